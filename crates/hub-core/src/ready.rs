@@ -1,0 +1,40 @@
+//! What one wait collected.
+
+use crate::interest::Readiness;
+use crate::watched::Key;
+
+/// The reports of one [`Hub::wait`](crate::Hub::wait).
+///
+/// Made once per loop; it grows to the largest batch and keeps that size, so a wait allocates
+/// nothing in the long run.
+#[derive(Debug, Default)]
+pub struct Ready {
+    reports: Vec<(Key, Readiness)>,
+}
+
+impl Ready {
+    /// An empty collection.
+    #[must_use]
+    pub fn new() -> Ready {
+        Ready::default()
+    }
+
+    /// Reports `what` of the registration `key`.
+    #[inline]
+    pub fn push(&mut self, key: Key, what: Readiness) {
+        self.reports.push((key, what));
+    }
+
+    /// The reports in the order in which they were pushed.
+    #[must_use]
+    #[inline]
+    pub fn reports(&self) -> &[(Key, Readiness)] {
+        &self.reports
+    }
+
+    /// Forgets every report and keeps the room.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.reports.clear();
+    }
+}

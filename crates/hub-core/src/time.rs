@@ -1,0 +1,76 @@
+//! The loop's notion of time.
+
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// A point in time of a hub's clock, in nanoseconds. Arithmetic saturates.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Time(u64);
+
+impl Time {
+    /// Later than every deadline.
+    pub const NEVER: Time = Time(u64::MAX);
+
+    /// A point `nanos` nanoseconds after the clock's own beginning.
+    #[must_use]
+    #[inline]
+    pub const fn from_nanos(nanos: u64) -> Time {
+        Time(nanos)
+    }
+
+    /// Nanoseconds since the clock's own beginning.
+    #[must_use]
+    #[inline]
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// The system's monotonic clock: wall-clock jumps do not move it.
+    #[must_use]
+    #[inline]
+    pub fn monotonic() -> Time {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        // The monotonic clock starts at boot: neither part is negative, and 2^64 ns are 584 years.
+        Time((now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64))
+    }
+
+    /// The time from `earlier` until `self`, zero if `earlier` is later.
+    #[must_use]
+    #[inline]
+    pub const fn saturating_since(self, earlier: Time) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+    #[inline]
+    fn add(self, delay: Duration) -> Time {
+        let nanos = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
+        Time(self.0.saturating_add(nanos))
+    }
+}
+
+impl Sub for Time {
+    type Output = Duration;
+    #[inline]
+    fn sub(self, earlier: Time) -> Duration {
+        self.saturating_since(earlier)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adding_the_longest_duration_saturates() {
+        assert_eq!(Time::from_nanos(5) + Duration::MAX, Time::NEVER);
+    }
+
+    #[test]
+    fn the_monotonic_clock_does_not_go_backwards() {
+        let first = Time::monotonic();
+        assert!(Time::monotonic() >= first);
+    }
+}

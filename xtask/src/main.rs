@@ -1,0 +1,3 @@
+//! One command for everything.
+
+fn main() {}
