@@ -1,0 +1,324 @@
+//! The hub of the calling thread: choosing it, finding it, asking it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use linkme::distributed_slice;
+
+use crate::error::{HubError, LoopError, TrampolineError};
+use crate::greenlet::control::Kind;
+use crate::greenlet::local;
+use crate::greenlet::run;
+use crate::hub::{Hub, HubDescriptor};
+use crate::interest::Interest;
+use crate::listener::{Listener, Timer};
+use crate::main_loop::Stats;
+use crate::remote::Remote;
+use crate::time::Time;
+
+/// How a hub is made when it is first needed.
+pub(crate) struct Builder {
+    pub(crate) name: String,
+    pub(crate) build: Box<dyn FnMut() -> io::Result<Box<dyn Hub>>>,
+}
+
+/// Who picks a hub for threads that chose none: the facade puts its choice in here.
+///
+/// One element at most is expected; the first is used. Without one, a thread has to call
+/// [`use_hub_with`].
+#[distributed_slice]
+pub static DEFAULT_HUB: [fn() -> Result<HubDescriptor, HubError>];
+
+pub(crate) fn default_builder() -> Result<Builder, HubError> {
+    let choose = DEFAULT_HUB.first().ok_or(HubError::NoneAvailable)?;
+    Ok(Builder::from(choose()?))
+}
+
+impl From<HubDescriptor> for Builder {
+    fn from(descriptor: HubDescriptor) -> Builder {
+        Builder { name: descriptor.name.to_owned(), build: Box::new(descriptor.build) }
+    }
+}
+
+/// Chooses a hub of your own for the calling thread. It is built when it is first needed.
+///
+/// The present hub is dropped: its timers and descriptors are forgotten, its system objects closed,
+/// green threads parked on it are unwound, and the main greenlet, if it waits there, gets
+/// [`LoopError::HubReplaced`]. Green threads that are ready or wait for events live on.
+///
+/// `build` is called again if the hub has to be built anew, and then must return a new hub or an error.
+/// Does not switch.
+///
+/// # Errors
+///
+/// [`HubError::InMainloop`] from a callback; then nothing changes.
+pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 'static) -> Result<(), HubError> {
+    let mut build = Some(build);
+    let again = move || match build.take() {
+        Some(build) => Ok(Box::new(build()?) as Box<dyn Hub>),
+        None => Err(io::Error::other("a hub from use_hub_with is built once: call use_hub_with again")),
+    };
+    local::get().main_loop.replace_hub(Some(Builder { name: "of use_hub_with".to_owned(), build: Box::new(again) }))
+}
+
+/// Chooses a hub by descriptor for the calling thread, under the rules of [`use_hub_with`]. `None`
+/// leaves the choice to the default.
+///
+/// # Errors
+///
+/// [`HubError::InMainloop`] from a callback; then nothing changes.
+pub fn use_hub_descriptor(descriptor: Option<HubDescriptor>) -> Result<(), HubError> {
+    local::get().main_loop.replace_hub(descriptor.map(Builder::from))
+}
+
+/// This thread's hub, built now if it is the first use. Eventlet's `get_hub`. Does not switch.
+///
+/// # Panics
+///
+/// If the hub cannot be built, with the message that [`try_get_hub`] returns.
+#[must_use]
+pub fn get_hub() -> HubRef {
+    match try_get_hub() {
+        Ok(hub) => hub,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// This thread's hub, built now if it is the first use. Does not switch.
+///
+/// # Errors
+///
+/// Why the hub could not be chosen or built.
+pub fn try_get_hub() -> Result<HubRef, HubError> {
+    let main_loop = &local::get().main_loop;
+    match main_loop.ensure_hub() {
+        Ok(()) => Ok(HubRef { id: main_loop.id(), name: main_loop.name(), here: PhantomData }),
+        Err(LoopError::Hub(error)) => Err(error),
+        Err(LoopError::InMainloop { .. }) => Err(HubError::InMainloop),
+        Err(error) => {
+            Err(HubError::Build { name: String::new(), error: std::sync::Arc::new(io::Error::other(error)) })
+        }
+    }
+}
+
+/// Whether this thread has a hub. Never makes one.
+#[must_use]
+pub fn has_hub() -> bool {
+    local::try_get().is_some_and(|local| !local.main_loop.name().is_empty())
+}
+
+/// Refers to a hub of this thread.
+///
+/// A reference to a hub that was replaced stays valid: it names the old one, which does nothing any more.
+#[derive(Clone)]
+pub struct HubRef {
+    id: u64,
+    name: &'static str,
+    here: PhantomData<*const ()>,
+}
+
+impl fmt::Debug for HubRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubRef").field("name", &self.name).field("id", &self.id).finish()
+    }
+}
+
+impl HubRef {
+    /// The canonical name: `"epoll"`, `"poll"`…
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// A number that no other hub of this process has or had.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether this is still the hub of its thread.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        local::try_get().is_some_and(|local| local.main_loop.id() == self.id)
+    }
+
+    /// Whether its main loop was launched and has not ended.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.is_current() && local::get().mainloop.get().is_some()
+    }
+
+    /// A handle for other threads: to spawn on this hub, wake it, stop it.
+    ///
+    /// While one exists the loop never takes the main greenlet's wait for hopeless.
+    #[must_use]
+    pub fn remote(&self) -> Remote {
+        Remote::new(local::get().main_loop.mailbox())
+    }
+
+    /// What it has done and holds.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        if self.is_current() { local::get().main_loop.stats(local::get()) } else { Stats::default() }
+    }
+
+    /// Calls `timer` from the main loop, not before `delay` has passed. Eventlet's
+    /// `schedule_call_global`. Does not switch.
+    ///
+    /// The callback runs even if the greenlet that scheduled it has ended. Callbacks without delay, ready
+    /// green threads and woken ones run in the order in which they became due; one that a callback
+    /// schedules runs in a later turn, after descriptors were looked at.
+    pub fn schedule(&self, delay: Duration, timer: impl Timer + 'static) -> TimerHandle {
+        let number = local::get().main_loop.schedule(delay, Rc::new(timer));
+        TimerHandle { number, hub: self.clone(), done: std::cell::Cell::new(false) }
+    }
+
+    /// Calls `listener` from the main loop whenever `fd` is ready in one direction, until the
+    /// registration is dropped. The registration owns `fd`. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// If both directions or none are asked for, if somebody else waits for the same, or if the hub
+    /// refuses the descriptor; nothing is registered then.
+    pub fn listen<F: AsFd + 'static>(
+        &self,
+        fd: F,
+        interest: Interest,
+        listener: impl Listener + 'static,
+    ) -> Result<Registration, TrampolineError> {
+        let number = local::get().main_loop.listen(Rc::new(fd), interest, Rc::new(listener))?;
+        Ok(Registration { number, hub: self.clone() })
+    }
+
+    /// Asks the main loop to end with its present turn. Its timers are discarded, green threads that
+    /// sleep end as killed by [`LoopError::Aborted`], and the main greenlet's wait ends with that error.
+    /// The next blocking call launches a new loop. Does nothing if no loop runs. Does not switch.
+    pub fn abort(&self) {
+        if self.is_running() {
+            local::get().main_loop.abort();
+        }
+    }
+
+    /// Like [`abort`](HubRef::abort), and waits until the loop has ended. Switches.
+    ///
+    /// # Errors
+    ///
+    /// [`LoopError::InMainloop`] from a callback, and for any greenlet but the main one.
+    pub fn abort_wait(&self) -> Result<(), LoopError> {
+        const DOING: &str = "aborting with wait";
+        if run::current().kind() != Kind::Main {
+            return Err(LoopError::InMainloop { doing: DOING });
+        }
+        while self.is_running() {
+            local::get().main_loop.abort();
+            match run::Waiter::current(DOING)?.park() {
+                Ok(_) | Err(LoopError::Aborted) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the main loop with the system error: the main greenlet's wait ends with
+    /// [`LoopError::Interrupted`], timers and descriptors stay, and the next blocking call launches a new
+    /// loop. Does not switch.
+    pub fn interrupt(&self) {
+        if self.is_current() {
+            local::get().main_loop.interrupt();
+        }
+    }
+
+    /// Runs one turn of the loop, which sleeps for `limit` at most (`None`: until something happens), for
+    /// programs that have a loop of their own. Switches.
+    ///
+    /// # Errors
+    ///
+    /// What the main loop has to tell the main greenlet, and [`LoopError::InMainloop`] for any other.
+    pub fn run_once(&self, limit: Option<Duration>) -> Result<(), LoopError> {
+        local::get().main_loop.run_once(limit)
+    }
+
+    /// When the next timer is due by the hub's clock, [`now`](HubRef::now).
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        local::get().main_loop.next_deadline()
+    }
+
+    /// The hub's clock.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        local::get().main_loop.now()
+    }
+
+    /// The number of a descriptor that is readable when [`run_once`](HubRef::run_once) would find
+    /// something besides timers, if the hub has one. It belongs to the hub.
+    #[must_use]
+    pub fn pollable(&self) -> Option<RawFd> {
+        local::get().main_loop.pollable()
+    }
+
+    /// Lets timers be late by `delay / fraction`, `at_most` in the longest case, so that several share
+    /// one wait. By default a sixteenth, and 1 ms; `fraction` 0 means not at all.
+    pub fn set_timer_slack(&self, fraction: u32, at_most: Duration) {
+        local::get().main_loop.set_slack(fraction, at_most);
+    }
+
+    /// Gives memory of stacks that nobody uses back to the system, but for a few. Returns the number of
+    /// bytes. The loop never does this by itself.
+    pub fn trim_stacks(&self) -> usize {
+        local::get().stacks.trim()
+    }
+}
+
+/// A scheduled callback. Dropping it changes nothing.
+#[derive(Debug)]
+pub struct TimerHandle {
+    number: u32,
+    hub: HubRef,
+    done: std::cell::Cell<bool>,
+}
+
+impl TimerHandle {
+    /// Takes the callback back; it is dropped at once. False if it has run or was taken back before.
+    pub fn cancel(&self) -> bool {
+        !self.done.replace(true) && self.hub.is_current() && local::get().main_loop.unschedule(self.number)
+    }
+}
+
+/// A registered listener. Dropping it takes the listener back and drops the descriptor.
+#[derive(Debug)]
+pub struct Registration {
+    number: u32,
+    hub: HubRef,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if self.hub.is_current() {
+            local::get().main_loop.unlisten(self.number);
+        }
+    }
+}
+
+/// Where a message names the hub.
+pub(crate) fn hub_name() -> Cow<'static, str> {
+    match local::try_get().map(|local| local.main_loop.name()) {
+        Some(name) if !name.is_empty() => Cow::Borrowed(name),
+        _ => Cow::Borrowed("not built yet"),
+    }
+}
+
+/// Borrows a number for one call of the hub or of the system.
+///
+/// # Safety
+///
+/// The number is an open descriptor for as long as the borrow is used.
+pub(crate) unsafe fn borrow<'fd>(fd: RawFd) -> BorrowedFd<'fd> {
+    // SAFETY: by the contract.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}

@@ -1,0 +1,396 @@
+//! The loop's table of descriptors: who waits for what, and what is known to be ready.
+//!
+//! Pure bookkeeping: nothing here calls a hub, runs foreign code or switches. The half of it that hubs
+//! see is [`Watched`]; the two are indexed alike.
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+
+use crate::hub::{Lease, Rearm};
+use crate::interest::{Interest, Readiness};
+use crate::watched::{Key, Watched};
+
+/// Who is told, in a descriptor's slot or in a timer's entry.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Told {
+    #[default]
+    Nobody,
+    /// The park with this ticket, of the greenlet with this number.
+    Parked { greenlet: u32, ticket: u64 },
+    /// A delayed green thread, which begins now.
+    Start { greenlet: u32, ticket: u64 },
+    /// The scope of a timeout of that greenlet.
+    Timeout { greenlet: u32, timeout: u64 },
+    /// A callback, by the number of its registration.
+    Call(u32),
+}
+
+/// Who holds a number.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Owner {
+    /// Nobody that we know: it is lent for one wait.
+    Raw,
+    /// The socket with this id: it is lent for life.
+    Socket(u64),
+}
+
+#[derive(Debug)]
+struct Slot {
+    owner: Owner,
+    /// For reading and for writing.
+    told: [Told; 2],
+    /// An operation in these directions may succeed at once.
+    ready: Interest,
+    /// No more data will come: a short read does not make it unready.
+    ended: bool,
+    /// The directions that somebody has waited for, so that `ready` tells something.
+    known: Interest,
+    /// The directions that the hub reports without being asked again.
+    watched: Interest,
+    /// Those who wait behind the first one, oldest first.
+    queued: Option<Box<VecDeque<(Interest, Told)>>>,
+}
+
+impl Default for Slot {
+    fn default() -> Slot {
+        Slot {
+            owner: Owner::Raw,
+            told: [Told::Nobody; 2],
+            ready: Interest::NONE,
+            ended: false,
+            known: Interest::NONE,
+            watched: Interest::NONE,
+            queued: None,
+        }
+    }
+}
+
+/// What [`Descriptors::prepare`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Go on under this key; the hub watches already.
+    Watched(Key),
+    /// Go on under this key when the hub watches this much.
+    Watch(Key, Interest),
+    /// Somebody waits in that direction.
+    Taken,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct Descriptors {
+    pub(crate) watched: Watched,
+    slots: Vec<Slot>,
+}
+
+#[inline]
+fn side(direction: Interest) -> usize {
+    usize::from(direction == Interest::WRITE)
+}
+
+/// Both directions, one at a time.
+pub(crate) const SIDES: [Interest; 2] = [Interest::READ, Interest::WRITE];
+
+impl Descriptors {
+    /// Finds the place for somebody who wants to wait for one direction of `fd`. Changes no waiter.
+    pub(crate) fn prepare(&mut self, fd: RawFd, owner: Owner, direction: Interest, rearm: Rearm) -> Place {
+        if fd as usize >= self.slots.len() {
+            self.slots.resize_with(fd as usize + 1, Slot::default);
+        }
+        let known = self.watched.key(fd);
+        let slot = &mut self.slots[fd as usize];
+        let waits = slot.told.map(|told| told != Told::Nobody);
+        let key = match (owner, known) {
+            // A raw wait on a socket of ours shares its registration, and a second raw wait the first's.
+            (Owner::Raw, Some(key)) if slot.owner != Owner::Raw || waits[0] || waits[1] => key,
+            (Owner::Socket(_), Some(key)) if slot.owner == owner => key,
+            _ => {
+                let key = self.watched.enter(fd);
+                *slot = Slot { owner, ..Slot::default() };
+                key
+            }
+        };
+        if slot.told[side(direction)] != Told::Nobody {
+            return Place::Taken;
+        }
+        let lasting = slot.owner != Owner::Raw && owner == slot.owner && rearm != Rearm::Explicit;
+        if lasting && slot.watched.contains(direction) {
+            return Place::Watched(key);
+        }
+        let armed = self.watched.armed(key);
+        let kept = if rearm == Rearm::Explicit { Interest::NONE } else { slot.watched };
+        Place::Watch(key, armed | kept | direction)
+    }
+
+    /// How the descriptor of `key` is lent to the hub.
+    pub(crate) fn lease(&self, key: Key) -> Lease {
+        match self.slots.get(key.fd() as usize) {
+            Some(Slot { owner: Owner::Socket(_), .. }) if self.watched.is_current(key) => Lease::Life,
+            _ => Lease::Wait,
+        }
+    }
+
+    /// Whether another socket, or a raw waiter, still waits under a number that `owner` wants to use.
+    pub(crate) fn is_stale_for(&self, fd: RawFd, owner: Owner) -> bool {
+        let Some(slot) = self.slots.get(fd as usize) else { return false };
+        matches!(owner, Owner::Socket(_)) && slot.owner != owner && slot.told != [Told::Nobody; 2]
+    }
+
+    /// Lets somebody wait for `direction` of `key`.
+    ///
+    /// # Safety
+    ///
+    /// The descriptor stays open until the wait ends or the number is entered anew.
+    pub(crate) unsafe fn arm(&mut self, key: Key, direction: Interest, told: Told) {
+        let slot = &mut self.slots[key.fd() as usize];
+        slot.told[side(direction)] = told;
+        slot.ready = slot.ready.without(direction);
+        slot.known |= direction;
+        // SAFETY: by the contract.
+        unsafe { self.watched.arm(key, direction) };
+    }
+
+    /// Notes what the hub now reports of a socket without being asked again.
+    ///
+    /// # Safety
+    ///
+    /// The socket's descriptor stays open until its number is entered anew.
+    pub(crate) unsafe fn lend(&mut self, key: Key, interest: Interest) {
+        self.slots[key.fd() as usize].watched = interest;
+        // SAFETY: by the contract.
+        unsafe { self.watched.lend(key) };
+    }
+
+    /// Queues behind whoever waits already.
+    pub(crate) fn queue(&mut self, fd: RawFd, direction: Interest, told: Told) {
+        let queued = self.slots[fd as usize].queued.get_or_insert_default();
+        queued.push_back((direction, told));
+    }
+
+    /// Takes a waiter back. True if it was the one that is told, so that the next moves up.
+    pub(crate) fn leave(&mut self, key: Key, direction: Interest, told: Told) -> bool {
+        if !self.watched.is_current(key) {
+            return false;
+        }
+        let slot = &mut self.slots[key.fd() as usize];
+        if slot.told[side(direction)] == told {
+            slot.told[side(direction)] = Told::Nobody;
+            self.watched.disarm(key, direction);
+            return true;
+        }
+        if let Some(queued) = &mut slot.queued {
+            queued.retain(|(_, other)| *other != told);
+        }
+        false
+    }
+
+    /// Who moves up when the one that was told has gone.
+    pub(crate) fn next_queued(&mut self, fd: RawFd, direction: Interest) -> Option<Told> {
+        let slot = self.slots.get_mut(fd as usize)?;
+        let queued = slot.queued.as_mut()?;
+        let index = queued.iter().position(|(other, _)| *other == direction)?;
+        let (_, told) = queued.remove(index)?;
+        if queued.is_empty() {
+            slot.queued = None;
+        }
+        Some(told)
+    }
+
+    /// Takes in a report. Those who are told are appended to `told` with what they are to know.
+    #[inline]
+    pub(crate) fn report(
+        &mut self,
+        key: Key,
+        what: Readiness,
+        rearm: Rearm,
+        told: &mut Vec<(Told, Readiness, Key, Interest)>,
+    ) -> bool {
+        if !self.watched.is_current(key) {
+            return false;
+        }
+        let slot = &mut self.slots[key.fd() as usize];
+        slot.ended |= what.contains(Readiness::END);
+        for direction in SIDES {
+            if !what.directions().contains(direction) {
+                continue;
+            }
+            slot.ready |= direction;
+            match std::mem::take(&mut slot.told[side(direction)]) {
+                Told::Nobody => {
+                    if rearm == Rearm::Level {
+                        slot.watched = slot.watched.without(direction);
+                    }
+                }
+                someone => {
+                    self.watched.disarm(key, direction);
+                    told.push((someone, what, key, direction));
+                }
+            }
+        }
+        if what.contains(Readiness::INVALID) {
+            self.retire(key.fd());
+        }
+        true
+    }
+
+    /// Gives up a number: every key of it is stale, nobody waits. Returns the old key and whoever
+    /// waited.
+    pub(crate) fn retire(&mut self, fd: RawFd) -> Option<(Key, Vec<Told>)> {
+        let key = self.watched.key(fd)?;
+        let slot = std::mem::take(self.slots.get_mut(fd as usize)?);
+        let mut waited: Vec<Told> = slot.told.into_iter().filter(|told| *told != Told::Nobody).collect();
+        waited.extend(slot.queued.into_iter().flat_map(|queued| queued.into_iter().map(|(_, told)| told)));
+        self.watched.enter(fd);
+        Some((key, waited))
+    }
+
+    /// The key under which a socket is registered.
+    #[inline]
+    pub(crate) fn key_of(&self, fd: RawFd, socket: u64) -> Option<Key> {
+        let slot = self.slots.get(fd as usize)?;
+        if slot.owner == Owner::Socket(socket) { self.watched.key(fd) } else { None }
+    }
+
+    /// Whether an operation on a socket may succeed at once. A socket that is not registered is tried.
+    #[inline]
+    pub(crate) fn may_succeed(&self, fd: RawFd, socket: u64, direction: Interest) -> bool {
+        match self.slots.get(fd as usize) {
+            Some(slot) if slot.owner == Owner::Socket(socket) => {
+                slot.ready.contains(direction) || !slot.known.contains(direction)
+            }
+            _ => true,
+        }
+    }
+
+    /// Notes that nothing is known to be left in that direction: the next operation parks at once.
+    #[inline]
+    pub(crate) fn used_up(&mut self, fd: RawFd, socket: u64, direction: Interest, blocked: bool) {
+        if let Some(slot) = self.slots.get_mut(fd as usize)
+            && slot.owner == Owner::Socket(socket)
+            && (blocked || !slot.ended)
+        {
+            slot.ready = slot.ready.without(direction);
+        }
+    }
+
+    /// Forgets what the hub was told: it is a new one, or a child's. Those who wait are returned.
+    pub(crate) fn unwatch_all(&mut self) -> Vec<(Key, Interest)> {
+        for slot in &mut self.slots {
+            slot.watched = Interest::NONE;
+        }
+        self.watched.iter().map(|(key, _, interest)| (key, interest)).collect()
+    }
+
+    /// Everybody who waits, with number and direction.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (RawFd, Interest, Told)> {
+        self.slots.iter().enumerate().flat_map(|(fd, slot)| {
+            let told = SIDES.into_iter().map(|direction| (direction, slot.told[side(direction)]));
+            let queued = slot.queued.iter().flat_map(|queued| queued.iter().copied());
+            told.chain(queued).filter(|(_, told)| *told != Told::Nobody).map(move |(d, told)| (fd as RawFd, d, told))
+        })
+    }
+
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Told = Told::Parked { greenlet: 1, ticket: 1 };
+    const TWO: Told = Told::Parked { greenlet: 2, ticket: 1 };
+
+    fn armed(table: &mut Descriptors, fd: RawFd, owner: Owner, direction: Interest, told: Told) -> Key {
+        match table.prepare(fd, owner, direction, Rearm::Level) {
+            Place::Watch(key, interest) => {
+                // SAFETY: the tests only look at numbers and never use the descriptors.
+                unsafe {
+                    table.arm(key, direction, told);
+                    if owner != Owner::Raw {
+                        table.lend(key, interest);
+                    }
+                }
+                key
+            }
+            Place::Watched(key) => {
+                // SAFETY: as above.
+                unsafe { table.arm(key, direction, told) };
+                key
+            }
+            Place::Taken => panic!("somebody waits already"),
+        }
+    }
+
+    #[test]
+    fn who_is_told_takes_16_bytes() {
+        assert!(size_of::<Told>() <= 16);
+    }
+
+    #[test]
+    fn a_second_waiter_in_one_direction_finds_the_place_taken() {
+        let mut table = Descriptors::default();
+        armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        assert_eq!(table.prepare(5, Owner::Raw, Interest::READ, Rearm::Level), Place::Taken);
+    }
+
+    #[test]
+    fn reader_and_writer_share_a_key_and_are_told_apart() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        assert_eq!(armed(&mut table, 5, Owner::Raw, Interest::WRITE, TWO), key);
+        let mut told = Vec::new();
+        table.report(key, Readiness::WRITE, Rearm::Level, &mut told);
+        assert_eq!(told, [(TWO, Readiness::WRITE, key, Interest::WRITE)]);
+        assert_eq!(table.watched.armed(key), Interest::READ);
+    }
+
+    #[test]
+    fn a_socket_is_watched_once_for_life() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+        table.report(key, Readiness::READ, Rearm::Level, &mut Vec::new());
+        assert_eq!(table.prepare(7, Owner::Socket(3), Interest::READ, Rearm::Level), Place::Watched(key));
+    }
+
+    #[test]
+    fn a_report_that_nobody_waits_for_asks_for_another_watch_on_level_hubs() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+        let mut told = Vec::new();
+        table.report(key, Readiness::READ, Rearm::Level, &mut told);
+        table.report(key, Readiness::READ, Rearm::Level, &mut told);
+        assert_eq!(told.len(), 1);
+        assert_eq!(table.prepare(7, Owner::Socket(3), Interest::READ, Rearm::Level), Place::Watch(key, Interest::READ));
+    }
+
+    #[test]
+    fn a_number_in_new_hands_has_a_new_key_and_no_old_readiness() {
+        let mut table = Descriptors::default();
+        let old = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+        let Place::Watch(new, _) = table.prepare(7, Owner::Socket(4), Interest::READ, Rearm::Level) else {
+            panic!("a new owner starts afresh")
+        };
+        assert_ne!(old, new);
+        assert!(!table.report(old, Readiness::READ, Rearm::Level, &mut Vec::new()));
+    }
+
+    #[test]
+    fn an_end_survives_a_short_read_and_not_a_blocked_one() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+        table.report(key, Readiness::READ | Readiness::END, Rearm::Automatic, &mut Vec::new());
+        table.used_up(7, 3, Interest::READ, false);
+        assert!(table.may_succeed(7, 3, Interest::READ));
+        table.used_up(7, 3, Interest::READ, true);
+        assert!(!table.may_succeed(7, 3, Interest::READ));
+    }
+
+    #[test]
+    fn retiring_a_number_returns_everybody_who_waited() {
+        let mut table = Descriptors::default();
+        armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        table.queue(5, Interest::READ, TWO);
+        let (_, waited) = table.retire(5).expect("known");
+        assert_eq!(waited, [ONE, TWO]);
+        assert!(table.watched.is_empty());
+    }
+}

@@ -1,0 +1,275 @@
+//! What can go wrong, in words.
+
+use std::error::Error;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use crate::interest::Interest;
+use crate::timeout::Timeout;
+
+/// A hub could not be chosen or built.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HubError {
+    /// The name was empty or blank.
+    #[error("need to specify a hub: the name is empty{}", origin(.from_environment))]
+    EmptyName {
+        /// Whether the name came from `EVENTLET_HUB`.
+        from_environment: bool,
+    },
+    /// No hub has that name.
+    #[error("there is no hub named {name:?}{}: known are {known}; a hub of your own is made known by register_hub", origin(.from_environment))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What could have been asked for.
+        known: String,
+        /// Whether the name came from `EVENTLET_HUB`.
+        from_environment: bool,
+    },
+    /// The hub exists, but this build is without it.
+    #[error("the hub {name:?} is not compiled in: build greenhub with the feature `{feature}`")]
+    NotCompiled {
+        /// The hub.
+        name: String,
+        /// The Cargo feature that brings it.
+        feature: &'static str,
+    },
+    /// The hub exists, but not on this system.
+    #[error("the selected hub {name:?} is not available on this system")]
+    Unavailable {
+        /// The hub.
+        name: String,
+    },
+    /// No hub is compiled in and available.
+    #[error("no hub is available: build greenhub with at least one of the features epoll, kqueue, poll, select, or call use_hub_with")]
+    NoneAvailable,
+    /// `use_hub` was called by the main loop itself.
+    #[error("cannot change the hub from inside the main loop: call use_hub from a green thread")]
+    InMainloop,
+    /// A hub with that name is known already.
+    #[error("a hub named {name:?} is registered already")]
+    Duplicate {
+        /// The name or alias that is taken.
+        name: String,
+    },
+    /// The system refused to make the hub.
+    #[error("the hub {name:?} could not be built: {error}")]
+    Build {
+        /// The hub.
+        name: String,
+        /// What the system said.
+        error: Arc<io::Error>,
+    },
+    /// The thread is ending and takes no new hub.
+    #[error("this thread is ending: it has no hub any more")]
+    ThreadEnding,
+}
+
+fn origin(from_environment: &bool) -> &'static str {
+    if *from_environment { " (from EVENTLET_HUB)" } else { "" }
+}
+
+/// Why a blocking call could not wait.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoopError {
+    /// The main loop itself, or a callback that it runs, tried to block.
+    #[error("do not call blocking functions from the main loop: spawn a green thread for {doing}")]
+    InMainloop {
+        /// What the call wanted to do.
+        doing: &'static str,
+    },
+    /// Nothing is left that could ever wake the main greenlet.
+    #[error("{0}")]
+    LoopExit(Arc<LoopExit>),
+    /// The hub was replaced while the main greenlet was parked on it.
+    #[error("the hub was replaced by use_hub while the main greenlet waited on it")]
+    HubReplaced,
+    /// The loop was asked to end.
+    #[error("the main loop was aborted")]
+    Aborted,
+    /// A system error ended the loop: Ctrl-C, or an exit that was asked for from another thread.
+    #[error("the main loop was interrupted")]
+    Interrupted,
+    /// The hub could not be built.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The hub has failed for good.
+    #[error("waiting on the hub {hub:?} failed: {error}")]
+    Wait {
+        /// The hub.
+        hub: &'static str,
+        /// What the system said.
+        error: Arc<io::Error>,
+    },
+    /// The hub panicked.
+    #[error("the hub {hub:?} panicked while {doing}: {message}")]
+    Panicked {
+        /// The hub.
+        hub: &'static str,
+        /// What it was asked to do.
+        doing: &'static str,
+        /// The message of the panic.
+        message: Arc<str>,
+    },
+    /// There is no stack for another greenlet.
+    #[error("no stack for another greenlet: {0}")]
+    Stack(Arc<str>),
+    /// The thread is ending.
+    #[error("this thread is ending: green threads cannot block any more")]
+    ThreadEnding,
+    /// A destructor that runs during a panic tried to wait for something that cannot come.
+    #[error("cannot wait while panicking: switching away would confuse the panic of this thread")]
+    Panicking,
+}
+
+/// The report of a loop that has nothing left to wait for.
+#[derive(Clone, Debug)]
+pub struct LoopExit {
+    /// Each parked green thread: its name and where it was spawned.
+    pub parked: Vec<String>,
+}
+
+impl std::fmt::Display for LoopExit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "this call would block for ever: no timer, descriptor or other thread can wake the main greenlet")?;
+        match self.parked.len() {
+            0 => write!(f, "; no other green thread is parked"),
+            count => write!(f, "; {count} parked: {}", self.parked.join(", ")),
+        }
+    }
+}
+
+/// How a green thread ended, if not with a result.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GreenError {
+    /// It was killed.
+    #[error("the green thread was killed")]
+    Exit,
+    /// It panicked.
+    #[error("the green thread panicked: {0}")]
+    Panic(Arc<str>),
+    /// A timeout went through it.
+    #[error("the green thread timed out: {0}")]
+    Timeout(Timeout),
+    /// It was killed with an error of the killer's choice.
+    #[error("{0}")]
+    Custom(Arc<dyn Error + Send + Sync>),
+    /// The main loop could not go on, or the hub was replaced.
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+    /// A green thread waited for itself.
+    #[error("a green thread cannot wait for its own end")]
+    Deadlock,
+    /// The result was taken before.
+    #[error("the result of the green thread was taken before")]
+    Taken,
+}
+
+impl GreenError {
+    /// An error of your own, for [`kill_with`](crate::GreenThread::kill_with).
+    pub fn custom(error: impl Into<Box<dyn Error + Send + Sync>>) -> GreenError {
+        GreenError::Custom(Arc::from(error.into()))
+    }
+
+    /// Whether this is a plain kill, which is reported to nobody.
+    #[must_use]
+    pub fn is_exit(&self) -> bool {
+        matches!(self, GreenError::Exit)
+    }
+
+    /// Whether this is a timeout.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, GreenError::Timeout(_))
+    }
+}
+
+/// Why waiting for a descriptor failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrampolineError {
+    /// Neither or both directions were asked for.
+    #[error("not allowed to wait for {0:?} on descriptor {1}: a trampoline waits for reading or for writing, use two green threads for both")]
+    Interest(Interest, RawFd),
+    /// The number is no descriptor.
+    #[error("cannot wait on descriptor {0}: the number is negative or not open")]
+    InvalidFd(RawFd),
+    /// Another green thread waits for the same direction.
+    #[error("second simultaneous {}: another green thread waits on descriptor {1}; give each its own connection, or allow it with hub_prevent_multiple_readers(false)", direction(.0))]
+    SecondSimultaneous(Interest, RawFd),
+    /// It was not ready in time.
+    #[error("timed out waiting on descriptor {0}")]
+    TimedOut(RawFd),
+    /// The error that the caller chose for a timeout.
+    #[error("{0}")]
+    Custom(Arc<dyn Error + Send + Sync>),
+    /// It was closed under the waiter.
+    #[error("operation on closed file: descriptor {0} was closed or reused while it was waited for")]
+    Closed(RawFd),
+    /// The hub refused it.
+    #[error("the hub cannot wait on descriptor {0}: {1}")]
+    Register(RawFd, Arc<io::Error>),
+    /// The loop cannot wait.
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+}
+
+fn direction(interest: &Interest) -> &'static str {
+    if *interest == Interest::READ { "read" } else { "write" }
+}
+
+impl From<HubError> for io::Error {
+    fn from(error: HubError) -> io::Error {
+        match error {
+            HubError::Build { error: ref cause, .. } => io::Error::new(cause.kind(), error),
+            _ => io::Error::other(error),
+        }
+    }
+}
+
+impl From<LoopError> for io::Error {
+    fn from(error: LoopError) -> io::Error {
+        match error {
+            LoopError::Hub(error) => error.into(),
+            LoopError::LoopExit(_) => io::Error::new(io::ErrorKind::Deadlock, error),
+            LoopError::Stack(_) => io::Error::new(io::ErrorKind::OutOfMemory, error),
+            LoopError::Panicking => io::Error::new(io::ErrorKind::TimedOut, error),
+            LoopError::Wait { error: ref cause, .. } => io::Error::new(cause.kind(), error),
+            _ => io::Error::other(error),
+        }
+    }
+}
+
+impl From<TrampolineError> for io::Error {
+    fn from(error: TrampolineError) -> io::Error {
+        let kind = match &error {
+            TrampolineError::Interest(..) => io::ErrorKind::InvalidInput,
+            // std has no stable kind for EBADF; the number itself is what callers look for.
+            TrampolineError::InvalidFd(_) => return io::Error::from_raw_os_error(libc::EBADF),
+            TrampolineError::SecondSimultaneous(..) => io::ErrorKind::ResourceBusy,
+            TrampolineError::TimedOut(_) => io::ErrorKind::TimedOut,
+            TrampolineError::Custom(_) => io::ErrorKind::TimedOut,
+            TrampolineError::Closed(_) => io::ErrorKind::NotConnected,
+            TrampolineError::Register(_, cause) => match cause.raw_os_error() {
+                Some(code) => return io::Error::from_raw_os_error(code),
+                None => cause.kind(),
+            },
+            TrampolineError::Loop(error) => return error.clone().into(),
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+impl From<GreenError> for io::Error {
+    fn from(error: GreenError) -> io::Error {
+        match error {
+            GreenError::Loop(error) => error.into(),
+            GreenError::Timeout(_) => io::Error::new(io::ErrorKind::TimedOut, error),
+            _ => io::Error::other(error),
+        }
+    }
+}

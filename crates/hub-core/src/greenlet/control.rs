@@ -1,0 +1,295 @@
+//! Control blocks: one cache line per greenlet, in an arena that outlives every handle.
+//!
+//! Ground rules:
+//! - A block never moves and is never unmapped while its thread lives, so a [`ControlRef`] may always
+//!   be read. Blocks are recycled; what tells two uses apart is the ticket, which only grows.
+//! - Everything in a block is a `Cell`: blocks are shared freely, but never leave their thread.
+
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::cell::{Cell, UnsafeCell};
+use std::ops::Deref;
+use std::ptr::{self, NonNull};
+
+use super::stack::StackRef;
+use super::task::TaskRef;
+use super::unwind::Cold;
+use crate::interest::Readiness;
+
+/// What a greenlet is doing.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// On the free list.
+    Free = 0,
+    /// In the run queue, with a body that has not begun and no stack.
+    Unstarted,
+    /// In the run queue, suspended.
+    Ready,
+    /// The one that runs.
+    Running,
+    /// Suspended until its ticket is woken.
+    Parked,
+    /// Suspended in a raw switch, until somebody switches back.
+    Switched,
+    /// In the run queue with nothing left to run: killed before it began.
+    Cancelled,
+    /// Waits for its time to begin; in no queue.
+    Delayed,
+    /// In the run queue: a callback for the main loop, not a greenlet.
+    Callback,
+}
+
+/// Why a park ended.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Wake {
+    /// Somebody woke it: an event, a result, a notice.
+    #[default]
+    Event,
+    /// The deadline of this very park passed.
+    Deadline,
+    /// Its descriptor is ready.
+    Ready(Readiness),
+    /// Its descriptor was closed.
+    Closed,
+    /// The main loop has an error for the main greenlet.
+    Failed,
+    /// A kill or a timeout is pending and this park is masked.
+    Exit,
+}
+
+/// A greenlet, as switching and waking see it.
+#[repr(C, align(64))]
+pub(crate) struct Control {
+    /// Link of the run queue or of the free list.
+    pub(super) next: Cell<Option<ControlRef>>,
+    /// Where it is suspended; 0 if it runs or has not begun.
+    pub(super) context: Cell<usize>,
+    /// Names the present park. Grows with each park that ends, for ever.
+    pub(super) ticket: Cell<u64>,
+    pub(super) stack: Cell<Option<StackRef>>,
+    pub(super) task: Cell<Option<TaskRef>>,
+    /// What most greenlets never need: pending exits, raw greenlets' parents.
+    pub(super) cold: Cell<Option<NonNull<Cold>>>,
+    pub(super) state: Cell<State>,
+    /// An exit is pending.
+    pub(super) exit: Cell<bool>,
+    pub(super) wake: Cell<Wake>,
+    /// How many masks are in force; exits wait until there is none.
+    pub(super) masks: Cell<u8>,
+    pub(super) kind: Cell<Kind>,
+    number: Cell<u32>,
+}
+
+/// What sort of greenlet a block is for.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// A green thread: its parent is the hub.
+    Thread = 0,
+    /// The thread's own stack.
+    Main,
+    /// The main loop.
+    Mainloop,
+    /// A plain greenlet with a parent.
+    Raw,
+}
+
+/// Refers to a control block of this thread.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ControlRef(NonNull<Control>);
+
+impl ControlRef {
+    pub(super) fn as_ptr(self) -> *const Control {
+        self.0.as_ptr()
+    }
+}
+
+impl Deref for ControlRef {
+    type Target = Control;
+    #[inline]
+    fn deref(&self) -> &Control {
+        // SAFETY: blocks are never moved or unmapped while their thread lives, a reference cannot
+        // leave the thread (it is !Send through the pointer), and all fields are cells.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Control {
+    /// The number under which descriptor slots and timers know this greenlet.
+    #[inline]
+    pub(crate) fn number(&self) -> u32 {
+        self.number.get()
+    }
+
+    #[inline]
+    pub(crate) fn ticket(&self) -> u64 {
+        self.ticket.get()
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    #[inline]
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind.get()
+    }
+
+    #[inline]
+    pub(crate) fn task(&self) -> Option<TaskRef> {
+        self.task.get()
+    }
+
+    #[inline]
+    pub(crate) fn is_masked(&self) -> bool {
+        self.masks.get() != 0
+    }
+}
+
+const CHUNK: usize = 512;
+
+/// All control blocks of a thread.
+pub(crate) struct Controls {
+    chunks: UnsafeCell<Vec<NonNull<Control>>>,
+    free: Cell<Option<ControlRef>>,
+    live: Cell<usize>,
+}
+
+impl Controls {
+    pub(crate) const fn new() -> Controls {
+        Controls { chunks: UnsafeCell::new(Vec::new()), free: Cell::new(None), live: Cell::new(0) }
+    }
+
+    /// A block for a new greenlet, with a ticket nobody holds.
+    #[inline]
+    pub(crate) fn take(&self, kind: Kind) -> ControlRef {
+        let control = match self.free.get() {
+            Some(control) => control,
+            None => self.grow(),
+        };
+        self.free.set(control.next.get());
+        control.next.set(None);
+        control.kind.set(kind);
+        self.live.set(self.live.get() + 1);
+        control
+    }
+
+    /// The block of a greenlet that has ended. Its ticket moves on, so nothing finds it any more.
+    #[inline]
+    pub(crate) fn give(&self, control: ControlRef) {
+        debug_assert!(control.cold.get().is_none() && control.stack.get().is_none());
+        control.ticket.set(control.ticket.get() + 1);
+        control.context.set(0);
+        control.task.set(None);
+        control.state.set(State::Free);
+        control.exit.set(false);
+        control.masks.set(0);
+        control.next.set(self.free.get());
+        self.free.set(Some(control));
+        self.live.set(self.live.get() - 1);
+    }
+
+    /// The block with that number.
+    #[inline]
+    pub(crate) fn get(&self, number: u32) -> Option<ControlRef> {
+        let number = number as usize;
+        // SAFETY: the vector is only changed by `grow`, which runs no foreign code; no reference into
+        // it outlives a call of this module.
+        let chunk = *unsafe { &*self.chunks.get() }.get(number / CHUNK)?;
+        // SAFETY: a chunk has CHUNK blocks.
+        Some(ControlRef(unsafe { chunk.add(number % CHUNK) }))
+    }
+
+    /// How many greenlets exist, ended ones not counted.
+    pub(crate) fn live(&self) -> usize {
+        self.live.get()
+    }
+
+    /// Every block that is in use.
+    pub(crate) fn in_use(&self) -> Vec<ControlRef> {
+        // SAFETY: as in `get`.
+        let chunks = unsafe { &*self.chunks.get() }.len();
+        (0..(chunks * CHUNK) as u32)
+            .filter_map(|number| self.get(number))
+            .filter(|control| control.state.get() != State::Free)
+            .collect()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&self) -> ControlRef {
+        let layout = Self::layout();
+        // SAFETY: the layout is not empty. Zero is a valid value of every field: `None`, 0, `false`,
+        // `Wake::Event` (the default, checked below), `State::Free`, `Kind::Thread`.
+        let chunk = unsafe { alloc_zeroed(layout) }.cast::<Control>();
+        let Some(chunk) = NonNull::new(chunk) else { handle_alloc_error(layout) };
+        // SAFETY: nobody else refers to the vector, see `get`.
+        let chunks = unsafe { &mut *self.chunks.get() };
+        let first = chunks.len() * CHUNK;
+        chunks.push(chunk);
+        for index in (0..CHUNK).rev() {
+            // SAFETY: index < CHUNK, and the field is written before the block is read.
+            let control = unsafe {
+                let control = chunk.add(index);
+                ptr::addr_of_mut!((*control.as_ptr()).wake).write(Cell::new(Wake::Event));
+                ControlRef(control)
+            };
+            control.number.set((first + index) as u32);
+            control.ticket.set(1);
+            control.next.set(self.free.get());
+            self.free.set(Some(control));
+        }
+        ControlRef(chunk)
+    }
+
+    fn layout() -> Layout {
+        Layout::array::<Control>(CHUNK).expect("a chunk of control blocks has a size that fits")
+    }
+
+    /// Unmaps every block.
+    ///
+    /// # Safety
+    ///
+    /// No `ControlRef` of this arena is used afterwards.
+    pub(crate) unsafe fn unmap(&self) {
+        self.free.set(None);
+        // SAFETY: nobody else refers to the vector, see `get`.
+        for chunk in std::mem::take(unsafe { &mut *self.chunks.get() }) {
+            // SAFETY: allocated in `grow` with this layout; the caller vouches for the references.
+            unsafe { std::alloc::dealloc(chunk.as_ptr().cast(), Self::layout()) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_block_is_one_cache_line() {
+        assert_eq!((size_of::<Control>(), align_of::<Control>()), (64, 64));
+    }
+
+    #[test]
+    fn recycling_never_resets_a_ticket() {
+        let controls = Controls::new();
+        let first = controls.take(Kind::Thread);
+        let ticket = first.ticket();
+        controls.give(first);
+        let again = controls.take(Kind::Thread);
+        assert_eq!(again, first);
+        assert!(again.ticket() > ticket);
+        assert_eq!(controls.live(), 1);
+    }
+
+    #[test]
+    fn a_block_is_found_by_its_number() {
+        let controls = Controls::new();
+        let blocks: Vec<_> = (0..2 * CHUNK).map(|_| controls.take(Kind::Thread)).collect();
+        for block in blocks {
+            assert_eq!(controls.get(block.number()), Some(block));
+        }
+        assert_eq!(controls.get(u32::MAX), None);
+    }
+}

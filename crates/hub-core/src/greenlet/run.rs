@@ -1,0 +1,655 @@
+//! Who runs: the run queue, parking, waking, and the hand-off from one greenlet to the next.
+//!
+//! A greenlet that parks switches straight to the next ready one; only when none is ready, or the
+//! budget of the turn is used up, does the switch go to the main loop. A wake-up only queues.
+//!
+//! Ground rules:
+//! - `current` is set by whoever switches, before the jump; so the one who arrives finds itself there.
+//! - A block is in the run queue exactly in the states Unstarted, Ready, Cancelled and Callback, once.
+//! - A ticket is woken at most once: waking moves it on, and so does every other end of a park.
+//! - Nothing of a `RefCell` or of a hub is borrowed when a greenlet is left.
+
+use std::cell::Cell;
+use std::ptr::NonNull;
+
+use super::control::{ControlRef, Kind, State, Wake};
+use super::local::{self, Local};
+use super::switch;
+use super::task::TaskRef;
+use super::unwind::{Exit, throw};
+use crate::error::{GreenError, LoopError};
+use crate::report::{self, Report};
+
+/// The part of a thread's state that every switch touches: plain cells, no destructor, no lazy
+/// initialisation.
+pub(crate) struct Thread {
+    current: Cell<Option<ControlRef>>,
+    head: Cell<Option<ControlRef>>,
+    tail: Cell<Option<ControlRef>>,
+    ready: Cell<usize>,
+    /// How many more greenlets may run before the main loop looks at descriptors and timers again.
+    /// Zero while there is no main loop.
+    budget: Cell<usize>,
+    pub(super) local: Cell<Option<NonNull<Local>>>,
+    pub(super) ended: Cell<bool>,
+}
+
+thread_local! {
+    pub(super) static THREAD: Thread = const {
+        Thread {
+            current: Cell::new(None),
+            head: Cell::new(None),
+            tail: Cell::new(None),
+            ready: Cell::new(0),
+            budget: Cell::new(0),
+            local: Cell::new(None),
+            ended: Cell::new(false),
+        }
+    };
+}
+
+/// At least so many greenlets run in a turn before descriptors are looked at.
+const BUDGET: usize = 256;
+
+/// One park of one greenlet. Whoever holds it may end that park and no other.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Waiter {
+    control: ControlRef,
+    ticket: u64,
+}
+
+impl Waiter {
+    /// The next park of the running greenlet.
+    ///
+    /// Throws the exit that is pending, if one is.
+    ///
+    /// # Errors
+    ///
+    /// Where parking is not possible: in the main loop, while panicking, at the end of the thread.
+    #[inline]
+    pub(crate) fn current(doing: &'static str) -> Result<Waiter, LoopError> {
+        let control = current();
+        if control.kind() != Kind::Thread || control.exit.get() || std::thread::panicking() {
+            may_park(control, doing)?;
+        }
+        Ok(Waiter { control, ticket: control.ticket.get() })
+    }
+
+    pub(crate) fn new(control: ControlRef, ticket: u64) -> Waiter {
+        Waiter { control, ticket }
+    }
+
+    pub(crate) fn control(self) -> ControlRef {
+        self.control
+    }
+
+    pub(crate) fn ticket(self) -> u64 {
+        self.ticket
+    }
+
+    /// Ends the park. False if it has ended already. Never switches.
+    #[inline]
+    pub(crate) fn wake(self) -> bool {
+        self.wake_with(Wake::Event)
+    }
+
+    /// Ends the park for a reason. False if it has ended already. Never switches.
+    #[inline]
+    pub(crate) fn wake_with(self, why: Wake) -> bool {
+        let control = self.control;
+        if control.ticket.get() != self.ticket {
+            return false;
+        }
+        control.ticket.set(self.ticket + 1);
+        control.wake.set(why);
+        // One that has a ticket but does not park yet finds at its park that the ticket has moved.
+        if control.state.get() == State::Parked {
+            control.state.set(State::Ready);
+            THREAD.with(|thread| thread.push(control));
+        }
+        true
+    }
+
+    /// Parks the running greenlet until this ticket is woken. Switches.
+    ///
+    /// Throws if an exit is pending when it arrives and no mask is in force.
+    ///
+    /// # Errors
+    ///
+    /// For the main greenlet: what the main loop has to tell it.
+    #[inline]
+    pub(crate) fn park(self) -> Result<Wake, LoopError> {
+        let me = self.control;
+        debug_assert_eq!(current(), me, "only the running greenlet parks");
+        if me.ticket.get() == self.ticket {
+            me.state.set(State::Parked);
+            THREAD.with(|thread| thread.leave(me))?;
+            // Whoever ended the park moved the ticket on, so nothing late finds this greenlet.
+            debug_assert_ne!(me.ticket.get(), self.ticket);
+        }
+        arrive(me)
+    }
+}
+
+#[inline]
+fn arrive(me: ControlRef) -> Result<Wake, LoopError> {
+    let wake = me.wake.get();
+    if me.exit.get() || wake == Wake::Failed {
+        arrive_in_trouble(me)?;
+    }
+    Ok(wake)
+}
+
+#[cold]
+fn arrive_in_trouble(me: ControlRef) -> Result<(), LoopError> {
+    if !me.is_masked()
+        && let Some(exit) = me.pending_exit()
+    {
+        throw(exit);
+    }
+    match me.kind() {
+        Kind::Main if !me.is_masked() => local::get().main_loop.take_main_error(),
+        _ => Ok(()),
+    }
+}
+
+#[cold]
+fn may_park(me: ControlRef, doing: &'static str) -> Result<(), LoopError> {
+    if me.kind() == Kind::Mainloop {
+        return Err(LoopError::InMainloop { doing });
+    }
+    if std::thread::panicking() {
+        return Err(LoopError::Panicking);
+    }
+    arrive_in_trouble(me)?;
+    if local::get().is_ending() { Err(LoopError::ThreadEnding) } else { Ok(()) }
+}
+
+/// The running greenlet.
+#[inline]
+pub(crate) fn current() -> ControlRef {
+    THREAD.with(|thread| match thread.current.get() {
+        Some(control) => control,
+        None => local::get().main,
+    })
+}
+
+/// Whether the running greenlet is the main loop, which must not block.
+#[inline]
+pub(crate) fn in_mainloop() -> bool {
+    THREAD.with(|thread| thread.current.get()).is_some_and(|control| control.kind() == Kind::Mainloop)
+}
+
+/// Lets every other ready greenlet run once, then goes on. Switches.
+#[inline]
+pub(crate) fn yield_now() -> Result<(), LoopError> {
+    let me = Waiter::current("yield")?.control;
+    THREAD.with(|thread| {
+        if thread.budget.get() == 0 {
+            thread.mainloop()?;
+        }
+        me.state.set(State::Ready);
+        me.wake.set(Wake::Event);
+        thread.push(me);
+        thread.leave(me)
+    })?;
+    arrive(me).map(drop)
+}
+
+/// Queues a greenlet whose body has not begun.
+#[inline]
+pub(crate) fn start(control: ControlRef) {
+    control.state.set(State::Unstarted);
+    THREAD.with(|thread| thread.push(control));
+}
+
+/// Queues a stand-in for a callback of the main loop, which keeps its place among the greenlets.
+pub(crate) fn queue_callback(control: ControlRef) {
+    control.state.set(State::Callback);
+    THREAD.with(|thread| thread.push(control));
+}
+
+/// How many are in the run queue.
+#[inline]
+pub(crate) fn ready() -> usize {
+    THREAD.with(|thread| thread.ready.get())
+}
+
+/// What [`interrupt`] did.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Interrupted {
+    /// It had not begun, and never will.
+    Cancelled,
+    /// It was switched to and has run until its end or its next park.
+    Ran,
+    /// It will find the exit when it runs next.
+    Later,
+    /// A mask is in force; it will find the exit when that is over.
+    Masked,
+}
+
+/// Makes a greenlet other than the running one exit.
+///
+/// If `at_once`, the running greenlet is queued and the target runs until its end or its next park;
+/// otherwise the target is only woken.
+pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Result<Interrupted, LoopError> {
+    match target.state() {
+        State::Unstarted => {
+            if let Exit::Kill(error) = exit {
+                cancel(target, error);
+            }
+            Ok(Interrupted::Cancelled)
+        }
+        State::Delayed => {
+            if let Exit::Kill(error) = exit {
+                cancel(target, error);
+                local::get().controls.give(target);
+            }
+            Ok(Interrupted::Cancelled)
+        }
+        State::Free | State::Cancelled | State::Callback => Ok(Interrupted::Cancelled),
+        State::Running => {
+            target.set_exit(exit);
+            Ok(Interrupted::Later)
+        }
+        State::Ready => {
+            target.set_exit(exit);
+            if at_once {
+                yield_now()?;
+                return Ok(Interrupted::Ran);
+            }
+            Ok(Interrupted::Later)
+        }
+        State::Parked | State::Switched => {
+            target.set_exit(exit);
+            let masked = target.is_masked();
+            let waiter = Waiter::new(target, target.ticket());
+            if !at_once || masked {
+                target.state.set(State::Parked);
+                waiter.wake_with(Wake::Exit);
+                return Ok(if masked { Interrupted::Masked } else { Interrupted::Later });
+            }
+            let me = Waiter::current("kill")?.control;
+            THREAD.with(|thread| {
+                target.ticket.set(target.ticket() + 1);
+                target.wake.set(Wake::Exit);
+                me.state.set(State::Ready);
+                me.wake.set(Wake::Event);
+                thread.push(me);
+                // SAFETY: the target is suspended and in no queue; we are queued.
+                unsafe { thread.switch(me, target) };
+            });
+            arrive(me)?;
+            Ok(Interrupted::Ran)
+        }
+    }
+}
+
+/// Ends a green thread whose body has not begun: it stays queued with nothing to run.
+fn cancel(target: ControlRef, error: GreenError) {
+    target.state.set(State::Cancelled);
+    if let Some(task) = target.task.take() {
+        task.fail(error);
+        task.finish();
+    }
+}
+
+impl Thread {
+    #[inline]
+    fn push(&self, control: ControlRef) {
+        control.next.set(None);
+        match self.tail.replace(Some(control)) {
+            Some(tail) => tail.next.set(Some(control)),
+            None => self.head.set(Some(control)),
+        }
+        self.ready.set(self.ready.get() + 1);
+    }
+
+    /// Takes out `head`, which is the head of the queue.
+    #[inline]
+    fn pop(&self, head: ControlRef) {
+        let next = head.next.take();
+        self.head.set(next);
+        if next.is_none() {
+            self.tail.set(None);
+        }
+        self.ready.set(self.ready.get() - 1);
+    }
+
+    /// Leaves the running greenlet, which is parked or queued, for whoever is next.
+    #[inline]
+    fn leave(&self, me: ControlRef) -> Result<(), LoopError> {
+        if let Some(next) = self.head.get()
+            && next.state.get() == State::Ready
+            && self.budget.get() != 0
+        {
+            self.pop(next);
+            self.budget.set(self.budget.get() - 1);
+            if next == me {
+                me.state.set(State::Running);
+            } else {
+                // SAFETY: `next` is suspended and was just taken out of the queue; `me` is parked or
+                // queued.
+                unsafe { self.switch(me, next) };
+            }
+            return Ok(());
+        }
+        self.leave_slowly(me)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave_slowly(&self, me: ControlRef) -> Result<(), LoopError> {
+        let mainloop = match self.mainloop() {
+            Ok(mainloop) => mainloop,
+            Err(error) => {
+                // Nobody will wake this park any more: it never happened.
+                me.ticket.set(me.ticket.get() + 1);
+                me.state.set(State::Running);
+                return Err(error);
+            }
+        };
+        let local = local::get();
+        while let Some(next) = self.head.get()
+            && self.budget.get() != 0
+        {
+            match next.state() {
+                State::Cancelled => {
+                    self.pop(next);
+                    local.controls.give(next);
+                    continue;
+                }
+                State::Unstarted => {
+                    // Without a stack the main loop tries again, and ends it if there is none.
+                    if !give_stack(local, next) {
+                        break;
+                    }
+                }
+                State::Ready => {}
+                _ => break,
+            }
+            self.pop(next);
+            self.budget.set(self.budget.get() - 1);
+            if next == me {
+                me.state.set(State::Running);
+            } else {
+                // SAFETY: `next` is suspended or fresh and was just taken out of the queue; `me` is
+                // parked or queued.
+                unsafe { self.switch(me, next) };
+            }
+            return Ok(());
+        }
+        // SAFETY: the main loop is suspended or fresh whenever another greenlet runs, and never queued.
+        unsafe { self.switch(me, mainloop) };
+        Ok(())
+    }
+
+    /// Leaves `me` and enters `next`. Returns when somebody enters `me`.
+    ///
+    /// # Safety
+    ///
+    /// `next` is suspended or fresh, in no queue, and not `me`. `me` is the running greenlet, in a
+    /// state from which somebody will enter it.
+    #[inline]
+    unsafe fn switch(&self, me: ControlRef, next: ControlRef) {
+        next.state.set(State::Running);
+        self.current.set(Some(next));
+        let context = next.context.replace(0);
+        debug_assert_ne!(context, 0, "entered twice");
+        // SAFETY: the context was just taken out of its cell; control blocks are never unmapped while
+        // their thread runs, so `save` is valid.
+        unsafe { switch::jump(context, &raw const (*me.as_ptr()).context) };
+    }
+
+    /// The main loop, launched if it does not exist.
+    fn mainloop(&self) -> Result<ControlRef, LoopError> {
+        let local = local::get();
+        if let Some(mainloop) = local.mainloop.get() {
+            return Ok(mainloop);
+        }
+        if local.is_ending() {
+            return Err(LoopError::ThreadEnding);
+        }
+        let stack = local.take_stack(None)?;
+        let mainloop = local.controls.take(Kind::Mainloop);
+        mainloop.stack.set(Some(stack));
+        mainloop.context.set(local::enter_stack(stack));
+        mainloop.state.set(State::Switched);
+        local.mainloop.set(Some(mainloop));
+        Ok(mainloop)
+    }
+}
+
+/// Lends a stack to a green thread that is about to begin.
+#[inline]
+fn give_stack(local: &Local, control: ControlRef) -> bool {
+    let Ok(stack) = local.take_stack(requested_size(control)) else { return false };
+    control.stack.set(Some(stack));
+    control.context.set(local::enter_stack(stack));
+    true
+}
+
+/// For the main loop: runs what is ready, up to the budget of a turn. Switches.
+pub(crate) fn run_ready(local: &Local) {
+    let me = current();
+    THREAD.with(|thread| {
+        thread.budget.set(BUDGET.max(thread.ready.get()));
+        while let Some(next) = thread.head.get()
+            && thread.budget.get() != 0
+        {
+            match next.state() {
+                State::Callback => {
+                    if !local.main_loop.callback_is_due() {
+                        break;
+                    }
+                    thread.pop(next);
+                    local.controls.give(next);
+                    thread.budget.set(thread.budget.get() - 1);
+                    local.main_loop.run_callback();
+                    continue;
+                }
+                State::Cancelled => {
+                    thread.pop(next);
+                    local.controls.give(next);
+                    continue;
+                }
+                State::Unstarted if !give_stack(local, next) => {
+                    thread.pop(next);
+                    let error = local.take_stack(requested_size(next)).err().unwrap_or(LoopError::ThreadEnding);
+                    cancel(next, error.into());
+                    local.controls.give(next);
+                    continue;
+                }
+                _ => {}
+            }
+            thread.pop(next);
+            thread.budget.set(thread.budget.get() - 1);
+            me.state.set(State::Switched);
+            // SAFETY: `next` is suspended or fresh and was just taken out of the queue; the main loop
+            // is entered by whoever finds nothing to run.
+            unsafe { thread.switch(me, next) };
+        }
+    });
+}
+
+/// For `root`: runs the greenlet that is current, and then as many as may run on the same stack.
+/// Returns the context to enter next and where to keep the one of this stack. Never unwinds.
+pub(super) fn run_current() -> (usize, *const Cell<usize>) {
+    let local = local::get();
+    THREAD.with(|thread| {
+        loop {
+            let me = current();
+            let size = requested_size(me);
+            let next = match me.kind() {
+                Kind::Thread => {
+                    run_task(me);
+                    None
+                }
+                Kind::Mainloop => {
+                    local.main_loop.run(local);
+                    local.mainloop.set(None);
+                    // The next blocking call launches a new loop.
+                    thread.budget.set(0);
+                    None
+                }
+                Kind::Raw => super::raw::run(me),
+                Kind::Main => unreachable!("the main greenlet has the thread's own stack"),
+            };
+            let stack = me.stack.take().expect("whoever runs here was lent this stack");
+            me.drop_cold();
+            local.controls.give(me);
+
+            let next = match next {
+                _ if local.is_ending() => local.main,
+                Some(next) => next,
+                None => thread.successor(local, size).unwrap_or_else(|| thread.mainloop_after(local, size)),
+            };
+            if next.state() == State::Unstarted {
+                next.state.set(State::Running);
+                next.stack.set(Some(stack));
+                thread.current.set(Some(next));
+                continue;
+            }
+            next.state.set(State::Running);
+            thread.current.set(Some(next));
+            let context = next.context.replace(0);
+            debug_assert_ne!(context, 0, "entered twice");
+            // SAFETY: the body has returned, nothing of it is on the stack, and nobody can take the
+            // stack before the jump leaves it.
+            unsafe { local.stacks.give(stack) };
+            // SAFETY: headers outlive the use of their stack and never move.
+            return (context, unsafe { &raw const (*stack.as_ptr()).context });
+        }
+    })
+}
+
+impl Thread {
+    /// The main loop, after a greenlet that has ended. If there is none, it begins on the same stack.
+    fn mainloop_after(&self, local: &Local, size: Option<usize>) -> ControlRef {
+        if let Some(mainloop) = local.mainloop.get() {
+            return mainloop;
+        }
+        // A stack of a size of its own may be too small for the loop and what it calls.
+        if size.is_some()
+            && let Ok(mainloop) = self.mainloop()
+        {
+            return mainloop;
+        }
+        let mainloop = local.controls.take(Kind::Mainloop);
+        mainloop.state.set(State::Unstarted);
+        local.mainloop.set(Some(mainloop));
+        mainloop
+    }
+
+    /// Who runs after a greenlet that has ended: a ready one, or one that has not begun and may use
+    /// the same stack (it comes back in the state Unstarted). `None`: the main loop.
+    #[inline]
+    fn successor(&self, local: &Local, size: Option<usize>) -> Option<ControlRef> {
+        while let Some(next) = self.head.get() {
+            match next.state() {
+                State::Cancelled => {
+                    self.pop(next);
+                    local.controls.give(next);
+                    continue;
+                }
+                // The main greenlet must get what the end of the loop has for it, even if the budget
+                // is used up and there is no loop to go to.
+                _ if self.budget.get() == 0 && local.mainloop.get().is_some() => return None,
+                State::Ready => {}
+                State::Unstarted => {
+                    if requested_size(next) != size {
+                        if !give_stack(local, next) {
+                            return None;
+                        }
+                        next.state.set(State::Ready);
+                    }
+                }
+                _ => return None,
+            }
+            self.pop(next);
+            self.budget.set(self.budget.get().saturating_sub(1));
+            return Some(next);
+        }
+        None
+    }
+}
+
+/// The stack size that a green thread was spawned with, if it was not the default.
+#[inline]
+fn requested_size(control: ControlRef) -> Option<usize> {
+    control.task.get().and_then(TaskRef::stack_size)
+}
+
+fn run_task(me: ControlRef) {
+    let Some(task) = me.task.get() else { return };
+    task.run();
+    me.task.set(None);
+    // What was pending concerned the body; links and destructors may block again.
+    me.drop_cold();
+    me.exit.set(false);
+    task.finish();
+}
+
+/// Reports a callback that panicked; the loop goes on.
+pub(crate) fn report_callback(doing: &'static str, error: GreenError) {
+    report::tell(&Report::CallbackFailed { doing, error });
+}
+
+impl Thread {
+    pub(super) fn set_current(&self, control: ControlRef) {
+        self.current.set(Some(control));
+    }
+
+    pub(super) fn forget_local(&self) {
+        self.local.set(None);
+        self.current.set(None);
+        self.head.set(None);
+        self.tail.set(None);
+        self.ready.set(0);
+    }
+}
+
+/// Unwinds every suspended greenlet of an ending thread, from its main greenlet.
+pub(super) fn unwind_all(local: &Local) {
+    THREAD.with(|thread| {
+        while let Some(head) = thread.head.get() {
+            thread.pop(head);
+            match head.state() {
+                State::Unstarted => {
+                    cancel(head, LoopError::ThreadEnding.into());
+                    local.controls.give(head);
+                }
+                State::Cancelled | State::Callback => local.controls.give(head),
+                _ => head.state.set(State::Parked),
+            }
+        }
+    });
+    for target in local.controls.in_use() {
+        match target.state() {
+            State::Delayed => {
+                cancel(target, LoopError::ThreadEnding.into());
+                local.controls.give(target);
+            }
+            State::Parked | State::Switched if target.kind() != Kind::Mainloop && !target.is_masked() => {
+                target.set_exit(local::ending_exit());
+                target.ticket.set(target.ticket() + 1);
+                target.wake.set(Wake::Exit);
+                local.main.state.set(State::Switched);
+                // SAFETY: the target is suspended and in no queue; in an ending thread every greenlet
+                // that ends goes to main.
+                THREAD.with(|thread| unsafe { thread.switch(local.main, target) });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Lets the main loop of an ending thread return, so that its stack is free.
+pub(super) fn end_mainloop(local: &Local) {
+    if let Some(mainloop) = local.mainloop.get() {
+        local.main.state.set(State::Switched);
+        // SAFETY: the main loop is suspended and in no queue; it returns, since the loop is closed, and
+        // in an ending thread every greenlet that ends goes to main.
+        THREAD.with(|thread| unsafe { thread.switch(local.main, mainloop) });
+    }
+}

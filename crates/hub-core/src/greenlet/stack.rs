@@ -1,0 +1,400 @@
+//! Stacks: cut from slabs, recycled last in first out, one pool per thread.
+//!
+//! A stack costs address space; memory it costs only where it was touched, one page for a parked
+//! greenlet with few frames. The stack given back last is the first to be taken, because it is hot.
+//!
+//! Ground rules:
+//! - A [`Stack`] is the header of a stack. It lies at the front of the slab, apart from the stack,
+//!   never moves, and lives as long as the slab. It is shared by [`StackRef`]; what changes is in cells.
+//! - `Stacks` and all its headers belong to one thread: they are `!Send` and `!Sync` by their pointers.
+//! - A stack is in at most one list, and only while nobody uses it. Who takes it uses it alone.
+//! - A stack is recycled, trimmed or unmapped only when its root is at rest: it has returned, or it
+//!   is suspended where it owns nothing and is never resumed if `context` is zero. That is the promise
+//!   of [`Stacks::give`]. A stack that was never given back is never unmapped, nor is its slab.
+
+mod error;
+mod guard;
+mod slab;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::iter;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use rustix::param::page_size;
+
+pub(crate) use self::error::StackError;
+pub(crate) use self::guard::{GuardKind, StackPolicy, set_policy};
+use self::slab::Slab;
+pub(super) use self::slab::stack_guarded_at;
+
+/// The size of the smallest class, in bytes. Each class has twice the size of the one before.
+const SMALLEST: usize = 16 << 10;
+/// The number of classes; the largest has 512 MiB on a 64-bit system.
+const CLASSES: usize = if cfg!(target_pointer_width = "64") { 16 } else { 10 };
+
+/// The class whose stacks hold `size` bytes. It exists if the number is less than [`CLASSES`].
+#[inline]
+const fn class_of(size: usize) -> usize {
+    ((size.saturating_sub(1) | (SMALLEST - 1)).ilog2() - (SMALLEST - 1).ilog2()) as usize
+}
+
+/// The bytes that a stack of a class holds.
+#[inline]
+const fn size_of_class(class: usize) -> usize {
+    SMALLEST << class
+}
+
+static DEFAULT_SIZE: AtomicUsize = AtomicUsize::new(256 << 10);
+
+/// The size of a stack for which nobody asked for another, in bytes: 256 KiB, or what was set.
+#[inline]
+pub(crate) fn default_size() -> usize {
+    DEFAULT_SIZE.load(Relaxed)
+}
+
+/// Sets the size of the stacks that are taken from now on, in bytes, for all threads. It is rounded
+/// up to a power of two, and to 16 KiB at least.
+pub(crate) fn set_default_size(size: usize) -> Result<(), StackError> {
+    let class = existing_class(size)?;
+    DEFAULT_SIZE.store(size_of_class(class), Relaxed);
+    Ok(())
+}
+
+fn existing_class(size: usize) -> Result<usize, StackError> {
+    let class = class_of(size);
+    if class < CLASSES { Ok(class) } else { Err(StackError::TooLarge { size, max: size_of_class(CLASSES - 1) }) }
+}
+
+/// The header of a stack.
+#[repr(C, align(64))]
+pub(crate) struct Stack {
+    /// The next idle stack, while this one is idle.
+    next: Cell<*mut Stack>,
+    /// The context of the root loop that is suspended on this stack; zero if there is none.
+    pub(crate) context: Cell<usize>,
+    top: *mut u8,
+    bottom: *mut u8,
+    /// The length of the guard below `bottom`.
+    guard: usize,
+    slab: *const Slab,
+    class: usize,
+}
+
+const _: () = assert!(size_of::<Stack>() == 64);
+
+/// A stack, as the thread that it belongs to refers to it.
+pub(crate) type StackRef = NonNull<Stack>;
+
+impl Stack {
+    /// Where the stack starts: just above its highest byte, aligned to a cache line.
+    #[inline]
+    pub(crate) fn top(&self) -> *mut u8 {
+        self.top
+    }
+
+    /// Where the stack ends: its lowest byte, above the guard.
+    #[inline]
+    pub(crate) fn bottom(&self) -> *mut u8 {
+        self.bottom
+    }
+
+    /// How many bytes the stack holds, at least.
+    #[inline]
+    pub(crate) fn size(&self) -> usize {
+        size_of_class(self.class)
+    }
+
+    /// Whether an access to `address` is one below the end of this stack.
+    pub(crate) fn guard_contains(&self, address: usize) -> bool {
+        let end = self.bottom.addr();
+        (end - self.guard..end).contains(&address)
+    }
+
+    /// How many bytes of the stack were in use at most since it was mapped or trimmed, to the page:
+    /// from its top down to the lowest page that is in memory. What was swapped out is not seen.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; [`Unsupported`](io::ErrorKind::Unsupported) where it cannot tell.
+    pub(crate) fn high_water(&self) -> io::Result<usize> {
+        let page = page_size();
+        let end = self.top.addr().next_multiple_of(page);
+        let mut pages = vec![0u8; (end - self.bottom.addr()) / page];
+        resident(self.bottom, &mut pages)?;
+        let untouched = pages.iter().take_while(|&&page| page & 1 == 0).count();
+        Ok((self.top.addr()).saturating_sub(self.bottom.addr() + untouched * page))
+    }
+}
+
+/// Writes for each page from `start` whether it is in memory.
+#[cfg(not(target_os = "openbsd"))]
+fn resident(start: *mut u8, pages: &mut [u8]) -> io::Result<()> {
+    // SAFETY: the system checks the range, touches nothing of it, and writes a byte for each page.
+    let result = unsafe { libc::mincore(start.cast(), pages.len() * page_size(), pages.as_mut_ptr().cast()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(target_os = "openbsd")]
+fn resident(_: *mut u8, _: &mut [u8]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Idle stacks, last in first out.
+struct List {
+    head: Cell<*mut Stack>,
+}
+
+impl List {
+    const fn new() -> List {
+        List { head: Cell::new(ptr::null_mut()) }
+    }
+
+    #[inline]
+    fn pop(&self) -> Option<StackRef> {
+        let stack = NonNull::new(self.head.get())?;
+        // SAFETY: what is in a list is an idle stack, whose slab is mapped.
+        self.head.set(unsafe { stack.as_ref() }.next.get());
+        Some(stack)
+    }
+
+    /// # Safety
+    ///
+    /// The stack is in no list, its slab stays mapped while it is in this one.
+    #[inline]
+    unsafe fn push(&self, stack: StackRef) {
+        // SAFETY: its slab is mapped, by the caller's promise.
+        unsafe { stack.as_ref() }.next.set(self.head.get());
+        self.head.set(stack.as_ptr());
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Stack> {
+        // SAFETY: what is in a list is an idle stack, whose slab is mapped. No caller changes the
+        // list while it walks.
+        iter::successors(unsafe { self.head.get().as_ref() }, |stack| unsafe { stack.next.get().as_ref() })
+    }
+}
+
+/// The stacks of one size.
+struct Class {
+    /// Idle stacks with the memory that they touched.
+    idle: List,
+    /// Idle stacks whose memory went back to the system.
+    trimmed: List,
+    /// The slab to cut from.
+    slab: Cell<*const Slab>,
+}
+
+impl Class {
+    const fn new() -> Class {
+        Class { idle: List::new(), trimmed: List::new(), slab: Cell::new(ptr::null()) }
+    }
+}
+
+/// The stacks of a thread.
+///
+/// Dropping it unmaps every slab without a stack in use; the others stay for good.
+pub(crate) struct Stacks {
+    classes: [Class; CLASSES],
+    /// All slabs, newest first.
+    slabs: Cell<*const Slab>,
+    guard: Option<GuardKind>,
+}
+
+impl Stacks {
+    /// No stacks yet; the first one taken maps a slab.
+    pub(crate) const fn new() -> Stacks {
+        Stacks { classes: [const { Class::new() }; CLASSES], slabs: Cell::new(ptr::null()), guard: None }
+    }
+
+    /// As [`new`](Stacks::new), with this kind of guard whatever `GREENHUB_GUARD` says.
+    pub(crate) const fn with_guard(guard: GuardKind) -> Stacks {
+        let mut stacks = Stacks::new();
+        stacks.guard = Some(guard);
+        stacks
+    }
+
+    /// The hottest idle stack that holds `size` bytes, or a new one. Sizes are rounded up to a power of
+    /// two, and to 16 KiB at least.
+    ///
+    /// If its `context` is not zero, the root loop that it was given back with is still suspended on it.
+    #[inline]
+    pub(crate) fn take(&self, size: usize) -> Result<StackRef, StackError> {
+        if let Some(class) = self.classes.get(class_of(size))
+            && let Some(stack) = class.idle.pop()
+        {
+            return Ok(stack);
+        }
+        self.take_cold(size)
+    }
+
+    #[cold]
+    fn take_cold(&self, size: usize) -> Result<StackRef, StackError> {
+        let number = existing_class(size)?;
+        let class = &self.classes[number];
+        if let Some(stack) = class.trimmed.pop() {
+            return Ok(stack);
+        }
+        // Before the first slab too, so that a wrong setting is no half success.
+        let guard = self.guard.map_or_else(GuardKind::preferred, Ok)?;
+        // SAFETY: the slabs of `self` are mapped until it is dropped.
+        let mut slab = unsafe { class.slab.get().as_ref() };
+        if slab.is_none_or(Slab::is_used_up) {
+            let new = Slab::map(number, slab.map_or(0, Slab::count), self.slabs.get())?;
+            self.slabs.set(new.as_ptr());
+            class.slab.set(new.as_ptr());
+            super::overflow::watch();
+            // SAFETY: as above.
+            slab = Some(unsafe { new.as_ref() });
+        }
+        match slab {
+            // SAFETY: it is mapped, and not used up: an old one was asked, a new one has a stack.
+            Some(slab) => unsafe { slab.cut_next(guard) },
+            None => unreachable!("a slab was mapped"),
+        }
+    }
+
+    /// Takes a stack back; it will be the next one taken of its class.
+    ///
+    /// # Safety
+    ///
+    /// The stack was taken from here and not given back since. Its root loop has returned, or is
+    /// suspended where it owns nothing: it may be resumed by way of `context`, and it may as well
+    /// vanish, after which `context` is zero. Code may run on the stack up to its next switch, if
+    /// nothing takes or trims stacks on this thread before that.
+    #[inline]
+    pub(crate) unsafe fn give(&self, stack: StackRef) {
+        // SAFETY: stacks in use are mapped.
+        let class = unsafe { stack.as_ref() }.class;
+        // SAFETY: the stack is in no list, for it was in use; its slab is unmapped only with `self`.
+        unsafe { self.classes[class].idle.push(stack) };
+    }
+
+    /// Gives the memory of idle stacks back to the system, except for the hottest few of each class, and
+    /// tells how many stacks that were. A root loop that was suspended on one is gone: `context` is zero.
+    ///
+    /// If the system refuses, as it does for locked memory, the stacks stay idle and count as none.
+    pub(crate) fn trim(&self) -> usize {
+        /// As many as a batch of greenlets that wake and finish together may use at once.
+        const HOT: usize = 64;
+
+        self.classes.iter().map(|class| Self::trim_class(class, HOT)).sum()
+    }
+
+    fn trim_class(class: &Class, hot: usize) -> usize {
+        let cold = || class.idle.iter().skip(hot);
+        let Some(first) = cold().next() else { return 0 };
+        cold().for_each(|stack| stack.context.set(0));
+        let ranges = cold().map(|stack| {
+            let end = stack.top.addr().next_multiple_of(page_size());
+            (stack.bottom, end - stack.bottom.addr())
+        });
+        // SAFETY: these are whole pages of idle stacks. What was suspended there may vanish, as
+        // `give` promised, and nobody can resume it any more.
+        if unsafe { guard::advise(ranges, DISCARD) }.is_err() {
+            return 0;
+        }
+        let count = cold().count();
+        let first = ptr::from_ref(first).cast_mut();
+        if let Some(last) = cold().last() {
+            last.next.set(class.trimmed.head.replace(first));
+        }
+        match hot.checked_sub(1).and_then(|last| class.idle.iter().nth(last)) {
+            Some(last_hot) => last_hot.next.set(ptr::null_mut()),
+            None => class.idle.head.set(ptr::null_mut()),
+        }
+        count
+    }
+
+    /// How many stacks there are, and what they cost.
+    pub(crate) fn stats(&self) -> StackStats {
+        let mut stats = StackStats::default();
+        for slab in self.slabs() {
+            stats.slabs += 1;
+            stats.reserved += slab.bytes();
+            stats.mapped += slab.count();
+            stats.in_use += slab.cut();
+            stats.unguarded += slab.unguarded();
+        }
+        for class in &self.classes {
+            stats.idle += class.idle.iter().count();
+            stats.trimmed += class.trimmed.iter().count();
+        }
+        stats.in_use -= stats.idle + stats.trimmed;
+        stats.resident = (stats.in_use + stats.idle) * page_size();
+        stats
+    }
+
+    fn slabs(&self) -> impl Iterator<Item = &Slab> {
+        // SAFETY: the slabs of `self` are mapped until it is dropped.
+        iter::successors(unsafe { self.slabs.get().as_ref() }, |slab| unsafe { slab.next.get().as_ref() })
+    }
+}
+
+/// Takes a page's memory away; what is read there next is zero, or was there before.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const DISCARD: libc::c_int = libc::MADV_DONTNEED;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const DISCARD: libc::c_int = libc::MADV_FREE;
+
+impl Drop for Stacks {
+    fn drop(&mut self) {
+        for class in &self.classes {
+            for stack in class.idle.iter().chain(class.trimmed.iter()) {
+                // SAFETY: the slab of an idle stack is mapped.
+                let idle = unsafe { &(*stack.slab).idle };
+                idle.set(idle.get() + 1);
+            }
+        }
+        let mut slab = self.slabs.get();
+        // SAFETY: all slabs of `self` are mapped up to here, and each is visited once.
+        while let Some(current) = unsafe { slab.as_ref() } {
+            let next = current.next.get();
+            if current.idle.get() == current.cut() {
+                // SAFETY: all of its stacks are idle, and their roots at rest, as `give` promised;
+                // `self`, which could hand them out, is going. This is the thread that mapped it,
+                // for `Stacks` does not leave its thread.
+                unsafe { Slab::unmap(slab) };
+            }
+            slab = next;
+        }
+    }
+}
+
+impl fmt::Debug for Stacks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stats().fmt(f)
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack").field("top", &self.top).field("size", &self.size()).finish_non_exhaustive()
+    }
+}
+
+/// The stacks of a thread in numbers.
+#[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub(crate) struct StackStats {
+    /// The mappings that stacks are cut from.
+    pub(crate) slabs: usize,
+    /// Address space reserved for stacks, in bytes.
+    pub(crate) reserved: usize,
+    /// Stacks that there is address space for.
+    pub(crate) mapped: usize,
+    /// Stacks that somebody uses.
+    pub(crate) in_use: usize,
+    /// Stacks given back, with the memory that they touched.
+    pub(crate) idle: usize,
+    /// Stacks given back whose memory went back to the system.
+    pub(crate) trimmed: usize,
+    /// Stacks without a guard.
+    pub(crate) unguarded: usize,
+    /// The memory that stacks take at least, in bytes, with one touched page each.
+    pub(crate) resident: usize,
+}

@@ -1,0 +1,284 @@
+//! Slabs: one mapping each, cut into stacks of one class.
+//!
+//! ```text
+//! low                                                                          high
+//! | Slab, headers | guard 0 | stack 0 | guard 1 | stack 1 | … | guard n | stack n |
+//!                 | <---- stride ---> |
+//! ```
+//!
+//! Ground rules:
+//! - A slab and its headers lie at the front of its own mapping; they live until [`Slab::unmap`].
+//! - Pointers into a slab are made from the pointer that the mapping gave, so that they may reach all
+//!   of it. No `&mut` to any of it exists; what changes is in cells, and belongs to one thread.
+//! - A header is written when its stack is cut, before its number counts as cut.
+//! - The slabs of a thread form a list that a signal handler may walk at any time: a slab is complete
+//!   before it is linked, and unlinked before it is unmapped.
+
+use std::cell::Cell;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{Ordering, compiler_fence};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::param::page_size;
+
+use super::error::StackError;
+use super::guard::{self, GuardKind, Guards};
+use super::{Stack, StackRef, size_of_class};
+
+/// The least guard: a C frame this large may touch its far end first.
+const GUARD: usize = 64 << 10;
+
+/// Tops differ by this many cache lines at most.
+const COLOURS: usize = 32;
+/// The distance between two colours, and the alignment of a header.
+const LINE: usize = 64;
+
+/// The most address space of one slab, unless one stack takes more.
+const SLAB_BYTES: usize = if cfg!(target_pointer_width = "64") { 4 << 30 } else { 32 << 20 };
+
+/// The stacks in the first slab of a class, and in the largest.
+const FIRST: usize = 16;
+const LARGEST: usize = 8_192;
+
+/// The measures of a class.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) struct Geometry {
+    /// From one stack to the next, in bytes: an odd number of pages. The hot pages of neighbours
+    /// with a power of two between them would share a few sets of the cache and of the TLB.
+    pub(super) stride: usize,
+    /// The guard at the low end, in bytes.
+    pub(super) guard: usize,
+}
+
+impl Geometry {
+    pub(super) fn of_class(class: usize) -> Geometry {
+        let page = page_size();
+        // One page more than the size, because the colour takes from the top.
+        let usable = size_of_class(class).next_multiple_of(page) + page;
+        let guard = GUARD.next_multiple_of(page);
+        let even = ((guard + usable) / page).is_multiple_of(2);
+        let guard = guard + if even { page } else { 0 };
+        Geometry { stride: guard + usable, guard }
+    }
+
+    /// How many stacks the next slab gets after one of `before`: few at first, so that a process with
+    /// three greenlets does not reserve gigabytes; then more, so that a million take few mappings.
+    fn count_after(self, before: usize) -> usize {
+        (before * 2).clamp(FIRST, LARGEST).min(SLAB_BYTES / self.stride).max(1)
+    }
+}
+
+thread_local! {
+    /// All slabs of the thread, newest first. Plain cells without a destructor: a signal handler
+    /// reads them.
+    static SLABS: Cell<*const Slab> = const { Cell::new(ptr::null()) };
+}
+
+/// One mapping, cut into stacks.
+#[repr(C, align(64))]
+pub(super) struct Slab {
+    /// The next older slab of the same owner.
+    pub(super) next: Cell<*const Slab>,
+    next_of_thread: Cell<*const Slab>,
+    class: usize,
+    geometry: Geometry,
+    /// Length of the mapping.
+    len: usize,
+    headers: *mut Stack,
+    /// The low end of the first guard.
+    first: *mut u8,
+    count: usize,
+    /// How many stacks were cut; they have headers.
+    cut: Cell<usize>,
+    /// How many stacks may be cut before the next guards are due.
+    guarded: Cell<usize>,
+    /// How many guards take mappings.
+    protected: Cell<usize>,
+    /// How many stacks have no guard.
+    unguarded: Cell<usize>,
+    /// How many stacks were found idle; counted when the owner goes.
+    pub(super) idle: Cell<usize>,
+}
+
+impl Slab {
+    /// Maps a slab for a class that has one of `before` stacks, with fewer if the system has not
+    /// enough address space, and links it into the thread's list and in front of `next`.
+    pub(super) fn map(class: usize, before: usize, next: *const Slab) -> Result<NonNull<Slab>, StackError> {
+        let geometry = Geometry::of_class(class);
+        let mut count = geometry.count_after(before);
+        let (base, front, len) = loop {
+            let front = (size_of::<Slab>() + count * size_of::<Stack>()).next_multiple_of(page_size());
+            let len = front + count * geometry.stride;
+            // SAFETY: a new mapping at an address of the system's choice.
+            match unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, map_flags()) } {
+                Ok(base) => break (base.cast::<u8>(), front, len),
+                Err(_) if count > 1 => count /= 2,
+                Err(source) => {
+                    return Err(StackError::Map { size: size_of_class(class), bytes: len, source: source.into() });
+                }
+            }
+        };
+        never_huge(base, len);
+
+        let slab = base.cast::<Slab>();
+        let new = Slab {
+            next: Cell::new(next),
+            next_of_thread: Cell::new(SLABS.get()),
+            class,
+            geometry,
+            len,
+            headers: base.wrapping_add(size_of::<Slab>()).cast(),
+            first: base.wrapping_add(front),
+            count,
+            cut: Cell::new(0),
+            guarded: Cell::new(0),
+            protected: Cell::new(0),
+            unguarded: Cell::new(0),
+            idle: Cell::new(0),
+        };
+        // SAFETY: the front of the mapping is writable, aligned to a page, large enough, and nobody
+        // else's.
+        unsafe { slab.write(new) };
+        compiler_fence(Ordering::SeqCst);
+        SLABS.set(slab);
+        // SAFETY: a mapping is not at address zero.
+        Ok(unsafe { NonNull::new_unchecked(slab) })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn cut(&self) -> usize {
+        self.cut.get()
+    }
+
+    pub(super) fn unguarded(&self) -> usize {
+        self.unguarded.get()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.len
+    }
+
+    /// Whether every stack was cut.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.cut.get() == self.count
+    }
+
+    /// Cuts the next stack.
+    ///
+    /// # Safety
+    ///
+    /// The slab is not used up, and not unmapped.
+    pub(super) unsafe fn cut_next(&self, kind: GuardKind) -> Result<StackRef, StackError> {
+        let index = self.cut.get();
+        if index == self.guarded.get() {
+            self.guard_some(kind)?;
+        }
+        let low = self.first.wrapping_add(index * self.geometry.stride);
+        let colour = (index * 5 % COLOURS) * LINE;
+        let header = self.headers.wrapping_add(index);
+        // SAFETY: the caller promises that there is a stack of this number, hence room for its
+        // header in the mapping, which this thread alone writes.
+        unsafe {
+            header.write(Stack {
+                next: Cell::new(ptr::null_mut()),
+                context: Cell::new(0),
+                top: low.wrapping_add(self.geometry.stride - colour),
+                bottom: low.wrapping_add(self.geometry.guard),
+                guard: self.geometry.guard,
+                slab: self,
+                class: self.class,
+            });
+        }
+        compiler_fence(Ordering::SeqCst);
+        self.cut.set(index + 1);
+        // SAFETY: it points into a mapping, which is not at address zero.
+        Ok(unsafe { NonNull::new_unchecked(header) })
+    }
+
+    /// Guards the next few stacks: more at once in a larger slab, never more than one batch ahead.
+    fn guard_some(&self, kind: GuardKind) -> Result<(), StackError> {
+        let done = self.guarded.get();
+        let guards = Guards {
+            first: self.first.wrapping_add(done * self.geometry.stride),
+            stride: self.geometry.stride,
+            len: self.geometry.guard,
+            count: (self.count / 16).clamp(16, 512).min(self.count - done),
+        };
+        // SAFETY: these guards lie in this slab, below stacks that were not cut, and hold nothing.
+        let installed = unsafe { guard::install(kind, guards) }?;
+        self.guarded.set(done + installed.count);
+        self.protected.set(self.protected.get() + installed.protected);
+        self.unguarded.set(self.unguarded.get() + installed.unguarded);
+        Ok(())
+    }
+
+    /// Unlinks the slab from the thread's list and unmaps it.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses a stack of this slab, nor its header, ever again; `slab` was mapped by this thread
+    /// and is still mapped.
+    pub(super) unsafe fn unmap(slab: *const Slab) {
+        // SAFETY: it is still mapped, by the caller's promise.
+        let (next, len, protected) = unsafe { ((*slab).next_of_thread.get(), (*slab).len, (*slab).protected.get()) };
+        if SLABS.get() == slab {
+            SLABS.set(next);
+        } else if let Some(previous) = of_thread().find(|other| other.next_of_thread.get() == slab) {
+            previous.next_of_thread.set(next);
+        }
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: the slab is at the front of its mapping, which is as long as it says, and no longer
+        // used, by the caller's promise.
+        // It cannot fail: the range is a whole mapping. If it did, the address space would be leaked.
+        let _ = unsafe { munmap(slab.cast_mut().cast(), len) };
+        guard::release(protected);
+    }
+}
+
+/// The slabs of this thread.
+fn of_thread() -> impl Iterator<Item = &'static Slab> {
+    // SAFETY: what is in the list is complete and mapped. No caller keeps the reference: it would
+    // have to end before the slab is unmapped.
+    std::iter::successors(unsafe { SLABS.get().as_ref() }, |slab| unsafe { slab.next_of_thread.get().as_ref() })
+}
+
+/// The stack of this thread whose guard contains `address`. For a signal handler: it reads cells, and
+/// takes no lock and no memory.
+pub(in crate::greenlet) fn stack_guarded_at(address: usize) -> Option<StackRef> {
+    of_thread().find_map(|slab| {
+        let index = address.checked_sub(slab.first.addr())? / slab.geometry.stride;
+        // SAFETY: headers of cut stacks are written, and lie in the mapping.
+        let stack = (index < slab.cut.get()).then(|| unsafe { NonNull::new_unchecked(slab.headers.add(index)) })?;
+        // SAFETY: as above.
+        unsafe { stack.as_ref() }.guard_contains(address).then_some(stack)
+    })
+}
+
+/// Private memory that is not accounted for before it is touched, where the system can tell.
+fn map_flags() -> MapFlags {
+    let flags = MapFlags::PRIVATE;
+    // FreeBSD and DragonFly do not account for it anyway.
+    #[cfg(not(any(target_os = "freebsd", target_os = "dragonfly")))]
+    let flags = flags | MapFlags::NORESERVE;
+    // OpenBSD kills a process whose stack pointer is elsewhere. On FreeBSD it would mean a mapping
+    // that grows.
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "openbsd", target_os = "netbsd"))]
+    let flags = flags | MapFlags::STACK;
+    flags
+}
+
+/// One touched page of a stack shall stay one page.
+fn never_huge(base: *mut u8, len: usize) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::mm::{Advice, madvise};
+        // A kernel without huge pages refuses, rightly.
+        // SAFETY: a new mapping, and the advice changes no content.
+        let _ = unsafe { madvise(base.cast(), len, Advice::LinuxNoHugepage) };
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (base, len);
+}

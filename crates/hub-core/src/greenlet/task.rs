@@ -1,0 +1,579 @@
+//! Cells: what a green thread is to run, and afterwards what came of it.
+//!
+//! A cell is written by `spawn` and has no stack; whoever starts it lends it one. It lives until the
+//! green thread has ended and nobody holds a handle. Cells are pooled in size classes.
+//!
+//! Ground rules:
+//! - `bits` says what the body holds: the closure until [`STARTED`], nothing while it runs, the result
+//!   from [`DONE`] until [`TAKEN`]. Only this module reads or writes the body.
+//! - A cell is freed by whoever clears the last of [`HANDLE`] and [`ALIVE`].
+//! - Foreign code (closures, destructors, links) runs with no reference into the cell alive.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::any::Any;
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::error::Error;
+use std::fmt::Display;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::panic::Location;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use super::control::ControlRef;
+use super::run::Waiter;
+use super::unwind::{contained, drop_contained};
+use crate::error::GreenError;
+use crate::interest::Interest;
+use crate::report::{self, Report};
+
+/// A handle exists.
+const HANDLE: u8 = 1;
+/// It has not ended.
+const ALIVE: u8 = 2;
+/// The closure was taken out.
+const STARTED: u8 = 4;
+/// The result is in.
+const DONE: u8 = 8;
+/// The result was taken out.
+const TAKEN: u8 = 16;
+/// Somebody has seen the result, so nothing needs to be reported.
+const SEEN: u8 = 32;
+
+/// The part of a cell that does not depend on what it runs.
+#[repr(C)]
+pub(crate) struct Header {
+    vtable: &'static Vtable,
+    spawned_at: &'static Location<'static>,
+    control: Cell<Option<ControlRef>>,
+    waiter: Cell<Option<Waiter>>,
+    more: Cell<Option<NonNull<More>>>,
+    /// What the green thread waits for, for those who ask.
+    waits_for: Cell<WaitsFor>,
+    bits: Cell<u8>,
+    class: u8,
+}
+
+/// What a parked greenlet waits for.
+#[derive(Copy, Clone, Debug, Default)]
+pub(crate) enum WaitsFor {
+    /// An event, a result, a free place.
+    #[default]
+    Event,
+    Sleep,
+    Descriptor(i32, Interest),
+}
+
+/// What most cells never need.
+#[derive(Default)]
+struct More {
+    name: RefCell<Option<Rc<str>>>,
+    waiters: RefCell<Vec<Waiter>>,
+    links: RefCell<Vec<(u64, Link)>>,
+    next_link: Cell<u64>,
+    stack_size: Cell<Option<usize>>,
+}
+
+type Link = Box<dyn FnOnce(TaskRef)>;
+
+struct Vtable {
+    layout: Layout,
+    /// Where in the cell the body lies.
+    body: usize,
+    run: unsafe fn(TaskRef),
+    drop_closure: unsafe fn(TaskRef),
+    drop_result: unsafe fn(TaskRef),
+    fail: unsafe fn(TaskRef, GreenError),
+    unhandled: unsafe fn(TaskRef) -> Option<String>,
+}
+
+#[repr(C)]
+struct Cellar<F, T> {
+    header: Header,
+    body: UnsafeCell<Body<F, T>>,
+}
+
+union Body<F, T> {
+    closure: ManuallyDrop<F>,
+    result: ManuallyDrop<Result<T, GreenError>>,
+}
+
+/// Refers to a cell that is not freed yet.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct TaskRef(NonNull<Header>);
+
+impl TaskRef {
+    /// A cell that will run `closure`.
+    #[inline]
+    pub(crate) fn new<F, T, U>(
+        pool: &TaskPool,
+        control: ControlRef,
+        closure: F,
+        handle: bool,
+        spawned_at: &'static Location<'static>,
+    ) -> TaskRef
+    where
+        F: FnOnce() -> T,
+        U: Unhandled<T>,
+    {
+        let vtable = const { &vtable::<F, T, U>() };
+        let (memory, class) = pool.take(vtable.layout);
+        let header = Header {
+            vtable,
+            spawned_at,
+            control: Cell::new(Some(control)),
+            waiter: Cell::new(None),
+            more: Cell::new(None),
+            waits_for: Cell::new(WaitsFor::Event),
+            bits: Cell::new(if handle { ALIVE | HANDLE } else { ALIVE }),
+            class,
+        };
+        let cell = memory.cast::<Cellar<F, T>>();
+        let body = UnsafeCell::new(Body { closure: ManuallyDrop::new(closure) });
+        // SAFETY: the pool gave memory of this layout to us alone.
+        unsafe { cell.write(Cellar { header, body }) };
+        TaskRef(cell.cast())
+    }
+
+    #[inline]
+    fn header<'a>(self) -> &'a Header {
+        // SAFETY: by the ground rules a `TaskRef` is used only while its cell lives, and the header
+        // consists of cells and constants.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Runs the closure and keeps its result. Never unwinds.
+    #[inline]
+    pub(super) fn run(self) {
+        let header = self.header();
+        header.bits.set(header.bits.get() | STARTED);
+        // SAFETY: the closure is still in, as STARTED was not set before (cells are started once,
+        // by whoever pops them from the run queue).
+        unsafe { (header.vtable.run)(self) };
+    }
+
+    /// Ends a cell that never started: the closure is dropped, `error` is its result.
+    pub(super) fn fail(self, error: GreenError) {
+        let header = self.header();
+        debug_assert!(!self.has_started());
+        header.bits.set(header.bits.get() | STARTED);
+        // SAFETY: the closure is still in, as in `run`.
+        unsafe {
+            (header.vtable.drop_closure)(self);
+            (header.vtable.fail)(self, error);
+        }
+    }
+
+    /// Tells everybody who waits, then frees the cell unless a handle exists. Never unwinds.
+    #[inline]
+    pub(super) fn finish(self) {
+        let header = self.header();
+        header.bits.set(header.bits.get() | DONE);
+        header.control.set(None);
+        if header.more.get().is_some() {
+            self.run_links();
+        }
+        if let Some(waiter) = header.waiter.take() {
+            waiter.wake();
+        }
+        if let Some(more) = self.more() {
+            for waiter in more.waiters.take() {
+                waiter.wake();
+            }
+        }
+        header.bits.set(header.bits.get() & !ALIVE);
+        if header.bits.get() & HANDLE == 0 {
+            self.free();
+        }
+    }
+
+    #[cold]
+    fn run_links(self) {
+        loop {
+            let Some(more) = self.more() else { return };
+            let links = more.links.take();
+            if links.is_empty() {
+                return;
+            }
+            for (_, link) in links {
+                if let Err(error) = contained(|| link(self)) {
+                    report::tell(&Report::LinkFailed { name: self.describe(), error });
+                }
+            }
+        }
+    }
+
+    /// The handle is gone.
+    #[inline]
+    pub(crate) fn release(self) {
+        let header = self.header();
+        header.bits.set(header.bits.get() & !HANDLE);
+        if header.bits.get() & ALIVE == 0 {
+            self.free();
+        }
+    }
+
+    #[inline]
+    fn free(self) {
+        let header = self.header();
+        let bits = header.bits.get();
+        if bits & TAKEN == 0 {
+            if bits & SEEN == 0 {
+                // SAFETY: the result is in: DONE is set and TAKEN is not.
+                if let Some(error) = unsafe { (header.vtable.unhandled)(self) } {
+                    report::tell(&Report::Unhandled { name: self.describe(), error });
+                }
+            }
+            // SAFETY: as above, and nobody finds the cell after this.
+            unsafe { (header.vtable.drop_result)(self) };
+        }
+        if let Some(more) = header.more.take() {
+            // SAFETY: leaked by `more_or_new`, taken out of its cell just now.
+            drop_contained(unsafe { Box::from_raw(more.as_ptr()) });
+        }
+        super::local::give_task(self.0.cast(), header.class, header.vtable.layout);
+    }
+
+    pub(crate) fn is_done(self) -> bool {
+        self.header().bits.get() & DONE != 0
+    }
+
+    pub(crate) fn has_started(self) -> bool {
+        self.header().bits.get() & STARTED != 0
+    }
+
+    /// The greenlet that runs it, while there is one.
+    #[inline]
+    pub(crate) fn control(self) -> Option<ControlRef> {
+        self.header().control.get()
+    }
+
+    /// Adds somebody who wants to know of the end.
+    pub(crate) fn add_waiter(self, waiter: Waiter) {
+        let header = self.header();
+        match header.waiter.get() {
+            None => header.waiter.set(Some(waiter)),
+            Some(_) => self.more_or_new().waiters.borrow_mut().push(waiter),
+        }
+    }
+
+    /// Takes a waiter back that has left.
+    pub(crate) fn remove_waiter(self, waiter: Waiter) {
+        let header = self.header();
+        if header.waiter.get() == Some(waiter) {
+            // The oldest of the others moves up, so that waiters are woken in order.
+            let next = self.more().and_then(|more| {
+                let mut waiters = more.waiters.borrow_mut();
+                (!waiters.is_empty()).then(|| waiters.remove(0))
+            });
+            header.waiter.set(next);
+        } else if let Some(more) = self.more() {
+            more.waiters.borrow_mut().retain(|other| *other != waiter);
+        }
+    }
+
+    /// Adds a callback for the end. The number takes it back.
+    pub(crate) fn add_link(self, link: Link) -> u64 {
+        let more = self.more_or_new();
+        let number = more.next_link.get();
+        more.next_link.set(number + 1);
+        more.links.borrow_mut().push((number, link));
+        number
+    }
+
+    pub(crate) fn remove_link(self, number: u64) -> bool {
+        let Some(more) = self.more() else { return false };
+        let mut links = more.links.borrow_mut();
+        let Some(index) = links.iter().position(|(link, _)| *link == number) else { return false };
+        let (_, link) = links.remove(index);
+        drop(links);
+        drop_contained(link);
+        true
+    }
+
+    pub(crate) fn set_name(self, name: &str) {
+        *self.more_or_new().name.borrow_mut() = Some(Rc::from(name));
+    }
+
+    pub(crate) fn name(self) -> Option<Rc<str>> {
+        self.more()?.name.borrow().clone()
+    }
+
+    pub(crate) fn set_stack_size(self, size: usize) {
+        self.more_or_new().stack_size.set(Some(size));
+    }
+
+    /// The size that was asked for, in bytes.
+    #[inline]
+    pub(super) fn stack_size(self) -> Option<usize> {
+        self.more()?.stack_size.get()
+    }
+
+    pub(crate) fn spawned_at(self) -> &'static Location<'static> {
+        self.header().spawned_at
+    }
+
+    pub(crate) fn set_waits_for(self, what: WaitsFor) {
+        self.header().waits_for.set(what);
+    }
+
+    pub(crate) fn waits_for(self) -> WaitsFor {
+        self.header().waits_for.get()
+    }
+
+    /// Name and origin, for reports.
+    pub(crate) fn describe(self) -> String {
+        match self.name() {
+            Some(name) => format!("{name:?} (spawned at {})", self.spawned_at()),
+            None => format!("spawned at {}", self.spawned_at()),
+        }
+    }
+
+    /// The result of type `T`, moved out.
+    ///
+    /// # Safety
+    ///
+    /// The cell was made for results of type `T`.
+    pub(crate) unsafe fn take_result<T>(self) -> Result<T, GreenError> {
+        let header = self.header();
+        let bits = header.bits.get();
+        debug_assert!(bits & DONE != 0);
+        if bits & TAKEN != 0 {
+            return Err(GreenError::Taken);
+        }
+        header.bits.set(bits | TAKEN | SEEN);
+        // SAFETY: DONE and not TAKEN: the result is in; its type is the caller's word.
+        unsafe { ManuallyDrop::take(&mut *self.result_ptr::<T>()) }
+    }
+
+    /// The result of type `T`, looked at in place.
+    ///
+    /// # Safety
+    ///
+    /// The cell was made for results of type `T`, and it outlives the borrow with its result in.
+    pub(crate) unsafe fn result<'a, T>(self) -> Option<&'a Result<T, GreenError>> {
+        let header = self.header();
+        let bits = header.bits.get();
+        if bits & TAKEN != 0 {
+            return None;
+        }
+        header.bits.set(bits | SEEN);
+        // SAFETY: as in `take_result`.
+        Some(unsafe { &*self.result_ptr::<T>() })
+    }
+
+    fn result_ptr<T>(self) -> *mut ManuallyDrop<Result<T, GreenError>> {
+        let offset = self.header().vtable.body;
+        // SAFETY: the body lies at this offset of the allocation, and a union keeps each of its
+        // fields at its beginning.
+        unsafe { self.0.as_ptr().byte_add(offset).cast() }
+    }
+
+    fn more<'a>(self) -> Option<&'a More> {
+        // SAFETY: leaked by `more_or_new` and freed with the cell.
+        self.header().more.get().map(|more| unsafe { more.as_ref() })
+    }
+
+    fn more_or_new<'a>(self) -> &'a More {
+        let header = self.header();
+        if header.more.get().is_none() {
+            header.more.set(Some(NonNull::from(Box::leak(Box::default()))));
+        }
+        self.more().expect("just made")
+    }
+}
+
+/// What of a result that nobody took is worth a report.
+pub(crate) trait Unhandled<T> {
+    /// The error in `value`, in words.
+    fn error_in(value: &T) -> Option<String>;
+}
+
+/// Results that may borrow: whoever spawned them waits for them.
+pub(crate) struct Borrowed;
+
+impl<T> Unhandled<T> for Borrowed {
+    fn error_in(_: &T) -> Option<String> {
+        None
+    }
+}
+
+/// Results that own what they hold: a `Result` with nothing or a count in it and one of the usual
+/// error types is looked into.
+pub(crate) struct Owned;
+
+impl<T: 'static> Unhandled<T> for Owned {
+    fn error_in(value: &T) -> Option<String> {
+        fn in_result<V: 'static, E: Display + 'static>(value: &dyn Any) -> Option<String> {
+            value.downcast_ref::<Result<V, E>>()?.as_ref().err().map(ToString::to_string)
+        }
+        fn in_results<E: Display + 'static>(value: &dyn Any) -> Option<String> {
+            in_result::<(), E>(value).or_else(|| in_result::<usize, E>(value)).or_else(|| in_result::<u64, E>(value))
+        }
+        in_results::<io::Error>(value)
+            .or_else(|| in_results::<Box<dyn Error>>(value))
+            .or_else(|| in_results::<Box<dyn Error + Send + Sync>>(value))
+            .or_else(|| in_results::<GreenError>(value))
+            .or_else(|| in_results::<String>(value))
+            .or_else(|| in_results::<&'static str>(value))
+    }
+}
+
+const fn vtable<F, T, U>() -> Vtable
+where
+    F: FnOnce() -> T,
+    U: Unhandled<T>,
+{
+    /// # Safety: the cell is a `Cellar<F, T>` with its closure in.
+    unsafe fn run<F: FnOnce() -> T, T>(task: TaskRef) {
+        // SAFETY: by the contract.
+        let closure = unsafe { ManuallyDrop::take(&mut (*body::<F, T>(task)).closure) };
+        let result = contained(closure);
+        // SAFETY: the closure was moved out; nobody else refers to the body.
+        unsafe { (*body::<F, T>(task)).result = ManuallyDrop::new(result) };
+    }
+    /// # Safety: the cell is a `Cellar<F, T>` with its closure in.
+    unsafe fn drop_closure<F, T>(task: TaskRef) {
+        // SAFETY: by the contract.
+        drop_contained(unsafe { ManuallyDrop::take(&mut (*body::<F, T>(task)).closure) });
+    }
+    /// # Safety: the cell is a `Cellar<F, T>` with its result in.
+    unsafe fn drop_result<F, T>(task: TaskRef) {
+        if std::mem::needs_drop::<Result<T, GreenError>>() {
+            // SAFETY: by the contract.
+            let result = unsafe { ManuallyDrop::take(&mut (*body::<F, T>(task)).result) };
+            if std::mem::needs_drop::<T>() || result.is_err() {
+                drop_contained(result);
+            }
+        }
+    }
+    /// # Safety: the cell is a `Cellar<F, T>` with an empty body.
+    unsafe fn fail<F, T>(task: TaskRef, error: GreenError) {
+        // SAFETY: by the contract.
+        unsafe { (*body::<F, T>(task)).result = ManuallyDrop::new(Err(error)) };
+    }
+    /// # Safety: the cell is a `Cellar<F, T>` with its result in.
+    unsafe fn unhandled<F, T, U: Unhandled<T>>(task: TaskRef) -> Option<String> {
+        // SAFETY: by the contract.
+        match unsafe { &*(*body::<F, T>(task)).result } {
+            Err(error) if error.is_exit() => None,
+            Err(error) => Some(error.to_string()),
+            Ok(value) => U::error_in(value),
+        }
+    }
+    Vtable {
+        layout: Layout::new::<Cellar<F, T>>(),
+        body: std::mem::offset_of!(Cellar<F, T>, body),
+        run: run::<F, T>,
+        drop_closure: drop_closure::<F, T>,
+        drop_result: drop_result::<F, T>,
+        fail: fail::<F, T>,
+        unhandled: unhandled::<F, T, U>,
+    }
+}
+
+fn body<F, T>(task: TaskRef) -> *mut Body<F, T> {
+    let cell = task.0.cast::<Cellar<F, T>>();
+    // SAFETY: computes an address within the allocation, reads nothing.
+    unsafe { UnsafeCell::raw_get(&raw const (*cell.as_ptr()).body) }
+}
+
+const STEP: usize = 64;
+const CLASSES: usize = 8;
+const BATCH: usize = 64;
+const UNPOOLED: u8 = u8::MAX;
+
+/// Free cells of a thread, in size classes of whole cache lines. Larger ones come from the allocator.
+pub(crate) struct TaskPool {
+    free: [Cell<Option<NonNull<FreeCell>>>; CLASSES],
+    batches: RefCell<Vec<(NonNull<u8>, Layout)>>,
+    live: Cell<usize>,
+}
+
+struct FreeCell {
+    next: Option<NonNull<FreeCell>>,
+}
+
+impl TaskPool {
+    pub(crate) const fn new() -> TaskPool {
+        TaskPool { free: [const { Cell::new(None) }; CLASSES], batches: RefCell::new(Vec::new()), live: Cell::new(0) }
+    }
+
+    /// How many cells are not freed.
+    pub(crate) fn live(&self) -> usize {
+        self.live.get()
+    }
+
+    #[inline]
+    fn take(&self, layout: Layout) -> (NonNull<u8>, u8) {
+        self.live.set(self.live.get() + 1);
+        let class = (layout.size() - 1) / STEP;
+        if class >= CLASSES || layout.align() > STEP {
+            return (allocate(layout), UNPOOLED);
+        }
+        let cell = match self.free[class].get() {
+            Some(cell) => cell,
+            None => self.grow(class),
+        };
+        // SAFETY: cells on the list are free memory of this class with a link in them.
+        self.free[class].set(unsafe { cell.as_ref() }.next);
+        (cell.cast(), class as u8)
+    }
+
+    /// # Safety
+    ///
+    /// `memory` came from `take` of this pool with that class and layout, and nobody refers to it.
+    #[inline]
+    pub(super) unsafe fn give(&self, memory: NonNull<u8>, class: u8, layout: Layout) {
+        self.live.set(self.live.get() - 1);
+        if class == UNPOOLED {
+            // SAFETY: `take` allocated it with this layout.
+            return unsafe { dealloc(memory.as_ptr(), layout) };
+        }
+        let free = &self.free[class as usize];
+        let cell = memory.cast::<FreeCell>();
+        // SAFETY: a cell is larger than a link and aligned to a cache line.
+        unsafe { cell.write(FreeCell { next: free.get() }) };
+        free.set(Some(cell));
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&self, class: usize) -> NonNull<FreeCell> {
+        let size = (class + 1) * STEP;
+        let layout = Layout::from_size_align(size * BATCH, STEP).expect("a batch of cells has a size that fits");
+        let batch = allocate(layout);
+        self.batches.borrow_mut().push((batch, layout));
+        let mut next = None;
+        for index in (0..BATCH).rev() {
+            // SAFETY: within the batch, aligned to a cache line.
+            unsafe {
+                let cell = batch.add(index * size).cast::<FreeCell>();
+                cell.write(FreeCell { next });
+                next = Some(cell);
+            }
+        }
+        batch.cast()
+    }
+
+    /// Frees every pooled cell.
+    ///
+    /// # Safety
+    ///
+    /// No `TaskRef` of this pool is used afterwards.
+    pub(crate) unsafe fn unmap(&self) {
+        for free in &self.free {
+            free.set(None);
+        }
+        for (batch, layout) in self.batches.take() {
+            // SAFETY: allocated in `grow` with this layout; the caller vouches for the references.
+            unsafe { dealloc(batch.as_ptr(), layout) };
+        }
+    }
+}
+
+fn allocate(layout: Layout) -> NonNull<u8> {
+    // SAFETY: a cell has a header, so the layout is not empty.
+    let memory = unsafe { alloc(layout) };
+    NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
+}

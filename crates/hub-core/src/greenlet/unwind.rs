@@ -1,0 +1,134 @@
+//! How a greenlet is made to end from outside: exits, and what becomes of panics.
+//!
+//! An exit is a flag on the control block and a reason beside it. The target reads it when it next
+//! arrives from a park and starts to unwind in its own frames, with a payload that prints nothing.
+//! Swallowed by a `catch_unwind` on the way, a kill is thrown again at the next park; a timeout only
+//! as long as its scope is open.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::control::ControlRef;
+use crate::error::GreenError;
+
+/// Why a greenlet has to end.
+#[derive(Clone, Debug)]
+pub(crate) enum Exit {
+    /// For good; this is how it ends for those who wait for it.
+    Kill(GreenError),
+    /// Up to the scope of the timeout with this number.
+    Timeout(u64),
+}
+
+/// The payload of the unwinding that an exit starts.
+pub(crate) struct Payload(pub(crate) Exit);
+
+/// The part of a control block that most greenlets never need.
+#[derive(Default)]
+pub(crate) struct Cold {
+    /// In the order in which they are thrown.
+    pending: RefCell<Vec<Exit>>,
+}
+
+impl ControlRef {
+    /// Adds an exit. It takes effect when the greenlet next arrives from a park without a mask.
+    pub(crate) fn set_exit(self, exit: Exit) {
+        let mut pending = self.cold().pending.borrow_mut();
+        match exit {
+            // The first kill stands, and goes before every timeout.
+            Exit::Kill(_) if matches!(pending.first(), Some(Exit::Kill(_))) => {}
+            Exit::Kill(_) => pending.insert(0, exit),
+            Exit::Timeout(_) => pending.push(exit),
+        }
+        self.exit.set(true);
+    }
+
+    /// Takes a timeout back: its scope has ended, or has caught it.
+    pub(crate) fn clear_timeout(self, number: u64) {
+        let Some(cold) = self.cold.get() else { return };
+        // SAFETY: see `cold`.
+        let mut pending = unsafe { cold.as_ref() }.pending.borrow_mut();
+        pending.retain(|exit| !matches!(exit, Exit::Timeout(pending) if *pending == number));
+        self.exit.set(!pending.is_empty());
+    }
+
+    /// The exit that is thrown next.
+    pub(crate) fn pending_exit(self) -> Option<Exit> {
+        if !self.exit.get() {
+            return None;
+        }
+        self.cold().pending.borrow().first().cloned()
+    }
+
+    /// The error with which the greenlet was killed, if it was.
+    pub(crate) fn killed(self) -> Option<GreenError> {
+        match self.pending_exit() {
+            Some(Exit::Kill(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    fn cold(self) -> &'static Cold {
+        let cold = self.cold.get().unwrap_or_else(|| {
+            let cold = NonNull::from(Box::leak(Box::new(Cold::default())));
+            self.cold.set(Some(cold));
+            cold
+        });
+        // SAFETY: leaked above and freed only by `drop_cold`, when the greenlet has ended. No caller
+        // in this module keeps the reference over foreign code.
+        unsafe { cold.as_ref() }
+    }
+
+    /// Frees what only this use of the block needed.
+    pub(super) fn drop_cold(self) {
+        if let Some(cold) = self.cold.take() {
+            // SAFETY: leaked in `cold`, taken out of the cell just now, so nobody finds it again.
+            drop(unsafe { Box::from_raw(cold.as_ptr()) });
+        }
+    }
+}
+
+/// Starts the unwinding of the running greenlet. No panic hook runs.
+pub(crate) fn throw(exit: Exit) -> ! {
+    resume_unwind(Box::new(Payload(exit)))
+}
+
+/// What a caught payload means to those who wait for the greenlet. Drops the payload, whose
+/// destructor is foreign code.
+pub(crate) fn error_of(payload: Box<dyn Any + Send>) -> GreenError {
+    let payload = match payload.downcast::<Payload>() {
+        Ok(payload) => {
+            return match payload.0 {
+                Exit::Kill(error) => error,
+                Exit::Timeout(number) => GreenError::Timeout(crate::timeout::Timeout::orphan(number)),
+            };
+        }
+        Err(payload) => payload,
+    };
+    let message: Arc<str> = if let Some(text) = payload.downcast_ref::<&'static str>() {
+        Arc::from(*text)
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        Arc::from(text.as_str())
+    } else {
+        Arc::from("a payload that is not text")
+    };
+    drop_contained(payload);
+    GreenError::Panic(message)
+}
+
+/// Runs foreign code in a place where nothing may unwind. A panic's message is returned.
+pub(crate) fn contained<R>(foreign: impl FnOnce() -> R) -> Result<R, GreenError> {
+    catch_unwind(AssertUnwindSafe(foreign)).map_err(error_of)
+}
+
+/// Drops a value whose destructor may panic. The panic was printed by its hook; there is nobody to
+/// give it to.
+pub(crate) fn drop_contained<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // A payload whose own destructor panics again is given up.
+        std::mem::forget(payload);
+    }
+}

@@ -1,0 +1,85 @@
+//! The reporting stream: what went wrong where nobody asked for a result.
+
+use std::fmt;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+
+use crate::error::GreenError;
+
+/// Something that went wrong and that no caller will be told.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Report {
+    /// A green thread failed and nobody took its result.
+    Unhandled {
+        /// Its name, or where it was spawned.
+        name: String,
+        /// What came of it.
+        error: String,
+    },
+    /// A callback that was linked to a green thread panicked.
+    LinkFailed {
+        /// The green thread.
+        name: String,
+        /// What happened.
+        error: GreenError,
+    },
+    /// A callback of the main loop panicked.
+    CallbackFailed {
+        /// What it was called for.
+        doing: &'static str,
+        /// What happened.
+        error: GreenError,
+    },
+    /// Something works less well than it could.
+    Warning(String),
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Report::Unhandled { name, error } => write!(f, "green thread {name} failed: {error}"),
+            Report::LinkFailed { name, error } => write!(f, "a link of green thread {name} failed: {error}"),
+            Report::CallbackFailed { doing, error } => write!(f, "a callback for {doing} failed: {error}"),
+            Report::Warning(text) => f.write_str(text),
+        }
+    }
+}
+
+type Stream = Arc<dyn Fn(&Report) + Send + Sync>;
+
+static STREAM: RwLock<Option<Stream>> = RwLock::new(None);
+static ENABLED: AtomicBool = AtomicBool::new(true);
+
+/// Sends reports to `stream` instead of standard error, for the whole process. Returns nothing; the
+/// stream must not block a green thread. A stream that panics is ignored for that report.
+///
+/// ```
+/// hub_core::set_report_stream(|report| eprintln!("greenhub: {report}"));
+/// ```
+pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
+    *STREAM.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Arc::new(stream));
+}
+
+/// Switches reports of failed callbacks and green threads on or off, for the whole process.
+/// Eventlet's `hub_exceptions`. What `wait` and `join` return does not change.
+pub fn hub_exceptions(enabled: bool) {
+    ENABLED.store(enabled, Ordering::Relaxed);
+}
+
+pub(crate) fn tell(report: &Report) {
+    if !ENABLED.load(Ordering::Relaxed) {
+        return;
+    }
+    let stream = STREAM.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+    let told = catch_unwind(AssertUnwindSafe(|| match stream {
+        Some(stream) => stream(report),
+        // Standard error that is gone must not end a program.
+        None => drop(writeln!(std::io::stderr(), "greenhub: {report}")),
+    }));
+    if let Err(payload) = told {
+        std::mem::forget(payload);
+    }
+}

@@ -1,0 +1,133 @@
+//! Timeouts: an exit that goes as far as the scope that set it.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::descriptors::Told;
+use crate::greenlet::local;
+use crate::greenlet::run;
+use crate::greenlet::unwind::{Exit, Payload};
+use crate::timer_queue::TimerId;
+
+/// A [`with_timeout`] that ran out.
+///
+/// Two are equal if they come from the same scope.
+#[derive(Clone, Debug)]
+pub struct Timeout {
+    number: u64,
+    after: Option<Duration>,
+    unsupported: bool,
+}
+
+impl Timeout {
+    /// After what time it ran out. `None` if that is not known any more.
+    #[must_use]
+    pub fn after(&self) -> Option<Duration> {
+        self.after
+    }
+
+    /// Whether the function was not run at all: with `panic = "abort"` nothing can be interrupted.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.unsupported
+    }
+
+    /// A timeout that went beyond its scope.
+    pub(crate) fn orphan(number: u64) -> Timeout {
+        Timeout { number, after: None, unsupported: false }
+    }
+}
+
+impl PartialEq for Timeout {
+    fn eq(&self, other: &Timeout) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Timeout {}
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.unsupported {
+            return f.write_str("timeouts need unwinding, and this program was built with panic = \"abort\"");
+        }
+        match self.after {
+            Some(after) if after == Duration::from_secs(1) => f.write_str("timed out after 1 second"),
+            Some(after) => write!(f, "timed out after {} seconds", after.as_secs_f64()),
+            None => f.write_str("timed out"),
+        }
+    }
+}
+
+impl std::error::Error for Timeout {}
+
+impl From<Timeout> for std::io::Error {
+    fn from(timeout: Timeout) -> std::io::Error {
+        let kind = if timeout.unsupported { std::io::ErrorKind::Unsupported } else { std::io::ErrorKind::TimedOut };
+        std::io::Error::new(kind, timeout)
+    }
+}
+
+/// Runs `f` and gives it up if it has not returned after `limit`: the call in which it blocks then starts
+/// to unwind, its destructors run, and `with_timeout` returns. `None` means no limit. Eventlet's
+/// `with_timeout`. Switches if `f` does.
+///
+/// Only blocking calls are interrupted: code that computes runs on, and is interrupted at the next call
+/// that blocks. The limit counts from the loop's next look at the clock, so it is never early. Scopes nest;
+/// each catches its own timeout only. A limit that has passed when `f` returns without blocking changes
+/// nothing. In a part of `f` that must not be left early (a [`scope`](crate::scope) that joins its green
+/// threads) the timeout waits until that part is over.
+///
+/// # Errors
+///
+/// [`Timeout`] if the limit passed. With `panic = "abort"` nothing can be interrupted: `f` is not run,
+/// and the error says so ([`is_unsupported`](Timeout::is_unsupported)).
+///
+/// # Panics
+///
+/// If `f` does.
+pub fn with_timeout<R>(limit: impl Into<Option<Duration>>, f: impl FnOnce() -> R) -> Result<R, Timeout> {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let after = limit.into();
+    let Some(limit) = after else { return Ok(f()) };
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    if cfg!(panic = "abort") {
+        return Err(Timeout { number, after, unsupported: true });
+    }
+    let scope = Scope::open(number, limit);
+    let result = catch_unwind(AssertUnwindSafe(f));
+    drop(scope);
+    match result {
+        Ok(value) => Ok(value),
+        Err(payload) => match payload.downcast_ref::<Payload>() {
+            Some(Payload(Exit::Timeout(expired))) if *expired == number => {
+                Err(Timeout { number, after, unsupported: false })
+            }
+            _ => resume_unwind(payload),
+        },
+    }
+}
+
+/// Has its timer armed while it exists, so a timer that fires finds its greenlet inside the scope.
+struct Scope {
+    number: u64,
+    timer: TimerId,
+}
+
+impl Scope {
+    fn open(number: u64, limit: Duration) -> Scope {
+        let greenlet = run::current().number();
+        let timer = local::get().main_loop.arm(limit, Told::Timeout { greenlet, timeout: number });
+        Scope { number, timer }
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        if !local::get().main_loop.disarm(self.timer) {
+            run::current().clear_timeout(self.number);
+        }
+    }
+}
