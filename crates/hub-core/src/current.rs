@@ -1,6 +1,5 @@
 //! The hub of the calling thread: choosing it, finding it, asking it.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -155,10 +154,21 @@ impl HubRef {
 
     /// A handle for other threads: to spawn on this hub, wake it, stop it.
     ///
-    /// While one exists the loop never takes the main greenlet's wait for hopeless.
+    /// While one exists the loop never takes the main greenlet's wait for hopeless. It leads to this thread
+    /// for as long as that lives, whatever hub is used.
+    ///
+    /// # Panics
+    ///
+    /// If the hub was replaced and the next one cannot be built.
     #[must_use]
     pub fn remote(&self) -> Remote {
-        Remote::new(local::get().main_loop.mailbox())
+        match local::get().main_loop.mailbox() {
+            Some(mailbox) => Remote::new(&mailbox),
+            None => match try_get_hub() {
+                Ok(hub) => hub.remote(),
+                Err(error) => panic!("{error}"),
+            },
+        }
     }
 
     /// What it has done and holds.
@@ -302,14 +312,6 @@ impl Drop for Registration {
         if self.hub.is_current() {
             local::get().main_loop.unlisten(self.number);
         }
-    }
-}
-
-/// Where a message names the hub.
-pub(crate) fn hub_name() -> Cow<'static, str> {
-    match local::try_get().map(|local| local.main_loop.name()) {
-        Some(name) if !name.is_empty() => Cow::Borrowed(name),
-        _ => Cow::Borrowed("not built yet"),
     }
 }
 

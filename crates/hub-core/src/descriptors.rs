@@ -273,6 +273,15 @@ impl Descriptors {
         }
     }
 
+    /// An operation may succeed again.
+    pub(crate) fn make_ready(&mut self, fd: RawFd, socket: u64, direction: Interest) {
+        if let Some(slot) = self.slots.get_mut(fd as usize)
+            && slot.owner == Owner::Socket(socket)
+        {
+            slot.ready |= direction;
+        }
+    }
+
     /// Forgets what the hub was told: it is a new one, or a child's. Those who wait are returned.
     pub(crate) fn unwatch_all(&mut self) -> Vec<(Key, Interest)> {
         for slot in &mut self.slots {

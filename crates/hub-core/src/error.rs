@@ -199,7 +199,7 @@ pub enum TrampolineError {
     #[error("cannot wait on descriptor {0}: the number is negative or not open")]
     InvalidFd(RawFd),
     /// Another green thread waits for the same direction.
-    #[error("second simultaneous {}: another green thread waits on descriptor {1}; give each its own connection, or allow it with hub_prevent_multiple_readers(false)", direction(.0))]
+    #[error("second simultaneous {what}: another green thread waits on descriptor {1}; give each its own connection, or allow it with hub_prevent_multiple_readers(false)", what = direction(.0))]
     SecondSimultaneous(Interest, RawFd),
     /// It was not ready in time.
     #[error("timed out waiting on descriptor {0}")]

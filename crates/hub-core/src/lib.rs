@@ -1,14 +1,51 @@
 //! The hub trait, greenlets and the main loop of greenhub.
 
+mod current;
+mod descriptors;
+mod error;
+mod fork;
+mod green_thread;
+mod greenlet;
 mod hub;
 mod interest;
+mod listener;
+mod main_loop;
+mod offload;
+mod pool;
 mod ready;
+mod remote;
+mod report;
 pub mod round;
+mod scope;
+mod source;
 mod time;
+mod timeout;
+mod timer_queue;
+mod trampoline;
+mod wakeup;
 mod watched;
 
+pub use current::{
+    DEFAULT_HUB, HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub, use_hub_descriptor, use_hub_with,
+};
+pub use error::{GreenError, HubError, LoopError, LoopExit, TrampolineError};
+pub use green_thread::{
+    Builder, GreenThread, Kill, LinkId, current_id, current_name, sleep, spawn, spawn_after, spawn_after_local,
+    spawn_n, yield_now,
+};
+pub use greenlet::raw::{Greenlet, Payload, RawError};
 pub use hub::{Hub, HubDescriptor, Lease, Notify, Rearm};
 pub use interest::{Interest, Readiness};
+pub use linkme;
+pub use listener::{Listener, Timer};
+pub use main_loop::{Stats, hub_prevent_multiple_readers};
+pub use offload::offload;
 pub use ready::Ready;
+pub use remote::{HubGone, Remote};
+pub use report::{Report, hub_exceptions, set_report_stream};
+pub use scope::{Scope, ScopedGreenThread, scope};
+pub use source::Source;
 pub use time::Time;
+pub use timeout::{Timeout, with_timeout};
+pub use trampoline::{Trampoline, notify_close, notify_opened, set_panicking_grace, trampoline, trampoline_raw};
 pub use watched::{Key, Watched};

@@ -15,17 +15,17 @@
 //! - A descriptor is armed only under a promise that it stays open: a trampoline borrows it, a callback's
 //!   registration owns it, a socket is forgotten before it is closed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::current::{self, Builder};
+use crate::current::{Builder, default_builder};
 use crate::descriptors::{Descriptors, Owner, Place, Told};
 use crate::error::{GreenError, HubError, LoopError, LoopExit, TrampolineError};
 use crate::fork;
@@ -36,12 +36,11 @@ use crate::greenlet::unwind::{Exit, contained, drop_contained, error_of};
 use crate::hub::{Hub, Lease, Notify, Rearm};
 use crate::interest::{Interest, Readiness};
 use crate::listener::{Listener, Timer};
-use crate::pool;
 use crate::ready::Ready;
-use crate::remote::{Letter, Mailbox};
+use crate::remote::{Inbox, Letter, Mailbox};
 use crate::time::Time;
 use crate::timer_queue::{TimerId, TimerQueue};
-use crate::wakeup::Wakeup;
+use crate::wakeup::{Wakeup, WakeupKind};
 use crate::watched::Key;
 
 /// Why a loop ends.
@@ -74,7 +73,7 @@ pub(crate) struct MainLoop {
     immediate: RefCell<VecDeque<(u64, Option<u32>)>>,
     ready: RefCell<Ready>,
     told: RefCell<Vec<(Told, Readiness, Key, Interest)>>,
-    mailbox: OnceLock<Arc<Mailbox>>,
+    inbox: OnceCell<Inbox>,
     letters: RefCell<Vec<Letter>>,
     turn: Cell<u64>,
     waits: Cell<u64>,
@@ -139,7 +138,7 @@ impl MainLoop {
             immediate: RefCell::default(),
             ready: RefCell::default(),
             told: RefCell::default(),
-            mailbox: OnceLock::new(),
+            inbox: OnceCell::new(),
             letters: RefCell::default(),
             turn: Cell::new(0),
             waits: Cell::new(0),
@@ -183,7 +182,7 @@ impl MainLoop {
             let choice = self.choice.borrow_mut().take();
             let mut builder = match choice {
                 Some(builder) => builder,
-                None => current::default_builder()?,
+                None => default_builder()?,
             };
             self.in_hub.set(true);
             let built = contained(|| (builder.build)());
@@ -202,7 +201,8 @@ impl MainLoop {
         self.name.set(built.name());
         self.rearm.set(built.rearm());
         *self.hub.borrow_mut() = Some(built);
-        if let Err(error) = self.watch_wakeup() {
+        let woken = self.make_wakeup().and_then(|wakeup| wakeup.map_or(Ok(()), |wakeup| self.watch_wakeup(wakeup)));
+        if let Err(error) = woken {
             let name = self.name.replace("").to_owned();
             drop_contained(self.hub.take());
             return Err(HubError::Build { name, error: Arc::new(error) }.into());
@@ -236,30 +236,27 @@ impl MainLoop {
         }
     }
 
-    /// Makes the wake-up descriptor, or takes the hub's own, and tells the mailbox.
-    fn watch_wakeup(&self) -> io::Result<()> {
+    /// Makes the wake-up descriptor, or takes the hub's own, and has other threads use it.
+    fn make_wakeup(&self) -> io::Result<Option<Arc<Wakeup>>> {
         let own = self.with_hub("asking for its notifier", |hub| hub.notifier()).map_err(io::Error::from)?;
-        let mailbox = self.mailbox();
         if let Some(notifier) = own {
-            mailbox.replace_notifier(notifier);
-            return Ok(());
+            return self.ring(notifier).map(|()| None);
         }
-        let wakeup = Wakeup::new()?;
-        let fd = wakeup.as_fd().as_raw_fd();
-        let callback = self.callbacks.borrow_mut().insert(Callback::Listener {
-            key: Key::new(fd, 0),
-            interest: Interest::READ,
-            listener: Rc::new(DrainWakeup(wakeup.clone())),
-            fd: Rc::new(HeldWakeup(wakeup.clone())),
-        }) as u32;
-        mailbox.replace_notifier(wakeup);
-        let listening = self.start_listening(callback, fd, Interest::READ);
-        if let Err(error) = listening {
-            self.callbacks.borrow_mut().remove(callback as usize);
-            return Err(error.into());
-        }
-        self.wakeup.set(Some(callback));
+        let wakeup = Wakeup::new(WakeupKind::from_env()?)?;
+        self.ring(wakeup.clone())?;
+        Ok(Some(wakeup))
+    }
+
+    /// Has the hub watch the wake-up descriptor.
+    fn watch_wakeup(&self, wakeup: Arc<Wakeup>) -> io::Result<()> {
+        let held = Rc::new(HeldWakeup(wakeup.clone()));
+        self.wakeup.set(Some(self.listen(held, Interest::READ, Rc::new(DrainWakeup(wakeup)))?));
         Ok(())
+    }
+
+    /// Has other threads wake the loop by `bell` from now on.
+    fn ring(&self, bell: Arc<dyn Notify>) -> io::Result<()> {
+        self.inbox.get_or_init(|| Inbox::new(self.id())).replace_notifier(bell)
     }
 
     /// Sets the hub to be built next and lets go of the present one.
@@ -276,12 +273,8 @@ impl MainLoop {
         drop_contained(self.choice.replace(builder));
         self.forget_waiters(&LoopError::HubReplaced);
         self.drop_hub();
-        if let Some(mailbox) = self.mailbox.get() {
-            mailbox.renumber(NEXT_ID.fetch_add(1, Ordering::Relaxed));
-            self.id.set(mailbox.hub_id());
-        } else {
-            self.id.set(0);
-        }
+        // The next hub is another one. Other threads reach it as they did the old one.
+        self.id.set(0);
         Ok(())
     }
 
@@ -350,7 +343,7 @@ impl MainLoop {
         fd: RawFd,
         owner: Owner,
         direction: Interest,
-        timeout: Option<Duration>,
+        limit: &mut Limit,
     ) -> Result<Wake, TrampolineError> {
         let waiter = Waiter::current("waiting for a descriptor")?;
         self.ensure_hub()?;
@@ -380,13 +373,14 @@ impl MainLoop {
             }
         };
         let place = Waiting { main_loop: self, key, direction, told, timer: Cell::new(None) };
-        if let Some(timeout) = timeout {
-            place.timer.set(Some(self.timers.borrow_mut().arm(timeout, told)));
-        }
+        place.timer.set(limit.arm(&mut self.timers.borrow_mut(), told));
         if let Some(task) = waiter.control().task() {
             task.set_waits_for(crate::greenlet::task::WaitsFor::Descriptor(fd, direction));
         }
         let wake = waiter.park()?;
+        if let Some(timer) = place.timer.get() {
+            limit.fix(&self.timers.borrow(), timer);
+        }
         drop(place);
         match wake {
             Wake::Deadline => Err(TrampolineError::TimedOut(fd)),
@@ -475,10 +469,9 @@ impl MainLoop {
         }
     }
 
-    /// Whether what was left unread is reported again without being asked for.
-    #[inline]
-    pub(crate) fn reports_again(&self) -> bool {
-        self.rearm.get() != Rearm::Automatic
+    /// Somebody has found out by other means that a socket is ready.
+    pub(crate) fn make_ready(&self, fd: RawFd, socket: u64, direction: Interest) {
+        self.descriptors.borrow_mut().make_ready(fd, socket, direction);
     }
 
     /// Whether a socket is registered here.
@@ -729,8 +722,10 @@ impl MainLoop {
                 return;
             }
         }
-        let mailbox = self.mailbox();
-        if timeout != Some(Duration::ZERO) && !mailbox.prepare_sleep() {
+        if let Err(error) = self.ensure_hub() {
+            return self.stop_with(error);
+        }
+        if timeout != Some(Duration::ZERO) && self.inbox.get().is_some_and(|inbox| !inbox.prepare_sleep()) {
             timeout = Some(Duration::ZERO);
         }
         let mut ready = self.ready.take();
@@ -740,7 +735,9 @@ impl MainLoop {
         drop(descriptors);
         *self.ready.borrow_mut() = ready;
         self.waits.set(self.waits.get() + 1);
-        mailbox.woke();
+        if let Some(inbox) = self.inbox.get() {
+            inbox.woke();
+        }
         match waited {
             Ok(Ok(())) => {}
             Ok(Err((hub, error))) => {
@@ -884,26 +881,26 @@ impl MainLoop {
         let own = usize::from(self.wakeup.get().is_some());
         local.main.state() == State::Parked
             && self.descriptors.borrow().watched.len() <= own
-            && self.mailbox.get().is_none_or(|mailbox| mailbox.users() == 0)
-            && pool::pending() == 0
+            && self.inbox.get().is_none_or(|inbox| inbox.mailbox().users() == 0)
     }
 
     // ---- other threads, other processes -------------------------------------------------------
 
-    pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
-        self.mailbox.get_or_init(|| Arc::new(Mailbox::new(self.id())))
+    /// Where other threads leave letters, once a hub was built.
+    pub(crate) fn mailbox(&self) -> Option<Arc<Mailbox>> {
+        self.inbox.get().map(|inbox| Arc::clone(inbox.mailbox()))
     }
 
     fn read_mail(&self) {
-        let Some(mailbox) = self.mailbox.get() else { return };
-        if !mailbox.has_mail() {
+        let Some(inbox) = self.inbox.get() else { return };
+        if !inbox.has_mail() {
             return;
         }
-        if mailbox.take_interrupt() {
+        let mut letters = self.letters.take();
+        inbox.take(&mut letters);
+        if inbox.take_interrupt() {
             self.interrupt();
         }
-        let mut letters = self.letters.take();
-        mailbox.take(&mut letters);
         for letter in letters.drain(..) {
             match letter {
                 Letter::Spawn(run) => drop(crate::spawn(run)),
@@ -920,23 +917,10 @@ impl MainLoop {
         if self.name.get().is_empty() {
             return;
         }
-        let waiting = self.descriptors.borrow_mut().unwatch_all();
-        let replaced = self.with_hub("starting afresh in a child process", |hub| hub.after_fork());
-        match replaced {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                return self.stop_with(LoopError::Wait { hub: self.name.get(), error: Arc::new(error) });
-            }
-            Err(error) => return self.stop_with(error),
-        }
-        self.mailbox().forget_letters();
-        // The parent's wake-up descriptor is the parent's: its registration here ends.
-        if let Some(wakeup) = self.wakeup.take() {
-            self.unlisten(wakeup);
-        }
-        if let Err(error) = self.watch_wakeup() {
+        if let Err(error) = self.start_afresh() {
             return self.stop_with(LoopError::Wait { hub: self.name.get(), error: Arc::new(error) });
         }
+        let waiting = self.descriptors.borrow_mut().unwatch_all();
         for (key, interest) in waiting {
             let (fd, lease) = {
                 let descriptors = self.descriptors.borrow();
@@ -957,6 +941,16 @@ impl MainLoop {
         }
     }
 
+    fn start_afresh(&self) -> io::Result<()> {
+        let wakeup = self.make_wakeup()?;
+        self.with_hub("starting afresh in a child process", |hub| hub.after_fork()).map_err(io::Error::from)??;
+        // The hub is empty, so nothing of the parent's is touched.
+        if let Some(old) = self.wakeup.take() {
+            self.unlisten(old);
+        }
+        wakeup.map_or(Ok(()), |wakeup| self.watch_wakeup(wakeup))
+    }
+
     // ---- from outside -------------------------------------------------------------------------
 
     /// Runs one turn, which sleeps at most `limit`, then returns to the main greenlet. Switches.
@@ -975,8 +969,8 @@ impl MainLoop {
     /// The thread ends: the loop's greenlet returns when it is entered next, nothing more is taken in.
     pub(crate) fn close(&self) {
         self.closing.set(true);
-        if let Some(mailbox) = self.mailbox.get() {
-            for letter in mailbox.close() {
+        if let Some(inbox) = self.inbox.get() {
+            for letter in inbox.close() {
                 drop_contained(letter);
             }
         }
@@ -1006,6 +1000,49 @@ impl MainLoop {
             stack_bytes_mapped: stacks.mapped,
             stacks_in_use: stacks.in_use,
             stacks_idle: stacks.idle,
+        }
+    }
+}
+
+/// How long somebody is ready to wait for a descriptor, over several parks.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Limit {
+    None,
+    /// From the first park on.
+    After(Duration),
+    Until(Time),
+}
+
+impl From<Option<Duration>> for Limit {
+    fn from(timeout: Option<Duration>) -> Limit {
+        timeout.map_or(Limit::None, Limit::After)
+    }
+}
+
+impl Limit {
+    #[inline]
+    fn arm(self, timers: &mut TimerQueue<Told>, told: Told) -> Option<TimerId> {
+        match self {
+            Limit::None => None,
+            Limit::After(delay) => Some(timers.arm(delay, told)),
+            Limit::Until(deadline) => Some(timers.arm_at(deadline, told)),
+        }
+    }
+
+    /// The first park is over: what follows ends when its timer would have fired.
+    #[inline]
+    fn fix(&mut self, timers: &TimerQueue<Told>, timer: TimerId) {
+        if let Some(deadline) = timers.deadline(timer) {
+            *self = Limit::Until(deadline);
+        }
+    }
+
+    /// What is left of it at least, for those who wait without the loop.
+    pub(crate) fn duration(self) -> Option<Duration> {
+        match self {
+            Limit::None => None,
+            Limit::After(delay) => Some(delay),
+            Limit::Until(deadline) => Some(deadline - Time::monotonic()),
         }
     }
 }

@@ -142,6 +142,23 @@ impl Control {
     }
 
     #[inline]
+    pub(crate) fn put_task(&self, task: TaskRef) {
+        self.task.set(Some(task));
+    }
+
+    /// It begins when its time has come.
+    pub(crate) fn set_delayed(&self) {
+        self.state.set(State::Delayed);
+    }
+
+    /// How much of its stack was touched, in bytes.
+    pub(crate) fn stack_high_water(&self) -> Option<usize> {
+        let stack = self.stack.get()?;
+        // SAFETY: a stack that is lent to a greenlet is mapped, and so is its header.
+        unsafe { stack.as_ref() }.high_water().ok()
+    }
+
+    #[inline]
     pub(crate) fn is_masked(&self) -> bool {
         self.masks.get() != 0
     }

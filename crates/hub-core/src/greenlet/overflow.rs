@@ -11,6 +11,9 @@
 //!   its own frame and to standard error.
 //! - What the handler needs is in place before the handler is.
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::Cell;
 use std::io;
 use std::mem::MaybeUninit;
@@ -94,7 +97,12 @@ struct Message {
 
 impl Message {
     fn push(&mut self, text: &[u8]) {
-        for (place, byte) in self.bytes.iter_mut().skip(self.len).zip(text) {
+        self.push_within(self.bytes.len(), text);
+    }
+
+    /// Leaves what comes after `end` free for others.
+    fn push_within(&mut self, end: usize, text: &[u8]) {
+        for (place, byte) in self.bytes[..end].iter_mut().skip(self.len).zip(text) {
             *place = *byte;
             self.len += 1;
         }
@@ -113,10 +121,13 @@ impl Message {
 }
 
 fn report(stack: StackRef) -> ! {
+    /// The most that a description may take, in bytes.
+    const DESCRIPTION: usize = 512;
+
     let mut message = Message { bytes: [0; 768], len: 0 };
     message.push(b"\n");
     match DESCRIBE.get() {
-        Some(describe) => describe(stack, &mut |text| message.push(text)),
+        Some(describe) => describe(stack, &mut |text| message.push_within(DESCRIPTION, text)),
         None => message.push(b"a greenlet"),
     }
     // SAFETY: it was found in the list of this thread's slabs, so it is mapped.

@@ -653,3 +653,39 @@ pub(super) fn end_mainloop(local: &Local) {
         THREAD.with(|thread| unsafe { thread.switch(local.main, mainloop) });
     }
 }
+
+/// While it exists, exits of the running greenlet wait.
+pub(crate) struct Mask {
+    me: ControlRef,
+}
+
+impl Mask {
+    pub(crate) fn new() -> Mask {
+        let me = current();
+        me.masks.set(me.masks.get() + 1);
+        Mask { me }
+    }
+}
+
+impl Drop for Mask {
+    fn drop(&mut self) {
+        self.me.masks.set(self.me.masks.get() - 1);
+    }
+}
+
+/// Whether the running greenlet has to exit as soon as no mask is in force.
+pub(crate) fn exit_is_pending() -> bool {
+    current().exit.get()
+}
+
+/// Throws the exit that is pending, if one is and no mask is in force.
+pub(crate) fn check_exit() {
+    let me = current();
+    if me.exit.get()
+        && !me.is_masked()
+        && !std::thread::panicking()
+        && let Some(exit) = me.pending_exit()
+    {
+        throw(exit);
+    }
+}

@@ -31,6 +31,8 @@ pub(crate) use self::error::StackError;
 pub(crate) use self::guard::{GuardKind, StackPolicy, set_policy};
 use self::slab::Slab;
 pub(super) use self::slab::stack_guarded_at;
+#[cfg(test)]
+pub(super) use self::tests::{in_child, role};
 
 /// The size of the smallest class, in bytes. Each class has twice the size of the one before.
 const SMALLEST: usize = 16 << 10;
@@ -63,6 +65,12 @@ pub(crate) fn set_default_size(size: usize) -> Result<(), StackError> {
     let class = existing_class(size)?;
     DEFAULT_SIZE.store(size_of_class(class), Relaxed);
     Ok(())
+}
+
+/// The size that a stack for `size` bytes has.
+pub(crate) fn round_up(size: usize) -> io::Result<usize> {
+    let class = existing_class(size).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    Ok(size_of_class(class))
 }
 
 fn existing_class(size: usize) -> Result<usize, StackError> {

@@ -18,7 +18,7 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::panic::Location;
 use std::ptr::NonNull;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use super::control::ControlRef;
 use super::run::Waiter;
@@ -26,6 +26,7 @@ use super::unwind::{contained, drop_contained};
 use crate::error::GreenError;
 use crate::interest::Interest;
 use crate::report::{self, Report};
+use crate::timer_queue::TimerId;
 
 /// A handle exists.
 const HANDLE: u8 = 1;
@@ -39,6 +40,8 @@ const DONE: u8 = 8;
 const TAKEN: u8 = 16;
 /// Somebody has seen the result, so nothing needs to be reported.
 const SEEN: u8 = 32;
+/// A link looks at the result in place.
+const LOOKED_AT: u8 = 64;
 
 /// The part of a cell that does not depend on what it runs.
 #[repr(C)]
@@ -55,13 +58,23 @@ pub(crate) struct Header {
 }
 
 /// What a parked greenlet waits for.
-#[derive(Copy, Clone, Debug, Default)]
+#[derive(Copy, Clone, Default)]
 pub(crate) enum WaitsFor {
     /// An event, a result, a free place.
     #[default]
     Event,
     Sleep,
     Descriptor(i32, Interest),
+}
+
+impl Display for WaitsFor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            WaitsFor::Event => f.write_str("an event"),
+            WaitsFor::Sleep => f.write_str("its time"),
+            WaitsFor::Descriptor(fd, interest) => write!(f, "{interest:?} on descriptor {fd}"),
+        }
+    }
 }
 
 /// What most cells never need.
@@ -72,6 +85,10 @@ struct More {
     links: RefCell<Vec<(u64, Link)>>,
     next_link: Cell<u64>,
     stack_size: Cell<Option<usize>>,
+    /// When it begins, if that is later.
+    timer: Cell<Option<TimerId>>,
+    /// Alive until it has ended.
+    life: RefCell<Option<Rc<()>>>,
 }
 
 type Link = Box<dyn FnOnce(TaskRef)>;
@@ -177,6 +194,7 @@ impl TaskRef {
             waiter.wake();
         }
         if let Some(more) = self.more() {
+            more.life.take();
             for waiter in more.waiters.take() {
                 waiter.wake();
             }
@@ -338,7 +356,7 @@ impl TaskRef {
         let header = self.header();
         let bits = header.bits.get();
         debug_assert!(bits & DONE != 0);
-        if bits & TAKEN != 0 {
+        if bits & (TAKEN | LOOKED_AT) != 0 {
             return Err(GreenError::Taken);
         }
         header.bits.set(bits | TAKEN | SEEN);
@@ -369,6 +387,41 @@ impl TaskRef {
         unsafe { self.0.as_ptr().byte_add(offset).cast() }
     }
 
+    /// Keeps the result in place while a link looks at it.
+    pub(crate) fn look_at(self) -> LookedAt {
+        let header = self.header();
+        header.bits.set(header.bits.get() | LOOKED_AT);
+        LookedAt(self)
+    }
+
+    pub(crate) fn set_timer(self, timer: TimerId) {
+        self.more_or_new().timer.set(Some(timer));
+    }
+
+    pub(crate) fn take_timer(self) -> Option<TimerId> {
+        self.more()?.timer.take()
+    }
+
+    /// Something that lives until it has ended.
+    pub(crate) fn life(self) -> Weak<()> {
+        Rc::downgrade(self.more_or_new().life.borrow_mut().get_or_insert_default())
+    }
+
+    /// Whether it failed and nobody has seen that.
+    pub(crate) fn failed_unseen(self) -> bool {
+        let header = self.header();
+        let bits = header.bits.get();
+        debug_assert!(bits & DONE != 0);
+        // SAFETY: the result is in: DONE is set and TAKEN is not.
+        bits & (TAKEN | SEEN) == 0 && unsafe { (header.vtable.unhandled)(self) }.is_some()
+    }
+
+    /// Forgets a failure: somebody else tells of it.
+    pub(crate) fn set_seen(self) {
+        let header = self.header();
+        header.bits.set(header.bits.get() | SEEN);
+    }
+
     fn more<'a>(self) -> Option<&'a More> {
         // SAFETY: leaked by `more_or_new` and freed with the cell.
         self.header().more.get().map(|more| unsafe { more.as_ref() })
@@ -380,6 +433,16 @@ impl TaskRef {
             header.more.set(Some(NonNull::from(Box::leak(Box::default()))));
         }
         self.more().expect("just made")
+    }
+}
+
+/// The result is looked at in place while this exists.
+pub(crate) struct LookedAt(TaskRef);
+
+impl Drop for LookedAt {
+    fn drop(&mut self) {
+        let header = self.0.header();
+        header.bits.set(header.bits.get() & !LOOKED_AT);
     }
 }
 

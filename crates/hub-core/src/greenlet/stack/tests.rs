@@ -278,8 +278,8 @@ fn stats_count_what_there_is() {
 
 /// Whether the page of `address` belongs to the process; asks the system without touching it.
 fn is_mapped(address: *mut u8) -> bool {
-    // SAFETY: the system checks the range and writes one byte.
     let mut page = 0u8;
+    // SAFETY: the system checks the range and writes one byte.
     unsafe { libc::mincore(address.cast(), page_size(), (&raw mut page).cast()) == 0 }
 }
 
@@ -507,4 +507,41 @@ fn stacks_may_move_and_are_gone_with_their_thread() {
     })
     .join()
     .unwrap();
+}
+
+#[test]
+fn a_forked_child_guards_its_own_stacks_and_not_its_parent_s() {
+    let test = "greenlet::stack::tests::a_forked_child_guards_its_own_stacks_and_not_its_parent_s";
+    if role().is_none() {
+        return assert_passes(&in_child(test, "alone", &[]));
+    }
+    let stacks = Stacks::new();
+    let first = stacks.take(SIZE).unwrap();
+    // The slabs of 16, 32, … up to the one of 512, whose guards come in batches.
+    let taken = (1..496 + 1).map(|_| stacks.take(SIZE).unwrap()).last().unwrap();
+    let stride = Geometry::of_class(class_of(SIZE)).stride;
+    // The place of the first guard that was not due yet.
+    let low = header(&taken).bottom().addr() - Geometry::of_class(class_of(SIZE)).guard;
+    let later = header(&taken).bottom().with_addr(low + 32 * stride);
+    // SAFETY: the child only takes stacks, touches memory and ends; this process has one other
+    // thread, which waits for the test.
+    match unsafe { libc::fork() } {
+        0 => {
+            let child = (0..40).map(|_| stacks.take(SIZE).unwrap()).last().unwrap();
+            touch(child);
+            // SAFETY: either a fault, which is what the parent looks for, or private memory.
+            unsafe { header(&first).bottom().sub(1).write_volatile(1) };
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(0) };
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: the child of above, waited for once.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert!(libc::WIFSIGNALED(status), "an inherited guard did not trap");
+            // SAFETY: memory of this slab that no stack was cut from. It must not trap here, for
+            // only the child had that guard installed.
+            unsafe { later.write_volatile(1) };
+        }
+    }
 }

@@ -1,0 +1,140 @@
+//! Notices that the process was forked, without asking the system.
+//!
+//! `pthread_atfork` calls [`in_child`] in the child before `fork` returns there. A child made
+//! without the C library's `fork` (a bare `clone`) is not noticed.
+//!
+//! Ground rules of the hook:
+//!
+//! 1. It may run where only async-signal-safe functions may: every other thread is gone and may have
+//!    held any lock. So it writes to atomics and to thread-local cells, and does nothing else.
+//! 2. The thread-locals are const-initialized and have no destructor: an access is an address
+//!    calculation. It registers nothing, and cannot fail at the end of a thread.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// How often this process and its ancestors were forked since the hook was installed.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+/// The token of the one thread that came along in the last fork; 0 if it never had one.
+static SURVIVOR: AtomicU64 = AtomicU64::new(0);
+static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
+static INSTALLED: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    static FORKED: Cell<bool> = const { Cell::new(false) };
+    static TOKEN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Makes later forks noticed. Cheap when done before.
+///
+/// Two threads at once may both register the hook. It then runs twice per fork, which nobody can
+/// tell from once; a lock here could be held by a thread that a fork leaves behind.
+pub(crate) fn install() -> io::Result<()> {
+    if INSTALLED.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    // SAFETY: `in_child` has the signature that is asked for, and lives as long as the program.
+    // What it may do is kept to by the rules of this module.
+    let error = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    INSTALLED.store(true, Ordering::Release);
+    Ok(())
+}
+
+extern "C" fn in_child() {
+    // Relaxed: no other thread exists, and those to come are started after this.
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+    SURVIVOR.store(TOKEN.get(), Ordering::Relaxed);
+    FORKED.set(true);
+}
+
+/// Differs before and after a fork, in the child only. What was made under another generation
+/// belongs to an ancestor.
+#[inline]
+pub(crate) fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// Whether the calling thread came along in a fork since it asked last.
+#[inline]
+pub(crate) fn take_forked() -> bool {
+    FORKED.get() && FORKED.replace(false)
+}
+
+/// A number that no other thread of this process has, nor any that a fork left behind. Never 0.
+pub(crate) fn this_thread() -> u64 {
+    match TOKEN.get() {
+        0 => {
+            let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed);
+            TOKEN.set(token);
+            token
+        }
+        token => token,
+    }
+}
+
+/// Whether something that `thread` made under `generation` is without its thread, because a fork
+/// left that behind.
+#[inline]
+pub(crate) fn left_behind(generation: u32, thread: u64) -> bool {
+    generation != self::generation() && thread != SURVIVOR.load(Ordering::Relaxed)
+}
+
+#[cfg(all(test, not(loom)))]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Forks, and says whether `in_child` held in the child.
+    pub(crate) fn holds_in_child(in_child: fn() -> bool) -> bool {
+        // SAFETY: the other threads of the test program may hold locks, so the child does only what
+        // `in_child` does, and leaves by `_exit`; the callers see to it that this is little.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "fork: {}", io::Error::last_os_error());
+        if pid == 0 {
+            let held = std::panic::catch_unwind(in_child).unwrap_or(false);
+            // SAFETY: ends the child at once; runs nothing of the parent's.
+            unsafe { libc::_exit(if held { 0 } else { 1 }) }
+        }
+        let mut status = 0;
+        // SAFETY: `status` is valid for writing, `pid` is our own child.
+        assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+    }
+
+    #[test]
+    fn a_fork_changes_the_generation_of_the_child_only() {
+        install().unwrap();
+        let before = generation();
+        assert!(holds_in_child(|| generation() != 0));
+        assert_eq!(generation(), before);
+    }
+
+    #[test]
+    fn a_fork_is_told_once_and_to_the_child_only() {
+        install().unwrap();
+        assert!(holds_in_child(|| take_forked() && !take_forked()));
+        assert!(!take_forked());
+    }
+
+    #[test]
+    fn what_the_forking_thread_made_is_not_left_behind() {
+        install().unwrap();
+        this_thread();
+        assert!(holds_in_child(|| !left_behind(0, this_thread()) && left_behind(0, this_thread() + 1)));
+    }
+
+    #[test]
+    fn without_a_fork_nothing_is_left_behind() {
+        assert!(!left_behind(generation(), u64::MAX));
+    }
+
+    #[test]
+    fn threads_have_different_tokens() {
+        let here = this_thread();
+        assert_eq!(here, this_thread());
+        assert_ne!(here, std::thread::spawn(this_thread).join().unwrap());
+    }
+}

@@ -1,0 +1,509 @@
+//! Green threads: greenlets whose parent is the hub.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use crate::descriptors::Told;
+use crate::error::{GreenError, LoopError};
+use crate::greenlet::control::{ControlRef, Kind, State};
+use crate::greenlet::local::{self, Local};
+use crate::greenlet::run::{self, Interrupted, Waiter};
+use crate::greenlet::stack;
+use crate::greenlet::task::{Owned, TaskRef, WaitsFor};
+use crate::greenlet::unwind::{Exit, contained, throw};
+use crate::main_loop::told_of;
+
+/// A handle of a green thread that returns a `T`.
+///
+/// Dropping it detaches the green thread: it runs on, its result is dropped, and a failure that nobody
+/// took is reported once.
+pub struct GreenThread<T> {
+    task: TaskRef,
+    result: PhantomData<Rc<T>>,
+}
+
+/// What [`kill`](GreenThread::kill) did.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Kill {
+    /// It has ended: its destructors have run.
+    Ended,
+    /// It had not begun, and never will; what it was to run was dropped.
+    Cancelled,
+    /// It will end when it runs next: the caller is the main loop or is panicking, the target catches
+    /// exits and goes on until its next park, or it is in a wait that must not be left early.
+    Scheduled,
+    /// It was over before.
+    Dead,
+    /// With `panic = "abort"` nothing can be unwound.
+    Unsupported,
+}
+
+/// Names a callback of [`GreenThread::link`].
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct LinkId(u64);
+
+/// Runs `f` in a new green thread, which begins when the caller next gives way. Eventlet's `spawn`. Never
+/// switches, and allocates nothing in the long run.
+///
+/// Green threads begin in the order in which they were spawned. They stay on this thread, so `f` and its
+/// result need not be `Send`. What must not be used across a call that blocks are thread-locals that are
+/// set and reset like a stack: another green thread runs in between.
+///
+/// If nobody takes the result, a panic is reported once, and so is an `Err` of one of the usual types:
+/// `Result<(), E>` (or `usize`, `u64` for `()`) with `io::Error`, `String`, `&'static str`,
+/// `Box<dyn Error>` or [`GreenError`].
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # run(|| {
+/// let green = hub_core::spawn(|| 6 * 7);
+/// assert_eq!(green.join().unwrap(), 42);
+/// # });
+/// ```
+///
+/// # Panics
+///
+/// When the thread is ending.
+#[track_caller]
+#[inline]
+pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+    let local = living();
+    let control = local.controls.take(Kind::Thread);
+    let task = TaskRef::new::<_, _, Owned>(&local.tasks, control, f, true, Location::caller());
+    control.put_task(task);
+    run::start(control);
+    GreenThread { task, result: PhantomData }
+}
+
+/// Runs `f` in a new green thread without a handle. Eventlet's `spawn_n`. Otherwise like [`spawn`].
+///
+/// # Panics
+///
+/// When the thread is ending.
+#[track_caller]
+#[inline]
+pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
+    let local = living();
+    let control = local.controls.take(Kind::Thread);
+    let task = TaskRef::new::<_, _, Owned>(&local.tasks, control, f, false, Location::caller());
+    control.put_task(task);
+    run::start(control);
+}
+
+/// Runs `f` in a new green thread, not before `delay` has passed. Eventlet's `spawn_after`. Never switches.
+///
+/// It begins even if the spawner has ended; until then [`cancel`](GreenThread::cancel) takes it back.
+///
+/// # Panics
+///
+/// When the thread is ending.
+#[track_caller]
+pub fn spawn_after<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+    let local = living();
+    let control = local.controls.take(Kind::Thread);
+    let task = TaskRef::new::<_, _, Owned>(&local.tasks, control, f, true, Location::caller());
+    control.put_task(task);
+    if delay.is_zero() {
+        run::start(control);
+    } else {
+        control.set_delayed();
+        let told = Told::Start { greenlet: control.number(), ticket: control.ticket() };
+        task.set_timer(local.main_loop.arm(delay, told));
+    }
+    GreenThread { task, result: PhantomData }
+}
+
+/// Like [`spawn_after`], but `f` is dropped instead of run if the green thread that calls this has ended by
+/// then. Eventlet's `spawn_after_local`. The result is `None` in that case. Never switches.
+///
+/// # Panics
+///
+/// When the thread is ending.
+#[track_caller]
+pub fn spawn_after_local<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static) -> GreenThread<Option<T>> {
+    let spawner: Weak<()> = run::current().life();
+    spawn_after(delay, move || spawner.upgrade().map(|_| f()))
+}
+
+fn living() -> &'static Local {
+    let local = local::get();
+    assert!(!local.is_ending(), "cannot spawn a green thread: this thread is ending");
+    local
+}
+
+/// Lets other green threads run for at least `duration`. Eventlet's `sleep`; zero lets each that is ready
+/// run once. Switches.
+///
+/// Called while panicking, it blocks the thread instead, 100 ms at most. In a callback of the main loop a
+/// sleep of zero does nothing.
+///
+/// # Panics
+///
+/// In a callback of the main loop, if the hub cannot be built, and in the main greenlet if the loop is
+/// interrupted; with the message of the [`LoopError`]. A loop that is aborted ends the sleep early.
+pub fn sleep(duration: Duration) {
+    if duration.is_zero() && run::in_mainloop() {
+        return;
+    }
+    let slept = if duration.is_zero() { run::yield_now() } else { sleep_for(duration) };
+    match slept {
+        Ok(()) | Err(LoopError::Aborted) => {}
+        Err(LoopError::Panicking) => std::thread::sleep(duration.min(crate::trampoline::grace())),
+        Err(error) => panic!("sleep: {error}"),
+    }
+}
+
+fn sleep_for(duration: Duration) -> Result<(), LoopError> {
+    let main_loop = &local::get().main_loop;
+    let mut left = duration;
+    let mut until = None;
+    loop {
+        let waiter = Waiter::current("sleeping")?;
+        if let Some(task) = waiter.control().task() {
+            task.set_waits_for(WaitsFor::Sleep);
+        }
+        let timer = ArmedTimer(main_loop.arm(left, told_of(waiter)));
+        if waiter.control().kind() == Kind::Main && until.is_none() {
+            until = Some(main_loop.now() + left);
+        }
+        let woken = waiter.park();
+        drop(timer);
+        match woken {
+            // The hub's timers are gone, the main greenlet's sleep is not over.
+            Err(LoopError::HubReplaced) => {
+                left = until.unwrap_or_default() - main_loop.now();
+                if left.is_zero() {
+                    return Ok(());
+                }
+            }
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// A timer that is taken back however the park ends.
+struct ArmedTimer(crate::timer_queue::TimerId);
+
+impl Drop for ArmedTimer {
+    fn drop(&mut self) {
+        local::get().main_loop.disarm(self.0);
+    }
+}
+
+/// Lets every other green thread that is ready run once. std's `yield_now`; [`sleep`] of zero. Switches.
+///
+/// # Panics
+///
+/// As [`sleep`].
+#[inline]
+pub fn yield_now() {
+    match run::yield_now() {
+        Ok(()) => {}
+        Err(_) => sleep(Duration::ZERO),
+    }
+}
+
+/// How a green thread is to be made.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # run(|| {
+/// let green = hub_core::Builder::new().name("worker").stack_size(64 * 1024).spawn(|| 1)?;
+/// assert_eq!(green.name().as_deref(), Some("worker"));
+/// # green.join().unwrap();
+/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    name: Option<String>,
+    stack_size: Option<usize>,
+}
+
+impl Builder {
+    /// A green thread without a name, with a stack of the default size.
+    #[must_use]
+    pub fn new() -> Builder {
+        Builder::default()
+    }
+
+    /// Gives it a name, for reports and listings.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Builder {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Gives it a stack of at least `size` bytes; it is rounded up to a power of two, 16 KiB at least.
+    #[must_use]
+    pub fn stack_size(mut self, size: usize) -> Builder {
+        self.stack_size = Some(size);
+        self
+    }
+
+    /// Spawns it like [`spawn`]. Never switches.
+    ///
+    /// # Errors
+    ///
+    /// If no stack can be that large.
+    ///
+    /// # Panics
+    ///
+    /// When the thread is ending.
+    #[track_caller]
+    pub fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> io::Result<GreenThread<T>> {
+        let local = living();
+        let stack_size = self.stack_size.map(stack::round_up).transpose()?;
+        let control = local.controls.take(Kind::Thread);
+        let task = TaskRef::new::<_, _, Owned>(&local.tasks, control, f, true, Location::caller());
+        control.put_task(task);
+        if let Some(name) = &self.name {
+            task.set_name(name);
+        }
+        if let Some(size) = stack_size {
+            task.set_stack_size(size);
+        }
+        run::start(control);
+        Ok(GreenThread { task, result: PhantomData })
+    }
+}
+
+impl<T> GreenThread<T> {
+    /// Waits for its end and takes the result. Switches, unless it has ended.
+    ///
+    /// # Errors
+    ///
+    /// How it ended otherwise; for the main greenlet also what the main loop has to tell it.
+    pub fn join(self) -> Result<T, GreenError> {
+        wait_for(self.task)?;
+        // SAFETY: the cell was made for results of type `T`, as the type of the handle says.
+        unsafe { self.task.take_result() }
+    }
+
+    /// Waits for its end and copies the result, any number of times. Eventlet's `wait`. Switches, unless it
+    /// has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`join`](GreenThread::join), the same each time.
+    pub fn wait(&self) -> Result<T, GreenError>
+    where
+        T: Clone,
+    {
+        wait_for(self.task)?;
+        // SAFETY: the cell was made for results of type `T`; the handle keeps it, and only `join`, which
+        // takes the handle, moves the result out.
+        let result = unsafe { self.task.result::<T>() };
+        result.cloned().unwrap_or(Err(GreenError::Taken))
+    }
+
+    /// Ends it: the call in which it blocks starts to unwind, its destructors run, and those who wait for it
+    /// get [`GreenError::Exit`]. Eventlet's `kill`. Switches, except in the main loop.
+    ///
+    /// It has ended, or blocked again in a destructor, when this returns. One that has not begun never
+    /// does; what it was to run is dropped, and its links and waiters learn of it. Killing oneself starts to
+    /// unwind at once. An exit that the target catches is thrown again when it next blocks.
+    ///
+    /// # Panics
+    ///
+    /// Never by itself.
+    pub fn kill(&self) -> Kill {
+        self.kill_with(GreenError::Exit)
+    }
+
+    /// Ends it with an error of your choice, which those who wait for it get. Otherwise like
+    /// [`kill`](GreenThread::kill).
+    pub fn kill_with(&self, error: GreenError) -> Kill {
+        kill(self.task, error)
+    }
+
+    /// Takes it back if it has not begun: it never runs, and those who wait for it get
+    /// [`GreenError::Exit`]. Eventlet's `cancel`. False, and nothing happens, if it has. Never switches.
+    pub fn cancel(&self) -> bool {
+        if self.task.has_started() {
+            return false;
+        }
+        matches!(kill(self.task, GreenError::Exit), Kill::Cancelled)
+    }
+
+    /// Calls `f` with the result when it ends, in its context and before those who wait go on; at once if it
+    /// has ended. Eventlet's `link`. Links are called in the order in which they were added; one that panics
+    /// is reported, and the others are called. Never switches by itself.
+    pub fn link(&self, f: impl FnOnce(&Result<T, GreenError>) + 'static) -> LinkId
+    where
+        T: 'static,
+    {
+        let call = move |task: TaskRef| {
+            // SAFETY: the cell was made for results of type `T`; it lives while its links run, and nobody
+            // takes the result out while it is looked at.
+            if let Some(result) = unsafe { task.result::<T>() } {
+                let looked_at = task.look_at();
+                f(result);
+                drop(looked_at);
+            }
+        };
+        if self.task.is_done() {
+            if let Err(error) = contained(|| call(self.task)) {
+                crate::report::tell(&crate::report::Report::LinkFailed { name: self.task.describe(), error });
+            }
+            return LinkId(u64::MAX);
+        }
+        LinkId(self.task.add_link(Box::new(call)))
+    }
+
+    /// Takes a link back. False if it was called or taken back before.
+    pub fn unlink(&self, link: LinkId) -> bool {
+        self.task.remove_link(link.0)
+    }
+
+    /// Whether it has ended. Eventlet's `dead`.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_done()
+    }
+
+    /// Whether it has begun.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.task.has_started()
+    }
+
+    /// Its name, if it was given one.
+    #[must_use]
+    pub fn name(&self) -> Option<Rc<str>> {
+        self.task.name()
+    }
+
+    /// Where it was spawned.
+    #[must_use]
+    pub fn spawned_at(&self) -> &'static Location<'static> {
+        self.task.spawned_at()
+    }
+
+    /// How much of its stack it has touched so far, in bytes and whole pages; what earlier users of the same
+    /// stack touched counts too. `None` if it has no stack: it has not begun, or has ended.
+    #[must_use]
+    pub fn stack_high_water(&self) -> Option<usize> {
+        self.task.control()?.stack_high_water()
+    }
+}
+
+impl<T> Drop for GreenThread<T> {
+    fn drop(&mut self) {
+        self.task.release();
+    }
+}
+
+impl<T> fmt::Debug for GreenThread<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.task.control().map(|control| control.state()) {
+            None => "finished",
+            Some(State::Unstarted | State::Delayed) => "pending",
+            Some(State::Running) => "running",
+            Some(State::Ready) => "ready",
+            Some(_) => "parked",
+        };
+        f.debug_struct("GreenThread").field("name", &self.task.describe()).field("state", &state).finish()
+    }
+}
+
+/// Waits until a green thread has ended.
+pub(crate) fn wait_for(task: TaskRef) -> Result<(), GreenError> {
+    while !task.is_done() {
+        wait_once(task)?;
+    }
+    Ok(())
+}
+
+/// Parks until a green thread ends, or until there is another reason to look.
+pub(crate) fn wait_once(task: TaskRef) -> Result<(), GreenError> {
+    if task.control() == Some(run::current()) {
+        return Err(GreenError::Deadlock);
+    }
+    let waiter = Waiter::current("waiting for a green thread")?;
+    task.add_waiter(waiter);
+    let place = Place { task, waiter };
+    if let Some(me) = waiter.control().task() {
+        me.set_waits_for(WaitsFor::Event);
+    }
+    let woken = waiter.park();
+    drop(place);
+    woken?;
+    Ok(())
+}
+
+/// A place among those who wait for a green thread; leaves it however the park ends.
+struct Place {
+    task: TaskRef,
+    waiter: Waiter,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.task.remove_waiter(self.waiter);
+    }
+}
+
+/// Ends a green thread.
+pub(crate) fn kill(task: TaskRef, error: GreenError) -> Kill {
+    let Some(target) = task.control() else { return Kill::Dead };
+    let exit = Exit::Kill(error);
+    if cfg!(panic = "abort") && task.has_started() {
+        return Kill::Unsupported;
+    }
+    if target == run::current() {
+        target.set_exit(exit.clone());
+        if std::thread::panicking() || target.is_masked() {
+            return Kill::Scheduled;
+        }
+        throw(exit);
+    }
+    let at_once = !run::in_mainloop() && !std::thread::panicking() && !local::get().is_ending();
+    if let Some(timer) = task.take_timer() {
+        local::get().main_loop.disarm(timer);
+    }
+    // The handle that the caller holds keeps the cell.
+    match run::interrupt(target, exit, at_once) {
+        Ok(Interrupted::Cancelled) => Kill::Cancelled,
+        Ok(_) if task.is_done() => Kill::Ended,
+        // For the caller itself something has come up in between; it learns of it at its next park.
+        Ok(_) | Err(_) => Kill::Scheduled,
+    }
+}
+
+/// The name of the running green thread, if it has one.
+#[must_use]
+pub fn current_name() -> Option<Rc<str>> {
+    run::current().task()?.name()
+}
+
+/// A number of the running greenlet that no other living one of this thread has.
+#[must_use]
+pub fn current_id() -> u32 {
+    run::current().number()
+}
+
+thread_local! {
+    static MAIN_LIFE: Cell<Option<Rc<()>>> = const { Cell::new(None) };
+}
+
+impl ControlRef {
+    /// Something that lives as long as the greenlet.
+    fn life(self) -> Weak<()> {
+        match self.task() {
+            Some(task) => task.life(),
+            // The main greenlet and plain ones: as long as the thread.
+            None => MAIN_LIFE.with(|cell| {
+                let life = cell.take().unwrap_or_default();
+                let weak = Rc::downgrade(&life);
+                cell.set(Some(life));
+                weak
+            }),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Greenlets: who runs, on which stack, and how one gives way to another.
+//!
+//! In reading order: [`control`] (a block per greenlet), [`run`] (parking, waking, handing off),
+//! [`switch`] (all calls into `context`), [`unwind`] (exits and panics), [`task`] (what a green thread runs),
+//! [`stack`] and [`overflow`] (memory), [`local`] (what a thread has of all this).
+
+pub(crate) mod control;
+pub(crate) mod local;
+mod overflow;
+pub(crate) mod raw;
+pub(crate) mod run;
+pub(crate) mod stack;
+mod switch;
+pub(crate) mod task;
+pub(crate) mod unwind;

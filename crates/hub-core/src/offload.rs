@@ -1,0 +1,58 @@
+//! Work for other OS threads, for which only the calling green thread waits.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::LoopError;
+use crate::greenlet::local;
+use crate::greenlet::run::Waiter;
+use crate::pool;
+use crate::remote::{Letter, Remote};
+
+/// Runs `job` on a small pool of OS threads; only the calling green thread waits. Switches.
+///
+/// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. While
+/// panicking, and in an ending thread, the job runs on the calling thread.
+///
+/// # Errors
+///
+/// If no OS thread can be had, or the loop cannot wait.
+///
+/// # Panics
+///
+/// If `job` does, with its payload.
+pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    type Slot<T> = Mutex<Option<Result<T, Box<dyn Any + Send>>>>;
+    let mut waiter = match Waiter::current("waiting for another thread") {
+        Ok(waiter) => waiter,
+        Err(LoopError::Panicking | LoopError::ThreadEnding) => return Ok(job()),
+        Err(error) => return Err(error.into()),
+    };
+    let main_loop = &local::get().main_loop;
+    main_loop.ensure_hub().map_err(io::Error::from)?;
+    let mailbox = main_loop.mailbox().ok_or_else(|| io::Error::other("this thread has no hub"))?;
+    let slot: Arc<Slot<T>> = Arc::new(Mutex::new(None));
+    let filled = Arc::clone(&slot);
+    let letter = Letter::Wake { greenlet: waiter.control().number(), ticket: waiter.ticket() };
+    // While the job is pending the loop does not take the wait for hopeless.
+    let pending = Remote::new(&mailbox);
+    pool::submit(Box::new(move || {
+        let result = catch_unwind(AssertUnwindSafe(job));
+        *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        drop(filled);
+        // A hub that is gone has nobody who waits.
+        drop(mailbox.post(letter));
+        drop(pending);
+    }))?;
+    loop {
+        waiter.park().map_err(io::Error::from)?;
+        let done = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match done {
+            Some(Ok(value)) => return Ok(value),
+            Some(Err(payload)) => resume_unwind(payload),
+            None => waiter = Waiter::current("waiting for another thread")?,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Handles by which other threads reach a loop.
+
+mod mailbox;
+mod sync;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub(crate) use self::mailbox::{Inbox, Letter, Mailbox};
+
+/// A handle to the hub of a thread, for use by any thread.
+///
+/// Green threads and most of what belongs to a hub stay on its thread. A `Remote` is the way in from
+/// outside: it hands the hub a closure to run there, wakes it, or ends its loop. Calls take effect in
+/// the order in which one thread makes them. A hub that is awake is reached without a system call; a
+/// sleeping one is woken by one write, however many calls come in until it is up.
+///
+/// While any `Remote` of a hub exists, a loop that has nothing else to wait for goes on waiting: the
+/// holder may still send it something. No call blocks, and none switches to another green thread.
+///
+/// When the hub's thread has ended, what needs it fails with [`HubGone`], and the rest does nothing.
+/// The same goes for a forked child: only the hub of the thread that called `fork` exists there.
+pub struct Remote {
+    mailbox: Arc<Mailbox>,
+}
+
+impl Remote {
+    /// A handle that is counted among the users' own.
+    pub(crate) fn new(mailbox: &Arc<Mailbox>) -> Remote {
+        mailbox.hold();
+        Remote { mailbox: Arc::clone(mailbox) }
+    }
+
+    /// Runs `f` in a new green thread of the hub.
+    ///
+    /// Returns without waiting for it. Closures of one thread start in the order in which it sent
+    /// them. A panic of `f` ends its green thread and is reported there.
+    ///
+    /// # Errors
+    ///
+    /// [`HubGone`] if the hub's thread has ended; `f` is dropped, on the calling thread. If the thread
+    /// ends later but before `f` has started, `f` is dropped there.
+    pub fn spawn(&self, f: impl FnOnce() + Send + 'static) -> Result<(), HubGone> {
+        self.post(Letter::Spawn(Box::new(f)), "spawn a green thread on")
+    }
+
+    /// Ends the hub's sleep, or makes its next one a short one.
+    ///
+    /// May be called in a signal handler, unless the hub brings a wake-up of its own that says
+    /// otherwise.
+    pub fn notify(&self) {
+        self.mailbox.notify();
+    }
+
+    /// Ends the hub's main loop after its current turn.
+    ///
+    /// A later blocking call on that thread starts it again.
+    ///
+    /// # Errors
+    ///
+    /// [`HubGone`] if the hub's thread has ended.
+    pub fn stop(&self) -> Result<(), HubGone> {
+        self.post(Letter::Stop, "stop")
+    }
+
+    /// Ends the hub's main loop as Ctrl-C does: the interruption reaches the thread's main greenlet.
+    ///
+    /// Several calls before the loop takes notice are one. May be called in a signal handler, as
+    /// [`notify`](Remote::notify) may.
+    pub fn interrupt(&self) {
+        self.mailbox.interrupt();
+    }
+
+    /// Whether the hub's thread has ended. It may end at any moment after this says no.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.mailbox.is_gone()
+    }
+
+    /// The number of the hub. No other hub of this process has it.
+    #[must_use]
+    pub fn hub_id(&self) -> u64 {
+        self.mailbox.hub_id()
+    }
+
+    fn post(&self, letter: Letter, doing: &'static str) -> Result<(), HubGone> {
+        self.mailbox.post(letter).map_err(|_| HubGone { doing, hub: self.mailbox.hub_id() })
+    }
+}
+
+impl Clone for Remote {
+    fn clone(&self) -> Remote {
+        Remote::new(&self.mailbox)
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.mailbox.release();
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("hub", &self.hub_id()).field("gone", &self.is_gone()).finish()
+    }
+}
+
+/// A hub could not be reached, because the thread that it belonged to has ended.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("cannot {doing} hub {hub}: its thread has ended, or was left behind by a fork")]
+pub struct HubGone {
+    doing: &'static str,
+    hub: u64,
+}
+
+impl HubGone {
+    /// The number of the hub, as [`Remote::hub_id`] gives it.
+    #[must_use]
+    pub fn hub_id(&self) -> u64 {
+        self.hub
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model;
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,140 @@
+//! The interleavings of posters and a sleeper, by loom:
+//! `RUSTFLAGS="--cfg loom" cargo test -p hub-core --release --lib remote`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use loom::sync::{Condvar, Mutex};
+use loom::thread;
+
+use super::{Inbox, Letter};
+use crate::hub::Notify;
+
+/// A bell whose sleeper really blocks, so that loom finds a lost wake-up as a deadlock.
+#[derive(Default)]
+struct Bell {
+    heard: Mutex<bool>,
+    ringing: Condvar,
+    /// std's: it is only counted, and orders nothing.
+    rung: AtomicUsize,
+}
+
+impl Notify for Bell {
+    fn notify(&self) {
+        self.rung.fetch_add(1, Relaxed);
+        *self.heard.lock().unwrap() = true;
+        self.ringing.notify_one();
+    }
+}
+
+impl Bell {
+    fn sleep(&self) {
+        let mut heard = self.heard.lock().unwrap();
+        while !*heard {
+            heard = self.ringing.wait(heard).unwrap();
+        }
+        *heard = false;
+    }
+}
+
+/// Checks what three threads may do, with at most three switches away from one that could go on.
+/// Without a bound there are too many orders to try.
+fn three_threads(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}
+
+fn inbox() -> (Inbox, Arc<Bell>) {
+    let bell = Arc::new(Bell::default());
+    let inbox = Inbox::new(1);
+    inbox.replace_notifier(bell.clone()).unwrap();
+    (inbox, bell)
+}
+
+/// The loop: sleeps until `done` says that what it found suffices. How often it slept.
+fn run(inbox: &Inbox, bell: &Bell, mut done: impl FnMut(&[Letter]) -> bool) -> usize {
+    let mut letters = Vec::new();
+    let mut sleeps = 0;
+    loop {
+        inbox.take(&mut letters);
+        if done(&letters) {
+            return sleeps;
+        }
+        if inbox.prepare_sleep() {
+            sleeps += 1;
+            bell.sleep();
+            inbox.woke();
+        }
+    }
+}
+
+#[test]
+fn no_letter_of_two_posters_is_slept_through_and_each_sleep_is_rung_out_once() {
+    three_threads(|| {
+        let (inbox, bell) = inbox();
+        let posters: Vec<_> = [1, 2]
+            .map(|greenlet| {
+                let mailbox = Arc::clone(inbox.mailbox());
+                thread::spawn(move || mailbox.post(Letter::Wake { greenlet, ticket: 0 }).unwrap())
+            })
+            .into();
+        let sleeps = run(&inbox, &bell, |letters| letters.len() == 2);
+        for poster in posters {
+            poster.join().unwrap();
+        }
+        assert!(bell.rung.load(Relaxed) <= sleeps);
+    });
+}
+
+#[test]
+fn an_interrupt_is_never_hidden_by_a_notice_under_way() {
+    three_threads(|| {
+        let (inbox, bell) = inbox();
+        let mailbox = Arc::clone(inbox.mailbox());
+        let notifier = thread::spawn(move || mailbox.notify());
+        let mailbox = Arc::clone(inbox.mailbox());
+        let interrupter = thread::spawn(move || mailbox.interrupt());
+        let sleeps = run(&inbox, &bell, |_| inbox.take_interrupt());
+        notifier.join().unwrap();
+        interrupter.join().unwrap();
+        assert!(bell.rung.load(Relaxed) <= sleeps);
+    });
+}
+
+#[test]
+fn the_last_release_is_never_slept_through() {
+    loom::model(|| {
+        let (inbox, bell) = inbox();
+        let mailbox = Arc::clone(inbox.mailbox());
+        mailbox.hold();
+        let user = thread::spawn(move || mailbox.release());
+        run(&inbox, &bell, |_| inbox.mailbox().users() == 0);
+        user.join().unwrap();
+    });
+}
+
+#[test]
+fn a_letter_is_either_left_over_at_closing_or_given_back() {
+    loom::model(|| {
+        let (inbox, _bell) = inbox();
+        let mailbox = Arc::clone(inbox.mailbox());
+        let poster = thread::spawn(move || mailbox.post(Letter::Stop).is_err());
+        inbox.prepare_sleep();
+        let left = inbox.close().len();
+        let given_back = usize::from(poster.join().unwrap());
+        assert_eq!(left + given_back, 1);
+    });
+}
+
+#[test]
+fn a_bell_is_not_replaced_while_it_is_rung() {
+    loom::model(|| {
+        let (inbox, _bell) = inbox();
+        let mailbox = Arc::clone(inbox.mailbox());
+        let poster = thread::spawn(move || mailbox.notify());
+        inbox.prepare_sleep();
+        inbox.replace_notifier(Arc::new(Bell::default())).unwrap();
+        poster.join().unwrap();
+    });
+}

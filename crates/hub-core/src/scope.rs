@@ -1,0 +1,177 @@
+//! Green threads that borrow: joined before what they borrow goes away.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+
+use crate::error::GreenError;
+use crate::green_thread::{Kill, kill, wait_for, wait_once};
+use crate::greenlet::control::Kind;
+use crate::greenlet::local;
+use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::task::{Borrowed, TaskRef};
+use crate::greenlet::unwind::Exit;
+
+/// Where green threads of a [`scope`] are spawned.
+pub struct Scope<'scope, 'env: 'scope> {
+    children: RefCell<Vec<TaskRef>>,
+    failed: Cell<bool>,
+    scope: PhantomData<&'scope mut &'scope ()>,
+    env: PhantomData<&'env mut &'env ()>,
+}
+
+/// A handle of a green thread in a [`scope`]. Dropping it changes nothing: the scope waits.
+pub struct ScopedGreenThread<'scope, T> {
+    task: TaskRef,
+    result: PhantomData<(&'scope (), *const T)>,
+}
+
+/// Runs `f`, which may spawn green threads that borrow from outside, and waits for all of them before it
+/// returns. std's `thread::scope`, green. Switches.
+///
+/// If `f` panics, or the green thread that calls this is killed or times out, those that were spawned are
+/// killed and waited for, and the unwinding goes on when the last one has ended. That wait is not left
+/// early: kills, timeouts and what the main loop has to tell wait until it is over.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # run(|| {
+/// let mut words = vec!["green", "threads"];
+/// let lengths: Vec<usize> = hub_core::scope(|s| {
+///     let handles: Vec<_> = words.iter().map(|word| s.spawn(|| word.len())).collect();
+///     handles.into_iter().map(|handle| handle.join().unwrap()).collect()
+/// });
+/// words.push("done");
+/// assert_eq!(lengths, [5, 7]);
+/// # });
+/// ```
+///
+/// # Panics
+///
+/// If `f` does, if a green thread whose handle was not joined did, if called while panicking or from the
+/// main loop, where nothing could be waited for.
+pub fn scope<'env, F, R>(f: F) -> R
+where
+    F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
+{
+    // Refused before any child exists: nothing could be joined.
+    if let Err(error) = Waiter::current("a scope") {
+        panic!("scope: {error}");
+    }
+    let scope =
+        Scope { children: RefCell::default(), failed: Cell::new(false), scope: PhantomData, env: PhantomData };
+    let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
+    // The payload is caught, so the thread is not panicking while the children are waited for.
+    scope.join_all(result.is_err());
+    match result {
+        Ok(_) if scope.failed.get() => panic!("a scoped green thread panicked"),
+        Ok(result) => {
+            // What was held back by the mask.
+            run::check_exit();
+            result
+        }
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+impl<'scope, 'env> Scope<'scope, 'env> {
+    /// Spawns a green thread that may borrow. Otherwise like [`spawn`](crate::spawn). Never switches.
+    ///
+    /// # Panics
+    ///
+    /// When the thread is ending.
+    #[track_caller]
+    pub fn spawn<F, T>(&'scope self, f: F) -> ScopedGreenThread<'scope, T>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
+        let local = local::get();
+        assert!(!local.is_ending(), "cannot spawn a green thread: this thread is ending");
+        let control = local.controls.take(Kind::Thread);
+        // The cell forgets the lifetimes of `f` and `T`. They outlive the run because `scope` joins every
+        // child, masked, before it returns or unwinds; results are dropped by then too.
+        let task = TaskRef::new::<F, T, Borrowed>(&local.tasks, control, f, true, Location::caller());
+        control.put_task(task);
+        self.children.borrow_mut().push(task);
+        run::start(control);
+        ScopedGreenThread { task, result: PhantomData }
+    }
+
+    /// Waits for every child, killing them first if `killing`, or as soon as somebody wants this greenlet
+    /// to exit. Children may spawn more.
+    fn join_all(&self, mut killing: bool) {
+        let mask = run::Mask::new();
+        let next = || self.children.borrow().iter().copied().find(|child| !child.is_done());
+        while let Some(child) = next() {
+            if killing || run::exit_is_pending() {
+                let children = self.children.borrow().clone();
+                for control in children.into_iter().filter_map(TaskRef::control) {
+                    // Woken, not switched to: errors are impossible.
+                    let _ = run::interrupt(control, Exit::Kill(GreenError::Exit), false);
+                }
+            }
+            // A masked wait that ends before the child does tells that this greenlet has to exit, or that
+            // nobody is left to wake anything; then the children have to go.
+            killing |= wait_once(child).is_err() || (!child.is_done() && !run::exit_is_pending());
+        }
+        drop(mask);
+        // Handles of children are in the hands of children, so none is released before all have ended.
+        // Results may borrow too; their destructors may still spawn.
+        loop {
+            let ended = self.children.take();
+            if ended.is_empty() {
+                return;
+            }
+            for child in ended {
+                if child.is_done() {
+                    self.failed.set(self.failed.get() | child.failed_unseen());
+                    child.set_seen();
+                    child.release();
+                } else {
+                    self.children.borrow_mut().push(child);
+                    self.join_all(killing);
+                }
+            }
+        }
+    }
+}
+
+impl<T> ScopedGreenThread<'_, T> {
+    /// Waits for its end and takes the result. Switches, unless it has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`GreenThread::join`](crate::GreenThread::join).
+    pub fn join(self) -> Result<T, GreenError> {
+        wait_for(self.task)?;
+        // SAFETY: the cell was made for results of type `T`, as the type of the handle says; the scope keeps
+        // it until it is over.
+        unsafe { self.task.take_result() }
+    }
+
+    /// Ends it, see [`GreenThread::kill`](crate::GreenThread::kill). Switches.
+    pub fn kill(&self) -> Kill {
+        kill(self.task, GreenError::Exit)
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_done()
+    }
+}
+
+impl fmt::Debug for Scope<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("children", &self.children.borrow().len()).finish()
+    }
+}
+
+impl<T> fmt::Debug for ScopedGreenThread<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopedGreenThread").field("name", &self.task.describe()).finish()
+    }
+}
+

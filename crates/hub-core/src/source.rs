@@ -1,0 +1,460 @@
+//! Owned descriptors: sockets and whatever else is registered once for its life.
+//!
+//! Ground rules:
+//! - The number is open from `new` until it is closed by whoever finds all of this: the source is marked
+//!   closed, nobody is [`Entered`], and it was not lent out by `as_fd`; or by dropping the last `Inner`.
+//!   `GONE` is set by the one who closes, once.
+//! - A hub that knows the number is told to forget it before that. If it belongs to another thread, a
+//!   notice goes there, which is itself `Entered` and so keeps the number open until it was carried out.
+//! - `home` says which hub knows the number; it changes under the lock only. A waiter counts itself in
+//!   `waiting` before it looks at `home`, and whoever moves `home` looks at `waiting` afterwards, both
+//!   sequentially consistent, so that at least one of the two sees the other.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::descriptors::Owner;
+use crate::error::{LoopError, TrampolineError};
+use crate::greenlet::local;
+use crate::interest::Interest;
+use crate::main_loop::{Limit, MainLoop};
+use crate::remote::{Letter, Mailbox};
+use crate::trampoline::block_on;
+
+/// An owned descriptor whose operations park the green thread instead of blocking the OS thread.
+///
+/// It is `Send + Sync`. Used on another thread, it is watched by that thread's hub and let go by the one
+/// before; two hubs cannot wait for one source at a time.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # run(|| {
+/// use hub_core::Source;
+/// let (reader, mut writer) = std::io::pipe()?;
+/// let reader = Source::new(reader.into())?;
+/// hub_core::spawn_n(move || std::io::Write::write_all(&mut writer, b"hello").unwrap());
+/// let mut buffer = [0; 16];
+/// let n = reader.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, false)))?;
+/// assert_eq!(&buffer[..n], b"hello");
+/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// ```
+pub struct Source {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: u64,
+    fd: RawFd,
+    state: AtomicU32,
+    /// The id of the hub that knows the number; 0 if none does.
+    home: AtomicU64,
+    /// How many greenlets are parked on it.
+    waiting: AtomicU32,
+    mailbox: Mutex<Option<Arc<Mailbox>>>,
+}
+
+const CLOSED: u32 = 1;
+const LENT: u32 = 2;
+const NONBLOCKING: u32 = 4;
+const GONE: u32 = 8;
+/// One operation under way; the rest of the word counts them.
+const ENTERED: u32 = 16;
+
+/// Keeps the number open.
+struct Entered<'a>(&'a Inner);
+
+impl Inner {
+    fn enter(&self) -> io::Result<Entered<'_>> {
+        let state = self.state.fetch_add(ENTERED, Acquire);
+        let entered = Entered(self);
+        if state & CLOSED != 0 { Err(TrampolineError::Closed(self.fd).into()) } else { Ok(entered) }
+    }
+
+    /// Closes the number if nobody needs it any more.
+    fn close_if_idle(&self, mut state: u32) {
+        while state & (CLOSED | LENT | GONE) == CLOSED && state < ENTERED {
+            match self.state.compare_exchange_weak(state, state | GONE, AcqRel, Acquire) {
+                // SAFETY: open until now, and nobody else closes it: GONE was set just here.
+                Ok(_) => return drop(unsafe { OwnedFd::from_raw_fd(self.fd) }),
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    /// Has the hub that knows the number forget it, and wakes those who wait.
+    fn forget(self: &Arc<Self>) {
+        let home = self.home.load(SeqCst);
+        if home == 0 {
+            return;
+        }
+        if let Some(local) = local::try_get()
+            && local.main_loop.id() == home
+        {
+            self.forget_here(&local.main_loop);
+            return;
+        }
+        let mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(mailbox) = mailbox {
+            self.state.fetch_add(ENTERED, Acquire);
+            // A hub that is gone has nothing left to forget: the notice comes back and is dropped.
+            drop(mailbox.post(Letter::Socket(Notice(Arc::clone(self)))));
+        }
+    }
+
+    fn forget_here(&self, main_loop: &MainLoop) {
+        if main_loop.knows(self.fd, self.id) {
+            // SAFETY: open: the callers are entered, or own the last reference.
+            let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
+            main_loop.closed(self.fd, Some(fd));
+        }
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let state = self.0.state.fetch_sub(ENTERED, AcqRel) - ENTERED;
+        if state & CLOSED != 0 {
+            self.0.close_if_idle(state);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if *self.state.get_mut() & GONE == 0 {
+            // SAFETY: open until now, and this is the last reference.
+            drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
+        }
+    }
+}
+
+/// Asks the hub of another thread to let go of a source. Counted as an operation under way.
+pub(crate) struct Notice(Arc<Inner>);
+
+impl Notice {
+    pub(crate) fn carry_out(self, main_loop: &MainLoop) {
+        // The source may have come back meanwhile.
+        let is_here = self.0.home.load(SeqCst) == main_loop.id();
+        if !is_here || self.0.state.load(Acquire) & CLOSED != 0 {
+            self.0.forget_here(main_loop);
+        }
+    }
+}
+
+impl Drop for Notice {
+    fn drop(&mut self) {
+        drop(Entered(&self.0));
+    }
+}
+
+impl Source {
+    /// Takes over a descriptor and makes it non-blocking. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses; the descriptor is closed then.
+    pub fn new(fd: OwnedFd) -> io::Result<Source> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        let inner = Inner {
+            id: NEXT.fetch_add(1, Relaxed),
+            fd: fd.into_raw_fd(),
+            state: AtomicU32::new(0),
+            home: AtomicU64::new(0),
+            waiting: AtomicU32::new(0),
+            mailbox: Mutex::new(None),
+        };
+        Ok(Source { inner: Arc::new(inner) })
+    }
+
+    /// Reads by `op`, and parks and tries again as long as it would block. Switches.
+    ///
+    /// `op` returns its value, and whether the next such operation may succeed at once although nothing is
+    /// reported in between: after a large buffer was filled, or a connection accepted.
+    ///
+    /// # Errors
+    ///
+    /// What `op` returns; [`TimedOut`](io::ErrorKind::TimedOut) when `timeout` passes first; what
+    /// [`trampoline`](crate::trampoline()) returns. On a non-blocking source
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock), instead of a wait.
+    #[inline]
+    pub fn read<R>(
+        &self,
+        timeout: Option<Duration>,
+        op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, bool)>,
+    ) -> io::Result<R> {
+        self.perform(Interest::READ, timeout, op)
+    }
+
+    /// Writes by `op`, and parks and tries again as long as it would block. Switches.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Source::read).
+    #[inline]
+    pub fn write<R>(
+        &self,
+        timeout: Option<Duration>,
+        mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.perform(Interest::WRITE, timeout, |fd| op(fd).map(|value| (value, true)))
+    }
+
+    fn perform<R>(
+        &self,
+        direction: Interest,
+        timeout: Option<Duration>,
+        mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, bool)>,
+    ) -> io::Result<R> {
+        let inner = &*self.inner;
+        let entered = inner.enter()?;
+        // SAFETY: open as long as `entered` lives.
+        let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
+        let main_loop = &local::get().main_loop;
+        let nonblocking = inner.state.load(Relaxed) & NONBLOCKING != 0;
+        let mut limit = Limit::from(timeout);
+        let mut tried = false;
+        loop {
+            if !tried && std::thread::panicking() || main_loop.may_succeed(inner.fd, inner.id, direction) {
+                tried = true;
+                match op(fd) {
+                    Ok((value, more)) => {
+                        main_loop.operated(inner.fd, inner.id, direction, more, false);
+                        return Ok(value);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nonblocking => {
+                        main_loop.operated(inner.fd, inner.id, direction, false, true);
+                    }
+                    Err(error) => return Err(error),
+                }
+            } else if nonblocking {
+                // Known to block, but a caller who polls wants to see for itself.
+                return op(fd).map(|(value, _)| value);
+            }
+            self.park(&entered, main_loop, direction, &mut limit)?;
+        }
+    }
+
+    /// Waits until the source is ready in one direction. Switches.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Source::read).
+    pub fn wait(&self, direction: Interest, timeout: Option<Duration>) -> io::Result<()> {
+        let entered = self.inner.enter()?;
+        self.park(&entered, &local::get().main_loop, direction, &mut Limit::from(timeout))
+    }
+
+    fn park(
+        &self,
+        entered: &Entered<'_>,
+        main_loop: &MainLoop,
+        direction: Interest,
+        limit: &mut Limit,
+    ) -> io::Result<()> {
+        let inner = entered.0;
+        let waiting = Waiting::count(inner);
+        self.settle(main_loop)?;
+        // SAFETY: open as long as `entered` lives, which is longer than the wait; for the registration's
+        // life because it is forgotten before the number is closed.
+        let waited = unsafe { main_loop.wait_for(inner.fd, Owner::Socket(inner.id), direction, limit) };
+        drop(waiting);
+        match waited {
+            Ok(_) => Ok(()),
+            Err(TrampolineError::Loop(LoopError::Panicking)) => {
+                // SAFETY: open as long as `entered` lives.
+                let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
+                block_on(fd, direction, limit.duration())?;
+                main_loop.make_ready(inner.fd, inner.id, direction);
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes this thread's hub the one that knows the source.
+    #[inline]
+    fn settle(&self, main_loop: &MainLoop) -> io::Result<()> {
+        if self.inner.home.load(SeqCst) == main_loop.id() { Ok(()) } else { self.move_here(main_loop) }
+    }
+
+    #[cold]
+    fn move_here(&self, main_loop: &MainLoop) -> io::Result<()> {
+        let inner = &self.inner;
+        main_loop.ensure_hub().map_err(io::Error::from)?;
+        let Some(here) = main_loop.mailbox() else { return Err(TrampolineError::Closed(inner.fd).into()) };
+        let mut mailbox = inner.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = inner.home.swap(main_loop.id(), SeqCst);
+        if before == main_loop.id() {
+            return Ok(());
+        }
+        // This greenlet is counted too.
+        if inner.waiting.load(SeqCst) > 1 && mailbox.as_ref().is_some_and(|mailbox| !mailbox.is_gone()) {
+            inner.home.store(before, SeqCst);
+            let text = format!("descriptor {} is waited for on another thread; use try_clone for one each", inner.fd);
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+        }
+        if let Some(before) = mailbox.replace(here) {
+            inner.state.fetch_add(ENTERED, Acquire);
+            drop(before.post(Letter::Socket(Notice(Arc::clone(inner)))));
+        }
+        Ok(())
+    }
+
+    /// Runs `op`, which does not wait, with the descriptor. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// What `op` returns, and [`NotConnected`](io::ErrorKind::NotConnected) when the source is closed.
+    pub fn with<R>(&self, op: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
+        let _entered = self.inner.enter()?;
+        // SAFETY: open as long as it is entered.
+        op(unsafe { BorrowedFd::borrow_raw(self.inner.fd) })
+    }
+
+    /// Closes the source: whoever waits for it is woken with an error, and every later operation fails with
+    /// [`NotConnected`](io::ErrorKind::NotConnected). The number is closed when the last operation under way
+    /// has ended, or with the source if it was lent by `as_fd`. Twice is the same as once. Does not switch.
+    pub fn close(&self) {
+        self.inner.state.fetch_add(ENTERED, Acquire);
+        let entered = Entered(&self.inner);
+        if self.inner.state.fetch_or(CLOSED, AcqRel) & CLOSED == 0 {
+            self.inner.forget();
+        }
+        drop(entered);
+    }
+
+    /// Whether it was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inner.state.load(Acquire) & CLOSED != 0
+    }
+
+    /// Whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
+    pub fn set_nonblocking(&self, nonblocking: bool) {
+        if nonblocking {
+            self.inner.state.fetch_or(NONBLOCKING, Relaxed);
+        } else {
+            self.inner.state.fetch_and(!NONBLOCKING, Relaxed);
+        }
+    }
+
+    /// Whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
+    #[must_use]
+    pub fn is_nonblocking(&self) -> bool {
+        self.inner.state.load(Relaxed) & NONBLOCKING != 0
+    }
+
+    /// The descriptor, which no hub knows any more. It is non-blocking still.
+    ///
+    /// # Errors
+    ///
+    /// If the source was closed, or the number is still known to the hub of another thread and cannot be
+    /// duplicated.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        let _entered = self.inner.enter()?;
+        let home = self.inner.home.load(SeqCst);
+        let here = local::try_get().is_some_and(|local| local.main_loop.id() == home);
+        if home == 0 || here {
+            self.inner.forget();
+            self.inner.state.fetch_or(CLOSED | GONE, AcqRel);
+            // SAFETY: open until now, and GONE says that nobody else closes it.
+            return Ok(unsafe { OwnedFd::from_raw_fd(self.inner.fd) });
+        }
+        // The number itself stays open until that hub has let go of it.
+        // SAFETY: open as long as it is entered.
+        Ok(rustix::io::fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(self.inner.fd) }, 0)?)
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.inner.state.fetch_and(!LENT, AcqRel);
+        self.close();
+    }
+}
+
+impl AsFd for Source {
+    /// Lends the descriptor: from now on its number is open until the source is dropped. A source that was
+    /// closed before must not be lent.
+    ///
+    /// # Panics
+    ///
+    /// If the source was closed.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.state.fetch_add(ENTERED, Acquire);
+        let entered = Entered(&self.inner);
+        let state = self.inner.state.fetch_or(LENT, AcqRel);
+        assert!(state & GONE == 0, "descriptor {} was closed before it was lent", self.inner.fd);
+        drop(entered);
+        // SAFETY: not GONE while it was entered, and with LENT nobody closes it before the drop.
+        unsafe { BorrowedFd::borrow_raw(self.inner.fd) }
+    }
+}
+
+impl AsRawFd for Source {
+    fn as_raw_fd(&self) -> RawFd {
+        self.inner.fd
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("fd", &self.inner.fd).field("closed", &self.is_closed()).finish()
+    }
+}
+
+/// A greenlet that is parked on a source, or about to be.
+struct Waiting<'a>(&'a Inner);
+
+impl Waiting<'_> {
+    fn count(inner: &Inner) -> Waiting<'_> {
+        inner.waiting.fetch_add(1, SeqCst);
+        Waiting(inner)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_may_cross_threads() {
+        fn check<T: Send + Sync>() {}
+        check::<Source>();
+    }
+
+    #[test]
+    fn closing_closes_the_number_at_once_when_nobody_uses_it() {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let source = Source::new(reader.into()).expect("non-blocking");
+        source.close();
+        let error = std::io::Write::write(&mut &writer, b"x").expect_err("no reader is left");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(source.with(|_| Ok(())).expect_err("closed").kind(), io::ErrorKind::NotConnected);
+    }
+
+    #[test]
+    fn a_number_that_was_lent_stays_open_until_the_drop() {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let source = Source::new(reader.into()).expect("non-blocking");
+        let lent = source.as_fd();
+        source.close();
+        assert!(rustix::io::fcntl_getfd(lent).is_ok());
+        drop(source);
+        let error = std::io::Write::write(&mut &writer, b"x").expect_err("no reader is left");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}

@@ -1,0 +1,416 @@
+//! The timers of one loop: pure data, without a clock.
+//!
+//! ```text
+//!  arm ──► fresh ──absorb──┬─ up to `present` ──────► near: a heap ──► pop_due
+//!                          │                            ▲      ▲
+//!                          ├─ in the next second ──► wheel     │   whole ticks, each when
+//!                          │                                   │   the near heap is empty
+//!                          └─ later ───────────────► far: a heap
+//! ```
+//!
+//! Most timers are timeouts that are cancelled within the turn that armed them: they only touch the
+//! end of the fresh list. The others wait unordered in the bucket of their tick, and are put in order
+//! among the few of the same tick. Ticks up to `present` are in the near heap and no others are, so
+//! its first timer is the first of all; while it is empty, so is every tick up to `present`.
+//!
+//! A slot knows where its timer is kept, so cancelling removes it from there at once.
+
+mod heap;
+#[cfg(test)]
+mod tests;
+mod wheel;
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use self::heap::{Heap, Node};
+use self::wheel::{Tick, Wheel};
+use crate::time::Time;
+
+/// Names one arming of a timer: a slot, and the generation that tells its timers apart.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct TimerId(NonZeroU64);
+
+impl TimerId {
+    /// The generation of an armed timer is odd, so the number is not zero.
+    #[inline]
+    fn new(slot: u32, generation: u32) -> TimerId {
+        debug_assert!(generation % 2 == 1);
+        TimerId(NonZeroU64::MIN | (u64::from(slot) << 32 | u64::from(generation)))
+    }
+
+    #[inline]
+    fn slot(self) -> u32 {
+        (self.0.get() >> 32) as u32
+    }
+
+    #[inline]
+    fn generation(self) -> u32 {
+        self.0.get() as u32
+    }
+}
+
+/// By how much a timer may be late, so that the loop wakes once for many.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Slack {
+    /// The delay is divided by this; zero for timers without slack.
+    pub(crate) fraction: u32,
+    /// The most, for long delays; no more than the 4 s that 32 bits of nanoseconds hold.
+    pub(crate) at_most: Duration,
+}
+
+impl Slack {
+    const DEFAULT: Slack = Slack { fraction: 16, at_most: Duration::from_millis(1) };
+
+    /// Waking costs about as much, so less is not worth being late.
+    const LEAST: u64 = 8_000;
+
+    fn of(self, delay: Duration) -> u32 {
+        let part = nanos(delay).checked_div(u64::from(self.fraction)).unwrap_or(0);
+        if part < Slack::LEAST { 0 } else { u32::try_from(part.min(nanos(self.at_most))).unwrap_or(u32::MAX) }
+    }
+}
+
+/// Timers that fire in the order of their deadlines, and of arming among equal deadlines.
+pub(crate) struct TimerQueue<T> {
+    slots: Vec<Slot<T>>,
+    /// The first free slot, [`NONE`] if every slot is taken. A free slot's place is the next one.
+    free: u32,
+    len: usize,
+    fresh: Vec<Fresh>,
+    near: Heap,
+    wheel: Wheel,
+    far: Heap,
+    /// The last tick of which timers are kept in the near heap.
+    present: Tick,
+    /// The sequence number of the next timer.
+    sequence: u64,
+    slack: Slack,
+    /// The earliest time by which some timer must fire, `NEVER` if none must.
+    wake: Time,
+    /// Whether the timer that `wake` is due to may be gone.
+    stale: bool,
+}
+
+struct Slot<T> {
+    /// Meaningless until the timer is absorbed.
+    deadline: Time,
+    /// Odd while the slot holds a timer.
+    generation: u32,
+    place: u32,
+    what: T,
+}
+
+/// A timer that is armed and not yet absorbed.
+#[derive(Copy, Clone)]
+struct Fresh {
+    nanos: u64,
+    slot: u32,
+    start: Start,
+}
+
+/// What the nanoseconds of a fresh timer count from.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Start {
+    Absorption,
+    ClockZero,
+    /// From nothing: the timer was cancelled and its slot is free.
+    Cancelled,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// Where an armed timer is kept: a list in the upper two bits, an index into it in the others.
+const FRESH: u32 = 0 << 30;
+const NEAR: u32 = 1 << 30;
+const WHEEL: u32 = 2 << 30;
+const FAR: u32 = 3 << 30;
+const LIST: u32 = 3 << 30;
+
+impl<T: Copy> TimerQueue<T> {
+    pub(crate) const fn new() -> TimerQueue<T> {
+        TimerQueue {
+            slots: Vec::new(),
+            free: NONE,
+            len: 0,
+            fresh: Vec::new(),
+            near: Heap::new(),
+            wheel: Wheel::new(),
+            far: Heap::new(),
+            present: Tick::ZERO,
+            sequence: 0,
+            slack: Slack::DEFAULT,
+            wake: Time::NEVER,
+            stale: false,
+        }
+    }
+
+    pub(crate) fn set_slack(&mut self, slack: Slack) {
+        self.slack = slack;
+    }
+
+    /// Arms a timer that is due `delay` after the time of the next [`absorb`](TimerQueue::absorb).
+    #[inline]
+    pub(crate) fn arm(&mut self, delay: Duration, what: T) -> TimerId {
+        self.arm_from(Start::Absorption, nanos(delay), what)
+    }
+
+    /// Arms a timer that is due at `deadline`, after the next [`absorb`](TimerQueue::absorb).
+    #[inline]
+    pub(crate) fn arm_at(&mut self, deadline: Time, what: T) -> TimerId {
+        self.arm_from(Start::ClockZero, deadline.as_nanos(), what)
+    }
+
+    #[inline]
+    fn arm_from(&mut self, start: Start, nanos: u64, what: T) -> TimerId {
+        let place = FRESH | self.fresh.len() as u32;
+        let slot = self.free;
+        let id = match self.slots.get_mut(slot as usize) {
+            Some(entry) => {
+                self.free = entry.place;
+                entry.generation = entry.generation.wrapping_add(1);
+                entry.place = place;
+                entry.what = what;
+                TimerId::new(slot, entry.generation)
+            }
+            None => self.grow(place, what),
+        };
+        self.fresh.push(Fresh { nanos, slot: id.slot(), start });
+        self.len += 1;
+        id
+    }
+
+    #[cold]
+    fn grow(&mut self, place: u32, what: T) -> TimerId {
+        let slot = self.slots.len() as u32;
+        assert!(slot & LIST == 0, "more than 2^30 timers at once");
+        self.slots.push(Slot { deadline: Time::NEVER, generation: 1, place, what });
+        TimerId::new(slot, 1)
+    }
+
+    /// Disarms a timer; `None` if it fired or was cancelled before.
+    #[inline]
+    pub(crate) fn cancel(&mut self, id: TimerId) -> Option<T> {
+        let &Slot { place, what, .. } = self.slot(id)?;
+        let index = (place & !LIST) as usize;
+        if place & LIST == FRESH {
+            self.fresh[index].start = Start::Cancelled;
+            while self.fresh.last().is_some_and(|last| last.start == Start::Cancelled) {
+                self.fresh.pop();
+            }
+        } else {
+            self.remove_absorbed(id.slot(), place & LIST, index);
+        }
+        self.release(id.slot());
+        Some(what)
+    }
+
+    #[inline(never)]
+    fn remove_absorbed(&mut self, slot: u32, list: u32, index: usize) {
+        let deadline = self.slots[slot as usize].deadline;
+        self.stale |= deadline <= self.wake;
+        if list == WHEEL {
+            if let Some(moved) = self.wheel.remove(Tick::of(deadline), index) {
+                place_in(&mut self.slots, WHEEL)(moved, index);
+            }
+        } else {
+            let heap = if list == NEAR { &mut self.near } else { &mut self.far };
+            heap.remove(index, place_in(&mut self.slots, list));
+        }
+    }
+
+    #[inline]
+    fn release(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.place = self.free;
+        self.free = slot;
+        self.len -= 1;
+    }
+
+    #[inline]
+    fn slot(&self, id: TimerId) -> Option<&Slot<T>> {
+        self.slots.get(id.slot() as usize).filter(|entry| entry.generation == id.generation())
+    }
+
+    /// What an armed timer was armed with.
+    #[inline]
+    pub(crate) fn get(&self, id: TimerId) -> Option<&T> {
+        self.slot(id).map(|entry| &entry.what)
+    }
+
+    /// When an armed timer is due, once it is absorbed.
+    #[inline]
+    pub(crate) fn deadline(&self, id: TimerId) -> Option<Time> {
+        self.slot(id).filter(|entry| entry.place & LIST != FRESH).map(|entry| entry.deadline)
+    }
+
+    #[inline]
+    pub(crate) fn is_armed(&self, id: TimerId) -> bool {
+        self.slot(id).is_some()
+    }
+
+    /// Takes in what was armed since the last call, in order of arming.
+    #[inline]
+    pub(crate) fn absorb(&mut self, now: Time) {
+        if !self.fresh.is_empty() {
+            self.absorb_fresh(now);
+        }
+    }
+
+    fn absorb_fresh(&mut self, now: Time) {
+        // Ticks that passed without timers need not be kept apart.
+        let passed = self.next_tick().map_or(Tick::of(now), |next| next.before().min(Tick::of(now)));
+        self.present = self.present.max(passed);
+        let mut fresh = std::mem::take(&mut self.fresh);
+        for Fresh { nanos, slot, start } in fresh.drain(..) {
+            let deadline = match start {
+                Start::Absorption => Time::from_nanos(now.as_nanos().saturating_add(nanos)),
+                Start::ClockZero => Time::from_nanos(nanos),
+                Start::Cancelled => continue,
+            };
+            let node = Node { deadline, sequence: self.sequence, slot, slack: self.slack.of(deadline - now) };
+            self.sequence += 1;
+            self.slots[slot as usize].deadline = deadline;
+            self.wake = self.wake.min(node.latest());
+            self.keep(node);
+        }
+        self.fresh = fresh;
+    }
+
+    #[inline]
+    fn keep(&mut self, node: Node) {
+        let tick = Tick::of(node.deadline);
+        if tick <= self.present {
+            self.near.push(node, place_in(&mut self.slots, NEAR));
+        } else if Wheel::reaches(self.present, tick) {
+            let index = self.wheel.push(node);
+            place_in(&mut self.slots, WHEEL)(node.slot, index);
+        } else {
+            self.far.push(node, place_in(&mut self.slots, FAR));
+        }
+    }
+
+    /// The first tick after the present one that has timers.
+    #[inline]
+    fn next_tick(&self) -> Option<Tick> {
+        let far = self.far.first().map(|first| Tick::of(first.deadline));
+        match self.wheel.first_after(self.present) {
+            Some(tick) => Some(far.map_or(tick, |far| far.min(tick))),
+            None => far,
+        }
+    }
+
+    /// Makes the next tick the present one if it has come by `now`.
+    fn advance(&mut self, now: Time) -> bool {
+        let Some(tick) = self.next_tick().filter(|&tick| tick <= Tick::of(now)) else {
+            return false;
+        };
+        if Wheel::reaches(self.present, tick) {
+            self.wheel.drain(tick, |node| self.near.push(node, place_in(&mut self.slots, NEAR)));
+        }
+        self.present = tick;
+        while self.far.first().is_some_and(|first| Tick::of(first.deadline) == tick) {
+            let node = self.far.remove(0, place_in(&mut self.slots, FAR));
+            self.near.push(node, place_in(&mut self.slots, NEAR));
+        }
+        true
+    }
+
+    /// Removes the first timer that is due at `now`: never early, never one that is still fresh.
+    #[inline]
+    pub(crate) fn pop_due(&mut self, now: Time) -> Option<(TimerId, Time, T)> {
+        if self.near.first().is_none() && !self.advance(now) {
+            return None;
+        }
+        let &Node { deadline, slot, .. } = self.near.first()?;
+        if deadline > now || deadline == Time::NEVER {
+            return None;
+        }
+        self.near.remove(0, place_in(&mut self.slots, NEAR));
+        self.stale |= deadline <= self.wake;
+        let &Slot { generation, what, .. } = &self.slots[slot as usize];
+        self.release(slot);
+        Some((TimerId::new(slot, generation), deadline, what))
+    }
+
+    /// Until when the loop may sleep: not before the earliest deadline, and for no timer later than
+    /// its slack allows. `None` if no absorbed timer will ever fire.
+    pub(crate) fn next_wake(&mut self) -> Option<Time> {
+        if self.stale {
+            if self.near.first().is_none_or(|first| first.deadline > self.wake) {
+                self.wake = self.latest();
+            }
+            self.stale = false;
+        }
+        (self.wake != Time::NEVER).then_some(self.wake)
+    }
+
+    /// The earliest time by which some timer must fire.
+    fn latest(&self) -> Time {
+        let mut bound = self.far.latest(self.near.latest(Time::NEVER));
+        for tick in self.wheel.ticks_after(self.present) {
+            if tick.start() >= bound {
+                break;
+            }
+            bound = self.wheel.nodes(tick).iter().map(Node::latest).fold(bound, Time::min);
+        }
+        bound
+    }
+
+    /// The earliest deadline of all absorbed timers, `None` if none will ever fire.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let near = self.near.first().map(|first| first.deadline);
+        let deadline = near.or_else(|| {
+            let far = self.far.first().map(|first| first.deadline);
+            let wheel = self.wheel.first_after(self.present).map_or(&[][..], |tick| self.wheel.nodes(tick));
+            wheel.iter().map(|node| node.deadline).chain(far).min()
+        });
+        deadline.filter(|&deadline| deadline != Time::NEVER)
+    }
+
+    /// How many timers are armed, fresh ones included.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All armed timers in no particular order; a fresh one has no deadline yet.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TimerId, Option<Time>, T)> {
+        self.slots.iter().zip(0..).filter(|(entry, _)| entry.generation % 2 == 1).map(|(entry, slot)| {
+            let deadline = (entry.place & LIST != FRESH).then_some(entry.deadline);
+            (TimerId::new(slot, entry.generation), deadline, entry.what)
+        })
+    }
+
+    /// Disarms all timers.
+    pub(crate) fn clear(&mut self) {
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].generation % 2 == 1 {
+                self.release(slot as u32);
+            }
+        }
+        self.fresh = Vec::new();
+        self.near = Heap::new();
+        self.wheel = Wheel::new();
+        self.far = Heap::new();
+        self.wake = Time::NEVER;
+        self.stale = false;
+    }
+}
+
+/// Notes in its slot where a timer of `list` went.
+#[inline]
+fn place_in<T>(slots: &mut [Slot<T>], list: u32) -> impl FnMut(u32, usize) {
+    move |slot, index| slots[slot as usize].place = list | index as u32
+}
+
+#[inline]
+fn nanos(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(duration.subsec_nanos()))
+}

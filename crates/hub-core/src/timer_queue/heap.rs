@@ -1,0 +1,123 @@
+//! A 4-ary heap that reports where its nodes go, so that any of them can be removed.
+
+use crate::time::Time;
+
+/// What the order of timers is made of, with the slot that holds the rest.
+#[derive(Copy, Clone)]
+pub(super) struct Node {
+    pub(super) deadline: Time,
+    /// Tells timers of equal deadlines apart: armed later, fires later.
+    pub(super) sequence: u64,
+    pub(super) slot: u32,
+    /// By how many nanoseconds the timer may be late.
+    pub(super) slack: u32,
+}
+
+impl Node {
+    /// Both halves in one number, for a comparison without branches.
+    #[inline]
+    fn key(&self) -> u128 {
+        u128::from(self.deadline.as_nanos()) << 64 | u128::from(self.sequence)
+    }
+
+    /// Until when the loop may sleep for this timer; never only if its deadline is never.
+    #[inline]
+    pub(super) fn latest(&self) -> Time {
+        let nanos = self.deadline.as_nanos();
+        Time::from_nanos(nanos.saturating_add(u64::from(self.slack)).min(u64::MAX - 1).max(nanos))
+    }
+}
+
+const ARITY: usize = 4;
+
+/// The node with the least deadline, and among equals the least sequence number, is first.
+///
+/// Every change takes a `placed` that is told the slot and the new index of each node that moved.
+pub(super) struct Heap {
+    nodes: Vec<Node>,
+}
+
+impl Heap {
+    pub(super) const fn new() -> Heap {
+        Heap { nodes: Vec::new() }
+    }
+
+    #[inline]
+    pub(super) fn first(&self) -> Option<&Node> {
+        self.nodes.first()
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, node: Node, placed: impl FnMut(u32, usize)) {
+        self.nodes.push(node);
+        self.sift_up(self.nodes.len() - 1, placed);
+    }
+
+    /// Removes the node at `index`.
+    #[inline]
+    pub(super) fn remove(&mut self, index: usize, placed: impl FnMut(u32, usize)) -> Node {
+        let removed = self.nodes.swap_remove(index);
+        if index < self.nodes.len() {
+            // The node that took the place was the last, but may come from another branch.
+            if index > 0 && self.nodes[index].key() < self.nodes[(index - 1) / ARITY].key() {
+                self.sift_up(index, placed);
+            } else {
+                self.sift_down(index, placed);
+            }
+        }
+        removed
+    }
+
+    /// The earliest [latest](Node::latest) time of all nodes, or `bound` if that is earlier.
+    pub(super) fn latest(&self, bound: Time) -> Time {
+        if self.nodes.is_empty() { bound } else { self.latest_from(0, bound) }
+    }
+
+    /// As [`latest`](Heap::latest), of the nodes from `index` down. What is due only after `bound`
+    /// cannot lower it, nor can anything below.
+    fn latest_from(&self, index: usize, bound: Time) -> Time {
+        if self.nodes[index].deadline >= bound {
+            return bound;
+        }
+        let bound = bound.min(self.nodes[index].latest());
+        children(index, self.nodes.len()).fold(bound, |bound, child| self.latest_from(child, bound))
+    }
+
+    #[inline]
+    fn sift_up(&mut self, mut index: usize, mut placed: impl FnMut(u32, usize)) {
+        let node = self.nodes[index];
+        while index > 0 {
+            let parent = (index - 1) / ARITY;
+            if self.nodes[parent].key() <= node.key() {
+                break;
+            }
+            self.nodes[index] = self.nodes[parent];
+            placed(self.nodes[index].slot, index);
+            index = parent;
+        }
+        self.nodes[index] = node;
+        placed(node.slot, index);
+    }
+
+    #[inline]
+    fn sift_down(&mut self, mut index: usize, mut placed: impl FnMut(u32, usize)) {
+        let node = self.nodes[index];
+        while let Some(least) = children(index, self.nodes.len()).min_by_key(|&child| self.nodes[child].key()) {
+            if node.key() <= self.nodes[least].key() {
+                break;
+            }
+            self.nodes[index] = self.nodes[least];
+            placed(self.nodes[index].slot, index);
+            index = least;
+        }
+        self.nodes[index] = node;
+        placed(node.slot, index);
+    }
+}
+
+/// The indices of the children of `index` in a heap of `len` nodes.
+#[inline]
+fn children(index: usize, len: usize) -> std::ops::Range<usize> {
+    let first = (index * ARITY + 1).min(len);
+    first..(first + ARITY).min(len)
+}

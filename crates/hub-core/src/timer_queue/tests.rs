@@ -1,0 +1,415 @@
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn at(millis: u64) -> Time {
+    Time::from_nanos(millis * 1_000_000)
+}
+
+fn fired(queue: &mut TimerQueue<u32>, now: Time) -> Vec<u32> {
+    std::iter::from_fn(|| queue.pop_due(now)).map(|(_, _, what)| what).collect()
+}
+
+#[test]
+fn an_id_and_an_optional_id_are_eight_bytes() {
+    assert_eq!(size_of::<Option<TimerId>>(), 8);
+}
+
+#[test]
+fn a_slot_of_a_sixteen_byte_value_is_half_a_cache_line() {
+    assert_eq!(size_of::<Slot<[u64; 2]>>(), 32);
+}
+
+#[test]
+fn a_delay_counts_from_the_absorption() {
+    let mut queue = TimerQueue::new();
+    queue.arm(5 * MS, 1);
+    queue.absorb(at(100));
+    assert_eq!(fired(&mut queue, Time::from_nanos(at(105).as_nanos() - 1)), []);
+    assert_eq!(fired(&mut queue, at(105)), [1]);
+}
+
+#[test]
+fn a_timer_fires_once() {
+    let mut queue = TimerQueue::new();
+    queue.arm(MS, 1);
+    queue.absorb(at(0));
+    assert_eq!(fired(&mut queue, at(1)), [1]);
+    assert_eq!(fired(&mut queue, at(1_000_000)), []);
+    assert_eq!(queue.len(), 0);
+}
+
+#[test]
+fn timers_fire_in_order_of_deadline_across_all_distances() {
+    let mut queue = TimerQueue::new();
+    let delays = [900_000, 0, 3, 40, 1, 2_000, 41, 1_072, 1_074, 500, 86_400_000];
+    for delay in delays {
+        queue.arm(delay * MS, delay);
+    }
+    queue.absorb(at(7));
+    let mut sorted = delays;
+    sorted.sort();
+    assert_eq!(fired(&mut queue, at(100_000_000)), sorted);
+}
+
+#[test]
+fn equal_deadlines_fire_in_order_of_arming() {
+    let mut queue = TimerQueue::new();
+    for what in 0..2000 {
+        if what % 2 == 0 {
+            queue.arm(30 * MS, what)
+        } else {
+            queue.arm_at(at(30), what)
+        };
+        if what % 100 == 50 {
+            queue.absorb(at(0));
+        }
+    }
+    queue.absorb(at(0));
+    assert!(fired(&mut queue, at(30)).into_iter().eq(0..2000));
+}
+
+#[test]
+fn zero_delays_are_due_at_the_absorption_in_order_of_arming() {
+    let mut queue = TimerQueue::new();
+    for what in 0..2000 {
+        queue.arm(Duration::ZERO, what);
+    }
+    queue.absorb(at(3));
+    assert!(fired(&mut queue, at(3)).into_iter().eq(0..2000));
+}
+
+#[test]
+fn a_deadline_in_the_past_comes_before_a_zero_delay() {
+    let mut queue = TimerQueue::new();
+    queue.arm(Duration::ZERO, 0);
+    queue.arm_at(at(2), 1);
+    queue.absorb(at(3));
+    assert_eq!(fired(&mut queue, at(3)), [1, 0]);
+}
+
+#[test]
+fn what_is_armed_while_firing_waits_for_the_next_absorption() {
+    let mut queue = TimerQueue::new();
+    queue.arm(Duration::ZERO, 0);
+    queue.absorb(at(1));
+    assert!(queue.pop_due(at(1)).is_some());
+    queue.arm(Duration::ZERO, 1);
+    assert_eq!(fired(&mut queue, at(1)), []);
+    queue.absorb(at(1));
+    assert_eq!(fired(&mut queue, at(1)), [1]);
+}
+
+#[test]
+fn a_timer_is_cancelled_wherever_it_is_kept() {
+    for delay in [Duration::ZERO, MS, 50 * MS, 10_000 * MS, Duration::MAX] {
+        let mut queue = TimerQueue::new();
+        let fresh = queue.arm(delay, 1);
+        assert_eq!(queue.cancel(fresh), Some(1));
+        let absorbed = queue.arm(delay, 2);
+        queue.absorb(at(1));
+        assert_eq!(queue.cancel(absorbed), Some(2));
+        assert_eq!((queue.len(), queue.next_wake(), queue.next_deadline()), (0, None, None));
+        assert_eq!(fired(&mut queue, at(u64::MAX >> 24)), []);
+    }
+}
+
+#[test]
+fn a_stale_id_is_recognised_after_its_slot_is_used_again() {
+    let mut queue = TimerQueue::new();
+    let first = queue.arm(MS, 1);
+    queue.absorb(at(0));
+    queue.pop_due(at(1));
+    let second = queue.arm(MS, 2);
+    assert_eq!(first.slot(), second.slot());
+    assert_eq!((queue.cancel(first), queue.get(first), queue.is_armed(first)), (None, None, false));
+    assert_eq!((queue.get(second), queue.is_armed(second)), (Some(&2), true));
+    assert_eq!((queue.cancel(second), queue.cancel(second)), (Some(2), None));
+}
+
+#[test]
+fn cancelled_timers_leave_nothing_behind() {
+    let mut queue = TimerQueue::new();
+    for delay in [MS, 100 * MS, 60_000 * MS] {
+        for _ in 0..2000 {
+            let id = queue.arm(delay, 0);
+            queue.absorb(at(0));
+            queue.cancel(id);
+            let id = queue.arm(delay, 0);
+            queue.cancel(id);
+        }
+    }
+    assert_eq!((queue.len(), queue.slots.len(), queue.fresh.len()), (0, 1, 0));
+}
+
+#[test]
+fn cancelling_the_newest_fresh_timer_also_drops_the_cancelled_ones_before_it() {
+    let mut queue = TimerQueue::new();
+    let ids = [1, 2, 3].map(|what| queue.arm(MS, what));
+    queue.cancel(ids[1]);
+    assert_eq!(queue.fresh.len(), 3);
+    queue.cancel(ids[2]);
+    assert_eq!(queue.fresh.len(), 1);
+}
+
+#[test]
+fn the_longest_delay_never_fires_and_wakes_nobody() {
+    let mut queue = TimerQueue::new();
+    queue.arm(Duration::MAX, 1);
+    queue.arm_at(Time::NEVER, 2);
+    queue.absorb(at(1));
+    assert_eq!((queue.next_wake(), queue.next_deadline(), queue.len()), (None, None, 2));
+    assert_eq!(fired(&mut queue, Time::NEVER), []);
+}
+
+#[test]
+fn short_delays_have_no_slack() {
+    let mut queue = TimerQueue::new();
+    queue.arm(Duration::from_micros(100), 1);
+    queue.absorb(at(1));
+    assert_eq!(queue.next_wake(), Some(Time::from_nanos(1_100_000)));
+}
+
+#[test]
+fn slack_is_a_part_of_the_delay_up_to_its_limit() {
+    for (delay, wake) in [(8_000, 8_500), (16_000, 17_000), (60_000, 61_000)] {
+        let mut queue = TimerQueue::new();
+        queue.arm(delay * MS / 1000, 1);
+        queue.absorb(at(0));
+        assert_eq!(queue.next_wake(), Some(Time::from_nanos(wake * 1000)));
+    }
+}
+
+#[test]
+fn the_wake_time_respects_the_slack_of_every_timer() {
+    let mut queue = TimerQueue::new();
+    queue.arm(100 * MS, 1);
+    queue.absorb(at(0));
+    queue.arm_at(Time::from_nanos(100_100_000), 2);
+    queue.absorb(at(100));
+    assert_eq!(queue.next_wake(), Some(Time::from_nanos(100_100_000)));
+}
+
+#[test]
+fn the_wake_time_moves_on_when_nothing_is_due_by_it() {
+    let mut queue = TimerQueue::new();
+    let first = queue.arm(100 * MS, 1);
+    queue.arm(200 * MS, 2);
+    queue.absorb(at(0));
+    assert_eq!(queue.next_wake(), Some(at(101)));
+    queue.cancel(first);
+    assert_eq!(queue.next_wake(), Some(at(201)));
+    queue.pop_due(at(200));
+    assert_eq!(queue.next_wake(), None);
+}
+
+#[test]
+fn slack_can_be_turned_off() {
+    let mut queue = TimerQueue::new();
+    queue.set_slack(Slack { fraction: 0, at_most: MS });
+    queue.arm(100 * MS, 1);
+    queue.absorb(at(0));
+    assert_eq!(queue.next_wake(), Some(at(100)));
+}
+
+#[test]
+fn fresh_timers_are_listed_without_a_deadline() {
+    let mut queue = TimerQueue::new();
+    let first = queue.arm(MS, 1);
+    queue.absorb(at(4));
+    let second = queue.arm(MS, 2);
+    let mut listed: Vec<_> = queue.iter().collect();
+    listed.sort_by_key(|&(_, _, what)| what);
+    assert_eq!(listed, [(first, Some(at(5)), 1), (second, None, 2)]);
+}
+
+#[test]
+fn clearing_disarms_fresh_and_absorbed_timers() {
+    let mut queue = TimerQueue::new();
+    let mut ids: Vec<_> = [0, 1, 50, 100_000].map(|delay| queue.arm(delay * MS, delay)).into();
+    queue.absorb(at(0));
+    ids.push(queue.arm(MS, 9));
+    queue.clear();
+    assert_eq!((queue.len(), queue.next_wake(), queue.iter().count()), (0, None, 0));
+    assert!(ids.into_iter().all(|id| queue.cancel(id).is_none()));
+    queue.arm(MS, 1);
+    queue.absorb(at(0));
+    assert_eq!(fired(&mut queue, at(1_000_000)), [1]);
+}
+
+mod model {
+    //! The queue against a sorted map, under random operations.
+
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0
+        }
+
+        fn below(&mut self, bound: u64) -> u64 {
+            self.next() % bound
+        }
+
+        /// Of any magnitude, with equal values and the limits of the clock among them.
+        fn nanos(&mut self) -> u64 {
+            match self.below(8) {
+                0 => 0,
+                1 => u64::MAX - self.below(3),
+                2 => self.below(4) << 20,
+                3 => self.below(3) * 1_000_000_000,
+                4 => (1 << 30) - (1 << 21) + self.below(1 << 22),
+                _ => {
+                    let bits = self.below(40);
+                    self.below(1 << bits)
+                }
+            }
+        }
+    }
+
+    #[derive(Copy, Clone)]
+    enum Due {
+        After(u64),
+        At(u64),
+    }
+
+    #[derive(Default)]
+    struct Model {
+        now: u64,
+        fresh: Vec<(u32, Due)>,
+        /// By deadline and order of arming: what, and until when it must have fired.
+        absorbed: BTreeMap<(u64, u64), (u32, u64)>,
+        sequence: u64,
+        armed: Vec<(u32, TimerId)>,
+        gone: Vec<TimerId>,
+    }
+
+    impl Model {
+        fn absorb(&mut self) {
+            for (what, due) in std::mem::take(&mut self.fresh) {
+                let deadline = match due {
+                    Due::After(delay) => self.now.saturating_add(delay),
+                    Due::At(deadline) => deadline,
+                };
+                let slack = deadline.saturating_sub(self.now) / 16;
+                let slack = if slack < 8_000 { 0 } else { slack.min(1_000_000) };
+                self.absorbed.insert((deadline, self.sequence), (what, deadline.saturating_add(slack)));
+                self.sequence += 1;
+            }
+        }
+
+        fn pop(&mut self, now: u64) -> Option<(u32, u64)> {
+            let entry = self.absorbed.first_entry()?;
+            let deadline = entry.key().0;
+            if deadline > now || deadline == u64::MAX {
+                return None;
+            }
+            let what = entry.remove().0;
+            Some((what, deadline))
+        }
+
+        fn leave(&mut self, what: u32) -> TimerId {
+            let index = self.armed.iter().position(|&(armed, _)| armed == what).expect("it was armed");
+            let (_, id) = self.armed.swap_remove(index);
+            self.gone.push(id);
+            id
+        }
+    }
+
+    fn run(seed: u64) {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut queue = TimerQueue::new();
+        let mut model = Model { now: random.nanos() >> 1, ..Model::default() };
+        for what in 0..300 {
+            match random.below(16) {
+                0..=6 => {
+                    let nanos = random.nanos();
+                    let (id, due) = if random.below(3) > 0 {
+                        let delay = if nanos == u64::MAX { Duration::MAX } else { Duration::from_nanos(nanos) };
+                        (queue.arm(delay, what), Due::After(nanos))
+                    } else {
+                        let deadline = if random.below(2) == 0 { nanos } else { model.now.saturating_add(nanos) };
+                        (queue.arm_at(Time::from_nanos(deadline), what), Due::At(deadline))
+                    };
+                    model.fresh.push((what, due));
+                    model.armed.push((what, id));
+                }
+                7..=8 if !model.armed.is_empty() => {
+                    let (what, id) = model.armed[random.below(model.armed.len() as u64) as usize];
+                    assert_eq!(queue.get(id), Some(&what));
+                    assert_eq!(queue.cancel(id), Some(what));
+                    model.leave(what);
+                    model.fresh.retain(|&(fresh, _)| fresh != what);
+                    model.absorbed.retain(|_, &mut (absorbed, _)| absorbed != what);
+                }
+                9 if !model.gone.is_empty() => {
+                    let id = model.gone[random.below(model.gone.len() as u64) as usize];
+                    assert!(queue.cancel(id).is_none() && !queue.is_armed(id));
+                }
+                10..=12 => {
+                    queue.absorb(Time::from_nanos(model.now));
+                    model.absorb();
+                }
+                13..=14 => {
+                    let step = random.nanos();
+                    model.now = model.now.saturating_add(if step > 1 << 60 { 0 } else { step });
+                    for _ in 0..random.below(30) {
+                        let popped = queue.pop_due(Time::from_nanos(model.now));
+                        let expected = model.pop(model.now);
+                        assert_eq!(popped.map(|(_, at, what)| (what, at.as_nanos())), expected);
+                        let Some((id, _, what)) = popped else { break };
+                        assert_eq!(model.leave(what), id);
+                    }
+                }
+                _ if random.below(30) == 0 => {
+                    queue.clear();
+                    model.gone.extend(model.armed.drain(..).map(|(_, id)| id));
+                    model.fresh.clear();
+                    model.absorbed.clear();
+                }
+                _ => {}
+            }
+            check(&mut queue, &model);
+        }
+    }
+
+    fn check(queue: &mut TimerQueue<u32>, model: &Model) {
+        assert_eq!(queue.len(), model.fresh.len() + model.absorbed.len());
+        let earliest = model.absorbed.keys().map(|&(deadline, _)| deadline).next().filter(|&at| at != u64::MAX);
+        assert_eq!(queue.next_deadline().map(Time::as_nanos), earliest);
+        let wake = queue.next_wake().map(Time::as_nanos);
+        assert_eq!(wake.is_some(), earliest.is_some());
+        if let (Some(wake), Some(earliest)) = (wake, earliest) {
+            assert!(wake >= earliest, "woken before anything is due");
+            let latest = model.absorbed.values().map(|&(_, latest)| latest).min();
+            assert!(latest.is_some_and(|latest| wake <= latest), "some timer is later than its slack");
+        }
+        if !model.sequence.is_multiple_of(8) {
+            return;
+        }
+        let mut listed: Vec<_> = queue.iter().map(|(_, at, what)| (what, at.map(Time::as_nanos))).collect();
+        let fresh = model.fresh.iter().map(|&(what, _)| (what, None));
+        let absorbed = model.absorbed.iter().map(|(&(deadline, _), &(what, _))| (what, Some(deadline)));
+        let mut expected: Vec<_> = fresh.chain(absorbed).collect();
+        listed.sort();
+        expected.sort();
+        assert_eq!(listed, expected);
+    }
+
+    #[test]
+    fn agrees_with_the_queue() {
+        for seed in 0..3000 {
+            if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
+                eprintln!("the seed is {seed}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}

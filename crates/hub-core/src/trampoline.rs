@@ -1,0 +1,236 @@
+//! Waiting for a descriptor: where "would block" becomes "switch to the hub".
+
+use std::error::Error;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::descriptors::Owner;
+use crate::error::{LoopError, TrampolineError};
+use crate::greenlet::control::Wake;
+use crate::greenlet::local;
+use crate::interest::{Interest, Readiness};
+use crate::main_loop::Limit;
+use crate::round;
+
+/// Parks the running green thread until `fd` is ready for reading or for writing, whichever is asked for.
+/// Eventlet's `trampoline`. Switches.
+///
+/// The wait is level-true: what is ready already ends it at once, in the next turn. Readiness is a hint;
+/// the operation itself may still say that it would block.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # run(|| {
+/// use hub_core::{Interest, trampoline};
+/// let (reader, writer) = std::io::pipe()?;
+/// std::io::Write::write_all(&mut &writer, b"x")?;
+/// trampoline(&reader, Interest::READ, None)?;
+/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// When the timeout passes, when another green thread waits for the same, when the descriptor is closed by
+/// [`notify_close`], when the hub refuses it, when the loop cannot wait. Nothing stays registered.
+pub fn trampoline(
+    fd: impl AsFd,
+    interest: Interest,
+    timeout: Option<Duration>,
+) -> Result<Readiness, TrampolineError> {
+    let fd = fd.as_fd();
+    // SAFETY: the borrow keeps the descriptor open until this returns or unwinds.
+    unsafe { wait(fd.as_raw_fd(), interest, timeout) }
+}
+
+/// [`trampoline`] for a bare number, Eventlet's spelling. Switches.
+///
+/// # Errors
+///
+/// As [`trampoline`], and [`TrampolineError::InvalidFd`] for a number that is negative or not open.
+///
+/// # Safety
+///
+/// The number stays open until this returns or unwinds, or until [`notify_close`] or [`notify_opened`] was
+/// called for it.
+pub unsafe fn trampoline_raw(
+    fd: RawFd,
+    interest: Interest,
+    timeout: Option<Duration>,
+) -> Result<Readiness, TrampolineError> {
+    // SAFETY: only asks whether the number is open.
+    if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(TrampolineError::InvalidFd(fd));
+    }
+    // SAFETY: open now, and by the contract until the wait ends.
+    unsafe { wait(fd, interest, timeout) }
+}
+
+/// # Safety
+///
+/// `fd` is open, and stays so until this returns or unwinds or the number is given up.
+unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Result<Readiness, TrampolineError> {
+    if interest != Interest::READ && interest != Interest::WRITE {
+        return Err(TrampolineError::Interest(interest, fd));
+    }
+    // SAFETY: by the contract.
+    let waited = unsafe { local::get().main_loop.wait_for(fd, Owner::Raw, interest, &mut Limit::from(timeout)) };
+    match waited {
+        Ok(Wake::Ready(what)) => Ok(what),
+        Ok(_) => Ok(interest.into()),
+        Err(TrampolineError::Loop(LoopError::Panicking)) => {
+            // SAFETY: by the contract.
+            block_on(unsafe { BorrowedFd::borrow_raw(fd) }, interest, timeout)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits for a descriptor with all that Eventlet's `trampoline` can be told.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
+/// # run(|| {
+/// use hub_core::Trampoline;
+/// use std::time::Duration;
+/// let (reader, _writer) = std::io::pipe()?;
+/// let waited = Trampoline::new(&reader).read().timeout(Duration::from_millis(1)).timeout_exc(|| "too late").wait();
+/// assert_eq!(waited.unwrap_err().to_string(), "too late");
+/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// ```
+#[must_use = "nothing is waited for before `wait`"]
+pub struct Trampoline<'a, F> {
+    fd: F,
+    interest: Interest,
+    timeout: Option<Duration>,
+    timeout_exc: Option<Box<dyn FnOnce() -> Box<dyn Error + Send + Sync> + 'a>>,
+    mark_as_closed: Option<Box<dyn FnOnce() + 'a>>,
+}
+
+impl<'a, F: AsFd> Trampoline<'a, F> {
+    /// Waits for `fd`, in a direction still to be told.
+    pub fn new(fd: F) -> Self {
+        Trampoline { fd, interest: Interest::NONE, timeout: None, timeout_exc: None, mark_as_closed: None }
+    }
+
+    /// Waits until it can be read.
+    pub fn read(mut self) -> Self {
+        self.interest |= Interest::READ;
+        self
+    }
+
+    /// Waits until it can be written.
+    pub fn write(mut self) -> Self {
+        self.interest |= Interest::WRITE;
+        self
+    }
+
+    /// Waits no longer than that.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into();
+        self
+    }
+
+    /// Makes the error for a timeout.
+    pub fn timeout_exc<E: Into<Box<dyn Error + Send + Sync>>>(mut self, make: impl FnOnce() -> E + 'a) -> Self {
+        self.timeout_exc = Some(Box::new(move || make().into()));
+        self
+    }
+
+    /// Is called, by the waiter, if the descriptor was closed under it: its owner must not close the number
+    /// again.
+    pub fn mark_as_closed(mut self, mark: impl FnOnce() + 'a) -> Self {
+        self.mark_as_closed = Some(Box::new(mark));
+        self
+    }
+
+    /// Waits. Switches.
+    ///
+    /// # Errors
+    ///
+    /// As [`trampoline`].
+    pub fn wait(self) -> Result<Readiness, TrampolineError> {
+        match trampoline(self.fd.as_fd(), self.interest, self.timeout) {
+            Err(TrampolineError::TimedOut(fd)) => match self.timeout_exc {
+                Some(make) => Err(TrampolineError::Custom(Arc::from(make()))),
+                None => Err(TrampolineError::TimedOut(fd)),
+            },
+            Err(TrampolineError::Closed(fd)) => {
+                if let Some(mark) = self.mark_as_closed {
+                    mark();
+                }
+                Err(TrampolineError::Closed(fd))
+            }
+            other => other,
+        }
+    }
+}
+
+impl<F: std::fmt::Debug> std::fmt::Debug for Trampoline<'_, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trampoline")
+            .field("fd", &self.fd)
+            .field("interest", &self.interest)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tells this thread's hub that the number `fd` is about to be closed by other means than its owner's drop:
+/// whoever waits for it is woken with an error in the next turn, and a new descriptor under the same number
+/// never wakes them. Never switches. A number that nobody waits for is nothing to do.
+pub fn notify_close(fd: RawFd) {
+    number_changed(fd);
+}
+
+/// Tells this thread's hub that the number `fd` was given to a new file: those who still wait for the old
+/// one are woken with an error, and the new owner may wait at once. Eventlet's `notify_opened`. Never
+/// switches.
+pub fn notify_opened(fd: RawFd) {
+    number_changed(fd);
+}
+
+fn number_changed(fd: RawFd) {
+    if fd < 0 {
+        return;
+    }
+    let Some(local) = local::try_get() else { return };
+    // SAFETY: only asks whether the number is open.
+    let open = unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
+    // SAFETY: open, and borrowed for one call of the hub, during which nobody on this thread closes it.
+    let open = open.then(|| unsafe { crate::current::borrow(fd) });
+    local.main_loop.closed(fd, open);
+}
+
+static GRACE: AtomicU64 = AtomicU64::new(100_000_000);
+
+/// How long a blocking call waits at most when it is made while panicking, in a destructor: it cannot
+/// switch then, so it blocks the whole thread. 100 ms by default, for the whole process.
+pub fn set_panicking_grace(grace: Duration) {
+    GRACE.store(u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+pub(crate) fn grace() -> Duration {
+    Duration::from_nanos(GRACE.load(Ordering::Relaxed))
+}
+
+/// Blocks the thread until `fd` is ready, for the time of grace at most.
+pub(crate) fn block_on(
+    fd: BorrowedFd<'_>,
+    interest: Interest,
+    timeout: Option<Duration>,
+) -> Result<Readiness, TrampolineError> {
+    let number = fd.as_raw_fd();
+    let limit = timeout.unwrap_or(Duration::MAX).min(grace());
+    let (seconds, nanos) = round::nanos(limit);
+    let timeout = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
+    let flags = if interest == Interest::READ { PollFlags::IN } else { PollFlags::OUT };
+    match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&timeout)) {
+        Ok(0) => Err(TrampolineError::TimedOut(number)),
+        Ok(_) => Ok(interest.into()),
+        Err(error) => Err(TrampolineError::Register(number, Arc::new(error.into()))),
+    }
+}
