@@ -45,13 +45,24 @@ impl Default for Paths {
     }
 }
 
+/// How the set has a number.
+#[derive(Copy, Clone, PartialEq, Eq, Default)]
+enum Registered {
+    /// Not at all.
+    #[default]
+    Not,
+    /// Edge-triggered.
+    Edge,
+    /// Level-triggered, for these directions.
+    Level(Interest),
+}
+
 /// A hub over one epoll set.
 pub struct EpollHub {
     set: Epoll,
     paths: Paths,
-    /// By number: the directions that the system reports now, `None` for a number that was not
-    /// added. Only a guess where the system forgot a closed file by itself (quirk a).
-    registered: Vec<Option<Interest>>,
+    /// By number; only a guess where the system forgot a closed file by itself (quirk a).
+    registered: Vec<Registered>,
     /// What the last wait found; kept for its room.
     events: Vec<Event>,
     /// The same for the wait in milliseconds; empty until that is needed.
@@ -97,29 +108,28 @@ impl Hub for EpollHub {
     }
 
     fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
-        let mut flags = convert::flags(interest);
-        if lease == Lease::Wait || self.paths.trigger == Trigger::Edge {
-            flags |= EventFlags::ET;
-        }
+        let (flags, registered) = match (lease, self.paths.trigger) {
+            (Lease::Life, Trigger::Level) => (convert::flags(interest), Registered::Level(interest)),
+            _ => (convert::flags(interest) | EventFlags::ET, Registered::Edge),
+        };
         let data = EventData::new_u64(key.to_u64());
         let set = &self.set.0;
         let number = key.fd() as usize;
-        let known = self.registered.get(number).is_some_and(Option::is_some);
-        let result = if known {
-            match epoll::modify(set, fd, data, flags) {
-                Err(Errno::NOENT) => epoll::add(set, fd, data, flags),
-                other => other,
-            }
-        } else {
+        if number >= self.registered.len() {
+            self.registered.resize(number + 1, Registered::Not);
+        }
+        let result = if self.registered[number] == Registered::Not {
             match epoll::add(set, fd, data, flags) {
                 Err(Errno::EXIST) => epoll::modify(set, fd, data, flags),
                 other => other,
             }
+        } else {
+            match epoll::modify(set, fd, data, flags) {
+                Err(Errno::NOENT) => epoll::add(set, fd, data, flags),
+                other => other,
+            }
         };
-        if number >= self.registered.len() {
-            self.registered.resize(number + 1, None);
-        }
-        self.registered[number] = result.is_ok().then_some(interest);
+        self.registered[number] = if result.is_ok() { registered } else { Registered::Not };
         Ok(result?)
     }
 
@@ -129,7 +139,7 @@ impl Hub for EpollHub {
             let _ = epoll::delete(&self.set.0, fd);
         }
         if let Some(entry) = self.registered.get_mut(key.fd() as usize) {
-            *entry = None;
+            *entry = Registered::Not;
         }
     }
 
@@ -142,12 +152,11 @@ impl Hub for EpollHub {
         for event in &self.events {
             let key = Key::from_u64(event.data.u64());
             let found = convert::readiness(event.flags);
-            if self.paths.trigger == Trigger::Level && watched.lease(key) == Lease::Life {
-                match self.registered.get_mut(key.fd() as usize) {
-                    Some(Some(asked)) if !asked.is_empty() => *asked = disarm(&self.set.0, watched, key, *asked, found),
-                    // No direction is left: what cannot be masked is seen once more (quirk d).
-                    _ => continue,
-                }
+            match self.registered.get_mut(key.fd() as usize) {
+                // No direction is left: what cannot be masked is seen once more (quirk d).
+                Some(Registered::Level(Interest::NONE)) => continue,
+                Some(Registered::Level(asked)) => *asked = disarm(&self.set.0, watched, key, *asked, found),
+                _ => {}
             }
             ready.push(key, found);
         }

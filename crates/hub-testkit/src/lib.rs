@@ -3,14 +3,18 @@
 //! A backend outside this workspace runs it with a dev-dependency on this crate and one line in
 //! `tests/conformance.rs`, an expression that makes a hub when it is called:
 //!
-//! ```ignore
-//! hub_testkit::conformance!(my_hub::MyHub::new);
+//! ```
+//! hub_testkit::conformance!(hub_epoll::EpollHub::new);
+//! # fn main() {}
 //! ```
 //!
 //! A name in front puts the suite into a module, for a second way of making the hub:
 //!
-//! ```ignore
-//! hub_testkit::conformance!(edge: || MyHub::with(Trigger::Edge));
+//! ```
+//! use hub_epoll::{EpollHub, Paths, Trigger};
+//!
+//! hub_testkit::conformance!(edge: || EpollHub::with(Paths { trigger: Trigger::Edge, precise_wait: true }));
+//! # fn main() {}
 //! ```
 //!
 //! Each case is a `#[test]` of its own and quotes the clause of [`hub_core::Hub`] that it holds. What a

@@ -46,6 +46,7 @@ macro_rules! __each_case {
             Shared registration watching_again_looks_again
             Shared registration a_later_watch_widens
             Shared registration a_later_watch_narrows
+            Own registration a_later_watch_replaces_the_lease
             Shared registration forget_lets_go_of_the_open_file
             Shared registration a_forgotten_descriptor_is_silent
             Own registration a_reused_number_is_reported_under_its_new_key

@@ -34,8 +34,10 @@ pub enum Fault {
     ForgetNothing,
     /// Reports the first key that it saw under a number.
     KeyForEver,
-    /// Reports every key a second time at the next wait, current or not.
-    Echo,
+    /// Returns at once for ever, once it reported a key that is no longer current.
+    SpinOnStale,
+    /// Takes every later lease of a number for the first one.
+    FirstLease,
     /// Refuses a file that the system refused under the same number before.
     TraceAfterError,
     /// Says that `watch` succeeded when it did not.
@@ -64,8 +66,7 @@ pub enum Fault {
     LowestOnly,
     /// Reports a dead number for ever.
     SpinOnDead,
-    /// Drops all other reports beside that of a dead number; over a hub that has none, all that wait
-    /// beside a second descriptor.
+    /// Drops all other reports, once it reported a dead number.
     LoseNeighbours,
     /// Sleeps half of the timeout.
     Early,
@@ -115,10 +116,11 @@ pub const TABLE: &[(Fault, Over, &str)] = &[
     (Fault::OnlyNew, Over::Level, "watching_again_looks_again"),
     (Fault::IgnoreWiden, Over::Level, "a_later_watch_widens"),
     (Fault::NeverNarrow, Over::Automatic, "a_later_watch_narrows"),
+    (Fault::FirstLease, Over::Level, "a_later_watch_replaces_the_lease"),
     (Fault::HoldFile, Over::Explicit, "forget_lets_go_of_the_open_file"),
     (Fault::ForgetNothing, Over::Level, "a_forgotten_descriptor_is_silent"),
     (Fault::KeyForEver, Over::Level, "a_reused_number_is_reported_under_its_new_key"),
-    (Fault::Echo, Over::Level, "an_old_file_that_lives_on_neither_spins_nor_deafens"),
+    (Fault::SpinOnStale, Over::Level, "an_old_file_that_lives_on_neither_spins_nor_deafens"),
     (Fault::TraceAfterError, Over::Level, "an_error_of_watch_leaves_no_trace"),
     (Fault::SwallowErrors, Over::Level, "an_error_of_watch_leaves_no_trace"),
     (Fault::SwallowErrors, Over::Level, "a_dead_number_is_refused_or_invalid"),
@@ -164,7 +166,7 @@ pub struct Saboteur {
     inner: Box<dyn Hub>,
     fault: Fault,
     /// What `watch` was told, in the order of the calls.
-    told: Vec<(Key, Interest)>,
+    told: Vec<(Key, Interest, Lease)>,
     /// The numbers that the system refused.
     refused: Vec<i32>,
     /// The keys with a report since their last `watch`, and what was reported.
@@ -181,23 +183,26 @@ impl Saboteur {
     ///
     /// If the system has no descriptors left.
     pub fn new(inner: Box<dyn Hub>, fault: Fault) -> io::Result<Saboteur> {
-        let (spare, _writer) = io::pipe()?;
-        let (quiet, _held) = std::os::unix::net::UnixStream::pair()?;
-        drop(spare);
+        let (spare, writer) = io::pipe()?;
         Ok(Saboteur {
             inner,
             fault,
             told: Vec::new(),
             refused: Vec::new(),
             reported: Vec::new(),
-            copies: Vec::new(),
-            spare: quiet.into(),
+            // The writer is kept, so that its reader hears of no hang-up.
+            copies: vec![writer.into()],
+            spare: spare.into(),
             notices: Arc::default(),
         })
     }
 
     fn told(&self, key: Key) -> Option<Interest> {
-        self.told.iter().rev().find(|(whose, _)| *whose == key).map(|&(_, interest)| interest)
+        self.told.iter().rev().find(|told| told.0 == key).map(|told| told.1)
+    }
+
+    fn first(&self, key: Key) -> Option<&(Key, Interest, Lease)> {
+        self.told.iter().find(|told| told.0.fd() == key.fd())
     }
 
     fn before(&self, key: Key) -> Readiness {
@@ -206,7 +211,7 @@ impl Saboteur {
     }
 
     /// What becomes of one report.
-    fn spoil(&self, watched: &Watched, key: Key, found: Readiness) -> Option<(Key, Readiness)> {
+    fn spoil(&self, key: Key, found: Readiness) -> Option<(Key, Readiness)> {
         let before = self.before(key);
         let hangup = found.contains(Readiness::HANGUP);
         let found = match self.fault {
@@ -223,10 +228,9 @@ impl Saboteur {
             _ => found,
         };
         let key = match self.fault {
-            Fault::KeyForEver => self.told.iter().map(|&(key, _)| key).find(|old| old.fd() == key.fd()).unwrap_or(key),
+            Fault::KeyForEver => self.first(key).map_or(key, |told| told.0),
             _ => key,
         };
-        let _ = watched;
         (!found.is_empty()).then_some((key, found))
     }
 }
@@ -254,7 +258,11 @@ impl Hub for Saboteur {
         if self.fault == Fault::HoldFile {
             self.copies.push(fd.try_clone_to_owned()?);
         }
-        self.told.push((key, interest));
+        let lease = match self.first(key) {
+            Some(told) if self.fault == Fault::FirstLease => told.2,
+            _ => lease,
+        };
+        self.told.push((key, interest, lease));
         self.reported.retain(|(whose, _)| *whose != key);
         match self.inner.watch(key, fd, asked, lease) {
             Err(error) => {
@@ -287,10 +295,16 @@ impl Hub for Saboteur {
             Fault::SpinOnHangup if self.reported.iter().any(|(_, found)| found.contains(Readiness::HANGUP)) => {
                 limit = Some(Duration::ZERO);
             }
+            Fault::SpinOnStale if self.reported.iter().any(|&(key, _)| !watched.is_current(key)) => {
+                limit = Some(Duration::ZERO);
+            }
             _ => {}
         }
+        if matches!(self.fault, Fault::None | Fault::Allocate) {
+            return self.inner.wait(watched, limit, ready);
+        }
         let mut found = Ready::new();
-        self.inner.wait(watched, limit, if self.fault == Fault::Allocate { ready } else { &mut found })?;
+        self.inner.wait(watched, limit, &mut found)?;
         let early = timeout.is_none_or(|timeout| start.elapsed() < timeout);
         let nothing = found.reports().is_empty();
         match self.fault {
@@ -303,12 +317,12 @@ impl Hub for Saboteur {
         let mut reports: Vec<_> = found.reports().to_vec();
         let dead = |what: Readiness| what.contains(Readiness::INVALID);
         match self.fault {
-            Fault::Echo | Fault::ReportAgain if nothing => reports.extend(again.iter().copied()),
+            Fault::ReportAgain if nothing => reports.extend(again.iter().copied()),
             Fault::SpinOnHangup => {
                 reports.extend(again.iter().copied().filter(|(_, what)| what.contains(Readiness::HANGUP)));
             }
             Fault::SpinOnDead => reports.extend(again.iter().copied().filter(|&(_, what)| dead(what))),
-            Fault::LoseNeighbours if reports.iter().any(|&(_, what)| dead(what)) => {
+            Fault::LoseNeighbours if reports.iter().chain(&again).any(|&(_, what)| dead(what)) => {
                 reports.retain(|&(_, what)| dead(what));
             }
             Fault::LowestOnly => {
@@ -319,7 +333,7 @@ impl Hub for Saboteur {
         }
         self.reported = again;
         for (key, what) in reports {
-            if let Some((key, what)) = self.spoil(watched, key, what) {
+            if let Some((key, what)) = self.spoil(key, what) {
                 self.reported.push((key, what));
                 ready.push(key, what);
             }

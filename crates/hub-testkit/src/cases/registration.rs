@@ -2,9 +2,9 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use hub_core::{Hub, Interest, Lease, Readiness};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::LEASES;
@@ -83,6 +83,20 @@ pub fn a_later_watch_narrows<H: Hub>(make: Make<'_, H>) {
     }
 }
 
+/// Clause 2: *key, interest and lease*: what is lent for one wait now may be closed without a word,
+/// though it was lent for life before.
+pub fn a_later_watch_replaces_the_lease<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let (near, far) = fixture::pair();
+    let file = fixture::under(SPARE, &near);
+    driver.add(&file, Interest::READ, Lease::Life);
+    let key = driver.add(&file, Interest::READ, Lease::Wait);
+    driver.lose(key);
+    drop(file);
+    fixture::send(&far, b"never read");
+    driver.expect_silence();
+}
+
 /// Clause 10: *`forget` MUST let go of the open file before it returns*: the peer sees the end when
 /// the loop closes its number.
 pub fn forget_lets_go_of_the_open_file<H: Hub>(make: Make<'_, H>) {
@@ -90,7 +104,7 @@ pub fn forget_lets_go_of_the_open_file<H: Hub>(make: Make<'_, H>) {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
         let key = driver.add(&near, Interest::READ, lease);
-        driver.wait(Some(std::time::Duration::ZERO));
+        driver.wait(Some(Duration::ZERO));
         driver.forget(key);
         drop(near);
         assert_eq!(rustix::io::read(&*far, &mut [0; 1][..]), Ok(0), "the peer sees the end ({lease:?})");
@@ -151,8 +165,8 @@ pub fn an_old_file_that_lives_on_neither_spins_nor_deafens<H: Hub>(make: Make<'_
 /// never silent*.
 pub fn an_error_of_watch_leaves_no_trace<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
-    let plain = rustix::fs::open("/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let plain = File::new(plain.expect("the test program is a readable file"));
+    let plain = std::env::current_exe().and_then(std::fs::File::open).expect("the test program is a file");
+    let plain = File::new(plain.into());
     let file = fixture::under(SPARE, &plain);
     let key = driver.enter(&file);
     match driver.watch(key, Interest::READ, Lease::Wait) {
