@@ -1,0 +1,103 @@
+//! A complete hub over poll(2), as a third party would write it: tests run the core and the
+//! conformance suite on it.
+
+#![forbid(unsafe_code)]
+// It is a crate's root in all but name.
+#![allow(unreachable_pub)]
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use hub_core::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, round};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+/// A hub without any state: poll(2) is told everything at each call, and a direction that nobody
+/// waits for is not in the loop's table.
+#[derive(Default)]
+pub struct PollHub {
+    /// What the call under way asks about; kept for its room.
+    keys: Vec<Key>,
+    /// Beside `keys`. Empty between calls, so it lends nothing for ever.
+    fds: Vec<PollFd<'static>>,
+}
+
+impl PollHub {
+    /// A hub; it needs nothing of the system.
+    pub fn new() -> io::Result<PollHub> {
+        Ok(PollHub::default())
+    }
+}
+
+impl Hub for PollHub {
+    fn name(&self) -> &'static str {
+        "poll"
+    }
+
+    fn rearm(&self) -> Rearm {
+        Rearm::Explicit
+    }
+
+    fn watch(&mut self, _key: Key, _fd: BorrowedFd<'_>, _interest: Interest, _lease: Lease) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn forget(&mut self, _key: Key, _fd: Option<BorrowedFd<'_>>) {}
+
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        let mut fds: Vec<PollFd<'_>> = std::mem::take(&mut self.fds);
+        self.keys.clear();
+        for (key, fd, armed) in watched.iter() {
+            self.keys.push(key);
+            fds.push(PollFd::from_borrowed_fd(fd, flags(armed)));
+        }
+        let timeout = timeout.map(round::nanos).map(|(secs, nanos)| Timespec { tv_sec: secs, tv_nsec: nanos.into() });
+        let result = poll(&mut fds, timeout.as_ref());
+        if result.is_ok() {
+            for (&key, fd) in self.keys.iter().zip(&fds) {
+                let found = readiness(fd.revents());
+                if !found.is_empty() {
+                    ready.push(key, found);
+                }
+            }
+        }
+        // An empty vector may lend for any time; the standard library collects it in place.
+        fds.clear();
+        self.fds = fds.into_iter().map(|_| unreachable!()).collect();
+        match result {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for PollHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PollHub")
+    }
+}
+
+fn flags(interest: Interest) -> PollFlags {
+    let mut flags = PollFlags::empty();
+    flags.set(PollFlags::IN | PollFlags::RDHUP, interest.contains(Interest::READ));
+    flags.set(PollFlags::OUT, interest.contains(Interest::WRITE));
+    flags
+}
+
+fn readiness(flags: PollFlags) -> Readiness {
+    let meanings = [
+        (PollFlags::IN, Readiness::READ),
+        (PollFlags::OUT, Readiness::WRITE),
+        (PollFlags::RDHUP, Readiness::READ | Readiness::END),
+        (PollFlags::HUP | PollFlags::ERR, Readiness::HANGUP),
+        (PollFlags::NVAL, Readiness::GONE),
+    ];
+    let set = meanings.iter().filter(|(flag, _)| flags.intersects(*flag));
+    set.fold(Readiness::NONE, |found, &(_, meaning)| found | meaning)
+}

@@ -1,0 +1,219 @@
+//! The hub over one epoll set.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use hub_core::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, round};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::io::Errno;
+
+use crate::convert;
+
+/// The canonical name.
+pub(crate) const NAME: &str = "epoll";
+
+/// Events that one call of the system hands over. More cost a second call, not a report.
+const BATCH: usize = 1024;
+
+/// How descriptors that are lent for life are registered.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum Trigger {
+    /// Level-triggered: what is left unread is reported again, a reader never probes.
+    #[default]
+    Level,
+    /// Edge-triggered: each arrival is reported once.
+    Edge,
+}
+
+/// Which ways through the system a hub takes; for tests and measurements, which force one.
+#[derive(Copy, Clone, Debug)]
+pub struct Paths {
+    /// How descriptors that are lent for life are registered.
+    pub trigger: Trigger,
+    /// Whether to try the wait that counts nanoseconds.
+    pub precise_wait: bool,
+}
+
+impl Default for Paths {
+    fn default() -> Paths {
+        Paths { trigger: Trigger::default(), precise_wait: true }
+    }
+}
+
+/// How the set has a number.
+#[derive(Copy, Clone, PartialEq, Eq, Default)]
+enum Registered {
+    /// Not at all.
+    #[default]
+    Not,
+    /// Edge-triggered.
+    Edge,
+    /// Level-triggered, for these directions.
+    Level(Interest),
+}
+
+/// A hub over one epoll set.
+pub struct EpollHub {
+    set: Epoll,
+    paths: Paths,
+    /// By number; only a guess where the system forgot a closed file by itself (quirk a).
+    registered: Vec<Registered>,
+    /// What the last wait found; kept for its room.
+    events: Vec<Event>,
+    /// The same for the wait in milliseconds; empty until that is needed.
+    coarse: Vec<EpollEvent>,
+}
+
+impl EpollHub {
+    /// A hub that takes the best ways this system has.
+    ///
+    /// # Errors
+    ///
+    /// What `epoll_create1` says: mostly too many open files.
+    pub fn new() -> io::Result<EpollHub> {
+        EpollHub::with(Paths::default())
+    }
+
+    /// A hub that takes the given ways.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](EpollHub::new).
+    pub fn with(paths: Paths) -> io::Result<EpollHub> {
+        Ok(EpollHub {
+            set: create()?,
+            paths,
+            registered: Vec::new(),
+            events: Vec::with_capacity(BATCH),
+            coarse: Vec::new(),
+        })
+    }
+}
+
+impl Hub for EpollHub {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rearm(&self) -> Rearm {
+        match self.paths.trigger {
+            Trigger::Level => Rearm::Level,
+            Trigger::Edge => Rearm::Automatic,
+        }
+    }
+
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        let (flags, registered) = match (lease, self.paths.trigger) {
+            (Lease::Life, Trigger::Level) => (convert::flags(interest), Registered::Level(interest)),
+            _ => (convert::flags(interest) | EventFlags::ET, Registered::Edge),
+        };
+        let data = EventData::new_u64(key.to_u64());
+        let set = &self.set.0;
+        let number = key.fd() as usize;
+        if number >= self.registered.len() {
+            self.registered.resize(number + 1, Registered::Not);
+        }
+        let result = if self.registered[number] == Registered::Not {
+            match epoll::add(set, fd, data, flags) {
+                Err(Errno::EXIST) => epoll::modify(set, fd, data, flags),
+                other => other,
+            }
+        } else {
+            match epoll::modify(set, fd, data, flags) {
+                Err(Errno::NOENT) => epoll::add(set, fd, data, flags),
+                other => other,
+            }
+        };
+        self.registered[number] = if result.is_ok() { registered } else { Registered::Not };
+        Ok(result?)
+    }
+
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        if let Some(fd) = fd {
+            // Refused only if the system let go of it already.
+            let _ = epoll::delete(&self.set.0, fd);
+        }
+        if let Some(entry) = self.registered.get_mut(key.fd() as usize) {
+            *entry = Registered::Not;
+        }
+    }
+
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        self.events.clear();
+        match self.sleep(timeout) {
+            Err(Errno::INTR) => return Ok(()),
+            other => other?,
+        }
+        for event in &self.events {
+            let key = Key::from_u64(event.data.u64());
+            let found = convert::readiness(event.flags);
+            match self.registered.get_mut(key.fd() as usize) {
+                // No direction is left: what cannot be masked is seen once more (quirk d).
+                Some(Registered::Level(Interest::NONE)) => continue,
+                Some(Registered::Level(asked)) => *asked = disarm(&self.set.0, watched, key, *asked, found),
+                _ => {}
+            }
+            ready.push(key, found);
+        }
+        Ok(())
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.set = create()?;
+        self.registered.clear();
+        self.events.clear();
+        Ok(())
+    }
+
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.set.0.as_fd())
+    }
+}
+
+impl fmt::Debug for EpollHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EpollHub").field("set", &self.set.0).field("paths", &self.paths).finish_non_exhaustive()
+    }
+}
+
+impl EpollHub {
+    /// Sleeps and fills `events`.
+    fn sleep(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
+        if self.paths.precise_wait {
+            let limit = timeout.map(round::nanos).map(|(secs, nanos)| Timespec { tv_sec: secs, tv_nsec: nanos.into() });
+            match epoll::wait(&self.set.0, spare_capacity(&mut self.events), limit.as_ref()) {
+                Err(Errno::NOSYS | Errno::PERM) => self.paths.precise_wait = false,
+                other => return other.map(drop),
+            }
+        }
+        self.coarse.resize(BATCH, EpollEvent::empty());
+        let limit = EpollTimeout::try_from(round::millis(timeout)).unwrap_or(EpollTimeout::MAX);
+        let count = self.set.wait(&mut self.coarse, limit).map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+        self.events.extend(self.coarse[..count].iter().map(|event| Event {
+            flags: EventFlags::from_bits_retain(event.events().bits() as u32),
+            data: EventData::new_u64(event.data()),
+        }));
+        Ok(())
+    }
+}
+
+fn create() -> io::Result<Epoll> {
+    Ok(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?)
+}
+
+/// Takes the directions that are reported in `found` and that nobody waits for out of a
+/// level-triggered registration for `asked` (quirks c, d), and returns what is left of it.
+fn disarm(set: &OwnedFd, watched: &Watched, key: Key, asked: Interest, found: Readiness) -> Interest {
+    let left = asked.without(found.directions().without(watched.armed(key)));
+    let Some(fd) = watched.fd(key).filter(|_| left != asked) else { return asked };
+    let flags = if left.is_empty() { EventFlags::ET } else { convert::flags(left) };
+    match epoll::modify(set, fd, EventData::new_u64(key.to_u64()), flags) {
+        Ok(()) => left,
+        Err(_) => asked,
+    }
+}

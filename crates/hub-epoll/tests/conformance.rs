@@ -1,0 +1,9 @@
+//! The conformance suite, over every way that the hub can take through the system.
+
+#![cfg(any(target_os = "linux", target_os = "android"))]
+
+use hub_epoll::{EpollHub, Paths, Trigger};
+
+hub_testkit::conformance!(EpollHub::new);
+hub_testkit::conformance!(edge: || EpollHub::with(Paths { trigger: Trigger::Edge, ..Paths::default() }));
+hub_testkit::conformance!(milliseconds: || EpollHub::with(Paths { precise_wait: false, ..Paths::default() }));

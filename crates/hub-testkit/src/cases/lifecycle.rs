@@ -1,0 +1,81 @@
+//! Forks, and outer loops.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use hub_core::{Hub, Interest, Key, Lease, Readiness};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, alarm, fork};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::fixture::{self, Driver, Make, SOON};
+use crate::process::skip;
+
+/// Clause 16: `after_fork` *MUST leave an empty, working hub*.
+pub fn a_forked_child_has_a_working_hub<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let (near, far) = fixture::pair();
+    let key = driver.add(&near, Interest::READ, Lease::Life);
+    fixture::send(&far, b"x");
+    in_child(|| {
+        driver.disarm(key, Interest::BOTH);
+        driver.hub.after_fork().expect("a hub for the child");
+        driver.wait(Some(Duration::ZERO));
+        assert_eq!(driver.reports(), 0, "the hub of a child is empty");
+        driver.watch(key, Interest::READ, Lease::Life).expect("watched in the child");
+        assert_eq!(driver.hear(key, SOON), Readiness::READ);
+    });
+}
+
+/// Clause 16: *and MUST NOT touch what the parent still uses*. The latency counts: some hubs recover by
+/// their timeout.
+pub fn a_forked_child_leaves_the_parent_alone<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let (near, far) = fixture::pair();
+    let key: Key = driver.add(&near, Interest::READ, Lease::Life);
+    in_child(|| {
+        driver.hub.after_fork().expect("a hub for the child");
+        driver.watch(key, Interest::READ, Lease::Life).expect("watched in the child");
+        driver.wait(Some(Duration::ZERO));
+        driver.forget(key);
+    });
+    fixture::send(&far, b"x");
+    let start = Instant::now();
+    assert_eq!(driver.hear(key, SOON * 2), Readiness::READ, "the parent is deaf");
+    assert!(start.elapsed() < SOON, "the parent heard it after {:?}", start.elapsed());
+}
+
+/// Clause 17: *`pollable` MUST be readable when `wait` with a zero timeout would report something*.
+pub fn pollable_is_readable_with_a_report<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    if driver.hub.pollable().is_none() {
+        return skip(driver.hub.name(), "it has no descriptor for outer loops");
+    }
+    let (near, far) = fixture::pair();
+    let key = driver.add(&near, Interest::READ, Lease::Life);
+    fixture::send(&far, b"x");
+    let fd = driver.hub.pollable().expect("a descriptor for outer loops");
+    let limit = Timespec { tv_sec: SOON.as_secs() as i64, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&limit));
+    assert_eq!(ready, Ok(1), "an outer loop sees the report");
+    assert_eq!(driver.hear(key, Duration::ZERO), Readiness::READ);
+}
+
+/// Runs `child` in a forked child and expects it to end without a panic.
+fn in_child(child: impl FnOnce()) {
+    // SAFETY: the process runs this case alone; its other threads sleep and hold no lock, so the
+    // child may allocate. The child leaves by `_exit`.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Child => {
+            // The watchdog did not come along.
+            alarm::set(20);
+            let result = catch_unwind(AssertUnwindSafe(child));
+            // SAFETY: ends the process and touches nothing.
+            unsafe { libc::_exit(i32::from(result.is_err())) }
+        }
+        ForkResult::Parent { child } => {
+            let status = waitpid(child, None).expect("the child ends");
+            assert!(matches!(status, WaitStatus::Exited(_, 0)), "the child failed: {status:?}");
+        }
+    }
+}

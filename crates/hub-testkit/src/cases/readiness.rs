@@ -1,0 +1,234 @@
+//! What `wait` reports, and for how long.
+
+use std::time::Duration;
+
+use hub_core::{Hub, Interest, Lease, Readiness, Rearm};
+
+use super::LEASES;
+use crate::fixture::{self, Driver, Make, SOON};
+use crate::process::skip;
+
+/// Clause 4: *nothing MUST be reported that was not asked for*.
+pub fn nothing_is_reported_unasked<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (near, far) = fixture::pair();
+        fixture::fill(&near);
+        fixture::send(&far, b"x");
+        let key = driver.add(&near, Interest::WRITE, lease);
+        driver.expect_silence();
+        fixture::drain(&far);
+        assert_eq!(driver.hear(key, SOON), Readiness::WRITE, "{lease:?}");
+    }
+}
+
+/// Clause 3: *what `rearm` promises MUST hold for descriptors lent for life*: whoever parks as `rearm`
+/// demands hears of every arrival.
+pub fn every_arrival_is_reported_for_life<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let (near, far) = fixture::pair();
+    let key = driver.add(&near, Interest::READ, Lease::Life);
+    for arrival in 0..200 {
+        fixture::send(&far, b"x");
+        assert_eq!(driver.hear(key, SOON), Readiness::READ, "arrival {arrival}");
+        fixture::drain(&near);
+        driver.park(key, Interest::READ);
+    }
+}
+
+/// Clause 3, `Automatic` and `Explicit`: what was reported is not reported again, neither of itself nor
+/// (`Automatic`) to one who parks without a new arrival.
+pub fn what_was_reported_is_silent_without_level<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    if driver.hub.rearm() == Rearm::Level {
+        return skip(driver.hub.name(), "it reports again what is still ready");
+    }
+    let (near, far) = fixture::pair();
+    let key = driver.add(&near, Interest::READ, Lease::Life);
+    fixture::send(&far, b"x");
+    assert_eq!(driver.hear(key, SOON), Readiness::READ);
+    if driver.hub.rearm() == Rearm::Automatic {
+        driver.park(key, Interest::READ);
+    }
+    driver.expect_silence();
+}
+
+/// Clause 3, `Level`: *whatever is still ready is reported again, as long as the direction is armed*.
+pub fn what_is_left_unread_is_reported_again_at_level<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    if driver.hub.rearm() != Rearm::Level {
+        return skip(driver.hub.name(), "it does not report again what is still ready");
+    }
+    let (near, far) = fixture::pair();
+    let key = driver.add(&near, Interest::READ, Lease::Life);
+    fixture::send(&far, b"abc");
+    for left in [2, 1, 0] {
+        assert_eq!(driver.hear(key, SOON), Readiness::READ);
+        assert_eq!(fixture::receive(&near, 1), 1, "{left} left");
+        driver.park(key, Interest::READ);
+    }
+    driver.expect_silence();
+}
+
+/// Clause 3, `Level`: *a direction that is reported while it is not armed is silent until `watch`*.
+pub fn an_unarmed_report_falls_silent_at_level<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    if driver.hub.rearm() != Rearm::Level {
+        return skip(driver.hub.name(), "it does not report again what is still ready");
+    }
+    let (near, far) = fixture::pair();
+    let key = driver.add(&near, Interest::READ, Lease::Life);
+    driver.disarm(key, Interest::READ);
+    fixture::send(&far, b"x");
+    assert_eq!(driver.wait(Some(SOON)), [(key, Readiness::READ)]);
+    driver.expect_silence();
+    fixture::send(&far, b"more");
+    driver.expect_silence();
+    driver.watch(key, Interest::READ, Lease::Life).expect("watched again");
+    assert_eq!(driver.hear(key, SOON), Readiness::READ, "`watch` makes it speak again");
+}
+
+/// Clause 3: *reporting one direction MUST NOT silence the other*, whether the first was waited for or
+/// not.
+pub fn a_report_of_one_direction_leaves_the_other<H: Hub>(make: Make<'_, H>) {
+    for waited_for in [true, false] {
+        let mut driver = Driver::new(make);
+        let (near, far) = fixture::pair();
+        fixture::fill(&near);
+        let key = driver.add(&near, Interest::BOTH, Lease::Life);
+        if !waited_for {
+            driver.disarm(key, Interest::BOTH);
+        }
+        fixture::send(&far, b"x");
+        driver.wait(Some(if waited_for { SOON } else { fixture::WHILE }));
+        driver.settle();
+        driver.park(key, Interest::WRITE);
+        driver.expect_silence();
+        fixture::drain(&far);
+        // What is left unread may be told along with it.
+        assert!(driver.hear(key, SOON).contains(Readiness::WRITE), "waited for the first: {waited_for}");
+    }
+}
+
+/// Clause 5: *a hang-up or an error MUST be reported as READ, WRITE and END*. Here a reader hears of the
+/// hang-up of a socket.
+pub fn a_hang_up_concerns_both_directions<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (near, far) = fixture::pair();
+        let key = driver.add(&near, Interest::READ, lease);
+        driver.expect_silence();
+        drop(far);
+        assert_eq!(driver.hear(key, SOON), Readiness::HANGUP, "{lease:?}");
+    }
+}
+
+/// Clause 5: a writer hears of the error of a full pipe that nobody reads any more.
+pub fn an_error_concerns_both_directions<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (reader, writer) = fixture::pipe();
+        fixture::fill(&writer);
+        let key = driver.add(&writer, Interest::WRITE, lease);
+        driver.expect_silence();
+        drop(reader);
+        assert_eq!(driver.hear(key, SOON), Readiness::HANGUP, "{lease:?}");
+    }
+}
+
+/// Clause 5: *a half close by the peer as READ and END, not as WRITE*.
+pub fn a_half_close_ends_reading_alone<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (near, far) = fixture::pair();
+        fixture::fill(&near);
+        let key = driver.add(&near, Interest::BOTH, lease);
+        driver.expect_silence();
+        shut_down_writing(&far);
+        assert_eq!(driver.hear(key, SOON), Readiness::READ | Readiness::END, "{lease:?}");
+    }
+}
+
+/// Clause 6: *a hub that is not `Explicit` MUST report END together with the last data, or report
+/// again*: a short read may make its reader park without a look.
+pub fn the_end_comes_with_the_last_data<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let (near, far) = fixture::pair();
+    let key = driver.add(&near, Interest::READ, Lease::Life);
+    fixture::send(&far, b"last");
+    shut_down_writing(&far);
+    let mut found = driver.hear(key, SOON);
+    assert_eq!(fixture::receive(&near, 64), 4);
+    if !found.contains(Readiness::END) {
+        driver.park(key, Interest::READ);
+        found = driver.hear(key, SOON);
+    }
+    assert!(found.contains(Readiness::END), "the end is announced");
+}
+
+/// Clause 18: *a hang-up that nobody waits for MUST NOT make `wait` return for ever*.
+pub fn a_hang_up_nobody_waits_for_does_not_spin<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (near, far) = fixture::pair();
+        let key = driver.add(&near, Interest::READ, lease);
+        driver.disarm(key, Interest::READ);
+        drop(far);
+        driver.settle();
+        driver.expect_silence();
+    }
+}
+
+/// Clause 14: *everything that is ready MUST be reported within a bounded number of waits*: 300
+/// descriptors, none of which is ever emptied, within 32.
+pub fn everything_ready_is_reported_in_few_waits<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let pairs: Vec<_> = (0..300).map(|_| fixture::pair()).collect();
+    let keys: Vec<_> = pairs.iter().map(|(near, _)| driver.add(near, Interest::WRITE, Lease::Life)).collect();
+    let mut seen = vec![false; keys.len()];
+    for _ in 0..32 {
+        for (key, _) in driver.wait(Some(Duration::ZERO)) {
+            let whose = keys.iter().position(|&other| other == key).expect("a key that was made here");
+            seen[whose] = true;
+            driver.park(key, Interest::WRITE);
+        }
+    }
+    let missing = seen.iter().filter(|&&seen| !seen).count();
+    assert_eq!(missing, 0, "of 300 that are ready");
+}
+
+/// Clause 9: *a dead descriptor MUST NOT make `wait` spin or fail; it is reported INVALID at most once,
+/// or stays silent*.
+pub fn a_dead_descriptor_does_not_spin<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let (near, _far) = fixture::pair();
+    let key = driver.add(&near, Interest::READ, Lease::Wait);
+    drop(near);
+    // SAFETY: this case has a process of its own, whose other threads only sleep.
+    let _dead = unsafe { driver.die(key) };
+    let found = driver.hear(key, fixture::WHILE);
+    assert!(found.is_empty() || found.contains(Readiness::INVALID), "{found:?}");
+    if found.is_empty() {
+        driver.disarm(key, Interest::READ);
+    }
+    driver.expect_silence();
+}
+
+/// Clause 9: *nor cost another its report*.
+pub fn a_dead_descriptor_costs_no_other_its_report<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let (dying, _far) = fixture::pair();
+    let (near, far) = fixture::pair();
+    let dead = driver.add(&dying, Interest::READ, Lease::Wait);
+    let key = driver.add(&near, Interest::READ, Lease::Wait);
+    fixture::send(&far, b"x");
+    drop(dying);
+    // SAFETY: this case has a process of its own, whose other threads only sleep.
+    let _dead = unsafe { driver.die(dead) };
+    assert_eq!(driver.hear(key, SOON), Readiness::READ);
+}
+
+fn shut_down_writing(file: &fixture::File) {
+    let copy = file.try_clone().expect("a copy of a descriptor");
+    std::os::unix::net::UnixStream::from(copy).shutdown(std::net::Shutdown::Write).expect("a half close");
+}

@@ -1,0 +1,223 @@
+//! `watch` and `forget`.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use hub_core::{Hub, Interest, Lease, Readiness};
+use rustix::io::Errno;
+
+use super::LEASES;
+use crate::fixture::{self, Driver, File, Make, SOON};
+use crate::process::skip;
+
+/// A number that no test program reaches by itself, and one that most limits of a table are below.
+const SPARE: i32 = 200;
+const HIGH: i32 = 1500;
+
+/// Clause 1: *a direction of `interest` that is ready or becomes ready MUST be reported*.
+pub fn data_is_reported<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (near, far) = fixture::pair();
+        let key = driver.add(&near, Interest::READ, lease);
+        driver.expect_silence();
+        fixture::send(&far, b"x");
+        assert_eq!(driver.hear(key, SOON), Readiness::READ, "{lease:?}");
+    }
+}
+
+/// Clause 1, the other direction.
+pub fn room_is_reported<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (near, far) = fixture::pair();
+        fixture::fill(&near);
+        let key = driver.add(&near, Interest::WRITE, lease);
+        driver.expect_silence();
+        fixture::drain(&far);
+        assert_eq!(driver.hear(key, SOON), Readiness::WRITE, "{lease:?}");
+    }
+}
+
+/// Clause 1: *even if `fd` was watched before and nothing new arrived: `watch` looks again*.
+pub fn watching_again_looks_again<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (near, far) = fixture::pair();
+        fixture::send(&far, b"x");
+        let key = driver.add(&near, Interest::READ, lease);
+        for _ in 0..3 {
+            assert_eq!(driver.hear(key, SOON), Readiness::READ, "{lease:?}");
+            driver.settle();
+            driver.watch(key, Interest::READ, lease).expect("watched again");
+        }
+    }
+}
+
+/// Clause 2: *a later `watch` MUST replace key, interest and lease, wider*.
+pub fn a_later_watch_widens<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (near, _far) = fixture::pair();
+        let key = driver.add(&near, Interest::READ, lease);
+        driver.expect_silence();
+        driver.watch(key, Interest::BOTH, lease).expect("watched again");
+        assert_eq!(driver.hear(key, SOON), Readiness::WRITE, "{lease:?}");
+    }
+}
+
+/// Clause 2: *or narrower*. The dropped direction becomes ready only afterwards.
+pub fn a_later_watch_narrows<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (near, far) = fixture::pair();
+        fixture::fill(&near);
+        let key = driver.add(&near, Interest::BOTH, lease);
+        driver.expect_silence();
+        driver.watch(key, Interest::READ, lease).expect("watched again");
+        fixture::drain(&far);
+        driver.expect_silence();
+        fixture::send(&far, b"x");
+        assert_eq!(driver.hear(key, SOON), Readiness::READ, "{lease:?}");
+    }
+}
+
+/// Clause 2: *key, interest and lease*: what is lent for one wait now may be closed without a word,
+/// though it was lent for life before.
+pub fn a_later_watch_replaces_the_lease<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let (near, far) = fixture::pair();
+    let file = fixture::under(SPARE, &near);
+    driver.add(&file, Interest::READ, Lease::Life);
+    let key = driver.add(&file, Interest::READ, Lease::Wait);
+    driver.lose(key);
+    drop(file);
+    fixture::send(&far, b"never read");
+    driver.expect_silence();
+}
+
+/// Clause 10: *`forget` MUST let go of the open file before it returns*: the peer sees the end when
+/// the loop closes its number.
+pub fn forget_lets_go_of_the_open_file<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (near, far) = fixture::pair();
+        let key = driver.add(&near, Interest::READ, lease);
+        driver.wait(Some(Duration::ZERO));
+        driver.forget(key);
+        drop(near);
+        assert_eq!(rustix::io::read(&*far, &mut [0; 1][..]), Ok(0), "the peer sees the end ({lease:?})");
+    }
+}
+
+/// Clauses 4 and 10: nothing is reported of what was forgotten, though a copy of the file is open.
+pub fn a_forgotten_descriptor_is_silent<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (near, far) = fixture::pair();
+        let key = driver.add(&near, Interest::READ, lease);
+        driver.forget(key);
+        fixture::send(&far, b"x");
+        driver.wait(Some(fixture::WHILE));
+        assert_eq!(driver.reports(), 0, "{lease:?}");
+    }
+}
+
+/// Clauses 2 and 7: *whatever file was there before*, *the key that is reported MUST be that of the
+/// registration*.
+pub fn a_reused_number_is_reported_under_its_new_key<H: Hub>(make: Make<'_, H>) {
+    for forgotten in [true, false] {
+        let mut driver = Driver::new(make);
+        for lease in LEASES {
+            let (near, far) = fixture::pair();
+            let file = fixture::under(SPARE, &near);
+            drop(near);
+            // What is lent for life is always forgotten.
+            let key = driver.add(&file, Interest::READ, lease);
+            fixture::send(&far, b"x");
+            assert_eq!(driver.hear(key, SOON), Readiness::READ, "{lease:?}, forgotten: {forgotten}");
+            drop(file);
+            if forgotten || lease == Lease::Life { driver.forget(key) } else { driver.lose(key) }
+        }
+    }
+}
+
+/// Clauses 2 and 9: a number lent for one wait is closed and reused while a copy keeps the old file
+/// alive. What the old file does is no endless news, and the new one is heard.
+pub fn an_old_file_that_lives_on_neither_spins_nor_deafens<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let (old, old_far) = fixture::pair();
+    let file = fixture::under(SPARE, &old);
+    let key = driver.add(&file, Interest::READ, Lease::Wait);
+    drop(file);
+    driver.lose(key);
+    fixture::send(&old_far, b"never read");
+    let (near, far) = fixture::pair();
+    let file = fixture::under(SPARE, &near);
+    let key = driver.add(&file, Interest::READ, Lease::Wait);
+    driver.expect_silence();
+    fixture::send(&far, b"x");
+    assert_eq!(driver.hear(key, SOON), Readiness::READ);
+}
+
+/// Clause 8: *`watch` that returns an error MUST leave no trace*, *a regular file is EPERM or ready,
+/// never silent*.
+pub fn an_error_of_watch_leaves_no_trace<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let plain = std::env::current_exe().and_then(std::fs::File::open).expect("the test program is a file");
+    let plain = File::new(plain.into());
+    let file = fixture::under(SPARE, &plain);
+    let key = driver.enter(&file);
+    match driver.watch(key, Interest::READ, Lease::Wait) {
+        Ok(()) => assert!(driver.hear(key, SOON).contains(Readiness::READ), "a regular file is ready"),
+        Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::PERM)),
+    }
+    drop(file);
+    driver.lose(key);
+    let (near, far) = fixture::pair();
+    let file = fixture::under(SPARE, &near);
+    let key = driver.add(&file, Interest::READ, Lease::Wait);
+    driver.expect_silence();
+    fixture::send(&far, b"x");
+    assert_eq!(driver.hear(key, SOON), Readiness::READ);
+}
+
+/// Clause 8: *EBADF for a number that is no descriptor*, or *INVALID at the next `wait`*.
+pub fn a_dead_number_is_refused_or_invalid<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let (near, _far) = fixture::pair();
+    let file = fixture::under(SPARE, &near);
+    let key = driver.add(&file, Interest::READ, Lease::Wait);
+    drop(file);
+    // SAFETY: this case has a process of its own, whose other threads only sleep.
+    let dead = unsafe { driver.die(key) };
+    match driver.hub.watch(key, dead.as_fd(), Interest::READ, Lease::Wait) {
+        Ok(()) => assert!(driver.hear(key, SOON).contains(Readiness::INVALID), "a dead number is silent"),
+        Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::BADF)),
+    }
+}
+
+/// Clause 8: *`InvalidInput` for a number too large*, else it works like any other.
+pub fn a_high_number_is_watched_or_refused<H: Hub>(make: Make<'_, H>) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let mut driver = Driver::new(make);
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of descriptors");
+    if hard <= HIGH as u64 {
+        return skip(driver.hub.name(), "this system has no number that is high enough");
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("a limit within the hard one");
+    let (near, far) = fixture::pair();
+    let file = fixture::under(HIGH, &near);
+    let key = driver.enter(&file);
+    match driver.watch(key, Interest::READ, Lease::Life) {
+        Err(error) => {
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            skip(driver.hub.name(), "it has a limit for numbers");
+        }
+        Ok(()) => {
+            fixture::send(&far, b"x");
+            assert_eq!(driver.hear(key, SOON), Readiness::READ);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! How long `wait` sleeps, and what ends it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hub_core::{Hub, Interest, Lease, Readiness};
+use nix::sys::pthread::{pthread_kill, pthread_self};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+use crate::allocations;
+use crate::fixture::{self, Driver, Make, SOON};
+
+/// Far beyond what any case takes: a wait that lasts so long was not ended.
+const LONG: Duration = Duration::from_secs(10);
+
+/// Sleeps for `timeout` and says how long it took, in how many waits.
+fn sleep<H: Hub>(driver: &mut Driver<H>, timeout: Duration) -> (Duration, usize) {
+    let start = Instant::now();
+    let mut waits = 0;
+    loop {
+        driver.wait(Some(timeout.saturating_sub(start.elapsed())));
+        waits += 1;
+        if start.elapsed() >= timeout {
+            return (start.elapsed(), waits);
+        }
+        assert!(waits < 100, "wait returns again and again with nothing");
+    }
+}
+
+/// Clause 11: *`wait` MUST NOT return before `timeout` is over*: one wait is the whole sleep.
+pub fn a_timeout_is_not_early<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let timeout = Duration::from_millis(40);
+    let (_, waits) = sleep(&mut driver, timeout);
+    assert!(waits <= 2, "{waits} waits for {timeout:?}");
+}
+
+/// Clause 11: *it rounds up*: less than the system's unit is not zero.
+pub fn a_short_timeout_rounds_up<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    for micros in [1, 200, 999, 1_001] {
+        let (_, waits) = sleep(&mut driver, Duration::from_micros(micros));
+        assert!(waits <= 2, "{waits} waits for {micros} microseconds");
+    }
+}
+
+/// Clause 11: `wait` returns once `timeout` is over.
+pub fn a_timeout_is_not_late<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let (took, _) = sleep(&mut driver, Duration::from_millis(5));
+    assert!(took < SOON, "5 ms took {took:?}");
+}
+
+/// Clause 11: *zero never sleeps*.
+pub fn zero_never_sleeps<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let start = Instant::now();
+    for _ in 0..1000 {
+        driver.wait(Some(Duration::ZERO));
+    }
+    assert!(start.elapsed() < SOON / 2, "1000 waits for nothing took {:?}", start.elapsed());
+}
+
+/// Clause 11: *`Duration::MAX` does not overflow*: it sleeps until a report comes.
+pub fn the_longest_timeout_does_not_overflow<H: Hub>(make: Make<'_, H>) {
+    report_ends(make, Some(Duration::MAX));
+}
+
+/// Clause 11: *`None`* sleeps until a report comes.
+pub fn no_timeout_sleeps_until_a_report<H: Hub>(make: Make<'_, H>) {
+    report_ends(make, None);
+}
+
+/// Clause 11: *except for a report*, which ends the sleep when it comes.
+pub fn a_report_ends_a_wait_at_once<H: Hub>(make: Make<'_, H>) {
+    report_ends(make, Some(LONG));
+}
+
+/// Waits with `timeout` while another thread sends a byte after a moment.
+fn report_ends<H: Hub>(make: Make<'_, H>, timeout: Option<Duration>) {
+    let mut driver = Driver::new(make);
+    let (near, far) = fixture::pair();
+    let key = driver.add(&near, Interest::READ, Lease::Life);
+    let sender = thread::spawn(move || {
+        thread::sleep(fixture::WHILE);
+        fixture::send(&far, b"x");
+        (Instant::now(), far)
+    });
+    let mut waits = 0;
+    let heard = loop {
+        waits += 1;
+        assert!(waits <= 3, "wait returns again and again with nothing");
+        let heard = driver.wait(timeout);
+        if !heard.is_empty() {
+            break heard;
+        }
+    };
+    let now = Instant::now();
+    let (sent, _far) = sender.join().expect("a byte was sent");
+    assert_eq!(heard, [(key, Readiness::READ)]);
+    assert!(now.saturating_duration_since(sent) < SOON, "heard {:?} after it was sent", now - sent);
+}
+
+/// Clause 13: *a notice before `wait` MUST end it*.
+pub fn a_notice_before_the_wait_ends_it<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let notifier = driver.notifier();
+    notifier.notify();
+    let start = Instant::now();
+    driver.wait(Some(LONG));
+    assert!(start.elapsed() < SOON, "took {:?}", start.elapsed());
+}
+
+/// Clause 13: *or during `wait`*, each time.
+pub fn a_notice_during_the_wait_ends_it<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let notifier = driver.notifier();
+    for round in 0..3 {
+        let notifier = notifier.clone();
+        let other = thread::spawn(move || {
+            thread::sleep(fixture::WHILE);
+            notifier.notify();
+        });
+        let start = Instant::now();
+        let heard = driver.wait(Some(LONG));
+        assert!(start.elapsed() < SOON, "notice {round} took {:?}", start.elapsed());
+        other.join().expect("a notice was given");
+        driver.heed(&heard);
+    }
+}
+
+/// Clause 13: *many notices end few waits*: after a thousand, the wait after next sleeps.
+pub fn many_notices_end_few_waits<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let notifier = driver.notifier();
+    for _ in 0..1000 {
+        notifier.notify();
+    }
+    for _ in 0..2 {
+        let heard = driver.wait(Some(Duration::ZERO));
+        driver.heed(&heard);
+    }
+    driver.expect_silence();
+}
+
+/// Clause 15: *`wait` MUST NOT allocate once `ready` has its size*.
+pub fn a_wait_allocates_nothing<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let pairs: Vec<_> = (0..8).map(|_| fixture::pair()).collect();
+    let mut fewest = usize::MAX;
+    for _ in 0..4 {
+        for (near, _) in &pairs {
+            driver.add(near, Interest::WRITE, Lease::Life);
+        }
+        let before = allocations::count();
+        driver.wait_alone(Some(SOON));
+        fewest = fewest.min(allocations::count() - before);
+        assert!(driver.reports() > 0);
+    }
+    assert_eq!(fewest, 0, "allocations in a wait");
+}
+
+/// Clause 12: *an interrupted `wait` MUST return `Ok` with nothing*.
+pub fn a_signal_is_no_error<H: Hub>(make: Make<'_, H>) {
+    extern "C" fn interrupted(_signal: i32) {}
+    let action = SigAction::new(SigHandler::Handler(interrupted), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(Signal::SIGUSR1, &action) }.expect("a handler for a signal");
+    let mut driver = Driver::new(make);
+    let waiter = pthread_self();
+    let other = thread::spawn(move || {
+        for _ in 0..5 {
+            thread::sleep(fixture::WHILE);
+            pthread_kill(waiter, Signal::SIGUSR1).expect("a signal is sent");
+        }
+    });
+    let start = Instant::now();
+    while start.elapsed() < fixture::WHILE * 7 {
+        assert_eq!(driver.wait(Some(fixture::WHILE * 2)), []);
+    }
+    other.join().expect("signals were sent");
+}

@@ -1,0 +1,326 @@
+//! Drives a hub as the main loop does, and owns every descriptor that it lends to it.
+//!
+//! Ground rules: a [`Driver`] keeps a file open from [`enter`](Driver::enter) until its number is
+//! entered anew, forgotten or lost, and each of these first takes the entry out of the table. Only
+//! [`die`](Driver::die) breaks that, and says so.
+
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hub_core::{Hub, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Watched};
+use rustix::io::Errno;
+
+/// How a case gets the hub under test.
+pub type Make<'a, H> = &'a dyn Fn() -> io::Result<H>;
+
+/// An open file that cases and drivers share.
+pub type File = Arc<OwnedFd>;
+
+/// Longer than anything that happens at once takes on a busy machine.
+pub const SOON: Duration = Duration::from_secs(2);
+
+/// Long enough to notice a report that should not come.
+pub const WHILE: Duration = Duration::from_millis(30);
+
+/// How often a wait may return with nothing for its caller.
+const FEW: usize = 4;
+
+/// A hub, and the part of the main loop that it needs.
+#[derive(Debug)]
+pub struct Driver<H: Hub> {
+    /// The hub under test.
+    pub hub: H,
+    watched: Watched,
+    ready: Ready,
+    /// By number: what is lent, and the directions that are silent until `watch`.
+    lent: Vec<Option<Lent>>,
+}
+
+#[derive(Debug)]
+struct Lent {
+    file: File,
+    lease: Lease,
+    silent: Interest,
+}
+
+impl<H: Hub> Driver<H> {
+    /// A driver with a new hub.
+    ///
+    /// # Panics
+    ///
+    /// If the hub cannot be made.
+    pub fn new(make: Make<'_, H>) -> Driver<H> {
+        let hub = make().expect("a hub is made");
+        Driver { hub, watched: Watched::new(), ready: Ready::new(), lent: Vec::new() }
+    }
+
+    /// Gives the number of `file` a new key.
+    pub fn enter(&mut self, file: &File) -> Key {
+        let number = file.as_raw_fd();
+        let key = self.watched.enter(number);
+        if number as usize >= self.lent.len() {
+            self.lent.resize_with(number as usize + 1, || None);
+        }
+        self.lent[number as usize] = Some(Lent { file: file.clone(), lease: Lease::Wait, silent: Interest::NONE });
+        key
+    }
+
+    /// Lends the file of `key`, arms exactly `interest`, and watches it.
+    ///
+    /// # Errors
+    ///
+    /// The hub's.
+    pub fn watch(&mut self, key: Key, interest: Interest, lease: Lease) -> io::Result<()> {
+        let lent = self.lent[key.fd() as usize].as_mut().expect("the file was entered");
+        lent.lease = lease;
+        lent.silent = Interest::NONE;
+        let result = self.hub.watch(key, lent.file.as_fd(), interest, lease);
+        self.watched.disarm(key, Interest::BOTH);
+        if result.is_ok() {
+            // SAFETY: `lent` keeps the file open until the number is entered anew.
+            unsafe {
+                self.watched.arm(key, interest);
+                if lease == Lease::Life {
+                    self.watched.lend(key);
+                }
+            }
+        }
+        result
+    }
+
+    /// Enters and watches a file that every hub can watch.
+    ///
+    /// # Panics
+    ///
+    /// If the hub refuses it.
+    pub fn add(&mut self, file: &File, interest: Interest, lease: Lease) -> Key {
+        let key = self.enter(file);
+        self.watch(key, interest, lease).expect("a socket or pipe is watched");
+        key
+    }
+
+    /// Waits for `interest` as a green socket does at each park: watches again only where the hub
+    /// says that it must.
+    ///
+    /// # Panics
+    ///
+    /// If the hub refuses to watch again.
+    pub fn park(&mut self, key: Key, interest: Interest) {
+        let lent = self.lent[key.fd() as usize].as_ref().expect("the file was entered");
+        if lent.lease == Lease::Wait || self.hub.rearm() == Rearm::Explicit || lent.silent.intersects(interest) {
+            self.watch(key, interest, lent.lease).expect("a descriptor is watched again");
+        } else {
+            // SAFETY: `lent` keeps the file open until the number is entered anew.
+            unsafe { self.watched.arm(key, interest) };
+        }
+    }
+
+    /// Nobody waits for `interest` any more.
+    pub fn disarm(&mut self, key: Key, interest: Interest) {
+        self.watched.disarm(key, interest);
+    }
+
+    /// Forgets the registration and lets go of the file.
+    pub fn forget(&mut self, key: Key) {
+        if let Some(lent) = self.lent[key.fd() as usize].take() {
+            self.hub.forget(key, Some(lent.file.as_fd()));
+            self.watched.enter(key.fd());
+        }
+    }
+
+    /// Lets go of the file without a word to the hub, as happens to what is lent for one wait.
+    pub fn lose(&mut self, key: Key) {
+        self.watched.enter(key.fd());
+        self.lent[key.fd() as usize] = None;
+    }
+
+    /// Closes the number of `key` while it is armed, and returns what a dead number looks like.
+    ///
+    /// # Safety
+    ///
+    /// No other thread of the process opens a descriptor from now on.
+    ///
+    /// # Panics
+    ///
+    /// If anybody else holds the file.
+    pub unsafe fn die(&mut self, key: Key) -> BorrowedFd<'static> {
+        let lent = self.lent[key.fd() as usize].take().expect("the file was entered");
+        drop(Arc::into_inner(lent.file).expect("nobody else holds the file"));
+        // SAFETY: the number is never -1, and by the caller's promise the system answers EBADF for
+        // it, whoever asks.
+        unsafe { BorrowedFd::borrow_raw(key.fd()) }
+    }
+
+    /// One call of `wait`: the reports under current keys. Who is told does not wait any more.
+    ///
+    /// # Panics
+    ///
+    /// If the hub fails.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Vec<(Key, Readiness)> {
+        self.wait_alone(timeout);
+        let mut heard = Vec::new();
+        for &(key, found) in self.ready.reports() {
+            if !self.watched.is_current(key) {
+                continue;
+            }
+            let unarmed = found.directions().without(self.watched.armed(key));
+            if let Some(lent) = &mut self.lent[key.fd() as usize]
+                && self.hub.rearm() == Rearm::Level
+            {
+                lent.silent |= unarmed;
+            }
+            self.watched.disarm(key, found.directions());
+            heard.push((key, found));
+        }
+        heard
+    }
+
+    /// The hub's own part of [`wait`](Driver::wait), and nothing else.
+    ///
+    /// # Panics
+    ///
+    /// If the hub fails.
+    pub fn wait_alone(&mut self, timeout: Option<Duration>) {
+        self.ready.clear();
+        self.hub.wait(&self.watched, timeout, &mut self.ready).expect("wait succeeds");
+    }
+
+    /// How many reports the last wait had, whatever their keys.
+    pub fn reports(&self) -> usize {
+        self.ready.reports().len()
+    }
+
+    /// What is reported of `key` within `limit`: the first report, and none if it is over.
+    pub fn hear(&mut self, key: Key, limit: Duration) -> Readiness {
+        let end = Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let heard = self.wait(Some(left));
+            if let Some(&(_, found)) = heard.iter().find(|(whose, _)| *whose == key) {
+                return found;
+            }
+            if left.is_zero() {
+                return Readiness::NONE;
+            }
+        }
+    }
+
+    /// Waits and expects to hear of nothing.
+    ///
+    /// # Panics
+    ///
+    /// If anything is reported, or if `wait` keeps returning.
+    pub fn expect_silence(&mut self) {
+        let end = Instant::now() + WHILE;
+        let mut returns = 0;
+        while Instant::now() < end {
+            let heard = self.wait(Some(end.saturating_duration_since(Instant::now())));
+            assert!(heard.is_empty(), "silence expected, but heard of {heard:?}");
+            returns += 1;
+            assert!(returns <= FEW, "wait returns again and again with nothing");
+        }
+    }
+
+    /// Lets what nobody waits for be reported, until `wait` has nothing more to say.
+    ///
+    /// # Panics
+    ///
+    /// If that takes more than a few waits.
+    pub fn settle(&mut self) {
+        for _ in 0..FEW {
+            self.wait(Some(Duration::ZERO));
+            if self.reports() == 0 {
+                return;
+            }
+        }
+        panic!("wait reports again and again what nobody waits for");
+    }
+
+    /// The wake-up that the main loop would use: the hub's own, or a pipe that it watches.
+    pub fn notifier(&mut self) -> Arc<dyn Notify> {
+        self.hub.notifier().unwrap_or_else(|| {
+            let (reader, writer) = pipe();
+            self.add(&reader, Interest::READ, Lease::Life);
+            Arc::new(PipeNotifier(writer))
+        })
+    }
+
+    /// Watches the wake-up again, where it is a descriptor, and empties it.
+    pub fn heed(&mut self, heard: &[(Key, Readiness)]) {
+        for &(key, _) in heard {
+            if let Some(lent) = &self.lent[key.fd() as usize] {
+                drain(&lent.file.clone());
+            }
+            self.park(key, Interest::READ);
+        }
+    }
+}
+
+struct PipeNotifier(File);
+
+impl Notify for PipeNotifier {
+    fn notify(&self) {
+        // A full pipe has a notice in it already.
+        let _ = rustix::io::write(&*self.0, b"!");
+    }
+}
+
+/// A pair of connected stream sockets that do not block.
+///
+/// # Panics
+///
+/// If the system has none to give; so do all functions here.
+pub fn pair() -> (File, File) {
+    let (one, other) = UnixStream::pair().expect("a socket pair");
+    (file(one.into()), file(other.into()))
+}
+
+/// The reading and the writing end of a pipe; neither blocks.
+pub fn pipe() -> (File, File) {
+    let (reader, writer): (PipeReader, PipeWriter) = io::pipe().expect("a pipe");
+    (file(reader.into()), file(writer.into()))
+}
+
+fn file(fd: OwnedFd) -> File {
+    rustix::io::ioctl_fionbio(&fd, true).expect("a descriptor that does not block");
+    Arc::new(fd)
+}
+
+/// Puts a copy of `file` under the number `number`, which nobody uses.
+pub fn under(number: RawFd, file: &File) -> File {
+    let copy = rustix::io::fcntl_dupfd_cloexec(&**file, number).expect("a copy of a descriptor");
+    assert_eq!(copy.as_raw_fd(), number, "the number is free");
+    Arc::new(copy)
+}
+
+/// Sends all of `data`.
+pub fn send(file: &File, data: &[u8]) {
+    let sent = rustix::io::write(&**file, data).expect("room for a little data");
+    assert_eq!(sent, data.len());
+}
+
+/// Receives at most `limit` bytes, and says how many.
+pub fn receive(file: &File, limit: usize) -> usize {
+    rustix::io::read(&**file, &mut vec![0; limit][..]).expect("data or the end")
+}
+
+/// Reads until there is nothing.
+pub fn drain(file: &File) {
+    let mut buffer = [0; 65536];
+    while matches!(rustix::io::read(&**file, &mut buffer[..]), Ok(1..)) {}
+}
+
+/// Writes until there is no room.
+pub fn fill(file: &File) {
+    let mut size = 65536;
+    while size > 0 {
+        match rustix::io::write(&**file, &vec![0; size]) {
+            Ok(_) => {}
+            Err(Errno::AGAIN) => size /= 2,
+            Err(errno) => panic!("filling a buffer: {errno}"),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! How a case is run: with a watchdog, and in a process of its own where it must not disturb others.
+
+use std::env;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// Where a case runs.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Home {
+    /// Beside other tests.
+    Shared,
+    /// In a process of its own: it forks, takes signals, or needs numbers that nobody else reuses.
+    Own,
+}
+
+/// Names the one test that a process was started for.
+const ALONE: &str = "HUB_TESTKIT_ALONE";
+
+/// How long a case may take. The slowest needs about a second.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs the case of the test `test`, which is its path with the name of the crate.
+///
+/// # Panics
+///
+/// If the case fails. A case that hangs ends the process.
+pub fn run(test: &str, home: Home, case: impl FnOnce()) {
+    let test = test.split_once("::").map_or(test, |(_crate, path)| path);
+    if home == Home::Shared || env::var(ALONE).is_ok_and(|alone| alone == test) {
+        return watchdog(test, LIMIT, case);
+    }
+    let output = watchdog(test, LIMIT + LIMIT, || alone(test, ALONE, test));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{test} failed in a process of its own ({}):\n{out}{err}", output.status);
+    for line in out.lines().filter(|line| line.starts_with(SKIPPED)) {
+        println!("{line}");
+    }
+}
+
+/// Runs the test `test` of this program in a new process, with `variable` set to `value`.
+///
+/// # Panics
+///
+/// If the program cannot be started.
+pub fn alone(test: &str, variable: &str, value: &str) -> Output {
+    let program = env::current_exe().expect("the test program knows its path");
+    let mut command = Command::new(program);
+    command.args([test, "--exact", "--nocapture", "--include-ignored", "--test-threads=2"]).env(variable, value);
+    command.stdin(Stdio::null()).output().expect("the test program starts again")
+}
+
+/// Runs `work`, and ends the process with a line that names `what` if it takes longer than `limit`.
+pub fn watchdog<T>(what: &str, limit: Duration, work: impl FnOnce() -> T) -> T {
+    let (done, is_done) = mpsc::channel::<()>();
+    let name = what.to_owned();
+    thread::spawn(move || {
+        if is_done.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("{name} hangs: not done after {limit:?}");
+            std::process::abort();
+        }
+    });
+    let result = work();
+    drop(done);
+    result
+}
+
+const SKIPPED: &str = "skipped: ";
+
+/// Says why a case does not apply to a hub.
+pub(crate) fn skip(hub: &str, why: &str) {
+    println!("{SKIPPED}{hub}: {why}");
+}
