@@ -519,7 +519,8 @@ where
     unsafe fn unhandled<F, T, U: Unhandled<T>>(task: TaskRef) -> Option<String> {
         // SAFETY: by the contract.
         match unsafe { &*(*body::<F, T>(task)).result } {
-            Err(error) if error.is_exit() => None,
+            // Ended from outside: whoever did it knows.
+            Err(GreenError::Exit | GreenError::Loop(_)) => None,
             Err(error) => Some(error.to_string()),
             Ok(value) => U::error_in(value),
         }

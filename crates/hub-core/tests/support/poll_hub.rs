@@ -1,9 +1,5 @@
-//! A complete hub over poll(2), as a third party would write it: tests run the core and the
-//! conformance suite on it.
-
-#![forbid(unsafe_code)]
-// It is a crate's root in all but name.
-#![allow(unreachable_pub)]
+// A complete hub over poll(2), as a third party would write it: tests run the core and the
+// conformance suite on it, and the examples of the documentation include it.
 
 use std::fmt;
 use std::io;

@@ -1,0 +1,10 @@
+// Included by the examples in the documentation: runs them on a hub of the tests.
+mod poll_hub {
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs"));
+}
+
+#[allow(dead_code)]
+fn run<R>(example: impl FnOnce() -> R) -> R {
+    hub_core::use_hub_with(poll_hub::PollHub::new).expect("a fresh thread takes any hub");
+    example()
+}
