@@ -12,9 +12,10 @@ use crate::workspace::Workspace;
 
 /// One line for each fault; the error is for what could not be looked at.
 type Faults = anyhow::Result<Vec<String>>;
+type Check = (&'static str, fn(&Workspace) -> Faults);
 
 pub fn run(workspace: &Workspace, report: &mut Report) {
-    let checks: [(&str, fn(&Workspace) -> Faults); 4] = [
+    let checks: [Check; 4] = [
         ("tidy: direction of crates", arrows::check),
         ("tidy: shape of a backend", backends::check),
         ("tidy: conformance map", conformance::check),
