@@ -91,4 +91,16 @@ pub const ARROWS: &[Arrows] = &[
 pub const BACKEND_ARROWS: (&[&str], &[&str]) = (&["hub-core"], &["hub-testkit"]);
 
 /// The only files under a `src` folder with unsafe code. Each opens with its ground rules.
-pub const UNSAFE_FILES: &[&str] = &["crates/hub-core/src/watched.rs"];
+pub const UNSAFE_FILES: &[&str] = &[
+    "crates/hub-core/src/fork.rs",
+    "crates/hub-core/src/greenlet/control.rs",
+    "crates/hub-core/src/greenlet/overflow.rs",
+    "crates/hub-core/src/greenlet/stack.rs",
+    "crates/hub-core/src/greenlet/stack/guard.rs",
+    "crates/hub-core/src/greenlet/stack/slab.rs",
+    "crates/hub-core/src/greenlet/switch.rs",
+    "crates/hub-core/src/greenlet/task.rs",
+    "crates/hub-core/src/greenlet/unwind.rs",
+    "crates/hub-core/src/remote/mailbox.rs",
+    "crates/hub-core/src/watched.rs",
+];

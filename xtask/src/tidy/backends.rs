@@ -67,9 +67,12 @@ fn hub_faults(hub: &Hub, text: &str, order: &[String]) -> Vec<String> {
     if lines > LONGEST_HUB {
         faults.push(format!("{}: src/hub.rs has {lines} lines, more than {LONGEST_HUB}", hub.package));
     }
+    let Some(state) = text.lines().find_map(|line| line.strip_prefix("impl Hub for ")?.split([' ', '<']).next()) else {
+        return vec![format!("{}: src/hub.rs has no `impl Hub for`", hub.package)];
+    };
     let mut last = Section::State;
     for (number, line) in text.lines().enumerate() {
-        let Some(section) = Section::of(line) else { continue };
+        let Some(section) = Section::of(line, state, last) else { continue };
         if section < last {
             faults.push(format!("{}: src/hub.rs:{}: {section:?} after {last:?}", hub.package, number + 1));
         }
@@ -95,16 +98,18 @@ enum Section {
 }
 
 impl Section {
-    /// The section that an item at the left margin belongs to.
-    fn of(line: &str) -> Option<Section> {
+    /// The section that an item at the left margin belongs to, `last` being where the file is. What is implemented for
+    /// types other than `state`, the hub itself, may stand beside them.
+    fn of(line: &str, state: &str, last: Section) -> Option<Section> {
         let item = line.strip_prefix("pub(crate) ").or_else(|| line.strip_prefix("pub ")).unwrap_or(line);
-        let first = item.split([' ', '<']).next()?;
-        match first {
-            "struct" | "enum" | "type" | "const" | "static" if !item.starts_with("const fn") => Some(Section::State),
+        let mut words = item.split([' ', '<', '(']);
+        match words.next()? {
+            "struct" if words.next() == Some(state) => Some(Section::State),
+            "impl" if !item.trim_end_matches(" {").ends_with(state) => None,
             "impl" if item.contains(" Hub for ") => Some(Section::Contract),
             "impl" if item.contains(" for ") => Some(Section::OtherTraits),
-            "impl" => Some(Section::Inherent),
-            "fn" | "const" => Some(Section::Helpers),
+            "impl" if last < Section::Contract => Some(Section::Inherent),
+            "impl" | "fn" => Some(Section::Helpers),
             "mod" => Some(Section::Tests),
             _ => None,
         }
@@ -169,7 +174,13 @@ fn helper() {}
     #[test]
     fn a_helper_before_the_contract_is_a_fault() {
         let early = faults(&GOOD.replace("impl MyHub {", "fn early() {}\n\nimpl MyHub {"));
-        assert!(early[0].ends_with("Inherent after Helpers"), "{early:?}");
+        assert!(early[0].ends_with("Contract after Helpers"), "{early:?}");
+    }
+
+    #[test]
+    fn other_types_and_private_functions_of_the_hub_have_their_places() {
+        let more = GOOD.replace("/// State.", "pub struct Choice;\n\nimpl Default for Choice {}\n\n/// State.");
+        assert_eq!(faults(&more.replace("fn helper()", "impl MyHub {}\n\nfn helper()")), Vec::<String>::new());
     }
 
     #[test]
