@@ -95,7 +95,7 @@ impl Report {
     fn add(&mut self, name: String, mut command: Command, counting: bool) {
         println!("  ..   {name}");
         let start = Instant::now();
-        let (mut verdict, mut counts) = match watch(&mut command) {
+        let (mut verdict, mut counts) = match watch(&mut command, LIMIT) {
             Ok((status, counts)) => (verdict_of(status), counts),
             Err(error) => (Verdict::Failed(error.to_string()), Counts::default()),
         };
@@ -138,15 +138,15 @@ fn verdict_of(status: ExitStatus) -> Verdict {
     if status.success() { Verdict::Well } else { Verdict::Failed(status.to_string()) }
 }
 
-/// Runs `command`, shows what its output tells and counts its tests.
-fn watch(command: &mut Command) -> std::io::Result<(ExitStatus, Counts)> {
+/// Runs `command`, shows what its output tells and counts its tests; kills it after `limit`.
+fn watch(command: &mut Command, limit: Duration) -> std::io::Result<(ExitStatus, Counts)> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let counts = Mutex::new(Counts::default());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let over = AtomicBool::new(false);
     let pid = child.id();
     let status = thread::scope(|scope| {
-        scope.spawn(|| end_when_hung(pid, &over));
+        scope.spawn(|| end_when_hung(pid, limit, &over));
         let errors = scope.spawn(|| stderr.map(|pipe| show(pipe, &counts)));
         if let Some(pipe) = stdout {
             show(pipe, &counts);
@@ -226,12 +226,12 @@ fn tells_something(line: &str) -> bool {
     !of_one_test && !of_a_good_run
 }
 
-/// Kills `pid` and all that it started when [`LIMIT`] is over before `over` is set.
-fn end_when_hung(pid: u32, over: &AtomicBool) {
+/// Kills `pid` and all that it started when `limit` is over before `over` is set.
+fn end_when_hung(pid: u32, limit: Duration, over: &AtomicBool) {
     let start = Instant::now();
     while !over.load(Ordering::Relaxed) {
-        if start.elapsed() > LIMIT {
-            println!("no end after {} minutes: killed", LIMIT.as_secs() / 60);
+        if start.elapsed() > limit {
+            println!("no end after {} s: killed", limit.as_secs());
             let mut victims = vec![pid];
             let mut next = 0;
             while next < victims.len() {
@@ -315,6 +315,16 @@ mod tests {
         report.skip("other targets", "no toolchain");
         assert_eq!(report.counts_line(), "0 passed, 0 failed, 1 skipped");
         assert!(report.is_well());
+    }
+
+    #[test]
+    fn what_hangs_is_killed_with_all_that_it_started() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 600 & sleep 600; true"]);
+        let start = Instant::now();
+        let (status, _) = watch(&mut command, Duration::from_millis(200)).unwrap();
+        assert!(!status.success());
+        assert!(start.elapsed() < Duration::from_secs(300));
     }
 
     #[test]
