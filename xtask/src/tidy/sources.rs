@@ -94,7 +94,7 @@ fn holds_unsafe(text: &str) -> bool {
 
 /// The lines with their numbers, without comments and without the unit tests at the end.
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let code = text.lines().enumerate().take_while(|(_, line)| *line != "#[cfg(test)]");
+    let code = text.lines().enumerate().take_while(|(_, line)| !line.starts_with("mod tests {"));
     code.map(|(number, line)| (number + 1, line.split("//").next().unwrap_or_default()))
 }
 
@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn unsafe_in_comments_and_lints_does_not_count() {
         assert!(!holds_unsafe("#![forbid(unsafe_code)]\n// an unsafe remark\nfn unsafe_looking() {}\n"));
-        assert!(holds_unsafe("fn a() {\n    unsafe { b() }\n}\n"));
+        assert!(!holds_unsafe("#[cfg(test)]\nmod tests {\n    unsafe fn a() {}\n}\n"));
+        assert!(holds_unsafe("#[cfg(test)]\nmod tests;\n\nfn a() {\n    unsafe { b() }\n}\n"));
     }
 
     #[test]
