@@ -1,3 +1,127 @@
-//! One command for everything.
+//! One command for everything: `cargo xtask <command>`.
 
-fn main() {}
+#![expect(unreachable_pub, reason = "a program is nobody's dependency")]
+
+mod checks;
+mod step;
+mod tables;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use step::Report;
+use workspace::Workspace;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  test [--full]  run the tests on every hub; ends with `N passed, N failed, N skipped`
+                 --full: release mode for everything, forced fallback paths, long seeds, faults,
+                 leaks, loom, other targets
+  features       build the facade with no backend, with each alone, with several, with the default
+  abort          run the example that is meant for panic = \"abort\"
+  tidy           hold what no compiler holds: direction of crates, order of a backend, conformance map
+  ci             test, fmt, clippy, doc, features, abort, tidy: what .ci/run runs
+";
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Task {
+    Test { full: bool },
+    Features,
+    Abort,
+    Tidy,
+    Ci,
+}
+
+fn parse(arguments: &[String]) -> Result<Task, String> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["test"] => Ok(Task::Test { full: false }),
+        ["test", "--full"] => Ok(Task::Test { full: true }),
+        ["features"] => Ok(Task::Features),
+        ["abort"] => Ok(Task::Abort),
+        ["tidy"] => Ok(Task::Tidy),
+        ["ci"] => Ok(Task::Ci),
+        [] => Err("a command is missing".to_owned()),
+        [command @ ("test" | "features" | "abort" | "tidy" | "ci"), rest @ ..] => {
+            Err(format!("`{command}` does not take `{}`", rest.join(" ")))
+        }
+        [other, ..] => Err(format!("there is no command `{other}`")),
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if matches!(arguments.first().map(String::as_str), Some("help" | "--help" | "-h")) {
+        print!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let task = match parse(&arguments) {
+        Ok(task) => task,
+        Err(wrong) => {
+            eprint!("error: {wrong}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(task) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs `task`; whether all went well.
+fn run(task: Task) -> anyhow::Result<bool> {
+    let workspace = Workspace::load()?;
+    let mut report = Report::default();
+    match task {
+        Task::Test { full } => {
+            test::run(&workspace, full, &mut report)?;
+            report.print_summary();
+            report.print_counts();
+        }
+        Task::Features => checks::features(&workspace, &mut report),
+        Task::Abort => checks::abort(&workspace, &mut report),
+        Task::Tidy => tidy::run(&workspace, &mut report),
+        Task::Ci => {
+            test::run(&workspace, false, &mut report)?;
+            checks::fmt(&workspace, &mut report);
+            checks::clippy(&workspace, &mut report);
+            checks::doc(&workspace, &mut report);
+            checks::features(&workspace, &mut report);
+            checks::abort(&workspace, &mut report);
+            tidy::run(&workspace, &mut report);
+            report.print_summary();
+            report.print_counts();
+        }
+    }
+    Ok(report.is_well())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Task, String> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn commands_are_parsed() {
+        assert_eq!(parsed("test"), Ok(Task::Test { full: false }));
+        assert_eq!(parsed("test --full"), Ok(Task::Test { full: true }));
+        assert_eq!(parsed("ci"), Ok(Task::Ci));
+    }
+
+    #[test]
+    fn a_wrong_command_is_named() {
+        assert!(parsed("tset").unwrap_err().contains("tset"));
+        assert!(parsed("test --fast").unwrap_err().contains("--fast"));
+        assert!(parsed("").unwrap_err().contains("missing"));
+    }
+}

@@ -1,0 +1,66 @@
+//! What `ci` asks beside the tests.
+
+use crate::step::Report;
+use crate::tables::{FEATURE_LISTS, HUBS};
+use crate::workspace::Workspace;
+
+/// The example that is run with `panic = "abort"`.
+const ABORT_EXAMPLE: &str = "panic_abort";
+
+pub fn fmt(workspace: &Workspace, report: &mut Report) {
+    let mut command = workspace.cargo();
+    command.args(["fmt", "--all", "--check"]);
+    report.run("fmt", command);
+}
+
+pub fn clippy(workspace: &Workspace, report: &mut Report) {
+    let mut command = workspace.cargo();
+    command.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    report.run("clippy", command);
+}
+
+pub fn doc(workspace: &Workspace, report: &mut Report) {
+    let mut command = workspace.cargo();
+    command.args(["doc", "--workspace", "--exclude", "xtask", "--no-deps"]).env("RUSTDOCFLAGS", "-Dwarnings");
+    report.run("doc", command);
+}
+
+/// Builds the facade with every list of features that is promised.
+pub fn features(workspace: &Workspace, report: &mut Report) {
+    for list in feature_lists() {
+        let mut command = workspace.cargo();
+        command.args(["check", "-p", "greenhub", "--lib", "--no-default-features", "--features", &list]);
+        let name = if list.is_empty() { "none".to_owned() } else { list };
+        report.run(format!("features: {name}"), command);
+    }
+    let mut command = workspace.cargo();
+    command.args(["check", "-p", "greenhub", "--lib"]);
+    report.run("features: the default", command);
+}
+
+/// None, each hub alone, and [`FEATURE_LISTS`].
+fn feature_lists() -> Vec<String> {
+    let none = std::iter::once(String::new());
+    let alone = HUBS.iter().map(|hub| hub.name.to_owned());
+    let together = FEATURE_LISTS.iter().map(|list| list.join(","));
+    none.chain(alone).chain(together).collect()
+}
+
+/// Tests cannot be built to abort with a stable compiler, an example can: it checks itself and says so by its exit status.
+pub fn abort(workspace: &Workspace, report: &mut Report) {
+    let mut command = workspace.cargo();
+    command.args(["run", "--profile", "abort", "-p", "greenhub", "--example", ABORT_EXAMPLE]);
+    report.run("panic = \"abort\"", command);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_hub_is_built_alone_and_the_facade_without_any() {
+        let lists = feature_lists();
+        assert!(lists.contains(&String::new()));
+        assert!(HUBS.iter().all(|hub| lists.iter().any(|list| list == hub.name)));
+    }
+}

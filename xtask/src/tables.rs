@@ -1,0 +1,106 @@
+//! What the other modules go by: hubs, features, forced paths, arrows between crates, modules with unsafe code.
+//!
+//! A new hub is one line in [`HUBS`]; everything else about it follows.
+
+/// A backend of this workspace.
+pub struct Hub {
+    /// Its canonical name, which is also its feature of the facade.
+    pub name: &'static str,
+    /// Its crate.
+    pub package: &'static str,
+    /// Whether the facade has it without being asked.
+    pub default: bool,
+    /// Whether its crate must forbid unsafe code.
+    pub forbids_unsafe: bool,
+}
+
+/// The hubs that the tests are run on.
+pub const HUBS: &[Hub] = &[Hub { name: "epoll", package: "hub-epoll", default: true, forbids_unsafe: true }];
+
+/// Feature lists of the facade that are built beside none, each alone and the default. Never `--all-features`:
+/// what belongs together is said here.
+pub const FEATURE_LISTS: &[&[&str]] = &[];
+
+/// A path that is taken only where the system lacks something, forced so that it is tested everywhere.
+pub struct Forced {
+    pub what: &'static str,
+    pub variable: &'static str,
+    pub value: &'static str,
+    /// The hub that knows it; none: all of them.
+    pub hub: Option<&'static str>,
+}
+
+/// The fallback paths of the core and of the backends.
+pub const FORCED: &[Forced] = &[
+    Forced { what: "pipe instead of eventfd", variable: "GREENHUB_WAKEUP", value: "pipe", hub: None },
+    Forced { what: "mprotect instead of guard advice", variable: "GREENHUB_GUARD", value: "mprotect", hub: None },
+    Forced { what: "waits in milliseconds", variable: "GREENHUB_EPOLL", value: "millis", hub: Some("epoll") },
+    Forced { what: "edge-triggered", variable: "GREENHUB_EPOLL", value: "edge", hub: Some("epoll") },
+];
+
+/// System calls that fail while the tests of a backend run.
+pub struct Fault {
+    pub what: &'static str,
+    /// As strace's `inject` takes it; `?` before a call that not every architecture has.
+    pub inject: &'static str,
+    pub hub: &'static str,
+}
+
+pub const FAULTS: &[Fault] = &[
+    Fault {
+        what: "every third wait is interrupted",
+        inject: "?epoll_wait,?epoll_pwait,?epoll_pwait2:error=EINTR:when=3+3",
+        hub: "epoll",
+    },
+    Fault { what: "no epoll_pwait2", inject: "?epoll_pwait2:error=ENOSYS", hub: "epoll" },
+];
+
+/// How many seeds the random tests take: (variable, value) of the long run.
+pub const LONG_SEEDS: (&str, &str) = ("GREENHUB_SEEDS", "20000");
+
+/// Variables that would change a test run; each step starts without them.
+pub const VARIABLES: &[&str] =
+    &["EVENTLET_HUB", "GREENHUB_WAKEUP", "GREENHUB_GUARD", "GREENHUB_EPOLL", "GREENHUB_SEEDS"];
+
+/// Targets whose code is type-checked where a toolchain with the sources of std is there.
+pub const OTHER_TARGETS: &[&str] = &["x86_64-unknown-freebsd", "aarch64-apple-darwin"];
+
+/// On which crates of ours a crate may depend.
+pub struct Arrows {
+    pub package: &'static str,
+    pub to: &'static [&'static str],
+    /// In tests and examples only.
+    pub dev: &'static [&'static str],
+}
+
+/// Every crate but the backends, whose arrows are [`BACKEND_ARROWS`]. `*` stands for every backend.
+pub const ARROWS: &[Arrows] = &[
+    Arrows { package: "hub-core", to: &[], dev: &["hub-testkit"] },
+    Arrows { package: "hub-testkit", to: &["hub-core"], dev: &["*"] },
+    Arrows { package: "greenstd", to: &["hub-core"], dev: &[] },
+    Arrows { package: "greenhub", to: &["hub-core", "greenstd", "*"], dev: &["hub-testkit"] },
+    Arrows {
+        package: "benches",
+        to: &["greenhub", "greenstd", "hub-core", "*"],
+        dev: &["greenhub", "greenstd", "hub-core", "*"],
+    },
+    Arrows { package: "xtask", to: &[], dev: &[] },
+];
+
+/// The arrows of each backend.
+pub const BACKEND_ARROWS: (&[&str], &[&str]) = (&["hub-core"], &["hub-testkit"]);
+
+/// The only files under a `src` folder with unsafe code. Each opens with its ground rules.
+pub const UNSAFE_FILES: &[&str] = &[
+    "crates/hub-core/src/fork.rs",
+    "crates/hub-core/src/greenlet/control.rs",
+    "crates/hub-core/src/greenlet/overflow.rs",
+    "crates/hub-core/src/greenlet/stack.rs",
+    "crates/hub-core/src/greenlet/stack/guard.rs",
+    "crates/hub-core/src/greenlet/stack/slab.rs",
+    "crates/hub-core/src/greenlet/switch.rs",
+    "crates/hub-core/src/greenlet/task.rs",
+    "crates/hub-core/src/greenlet/unwind.rs",
+    "crates/hub-core/src/remote/mailbox.rs",
+    "crates/hub-core/src/watched.rs",
+];

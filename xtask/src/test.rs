@@ -1,0 +1,195 @@
+//! The tests, on every hub.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::step::Report;
+use crate::tables::{FAULTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, OTHER_TARGETS};
+use crate::workspace::Workspace;
+
+/// Runs the tests in debug, the green suite also in release; `full` adds what takes longer.
+///
+/// # Errors
+///
+/// Something is missing without which nothing can be built.
+pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()> {
+    require_compilers(workspace)?;
+    report.run_tests("tests, debug", all_but_green(workspace));
+    for hub in HUBS {
+        report.run_tests(format!("green suite, debug, {}", hub.name), green(workspace, hub));
+        report.run_tests(format!("green suite, release, {}", hub.name), in_release(green(workspace, hub)));
+    }
+    if full {
+        report.run_tests("tests, release", in_release(all_but_green(workspace)));
+        for hub in HUBS {
+            for forced in FORCED.iter().filter(|forced| forced.hub.is_none_or(|only| only == hub.name)) {
+                report.run_tests(format!("{}, {}", forced.what, hub.name), forced_run(workspace, hub, forced));
+            }
+            report.run_tests(format!("long seeds, {}", hub.name), long_seeds(workspace, hub));
+        }
+        loom(workspace, report);
+        faults(workspace, report)?;
+        leaks(workspace, report)?;
+        other_targets(workspace, report);
+    }
+    Ok(())
+}
+
+/// Every test but the green suite, which is run once for each hub.
+fn all_but_green(workspace: &Workspace) -> Command {
+    let mut command = workspace.cargo();
+    command.args(["test", "--no-fail-fast"]);
+    for package in workspace.packages.iter().filter(|it| it.name != "greenhub" && it.name != "benches") {
+        command.args(["-p", &package.name]);
+    }
+    command
+}
+
+fn green(workspace: &Workspace, hub: &Hub) -> Command {
+    let mut command = workspace.cargo();
+    command.args(["test", "--no-fail-fast", "-p", "greenhub"]).env("EVENTLET_HUB", hub.name);
+    if !hub.default {
+        command.args(["--features", hub.name]);
+    }
+    command
+}
+
+fn in_release(mut command: Command) -> Command {
+    command.arg("--release");
+    command
+}
+
+/// What a forced path can reach: the core, the backend with its conformance kit, the green suite.
+fn forced_run(workspace: &Workspace, hub: &Hub, forced: &Forced) -> Command {
+    let mut command = in_release(green(workspace, hub));
+    command.args(["-p", "hub-core", "-p", hub.package]).env(forced.variable, forced.value);
+    command
+}
+
+fn long_seeds(workspace: &Workspace, hub: &Hub) -> Command {
+    let (variable, value) = LONG_SEEDS;
+    let mut command = in_release(green(workspace, hub));
+    command.args(["-p", "hub-core"]).env(variable, value);
+    command
+}
+
+/// The state machine of the remote handle, over every order of its steps.
+fn loom(workspace: &Workspace, report: &mut Report) {
+    let mut command = workspace.cargo();
+    command.args(["test", "-p", "hub-core", "--release", "--lib", "remote"]);
+    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.root.join("target/loom"));
+    report.run_tests("loom, remote handle", command);
+}
+
+/// The tests of a backend while its system calls fail.
+fn faults(workspace: &Workspace, report: &mut Report) -> Result<()> {
+    for fault in FAULTS {
+        let name = format!("faults: {}", fault.what);
+        let Some(hub) = HUBS.iter().find(|hub| hub.name == fault.hub) else { continue };
+        if !is_there("strace") {
+            report.skip(name, "no strace: apt-get install strace");
+            continue;
+        }
+        let mut command = workspace.cargo();
+        command.args(["test", "-p", hub.package, "--lib", "--tests"]);
+        let calls = fault.inject.split(':').next().unwrap_or_default();
+        let strace = format!("strace -f -qq -o /dev/null -e trace={calls} -e inject={}", fault.inject);
+        command.env(runner()?, strace);
+        report.run_tests(name, command);
+    }
+    Ok(())
+}
+
+/// The unit tests of the core under valgrind: definite leaks and invalid accesses are failures.
+fn leaks(workspace: &Workspace, report: &mut Report) -> Result<()> {
+    const NAME: &str = "leaks, hub-core";
+    const VALGRIND: &str = "valgrind --quiet --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --error-exitcode=97";
+    if !is_there("valgrind") {
+        report.skip(NAME, "no valgrind: apt-get install valgrind");
+        return Ok(());
+    }
+    let mut command = workspace.cargo();
+    command.args(["test", "-p", "hub-core", "--lib"]);
+    command.env(runner()?, VALGRIND);
+    // valgrind takes the vDSO away, in which rustix's own system calls look for the clock; libc's do without.
+    command.env("RUSTFLAGS", "--cfg rustix_use_libc").env("CARGO_TARGET_DIR", workspace.root.join("target/valgrind"));
+    report.run_tests(NAME, command);
+    Ok(())
+}
+
+/// Type-checks the core for systems that are not this one, with Debian's compiler that comes with the sources of std.
+fn other_targets(workspace: &Workspace, report: &mut Report) {
+    let there =
+        ["/usr/bin/rustc", "/usr/bin/cargo", "/usr/lib/rustlib/src"].iter().all(|path| Path::new(path).exists());
+    for target in OTHER_TARGETS {
+        let name = format!("type check, {target}");
+        if !there {
+            report.skip(name, "no sources of std: apt-get install rustc-web cargo-web rust-web-src");
+            continue;
+        }
+        let mut command = Command::new("/usr/bin/cargo");
+        command.current_dir(&workspace.root).args(["check", "-p", "hub-core", "--target", target]);
+        command.arg("-Zbuild-std=std,panic_abort,panic_unwind");
+        // The assembly of `context` is not for this machine's assembler.
+        command.args(["--config", &format!("target.{target}.boost_context.rustc-link-lib=[]")]);
+        command.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", "/usr/bin/rustc");
+        command.env("CARGO_TARGET_DIR", workspace.root.join("target/other"));
+        report.run(name, command);
+    }
+}
+
+fn require_compilers(workspace: &Workspace) -> Result<()> {
+    let version = rustc_says("--version")?;
+    if let Some(oldest) = &workspace.rust_version {
+        let enough = numbers(version.split(' ').nth(1).unwrap_or_default()) >= numbers(oldest);
+        ensure!(enough, "{} is too old: rustc {oldest} or later is needed (`rustup update stable`)", version.trim());
+    }
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    if !is_there(&compiler) && is_there("apt-get") {
+        println!("  ..   installing a C compiler");
+        let _ = Command::new("apt-get")
+            .args(["install", "-y", "-qq", "--no-install-recommends", "gcc", "libc6-dev"])
+            .status();
+    }
+    ensure!(
+        is_there(&compiler),
+        "no C compiler `{compiler}`, which the crate `context` needs: apt-get install gcc libc6-dev"
+    );
+    Ok(())
+}
+
+fn is_there(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// The variable that makes cargo run each test binary under another program.
+fn runner() -> Result<String> {
+    let says = rustc_says("-vV")?;
+    let host = says.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
+    Ok(format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace(['-', '.'], "_")))
+}
+
+fn rustc_says(flag: &str) -> Result<String> {
+    let output = Command::new("rustc").arg(flag).output().context("no rustc: see https://rustup.rs")?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// `1.88.0-nightly` as `[1, 88, 0]`.
+fn numbers(version: &str) -> Vec<u32> {
+    let plain = version.split('-').next().unwrap_or_default();
+    plain.split('.').map_while(|number| number.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(numbers("1.100.0") > numbers("1.88"));
+        assert!(numbers("1.88.0-beta.1") >= numbers("1.88"));
+        assert!(numbers("1.87.9") < numbers("1.88"));
+    }
+}

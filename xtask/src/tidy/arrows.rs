@@ -1,0 +1,83 @@
+//! No arrow between crates points up or sideways.
+
+use super::Faults;
+use crate::tables::{ARROWS, BACKEND_ARROWS, HUBS};
+use crate::workspace::{Package, Workspace};
+
+pub fn check(workspace: &Workspace) -> Faults {
+    let ours: Vec<&str> = workspace.packages.iter().map(|package| package.name.as_str()).collect();
+    let mut faults: Vec<String> = workspace.packages.iter().flat_map(|package| faults_of(package, &ours)).collect();
+    for hub in HUBS {
+        let facade = workspace.package("greenhub");
+        if facade.is_none_or(|facade| !facade.features.iter().any(|feature| feature == hub.name)) {
+            faults.push(format!("greenhub has no feature `{}`", hub.name));
+        }
+        if workspace.package(hub.package).is_none() {
+            faults.push(format!("there is no crate `{}`", hub.package));
+        }
+    }
+    Ok(faults)
+}
+
+fn faults_of(package: &Package, ours: &[&str]) -> Vec<String> {
+    let Some((to, dev)) = allowed(&package.name) else {
+        return vec![format!("{}: no arrows are named for this crate in xtask/src/tables.rs", package.name)];
+    };
+    let wrong = package.dependencies.iter().filter(|dependency| {
+        let named = |list: &[&str]| {
+            list.contains(&dependency.name.as_str()) || (list.contains(&"*") && is_backend(&dependency.name))
+        };
+        ours.contains(&dependency.name.as_str()) && !named(to) && !(dependency.dev && named(dev))
+    });
+    wrong.map(|dependency| format!("{} must not depend on {}", package.name, dependency.name)).collect()
+}
+
+fn allowed(package: &str) -> Option<(&'static [&'static str], &'static [&'static str])> {
+    if is_backend(package) {
+        return Some(BACKEND_ARROWS);
+    }
+    ARROWS.iter().find(|arrows| arrows.package == package).map(|arrows| (arrows.to, arrows.dev))
+}
+
+fn is_backend(package: &str) -> bool {
+    HUBS.iter().any(|hub| hub.package == package)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::Dependency;
+
+    const OURS: &[&str] = &["hub-core", "hub-epoll", "hub-testkit", "greenstd", "greenhub"];
+
+    fn package(name: &str, dependencies: &[(&str, bool)]) -> Package {
+        let dependencies = dependencies.iter().map(|&(name, dev)| Dependency { name: name.to_owned(), dev }).collect();
+        Package { name: name.to_owned(), folder: "crates".into(), features: Vec::new(), dependencies }
+    }
+
+    #[test]
+    fn arrows_down_are_allowed() {
+        assert!(
+            faults_of(&package("greenhub", &[("hub-epoll", false), ("greenstd", false), ("libc", false)]), OURS)
+                .is_empty()
+        );
+        assert!(faults_of(&package("hub-epoll", &[("hub-core", false), ("hub-testkit", true)]), OURS).is_empty());
+    }
+
+    #[test]
+    fn arrows_up_and_sideways_are_faults() {
+        assert_eq!(faults_of(&package("hub-core", &[("greenstd", false)]), OURS).len(), 1);
+        assert_eq!(faults_of(&package("hub-epoll", &[("greenhub", true)]), OURS).len(), 1);
+        assert_eq!(faults_of(&package("greenstd", &[("hub-epoll", true)]), OURS).len(), 1);
+    }
+
+    #[test]
+    fn what_is_allowed_in_tests_is_not_allowed_elsewhere() {
+        assert_eq!(faults_of(&package("hub-epoll", &[("hub-testkit", false)]), OURS).len(), 1);
+    }
+
+    #[test]
+    fn an_unknown_crate_is_a_fault() {
+        assert_eq!(faults_of(&package("newcomer", &[]), OURS).len(), 1);
+    }
+}

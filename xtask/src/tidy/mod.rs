@@ -1,0 +1,29 @@
+//! What no compiler holds.
+
+mod arrows;
+mod backends;
+mod conformance;
+mod sources;
+
+use std::time::Instant;
+
+use crate::step::Report;
+use crate::workspace::Workspace;
+
+/// One line for each fault; the error is for what could not be looked at.
+type Faults = anyhow::Result<Vec<String>>;
+type Check = (&'static str, fn(&Workspace) -> Faults);
+
+pub fn run(workspace: &Workspace, report: &mut Report) {
+    let checks: [Check; 4] = [
+        ("tidy: direction of crates", arrows::check),
+        ("tidy: shape of a backend", backends::check),
+        ("tidy: conformance map", conformance::check),
+        ("tidy: sources", sources::check),
+    ];
+    for (name, check) in checks {
+        let start = Instant::now();
+        let faults = check(workspace).unwrap_or_else(|error| vec![format!("{error:#}")]);
+        report.check(name, &faults, start);
+    }
+}

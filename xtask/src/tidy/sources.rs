@@ -1,0 +1,136 @@
+//! What every file must and must not hold.
+
+use std::fs;
+use std::path::Path;
+
+use super::Faults;
+use crate::tables::{FORCED, LONG_SEEDS, UNSAFE_FILES};
+use crate::workspace::{Workspace, files};
+
+/// Words that belong to somebody's machine or to unfinished work; put together so that this file does not hold them.
+const FORBIDDEN: &[&str] =
+    &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("TO", "DO"), concat!("FIX", "ME")];
+
+/// A library prints nothing; what it has to say goes to the reporting stream.
+const PRINTING: &[&str] = &["println!(", "print!(", "eprintln!(", "eprint!(", "dbg!("];
+
+pub fn check(workspace: &Workspace) -> Faults {
+    let mut faults = Vec::new();
+    let mut unread: Vec<&str> = FORCED.iter().map(|forced| forced.variable).chain([LONG_SEEDS.0]).collect();
+    unread.dedup();
+    for file in files(&workspace.root)? {
+        // What is not text has no words.
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        let name = workspace.relative(&file).to_string_lossy().into_owned();
+        faults.extend(word_faults(&name, &text));
+        if name.starts_with("crates") && name.ends_with(".rs") {
+            unread.retain(|variable| !text.contains(variable));
+        }
+        if is_library_source(Path::new(&name)) {
+            faults.extend(unsafe_faults(&name, &text));
+            faults.extend(printing_faults(&name, &text));
+        }
+    }
+    // A forced path that nothing listens to would be tested in name only.
+    faults.extend(unread.iter().map(|variable| format!("{variable}: set by xtask, read by no crate")));
+    for &name in UNSAFE_FILES {
+        if !workspace.root.join(name).exists() {
+            faults.push(format!("{name}: may hold unsafe code, but is not there"));
+        }
+    }
+    for package in workspace.packages.iter().filter(|package| package.folder.starts_with(workspace.root.join("crates")))
+    {
+        if !package.folder.join("README.md").exists() {
+            faults.push(format!("{}: README.md is missing", package.name));
+        }
+    }
+    Ok(faults)
+}
+
+/// Unit tests that have grown into a file of their own are no library source.
+fn is_library_source(file: &Path) -> bool {
+    let in_src = file.components().any(|part| part.as_os_str() == "src");
+    let is_rust = file.extension().is_some_and(|extension| extension == "rs");
+    file.starts_with("crates") && in_src && is_rust && file.file_name().is_some_and(|name| name != "tests.rs")
+}
+
+fn word_faults(name: &str, text: &str) -> Vec<String> {
+    let lines = text.lines().enumerate();
+    let found =
+        lines.filter_map(|(number, line)| Some((number + 1, *FORBIDDEN.iter().find(|&&word| line.contains(word))?)));
+    found.map(|(number, word)| format!("{name}:{number}: `{word}` has no place here")).collect()
+}
+
+fn unsafe_faults(name: &str, text: &str) -> Vec<String> {
+    let listed = UNSAFE_FILES.contains(&name);
+    let has = holds_unsafe(text);
+    let head: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
+    match (has, listed) {
+        (true, false) => vec![format!("{name}: unsafe code in a file that is not on the list in xtask/src/tables.rs")],
+        (false, true) => vec![format!("{name}: is on the list of files with unsafe code and holds none")],
+        (true, true) if !head.contains("Ground rules") => {
+            vec![format!("{name}: holds unsafe code and does not open with its ground rules")]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn printing_faults(name: &str, text: &str) -> Vec<String> {
+    let lines = code_lines(text).filter(|(_, line)| PRINTING.iter().any(|call| calls(line, call)));
+    lines.map(|(number, _)| format!("{name}:{number}: a library prints nothing")).collect()
+}
+
+/// Whether `line` has `call` as a whole word.
+fn calls(line: &str, call: &str) -> bool {
+    line.match_indices(call)
+        .any(|(at, _)| !line[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_'))
+}
+
+fn holds_unsafe(text: &str) -> bool {
+    code_lines(text).any(|(_, line)| {
+        line.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|word| word == "unsafe")
+    })
+}
+
+/// The lines with their numbers, without comments and without the unit tests at the end.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let code = text.lines().enumerate().take_while(|(_, line)| !line.starts_with("mod tests {"));
+    code.map(|(number, line)| (number + 1, line.split("//").next().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsafe_in_comments_and_lints_does_not_count() {
+        assert!(!holds_unsafe("#![forbid(unsafe_code)]\n// an unsafe remark\nfn unsafe_looking() {}\n"));
+        assert!(!holds_unsafe("#[cfg(test)]\nmod tests {\n    unsafe fn a() {}\n}\n"));
+        assert!(holds_unsafe("#[cfg(test)]\nmod tests;\n\nfn a() {\n    unsafe { b() }\n}\n"));
+    }
+
+    #[test]
+    fn unsafe_code_needs_a_place_on_the_list() {
+        assert_eq!(unsafe_faults("crates/hub-core/src/new.rs", "unsafe fn a() {}\n").len(), 1);
+    }
+
+    #[test]
+    fn unsafe_code_needs_ground_rules() {
+        let listed = UNSAFE_FILES[0];
+        assert_eq!(unsafe_faults(listed, "//! The table.\nunsafe fn a() {}\n").len(), 1);
+        assert!(unsafe_faults(listed, "//! The table.\n//!\n//! Ground rules:\nunsafe fn a() {}\n").is_empty());
+        assert_eq!(unsafe_faults(listed, "fn a() {}\n").len(), 1);
+    }
+
+    #[test]
+    fn printing_is_a_fault_outside_comments_and_tests() {
+        let text = "/// println!(\"doc\");\nfn a() { eprintln!(\"x\"); }\n#[cfg(test)]\nmod tests { fn b() { println!(); } }\n";
+        assert_eq!(printing_faults("a.rs", text), ["a.rs:2: a library prints nothing"]);
+    }
+
+    #[test]
+    fn forbidden_words_are_named_with_their_line() {
+        let text = format!("fine\nsee {}x\n", FORBIDDEN[0]);
+        assert!(word_faults("a.md", &text)[0].starts_with("a.md:2:"));
+    }
+}
