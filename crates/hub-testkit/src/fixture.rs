@@ -35,7 +35,7 @@ pub struct Driver<H: Hub> {
     pub hub: H,
     watched: Watched,
     ready: Ready,
-    /// By number: what is lent, and the directions that are silent until `watch`.
+    /// By number.
     lent: Vec<Option<Lent>>,
 }
 
@@ -43,6 +43,7 @@ pub struct Driver<H: Hub> {
 struct Lent {
     file: File,
     lease: Lease,
+    /// The directions that the hub is not to speak of before the next `watch`.
     silent: Interest,
 }
 
@@ -64,7 +65,7 @@ impl<H: Hub> Driver<H> {
         if number as usize >= self.lent.len() {
             self.lent.resize_with(number as usize + 1, || None);
         }
-        self.lent[number as usize] = Some(Lent { file: file.clone(), lease: Lease::Wait, silent: Interest::NONE });
+        self.lent[number as usize] = Some(Lent { file: file.clone(), lease: Lease::Wait, silent: Interest::BOTH });
         key
     }
 
@@ -76,7 +77,7 @@ impl<H: Hub> Driver<H> {
     pub fn watch(&mut self, key: Key, interest: Interest, lease: Lease) -> io::Result<()> {
         let lent = self.lent[key.fd() as usize].as_mut().expect("the file was entered");
         lent.lease = lease;
-        lent.silent = Interest::NONE;
+        lent.silent = Interest::BOTH.without(interest);
         let result = self.hub.watch(key, lent.file.as_fd(), interest, lease);
         self.watched.disarm(key, Interest::BOTH);
         if result.is_ok() {
@@ -110,11 +111,23 @@ impl<H: Hub> Driver<H> {
     /// If the hub refuses to watch again.
     pub fn park(&mut self, key: Key, interest: Interest) {
         let lent = self.lent[key.fd() as usize].as_ref().expect("the file was entered");
-        if lent.lease == Lease::Wait || self.hub.rearm() == Rearm::Explicit || lent.silent.intersects(interest) {
-            self.watch(key, interest, lent.lease).expect("a descriptor is watched again");
-        } else {
+        let (lease, silent) = (lent.lease, lent.silent);
+        let lasts = lease == Lease::Life && self.hub.rearm() != Rearm::Explicit;
+        if lasts && !silent.intersects(interest) {
             // SAFETY: `lent` keeps the file open until the number is entered anew.
             unsafe { self.watched.arm(key, interest) };
+            return;
+        }
+        let armed = self.watched.armed(key) | interest;
+        let kept = if lasts { Interest::BOTH.without(silent) } else { Interest::NONE };
+        self.watch(key, armed | kept, lease).expect("a descriptor is watched again");
+        self.watched.disarm(key, Interest::BOTH.without(armed));
+    }
+
+    /// Lends the file of `key` for life from its first park on.
+    pub fn lend(&mut self, key: Key) {
+        if let Some(lent) = &mut self.lent[key.fd() as usize] {
+            lent.lease = Lease::Life;
         }
     }
 

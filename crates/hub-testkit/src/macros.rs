@@ -66,6 +66,7 @@ macro_rules! __each_case {
             Shared readiness the_end_comes_with_the_last_data
             Shared readiness a_hang_up_nobody_waits_for_does_not_spin
             Shared readiness everything_ready_is_reported_in_few_waits
+            Shared traffic whoever_waits_is_told_in_random_traffic
             Own readiness a_dead_descriptor_does_not_spin
             Own readiness a_dead_descriptor_costs_no_other_its_report
             Shared waiting a_timeout_is_not_early

@@ -44,6 +44,8 @@ pub enum Fault {
     SwallowErrors,
     /// Accepts numbers from 1024 on and never reports them.
     HighSilent,
+    /// Drops every fiftieth report.
+    LoseSome,
     /// Adds READ to every report.
     PhantomRead,
     /// Drops the second and later reports of a key until `watch`.
@@ -144,6 +146,9 @@ pub const TABLE: &[(Fault, Over, &str)] = &[
     (Fault::LowestOnly, Over::Explicit, "everything_ready_is_reported_in_few_waits"),
     (Fault::SpinOnDead, Over::Explicit, "a_dead_descriptor_does_not_spin"),
     (Fault::LoseNeighbours, Over::Explicit, "a_dead_descriptor_costs_no_other_its_report"),
+    (Fault::LoseSome, Over::Automatic, "whoever_waits_is_told_in_random_traffic"),
+    (Fault::OneReport, Over::Level, "whoever_waits_is_told_in_random_traffic"),
+    (Fault::SilenceOther, Over::Explicit, "whoever_waits_is_told_in_random_traffic"),
     (Fault::Early, Over::Level, "a_timeout_is_not_early"),
     (Fault::Truncate, Over::Level, "a_short_timeout_rounds_up"),
     (Fault::Late, Over::Explicit, "a_timeout_is_not_late"),
@@ -171,6 +176,8 @@ pub struct Saboteur {
     refused: Vec<i32>,
     /// The keys with a report since their last `watch`, and what was reported.
     reported: Vec<(Key, Readiness)>,
+    /// How many reports there were.
+    count: usize,
     copies: Vec<OwnedFd>,
     spare: OwnedFd,
     notices: Arc<Notices>,
@@ -190,6 +197,7 @@ impl Saboteur {
             told: Vec::new(),
             refused: Vec::new(),
             reported: Vec::new(),
+            count: 0,
             // The writer is kept, so that its reader hears of no hang-up.
             copies: vec![writer.into()],
             spare: spare.into(),
@@ -218,6 +226,7 @@ impl Saboteur {
             Fault::LoseRead => found & !Readiness::READ,
             Fault::LoseWrite => found & !Readiness::WRITE,
             Fault::HighSilent if key.fd() >= 1024 => Readiness::NONE,
+            Fault::LoseSome if self.count.is_multiple_of(50) => Readiness::NONE,
             Fault::PhantomRead => found | Readiness::READ,
             Fault::OneReport if !before.is_empty() => Readiness::NONE,
             Fault::EdgeOnly if before.contains(found) => Readiness::NONE,
@@ -333,6 +342,7 @@ impl Hub for Saboteur {
         }
         self.reported = again;
         for (key, what) in reports {
+            self.count += 1;
             if let Some((key, what)) = self.spoil(key, what) {
                 self.reported.push((key, what));
                 ready.push(key, what);

@@ -19,6 +19,9 @@ use poll_hub::PollHub;
 /// Names the row that a process is started for, and whether with its fault.
 const ROW: &str = "HUB_TESTKIT_ROW";
 
+/// How many processes run at once; most of them sleep.
+const WORKERS: usize = 8;
+
 /// What the process of a row prints when it finished its case.
 const PASSED: &str = "the case passed";
 
@@ -61,10 +64,10 @@ fn passes(index: usize, with_fault: bool) -> bool {
 #[test]
 fn every_fault_is_caught_by_its_case_and_only_the_fault_is() {
     let wrong: Vec<String> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..4)
+        let workers: Vec<_> = (0..WORKERS)
             .map(|worker| {
                 scope.spawn(move || {
-                    let rows = TABLE.iter().enumerate().skip(worker).step_by(4);
+                    let rows = TABLE.iter().enumerate().skip(worker).step_by(WORKERS);
                     let wrong = rows.flat_map(|(index, row)| {
                         let missed = passes(index, true).then(|| format!("not caught: {row:?}"));
                         let blamed = (!passes(index, false)).then(|| format!("fails without the fault: {row:?}"));

@@ -3,6 +3,7 @@
 pub mod lifecycle;
 pub mod readiness;
 pub mod registration;
+pub mod traffic;
 pub mod waiting;
 
 use hub_core::{Hub, Lease};

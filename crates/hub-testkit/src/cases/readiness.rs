@@ -86,6 +86,11 @@ pub fn an_unarmed_report_falls_silent_at_level<H: Hub>(make: Make<'_, H>) {
     driver.expect_silence();
     driver.watch(key, Interest::READ, Lease::Life).expect("watched again");
     assert_eq!(driver.hear(key, SOON), Readiness::READ, "`watch` makes it speak again");
+    assert_eq!(driver.wait(Some(SOON)), [(key, Readiness::READ)], "nobody waits for it any more");
+    drop(far);
+    driver.expect_silence();
+    driver.watch(key, Interest::READ, Lease::Life).expect("watched again");
+    assert_eq!(driver.hear(key, SOON), Readiness::HANGUP);
 }
 
 /// Clause 3: *reporting one direction MUST NOT silence the other*, whether the first was waited for or

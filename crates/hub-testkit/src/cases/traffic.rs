@@ -1,0 +1,106 @@
+//! Random traffic, against what poll(2) says at the same moment.
+
+use std::time::Duration;
+
+use hub_core::{Hub, Interest, Key};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::fixture::{self, Driver, File, Make};
+
+/// A socket as a program uses it: its two directions are waited for by two tasks.
+struct Socket {
+    near: File,
+    far: File,
+    key: Key,
+    parked: Interest,
+}
+
+/// Clauses 1 and 3: readers and writers come, go and return in every order, always after a call that
+/// would have blocked; whoever waits for what is ready is told.
+pub fn whoever_waits_is_told_in_random_traffic<H: Hub>(make: Make<'_, H>) {
+    for seed in 1..=4 {
+        let mut random = Random(seed);
+        let mut driver = Driver::new(make);
+        let mut sockets: Vec<Socket> = (0..4).map(|_| socket(&mut driver)).collect();
+        for step in 0..1000 {
+            let index = random.below(sockets.len());
+            act(&mut driver, &mut sockets[index], random.below(16));
+            let due: Vec<(Key, Interest)> = sockets.iter().map(|socket| (socket.key, due(socket))).collect();
+            if random.below(3) == 0 {
+                let mut told = Vec::new();
+                for _ in 0..3 {
+                    told.extend(driver.wait(Some(Duration::ZERO)));
+                }
+                for (key, due) in due {
+                    let heard = told.iter().filter(|(whose, _)| *whose == key);
+                    let heard = heard.fold(Interest::NONE, |all, (_, found)| all | found.directions());
+                    assert!(heard.contains(due), "seed {seed}, step {step}: {due:?} is due, heard {heard:?}");
+                    for socket in sockets.iter_mut().filter(|socket| socket.key == key) {
+                        socket.parked = socket.parked.without(heard);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One random thing that happens to a socket.
+fn act<H: Hub>(driver: &mut Driver<H>, socket: &mut Socket, what: usize) {
+    match what {
+        0..4 => {
+            fixture::drain(&socket.near);
+            driver.park(socket.key, Interest::READ);
+            socket.parked |= Interest::READ;
+        }
+        4..7 => {
+            fixture::fill(&socket.near);
+            driver.park(socket.key, Interest::WRITE);
+            socket.parked |= Interest::WRITE;
+        }
+        7..10 => {
+            // A full buffer has data in it already.
+            let _ = rustix::io::write(&*socket.far, b"x");
+        }
+        10..13 => fixture::drain(&socket.far),
+        13 => leave(driver, socket, Interest::READ),
+        14 => leave(driver, socket, Interest::WRITE),
+        _ => {
+            driver.forget(socket.key);
+            *socket = self::socket(driver);
+        }
+    }
+}
+
+/// A waiter is killed, or runs out of time.
+fn leave<H: Hub>(driver: &mut Driver<H>, socket: &mut Socket, interest: Interest) {
+    driver.disarm(socket.key, interest);
+    socket.parked = socket.parked.without(interest);
+}
+
+fn socket<H: Hub>(driver: &mut Driver<H>) -> Socket {
+    let (near, far) = fixture::pair();
+    let key = driver.enter(&near);
+    driver.lend(key);
+    Socket { near, far, key, parked: Interest::NONE }
+}
+
+/// What is ready now and waited for.
+fn due(socket: &Socket) -> Interest {
+    let mut fds = [PollFd::new(&*socket.near, PollFlags::IN | PollFlags::OUT)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll tells what is ready");
+    let ready = fds[0].revents();
+    let of = |flag, interest| if ready.contains(flag) { interest } else { Interest::NONE };
+    (of(PollFlags::IN, Interest::READ) | of(PollFlags::OUT, Interest::WRITE)) & socket.parked
+}
+
+/// Marsaglia's xorshift.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) as usize % limit
+    }
+}
