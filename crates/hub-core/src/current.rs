@@ -99,9 +99,7 @@ pub fn try_get_hub() -> Result<HubRef, HubError> {
         Ok(()) => Ok(HubRef { id: main_loop.id(), name: main_loop.name(), here: PhantomData }),
         Err(LoopError::Hub(error)) => Err(error),
         Err(LoopError::InMainloop { .. }) => Err(HubError::InMainloop),
-        Err(error) => {
-            Err(HubError::Build { name: String::new(), error: std::sync::Arc::new(io::Error::other(error)) })
-        }
+        Err(error) => Err(HubError::Build { name: String::new(), error: std::sync::Arc::new(io::Error::other(error)) }),
     }
 }
 
@@ -226,7 +224,8 @@ impl HubRef {
         }
         while self.is_running() {
             local::get().main_loop.abort();
-            match run::Waiter::current(DOING)?.park() {
+            let parked = run::Waiter::current(DOING).and_then(run::Waiter::park);
+            match parked.map_err(|error| *error) {
                 Ok(_) | Err(LoopError::Aborted) => {}
                 Err(error) => return Err(error),
             }

@@ -298,7 +298,6 @@ impl Descriptors {
             told.chain(queued).filter(|(_, told)| *told != Told::Nobody).map(move |(d, told)| (fd as RawFd, d, told))
         })
     }
-
 }
 
 #[cfg(test)]

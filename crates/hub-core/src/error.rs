@@ -43,7 +43,9 @@ pub enum HubError {
         name: String,
     },
     /// No hub is compiled in and available.
-    #[error("no hub is available: build greenhub with at least one of the features epoll, kqueue, poll, select, or call use_hub_with")]
+    #[error(
+        "no hub is available: build greenhub with at least one of the features epoll, kqueue, poll, select, or call use_hub_with"
+    )]
     NoneAvailable,
     /// `use_hub` was called by the main loop itself.
     #[error("cannot change the hub from inside the main loop: call use_hub from a green thread")]
@@ -193,7 +195,9 @@ impl GreenError {
 #[non_exhaustive]
 pub enum TrampolineError {
     /// Neither or both directions were asked for.
-    #[error("not allowed to wait for {0:?} on descriptor {1}: a trampoline waits for reading or for writing, use two green threads for both")]
+    #[error(
+        "not allowed to wait for {0:?} on descriptor {1}: a trampoline waits for reading or for writing, use two green threads for both"
+    )]
     Interest(Interest, RawFd),
     /// The number is no descriptor.
     #[error("cannot wait on descriptor {0}: the number is negative or not open")]
@@ -216,6 +220,18 @@ pub enum TrampolineError {
     /// The loop cannot wait.
     #[error(transparent)]
     Loop(#[from] LoopError),
+}
+
+impl From<Box<LoopError>> for TrampolineError {
+    fn from(error: Box<LoopError>) -> TrampolineError {
+        (*error).into()
+    }
+}
+
+impl From<Box<LoopError>> for GreenError {
+    fn from(error: Box<LoopError>) -> GreenError {
+        (*error).into()
+    }
 }
 
 fn direction(interest: &Interest) -> &'static str {

@@ -12,7 +12,7 @@ use crate::descriptors::Told;
 use crate::error::{GreenError, LoopError};
 use crate::greenlet::control::{ControlRef, Kind, State};
 use crate::greenlet::local::{self, Local};
-use crate::greenlet::run::{self, Interrupted, Waiter};
+use crate::greenlet::run::{self, Interrupted, Refused, Waiter};
 use crate::greenlet::stack;
 use crate::greenlet::task::{Owned, TaskRef, WaitsFor};
 use crate::greenlet::unwind::{Exit, contained, throw};
@@ -152,14 +152,15 @@ pub fn sleep(duration: Duration) {
         return;
     }
     let slept = if duration.is_zero() { run::yield_now() } else { sleep_for(duration) };
-    match slept {
-        Ok(()) | Err(LoopError::Aborted) => {}
-        Err(LoopError::Panicking) => std::thread::sleep(duration.min(crate::trampoline::grace())),
-        Err(error) => panic!("sleep: {error}"),
+    let Err(error) = slept else { return };
+    match *error {
+        LoopError::Aborted => {}
+        LoopError::Panicking => std::thread::sleep(duration.min(crate::trampoline::grace())),
+        error => panic!("sleep: {error}"),
     }
 }
 
-fn sleep_for(duration: Duration) -> Result<(), LoopError> {
+fn sleep_for(duration: Duration) -> Result<(), Refused> {
     let main_loop = &local::get().main_loop;
     let mut left = duration;
     let mut until = None;
@@ -176,7 +177,7 @@ fn sleep_for(duration: Duration) -> Result<(), LoopError> {
         drop(timer);
         match woken {
             // The hub's timers are gone, the main greenlet's sleep is not over.
-            Err(LoopError::HubReplaced) => {
+            Err(error) if matches!(*error, LoopError::HubReplaced) => {
                 left = until.unwrap_or_default() - main_loop.now();
                 if left.is_zero() {
                     return Ok(());

@@ -21,8 +21,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::current::{Builder, default_builder};
@@ -395,7 +395,13 @@ impl MainLoop {
     /// # Safety
     ///
     /// As for [`wait_for`](MainLoop::wait_for).
-    unsafe fn watch(&self, key: Key, interest: Interest, direction: Interest, told: Told) -> Result<(), TrampolineError> {
+    unsafe fn watch(
+        &self,
+        key: Key,
+        interest: Interest,
+        direction: Interest,
+        told: Told,
+    ) -> Result<(), TrampolineError> {
         let lease = self.descriptors.borrow().lease(key);
         // SAFETY: open, by the contract.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
@@ -730,8 +736,9 @@ impl MainLoop {
         }
         let mut ready = self.ready.take();
         let descriptors = self.descriptors.borrow();
-        let waited =
-            self.with_hub("waiting", |hub| hub.wait(&descriptors.watched, timeout, &mut ready).map_err(|e| (hub.name(), e)));
+        let waited = self.with_hub("waiting", |hub| {
+            hub.wait(&descriptors.watched, timeout, &mut ready).map_err(|e| (hub.name(), e))
+        });
         drop(descriptors);
         *self.ready.borrow_mut() = ready;
         self.waits.set(self.waits.get() + 1);
@@ -955,7 +962,7 @@ impl MainLoop {
 
     /// Runs one turn, which sleeps at most `limit`, then returns to the main greenlet. Switches.
     pub(crate) fn run_once(&self, limit: Option<Duration>) -> Result<(), LoopError> {
-        let waiter = Waiter::current("running the loop")?;
+        let waiter = Waiter::current("running the loop").map_err(|error| *error)?;
         if waiter.control() != local::get().main {
             return Err(LoopError::InMainloop { doing: "running the loop, which the main greenlet does" });
         }
@@ -963,7 +970,7 @@ impl MainLoop {
         self.once.set(Some(limit));
         let parked = waiter.park();
         self.once.set(None);
-        parked.map(drop)
+        parked.map(drop).map_err(|error| *error)
     }
 
     /// The thread ends: the loop's greenlet returns when it is entered next, nothing more is taken in.

@@ -27,8 +27,8 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> i
     type Slot<T> = Mutex<Option<Result<T, Box<dyn Any + Send>>>>;
     let mut waiter = match Waiter::current("waiting for another thread") {
         Ok(waiter) => waiter,
-        Err(LoopError::Panicking | LoopError::ThreadEnding) => return Ok(job()),
-        Err(error) => return Err(error.into()),
+        Err(error) if matches!(*error, LoopError::Panicking | LoopError::ThreadEnding) => return Ok(job()),
+        Err(error) => return Err((*error).into()),
     };
     let main_loop = &local::get().main_loop;
     main_loop.ensure_hub().map_err(io::Error::from)?;
@@ -47,12 +47,12 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> i
         drop(pending);
     }))?;
     loop {
-        waiter.park().map_err(io::Error::from)?;
+        waiter.park().map_err(|error| io::Error::from(*error))?;
         let done = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         match done {
             Some(Ok(value)) => return Ok(value),
             Some(Err(payload)) => resume_unwind(payload),
-            None => waiter = Waiter::current("waiting for another thread")?,
+            None => waiter = Waiter::current("waiting for another thread").map_err(|error| *error)?,
         }
     }
 }

@@ -59,8 +59,7 @@ where
     if let Err(error) = Waiter::current("a scope") {
         panic!("scope: {error}");
     }
-    let scope =
-        Scope { children: RefCell::default(), failed: Cell::new(false), scope: PhantomData, env: PhantomData };
+    let scope = Scope { children: RefCell::default(), failed: Cell::new(false), scope: PhantomData, env: PhantomData };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     // The payload is caught, so the thread is not panicking while the children are waited for.
     scope.join_all(result.is_err());
@@ -174,4 +173,3 @@ impl<T> fmt::Debug for ScopedGreenThread<'_, T> {
         f.debug_struct("ScopedGreenThread").field("name", &self.task.describe()).finish()
     }
 }
-

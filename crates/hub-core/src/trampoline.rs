@@ -36,11 +36,7 @@ use crate::round;
 ///
 /// When the timeout passes, when another green thread waits for the same, when the descriptor is closed by
 /// [`notify_close`], when the hub refuses it, when the loop cannot wait. Nothing stays registered.
-pub fn trampoline(
-    fd: impl AsFd,
-    interest: Interest,
-    timeout: Option<Duration>,
-) -> Result<Readiness, TrampolineError> {
+pub fn trampoline(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) -> Result<Readiness, TrampolineError> {
     let fd = fd.as_fd();
     // SAFETY: the borrow keeps the descriptor open until this returns or unwinds.
     unsafe { wait(fd.as_raw_fd(), interest, timeout) }

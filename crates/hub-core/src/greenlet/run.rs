@@ -20,13 +20,20 @@ use super::unwind::{Exit, throw};
 use crate::error::{GreenError, LoopError};
 use crate::report::{self, Report};
 
+/// Why a greenlet cannot park. Boxed, so that the results of the hot paths fit into registers.
+pub(crate) type Refused = Box<LoopError>;
+
 /// The part of a thread's state that every switch touches: plain cells, no destructor, no lazy
 /// initialisation.
+///
+/// The two counters are kept apart: side by side they would be changed together by one wide operation,
+/// which stalls on the narrow one before.
+#[repr(C)]
 pub(crate) struct Thread {
+    ready: Cell<usize>,
     current: Cell<Option<ControlRef>>,
     head: Cell<Option<ControlRef>>,
     tail: Cell<Option<ControlRef>>,
-    ready: Cell<usize>,
     /// How many more greenlets may run before the main loop looks at descriptors and timers again.
     /// Zero while there is no main loop.
     budget: Cell<usize>,
@@ -37,10 +44,10 @@ pub(crate) struct Thread {
 thread_local! {
     pub(super) static THREAD: Thread = const {
         Thread {
+            ready: Cell::new(0),
             current: Cell::new(None),
             head: Cell::new(None),
             tail: Cell::new(None),
-            ready: Cell::new(0),
             budget: Cell::new(0),
             local: Cell::new(None),
             ended: Cell::new(false),
@@ -67,7 +74,7 @@ impl Waiter {
     ///
     /// Where parking is not possible: in the main loop, while panicking, at the end of the thread.
     #[inline]
-    pub(crate) fn current(doing: &'static str) -> Result<Waiter, LoopError> {
+    pub(crate) fn current(doing: &'static str) -> Result<Waiter, Refused> {
         let control = current();
         if control.kind() != Kind::Thread || control.exit.get() || std::thread::panicking() {
             may_park(control, doing)?;
@@ -118,7 +125,7 @@ impl Waiter {
     ///
     /// For the main greenlet: what the main loop has to tell it.
     #[inline]
-    pub(crate) fn park(self) -> Result<Wake, LoopError> {
+    pub(crate) fn park(self) -> Result<Wake, Refused> {
         let me = self.control;
         debug_assert_eq!(current(), me, "only the running greenlet parks");
         if me.ticket.get() == self.ticket {
@@ -132,7 +139,7 @@ impl Waiter {
 }
 
 #[inline]
-fn arrive(me: ControlRef) -> Result<Wake, LoopError> {
+fn arrive(me: ControlRef) -> Result<Wake, Refused> {
     let wake = me.wake.get();
     if me.exit.get() || wake == Wake::Failed {
         arrive_in_trouble(me)?;
@@ -141,28 +148,28 @@ fn arrive(me: ControlRef) -> Result<Wake, LoopError> {
 }
 
 #[cold]
-fn arrive_in_trouble(me: ControlRef) -> Result<(), LoopError> {
+fn arrive_in_trouble(me: ControlRef) -> Result<(), Refused> {
     if !me.is_masked()
         && let Some(exit) = me.pending_exit()
     {
         throw(exit);
     }
     match me.kind() {
-        Kind::Main if !me.is_masked() => local::get().main_loop.take_main_error(),
+        Kind::Main if !me.is_masked() => Ok(local::get().main_loop.take_main_error()?),
         _ => Ok(()),
     }
 }
 
 #[cold]
-fn may_park(me: ControlRef, doing: &'static str) -> Result<(), LoopError> {
+fn may_park(me: ControlRef, doing: &'static str) -> Result<(), Refused> {
     if me.kind() == Kind::Mainloop {
-        return Err(LoopError::InMainloop { doing });
+        return Err(LoopError::InMainloop { doing }.into());
     }
     if std::thread::panicking() {
-        return Err(LoopError::Panicking);
+        return Err(LoopError::Panicking.into());
     }
     arrive_in_trouble(me)?;
-    if local::get().is_ending() { Err(LoopError::ThreadEnding) } else { Ok(()) }
+    if local::get().is_ending() { Err(LoopError::ThreadEnding.into()) } else { Ok(()) }
 }
 
 /// The running greenlet.
@@ -182,7 +189,7 @@ pub(crate) fn in_mainloop() -> bool {
 
 /// Lets every other ready greenlet run once, then goes on. Switches.
 #[inline]
-pub(crate) fn yield_now() -> Result<(), LoopError> {
+pub(crate) fn yield_now() -> Result<(), Refused> {
     let me = Waiter::current("yield")?.control;
     THREAD.with(|thread| {
         if thread.budget.get() == 0 {
@@ -232,7 +239,7 @@ pub(crate) enum Interrupted {
 ///
 /// If `at_once`, the running greenlet is queued and the target runs until its end or its next park;
 /// otherwise the target is only woken.
-pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Result<Interrupted, LoopError> {
+pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Result<Interrupted, Refused> {
     match target.state() {
         State::Unstarted => {
             if let Exit::Kill(error) = exit {
@@ -318,7 +325,7 @@ impl Thread {
 
     /// Leaves the running greenlet, which is parked or queued, for whoever is next.
     #[inline]
-    fn leave(&self, me: ControlRef) -> Result<(), LoopError> {
+    fn leave(&self, me: ControlRef) -> Result<(), Refused> {
         if let Some(next) = self.head.get()
             && next.state.get() == State::Ready
             && self.budget.get() != 0
@@ -339,7 +346,7 @@ impl Thread {
 
     #[cold]
     #[inline(never)]
-    fn leave_slowly(&self, me: ControlRef) -> Result<(), LoopError> {
+    fn leave_slowly(&self, me: ControlRef) -> Result<(), Refused> {
         let mainloop = match self.mainloop() {
             Ok(mainloop) => mainloop,
             Err(error) => {
@@ -402,13 +409,13 @@ impl Thread {
     }
 
     /// The main loop, launched if it does not exist.
-    fn mainloop(&self) -> Result<ControlRef, LoopError> {
+    fn mainloop(&self) -> Result<ControlRef, Refused> {
         let local = local::get();
         if let Some(mainloop) = local.mainloop.get() {
             return Ok(mainloop);
         }
         if local.is_ending() {
-            return Err(LoopError::ThreadEnding);
+            return Err(LoopError::ThreadEnding.into());
         }
         let stack = local.take_stack(None)?;
         let mainloop = local.controls.take(Kind::Mainloop);
