@@ -48,7 +48,7 @@ struct Slot {
     /// The directions that the hub reports without being asked again.
     watched: Interest,
     /// Those who wait behind the first one, oldest first.
-    queued: Option<Box<VecDeque<(Interest, Told)>>>,
+    queued: VecDeque<(Interest, Told)>,
 }
 
 impl Default for Slot {
@@ -60,7 +60,7 @@ impl Default for Slot {
             ended: false,
             known: Interest::NONE,
             watched: Interest::NONE,
-            queued: None,
+            queued: VecDeque::new(),
         }
     }
 }
@@ -163,8 +163,7 @@ impl Descriptors {
 
     /// Queues behind whoever waits already.
     pub(crate) fn queue(&mut self, fd: RawFd, direction: Interest, told: Told) {
-        let queued = self.slots[fd as usize].queued.get_or_insert_default();
-        queued.push_back((direction, told));
+        self.slots[fd as usize].queued.push_back((direction, told));
     }
 
     /// Takes a waiter back. True if it was the one that is told, so that the next moves up.
@@ -178,22 +177,15 @@ impl Descriptors {
             self.watched.disarm(key, direction);
             return true;
         }
-        if let Some(queued) = &mut slot.queued {
-            queued.retain(|(_, other)| *other != told);
-        }
+        slot.queued.retain(|(_, other)| *other != told);
         false
     }
 
     /// Who moves up when the one that was told has gone.
     pub(crate) fn next_queued(&mut self, fd: RawFd, direction: Interest) -> Option<Told> {
-        let slot = self.slots.get_mut(fd as usize)?;
-        let queued = slot.queued.as_mut()?;
+        let queued = &mut self.slots.get_mut(fd as usize)?.queued;
         let index = queued.iter().position(|(other, _)| *other == direction)?;
-        let (_, told) = queued.remove(index)?;
-        if queued.is_empty() {
-            slot.queued = None;
-        }
-        Some(told)
+        queued.remove(index).map(|(_, told)| told)
     }
 
     /// Takes in a report. Those who are told are appended to `told` with what they are to know.
@@ -239,7 +231,7 @@ impl Descriptors {
         let key = self.watched.key(fd)?;
         let slot = std::mem::take(self.slots.get_mut(fd as usize)?);
         let mut waited: Vec<Told> = slot.told.into_iter().filter(|told| *told != Told::Nobody).collect();
-        waited.extend(slot.queued.into_iter().flat_map(|queued| queued.into_iter().map(|(_, told)| told)));
+        waited.extend(slot.queued.into_iter().map(|(_, told)| told));
         self.watched.enter(fd);
         Some((key, waited))
     }
@@ -294,8 +286,9 @@ impl Descriptors {
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (RawFd, Interest, Told)> {
         self.slots.iter().enumerate().flat_map(|(fd, slot)| {
             let told = SIDES.into_iter().map(|direction| (direction, slot.told[side(direction)]));
-            let queued = slot.queued.iter().flat_map(|queued| queued.iter().copied());
-            told.chain(queued).filter(|(_, told)| *told != Told::Nobody).map(move |(d, told)| (fd as RawFd, d, told))
+            told.chain(slot.queued.iter().copied())
+                .filter(|(_, told)| *told != Told::Nobody)
+                .map(move |(d, told)| (fd as RawFd, d, told))
         })
     }
 }

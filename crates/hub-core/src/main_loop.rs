@@ -256,7 +256,9 @@ impl MainLoop {
 
     /// Has other threads wake the loop by `bell` from now on.
     fn ring(&self, bell: Arc<dyn Notify>) -> io::Result<()> {
-        self.inbox.get_or_init(|| Inbox::new(self.id())).replace_notifier(bell)
+        let inbox = self.inbox.get_or_init(|| Inbox::new(self.id()));
+        inbox.renumber(self.id());
+        inbox.replace_notifier(bell)
     }
 
     /// Sets the hub to be built next and lets go of the present one.

@@ -50,7 +50,8 @@ pub(crate) fn submit(job: Job) -> io::Result<()> {
 }
 
 /// How many jobs of the process's pool are queued or running.
-pub(crate) fn pending() -> usize {
+#[cfg(test)]
+fn pending() -> usize {
     match CURRENT.load(Ordering::Acquire) {
         current if current.is_null() => 0,
         // SAFETY: rule 2.
@@ -59,12 +60,6 @@ pub(crate) fn pending() -> usize {
             _ => 0,
         },
     }
-}
-
-/// Bounds the pool, whatever the environment says. Threads above a lower bound end after the job
-/// that they are at.
-pub(crate) fn set_size(size: NonZeroUsize) {
-    SIZE.store(size.get(), Ordering::Relaxed);
 }
 
 fn size() -> io::Result<NonZeroUsize> {
@@ -159,6 +154,7 @@ impl Pool {
         Ok(())
     }
 
+    #[cfg(test)]
     fn pending(&self) -> usize {
         self.lock().pending
     }

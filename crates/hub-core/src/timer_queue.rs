@@ -234,8 +234,8 @@ impl<T: Copy> TimerQueue<T> {
     }
 
     /// What an armed timer was armed with.
-    #[inline]
-    pub(crate) fn get(&self, id: TimerId) -> Option<&T> {
+    #[cfg(test)]
+    fn get(&self, id: TimerId) -> Option<&T> {
         self.slot(id).map(|entry| &entry.what)
     }
 
@@ -245,8 +245,8 @@ impl<T: Copy> TimerQueue<T> {
         self.slot(id).filter(|entry| entry.place & LIST != FRESH).map(|entry| entry.deadline)
     }
 
-    #[inline]
-    pub(crate) fn is_armed(&self, id: TimerId) -> bool {
+    #[cfg(test)]
+    fn is_armed(&self, id: TimerId) -> bool {
         self.slot(id).is_some()
     }
 

@@ -220,6 +220,7 @@ impl Stacks {
     }
 
     /// As [`new`](Stacks::new), with this kind of guard whatever `GREENHUB_GUARD` says.
+    #[cfg(test)]
     pub(crate) const fn with_guard(guard: GuardKind) -> Stacks {
         let mut stacks = Stacks::new();
         stacks.guard = Some(guard);

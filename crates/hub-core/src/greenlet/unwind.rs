@@ -63,14 +63,6 @@ impl ControlRef {
         self.cold().pending.borrow().first().cloned()
     }
 
-    /// The error with which the greenlet was killed, if it was.
-    pub(crate) fn killed(self) -> Option<GreenError> {
-        match self.pending_exit() {
-            Some(Exit::Kill(error)) => Some(error),
-            _ => None,
-        }
-    }
-
     fn cold(self) -> &'static Cold {
         let cold = self.cold.get().unwrap_or_else(|| {
             let cold = NonNull::from(Box::leak(Box::new(Cold::default())));

@@ -332,11 +332,6 @@ impl Inbox {
         Ok(())
     }
 
-    /// Drops the letters that nobody has read: in a child, the parent reads them.
-    pub(crate) fn forget_letters(&self) {
-        self.take(&mut Vec::new());
-    }
-
     /// Refuses letters from now on, and returns those that nobody has read.
     pub(crate) fn close(&self) -> Vec<Letter> {
         let mut letters = Vec::new();

@@ -263,17 +263,6 @@ fn a_renumbered_hub_is_named_by_its_new_number() {
 }
 
 #[test]
-fn forgotten_letters_are_dropped_unread() {
-    let (inbox, _) = inbox();
-    let held = Arc::new(());
-    let inside = Arc::clone(&held);
-    inbox.mailbox().post(Letter::Spawn(Box::new(move || drop(inside)))).unwrap();
-    inbox.forget_letters();
-    assert_eq!(Arc::strong_count(&held), 1);
-    assert!(!inbox.has_mail());
-}
-
-#[test]
 fn a_remote_crosses_threads() {
     fn crosses<T: Send + Sync + Clone + 'static>() {}
     crosses::<Remote>();
