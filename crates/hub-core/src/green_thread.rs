@@ -60,8 +60,8 @@ pub struct LinkId(u64);
 /// `Box<dyn Error>` or [`GreenError`].
 ///
 /// ```
-/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
-/// # run(|| {
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
 /// let green = hub_core::spawn(|| 6 * 7);
 /// assert_eq!(green.join().unwrap(), 42);
 /// # });
@@ -213,8 +213,8 @@ pub fn yield_now() {
 /// How a green thread is to be made.
 ///
 /// ```
-/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
-/// # run(|| {
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
 /// let green = hub_core::Builder::new().name("worker").stack_size(64 * 1024).spawn(|| 1)?;
 /// assert_eq!(green.name().as_deref(), Some("worker"));
 /// # green.join().unwrap();

@@ -35,8 +35,8 @@ pub struct ScopedGreenThread<'scope, T> {
 /// early: kills, timeouts and what the main loop has to tell wait until it is over.
 ///
 /// ```
-/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
-/// # run(|| {
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
 /// let mut words = vec!["green", "threads"];
 /// let lengths: Vec<usize> = hub_core::scope(|s| {
 ///     let handles: Vec<_> = words.iter().map(|word| s.spawn(|| word.len())).collect();

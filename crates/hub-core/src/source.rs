@@ -32,8 +32,8 @@ use crate::trampoline::block_on;
 /// before; two hubs cannot wait for one source at a time.
 ///
 /// ```
-/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
-/// # run(|| {
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
 /// use hub_core::Source;
 /// let (reader, mut writer) = std::io::pipe()?;
 /// let reader = Source::new(reader.into())?;

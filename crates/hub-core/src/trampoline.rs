@@ -23,8 +23,8 @@ use crate::round;
 /// the operation itself may still say that it would block.
 ///
 /// ```
-/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
-/// # run(|| {
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
 /// use hub_core::{Interest, trampoline};
 /// let (reader, writer) = std::io::pipe()?;
 /// std::io::Write::write_all(&mut &writer, b"x")?;
@@ -88,8 +88,8 @@ unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Resu
 /// Waits for a descriptor with all that Eventlet's `trampoline` can be told.
 ///
 /// ```
-/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
-/// # run(|| {
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
 /// use hub_core::Trampoline;
 /// use std::time::Duration;
 /// let (reader, _writer) = std::io::pipe()?;

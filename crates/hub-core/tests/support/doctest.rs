@@ -4,7 +4,7 @@ mod poll_hub {
 }
 
 #[allow(dead_code)]
-fn run<R>(example: impl FnOnce() -> R) -> R {
+pub(crate) fn run<R>(example: impl FnOnce() -> R) -> R {
     hub_core::use_hub_with(poll_hub::PollHub::new).expect("a fresh thread takes any hub");
     example()
 }
