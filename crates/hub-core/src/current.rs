@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -312,14 +312,4 @@ impl Drop for Registration {
             local::get().main_loop.unlisten(self.number);
         }
     }
-}
-
-/// Borrows a number for one call of the hub or of the system.
-///
-/// # Safety
-///
-/// The number is an open descriptor for as long as the borrow is used.
-pub(crate) unsafe fn borrow<'fd>(fd: RawFd) -> BorrowedFd<'fd> {
-    // SAFETY: by the contract.
-    unsafe { BorrowedFd::borrow_raw(fd) }
 }

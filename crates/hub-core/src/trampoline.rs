@@ -197,7 +197,7 @@ fn number_changed(fd: RawFd) {
     // SAFETY: only asks whether the number is open.
     let open = unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
     // SAFETY: open, and borrowed for one call of the hub, during which nobody on this thread closes it.
-    let open = open.then(|| unsafe { crate::current::borrow(fd) });
+    let open = open.then(|| unsafe { BorrowedFd::borrow_raw(fd) });
     local.main_loop.closed(fd, open);
 }
 

@@ -268,15 +268,16 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Result
             Ok(Interrupted::Later)
         }
         State::Parked | State::Switched => {
-            target.set_exit(exit);
             let masked = target.is_masked();
+            // What is in the way of a switch is found out, or thrown, before anything changes.
+            let me = if at_once && !masked { Some(Waiter::current("kill")?.control) } else { None };
+            target.set_exit(exit);
             let waiter = Waiter::new(target, target.ticket());
-            if !at_once || masked {
+            let Some(me) = me else {
                 target.state.set(State::Parked);
                 waiter.wake_with(Wake::Exit);
                 return Ok(if masked { Interrupted::Masked } else { Interrupted::Later });
-            }
-            let me = Waiter::current("kill")?.control;
+            };
             THREAD.with(|thread| {
                 target.ticket.set(target.ticket() + 1);
                 target.wake.set(Wake::Exit);

@@ -1,0 +1,276 @@
+//! The loop's hub: built when it is first needed, called by one at a time, replaced on request.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{MainLoop, NEXT_ID};
+use crate::current::{Builder, default_builder};
+use crate::descriptors::{Descriptors, Told};
+use crate::error::{GreenError, HubError, LoopError};
+use crate::greenlet::control::Wake;
+use crate::greenlet::local;
+use crate::greenlet::run;
+use crate::greenlet::unwind::{Exit, contained, drop_contained, error_of};
+use crate::hub::{Hub, Notify};
+use crate::interest::{Interest, Readiness};
+use crate::listener::Listener;
+use crate::remote::{Inbox, Letter, Mailbox};
+use crate::time::Time;
+use crate::timer_queue::TimerId;
+use crate::wakeup::{Wakeup, WakeupKind};
+
+impl MainLoop {
+    /// The number of this hub, different for every hub of the process.
+    pub(crate) fn id(&self) -> u64 {
+        if self.id.get() == 0 {
+            self.id.set(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        }
+        self.id.get()
+    }
+
+    /// The name of the hub, empty before it is built.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name.get()
+    }
+
+    /// Builds the hub if there is none.
+    pub(crate) fn ensure_hub(&self) -> Result<(), LoopError> {
+        if self.name.get().is_empty() { self.build() } else { Ok(()) }
+    }
+
+    #[cold]
+    pub(super) fn build(&self) -> Result<(), LoopError> {
+        if self.closing.get() {
+            return Err(HubError::ThreadEnding.into());
+        }
+        if self.in_hub.get() {
+            return Err(LoopError::InMainloop { doing: "building a hub" });
+        }
+        let built = {
+            let choice = self.choice.borrow_mut().take();
+            let mut builder = match choice {
+                Some(builder) => builder,
+                None => default_builder()?,
+            };
+            self.in_hub.set(true);
+            let built = contained(|| (builder.build)());
+            self.in_hub.set(false);
+            let name = builder.name.clone();
+            *self.choice.borrow_mut() = Some(builder);
+            match built {
+                Ok(built) => built.map_err(|error| HubError::Build { name, error: Arc::new(error) })?,
+                Err(error) => {
+                    let error = Arc::new(io::Error::other(error));
+                    return Err(HubError::Build { name, error }.into());
+                }
+            }
+        };
+        self.id();
+        self.name.set(built.name());
+        self.rearm.set(built.rearm());
+        *self.hub.borrow_mut() = Some(built);
+        let woken = self.make_wakeup().and_then(|wakeup| wakeup.map_or(Ok(()), |wakeup| self.watch_wakeup(wakeup)));
+        if let Err(error) = woken {
+            let name = self.name.replace("").to_owned();
+            drop_contained(self.hub.take());
+            return Err(HubError::Build { name, error: Arc::new(error) }.into());
+        }
+        Ok(())
+    }
+
+    /// Calls the hub, which must not be called by anybody else meanwhile.
+    pub(super) fn with_hub<R>(
+        &self,
+        doing: &'static str,
+        call: impl FnOnce(&mut dyn Hub) -> R,
+    ) -> Result<R, LoopError> {
+        self.ensure_hub()?;
+        let Some(mut hub) = self.hub.take() else { return Err(LoopError::InMainloop { doing }) };
+        self.in_hub.set(true);
+        let result = catch_unwind(AssertUnwindSafe(|| call(&mut *hub)));
+        self.in_hub.set(false);
+        match result {
+            Ok(result) => {
+                *self.hub.borrow_mut() = Some(hub);
+                Ok(result)
+            }
+            Err(payload) => {
+                let message = match error_of(payload) {
+                    GreenError::Panic(message) => message,
+                    error => Arc::from(error.to_string()),
+                };
+                let name = self.name.replace("");
+                drop_contained(hub);
+                // Whoever waits is registered with the hub that is built next.
+                self.descriptors.borrow_mut().unwatch_all();
+                Err(LoopError::Panicked { hub: name, doing, message })
+            }
+        }
+    }
+
+    /// Makes the wake-up descriptor, or takes the hub's own, and has other threads use it.
+    pub(super) fn make_wakeup(&self) -> io::Result<Option<Arc<Wakeup>>> {
+        let own = self.with_hub("asking for its notifier", |hub| hub.notifier()).map_err(io::Error::from)?;
+        if let Some(notifier) = own {
+            return self.ring(notifier).map(|()| None);
+        }
+        let wakeup = Wakeup::new(WakeupKind::from_env()?)?;
+        self.ring(wakeup.clone())?;
+        Ok(Some(wakeup))
+    }
+
+    /// Has the hub watch the wake-up descriptor.
+    pub(super) fn watch_wakeup(&self, wakeup: Arc<Wakeup>) -> io::Result<()> {
+        let held = Rc::new(HeldWakeup(wakeup.clone()));
+        self.wakeup.set(Some(self.listen(held, Interest::READ, Rc::new(DrainWakeup(wakeup)))?));
+        Ok(())
+    }
+
+    /// Has other threads wake the loop by `bell` from now on.
+    pub(super) fn ring(&self, bell: Arc<dyn Notify>) -> io::Result<()> {
+        let inbox = self.inbox.get_or_init(|| Inbox::new(self.id()));
+        inbox.renumber(self.id());
+        inbox.replace_notifier(bell)
+    }
+
+    /// Sets the hub to be built next and lets go of the present one.
+    ///
+    /// Its timers and descriptors are forgotten, and greenlets parked on them are unwound, except the
+    /// main one, which gets an error.
+    pub(crate) fn replace_hub(&self, builder: Option<Builder>) -> Result<(), HubError> {
+        if run::in_mainloop() || self.in_hub.get() {
+            return Err(HubError::InMainloop);
+        }
+        if self.closing.get() {
+            return Err(HubError::ThreadEnding);
+        }
+        drop_contained(self.choice.replace(builder));
+        self.forget_waiters(&LoopError::HubReplaced);
+        self.drop_hub();
+        // The next hub is another one. Other threads reach it as they did the old one.
+        self.id.set(0);
+        Ok(())
+    }
+
+    /// Drops hub and wake-up descriptor.
+    pub(crate) fn drop_hub(&self) {
+        self.name.set("");
+        drop_contained(self.hub.take());
+        self.wakeup.set(None);
+        self.now.set(Time::default());
+        let callbacks = self.callbacks.replace(slab::Slab::new());
+        for (_, callback) in callbacks {
+            drop_contained(callback);
+        }
+        *self.descriptors.borrow_mut() = Descriptors::default();
+    }
+
+    /// Forgets every timer and descriptor; those who wait on them end with `error`.
+    pub(super) fn forget_waiters(&self, error: &LoopError) {
+        let mut told: Vec<Told> = Vec::new();
+        {
+            let mut timers = self.timers.borrow_mut();
+            // Scopes of timeouts belong to greenlets that may live on.
+            let armed: Vec<(TimerId, Told)> = timers
+                .iter()
+                .filter(|(_, _, told)| !matches!(told, Told::Timeout { .. }))
+                .map(|(id, _, told)| (id, told))
+                .collect();
+            for (id, one) in armed {
+                timers.cancel(id);
+                told.push(one);
+            }
+        }
+        told.extend(self.descriptors.borrow().waiting().map(|(_, _, told)| told));
+        self.immediate.borrow_mut().iter_mut().for_each(|(_, callback)| *callback = None);
+        for one in told {
+            self.end_waiter(one, error);
+        }
+    }
+
+    pub(super) fn end_waiter(&self, told: Told, error: &LoopError) {
+        let (Told::Parked { greenlet, ticket } | Told::Start { greenlet, ticket }) = told else { return };
+        let Some(control) = local::get().controls.get(greenlet) else { return };
+        if control.ticket() != ticket {
+            return;
+        }
+        if control == local::get().main {
+            self.tell_main(error.clone());
+        } else {
+            let exit = Exit::Kill(GreenError::Loop(error.clone()));
+            // Queued, not switched to: errors are impossible.
+            let _ = run::interrupt(control, exit, false);
+        }
+    }
+
+    /// Where other threads leave letters, once a hub was built.
+    pub(crate) fn mailbox(&self) -> Option<Arc<Mailbox>> {
+        self.inbox.get().map(|inbox| Arc::clone(inbox.mailbox()))
+    }
+
+    pub(super) fn read_mail(&self) {
+        let Some(inbox) = self.inbox.get() else { return };
+        if !inbox.has_mail() {
+            return;
+        }
+        let mut letters = self.letters.take();
+        inbox.take(&mut letters);
+        if inbox.take_interrupt() {
+            self.interrupt();
+        }
+        for letter in letters.drain(..) {
+            match letter {
+                Letter::Spawn(run) => drop(crate::spawn(run)),
+                Letter::Wake { greenlet, ticket } => self.tell(Told::Parked { greenlet, ticket }, Wake::Event),
+                Letter::Socket(notice) => notice.carry_out(self),
+                Letter::Stop => self.abort(),
+            }
+        }
+        *self.letters.borrow_mut() = letters;
+    }
+
+    /// In a child: the wake-up descriptor first, then the hub, then everybody who waits.
+    pub(super) fn after_fork(&self) {
+        if self.name.get().is_empty() {
+            return;
+        }
+        if let Err(error) = self.start_afresh() {
+            return self.stop_with(LoopError::Wait { hub: self.name.get(), error: Arc::new(error) });
+        }
+        let waiting = self.descriptors.borrow_mut().unwatch_all();
+        for (key, interest) in waiting {
+            self.watch_again(key, interest);
+        }
+    }
+
+    pub(super) fn start_afresh(&self) -> io::Result<()> {
+        let wakeup = self.make_wakeup()?;
+        self.with_hub("starting afresh in a child process", |hub| hub.after_fork()).map_err(io::Error::from)??;
+        // The hub is empty, so nothing of the parent's is touched.
+        if let Some(old) = self.wakeup.take() {
+            self.unlisten(old);
+        }
+        wakeup.map_or(Ok(()), |wakeup| self.watch_wakeup(wakeup))
+    }
+}
+
+struct DrainWakeup(Arc<Wakeup>);
+
+impl Listener for DrainWakeup {
+    fn ready(&self, _fd: RawFd, _what: Readiness) {
+        self.0.drain();
+    }
+}
+
+/// Keeps the wake-up descriptor open.
+struct HeldWakeup(Arc<Wakeup>);
+
+impl AsFd for HeldWakeup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,295 @@
+//! Waiting for descriptors.
+//!
+//! Ground rules:
+//! - A descriptor is armed only under a promise that it stays open: a trampoline borrows it, a callback's
+//!   registration owns it, a socket is forgotten before it is closed. Whoever waits leaves the table
+//!   however the park ends, by [`Waiting`]'s destructor.
+//! - No cell is borrowed while the hub or a callback is called, and when a greenlet is left.
+
+use std::cell::Cell;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Callback, MainLoop, PREVENT_MULTIPLE_READERS, told_of};
+use crate::descriptors::{Owner, Place, Told};
+use crate::error::TrampolineError;
+use crate::greenlet::control::Wake;
+use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::unwind::contained;
+use crate::hub::{Lease, Rearm};
+use crate::interest::{Interest, Readiness};
+use crate::time::Time;
+use crate::timer_queue::{TimerId, TimerQueue};
+use crate::watched::Key;
+
+impl MainLoop {
+    /// Parks the running greenlet until `direction` of `fd` is ready. Switches.
+    ///
+    /// # Safety
+    ///
+    /// `fd` stays open until this returns or unwinds, or its number is given up by [`closed`]. For an
+    /// owned descriptor it stays open until then even after this.
+    ///
+    /// [`closed`]: MainLoop::closed
+    pub(crate) unsafe fn wait_for(
+        &self,
+        fd: RawFd,
+        owner: Owner,
+        direction: Interest,
+        limit: &mut Limit,
+    ) -> Result<Wake, TrampolineError> {
+        let waiter = Waiter::current("waiting for a descriptor")?;
+        self.ensure_hub()?;
+        let told = told_of(waiter);
+        if self.descriptors.borrow().is_stale_for(fd, owner) {
+            self.closed(fd, None);
+        }
+        let place = self.descriptors.borrow_mut().prepare(fd, owner, direction, self.rearm.get());
+        let key = match place {
+            Place::Taken if PREVENT_MULTIPLE_READERS.load(Ordering::Relaxed) => {
+                return Err(TrampolineError::SecondSimultaneous(direction, fd));
+            }
+            Place::Taken => {
+                let mut descriptors = self.descriptors.borrow_mut();
+                descriptors.queue(fd, direction, told);
+                descriptors.watched.key(fd).expect("a taken place has a key")
+            }
+            Place::Watched(key) => {
+                // SAFETY: by the contract of this function.
+                unsafe { self.descriptors.borrow_mut().arm(key, direction, told) };
+                key
+            }
+            Place::Watch(key, interest) => {
+                // SAFETY: by the contract of this function.
+                unsafe { self.watch(key, interest, direction, told) }?;
+                key
+            }
+        };
+        let place = Waiting { main_loop: self, key, direction, told, timer: Cell::new(None) };
+        place.timer.set(limit.arm(&mut self.timers.borrow_mut(), told));
+        if let Some(task) = waiter.control().task() {
+            task.set_waits_for(crate::greenlet::task::WaitsFor::Descriptor(fd, direction));
+        }
+        let wake = waiter.park()?;
+        if let Some(timer) = place.timer.get() {
+            limit.fix(&self.timers.borrow(), timer);
+        }
+        drop(place);
+        match wake {
+            Wake::Deadline => Err(TrampolineError::TimedOut(fd)),
+            Wake::Closed => Err(TrampolineError::Closed(fd)),
+            Wake::Ready(what) if what.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
+            wake => Ok(wake),
+        }
+    }
+
+    /// Has the hub watch, then arms. On error nothing is armed.
+    ///
+    /// # Safety
+    ///
+    /// As for [`wait_for`](MainLoop::wait_for).
+    pub(super) unsafe fn watch(
+        &self,
+        key: Key,
+        interest: Interest,
+        direction: Interest,
+        told: Told,
+    ) -> Result<(), TrampolineError> {
+        let lease = self.descriptors.borrow().lease(key);
+        // SAFETY: open, by the contract.
+        let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
+        match self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease))? {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
+                return Err(TrampolineError::InvalidFd(key.fd()));
+            }
+            Err(error) => return Err(TrampolineError::Register(key.fd(), Arc::new(error))),
+        }
+        let mut descriptors = self.descriptors.borrow_mut();
+        // SAFETY: by the contract.
+        unsafe {
+            descriptors.arm(key, direction, told);
+            if lease == Lease::Life {
+                let lasting = if self.rearm.get() == Rearm::Explicit { Interest::NONE } else { interest };
+                descriptors.lend(key, lasting);
+            }
+        }
+        Ok(())
+    }
+
+    /// Arms the direction of a registered listener.
+    pub(super) fn start_listening(&self, callback: u32, fd: RawFd, direction: Interest) -> Result<(), TrampolineError> {
+        self.ensure_hub()?;
+        let place = self.descriptors.borrow_mut().prepare(fd, Owner::Raw, direction, self.rearm.get());
+        let (key, interest) = match place {
+            Place::Taken => return Err(TrampolineError::SecondSimultaneous(direction, fd)),
+            Place::Watch(key, interest) => (key, interest),
+            Place::Watched(key) => (key, direction),
+        };
+        self.set_listener_key(callback, key);
+        // SAFETY: the registration owns the descriptor, and leaves the table before it lets go of it.
+        unsafe { self.watch(key, interest, direction, Told::Call(callback)) }
+    }
+
+    /// Has the hub look again for a listener that stays: what is left is reported again.
+    pub(super) fn look_again(&self, key: Key, interest: Interest, callback: u32) {
+        let armed = {
+            let descriptors = self.descriptors.borrow();
+            if !descriptors.watched.is_current(key) {
+                return;
+            }
+            descriptors.watched.armed(key)
+        };
+        // SAFETY: the registration owns the descriptor.
+        if unsafe { self.watch(key, armed | interest, interest, Told::Call(callback)) }.is_err() {
+            self.closed(key.fd(), None);
+        }
+    }
+
+    /// Has a hub that knows nothing watch what is armed.
+    pub(super) fn watch_again(&self, key: Key, interest: Interest) {
+        let lease = {
+            let descriptors = self.descriptors.borrow();
+            if descriptors.watched.armed(key).is_empty() {
+                return;
+            }
+            descriptors.lease(key)
+        };
+        // SAFETY: armed, so whoever waits keeps it open.
+        let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
+        let watched = self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease));
+        if !matches!(watched, Ok(Ok(()))) {
+            self.closed(key.fd(), None);
+        } else if lease == Lease::Life && self.rearm.get() != Rearm::Explicit {
+            // SAFETY: lent for life before, under the same promise.
+            unsafe { self.descriptors.borrow_mut().lend(key, interest) };
+        }
+    }
+
+    /// The waiter that was told has gone: the next one moves up.
+    pub(super) fn move_up(&self, key: Key, direction: Interest) {
+        let Some(told) = self.descriptors.borrow_mut().next_queued(key.fd(), direction) else { return };
+        let interest = self.descriptors.borrow().watched.armed(key) | direction;
+        // SAFETY: a queued waiter keeps the descriptor open like the one before it.
+        if let Err(_error) = unsafe { self.watch(key, interest, direction, told) } {
+            // It finds out what is wrong by trying.
+            self.tell(told, Wake::Ready(Readiness::HANGUP));
+        }
+    }
+
+    /// The number `fd` is closed, or about to be, or given to another file: whoever waits is woken with
+    /// an error, and the hub lets go of it. `open`: the descriptor, while it is still the old file.
+    pub(crate) fn closed(&self, fd: RawFd, open: Option<BorrowedFd<'_>>) {
+        let Some((key, waited)) = self.descriptors.borrow_mut().retire(fd) else { return };
+        if !self.name.get().is_empty() {
+            // A hub that fails here has nothing left to forget.
+            let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, open));
+        }
+        for told in waited {
+            if let Told::Call(number) = told {
+                let listener = match self.callbacks.borrow().get(number as usize) {
+                    Some(Callback::Listener { listener, .. }) => listener.clone(),
+                    _ => continue,
+                };
+                if let Err(error) = contained(|| listener.closed(fd)) {
+                    run::report_callback("a closed descriptor", error);
+                }
+            } else {
+                self.tell(told, Wake::Closed);
+            }
+        }
+    }
+
+    /// What is known of a socket's direction, see [`Descriptors::may_succeed`].
+    #[inline]
+    pub(crate) fn may_succeed(&self, fd: RawFd, socket: u64, direction: Interest) -> bool {
+        self.descriptors.borrow().may_succeed(fd, socket, direction)
+    }
+
+    /// An operation on a socket has succeeded (`more`: and may succeed again at once) or would block.
+    #[inline]
+    pub(crate) fn operated(&self, fd: RawFd, socket: u64, direction: Interest, more: bool, blocked: bool) {
+        // On hubs that report each arrival once, what a full read leaves behind is not reported again;
+        // on the others it is, so that probing would cost a call for nothing.
+        let keep = !blocked && (more || direction == Interest::WRITE);
+        if !keep {
+            self.descriptors.borrow_mut().used_up(fd, socket, direction, blocked);
+        }
+    }
+
+    /// Somebody has found out by other means that a socket is ready.
+    pub(crate) fn make_ready(&self, fd: RawFd, socket: u64, direction: Interest) {
+        self.descriptors.borrow_mut().make_ready(fd, socket, direction);
+    }
+
+    /// Whether a socket is registered here.
+    pub(crate) fn knows(&self, fd: RawFd, socket: u64) -> bool {
+        self.descriptors.borrow().key_of(fd, socket).is_some()
+    }
+}
+
+/// How long somebody is ready to wait for a descriptor, over several parks.
+#[derive(Copy, Clone, Debug)]
+pub(crate) enum Limit {
+    None,
+    /// From the first park on.
+    After(Duration),
+    Until(Time),
+}
+
+impl From<Option<Duration>> for Limit {
+    fn from(timeout: Option<Duration>) -> Limit {
+        timeout.map_or(Limit::None, Limit::After)
+    }
+}
+
+impl Limit {
+    #[inline]
+    fn arm(self, timers: &mut TimerQueue<Told>, told: Told) -> Option<TimerId> {
+        match self {
+            Limit::None => None,
+            Limit::After(delay) => Some(timers.arm(delay, told)),
+            Limit::Until(deadline) => Some(timers.arm_at(deadline, told)),
+        }
+    }
+
+    /// The first park is over: what follows ends when its timer would have fired.
+    #[inline]
+    fn fix(&mut self, timers: &TimerQueue<Told>, timer: TimerId) {
+        if let Some(deadline) = timers.deadline(timer) {
+            *self = Limit::Until(deadline);
+        }
+    }
+
+    /// What is left of it at least, for those who wait without the loop.
+    pub(crate) fn duration(self) -> Option<Duration> {
+        match self {
+            Limit::None => None,
+            Limit::After(delay) => Some(delay),
+            Limit::Until(deadline) => Some(deadline - Time::monotonic()),
+        }
+    }
+}
+
+/// Somebody's place in the table; leaves it however the park ends.
+struct Waiting<'a> {
+    main_loop: &'a MainLoop,
+    key: Key,
+    direction: Interest,
+    told: Told,
+    timer: Cell<Option<TimerId>>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer.get() {
+            self.main_loop.disarm(timer);
+        }
+        let left = self.main_loop.descriptors.borrow_mut().leave(self.key, self.direction, self.told);
+        if left {
+            self.main_loop.move_up(self.key, self.direction);
+        }
+    }
+}
