@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
 use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::greenlet::control::{ControlRef, Kind, State};
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Interrupted, Refused, Waiter};
 use crate::greenlet::stack;
-use crate::greenlet::task::{Owned, TaskRef, WaitsFor};
+use crate::greenlet::task::{Task, TaskRef, WaitsFor};
 use crate::greenlet::unwind::{Exit, contained, throw};
 use crate::main_loop::told_of;
 
@@ -23,8 +22,7 @@ use crate::main_loop::told_of;
 /// Dropping it detaches the green thread: it runs on, its result is dropped, and a failure that nobody
 /// took is reported once.
 pub struct GreenThread<T> {
-    task: TaskRef,
-    result: PhantomData<Rc<T>>,
+    task: Task<T>,
 }
 
 /// What [`kill`](GreenThread::kill) did.
@@ -74,11 +72,9 @@ pub struct LinkId(u64);
 #[inline]
 pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
     let local = living();
-    let control = local.controls.take(Kind::Thread);
-    let task = TaskRef::new::<_, _, Owned>(&local.tasks, control, f, true, Location::caller());
-    control.put_task(task);
-    run::start(control);
-    GreenThread { task, result: PhantomData }
+    let task = Task::new(local, f, true, Location::caller());
+    task.begin();
+    GreenThread { task }
 }
 
 /// Runs `f` in a new green thread without a handle. Eventlet's `spawn_n`. Otherwise like [`spawn`].
@@ -90,10 +86,8 @@ pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
 #[inline]
 pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
     let local = living();
-    let control = local.controls.take(Kind::Thread);
-    let task = TaskRef::new::<_, _, Owned>(&local.tasks, control, f, false, Location::caller());
-    control.put_task(task);
-    run::start(control);
+    let task = Task::new(local, f, false, Location::caller());
+    task.begin();
 }
 
 /// Runs `f` in a new green thread, not before `delay` has passed. Eventlet's `spawn_after`. Never switches.
@@ -106,17 +100,16 @@ pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
 #[track_caller]
 pub fn spawn_after<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
     let local = living();
-    let control = local.controls.take(Kind::Thread);
-    let task = TaskRef::new::<_, _, Owned>(&local.tasks, control, f, true, Location::caller());
-    control.put_task(task);
-    if delay.is_zero() {
-        run::start(control);
-    } else {
-        control.set_delayed();
-        let told = Told::Start { greenlet: control.number(), ticket: control.ticket() };
-        task.set_timer(local.main_loop.arm(delay, told));
+    let task = Task::new(local, f, true, Location::caller());
+    match task.control() {
+        Some(control) if !delay.is_zero() => {
+            control.set_delayed();
+            let told = Told::Start { greenlet: control.number(), ticket: control.ticket() };
+            task.set_timer(local.main_loop.arm(delay, told));
+        }
+        _ => task.begin(),
     }
-    GreenThread { task, result: PhantomData }
+    GreenThread { task }
 }
 
 /// Like [`spawn_after`], but `f` is dropped instead of run if the green thread that calls this has ended by
@@ -260,17 +253,15 @@ impl Builder {
     pub fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> io::Result<GreenThread<T>> {
         let local = living();
         let stack_size = self.stack_size.map(stack::round_up).transpose()?;
-        let control = local.controls.take(Kind::Thread);
-        let task = TaskRef::new::<_, _, Owned>(&local.tasks, control, f, true, Location::caller());
-        control.put_task(task);
+        let task = Task::new(local, f, true, Location::caller());
         if let Some(name) = &self.name {
             task.set_name(name);
         }
         if let Some(size) = stack_size {
             task.set_stack_size(size);
         }
-        run::start(control);
-        Ok(GreenThread { task, result: PhantomData })
+        task.begin();
+        Ok(GreenThread { task })
     }
 }
 
@@ -281,9 +272,8 @@ impl<T> GreenThread<T> {
     ///
     /// How it ended otherwise; for the main greenlet also what the main loop has to tell it.
     pub fn join(self) -> Result<T, GreenError> {
-        wait_for(self.task)?;
-        // SAFETY: the cell was made for results of type `T`, as the type of the handle says.
-        unsafe { self.task.take_result() }
+        wait_for(*self.task)?;
+        self.task.take_result()
     }
 
     /// Waits for its end and copies the result, any number of times. Eventlet's `wait`. Switches, unless it
@@ -296,11 +286,8 @@ impl<T> GreenThread<T> {
     where
         T: Clone,
     {
-        wait_for(self.task)?;
-        // SAFETY: the cell was made for results of type `T`; the handle keeps it, and only `join`, which
-        // takes the handle, moves the result out.
-        let result = unsafe { self.task.result::<T>() };
-        result.cloned().unwrap_or(Err(GreenError::Taken))
+        wait_for(*self.task)?;
+        self.task.look(Result::clone).unwrap_or(Err(GreenError::Taken))
     }
 
     /// Ends it: the call in which it blocks starts to unwind, its destructors run, and those who wait for it
@@ -320,7 +307,7 @@ impl<T> GreenThread<T> {
     /// Ends it with an error of your choice, which those who wait for it get. Otherwise like
     /// [`kill`](GreenThread::kill).
     pub fn kill_with(&self, error: GreenError) -> Kill {
-        kill(self.task, error)
+        kill(*self.task, error)
     }
 
     /// Takes it back if it has not begun: it never runs, and those who wait for it get
@@ -329,7 +316,7 @@ impl<T> GreenThread<T> {
         if self.task.has_started() {
             return false;
         }
-        matches!(kill(self.task, GreenError::Exit), Kill::Cancelled)
+        matches!(kill(*self.task, GreenError::Exit), Kill::Cancelled)
     }
 
     /// Calls `f` with the result when it ends, in its context and before those who wait go on; at once if it
@@ -339,17 +326,10 @@ impl<T> GreenThread<T> {
     where
         T: 'static,
     {
-        let call = move |task: TaskRef| {
-            // SAFETY: the cell was made for results of type `T`; it lives while its links run, and nobody
-            // takes the result out while it is looked at.
-            if let Some(result) = unsafe { task.result::<T>() } {
-                let looked_at = task.look_at();
-                f(result);
-                drop(looked_at);
-            }
-        };
+        let task = self.task;
+        let call = move || task.look(f).unwrap_or_default();
         if self.task.is_done() {
-            if let Err(error) = contained(|| call(self.task)) {
+            if let Err(error) = contained(call) {
                 crate::report::tell(&crate::report::Report::LinkFailed { name: self.task.describe(), error });
             }
             return LinkId(u64::MAX);

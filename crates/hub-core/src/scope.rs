@@ -1,4 +1,10 @@
 //! Green threads that borrow: joined before what they borrow goes away.
+//!
+//! Ground rules:
+//! - A child's cell forgets lifetimes. `scope` is a function, never a guard: whatever `f` does, every child
+//!   has ended and is released when it returns or unwinds; the wait is masked, and if nothing can be
+//!   waited for, no child is made.
+//! - Handles of children may be in the hands of children, so none is released before all have ended.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -7,10 +13,9 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 
 use crate::error::GreenError;
 use crate::green_thread::{Kill, kill, wait_for, wait_once};
-use crate::greenlet::control::Kind;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Waiter};
-use crate::greenlet::task::{Borrowed, TaskRef};
+use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::unwind::Exit;
 
 /// Where green threads of a [`scope`] are spawned.
@@ -23,8 +28,8 @@ pub struct Scope<'scope, 'env: 'scope> {
 
 /// A handle of a green thread in a [`scope`]. Dropping it changes nothing: the scope waits.
 pub struct ScopedGreenThread<'scope, T> {
-    task: TaskRef,
-    result: PhantomData<(&'scope (), *const T)>,
+    task: Task<T>,
+    scope: PhantomData<&'scope ()>,
 }
 
 /// Runs `f`, which may spawn green threads that borrow from outside, and waits for all of them before it
@@ -88,14 +93,12 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     {
         let local = local::get();
         assert!(!local.is_ending(), "cannot spawn a green thread: this thread is ending");
-        let control = local.controls.take(Kind::Thread);
-        // The cell forgets the lifetimes of `f` and `T`. They outlive the run because `scope` joins every
-        // child, masked, before it returns or unwinds; results are dropped by then too.
-        let task = TaskRef::new::<F, T, Borrowed>(&local.tasks, control, f, true, Location::caller());
-        control.put_task(task);
-        self.children.borrow_mut().push(task);
-        run::start(control);
-        ScopedGreenThread { task, result: PhantomData }
+        // SAFETY: `scope` joins every child, masked, and releases it before it returns or unwinds; what
+        // they borrow lives at least as long.
+        let task = unsafe { Task::borrowing(local, f, Location::caller()) };
+        self.children.borrow_mut().push(*task);
+        task.begin();
+        ScopedGreenThread { task, scope: PhantomData }
     }
 
     /// Waits for every child, killing them first if `killing`, or as soon as somebody wants this greenlet
@@ -144,15 +147,13 @@ impl<T> ScopedGreenThread<'_, T> {
     ///
     /// As [`GreenThread::join`](crate::GreenThread::join).
     pub fn join(self) -> Result<T, GreenError> {
-        wait_for(self.task)?;
-        // SAFETY: the cell was made for results of type `T`, as the type of the handle says; the scope keeps
-        // it until it is over.
-        unsafe { self.task.take_result() }
+        wait_for(*self.task)?;
+        self.task.take_result()
     }
 
     /// Ends it, see [`GreenThread::kill`](crate::GreenThread::kill). Switches.
     pub fn kill(&self) -> Kill {
-        kill(self.task, GreenError::Exit)
+        kill(*self.task, GreenError::Exit)
     }
 
     /// Whether it has ended.

@@ -141,11 +141,6 @@ impl Control {
         self.task.get()
     }
 
-    #[inline]
-    pub(crate) fn put_task(&self, task: TaskRef) {
-        self.task.set(Some(task));
-    }
-
     /// It begins when its time has come.
     pub(crate) fn set_delayed(&self) {
         self.state.set(State::Delayed);

@@ -15,13 +15,16 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::error::Error;
 use std::fmt::Display;
 use std::io;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::panic::Location;
 use std::ptr::NonNull;
 use std::rc::{Rc, Weak};
 
-use super::control::ControlRef;
-use super::run::Waiter;
+use super::control::{ControlRef, Kind};
+use super::local::Local;
+use super::run::{self, Waiter};
 use super::unwind::{contained, drop_contained};
 use crate::error::GreenError;
 use crate::interest::Interest;
@@ -40,7 +43,7 @@ const DONE: u8 = 8;
 const TAKEN: u8 = 16;
 /// Somebody has seen the result, so nothing needs to be reported.
 const SEEN: u8 = 32;
-/// A link looks at the result in place.
+/// Somebody looks at the result in place.
 const LOOKED_AT: u8 = 64;
 
 /// The part of a cell that does not depend on what it runs.
@@ -91,7 +94,7 @@ struct More {
     life: RefCell<Option<Rc<()>>>,
 }
 
-type Link = Box<dyn FnOnce(TaskRef)>;
+type Link = Box<dyn FnOnce()>;
 
 struct Vtable {
     layout: Layout,
@@ -120,21 +123,20 @@ union Body<F, T> {
 pub(crate) struct TaskRef(NonNull<Header>);
 
 impl TaskRef {
-    /// A cell that will run `closure`.
+    /// A new greenlet with a cell that will run `closure`. It is in no queue yet.
+    ///
+    /// # Safety
+    ///
+    /// What `F` and `T` borrow outlives the cell.
     #[inline]
-    pub(crate) fn new<F, T, U>(
-        pool: &TaskPool,
-        control: ControlRef,
-        closure: F,
-        handle: bool,
-        spawned_at: &'static Location<'static>,
-    ) -> TaskRef
+    unsafe fn new<F, T, U>(local: &Local, closure: F, handle: bool, spawned_at: &'static Location<'static>) -> TaskRef
     where
         F: FnOnce() -> T,
         U: Unhandled<T>,
     {
         let vtable = const { &vtable::<F, T, U>() };
-        let (memory, class) = pool.take(vtable.layout);
+        let control = local.controls.take(Kind::Thread);
+        let (memory, class) = local.tasks.take(vtable.layout);
         let header = Header {
             vtable,
             spawned_at,
@@ -149,7 +151,17 @@ impl TaskRef {
         let body = UnsafeCell::new(Body { closure: ManuallyDrop::new(closure) });
         // SAFETY: the pool gave memory of this layout to us alone.
         unsafe { cell.write(Cellar { header, body }) };
-        TaskRef(cell.cast())
+        let task = TaskRef(cell.cast());
+        control.task.set(Some(task));
+        task
+    }
+
+    /// Queues its greenlet, which has not begun.
+    #[inline]
+    pub(crate) fn begin(self) {
+        if let Some(control) = self.control() {
+            run::start(control);
+        }
     }
 
     #[inline]
@@ -214,7 +226,7 @@ impl TaskRef {
                 return;
             }
             for (_, link) in links {
-                if let Err(error) = contained(|| link(self)) {
+                if let Err(error) = contained(link) {
                     report::tell(&Report::LinkFailed { name: self.describe(), error });
                 }
             }
@@ -347,51 +359,11 @@ impl TaskRef {
         }
     }
 
-    /// The result of type `T`, moved out.
-    ///
-    /// # Safety
-    ///
-    /// The cell was made for results of type `T`.
-    pub(crate) unsafe fn take_result<T>(self) -> Result<T, GreenError> {
-        let header = self.header();
-        let bits = header.bits.get();
-        debug_assert!(bits & DONE != 0);
-        if bits & (TAKEN | LOOKED_AT) != 0 {
-            return Err(GreenError::Taken);
-        }
-        header.bits.set(bits | TAKEN | SEEN);
-        // SAFETY: DONE and not TAKEN: the result is in; its type is the caller's word.
-        unsafe { ManuallyDrop::take(&mut *self.result_ptr::<T>()) }
-    }
-
-    /// The result of type `T`, looked at in place.
-    ///
-    /// # Safety
-    ///
-    /// The cell was made for results of type `T`, and it outlives the borrow with its result in.
-    pub(crate) unsafe fn result<'a, T>(self) -> Option<&'a Result<T, GreenError>> {
-        let header = self.header();
-        let bits = header.bits.get();
-        if bits & TAKEN != 0 {
-            return None;
-        }
-        header.bits.set(bits | SEEN);
-        // SAFETY: as in `take_result`.
-        Some(unsafe { &*self.result_ptr::<T>() })
-    }
-
     fn result_ptr<T>(self) -> *mut ManuallyDrop<Result<T, GreenError>> {
         let offset = self.header().vtable.body;
         // SAFETY: the body lies at this offset of the allocation, and a union keeps each of its
         // fields at its beginning.
         unsafe { self.0.as_ptr().byte_add(offset).cast() }
-    }
-
-    /// Keeps the result in place while a link looks at it.
-    pub(crate) fn look_at(self) -> LookedAt {
-        let header = self.header();
-        header.bits.set(header.bits.get() | LOOKED_AT);
-        LookedAt(self)
     }
 
     pub(crate) fn set_timer(self, timer: TimerId) {
@@ -436,24 +408,101 @@ impl TaskRef {
     }
 }
 
-/// The result is looked at in place while this exists.
-pub(crate) struct LookedAt(TaskRef);
+/// A cell whose result has the type `T`.
+#[derive(Debug)]
+pub(crate) struct Task<T> {
+    cell: TaskRef,
+    result: PhantomData<*const T>,
+}
 
-impl Drop for LookedAt {
-    fn drop(&mut self) {
-        let header = self.0.header();
-        header.bits.set(header.bits.get() & !LOOKED_AT);
+impl<T> Clone for Task<T> {
+    fn clone(&self) -> Task<T> {
+        *self
+    }
+}
+
+impl<T> Copy for Task<T> {}
+
+impl<T> Deref for Task<T> {
+    type Target = TaskRef;
+    #[inline]
+    fn deref(&self) -> &TaskRef {
+        &self.cell
+    }
+}
+
+impl<T> Task<T> {
+    /// A new greenlet with a cell that will run `closure`. It is in no queue yet.
+    #[inline]
+    pub(crate) fn new<F>(local: &Local, closure: F, handle: bool, spawned_at: &'static Location<'static>) -> Task<T>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        // SAFETY: neither borrows anything.
+        let cell = unsafe { TaskRef::new::<F, T, Owned>(local, closure, handle, spawned_at) };
+        Task { cell, result: PhantomData }
+    }
+
+    /// A new greenlet with a cell that has a handle and will run a `closure` which may borrow.
+    ///
+    /// # Safety
+    ///
+    /// What `F` and `T` borrow outlives the cell: it ends and its handle is released before.
+    pub(crate) unsafe fn borrowing<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> Task<T>
+    where
+        F: FnOnce() -> T,
+    {
+        // SAFETY: by the contract.
+        let cell = unsafe { TaskRef::new::<F, T, Borrowed>(local, closure, true, spawned_at) };
+        Task { cell, result: PhantomData }
+    }
+
+    /// The result, moved out. Nobody gets it twice, or while it is looked at.
+    pub(crate) fn take_result(self) -> Result<T, GreenError> {
+        let header = self.header();
+        let bits = header.bits.get();
+        debug_assert!(bits & DONE != 0);
+        if bits & (TAKEN | LOOKED_AT) != 0 {
+            return Err(GreenError::Taken);
+        }
+        header.bits.set(bits | TAKEN | SEEN);
+        // SAFETY: DONE and not TAKEN: the result is in, and a `Task<T>` is made for results of type `T`.
+        unsafe { ManuallyDrop::take(&mut *self.result_ptr::<T>()) }
+    }
+
+    /// Shows the result in place. `None` if it was moved out.
+    pub(crate) fn look<R>(self, at: impl FnOnce(&Result<T, GreenError>) -> R) -> Option<R> {
+        /// Ends the look, also by a panic of the one who looks.
+        struct LookedAt(TaskRef, u8);
+        impl Drop for LookedAt {
+            fn drop(&mut self) {
+                let header = self.0.header();
+                header.bits.set(header.bits.get() & !LOOKED_AT | self.1);
+            }
+        }
+        let header = self.header();
+        let bits = header.bits.get();
+        debug_assert!(bits & DONE != 0);
+        if bits & TAKEN != 0 {
+            return None;
+        }
+        header.bits.set(bits | SEEN | LOOKED_AT);
+        let _looked_at = LookedAt(self.cell, bits & LOOKED_AT);
+        // SAFETY: DONE and not TAKEN: the result is in, and LOOKED_AT keeps it there; its cell lives, for the
+        // caller has a handle or is called before it has ended. `T` is right, as in `take_result`.
+        Some(at(unsafe { &*self.result_ptr::<T>() }))
     }
 }
 
 /// What of a result that nobody took is worth a report.
-pub(crate) trait Unhandled<T> {
+trait Unhandled<T> {
     /// The error in `value`, in words.
     fn error_in(value: &T) -> Option<String>;
 }
 
 /// Results that may borrow: whoever spawned them waits for them.
-pub(crate) struct Borrowed;
+struct Borrowed;
 
 impl<T> Unhandled<T> for Borrowed {
     fn error_in(_: &T) -> Option<String> {
@@ -463,7 +512,7 @@ impl<T> Unhandled<T> for Borrowed {
 
 /// Results that own what they hold: a `Result` with nothing or a count in it and one of the usual
 /// error types is looked into.
-pub(crate) struct Owned;
+struct Owned;
 
 impl<T: 'static> Unhandled<T> for Owned {
     fn error_in(value: &T) -> Option<String> {

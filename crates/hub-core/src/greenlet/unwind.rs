@@ -4,6 +4,11 @@
 //! arrives from a park and starts to unwind in its own frames, with a payload that prints nothing.
 //! Swallowed by a `catch_unwind` on the way, a kill is thrown again at the next park; a timeout only
 //! as long as its scope is open.
+//!
+//! Ground rules:
+//! - [`Cold`] belongs to one use of a control block: made when it is first needed, freed by `drop_cold`
+//!   when the greenlet has ended, by nobody else. Nothing of it is borrowed while foreign code runs.
+//! - Payloads of panics are foreign: dropping one may panic again, and is contained.
 
 use std::any::Any;
 use std::cell::RefCell;
