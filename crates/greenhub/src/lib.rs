@@ -1,7 +1,87 @@
 //! Green threads for Rust over pluggable event hubs.
+//!
+//! Code reads as if it blocked. Underneath, a call that would block registers with the hub of its OS thread (epoll
+//! on Linux) and lets another green thread run, so plain sequential code serves a hundred thousand connections
+//! from one thread. There is no `async` and no runtime to start: the main loop launches itself at the first call
+//! that blocks.
+//!
+//! ```no_run
+//! use greenhub::net::TcpListener;
+//! use std::io::{self, Read, Write};
+//!
+//! fn main() -> io::Result<()> {
+//!     let listener = TcpListener::bind("127.0.0.1:7000")?;
+//!     loop {
+//!         let (mut peer, _) = listener.accept()?; // parks main; the loop launches itself here
+//!         greenhub::spawn(move || -> io::Result<()> {
+//!             let mut buf = [0; 4096];
+//!             loop {
+//!                 let n = peer.read(&mut buf)?;
+//!                 if n == 0 { return Ok(()) }
+//!                 peer.write_all(&buf[..n])?;
+//!             }
+//!         });
+//!     }
+//! }
+//! ```
+//!
+//! # What switches
+//!
+//! A green thread runs until it blocks, sleeps, waits or yields; nothing interrupts it in between. Every function
+//! that may let others run says "Switches" in its documentation: reading, writing, accepting, connecting,
+//! [`sleep`], [`GreenThread::join`] and [`wait`](GreenThread::wait), [`kill`](GreenThread::kill), [`trampoline`],
+//! the end of a [`scope`]. [`spawn`] does not, nor does anything that wakes others. Calls of std that block (its
+//! own `net`, `Mutex`, `sleep`, files) block the whole OS thread.
+//!
+//! # Where to read on
+//!
+//! | to | see |
+//! |---|---|
+//! | run things side by side | [`spawn`], [`GreenThread`], [`scope`], [`Builder`], [`sleep`] |
+//! | use sockets | [`net`], [`os::unix::net`]; what differs from std is listed in `greenstd` |
+//! | limit how long something takes | [`with_timeout`], the timeouts of sockets |
+//! | wait for a descriptor of your own | [`trampoline`], [`HubRef::listen`], [`Source`] |
+//! | choose a hub | [`use_hub`], `EVENTLET_HUB`, [`get_default_hub`] |
+//! | bring a hub of your own | [`Hub`], [`use_hub_with`], [`register_hub`] |
+//! | wake a hub from another thread | [`HubRef::remote`] |
+//! | learn what failed where nobody asked | [`set_report_stream`] |
+//!
+//! # Features
+//!
+//! Each brings in one hub. Without any a program needs [`use_hub_with`], or its first blocking call fails with
+//! [`HubError::NoneAvailable`].
+//!
+//! - `epoll` (default): epoll(7), on Linux and Android.
 
-pub use hub_core::*;
+mod registry;
 
-#[cfg(feature = "epoll")]
-#[linkme::distributed_slice(hub_core::DEFAULT_HUB)]
-static DEFAULT: fn() -> Result<HubDescriptor, HubError> = || Ok(hub_epoll::DESCRIPTOR);
+pub use registry::{get_default_hub, register_hub, use_hub};
+
+pub use greenstd::{io, net, os, thread, time};
+
+// Green threads.
+pub use hub_core::{
+    Builder, GreenError, GreenThread, Kill, LinkId, Scope, ScopedGreenThread, Timeout, current_id, current_name,
+    scope, sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout, yield_now,
+};
+
+// The hub of a thread.
+pub use hub_core::{
+    HubError, HubGone, HubRef, LoopError, LoopExit, Registration, Remote, Report, Stats, TimerHandle, get_hub,
+    has_hub, hub_exceptions, hub_prevent_multiple_readers, set_panicking_grace, set_report_stream, try_get_hub,
+    use_hub_with,
+};
+
+// Waiting for descriptors, and for what other threads do.
+pub use hub_core::{
+    Listener, Source, Timer, Trampoline, TrampolineError, notify_close, notify_opened, offload, trampoline,
+    trampoline_raw,
+};
+
+// What a hub of one's own is made of.
+pub use hub_core::{
+    Hub, HubDescriptor, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Time, Watched, round,
+};
+
+// Greenlets.
+pub use hub_core::{Greenlet, Payload, RawError};

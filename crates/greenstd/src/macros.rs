@@ -1,0 +1,255 @@
+//! What every kind of socket repeats.
+
+/// Descriptor traits, `close`, timeouts' neighbours: everything that does not depend on the address family.
+macro_rules! socket_common {
+    ($name:ident, $std:ty) => {
+        impl $name {
+            /// Another handle of the same socket, std's `try_clone`. It is watched on its own, so original
+            /// and clone may wait at the same time; timeouts and mode are shared. Does not switch.
+            ///
+            /// # Errors
+            ///
+            /// If no descriptor is free, or the socket was closed.
+            pub fn try_clone(&self) -> io::Result<$name> {
+                Ok($name(self.0.try_clone()?))
+            }
+
+            /// The pending error of the socket, which is taken by this. Does not switch.
+            ///
+            /// # Errors
+            ///
+            /// If the socket was closed.
+            pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+                self.0.configure(|socket| socket.take_error())
+            }
+
+            /// Has operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting. Off by
+            /// default: waiting parks the green thread only. Does not switch.
+            ///
+            /// # Errors
+            ///
+            /// If the socket was closed.
+            pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+                self.0.set_nonblocking(nonblocking)
+            }
+
+            /// Closes the socket now: whoever waits for it, on any thread, is woken with an error of the kind
+            /// [`NotConnected`](io::ErrorKind::NotConnected), which every later operation returns too. Its
+            /// number is free when the last operation under way has ended. Clones stay open. Does not switch.
+            pub fn close(&self) {
+                self.0.close();
+            }
+
+            /// Makes a socket of std green, with its timeouts and its mode. It becomes non-blocking for the
+            /// system, clones included. Does not switch.
+            ///
+            /// # Errors
+            ///
+            /// If the system refuses that.
+            pub fn from_std(socket: $std) -> io::Result<$name> {
+                Ok($name(Socket::from_fd(socket.into())?))
+            }
+
+            /// Gives the socket to std, with its timeouts; it blocks again unless
+            /// [`set_nonblocking`](Self::set_nonblocking) was asked for. Clones share that mode: a green clone
+            /// should not be used to connect or to accept any more. Does not switch.
+            ///
+            /// # Errors
+            ///
+            /// If the socket was closed.
+            pub fn into_std(self) -> io::Result<$std> {
+                Ok(self.0.into_fd()?.into())
+            }
+        }
+
+        impl From<$std> for $name {
+            /// [`from_std`](Self::from_std).
+            ///
+            /// # Panics
+            ///
+            /// If the system refuses to make the socket non-blocking, which it does for no open socket.
+            fn from(socket: $std) -> $name {
+                $name::from(OwnedFd::from(socket))
+            }
+        }
+
+        impl From<OwnedFd> for $name {
+            /// Takes over a descriptor, which has to be a socket of this kind.
+            ///
+            /// # Panics
+            ///
+            /// If the system refuses to make it non-blocking, which it does for no open socket.
+            fn from(fd: OwnedFd) -> $name {
+                match Socket::from_fd(fd) {
+                    Ok(socket) => $name(socket),
+                    Err(error) => panic!("{}: cannot make the descriptor non-blocking: {error}", stringify!($name)),
+                }
+            }
+        }
+
+        impl From<$name> for OwnedFd {
+            /// The descriptor, as [`into_std`](
+            #[doc = concat!(stringify!($name), "::into_std")]
+            /// ) gives it.
+            ///
+            /// # Panics
+            ///
+            /// If the socket was closed.
+            fn from(socket: $name) -> OwnedFd {
+                match socket.0.into_fd() {
+                    Ok(fd) => fd,
+                    Err(error) => panic!("{}: cannot give the descriptor away: {error}", stringify!($name)),
+                }
+            }
+        }
+
+        impl IntoRawFd for $name {
+            fn into_raw_fd(self) -> RawFd {
+                OwnedFd::from(self).into_raw_fd()
+            }
+        }
+
+        impl AsFd for $name {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.0.as_fd()
+            }
+        }
+
+        impl AsRawFd for $name {
+            fn as_raw_fd(&self) -> RawFd {
+                self.0.as_raw_fd()
+            }
+        }
+    };
+}
+
+/// Read and write timeouts.
+macro_rules! socket_timeouts {
+    ($name:ident) => {
+        impl $name {
+            /// Limits how long each single read waits; `None`, the default, is for ever. A read that waits
+            /// longer fails with [`TimedOut`](io::ErrorKind::TimedOut). Shared with clones. Does not switch.
+            ///
+            /// # Errors
+            ///
+            /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout of zero; if the socket was closed.
+            pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+                self.0.set_timeout(Direction::Read, timeout)
+            }
+
+            /// Limits how long each single write waits; `None`, the default, is for ever. A write that waits
+            /// longer fails with [`TimedOut`](io::ErrorKind::TimedOut). Shared with clones. Does not switch.
+            ///
+            /// # Errors
+            ///
+            /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout of zero; if the socket was closed.
+            pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+                self.0.set_timeout(Direction::Write, timeout)
+            }
+
+            /// The limit of a single read.
+            ///
+            /// # Errors
+            ///
+            /// If the socket was closed.
+            pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+                self.0.timeout(Direction::Read)
+            }
+
+            /// The limit of a single write.
+            ///
+            /// # Errors
+            ///
+            /// If the socket was closed.
+            pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+                self.0.timeout(Direction::Write)
+            }
+        }
+    };
+}
+
+/// `Read` and `Write` for a stream and for a reference to it.
+macro_rules! socket_stream {
+    ($name:ident) => {
+        impl Read for &$name {
+            #[inline]
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0.recv(buffer)
+            }
+
+            fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                self.0.recv_vectored(buffers)
+            }
+        }
+
+        impl Write for &$name {
+            #[inline]
+            fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+                self.0.send(data)
+            }
+
+            fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+                self.0.send_vectored(pieces)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl Read for $name {
+            #[inline]
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0.recv(buffer)
+            }
+
+            fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                self.0.recv_vectored(buffers)
+            }
+        }
+
+        impl Write for $name {
+            #[inline]
+            fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+                self.0.send(data)
+            }
+
+            fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+                self.0.send_vectored(pieces)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+    };
+}
+
+/// The iterator over the connections of a listener.
+macro_rules! socket_incoming {
+    ($listener:ident, $stream:ident) => {
+        /// The connections of a listener, one after the other, std's `Incoming`. Waiting for the next parks the
+        /// green thread. It ends when the listener is [closed](
+        #[doc = concat!(stringify!($listener), "::close")]
+        /// ).
+        #[must_use = "connections are accepted by iterating"]
+        #[derive(Debug)]
+        pub struct Incoming<'a> {
+            listener: &'a $listener,
+        }
+
+        impl Iterator for Incoming<'_> {
+            type Item = io::Result<$stream>;
+
+            fn next(&mut self) -> Option<io::Result<$stream>> {
+                match self.listener.accept() {
+                    Ok((stream, _)) => Some(Ok(stream)),
+                    Err(_) if self.listener.0.is_closed() => None,
+                    Err(error) => Some(Err(error)),
+                }
+            }
+        }
+
+        impl std::iter::FusedIterator for Incoming<'_> {}
+    };
+}

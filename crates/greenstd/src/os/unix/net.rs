@@ -1,0 +1,69 @@
+//! std's `os::unix::net`, green: sockets within this system.
+
+mod datagram;
+mod listener;
+mod stream;
+
+pub use std::os::unix::net::SocketAddr;
+
+pub use datagram::UnixDatagram;
+pub use listener::{Incoming, UnixListener};
+pub use stream::UnixStream;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::net::{SocketAddrAny, SocketAddrUnix};
+use socket2::SockAddr;
+
+use crate::socket::{Socket, foreign_address};
+
+fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
+    local(socket.configure(|socket| socket.local_addr())?)
+}
+
+fn peer_addr(socket: &Socket) -> io::Result<SocketAddr> {
+    local(socket.configure(|socket| socket.peer_addr())?)
+}
+
+fn local(address: SockAddr) -> io::Result<SocketAddr> {
+    address.as_unix().ok_or_else(foreign_address)
+}
+
+/// The address that came with a connection or a datagram; none if the sender has no name.
+fn sender(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
+    let Some(address) = address else { return SocketAddr::from_pathname("") };
+    let address = SocketAddrUnix::try_from(address).map_err(|_| foreign_address())?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if let Some(name) = address.abstract_name() {
+        #[cfg(target_os = "android")]
+        use std::os::android::net::SocketAddrExt;
+        #[cfg(target_os = "linux")]
+        use std::os::linux::net::SocketAddrExt;
+        return SocketAddr::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(OsStr::from_bytes(address.path_bytes().unwrap_or_default()))
+}
+
+/// What the system is told of a path. Errors are those of std.
+fn at_path(path: &Path) -> io::Result<SockAddr> {
+    at(&SocketAddr::from_pathname(path)?)
+}
+
+fn at(address: &SocketAddr) -> io::Result<SockAddr> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        #[cfg(target_os = "android")]
+        use std::os::android::net::SocketAddrExt;
+        #[cfg(target_os = "linux")]
+        use std::os::linux::net::SocketAddrExt;
+        if let Some(name) = address.as_abstract_name() {
+            let mut path = vec![0];
+            path.extend_from_slice(name);
+            return SockAddr::unix(OsStr::from_bytes(&path));
+        }
+    }
+    SockAddr::unix(address.as_pathname().unwrap_or(Path::new("")))
+}

@@ -1,0 +1,89 @@
+//! Accepting connections.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::SocketAddr;
+use std::path::Path;
+
+use socket2::{Domain, SockAddr, Type};
+
+use super::{UnixStream, at, at_path, local_addr, sender};
+use crate::socket::{BACKLOG, Socket};
+
+/// A socket that accepts connections from within this system, std's `UnixListener`.
+///
+/// Accepting parks the calling green thread only. It is `Send + Sync`.
+pub struct UnixListener(Socket);
+
+socket_common!(UnixListener, std::os::unix::net::UnixListener);
+socket_incoming!(UnixListener, UnixStream);
+
+impl UnixListener {
+    /// Listens at a path, which must not exist yet and stays when the listener is gone. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, in particular that the path exists or is too long.
+    pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixListener> {
+        UnixListener::open(&at_path(path.as_ref())?)
+    }
+
+    /// Listens at an address, as [`bind`](UnixListener::bind).
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn bind_addr(address: &SocketAddr) -> io::Result<UnixListener> {
+        UnixListener::open(&at(address)?)
+    }
+
+    fn open(address: &SockAddr) -> io::Result<UnixListener> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM)?;
+        socket.configure(|socket| {
+            socket.bind(address)?;
+            socket.listen(BACKLOG)
+        })?;
+        Ok(UnixListener(socket))
+    }
+
+    /// Waits for the next connection. Switches.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: among others, that no descriptor is free.
+    /// [`NotConnected`](io::ErrorKind::NotConnected) if the listener is closed.
+    pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        let (socket, address) = self.0.accept()?;
+        Ok((UnixStream(socket), sender(address)?))
+    }
+
+    /// The address at which it listens.
+    ///
+    /// # Errors
+    ///
+    /// If the listener was closed.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        local_addr(&self.0)
+    }
+
+    /// The connections, one after the other.
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming { listener: self }
+    }
+}
+
+impl<'a> IntoIterator for &'a UnixListener {
+    type Item = io::Result<UnixStream>;
+    type IntoIter = Incoming<'a>;
+
+    fn into_iter(self) -> Incoming<'a> {
+        self.incoming()
+    }
+}
+
+impl fmt::Debug for UnixListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.debug("UnixListener", self.local_addr(), Err(io::ErrorKind::NotConnected.into()), f)
+    }
+}

@@ -1,0 +1,94 @@
+//! Connections.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Type};
+
+use super::{at, at_path, local_addr, peer_addr};
+use crate::socket::{Direction, Socket};
+
+/// A connection within this system, std's `UnixStream`.
+///
+/// Reading and writing park the calling green thread only. It is `Send + Sync`; one green thread may read while
+/// another writes, a second reader or writer needs a [clone](UnixStream::try_clone).
+pub struct UnixStream(pub(super) Socket);
+
+socket_common!(UnixStream, std::os::unix::net::UnixStream);
+socket_timeouts!(UnixStream);
+socket_stream!(UnixStream);
+
+impl UnixStream {
+    /// Connects to the listener at a path. A listener whose queue is full is tried again, ever more slowly.
+    /// Switches then.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be reached.
+    pub fn connect<P: AsRef<Path>>(path: P) -> io::Result<UnixStream> {
+        UnixStream::open(&at_path(path.as_ref())?)
+    }
+
+    /// Connects to the listener at an address, as [`connect`](UnixStream::connect).
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be reached.
+    pub fn connect_addr(address: &SocketAddr) -> io::Result<UnixStream> {
+        UnixStream::open(&at(address)?)
+    }
+
+    fn open(address: &SockAddr) -> io::Result<UnixStream> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM)?;
+        socket.connect_local(address)?;
+        Ok(UnixStream(socket))
+    }
+
+    /// Two streams that are connected to each other. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// If no descriptors are free.
+    pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
+        let (one, other) = Socket::pair(Type::STREAM)?;
+        Ok((UnixStream(one), UnixStream(other)))
+    }
+
+    /// The address of this side.
+    ///
+    /// # Errors
+    ///
+    /// If the stream was closed.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        local_addr(&self.0)
+    }
+
+    /// The address of the other side.
+    ///
+    /// # Errors
+    ///
+    /// If the stream is not connected, or was closed.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        peer_addr(&self.0)
+    }
+
+    /// Ends one direction or both, for all clones; those who wait for it return. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// If it is not connected.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.0.shutdown(how)
+    }
+}
+
+impl fmt::Debug for UnixStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.debug("UnixStream", self.local_addr(), self.peer_addr(), f)
+    }
+}

@@ -1,0 +1,372 @@
+//! What all sockets share: each operation is written here once, and waits by way of [`Source`].
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use hub_core::{Interest, Source};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny};
+use socket2::{Domain, SockAddr, SockRef, Type};
+
+/// How many connections wait to be accepted at most; the system may allow fewer (on Linux
+/// `net.core.somaxconn`, 4096 by default).
+pub(crate) const BACKLOG: i32 = 4096;
+
+/// A full buffer of this size and more is worth another try before parking.
+const LARGE: usize = 4096;
+
+/// More pieces than this the system refuses in one call; std clamps to the same.
+const MAX_PIECES: usize = 1024;
+
+#[cfg(target_vendor = "apple")]
+const SEND: SendFlags = SendFlags::DONTWAIT;
+/// A broken connection is an error, not a signal.
+#[cfg(not(target_vendor = "apple"))]
+const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+
+/// A green socket of any family.
+pub(crate) struct Socket {
+    source: Source,
+    /// Shared by all clones, as the system shares its own. Most sockets never set any.
+    options: OnceLock<Arc<Options>>,
+}
+
+/// What the system would keep for a blocking socket. Timeouts are nanoseconds, 0 for none.
+#[derive(Default)]
+struct Options {
+    read_timeout: AtomicU64,
+    write_timeout: AtomicU64,
+    nonblocking: AtomicBool,
+}
+
+/// The direction to which a timeout belongs.
+#[derive(Copy, Clone)]
+pub(crate) enum Direction {
+    Read,
+    Write,
+}
+
+impl Options {
+    fn cell(&self, direction: Direction) -> &AtomicU64 {
+        match direction {
+            Direction::Read => &self.read_timeout,
+            Direction::Write => &self.write_timeout,
+        }
+    }
+
+    fn timeout(&self, direction: Direction) -> Option<Duration> {
+        match self.cell(direction).load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+}
+
+// Making, cloning, handing over.
+impl Socket {
+    pub(crate) fn new(domain: Domain, kind: Type) -> io::Result<Socket> {
+        Socket::owning(socket2::Socket::new(domain, kind, None)?.into())
+    }
+
+    pub(crate) fn pair(kind: Type) -> io::Result<(Socket, Socket)> {
+        let (one, other) = socket2::Socket::pair(Domain::UNIX, kind, None)?;
+        Ok((Socket::owning(one.into())?, Socket::owning(other.into())?))
+    }
+
+    fn owning(fd: OwnedFd) -> io::Result<Socket> {
+        Ok(Socket { source: Source::new(fd)?, options: OnceLock::new() })
+    }
+
+    /// Takes over a descriptor that was used elsewhere, with its timeouts and its mode.
+    pub(crate) fn from_fd(fd: OwnedFd) -> io::Result<Socket> {
+        let options = Options::default();
+        let socket = SockRef::from(&fd);
+        // What is no socket has no timeouts either; its operations will say so.
+        let read_timeout = socket.read_timeout().unwrap_or(None);
+        let write_timeout = socket.write_timeout().unwrap_or(None);
+        let nonblocking = socket.nonblocking()?;
+        options.read_timeout.store(nanos(read_timeout), Ordering::Relaxed);
+        options.write_timeout.store(nanos(write_timeout), Ordering::Relaxed);
+        options.nonblocking.store(nonblocking, Ordering::Relaxed);
+        let socket = Socket::owning(fd)?;
+        if nonblocking || read_timeout.is_some() || write_timeout.is_some() {
+            let _ = socket.options.set(Arc::new(options));
+        }
+        Ok(socket)
+    }
+
+    /// Gives the descriptor away, with its timeouts and its mode.
+    pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
+        let fd = self.source.into_fd()?;
+        let socket = SockRef::from(&fd);
+        if let Some(options) = self.options.get() {
+            socket.set_read_timeout(options.timeout(Direction::Read))?;
+            socket.set_write_timeout(options.timeout(Direction::Write))?;
+        }
+        let nonblocking = self.options.get().is_some_and(|options| options.nonblocking.load(Ordering::Relaxed));
+        socket.set_nonblocking(nonblocking)?;
+        Ok(fd)
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<Socket> {
+        // Standard input, output and error are left alone, as std does.
+        let copy = self.source.with(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?))?;
+        let clone = Socket::owning(copy)?;
+        let _ = clone.options.set(Arc::clone(self.options()));
+        Ok(clone)
+    }
+
+    pub(crate) fn close(&self) {
+        self.source.close();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.source.is_closed()
+    }
+}
+
+// Options.
+impl Socket {
+    fn options(&self) -> &Arc<Options> {
+        self.options.get_or_init(Arc::default)
+    }
+
+    pub(crate) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.source.with(|_| Ok(()))?;
+        self.options().nonblocking.store(nonblocking, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn set_timeout(&self, direction: Direction, timeout: Option<Duration>) -> io::Result<()> {
+        if timeout == Some(Duration::ZERO) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a 0 duration timeout"));
+        }
+        self.source.with(|_| Ok(()))?;
+        self.options().cell(direction).store(nanos(timeout), Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn timeout(&self, direction: Direction) -> io::Result<Option<Duration>> {
+        self.source.with(|_| Ok(self.options.get().and_then(|options| options.timeout(direction))))
+    }
+
+    /// Asks or sets what the system keeps.
+    pub(crate) fn configure<R>(&self, op: impl FnOnce(SockRef<'_>) -> io::Result<R>) -> io::Result<R> {
+        self.source.with(|fd| op(SockRef::from(&fd)))
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.configure(|socket| socket.shutdown(how))
+    }
+}
+
+// Waiting.
+impl Socket {
+    #[inline]
+    fn read<R>(&self, mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, bool)>) -> io::Result<R> {
+        let Some(options) = self.options.get() else { return self.source.read(None, op) };
+        if options.nonblocking.load(Ordering::Relaxed) {
+            return self.source.with(|fd| op(fd).map(|(value, _)| value));
+        }
+        self.source.read(options.timeout(Direction::Read), op)
+    }
+
+    #[inline]
+    fn write<R>(&self, op: impl FnMut(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
+        let Some(options) = self.options.get() else { return self.source.write(None, op) };
+        if options.nonblocking.load(Ordering::Relaxed) {
+            return self.source.with(op);
+        }
+        self.source.write(options.timeout(Direction::Write), op)
+    }
+
+    /// Tries `op` again and again, ever more slowly: for the few things that say "would block" and never
+    /// report that they would not any more.
+    fn retry<R>(&self, mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
+        let options = self.options.get();
+        let nonblocking = options.is_some_and(|options| options.nonblocking.load(Ordering::Relaxed));
+        let limit = options.and_then(|options| options.timeout(Direction::Write));
+        let begun = Instant::now();
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match self.source.with(&mut op) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nonblocking => {}
+                result => return result,
+            }
+            let left = limit.map_or(Duration::MAX, |limit| limit.saturating_sub(begun.elapsed()));
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            // A hub that cannot be had is an error here, not the panic of `sleep`.
+            hub_core::try_get_hub()?;
+            hub_core::sleep(pause.min(left));
+            pause = (pause * 2).min(Duration::from_millis(64));
+        }
+    }
+}
+
+// Connections.
+impl Socket {
+    /// Connects a stream. A timeout is an error of the kind `TimedOut`.
+    pub(crate) fn connect(&self, address: &SockAddr, timeout: Option<Duration>) -> io::Result<()> {
+        match self.configure(|socket| socket.connect(address)) {
+            Ok(()) => return Ok(()),
+            Err(error) if is_in_progress(&error) => {}
+            Err(error) => return Err(error),
+        }
+        let begun = Instant::now();
+        loop {
+            let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
+            self.source.wait(Interest::WRITE, left)?;
+            if let Some(error) = self.configure(|socket| socket.take_error())? {
+                return Err(error);
+            }
+            match self.configure(|socket| socket.peer_addr()) {
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+                result => return result.map(drop),
+            }
+        }
+    }
+
+    /// Connects within this system, which either succeeds at once or has to be tried again: a full queue of
+    /// the listener is not reported when it has room.
+    pub(crate) fn connect_local(&self, address: &SockAddr) -> io::Result<()> {
+        self.retry(|fd| SockRef::from(&fd).connect(address))
+    }
+
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Option<SocketAddrAny>)> {
+        let (fd, address) = self.read(|fd| Ok((accept_from(fd)?, true)))?;
+        Ok((Socket::owning(fd)?, address))
+    }
+}
+
+// Data.
+impl Socket {
+    #[inline]
+    pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read(|fd| {
+            let (_, n) = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT)?;
+            Ok((n, n >= LARGE && n == buffer.len()))
+        })
+    }
+
+    pub(crate) fn recv_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let pieces = buffers.len().min(MAX_PIECES);
+        let buffers = &mut buffers[..pieces];
+        let capacity: usize = buffers.iter().map(|buffer| buffer.len()).sum();
+        self.read(|fd| {
+            let mut control = RecvAncillaryBuffer::default();
+            let n = rustix::net::recvmsg(fd, buffers, &mut control, RecvFlags::DONTWAIT)?.bytes;
+            Ok((n, n >= LARGE && n == capacity))
+        })
+    }
+
+    pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        // What was looked at is still there.
+        self.read(|fd| {
+            let (_, n) = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK)?;
+            Ok((n, true))
+        })
+    }
+
+    /// Receives one datagram; others may have come with it.
+    pub(crate) fn recv_datagram(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read(|fd| {
+            let (_, n) = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT)?;
+            Ok((n, true))
+        })
+    }
+
+    pub(crate) fn recv_from(&self, buffer: &mut [u8], peek: bool) -> io::Result<(usize, Option<SocketAddrAny>)> {
+        let flags = if peek { RecvFlags::DONTWAIT | RecvFlags::PEEK } else { RecvFlags::DONTWAIT };
+        self.read(|fd| {
+            let (_, n, address) = rustix::net::recvfrom(fd, &mut *buffer, flags)?;
+            Ok(((n, address), true))
+        })
+    }
+
+    #[inline]
+    pub(crate) fn send(&self, data: &[u8]) -> io::Result<usize> {
+        self.write(|fd| Ok(rustix::net::send(fd, data, SEND)?))
+    }
+
+    pub(crate) fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let pieces = &pieces[..pieces.len().min(MAX_PIECES)];
+        self.write(|fd| Ok(rustix::net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SEND)?))
+    }
+
+    pub(crate) fn send_to(&self, data: &[u8], address: &std::net::SocketAddr) -> io::Result<usize> {
+        self.write(|fd| Ok(rustix::net::sendto(fd, data, SEND, address)?))
+    }
+
+    /// Sends a datagram within this system. Room in the queue of a receiver to whom this socket is not
+    /// connected is not reported.
+    pub(crate) fn send_to_local(&self, data: &[u8], address: &SockAddr) -> io::Result<usize> {
+        self.retry(|fd| SockRef::from(&fd).send_to_with_flags(data, address, SEND.bits() as i32))
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.source.as_raw_fd()
+    }
+}
+
+impl Socket {
+    /// std's way to print a socket: what is known of it.
+    pub(crate) fn debug<A: fmt::Debug>(
+        &self,
+        name: &str,
+        local: io::Result<A>,
+        peer: io::Result<A>,
+        f: &mut fmt::Formatter<'_>,
+    ) -> fmt::Result {
+        let mut out = f.debug_struct(name);
+        if let Ok(local) = local {
+            out.field("addr", &local);
+        }
+        if let Ok(peer) = peer {
+            out.field("peer", &peer);
+        }
+        out.field("fd", &self.as_raw_fd()).finish()
+    }
+}
+
+fn nanos(timeout: Option<Duration>) -> u64 {
+    timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn is_in_progress(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    // A signal does not end the attempt.
+    [Errno::INPROGRESS, Errno::INTR].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn accept_from(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+    use rustix::net::SocketFlags;
+    Ok(rustix::net::acceptfrom_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
+}
+
+#[cfg(target_vendor = "apple")]
+fn accept_from(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+    let (fd, address) = rustix::net::acceptfrom(fd)?;
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::net::sockopt::set_socket_nosigpipe(&fd, true)?;
+    Ok((fd, address))
+}
+
+/// The error for an address of a family that the socket does not have.
+pub(crate) fn foreign_address() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "the socket has an address of another family")
+}
