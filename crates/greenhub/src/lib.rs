@@ -61,15 +61,14 @@ pub use greenstd::{io, net, os, thread, time};
 
 // Green threads.
 pub use hub_core::{
-    Builder, GreenError, GreenThread, Kill, LinkId, Scope, ScopedGreenThread, Timeout, current_id, current_name,
-    scope, sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout, yield_now,
+    Builder, GreenError, GreenThread, Kill, LinkId, Scope, ScopedGreenThread, Timeout, current_id, current_name, scope,
+    sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout, yield_now,
 };
 
 // The hub of a thread.
 pub use hub_core::{
-    HubError, HubGone, HubRef, LoopError, LoopExit, Registration, Remote, Report, Stats, TimerHandle, get_hub,
-    has_hub, hub_exceptions, hub_prevent_multiple_readers, set_panicking_grace, set_report_stream, try_get_hub,
-    use_hub_with,
+    HubError, HubGone, HubRef, LoopError, LoopExit, Registration, Remote, Report, Stats, TimerHandle, get_hub, has_hub,
+    hub_exceptions, hub_prevent_multiple_readers, set_panicking_grace, set_report_stream, try_get_hub, use_hub_with,
 };
 
 // Waiting for descriptors, and for what other threads do.
@@ -79,9 +78,7 @@ pub use hub_core::{
 };
 
 // What a hub of one's own is made of.
-pub use hub_core::{
-    Hub, HubDescriptor, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Time, Watched, round,
-};
+pub use hub_core::{Hub, HubDescriptor, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Time, Watched, round};
 
 // Greenlets.
 pub use hub_core::{Greenlet, Payload, RawError};

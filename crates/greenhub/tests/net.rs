@@ -563,9 +563,8 @@ fn a_socket_goes_to_std_and_back_with_its_settings() {
     support::run("a_socket_goes_to_std_and_back_with_its_settings", || {
         let (client, mut peer) = pair();
         client.set_read_timeout(Some(Duration::from_secs(7))).unwrap();
-        let is_nonblocking = |fd: &dyn AsFd| {
-            rustix::fs::fcntl_getfl(fd.as_fd()).unwrap().contains(rustix::fs::OFlags::NONBLOCK)
-        };
+        let is_nonblocking =
+            |fd: &dyn AsFd| rustix::fs::fcntl_getfl(fd.as_fd()).unwrap().contains(rustix::fs::OFlags::NONBLOCK);
         assert!(is_nonblocking(&client));
         let mut client = client.into_std().unwrap();
         assert!(!is_nonblocking(&client));

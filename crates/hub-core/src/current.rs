@@ -10,7 +10,7 @@ use std::time::Duration;
 use linkme::distributed_slice;
 
 use crate::error::{HubError, LoopError, TrampolineError};
-use crate::greenlet::control::Kind;
+use crate::greenlet::control::{Doing, Kind};
 use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::hub::{Hub, HubDescriptor};
@@ -218,13 +218,12 @@ impl HubRef {
     ///
     /// [`LoopError::InMainloop`] from a callback, and for any greenlet but the main one.
     pub fn abort_wait(&self) -> Result<(), LoopError> {
-        const DOING: &str = "aborting with wait";
         if run::current().kind() != Kind::Main {
-            return Err(LoopError::InMainloop { doing: DOING });
+            return Err(LoopError::InMainloop { doing: Doing::Abort.as_str() });
         }
         while self.is_running() {
             local::get().main_loop.abort();
-            let parked = run::Waiter::current(DOING).and_then(run::Waiter::park);
+            let parked = run::Waiter::current(Doing::Abort).and_then(run::Waiter::park);
             match parked.map_err(|error| *error) {
                 Ok(_) | Err(LoopError::Aborted) => {}
                 Err(error) => return Err(error),

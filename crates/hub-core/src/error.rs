@@ -78,7 +78,7 @@ fn origin(from_environment: &bool) -> &'static str {
 #[non_exhaustive]
 pub enum LoopError {
     /// The main loop itself, or a callback that it runs, tried to block.
-    #[error("do not call blocking functions from the main loop: spawn a green thread for {doing}")]
+    #[error("do not call blocking functions from the main loop: {doing} needs a green thread")]
     InMainloop {
         /// What the call wanted to do.
         doing: &'static str,

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use crate::descriptors::Told;
 use crate::error::{GreenError, LoopError};
-use crate::greenlet::control::{ControlRef, Kind, State};
+use crate::greenlet::control::{ControlRef, Doing, Kind, State};
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Interrupted, Refused, Waiter};
 use crate::greenlet::stack;
-use crate::greenlet::task::{Task, TaskRef, WaitsFor};
+use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::unwind::{Exit, contained, throw};
 use crate::main_loop::told_of;
 
@@ -158,10 +158,7 @@ fn sleep_for(duration: Duration) -> Result<(), Refused> {
     let mut left = duration;
     let mut until = None;
     loop {
-        let waiter = Waiter::current("sleeping")?;
-        if let Some(task) = waiter.control().task() {
-            task.set_waits_for(WaitsFor::Sleep);
-        }
+        let waiter = Waiter::current(Doing::Sleep)?;
         let timer = ArmedTimer(main_loop.arm(left, told_of(waiter)));
         if waiter.control().kind() == Kind::Main && until.is_none() {
             until = Some(main_loop.now() + left);
@@ -406,12 +403,9 @@ pub(crate) fn wait_once(task: TaskRef) -> Result<(), GreenError> {
     if task.control() == Some(run::current()) {
         return Err(GreenError::Deadlock);
     }
-    let waiter = Waiter::current("waiting for a green thread")?;
+    let waiter = Waiter::current(Doing::Join)?;
     task.add_waiter(waiter);
     let place = Place { task, waiter };
-    if let Some(me) = waiter.control().task() {
-        me.set_waits_for(WaitsFor::Event);
-    }
     let woken = waiter.park();
     drop(place);
     woken?;

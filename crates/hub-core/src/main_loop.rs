@@ -24,7 +24,7 @@ use crate::current::Builder;
 use crate::descriptors::{Descriptors, Told};
 use crate::error::{LoopError, LoopExit};
 use crate::fork;
-use crate::greenlet::control::{State, Wake};
+use crate::greenlet::control::{Doing, State, Wake};
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::unwind::{Exit, drop_contained};
@@ -417,9 +417,9 @@ impl MainLoop {
 
     /// Runs one turn, which sleeps at most `limit`, then returns to the main greenlet. Switches.
     pub(crate) fn run_once(&self, limit: Option<Duration>) -> Result<(), LoopError> {
-        let waiter = Waiter::current("running the loop").map_err(|error| *error)?;
+        let waiter = Waiter::current(Doing::RunOnce).map_err(|error| *error)?;
         if waiter.control() != local::get().main {
-            return Err(LoopError::InMainloop { doing: "running the loop, which the main greenlet does" });
+            return Err(LoopError::InMainloop { doing: Doing::RunOnce.as_str() });
         }
         self.ensure_hub()?;
         self.once.set(Some(limit));
@@ -479,7 +479,7 @@ fn parked(local: &Local) -> Vec<String> {
         .in_use()
         .into_iter()
         .filter(|control| control.state() == State::Parked)
-        .filter_map(|control| control.task())
-        .map(|task| format!("{} waits for {}", task.describe(), task.waits_for()))
+        .filter_map(|control| Some((control.task()?, control.doing())))
+        .map(|(task, doing)| format!("{}, {}", task.describe(), doing.as_str()))
         .collect()
 }

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::LoopError;
+use crate::greenlet::control::Doing;
 use crate::greenlet::local;
 use crate::greenlet::run::Waiter;
 use crate::pool;
@@ -25,7 +26,7 @@ use crate::remote::{Letter, Remote};
 /// If `job` does, with its payload.
 pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     type Slot<T> = Mutex<Option<Result<T, Box<dyn Any + Send>>>>;
-    let mut waiter = match Waiter::current("waiting for another thread") {
+    let mut waiter = match Waiter::current(Doing::Offload) {
         Ok(waiter) => waiter,
         Err(error) if matches!(*error, LoopError::Panicking | LoopError::ThreadEnding) => return Ok(job()),
         Err(error) => return Err((*error).into()),
@@ -52,7 +53,7 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> i
         match done {
             Some(Ok(value)) => return Ok(value),
             Some(Err(payload)) => resume_unwind(payload),
-            None => waiter = Waiter::current("waiting for another thread").map_err(|error| *error)?,
+            None => waiter = Waiter::current(Doing::Offload).map_err(|error| *error)?,
         }
     }
 }

@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 
 use crate::error::GreenError;
 use crate::green_thread::{Kill, kill, wait_for, wait_once};
+use crate::greenlet::control::Doing;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::task::{Task, TaskRef};
@@ -61,7 +62,7 @@ where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
 {
     // Refused before any child exists: nothing could be joined.
-    if let Err(error) = Waiter::current("a scope") {
+    if let Err(error) = Waiter::current(Doing::Scope) {
         panic!("scope: {error}");
     }
     let scope = Scope { children: RefCell::default(), failed: Cell::new(false), scope: PhantomData, env: PhantomData };

@@ -57,6 +57,38 @@ pub(crate) enum Wake {
     Exit,
 }
 
+/// What a greenlet does when it parks.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub(crate) enum Doing {
+    #[default]
+    Yield,
+    Sleep,
+    Descriptor,
+    Join,
+    Scope,
+    Offload,
+    Kill,
+    RunOnce,
+    Abort,
+}
+
+impl Doing {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Doing::Yield => "giving way",
+            Doing::Sleep => "sleeping",
+            Doing::Descriptor => "waiting for a descriptor",
+            Doing::Join => "waiting for a green thread",
+            Doing::Scope => "waiting for the green threads of a scope",
+            Doing::Offload => "waiting for another OS thread",
+            Doing::Kill => "killing a green thread",
+            Doing::RunOnce => "running the loop",
+            Doing::Abort => "waiting for the loop to end",
+        }
+    }
+}
+
 /// A greenlet, as switching and waking see it.
 #[repr(C, align(64))]
 pub(crate) struct Control {
@@ -74,6 +106,8 @@ pub(crate) struct Control {
     /// An exit is pending.
     pub(super) exit: Cell<bool>,
     pub(super) wake: Cell<Wake>,
+    /// What it did when it parked last.
+    pub(super) doing: Cell<Doing>,
     /// How many masks are in force; exits wait until there is none.
     pub(super) masks: Cell<u8>,
     pub(super) kind: Cell<Kind>,
@@ -151,6 +185,10 @@ impl Control {
         let stack = self.stack.get()?;
         // SAFETY: a stack that is lent to a greenlet is mapped, and so is its header.
         unsafe { stack.as_ref() }.high_water().ok()
+    }
+
+    pub(crate) fn doing(&self) -> Doing {
+        self.doing.get()
     }
 
     #[inline]
@@ -233,7 +271,7 @@ impl Controls {
     fn grow(&self) -> ControlRef {
         let layout = Self::layout();
         // SAFETY: the layout is not empty. Zero is a valid value of every field: `None`, 0, `false`,
-        // `Wake::Event` (the default, checked below), `State::Free`, `Kind::Thread`.
+        // `Doing::Yield`, `State::Free`, `Kind::Thread`; `wake` is written below.
         let chunk = unsafe { alloc_zeroed(layout) }.cast::<Control>();
         let Some(chunk) = NonNull::new(chunk) else { handle_alloc_error(layout) };
         // SAFETY: nobody else refers to the vector, see `get`.

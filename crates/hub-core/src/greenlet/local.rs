@@ -13,7 +13,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::control::{ControlRef, Controls, Kind, State};
-use super::run::THREAD;
+use super::run::thread;
 use super::stack::{StackRef, Stacks};
 use super::switch;
 use super::task::TaskPool;
@@ -41,11 +41,11 @@ struct Guard;
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(local) = THREAD.with(|thread| thread.local.get()) {
+        if let Some(local) = thread().local.get() {
             // SAFETY: made by `create`, and freed by nobody else.
             unsafe { end(local) };
         }
-        THREAD.with(|thread| thread.ended.set(true));
+        thread().ended.set(true);
     }
 }
 
@@ -56,7 +56,7 @@ impl Drop for Guard {
 /// When the thread is ending and its state is gone already.
 #[inline]
 pub(crate) fn get() -> &'static Local {
-    match THREAD.with(|thread| thread.local.get()) {
+    match thread().local.get() {
         // SAFETY: see the ground rules; nobody keeps the reference beyond a call from outside.
         Some(local) => unsafe { local.as_ref() },
         None => create(),
@@ -67,13 +67,13 @@ pub(crate) fn get() -> &'static Local {
 #[inline]
 pub(crate) fn try_get() -> Option<&'static Local> {
     // SAFETY: as in `get`.
-    THREAD.with(|thread| thread.local.get()).map(|local| unsafe { local.as_ref() })
+    thread().local.get().map(|local| unsafe { local.as_ref() })
 }
 
 #[cold]
 #[inline(never)]
 fn create() -> &'static Local {
-    assert!(!THREAD.with(|thread| thread.ended.get()), "this thread is ending: it has no green threads any more");
+    assert!(!thread().ended.get(), "this thread is ending: it has no green threads any more");
     let controls = Controls::new();
     let main = controls.take(Kind::Main);
     main.state.set(State::Running);
@@ -87,10 +87,8 @@ fn create() -> &'static Local {
         ending: Cell::new(false),
     });
     let local = NonNull::from(Box::leak(local));
-    THREAD.with(|thread| {
-        thread.local.set(Some(local));
-        thread.set_current(main);
-    });
+    thread().local.set(Some(local));
+    thread().set_current(main);
     // Registers the destructor. Where that is not possible any more the state is leaked.
     let _ = GUARD.try_with(|_| ());
     // SAFETY: just leaked.
@@ -147,9 +145,9 @@ unsafe fn end(local: NonNull<Local>) {
     }
     this.main_loop.drop_hub();
     if this.tasks.live() == 0 && this.controls.live() == 1 {
-        THREAD.with(|thread| thread.forget_local());
+        thread().forget_local();
         // SAFETY: no cell is in use, so no handle is left; no greenlet is left but main, which is
-        // running these destructors. `THREAD` has forgotten the pointer.
+        // running these destructors. the thread has forgotten the pointer.
         unsafe {
             this.controls.unmap();
             this.tasks.unmap();

@@ -10,9 +10,9 @@
 //! - Nothing of a `RefCell` or of a hub is borrowed when a greenlet is left.
 
 use std::cell::Cell;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
-use super::control::{ControlRef, Kind, State, Wake};
+use super::control::{ControlRef, Doing, Kind, State, Wake};
 use super::local::{self, Local};
 use super::switch;
 use super::task::TaskRef;
@@ -42,7 +42,7 @@ pub(crate) struct Thread {
 }
 
 thread_local! {
-    pub(super) static THREAD: Thread = const {
+    static THREAD: Thread = const {
         Thread {
             ready: Cell::new(0),
             current: Cell::new(None),
@@ -53,6 +53,14 @@ thread_local! {
             ended: Cell::new(false),
         }
     };
+}
+
+/// This thread's part. Small enough to be inlined wherever it is used.
+#[inline(always)]
+pub(super) fn thread() -> &'static Thread {
+    // SAFETY: a thread-local without destructor lives as long as its thread, which the reference cannot
+    // leave: it is `!Send`, as `Thread` consists of cells.
+    THREAD.with(|thread| unsafe { &*ptr::from_ref(thread) })
 }
 
 /// At least so many greenlets run in a turn before descriptors are looked at.
@@ -74,11 +82,12 @@ impl Waiter {
     ///
     /// Where parking is not possible: in the main loop, while panicking, at the end of the thread.
     #[inline]
-    pub(crate) fn current(doing: &'static str) -> Result<Waiter, Refused> {
+    pub(crate) fn current(doing: Doing) -> Result<Waiter, Refused> {
         let control = current();
         if control.kind() != Kind::Thread || control.exit.get() || std::thread::panicking() {
             may_park(control, doing)?;
         }
+        control.doing.set(doing);
         Ok(Waiter { control, ticket: control.ticket.get() })
     }
 
@@ -112,7 +121,7 @@ impl Waiter {
         // One that has a ticket but does not park yet finds at its park that the ticket has moved.
         if control.state.get() == State::Parked {
             control.state.set(State::Ready);
-            THREAD.with(|thread| thread.push(control));
+            thread().push(control);
         }
         true
     }
@@ -130,7 +139,7 @@ impl Waiter {
         debug_assert_eq!(current(), me, "only the running greenlet parks");
         if me.ticket.get() == self.ticket {
             me.state.set(State::Parked);
-            THREAD.with(|thread| thread.leave(me))?;
+            thread().leave(me)?;
             // Whoever ended the park moved the ticket on, so nothing late finds this greenlet.
             debug_assert_ne!(me.ticket.get(), self.ticket);
         }
@@ -161,9 +170,9 @@ fn arrive_in_trouble(me: ControlRef) -> Result<(), Refused> {
 }
 
 #[cold]
-fn may_park(me: ControlRef, doing: &'static str) -> Result<(), Refused> {
+fn may_park(me: ControlRef, doing: Doing) -> Result<(), Refused> {
     if me.kind() == Kind::Mainloop {
-        return Err(LoopError::InMainloop { doing }.into());
+        return Err(LoopError::InMainloop { doing: doing.as_str() }.into());
     }
     if std::thread::panicking() {
         return Err(LoopError::Panicking.into());
@@ -175,31 +184,30 @@ fn may_park(me: ControlRef, doing: &'static str) -> Result<(), Refused> {
 /// The running greenlet.
 #[inline]
 pub(crate) fn current() -> ControlRef {
-    THREAD.with(|thread| match thread.current.get() {
+    match thread().current.get() {
         Some(control) => control,
         None => local::get().main,
-    })
+    }
 }
 
 /// Whether the running greenlet is the main loop, which must not block.
 #[inline]
 pub(crate) fn in_mainloop() -> bool {
-    THREAD.with(|thread| thread.current.get()).is_some_and(|control| control.kind() == Kind::Mainloop)
+    thread().current.get().is_some_and(|control| control.kind() == Kind::Mainloop)
 }
 
 /// Lets every other ready greenlet run once, then goes on. Switches.
 #[inline]
 pub(crate) fn yield_now() -> Result<(), Refused> {
-    let me = Waiter::current("yield")?.control;
-    THREAD.with(|thread| {
-        if thread.budget.get() == 0 {
-            thread.mainloop()?;
-        }
-        me.state.set(State::Ready);
-        me.wake.set(Wake::Event);
-        thread.push(me);
-        thread.leave(me)
-    })?;
+    let me = Waiter::current(Doing::Yield)?.control;
+    let thread = thread();
+    if thread.budget.get() == 0 {
+        thread.mainloop()?;
+    }
+    me.state.set(State::Ready);
+    me.wake.set(Wake::Event);
+    thread.push(me);
+    thread.leave(me)?;
     arrive(me).map(drop)
 }
 
@@ -207,19 +215,19 @@ pub(crate) fn yield_now() -> Result<(), Refused> {
 #[inline]
 pub(crate) fn start(control: ControlRef) {
     control.state.set(State::Unstarted);
-    THREAD.with(|thread| thread.push(control));
+    thread().push(control);
 }
 
 /// Queues a stand-in for a callback of the main loop, which keeps its place among the greenlets.
 pub(crate) fn queue_callback(control: ControlRef) {
     control.state.set(State::Callback);
-    THREAD.with(|thread| thread.push(control));
+    thread().push(control);
 }
 
 /// How many are in the run queue.
 #[inline]
 pub(crate) fn ready() -> usize {
-    THREAD.with(|thread| thread.ready.get())
+    thread().ready.get()
 }
 
 /// What [`interrupt`] did.
@@ -270,7 +278,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Result
         State::Parked | State::Switched => {
             let masked = target.is_masked();
             // What is in the way of a switch is found out, or thrown, before anything changes.
-            let me = if at_once && !masked { Some(Waiter::current("kill")?.control) } else { None };
+            let me = if at_once && !masked { Some(Waiter::current(Doing::Kill)?.control) } else { None };
             target.set_exit(exit);
             let waiter = Waiter::new(target, target.ticket());
             let Some(me) = me else {
@@ -278,15 +286,14 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Result
                 waiter.wake_with(Wake::Exit);
                 return Ok(if masked { Interrupted::Masked } else { Interrupted::Later });
             };
-            THREAD.with(|thread| {
-                target.ticket.set(target.ticket() + 1);
-                target.wake.set(Wake::Exit);
-                me.state.set(State::Ready);
-                me.wake.set(Wake::Event);
-                thread.push(me);
-                // SAFETY: the target is suspended and in no queue; we are queued.
-                unsafe { thread.switch(me, target) };
-            });
+            let thread = thread();
+            target.ticket.set(target.ticket() + 1);
+            target.wake.set(Wake::Exit);
+            me.state.set(State::Ready);
+            me.wake.set(Wake::Event);
+            thread.push(me);
+            // SAFETY: the target is suspended and in no queue; we are queued.
+            unsafe { thread.switch(me, target) };
             arrive(me)?;
             Ok(Interrupted::Ran)
         }
@@ -440,95 +447,93 @@ fn give_stack(local: &Local, control: ControlRef) -> bool {
 /// For the main loop: runs what is ready, up to the budget of a turn. Switches.
 pub(crate) fn run_ready(local: &Local) {
     let me = current();
-    THREAD.with(|thread| {
-        thread.budget.set(BUDGET.max(thread.ready.get()));
-        while let Some(next) = thread.head.get()
-            && thread.budget.get() != 0
-        {
-            match next.state() {
-                State::Callback => {
-                    if !local.main_loop.callback_is_due() {
-                        break;
-                    }
-                    thread.pop(next);
-                    local.controls.give(next);
-                    thread.budget.set(thread.budget.get() - 1);
-                    local.main_loop.run_callback();
-                    continue;
+    let thread = thread();
+    thread.budget.set(BUDGET.max(thread.ready.get()));
+    while let Some(next) = thread.head.get()
+        && thread.budget.get() != 0
+    {
+        match next.state() {
+            State::Callback => {
+                if !local.main_loop.callback_is_due() {
+                    break;
                 }
-                State::Cancelled => {
-                    thread.pop(next);
-                    local.controls.give(next);
-                    continue;
-                }
-                State::Unstarted if !give_stack(local, next) => {
-                    thread.pop(next);
-                    let error = local.take_stack(requested_size(next)).err().unwrap_or(LoopError::ThreadEnding);
-                    cancel(next, error.into());
-                    local.controls.give(next);
-                    continue;
-                }
-                _ => {}
+                thread.pop(next);
+                local.controls.give(next);
+                thread.budget.set(thread.budget.get() - 1);
+                local.main_loop.run_callback();
+                continue;
             }
-            thread.pop(next);
-            thread.budget.set(thread.budget.get() - 1);
-            me.state.set(State::Switched);
-            // SAFETY: `next` is suspended or fresh and was just taken out of the queue; the main loop
-            // is entered by whoever finds nothing to run.
-            unsafe { thread.switch(me, next) };
+            State::Cancelled => {
+                thread.pop(next);
+                local.controls.give(next);
+                continue;
+            }
+            State::Unstarted if !give_stack(local, next) => {
+                thread.pop(next);
+                let error = local.take_stack(requested_size(next)).err().unwrap_or(LoopError::ThreadEnding);
+                cancel(next, error.into());
+                local.controls.give(next);
+                continue;
+            }
+            _ => {}
         }
-    });
+        thread.pop(next);
+        thread.budget.set(thread.budget.get() - 1);
+        me.state.set(State::Switched);
+        // SAFETY: `next` is suspended or fresh and was just taken out of the queue; the main loop
+        // is entered by whoever finds nothing to run.
+        unsafe { thread.switch(me, next) };
+    }
 }
 
 /// For `root`: runs the greenlet that is current, and then as many as may run on the same stack.
 /// Returns the context to enter next and where to keep the one of this stack. Never unwinds.
 pub(super) fn run_current() -> (usize, *const Cell<usize>) {
     let local = local::get();
-    THREAD.with(|thread| {
-        loop {
-            let me = current();
-            let size = requested_size(me);
-            let next = match me.kind() {
-                Kind::Thread => {
-                    run_task(me);
-                    None
-                }
-                Kind::Mainloop => {
-                    local.main_loop.run(local);
-                    local.mainloop.set(None);
-                    // The next blocking call launches a new loop.
-                    thread.budget.set(0);
-                    None
-                }
-                Kind::Raw => super::raw::run(me),
-                Kind::Main => unreachable!("the main greenlet has the thread's own stack"),
-            };
-            let stack = me.stack.take().expect("whoever runs here was lent this stack");
-            me.drop_cold();
-            local.controls.give(me);
-
-            let next = match next {
-                _ if local.is_ending() => local.main,
-                Some(next) => next,
-                None => thread.successor(local, size).unwrap_or_else(|| thread.mainloop_after(local, size)),
-            };
-            if next.state() == State::Unstarted {
-                next.state.set(State::Running);
-                next.stack.set(Some(stack));
-                thread.current.set(Some(next));
-                continue;
+    let thread = thread();
+    loop {
+        let me = current();
+        let size = requested_size(me);
+        let next = match me.kind() {
+            Kind::Thread => {
+                run_task(me);
+                None
             }
+            Kind::Mainloop => {
+                local.main_loop.run(local);
+                local.mainloop.set(None);
+                // The next blocking call launches a new loop.
+                thread.budget.set(0);
+                None
+            }
+            Kind::Raw => super::raw::run(me),
+            Kind::Main => unreachable!("the main greenlet has the thread's own stack"),
+        };
+        let stack = me.stack.take().expect("whoever runs here was lent this stack");
+        me.drop_cold();
+        local.controls.give(me);
+
+        let next = match next {
+            _ if local.is_ending() => local.main,
+            Some(next) => next,
+            None => thread.successor(local, size).unwrap_or_else(|| thread.mainloop_after(local, size)),
+        };
+        if next.state() == State::Unstarted {
             next.state.set(State::Running);
+            next.stack.set(Some(stack));
             thread.current.set(Some(next));
-            let context = next.context.replace(0);
-            debug_assert_ne!(context, 0, "entered twice");
-            // SAFETY: the body has returned, nothing of it is on the stack, and nobody can take the
-            // stack before the jump leaves it.
-            unsafe { local.stacks.give(stack) };
-            // SAFETY: headers outlive the use of their stack and never move.
-            return (context, unsafe { &raw const (*stack.as_ptr()).context });
+            continue;
         }
-    })
+        next.state.set(State::Running);
+        thread.current.set(Some(next));
+        let context = next.context.replace(0);
+        debug_assert_ne!(context, 0, "entered twice");
+        // SAFETY: the body has returned, nothing of it is on the stack, and nobody can take the
+        // stack before the jump leaves it.
+        unsafe { local.stacks.give(stack) };
+        // SAFETY: headers outlive the use of their stack and never move.
+        return (context, unsafe { &raw const (*stack.as_ptr()).context });
+    }
 }
 
 impl Thread {
@@ -619,19 +624,18 @@ impl Thread {
 
 /// Unwinds every suspended greenlet of an ending thread, from its main greenlet.
 pub(super) fn unwind_all(local: &Local) {
-    THREAD.with(|thread| {
-        while let Some(head) = thread.head.get() {
-            thread.pop(head);
-            match head.state() {
-                State::Unstarted => {
-                    cancel(head, LoopError::ThreadEnding.into());
-                    local.controls.give(head);
-                }
-                State::Cancelled | State::Callback => local.controls.give(head),
-                _ => head.state.set(State::Parked),
+    let thread = thread();
+    while let Some(head) = thread.head.get() {
+        thread.pop(head);
+        match head.state() {
+            State::Unstarted => {
+                cancel(head, LoopError::ThreadEnding.into());
+                local.controls.give(head);
             }
+            State::Cancelled | State::Callback => local.controls.give(head),
+            _ => head.state.set(State::Parked),
         }
-    });
+    }
     for target in local.controls.in_use() {
         match target.state() {
             State::Delayed => {
@@ -645,7 +649,7 @@ pub(super) fn unwind_all(local: &Local) {
                 local.main.state.set(State::Switched);
                 // SAFETY: the target is suspended and in no queue; in an ending thread every greenlet
                 // that ends goes to main.
-                THREAD.with(|thread| unsafe { thread.switch(local.main, target) });
+                unsafe { thread.switch(local.main, target) };
             }
             _ => {}
         }
@@ -658,7 +662,7 @@ pub(super) fn end_mainloop(local: &Local) {
         local.main.state.set(State::Switched);
         // SAFETY: the main loop is suspended and in no queue; it returns, since the loop is closed, and
         // in an ending thread every greenlet that ends goes to main.
-        THREAD.with(|thread| unsafe { thread.switch(local.main, mainloop) });
+        unsafe { thread().switch(local.main, mainloop) };
     }
 }
 

@@ -27,7 +27,6 @@ use super::local::Local;
 use super::run::{self, Waiter};
 use super::unwind::{contained, drop_contained};
 use crate::error::GreenError;
-use crate::interest::Interest;
 use crate::report::{self, Report};
 use crate::timer_queue::TimerId;
 
@@ -54,30 +53,8 @@ pub(crate) struct Header {
     control: Cell<Option<ControlRef>>,
     waiter: Cell<Option<Waiter>>,
     more: Cell<Option<NonNull<More>>>,
-    /// What the green thread waits for, for those who ask.
-    waits_for: Cell<WaitsFor>,
     bits: Cell<u8>,
     class: u8,
-}
-
-/// What a parked greenlet waits for.
-#[derive(Copy, Clone, Default)]
-pub(crate) enum WaitsFor {
-    /// An event, a result, a free place.
-    #[default]
-    Event,
-    Sleep,
-    Descriptor(i32, Interest),
-}
-
-impl Display for WaitsFor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            WaitsFor::Event => f.write_str("an event"),
-            WaitsFor::Sleep => f.write_str("its time"),
-            WaitsFor::Descriptor(fd, interest) => write!(f, "{interest:?} on descriptor {fd}"),
-        }
-    }
 }
 
 /// What most cells never need.
@@ -143,7 +120,6 @@ impl TaskRef {
             control: Cell::new(Some(control)),
             waiter: Cell::new(None),
             more: Cell::new(None),
-            waits_for: Cell::new(WaitsFor::Event),
             bits: Cell::new(if handle { ALIVE | HANDLE } else { ALIVE }),
             class,
         };
@@ -341,14 +317,6 @@ impl TaskRef {
 
     pub(crate) fn spawned_at(self) -> &'static Location<'static> {
         self.header().spawned_at
-    }
-
-    pub(crate) fn set_waits_for(self, what: WaitsFor) {
-        self.header().waits_for.set(what);
-    }
-
-    pub(crate) fn waits_for(self) -> WaitsFor {
-        self.header().waits_for.get()
     }
 
     /// Name and origin, for reports.

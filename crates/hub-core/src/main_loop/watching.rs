@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::{Callback, MainLoop, PREVENT_MULTIPLE_READERS, told_of};
 use crate::descriptors::{Owner, Place, Told};
 use crate::error::TrampolineError;
-use crate::greenlet::control::Wake;
+use crate::greenlet::control::{Doing, Wake};
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::unwind::contained;
 use crate::hub::{Lease, Rearm};
@@ -40,7 +40,7 @@ impl MainLoop {
         direction: Interest,
         limit: &mut Limit,
     ) -> Result<Wake, TrampolineError> {
-        let waiter = Waiter::current("waiting for a descriptor")?;
+        let waiter = Waiter::current(Doing::Descriptor)?;
         self.ensure_hub()?;
         let told = told_of(waiter);
         if self.descriptors.borrow().is_stale_for(fd, owner) {
@@ -69,9 +69,6 @@ impl MainLoop {
         };
         let place = Waiting { main_loop: self, key, direction, told, timer: Cell::new(None) };
         place.timer.set(limit.arm(&mut self.timers.borrow_mut(), told));
-        if let Some(task) = waiter.control().task() {
-            task.set_waits_for(crate::greenlet::task::WaitsFor::Descriptor(fd, direction));
-        }
         let wake = waiter.park()?;
         if let Some(timer) = place.timer.get() {
             limit.fix(&self.timers.borrow(), timer);
