@@ -10,10 +10,9 @@
 //! - Foreign code (closures, destructors, links) runs with no reference into the cell alive.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::error::Error;
-use std::fmt::Display;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -483,19 +482,28 @@ impl<T> Unhandled<T> for Borrowed {
 struct Owned;
 
 impl<T: 'static> Unhandled<T> for Owned {
+    #[inline]
     fn error_in(value: &T) -> Option<String> {
-        fn in_result<V: 'static, E: Display + 'static>(value: &dyn Any) -> Option<String> {
-            value.downcast_ref::<Result<V, E>>()?.as_ref().err().map(ToString::to_string)
+        // Decided when this is compiled for a `T`: most types cost nothing.
+        macro_rules! in_results_with {
+            ($($error:ty),*) => {
+                $(
+                    in_result!((), $error);
+                    in_result!(usize, $error);
+                    in_result!(u64, $error);
+                )*
+            };
         }
-        fn in_results<E: Display + 'static>(value: &dyn Any) -> Option<String> {
-            in_result::<(), E>(value).or_else(|| in_result::<usize, E>(value)).or_else(|| in_result::<u64, E>(value))
+        macro_rules! in_result {
+            ($value:ty, $error:ty) => {
+                if TypeId::of::<T>() == TypeId::of::<Result<$value, $error>>() {
+                    let result = (value as &dyn Any).downcast_ref::<Result<$value, $error>>();
+                    return result?.as_ref().err().map(ToString::to_string);
+                }
+            };
         }
-        in_results::<io::Error>(value)
-            .or_else(|| in_results::<Box<dyn Error>>(value))
-            .or_else(|| in_results::<Box<dyn Error + Send + Sync>>(value))
-            .or_else(|| in_results::<GreenError>(value))
-            .or_else(|| in_results::<String>(value))
-            .or_else(|| in_results::<&'static str>(value))
+        in_results_with!(io::Error, Box<dyn Error>, Box<dyn Error + Send + Sync>, GreenError, String, &'static str);
+        None
     }
 }
 

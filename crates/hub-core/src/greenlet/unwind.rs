@@ -80,7 +80,15 @@ impl ControlRef {
     }
 
     /// Frees what only this use of the block needed.
+    #[inline]
     pub(super) fn drop_cold(self) {
+        if self.cold.get().is_some() {
+            self.free_cold();
+        }
+    }
+
+    #[cold]
+    fn free_cold(self) {
         if let Some(cold) = self.cold.take() {
             // SAFETY: leaked in `cold`, taken out of the cell just now, so nobody finds it again.
             drop(unsafe { Box::from_raw(cold.as_ptr()) });
