@@ -7,6 +7,7 @@ mod support;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -170,6 +171,13 @@ same_as_std! {
         assert_eq!((&buffer[..n], from.is_unnamed()), (&b"third"[..], true));
     }
 
+    fn a_datagram_without_sender_comes_from_nobody() {
+        let place = Place::new();
+        let one = unix::UnixDatagram::bind(&place).unwrap();
+        unix::UnixDatagram::unbound().unwrap().send_to(b"x", &place).unwrap();
+        assert!(one.recv_from(&mut [0]).unwrap().1.is_unnamed());
+    }
+
     fn connected_datagram_sockets_need_no_address() {
         let place = Place::new();
         let one = unix::UnixDatagram::bind(&place).unwrap();
@@ -211,6 +219,32 @@ same_as_std! {
         assert_eq!(reader.join().unwrap(), 3);
         assert_eq!(other.read(&mut [0; 8]).unwrap(), 2);
     }
+}
+
+/// Linux takes a path that leaves no room for its final zero.
+#[test]
+fn a_sender_with_the_longest_path_is_no_trouble() {
+    support::run("a_sender_with_the_longest_path_is_no_trouble", || {
+        let (here, there) = (Place::new(), Place::new());
+        let mut path = there.0.clone().into_os_string();
+        path.push("x".repeat(108 - path.len()));
+        let there = Place(path.into());
+        let receiver = UnixDatagram::bind(&here).unwrap();
+        let unbound = UnixDatagram::unbound().unwrap();
+        // SAFETY: an address of the length that is told, on an open socket.
+        let bound = unsafe {
+            let mut address: libc::sockaddr_un = std::mem::zeroed();
+            address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+            for (to, from) in address.sun_path.iter_mut().zip(there.0.as_os_str().as_encoded_bytes()) {
+                *to = *from as libc::c_char;
+            }
+            libc::bind(unbound.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as libc::socklen_t)
+        };
+        assert_eq!(bound, 0, "{}", io::Error::last_os_error());
+        unbound.send_to(b"x", &here).unwrap();
+        assert_eq!(receiver.recv_from(&mut [0]).unwrap().0, 1);
+        assert!(unbound.local_addr().is_ok());
+    });
 }
 
 #[test]
