@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hub_core::{Interest, Source};
+use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
@@ -276,7 +277,8 @@ impl Socket {
     /// Receives one datagram; others may have come with it.
     pub(crate) fn recv_datagram(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.read(|fd| {
-            let (_, n) = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT)?;
+            let received = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT);
+            let n = received.map(|(_, n)| n).or_else(|error| at_the_end(fd, error).map(|()| 0))?;
             Ok((n, true))
         })
     }
@@ -284,8 +286,9 @@ impl Socket {
     pub(crate) fn recv_from(&self, buffer: &mut [u8], peek: bool) -> io::Result<(usize, Option<SocketAddrAny>)> {
         let flags = if peek { RecvFlags::DONTWAIT | RecvFlags::PEEK } else { RecvFlags::DONTWAIT };
         self.read(|fd| {
-            let (_, n, address) = rustix::net::recvfrom(fd, &mut *buffer, flags)?;
-            Ok(((n, address), true))
+            let received = rustix::net::recvfrom(fd, &mut *buffer, flags);
+            let received = received.map(|(_, n, address)| (n, address));
+            Ok((received.or_else(|error| at_the_end(fd, error).map(|()| (0, None)))?, true))
         })
     }
 
@@ -346,8 +349,24 @@ fn nanos(timeout: Option<Duration>) -> u64 {
     timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
 }
 
+/// Whether a datagram socket that has nothing was shut down for reading. To a blocking call Linux then says that
+/// this is the end, to a non-blocking one that it would block, while every hub finds the socket ready.
+fn at_the_end(fd: BorrowedFd<'_>, error: Errno) -> Result<(), Errno> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if error == Errno::WOULDBLOCK {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut asked = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
+        poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        if asked[0].revents().contains(PollFlags::RDHUP) {
+            return Ok(());
+        }
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = fd;
+    Err(error)
+}
+
 fn is_in_progress(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     // A signal does not end the attempt.
     [Errno::INPROGRESS, Errno::INTR].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

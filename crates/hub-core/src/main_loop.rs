@@ -412,7 +412,10 @@ impl MainLoop {
         let own = usize::from(self.wakeup.get().is_some());
         local.main.state() == State::Parked
             && self.descriptors.borrow().watched.len() <= own
-            && self.inbox.get().is_none_or(|inbox| inbox.mailbox().users() == 0)
+            && self.inbox.get().is_none_or(|inbox| {
+                // In this order: the last handle may have been dropped after it was used.
+                inbox.mailbox().users() == 0 && !inbox.has_mail()
+            })
     }
 
     /// Runs one turn, which sleeps at most `limit`, then returns to the main greenlet. Switches.

@@ -11,7 +11,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs a test on an OS thread of its own, which has no hub yet, and aborts the process with the test's name if
 /// it hangs: a loop that waits for ever would otherwise say nothing.
-pub fn run<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn run<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, ended) = mpsc::channel::<()>();
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         // Dropped at the end, however that comes about.
@@ -30,7 +30,7 @@ pub fn run<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send + 'sta
 }
 
 /// How many descriptors this process has open.
-pub fn open_descriptors() -> usize {
+pub(crate) fn open_descriptors() -> usize {
     // The listing itself has one open.
     std::fs::read_dir("/proc/self/fd").expect("proc").count() - 1
 }
@@ -38,7 +38,7 @@ pub fn open_descriptors() -> usize {
 /// Runs one test of this program in a process of its own, as `configure` wants it, and returns what it did.
 ///
 /// The test asks [`is_child`] whether it is the one that was started here.
-pub fn in_child(test: &str, configure: impl FnOnce(&mut std::process::Command)) -> std::process::Output {
+pub(crate) fn in_child(test: &str, configure: impl FnOnce(&mut std::process::Command)) -> std::process::Output {
     let mut command = std::process::Command::new(std::env::current_exe().expect("a test program"));
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
     configure(&mut command);
@@ -48,6 +48,6 @@ pub fn in_child(test: &str, configure: impl FnOnce(&mut std::process::Command)) 
 const CHILD: &str = "GREENHUB_TEST_CHILD";
 
 /// Whether this process was started by [`in_child`].
-pub fn is_child() -> bool {
+pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }

@@ -21,28 +21,31 @@ use socket2::SockAddr;
 use crate::socket::{Socket, foreign_address};
 
 fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
-    local(socket.configure(|socket| socket.local_addr())?)
+    name(Some(socket.configure(|socket| Ok(rustix::net::getsockname(&*socket)?))?))
 }
 
 fn peer_addr(socket: &Socket) -> io::Result<SocketAddr> {
-    local(socket.configure(|socket| socket.peer_addr())?)
+    name(socket.configure(|socket| Ok(rustix::net::getpeername(&*socket)?))?)
 }
 
-fn local(address: SockAddr) -> io::Result<SocketAddr> {
-    address.as_unix().ok_or_else(foreign_address)
-}
-
-/// The address that came with a connection or a datagram; none if the sender has no name.
-fn sender(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
-    let Some(address) = address else { return SocketAddr::from_pathname("") };
+/// What the system calls a socket; nothing if it has no name.
+fn name(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
+    const FAMILY: usize = size_of::<rustix::net::RawAddressFamily>();
+    /// The longest path whose final zero fits beside it. Linux lets one more byte be bound; such a name is left
+    /// out, since std's type cannot be made from it.
+    const PATH: usize = 108;
+    let address = match address {
+        Some(address) if (FAMILY + 1..=FAMILY + PATH).contains(&(address.addr_len() as usize)) => address,
+        _ => return SocketAddr::from_pathname(""),
+    };
     let address = SocketAddrUnix::try_from(address).map_err(|_| foreign_address())?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    if let Some(name) = address.abstract_name() {
+    if let Some(bytes) = address.abstract_name() {
         #[cfg(target_os = "android")]
         use std::os::android::net::SocketAddrExt;
         #[cfg(target_os = "linux")]
         use std::os::linux::net::SocketAddrExt;
-        return SocketAddr::from_abstract_name(name);
+        return SocketAddr::from_abstract_name(bytes);
     }
     SocketAddr::from_pathname(OsStr::from_bytes(address.path_bytes().unwrap_or_default()))
 }

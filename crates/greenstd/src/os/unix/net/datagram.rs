@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Type};
 
-use super::{at, at_path, local_addr, peer_addr, sender};
+use super::{at, at_path, local_addr, name, peer_addr};
 use crate::socket::{Direction, Socket};
 
 /// A datagram socket within this system, std's `UnixDatagram`. No datagram is lost: sending waits for room.
@@ -112,7 +112,7 @@ impl UnixDatagram {
     /// What the system says; [`TimedOut`](io::ErrorKind::TimedOut) after the read timeout.
     pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let (n, address) = self.0.recv_from(buffer, false)?;
-        Ok((n, sender(address)?))
+        Ok((n, name(address)?))
     }
 
     /// Receives a datagram. What does not fit into the buffer is lost. Switches.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use socket2::{Domain, SockAddr, Type};
 
-use super::{UnixStream, at, at_path, local_addr, sender};
+use super::{UnixStream, at, at_path, local_addr, name};
 use crate::socket::{BACKLOG, Socket};
 
 /// A socket that accepts connections from within this system, std's `UnixListener`.
@@ -55,7 +55,7 @@ impl UnixListener {
     /// [`NotConnected`](io::ErrorKind::NotConnected) if the listener is closed.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let (socket, address) = self.0.accept()?;
-        Ok((UnixStream(socket), sender(address)?))
+        Ok((UnixStream(socket), name(address)?))
     }
 
     /// The address at which it listens.
