@@ -73,7 +73,7 @@ pub use hub_core::{
 
 // Waiting for descriptors, and for what other threads do.
 pub use hub_core::{
-    Listener, Source, Timer, Trampoline, TrampolineError, notify_close, notify_opened, offload, trampoline,
+    Left, Listener, Source, Timer, Trampoline, TrampolineError, notify_close, notify_opened, offload, trampoline,
     trampoline_raw,
 };
 

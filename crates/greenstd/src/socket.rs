@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use hub_core::{Interest, Source};
+use hub_core::{Interest, Left, Source};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny};
 use socket2::{Domain, SockAddr, SockRef, Type};
@@ -168,7 +168,7 @@ impl Socket {
 // Waiting.
 impl Socket {
     #[inline]
-    fn read<R>(&self, mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, bool)>) -> io::Result<R> {
+    fn read<R>(&self, mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>) -> io::Result<R> {
         let Some(options) = self.options.get() else { return self.source.read(None, op) };
         if options.nonblocking.load(Ordering::Relaxed) {
             return self.source.with(|fd| op(fd).map(|(value, _)| value));
@@ -240,7 +240,7 @@ impl Socket {
     }
 
     pub(crate) fn accept(&self) -> io::Result<(Socket, Option<SocketAddrAny>)> {
-        let (fd, address) = self.read(|fd| Ok((accept_from(fd)?, true)))?;
+        let (fd, address) = self.read(|fd| Ok((accept_from(fd)?, Left::Likely)))?;
         Ok((Socket::owning(fd)?, address))
     }
 }
@@ -251,7 +251,7 @@ impl Socket {
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.read(|fd| {
             let (_, n) = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT)?;
-            Ok((n, n >= LARGE && n == buffer.len()))
+            Ok((n, left(n, buffer.len())))
         })
     }
 
@@ -262,7 +262,7 @@ impl Socket {
         self.read(|fd| {
             let mut control = RecvAncillaryBuffer::default();
             let n = rustix::net::recvmsg(fd, buffers, &mut control, RecvFlags::DONTWAIT)?.bytes;
-            Ok((n, n >= LARGE && n == capacity))
+            Ok((n, left(n, capacity)))
         })
     }
 
@@ -270,7 +270,7 @@ impl Socket {
         // What was looked at is still there.
         self.read(|fd| {
             let (_, n) = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK)?;
-            Ok((n, true))
+            Ok((n, Left::Likely))
         })
     }
 
@@ -279,7 +279,7 @@ impl Socket {
         self.read(|fd| {
             let received = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT);
             let n = received.map(|(_, n)| n).or_else(|error| at_the_end(fd, error).map(|()| 0))?;
-            Ok((n, true))
+            Ok((n, Left::Likely))
         })
     }
 
@@ -288,7 +288,7 @@ impl Socket {
         self.read(|fd| {
             let received = rustix::net::recvfrom(fd, &mut *buffer, flags);
             let received = received.map(|(_, n, address)| (n, address));
-            Ok((received.or_else(|error| at_the_end(fd, error).map(|()| (0, None)))?, true))
+            Ok((received.or_else(|error| at_the_end(fd, error).map(|()| (0, None)))?, Left::Likely))
         })
     }
 
@@ -364,6 +364,17 @@ fn at_the_end(fd: BorrowedFd<'_>, error: Errno) -> Result<(), Errno> {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = fd;
     Err(error)
+}
+
+/// What a read of `n` bytes into `room` leaves of a stream.
+fn left(n: usize, room: usize) -> Left {
+    if n < room {
+        Left::Nothing
+    } else if n < LARGE {
+        Left::Perhaps
+    } else {
+        Left::Likely
+    }
 }
 
 fn is_in_progress(error: &io::Error) -> bool {

@@ -44,7 +44,7 @@ pub use ready::Ready;
 pub use remote::{HubGone, Remote};
 pub use report::{Report, hub_exceptions, set_report_stream};
 pub use scope::{Scope, ScopedGreenThread, scope};
-pub use source::Source;
+pub use source::{Left, Source};
 pub use time::Time;
 pub use timeout::{Timeout, with_timeout};
 pub use trampoline::{Trampoline, notify_close, notify_opened, set_panicking_grace, trampoline, trampoline_raw};

@@ -34,17 +34,30 @@ use crate::trampoline::block_on;
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
-/// use hub_core::Source;
+/// use hub_core::{Left, Source};
 /// let (reader, mut writer) = std::io::pipe()?;
 /// let reader = Source::new(reader.into())?;
 /// hub_core::spawn_n(move || std::io::Write::write_all(&mut writer, b"hello").unwrap());
 /// let mut buffer = [0; 16];
-/// let n = reader.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, false)))?;
+/// let n = reader.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, Left::Nothing)))?;
 /// assert_eq!(&buffer[..n], b"hello");
 /// # Ok::<(), std::io::Error>(()) }).unwrap();
 /// ```
 pub struct Source {
     inner: Arc<Inner>,
+}
+
+/// What a read has left behind, as far as the reader can tell.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// It got less than it had room for: there was no more.
+    Nothing,
+    /// It got all that it had room for, which is not much. The next one tries at once only if the hub would
+    /// not report what is left.
+    Perhaps,
+    /// More is to be expected: a large buffer was filled, a connection accepted, a datagram received. The next
+    /// one tries at once.
+    Likely,
 }
 
 struct Inner {
@@ -174,8 +187,7 @@ impl Source {
 
     /// Reads by `op`, and parks and tries again as long as it would block. Switches.
     ///
-    /// `op` returns its value, and whether the next such operation may succeed at once although nothing is
-    /// reported in between: after a large buffer was filled, or a connection accepted.
+    /// `op` returns its value, and what it leaves behind.
     ///
     /// # Errors
     ///
@@ -186,7 +198,7 @@ impl Source {
     pub fn read<R>(
         &self,
         timeout: Option<Duration>,
-        op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, bool)>,
+        op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
     ) -> io::Result<R> {
         self.perform(Interest::READ, timeout, op)
     }
@@ -202,14 +214,14 @@ impl Source {
         timeout: Option<Duration>,
         mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
-        self.perform(Interest::WRITE, timeout, |fd| op(fd).map(|value| (value, true)))
+        self.perform(Interest::WRITE, timeout, |fd| op(fd).map(|value| (value, Left::Likely)))
     }
 
     fn perform<R>(
         &self,
         direction: Interest,
         timeout: Option<Duration>,
-        mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, bool)>,
+        mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
     ) -> io::Result<R> {
         let inner = &*self.inner;
         let entered = inner.enter()?;
@@ -223,13 +235,13 @@ impl Source {
             if !tried && std::thread::panicking() || main_loop.may_succeed(inner.fd, inner.id, direction) {
                 tried = true;
                 match op(fd) {
-                    Ok((value, more)) => {
-                        main_loop.operated(inner.fd, inner.id, direction, more, false);
+                    Ok((value, left)) => {
+                        main_loop.operated(inner.fd, inner.id, direction, Some(left));
                         return Ok(value);
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nonblocking => {
-                        main_loop.operated(inner.fd, inner.id, direction, false, true);
+                        main_loop.operated(inner.fd, inner.id, direction, None);
                     }
                     Err(error) => return Err(error),
                 }

@@ -20,6 +20,7 @@ use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::unwind::contained;
 use crate::hub::{Lease, Rearm};
 use crate::interest::{Interest, Readiness};
+use crate::source::Left;
 use crate::time::Time;
 use crate::timer_queue::{TimerId, TimerQueue};
 use crate::watched::Key;
@@ -205,14 +206,18 @@ impl MainLoop {
         self.descriptors.borrow().may_succeed(fd, socket, direction)
     }
 
-    /// An operation on a socket has succeeded (`more`: and may succeed again at once) or would block.
+    /// An operation on a socket has succeeded, or would block (`None`).
     #[inline]
-    pub(crate) fn operated(&self, fd: RawFd, socket: u64, direction: Interest, more: bool, blocked: bool) {
-        // On hubs that report each arrival once, what a full read leaves behind is not reported again;
-        // on the others it is, so that probing would cost a call for nothing.
-        let keep = !blocked && (more || direction == Interest::WRITE);
+    pub(crate) fn operated(&self, fd: RawFd, socket: u64, direction: Interest, left: Option<Left>) {
+        let keep = match left {
+            None | Some(Left::Nothing) => false,
+            // What is left is reported again, so that probing would cost a call for nothing; but hubs that
+            // report each arrival once are silent about it.
+            Some(Left::Perhaps) => self.rearm.get() == Rearm::Automatic,
+            Some(Left::Likely) => true,
+        };
         if !keep {
-            self.descriptors.borrow_mut().used_up(fd, socket, direction, blocked);
+            self.descriptors.borrow_mut().used_up(fd, socket, direction, left.is_none());
         }
     }
 
