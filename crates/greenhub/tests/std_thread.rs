@@ -40,7 +40,7 @@ same_as_std! {
     }
 
     fn a_scope_lends_and_joins() {
-        let data = vec![1, 2, 3];
+        let data = [1, 2, 3];
         let mut sum = 0;
         let product = thread::scope(|scope| {
             scope.spawn(|| {

@@ -1,5 +1,7 @@
 //! What all sockets share: each operation is written here once, and waits by way of [`Source`].
 
+mod birth;
+
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::Shutdown;
@@ -10,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use hub_core::{Interest, Left, Source};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrAny};
+use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SocketAddrAny};
 use socket2::{Domain, SockAddr, SockRef, Type};
+
+use birth::SEND;
 
 /// How many connections wait to be accepted at most; the system may allow fewer (on Linux
 /// `net.core.somaxconn`, 4096 by default).
@@ -22,12 +26,6 @@ const LARGE: usize = 4096;
 
 /// More pieces than this the system refuses in one call; std clamps to the same.
 const MAX_PIECES: usize = 1024;
-
-#[cfg(target_vendor = "apple")]
-const SEND: SendFlags = SendFlags::DONTWAIT;
-/// A broken connection is an error, not a signal.
-#[cfg(not(target_vendor = "apple"))]
-const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// A green socket of any family.
 pub(crate) struct Socket {
@@ -70,16 +68,17 @@ impl Options {
 // Making, cloning, handing over.
 impl Socket {
     pub(crate) fn new(domain: Domain, kind: Type) -> io::Result<Socket> {
-        Socket::owning(socket2::Socket::new(domain, kind, None)?.into())
+        Ok(Socket::owning(birth::open(domain, kind)?))
     }
 
     pub(crate) fn pair(kind: Type) -> io::Result<(Socket, Socket)> {
-        let (one, other) = socket2::Socket::pair(Domain::UNIX, kind, None)?;
-        Ok((Socket::owning(one.into())?, Socket::owning(other.into())?))
+        let (one, other) = birth::pair(kind)?;
+        Ok((Socket::owning(one), Socket::owning(other)))
     }
 
-    fn owning(fd: OwnedFd) -> io::Result<Socket> {
-        Ok(Socket { source: Source::new(fd)?, options: OnceLock::new() })
+    /// Takes over a descriptor that is non-blocking.
+    fn owning(fd: OwnedFd) -> Socket {
+        Socket { source: Source::from_nonblocking(fd), options: OnceLock::new() }
     }
 
     /// Takes over a descriptor that was used elsewhere, with its timeouts and its mode.
@@ -93,7 +92,7 @@ impl Socket {
         options.read_timeout.store(nanos(read_timeout), Ordering::Relaxed);
         options.write_timeout.store(nanos(write_timeout), Ordering::Relaxed);
         options.nonblocking.store(nonblocking, Ordering::Relaxed);
-        let socket = Socket::owning(fd)?;
+        let socket = Socket { source: Source::new(fd)?, options: OnceLock::new() };
         if nonblocking || read_timeout.is_some() || write_timeout.is_some() {
             let _ = socket.options.set(Arc::new(options));
         }
@@ -116,7 +115,7 @@ impl Socket {
     pub(crate) fn try_clone(&self) -> io::Result<Socket> {
         // Standard input, output and error are left alone, as std does.
         let copy = self.source.with(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?))?;
-        let clone = Socket::owning(copy)?;
+        let clone = Socket::owning(copy);
         let _ = clone.options.set(Arc::clone(self.options()));
         Ok(clone)
     }
@@ -240,8 +239,8 @@ impl Socket {
     }
 
     pub(crate) fn accept(&self) -> io::Result<(Socket, Option<SocketAddrAny>)> {
-        let (fd, address) = self.read(|fd| Ok((accept_from(fd)?, Left::Likely)))?;
-        Ok((Socket::owning(fd)?, address))
+        let (fd, address) = self.read(|fd| Ok((birth::accept(fd)?, Left::Likely)))?;
+        Ok((Socket::owning(fd), address))
     }
 }
 
@@ -380,20 +379,6 @@ fn left(n: usize, room: usize) -> Left {
 fn is_in_progress(error: &io::Error) -> bool {
     // A signal does not end the attempt.
     [Errno::INPROGRESS, Errno::INTR].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-}
-
-#[cfg(not(target_vendor = "apple"))]
-fn accept_from(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
-    use rustix::net::SocketFlags;
-    Ok(rustix::net::acceptfrom_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
-}
-
-#[cfg(target_vendor = "apple")]
-fn accept_from(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
-    let (fd, address) = rustix::net::acceptfrom(fd)?;
-    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
-    rustix::net::sockopt::set_socket_nosigpipe(&fd, true)?;
-    Ok((fd, address))
 }
 
 /// The error for an address of a family that the socket does not have.

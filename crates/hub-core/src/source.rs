@@ -172,8 +172,15 @@ impl Source {
     ///
     /// If the system refuses; the descriptor is closed then.
     pub fn new(fd: OwnedFd) -> io::Result<Source> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         rustix::io::ioctl_fionbio(&fd, true)?;
+        Ok(Source::from_nonblocking(fd))
+    }
+
+    /// Takes over a descriptor that is non-blocking already, which saves a system call. One that is not blocks
+    /// the OS thread. Does not switch.
+    #[must_use]
+    pub fn from_nonblocking(fd: OwnedFd) -> Source {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let inner = Inner {
             id: NEXT.fetch_add(1, Relaxed),
             fd: fd.into_raw_fd(),
@@ -182,7 +189,7 @@ impl Source {
             waiting: AtomicU32::new(0),
             mailbox: Mutex::new(None),
         };
-        Ok(Source { inner: Arc::new(inner) })
+        Source { inner: Arc::new(inner) }
     }
 
     /// Reads by `op`, and parks and tries again as long as it would block. Switches.

@@ -30,10 +30,11 @@ fn peer_addr(socket: &Socket) -> io::Result<SocketAddr> {
 
 /// What the system calls a socket; nothing if it has no name.
 fn name(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
-    const FAMILY: usize = size_of::<rustix::net::RawAddressFamily>();
+    /// What comes before the path: the family, beside its own length on some systems.
+    const FAMILY: usize = 2;
     /// The longest path whose final zero fits beside it. Linux lets one more byte be bound; such a name is left
     /// out, since std's type cannot be made from it.
-    const PATH: usize = 108;
+    const PATH: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 108 } else { 104 };
     let address = match address {
         Some(address) if (FAMILY + 1..=FAMILY + PATH).contains(&(address.addr_len() as usize)) => address,
         _ => return SocketAddr::from_pathname(""),

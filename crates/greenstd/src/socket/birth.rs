@@ -1,0 +1,60 @@
+//! Making sockets: non-blocking, closed on exec, and without a signal for a broken connection, from the first moment
+//! where the system can do that.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::net::{SendFlags, SocketAddrAny};
+use socket2::{Domain, Type};
+
+#[cfg(not(target_vendor = "apple"))]
+mod system {
+    use super::*;
+
+    pub(crate) const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+
+    pub(crate) fn open(domain: Domain, kind: Type) -> io::Result<OwnedFd> {
+        Ok(socket2::Socket::new(domain, kind.nonblocking(), None)?.into())
+    }
+
+    pub(crate) fn pair(kind: Type) -> io::Result<(OwnedFd, OwnedFd)> {
+        let (one, other) = socket2::Socket::pair(Domain::UNIX, kind.nonblocking(), None)?;
+        Ok((one.into(), other.into()))
+    }
+
+    pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+        use rustix::net::SocketFlags;
+        Ok(rustix::net::acceptfrom_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
+    }
+}
+
+#[cfg(target_vendor = "apple")]
+mod system {
+    use super::*;
+
+    /// The option that spares the signal is set once for each socket.
+    pub(crate) const SEND: SendFlags = SendFlags::DONTWAIT;
+
+    pub(crate) fn open(domain: Domain, kind: Type) -> io::Result<OwnedFd> {
+        let socket = socket2::Socket::new(domain, kind, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    }
+
+    pub(crate) fn pair(kind: Type) -> io::Result<(OwnedFd, OwnedFd)> {
+        let (one, other) = socket2::Socket::pair(Domain::UNIX, kind, None)?;
+        one.set_nonblocking(true)?;
+        other.set_nonblocking(true)?;
+        Ok((one.into(), other.into()))
+    }
+
+    pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<SocketAddrAny>)> {
+        let (fd, address) = rustix::net::acceptfrom(fd)?;
+        rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        rustix::net::sockopt::set_socket_nosigpipe(&fd, true)?;
+        Ok((fd, address))
+    }
+}
+
+pub(super) use system::{SEND, accept, open, pair};
