@@ -144,6 +144,35 @@ impl std::fmt::Display for LoopExit {
     }
 }
 
+/// Why a plain greenlet could not be switched to, or be given a parent.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RawError {
+    /// The greenlet would be its own ancestor.
+    #[error("cyclic parent chain: a greenlet cannot be its own ancestor")]
+    Cycle,
+    /// The main greenlet has no parent.
+    #[error("the main greenlet cannot have a parent")]
+    Main,
+    /// The parent of a green thread is the hub.
+    #[error("the parent of a green thread is the hub and cannot be changed")]
+    GreenThread,
+    /// It waits for a timer, a descriptor or an event, or was woken and has its place among those that run.
+    #[error("cannot switch to a greenlet that is parked on the hub: the hub wakes it")]
+    Parked,
+    /// It is the main loop, or has ended and its next living ancestor is the main loop.
+    #[error("cannot switch to the main loop: call something that blocks instead")]
+    Hub,
+    /// The switch was left by an exit that must wait.
+    #[error("the switch was given up: this greenlet has to exit")]
+    Interrupted,
+    /// With `panic = "abort"` nothing can be unwound.
+    #[error(
+        "a greenlet cannot be made to exit: this needs unwinding, and this program was built with panic = \"abort\""
+    )]
+    Unsupported,
+}
+
 /// How a green thread ended, if not with a result.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -163,6 +192,9 @@ pub enum GreenError {
     /// The main loop could not go on, or the hub was replaced.
     #[error(transparent)]
     Loop(#[from] LoopError),
+    /// A plain greenlet could not be switched to.
+    #[error(transparent)]
+    Switch(#[from] RawError),
     /// A green thread waited for itself.
     #[error("a green thread cannot wait for its own end")]
     Deadlock,

@@ -28,12 +28,13 @@ mod watched;
 pub use current::{
     DEFAULT_HUB, HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub, use_hub_descriptor, use_hub_with,
 };
-pub use error::{GreenError, HubError, LoopError, LoopExit, TrampolineError};
+pub use error::{GreenError, HubError, LoopError, LoopExit, RawError, TrampolineError};
 pub use green_thread::{
     Builder, GreenThread, Kill, LinkId, current_id, current_name, sleep, spawn, spawn_after, spawn_after_local,
     spawn_n, yield_now,
 };
-pub use greenlet::raw::{Greenlet, Payload, RawError};
+pub use greenlet::payload::Payload;
+pub use greenlet::raw::Greenlet;
 pub use hub::{Hub, HubDescriptor, Lease, Notify, Rearm};
 pub use interest::{Interest, Readiness};
 pub use linkme;

@@ -27,6 +27,7 @@ use crate::fork;
 use crate::greenlet::control::{Doing, State, Wake};
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::task::TaskRef;
 use crate::greenlet::unwind::{Exit, drop_contained};
 use crate::hub::{Hub, Rearm};
 use crate::interest::{Interest, Readiness};
@@ -236,7 +237,7 @@ impl MainLoop {
             self.read_mail();
             self.fire();
             run::run_ready(local);
-            if self.closing.get() || self.end_is_due(local) {
+            if self.closing.get() || self.end_is_due() {
                 return;
             }
             self.wait(local);
@@ -354,7 +355,7 @@ impl MainLoop {
     }
 
     /// Carries out a request to end. True if the loop ends now.
-    fn end_is_due(&self, local: &Local) -> bool {
+    fn end_is_due(&self) -> bool {
         let Some(stop) = self.stop.take() else { return false };
         let error = match stop {
             Stop::Abort => {
@@ -364,8 +365,7 @@ impl MainLoop {
             Stop::Error(error) => error,
         };
         self.tell_main(error);
-        // If the main greenlet is suspended in a switch of its own, the loop goes on until it parks.
-        local.main.state() != State::Switched
+        true
     }
 
     /// Forgets every timer; greenlets that sleep end as aborted.
@@ -389,7 +389,8 @@ impl MainLoop {
         }
     }
 
-    /// Gives the main greenlet an error: its park ends with it, or the next one does.
+    /// Gives the main greenlet an error: its park or its switch to another greenlet ends with it, or the
+    /// next park does.
     fn tell_main(&self, error: LoopError) {
         *self.main_error.borrow_mut() = Some(error);
         self.wake_main(Wake::Failed);
@@ -397,9 +398,13 @@ impl MainLoop {
 
     fn wake_main(&self, why: Wake) {
         let main = local::get().main;
-        if main.state() == State::Parked {
-            Waiter::new(main, main.ticket()).wake_with(why);
+        match main.state() {
+            // Whom it waits for may be parked for ever.
+            State::Switched if why == Wake::Failed => main.set_parked(),
+            State::Parked => {}
+            _ => return,
         }
+        Waiter::new(main, main.ticket()).wake_with(why);
     }
 
     /// What the main loop has for the main greenlet, once.
@@ -410,7 +415,7 @@ impl MainLoop {
     /// Whether nothing could ever wake the main greenlet.
     fn nothing_left(&self, local: &Local) -> bool {
         let own = usize::from(self.wakeup.get().is_some());
-        local.main.state() == State::Parked
+        matches!(local.main.state(), State::Parked | State::Switched)
             && self.descriptors.borrow().watched.len() <= own
             && self.inbox.get().is_none_or(|inbox| {
                 // In this order: the last handle may have been dropped after it was used.
@@ -482,7 +487,9 @@ fn parked(local: &Local) -> Vec<String> {
         .in_use()
         .into_iter()
         .filter(|control| control.state() == State::Parked)
-        .filter_map(|control| Some((control.task()?, control.doing())))
-        .map(|(task, doing)| format!("{}, {}", task.describe(), doing.as_str()))
+        .filter_map(|control| {
+            let who = control.task().map(TaskRef::describe).or_else(|| control.describe_raw())?;
+            Some(format!("{who}, {}", control.doing().as_str()))
+        })
         .collect()
 }

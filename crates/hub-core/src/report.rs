@@ -19,6 +19,13 @@ pub enum Report {
         /// What came of it.
         error: String,
     },
+    /// A plain greenlet failed, and no parent waited for what came of it.
+    GreenletFailed {
+        /// Where it was made.
+        made_at: String,
+        /// What came of it.
+        error: GreenError,
+    },
     /// A callback that was linked to a green thread panicked.
     LinkFailed {
         /// The green thread.
@@ -41,6 +48,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Report::Unhandled { name, error } => write!(f, "green thread {name} failed: {error}"),
+            Report::GreenletFailed { made_at, error } => {
+                write!(f, "a greenlet made at {made_at} failed, and no parent waited for it: {error}")
+            }
             Report::LinkFailed { name, error } => write!(f, "a link of green thread {name} failed: {error}"),
             Report::CallbackFailed { doing, error } => write!(f, "a callback for {doing} failed: {error}"),
             Report::Warning(text) => f.write_str(text),

@@ -69,6 +69,7 @@ pub(crate) enum Doing {
     Scope,
     Offload,
     Kill,
+    Switch,
     RunOnce,
     Abort,
 }
@@ -83,6 +84,7 @@ impl Doing {
             Doing::Scope => "waiting for the green threads of a scope",
             Doing::Offload => "waiting for another OS thread",
             Doing::Kill => "killing a green thread",
+            Doing::Switch => "switching to a greenlet",
             Doing::RunOnce => "running the loop",
             Doing::Abort => "waiting for the loop to end",
         }
@@ -178,6 +180,12 @@ impl Control {
     /// It begins when its time has come.
     pub(crate) fn set_delayed(&self) {
         self.state.set(State::Delayed);
+    }
+
+    /// Suspended in a raw switch, it can be woken now.
+    pub(crate) fn set_parked(&self) {
+        debug_assert_eq!(self.state.get(), State::Switched);
+        self.state.set(State::Parked);
     }
 
     /// How much of its stack was touched, in bytes.

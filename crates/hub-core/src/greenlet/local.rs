@@ -145,6 +145,7 @@ unsafe fn end(local: NonNull<Local>) {
     }
     this.main_loop.drop_hub();
     if this.tasks.live() == 0 && this.controls.live() == 1 {
+        this.main.drop_cold();
         thread().forget_local();
         // SAFETY: no cell is in use, so no handle is left; no greenlet is left but main, which is
         // running these destructors. the thread has forgotten the pointer.

@@ -2,11 +2,13 @@
 //!
 //! In reading order: [`control`] (a block per greenlet), [`run`] (parking, waking, handing off),
 //! [`switch`] (all calls into `context`), [`unwind`] (exits and panics), [`task`] (what a green thread runs),
+//! [`raw`] (greenlets that are switched by hand, with a [`payload`]),
 //! [`stack`] and [`overflow`] (memory), [`local`] (what a thread has of all this).
 
 pub(crate) mod control;
 pub(crate) mod local;
 mod overflow;
+pub(crate) mod payload;
 pub(crate) mod raw;
 pub(crate) mod run;
 pub(crate) mod stack;

@@ -147,8 +147,9 @@ impl Waiter {
     }
 }
 
+/// For one that was entered again: throws the exit that is pending unless a mask is in force.
 #[inline]
-fn arrive(me: ControlRef) -> Result<Wake, Refused> {
+pub(super) fn arrive(me: ControlRef) -> Result<Wake, Refused> {
     let wake = me.wake.get();
     if me.exit.get() || wake == Wake::Failed {
         arrive_in_trouble(me)?;
@@ -158,11 +159,7 @@ fn arrive(me: ControlRef) -> Result<Wake, Refused> {
 
 #[cold]
 fn arrive_in_trouble(me: ControlRef) -> Result<(), Refused> {
-    if !me.is_masked()
-        && let Some(exit) = me.pending_exit()
-    {
-        throw(exit);
-    }
+    throw_pending(me);
     match me.kind() {
         Kind::Main if !me.is_masked() => Ok(local::get().main_loop.take_main_error()?),
         _ => Ok(()),
@@ -171,14 +168,31 @@ fn arrive_in_trouble(me: ControlRef) -> Result<(), Refused> {
 
 #[cold]
 fn may_park(me: ControlRef, doing: Doing) -> Result<(), Refused> {
+    may_leave(me, doing)?;
+    match me.kind() {
+        Kind::Main if !me.is_masked() => Ok(local::get().main_loop.take_main_error()?),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the running greenlet may be left. Throws the exit that is pending, if one is.
+pub(super) fn may_leave(me: ControlRef, doing: Doing) -> Result<(), Refused> {
     if me.kind() == Kind::Mainloop {
         return Err(LoopError::InMainloop { doing: doing.as_str() }.into());
     }
     if std::thread::panicking() {
         return Err(LoopError::Panicking.into());
     }
-    arrive_in_trouble(me)?;
+    throw_pending(me);
     if local::get().is_ending() { Err(LoopError::ThreadEnding.into()) } else { Ok(()) }
+}
+
+fn throw_pending(me: ControlRef) {
+    if !me.is_masked()
+        && let Some(exit) = me.pending_exit()
+    {
+        throw(exit);
+    }
 }
 
 /// The running greenlet.
@@ -333,7 +347,7 @@ impl Thread {
 
     /// Leaves the running greenlet, which is parked or queued, for whoever is next.
     #[inline]
-    fn leave(&self, me: ControlRef) -> Result<(), Refused> {
+    pub(super) fn leave(&self, me: ControlRef) -> Result<(), Refused> {
         if let Some(next) = self.head.get()
             && next.state.get() == State::Ready
             && self.budget.get() != 0
@@ -406,7 +420,7 @@ impl Thread {
     /// `next` is suspended or fresh, in no queue, and not `me`. `me` is the running greenlet, in a
     /// state from which somebody will enter it.
     #[inline]
-    unsafe fn switch(&self, me: ControlRef, next: ControlRef) {
+    pub(super) unsafe fn switch(&self, me: ControlRef, next: ControlRef) {
         next.state.set(State::Running);
         self.current.set(Some(next));
         let context = next.context.replace(0);
@@ -598,8 +612,7 @@ fn run_task(me: ControlRef) {
     task.run();
     me.task.set(None);
     // What was pending concerned the body; links and destructors may block again.
-    me.drop_cold();
-    me.exit.set(false);
+    me.clear_exits();
     task.finish();
 }
 

@@ -17,6 +17,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::control::ControlRef;
+use super::raw::Switching;
 use crate::error::GreenError;
 
 /// Why a greenlet has to end.
@@ -36,6 +37,16 @@ pub(crate) struct Payload(pub(crate) Exit);
 pub(crate) struct Cold {
     /// In the order in which they are thrown.
     pending: RefCell<Vec<Exit>>,
+    switching: Switching,
+}
+
+impl From<Exit> for GreenError {
+    fn from(exit: Exit) -> GreenError {
+        match exit {
+            Exit::Kill(error) => error,
+            Exit::Timeout(number) => GreenError::Timeout(crate::timeout::Timeout::orphan(number)),
+        }
+    }
 }
 
 impl ControlRef {
@@ -68,14 +79,35 @@ impl ControlRef {
         self.cold().pending.borrow().first().cloned()
     }
 
+    /// Forgets every exit that is pending.
+    pub(super) fn clear_exits(self) {
+        self.exit.set(false);
+        if let Some(cold) = self.cold.get() {
+            // SAFETY: see `cold`.
+            let pending = unsafe { cold.as_ref() }.pending.take();
+            drop_contained(pending);
+        }
+    }
+
+    /// What raw switches know of it. Not to be kept beyond the end of the greenlet.
+    pub(super) fn switching(self) -> &'static Switching {
+        &self.cold().switching
+    }
+
+    /// As `switching`, if there is anything.
+    pub(super) fn try_switching(self) -> Option<&'static Switching> {
+        // SAFETY: see `cold`.
+        self.cold.get().map(|cold| unsafe { &cold.as_ref().switching })
+    }
+
     fn cold(self) -> &'static Cold {
         let cold = self.cold.get().unwrap_or_else(|| {
             let cold = NonNull::from(Box::leak(Box::new(Cold::default())));
             self.cold.set(Some(cold));
             cold
         });
-        // SAFETY: leaked above and freed only by `drop_cold`, when the greenlet has ended. No caller
-        // in this module keeps the reference over foreign code.
+        // SAFETY: leaked above and freed only by `drop_cold`, when the greenlet has ended. Neither this
+        // module nor `raw` keeps the reference over foreign code or a switch.
         unsafe { cold.as_ref() }
     }
 
@@ -91,7 +123,9 @@ impl ControlRef {
     fn free_cold(self) {
         if let Some(cold) = self.cold.take() {
             // SAFETY: leaked in `cold`, taken out of the cell just now, so nobody finds it again.
-            drop(unsafe { Box::from_raw(cold.as_ptr()) });
+            let cold = unsafe { Box::from_raw(cold.as_ptr()) };
+            cold.switching.end();
+            drop_contained(cold);
         }
     }
 }
@@ -106,10 +140,7 @@ pub(crate) fn throw(exit: Exit) -> ! {
 pub(crate) fn error_of(payload: Box<dyn Any + Send>) -> GreenError {
     let payload = match payload.downcast::<Payload>() {
         Ok(payload) => {
-            return match payload.0 {
-                Exit::Kill(error) => error,
-                Exit::Timeout(number) => GreenError::Timeout(crate::timeout::Timeout::orphan(number)),
-            };
+            return payload.0.into();
         }
         Err(payload) => payload,
     };
