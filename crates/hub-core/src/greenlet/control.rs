@@ -109,7 +109,7 @@ pub(crate) struct Control {
     /// What it did when it parked last.
     pub(super) doing: Cell<Doing>,
     /// How many masks are in force; exits wait until there is none.
-    pub(super) masks: Cell<u8>,
+    pub(super) masks: Cell<u32>,
     pub(super) kind: Cell<Kind>,
     number: Cell<u32>,
 }
