@@ -65,6 +65,9 @@ pub use hub_core::{
     sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout, yield_now,
 };
 
+// Stacks.
+pub use hub_core::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy};
+
 // The hub of a thread.
 pub use hub_core::{
     HubError, HubGone, HubRef, LoopError, LoopExit, Registration, Remote, Report, Stats, TimerHandle, get_hub, has_hub,

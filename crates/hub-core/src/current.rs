@@ -276,8 +276,8 @@ impl HubRef {
         local::get().main_loop.set_slack(fraction, at_most);
     }
 
-    /// Gives memory of stacks that nobody uses back to the system, but for a few. Returns the number of
-    /// bytes. The loop never does this by itself.
+    /// Gives memory of stacks that nobody uses back to the system, but for a few. Returns how many
+    /// stacks that were. The loop never does this by itself.
     pub fn trim_stacks(&self) -> usize {
         local::get().stacks.trim()
     }

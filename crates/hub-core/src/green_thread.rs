@@ -392,7 +392,7 @@ impl<T> fmt::Debug for GreenThread<T> {
 
 /// Waits until a green thread has ended.
 pub(crate) fn wait_for(task: TaskRef) -> Result<(), GreenError> {
-    while !task.is_done() {
+    while !task.has_ended() {
         wait_once(task)?;
     }
     Ok(())
@@ -426,7 +426,9 @@ impl Drop for Place {
 
 /// Ends a green thread.
 pub(crate) fn kill(task: TaskRef, error: GreenError) -> Kill {
-    let Some(target) = task.control() else { return Kill::Dead };
+    let Some(target) = task.control() else {
+        return if task.is_done() { Kill::Dead } else { Kill::Cancelled };
+    };
     let exit = Exit::Kill(error);
     if cfg!(panic = "abort") && task.has_started() {
         return Kill::Unsupported;
@@ -444,10 +446,9 @@ pub(crate) fn kill(task: TaskRef, error: GreenError) -> Kill {
     }
     // The handle that the caller holds keeps the cell.
     match run::interrupt(target, exit, at_once) {
-        Ok(Interrupted::Cancelled) => Kill::Cancelled,
-        Ok(_) if task.is_done() => Kill::Ended,
-        // For the caller itself something has come up in between; it learns of it at its next park.
-        Ok(_) | Err(_) => Kill::Scheduled,
+        Interrupted::Cancelled => Kill::Cancelled,
+        _ if task.is_done() => Kill::Ended,
+        _ => Kill::Scheduled,
     }
 }
 

@@ -219,8 +219,8 @@ impl MainLoop {
             }
             Told::Timeout { greenlet, timeout } => {
                 if let Some(control) = local::get().controls.get(greenlet) {
-                    // Only woken, never switched to: errors are impossible.
-                    let _ = run::interrupt(control, Exit::Timeout(timeout), false);
+                    // Only woken, never switched to.
+                    run::interrupt(control, Exit::Timeout(timeout), false);
                 }
             }
             Told::Call(number) => self.expire(number),
@@ -467,7 +467,7 @@ impl MainLoop {
             ready: run::ready(),
             greenlets: local.controls.live(),
             green_threads: local.tasks.live(),
-            stack_bytes_mapped: stacks.mapped,
+            stack_bytes_mapped: stacks.reserved,
             stacks_in_use: stacks.in_use,
             stacks_idle: stacks.idle,
         }

@@ -25,7 +25,11 @@ use crate::remote::{Letter, Remote};
 ///
 /// If `job` does, with its payload.
 pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    type Slot<T> = Mutex<Option<Result<T, Box<dyn Any + Send>>>>;
+    /// The result, and the ticket of the park that it ends.
+    struct Slot<T> {
+        result: Option<Result<T, Box<dyn Any + Send>>>,
+        ticket: u64,
+    }
     let mut waiter = match Waiter::current(Doing::Offload) {
         Ok(waiter) => waiter,
         Err(error) if matches!(*error, LoopError::Panicking | LoopError::ThreadEnding) => return Ok(job()),
@@ -34,14 +38,17 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> i
     let main_loop = &local::get().main_loop;
     main_loop.ensure_hub().map_err(io::Error::from)?;
     let mailbox = main_loop.mailbox().ok_or_else(|| io::Error::other("this thread has no hub"))?;
-    let slot: Arc<Slot<T>> = Arc::new(Mutex::new(None));
+    let slot = Arc::new(Mutex::new(Slot::<T> { result: None, ticket: waiter.ticket() }));
     let filled = Arc::clone(&slot);
-    let letter = Letter::Wake { greenlet: waiter.control().number(), ticket: waiter.ticket() };
+    let greenlet = waiter.control().number();
     // While the job is pending the loop does not take the wait for hopeless.
     let pending = Remote::new(&mailbox);
     pool::submit(Box::new(move || {
         let result = catch_unwind(AssertUnwindSafe(job));
-        *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        let mut slot = filled.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.result = Some(result);
+        let letter = Letter::Wake { greenlet, ticket: slot.ticket };
+        drop(slot);
         drop(filled);
         // A hub that is gone has nobody who waits.
         drop(mailbox.post(letter));
@@ -49,11 +56,16 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> i
     }))?;
     loop {
         waiter.park().map_err(|error| io::Error::from(*error))?;
-        let done = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match done {
+        // Before the slot is locked: this may throw. An exit that a mask holds back ends a park too.
+        let next = Waiter::current(Doing::Offload).map_err(|error| *error)?;
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match slot.result.take() {
             Some(Ok(value)) => return Ok(value),
             Some(Err(payload)) => resume_unwind(payload),
-            None => waiter = Waiter::current(Doing::Offload).map_err(|error| *error)?,
+            None => {
+                slot.ticket = next.ticket();
+                waiter = next;
+            }
         }
     }
 }

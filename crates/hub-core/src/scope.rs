@@ -4,7 +4,8 @@
 //! - A child's cell forgets lifetimes. `scope` is a function, never a guard: whatever `f` does, every child
 //!   has ended and is released when it returns or unwinds; the wait is masked, and if nothing can be
 //!   waited for, no child is made.
-//! - Handles of children may be in the hands of children, so none is released before all have ended.
+//! - Handles of children may be in the hands of children and in their results, so none is released before
+//!   all have ended and every result was dropped.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -22,6 +23,8 @@ use crate::greenlet::unwind::Exit;
 /// Where green threads of a [`scope`] are spawned.
 pub struct Scope<'scope, 'env: 'scope> {
     children: RefCell<Vec<TaskRef>>,
+    /// How many children have ended and lost their result.
+    discarded: Cell<usize>,
     failed: Cell<bool>,
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
@@ -65,7 +68,13 @@ where
     if let Err(error) = Waiter::current(Doing::Scope) {
         panic!("scope: {error}");
     }
-    let scope = Scope { children: RefCell::default(), failed: Cell::new(false), scope: PhantomData, env: PhantomData };
+    let scope = Scope {
+        children: RefCell::default(),
+        discarded: Cell::new(0),
+        failed: Cell::new(false),
+        scope: PhantomData,
+        env: PhantomData,
+    };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     // The payload is caught, so the thread is not panicking while the children are waited for.
     scope.join_all(result.is_err());
@@ -111,8 +120,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             if killing || run::exit_is_pending() {
                 let children = self.children.borrow().clone();
                 for control in children.into_iter().filter_map(TaskRef::control) {
-                    // Woken, not switched to: errors are impossible.
-                    let _ = run::interrupt(control, Exit::Kill(GreenError::Exit), false);
+                    // Woken, not switched to.
+                    run::interrupt(control, Exit::Kill(GreenError::Exit), false);
                 }
             }
             // A masked wait that ends before the child does tells that this greenlet has to exit, or that
@@ -120,23 +129,21 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             killing |= wait_once(child).is_err() || (!child.is_done() && !run::exit_is_pending());
         }
         drop(mask);
-        // Handles of children are in the hands of children, so none is released before all have ended.
-        // Results may borrow too; their destructors may still spawn.
+        // Results may hold handles of children, and their destructors may use those and spawn more. So no
+        // cell is released before every result is gone.
         loop {
-            let ended = self.children.take();
-            if ended.is_empty() {
-                return;
-            }
-            for child in ended {
-                if child.is_done() {
-                    self.failed.set(self.failed.get() | child.failed_unseen());
-                    child.set_seen();
-                    child.release();
-                } else {
-                    self.children.borrow_mut().push(child);
-                    self.join_all(killing);
+            let child = self.children.borrow().get(self.discarded.get()).copied();
+            match child {
+                Some(child) if child.is_done() => {
+                    self.discarded.set(self.discarded.get() + 1);
+                    self.failed.set(self.failed.get() | child.discard());
                 }
+                Some(_) => return self.join_all(killing),
+                None => break,
             }
+        }
+        for child in self.children.take() {
+            child.release();
         }
     }
 }

@@ -75,7 +75,8 @@ impl From<Timeout> for std::io::Error {
 /// `with_timeout`. Switches if `f` does.
 ///
 /// Only blocking calls are interrupted: code that computes runs on, and is interrupted at the next call
-/// that blocks. The limit counts from the loop's next look at the clock, so it is never early. Scopes nest;
+/// that blocks. The limit counts from the loop's next look at the clock, so it is never early; one of zero
+/// strikes at the first call that blocks. Scopes nest;
 /// each catches its own timeout only. A limit that has passed when `f` returns without blocking changes
 /// nothing. In a part of `f` that must not be left early (a [`scope`](crate::scope) that joins its green
 /// threads) the timeout waits until that part is over.
@@ -113,20 +114,26 @@ pub fn with_timeout<R>(limit: impl Into<Option<Duration>>, f: impl FnOnce() -> R
 /// Has its timer armed while it exists, so a timer that fires finds its greenlet inside the scope.
 struct Scope {
     number: u64,
-    timer: TimerId,
+    /// `None`: it has run out from the beginning.
+    timer: Option<TimerId>,
 }
 
 impl Scope {
     fn open(number: u64, limit: Duration) -> Scope {
-        let greenlet = run::current().number();
-        let timer = local::get().main_loop.arm(limit, Told::Timeout { greenlet, timeout: number });
-        Scope { number, timer }
+        let greenlet = run::current();
+        if limit.is_zero() {
+            greenlet.set_exit(Exit::Timeout(number));
+            return Scope { number, timer: None };
+        }
+        let told = Told::Timeout { greenlet: greenlet.number(), timeout: number };
+        Scope { number, timer: Some(local::get().main_loop.arm(limit, told)) }
     }
 }
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        if !local::get().main_loop.disarm(self.timer) {
+        let disarmed = self.timer.is_some_and(|timer| local::get().main_loop.disarm(timer));
+        if !disarmed {
             run::current().clear_timeout(self.number);
         }
     }

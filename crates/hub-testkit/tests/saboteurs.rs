@@ -1,5 +1,6 @@
 //! Every case fails over a hub with the fault that it is for, and every fault is caught.
 
+#[allow(unreachable_pub)] // a crate's root in all but name
 #[path = "../../hub-core/tests/support/poll_hub.rs"]
 mod poll_hub;
 

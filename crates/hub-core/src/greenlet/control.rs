@@ -68,7 +68,6 @@ pub(crate) enum Doing {
     Join,
     Scope,
     Offload,
-    Kill,
     Switch,
     RunOnce,
     Abort,
@@ -83,7 +82,6 @@ impl Doing {
             Doing::Join => "waiting for a green thread",
             Doing::Scope => "waiting for the green threads of a scope",
             Doing::Offload => "waiting for another OS thread",
-            Doing::Kill => "killing a green thread",
             Doing::Switch => "switching to a greenlet",
             Doing::RunOnce => "running the loop",
             Doing::Abort => "waiting for the loop to end",
@@ -104,16 +102,16 @@ pub(crate) struct Control {
     pub(super) task: Cell<Option<TaskRef>>,
     /// What most greenlets never need: pending exits, raw greenlets' parents.
     pub(super) cold: Cell<Option<NonNull<Cold>>>,
+    /// How many masks are in force; exits wait until there is none.
+    pub(super) masks: Cell<u32>,
+    number: Cell<u32>,
     pub(super) state: Cell<State>,
     /// An exit is pending.
     pub(super) exit: Cell<bool>,
     pub(super) wake: Cell<Wake>,
     /// What it did when it parked last.
     pub(super) doing: Cell<Doing>,
-    /// How many masks are in force; exits wait until there is none.
-    pub(super) masks: Cell<u8>,
     pub(super) kind: Cell<Kind>,
-    number: Cell<u32>,
 }
 
 /// What sort of greenlet a block is for.

@@ -89,10 +89,23 @@ fn create() -> &'static Local {
     let local = NonNull::from(Box::leak(local));
     thread().local.set(Some(local));
     thread().set_current(main);
+    super::overflow::set_describe(describe);
     // Registers the destructor. Where that is not possible any more the state is leaked.
     let _ = GUARD.try_with(|_| ());
     // SAFETY: just leaked.
     unsafe { local.as_ref() }
+}
+
+/// Writes who runs on a stack. It runs in a signal handler, on the thread whose stack has overflowed.
+fn describe(stack: StackRef, out: &mut dyn FnMut(&[u8])) {
+    let current = thread().running().filter(|current| current.stack.get() == Some(stack));
+    match current.map(|current| (current.kind(), current.task())) {
+        // The body is still running, so its cell lives.
+        Some((Kind::Thread, Some(task))) => task.write_to(out),
+        Some((Kind::Thread, None)) => out(b"a green thread that tells of its end"),
+        Some((Kind::Mainloop, _)) => out(b"the main loop"),
+        _ => out(b"a greenlet"),
+    }
 }
 
 impl Local {
@@ -139,7 +152,8 @@ unsafe fn end(local: NonNull<Local>) {
     }
     this.ending.set(true);
     this.main_loop.close();
-    if !is_process_main_thread() {
+    // With `panic = "abort"` nothing can be unwound.
+    if !is_process_main_thread() && cfg!(panic = "unwind") {
         super::run::unwind_all(this);
         super::run::end_mainloop(this);
     }

@@ -184,7 +184,8 @@ pub(super) fn may_leave(me: ControlRef, doing: Doing) -> Result<(), Refused> {
         return Err(LoopError::Panicking.into());
     }
     throw_pending(me);
-    if local::get().is_ending() { Err(LoopError::ThreadEnding.into()) } else { Ok(()) }
+    // A masked wait goes on: those whom it waits for are unwound meanwhile.
+    if local::get().is_ending() && !me.is_masked() { Err(LoopError::ThreadEnding.into()) } else { Ok(()) }
 }
 
 fn throw_pending(me: ControlRef) {
@@ -214,14 +215,7 @@ pub(crate) fn in_mainloop() -> bool {
 #[inline]
 pub(crate) fn yield_now() -> Result<(), Refused> {
     let me = Waiter::current(Doing::Yield)?.control;
-    let thread = thread();
-    if thread.budget.get() == 0 {
-        thread.mainloop()?;
-    }
-    me.state.set(State::Ready);
-    me.wake.set(Wake::Event);
-    thread.push(me);
-    thread.leave(me)?;
+    thread().give_way(me)?;
     arrive(me).map(drop)
 }
 
@@ -260,46 +254,52 @@ pub(crate) enum Interrupted {
 /// Makes a greenlet other than the running one exit.
 ///
 /// If `at_once`, the running greenlet is queued and the target runs until its end or its next park;
-/// otherwise the target is only woken.
-pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Result<Interrupted, Refused> {
+/// otherwise the target is only woken. An exit that is pending for the running greenlet itself is thrown
+/// then, after the target was woken; what the main loop has for the main greenlet waits for its next park.
+pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interrupted {
     match target.state() {
         State::Unstarted => {
             if let Exit::Kill(error) = exit {
                 cancel(target, error);
             }
-            Ok(Interrupted::Cancelled)
+            Interrupted::Cancelled
         }
         State::Delayed => {
             if let Exit::Kill(error) = exit {
                 cancel(target, error);
                 local::get().controls.give(target);
             }
-            Ok(Interrupted::Cancelled)
+            Interrupted::Cancelled
         }
-        State::Free | State::Cancelled | State::Callback => Ok(Interrupted::Cancelled),
+        State::Free | State::Cancelled | State::Callback => Interrupted::Cancelled,
+        // What has begun cannot be unwound.
+        _ if cfg!(panic = "abort") => Interrupted::Later,
         State::Running => {
             target.set_exit(exit);
-            Ok(Interrupted::Later)
+            Interrupted::Later
         }
         State::Ready => {
             target.set_exit(exit);
-            if at_once {
-                yield_now()?;
-                return Ok(Interrupted::Ran);
+            if !at_once {
+                return Interrupted::Later;
             }
-            Ok(Interrupted::Later)
+            check_exit();
+            let left = thread().give_way(current());
+            check_exit();
+            if left.is_ok() { Interrupted::Ran } else { Interrupted::Later }
         }
         State::Parked | State::Switched => {
             let masked = target.is_masked();
-            // What is in the way of a switch is found out, or thrown, before anything changes.
-            let me = if at_once && !masked { Some(Waiter::current(Doing::Kill)?.control) } else { None };
             target.set_exit(exit);
-            let waiter = Waiter::new(target, target.ticket());
-            let Some(me) = me else {
+            let me = current();
+            if !at_once || masked || has_to_exit(me) {
                 target.state.set(State::Parked);
-                waiter.wake_with(Wake::Exit);
-                return Ok(if masked { Interrupted::Masked } else { Interrupted::Later });
-            };
+                Waiter::new(target, target.ticket()).wake_with(Wake::Exit);
+                if at_once {
+                    check_exit();
+                }
+                return if masked { Interrupted::Masked } else { Interrupted::Later };
+            }
             let thread = thread();
             target.ticket.set(target.ticket() + 1);
             target.wake.set(Wake::Exit);
@@ -308,8 +308,8 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Result
             thread.push(me);
             // SAFETY: the target is suspended and in no queue; we are queued.
             unsafe { thread.switch(me, target) };
-            arrive(me)?;
-            Ok(Interrupted::Ran)
+            check_exit();
+            Interrupted::Ran
         }
     }
 }
@@ -318,6 +318,8 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Result
 fn cancel(target: ControlRef, error: GreenError) {
     target.state.set(State::Cancelled);
     if let Some(task) = target.task.take() {
+        // What is dropped may block, and the block be given to another greenlet meanwhile.
+        task.forget_control();
         task.fail(error);
         task.finish();
     }
@@ -345,6 +347,18 @@ impl Thread {
         self.ready.set(self.ready.get() - 1);
     }
 
+    /// Queues the running greenlet behind those who are ready, and leaves it.
+    #[inline]
+    fn give_way(&self, me: ControlRef) -> Result<(), Refused> {
+        if self.budget.get() == 0 {
+            self.mainloop()?;
+        }
+        me.state.set(State::Ready);
+        me.wake.set(Wake::Event);
+        self.push(me);
+        self.leave(me)
+    }
+
     /// Leaves the running greenlet, which is parked or queued, for whoever is next.
     #[inline]
     pub(super) fn leave(&self, me: ControlRef) -> Result<(), Refused> {
@@ -369,6 +383,13 @@ impl Thread {
     #[cold]
     #[inline(never)]
     fn leave_slowly(&self, me: ControlRef) -> Result<(), Refused> {
+        let local = local::get();
+        if local.is_ending() && me.is_masked() {
+            // SAFETY: in an ending thread main has entered whoever runs, and enters `me` again when those it
+            // waits for have woken it.
+            unsafe { self.switch(me, local.main) };
+            return Ok(());
+        }
         let mainloop = match self.mainloop() {
             Ok(mainloop) => mainloop,
             Err(error) => {
@@ -378,7 +399,6 @@ impl Thread {
                 return Err(error);
             }
         };
-        let local = local::get();
         while let Some(next) = self.head.get()
             && self.budget.get() != 0
         {
@@ -390,7 +410,7 @@ impl Thread {
                 }
                 State::Unstarted => {
                     // Without a stack the main loop tries again, and ends it if there is none.
-                    if !give_stack(local, next) {
+                    if give_stack(local, next).is_err() {
                         break;
                     }
                 }
@@ -433,11 +453,11 @@ impl Thread {
     /// The main loop, launched if it does not exist.
     fn mainloop(&self) -> Result<ControlRef, Refused> {
         let local = local::get();
-        if let Some(mainloop) = local.mainloop.get() {
-            return Ok(mainloop);
-        }
         if local.is_ending() {
             return Err(LoopError::ThreadEnding.into());
+        }
+        if let Some(mainloop) = local.mainloop.get() {
+            return Ok(mainloop);
         }
         let stack = local.take_stack(None)?;
         let mainloop = local.controls.take(Kind::Mainloop);
@@ -451,11 +471,11 @@ impl Thread {
 
 /// Lends a stack to a green thread that is about to begin.
 #[inline]
-fn give_stack(local: &Local, control: ControlRef) -> bool {
-    let Ok(stack) = local.take_stack(requested_size(control)) else { return false };
+fn give_stack(local: &Local, control: ControlRef) -> Result<(), LoopError> {
+    let stack = local.take_stack(requested_size(control))?;
     control.stack.set(Some(stack));
     control.context.set(local::enter_stack(stack));
-    true
+    Ok(())
 }
 
 /// For the main loop: runs what is ready, up to the budget of a turn. Switches.
@@ -482,12 +502,13 @@ pub(crate) fn run_ready(local: &Local) {
                 local.controls.give(next);
                 continue;
             }
-            State::Unstarted if !give_stack(local, next) => {
-                thread.pop(next);
-                let error = local.take_stack(requested_size(next)).err().unwrap_or(LoopError::ThreadEnding);
-                cancel(next, error.into());
-                local.controls.give(next);
-                continue;
+            State::Unstarted => {
+                if let Err(error) = give_stack(local, next) {
+                    thread.pop(next);
+                    cancel(next, error.into());
+                    local.controls.give(next);
+                    continue;
+                }
             }
             _ => {}
         }
@@ -585,7 +606,7 @@ impl Thread {
                 State::Ready => {}
                 State::Unstarted => {
                     if requested_size(next) != size {
-                        if !give_stack(local, next) {
+                        if give_stack(local, next).is_err() {
                             return None;
                         }
                         next.state.set(State::Ready);
@@ -622,6 +643,11 @@ pub(crate) fn report_callback(doing: &'static str, error: GreenError) {
 }
 
 impl Thread {
+    /// The running greenlet, if the thread has one.
+    pub(super) fn running(&self) -> Option<ControlRef> {
+        self.current.get()
+    }
+
     pub(super) fn set_current(&self, control: ControlRef) {
         self.current.set(Some(control));
     }
@@ -636,7 +662,30 @@ impl Thread {
 }
 
 /// Unwinds every suspended greenlet of an ending thread, from its main greenlet.
+///
+/// A masked one waits for others: it is entered when they have ended and woken it.
 pub(super) fn unwind_all(local: &Local) {
+    // Nobody hands on to anybody: each greenlet comes back to here.
+    thread().budget.set(0);
+    unwind_queued(local);
+    for target in local.controls.in_use() {
+        match target.state() {
+            State::Delayed => {
+                cancel(target, LoopError::ThreadEnding.into());
+                local.controls.give(target);
+            }
+            State::Parked | State::Switched if target.kind() != Kind::Mainloop && !target.is_masked() => {
+                target.ticket.set(target.ticket() + 1);
+                unwind(local, target);
+            }
+            _ => {}
+        }
+        // Those whom its end has woken.
+        unwind_queued(local);
+    }
+}
+
+fn unwind_queued(local: &Local) {
     let thread = thread();
     while let Some(head) = thread.head.get() {
         thread.pop(head);
@@ -646,27 +695,19 @@ pub(super) fn unwind_all(local: &Local) {
                 local.controls.give(head);
             }
             State::Cancelled | State::Callback => local.controls.give(head),
-            _ => head.state.set(State::Parked),
+            _ => unwind(local, head),
         }
     }
-    for target in local.controls.in_use() {
-        match target.state() {
-            State::Delayed => {
-                cancel(target, LoopError::ThreadEnding.into());
-                local.controls.give(target);
-            }
-            State::Parked | State::Switched if target.kind() != Kind::Mainloop && !target.is_masked() => {
-                target.set_exit(local::ending_exit());
-                target.ticket.set(target.ticket() + 1);
-                target.wake.set(Wake::Exit);
-                local.main.state.set(State::Switched);
-                // SAFETY: the target is suspended and in no queue; in an ending thread every greenlet
-                // that ends goes to main.
-                unsafe { thread.switch(local.main, target) };
-            }
-            _ => {}
-        }
-    }
+}
+
+/// Enters a greenlet of an ending thread, which has to exit.
+fn unwind(local: &Local, target: ControlRef) {
+    target.set_exit(local::ending_exit());
+    target.wake.set(Wake::Exit);
+    local.main.state.set(State::Switched);
+    // SAFETY: the target is suspended and in no queue; in an ending thread every greenlet that ends, or
+    // waits under a mask, goes to main.
+    unsafe { thread().switch(local.main, target) };
 }
 
 /// Lets the main loop of an ending thread return, so that its stack is free.
@@ -703,11 +744,15 @@ pub(crate) fn exit_is_pending() -> bool {
     current().exit.get()
 }
 
+/// Whether an exit is pending for `me`, and no mask is in force.
+fn has_to_exit(me: ControlRef) -> bool {
+    me.exit.get() && !me.is_masked()
+}
+
 /// Throws the exit that is pending, if one is and no mask is in force.
 pub(crate) fn check_exit() {
     let me = current();
-    if me.exit.get()
-        && !me.is_masked()
+    if has_to_exit(me)
         && !std::thread::panicking()
         && let Some(exit) = me.pending_exit()
     {

@@ -28,7 +28,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use rustix::param::page_size;
 
 pub(crate) use self::error::StackError;
-pub(crate) use self::guard::{GuardKind, StackPolicy, set_policy};
+pub use self::guard::StackPolicy;
+pub(crate) use self::guard::{GuardKind, set_policy};
 use self::slab::Slab;
 pub(super) use self::slab::stack_guarded_at;
 #[cfg(test)]

@@ -12,6 +12,7 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::io;
 use std::marker::PhantomData;
@@ -41,8 +42,6 @@ const DONE: u8 = 8;
 const TAKEN: u8 = 16;
 /// Somebody has seen the result, so nothing needs to be reported.
 const SEEN: u8 = 32;
-/// Somebody looks at the result in place.
-const LOOKED_AT: u8 = 64;
 
 /// The part of a cell that does not depend on what it runs.
 #[repr(C)]
@@ -52,6 +51,8 @@ pub(crate) struct Header {
     control: Cell<Option<ControlRef>>,
     waiter: Cell<Option<Waiter>>,
     more: Cell<Option<NonNull<More>>>,
+    /// How many look at the result in place.
+    looks: Cell<u32>,
     bits: Cell<u8>,
     class: u8,
 }
@@ -61,8 +62,10 @@ pub(crate) struct Header {
 struct More {
     name: RefCell<Option<Rc<str>>>,
     waiters: RefCell<Vec<Waiter>>,
-    links: RefCell<Vec<(u64, Link)>>,
+    links: RefCell<VecDeque<(u64, Link)>>,
     next_link: Cell<u64>,
+    /// The greenlet that calls the links now.
+    linking: Cell<Option<ControlRef>>,
     stack_size: Cell<Option<usize>>,
     /// When it begins, if that is later.
     timer: Cell<Option<TimerId>>,
@@ -119,6 +122,7 @@ impl TaskRef {
             control: Cell::new(Some(control)),
             waiter: Cell::new(None),
             more: Cell::new(None),
+            looks: Cell::new(0),
             bits: Cell::new(if handle { ALIVE | HANDLE } else { ALIVE }),
             class,
         };
@@ -194,18 +198,16 @@ impl TaskRef {
 
     #[cold]
     fn run_links(self) {
+        let Some(more) = self.more() else { return };
+        more.linking.set(Some(run::current()));
+        // One at a time, so that a link can take back those after it.
         loop {
-            let Some(more) = self.more() else { return };
-            let links = more.links.take();
-            if links.is_empty() {
-                return;
-            }
-            for (_, link) in links {
-                if let Err(error) = contained(link) {
-                    report::tell(&Report::LinkFailed { name: self.describe(), error });
-                }
+            let Some((_, link)) = more.links.borrow_mut().pop_front() else { break };
+            if let Err(error) = contained(link) {
+                report::tell(&Report::LinkFailed { name: self.describe(), error });
             }
         }
+        more.linking.set(None);
     }
 
     /// The handle is gone.
@@ -239,8 +241,42 @@ impl TaskRef {
         super::local::give_task(self.0.cast(), header.class, header.vtable.layout);
     }
 
+    /// Whether the result is in.
     pub(crate) fn is_done(self) -> bool {
         self.header().bits.get() & DONE != 0
+    }
+
+    /// Whether the running greenlet need not wait for its end: everybody was told, or is being told by
+    /// the running greenlet itself.
+    #[inline]
+    pub(crate) fn has_ended(self) -> bool {
+        self.header().bits.get() & ALIVE == 0 || self.is_linking_here()
+    }
+
+    #[cold]
+    fn is_linking_here(self) -> bool {
+        self.more().is_some_and(|more| more.linking.get() == Some(run::current()))
+    }
+
+    /// It no longer has a greenlet: it was taken back before it began.
+    pub(super) fn forget_control(self) {
+        self.header().control.set(None);
+    }
+
+    /// Drops the result, which nobody gets any more. True if it was a failure that nobody has seen.
+    pub(crate) fn discard(self) -> bool {
+        let header = self.header();
+        let bits = header.bits.get();
+        debug_assert!(bits & DONE != 0);
+        if bits & TAKEN != 0 {
+            return false;
+        }
+        // SAFETY: the result is in: DONE is set and TAKEN is not.
+        let failed = bits & SEEN == 0 && unsafe { (header.vtable.unhandled)(self) }.is_some();
+        header.bits.set(bits | TAKEN | SEEN);
+        // SAFETY: as above, and with TAKEN nobody finds it any more.
+        unsafe { (header.vtable.drop_result)(self) };
+        failed
     }
 
     pub(crate) fn has_started(self) -> bool {
@@ -282,7 +318,7 @@ impl TaskRef {
         let more = self.more_or_new();
         let number = more.next_link.get();
         more.next_link.set(number + 1);
-        more.links.borrow_mut().push((number, link));
+        more.links.borrow_mut().push_back((number, link));
         number
     }
 
@@ -290,7 +326,7 @@ impl TaskRef {
         let Some(more) = self.more() else { return false };
         let mut links = more.links.borrow_mut();
         let Some(index) = links.iter().position(|(link, _)| *link == number) else { return false };
-        let (_, link) = links.remove(index);
+        let link = links.remove(index);
         drop(links);
         drop_contained(link);
         true
@@ -326,6 +362,39 @@ impl TaskRef {
         }
     }
 
+    /// Writes what it runs to `out`, piece by piece. May be called in a signal handler of its thread: it takes
+    /// no memory and no lock, and leaves out what is being changed at that moment.
+    pub(super) fn write_to(self, out: &mut dyn FnMut(&[u8])) {
+        out(b"green thread ");
+        if let Some(more) = self.more()
+            && let Ok(name) = more.name.try_borrow()
+            && let Some(name) = &*name
+        {
+            out(b"\"");
+            out(name.as_bytes());
+            out(b"\" ");
+        }
+        let at = self.spawned_at();
+        out(b"(spawned at ");
+        out(at.file().as_bytes());
+        for number in [at.line(), at.column()] {
+            let mut digits = [0; 10];
+            let mut first = digits.len();
+            let mut left = number;
+            loop {
+                first -= 1;
+                digits[first] = b'0' + (left % 10) as u8;
+                left /= 10;
+                if left == 0 {
+                    break;
+                }
+            }
+            out(b":");
+            out(&digits[first..]);
+        }
+        out(b")");
+    }
+
     fn result_ptr<T>(self) -> *mut ManuallyDrop<Result<T, GreenError>> {
         let offset = self.header().vtable.body;
         // SAFETY: the body lies at this offset of the allocation, and a union keeps each of its
@@ -344,21 +413,6 @@ impl TaskRef {
     /// Something that lives until it has ended.
     pub(crate) fn life(self) -> Weak<()> {
         Rc::downgrade(self.more_or_new().life.borrow_mut().get_or_insert_default())
-    }
-
-    /// Whether it failed and nobody has seen that.
-    pub(crate) fn failed_unseen(self) -> bool {
-        let header = self.header();
-        let bits = header.bits.get();
-        debug_assert!(bits & DONE != 0);
-        // SAFETY: the result is in: DONE is set and TAKEN is not.
-        bits & (TAKEN | SEEN) == 0 && unsafe { (header.vtable.unhandled)(self) }.is_some()
-    }
-
-    /// Forgets a failure: somebody else tells of it.
-    pub(crate) fn set_seen(self) {
-        let header = self.header();
-        header.bits.set(header.bits.get() | SEEN);
     }
 
     fn more<'a>(self) -> Option<&'a More> {
@@ -430,7 +484,7 @@ impl<T> Task<T> {
         let header = self.header();
         let bits = header.bits.get();
         debug_assert!(bits & DONE != 0);
-        if bits & (TAKEN | LOOKED_AT) != 0 {
+        if bits & TAKEN != 0 || header.looks.get() != 0 {
             return Err(GreenError::Taken);
         }
         header.bits.set(bits | TAKEN | SEEN);
@@ -441,11 +495,11 @@ impl<T> Task<T> {
     /// Shows the result in place. `None` if it was moved out.
     pub(crate) fn look<R>(self, at: impl FnOnce(&Result<T, GreenError>) -> R) -> Option<R> {
         /// Ends the look, also by a panic of the one who looks.
-        struct LookedAt(TaskRef, u8);
+        struct LookedAt(TaskRef);
         impl Drop for LookedAt {
             fn drop(&mut self) {
-                let header = self.0.header();
-                header.bits.set(header.bits.get() & !LOOKED_AT | self.1);
+                let looks = &self.0.header().looks;
+                looks.set(looks.get() - 1);
             }
         }
         let header = self.header();
@@ -454,9 +508,10 @@ impl<T> Task<T> {
         if bits & TAKEN != 0 {
             return None;
         }
-        header.bits.set(bits | SEEN | LOOKED_AT);
-        let _looked_at = LookedAt(self.cell, bits & LOOKED_AT);
-        // SAFETY: DONE and not TAKEN: the result is in, and LOOKED_AT keeps it there; its cell lives, for the
+        header.bits.set(bits | SEEN);
+        header.looks.set(header.looks.get() + 1);
+        let _looked_at = LookedAt(self.cell);
+        // SAFETY: DONE and not TAKEN: the result is in, and `looks` keeps it there; its cell lives, for the
         // caller has a handle or is called before it has ended. `T` is right, as in `take_result`.
         Some(at(unsafe { &*self.result_ptr::<T>() }))
     }
@@ -543,12 +598,14 @@ where
     /// # Safety: the cell is a `Cellar<F, T>` with its result in.
     unsafe fn unhandled<F, T, U: Unhandled<T>>(task: TaskRef) -> Option<String> {
         // SAFETY: by the contract.
-        match unsafe { &*(*body::<F, T>(task)).result } {
+        let text = match unsafe { &*(*body::<F, T>(task)).result } {
             // Ended from outside: whoever did it knows.
-            Err(GreenError::Exit | GreenError::Loop(_)) => None,
-            Err(error) => Some(error.to_string()),
-            Ok(value) => U::error_in(value),
-        }
+            Err(GreenError::Exit | GreenError::Loop(_)) => Ok(None),
+            // The text of an error is foreign code.
+            Err(error) => contained(|| Some(error.to_string())),
+            Ok(value) => contained(|| U::error_in(value)),
+        };
+        text.unwrap_or_else(|failed| Some(format!("an error whose text cannot be had: {failed}")))
     }
     Vtable {
         layout: Layout::new::<Cellar<F, T>>(),

@@ -122,6 +122,7 @@ impl ControlRef {
     #[cold]
     fn free_cold(self) {
         if let Some(cold) = self.cold.take() {
+            // What was pending may hold an error of the program's, whose destructor is foreign code.
             // SAFETY: leaked in `cold`, taken out of the cell just now, so nobody finds it again.
             let cold = unsafe { Box::from_raw(cold.as_ptr()) };
             cold.switching.end();

@@ -202,8 +202,8 @@ impl MainLoop {
             self.tell_main(error.clone());
         } else {
             let exit = Exit::Kill(GreenError::Loop(error.clone()));
-            // Queued, not switched to: errors are impossible.
-            let _ = run::interrupt(control, exit, false);
+            // Queued, not switched to.
+            run::interrupt(control, exit, false);
         }
     }
 

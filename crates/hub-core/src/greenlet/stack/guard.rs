@@ -49,10 +49,12 @@ impl GuardKind {
     }
 }
 
-/// What to do when the process may have no more guards.
+/// What to do when the system allows the process no more guards below stacks. See
+/// [`set_stack_policy`](crate::set_stack_policy).
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
-pub(crate) enum StackPolicy {
-    /// No guard, no stack: [`StackError::MappingLimit`].
+#[non_exhaustive]
+pub enum StackPolicy {
+    /// No guard, no stack: the green thread ends with [`LoopError::Stack`](crate::LoopError::Stack).
     #[default]
     Guarded,
     /// Stacks without a guard.

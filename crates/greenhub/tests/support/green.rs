@@ -1,0 +1,251 @@
+//! What tests of green threads share.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, PipeReader, PipeWriter};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, Once, mpsc};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use greenhub::{GreenThread, Interest, Source, Stats};
+
+/// Longer than any test runs.
+pub(crate) const LONG: Duration = Duration::from_secs(3600);
+pub(crate) const SHORT: Duration = Duration::from_millis(5);
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Rc<RefCell<Vec<String>>>);
+
+impl Log {
+    pub(crate) fn new() -> Log {
+        Log::default()
+    }
+
+    pub(crate) fn add(&self, what: impl Into<String>) {
+        self.0.borrow_mut().push(what.into());
+    }
+
+    #[track_caller]
+    pub(crate) fn is(&self, expected: &[&str]) {
+        assert_eq!(*self.0.borrow(), expected);
+    }
+
+    /// Logs when it is dropped.
+    pub(crate) fn on_drop(&self, what: &'static str) -> OnDrop<impl FnMut()> {
+        let log = self.clone();
+        OnDrop(move || log.add(what))
+    }
+}
+
+/// Calls its closure when it is dropped.
+pub(crate) struct OnDrop<F: FnMut()>(pub(crate) F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Counts up when what it made is dropped.
+#[derive(Clone, Default)]
+pub(crate) struct Drops(Rc<Cell<usize>>);
+
+impl Drops {
+    pub(crate) fn one(&self) -> OnDrop<impl FnMut() + use<>> {
+        let count = self.0.clone();
+        OnDrop(move || count.set(count.get() + 1))
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.get()
+    }
+}
+
+/// What must be as before when nothing has leaked.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    greenlets: usize,
+    green_threads: usize,
+    timers: usize,
+    readers: usize,
+    writers: usize,
+    stacks_in_use: usize,
+}
+
+/// What the hub of this thread holds once what is ready has run.
+pub(crate) fn held() -> Held {
+    // Launches the loop, and has it take a few turns.
+    for _ in 0..3 {
+        greenhub::sleep(Duration::from_micros(100));
+    }
+    let Stats { greenlets, green_threads, timers, readers, writers, stacks_in_use, .. } = greenhub::get_hub().stats();
+    Held { greenlets, green_threads, timers, readers, writers, stacks_in_use }
+}
+
+/// Ends a green thread when it is dropped.
+pub(crate) struct KillOnDrop<T>(pub(crate) GreenThread<T>);
+
+impl<T> Drop for KillOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
+pub(crate) fn pipe() -> (PipeReader, PipeWriter) {
+    io::pipe().expect("a pipe")
+}
+
+/// A place where a green thread blocks until it is unwound.
+pub(crate) struct ParkPoint {
+    pub(crate) name: &'static str,
+    pub(crate) park: fn(),
+    /// In a wait that is not left before others have ended.
+    pub(crate) masked: bool,
+}
+
+/// Every kind of place where a green thread may block.
+pub(crate) const PARK_POINTS: &[ParkPoint] = &[
+    ParkPoint { name: "sleep", park: || greenhub::sleep(LONG), masked: false },
+    ParkPoint {
+        name: "yield",
+        park: || {
+            loop {
+                greenhub::yield_now();
+            }
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "wait",
+        park: || {
+            let other = KillOnDrop(greenhub::spawn(|| greenhub::sleep(LONG)));
+            let _ = other.0.wait();
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "join",
+        park: || {
+            let (reader, _writer) = pipe();
+            let other = greenhub::spawn(move || greenhub::trampoline(&reader, Interest::READ, None).is_ok());
+            let _ = other.join();
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "trampoline",
+        park: || {
+            let (reader, _writer) = pipe();
+            let _ = greenhub::trampoline(&reader, Interest::READ, None);
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "trampoline with a limit",
+        park: || {
+            let (reader, _writer) = pipe();
+            let _ = greenhub::trampoline(&reader, Interest::READ, Some(LONG));
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "read",
+        park: || {
+            let (reader, _writer) = pipe();
+            let source = Source::new(reader.into()).expect("a source");
+            let mut buffer = [0; 16];
+            let _ = source.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::Left::Nothing)));
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "write",
+        park: || {
+            let (_reader, writer) = pipe();
+            let source = Source::new(writer.into()).expect("a source");
+            loop {
+                let _ = source.write(Some(LONG), |fd| Ok(rustix::io::write(fd, &[0; 4096])?));
+            }
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "offload",
+        park: || {
+            let (_hold, held) = mpsc::channel::<()>();
+            let _ = greenhub::offload(move || drop(held.recv()));
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "scope, in its closure",
+        park: || {
+            greenhub::scope(|s| {
+                s.spawn(|| greenhub::sleep(LONG));
+                greenhub::sleep(LONG);
+            });
+        },
+        masked: true,
+    },
+    ParkPoint {
+        name: "scope, joining",
+        park: || {
+            greenhub::scope(|s| {
+                s.spawn(|| greenhub::sleep(LONG));
+                s.spawn(|| greenhub::scope(|s| drop(s.spawn(|| greenhub::sleep(LONG)))));
+            });
+        },
+        masked: true,
+    },
+    ParkPoint {
+        name: "a timeout within",
+        park: || drop(greenhub::with_timeout(LONG, || greenhub::sleep(LONG))),
+        masked: false,
+    },
+    ParkPoint {
+        name: "a timeout that strikes within",
+        park: || {
+            let _ = greenhub::with_timeout(Duration::from_micros(50), || greenhub::sleep(LONG));
+            greenhub::sleep(LONG);
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "caught once",
+        park: || {
+            let caught = std::panic::catch_unwind(|| greenhub::sleep(LONG));
+            assert!(caught.is_err());
+            greenhub::sleep(LONG);
+        },
+        masked: false,
+    },
+];
+
+static REPORTS: Mutex<Vec<(ThreadId, String)>> = Mutex::new(Vec::new());
+
+/// From now on reports of this thread are kept for [`reports`].
+pub(crate) fn keep_reports() {
+    static KEEP: Once = Once::new();
+    KEEP.call_once(|| {
+        greenhub::set_report_stream(|report| {
+            REPORTS.lock().unwrap().push((std::thread::current().id(), report.to_string()));
+        });
+    });
+}
+
+/// What was reported on this thread.
+pub(crate) fn reports() -> Vec<String> {
+    let here = std::thread::current().id();
+    REPORTS.lock().unwrap().iter().filter(|(thread, _)| *thread == here).map(|(_, text)| text.clone()).collect()
+}
+
+/// Panics without a message.
+pub(crate) fn quiet_panic(payload: impl std::any::Any + Send) -> ! {
+    std::panic::resume_unwind(Box::new(payload))
+}
+
+/// A count that other threads see.
+pub(crate) type Shared = Arc<std::sync::atomic::AtomicUsize>;
