@@ -57,8 +57,8 @@ type Body = Box<dyn FnOnce(Payload) -> Message>;
 /// for ever, as with [`Rc`]; [`Greenlet::current`] does without.
 ///
 /// ```
-/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
-/// # run(|| {
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
 /// use hub_core::{Greenlet, Payload};
 ///
 /// let main = Greenlet::current();
