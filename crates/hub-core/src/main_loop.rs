@@ -71,6 +71,8 @@ pub(crate) struct MainLoop {
     /// Callbacks without delay, with the turn in which they were scheduled. Each has a stand-in in the
     /// run queue.
     immediate: RefCell<VecDeque<(u64, Option<u32>)>>,
+    /// What is called for a parked greenlet if its descriptor is closed under it, by number.
+    marks: RefCell<Vec<(u32, Box<dyn FnOnce()>)>>,
     ready: RefCell<Ready>,
     told: RefCell<Vec<(Told, Readiness, Key, Interest)>>,
     inbox: OnceCell<Inbox>,
@@ -105,9 +107,9 @@ pub struct Stats {
     pub waits: u64,
     /// Timers that are armed, those of sleeping green threads included.
     pub timers: usize,
-    /// Green threads and callbacks that wait for reading.
+    /// Green threads and callbacks that wait for reading, without those that queue behind another.
     pub readers: usize,
-    /// Green threads and callbacks that wait for writing.
+    /// Green threads and callbacks that wait for writing, without those that queue behind another.
     pub writers: usize,
     /// Greenlets that run next.
     pub ready: usize,
@@ -136,6 +138,7 @@ impl MainLoop {
             timers: RefCell::new(TimerQueue::new()),
             callbacks: RefCell::new(slab::Slab::new()),
             immediate: RefCell::default(),
+            marks: RefCell::default(),
             ready: RefCell::default(),
             told: RefCell::default(),
             inbox: OnceCell::new(),
@@ -167,7 +170,16 @@ impl MainLoop {
 
     /// Builds the hub if there is none.
     pub(crate) fn ensure_hub(&self) -> Result<(), LoopError> {
+        self.notice_fork();
         if self.name.get().is_empty() { self.build() } else { Ok(()) }
+    }
+
+    /// Before anything is asked of a hub: in a child it is the parent's until it has started afresh.
+    #[inline]
+    fn notice_fork(&self) {
+        if fork::take_forked() {
+            self.after_fork();
+        }
     }
 
     #[cold]
@@ -239,12 +251,17 @@ impl MainLoop {
     /// Makes the wake-up descriptor, or takes the hub's own, and has other threads use it.
     fn make_wakeup(&self) -> io::Result<Option<Arc<Wakeup>>> {
         let own = self.with_hub("asking for its notifier", |hub| hub.notifier()).map_err(io::Error::from)?;
-        if let Some(notifier) = own {
-            return self.ring(notifier).map(|()| None);
+        match own {
+            Some(notifier) => self.ring(notifier).map(|()| None),
+            None => self.own_wakeup().map(Some),
         }
+    }
+
+    /// Makes the loop's own wake-up descriptor, and has other threads use it.
+    fn own_wakeup(&self) -> io::Result<Arc<Wakeup>> {
         let wakeup = Wakeup::new(WakeupKind::from_env()?)?;
         self.ring(wakeup.clone())?;
-        Ok(Some(wakeup))
+        Ok(wakeup)
     }
 
     /// Has the hub watch the wake-up descriptor.
@@ -428,7 +445,7 @@ impl MainLoop {
 
     /// The waiter that was told has gone: the next one moves up.
     fn move_up(&self, key: Key, direction: Interest) {
-        let Some(told) = self.descriptors.borrow_mut().next_queued(key.fd(), direction) else { return };
+        let Some(told) = self.descriptors.borrow_mut().next_queued(key, direction) else { return };
         let interest = self.descriptors.borrow().watched.armed(key) | direction;
         // SAFETY: a queued waiter keeps the descriptor open like the one before it.
         if let Err(_error) = unsafe { self.watch(key, interest, direction, told) } {
@@ -455,9 +472,28 @@ impl MainLoop {
                     run::report_callback("a closed descriptor", error);
                 }
             } else {
+                if let Told::Parked { greenlet, .. } = told
+                    && let Some(mark) = self.take_mark(greenlet)
+                    && let Err(error) = contained(mark)
+                {
+                    run::report_callback("a closed descriptor", error);
+                }
                 self.tell(told, Wake::Closed);
             }
         }
+    }
+
+    /// Has `mark` called if a descriptor is closed while the running greenlet waits for it; until
+    /// [`take_mark`](MainLoop::take_mark).
+    pub(crate) fn put_mark(&self, mark: Box<dyn FnOnce()>) {
+        self.marks.borrow_mut().push((run::current().number(), mark));
+    }
+
+    /// Takes back what was to be called for a greenlet.
+    pub(crate) fn take_mark(&self, greenlet: u32) -> Option<Box<dyn FnOnce()>> {
+        let mut marks = self.marks.borrow_mut();
+        let index = marks.iter().position(|(number, _)| *number == greenlet)?;
+        Some(marks.swap_remove(index).1)
     }
 
     /// What is known of a socket's direction, see [`Descriptors::may_succeed`].
@@ -480,6 +516,11 @@ impl MainLoop {
     /// Somebody has found out by other means that a socket is ready.
     pub(crate) fn make_ready(&self, fd: RawFd, socket: u64, direction: Interest) {
         self.descriptors.borrow_mut().make_ready(fd, socket, direction);
+    }
+
+    /// See [`Descriptors::adopt`].
+    pub(crate) fn adopt(&self, fd: RawFd, socket: u64) {
+        self.descriptors.borrow_mut().adopt(fd, socket);
     }
 
     /// Whether a socket is registered here.
@@ -541,8 +582,7 @@ impl MainLoop {
         }
         let callback = self.callbacks.borrow_mut().remove(callback as usize);
         if let Callback::Listener { fd, .. } = &callback
-            && self.descriptors.borrow().watched.armed(key).is_empty()
-            && self.descriptors.borrow().watched.is_current(key)
+            && self.descriptors.borrow().may_be_forgotten(key)
             && !self.name.get().is_empty()
         {
             let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, Some(fd.as_fd())));
@@ -680,9 +720,7 @@ impl MainLoop {
     pub(crate) fn run(&self, local: &Local) {
         loop {
             self.turn.set(self.turn.get() + 1);
-            if fork::take_forked() {
-                self.after_fork();
-            }
+            self.notice_fork();
             self.read_mail();
             self.fire();
             run::run_ready(local);
@@ -922,6 +960,7 @@ impl MainLoop {
     }
 
     /// In a child: the wake-up descriptor first, then the hub, then everybody who waits.
+    #[cold]
     fn after_fork(&self) {
         if self.name.get().is_empty() {
             return;
@@ -929,6 +968,7 @@ impl MainLoop {
         if let Err(error) = self.start_afresh() {
             return self.stop_with(LoopError::Wait { hub: self.name.get(), error: Arc::new(error) });
         }
+        self.sort_mail();
         let waiting = self.descriptors.borrow_mut().unwatch_all();
         for (key, interest) in waiting {
             let (fd, lease) = {
@@ -951,13 +991,36 @@ impl MainLoop {
     }
 
     fn start_afresh(&self) -> io::Result<()> {
-        let wakeup = self.make_wakeup()?;
+        let old = self.wakeup.take();
+        let own = match old {
+            Some(_) => Some(self.own_wakeup()?),
+            None => None,
+        };
         self.with_hub("starting afresh in a child process", |hub| hub.after_fork()).map_err(io::Error::from)??;
         // The hub is empty, so nothing of the parent's is touched.
-        if let Some(old) = self.wakeup.take() {
+        if let Some(old) = old {
             self.unlisten(old);
         }
+        let wakeup = if own.is_some() { own } else { self.make_wakeup()? };
         wakeup.map_or(Ok(()), |wakeup| self.watch_wakeup(wakeup))
+    }
+
+    /// Mail from before a fork: what was asked of the parent is done by the parent alone; who was woken was
+    /// woken in both.
+    fn sort_mail(&self) {
+        let Some(inbox) = self.inbox.get() else { return };
+        let mut letters = Vec::new();
+        inbox.take(&mut letters);
+        if inbox.take_interrupt() {
+            self.interrupt();
+        }
+        for letter in letters {
+            match letter {
+                Letter::Wake { greenlet, ticket } => self.tell(Told::Parked { greenlet, ticket }, Wake::Event),
+                Letter::Socket(notice) => notice.carry_out(self),
+                letter @ (Letter::Spawn(_) | Letter::Stop) => drop_contained(letter),
+            }
+        }
     }
 
     // ---- from outside -------------------------------------------------------------------------
@@ -994,8 +1057,8 @@ impl MainLoop {
     pub(crate) fn stats(&self, local: &Local) -> Stats {
         let descriptors = self.descriptors.borrow();
         let own = usize::from(self.wakeup.get().is_some());
-        let readers = descriptors.waiting().filter(|(_, direction, _)| *direction == Interest::READ).count();
-        let writers = descriptors.waiting().filter(|(_, direction, _)| *direction == Interest::WRITE).count();
+        let readers = descriptors.first_in_line().filter(|(_, direction, _)| *direction == Interest::READ).count();
+        let writers = descriptors.first_in_line().filter(|(_, direction, _)| *direction == Interest::WRITE).count();
         let stacks = local.stacks.stats();
         Stats {
             turns: self.turn.get(),
