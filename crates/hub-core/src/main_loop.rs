@@ -730,6 +730,7 @@ impl MainLoop {
             self.wait(local);
             self.dispatch();
             if self.once.take().is_some() {
+                self.read_mail();
                 self.fire();
                 run::run_ready(local);
                 self.wake_main(Wake::Event);
