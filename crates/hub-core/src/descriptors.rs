@@ -122,6 +122,11 @@ impl Descriptors {
         Place::Watch(key, armed | kept | direction)
     }
 
+    /// Whether the hub may let go of `key`: nobody waits, and no socket counts on the registration.
+    pub(crate) fn may_be_forgotten(&self, key: Key) -> bool {
+        self.watched.is_current(key) && self.watched.armed(key).is_empty() && self.lease(key) == Lease::Wait
+    }
+
     /// How the descriptor of `key` is lent to the hub.
     pub(crate) fn lease(&self, key: Key) -> Lease {
         match self.slots.get(key.fd() as usize) {
@@ -181,11 +186,28 @@ impl Descriptors {
         false
     }
 
-    /// Who moves up when the one that was told has gone.
-    pub(crate) fn next_queued(&mut self, fd: RawFd, direction: Interest) -> Option<Told> {
-        let queued = &mut self.slots.get_mut(fd as usize)?.queued;
-        let index = queued.iter().position(|(other, _)| *other == direction)?;
-        queued.remove(index).map(|(_, told)| told)
+    /// Who moves up when the one that was told has gone. Nobody if its place is taken again, or if the
+    /// number is in new hands.
+    pub(crate) fn next_queued(&mut self, key: Key, direction: Interest) -> Option<Told> {
+        if !self.watched.is_current(key) {
+            return None;
+        }
+        let slot = &mut self.slots[key.fd() as usize];
+        if slot.told[side(direction)] != Told::Nobody {
+            return None;
+        }
+        let index = slot.queued.iter().position(|(other, _)| *other == direction)?;
+        slot.queued.remove(index).map(|(_, told)| told)
+    }
+
+    /// Makes those who wait under a number that a socket has lent out waiters of the socket's own.
+    pub(crate) fn adopt(&mut self, fd: RawFd, socket: u64) {
+        if let Some(slot) = self.slots.get_mut(fd as usize)
+            && slot.owner == Owner::Raw
+            && slot.told != [Told::Nobody; 2]
+        {
+            slot.owner = Owner::Socket(socket);
+        }
     }
 
     /// Takes in a report. Those who are told are appended to `told` with what they are to know.
@@ -219,8 +241,10 @@ impl Descriptors {
                 }
             }
         }
-        if what.contains(Readiness::INVALID) {
-            self.retire(key.fd());
+        if what.contains(Readiness::INVALID)
+            && let Some((_, waited)) = self.retire(key.fd())
+        {
+            told.extend(waited.into_iter().map(|one| (one, Readiness::GONE, key, Interest::NONE)));
         }
         true
     }
@@ -284,11 +308,20 @@ impl Descriptors {
 
     /// Everybody who waits, with number and direction.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (RawFd, Interest, Told)> {
+        let queued =
+            self.slots.iter().enumerate().flat_map(|(fd, slot)| {
+                slot.queued.iter().map(move |&(direction, told)| (fd as RawFd, direction, told))
+            });
+        self.first_in_line().chain(queued)
+    }
+
+    /// Everybody who waits and does not queue behind another.
+    pub(crate) fn first_in_line(&self) -> impl Iterator<Item = (RawFd, Interest, Told)> {
         self.slots.iter().enumerate().flat_map(|(fd, slot)| {
-            let told = SIDES.into_iter().map(|direction| (direction, slot.told[side(direction)]));
-            told.chain(slot.queued.iter().copied())
-                .filter(|(_, told)| *told != Told::Nobody)
-                .map(move |(d, told)| (fd as RawFd, d, told))
+            SIDES
+                .into_iter()
+                .map(move |direction| (fd as RawFd, direction, slot.told[side(direction)]))
+                .filter(|(_, _, told)| *told != Told::Nobody)
         })
     }
 }
@@ -383,6 +416,49 @@ mod tests {
         assert!(table.may_succeed(7, 3, Interest::READ));
         table.used_up(7, 3, Interest::READ, true);
         assert!(!table.may_succeed(7, 3, Interest::READ));
+    }
+
+    #[test]
+    fn nobody_moves_up_while_the_place_is_taken() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        table.queue(5, Interest::READ, TWO);
+        assert_eq!(table.next_queued(key, Interest::READ), None);
+        assert!(table.leave(key, Interest::READ, ONE));
+        assert_eq!(table.next_queued(key, Interest::READ), Some(TWO));
+    }
+
+    #[test]
+    fn nobody_moves_up_under_a_number_in_new_hands() {
+        let mut table = Descriptors::default();
+        let old = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        table.retire(5);
+        armed(&mut table, 5, Owner::Raw, Interest::WRITE, ONE);
+        table.queue(5, Interest::READ, TWO);
+        assert_eq!(table.next_queued(old, Interest::READ), None);
+    }
+
+    #[test]
+    fn a_dead_number_is_told_to_those_who_queue_too() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        table.queue(5, Interest::READ, TWO);
+        let mut told = Vec::new();
+        table.report(key, Readiness::INVALID, Rearm::Level, &mut told);
+        assert_eq!(told.iter().map(|(one, ..)| *one).collect::<Vec<_>>(), [ONE, TWO]);
+    }
+
+    #[test]
+    fn a_socket_shares_its_number_with_those_it_lent_it_to() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        assert!(table.is_stale_for(5, Owner::Socket(3)));
+        table.adopt(5, 3);
+        assert!(!table.is_stale_for(5, Owner::Socket(3)));
+        assert_eq!(
+            table.prepare(5, Owner::Socket(3), Interest::WRITE, Rearm::Level),
+            Place::Watch(key, Interest::BOTH)
+        );
     }
 
     #[test]

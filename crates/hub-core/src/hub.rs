@@ -134,9 +134,11 @@ pub trait Hub {
     }
 }
 
-/// Ends a [`Hub::wait`] from another thread.
+/// Ends a [`Hub::wait`] from another thread, or from a signal handler.
 pub trait Notify: Send + Sync {
     /// Ends the wait under way or, if there is none, the next one.
+    ///
+    /// Called in signal handlers too: it must be async-signal-safe, as an atomic or one `write(2)` is.
     fn notify(&self);
 }
 

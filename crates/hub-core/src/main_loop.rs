@@ -23,7 +23,6 @@ use std::time::Duration;
 use crate::current::Builder;
 use crate::descriptors::{Descriptors, Told};
 use crate::error::{LoopError, LoopExit};
-use crate::fork;
 use crate::greenlet::control::{Doing, State, Wake};
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Waiter};
@@ -72,6 +71,8 @@ pub(crate) struct MainLoop {
     /// Callbacks without delay, with the turn in which they were scheduled. Each has a stand-in in the
     /// run queue.
     immediate: RefCell<VecDeque<(u64, Option<u32>)>>,
+    /// What is called for a parked greenlet if its descriptor is closed under it, by number.
+    marks: RefCell<Vec<(u32, Box<dyn FnOnce()>)>>,
     ready: RefCell<Ready>,
     told: RefCell<Vec<(Told, Readiness, Key, Interest)>>,
     inbox: OnceCell<Inbox>,
@@ -108,9 +109,9 @@ pub struct Stats {
     pub waits: u64,
     /// Timers that are armed, those of sleeping green threads included.
     pub timers: usize,
-    /// Green threads and callbacks that wait for reading.
+    /// Green threads and callbacks that wait for reading, without those that queue behind another.
     pub readers: usize,
-    /// Green threads and callbacks that wait for writing.
+    /// Green threads and callbacks that wait for writing, without those that queue behind another.
     pub writers: usize,
     /// Greenlets that run next.
     pub ready: usize,
@@ -139,6 +140,7 @@ impl MainLoop {
             timers: RefCell::new(TimerQueue::new()),
             callbacks: RefCell::new(slab::Slab::new()),
             immediate: RefCell::default(),
+            marks: RefCell::default(),
             ready: RefCell::default(),
             told: RefCell::default(),
             inbox: OnceCell::new(),
@@ -231,9 +233,7 @@ impl MainLoop {
     pub(crate) fn run(&self, local: &Local) {
         loop {
             self.turn.set(self.turn.get() + 1);
-            if fork::take_forked() {
-                self.after_fork();
-            }
+            self.notice_fork();
             self.read_mail();
             self.fire();
             run::run_ready(local);
@@ -243,6 +243,7 @@ impl MainLoop {
             self.wait(local);
             self.dispatch();
             if self.once.take().is_some() {
+                self.read_mail();
                 self.fire();
                 run::run_ready(local);
                 self.wake_main(Wake::Event);
@@ -455,8 +456,8 @@ impl MainLoop {
     pub(crate) fn stats(&self, local: &Local) -> Stats {
         let descriptors = self.descriptors.borrow();
         let own = usize::from(self.wakeup.get().is_some());
-        let readers = descriptors.waiting().filter(|(_, direction, _)| *direction == Interest::READ).count();
-        let writers = descriptors.waiting().filter(|(_, direction, _)| *direction == Interest::WRITE).count();
+        let readers = descriptors.first_in_line().filter(|(_, direction, _)| *direction == Interest::READ).count();
+        let writers = descriptors.first_in_line().filter(|(_, direction, _)| *direction == Interest::WRITE).count();
         let stacks = local.stacks.stats();
         Stats {
             turns: self.turn.get(),

@@ -6,16 +6,20 @@
 //!   `GONE` is set by the one who closes, once.
 //! - A hub that knows the number is told to forget it before that. If it belongs to another thread, a
 //!   notice goes there, which is itself `Entered` and so keeps the number open until it was carried out.
-//! - `home` says which hub knows the number; it changes under the lock only. A waiter counts itself in
-//!   `waiting` before it looks at `home`, and whoever moves `home` looks at `waiting` afterwards, both
-//!   sequentially consistent, so that at least one of the two sees the other.
+//! - `home` says which hub knows the number; it changes under the lock only, and then `mailbox` leads to its
+//!   thread. A waiter counts itself in `waiting` before it looks at `home`, and whoever moves `home` looks at
+//!   `waiting` afterwards, both sequentially consistent, so that at least one of the two sees the other. One
+//!   who finds somebody puts `home` back; without the lock it may be seen in between.
+//! - A waiter looks at `CLOSED` after it has settled `home`, whoever closes looks at `home` after it has set
+//!   `CLOSED`, both sequentially consistent: either the waiter leaves, or its hub hears of the end after it
+//!   has parked.
 
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::descriptors::Owner;
@@ -99,32 +103,43 @@ impl Inner {
         }
     }
 
-    /// Has the hub that knows the number forget it, and wakes those who wait.
+    /// Has the hub that knows the number forget it, and wakes those who wait. The caller is entered.
     fn forget(self: &Arc<Self>) {
-        let home = self.home.load(SeqCst);
-        if home == 0 {
-            return;
-        }
-        if let Some(local) = local::try_get()
-            && local.main_loop.id() == home
-        {
+        if let Some(local) = local::try_get() {
+            // Whoever waits here borrows the number from this source, even if no hub knows the source.
+            if self.state.load(Relaxed) & LENT != 0 {
+                local.main_loop.adopt(self.fd, self.id);
+            }
             self.forget_here(&local.main_loop);
+        }
+        if self.home.load(SeqCst) == 0 {
             return;
         }
-        let mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(mailbox) = mailbox {
-            self.state.fetch_add(ENTERED, Acquire);
-            // A hub that is gone has nothing left to forget: the notice comes back and is dropped.
-            drop(mailbox.post(Letter::Socket(Notice(Arc::clone(self)))));
+        let mailbox = self.lock().clone();
+        if let Some(mailbox) = mailbox
+            && !leads_here(&mailbox)
+        {
+            self.post(&mailbox);
         }
     }
 
     fn forget_here(&self, main_loop: &MainLoop) {
         if main_loop.knows(self.fd, self.id) {
-            // SAFETY: open: the callers are entered, or own the last reference.
+            // SAFETY: open: the callers are entered.
             let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
             main_loop.closed(self.fd, Some(fd));
         }
+    }
+
+    /// Has the hub of another thread let go of the number.
+    fn post(self: &Arc<Self>, mailbox: &Mailbox) {
+        self.state.fetch_add(ENTERED, Acquire);
+        // A hub that is gone has nothing left to forget: the notice comes back and is dropped.
+        drop(mailbox.post(Letter::Socket(Notice(Arc::clone(self)))));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Mailbox>>> {
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -151,8 +166,10 @@ pub(crate) struct Notice(Arc<Inner>);
 
 impl Notice {
     pub(crate) fn carry_out(self, main_loop: &MainLoop) {
-        // The source may have come back meanwhile.
+        // The source may have come back meanwhile. Only this thread can bring it back, so a look is enough.
+        let mailbox = self.0.lock();
         let is_here = self.0.home.load(SeqCst) == main_loop.id();
+        drop(mailbox);
         if !is_here || self.0.state.load(Acquire) & CLOSED != 0 {
             self.0.forget_here(main_loop);
         }
@@ -163,6 +180,12 @@ impl Drop for Notice {
     fn drop(&mut self) {
         drop(Entered(&self.0));
     }
+}
+
+/// Whether a mailbox is that of the calling thread.
+fn leads_here(mailbox: &Arc<Mailbox>) -> bool {
+    let here = local::try_get().and_then(|local| local.main_loop.mailbox());
+    here.is_some_and(|here| Arc::ptr_eq(&here, mailbox))
 }
 
 impl Source {
@@ -237,10 +260,11 @@ impl Source {
         let main_loop = &local::get().main_loop;
         let nonblocking = inner.state.load(Relaxed) & NONBLOCKING != 0;
         let mut limit = Limit::from(timeout);
-        let mut tried = false;
+        // Known to block, but a caller who polls wants to see for itself, and one who panics cannot park.
+        let mut attempt =
+            main_loop.may_succeed(inner.fd, inner.id, direction) || nonblocking || std::thread::panicking();
         loop {
-            if !tried && std::thread::panicking() || main_loop.may_succeed(inner.fd, inner.id, direction) {
-                tried = true;
+            if attempt {
                 match op(fd) {
                     Ok((value, left)) => {
                         main_loop.operated(inner.fd, inner.id, direction, Some(left));
@@ -252,11 +276,10 @@ impl Source {
                     }
                     Err(error) => return Err(error),
                 }
-            } else if nonblocking {
-                // Known to block, but a caller who polls wants to see for itself.
-                return op(fd).map(|(value, _)| value);
             }
             self.park(&entered, main_loop, direction, &mut limit)?;
+            // Whoever was woken looks, whatever others that wait for the same have made of the readiness.
+            attempt = true;
         }
     }
 
@@ -278,8 +301,19 @@ impl Source {
         limit: &mut Limit,
     ) -> io::Result<()> {
         let inner = entered.0;
+        if direction != Interest::READ && direction != Interest::WRITE {
+            return Err(TrampolineError::Interest(direction, inner.fd).into());
+        }
         let waiting = Waiting::count(inner);
         self.settle(main_loop)?;
+        let state = inner.state.load(SeqCst);
+        if state & CLOSED != 0 {
+            return Err(TrampolineError::Closed(inner.fd).into());
+        }
+        if state & LENT != 0 {
+            // Who waits under the number has borrowed it, and stays.
+            main_loop.adopt(inner.fd, inner.id);
+        }
         // SAFETY: open as long as `entered` lives, which is longer than the wait; for the registration's
         // life because it is forgotten before the number is closed.
         let waited = unsafe { main_loop.wait_for(inner.fd, Owner::Socket(inner.id), direction, limit) };
@@ -308,20 +342,20 @@ impl Source {
         let inner = &self.inner;
         main_loop.ensure_hub().map_err(io::Error::from)?;
         let Some(here) = main_loop.mailbox() else { return Err(TrampolineError::Closed(inner.fd).into()) };
-        let mut mailbox = inner.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mailbox = inner.lock();
         let before = inner.home.swap(main_loop.id(), SeqCst);
-        if before == main_loop.id() {
-            return Ok(());
-        }
+        // An earlier hub of this thread is gone, with everything that it knew.
+        let elsewhere = mailbox.as_ref().is_some_and(|mailbox| !Arc::ptr_eq(mailbox, &here) && !mailbox.is_gone());
         // This greenlet is counted too.
-        if inner.waiting.load(SeqCst) > 1 && mailbox.as_ref().is_some_and(|mailbox| !mailbox.is_gone()) {
+        if elsewhere && inner.waiting.load(SeqCst) > 1 {
             inner.home.store(before, SeqCst);
             let text = format!("descriptor {} is waited for on another thread; use try_clone for one each", inner.fd);
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
         }
-        if let Some(before) = mailbox.replace(here) {
-            inner.state.fetch_add(ENTERED, Acquire);
-            drop(before.post(Letter::Socket(Notice(Arc::clone(inner)))));
+        let before = mailbox.replace(here);
+        drop(mailbox);
+        if elsewhere && let Some(before) = before {
+            inner.post(&before);
         }
         Ok(())
     }
@@ -343,7 +377,7 @@ impl Source {
     pub fn close(&self) {
         self.inner.state.fetch_add(ENTERED, Acquire);
         let entered = Entered(&self.inner);
-        if self.inner.state.fetch_or(CLOSED, AcqRel) & CLOSED == 0 {
+        if self.inner.state.fetch_or(CLOSED, SeqCst) & CLOSED == 0 {
             self.inner.forget();
         }
         drop(entered);
@@ -377,18 +411,18 @@ impl Source {
     /// If the source was closed, or the number is still known to the hub of another thread and cannot be
     /// duplicated.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
-        let _entered = self.inner.enter()?;
-        let home = self.inner.home.load(SeqCst);
-        let here = local::try_get().is_some_and(|local| local.main_loop.id() == home);
-        if home == 0 || here {
-            self.inner.forget();
-            self.inner.state.fetch_or(CLOSED | GONE, AcqRel);
+        let inner = &self.inner;
+        let _entered = inner.enter()?;
+        inner.forget();
+        // Alone but for this call: no notice that another hub has to read is under way.
+        let alone = |state| (state < 2 * ENTERED).then_some(state | CLOSED | GONE);
+        if inner.state.fetch_update(AcqRel, Acquire, alone).is_ok() {
             // SAFETY: open until now, and GONE says that nobody else closes it.
-            return Ok(unsafe { OwnedFd::from_raw_fd(self.inner.fd) });
+            return Ok(unsafe { OwnedFd::from_raw_fd(inner.fd) });
         }
         // The number itself stays open until that hub has let go of it.
         // SAFETY: open as long as it is entered.
-        Ok(rustix::io::fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(self.inner.fd) }, 0)?)
+        Ok(rustix::io::fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(inner.fd) }, 0)?)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::descriptors::Owner;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::Wake;
 use crate::greenlet::local;
+use crate::greenlet::run;
 use crate::interest::{Interest, Readiness};
 use crate::main_loop::Limit;
 use crate::round;
@@ -103,7 +104,7 @@ pub struct Trampoline<'a, F> {
     interest: Interest,
     timeout: Option<Duration>,
     timeout_exc: Option<Box<dyn FnOnce() -> Box<dyn Error + Send + Sync> + 'a>>,
-    mark_as_closed: Option<Box<dyn FnOnce() + 'a>>,
+    mark_as_closed: Option<Box<dyn FnOnce()>>,
 }
 
 impl<'a, F: AsFd> Trampoline<'a, F> {
@@ -136,9 +137,9 @@ impl<'a, F: AsFd> Trampoline<'a, F> {
         self
     }
 
-    /// Is called, by the waiter, if the descriptor was closed under it: its owner must not close the number
-    /// again.
-    pub fn mark_as_closed(mut self, mark: impl FnOnce() + 'a) -> Self {
+    /// Is called if the descriptor is closed under the waiter, before [`notify_close`] or [`notify_opened`]
+    /// returns: its owner must not close the number again. It must not block.
+    pub fn mark_as_closed(mut self, mark: impl FnOnce() + 'static) -> Self {
         self.mark_as_closed = Some(Box::new(mark));
         self
     }
@@ -149,19 +150,29 @@ impl<'a, F: AsFd> Trampoline<'a, F> {
     ///
     /// As [`trampoline`].
     pub fn wait(self) -> Result<Readiness, TrampolineError> {
-        match trampoline(self.fd.as_fd(), self.interest, self.timeout) {
-            Err(TrampolineError::TimedOut(fd)) => match self.timeout_exc {
-                Some(make) => Err(TrampolineError::Custom(Arc::from(make()))),
-                None => Err(TrampolineError::TimedOut(fd)),
-            },
-            Err(TrampolineError::Closed(fd)) => {
-                if let Some(mark) = self.mark_as_closed {
-                    mark();
-                }
-                Err(TrampolineError::Closed(fd))
-            }
-            other => other,
+        let mark = self.mark_as_closed.map(Mark::put);
+        let waited = trampoline(self.fd.as_fd(), self.interest, self.timeout);
+        drop(mark);
+        match (waited, self.timeout_exc) {
+            (Err(TrampolineError::TimedOut(_)), Some(make)) => Err(TrampolineError::Custom(Arc::from(make()))),
+            (waited, _) => waited,
         }
+    }
+}
+
+/// What is called for the running greenlet if its descriptor is closed; taken back however the wait ends.
+struct Mark;
+
+impl Mark {
+    fn put(mark: Box<dyn FnOnce()>) -> Mark {
+        local::get().main_loop.put_mark(mark);
+        Mark
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        drop(local::get().main_loop.take_mark(run::current().number()));
     }
 }
 

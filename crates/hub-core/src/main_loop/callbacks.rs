@@ -76,8 +76,7 @@ impl MainLoop {
         }
         let callback = self.callbacks.borrow_mut().remove(callback as usize);
         if let Callback::Listener { fd, .. } = &callback
-            && self.descriptors.borrow().watched.armed(key).is_empty()
-            && self.descriptors.borrow().watched.is_current(key)
+            && self.descriptors.borrow().may_be_forgotten(key)
             && !self.name.get().is_empty()
         {
             let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, Some(fd.as_fd())));

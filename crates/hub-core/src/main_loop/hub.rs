@@ -11,6 +11,7 @@ use super::{MainLoop, NEXT_ID};
 use crate::current::{Builder, default_builder};
 use crate::descriptors::{Descriptors, Told};
 use crate::error::{GreenError, HubError, LoopError};
+use crate::fork;
 use crate::greenlet::control::Wake;
 use crate::greenlet::local;
 use crate::greenlet::run;
@@ -39,7 +40,16 @@ impl MainLoop {
 
     /// Builds the hub if there is none.
     pub(crate) fn ensure_hub(&self) -> Result<(), LoopError> {
+        self.notice_fork();
         if self.name.get().is_empty() { self.build() } else { Ok(()) }
+    }
+
+    /// Before anything is asked of a hub: in a child it is the parent's until it has started afresh.
+    #[inline]
+    pub(super) fn notice_fork(&self) {
+        if fork::take_forked() {
+            self.after_fork();
+        }
     }
 
     #[cold]
@@ -115,12 +125,17 @@ impl MainLoop {
     /// Makes the wake-up descriptor, or takes the hub's own, and has other threads use it.
     pub(super) fn make_wakeup(&self) -> io::Result<Option<Arc<Wakeup>>> {
         let own = self.with_hub("asking for its notifier", |hub| hub.notifier()).map_err(io::Error::from)?;
-        if let Some(notifier) = own {
-            return self.ring(notifier).map(|()| None);
+        match own {
+            Some(notifier) => self.ring(notifier).map(|()| None),
+            None => self.own_wakeup().map(Some),
         }
+    }
+
+    /// Makes the loop's own wake-up descriptor, and has other threads use it.
+    fn own_wakeup(&self) -> io::Result<Arc<Wakeup>> {
         let wakeup = Wakeup::new(WakeupKind::from_env()?)?;
         self.ring(wakeup.clone())?;
-        Ok(Some(wakeup))
+        Ok(wakeup)
     }
 
     /// Has the hub watch the wake-up descriptor.
@@ -234,6 +249,7 @@ impl MainLoop {
     }
 
     /// In a child: the wake-up descriptor first, then the hub, then everybody who waits.
+    #[cold]
     pub(super) fn after_fork(&self) {
         if self.name.get().is_empty() {
             return;
@@ -241,20 +257,44 @@ impl MainLoop {
         if let Err(error) = self.start_afresh() {
             return self.stop_with(LoopError::Wait { hub: self.name.get(), error: Arc::new(error) });
         }
+        self.sort_mail();
         let waiting = self.descriptors.borrow_mut().unwatch_all();
         for (key, interest) in waiting {
             self.watch_again(key, interest);
         }
     }
 
-    pub(super) fn start_afresh(&self) -> io::Result<()> {
-        let wakeup = self.make_wakeup()?;
+    fn start_afresh(&self) -> io::Result<()> {
+        let old = self.wakeup.take();
+        let own = match old {
+            Some(_) => Some(self.own_wakeup()?),
+            None => None,
+        };
         self.with_hub("starting afresh in a child process", |hub| hub.after_fork()).map_err(io::Error::from)??;
         // The hub is empty, so nothing of the parent's is touched.
-        if let Some(old) = self.wakeup.take() {
+        if let Some(old) = old {
             self.unlisten(old);
         }
+        let wakeup = if own.is_some() { own } else { self.make_wakeup()? };
         wakeup.map_or(Ok(()), |wakeup| self.watch_wakeup(wakeup))
+    }
+
+    /// Mail from before a fork: what was asked of the parent is done by the parent alone; who was woken was
+    /// woken in both.
+    fn sort_mail(&self) {
+        let Some(inbox) = self.inbox.get() else { return };
+        let mut letters = Vec::new();
+        inbox.take(&mut letters);
+        if inbox.take_interrupt() {
+            self.interrupt();
+        }
+        for letter in letters {
+            match letter {
+                Letter::Wake { greenlet, ticket } => self.tell(Told::Parked { greenlet, ticket }, Wake::Event),
+                Letter::Socket(notice) => notice.carry_out(self),
+                letter @ (Letter::Spawn(_) | Letter::Stop) => drop_contained(letter),
+            }
+        }
     }
 }
 

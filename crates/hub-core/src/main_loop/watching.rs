@@ -168,7 +168,7 @@ impl MainLoop {
 
     /// The waiter that was told has gone: the next one moves up.
     pub(super) fn move_up(&self, key: Key, direction: Interest) {
-        let Some(told) = self.descriptors.borrow_mut().next_queued(key.fd(), direction) else { return };
+        let Some(told) = self.descriptors.borrow_mut().next_queued(key, direction) else { return };
         let interest = self.descriptors.borrow().watched.armed(key) | direction;
         // SAFETY: a queued waiter keeps the descriptor open like the one before it.
         if let Err(_error) = unsafe { self.watch(key, interest, direction, told) } {
@@ -195,9 +195,28 @@ impl MainLoop {
                     run::report_callback("a closed descriptor", error);
                 }
             } else {
+                if let Told::Parked { greenlet, .. } = told
+                    && let Some(mark) = self.take_mark(greenlet)
+                    && let Err(error) = contained(mark)
+                {
+                    run::report_callback("a closed descriptor", error);
+                }
                 self.tell(told, Wake::Closed);
             }
         }
+    }
+
+    /// Has `mark` called if a descriptor is closed while the running greenlet waits for it; until
+    /// [`take_mark`](MainLoop::take_mark).
+    pub(crate) fn put_mark(&self, mark: Box<dyn FnOnce()>) {
+        self.marks.borrow_mut().push((run::current().number(), mark));
+    }
+
+    /// Takes back what was to be called for a greenlet.
+    pub(crate) fn take_mark(&self, greenlet: u32) -> Option<Box<dyn FnOnce()>> {
+        let mut marks = self.marks.borrow_mut();
+        let index = marks.iter().position(|(number, _)| *number == greenlet)?;
+        Some(marks.swap_remove(index).1)
     }
 
     /// What is known of a socket's direction, see [`Descriptors::may_succeed`].
@@ -224,6 +243,11 @@ impl MainLoop {
     /// Somebody has found out by other means that a socket is ready.
     pub(crate) fn make_ready(&self, fd: RawFd, socket: u64, direction: Interest) {
         self.descriptors.borrow_mut().make_ready(fd, socket, direction);
+    }
+
+    /// See [`Descriptors::adopt`].
+    pub(crate) fn adopt(&self, fd: RawFd, socket: u64) {
+        self.descriptors.borrow_mut().adopt(fd, socket);
     }
 
     /// Whether a socket is registered here.

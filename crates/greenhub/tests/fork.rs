@@ -1,0 +1,226 @@
+//! Hubs and forks: the child has its own, the parent's is not touched.
+
+#[path = "support/descriptors.rs"]
+mod support;
+
+use std::cell::RefCell;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use greenhub::{Interest, Readiness, get_hub, has_hub, sleep, spawn, trampoline, yield_now};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use support::{assert_nobody_waits, in_child, ms, pair, read, read_within, source, stats, until, write};
+
+/// Forks. The child does `body` and ends.
+fn forked(body: impl FnOnce()) -> Pid {
+    // SAFETY: `in_child` has left one other thread, which sleeps and holds no lock.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let done = catch_unwind(AssertUnwindSafe(body));
+            // SAFETY: ends the child without the parent's destructors.
+            unsafe { libc::_exit(i32::from(done.is_err())) }
+        }
+    }
+}
+
+/// Waits for a child, green.
+#[track_caller]
+fn ends_well(child: Pid) {
+    let mut status = WaitStatus::StillAlive;
+    until(|| {
+        status = waitpid(child, Some(WaitPidFlag::WNOHANG)).expect("our child");
+        status != WaitStatus::StillAlive
+    });
+    assert_eq!(status, WaitStatus::Exited(child, 0));
+}
+
+#[test]
+fn both_processes_work_when_forked_before_first_use() {
+    in_child(|| {
+        assert!(!has_hub());
+        let (here, there) = UnixStream::pair().expect("a pair");
+        let child = forked(|| {
+            let there = source(there.try_clone().expect("a copy"));
+            assert_eq!(read(&there, 8).expect("data"), b"ping");
+            sleep(ms(1));
+            write(&there, b"pong").expect("room");
+        });
+        let here = source(here);
+        write(&here, b"ping").expect("room");
+        assert_eq!(read(&here, 8).expect("data"), b"pong");
+        ends_well(child);
+    });
+}
+
+#[test]
+fn both_processes_work_when_forked_after_use() {
+    in_child(|| {
+        let (here, there) = pair();
+        sleep(ms(1));
+        here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        there.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        let child = forked(|| {
+            assert_eq!(read(&there, 8).expect("data"), b"ping");
+            let (left, right) = pair();
+            let reader = spawn(move || read(&left, 8));
+            yield_now();
+            write(&right, b"x").expect("room");
+            assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+            write(&there, b"pong").expect("room");
+        });
+        write(&here, b"ping").expect("room");
+        assert_eq!(read(&here, 8).expect("data"), b"pong");
+        ends_well(child);
+        // The parent's hub still serves what it knew before.
+        let peer = spawn(move || {
+            sleep(ms(5));
+            write(&there, b"more").expect("room")
+        });
+        assert_eq!(read(&here, 8).expect("data"), b"more");
+        peer.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_child_does_not_disturb_the_hub_of_its_parent() {
+    in_child(|| {
+        let (here, there) = pair();
+        let (own, own_peer) = pair();
+        for source in [&here, &own] {
+            source.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        }
+        let child = forked(|| {
+            // First of all, before any turn of its loop: closes what the parent's hub watches.
+            here.close();
+            for _ in 0..100 {
+                write(&own_peer, b"x").expect("room");
+                assert_eq!(read(&own, 8).expect("data"), b"x");
+                own.wait(Interest::READ, Some(Duration::from_micros(100))).expect_err("nothing more");
+            }
+            let remote = get_hub().remote();
+            for _ in 0..100 {
+                remote.notify();
+                sleep(Duration::from_micros(100));
+            }
+        });
+        let turns = stats().turns;
+        // Long enough for the child to be done.
+        sleep(ms(300));
+        assert!(stats().turns - turns <= 10, "{} turns for one sleep", stats().turns - turns);
+        ends_well(child);
+        let peer = spawn(move || {
+            sleep(ms(1));
+            write(&there, b"x").expect("room");
+            there
+        });
+        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(10))).expect("still watched"), b"x");
+        drop(peer.join());
+    });
+}
+
+#[test]
+fn a_child_that_closes_at_once_leaves_the_parents_waiter_alone() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Rc::new(here);
+        let reader = Rc::new(spawn({
+            let here = Rc::clone(&here);
+            move || read(&here, 8).map_err(|error| error.kind())
+        }));
+        yield_now();
+        // Registered for as long as it is open.
+        sleep(ms(1));
+        let child = forked(|| {
+            here.close();
+            let (left, _right) = pair();
+            trampoline(&left, Interest::READ, Some(ms(1))).expect_err("nothing comes");
+            assert_eq!(reader.wait().expect("no panic"), Err(std::io::ErrorKind::NotConnected));
+        });
+        ends_well(child);
+        write(&there, b"x").expect("room");
+        assert_eq!(reader.wait().expect("no panic"), Ok(b"x".to_vec()));
+    });
+}
+
+#[test]
+fn green_threads_and_their_timers_live_on_in_the_child() {
+    in_child(|| {
+        let (here, there) = pair();
+        let reader = spawn(move || read(&here, 8));
+        let sleeper = spawn(|| {
+            sleep(ms(50));
+            "slept"
+        });
+        let told: Rc<RefCell<usize>> = Rc::default();
+        let (listened, listened_peer) = UnixStream::pair().expect("a pair");
+        let number = listened.as_raw_fd();
+        let registration = {
+            let told = Rc::clone(&told);
+            get_hub().listen(listened, Interest::READ, move |_: Readiness| {
+                *told.borrow_mut() += 1;
+                // SAFETY: the registration owns the descriptor.
+                let mut byte = [0_u8];
+                let got = unsafe { libc::read(number, byte.as_mut_ptr().cast(), 1) };
+                assert_eq!(got, 1);
+            })
+        }
+        .expect("registered");
+        sleep(ms(1));
+        let child = forked(|| {
+            write(&there, b"child").expect("room");
+            assert_eq!(reader.join().expect("no panic").expect("data"), b"child");
+            assert_eq!(sleeper.join().expect("no panic"), "slept");
+            assert_eq!(stats().timers, 0);
+            std::io::Write::write_all(&mut &listened_peer, b"x").expect("room");
+            until(|| *told.borrow() == 1);
+            drop(registration);
+            assert_nobody_waits();
+        });
+        // The parent's copies of the same descriptors would take the data.
+        waitpid(child, None).map(|status| assert_eq!(status, WaitStatus::Exited(child, 0))).expect("our child");
+    });
+}
+
+#[test]
+fn what_other_threads_asked_of_the_parent_is_not_done_by_the_child() {
+    in_child(|| {
+        let (here, there) = pair();
+        let there = Rc::new(there);
+        let raw = there.as_raw_fd();
+        sleep(ms(1));
+        let remote = get_hub().remote();
+        remote
+            .spawn(move || {
+                // SAFETY: the number is open until the end of the test.
+                let sent = unsafe { libc::write(raw, b"x".as_ptr().cast(), 1) };
+                assert_eq!(sent, 1);
+            })
+            .expect("alive");
+        let child = forked(|| sleep(ms(5)));
+        ends_well(child);
+        sleep(ms(1));
+        assert_eq!(read(&here, 8).expect("data"), b"x", "done once");
+    });
+}
+
+#[test]
+fn a_child_has_as_many_descriptors_as_its_parent() {
+    in_child(|| {
+        let (here, there) = pair();
+        here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        let before = support::open_descriptors();
+        let child = forked(|| {
+            sleep(ms(1));
+            assert_eq!(support::open_descriptors(), before);
+            here.close();
+            there.close();
+            assert_eq!(support::open_descriptors(), before - 2);
+        });
+        ends_well(child);
+    });
+}

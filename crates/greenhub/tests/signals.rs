@@ -1,0 +1,219 @@
+//! Signals and the main loop.
+
+#[path = "support/descriptors.rs"]
+mod support;
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use greenhub::{LoopError, get_hub, interrupt_on, sleep, spawn, yield_now};
+use nix::sys::signal::{Signal, kill, raise};
+use nix::unistd::Pid;
+use support::{assert_nobody_waits, in_child, ms, pair, read, read_within, source, stats, write};
+
+/// Sends a signal to this process from another thread, when its hub has gone to sleep, and says when.
+fn send_soon(signal: Signal) -> std::thread::JoinHandle<Instant> {
+    let this = Pid::this();
+    std::thread::spawn(move || {
+        std::thread::sleep(ms(50));
+        let sent = Instant::now();
+        kill(this, signal).expect("our own process");
+        sent
+    })
+}
+
+/// Runs a shell that does something to this process.
+fn shell(script: &str) -> std::process::Child {
+    let script = script.replace("PID", &std::process::id().to_string());
+    std::process::Command::new("/bin/sh").args(["-c", &script]).spawn().expect("a shell")
+}
+
+#[test]
+fn an_interrupted_wait_is_not_an_error() {
+    in_child(|| {
+        // A handler without SA_RESTART, so that the system call is interrupted; it tells nobody.
+        extern "C" fn nothing(_: libc::c_int) {}
+        let action = nix::sys::signal::SigAction::new(
+            nix::sys::signal::SigHandler::Handler(nothing),
+            nix::sys::signal::SaFlags::empty(),
+            nix::sys::signal::SigSet::empty(),
+        );
+        // SAFETY: the handler does nothing.
+        unsafe { nix::sys::signal::sigaction(Signal::SIGUSR1, &action) }.expect("a handler");
+        // To this very thread: it is the one that waits.
+        // SAFETY: a plain call.
+        let thread = unsafe { libc::pthread_self() } as usize;
+        let sender = std::thread::spawn(move || {
+            for _ in 0..5 {
+                std::thread::sleep(ms(10));
+                // SAFETY: the thread lives until this one has been joined.
+                unsafe { libc::pthread_kill(thread as libc::pthread_t, libc::SIGUSR1) };
+            }
+        });
+        let (here, there) = pair();
+        let begin = Instant::now();
+        let error = read_within(&here, 1, Some(ms(100))).expect_err("nothing comes");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begin.elapsed() >= ms(100));
+        sender.join().expect("no panic");
+        write(&there, b"x").expect("room");
+        assert_eq!(read(&here, 8).expect("data"), b"x");
+    });
+}
+
+#[test]
+fn a_stopped_and_continued_process_keeps_its_timers() {
+    in_child(|| {
+        let mut shell = shell("sleep 0.05; kill -STOP PID; sleep 0.2; kill -CONT PID");
+        let (here, there) = pair();
+        let begin = Instant::now();
+        let sleeper = spawn(move || {
+            sleep(ms(120));
+            write(&there, b"x").expect("room");
+            sleep(ms(100));
+            begin.elapsed()
+        });
+        // In the middle of it the process stands still.
+        assert_eq!(read(&here, 8).expect("data"), b"x");
+        let error = read_within(&here, 8, Some(ms(30)));
+        assert!(error.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut));
+        assert!(sleeper.join().expect("no panic") >= ms(220));
+        assert!(shell.wait().expect("a shell").success());
+        assert_eq!(stats().timers, 0);
+    });
+}
+
+#[test]
+fn ctrl_c_interrupts_an_idle_hub() {
+    in_child(|| {
+        let _ctrl_c = interrupt_on(libc::SIGINT).expect("a signal that can be caught");
+        let (here, there) = pair();
+        let sleeper = spawn(|| {
+            sleep(ms(300));
+            "slept"
+        });
+        let sender = send_soon(Signal::SIGINT);
+        let error = read_within(&here, 1, Some(Duration::from_secs(60))).expect_err("interrupted");
+        let latency = sender.join().expect("no panic").elapsed();
+        assert!(latency < Duration::from_secs(5), "{latency:?}");
+        let cause = error.get_ref().expect("an error of ours").to_string();
+        assert_eq!(cause, LoopError::Interrupted.to_string());
+        assert_nobody_waits();
+        // The next blocking call launches the loop again, with its timers.
+        assert_eq!(stats().timers, 1);
+        write(&there, b"x").expect("room");
+        assert_eq!(read(&here, 8).expect("data"), b"x");
+        assert_eq!(sleeper.join().expect("not killed"), "slept");
+        // And so does the next signal.
+        raise(Signal::SIGINT).expect("our own process");
+        let error = read(&here, 1).expect_err("interrupted");
+        assert!(error.to_string().contains("interrupted"), "{error}");
+    });
+}
+
+#[test]
+fn ctrl_c_interrupts_a_hub_that_is_never_idle() {
+    in_child(|| {
+        let _ctrl_c = interrupt_on(libc::SIGINT).expect("a signal that can be caught");
+        spawn(|| {
+            loop {
+                yield_now();
+            }
+        });
+        let sender = send_soon(Signal::SIGINT);
+        let error = spawn(|| sleep(Duration::from_secs(60))).join().expect_err("interrupted");
+        assert!(matches!(error, greenhub::GreenError::Loop(LoopError::Interrupted)), "{error}");
+        sender.join().expect("no panic");
+    });
+}
+
+#[test]
+fn an_interrupt_that_was_taken_back_does_nothing() {
+    in_child(|| {
+        let ctrl_c = interrupt_on(libc::SIGINT).expect("a signal that can be caught");
+        assert_eq!(ctrl_c.signal(), libc::SIGINT);
+        drop(ctrl_c);
+        raise(Signal::SIGINT).expect("our own process");
+        sleep(ms(5));
+    });
+}
+
+#[test]
+fn a_signal_that_cannot_be_caught_is_an_invalid_argument() {
+    in_child(|| {
+        for signal in [libc::SIGKILL, libc::SIGSEGV] {
+            assert_eq!(interrupt_on(signal).expect_err("not catchable").kind(), io::ErrorKind::InvalidInput);
+        }
+        assert!(interrupt_on(12345).is_err());
+    });
+}
+
+#[test]
+fn an_interrupt_does_not_hide_a_loop_with_nothing_left() {
+    in_child(|| {
+        let _ctrl_c = interrupt_on(libc::SIGINT).expect("a signal that can be caught");
+        let never = std::rc::Rc::new(std::cell::OnceCell::new());
+        let waits = std::rc::Rc::clone(&never);
+        let first = spawn(move || {
+            let other: &greenhub::GreenThread<()> = waits.get().expect("set");
+            other.wait()
+        });
+        let second = spawn(move || drop(first.wait()));
+        never.set(second).expect("once");
+        let error = never.get().expect("set").wait().expect_err("nobody can end it");
+        assert!(matches!(error, greenhub::GreenError::Loop(LoopError::LoopExit(_))), "{error}");
+    });
+}
+
+static REMOTE: std::sync::OnceLock<greenhub::Remote> = std::sync::OnceLock::new();
+static TOLD: AtomicBool = AtomicBool::new(false);
+
+#[test]
+fn a_signal_wakes_an_idle_hub() {
+    in_child(|| {
+        REMOTE.set(get_hub().remote()).expect("once");
+        // SAFETY: an atomic, and `notify`, which may be called in a signal handler.
+        let handler = unsafe {
+            signal_hook::low_level::register(libc::SIGUSR1, || {
+                TOLD.store(true, Ordering::SeqCst);
+                if let Some(remote) = REMOTE.get() {
+                    remote.notify();
+                }
+            })
+        };
+        handler.expect("a signal that can be caught");
+        let hub = get_hub();
+        let _long = hub.schedule(Duration::from_secs(60), || {});
+        let sender = send_soon(Signal::SIGUSR1);
+        // The hub may be told of other things first.
+        while !TOLD.load(Ordering::SeqCst) {
+            hub.run_once(None).expect("woken");
+        }
+        assert!(sender.join().expect("no panic").elapsed() < Duration::from_secs(5));
+    });
+}
+
+#[test]
+fn a_green_thread_may_block_when_told_of_a_signal() {
+    in_child(|| {
+        let (receiver, sender) = UnixStream::pair().expect("a pair");
+        signal_hook::low_level::pipe::register(libc::SIGUSR1, sender).expect("a signal that can be caught");
+        let told = spawn(move || {
+            let receiver = source(receiver);
+            let mut count = 0;
+            while count < 2 {
+                count += read(&receiver, 1).expect("a byte for each signal").len();
+                // Blocks, and is not in the handler: others run meanwhile.
+                sleep(ms(5));
+            }
+            count
+        });
+        let sender = send_soon(Signal::SIGUSR1);
+        sleep(ms(1));
+        sender.join().expect("no panic");
+        raise(Signal::SIGUSR1).expect("our own process");
+        assert_eq!(told.join().expect("no panic"), 2);
+    });
+}

@@ -1,0 +1,127 @@
+//! What the tests of descriptors, threads and processes share.
+
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::panic::Location;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+use greenhub::{Source, Stats, get_hub};
+
+/// Long for a machine that is busy, short for a person.
+pub const HANG: Duration = Duration::from_secs(20);
+
+/// Ends the process with the place of the test if it hangs; until it is dropped.
+pub struct Deadline(#[allow(dead_code, reason = "its drop is what is waited for")] Sender<()>);
+
+#[track_caller]
+pub fn deadline() -> Deadline {
+    let place = Location::caller();
+    let name = std::thread::current().name().unwrap_or("").to_owned();
+    let (sender, receiver) = channel::<()>();
+    std::thread::spawn(move || {
+        if receiver.recv_timeout(HANG) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("test {name} ({place}) hangs");
+            std::process::abort();
+        }
+    });
+    Deadline(sender)
+}
+
+const CHILD: &str = "GREENHUB_TEST_CHILD";
+
+/// Runs `body` in a process of its own, in which no other test runs: this program again, with the test's
+/// name.
+#[track_caller]
+pub fn in_child(body: impl FnOnce()) {
+    let name = std::thread::current().name().expect("tests are named").to_owned();
+    if std::env::var_os(CHILD).is_some() {
+        let _deadline = deadline();
+        return body();
+    }
+    let mut command = Command::new(std::env::current_exe().expect("the test program"));
+    command.args([&name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
+    // A group of its own: a signal for it is none for the others.
+    let mut child = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a child");
+    let mut errors = child.stderr.take().expect("piped");
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = errors.read_to_string(&mut text);
+        text
+    });
+    let output = child.wait_with_output().expect("a child");
+    let errors = errors.join().expect("read");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{}: {told}{errors}", output.status);
+}
+
+/// Two ends of a connection.
+pub fn pair() -> (Source, Source) {
+    let (left, right) = UnixStream::pair().expect("a pair");
+    (source(left), source(right))
+}
+
+pub fn source(fd: impl Into<std::os::fd::OwnedFd>) -> Source {
+    Source::new(fd.into()).expect("a source")
+}
+
+/// Reads at most `limit` bytes.
+pub fn read(source: &Source, limit: usize) -> io::Result<Vec<u8>> {
+    read_within(source, limit, None)
+}
+
+pub fn read_within(source: &Source, limit: usize, timeout: Option<Duration>) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; limit];
+    let count = source.read(timeout, |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::Left::Nothing)))?;
+    buffer.truncate(count);
+    Ok(buffer)
+}
+
+pub fn write(source: &Source, bytes: &[u8]) -> io::Result<usize> {
+    source.write(None, |fd| Ok(rustix::io::write(fd, bytes)?))
+}
+
+/// Writes until the kernel takes no more.
+pub fn fill(source: &Source) -> usize {
+    source.set_nonblocking(true);
+    let mut total = 0;
+    while let Ok(count) = write(source, &[0; 16 * 1024]) {
+        total += count;
+    }
+    source.set_nonblocking(false);
+    total
+}
+
+pub fn stats() -> Stats {
+    get_hub().stats()
+}
+
+/// Nobody waits for any descriptor.
+#[track_caller]
+pub fn assert_nobody_waits() {
+    let stats = stats();
+    assert_eq!((stats.readers, stats.writers), (0, 0));
+}
+
+/// Gives way until `done`.
+#[track_caller]
+pub fn until(mut done: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < HANG, "waited in vain");
+        greenhub::sleep(Duration::from_millis(1));
+    }
+}
+
+pub fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// How many descriptors this process has open.
+pub fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("procfs").count()
+}

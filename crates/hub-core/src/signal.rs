@@ -1,0 +1,62 @@
+//! Signals that end the main loop, as Ctrl-C does in Eventlet.
+
+use std::ffi::c_int;
+use std::io;
+
+use signal_hook::SigId;
+use signal_hook::low_level::{register, unregister};
+
+use crate::current::try_get_hub;
+use crate::greenlet::local;
+
+/// While it exists, a signal interrupts the main loop of the thread that asked for it: the main greenlet's
+/// wait ends with [`LoopError::Interrupted`](crate::LoopError::Interrupted), timers and descriptors stay, and
+/// its next blocking call launches a new loop. Made by [`interrupt_on`].
+///
+/// Nothing of the program runs inside the signal handler. Several signals before the loop takes notice are
+/// one. When it is dropped the signal does nothing any more: what a signal did before anybody asked for it
+/// does not come back.
+#[derive(Debug)]
+#[must_use = "the signal interrupts nothing once this is dropped"]
+pub struct InterruptOn {
+    signal: c_int,
+    id: SigId,
+}
+
+/// Has `signal` interrupt the main loop of this thread: with `SIGINT` a program leaves its blocking call on
+/// Ctrl-C, instead of being killed by it. Does not switch.
+///
+/// The signal may be delivered to any thread of the process. Other parts of the program that use the
+/// `signal-hook` crate are told of it as well. It does not keep a loop alive that has nothing else to wait
+/// for.
+///
+/// # Errors
+///
+/// If the hub cannot be built, if the system refuses the signal, and [`InvalidInput`](io::ErrorKind::InvalidInput)
+/// for one that cannot or must not be caught (`SIGKILL`, `SIGSTOP`, `SIGILL`, `SIGFPE`, `SIGSEGV`).
+pub fn interrupt_on(signal: c_int) -> io::Result<InterruptOn> {
+    if signal_hook::consts::FORBIDDEN.contains(&signal) {
+        let text = format!("signal {signal} cannot interrupt a loop: it cannot or must not be caught");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    try_get_hub()?;
+    let mailbox = local::get().main_loop.mailbox().ok_or_else(|| io::Error::other("this thread has no hub"))?;
+    // SAFETY: `Mailbox::interrupt` is async-signal-safe: atomics, and the one write of the bell, which
+    // `Notify` asks to be so. `signal-hook` keeps `errno` and drops the closure outside of handlers.
+    let id = unsafe { register(signal, move || mailbox.interrupt()) }?;
+    Ok(InterruptOn { signal, id })
+}
+
+impl InterruptOn {
+    /// The signal.
+    #[must_use]
+    pub fn signal(&self) -> c_int {
+        self.signal
+    }
+}
+
+impl Drop for InterruptOn {
+    fn drop(&mut self) {
+        unregister(self.id);
+    }
+}
