@@ -9,6 +9,9 @@
 //! - `home` says which hub knows the number; it changes under the lock only. A waiter counts itself in
 //!   `waiting` before it looks at `home`, and whoever moves `home` looks at `waiting` afterwards, both
 //!   sequentially consistent, so that at least one of the two sees the other.
+//! - Likewise whoever closes marks the source before it looks at `home`, and whoever moves `home` looks at the
+//!   mark afterwards. If `home` is not moved, the operation under way was counted before the mark, which makes
+//!   its `home` known to the one who closes.
 
 use std::fmt;
 use std::io;
@@ -83,7 +86,7 @@ struct Entered<'a>(&'a Inner);
 
 impl Inner {
     fn enter(&self) -> io::Result<Entered<'_>> {
-        let state = self.state.fetch_add(ENTERED, Acquire);
+        let state = self.state.fetch_add(ENTERED, AcqRel);
         let entered = Entered(self);
         if state & CLOSED != 0 { Err(TrampolineError::Closed(self.fd).into()) } else { Ok(entered) }
     }
@@ -323,7 +326,8 @@ impl Source {
             inner.state.fetch_add(ENTERED, Acquire);
             drop(before.post(Letter::Socket(Notice(Arc::clone(inner)))));
         }
-        Ok(())
+        // Who closed it meanwhile may have found that no hub knows it.
+        if inner.state.load(SeqCst) & CLOSED != 0 { Err(TrampolineError::Closed(inner.fd).into()) } else { Ok(()) }
     }
 
     /// Runs `op`, which does not wait, with the descriptor. Does not switch.
@@ -343,7 +347,7 @@ impl Source {
     pub fn close(&self) {
         self.inner.state.fetch_add(ENTERED, Acquire);
         let entered = Entered(&self.inner);
-        if self.inner.state.fetch_or(CLOSED, AcqRel) & CLOSED == 0 {
+        if self.inner.state.fetch_or(CLOSED, SeqCst) & CLOSED == 0 {
             self.inner.forget();
         }
         drop(entered);
