@@ -148,8 +148,8 @@ fn every_new_socket_is_a_registration_of_its_own() {
     let watched: Rc<RefCell<Vec<(RawFd, u32)>>> = Rc::default();
     let seen = Rc::clone(&watched);
     use_hub_with(move || {
-        let choose = greenhub::DEFAULT_HUB.first().ok_or_else(|| io::Error::other("no default hub"))?;
-        Ok(Counting { hub: (choose()?.build)()?, watched: seen })
+        let descriptor = greenhub::get_default_hub()?;
+        Ok(Counting { hub: (descriptor.build)()?, watched: seen })
     })
     .expect("outside the loop");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -480,7 +480,7 @@ fn sockets_of_an_earlier_hub_are_closed_at_once() {
     in_child(|| {
         let (here, _there) = pair();
         here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
-        greenhub::use_hub_descriptor(None).expect("outside the loop");
+        greenhub::use_hub(None).expect("outside the loop");
         let _ = get_hub();
         let number = here.as_raw_fd();
         drop(here);

@@ -182,7 +182,7 @@ fn a_timeout_counts_over_all_the_parks_of_an_operation() {
     });
     // Never satisfied, though woken again and again.
     let error = here
-        .read(Some(ms(60)), |fd| -> io::Result<((), bool)> {
+        .read(Some(ms(60)), |fd| -> io::Result<((), greenhub::Left)> {
             rustix::io::read(fd, &mut [0; 8])?;
             Err(io::ErrorKind::WouldBlock.into())
         })
@@ -221,9 +221,11 @@ fn connections_that_came_together_are_all_accepted() {
     listener.wait(Interest::READ, Some(ms(1))).expect_err("nobody yet");
     let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("connected")).collect();
     for _ in &clients {
-        listener.read(Some(Duration::from_secs(10)), |fd| Ok((rustix::net::accept(fd)?, true))).expect("accepted");
+        listener
+            .read(Some(Duration::from_secs(10)), |fd| Ok((rustix::net::accept(fd)?, greenhub::Left::Likely)))
+            .expect("accepted");
     }
-    let none = listener.read(Some(ms(1)), |fd| Ok((rustix::net::accept(fd)?, true)));
+    let none = listener.read(Some(ms(1)), |fd| Ok((rustix::net::accept(fd)?, greenhub::Left::Likely)));
     assert_eq!(none.expect_err("no more").kind(), io::ErrorKind::TimedOut);
 }
 

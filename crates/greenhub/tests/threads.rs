@@ -204,7 +204,7 @@ fn a_hub_of_the_same_thread_that_is_gone_does_not_keep_a_socket() {
         move || read(&here, 8)
     });
     yield_now();
-    greenhub::use_hub_descriptor(None).expect("outside the loop");
+    greenhub::use_hub(None).expect("outside the loop");
     // The reader is about to be unwound, but has not run yet.
     let error = here.wait(Interest::WRITE, Some(ms(1))).expect_err("no room");
     assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");

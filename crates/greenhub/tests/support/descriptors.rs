@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use greenhub::{Source, Stats, get_hub};
 
 /// Long for a machine that is busy, short for a person.
-pub const HANG: Duration = Duration::from_secs(20);
+pub(crate) const HANG: Duration = Duration::from_secs(20);
 
 /// Ends the process with the place of the test if it hangs; until it is dropped.
-pub struct Deadline(#[allow(dead_code, reason = "its drop is what is waited for")] Sender<()>);
+pub(crate) struct Deadline(#[allow(dead_code, reason = "its drop is what is waited for")] Sender<()>);
 
 #[track_caller]
-pub fn deadline() -> Deadline {
+pub(crate) fn deadline() -> Deadline {
     let place = Location::caller();
     let name = std::thread::current().name().unwrap_or("").to_owned();
     let (sender, receiver) = channel::<()>();
@@ -37,7 +37,7 @@ const CHILD: &str = "GREENHUB_TEST_CHILD";
 /// Runs `body` in a process of its own, in which no other test runs: this program again, with the test's
 /// name.
 #[track_caller]
-pub fn in_child(body: impl FnOnce()) {
+pub(crate) fn in_child(body: impl FnOnce()) {
     let name = std::thread::current().name().expect("tests are named").to_owned();
     if std::env::var_os(CHILD).is_some() {
         let _deadline = deadline();
@@ -60,33 +60,33 @@ pub fn in_child(body: impl FnOnce()) {
 }
 
 /// Two ends of a connection.
-pub fn pair() -> (Source, Source) {
+pub(crate) fn pair() -> (Source, Source) {
     let (left, right) = UnixStream::pair().expect("a pair");
     (source(left), source(right))
 }
 
-pub fn source(fd: impl Into<std::os::fd::OwnedFd>) -> Source {
+pub(crate) fn source(fd: impl Into<std::os::fd::OwnedFd>) -> Source {
     Source::new(fd.into()).expect("a source")
 }
 
 /// Reads at most `limit` bytes.
-pub fn read(source: &Source, limit: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read(source: &Source, limit: usize) -> io::Result<Vec<u8>> {
     read_within(source, limit, None)
 }
 
-pub fn read_within(source: &Source, limit: usize, timeout: Option<Duration>) -> io::Result<Vec<u8>> {
+pub(crate) fn read_within(source: &Source, limit: usize, timeout: Option<Duration>) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; limit];
     let count = source.read(timeout, |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::Left::Nothing)))?;
     buffer.truncate(count);
     Ok(buffer)
 }
 
-pub fn write(source: &Source, bytes: &[u8]) -> io::Result<usize> {
+pub(crate) fn write(source: &Source, bytes: &[u8]) -> io::Result<usize> {
     source.write(None, |fd| Ok(rustix::io::write(fd, bytes)?))
 }
 
 /// Writes until the kernel takes no more.
-pub fn fill(source: &Source) -> usize {
+pub(crate) fn fill(source: &Source) -> usize {
     source.set_nonblocking(true);
     let mut total = 0;
     while let Ok(count) = write(source, &[0; 16 * 1024]) {
@@ -96,20 +96,20 @@ pub fn fill(source: &Source) -> usize {
     total
 }
 
-pub fn stats() -> Stats {
+pub(crate) fn stats() -> Stats {
     get_hub().stats()
 }
 
 /// Nobody waits for any descriptor.
 #[track_caller]
-pub fn assert_nobody_waits() {
+pub(crate) fn assert_nobody_waits() {
     let stats = stats();
     assert_eq!((stats.readers, stats.writers), (0, 0));
 }
 
 /// Gives way until `done`.
 #[track_caller]
-pub fn until(mut done: impl FnMut() -> bool) {
+pub(crate) fn until(mut done: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !done() {
         assert!(begin.elapsed() < HANG, "waited in vain");
@@ -117,11 +117,11 @@ pub fn until(mut done: impl FnMut() -> bool) {
     }
 }
 
-pub fn ms(count: u64) -> Duration {
+pub(crate) fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
 /// How many descriptors this process has open.
-pub fn open_descriptors() -> usize {
+pub(crate) fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("procfs").count()
 }
