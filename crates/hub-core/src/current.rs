@@ -16,7 +16,7 @@ use crate::greenlet::run;
 use crate::hub::{Hub, HubDescriptor};
 use crate::interest::Interest;
 use crate::listener::{Listener, Timer};
-use crate::main_loop::Stats;
+use crate::main_loop::{Scheduled, Stats};
 use crate::remote::Remote;
 use crate::time::Time;
 
@@ -182,8 +182,8 @@ impl HubRef {
     /// green threads and woken ones run in the order in which they became due; one that a callback
     /// schedules runs in a later turn, after descriptors were looked at.
     pub fn schedule(&self, delay: Duration, timer: impl Timer + 'static) -> TimerHandle {
-        let number = local::get().main_loop.schedule(delay, Rc::new(timer));
-        TimerHandle { number, hub: self.clone(), done: std::cell::Cell::new(false) }
+        let scheduled = local::get().main_loop.schedule(delay, Rc::new(timer));
+        TimerHandle { scheduled, hub: self.clone(), done: std::cell::Cell::new(false) }
     }
 
     /// Calls `listener` from the main loop whenever `fd` is ready in one direction, until the
@@ -286,7 +286,7 @@ impl HubRef {
 /// A scheduled callback. Dropping it changes nothing.
 #[derive(Debug)]
 pub struct TimerHandle {
-    number: u32,
+    scheduled: Scheduled,
     hub: HubRef,
     done: std::cell::Cell<bool>,
 }
@@ -294,7 +294,7 @@ pub struct TimerHandle {
 impl TimerHandle {
     /// Takes the callback back; it is dropped at once. False if it has run or was taken back before.
     pub fn cancel(&self) -> bool {
-        !self.done.replace(true) && self.hub.is_current() && local::get().main_loop.unschedule(self.number)
+        !self.done.replace(true) && self.hub.is_current() && local::get().main_loop.unschedule(self.scheduled)
     }
 }
 

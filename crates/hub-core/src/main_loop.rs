@@ -53,7 +53,14 @@ enum Stop {
 /// A callback, by number in [`Told::Call`].
 enum Callback {
     Listener { key: Key, interest: Interest, listener: Rc<dyn Listener>, fd: Rc<dyn AsFd> },
-    Timer { timer: Rc<dyn Timer>, armed: Option<TimerId> },
+    Timer { serial: u64, timer: Rc<dyn Timer>, armed: Option<TimerId> },
+}
+
+/// Names one scheduling of a timer callback.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Scheduled {
+    number: u32,
+    serial: u64,
 }
 
 /// What the loop of one thread knows.
@@ -68,11 +75,13 @@ pub(crate) struct MainLoop {
     descriptors: RefCell<Descriptors>,
     timers: RefCell<TimerQueue<Told>>,
     callbacks: RefCell<slab::Slab<Callback>>,
-    /// Callbacks without delay, with the turn in which they were scheduled. Each has a stand-in in the
+    /// Callbacks that are due, with the turn in which they were scheduled. Each has a stand-in in the
     /// run queue.
     immediate: RefCell<VecDeque<(u64, Option<u32>)>>,
     /// What is called for a parked greenlet if its descriptor is closed under it, by number.
     marks: RefCell<Vec<(u32, Box<dyn FnOnce()>)>>,
+    /// How many callbacks were scheduled so far.
+    scheduled: Cell<u64>,
     ready: RefCell<Ready>,
     told: RefCell<Vec<(Told, Readiness, Key, Interest)>>,
     inbox: OnceCell<Inbox>,
@@ -141,6 +150,7 @@ impl MainLoop {
             callbacks: RefCell::new(slab::Slab::new()),
             immediate: RefCell::default(),
             marks: RefCell::default(),
+            scheduled: Cell::new(0),
             ready: RefCell::default(),
             told: RefCell::default(),
             inbox: OnceCell::new(),
@@ -225,7 +235,7 @@ impl MainLoop {
                     run::interrupt(control, Exit::Timeout(timeout), false);
                 }
             }
-            Told::Call(number) => self.expire(number),
+            Told::Call(number) => self.queue_expired(number),
         }
     }
 
@@ -379,7 +389,7 @@ impl MainLoop {
         };
         for one in told {
             match one {
-                Told::Call(number) => drop(self.unschedule(number)),
+                Told::Call(number) => drop(self.forget_timer(number)),
                 one => {
                     let (Told::Parked { greenlet, .. } | Told::Start { greenlet, .. }) = one else { continue };
                     if greenlet != local::get().main.number() {

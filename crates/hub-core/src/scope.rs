@@ -123,6 +123,10 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                     // Woken, not switched to.
                     run::interrupt(control, Exit::Kill(GreenError::Exit), false);
                 }
+                // One that had not begun is over already.
+                if child.is_done() {
+                    continue;
+                }
             }
             // A masked wait that ends before the child does tells that this greenlet has to exit, or that
             // nobody is left to wake anything; then the children have to go.

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Callback, MainLoop};
+use super::{Callback, MainLoop, Scheduled};
 use crate::descriptors::Told;
 use crate::error::TrampolineError;
 use crate::greenlet::control::Kind;
@@ -85,8 +85,10 @@ impl MainLoop {
     }
 
     /// Schedules a callback; without delay it keeps its place among the greenlets that are ready.
-    pub(crate) fn schedule(&self, delay: Duration, timer: Rc<dyn Timer>) -> u32 {
-        let number = self.callbacks.borrow_mut().insert(Callback::Timer { timer, armed: None }) as u32;
+    pub(crate) fn schedule(&self, delay: Duration, timer: Rc<dyn Timer>) -> Scheduled {
+        let serial = self.scheduled.get();
+        self.scheduled.set(serial + 1);
+        let number = self.callbacks.borrow_mut().insert(Callback::Timer { serial, timer, armed: None }) as u32;
         if delay.is_zero() {
             self.immediate.borrow_mut().push_back((self.turn.get(), Some(number)));
             let stand_in = local::get().controls.take(Kind::Thread);
@@ -97,11 +99,21 @@ impl MainLoop {
                 *armed = Some(id);
             }
         }
-        number
+        Scheduled { number, serial }
     }
 
     /// Takes a scheduled callback back. False if it has run.
-    pub(crate) fn unschedule(&self, number: u32) -> bool {
+    pub(crate) fn unschedule(&self, scheduled: Scheduled) -> bool {
+        // Numbers are used again, so one that has run may have given its number to another.
+        let known = match self.callbacks.borrow().get(scheduled.number as usize) {
+            Some(Callback::Timer { serial, .. }) => *serial == scheduled.serial,
+            _ => false,
+        };
+        known && self.forget_timer(scheduled.number)
+    }
+
+    /// Drops the callback with this number, if there is one.
+    pub(super) fn forget_timer(&self, number: u32) -> bool {
         let callback = match self.callbacks.borrow_mut().try_remove(number as usize) {
             Some(callback) => callback,
             None => return false,
@@ -136,7 +148,17 @@ impl MainLoop {
         }
     }
 
-    pub(super) fn expire(&self, number: u32) {
+    /// The time of a callback has come: it keeps its place among the greenlets that were woken.
+    pub(super) fn queue_expired(&self, number: u32) {
+        if let Some(Callback::Timer { armed, .. }) = self.callbacks.borrow_mut().get_mut(number as usize) {
+            *armed = None;
+        }
+        // As if from the turn before: descriptors were looked at since.
+        self.immediate.borrow_mut().push_back((self.turn.get() - 1, Some(number)));
+        run::queue_callback(local::get().controls.take(Kind::Thread));
+    }
+
+    fn expire(&self, number: u32) {
         let Some(Callback::Timer { timer, .. }) = self.callbacks.borrow_mut().try_remove(number as usize) else {
             return;
         };

@@ -1,0 +1,321 @@
+//! Random programs, and smaller ones made from them.
+
+/// A green thread, by its place in the program; 0 is the main greenlet.
+pub(crate) type Thread = usize;
+/// Milliseconds of the virtual clock.
+pub(crate) type Millis = u64;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Op {
+    Spawn(Thread),
+    SpawnN(Thread),
+    SpawnAfter(Millis, Thread),
+    Sleep(Millis),
+    /// Computes: the clock moves on, nobody else runs.
+    Burn(Millis),
+    Yield,
+    Wait(Thread),
+    Join(Thread),
+    Kill(Thread),
+    KillWith(Thread),
+    Cancel(Thread),
+    Link(Thread),
+    /// Takes back the link that was added last to that green thread.
+    Unlink(Thread),
+    DropHandle(Thread),
+    Panic,
+    /// Runs the operations and swallows whatever unwinds out of them.
+    Catch(Vec<Op>),
+    /// A callback of the main loop, by number, which runs operations that do not block.
+    Schedule(Millis, usize, Vec<Op>),
+    Unschedule(usize),
+    Timeout(Millis, Vec<Op>),
+    /// Spawns these, runs the operations, joins.
+    Scope(Vec<Thread>, Vec<Op>),
+    Send(usize, Option<Millis>),
+    Receive(usize, Option<Millis>),
+    CloseReader(usize),
+    CloseWriter(usize),
+    /// Waits for a bare number to become readable.
+    Trampoline(usize, Option<Millis>),
+    /// Makes a bare number readable.
+    Fill(usize),
+    /// Gives a bare number to another file, which is not readable.
+    Reuse(usize),
+}
+
+/// The body of each green thread.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Program {
+    pub(crate) bodies: Vec<Vec<Op>>,
+}
+
+/// How many pipes, and how many bare numbers, a program uses.
+pub(crate) const PIPES: usize = 3;
+pub(crate) const NUMBERS: usize = 2;
+/// How many messages a pipe holds.
+pub(crate) const CAPACITY: usize = 2;
+
+/// What programs may do.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Layer {
+    Threads,
+    Timeouts,
+    Pipes,
+    Everything,
+}
+
+/// A small generator of random numbers (splitmix64).
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % limit as u64) as usize
+    }
+}
+
+/// What is still to be spawned, scheduled and written.
+struct Writer {
+    random: Random,
+    layer: Layer,
+    threads: usize,
+    spawned: usize,
+    callbacks: usize,
+    left: usize,
+}
+
+impl Program {
+    pub(crate) fn random(seed: u64, layer: Layer) -> Program {
+        let mut random = Random::new(seed);
+        let threads = 2 + random.below(8);
+        let left = 10 + random.below(50);
+        let mut writer = Writer { random, layer, threads, spawned: 0, callbacks: 0, left };
+        let mut bodies = vec![Vec::new()];
+        // A body is written when its spawner has been, so that everybody is spawned by an earlier one.
+        let mut next = 0;
+        while next <= writer.spawned {
+            let length = 3 + writer.random.below(8);
+            let body = writer.body(next, length, 0);
+            bodies[next] = body;
+            bodies.resize(writer.spawned + 1, Vec::new());
+            next += 1;
+        }
+        Program { bodies }
+    }
+
+    /// Programs that are a little smaller: without a run of operations, or with a nested one unwrapped.
+    pub(crate) fn smaller(&self) -> Vec<Program> {
+        let mut all = Vec::new();
+        for (thread, body) in self.bodies.iter().enumerate() {
+            for shorter in shorter(body) {
+                let mut program = self.clone();
+                program.bodies[thread] = shorter;
+                all.push(program);
+            }
+        }
+        all
+    }
+}
+
+fn shorter(ops: &[Op]) -> Vec<Vec<Op>> {
+    let mut all = Vec::new();
+    let mut chunk = ops.len();
+    while chunk > 0 {
+        for start in (0..ops.len()).step_by(chunk) {
+            let mut less = ops.to_vec();
+            less.drain(start..(start + chunk).min(ops.len()));
+            all.push(less);
+        }
+        chunk /= 2;
+    }
+    for (index, op) in ops.iter().enumerate() {
+        let (Op::Catch(inner) | Op::Timeout(_, inner) | Op::Scope(_, inner) | Op::Schedule(_, _, inner)) = op else {
+            continue;
+        };
+        let mut unwrapped = ops.to_vec();
+        unwrapped.splice(index..=index, inner.iter().cloned());
+        all.push(unwrapped);
+        for less in shorter(inner) {
+            let mut program = ops.to_vec();
+            match &mut program[index] {
+                Op::Catch(inner) | Op::Timeout(_, inner) | Op::Scope(_, inner) | Op::Schedule(_, _, inner) => {
+                    *inner = less;
+                }
+                _ => unreachable!("nested operations stay nested"),
+            }
+            all.push(program);
+        }
+    }
+    all
+}
+
+impl Writer {
+    fn body(&mut self, me: Thread, length: usize, depth: usize) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for _ in 0..length {
+            // The main greenlet spawns first, so that there is somebody.
+            if me == 0 && depth == 0 && ops.len() < 2 && self.spawned < self.threads {
+                ops.push(self.spawn());
+                continue;
+            }
+            if self.left == 0 {
+                break;
+            }
+            self.left -= 1;
+            let op = self.op(me, depth);
+            ops.push(op);
+        }
+        ops
+    }
+
+    fn millis(&mut self) -> Millis {
+        [0, 1, 1, 2, 2, 3, 5, 8][self.random.below(8)]
+    }
+
+    fn limit(&mut self) -> Option<Millis> {
+        (self.random.below(3) == 0).then(|| 1 + self.millis())
+    }
+
+    fn someone(&mut self) -> Thread {
+        1 + self.random.below(self.threads)
+    }
+
+    /// Somebody to wait for: never in a circle, so always a later one.
+    fn someone_after(&mut self, me: Thread) -> Thread {
+        me + 1 + self.random.below(self.threads)
+    }
+
+    fn spawn(&mut self) -> Op {
+        self.spawned += 1;
+        let child = self.spawned;
+        match self.random.below(8) {
+            0 => Op::SpawnN(child),
+            1 | 2 => Op::SpawnAfter(self.millis(), child),
+            _ => Op::Spawn(child),
+        }
+    }
+
+    fn quiet_ops(&mut self) -> Vec<Op> {
+        (0..1 + self.random.below(3)).map(|_| self.quiet()).collect()
+    }
+
+    /// An operation that never blocks.
+    fn quiet(&mut self) -> Op {
+        match self.random.below(11) {
+            0 | 1 if self.spawned < self.threads => self.spawn(),
+            0..=2 => Op::Kill(self.someone()),
+            3 => Op::KillWith(self.someone()),
+            4 => Op::Cancel(self.someone()),
+            5 => Op::Link(self.someone()),
+            6 => Op::Unlink(self.someone()),
+            7 => Op::DropHandle(self.someone()),
+            8 => self.schedule(),
+            9 if self.callbacks > 0 => Op::Unschedule(self.random.below(self.callbacks)),
+            9 => Op::Burn(1 + self.millis()),
+            _ => Op::Panic,
+        }
+    }
+
+    fn schedule(&mut self) -> Op {
+        if self.left == 0 || self.callbacks > 6 {
+            return Op::Burn(1);
+        }
+        self.left -= 1;
+        let number = self.callbacks;
+        self.callbacks += 1;
+        Op::Schedule(self.millis(), number, self.quiet_ops())
+    }
+
+    fn nested(&mut self, me: Thread, depth: usize) -> Vec<Op> {
+        let length = 1 + self.random.below(4);
+        self.body(me, length, depth + 1)
+    }
+
+    fn op(&mut self, me: Thread, depth: usize) -> Op {
+        let pick = self.random.below(100);
+        if pick < 25 && self.layer >= Layer::Pipes {
+            return self.pipe_op();
+        }
+        if pick < 37 && self.layer >= Layer::Timeouts && depth < 4 {
+            let limit = self.millis();
+            return Op::Timeout(limit, self.nested(me, depth));
+        }
+        if pick < 43 && self.layer >= Layer::Everything && depth < 3 {
+            let mut children = Vec::new();
+            while self.spawned < self.threads && children.len() < 3 {
+                self.spawned += 1;
+                children.push(self.spawned);
+                if self.random.below(2) == 0 {
+                    break;
+                }
+            }
+            return Op::Scope(children, self.nested(me, depth));
+        }
+        match self.random.below(32) {
+            0..=4 if self.spawned < self.threads => self.spawn(),
+            0..=7 => Op::Sleep(self.millis()),
+            8..=11 => Op::Yield,
+            12..=14 => Op::Wait(self.someone_after(me)),
+            15 | 16 => Op::Join(self.someone_after(me)),
+            17..=20 => Op::Kill(self.someone()),
+            21 => Op::KillWith(self.someone()),
+            22 => Op::Cancel(self.someone()),
+            23 => Op::Link(self.someone()),
+            24 => Op::DropHandle(self.someone()),
+            25..=27 if depth < 4 => Op::Catch(self.nested(me, depth)),
+            28 => self.schedule(),
+            // The main greenlet has nobody who would catch it.
+            29 if me == 0 && depth == 0 => Op::Yield,
+            29 => Op::Panic,
+            30 => Op::Burn(1 + self.millis()),
+            _ => match self.quiet() {
+                Op::Panic => Op::Yield,
+                op => op,
+            },
+        }
+    }
+
+    fn pipe_op(&mut self) -> Op {
+        let pipe = self.random.below(PIPES);
+        let closing = self.layer >= Layer::Everything;
+        match self.random.below(14) {
+            0..=3 => Op::Send(pipe, self.limit()),
+            4..=8 => Op::Receive(pipe, self.limit()),
+            9 if closing => Op::CloseReader(pipe),
+            10 if closing => Op::CloseWriter(pipe),
+            11 => Op::Fill(self.random.below(NUMBERS)),
+            12 if closing => Op::Reuse(self.random.below(NUMBERS)),
+            _ => Op::Trampoline(self.random.below(NUMBERS), self.limit()),
+        }
+    }
+}
+
+impl Program {
+    /// The main greenlet's operations, followed by the end of everybody.
+    pub(crate) fn with_epilogue(&self) -> Vec<Op> {
+        const LONG: Millis = 1_000_000;
+        let everybody = 1..self.bodies.len();
+        // Nobody can kill the main greenlet, so a wait for something that never comes has a limit.
+        let body = Op::Timeout(LONG, self.bodies[0].clone());
+        let mut ops = vec![Op::Catch(vec![body]), Op::Sleep(LONG)];
+        ops.extend(everybody.clone().map(Op::Kill));
+        ops.extend((0..PIPES).flat_map(|pipe| [Op::CloseReader(pipe), Op::CloseWriter(pipe)]));
+        // Those who wait on may give numbers to other files themselves.
+        for _ in 0..20 {
+            ops.extend((0..NUMBERS).map(Op::Fill));
+            ops.push(Op::Sleep(10));
+        }
+        ops.push(Op::Sleep(LONG));
+        ops.extend(everybody.map(Op::DropHandle));
+        ops.extend([Op::Yield, Op::Yield]);
+        ops
+    }
+}
