@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::descriptors::Told;
 use crate::error::{GreenError, LoopError};
 use crate::greenlet::control::{ControlRef, Doing, Kind, State};
-use crate::greenlet::local::{self, Local};
+use crate::greenlet::local;
 use crate::greenlet::run::{self, Interrupted, Refused, Waiter};
 use crate::greenlet::stack;
 use crate::greenlet::task::{Task, TaskRef};
@@ -51,7 +51,8 @@ pub struct LinkId(u64);
 ///
 /// Green threads begin in the order in which they were spawned. They stay on this thread, so `f` and its
 /// result need not be `Send`. What must not be used across a call that blocks are thread-locals that are
-/// set and reset like a stack: another green thread runs in between.
+/// set and reset like a stack: another green thread runs in between. In a thread that is ending nothing begins
+/// any more: `f` is dropped, and the handle gives [`LoopError::ThreadEnding`].
 ///
 /// If nobody takes the result, a panic is reported once, and so is an `Err` of one of the usual types:
 /// `Result<(), E>` (or `usize`, `u64` for `()`) with `io::Error`, `String`, `&'static str`,
@@ -67,11 +68,11 @@ pub struct LinkId(u64);
 ///
 /// # Panics
 ///
-/// When the thread is ending.
+/// In a destructor that runs when the green threads of an ending thread are gone already.
 #[track_caller]
 #[inline]
 pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
-    let local = living();
+    let local = local::get();
     let task = Task::new(local, f, true, Location::caller());
     task.begin();
     GreenThread { task }
@@ -81,11 +82,11 @@ pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
 ///
 /// # Panics
 ///
-/// When the thread is ending.
+/// In a destructor that runs when the green threads of an ending thread are gone already.
 #[track_caller]
 #[inline]
 pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
-    let local = living();
+    let local = local::get();
     let task = Task::new(local, f, false, Location::caller());
     task.begin();
 }
@@ -96,13 +97,13 @@ pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
 ///
 /// # Panics
 ///
-/// When the thread is ending.
+/// In a destructor that runs when the green threads of an ending thread are gone already.
 #[track_caller]
 pub fn spawn_after<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
-    let local = living();
+    let local = local::get();
     let task = Task::new(local, f, true, Location::caller());
     match task.control() {
-        Some(control) if !delay.is_zero() => {
+        Some(control) if !delay.is_zero() && !local.is_ending() => {
             control.set_delayed();
             let told = Told::Start { greenlet: control.number(), ticket: control.ticket() };
             task.set_timer(local.main_loop.arm(delay, told));
@@ -117,17 +118,11 @@ pub fn spawn_after<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static)
 ///
 /// # Panics
 ///
-/// When the thread is ending.
+/// In a destructor that runs when the green threads of an ending thread are gone already.
 #[track_caller]
 pub fn spawn_after_local<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static) -> GreenThread<Option<T>> {
     let spawner: Weak<()> = run::current().life();
     spawn_after(delay, move || spawner.upgrade().map(|_| f()))
-}
-
-fn living() -> &'static Local {
-    let local = local::get();
-    assert!(!local.is_ending(), "cannot spawn a green thread: this thread is ending");
-    local
 }
 
 /// Lets other green threads run for at least `duration`. Eventlet's `sleep`; zero lets each that is ready
@@ -245,10 +240,10 @@ impl Builder {
     ///
     /// # Panics
     ///
-    /// When the thread is ending.
+    /// In a destructor that runs when the green threads of an ending thread are gone already.
     #[track_caller]
     pub fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> io::Result<GreenThread<T>> {
-        let local = living();
+        let local = local::get();
         let stack_size = self.stack_size.map(stack::round_up).transpose()?;
         let task = Task::new(local, f, true, Location::caller());
         if let Some(name) = &self.name {

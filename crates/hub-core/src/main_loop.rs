@@ -299,11 +299,11 @@ impl MainLoop {
             timeout = Some(Duration::ZERO);
         }
         let mut ready = self.ready.take();
-        let descriptors = self.descriptors.borrow();
+        // Borrowed within, so that the table is free again when a hub that panics is dropped.
         let waited = self.with_hub("waiting", |hub| {
+            let descriptors = self.descriptors.borrow();
             hub.wait(&descriptors.watched, timeout, &mut ready).map_err(|e| (hub.name(), e))
         });
-        drop(descriptors);
         *self.ready.borrow_mut() = ready;
         self.waits.set(self.waits.get() + 1);
         if let Some(inbox) = self.inbox.get() {

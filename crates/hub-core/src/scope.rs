@@ -91,10 +91,6 @@ where
 
 impl<'scope, 'env> Scope<'scope, 'env> {
     /// Spawns a green thread that may borrow. Otherwise like [`spawn`](crate::spawn). Never switches.
-    ///
-    /// # Panics
-    ///
-    /// When the thread is ending.
     #[track_caller]
     pub fn spawn<F, T>(&'scope self, f: F) -> ScopedGreenThread<'scope, T>
     where
@@ -102,7 +98,6 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         T: 'scope,
     {
         let local = local::get();
-        assert!(!local.is_ending(), "cannot spawn a green thread: this thread is ending");
         // SAFETY: `scope` joins every child, masked, and releases it before it returns or unwinds; what
         // they borrow lives at least as long.
         let task = unsafe { Task::borrowing(local, f, Location::caller()) };

@@ -5,18 +5,18 @@
 use std::cell::{Cell, RefCell};
 use std::io::{self, PipeReader, PipeWriter};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, Once, mpsc};
+use std::sync::{Mutex, Once, mpsc};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use greenhub::{GreenThread, Interest, Source, Stats};
+use greenhub::{GreenThread, Interest, Left, Source, Stats};
 
 /// Longer than any test runs.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
 pub(crate) const SHORT: Duration = Duration::from_millis(5);
 
 /// What happened, in order.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Log(Rc<RefCell<Vec<String>>>);
 
 impl Log {
@@ -31,6 +31,18 @@ impl Log {
     #[track_caller]
     pub(crate) fn is(&self, expected: &[&str]) {
         assert_eq!(*self.0.borrow(), expected);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    pub(crate) fn any(&self, what: &str) -> bool {
+        self.0.borrow().iter().any(|entry| entry == what)
+    }
+
+    pub(crate) fn all(&self, what: &str) -> bool {
+        self.0.borrow().iter().all(|entry| entry == what)
     }
 
     /// Logs when it is dropped.
@@ -246,6 +258,3 @@ pub(crate) fn reports() -> Vec<String> {
 pub(crate) fn quiet_panic(payload: impl std::any::Any + Send) -> ! {
     std::panic::resume_unwind(Box::new(payload))
 }
-
-/// A count that other threads see.
-pub(crate) type Shared = Arc<std::sync::atomic::AtomicUsize>;

@@ -219,9 +219,12 @@ pub(crate) fn yield_now() -> Result<(), Refused> {
     arrive(me).map(drop)
 }
 
-/// Queues a greenlet whose body has not begun.
+/// Queues a greenlet whose body has not begun; in an ending thread it never will.
 #[inline]
 pub(crate) fn start(control: ControlRef) {
+    if local::get().is_ending() {
+        return refuse(control);
+    }
     control.state.set(State::Unstarted);
     thread().push(control);
 }
@@ -312,6 +315,12 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             Interrupted::Ran
         }
     }
+}
+
+#[cold]
+fn refuse(control: ControlRef) {
+    cancel(control, LoopError::ThreadEnding.into());
+    local::get().controls.give(control);
 }
 
 /// Ends a green thread whose body has not begun: it stays queued with nothing to run.
@@ -670,10 +679,7 @@ pub(super) fn unwind_all(local: &Local) {
     unwind_queued(local);
     for target in local.controls.in_use() {
         match target.state() {
-            State::Delayed => {
-                cancel(target, LoopError::ThreadEnding.into());
-                local.controls.give(target);
-            }
+            State::Delayed => refuse(target),
             State::Parked | State::Switched if target.kind() != Kind::Mainloop && !target.is_masked() => {
                 target.ticket.set(target.ticket() + 1);
                 unwind(local, target);
@@ -690,10 +696,7 @@ fn unwind_queued(local: &Local) {
     while let Some(head) = thread.head.get() {
         thread.pop(head);
         match head.state() {
-            State::Unstarted => {
-                cancel(head, LoopError::ThreadEnding.into());
-                local.controls.give(head);
-            }
+            State::Unstarted => refuse(head),
             State::Cancelled | State::Callback => local.controls.give(head),
             _ => unwind(local, head),
         }

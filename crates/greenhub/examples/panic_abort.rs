@@ -1,0 +1,123 @@
+//! What holds without unwinding: built with `panic = "abort"`, this exits with 0 if all of it does.
+//!
+//! ```text
+//! cargo run --profile abort --example panic_abort -p greenhub
+//! ```
+//!
+//! A green thread that has begun cannot be ended early then, so `kill` and `with_timeout` say that they are not
+//! supported. Whatever needs no unwinding works: timeouts of sockets, taking back what has not begun, scopes.
+
+use std::cell::Cell;
+use std::io::{self, ErrorKind};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use greenhub::{Interest, Kill, Left, LoopError, Source, TrampolineError};
+
+const SHORT: Duration = Duration::from_millis(5);
+const LONG: Duration = Duration::from_secs(3600);
+
+type Check = fn() -> io::Result<bool>;
+
+const CHECKS: &[(&str, Check)] = &[
+    ("a green thread that has begun cannot be killed", a_kill_is_unsupported),
+    ("one that has not begun can be taken back", an_unstarted_one_is_cancelled),
+    ("with_timeout does not run what it could not interrupt", with_timeout_is_unsupported),
+    ("timeouts of sockets and descriptors are values", socket_timeouts_are_values),
+    ("a scope joins its green threads", a_scope_joins),
+    ("replacing the hub ends no green thread", replacing_the_hub_ends_nobody),
+    ("a thread ends with green threads parked", a_thread_ends),
+];
+
+fn main() -> ExitCode {
+    if cfg!(panic = "unwind") {
+        eprintln!("this program is about `panic = \"abort\"`: build it with `--profile abort`");
+        return ExitCode::FAILURE;
+    }
+    let mut code = ExitCode::SUCCESS;
+    for (claim, check) in CHECKS {
+        let holds = match check() {
+            Ok(true) => "holds".to_owned(),
+            Ok(false) => "does not hold".to_owned(),
+            Err(error) => format!("failed: {error}"),
+        };
+        println!("{claim}: {holds}");
+        if holds != "holds" {
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}
+
+fn a_kill_is_unsupported() -> io::Result<bool> {
+    let (reader, writer) = io::pipe()?;
+    let parked = greenhub::spawn(move || greenhub::trampoline(&reader, Interest::READ, None).is_ok());
+    greenhub::sleep(SHORT);
+    let killed = parked.kill();
+    greenhub::sleep(SHORT);
+    // It lives on, and ends by itself.
+    let lives = !parked.is_finished();
+    drop(writer);
+    Ok(killed == Kill::Unsupported && lives && parked.join()?)
+}
+
+fn an_unstarted_one_is_cancelled() -> io::Result<bool> {
+    let inside = Rc::new(());
+    let dropped = Rc::downgrade(&inside);
+    let queued = greenhub::spawn(move || drop(inside));
+    let delayed = greenhub::spawn_after(LONG, || ());
+    Ok(queued.kill() == Kill::Cancelled && dropped.upgrade().is_none() && delayed.cancel())
+}
+
+fn with_timeout_is_unsupported() -> io::Result<bool> {
+    let ran = Cell::new(false);
+    let limited = greenhub::with_timeout(SHORT, || ran.set(true));
+    let unlimited = greenhub::with_timeout(None, || 5);
+    let Err(timeout) = limited else { return Ok(false) };
+    let unsupported = timeout.is_unsupported() && io::Error::from(timeout).kind() == ErrorKind::Unsupported;
+    Ok(unsupported && !ran.get() && unlimited == Ok(5))
+}
+
+fn socket_timeouts_are_values() -> io::Result<bool> {
+    let (reader, _writer) = io::pipe()?;
+    let waited = greenhub::trampoline(&reader, Interest::READ, Some(SHORT));
+    let source = Source::new(reader.into())?;
+    let mut buffer = [0; 16];
+    let read = source.read(Some(SHORT), |fd| Ok((rustix::io::read(fd, &mut buffer)?, Left::Perhaps)));
+    Ok(matches!(waited, Err(TrampolineError::TimedOut(_))) && read.is_err_and(|e| e.kind() == ErrorKind::TimedOut))
+}
+
+fn a_scope_joins() -> io::Result<bool> {
+    let sum = Cell::new(0);
+    greenhub::scope(|s| {
+        for summand in [1, 2, 3] {
+            let sum = &sum;
+            s.spawn(move || {
+                greenhub::sleep(SHORT);
+                sum.set(sum.get() + summand);
+            });
+        }
+    });
+    Ok(sum.get() == 6)
+}
+
+fn replacing_the_hub_ends_nobody() -> io::Result<bool> {
+    let parked = greenhub::spawn(|| greenhub::sleep(LONG));
+    greenhub::yield_now();
+    greenhub::spawn_n(|| drop(greenhub::use_hub(None)));
+    // The main greenlet's wait is a value too.
+    let (reader, _writer) = io::pipe()?;
+    let waited = greenhub::trampoline(&reader, Interest::READ, Some(LONG));
+    greenhub::sleep(SHORT);
+    Ok(matches!(waited, Err(TrampolineError::Loop(LoopError::HubReplaced))) && !parked.is_finished())
+}
+
+fn a_thread_ends() -> io::Result<bool> {
+    let thread = std::thread::spawn(|| {
+        greenhub::spawn_n(|| greenhub::sleep(LONG));
+        greenhub::spawn_n(|| greenhub::scope(|s| drop(s.spawn(|| greenhub::sleep(LONG)))));
+        greenhub::sleep(SHORT);
+    });
+    Ok(thread.join().is_ok())
+}
