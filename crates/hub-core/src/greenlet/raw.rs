@@ -53,14 +53,16 @@ type Body = Box<dyn FnOnce(Payload) -> Message>;
 /// pending switch unwinds, and its destructors have run when the drop returns, except in a callback of the
 /// main loop, while panicking, and in a wait that must not be left early, where this is done as soon as
 /// possible. An exit that the body catches is thrown again at its next switch. A greenlet that drops its own
-/// last handle runs on until it switches away. A body that owns a handle of its own greenlet keeps it alive
-/// for ever, as with [`Rc`]; [`Greenlet::current`] does without.
+/// last handle runs on until it switches away. A child counts as a handle of its parent; so one whose own frames
+/// hold a handle of itself or of a descendant is kept for as long as its thread lives, as with [`Rc`].
+/// [`Greenlet::current`] does without the former, [`with_parent`](Greenlet::with_parent) without the latter.
+///
+/// At the end of a thread its suspended greenlets are unwound; at the end of the process they are not.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// use hub_core::{Greenlet, Payload};
-///
+/// # doctest::run(|| {
 /// let main = Greenlet::current();
 /// let squares = Greenlet::new(move |_| {
 ///     for n in 1..=3 {
@@ -73,7 +75,8 @@ type Body = Box<dyn FnOnce(Payload) -> Message>;
 /// }
 /// assert_eq!(squares.switch(Payload::unit())?.downcast::<&str>().unwrap(), "done");
 /// assert!(squares.is_dead());
-/// # Ok::<(), hub_core::GreenError>(()) }).unwrap();
+/// # Ok::<(), hub_core::GreenError>(())
+/// # }).unwrap();
 /// ```
 pub struct Greenlet {
     node: Rc<Node>,
@@ -88,6 +91,8 @@ struct Node {
     /// What it is to run, until it begins.
     body: Cell<Option<Body>>,
     heir: Cell<Heir>,
+    /// It waits for one whose last handle it dropped.
+    in_drop: Cell<bool>,
     /// Lost their last handle while this one was panicking; they exit when it ends.
     orphans: RefCell<Vec<Rc<Node>>>,
     made_at: &'static Location<'static>,
@@ -478,6 +483,7 @@ impl Node {
             parent: RefCell::new(None),
             body: Cell::new(None),
             heir: Cell::new(Heir::Parent),
+            in_drop: Cell::new(false),
             orphans: RefCell::default(),
             made_at: Location::caller(),
         }
@@ -536,8 +542,9 @@ impl Node {
         if self.kind != Kind::Raw || self.handles.get() != 0 || cfg!(panic = "abort") {
             return;
         }
-        // One that runs, or is about to, goes on. An ending thread unwinds all that are suspended.
-        if !matches!(target.state(), State::Switched | State::Parked | State::Ready) || local::get().is_ending() {
+        // One that runs, is about to or waits in a drop goes on. An ending thread unwinds all others.
+        let suspended = matches!(target.state(), State::Switched | State::Parked | State::Ready);
+        if !suspended || self.in_drop.get() || local::get().is_ending() {
             return;
         }
         let me = run::current();
@@ -555,6 +562,12 @@ impl Node {
         }
         // A drop cannot unwind because of an exit of its own; one that comes up ends the wait.
         let mask = Mask::new();
+        let in_drop = |yes| {
+            if let Some(node) = me.raw_node() {
+                node.in_drop.set(yes);
+            }
+        };
+        in_drop(true);
         self.heir.set(Heir::Dropper(Waiter::new(me, me.ticket())));
         target.set_exit(exit);
         me.wake.set(Wake::Event);
@@ -569,6 +582,7 @@ impl Node {
             // it has ended; until then others may wake `me` by its ticket.
             unsafe { thread().switch(me, target) };
         }
+        in_drop(false);
         drop(mask);
     }
 }
