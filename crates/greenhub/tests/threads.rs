@@ -65,7 +65,7 @@ fn a_remote_wakes_an_idle_hub() {
     let thread = thread::spawn(move || {
         thread::sleep(ms(30));
         let begin = Instant::now();
-        remote.spawn(move || drop(write(&there, b"x").expect("room"))).expect("alive");
+        remote.spawn(move || _ = write(&there, b"x").expect("room")).expect("alive");
         begin
     });
     assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("data"), b"x");

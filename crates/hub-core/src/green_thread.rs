@@ -189,10 +189,15 @@ impl Drop for ArmedTimer {
 /// As [`sleep`].
 #[inline]
 pub fn yield_now() {
-    match run::yield_now() {
-        Ok(()) => {}
-        Err(_) => sleep(Duration::ZERO),
+    if let Err(refused) = run::yield_now() {
+        yield_refused(refused);
     }
+}
+
+#[cold]
+fn yield_refused(refused: Refused) {
+    drop(refused);
+    sleep(Duration::ZERO);
 }
 
 /// How a green thread is to be made.
@@ -386,6 +391,7 @@ impl<T> fmt::Debug for GreenThread<T> {
 }
 
 /// Waits until a green thread has ended.
+#[inline]
 pub(crate) fn wait_for(task: TaskRef) -> Result<(), GreenError> {
     while !task.has_ended() {
         wait_once(task)?;

@@ -90,6 +90,8 @@ pub(crate) struct MainLoop {
     /// The last sample of the clock.
     now: Cell<Time>,
     waits: Cell<u64>,
+    watches: Cell<u64>,
+    operations: Cell<u64>,
     stop: RefCell<Option<Stop>>,
     main_error: RefCell<Option<LoopError>>,
     /// Leave after one turn, which waits at most so long.
@@ -116,6 +118,11 @@ pub struct Stats {
     pub turns: u64,
     /// Calls of [`Hub::wait`].
     pub waits: u64,
+    /// Calls of [`Hub::watch`].
+    pub watches: u64,
+    /// Operations on owned descriptors that were tried, those that would have blocked included. With
+    /// `waits` and `watches` these are nearly all the system calls of a program that does network I/O.
+    pub operations: u64,
     /// Timers that are armed, those of sleeping green threads included.
     pub timers: usize,
     /// Green threads and callbacks that wait for reading, without those that queue behind another.
@@ -158,6 +165,8 @@ impl MainLoop {
             turn: Cell::new(0),
             now: Cell::new(Time::default()),
             waits: Cell::new(0),
+            watches: Cell::new(0),
+            operations: Cell::new(0),
             stop: RefCell::new(None),
             main_error: RefCell::new(None),
             once: Cell::new(None),
@@ -472,6 +481,8 @@ impl MainLoop {
         Stats {
             turns: self.turn.get(),
             waits: self.waits.get(),
+            watches: self.watches.get(),
+            operations: self.operations.get(),
             timers: self.timers.borrow().len() + self.immediate.borrow().len(),
             readers: readers.saturating_sub(own),
             writers,

@@ -265,6 +265,7 @@ impl Source {
             main_loop.may_succeed(inner.fd, inner.id, direction) || nonblocking || std::thread::panicking();
         loop {
             if attempt {
+                main_loop.count_operation();
                 match op(fd) {
                     Ok((value, left)) => {
                         main_loop.operated(inner.fd, inner.id, direction, Some(left));

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use greenhub::{
-    Builder, GreenError, GreenThread, Interest, LinkId, Source, Timer, TimerHandle, TrampolineError, get_hub,
+    Builder, GreenError, GreenThread, Interest, Left, LinkId, Source, Timer, TimerHandle, TrampolineError, get_hub,
     notify_opened, scope, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub_with, with_timeout, yield_now,
 };
 
@@ -343,7 +343,8 @@ fn step(world: &Rc<World>, me: Thread, op: &Op) {
             let how = operation(world, me, &mut |tried| {
                 world.pipes[*pipe][0].read(limit.map(millis), |fd| {
                     tried();
-                    Ok((rustix::io::read(fd, &mut [0; MESSAGE])?, me % 2 == 0))
+                    let left = if me % 2 == 0 { Left::Likely } else { Left::Perhaps };
+                    Ok((rustix::io::read(fd, &mut [0; MESSAGE])?, left))
                 })
             });
             log(format!("receive {pipe}: {how}"));

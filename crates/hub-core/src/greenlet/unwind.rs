@@ -80,13 +80,17 @@ impl ControlRef {
     }
 
     /// Forgets every exit that is pending.
+    #[inline]
     pub(super) fn clear_exits(self) {
         self.exit.set(false);
-        if let Some(cold) = self.cold.get() {
-            // SAFETY: see `cold`.
-            let pending = unsafe { cold.as_ref() }.pending.take();
-            drop_contained(pending);
+        if self.cold.get().is_some() {
+            self.forget_pending();
         }
+    }
+
+    #[cold]
+    fn forget_pending(self) {
+        drop_contained(self.cold().pending.take());
     }
 
     /// What raw switches know of it. Not to be kept beyond the end of the greenlet.

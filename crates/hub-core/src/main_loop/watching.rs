@@ -95,6 +95,7 @@ impl MainLoop {
         direction: Interest,
         told: Told,
     ) -> Result<(), TrampolineError> {
+        self.watches.set(self.watches.get() + 1);
         let lease = self.descriptors.borrow().lease(key);
         // SAFETY: open, by the contract.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
@@ -238,6 +239,12 @@ impl MainLoop {
         if !keep {
             self.descriptors.borrow_mut().used_up(fd, socket, direction, left.is_none());
         }
+    }
+
+    /// Counts an operation on an owned descriptor.
+    #[inline]
+    pub(crate) fn count_operation(&self) {
+        self.operations.set(self.operations.get() + 1);
     }
 
     /// Somebody has found out by other means that a socket is ready.

@@ -1,0 +1,192 @@
+//! An echo server and its clients: every connection is a green thread on each side.
+//!
+//! `cargo run --release --example echo` runs both in one process over loopback TCP, shows what goes on
+//! while it runs, and ends with a table. Every byte that comes back is compared with what was sent.
+//! `--server ADDR` and `--connect ADDR` split it over two processes.
+
+mod client;
+mod options;
+mod progress;
+mod report;
+mod server;
+mod signals;
+mod system;
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Display;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use crate::options::{Mode, Options};
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::server::Server;
+use crate::signals::Signals;
+use crate::system::Calls;
+
+/// What all green threads of a run share.
+struct Run {
+    /// Nothing new is begun.
+    stopping: Cell<bool>,
+    /// How many connections clients have made.
+    connected: Cell<usize>,
+    /// How many connections a server has accepted.
+    accepted: Cell<usize>,
+    /// What clients have compared.
+    compared: Cell<u64>,
+    /// How many bytes the server has sent back.
+    served: Cell<u64>,
+    errors: Cell<u64>,
+    first_error: RefCell<Option<String>>,
+    /// In nanoseconds, up to [`LONGEST`].
+    latencies: RefCell<Histogram<u64>>,
+}
+
+impl Run {
+    fn new() -> Rc<Run> {
+        Rc::new(Run {
+            stopping: Cell::new(false),
+            connected: Cell::new(0),
+            accepted: Cell::new(0),
+            compared: Cell::new(0),
+            served: Cell::new(0),
+            errors: Cell::new(0),
+            first_error: RefCell::new(None),
+            latencies: RefCell::new(Histogram::new_with_max(LONGEST, 3).expect("a minute in three digits")),
+        })
+    }
+
+    /// Of messages of so many bytes. A process without clients goes by what it has sent back.
+    fn round_trips(&self, bytes: u64) -> u64 {
+        if self.compared.get() > 0 { self.compared.get() } else { self.served.get() / bytes }
+    }
+
+    fn failed(&self, doing: &str, error: &dyn Display) {
+        self.errors.set(self.errors.get() + 1);
+        self.first_error.borrow_mut().get_or_insert_with(|| format!("{doing}: {error}"));
+    }
+}
+
+/// What took longer counts as this long.
+const LONGEST: u64 = 60_000_000_000;
+
+fn add(cell: &Cell<u64>, count: u64) {
+    cell.set(cell.get() + count);
+}
+
+/// Why there is no report.
+enum Failure {
+    /// What was asked for cannot be.
+    Usage(String),
+    /// It went wrong.
+    Run(String),
+}
+
+fn main() -> ExitCode {
+    let options = match Options::parse() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    match run(&options) {
+        Ok(report) => {
+            report.print(options.json);
+            report.exit_code()
+        }
+        Err(Failure::Usage(message)) => {
+            eprintln!("echo: {message}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Run(message)) => {
+            eprintln!("echo: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<Report, Failure> {
+    let hub = greenhub::use_hub(options.hub.as_deref())
+        .and_then(|()| greenhub::try_get_hub())
+        .map_err(|error| Failure::Usage(error.to_string()))?;
+    system::raise_descriptor_limit(options).map_err(Failure::Run)?;
+    let signals = Signals::new().map_err(|error| Failure::Run(format!("cannot wait for Ctrl-C: {error}")))?;
+    let run = Run::new();
+
+    let (server, addresses) = match options.mode() {
+        Mode::Both => {
+            let server = Server::start(&run, LOOPBACK, listeners(options.connections))?;
+            let addresses = server.addresses().to_vec();
+            (Some(server), addresses)
+        }
+        Mode::Server(address) => {
+            let server = Server::start(&run, resolve(address)?, 1)?;
+            eprintln!("serving on {}; Ctrl-C ends it", server.addresses()[0]);
+            (Some(server), Vec::new())
+        }
+        Mode::Clients(address) => (None, vec![resolve(address)?]),
+    };
+    let progress = Progress::start(&run, options);
+
+    let bytes_before = system::resident_bytes();
+    let connected = client::connect(&run, options, &addresses);
+    let connections = connected.len();
+    let calls_before = Calls::of(&hub);
+    let started = Instant::now();
+    let clients = client::start(&run, connected, options.bytes);
+    if connections > 0 || addresses.is_empty() {
+        signals.wait(options.limit()).map_err(|error| Failure::Run(format!("waiting for the end: {error}")))?;
+    }
+
+    // Every connection is still open, and its green threads suspended in the middle of their work.
+    let bytes_after = system::resident_bytes();
+    let green_threads = (connections + server.as_ref().map_or(0, Server::connections)) as u64;
+    run.stopping.set(true);
+    client::join(&run, clients);
+    let seconds = started.elapsed();
+    let calls = Calls::of(&hub) - calls_before;
+    if let Some(server) = server {
+        server.stop(&run);
+    }
+    progress.stop();
+
+    let round_trips = run.round_trips(options.bytes as u64);
+    let latencies = run.latencies.borrow();
+    Ok(Report {
+        hub: hub.name(),
+        connections: if addresses.is_empty() { run.accepted.get() } else { connections },
+        bytes: options.bytes,
+        seconds,
+        round_trips,
+        latencies: (!latencies.is_empty()).then(|| [50.0, 99.0, 99.9].map(|p| latencies.value_at_percentile(p))),
+        resident_bytes: bytes_before
+            .zip(bytes_after)
+            .and_then(|(before, after)| after.saturating_sub(before).checked_div(green_threads)),
+        calls: (round_trips > 0).then(|| calls.count() as f64 / round_trips as f64),
+        errors: run.errors.get(),
+        first_error: run.first_error.take(),
+        idle_is_well: addresses.is_empty(),
+    })
+}
+
+/// Any free port, which nobody else's machine can reach.
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// How many listening sockets it takes: each has room for so many connections from one address, since
+/// the system has about 28,000 numbers for the other side.
+fn listeners(connections: usize) -> usize {
+    const PER_LISTENER: usize = 20_000;
+    connections.div_ceil(PER_LISTENER)
+}
+
+fn resolve(address: &str) -> Result<SocketAddr, Failure> {
+    let wrong = |error: io::Error| Failure::Usage(format!("{address} is no address: {error}"));
+    let mut found = std::net::ToSocketAddrs::to_socket_addrs(address).map_err(wrong)?;
+    found.next().ok_or_else(|| wrong(io::ErrorKind::NotFound.into()))
+}
+
+/// How long anything may take before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(30);

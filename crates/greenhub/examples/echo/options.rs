@@ -1,0 +1,105 @@
+//! The command line.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+/// An echo server and N clients, every connection a green thread on each side.
+///
+/// Exit status: 0 if every byte came back as it was sent, 1 if something failed, 2 for wrong use.
+#[derive(Parser)]
+#[command(name = "echo")]
+pub(crate) struct Options {
+    /// How many connections the clients make
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = count)]
+    pub(crate) connections: usize,
+
+    /// The size of one message, in bytes
+    #[arg(long, value_name = "M", default_value_t = 64, value_parser = size)]
+    pub(crate) bytes: usize,
+
+    /// How long messages are sent [default: 5; a server of its own runs until Ctrl-C]
+    #[arg(long, value_name = "S", value_parser = seconds, allow_negative_numbers = true)]
+    seconds: Option<Duration>,
+
+    /// Run the server only, on this address
+    #[arg(long, value_name = "ADDR", conflicts_with = "connect")]
+    server: Option<String>,
+
+    /// Run the clients only, against a server at this address
+    #[arg(long, value_name = "ADDR")]
+    connect: Option<String>,
+
+    /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hub: Option<String>,
+
+    /// Print one JSON object instead of the table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What this process runs.
+#[derive(Copy, Clone, PartialEq, Eq)]
+pub(crate) enum Mode<'a> {
+    Both,
+    Server(&'a str),
+    Clients(&'a str),
+}
+
+impl Options {
+    /// The options of this process, or the status with which it ends at once.
+    pub(crate) fn parse() -> Result<Options, ExitCode> {
+        Options::try_parse().map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                // Nobody is left to tell if standard output is closed.
+                let _ = error.print();
+                ExitCode::SUCCESS
+            }
+            _ => {
+                let message = error.to_string();
+                let line = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                eprintln!("echo: {line} (--help lists the options)");
+                ExitCode::from(2)
+            }
+        })
+    }
+
+    pub(crate) fn mode(&self) -> Mode<'_> {
+        match (&self.server, &self.connect) {
+            (Some(address), _) => Mode::Server(address),
+            (None, Some(address)) => Mode::Clients(address),
+            (None, None) => Mode::Both,
+        }
+    }
+
+    /// How long it runs; `None` for ever.
+    pub(crate) fn limit(&self) -> Option<Duration> {
+        match self.mode() {
+            Mode::Server(_) => self.seconds,
+            _ => Some(self.seconds.unwrap_or(Duration::from_secs(5))),
+        }
+    }
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("not a number of connections, 1 at least".to_owned()),
+        Ok(count) => Ok(count),
+    }
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    const MOST: usize = 1 << 30;
+    match text.parse() {
+        Ok(size @ 1..=MOST) => Ok(size),
+        _ => Err(format!("not a size from 1 to {MOST} bytes")),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|seconds| !seconds.is_zero()).ok_or_else(|| "not a time in seconds, more than 0".to_owned())
+}

@@ -1,0 +1,73 @@
+//! What the system allows and what it says about this process.
+
+use std::ops::Sub;
+
+use greenhub::HubRef;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::options::{Mode, Options};
+
+/// Descriptors besides connections: standard streams, hub, signals, listening sockets.
+const OTHERS: u64 = 32;
+
+/// Raises the limit as far as is needed and allowed.
+pub(crate) fn raise_descriptor_limit(options: &Options) -> Result<(), String> {
+    let per_connection = match options.mode() {
+        Mode::Both => 2,
+        Mode::Clients(_) => 1,
+        // It does not know how many will come.
+        Mode::Server(_) => 0,
+    };
+    let needed = options.connections as u64 * per_connection + OTHERS;
+    let limit = getrlimit(Resource::Nofile);
+    let (Some(soft), hard) = (limit.current, limit.maximum) else { return Ok(()) };
+    if soft >= needed && per_connection > 0 {
+        return Ok(());
+    }
+    let hard = hard.unwrap_or(u64::MAX);
+    let wish = if per_connection > 0 { needed } else { hard };
+    // Only a privileged process may go beyond the hard limit.
+    let tries = [(wish, hard.max(wish)), (hard, hard)];
+    let raised = tries.into_iter().find(|(current, maximum)| {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(*current), maximum: Some(*maximum) }).is_ok()
+    });
+    let allowed = raised.map_or(soft, |(current, _)| current);
+    if allowed >= needed {
+        return Ok(());
+    }
+    let possible = (allowed.saturating_sub(OTHERS)) / per_connection.max(1);
+    Err(format!(
+        "{} connections need {needed} descriptors and this process may open {allowed}: raise the hard limit (ulimit -Hn), or use --connections {possible}",
+        options.connections
+    ))
+}
+
+/// The resident memory of this process, where the system says so.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// The system calls that a hub and the sockets on it have made.
+#[derive(Copy, Clone)]
+pub(crate) struct Calls(u64);
+
+impl Calls {
+    pub(crate) fn of(hub: &HubRef) -> Calls {
+        let stats = hub.stats();
+        Calls(stats.waits + stats.watches + stats.operations)
+    }
+
+    pub(crate) fn count(self) -> u64 {
+        self.0
+    }
+}
+
+impl Sub for Calls {
+    type Output = Calls;
+
+    fn sub(self, before: Calls) -> Calls {
+        Calls(self.0 - before.0)
+    }
+}

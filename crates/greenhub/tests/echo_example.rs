@@ -1,0 +1,254 @@
+//! The example `echo`, from outside: what it prints, and the status with which it ends.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// The example, built with the profile of this test: `cargo test --test` alone does not build it.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let test = std::env::current_exe().expect("this test is a file");
+        let directory = test.parent().and_then(Path::parent).expect("tests are in TARGET/PROFILE/deps");
+        let profile = match directory.file_name().and_then(OsStr::to_str) {
+            Some("debug") => "dev",
+            other => other.expect("the name of a profile"),
+        };
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "greenhub", "--example", "echo", "--profile", profile])
+            .arg("--target-dir")
+            .arg(directory.parent().expect("profiles are in TARGET"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo starts");
+        assert!(built.success(), "the example echo does not build");
+        directory.join("examples").join("echo")
+    })
+}
+
+fn echo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    echo(arguments).output().expect("echo starts")
+}
+
+/// What stood on standard output, which must be one JSON object on one line.
+fn object(output: &Output) -> Value {
+    let text = String::from_utf8(output.stdout.clone()).expect("JSON is text");
+    assert_eq!(text.lines().count(), 1, "one line: {text:?}, and on standard error: {}", errors(output));
+    serde_json::from_str(&text).expect("the line is JSON")
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Ends with this status, nothing on standard output, and one line that has these words.
+fn refuses(output: &Output, status: i32, words: &[&str]) {
+    let text = errors(output);
+    assert_eq!(output.status.code(), Some(status), "{text}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(text.lines().count(), 1, "one line: {text}");
+    for word in words {
+        assert!(text.contains(word), "{word:?} in {text}");
+    }
+}
+
+#[test]
+fn one_process_echoes_and_reports_as_json() {
+    let output = run(&["--json", "--connections", "20", "--bytes", "100", "--seconds", "0.4"]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    let object = object(&output);
+    assert_eq!(object["connections"], 20);
+    assert_eq!(object["bytes"], 100);
+    assert_eq!(object["errors"], 0);
+    assert!(object["hub"].as_str().is_some_and(|name| !name.is_empty()));
+    assert!(object["seconds"].as_f64().is_some_and(|seconds| seconds >= 0.4));
+    assert!(object["round_trips"].as_u64().is_some_and(|count| count > 20));
+    assert!(object["round_trips_per_s"].as_f64().is_some_and(|rate| rate > 0.0));
+    let latencies = ["p50_us", "p99_us", "p999_us"].map(|key| object[key].as_f64().expect("a latency"));
+    assert!(latencies[0] > 1.0, "{latencies:?}");
+    assert!(latencies.is_sorted(), "{latencies:?}");
+    let mut keys: Vec<&str> = object.as_object().expect("an object").keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    let expected = [
+        "bytes",
+        "connections",
+        "errors",
+        "hub",
+        "p50_us",
+        "p999_us",
+        "p99_us",
+        "round_trips",
+        "round_trips_per_s",
+        "rss_per_green_thread_bytes",
+        "seconds",
+        "syscalls_per_round_trip",
+    ];
+    assert_eq!(keys, expected);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_round_trip_costs_little_more_than_its_two_reads_and_two_writes() {
+    let output = run(&["--json", "--connections", "200", "--seconds", "0.4"]);
+    let calls = object(&output)["syscalls_per_round_trip"].as_f64().expect("counted");
+    assert!((4.0..4.5).contains(&calls), "{calls}");
+}
+
+#[test]
+fn messages_larger_than_all_buffers_come_back() {
+    let output = run(&["--json", "--connections", "2", "--bytes", "3000000", "--seconds", "0.2"]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert!(object(&output)["round_trips"].as_u64().is_some_and(|count| count > 0));
+}
+
+#[test]
+fn without_json_there_is_a_table_and_progress_is_on_standard_error() {
+    let output = run(&["--connections", "3", "--seconds", "1.3"]);
+    let table = String::from_utf8(output.stdout.clone()).expect("text");
+    for row in ["hub ", "connections ", "round trips per second", "latency p99.9", "system calls per round trip"] {
+        assert!(table.contains(row), "{row:?} in {table}");
+    }
+    assert!(errors(&output).contains("3 of 3 connections"), "{}", errors(&output));
+}
+
+#[test]
+fn help_is_no_error() {
+    let output = run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("--connections"));
+}
+
+#[test]
+fn wrong_arguments_are_refused_with_status_2() {
+    refuses(&run(&["--connections", "0"]), 2, &["--connections", "0"]);
+    refuses(&run(&["--bytes", "many"]), 2, &["--bytes", "many"]);
+    refuses(&run(&["--seconds", "-1"]), 2, &["--seconds"]);
+    refuses(&run(&["--seconds", "nan"]), 2, &["--seconds"]);
+    refuses(&run(&["--colour"]), 2, &["--colour"]);
+    refuses(&run(&["--server", "127.0.0.1:0", "--connect", "127.0.0.1:1"]), 2, &["--server", "--connect"]);
+    refuses(&run(&["--server", "nonsense"]), 2, &["nonsense"]);
+}
+
+#[test]
+fn an_unknown_hub_is_refused_with_status_2() {
+    refuses(&run(&["--hub", "nope"]), 2, &["nope"]);
+    let output = echo(&["--json"]).env("EVENTLET_HUB", "nope").output().expect("echo starts");
+    refuses(&output, 2, &["nope", "EVENTLET_HUB"]);
+}
+
+#[test]
+fn a_port_in_use_ends_with_status_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    refuses(&run(&["--server", &address]), 1, &[&address, "in use"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn too_few_descriptors_are_told_plainly() {
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 100; exec \"$0\" --connections 1000"])
+        .arg(echo(&[]).get_program())
+        .output()
+        .expect("sh starts");
+    if rustix::process::geteuid().is_root() && output.status.success() {
+        return eprintln!("skipped: this process may raise its own hard limit");
+    }
+    refuses(&output, 1, &["descriptors", "100"]);
+}
+
+/// A server in a process of its own, and its address.
+struct Server {
+    process: Child,
+    address: String,
+    rest: BufReader<std::process::ChildStderr>,
+}
+
+impl Server {
+    fn start(arguments: &[&str]) -> Server {
+        let mut process = echo(&[&["--server", "127.0.0.1:0"], arguments].concat()).spawn().expect("echo starts");
+        let mut rest = BufReader::new(process.stderr.take().expect("piped"));
+        let mut line = String::new();
+        rest.read_line(&mut line).expect("a line");
+        let address = line.strip_prefix("serving on ").and_then(|rest| rest.split(';').next()).expect("the address");
+        Server { address: address.to_owned(), process, rest }
+    }
+
+    fn interrupt(self) -> Output {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, Signal::INT).expect("it runs");
+        self.wait()
+    }
+
+    fn wait(mut self) -> Output {
+        let mut stderr = Vec::new();
+        self.rest.read_to_end(&mut stderr).expect("the rest");
+        let mut output = self.process.wait_with_output().expect("it ends");
+        output.stderr = stderr;
+        output
+    }
+}
+
+#[test]
+fn server_and_clients_in_two_processes() {
+    let server = Server::start(&["--json"]);
+    let clients = run(&["--connect", &server.address, "--json", "--connections", "30", "--seconds", "0.4"]);
+    assert_eq!(clients.status.code(), Some(0), "{}", errors(&clients));
+    let clients = object(&clients);
+    let server = server.interrupt();
+    assert_eq!(server.status.code(), Some(0), "{}", errors(&server));
+    let server = object(&server);
+    assert_eq!(clients["connections"], 30);
+    assert_eq!(server["connections"], 30);
+    assert_eq!(server["round_trips"], clients["round_trips"]);
+    assert_eq!(server["p50_us"], Value::Null);
+}
+
+#[test]
+fn a_server_ends_by_itself_when_its_time_is_over() {
+    let server = Server::start(&["--json", "--seconds", "0.2"]);
+    let output = server.wait();
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert_eq!(object(&output)["connections"], 0);
+}
+
+#[test]
+fn clients_without_a_server_fail_and_say_so() {
+    let unused = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").to_string();
+    let output = run(&["--connect", &unused, "--json", "--connections", "3"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(object(&output)["errors"], 3);
+    assert!(errors(&output).contains("refused"), "{}", errors(&output));
+}
+
+#[test]
+fn altered_bytes_fail_the_run() {
+    let liar = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = liar.local_addr().expect("bound").to_string();
+    let serving = std::thread::spawn(move || {
+        let (mut peer, _) = liar.accept().expect("one connection");
+        let mut message = [0; 64];
+        peer.read_exact(&mut message).expect("a message");
+        message[33] ^= 1;
+        std::io::Write::write_all(&mut peer, &message).expect("sent");
+        // Open until the client has ended.
+        let _ = peer.read(&mut message);
+    });
+    let output = run(&["--connect", &address, "--json", "--connections", "1", "--seconds", "0.3"]);
+    serving.join().expect("served");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(object(&output)["errors"], 1);
+    assert!(errors(&output).contains("byte 33"), "{}", errors(&output));
+}
