@@ -82,7 +82,10 @@ pub use hub_core::{
 };
 
 // What a hub of one's own is made of.
-pub use hub_core::{Hub, HubDescriptor, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Time, Watched, round};
+pub use hub_core::{
+    Clocked, Hub, HubDescriptor, Interest, Key, Lease, ManualClock, Notify, Readiness, Ready, Rearm, Time, Watched,
+    round,
+};
 
 // Greenlets.
 pub use hub_core::{Greenlet, Payload, RawError};

@@ -836,7 +836,7 @@ fn looks_that_overlap_leave_the_result_to_be_taken() {
         let lookers: Vec<_> = [5, 20]
             .map(|millis| {
                 let one = one.clone();
-                spawn(move || drop(one.link(move |_| sleep(Duration::from_millis(millis)))))
+                spawn(move || _ = one.link(move |_| sleep(Duration::from_millis(millis))))
             })
             .into();
         for looker in lookers {

@@ -468,7 +468,7 @@ fn killing_a_waiter_removes_listener_and_timer() {
     yield_now();
     let before = stats();
     assert_eq!((before.readers, before.writers, before.timers), (2, 1, 3));
-    waiters.iter().for_each(|waiter| drop(waiter.kill()));
+    waiters.iter().for_each(|waiter| _ = waiter.kill());
     assert_nobody_waits();
     assert_eq!(stats().timers, 0);
 }

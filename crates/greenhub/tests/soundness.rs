@@ -362,7 +362,7 @@ fn rule_03_destructors_at_the_end_of_a_thread_may_block_and_spawn() {
             || sleep(LONG),
             yield_now,
             || drop(spawn(|| panic!("begun in an ending thread")).join()),
-            || drop(spawn_after(LONG, || ()).kill()),
+            || _ = spawn_after(LONG, || ()).kill(),
             || drop(offload(|| 1)),
         ];
         for end in ends {
@@ -900,13 +900,13 @@ fn rule_11_a_kill_returns_to_the_killer() {
         let first = Rc::new(spawn(move || {
             yield_now();
             let other = inner.take().unwrap();
-            let _end = OnDrop(|| drop(other.kill()));
+            let _end = OnDrop(|| _ = other.kill());
             other.kill();
             sleep(LONG);
         }));
         let victim = first.clone();
         let second = Rc::new(spawn(move || {
-            let _end = OnDrop(|| drop(victim.kill()));
+            let _end = OnDrop(|| _ = victim.kill());
             sleep(LONG);
         }));
         *slot.borrow_mut() = Some(second.clone());

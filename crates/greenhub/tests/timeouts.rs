@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use green::{Drops, KillOnDrop, LONG, Log, PARK_POINTS, SHORT, held, keep_reports, pipe, reports};
 use greenhub::{
-    GreenError, Interest, Left, Source, Timeout, Trampoline, TrampolineError, scope, sleep, spawn, spawn_n, trampoline,
+    GreenError, Interest, Source, Timeout, Trampoline, TrampolineError, scope, sleep, spawn, spawn_n, trampoline,
     with_timeout, yield_now,
 };
 use support::run;

@@ -16,7 +16,7 @@ use crate::greenlet::run;
 use crate::hub::{Hub, HubDescriptor};
 use crate::interest::Interest;
 use crate::listener::{Listener, Timer};
-use crate::main_loop::{Scheduled, Stats};
+use crate::main_loop::{CallbackId, Stats};
 use crate::remote::Remote;
 use crate::time::Time;
 
@@ -50,8 +50,9 @@ impl From<HubDescriptor> for Builder {
 /// green threads parked on it are unwound, and the main greenlet, if it waits there, gets
 /// [`LoopError::HubReplaced`]. Green threads that are ready or wait for events live on.
 ///
-/// `build` is called again if the hub has to be built anew, and then must return a new hub or an error.
-/// Does not switch.
+/// `build` is called once. A hub that panics or whose wait fails is let go of, and blocking calls fail from
+/// then on until another is chosen; [`use_hub_descriptor`] names one that is built anew instead. Does not
+/// switch.
 ///
 /// # Errors
 ///
@@ -66,7 +67,8 @@ pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 's
 }
 
 /// Chooses a hub by descriptor for the calling thread, under the rules of [`use_hub_with`]. `None`
-/// leaves the choice to the default.
+/// leaves the choice to the default. A hub that fails is built anew at the next call that blocks; whoever
+/// waits stays.
 ///
 /// # Errors
 ///
@@ -182,8 +184,8 @@ impl HubRef {
     /// green threads and woken ones run in the order in which they became due; one that a callback
     /// schedules runs in a later turn, after descriptors were looked at.
     pub fn schedule(&self, delay: Duration, timer: impl Timer + 'static) -> TimerHandle {
-        let scheduled = local::get().main_loop.schedule(delay, Rc::new(timer));
-        TimerHandle { scheduled, hub: self.clone(), done: std::cell::Cell::new(false) }
+        let id = local::get().main_loop.schedule(delay, Rc::new(timer));
+        TimerHandle { id, hub: self.clone() }
     }
 
     /// Calls `listener` from the main loop whenever `fd` is ready in one direction, until the
@@ -199,8 +201,8 @@ impl HubRef {
         interest: Interest,
         listener: impl Listener + 'static,
     ) -> Result<Registration, TrampolineError> {
-        let number = local::get().main_loop.listen(Rc::new(fd), interest, Rc::new(listener))?;
-        Ok(Registration { number, hub: self.clone() })
+        let id = local::get().main_loop.listen(Rc::new(fd), interest, Rc::new(listener))?;
+        Ok(Registration { id, hub: self.clone() })
     }
 
     /// Asks the main loop to end with its present turn. Its timers are discarded, green threads that
@@ -251,7 +253,8 @@ impl HubRef {
         local::get().main_loop.run_once(limit)
     }
 
-    /// When the next timer is due by the hub's clock, [`now`](HubRef::now).
+    /// When [`run_once`](HubRef::run_once) has something to do by the hub's clock, [`now`](HubRef::now), apart from
+    /// descriptors: at once if a green thread is ready, else when the next timer is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         local::get().main_loop.next_deadline()
@@ -263,8 +266,9 @@ impl HubRef {
         local::get().main_loop.now()
     }
 
-    /// The number of a descriptor that is readable when [`run_once`](HubRef::run_once) would find
-    /// something besides timers, if the hub has one. It belongs to the hub.
+    /// The number of a descriptor that is readable, after a call of [`run_once`](HubRef::run_once), when the next
+    /// one would find a ready descriptor or something from another thread; if the hub has one. It belongs to
+    /// the hub.
     #[must_use]
     pub fn pollable(&self) -> Option<RawFd> {
         local::get().main_loop.pollable()
@@ -286,29 +290,28 @@ impl HubRef {
 /// A scheduled callback. Dropping it changes nothing.
 #[derive(Debug)]
 pub struct TimerHandle {
-    scheduled: Scheduled,
+    id: CallbackId,
     hub: HubRef,
-    done: std::cell::Cell<bool>,
 }
 
 impl TimerHandle {
     /// Takes the callback back; it is dropped at once. False if it has run or was taken back before.
     pub fn cancel(&self) -> bool {
-        !self.done.replace(true) && self.hub.is_current() && local::get().main_loop.unschedule(self.scheduled)
+        self.hub.is_current() && local::get().main_loop.unschedule(self.id)
     }
 }
 
 /// A registered listener. Dropping it takes the listener back and drops the descriptor.
 #[derive(Debug)]
 pub struct Registration {
-    number: u32,
+    id: CallbackId,
     hub: HubRef,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         if self.hub.is_current() {
-            local::get().main_loop.unlisten(self.number);
+            local::get().main_loop.unlisten(self.id);
         }
     }
 }

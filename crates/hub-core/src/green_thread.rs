@@ -113,16 +113,52 @@ pub fn spawn_after<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static)
     GreenThread { task }
 }
 
-/// Like [`spawn_after`], but `f` is dropped instead of run if the green thread that calls this has ended by
-/// then. Eventlet's `spawn_after_local`. The result is `None` in that case. Never switches.
+/// Like [`spawn_after`], but `f` is dropped instead of run if the green thread that calls this ends before.
+/// Eventlet's `spawn_after_local`. The result is `None` in that case, and there as soon as that has ended.
+/// Never switches.
 ///
 /// # Panics
 ///
 /// In a destructor that runs when the green threads of an ending thread are gone already.
 #[track_caller]
 pub fn spawn_after_local<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static) -> GreenThread<Option<T>> {
-    let spawner: Weak<()> = run::current().life();
-    spawn_after(delay, move || spawner.upgrade().map(|_| f()))
+    let me = run::current();
+    let spawner: Weak<()> = me.life();
+    let link = Rc::new(Cell::new(None));
+    let linked = Linked { life: spawner.clone(), link: link.clone(), to: me.task() };
+    let green = spawn_after(delay, move || {
+        let alive = linked.life.upgrade().is_some();
+        drop(linked);
+        alive.then(f)
+    });
+    if let Some(task) = me.task()
+        && let Some(timer) = green.task.timer()
+        && let Some(control) = green.task.control()
+    {
+        let told = Told::Start { greenlet: control.number(), ticket: control.ticket() };
+        let begin = move || local::get().main_loop.bring_forward(timer, told);
+        link.set(Some(task.add_link(Box::new(begin))));
+    }
+    green
+}
+
+/// The link by which the end of a spawner is told to what it has spawned for later.
+struct Linked {
+    /// Alive as long as the spawner.
+    life: Weak<()>,
+    link: Rc<Cell<Option<u64>>>,
+    to: Option<TaskRef>,
+}
+
+impl Drop for Linked {
+    fn drop(&mut self) {
+        // The cell of the spawner exists while it is alive.
+        if self.life.strong_count() != 0
+            && let (Some(link), Some(task)) = (self.link.take(), self.to)
+        {
+            task.remove_link(link);
+        }
+    }
 }
 
 /// Lets other green threads run for at least `duration`. Eventlet's `sleep`; zero lets each that is ready
@@ -441,7 +477,8 @@ pub(crate) fn kill(task: TaskRef, error: GreenError) -> Kill {
         }
         throw(exit);
     }
-    let at_once = !run::in_mainloop() && !std::thread::panicking() && !local::get().is_ending();
+    let may_switch = !run::in_mainloop() && !local::get().main_loop.in_hub() && !local::get().is_ending();
+    let at_once = may_switch && !std::thread::panicking();
     if let Some(timer) = task.take_timer() {
         local::get().main_loop.disarm(timer);
     }

@@ -128,7 +128,8 @@ pub trait Hub {
         None
     }
 
-    /// The clock that deadlines refer to. It never goes backwards.
+    /// The clock that deadlines refer to. It never goes backwards. Hubs that a thread uses one after
+    /// another should count from the same beginning, since timeouts outlive a hub that is replaced.
     fn now(&self) -> Time {
         Time::monotonic()
     }

@@ -1,5 +1,30 @@
 //! The hub trait, greenlets and the main loop of greenhub.
+//!
+//! # Implementing a hub
+//!
+//! A [`Hub`] is the system call and nothing else: green threads, timers, listeners, wake-ups from other
+//! threads and closing come with this crate. This is a whole one, over poll(2), and a program that uses it:
+//!
+//! ```
+#![doc = include_str!("../tests/support/poll_hub.rs")]
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     hub_core::use_hub_with(PollHub::new)?;
+//!     let (reader, mut writer) = io::pipe()?;
+//!     let green = hub_core::spawn(move || {
+//!         hub_core::sleep(Duration::from_millis(1));
+//!         io::Write::write_all(&mut writer, b"x")
+//!     });
+//!     hub_core::trampoline(&reader, Interest::READ, Some(Duration::from_secs(10)))?;
+//!     green.join()??;
+//!     assert_eq!(hub_core::get_hub().name(), "poll");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The clauses that it has to keep are listed at [`Hub`], and the crate `hub-testkit` checks them.
 
+mod clock;
 mod current;
 mod descriptors;
 mod error;
@@ -27,6 +52,7 @@ mod trampoline;
 mod wakeup;
 mod watched;
 
+pub use clock::{Clocked, ManualClock};
 pub use current::{
     DEFAULT_HUB, HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub, use_hub_descriptor, use_hub_with,
 };

@@ -1,15 +1,17 @@
 //! Callbacks of the main loop: what is told about descriptors and about time.
 
 use std::os::fd::RawFd;
+use std::rc::Rc;
 
 use crate::interest::Readiness;
 
 /// Told that a descriptor is ready, or was closed.
 ///
-/// Runs in the main loop, so it must not block: a blocking call in it is an error. A panic is
-/// reported and the loop goes on. It may register, cancel and drop registrations, its own included.
+/// Runs in the main loop, so it must not block: a blocking call in it is an error. It may register,
+/// cancel and drop registrations, its own included. A panic is reported, the listener is taken back and
+/// its descriptor dropped; the loop goes on, and so does whoever waits in the other direction.
 ///
-/// Closures that take a [`Readiness`] are listeners.
+/// Closures that take a [`Readiness`] are listeners, and so are `Rc`s of listeners.
 pub trait Listener {
     /// The descriptor is ready as `what` says.
     fn ready(&self, fd: RawFd, what: Readiness);
@@ -26,12 +28,30 @@ impl<F: Fn(Readiness)> Listener for F {
     }
 }
 
+impl<L: Listener + ?Sized> Listener for Rc<L> {
+    fn ready(&self, fd: RawFd, what: Readiness) {
+        (**self).ready(fd, what);
+    }
+
+    fn closed(&self, fd: RawFd) {
+        (**self).closed(fd);
+    }
+}
+
 /// Told that its time has come.
 ///
-/// Runs in the main loop, under the same rules as a [`Listener`]. Closures are timers.
+/// Runs in the main loop, so it must not block: a blocking call in it is an error. A panic is reported and
+/// the loop goes on. Each time it is scheduled it is told once; an `Rc` of a timer may be scheduled several
+/// times, also by itself. Closures are timers.
 pub trait Timer {
     /// The deadline has passed.
     fn expired(&self);
+}
+
+impl<T: Timer + ?Sized> Timer for Rc<T> {
+    fn expired(&self) {
+        (**self).expired();
+    }
 }
 
 impl<F: Fn()> Timer for F {

@@ -14,8 +14,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::rc::Rc;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,17 +29,20 @@ use crate::greenlet::task::TaskRef;
 use crate::greenlet::unwind::{Exit, drop_contained};
 use crate::hub::{Hub, Rearm};
 use crate::interest::{Interest, Readiness};
-use crate::listener::{Listener, Timer};
 use crate::ready::Ready;
 use crate::remote::{Inbox, Letter};
 use crate::time::Time;
 use crate::timer_queue::{TimerId, TimerQueue};
 use crate::watched::Key;
 
+mod callback_table;
 mod callbacks;
 mod hub;
 mod watching;
 
+use self::callback_table::Callbacks;
+
+pub(crate) use self::callback_table::CallbackId;
 pub(crate) use self::watching::Limit;
 
 /// Why a loop ends.
@@ -48,19 +50,6 @@ pub(crate) use self::watching::Limit;
 enum Stop {
     Abort,
     Error(LoopError),
-}
-
-/// A callback, by number in [`Told::Call`].
-enum Callback {
-    Listener { key: Key, interest: Interest, listener: Rc<dyn Listener>, fd: Rc<dyn AsFd> },
-    Timer { serial: u64, timer: Rc<dyn Timer>, armed: Option<TimerId> },
-}
-
-/// Names one scheduling of a timer callback.
-#[derive(Copy, Clone, Debug)]
-pub(crate) struct Scheduled {
-    number: u32,
-    serial: u64,
 }
 
 /// What the loop of one thread knows.
@@ -74,14 +63,12 @@ pub(crate) struct MainLoop {
     choice: RefCell<Option<Builder>>,
     descriptors: RefCell<Descriptors>,
     timers: RefCell<TimerQueue<Told>>,
-    callbacks: RefCell<slab::Slab<Callback>>,
-    /// Callbacks that are due, with the turn in which they were scheduled. Each has a stand-in in the
-    /// run queue.
-    immediate: RefCell<VecDeque<(u64, Option<u32>)>>,
+    callbacks: RefCell<Callbacks>,
+    /// Callbacks that are due, with the turn in which they were scheduled, those that were taken back
+    /// included. Each has a stand-in in the run queue.
+    immediate: RefCell<VecDeque<(u64, CallbackId)>>,
     /// What is called for a parked greenlet if its descriptor is closed under it, by number.
     marks: RefCell<Vec<(u32, Box<dyn FnOnce()>)>>,
-    /// How many callbacks were scheduled so far.
-    scheduled: Cell<u64>,
     ready: RefCell<Ready>,
     told: RefCell<Vec<(Told, Readiness, Key, Interest)>>,
     inbox: OnceCell<Inbox>,
@@ -98,7 +85,7 @@ pub(crate) struct MainLoop {
     once: Cell<Option<Option<Duration>>>,
     closing: Cell<bool>,
     /// The registration of the loop's own wake-up descriptor.
-    wakeup: Cell<Option<u32>>,
+    wakeup: Cell<Option<CallbackId>>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -154,10 +141,10 @@ impl MainLoop {
             choice: RefCell::new(None),
             descriptors: RefCell::default(),
             timers: RefCell::new(TimerQueue::new()),
-            callbacks: RefCell::new(slab::Slab::new()),
+            callbacks: RefCell::default(),
             immediate: RefCell::default(),
             marks: RefCell::default(),
-            scheduled: Cell::new(0),
+
             ready: RefCell::default(),
             told: RefCell::default(),
             inbox: OnceCell::new(),
@@ -189,36 +176,42 @@ impl MainLoop {
         self.timers.borrow_mut().set_slack(crate::timer_queue::Slack { fraction, at_most });
     }
 
-    /// The deadline that the loop sleeps until at most.
+    /// Tells somebody now what a timer would tell, unless it has.
+    pub(crate) fn bring_forward(&self, id: TimerId, told: Told) {
+        if self.disarm(id) {
+            self.tell(told, Wake::Deadline);
+        }
+    }
+
+    /// When the loop has something to do, apart from descriptors.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.absorb();
-        self.timers.borrow().next_deadline()
-    }
-
-    fn absorb(&self) {
         let now = self.now();
-        self.timers.borrow_mut().absorb(now);
+        if run::ready() != 0 {
+            return Some(now);
+        }
+        let mut timers = self.timers.borrow_mut();
+        timers.absorb(now);
+        timers.next_deadline()
     }
 
-    /// The hub's clock. Never goes back, whatever the hub says.
+    /// The hub's clock, or the system's if there can be no hub. Never goes back, whatever the hub says.
     pub(crate) fn now(&self) -> Time {
-        let now = if self.name.get().is_empty() {
-            Time::monotonic()
-        } else {
-            match self.with_hub("telling the time", |hub| hub.now()) {
-                Ok(now) => now,
-                // Asked from within the hub, or of one that panicked.
-                Err(error) => {
-                    if !matches!(error, LoopError::InMainloop { .. }) {
-                        self.stop_with(error);
-                    }
-                    self.now.get()
-                }
+        self.clock().unwrap_or_else(|error| {
+            if matches!(error, LoopError::Panicked { .. }) {
+                self.stop_with(error);
             }
+            Time::monotonic()
+        })
+    }
+
+    fn clock(&self) -> Result<Time, LoopError> {
+        let now = match self.with_hub("telling the time", |hub| hub.now()) {
+            // Asked from within the hub.
+            Err(LoopError::InMainloop { .. }) => self.now.get(),
+            other => other?.max(self.now.get()),
         };
-        let now = now.max(self.now.get());
         self.now.set(now);
-        now
+        Ok(now)
     }
 
     #[inline]
@@ -275,7 +268,10 @@ impl MainLoop {
         if self.timers.borrow().is_empty() {
             return;
         }
-        let now = self.now();
+        let now = match self.clock() {
+            Ok(now) => now,
+            Err(error) => return self.stop_with(error),
+        };
         self.timers.borrow_mut().absorb(now);
         loop {
             let due = self.timers.borrow_mut().pop_due(now);
@@ -287,7 +283,14 @@ impl MainLoop {
     }
 
     fn wait(&self, local: &Local) {
-        let mut timeout = if run::ready() != 0 { Some(Duration::ZERO) } else { self.time_to_sleep() };
+        let mut timeout = if run::ready() != 0 {
+            Some(Duration::ZERO)
+        } else {
+            match self.time_to_sleep() {
+                Ok(timeout) => timeout,
+                Err(error) => return self.stop_with(error),
+            }
+        };
         if let Some(limit) = self.once.get() {
             timeout = match (timeout, limit) {
                 (Some(timeout), Some(limit)) => Some(timeout.min(limit)),
@@ -311,7 +314,7 @@ impl MainLoop {
         // Borrowed within, so that the table is free again when a hub that panics is dropped.
         let waited = self.with_hub("waiting", |hub| {
             let descriptors = self.descriptors.borrow();
-            hub.wait(&descriptors.watched, timeout, &mut ready).map_err(|e| (hub.name(), e))
+            hub.wait(&descriptors.watched, timeout, &mut ready)
         });
         *self.ready.borrow_mut() = ready;
         self.waits.set(self.waits.get() + 1);
@@ -320,7 +323,9 @@ impl MainLoop {
         }
         match waited {
             Ok(Ok(())) => {}
-            Ok(Err((hub, error))) => {
+            Ok(Err(error)) => {
+                let hub = self.name.get();
+                self.lose_hub();
                 self.stop_with(LoopError::Wait { hub, error: Arc::new(error) });
             }
             Err(error) => self.stop_with(error),
@@ -328,14 +333,14 @@ impl MainLoop {
     }
 
     /// How long the loop may sleep for its timers.
-    fn time_to_sleep(&self) -> Option<Duration> {
+    fn time_to_sleep(&self) -> Result<Option<Duration>, LoopError> {
         if self.timers.borrow().is_empty() {
-            return None;
+            return Ok(None);
         }
-        let now = self.now();
+        let now = self.clock()?;
         let mut timers = self.timers.borrow_mut();
         timers.absorb(now);
-        timers.next_wake().map(|wake| wake - now)
+        Ok(timers.next_wake().map(|wake| wake - now))
     }
 
     /// Takes in everything that the wait collected, then tells the callbacks.
@@ -351,7 +356,7 @@ impl MainLoop {
         }
         for &(one, what, key, direction) in &told {
             match one {
-                Told::Call(number) => self.call_listener(number, key, what),
+                Told::Call(number) => self.call_listener(number, key, direction, what),
                 _ => self.tell(one, Wake::Ready(what)),
             }
             self.move_up(key, direction);
@@ -388,24 +393,31 @@ impl MainLoop {
         true
     }
 
-    /// Forgets every timer; greenlets that sleep end as aborted.
+    /// Forgets the timers; greenlets that sleep end as aborted. Scopes of timeouts belong to greenlets that
+    /// may live on.
     fn forget_timers(&self) {
-        let told: Vec<Told> = {
-            let mut timers = self.timers.borrow_mut();
-            let told = timers.iter().map(|(_, _, told)| told).collect();
-            timers.clear();
-            told
+        let armed: Vec<(TimerId, Told)> = {
+            let timers = self.timers.borrow();
+            let armed = timers.iter().filter(|(_, _, told)| !matches!(told, Told::Timeout { .. }));
+            armed.map(|(id, _, told)| (id, told)).collect()
         };
-        for one in told {
-            match one {
-                Told::Call(number) => drop(self.forget_timer(number)),
-                one => {
-                    let (Told::Parked { greenlet, .. } | Told::Start { greenlet, .. }) = one else { continue };
-                    if greenlet != local::get().main.number() {
-                        self.end_waiter(one, &LoopError::Aborted);
+        for (timer, told) in armed {
+            match told {
+                Told::Call(number) => {
+                    let id = self.callbacks.borrow().id(number);
+                    id.map(|id| self.unschedule(id));
+                }
+                told => {
+                    self.timers.borrow_mut().cancel(timer);
+                    if !matches!(told, Told::Parked { greenlet, .. } if greenlet == local::get().main.number()) {
+                        self.end_waiter(told, &LoopError::Aborted);
                     }
                 }
             }
+        }
+        let immediate: Vec<CallbackId> = self.callbacks.borrow().immediate().collect();
+        for id in immediate {
+            self.unschedule(id);
         }
     }
 
@@ -453,6 +465,12 @@ impl MainLoop {
         self.once.set(Some(limit));
         let parked = waiter.park();
         self.once.set(None);
+        // Whoever waits in place of the loop is woken like the loop.
+        if let Some(inbox) = self.inbox.get()
+            && !inbox.prepare_sleep()
+        {
+            inbox.ring();
+        }
         parked.map(drop).map_err(|error| *error)
     }
 
@@ -468,8 +486,7 @@ impl MainLoop {
 
     /// A descriptor that is readable when a turn would find something.
     pub(crate) fn pollable(&self) -> Option<RawFd> {
-        self.ensure_hub().ok()?;
-        self.hub.borrow().as_ref()?.pollable().map(|fd| fd.as_raw_fd())
+        self.with_hub("asking for its descriptor", |hub| hub.pollable().map(|fd| fd.as_raw_fd())).ok()?
     }
 
     pub(crate) fn stats(&self, local: &Local) -> Stats {
@@ -483,7 +500,7 @@ impl MainLoop {
             waits: self.waits.get(),
             watches: self.watches.get(),
             operations: self.operations.get(),
-            timers: self.timers.borrow().len() + self.immediate.borrow().len(),
+            timers: self.timers.borrow().len() + self.callbacks.borrow().immediate().count(),
             readers: readers.saturating_sub(own),
             writers,
             ready: run::ready(),

@@ -9,7 +9,7 @@ use std::sync::{Mutex, Once, mpsc};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use greenhub::{GreenThread, Interest, Left, Source, Stats};
+use greenhub::{GreenThread, Interest, Source, Stats};
 
 /// Longer than any test runs.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
@@ -188,7 +188,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         name: "offload",
         park: || {
             let (_hold, held) = mpsc::channel::<()>();
-            let _ = greenhub::offload(move || drop(held.recv()));
+            let _ = greenhub::offload(move || _ = held.recv());
         },
         masked: false,
     },

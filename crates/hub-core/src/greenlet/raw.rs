@@ -292,6 +292,9 @@ impl Greenlet {
         let Some(local) = local::try_get() else { return Err(LoopError::ThreadEnding.into()) };
         let me = run::current();
         run::may_leave(me, Doing::Switch).map_err(|error| *error)?;
+        if local.main_loop.in_hub() {
+            return Err(LoopError::InMainloop { doing: Doing::Switch.as_str() }.into());
+        }
         let target = match route(Rc::clone(&self.node), message, me) {
             Way::Here(message) => return take_here(me, message),
             Way::Hub(_) => return Err(RawError::Hub.into()),
@@ -554,7 +557,8 @@ impl Node {
             return;
         }
         let exit = Exit::Kill(GreenError::Exit);
-        if panicking || me.kind() == Kind::Mainloop || target.is_masked() {
+        let shut_in = me.kind() == Kind::Mainloop || local::get().main_loop.in_hub();
+        if panicking || shut_in || target.is_masked() {
             self.heir.set(Heir::Hub);
             // Queued, not switched to: errors are impossible.
             let _ = run::interrupt(target, exit, false);

@@ -241,6 +241,18 @@ pub(crate) fn ready() -> usize {
     thread().ready.get()
 }
 
+/// Keeps the running greenlet from giving way, which is an error from now on. Returns what resumes it.
+#[inline]
+pub(crate) fn stop_hand_off() -> usize {
+    THREAD.with(|thread| thread.budget.replace(0))
+}
+
+/// Undoes [`stop_hand_off`].
+#[inline]
+pub(crate) fn resume_hand_off(budget: usize) {
+    THREAD.with(|thread| thread.budget.set(budget));
+}
+
 /// What [`interrupt`] did.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Interrupted {
@@ -462,6 +474,9 @@ impl Thread {
     /// The main loop, launched if it does not exist.
     fn mainloop(&self) -> Result<ControlRef, Refused> {
         let local = local::get();
+        if local.main_loop.in_hub() {
+            return Err(LoopError::InMainloop { doing: "what a hub wants to wait for" }.into());
+        }
         if local.is_ending() {
             return Err(LoopError::ThreadEnding.into());
         }

@@ -406,6 +406,10 @@ impl TaskRef {
         self.more_or_new().timer.set(Some(timer));
     }
 
+    pub(crate) fn timer(self) -> Option<TimerId> {
+        self.more()?.timer.get()
+    }
+
     pub(crate) fn take_timer(self) -> Option<TimerId> {
         self.more()?.timer.take()
     }

@@ -15,7 +15,7 @@ use crate::fork;
 use crate::greenlet::control::Wake;
 use crate::greenlet::local;
 use crate::greenlet::run;
-use crate::greenlet::unwind::{Exit, contained, drop_contained, error_of};
+use crate::greenlet::unwind::{Exit, drop_contained, error_of};
 use crate::hub::{Hub, Notify};
 use crate::interest::{Interest, Readiness};
 use crate::listener::Listener;
@@ -66,9 +66,7 @@ impl MainLoop {
                 Some(builder) => builder,
                 None => default_builder()?,
             };
-            self.in_hub.set(true);
-            let built = contained(|| (builder.build)());
-            self.in_hub.set(false);
+            let built = self.shut_in(|| (builder.build)()).map_err(error_of);
             let name = builder.name.clone();
             *self.choice.borrow_mut() = Some(builder);
             match built {
@@ -83,13 +81,42 @@ impl MainLoop {
         self.name.set(built.name());
         self.rearm.set(built.rearm());
         *self.hub.borrow_mut() = Some(built);
+        let name = self.name.get();
+        // There are some if an earlier hub failed.
+        let waiting = self.descriptors.borrow_mut().unwatch_all();
         let woken = self.make_wakeup().and_then(|wakeup| wakeup.map_or(Ok(()), |wakeup| self.watch_wakeup(wakeup)));
         if let Err(error) = woken {
-            let name = self.name.replace("").to_owned();
-            drop_contained(self.hub.take());
-            return Err(HubError::Build { name, error: Arc::new(error) }.into());
+            self.lose_hub();
+            return Err(HubError::Build { name: name.to_owned(), error: Arc::new(error) }.into());
         }
-        Ok(())
+        waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
+    }
+
+    /// Lets go of a hub that has failed. Whoever waits stays, and is registered with the hub that is
+    /// built next.
+    #[cold]
+    pub(super) fn lose_hub(&self) {
+        self.name.set("");
+        drop_contained(self.hub.take());
+        self.now.set(Time::default());
+        if let Some(wakeup) = self.wakeup.take() {
+            self.unlisten(wakeup);
+        }
+    }
+
+    /// Whether a call into the hub is under way.
+    pub(crate) fn in_hub(&self) -> bool {
+        self.in_hub.get()
+    }
+
+    /// Runs code of a hub, during which no other is called and no greenlet left.
+    fn shut_in<R>(&self, call: impl FnOnce() -> R) -> std::thread::Result<R> {
+        let outer = self.in_hub.replace(true);
+        let budget = run::stop_hand_off();
+        let result = catch_unwind(AssertUnwindSafe(call));
+        run::resume_hand_off(budget);
+        self.in_hub.set(outer);
+        result
     }
 
     /// Calls the hub, which must not be called by anybody else meanwhile.
@@ -100,10 +127,7 @@ impl MainLoop {
     ) -> Result<R, LoopError> {
         self.ensure_hub()?;
         let Some(mut hub) = self.hub.take() else { return Err(LoopError::InMainloop { doing }) };
-        self.in_hub.set(true);
-        let result = catch_unwind(AssertUnwindSafe(|| call(&mut *hub)));
-        self.in_hub.set(false);
-        match result {
+        match self.shut_in(|| call(&mut *hub)) {
             Ok(result) => {
                 *self.hub.borrow_mut() = Some(hub);
                 Ok(result)
@@ -113,10 +137,9 @@ impl MainLoop {
                     GreenError::Panic(message) => message,
                     error => Arc::from(error.to_string()),
                 };
-                let name = self.name.replace("");
-                drop_contained(hub);
-                // Whoever waits is registered with the hub that is built next.
-                self.descriptors.borrow_mut().unwatch_all();
+                let name = self.name.get();
+                *self.hub.borrow_mut() = Some(hub);
+                self.lose_hub();
                 Err(LoopError::Panicked { hub: name, doing, message })
             }
         }
@@ -177,8 +200,8 @@ impl MainLoop {
         drop_contained(self.hub.take());
         self.wakeup.set(None);
         self.now.set(Time::default());
-        let callbacks = self.callbacks.replace(slab::Slab::new());
-        for (_, callback) in callbacks {
+        let callbacks = self.callbacks.borrow_mut().take_all();
+        for callback in callbacks {
             drop_contained(callback);
         }
         *self.descriptors.borrow_mut() = Descriptors::default();
@@ -201,7 +224,6 @@ impl MainLoop {
             }
         }
         told.extend(self.descriptors.borrow().waiting().map(|(_, _, told)| told));
-        self.immediate.borrow_mut().iter_mut().for_each(|(_, callback)| *callback = None);
         for one in told {
             self.end_waiter(one, error);
         }
@@ -259,8 +281,8 @@ impl MainLoop {
         }
         self.sort_mail();
         let waiting = self.descriptors.borrow_mut().unwatch_all();
-        for (key, interest) in waiting {
-            self.watch_again(key, interest);
+        if let Err(error) = waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest)) {
+            self.stop_with(error);
         }
     }
 

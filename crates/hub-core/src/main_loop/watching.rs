@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Callback, MainLoop, PREVENT_MULTIPLE_READERS, told_of};
+use super::callback_table::{Callback, CallbackId};
+use super::{MainLoop, PREVENT_MULTIPLE_READERS, told_of};
 use crate::descriptors::{Owner, Place, Told};
-use crate::error::TrampolineError;
+use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::{Doing, Wake};
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::unwind::contained;
@@ -42,6 +43,9 @@ impl MainLoop {
         limit: &mut Limit,
     ) -> Result<Wake, TrampolineError> {
         let waiter = Waiter::current(Doing::Descriptor)?;
+        if self.in_hub.get() {
+            return Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into());
+        }
         self.ensure_hub()?;
         let told = told_of(waiter);
         if self.descriptors.borrow().is_stale_for(fd, owner) {
@@ -119,7 +123,12 @@ impl MainLoop {
     }
 
     /// Arms the direction of a registered listener.
-    pub(super) fn start_listening(&self, callback: u32, fd: RawFd, direction: Interest) -> Result<(), TrampolineError> {
+    pub(super) fn start_listening(
+        &self,
+        callback: CallbackId,
+        fd: RawFd,
+        direction: Interest,
+    ) -> Result<(), TrampolineError> {
         self.ensure_hub()?;
         let place = self.descriptors.borrow_mut().prepare(fd, Owner::Raw, direction, self.rearm.get());
         let (key, interest) = match place {
@@ -129,7 +138,7 @@ impl MainLoop {
         };
         self.set_listener_key(callback, key);
         // SAFETY: the registration owns the descriptor, and leaves the table before it lets go of it.
-        unsafe { self.watch(key, interest, direction, Told::Call(callback)) }
+        unsafe { self.watch(key, interest, direction, Told::Call(callback.number())) }
     }
 
     /// Has the hub look again for a listener that stays: what is left is reported again.
@@ -142,29 +151,36 @@ impl MainLoop {
             descriptors.watched.armed(key)
         };
         // SAFETY: the registration owns the descriptor.
-        if unsafe { self.watch(key, armed | interest, interest, Told::Call(callback)) }.is_err() {
-            self.closed(key.fd(), None);
+        match unsafe { self.watch(key, armed | interest, interest, Told::Call(callback)) } {
+            Ok(()) => {}
+            Err(TrampolineError::Loop(error)) => {
+                // The hub is lost; the next one is told of whoever is armed.
+                // SAFETY: the registration owns the descriptor.
+                unsafe { self.descriptors.borrow_mut().arm(key, interest, Told::Call(callback)) };
+                self.stop_with(error);
+            }
+            Err(_) => self.closed(key.fd(), None),
         }
     }
 
-    /// Has a hub that knows nothing watch what is armed.
-    pub(super) fn watch_again(&self, key: Key, interest: Interest) {
+    /// Has a hub that knows nothing watch what is armed. An error is that of the hub, which is lost.
+    pub(super) fn watch_again(&self, key: Key, interest: Interest) -> Result<(), LoopError> {
         let lease = {
             let descriptors = self.descriptors.borrow();
             if descriptors.watched.armed(key).is_empty() {
-                return;
+                return Ok(());
             }
             descriptors.lease(key)
         };
         // SAFETY: armed, so whoever waits keeps it open.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
-        let watched = self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease));
-        if !matches!(watched, Ok(Ok(()))) {
+        if self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease))?.is_err() {
             self.closed(key.fd(), None);
         } else if lease == Lease::Life && self.rearm.get() != Rearm::Explicit {
             // SAFETY: lent for life before, under the same promise.
             unsafe { self.descriptors.borrow_mut().lend(key, interest) };
         }
+        Ok(())
     }
 
     /// The waiter that was told has gone: the next one moves up.
@@ -188,9 +204,12 @@ impl MainLoop {
         }
         for told in waited {
             if let Told::Call(number) = told {
-                let listener = match self.callbacks.borrow().get(number as usize) {
-                    Some(Callback::Listener { listener, .. }) => listener.clone(),
-                    _ => continue,
+                let listener = {
+                    let callbacks = self.callbacks.borrow();
+                    match callbacks.id(number).and_then(|id| callbacks.get(id)) {
+                        Some(Callback::Listener { listener, .. }) => listener.clone(),
+                        _ => continue,
+                    }
                 };
                 if let Err(error) = contained(|| listener.closed(fd)) {
                     run::report_callback("a closed descriptor", error);

@@ -307,7 +307,18 @@ impl Inbox {
 
     /// From here on, posters ring. False if there is mail: then do not sleep.
     pub(crate) fn prepare_sleep(&self) -> bool {
-        self.mailbox.head.compare_exchange(EMPTY, SLEEPING, AcqRel, Relaxed).is_ok()
+        let prepared = self.mailbox.head.compare_exchange(EMPTY, SLEEPING, AcqRel, Relaxed);
+        prepared.map_or_else(|head| head == SLEEPING, |_| true)
+    }
+
+    /// Rings in place of the posters who did not have to: whoever waits for the loop is to let it run again.
+    pub(crate) fn ring(&self) {
+        self.mailbox.bell.with(|bell| {
+            // SAFETY: only the inbox changes it, which is here (rule 3).
+            if let Some(bell) = unsafe { &*bell } {
+                bell.notify();
+            }
+        });
     }
 
     /// The sleep is over, whatever ended it: posters need not ring any more.

@@ -1,0 +1,214 @@
+//! What an operation may cost: no allocation in the long run, and few calls of the hub.
+
+#[path = "support/loops.rs"]
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use greenhub::{
+    Interest, Left, Readiness, Source, get_hub, sleep, spawn, spawn_n, use_hub_with, with_timeout, yield_now,
+};
+use hub_core::Rearm;
+use support::{Calls, default_hub, limited};
+
+/// Counts what a thread allocates. Every call goes to the system's allocator unchanged.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: each method is the system allocator's; the counter is a thread-local that needs neither memory nor
+// a destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on; the memory came from the system's allocator.
+        unsafe { System.dealloc(memory, layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        COUNT.set(COUNT.get() + 1);
+        // SAFETY: the caller's promise is passed on; the memory came from the system's allocator.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+}
+
+const ROUNDS: usize = 1000;
+
+/// How often `operation` allocates in a thousand rounds, after as many that fill the pools.
+fn allocations(mut operation: impl FnMut()) -> usize {
+    for _ in 0..ROUNDS {
+        operation();
+    }
+    let before = COUNT.get();
+    for _ in 0..ROUNDS {
+        operation();
+    }
+    COUNT.get() - before
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(Box::new(1))), ROUNDS);
+}
+
+#[test]
+fn a_yield_allocates_nothing() {
+    limited(|| {
+        let stop = Rc::new(Cell::new(false));
+        let stopped = stop.clone();
+        let other = spawn(move || {
+            while !stopped.get() {
+                yield_now();
+            }
+        });
+        assert_eq!(allocations(yield_now), 0);
+        assert_eq!(allocations(|| sleep(Duration::ZERO)), 0);
+        stop.set(true);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn spawn_and_join_allocate_nothing() {
+    limited(|| {
+        assert_eq!(allocations(|| assert_eq!(spawn(|| 7).join().unwrap(), 7)), 0);
+        let batch = || {
+            for _ in 0..10 {
+                spawn_n(yield_now);
+            }
+            yield_now();
+            yield_now();
+        };
+        assert_eq!(allocations(batch), 0);
+    });
+}
+
+#[test]
+fn a_park_and_a_wake_up_allocate_nothing() {
+    limited(|| {
+        // The one that is joined parks, so that the joiner does too.
+        let operation = || spawn(yield_now).join().unwrap();
+        assert_eq!(allocations(operation), 0);
+    });
+}
+
+#[test]
+fn a_timer_that_fires_and_one_that_is_cancelled_allocate_nothing() {
+    limited(|| {
+        assert_eq!(allocations(|| with_timeout(Duration::from_secs(60), || ()).unwrap()), 0);
+        assert_eq!(allocations(|| with_timeout(Duration::from_secs(60), yield_now).unwrap()), 0);
+        assert_eq!(allocations(|| sleep(Duration::from_nanos(1))), 0);
+    });
+}
+
+/// The two ends of a stream.
+fn pair() -> (Source, Source) {
+    let (left, right) = UnixStream::pair().unwrap();
+    (Source::new(left.into()).unwrap(), Source::new(right.into()).unwrap())
+}
+
+fn read(source: &Source) -> usize {
+    let mut buffer = [0; 64];
+    source.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, Left::Nothing))).unwrap()
+}
+
+fn write(source: &Source) -> usize {
+    source.write(None, |fd| Ok(rustix::io::write(fd, b"x")?)).unwrap()
+}
+
+/// Sends back what comes, until the end.
+fn echo(source: Source) {
+    while read(&source) != 0 {
+        write(&source);
+    }
+}
+
+#[test]
+fn an_echo_allocates_nothing() {
+    limited(|| {
+        let (near, far) = pair();
+        let server = spawn(move || echo(far));
+        let round_trip = || {
+            write(&near);
+            assert_eq!(read(&near), 1);
+        };
+        assert_eq!(allocations(round_trip), 0);
+        drop(near);
+        server.join().unwrap();
+    });
+}
+
+#[test]
+fn a_call_of_a_listener_allocates_nothing() {
+    limited(|| {
+        let (reader, writer) = io::pipe().unwrap();
+        let reader = Rc::new(reader);
+        let drain = reader.clone();
+        let calls = Rc::new(Cell::new(0));
+        let count = calls.clone();
+        let called = move |_: Readiness| {
+            count.set(count.get() + io::Read::read(&mut &*drain, &mut [0]).unwrap());
+        };
+        let _listener = get_hub().listen(reader.try_clone().unwrap(), Interest::READ, called).unwrap();
+        let mut wanted = 0;
+        let operation = || {
+            io::Write::write_all(&mut &writer, b"x").unwrap();
+            wanted += 1;
+            while calls.get() < wanted {
+                yield_now();
+            }
+        };
+        assert_eq!(allocations(operation), 0);
+    });
+}
+
+/// The hub's calls for a thousand echoes by each of `pairs`.
+fn calls_of_echoes(pairs: usize) -> (usize, usize) {
+    let calls = Calls::default();
+    let look = calls.clone();
+    use_hub_with(move || look.hub()).unwrap();
+    let clients: Vec<_> = (0..pairs)
+        .map(|_| {
+            let (near, far) = pair();
+            spawn_n(move || echo(far));
+            spawn(move || {
+                for _ in 0..ROUNDS {
+                    write(&near);
+                    read(&near);
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    (calls.watches.get(), calls.waits.get())
+}
+
+#[test]
+fn an_echo_costs_its_share_of_two_waits_and_no_watch() {
+    limited(|| {
+        let explicit = default_hub().unwrap().rearm() == Rearm::Explicit;
+        for pairs in [1, 50] {
+            let (watches, waits) = calls_of_echoes(pairs);
+            // One wait per direction serves all pairs; some more at the beginning and the end.
+            assert!(waits <= 2 * ROUNDS + 20, "{pairs} pairs: {waits} waits");
+            // Each source for life, at its first park, and the wake-up. An explicit hub is told at each park.
+            let most = if explicit { 2 * pairs * (ROUNDS + 1) } else { 2 * pairs } + 20;
+            assert!(watches <= most, "{pairs} pairs: {watches} watches");
+        }
+    });
+}

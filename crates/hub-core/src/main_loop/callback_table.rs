@@ -1,0 +1,89 @@
+//! The callbacks of one loop, by number.
+//!
+//! Timers and descriptor slots know a callback by its number alone, and are told to forget it before the
+//! number is given to another. Handles outlive their callbacks, so they know the serial number too.
+
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use crate::interest::Interest;
+use crate::listener::{Listener, Timer};
+use crate::timer_queue::TimerId;
+use crate::watched::Key;
+
+/// Who is called back.
+pub(crate) enum Callback {
+    Listener {
+        key: Key,
+        interest: Interest,
+        listener: Rc<dyn Listener>,
+        /// Keeps the descriptor open; nobody asks it for the number again.
+        _fd: Rc<dyn AsFd>,
+    },
+    Timer {
+        timer: Rc<dyn Timer>,
+        /// None without delay.
+        armed: Option<TimerId>,
+    },
+}
+
+/// Names one registration for ever.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct CallbackId {
+    number: u32,
+    serial: u64,
+}
+
+impl CallbackId {
+    /// What timers and slots know it by while it exists.
+    pub(crate) fn number(self) -> u32 {
+        self.number
+    }
+}
+
+/// The table.
+#[derive(Default)]
+pub(crate) struct Callbacks {
+    entries: slab::Slab<(u64, Callback)>,
+    serial: u64,
+}
+
+impl Callbacks {
+    pub(crate) fn insert(&mut self, callback: Callback) -> CallbackId {
+        self.serial += 1;
+        let number = self.entries.insert((self.serial, callback)) as u32;
+        CallbackId { number, serial: self.serial }
+    }
+
+    /// The registration that has the number now.
+    pub(crate) fn id(&self, number: u32) -> Option<CallbackId> {
+        self.entries.get(number as usize).map(|&(serial, _)| CallbackId { number, serial })
+    }
+
+    pub(crate) fn get(&self, id: CallbackId) -> Option<&Callback> {
+        self.entries.get(id.number as usize).filter(|(serial, _)| *serial == id.serial).map(|(_, callback)| callback)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: CallbackId) -> Option<&mut Callback> {
+        let entry = self.entries.get_mut(id.number as usize);
+        entry.filter(|(serial, _)| *serial == id.serial).map(|(_, callback)| callback)
+    }
+
+    pub(crate) fn remove(&mut self, id: CallbackId) -> Option<Callback> {
+        self.get(id)?;
+        Some(self.entries.remove(id.number as usize).1)
+    }
+
+    /// Callbacks without delay that have not run.
+    pub(crate) fn immediate(&self) -> impl Iterator<Item = CallbackId> {
+        self.entries.iter().filter_map(|(number, (serial, callback))| {
+            matches!(callback, Callback::Timer { armed: None, .. })
+                .then_some(CallbackId { number: number as u32, serial: *serial })
+        })
+    }
+
+    /// Empties the table; ids of before name nothing afterwards.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Callback> + use<> {
+        std::mem::take(&mut self.entries).into_iter().map(|(_, (_, callback))| callback)
+    }
+}
