@@ -254,7 +254,7 @@ fn every_timeout_becomes_an_io_error_of_kind_timed_out() {
         let to = payload.clone();
         with_timeout(SHORT, move || *to.borrow_mut() = catch_unwind(|| sleep(LONG)).err()).unwrap();
         let payload = payload.take().unwrap();
-        let error = spawn(move || std::panic::resume_unwind(payload)).join().map(|()| ()).unwrap_err();
+        let error = spawn(move || std::panic::resume_unwind(payload)).join().unwrap_err();
         assert!(error.is_timeout(), "{error:?}");
         assert_eq!(io::Error::from(error).kind(), ErrorKind::TimedOut);
     });

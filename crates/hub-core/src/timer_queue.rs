@@ -389,21 +389,6 @@ impl<T: Copy> TimerQueue<T> {
             (TimerId::new(slot, entry.generation), deadline, entry.what)
         })
     }
-
-    /// Disarms all timers.
-    pub(crate) fn clear(&mut self) {
-        for slot in 0..self.slots.len() {
-            if self.slots[slot].generation % 2 == 1 {
-                self.release(slot as u32);
-            }
-        }
-        self.fresh = Vec::new();
-        self.near = Heap::new();
-        self.wheel = Wheel::new();
-        self.far = Heap::new();
-        self.wake = Time::NEVER;
-        self.stale = false;
-    }
 }
 
 /// Notes in its slot where a timer of `list` went.

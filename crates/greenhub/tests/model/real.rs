@@ -343,7 +343,7 @@ fn step(world: &Rc<World>, me: Thread, op: &Op) {
             let how = operation(world, me, &mut |tried| {
                 world.pipes[*pipe][0].read(limit.map(millis), |fd| {
                     tried();
-                    let left = if me % 2 == 0 { Left::Likely } else { Left::Perhaps };
+                    let left = if me.is_multiple_of(2) { Left::Likely } else { Left::Perhaps };
                     Ok((rustix::io::read(fd, &mut [0; MESSAGE])?, left))
                 })
             });

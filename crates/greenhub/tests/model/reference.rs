@@ -314,7 +314,7 @@ impl<'p> Reference<'p> {
             return self.filled[end - 2 * PIPES];
         }
         let other_is_gone = !self.ends[end ^ 1].is_open();
-        other_is_gone || if end % 2 == 0 { self.full[end / 2] > 0 } else { self.full[end / 2] < CAPACITY }
+        other_is_gone || if end.is_multiple_of(2) { self.full[end / 2] > 0 } else { self.full[end / 2] < CAPACITY }
     }
 
     fn arm(&mut self, limit: Limit, told: Told) -> Option<u64> {
@@ -491,10 +491,7 @@ impl<'p> Reference<'p> {
             flow = match flow {
                 Flow::Left => return None,
                 Flow::Switch(to) => return Some(to),
-                Flow::Throw(payload) => match self.unwind(id, payload) {
-                    Some(flow) => flow,
-                    None => return None,
-                },
+                Flow::Throw(payload) => self.unwind(id, payload)?,
                 Flow::Next => match self.step(id) {
                     Some(flow) => flow,
                     None => {
@@ -930,7 +927,13 @@ impl<'p> Reference<'p> {
             }
             Op::Timeout(limit, ops) => {
                 let number = self.next + 1;
-                self.arm(Limit::After(*limit), Told::Timeout(id, number));
+                if *limit == 0 {
+                    // It has struck from the beginning.
+                    self.next = number;
+                    self.set_exit(id, Payload::Timeout(number));
+                } else {
+                    self.arm(Limit::After(*limit), Told::Timeout(id, number));
+                }
                 self.green(id).frames.extend([Frame::Timeout { limit: *limit, number }, Frame::Ops(ops.iter())]);
             }
             Op::Scope(children, ops) => {

@@ -223,20 +223,6 @@ fn fresh_timers_are_listed_without_a_deadline() {
     assert_eq!(listed, [(first, Some(at(5)), 1), (second, None, 2)]);
 }
 
-#[test]
-fn clearing_disarms_fresh_and_absorbed_timers() {
-    let mut queue = TimerQueue::new();
-    let mut ids: Vec<_> = [0, 1, 50, 100_000].map(|delay| queue.arm(delay * MS, delay)).into();
-    queue.absorb(at(0));
-    ids.push(queue.arm(MS, 9));
-    queue.clear();
-    assert_eq!((queue.len(), queue.next_wake(), queue.iter().count()), (0, None, 0));
-    assert!(ids.into_iter().all(|id| queue.cancel(id).is_none()));
-    queue.arm(MS, 1);
-    queue.absorb(at(0));
-    assert_eq!(fired(&mut queue, at(1_000_000)), [1]);
-}
-
 mod model {
     //! The queue against a sorted map, under random operations.
 
@@ -367,12 +353,6 @@ mod model {
                         let Some((id, _, what)) = popped else { break };
                         assert_eq!(model.leave(what), id);
                     }
-                }
-                _ if random.below(30) == 0 => {
-                    queue.clear();
-                    model.gone.extend(model.armed.drain(..).map(|(_, id)| id));
-                    model.fresh.clear();
-                    model.absorbed.clear();
                 }
                 _ => {}
             }
