@@ -92,15 +92,32 @@ pub const BACKEND_ARROWS: (&[&str], &[&str]) = (&["hub-core"], &["hub-testkit"])
 
 /// The only files under a `src` folder with unsafe code. Each opens with its ground rules.
 pub const UNSAFE_FILES: &[&str] = &[
+    "crates/hub-core/src/descriptors.rs",
     "crates/hub-core/src/fork.rs",
     "crates/hub-core/src/greenlet/control.rs",
+    "crates/hub-core/src/greenlet/local.rs",
     "crates/hub-core/src/greenlet/overflow.rs",
+    "crates/hub-core/src/greenlet/raw.rs",
+    "crates/hub-core/src/greenlet/run.rs",
     "crates/hub-core/src/greenlet/stack.rs",
     "crates/hub-core/src/greenlet/stack/guard.rs",
     "crates/hub-core/src/greenlet/stack/slab.rs",
     "crates/hub-core/src/greenlet/switch.rs",
     "crates/hub-core/src/greenlet/task.rs",
     "crates/hub-core/src/greenlet/unwind.rs",
+    "crates/hub-core/src/main_loop/watching.rs",
+    "crates/hub-core/src/pool.rs",
     "crates/hub-core/src/remote/mailbox.rs",
+    "crates/hub-core/src/scope.rs",
+    "crates/hub-core/src/signal.rs",
+    "crates/hub-core/src/source.rs",
+    "crates/hub-core/src/stacks.rs",
+    "crates/hub-core/src/trampoline.rs",
     "crates/hub-core/src/watched.rs",
+    "crates/hub-testkit/src/allocations.rs",
+    "crates/hub-testkit/src/fixture.rs",
+    "crates/hub-testkit/src/process.rs",
 ];
+
+/// The only libraries' files that may print: what a test says to whoever runs it.
+pub const PRINTING_FILES: &[&str] = &["crates/hub-testkit/src/process.rs"];

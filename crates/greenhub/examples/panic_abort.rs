@@ -116,7 +116,11 @@ fn replacing_the_hub_ends_nobody() -> io::Result<bool> {
 fn a_thread_ends() -> io::Result<bool> {
     let thread = std::thread::spawn(|| {
         greenhub::spawn_n(|| greenhub::sleep(LONG));
-        greenhub::spawn_n(|| greenhub::scope(|s| drop(s.spawn(|| greenhub::sleep(LONG)))));
+        greenhub::spawn_n(|| {
+            greenhub::scope(|s| {
+                s.spawn(|| greenhub::sleep(LONG));
+            })
+        });
         greenhub::sleep(SHORT);
     });
     Ok(thread.join().is_ok())

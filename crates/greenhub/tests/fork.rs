@@ -163,8 +163,8 @@ fn green_threads_and_their_timers_live_on_in_the_child() {
             let told = Rc::clone(&told);
             get_hub().listen(listened, Interest::READ, move |_: Readiness| {
                 *told.borrow_mut() += 1;
-                // SAFETY: the registration owns the descriptor.
                 let mut byte = [0_u8];
+                // SAFETY: the registration owns the descriptor.
                 let got = unsafe { libc::read(number, byte.as_mut_ptr().cast(), 1) };
                 assert_eq!(got, 1);
             })

@@ -231,9 +231,13 @@ fn rule_01_a_panic_of_the_closure_ends_the_children_first() {
         log.add("caught");
         log.is(&["unstarted", "begun", "caught"]);
         // A child's panic that nobody took is the scope's.
-        let caught = catch_unwind(|| scope(|s| drop(s.spawn(|| quiet_panic("child")))));
+        let caught = catch_unwind(|| {
+            scope(|s| {
+                s.spawn(|| quiet_panic("child"));
+            })
+        });
         assert!(caught.is_err());
-        scope(|s| assert!(s.spawn(|| quiet_panic("taken")).join().map(|()| ()).is_err()));
+        scope(|s| assert!(s.spawn(|| quiet_panic("taken")).join().is_err()));
         assert_eq!(held(), before);
     });
 }
@@ -243,7 +247,11 @@ fn rule_01_a_scope_is_refused_while_panicking() {
     let test = "rule_01_a_scope_is_refused_while_panicking";
     if is_child() {
         let _end = OnDrop(|| {
-            let refused = catch_unwind(|| scope(|s| drop(s.spawn(|| println!("a child ran")))));
+            let refused = catch_unwind(|| {
+                scope(|s| {
+                    s.spawn(|| println!("a child ran"));
+                })
+            });
             println!("refused: {}", refused.is_err());
         });
         quiet_panic(());
@@ -396,9 +404,6 @@ fn rule_03_destructors_at_the_end_of_a_thread_may_block_and_spawn() {
 
 #[test]
 fn rule_03_a_body_dropped_in_an_ending_thread_says_so() {
-    thread_local! {
-        static LATE: RefCell<Option<OnDrop<Box<dyn FnMut()>>>> = const { RefCell::new(None) };
-    }
     let said = run("rule_03_a_body_dropped_in_an_ending_thread_says_so", || {
         let (tell, told) = std::sync::mpsc::channel();
         let end: Box<dyn FnMut()> = Box::new(move || {
@@ -420,21 +425,22 @@ fn rule_03_a_body_dropped_in_an_ending_thread_says_so() {
 
 #[test]
 fn rule_03_handles_may_outlive_the_green_threads_of_their_thread() {
+    type Ended = GreenThread<OnDrop<fn()>>;
     thread_local! {
-        static KEPT: RefCell<Vec<GreenThread<OnDrop<fn()>>>> = const { RefCell::new(Vec::new()) };
+        static KEPT: RefCell<Vec<Ended>> = const { RefCell::new(Vec::new()) };
     }
     static DROPPED: AtomicUsize = AtomicUsize::new(0);
     run("rule_03_handles_may_outlive_the_green_threads_of_their_thread", || {
         // Made before the state of the thread, so its destructor runs after that of the other.
         KEPT.with(|_| ());
         let value = || OnDrop((|| _ = DROPPED.fetch_add(1, Ordering::SeqCst)) as fn());
-        let ended = spawn(move || value());
+        let ended = spawn(value);
         let parked = spawn(move || {
             let value = value();
             sleep(LONG);
             value
         });
-        let unstarted = spawn_after(LONG, move || value());
+        let unstarted = spawn_after(LONG, value);
         yield_now();
         KEPT.with(|kept| kept.borrow_mut().extend([ended, parked, unstarted]));
     });
@@ -608,7 +614,7 @@ fn rule_06_a_hostile_hub_cannot_break_the_loop() {
             hub.log.add(catch_unwind(|| sleep(SHORT)).is_err().to_string());
             hub.log.add(catch_unwind(|| scope(|_| ())).is_err().to_string());
             greenhub::notify_close(0);
-            drop(get_hub().schedule(Duration::ZERO, || ()));
+            get_hub().schedule(Duration::ZERO, || ());
             spawn_n(|| ());
             let _ = get_hub().stats();
             Ok(())
@@ -656,7 +662,7 @@ fn rule_07_replacing_a_hub_never_unwinds_main() {
         // Inside the main loop it is an error.
         let said = Rc::new(RefCell::new(None));
         let to = said.clone();
-        drop(get_hub().schedule(Duration::ZERO, move || *to.borrow_mut() = Some(use_hub(None))));
+        get_hub().schedule(Duration::ZERO, move || *to.borrow_mut() = Some(use_hub(None)));
         sleep(SHORT);
         assert!(matches!(said.take(), Some(Err(HubError::InMainloop))));
 
@@ -730,9 +736,8 @@ fn rule_08_a_swallowed_exit_comes_back_and_a_spent_timeout_does_not() {
         yield_now();
         sleep(SHORT);
         // Thrown on in another scope, it is not that scope's.
-        let foreign = catch_unwind(AssertUnwindSafe(|| {
-            with_timeout(LONG, || std::panic::resume_unwind(kept.take().unwrap())).map(|()| ())
-        }));
+        let foreign =
+            catch_unwind(AssertUnwindSafe(|| with_timeout(LONG, || std::panic::resume_unwind(kept.take().unwrap()))));
         assert!(foreign.is_err());
         yield_now();
     });
@@ -818,7 +823,7 @@ fn rule_10_a_body_run_in_place_starts_from_nothing() {
         }
         sleep(SHORT);
         for (round, one) in all.into_iter().enumerate() {
-            assert_eq!(one.is_finished(), true);
+            assert!(one.is_finished());
             match one.join() {
                 Ok(result) => std::mem::forget(result),
                 Err(GreenError::Panic(_)) => assert!(round % 4 < 2),
@@ -891,7 +896,7 @@ fn rule_11_a_kill_returns_to_the_killer() {
         }));
         yield_now();
         let (to, victim) = (log.clone(), target.clone());
-        drop(get_hub().schedule(Duration::ZERO, move || to.add(format!("{:?}", victim.kill()))));
+        get_hub().schedule(Duration::ZERO, move || to.add(format!("{:?}", victim.kill())));
         assert!(target.wait().unwrap_err().is_exit());
         log.is(&["unwound", "killer", "Scheduled", "unwound later"]);
         // Two that kill each other.
@@ -980,7 +985,7 @@ fn rule_12_an_overflow_without_a_name_tells_where_it_was_spawned() {
 fn rule_12_an_overflow_of_the_loop_tells_that_it_was_the_loop() {
     let test = "rule_12_an_overflow_of_the_loop_tells_that_it_was_the_loop";
     if is_child() {
-        drop(get_hub().schedule(Duration::ZERO, || println!("{}", dig_for_ever(0))));
+        get_hub().schedule(Duration::ZERO, || println!("{}", dig_for_ever(0)));
         sleep(LONG);
     }
     let output = in_child(test, |_| ());

@@ -2,6 +2,9 @@
 //!
 //! Pure bookkeeping: nothing here calls a hub, runs foreign code or switches. The half of it that hubs
 //! see is [`Watched`]; the two are indexed alike.
+//!
+//! Ground rule: no descriptor is used here, numbers are only looked at. Who arms or lends one promises the hub
+//! that it stays open, and the promise is handed on to [`Watched`] as it is.
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;

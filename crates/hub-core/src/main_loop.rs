@@ -52,6 +52,9 @@ enum Stop {
     Error(LoopError),
 }
 
+/// What is called if the descriptor of a park goes away, with the number of the greenlet.
+type Mark = (u32, Box<dyn FnOnce()>);
+
 /// What the loop of one thread knows.
 pub(crate) struct MainLoop {
     id: Cell<u64>,
@@ -68,7 +71,7 @@ pub(crate) struct MainLoop {
     /// included. Each has a stand-in in the run queue.
     immediate: RefCell<VecDeque<(u64, CallbackId)>>,
     /// What is called for a parked greenlet if its descriptor is closed under it, by number.
-    marks: RefCell<Vec<(u32, Box<dyn FnOnce()>)>>,
+    marks: RefCell<Vec<Mark>>,
     ready: RefCell<Ready>,
     told: RefCell<Vec<(Told, Readiness, Key, Interest)>>,
     inbox: OnceCell<Inbox>,

@@ -1,4 +1,7 @@
 //! Signals that end the main loop, as Ctrl-C does in Eventlet.
+//!
+//! Ground rule: what runs in a handler is async-signal-safe: atomics and one write. It owns its part of the
+//! mailbox, which outlives the thread it belongs to.
 
 use std::ffi::c_int;
 use std::io;

@@ -1,4 +1,6 @@
 //! Settings of the process for the stacks of green threads.
+//!
+//! Ground rule: what is unsafe here is so by its contract alone, which is handed on to [`stack`] as it is.
 
 use std::io;
 

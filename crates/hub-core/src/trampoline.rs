@@ -1,4 +1,9 @@
 //! Waiting for a descriptor: where "would block" becomes "switch to the hub".
+//!
+//! Ground rule: a descriptor that somebody waits for is borrowed, by a safe caller for as long as the wait, by a
+//! caller with a bare number under the promise to tell ([`notify_close`], [`notify_opened`]) before the number
+//! changes hands. The wait ends and leaves the loop's table by a destructor, so also when the greenlet is killed
+//! or its stack unwound.
 
 use std::error::Error;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

@@ -1,5 +1,6 @@
 //! The hub over one epoll set.
 
+use std::env;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,7 +32,7 @@ pub enum Trigger {
 }
 
 /// Which ways through the system a hub takes; for tests and measurements, which force one.
-#[derive(Copy, Clone, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Paths {
     /// How descriptors that are lent for life are registered.
     pub trigger: Trigger,
@@ -42,6 +43,33 @@ pub struct Paths {
 impl Default for Paths {
     fn default() -> Paths {
         Paths { trigger: Trigger::default(), precise_wait: true }
+    }
+}
+
+impl Paths {
+    const VARIABLE: &str = "GREENHUB_EPOLL";
+
+    /// The ways that `GREENHUB_EPOLL` forces.
+    pub(crate) fn from_env() -> io::Result<Paths> {
+        match env::var_os(Self::VARIABLE) {
+            None => Ok(Paths::default()),
+            Some(value) => Self::parse(&value.to_string_lossy()),
+        }
+    }
+
+    fn parse(value: &str) -> io::Result<Paths> {
+        let mut paths = Paths::default();
+        for way in value.split(',').filter(|way| !way.is_empty()) {
+            match way {
+                "edge" => paths.trigger = Trigger::Edge,
+                "millis" => paths.precise_wait = false,
+                other => {
+                    let what = format!("{}={value:?}: {other:?} is neither \"edge\" nor \"millis\"", Self::VARIABLE);
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+                }
+            }
+        }
+        Ok(paths)
     }
 }
 
@@ -215,5 +243,18 @@ fn disarm(set: &OwnedFd, watched: &Watched, key: Key, asked: Interest, found: Re
     match epoll::modify(set, fd, EventData::new_u64(key.to_u64()), flags) {
         Ok(()) => left,
         Err(_) => asked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_forces_ways_and_names_the_ones_there_are() {
+        assert_eq!(Paths::parse("").unwrap(), Paths::default());
+        assert_eq!(Paths::parse("edge,millis").unwrap(), Paths { trigger: Trigger::Edge, precise_wait: false });
+        let error = Paths::parse("edgy").unwrap_err().to_string();
+        assert_eq!(error, "GREENHUB_EPOLL=\"edgy\": \"edgy\" is neither \"edge\" nor \"millis\"");
     }
 }

@@ -36,12 +36,16 @@ use hub_core::HubDescriptor;
 pub use hub::{EpollHub, Paths, Trigger};
 
 /// The epoll hub, as `use_hub` and `EVENTLET_HUB` find it.
+///
+/// `GREENHUB_EPOLL`, a list with commas, forces ways through the system that it would not take by itself:
+/// `edge` ([`Trigger::Edge`]), `millis` (no [`precise_wait`](Paths::precise_wait)). It exists so that a test suite
+/// can be run again over them.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     name: hub::NAME,
     aliases: &["epolls"],
     available: || EpollHub::new().is_ok(),
-    build: || Ok(Box::new(EpollHub::new()?)),
+    build: || Ok(Box::new(EpollHub::with(Paths::from_env()?)?)),
 };
 
 /// The epoll hub, which this system does not have.

@@ -2,7 +2,7 @@
 //!
 //! Ground rules: a [`Driver`] keeps a file open from [`enter`](Driver::enter) until its number is
 //! entered anew, forgotten or lost, and each of these first takes the entry out of the table. Only
-//! [`die`](Driver::die) breaks that, and says so.
+//! `die` breaks that, in a process of its own.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use hub_core::{Hub, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Watched};
 use rustix::io::Errno;
+
+use crate::process::assert_own;
 
 /// How a case gets the hub under test.
 pub type Make<'a, H> = &'a dyn Fn() -> io::Result<H>;
@@ -150,20 +152,17 @@ impl<H: Hub> Driver<H> {
         self.lent[key.fd() as usize] = None;
     }
 
-    /// Closes the number of `key` while it is armed, and returns what a dead number looks like.
-    ///
-    /// # Safety
-    ///
-    /// No other thread of the process opens a descriptor from now on.
+    /// Closes the number of `key` while it is armed, and returns what a dead number looks like, to hubs alone.
     ///
     /// # Panics
     ///
-    /// If anybody else holds the file.
-    pub unsafe fn die(&mut self, key: Key) -> BorrowedFd<'static> {
+    /// If anybody else holds the file, or the case has no process of its own.
+    pub(crate) fn die(&mut self, key: Key) -> BorrowedFd<'static> {
         let lent = self.lent[key.fd() as usize].take().expect("the file was entered");
         drop(Arc::into_inner(lent.file).expect("nobody else holds the file"));
-        // SAFETY: the number is never -1, and by the caller's promise the system answers EBADF for
-        // it, whoever asks.
+        assert_own();
+        // SAFETY: the number is never -1, and since no other thread of this process opens anything, the
+        // system answers EBADF for it, whoever asks.
         unsafe { BorrowedFd::borrow_raw(key.fd()) }
     }
 

@@ -1,10 +1,19 @@
 //! How a case is run: with a watchdog, and in a process of its own where it must not disturb others.
+//!
+//! Ground rules: what touches the whole process (a fork, a handler for a signal, a number that is closed while it
+//! is in use) happens in a process that was started for one case. Its other threads, libtest's and the watchdog's,
+//! only sleep, hold no lock and open nothing.
 
 use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, alarm, fork};
 
 /// Where a case runs.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -49,6 +58,39 @@ pub fn alone(test: &str, variable: &str, value: &str) -> Output {
     let mut command = Command::new(program);
     command.args([test, "--exact", "--nocapture", "--include-ignored", "--test-threads=2"]).env(variable, value);
     command.stdin(Stdio::null()).output().expect("the test program starts again")
+}
+
+/// Panics unless this process was started for one case.
+pub(crate) fn assert_own() {
+    assert!(env::var_os(ALONE).is_some(), "the case wants a process of its own: Home::Own");
+}
+
+/// Runs `child` in a forked child and expects it to end without a panic.
+pub(crate) fn in_child(child: impl FnOnce()) {
+    assert_own();
+    // SAFETY: by the ground rules no lock is held, so the child may allocate. It leaves by `_exit`.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Child => {
+            // The watchdog did not come along.
+            alarm::set(20);
+            let result = catch_unwind(AssertUnwindSafe(child));
+            // SAFETY: ends the process and touches nothing.
+            unsafe { libc::_exit(i32::from(result.is_err())) }
+        }
+        ForkResult::Parent { child } => {
+            let status = waitpid(child, None).expect("the child ends");
+            assert!(matches!(status, WaitStatus::Exited(_, 0)), "the child failed: {status:?}");
+        }
+    }
+}
+
+/// Lets `signal` interrupt what it hits, and nothing else.
+pub(crate) fn let_interrupt(signal: Signal) {
+    extern "C" fn interrupted(_signal: i32) {}
+    assert_own();
+    let action = SigAction::new(SigHandler::Handler(interrupted), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(signal, &action) }.expect("a handler for a signal");
 }
 
 /// Runs `work`, and ends the process with a line that names `what` if it takes longer than `limit`.

@@ -207,7 +207,11 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         park: || {
             greenhub::scope(|s| {
                 s.spawn(|| greenhub::sleep(LONG));
-                s.spawn(|| greenhub::scope(|s| drop(s.spawn(|| greenhub::sleep(LONG)))));
+                s.spawn(|| {
+                    greenhub::scope(|s| {
+                        s.spawn(|| greenhub::sleep(LONG));
+                    });
+                });
             });
         },
         masked: true,

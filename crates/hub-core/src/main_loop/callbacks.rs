@@ -1,6 +1,6 @@
 //! Callbacks of the main loop: listeners and timers, one number each.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -71,25 +71,6 @@ impl MainLoop {
         } else if self.callbacks.borrow().get(id).is_some() {
             self.look_again(key, direction, number);
         }
-    }
-
-    /// Takes a listener back. Its descriptor is let go of.
-    pub(crate) fn unlisten(&self, id: CallbackId) {
-        let (key, interest) = match self.callbacks.borrow().get(id) {
-            Some(&Callback::Listener { key, interest, .. }) => (key, interest),
-            _ => return,
-        };
-        if self.descriptors.borrow_mut().leave(key, interest, Told::Call(id.number())) {
-            self.move_up(key, interest);
-        }
-        let callback = self.callbacks.borrow_mut().remove(id);
-        if self.descriptors.borrow().may_be_forgotten(key) && !self.name.get().is_empty() {
-            // SAFETY: the callback, dropped below, keeps it open.
-            let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
-            // A hub that fails here has nothing left to forget.
-            let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, Some(fd)));
-        }
-        drop_contained(callback);
     }
 
     /// Schedules a callback; without delay it keeps its place among the greenlets that are ready.

@@ -18,7 +18,7 @@ use crate::descriptors::{Owner, Place, Told};
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::{Doing, Wake};
 use crate::greenlet::run::{self, Waiter};
-use crate::greenlet::unwind::contained;
+use crate::greenlet::unwind::{contained, drop_contained};
 use crate::hub::{Lease, Rearm};
 use crate::interest::{Interest, Readiness};
 use crate::source::Left;
@@ -139,6 +139,25 @@ impl MainLoop {
         self.set_listener_key(callback, key);
         // SAFETY: the registration owns the descriptor, and leaves the table before it lets go of it.
         unsafe { self.watch(key, interest, direction, Told::Call(callback.number())) }
+    }
+
+    /// Takes a listener back. Its descriptor is let go of.
+    pub(crate) fn unlisten(&self, id: CallbackId) {
+        let (key, interest) = match self.callbacks.borrow().get(id) {
+            Some(&Callback::Listener { key, interest, .. }) => (key, interest),
+            _ => return,
+        };
+        if self.descriptors.borrow_mut().leave(key, interest, Told::Call(id.number())) {
+            self.move_up(key, interest);
+        }
+        let callback = self.callbacks.borrow_mut().remove(id);
+        if self.descriptors.borrow().may_be_forgotten(key) && !self.name.get().is_empty() {
+            // SAFETY: the callback, dropped below, keeps it open.
+            let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
+            // A hub that fails here has nothing left to forget.
+            let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, Some(fd)));
+        }
+        drop_contained(callback);
     }
 
     /// Has the hub look again for a listener that stays: what is left is reported again.

@@ -1,15 +1,12 @@
 //! Forks, and outer loops.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use hub_core::{Hub, Interest, Key, Lease, Readiness};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, alarm, fork};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::fixture::{self, Driver, Make, SOON};
-use crate::process::skip;
+use crate::process::{in_child, skip};
 
 /// Clause 16: `after_fork` *MUST leave an empty, working hub*.
 pub fn a_forked_child_has_a_working_hub<H: Hub>(make: Make<'_, H>) {
@@ -59,23 +56,4 @@ pub fn pollable_is_readable_with_a_report<H: Hub>(make: Make<'_, H>) {
     let ready = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&limit));
     assert_eq!(ready, Ok(1), "an outer loop sees the report");
     assert_eq!(driver.hear(key, Duration::ZERO), Readiness::READ);
-}
-
-/// Runs `child` in a forked child and expects it to end without a panic.
-fn in_child(child: impl FnOnce()) {
-    // SAFETY: the process runs this case alone; its other threads sleep and hold no lock, so the
-    // child may allocate. The child leaves by `_exit`.
-    match unsafe { fork() }.expect("a child") {
-        ForkResult::Child => {
-            // The watchdog did not come along.
-            alarm::set(20);
-            let result = catch_unwind(AssertUnwindSafe(child));
-            // SAFETY: ends the process and touches nothing.
-            unsafe { libc::_exit(i32::from(result.is_err())) }
-        }
-        ForkResult::Parent { child } => {
-            let status = waitpid(child, None).expect("the child ends");
-            assert!(matches!(status, WaitStatus::Exited(_, 0)), "the child failed: {status:?}");
-        }
-    }
 }

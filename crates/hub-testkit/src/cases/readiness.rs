@@ -209,8 +209,7 @@ pub fn a_dead_descriptor_does_not_spin<H: Hub>(make: Make<'_, H>) {
     let (near, _far) = fixture::pair();
     let key = driver.add(&near, Interest::READ, Lease::Wait);
     drop(near);
-    // SAFETY: this case has a process of its own, whose other threads only sleep.
-    let _dead = unsafe { driver.die(key) };
+    let _dead = driver.die(key);
     let found = driver.hear(key, fixture::WHILE);
     assert!(found.is_empty() || found.contains(Readiness::INVALID), "{found:?}");
     if found.is_empty() {
@@ -228,8 +227,7 @@ pub fn a_dead_descriptor_costs_no_other_its_report<H: Hub>(make: Make<'_, H>) {
     let key = driver.add(&near, Interest::READ, Lease::Wait);
     fixture::send(&far, b"x");
     drop(dying);
-    // SAFETY: this case has a process of its own, whose other threads only sleep.
-    let _dead = unsafe { driver.die(dead) };
+    let _dead = driver.die(dead);
     assert_eq!(driver.hear(key, SOON), Readiness::READ);
 }
 

@@ -190,8 +190,7 @@ pub fn a_dead_number_is_refused_or_invalid<H: Hub>(make: Make<'_, H>) {
     let file = fixture::under(SPARE, &near);
     let key = driver.add(&file, Interest::READ, Lease::Wait);
     drop(file);
-    // SAFETY: this case has a process of its own, whose other threads only sleep.
-    let dead = unsafe { driver.die(key) };
+    let dead = driver.die(key);
     match driver.hub.watch(key, dead.as_fd(), Interest::READ, Lease::Wait) {
         Ok(()) => assert!(driver.hear(key, SOON).contains(Readiness::INVALID), "a dead number is silent"),
         Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::BADF)),

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use hub_core::{Hub, Interest, Lease, Readiness};
 use nix::sys::pthread::{pthread_kill, pthread_self};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::Signal;
 
 use crate::allocations;
 use crate::fixture::{self, Driver, Make, SOON};
+use crate::process::let_interrupt;
 
 /// Far beyond what any case takes: a wait that lasts so long was not ended.
 const LONG: Duration = Duration::from_secs(10);
@@ -162,10 +163,7 @@ pub fn a_wait_allocates_nothing<H: Hub>(make: Make<'_, H>) {
 
 /// Clause 12: *an interrupted `wait` MUST return `Ok` with nothing*.
 pub fn a_signal_is_no_error<H: Hub>(make: Make<'_, H>) {
-    extern "C" fn interrupted(_signal: i32) {}
-    let action = SigAction::new(SigHandler::Handler(interrupted), SaFlags::empty(), SigSet::empty());
-    // SAFETY: the handler does nothing.
-    unsafe { sigaction(Signal::SIGUSR1, &action) }.expect("a handler for a signal");
+    let_interrupt(Signal::SIGUSR1);
     let mut driver = Driver::new(make);
     let waiter = pthread_self();
     let other = thread::spawn(move || {
