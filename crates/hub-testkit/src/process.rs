@@ -56,7 +56,8 @@ pub fn run(test: &str, home: Home, case: impl FnOnce()) {
 pub fn alone(test: &str, variable: &str, value: &str) -> Output {
     let program = env::current_exe().expect("the test program knows its path");
     let mut command = Command::new(program);
-    command.args([test, "--exact", "--nocapture", "--include-ignored", "--test-threads=2"]).env(variable, value);
+    command.args([test, "--exact", "--nocapture", "--include-ignored", "--test-threads=2"]);
+    command.env(ALONE, test).env(variable, value);
     command.stdin(Stdio::null()).output().expect("the test program starts again")
 }
 
