@@ -26,12 +26,6 @@ const WORKERS: usize = 8;
 /// What the process of a row prints when it finished its case.
 const PASSED: &str = "the case passed";
 
-mod sound {
-    use super::PollHub;
-
-    hub_testkit::conformance!(PollHub::new);
-}
-
 fn sound(over: Over) -> io::Result<Box<dyn Hub>> {
     Ok(match over {
         Over::Level => Box::new(EpollHub::with(Paths { trigger: Trigger::Level, ..Paths::default() })?),

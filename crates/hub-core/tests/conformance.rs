@@ -1,0 +1,7 @@
+//! The suite for hubs, over the smallest hub there is.
+
+#[allow(unreachable_pub)] // a crate's root in all but name
+#[path = "support/poll_hub.rs"]
+mod poll_hub;
+
+hub_testkit::conformance!(poll_hub::PollHub::new);
