@@ -147,7 +147,6 @@ impl MainLoop {
             callbacks: RefCell::default(),
             immediate: RefCell::default(),
             marks: RefCell::default(),
-
             ready: RefCell::default(),
             told: RefCell::default(),
             inbox: OnceCell::new(),
