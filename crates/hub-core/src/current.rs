@@ -54,6 +54,15 @@ impl From<HubDescriptor> for Builder {
 /// then on until another is chosen; [`use_hub_descriptor`] names one that is built anew instead. Does not
 /// switch.
 ///
+/// ```
+/// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs")); }
+/// # use poll_hub::PollHub;
+/// hub_core::use_hub_with(PollHub::new)?;
+/// assert!(!hub_core::has_hub());
+/// assert_eq!(hub_core::get_hub().name(), "poll");
+/// # Ok::<(), hub_core::HubError>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`HubError::InMainloop`] from a callback; then nothing changes.
@@ -70,6 +79,22 @@ pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 's
 /// leaves the choice to the default. A hub that fails is built anew at the next call that blocks; whoever
 /// waits stays.
 ///
+/// ```
+/// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs")); }
+/// # use poll_hub::PollHub;
+/// use hub_core::HubDescriptor;
+///
+/// const POLL: HubDescriptor = HubDescriptor {
+///     name: "poll",
+///     aliases: &[],
+///     available: || true,
+///     build: || Ok(Box::new(PollHub::new()?)),
+/// };
+/// hub_core::use_hub_descriptor(Some(POLL))?;
+/// assert_eq!(hub_core::get_hub().name(), "poll");
+/// # Ok::<(), hub_core::HubError>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`HubError::InMainloop`] from a callback; then nothing changes.
@@ -78,6 +103,15 @@ pub fn use_hub_descriptor(descriptor: Option<HubDescriptor>) -> Result<(), HubEr
 }
 
 /// This thread's hub, built now if it is the first use. Eventlet's `get_hub`. Does not switch.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let hub = hub_core::get_hub();
+/// assert_eq!(hub.id(), hub_core::get_hub().id());
+/// assert!(!hub.is_running()); // nothing has blocked yet
+/// # });
+/// ```
 ///
 /// # Panics
 ///
@@ -91,6 +125,16 @@ pub fn get_hub() -> HubRef {
 }
 
 /// This thread's hub, built now if it is the first use. Does not switch.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// match hub_core::try_get_hub() {
+///     Ok(hub) => println!("this thread waits by {}", hub.name()),
+///     Err(error) => println!("no hub: {error}"),
+/// }
+/// # });
+/// ```
 ///
 /// # Errors
 ///
@@ -106,6 +150,15 @@ pub fn try_get_hub() -> Result<HubRef, HubError> {
 }
 
 /// Whether this thread has a hub. Never makes one.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// assert!(!hub_core::has_hub());
+/// hub_core::get_hub();
+/// assert!(hub_core::has_hub());
+/// # });
+/// ```
 #[must_use]
 pub fn has_hub() -> bool {
     local::try_get().is_some_and(|local| !local.main_loop.name().is_empty())
@@ -114,6 +167,16 @@ pub fn has_hub() -> bool {
 /// Refers to a hub of this thread.
 ///
 /// A reference to a hub that was replaced stays valid: it names the old one, which does nothing any more.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let hub = hub_core::get_hub();
+/// hub_core::spawn(|| ()).join()?;
+/// assert!(hub.is_current());
+/// assert!(hub.stats().turns > 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct HubRef {
     id: u64,
@@ -157,6 +220,19 @@ impl HubRef {
     /// While one exists the loop never takes the main greenlet's wait for hopeless. It leads to this thread
     /// for as long as that lives, whatever hub is used.
     ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use hub_core::{Interest, get_hub, trampoline};
+    /// use std::io::Write;
+    /// let remote = get_hub().remote();
+    /// let (reader, mut writer) = std::io::pipe()?;
+    /// // Another thread has this one run something in a green thread.
+    /// std::thread::spawn(move || remote.spawn(move || writer.write_all(b"!").unwrap()));
+    /// trampoline(&reader, Interest::READ, None)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
     /// # Panics
     ///
     /// If the hub was replaced and the next one cannot be built.
@@ -183,6 +259,23 @@ impl HubRef {
     /// The callback runs even if the greenlet that scheduled it has ended. Callbacks without delay, ready
     /// green threads and woken ones run in the order in which they became due; one that a callback
     /// schedules runs in a later turn, after descriptors were looked at.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use hub_core::{get_hub, sleep};
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    /// use std::time::Duration;
+    /// let rung = Rc::new(Cell::new(0));
+    /// let bell = Rc::clone(&rung);
+    /// get_hub().schedule(Duration::from_millis(1), move || bell.set(bell.get() + 1));
+    /// let never = get_hub().schedule(Duration::from_millis(1), || unreachable!());
+    /// assert!(never.cancel());
+    /// sleep(Duration::from_millis(5));
+    /// assert_eq!(rung.get(), 1);
+    /// # });
+    /// ```
     pub fn schedule(&self, delay: Duration, timer: impl Timer + 'static) -> TimerHandle {
         let id = local::get().main_loop.schedule(delay, Rc::new(timer));
         TimerHandle { id, hub: self.clone() }
@@ -190,6 +283,25 @@ impl HubRef {
 
     /// Calls `listener` from the main loop whenever `fd` is ready in one direction, until the
     /// registration is dropped. The registration owns `fd`. Does not switch.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use hub_core::{Interest, Readiness, get_hub, sleep};
+    /// use std::cell::Cell;
+    /// use std::io::Write;
+    /// use std::rc::Rc;
+    /// use std::time::Duration;
+    /// let (reader, mut writer) = std::io::pipe()?;
+    /// let told = Rc::new(Cell::new(Readiness::NONE));
+    /// let seen = Rc::clone(&told);
+    /// let registration = get_hub().listen(reader, Interest::READ, move |what| seen.set(what))?;
+    /// writer.write_all(b"x")?;
+    /// sleep(Duration::from_millis(5));
+    /// assert!(told.get().contains(Readiness::READ));
+    /// drop(registration); // closes the reader, too
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     ///
     /// # Errors
     ///
@@ -216,6 +328,18 @@ impl HubRef {
 
     /// Like [`abort`](HubRef::abort), and waits until the loop has ended. Switches.
     ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use std::time::Duration;
+    /// let hub = hub_core::get_hub();
+    /// hub_core::sleep(Duration::from_millis(1));
+    /// assert!(hub.is_running());
+    /// hub.abort_wait()?;
+    /// assert!(!hub.is_running());
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`LoopError::InMainloop`] from a callback, and for any greenlet but the main one.
@@ -237,6 +361,18 @@ impl HubRef {
     /// Ends the main loop with the system error: the main greenlet's wait ends with
     /// [`LoopError::Interrupted`], timers and descriptors stay, and the next blocking call launches a new
     /// loop. Does not switch.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use hub_core::{Interest, LoopError, TrampolineError, get_hub, trampoline};
+    /// let (reader, _writer) = std::io::pipe()?;
+    /// let hub = get_hub();
+    /// hub_core::spawn_n(move || hub.interrupt());
+    /// let waited = trampoline(&reader, Interest::READ, None);
+    /// assert!(matches!(waited, Err(TrampolineError::Loop(LoopError::Interrupted))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub fn interrupt(&self) {
         if self.is_current() {
             local::get().main_loop.interrupt();
@@ -245,6 +381,18 @@ impl HubRef {
 
     /// Runs one turn of the loop, which sleeps for `limit` at most (`None`: until something happens), for
     /// programs that have a loop of their own. Switches.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use std::time::Duration;
+    /// let hub = hub_core::get_hub();
+    /// let green = hub_core::spawn(|| 7);
+    /// while !green.is_finished() {
+    ///     hub.run_once(Some(Duration::from_millis(10)))?; // a turn of ours in a loop of the program's
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     ///
     /// # Errors
     ///

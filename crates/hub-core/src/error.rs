@@ -205,6 +205,12 @@ pub enum GreenError {
 
 impl GreenError {
     /// An error of your own, for [`kill_with`](crate::GreenThread::kill_with).
+    ///
+    /// ```
+    /// let error = hub_core::GreenError::custom("shutting down");
+    /// assert_eq!(error.to_string(), "shutting down");
+    /// assert!(!error.is_exit());
+    /// ```
     pub fn custom(error: impl Into<Box<dyn Error + Send + Sync>>) -> GreenError {
         GreenError::Custom(Arc::from(error.into()))
     }

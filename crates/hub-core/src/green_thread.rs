@@ -21,6 +21,17 @@ use crate::main_loop::told_of;
 ///
 /// Dropping it detaches the green thread: it runs on, its result is dropped, and a failure that nobody
 /// took is reported once.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let green = hub_core::spawn(|| 6 * 7);
+/// assert!(!green.is_finished());
+/// assert_eq!(green.wait()?, 42); // as often as you like
+/// assert!(green.is_finished());
+/// assert_eq!(green.join()?, 42); // once, and takes the result
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub struct GreenThread<T> {
     task: Task<T>,
 }
@@ -80,6 +91,20 @@ pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
 
 /// Runs `f` in a new green thread without a handle. Eventlet's `spawn_n`. Otherwise like [`spawn`].
 ///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+/// let ran = Rc::new(Cell::new(false));
+/// let seen = Rc::clone(&ran);
+/// hub_core::spawn_n(move || seen.set(true));
+/// assert!(!ran.get());
+/// hub_core::yield_now();
+/// assert!(ran.get());
+/// # });
+/// ```
+///
 /// # Panics
 ///
 /// In a destructor that runs when the green threads of an ending thread are gone already.
@@ -94,6 +119,16 @@ pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
 /// Runs `f` in a new green thread, not before `delay` has passed. Eventlet's `spawn_after`. Never switches.
 ///
 /// It begins even if the spawner has ended; until then [`cancel`](GreenThread::cancel) takes it back.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use std::time::Duration;
+/// let green = hub_core::spawn_after(Duration::from_millis(5), || "later");
+/// assert!(!green.is_started());
+/// assert_eq!(green.join()?, "later");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 ///
 /// # Panics
 ///
@@ -116,6 +151,16 @@ pub fn spawn_after<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static)
 /// Like [`spawn_after`], but `f` is dropped instead of run if the green thread that calls this ends before.
 /// Eventlet's `spawn_after_local`. The result is `None` in that case, and there as soon as that has ended.
 /// Never switches.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use std::time::Duration;
+/// let spawner = hub_core::spawn(|| hub_core::spawn_after_local(Duration::from_secs(3600), || "never"));
+/// let green = spawner.join()?;
+/// assert_eq!(green.join()?, None);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 ///
 /// # Panics
 ///
@@ -166,6 +211,18 @@ impl Drop for Linked {
 ///
 /// Called while panicking, it blocks the thread instead, 100 ms at most. In a callback of the main loop a
 /// sleep of zero does nothing.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use std::time::{Duration, Instant};
+/// let start = Instant::now();
+/// let other = hub_core::spawn(|| hub_core::sleep(Duration::from_millis(10)));
+/// hub_core::sleep(Duration::from_millis(10)); // both sleep at the same time
+/// other.join()?;
+/// assert!(start.elapsed() >= Duration::from_millis(10));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 ///
 /// # Panics
 ///
@@ -219,6 +276,15 @@ impl Drop for ArmedTimer {
 }
 
 /// Lets every other green thread that is ready run once. std's `yield_now`; [`sleep`] of zero. Switches.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let other = hub_core::spawn(|| ());
+/// hub_core::yield_now();
+/// assert!(other.is_finished());
+/// # });
+/// ```
 ///
 /// # Panics
 ///
@@ -301,6 +367,17 @@ impl Builder {
 impl<T> GreenThread<T> {
     /// Waits for its end and takes the result. Switches, unless it has ended.
     ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let fine = hub_core::spawn(|| "fine");
+    /// assert_eq!(fine.join()?, "fine");
+    /// let killed = hub_core::spawn(|| "never");
+    /// killed.kill();
+    /// assert!(killed.join().unwrap_err().is_exit());
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// How it ended otherwise; for the main greenlet also what the main loop has to tell it.
@@ -311,6 +388,15 @@ impl<T> GreenThread<T> {
 
     /// Waits for its end and copies the result, any number of times. Eventlet's `wait`. Switches, unless it
     /// has ended.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let green = hub_core::spawn(|| String::from("result"));
+    /// assert_eq!(green.wait()?, "result");
+    /// assert_eq!(green.wait()?, "result");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     ///
     /// # Errors
     ///
@@ -330,6 +416,19 @@ impl<T> GreenThread<T> {
     /// does; what it was to run is dropped, and its links and waiters learn of it. Killing oneself starts to
     /// unwind at once. An exit that the target catches is thrown again when it next blocks.
     ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use hub_core::Kill;
+    /// use std::time::Duration;
+    /// let green = hub_core::spawn(|| hub_core::sleep(Duration::from_secs(3600)));
+    /// hub_core::yield_now();
+    /// assert_eq!(green.kill(), Kill::Ended);
+    /// assert_eq!(green.kill(), Kill::Dead);
+    /// assert!(green.join().unwrap_err().is_exit());
+    /// # });
+    /// ```
+    ///
     /// # Panics
     ///
     /// Never by itself.
@@ -339,12 +438,34 @@ impl<T> GreenThread<T> {
 
     /// Ends it with an error of your choice, which those who wait for it get. Otherwise like
     /// [`kill`](GreenThread::kill).
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use hub_core::GreenError;
+    /// let green = hub_core::spawn(|| 1);
+    /// green.kill_with(GreenError::custom("shutting down"));
+    /// assert_eq!(green.join().unwrap_err().to_string(), "shutting down");
+    /// # });
+    /// ```
     pub fn kill_with(&self, error: GreenError) -> Kill {
         kill(*self.task, error)
     }
 
     /// Takes it back if it has not begun: it never runs, and those who wait for it get
     /// [`GreenError::Exit`]. Eventlet's `cancel`. False, and nothing happens, if it has. Never switches.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use std::time::Duration;
+    /// let later = hub_core::spawn_after(Duration::from_secs(3600), || "never");
+    /// assert!(later.cancel());
+    /// let running = hub_core::spawn(|| hub_core::sleep(Duration::from_millis(1)));
+    /// hub_core::yield_now();
+    /// assert!(!running.cancel());
+    /// # });
+    /// ```
     pub fn cancel(&self) -> bool {
         if self.task.has_started() {
             return false;
@@ -355,6 +476,20 @@ impl<T> GreenThread<T> {
     /// Calls `f` with the result when it ends, in its context and before those who wait go on; at once if it
     /// has ended. Eventlet's `link`. Links are called in the order in which they were added; one that panics
     /// is reported, and the others are called. Never switches by itself.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    /// let seen = Rc::new(Cell::new(0));
+    /// let green = hub_core::spawn(|| 7);
+    /// let sink = Rc::clone(&seen);
+    /// green.link(move |result| sink.set(*result.as_ref().unwrap()));
+    /// green.wait()?;
+    /// assert_eq!(seen.get(), 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub fn link(&self, f: impl FnOnce(&Result<T, GreenError>) + 'static) -> LinkId
     where
         T: 'static,
@@ -371,6 +506,16 @@ impl<T> GreenThread<T> {
     }
 
     /// Takes a link back. False if it was called or taken back before.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let green = hub_core::spawn(|| 7);
+    /// let link = green.link(|_| panic!("taken back before it was called"));
+    /// assert!(green.unlink(link));
+    /// assert!(!green.unlink(link));
+    /// # });
+    /// ```
     pub fn unlink(&self, link: LinkId) -> bool {
         self.task.remove_link(link.0)
     }
@@ -491,12 +636,29 @@ pub(crate) fn kill(task: TaskRef, error: GreenError) -> Kill {
 }
 
 /// The name of the running green thread, if it has one.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let green = hub_core::Builder::new().name("worker").spawn(hub_core::current_name)?;
+/// assert_eq!(green.join()?.as_deref(), Some("worker"));
+/// assert_eq!(hub_core::current_name(), None); // the main greenlet
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[must_use]
 pub fn current_name() -> Option<Rc<str>> {
     run::current().task()?.name()
 }
 
 /// A number of the running greenlet that no other living one of this thread has.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let here = hub_core::current_id();
+/// assert_ne!(hub_core::spawn(hub_core::current_id).join()?, here);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[must_use]
 pub fn current_id() -> u32 {
     run::current().number()

@@ -136,6 +136,24 @@ pub trait Hub {
 }
 
 /// Ends a [`Hub::wait`] from another thread, or from a signal handler.
+///
+/// ```
+/// use hub_core::Notify;
+/// use std::io::{PipeWriter, Write};
+///
+/// /// The hub waits for the other end of this pipe, too.
+/// struct Bell(PipeWriter);
+///
+/// impl Notify for Bell {
+///     fn notify(&self) {
+///         let _ = (&self.0).write(b"!"); // a full pipe holds a notice already
+///     }
+/// }
+/// # let (mut reader, writer) = std::io::pipe()?;
+/// # Bell(writer).notify();
+/// # assert_eq!(std::io::Read::read(&mut reader, &mut [0; 2])?, 1);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait Notify: Send + Sync {
     /// Ends the wait under way or, if there is none, the next one.
     ///
@@ -174,6 +192,20 @@ impl<H: Hub + ?Sized> Hub for Box<H> {
 }
 
 /// What a backend crate exports: its name, and how to ask for it.
+///
+/// ```
+/// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs")); }
+/// # use poll_hub::PollHub;
+/// use hub_core::HubDescriptor;
+///
+/// pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
+///     name: "example.org:poll",
+///     aliases: &["my-poll"],
+///     available: || true,
+///     build: || Ok(Box::new(PollHub::new()?)),
+/// };
+/// assert!(DESCRIPTOR.answers_to("my-poll"));
+/// ```
 #[derive(Copy, Clone, Debug)]
 pub struct HubDescriptor {
     /// The canonical name. May contain `.`, `:` and `-`.

@@ -4,10 +4,24 @@ use std::fmt;
 use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
 
 /// The directions in which somebody wants to use a descriptor.
+///
+/// ```
+/// use hub_core::Interest;
+/// let both = Interest::READ | Interest::WRITE;
+/// assert!(both.contains(Interest::READ));
+/// assert_eq!(both.without(Interest::READ), Interest::WRITE);
+/// ```
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Interest(u8);
 
 /// What a hub found out about a descriptor.
+///
+/// ```
+/// use hub_core::{Interest, Readiness};
+/// let half_close = Readiness::READ | Readiness::END;
+/// assert_eq!(half_close.directions(), Interest::READ);
+/// assert!(Readiness::HANGUP.contains(half_close));
+/// ```
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Readiness(u8);
 

@@ -12,6 +12,28 @@ use crate::interest::Readiness;
 /// its descriptor dropped; the loop goes on, and so does whoever waits in the other direction.
 ///
 /// Closures that take a [`Readiness`] are listeners, and so are `Rc`s of listeners.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Interest, Listener, Readiness, get_hub, sleep};
+/// use std::os::fd::RawFd;
+/// use std::time::Duration;
+///
+/// struct Announce;
+///
+/// impl Listener for Announce {
+///     fn ready(&self, fd: RawFd, what: Readiness) {
+///         println!("descriptor {fd}: {what:?}");
+///     }
+/// }
+///
+/// let (reader, writer) = std::io::pipe()?;
+/// let _registration = get_hub().listen(reader, Interest::READ, Announce)?;
+/// drop(writer);
+/// sleep(Duration::from_millis(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub trait Listener {
     /// The descriptor is ready as `what` says.
     fn ready(&self, fd: RawFd, what: Readiness);
@@ -43,6 +65,31 @@ impl<L: Listener + ?Sized> Listener for Rc<L> {
 /// Runs in the main loop, so it must not block: a blocking call in it is an error. A panic is reported and
 /// the loop goes on. Each time it is scheduled it is told once; an `Rc` of a timer may be scheduled several
 /// times, also by itself. Closures are timers.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Timer, get_hub, sleep};
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+/// use std::time::Duration;
+///
+/// struct Countdown(Cell<u32>);
+///
+/// impl Timer for Countdown {
+///     fn expired(&self) {
+///         self.0.set(self.0.get() - 1);
+///     }
+/// }
+///
+/// let countdown = Rc::new(Countdown(Cell::new(2)));
+/// for _ in 0..2 {
+///     get_hub().schedule(Duration::from_millis(1), Rc::clone(&countdown));
+/// }
+/// sleep(Duration::from_millis(5));
+/// assert_eq!(countdown.0.get(), 0);
+/// # });
+/// ```
 pub trait Timer {
     /// The deadline has passed.
     fn expired(&self);

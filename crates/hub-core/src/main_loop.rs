@@ -96,6 +96,26 @@ static PREVENT_MULTIPLE_READERS: AtomicBool = AtomicBool::new(true);
 
 /// Whether a second simultaneous reader (or writer) of a descriptor is an error, for the whole process.
 /// Eventlet's `hub_prevent_multiple_readers`. Off, the waiters queue in order.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Interest, TrampolineError, hub_prevent_multiple_readers, trampoline};
+/// use std::rc::Rc;
+/// let (reader, writer) = std::io::pipe()?;
+/// let (reader, other) = (Rc::new(reader), writer);
+/// let wait = |reader: &Rc<std::io::PipeReader>| {
+///     let reader = Rc::clone(reader);
+///     hub_core::spawn(move || trampoline(&*reader, Interest::READ, None))
+/// };
+/// let (first, second) = (wait(&reader), wait(&reader));
+/// assert!(matches!(second.join()?, Err(TrampolineError::SecondSimultaneous(..))));
+/// hub_prevent_multiple_readers(false);
+/// let third = wait(&reader);
+/// drop(other);
+/// assert!(first.join()?.is_ok() && third.join()?.is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub fn hub_prevent_multiple_readers(prevent: bool) {
     PREVENT_MULTIPLE_READERS.store(prevent, Ordering::Relaxed);
 }

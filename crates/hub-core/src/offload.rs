@@ -17,6 +17,16 @@ use crate::remote::{Letter, Remote};
 /// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. While
 /// panicking, and in an ending thread, the job runs on the calling thread.
 ///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let green = hub_core::spawn(|| "goes on meanwhile");
+/// let sum = hub_core::offload(|| (1..=1000_u64).sum::<u64>())?; // on another OS thread
+/// assert_eq!(sum, 500_500);
+/// assert!(green.is_finished());
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
 /// # Errors
 ///
 /// If no OS thread can be had, or the loop cannot wait.

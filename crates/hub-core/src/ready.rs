@@ -7,6 +7,15 @@ use crate::watched::Key;
 ///
 /// Made once per loop; it grows to the largest batch and keeps that size, so a wait allocates
 /// nothing in the long run.
+///
+/// ```
+/// use hub_core::{Key, Readiness, Ready};
+/// let mut ready = Ready::new();
+/// ready.push(Key::new(3, 1), Readiness::READ);
+/// assert_eq!(ready.reports(), [(Key::new(3, 1), Readiness::READ)]);
+/// ready.clear();
+/// assert!(ready.reports().is_empty());
+/// ```
 #[derive(Debug, Default)]
 pub struct Ready {
     reports: Vec<(Key, Readiness)>,

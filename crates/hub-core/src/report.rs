@@ -75,6 +75,15 @@ pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
 
 /// Switches reports of failed callbacks and green threads on or off, for the whole process.
 /// Eventlet's `hub_exceptions`. What `wait` and `join` return does not change.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// hub_core::hub_exceptions(false);
+/// drop(hub_core::spawn(|| Err::<(), _>("nobody hears of this")));
+/// hub_core::yield_now();
+/// # });
+/// ```
 pub fn hub_exceptions(enabled: bool) {
     ENABLED.store(enabled, Ordering::Relaxed);
 }

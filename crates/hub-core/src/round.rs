@@ -3,6 +3,13 @@
 use std::time::Duration;
 
 /// Milliseconds for calls such as `poll` and `epoll_wait`; -1 for no limit.
+///
+/// ```
+/// use hub_core::round::millis;
+/// use std::time::Duration;
+/// assert_eq!(millis(Some(Duration::from_micros(1))), 1);
+/// assert_eq!(millis(None), -1);
+/// ```
 #[must_use]
 pub fn millis(timeout: Option<Duration>) -> i32 {
     match timeout {
@@ -12,6 +19,12 @@ pub fn millis(timeout: Option<Duration>) -> i32 {
 }
 
 /// Seconds and microseconds, for calls that take a `timeval`.
+///
+/// ```
+/// use hub_core::round::micros;
+/// use std::time::Duration;
+/// assert_eq!(micros(Duration::from_nanos(1_500)), (0, 2));
+/// ```
 #[must_use]
 pub fn micros(timeout: Duration) -> (i64, i32) {
     let timeout = timeout.min(LONGEST);
@@ -20,6 +33,12 @@ pub fn micros(timeout: Duration) -> (i64, i32) {
 }
 
 /// Seconds and nanoseconds, for calls that take a `timespec`.
+///
+/// ```
+/// use hub_core::round::nanos;
+/// use std::time::Duration;
+/// assert_eq!(nanos(Duration::from_millis(1_500)), (1, 500_000_000));
+/// ```
 #[must_use]
 pub fn nanos(timeout: Duration) -> (i64, i32) {
     let timeout = timeout.min(LONGEST);

@@ -21,6 +21,20 @@ use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::unwind::Exit;
 
 /// Where green threads of a [`scope`] are spawned.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let total = std::cell::Cell::new(0);
+/// hub_core::scope(|s| {
+///     for n in 1..=3 {
+///         let total = &total;
+///         s.spawn(move || total.set(total.get() + n));
+///     }
+/// });
+/// assert_eq!(total.get(), 6);
+/// # });
+/// ```
 pub struct Scope<'scope, 'env: 'scope> {
     children: RefCell<Vec<TaskRef>>,
     /// How many children have ended and lost their result.

@@ -33,6 +33,19 @@ pub struct InterruptOn {
 /// `signal-hook` crate are told of it as well. It does not keep a loop alive that has nothing else to wait
 /// for.
 ///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Interest, LoopError, TrampolineError, interrupt_on, trampoline};
+/// const SIGINT: i32 = 2;
+/// let _interrupt = interrupt_on(SIGINT)?;
+/// # signal_hook::low_level::raise(SIGINT)?;
+/// let (reader, _writer) = std::io::pipe()?;
+/// let waited = trampoline(&reader, Interest::READ, None); // Ctrl-C is typed now
+/// assert!(matches!(waited, Err(TrampolineError::Loop(LoopError::Interrupted))));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
 /// # Errors
 ///
 /// If the hub cannot be built, if the system refuses the signal, and [`InvalidInput`](io::ErrorKind::InvalidInput)

@@ -286,6 +286,18 @@ impl Source {
 
     /// Waits until the source is ready in one direction. Switches.
     ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use hub_core::{Interest, Source};
+    /// use std::time::Duration;
+    /// let (reader, _writer) = std::io::pipe()?;
+    /// let reader = Source::new(reader.into())?;
+    /// let waited = reader.wait(Interest::READ, Some(Duration::from_millis(1)));
+    /// assert_eq!(waited.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`read`](Source::read).
@@ -375,6 +387,17 @@ impl Source {
     /// Closes the source: whoever waits for it is woken with an error, and every later operation fails with
     /// [`NotConnected`](io::ErrorKind::NotConnected). The number is closed when the last operation under way
     /// has ended, or with the source if it was lent by `as_fd`. Twice is the same as once. Does not switch.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use hub_core::{Interest, Source};
+    /// let (reader, _writer) = std::io::pipe()?;
+    /// let reader = Source::new(reader.into())?;
+    /// reader.close();
+    /// assert_eq!(reader.wait(Interest::READ, None).unwrap_err().kind(), std::io::ErrorKind::NotConnected);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     pub fn close(&self) {
         self.inner.state.fetch_add(ENTERED, Acquire);
         let entered = Entered(&self.inner);

@@ -38,6 +38,12 @@ pub fn set_default_stack_size(size: usize) -> io::Result<()> {
 /// Only systems where a guard takes memory mappings (Linux before 6.13, others) have such a limit, of some ten
 /// thousand green threads. Does not switch.
 ///
+/// ```
+/// use hub_core::StackPolicy;
+/// // SAFETY: asks for guards, as without the call.
+/// unsafe { hub_core::set_stack_policy(StackPolicy::Guarded) };
+/// ```
+///
 /// # Safety
 ///
 /// With [`StackPolicy::Unguarded`] no green thread of the process may ever need more stack than it has: it would

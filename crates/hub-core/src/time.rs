@@ -4,6 +4,15 @@ use std::ops::{Add, Sub};
 use std::time::Duration;
 
 /// A point in time of a hub's clock, in nanoseconds. Arithmetic saturates.
+///
+/// ```
+/// use hub_core::Time;
+/// use std::time::Duration;
+/// let start = Time::monotonic();
+/// let deadline = start + Duration::from_millis(5);
+/// assert_eq!(deadline - start, Duration::from_millis(5));
+/// assert_eq!(start - deadline, Duration::ZERO);
+/// ```
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Time(u64);
 

@@ -82,6 +82,17 @@ impl From<Timeout> for std::io::Error {
 /// nothing. In a part of `f` that must not be left early (a [`scope`](crate::scope) that joins its green
 /// threads) the timeout waits until that part is over.
 ///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{sleep, with_timeout};
+/// use std::time::Duration;
+/// assert_eq!(with_timeout(Duration::from_secs(3600), || "in time")?, "in time");
+/// let late = with_timeout(Duration::from_millis(1), || sleep(Duration::from_secs(3600)));
+/// assert_eq!(late.unwrap_err().to_string(), "timed out after 0.001 seconds");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
 /// # Errors
 ///
 /// [`Timeout`] if the limit passed. With `panic = "abort"` nothing can be interrupted: `f` is not run,

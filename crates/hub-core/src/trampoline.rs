@@ -50,6 +50,20 @@ pub fn trampoline(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) 
 
 /// [`trampoline`] for a bare number, Eventlet's spelling. Switches.
 ///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Interest, trampoline_raw};
+/// use std::io::Write;
+/// use std::os::fd::AsRawFd;
+/// let (reader, mut writer) = std::io::pipe()?;
+/// writer.write_all(b"x")?;
+/// // SAFETY: `reader` keeps the number open until after the wait.
+/// unsafe { trampoline_raw(reader.as_raw_fd(), Interest::READ, None)? };
+/// drop(reader);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
 /// # Errors
 ///
 /// As [`trampoline`], and [`TrampolineError::InvalidFd`] for a number that is negative or not open.
@@ -194,6 +208,22 @@ impl<F: std::fmt::Debug> std::fmt::Debug for Trampoline<'_, F> {
 /// Tells this thread's hub that the number `fd` is about to be closed by other means than its owner's drop:
 /// whoever waits for it is woken with an error in the next turn, and a new descriptor under the same number
 /// never wakes them. Never switches. A number that nobody waits for is nothing to do.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Interest, TrampolineError, notify_close, trampoline};
+/// use std::os::fd::AsRawFd;
+/// use std::rc::Rc;
+/// let (reader, _writer) = std::io::pipe()?;
+/// let reader = Rc::new(reader);
+/// let waiting = Rc::clone(&reader);
+/// let green = hub_core::spawn(move || trampoline(&*waiting, Interest::READ, None));
+/// hub_core::yield_now();
+/// notify_close(reader.as_raw_fd());
+/// assert!(matches!(green.join()?, Err(TrampolineError::Closed(_))));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub fn notify_close(fd: RawFd) {
     number_changed(fd);
 }
@@ -221,6 +251,11 @@ static GRACE: AtomicU64 = AtomicU64::new(100_000_000);
 
 /// How long a blocking call waits at most when it is made while panicking, in a destructor: it cannot
 /// switch then, so it blocks the whole thread. 100 ms by default, for the whole process.
+///
+/// ```
+/// use std::time::Duration;
+/// hub_core::set_panicking_grace(Duration::from_millis(20));
+/// ```
 pub fn set_panicking_grace(grace: Duration) {
     GRACE.store(u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }

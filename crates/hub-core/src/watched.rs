@@ -18,6 +18,13 @@ use crate::interest::Interest;
 ///
 /// A number that is closed and used again gets a new generation, so a late report of the old file
 /// is recognised and dropped.
+///
+/// ```
+/// use hub_core::Key;
+/// let key = Key::new(5, 2);
+/// assert_eq!(Key::from_u64(key.to_u64()), key);
+/// assert_eq!((key.fd(), key.generation()), (5, 2));
+/// ```
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Key(u64);
 
@@ -66,6 +73,20 @@ struct Entry {
 }
 
 /// Which descriptors somebody waits for now. Kept by the loop, lent to [`Hub::wait`](crate::Hub::wait).
+///
+/// ```
+/// use hub_core::{Interest, Watched};
+/// use std::os::fd::AsRawFd;
+/// let (reader, _writer) = std::io::pipe()?;
+/// let mut watched = Watched::new();
+/// let key = watched.enter(reader.as_raw_fd());
+/// // SAFETY: `reader` outlives the table's use of its number.
+/// unsafe { watched.arm(key, Interest::READ) };
+/// assert_eq!(watched.iter().map(|(key, _, interest)| (key, interest)).collect::<Vec<_>>(), [(key, Interest::READ)]);
+/// watched.disarm(key, Interest::READ);
+/// assert!(watched.is_empty());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Default)]
 pub struct Watched {
     entries: Vec<Entry>,

@@ -153,6 +153,17 @@ impl Greenlet {
     }
 
     /// Like [`new`](Greenlet::new), with a parent of your choice. Never switches.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use hub_core::{Greenlet, Payload};
+    /// let parent = Greenlet::new(|value| Ok(value)); // ends with what its child returns
+    /// let child = Greenlet::with_parent(&parent, |_| Ok(Payload::new("from the child")));
+    /// assert_eq!(child.switch(Payload::unit())?.downcast::<&str>().unwrap(), "from the child");
+    /// assert!(parent.is_dead());
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     #[track_caller]
     #[must_use]
     pub fn with_parent(
@@ -202,6 +213,18 @@ impl Greenlet {
     /// Gives it another parent, also after it has ended. The handle that it has of the former one is dropped,
     /// so this can switch.
     ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use hub_core::{Greenlet, Payload, RawError};
+    /// let one = Greenlet::new(|value| Ok(value));
+    /// let other = Greenlet::new(|_| Ok(Payload::new(7)));
+    /// other.set_parent(&one)?;
+    /// assert_eq!(one.set_parent(&other), Err(RawError::Cycle));
+    /// assert_eq!(other.switch(Payload::unit())?.downcast::<i32>().unwrap(), 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`RawError::Cycle`] if `parent` is this greenlet or one that descends from it, [`RawError::Main`] for
@@ -246,6 +269,21 @@ impl Greenlet {
     /// One that has not begun never does: its body is dropped, and the error goes to its parent.
     /// [`GreenError::Exit`] makes it exit, see [`kill`](Greenlet::kill).
     ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use hub_core::{GreenError, Greenlet, Payload};
+    /// let main = Greenlet::current();
+    /// let other = Greenlet::new(move |_| {
+    ///     let thrown = main.switch(Payload::unit()).unwrap_err();
+    ///     Ok(Payload::new(thrown.to_string()))
+    /// });
+    /// other.switch(Payload::unit())?;
+    /// let answer = other.throw(GreenError::custom("no"))?;
+    /// assert_eq!(answer.downcast::<String>().unwrap(), "no");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`switch`](Greenlet::switch); thrown into oneself, `error` itself.
@@ -258,6 +296,18 @@ impl Greenlet {
     ///
     /// One that has not begun never does. One that has ended is an alias of its parent, which gets the payload
     /// returned. Killing oneself unwinds at once; the main greenlet gets [`GreenError::Exit`] instead.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use hub_core::{Greenlet, Payload};
+    /// let main = Greenlet::current();
+    /// let other = Greenlet::new(move |_| main.switch(Payload::unit()));
+    /// other.switch(Payload::unit())?;
+    /// assert!(other.kill()?.is_exit());
+    /// assert!(other.is_dead());
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     ///
     /// # Errors
     ///

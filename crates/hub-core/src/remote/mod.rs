@@ -20,6 +20,22 @@ pub(crate) use self::mailbox::{Inbox, Letter, Mailbox};
 ///
 /// When the hub's thread has ended, what needs it fails with [`HubGone`], and the rest does nothing.
 /// The same goes for a forked child: only the hub of the thread that called `fork` exists there.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Interest, get_hub, trampoline};
+/// use std::io::Write;
+/// let remote = get_hub().remote();
+/// let (reader, mut writer) = std::io::pipe()?;
+/// let other = std::thread::spawn(move || {
+///     remote.spawn(move || writer.write_all(b"!").unwrap())?;
+///     remote.stop()
+/// });
+/// let _ = trampoline(&reader, Interest::READ, None); // readable, or the loop was stopped
+/// other.join().unwrap()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub struct Remote {
     mailbox: Arc<Mailbox>,
 }
