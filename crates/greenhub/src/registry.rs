@@ -106,6 +106,22 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
 /// Makes a hub of your own known to [`use_hub`] and to `EVENTLET_HUB`, on every thread of the process. Its names may
 /// contain `.`, `:` and `-`. It is never chosen by default. Does not switch.
 ///
+/// ```
+/// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/poll_hub.rs")); }
+/// use greenhub::{HubDescriptor, get_hub, register_hub, use_hub};
+/// # use poll_hub::PollHub;
+///
+/// register_hub(HubDescriptor {
+///     name: "example.org:poll",
+///     aliases: &["my-poll"],
+///     available: || true,
+///     build: || Ok(Box::new(PollHub::new()?)),
+/// })?;
+/// use_hub("my-poll")?; // EVENTLET_HUB=my-poll chooses it, too
+/// get_hub();
+/// # Ok::<(), greenhub::HubError>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`HubError::Duplicate`] if its name or an alias is taken; [`HubError::EmptyName`] if one is empty or blank.
@@ -130,6 +146,13 @@ pub fn register_hub(descriptor: HubDescriptor) -> Result<(), HubError> {
 
 /// The hub that is preferred on this system: the first of epoll, kqueue, poll and select that is compiled in and
 /// available. Never libevent, and never what `EVENTLET_HUB` says. Eventlet's `get_default_hub`. Does not switch.
+///
+/// ```
+/// match greenhub::get_default_hub() {
+///     Ok(hub) => println!("threads that choose nothing wait by {}", hub.name),
+///     Err(error) => println!("{error}"),
+/// }
+/// ```
 ///
 /// # Errors
 ///

@@ -12,6 +12,18 @@ pub use hub_core::{
 };
 
 /// The running green thread, std's `current`. Does not switch.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::thread;
+/// let main = thread::current().id();
+/// let green = thread::Builder::new().name("worker").spawn(thread::current)?;
+/// let worker = green.join()?;
+/// assert_eq!(worker.name(), Some("worker"));
+/// assert_ne!(worker.id(), main);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 #[must_use]
 pub fn current() -> Thread {
     Thread {

@@ -32,6 +32,13 @@ pub enum Trigger {
 }
 
 /// Which ways through the system a hub takes; for tests and measurements, which force one.
+///
+/// ```
+/// use hub_epoll::{EpollHub, Paths, Trigger};
+/// let edge = Paths { trigger: Trigger::Edge, ..Paths::default() };
+/// hub_core::use_hub_with(move || EpollHub::with(edge))?;
+/// # Ok::<(), hub_core::HubError>(())
+/// ```
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Paths {
     /// How descriptors that are lent for life are registered.
@@ -86,6 +93,13 @@ enum Registered {
 }
 
 /// A hub over one epoll set.
+///
+/// ```
+/// hub_core::use_hub_with(hub_epoll::EpollHub::new)?;
+/// hub_core::sleep(std::time::Duration::from_millis(1)); // in epoll_pwait2
+/// assert_eq!(hub_core::get_hub().name(), "epoll");
+/// # Ok::<(), hub_core::HubError>(())
+/// ```
 pub struct EpollHub {
     set: Epoll,
     paths: Paths,

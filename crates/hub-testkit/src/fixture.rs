@@ -31,6 +31,17 @@ pub const WHILE: Duration = Duration::from_millis(30);
 const FEW: usize = 4;
 
 /// A hub, and the part of the main loop that it needs.
+///
+/// ```
+/// use hub_core::{Interest, Lease, Readiness};
+/// use hub_testkit::fixture::{Driver, SOON, pair, send};
+///
+/// let mut driver = Driver::new(&hub_epoll::EpollHub::new);
+/// let (one, other) = pair();
+/// let key = driver.add(&one, Interest::READ, Lease::Life);
+/// send(&other, b"x");
+/// assert!(driver.hear(key, SOON).contains(Readiness::READ));
+/// ```
 #[derive(Debug)]
 pub struct Driver<H: Hub> {
     /// The hub under test.

@@ -95,6 +95,12 @@ pub(crate) fn let_interrupt(signal: Signal) {
 }
 
 /// Runs `work`, and ends the process with a line that names `what` if it takes longer than `limit`.
+///
+/// ```
+/// use std::time::Duration;
+/// let sum = hub_testkit::process::watchdog("an addition", Duration::from_secs(30), || 1 + 1);
+/// assert_eq!(sum, 2);
+/// ```
 pub fn watchdog<T>(what: &str, limit: Duration, work: impl FnOnce() -> T) -> T {
     let (done, is_done) = mpsc::channel::<()>();
     let name = what.to_owned();

@@ -167,6 +167,19 @@ pub const TABLE: &[(Fault, Over, &str)] = &[
 ];
 
 /// A sound hub with one [`Fault`].
+///
+/// ```
+/// use hub_core::{Interest, Lease, Readiness};
+/// use hub_testkit::fixture::{Driver, WHILE, pair, send};
+/// use hub_testkit::saboteurs::{Fault, Saboteur};
+///
+/// let make = || Saboteur::new(Box::new(hub_epoll::EpollHub::new()?), Fault::LoseRead);
+/// let mut driver = Driver::new(&make);
+/// let (one, other) = pair();
+/// let key = driver.add(&one, Interest::READ, Lease::Life);
+/// send(&other, b"x");
+/// assert_eq!(driver.hear(key, WHILE), Readiness::NONE);
+/// ```
 pub struct Saboteur {
     inner: Box<dyn Hub>,
     fault: Fault,

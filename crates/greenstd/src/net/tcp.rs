@@ -17,6 +17,21 @@ use crate::socket::{BACKLOG, Direction, Socket};
 /// Reading and writing park the calling green thread only. It is `Send + Sync`; two green threads may use it
 /// at the same time, one reading and one writing. A second reader, or writer, is refused with
 /// [`ResourceBusy`](io::ErrorKind::ResourceBusy): give it a [clone](TcpStream::try_clone).
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::net::{TcpListener, TcpStream};
+/// use std::io::{Read, Write};
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let address = listener.local_addr()?;
+/// let server = hub_core::spawn(move || listener.accept()?.0.write_all(b"hello"));
+/// let mut text = String::new();
+/// TcpStream::connect(address)?.read_to_string(&mut text)?;
+/// assert_eq!(text, "hello");
+/// server.join()??;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub struct TcpStream(Socket);
 
 socket_common!(TcpStream, std::net::TcpStream);
@@ -156,6 +171,18 @@ impl fmt::Debug for TcpStream {
 ///
 /// Accepting parks the calling green thread only. It is `Send + Sync`; several green threads of one thread that
 /// accept at the same time need a [clone](TcpListener::try_clone) each.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::net::{TcpListener, TcpStream};
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let address = listener.local_addr()?;
+/// hub_core::spawn(move || TcpStream::connect(address));
+/// let (stream, peer) = listener.accept()?;
+/// assert_eq!(stream.peer_addr()?, peer);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub struct TcpListener(Socket);
 
 socket_common!(TcpListener, std::net::TcpListener);

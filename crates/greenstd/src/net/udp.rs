@@ -16,6 +16,19 @@ use crate::socket::{Direction, Socket};
 ///
 /// Sending and receiving park the calling green thread only. It is `Send + Sync`; one green thread may receive
 /// while another sends, a second receiver needs a [clone](UdpSocket::try_clone).
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::net::UdpSocket;
+/// let receiver = UdpSocket::bind("127.0.0.1:0")?;
+/// let address = receiver.local_addr()?;
+/// hub_core::spawn(move || UdpSocket::bind("127.0.0.1:0")?.send_to(b"hello", address));
+/// let mut buffer = [0; 16];
+/// let (n, _sender) = receiver.recv_from(&mut buffer)?;
+/// assert_eq!(&buffer[..n], b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub struct UdpSocket(Socket);
 
 socket_common!(UdpSocket, std::net::UdpSocket);

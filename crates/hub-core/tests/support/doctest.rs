@@ -1,6 +1,6 @@
 // Included by the examples in the documentation: runs them on a hub of the tests.
 mod poll_hub {
-    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs"));
+    include!("poll_hub.rs");
 }
 
 #[allow(dead_code)]

@@ -14,6 +14,14 @@ use crate::fixture::Make;
 const LEASES: [Lease; 2] = [Lease::Wait, Lease::Life];
 
 /// One case, over a hub that is chosen at run time.
+///
+/// ```
+/// use hub_core::Hub;
+/// use hub_testkit::cases;
+///
+/// let case = cases::ALL.iter().find(|case| case.name == "data_is_reported").unwrap();
+/// (case.run)(&|| Ok(Box::new(hub_epoll::EpollHub::new()?) as Box<dyn Hub>));
+/// ```
 #[derive(Copy, Clone, Debug)]
 pub struct Case {
     /// The name of its function and of its test.

@@ -17,6 +17,18 @@ use crate::socket::{Direction, Socket};
 ///
 /// Sending and receiving park the calling green thread only. It is `Send + Sync`; one green thread may receive
 /// while another sends, a second receiver needs a [clone](UnixDatagram::try_clone).
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::os::unix::net::UnixDatagram;
+/// let (one, other) = UnixDatagram::pair()?;
+/// hub_core::spawn(move || other.send(b"hello"));
+/// let mut buffer = [0; 16];
+/// let n = one.recv(&mut buffer)?;
+/// assert_eq!(&buffer[..n], b"hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub struct UnixDatagram(Socket);
 
 socket_common!(UnixDatagram, std::os::unix::net::UnixDatagram);

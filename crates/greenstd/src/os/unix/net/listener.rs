@@ -14,6 +14,20 @@ use crate::socket::{BACKLOG, Socket};
 /// A socket that accepts connections from within this system, std's `UnixListener`.
 ///
 /// Accepting parks the calling green thread only. It is `Send + Sync`.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::os::unix::net::{UnixListener, UnixStream};
+/// let path = std::env::temp_dir().join(format!("greenstd-example-{}", std::process::id()));
+/// let listener = UnixListener::bind(&path)?;
+/// let client = path.clone();
+/// hub_core::spawn(move || UnixStream::connect(client));
+/// let (stream, _peer) = listener.accept()?;
+/// assert_eq!(stream.local_addr()?.as_pathname(), Some(&*path));
+/// std::fs::remove_file(path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub struct UnixListener(Socket);
 
 socket_common!(UnixListener, std::os::unix::net::UnixListener);

@@ -17,6 +17,20 @@ use crate::socket::{Direction, Socket};
 ///
 /// Reading and writing park the calling green thread only. It is `Send + Sync`; one green thread may read while
 /// another writes, a second reader or writer needs a [clone](UnixStream::try_clone).
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::os::unix::net::UnixStream;
+/// use std::io::{Read, Write};
+/// let (mut one, mut other) = UnixStream::pair()?;
+/// let green = hub_core::spawn(move || other.write_all(b"hello"));
+/// let mut text = String::new();
+/// one.read_to_string(&mut text)?;
+/// assert_eq!(text, "hello");
+/// green.join()??;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
 pub struct UnixStream(pub(super) Socket);
 
 socket_common!(UnixStream, std::os::unix::net::UnixStream);
