@@ -46,14 +46,51 @@
 //! | wake a hub from another thread | [`HubRef::remote`] |
 //! | learn what failed where nobody asked | [`set_report_stream`] |
 //!
+//! # Choosing a hub
+//!
+//! Each OS thread has a hub of its own, made at its first use. Which one it is, in this order:
+//!
+//! 1. What the thread chose: [`use_hub`]`("epoll")` by name, [`use_hub_with`]`(MyHub::new)` for one of your own.
+//! 2. What the environment variable `EVENTLET_HUB` names, for every thread that chose none. `use_hub(None)` goes back
+//!    to that.
+//! 3. The first of epoll, kqueue, poll and select that is compiled in and that the system has: [`get_default_hub`].
+//!
+//! A name that is empty, unknown, not compiled in or not available is an error that says so; nothing else is chosen
+//! in its place. I/O returns it as an `io::Error`; [`sleep`] and [`get_hub`] panic with its message, [`try_get_hub`]
+//! does not.
+//!
+//! ```
+//! # #[cfg(feature = "epoll")] {
+//! greenhub::use_hub("epoll")?;
+//! assert_eq!(greenhub::get_hub().name(), "epoll");
+//! # }
+//! assert!(greenhub::use_hub("nonsense").is_err());
+//! # Ok::<(), greenhub::HubError>(())
+//! ```
+//!
+//! | name | alias | feature | system | |
+//! |---|---|---|---|---|
+//! | `epoll` | `epolls` | `epoll` (default) | Linux, Android | by default |
+//! | `kqueue` | | `kqueue` | BSD, macOS | not there yet |
+//! | `poll` | | `poll` | Unix | not there yet |
+//! | `select` | `selects` | `select` | Unix | not there yet |
+//! | `libevent` | `pyevent` | `libevent` | where libevent is | not there yet; only by name |
+//! | `tokio` | | `tokio` | where Tokio is | not there yet; only by name |
+//! | any other | | – | – | [`register_hub`] makes it known; only by name |
+//!
 //! # Features
 //!
 //! Each brings in one hub. Without any a program needs [`use_hub_with`], or its first blocking call fails with
 //! [`HubError::NoneAvailable`].
 //!
-//! - `epoll` (default): epoll(7), on Linux and Android.
+//! - `epoll` (default): epoll(7), on Linux and Android; elsewhere it compiles and is not available.
 
 mod registry;
+
+/// The program of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
 
 pub use registry::{get_default_hub, register_hub, use_hub};
 

@@ -86,8 +86,10 @@ impl Known {
 /// [`LoopError::HubReplaced`](hub_core::LoopError::HubReplaced). Other threads keep theirs.
 ///
 /// ```
+/// # #[cfg(feature = "epoll")] {
 /// greenhub::use_hub("epoll")?;
 /// assert_eq!(greenhub::get_hub().name(), "epoll");
+/// # }
 /// # Ok::<(), greenhub::HubError>(())
 /// ```
 ///

@@ -1,26 +1,45 @@
 //! The blocking parts of the standard library, green: under the same names, with the same signatures and the
 //! same kinds of errors. A call that would block parks the calling green thread; the other green threads of the
-//! OS thread go on. This crate names no hub; programs use it through `greenhub`.
+//! OS thread go on. This crate names no hub; programs use it through `greenhub`. What may let other green threads run
+//! says "Switches", or that it parks.
+//!
+//! # std, item by item
 //!
 //! | std | here | difference |
 //! |---|---|---|
 //! | `net::TcpStream`, `TcpListener`, `UdpSocket` | [`net`] | see below; a listener lets more connections wait (4096, std 128); `Incoming` ends when the listener is closed; no `into_incoming`, which is unstable in std |
 //! | `net::ToSocketAddrs` | [`net::ToSocketAddrs`] | a trait of its own with the same implementors: names are looked up on another OS thread |
 //! | `net::SocketAddr`, `IpAddr`, … , `Shutdown` | [`net`] | none: std's own types |
-//! | `os::unix::net::UnixStream`, `UnixListener`, `UnixDatagram` | [`os::unix::net`] | see below; a full receiver or listener is tried again with pauses of up to 64 ms |
+//! | `os::unix::net::UnixStream`, `UnixListener`, `UnixDatagram` | [`os::unix::net`] | see below; a full receiver or listener is tried again with pauses of up to 64 ms; `Incoming` ends when the listener is closed |
+//! | `os::unix::net::SocketAddr` | [`os::unix::net::SocketAddr`] | none: std's own type |
 //! | `os::fd` | [`os::fd`] | none |
-//! | `io` | [`io`] | none: std's traits; standard input blocks the OS thread |
-//! | `time` | [`time`] | none |
+//! | `io` | [`io`] | none: std's own; standard input and output block the OS thread |
+//! | `time` | [`time`] | none: std's own |
 //! | `thread::spawn` | [`thread::spawn`] | a green thread of this OS thread: asks for no `Send`, begins when the caller gives way |
 //! | `thread::JoinHandle` | [`thread::JoinHandle`] | is `GreenThread`: `join` returns a `GreenError` instead of the payload of a panic; no `thread()` |
-//! | `thread::Builder` | [`thread::Builder`] | stacks are smaller, and their size is a power of two |
-//! | `thread::scope` | [`thread::scope`] | leaving it by a panic kills the children before they are joined |
+//! | `thread::Builder` | [`thread::Builder`] | stacks are smaller (256 KiB), and their size is a power of two; no `spawn_scoped` |
+//! | `thread::scope`, `Scope` | [`thread::scope`] | leaving it by a panic kills the children before they are joined |
+//! | `thread::ScopedJoinHandle` | [`thread::ScopedJoinHandle`] | is `ScopedGreenThread`: `join` returns a `GreenError`; no `thread()` |
 //! | `thread::sleep`, `yield_now` | [`thread`] | let other green threads run |
-//! | `thread::current` | [`thread::current`] | an id may be given again after its green thread has ended |
-//! | `thread::park`, `unpark` | – | not there |
-//! | `thread::available_parallelism`, `panicking` | [`thread`] | none |
+//! | `thread::current`, `Thread`, `ThreadId` | [`thread::current`] | `Thread` stays on its OS thread; an id may be given again after its green thread has ended |
+//! | `thread::available_parallelism`, `panicking` | [`thread`] | none: std's own |
 //!
-//! All sockets:
+//! What std has there and this crate has not:
+//!
+//! | std | instead |
+//! |---|---|
+//! | `thread::park`, `park_timeout`, `Thread::unpark` | – |
+//! | `thread::sleep_ms`, `park_timeout_ms` | deprecated in std |
+//! | `thread::LocalKey`, `thread_local!` | std's own, which all green threads of an OS thread share |
+//! | `thread::Result` | `Result<T, GreenError>` |
+//! | `TcpListener::set_only_v6`, `only_v6` | deprecated in std |
+//! | `FromRawFd` of sockets | `From<OwnedFd>`, which says who owns the number |
+//! | `os::linux::net::TcpStreamExt` | the option is set on `as_fd()`, by a crate such as `socket2` |
+//! | what is unstable in std | –, but for `TcpStream::set_linger` and `linger` |
+//! | `fs`, `process`, `sync` | not there yet: std's own block the OS thread |
+//!
+//! # All sockets
+//!
 //!
 //! - A timeout is an error of the kind [`TimedOut`](std::io::ErrorKind::TimedOut); std says `WouldBlock` on Unix.
 //!   It counts for each call from its beginning.
@@ -32,7 +51,6 @@
 //!   system is told.
 //! - `from_std` and `into_std` change between std and this crate, with timeouts and mode.
 //! - They are `Send + Sync`. A socket that is used on another OS thread is watched by that thread's hub.
-//! - `FromRawFd` is missing: `From<OwnedFd>` says who owns the number.
 
 #![forbid(unsafe_code)]
 

@@ -29,7 +29,8 @@ pub(crate) struct Builder {
 /// Who picks a hub for threads that chose none: the facade puts its choice in here.
 ///
 /// One element at most is expected; the first is used. Without one, a thread has to call
-/// [`use_hub_with`].
+/// [`use_hub_with`]. An element is added with `#[linkme::distributed_slice(hub_core::DEFAULT_HUB)]`; programs leave
+/// that to `greenhub`.
 #[distributed_slice]
 pub static DEFAULT_HUB: [fn() -> Result<HubDescriptor, HubError>];
 
@@ -319,7 +320,8 @@ impl HubRef {
 
     /// Asks the main loop to end with its present turn. Its timers are discarded, green threads that
     /// sleep end as killed by [`LoopError::Aborted`], and the main greenlet's wait ends with that error.
-    /// The next blocking call launches a new loop. Does nothing if no loop runs. Does not switch.
+    /// The next blocking call launches a new loop. Does nothing if no loop runs. Eventlet's `abort`. Does not
+    /// switch.
     pub fn abort(&self) {
         if self.is_running() {
             local::get().main_loop.abort();
@@ -435,7 +437,7 @@ impl HubRef {
     }
 }
 
-/// A scheduled callback. Dropping it changes nothing.
+/// A callback scheduled by [`HubRef::schedule`], Eventlet's `Timer`. Dropping it changes nothing.
 #[derive(Debug)]
 pub struct TimerHandle {
     id: CallbackId,
@@ -449,7 +451,7 @@ impl TimerHandle {
     }
 }
 
-/// A registered listener. Dropping it takes the listener back and drops the descriptor.
+/// A listener registered by [`HubRef::listen`]. Dropping it takes the listener back and drops the descriptor.
 #[derive(Debug)]
 pub struct Registration {
     id: CallbackId,

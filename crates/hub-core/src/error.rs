@@ -83,7 +83,7 @@ pub enum LoopError {
         /// What the call wanted to do.
         doing: &'static str,
     },
-    /// Nothing is left that could ever wake the main greenlet.
+    /// Nothing is left that could ever wake the main greenlet. gevent's `LoopExit`.
     #[error("{0}")]
     LoopExit(Arc<LoopExit>),
     /// The hub was replaced while the main greenlet was parked on it.
@@ -177,7 +177,7 @@ pub enum RawError {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GreenError {
-    /// It was killed.
+    /// It was killed. Eventlet's `GreenletExit`.
     #[error("the green thread was killed")]
     Exit,
     /// It panicked.

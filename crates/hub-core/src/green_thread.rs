@@ -17,7 +17,7 @@ use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::unwind::{Exit, contained, throw};
 use crate::main_loop::told_of;
 
-/// A handle of a green thread that returns a `T`.
+/// A handle of a green thread that returns a `T`. Eventlet's `GreenThread`, with the names of std's `JoinHandle` beside.
 ///
 /// Dropping it detaches the green thread: it runs on, its result is dropped, and a failure that nobody
 /// took is reported once.
@@ -209,8 +209,9 @@ impl Drop for Linked {
 /// Lets other green threads run for at least `duration`. Eventlet's `sleep`; zero lets each that is ready
 /// run once. Switches.
 ///
-/// Called while panicking, it blocks the thread instead, 100 ms at most. In a callback of the main loop a
-/// sleep of zero does nothing.
+/// Called while panicking, it blocks the thread instead, for the time of
+/// [`set_panicking_grace`](crate::set_panicking_grace) at most. In a callback of the main loop a sleep of zero does
+/// nothing.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -302,7 +303,7 @@ fn yield_refused(refused: Refused) {
     sleep(Duration::ZERO);
 }
 
-/// How a green thread is to be made.
+/// How a green thread is to be made, std's `thread::Builder`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

@@ -38,7 +38,8 @@ pub enum Lease {
 ///
 /// The loop owns everything else: who waits, generations, timers, the wake-up descriptor, closing.
 /// A hub belongs to one thread and is called by the main loop or by a green thread that is about to
-/// park, never by two at once and never from inside itself.
+/// park, never by two at once and never from inside itself. A whole one is in the
+/// [documentation of the crate](crate#implementing-a-hub).
 ///
 /// # For implementors
 ///

@@ -1,5 +1,33 @@
 //! The hub trait, greenlets and the main loop of greenhub.
 //!
+//! Hubs are written against this crate, programs against `greenhub`, which re-exports it. It names no backend: a thread
+//! uses the hub that [`use_hub_with`] gave it, or the one that a facade chooses through [`DEFAULT_HUB`].
+//!
+//! A function that may let other green threads run says "Switches" in its documentation; the others do not, but for
+//! the drop of a [`Greenlet`]'s last handle.
+//!
+//! # Where to read
+//!
+//! The files of `src`, in reading order:
+//!
+//! | module | what it is about | public |
+//! |---|---|---|
+//! | `hub` | the contract between a hub and the loop | [`Hub`], [`HubDescriptor`], [`Rearm`], [`Lease`], [`Notify`] |
+//! | `interest`, `ready`, `watched` | what a hub is asked, what it answers, what it may look at | [`Interest`], [`Readiness`], [`Ready`], [`Watched`], [`Key`] |
+//! | `time`, `round` | its clock, and timeouts in the units of system calls | [`Time`], [`round`] |
+//! | `clock` | a clock that a test moves by hand | [`ManualClock`], [`Clocked`] |
+//! | `greenlet` | stacks, switches, exits: who runs | [`Greenlet`], [`Payload`] |
+//! | `stacks` | settings for stacks | [`set_default_stack_size`], [`StackPolicy`] |
+//! | `main_loop` | one turn after another | [`Stats`], [`hub_prevent_multiple_readers`] |
+//! | `current` | the hub of this thread | [`HubRef`], [`get_hub`], [`use_hub_with`] |
+//! | `timer_queue` | what is armed, in order of its deadlines | – |
+//! | `descriptors`, `trampoline`, `source` | who waits for which descriptor, and how | [`trampoline()`], [`Trampoline`], [`Source`] |
+//! | `listener` | callbacks of the loop | [`Listener`], [`Timer`] |
+//! | `wakeup`, `remote`, `signal`, `fork` | what comes from outside of the thread | [`Remote`], [`interrupt_on`] |
+//! | `pool`, `offload` | OS threads for what can only block | [`offload()`] |
+//! | `green_thread`, `scope`, `timeout` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`] |
+//! | `error`, `report` | what can go wrong, and where it is told if nobody asks | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
+//!
 //! # Implementing a hub
 //!
 //! A [`Hub`] is the system call and nothing else: green threads, timers, listeners, wake-ups from other
@@ -65,6 +93,7 @@ pub use greenlet::payload::Payload;
 pub use greenlet::raw::Greenlet;
 pub use hub::{Hub, HubDescriptor, Lease, Notify, Rearm};
 pub use interest::{Interest, Readiness};
+/// What fills [`DEFAULT_HUB`].
 pub use linkme;
 pub use listener::{Listener, Timer};
 pub use main_loop::{Stats, hub_prevent_multiple_readers};

@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use crate::interest::Readiness;
 
-/// Told that a descriptor is ready, or was closed.
+/// Told that a descriptor is ready, or was closed. Eventlet's listener, registered by
+/// [`HubRef::listen`](crate::HubRef::listen).
 ///
 /// Runs in the main loop, so it must not block: a blocking call in it is an error. It may register,
 /// cancel and drop registrations, its own included. A panic is reported, the listener is taken back and
@@ -60,7 +61,7 @@ impl<L: Listener + ?Sized> Listener for Rc<L> {
     }
 }
 
-/// Told that its time has come.
+/// Told that its time has come. Eventlet's timer, armed by [`HubRef::schedule`](crate::HubRef::schedule).
 ///
 /// Runs in the main loop, so it must not block: a blocking call in it is an error. A panic is reported and
 /// the loop goes on. Each time it is scheduled it is told once; an `Rc` of a timer may be scheduled several

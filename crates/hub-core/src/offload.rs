@@ -12,7 +12,8 @@ use crate::greenlet::run::Waiter;
 use crate::pool;
 use crate::remote::{Letter, Remote};
 
-/// Runs `job` on a small pool of OS threads; only the calling green thread waits. Switches.
+/// Runs `job` on a small pool of OS threads; only the calling green thread waits. Eventlet's `tpool.execute`.
+/// Switches.
 ///
 /// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. While
 /// panicking, and in an ending thread, the job runs on the calling thread.

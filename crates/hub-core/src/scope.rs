@@ -20,7 +20,7 @@ use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::unwind::Exit;
 
-/// Where green threads of a [`scope`] are spawned.
+/// Where green threads of a [`scope`] are spawned, std's `thread::Scope`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -44,7 +44,7 @@ pub struct Scope<'scope, 'env: 'scope> {
     env: PhantomData<&'env mut &'env ()>,
 }
 
-/// A handle of a green thread in a [`scope`]. Dropping it changes nothing: the scope waits.
+/// A handle of a green thread in a [`scope`], std's `ScopedJoinHandle`. Dropping it changes nothing: the scope waits.
 pub struct ScopedGreenThread<'scope, T> {
     task: Task<T>,
     scope: PhantomData<&'scope ()>,

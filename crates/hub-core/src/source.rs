@@ -413,7 +413,8 @@ impl Source {
         self.inner.state.load(Acquire) & CLOSED != 0
     }
 
-    /// Whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
+    /// Has operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting, or wait again. Off at
+    /// first; the descriptor itself is non-blocking either way.
     pub fn set_nonblocking(&self, nonblocking: bool) {
         if nonblocking {
             self.inner.state.fetch_or(NONBLOCKING, Relaxed);

@@ -12,7 +12,7 @@ use crate::greenlet::run;
 use crate::greenlet::unwind::{Exit, Payload};
 use crate::timer_queue::TimerId;
 
-/// A [`with_timeout`] that ran out.
+/// A [`with_timeout`] that ran out. Eventlet's `Timeout`, as a value.
 ///
 /// Two are equal if they come from the same scope.
 #[derive(Clone, Debug)]
@@ -77,8 +77,7 @@ impl From<Timeout> for std::io::Error {
 ///
 /// Only blocking calls are interrupted: code that computes runs on, and is interrupted at the next call
 /// that blocks. The limit counts from the loop's next look at the clock, so it is never early; one of zero
-/// strikes at the first call that blocks. Scopes nest;
-/// each catches its own timeout only. A limit that has passed when `f` returns without blocking changes
+/// strikes at the first call that blocks. Scopes nest; each catches its own timeout only. A limit that has passed when `f` returns without blocking changes
 /// nothing. In a part of `f` that must not be left early (a [`scope`](crate::scope) that joins its green
 /// threads) the timeout waits until that part is over.
 ///
