@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use green::{Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, quiet_panic, reports};
 use greenhub::{
-    GreenError, GreenThread, Kill, LoopError, sleep, spawn, spawn_after, spawn_after_local, spawn_n, yield_now,
+    GreenError, GreenThread, Kill, LoopError, current_id, sleep, spawn, spawn_after, spawn_after_local, spawn_n,
+    yield_now,
 };
 use support::run;
 
@@ -151,9 +152,11 @@ fn a_zero_sleep_goes_round_robin() {
 fn links_run_after_the_result_and_before_the_waiters() {
     run("links_run_after_the_result_and_before_the_waiters", || {
         let log = Log::new();
+        let its_id = Rc::new(Cell::new(0));
         let one = Rc::new(spawn({
-            let log = log.clone();
+            let (log, its_id) = (log.clone(), its_id.clone());
             move || {
+                its_id.set(current_id());
                 sleep(SHORT);
                 log.add("body");
                 7
@@ -168,9 +171,10 @@ fn links_run_after_the_result_and_before_the_waiters() {
         });
         yield_now();
         for name in ["first link", "second link"] {
-            let log = log.clone();
+            let (log, its_id) = (log.clone(), its_id.clone());
             one.link(move |result| {
                 assert_eq!(*result.as_ref().unwrap(), 7);
+                assert_eq!(current_id(), its_id.get(), "in the context of the one that ends");
                 log.add(name);
             });
         }

@@ -95,6 +95,20 @@ fn a_second_reader_is_refused_and_the_first_is_served() {
     assert!(text.contains("read") && text.contains(&number.to_string()), "{text}");
     send(&there, b"x");
     assert!(first.join().expect("served").is_ok());
+
+    let mut left = fill(&source(here.try_clone().expect("a copy")));
+    let first = spawn({
+        let here = Rc::clone(&here);
+        move || trampoline(&*here, Interest::WRITE, None)
+    });
+    yield_now();
+    let error = trampoline(&*here, Interest::WRITE, None).expect_err("somebody writes");
+    assert!(matches!(error, TrampolineError::SecondSimultaneous(Interest::WRITE, fd) if fd == number));
+    assert!(error.to_string().contains("write"), "{error}");
+    while left > 0 {
+        left -= receive(&there, 64 * 1024).len();
+    }
+    assert!(first.join().expect("served").is_ok());
 }
 
 #[test]
@@ -180,6 +194,10 @@ fn a_queued_reader_that_times_out_leaves_the_first_alone() {
         let first = waiting_reader(&here);
         let error = trampoline(&*here, Interest::READ, Some(ms(5))).expect_err("the first comes first");
         assert!(matches!(error, TrampolineError::TimedOut(_)));
+        assert_eq!(stats().readers, 1);
+        let killed = waiting_reader(&here);
+        killed.kill();
+        assert!(killed.is_finished() && !first.is_finished());
         assert_eq!(stats().readers, 1);
         send(&there, b"x");
         assert!(first.join().expect("served").is_ok());

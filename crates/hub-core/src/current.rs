@@ -146,7 +146,10 @@ pub fn try_get_hub() -> Result<HubRef, HubError> {
         Ok(()) => Ok(HubRef { id: main_loop.id(), name: main_loop.name(), here: PhantomData }),
         Err(LoopError::Hub(error)) => Err(error),
         Err(LoopError::InMainloop { .. }) => Err(HubError::InMainloop),
-        Err(error) => Err(HubError::Build { name: String::new(), error: std::sync::Arc::new(io::Error::other(error)) }),
+        Err(error) => Err(HubError::Build {
+            name: main_loop.name().to_owned(),
+            error: std::sync::Arc::new(io::Error::other(error)),
+        }),
     }
 }
 

@@ -13,13 +13,13 @@ use crate::timeout::Timeout;
 #[non_exhaustive]
 pub enum HubError {
     /// The name was empty or blank.
-    #[error("need to specify a hub: the name is empty{}", origin(.from_environment))]
+    #[error("need to specify a hub: the name is empty{}; give one such as \"epoll\", or none for the default", origin(.from_environment))]
     EmptyName {
         /// Whether the name came from `EVENTLET_HUB`.
         from_environment: bool,
     },
     /// No hub has that name.
-    #[error("there is no hub named {name:?}{}: known are {known}; a hub of your own is made known by register_hub", origin(.from_environment))]
+    #[error("there is no hub named {name:?}{}: known are {known}; register_hub makes one of your own known", origin(.from_environment))]
     Unknown {
         /// What was asked for.
         name: String,
@@ -29,7 +29,9 @@ pub enum HubError {
         from_environment: bool,
     },
     /// The hub exists, but this build is without it.
-    #[error("the hub {name:?} is not compiled in: build greenhub with the feature `{feature}`")]
+    #[error(
+        "the hub {name:?} is not compiled in: build greenhub with the feature `{feature}`, or choose another by use_hub or EVENTLET_HUB"
+    )]
     NotCompiled {
         /// The hub.
         name: String,
@@ -37,7 +39,9 @@ pub enum HubError {
         feature: &'static str,
     },
     /// The hub exists, but not on this system.
-    #[error("the selected hub {name:?} is not available on this system")]
+    #[error(
+        "the selected hub {name:?} is not available on this system: choose another by use_hub or EVENTLET_HUB, or leave the choice open"
+    )]
     Unavailable {
         /// The hub.
         name: String,
@@ -51,7 +55,7 @@ pub enum HubError {
     #[error("cannot change the hub from inside the main loop: call use_hub from a green thread")]
     InMainloop,
     /// A hub with that name is known already.
-    #[error("a hub named {name:?} is registered already")]
+    #[error("cannot register the hub: the name {name:?} is taken; give it another")]
     Duplicate {
         /// The name or alias that is taken.
         name: String,

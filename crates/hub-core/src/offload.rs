@@ -48,7 +48,9 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> i
     };
     let main_loop = &local::get().main_loop;
     main_loop.ensure_hub().map_err(io::Error::from)?;
-    let mailbox = main_loop.mailbox().ok_or_else(|| io::Error::other("this thread has no hub"))?;
+    let mailbox = main_loop
+        .mailbox()
+        .ok_or_else(|| io::Error::other("cannot wait for another OS thread: this thread has no hub"))?;
     let slot = Arc::new(Mutex::new(Slot::<T> { result: None, ticket: waiter.ticket() }));
     let filled = Arc::clone(&slot);
     let greenlet = waiter.control().number();

@@ -56,7 +56,9 @@ pub fn interrupt_on(signal: c_int) -> io::Result<InterruptOn> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     try_get_hub()?;
-    let mailbox = local::get().main_loop.mailbox().ok_or_else(|| io::Error::other("this thread has no hub"))?;
+    let mailbox = local::get().main_loop.mailbox().ok_or_else(|| {
+        io::Error::other(format!("cannot interrupt a loop on signal {signal}: this thread has no hub"))
+    })?;
     // SAFETY: `Mailbox::interrupt` is async-signal-safe: atomics, and the one write of the bell, which
     // `Notify` asks to be so. `signal-hook` keeps `errno` and drops the closure outside of handlers.
     let id = unsafe { register(signal, move || mailbox.interrupt()) }?;

@@ -24,10 +24,12 @@ pub fn check(workspace: &Workspace) -> Faults {
                 if !seen.insert(row.id) {
                     fault(format!("{} is there twice", row.id));
                 }
-                if let Disposition::Test(path) = row.disposition
-                    && let Err(what) = find_test(workspace, path)
-                {
-                    fault(format!("{}: {what}", row.id));
+                if let Disposition::Tests(paths) = row.disposition {
+                    for path in paths.split(", ") {
+                        if let Err(what) = find_test(workspace, path.trim_matches('`')) {
+                            fault(format!("{}: {what}", row.id));
+                        }
+                    }
                 }
             }
         }
@@ -46,7 +48,8 @@ struct Row<'a> {
 
 #[derive(PartialEq, Eq, Debug)]
 enum Disposition<'a> {
-    Test(&'a str),
+    /// One, or several with commas between.
+    Tests(&'a str),
     Decision,
     Later,
 }
@@ -66,7 +69,7 @@ fn row(line: &str) -> Option<Result<Row<'_>, String>> {
         return Some(Err(format!("{id}: the behaviour is missing")));
     }
     let disposition = match disposition.split_once(": ") {
-        Some(("test", path)) => Disposition::Test(path.trim_matches('`')),
+        Some(("test", paths)) => Disposition::Tests(paths),
         Some(("decision", why)) if !why.is_empty() => Disposition::Decision,
         Some(("later", area)) if !area.is_empty() => Disposition::Later,
         _ => return Some(Err(format!("{id}: `{disposition}` is none of `test: …`, `decision: …`, `later: …`"))),
@@ -151,7 +154,7 @@ mod tests {
     fn rows_are_read() {
         assert_eq!(
             disposition("| EV-HUB-03 | No hub yet. | test: greenhub::hubs::none_yet |"),
-            Disposition::Test("greenhub::hubs::none_yet")
+            Disposition::Tests("greenhub::hubs::none_yet")
         );
         assert_eq!(disposition("| GL-41 | Typed. | decision: the compiler refuses |"), Disposition::Decision);
         assert_eq!(disposition("| EV-GT-11a | Links. | later: pools |"), Disposition::Later);
