@@ -73,7 +73,9 @@ pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 's
         Some(build) => Ok(Box::new(build()?) as Box<dyn Hub>),
         None => Err(io::Error::other("a hub from use_hub_with is built once: call use_hub_with again")),
     };
-    local::get().main_loop.replace_hub(Some(Builder { name: "of use_hub_with".to_owned(), build: Box::new(again) }))
+    local::get()
+        .main_loop
+        .replace_hub(Some(Builder { name: "given to use_hub_with".to_owned(), build: Box::new(again) }))
 }
 
 /// Chooses a hub by descriptor for the calling thread, under the rules of [`use_hub_with`]. `None`

@@ -254,10 +254,10 @@ pub enum TrampolineError {
     #[error("{0}")]
     Custom(Arc<dyn Error + Send + Sync>),
     /// It was closed under the waiter.
-    #[error("operation on closed file: descriptor {0} was closed or reused while it was waited for")]
+    #[error("operation on closed file: descriptor {0} was closed, or its number given to another file")]
     Closed(RawFd),
     /// The hub refused it.
-    #[error("the hub cannot wait on descriptor {0}: {1}")]
+    #[error("the hub cannot wait on descriptor {0}: {1}{hint}", hint = if_file(.1))]
     Register(RawFd, Arc<io::Error>),
     /// The loop cannot wait.
     #[error(transparent)]
@@ -274,6 +274,10 @@ impl From<Box<LoopError>> for GreenError {
     fn from(error: Box<LoopError>) -> GreenError {
         (*error).into()
     }
+}
+
+fn if_file(error: &io::Error) -> &'static str {
+    if error.raw_os_error() == Some(libc::EPERM) { "; a file is read and written without waiting" } else { "" }
 }
 
 fn direction(interest: &Interest) -> &'static str {

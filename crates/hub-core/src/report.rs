@@ -49,12 +49,20 @@ impl fmt::Display for Report {
         match self {
             Report::Unhandled { name, error } => write!(f, "green thread {name} failed: {error}"),
             Report::GreenletFailed { made_at, error } => {
-                write!(f, "a greenlet made at {made_at} failed, and no parent waited for it: {error}")
+                write!(f, "a greenlet made at {made_at} {}; no parent waited for it", how(error))
             }
-            Report::LinkFailed { name, error } => write!(f, "a link of green thread {name} failed: {error}"),
-            Report::CallbackFailed { doing, error } => write!(f, "a callback for {doing} failed: {error}"),
+            Report::LinkFailed { name, error } => write!(f, "a link of green thread {name} {}", how(error)),
+            Report::CallbackFailed { doing, error } => write!(f, "a callback for {doing} {}", how(error)),
             Report::Warning(text) => f.write_str(text),
         }
+    }
+}
+
+/// How a failure came about. The text of an error speaks of a green thread, which a callback is not.
+fn how(error: &GreenError) -> String {
+    match error {
+        GreenError::Panic(message) => format!("panicked: {message}"),
+        error => format!("failed: {error}"),
     }
 }
 
