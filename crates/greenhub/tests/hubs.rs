@@ -182,6 +182,29 @@ fn timers_and_listeners_of_a_replaced_hub_never_fire() {
 }
 
 #[test]
+fn a_reference_to_a_replaced_hub_reaches_the_present_one() {
+    support::run("a_reference_to_a_replaced_hub_reaches_the_present_one", || {
+        let old = get_hub();
+        use_hub(old.name()).unwrap();
+        assert!(!old.is_current() && !old.is_running());
+        let never = old.schedule(SHORT, || unreachable!("it was taken back"));
+        assert!(never.cancel());
+        let fired = Rc::new(Cell::new(false));
+        old.schedule(Duration::ZERO, {
+            let fired = Rc::clone(&fired);
+            move || fired.set(true)
+        });
+        let (reader, _writer) = io::pipe().unwrap();
+        let registration = old.listen(reader, Interest::READ, |_: Readiness| ()).unwrap();
+        assert_eq!(get_hub().stats().readers, 1);
+        drop(registration);
+        assert_eq!(get_hub().stats().readers, 0);
+        greenhub::sleep(SHORT * 2);
+        assert!(fired.get());
+    });
+}
+
+#[test]
 fn choosing_the_same_hub_again_makes_a_new_one() {
     support::run("choosing_the_same_hub_again_makes_a_new_one", || {
         let name = get_default_hub().unwrap().name;

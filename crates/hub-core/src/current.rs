@@ -145,7 +145,7 @@ pub fn get_hub() -> HubRef {
 pub fn try_get_hub() -> Result<HubRef, HubError> {
     let main_loop = &local::get().main_loop;
     match main_loop.ensure_hub() {
-        Ok(()) => Ok(HubRef { id: main_loop.id(), name: main_loop.name(), here: PhantomData }),
+        Ok(()) => Ok(HubRef::present()),
         Err(LoopError::Hub(error)) => Err(error),
         Err(LoopError::InMainloop { .. }) => Err(HubError::InMainloop),
         Err(error) => Err(HubError::Build {
@@ -172,7 +172,9 @@ pub fn has_hub() -> bool {
 
 /// Refers to a hub of this thread.
 ///
-/// A reference to a hub that was replaced stays valid: it names the old one, which does nothing any more.
+/// A reference to a hub that was replaced stays valid: it names the old one, which is no longer
+/// [current](HubRef::is_current), does not run and counts nothing. What can still be asked for, as a callback or a
+/// turn, the thread's present hub does.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -197,6 +199,12 @@ impl fmt::Debug for HubRef {
 }
 
 impl HubRef {
+    /// The hub that this thread has now or, if it was just replaced, will have.
+    fn present() -> HubRef {
+        let main_loop = &local::get().main_loop;
+        HubRef { id: main_loop.id(), name: main_loop.name(), here: PhantomData }
+    }
+
     /// The canonical name: `"epoll"`, `"poll"`…
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -284,7 +292,7 @@ impl HubRef {
     /// ```
     pub fn schedule(&self, delay: Duration, timer: impl Timer + 'static) -> TimerHandle {
         let id = local::get().main_loop.schedule(delay, Rc::new(timer));
-        TimerHandle { id, hub: self.clone() }
+        TimerHandle { id, hub: HubRef::present() }
     }
 
     /// Calls `listener` from the main loop whenever `fd` is ready in one direction, until the
@@ -320,7 +328,7 @@ impl HubRef {
         listener: impl Listener + 'static,
     ) -> Result<Registration, TrampolineError> {
         let id = local::get().main_loop.listen(Rc::new(fd), interest, Rc::new(listener))?;
-        Ok(Registration { id, hub: self.clone() })
+        Ok(Registration { id, hub: HubRef::present() })
     }
 
     /// Asks the main loop to end with its present turn. Its timers are discarded, green threads that
