@@ -583,17 +583,18 @@ fn a_process_ends_cleanly_with_parked_greenlets() {
 fn an_ending_thread_unwinds_its_suspended_greenlets() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    struct Counts(Arc<AtomicUsize>);
+    struct Counts(Arc<AtomicUsize>, rustix::thread::Pid);
     impl Drop for Counts {
         fn drop(&mut self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
+            let here = self.1 == rustix::thread::gettid();
+            self.0.fetch_add(usize::from(here), Ordering::Relaxed);
         }
     }
     let unwound = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&unwound);
     test("an_ending_thread_unwinds_its_suspended_greenlets", move || {
         for _ in 0..10 {
-            let (main, counts) = (Greenlet::main(), Counts(counter.clone()));
+            let (main, counts) = (Greenlet::main(), Counts(counter.clone(), rustix::thread::gettid()));
             let greenlet = Greenlet::new(move |_| {
                 let _counts = counts;
                 main.switch(Payload::unit())

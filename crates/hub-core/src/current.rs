@@ -438,13 +438,14 @@ impl HubRef {
     }
 
     /// Lets timers be late by `delay / fraction`, `at_most` in the longest case, so that several share
-    /// one wait. By default a sixteenth, and 1 ms; `fraction` 0 means not at all.
+    /// one wait. By default a sixteenth, and 1 ms; `fraction` 0 means not at all. Less than 8 µs counts as nothing, so
+    /// short delays are exact by default. It concerns timers that are armed from now on. Does not switch.
     pub fn set_timer_slack(&self, fraction: u32, at_most: Duration) {
         local::get().main_loop.set_slack(fraction, at_most);
     }
 
-    /// Gives memory of stacks that nobody uses back to the system, but for a few. Returns how many
-    /// stacks that were. The loop never does this by itself.
+    /// Gives memory of stacks that nobody uses back to the system, but for the 64 of each size that were used last.
+    /// Returns how many stacks that were. The loop never does this by itself. Does not switch.
     pub fn trim_stacks(&self) -> usize {
         local::get().stacks.trim()
     }

@@ -134,7 +134,7 @@ pub enum LoopError {
 /// The report of a loop that has nothing left to wait for.
 #[derive(Clone, Debug)]
 pub struct LoopExit {
-    /// Each parked green thread: its name and where it was spawned.
+    /// Each parked green thread: its name, where it was spawned, and what it waits for.
     pub parked: Vec<String>,
 }
 

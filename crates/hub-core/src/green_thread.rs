@@ -67,7 +67,7 @@ pub struct LinkId(u64);
 ///
 /// If nobody takes the result, a panic is reported once, and so is an `Err` of one of the usual types:
 /// `Result<(), E>` (or `usize`, `u64` for `()`) with `io::Error`, `String`, `&'static str`,
-/// `Box<dyn Error>` or [`GreenError`].
+/// `Box<dyn Error>` (`Send + Sync` or not) or [`GreenError`].
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

@@ -68,7 +68,7 @@ impl Remote {
         self.mailbox.notify();
     }
 
-    /// Ends the hub's main loop after its current turn.
+    /// Ends the hub's main loop after its current turn, as [`HubRef::abort`](crate::HubRef::abort) does.
     ///
     /// A later blocking call on that thread starts it again.
     ///
