@@ -583,10 +583,10 @@ fn a_process_ends_cleanly_with_parked_greenlets() {
 fn an_ending_thread_unwinds_its_suspended_greenlets() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    struct Counts(Arc<AtomicUsize>, rustix::thread::Pid);
+    struct Counts(Arc<AtomicUsize>, std::thread::ThreadId);
     impl Drop for Counts {
         fn drop(&mut self) {
-            let here = self.1 == rustix::thread::gettid();
+            let here = self.1 == std::thread::current().id();
             self.0.fetch_add(usize::from(here), Ordering::Relaxed);
         }
     }
@@ -594,7 +594,7 @@ fn an_ending_thread_unwinds_its_suspended_greenlets() {
     let counter = Arc::clone(&unwound);
     test("an_ending_thread_unwinds_its_suspended_greenlets", move || {
         for _ in 0..10 {
-            let (main, counts) = (Greenlet::main(), Counts(counter.clone(), rustix::thread::gettid()));
+            let (main, counts) = (Greenlet::main(), Counts(counter.clone(), std::thread::current().id()));
             let greenlet = Greenlet::new(move |_| {
                 let _counts = counts;
                 main.switch(Payload::unit())
