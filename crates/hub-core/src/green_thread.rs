@@ -303,6 +303,19 @@ fn yield_refused(refused: Refused) {
     sleep(Duration::ZERO);
 }
 
+/// Ends `green`: [`GreenThread::kill`] as a function. Eventlet's `kill`. Switches, except in the main loop.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let green = hub_core::spawn(|| "never");
+/// assert_eq!(hub_core::kill(&green), hub_core::Kill::Cancelled);
+/// # });
+/// ```
+pub fn kill<T>(green: &GreenThread<T>) -> Kill {
+    green.kill()
+}
+
 /// How a green thread is to be made, std's `thread::Builder`.
 ///
 /// ```
@@ -450,7 +463,7 @@ impl<T> GreenThread<T> {
     /// # });
     /// ```
     pub fn kill_with(&self, error: GreenError) -> Kill {
-        kill(*self.task, error)
+        end(*self.task, error)
     }
 
     /// Takes it back if it has not begun: it never runs, and those who wait for it get
@@ -471,7 +484,7 @@ impl<T> GreenThread<T> {
         if self.task.has_started() {
             return false;
         }
-        matches!(kill(*self.task, GreenError::Exit), Kill::Cancelled)
+        matches!(end(*self.task, GreenError::Exit), Kill::Cancelled)
     }
 
     /// Calls `f` with the result when it ends, in its context and before those who wait go on; at once if it
@@ -608,7 +621,7 @@ impl Drop for Place {
 }
 
 /// Ends a green thread.
-pub(crate) fn kill(task: TaskRef, error: GreenError) -> Kill {
+pub(crate) fn end(task: TaskRef, error: GreenError) -> Kill {
     let Some(target) = task.control() else {
         return if task.is_done() { Kill::Dead } else { Kill::Cancelled };
     };

@@ -86,7 +86,7 @@ pub use current::{
 };
 pub use error::{GreenError, HubError, LoopError, LoopExit, RawError, TrampolineError};
 pub use green_thread::{
-    Builder, GreenThread, Kill, LinkId, current_id, current_name, sleep, spawn, spawn_after, spawn_after_local,
+    Builder, GreenThread, Kill, LinkId, current_id, current_name, kill, sleep, spawn, spawn_after, spawn_after_local,
     spawn_n, yield_now,
 };
 pub use greenlet::payload::Payload;

@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 
 use crate::error::GreenError;
-use crate::green_thread::{Kill, kill, wait_for, wait_once};
+use crate::green_thread::{Kill, end, wait_for, wait_once};
 use crate::greenlet::control::Doing;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Waiter};
@@ -174,7 +174,7 @@ impl<T> ScopedGreenThread<'_, T> {
 
     /// Ends it, see [`GreenThread::kill`](crate::GreenThread::kill). Switches.
     pub fn kill(&self) -> Kill {
-        kill(*self.task, GreenError::Exit)
+        end(*self.task, GreenError::Exit)
     }
 
     /// Whether it has ended.
