@@ -5,6 +5,8 @@ mod green;
 mod support;
 
 use std::cell::{Cell, RefCell};
+use std::error::Error;
+use std::fmt;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
@@ -17,9 +19,9 @@ use std::time::{Duration, Instant};
 
 use green::{Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, pipe, quiet_panic, reports};
 use greenhub::{
-    Builder, GreenError, GreenThread, Hub, HubError, Interest, Key, Kill, Lease, Left, LoopError, Readiness, Ready,
-    Rearm, ScopedGreenThread, Source, Time, TrampolineError, Watched, get_hub, offload, scope, sleep, spawn,
-    spawn_after, spawn_n, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
+    Builder, GreenError, GreenThread, Greenlet, Hub, HubError, Interest, Key, Kill, Lease, Left, LoopError, Payload,
+    Readiness, Ready, Rearm, ScopedGreenThread, Source, Time, TrampolineError, Watched, get_hub, offload, scope, sleep,
+    spawn, spawn_after, spawn_n, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
 };
 use support::{in_child, is_child, run};
 
@@ -304,6 +306,80 @@ fn rule_02_a_stack_is_used_again_only_after_its_root_returned() {
     });
 }
 
+/// An error that does something when it is dropped.
+#[derive(Debug)]
+struct Last(fn());
+
+impl fmt::Display for Last {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the last one")
+    }
+}
+
+impl Error for Last {}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+fn last(at_drop: fn()) -> GreenError {
+    GreenError::custom(Last(at_drop))
+}
+
+#[test]
+fn rule_02_the_target_of_a_second_kill_may_end_while_its_error_is_dropped() {
+    run("rule_02_the_target_of_a_second_kill_may_end_while_its_error_is_dropped", || {
+        let before = held();
+        let target = Rc::new(spawn(|| {
+            scope(|s| {
+                s.spawn(|| sleep(LONG));
+            });
+        }));
+        yield_now();
+        yield_now();
+        assert_eq!(target.kill(), Kill::Scheduled);
+        // Runs when the target has killed its child and waits for it.
+        let victim = target.clone();
+        let killer = spawn(move || victim.kill_with(last(|| sleep(SHORT))));
+        assert_eq!(killer.join().unwrap(), Kill::Ended);
+        let others: Vec<_> = (0..10).map(|_| spawn(yield_now)).collect();
+        assert!(others.into_iter().all(|other| other.join().is_ok()));
+        drop(target);
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_02_an_error_that_goes_with_its_greenlet_may_park() {
+    run("rule_02_an_error_that_goes_with_its_greenlet_may_park", || {
+        thread_local!(static ENDED: Cell<bool> = const { Cell::new(false) });
+        keep_reports();
+        let before = held();
+        let slot = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
+        let inner = slot.clone();
+        let target = Rc::new(spawn(move || {
+            let me = inner.take().unwrap();
+            // Scheduled, and dropped when the body has ended.
+            let _end = OnDrop(move || _ = me.kill_with(last(|| drop(catch_unwind(|| sleep(LONG))))));
+            std::panic::resume_unwind(Box::new(()));
+        }));
+        *slot.borrow_mut() = Some(target.clone());
+        yield_now();
+        // It is parked in that drop; this one is dropped last of all.
+        target.kill_with(last(|| {
+            std::mem::forget(Greenlet::current());
+            ENDED.set(with_timeout(SHORT, || sleep(LONG)).is_err());
+        }));
+        drop(target);
+        while !ENDED.get() {
+            sleep(SHORT);
+        }
+        assert_eq!(held(), before);
+    });
+}
+
 // ---- 3 ------------------------------------------------------------------------------------------
 
 #[test]
@@ -445,6 +521,28 @@ fn rule_03_handles_may_outlive_the_green_threads_of_their_thread() {
         KEPT.with(|kept| kept.borrow_mut().extend([ended, parked, unstarted]));
     });
     assert_eq!(DROPPED.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn rule_03_nothing_begins_when_the_green_threads_are_gone() {
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
+    let dropped = SharedDrops::default();
+    let inside = dropped.clone();
+    run("rule_03_nothing_begins_when_the_green_threads_are_gone", move || {
+        let one = inside.one();
+        let unused = OnDrop(|| {
+            spawn_n(|| BEGUN.fetch_add(1, Ordering::SeqCst));
+            drop(catch_unwind(yield_now));
+        });
+        yield_now();
+        // Never built.
+        use_hub_with(move || -> io::Result<Box<dyn Hub>> {
+            let _both = (&one, &unused);
+            Err(ErrorKind::Unsupported.into())
+        })
+        .unwrap();
+    });
+    assert_eq!((dropped.count(), BEGUN.load(Ordering::SeqCst)), (1, 0));
 }
 
 #[test]
@@ -938,6 +1036,38 @@ fn rule_11_one_that_drops_its_own_handle_is_detached() {
         sleep(Duration::from_millis(20));
         log.is(&["went on"]);
         assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_11_who_drops_the_last_handle_goes_on_also_if_another_gets_what_comes_of_it() {
+    run("rule_11_who_drops_the_last_handle_goes_on_also_if_another_gets_what_comes_of_it", || {
+        let slot = Rc::new(RefCell::new(None::<Greenlet>));
+        let made = slot.clone();
+        let target = spawn(move || {
+            let slow = OnDrop(|| sleep(LONG));
+            let unstarted = Greenlet::new(move |_| {
+                drop(slow);
+                Ok(Payload::unit())
+            });
+            *made.borrow_mut() = Some(Greenlet::with_parent(&unstarted, |_| Err(GreenError::custom("failed"))));
+            drop(unstarted);
+            let away = Greenlet::new(|_| {
+                sleep(LONG);
+                Ok(Payload::unit())
+            });
+            away.switch(Payload::unit()).map(drop).unwrap_err().to_string()
+        });
+        yield_now();
+        // Fails, so that the body of its parent is dropped, which parks it.
+        let failed = slot.take().unwrap();
+        let begun = failed.clone();
+        let switcher = spawn(move || drop(begun.switch(Payload::unit())));
+        yield_now();
+        assert_eq!(switcher.kill(), Kill::Ended);
+        let dropper = spawn(move || drop(failed));
+        assert_eq!(target.join().unwrap(), "failed");
+        assert!(with_timeout(LONG, || dropper.join()).unwrap().is_ok());
     });
 }
 

@@ -504,6 +504,8 @@ impl MainLoop {
                 drop_contained(letter);
             }
         }
+        // While there is a thread to spawn on: what a program captured is foreign code.
+        drop_contained(self.choice.take());
     }
 
     /// A descriptor that is readable when a turn would find something.

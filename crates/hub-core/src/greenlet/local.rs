@@ -17,7 +17,7 @@ use super::run::thread;
 use super::stack::{StackRef, Stacks};
 use super::switch;
 use super::task::TaskPool;
-use super::unwind::Exit;
+use super::unwind::{Exit, drop_contained};
 use crate::error::{GreenError, LoopError};
 use crate::main_loop::MainLoop;
 
@@ -160,13 +160,15 @@ unsafe fn end(local: NonNull<Local>) {
     this.main_loop.drop_hub();
     if this.tasks.live() == 0 && this.controls.live() == 1 {
         this.main.drop_cold();
+        // Destructors of what the main loop still holds find that the thread has ended.
         thread().forget_local();
+        thread().ended.set(true);
         // SAFETY: no cell is in use, so no handle is left; no greenlet is left but main, which is
-        // running these destructors. the thread has forgotten the pointer.
+        // running these destructors. The thread has forgotten the pointer.
         unsafe {
             this.controls.unmap();
             this.tasks.unmap();
-            drop(Box::from_raw(local.as_ptr()));
+            drop_contained(Box::from_raw(local.as_ptr()));
         }
     }
 }

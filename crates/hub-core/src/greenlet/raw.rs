@@ -432,7 +432,7 @@ fn take_here(me: ControlRef, message: Message) -> Message {
 fn hand(target: ControlRef, message: Message) {
     target.ticket.set(target.ticket() + 1);
     match message {
-        Err(GreenError::Exit) if target.kind() != Kind::Main => target.set_exit(Exit::Kill(GreenError::Exit)),
+        Err(GreenError::Exit) if target.kind() != Kind::Main => drop(target.set_exit(Exit::Kill(GreenError::Exit))),
         message => target.switching().inbox.set(Some(message)),
     }
     target.state.set(State::Running);
@@ -490,10 +490,15 @@ pub(super) fn run(me: ControlRef) -> Option<ControlRef> {
     }
     node.status.set(Status::Dead);
     me.switching().end();
-    next.or_else(|| match node.heir.get() {
-        Heir::Dropper(waiter) => claim(waiter),
-        _ => None,
-    })
+    match node.heir.get() {
+        Heir::Dropper(waiter) if next.is_none() => claim(waiter),
+        Heir::Dropper(waiter) => {
+            // It came while a body above was being dropped; what came of this one has gone to the parent.
+            waiter.wake();
+            next
+        }
+        _ => next,
+    }
 }
 
 /// Ends the park of one that waits in a drop, if it still does. The caller enters it.

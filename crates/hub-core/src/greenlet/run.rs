@@ -294,7 +294,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             Interrupted::Later
         }
         State::Ready => {
-            target.set_exit(exit);
+            let _unneeded = target.set_exit(exit);
             if !at_once {
                 return Interrupted::Later;
             }
@@ -305,7 +305,8 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
         }
         State::Parked | State::Switched => {
             let masked = target.is_masked();
-            target.set_exit(exit);
+            // Dropped at the end, for its destructor may switch.
+            let _unneeded = target.set_exit(exit);
             let me = current();
             if !at_once || masked || has_to_exit(me) {
                 target.state.set(State::Parked);
@@ -568,8 +569,8 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
             Kind::Raw => super::raw::run(me),
             Kind::Main => unreachable!("the main greenlet has the thread's own stack"),
         };
-        let stack = me.stack.take().expect("whoever runs here was lent this stack");
         me.drop_cold();
+        let stack = me.stack.take().expect("whoever runs here was lent this stack");
         local.controls.give(me);
 
         let next = match next {

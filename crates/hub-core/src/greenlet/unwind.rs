@@ -51,15 +51,19 @@ impl From<Exit> for GreenError {
 
 impl ControlRef {
     /// Adds an exit. It takes effect when the greenlet next arrives from a park without a mask.
-    pub(crate) fn set_exit(self, exit: Exit) {
+    ///
+    /// The first kill stands, and a second one comes back: dropping its error is foreign code, after which the
+    /// caller knows nothing of the greenlet any more.
+    pub(crate) fn set_exit(self, exit: Exit) -> Option<Exit> {
         let mut pending = self.cold().pending.borrow_mut();
         match exit {
-            // The first kill stands, and goes before every timeout.
-            Exit::Kill(_) if matches!(pending.first(), Some(Exit::Kill(_))) => {}
+            Exit::Kill(_) if matches!(pending.first(), Some(Exit::Kill(_))) => return Some(exit),
+            // A kill goes before every timeout.
             Exit::Kill(_) => pending.insert(0, exit),
             Exit::Timeout(_) => pending.push(exit),
         }
         self.exit.set(true);
+        None
     }
 
     /// Takes a timeout back: its scope has ended, or has caught it.
@@ -125,8 +129,9 @@ impl ControlRef {
 
     #[cold]
     fn free_cold(self) {
-        if let Some(cold) = self.cold.take() {
-            // What was pending may hold an error of the program's, whose destructor is foreign code.
+        // What was pending may hold an error of the program's, whose destructor is foreign code: this greenlet may
+        // need such a part again.
+        while let Some(cold) = self.cold.take() {
             // SAFETY: leaked in `cold`, taken out of the cell just now, so nobody finds it again.
             let cold = unsafe { Box::from_raw(cold.as_ptr()) };
             cold.switching.end();
