@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use green::{Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, pipe, quiet_panic, reports};
 use greenhub::{
     Builder, GreenError, GreenThread, Greenlet, Hub, HubError, Interest, Key, Kill, Lease, Left, LoopError, Payload,
-    Readiness, Ready, Rearm, ScopedGreenThread, Source, Time, TrampolineError, Watched, get_hub, offload, scope, sleep,
-    spawn, spawn_after, spawn_n, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
+    Readiness, Ready, Rearm, ScopedGreenThread, Source, Time, TrampolineError, Watched, get_default_hub, get_hub,
+    offload, scope, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
 };
 use support::{in_child, is_child, run};
 
@@ -750,6 +750,55 @@ fn rule_06_a_hostile_hub_cannot_break_the_loop() {
             assert_eq!(drops.count(), 1);
         });
     }
+}
+
+/// A hub that has no name.
+struct Nameless(Box<dyn Hub>, fn() -> &'static str);
+
+impl Hub for Nameless {
+    fn name(&self) -> &'static str {
+        (self.1)()
+    }
+
+    fn rearm(&self) -> Rearm {
+        self.0.rearm()
+    }
+
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        self.0.watch(key, fd, interest, lease)
+    }
+
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        self.0.forget(key, fd);
+    }
+
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        self.0.wait(watched, timeout, ready)
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.0.after_fork()
+    }
+}
+
+#[test]
+fn rule_06_a_hub_that_fails_to_tell_its_name_could_not_be_built() {
+    run("rule_06_a_hub_that_fails_to_tell_its_name_could_not_be_built", || {
+        let names: [fn() -> &'static str; 2] = [
+            || quiet_panic("no name"),
+            || {
+                sleep(SHORT);
+                "late"
+            },
+        ];
+        for name in names {
+            let build = move || Ok(Nameless((get_default_hub().map_err(io::Error::from)?.build)()?, name));
+            use_hub_with(build).unwrap();
+            // The loop itself is the first who needs the hub.
+            let error = spawn(|| sleep(SHORT)).join().unwrap_err();
+            assert!(matches!(error, GreenError::Loop(LoopError::Hub(HubError::Build { .. }))), "{error}");
+        }
+    });
 }
 
 // ---- 7 ------------------------------------------------------------------------------------------

@@ -393,7 +393,8 @@ impl MainLoop {
     }
 
     fn stop_with(&self, error: LoopError) {
-        *self.stop.borrow_mut() = Some(Stop::Error(error));
+        // The error of the one before may be a hub's.
+        drop_contained(self.stop.replace(Some(Stop::Error(error))));
     }
 
     /// Ends the loop with the system error.
@@ -446,7 +447,7 @@ impl MainLoop {
     /// Gives the main greenlet an error: its park or its switch to another greenlet ends with it, or the
     /// next park does.
     fn tell_main(&self, error: LoopError) {
-        *self.main_error.borrow_mut() = Some(error);
+        drop_contained(self.main_error.replace(Some(error)));
         self.wake_main(Wake::Failed);
     }
 

@@ -78,7 +78,9 @@ static ENABLED: AtomicBool = AtomicBool::new(true);
 /// hub_core::set_report_stream(|report| eprintln!("greenhub: {report}"));
 /// ```
 pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
-    *STREAM.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Arc::new(stream));
+    let former = STREAM.write().unwrap_or_else(|poisoned| poisoned.into_inner()).replace(Arc::new(stream));
+    // Its destructor may report something.
+    drop(former);
 }
 
 /// Switches reports of failed callbacks and green threads on or off, for the whole process.

@@ -60,13 +60,14 @@ impl MainLoop {
         if self.in_hub.get() {
             return Err(LoopError::InMainloop { doing: "building a hub" });
         }
-        let built = {
+        let (name, rearm, built) = {
             let choice = self.choice.borrow_mut().take();
             let mut builder = match choice {
                 Some(builder) => builder,
                 None => default_builder()?,
             };
-            let built = self.shut_in(|| (builder.build)()).map_err(error_of);
+            let build = || (builder.build)().map(|hub| (hub.name(), hub.rearm(), hub));
+            let built = self.shut_in(build).map_err(error_of);
             let name = builder.name.clone();
             *self.choice.borrow_mut() = Some(builder);
             match built {
@@ -78,10 +79,9 @@ impl MainLoop {
             }
         };
         self.id();
-        self.name.set(built.name());
-        self.rearm.set(built.rearm());
+        self.name.set(name);
+        self.rearm.set(rearm);
         *self.hub.borrow_mut() = Some(built);
-        let name = self.name.get();
         // There are some if an earlier hub failed.
         let waiting = self.descriptors.borrow_mut().unwatch_all();
         let woken = self.make_wakeup().and_then(|wakeup| wakeup.map_or(Ok(()), |wakeup| self.watch_wakeup(wakeup)));
