@@ -195,3 +195,58 @@ impl<T> fmt::Debug for ScopedGreenThread<'_, T> {
         f.debug_struct("ScopedGreenThread").field("name", &self.task.describe()).finish()
     }
 }
+
+/// What a green thread of a scope may not do.
+///
+/// Borrow what goes away before the scope is left:
+///
+/// ```compile_fail,E0597
+/// hub_core::scope(|s| {
+///     let text = String::new();
+///     let short = text.as_str();
+///     s.spawn(move || short.len());
+/// });
+/// ```
+///
+/// Leave it, as a handle or as a result:
+///
+/// ```compile_fail
+/// let handle = hub_core::scope(|s| s.spawn(|| 1));
+/// ```
+///
+/// ```compile_fail,E0521
+/// let mut kept = None;
+/// hub_core::scope(|s| kept = Some(s.spawn(|| 1)));
+/// ```
+///
+/// Have the scope itself, or a handle, go to another OS thread:
+///
+/// ```compile_fail,E0277
+/// hub_core::scope(|s| std::thread::scope(|threads| drop(threads.spawn(|| drop(s.spawn(|| 1))))));
+/// ```
+///
+/// ```compile_fail,E0277
+/// hub_core::scope(|s| {
+///     let handle = s.spawn(|| 1);
+///     std::thread::scope(|threads| drop(threads.spawn(|| handle.join())));
+/// });
+/// ```
+///
+/// Change what a sibling borrows:
+///
+/// ```compile_fail,E0499
+/// let mut count = 0;
+/// hub_core::scope(|s| {
+///     s.spawn(|| count += 1);
+///     s.spawn(|| count += 1);
+/// });
+/// ```
+///
+/// And one without a scope borrows nothing:
+///
+/// ```compile_fail,E0373
+/// let text = String::new();
+/// hub_core::spawn(|| text.len());
+/// ```
+#[cfg(doctest)]
+struct Refused;

@@ -1,0 +1,60 @@
+//! What leaves its thread and what does not. What is said here is checked when it is compiled.
+
+use greenhub::net::{TcpListener, TcpStream, UdpSocket};
+use greenhub::{
+    GreenError, GreenThread, Greenlet, HubError, HubRef, LoopError, Payload, RawError, Registration, Remote, Report,
+    Scope, ScopedGreenThread, Source, Timeout, TimerHandle, Trampoline, TrampolineError,
+};
+
+/// Fails to compile if a type implements a trait: there are two choices for the `_` then.
+macro_rules! assert_not {
+    ($trait:ident: $($type:ty),* $(,)?) => {
+        $(const _: fn() = || {
+            trait Either<Which> {
+                fn chosen() {}
+            }
+            struct Implements;
+            impl<T: ?Sized> Either<()> for T {}
+            impl<T: ?Sized + $trait> Either<Implements> for T {}
+            let _ = <$type as Either<_>>::chosen;
+        };)*
+    };
+}
+
+macro_rules! pinned {
+    ($($type:ty),* $(,)?) => {
+        assert_not!(Send: $($type),*);
+        assert_not!(Sync: $($type),*);
+    };
+}
+
+// They name what belongs to one thread.
+pinned!(
+    GreenThread<()>,
+    Scope<'static, 'static>,
+    ScopedGreenThread<'static, ()>,
+    Greenlet,
+    Payload,
+    HubRef,
+    TimerHandle,
+    Registration,
+    Trampoline<'static, std::net::TcpStream>,
+);
+
+const fn shared<T: Send + Sync>() {}
+
+// Errors travel to those who wait elsewhere, sockets to other hubs, and a remote is made for that.
+const _: () = {
+    shared::<GreenError>();
+    shared::<LoopError>();
+    shared::<HubError>();
+    shared::<RawError>();
+    shared::<TrampolineError>();
+    shared::<Timeout>();
+    shared::<Report>();
+    shared::<Remote>();
+    shared::<Source>();
+    shared::<TcpListener>();
+    shared::<TcpStream>();
+    shared::<UdpSocket>();
+};
