@@ -1,1 +1,56 @@
-//! What the benches share.
+//! What the benches share: pairs of connected sockets, and two ways to play ping-pong over them.
+
+pub mod green;
+pub mod raw;
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Both ends of a connection.
+pub type Pair = (OwnedFd, OwnedFd);
+
+/// Both ends of so many Unix streams.
+///
+/// # Errors
+///
+/// The system's, such as too many open files.
+pub fn unix_pairs(count: usize) -> io::Result<Vec<Pair>> {
+    raise_descriptor_limit()?;
+    (0..count).map(|_| UnixStream::pair().map(|(near, far)| (near.into(), far.into()))).collect()
+}
+
+/// Both ends of so many TCP connections over the loopback interface, which send without delay.
+///
+/// # Errors
+///
+/// The system's, such as too many open files.
+pub fn tcp_pairs(count: usize) -> io::Result<Vec<Pair>> {
+    raise_descriptor_limit()?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let pair = |_| {
+        let near = TcpStream::connect(address)?;
+        let (far, _) = listener.accept()?;
+        near.set_nodelay(true)?;
+        far.set_nodelay(true)?;
+        Ok((near.into(), far.into()))
+    };
+    (0..count).map(pair).collect()
+}
+
+/// The time of `wanted` operations, where `done` of them took `elapsed`.
+#[must_use]
+pub fn scaled(elapsed: Duration, done: u64, wanted: u64) -> Duration {
+    elapsed.mul_f64(wanted as f64 / done as f64)
+}
+
+/// As far as an unprivileged process may.
+fn raise_descriptor_limit() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
+}

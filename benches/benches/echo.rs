@@ -1,0 +1,163 @@
+//! A message of 64 bytes there and back, over socket pairs and over TCP, both ends on one thread.
+
+use std::io::{Read, Write};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use benches::{Pair, green, raw, scaled, tcp_pairs, unix_pairs};
+use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+const BYTES: usize = 64;
+
+/// A kind of socket, as each peer names it.
+trait Kind {
+    type Green: From<OwnedFd> + Read + Write + 'static;
+    type Tokio: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type May: FromRawFd + Read + Write + Send + 'static;
+
+    const NAME: &str;
+
+    fn pairs(count: usize) -> Vec<Pair>;
+
+    /// Called on a runtime.
+    fn for_tokio(socket: OwnedFd) -> Self::Tokio;
+}
+
+struct Unix;
+
+impl Kind for Unix {
+    type Green = greenhub::os::unix::net::UnixStream;
+    type Tokio = tokio::net::UnixStream;
+    type May = may::os::unix::net::UnixStream;
+
+    const NAME: &str = "socket pairs";
+
+    fn pairs(count: usize) -> Vec<Pair> {
+        unix_pairs(count).expect("enough descriptors")
+    }
+
+    fn for_tokio(socket: OwnedFd) -> Self::Tokio {
+        let socket = std::os::unix::net::UnixStream::from(socket);
+        socket.set_nonblocking(true).expect("a socket");
+        Self::Tokio::from_std(socket).expect("registered")
+    }
+}
+
+struct Tcp;
+
+impl Kind for Tcp {
+    type Green = greenhub::net::TcpStream;
+    type Tokio = tokio::net::TcpStream;
+    type May = may::net::TcpStream;
+
+    const NAME: &str = "TCP connections";
+
+    fn pairs(count: usize) -> Vec<Pair> {
+        tcp_pairs(count).expect("enough descriptors")
+    }
+
+    fn for_tokio(socket: OwnedFd) -> Self::Tokio {
+        let socket = std::net::TcpStream::from(socket);
+        socket.set_nonblocking(true).expect("a socket");
+        Self::Tokio::from_std(socket).expect("registered")
+    }
+}
+
+fn both<S>(pairs: Vec<Pair>, convert: impl Fn(OwnedFd) -> S) -> Vec<(S, S)> {
+    pairs.into_iter().map(|(near, far)| (convert(near), convert(far))).collect()
+}
+
+fn raw_epoll<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
+    let start = Instant::now();
+    raw::ping_pong(pairs, rounds, BYTES);
+    start.elapsed()
+}
+
+fn greenhub<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
+    let pairs = both(pairs, K::Green::from);
+    let start = Instant::now();
+    green::ping_pong(pairs, rounds, BYTES);
+    start.elapsed()
+}
+
+fn tokio<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+    runtime.block_on(async move {
+        let pairs = both(pairs, K::for_tokio);
+        let start = Instant::now();
+        let player = |(mut near, mut far): (K::Tokio, K::Tokio)| {
+            tokio::spawn(async move {
+                let mut message = [0; BYTES];
+                for _ in 0..rounds {
+                    far.read_exact(&mut message).await.expect("a message comes");
+                    far.write_all(&message).await.expect("it is sent back");
+                }
+            });
+            tokio::spawn(async move {
+                let mut message = [7; BYTES];
+                for _ in 0..rounds {
+                    near.write_all(&message).await.expect("a message is sent");
+                    near.read_exact(&mut message).await.expect("it comes back");
+                }
+            })
+        };
+        let players: Vec<_> = pairs.into_iter().map(player).collect();
+        for player in players {
+            player.await.expect("it plays to the end");
+        }
+        start.elapsed()
+    })
+}
+
+fn may<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
+    // SAFETY: the number is given away by its owner.
+    let pairs = both(pairs, |socket| unsafe { K::May::from_raw_fd(socket.into_raw_fd()) });
+    let start = Instant::now();
+    let player = |(mut near, mut far): (K::May, K::May)| {
+        may::go!(move || {
+            let mut message = [0; BYTES];
+            for _ in 0..rounds {
+                far.read_exact(&mut message).expect("a message comes");
+                far.write_all(&message).expect("it is sent back");
+            }
+        });
+        may::go!(move || {
+            let mut message = [7; BYTES];
+            for _ in 0..rounds {
+                near.write_all(&message).expect("a message is sent");
+                near.read_exact(&mut message).expect("it comes back");
+            }
+        })
+    };
+    let players: Vec<_> = pairs.into_iter().map(player).collect();
+    for player in players {
+        player.join().expect("it plays to the end");
+    }
+    start.elapsed()
+}
+
+fn echo<K: Kind>(criterion: &mut Criterion) {
+    may::config().set_workers(1);
+    for connections in [1, 1000] {
+        let mut group = criterion.benchmark_group(format!("echo, {connections} {}", K::NAME));
+        group.sampling_mode(SamplingMode::Flat).sample_size(10).measurement_time(Duration::from_secs(3));
+        let mut bench = |name: &str, run: fn(Vec<Pair>, u64) -> Duration| {
+            group.bench_function(name, |bencher| {
+                bencher.iter_custom(|iterations| {
+                    // Enough that registering and closing weigh little.
+                    let rounds = (iterations / connections).max(50);
+                    let elapsed = run(K::pairs(connections as usize), rounds);
+                    scaled(elapsed, connections * rounds, iterations)
+                });
+            });
+        };
+        bench("raw epoll", raw_epoll::<K>);
+        bench("greenhub", greenhub::<K>);
+        bench("tokio", tokio::<K>);
+        bench("may", may::<K>);
+    }
+}
+
+criterion_group!(benches, echo::<Unix>, echo::<Tcp>);
+criterion_main!(benches);

@@ -1,0 +1,73 @@
+//! Spawning a thousand and waiting for each; the time is that of one.
+
+use std::time::{Duration, Instant};
+
+use benches::scaled;
+use context::stack::FixedSizeStack;
+use context::{Context, Transfer};
+use criterion::{Criterion, criterion_group, criterion_main};
+
+const BATCH: u64 = 1000;
+
+fn greenhub_batch() {
+    let all: Vec<_> = (0..BATCH).map(|number| greenhub::spawn(move || number)).collect();
+    for (number, one) in (0..).zip(all) {
+        assert_eq!(one.join().expect("it only returns"), number);
+    }
+}
+
+fn may_batch() {
+    let all: Vec<_> = (0..BATCH).map(|number| may::go!(move || number)).collect();
+    for (number, one) in (0..).zip(all) {
+        assert_eq!(one.join().expect("it only returns"), number);
+    }
+}
+
+async fn tokio_batch() {
+    let all: Vec<_> = (0..BATCH).map(|number| tokio::spawn(async move { number })).collect();
+    for (number, one) in (0..).zip(all) {
+        assert_eq!(one.await.expect("it only returns"), number);
+    }
+}
+
+extern "C" fn leave(from: Transfer) -> ! {
+    // SAFETY: whoever jumped here is suspended in that jump. Nobody comes back: the stack is used anew.
+    unsafe { from.context.resume(from.data) };
+    unreachable!("left for good")
+}
+
+/// New contexts on the same warm stack, each entered and left at once.
+fn context_batch(stack: &FixedSizeStack) {
+    for number in 0..BATCH as usize {
+        // SAFETY: the stack outlives the jump, and the context before it was left for good.
+        let back = unsafe { Context::new(stack, leave).resume(number) };
+        assert_eq!(back.data, number);
+    }
+}
+
+/// The time of so many, by whole batches.
+fn timed(iterations: u64, mut batch: impl FnMut()) -> Duration {
+    let batches = iterations.div_ceil(BATCH);
+    let start = Instant::now();
+    (0..batches).for_each(|_| batch());
+    scaled(start.elapsed(), batches * BATCH, iterations)
+}
+
+fn spawns(criterion: &mut Criterion) {
+    may::config().set_workers(1);
+    let mut group = criterion.benchmark_group("spawn and join");
+    let stack = FixedSizeStack::default();
+    group.bench_function("context", |bencher| bencher.iter_custom(|count| timed(count, || context_batch(&stack))));
+    group.bench_function("greenhub", |bencher| bencher.iter_custom(|count| timed(count, greenhub_batch)));
+    group.bench_function("tokio", |bencher| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        bencher.iter_custom(|count| timed(count, || runtime.block_on(tokio_batch())));
+    });
+    group.bench_function("may", |bencher| {
+        // On a coroutine, as the others: a thread that joins is woken by the system.
+        bencher.iter_custom(|count| may::go!(move || timed(count, may_batch)).join().expect("it only counts"));
+    });
+}
+
+criterion_group!(benches, spawns);
+criterion_main!(benches);

@@ -1,0 +1,157 @@
+//! How owned sockets should be registered with epoll, level- or edge-triggered: both, in turns, on the same work.
+//!
+//! `level_or_edge [REPETITIONS]` prints a table; each cell has the least and the median time over the repetitions, and the
+//! system calls that the loop counts.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use benches::{Pair, green, tcp_pairs};
+use greenhub::net::TcpStream;
+use greenhub::{get_hub, spawn, use_hub_with};
+use hub_epoll::{EpollHub, Paths, Trigger};
+
+/// What the sockets are used for.
+#[derive(Copy, Clone)]
+enum Work {
+    /// A message there and back, again and again; the unit is a round trip.
+    PingPong,
+    /// One end sends all the time, the other reads; the unit is a message sent.
+    OneWay,
+}
+
+/// A line of the table.
+struct Case {
+    work: Work,
+    connections: usize,
+    bytes: usize,
+    /// In all.
+    units: usize,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let work = match self.work {
+            Work::PingPong => "there and back",
+            Work::OneWay => "one way",
+        };
+        write!(f, "{work}, {} × {} B", self.connections, self.bytes)
+    }
+}
+
+const CASES: &[Case] = &[
+    Case { work: Work::PingPong, connections: 1, bytes: 64, units: 20_000 },
+    Case { work: Work::PingPong, connections: 100, bytes: 64, units: 40_000 },
+    Case { work: Work::PingPong, connections: 1000, bytes: 64, units: 50_000 },
+    Case { work: Work::PingPong, connections: 1, bytes: 32 * 1024, units: 10_000 },
+    Case { work: Work::PingPong, connections: 100, bytes: 32 * 1024, units: 10_000 },
+    Case { work: Work::OneWay, connections: 1, bytes: 64, units: 200_000 },
+    Case { work: Work::OneWay, connections: 1, bytes: 64 * 1024, units: 10_000 },
+    Case { work: Work::OneWay, connections: 100, bytes: 64 * 1024, units: 10_000 },
+];
+
+/// What one unit cost.
+#[derive(Copy, Clone)]
+struct Cost {
+    time: Duration,
+    calls: f64,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let repetitions = match &arguments[..] {
+        [] => Some(9),
+        [number] => number.parse().ok().filter(|number| *number > 0),
+        _ => None,
+    };
+    let Some(repetitions) = repetitions else {
+        eprintln!("usage: level_or_edge [REPETITIONS]");
+        return ExitCode::from(2);
+    };
+    println!("| work | level, µs | edge, µs | edge/level | level, calls | edge, calls |");
+    println!("|---|---:|---:|---:|---:|---:|");
+    for case in CASES {
+        let mut costs = [Vec::new(), Vec::new()];
+        for _ in 0..repetitions {
+            for (trigger, costs) in [Trigger::Level, Trigger::Edge].into_iter().zip(&mut costs) {
+                costs.push(run(case, trigger));
+            }
+        }
+        let [level, edge] = costs.map(Summary::of);
+        println!(
+            "| {case} | {level} | {edge} | {:.2} | {:.2} | {:.2} |",
+            edge.median.as_secs_f64() / level.median.as_secs_f64(),
+            level.calls,
+            edge.calls
+        );
+    }
+    ExitCode::SUCCESS
+}
+
+/// Several runs of the same work.
+struct Summary {
+    least: Duration,
+    median: Duration,
+    calls: f64,
+}
+
+impl Summary {
+    fn of(mut costs: Vec<Cost>) -> Summary {
+        costs.sort_by_key(|cost| cost.time);
+        let middle = costs[costs.len() / 2];
+        Summary { least: costs[0].time, median: middle.time, calls: middle.calls }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        write!(f, "{:.2} / {:.2}", micros(self.least), micros(self.median))
+    }
+}
+
+/// On a thread of its own, so that each run has a new hub.
+fn run(case: &Case, trigger: Trigger) -> Cost {
+    let pairs = tcp_pairs(case.connections).expect("enough descriptors");
+    let each = case.units / case.connections;
+    let (work, bytes) = (case.work, case.bytes);
+    let measure = move || {
+        use_hub_with(move || EpollHub::with(Paths { trigger, ..Paths::default() })).expect("no loop runs yet");
+        let hub = get_hub();
+        let start = Instant::now();
+        match work {
+            Work::PingPong => green::ping_pong(sockets(pairs), each as u64, bytes),
+            Work::OneWay => one_way(sockets(pairs), each, bytes),
+        }
+        (start.elapsed(), hub.stats())
+    };
+    let (time, stats) = std::thread::spawn(measure).join().expect("it runs to the end");
+    let units = (each * case.connections) as f64;
+    let calls = (stats.waits + stats.watches + stats.operations) as f64;
+    Cost { time: time.div_f64(units), calls: calls / units }
+}
+
+fn sockets(pairs: Vec<Pair>) -> Vec<(TcpStream, TcpStream)> {
+    pairs.into_iter().map(|(near, far)| (near.into(), far.into())).collect()
+}
+
+/// Sends `count` messages of `bytes` over each pair; whoever reads takes up to 64 KiB at a time.
+fn one_way(pairs: Vec<(TcpStream, TcpStream)>, count: usize, bytes: usize) {
+    let reader = |(mut near, mut far): (TcpStream, TcpStream)| {
+        greenhub::spawn_n(move || {
+            let message = vec![7; bytes];
+            (0..count).for_each(|_| near.write_all(&message).expect("a message is sent"));
+        });
+        spawn(move || {
+            let mut buffer = vec![0; 64 * 1024];
+            let mut left = bytes * count;
+            while left > 0 {
+                left -= far.read(&mut buffer).expect("some of it comes");
+            }
+        })
+    };
+    let readers: Vec<_> = pairs.into_iter().map(reader).collect();
+    readers.into_iter().for_each(|reader| reader.join().expect("it reads to the end"));
+}

@@ -1,0 +1,35 @@
+//! Ping-pong between green threads: two for each pair of sockets, on one hub.
+
+use std::io::{Read, Write};
+
+use greenhub::{spawn, spawn_n};
+
+/// Sends a message of `bytes` over each pair and back, `rounds` times.
+///
+/// Switches.
+///
+/// # Panics
+///
+/// If a socket fails, or the connection ends early.
+pub fn ping_pong<S: Read + Write + 'static>(pairs: Vec<(S, S)>, rounds: u64, bytes: usize) {
+    let player = |(mut near, mut far): (S, S)| {
+        spawn_n(move || {
+            let mut message = vec![0; bytes];
+            for _ in 0..rounds {
+                far.read_exact(&mut message).expect("a message comes");
+                far.write_all(&message).expect("it is sent back");
+            }
+        });
+        spawn(move || {
+            let mut message = vec![7; bytes];
+            for _ in 0..rounds {
+                near.write_all(&message).expect("a message is sent");
+                near.read_exact(&mut message).expect("it comes back");
+            }
+        })
+    };
+    let players: Vec<_> = pairs.into_iter().map(player).collect();
+    for player in players {
+        player.join().expect("it plays to the end");
+    }
+}

@@ -1,0 +1,85 @@
+//! A million green threads, parked at the same time, each on a stack of its own with a guard.
+//!
+//! `cargo run --release --example million -- [COUNT]` prints how long it took, what they keep resident, and how many
+//! mappings the process has; then it wakes them all and waits for each. A stack without a guard would be an error.
+
+use std::cell::Cell;
+use std::fs;
+use std::io;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use greenhub::{get_hub, sleep, spawn, yield_now};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let count = match &arguments[..] {
+        [] => Some(1_000_000),
+        [count] => count.parse().ok().filter(|count| *count > 0),
+        _ => None,
+    };
+    let Some(count) = count else {
+        eprintln!("usage: million [COUNT]");
+        return ExitCode::from(2);
+    };
+    match run(count) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("million: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(count: usize) -> io::Result<()> {
+    let parked = Rc::new(Cell::new(0));
+    // All wait for this one, which ends when it is told to.
+    let gate = Rc::new(spawn(|| sleep(Duration::MAX)));
+    let mut threads = Vec::with_capacity(count);
+    let resident_before = resident_bytes()?;
+
+    let start = Instant::now();
+    for number in 0..count {
+        let (parked, gate) = (Rc::clone(&parked), Rc::clone(&gate));
+        threads.push(spawn(move || {
+            parked.set(parked.get() + 1);
+            // It ends by being killed, which is an error to whoever waits.
+            assert!(gate.wait().is_err_and(|error| error.is_exit()));
+            number
+        }));
+    }
+    while get_hub().stats().ready > 0 {
+        yield_now();
+    }
+    let time = start.elapsed();
+    let resident = resident_bytes()?.saturating_sub(resident_before);
+    let stats = get_hub().stats();
+    println!("parked                {:>12}", parked.get());
+    println!("stacks in use         {:>12}", stats.stacks_in_use);
+    println!("time                  {:>12.2} s", time.as_secs_f64());
+    println!("resident for each     {:>12} bytes", resident / count as u64);
+    println!("lines in maps         {:>12}", mappings()?);
+
+    let start = Instant::now();
+    gate.kill();
+    for (number, thread) in threads.into_iter().enumerate() {
+        if thread.join().map_err(io::Error::from)? != number {
+            return Err(io::Error::other(format!("green thread {number} returned something else")));
+        }
+    }
+    println!("woken and joined      {:>12.2} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// The resident memory of this process.
+fn resident_bytes() -> io::Result<u64> {
+    let statm = fs::read_to_string("/proc/self/statm")?;
+    let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    Ok(pages.ok_or(io::ErrorKind::InvalidData)? * rustix::param::page_size() as u64)
+}
+
+/// The number of mappings of this process.
+fn mappings() -> io::Result<usize> {
+    Ok(fs::read_to_string("/proc/self/maps")?.lines().count())
+}
