@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "a program is nobody's dependency")]
 
 mod checks;
+mod costs;
 mod step;
 mod tables;
 mod test;
@@ -19,7 +20,7 @@ usage: cargo xtask <command>
 
   test [--full]  run the tests on every hub; ends with `N passed, N failed, N skipped`
                  --full: release mode for everything, forced fallback paths, long seeds, faults,
-                 leaks, loom, other targets
+                 leaks, counted costs, loom, other targets
   features       build the facade with no backend, with each alone, with several, with the default
   abort          run the example that is meant for panic = \"abort\"
   tidy           hold what no compiler holds: direction of crates, order of a backend, conformance map

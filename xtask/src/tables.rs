@@ -1,4 +1,4 @@
-//! What the other modules go by: hubs, features, forced paths, arrows between crates, modules with unsafe code.
+//! What the other modules go by: hubs, features, forced paths, costs, arrows between crates, modules with unsafe code.
 //!
 //! A new hub is one line in [`HUBS`]; everything else about it follows.
 
@@ -53,6 +53,29 @@ pub const FAULTS: &[Fault] = &[
         hub: "epoll",
     },
     Fault { what: "no epoll_pwait2", inject: "?epoll_pwait2:error=ENOSYS", hub: "epoll" },
+];
+
+/// What one of the operations of `hot_paths` may cost.
+pub struct Cost {
+    pub operation: &'static str,
+    /// Instructions outside the system, on x86-64, in release mode.
+    pub instructions: u64,
+    /// System calls in a thousand operations.
+    pub calls: u64,
+}
+
+/// A quarter above what was counted when the line was written, which leaves room for another compiler; calls are exact
+/// but for the start.
+pub const COSTS: &[Cost] = &[
+    Cost { operation: "switch", instructions: 820, calls: 1 },
+    Cost { operation: "yield2", instructions: 100, calls: 5 },
+    Cost { operation: "yield1000", instructions: 100, calls: 5 },
+    Cost { operation: "spawn_join", instructions: 340, calls: 5 },
+    Cost { operation: "spawn_n", instructions: 290, calls: 5 },
+    Cost { operation: "timer", instructions: 250, calls: 1 },
+    Cost { operation: "timer100k", instructions: 250, calls: 1 },
+    Cost { operation: "sleep", instructions: 2040, calls: 1010 },
+    Cost { operation: "echo", instructions: 4260, calls: 6010 },
 ];
 
 /// How many seeds the random tests take: (variable, value) of the long run.

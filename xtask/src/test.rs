@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::costs;
 use crate::step::Report;
 use crate::tables::{FAULTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, OTHER_TARGETS};
 use crate::workspace::Workspace;
@@ -32,6 +33,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         loom(workspace, report);
         faults(workspace, report)?;
         leaks(workspace, report)?;
+        costs::check(workspace, report)?;
         other_targets(workspace, report);
     }
     Ok(())
@@ -160,7 +162,8 @@ fn require_compilers(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-fn is_there(program: &str) -> bool {
+/// Whether `program` can be started.
+pub fn is_there(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 

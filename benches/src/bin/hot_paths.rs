@@ -1,19 +1,22 @@
-//! Does one thing many times, for tools that count instructions.
+//! Does one thing so many times, for tools that count: `hot_paths WHAT COUNT`.
 //!
-//! `hot_paths WHAT COUNT`; `cargo bench --package benches --bench instructions` runs it under valgrind with two counts and
-//! divides the difference.
+//! `cargo xtask test --full` runs it with two counts under valgrind and under strace, divides the difference, and holds
+//! the instructions and the system calls of one operation to a table.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-const USAGE: &str =
-    "usage: hot_paths (yield1 | yield2 | yield1000 | spawn_join | spawn_n | timer | timer100k | socketpair) COUNT";
+use greenhub::os::unix::net::UnixStream;
+use greenhub::{Greenlet, Payload};
+
+const USAGE: &str = "usage: hot_paths (switch | yield1 | yield2 | yield1000 | spawn_join | spawn_n | timer | timer100k | sleep | echo) COUNT";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [what, count] = &arguments[..] else { return wrong() };
     let Ok(count) = count.parse() else { return wrong() };
     let run: fn(usize) = match what.as_str() {
+        "switch" => switch,
         "yield1" => |count| yields(1, count),
         "yield2" => |count| yields(2, count),
         "yield1000" => |count| yields(1000, count),
@@ -21,7 +24,8 @@ fn main() -> ExitCode {
         "spawn_n" => spawn_n,
         "timer" => |count| timer(0, count),
         "timer100k" => |count| timer(100_000, count),
-        "socketpair" => socketpair,
+        "sleep" => sleep,
+        "echo" => echo,
         _ => return wrong(),
     };
     run(count);
@@ -31,6 +35,19 @@ fn main() -> ExitCode {
 fn wrong() -> ExitCode {
     eprintln!("{USAGE}");
     ExitCode::from(2)
+}
+
+/// `count` switches to a greenlet and back.
+fn switch(count: usize) {
+    let main = Greenlet::main();
+    let bounce = Greenlet::new(move |mut payload| {
+        loop {
+            payload = main.switch(payload)?;
+        }
+    });
+    for _ in 0..count {
+        bounce.switch(Payload::unit()).expect("it only bounces");
+    }
 }
 
 /// `count` yields in all, by so many green threads.
@@ -79,21 +96,14 @@ fn timer(others: u32, count: usize) {
     hub.abort();
 }
 
-/// `count` bytes sent through a socket pair and back.
-fn socketpair(count: usize) {
-    use std::io::{Read, Write};
-    let (mut near, mut far) = greenhub::os::unix::net::UnixStream::pair().expect("a pair");
-    let echo = greenhub::spawn(move || {
-        let mut byte = [0];
-        while far.read(&mut byte).expect("read") == 1 {
-            far.write_all(&byte).expect("written");
-        }
-    });
-    let mut byte = [7];
-    for _ in 0..count {
-        near.write_all(&byte).expect("written");
-        near.read_exact(&mut byte).expect("read");
-    }
-    drop(near);
-    echo.join().expect("ended");
+/// `count` sleeps that end at once, each with a turn of the main loop.
+fn sleep(count: usize) {
+    (0..count).for_each(|_| greenhub::sleep(Duration::from_nanos(1)));
+}
+
+/// `count` messages of a byte through a socket pair and back.
+fn echo(count: usize) {
+    let pairs = benches::unix_pairs(1).expect("a pair");
+    let sockets = pairs.into_iter().map(|(near, far)| (UnixStream::from(near), UnixStream::from(far)));
+    benches::green::ping_pong(sockets.collect(), count as u64, 1);
 }

@@ -212,3 +212,40 @@ fn an_echo_costs_its_share_of_two_waits_and_no_watch() {
         }
     });
 }
+
+#[test]
+fn an_echo_tries_each_of_its_four_operations_once() {
+    limited(|| {
+        for pairs in [1, 50] {
+            let before = get_hub().stats().operations;
+            calls_of_echoes(pairs);
+            let operations = get_hub().stats().operations - before;
+            let least = (4 * pairs * ROUNDS) as u64;
+            // The first read of each source is tried before anything is known; the last finds the end.
+            let most = least + 4 * pairs as u64;
+            assert!((least..=most).contains(&operations), "{pairs} pairs: {operations} operations");
+        }
+    });
+}
+
+#[test]
+fn what_waits_for_no_descriptor_makes_no_calls_of_the_hub() {
+    let waits = |operation: fn()| {
+        let calls = Calls::default();
+        let look = calls.clone();
+        use_hub_with(move || look.hub()).unwrap();
+        spawn(yield_now).join().unwrap();
+        let before = calls.waits.get();
+        (0..ROUNDS).for_each(|_| operation());
+        (calls.waits.get() - before, calls.watches.get())
+    };
+    limited(|| {
+        let yields = waits(|| spawn(yield_now).join().unwrap());
+        let timeouts = waits(|| with_timeout(Duration::from_secs(60), || ()).unwrap());
+        // The loop looks at its descriptors once in a while even if it has enough to do.
+        assert!(yields.0 <= ROUNDS / 50, "{} waits", yields.0);
+        assert_eq!(timeouts.0, 0);
+        // The wake-up is watched.
+        assert!(yields.1 <= 1 && timeouts.1 <= 1, "{} and {} watches", yields.1, timeouts.1);
+    });
+}
