@@ -155,6 +155,22 @@ fn a_port_in_use_ends_with_status_1() {
     refuses(&run(&["--server", &address]), 1, &[&address, "in use"]);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_beyond_all_bounds_is_refused_before_anything_is_sent() {
+    let output = run(&["--connections", "1000", "--bytes", "1000000000", "--connect", "127.0.0.1:1"]);
+    refuses(&output, 1, &["memory", "1000 connections", "1000000000 bytes"]);
+    refuses(&run(&["--connections", &usize::MAX.to_string()]), 1, &["descriptors"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_report_that_cannot_be_written_fails_the_run() {
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let output = echo(&["--connections", "1", "--seconds", "0.1"]).stdout(full).output().expect("echo starts");
+    refuses(&output, 1, &["report", "space"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn too_few_descriptors_are_told_plainly() {

@@ -93,10 +93,13 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     match run(&options) {
-        Ok(report) => {
-            report.print(options.json);
-            report.exit_code()
-        }
+        Ok(report) => match report.print(options.json) {
+            Ok(()) => report.exit_code(),
+            Err(error) => {
+                eprintln!("echo: cannot write the report: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Err(Failure::Usage(message)) => {
             eprintln!("echo: {message}");
             ExitCode::from(2)
@@ -113,6 +116,7 @@ fn run(options: &Options) -> Result<Report, Failure> {
         .and_then(|()| greenhub::try_get_hub())
         .map_err(|error| Failure::Usage(error.to_string()))?;
     system::raise_descriptor_limit(options).map_err(Failure::Run)?;
+    system::require_memory(options).map_err(Failure::Run)?;
     let signals = Signals::new().map_err(|error| Failure::Run(format!("cannot wait for Ctrl-C: {error}")))?;
     let run = Run::new();
 

@@ -33,15 +33,14 @@ impl Report {
     }
 
     /// To standard output; what went wrong, in one line, to standard error.
-    pub(crate) fn print(&self, as_json: bool) {
+    pub(crate) fn print(&self, as_json: bool) -> io::Result<()> {
         if let Some(first) = &self.first_error {
             eprintln!("echo: {} errors, the first: {first}", self.errors);
         } else if self.round_trips == 0 && !self.idle_is_well {
             eprintln!("echo: no message came back in time");
         }
         let text = if as_json { self.json().to_string() } else { self.table() };
-        // Nobody is left to tell if standard output is closed.
-        let _ = writeln!(io::stdout(), "{text}");
+        writeln!(io::stdout(), "{text}")
     }
 
     fn rate(&self) -> f64 {

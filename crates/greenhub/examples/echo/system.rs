@@ -18,7 +18,7 @@ pub(crate) fn raise_descriptor_limit(options: &Options) -> Result<(), String> {
         // It does not know how many will come.
         Mode::Server(_) => 0,
     };
-    let needed = options.connections as u64 * per_connection + OTHERS;
+    let needed = (options.connections as u64).saturating_mul(per_connection).saturating_add(OTHERS);
     let limit = getrlimit(Resource::Nofile);
     let (Some(soft), hard) = (limit.current, limit.maximum) else { return Ok(()) };
     if soft >= needed && per_connection > 0 {
@@ -40,6 +40,27 @@ pub(crate) fn raise_descriptor_limit(options: &Options) -> Result<(), String> {
         "{} connections need {needed} descriptors and this process may open {allowed}: raise the hard limit (ulimit -Hn), or use --connections {possible}",
         options.connections
     ))
+}
+
+/// Refuses messages for which there is no memory: the system might end some other process for them.
+pub(crate) fn require_memory(options: &Options) -> Result<(), String> {
+    // A client compares what it received with what it sent; a server keeps no message.
+    let needed = match options.mode() {
+        Mode::Server(_) => 0,
+        Mode::Both | Mode::Clients(_) => (options.connections as u64).saturating_mul(2 * options.bytes as u64),
+    };
+    let Some(available) = available_memory().filter(|available| needed > *available) else { return Ok(()) };
+    Err(format!(
+        "{} connections with messages of {} bytes need {needed} bytes of memory and {available} are available: use fewer or shorter ones",
+        options.connections, options.bytes
+    ))
+}
+
+/// What this system could give to a process, where it says so.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The resident memory of this process, where the system says so.
