@@ -30,8 +30,8 @@
 //! A green thread runs until it blocks, sleeps, waits or yields; nothing interrupts it in between. Every function
 //! that may let others run says "Switches" in its documentation: reading, writing, accepting, connecting,
 //! [`sleep`], [`GreenThread::join`] and [`wait`](GreenThread::wait), [`kill`](GreenThread::kill), [`trampoline`],
-//! the end of a [`scope`]. [`spawn`] does not, nor does anything that wakes others. Calls of std that block (its
-//! own `net`, `Mutex`, `sleep`, files) block the whole OS thread.
+//! the end of a [`scope`], [`offload`], [`Greenlet::switch`]. [`spawn`] does not, nor does anything that wakes others.
+//! Calls of std that block (its own `net`, `Mutex`, `sleep`, files) block the whole OS thread.
 //!
 //! # Where to read on
 //!
@@ -40,11 +40,17 @@
 //! | run things side by side | [`spawn`], [`GreenThread`], [`scope`], [`Builder`], [`sleep`] |
 //! | use sockets | [`net`], [`os::unix::net`]; what differs from std is listed in `greenstd` |
 //! | limit how long something takes | [`with_timeout`], the timeouts of sockets |
+//! | do what can only block the OS thread | [`offload`] |
 //! | wait for a descriptor of your own | [`trampoline`], [`HubRef::listen`], [`Source`] |
 //! | choose a hub | [`use_hub`], `EVENTLET_HUB`, [`get_default_hub`] |
-//! | bring a hub of your own | [`Hub`], [`use_hub_with`], [`register_hub`] |
+//! | bring a hub of your own | [`Hub`], [`use_hub_with`], [`register_hub`]; the crate `hub-testkit` checks it |
 //! | wake a hub from another thread | [`HubRef::remote`] |
+//! | leave a wait on Ctrl-C | [`interrupt_on`] |
 //! | learn what failed where nobody asked | [`set_report_stream`] |
+//! | test what sleeps, without the time | [`ManualClock`] |
+//! | switch by hand | [`Greenlet`] |
+//!
+//! Examples that say `hub_core::` are about names that are here too.
 //!
 //! # Choosing a hub
 //!
