@@ -170,7 +170,7 @@ pub fn has_hub() -> bool {
     local::try_get().is_some_and(|local| !local.main_loop.name().is_empty())
 }
 
-/// Refers to a hub of this thread.
+/// Refers to a hub of this thread: what can be asked of Eventlet's hub object.
 ///
 /// A reference to a hub that was replaced stays valid: it names the old one, which is no longer
 /// [current](HubRef::is_current), does not run and counts nothing. What can still be asked for, as a callback or a
@@ -296,7 +296,7 @@ impl HubRef {
     }
 
     /// Calls `listener` from the main loop whenever `fd` is ready in one direction, until the
-    /// registration is dropped. The registration owns `fd`. Does not switch.
+    /// registration is dropped. The registration owns `fd`. Eventlet's `hub.add`. Does not switch.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -395,7 +395,7 @@ impl HubRef {
     }
 
     /// Runs one turn of the loop, which sleeps for `limit` at most (`None`: until something happens), for
-    /// programs that have a loop of their own. Switches.
+    /// programs that have a loop of their own. gevent's `loop.run(once=True)`. Switches.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -465,7 +465,8 @@ impl TimerHandle {
     }
 }
 
-/// A listener registered by [`HubRef::listen`]. Dropping it takes the listener back and drops the descriptor.
+/// A listener registered by [`HubRef::listen`]. Dropping it takes the listener back and drops the descriptor, as
+/// Eventlet's `hub.remove`.
 #[derive(Debug)]
 pub struct Registration {
     id: CallbackId,

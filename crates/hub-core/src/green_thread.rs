@@ -664,7 +664,7 @@ pub fn current_name() -> Option<Rc<str>> {
     run::current().task()?.name()
 }
 
-/// A number of the running greenlet that no other living one of this thread has.
+/// A number of the running greenlet that no other living one of this thread has. Does not switch.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

@@ -34,7 +34,8 @@ pub enum Lease {
     Life,
 }
 
-/// An event multiplexer of the system: epoll, kqueue, poll, select, libevent, or yours.
+/// An event multiplexer of the system: epoll, kqueue, poll, select, libevent, or yours. What a hub of Eventlet adds to
+/// its `BaseHub`.
 ///
 /// The loop owns everything else: who waits, generations, timers, the wake-up descriptor, closing.
 /// A hub belongs to one thread and is called by the main loop or by a green thread that is about to
@@ -192,7 +193,7 @@ impl<H: Hub + ?Sized> Hub for Box<H> {
     }
 }
 
-/// What a backend crate exports: its name, and how to ask for it.
+/// What a backend crate exports: its name, and how to ask for it. Eventlet's hub module with `is_available` and `Hub`.
 ///
 /// ```
 /// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs")); }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
 
-/// The directions in which somebody wants to use a descriptor.
+/// The directions in which somebody wants to use a descriptor. Eventlet's `READ` and `WRITE`.
 ///
 /// ```
 /// use hub_core::Interest;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 pub(crate) use self::mailbox::{Inbox, Letter, Mailbox};
 
-/// A handle to the hub of a thread, for use by any thread.
+/// A handle to the hub of a thread, for use by any thread. Takes the place of gevent's `async` watcher.
 ///
 /// Green threads and most of what belongs to a hub stay on its thread. A `Remote` is the way in from
 /// outside: it hands the hub a closure to run there, wakes it, or ends its loop. Calls take effect in
