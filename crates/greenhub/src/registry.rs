@@ -78,8 +78,8 @@ impl Known {
 /// switch.
 ///
 /// Names are `epoll`, `kqueue`, `poll`, `select`, `libevent`, `tokio`, Eventlet's own spellings `epolls`, `selects`
-/// and `pyevent`, and whatever [`register_hub`] made known. A name given here beats the environment. The hub is
-/// built when it is first needed.
+/// and `pyevent`, and whatever [`register_hub`] made known. Of these only `epoll` has a feature yet; the others are
+/// errors that name them. A name given here beats the environment. The hub is built when it is first needed.
 ///
 /// The present hub is dropped: its timers and descriptors are forgotten, its system objects closed, green threads
 /// parked on it are unwound, and the main greenlet, if it waits there, gets
