@@ -1019,6 +1019,26 @@ fn rule_10_a_body_with_a_larger_stack_is_not_run_in_place() {
     });
 }
 
+#[test]
+fn rule_10_an_error_that_nobody_takes_may_panic_when_it_is_dropped() {
+    run("rule_10_an_error_that_nobody_takes_may_panic_when_it_is_dropped", || {
+        let slot = Rc::new(RefCell::new(None::<Greenlet>));
+        let made = slot.clone();
+        // Waits on the hub, so it cannot get what comes of its child.
+        let parent = spawn(move || {
+            *made.borrow_mut() = Some(Greenlet::new(|_| Err(last(|| quiet_panic("dropped")))));
+            sleep(LONG);
+        });
+        yield_now();
+        let child = slot.take().unwrap();
+        let begun = child.clone();
+        let switcher = spawn(move || drop(begun.switch(Payload::unit())));
+        yield_now();
+        assert!(child.is_dead());
+        assert_eq!((switcher.kill(), parent.kill()), (Kill::Ended, Kill::Ended));
+    });
+}
+
 // ---- 11 -----------------------------------------------------------------------------------------
 
 #[test]

@@ -512,7 +512,7 @@ impl<T> GreenThread<T> {
         let call = move || task.look(f).unwrap_or_default();
         if self.task.is_done() {
             if let Err(error) = contained(call) {
-                crate::report::tell(&crate::report::Report::LinkFailed { name: self.task.describe(), error });
+                crate::report::tell(crate::report::Report::LinkFailed { name: self.task.describe(), error });
             }
             return LinkId(u64::MAX);
         }

@@ -98,15 +98,20 @@ pub fn hub_exceptions(enabled: bool) {
     ENABLED.store(enabled, Ordering::Relaxed);
 }
 
-pub(crate) fn tell(report: &Report) {
-    if !ENABLED.load(Ordering::Relaxed) {
-        return;
-    }
-    let stream = STREAM.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
-    let told = catch_unwind(AssertUnwindSafe(|| match stream {
-        Some(stream) => stream(report),
-        // Standard error that is gone must not end a program.
-        None => drop(writeln!(std::io::stderr(), "greenhub: {report}")),
+/// Tells it to the stream. What is in a report is the program's: it is put into words and dropped in here, where
+/// it may panic.
+pub(crate) fn tell(report: Report) {
+    let told = catch_unwind(AssertUnwindSafe(move || {
+        let report = report;
+        if !ENABLED.load(Ordering::Relaxed) {
+            return;
+        }
+        let stream = STREAM.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        match stream {
+            Some(stream) => stream(&report),
+            // Standard error that is gone must not end a program.
+            None => drop(writeln!(std::io::stderr(), "greenhub: {report}")),
+        }
     }));
     if let Err(payload) = told {
         std::mem::forget(payload);

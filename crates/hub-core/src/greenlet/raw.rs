@@ -590,7 +590,7 @@ impl Node {
     }
 
     fn report(&self, error: GreenError) {
-        report::tell(&Report::GreenletFailed { made_at: self.made_at.to_string(), error });
+        report::tell(Report::GreenletFailed { made_at: self.made_at.to_string(), error });
     }
 
     /// Makes a suspended greenlet exit that nobody has a handle of. The running one waits until it has ended,

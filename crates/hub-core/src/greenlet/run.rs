@@ -664,7 +664,7 @@ fn run_task(me: ControlRef) {
 
 /// Reports a callback that panicked; the loop goes on.
 pub(crate) fn report_callback(doing: &'static str, error: GreenError) {
-    report::tell(&Report::CallbackFailed { doing, error });
+    report::tell(Report::CallbackFailed { doing, error });
 }
 
 impl Thread {

@@ -204,7 +204,7 @@ impl TaskRef {
         loop {
             let Some((_, link)) = more.links.borrow_mut().pop_front() else { break };
             if let Err(error) = contained(link) {
-                report::tell(&Report::LinkFailed { name: self.describe(), error });
+                report::tell(Report::LinkFailed { name: self.describe(), error });
             }
         }
         more.linking.set(None);
@@ -228,7 +228,7 @@ impl TaskRef {
             if bits & SEEN == 0 {
                 // SAFETY: the result is in: DONE is set and TAKEN is not.
                 if let Some(error) = unsafe { (header.vtable.unhandled)(self) } {
-                    report::tell(&Report::Unhandled { name: self.describe(), error });
+                    report::tell(Report::Unhandled { name: self.describe(), error });
                 }
             }
             // SAFETY: as above, and nobody finds the cell after this.
@@ -609,7 +609,14 @@ where
             Err(error) => contained(|| Some(error.to_string())),
             Ok(value) => contained(|| U::error_in(value)),
         };
-        text.unwrap_or_else(|failed| Some(format!("an error whose text cannot be had: {failed}")))
+        text.unwrap_or_else(|failed| match failed {
+            GreenError::Panic(message) => Some(format!("an error whose text cannot be had: {message}")),
+            // It was made to exit with an error that may be the program's too.
+            failed => {
+                drop_contained(failed);
+                Some("an error whose text cannot be had".to_owned())
+            }
+        })
     }
     Vtable {
         layout: Layout::new::<Cellar<F, T>>(),
