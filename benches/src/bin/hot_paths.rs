@@ -9,7 +9,7 @@ use std::time::Duration;
 use greenhub::os::unix::net::UnixStream;
 use greenhub::{Greenlet, Payload};
 
-const USAGE: &str = "usage: hot_paths (switch | yield1 | yield2 | yield1000 | spawn_join | spawn_n | timer | timer100k | sleep | echo) COUNT";
+const USAGE: &str = "usage: hot_paths (switch | yield1 | yield2 | yield1000 | spawn_join | spawn_n | timer | timer100k | sleep | echo | echo1000) COUNT";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,7 +25,8 @@ fn main() -> ExitCode {
         "timer" => |count| timer(0, count),
         "timer100k" => |count| timer(100_000, count),
         "sleep" => sleep,
-        "echo" => echo,
+        "echo" => |count| echo(1, count),
+        "echo1000" => |count| echo(1000, count),
         _ => return wrong(),
     };
     run(count);
@@ -101,9 +102,9 @@ fn sleep(count: usize) {
     (0..count).for_each(|_| greenhub::sleep(Duration::from_nanos(1)));
 }
 
-/// `count` messages of a byte through a socket pair and back.
-fn echo(count: usize) {
-    let pairs = benches::unix_pairs(1).expect("a pair");
-    let sockets = pairs.into_iter().map(|(near, far)| (UnixStream::from(near), UnixStream::from(far)));
-    benches::green::ping_pong(sockets.collect(), count as u64, 1);
+/// `count` messages of a byte in all through so many socket pairs and back.
+fn echo(pairs: usize, count: usize) {
+    let sockets = benches::unix_pairs(pairs).expect("enough descriptors").into_iter();
+    let sockets = sockets.map(|(near, far)| (UnixStream::from(near), UnixStream::from(far)));
+    benches::green::ping_pong(sockets.collect(), (count / pairs) as u64, 1);
 }
