@@ -103,7 +103,9 @@ fn one_process_echoes_and_reports_as_json() {
 fn a_round_trip_costs_little_more_than_its_two_reads_and_two_writes() {
     let output = run(&["--json", "--connections", "200", "--seconds", "0.4"]);
     let calls = object(&output)["syscalls_per_round_trip"].as_f64().expect("counted");
-    assert!((4.0..4.5).contains(&calls), "{calls}");
+    // A hub that reports each arrival once makes readers of exact lengths look whether there was more.
+    let probes = if std::env::var("GREENHUB_EPOLL").is_ok_and(|ways| ways.contains("edge")) { 2.0 } else { 0.0 };
+    assert!((4.0..4.5 + probes).contains(&calls), "{calls}");
 }
 
 #[test]

@@ -32,8 +32,11 @@ fn sleep<H: Hub>(driver: &mut Driver<H>, timeout: Duration) -> (Duration, usize)
 pub fn a_timeout_is_not_early<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let timeout = Duration::from_millis(40);
-    let (_, waits) = sleep(&mut driver, timeout);
-    assert!(waits <= 2, "{waits} waits for {timeout:?}");
+    // Several times: on a busy machine one that ends early may seem to be in time.
+    for _ in 0..5 {
+        let (_, waits) = sleep(&mut driver, timeout);
+        assert!(waits <= 2, "{waits} waits for {timeout:?}");
+    }
 }
 
 /// Clause 11: *it rounds up*: less than the system's unit is not zero.
