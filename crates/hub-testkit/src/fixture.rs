@@ -201,6 +201,18 @@ impl<H: Hub> Driver<H> {
         heard
     }
 
+    /// What the first wait with a report tells within `limit`: a signal may end a wait with nothing.
+    pub fn reported(&mut self, limit: Duration) -> Vec<(Key, Readiness)> {
+        let end = Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let heard = self.wait(Some(left));
+            if !heard.is_empty() || left.is_zero() {
+                return heard;
+            }
+        }
+    }
+
     /// The hub's own part of [`wait`](Driver::wait), and nothing else.
     ///
     /// # Panics

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use greenhub::{Source, Stats, get_hub};
+use greenhub::{Left, Source, Stats, get_hub};
 
 /// Long for a machine that is busy, short for a person.
 pub(crate) const HANG: Duration = Duration::from_secs(20);
@@ -76,7 +76,10 @@ pub(crate) fn read(source: &Source, limit: usize) -> io::Result<Vec<u8>> {
 
 pub(crate) fn read_within(source: &Source, limit: usize, timeout: Option<Duration>) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; limit];
-    let count = source.read(timeout, |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::Left::Nothing)))?;
+    let count = source.read(timeout, |fd| {
+        let count = rustix::io::read(fd, &mut buffer)?;
+        Ok((count, if count == limit { Left::Perhaps } else { Left::Nothing }))
+    })?;
     buffer.truncate(count);
     Ok(buffer)
 }
@@ -94,6 +97,11 @@ pub(crate) fn fill(source: &Source) -> usize {
     }
     source.set_nonblocking(false);
     total
+}
+
+/// Whether the hub reports each arrival once, waited for or not.
+pub(crate) fn reports_arrivals() -> bool {
+    get_hub().name() == "epoll" && std::env::var("GREENHUB_EPOLL").is_ok_and(|ways| ways.contains("edge"))
 }
 
 pub(crate) fn stats() -> Stats {
