@@ -213,6 +213,56 @@ fn rule_01_a_destructor_of_a_result_may_spawn_into_the_scope() {
 }
 
 #[test]
+fn rule_01_a_result_is_not_taken_while_its_text_is_asked_for() {
+    /// Lets others run while it is put into words.
+    #[derive(Debug)]
+    struct Wordy(Arc<AtomicUsize>);
+    impl fmt::Display for Wordy {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            yield_now();
+            f.write_str(if Arc::strong_count(&self.0) == 2 { "wordy" } else { "gone" })
+        }
+    }
+    impl Error for Wordy {}
+    impl Drop for Wordy {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    run("rule_01_a_result_is_not_taken_while_its_text_is_asked_for", || {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        // What a kill with an error throws, to be thrown again elsewhere.
+        let caught = Rc::new(Cell::new(None));
+        let to = caught.clone();
+        let victim = spawn(move || to.set(catch_unwind(|| sleep(LONG)).err()));
+        yield_now();
+        victim.kill_with(GreenError::custom(Wordy(dropped.clone())));
+        drop(victim);
+        let payload = caught.take().unwrap();
+        let taken = Cell::new(false);
+        let taken_here = &taken;
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            scope(|s| {
+                let slot: Rc<RefCell<Option<ScopedGreenThread<'_, ()>>>> = Rc::default();
+                let handle = slot.clone();
+                // Its result starts one that joins the other.
+                s.spawn(move || {
+                    OnDrop(move || {
+                        let other = handle.take().unwrap();
+                        s.spawn(move || taken_here.set(other.join().is_err_and(|error| error.to_string() == "wordy")));
+                    })
+                });
+                *slot.borrow_mut() = Some(s.spawn(move || std::panic::resume_unwind(payload)));
+            });
+        }));
+        assert!(ended.is_err(), "a green thread of the scope failed");
+        assert!(!taken.get());
+        assert_eq!(dropped.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
 fn rule_01_a_panic_of_the_closure_ends_the_children_first() {
     run("rule_01_a_panic_of_the_closure_ends_the_children_first", || {
         let before = held();

@@ -322,7 +322,8 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             me.state.set(State::Ready);
             me.wake.set(Wake::Event);
             thread.push(me);
-            // SAFETY: the target is suspended and in no queue; we are queued.
+            // SAFETY: the target is suspended and in no queue, and no foreign code ran since that was seen; we are
+            // queued.
             unsafe { thread.switch(me, target) };
             check_exit();
             Interrupted::Ran

@@ -7,7 +7,9 @@
 //! - `bits` says what the body holds: the closure until [`STARTED`], nothing while it runs, the result
 //!   from [`DONE`] until [`TAKEN`]. Only this module reads or writes the body.
 //! - A cell is freed by whoever clears the last of [`HANDLE`] and [`ALIVE`].
-//! - Foreign code (closures, destructors, links) runs with no reference into the cell alive.
+//! - Foreign code (closures, destructors, links, the text of errors) runs while [`HANDLE`] or [`ALIVE`] keeps
+//!   the cell, or when nobody else finds it any more. What it works on was moved out of the body, or is lent
+//!   and stays: `looks` keeps it from being taken, or [`TAKEN`] does.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::any::{Any, TypeId};
@@ -271,10 +273,11 @@ impl TaskRef {
         if bits & TAKEN != 0 {
             return false;
         }
-        // SAFETY: the result is in: DONE is set and TAKEN is not.
-        let failed = bits & SEEN == 0 && unsafe { (header.vtable.unhandled)(self) }.is_some();
+        // First of all: the text of an error is foreign code, which may run others who have a handle.
         header.bits.set(bits | TAKEN | SEEN);
-        // SAFETY: as above, and with TAKEN nobody finds it any more.
+        // SAFETY: the result is in: DONE was set and TAKEN was not. With TAKEN nobody else finds it any more.
+        let failed = bits & SEEN == 0 && unsafe { (header.vtable.unhandled)(self) }.is_some();
+        // SAFETY: as above.
         unsafe { (header.vtable.drop_result)(self) };
         failed
     }
