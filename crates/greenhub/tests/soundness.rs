@@ -1397,3 +1397,57 @@ fn rule_16_thread_locals_are_shared_across_a_park() {
         assert_eq!(DEPTH.get(), 0);
     });
 }
+
+// ---- 17 -----------------------------------------------------------------------------------------
+
+/// A thread-local that says how many of its values are gone.
+struct Lent(&'static AtomicUsize);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn rule_17_a_thread_local_does_not_outlive_a_park_inside_its_closure() {
+    static GONE: AtomicUsize = AtomicUsize::new(0);
+    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static LENT: Lent = const { Lent(&GONE) });
+    run("rule_17_a_thread_local_does_not_outlive_a_park_inside_its_closure", || {
+        spawn_n(|| {
+            LENT.with(|_lent| {
+                // What is lent must not be looked at here.
+                let _end = OnDrop(|| SEEN.store(GONE.load(Ordering::SeqCst), Ordering::SeqCst));
+                sleep(LONG);
+            });
+        });
+        yield_now();
+    });
+    assert_eq!(SEEN.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn rule_17_a_thread_local_whose_making_parks_is_made_twice() {
+    static GONE: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static LENT: Lent = {
+            yield_now();
+            Lent(&GONE)
+        };
+    }
+    run("rule_17_a_thread_local_whose_making_parks_is_made_twice", || {
+        let first = spawn(|| {
+            LENT.with(|_lent| {
+                // The other one has it made too, and this value is dropped.
+                yield_now();
+                yield_now();
+                GONE.load(Ordering::SeqCst)
+            })
+        });
+        let second = spawn(|| LENT.with(|_| ()));
+        assert_eq!(first.join().unwrap(), 1);
+        second.join().unwrap();
+    });
+    assert_eq!(GONE.load(Ordering::SeqCst), 2);
+}

@@ -62,8 +62,13 @@ pub struct LinkId(u64);
 ///
 /// Green threads begin in the order in which they were spawned. They stay on this thread, so `f` and its
 /// result need not be `Send`. What must not be used across a call that blocks are thread-locals that are
-/// set and reset like a stack: another green thread runs in between. In a thread that is ending nothing begins
-/// any more: `f` is dropped, and the handle gives [`LoopError::ThreadEnding`].
+/// set and reset like a stack: another green thread runs in between. Nor may a call block in the initialiser of a
+/// thread-local, where a second green thread makes the value anew and drops the first, or within
+/// [`LocalKey::with`](std::thread::LocalKey::with) if it may still be blocked when the thread ends: the value is
+/// dropped then before the green thread is unwound. Clone what blocks out of the thread-local, an `Rc` for instance.
+///
+/// In a thread that is ending nothing begins any more: `f` is dropped, and the handle gives
+/// [`LoopError::ThreadEnding`].
 ///
 /// If nobody takes the result, a panic is reported once, and so is an `Err` of one of the usual types:
 /// `Result<(), E>` (or `usize`, `u64` for `()`) with `io::Error`, `String`, `&'static str`,
