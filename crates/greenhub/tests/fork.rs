@@ -3,14 +3,19 @@
 #[path = "support/descriptors.rs"]
 mod support;
 
-use std::cell::RefCell;
-use std::os::fd::AsRawFd;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use greenhub::{Interest, Readiness, get_hub, has_hub, sleep, spawn, trampoline, yield_now};
+use greenhub::{
+    Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, get_hub, has_hub, sleep, spawn, trampoline, use_hub,
+    use_hub_with, yield_now,
+};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use support::{
@@ -226,5 +231,103 @@ fn a_child_has_as_many_descriptors_as_its_parent() {
             assert_eq!(support::open_descriptors(), before - 2);
         });
         ends_well(child);
+    });
+}
+
+#[test]
+fn a_child_that_cannot_start_afresh_lets_go_of_its_parents_hub() {
+    in_child(|| {
+        let (here, there) = pair();
+        let (own, own_peer) = pair();
+        for source in [&here, &own] {
+            source.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        }
+        let child = forked(|| {
+            let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+            setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("a lower limit");
+            let error = own.wait(Interest::READ, Some(ms(1))).expect_err("no descriptor is free");
+            assert_ne!(error.kind(), io::ErrorKind::TimedOut);
+            setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("the limit of before");
+            here.close();
+            for _ in 0..100 {
+                write(&own_peer, b"x").expect("room");
+                assert_eq!(read(&own, 8).expect("data"), b"x");
+                own.wait(Interest::READ, Some(Duration::from_micros(100))).expect_err("nothing more");
+            }
+            let remote = get_hub().remote();
+            for _ in 0..100 {
+                remote.notify();
+                sleep(Duration::from_micros(100));
+            }
+        });
+        let turns = stats().turns;
+        // Long enough for the child to be done.
+        sleep(ms(300));
+        assert!(stats().turns - turns <= 10, "{} turns for one sleep", stats().turns - turns);
+        ends_well(child);
+        let peer = spawn(move || {
+            sleep(ms(1));
+            write(&there, b"x").expect("room");
+            there
+        });
+        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(10))).expect("still watched"), b"x");
+        drop(peer.join());
+    });
+}
+
+/// A hub that tells when it is dropped, and whether it had started afresh by then.
+struct Mortal {
+    hub: Box<dyn Hub>,
+    afresh: bool,
+    dropped: Rc<Cell<Option<bool>>>,
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        self.dropped.set(Some(self.afresh));
+    }
+}
+
+impl Hub for Mortal {
+    fn name(&self) -> &'static str {
+        "mortal"
+    }
+    fn rearm(&self) -> Rearm {
+        self.hub.rearm()
+    }
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        self.hub.watch(key, fd, interest, lease)
+    }
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        self.hub.forget(key, fd);
+    }
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        self.hub.wait(watched, timeout, ready)
+    }
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.afresh = true;
+        self.hub.after_fork()
+    }
+}
+
+#[test]
+fn a_child_that_chooses_a_hub_drops_none_of_its_parents() {
+    in_child(|| {
+        let dropped = Rc::new(Cell::new(None));
+        let note = Rc::clone(&dropped);
+        use_hub_with(move || {
+            let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+            let hub = (default().map_err(io::Error::other)?.build)()?;
+            Ok(Mortal { hub, afresh: false, dropped: note })
+        })
+        .expect("not in the main loop");
+        sleep(ms(1));
+        let child = forked(|| {
+            use_hub(None).expect("not in the main loop");
+            assert_eq!(dropped.get(), Some(true));
+            sleep(ms(1));
+        });
+        ends_well(child);
+        assert_eq!(dropped.get(), None);
     });
 }

@@ -550,3 +550,29 @@ fn a_hub_with_a_clock_of_its_own_drives_the_timers() {
         assert!(begun.elapsed() < HOUR);
     });
 }
+
+#[test]
+fn what_waits_while_a_hub_is_replaced_waits_on_the_next() {
+    struct Sleeps;
+    impl Drop for Sleeps {
+        fn drop(&mut self) {
+            greenhub::sleep(Duration::from_millis(1));
+        }
+    }
+    support::run("what_waits_while_a_hub_is_replaced_waits_on_the_next", || {
+        let name = get_hub().name();
+        // Ended when the hub is replaced; its closure then gives way to the reader.
+        let sleeps = Sleeps;
+        let delayed = greenhub::spawn_after(Duration::from_secs(100), move || drop(sleeps));
+        greenhub::yield_now();
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        let reader = greenhub::spawn(move || {
+            let mut byte = [0];
+            here.read_exact(&mut byte).map(|()| byte[0])
+        });
+        use_hub(name).unwrap();
+        there.write_all(b"x").unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), b'x');
+        assert!(delayed.join().is_err());
+    });
+}

@@ -267,7 +267,9 @@ impl MainLoop {
     pub(crate) fn run(&self, local: &Local) {
         loop {
             self.turn.set(self.turn.get() + 1);
-            self.notice_fork();
+            if let Err(error) = self.notice_fork() {
+                self.stop_with(error);
+            }
             self.read_mail();
             self.fire();
             run::run_ready(local);

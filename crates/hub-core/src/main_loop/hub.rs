@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::callback_table::{Callback, CallbackId};
 use super::{MainLoop, NEXT_ID};
 use crate::current::{Builder, default_builder};
 use crate::descriptors::{Descriptors, Told};
@@ -40,16 +41,14 @@ impl MainLoop {
 
     /// Builds the hub if there is none.
     pub(crate) fn ensure_hub(&self) -> Result<(), LoopError> {
-        self.notice_fork();
+        self.notice_fork()?;
         if self.name.get().is_empty() { self.build() } else { Ok(()) }
     }
 
     /// Before anything is asked of a hub: in a child it is the parent's until it has started afresh.
     #[inline]
-    pub(super) fn notice_fork(&self) {
-        if fork::take_forked() {
-            self.after_fork();
-        }
+    pub(super) fn notice_fork(&self) -> Result<(), LoopError> {
+        if fork::take_forked() { self.after_fork() } else { Ok(()) }
     }
 
     #[cold]
@@ -97,10 +96,17 @@ impl MainLoop {
     #[cold]
     pub(super) fn lose_hub(&self) {
         self.name.set("");
-        drop_contained(self.hub.take());
+        self.drop_shut_in(self.hub.take());
         self.now.set(Time::default());
         if let Some(wakeup) = self.wakeup.take() {
             self.unlisten(wakeup);
+        }
+    }
+
+    /// Drops a hub, whose destructor must not bring another one about.
+    fn drop_shut_in(&self, hub: Option<Box<dyn Hub>>) {
+        if let Err(payload) = self.shut_in(|| drop(hub)) {
+            drop_contained(payload);
         }
     }
 
@@ -186,47 +192,55 @@ impl MainLoop {
         if self.closing.get() {
             return Err(HubError::ThreadEnding);
         }
-        drop_contained(self.choice.replace(builder));
-        self.forget_waiters(&LoopError::HubReplaced);
-        self.drop_hub();
+        // Of a hub that is let go of anyway.
+        let _ = self.notice_fork();
+        let choice = self.choice.replace(builder);
+        let waiters = self.take_waiters();
+        let callbacks = self.drop_hub();
         // The next hub is another one. Other threads reach it as they did the old one.
         self.id.set(0);
+        // From here on foreign code runs. What it waits for is the next hub's.
+        for waiter in waiters {
+            self.end_waiter(waiter, &LoopError::HubReplaced);
+        }
+        callbacks.for_each(drop_contained);
+        drop_contained(choice);
         Ok(())
     }
 
-    /// Drops hub and wake-up descriptor.
-    pub(crate) fn drop_hub(&self) {
+    /// Drops hub and wake-up descriptor, and forgets what was registered. The callbacks are for the caller to
+    /// drop: they may block.
+    pub(crate) fn drop_hub(&self) -> impl Iterator<Item = Callback> + use<> {
         self.name.set("");
-        drop_contained(self.hub.take());
+        let hub = self.hub.take();
+        if fork::take_forked() {
+            // It is the parent's, and dropping it could disturb that.
+            std::mem::forget(hub);
+        } else {
+            self.drop_shut_in(hub);
+        }
         self.wakeup.set(None);
         self.now.set(Time::default());
-        let callbacks = self.callbacks.borrow_mut().take_all();
-        for callback in callbacks {
-            drop_contained(callback);
-        }
         *self.descriptors.borrow_mut() = Descriptors::default();
+        self.callbacks.borrow_mut().take_all()
     }
 
-    /// Forgets every timer and descriptor; those who wait on them end with `error`.
-    pub(super) fn forget_waiters(&self, error: &LoopError) {
-        let mut told: Vec<Told> = Vec::new();
-        {
-            let mut timers = self.timers.borrow_mut();
-            // Scopes of timeouts belong to greenlets that may live on.
-            let armed: Vec<(TimerId, Told)> = timers
-                .iter()
-                .filter(|(_, _, told)| !matches!(told, Told::Timeout { .. }))
-                .map(|(id, _, told)| (id, told))
-                .collect();
-            for (id, one) in armed {
-                timers.cancel(id);
-                told.push(one);
-            }
+    /// Takes every timer, but for the scopes of timeouts: these belong to greenlets that may live on. Returns
+    /// who waits for them, and for descriptors.
+    fn take_waiters(&self) -> Vec<Told> {
+        let mut timers = self.timers.borrow_mut();
+        let armed: Vec<(TimerId, Told)> = timers
+            .iter()
+            .filter(|(_, _, told)| !matches!(told, Told::Timeout { .. }))
+            .map(|(id, _, told)| (id, told))
+            .collect();
+        let mut waiters: Vec<Told> = Vec::new();
+        for (id, told) in armed {
+            timers.cancel(id);
+            waiters.push(told);
         }
-        told.extend(self.descriptors.borrow().waiting().map(|(_, _, told)| told));
-        for one in told {
-            self.end_waiter(one, error);
-        }
+        waiters.extend(self.descriptors.borrow().waiting().map(|(_, _, told)| told));
+        waiters
     }
 
     pub(super) fn end_waiter(&self, told: Told, error: &LoopError) {
@@ -272,22 +286,29 @@ impl MainLoop {
 
     /// In a child: the wake-up descriptor first, then the hub, then everybody who waits.
     #[cold]
-    pub(super) fn after_fork(&self) {
+    fn after_fork(&self) -> Result<(), LoopError> {
         if self.name.get().is_empty() {
-            return;
+            return Ok(());
         }
-        if let Err(error) = self.start_afresh() {
-            return self.stop_with(LoopError::Wait { hub: self.name.get(), error: Arc::new(error) });
+        let hub = self.name.get();
+        let old = self.wakeup.take();
+        let afresh = self.start_afresh(old);
+        if afresh.is_err() {
+            // What it has is the parent's, or half of it. The next call that blocks builds another.
+            self.name.set("");
+            std::mem::forget(self.hub.take());
+            self.now.set(Time::default());
+            for wakeup in old.into_iter().chain(self.wakeup.take()) {
+                self.unlisten(wakeup);
+            }
         }
         self.sort_mail();
+        afresh.map_err(|error| LoopError::Wait { hub, error: Arc::new(error) })?;
         let waiting = self.descriptors.borrow_mut().unwatch_all();
-        if let Err(error) = waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest)) {
-            self.stop_with(error);
-        }
+        waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
     }
 
-    fn start_afresh(&self) -> io::Result<()> {
-        let old = self.wakeup.take();
+    fn start_afresh(&self, old: Option<CallbackId>) -> io::Result<()> {
         let own = match old {
             Some(_) => Some(self.own_wakeup()?),
             None => None,
