@@ -5,7 +5,7 @@ mod support;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use greenhub::{
-    Builder, GreenError, GreenThread, Greenlet, HubRef, Interest, LoopError, LoopExit, Payload, Readiness,
-    TrampolineError, get_hub, hub_exceptions, sleep, spawn, spawn_n, trampoline, use_hub_with,
+    Builder, GreenError, GreenThread, Greenlet, HubRef, Interest, Listener, LoopError, LoopExit, Payload, Readiness,
+    TrampolineError, get_hub, hub_exceptions, notify_close, sleep, spawn, spawn_n, trampoline, use_hub_with,
 };
 use hub_core::{HubDescriptor, use_hub_descriptor};
 use support::{Calls, collect_reports, in_child, limited, reports};
@@ -865,5 +865,53 @@ fn a_failure_in_run_once_is_that_calls_error() {
         let run = catch_unwind(AssertUnwindSafe(|| hub.run_once(Some(Duration::ZERO))));
         assert!(matches!(run, Ok(Err(LoopError::Interrupted))));
         hub.run_once(Some(Duration::ZERO)).unwrap();
+    });
+}
+
+#[test]
+fn a_listener_that_the_hub_refuses_to_go_on_with_is_told() {
+    struct Refused {
+        calls: Calls,
+        closed: Rc<Cell<u32>>,
+    }
+    impl Listener for Refused {
+        fn ready(&self, _fd: RawFd, _what: Readiness) {
+            // The next watch is the one with which the loop looks again.
+            self.calls.in_watch.set(Some(Box::new(|| Err(io::ErrorKind::StorageFull.into()))));
+        }
+        fn closed(&self, _fd: RawFd) {
+            self.closed.set(self.closed.get() + 1);
+        }
+    }
+    limited(|| {
+        let (calls, closed) = (Calls::default(), Rc::new(Cell::new(0)));
+        let hub = calls.clone();
+        use_hub_with(move || hub.hub()).unwrap();
+        let (reader, mut writer) = io::pipe().unwrap();
+        let listener = Refused { calls, closed: Rc::clone(&closed) };
+        let _registration = get_hub().listen(reader, Interest::READ, listener).unwrap();
+        writer.write_all(b"x").unwrap();
+        sleep(SHORT);
+        assert_eq!(closed.get(), 1);
+    });
+}
+
+#[test]
+fn a_number_given_up_inside_the_hub_leaves_no_trace() {
+    limited(|| {
+        let calls = Calls::default();
+        let hub = calls.clone();
+        use_hub_with(move || hub.hub()).unwrap();
+        sleep(SHORT);
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"x").unwrap();
+        let fd = reader.as_raw_fd();
+        calls.in_watch.set(Some(Box::new(move || {
+            notify_close(fd);
+            Ok(())
+        })));
+        let waited = trampoline(&reader, Interest::READ, Some(LONG));
+        assert!(matches!(waited, Err(TrampolineError::Closed(_))), "{waited:?}");
+        trampoline(&reader, Interest::READ, Some(LONG)).expect("nobody waits for it");
     });
 }

@@ -111,6 +111,10 @@ impl MainLoop {
             Err(error) => return Err(TrampolineError::Register(key.fd(), Arc::new(error))),
         }
         let mut descriptors = self.descriptors.borrow_mut();
+        // The hub is foreign code: it may have had the number given up.
+        if !descriptors.watched.is_current(key) {
+            return Err(TrampolineError::Closed(key.fd()));
+        }
         // SAFETY: by the contract.
         unsafe {
             descriptors.arm(key, direction, told);
@@ -172,13 +176,17 @@ impl MainLoop {
         // SAFETY: the registration owns the descriptor.
         match unsafe { self.watch(key, armed | interest, interest, Told::Call(callback)) } {
             Ok(()) => {}
-            Err(TrampolineError::Loop(error)) => {
-                // The hub is lost; the next one is told of whoever is armed.
+            Err(TrampolineError::Closed(_)) => {}
+            Err(error) => {
                 // SAFETY: the registration owns the descriptor.
                 unsafe { self.descriptors.borrow_mut().arm(key, interest, Told::Call(callback)) };
-                self.stop_with(error);
+                match error {
+                    // The hub is lost; the next one is told of whoever is armed.
+                    TrampolineError::Loop(error) => self.stop_with(error),
+                    // Whoever is armed is told.
+                    _ => self.closed(key.fd(), None),
+                }
             }
-            Err(_) => self.closed(key.fd(), None),
         }
     }
 
