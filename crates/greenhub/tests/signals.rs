@@ -217,3 +217,44 @@ fn a_green_thread_may_block_when_told_of_a_signal() {
         assert_eq!(told.join().expect("no panic"), 2);
     });
 }
+
+#[test]
+fn a_signal_does_not_end_the_wait_of_a_destructor() {
+    struct Reads<'a>(&'a greenhub::Source, &'a std::cell::RefCell<Option<io::Result<Vec<u8>>>>);
+    impl Drop for Reads<'_> {
+        fn drop(&mut self) {
+            self.1.replace(Some(read(self.0, 8)));
+        }
+    }
+    in_child(|| {
+        extern "C" fn nothing(_: libc::c_int) {}
+        let action = nix::sys::signal::SigAction::new(
+            nix::sys::signal::SigHandler::Handler(nothing),
+            nix::sys::signal::SaFlags::empty(),
+            nix::sys::signal::SigSet::empty(),
+        );
+        // SAFETY: the handler does nothing.
+        unsafe { nix::sys::signal::sigaction(Signal::SIGUSR1, &action) }.expect("a handler");
+        greenhub::set_panicking_grace(support::HANG);
+        // To this very thread: it is the one that waits.
+        // SAFETY: only asks.
+        let this = unsafe { libc::pthread_self() };
+        let (here, there) = pair();
+        let sender = std::thread::spawn(move || {
+            for _ in 0..20 {
+                std::thread::sleep(ms(1));
+                // SAFETY: the thread lives: it waits for what is sent below.
+                unsafe { libc::pthread_kill(this, libc::SIGUSR1) };
+            }
+            write(&there, b"x").expect("room");
+        });
+        let result = std::cell::RefCell::new(None);
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _reads = Reads(&here, &result);
+            std::panic::resume_unwind(Box::new(()));
+        }));
+        assert!(unwound.is_err());
+        assert_eq!(result.take().expect("was read").expect("data"), b"x");
+        sender.join().expect("no panic");
+    });
+}

@@ -2,7 +2,8 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::cell::RefCell;
+use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -101,5 +102,27 @@ fn sockets_dropped_on_other_threads_leave_no_descriptor_open() {
         dropper.join().unwrap();
         greenhub::sleep(Duration::from_millis(1));
         assert_eq!(support::open_descriptors(), before);
+    });
+}
+
+#[test]
+fn what_is_flushed_when_a_thread_has_no_hub_any_more_arrives() {
+    thread_local! {
+        static LAST: RefCell<Option<BufWriter<UnixStream>>> = const { RefCell::new(None) };
+    }
+    support::run("what_is_flushed_when_a_thread_has_no_hub_any_more_arrives", || {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let thread = std::thread::spawn(move || {
+            // Used first, destroyed last: after the state of the hub.
+            LAST.with(|_| ());
+            greenhub::sleep(Duration::from_millis(1));
+            let mut writer = BufWriter::new(here);
+            writer.write_all(b"bye").unwrap();
+            LAST.set(Some(writer));
+        });
+        thread.join().unwrap();
+        let mut received = String::new();
+        there.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "bye");
     });
 }

@@ -257,8 +257,11 @@ impl Source {
         let entered = inner.enter()?;
         // SAFETY: open as long as `entered` lives.
         let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
-        let main_loop = &local::get().main_loop;
         let nonblocking = inner.state.load(Relaxed) & NONBLOCKING != 0;
+        let Ok(local) = local::get_unless_ended() else {
+            return perform_alone(fd, direction, nonblocking, timeout, op);
+        };
+        let main_loop = &local.main_loop;
         let mut limit = Limit::from(timeout);
         // Known to block, but a caller who polls wants to see for itself, and one who panics cannot park.
         let mut attempt =
@@ -303,7 +306,8 @@ impl Source {
     /// As [`read`](Source::read).
     pub fn wait(&self, direction: Interest, timeout: Option<Duration>) -> io::Result<()> {
         let entered = self.inner.enter()?;
-        self.park(&entered, &local::get().main_loop, direction, &mut Limit::from(timeout))
+        let local = local::get_unless_ended().map_err(TrampolineError::from)?;
+        self.park(&entered, &local.main_loop, direction, &mut Limit::from(timeout))
     }
 
     fn park(
@@ -448,6 +452,28 @@ impl Source {
         // The number itself stays open until that hub has let go of it.
         // SAFETY: open as long as it is entered.
         Ok(rustix::io::fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(inner.fd) }, 0)?)
+    }
+}
+
+/// Performs `op` in a destructor at the end of a thread that has no loop any more: it blocks for the time of
+/// grace at most.
+#[cold]
+fn perform_alone<R>(
+    fd: BorrowedFd<'_>,
+    direction: Interest,
+    nonblocking: bool,
+    timeout: Option<Duration>,
+    mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
+) -> io::Result<R> {
+    loop {
+        match op(fd) {
+            Ok((value, _)) => return Ok(value),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nonblocking => {
+                block_on(fd, direction, timeout)?;
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::descriptors::Owner;
 use crate::error::{LoopError, TrampolineError};
@@ -21,6 +22,7 @@ use crate::greenlet::run;
 use crate::interest::{Interest, Readiness};
 use crate::main_loop::Limit;
 use crate::round;
+use crate::time::Time;
 
 /// Parks the running green thread until `fd` is ready for reading or for writing, whichever is asked for.
 /// Eventlet's `trampoline`. Switches.
@@ -92,8 +94,9 @@ unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Resu
     if interest != Interest::READ && interest != Interest::WRITE {
         return Err(TrampolineError::Interest(interest, fd));
     }
+    let local = local::get_unless_ended()?;
     // SAFETY: by the contract.
-    let waited = unsafe { local::get().main_loop.wait_for(fd, Owner::Raw, interest, &mut Limit::from(timeout)) };
+    let waited = unsafe { local.main_loop.wait_for(fd, Owner::Raw, interest, &mut Limit::from(timeout)) };
     match waited {
         Ok(Wake::Ready(what)) => Ok(what),
         Ok(_) => Ok(interest.into()),
@@ -271,13 +274,16 @@ pub(crate) fn block_on(
     timeout: Option<Duration>,
 ) -> Result<Readiness, TrampolineError> {
     let number = fd.as_raw_fd();
-    let limit = timeout.unwrap_or(Duration::MAX).min(grace());
-    let (seconds, nanos) = round::nanos(limit);
-    let timeout = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
+    let deadline = Time::monotonic() + timeout.unwrap_or(Duration::MAX).min(grace());
     let flags = if interest == Interest::READ { PollFlags::IN } else { PollFlags::OUT };
-    match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&timeout)) {
-        Ok(0) => Err(TrampolineError::TimedOut(number)),
-        Ok(_) => Ok(interest.into()),
-        Err(error) => Err(TrampolineError::Register(number, Arc::new(error.into()))),
+    loop {
+        let (seconds, nanos) = round::nanos(deadline - Time::monotonic());
+        let timeout = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
+        match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&timeout)) {
+            Ok(0) => return Err(TrampolineError::TimedOut(number)),
+            Ok(_) => return Ok(interest.into()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(TrampolineError::Register(number, Arc::new(error.into()))),
+        }
     }
 }

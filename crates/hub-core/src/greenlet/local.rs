@@ -70,6 +70,19 @@ pub(crate) fn try_get() -> Option<&'static Local> {
     thread().local.get().map(|local| unsafe { local.as_ref() })
 }
 
+/// As [`get`], where a destructor may ask that runs after the thread's state is gone.
+///
+/// # Errors
+///
+/// [`LoopError::ThreadEnding`] then.
+#[inline]
+pub(crate) fn get_unless_ended() -> Result<&'static Local, LoopError> {
+    if thread().local.get().is_none() && thread().ended.get() {
+        return Err(LoopError::ThreadEnding);
+    }
+    Ok(get())
+}
+
 #[cold]
 #[inline(never)]
 fn create() -> &'static Local {
