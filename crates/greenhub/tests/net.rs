@@ -626,3 +626,50 @@ fn a_hub_that_cannot_be_had_is_an_error_of_the_call() {
         assert!(error.to_string().contains("no-such-hub"), "{error}");
     });
 }
+
+#[test]
+fn a_server_out_of_descriptors_serves_those_whom_it_has_accepted() {
+    const TEST: &str = "a_server_out_of_descriptors_serves_those_whom_it_has_accepted";
+    if !support::is_child() {
+        let output = support::in_child(TEST, |_| ());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    support::run(TEST, || {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        const CLIENTS: usize = 10;
+        let listener = TcpListener::bind(ANY).unwrap();
+        let address = listener.local_addr().unwrap();
+        let served = Rc::new(Cell::new(0));
+        let count = Rc::clone(&served);
+        greenhub::spawn(move || {
+            // What many servers do with an error.
+            for mut stream in listener.incoming().flatten() {
+                let count = Rc::clone(&count);
+                greenhub::spawn(move || {
+                    stream.read_exact(&mut [0]).unwrap();
+                    count.set(count.get() + 1);
+                });
+            }
+        });
+        greenhub::sleep(Duration::from_millis(1));
+        let clients: Vec<_> = (0..CLIENTS).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let open = support::open_descriptors() as u64;
+        setrlimit(Resource::RLIMIT_NOFILE, open + 2, hard).unwrap();
+        let (held, release) = std::sync::mpsc::channel::<()>();
+        let writer = std::thread::spawn(move || {
+            for mut client in &clients {
+                client.write_all(b"x").unwrap();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            // Theirs stay open.
+            let _ = release.recv();
+        });
+        while served.get() < CLIENTS {
+            greenhub::sleep(Duration::from_millis(1));
+        }
+        drop(held);
+        writer.join().unwrap();
+    });
+}

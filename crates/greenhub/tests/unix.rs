@@ -326,3 +326,12 @@ fn closing_wakes_who_waits() {
         assert_eq!(reading.join().unwrap(), ErrorKind::NotConnected);
     });
 }
+
+#[test]
+fn the_shortest_timeout_stays_one_in_std() {
+    support::run("the_shortest_timeout_stays_one_in_std", || {
+        let (stream, _other) = UnixStream::pair().unwrap();
+        stream.set_read_timeout(Some(Duration::from_nanos(1))).unwrap();
+        assert!(stream.into_std().unwrap().read_timeout().unwrap().is_some());
+    });
+}

@@ -104,8 +104,10 @@ impl Socket {
         let fd = self.source.into_fd()?;
         let socket = SockRef::from(&fd);
         if let Some(options) = self.options.get() {
-            socket.set_read_timeout(options.timeout(Direction::Read))?;
-            socket.set_write_timeout(options.timeout(Direction::Write))?;
+            // The system counts microseconds, and takes zero for none.
+            let timeout = |direction| options.timeout(direction).map(|timeout| timeout.max(Duration::from_micros(1)));
+            socket.set_read_timeout(timeout(Direction::Read))?;
+            socket.set_write_timeout(timeout(Direction::Write))?;
         }
         let nonblocking = self.options.get().is_some_and(|options| options.nonblocking.load(Ordering::Relaxed));
         socket.set_nonblocking(nonblocking)?;

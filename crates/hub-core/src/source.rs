@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use crate::descriptors::Owner;
 use crate::error::{LoopError, TrampolineError};
-use crate::greenlet::local;
+use crate::greenlet::{local, run};
 use crate::interest::Interest;
 use crate::main_loop::{Limit, MainLoop};
 use crate::remote::{Letter, Mailbox};
@@ -278,7 +278,8 @@ impl Source {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nonblocking => {
                         main_loop.operated(inner.fd, inner.id, direction, None);
                     }
-                    Err(error) => return Err(error),
+                    Err(error) if nonblocking => return Err(error),
+                    Err(error) => return Err(give_way_if_exhausted(error)),
                 }
             }
             self.park(&entered, main_loop, direction, &mut limit)?;
@@ -452,6 +453,19 @@ impl Source {
         // The number itself stays open until that hub has let go of it.
         // SAFETY: open as long as it is entered.
         Ok(rustix::io::fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(inner.fd) }, 0)?)
+    }
+}
+
+/// Where descriptors have run out, those who hold some have to run: the caller is likely to try again at once,
+/// and again. What the main loop has to tell the main greenlet is the error then.
+#[cold]
+fn give_way_if_exhausted(error: io::Error) -> io::Error {
+    if !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+        return error;
+    }
+    match run::yield_now().map_err(|refused| *refused) {
+        Ok(()) | Err(LoopError::InMainloop { .. } | LoopError::Panicking | LoopError::ThreadEnding) => error,
+        Err(refused) => refused.into(),
     }
 }
 
