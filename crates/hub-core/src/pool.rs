@@ -12,7 +12,6 @@
 use std::collections::VecDeque;
 use std::env;
 use std::io;
-use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -20,6 +19,8 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use crate::fork;
 
@@ -162,7 +163,7 @@ impl Pool {
     fn start_worker(&'static self) -> io::Result<()> {
         // A thread begins with the mask of the one that starts it: so there is no moment in which
         // a signal could be delivered to it.
-        let _masked = SignalsBlocked::new();
+        let _masked = SignalsBlocked::new()?;
         thread::Builder::new().name("greenhub-pool".into()).stack_size(STACK).spawn(|| self.work()).map(drop)
     }
 
@@ -213,32 +214,25 @@ fn run(job: Job) {
 
 /// Blocks every signal of the calling thread that is not about a fault of its own.
 struct SignalsBlocked {
-    before: libc::sigset_t,
+    before: SigSet,
 }
 
 impl SignalsBlocked {
-    fn new() -> SignalsBlocked {
-        let mut all = MaybeUninit::uninit();
-        let mut before = MaybeUninit::uninit();
-        // SAFETY: both sets are valid for writing. `sigfillset` initializes `all`, so it may be
-        // changed and read after it; none of the calls fails with valid numbers and pointers, so
-        // `pthread_sigmask` has initialized `before`.
-        unsafe {
-            libc::sigfillset(all.as_mut_ptr());
-            // A blocked fault kills the process without its handler, which has something to report.
-            for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS] {
-                libc::sigdelset(all.as_mut_ptr(), fault);
-            }
-            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-            SignalsBlocked { before: before.assume_init() }
+    fn new() -> io::Result<SignalsBlocked> {
+        use Signal::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
+        let mut all = SigSet::all();
+        // A blocked fault kills the process without its handler, which has something to report.
+        for fault in [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS] {
+            all.remove(fault);
         }
+        Ok(SignalsBlocked { before: all.thread_swap_mask(SigmaskHow::SIG_SETMASK)? })
     }
 }
 
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
-        // SAFETY: `before` is the mask that the thread had; a null pointer asks for no old one.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, ptr::null_mut()) };
+        // The mask that the thread had cannot be refused.
+        let _ = self.before.thread_set_mask();
     }
 }
 
@@ -377,32 +371,19 @@ mod tests {
         let pool = pool(LONG);
         let (tell, told) = mpsc::channel();
         let job = move || {
-            let mut mask = MaybeUninit::uninit();
-            // SAFETY: a null new mask only asks; the old one is valid for writing, and so initialized.
-            let blocked = unsafe {
-                libc::pthread_sigmask(libc::SIG_SETMASK, ptr::null(), mask.as_mut_ptr());
-                let mask = mask.assume_init();
-                [libc::SIGINT, libc::SIGCHLD, libc::SIGSEGV].map(|signal| libc::sigismember(&mask, signal))
-            };
+            let mask = SigSet::thread_get_mask().unwrap();
+            let blocked = [Signal::SIGINT, Signal::SIGCHLD, Signal::SIGSEGV].map(|signal| mask.contains(signal));
             tell.send(blocked).unwrap();
         };
         pool.submit(Box::new(job), size(1)).unwrap();
-        assert_eq!(told.recv_timeout(LONG).unwrap(), [1, 1, 0]);
+        assert_eq!(told.recv_timeout(LONG).unwrap(), [true, true, false]);
     }
 
     #[test]
     fn the_submitters_own_mask_is_as_before() {
-        let mask_of_sigint = || {
-            let mut mask = MaybeUninit::uninit();
-            // SAFETY: as in `signals_are_left_to_other_threads`.
-            unsafe {
-                libc::pthread_sigmask(libc::SIG_SETMASK, ptr::null(), mask.as_mut_ptr());
-                libc::sigismember(&mask.assume_init(), libc::SIGINT)
-            }
-        };
-        let before = mask_of_sigint();
+        let before = SigSet::thread_get_mask().unwrap();
         pool(LONG).submit(Box::new(|| ()), size(1)).unwrap();
-        assert_eq!(mask_of_sigint(), before);
+        assert_eq!(SigSet::thread_get_mask().unwrap(), before);
     }
 
     #[test]
