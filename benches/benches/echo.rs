@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use benches::{Pair, green, raw, scaled, tcp_pairs, unix_pairs};
+use benches::{Pair, Stopwatch, green, raw, scaled, tcp_pairs, unix_pairs};
 use criterion::{Criterion, SamplingMode, criterion_group, criterion_main};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -69,23 +69,23 @@ fn both<S>(pairs: Vec<Pair>, convert: impl Fn(OwnedFd) -> S) -> Vec<(S, S)> {
 }
 
 fn raw_epoll<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     raw::ping_pong(pairs, rounds, BYTES);
-    start.elapsed()
+    watch.elapsed()
 }
 
 fn greenhub<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
     let pairs = both(pairs, K::Green::from);
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     green::ping_pong(pairs, rounds, BYTES);
-    start.elapsed()
+    watch.elapsed()
 }
 
 fn tokio<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
     runtime.block_on(async move {
         let pairs = both(pairs, K::for_tokio);
-        let start = Instant::now();
+        let watch = Stopwatch::start();
         let player = |(mut near, mut far): (K::Tokio, K::Tokio)| {
             tokio::spawn(async move {
                 let mut message = [0; BYTES];
@@ -106,14 +106,14 @@ fn tokio<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
         for player in players {
             player.await.expect("it plays to the end");
         }
-        start.elapsed()
+        watch.elapsed()
     })
 }
 
 fn may<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
     // SAFETY: the number is given away by its owner.
     let pairs = both(pairs, |socket| unsafe { K::May::from_raw_fd(socket.into_raw_fd()) });
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     let player = |(mut near, mut far): (K::May, K::May)| {
         may::go!(move || {
             let mut message = [0; BYTES];
@@ -134,7 +134,7 @@ fn may<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
     for player in players {
         player.join().expect("it plays to the end");
     }
-    start.elapsed()
+    watch.elapsed()
 }
 
 fn echo<K: Kind>(criterion: &mut Criterion) {

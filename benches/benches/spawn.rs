@@ -1,8 +1,8 @@
 //! Spawning a thousand and waiting for each; the time is that of one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use benches::scaled;
+use benches::{scaled, timed};
 use context::stack::FixedSizeStack;
 use context::{Context, Transfer};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -46,26 +46,24 @@ fn context_batch(stack: &FixedSizeStack) {
 }
 
 /// The time of so many, by whole batches.
-fn timed(iterations: u64, mut batch: impl FnMut()) -> Duration {
+fn batches(iterations: u64, batch: impl FnMut()) -> Duration {
     let batches = iterations.div_ceil(BATCH);
-    let start = Instant::now();
-    (0..batches).for_each(|_| batch());
-    scaled(start.elapsed(), batches * BATCH, iterations)
+    scaled(timed(batches, batch), batches * BATCH, iterations)
 }
 
 fn spawns(criterion: &mut Criterion) {
     may::config().set_workers(1);
     let mut group = criterion.benchmark_group("spawn and join");
     let stack = FixedSizeStack::default();
-    group.bench_function("context", |bencher| bencher.iter_custom(|count| timed(count, || context_batch(&stack))));
-    group.bench_function("greenhub", |bencher| bencher.iter_custom(|count| timed(count, greenhub_batch)));
+    group.bench_function("context", |bencher| bencher.iter_custom(|count| batches(count, || context_batch(&stack))));
+    group.bench_function("greenhub", |bencher| bencher.iter_custom(|count| batches(count, greenhub_batch)));
     group.bench_function("tokio", |bencher| {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        bencher.iter_custom(|count| timed(count, || runtime.block_on(tokio_batch())));
+        bencher.iter_custom(|count| batches(count, || runtime.block_on(tokio_batch())));
     });
     group.bench_function("may", |bencher| {
         // On a coroutine, as the others: a thread that joins is woken by the system.
-        bencher.iter_custom(|count| may::go!(move || timed(count, may_batch)).join().expect("it only counts"));
+        bencher.iter_custom(|count| may::go!(move || batches(count, may_batch)).join().expect("it only counts"));
     });
 }
 

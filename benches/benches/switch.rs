@@ -1,5 +1,6 @@
 //! A switch there and one back, by hand: the floor of everything else.
 
+use benches::timed;
 use context::stack::FixedSizeStack;
 use context::{Context, Transfer};
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -18,11 +19,12 @@ fn context_alone(criterion: &mut Criterion) {
     // that would have to be dropped.
     let mut there = Some(unsafe { Context::new(&stack, bounce) });
     criterion.bench_function("switch there and back/context", |bencher| {
-        bencher.iter(|| {
+        let mut there_and_back = || {
             let context = there.take().expect("put back after each jump");
             // SAFETY: each context is resumed once; `bounce` jumps straight back.
             there = Some(unsafe { context.resume(0) }.context);
-        });
+        };
+        bencher.iter_custom(|count| timed(count, &mut there_and_back));
     });
 }
 
@@ -34,7 +36,8 @@ fn greenlet(criterion: &mut Criterion) {
         }
     });
     criterion.bench_function("switch there and back/greenhub", |bencher| {
-        bencher.iter(|| bounce.switch(Payload::unit()).expect("it only bounces"));
+        let there_and_back = || bounce.switch(Payload::unit()).expect("it only bounces");
+        bencher.iter_custom(|count| timed(count, there_and_back));
     });
 }
 

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use benches::timed;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -23,7 +24,7 @@ fn timeouts(criterion: &mut Criterion) {
             let hub = greenhub::get_hub();
             let timers: Vec<_> = others(armed).map(|after| hub.schedule(after, || ())).collect();
             greenhub::sleep(Duration::from_millis(1));
-            bencher.iter(|| greenhub::with_timeout(LIMIT, || black_box(())));
+            bencher.iter_custom(|count| timed(count, || greenhub::with_timeout(LIMIT, || black_box(()))));
             assert!(timers.iter().all(|timer| timer.cancel()));
         });
         group.bench_function("tokio", |bencher| {
@@ -35,9 +36,9 @@ fn timeouts(criterion: &mut Criterion) {
                     assert_eq!(timer.as_mut().poll(&mut waiting), Poll::Pending);
                 }
                 // `timeout` around what is ready would not arm anything.
-                bencher.iter(|| {
-                    assert_eq!(pin!(tokio::time::sleep(LIMIT)).poll(&mut waiting), Poll::Pending);
-                });
+                let mut arm_and_cancel =
+                    || assert_eq!(pin!(tokio::time::sleep(LIMIT)).poll(&mut waiting), Poll::Pending);
+                bencher.iter_custom(|count| timed(count, &mut arm_and_cancel));
             });
         });
     }

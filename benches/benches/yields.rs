@@ -2,9 +2,9 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use benches::scaled;
+use benches::{Stopwatch, scaled};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// How often each yields, so that the start weighs nothing, in a sample of `iterations` yields.
@@ -13,19 +13,19 @@ fn rounds(iterations: u64, threads: u64) -> u64 {
 }
 
 fn greenhub_yields(threads: u64, rounds: u64) -> Duration {
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     let yielding = move || (0..rounds).for_each(|_| greenhub::yield_now());
     let all: Vec<_> = (0..threads).map(|_| greenhub::spawn(yielding)).collect();
     all.into_iter().for_each(|one| one.join().expect("it only yields"));
-    start.elapsed()
+    watch.elapsed()
 }
 
 fn may_yields(threads: u64, rounds: u64) -> Duration {
-    let start = Instant::now();
+    let watch = Stopwatch::start();
     let yielding = move || (0..rounds).for_each(|_| may::coroutine::yield_now());
     let all: Vec<_> = (0..threads).map(|_| may::go!(yielding)).collect();
     all.into_iter().for_each(|one| one.join().expect("it only yields"));
-    start.elapsed()
+    watch.elapsed()
 }
 
 fn tokio_yields<F>(threads: u64, rounds: u64, yield_now: fn() -> F) -> Duration
@@ -33,7 +33,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(async move {
-        let start = Instant::now();
+        let watch = Stopwatch::start();
         let yielding = |_| {
             tokio::spawn(async move {
                 for _ in 0..rounds {
@@ -45,7 +45,7 @@ where
         for one in all {
             one.await.expect("it only yields");
         }
-        start.elapsed()
+        watch.elapsed()
     })
 }
 

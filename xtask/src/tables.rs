@@ -76,7 +76,7 @@ pub const COSTS: &[Cost] = &[
     Cost { operation: "timer100k", instructions: 250, calls: 1 },
     Cost { operation: "sleep", instructions: 2040, calls: 1010 },
     Cost { operation: "echo", instructions: 4260, calls: 6010 },
-    Cost { operation: "echo1000", instructions: 1, calls: 4200 },
+    Cost { operation: "echo1000", instructions: 3040, calls: 4010 },
 ];
 
 /// How many seeds the random tests take: (variable, value) of the long run.

@@ -1,14 +1,14 @@
 //! How owned sockets should be registered with epoll, level- or edge-triggered: both, in turns, on the same work.
 //!
-//! `level_or_edge [REPETITIONS]` prints a table; each cell has the least and the median time over the repetitions, and the
-//! system calls that the loop counts.
+//! `level_or_edge [REPETITIONS]` prints a table; each cell has the least and the median processor time over the
+//! repetitions, and the system calls that the loop counts.
 
 use std::fmt;
 use std::io::{Read, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use benches::{Pair, green, tcp_pairs};
+use benches::{Pair, Stopwatch, green, tcp_pairs};
 use greenhub::net::TcpStream;
 use greenhub::{get_hub, spawn, use_hub_with};
 use hub_epoll::{EpollHub, Paths, Trigger};
@@ -120,12 +120,12 @@ fn run(case: &Case, trigger: Trigger) -> Cost {
     let measure = move || {
         use_hub_with(move || EpollHub::with(Paths { trigger, ..Paths::default() })).expect("no loop runs yet");
         let hub = get_hub();
-        let start = Instant::now();
+        let watch = Stopwatch::start();
         match work {
             Work::PingPong => green::ping_pong(sockets(pairs), each as u64, bytes),
             Work::OneWay => one_way(sockets(pairs), each, bytes),
         }
-        (start.elapsed(), hub.stats())
+        (watch.elapsed(), hub.stats())
     };
     let (time, stats) = std::thread::spawn(measure).join().expect("it runs to the end");
     let units = (each * case.connections) as f64;
