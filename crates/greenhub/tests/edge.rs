@@ -4,13 +4,16 @@
 
 mod support;
 
-use std::io::{IoSliceMut, Read, Write};
+use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
 use greenhub::os::unix::net::UnixStream;
 use hub_epoll::{EpollHub, Paths, Trigger};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 fn run(name: &str, test: impl FnOnce() + Send + 'static) {
     support::run(name, || {
@@ -118,5 +121,53 @@ fn the_end_is_seen_after_the_last_data() {
         let mut rest = Vec::new();
         here.read_to_end(&mut rest).unwrap();
         assert_eq!(rest, b"ab");
+    });
+}
+
+#[test]
+fn data_behind_an_urgent_mark_is_read() {
+    run("data_behind_an_urgent_mark_is_read", || {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let sender = greenhub::spawn(move || {
+            greenhub::sleep(Duration::from_millis(1));
+            rustix::net::send(&client, b"abc", rustix::net::SendFlags::OOB).unwrap();
+            client.write_all(b"def").unwrap();
+            client
+        });
+        let (mut got, mut buffer) = (Vec::new(), [0; 64]);
+        while got.len() < 5 {
+            let n = peer.read(&mut buffer).expect("what is behind the mark");
+            got.extend_from_slice(&buffer[..n]);
+        }
+        assert_eq!(got, b"abdef");
+        drop(sender.join());
+    });
+}
+
+#[test]
+fn data_behind_a_sent_descriptor_is_read() {
+    run("data_behind_a_sent_descriptor_is_read", || {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        here.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let sender = greenhub::spawn(move || {
+            greenhub::sleep(Duration::from_millis(1));
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut along = SendAncillaryBuffer::new(&mut space);
+            let sent = [there.as_fd()];
+            assert!(along.push(SendAncillaryMessage::ScmRights(&sent)));
+            sendmsg(&there, &[IoSlice::new(b"x")], &mut along, SendFlags::empty()).unwrap();
+            (&there).write_all(b"y").unwrap();
+            there.try_clone().unwrap()
+        });
+        let (mut got, mut buffer) = (Vec::new(), [0; 64]);
+        while got.len() < 2 {
+            let n = here.read(&mut buffer).expect("what is behind the descriptor");
+            got.extend_from_slice(&buffer[..n]);
+        }
+        assert_eq!(got, b"xy");
+        drop(sender.join());
     });
 }

@@ -367,15 +367,10 @@ fn at_the_end(fd: BorrowedFd<'_>, error: Errno) -> Result<(), Errno> {
     Err(error)
 }
 
-/// What a read of `n` bytes into `room` leaves of a stream.
+/// What a read of `n` bytes into `room` leaves of a stream. A short one need not be the end of what is there: it
+/// also stops at an urgent mark, and where descriptors were sent along.
 fn left(n: usize, room: usize) -> Left {
-    if n < room {
-        Left::Nothing
-    } else if n < LARGE {
-        Left::Perhaps
-    } else {
-        Left::Likely
-    }
+    if n == room && n >= LARGE { Left::Likely } else { Left::Perhaps }
 }
 
 fn is_in_progress(error: &io::Error) -> bool {

@@ -54,10 +54,10 @@ pub struct Source {
 /// What a read has left behind, as far as the reader can tell.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Left {
-    /// It got less than it had room for: there was no more.
+    /// There was no more. A short read of a socket does not say so: it may have stopped at an urgent mark, or
+    /// where descriptors were sent along.
     Nothing,
-    /// It got all that it had room for, which is not much. The next one tries at once only if the hub would
-    /// not report what is left.
+    /// There may be more. The next one tries at once only if the hub would not report what is left.
     Perhaps,
     /// More is to be expected: a large buffer was filled, a connection accepted, a datagram received. The next
     /// one tries at once.
@@ -392,6 +392,9 @@ impl Source {
     /// Closes the source: whoever waits for it is woken with an error, and every later operation fails with
     /// [`NotConnected`](io::ErrorKind::NotConnected). The number is closed when the last operation under way
     /// has ended, or with the source if it was lent by `as_fd`. Twice is the same as once. Does not switch.
+    ///
+    /// A [`trampoline`](crate::trampoline) on the bare descriptor, which knows nothing of this, is woken too if
+    /// it runs on the OS thread that waits for the source; on another one it is not.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
