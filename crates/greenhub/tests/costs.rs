@@ -1,51 +1,23 @@
 //! What an operation may cost: no allocation in the long run, and few calls of the hub.
 
+#[path = "support/counting.rs"]
+mod counting;
+
 #[path = "support/loops.rs"]
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+use counting::allocations as allocations_so_far;
 use greenhub::{
     Interest, Left, Readiness, Source, get_hub, sleep, spawn, spawn_n, use_hub_with, with_timeout, yield_now,
 };
 use hub_core::Rearm;
 use support::{Calls, default_hub, limited};
-
-/// Counts what a thread allocates. Every call goes to the system's allocator unchanged.
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-thread_local! {
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: each method is the system allocator's; the counter is a thread-local that needs neither memory nor
-// a destructor.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on; the memory came from the system's allocator.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
-        // SAFETY: the caller's promise is passed on; the memory came from the system's allocator.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
 
 const ROUNDS: usize = 1000;
 
@@ -54,11 +26,11 @@ fn allocations(mut operation: impl FnMut()) -> usize {
     for _ in 0..ROUNDS {
         operation();
     }
-    let before = COUNT.get();
+    let before = allocations_so_far();
     for _ in 0..ROUNDS {
         operation();
     }
-    COUNT.get() - before
+    allocations_so_far() - before
 }
 
 #[test]

@@ -7,49 +7,17 @@ mod support;
 #[path = "support/green.rs"]
 mod green;
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use counting::allocated;
 use green::{Drops, Held, OnDrop, PARK_POINTS, ParkPoint, SHORT, held, quiet_panic};
 use greenhub::{GreenError, GreenThread, sleep, spawn, spawn_after, spawn_n, with_timeout, yield_now};
 use support::{in_child, open_descriptors};
-
-/// Counts what the process holds. Every call goes to the system's allocator unchanged.
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-static BLOCKS: AtomicIsize = AtomicIsize::new(0);
-static BYTES: AtomicIsize = AtomicIsize::new(0);
-
-fn count(blocks: isize, bytes: isize) {
-    BLOCKS.fetch_add(blocks, Ordering::Relaxed);
-    BYTES.fetch_add(bytes, Ordering::Relaxed);
-}
-
-// SAFETY: each method is the system allocator's; the counters are atomics.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(1, layout.size() as isize);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        count(-1, -(layout.size() as isize));
-        // SAFETY: the caller's promise is passed on; the memory came from the system's allocator.
-        unsafe { System.dealloc(memory, layout) }
-    }
-
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(0, size as isize - layout.size() as isize);
-        // SAFETY: the caller's promise is passed on; the memory came from the system's allocator.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
 
 /// What the process holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,7 +31,8 @@ struct Footprint {
 fn footprint() -> Footprint {
     let cells = held();
     let descriptors = open_descriptors();
-    Footprint { blocks: BLOCKS.load(Ordering::Relaxed), bytes: BYTES.load(Ordering::Relaxed), descriptors, cells }
+    let (blocks, bytes) = allocated();
+    Footprint { blocks, bytes, descriptors, cells }
 }
 
 /// Timers of the next second lie in buckets by the millisecond, each of which keeps its memory.
