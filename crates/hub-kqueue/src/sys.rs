@@ -1,0 +1,117 @@
+//! The calls of this system: the one file that uses kqueue-sys.
+//!
+//! Ground rules:
+//! - `kqueue_sys::kevent` has an enum in it that the kernel writes. The kernel reports only what was registered, and
+//!   here only the filters of [`Filter`] are; so what it writes is a value of that enum.
+//! - The buffers outlive each call, and the kernel keeps none of them. `udata` is a number: nothing follows it.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use kqueue_sys::{EventFilter, EventFlag, FilterFlag, kevent};
+use rustix::io::{FdFlags, fcntl_setfd};
+
+use crate::convert::{Event, Filter};
+use crate::hub::Kevent;
+
+const _: () = assert!(
+    EventFlag::EV_ADD.bits() == Event::ADD
+        && EventFlag::EV_DELETE.bits() == Event::DELETE
+        && EventFlag::EV_ONESHOT.bits() == Event::ONESHOT
+        && EventFlag::EV_CLEAR.bits() == Event::CLEAR
+        && EventFlag::EV_RECEIPT.bits() == Event::RECEIPT
+        && EventFlag::EV_ERROR.bits() == Event::ERROR
+        && EventFlag::EV_EOF.bits() == Event::EOF,
+    "the flags of `Event` are those of every system"
+);
+
+/// The calls of this system.
+pub(crate) fn calls() -> io::Result<Box<dyn Kevent>> {
+    Ok(Box::new(System::default()))
+}
+
+#[derive(Default)]
+struct System {
+    /// Kept for their room.
+    changes: Vec<kevent>,
+    events: Vec<kevent>,
+}
+
+impl Kevent for System {
+    fn kqueue(&mut self) -> io::Result<OwnedFd> {
+        // SAFETY: takes nothing.
+        let number = unsafe { kqueue_sys::kqueue() };
+        if number == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: a new descriptor, which nobody else knows.
+        let queue = unsafe { OwnedFd::from_raw_fd(number) };
+        fcntl_setfd(&queue, FdFlags::CLOEXEC)?;
+        Ok(queue)
+    }
+
+    fn kevent(
+        &mut self,
+        queue: BorrowedFd<'_>,
+        changes: &[Event],
+        events: &mut [Event],
+        timeout: Option<(i64, i32)>,
+    ) -> io::Result<usize> {
+        self.changes.clear();
+        self.changes.extend(changes.iter().map(to_system));
+        self.events.clear();
+        self.events.reserve(events.len());
+        let timeout = timeout.map(|(secs, nanos)| libc::timespec { tv_sec: secs as _, tv_nsec: nanos.into() });
+        // SAFETY: the lists are as long as is said, the second in room that is reserved; the timeout, if any, lives
+        // until the call returns.
+        let count = unsafe {
+            kqueue_sys::kevent(
+                queue.as_raw_fd(),
+                self.changes.as_ptr(),
+                self.changes.len() as i32,
+                self.events.as_mut_ptr(),
+                events.len() as i32,
+                timeout.as_ref().map_or(ptr::null(), ptr::from_ref),
+            )
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        // SAFETY: the kernel has written so many, no more than was said, with filters that were registered.
+        unsafe { self.events.set_len(count) };
+        for (event, from) in events.iter_mut().zip(&self.events) {
+            *event = from_system(from);
+        }
+        Ok(count)
+    }
+}
+
+fn to_system(event: &Event) -> kevent {
+    let filter = match event.filter {
+        Filter::Read => EventFilter::EVFILT_READ,
+        Filter::Write => EventFilter::EVFILT_WRITE,
+        Filter::Timer => EventFilter::EVFILT_TIMER,
+    };
+    let flags = EventFlag::from_bits_retain(event.flags);
+    let mut to = kevent::new(event.number as usize, filter, flags, FilterFlag::from_bits_retain(event.fflags));
+    to.data = event.data;
+    to.udata = ptr::without_provenance_mut(event.generation as usize);
+    to
+}
+
+fn from_system(from: &kevent) -> Event {
+    let filter = match from.filter {
+        EventFilter::EVFILT_WRITE => Filter::Write,
+        EventFilter::EVFILT_TIMER => Filter::Timer,
+        _ => Filter::Read,
+    };
+    Event {
+        number: from.ident as RawFd,
+        filter,
+        flags: from.flags.bits(),
+        fflags: from.fflags.bits(),
+        data: from.data,
+        generation: from.udata.addr() as u32,
+    }
+}

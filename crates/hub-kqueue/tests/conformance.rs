@@ -1,0 +1,16 @@
+//! The conformance suite, over the calls of the system where it has them, else over an emulation.
+
+#[cfg(any(
+    target_os = "macos",
+    target_os = "ios",
+    target_os = "freebsd",
+    target_os = "openbsd",
+    target_os = "dragonfly"
+))]
+hub_testkit::conformance!(hub_kqueue::KqueueHub::new);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod emulation;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+hub_testkit::conformance!(emulated: || hub_kqueue::KqueueHub::with(Box::new(emulation::Emulation::default())));
