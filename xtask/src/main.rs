@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "a program is nobody's dependency")]
 
+mod bsd;
 mod checks;
 mod costs;
 mod step;
@@ -23,6 +24,7 @@ usage: cargo xtask <command>
                  leaks, counted costs, loom, other targets
   features       build the facade with no backend, with each alone, with several, with the default
   abort          run the example that is meant for panic = \"abort\"
+  check-bsd      type-check what runs on FreeBSD, OpenBSD and macOS, with clippy
   tidy           hold what no compiler holds: direction of crates, order of a backend, conformance map
   ci             test, fmt, clippy, doc, features, abort, tidy: what .ci/run runs
 ";
@@ -32,6 +34,7 @@ enum Task {
     Test { full: bool },
     Features,
     Abort,
+    CheckBsd,
     Tidy,
     Ci,
 }
@@ -43,10 +46,11 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["test", "--full"] => Ok(Task::Test { full: true }),
         ["features"] => Ok(Task::Features),
         ["abort"] => Ok(Task::Abort),
+        ["check-bsd"] => Ok(Task::CheckBsd),
         ["tidy"] => Ok(Task::Tidy),
         ["ci"] => Ok(Task::Ci),
         [] => Err("a command is missing".to_owned()),
-        [command @ ("test" | "features" | "abort" | "tidy" | "ci"), rest @ ..] => {
+        [command @ ("test" | "features" | "abort" | "check-bsd" | "tidy" | "ci"), rest @ ..] => {
             Err(format!("`{command}` does not take `{}`", rest.join(" ")))
         }
         [other, ..] => Err(format!("there is no command `{other}`")),
@@ -88,6 +92,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
         }
         Task::Features => checks::features(&workspace, &mut report),
         Task::Abort => checks::abort(&workspace, &mut report),
+        Task::CheckBsd => bsd::check(&workspace, &mut report),
         Task::Tidy => tidy::run(&workspace, &mut report),
         Task::Ci => {
             test::run(&workspace, false, &mut report)?;
@@ -116,6 +121,7 @@ mod tests {
     fn commands_are_parsed() {
         assert_eq!(parsed("test"), Ok(Task::Test { full: false }));
         assert_eq!(parsed("test --full"), Ok(Task::Test { full: true }));
+        assert_eq!(parsed("check-bsd"), Ok(Task::CheckBsd));
         assert_eq!(parsed("ci"), Ok(Task::Ci));
     }
 

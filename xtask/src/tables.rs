@@ -12,10 +12,30 @@ pub struct Hub {
     pub default: bool,
     /// Whether its crate must forbid unsafe code.
     pub forbids_unsafe: bool,
+    /// Whether this system has it. Elsewhere it is built, and what its crate can test without the system is tested.
+    pub runs_here: bool,
 }
 
-/// The hubs that the tests are run on.
-pub const HUBS: &[Hub] = &[Hub { name: "epoll", package: "hub-epoll", default: true, forbids_unsafe: true }];
+/// The hubs that there are.
+pub const HUBS: &[Hub] = &[
+    Hub { name: "epoll", package: "hub-epoll", default: true, forbids_unsafe: true, runs_here: LINUX },
+    Hub { name: "kqueue", package: "hub-kqueue", default: true, forbids_unsafe: false, runs_here: KQUEUE },
+];
+
+const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+const KQUEUE: bool = cfg!(any(
+    target_os = "macos",
+    target_os = "ios",
+    target_os = "freebsd",
+    target_os = "openbsd",
+    target_os = "dragonfly"
+));
+
+/// The hubs that the tests are run on: those that this system has.
+pub fn hubs_here() -> impl Iterator<Item = &'static Hub> {
+    HUBS.iter().filter(|hub| hub.runs_here)
+}
 
 /// Feature lists of the facade that are built beside none, each alone and the default. Never `--all-features`:
 /// what belongs together is said here.
@@ -87,7 +107,8 @@ pub const VARIABLES: &[&str] =
     &["EVENTLET_HUB", "GREENHUB_WAKEUP", "GREENHUB_GUARD", "GREENHUB_EPOLL", "GREENHUB_SEEDS"];
 
 /// Targets whose code is type-checked where a toolchain with the sources of std is there.
-pub const OTHER_TARGETS: &[&str] = &["x86_64-unknown-freebsd", "aarch64-apple-darwin"];
+pub const OTHER_TARGETS: &[&str] =
+    &["x86_64-unknown-freebsd", "x86_64-unknown-openbsd", "x86_64-apple-darwin", "aarch64-apple-darwin"];
 
 /// On which crates of ours a crate may depend.
 pub struct Arrows {
@@ -138,6 +159,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/stacks.rs",
     "crates/hub-core/src/trampoline.rs",
     "crates/hub-core/src/watched.rs",
+    "crates/hub-kqueue/src/sys.rs",
     "crates/hub-testkit/src/allocations.rs",
     "crates/hub-testkit/src/fixture.rs",
     "crates/hub-testkit/src/process.rs",

@@ -1,13 +1,13 @@
 //! The tests, on every hub.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::bsd;
 use crate::costs;
 use crate::step::Report;
-use crate::tables::{FAULTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, OTHER_TARGETS};
+use crate::tables::{FAULTS, FORCED, Forced, Hub, LONG_SEEDS, hubs_here};
 use crate::workspace::Workspace;
 
 /// Runs the tests in debug, the green suite also in release; `full` adds what takes longer.
@@ -18,13 +18,13 @@ use crate::workspace::Workspace;
 pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()> {
     require_compilers(workspace)?;
     report.run_tests("tests, debug", all_but_green(workspace));
-    for hub in HUBS {
+    for hub in hubs_here() {
         report.run_tests(format!("green suite, debug, {}", hub.name), green(workspace, hub));
         report.run_tests(format!("green suite, release, {}", hub.name), in_release(green(workspace, hub)));
     }
     if full {
         report.run_tests("tests, release", in_release(all_but_green(workspace)));
-        for hub in HUBS {
+        for hub in hubs_here() {
             for forced in FORCED.iter().filter(|forced| forced.hub.is_none_or(|only| only == hub.name)) {
                 report.run_tests(format!("{}, {}", forced.what, hub.name), forced_run(workspace, hub, forced));
             }
@@ -34,7 +34,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         faults(workspace, report)?;
         leaks(workspace, report)?;
         costs::check(workspace, report)?;
-        other_targets(workspace, report);
+        bsd::check(workspace, report);
     }
     Ok(())
 }
@@ -89,7 +89,7 @@ fn loom(workspace: &Workspace, report: &mut Report) {
 fn faults(workspace: &Workspace, report: &mut Report) -> Result<()> {
     for fault in FAULTS {
         let name = format!("faults: {}", fault.what);
-        let Some(hub) = HUBS.iter().find(|hub| hub.name == fault.hub) else { continue };
+        let Some(hub) = hubs_here().find(|hub| hub.name == fault.hub) else { continue };
         if !is_there("strace") {
             report.skip(name, "no strace: apt-get install strace");
             continue;
@@ -121,27 +121,6 @@ fn leaks(workspace: &Workspace, report: &mut Report) -> Result<()> {
     command.env("RUSTFLAGS", "--cfg rustix_use_libc").env("CARGO_TARGET_DIR", workspace.root.join("target/valgrind"));
     report.run_tests(NAME, command);
     Ok(())
-}
-
-/// Type-checks the core for systems that are not this one, with Debian's compiler that comes with the sources of std.
-fn other_targets(workspace: &Workspace, report: &mut Report) {
-    let there =
-        ["/usr/bin/rustc", "/usr/bin/cargo", "/usr/lib/rustlib/src"].iter().all(|path| Path::new(path).exists());
-    for target in OTHER_TARGETS {
-        let name = format!("type check, {target}");
-        if !there {
-            report.skip(name, "no sources of std: apt-get install rustc-web cargo-web rust-web-src");
-            continue;
-        }
-        let mut command = Command::new("/usr/bin/cargo");
-        command.current_dir(&workspace.root).args(["check", "-p", "hub-core", "--target", target]);
-        command.arg("-Zbuild-std=std,panic_abort,panic_unwind");
-        // The assembly of `context` is not for this machine's assembler.
-        command.args(["--config", &format!("target.{target}.boost_context.rustc-link-lib=[]")]);
-        command.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", "/usr/bin/rustc");
-        command.env("CARGO_TARGET_DIR", workspace.root.join("target/other"));
-        report.run(name, command);
-    }
 }
 
 fn require_compilers(workspace: &Workspace) -> Result<()> {

@@ -77,7 +77,7 @@
 //! | name | alias | feature | system | |
 //! |---|---|---|---|---|
 //! | `epoll` | `epolls` | `epoll` (default) | Linux, Android | by default |
-//! | `kqueue` | | `kqueue` | BSD, macOS | not there yet |
+//! | `kqueue` | | `kqueue` (default) | BSD, macOS | by default |
 //! | `poll` | | `poll` | Unix | not there yet |
 //! | `select` | `selects` | `select` | Unix | not there yet |
 //! | `libevent` | `pyevent` | `libevent` | where libevent is | not there yet; only by name |
@@ -90,6 +90,7 @@
 //! [`HubError::NoneAvailable`].
 //!
 //! - `epoll` (default): epoll(7), on Linux and Android; elsewhere it compiles and is not available.
+//! - `kqueue` (default): kqueue(2), on BSD but for NetBSD and on macOS; elsewhere it compiles and is not available.
 
 mod registry;
 

@@ -18,10 +18,10 @@ struct Known {
     descriptor: Option<HubDescriptor>,
 }
 
-const BSD: bool = cfg!(any(
-    target_vendor = "apple",
+const KQUEUE_SYSTEM: bool = cfg!(any(
+    target_os = "macos",
+    target_os = "ios",
     target_os = "freebsd",
-    target_os = "netbsd",
     target_os = "openbsd",
     target_os = "dragonfly"
 ));
@@ -30,6 +30,10 @@ const BSD: bool = cfg!(any(
 const EPOLL: Option<HubDescriptor> = Some(hub_epoll::DESCRIPTOR);
 #[cfg(not(feature = "epoll"))]
 const EPOLL: Option<HubDescriptor> = None;
+#[cfg(feature = "kqueue")]
+const KQUEUE: Option<HubDescriptor> = Some(hub_kqueue::DESCRIPTOR);
+#[cfg(not(feature = "kqueue"))]
+const KQUEUE: Option<HubDescriptor> = None;
 
 /// Those that are chosen when nobody chooses, the preferred one first.
 static PREFERENCE: [Known; 4] = [
@@ -40,7 +44,7 @@ static PREFERENCE: [Known; 4] = [
         exists_here: cfg!(any(target_os = "linux", target_os = "android")),
         descriptor: EPOLL,
     },
-    Known { name: "kqueue", aliases: &[], feature: "kqueue", exists_here: BSD, descriptor: None },
+    Known { name: "kqueue", aliases: &[], feature: "kqueue", exists_here: KQUEUE_SYSTEM, descriptor: KQUEUE },
     Known { name: "poll", aliases: &[], feature: "poll", exists_here: cfg!(unix), descriptor: None },
     Known { name: "select", aliases: &["selects"], feature: "select", exists_here: cfg!(unix), descriptor: None },
 ];

@@ -23,7 +23,8 @@
 //! j) A forked child does not inherit the queue: its number is not open there, and may be given to something else
 //!    before the hub hears of the fork. It must not be closed.
 //! k) Timeouts above 10^8 seconds are EINVAL on some systems.
-//! l) What does not fit in a batch stays at the head of the queue, so a full batch starves nobody.
+//! l) On NetBSD kqueue-sys names the `kevent` that takes a 32-bit clock: this hub is not available there.
+//! m) What does not fit in a batch stays at the head of the queue, so a full batch starves nobody.
 
 #![deny(unsafe_code)]
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::Faults;
-use crate::tables::{HUBS, Hub};
+use crate::tables::{HUBS, Hub, UNSAFE_FILES};
 use crate::workspace::{Workspace, files};
 
 /// If a backend needs more, the trait asks too much of it.
@@ -35,8 +35,13 @@ pub fn check(workspace: &Workspace) -> Faults {
 fn file_faults(hub: &Hub, there: &[&Path]) -> Vec<String> {
     let missing = SOURCES.iter().chain(TESTS).filter(|&&file| !there.contains(&Path::new(file)));
     let missing = missing.map(|file| format!("{}: {file} is missing", hub.package));
-    let foreign =
-        there.iter().filter(|file| file.starts_with("src") && !SOURCES.iter().any(|&name| Path::new(name) == **file));
+    let is_known = |file: &Path| {
+        let unsafe_code =
+            UNSAFE_FILES.iter().filter_map(|&name| name.strip_prefix("crates/")?.strip_prefix(hub.package));
+        let unsafe_code = unsafe_code.map(|name| name.trim_start_matches('/'));
+        SOURCES.iter().copied().chain(unsafe_code).any(|name| Path::new(name) == file)
+    };
+    let foreign = there.iter().filter(|file| file.starts_with("src") && !is_known(file));
     let foreign = foreign.map(|file| format!("{}: {} is no file of a backend", hub.package, file.display()));
     missing.chain(foreign).collect()
 }
@@ -133,7 +138,7 @@ fn functions(block: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const HUB: Hub = Hub { name: "mine", package: "hub-mine", default: false, forbids_unsafe: true };
+    const HUB: Hub = Hub { name: "mine", package: "hub-mine", default: false, forbids_unsafe: true, runs_here: false };
     const GOOD: &str = "\
 //! Mine.
 
@@ -198,6 +203,14 @@ fn helper() {}
     fn files_are_those_of_every_backend() {
         let there = ["Cargo.toml", "src/lib.rs", "src/hub.rs", "src/convert.rs", "src/more.rs"].map(Path::new);
         assert_eq!(file_faults(&HUB, &there).len(), 2);
+    }
+
+    #[test]
+    fn unsafe_code_has_a_file_of_its_own() {
+        let kqueue = HUBS.iter().find(|hub| hub.package == "hub-kqueue").unwrap();
+        let there = ["src/lib.rs", "src/hub.rs", "src/convert.rs", "tests/conformance.rs", "src/sys.rs"].map(Path::new);
+        assert_eq!(file_faults(kqueue, &there), Vec::<String>::new());
+        assert_eq!(file_faults(&HUB, &there).len(), 1);
     }
 
     #[test]
