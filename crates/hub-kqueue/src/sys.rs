@@ -17,12 +17,13 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use crate::convert::{Event, Filter};
 use crate::hub::Kevent;
 
+// EV_RECEIPT is libc's, because kqueue-sys lacks it on OpenBSD.
 const _: () = assert!(
     EventFlag::EV_ADD.bits() == Event::ADD
         && EventFlag::EV_DELETE.bits() == Event::DELETE
         && EventFlag::EV_ONESHOT.bits() == Event::ONESHOT
         && EventFlag::EV_CLEAR.bits() == Event::CLEAR
-        && EventFlag::EV_RECEIPT.bits() == Event::RECEIPT
+        && libc::EV_RECEIPT == Event::RECEIPT
         && EventFlag::EV_ERROR.bits() == Event::ERROR
         && EventFlag::EV_EOF.bits() == Event::EOF,
     "the flags of `Event` are those of every system"

@@ -202,7 +202,7 @@ pub fn a_high_number_is_watched_or_refused<H: Hub>(make: Make<'_, H>) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let mut driver = Driver::new(make);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of descriptors");
-    if hard <= HIGH as u64 {
+    if hard <= HIGH as libc::rlim_t {
         return skip(driver.hub.name(), "this system has no number that is high enough");
     }
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("a limit within the hard one");
