@@ -263,7 +263,9 @@ fn a_child_that_cannot_start_afresh_lets_go_of_its_parents_hub() {
         let turns = stats().turns;
         // Long enough for the child to be done.
         sleep(ms(300));
-        assert!(stats().turns - turns <= 10, "{} turns for one sleep", stats().turns - turns);
+        // What arrives at the file that both have open is an arrival for both.
+        let most = if reports_arrivals() { 110 } else { 10 };
+        assert!(stats().turns - turns <= most, "{} turns for one sleep", stats().turns - turns);
         ends_well(child);
         let peer = spawn(move || {
             sleep(ms(1));

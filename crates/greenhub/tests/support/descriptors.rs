@@ -101,7 +101,10 @@ pub(crate) fn fill(source: &Source) -> usize {
 
 /// Whether the hub reports each arrival once, waited for or not.
 pub(crate) fn reports_arrivals() -> bool {
-    get_hub().name() == "epoll" && std::env::var("GREENHUB_EPOLL").is_ok_and(|ways| ways.contains("edge"))
+    match get_hub().name() {
+        "epoll" => std::env::var("GREENHUB_EPOLL").is_ok_and(|ways| ways.contains("edge")),
+        name => name == "kqueue",
+    }
 }
 
 pub(crate) fn stats() -> Stats {
