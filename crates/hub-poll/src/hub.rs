@@ -1,0 +1,116 @@
+//! The hub over poll(2).
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use hub_core::{Hub, Interest, Key, Lease, Ready, Rearm, Watched};
+use rustix::event::{PollFd, poll};
+use rustix::io::Errno;
+
+use crate::convert;
+
+/// The canonical name.
+pub(crate) const NAME: &str = "poll";
+
+/// A hub over poll(2).
+///
+/// ```
+/// hub_core::use_hub_with(hub_poll::PollHub::new)?;
+/// hub_core::sleep(std::time::Duration::from_millis(1)); // in ppoll, where there is one
+/// assert_eq!(hub_core::get_hub().name(), "poll");
+/// # Ok::<(), hub_core::HubError>(())
+/// ```
+#[derive(Default)]
+pub struct PollHub {
+    /// What the call under way asks about; kept for its room.
+    keys: Vec<Key>,
+    /// Beside `keys`. Empty between calls, so it lends nothing for ever.
+    fds: Vec<PollFd<'static>>,
+}
+
+impl PollHub {
+    /// A hub.
+    ///
+    /// # Errors
+    ///
+    /// None: it needs nothing of the system.
+    pub fn new() -> io::Result<PollHub> {
+        Ok(PollHub::default())
+    }
+}
+
+impl Hub for PollHub {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn rearm(&self) -> Rearm {
+        Rearm::Explicit
+    }
+
+    fn watch(&mut self, _key: Key, _fd: BorrowedFd<'_>, _interest: Interest, _lease: Lease) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn forget(&mut self, _key: Key, _fd: Option<BorrowedFd<'_>>) {}
+
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        let mut fds: Vec<PollFd<'_>> = mem::take(&mut self.fds);
+        self.keys.clear();
+        for (key, fd, armed) in watched.iter() {
+            self.keys.push(key);
+            fds.push(PollFd::from_borrowed_fd(fd, convert::flags(armed)));
+        }
+        let found = poll(&mut fds, timeout.map(convert::limit).as_ref());
+        if let Ok(count) = found {
+            let reports = self.keys.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+            for (&key, fd) in reports.take(count) {
+                ready.push(key, convert::readiness(fd.revents()));
+            }
+        }
+        self.fds = emptied(fds);
+        match found {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(Errno::INVAL) => Err(too_many(self.keys.len())),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for PollHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PollHub").finish_non_exhaustive()
+    }
+}
+
+/// The room of `fds`, which may lend for any time when it is empty: std collects it in place.
+fn emptied(mut fds: Vec<PollFd<'_>>) -> Vec<PollFd<'static>> {
+    fds.clear();
+    fds.into_iter().map(|_| unreachable!("it is empty")).collect()
+}
+
+/// What EINVAL means (quirk h).
+fn too_many(count: usize) -> io::Error {
+    let what = format!("poll(2) refuses {count} descriptors: RLIMIT_NOFILE was lowered below the number that is open");
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_of_the_array_is_kept() {
+        let fds = Vec::with_capacity(100);
+        let room = fds.as_ptr();
+        let kept = emptied(fds);
+        assert_eq!((kept.as_ptr(), kept.capacity(), kept.len()), (room, 100, 0));
+    }
+}

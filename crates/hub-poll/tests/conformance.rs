@@ -1,0 +1,5 @@
+//! The conformance suite.
+
+use hub_poll::PollHub;
+
+hub_testkit::conformance!(PollHub::new);

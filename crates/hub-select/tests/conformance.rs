@@ -1,0 +1,5 @@
+//! The conformance suite.
+
+use hub_select::SelectHub;
+
+hub_testkit::conformance!(SelectHub::new);
