@@ -20,6 +20,8 @@ pub struct Hub {
 pub const HUBS: &[Hub] = &[
     Hub { name: "epoll", package: "hub-epoll", default: true, forbids_unsafe: true, runs_here: LINUX },
     Hub { name: "kqueue", package: "hub-kqueue", default: true, forbids_unsafe: false, runs_here: KQUEUE },
+    Hub { name: "poll", package: "hub-poll", default: true, forbids_unsafe: true, runs_here: true },
+    Hub { name: "select", package: "hub-select", default: true, forbids_unsafe: true, runs_here: true },
 ];
 
 const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
@@ -39,7 +41,7 @@ pub fn hubs_here() -> impl Iterator<Item = &'static Hub> {
 
 /// Feature lists of the facade that are built beside none, each alone and the default. Never `--all-features`:
 /// what belongs together is said here.
-pub const FEATURE_LISTS: &[&[&str]] = &[];
+pub const FEATURE_LISTS: &[&[&str]] = &[&["epoll", "poll"], &["poll", "select"]];
 
 /// A path that is taken only where the system lacks something, forced so that it is tested everywhere.
 pub struct Forced {
@@ -73,6 +75,12 @@ pub const FAULTS: &[Fault] = &[
         hub: "epoll",
     },
     Fault { what: "no epoll_pwait2", inject: "?epoll_pwait2:error=ENOSYS", hub: "epoll" },
+    Fault { what: "every third wait is interrupted", inject: "?poll,?ppoll:error=EINTR:when=3+3", hub: "poll" },
+    Fault {
+        what: "every third wait is interrupted",
+        inject: "?select,?_newselect,?pselect6:error=EINTR:when=3+3",
+        hub: "select",
+    },
 ];
 
 /// What one of the operations of `hot_paths` may cost.

@@ -78,8 +78,8 @@
 //! |---|---|---|---|---|
 //! | `epoll` | `epolls` | `epoll` (default) | Linux, Android | by default |
 //! | `kqueue` | | `kqueue` (default) | BSD, macOS | by default |
-//! | `poll` | | `poll` | Unix | not there yet |
-//! | `select` | `selects` | `select` | Unix | not there yet |
+//! | `poll` | | `poll` (default) | Unix | where neither epoll nor kqueue is |
+//! | `select` | `selects` | `select` (default) | Unix | the last resort; descriptors below 1024 |
 //! | `libevent` | `pyevent` | `libevent` | where libevent is | not there yet; only by name |
 //! | `tokio` | | `tokio` | where Tokio is | not there yet; only by name |
 //! | any other | | – | – | [`register_hub`] makes it known; only by name |
@@ -91,6 +91,8 @@
 //!
 //! - `epoll` (default): epoll(7), on Linux and Android; elsewhere it compiles and is not available.
 //! - `kqueue` (default): kqueue(2), on BSD but for NetBSD and on macOS; elsewhere it compiles and is not available.
+//! - `poll` (default): poll(2), on every Unix.
+//! - `select` (default): select(2), on every Unix, for descriptors below `FD_SETSIZE`, mostly 1024.
 
 mod registry;
 

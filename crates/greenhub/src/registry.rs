@@ -34,6 +34,14 @@ const EPOLL: Option<HubDescriptor> = None;
 const KQUEUE: Option<HubDescriptor> = Some(hub_kqueue::DESCRIPTOR);
 #[cfg(not(feature = "kqueue"))]
 const KQUEUE: Option<HubDescriptor> = None;
+#[cfg(feature = "poll")]
+const POLL: Option<HubDescriptor> = Some(hub_poll::DESCRIPTOR);
+#[cfg(not(feature = "poll"))]
+const POLL: Option<HubDescriptor> = None;
+#[cfg(feature = "select")]
+const SELECT: Option<HubDescriptor> = Some(hub_select::DESCRIPTOR);
+#[cfg(not(feature = "select"))]
+const SELECT: Option<HubDescriptor> = None;
 
 /// Those that are chosen when nobody chooses, the preferred one first.
 static PREFERENCE: [Known; 4] = [
@@ -45,8 +53,8 @@ static PREFERENCE: [Known; 4] = [
         descriptor: EPOLL,
     },
     Known { name: "kqueue", aliases: &[], feature: "kqueue", exists_here: KQUEUE_SYSTEM, descriptor: KQUEUE },
-    Known { name: "poll", aliases: &[], feature: "poll", exists_here: cfg!(unix), descriptor: None },
-    Known { name: "select", aliases: &["selects"], feature: "select", exists_here: cfg!(unix), descriptor: None },
+    Known { name: "poll", aliases: &[], feature: "poll", exists_here: cfg!(unix), descriptor: POLL },
+    Known { name: "select", aliases: &["selects"], feature: "select", exists_here: cfg!(unix), descriptor: SELECT },
 ];
 
 /// Those that have to be asked for.
@@ -82,8 +90,8 @@ impl Known {
 /// switch.
 ///
 /// Names are `epoll`, `kqueue`, `poll`, `select`, `libevent`, `tokio`, Eventlet's own spellings `epolls`, `selects`
-/// and `pyevent`, and whatever [`register_hub`] made known. Of these only `epoll` has a feature yet; the others are
-/// errors that name them. A name given here beats the environment. The hub is built when it is first needed.
+/// and `pyevent`, and whatever [`register_hub`] made known. Of these `libevent` and `tokio` have no feature yet
+/// and are errors that name them. A name given here beats the environment. The hub is built when it is first needed.
 ///
 /// The present hub is dropped: its timers and descriptors are forgotten, its system objects closed, green threads
 /// parked on it are unwound, and the main greenlet, if it waits there, gets

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use hub_core::{Hub, Interest, Key, Lease, Ready, Rearm, Watched};
@@ -25,9 +25,7 @@ pub(crate) const NAME: &str = "poll";
 /// ```
 #[derive(Default)]
 pub struct PollHub {
-    /// What the call under way asks about; kept for its room.
-    keys: Vec<Key>,
-    /// Beside `keys`. Empty between calls, so it lends nothing for ever.
+    /// What the call under way asks about; kept for its room. Empty between calls, so it lends nothing for ever.
     fds: Vec<PollFd<'static>>,
 }
 
@@ -59,22 +57,19 @@ impl Hub for PollHub {
 
     fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
         let mut fds: Vec<PollFd<'_>> = mem::take(&mut self.fds);
-        self.keys.clear();
-        for (key, fd, armed) in watched.iter() {
-            self.keys.push(key);
-            fds.push(PollFd::from_borrowed_fd(fd, convert::flags(armed)));
-        }
+        // One closure for all, which runs in loops over the table's words; `next` would leave them each time.
+        watched.iter().for_each(|(_, fd, armed)| fds.push(PollFd::from_borrowed_fd(fd, convert::flags(armed))));
         let found = poll(&mut fds, timeout.map(convert::limit).as_ref());
-        if let Ok(count) = found {
-            let reports = self.keys.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
-            for (&key, fd) in reports.take(count) {
+        let reports = fds.iter().filter(|fd| !fd.revents().is_empty()).take(found.unwrap_or(0));
+        for fd in reports {
+            if let Some(key) = watched.key(fd.as_fd().as_raw_fd()) {
                 ready.push(key, convert::readiness(fd.revents()));
             }
         }
         self.fds = emptied(fds);
         match found {
             Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(Errno::INVAL) => Err(too_many(self.keys.len())),
+            Err(Errno::INVAL) => Err(too_many(watched.len())),
             Err(errno) => Err(errno.into()),
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use hub_core::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched};
@@ -27,9 +27,7 @@ pub(crate) const NAME: &str = "select";
 /// ```
 #[derive(Default)]
 pub struct SelectHub {
-    /// What the call under way has found; kept for its room.
-    found: Vec<(Key, Readiness)>,
-    /// Beside `found`. Empty between calls, so it lends nothing for ever.
+    /// What the call under way has found; kept for its room. Empty between calls, so it lends nothing for ever.
     fds: Vec<PollFd<'static>>,
 }
 
@@ -86,19 +84,17 @@ impl Hub for SelectHub {
             }
             Err(errno) => return Err(errno.into()),
         }
+        let found = |fd| convert::readiness(readers.contains(fd), writers.contains(fd));
         let mut fds: Vec<PollFd<'_>> = mem::take(&mut self.fds);
-        self.found.clear();
-        for (key, fd, _) in armed() {
-            let found = convert::readiness(readers.contains(fd), writers.contains(fd));
-            if !found.is_empty() {
-                self.found.push((key, found));
-                fds.push(PollFd::from_borrowed_fd(fd, convert::flags(found)));
-            }
+        for (_, fd, _) in armed().filter(|&(_, fd, _)| !found(fd).is_empty()) {
+            fds.push(PollFd::from_borrowed_fd(fd, convert::flags(found(fd))));
         }
         // If it fails, the answer of select stands.
         let _ = poll(&mut fds, Some(&Timespec::default()));
-        for (&(key, found), fd) in self.found.iter().zip(&fds) {
-            ready.push(key, found | convert::end(fd.revents()));
+        for fd in &fds {
+            if let Some(key) = watched.key(fd.as_fd().as_raw_fd()) {
+                ready.push(key, found(fd.as_fd()) | convert::end(fd.revents()));
+            }
         }
         self.fds = emptied(fds);
         Ok(())
