@@ -19,7 +19,7 @@ const AT_A_TIME: usize = 64;
 
 /// Makes all connections; those that fail are counted.
 pub(crate) fn connect(run: &Run, options: &Options, addresses: &[SocketAddr]) -> Vec<TcpStream> {
-    let wanted = if addresses.is_empty() { 0 } else { options.connections };
+    let wanted = if addresses.is_empty() { 0 } else { options.connections() };
     let mut connected = Vec::with_capacity(wanted);
     let numbers: Vec<usize> = (0..wanted).collect();
     for batch in numbers.chunks(AT_A_TIME) {

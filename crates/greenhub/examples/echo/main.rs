@@ -88,11 +88,11 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
-    let options = match Options::parse() {
+    let mut options = match Options::parse() {
         Ok(options) => options,
         Err(code) => return code,
     };
-    match run(&options) {
+    match run(&mut options) {
         Ok(report) => match report.print(options.json) {
             Ok(()) => report.exit_code(),
             Err(error) => {
@@ -111,10 +111,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> Result<Report, Failure> {
+fn run(options: &mut Options) -> Result<Report, Failure> {
     let hub = greenhub::use_hub(options.hub.as_deref())
         .and_then(|()| greenhub::try_get_hub())
         .map_err(|error| Failure::Usage(error.to_string()))?;
+    system::fit_to_hub(options, hub.name()).map_err(Failure::Run)?;
     system::raise_descriptor_limit(options).map_err(Failure::Run)?;
     system::require_memory(options).map_err(Failure::Run)?;
     let signals = Signals::new().map_err(|error| Failure::Run(format!("cannot wait for Ctrl-C: {error}")))?;
@@ -122,7 +123,7 @@ fn run(options: &Options) -> Result<Report, Failure> {
 
     let (server, addresses) = match options.mode() {
         Mode::Both => {
-            let server = Server::start(&run, LOOPBACK, listeners(options.connections))?;
+            let server = Server::start(&run, LOOPBACK, listeners(options.connections()))?;
             let addresses = server.addresses().to_vec();
             (Some(server), addresses)
         }

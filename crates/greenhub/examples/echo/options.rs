@@ -12,9 +12,9 @@ use clap::error::ErrorKind;
 #[derive(Parser)]
 #[command(name = "echo")]
 pub(crate) struct Options {
-    /// How many connections the clients make
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = count)]
-    pub(crate) connections: usize,
+    /// How many connections the clients make [default: 1000, or as many as the hub can hold]
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub(crate) connections: Option<usize>,
 
     /// The size of one message, in bytes
     #[arg(long, value_name = "M", default_value_t = 64, value_parser = size)]
@@ -65,6 +65,11 @@ impl Options {
                 ExitCode::from(2)
             }
         })
+    }
+
+    /// How many connections the clients make.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.unwrap_or(1000)
     }
 
     pub(crate) fn mode(&self) -> Mode<'_> {

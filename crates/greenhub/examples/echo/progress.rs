@@ -19,7 +19,7 @@ impl Progress {
     pub(crate) fn start(run: &Rc<Run>, options: &Options) -> Progress {
         let stopped = Rc::new(Cell::new(false));
         let (run, stop) = (Rc::clone(run), Rc::clone(&stopped));
-        let wanted = if matches!(options.mode(), Mode::Server(_)) { None } else { Some(options.connections) };
+        let wanted = if matches!(options.mode(), Mode::Server(_)) { None } else { Some(options.connections()) };
         let bytes = options.bytes as u64;
         let ticker = greenhub::spawn(move || tick(&run, &stop, wanted, bytes));
         Progress { stopped, ticker }

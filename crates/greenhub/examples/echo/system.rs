@@ -10,15 +10,30 @@ use crate::options::{Mode, Options};
 /// Descriptors besides connections: standard streams, hub, signals, listening sockets.
 const OTHERS: u64 = 32;
 
+/// Makes no more connections than the hub can hold if nobody said how many, and says so.
+pub(crate) fn fit_to_hub(options: &mut Options, hub: &str) -> Result<(), String> {
+    // A set of select(2) holds the numbers below this.
+    const ROOM: u64 = libc::FD_SETSIZE as u64;
+    let needed = needed(options);
+    if hub != "select" || needed <= ROOM {
+        return Ok(());
+    }
+    let possible = (ROOM - OTHERS) / per_connection(options);
+    let wanted = options.connections();
+    if options.connections.is_some() {
+        return Err(format!(
+            "{wanted} connections need {needed} descriptors and the hub select holds those below {ROOM}: choose another hub, or use --connections {possible}"
+        ));
+    }
+    eprintln!("the hub select holds descriptors below {ROOM}: {possible} connections instead of {wanted}");
+    options.connections = Some(possible as usize);
+    Ok(())
+}
+
 /// Raises the limit as far as is needed and allowed.
 pub(crate) fn raise_descriptor_limit(options: &Options) -> Result<(), String> {
-    let per_connection = match options.mode() {
-        Mode::Both => 2,
-        Mode::Clients(_) => 1,
-        // It does not know how many will come.
-        Mode::Server(_) => 0,
-    };
-    let needed = (options.connections as u64).saturating_mul(per_connection).saturating_add(OTHERS);
+    let per_connection = per_connection(options);
+    let needed = needed(options);
     let limit = getrlimit(Resource::Nofile);
     let (Some(soft), hard) = (limit.current, limit.maximum) else { return Ok(()) };
     if soft >= needed && per_connection > 0 {
@@ -38,8 +53,23 @@ pub(crate) fn raise_descriptor_limit(options: &Options) -> Result<(), String> {
     let possible = (allowed.saturating_sub(OTHERS)) / per_connection.max(1);
     Err(format!(
         "{} connections need {needed} descriptors and this process may open {allowed}: raise the hard limit (ulimit -Hn), or use --connections {possible}",
-        options.connections
+        options.connections()
     ))
+}
+
+/// How many descriptors of this process a connection takes.
+fn per_connection(options: &Options) -> u64 {
+    match options.mode() {
+        Mode::Both => 2,
+        Mode::Clients(_) => 1,
+        // It does not know how many will come.
+        Mode::Server(_) => 0,
+    }
+}
+
+/// How many descriptors this process needs, as far as it knows.
+fn needed(options: &Options) -> u64 {
+    (options.connections() as u64).saturating_mul(per_connection(options)).saturating_add(OTHERS)
 }
 
 /// Refuses messages for which there is no memory: the system might end some other process for them.
@@ -47,12 +77,13 @@ pub(crate) fn require_memory(options: &Options) -> Result<(), String> {
     // A client compares what it received with what it sent; a server keeps no message.
     let needed = match options.mode() {
         Mode::Server(_) => 0,
-        Mode::Both | Mode::Clients(_) => (options.connections as u64).saturating_mul(2 * options.bytes as u64),
+        Mode::Both | Mode::Clients(_) => (options.connections() as u64).saturating_mul(2 * options.bytes as u64),
     };
     let Some(available) = available_memory().filter(|available| needed > *available) else { return Ok(()) };
     Err(format!(
         "{} connections with messages of {} bytes need {needed} bytes of memory and {available} are available: use fewer or shorter ones",
-        options.connections, options.bytes
+        options.connections(),
+        options.bytes
     ))
 }
 
@@ -77,7 +108,14 @@ pub(crate) struct Calls(u64);
 impl Calls {
     pub(crate) fn of(hub: &HubRef) -> Calls {
         let stats = hub.stats();
-        Calls(stats.waits + stats.watches + stats.operations)
+        let hubs_own = match hub.name() {
+            // It is told everything at each wait.
+            "poll" => stats.waits,
+            // What a wait found is looked at by a second call.
+            "select" => 2 * stats.waits + stats.watches,
+            _ => stats.waits + stats.watches,
+        };
+        Calls(hubs_own + stats.operations)
     }
 
     pub(crate) fn count(self) -> u64 {
