@@ -388,16 +388,16 @@ fn abort_discards_the_timers() {
     limited(|| {
         let hub = get_hub();
         let (fired, fire) = flag();
-        hub.schedule(2 * SHORT, fire.clone());
+        hub.schedule(10 * SHORT, fire.clone());
         let aborted = hub.clone();
         hub.schedule(SHORT, move || {
             aborted.schedule(Duration::ZERO, fire.clone());
             aborted.abort();
         });
-        let asleep = spawn(|| sleep(2 * SHORT));
+        let asleep = spawn(|| sleep(10 * SHORT));
         assert!(matches!(wait_for_nothing(), LoopError::Aborted));
         assert_eq!(hub.stats().timers, 0);
-        sleep(4 * SHORT);
+        sleep(12 * SHORT);
         assert!(!fired.get());
         assert!(matches!(asleep.join(), Err(GreenError::Loop(LoopError::Aborted))));
     });
