@@ -395,13 +395,16 @@ impl MainLoop {
     }
 
     fn stop_with(&self, error: LoopError) {
-        // The error of the one before may be a hub's.
-        drop_contained(self.stop.replace(Some(Stop::Error(error))));
+        if matches!(*self.stop.borrow(), Some(Stop::Error(_))) {
+            // The first says what is wrong; what fails after it mostly follows from it. Either may be a hub's.
+            return drop_contained(error);
+        }
+        self.stop.replace(Some(Stop::Error(error)));
     }
 
     /// Ends the loop with the system error.
     pub(crate) fn interrupt(&self) {
-        self.stop_with(LoopError::Interrupted);
+        drop_contained(self.stop.replace(Some(Stop::Error(LoopError::Interrupted))));
     }
 
     /// Carries out a request to end. True if the loop ends now.
