@@ -1,0 +1,193 @@
+//! A hub of one's own, whole and in one file: over poll(2), and it counts what goes through it.
+//!
+//! `cargo run --example third_party_hub` registers it by name and runs a small program on it;
+//! `cargo test --example third_party_hub` holds it against every clause of the contract.
+//! In a crate of its own it depends on `hub-core` alone, and on `hub-testkit` for its tests.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use greenhub::os::unix::net::UnixStream;
+use greenhub::{Hub, HubDescriptor, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, round};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+/// How a program finds the hub: `use_hub("example.org:counting-poll")`, `EVENTLET_HUB=counting-poll`.
+pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
+    name: "example.org:counting-poll",
+    aliases: &["counting-poll"],
+    available: || true,
+    build: || Ok(Box::new(CountingHub::new()?)),
+};
+
+/// What the hub of a thread did.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Counts {
+    /// Calls of poll(2).
+    pub waits: u64,
+    /// Descriptors that were asked about, over all calls.
+    pub asked: u64,
+    /// Descriptors that were reported.
+    pub reported: u64,
+    /// How long the calls took.
+    pub waited: Duration,
+}
+
+thread_local! {
+    static COUNTS: Cell<Counts> = Cell::default();
+}
+
+/// What the hub of this thread did so far.
+pub fn counts() -> Counts {
+    COUNTS.get()
+}
+
+/// A hub over poll(2). The system keeps nothing between two calls, so neither does the hub.
+#[derive(Default)]
+pub struct CountingHub {
+    /// Empty between calls, so it lends nothing for ever; kept because a wait must not allocate.
+    fds: Vec<PollFd<'static>>,
+}
+
+impl CountingHub {
+    /// A hub.
+    ///
+    /// # Errors
+    ///
+    /// None: it needs nothing of the system.
+    pub fn new() -> io::Result<CountingHub> {
+        Ok(CountingHub::default())
+    }
+}
+
+impl Hub for CountingHub {
+    fn name(&self) -> &'static str {
+        DESCRIPTOR.name
+    }
+
+    /// poll(2) knows what it is told at each call; a direction that was reported is no longer in the loop's table.
+    fn rearm(&self) -> Rearm {
+        Rearm::Explicit
+    }
+
+    /// A wait looks at the loop's table: there is nothing to note.
+    fn watch(&mut self, _key: Key, _fd: BorrowedFd<'_>, _interest: Interest, _lease: Lease) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn forget(&mut self, _key: Key, _fd: Option<BorrowedFd<'_>>) {}
+
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        let mut fds: Vec<PollFd<'_>> = mem::take(&mut self.fds);
+        for (_key, fd, armed) in watched.iter() {
+            fds.push(PollFd::from_borrowed_fd(fd, flags(armed)));
+        }
+        let timeout = timeout.map(round::nanos).map(|(secs, nanos)| Timespec { tv_sec: secs, tv_nsec: nanos.into() });
+        let start = Instant::now();
+        let found = poll(&mut fds, timeout.as_ref());
+        let counts = counts();
+        COUNTS.set(Counts {
+            waits: counts.waits + 1,
+            asked: counts.asked + fds.len() as u64,
+            reported: counts.reported + found.unwrap_or(0) as u64,
+            waited: counts.waited + start.elapsed(),
+        });
+        for fd in fds.iter().filter(|fd| found.is_ok() && !fd.revents().is_empty()) {
+            if let Some(key) = watched.key(fd.as_fd().as_raw_fd()) {
+                ready.push(key, readiness(fd.revents()));
+            }
+        }
+        fds.clear();
+        // An empty vector may lend for any time, and std collects it in place.
+        self.fds = fds.into_iter().map(|_| unreachable!("it is empty")).collect();
+        match found {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// A child shares nothing with its parent.
+    fn after_fork(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for CountingHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CountingHub")
+    }
+}
+
+/// The flags that ask for `interest`. POLLRDHUP (Linux, FreeBSD) tells a half close from data.
+fn flags(interest: Interest) -> PollFlags {
+    let mut flags = PollFlags::empty();
+    flags.set(PollFlags::IN | PollFlags::RDHUP, interest.contains(Interest::READ));
+    flags.set(PollFlags::OUT, interest.contains(Interest::WRITE));
+    flags
+}
+
+/// What reported `flags` mean.
+fn readiness(flags: PollFlags) -> Readiness {
+    let meanings = [
+        (PollFlags::IN, Readiness::READ),
+        (PollFlags::OUT, Readiness::WRITE),
+        (PollFlags::RDHUP, Readiness::READ | Readiness::END),
+        (PollFlags::HUP | PollFlags::ERR, Readiness::HANGUP),
+        (PollFlags::NVAL, Readiness::GONE),
+    ];
+    let set = meanings.iter().filter(|(flag, _)| flags.intersects(*flag));
+    set.fold(Readiness::NONE, |found, &(_, meaning)| found | meaning)
+}
+
+/// A ball goes round a ring of green threads.
+fn main() -> Result<(), Box<dyn Error>> {
+    const PLAYERS: usize = 50;
+    const ROUNDS: usize = 100;
+
+    greenhub::register_hub(DESCRIPTOR)?;
+    greenhub::use_hub("counting-poll")?;
+
+    let mut pairs = (0..PLAYERS).map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>()?;
+    let (mut first, last) = pairs.remove(0);
+    let mut from = last;
+    let mut players = Vec::new();
+    for (to, next) in pairs {
+        players.push(greenhub::spawn(move || play(from, to, ROUNDS)));
+        from = next;
+    }
+    let mut home = from;
+    for _ in 0..ROUNDS {
+        first.write_all(b"o")?;
+        home.read_exact(&mut [0])?;
+    }
+    for player in players {
+        player.join()??;
+    }
+
+    let Counts { waits, asked, reported, waited } = counts();
+    println!("hub {}: {ROUNDS} rounds of {PLAYERS} players", greenhub::get_hub().name());
+    println!("{waits} waits took {waited:?}, asked about {asked} descriptors and reported {reported}");
+    Ok(())
+}
+
+/// Passes on what comes.
+fn play(mut from: UnixStream, mut to: UnixStream, rounds: usize) -> io::Result<()> {
+    let mut ball = [0];
+    for _ in 0..rounds {
+        from.read_exact(&mut ball)?;
+        to.write_all(&ball)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CountingHub;
+
+    hub_testkit::conformance!(CountingHub::new);
+}
