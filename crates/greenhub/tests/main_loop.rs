@@ -344,7 +344,7 @@ fn the_loop_restarts_after_a_system_error_with_its_timers() {
 fn green_threads_of_a_dead_loop_end_in_the_new_one() {
     limited(|| {
         let hub = get_hub();
-        let green = spawn(|| sleep(2 * SHORT));
+        let green = spawn(|| sleep(10 * SHORT));
         let interrupted = hub.clone();
         hub.schedule(SHORT, move || interrupted.interrupt());
         assert!(matches!(wait_for_nothing(), LoopError::Interrupted));
@@ -352,9 +352,9 @@ fn green_threads_of_a_dead_loop_end_in_the_new_one() {
 
         let (reader, _writer) = io::pipe().unwrap();
         let start = Instant::now();
-        let waited = trampoline(&reader, Interest::READ, Some(6 * SHORT));
+        let waited = trampoline(&reader, Interest::READ, Some(12 * SHORT));
         assert!(matches!(waited, Err(TrampolineError::TimedOut(_))), "{waited:?}");
-        assert!(start.elapsed() >= 6 * SHORT);
+        assert!(start.elapsed() >= 12 * SHORT);
         assert!(green.is_finished());
     });
 }
