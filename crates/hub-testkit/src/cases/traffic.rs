@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hub_core::{Hub, Interest, Key};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 
 use crate::fixture::{self, Driver, File, Make};
 
@@ -87,7 +88,7 @@ fn socket<H: Hub>(driver: &mut Driver<H>) -> Socket {
 /// What is ready now and waited for.
 fn due(socket: &Socket) -> Interest {
     let mut fds = [PollFd::new(&*socket.near, PollFlags::IN | PollFlags::OUT)];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll tells what is ready");
+    retry_on_intr(|| poll(&mut fds, Some(&Timespec::default()))).expect("poll tells what is ready");
     let ready = fds[0].revents();
     let of = |flag, interest| if ready.contains(flag) { interest } else { Interest::NONE };
     (of(PollFlags::IN, Interest::READ) | of(PollFlags::OUT, Interest::WRITE)) & socket.parked
