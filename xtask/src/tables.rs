@@ -75,9 +75,9 @@ pub const FAULTS: &[Fault] = &[
         hub: "epoll",
     },
     Fault { what: "no epoll_pwait2", inject: "?epoll_pwait2:error=ENOSYS", hub: "epoll" },
-    Fault { what: "every third wait is interrupted", inject: "?poll,?ppoll:error=EINTR:when=3+3", hub: "poll" },
+    Fault { what: "every third poll is interrupted", inject: "?poll,?ppoll:error=EINTR:when=3+3", hub: "poll" },
     Fault {
-        what: "every third wait is interrupted",
+        what: "every third select is interrupted",
         inject: "?select,?_newselect,?pselect6:error=EINTR:when=3+3",
         hub: "select",
     },
