@@ -123,10 +123,16 @@ impl fmt::Debug for CountingHub {
     }
 }
 
-/// The flags that ask for `interest`. POLLRDHUP (Linux, FreeBSD) tells a half close from data.
+/// What tells a half close from data; elsewhere a read finds the end.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+const HALF_CLOSE: PollFlags = PollFlags::RDHUP;
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+const HALF_CLOSE: PollFlags = PollFlags::empty();
+
+/// The flags that ask for `interest`.
 fn flags(interest: Interest) -> PollFlags {
     let mut flags = PollFlags::empty();
-    flags.set(PollFlags::IN | PollFlags::RDHUP, interest.contains(Interest::READ));
+    flags.set(PollFlags::IN | HALF_CLOSE, interest.contains(Interest::READ));
     flags.set(PollFlags::OUT, interest.contains(Interest::WRITE));
     flags
 }
@@ -136,7 +142,7 @@ fn readiness(flags: PollFlags) -> Readiness {
     let meanings = [
         (PollFlags::IN, Readiness::READ),
         (PollFlags::OUT, Readiness::WRITE),
-        (PollFlags::RDHUP, Readiness::READ | Readiness::END),
+        (HALF_CLOSE, Readiness::READ | Readiness::END),
         (PollFlags::HUP | PollFlags::ERR, Readiness::HANGUP),
         (PollFlags::NVAL, Readiness::GONE),
     ];
