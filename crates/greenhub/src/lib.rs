@@ -80,7 +80,7 @@
 //! | `kqueue` | | `kqueue` (default) | BSD, macOS | by default |
 //! | `poll` | | `poll` (default) | Unix | where neither epoll nor kqueue is |
 //! | `select` | `selects` | `select` (default) | Unix | the last resort; descriptors below 1024 |
-//! | `libevent` | `pyevent` | `libevent` | where libevent is | not there yet; only by name |
+//! | `libevent` | `pyevent` | `libevent` | where libevent is | only by name |
 //! | `tokio` | | `tokio` | where Tokio is | not there yet; only by name |
 //! | any other | | – | – | [`register_hub`] makes it known; only by name |
 //!
@@ -93,6 +93,7 @@
 //! - `kqueue` (default): kqueue(2), on BSD but for NetBSD and on macOS; elsewhere it compiles and is not available.
 //! - `poll` (default): poll(2), on every Unix.
 //! - `select` (default): select(2), on every Unix, for descriptors below `FD_SETSIZE`, mostly 1024.
+//! - `libevent`: needs libevent 2.1 with its headers, and pkg-config; the README of `hub-libevent` lists its builds.
 
 mod registry;
 

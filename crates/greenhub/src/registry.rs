@@ -43,6 +43,11 @@ const SELECT: Option<HubDescriptor> = Some(hub_select::DESCRIPTOR);
 #[cfg(not(feature = "select"))]
 const SELECT: Option<HubDescriptor> = None;
 
+#[cfg(feature = "libevent")]
+const LIBEVENT: Option<HubDescriptor> = Some(hub_libevent::DESCRIPTOR);
+#[cfg(not(feature = "libevent"))]
+const LIBEVENT: Option<HubDescriptor> = None;
+
 /// Those that are chosen when nobody chooses, the preferred one first.
 static PREFERENCE: [Known; 4] = [
     Known {
@@ -59,7 +64,13 @@ static PREFERENCE: [Known; 4] = [
 
 /// Those that have to be asked for.
 static ON_DEMAND: [Known; 2] = [
-    Known { name: "libevent", aliases: &["pyevent"], feature: "libevent", exists_here: cfg!(unix), descriptor: None },
+    Known {
+        name: "libevent",
+        aliases: &["pyevent"],
+        feature: "libevent",
+        exists_here: cfg!(unix),
+        descriptor: LIBEVENT,
+    },
     Known { name: "tokio", aliases: &[], feature: "tokio", exists_here: cfg!(unix), descriptor: None },
 ];
 

@@ -100,7 +100,7 @@ pub use main_loop::{Stats, hub_prevent_multiple_readers};
 pub use offload::offload;
 pub use ready::Ready;
 pub use remote::{HubGone, Remote};
-pub use report::{Report, hub_exceptions, set_report_stream};
+pub use report::{Report, hub_exceptions, set_report_stream, warn};
 pub use scope::{Scope, ScopedGreenThread, scope};
 pub use signal::{InterruptOn, interrupt_on};
 pub use source::{Left, Source};

@@ -98,6 +98,17 @@ pub fn hub_exceptions(enabled: bool) {
     ENABLED.store(enabled, Ordering::Relaxed);
 }
 
+/// Reports that something works less well than it could, where no caller would be told: for hubs, of what a
+/// library under them says. Does not unwind, and does not switch.
+///
+/// ```
+/// hub_core::set_report_stream(|report| assert_eq!(report.to_string(), "only 2 descriptors are left"));
+/// hub_core::warn("only 2 descriptors are left");
+/// ```
+pub fn warn(text: impl Into<String>) {
+    tell(Report::Warning(text.into()));
+}
+
 /// Tells it to the stream. What is in a report is the program's: it is put into words and dropped in here, where
 /// it may panic.
 pub(crate) fn tell(report: Report) {
