@@ -14,14 +14,32 @@ pub struct Hub {
     pub forbids_unsafe: bool,
     /// Whether this system has it. Elsewhere it is built, and what its crate can test without the system is tested.
     pub runs_here: bool,
+    /// What has to be installed for it.
+    pub needs: Option<Library>,
+}
+
+/// A library that cargo cannot fetch. Where it is not there and cannot be installed, what needs it is skipped.
+pub struct Library {
+    /// As pkg-config knows it.
+    pub name: &'static str,
+    /// Debian's packages.
+    pub packages: &'static [&'static str],
 }
 
 /// The hubs that there are.
 pub const HUBS: &[Hub] = &[
-    Hub { name: "epoll", package: "hub-epoll", default: true, forbids_unsafe: true, runs_here: LINUX },
-    Hub { name: "kqueue", package: "hub-kqueue", default: true, forbids_unsafe: false, runs_here: KQUEUE },
-    Hub { name: "poll", package: "hub-poll", default: true, forbids_unsafe: true, runs_here: true },
-    Hub { name: "select", package: "hub-select", default: true, forbids_unsafe: true, runs_here: true },
+    Hub { name: "epoll", package: "hub-epoll", default: true, forbids_unsafe: true, runs_here: LINUX, needs: None },
+    Hub { name: "kqueue", package: "hub-kqueue", default: true, forbids_unsafe: false, runs_here: KQUEUE, needs: None },
+    Hub { name: "poll", package: "hub-poll", default: true, forbids_unsafe: true, runs_here: true, needs: None },
+    Hub { name: "select", package: "hub-select", default: true, forbids_unsafe: true, runs_here: true, needs: None },
+    Hub {
+        name: "libevent",
+        package: "hub-libevent",
+        default: false,
+        forbids_unsafe: false,
+        runs_here: cfg!(unix),
+        needs: Some(Library { name: "libevent_core", packages: &["libevent-dev", "pkg-config"] }),
+    },
 ];
 
 const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
@@ -41,7 +59,7 @@ pub fn hubs_here() -> impl Iterator<Item = &'static Hub> {
 
 /// Feature lists of the facade that are built beside none, each alone and the default. Never `--all-features`:
 /// what belongs together is said here.
-pub const FEATURE_LISTS: &[&[&str]] = &[&["epoll", "poll"], &["poll", "select"]];
+pub const FEATURE_LISTS: &[&[&str]] = &[&["epoll", "poll"], &["poll", "select"], &["epoll", "libevent"]];
 
 /// A path that is taken only where the system lacks something, forced so that it is tested everywhere.
 pub struct Forced {
@@ -168,6 +186,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/trampoline.rs",
     "crates/hub-core/src/watched.rs",
     "crates/hub-kqueue/src/sys.rs",
+    "crates/hub-libevent/src/base.rs",
     "crates/hub-testkit/src/allocations.rs",
     "crates/hub-testkit/src/fixture.rs",
     "crates/hub-testkit/src/process.rs",

@@ -1,13 +1,14 @@
 //! The tests, on every hub.
 
 use std::process::Command;
+use std::sync::Once;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::bsd;
 use crate::costs;
 use crate::step::Report;
-use crate::tables::{FAULTS, FORCED, Forced, Hub, LONG_SEEDS, hubs_here};
+use crate::tables::{FAULTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, hubs_here};
 use crate::workspace::Workspace;
 
 /// Runs the tests in debug, the green suite also in release; `full` adds what takes longer.
@@ -17,14 +18,19 @@ use crate::workspace::Workspace;
 /// Something is missing without which nothing can be built.
 pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()> {
     require_compilers(workspace)?;
+    for hub in HUBS {
+        if let Some(why) = missing(hub) {
+            report.skip(format!("conformance and green suite, {}", hub.name), why);
+        }
+    }
     report.run_tests("tests, debug", all_but_green(workspace));
-    for hub in hubs_here() {
+    for hub in runnable() {
         report.run_tests(format!("green suite, debug, {}", hub.name), green(workspace, hub));
         report.run_tests(format!("green suite, release, {}", hub.name), in_release(green(workspace, hub)));
     }
     if full {
         report.run_tests("tests, release", in_release(all_but_green(workspace)));
-        for hub in hubs_here() {
+        for hub in runnable() {
             for forced in FORCED.iter().filter(|forced| forced.hub.is_none_or(|only| only == hub.name)) {
                 report.run_tests(format!("{}, {}", forced.what, hub.name), forced_run(workspace, hub, forced));
             }
@@ -43,7 +49,9 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
 fn all_but_green(workspace: &Workspace) -> Command {
     let mut command = workspace.cargo();
     command.args(["test", "--no-fail-fast"]);
-    for package in workspace.packages.iter().filter(|it| it.name != "greenhub" && it.name != "benches") {
+    let lacking: Vec<&str> = lacking().collect();
+    let others = workspace.packages.iter().filter(|it| it.name != "greenhub" && it.name != "benches");
+    for package in others.filter(|it| !lacking.contains(&it.name.as_str())) {
         command.args(["-p", &package.name]);
     }
     command
@@ -89,7 +97,7 @@ fn loom(workspace: &Workspace, report: &mut Report) {
 fn faults(workspace: &Workspace, report: &mut Report) -> Result<()> {
     for fault in FAULTS {
         let name = format!("faults: {}", fault.what);
-        let Some(hub) = hubs_here().find(|hub| hub.name == fault.hub) else { continue };
+        let Some(hub) = runnable().find(|hub| hub.name == fault.hub) else { continue };
         if !is_there("strace") {
             report.skip(name, "no strace: apt-get install strace");
             continue;
@@ -130,17 +138,52 @@ fn require_compilers(workspace: &Workspace) -> Result<()> {
         ensure!(enough, "{} is too old: rustc {oldest} or later is needed (`rustup update stable`)", version.trim());
     }
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-    if !is_there(&compiler) && is_there("apt-get") {
-        println!("  ..   installing a C compiler");
-        let _ = Command::new("apt-get")
-            .args(["install", "-y", "-qq", "--no-install-recommends", "gcc", "libc6-dev"])
-            .status();
+    if !is_there(&compiler) {
+        install("a C compiler", &["gcc", "libc6-dev"]);
     }
     ensure!(
         is_there(&compiler),
         "no C compiler `{compiler}`, which the crate `context` needs: apt-get install gcc libc6-dev"
     );
     Ok(())
+}
+
+/// The hubs that the tests can be run on here.
+fn runnable() -> impl Iterator<Item = &'static Hub> {
+    hubs_here().filter(|hub| missing(hub).is_none())
+}
+
+/// The hubs that can be built here.
+pub fn buildable() -> impl Iterator<Item = &'static Hub> {
+    HUBS.iter().filter(|hub| missing(hub).is_none())
+}
+
+/// The crates of the hubs that cannot.
+pub fn lacking() -> impl Iterator<Item = &'static str> {
+    HUBS.iter().filter(|hub| missing(hub).is_some()).map(|hub| hub.package)
+}
+
+/// What `hub` lacks here and how to get it, after an attempt to install it.
+fn missing(hub: &Hub) -> Option<String> {
+    static TRIED: Once = Once::new();
+    let library = hub.needs.as_ref()?;
+    let has = || {
+        let asked = Command::new("pkg-config").args(["--exists", library.name]).output();
+        asked.is_ok_and(|output| output.status.success())
+    };
+    if !has() {
+        TRIED.call_once(|| install(library.name, library.packages));
+    }
+    (!has()).then(|| format!("no {}: apt-get install {}", library.name, library.packages.join(" ")))
+}
+
+/// Tries to install packages; whether it worked, the caller sees.
+fn install(what: &str, packages: &[&str]) {
+    if is_there("apt-get") {
+        println!("  ..   installing {what}");
+        let install = ["install", "-y", "-qq", "--no-install-recommends"];
+        let _ = Command::new("apt-get").args(install).args(packages).status();
+    }
 }
 
 /// Whether `program` can be started.

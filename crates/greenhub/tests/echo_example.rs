@@ -20,8 +20,11 @@ fn program() -> &'static Path {
             Some("debug") => "dev",
             other => other.expect("the name of a profile"),
         };
+        // The hub under test may be one that is not there by default.
+        let features = if cfg!(feature = "libevent") { "libevent" } else { "" };
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--package", "greenhub", "--example", "echo", "--profile", profile])
+            .args(["--features", features])
             .arg("--target-dir")
             .arg(directory.parent().expect("profiles are in TARGET"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -479,6 +479,20 @@ fn asking_for_availability_leaves_nothing_behind() {
 }
 
 #[test]
+#[cfg(feature = "libevent")]
+fn libevent_is_found_by_its_names_and_never_by_default() {
+    support::run("libevent_is_found_by_its_names_and_never_by_default", || {
+        for name in ["libevent", "pyevent"] {
+            use_hub(name).unwrap();
+            assert_eq!(get_hub().name(), "libevent");
+            greenhub::sleep(Duration::from_millis(1));
+        }
+        assert_ne!(get_default_hub().unwrap().name, "libevent");
+    });
+}
+
+#[test]
+#[cfg_attr(feature = "libevent", ignore = "libevent is compiled in")]
 fn a_hub_that_is_not_compiled_in_is_an_error_that_names_its_feature() {
     support::run("a_hub_that_is_not_compiled_in_is_an_error_that_names_its_feature", || {
         for name in ["libevent", "pyevent"] {

@@ -138,7 +138,8 @@ fn functions(block: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const HUB: Hub = Hub { name: "mine", package: "hub-mine", default: false, forbids_unsafe: true, runs_here: false };
+    const HUB: Hub =
+        Hub { name: "mine", package: "hub-mine", default: false, forbids_unsafe: true, runs_here: false, needs: None };
     const GOOD: &str = "\
 //! Mine.
 

@@ -1,0 +1,159 @@
+//! What the library under the hub may do to a program: run out, complain, and be asked who it is.
+
+#![cfg(target_os = "linux")]
+
+use std::env;
+use std::ffi::c_void;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hub_core::{Hub, Interest, Key, Lease, Ready, Watched};
+use hub_libevent::LibeventHub;
+use hub_testkit::process::alone;
+
+/// Set in a process of its own: what is done here concerns all of it.
+const ALONE: &str = "HUB_LIBEVENT_ALONE";
+
+/// Runs `case` in a process of its own, which must end well.
+fn in_a_process_of_its_own(test: &str, case: impl FnOnce()) {
+    if env::var_os(ALONE).is_some() {
+        return case();
+    }
+    let output = alone(test, ALONE, "1");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}\n{}{}", output.status, text(&output.stdout), text(&output.stderr));
+}
+
+fn key(file: &impl AsRawFd) -> Key {
+    Key::new(file.as_raw_fd(), 1)
+}
+
+#[test]
+fn debug_shows_method_and_version() {
+    let text = format!("{:?}", LibeventHub::new().unwrap());
+    assert!(text.contains("version: \"2."), "{text}");
+    assert!(text.contains("method: \"epoll\""), "{text}");
+}
+
+#[test]
+fn a_hub_with_registered_descriptors_can_be_dropped() {
+    let (reader, writer) = io::pipe().unwrap();
+    for lease in [Lease::Life, Lease::Wait] {
+        let mut hub = LibeventHub::new().unwrap();
+        hub.watch(key(&reader), reader.as_fd(), Interest::READ, lease).unwrap();
+        hub.watch(key(&writer), writer.as_fd(), Interest::BOTH, lease).unwrap();
+    }
+}
+
+#[test]
+fn too_few_descriptors_for_a_hub_are_an_error() {
+    in_a_process_of_its_own("too_few_descriptors_for_a_hub_are_an_error", || {
+        rustix::process::setrlimit(
+            rustix::process::Resource::Nofile,
+            rustix::process::Rlimit { current: Some(64), maximum: Some(64) },
+        )
+        .unwrap();
+        let mut held: Vec<_> = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
+        for _ in 0..4 {
+            let error = LibeventHub::new().unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+            held.pop();
+        }
+        LibeventHub::new().unwrap();
+    });
+}
+
+#[test]
+fn memory_that_is_refused_to_the_library_is_an_error() {
+    /// How many more times the library gets memory.
+    static LEFT: AtomicUsize = AtomicUsize::new(0);
+
+    fn may_have() -> bool {
+        LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+    fn none() -> *mut c_void {
+        // SAFETY: this thread's errno is its own.
+        unsafe { *libc::__errno_location() = libc::ENOMEM };
+        std::ptr::null_mut()
+    }
+    unsafe extern "C" fn allocate(size: usize) -> *mut c_void {
+        // SAFETY: the C library's contract is the same.
+        if may_have() { unsafe { libc::malloc(size) } } else { none() }
+    }
+    unsafe extern "C" fn resize(memory: *mut c_void, size: usize) -> *mut c_void {
+        // SAFETY: as above; the memory came from `malloc`.
+        if may_have() { unsafe { libc::realloc(memory, size) } } else { none() }
+    }
+    unsafe extern "C" fn free(memory: *mut c_void) {
+        // SAFETY: the memory came from `malloc`.
+        unsafe { libc::free(memory) };
+    }
+    type Allocate = unsafe extern "C" fn(usize) -> *mut c_void;
+    type Resize = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+    type Free = unsafe extern "C" fn(*mut c_void);
+    unsafe extern "C" {
+        fn event_set_mem_functions(allocate: Allocate, resize: Resize, free: Free);
+    }
+
+    in_a_process_of_its_own("memory_that_is_refused_to_the_library_is_an_error", || {
+        // SAFETY: the functions are those of one allocator, and the library has no memory yet.
+        unsafe { event_set_mem_functions(allocate, resize, free) };
+        let (reader, _writer) = io::pipe().unwrap();
+        let use_hub = || {
+            let mut hub = LibeventHub::new()?;
+            hub.watch(key(&reader), reader.as_fd(), Interest::READ, Lease::Life)?;
+            hub.wait(&Watched::new(), Some(Duration::from_micros(1)), &mut Ready::new())
+        };
+        let mut refused = 0;
+        loop {
+            LEFT.store(refused, Ordering::Relaxed);
+            match use_hub() {
+                Ok(()) => break,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "after {refused}: {error}"),
+            }
+            refused += 1;
+            assert!(refused < 1000, "the library never has enough");
+        }
+        assert!(refused > 3, "the library asks for memory");
+    });
+}
+
+#[test]
+fn a_complaint_of_the_library_comes_as_a_warning() {
+    in_a_process_of_its_own("a_complaint_of_the_library_comes_as_a_warning", || {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let telling = Arc::clone(&told);
+        hub_core::set_report_stream(move |report| telling.lock().unwrap().push(report.to_string()));
+        let mut hub = LibeventHub::new().unwrap();
+        let set = fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .flatten()
+            .find(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.to_string_lossy().contains("eventpoll")));
+        let set: i32 = set.expect("the set of the hub").file_name().to_str().unwrap().parse().unwrap();
+        // SAFETY: nobody but the library has this number, which is to find that it is gone.
+        assert_eq!(unsafe { libc::close(set) }, 0);
+        let error = hub.wait(&Watched::new(), Some(Duration::ZERO), &mut Ready::new()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        let told = told.lock().unwrap();
+        assert!(told.iter().any(|text| text.starts_with("libevent: epoll_wait")), "{told:?}");
+    });
+}
+
+#[test]
+fn what_a_caller_learns_is_not_told_twice() {
+    in_a_process_of_its_own("what_a_caller_learns_is_not_told_twice", || {
+        static TOLD: AtomicUsize = AtomicUsize::new(0);
+        hub_core::set_report_stream(|_| {
+            TOLD.fetch_add(1, Ordering::Relaxed);
+        });
+        let file = fs::File::open("/proc/self/exe").unwrap();
+        let mut hub = LibeventHub::new().unwrap();
+        let error = hub.watch(key(&file), file.as_fd(), Interest::READ, Lease::Wait).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        assert_eq!(TOLD.load(Ordering::Relaxed), 0);
+    });
+}
