@@ -2,11 +2,13 @@
 
 #![cfg(target_os = "linux")]
 
+use std::cell::{Cell, RefCell};
 use std::env;
 use std::ffi::c_void;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -155,5 +157,59 @@ fn what_a_caller_learns_is_not_told_twice() {
         let error = hub.watch(key(&file), file.as_fd(), Interest::READ, Lease::Wait).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
         assert_eq!(TOLD.load(Ordering::Relaxed), 0);
+    });
+}
+
+/// Runs a main loop on this hub.
+fn on_libevent(case: impl FnOnce()) {
+    hub_core::use_hub_with(LibeventHub::new).unwrap();
+    case();
+    assert_eq!(hub_core::get_hub().name(), "libevent");
+}
+
+#[test]
+fn timers_armed_before_the_first_turn_fire() {
+    on_libevent(|| {
+        let log = Rc::new(RefCell::new(Vec::new()));
+        for millis in [3, 1, 2] {
+            let log = Rc::clone(&log);
+            hub_core::get_hub().schedule(Duration::from_millis(millis), move || log.borrow_mut().push(millis));
+        }
+        assert!(log.borrow().is_empty(), "nothing runs before main waits");
+        hub_core::sleep(Duration::from_millis(10));
+        assert_eq!(*log.borrow(), [1, 2, 3]);
+    });
+}
+
+#[test]
+fn a_listener_that_was_removed_is_never_called() {
+    on_libevent(|| {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let other = reader.try_clone().unwrap();
+        let registration = hub_core::get_hub().listen(reader, Interest::READ, |_| panic!("called")).unwrap();
+        hub_core::yield_now();
+        writer.write_all(b"x").unwrap();
+        drop(registration);
+        hub_core::sleep(Duration::from_millis(5));
+        // The file is there, and is ready.
+        hub_core::trampoline(&other, Interest::READ, Some(Duration::from_secs(10))).unwrap();
+    });
+}
+
+#[test]
+fn a_failing_callback_does_not_unwind_through_the_library() {
+    on_libevent(|| {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let called = Rc::new(Cell::new(0));
+        let calls = Rc::clone(&called);
+        let registration = hub_core::get_hub().listen(reader, Interest::READ, move |_| {
+            calls.set(calls.get() + 1);
+            panic!("a listener that fails");
+        });
+        writer.write_all(b"x").unwrap();
+        hub_core::sleep(Duration::from_millis(5));
+        assert!(called.get() > 0);
+        drop(registration);
+        hub_core::sleep(Duration::from_millis(1));
     });
 }
