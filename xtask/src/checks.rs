@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use crate::step::Report;
-use crate::tables::FEATURE_LISTS;
-use crate::test::{buildable, lacking};
+use crate::tables::{FEATURE_LISTS, HUBS};
+use crate::test::{buildable, lacking, missing};
 use crate::workspace::Workspace;
 
 /// The example that is run with `panic = "abort"`.
@@ -40,6 +40,11 @@ fn exclude(command: &mut Command) {
 
 /// Builds the facade with every list of features that is promised.
 pub fn features(workspace: &Workspace, report: &mut Report) {
+    for hub in HUBS {
+        if let Some(why) = missing(hub) {
+            report.skip(format!("features: {}", hub.name), why);
+        }
+    }
     for list in feature_lists() {
         let mut command = workspace.cargo();
         command.args(["check", "-p", "greenhub", "--lib", "--no-default-features", "--features", &list]);

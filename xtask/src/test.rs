@@ -164,7 +164,7 @@ pub fn lacking() -> impl Iterator<Item = &'static str> {
 }
 
 /// What `hub` lacks here and how to get it, after an attempt to install it.
-fn missing(hub: &Hub) -> Option<String> {
+pub fn missing(hub: &Hub) -> Option<String> {
     static TRIED: Once = Once::new();
     let library = hub.needs.as_ref()?;
     let has = || {
