@@ -16,10 +16,10 @@ pub enum Rearm {
     /// Each new arrival is reported, what was reported before is not (edge-triggered epoll, kqueue
     /// with `EV_CLEAR`, multishot polls).
     Automatic,
-    /// A reported direction is silent until [`Hub::watch`] (poll, select, libevent).
+    /// A reported direction is silent until [`Hub::watch`] (poll, select).
     Explicit,
     /// Whatever is still ready is reported again, as long as the direction is armed. A direction
-    /// that is reported while it is not armed is silent until [`Hub::watch`] (level-triggered epoll).
+    /// that is reported while it is not armed is silent until [`Hub::watch`] (level-triggered epoll, libevent).
     Level,
 }
 
