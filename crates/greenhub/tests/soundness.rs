@@ -619,7 +619,12 @@ fn rule_03_the_end_of_the_process_unwinds_nothing() {
 
 #[test]
 fn rule_04_a_registration_keeps_its_descriptor_open() {
-    run("rule_04_a_registration_keeps_its_descriptor_open", || {
+    let test = "rule_04_a_registration_keeps_its_descriptor_open";
+    // A child that another test starts holds a copy of every descriptor for a while.
+    if !is_child() {
+        return succeeded(&in_child(test, |_| ()));
+    }
+    run(test, || {
         let (reader, mut writer) = pipe();
         let heard = Rc::new(Cell::new(0));
         let to = heard.clone();
