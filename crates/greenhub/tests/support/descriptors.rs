@@ -88,6 +88,12 @@ pub(crate) fn write(source: &Source, bytes: &[u8]) -> io::Result<usize> {
     source.write(None, |fd| Ok(rustix::io::write(fd, bytes)?))
 }
 
+/// The other end of `peer` is closed. A child that another test starts has a copy of it for a while.
+#[track_caller]
+pub(crate) fn assert_other_end_closed(peer: &Source) {
+    until(|| write(peer, b"x").is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe));
+}
+
 /// Writes until the kernel takes no more.
 pub(crate) fn fill(source: &Source) -> usize {
     source.set_nonblocking(true);
