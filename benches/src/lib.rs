@@ -1,10 +1,12 @@
-//! What the benches share: a clock, pairs of connected sockets, and two ways to play ping-pong over them.
+//! What the benches share: a clock, pairs of connected sockets, two ways to play ping-pong over them, and a ring of
+//! descriptors of which few are busy.
 //!
 //! Time is the processor time of the whole process, system calls included: what else a machine runs weighs less on it than
 //! on a wall clock, and nothing here waits for anything but itself.
 
 pub mod green;
 pub mod raw;
+pub mod ring;
 
 use std::hint::black_box;
 use std::io;
@@ -87,7 +89,11 @@ pub fn scaled(elapsed: Duration, done: u64, wanted: u64) -> Duration {
 }
 
 /// As far as an unprivileged process may.
-fn raise_descriptor_limit() -> io::Result<()> {
+///
+/// # Errors
+///
+/// The system's.
+pub fn raise_descriptor_limit() -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
 }

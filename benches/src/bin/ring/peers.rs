@@ -1,0 +1,65 @@
+//! The peers in C: which there are, and what they are built from.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A file in `peers/`.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) name: &'static str,
+    source: &'static str,
+    header: &'static str,
+    package: &'static str,
+    arguments: &'static [&'static str],
+}
+
+impl Peer {
+    /// The first is what the others are compared with.
+    pub(crate) const ALL: [Peer; 3] = [
+        Peer {
+            name: "libevent",
+            source: "libevent.c",
+            header: "event2/event.h",
+            package: "libevent-dev",
+            arguments: &["-levent_core"],
+        },
+        Peer {
+            name: "libevent with the precise timers of hub-libevent",
+            source: "libevent.c",
+            header: "event2/event.h",
+            package: "libevent-dev",
+            arguments: &["-DPRECISE_TIMERS", "-levent_core"],
+        },
+        Peer { name: "libev", source: "libev.c", header: "ev.h", package: "libev-dev", arguments: &["-lev"] },
+    ];
+
+    /// Compiles it into `folder`: the program, or what has to be installed first.
+    ///
+    /// # Errors
+    ///
+    /// If it does not compile although all is there.
+    pub(crate) fn build(&self, folder: &Path) -> io::Result<Result<PathBuf, String>> {
+        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+        let mut look = Command::new(&compiler);
+        look.args(["-E", "-x", "c", "-include", self.header, "/dev/null"]);
+        match look.stdout(Stdio::null()).stderr(Stdio::null()).status() {
+            Ok(status) if status.success() => {}
+            Ok(_) => return Ok(Err(format!("no <{}>: apt-get install {}", self.header, self.package))),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(Err(format!("no C compiler `{compiler}`: apt-get install gcc libc6-dev")));
+            }
+            Err(error) => return Err(error),
+        }
+        fs::create_dir_all(folder)?;
+        let program = folder.join(self.name.replace(' ', "-"));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(self.source);
+        let mut compile = Command::new(&compiler);
+        let status = compile.arg("-O2").arg("-o").arg(&program).arg(source).args(self.arguments).status()?;
+        if !status.success() {
+            return Err(io::Error::other(format!("{} does not compile", self.source)));
+        }
+        Ok(Ok(program))
+    }
+}

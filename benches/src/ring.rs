@@ -1,0 +1,245 @@
+//! Messages in a ring of descriptors, of which few are busy: over a bare hub, and over green threads.
+//!
+//! Each place is an eventfd that hands out one message at a time: one descriptor, where a pipe would take two, and so
+//! little work for a message that what waits for it weighs as much as it can. `peers/ring.h` is the same in C; reads and
+//! writes are those of the C library here too.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use greenhub::{Hub, Interest, Lease, Left, Ready, Rearm, Source, Watched, sleep, spawn_n, trampoline};
+use nix::errno::Errno;
+use nix::unistd::{read, write};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::Stopwatch;
+
+/// What goes round.
+#[derive(Copy, Clone, Debug)]
+pub struct Load {
+    /// How many descriptors are registered.
+    pub places: usize,
+    /// How many messages are under way.
+    pub busy: usize,
+    /// How many messages are handed on in all.
+    pub messages: u64,
+    /// How far a message goes at a time: 1 takes it to each place in turn; at 0 the same places stay busy.
+    pub step: usize,
+}
+
+impl Load {
+    fn next(self, index: usize) -> usize {
+        (index + self.step) % self.places
+    }
+}
+
+/// How green threads wait, one for each place.
+#[derive(Copy, Clone, Debug)]
+pub enum By {
+    /// By a [`Source`], which is registered once.
+    Source,
+    /// By [`trampoline`], to which the descriptor is lent for one wait.
+    Trampoline,
+}
+
+/// The processor time of the messages alone, which nobody waits for: what every other way takes too.
+///
+/// # Errors
+///
+/// The system's.
+///
+/// # Panics
+///
+/// If a message is lost.
+pub fn alone(load: Load) -> io::Result<Duration> {
+    let places = places(load)?;
+    start(load, |index| give(places[index].as_fd()))?;
+    let mut left = load.messages;
+    let mut round = 0;
+    let watch = Stopwatch::start();
+    loop {
+        for message in 0..load.busy {
+            let index = (message * (load.places / load.busy) + round * load.step) % load.places;
+            assert!(take(places[index].as_fd())?, "a message");
+            left -= 1;
+            if left == 0 {
+                return Ok(watch.elapsed());
+            }
+            give(places[load.next(index)].as_fd())?;
+        }
+        round += 1;
+    }
+}
+
+/// The processor time of a bare hub that is driven as the main loop drives it.
+///
+/// # Errors
+///
+/// What the hub says of the descriptors.
+///
+/// # Panics
+///
+/// If a place has no message that was reported to have one.
+pub fn bare(mut hub: impl Hub, load: Load) -> io::Result<Duration> {
+    let places = places(load)?;
+    let explicit = hub.rearm() == Rearm::Explicit;
+    let mut watched = Watched::new();
+    let mut index_of = Vec::new();
+    for (index, fd) in places.iter().enumerate() {
+        let key = watched.enter(fd.as_raw_fd());
+        hub.watch(key, fd.as_fd(), Interest::READ, Lease::Life)?;
+        // SAFETY: the places are open until after the last wait.
+        unsafe {
+            watched.arm(key, Interest::READ);
+            watched.lend(key);
+        }
+        index_of.resize(fd.as_raw_fd() as usize + 1, 0);
+        index_of[fd.as_raw_fd() as usize] = index;
+    }
+    start(load, |index| give(places[index].as_fd()))?;
+    let mut left = load.messages;
+    let mut ready = Ready::new();
+    let watch = Stopwatch::start();
+    loop {
+        ready.clear();
+        hub.wait(&watched, None, &mut ready)?;
+        for &(key, found) in ready.reports() {
+            watched.disarm(key, found.directions());
+            let index = index_of[key.fd() as usize];
+            let fd = places[index].as_fd();
+            assert!(take(fd)?, "a message");
+            left -= 1;
+            if left == 0 {
+                return Ok(watch.elapsed());
+            }
+            give(places[load.next(index)].as_fd())?;
+            if explicit {
+                hub.watch(key, fd, Interest::READ, Lease::Life)?;
+            }
+            // SAFETY: as above.
+            unsafe { watched.arm(key, Interest::READ) };
+        }
+    }
+}
+
+/// The processor time of green threads on the hub of this thread. Switches, and leaves most of them parked.
+///
+/// # Errors
+///
+/// What the hub says of the descriptors.
+pub fn green(by: By, load: Load) -> io::Result<Duration> {
+    let places = places(load)?;
+    let over = Source::from_nonblocking(place()?);
+    match by {
+        By::Source => {
+            let places = places.into_iter().map(Source::from_nonblocking).collect();
+            round(
+                load,
+                over,
+                places,
+                |places: &Vec<Source>, index| {
+                    places[index].read(None, |fd| match take(fd)? {
+                        true => Ok(((), Left::Perhaps)),
+                        false => Err(io::ErrorKind::WouldBlock.into()),
+                    })
+                },
+                |places, index| places[index].with(give),
+            )
+        }
+        By::Trampoline => round(
+            load,
+            over,
+            places,
+            |places: &Vec<OwnedFd>, index| {
+                loop {
+                    trampoline(&places[index], Interest::READ, None)?;
+                    if take(places[index].as_fd())? {
+                        return Ok(());
+                    }
+                }
+            },
+            |places, index| give(places[index].as_fd()),
+        ),
+    }
+}
+
+/// What the green threads of a ring share.
+struct Ring<P> {
+    places: Vec<P>,
+    left: Cell<u64>,
+    watch: Cell<Stopwatch>,
+    outcome: Cell<Option<io::Result<Duration>>>,
+    /// Readable when there is an outcome.
+    over: Source,
+}
+
+/// Has one green thread for each place hand on what comes there.
+fn round<P: 'static>(
+    load: Load,
+    over: Source,
+    places: Vec<P>,
+    receive: impl Fn(&Vec<P>, usize) -> io::Result<()> + Copy + 'static,
+    send: impl Fn(&Vec<P>, usize) -> io::Result<()> + Copy + 'static,
+) -> io::Result<Duration> {
+    let ring = Rc::new(Ring {
+        places,
+        left: Cell::new(load.messages),
+        watch: Cell::new(Stopwatch::start()),
+        outcome: Cell::new(None),
+        over,
+    });
+    for index in 0..load.places {
+        let ring = Rc::clone(&ring);
+        spawn_n(move || {
+            let hand_on = || {
+                let next = load.next(index);
+                loop {
+                    receive(&ring.places, index)?;
+                    ring.left.set(ring.left.get() - 1);
+                    if ring.left.get() == 0 {
+                        return Ok(ring.watch.get().elapsed());
+                    }
+                    send(&ring.places, next)?;
+                }
+            };
+            ring.outcome.set(Some(hand_on()));
+            ring.over.with(give).expect("there is room");
+        });
+    }
+    // They all run until they park, or fail to.
+    sleep(Duration::ZERO);
+    start(load, |index| send(&ring.places, index))?;
+    ring.watch.set(Stopwatch::start());
+    ring.over.wait(Interest::READ, None)?;
+    ring.outcome.take().expect("it is over")
+}
+
+fn places(load: Load) -> io::Result<Vec<OwnedFd>> {
+    (0..load.places).map(|_| place()).collect()
+}
+
+fn place() -> io::Result<OwnedFd> {
+    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE)?)
+}
+
+/// Puts the messages in, all equally far from one another.
+fn start(load: Load, send: impl Fn(usize) -> io::Result<()>) -> io::Result<()> {
+    (0..load.busy).try_for_each(|message| send(message * (load.places / load.busy)))
+}
+
+fn give(fd: BorrowedFd<'_>) -> io::Result<()> {
+    write(fd, &1u64.to_ne_bytes())?;
+    Ok(())
+}
+
+/// Whether there was a message.
+fn take(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    match read(fd, &mut [0; 8]) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
