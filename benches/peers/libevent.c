@@ -1,8 +1,18 @@
-/* libevent: a persistent event for each place, in a base as it comes. */
+/*
+ * libevent: an event for each place, in a base as it comes. The events persist or, with ONE_WAIT, are added anew for each
+ * wait; with PRECISE_TIMERS the base has those.
+ */
 #include "ring.h"
 #include <event2/event.h>
 
+#ifdef ONE_WAIT
+#define LASTING 0
+#else
+#define LASTING EV_PERSIST
+#endif
+
 static struct event_base *base;
+static struct event **events;
 
 static void readable(evutil_socket_t fd, short what, void *place)
 {
@@ -10,6 +20,8 @@ static void readable(evutil_socket_t fd, short what, void *place)
 	(void)what;
 	if (hand_on((long)(intptr_t)place))
 		event_base_loopbreak(base);
+	else if (!LASTING)
+		check(event_add(events[(long)(intptr_t)place], NULL) == 0, "event_add");
 }
 
 static void watch_all(void)
@@ -22,10 +34,11 @@ static void watch_all(void)
 	base = event_base_new_with_config(config);
 	check(base != NULL, "event_base_new_with_config");
 	event_config_free(config);
+	events = calloc(count, sizeof *events);
+	check(events != NULL, "calloc");
 	for (long place = 0; place < count; place++) {
-		struct event *event =
-			event_new(base, places[place], EV_READ | EV_PERSIST, readable, (void *)(intptr_t)place);
-		check(event != NULL && event_add(event, NULL) == 0, "event_add");
+		events[place] = event_new(base, places[place], EV_READ | LASTING, readable, (void *)(intptr_t)place);
+		check(events[place] != NULL && event_add(events[place], NULL) == 0, "event_add");
 	}
 }
 

@@ -83,18 +83,20 @@ pub fn alone(load: Load) -> io::Result<Duration> {
 /// # Panics
 ///
 /// If a place has no message that was reported to have one.
-pub fn bare(mut hub: impl Hub, load: Load) -> io::Result<Duration> {
+pub fn bare(mut hub: impl Hub, lease: Lease, load: Load) -> io::Result<Duration> {
     let places = places(load)?;
-    let explicit = hub.rearm() == Rearm::Explicit;
+    let watch_again = lease == Lease::Wait || hub.rearm() == Rearm::Explicit;
     let mut watched = Watched::new();
     let mut index_of = Vec::new();
     for (index, fd) in places.iter().enumerate() {
         let key = watched.enter(fd.as_raw_fd());
-        hub.watch(key, fd.as_fd(), Interest::READ, Lease::Life)?;
+        hub.watch(key, fd.as_fd(), Interest::READ, lease)?;
         // SAFETY: the places are open until after the last wait.
         unsafe {
             watched.arm(key, Interest::READ);
-            watched.lend(key);
+            if lease == Lease::Life {
+                watched.lend(key);
+            }
         }
         index_of.resize(fd.as_raw_fd() as usize + 1, 0);
         index_of[fd.as_raw_fd() as usize] = index;
@@ -116,8 +118,8 @@ pub fn bare(mut hub: impl Hub, load: Load) -> io::Result<Duration> {
                 return Ok(watch.elapsed());
             }
             give(places[load.next(index)].as_fd())?;
-            if explicit {
-                hub.watch(key, fd, Interest::READ, Lease::Life)?;
+            if watch_again {
+                hub.watch(key, fd, Interest::READ, lease)?;
             }
             // SAFETY: as above.
             unsafe { watched.arm(key, Interest::READ) };

@@ -1,9 +1,10 @@
 //! What a message costs among many descriptors of which few are busy: every hub, driven bare and under
 //! green threads, beside libevent and libev driven from C.
 //!
-//! `ring [TURNS]` prints two tables, for messages that stay where they are and for such that go round: the least and the median processor time for a message, in nanoseconds, over the turns
-//! that all of them take with one another, and in brackets how the median compares with that of the first row, which is
-//! libevent's if its headers are here. Each measurement is a process of its own, and all of them run on one processor.
+//! `ring [TURNS]` prints two tables, for messages that stay where they are and for such that go round: the least and the
+//! median processor time for a message, in nanoseconds, over the turns that all of them take with one another, and in
+//! brackets how the median compares with that of the first row, which is libevent's if its headers are here. Each
+//! measurement is a process of its own, and all of them run on one processor.
 
 mod peers;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use benches::raise_descriptor_limit;
 use benches::ring::{By, Load, alone, bare, green};
-use greenhub::use_hub;
+use greenhub::{Lease, use_hub};
 use hub_epoll::EpollHub;
 use hub_poll::PollHub;
 use hub_select::SelectHub;
@@ -35,8 +36,12 @@ const MESSAGES: usize = 100_000;
 const HUBS: &[&str] =
     if cfg!(feature = "libevent") { &["epoll", "poll", "select", "libevent"] } else { &["epoll", "poll", "select"] };
 
-const DRIVERS: [(&str, &str); 3] =
-    [("bare", "the hub, bare"), ("source", "green threads, `Source`"), ("trampoline", "green threads, `trampoline`")];
+const DRIVERS: [(&str, &str); 4] = [
+    ("life", "the hub, lent for life"),
+    ("wait", "the hub, lent for one wait"),
+    ("source", "green threads, `Source`"),
+    ("trampoline", "green threads, `trampoline`"),
+];
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -146,7 +151,8 @@ fn measure(driver: &str, hub: &str, numbers: &[&str]) -> Result<(), Failure> {
     let load = Load { places, busy, messages: messages as u64, step };
     let time = match driver {
         "alone" => alone(load),
-        "bare" => measure_bare(hub, load),
+        "life" => measure_bare(hub, Lease::Life, load),
+        "wait" => measure_bare(hub, Lease::Wait, load),
         "source" | "trampoline" => {
             use_hub(hub)?;
             green(if driver == "source" { By::Source } else { By::Trampoline }, load)
@@ -163,13 +169,13 @@ fn measure(driver: &str, hub: &str, numbers: &[&str]) -> Result<(), Failure> {
     std::process::exit(0);
 }
 
-fn measure_bare(hub: &str, load: Load) -> io::Result<Duration> {
+fn measure_bare(hub: &str, lease: Lease, load: Load) -> io::Result<Duration> {
     match hub {
-        "epoll" => bare(EpollHub::new()?, load),
-        "poll" => bare(PollHub::new()?, load),
-        "select" => bare(SelectHub::new()?, load),
+        "epoll" => bare(EpollHub::new()?, lease, load),
+        "poll" => bare(PollHub::new()?, lease, load),
+        "select" => bare(SelectHub::new()?, lease, load),
         #[cfg(feature = "libevent")]
-        "libevent" => bare(hub_libevent::LibeventHub::new()?, load),
+        "libevent" => bare(hub_libevent::LibeventHub::new()?, lease, load),
         _ => Err(io::Error::other(format!("no such hub: {hub}"))),
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// The first is what the others are compared with.
-    pub(crate) const ALL: [Peer; 3] = [
+    pub(crate) const ALL: [Peer; 4] = [
         Peer {
             name: "libevent",
             source: "libevent.c",
@@ -26,11 +26,18 @@ impl Peer {
             arguments: &["-levent_core"],
         },
         Peer {
-            name: "libevent with the precise timers of hub-libevent",
+            name: "libevent, precise timers",
             source: "libevent.c",
             header: "event2/event.h",
             package: "libevent-dev",
             arguments: &["-DPRECISE_TIMERS", "-levent_core"],
+        },
+        Peer {
+            name: "libevent, an event for each wait",
+            source: "libevent.c",
+            header: "event2/event.h",
+            package: "libevent-dev",
+            arguments: &["-DONE_WAIT", "-levent_core"],
         },
         Peer { name: "libev", source: "libev.c", header: "ev.h", package: "libev-dev", arguments: &["-lev"] },
     ];
@@ -53,7 +60,7 @@ impl Peer {
             Err(error) => return Err(error),
         }
         fs::create_dir_all(folder)?;
-        let program = folder.join(self.name.replace(' ', "-"));
+        let program = folder.join(self.name.replace([',', ' '], "-"));
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(self.source);
         let mut compile = Command::new(&compiler);
         let status = compile.arg("-O2").arg("-o").arg(&program).arg(source).args(self.arguments).status()?;
