@@ -185,18 +185,19 @@ impl Descriptors {
             self.watched.disarm(key, direction);
             return true;
         }
-        slot.queued.retain(|(_, other)| *other != told);
+        if !slot.queued.is_empty() {
+            slot.queued.retain(|(_, other)| *other != told);
+        }
         false
     }
 
     /// Who moves up when the one that was told has gone. Nobody if its place is taken again, or if the
     /// number is in new hands.
+    #[inline]
     pub(crate) fn next_queued(&mut self, key: Key, direction: Interest) -> Option<Told> {
-        if !self.watched.is_current(key) {
-            return None;
-        }
-        let slot = &mut self.slots[key.fd() as usize];
-        if slot.told[side(direction)] != Told::Nobody {
+        let slot = self.slots.get_mut(key.fd() as usize)?;
+        // Nearly always.
+        if slot.queued.is_empty() || slot.told[side(direction)] != Told::Nobody || !self.watched.is_current(key) {
             return None;
         }
         let index = slot.queued.iter().position(|(other, _)| *other == direction)?;

@@ -211,8 +211,15 @@ impl MainLoop {
     }
 
     /// The waiter that was told has gone: the next one moves up.
+    #[inline]
     pub(super) fn move_up(&self, key: Key, direction: Interest) {
-        let Some(told) = self.descriptors.borrow_mut().next_queued(key, direction) else { return };
+        let told = self.descriptors.borrow_mut().next_queued(key, direction);
+        if let Some(told) = told {
+            self.put_in_place(key, direction, told);
+        }
+    }
+
+    fn put_in_place(&self, key: Key, direction: Interest, told: Told) {
         let interest = self.descriptors.borrow().watched.armed(key) | direction;
         // SAFETY: a queued waiter keeps the descriptor open like the one before it.
         if let Err(_error) = unsafe { self.watch(key, interest, direction, told) } {
