@@ -265,9 +265,12 @@ impl<H: Hub> Driver<H> {
     ///
     /// If that takes more than a few waits.
     pub fn settle(&mut self) {
-        for _ in 0..FEW {
+        // A wait that a signal interrupted has nothing to say either, so one is not enough.
+        let mut silent = 0;
+        for _ in 0..2 * FEW {
             self.wait(Some(Duration::ZERO));
-            if self.reports() == 0 {
+            silent = if self.reports() == 0 { silent + 1 } else { 0 };
+            if silent == 2 {
                 return;
             }
         }
