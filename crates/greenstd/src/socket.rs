@@ -215,12 +215,16 @@ impl Socket {
 impl Socket {
     /// Connects a stream. A timeout is an error of the kind `TimedOut`.
     pub(crate) fn connect(&self, address: &SockAddr, timeout: Option<Duration>) -> io::Result<()> {
-        match self.configure(|socket| socket.connect(address)) {
-            Ok(()) => return Ok(()),
-            Err(error) if is_in_progress(&error) => {}
-            Err(error) => return Err(error),
-        }
         let begun = Instant::now();
+        loop {
+            match self.configure(|socket| socket.connect(address)) {
+                // A signal may end the call before the attempt has begun.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_in_progress(&error) => break,
+                Err(error) if error.raw_os_error() == Some(Errno::ISCONN.raw_os_error()) => return Ok(()),
+                result => return result,
+            }
+        }
         loop {
             let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
             self.source.wait(Interest::WRITE, left)?;
@@ -374,8 +378,8 @@ fn left(n: usize, room: usize) -> Left {
 }
 
 fn is_in_progress(error: &io::Error) -> bool {
-    // A signal does not end the attempt.
-    [Errno::INPROGRESS, Errno::INTR].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    // A signal does not end the attempt, and who asks again is told that it goes on.
+    [Errno::INPROGRESS, Errno::ALREADY].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// The error for an address of a family that the socket does not have.
