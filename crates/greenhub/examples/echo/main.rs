@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use greenhub::HubError;
 use hdrhistogram::Histogram;
 
 use crate::options::{Mode, Options};
@@ -112,9 +113,13 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &mut Options) -> Result<Report, Failure> {
-    let hub = greenhub::use_hub(options.hub.as_deref())
-        .and_then(|()| greenhub::try_get_hub())
-        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let hub =
+        greenhub::use_hub(options.hub.as_deref()).and_then(|()| greenhub::try_get_hub()).map_err(
+            |error| match error {
+                HubError::Build { .. } => Failure::Run(error.to_string()),
+                _ => Failure::Usage(error.to_string()),
+            },
+        )?;
     system::fit_to_hub(options, hub.name()).map_err(Failure::Run)?;
     system::raise_descriptor_limit(options).map_err(Failure::Run)?;
     system::require_memory(options).map_err(Failure::Run)?;

@@ -69,21 +69,23 @@ fn accept(listener: &TcpListener, run: &Rc<Run>, open: &Rc<Cell<usize>>) {
                 continue;
             }
         };
-        open.set(open.get() + 1);
         run.accepted.set(run.accepted.get() + 1);
         let closer = Rc::downgrade(&stream);
-        let (run, open) = (Rc::clone(run), Rc::clone(open));
+        let (of, open) = (Rc::clone(run), Rc::clone(open));
         let serve = greenhub::spawn(move || {
-            if let Err(error) = echo(&stream, &run)
-                && !run.stopping.get()
+            open.set(open.get() + 1);
+            if let Err(error) = echo(&stream, &of)
+                && !of.stopping.get()
             {
-                run.failed("serving a connection", &error);
+                of.failed("serving a connection", &error);
             }
             open.set(open.get() - 1);
         });
         // A server that runs for long keeps no list of those that have ended.
         if serving.len() == serving.capacity() {
-            serving.retain(|(_, serve)| !serve.is_finished());
+            for (_, ended) in serving.extract_if(.., |(_, serve)| serve.is_finished()) {
+                join(run, ended);
+            }
         }
         serving.push((closer, serve));
     }
@@ -91,9 +93,14 @@ fn accept(listener: &TcpListener, run: &Rc<Run>, open: &Rc<Cell<usize>>) {
         if let Some(stream) = stream.upgrade() {
             stream.close();
         }
-        if let Err(error) = serve.join() {
-            run.failed("serving a connection", &error);
-        }
+        join(run, serve);
+    }
+}
+
+/// One that panicked, or had no stack to begin on, is counted.
+fn join(run: &Run, serve: GreenThread<()>) {
+    if let Err(error) = serve.join() {
+        run.failed("serving a connection", &error);
     }
 }
 
