@@ -30,6 +30,9 @@ mod convert;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod hub;
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::io::ErrorKind;
+
 use hub_core::HubDescriptor;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -44,7 +47,12 @@ pub use hub::{EpollHub, Paths, Trigger};
 pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     name: hub::NAME,
     aliases: &["epolls"],
-    available: || EpollHub::new().is_ok(),
+    // One that only lacks descriptors or memory is there: building it says what it lacks.
+    available: || {
+        EpollHub::new()
+            .err()
+            .is_none_or(|error| !matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied))
+    },
     build: || Ok(Box::new(EpollHub::with(Paths::from_env()?)?)),
 };
 

@@ -56,6 +56,8 @@ mod sys {
     }
 }
 
+use std::io::ErrorKind;
+
 use hub_core::HubDescriptor;
 
 pub use convert::{Event, Filter};
@@ -65,6 +67,11 @@ pub use hub::{Kevent, KqueueHub};
 pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     name: hub::NAME,
     aliases: &[],
-    available: || KqueueHub::new().is_ok(),
+    // One that only lacks descriptors or memory is there: building it says what it lacks.
+    available: || {
+        KqueueHub::new()
+            .err()
+            .is_none_or(|error| !matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied))
+    },
     build: || Ok(Box::new(KqueueHub::new()?)),
 };

@@ -31,6 +31,9 @@ mod convert;
 #[cfg(unix)]
 mod hub;
 
+#[cfg(unix)]
+use std::io::ErrorKind;
+
 use hub_core::HubDescriptor;
 
 #[cfg(unix)]
@@ -41,7 +44,12 @@ pub use hub::LibeventHub;
 pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     name: hub::NAME,
     aliases: &["pyevent"],
-    available: || LibeventHub::new().is_ok(),
+    // One that only lacks descriptors or memory is there: building it says what it lacks.
+    available: || {
+        LibeventHub::new()
+            .err()
+            .is_none_or(|error| !matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied))
+    },
     build: || Ok(Box::new(LibeventHub::new()?)),
 };
 
