@@ -5,6 +5,7 @@
 mod bsd;
 mod checks;
 mod costs;
+mod faults;
 mod step;
 mod tables;
 mod test;

@@ -1,8 +1,8 @@
 //! One command as a step: its output cut down to what tells something, its tests counted, its time taken.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, ExitStatus, Stdio};
+use std::io::{self, BufRead, BufReader, Read};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -48,6 +48,28 @@ impl Report {
     /// Runs a command of which cargo counts the tests.
     pub fn run_tests(&mut self, name: impl Into<String>, command: Command) {
         self.add(name.into(), command, true);
+    }
+
+    /// Runs a command as one test: `judge` says what is wrong with what it put out, if anything is. Kills it after `limit`.
+    pub fn run_judged(
+        &mut self,
+        name: impl Into<String>,
+        mut command: Command,
+        limit: Duration,
+        judge: impl FnOnce(&Output) -> Option<String>,
+    ) {
+        let name = name.into();
+        println!("  ..   {name}");
+        let start = Instant::now();
+        let verdict = match collect(&mut command, limit) {
+            Ok(output) => judge(&output).map_or(Verdict::Well, |wrong| {
+                print!("{}", String::from_utf8_lossy(&output.stderr));
+                Verdict::Failed(wrong)
+            }),
+            Err(error) => Verdict::Failed(error.to_string()),
+        };
+        let passed = u64::from(verdict == Verdict::Well);
+        self.push(Step { name, verdict, counts: Counts { passed, ..Counts::default() }, time: start.elapsed() });
     }
 
     /// Names what cannot be run here, and why.
@@ -139,7 +161,7 @@ fn verdict_of(status: ExitStatus) -> Verdict {
 }
 
 /// Runs `command`, shows what its output tells and counts its tests; kills it after `limit`.
-fn watch(command: &mut Command, limit: Duration) -> std::io::Result<(ExitStatus, Counts)> {
+fn watch(command: &mut Command, limit: Duration) -> io::Result<(ExitStatus, Counts)> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let counts = Mutex::new(Counts::default());
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -159,6 +181,23 @@ fn watch(command: &mut Command, limit: Duration) -> std::io::Result<(ExitStatus,
     })?;
     let counts = *counts.lock().unwrap_or_else(|poison| poison.into_inner());
     Ok((status, counts))
+}
+
+/// Runs `command` and keeps what it puts out. Killing it after `limit` is an error.
+fn collect(command: &mut Command, limit: Duration) -> io::Result<Output> {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let over = AtomicBool::new(false);
+    let pid = child.id();
+    let (output, killed) = thread::scope(|scope| {
+        let killing = scope.spawn(|| end_when_hung(pid, limit, &over));
+        let output = child.wait_with_output();
+        over.store(true, Ordering::Relaxed);
+        (output, killing.join().unwrap_or_default())
+    });
+    if killed {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no end after {} s", limit.as_secs())));
+    }
+    output
 }
 
 fn show(pipe: impl Read, counts: &Mutex<Counts>) {
@@ -226,8 +265,8 @@ fn tells_something(line: &str) -> bool {
     !of_one_test && !of_a_good_run
 }
 
-/// Kills `pid` and all that it started when `limit` is over before `over` is set.
-fn end_when_hung(pid: u32, limit: Duration, over: &AtomicBool) {
+/// Kills `pid` and all that it started when `limit` is over before `over` is set; whether it came to that.
+fn end_when_hung(pid: u32, limit: Duration, over: &AtomicBool) -> bool {
     let start = Instant::now();
     while !over.load(Ordering::Relaxed) {
         if start.elapsed() > limit {
@@ -239,10 +278,11 @@ fn end_when_hung(pid: u32, limit: Duration, over: &AtomicBool) {
                 next += 1;
             }
             let _ = Command::new("kill").arg("-KILL").args(victims.iter().map(u32::to_string)).status();
-            return;
+            return true;
         }
         thread::sleep(Duration::from_millis(50));
     }
+    false
 }
 
 fn children(parent: u32) -> Vec<u32> {
@@ -325,6 +365,23 @@ mod tests {
         let (status, _) = watch(&mut command, Duration::from_millis(200)).unwrap();
         assert!(!status.success());
         assert!(start.elapsed() < Duration::from_secs(300));
+    }
+
+    #[test]
+    fn what_is_judged_is_one_test_and_a_hang_fails_it() {
+        let mut report = Report::default();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo out; echo err >&2; exit 3"]);
+        report.run_judged("well", command, LIMIT, |output| {
+            let all = (output.status.code(), &*output.stdout, &*output.stderr);
+            (all != (Some(3), b"out\n".as_slice(), b"err\n".as_slice())).then(|| format!("{output:?}"))
+        });
+        assert_eq!(report.counts_line(), "1 passed, 0 failed, 0 skipped");
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 600 & sleep 600; true"]);
+        report.run_judged("hangs", command, Duration::from_millis(200), |_| None);
+        assert_eq!(report.counts_line(), "1 passed, 1 failed, 0 skipped");
+        assert_eq!(report.steps[1].verdict, Verdict::Failed("no end after 0 s".to_owned()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the other modules go by: hubs, features, forced paths, costs, arrows between crates, modules with unsafe code.
+//! What the other modules go by: hubs, features, forced paths, faults, costs, arrows between crates, modules with unsafe code.
 //!
 //! A new hub is one line in [`HUBS`]; everything else about it follows.
 
@@ -78,28 +78,76 @@ pub const FORCED: &[Forced] = &[
     Forced { what: "edge-triggered", variable: "GREENHUB_EPOLL", value: "edge", hub: Some("epoll") },
 ];
 
-/// System calls that fail while the tests of a backend run.
+/// System calls that fail or come late, and what must come of it. One that is never made proves nothing, which is a
+/// failure.
 pub struct Fault {
     pub what: &'static str,
-    /// As strace's `inject` takes it; `?` before a call that not every architecture has.
-    pub inject: &'static str,
-    pub hub: &'static str,
+    /// As strace names them; `?` before one that not every architecture has.
+    pub calls: &'static str,
+    /// As strace's `inject` takes it after the calls, which are counted for each thread.
+    pub how: &'static str,
+    /// The hub that it is for; none: all of them.
+    pub hub: Option<&'static str>,
+    pub must: Must,
+}
+
+/// What must come of a fault.
+pub enum Must {
+    /// The tests of the backend pass.
+    Pass,
+    /// The loop says what failed and lives on: the test `faults` of the facade passes.
+    LiveOn,
+    /// The example `echo` serves every connection and has nothing to tell.
+    GoUnnoticed,
+    /// It serves every connection and tells of the fault in one line with these words.
+    BeOutlived(&'static str),
+    /// It ends with one line that has these words.
+    EndIt(&'static str),
+}
+
+/// Every call in which a hub sleeps, and those with which it looks once more.
+const WAITS: &str = "?epoll_wait,?epoll_pwait,?epoll_pwait2,?poll,?ppoll,?select,?_newselect,?pselect6";
+
+/// In [`Fault::how`]: the number of the first call that makes room for stacks.
+pub const STACKS: &str = "STACKS";
+
+const fn fault(what: &'static str, calls: &'static str, how: &'static str, must: Must) -> Fault {
+    Fault { what, calls, how, hub: None, must }
 }
 
 pub const FAULTS: &[Fault] = &[
-    Fault {
-        what: "every third wait is interrupted",
-        inject: "?epoll_wait,?epoll_pwait,?epoll_pwait2:error=EINTR:when=3+3",
-        hub: "epoll",
-    },
-    Fault { what: "no epoll_pwait2", inject: "?epoll_pwait2:error=ENOSYS", hub: "epoll" },
-    Fault { what: "every third poll is interrupted", inject: "?poll,?ppoll:error=EINTR:when=3+3", hub: "poll" },
-    Fault {
-        what: "every third select is interrupted",
-        inject: "?select,?_newselect,?pselect6:error=EINTR:when=3+3",
-        hub: "select",
-    },
+    fault("every third wait of its tests is interrupted", WAITS, "error=EINTR:when=3+3", Must::Pass),
+    Fault { hub: Some("epoll"), ..fault("no epoll_pwait2", "?epoll_pwait2", "error=ENOSYS", Must::Pass) },
+    fault("every second wait finds no memory", WAITS, "error=ENOMEM:when=2+2", Must::LiveOn),
+    fault("every second wait is to be tried again", WAITS, "error=EAGAIN:when=2+2", Must::LiveOn),
+    fault("every second wait is interrupted", WAITS, "error=EINTR:when=2+2", Must::GoUnnoticed),
+    fault("every wait begins late", WAITS, "delay_enter=10000", Must::GoUnnoticed),
+    fault("every wait ends late", WAITS, "delay_exit=10000", Must::GoUnnoticed),
+    fault("a wait finds no memory", WAITS, "error=ENOMEM:when=20", Must::EndIt("Cannot allocate memory")),
+    fault("no descriptor to accept with", ACCEPT, "error=EMFILE:when=2+3", Must::BeOutlived("Too many open files")),
+    fault("clients gone before accept", ACCEPT, "error=ECONNABORTED:when=2+3", Must::BeOutlived("connection abort")),
+    fault("accept is interrupted", ACCEPT, "error=EINTR:when=2+3", Must::GoUnnoticed),
+    fault("accept finds nothing", ACCEPT, "error=EAGAIN:when=2+3", Must::GoUnnoticed),
+    fault("connect is interrupted", "connect", "error=EINTR:when=3+3", Must::GoUnnoticed),
+    fault("receiving is interrupted", "recvfrom", "error=EINTR:when=3+3", Must::GoUnnoticed),
+    fault("receiving finds nothing", "recvfrom", "error=EAGAIN:when=3+3", Must::GoUnnoticed),
+    fault("sending is interrupted", "sendto", "error=EINTR:when=3+3", Must::GoUnnoticed),
+    fault("sending finds no room", "sendto", "error=EAGAIN:when=3+3", Must::GoUnnoticed),
+    Fault { hub: Some("epoll"), ..NO_SET },
+    Fault { hub: Some("libevent"), ..NO_SET },
+    fault("no descriptor for the wake-up", "eventfd2", "error=EMFILE", Must::EndIt("Too many open files")),
+    fault("no room for stacks", "mmap", "error=ENOMEM:when=STACKS+", Must::EndIt("no stack for another greenlet")),
 ];
+
+const NO_SET: Fault = fault(
+    "no descriptor for the set",
+    "?epoll_create,epoll_create1",
+    "error=EMFILE",
+    Must::EndIt("Too many open files"),
+);
+
+/// Both names of it.
+const ACCEPT: &str = "?accept,accept4";
 
 /// What one of the operations of `hot_paths` may cost.
 pub struct Cost {
@@ -130,7 +178,7 @@ pub const LONG_SEEDS: (&str, &str) = ("GREENHUB_SEEDS", "20000");
 
 /// Variables that would change a test run; each step starts without them.
 pub const VARIABLES: &[&str] =
-    &["EVENTLET_HUB", "GREENHUB_WAKEUP", "GREENHUB_GUARD", "GREENHUB_EPOLL", "GREENHUB_SEEDS"];
+    &["EVENTLET_HUB", "GREENHUB_WAKEUP", "GREENHUB_GUARD", "GREENHUB_EPOLL", "GREENHUB_SEEDS", "GREENHUB_FAULTS"];
 
 /// Targets whose code is type-checked where a toolchain with the sources of std is there.
 pub const OTHER_TARGETS: &[&str] =

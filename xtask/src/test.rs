@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::bsd;
 use crate::costs;
+use crate::faults;
 use crate::step::Report;
-use crate::tables::{FAULTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, hubs_here};
+use crate::tables::{FORCED, Forced, HUBS, Hub, LONG_SEEDS, hubs_here};
 use crate::workspace::Workspace;
 
 /// Runs the tests in debug, the green suite also in release; `full` adds what takes longer.
@@ -37,7 +38,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
             report.run_tests(format!("long seeds, {}", hub.name), long_seeds(workspace, hub));
         }
         loom(workspace, report);
-        faults(workspace, report)?;
+        faults::check(workspace, report)?;
         leaks(workspace, report)?;
         costs::check(workspace, report)?;
         bsd::check(workspace, report);
@@ -57,7 +58,8 @@ fn all_but_green(workspace: &Workspace) -> Command {
     command
 }
 
-fn green(workspace: &Workspace, hub: &Hub) -> Command {
+/// The green suite on `hub`.
+pub fn green(workspace: &Workspace, hub: &Hub) -> Command {
     let mut command = workspace.cargo();
     command.args(["test", "--no-fail-fast", "-p", "greenhub"]).env("EVENTLET_HUB", hub.name);
     if !hub.default {
@@ -91,25 +93,6 @@ fn loom(workspace: &Workspace, report: &mut Report) {
     command.args(["test", "-p", "hub-core", "--release", "--lib", "remote"]);
     command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.root.join("target/loom"));
     report.run_tests("loom, remote handle", command);
-}
-
-/// The tests of a backend while its system calls fail.
-fn faults(workspace: &Workspace, report: &mut Report) -> Result<()> {
-    for fault in FAULTS {
-        let name = format!("faults: {}", fault.what);
-        let Some(hub) = runnable().find(|hub| hub.name == fault.hub) else { continue };
-        if !is_there("strace") {
-            report.skip(name, "no strace: apt-get install strace");
-            continue;
-        }
-        let mut command = workspace.cargo();
-        command.args(["test", "-p", hub.package, "--lib", "--tests"]);
-        let calls = fault.inject.split(':').next().unwrap_or_default();
-        let strace = format!("strace -f -qq -o /dev/null -e trace={calls} -e inject={}", fault.inject);
-        command.env(runner()?, strace);
-        report.run_tests(name, command);
-    }
-    Ok(())
 }
 
 /// The unit tests of the core under valgrind: definite leaks and invalid accesses are failures.
@@ -149,7 +132,7 @@ fn require_compilers(workspace: &Workspace) -> Result<()> {
 }
 
 /// The hubs that the tests can be run on here.
-fn runnable() -> impl Iterator<Item = &'static Hub> {
+pub fn runnable() -> impl Iterator<Item = &'static Hub> {
     hubs_here().filter(|hub| missing(hub).is_none())
 }
 
@@ -192,7 +175,7 @@ pub fn is_there(program: &str) -> bool {
 }
 
 /// The variable that makes cargo run each test binary under another program.
-fn runner() -> Result<String> {
+pub fn runner() -> Result<String> {
     let says = rustc_says("-vV")?;
     let host = says.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
     Ok(format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace(['-', '.'], "_")))

@@ -1,0 +1,216 @@
+//! Runs under strace, which makes system calls fail or come late, and what must come of it.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::step::Report;
+use crate::tables::{FAULTS, Fault, Hub, Must, STACKS};
+use crate::test::{green, is_there, runnable, runner};
+use crate::workspace::Workspace;
+
+/// How many connections the example makes.
+const CONNECTIONS: u64 = 50;
+
+/// After this the example counts as hung. Whoever loses a wake-up in it gives up after half of it and says so.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs each of [`FAULTS`] on each hub that it is for.
+///
+/// # Errors
+///
+/// rustc does not say for which system it builds, or strace leaves no log.
+pub fn check(workspace: &Workspace, report: &mut Report) -> Result<()> {
+    let injector = is_there("strace").then(|| Injector::new(workspace)).transpose()?;
+    for hub in runnable() {
+        if injector.is_some() {
+            // What it takes to build it is no part of its patience.
+            report.run(format!("echo is built, {}", hub.name), echo(workspace, hub, "build"));
+        }
+        for fault in FAULTS.iter().filter(|fault| fault.hub.is_none_or(|only| only == hub.name)) {
+            let name = format!("faults: {}, {}", fault.what, hub.name);
+            match &injector {
+                Some(injector) => run(workspace, report, injector, hub, fault, name)?,
+                None => report.skip(name, "no strace: apt-get install strace"),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn run(
+    workspace: &Workspace,
+    report: &mut Report,
+    injector: &Injector,
+    hub: &Hub,
+    fault: &Fault,
+    name: String,
+) -> Result<()> {
+    let start = Instant::now();
+    let mut how = fault.how.to_owned();
+    if how.contains(STACKS) {
+        how = how.replace(STACKS, &injector.first_for_stacks(echo(workspace, hub, "run"))?.to_string());
+    }
+    let inject = format!("-e inject={}:{how}", fault.calls);
+    match fault.must {
+        Must::Pass => {
+            let mut command = workspace.cargo();
+            command.args(["test", "-p", hub.package, "--lib", "--tests"]);
+            report.run_tests(&name, injector.over(command, fault.calls, &inject)?);
+        }
+        Must::LiveOn => {
+            let mut command = green(workspace, hub);
+            command.args(["--test", "faults"]).env("GREENHUB_FAULTS", "1");
+            report.run_tests(&name, injector.over(command, fault.calls, &inject)?);
+        }
+        Must::GoUnnoticed | Must::BeOutlived(_) | Must::EndIt(_) => {
+            let command = injector.over(echo(workspace, hub, "run"), fault.calls, &inject)?;
+            report.run_judged(&name, command, PATIENCE, |output| judge(&fault.must, output));
+        }
+    }
+    if !injector.log()?.any(|line| line.contains("(INJECTED") || line.contains("(DELAYED")) {
+        report.check(&name, &[format!("{name}: no call was hit, so nothing is proven")], start);
+    }
+    Ok(())
+}
+
+/// cargo, about to build or to run the example.
+fn echo(workspace: &Workspace, hub: &Hub, verb: &str) -> Command {
+    let mut command = workspace.cargo();
+    command.args([verb, "--quiet", "--release", "-p", "greenhub", "--example", "echo"]);
+    if !hub.default {
+        command.args(["--features", hub.name]);
+    }
+    if verb == "run" {
+        command.args(["--", "--json", "--seconds", "0.5", "--hub", hub.name]);
+        command.args(["--connections", &CONNECTIONS.to_string()]);
+    }
+    command
+}
+
+/// What is wrong with how the example ended, if anything is.
+fn judge(must: &Must, output: &Output) -> Option<String> {
+    let says = String::from_utf8_lossy(&output.stderr);
+    let told: Vec<&str> = says.lines().filter_map(|line| line.strip_prefix("echo: ")).collect();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let served = report["connections"] == CONNECTIONS && report["round_trips"].as_u64() > Some(0);
+    let (status, words, serves) = match *must {
+        Must::BeOutlived(words) => (1, Some(words), true),
+        Must::EndIt(words) => (1, Some(words), false),
+        _ => (0, None, true),
+    };
+    let as_told = match words {
+        Some(words) => told.len() == 1 && told[0].contains(words),
+        None => told.is_empty(),
+    };
+    if output.status.code() != Some(status) {
+        Some(format!("{} instead of status {status}", output.status))
+    } else if says.contains("panicked at") {
+        Some("it panicked".to_owned())
+    } else if !as_told {
+        Some(format!("it should say {words:?} and says {told:?}"))
+    } else if serves && !served {
+        Some(format!("not every connection was served: {report}"))
+    } else {
+        None
+    }
+}
+
+/// strace, told to make calls fail.
+struct Injector {
+    /// The variable by which cargo runs what it has built under strace.
+    variable: String,
+    /// Where strace writes down the calls of a run.
+    log: PathBuf,
+}
+
+impl Injector {
+    fn new(workspace: &Workspace) -> Result<Injector> {
+        Ok(Injector { variable: runner()?, log: workspace.root.join("target/faults.log") })
+    }
+
+    /// `command`, which runs what cargo builds, with these calls under strace; the log begins anew.
+    fn over(&self, mut command: Command, calls: &str, inject: &str) -> Result<Command> {
+        begin(&self.log).with_context(|| self.log.display().to_string())?;
+        let strace = format!("strace -f -qq -A -o {} -e trace={calls} {inject}", self.log.display());
+        command.env(&self.variable, strace);
+        Ok(command)
+    }
+
+    fn log(&self) -> Result<impl Iterator<Item = String> + use<>> {
+        let file = File::open(&self.log).with_context(|| self.log.display().to_string())?;
+        Ok(BufReader::new(file).lines().map_while(Result::ok))
+    }
+
+    /// Which mmap of a run is the first that makes room for stacks; those before it are the loader's and std's.
+    fn first_for_stacks(&self, command: Command) -> Result<usize> {
+        self.over(command, "mmap", "")?.output().context("echo under strace")?;
+        let first = self.log()?.position(|line| line.contains("MAP_NORESERVE|MAP_STACK"));
+        Ok(first.context("no stacks in the log of strace")? + 1)
+    }
+}
+
+/// Makes an empty file of `path`.
+fn begin(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    File::create(path).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::*;
+
+    fn ended(code: i32, stdout: &str, stderr: &str) -> Output {
+        Output { status: ExitStatus::from_raw(code << 8), stdout: stdout.into(), stderr: stderr.into() }
+    }
+
+    const SERVED: &str = r#"{"connections":50,"round_trips":7}"#;
+
+    #[test]
+    fn a_run_that_noticed_nothing_serves_every_connection_and_is_silent() {
+        assert_eq!(judge(&Must::GoUnnoticed, &ended(0, SERVED, "2 of 50 connections\n")), None);
+        for wrong in [
+            ended(0, r#"{"connections":49,"round_trips":7}"#, ""),
+            ended(0, r#"{"connections":50,"round_trips":0}"#, ""),
+            ended(0, "", ""),
+            ended(1, SERVED, ""),
+            ended(0, SERVED, "echo: 1 errors, the first: …"),
+            ended(0, SERVED, "thread 'main' panicked at …"),
+        ] {
+            assert!(judge(&Must::GoUnnoticed, &wrong).is_some(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_fault_is_outlived_if_every_connection_is_served_and_one_line_tells_of_it() {
+        let must = Must::BeOutlived("Too many");
+        assert_eq!(judge(&must, &ended(1, SERVED, "echo: 3 errors, the first: Too many open files\n")), None);
+        for wrong in [
+            ended(0, SERVED, "echo: Too many"),
+            ended(1, "", "echo: Too many"),
+            ended(1, SERVED, "echo: Too many\necho: Too many"),
+            ended(1, SERVED, "echo: something else"),
+        ] {
+            assert!(judge(&must, &wrong).is_some(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_fault_that_ends_the_run_is_told_in_one_line_with_status_1() {
+        let must = Must::EndIt("Cannot allocate");
+        assert_eq!(judge(&must, &ended(1, "", "echo: Cannot allocate memory\n")), None);
+        for wrong in [ended(2, "", "echo: Cannot allocate"), ended(1, "", ""), ended(1, "", "Cannot allocate")] {
+            assert!(judge(&must, &wrong).is_some(), "{wrong:?}");
+        }
+        let killed = Output { status: ExitStatus::from_raw(9), ..ended(1, "", "echo: Cannot allocate") };
+        assert!(judge(&must, &killed).is_some());
+    }
+}
