@@ -15,9 +15,8 @@ use hub_epoll::{EpollHub, Paths, Trigger};
 use hub_testkit::cases::{ALL, Case};
 use hub_testkit::process::{alone, watchdog};
 use hub_testkit::saboteurs::{Fault, Over, Saboteur, TABLE};
-use poll_hub::PollHub;
 
-/// Names the row that a process is started for, and whether with its fault.
+/// Names the row that a process is started for, which of its sound hubs, and whether with its fault.
 const ROW: &str = "HUB_TESTKIT_ROW";
 
 /// How many processes run at once; most of them sleep.
@@ -26,12 +25,19 @@ const WORKERS: usize = 8;
 /// What the process of a row prints when it finished its case.
 const PASSED: &str = "the case passed";
 
-fn sound(over: Over) -> io::Result<Box<dyn Hub>> {
-    Ok(match over {
-        Over::Level => Box::new(EpollHub::with(Paths { trigger: Trigger::Level, ..Paths::default() })?),
-        Over::Automatic => Box::new(EpollHub::with(Paths { trigger: Trigger::Edge, ..Paths::default() })?),
-        Over::Explicit => Box::new(PollHub::new()?),
-    })
+type Sound = fn() -> io::Result<Box<dyn Hub>>;
+
+/// The sound hubs of a kind, over each of which its faults are caught.
+fn sound(over: Over) -> &'static [Sound] {
+    match over {
+        Over::Level => &[|| Ok(Box::new(EpollHub::with(Paths { trigger: Trigger::Level, ..Paths::default() })?))],
+        Over::Automatic => &[|| Ok(Box::new(EpollHub::with(Paths { trigger: Trigger::Edge, ..Paths::default() })?))],
+        Over::Explicit => &[
+            || Ok(Box::new(poll_hub::PollHub::new()?)),
+            || Ok(Box::new(hub_poll::PollHub::new()?)),
+            || Ok(Box::new(hub_select::SelectHub::new()?)),
+        ],
+    }
 }
 
 fn case(name: &str) -> Case {
@@ -42,17 +48,19 @@ fn case(name: &str) -> Case {
 #[test]
 fn row() {
     let Ok(row) = env::var(ROW) else { return };
-    let (index, with_fault) = row.split_once(' ').expect("a row and a word");
-    let (fault, over, name) = TABLE[index.parse::<usize>().expect("the number of a row")];
-    let fault = if with_fault == "true" { fault } else { Fault::None };
+    let words: Vec<&str> = row.split(' ').collect();
+    let number = |word: &str| word.parse::<usize>().expect("a number");
+    let (fault, over, name) = TABLE[number(words[0])];
+    let sound = sound(over)[number(words[1])];
+    let fault = if words[2] == "true" { fault } else { Fault::None };
     let case = case(name);
-    watchdog(name, Duration::from_secs(8), || (case.run)(&|| Ok(Box::new(Saboteur::new(sound(over)?, fault)?))));
+    watchdog(name, Duration::from_secs(8), || (case.run)(&|| Ok(Box::new(Saboteur::new(sound()?, fault)?))));
     println!("{PASSED}");
 }
 
-/// Runs a row with or without its fault, and says whether the case passed.
-fn passes(index: usize, with_fault: bool) -> bool {
-    let output = alone("row", ROW, &format!("{index} {with_fault}"));
+/// Runs a row over one of its sound hubs, with or without its fault, and says whether the case passed.
+fn passes(index: usize, sound: usize, with_fault: bool) -> bool {
+    let output = alone("row", ROW, &format!("{index} {sound} {with_fault}"));
     String::from_utf8_lossy(&output.stdout).contains(PASSED)
 }
 
@@ -62,10 +70,12 @@ fn every_fault_is_caught_by_its_case_and_only_the_fault_is() {
         let workers: Vec<_> = (0..WORKERS)
             .map(|worker| {
                 scope.spawn(move || {
-                    let rows = TABLE.iter().enumerate().skip(worker).step_by(WORKERS);
-                    let wrong = rows.flat_map(|(index, row)| {
-                        let missed = passes(index, true).then(|| format!("not caught: {row:?}"));
-                        let blamed = (!passes(index, false)).then(|| format!("fails without the fault: {row:?}"));
+                    let rows = TABLE.iter().enumerate();
+                    let runs = rows.flat_map(|(index, row)| (0..sound(row.1).len()).map(move |hub| (index, hub, row)));
+                    let wrong = runs.skip(worker).step_by(WORKERS).flat_map(|(index, hub, row)| {
+                        let missed = passes(index, hub, true).then(|| format!("not caught: {row:?}, hub {hub}"));
+                        let blamed = (!passes(index, hub, false))
+                            .then(|| format!("fails without the fault: {row:?}, hub {hub}"));
                         missed.into_iter().chain(blamed)
                     });
                     wrong.collect::<Vec<_>>()
