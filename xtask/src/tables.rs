@@ -108,6 +108,9 @@ pub enum Must {
 /// Every call in which a hub sleeps, and those with which it looks once more.
 const WAITS: &str = "?epoll_wait,?epoll_pwait,?epoll_pwait2,?poll,?ppoll,?select,?_newselect,?pselect6";
 
+/// Both names of it.
+const ACCEPT: &str = "?accept,accept4";
+
 /// In [`Fault::how`]: the number of the first call that makes room for stacks.
 pub const STACKS: &str = "STACKS";
 
@@ -133,11 +136,17 @@ pub const FAULTS: &[Fault] = &[
     fault("receiving finds nothing", "recvfrom", "error=EAGAIN:when=3+3", Must::GoUnnoticed),
     fault("sending is interrupted", "sendto", "error=EINTR:when=3+3", Must::GoUnnoticed),
     fault("sending finds no room", "sendto", "error=EAGAIN:when=3+3", Must::GoUnnoticed),
+    fault("a connection breaks", "recvfrom", "error=ECONNRESET:when=500", Must::BeOutlived("Connection reset")),
+    Fault { hub: Some("epoll"), ..FULL_SET },
+    Fault { hub: Some("libevent"), ..FULL_SET },
     Fault { hub: Some("epoll"), ..NO_SET },
     Fault { hub: Some("libevent"), ..NO_SET },
     fault("no descriptor for the wake-up", "eventfd2", "error=EMFILE", Must::EndIt("Too many open files")),
     fault("no room for stacks", "mmap", "error=ENOMEM:when=STACKS+", Must::EndIt("no stack for another greenlet")),
 ];
+
+const FULL_SET: Fault =
+    fault("no room in the set", "epoll_ctl", "error=ENOSPC:when=70+10", Must::BeOutlived("No space left"));
 
 const NO_SET: Fault = fault(
     "no descriptor for the set",
@@ -145,9 +154,6 @@ const NO_SET: Fault = fault(
     "error=EMFILE",
     Must::EndIt("Too many open files"),
 );
-
-/// Both names of it.
-const ACCEPT: &str = "?accept,accept4";
 
 /// What one of the operations of `hot_paths` may cost.
 pub struct Cost {
