@@ -108,8 +108,9 @@ pub use greenstd::{io, net, os, thread, time};
 
 // Green threads.
 pub use hub_core::{
-    Builder, GreenError, GreenThread, Kill, LinkId, Scope, ScopedGreenThread, Timeout, current_id, current_name, kill,
-    scope, sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout, yield_now,
+    Builder, Doing, GreenError, GreenThread, Kill, Limit, LinkId, Parker, Scope, ScopedGreenThread, Timeout, Unparker,
+    current_id, current_name, kill, scope, set_quiet_time, sleep, spawn, spawn_after, spawn_after_local, spawn_n,
+    with_timeout, yield_now,
 };
 
 // Stacks.

@@ -9,10 +9,17 @@
 //!    held any lock. So it writes to atomics and to thread-local cells, and does nothing else.
 //! 2. The thread-locals are const-initialized and have no destructor: an access is an address
 //!    calculation. It registers nothing, and cannot fail at the end of a thread.
+//!
+//! Ground rules of [`PerProcess`]:
+//!
+//! 1. An entry is leaked, so it may be referred to for ever. There is one per fork generation: what another
+//!    thread was doing with it when the process was forked is never finished.
+//! 2. `current` is null or points to a leaked entry.
 
 use std::cell::Cell;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// How often this process and its ancestors were forked since the hook was installed.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
@@ -81,6 +88,63 @@ pub(crate) fn this_thread() -> u64 {
 #[inline]
 pub(crate) fn left_behind(generation: u32, thread: u64) -> bool {
     generation != self::generation() && thread != SURVIVOR.load(Ordering::Relaxed)
+}
+
+/// The thread that came along in the last fork; 0 if it never asked for its token, or there was none.
+pub(crate) fn survivor() -> u64 {
+    SURVIVOR.load(Ordering::Relaxed)
+}
+
+/// A value of the process, of which a forked child makes another: its locks may be held by threads that the fork
+/// left behind.
+pub(crate) struct PerProcess<T: 'static> {
+    current: AtomicPtr<Entry<T>>,
+}
+
+struct Entry<T> {
+    generation: u32,
+    value: T,
+}
+
+impl<T: Sync> PerProcess<T> {
+    pub(crate) const fn new() -> PerProcess<T> {
+        PerProcess { current: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// The value of this process, if it was made.
+    pub(crate) fn get(&self) -> Option<&'static T> {
+        // SAFETY: rule 2.
+        let entry = unsafe { self.current.load(Ordering::Acquire).as_ref() }?;
+        (entry.generation == generation()).then_some(&entry.value)
+    }
+
+    /// The value of this process, made now if it was not before.
+    ///
+    /// # Errors
+    ///
+    /// If forks cannot be noticed.
+    pub(crate) fn get_or_make(&self, make: impl Fn() -> T) -> io::Result<&'static T> {
+        install()?;
+        let mut current = self.current.load(Ordering::Acquire);
+        loop {
+            // SAFETY: rule 2.
+            if let Some(entry) = unsafe { current.as_ref() }
+                && entry.generation == generation()
+            {
+                return Ok(&entry.value);
+            }
+            let new = Box::into_raw(Box::new(Entry { generation: generation(), value: make() }));
+            match self.current.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
+                // SAFETY: leaked from here on (rule 1).
+                Ok(_) => return Ok(unsafe { &(*new).value }),
+                Err(other) => {
+                    // SAFETY: from `into_raw` above, and nobody else has seen it.
+                    drop(unsafe { Box::from_raw(new) });
+                    current = other;
+                }
+            }
+        }
+    }
 }
 
 #[cfg(all(test, not(loom)))]

@@ -24,6 +24,7 @@
 //! | `descriptors`, `trampoline`, `source` | who waits for which descriptor, and how | [`trampoline()`], [`Trampoline`], [`Source`] |
 //! | `listener` | callbacks of the loop | [`Listener`], [`Timer`] |
 //! | `wakeup`, `remote`, `signal`, `fork` | what comes from outside of the thread | [`Remote`], [`interrupt_on`] |
+//! | `parker`, `limit` | waits that any thread may end, for locks and queues | [`Parker`], [`Unparker`], [`Limit`] |
 //! | `pool`, `offload` | OS threads for what can only block | [`offload()`] |
 //! | `green_thread`, `scope`, `timeout` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`] |
 //! | `error`, `report` | what can go wrong, and where it is told if nobody asks | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
@@ -61,9 +62,11 @@ mod green_thread;
 mod greenlet;
 mod hub;
 mod interest;
+mod limit;
 mod listener;
 mod main_loop;
 mod offload;
+mod parker;
 mod pool;
 mod ready;
 mod remote;
@@ -93,11 +96,13 @@ pub use greenlet::payload::Payload;
 pub use greenlet::raw::Greenlet;
 pub use hub::{Hub, HubDescriptor, Lease, Notify, Rearm};
 pub use interest::{Interest, Readiness};
+pub use limit::Limit;
 /// What fills [`DEFAULT_HUB`].
 pub use linkme;
 pub use listener::{Listener, Timer};
-pub use main_loop::{Stats, hub_prevent_multiple_readers};
+pub use main_loop::{Stats, hub_prevent_multiple_readers, set_quiet_time};
 pub use offload::offload;
+pub use parker::{Doing, Parker, Unparker};
 pub use ready::Ready;
 pub use remote::{HubGone, Remote};
 pub use report::{Report, hub_exceptions, set_report_stream, warn};

@@ -38,12 +38,14 @@ use crate::watched::Key;
 mod callback_table;
 mod callbacks;
 mod hub;
+mod outside;
 mod watching;
 
 use self::callback_table::Callbacks;
+use self::outside::Outside;
 
 pub(crate) use self::callback_table::CallbackId;
-pub(crate) use self::watching::Limit;
+pub use self::outside::set_quiet_time;
 
 /// Why a loop ends.
 #[derive(Clone, Debug)]
@@ -87,6 +89,7 @@ pub(crate) struct MainLoop {
     /// Leave after one turn, which waits at most so long.
     once: Cell<Option<Option<Duration>>>,
     closing: Cell<bool>,
+    outside: Outside,
     /// The registration of the loop's own wake-up descriptor.
     wakeup: Cell<Option<CallbackId>>,
 }
@@ -180,6 +183,7 @@ impl MainLoop {
             main_error: RefCell::new(None),
             once: Cell::new(None),
             closing: Cell::new(false),
+            outside: Outside::default(),
             wakeup: Cell::new(None),
         }
     }
@@ -321,11 +325,17 @@ impl MainLoop {
                 (timeout, limit) => timeout.or(limit),
             };
         }
+        let mut quiet = false;
         if timeout.is_none() && self.nothing_left(local) {
-            let error = LoopError::LoopExit(Arc::new(LoopExit { parked: parked(local) }));
-            self.tell_main(error);
-            if run::ready() != 0 {
-                return;
+            if self.outside.is_empty() {
+                let error = LoopError::LoopExit(Arc::new(LoopExit { parked: parked(local) }));
+                self.tell_main(error);
+                if run::ready() != 0 {
+                    return;
+                }
+            } else {
+                timeout = self.outside.patience();
+                quiet = timeout.is_some();
             }
         }
         if let Err(error) = self.ensure_hub() {
@@ -333,6 +343,7 @@ impl MainLoop {
         }
         if timeout != Some(Duration::ZERO) && self.inbox.get().is_some_and(|inbox| !inbox.prepare_sleep()) {
             timeout = Some(Duration::ZERO);
+            quiet = false;
         }
         let mut ready = self.ready.take();
         // Borrowed within, so that the table is free again when a hub that panics is dropped.
@@ -344,6 +355,9 @@ impl MainLoop {
         self.waits.set(self.waits.get() + 1);
         if let Some(inbox) = self.inbox.get() {
             inbox.woke();
+            if quiet && self.ready.borrow().reports().is_empty() && !inbox.has_mail() {
+                self.outside.report(local);
+            }
         }
         match waited {
             Ok(Ok(())) => {}
@@ -472,7 +486,7 @@ impl MainLoop {
         self.main_error.take().map_or(Ok(()), Err)
     }
 
-    /// Whether nothing could ever wake the main greenlet.
+    /// Whether nothing that this thread has could ever wake the main greenlet.
     fn nothing_left(&self, local: &Local) -> bool {
         let own = usize::from(self.wakeup.get().is_some());
         matches!(local.main.state(), State::Parked | State::Switched)

@@ -1,28 +1,22 @@
 //! OS threads for jobs that block and cannot wait on a hub, such as name resolution.
 //!
 //! Threads are started when a job finds none idle, up to a bound, and end when they have been idle
-//! for a while. They block the signals that other threads are to receive.
-//!
-//! Ground rules:
-//!
-//! 1. A pool is leaked, so it may be referred to for ever. There is one per fork generation: after a
-//!    fork its threads do not exist, and its lock may be held by one of them.
-//! 2. `CURRENT` is null or points to a leaked pool.
+//! for a while. They block the signals that other threads are to receive. A forked child has a pool of
+//! its own.
 
 use std::collections::VecDeque;
 use std::env;
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-use crate::fork;
+use crate::fork::{self, PerProcess};
 
 /// Work for a thread that may block.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -33,7 +27,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Resolvers with their plug-ins need more than a small stack. Only touched pages are resident.
 const STACK: usize = 1 << 20;
 
-static CURRENT: AtomicPtr<Pool> = AtomicPtr::new(ptr::null_mut());
+static CURRENT: PerProcess<Pool> = PerProcess::new();
 /// The bound on threads; 0 until it is set or the first job asks the environment.
 static SIZE: AtomicUsize = AtomicUsize::new(0);
 
@@ -53,14 +47,7 @@ pub(crate) fn submit(job: Job) -> io::Result<()> {
 /// How many jobs of the process's pool are queued or running.
 #[cfg(test)]
 fn pending() -> usize {
-    match CURRENT.load(Ordering::Acquire) {
-        current if current.is_null() => 0,
-        // SAFETY: rule 2.
-        current => match unsafe { &*current } {
-            pool if pool.generation == fork::generation() => pool.pending(),
-            _ => 0,
-        },
-    }
+    CURRENT.get().map_or(0, Pool::pending)
 }
 
 fn size() -> io::Result<NonZeroUsize> {
@@ -87,7 +74,6 @@ struct Pool {
     state: Mutex<State>,
     work: Condvar,
     idle: Duration,
-    generation: u32,
 }
 
 #[derive(Default)]
@@ -104,31 +90,12 @@ struct State {
 
 impl Pool {
     fn new(idle: Duration) -> Pool {
-        Pool { state: Mutex::default(), work: Condvar::new(), idle, generation: fork::generation() }
+        Pool { state: Mutex::default(), work: Condvar::new(), idle }
     }
 
     /// The pool of this process, not of the one that it was forked from.
     fn current() -> io::Result<&'static Pool> {
-        fork::install()?;
-        let mut current = CURRENT.load(Ordering::Acquire);
-        loop {
-            // SAFETY: rule 2.
-            if let Some(pool) = unsafe { current.as_ref() }
-                && pool.generation == fork::generation()
-            {
-                return Ok(pool);
-            }
-            let new = Box::into_raw(Box::new(Pool::new(IDLE)));
-            match CURRENT.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
-                // SAFETY: leaked from here on (rule 1).
-                Ok(_) => return Ok(unsafe { &*new }),
-                Err(other) => {
-                    // SAFETY: from `into_raw` above, and nobody else has seen it.
-                    drop(unsafe { Box::from_raw(new) });
-                    current = other;
-                }
-            }
-        }
+        CURRENT.get_or_make(|| Pool::new(IDLE))
     }
 
     fn submit(&'static self, job: Job, size: NonZeroUsize) -> io::Result<()> {
@@ -168,9 +135,10 @@ impl Pool {
     }
 
     fn work(&self) {
+        let generation = fork::generation();
         while let Some(job) = self.next_job() {
             run(job);
-            if self.generation != fork::generation() {
+            if generation != fork::generation() {
                 // The job has forked: this is the child, and the lock may be held by nobody.
                 return;
             }

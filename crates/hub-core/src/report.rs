@@ -40,6 +40,12 @@ pub enum Report {
         /// What happened.
         error: GreenError,
     },
+    /// A loop has had nothing to do for the [quiet time](crate::set_quiet_time): all that its green threads wait for
+    /// would have to come from another OS thread.
+    Quiet {
+        /// Each green thread: its name, where it was spawned, and what it waits for.
+        parked: Vec<String>,
+    },
     /// Something works less well than it could.
     Warning(String),
 }
@@ -53,6 +59,10 @@ impl fmt::Display for Report {
             }
             Report::LinkFailed { name, error } => write!(f, "a link of green thread {name} {}", how(error)),
             Report::CallbackFailed { doing, error } => write!(f, "a callback for {doing} {}", how(error)),
+            Report::Quiet { parked } => {
+                f.write_str("nothing has happened for a while, and only another OS thread could change that")?;
+                parked.iter().try_for_each(|one| write!(f, "\n  {one}"))
+            }
             Report::Warning(text) => f.write_str(text),
         }
     }

@@ -26,7 +26,8 @@ use crate::descriptors::Owner;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::{local, run};
 use crate::interest::Interest;
-use crate::main_loop::{Limit, MainLoop};
+use crate::limit::Limit;
+use crate::main_loop::MainLoop;
 use crate::remote::{Letter, Mailbox};
 use crate::trampoline::block_on;
 

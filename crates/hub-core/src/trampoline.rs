@@ -20,7 +20,7 @@ use crate::greenlet::control::Wake;
 use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::interest::{Interest, Readiness};
-use crate::main_loop::Limit;
+use crate::limit::Limit;
 use crate::round;
 use crate::time::Time;
 

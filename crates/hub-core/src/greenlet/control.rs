@@ -57,20 +57,43 @@ pub(crate) enum Wake {
     Exit,
 }
 
-/// What a greenlet does when it parks.
+/// What a green thread does while it waits. Reports of a loop that stands still say so.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
-#[repr(u8)]
-pub(crate) enum Doing {
+#[non_exhaustive]
+pub enum Doing {
+    /// Lets others run.
     #[default]
     Yield,
+    /// Sleeps.
     Sleep,
+    /// Waits for a descriptor.
     Descriptor,
+    /// Waits for the end of a green thread.
     Join,
+    /// Waits for the green threads of a scope.
     Scope,
+    /// Waits for an OS thread.
     Offload,
+    /// Switches to a greenlet.
     Switch,
+    /// Runs a turn of the loop.
     RunOnce,
+    /// Waits for the end of the loop.
     Abort,
+    /// Waits for a lock.
+    Lock,
+    /// Waits for an event.
+    Event,
+    /// Waits for an item, or for room.
+    Queue,
+    /// Waits for a semaphore.
+    Semaphore,
+    /// Waits for a condition.
+    Condition,
+    /// Waits for others to come to the same place.
+    Barrier,
+    /// Waits to be unparked.
+    Park,
 }
 
 impl Doing {
@@ -85,6 +108,13 @@ impl Doing {
             Doing::Switch => "switching to a greenlet",
             Doing::RunOnce => "running the loop",
             Doing::Abort => "waiting for the loop to end",
+            Doing::Lock => "waiting for a lock",
+            Doing::Event => "waiting for an event",
+            Doing::Queue => "waiting for a queue",
+            Doing::Semaphore => "waiting for a semaphore",
+            Doing::Condition => "waiting for a condition",
+            Doing::Barrier => "waiting at a barrier",
+            Doing::Park => "waiting to be unparked",
         }
     }
 }

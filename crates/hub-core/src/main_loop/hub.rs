@@ -20,6 +20,7 @@ use crate::greenlet::unwind::{Exit, drop_contained, error_of};
 use crate::hub::{Hub, Notify};
 use crate::interest::{Interest, Readiness};
 use crate::listener::Listener;
+use crate::parker;
 use crate::remote::{Inbox, Letter, Mailbox};
 use crate::time::Time;
 use crate::timer_queue::TimerId;
@@ -303,7 +304,8 @@ impl MainLoop {
             }
         }
         self.sort_mail();
-        afresh.map_err(|error| LoopError::Wait { hub, error: Arc::new(error) })?;
+        let reachable = parker::register_again(|| self.mailbox());
+        afresh.and(reachable).map_err(|error| LoopError::Wait { hub, error: Arc::new(error) })?;
         let waiting = self.descriptors.borrow_mut().unwatch_all();
         waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
     }

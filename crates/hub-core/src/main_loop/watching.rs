@@ -10,7 +10,6 @@ use std::cell::Cell;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::callback_table::{Callback, CallbackId};
 use super::{MainLoop, PREVENT_MULTIPLE_READERS, told_of};
@@ -21,9 +20,9 @@ use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::unwind::{contained, drop_contained};
 use crate::hub::{Lease, Rearm};
 use crate::interest::{Interest, Readiness};
+use crate::limit::Limit;
 use crate::source::Left;
-use crate::time::Time;
-use crate::timer_queue::{TimerId, TimerQueue};
+use crate::timer_queue::TimerId;
 use crate::watched::Key;
 
 impl MainLoop {
@@ -313,49 +312,6 @@ impl MainLoop {
     /// Whether a socket is registered here.
     pub(crate) fn knows(&self, fd: RawFd, socket: u64) -> bool {
         self.descriptors.borrow().key_of(fd, socket).is_some()
-    }
-}
-
-/// How long somebody is ready to wait for a descriptor, over several parks.
-#[derive(Copy, Clone, Debug)]
-pub(crate) enum Limit {
-    None,
-    /// From the first park on.
-    After(Duration),
-    Until(Time),
-}
-
-impl From<Option<Duration>> for Limit {
-    fn from(timeout: Option<Duration>) -> Limit {
-        timeout.map_or(Limit::None, Limit::After)
-    }
-}
-
-impl Limit {
-    #[inline]
-    fn arm(self, timers: &mut TimerQueue<Told>, told: Told) -> Option<TimerId> {
-        match self {
-            Limit::None => None,
-            Limit::After(delay) => Some(timers.arm(delay, told)),
-            Limit::Until(deadline) => Some(timers.arm_at(deadline, told)),
-        }
-    }
-
-    /// The first park is over: what follows ends when its timer would have fired.
-    #[inline]
-    fn fix(&mut self, timers: &TimerQueue<Told>, timer: TimerId) {
-        if let Some(deadline) = timers.deadline(timer) {
-            *self = Limit::Until(deadline);
-        }
-    }
-
-    /// What is left of it at least, for those who wait without the loop.
-    pub(crate) fn duration(self) -> Option<Duration> {
-        match self {
-            Limit::None => None,
-            Limit::After(delay) => Some(delay),
-            Limit::Until(deadline) => Some(deadline - Time::monotonic()),
-        }
     }
 }
 

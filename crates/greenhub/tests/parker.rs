@@ -1,0 +1,294 @@
+//! Waits that any thread may end.
+
+#[path = "support/descriptors.rs"]
+mod descriptors;
+#[path = "support/green.rs"]
+mod green;
+mod support;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use green::{LONG, SHORT, held, keep_reports, reports};
+use greenhub::{Doing, Limit, LoopError, Parker, Unparker, sleep, spawn, use_hub, with_timeout, yield_now};
+use support::run;
+
+/// Parks until `done`; what wakes it is given to `tell`.
+fn park_until(done: impl Fn() -> bool, tell: impl Fn(Unparker)) -> Result<(), LoopError> {
+    while !done() {
+        let parker = Parker::new(Doing::Event)?;
+        tell(parker.unparker());
+        parker.park(&mut Limit::none())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_green_thread_is_unparked_by_another() {
+    run("a_green_thread_is_unparked_by_another", || {
+        let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
+        let told = slot.clone();
+        let waiting = spawn(move || {
+            let parker = Parker::new(Doing::Event).unwrap();
+            told.set(Some(parker.unparker()));
+            parker.park(&mut Limit::none()).unwrap()
+        });
+        yield_now();
+        let unparker = slot.take().unwrap();
+        unparker.unpark();
+        assert!(!waiting.is_finished(), "a wake-up never switches");
+        assert!(waiting.join().unwrap());
+        // What was left behind does nothing, to a later wait too.
+        let parker = Parker::new(Doing::Event).unwrap();
+        unparker.unpark();
+        assert!(!parker.park(&mut Limit::from(Some(SHORT))).unwrap());
+    });
+}
+
+#[test]
+fn an_unpark_before_the_park_is_not_lost() {
+    run("an_unpark_before_the_park_is_not_lost", || {
+        yield_now();
+        let parker = Parker::new(Doing::Event).unwrap();
+        parker.unparker().unpark();
+        assert!(parker.park(&mut Limit::none()).unwrap());
+        let parker = Parker::new(Doing::Event).unwrap();
+        let unparker = parker.unparker();
+        std::thread::spawn(move || unparker.unpark()).join().unwrap();
+        assert!(parker.park(&mut Limit::from(Some(LONG))).unwrap());
+    });
+}
+
+#[test]
+fn other_os_threads_unpark_a_sleeping_hub() {
+    run("other_os_threads_unpark_a_sleeping_hub", || {
+        yield_now();
+        let (sender, receiver) = mpsc::channel::<Unparker>();
+        let other = std::thread::spawn(move || {
+            for unparker in receiver {
+                std::thread::sleep(Duration::from_millis(1));
+                unparker.unpark();
+            }
+        });
+        for _ in 0..20 {
+            let parker = Parker::new(Doing::Event).unwrap();
+            sender.send(parker.unparker()).unwrap();
+            assert!(parker.park(&mut Limit::from(Some(LONG))).unwrap());
+        }
+        drop(sender);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn an_os_thread_without_green_threads_blocks_itself() {
+    let (sender, receiver) = mpsc::channel::<Unparker>();
+    let plain = std::thread::spawn(move || {
+        for _ in 0..100 {
+            let parker = Parker::new(Doing::Event).unwrap();
+            sender.send(parker.unparker()).unwrap();
+            assert!(parker.park(&mut Limit::none()).unwrap());
+        }
+        assert!(!greenhub::has_hub());
+        let parker = Parker::new(Doing::Event).unwrap();
+        let begin = Instant::now();
+        assert!(!parker.park(&mut Limit::from(Some(SHORT))).unwrap());
+        assert!(begin.elapsed() >= SHORT);
+    });
+    run("an_os_thread_without_green_threads_blocks_itself", move || {
+        for unparker in receiver {
+            unparker.unpark();
+        }
+    });
+    plain.join().unwrap();
+}
+
+#[test]
+fn a_limit_counts_over_several_parks() {
+    run("a_limit_counts_over_several_parks", || {
+        let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
+        let told = slot.clone();
+        let waking = spawn(move || {
+            loop {
+                sleep(SHORT);
+                if let Some(unparker) = told.take() {
+                    unparker.unpark();
+                }
+            }
+        });
+        let (begin, mut limit, mut parks) = (Instant::now(), Limit::from(Some(SHORT * 10)), 0);
+        loop {
+            let parker = Parker::new(Doing::Event).unwrap();
+            slot.set(Some(parker.unparker()));
+            parks += 1;
+            if !parker.park(&mut limit).unwrap() {
+                break;
+            }
+        }
+        assert!(begin.elapsed() >= SHORT * 10);
+        assert!((2..=11).contains(&parks), "{parks}");
+        waking.kill();
+    });
+}
+
+#[test]
+fn a_kill_or_a_timeout_ends_a_wait_and_leaves_nothing() {
+    run("a_kill_or_a_timeout_ends_a_wait_and_leaves_nothing", || {
+        let before = held();
+        let waiting = spawn(|| {
+            let parker = Parker::new(Doing::Queue).unwrap();
+            parker.park(&mut Limit::from(Some(LONG))).unwrap()
+        });
+        yield_now();
+        waiting.kill();
+        assert!(waiting.join().unwrap_err().is_exit());
+        let timed = with_timeout(SHORT, || Parker::new(Doing::Queue).unwrap().park(&mut Limit::none()));
+        assert!(timed.is_err());
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn a_wait_in_the_main_loop_is_refused() {
+    run("a_wait_in_the_main_loop_is_refused", || {
+        let refused = Rc::new(Cell::new(None));
+        let told = refused.clone();
+        let _timer = greenhub::get_hub().schedule(Duration::ZERO, move || told.set(Parker::new(Doing::Lock).err()));
+        sleep(SHORT);
+        let error = refused.take().expect("refused");
+        assert!(matches!(error, LoopError::InMainloop { .. }), "{error}");
+    });
+}
+
+#[test]
+fn an_unparker_outlives_its_thread() {
+    let unparker = run("an_unparker_outlives_its_thread", || {
+        yield_now();
+        let parker = Parker::new(Doing::Event).unwrap();
+        parker.unparker()
+    });
+    unparker.unpark();
+    let plain = std::thread::spawn(|| Parker::new(Doing::Event).unwrap().unparker()).join().unwrap();
+    plain.unpark();
+}
+
+#[test]
+fn a_wait_outlives_the_hub() {
+    run("a_wait_outlives_the_hub", || {
+        let (sender, receiver) = mpsc::channel::<Unparker>();
+        let waiting = spawn(move || {
+            let parker = Parker::new(Doing::Event).unwrap();
+            sender.send(parker.unparker()).unwrap();
+            parker.park(&mut Limit::none()).unwrap()
+        });
+        yield_now();
+        use_hub(None).unwrap();
+        let unparker = receiver.recv().unwrap();
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(SHORT);
+            unparker.unpark();
+        });
+        assert!(waiting.join().unwrap());
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_loop_that_others_may_wake_does_not_give_up_but_says_so_once() {
+    let test = "a_loop_that_others_may_wake_does_not_give_up_but_says_so_once";
+    if !support::is_child() {
+        let output = support::in_child(test, |_| ());
+        return assert!(output.status.success(), "{output:?}");
+    }
+    keep_reports();
+    greenhub::set_quiet_time(Some(SHORT));
+    run(test, || {
+        yield_now();
+        let parker = Parker::new(Doing::Semaphore).unwrap();
+        let unparker = parker.unparker();
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(SHORT * 10);
+            unparker.unpark();
+        });
+        assert!(parker.park(&mut Limit::none()).unwrap());
+        other.join().unwrap();
+        let told = reports();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("waiting for a semaphore"), "{told:?}");
+    });
+}
+
+#[test]
+fn waits_and_wake_ups_of_many_threads_lose_nothing() {
+    static SERVED: AtomicUsize = AtomicUsize::new(0);
+    run("waits_and_wake_ups_of_many_threads_lose_nothing", || {
+        let (sender, receiver) = mpsc::channel::<(Unparker, std::sync::Arc<AtomicUsize>)>();
+        let waker = std::thread::spawn(move || {
+            for (unparker, state) in receiver {
+                state.fetch_add(1, Ordering::SeqCst);
+                unparker.unpark();
+            }
+        });
+        let hubs: Vec<_> = (0..3)
+            .map(|hub| {
+                let sender = sender.clone();
+                std::thread::spawn(move || {
+                    let work = move || {
+                        for _ in 0..200 {
+                            let state = std::sync::Arc::new(AtomicUsize::new(0));
+                            let seen = state.clone();
+                            let tell = |unparker| sender.send((unparker, state.clone())).unwrap();
+                            park_until(|| seen.load(Ordering::SeqCst) != 0, tell).unwrap();
+                            SERVED.fetch_add(1, Ordering::SeqCst);
+                        }
+                    };
+                    // One of them has no green threads.
+                    if hub == 0 {
+                        return work();
+                    }
+                    let all: Vec<_> = (0..4).map(|_| spawn(work.clone())).collect();
+                    all.into_iter().for_each(|one| one.join().unwrap());
+                })
+            })
+            .collect();
+        hubs.into_iter().for_each(|hub| hub.join().unwrap());
+        drop(sender);
+        waker.join().unwrap();
+    });
+    assert_eq!(SERVED.load(Ordering::SeqCst), 200 * 9);
+}
+
+#[test]
+fn a_forked_childs_other_threads_reach_its_first() {
+    descriptors::in_child(|| {
+        let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
+        let told = slot.clone();
+        let waiting = spawn(move || {
+            let parker = Parker::new(Doing::Event).unwrap();
+            told.set(Some(parker.unparker()));
+            parker.park(&mut Limit::none()).unwrap()
+        });
+        sleep(SHORT);
+        let unparker = slot.take().unwrap();
+        // SAFETY: the other threads of this process sleep and hold no lock; the child leaves by `_exit`.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                // Before the loop knows of the fork.
+                std::thread::spawn(move || unparker.unpark()).join().unwrap();
+                let woken = with_timeout(Duration::from_secs(10), || waiting.join());
+                let status = if matches!(woken, Ok(Ok(true))) { 0 } else { 1 };
+                // SAFETY: ends the child and touches nothing.
+                unsafe { libc::_exit(status) }
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                let status = nix::sys::wait::waitpid(child, None).unwrap();
+                assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+                unparker.unpark();
+                assert!(waiting.join().unwrap());
+            }
+        }
+    });
+}
