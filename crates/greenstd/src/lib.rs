@@ -61,5 +61,6 @@ mod socket;
 pub mod io;
 pub mod net;
 pub mod os;
+pub mod sync;
 pub mod thread;
 pub mod time;
