@@ -104,7 +104,7 @@ struct Readme;
 
 pub use registry::{get_default_hub, register_hub, use_hub};
 
-pub use greenstd::{io, net, os, thread, time};
+pub use greenstd::{io, net, os, sync, thread, time};
 
 // Green threads.
 pub use hub_core::{
@@ -119,7 +119,7 @@ pub use hub_core::{StackPolicy, default_stack_size, set_default_stack_size, set_
 // The hub of a thread.
 pub use hub_core::{
     HubError, HubGone, HubRef, InterruptOn, LoopError, LoopExit, Registration, Remote, Report, Stats, TimerHandle,
-    get_hub, has_hub, hub_exceptions, hub_prevent_multiple_readers, interrupt_on, set_panicking_grace,
+    get_hub, has_hub, hub_exceptions, hub_prevent_multiple_readers, interrupt_on, panicking_grace, set_panicking_grace,
     set_report_stream, try_get_hub, use_hub_with,
 };
 

@@ -242,7 +242,7 @@ pub fn sleep(duration: Duration) {
     let Err(error) = slept else { return };
     match *error {
         LoopError::Aborted => {}
-        LoopError::Panicking => std::thread::sleep(duration.min(crate::trampoline::grace())),
+        LoopError::Panicking => std::thread::sleep(duration.min(crate::trampoline::panicking_grace())),
         error => panic!("sleep: {error}"),
     }
 }

@@ -112,5 +112,7 @@ pub use source::{Left, Source};
 pub use stacks::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy};
 pub use time::Time;
 pub use timeout::{Timeout, with_timeout};
-pub use trampoline::{Trampoline, notify_close, notify_opened, set_panicking_grace, trampoline, trampoline_raw};
+pub use trampoline::{
+    Trampoline, notify_close, notify_opened, panicking_grace, set_panicking_grace, trampoline, trampoline_raw,
+};
 pub use watched::{Key, Watched};

@@ -263,7 +263,9 @@ pub fn set_panicking_grace(grace: Duration) {
     GRACE.store(u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
-pub(crate) fn grace() -> Duration {
+/// What [`set_panicking_grace`] has set. Does not switch.
+#[must_use]
+pub fn panicking_grace() -> Duration {
     Duration::from_nanos(GRACE.load(Ordering::Relaxed))
 }
 
@@ -274,7 +276,7 @@ pub(crate) fn block_on(
     timeout: Option<Duration>,
 ) -> Result<Readiness, TrampolineError> {
     let number = fd.as_raw_fd();
-    let deadline = Time::monotonic() + timeout.unwrap_or(Duration::MAX).min(grace());
+    let deadline = Time::monotonic() + timeout.unwrap_or(Duration::MAX).min(panicking_grace());
     let flags = if interest == Interest::READ { PollFlags::IN } else { PollFlags::OUT };
     loop {
         let (seconds, nanos) = round::nanos(deadline - Time::monotonic());
