@@ -4,4 +4,22 @@
 //! parks, an OS thread without green threads blocks itself. Whoever waits is served in the order in which they
 //! came. A wake-up never switches.
 
+mod attempt;
+mod barrier;
+mod condvar;
 mod line;
+pub mod mpsc;
+mod mutex;
+mod once;
+mod once_lock;
+mod poison;
+mod rwlock;
+
+pub use std::sync::{Arc, LockResult, PoisonError, TryLockError, TryLockResult, Weak, atomic};
+
+pub use barrier::{Barrier, BarrierWaitResult};
+pub use condvar::{Condvar, WaitTimeoutResult};
+pub use mutex::{Mutex, MutexGuard};
+pub use once::{Once, OnceState};
+pub use once_lock::OnceLock;
+pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};

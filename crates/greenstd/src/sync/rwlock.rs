@@ -1,0 +1,329 @@
+//! std's `RwLock`: a green lock, and std's own around the value, as [`Mutex`](super::Mutex).
+//!
+//! Readers and writers come through one door, one after the other. Who stands in it waits until those inside have
+//! left as far as they are in the way; then they go in and leave the door to the next. So a writer is not overtaken
+//! by readers, and readers who follow each other are inside together.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{self, LockResult, TryLockError, TryLockResult};
+
+use hub_core::Doing;
+
+use super::attempt::{Places, until};
+use super::line::{Wait, lock};
+use super::poison;
+
+/// std's `RwLock`, for green threads of one or more hubs and for plain OS threads.
+///
+/// Readers and writers are served in the order in which they came, so a second `read` of one that reads already
+/// waits for ever if a writer came in between.
+///
+/// A write guard that is dropped while its green thread unwinds poisons the lock, also if it unwinds because it was
+/// killed or timed out; a read guard does not.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::{sync::{Arc, RwLock}, thread};
+/// let names = Arc::new(RwLock::new(vec!["epoll"]));
+/// let (first, second) = (names.read().unwrap(), names.read().unwrap());
+/// assert_eq!(first.len(), second.len());
+/// let writer = Arc::clone(&names);
+/// let writer = thread::spawn(move || writer.write().unwrap().push("poll"));
+/// drop((first, second));
+/// writer.join()?;
+/// assert_eq!(*names.read().unwrap(), ["epoll", "poll"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+pub struct RwLock<T: ?Sized> {
+    lock: Lock,
+    data: sync::RwLock<T>,
+}
+
+/// Ends a shared access when dropped, std's `RwLockReadGuard`.
+#[must_use = "if unused the RwLock will immediately unlock"]
+pub struct RwLockReadGuard<'a, T: ?Sized> {
+    // Dropped in this order: the value is free before the next one gets the lock.
+    data: sync::RwLockReadGuard<'a, T>,
+    _held: Held<'a>,
+}
+
+/// Ends an exclusive access when dropped, std's `RwLockWriteGuard`.
+#[must_use = "if unused the RwLock will immediately unlock"]
+pub struct RwLockWriteGuard<'a, T: ?Sized> {
+    // As above.
+    data: sync::RwLockWriteGuard<'a, T>,
+    _held: Held<'a>,
+}
+
+impl<T> RwLock<T> {
+    /// An unlocked lock.
+    #[must_use]
+    pub const fn new(value: T) -> RwLock<T> {
+        RwLock { lock: Lock::new(), data: sync::RwLock::new(value) }
+    }
+
+    /// The value, when nobody else has the lock any more.
+    ///
+    /// # Errors
+    ///
+    /// If it is poisoned; the value is in the error.
+    pub fn into_inner(self) -> LockResult<T> {
+        self.data.into_inner()
+    }
+}
+
+impl<T: ?Sized> RwLock<T> {
+    /// Waits for shared access. Switches if it has to wait.
+    ///
+    /// # Errors
+    ///
+    /// If it is poisoned; the guard is in the error.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mutex::lock`](super::Mutex::lock).
+    #[track_caller]
+    pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
+        self.read_guard(self.lock.acquire(Access::Shared))
+    }
+
+    /// Takes shared access if it may be had at once, which is not so if somebody waits. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if it may not be had, `Poisoned` if the lock is poisoned.
+    pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        let held = self.lock.try_acquire(Access::Shared).ok_or(TryLockError::WouldBlock)?;
+        Ok(self.read_guard(held)?)
+    }
+
+    /// Waits for exclusive access. Switches if it has to wait.
+    ///
+    /// # Errors
+    ///
+    /// If it is poisoned; the guard is in the error.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mutex::lock`](super::Mutex::lock).
+    #[track_caller]
+    pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
+        self.write_guard(self.lock.acquire(Access::Exclusive))
+    }
+
+    /// Takes exclusive access if nobody has any. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if it may not be had, `Poisoned` if the lock is poisoned.
+    pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
+        let held = self.lock.try_acquire(Access::Exclusive).ok_or(TryLockError::WouldBlock)?;
+        Ok(self.write_guard(held)?)
+    }
+
+    fn read_guard<'a>(&'a self, held: Held<'a>) -> LockResult<RwLockReadGuard<'a, T>> {
+        let data = poison::held(self.data.try_read());
+        poison::map(data, |data| RwLockReadGuard { data, _held: held })
+    }
+
+    fn write_guard<'a>(&'a self, held: Held<'a>) -> LockResult<RwLockWriteGuard<'a, T>> {
+        let data = poison::held(self.data.try_write());
+        poison::map(data, |data| RwLockWriteGuard { data, _held: held })
+    }
+
+    /// Whether it is poisoned.
+    pub fn is_poisoned(&self) -> bool {
+        self.data.is_poisoned()
+    }
+
+    /// Takes the poison away: the value is right again.
+    pub fn clear_poison(&self) {
+        self.data.clear_poison();
+    }
+
+    /// The value, which nobody else has.
+    ///
+    /// # Errors
+    ///
+    /// If it is poisoned; the value is in the error.
+    pub fn get_mut(&mut self) -> LockResult<&mut T> {
+        self.data.get_mut()
+    }
+}
+
+impl<T> From<T> for RwLock<T> {
+    fn from(value: T) -> RwLock<T> {
+        RwLock::new(value)
+    }
+}
+
+impl<T: Default> Default for RwLock<T> {
+    fn default() -> RwLock<T> {
+        RwLock::new(T::default())
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // By the green lock, which tells who may touch std's.
+        poison::debug(f, "RwLock", self.try_read(), self.is_poisoned())
+    }
+}
+
+impl<T: ?Sized> Deref for RwLockReadGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.data
+    }
+}
+
+impl<T: ?Sized> Deref for RwLockWriteGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.data
+    }
+}
+
+impl<T: ?Sized> DerefMut for RwLockWriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.data
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLockReadGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLockWriteGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Display> fmt::Display for RwLockReadGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: ?Sized + fmt::Display> fmt::Display for RwLockWriteGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[derive(Copy, Clone)]
+enum Access {
+    Shared,
+    Exclusive,
+}
+
+/// A lock without a value.
+struct Lock(sync::Mutex<Room>);
+
+struct Room {
+    readers: usize,
+    writer: bool,
+    /// Somebody stands in the door.
+    door: bool,
+    /// Who wait for the door.
+    outside: Places,
+    /// Who stands in the door, if they have to wait.
+    in_door: Places,
+}
+
+const OUTSIDE: Wait<Room> = Wait { doing: Doing::Lock, line: |room| room.outside.line(), pass_on: Room::leave_door };
+
+// Who leaves the door leaves it to somebody who looks by themselves.
+const IN_DOOR: Wait<Room> = Wait { doing: Doing::Lock, line: |room| room.in_door.line(), pass_on: |_| {} };
+
+impl Lock {
+    const fn new() -> Lock {
+        Lock(sync::Mutex::new(Room {
+            readers: 0,
+            writer: false,
+            door: false,
+            outside: Places::new(),
+            in_door: Places::new(),
+        }))
+    }
+
+    #[track_caller]
+    fn acquire(&self, access: Access) -> Held<'_> {
+        let entered = until(&self.0, &OUTSIDE, |room, chosen| {
+            if !chosen && std::mem::replace(&mut room.door, true) {
+                return None;
+            }
+            let entered = room.enter(access);
+            if entered {
+                room.leave_door();
+            }
+            Some(entered)
+        });
+        if !entered {
+            let _door = Door(self);
+            until(&self.0, &IN_DOOR, |room, _| room.enter(access).then_some(()));
+        }
+        Held { lock: self, access }
+    }
+
+    fn try_acquire(&self, access: Access) -> Option<Held<'_>> {
+        let mut room = lock(&self.0);
+        (!room.door && room.enter(access)).then(|| Held { lock: self, access })
+    }
+}
+
+impl Room {
+    /// Goes in, unless somebody is in the way.
+    fn enter(&mut self, access: Access) -> bool {
+        let free = !self.writer && (self.readers == 0 || matches!(access, Access::Shared));
+        match access {
+            Access::Shared if free => self.readers += 1,
+            Access::Exclusive if free => self.writer = true,
+            _ => {}
+        }
+        free
+    }
+
+    fn leave(&mut self, access: Access) {
+        match access {
+            Access::Shared => self.readers -= 1,
+            Access::Exclusive => self.writer = false,
+        }
+        if self.readers == 0 {
+            self.in_door.choose();
+        }
+    }
+
+    /// The door is the next one's.
+    fn leave_door(&mut self) {
+        self.door = self.outside.choose();
+    }
+}
+
+/// Standing in the door.
+struct Door<'a>(&'a Lock);
+
+impl Drop for Door<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.0).leave_door();
+    }
+}
+
+/// Gives the access back.
+struct Held<'a> {
+    lock: &'a Lock,
+    access: Access,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        lock(&self.lock.0).leave(self.access);
+    }
+}
