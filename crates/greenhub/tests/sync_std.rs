@@ -1,0 +1,779 @@
+//! `sync`: what std has there. One body runs over std and over ours; what is green about ours follows.
+
+#[path = "support/green.rs"]
+mod green_support;
+#[macro_use]
+#[path = "support/same.rs"]
+mod same;
+#[path = "sync_std/random.rs"]
+mod random;
+mod support;
+
+use std::cell::Cell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use green_support::{LONG, Log, SHORT, held, quiet_panic};
+use greenhub::sync::{Arc, Barrier, Condvar, Mutex, Once, OnceLock, RwLock, TryLockError, mpsc};
+use greenhub::{GreenThread, set_panicking_grace, sleep, spawn, with_timeout, yield_now};
+use support::run;
+
+same_as_std! {
+    fn a_mutex_excludes() {
+        let total = sync::Arc::new(sync::Mutex::new(0));
+        let adders = (0..4).map(|_| {
+            let total = sync::Arc::clone(&total);
+            thread::spawn(move || {
+                for _ in 0..50 {
+                    let mut total = total.lock().unwrap();
+                    let before = *total;
+                    thread::yield_now();
+                    *total = before + 1;
+                }
+            })
+        });
+        for adder in adders.collect::<Vec<_>>() {
+            adder.join().unwrap();
+        }
+        assert_eq!(*total.lock().unwrap(), 200);
+    }
+
+    fn a_held_mutex_would_block() {
+        let mutex = sync::Mutex::new(1);
+        let guard = mutex.lock().unwrap();
+        assert!(matches!(mutex.try_lock(), Err(sync::TryLockError::WouldBlock)));
+        assert!(format!("{mutex:?}").contains("<locked>"));
+        drop(guard);
+        *mutex.try_lock().unwrap() += 1;
+        assert_eq!(format!("{mutex:?}"), "Mutex { data: 2, poisoned: false, .. }");
+        assert_eq!(mutex.into_inner().unwrap(), 2);
+    }
+
+    fn a_panic_poisons_a_mutex_until_that_is_cleared() {
+        let mutex = sync::Arc::new(sync::Mutex::new(1));
+        let other = sync::Arc::clone(&mutex);
+        let ended = thread::spawn(move || {
+            let mut guard = other.lock().unwrap();
+            *guard = 2;
+            quiet_panic("on purpose");
+        });
+        assert!(ended.join().is_err());
+        assert!(mutex.is_poisoned());
+        assert_eq!(*mutex.lock().unwrap_err().into_inner(), 2);
+        assert!(matches!(mutex.try_lock(), Err(sync::TryLockError::Poisoned(_))));
+        mutex.clear_poison();
+        assert_eq!(*mutex.lock().unwrap(), 2);
+    }
+
+    fn a_mutex_is_made_in_a_constant_and_of_unsized_values() {
+        static COUNT: sync::Mutex<u32> = sync::Mutex::new(6);
+        assert_eq!(*COUNT.lock().unwrap(), 6);
+        let shared: sync::Arc<sync::Mutex<dyn Fn() -> u32 + Send>> = sync::Arc::new(sync::Mutex::new(|| 7));
+        assert_eq!(shared.lock().unwrap()(), 7);
+    }
+
+    fn readers_share_and_a_writer_is_alone() {
+        let lock = sync::RwLock::new(1);
+        let (first, second) = (lock.read().unwrap(), lock.try_read().unwrap());
+        assert_eq!(*first + *second, 2);
+        assert!(matches!(lock.try_write(), Err(sync::TryLockError::WouldBlock)));
+        drop((first, second));
+        let mut writer = lock.write().unwrap();
+        *writer = 5;
+        assert!(matches!(lock.try_read(), Err(sync::TryLockError::WouldBlock)));
+        assert!(format!("{lock:?}").contains("<locked>"));
+        drop(writer);
+        assert_eq!(*lock.read().unwrap(), 5);
+    }
+
+    fn a_writer_that_panics_poisons_and_a_reader_does_not() {
+        let lock = sync::RwLock::new(());
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let _guard = lock.read();
+                quiet_panic("on purpose")
+            });
+            assert!(reader.join().is_err());
+            assert!(!lock.is_poisoned());
+            let writer = scope.spawn(|| {
+                let _guard = lock.write();
+                quiet_panic("on purpose")
+            });
+            assert!(writer.join().is_err());
+        });
+        assert!(lock.read().is_err() && lock.write().is_err() && lock.is_poisoned());
+    }
+
+    fn a_rwlock_keeps_readers_and_writers_apart() {
+        let pair = sync::RwLock::new((0, 0));
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..30 {
+                        let mut pair = pair.write().unwrap();
+                        pair.0 += 1;
+                        thread::yield_now();
+                        pair.1 += 1;
+                    }
+                });
+                scope.spawn(|| {
+                    for _ in 0..30 {
+                        let pair = pair.read().unwrap();
+                        let first = pair.0;
+                        thread::yield_now();
+                        assert_eq!((first, first), *pair);
+                    }
+                });
+            }
+        });
+        assert_eq!(*pair.read().unwrap(), (90, 90));
+    }
+
+    fn a_condvar_tells_of_a_change() {
+        let pair = sync::Arc::new((sync::Mutex::new(0), sync::Condvar::new()));
+        let other = sync::Arc::clone(&pair);
+        let counting = thread::spawn(move || {
+            for _ in 0..10 {
+                *other.0.lock().unwrap() += 1;
+                other.1.notify_one();
+                thread::yield_now();
+            }
+        });
+        let count = pair.1.wait_while(pair.0.lock().unwrap(), |count| *count < 10).unwrap();
+        assert_eq!(*count, 10);
+        drop(count);
+        counting.join().unwrap();
+    }
+
+    fn all_are_notified() {
+        let pair = sync::Arc::new((sync::Mutex::new(false), sync::Condvar::new()));
+        let waiting = (0..4).map(|_| {
+            let pair = sync::Arc::clone(&pair);
+            thread::spawn(move || *pair.1.wait_while(pair.0.lock().unwrap(), |open| !*open).unwrap())
+        });
+        let waiting = waiting.collect::<Vec<_>>();
+        thread::sleep(SHORT);
+        *pair.0.lock().unwrap() = true;
+        pair.1.notify_all();
+        assert!(waiting.into_iter().all(|waiting| waiting.join().unwrap()));
+    }
+
+    fn a_wait_for_a_condition_times_out() {
+        let (mutex, condvar) = (sync::Mutex::new(()), sync::Condvar::new());
+        let begin = Instant::now();
+        let waited = condvar.wait_timeout_while(mutex.lock().unwrap(), SHORT, |()| true).unwrap();
+        assert!(waited.1.timed_out() && begin.elapsed() >= SHORT);
+        let (_guard, waited) = condvar.wait_timeout(waited.0, SHORT).unwrap();
+        assert!(waited.timed_out() && mutex.try_lock().is_err());
+    }
+
+    fn a_barrier_opens_for_its_count_and_has_one_leader() {
+        let barrier = sync::Barrier::new(3);
+        let arrived = sync::atomic::AtomicUsize::new(0);
+        let leaders = sync::atomic::AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for round in 1..=5 {
+                        arrived.fetch_add(1, sync::atomic::Ordering::SeqCst);
+                        let result = barrier.wait();
+                        assert!(arrived.load(sync::atomic::Ordering::SeqCst) >= 3 * round);
+                        leaders.fetch_add(result.is_leader().into(), sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(leaders.into_inner(), 5);
+        assert!(sync::Barrier::new(0).wait().is_leader());
+    }
+
+    fn a_closure_runs_once_and_all_wait_for_it() {
+        static ONCE: sync::Once = sync::Once::new();
+        static RAN: sync::atomic::AtomicUsize = sync::atomic::AtomicUsize::new(0);
+        let callers = (0..4).map(|_| {
+            thread::spawn(|| {
+                ONCE.call_once(|| {
+                    thread::sleep(SHORT);
+                    RAN.fetch_add(1, sync::atomic::Ordering::SeqCst);
+                });
+                RAN.load(sync::atomic::Ordering::SeqCst)
+            })
+        });
+        let callers = callers.collect::<Vec<_>>();
+        ONCE.wait();
+        assert!(ONCE.is_completed());
+        assert!(callers.into_iter().all(|caller| caller.join().unwrap() == 1));
+    }
+
+    fn a_closure_that_panics_poisons_its_once() {
+        let once = sync::Once::new();
+        let call = || once.call_once(|| quiet_panic("on purpose"));
+        assert!(catch_unwind(AssertUnwindSafe(call)).is_err());
+        assert!(!once.is_completed());
+        assert!(catch_unwind(AssertUnwindSafe(|| once.call_once(|| ()))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| once.wait())).is_err());
+        let poisoned = Cell::new(false);
+        once.call_once_force(|state| poisoned.set(state.is_poisoned()));
+        assert!(poisoned.get() && once.is_completed());
+        once.wait();
+    }
+
+    fn a_value_is_made_once() {
+        static VALUE: sync::OnceLock<String> = sync::OnceLock::new();
+        assert_eq!(VALUE.get(), None);
+        let waiting = thread::spawn(|| VALUE.wait().len());
+        let makers = (0..3).map(|n| {
+            thread::spawn(move || {
+                VALUE.get_or_init(|| {
+                    thread::sleep(SHORT);
+                    format!("by {n}")
+                })
+            })
+        });
+        let made: Vec<_> = makers.collect::<Vec<_>>().into_iter().map(|maker| maker.join().unwrap()).collect();
+        assert!(made.iter().all(|value| *value == made[0]));
+        assert_eq!(waiting.join().unwrap(), 4);
+        assert_eq!(VALUE.set(String::new()), Err(String::new()));
+    }
+
+    fn a_value_whose_maker_panics_is_made_by_the_next() {
+        let mut lock = sync::OnceLock::new();
+        let make = || *lock.get_or_init(|| quiet_panic("on purpose"));
+        let made: Result<i32, _> = catch_unwind(AssertUnwindSafe(make));
+        assert!(made.is_err() && lock.get().is_none());
+        assert_eq!(lock.set(3), Ok(()));
+        assert_eq!((lock.clone(), format!("{lock:?}")), (sync::OnceLock::from(3), "OnceLock(3)".to_owned()));
+        assert_eq!((lock.take(), lock.into_inner()), (Some(3), None));
+    }
+
+    fn a_channel_keeps_the_order_of_each_sender() {
+        let (sender, receiver) = sync::mpsc::channel();
+        let senders = (0..3).map(|who| {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for n in 0..20 {
+                    sender.send((who, n)).unwrap();
+                    thread::yield_now();
+                }
+            })
+        });
+        let senders = senders.collect::<Vec<_>>();
+        drop(sender);
+        let received: Vec<_> = receiver.iter().collect();
+        for who in 0..3 {
+            let order: Vec<_> = received.iter().filter(|item| item.0 == who).map(|item| item.1).collect();
+            assert_eq!(order, (0..20).collect::<Vec<_>>());
+        }
+        assert_eq!(receiver.recv(), Err(sync::mpsc::RecvError));
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+    }
+
+    fn an_end_that_is_gone_is_an_error() {
+        let (sender, receiver) = sync::mpsc::channel();
+        assert_eq!(receiver.try_recv(), Err(sync::mpsc::TryRecvError::Empty));
+        assert_eq!(receiver.recv_timeout(SHORT), Err(sync::mpsc::RecvTimeoutError::Timeout));
+        sender.send(1).unwrap();
+        let other = sender.clone();
+        drop((sender, other));
+        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [1]);
+        assert_eq!(receiver.try_recv(), Err(sync::mpsc::TryRecvError::Disconnected));
+        assert_eq!(receiver.recv_timeout(LONG), Err(sync::mpsc::RecvTimeoutError::Disconnected));
+        let (sender, receiver) = sync::mpsc::sync_channel(1);
+        drop(receiver);
+        assert_eq!(sender.send(2), Err(sync::mpsc::SendError(2)));
+        assert_eq!(sender.try_send(3), Err(sync::mpsc::TrySendError::Disconnected(3)));
+    }
+
+    fn a_bounded_channel_makes_its_senders_wait() {
+        let (sender, receiver) = sync::mpsc::sync_channel(2);
+        assert_eq!((sender.try_send(0), sender.send(1)), (Ok(()), Ok(())));
+        assert_eq!(sender.try_send(9), Err(sync::mpsc::TrySendError::Full(9)));
+        let more = thread::spawn(move || (2..20).for_each(|n| sender.send(n).unwrap()));
+        assert_eq!(receiver.into_iter().collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+        more.join().unwrap();
+    }
+
+    fn a_channel_without_a_buffer_hands_over() {
+        let (sender, receiver) = sync::mpsc::sync_channel(0);
+        assert_eq!(sender.try_send(0), Err(sync::mpsc::TrySendError::Full(0)));
+        let taken = sync::Arc::new(sync::atomic::AtomicBool::new(false));
+        let told = sync::Arc::clone(&taken);
+        let sending = thread::spawn(move || {
+            for n in 0..10 {
+                sender.send(n).unwrap();
+                assert!(told.load(sync::atomic::Ordering::SeqCst));
+            }
+        });
+        thread::sleep(SHORT);
+        taken.store(true, sync::atomic::Ordering::SeqCst);
+        assert_eq!(receiver.iter().collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+        sending.join().unwrap();
+    }
+
+    fn a_receiver_that_goes_gives_the_item_back() {
+        for bound in [0, 1] {
+            let (sender, receiver) = sync::mpsc::sync_channel(bound);
+            let sending = thread::spawn(move || (0..=bound).map(|n| sender.send(n)).last());
+            thread::sleep(SHORT);
+            drop(receiver);
+            assert_eq!(sending.join().unwrap(), Some(Err(sync::mpsc::SendError(bound))));
+        }
+    }
+}
+
+/// Green threads that each take the lock, log their number, and keep it over a yield.
+fn in_line(log: &Log, lock: &Rc<Mutex<()>>, numbers: impl IntoIterator<Item = u32>) -> Vec<GreenThread<()>> {
+    let spawn_one = |n: u32| {
+        let (log, lock) = (log.clone(), lock.clone());
+        spawn(move || {
+            let _guard = lock.lock().unwrap_or_else(|error| error.into_inner());
+            log.add(n.to_string());
+            yield_now();
+        })
+    };
+    let all = numbers.into_iter().map(spawn_one).collect();
+    yield_now();
+    all
+}
+
+#[test]
+fn a_mutex_is_handed_over_in_order_and_not_overtaken() {
+    run("a_mutex_is_handed_over_in_order_and_not_overtaken", || {
+        let (log, lock) = (Log::new(), Rc::new(Mutex::new(())));
+        let guard = lock.lock().unwrap();
+        let waiting = in_line(&log, &lock, 1..=3);
+        drop(guard);
+        assert!(lock.try_lock().is_err(), "it belongs to the first who waits");
+        drop(lock.lock().unwrap());
+        log.is(&["1", "2", "3"]);
+        waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
+    });
+}
+
+#[test]
+fn a_killed_waiter_leaves_the_lock_to_the_next() {
+    run("a_killed_waiter_leaves_the_lock_to_the_next", || {
+        let (log, lock, before) = (Log::new(), Rc::new(Mutex::new(())), held());
+        let guard = lock.lock().unwrap();
+        let waiting = in_line(&log, &lock, 1..=4);
+        // One before it is its turn, one when it has the lock already and does not know.
+        waiting[1].kill();
+        drop(guard);
+        waiting[0].kill();
+        drop(lock.lock().unwrap());
+        log.is(&["3", "4"]);
+        assert!(!lock.is_poisoned(), "those who waited did nothing to the value");
+        drop(waiting);
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn a_timeout_leaves_the_lock_to_the_next() {
+    run("a_timeout_leaves_the_lock_to_the_next", || {
+        let lock = Mutex::new(());
+        let guard = lock.lock().unwrap();
+        assert!(with_timeout(SHORT, || drop(lock.lock())).is_err());
+        drop(guard);
+        assert!(lock.try_lock().is_ok());
+    });
+}
+
+#[test]
+fn a_kill_or_timeout_that_unwinds_a_guard_poisons() {
+    run("a_kill_or_timeout_that_unwinds_a_guard_poisons", || {
+        let lock = Arc::new(Mutex::new(0));
+        let other = lock.clone();
+        let half_done = spawn(move || {
+            *other.lock().unwrap() = 1;
+            let _guard = other.lock().unwrap();
+            sleep(LONG);
+        });
+        yield_now();
+        half_done.kill();
+        assert_eq!(**lock.lock().unwrap_err().get_ref(), 1);
+        lock.clear_poison();
+        let timed = with_timeout(SHORT, || {
+            let _guard = lock.lock().unwrap();
+            sleep(LONG);
+        });
+        assert!(timed.is_err() && lock.is_poisoned());
+        let value = RwLock::new(0);
+        let timed = with_timeout(SHORT, || {
+            let _guard = value.write().unwrap();
+            sleep(LONG);
+        });
+        assert!(timed.is_err() && value.is_poisoned());
+    });
+}
+
+#[test]
+fn one_mutex_serves_two_hubs_and_plain_threads() {
+    run("one_mutex_serves_two_hubs_and_plain_threads", || {
+        let total = Arc::new(Mutex::new(0));
+        let add = |total: &Mutex<u64>, wait: fn()| {
+            for _ in 0..200 {
+                let mut total = total.lock().unwrap();
+                let before = *total;
+                wait();
+                *total = before + 1;
+            }
+        };
+        let hubs = (0..2).map(|_| {
+            let total = total.clone();
+            std::thread::spawn(move || {
+                let total = &total;
+                greenhub::scope(|scope| {
+                    (0..3).for_each(|_| drop(scope.spawn(move || add(total, yield_now))));
+                });
+            })
+        });
+        let plain = (0..2).map(|_| {
+            let total = total.clone();
+            std::thread::spawn(move || {
+                add(&total, std::thread::yield_now);
+                assert!(!greenhub::has_hub());
+            })
+        });
+        let all: Vec<_> = hubs.chain(plain).collect();
+        all.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(*total.lock().unwrap(), 8 * 200);
+    });
+}
+
+#[test]
+fn a_held_lock_ends_a_destructor_that_panics_with_a_message_and_not_for_ever() {
+    const NAME: &str = "a_held_lock_ends_a_destructor_that_panics_with_a_message_and_not_for_ever";
+    if support::is_child() {
+        let lock = Rc::new(Mutex::new(()));
+        let _guard = lock.lock();
+        let other = lock.clone();
+        let unwinding = spawn(move || {
+            let _on_drop = green_support::OnDrop(|| drop(other.lock()));
+            sleep(LONG);
+        });
+        yield_now();
+        unwinding.kill();
+        return;
+    }
+    let output = support::in_child(NAME, |_| {});
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("cannot wait while panicking"), "{said}");
+}
+
+#[test]
+fn a_destructor_that_runs_while_panicking_has_locks_that_are_free_or_become_so() {
+    run("a_destructor_that_runs_while_panicking_has_locks_that_are_free_or_become_so", || {
+        set_panicking_grace(Duration::from_secs(10));
+        let (free, busy) = (Mutex::new(0), Arc::new(Mutex::new(0)));
+        let (tell, told) = std::sync::mpsc::channel();
+        let other = busy.clone();
+        let holder = std::thread::spawn(move || {
+            let _guard = other.lock();
+            tell.send(()).unwrap();
+            std::thread::sleep(SHORT);
+        });
+        told.recv().unwrap();
+        yield_now();
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let _on_drop = green_support::OnDrop(|| {
+                *free.lock().unwrap() += 1;
+                *busy.lock().unwrap() += 1;
+            });
+            quiet_panic("on purpose");
+        }));
+        assert!(unwound.is_err());
+        assert_eq!((*free.lock().unwrap(), *busy.lock().unwrap()), (1, 1));
+        holder.join().unwrap();
+        set_panicking_grace(Duration::from_millis(100));
+    });
+}
+
+#[test]
+fn an_item_for_which_there_is_no_room_is_an_error_while_panicking() {
+    run("an_item_for_which_there_is_no_room_is_an_error_while_panicking", || {
+        for bound in [0, 1] {
+            let (sender, receiver) = mpsc::sync_channel(bound);
+            yield_now();
+            (0..bound).for_each(|_| sender.send("first").unwrap());
+            let unwound = catch_unwind(AssertUnwindSafe(|| {
+                let _on_drop = green_support::OnDrop(|| {
+                    assert_eq!(sender.send("second"), Err(mpsc::SendError("second")));
+                });
+                quiet_panic("on purpose");
+            }));
+            assert!(unwound.is_err());
+            assert_eq!(receiver.try_iter().count(), bound);
+        }
+    });
+}
+
+#[test]
+fn a_lock_in_the_main_loop_is_refused_with_a_panic() {
+    run("a_lock_in_the_main_loop_is_refused_with_a_panic", || {
+        let (lock, log) = (Rc::new(Mutex::new(())), Log::new());
+        let guard = lock.lock();
+        let (other, told) = (lock.clone(), log.clone());
+        let _timer = greenhub::get_hub().schedule(Duration::ZERO, move || {
+            let refused = catch_unwind(AssertUnwindSafe(|| drop(other.lock())));
+            told.add(if refused.is_err() { "refused" } else { "locked" });
+        });
+        sleep(SHORT);
+        log.is(&["refused"]);
+        drop(guard);
+        assert!(lock.try_lock().is_ok());
+    });
+}
+
+#[test]
+fn a_notified_waiter_that_is_killed_leaves_the_notification_to_the_next() {
+    run("a_notified_waiter_that_is_killed_leaves_the_notification_to_the_next", || {
+        // Killed before it runs again, and killed while it waits for the mutex.
+        for relocking in [false, true] {
+            let (log, pair) = (Log::new(), Rc::new((Mutex::new(()), Condvar::new())));
+            let wait = |n: u32| {
+                let (log, pair) = (log.clone(), pair.clone());
+                spawn(move || {
+                    let _guard = pair.1.wait(pair.0.lock().unwrap()).unwrap();
+                    log.add(n.to_string());
+                })
+            };
+            let waiting: Vec<_> = (1..=3).map(wait).collect();
+            yield_now();
+            let guard = pair.0.lock().unwrap();
+            pair.1.notify_one();
+            if relocking {
+                yield_now();
+            }
+            waiting[0].kill();
+            drop(guard);
+            sleep(SHORT);
+            log.is(&["2"]);
+            assert!(!pair.0.is_poisoned());
+        }
+    });
+}
+
+#[test]
+fn a_writer_is_not_overtaken_by_readers() {
+    run("a_writer_is_not_overtaken_by_readers", || {
+        let (log, lock) = (Log::new(), Rc::new(RwLock::new(())));
+        let reading = lock.read().unwrap();
+        let access = |name: &'static str| {
+            let (log, lock) = (log.clone(), lock.clone());
+            spawn(move || {
+                if name.starts_with("write") {
+                    let _guard = lock.write().unwrap();
+                    log.add(format!("{name} in"));
+                    yield_now();
+                    log.add(format!("{name} out"));
+                } else {
+                    let _guard = lock.read().unwrap();
+                    log.add(format!("{name} in"));
+                    sleep(SHORT);
+                    log.add(format!("{name} out"));
+                }
+            })
+        };
+        let all: Vec<_> = ["write 1", "read 2", "read 3", "write 4"].map(access).into();
+        yield_now();
+        assert!(lock.try_read().is_err(), "a writer waits");
+        drop(reading);
+        all.into_iter().for_each(|one| one.join().unwrap());
+        log.is(&[
+            "write 1 in",
+            "write 1 out",
+            "read 2 in",
+            "read 3 in",
+            "read 2 out",
+            "read 3 out",
+            "write 4 in",
+            "write 4 out",
+        ]);
+    });
+}
+
+#[test]
+fn a_killed_writer_lets_the_readers_in() {
+    run("a_killed_writer_lets_the_readers_in", || {
+        // In the door, and behind somebody who stands there.
+        for which in [0, 1] {
+            let lock = Rc::new(RwLock::new(()));
+            let reading = lock.read().unwrap();
+            let write = || {
+                let lock = lock.clone();
+                spawn(move || drop(lock.write().unwrap()))
+            };
+            let writers = [write(), write()];
+            let other = lock.clone();
+            let reader = spawn(move || drop(other.read().unwrap()));
+            yield_now();
+            writers[which].kill();
+            yield_now();
+            assert!(!reader.is_finished());
+            writers[1 - which].kill();
+            yield_now();
+            assert!(reader.is_finished(), "one who reads is not in the way");
+            drop(reading);
+            assert!(lock.try_write().is_ok() && !lock.is_poisoned());
+        }
+    });
+}
+
+#[test]
+fn a_killed_waiter_takes_its_arrival_at_a_barrier_back() {
+    run("a_killed_waiter_takes_its_arrival_at_a_barrier_back", || {
+        let barrier = Rc::new(Barrier::new(3));
+        let arrive = || {
+            let barrier = barrier.clone();
+            spawn(move || barrier.wait().is_leader())
+        };
+        let first = [arrive(), arrive()];
+        yield_now();
+        first[0].kill();
+        let third = arrive();
+        yield_now();
+        assert!(!third.is_finished());
+        assert!(barrier.wait().is_leader());
+        assert!(!third.join().unwrap());
+    });
+}
+
+#[test]
+fn a_killed_closure_poisons_its_once_and_leaves_a_once_lock_empty() {
+    run("a_killed_closure_poisons_its_once_and_leaves_a_once_lock_empty", || {
+        let both = Rc::new((Once::new(), OnceLock::new()));
+        let (once, lock) = (both.clone(), both.clone());
+        let killed = [
+            spawn(move || once.0.call_once(|| sleep(LONG))),
+            spawn(move || {
+                lock.1.get_or_init(|| {
+                    sleep(LONG);
+                    1
+                });
+            }),
+        ];
+        yield_now();
+        let other = both.clone();
+        let next = spawn(move || *other.1.get_or_init(|| 2));
+        yield_now();
+        killed.iter().for_each(|killed| _ = killed.kill());
+        assert_eq!(next.join().unwrap(), 2);
+        both.0.call_once_force(|state| assert!(state.is_poisoned()));
+        assert!(both.0.is_completed());
+    });
+}
+
+#[test]
+fn an_item_for_a_killed_receiver_goes_to_the_next() {
+    run("an_item_for_a_killed_receiver_goes_to_the_next", || {
+        let (sender, receiver) = mpsc::channel();
+        let receiver = Rc::new(receiver);
+        let receive = || {
+            let receiver = receiver.clone();
+            spawn(move || receiver.recv())
+        };
+        let waiting = [receive(), receive()];
+        yield_now();
+        sender.send(1).unwrap();
+        assert!(receiver.try_recv().is_err(), "it belongs to the first who waits");
+        waiting[0].kill();
+        let [_, second] = waiting;
+        assert_eq!(second.join().unwrap(), Ok(1));
+        let third = receive();
+        yield_now();
+        sender.send(2).unwrap();
+        third.kill();
+        assert_eq!(receiver.try_recv(), Ok(2));
+    });
+}
+
+#[test]
+fn room_for_a_killed_sender_goes_to_the_next() {
+    run("room_for_a_killed_sender_goes_to_the_next", || {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        sender.send(0).unwrap();
+        let send = |n| {
+            let sender = sender.clone();
+            spawn(move || sender.send(n))
+        };
+        let waiting = [1, 2, 3].map(send);
+        yield_now();
+        waiting[1].kill();
+        assert_eq!(receiver.recv(), Ok(0));
+        assert!(sender.try_send(9).is_err(), "the room belongs to the first who waits");
+        waiting[0].kill();
+        assert_eq!(receiver.recv_timeout(LONG), Ok(3));
+        assert_eq!(sender.try_send(4), Ok(()));
+    });
+}
+
+#[test]
+fn a_killed_sender_takes_its_offer_back() {
+    run("a_killed_sender_takes_its_offer_back", || {
+        let (sender, receiver) = mpsc::sync_channel(0);
+        let send = |n| {
+            let sender = sender.clone();
+            spawn(move || sender.send(n))
+        };
+        let waiting = [1, 2, 3].map(send);
+        yield_now();
+        waiting[0].kill();
+        assert_eq!((receiver.recv(), receiver.try_recv()), (Ok(2), Ok(3)));
+        assert_eq!(receiver.try_recv(), Err(mpsc::TryRecvError::Empty));
+        let [_, second, third] = waiting;
+        assert_eq!((second.join().unwrap(), third.join().unwrap()), (Ok(()), Ok(())));
+        // One who waits is as good as room.
+        let receiving = spawn(move || receiver.recv());
+        yield_now();
+        assert_eq!(sender.try_send(4), Ok(()));
+        assert_eq!(receiving.join().unwrap(), Ok(4));
+    });
+}
+
+#[test]
+fn channels_lead_from_and_to_plain_threads_and_other_hubs() {
+    run("channels_lead_from_and_to_plain_threads_and_other_hubs", || {
+        for bound in [0, 1, 8] {
+            let (sender, receiver) = mpsc::sync_channel(bound);
+            let (back, answers) = mpsc::channel();
+            let doubling = std::thread::spawn(move || receiver.iter().for_each(|n: u64| back.send(2 * n).unwrap()));
+            let sending = std::thread::spawn(move || {
+                greenhub::scope(|scope| {
+                    for who in 0..4 {
+                        let sender = sender.clone();
+                        scope.spawn(move || (0..50).for_each(|n| sender.send(50 * who + n).unwrap()));
+                    }
+                });
+            });
+            let counting = spawn(|| sleep(SHORT));
+            let mut all: Vec<_> = answers.iter().collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..200).map(|n| 2 * n).collect::<Vec<_>>());
+            counting.join().unwrap();
+            sending.join().unwrap();
+            doubling.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_poisoned_lock_tells_whoever_waited() {
+    run("a_poisoned_lock_tells_whoever_waited", || {
+        let lock = Rc::new(Mutex::new(()));
+        let other = lock.clone();
+        let holder = spawn(move || {
+            let _guard = other.lock().unwrap();
+            sleep(LONG);
+        });
+        yield_now();
+        let other = lock.clone();
+        let waiting = spawn(move || other.lock().is_err());
+        yield_now();
+        holder.kill();
+        assert!(waiting.join().unwrap());
+        assert!(matches!(lock.try_lock(), Err(TryLockError::Poisoned(_))));
+    });
+}

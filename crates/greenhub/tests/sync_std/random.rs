@@ -1,0 +1,203 @@
+//! Random programs of green threads on two hubs, with kills and timeouts at every wait, against counters.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use greenhub::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, mpsc};
+use greenhub::{GreenThread, sleep, spawn, with_timeout, yield_now};
+
+use crate::support::run;
+
+/// A small generator: the same numbers for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// What everybody shares, and what counts beside it.
+struct World {
+    total: Mutex<u64>,
+    added: AtomicU64,
+    pair: RwLock<(u64, u64)>,
+    inside: AtomicI64,
+    items: (mpsc::SyncSender<u64>, Mutex<mpsc::Receiver<u64>>),
+    sent: AtomicU64,
+    received: AtomicU64,
+    tokens: (Mutex<i64>, Condvar),
+}
+
+/// Killed ones poison, which is not what is looked at here.
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn pause(random: &mut Random) {
+    match random.below(3) {
+        0 => yield_now(),
+        1 => sleep(Duration::from_micros(random.below(300))),
+        _ => {}
+    }
+}
+
+fn step(world: &World, random: &mut Random) {
+    match random.below(6) {
+        0 => {
+            let mut total = locked(&world.total);
+            let before = *total;
+            pause(random);
+            *total = before + 1;
+            world.added.fetch_add(1, Ordering::SeqCst);
+        }
+        1 => {
+            let pair = world.pair.read().unwrap_or_else(PoisonError::into_inner);
+            assert!(world.inside.fetch_add(1, Ordering::SeqCst) >= 0, "a writer is inside");
+            let leave = Leave(&world.inside, -1);
+            pause(random);
+            assert_eq!(pair.0, pair.1);
+            drop(leave);
+        }
+        2 => {
+            let mut pair = world.pair.write().unwrap_or_else(PoisonError::into_inner);
+            assert_eq!(world.inside.fetch_sub(1 << 32, Ordering::SeqCst), 0, "somebody is inside");
+            let leave = Leave(&world.inside, 1 << 32);
+            pause(random);
+            *pair = (pair.0 + 1, pair.1 + 1);
+            drop(leave);
+        }
+        3 => {
+            let item = random.below(1000);
+            if world.items.0.send(item).is_ok() {
+                world.sent.fetch_add(item, Ordering::SeqCst);
+            }
+        }
+        4 => {
+            let receiver = locked(&world.items.1);
+            if let Ok(item) = receiver.recv_timeout(Duration::from_micros(random.below(500))) {
+                world.received.fetch_add(item, Ordering::SeqCst);
+            }
+        }
+        _ => {
+            // A token for each that is taken: a notification that got lost would leave one there and somebody waiting.
+            if random.below(2) == 0 {
+                *locked(&world.tokens.0) += 1;
+                world.tokens.1.notify_one();
+            } else {
+                let tokens = locked(&world.tokens.0);
+                let limit = Duration::from_micros(random.below(1000));
+                let waited = world.tokens.1.wait_timeout_while(tokens, limit, |tokens| *tokens == 0);
+                let (mut tokens, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+                assert!(waited.timed_out() || *tokens > 0);
+                *tokens = (*tokens - 1).max(0);
+            }
+        }
+    }
+}
+
+struct Leave<'a>(&'a AtomicI64, i64);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(self.1, Ordering::SeqCst);
+    }
+}
+
+/// Green threads that work on the world; some are killed, some calls are given up.
+fn hub(world: &Arc<World>, seed: u64) {
+    let threads: Rc<RefCell<Vec<GreenThread<()>>>> = Rc::default();
+    for n in 0..12 {
+        let (world, mut random) = (world.clone(), Random(seed * 31 + n + 1));
+        threads.borrow_mut().push(spawn(move || {
+            for _ in 0..30 {
+                if random.below(4) == 0 {
+                    let limit = Duration::from_micros(random.below(400));
+                    let _ = with_timeout(limit, || step(&world, &mut random));
+                } else {
+                    step(&world, &mut random);
+                }
+            }
+        }));
+    }
+    let mut random = Random(seed * 77 + 5);
+    for _ in 0..6 {
+        sleep(Duration::from_micros(random.below(800)));
+        let victim = random.below(12) as usize;
+        threads.borrow()[victim].kill();
+    }
+    for thread in threads.take() {
+        if let Err(error) = thread.join() {
+            assert!(error.is_exit(), "{error}");
+        }
+    }
+}
+
+fn check(seed: u64, bound: usize) {
+    let (sender, receiver) = mpsc::sync_channel(bound);
+    let world = Arc::new(World {
+        total: Mutex::default(),
+        added: AtomicU64::new(0),
+        pair: RwLock::default(),
+        inside: AtomicI64::new(0),
+        items: (sender, Mutex::new(receiver)),
+        sent: AtomicU64::new(0),
+        received: AtomicU64::new(0),
+        tokens: (Mutex::new(0), Condvar::new()),
+    });
+    // Whoever waits for room is served until the end.
+    let over = Arc::new(Mutex::new(false));
+    let (served, end) = (world.clone(), over.clone());
+    let serving = std::thread::spawn(move || {
+        while !*end.lock().unwrap() {
+            let receiver = locked(&served.items.1);
+            if let Ok(item) = receiver.recv_timeout(Duration::from_micros(100)) {
+                served.received.fetch_add(item, Ordering::SeqCst);
+            }
+        }
+    });
+    let hubs: Vec<_> = (0..2)
+        .map(|n| {
+            let world = world.clone();
+            std::thread::spawn(move || hub(&world, 2 * seed + n))
+        })
+        .collect();
+    let ended: Vec<_> = hubs.into_iter().map(|hub| hub.join()).collect();
+    *over.lock().unwrap() = true;
+    serving.join().unwrap();
+    for ended in ended {
+        ended.unwrap();
+    }
+    let world = Arc::into_inner(world).unwrap();
+    let World { total, added, pair, inside, items, sent, received, .. } = world;
+    assert!(!matches!(total.try_lock(), Err(TryLockError::WouldBlock)), "held by nobody");
+    assert_eq!(total.into_inner().unwrap_or_else(PoisonError::into_inner), added.into_inner());
+    assert_eq!(inside.into_inner(), 0);
+    let pair = pair.into_inner().unwrap_or_else(PoisonError::into_inner);
+    assert_eq!(pair.0, pair.1);
+    let receiver = items.1.into_inner().unwrap_or_else(PoisonError::into_inner);
+    drop(items.0);
+    let left: u64 = receiver.iter().sum();
+    let (received, sent) = (received.into_inner() + left, sent.into_inner());
+    // Without a buffer a sender may be killed when its item was received already.
+    assert!(received == sent || bound == 0 && received > sent, "{received} of {sent}");
+}
+
+#[test]
+fn nothing_is_lost_under_kills_and_timeouts() {
+    let seeds = std::env::var("GREENHUB_SEEDS").ok().map_or(6, |text| text.parse().expect("a number"));
+    for seed in 0..seeds {
+        for bound in [0, 1, 3] {
+            run(&format!("seed {seed}, bound {bound}"), move || {
+                let checked = catch_unwind(AssertUnwindSafe(|| check(seed + 1, bound)));
+                assert!(checked.is_ok(), "seed {seed}, bound {bound}");
+            });
+        }
+    }
+}
