@@ -6,6 +6,8 @@ mod same;
 mod support;
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 same_as_std! {
@@ -52,6 +54,57 @@ same_as_std! {
         assert_eq!((sum, product), (6, 6));
     }
 
+    fn an_unpark_is_kept_for_the_next_park() {
+        thread::current().unpark();
+        thread::current().unpark();
+        thread::park();
+        let begun = Instant::now();
+        thread::park_timeout(Duration::from_millis(10));
+        assert!(begun.elapsed() >= Duration::from_millis(10), "two make one");
+    }
+
+    fn a_parked_thread_is_unparked_through_its_handle() {
+        let ready = Arc::new(AtomicBool::new(false));
+        let seen = ready.clone();
+        let parked = thread::Builder::new().name("parked".to_owned()).spawn(move || {
+            while !seen.load(Ordering::SeqCst) {
+                thread::park();
+            }
+            thread::current().id()
+        });
+        let parked = parked.unwrap();
+        assert_eq!(parked.thread().name(), Some("parked"));
+        thread::sleep(Duration::from_millis(2));
+        ready.store(true, Ordering::SeqCst);
+        parked.thread().unpark();
+        let id = parked.thread().id();
+        assert_eq!(parked.join().unwrap(), id);
+    }
+
+    fn those_who_park_unpark_each_other() {
+        let turns = AtomicUsize::new(0);
+        let main = thread::current();
+        thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                for _ in 0..100 {
+                    while turns.load(Ordering::SeqCst) % 2 == 0 {
+                        thread::park();
+                    }
+                    turns.fetch_add(1, Ordering::SeqCst);
+                    main.unpark();
+                }
+            });
+            for _ in 0..100 {
+                turns.fetch_add(1, Ordering::SeqCst);
+                other.thread().unpark();
+                while turns.load(Ordering::SeqCst) % 2 == 1 {
+                    thread::park();
+                }
+            }
+        });
+        assert_eq!(turns.into_inner(), 200);
+    }
+
     fn handles_have_std_s_names() {
         let handle: thread::JoinHandle<i32> = thread::spawn(|| 1);
         while !handle.is_finished() {
@@ -69,5 +122,46 @@ fn green_threads_of_two_os_threads_have_different_ids() {
         let here = greenhub::thread::current().id();
         let there = std::thread::spawn(|| greenhub::thread::current().id()).join().unwrap();
         assert_ne!(here, there);
+    });
+}
+
+#[test]
+fn a_green_thread_is_unparked_from_other_os_threads() {
+    support::run("a_green_thread_is_unparked_from_other_os_threads", || {
+        let rounds = Arc::new(AtomicUsize::new(0));
+        let (counted, here) = (rounds.clone(), greenhub::thread::current());
+        let parked = greenhub::spawn(move || {
+            for round in 1..=50 {
+                while counted.load(Ordering::SeqCst) < round {
+                    greenhub::thread::park();
+                }
+                here.unpark();
+            }
+        });
+        let thread = parked.thread().clone();
+        let other = std::thread::spawn(move || {
+            for _ in 0..50 {
+                rounds.fetch_add(1, Ordering::SeqCst);
+                thread.unpark();
+                std::thread::yield_now();
+            }
+        });
+        parked.join().unwrap();
+        other.join().unwrap();
+        greenhub::thread::park();
+    });
+}
+
+#[test]
+fn a_park_is_left_by_a_kill_and_the_thread_outlives_it() {
+    support::run("a_park_is_left_by_a_kill_and_the_thread_outlives_it", || {
+        let parked = greenhub::spawn(greenhub::thread::park);
+        greenhub::yield_now();
+        let thread = parked.thread().clone();
+        parked.kill();
+        assert!(parked.join().unwrap_err().is_exit());
+        thread.unpark();
+        let next = greenhub::spawn(|| greenhub::thread::current().id());
+        assert_ne!(next.join().unwrap(), thread.id(), "an id is not given again");
     });
 }

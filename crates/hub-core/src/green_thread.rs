@@ -16,6 +16,7 @@ use crate::greenlet::stack;
 use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::unwind::{Exit, contained, throw};
 use crate::main_loop::told_of;
+use crate::thread::Thread;
 
 /// A handle of a green thread that returns a `T`. Eventlet's `GreenThread`, with the names of std's `JoinHandle` beside.
 ///
@@ -384,6 +385,12 @@ impl Builder {
 }
 
 impl<T> GreenThread<T> {
+    /// Who it is, std's `thread`.
+    #[must_use]
+    pub fn thread(&self) -> &Thread {
+        self.task.thread()
+    }
+
     /// Waits for its end and takes the result. Switches, unless it has ended.
     ///
     /// ```

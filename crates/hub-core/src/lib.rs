@@ -25,6 +25,7 @@
 //! | `listener` | callbacks of the loop | [`Listener`], [`Timer`] |
 //! | `wakeup`, `remote`, `signal`, `fork` | what comes from outside of the thread | [`Remote`], [`interrupt_on`] |
 //! | `parker`, `limit` | waits that any thread may end, for locks and queues | [`Parker`], [`Unparker`], [`Limit`] |
+//! | `thread` | who a green thread is, and std's `park` | [`Thread`], [`current()`], [`park()`] |
 //! | `pool`, `offload` | OS threads for what can only block | [`offload()`] |
 //! | `green_thread`, `scope`, `timeout` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`] |
 //! | `error`, `report` | what can go wrong, and where it is told if nobody asks | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
@@ -76,6 +77,7 @@ mod scope;
 mod signal;
 mod source;
 mod stacks;
+mod thread;
 mod time;
 mod timeout;
 mod timer_queue;
@@ -110,6 +112,7 @@ pub use scope::{Scope, ScopedGreenThread, scope};
 pub use signal::{InterruptOn, interrupt_on};
 pub use source::{Left, Source};
 pub use stacks::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy};
+pub use thread::{Thread, ThreadId, current, park, park_timeout};
 pub use time::Time;
 pub use timeout::{Timeout, with_timeout};
 pub use trampoline::{

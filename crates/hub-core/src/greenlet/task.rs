@@ -13,7 +13,7 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::any::{Any, TypeId};
-use std::cell::{Cell, RefCell, UnsafeCell};
+use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
 use std::error::Error;
 use std::io;
@@ -30,6 +30,7 @@ use super::run::{self, Waiter};
 use super::unwind::{contained, drop_contained};
 use crate::error::GreenError;
 use crate::report::{self, Report};
+use crate::thread::Thread;
 use crate::timer_queue::TimerId;
 
 /// A handle exists.
@@ -73,6 +74,7 @@ struct More {
     timer: Cell<Option<TimerId>>,
     /// Alive until it has ended.
     life: RefCell<Option<Rc<()>>>,
+    thread: OnceCell<Thread>,
 }
 
 type Link = Box<dyn FnOnce()>;
@@ -420,6 +422,11 @@ impl TaskRef {
     /// Something that lives until it has ended.
     pub(crate) fn life(self) -> Weak<()> {
         Rc::downgrade(self.more_or_new().life.borrow_mut().get_or_insert_default())
+    }
+
+    /// Who it is. Not to be kept beyond the cell.
+    pub(crate) fn thread<'a>(self) -> &'a Thread {
+        self.more_or_new().thread.get_or_init(|| Thread::new(self.name().as_deref()))
     }
 
     fn more<'a>(self) -> Option<&'a More> {
