@@ -1,6 +1,10 @@
 //! What leaves its thread and what does not. What is said here is checked when it is compiled.
 
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
+use greenhub::sync::{
+    Barrier, Condvar, Mutex, MutexGuard, Once, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc,
+};
+use greenhub::thread::Thread;
 use greenhub::{
     GreenError, GreenThread, Greenlet, HubError, HubRef, LoopError, Payload, RawError, Registration, Remote, Report,
     Scope, ScopedGreenThread, Source, Timeout, TimerHandle, Trampoline, TrampolineError,
@@ -41,7 +45,13 @@ pinned!(
     Trampoline<'static, std::net::TcpStream>,
 );
 
+// A guard is unlocked where it was locked, and a channel has one receiver.
+assert_not!(Send: MutexGuard<'static, ()>, RwLockReadGuard<'static, ()>, RwLockWriteGuard<'static, ()>);
+assert_not!(Sync: mpsc::Receiver<()>, Mutex<*const ()>, RwLock<std::cell::Cell<()>>, OnceLock<std::cell::Cell<()>>);
+assert_not!(Send: mpsc::Sender<*const ()>);
+
 const fn shared<T: Send + Sync>() {}
+const fn sent<T: Send>() {}
 
 // Errors travel to those who wait elsewhere, sockets to other hubs, and a remote is made for that.
 const _: () = {
@@ -57,4 +67,14 @@ const _: () = {
     shared::<TcpListener>();
     shared::<TcpStream>();
     shared::<UdpSocket>();
+    shared::<Thread>();
+    shared::<Mutex<std::cell::Cell<()>>>();
+    shared::<RwLock<()>>();
+    shared::<Condvar>();
+    shared::<Barrier>();
+    shared::<Once>();
+    shared::<OnceLock<()>>();
+    shared::<mpsc::Sender<std::cell::Cell<()>>>();
+    shared::<mpsc::SyncSender<()>>();
+    sent::<mpsc::Receiver<std::cell::Cell<()>>>();
 };

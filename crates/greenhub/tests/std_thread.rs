@@ -87,7 +87,7 @@ same_as_std! {
         thread::scope(|scope| {
             let other = scope.spawn(|| {
                 for _ in 0..100 {
-                    while turns.load(Ordering::SeqCst) % 2 == 0 {
+                    while turns.load(Ordering::SeqCst).is_multiple_of(2) {
                         thread::park();
                     }
                     turns.fetch_add(1, Ordering::SeqCst);

@@ -16,19 +16,26 @@
 //! | `io` | [`io`] | none: std's own; standard input and output block the OS thread |
 //! | `time` | [`time`] | none: std's own |
 //! | `thread::spawn` | [`thread::spawn`] | a green thread of this OS thread: asks for no `Send`, begins when the caller gives way |
-//! | `thread::JoinHandle` | [`thread::JoinHandle`] | is `GreenThread`: `join` returns a `GreenError` instead of the payload of a panic; no `thread()` |
+//! | `thread::JoinHandle` | [`thread::JoinHandle`] | is `GreenThread`: `join` returns a `GreenError` instead of the payload of a panic |
 //! | `thread::Builder` | [`thread::Builder`] | stacks are smaller (256 KiB), and their size is a power of two; no `spawn_scoped` |
 //! | `thread::scope`, `Scope` | [`thread::scope`] | leaving it by a panic kills the children before they are joined |
-//! | `thread::ScopedJoinHandle` | [`thread::ScopedJoinHandle`] | is `ScopedGreenThread`: `join` returns a `GreenError`; no `thread()` |
+//! | `thread::ScopedJoinHandle` | [`thread::ScopedJoinHandle`] | is `ScopedGreenThread`: `join` returns a `GreenError` |
 //! | `thread::sleep`, `yield_now` | [`thread`] | let other green threads run |
-//! | `thread::current`, `Thread`, `ThreadId` | [`thread::current`] | `Thread` stays on its OS thread; an id may be given again after its green thread has ended |
+//! | `thread::current`, `Thread`, `ThreadId` | [`thread::current`] | main has no name; no `ThreadId` of std |
+//! | `thread::park`, `park_timeout`, `Thread::unpark` | [`thread::park`] | none |
 //! | `thread::available_parallelism`, `panicking` | [`thread`] | none: std's own |
+//! | `sync::Mutex`, `MutexGuard` | [`sync::Mutex`] | see below |
+//! | `sync::RwLock` and its guards | [`sync::RwLock`] | see below; a reader waits behind a writer that waits; no `downgrade` |
+//! | `sync::Condvar` | [`sync::Condvar`] | see below; `WaitTimeoutResult` is a type of its own; no `wait_timeout_ms`, which is deprecated |
+//! | `sync::Barrier` | [`sync::Barrier`] | see below; who is killed takes its arrival back |
+//! | `sync::Once`, `OnceLock` | [`sync::Once`], [`sync::OnceLock`] | see below; `OnceState` is a type of its own |
+//! | `sync::mpsc` | [`sync::mpsc`] | see below; std's own errors |
+//! | `sync::Arc`, `Weak`, `atomic`, `PoisonError`, … | [`sync`] | none: std's own |
 //!
 //! What std has there and this crate has not:
 //!
 //! | std | instead |
 //! |---|---|
-//! | `thread::park`, `park_timeout`, `Thread::unpark` | – |
 //! | `thread::sleep_ms`, `park_timeout_ms` | deprecated in std |
 //! | `thread::LocalKey`, `thread_local!` | std's own, which all green threads of an OS thread share |
 //! | `thread::Result` | `Result<T, GreenError>` |
@@ -36,7 +43,17 @@
 //! | `FromRawFd` of sockets | `From<OwnedFd>`, which says who owns the number |
 //! | `os::linux::net::TcpStreamExt` | the option is set on `as_fd()`, by a crate such as `socket2` |
 //! | what is unstable in std | –, but for `TcpStream::set_linger` and `linger` |
-//! | `fs`, `process`, `sync` | not there yet: std's own block the OS thread |
+//! | `sync::LazyLock` | [`sync::OnceLock`]; std's own blocks the OS thread |
+//! | `fs`, `process` | not there yet: std's own block the OS thread |
+//!
+//! # All of `sync`
+//!
+//! - Who waits is served in the order in which they came: nobody overtakes.
+//! - A kill or a timeout that unwinds out of a guard or a closure poisons as a panic does; one that strikes in a
+//!   wait does not, and what was meant for those who waited goes to the next.
+//! - Where no green thread may wait (in the main loop, while panicking, when nothing can ever wake main) a wait
+//!   whose signature has no error panics. Destructors that run by unwinding better use the `try_` forms: a lock that
+//!   does not become free within [`set_panicking_grace`](hub_core::set_panicking_grace) aborts the process.
 //!
 //! # All sockets
 //!

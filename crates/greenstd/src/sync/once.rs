@@ -49,6 +49,7 @@ const WAIT: Wait<Progress> = Wait { doing: Doing::Event, line: |progress| progre
 impl Once {
     /// One whose closure has not run.
     #[must_use]
+    #[allow(clippy::new_without_default, reason = "std's has none")]
     pub const fn new() -> Once {
         let progress = Progress { stage: Stage::New, waiting: Places::new() };
         Once { completed: AtomicBool::new(false), progress: sync::Mutex::new(progress) }
