@@ -315,7 +315,7 @@ same_as_std! {
     fn a_receiver_that_goes_gives_the_item_back() {
         for bound in [0, 1] {
             let (sender, receiver) = sync::mpsc::sync_channel(bound);
-            let sending = thread::spawn(move || (0..=bound).map(|n| sender.send(n)).last());
+            let sending = thread::spawn(move || (0..=bound).map(|n| sender.send(n)).fold(None, |_, sent| Some(sent)));
             thread::sleep(SHORT);
             drop(receiver);
             assert_eq!(sending.join().unwrap(), Some(Err(sync::mpsc::SendError(bound))));
@@ -426,7 +426,9 @@ fn one_mutex_serves_two_hubs_and_plain_threads() {
             std::thread::spawn(move || {
                 let total = &total;
                 greenhub::scope(|scope| {
-                    (0..3).for_each(|_| drop(scope.spawn(move || add(total, yield_now))));
+                    for _ in 0..3 {
+                        scope.spawn(move || add(total, yield_now));
+                    }
                 });
             })
         });
