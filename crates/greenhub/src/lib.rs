@@ -40,7 +40,9 @@
 //! | run things side by side | [`spawn`], [`GreenThread`], [`scope`], [`Builder`], [`sleep`] |
 //! | use sockets | [`net`], [`os::unix::net`]; what differs from std is listed in `greenstd` |
 //! | limit how long something takes | [`with_timeout`], the timeouts of sockets |
-//! | do what can only block the OS thread | [`offload`] |
+//! | bound how much runs at once | [`GreenPool`], [`GreenPile`] |
+//! | do what can only block the OS thread | [`tpool`] |
+//! | have a value for each green thread | [`green_local!`] |
 //! | wait for a descriptor of your own | [`trampoline`], [`HubRef::listen`], [`Source`] |
 //! | choose a hub | [`use_hub`], `EVENTLET_HUB`, [`get_default_hub`] |
 //! | bring a hub of your own | [`Hub`], [`use_hub_with`], [`register_hub`]; the crate `hub-testkit` checks it |
@@ -104,7 +106,10 @@ struct Readme;
 
 pub use registry::{get_default_hub, register_hub, use_hub};
 
-pub use greenstd::{io, net, os, sync, thread, time};
+pub use greenstd::{green_local, greenpool, io, local, net, os, sync, thread, time, tpool};
+
+// What Eventlet has at its top.
+pub use greenstd::greenpool::{GreenPile, GreenPool};
 
 // Green threads.
 pub use hub_core::{

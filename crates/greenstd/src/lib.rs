@@ -37,7 +37,7 @@
 //! | std | instead |
 //! |---|---|
 //! | `thread::sleep_ms`, `park_timeout_ms` | deprecated in std |
-//! | `thread::LocalKey`, `thread_local!` | std's own, which all green threads of an OS thread share |
+//! | `thread::LocalKey`, `thread_local!` | [`green_local!`]; std's own, which all green threads of an OS thread share |
 //! | `thread::Result` | `Result<T, GreenError>` |
 //! | `TcpListener::set_only_v6`, `only_v6` | deprecated in std |
 //! | `FromRawFd` of sockets | `From<OwnedFd>`, which says who owns the number |
@@ -75,9 +75,12 @@
 mod macros;
 mod socket;
 
+pub mod greenpool;
 pub mod io;
+pub mod local;
 pub mod net;
 pub mod os;
 pub mod sync;
 pub mod thread;
 pub mod time;
+pub mod tpool;

@@ -7,7 +7,7 @@
 mod attempt;
 mod barrier;
 mod condvar;
-mod line;
+pub(crate) mod line;
 pub mod mpsc;
 mod mutex;
 mod once;

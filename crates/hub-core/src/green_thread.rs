@@ -122,6 +122,57 @@ pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
     task.begin();
 }
 
+/// Runs `f` at once, in the green thread that calls this, and returns the handle of a green thread that has ended so.
+/// What `f` panics with is in the handle. May switch only where `f` does.
+///
+/// For pools that have no room for what one of their own spawns. An exit that reaches the caller within `f` goes on
+/// when `f` is unwound.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let here = hub_core::current_id();
+/// let green = hub_core::run_in_place(hub_core::current_id);
+/// assert!(green.is_finished());
+/// assert_eq!(green.join().unwrap(), here);
+/// # });
+/// ```
+///
+/// # Panics
+///
+/// In a destructor that runs when the green threads of an ending thread are gone already.
+#[track_caller]
+pub fn run_in_place<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+    let local = local::get();
+    let task = Task::new(local, f, true, Location::caller());
+    if let Some(control) = task.control() {
+        task.forget_control();
+        local.controls.give(control);
+    }
+    task.run();
+    task.finish();
+    let green = GreenThread { task };
+    if run::has_to_exit(run::current()) {
+        // It is the caller that ends, and nobody gets the handle.
+        task.discard();
+        run::check_exit();
+    }
+    green
+}
+
+/// Has the greenlet with that [number](current_id) exit when it runs next, if it is a green thread that has not
+/// ended; one that has not begun never does. False if there is none. Never switches by itself.
+///
+/// A number may be given to another greenlet when its own has ended.
+pub fn interrupt(number: u32) -> bool {
+    let target = local::try_get().and_then(|local| local.controls.get(number));
+    let Some(target) = target.filter(|target| target.kind() == Kind::Thread && target.task().is_some()) else {
+        return false;
+    };
+    run::interrupt(target, Exit::Kill(GreenError::Exit), false);
+    true
+}
+
 /// Runs `f` in a new green thread, not before `delay` has passed. Eventlet's `spawn_after`. Never switches.
 ///
 /// It begins even if the spawner has ended; until then [`cancel`](GreenThread::cancel) takes it back.
@@ -433,6 +484,31 @@ impl<T> GreenThread<T> {
     {
         wait_for(*self.task)?;
         self.task.look(Result::clone).unwrap_or(Err(GreenError::Taken))
+    }
+
+    /// Waits for its end and leaves the result where it is. Switches, unless it has ended.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let green = hub_core::spawn(|| panic!("not seen here"));
+    /// green.wait_for_end()?;
+    /// assert!(green.is_finished());
+    /// assert!(green.join().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be waited for: by itself, or by the main greenlet when the main loop has something to tell.
+    pub fn wait_for_end(&self) -> Result<(), GreenError> {
+        wait_for(*self.task)
+    }
+
+    /// A number that no other living greenlet of its OS thread has. `None` if it has ended.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.task.control().map(|control| control.number())
     }
 
     /// Ends it: the call in which it blocks starts to unwind, its destructors run, and those who wait for it

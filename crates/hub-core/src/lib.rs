@@ -59,6 +59,7 @@ mod current;
 mod descriptors;
 mod error;
 mod fork;
+mod green_local;
 mod green_thread;
 mod greenlet;
 mod hub;
@@ -90,9 +91,10 @@ pub use current::{
     DEFAULT_HUB, HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub, use_hub_descriptor, use_hub_with,
 };
 pub use error::{GreenError, HubError, LoopError, LoopExit, RawError, TrampolineError};
+pub use green_local::{AccessError, LocalKey};
 pub use green_thread::{
-    Builder, GreenThread, Kill, LinkId, current_id, current_name, kill, sleep, spawn, spawn_after, spawn_after_local,
-    spawn_n, yield_now,
+    Builder, GreenThread, Kill, LinkId, current_id, current_name, interrupt, kill, run_in_place, sleep, spawn, spawn_after,
+    spawn_after_local, spawn_n, yield_now,
 };
 pub use greenlet::payload::Payload;
 pub use greenlet::raw::Greenlet;
@@ -103,7 +105,8 @@ pub use limit::Limit;
 pub use linkme;
 pub use listener::{Listener, Timer};
 pub use main_loop::{Stats, hub_prevent_multiple_readers, set_quiet_time};
-pub use offload::offload;
+pub use offload::{offload, offload_scoped};
+pub use pool::{end_threads, set_threads};
 pub use parker::{Doing, Parker, Unparker};
 pub use ready::Ready;
 pub use remote::{HubGone, Remote};

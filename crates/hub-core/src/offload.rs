@@ -1,22 +1,27 @@
 //! Work for other OS threads, for which only the calling green thread waits.
+//!
+//! Ground rules:
+//! - A job that borrows is given to the pool with its lifetime forgotten. `offload_scoped` does not return or unwind
+//!   from then on before [`Done`] says that the job, what it borrowed and its result's last other holder are gone;
+//!   the wait is masked, and where the loop cannot wait it blocks the OS thread.
 
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::LoopError;
 use crate::greenlet::control::Doing;
 use crate::greenlet::local;
-use crate::greenlet::run::Waiter;
-use crate::pool;
-use crate::remote::{Letter, Remote};
+use crate::greenlet::run::{self, Mask, Waiter};
+use crate::pool::{self, Job};
+use crate::remote::{Letter, Mailbox, Remote};
 
 /// Runs `job` on a small pool of OS threads; only the calling green thread waits. Eventlet's `tpool.execute`.
 /// Switches.
 ///
 /// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. While
-/// panicking, and in an ending thread, the job runs on the calling thread.
+/// panicking, in an ending thread, and in a job, the job runs on the calling thread.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -41,16 +46,7 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> i
         result: Option<Result<T, Box<dyn Any + Send>>>,
         ticket: u64,
     }
-    let mut waiter = match Waiter::current(Doing::Offload) {
-        Ok(waiter) => waiter,
-        Err(error) if matches!(*error, LoopError::Panicking | LoopError::ThreadEnding) => return Ok(job()),
-        Err(error) => return Err((*error).into()),
-    };
-    let main_loop = &local::get().main_loop;
-    main_loop.ensure_hub().map_err(io::Error::from)?;
-    let mailbox = main_loop
-        .mailbox()
-        .ok_or_else(|| io::Error::other("cannot wait for another OS thread: this thread has no hub"))?;
+    let Some((mut waiter, mailbox)) = begin()? else { return Ok(job()) };
     let slot = Arc::new(Mutex::new(Slot::<T> { result: None, ticket: waiter.ticket() }));
     let filled = Arc::clone(&slot);
     let greenlet = waiter.control().number();
@@ -78,6 +74,158 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> i
             None => {
                 slot.ticket = next.ticket();
                 waiter = next;
+            }
+        }
+    }
+}
+
+/// As [`offload`], for a job that borrows. Its wait is not left early: a kill or a timeout takes effect when the job
+/// has ended. Switches.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let mut numbers = vec![3, 1, 2];
+/// hub_core::offload_scoped(|| numbers.sort())?;
+/// assert_eq!(numbers, [1, 2, 3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// What it borrows has to live on, and be for other threads too:
+///
+/// ```compile_fail,E0277
+/// let here = std::rc::Rc::new(1);
+/// hub_core::offload_scoped(|| *here);
+/// ```
+///
+/// # Errors
+///
+/// If no OS thread can be had, or there is no loop that could wait; the job has not run then.
+///
+/// # Panics
+///
+/// If `job` does, with its payload.
+pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let Some((waiter, mailbox)) = begin()? else { return Ok(job()) };
+    let mask = Mask::new();
+    let result = Arc::new(Mutex::new(None));
+    let done = Arc::new(Done::new());
+    let pending = Remote::new(&mailbox);
+    let greenlet = waiter.control().number();
+    let tell = Tell { done: Arc::clone(&done), mailbox, greenlet, _pending: pending };
+    let work = Work { job, result: Arc::clone(&result), tell };
+    let work: Box<dyn FnOnce() + Send + '_> = Box::new(move || work.run());
+    // SAFETY: only the lifetime is forgotten. `submit` drops what it refuses before it returns; what it takes tells
+    // `done` when it has run or is dropped, as the last thing that it does with anything borrowed, and `wait` returns,
+    // without unwinding, only then.
+    let work = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(work) };
+    pool::submit(work)?;
+    done.wait(waiter);
+    let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+    drop(mask);
+    let result = match result {
+        Some(Ok(value)) => value,
+        Some(Err(payload)) => resume_unwind(payload),
+        None => return Err(io::Error::other("the job was dropped before it had run")),
+    };
+    // What was held back by the mask.
+    run::check_exit();
+    Ok(result)
+}
+
+/// The first park of a caller, and how another OS thread ends it. `None`: the job has to run here.
+fn begin() -> io::Result<Option<(Waiter, Arc<Mailbox>)>> {
+    if pool::is_here() {
+        return Ok(None);
+    }
+    let waiter = match Waiter::current(Doing::Offload) {
+        Ok(waiter) => waiter,
+        Err(error) if matches!(*error, LoopError::Panicking | LoopError::ThreadEnding) => return Ok(None),
+        Err(error) => return Err((*error).into()),
+    };
+    let main_loop = &local::get().main_loop;
+    main_loop.ensure_hub().map_err(io::Error::from)?;
+    let mailbox = main_loop.mailbox();
+    let mailbox =
+        mailbox.ok_or_else(|| io::Error::other("cannot wait for another OS thread: this thread has no hub"))?;
+    Ok(Some((waiter, mailbox)))
+}
+
+/// A job that borrows. Dropped in this order, whether it has run or not.
+struct Work<F, T> {
+    job: F,
+    result: Arc<Mutex<Option<Outcome<T>>>>,
+    tell: Tell,
+}
+
+type Outcome<T> = Result<T, Box<dyn Any + Send>>;
+
+impl<F: FnOnce() -> T, T> Work<F, T> {
+    fn run(self) {
+        let Work { job, result, tell } = self;
+        let outcome = catch_unwind(AssertUnwindSafe(job));
+        *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        drop(result);
+        drop(tell);
+    }
+}
+
+/// Tells the caller when it is dropped. Borrows nothing.
+struct Tell {
+    done: Arc<Done>,
+    mailbox: Arc<Mailbox>,
+    greenlet: u32,
+    _pending: Remote,
+}
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        let mut state = self.done.lock();
+        state.over = true;
+        let letter = Letter::Wake { greenlet: self.greenlet, ticket: state.ticket };
+        drop(state);
+        self.done.told.notify_one();
+        // A hub that is gone wakes nobody: whoever waits without it was told above.
+        drop(self.mailbox.post(letter));
+    }
+}
+
+/// Whether a job that borrows is over.
+struct Done {
+    state: Mutex<DoneState>,
+    told: Condvar,
+}
+
+struct DoneState {
+    over: bool,
+    /// Of the park that its end ends; 0, which no park has, before the first.
+    ticket: u64,
+}
+
+impl Done {
+    fn new() -> Done {
+        Done { state: Mutex::new(DoneState { over: false, ticket: 0 }), told: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, DoneState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the job is over. Called under a mask; never unwinds.
+    fn wait(&self, mut waiter: Waiter) {
+        loop {
+            let mut state = self.lock();
+            if state.over {
+                return;
+            }
+            state.ticket = waiter.ticket();
+            drop(state);
+            match waiter.park().and_then(|_| Waiter::current(Doing::Offload)) {
+                Ok(next) => waiter = next,
+                Err(_) => {
+                    drop(self.told.wait_while(self.lock(), |state| !state.over));
+                    return;
+                }
             }
         }
     }

@@ -4,6 +4,7 @@
 //! for a while. They block the signals that other threads are to receive. A forked child has a pool of
 //! its own.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::env;
 use std::io;
@@ -50,6 +51,29 @@ fn pending() -> usize {
     CURRENT.get().map_or(0, Pool::pending)
 }
 
+/// Sets how many OS threads there are at most for jobs that block; before, `EVENTLET_THREADPOOL_SIZE` says so, or it is
+/// 20. Holds from the next job on: those who are too many end when they have done theirs. Does not switch.
+pub fn set_threads(size: NonZeroUsize) {
+    SIZE.store(size.get(), Ordering::Relaxed);
+}
+
+/// Ends the OS threads for jobs that block: at once those that have nothing to do, the others when they have done
+/// what they do and what is queued. Does not wait for them, and a later job starts new ones. Does not switch.
+pub fn end_threads() {
+    if let Some(pool) = CURRENT.get() {
+        pool.end();
+    }
+}
+
+/// Whether this is an OS thread of the pool.
+pub(crate) fn is_here() -> bool {
+    HERE.get()
+}
+
+thread_local! {
+    static HERE: Cell<bool> = const { Cell::new(false) };
+}
+
 fn size() -> io::Result<NonZeroUsize> {
     if let Some(size) = NonZeroUsize::new(SIZE.load(Ordering::Relaxed)) {
         return Ok(size);
@@ -86,6 +110,8 @@ struct State {
     /// Jobs that are queued or running.
     pending: usize,
     size: usize,
+    /// How often the threads were told to end; those of before do.
+    ends: u64,
 }
 
 impl Pool {
@@ -103,7 +129,7 @@ impl Pool {
         state.size = size.get();
         // Each queued job has one of the idle threads coming for it.
         if state.idle <= state.queue.len() && state.workers < state.size {
-            match self.start_worker() {
+            match self.start_worker(state.ends) {
                 Ok(()) => state.workers += 1,
                 // Somebody will come for the job, later.
                 Err(_) if state.workers > 0 => {}
@@ -122,21 +148,27 @@ impl Pool {
         Ok(())
     }
 
+    fn end(&self) {
+        self.lock().ends += 1;
+        self.work.notify_all();
+    }
+
     #[cfg(test)]
     fn pending(&self) -> usize {
         self.lock().pending
     }
 
-    fn start_worker(&'static self) -> io::Result<()> {
+    fn start_worker(&'static self, born: u64) -> io::Result<()> {
         // A thread begins with the mask of the one that starts it: so there is no moment in which
         // a signal could be delivered to it.
         let _masked = SignalsBlocked::new()?;
-        thread::Builder::new().name("greenhub-pool".into()).stack_size(STACK).spawn(|| self.work()).map(drop)
+        thread::Builder::new().name("greenhub-pool".into()).stack_size(STACK).spawn(move || self.work(born)).map(drop)
     }
 
-    fn work(&self) {
+    fn work(&self, born: u64) {
+        HERE.set(true);
         let generation = fork::generation();
-        while let Some(job) = self.next_job() {
+        while let Some(job) = self.next_job(born) {
             run(job);
             if generation != fork::generation() {
                 // The job has forked: this is the child, and the lock may be held by nobody.
@@ -147,14 +179,15 @@ impl Pool {
     }
 
     /// `None`: the thread is one too many, and counted out.
-    fn next_job(&self) -> Option<Job> {
+    fn next_job(&self, born: u64) -> Option<Job> {
         let mut state = self.lock();
         if state.workers <= state.size {
             if let Some(job) = state.queue.pop_front() {
                 return Some(job);
             }
             state.idle += 1;
-            let waited = self.work.wait_timeout_while(state, self.idle, |state| state.queue.is_empty());
+            let nothing = |state: &mut State| state.queue.is_empty() && state.ends == born;
+            let waited = self.work.wait_timeout_while(state, self.idle, nothing);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             state.idle -= 1;
             if let Some(job) = state.queue.pop_front() {

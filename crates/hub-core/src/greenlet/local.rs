@@ -170,6 +170,7 @@ unsafe fn end(local: NonNull<Local>) {
         super::run::unwind_all(this);
         super::run::end_mainloop(this);
     }
+    this.main.drop_locals();
     this.main_loop.drop_hub().for_each(drop_contained);
     if this.tasks.live() == 0 && this.controls.live() == 1 {
         this.main.drop_cold();

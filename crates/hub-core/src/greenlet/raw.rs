@@ -458,6 +458,7 @@ pub(super) fn run(me: ControlRef) -> Option<ControlRef> {
     let message = contained(|| body(value?)).and_then(|message| message);
     // What was pending concerned the body; destructors may switch and block again.
     me.clear_exits();
+    me.drop_locals();
     loop {
         let orphan = node.orphans.borrow_mut().pop();
         match orphan {

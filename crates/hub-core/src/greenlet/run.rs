@@ -660,6 +660,7 @@ fn run_task(me: ControlRef) {
     me.task.set(None);
     // What was pending concerned the body; links and destructors may block again.
     me.clear_exits();
+    me.drop_locals();
     task.finish();
 }
 
@@ -765,7 +766,7 @@ pub(crate) fn exit_is_pending() -> bool {
 }
 
 /// Whether an exit is pending for `me`, and no mask is in force.
-fn has_to_exit(me: ControlRef) -> bool {
+pub(crate) fn has_to_exit(me: ControlRef) -> bool {
     me.exit.get() && !me.is_masked()
 }
 

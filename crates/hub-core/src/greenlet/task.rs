@@ -156,7 +156,7 @@ impl TaskRef {
 
     /// Runs the closure and keeps its result. Never unwinds.
     #[inline]
-    pub(super) fn run(self) {
+    pub(crate) fn run(self) {
         let header = self.header();
         header.bits.set(header.bits.get() | STARTED);
         // SAFETY: the closure is still in, as STARTED was not set before (cells are started once,
@@ -178,7 +178,7 @@ impl TaskRef {
 
     /// Tells everybody who waits, then frees the cell unless a handle exists. Never unwinds.
     #[inline]
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         let header = self.header();
         header.bits.set(header.bits.get() | DONE);
         header.control.set(None);
@@ -263,7 +263,7 @@ impl TaskRef {
     }
 
     /// It no longer has a greenlet: it was taken back before it began.
-    pub(super) fn forget_control(self) {
+    pub(crate) fn forget_control(self) {
         self.header().control.set(None);
     }
 

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use super::control::ControlRef;
 use super::raw::Switching;
 use crate::error::GreenError;
+use crate::green_local::Locals;
 
 /// Why a greenlet has to end.
 #[derive(Clone, Debug)]
@@ -38,6 +39,7 @@ pub(crate) struct Cold {
     /// In the order in which they are thrown.
     pending: RefCell<Vec<Exit>>,
     switching: Switching,
+    locals: Locals,
 }
 
 impl From<Exit> for GreenError {
@@ -108,6 +110,28 @@ impl ControlRef {
         self.cold.get().map(|cold| unsafe { &cold.as_ref().switching })
     }
 
+    /// The values of its own. Not to be kept beyond foreign code.
+    pub(crate) fn locals(self) -> &'static Locals {
+        &self.cold().locals
+    }
+
+    /// Drops the values of its own, in its own context: destructors may park it.
+    #[inline]
+    pub(super) fn drop_locals(self) {
+        if self.cold.get().is_some() {
+            self.end_locals();
+        }
+    }
+
+    #[cold]
+    fn end_locals(self) {
+        while let Some(value) = self.locals().end_one() {
+            drop_contained(value);
+        }
+        // What was pending concerned the destructors.
+        self.clear_exits();
+    }
+
     fn cold(self) -> &'static Cold {
         let cold = self.cold.get().unwrap_or_else(|| {
             let cold = NonNull::from(Box::leak(Box::new(Cold::default())));
@@ -115,7 +139,7 @@ impl ControlRef {
             cold
         });
         // SAFETY: leaked above and freed only by `drop_cold`, when the greenlet has ended. Neither this
-        // module nor `raw` keeps the reference over foreign code or a switch.
+        // module nor `raw` nor `green_local` keeps the reference over foreign code or a switch.
         unsafe { cold.as_ref() }
     }
 
@@ -129,6 +153,8 @@ impl ControlRef {
 
     #[cold]
     fn free_cold(self) {
+        // Those that were made after its body had ended: by a link, for instance.
+        self.end_locals();
         // What was pending may hold an error of the program's, whose destructor is foreign code: this greenlet may
         // need such a part again.
         while let Some(cold) = self.cold.take() {

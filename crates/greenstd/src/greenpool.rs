@@ -1,0 +1,7 @@
+//! Green threads of which a bounded number runs at once: Eventlet's `greenpool`.
+
+mod in_order;
+mod pool;
+
+pub use in_order::{GreenPile, Imap};
+pub use pool::{GreenPool, WaitallError};
