@@ -106,7 +106,7 @@ struct Readme;
 
 pub use registry::{get_default_hub, register_hub, use_hub};
 
-pub use greenstd::{green_local, greenpool, io, local, net, os, sync, thread, time, tpool};
+pub use greenstd::{green_local, greenpool, io, local, net, os, pools, sync, thread, time, tpool};
 
 // What Eventlet has at its top.
 pub use greenstd::greenpool::{GreenPile, GreenPool};

@@ -80,6 +80,7 @@ pub mod io;
 pub mod local;
 pub mod net;
 pub mod os;
+pub mod pools;
 pub mod sync;
 pub mod thread;
 pub mod time;

@@ -93,8 +93,8 @@ pub use current::{
 pub use error::{GreenError, HubError, LoopError, LoopExit, RawError, TrampolineError};
 pub use green_local::{AccessError, LocalKey};
 pub use green_thread::{
-    Builder, GreenThread, Kill, LinkId, current_id, current_name, interrupt, kill, run_in_place, sleep, spawn, spawn_after,
-    spawn_after_local, spawn_n, yield_now,
+    Builder, GreenThread, Kill, LinkId, current_id, current_name, interrupt, kill, run_in_place, sleep, spawn,
+    spawn_after, spawn_after_local, spawn_n, yield_now,
 };
 pub use greenlet::payload::Payload;
 pub use greenlet::raw::Greenlet;
@@ -106,8 +106,8 @@ pub use linkme;
 pub use listener::{Listener, Timer};
 pub use main_loop::{Stats, hub_prevent_multiple_readers, set_quiet_time};
 pub use offload::{offload, offload_scoped};
-pub use pool::{end_threads, set_threads};
 pub use parker::{Doing, Parker, Unparker};
+pub use pool::{end_threads, set_threads};
 pub use ready::Ready;
 pub use remote::{HubGone, Remote};
 pub use report::{Report, hub_exceptions, set_report_stream, warn};

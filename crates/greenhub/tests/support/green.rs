@@ -46,7 +46,7 @@ impl Log {
     }
 
     /// Logs when it is dropped.
-    pub(crate) fn on_drop(&self, what: &'static str) -> OnDrop<impl FnMut()> {
+    pub(crate) fn on_drop(&self, what: &'static str) -> OnDrop<impl FnMut() + use<>> {
         let log = self.clone();
         OnDrop(move || log.add(what))
     }

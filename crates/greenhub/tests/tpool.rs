@@ -1,0 +1,426 @@
+//! Jobs for other OS threads.
+
+#[path = "support/green.rs"]
+mod green;
+mod support;
+
+use std::cell::Cell;
+use std::io;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Output;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, mpsc};
+use std::time::{Duration, Instant};
+
+use green::{LONG, Log, SHORT, held};
+use greenhub::tpool::{execute, execute_scoped, killall, set_num_threads};
+use greenhub::{Kill, sleep, spawn, with_timeout, yield_now};
+use support::{in_child, is_child, run};
+
+#[test]
+fn a_job_runs_on_another_os_thread_and_only_its_caller_waits() {
+    run("a_job_runs_on_another_os_thread_and_only_its_caller_waits", || {
+        let ticks = Rc::new(Cell::new(0));
+        let counted = ticks.clone();
+        let ticker = spawn(move || {
+            loop {
+                counted.set(counted.get() + 1);
+                yield_now();
+            }
+        });
+        let (go, gone) = mpsc::channel();
+        let waiting = spawn(move || {
+            execute(move || {
+                gone.recv().unwrap();
+                std::thread::current().id()
+            })
+        });
+        while ticks.get() < 100 {
+            yield_now();
+        }
+        assert!(!waiting.is_finished());
+        go.send(()).unwrap();
+        assert_ne!(waiting.join().unwrap().unwrap(), std::thread::current().id());
+        ticker.kill();
+    });
+}
+
+#[test]
+fn each_caller_gets_its_own_result_or_panic() {
+    run("each_caller_gets_its_own_result_or_panic", || {
+        let callers: Vec<_> = (0..1000_u32)
+            .map(|n| {
+                spawn(move || {
+                    catch_unwind(|| execute(move || if n % 10 == 3 { green::quiet_panic(n) } else { n }))
+                        .map_err(|payload| *payload.downcast::<u32>().unwrap())
+                })
+            })
+            .collect();
+        for (n, caller) in (0..).zip(callers) {
+            match caller.join().unwrap() {
+                Ok(result) => assert_eq!((result.unwrap(), n % 10 == 3), (n, false)),
+                Err(payload) => assert_eq!((payload, n % 10), (n, 3)),
+            }
+        }
+        // What looks like an error is a result.
+        let result = execute(|| Err::<u32, _>(io::Error::other("a result"))).unwrap();
+        assert_eq!(result.unwrap_err().to_string(), "a result");
+    });
+}
+
+#[test]
+fn a_caller_that_gives_up_goes_on_and_the_job_ends_by_itself() {
+    run("a_caller_that_gives_up_goes_on_and_the_job_ends_by_itself", || {
+        let before = held();
+        let ended = Arc::new(AtomicUsize::new(0));
+        let job = |ended: &Arc<AtomicUsize>| {
+            let ended = ended.clone();
+            let (go, gone) = mpsc::channel::<()>();
+            let job = move || {
+                let _ = gone.recv();
+                ended.fetch_add(1, Ordering::SeqCst);
+            };
+            (go, job)
+        };
+        let (go, timed) = job(&ended);
+        assert!(with_timeout(SHORT, || execute(timed)).is_err());
+        let (go_too, killed) = job(&ended);
+        let killed = spawn(move || execute(killed));
+        yield_now();
+        assert_eq!(killed.kill(), Kill::Ended);
+        assert_eq!(ended.load(Ordering::SeqCst), 0);
+        drop((go, go_too));
+        while ended.load(Ordering::SeqCst) < 2 {
+            sleep(SHORT);
+        }
+        assert_eq!(execute(|| "usable").unwrap(), "usable");
+        drop(killed);
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn a_job_that_asks_for_a_job_runs_it_in_place() {
+    run("a_job_that_asks_for_a_job_runs_it_in_place", || {
+        let here = || std::thread::current().id();
+        let (outer, inner, borrowed) =
+            execute(move || (here(), execute(here).unwrap(), execute_scoped(here).unwrap())).unwrap();
+        assert_eq!((outer, outer), (inner, borrowed));
+    });
+}
+
+#[test]
+fn nothing_of_a_job_is_kept_after_it_is_delivered() {
+    run("nothing_of_a_job_is_kept_after_it_is_delivered", || {
+        let argument = Arc::new(());
+        let kept = argument.clone();
+        let result = execute(move || kept).unwrap();
+        drop(result);
+        let kept = argument.clone();
+        let panicked = catch_unwind(AssertUnwindSafe(|| execute(move || -> () { green::quiet_panic(kept) })));
+        drop(panicked);
+        let borrowed = &argument;
+        execute_scoped(|| drop(Arc::clone(borrowed))).unwrap();
+        // The pool lets go of a closure a moment after it has told of its end.
+        let begin = Instant::now();
+        while Arc::strong_count(&argument) > 1 {
+            assert!(begin.elapsed() < LONG);
+            sleep(SHORT);
+        }
+        assert_eq!(Arc::strong_count(&argument), 1);
+    });
+}
+
+#[test]
+fn results_go_to_the_hub_that_asked() {
+    let threads: Vec<_> = (0..4)
+        .map(|n| {
+            std::thread::spawn(move || {
+                let jobs: Vec<_> = (0..100).map(|i| spawn(move || execute(move || (n, i)).unwrap())).collect();
+                for (i, job) in jobs.into_iter().enumerate() {
+                    assert_eq!(job.join().unwrap(), (n, i));
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn many_results_are_absorbed_by_few_waits() {
+    run("many_results_are_absorbed_by_few_waits", || {
+        let done = Arc::new(AtomicUsize::new(0));
+        let jobs: Vec<_> = (0..1000)
+            .map(|n| {
+                let done = done.clone();
+                spawn(move || {
+                    execute(move || {
+                        done.fetch_add(1, Ordering::SeqCst);
+                        n
+                    })
+                })
+            })
+            .collect();
+        yield_now();
+        // All are done before this hub looks.
+        while done.load(Ordering::SeqCst) < 1000 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(SHORT);
+        let turns = greenhub::get_hub().stats().turns;
+        for (n, job) in jobs.into_iter().enumerate() {
+            assert_eq!(job.join().unwrap().unwrap(), n);
+        }
+        let turns = greenhub::get_hub().stats().turns - turns;
+        assert!(turns < 500, "{turns} turns");
+    });
+}
+
+#[test]
+fn a_job_that_borrows_is_waited_for_by_a_kill() {
+    run("a_job_that_borrows_is_waited_for_by_a_kill", || {
+        let (log, before) = (Log::new(), held());
+        let (go, gone) = mpsc::channel::<()>();
+        let seen = log.clone();
+        let green = spawn(move || {
+            let _unwound = seen.on_drop("unwound");
+            let mut words = vec![String::from("borrowed")];
+            let gone = std::sync::Mutex::new(gone);
+            let result = execute_scoped(|| {
+                let _ = gone.lock().unwrap().recv();
+                words.push(String::from("changed"));
+            });
+            seen.add("went on");
+            drop((result, words));
+        });
+        yield_now();
+        assert_eq!(green.kill(), Kill::Scheduled);
+        sleep(SHORT);
+        assert_eq!(green.kill(), Kill::Scheduled);
+        log.is(&[]);
+        drop(go);
+        assert!(green.join().unwrap_err().is_exit());
+        log.is(&["unwound"]);
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn a_job_that_borrows_is_waited_for_by_a_timeout() {
+    run("a_job_that_borrows_is_waited_for_by_a_timeout", || {
+        let before = held();
+        let over = AtomicBool::new(false);
+        let timed = with_timeout(SHORT, || {
+            execute_scoped(|| {
+                std::thread::sleep(SHORT * 4);
+                over.store(true, Ordering::SeqCst);
+            })
+        });
+        assert!(timed.is_err());
+        assert!(over.load(Ordering::SeqCst));
+        let mut numbers = vec![3, 1, 2];
+        let least = execute_scoped(|| {
+            numbers.sort_unstable();
+            &numbers[0]
+        });
+        assert_eq!(least.unwrap(), &1);
+        let panicked =
+            catch_unwind(AssertUnwindSafe(|| execute_scoped(|| -> () { green::quiet_panic(numbers.len()) })));
+        assert_eq!(*panicked.unwrap_err().downcast::<usize>().unwrap(), 3);
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn scoped_jobs_are_right_under_random_kills_and_timeouts() {
+    run("scoped_jobs_are_right_under_random_kills_and_timeouts", || {
+        let before = held();
+        let greens: Vec<_> = (0..200_u64)
+            .map(|n| {
+                spawn(move || {
+                    let mut sum = Box::new(n);
+                    for round in 0..4 {
+                        let done = Cell::new(false);
+                        let timed = with_timeout(Duration::from_micros(n * 7 % 300), || {
+                            execute_scoped(|| *sum += 1).unwrap();
+                            done.set(true);
+                        });
+                        assert!(timed.is_ok() || !done.get());
+                        assert!(*sum <= n + round + 1);
+                    }
+                })
+            })
+            .collect();
+        for (n, green) in greens.iter().enumerate() {
+            if n % 3 == 0 {
+                yield_now();
+                green.kill();
+            }
+        }
+        for (n, green) in greens.into_iter().enumerate() {
+            match green.join() {
+                Ok(()) => {}
+                Err(error) => assert!(n % 3 == 0 && error.is_exit(), "{n}: {error}"),
+            }
+        }
+        assert_eq!(held(), before);
+    });
+}
+
+/// Runs a test of this program anew, with the size of the pool from the environment.
+fn with_size(test: &str, size: &str) -> Output {
+    in_child(test, |command| {
+        command.env("EVENTLET_THREADPOOL_SIZE", size);
+    })
+}
+
+/// How many jobs run at once, of more than there are threads.
+fn most_at_once(jobs: usize) -> usize {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let jobs: Vec<_> = (0..jobs)
+        .map(|_| {
+            let (now, most) = (now.clone(), most.clone());
+            spawn(move || {
+                execute(move || {
+                    most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::sleep(SHORT * 4);
+                    now.fetch_sub(1, Ordering::SeqCst);
+                })
+            })
+        })
+        .collect();
+    jobs.into_iter().for_each(|job| job.join().unwrap().unwrap());
+    most.load(Ordering::SeqCst)
+}
+
+#[test]
+fn twenty_threads_unless_the_environment_says_otherwise() {
+    const NAME: &str = "twenty_threads_unless_the_environment_says_otherwise";
+    if !is_child() {
+        let output = in_child(NAME, |command| {
+            command.env_remove("EVENTLET_THREADPOOL_SIZE");
+        });
+        assert!(output.status.success(), "{output:?}");
+        let output = with_size(NAME, "40");
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let size = std::env::var("EVENTLET_THREADPOOL_SIZE").map_or(20, |size| size.parse().unwrap());
+    // As many as the pool has wait for each other; one more waits for a thread.
+    let together = Arc::new(Barrier::new(size));
+    let jobs: Vec<_> = (0..size)
+        .map(|_| {
+            let together = together.clone();
+            spawn(move || execute(move || together.wait().is_leader()).unwrap())
+        })
+        .collect();
+    assert_eq!(jobs.into_iter().filter_map(|job| job.join().ok().filter(|leader| *leader)).count(), 1);
+    assert!(most_at_once(size * 2) <= size);
+}
+
+#[test]
+fn a_size_that_is_no_positive_number_is_an_error_before_anything_runs() {
+    const NAME: &str = "a_size_that_is_no_positive_number_is_an_error_before_anything_runs";
+    if !is_child() {
+        for wrong in ["-1", "0", "many"] {
+            let output = with_size(NAME, wrong);
+            assert!(output.status.success(), "{output:?}");
+        }
+        return;
+    }
+    for error in [execute(|| unreachable!()).unwrap_err(), execute_scoped(|| unreachable!()).unwrap_err()] {
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("EVENTLET_THREADPOOL_SIZE"), "{error}");
+    }
+    // A refused job has not woken anybody.
+    let begin = Instant::now();
+    sleep(SHORT);
+    assert!(begin.elapsed() >= SHORT);
+    set_num_threads(NonZeroUsize::MIN);
+    assert_eq!(execute(|| 1).unwrap(), 1);
+}
+
+#[test]
+fn a_new_number_of_threads_holds_from_the_next_job_on() {
+    const NAME: &str = "a_new_number_of_threads_holds_from_the_next_job_on";
+    if !is_child() {
+        let output = in_child(NAME, |_| ());
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    set_num_threads(NonZeroUsize::new(2).unwrap());
+    assert!(most_at_once(6) <= 2);
+    let five = 5;
+    set_num_threads(NonZeroUsize::new(five).unwrap());
+    let together = Arc::new(Barrier::new(five));
+    let jobs: Vec<_> = (0..five)
+        .map(|_| {
+            let together = together.clone();
+            spawn(move || execute(move || drop(together.wait())).unwrap())
+        })
+        .collect();
+    jobs.into_iter().for_each(|job| job.join().unwrap());
+}
+
+/// How many OS threads of the pool there are.
+#[cfg(target_os = "linux")]
+fn pool_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("greenhub-pool")).count()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_threads_of_the_pool_end_when_told_and_come_again() {
+    const NAME: &str = "the_threads_of_the_pool_end_when_told_and_come_again";
+    if !is_child() {
+        let output = in_child(NAME, |_| ());
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let begin = Instant::now();
+    for _ in 0..3 {
+        assert!(most_at_once(4) > 0);
+        assert!(pool_threads() > 0);
+        // One is at work, and ends when it has done that.
+        let (go, gone) = mpsc::channel::<()>();
+        let busy = spawn(move || execute(move || gone.recv().is_err()).unwrap());
+        while pool_threads() > 1 {
+            yield_now();
+            killall();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(go);
+        assert!(busy.join().unwrap());
+        while pool_threads() > 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    // Not because they have been idle for long.
+    assert!(begin.elapsed() < Duration::from_secs(9));
+}
+
+#[test]
+fn the_end_of_a_program_waits_for_no_job() {
+    const NAME: &str = "the_end_of_a_program_waits_for_no_job";
+    if !is_child() {
+        let begin = Instant::now();
+        let output = in_child(NAME, |_| ());
+        assert!(output.status.success(), "{output:?}");
+        assert!(begin.elapsed() < LONG);
+        return;
+    }
+    let (started, starts) = mpsc::channel();
+    drop(spawn(move || {
+        execute(move || {
+            started.send(()).unwrap();
+            std::thread::sleep(LONG);
+        })
+    }));
+    yield_now();
+    starts.recv().unwrap();
+    killall();
+}
