@@ -231,6 +231,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/greenlet/task.rs",
     "crates/hub-core/src/greenlet/unwind.rs",
     "crates/hub-core/src/main_loop/watching.rs",
+    "crates/hub-core/src/offload.rs",
     "crates/hub-core/src/remote/mailbox.rs",
     "crates/hub-core/src/scope.rs",
     "crates/hub-core/src/signal.rs",

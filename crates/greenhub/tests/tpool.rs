@@ -220,7 +220,7 @@ fn a_job_that_borrows_is_waited_for_by_a_timeout() {
         });
         assert!(timed.is_err());
         assert!(over.load(Ordering::SeqCst));
-        let mut numbers = vec![3, 1, 2];
+        let mut numbers = [3, 1, 2];
         let least = execute_scoped(|| {
             numbers.sort_unstable();
             &numbers[0]
@@ -358,10 +358,10 @@ fn a_new_number_of_threads_holds_from_the_next_job_on() {
     let jobs: Vec<_> = (0..five)
         .map(|_| {
             let together = together.clone();
-            spawn(move || execute(move || drop(together.wait())).unwrap())
+            spawn(move || execute(move || together.wait().is_leader()).unwrap())
         })
         .collect();
-    jobs.into_iter().for_each(|job| job.join().unwrap());
+    assert_eq!(jobs.into_iter().filter_map(|job| job.join().ok().filter(|leader| *leader)).count(), 1);
 }
 
 /// How many OS threads of the pool there are.

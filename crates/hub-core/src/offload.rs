@@ -218,6 +218,11 @@ impl Done {
             if state.over {
                 return;
             }
+            if local::get().is_ending() {
+                // Nobody would wake this park any more.
+                drop(self.told.wait_while(state, |state| !state.over));
+                return;
+            }
             state.ticket = waiter.ticket();
             drop(state);
             match waiter.park().and_then(|_| Waiter::current(Doing::Offload)) {

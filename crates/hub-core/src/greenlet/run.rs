@@ -690,7 +690,8 @@ impl Thread {
 
 /// Unwinds every suspended greenlet of an ending thread, from its main greenlet.
 ///
-/// A masked one waits for others: it is entered when they have ended and woken it.
+/// A masked one waits for others: it is entered when they have ended and woken it. One that waits for an OS thread is
+/// entered all the same, for it then waits as the OS thread that it is on.
 pub(super) fn unwind_all(local: &Local) {
     // Nobody hands on to anybody: each greenlet comes back to here.
     thread().budget.set(0);
@@ -698,7 +699,9 @@ pub(super) fn unwind_all(local: &Local) {
     for target in local.controls.in_use() {
         match target.state() {
             State::Delayed => refuse(target),
-            State::Parked | State::Switched if target.kind() != Kind::Mainloop && !target.is_masked() => {
+            State::Parked | State::Switched
+                if target.kind() != Kind::Mainloop && (!target.is_masked() || target.doing() == Doing::Offload) =>
+            {
                 target.ticket.set(target.ticket() + 1);
                 unwind(local, target);
             }
