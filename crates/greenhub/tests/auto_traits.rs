@@ -6,8 +6,8 @@ use greenhub::sync::{
 };
 use greenhub::thread::Thread;
 use greenhub::{
-    GreenError, GreenThread, Greenlet, HubError, HubRef, LoopError, Payload, RawError, Registration, Remote, Report,
-    Scope, ScopedGreenThread, Source, Timeout, TimerHandle, Trampoline, TrampolineError,
+    GreenError, GreenPile, GreenPool, GreenThread, Greenlet, HubError, HubRef, LoopError, Payload, RawError,
+    Registration, Remote, Report, Scope, ScopedGreenThread, Source, Timeout, TimerHandle, Trampoline, TrampolineError,
 };
 
 /// Fails to compile if a type implements a trait: there are two choices for the `_` then.
@@ -43,6 +43,8 @@ pinned!(
     TimerHandle,
     Registration,
     Trampoline<'static, std::net::TcpStream>,
+    GreenPool,
+    GreenPile<()>,
 );
 
 // A guard is unlocked where it was locked, and a channel has one receiver.
@@ -77,4 +79,8 @@ const _: () = {
     shared::<mpsc::Sender<std::cell::Cell<()>>>();
     shared::<mpsc::SyncSender<()>>();
     sent::<mpsc::Receiver<std::cell::Cell<()>>>();
+    shared::<greenhub::pools::Pool<TcpStream>>();
+    shared::<greenhub::local::LocalKey<std::rc::Rc<()>>>();
+    shared::<greenhub::local::AccessError>();
+    shared::<greenhub::greenpool::WaitallError>();
 };

@@ -269,6 +269,32 @@ fn scoped_jobs_are_right_under_random_kills_and_timeouts() {
     });
 }
 
+#[test]
+fn the_end_of_a_thread_waits_for_jobs_that_borrow() {
+    let (over, unwound) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (over, unwound): (&'static AtomicBool, &'static AtomicBool) =
+        (Box::leak(over.into()), Box::leak(unwound.into()));
+    std::thread::spawn(move || {
+        let _detached = spawn(move || {
+            let _unwound = green::OnDrop(move || {
+                assert!(over.load(Ordering::SeqCst));
+                unwound.store(true, Ordering::SeqCst);
+            });
+            let word = String::from("borrowed");
+            let _ = execute_scoped(|| {
+                std::thread::sleep(SHORT * 4);
+                assert_eq!(word, "borrowed");
+                over.store(true, Ordering::SeqCst);
+            });
+            unreachable!("the thread is ending");
+        });
+        yield_now();
+    })
+    .join()
+    .unwrap();
+    assert!(unwound.load(Ordering::SeqCst));
+}
+
 /// Runs a test of this program anew, with the size of the pool from the environment.
 fn with_size(test: &str, size: &str) -> Output {
     in_child(test, |command| {

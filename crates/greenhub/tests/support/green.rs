@@ -193,6 +193,67 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
+        name: "offload, scoped",
+        park: || {
+            let mut rounds = Box::new(0);
+            loop {
+                let _ = greenhub::tpool::execute_scoped(|| {
+                    std::thread::sleep(Duration::from_micros(200));
+                    *rounds += 1;
+                });
+            }
+        },
+        masked: true,
+    },
+    ParkPoint {
+        name: "a full pool",
+        park: || {
+            let pool = greenhub::GreenPool::new(1);
+            let _other = KillOnDrop(pool.spawn(|| greenhub::sleep(LONG)).expect("there is room"));
+            let _ = pool.spawn(|| unreachable!());
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "waiting for all of a pool",
+        park: || {
+            let pool = greenhub::GreenPool::new(1);
+            let _other = KillOnDrop(pool.spawn(|| greenhub::sleep(LONG)).expect("there is room"));
+            let _ = pool.waitall();
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "mapping",
+        park: || {
+            let pool = greenhub::GreenPool::new(2);
+            let end = pool.clone();
+            let _end = OnDrop(move || end.killall());
+            let _ = pool.imap(0..4, |_| greenhub::sleep(LONG)).next();
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "a pool of resources",
+        park: || {
+            let pool = greenhub::pools::Pool::new(1, || Ok(()));
+            let _item = pool.item();
+            let _ = pool.item();
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "a maker of resources",
+        park: || {
+            let pool = greenhub::pools::Pool::new(1, || {
+                greenhub::sleep(LONG);
+                Ok(())
+            });
+            let _ = pool.item();
+        },
+        masked: false,
+    },
+    ParkPoint {
         name: "scope, in its closure",
         park: || {
             greenhub::scope(|s| {
