@@ -34,7 +34,7 @@ pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> i
 }
 
 /// As [`execute`], for a job that borrows. The wait is not left early: a kill or a timeout of the caller takes effect
-/// when the job has ended. Switches.
+/// when the job has ended, and the end of the OS thread waits for it. Switches.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }

@@ -80,7 +80,7 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> i
 }
 
 /// As [`offload`], for a job that borrows. Its wait is not left early: a kill or a timeout takes effect when the job
-/// has ended. Switches.
+/// has ended, and the end of the OS thread waits for it. Switches.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
