@@ -4,21 +4,47 @@
 //! never held while anything else runs but `unpark`. Whoever has something to give *chooses* the first of the
 //! line: the thing is theirs from then on, so nobody who comes later gets it. Those who are chosen and cannot take
 //! it, because they are killed or their time is over that very moment, *pass it on*.
+//!
+//! Those who wait may *bring* something along, which goes to whoever chooses them, or leaves the line with them.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hub_core::{Doing, Limit, LoopError, Parker, Unparker};
 
-/// In the order in which they came. Those who left in between are gaps, until they are the first.
-#[derive(Debug, Default)]
-pub(crate) struct Line {
-    places: VecDeque<(u64, Option<Unparker>)>,
-    next: u64,
+/// In the order in which they came, each with what it brought.
+pub(crate) struct Line<B = ()> {
+    /// By rising numbers. Those who left in between are gaps.
+    places: VecDeque<(i64, Option<(Unparker, B)>)>,
+    next: i64,
     len: usize,
 }
 
+impl<B> Default for Line<B> {
+    fn default() -> Line<B> {
+        Line::new()
+    }
+}
+
+impl<B> fmt::Debug for Line<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Line").field(&self.len).finish()
+    }
+}
+
 impl Line {
+    /// Takes the first out of the line and wakes it. False if nobody waits.
+    pub(crate) fn choose(&mut self) -> bool {
+        self.choose_with().is_some()
+    }
+}
+
+impl<B> Line<B> {
+    pub(crate) const fn new() -> Line<B> {
+        Line { places: VecDeque::new(), next: 0, len: 0 }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -28,41 +54,49 @@ impl Line {
         self.len
     }
 
-    /// Takes the first out of the line and wakes it. False if nobody waits.
-    pub(crate) fn choose(&mut self) -> bool {
+    /// Takes the first out of the line and wakes it, for what it brought.
+    pub(crate) fn choose_with(&mut self) -> Option<B> {
         while let Some((_, place)) = self.places.pop_front() {
-            if let Some(unparker) = place {
+            if let Some((unparker, brought)) = place {
                 self.len -= 1;
                 unparker.unpark();
-                return true;
+                return Some(brought);
             }
         }
-        false
+        None
     }
 
-    fn enter(&mut self, unparker: Unparker) -> u64 {
+    fn enter(&mut self, unparker: Unparker, brought: B) -> i64 {
         let number = self.next;
         self.next += 1;
         self.len += 1;
-        self.places.push_back((number, Some(unparker)));
+        self.places.push_back((number, Some((unparker, brought))));
+        number
+    }
+
+    fn enter_first(&mut self, unparker: Unparker, brought: B) -> i64 {
+        let Some((first, _)) = self.places.front() else { return self.enter(unparker, brought) };
+        let number = first - 1;
+        self.len += 1;
+        self.places.push_front((number, Some((unparker, brought))));
         number
     }
 
     /// The place of one who waits still.
-    fn place(&mut self, number: u64) -> Option<&mut Option<Unparker>> {
+    fn place(&mut self, number: i64) -> Option<&mut Option<(Unparker, B)>> {
         let index = self.places.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         Some(&mut self.places[index].1).filter(|place| place.is_some())
     }
 
-    /// Gives a place up. False if its holder was chosen before.
-    fn leave(&mut self, number: u64) -> bool {
-        let Some(place) = self.place(number) else { return false };
-        *place = None;
+    /// Gives a place up, for what its holder brought. `None` if it was chosen before.
+    fn leave(&mut self, number: i64) -> Option<B> {
+        let (_, brought) = self.place(number)?.take()?;
         self.len -= 1;
-        while self.places.front().is_some_and(|(_, place)| place.is_none()) {
-            self.places.pop_front();
+        // Behind one who waits for long, many may come and go.
+        if self.places.len() > 2 * self.len + 16 {
+            self.places.retain(|(_, place)| place.is_some());
         }
-        true
+        Some(brought)
     }
 }
 
@@ -72,12 +106,15 @@ pub(crate) fn lock<S>(state: &Mutex<S>) -> MutexGuard<'_, S> {
 }
 
 /// How one waits in a line of the state `S`.
-pub(crate) struct Wait<S> {
+pub(crate) struct Wait<S, B = ()> {
     pub(crate) doing: Doing,
-    pub(crate) line: fn(&mut S) -> &mut Line,
+    pub(crate) line: fn(&mut S) -> &mut Line<B>,
     /// Gives to somebody else what was given to one who cannot take it.
     pub(crate) pass_on: fn(&mut S),
 }
+
+/// A wait that an error ended, with what was brought unless it was taken before.
+pub(crate) struct Failed<B>(pub(crate) LoopError, pub(crate) Option<B>);
 
 impl<S> Wait<S> {
     /// Waits at the end of the line until chosen, which is true, or `limit` is reached. Switches.
@@ -91,57 +128,111 @@ impl<S> Wait<S> {
     pub(crate) fn wait(
         &self,
         state: &Mutex<S>,
+        guard: MutexGuard<'_, S>,
+        limit: &mut Limit,
+    ) -> Result<bool, LoopError> {
+        self.wait_with(state, guard, limit, (), |_| ()).map(|left| left.is_none()).map_err(|Failed(error, _)| error)
+    }
+
+    /// As [`wait`](Wait::wait), before all others: for one who was chosen in vain.
+    pub(crate) fn wait_first(
+        &self,
+        state: &Mutex<S>,
         mut guard: MutexGuard<'_, S>,
         limit: &mut Limit,
     ) -> Result<bool, LoopError> {
-        let mut parker = Parker::new(self.doing)?;
-        let number = (self.line)(&mut guard).enter(parker.unparker());
+        let parker = Parker::new(self.doing)?;
+        let number = (self.line)(&mut guard).enter_first(parker.unparker(), ());
         drop(guard);
-        // Leaves the line however the wait ends.
-        let place = Place { wait: self, state, number };
+        self.stay(Place { wait: self, state, number }, parker, limit)
+            .map(|left| left.is_none())
+            .map_err(|Failed(error, _)| error)
+    }
+}
+
+impl<S, B> Wait<S, B> {
+    /// As [`wait`](Wait::wait), with something for whoever chooses the caller. `entered` runs under the lock, once
+    /// the caller is in the line. When `limit` is reached, what was brought comes back.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn wait_with(
+        &self,
+        state: &Mutex<S>,
+        mut guard: MutexGuard<'_, S>,
+        limit: &mut Limit,
+        brought: B,
+        entered: fn(&mut S),
+    ) -> Result<Option<B>, Failed<B>> {
+        let parker = match Parker::new(self.doing) {
+            Ok(parker) => parker,
+            Err(error) => return Err(Failed(error, Some(brought))),
+        };
+        let number = (self.line)(&mut guard).enter(parker.unparker(), brought);
+        entered(&mut guard);
+        drop(guard);
+        self.stay(Place { wait: self, state, number }, parker, limit)
+    }
+
+    fn stay(&self, place: Place<'_, S, B>, mut parker: Parker, limit: &mut Limit) -> Result<Option<B>, Failed<B>> {
         loop {
-            let in_time = parker.park(limit)?;
-            let mut guard = lock(state);
+            let in_time = match parker.park(limit) {
+                Ok(in_time) => in_time,
+                Err(error) => return Err(Failed(error, place.give_up())),
+            };
+            let mut guard = lock(place.state);
             let line = (self.line)(&mut guard);
-            let chosen = line.place(number).is_none();
-            if chosen || !in_time {
-                line.leave(number);
+            if !in_time || line.place(place.number).is_none() {
+                let left = line.leave(place.number);
                 drop(guard);
-                place.done();
-                return Ok(chosen);
+                std::mem::forget(place);
+                return Ok(left);
             }
             drop(guard);
             // Woken for nothing: a new wait in the same place.
-            parker = Parker::new(self.doing)?;
-            match (self.line)(&mut lock(state)).place(number) {
-                Some(known) => *known = Some(parker.unparker()),
-                None => {
-                    place.done();
-                    return Ok(true);
-                }
-            }
+            parker = match Parker::new(self.doing) {
+                Ok(parker) => parker,
+                Err(error) => return Err(Failed(error, place.give_up())),
+            };
+            let mut guard = lock(place.state);
+            let Some(Some((known, _))) = (self.line)(&mut guard).place(place.number) else {
+                drop(guard);
+                std::mem::forget(place);
+                return Ok(None);
+            };
+            *known = parker.unparker();
         }
     }
 }
 
-struct Place<'a, S> {
-    wait: &'a Wait<S>,
+/// A place in a line, which is left however the wait ends.
+struct Place<'a, S, B> {
+    wait: &'a Wait<S, B>,
     state: &'a Mutex<S>,
-    number: u64,
+    number: i64,
 }
 
-impl<S> Place<'_, S> {
-    /// There is nothing to leave any more.
-    fn done(self) {
+impl<S, B> Place<'_, S, B> {
+    fn give_up(self) -> Option<B> {
+        let left = self.leave();
         std::mem::forget(self);
+        left
     }
-}
 
-impl<S> Drop for Place<'_, S> {
-    fn drop(&mut self) {
+    fn leave(&self) -> Option<B> {
         let mut guard = lock(self.state);
-        if !(self.wait.line)(&mut guard).leave(self.number) {
+        let left = (self.wait.line)(&mut guard).leave(self.number);
+        if left.is_none() {
             (self.wait.pass_on)(&mut guard);
         }
+        left
+    }
+}
+
+impl<S, B> Drop for Place<'_, S, B> {
+    fn drop(&mut self) {
+        // What was brought is dropped without the lock: its destructor may be anybody's.
+        drop(self.leave());
     }
 }

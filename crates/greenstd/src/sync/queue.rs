@@ -1,0 +1,485 @@
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use hub_core::{Doing, Limit, LoopError};
+
+use super::line::{Failed, Line, Wait, lock};
+use super::order::{Fifo, Lifo, Order, Priority};
+
+/// Items that some put and others get. Eventlet's `LightQueue`: a [`Queue`] that does not count what is done.
+///
+/// Getters and putters are served in the order in which they came, and a newcomer takes nothing that somebody
+/// before it waits for. A getter that is woken is sure of an item, and takes the next one by the queue's order when
+/// it runs; if it is killed before, another getter is woken. The item of a putter that waits stays with it until
+/// there is room, and is not taken in if the putter is killed or gives up.
+///
+/// A queue [`bounded`](LightQueue::bounded) to zero holds nothing: who puts waits until somebody has taken the item.
+///
+/// Green threads of any hub and plain OS threads may share one: it is `Send + Sync` if `T` is `Send`.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::sync::LightQueue;
+/// use std::sync::Arc;
+/// let queue = Arc::new(LightQueue::bounded(1));
+/// let putter = queue.clone();
+/// let green = greenstd::thread::spawn(move || (1..=3).try_for_each(|n| putter.put(n)));
+/// let got = (queue.get()?, queue.get()?, queue.get()?);
+/// assert_eq!(got, (1, 2, 3));
+/// green.join()??;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+pub struct LightQueue<T, O = Fifo<T>> {
+    state: Mutex<State<T, O>>,
+}
+
+struct State<T, O> {
+    items: O,
+    /// `usize::MAX`: without limit.
+    capacity: usize,
+    getters: Line,
+    /// With the items that wait for room.
+    putters: Line<T>,
+    /// How many getters were woken and did not run yet. As many items are theirs.
+    promised: usize,
+    /// What was taken in and is not reported done.
+    unfinished: usize,
+    joiners: Line,
+}
+
+/// Why nothing was put.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum PutError<T> {
+    /// There is no room, or was none in time. The item comes back.
+    #[error("the queue is full")]
+    Full(T),
+    /// The caller cannot wait. The item comes back, unless somebody had taken it before the error came.
+    #[error("{0}")]
+    Loop(LoopError, Option<T>),
+}
+
+/// Why nothing was got.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GetError {
+    /// There is no item, or was none in time.
+    #[error("the queue is empty")]
+    Empty,
+    /// The caller cannot wait.
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+}
+
+impl<T> fmt::Debug for PutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PutError::Full(_) => f.write_str("Full(..)"),
+            PutError::Loop(error, _) => f.debug_tuple("Loop").field(error).finish_non_exhaustive(),
+        }
+    }
+}
+
+impl<T> From<Failed<T>> for PutError<T> {
+    fn from(Failed(error, item): Failed<T>) -> PutError<T> {
+        PutError::Loop(error, item)
+    }
+}
+
+impl<T, O: Order<T>> State<T, O> {
+    /// Items that nobody was promised.
+    fn free(&self) -> usize {
+        self.items.len().saturating_sub(self.promised)
+    }
+
+    /// Whether there is an item for one who gets now, or comes with one who waits to put.
+    fn has_more(&self) -> bool {
+        self.items.len() + self.putters.len() > self.promised
+    }
+
+    /// Whether an item taken in now is within the limit, or for a getter that has none to get.
+    fn has_room(&self) -> bool {
+        let (there, awaited) = (self.items.len() + self.putters.len(), self.promised + self.getters.len());
+        self.free() < self.capacity || there < awaited
+    }
+
+    fn push(&mut self, item: T) {
+        self.items.push(item);
+        self.unfinished += 1;
+    }
+
+    /// Wakes getters while there is more to get, and takes in what waits while there is room.
+    fn settle(&mut self) {
+        while self.has_more() && self.getters.choose() {
+            self.promised += 1;
+        }
+        while self.free() < self.capacity
+            && let Some(item) = self.putters.choose_with()
+        {
+            self.push(item);
+        }
+    }
+
+    /// The next item, for one who has it promised no more. `None` if the putter that came with it has left.
+    fn take(&mut self) -> Option<T> {
+        if self.items.is_empty() {
+            let item = self.putters.choose_with()?;
+            self.push(item);
+        }
+        let item = self.items.pop();
+        self.settle();
+        item
+    }
+}
+
+impl<T, O: Order<T>> LightQueue<T, O> {
+    const GET: Wait<State<T, O>> = Wait {
+        doing: Doing::Queue,
+        line: |state| &mut state.getters,
+        pass_on: |state| {
+            state.promised -= 1;
+            state.settle();
+        },
+    };
+
+    /// Who takes an item from a putter keeps it.
+    const PUT: Wait<State<T, O>, T> = Wait { doing: Doing::Queue, line: |state| &mut state.putters, pass_on: |_| () };
+
+    const JOIN: Wait<State<T, O>> = Wait { doing: Doing::Queue, line: |state| &mut state.joiners, pass_on: |_| () };
+
+    /// A queue that is never full.
+    #[must_use]
+    pub fn new() -> LightQueue<T, O> {
+        LightQueue::bounded(usize::MAX)
+    }
+
+    /// A queue that is full with `capacity` items. With zero, who puts meets who gets.
+    #[must_use]
+    pub fn bounded(capacity: usize) -> LightQueue<T, O> {
+        let state = State {
+            items: O::default(),
+            capacity,
+            getters: Line::default(),
+            putters: Line::default(),
+            promised: 0,
+            unfinished: 0,
+            joiners: Line::default(),
+        };
+        LightQueue { state: Mutex::new(state) }
+    }
+
+    /// One that has `count` items from the beginning.
+    pub(super) fn filled(count: usize, capacity: usize) -> LightQueue<T, O>
+    where
+        T: Default,
+    {
+        let queue = LightQueue::bounded(capacity);
+        let mut state = lock(&queue.state);
+        (0..count).for_each(|_| state.push(T::default()));
+        drop(state);
+        queue
+    }
+
+    /// Puts an item in, and waits for room if the queue is full. Switches only then, which with a capacity of zero is
+    /// always.
+    ///
+    /// If a timeout or a kill ends the wait the item is dropped, and nobody gets it.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError::Loop`] where nobody may wait: in the main loop, while panicking.
+    pub fn put(&self, item: T) -> Result<(), PutError<T>> {
+        self.put_within(item, Limit::none())
+    }
+
+    /// As [`put`](LightQueue::put), for `timeout` at most. One of zero lets others run once.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError::Full`] if there was no room in time; else as there.
+    pub fn put_timeout(&self, item: T, timeout: Duration) -> Result<(), PutError<T>> {
+        self.put_within(item, Limit::from(Some(timeout)))
+    }
+
+    fn put_within(&self, item: T, mut limit: Limit) -> Result<(), PutError<T>> {
+        let mut state = lock(&self.state);
+        if state.free() < state.capacity {
+            state.push(item);
+            state.settle();
+            return Ok(());
+        }
+        match Self::PUT.wait_with(&self.state, state, &mut limit, item, State::settle)? {
+            None => Ok(()),
+            Some(item) => Err(PutError::Full(item)),
+        }
+    }
+
+    /// Puts an item in if there is room, or if somebody waits for it. Eventlet's `put_nowait`. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError::Full`] if not.
+    pub fn try_put(&self, item: T) -> Result<(), PutError<T>> {
+        let mut state = lock(&self.state);
+        if !state.has_room() {
+            return Err(PutError::Full(item));
+        }
+        state.push(item);
+        state.settle();
+        Ok(())
+    }
+
+    /// Takes the next item, and waits for one if there is none. Switches only then.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError::Loop`] where nobody may wait: in the main loop, while panicking.
+    pub fn get(&self) -> Result<T, GetError> {
+        self.get_within(Limit::none())
+    }
+
+    /// As [`get`](LightQueue::get), for `timeout` at most. One of zero lets others run once.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError::Empty`] if there was no item in time; else as there.
+    pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
+        self.get_within(Limit::from(Some(timeout)))
+    }
+
+    fn get_within(&self, mut limit: Limit) -> Result<T, GetError> {
+        let mut state = lock(&self.state);
+        if state.has_more()
+            && let Some(item) = state.take()
+        {
+            return Ok(item);
+        }
+        let mut chosen = Self::GET.wait(&self.state, state, &mut limit)?;
+        while chosen {
+            let mut state = lock(&self.state);
+            state.promised -= 1;
+            if let Some(item) = state.take() {
+                return Ok(item);
+            }
+            // The putter it was woken for has left.
+            chosen = Self::GET.wait_first(&self.state, state, &mut limit)?;
+        }
+        Err(GetError::Empty)
+    }
+
+    /// Takes the next item if there is one. Eventlet's `get_nowait`. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError::Empty`] if there is none.
+    pub fn try_get(&self) -> Result<T, GetError> {
+        let mut state = lock(&self.state);
+        let item = if state.has_more() { state.take() } else { None };
+        item.ok_or(GetError::Empty)
+    }
+
+    /// How many items are there for those who come. Eventlet's `qsize`. Does not switch.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        lock(&self.state).free()
+    }
+
+    /// Whether there is none: a get would wait, unless somebody waits to put. Does not switch.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the limit is reached. With a limit of zero it always is. Does not switch.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let state = lock(&self.state);
+        state.free() >= state.capacity
+    }
+
+    /// How many items it may hold; `None` if that has no limit. Eventlet's `maxsize`. Does not switch.
+    #[must_use]
+    pub fn capacity(&self) -> Option<usize> {
+        Some(lock(&self.state).capacity).filter(|&capacity| capacity != usize::MAX)
+    }
+
+    /// Whether a get would return at once.
+    pub(super) fn has_more(&self) -> bool {
+        lock(&self.state).has_more()
+    }
+
+    /// How many items are there or wait for room, and how many wait for one.
+    pub(super) fn there_and_waiting(&self) -> (usize, usize) {
+        let state = lock(&self.state);
+        (state.free() + state.putters.len(), state.getters.len())
+    }
+
+    /// Changes the limit; `None` removes it. Who waits for room that is there now goes on; what is there beyond the
+    /// new limit stays. Does not switch.
+    pub fn resize(&self, capacity: impl Into<Option<usize>>) {
+        let mut state = lock(&self.state);
+        state.capacity = capacity.into().unwrap_or(usize::MAX);
+        state.settle();
+    }
+
+    /// How many wait for an item. Does not switch.
+    #[must_use]
+    pub fn getting(&self) -> usize {
+        lock(&self.state).getters.len()
+    }
+
+    /// How many wait for room. Does not switch.
+    #[must_use]
+    pub fn putting(&self) -> usize {
+        lock(&self.state).putters.len()
+    }
+}
+
+impl<T, O: Order<T>> Default for LightQueue<T, O> {
+    fn default() -> LightQueue<T, O> {
+        LightQueue::new()
+    }
+}
+
+impl<T, O: Order<T>> fmt::Debug for LightQueue<T, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.describe("LightQueue", f)
+    }
+}
+
+impl<T, O: Order<T>> LightQueue<T, O> {
+    fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let capacity = self.capacity();
+        let state = lock(&self.state);
+        f.debug_struct(name)
+            .field("capacity", &capacity)
+            .field("items", &state.free())
+            .field("getting", &state.getters.len())
+            .field("putting", &state.putters.len())
+            .field("unfinished", &state.unfinished)
+            .finish()
+    }
+}
+
+/// A [`LightQueue`] that also counts what is done with its items, so that one can wait until all of it is. Eventlet's
+/// `Queue`.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::sync::Queue;
+/// use std::sync::Arc;
+/// let jobs: Arc<Queue<u32>> = Arc::default();
+/// (1..=3).try_for_each(|n| jobs.put(n))?;
+/// let worker = jobs.clone();
+/// greenstd::thread::spawn(move || {
+///     while let Ok(_job) = worker.get() {
+///         worker.task_done().unwrap();
+///     }
+/// });
+/// jobs.join()?;
+/// assert!(jobs.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+pub struct Queue<T, O = Fifo<T>>(LightQueue<T, O>);
+
+/// A [`Queue`] that gives the smallest item first, and of equal ones the one that was put first.
+///
+/// ```
+/// use greenstd::sync::PriorityQueue;
+/// let queue = PriorityQueue::new();
+/// for (priority, job) in [(2, "later"), (1, "first"), (2, "last")] {
+///     queue.try_put((priority, job))?;
+/// }
+/// assert_eq!(queue.try_get()?, (1, "first"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type PriorityQueue<T> = Queue<T, Priority<T>>;
+
+/// A [`Queue`] that gives the item first that was put last.
+///
+/// ```
+/// use greenstd::sync::LifoQueue;
+/// let queue = LifoQueue::new();
+/// queue.try_put("old")?;
+/// queue.try_put("new")?;
+/// assert_eq!(queue.try_get()?, "new");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type LifoQueue<T> = Queue<T, Lifo<T>>;
+
+/// More was reported done than was put.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("task_done was called more often than items were put")]
+pub struct TooManyTasksDone;
+
+impl<T, O: Order<T>> Queue<T, O> {
+    /// A queue that is never full.
+    #[must_use]
+    pub fn new() -> Queue<T, O> {
+        Queue(LightQueue::new())
+    }
+
+    /// A queue that is full with `capacity` items. With zero, who puts meets who gets.
+    #[must_use]
+    pub fn bounded(capacity: usize) -> Queue<T, O> {
+        Queue(LightQueue::bounded(capacity))
+    }
+
+    /// Says that what was to be done with one item is done. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyTasksDone`] if it was said for each item before.
+    pub fn task_done(&self) -> Result<(), TooManyTasksDone> {
+        let mut state = lock(&self.state);
+        state.unfinished = state.unfinished.checked_sub(1).ok_or(TooManyTasksDone)?;
+        if state.unfinished == 0 {
+            while state.joiners.choose() {}
+        }
+        Ok(())
+    }
+
+    /// Waits until all that was put is done; returns at once if it is. Items that still wait for room do not count.
+    /// Switches if something is to be done.
+    ///
+    /// # Errors
+    ///
+    /// Where nobody may wait: in the main loop, while panicking.
+    pub fn join(&self) -> Result<(), LoopError> {
+        let state = lock(&self.state);
+        if state.unfinished != 0 {
+            LightQueue::<T, O>::JOIN.wait(&self.state, state, &mut Limit::none())?;
+        }
+        Ok(())
+    }
+
+    /// How many items are not reported done. Does not switch.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        lock(&self.state).unfinished
+    }
+}
+
+impl<T, O> Deref for Queue<T, O> {
+    type Target = LightQueue<T, O>;
+
+    fn deref(&self) -> &LightQueue<T, O> {
+        &self.0
+    }
+}
+
+impl<T, O: Order<T>> Default for Queue<T, O> {
+    fn default() -> Queue<T, O> {
+        Queue::new()
+    }
+}
+
+impl<T, O: Order<T>> fmt::Debug for Queue<T, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.describe("Queue", f)
+    }
+}
