@@ -2,7 +2,8 @@
 
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
 use greenhub::sync::{
-    Barrier, Condvar, Mutex, MutexGuard, Once, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc,
+    Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LifoQueue, LightQueue, Mutex, MutexGuard, Once,
+    OnceLock, PriorityQueue, Queue, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc,
 };
 use greenhub::thread::Thread;
 use greenhub::{
@@ -84,3 +85,17 @@ const _: () = {
     shared::<greenhub::local::AccessError>();
     shared::<greenhub::greenpool::WaitallError>();
 };
+
+// What OS threads coordinate with, whatever they pass on; all waiters of an event look at one value.
+const _: () = {
+    shared::<Event<u8>>();
+    shared::<Queue<std::cell::Cell<u8>>>();
+    shared::<LightQueue<std::cell::Cell<u8>>>();
+    shared::<PriorityQueue<std::cell::Cell<u8>>>();
+    shared::<LifoQueue<std::cell::Cell<u8>>>();
+    shared::<Channel<std::cell::Cell<u8>>>();
+    shared::<Semaphore>();
+    shared::<BoundedSemaphore>();
+    shared::<CappedSemaphore>();
+};
+assert_not!(Send: Event<std::cell::Cell<u8>>, Queue<std::rc::Rc<u8>>, Channel<std::rc::Rc<u8>>);

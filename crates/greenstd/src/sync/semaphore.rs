@@ -44,16 +44,17 @@ struct State {
     waiting: Line,
 }
 
+impl State {
+    /// To the first who waits.
+    fn give(&mut self) {
+        if !self.waiting.choose() {
+            self.free += 1;
+        }
+    }
+}
+
 impl Semaphore {
-    const WAIT: Wait<State> = Wait {
-        doing: Doing::Semaphore,
-        line: |state| &mut state.waiting,
-        pass_on: |state| {
-            if !state.waiting.choose() {
-                state.free += 1;
-            }
-        },
-    };
+    const WAIT: Wait<State> = Wait { doing: Doing::Semaphore, line: |state| &mut state.waiting, pass_on: State::give };
 
     /// With that many tokens; one makes a lock without an owner.
     #[must_use]
@@ -110,8 +111,8 @@ impl Semaphore {
     fn give(&self) -> bool {
         let mut state = lock(&self.state);
         let below = state.free < self.limit;
-        if below && !state.waiting.choose() {
-            state.free += 1;
+        if below {
+            state.give();
         }
         below
     }
