@@ -2,8 +2,8 @@
 
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
 use greenhub::sync::{
-    Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LifoQueue, LightQueue, Mutex, MutexGuard, Once,
-    OnceLock, PriorityQueue, Queue, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc,
+    Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LifoQueue, LightQueue, Mutex, MutexGuard,
+    Once, OnceLock, PriorityQueue, Queue, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc,
 };
 use greenhub::thread::Thread;
 use greenhub::{

@@ -214,9 +214,8 @@ fn on_the_main_loop_items_go_to_and_come_from_those_who_wait() {
             let queue = bounded(capacity);
             let green = getter(&queue);
             let giver = queue.clone();
-            let timer = get_hub().schedule(ZERO, move || giver.try_put(10).unwrap());
+            let _timer = get_hub().schedule(ZERO, move || giver.try_put(10).unwrap());
             assert_eq!(green.join().unwrap(), 10);
-            drop(timer);
             (0..capacity).for_each(|_| queue.try_put(5).unwrap());
             let green = putter(&queue, 5);
             let (taker, taken) = (queue.clone(), Rc::new(Cell::new(0)));

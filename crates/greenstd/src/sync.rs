@@ -30,6 +30,8 @@ pub use mutex::{Mutex, MutexGuard};
 pub use once::{Once, OnceState};
 pub use once_lock::OnceLock;
 pub use order::{Fifo, Lifo, Order, Priority};
-pub use queue::{GetError, LifoQueue, LightQueue, PriorityQueue, PutError, Queue, TooManyTasksDone};
+pub use queue::{
+    GetError, LifoQueue, LightQueue, OrderedLightQueue, OrderedQueue, PriorityQueue, PutError, Queue, TooManyTasksDone,
+};
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use semaphore::{AboveLimit, BoundedSemaphore, CappedSemaphore, Semaphore, SemaphoreGuard, TooManyReleases};

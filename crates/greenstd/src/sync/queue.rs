@@ -8,31 +8,8 @@ use hub_core::{Doing, Limit, LoopError};
 use super::line::{Failed, Line, Wait, lock};
 use super::order::{Fifo, Lifo, Order, Priority};
 
-/// Items that some put and others get. Eventlet's `LightQueue`: a [`Queue`] that does not count what is done.
-///
-/// Getters and putters are served in the order in which they came, and a newcomer takes nothing that somebody
-/// before it waits for. A getter that is woken is sure of an item, and takes the next one by the queue's order when
-/// it runs; if it is killed before, another getter is woken. The item of a putter that waits stays with it until
-/// there is room, and is not taken in if the putter is killed or gives up.
-///
-/// A queue [`bounded`](LightQueue::bounded) to zero holds nothing: who puts waits until somebody has taken the item.
-///
-/// Green threads of any hub and plain OS threads may share one: it is `Send + Sync` if `T` is `Send`.
-///
-/// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::sync::LightQueue;
-/// use std::sync::Arc;
-/// let queue = Arc::new(LightQueue::bounded(1));
-/// let putter = queue.clone();
-/// let green = greenstd::thread::spawn(move || (1..=3).try_for_each(|n| putter.put(n)));
-/// let got = (queue.get()?, queue.get()?, queue.get()?);
-/// assert_eq!(got, (1, 2, 3));
-/// green.join()??;
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
-/// ```
-pub struct LightQueue<T, O = Fifo<T>> {
+/// A [`LightQueue`] whose items leave in the order `O`. What is said there holds for it.
+pub struct OrderedLightQueue<T, O> {
     state: Mutex<State<T, O>>,
 }
 
@@ -135,7 +112,7 @@ impl<T, O: Order<T>> State<T, O> {
     }
 }
 
-impl<T, O: Order<T>> LightQueue<T, O> {
+impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     const GET: Wait<State<T, O>> = Wait {
         doing: Doing::Queue,
         line: |state| &mut state.getters,
@@ -152,13 +129,13 @@ impl<T, O: Order<T>> LightQueue<T, O> {
 
     /// A queue that is never full.
     #[must_use]
-    pub fn new() -> LightQueue<T, O> {
-        LightQueue::bounded(usize::MAX)
+    pub fn new() -> Self {
+        Self::bounded(usize::MAX)
     }
 
     /// A queue that is full with `capacity` items. With zero, who puts meets who gets.
     #[must_use]
-    pub fn bounded(capacity: usize) -> LightQueue<T, O> {
+    pub fn bounded(capacity: usize) -> Self {
         let state = State {
             items: O::default(),
             capacity,
@@ -168,15 +145,15 @@ impl<T, O: Order<T>> LightQueue<T, O> {
             unfinished: 0,
             joiners: Line::default(),
         };
-        LightQueue { state: Mutex::new(state) }
+        Self { state: Mutex::new(state) }
     }
 
     /// One that has `count` items from the beginning.
-    pub(super) fn filled(count: usize, capacity: usize) -> LightQueue<T, O>
+    pub(super) fn filled(count: usize, capacity: usize) -> Self
     where
         T: Default,
     {
-        let queue = LightQueue::bounded(capacity);
+        let queue = Self::bounded(capacity);
         let mut state = lock(&queue.state);
         (0..count).for_each(|_| state.push(T::default()));
         drop(state);
@@ -195,7 +172,7 @@ impl<T, O: Order<T>> LightQueue<T, O> {
         self.put_within(item, Limit::none())
     }
 
-    /// As [`put`](LightQueue::put), for `timeout` at most. One of zero lets others run once.
+    /// As [`put`](OrderedLightQueue::put), for `timeout` at most. One of zero lets others run once.
     ///
     /// # Errors
     ///
@@ -241,7 +218,7 @@ impl<T, O: Order<T>> LightQueue<T, O> {
         self.get_within(Limit::none())
     }
 
-    /// As [`get`](LightQueue::get), for `timeout` at most. One of zero lets others run once.
+    /// As [`get`](OrderedLightQueue::get), for `timeout` at most. One of zero lets others run once.
     ///
     /// # Errors
     ///
@@ -338,19 +315,19 @@ impl<T, O: Order<T>> LightQueue<T, O> {
     }
 }
 
-impl<T, O: Order<T>> Default for LightQueue<T, O> {
-    fn default() -> LightQueue<T, O> {
-        LightQueue::new()
+impl<T, O: Order<T>> Default for OrderedLightQueue<T, O> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
-impl<T, O: Order<T>> fmt::Debug for LightQueue<T, O> {
+impl<T, O: Order<T>> fmt::Debug for OrderedLightQueue<T, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.describe("LightQueue", f)
     }
 }
 
-impl<T, O: Order<T>> LightQueue<T, O> {
+impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let capacity = self.capacity();
         let state = lock(&self.state);
@@ -363,6 +340,35 @@ impl<T, O: Order<T>> LightQueue<T, O> {
             .finish()
     }
 }
+
+/// A [`Queue`] whose items leave in the order `O`: an [`OrderedLightQueue`] that also counts what is done.
+pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
+
+/// Items that some put and others get. Eventlet's `LightQueue`: a [`Queue`] that does not count what is done.
+///
+/// Getters and putters are served in the order in which they came, and a newcomer takes nothing that somebody
+/// before it waits for. A getter that is woken is sure of an item, and takes the next one by the queue's order when
+/// it runs; if it is killed before, another getter is woken. The item of a putter that waits stays with it until
+/// there is room, and is not taken in if the putter is killed or gives up.
+///
+/// A queue [`bounded`](OrderedLightQueue::bounded) to zero holds nothing: who puts waits until somebody has taken the item.
+///
+/// Green threads of any hub and plain OS threads may share one: it is `Send + Sync` if `T` is `Send`.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::sync::LightQueue;
+/// use std::sync::Arc;
+/// let queue = Arc::new(LightQueue::bounded(1));
+/// let putter = queue.clone();
+/// let green = greenstd::thread::spawn(move || (1..=3).try_for_each(|n| putter.put(n)));
+/// let got = (queue.get()?, queue.get()?, queue.get()?);
+/// assert_eq!(got, (1, 2, 3));
+/// green.join()??;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+pub type LightQueue<T> = OrderedLightQueue<T, Fifo<T>>;
 
 /// A [`LightQueue`] that also counts what is done with its items, so that one can wait until all of it is. Eventlet's
 /// `Queue`.
@@ -384,7 +390,7 @@ impl<T, O: Order<T>> LightQueue<T, O> {
 /// assert!(jobs.is_empty());
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
-pub struct Queue<T, O = Fifo<T>>(LightQueue<T, O>);
+pub type Queue<T> = OrderedQueue<T, Fifo<T>>;
 
 /// A [`Queue`] that gives the smallest item first, and of equal ones the one that was put first.
 ///
@@ -397,7 +403,7 @@ pub struct Queue<T, O = Fifo<T>>(LightQueue<T, O>);
 /// assert_eq!(queue.try_get()?, (1, "first"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub type PriorityQueue<T> = Queue<T, Priority<T>>;
+pub type PriorityQueue<T> = OrderedQueue<T, Priority<T>>;
 
 /// A [`Queue`] that gives the item first that was put last.
 ///
@@ -409,24 +415,24 @@ pub type PriorityQueue<T> = Queue<T, Priority<T>>;
 /// assert_eq!(queue.try_get()?, "new");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub type LifoQueue<T> = Queue<T, Lifo<T>>;
+pub type LifoQueue<T> = OrderedQueue<T, Lifo<T>>;
 
 /// More was reported done than was put.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("task_done was called more often than items were put")]
 pub struct TooManyTasksDone;
 
-impl<T, O: Order<T>> Queue<T, O> {
+impl<T, O: Order<T>> OrderedQueue<T, O> {
     /// A queue that is never full.
     #[must_use]
-    pub fn new() -> Queue<T, O> {
-        Queue(LightQueue::new())
+    pub fn new() -> Self {
+        OrderedQueue(OrderedLightQueue::new())
     }
 
     /// A queue that is full with `capacity` items. With zero, who puts meets who gets.
     #[must_use]
-    pub fn bounded(capacity: usize) -> Queue<T, O> {
-        Queue(LightQueue::bounded(capacity))
+    pub fn bounded(capacity: usize) -> Self {
+        OrderedQueue(OrderedLightQueue::bounded(capacity))
     }
 
     /// Says that what was to be done with one item is done. Does not switch.
@@ -452,7 +458,7 @@ impl<T, O: Order<T>> Queue<T, O> {
     pub fn join(&self) -> Result<(), LoopError> {
         let state = lock(&self.state);
         if state.unfinished != 0 {
-            LightQueue::<T, O>::JOIN.wait(&self.state, state, &mut Limit::none())?;
+            OrderedLightQueue::<T, O>::JOIN.wait(&self.state, state, &mut Limit::none())?;
         }
         Ok(())
     }
@@ -464,21 +470,21 @@ impl<T, O: Order<T>> Queue<T, O> {
     }
 }
 
-impl<T, O> Deref for Queue<T, O> {
-    type Target = LightQueue<T, O>;
+impl<T, O> Deref for OrderedQueue<T, O> {
+    type Target = OrderedLightQueue<T, O>;
 
-    fn deref(&self) -> &LightQueue<T, O> {
+    fn deref(&self) -> &OrderedLightQueue<T, O> {
         &self.0
     }
 }
 
-impl<T, O: Order<T>> Default for Queue<T, O> {
-    fn default() -> Queue<T, O> {
-        Queue::new()
+impl<T, O: Order<T>> Default for OrderedQueue<T, O> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
-impl<T, O: Order<T>> fmt::Debug for Queue<T, O> {
+impl<T, O: Order<T>> fmt::Debug for OrderedQueue<T, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.describe("Queue", f)
     }
