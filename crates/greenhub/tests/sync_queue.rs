@@ -320,6 +320,31 @@ fn a_getter_that_is_killed_once_it_was_chosen_leaves_the_item_to_the_next() {
 }
 
 #[test]
+fn a_newcomer_takes_neither_the_item_nor_the_room_of_who_came_before() {
+    run("a_newcomer_takes_neither_the_item_nor_the_room_of_who_came_before", || {
+        let queue = bounded(1);
+        let green = getter(&queue);
+        // The item is the getter's from here on, though it has not run.
+        queue.put(1).unwrap();
+        assert!(matches!(queue.try_get(), Err(GetError::Empty)));
+        assert!(matches!(queue.get_timeout(ZERO), Err(GetError::Empty)));
+        assert_eq!(green.join().unwrap(), 1);
+        let green = getter(&queue);
+        queue.put(2).unwrap();
+        let newcomer = getter(&queue);
+        assert_eq!(green.join().unwrap(), 2);
+        queue.put(3).unwrap();
+        assert_eq!(newcomer.join().unwrap(), 3);
+        queue.put(4).unwrap();
+        let green = putter(&queue, 5);
+        assert_eq!(queue.try_get().unwrap(), 4);
+        assert!(matches!(queue.try_put(6), Err(PutError::Full(6))));
+        green.join().unwrap();
+        assert_eq!(drain(&queue), [5]);
+    });
+}
+
+#[test]
 fn a_getter_whose_putter_left_stays_the_first() {
     run("a_getter_whose_putter_left_stays_the_first", || {
         let queue = bounded(0);

@@ -351,7 +351,8 @@ pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
 /// it runs; if it is killed before, another getter is woken. The item of a putter that waits stays with it until
 /// there is room, and is not taken in if the putter is killed or gives up.
 ///
-/// A queue [`bounded`](OrderedLightQueue::bounded) to zero holds nothing: who puts waits until somebody has taken the item.
+/// A queue [`bounded`](OrderedLightQueue::bounded) to zero holds nothing: who puts waits until somebody has taken the
+/// item.
 ///
 /// Green threads of any hub and plain OS threads may share one: it is `Send + Sync` if `T` is `Send`.
 ///
