@@ -10,7 +10,6 @@ use anyhow::{Context, Result, ensure};
 
 use crate::step::Report;
 use crate::tables::{COSTS, Cost};
-use crate::test::is_there;
 use crate::workspace::Workspace;
 
 /// The two counts; whole batches of a thousand.
@@ -26,17 +25,22 @@ pub fn check(workspace: &Workspace, report: &mut Report) -> Result<()> {
     const CALLS: &str = "system calls of the hot paths";
     if !cfg!(target_arch = "x86_64") {
         report.skip(INSTRUCTIONS, "the table is for x86-64");
-    } else if !is_there("valgrind") {
-        report.skip(INSTRUCTIONS, "no valgrind: apt-get install valgrind");
+    } else if !works("valgrind", &["--quiet", "--tool=none", "true"]) {
+        report.skip(INSTRUCTIONS, "no valgrind that works here: apt-get install valgrind");
     } else {
         gate(workspace, report, INSTRUCTIONS, instructions, |cost| cost.instructions, 1)?;
     }
-    if is_there("strace") {
+    if works("strace", &["-o", "/dev/null", "true"]) {
         gate(workspace, report, CALLS, calls, |cost| cost.calls, 1000)?;
     } else {
-        report.skip(CALLS, "no strace: apt-get install strace");
+        report.skip(CALLS, "no strace that may trace here: apt-get install strace");
     }
     Ok(())
+}
+
+/// Whether a tool is there and may do its work.
+fn works(tool: &str, arguments: &[&str]) -> bool {
+    Command::new(tool).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
 /// Compares what `count` counts in `per` operations with what the table allows.

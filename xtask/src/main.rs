@@ -25,9 +25,10 @@ usage: cargo xtask <command>
                  leaks, counted costs, loom, other targets
   features       build the facade with no backend, with each alone, with several, with the default
   abort          run the example that is meant for panic = \"abort\"
+  costs          count instructions and system calls of the hot paths, and hold them to a table
   check-bsd      type-check what runs on FreeBSD, OpenBSD and macOS, with clippy
   tidy           hold what no compiler holds: direction of crates, order of a backend, conformance map
-  ci             test, fmt, clippy, doc, features, abort, tidy: what .ci/run runs
+  ci             test, fmt, clippy, doc, features, abort, costs, tidy: what .ci/run runs
 ";
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -35,6 +36,7 @@ enum Task {
     Test { full: bool },
     Features,
     Abort,
+    Costs,
     CheckBsd,
     Tidy,
     Ci,
@@ -47,11 +49,12 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["test", "--full"] => Ok(Task::Test { full: true }),
         ["features"] => Ok(Task::Features),
         ["abort"] => Ok(Task::Abort),
+        ["costs"] => Ok(Task::Costs),
         ["check-bsd"] => Ok(Task::CheckBsd),
         ["tidy"] => Ok(Task::Tidy),
         ["ci"] => Ok(Task::Ci),
         [] => Err("a command is missing".to_owned()),
-        [command @ ("test" | "features" | "abort" | "check-bsd" | "tidy" | "ci"), rest @ ..] => {
+        [command @ ("test" | "features" | "abort" | "costs" | "check-bsd" | "tidy" | "ci"), rest @ ..] => {
             Err(format!("`{command}` does not take `{}`", rest.join(" ")))
         }
         [other, ..] => Err(format!("there is no command `{other}`")),
@@ -93,6 +96,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
         }
         Task::Features => checks::features(&workspace, &mut report),
         Task::Abort => checks::abort(&workspace, &mut report),
+        Task::Costs => costs::check(&workspace, &mut report)?,
         Task::CheckBsd => bsd::check(&workspace, &mut report),
         Task::Tidy => tidy::run(&workspace, &mut report),
         Task::Ci => {
@@ -102,6 +106,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
             checks::doc(&workspace, &mut report);
             checks::features(&workspace, &mut report);
             checks::abort(&workspace, &mut report);
+            costs::check(&workspace, &mut report)?;
             tidy::run(&workspace, &mut report);
             report.print_summary();
             report.print_counts();
