@@ -276,8 +276,10 @@ fn a_forked_childs_other_threads_reach_its_first() {
         // SAFETY: the other threads of this process sleep and hold no lock; the child leaves by `_exit`.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
-                // Before the loop knows of the fork.
+                // Before the loop knows of the fork, and before another thread makes itself known.
                 std::thread::spawn(move || unparker.unpark()).join().unwrap();
+                let other = || Parker::new(Doing::Event).unwrap().park(&mut Limit::from(Some(SHORT)));
+                std::thread::spawn(other).join().unwrap().unwrap();
                 let woken = with_timeout(Duration::from_secs(10), || waiting.join());
                 let status = if matches!(woken, Ok(Ok(true))) { 0 } else { 1 };
                 // SAFETY: ends the child and touches nothing.

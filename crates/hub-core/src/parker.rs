@@ -198,12 +198,12 @@ impl Threads {
 
     fn register(&self, thread: u64, change: impl FnOnce(&mut Reach)) {
         let mut state = self.lock();
-        let reach = state.reach.entry(thread).or_default();
+        let State { reach, early } = &mut *state;
+        let reach = reach.entry(thread).or_default();
         change(reach);
-        let (mailbox, early) = (reach.mailbox.clone(), std::mem::take(&mut state.early));
-        if let Some(mailbox) = mailbox {
-            let reach = Reach { mailbox: Some(mailbox), plain: None };
-            early.into_iter().filter(|whom| whom.thread == thread).for_each(|whom| reach.unpark(whom));
+        // They are all for the first thread of a child, whoever registers before it.
+        if thread == fork::survivor() && reach.mailbox.is_some() {
+            early.drain(..).for_each(|whom| reach.unpark(whom));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Who waits for something that comes to one after the other.
 //!
 //! A primitive keeps its state, with one [`Line`] for each thing that is waited for, under one lock, which is
-//! never held while anything else runs but `unpark`. Whoever has something to give *chooses* the first of the
+//! never held while anything else runs but `unpark` and, at the first wait of an OS thread, what builds its hub. Whoever has something to give *chooses* the first of the
 //! line: the thing is theirs from then on, so nobody who comes later gets it. Those who are chosen and cannot take
 //! it, because they are killed or their time is over that very moment, *pass it on*.
 //!
