@@ -174,6 +174,8 @@ pub const COSTS: &[Cost] = &[
     Cost { operation: "spawn_n", instructions: 290, calls: 5 },
     Cost { operation: "timer", instructions: 250, calls: 1 },
     Cost { operation: "timer100k", instructions: 250, calls: 1 },
+    Cost { operation: "channel", instructions: 1070, calls: 10 },
+    Cost { operation: "mutex", instructions: 145, calls: 1 },
     Cost { operation: "sleep", instructions: 2040, calls: 1010 },
     Cost { operation: "echo", instructions: 4260, calls: 6010 },
     Cost { operation: "echo1000", instructions: 3040, calls: 4010 },
@@ -217,6 +219,9 @@ pub const BACKEND_ARROWS: (&[&str], &[&str]) = (&["hub-core"], &["hub-testkit"])
 
 /// The only files under a `src` folder with unsafe code. Each opens with its ground rules.
 pub const UNSAFE_FILES: &[&str] = &[
+    "crates/hub-core/src/biased.rs",
+    "crates/hub-core/src/biased/model.rs",
+    "crates/hub-core/src/biased/raw_mutex.rs",
     "crates/hub-core/src/descriptors.rs",
     "crates/hub-core/src/fork.rs",
     "crates/hub-core/src/greenlet/control.rs",

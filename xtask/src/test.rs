@@ -87,12 +87,12 @@ fn long_seeds(workspace: &Workspace, hub: &Hub) -> Command {
     command
 }
 
-/// The state machine of the remote handle, over every order of its steps.
+/// What crosses threads, over every order of its steps: the remote handle, the parker, the biased lock.
 fn loom(workspace: &Workspace, report: &mut Report) {
     let mut command = workspace.cargo();
-    command.args(["test", "-p", "hub-core", "--release", "--lib", "remote"]);
+    command.args(["test", "-p", "hub-core", "--release", "--lib", "model"]);
     command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.root.join("target/loom"));
-    report.run_tests("loom, remote handle", command);
+    report.run_tests("loom, what crosses threads", command);
 }
 
 /// The unit tests of the core under valgrind: definite leaks and invalid accesses are failures.

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use greenhub::os::unix::net::UnixStream;
+use greenhub::sync::{Mutex, mpsc};
 use greenhub::{Greenlet, Payload};
 
-const USAGE: &str = "usage: hot_paths (switch | yield1 | yield2 | yield1000 | spawn_join | spawn_n | timer | timer100k | sleep | echo | echo1000) COUNT";
+const USAGE: &str = "usage: hot_paths (switch | yield1 | yield2 | yield1000 | spawn_join | spawn_n | timer | timer100k | sleep | channel | mutex | echo | echo1000) COUNT";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +26,8 @@ fn main() -> ExitCode {
         "timer" => |count| timer(0, count),
         "timer100k" => |count| timer(100_000, count),
         "sleep" => sleep,
+        "channel" => channel,
+        "mutex" => mutex,
         "echo" => |count| echo(1, count),
         "echo1000" => |count| echo(1000, count),
         _ => return wrong(),
@@ -100,6 +103,27 @@ fn timer(others: u32, count: usize) {
 /// `count` sleeps that end at once, each with a turn of the main loop.
 fn sleep(count: usize) {
     (0..count).for_each(|_| greenhub::sleep(Duration::from_nanos(1)));
+}
+
+/// `count` messages between two green threads and back.
+fn channel(count: usize) {
+    let ((there, arrived), (back, returned)) = (mpsc::channel(), mpsc::channel());
+    let bounce = greenhub::spawn(move || arrived.iter().try_for_each(|number: usize| back.send(number)));
+    let send = greenhub::spawn(move || {
+        for number in 0..count {
+            there.send(number).expect("the other receives");
+            assert_eq!(returned.recv(), Ok(number));
+        }
+    });
+    send.join().expect("sends and receives only");
+    bounce.join().expect("bounces only").expect("the other receives");
+}
+
+/// A mutex that is free, locked and unlocked `count` times.
+fn mutex(count: usize) {
+    let counter = Mutex::new(0);
+    (0..count).for_each(|_| *counter.lock().expect("nobody panics") += 1);
+    assert_eq!(counter.into_inner().expect("nobody panics"), count);
 }
 
 /// `count` messages of a byte in all through so many socket pairs and back.

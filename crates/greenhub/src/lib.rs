@@ -113,9 +113,9 @@ pub use greenstd::greenpool::{GreenPile, GreenPool};
 
 // Green threads.
 pub use hub_core::{
-    Builder, Doing, GreenError, GreenThread, Kill, Limit, LinkId, Parker, Scope, ScopedGreenThread, Timeout, Unparker,
-    current_id, current_name, kill, scope, set_quiet_time, sleep, spawn, spawn_after, spawn_after_local, spawn_n,
-    with_timeout, yield_now,
+    Builder, Doing, GreenError, GreenThread, Kill, Limit, LinkId, Parked, Parker, Scope, ScopedGreenThread, Timeout,
+    Unparker, current_id, current_name, kill, scope, set_quiet_time, sleep, spawn, spawn_after, spawn_after_local,
+    spawn_n, with_timeout, yield_now,
 };
 
 // Stacks.

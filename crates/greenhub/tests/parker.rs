@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use green::{LONG, SHORT, held, keep_reports, reports};
-use greenhub::{Doing, Limit, LoopError, Parker, Unparker, sleep, spawn, use_hub, with_timeout, yield_now};
+use greenhub::{Doing, Limit, LoopError, Parked, Parker, Unparker, sleep, spawn, use_hub, with_timeout, yield_now};
 use support::run;
 
 /// Parks until `done`; what wakes it is given to `tell`.
@@ -40,11 +40,11 @@ fn a_green_thread_is_unparked_by_another() {
         let unparker = slot.take().unwrap();
         unparker.unpark();
         assert!(!waiting.is_finished(), "a wake-up never switches");
-        assert!(waiting.join().unwrap());
+        assert_eq!(waiting.join().unwrap(), Parked::Unparked);
         // What was left behind does nothing, to a later wait too.
         let parker = Parker::new(Doing::Event).unwrap();
         unparker.unpark();
-        assert!(!parker.park(&mut Limit::from(Some(SHORT))).unwrap());
+        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
     });
 }
 
@@ -54,11 +54,11 @@ fn an_unpark_before_the_park_is_not_lost() {
         yield_now();
         let parker = Parker::new(Doing::Event).unwrap();
         parker.unparker().unpark();
-        assert!(parker.park(&mut Limit::none()).unwrap());
+        assert_eq!(parker.park(&mut Limit::none()).unwrap(), Parked::Unparked);
         let parker = Parker::new(Doing::Event).unwrap();
         let unparker = parker.unparker();
         std::thread::spawn(move || unparker.unpark()).join().unwrap();
-        assert!(parker.park(&mut Limit::from(Some(LONG))).unwrap());
+        assert_eq!(parker.park(&mut Limit::from(Some(LONG))).unwrap(), Parked::Unparked);
     });
 }
 
@@ -76,7 +76,7 @@ fn other_os_threads_unpark_a_sleeping_hub() {
         for _ in 0..20 {
             let parker = Parker::new(Doing::Event).unwrap();
             sender.send(parker.unparker()).unwrap();
-            assert!(parker.park(&mut Limit::from(Some(LONG))).unwrap());
+            assert_eq!(parker.park(&mut Limit::from(Some(LONG))).unwrap(), Parked::Unparked);
         }
         drop(sender);
         other.join().unwrap();
@@ -90,12 +90,12 @@ fn an_os_thread_without_green_threads_blocks_itself() {
         for _ in 0..100 {
             let parker = Parker::new(Doing::Event).unwrap();
             sender.send(parker.unparker()).unwrap();
-            assert!(parker.park(&mut Limit::none()).unwrap());
+            assert_eq!(parker.park(&mut Limit::none()).unwrap(), Parked::Unparked);
         }
         assert!(!greenhub::has_hub());
         let parker = Parker::new(Doing::Event).unwrap();
         let begin = Instant::now();
-        assert!(!parker.park(&mut Limit::from(Some(SHORT))).unwrap());
+        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
         assert!(begin.elapsed() >= SHORT);
     });
     run("an_os_thread_without_green_threads_blocks_itself", move || {
@@ -124,7 +124,7 @@ fn a_limit_counts_over_several_parks() {
             let parker = Parker::new(Doing::Event).unwrap();
             slot.set(Some(parker.unparker()));
             parks += 1;
-            if !parker.park(&mut limit).unwrap() {
+            if parker.park(&mut limit).unwrap() == Parked::Late {
                 break;
             }
         }
@@ -159,7 +159,7 @@ fn a_wait_in_the_main_loop_is_refused() {
         let _timer = greenhub::get_hub().schedule(Duration::ZERO, move || told.set(Parker::new(Doing::Lock).err()));
         sleep(SHORT);
         let error = refused.take().expect("refused");
-        assert!(matches!(error, LoopError::InMainloop { .. }), "{error}");
+        assert!(matches!(*error, LoopError::InMainloop { .. }), "{error}");
     });
 }
 
@@ -191,7 +191,7 @@ fn a_wait_outlives_the_hub() {
             std::thread::sleep(SHORT);
             unparker.unpark();
         });
-        assert!(waiting.join().unwrap());
+        assert_eq!(waiting.join().unwrap(), Parked::Unparked);
         other.join().unwrap();
     });
 }
@@ -213,7 +213,7 @@ fn a_loop_that_others_may_wake_does_not_give_up_but_says_so_once() {
             std::thread::sleep(SHORT * 10);
             unparker.unpark();
         });
-        assert!(parker.park(&mut Limit::none()).unwrap());
+        assert_eq!(parker.park(&mut Limit::none()).unwrap(), Parked::Unparked);
         other.join().unwrap();
         let told = reports();
         assert_eq!(told.len(), 1, "{told:?}");
@@ -281,7 +281,7 @@ fn a_forked_childs_other_threads_reach_its_first() {
                 let other = || Parker::new(Doing::Event).unwrap().park(&mut Limit::from(Some(SHORT)));
                 std::thread::spawn(other).join().unwrap().unwrap();
                 let woken = with_timeout(Duration::from_secs(10), || waiting.join());
-                let status = if matches!(woken, Ok(Ok(true))) { 0 } else { 1 };
+                let status = if matches!(woken, Ok(Ok(Parked::Unparked))) { 0 } else { 1 };
                 // SAFETY: ends the child and touches nothing.
                 unsafe { libc::_exit(status) }
             }
@@ -289,7 +289,7 @@ fn a_forked_childs_other_threads_reach_its_first() {
                 let status = nix::sys::wait::waitpid(child, None).unwrap();
                 assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
                 unparker.unpark();
-                assert!(waiting.join().unwrap());
+                assert_eq!(waiting.join().unwrap(), Parked::Unparked);
             }
         }
     });

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard};
 
-use hub_core::{Doing, Limit};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, Limit};
 
-use crate::sync::line::{Line, Wait, lock};
+use crate::sync::line::{Ended, Line, Wait};
 
 /// At most so many resources, such as connections, made when they are asked for and none is free. Eventlet's
 /// `pools.Pool`. For green threads of one or several OS threads, and for plain ones.
@@ -28,7 +28,7 @@ use crate::sync::line::{Line, Wait, lock};
 /// ```
 pub struct Pool<T> {
     make: Box<Make<T>>,
-    state: Mutex<State<T>>,
+    state: BiasedMutex<State<T>>,
 }
 
 type Make<T> = dyn Fn() -> io::Result<T> + Send + Sync;
@@ -72,9 +72,24 @@ impl<T> State<T> {
         self.made -= 1;
         Some(item)
     }
+}
 
-    const FOR_ITEM: Wait<State<T>> =
-        Wait { doing: Doing::Queue, line: |state| &mut state.waiting, pass_on: State::give_back };
+/// For an item, or leave to make one.
+struct ForItem<T>(PhantomData<T>);
+
+impl<T> Wait for ForItem<T> {
+    type State = State<T>;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Queue;
+
+    fn line(state: &mut State<T>) -> &mut Line {
+        &mut state.waiting
+    }
+
+    fn pass_on(state: &mut State<T>) {
+        state.give_back();
+    }
 }
 
 /// Counts an item as lost when it is dropped: making it has failed.
@@ -92,7 +107,7 @@ impl<T> Pool<T> {
     pub fn new(size: usize, make: impl Fn() -> io::Result<T> + Send + Sync + 'static) -> Pool<T> {
         let state =
             State { free: VecDeque::new(), made: 0, taken: 0, size, newest_first: false, waiting: Line::default() };
-        Pool { make: Box::new(make), state: Mutex::new(state) }
+        Pool { make: Box::new(make), state: BiasedMutex::new(state) }
     }
 
     /// Has the item that was put back last be handed out first. Eventlet's `order_as_stack`.
@@ -147,20 +162,22 @@ impl<T> Pool<T> {
     ///
     /// If making one does; its place goes to the next as well.
     pub fn get(&self) -> io::Result<T> {
-        let mut state = self.lock();
-        if state.taken < state.size {
-            state.taken += 1;
-        } else {
-            // Without a limit nobody comes back who was not given a place.
-            State::FOR_ITEM.wait(&self.state, state, &mut Limit::none())?;
-            state = self.lock();
+        let got = ForItem::wait(&self.state, &mut Limit::none(), (), |state, unchosen| {
+            match unchosen {
+                Some(()) if state.taken >= state.size => return Err(()),
+                Some(()) => state.taken += 1,
+                // Who was chosen has a place.
+                None => {}
+            }
+            let item = if state.newest_first { state.free.pop_back() } else { state.free.pop_front() };
+            state.made += usize::from(item.is_none());
+            Ok(item)
+        });
+        match got {
+            Ok(Some(item)) => return Ok(item),
+            Err(Ended::Failed(error, _)) => return Err((*error).into()),
+            Ok(None) | Err(Ended::Late(())) => {}
         }
-        let item = if state.newest_first { state.free.pop_back() } else { state.free.pop_front() };
-        if let Some(item) = item {
-            return Ok(item);
-        }
-        state.made += 1;
-        drop(state);
         let making = Making(self);
         let item = (self.make)()?;
         std::mem::forget(making);
@@ -243,8 +260,8 @@ impl<T> Pool<T> {
         self.lock().waiting.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        lock(&self.state)
+    fn lock(&self) -> BiasedMutexGuard<'_, State<T>> {
+        self.state.lock()
     }
 }
 

@@ -293,6 +293,18 @@ impl From<HubError> for io::Error {
     }
 }
 
+impl From<Box<LoopError>> for LoopError {
+    fn from(error: Box<LoopError>) -> LoopError {
+        *error
+    }
+}
+
+impl From<Box<LoopError>> for io::Error {
+    fn from(error: Box<LoopError>) -> io::Error {
+        (*error).into()
+    }
+}
+
 impl From<LoopError> for io::Error {
     fn from(error: LoopError) -> io::Error {
         match error {

@@ -26,6 +26,8 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 /// The token of the one thread that came along in the last fork; 0 if it never had one.
 static SURVIVOR: AtomicU64 = AtomicU64::new(0);
 static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
+/// The first token that was given to a thread after the last fork.
+static FIRST_TOKEN: AtomicU64 = AtomicU64::new(0);
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
@@ -55,6 +57,7 @@ extern "C" fn in_child() {
     // Relaxed: no other thread exists, and those to come are started after this.
     GENERATION.fetch_add(1, Ordering::Relaxed);
     SURVIVOR.store(TOKEN.get(), Ordering::Relaxed);
+    FIRST_TOKEN.store(NEXT_TOKEN.load(Ordering::Relaxed), Ordering::Relaxed);
     FORKED.set(true);
 }
 
@@ -72,15 +75,24 @@ pub(crate) fn take_forked() -> bool {
 }
 
 /// A number that no other thread of this process has, nor any that a fork left behind. Never 0.
+#[inline]
 pub(crate) fn this_thread() -> u64 {
     match TOKEN.get() {
-        0 => {
-            let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed);
-            TOKEN.set(token);
-            token
-        }
+        0 => new_token(),
         token => token,
     }
+}
+
+#[cold]
+fn new_token() -> u64 {
+    let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed);
+    TOKEN.set(token);
+    token
+}
+
+/// Whether a fork left that thread behind: it exists in an ancestor only.
+pub(crate) fn is_left_behind(thread: u64) -> bool {
+    thread < FIRST_TOKEN.load(Ordering::Relaxed) && thread != SURVIVOR.load(Ordering::Relaxed)
 }
 
 /// Whether something that `thread` made under `generation` is without its thread, because a fork
@@ -151,6 +163,8 @@ impl<T: Sync> PerProcess<T> {
 pub(crate) mod tests {
     use super::*;
 
+    static OTHER: AtomicU64 = AtomicU64::new(0);
+
     /// Forks, and says whether `in_child` held in the child.
     pub(crate) fn holds_in_child(in_child: fn() -> bool) -> bool {
         // SAFETY: the other threads of the test program may hold locks, so the child does only what
@@ -193,6 +207,20 @@ pub(crate) mod tests {
     #[test]
     fn without_a_fork_nothing_is_left_behind() {
         assert!(!left_behind(generation(), u64::MAX));
+        assert!(!is_left_behind(this_thread()) && !is_left_behind(this_thread() + 1));
+    }
+
+    #[test]
+    fn all_threads_but_the_forking_one_are_left_behind() {
+        install().unwrap();
+        this_thread();
+        let other = std::thread::spawn(this_thread).join().unwrap();
+        OTHER.store(other, Ordering::Relaxed);
+        assert!(holds_in_child(|| {
+            let new = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed);
+            let other = OTHER.load(Ordering::Relaxed);
+            !is_left_behind(this_thread()) && is_left_behind(other) && !is_left_behind(new)
+        }));
     }
 
     #[test]

@@ -54,6 +54,7 @@
 //!
 //! The clauses that it has to keep are listed at [`Hub`], and the crate `hub-testkit` checks them.
 
+mod biased;
 mod clock;
 mod current;
 mod descriptors;
@@ -78,6 +79,7 @@ mod scope;
 mod signal;
 mod source;
 mod stacks;
+mod sync;
 mod thread;
 mod time;
 mod timeout;
@@ -86,6 +88,7 @@ mod trampoline;
 mod wakeup;
 mod watched;
 
+pub use biased::{BiasedMutex, BiasedMutexGuard};
 pub use clock::{Clocked, ManualClock};
 pub use current::{
     DEFAULT_HUB, HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub, use_hub_descriptor, use_hub_with,
@@ -106,7 +109,7 @@ pub use linkme;
 pub use listener::{Listener, Timer};
 pub use main_loop::{Stats, hub_prevent_multiple_readers, set_quiet_time};
 pub use offload::{offload, offload_scoped};
-pub use parker::{Doing, Parker, Unparker};
+pub use parker::{Doing, Parked, Parker, Unparker};
 pub use pool::{end_threads, set_threads};
 pub use ready::Ready;
 pub use remote::{HubGone, Remote};

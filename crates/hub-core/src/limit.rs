@@ -22,6 +22,7 @@ enum Kind {
 }
 
 impl From<Option<Duration>> for Limit {
+    #[inline]
     fn from(timeout: Option<Duration>) -> Limit {
         Limit(timeout.map_or(Kind::None, Kind::After))
     }
@@ -29,9 +30,15 @@ impl From<Option<Duration>> for Limit {
 
 impl Limit {
     /// A limit that is never reached.
+    #[inline]
     #[must_use]
     pub const fn none() -> Limit {
         Limit(Kind::None)
+    }
+
+    #[inline]
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self.0, Kind::None)
     }
 
     #[inline]

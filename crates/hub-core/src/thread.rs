@@ -141,8 +141,13 @@ impl Thread {
     /// Takes the token, waiting once if it is not there.
     fn wait(&self, limit: &mut Limit) -> Result<(), LoopError> {
         let mut token = self.token();
-        if !token.there {
-            let parker = Parker::new(Doing::Park)?;
+        while !token.there {
+            let Some(parker) = Parker::if_prepared(Doing::Park)? else {
+                drop(token);
+                Parker::prepare()?;
+                token = self.token();
+                continue;
+            };
             let unparker = parker.unparker();
             token.waiting.push(unparker);
             drop(token);
@@ -150,6 +155,7 @@ impl Thread {
             token = self.token();
             token.waiting.retain(|waiting| *waiting != unparker);
             waited?;
+            break;
         }
         token.there = false;
         Ok(())

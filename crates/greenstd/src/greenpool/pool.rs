@@ -5,12 +5,11 @@
 
 use std::fmt;
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard};
 
-use hub_core::{Doing, GreenThread, Limit, LoopError};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, GreenThread, Limit, LoopError};
 
 use super::in_order::Imap;
-use crate::sync::line::{Line, Wait, lock};
+use crate::sync::line::{Ended, Line, Wait};
 
 /// Green threads of which at most a given number runs at once. Eventlet's `GreenPool`. Clones are handles of the same
 /// pool, which belongs to its OS thread; dropping them ends nobody.
@@ -33,7 +32,7 @@ use crate::sync::line::{Line, Wait, lock};
 /// ```
 #[derive(Clone)]
 pub struct GreenPool {
-    shared: Rc<Mutex<State>>,
+    shared: Rc<BiasedMutex<State>>,
 }
 
 /// Why [`waitall`](GreenPool::waitall) did not wait.
@@ -83,7 +82,7 @@ impl State {
             self.taken += 1;
         }
         if self.taken == 0 {
-            while self.all.choose() {}
+            self.all.choose_all();
         }
     }
 
@@ -97,9 +96,39 @@ impl State {
     }
 }
 
-const FOR_PLACE: Wait<State> =
-    Wait { doing: Doing::Semaphore, line: |state| &mut state.spawners, pass_on: State::give_back };
-const FOR_ALL: Wait<State> = Wait { doing: Doing::Join, line: |state| &mut state.all, pass_on: |_| () };
+/// For a place.
+struct ForPlace;
+
+impl Wait for ForPlace {
+    type State = State;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Semaphore;
+
+    fn line(state: &mut State) -> &mut Line {
+        &mut state.spawners
+    }
+
+    fn pass_on(state: &mut State) {
+        state.give_back();
+    }
+}
+
+/// Until all have ended.
+struct ForAll;
+
+impl Wait for ForAll {
+    type State = State;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Join;
+
+    fn line(state: &mut State) -> &mut Line {
+        &mut state.all
+    }
+
+    fn pass_on(_: &mut State) {}
+}
 
 /// A place in the pool, which is free again when this is dropped.
 pub(super) struct Place {
@@ -178,7 +207,7 @@ impl GreenPool {
             spawners: Line::default(),
             all: Line::default(),
         };
-        GreenPool { shared: Rc::new(Mutex::new(state)) }
+        GreenPool { shared: Rc::new(BiasedMutex::new(state)) }
     }
 
     /// Runs `f` in a green thread of the pool, as [`thread::spawn`](crate::thread::spawn) does. Waits while the pool
@@ -244,15 +273,20 @@ impl GreenPool {
     ///
     /// [`Inside`](WaitallError::Inside) from a green thread of the pool; if the caller cannot wait.
     pub fn waitall(&self) -> Result<(), WaitallError> {
-        loop {
-            let state = self.lock();
-            if state.is_worker(hub_core::current_id()) {
-                return Err(WaitallError::Inside);
+        let me = hub_core::current_id();
+        let ended = ForAll::wait(&self.shared, &mut Limit::none(), (), |state, _| {
+            if state.is_worker(me) {
+                Ok(Err(WaitallError::Inside))
+            } else if state.taken == 0 {
+                Ok(Ok(()))
+            } else {
+                Err(())
             }
-            if state.taken == 0 {
-                return Ok(());
-            }
-            FOR_ALL.wait(&self.shared, state, &mut Limit::none())?;
+        });
+        match ended {
+            Ok(ended) => ended,
+            Err(Ended::Late(())) => Ok(()),
+            Err(Ended::Failed(error, _)) => Err((*error).into()),
         }
     }
 
@@ -358,18 +392,22 @@ impl GreenPool {
 
     /// A place, or leave to work in place. Switches if the pool is full.
     pub(super) fn room(&self) -> Result<Room, LoopError> {
-        let mut state = self.lock();
-        if state.taken < state.size {
-            state.taken += 1;
-        } else if state.is_worker(hub_core::current_id()) {
-            return Ok(Room::Here);
-        } else {
-            // Without a limit nobody comes back who was not let in.
-            FOR_PLACE.wait(&self.shared, state, &mut Limit::none())?;
-            return Ok(self.place());
+        let me = hub_core::current_id();
+        let let_in = ForPlace::wait(&self.shared, &mut Limit::none(), (), |state, unchosen| match unchosen {
+            Some(()) if state.taken < state.size => {
+                state.taken += 1;
+                Ok(true)
+            }
+            Some(()) if state.is_worker(me) => Ok(false),
+            Some(()) => Err(()),
+            // Who was chosen has a place.
+            None => Ok(true),
+        });
+        match let_in {
+            Ok(true) => Ok(self.place()),
+            Ok(false) | Err(Ended::Late(())) => Ok(Room::Here),
+            Err(Ended::Failed(error, _)) => Err(*error),
         }
-        drop(state);
-        Ok(self.place())
     }
 
     /// A place, if one is free. Never switches.
@@ -387,8 +425,8 @@ impl GreenPool {
         Room::Place(Place { pool: self.clone(), slot: None })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.shared)
+    fn lock(&self) -> BiasedMutexGuard<'_, State> {
+        self.shared.lock()
     }
 }
 

@@ -1,42 +1,10 @@
-//! Waiting for what an attempt may bring: how the types of std wait.
+//! Waiting as the types of std do, which have no error for it.
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use hub_core::{Limit, LoopError};
+use hub_core::{BiasedMutex, Limit, LoopError};
 
-use super::line::{Line, Wait, lock};
-
-/// A line that is made when somebody first waits in it: a [`Line`] cannot be made in a constant.
-#[derive(Debug)]
-pub(super) struct Places(Option<Line>);
-
-impl Places {
-    pub(super) const fn new() -> Places {
-        Places(None)
-    }
-
-    pub(super) fn line(&mut self) -> &mut Line {
-        self.0.get_or_insert_default()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.as_ref().is_none_or(Line::is_empty)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, Line::len)
-    }
-
-    /// Wakes the first. False if nobody waits.
-    pub(super) fn choose(&mut self) -> bool {
-        self.0.as_mut().is_some_and(Line::choose)
-    }
-
-    pub(super) fn choose_all(&mut self) {
-        while self.choose() {}
-    }
-}
+use super::line::{Ended, Wait};
 
 /// Why an attempt was given up.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -55,27 +23,26 @@ pub(super) enum Late {
 /// # Panics
 ///
 /// Where nobody may wait, and with what the main loop has to tell the main greenlet.
+#[inline]
 #[track_caller]
-pub(super) fn within<S, R>(
+pub(super) fn within<W: Wait<Brought = ()>, R>(
     timeout: Option<Duration>,
-    state: &Mutex<S>,
-    wait: &Wait<S>,
-    mut attempt: impl FnMut(&mut S, bool) -> Option<R>,
+    state: &BiasedMutex<W::State>,
+    mut attempt: impl FnMut(&mut W::State, bool) -> Option<R>,
 ) -> Result<R, Late> {
     let mut limit = Limit::from(timeout);
-    let mut chosen = false;
     loop {
-        let mut guard = lock(state);
-        if let Some(result) = attempt(&mut guard, chosen) {
-            return Ok(result);
-        }
-        chosen = match wait.wait(state, guard, &mut limit) {
-            Ok(true) => true,
-            Ok(false) => return Err(Late::TimedOut),
-            Err(LoopError::Panicking) => return with_grace(timeout, || attempt(&mut lock(state), false)),
-            Err(LoopError::Aborted | LoopError::HubReplaced) => false,
-            Err(error) => panic!("{error}"),
+        let waited = W::wait(state, &mut limit, (), |state, unchosen| attempt(state, unchosen.is_none()).ok_or(()));
+        let error = match waited {
+            Ok(result) => return Ok(result),
+            Err(Ended::Late(())) => return Err(Late::TimedOut),
+            Err(Ended::Failed(error, _)) => error,
         };
+        match *error {
+            LoopError::Aborted | LoopError::HubReplaced => {}
+            LoopError::Panicking => return with_grace(timeout, || attempt(&mut state.lock(), false)),
+            error => panic!("{error}"),
+        }
     }
 }
 
@@ -84,15 +51,20 @@ pub(super) fn within<S, R>(
 /// # Panics
 ///
 /// While panicking, if the time of grace was not enough.
+#[inline]
 #[track_caller]
-pub(super) fn until<S, R>(state: &Mutex<S>, wait: &Wait<S>, attempt: impl FnMut(&mut S, bool) -> Option<R>) -> R {
-    match within(None, state, wait, attempt) {
+pub(super) fn until<W: Wait<Brought = ()>, R>(
+    state: &BiasedMutex<W::State>,
+    attempt: impl FnMut(&mut W::State, bool) -> Option<R>,
+) -> R {
+    match within::<W, R>(None, state, attempt) {
         Ok(result) => result,
         Err(_) => panic!("{}", LoopError::Panicking),
     }
 }
 
 /// Blocks the OS thread in short pieces: what is waited for may come from another.
+#[cold]
 fn with_grace<R>(timeout: Option<Duration>, mut attempt: impl FnMut() -> Option<R>) -> Result<R, Late> {
     const PIECE: Duration = Duration::from_millis(1);
     let grace = hub_core::panicking_grace();

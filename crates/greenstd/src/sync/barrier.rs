@@ -1,12 +1,11 @@
 //! std's `Barrier`.
 
 use std::fmt;
-use std::sync;
 
-use hub_core::Doing;
+use hub_core::{BiasedMutex, Doing};
 
-use super::attempt::{Places, until};
-use super::line::Wait;
+use super::attempt::until;
+use super::line::{Line, Wait};
 
 /// std's `Barrier`, for green threads of one or more hubs and for plain OS threads.
 ///
@@ -25,17 +24,31 @@ use super::line::Wait;
 /// ```
 pub struct Barrier {
     /// Those who have arrived and wait.
-    arrived: sync::Mutex<Places>,
+    arrived: BiasedMutex<Line>,
     count: usize,
 }
 
-const WAIT: Wait<Places> = Wait { doing: Doing::Barrier, line: Places::line, pass_on: |_| {} };
+/// For as many as are missing.
+struct Others;
+
+impl Wait for Others {
+    type State = Line;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Barrier;
+
+    fn line(arrived: &mut Line) -> &mut Line {
+        arrived
+    }
+
+    fn pass_on(_: &mut Line) {}
+}
 
 impl Barrier {
     /// A barrier for `count` green threads or OS threads at a time; 0 is as 1.
     #[must_use]
     pub const fn new(count: usize) -> Barrier {
-        Barrier { arrived: sync::Mutex::new(Places::new()), count }
+        Barrier { arrived: BiasedMutex::new(Line::new()), count }
     }
 
     /// Waits until so many wait that it opens, which the last one does for all. Switches if it has to wait.
@@ -45,7 +58,7 @@ impl Barrier {
     /// As [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn wait(&self) -> BarrierWaitResult {
-        BarrierWaitResult(until(&self.arrived, &WAIT, |arrived, chosen| {
+        BarrierWaitResult(until::<Others, _>(&self.arrived, |arrived, chosen| {
             if chosen {
                 return Some(false);
             }

@@ -1,13 +1,13 @@
 //! std's `Condvar`.
 
 use std::fmt;
-use std::sync::{self, LockResult};
+use std::sync::LockResult;
 use std::time::{Duration, Instant};
 
-use hub_core::{Doing, LoopError};
+use hub_core::{BiasedMutex, Doing, LoopError};
 
-use super::attempt::{Late, Places, within};
-use super::line::{Wait, lock};
+use super::attempt::{Late, within};
+use super::line::{Line, Wait};
 use super::mutex::MutexGuard;
 use super::poison;
 
@@ -31,16 +31,31 @@ use super::poison;
 /// assert!(*ready);
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
-pub struct Condvar(sync::Mutex<Condition>);
+pub struct Condvar(BiasedMutex<Condition>);
 
 struct Condition {
-    waiting: Places,
+    waiting: Line,
     /// How often somebody was notified.
     notified: u64,
 }
 
-const WAIT: Wait<Condition> =
-    Wait { doing: Doing::Condition, line: |condition| condition.waiting.line(), pass_on: Condition::notify };
+/// To be notified.
+struct Notification;
+
+impl Wait for Notification {
+    type State = Condition;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Condition;
+
+    fn line(state: &mut Condition) -> &mut Line {
+        &mut state.waiting
+    }
+
+    fn pass_on(state: &mut Condition) {
+        state.notify();
+    }
+}
 
 impl Condition {
     fn notify(&mut self) {
@@ -53,7 +68,7 @@ impl Condvar {
     /// One that nobody waits for.
     #[must_use]
     pub const fn new() -> Condvar {
-        Condvar(sync::Mutex::new(Condition { waiting: Places::new(), notified: 0 }))
+        Condvar(BiasedMutex::new(Condition { waiting: Line::new(), notified: 0 }))
     }
 
     /// Unlocks the mutex, waits to be notified, and locks it again. Switches. May return without a notification.
@@ -153,7 +168,7 @@ impl Condvar {
     ) -> (LockResult<MutexGuard<'a, T>>, Result<(), Late>) {
         let mutex = guard.mutex();
         let (mut guard, mut before) = (Some(guard), None);
-        let waited = within(timeout, &self.0, &WAIT, |condition, chosen| {
+        let waited = within::<Notification, _>(timeout, &self.0, |condition, chosen| {
             // Nobody can notify between the unlocking and the place in the line.
             drop(guard.take());
             let before = *before.get_or_insert(condition.notified);
@@ -167,12 +182,12 @@ impl Condvar {
 
     /// Wakes the first of those who wait, if there is one. Does not switch.
     pub fn notify_one(&self) {
-        lock(&self.0).notify();
+        self.0.lock().notify();
     }
 
     /// Wakes all who wait. Does not switch.
     pub fn notify_all(&self) {
-        let mut condition = lock(&self.0);
+        let mut condition = self.0.lock();
         condition.notified += 1;
         condition.waiting.choose_all();
     }

@@ -1,10 +1,11 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::marker::PhantomData;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hub_core::{Doing, GreenError, Limit};
+use hub_core::{BiasedMutex, Doing, GreenError, Limit};
 
-use super::line::{Line, Wait, lock};
+use super::line::{Ended, Line, Wait};
 
 /// A result that is sent once and given to everybody who waits for it, now or later. Eventlet's `Event`.
 ///
@@ -28,7 +29,7 @@ use super::line::{Line, Wait, lock};
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub struct Event<T> {
-    state: Mutex<State<T>>,
+    state: BiasedMutex<State<T>>,
 }
 
 struct State<T> {
@@ -51,14 +52,27 @@ pub enum EventError {
     Fresh,
 }
 
-impl<T> Event<T> {
-    /// There is nothing to pass on: what is sent is for everybody.
-    const WAIT: Wait<State<T>> = Wait { doing: Doing::Event, line: |state| &mut state.waiting, pass_on: |_| () };
+/// For what is sent, which is for everybody: there is nothing to pass on.
+struct ToBeSent<T>(PhantomData<T>);
 
+impl<T> Wait for ToBeSent<T> {
+    type State = State<T>;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Event;
+
+    fn line(state: &mut State<T>) -> &mut Line {
+        &mut state.waiting
+    }
+
+    fn pass_on(_: &mut State<T>) {}
+}
+
+impl<T> Event<T> {
     /// One that was not sent.
     #[must_use]
     pub fn new() -> Event<T> {
-        Event { state: Mutex::new(State { round: Arc::default(), waiting: Line::default() }) }
+        Event { state: BiasedMutex::new(State { round: Arc::default(), waiting: Line::default() }) }
     }
 
     /// Gives `value` to all who wait and will wait. Does not switch: they run later.
@@ -80,7 +94,7 @@ impl<T> Event<T> {
     }
 
     fn finish(&self, result: Result<T, GreenError>) -> Result<(), EventError> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let sent = state.round.set(result);
         if sent.is_ok() {
             while state.waiting.choose() {}
@@ -95,7 +109,7 @@ impl<T> Event<T> {
     ///
     /// [`EventError::Fresh`] if nothing was sent.
     pub fn reset(&self) -> Result<(), EventError> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.round.get().is_none() {
             return Err(EventError::Fresh);
         }
@@ -126,11 +140,11 @@ impl<T> Event<T> {
     /// How many wait. Does not switch.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        lock(&self.state).waiting.len()
+        self.state.lock().waiting.len()
     }
 
     fn round(&self) -> Arc<Round<T>> {
-        Arc::clone(&lock(&self.state).round)
+        Arc::clone(&self.state.lock().round)
     }
 }
 
@@ -159,14 +173,15 @@ impl<T: Clone> Event<T> {
     }
 
     fn wait_within(&self, mut limit: Limit) -> Result<Option<T>, GreenError> {
-        let state = lock(&self.state);
-        let round = Arc::clone(&state.round);
-        if round.get().is_none() {
-            Self::WAIT.wait(&self.state, state, &mut limit)?;
-        } else {
-            drop(state);
+        let mut round = None;
+        let sent = ToBeSent::wait(&self.state, &mut limit, (), |state, unchosen| {
+            let round = round.get_or_insert_with(|| Arc::clone(&state.round));
+            if unchosen.is_none() || round.get().is_some() { Ok(()) } else { Err(()) }
+        });
+        match sent {
+            Ok(()) | Err(Ended::Late(())) => round.and_then(|round| round.get().cloned()).transpose(),
+            Err(Ended::Failed(error, _)) => Err((*error).into()),
         }
-        round.get().cloned().transpose()
     }
 
     /// What was sent, if anything. Does not switch.
@@ -199,7 +214,7 @@ impl<T> Default for Event<T> {
 
 impl<T> fmt::Debug for Event<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         f.debug_struct("Event")
             .field("ready", &state.round.get().is_some())
             .field("waiting", &state.waiting.len())

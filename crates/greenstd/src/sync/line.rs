@@ -1,7 +1,7 @@
 //! Who waits for something that comes to one after the other.
 //!
 //! A primitive keeps its state, with one [`Line`] for each thing that is waited for, under one lock, which is
-//! never held while anything else runs but `unpark` and, at the first wait of an OS thread, what builds its hub. Whoever has something to give *chooses* the first of the
+//! never held while anything else runs but `unpark`. Whoever has something to give *chooses* the first of the
 //! line: the thing is theirs from then on, so nobody who comes later gets it. Those who are chosen and cannot take
 //! it, because they are killed or their time is over that very moment, *pass it on*.
 //!
@@ -9,16 +9,23 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hub_core::{Doing, Limit, LoopError, Parker, Unparker};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, Limit, LoopError, Parked, Parker, Unparker};
 
 /// In the order in which they came, each with what it brought.
 pub(crate) struct Line<B = ()> {
-    /// By rising numbers. Those who left in between are gaps.
-    places: VecDeque<(i64, Option<(Unparker, B)>)>,
-    next: i64,
-    len: usize,
+    /// Who is next: nobody only if nobody waits. One who waits alone takes no memory.
+    first: Option<Place<B>>,
+    /// The others by rising numbers. Those who left are gaps.
+    rest: VecDeque<(u64, Option<(Unparker, B)>)>,
+    gaps: usize,
+    next: u64,
+}
+
+struct Place<B> {
+    number: u64,
+    unparker: Unparker,
+    brought: B,
 }
 
 impl<B> Default for Line<B> {
@@ -29,208 +36,290 @@ impl<B> Default for Line<B> {
 
 impl<B> fmt::Debug for Line<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Line").field(&self.len).finish()
+        f.debug_tuple("Line").field(&self.len()).finish()
     }
 }
 
 impl Line {
     /// Takes the first out of the line and wakes it. False if nobody waits.
+    #[inline]
     pub(crate) fn choose(&mut self) -> bool {
         self.choose_with().is_some()
+    }
+
+    pub(crate) fn choose_all(&mut self) {
+        while self.choose() {}
     }
 }
 
 impl<B> Line<B> {
     pub(crate) const fn new() -> Line<B> {
-        Line { places: VecDeque::new(), next: 0, len: 0 }
+        Line { first: None, rest: VecDeque::new(), gaps: 0, next: 0 }
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.first.is_none()
     }
 
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        usize::from(self.first.is_some()) + self.rest.len() - self.gaps
     }
 
     /// Takes the first out of the line and wakes it, for what it brought.
+    #[inline]
     pub(crate) fn choose_with(&mut self) -> Option<B> {
-        while let Some((_, place)) = self.places.pop_front() {
-            if let Some((unparker, brought)) = place {
-                self.len -= 1;
-                unparker.unpark();
-                return Some(brought);
-            }
-        }
-        None
+        // Mostly nobody waits.
+        if self.is_empty() { None } else { self.choose_first() }
     }
 
-    fn enter(&mut self, unparker: Unparker, brought: B) -> i64 {
+    fn choose_first(&mut self) -> Option<B> {
+        let chosen = self.first.take()?;
+        if !self.rest.is_empty() {
+            self.move_up();
+        }
+        chosen.unparker.unpark();
+        Some(chosen.brought)
+    }
+
+    /// The first of the rest is the first of all.
+    #[cold]
+    fn move_up(&mut self) {
+        while let Some((number, place)) = self.rest.pop_front() {
+            if let Some((unparker, brought)) = place {
+                self.first = Some(Place { number, unparker, brought });
+                return;
+            }
+            self.gaps -= 1;
+        }
+    }
+
+    /// A new place at the end.
+    #[inline]
+    fn enter(&mut self, unparker: Unparker, brought: B) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.len += 1;
-        self.places.push_back((number, Some((unparker, brought))));
+        if self.first.is_none() {
+            self.first = Some(Place { number, unparker, brought });
+        } else {
+            self.rest.push_back((number, Some((unparker, brought))));
+        }
         number
     }
 
-    fn enter_first(&mut self, unparker: Unparker, brought: B) -> i64 {
-        let Some((first, _)) = self.places.front() else { return self.enter(unparker, brought) };
-        let number = first - 1;
-        self.len += 1;
-        self.places.push_front((number, Some((unparker, brought))));
+    /// The place again that one had who was chosen in vain.
+    #[cold]
+    fn enter_again(&mut self, number: u64, unparker: Unparker, brought: B) -> u64 {
+        let mut place = Place { number, unparker, brought };
+        if let Some(first) = &mut self.first {
+            if number < first.number {
+                std::mem::swap(first, &mut place);
+            }
+            let index = self.rest.partition_point(|(other, _)| *other < place.number);
+            self.rest.insert(index, (place.number, Some((place.unparker, place.brought))));
+        } else {
+            self.first = Some(place);
+        }
         number
     }
 
-    /// The place of one who waits still.
-    fn place(&mut self, number: i64) -> Option<&mut Option<(Unparker, B)>> {
-        let index = self.places.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        Some(&mut self.places[index].1).filter(|place| place.is_some())
+    /// The unparker of one who waits still.
+    #[cold]
+    fn unparker(&mut self, number: u64) -> Option<&mut Unparker> {
+        match &mut self.first {
+            Some(first) if first.number == number => Some(&mut first.unparker),
+            _ => {
+                let index = self.rest.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+                Some(&mut self.rest[index].1.as_mut()?.0)
+            }
+        }
     }
 
     /// Gives a place up, for what its holder brought. `None` if it was chosen before.
-    fn leave(&mut self, number: i64) -> Option<B> {
-        let (_, brought) = self.place(number)?.take()?;
-        self.len -= 1;
+    #[cold]
+    fn leave(&mut self, number: u64) -> Option<B> {
+        if let Some(first) = self.first.take_if(|first| first.number == number) {
+            self.move_up();
+            return Some(first.brought);
+        }
+        let index = self.rest.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        let (_, brought) = self.rest[index].1.take()?;
+        self.gaps += 1;
         // Behind one who waits for long, many may come and go.
-        if self.places.len() > 2 * self.len + 16 {
-            self.places.retain(|(_, place)| place.is_some());
+        if self.gaps > self.rest.len() / 2 + 16 {
+            self.rest.retain(|(_, place)| place.is_some());
+            self.gaps = 0;
         }
         Some(brought)
     }
 }
 
-/// The lock of a primitive. What it protects is right whatever panics while it is held, which is nothing.
-pub(crate) fn lock<S>(state: &Mutex<S>) -> MutexGuard<'_, S> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+/// A wait that came to nothing.
+pub(crate) enum Ended<B = ()> {
+    /// By its limit, with what was brought.
+    Late(B),
+    /// By an error, with what was brought unless somebody took it before.
+    Failed(Box<LoopError>, Option<B>),
 }
 
-/// How one waits in a line of the state `S`.
-pub(crate) struct Wait<S, B = ()> {
-    pub(crate) doing: Doing,
-    pub(crate) line: fn(&mut S) -> &mut Line<B>,
+/// How one waits for something.
+pub(crate) trait Wait {
+    /// What the lock of the primitive protects.
+    type State;
+    /// What is brought along.
+    type Brought;
+
+    /// What reports say that those who wait are doing.
+    const DOING: Doing;
+    /// Whether one who was chosen in vain has its place again, instead of the last one.
+    const KEEPS_PLACE: bool = true;
+
+    /// Where one waits.
+    fn line(state: &mut Self::State) -> &mut Line<Self::Brought>;
+
     /// Gives to somebody else what was given to one who cannot take it.
-    pub(crate) pass_on: fn(&mut S),
-}
+    fn pass_on(state: &mut Self::State);
 
-/// A wait that an error ended, with what was brought unless it was taken before.
-pub(crate) struct Failed<B>(pub(crate) LoopError, pub(crate) Option<B>);
+    /// Somebody has come, with what it brought.
+    #[inline]
+    fn entered(_: &mut Self::State) {}
 
-impl<S> Wait<S> {
-    /// Waits at the end of the line until chosen, which is true, or `limit` is reached. Switches.
+    /// Attempts, waits to be chosen, and attempts again, until there is a result or `limit` is reached. Switches.
     ///
-    /// A green thread that is killed leaves the line, and passes on what it was chosen for.
+    /// The attempt gets what was brought, and gives it back if there is no result; it gets nothing after it was
+    /// chosen, for then that has been taken.
     ///
-    /// # Errors
-    ///
-    /// Where nobody may wait, and what the main loop has to tell the main greenlet; the caller is not in the line
-    /// then.
-    pub(crate) fn wait(
-        &self,
-        state: &Mutex<S>,
-        guard: MutexGuard<'_, S>,
-        limit: &mut Limit,
-    ) -> Result<bool, LoopError> {
-        self.wait_with(state, guard, limit, (), |_| ()).map(|left| left.is_none()).map_err(|Failed(error, _)| error)
-    }
-
-    /// As [`wait`](Wait::wait), before all others: for one who was chosen in vain.
-    pub(crate) fn wait_first(
-        &self,
-        state: &Mutex<S>,
-        mut guard: MutexGuard<'_, S>,
-        limit: &mut Limit,
-    ) -> Result<bool, LoopError> {
-        let parker = Parker::new(self.doing)?;
-        let number = (self.line)(&mut guard).enter_first(parker.unparker(), ());
-        drop(guard);
-        self.stay(Place { wait: self, state, number }, parker, limit)
-            .map(|left| left.is_none())
-            .map_err(|Failed(error, _)| error)
-    }
-}
-
-impl<S, B> Wait<S, B> {
-    /// As [`wait`](Wait::wait), with something for whoever chooses the caller. `entered` runs under the lock, once
-    /// the caller is in the line. When `limit` is reached, what was brought comes back.
+    /// A green thread that is killed leaves the line, and passes on what it was chosen for. What it brought is dropped
+    /// without the lock.
     ///
     /// # Errors
     ///
-    /// As there.
-    pub(crate) fn wait_with(
-        &self,
-        state: &Mutex<S>,
-        mut guard: MutexGuard<'_, S>,
+    /// [`Ended::Failed`] where nobody may wait, and with what the main loop has to tell the main greenlet; the caller
+    /// is not in the line then.
+    #[inline]
+    fn wait<R>(
+        state: &BiasedMutex<Self::State>,
         limit: &mut Limit,
-        brought: B,
-        entered: fn(&mut S),
-    ) -> Result<Option<B>, Failed<B>> {
-        let parker = match Parker::new(self.doing) {
-            Ok(parker) => parker,
-            Err(error) => return Err(Failed(error, Some(brought))),
-        };
-        let number = (self.line)(&mut guard).enter(parker.unparker(), brought);
-        entered(&mut guard);
-        drop(guard);
-        self.stay(Place { wait: self, state, number }, parker, limit)
+        brought: Self::Brought,
+        mut attempt: impl FnMut(&mut Self::State, Option<Self::Brought>) -> Result<R, Self::Brought>,
+    ) -> Result<R, Ended<Self::Brought>> {
+        let mut guard = state.lock();
+        match attempt(&mut guard, Some(brought)) {
+            Ok(result) => Ok(result),
+            Err(back) => Self::wait_in_line(state, guard, limit, back, attempt),
+        }
     }
 
-    fn stay(&self, place: Place<'_, S, B>, mut parker: Parker, limit: &mut Limit) -> Result<Option<B>, Failed<B>> {
+    /// As [`wait`](Wait::wait), after an attempt that brought nothing under `guard`.
+    #[inline(never)]
+    fn wait_in_line<R>(
+        state: &BiasedMutex<Self::State>,
+        guard: BiasedMutexGuard<'_, Self::State>,
+        limit: &mut Limit,
+        back: Self::Brought,
+        mut attempt: impl FnMut(&mut Self::State, Option<Self::Brought>) -> Result<R, Self::Brought>,
+    ) -> Result<R, Ended<Self::Brought>> {
+        // Outlives the guard, for its destructor is anybody's.
+        let mut kept = Some(back);
+        let mut guard = guard;
+        let mut number = None;
         loop {
-            let in_time = match parker.park(limit) {
-                Ok(in_time) => in_time,
-                Err(error) => return Err(Failed(error, place.give_up())),
+            let mut parker = match Parker::if_prepared(Self::DOING) {
+                Ok(Some(parker)) => parker,
+                Ok(None) => {
+                    drop(guard);
+                    if let Err(error) = Parker::prepare() {
+                        return Err(Ended::Failed(error, kept));
+                    }
+                    guard = state.lock();
+                    match attempt(&mut guard, kept.take()) {
+                        Ok(result) => return Ok(result),
+                        Err(back) => kept = Some(back),
+                    }
+                    continue;
+                }
+                Err(error) => return Err(Ended::Failed(error, kept)),
             };
-            let mut guard = lock(place.state);
-            let line = (self.line)(&mut guard);
-            if !in_time || line.place(place.number).is_none() {
-                let left = line.leave(place.number);
-                drop(guard);
-                std::mem::forget(place);
-                return Ok(left);
-            }
+            let Some(brought) = kept.take() else { unreachable!("an attempt gives back what it got") };
+            let line = Self::line(&mut guard);
+            let stay = Stay::<Self> {
+                state,
+                number: match number {
+                    Some(number) if Self::KEEPS_PLACE => line.enter_again(number, parker.unparker(), brought),
+                    _ => line.enter(parker.unparker(), brought),
+                },
+            };
+            number = Some(stay.number);
+            Self::entered(&mut guard);
             drop(guard);
-            // Woken for nothing: a new wait in the same place.
-            parker = match Parker::new(self.doing) {
-                Ok(parker) => parker,
-                Err(error) => return Err(Failed(error, place.give_up())),
-            };
-            let mut guard = lock(place.state);
-            let Some(Some((known, _))) = (self.line)(&mut guard).place(place.number) else {
-                drop(guard);
-                std::mem::forget(place);
-                return Ok(None);
-            };
-            *known = parker.unparker();
+            loop {
+                match parker.park(limit) {
+                    // By nobody but who has chosen it.
+                    Ok(Parked::Unparked) => {
+                        guard = state.lock();
+                        break;
+                    }
+                    Ok(Parked::Late) => {
+                        guard = state.lock();
+                        kept = Self::line(&mut guard).leave(stay.number);
+                        break;
+                    }
+                    // A new wait in the same place.
+                    Ok(Parked::Early) => match Parker::new(Self::DOING) {
+                        Ok(again) => parker = again,
+                        Err(error) => return Err(Ended::Failed(error, stay.give_up())),
+                    },
+                    Err(error) => return Err(Ended::Failed(error, stay.give_up())),
+                }
+                stay.renew(&parker);
+            }
+            std::mem::forget(stay);
+            if let Some(back) = kept {
+                return Err(Ended::Late(back));
+            }
+            match attempt(&mut guard, None) {
+                Ok(result) => return Ok(result),
+                Err(back) => kept = Some(back),
+            }
         }
     }
 }
 
-/// A place in a line, which is left however the wait ends.
-struct Place<'a, S, B> {
-    wait: &'a Wait<S, B>,
-    state: &'a Mutex<S>,
-    number: i64,
+/// Whoever stays in a line, and leaves it however the wait ends.
+struct Stay<'a, W: Wait + ?Sized> {
+    state: &'a BiasedMutex<W::State>,
+    number: u64,
 }
 
-impl<S, B> Place<'_, S, B> {
-    fn give_up(self) -> Option<B> {
+impl<W: Wait + ?Sized> Stay<'_, W> {
+    /// What is chosen from now on is this wait. One that was chosen before ends at once.
+    #[cold]
+    fn renew(&self, parker: &Parker) {
+        let mut guard = self.state.lock();
+        match W::line(&mut guard).unparker(self.number) {
+            Some(known) => *known = parker.unparker(),
+            None => parker.unparker().unpark(),
+        }
+    }
+
+    fn give_up(self) -> Option<W::Brought> {
         let left = self.leave();
         std::mem::forget(self);
         left
     }
 
-    fn leave(&self) -> Option<B> {
-        let mut guard = lock(self.state);
-        let left = (self.wait.line)(&mut guard).leave(self.number);
+    fn leave(&self) -> Option<W::Brought> {
+        let mut guard = self.state.lock();
+        let left = W::line(&mut guard).leave(self.number);
         if left.is_none() {
-            (self.wait.pass_on)(&mut guard);
+            W::pass_on(&mut guard);
         }
         left
     }
 }
 
-impl<S, B> Drop for Place<'_, S, B> {
+impl<W: Wait + ?Sized> Drop for Stay<'_, W> {
     fn drop(&mut self) {
         // What was brought is dropped without the lock: its destructor may be anybody's.
         drop(self.leave());

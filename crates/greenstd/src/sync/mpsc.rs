@@ -6,15 +6,15 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use hub_core::Doing;
+use hub_core::{BiasedMutex, Doing};
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
-use super::attempt::{Late, Places, within};
-use super::line::{Wait, lock};
+use super::attempt::{Late, within};
+use super::line::{Line, Wait};
 
 /// A channel that holds as much as is sent.
 ///
@@ -67,10 +67,10 @@ fn pair<T>(capacity: usize) -> (Sending<T>, Receiver<T>) {
         next_offer: 0,
         senders: 1,
         receiver: true,
-        receiving: Places::new(),
-        sending: Places::new(),
+        receiving: Line::new(),
+        sending: Line::new(),
     };
-    let shared = Arc::new(Mutex::new(state));
+    let shared = Arc::new(BiasedMutex::new(state));
     (Sending(Arc::clone(&shared)), Receiver { shared, not_sync: PhantomData })
 }
 
@@ -82,7 +82,7 @@ pub struct SyncSender<T>(Sending<T>);
 
 /// Receives from a channel, std's `Receiver`.
 pub struct Receiver<T> {
-    shared: Arc<Mutex<State<T>>>,
+    shared: Arc<BiasedMutex<State<T>>>,
     /// As std's: one OS thread at a time.
     not_sync: PhantomData<Cell<()>>,
 }
@@ -165,7 +165,7 @@ impl<T> Receiver<T> {
     ///
     /// If there is none, and then, whether there is a sender still.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
-        match lock(&self.shared).take(false) {
+        match self.shared.lock().take(false) {
             Some(Ok(item)) => Ok(item),
             Some(Err(RecvError)) => Err(TryRecvError::Disconnected),
             None => Err(TryRecvError::Empty),
@@ -184,7 +184,7 @@ impl<T> Receiver<T> {
 
     #[track_caller]
     fn receive(&self, timeout: Option<Duration>) -> Result<T, RecvTimeoutError> {
-        match within(timeout, &self.shared, &State::RECEIVE, State::take) {
+        match within::<ToReceive<T>, _>(timeout, &self.shared, State::take) {
             Ok(Ok(item)) => Ok(item),
             Ok(Err(RecvError)) => Err(RecvTimeoutError::Disconnected),
             Err(_) => Err(RecvTimeoutError::Timeout),
@@ -206,7 +206,7 @@ impl<T> Clone for SyncSender<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        let left = lock(&self.shared).disconnect();
+        let left = self.shared.lock().disconnect();
         // Foreign code, without the lock.
         drop(left);
     }
@@ -295,8 +295,8 @@ struct State<T> {
     next_offer: u64,
     senders: usize,
     receiver: bool,
-    receiving: Places,
-    sending: Places,
+    receiving: Line,
+    sending: Line,
 }
 
 struct Item<T> {
@@ -305,27 +305,49 @@ struct Item<T> {
     offer: Option<u64>,
 }
 
+/// For an item.
+struct ToReceive<T>(PhantomData<T>);
+
+impl<T> Wait for ToReceive<T> {
+    type State = State<T>;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Queue;
+
+    fn line(state: &mut State<T>) -> &mut Line {
+        &mut state.receiving
+    }
+
+    fn pass_on(state: &mut State<T>) {
+        if !state.receiving.choose() {
+            state.promised = state.promised.saturating_sub(1);
+        }
+    }
+}
+
+/// For room, or without a buffer, for the receiver.
+struct ToSend<T>(PhantomData<T>);
+
+impl<T> Wait for ToSend<T> {
+    type State = State<T>;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Queue;
+    /// Who offers again does so behind the others, as its item is.
+    const KEEPS_PLACE: bool = false;
+
+    fn line(state: &mut State<T>) -> &mut Line {
+        &mut state.sending
+    }
+
+    fn pass_on(state: &mut State<T>) {
+        if state.capacity > 0 && !state.sending.choose() {
+            state.lent = state.lent.saturating_sub(1);
+        }
+    }
+}
+
 impl<T> State<T> {
-    const RECEIVE: Wait<State<T>> = Wait {
-        doing: Doing::Queue,
-        line: |state| state.receiving.line(),
-        pass_on: |state| {
-            if !state.receiving.choose() {
-                state.promised = state.promised.saturating_sub(1);
-            }
-        },
-    };
-
-    const SEND: Wait<State<T>> = Wait {
-        doing: Doing::Queue,
-        line: |state| state.sending.line(),
-        pass_on: |state| {
-            if state.capacity > 0 && !state.sending.choose() {
-                state.lent = state.lent.saturating_sub(1);
-            }
-        },
-    };
-
     fn has_room(&self) -> bool {
         self.items.len() + self.lent < self.capacity
     }
@@ -375,11 +397,11 @@ impl<T> State<T> {
 }
 
 /// The sending end.
-struct Sending<T>(Arc<Mutex<State<T>>>);
+struct Sending<T>(Arc<BiasedMutex<State<T>>>);
 
 impl<T> Sending<T> {
     fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         if !state.receiver {
             return Err(TrySendError::Disconnected(item));
         }
@@ -393,11 +415,11 @@ impl<T> Sending<T> {
 
     #[track_caller]
     fn send(&self, item: T) -> Result<(), SendError<T>> {
-        if lock(&self.0).capacity == 0 {
+        if self.0.lock().capacity == 0 {
             return self.hand_over(item);
         }
         let mut item = Some(item);
-        let sent = within(None, &self.0, &State::SEND, |state, chosen| {
+        let sent = within::<ToSend<T>, _>(None, &self.0, |state, chosen| {
             if chosen {
                 state.lent = state.lent.saturating_sub(1);
             }
@@ -421,7 +443,7 @@ impl<T> Sending<T> {
     fn hand_over(&self, item: T) -> Result<(), SendError<T>> {
         let mut offer = Offer { state: &self.0, number: None };
         let mut item = Some(item);
-        let sent: Result<(), Late> = within(None, &self.0, &State::SEND, |state, _| {
+        let sent: Result<(), Late> = within::<ToSend<T>, _>(None, &self.0, |state, _| {
             if let Some(number) = offer.number.take() {
                 item = state.withdraw(number);
             }
@@ -437,7 +459,7 @@ impl<T> Sending<T> {
             None
         });
         if sent.is_err() {
-            item = offer.number.take().and_then(|number| lock(&self.0).withdraw(number));
+            item = offer.number.take().and_then(|number| self.0.lock().withdraw(number));
         }
         item.map_or(Ok(()), |item| Err(SendError(item)))
     }
@@ -445,14 +467,14 @@ impl<T> Sending<T> {
 
 impl<T> Clone for Sending<T> {
     fn clone(&self) -> Sending<T> {
-        lock(&self.0).senders += 1;
+        self.0.lock().senders += 1;
         Sending(Arc::clone(&self.0))
     }
 }
 
 impl<T> Drop for Sending<T> {
     fn drop(&mut self) {
-        let mut state = lock(&self.0);
+        let mut state = self.0.lock();
         state.senders -= 1;
         if state.senders == 0 {
             state.receiving.choose_all();
@@ -462,14 +484,14 @@ impl<T> Drop for Sending<T> {
 
 /// What its sender takes back when it is unwound.
 struct Offer<'a, T> {
-    state: &'a Mutex<State<T>>,
+    state: &'a BiasedMutex<State<T>>,
     number: Option<u64>,
 }
 
 impl<T> Drop for Offer<'_, T> {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            let withdrawn = lock(self.state).withdraw(number);
+            let withdrawn = self.state.lock().withdraw(number);
             drop(withdrawn);
         }
     }

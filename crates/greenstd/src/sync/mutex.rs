@@ -6,10 +6,10 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{self, LockResult, TryLockError, TryLockResult};
 
-use hub_core::Doing;
+use hub_core::{BiasedMutex, Doing};
 
-use super::attempt::{Places, until};
-use super::line::{Wait, lock};
+use super::attempt::until;
+use super::line::{Line, Wait};
 use super::poison;
 
 /// std's `Mutex`, for green threads of one or more hubs and for plain OS threads.
@@ -179,29 +179,45 @@ impl<T: ?Sized + fmt::Display> fmt::Display for MutexGuard<'_, T> {
 }
 
 /// A lock without a value.
-struct Lock(sync::Mutex<Locked>);
+struct Lock(BiasedMutex<Locked>);
 
 struct Locked {
     held: bool,
-    waiting: Places,
+    waiting: Line,
 }
 
-const WAIT: Wait<Locked> = Wait { doing: Doing::Lock, line: |locked| locked.waiting.line(), pass_on: Locked::release };
+/// Until it is unlocked.
+struct ToLock;
+
+impl Wait for ToLock {
+    type State = Locked;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Lock;
+
+    fn line(state: &mut Locked) -> &mut Line {
+        &mut state.waiting
+    }
+
+    fn pass_on(state: &mut Locked) {
+        state.release();
+    }
+}
 
 impl Lock {
     const fn new() -> Lock {
-        Lock(sync::Mutex::new(Locked { held: false, waiting: Places::new() }))
+        Lock(BiasedMutex::new(Locked { held: false, waiting: Line::new() }))
     }
 
     #[track_caller]
     fn acquire(&self) -> Held<'_> {
         // Who was chosen has it already.
-        until(&self.0, &WAIT, |locked, chosen| (chosen || locked.take()).then_some(()));
+        until::<ToLock, _>(&self.0, |locked, chosen| (chosen || locked.take()).then_some(()));
         Held(self)
     }
 
     fn try_acquire(&self) -> Option<Held<'_>> {
-        lock(&self.0).take().then(|| Held(self))
+        self.0.lock().take().then(|| Held(self))
     }
 }
 
@@ -221,6 +237,6 @@ struct Held<'a>(&'a Lock);
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        lock(&self.0.0).release();
+        self.0.0.lock().release();
     }
 }

@@ -1,13 +1,12 @@
 //! std's `Once`.
 
 use std::fmt;
-use std::sync;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hub_core::Doing;
+use hub_core::{BiasedMutex, Doing};
 
-use super::attempt::{Places, until};
-use super::line::{Wait, lock};
+use super::attempt::until;
+use super::line::{Line, Wait};
 
 /// std's `Once`, for green threads of one or more hubs and for plain OS threads.
 ///
@@ -27,12 +26,12 @@ use super::line::{Wait, lock};
 pub struct Once {
     /// Tells without the lock.
     completed: AtomicBool,
-    progress: sync::Mutex<Progress>,
+    progress: BiasedMutex<Progress>,
 }
 
 struct Progress {
     stage: Stage,
-    waiting: Places,
+    waiting: Line,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -43,16 +42,31 @@ enum Stage {
     Completed,
 }
 
-// All are woken at the end, and look.
-const WAIT: Wait<Progress> = Wait { doing: Doing::Event, line: |progress| progress.waiting.line(), pass_on: |_| {} };
+/// Until the closure that runs has ended.
+struct ToEnd;
+
+impl Wait for ToEnd {
+    type State = Progress;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Event;
+
+    fn line(state: &mut Progress) -> &mut Line {
+        &mut state.waiting
+    }
+
+    fn pass_on(_: &mut Progress) {
+        // All are woken at the end, and look.
+    }
+}
 
 impl Once {
     /// One whose closure has not run.
     #[must_use]
     #[allow(clippy::new_without_default, reason = "std's has none")]
     pub const fn new() -> Once {
-        let progress = Progress { stage: Stage::New, waiting: Places::new() };
-        Once { completed: AtomicBool::new(false), progress: sync::Mutex::new(progress) }
+        let progress = Progress { stage: Stage::New, waiting: Line::new() };
+        Once { completed: AtomicBool::new(false), progress: BiasedMutex::new(progress) }
     }
 
     /// Runs `f` if no closure has run here, or waits until the one that runs has returned. Switches if it has to
@@ -79,7 +93,7 @@ impl Once {
         if self.is_completed() {
             return;
         }
-        let before = until(&self.progress, &WAIT, |progress, _| match progress.stage {
+        let before = until::<ToEnd, _>(&self.progress, |progress, _| match progress.stage {
             Stage::Running => None,
             Stage::Completed => Some(Stage::Completed),
             before => {
@@ -126,7 +140,7 @@ impl Once {
     #[track_caller]
     fn wait_until(&self, mut done: impl FnMut(Stage) -> bool) {
         if !self.is_completed() {
-            until(&self.progress, &WAIT, |progress, _| done(progress.stage).then_some(()));
+            until::<ToEnd, _>(&self.progress, |progress, _| done(progress.stage).then_some(()));
         }
     }
 }
@@ -145,7 +159,7 @@ struct Run<'a> {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
-        let mut progress = lock(&self.once.progress);
+        let mut progress = self.once.progress.lock();
         progress.stage = self.ends;
         self.once.completed.store(self.ends == Stage::Completed, Ordering::Release);
         progress.waiting.choose_all();

@@ -1,16 +1,16 @@
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use hub_core::{Doing, Limit, LoopError};
+use hub_core::{BiasedMutex, Doing, Limit, LoopError};
 
-use super::line::{Failed, Line, Wait, lock};
+use super::line::{Ended, Line, Wait};
 use super::order::{Fifo, Lifo, Order, Priority};
 
 /// A [`LightQueue`] whose items leave in the order `O`. What is said there holds for it.
 pub struct OrderedLightQueue<T, O> {
-    state: Mutex<State<T, O>>,
+    state: BiasedMutex<State<T, O>>,
 }
 
 struct State<T, O> {
@@ -60,9 +60,21 @@ impl<T> fmt::Debug for PutError<T> {
     }
 }
 
-impl<T> From<Failed<T>> for PutError<T> {
-    fn from(Failed(error, item): Failed<T>) -> PutError<T> {
-        PutError::Loop(error, item)
+impl<T> From<Ended<T>> for PutError<T> {
+    fn from(ended: Ended<T>) -> PutError<T> {
+        match ended {
+            Ended::Late(item) => PutError::Full(item),
+            Ended::Failed(error, item) => PutError::Loop(*error, item),
+        }
+    }
+}
+
+impl From<Ended> for GetError {
+    fn from(ended: Ended) -> GetError {
+        match ended {
+            Ended::Late(()) => GetError::Empty,
+            Ended::Failed(error, _) => GetError::Loop(*error),
+        }
     }
 }
 
@@ -112,21 +124,64 @@ impl<T, O: Order<T>> State<T, O> {
     }
 }
 
+/// For an item.
+struct ToGet<T, O>(PhantomData<(T, O)>);
+
+impl<T, O: Order<T>> Wait for ToGet<T, O> {
+    type State = State<T, O>;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Queue;
+
+    fn line(state: &mut State<T, O>) -> &mut Line {
+        &mut state.getters
+    }
+
+    fn pass_on(state: &mut State<T, O>) {
+        state.promised -= 1;
+        state.settle();
+    }
+}
+
+/// For room, or somebody who takes the item.
+struct ToPut<T, O>(PhantomData<(T, O)>);
+
+impl<T, O: Order<T>> Wait for ToPut<T, O> {
+    type State = State<T, O>;
+    type Brought = T;
+
+    const DOING: Doing = Doing::Queue;
+
+    fn line(state: &mut State<T, O>) -> &mut Line<T> {
+        &mut state.putters
+    }
+
+    fn entered(state: &mut State<T, O>) {
+        state.settle();
+    }
+
+    fn pass_on(_: &mut State<T, O>) {
+        // Who takes an item from a putter keeps it.
+    }
+}
+
+/// Until all is done.
+struct ToJoin<T, O>(PhantomData<(T, O)>);
+
+impl<T, O: Order<T>> Wait for ToJoin<T, O> {
+    type State = State<T, O>;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Queue;
+
+    fn line(state: &mut State<T, O>) -> &mut Line {
+        &mut state.joiners
+    }
+
+    fn pass_on(_: &mut State<T, O>) {}
+}
+
 impl<T, O: Order<T>> OrderedLightQueue<T, O> {
-    const GET: Wait<State<T, O>> = Wait {
-        doing: Doing::Queue,
-        line: |state| &mut state.getters,
-        pass_on: |state| {
-            state.promised -= 1;
-            state.settle();
-        },
-    };
-
-    /// Who takes an item from a putter keeps it.
-    const PUT: Wait<State<T, O>, T> = Wait { doing: Doing::Queue, line: |state| &mut state.putters, pass_on: |_| () };
-
-    const JOIN: Wait<State<T, O>> = Wait { doing: Doing::Queue, line: |state| &mut state.joiners, pass_on: |_| () };
-
     /// A queue that is never full.
     #[must_use]
     pub fn new() -> Self {
@@ -145,7 +200,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
             unfinished: 0,
             joiners: Line::default(),
         };
-        Self { state: Mutex::new(state) }
+        Self { state: BiasedMutex::new(state) }
     }
 
     /// One that has `count` items from the beginning.
@@ -154,7 +209,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         T: Default,
     {
         let queue = Self::bounded(capacity);
-        let mut state = lock(&queue.state);
+        let mut state = queue.state.lock();
         (0..count).for_each(|_| state.push(T::default()));
         drop(state);
         queue
@@ -182,16 +237,16 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     }
 
     fn put_within(&self, item: T, mut limit: Limit) -> Result<(), PutError<T>> {
-        let mut state = lock(&self.state);
-        if state.free() < state.capacity {
-            state.push(item);
-            state.settle();
-            return Ok(());
-        }
-        match Self::PUT.wait_with(&self.state, state, &mut limit, item, State::settle)? {
+        Ok(ToPut::wait(&self.state, &mut limit, item, |state, item| match item {
+            Some(item) if state.free() >= state.capacity => Err(item),
+            Some(item) => {
+                state.push(item);
+                state.settle();
+                Ok(())
+            }
+            // Somebody has taken it.
             None => Ok(()),
-            Some(item) => Err(PutError::Full(item)),
-        }
+        })?)
     }
 
     /// Puts an item in if there is room, or if somebody waits for it. Eventlet's `put_nowait`. Does not switch.
@@ -200,7 +255,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// [`PutError::Full`] if not.
     pub fn try_put(&self, item: T) -> Result<(), PutError<T>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if !state.has_room() {
             return Err(PutError::Full(item));
         }
@@ -228,23 +283,15 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     }
 
     fn get_within(&self, mut limit: Limit) -> Result<T, GetError> {
-        let mut state = lock(&self.state);
-        if state.has_more()
-            && let Some(item) = state.take()
-        {
-            return Ok(item);
-        }
-        let mut chosen = Self::GET.wait(&self.state, state, &mut limit)?;
-        while chosen {
-            let mut state = lock(&self.state);
-            state.promised -= 1;
-            if let Some(item) = state.take() {
-                return Ok(item);
+        Ok(ToGet::wait(&self.state, &mut limit, (), |state, unchosen| {
+            match unchosen {
+                Some(()) if !state.has_more() => return Err(()),
+                Some(()) => {}
+                None => state.promised -= 1,
             }
-            // The putter it was woken for has left.
-            chosen = Self::GET.wait_first(&self.state, state, &mut limit)?;
-        }
-        Err(GetError::Empty)
+            // The putter that one was woken for may have left.
+            state.take().ok_or(())
+        })?)
     }
 
     /// Takes the next item if there is one. Eventlet's `get_nowait`. Does not switch.
@@ -253,7 +300,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// [`GetError::Empty`] if there is none.
     pub fn try_get(&self) -> Result<T, GetError> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let item = if state.has_more() { state.take() } else { None };
         item.ok_or(GetError::Empty)
     }
@@ -261,7 +308,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     /// How many items are there for those who come. Eventlet's `qsize`. Does not switch.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.state).free()
+        self.state.lock().free()
     }
 
     /// Whether there is none: a get would wait, unless somebody waits to put. Does not switch.
@@ -273,31 +320,31 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     /// Whether the limit is reached. With a limit of zero it always is. Does not switch.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         state.free() >= state.capacity
     }
 
     /// How many items it may hold; `None` if that has no limit. Eventlet's `maxsize`. Does not switch.
     #[must_use]
     pub fn capacity(&self) -> Option<usize> {
-        Some(lock(&self.state).capacity).filter(|&capacity| capacity != usize::MAX)
+        Some(self.state.lock().capacity).filter(|&capacity| capacity != usize::MAX)
     }
 
     /// Whether a get would return at once.
     pub(super) fn has_more(&self) -> bool {
-        lock(&self.state).has_more()
+        self.state.lock().has_more()
     }
 
     /// How many items are there or wait for room, and how many wait for one.
     pub(super) fn there_and_waiting(&self) -> (usize, usize) {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         (state.free() + state.putters.len(), state.getters.len())
     }
 
     /// Changes the limit; `None` removes it. Who waits for room that is there now goes on; what is there beyond the
     /// new limit stays. Does not switch.
     pub fn resize(&self, capacity: impl Into<Option<usize>>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.capacity = capacity.into().unwrap_or(usize::MAX);
         state.settle();
     }
@@ -305,13 +352,13 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     /// How many wait for an item. Does not switch.
     #[must_use]
     pub fn getting(&self) -> usize {
-        lock(&self.state).getters.len()
+        self.state.lock().getters.len()
     }
 
     /// How many wait for room. Does not switch.
     #[must_use]
     pub fn putting(&self) -> usize {
-        lock(&self.state).putters.len()
+        self.state.lock().putters.len()
     }
 }
 
@@ -330,7 +377,7 @@ impl<T, O: Order<T>> fmt::Debug for OrderedLightQueue<T, O> {
 impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let capacity = self.capacity();
-        let state = lock(&self.state);
+        let state = self.state.lock();
         f.debug_struct(name)
             .field("capacity", &capacity)
             .field("items", &state.free())
@@ -442,10 +489,10 @@ impl<T, O: Order<T>> OrderedQueue<T, O> {
     ///
     /// [`TooManyTasksDone`] if it was said for each item before.
     pub fn task_done(&self) -> Result<(), TooManyTasksDone> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.unfinished = state.unfinished.checked_sub(1).ok_or(TooManyTasksDone)?;
         if state.unfinished == 0 {
-            while state.joiners.choose() {}
+            state.joiners.choose_all();
         }
         Ok(())
     }
@@ -457,17 +504,20 @@ impl<T, O: Order<T>> OrderedQueue<T, O> {
     ///
     /// Where nobody may wait: in the main loop, while panicking.
     pub fn join(&self) -> Result<(), LoopError> {
-        let state = lock(&self.state);
-        if state.unfinished != 0 {
-            OrderedLightQueue::<T, O>::JOIN.wait(&self.state, state, &mut Limit::none())?;
+        let joined = ToJoin::wait(&self.state, &mut Limit::none(), (), |state, unchosen| match unchosen {
+            Some(()) if state.unfinished != 0 => Err(()),
+            _ => Ok(()),
+        });
+        match joined {
+            Ok(()) | Err(Ended::Late(())) => Ok(()),
+            Err(Ended::Failed(error, _)) => Err(*error),
         }
-        Ok(())
     }
 
     /// How many items are not reported done. Does not switch.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        lock(&self.state).unfinished
+        self.state.lock().unfinished
     }
 }
 

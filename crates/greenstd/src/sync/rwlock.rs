@@ -8,10 +8,10 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{self, LockResult, TryLockError, TryLockResult};
 
-use hub_core::Doing;
+use hub_core::{BiasedMutex, Doing};
 
-use super::attempt::{Places, until};
-use super::line::{Wait, lock};
+use super::attempt::until;
+use super::line::{Line, Wait};
 use super::poison;
 
 /// std's `RwLock`, for green threads of one or more hubs and for plain OS threads.
@@ -225,7 +225,7 @@ enum Access {
 }
 
 /// A lock without a value.
-struct Lock(sync::Mutex<Room>);
+struct Lock(BiasedMutex<Room>);
 
 struct Room {
     readers: usize,
@@ -233,30 +233,61 @@ struct Room {
     /// Somebody stands in the door.
     door: bool,
     /// Who wait for the door.
-    outside: Places,
+    outside: Line,
     /// Who stands in the door, if they have to wait.
-    in_door: Places,
+    in_door: Line,
 }
 
-const OUTSIDE: Wait<Room> = Wait { doing: Doing::Lock, line: |room| room.outside.line(), pass_on: Room::leave_door };
+/// For the door.
+struct Outside;
 
-// Who leaves the door leaves it to somebody who looks by themselves.
-const IN_DOOR: Wait<Room> = Wait { doing: Doing::Lock, line: |room| room.in_door.line(), pass_on: |_| {} };
+impl Wait for Outside {
+    type State = Room;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Lock;
+
+    fn line(state: &mut Room) -> &mut Line {
+        &mut state.outside
+    }
+
+    fn pass_on(state: &mut Room) {
+        state.leave_door();
+    }
+}
+
+/// In the door, for those who are in the way.
+struct InDoor;
+
+impl Wait for InDoor {
+    type State = Room;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Lock;
+
+    fn line(state: &mut Room) -> &mut Line {
+        &mut state.in_door
+    }
+
+    fn pass_on(_: &mut Room) {
+        // Who leaves the door leaves it to somebody who looks by themselves.
+    }
+}
 
 impl Lock {
     const fn new() -> Lock {
-        Lock(sync::Mutex::new(Room {
+        Lock(BiasedMutex::new(Room {
             readers: 0,
             writer: false,
             door: false,
-            outside: Places::new(),
-            in_door: Places::new(),
+            outside: Line::new(),
+            in_door: Line::new(),
         }))
     }
 
     #[track_caller]
     fn acquire(&self, access: Access) -> Held<'_> {
-        let entered = until(&self.0, &OUTSIDE, |room, chosen| {
+        let entered = until::<Outside, _>(&self.0, |room, chosen| {
             if !chosen && std::mem::replace(&mut room.door, true) {
                 return None;
             }
@@ -268,13 +299,13 @@ impl Lock {
         });
         if !entered {
             let _door = Door(self);
-            until(&self.0, &IN_DOOR, |room, _| room.enter(access).then_some(()));
+            until::<InDoor, _>(&self.0, |room, _| room.enter(access).then_some(()));
         }
         Held { lock: self, access }
     }
 
     fn try_acquire(&self, access: Access) -> Option<Held<'_>> {
-        let mut room = lock(&self.0);
+        let mut room = self.0.lock();
         (!room.door && room.enter(access)).then(|| Held { lock: self, access })
     }
 }
@@ -312,7 +343,7 @@ struct Door<'a>(&'a Lock);
 
 impl Drop for Door<'_> {
     fn drop(&mut self) {
-        lock(&self.0.0).leave_door();
+        self.0.0.lock().leave_door();
     }
 }
 
@@ -324,6 +355,6 @@ struct Held<'a> {
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        lock(&self.lock.0).leave(self.access);
+        self.lock.0.lock().leave(self.access);
     }
 }

@@ -1,11 +1,10 @@
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use hub_core::{Doing, Limit, LoopError};
+use hub_core::{BiasedMutex, Doing, Limit, LoopError};
 
-use super::line::{Line, Wait, lock};
+use super::line::{Ended, Line, Wait};
 use super::queue::{GetError, LightQueue, PutError};
 
 /// A number of tokens that are acquired and released, by the same or by others. Eventlet's `Semaphore`.
@@ -34,7 +33,7 @@ use super::queue::{GetError, LightQueue, PutError};
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub struct Semaphore {
-    state: Mutex<State>,
+    state: BiasedMutex<State>,
     limit: usize,
 }
 
@@ -45,6 +44,13 @@ struct State {
 }
 
 impl State {
+    /// Takes one that is free.
+    fn take(&mut self) -> bool {
+        let free = self.free > 0;
+        self.free -= usize::from(free);
+        free
+    }
+
     /// To the first who waits.
     fn give(&mut self) {
         if !self.waiting.choose() {
@@ -53,9 +59,25 @@ impl State {
     }
 }
 
-impl Semaphore {
-    const WAIT: Wait<State> = Wait { doing: Doing::Semaphore, line: |state| &mut state.waiting, pass_on: State::give };
+/// For a token.
+struct ForToken;
 
+impl Wait for ForToken {
+    type State = State;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Semaphore;
+
+    fn line(state: &mut State) -> &mut Line {
+        &mut state.waiting
+    }
+
+    fn pass_on(state: &mut State) {
+        state.give();
+    }
+}
+
+impl Semaphore {
     /// With that many tokens; one makes a lock without an owner.
     #[must_use]
     pub const fn new(tokens: usize) -> Semaphore {
@@ -63,7 +85,7 @@ impl Semaphore {
     }
 
     const fn with_limit(tokens: usize, limit: usize) -> Semaphore {
-        Semaphore { state: Mutex::new(State { free: tokens, waiting: Line::new() }), limit }
+        Semaphore { state: BiasedMutex::new(State { free: tokens, waiting: Line::new() }), limit }
     }
 
     /// Takes a token, and waits for one if none is free. Switches only then.
@@ -85,21 +107,22 @@ impl Semaphore {
     }
 
     fn acquire_within(&self, mut limit: Limit) -> Result<bool, LoopError> {
-        let mut state = lock(&self.state);
-        if state.free == 0 {
-            return Semaphore::WAIT.wait(&self.state, state, &mut limit);
+        let acquired = ForToken::wait(&self.state, &mut limit, (), |state, unchosen| match unchosen {
+            // Who was chosen has a token.
+            Some(()) if !state.take() => Err(()),
+            _ => Ok(()),
+        });
+        match acquired {
+            Ok(()) => Ok(true),
+            Err(Ended::Late(())) => Ok(false),
+            Err(Ended::Failed(error, _)) => Err(*error),
         }
-        state.free -= 1;
-        Ok(true)
     }
 
     /// Takes a token if one is free. Does not switch.
     #[must_use]
     pub fn try_acquire(&self) -> bool {
-        let mut state = lock(&self.state);
-        let free = state.free > 0;
-        state.free -= usize::from(free);
-        free
+        self.state.lock().take()
     }
 
     /// Gives a token back, or a new one: to the first who waits, who runs later. Does not switch.
@@ -109,7 +132,7 @@ impl Semaphore {
 
     /// False at the limit.
     fn give(&self) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let below = state.free < self.limit;
         if below {
             state.give();
@@ -144,13 +167,13 @@ impl Semaphore {
     /// Whether acquiring would wait. Does not switch.
     #[must_use]
     pub fn locked(&self) -> bool {
-        lock(&self.state).free == 0
+        self.state.lock().free == 0
     }
 
     /// The tokens that are free, less those who wait. Does not switch.
     #[must_use]
     pub fn balance(&self) -> isize {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         difference(state.free, state.waiting.len())
     }
 }
@@ -168,7 +191,7 @@ impl Default for Semaphore {
 
 impl fmt::Debug for Semaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         f.debug_struct("Semaphore").field("free", &state.free).field("waiting", &state.waiting.len()).finish()
     }
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::{MainLoop, parked, told_of};
 use crate::error::LoopError;
+use crate::fork;
 use crate::greenlet::control::Wake;
 use crate::greenlet::local::Local;
 use crate::greenlet::run::{Refused, Waiter};
 use crate::limit::Limit;
-use crate::parker;
+use crate::parker::{self, Parked};
 use crate::report::{self, Report};
 use crate::timer_queue::TimerId;
 
@@ -36,6 +37,8 @@ fn quiet_time() -> Option<Duration> {
 /// How many wait so, and whether the silence was reported.
 #[derive(Default)]
 pub(super) struct Outside {
+    /// The generation of forks in which this thread was made reachable, plus one; 0: not yet.
+    reachable: Cell<u32>,
     waiting: Cell<usize>,
     reported: Cell<bool>,
 }
@@ -60,42 +63,73 @@ impl Outside {
 }
 
 impl MainLoop {
-    /// Makes this thread reachable for others that may end its waits.
+    /// Whether others can end the waits of this thread, which has a hub.
     #[inline]
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.outside.reachable.get() == fork::generation() + 1 && !self.name.get().is_empty()
+    }
+
+    /// Makes this thread reachable for others that may end its waits, and builds its hub if there is none.
+    #[cold]
     pub(crate) fn be_reachable(&self) -> Result<(), LoopError> {
         self.ensure_hub()?;
         parker::register(|| self.mailbox())
-            .map_err(|error| LoopError::Wait { hub: self.name.get(), error: Arc::new(error) })
+            .map_err(|error| LoopError::Wait { hub: self.name.get(), error: Arc::new(error) })?;
+        self.outside.reachable.set(fork::generation() + 1);
+        Ok(())
     }
 
-    /// Parks until the waiter is woken or the limit is reached: then false. Switches.
+    /// Parks until the waiter is woken or the limit is reached. Switches.
     #[inline]
-    pub(crate) fn park_until(&self, waiter: Waiter, limit: &mut Limit) -> Result<bool, Refused> {
-        let timer = limit.arm(&mut self.timers.borrow_mut(), told_of(waiter));
-        self.outside.waiting.set(self.outside.waiting.get() + 1);
-        let place = Place { main_loop: self, timer };
-        let wake = waiter.park()?;
+    pub(crate) fn park_until(&self, waiter: Waiter, limit: &mut Limit) -> Result<Parked, Refused> {
+        let waiting = Waiting::begin(&self.outside);
+        let wake = if limit.is_none() { waiter.park()? } else { self.park_limited(waiter, limit)? };
+        drop(waiting);
         self.outside.reported.set(false);
-        if let Some(timer) = timer {
-            limit.fix(&self.timers.borrow(), timer);
+        Ok(match wake {
+            Wake::Event => Parked::Unparked,
+            Wake::Deadline => Parked::Late,
+            _ => Parked::Early,
+        })
+    }
+
+    fn park_limited(&self, waiter: Waiter, limit: &mut Limit) -> Result<Wake, Refused> {
+        let timer = limit.arm(&mut self.timers.borrow_mut(), told_of(waiter));
+        let armed = timer.map(|timer| Armed { main_loop: self, timer });
+        let wake = waiter.park()?;
+        if let Some(Armed { timer, .. }) = &armed {
+            limit.fix(&self.timers.borrow(), *timer);
         }
-        drop(place);
-        Ok(wake != Wake::Deadline)
+        Ok(wake)
     }
 }
 
-/// Somebody's wait; over however the park ends.
-struct Place<'a> {
-    main_loop: &'a MainLoop,
-    timer: Option<TimerId>,
+/// Somebody waits; over however the park ends.
+struct Waiting<'a>(&'a Cell<usize>);
+
+impl Waiting<'_> {
+    #[inline]
+    fn begin(outside: &Outside) -> Waiting<'_> {
+        outside.waiting.set(outside.waiting.get() + 1);
+        Waiting(&outside.waiting)
+    }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Waiting<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(timer) = self.timer {
-            self.main_loop.disarm(timer);
-        }
-        let waiting = &self.main_loop.outside.waiting;
-        waiting.set(waiting.get() - 1);
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A timer of somebody's wait; disarmed however the park ends.
+struct Armed<'a> {
+    main_loop: &'a MainLoop,
+    timer: TimerId,
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        self.main_loop.disarm(self.timer);
     }
 }

@@ -37,10 +37,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use super::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, UnsafeCell, yield_now};
 use crate::fork;
 use crate::hub::Notify;
 use crate::source::Notice;
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, UnsafeCell, yield_now};
 
 /// What another thread asks of a loop.
 pub(crate) enum Letter {

@@ -1,7 +1,6 @@
 //! Handles by which other threads reach a loop.
 
 mod mailbox;
-mod sync;
 
 use std::fmt;
 use std::sync::Arc;

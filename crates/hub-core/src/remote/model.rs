@@ -1,5 +1,5 @@
 //! The interleavings of posters and a sleeper, by loom:
-//! `RUSTFLAGS="--cfg loom" cargo test -p hub-core --release --lib remote`.
+//! `RUSTFLAGS="--cfg loom" cargo test -p hub-core --release --lib model`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -1,0 +1,80 @@
+//! Two barriers, of which one is for nothing: the heavy one is felt by all threads of the process.
+
+pub(super) use self::system::{available, heavy, light};
+
+#[cfg(all(not(loom), any(target_os = "linux", target_os = "android")))]
+mod system {
+    use std::io;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{Ordering, compiler_fence};
+
+    use rustix::io::Errno;
+    use rustix::thread::{MembarrierCommand, membarrier, membarrier_query};
+
+    /// Whether there is a heavy one.
+    pub(in super::super) fn available() -> bool {
+        static AVAILABLE: OnceLock<bool> = OnceLock::new();
+        *AVAILABLE.get_or_init(|| {
+            membarrier_query().contains_command(MembarrierCommand::PrivateExpedited) && register().is_ok()
+        })
+    }
+
+    fn register() -> rustix::io::Result<()> {
+        membarrier(MembarrierCommand::RegisterPrivateExpedited)
+    }
+
+    /// Keeps the compiler from moving loads before stores. What the processor does is up to the heavy one.
+    #[inline(always)]
+    pub(in super::super) fn light() {
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Has every thread of the process pass a full memory barrier before this returns.
+    pub(in super::super) fn heavy() -> io::Result<()> {
+        match membarrier(MembarrierCommand::PrivateExpedited) {
+            // Not registered, in a child for one.
+            Err(Errno::PERM) => {
+                register()?;
+                Ok(membarrier(MembarrierCommand::PrivateExpedited)?)
+            }
+            done => Ok(done?),
+        }
+    }
+}
+
+#[cfg(all(not(loom), not(any(target_os = "linux", target_os = "android"))))]
+mod system {
+    use std::io;
+
+    pub(in super::super) fn available() -> bool {
+        false
+    }
+
+    #[inline(always)]
+    pub(in super::super) fn light() {}
+
+    pub(in super::super) fn heavy() -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// In a model both are the fence that they make together.
+#[cfg(loom)]
+mod system {
+    use std::io;
+
+    use loom::sync::atomic::{Ordering, fence};
+
+    pub(in super::super) fn available() -> bool {
+        true
+    }
+
+    pub(in super::super) fn light() {
+        fence(Ordering::SeqCst);
+    }
+
+    pub(in super::super) fn heavy() -> io::Result<()> {
+        light();
+        Ok(())
+    }
+}

@@ -1,0 +1,62 @@
+//! A lock without a value and without a guard: parking_lot's, or one of loom's parts when a model is checked.
+//!
+//! Ground rule: who unlocks it has locked it.
+
+#[cfg(not(loom))]
+pub(super) use self::real::RawMutex;
+
+#[cfg(not(loom))]
+mod real {
+    use parking_lot::lock_api::RawMutex as _;
+
+    pub(in super::super) struct RawMutex(parking_lot::RawMutex);
+
+    impl RawMutex {
+        pub(in super::super) const fn new() -> RawMutex {
+            RawMutex(parking_lot::RawMutex::INIT)
+        }
+
+        #[inline]
+        pub(in super::super) fn lock(&self) {
+            self.0.lock();
+        }
+
+        /// # Safety
+        ///
+        /// The caller has locked it.
+        #[inline]
+        pub(in super::super) unsafe fn unlock(&self) {
+            // SAFETY: by the contract.
+            unsafe { self.0.unlock() };
+        }
+    }
+}
+
+#[cfg(loom)]
+pub(super) struct RawMutex {
+    locked: loom::sync::Mutex<bool>,
+    unlocked: loom::sync::Condvar,
+}
+
+#[cfg(loom)]
+impl RawMutex {
+    pub(super) fn new() -> RawMutex {
+        RawMutex { locked: loom::sync::Mutex::new(false), unlocked: loom::sync::Condvar::new() }
+    }
+
+    pub(super) fn lock(&self) {
+        let mut locked = self.locked.lock().unwrap();
+        while *locked {
+            locked = self.unlocked.wait(locked).unwrap();
+        }
+        *locked = true;
+    }
+
+    /// # Safety
+    ///
+    /// As the other's, which it keeps to.
+    pub(super) unsafe fn unlock(&self) {
+        *self.locked.lock().unwrap() = false;
+        self.unlocked.notify_one();
+    }
+}

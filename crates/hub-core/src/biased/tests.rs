@@ -1,0 +1,146 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
+use std::thread;
+
+use super::*;
+
+fn own<T>(mutex: &BiasedMutex<T>) {
+    drop(mutex.lock());
+    assert!(!barrier::available() || mutex.bias.owner.load(Relaxed) == fork::this_thread());
+}
+
+fn is_ordinary<T>(mutex: &BiasedMutex<T>) -> bool {
+    mutex.bias.owner.load(Relaxed) == EVERYBODY
+}
+
+#[test]
+fn the_first_thread_that_locks_it_owns_it() {
+    let mutex = BiasedMutex::new(0);
+    assert_eq!(mutex.bias.owner.load(Relaxed), NOBODY);
+    own(&mutex);
+    *mutex.lock() += 1;
+    assert_eq!(*mutex.lock(), 1);
+    own(&mutex);
+}
+
+#[test]
+fn another_thread_makes_it_an_ordinary_lock() {
+    let mutex = BiasedMutex::new(String::from("mine"));
+    own(&mutex);
+    thread::scope(|scope| scope.spawn(|| mutex.lock().push_str(" and yours")).join().unwrap());
+    assert!(is_ordinary(&mutex));
+    assert_eq!(*mutex.lock(), "mine and yours");
+}
+
+#[test]
+fn one_that_ended_leaves_it_to_others() {
+    let mutex = BiasedMutex::new(1);
+    thread::scope(|scope| scope.spawn(|| own(&mutex)).join().unwrap());
+    *mutex.lock() += 1;
+    assert_eq!(*mutex.lock(), 2);
+}
+
+#[test]
+fn another_thread_waits_until_its_owner_has_left() {
+    let mutex = Arc::new(BiasedMutex::new(0));
+    own(&mutex);
+    let mut guard = mutex.lock();
+    let (about_to_lock, waiting) = mpsc::channel();
+    let done = Arc::new(AtomicBool::new(false));
+    let other = thread::spawn({
+        let (mutex, done) = (Arc::clone(&mutex), Arc::clone(&done));
+        move || {
+            about_to_lock.send(()).unwrap();
+            let seen = *mutex.lock();
+            done.store(true, Relaxed);
+            seen
+        }
+    });
+    waiting.recv().unwrap();
+    (0..100).for_each(|_| thread::yield_now());
+    assert!(!done.load(Relaxed));
+    *guard = 7;
+    drop(guard);
+    assert_eq!(other.join().unwrap(), 7);
+}
+
+#[test]
+fn locking_it_twice_is_told() {
+    let mutex = BiasedMutex::new(());
+    own(&mutex);
+    if barrier::available() {
+        let guard = mutex.lock();
+        assert!(catch_unwind(AssertUnwindSafe(|| drop(mutex.lock()))).is_err());
+        drop(guard);
+        drop(mutex.lock());
+    }
+}
+
+#[test]
+fn a_panic_unlocks_it_and_leaves_no_poison() {
+    let mutex = BiasedMutex::new(3);
+    own(&mutex);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _guard = mutex.lock();
+        panic!("while it is locked");
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(*mutex.lock(), 3);
+}
+
+#[test]
+fn many_threads_lose_no_addition_while_the_bias_ends() {
+    const ROUNDS: u64 = 2_000;
+    for _ in 0..50 {
+        let mutex = BiasedMutex::new(0);
+        own(&mutex);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| (0..ROUNDS).for_each(|_| *mutex.lock() += 1));
+            }
+            (0..ROUNDS).for_each(|_| *mutex.lock() += 1);
+        });
+        assert_eq!(*mutex.lock(), 4 * ROUNDS);
+    }
+}
+
+static OF_A_CHILD: BiasedMutex<u32> = BiasedMutex::new(0);
+
+#[test]
+fn its_owner_goes_on_in_a_forked_child() {
+    fork::install().unwrap();
+    own(&OF_A_CHILD);
+    assert!(fork::tests::holds_in_child(|| {
+        *OF_A_CHILD.lock() += 1;
+        *OF_A_CHILD.lock() == 1
+    }));
+}
+
+static HELD_ELSEWHERE: BiasedMutex<u32> = BiasedMutex::new(0);
+static FREE_ELSEWHERE: BiasedMutex<u32> = BiasedMutex::new(5);
+
+#[test]
+fn what_a_thread_that_was_left_behind_has_is_told_in_a_forked_child() {
+    fork::install().unwrap();
+    fork::this_thread();
+    let ((locked, is_locked), (done, wait)) = (mpsc::channel(), mpsc::channel::<()>());
+    let other = thread::spawn(move || {
+        own(&FREE_ELSEWHERE);
+        own(&HELD_ELSEWHERE);
+        let _held = HELD_ELSEWHERE.lock();
+        locked.send(()).unwrap();
+        let _ = wait.recv();
+    });
+    is_locked.recv().unwrap();
+    if barrier::available() {
+        assert!(fork::tests::holds_in_child(|| {
+            std::panic::set_hook(Box::new(|_| ()));
+            let told = catch_unwind(|| drop(HELD_ELSEWHERE.lock())).is_err();
+            told && catch_unwind(|| drop(HELD_ELSEWHERE.lock())).is_err() && *FREE_ELSEWHERE.lock() == 5
+        }));
+    }
+    drop(done);
+    other.join().unwrap();
+}

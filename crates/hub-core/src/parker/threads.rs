@@ -1,0 +1,117 @@
+//! How OS threads are reached by others that end their waits: a table of the process, from the number of an OS thread to
+//! its mailbox, or to itself if it has no green threads.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use super::{Parked, Unparker};
+use crate::fork;
+use crate::limit::Limit;
+use crate::remote::{Letter, Mailbox};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, thread};
+
+/// How an OS thread waits that has no green threads.
+pub(super) struct Plain {
+    thread: thread::Thread,
+    /// Names the present wait.
+    ticket: AtomicU64,
+}
+
+impl Plain {
+    /// Of the calling thread.
+    pub(super) fn new() -> Plain {
+        Plain { thread: thread::current(), ticket: AtomicU64::new(0) }
+    }
+
+    pub(super) fn ticket(&self) -> u64 {
+        self.ticket.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn park(&self, ticket: u64, limit: &mut Limit) -> Parked {
+        while self.ticket.load(Ordering::Acquire) == ticket {
+            match limit.begin() {
+                None => thread::park(),
+                Some(left) if left.is_zero() => return if self.end(ticket) { Parked::Late } else { Parked::Unparked },
+                Some(left) => thread::park_timeout(left),
+            }
+        }
+        Parked::Unparked
+    }
+
+    /// Ends the wait with that ticket. False if it was over.
+    fn end(&self, ticket: u64) -> bool {
+        self.ticket.compare_exchange(ticket, ticket + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
+impl fmt::Debug for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plain").field("thread", &self.thread.id()).finish_non_exhaustive()
+    }
+}
+
+/// How an OS thread is reached.
+#[derive(Default)]
+pub(super) struct Reach {
+    pub(super) mailbox: Option<Arc<Mailbox>>,
+    pub(super) plain: Option<Arc<Plain>>,
+}
+
+/// The OS threads of a process that somebody may want to unpark, by their numbers.
+#[derive(Default)]
+pub(super) struct Threads {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    reach: HashMap<u64, Reach>,
+    /// In a forked child: for its first thread, which has not told yet how it is reached now.
+    early: Vec<Unparker>,
+}
+
+impl Threads {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn unpark(&self, whom: Unparker) {
+        let mut state = self.lock();
+        match state.reach.get(&whom.thread) {
+            Some(reach) => reach.unpark(whom),
+            None if whom.thread == fork::survivor() && whom.number().is_some() => state.early.push(whom),
+            // Its thread has ended.
+            None => {}
+        }
+    }
+
+    pub(super) fn register(&self, thread: u64, change: impl FnOnce(&mut Reach)) {
+        let mut state = self.lock();
+        let State { reach, early } = &mut *state;
+        let reach = reach.entry(thread).or_default();
+        change(reach);
+        // They are all for the first thread of a child, whoever registers before it.
+        if thread == fork::survivor() && reach.mailbox.is_some() {
+            early.drain(..).for_each(|whom| reach.unpark(whom));
+        }
+    }
+
+    /// The thread has ended.
+    pub(super) fn forget(&self, thread: u64) {
+        let left = self.lock().reach.remove(&thread);
+        drop(left);
+    }
+}
+
+impl Reach {
+    fn unpark(&self, whom: Unparker) {
+        // A thread that has ended has nobody who waits.
+        match (whom.number(), &self.mailbox, &self.plain) {
+            (Some(greenlet), Some(mailbox), _) => drop(mailbox.post(Letter::Wake { greenlet, ticket: whom.ticket })),
+            (None, _, Some(plain)) if plain.end(whom.ticket) => plain.thread.unpark(),
+            _ => {}
+        }
+    }
+}
