@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use green_support::{LONG, Log, SHORT, held, quiet_panic};
 use greenhub::sync::{Arc, Barrier, Condvar, Mutex, Once, OnceLock, RwLock, TryLockError, mpsc};
-use greenhub::{GreenThread, set_panicking_grace, sleep, spawn, with_timeout, yield_now};
+use greenhub::{GreenThread, get_hub, set_panicking_grace, sleep, spawn, with_timeout, yield_now};
 use support::run;
 
 same_as_std! {
@@ -640,6 +640,26 @@ fn a_killed_waiter_takes_its_arrival_at_a_barrier_back() {
         assert!(!third.is_finished());
         assert!(barrier.wait().is_leader());
         assert!(!third.join().unwrap());
+    });
+}
+
+#[test]
+fn an_arrival_that_the_barrier_let_through_counts_though_the_loop_was_aborted() {
+    run("an_arrival_that_the_barrier_let_through_counts_though_the_loop_was_aborted", || {
+        let barrier = Arc::new(Barrier::new(2));
+        let (there, through) = std::sync::mpsc::channel();
+        let abort = get_hub().schedule(Duration::ZERO, {
+            let barrier = barrier.clone();
+            move || {
+                get_hub().abort();
+                // Main is in the barrier, and does not go on before the loop has ended.
+                let (barrier, there) = (barrier.clone(), there.clone());
+                std::thread::spawn(move || there.send(barrier.wait().is_leader()));
+                assert!(through.recv().unwrap());
+            }
+        });
+        assert!(matches!(with_timeout(Duration::from_secs(10), || barrier.wait().is_leader()), Ok(false)));
+        drop(abort);
     });
 }
 

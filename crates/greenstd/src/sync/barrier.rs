@@ -23,32 +23,39 @@ use super::line::{Line, Wait};
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub struct Barrier {
-    /// Those who have arrived and wait.
-    arrived: BiasedMutex<Line>,
+    arrived: BiasedMutex<Arrived>,
     count: usize,
+}
+
+struct Arrived {
+    waiting: Line,
+    /// How often the barrier has opened.
+    opened: u64,
 }
 
 /// For as many as are missing.
 struct Others;
 
 impl Wait for Others {
-    type State = Line;
+    type State = Arrived;
     type Brought = ();
 
     const DOING: Doing = Doing::Barrier;
 
-    fn line(arrived: &mut Line) -> &mut Line {
-        arrived
+    fn line(arrived: &mut Arrived) -> &mut Line {
+        &mut arrived.waiting
     }
 
-    fn pass_on(_: &mut Line) {}
+    fn pass_on(_: &mut Arrived) {
+        // Who was let through and called away from the wait sees it by `opened`.
+    }
 }
 
 impl Barrier {
     /// A barrier for `count` green threads or OS threads at a time; 0 is as 1.
     #[must_use]
     pub const fn new(count: usize) -> Barrier {
-        Barrier { arrived: BiasedMutex::new(Line::new()), count }
+        Barrier { arrived: BiasedMutex::new(Arrived { waiting: Line::new(), opened: 0 }), count }
     }
 
     /// Waits until so many wait that it opens, which the last one does for all. Switches if it has to wait.
@@ -58,13 +65,18 @@ impl Barrier {
     /// As [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn wait(&self) -> BarrierWaitResult {
+        // While panicking one does not wait in the line, and so is not counted.
+        let counted = !std::thread::panicking();
+        let mut before = None;
         BarrierWaitResult(until::<Others, _>(&self.arrived, |arrived, chosen| {
-            if chosen {
+            let before = *before.get_or_insert(arrived.opened);
+            if chosen || counted && arrived.opened != before {
                 return Some(false);
             }
-            let last = arrived.len() + 1 >= self.count;
+            let last = arrived.waiting.len() + 1 >= self.count;
             last.then(|| {
-                arrived.choose_all();
+                arrived.opened += 1;
+                arrived.waiting.choose_all();
                 true
             })
         }))
