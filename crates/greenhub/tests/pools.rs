@@ -900,6 +900,31 @@ fn shrinking_drops_what_is_given_back_and_growing_makes_room() {
 }
 
 #[test]
+fn shrinking_keeps_a_resource_for_whom_it_was_given_to() {
+    run("shrinking_keeps_a_resource_for_whom_it_was_given_to", || {
+        let (pool, made) = numbered(1);
+        for killed in [false, true] {
+            let item = pool.get().unwrap();
+            let own = pool.clone();
+            let chosen = spawn(move || own.get().unwrap());
+            yield_now();
+            pool.put(item);
+            pool.resize(0);
+            if killed {
+                chosen.kill();
+                assert!(chosen.join().unwrap_err().is_exit());
+            } else {
+                assert_eq!(chosen.join().unwrap(), 0);
+                pool.put(0);
+            }
+            assert!(pool.is_empty());
+            assert_eq!(made.load(Ordering::Relaxed), if killed { 2 } else { 1 });
+            pool.resize(1);
+        }
+    });
+}
+
+#[test]
 fn a_resource_is_handed_from_one_os_thread_to_another() {
     let pool = Arc::new(Pool::new(1, || Ok(0)));
     let busy = Arc::new(AtomicBool::new(false));

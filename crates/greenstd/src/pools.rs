@@ -63,9 +63,9 @@ impl<T> State<T> {
         self.give_back();
     }
 
-    /// Takes out a free item, the last that came, if there are more than may be.
+    /// Takes out a free item, the last that came, if there are more than may be, unless somebody will take it.
     fn surplus(&mut self) -> Option<T> {
-        if self.made <= self.size {
+        if self.made <= self.size.max(self.taken) {
             return None;
         }
         let item = self.free.pop_back()?;
@@ -89,6 +89,16 @@ impl<T> Wait for ForItem<T> {
 
     fn pass_on(state: &mut State<T>) {
         state.give_back();
+    }
+}
+
+/// Drops, when it is dropped, the item that was kept for one who cannot take it any more, if it is one too many.
+struct Leaving<'a, T>(&'a Pool<T>);
+
+impl<T> Drop for Leaving<'_, T> {
+    fn drop(&mut self) {
+        let surplus = self.0.lock().surplus();
+        drop(surplus);
     }
 }
 
@@ -162,6 +172,7 @@ impl<T> Pool<T> {
     ///
     /// If making one does; its place goes to the next as well.
     pub fn get(&self) -> io::Result<T> {
+        let leaving = Leaving(self);
         let got = ForItem::wait(&self.state, &mut Limit::none(), (), |state, unchosen| {
             match unchosen {
                 Some(()) if state.taken >= state.size => return Err(()),
@@ -173,10 +184,15 @@ impl<T> Pool<T> {
             state.made += usize::from(item.is_none());
             Ok(item)
         });
-        match got {
-            Ok(Some(item)) => return Ok(item),
+        let item = match got {
             Err(Ended::Failed(error, _)) => return Err((*error).into()),
-            Ok(None) | Err(Ended::Late(())) => {}
+            // Without a limit it is never too late.
+            Err(Ended::Late(())) => None,
+            Ok(item) => item,
+        };
+        std::mem::forget(leaving);
+        if let Some(item) = item {
+            return Ok(item);
         }
         let making = Making(self);
         let item = (self.make)()?;
