@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use green_support::{LONG, Log, SHORT, held, quiet_panic};
-use greenhub::sync::{Arc, Barrier, Condvar, Mutex, Once, OnceLock, RwLock, TryLockError, mpsc};
+use greenhub::sync::{Arc, Barrier, Condvar, Mutex, Once, OnceLock, RwLock, RwLockWriteGuard, TryLockError, mpsc};
 use greenhub::{GreenThread, get_hub, set_panicking_grace, sleep, spawn, with_timeout, yield_now};
 use support::run;
 
@@ -594,6 +594,38 @@ fn a_writer_is_not_overtaken_by_readers() {
             "write 4 in",
             "write 4 out",
         ]);
+    });
+}
+
+#[test]
+fn a_writer_that_becomes_a_reader_lets_readers_in_and_writers_not() {
+    run("a_writer_that_becomes_a_reader_lets_readers_in_and_writers_not", || {
+        let (lock, log) = (Arc::new(RwLock::new(0)), Log::new());
+        let (reading, read) = (lock.clone(), log.clone());
+        let mut guard = lock.write().unwrap();
+        let readers = [0, 1].map(|_| {
+            let (reading, read) = (reading.clone(), read.clone());
+            spawn(move || read.add(format!("reads {}", reading.read().unwrap())))
+        });
+        let (writing, wrote) = (lock.clone(), log.clone());
+        let writer = spawn(move || {
+            *writing.write().unwrap() = 2;
+            wrote.add("wrote");
+        });
+        yield_now();
+        *guard = 1;
+        let guard = RwLockWriteGuard::downgrade(guard);
+        log.is(&[]);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        sleep(SHORT);
+        log.is(&["reads 1", "reads 1"]);
+        assert_eq!(*guard, 1);
+        drop(guard);
+        writer.join().unwrap();
+        assert_eq!(*lock.read().unwrap(), 2);
+        assert!(!lock.is_poisoned());
     });
 }
 

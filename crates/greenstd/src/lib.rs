@@ -25,7 +25,7 @@
 //! | `thread::park`, `park_timeout`, `Thread::unpark` | [`thread::park`] | none |
 //! | `thread::available_parallelism`, `panicking` | [`thread`] | none: std's own |
 //! | `sync::Mutex`, `MutexGuard` | [`sync::Mutex`] | see below |
-//! | `sync::RwLock` and its guards | [`sync::RwLock`] | see below; a reader waits behind a writer that waits; no `downgrade` |
+//! | `sync::RwLock` and its guards | [`sync::RwLock`] | see below; a reader waits behind a writer that waits |
 //! | `sync::Condvar` | [`sync::Condvar`] | see below; `WaitTimeoutResult` is a type of its own; no `wait_timeout_ms`, which is deprecated |
 //! | `sync::Barrier` | [`sync::Barrier`] | see below; who is killed takes its arrival back |
 //! | `sync::Once`, `OnceLock` | [`sync::Once`], [`sync::OnceLock`] | see below; `OnceState` is a type of its own |

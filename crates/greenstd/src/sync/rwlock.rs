@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{self, LockResult, TryLockError, TryLockResult};
+use std::sync::{self, LockResult, PoisonError, TryLockError, TryLockResult};
 
 use hub_core::{BiasedMutex, Doing};
 
@@ -54,7 +54,8 @@ pub struct RwLockReadGuard<'a, T: ?Sized> {
 pub struct RwLockWriteGuard<'a, T: ?Sized> {
     // As above.
     data: sync::RwLockWriteGuard<'a, T>,
-    _held: Held<'a>,
+    held: Held<'a>,
+    rwlock: &'a RwLock<T>,
 }
 
 impl<T> RwLock<T> {
@@ -130,7 +131,7 @@ impl<T: ?Sized> RwLock<T> {
 
     fn write_guard<'a>(&'a self, held: Held<'a>) -> LockResult<RwLockWriteGuard<'a, T>> {
         let data = poison::held(self.data.try_write());
-        poison::map(data, |data| RwLockWriteGuard { data, _held: held })
+        poison::map(data, |data| RwLockWriteGuard { data, held, rwlock: self })
     }
 
     /// Whether it is poisoned.
@@ -150,6 +151,30 @@ impl<T: ?Sized> RwLock<T> {
     /// If it is poisoned; the value is in the error.
     pub fn get_mut(&mut self) -> LockResult<&mut T> {
         self.data.get_mut()
+    }
+}
+
+impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
+    /// Turns the exclusive access into a shared one; nobody writes in between. Does not switch.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use greenstd::sync::{RwLock, RwLockWriteGuard};
+    /// let lock = RwLock::new(1);
+    /// let mut writer = lock.write().unwrap();
+    /// *writer += 1;
+    /// let reader = RwLockWriteGuard::downgrade(writer);
+    /// assert_eq!(*reader + *lock.read().unwrap(), 4);
+    /// # });
+    /// ```
+    pub fn downgrade(s: Self) -> RwLockReadGuard<'a, T> {
+        let RwLockWriteGuard { data, mut held, rwlock } = s;
+        // The green lock keeps everybody out while std's is free.
+        drop(data);
+        let data = poison::held(rwlock.data.try_read()).unwrap_or_else(PoisonError::into_inner);
+        held.downgrade();
+        RwLockReadGuard { data, _held: held }
     }
 }
 
@@ -351,6 +376,17 @@ impl Drop for Door<'_> {
 struct Held<'a> {
     lock: &'a Lock,
     access: Access,
+}
+
+impl Held<'_> {
+    fn downgrade(&mut self) {
+        self.access = Access::Shared;
+        let mut room = self.lock.0.lock();
+        room.writer = false;
+        room.readers = 1;
+        // A reader may come in now; a writer finds that it has to wait still.
+        room.in_door.choose();
+    }
 }
 
 impl Drop for Held<'_> {
