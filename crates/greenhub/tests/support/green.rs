@@ -253,6 +253,100 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         },
         masked: false,
     },
+    ParkPoint { name: "an event", park: || drop(greenhub::sync::Event::<()>::new().wait()), masked: false },
+    ParkPoint { name: "an empty queue", park: || drop(greenhub::sync::Queue::<()>::new().get()), masked: false },
+    ParkPoint {
+        name: "a full queue",
+        park: || drop(greenhub::sync::Queue::bounded(0).put_timeout(Box::new(1), LONG)),
+        masked: false,
+    },
+    ParkPoint {
+        name: "unfinished tasks",
+        park: || {
+            let queue = greenhub::sync::Queue::new();
+            let _ = queue.put(());
+            let _ = queue.join();
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "a channel with nobody at the other end",
+        park: || drop(greenhub::sync::Channel::new().send(Box::new(1))),
+        masked: false,
+    },
+    ParkPoint { name: "a semaphore", park: || drop(greenhub::sync::Semaphore::new(0).acquire()), masked: false },
+    ParkPoint {
+        name: "a locked mutex",
+        park: || {
+            let mutex = greenhub::sync::Mutex::new(());
+            let _held = mutex.lock();
+            drop(mutex.lock());
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "a writer behind a reader",
+        park: || {
+            let lock = greenhub::sync::RwLock::new(());
+            let _held = lock.read();
+            drop(lock.write());
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "a reader behind a writer that waits",
+        park: || {
+            let lock = std::sync::Arc::new(greenhub::sync::RwLock::new(()));
+            let (_held, own) = (lock.read(), lock.clone());
+            let _writer = KillOnDrop(greenhub::spawn(move || drop(own.write())));
+            greenhub::yield_now();
+            drop(lock.read());
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "a condition",
+        park: || {
+            let (mutex, condvar) = (greenhub::sync::Mutex::new(()), greenhub::sync::Condvar::new());
+            if let Ok(guard) = mutex.lock() {
+                drop(condvar.wait_while(guard, |()| true));
+            }
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "a barrier",
+        park: || {
+            greenhub::sync::Barrier::new(2).wait();
+        },
+        masked: false,
+    },
+    ParkPoint { name: "a value to be set", park: || _ = greenhub::sync::OnceLock::<()>::new().wait(), masked: false },
+    ParkPoint {
+        name: "a receiver",
+        park: || {
+            let (_sender, receiver) = greenhub::sync::mpsc::channel::<()>();
+            let _ = receiver.recv();
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "a sender without room",
+        park: || {
+            let (sender, _receiver) = greenhub::sync::mpsc::sync_channel(1);
+            let _ = sender.send(Box::new(1));
+            let _ = sender.send(Box::new(2));
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "a sender without a buffer",
+        park: || {
+            let (sender, _receiver) = greenhub::sync::mpsc::sync_channel(0);
+            let _ = sender.send(Box::new(1));
+        },
+        masked: false,
+    },
     ParkPoint {
         name: "scope, in its closure",
         park: || {
