@@ -2,6 +2,10 @@
 
 #[path = "support/green.rs"]
 mod green;
+#[path = "support/random.rs"]
+mod random;
+#[path = "pools/random.rs"]
+mod random_programs;
 mod support;
 
 use std::cell::{Cell, RefCell};
