@@ -715,6 +715,96 @@ fn random_puts_gets_kills_and_timeouts_lose_and_double_no_item() {
     });
 }
 
+/// Sends eight values and errors with rising numbers, in every way.
+fn send_some(channel: &Channel<usize>, number: usize, random: &mut Random, fate: &RefCell<Fate>) {
+    for item in (0..8).map(|item| number * 100 + item) {
+        let send = || match item % 3 {
+            0 => channel.send_error(GreenError::custom(item.to_string())),
+            _ => channel.send(item),
+        };
+        match random.below(2) {
+            0 => send().unwrap(),
+            _ => match with_timeout(random.moment(), send) {
+                Ok(sent) => sent.unwrap(),
+                Err(_) => continue,
+            },
+        }
+        fate.borrow_mut().put.insert(item);
+    }
+}
+
+/// Waits for eight values or errors, in every way.
+fn receive_some(channel: &Channel<usize>, random: &mut Random, fate: &RefCell<Fate>) {
+    for _ in 0..8 {
+        let received = match random.below(3) {
+            0 => channel.wait().map(Some),
+            1 => channel.wait_timeout(random.moment()),
+            _ => with_timeout(random.moment(), || channel.wait().map(Some)).unwrap_or(Ok(None)),
+        };
+        let item = match received {
+            Ok(value) => value.inspect(|value| assert_ne!(value % 3, 0)),
+            Err(error) => {
+                let item = error.to_string().parse().expect("one that was sent");
+                assert_eq!(item % 3, 0);
+                Some(item)
+            }
+        };
+        fate.borrow_mut().got.extend(item);
+    }
+}
+
+#[test]
+fn random_ends_of_a_channel_lose_and_double_nothing_under_kills_and_timeouts() {
+    run("random_ends_of_a_channel_lose_and_double_nothing_under_kills_and_timeouts", || {
+        let mut arrived = 0;
+        for seed in 0..80 {
+            let mut random = Random::new(seed);
+            let (channel, before) = (Rc::new(Channel::bounded(random.below(3))), held());
+            let fate = Rc::new(RefCell::new(Fate::default()));
+            let greens: Vec<_> = (0..12)
+                .map(|number| {
+                    let (channel, fate, mut random) = (channel.clone(), fate.clone(), random.fork());
+                    spawn(move || match number % 2 {
+                        0 => send_some(&channel, number, &mut random, &fate),
+                        _ => receive_some(&channel, &mut random, &fate),
+                    })
+                })
+                .collect();
+            for _ in 0..6 {
+                sleep(random.moment());
+                greens[random.below(12)].kill();
+            }
+            sleep(Duration::from_millis(1));
+            for green in greens {
+                green.kill();
+                if let Err(error) = green.join() {
+                    assert!(error.is_exit(), "seed {seed}: {error}");
+                }
+            }
+            assert_eq!((channel.waiting(), channel.sending()), (0, 0), "seed {seed}");
+            // What is left came into the buffer.
+            let mut fate = fate.take();
+            loop {
+                match channel.wait_timeout(ZERO) {
+                    Ok(None) => break,
+                    Ok(Some(item)) => fate.got.push(item),
+                    Err(error) => fate.got.push(error.to_string().parse().expect("one that was sent")),
+                }
+            }
+            let got: BTreeSet<_> = fate.got.iter().copied().collect();
+            assert_eq!(got.len(), fate.got.len(), "seed {seed}: an item came twice: {fate:?}");
+            assert!(got.is_superset(&fate.put), "seed {seed}: an item was lost: {fate:?}");
+            for number in 0..12 {
+                let of_one = fate.got.iter().filter(|item| **item / 100 == number);
+                assert!(of_one.is_sorted(), "seed {seed}: out of order: {fate:?}");
+            }
+            assert_eq!(held(), before, "seed {seed}");
+            arrived += got.len();
+        }
+        assert!(arrived > 700, "{arrived}");
+    });
+}
+
 #[test]
 fn items_cross_hubs_and_plain_threads_and_none_is_lost() {
     const EACH: usize = 300;

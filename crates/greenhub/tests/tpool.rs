@@ -2,6 +2,8 @@
 
 #[path = "support/green.rs"]
 mod green;
+#[path = "support/random.rs"]
+mod random;
 mod support;
 
 use std::cell::Cell;
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 use green::{LONG, Log, SHORT, held};
 use greenhub::tpool::{execute, execute_scoped, killall, set_num_threads};
 use greenhub::{Kill, sleep, spawn, with_timeout, yield_now};
+use random::Random;
 use support::{in_child, is_child, run};
 
 #[test]
@@ -236,36 +239,138 @@ fn a_job_that_borrows_is_waited_for_by_a_timeout() {
 #[test]
 fn scoped_jobs_are_right_under_random_kills_and_timeouts() {
     run("scoped_jobs_are_right_under_random_kills_and_timeouts", || {
-        let before = held();
-        let greens: Vec<_> = (0..200_u64)
-            .map(|n| {
-                spawn(move || {
-                    let mut sum = Box::new(n);
-                    for round in 0..4 {
-                        let done = Cell::new(false);
-                        let timed = with_timeout(Duration::from_micros(n * 7 % 300), || {
-                            execute_scoped(|| *sum += 1).unwrap();
-                            done.set(true);
-                        });
-                        assert!(timed.is_ok() || !done.get());
-                        assert!(*sum <= n + round + 1);
-                    }
+        for seed in 0..4 {
+            let (mut random, before) = (Random::new(seed), held());
+            let callers: Vec<_> = (0..60)
+                .map(|n| {
+                    let mut random = random.fork();
+                    spawn(move || {
+                        let (mut sum, mut jobs) = (Box::new(n), 0);
+                        for _ in 0..6 {
+                            let (done, begun, delay) = (Cell::new(false), Cell::new(false), random.moment());
+                            let timed = with_timeout(random.moment(), || {
+                                let count = || {
+                                    std::thread::sleep(delay / 4);
+                                    *sum += 1;
+                                };
+                                begun.set(true);
+                                execute_scoped(count).unwrap();
+                                done.set(true);
+                            });
+                            assert_eq!(timed.is_ok(), done.get());
+                            // It has run to its end, also if the time is over, or was not begun.
+                            let ran = *sum - n - jobs;
+                            assert!(ran == 1 || ran == 0 && timed.is_err() && begun.get(), "{ran}");
+                            jobs += ran;
+                        }
+                    })
                 })
-            })
-            .collect();
-        for (n, green) in greens.iter().enumerate() {
-            if n % 3 == 0 {
-                yield_now();
-                green.kill();
+                .collect();
+            for _ in 0..20 {
+                sleep(random.moment());
+                callers[random.below(60)].kill();
             }
-        }
-        for (n, green) in greens.into_iter().enumerate() {
-            match green.join() {
-                Ok(()) => {}
-                Err(error) => assert!(n % 3 == 0 && error.is_exit(), "{n}: {error}"),
+            for caller in callers {
+                if let Err(error) = caller.join() {
+                    assert!(error.is_exit(), "seed {seed}: {error}");
+                }
             }
+            assert_eq!(held(), before, "seed {seed}");
         }
-        assert_eq!(held(), before);
+    });
+}
+
+/// What became of one job.
+#[derive(Default)]
+struct Job {
+    /// How often it began, has run, and its result was dropped.
+    began: AtomicUsize,
+    ran: AtomicUsize,
+    dropped: AtomicUsize,
+}
+
+struct Outcome(Arc<Job>);
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        self.0.dropped.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// What `execute` brought of a job, on which a kill or a timeout may strike. False: it panicked.
+fn one_job(job: &Arc<Job>, random: &mut Random) -> bool {
+    let (panics, delay) = (random.below(4) == 0, random.moment());
+    let own = job.clone();
+    let work = move || {
+        own.began.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(delay);
+        own.ran.fetch_add(1, Ordering::SeqCst);
+        if panics {
+            green::quiet_panic(Outcome(own));
+        }
+        Outcome(own)
+    };
+    let done = catch_unwind(AssertUnwindSafe(|| execute(work)));
+    let outcome = match done {
+        Ok(outcome) => outcome.unwrap(),
+        Err(payload) => match payload.downcast::<Outcome>() {
+            Ok(outcome) => *outcome,
+            // An exit.
+            Err(payload) => std::panic::resume_unwind(payload),
+        },
+    };
+    assert!(Arc::ptr_eq(&outcome.0, job));
+    assert_eq!((job.ran.load(Ordering::SeqCst), job.dropped.load(Ordering::SeqCst)), (1, 0));
+    !panics
+}
+
+#[test]
+fn jobs_run_once_and_results_are_dropped_once_under_random_kills_and_timeouts() {
+    run("jobs_run_once_and_results_are_dropped_once_under_random_kills_and_timeouts", || {
+        for seed in 0..6 {
+            let (mut random, before) = (Random::new(seed), held());
+            let jobs: Vec<_> = (0..100).map(|_| Arc::new(Job::default())).collect();
+            let done = Rc::new(Cell::new(0));
+            let callers: Vec<_> = jobs
+                .chunks(5)
+                .map(|jobs| {
+                    let (jobs, mut random, done) = (jobs.to_vec(), random.fork(), done.clone());
+                    spawn(move || {
+                        for job in &jobs {
+                            let limit = Some(random.moment() * 2).filter(|_| random.below(2) == 0);
+                            if with_timeout(limit, || one_job(job, &mut random)).is_ok() {
+                                done.set(done.get() + 1);
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for _ in 0..8 {
+                sleep(random.moment());
+                callers[random.below(20)].kill();
+            }
+            for caller in callers {
+                if let Err(error) = caller.join() {
+                    assert!(error.is_exit(), "seed {seed}: {error}");
+                }
+            }
+            // What nobody waits for any more goes on.
+            let begin = Instant::now();
+            while jobs.iter().any(|job| Arc::strong_count(job) > 1) {
+                assert!(begin.elapsed() < Duration::from_secs(10), "seed {seed}: a job is kept");
+                sleep(SHORT);
+            }
+            let mut all = 0;
+            for job in jobs {
+                let job = Arc::into_inner(job).expect("nobody else has it");
+                let (began, ran) = (job.began.into_inner(), job.ran.into_inner());
+                assert!(began <= 1, "seed {seed}: it ran {began} times");
+                assert_eq!((began, began), (ran, job.dropped.into_inner()), "seed {seed}");
+                all += ran;
+            }
+            assert!((done.get()..=100).contains(&all), "seed {seed}: {all} ran, {} were waited for", done.get());
+            assert_eq!(held(), before, "seed {seed}");
+        }
     });
 }
 
