@@ -3,12 +3,23 @@
 #[macro_use]
 #[path = "support/same.rs"]
 mod same;
+#[path = "support/green.rs"]
+mod green_support;
+#[path = "support/random.rs"]
+mod random;
 mod support;
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use green_support::{LONG, held};
+use greenhub::{sleep, with_timeout};
+use random::Random;
 
 same_as_std! {
     fn spawned_code_runs_and_its_result_is_joined() {
@@ -163,5 +174,131 @@ fn a_park_is_left_by_a_kill_and_the_thread_outlives_it() {
         thread.unpark();
         let next = greenhub::spawn(|| greenhub::thread::current().id());
         assert_ne!(next.join().unwrap(), thread.id(), "an id is not given again");
+    });
+}
+
+/// How a green thread of a random test parks.
+#[derive(Copy, Clone, Debug)]
+enum Park {
+    ForEver,
+    /// With a limit that is not reached.
+    Long,
+    /// With one that is reached at once.
+    AtOnce,
+    /// In a timeout that strikes at once.
+    Struck,
+}
+
+/// What green threads that park have to do, without any switching.
+#[derive(Default)]
+struct Parker {
+    token: bool,
+    parked: bool,
+    killed: bool,
+    to_do: VecDeque<Park>,
+    /// For each park that is over, whether it was struck.
+    over: Vec<bool>,
+}
+
+impl Parker {
+    fn settle(&mut self) {
+        while !self.killed {
+            if self.parked {
+                if !std::mem::take(&mut self.token) {
+                    return;
+                }
+                self.parked = false;
+                self.over.push(false);
+            }
+            let Some(park) = self.to_do.pop_front() else { return };
+            if std::mem::take(&mut self.token) {
+                self.over.push(false);
+                continue;
+            }
+            match park {
+                Park::ForEver | Park::Long => self.parked = true,
+                Park::AtOnce => self.over.push(false),
+                Park::Struck => self.over.push(true),
+            }
+        }
+    }
+}
+
+fn park(how: Park) -> bool {
+    match how {
+        Park::ForEver => greenhub::thread::park(),
+        Park::Long => greenhub::thread::park_timeout(LONG),
+        Park::AtOnce => greenhub::thread::park_timeout(Duration::ZERO),
+        Park::Struck => return with_timeout(Duration::ZERO, greenhub::thread::park).is_err(),
+    }
+    false
+}
+
+#[test]
+fn parks_do_what_their_model_does_under_kills_and_timeouts() {
+    support::run("parks_do_what_their_model_does_under_kills_and_timeouts", || {
+        for seed in 0..25 {
+            let (mut random, before) = (Random::new(seed), held());
+            let mut models: Vec<_> = (0..4).map(|_| Parker::default()).collect();
+            let real: Vec<_> = models
+                .iter()
+                .map(|_| {
+                    let (to_do, over) = (Rc::<RefCell<VecDeque<Park>>>::default(), Rc::<RefCell<Vec<bool>>>::default());
+                    let (parks, ended) = (to_do.clone(), over.clone());
+                    let green = greenhub::spawn(move || {
+                        loop {
+                            let next = parks.borrow_mut().pop_front();
+                            match next {
+                                Some(how) => {
+                                    let struck = park(how);
+                                    ended.borrow_mut().push(struck);
+                                }
+                                None => greenhub::yield_now(),
+                            }
+                        }
+                    });
+                    (green, to_do, over)
+                })
+                .collect();
+            for step in 0..80 {
+                let number = random.below(4);
+                let (model, (green, to_do, _)) = (&mut models[number], &real[number]);
+                match random.below(20) {
+                    0 => {
+                        // Lets the others run.
+                        green.kill();
+                        model.killed = true;
+                    }
+                    1..=4 => {
+                        green.thread().unpark();
+                        model.token = true;
+                        continue;
+                    }
+                    5..=7 => {
+                        let thread = green.thread().clone();
+                        std::thread::spawn(move || thread.unpark()).join().unwrap();
+                        model.token = true;
+                        continue;
+                    }
+                    8..=15 => {
+                        let how = [Park::ForEver, Park::Long, Park::AtOnce, Park::Struck][random.below(4)];
+                        to_do.borrow_mut().push_back(how);
+                        model.to_do.push_back(how);
+                        continue;
+                    }
+                    _ => {}
+                }
+                (0..20).for_each(|_| sleep(Duration::from_micros(20)));
+                for (number, (model, (_, _, over))) in models.iter_mut().zip(&real).enumerate() {
+                    model.settle();
+                    assert!(model.killed || *over.borrow() == model.over, "seed {seed}, step {step}, number {number}");
+                }
+            }
+            for (green, _, _) in real {
+                green.kill();
+                assert!(green.join().unwrap_err().is_exit());
+            }
+            assert_eq!(held(), before, "seed {seed}");
+        }
     });
 }

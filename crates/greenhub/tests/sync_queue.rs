@@ -690,6 +690,8 @@ fn random_puts_gets_kills_and_timeouts_lose_and_double_no_item() {
             }
             // Those who wait for others that were killed.
             sleep(Duration::from_millis(1));
+            let nothing_there = queue.len() + queue.putting() == 0;
+            assert!(queue.getting() == 0 || nothing_there, "seed {seed}: one waits for what is there: {queue:?}");
             for green in greens {
                 green.kill();
                 if let Err(error) = green.join() {
@@ -775,6 +777,7 @@ fn random_ends_of_a_channel_lose_and_double_nothing_under_kills_and_timeouts() {
                 greens[random.below(12)].kill();
             }
             sleep(Duration::from_millis(1));
+            assert!(channel.waiting() == 0 || channel.sending() == 0, "seed {seed}: both wait: {channel:?}");
             for green in greens {
                 green.kill();
                 if let Err(error) = green.join() {
