@@ -9,8 +9,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use greenhub::sync::{Mutex, Queue};
 use greenhub::{
     Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, get_hub, has_hub, sleep, spawn, trampoline, use_hub,
     use_hub_with, yield_now,
@@ -192,6 +194,34 @@ fn green_threads_and_their_timers_live_on_in_the_child() {
         });
         // The parent's copies of the same descriptors would take the data.
         waitpid(child, None).map(|status| assert_eq!(status, WaitStatus::Exited(child, 0))).expect("our child");
+    });
+}
+
+#[test]
+fn a_lock_is_held_in_the_child_by_who_held_it_and_goes_on_there() {
+    in_child(|| {
+        let (mutex, queue) = (Arc::new(Mutex::new(0)), Arc::new(Queue::bounded(1)));
+        let (locks, gets) = (mutex.clone(), queue.clone());
+        let holder = spawn(move || {
+            let mut guard = locks.lock().expect("no poison");
+            *guard += gets.get().expect("an item");
+        });
+        let locks = mutex.clone();
+        let waiter = spawn(move || *locks.lock().expect("no poison"));
+        yield_now();
+        let child = forked(|| {
+            assert!(mutex.try_lock().is_err());
+            queue.put(7).expect("room");
+            assert_eq!(waiter.wait().expect("no panic"), 7);
+            assert_eq!(*mutex.lock().expect("no poison"), 7);
+        });
+        // The parent's is held still.
+        ends_well(child);
+        assert!(mutex.try_lock().is_err());
+        queue.put(1).expect("room");
+        holder.join().expect("no panic");
+        assert_eq!(waiter.join().expect("no panic"), 1);
+        assert_eq!(*mutex.try_lock().expect("free"), 1);
     });
 }
 

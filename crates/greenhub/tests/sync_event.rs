@@ -336,6 +336,34 @@ fn those_who_were_woken_keep_what_was_sent_to_them() {
 }
 
 #[test]
+fn who_resets_and_waits_again_is_not_woken_by_the_same_send() {
+    run("who_resets_and_waits_again_is_not_woken_by_the_same_send", || {
+        let (event, got) = (shared(), Rc::new(RefCell::new(Vec::new())));
+        for number in 0..2 {
+            let (event, got) = (event.clone(), got.clone());
+            spawn(move || {
+                for _ in 0..2 {
+                    let value = event.wait().unwrap();
+                    got.borrow_mut().push((number, value));
+                    // The first of them does.
+                    let _ = event.reset();
+                }
+            });
+        }
+        yield_now();
+        event.send("first").unwrap();
+        for _ in 0..3 {
+            yield_now();
+        }
+        assert_eq!(*got.borrow(), [(0, "first"), (1, "first")]);
+        assert_eq!(event.waiting(), 2);
+        event.send("second").unwrap();
+        yield_now();
+        assert_eq!(got.borrow()[2..], [(0, "second"), (1, "second")]);
+    });
+}
+
+#[test]
 fn one_send_reaches_two_hubs_and_a_plain_thread() {
     run("one_send_reaches_two_hubs_and_a_plain_thread", || {
         let event = shared();

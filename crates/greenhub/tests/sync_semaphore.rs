@@ -447,6 +447,26 @@ fn random_ends_of_a_capped_one_keep_its_tokens() {
 }
 
 #[test]
+fn a_wait_for_another_thread_gives_up_in_time_and_leaves_nothing() {
+    run("a_wait_for_another_thread_gives_up_in_time_and_leaves_nothing", || {
+        let semaphore = tokens(1);
+        assert!(semaphore.try_acquire());
+        for green in [false, true] {
+            let shared = semaphore.clone();
+            let wait = move || {
+                let begin = Instant::now();
+                (shared.acquire_timeout(SHORT).unwrap(), begin.elapsed() >= SHORT)
+            };
+            let other = std::thread::spawn(move || if green { spawn(wait).join().unwrap() } else { wait() });
+            assert_eq!(other.join().unwrap(), (false, true));
+            assert_eq!(semaphore.balance(), 0);
+        }
+        semaphore.release();
+        assert!(semaphore.try_acquire(), "it was given to nobody who has left");
+    });
+}
+
+#[test]
 fn each_hub_and_each_plain_thread_resumes_its_own_waiters() {
     static HOLDING: AtomicUsize = AtomicUsize::new(0);
     static SERVED: AtomicUsize = AtomicUsize::new(0);

@@ -20,6 +20,8 @@ use green::{LONG, Log, SHORT, held};
 use greenhub::tpool::{execute, execute_scoped, killall, set_num_threads};
 use greenhub::{Kill, sleep, spawn, with_timeout, yield_now};
 use random::Random;
+#[cfg(target_os = "linux")]
+use support::open_descriptors;
 use support::{in_child, is_child, run};
 
 #[test]
@@ -532,6 +534,30 @@ fn the_threads_of_the_pool_end_when_told_and_come_again() {
     }
     // Not because they have been idle for long.
     assert!(begin.elapsed() < Duration::from_secs(9));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_thread_of_the_pool_takes_the_hub_along_that_a_job_has_made() {
+    const NAME: &str = "a_thread_of_the_pool_takes_the_hub_along_that_a_job_has_made";
+    if !is_child() {
+        let output = in_child(NAME, |_| ());
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    assert!(!execute(greenhub::has_hub).unwrap());
+    let before = open_descriptors();
+    let with_hub = || {
+        sleep(SHORT);
+        (greenhub::has_hub(), open_descriptors())
+    };
+    let (has_hub, meanwhile) = execute(with_hub).unwrap();
+    assert!(has_hub && meanwhile > before);
+    killall();
+    while pool_threads() > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(open_descriptors(), before);
 }
 
 #[test]
