@@ -680,7 +680,7 @@ fn an_arrival_that_the_barrier_let_through_counts_though_the_loop_was_aborted() 
     run("an_arrival_that_the_barrier_let_through_counts_though_the_loop_was_aborted", || {
         let barrier = Arc::new(Barrier::new(2));
         let (there, through) = std::sync::mpsc::channel();
-        let abort = get_hub().schedule(Duration::ZERO, {
+        let _abort = get_hub().schedule(Duration::ZERO, {
             let barrier = barrier.clone();
             move || {
                 get_hub().abort();
@@ -691,7 +691,6 @@ fn an_arrival_that_the_barrier_let_through_counts_though_the_loop_was_aborted() 
             }
         });
         assert!(matches!(with_timeout(Duration::from_secs(10), || barrier.wait().is_leader()), Ok(false)));
-        drop(abort);
     });
 }
 
