@@ -217,9 +217,16 @@ fn a_job_that_borrows_is_waited_for_by_a_timeout() {
     run("a_job_that_borrows_is_waited_for_by_a_timeout", || {
         let before = held();
         let over = AtomicBool::new(false);
+        let (go, gone) = mpsc::channel::<()>();
         let timed = with_timeout(SHORT, || {
-            execute_scoped(|| {
-                std::thread::sleep(SHORT * 4);
+            // Due after the timeout, so the loop has that fire first, however late it looks.
+            spawn(move || {
+                sleep(SHORT * 4);
+                drop(go);
+            });
+            let (gone, over) = (gone, &over);
+            execute_scoped(move || {
+                let _ = gone.recv();
                 over.store(true, Ordering::SeqCst);
             })
         });
