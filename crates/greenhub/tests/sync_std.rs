@@ -16,7 +16,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use green_support::{LONG, Log, SHORT, held, quiet_panic};
-use greenhub::sync::{Arc, Barrier, Condvar, Mutex, Once, OnceLock, RwLock, RwLockWriteGuard, TryLockError, mpsc};
+use greenhub::sync::{
+    Arc, Barrier, Condvar, Mutex, Once, OnceLock, Queue, RwLock, RwLockWriteGuard, Semaphore, TryLockError, mpsc,
+};
 use greenhub::{GreenThread, get_hub, set_panicking_grace, sleep, spawn, with_timeout, yield_now};
 use support::run;
 
@@ -783,6 +785,53 @@ fn a_killed_sender_takes_its_offer_back() {
         yield_now();
         assert_eq!(sender.try_send(4), Ok(()));
         assert_eq!(receiving.join().unwrap(), Ok(4));
+    });
+}
+
+#[test]
+fn what_was_given_to_an_os_thread_that_ends_goes_to_others() {
+    run("what_was_given_to_an_os_thread_that_ends_goes_to_others", || {
+        for given_before in [false, true] {
+            let (mutex, tokens, queue) = (Arc::new(Mutex::new(0)), Arc::new(Semaphore::new(0)), Arc::new(Queue::new()));
+            let (sender, receiver) = mpsc::sync_channel(1);
+            sender.send(0).unwrap();
+            let guard = mutex.lock().unwrap();
+            let (waits, waiting) = std::sync::mpsc::channel();
+            let (end, ends) = std::sync::mpsc::channel::<()>();
+            let theirs = (mutex.clone(), tokens.clone(), queue.clone(), sender.clone());
+            let thread = std::thread::spawn(move || {
+                let (mutex, tokens, queue, sender) = theirs;
+                spawn(move || mutex.lock().map(drop).is_ok());
+                spawn(move || tokens.acquire());
+                spawn(move || queue.get());
+                spawn(move || sender.send(1));
+                yield_now();
+                waits.send(()).unwrap();
+                // None of them runs any more.
+                assert!(ends.recv().is_err());
+            });
+            waiting.recv().unwrap();
+            let give = || {
+                drop(guard);
+                tokens.release();
+                queue.put("item").unwrap();
+                assert_eq!(receiver.try_recv(), Ok(0));
+            };
+            if given_before {
+                give();
+                drop(end);
+                thread.join().unwrap();
+            } else {
+                drop(end);
+                thread.join().unwrap();
+                give();
+            }
+            assert_eq!(*mutex.try_lock().unwrap(), 0);
+            assert!(tokens.try_acquire());
+            assert_eq!(queue.try_get().unwrap(), "item");
+            sender.try_send(2).unwrap();
+            assert_eq!(receiver.try_recv(), Ok(2));
+        }
     });
 }
 

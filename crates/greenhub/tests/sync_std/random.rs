@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use greenhub::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, mpsc};
+use greenhub::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, TryLockError, mpsc};
 use greenhub::{GreenThread, sleep, spawn, with_timeout, yield_now};
 
 use crate::support::run;
@@ -72,6 +72,16 @@ fn step(world: &World, random: &mut Random) {
             pause(random);
             *pair = (pair.0 + 1, pair.1 + 1);
             drop(leave);
+            if random.below(2) == 0 {
+                // Alone still: so it counts as a reader before others can come in.
+                let written = *pair;
+                world.inside.fetch_add(1, Ordering::SeqCst);
+                let leave = Leave(&world.inside, -1);
+                let pair = RwLockWriteGuard::downgrade(pair);
+                let _leave_before_it = leave;
+                pause(random);
+                assert_eq!(*pair, written);
+            }
         }
         3 => {
             let item = random.below(1000);
