@@ -1,48 +1,22 @@
 //! The example `echo`, from outside: what it prints, and the status with which it ends.
 
-use std::ffi::OsStr;
+#[path = "support/example.rs"]
+mod example;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::{Child, Command, Output};
 
+use example::{errors, refuses};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// The example, built with the profile of this test: `cargo test --test` alone does not build it.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let test = std::env::current_exe().expect("this test is a file");
-        let directory = test.parent().and_then(Path::parent).expect("tests are in TARGET/PROFILE/deps");
-        let profile = match directory.file_name().and_then(OsStr::to_str) {
-            Some("debug") => "dev",
-            other => other.expect("the name of a profile"),
-        };
-        // The hub under test may be one that is not there by default.
-        let features = if cfg!(feature = "libevent") { "libevent" } else { "" };
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "greenhub", "--example", "echo", "--profile", profile])
-            .args(["--features", features])
-            .arg("--target-dir")
-            .arg(directory.parent().expect("profiles are in TARGET"))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .expect("cargo starts");
-        assert!(built.success(), "the example echo does not build");
-        directory.join("examples").join("echo")
-    })
-}
-
 fn echo(arguments: &[&str]) -> Command {
-    let mut command = Command::new(program());
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+    example::command("echo", arguments)
 }
 
 fn run(arguments: &[&str]) -> Output {
-    echo(arguments).output().expect("echo starts")
+    example::run(&mut echo(arguments))
 }
 
 /// What stood on standard output, which must be one JSON object on one line.
@@ -50,21 +24,6 @@ fn object(output: &Output) -> Value {
     let text = String::from_utf8(output.stdout.clone()).expect("JSON is text");
     assert_eq!(text.lines().count(), 1, "one line: {text:?}, and on standard error: {}", errors(output));
     serde_json::from_str(&text).expect("the line is JSON")
-}
-
-fn errors(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Ends with this status, nothing on standard output, and one line that has these words.
-fn refuses(output: &Output, status: i32, words: &[&str]) {
-    let text = errors(output);
-    assert_eq!(output.status.code(), Some(status), "{text}");
-    assert!(output.stdout.is_empty());
-    assert_eq!(text.lines().count(), 1, "one line: {text}");
-    for word in words {
-        assert!(text.contains(word), "{word:?} in {text}");
-    }
 }
 
 #[test]
@@ -151,7 +110,7 @@ fn wrong_arguments_are_refused_with_status_2() {
 #[test]
 fn an_unknown_hub_is_refused_with_status_2() {
     refuses(&run(&["--hub", "nope"]), 2, &["nope"]);
-    let output = echo(&["--json"]).env("EVENTLET_HUB", "nope").output().expect("echo starts");
+    let output = example::run(echo(&["--json"]).env("EVENTLET_HUB", "nope"));
     refuses(&output, 2, &["nope", "EVENTLET_HUB"]);
 }
 
@@ -174,7 +133,7 @@ fn what_is_beyond_all_bounds_is_refused_before_anything_is_sent() {
 #[test]
 fn a_report_that_cannot_be_written_fails_the_run() {
     let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
-    let output = echo(&["--connections", "1", "--seconds", "0.1"]).stdout(full).output().expect("echo starts");
+    let output = example::run(echo(&["--connections", "1", "--seconds", "0.1"]).stdout(full));
     refuses(&output, 1, &["report", "space"]);
 }
 

@@ -4,6 +4,8 @@
 //! while it runs, and ends with a table. Every byte that comes back is compared with what was sent.
 //! `--server ADDR` and `--connect ADDR` split it over two processes.
 
+#[path = "../cli/mod.rs"]
+mod cli;
 mod client;
 mod options;
 mod progress;
@@ -20,9 +22,9 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use greenhub::HubError;
 use hdrhistogram::Histogram;
 
+use crate::cli::Failure;
 use crate::options::{Mode, Options};
 use crate::progress::Progress;
 use crate::report::Report;
@@ -80,50 +82,20 @@ fn add(cell: &Cell<u64>, count: u64) {
     cell.set(cell.get() + count);
 }
 
-/// Why there is no report.
-enum Failure {
-    /// What was asked for cannot be.
-    Usage(String),
-    /// It went wrong.
-    Run(String),
-}
-
 fn main() -> ExitCode {
-    let mut options = match Options::parse() {
-        Ok(options) => options,
-        Err(code) => return code,
-    };
-    match run(&mut options) {
-        Ok(report) => match report.print(options.json) {
-            Ok(()) => report.exit_code(),
-            Err(error) => {
-                eprintln!("echo: cannot write the report: {error}");
-                ExitCode::FAILURE
-            }
-        },
-        Err(Failure::Usage(message)) => {
-            eprintln!("echo: {message}");
-            ExitCode::from(2)
-        }
-        Err(Failure::Run(message)) => {
-            eprintln!("echo: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    cli::main(|mut options: Options| {
+        let report = run(&mut options)?;
+        report.print(options.json).map_err(Failure::doing("cannot write the report"))?;
+        Ok(report.exit_code())
+    })
 }
 
 fn run(options: &mut Options) -> Result<Report, Failure> {
-    let hub =
-        greenhub::use_hub(options.hub.as_deref()).and_then(|()| greenhub::try_get_hub()).map_err(
-            |error| match error {
-                HubError::Build { .. } => Failure::Run(error.to_string()),
-                _ => Failure::Usage(error.to_string()),
-            },
-        )?;
+    let hub = cli::use_hub(options.hub.as_deref())?;
     system::fit_to_hub(options, hub.name()).map_err(Failure::Run)?;
     system::raise_descriptor_limit(options).map_err(Failure::Run)?;
     system::require_memory(options).map_err(Failure::Run)?;
-    let signals = Signals::new().map_err(|error| Failure::Run(format!("cannot wait for Ctrl-C: {error}")))?;
+    let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let run = Run::new();
 
     let (server, addresses) = match options.mode() {
@@ -148,7 +120,7 @@ fn run(options: &mut Options) -> Result<Report, Failure> {
     let started = Instant::now();
     let clients = client::start(&run, connected, options.bytes);
     if connections > 0 || addresses.is_empty() {
-        signals.wait(options.limit()).map_err(|error| Failure::Run(format!("waiting for the end: {error}")))?;
+        signals.wait(options.limit()).map_err(Failure::doing("waiting for the end"))?;
     }
 
     // Every connection is still open, and its green threads suspended in the middle of their work.

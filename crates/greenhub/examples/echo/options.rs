@@ -1,10 +1,10 @@
 //! The command line.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use clap::error::ErrorKind;
+
+use crate::cli::seconds;
 
 /// An echo server and N clients, every connection a green thread on each side.
 ///
@@ -50,23 +50,6 @@ pub(crate) enum Mode<'a> {
 }
 
 impl Options {
-    /// The options of this process, or the status with which it ends at once.
-    pub(crate) fn parse() -> Result<Options, ExitCode> {
-        Options::try_parse().map_err(|error| match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                // Nobody is left to tell if standard output is closed.
-                let _ = error.print();
-                ExitCode::SUCCESS
-            }
-            _ => {
-                let message = error.to_string();
-                let line = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
-                eprintln!("echo: {line} (--help lists the options)");
-                ExitCode::from(2)
-            }
-        })
-    }
-
     /// How many connections the clients make.
     pub(crate) fn connections(&self) -> usize {
         self.connections.unwrap_or(1000)
@@ -102,9 +85,4 @@ fn size(text: &str) -> Result<usize, String> {
         Ok(size @ 1..=MOST) => Ok(size),
         _ => Err(format!("not a size from 1 to {MOST} bytes")),
     }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.filter(|seconds| !seconds.is_zero()).ok_or_else(|| "not a time in seconds, more than 0".to_owned())
 }

@@ -1,0 +1,77 @@
+//! What the command lines of the examples have in common: the form of their errors, their exit status, the hub.
+
+#![allow(dead_code, reason = "each example uses a part of it")]
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use greenhub::{HubError, HubRef};
+
+/// Why a program ends early.
+pub(crate) enum Failure {
+    /// What was asked for cannot be.
+    Usage(String),
+    /// It went wrong.
+    Run(String),
+}
+
+impl Failure {
+    /// What went wrong while something was done.
+    pub(crate) fn doing<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Failure {
+        move |error| Failure::Run(format!("{what}: {error}"))
+    }
+}
+
+/// Runs a program with the options of this process. Failures are told in one line.
+pub(crate) fn main<O: Parser>(run: impl FnOnce(O) -> Result<ExitCode, Failure>) -> ExitCode {
+    let name = O::command().get_name().to_owned();
+    let options = match O::try_parse() {
+        Ok(options) => options,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            // Nobody is left to tell if standard output is closed.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("{name}: {} (--help lists the options)", first_line(&error.to_string()));
+            return ExitCode::from(2);
+        }
+    };
+    match run(options) {
+        Ok(code) => code,
+        Err(Failure::Usage(message)) => {
+            eprintln!("{name}: {message}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Run(message)) => {
+            eprintln!("{name}: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What clap says first; an option that is missing is named in the line below.
+fn first_line(message: &str) -> String {
+    let mut lines = message.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default().trim_start_matches("error: ");
+    match lines.next().filter(|_| first.ends_with(':')) {
+        Some(second) => format!("{first} {second}"),
+        None => first.to_owned(),
+    }
+}
+
+/// Has this OS thread use the hub of that name; without one that of `EVENTLET_HUB`, or the best of this system.
+pub(crate) fn use_hub(name: Option<&str>) -> Result<HubRef, Failure> {
+    greenhub::use_hub(name).and_then(|()| greenhub::try_get_hub()).map_err(|error| match error {
+        HubError::Build { .. } => Failure::Run(error.to_string()),
+        _ => Failure::Usage(error.to_string()),
+    })
+}
+
+/// The value of an option.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|seconds| !seconds.is_zero()).ok_or_else(|| "not a time in seconds, more than 0".to_owned())
+}

@@ -1,0 +1,104 @@
+//! Running an example as a program of its own.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// An example that runs longer hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// An example, built with the profile of this test: `cargo test --test` alone does not build it. A test program is
+/// about one of them.
+pub(crate) fn program(name: &str) -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let test = std::env::current_exe().expect("this test is a file");
+        let directory = test.parent().and_then(Path::parent).expect("tests are in TARGET/PROFILE/deps");
+        let profile = match directory.file_name().and_then(OsStr::to_str) {
+            Some("debug") => "dev",
+            other => other.expect("the name of a profile"),
+        };
+        // The hub under test may be one that is not there by default.
+        let features = if cfg!(feature = "libevent") { "libevent" } else { "" };
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "greenhub", "--example", name, "--profile", profile])
+            .args(["--features", features])
+            .arg("--target-dir")
+            .arg(directory.parent().expect("profiles are in TARGET"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo starts");
+        assert!(built.success(), "the example {name} does not build");
+        directory.join("examples").join(name)
+    })
+}
+
+/// The example with these arguments, and with pipes for what it writes.
+pub(crate) fn command<A: AsRef<OsStr>>(name: &str, arguments: &[A]) -> Command {
+    let mut command = Command::new(program(name));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs a command to its end. If it hangs it is killed, and the test fails with what it has told.
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> Output {
+    let mut child = command.spawn().expect("the example starts");
+    let (stdout, stderr) = (child.stdout.take().map(read), child.stderr.take().map(read));
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            break Some(status);
+        }
+        if began.elapsed() > LIMIT {
+            child.kill().expect("a child");
+            child.wait().expect("a child");
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let [stdout, stderr] = [stdout, stderr].map(|reader| reader.map_or_else(Vec::new, |it| it.join().expect("read")));
+    let told = String::from_utf8_lossy(&stderr);
+    let status = status.unwrap_or_else(|| panic!("{command:?} hangs: it has run for {LIMIT:?} and told: {told}"));
+    Output { status, stdout, stderr }
+}
+
+fn read(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        pipe.read_to_end(&mut text).expect("a pipe");
+        text
+    })
+}
+
+pub(crate) fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub(crate) fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Ended with this status and nothing on standard error.
+#[track_caller]
+pub(crate) fn ends(output: &Output, status: i32) {
+    assert_eq!((output.status.code(), errors(output).as_str()), (Some(status), ""));
+}
+
+/// Ended with this status, nothing on standard output, and one line that has these words.
+#[track_caller]
+pub(crate) fn refuses(output: &Output, status: i32, words: &[&str]) {
+    let told = errors(output);
+    assert_eq!(output.status.code(), Some(status), "{told}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(told.lines().count(), 1, "one line: {told}");
+    for word in words {
+        assert!(told.contains(word), "{word:?} in {told}");
+    }
+}
