@@ -1,0 +1,203 @@
+//! A link checker: what producers put into a queue, a fixed number of consumers takes out.
+//!
+//! `cargo run --release --example producer_consumer -- http://127.0.0.1:8000/` fetches that page, what it links to on
+//! the same server, and so on until nothing is left; then it lists the links that are broken and where they are.
+//!
+//! The queue is bounded. A consumer that put links into it might wait for room that only consumers make, so each page
+//! has a producer of its own, a green thread that puts its links and waits as long as it takes. A link counts as done
+//! when the producer of its page is: then `join` returns when nothing is left and nothing more can come.
+
+mod cli;
+mod web;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use greenhub::GreenPool;
+use greenhub::sync::{PutError, Queue};
+use url::Url;
+
+use crate::cli::Failure;
+use crate::web::Fetch;
+
+/// Checks the links of sites: fetches pages, what they link to on the same server, and so on until nothing is left.
+///
+/// Links to other servers and by other schemes than http are counted and not checked.
+///
+/// Exit status: 0 if all is there, 1 if something is broken or went wrong, 2 for wrong use.
+#[derive(Parser)]
+#[command(name = "producer_consumer")]
+struct Options {
+    /// Where to begin
+    #[arg(value_name = "URL", required = true, value_parser = web::url)]
+    starts: Vec<Url>,
+
+    /// How many links are checked at the same time, up to 500
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=500))]
+    consumers: u16,
+
+    /// How many links the queue holds; those who have more wait
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    queue: u32,
+
+    /// How many links are checked at most; the others are counted
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    most: u32,
+
+    /// How long one answer may take
+    #[arg(long, value_name = "S", default_value = "10", value_parser = cli::seconds, allow_negative_numbers = true)]
+    timeout: Duration,
+
+    /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
+    #[arg(long, value_name = "NAME")]
+    hub: Option<String>,
+}
+
+/// What producers and consumers share.
+struct Check {
+    fetch: Fetch,
+    starts: Vec<Url>,
+    most: usize,
+    /// What is to be fetched.
+    queue: Queue<Url>,
+    /// All that was ever put into the queue.
+    links: RefCell<BTreeMap<Url, Link>>,
+    /// How much was read.
+    bytes: Cell<u64>,
+    /// How many links of pages were not checked: to other servers, and beyond `most`.
+    elsewhere: Cell<u64>,
+    beyond: Cell<u64>,
+}
+
+#[derive(Default)]
+struct Link {
+    /// The pages that have it.
+    pages: Vec<Rc<Url>>,
+    /// Why it leads nowhere.
+    broken: Option<String>,
+}
+
+fn main() -> ExitCode {
+    cli::main(run)
+}
+
+fn run(options: Options) -> Result<ExitCode, Failure> {
+    cli::use_hub(options.hub.as_deref())?;
+    let began = Instant::now();
+    let check = Rc::new(Check {
+        fetch: Fetch { timeout: options.timeout, only_html: true },
+        starts: options.starts.clone(),
+        most: options.most as usize,
+        queue: Queue::bounded(options.queue as usize),
+        links: RefCell::default(),
+        bytes: Cell::new(0),
+        elsewhere: Cell::new(0),
+        beyond: Cell::new(0),
+    });
+    let consumers = GreenPool::new(options.consumers.into());
+    for _ in 0..options.consumers {
+        let check = Rc::clone(&check);
+        consumers.spawn_n(move || check.consume()).map_err(Failure::doing("cannot begin"))?;
+    }
+    check.produce(None, options.starts).map_err(Failure::doing("cannot begin"))?;
+    check.queue.join().map_err(Failure::doing("waiting for the last link"))?;
+    // They wait for more.
+    consumers.killall();
+    consumers.waitall().map_err(Failure::doing("waiting for the consumers"))?;
+    let whole = check.report(began.elapsed()).map_err(Failure::doing("cannot write the report"))?;
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Check {
+    /// Takes links out of the queue, until it is killed.
+    fn consume(self: &Rc<Check>) {
+        while let Ok(url) = self.queue.get() {
+            let done = Done(Rc::clone(self));
+            match self.fetch.page(&url) {
+                Ok(page) if page.status >= 400 => self.broken(&url, format!("status {}", page.status)),
+                Ok(page) => {
+                    add(&self.bytes, page.size);
+                    let check = Rc::clone(self);
+                    greenhub::spawn_n(move || {
+                        let _done = done;
+                        check.produce(Some(Rc::new(url)), page.links)
+                    });
+                }
+                Err(error) => self.broken(&url, error.to_string()),
+            }
+        }
+    }
+
+    /// Puts the links of a page into the queue that were never there. Waits while it is full.
+    fn produce(&self, page: Option<Rc<Url>>, links: Vec<Url>) -> Result<(), io::Error> {
+        for url in links {
+            if !self.starts.iter().any(|start| start.origin() == url.origin()) {
+                add(&self.elsewhere, 1);
+            } else if self.is_new(&url, page.as_ref()) {
+                self.queue.put(url).map_err(cannot_wait)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes where a link was found, and whether that was for the first time.
+    fn is_new(&self, url: &Url, page: Option<&Rc<Url>>) -> bool {
+        let mut links = self.links.borrow_mut();
+        let is_new = !links.contains_key(url);
+        if is_new && links.len() >= self.most {
+            add(&self.beyond, 1);
+            return false;
+        }
+        links.entry(url.clone()).or_default().pages.extend(page.cloned());
+        is_new
+    }
+
+    fn broken(&self, url: &Url, reason: String) {
+        self.links.borrow_mut().entry(url.clone()).or_default().broken = Some(reason);
+    }
+
+    /// Whether nothing is broken.
+    fn report(&self, took: Duration) -> io::Result<bool> {
+        let links = self.links.borrow();
+        let mut out = io::stdout().lock();
+        let mut count = 0;
+        for (url, link) in links.iter() {
+            let Some(reason) = &link.broken else { continue };
+            count += 1;
+            writeln!(out, "{url}: {reason}")?;
+            let mut pages = link.pages.clone();
+            pages.sort_unstable();
+            for page in pages {
+                writeln!(out, "    on {page}")?;
+            }
+        }
+        let (bytes, took) = (self.bytes.get(), took.as_secs_f64());
+        writeln!(out, "{} links checked, {bytes} bytes read in {took:.2} s: {count} broken", links.len())?;
+        let (elsewhere, beyond) = (self.elsewhere.get(), self.beyond.get());
+        writeln!(out, "not checked: {elsewhere} links to other servers, {beyond} links beyond --most")?;
+        Ok(count == 0)
+    }
+}
+
+/// A link that was taken out of the queue: done when this is dropped, whichever way that comes about.
+struct Done(Rc<Check>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        // One of these for each that was taken: it cannot be one too many.
+        let _ = self.0.queue.task_done();
+    }
+}
+
+fn add(sum: &Cell<u64>, more: u64) {
+    sum.set(sum.get() + more);
+}
+
+fn cannot_wait(error: PutError<Url>) -> io::Error {
+    io::Error::other(error.to_string())
+}
