@@ -214,8 +214,11 @@ impl GreenPool {
     /// is full: switches then. Those who wait are let in in the order in which they came.
     ///
     /// A green thread of the pool that finds it full runs `f` itself, at once, since it would wait for itself; what
-    /// `f` panics with is in the handle as ever. The place is free again when `f` has returned, panicked or was killed,
-    /// begun or not. A caller that is killed or times out while it waits takes none.
+    /// `f` panics with is in the handle as ever. It does so on its own stack: work that spawns work that spawns work
+    /// needs a [larger one](hub_core::set_default_stack_size), or a bound to how deep that goes.
+    ///
+    /// The place is free again when `f` has returned, panicked or was killed, begun or not. A caller that is killed or
+    /// times out while it waits takes none.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
