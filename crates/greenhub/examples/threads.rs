@@ -49,9 +49,9 @@ struct Options {
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=100))]
     jobs: Option<u16>,
 
-    /// Tell at the end who did how much
+    /// Tell each second how far it is, and at the end who did how much
     #[arg(long)]
-    summary: bool,
+    verbose: bool,
 
     /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
     #[arg(long, value_name = "NAME")]
@@ -82,6 +82,8 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
+    // The main thread waits for other threads as long as the largest file takes, which nobody needs to be told.
+    greenhub::set_quiet_time(None);
     if let Some(jobs) = jobs(&options) {
         tpool::set_num_threads(jobs);
     }
@@ -104,20 +106,22 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
 
     shared.ready.wait();
     let began = Instant::now();
-    let progress = {
+    let progress = options.verbose.then(|| {
         let shared = Arc::clone(&shared);
         greenhub::spawn(move || tell_progress(&shared, count))
-    };
+    });
     let failed = print(&shared, sums).map_err(Failure::doing("cannot write"))?;
-    progress.kill();
+    if let Some(progress) = progress {
+        progress.kill();
+    }
     let took = began.elapsed().as_secs_f64();
     for (number, os_thread) in os_threads.into_iter().enumerate() {
         let done = os_thread.join().map_err(|_| Failure::Run(format!("thread {number} panicked")))??;
-        if options.summary {
+        if options.verbose {
             eprintln!("thread {number}: {done} files by {green} green threads");
         }
     }
-    if options.summary {
+    if options.verbose {
         eprintln!("{count} files, {} bytes in {took:.2} s", shared.bytes.load(Ordering::Relaxed));
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -230,7 +234,7 @@ fn line(digest: &[u8; 32], path: &Path) -> Vec<u8> {
     line
 }
 
-/// A line a second on standard error, while files are read by others.
+/// A line a second on standard error, until it is killed.
 fn tell_progress(shared: &Shared, count: usize) {
     loop {
         greenhub::sleep(Duration::from_secs(1));

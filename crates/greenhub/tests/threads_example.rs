@@ -97,10 +97,10 @@ fn far_more_green_threads_than_files() {
 }
 
 #[test]
-fn the_summary_says_who_did_how_much() {
-    let directory = Directory::new("summary");
+fn it_says_who_did_how_much_if_asked() {
+    let directory = Directory::new("verbose");
     let files = directory.files(30);
-    let output = run(&["--summary", "--threads", "3", "--green", "2"], &files);
+    let output = run(&["--verbose", "--threads", "3", "--green", "2"], &files);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let told = errors(&output);
     let done = |number: usize| {
