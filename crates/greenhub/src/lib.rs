@@ -41,6 +41,8 @@
 //! | use sockets | [`net`], [`os::unix::net`]; what differs from std is listed in `greenstd` |
 //! | limit how long something takes | [`with_timeout`], the timeouts of sockets |
 //! | bound how much runs at once | [`GreenPool`], [`GreenPile`] |
+//! | learn of an end, end together | [`GreenThread::link`], [`with_link`](GreenThread::with_link) |
+//! | wait for many, end many | [`Group`] |
 //! | do what can only block the OS thread | [`tpool`] |
 //! | have a value for each green thread | [`green_local!`] |
 //! | wait for a descriptor of your own | [`trampoline`], [`HubRef::listen`], [`Source`] |
@@ -106,16 +108,17 @@ struct Readme;
 
 pub use registry::{get_default_hub, register_hub, use_hub};
 
-pub use greenstd::{green_local, greenpool, io, local, net, os, pools, sync, thread, time, tpool};
+pub use greenstd::{green_local, greenpool, group, io, local, net, os, pools, sync, thread, time, tpool};
 
-// What Eventlet has at its top.
+// What Eventlet has at its top, and gevent.
 pub use greenstd::greenpool::{GreenPile, GreenPool};
+pub use greenstd::group::Group;
 
 // Green threads.
 pub use hub_core::{
-    Builder, Doing, GreenError, GreenThread, Kill, Limit, LinkId, Parked, Parker, Scope, ScopedGreenThread, Timeout,
-    Unparker, current_id, current_name, kill, scope, set_quiet_time, sleep, spawn, spawn_after, spawn_after_local,
-    spawn_n, with_timeout, yield_now,
+    Builder, Doing, GreenError, GreenThread, Kill, Limit, LinkId, Linked, Parked, Parker, Scope, ScopedGreenThread,
+    Timeout, Unparker, current_id, current_name, kill, scope, set_quiet_time, sleep, spawn, spawn_after,
+    spawn_after_local, spawn_n, with_timeout, yield_now,
 };
 
 // Stacks.

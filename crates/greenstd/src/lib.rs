@@ -76,6 +76,7 @@ mod macros;
 mod socket;
 
 pub mod greenpool;
+pub mod group;
 pub mod io;
 pub mod local;
 pub mod net;

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use crate::interest::Interest;
+use crate::link::Linked;
 use crate::timeout::Timeout;
 
 /// A hub could not be chosen or built.
@@ -190,6 +191,9 @@ pub enum GreenError {
     /// A timeout went through it.
     #[error("the green thread timed out: {0}")]
     Timeout(Timeout),
+    /// Another green thread ended, to which a part of it was [linked](crate::GreenThread::with_link).
+    #[error(transparent)]
+    Linked(#[from] Linked),
     /// It was killed with an error of the killer's choice.
     #[error("{0}")]
     Custom(Arc<dyn Error + Send + Sync>),
@@ -343,6 +347,7 @@ impl From<GreenError> for io::Error {
         match error {
             GreenError::Loop(error) => error.into(),
             GreenError::Timeout(_) => io::Error::new(io::ErrorKind::TimedOut, error),
+            GreenError::Linked(linked) => linked.into(),
             _ => io::Error::other(error),
         }
     }

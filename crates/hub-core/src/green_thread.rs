@@ -14,7 +14,7 @@ use crate::greenlet::local;
 use crate::greenlet::run::{self, Interrupted, Refused, Waiter};
 use crate::greenlet::stack;
 use crate::greenlet::task::{Task, TaskRef};
-use crate::greenlet::unwind::{Exit, contained, throw};
+use crate::greenlet::unwind::{Exit, throw};
 use crate::main_loop::told_of;
 use crate::thread::Thread;
 
@@ -34,7 +34,7 @@ use crate::thread::Thread;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub struct GreenThread<T> {
-    task: Task<T>,
+    pub(crate) task: Task<T>,
 }
 
 /// What [`kill`](GreenThread::kill) did.
@@ -53,10 +53,6 @@ pub enum Kill {
     /// With `panic = "abort"` nothing can be unwound.
     Unsupported,
 }
-
-/// Names a callback of [`GreenThread::link`].
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct LinkId(u64);
 
 /// Runs `f` in a new green thread, which begins when the caller next gives way. Eventlet's `spawn`. Never
 /// switches, and allocates nothing in the long run.
@@ -165,11 +161,16 @@ pub fn run_in_place<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<
 ///
 /// A number may be given to another greenlet when its own has ended.
 pub fn interrupt(number: u32) -> bool {
+    interrupt_with(number, GreenError::Exit)
+}
+
+/// [`interrupt`] with an error of your choice, which those who wait for it get. Never switches by itself.
+pub fn interrupt_with(number: u32, error: GreenError) -> bool {
     let target = local::try_get().and_then(|local| local.controls.get(number));
     let Some(target) = target.filter(|target| target.kind() == Kind::Thread && target.task().is_some()) else {
         return false;
     };
-    run::interrupt(target, Exit::Kill(GreenError::Exit), false);
+    run::interrupt(target, Exit::Kill(error), false);
     true
 }
 
@@ -483,6 +484,7 @@ impl<T> GreenThread<T> {
         T: Clone,
     {
         wait_for(*self.task)?;
+        self.task.see();
         self.task.look(Result::clone).unwrap_or(Err(GreenError::Taken))
     }
 
@@ -573,53 +575,6 @@ impl<T> GreenThread<T> {
             return false;
         }
         matches!(end(*self.task, GreenError::Exit), Kill::Cancelled)
-    }
-
-    /// Calls `f` with the result when it ends, in its context and before those who wait go on; at once if it
-    /// has ended. Eventlet's `link`. Links are called in the order in which they were added; one that panics
-    /// is reported, and the others are called. Never switches by itself.
-    ///
-    /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use std::cell::Cell;
-    /// use std::rc::Rc;
-    /// let seen = Rc::new(Cell::new(0));
-    /// let green = hub_core::spawn(|| 7);
-    /// let sink = Rc::clone(&seen);
-    /// green.link(move |result| sink.set(*result.as_ref().unwrap()));
-    /// green.wait()?;
-    /// assert_eq!(seen.get(), 7);
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
-    /// ```
-    pub fn link(&self, f: impl FnOnce(&Result<T, GreenError>) + 'static) -> LinkId
-    where
-        T: 'static,
-    {
-        let task = self.task;
-        let call = move || task.look(f).unwrap_or_default();
-        if self.task.is_done() {
-            if let Err(error) = contained(call) {
-                crate::report::tell(crate::report::Report::LinkFailed { name: self.task.describe(), error });
-            }
-            return LinkId(u64::MAX);
-        }
-        LinkId(self.task.add_link(Box::new(call)))
-    }
-
-    /// Takes a link back. False if it was called or taken back before.
-    ///
-    /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let green = hub_core::spawn(|| 7);
-    /// let link = green.link(|_| panic!("taken back before it was called"));
-    /// assert!(green.unlink(link));
-    /// assert!(!green.unlink(link));
-    /// # });
-    /// ```
-    pub fn unlink(&self, link: LinkId) -> bool {
-        self.task.remove_link(link.0)
     }
 
     /// Whether it has ended. Eventlet's `dead`.

@@ -66,6 +66,7 @@ mod greenlet;
 mod hub;
 mod interest;
 mod limit;
+mod link;
 mod listener;
 mod main_loop;
 mod offload;
@@ -96,7 +97,7 @@ pub use current::{
 pub use error::{GreenError, HubError, LoopError, LoopExit, RawError, TrampolineError};
 pub use green_local::{AccessError, LocalKey};
 pub use green_thread::{
-    Builder, GreenThread, Kill, LinkId, current_id, current_name, interrupt, kill, run_in_place, sleep, spawn,
+    Builder, GreenThread, Kill, current_id, current_name, interrupt, interrupt_with, kill, run_in_place, sleep, spawn,
     spawn_after, spawn_after_local, spawn_n, yield_now,
 };
 pub use greenlet::payload::Payload;
@@ -104,6 +105,7 @@ pub use greenlet::raw::Greenlet;
 pub use hub::{Hub, HubDescriptor, Lease, Notify, Rearm};
 pub use interest::{Interest, Readiness};
 pub use limit::Limit;
+pub use link::{LinkId, Linked};
 /// What fills [`DEFAULT_HUB`].
 pub use linkme;
 pub use listener::{Listener, Timer};

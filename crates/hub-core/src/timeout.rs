@@ -2,14 +2,13 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::descriptors::Told;
 use crate::greenlet::local;
 use crate::greenlet::run;
-use crate::greenlet::unwind::{Exit, Payload};
+use crate::greenlet::unwind::{Exit, in_scope};
 use crate::timer_queue::TimerId;
 
 /// A [`with_timeout`] that ran out. Eventlet's `Timeout`, as a value.
@@ -108,23 +107,13 @@ pub fn with_timeout<R>(limit: impl Into<Option<Duration>>, f: impl FnOnce() -> R
         return Err(Timeout { number, after, unsupported: true });
     }
     let scope = Scope::open(number, limit);
-    let result = catch_unwind(AssertUnwindSafe(f));
-    drop(scope);
-    match result {
-        Ok(value) => Ok(value),
-        Err(payload) => match payload.downcast_ref::<Payload>() {
-            Some(Payload(Exit::Timeout(expired))) if *expired == number => {
-                Err(Timeout { number, after, unsupported: false })
-            }
-            _ => resume_unwind(payload),
-        },
-    }
+    in_scope(number, scope, f).map_err(|_| Timeout { number, after, unsupported: false })
 }
 
 /// A number that no other scope of the process has. Threads draw them in blocks, since an atomic addition
 /// costs as much as the timer.
 #[inline]
-fn next_number() -> u64 {
+pub(crate) fn next_number() -> u64 {
     const BLOCK: u64 = 1 << 16;
     static NEXT_BLOCK: AtomicU64 = AtomicU64::new(0);
     thread_local!(static NEXT: Cell<u64> = const { Cell::new(0) });
@@ -161,7 +150,7 @@ impl Drop for Scope {
     fn drop(&mut self) {
         let disarmed = self.timer.is_some_and(|timer| local::get().main_loop.disarm(timer));
         if !disarmed {
-            run::current().clear_timeout(self.number);
+            run::current().clear_scope(self.number);
         }
     }
 }

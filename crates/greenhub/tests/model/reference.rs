@@ -393,7 +393,6 @@ impl<'p> Reference<'p> {
         green.state = State::Done;
         green.result = Some(result);
         for _ in std::mem::take(&mut green.links) {
-            self.green(id).seen = true;
             self.log(id, format!("link: {text}"));
         }
         for (waiter, ticket) in std::mem::take(&mut self.green(id).waiters) {
@@ -875,7 +874,6 @@ impl<'p> Reference<'p> {
                 let green = self.green(*of);
                 match green.result.clone() {
                     Some(result) => {
-                        green.seen = true;
                         green.added.push(u64::MAX);
                         let text = result.map_or_else(|payload| say(&payload), |()| format!("result of {of}"));
                         self.log(*of, format!("link: {text}"));

@@ -43,7 +43,7 @@ const STARTED: u8 = 4;
 const DONE: u8 = 8;
 /// The result was taken out.
 const TAKEN: u8 = 16;
-/// Somebody has seen the result, so nothing needs to be reported.
+/// Somebody was given the result, so nothing needs to be reported.
 const SEEN: u8 = 32;
 
 /// The part of a cell that does not depend on what it runs.
@@ -284,6 +284,12 @@ impl TaskRef {
         failed
     }
 
+    /// Somebody gets to know the result, so a failure need not be reported.
+    pub(crate) fn see(self) {
+        let header = self.header();
+        header.bits.set(header.bits.get() | SEEN);
+    }
+
     pub(crate) fn has_started(self) -> bool {
         self.header().bits.get() & STARTED != 0
     }
@@ -506,7 +512,7 @@ impl<T> Task<T> {
         unsafe { ManuallyDrop::take(&mut *self.result_ptr::<T>()) }
     }
 
-    /// Shows the result in place. `None` if it was moved out.
+    /// Shows the result in place, which does not count as taking it. `None` if it was moved out.
     pub(crate) fn look<R>(self, at: impl FnOnce(&Result<T, GreenError>) -> R) -> Option<R> {
         /// Ends the look, also by a panic of the one who looks.
         struct LookedAt(TaskRef);
@@ -522,7 +528,6 @@ impl<T> Task<T> {
         if bits & TAKEN != 0 {
             return None;
         }
-        header.bits.set(bits | SEEN);
         header.looks.set(header.looks.get() + 1);
         let _looked_at = LookedAt(self.cell);
         // SAFETY: DONE and not TAKEN: the result is in, and `looks` keeps it there; its cell lives, for the

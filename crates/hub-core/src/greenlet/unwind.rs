@@ -2,8 +2,8 @@
 //!
 //! An exit is a flag on the control block and a reason beside it. The target reads it when it next
 //! arrives from a park and starts to unwind in its own frames, with a payload that prints nothing.
-//! Swallowed by a `catch_unwind` on the way, a kill is thrown again at the next park; a timeout only
-//! as long as its scope is open.
+//! Swallowed by a `catch_unwind` on the way, a kill is thrown again at the next park; what goes up to a scope only
+//! as long as that is open.
 //!
 //! Ground rules:
 //! - [`Cold`] belongs to one use of a control block: made when it is first needed, freed by `drop_cold`
@@ -20,6 +20,7 @@ use super::control::ControlRef;
 use super::raw::Switching;
 use crate::error::GreenError;
 use crate::green_local::Locals;
+use crate::link::Linked;
 
 /// Why a greenlet has to end.
 #[derive(Clone, Debug)]
@@ -28,6 +29,18 @@ pub(crate) enum Exit {
     Kill(GreenError),
     /// Up to the scope of the timeout with this number.
     Timeout(u64),
+    /// Up to the scope with this number, which was linked to one that has ended.
+    Linked(u64, Linked),
+}
+
+impl Exit {
+    /// The scope up to which it goes.
+    pub(crate) fn scope(&self) -> Option<u64> {
+        match self {
+            Exit::Kill(_) => None,
+            Exit::Timeout(number) | Exit::Linked(number, _) => Some(*number),
+        }
+    }
 }
 
 /// The payload of the unwinding that an exit starts.
@@ -47,6 +60,7 @@ impl From<Exit> for GreenError {
         match exit {
             Exit::Kill(error) => error,
             Exit::Timeout(number) => GreenError::Timeout(crate::timeout::Timeout::orphan(number)),
+            Exit::Linked(_, linked) => GreenError::Linked(linked),
         }
     }
 }
@@ -60,21 +74,25 @@ impl ControlRef {
         let mut pending = self.cold().pending.borrow_mut();
         match exit {
             Exit::Kill(_) if matches!(pending.first(), Some(Exit::Kill(_))) => return Some(exit),
-            // A kill goes before every timeout.
+            // A kill goes before all that ends with a scope.
             Exit::Kill(_) => pending.insert(0, exit),
-            Exit::Timeout(_) => pending.push(exit),
+            Exit::Timeout(_) | Exit::Linked(..) => pending.push(exit),
         }
         self.exit.set(true);
         None
     }
 
-    /// Takes a timeout back: its scope has ended, or has caught it.
-    pub(crate) fn clear_timeout(self, number: u64) {
+    /// Takes back what was to go up to a scope: that has ended, or has caught it.
+    pub(crate) fn clear_scope(self, number: u64) {
         let Some(cold) = self.cold.get() else { return };
         // SAFETY: see `cold`.
         let mut pending = unsafe { cold.as_ref() }.pending.borrow_mut();
-        pending.retain(|exit| !matches!(exit, Exit::Timeout(pending) if *pending == number));
+        let place = pending.iter().position(|exit| exit.scope() == Some(number));
+        let cleared = place.map(|place| pending.remove(place));
         self.exit.set(!pending.is_empty());
+        drop(pending);
+        // It may hold an error of the program's.
+        drop_contained(cleared);
     }
 
     /// The exit that is thrown next.
@@ -163,6 +181,22 @@ impl ControlRef {
             cold.switching.end();
             drop_contained(cold);
         }
+    }
+}
+
+/// Runs `f` within the scope with that number, which `open` keeps open. What goes up to that scope ends here and is
+/// the error; all else goes through.
+#[inline]
+pub(crate) fn in_scope<S, R>(number: u64, open: S, f: impl FnOnce() -> R) -> Result<R, Exit> {
+    let result = catch_unwind(AssertUnwindSafe(f));
+    drop(open);
+    match result {
+        Ok(value) => Ok(value),
+        Err(payload) => match payload.downcast::<Payload>() {
+            Ok(payload) if payload.0.scope() == Some(number) => Err(payload.0),
+            Ok(payload) => resume_unwind(payload),
+            Err(payload) => resume_unwind(payload),
+        },
     }
 }
 

@@ -1,0 +1,328 @@
+//! Sets of green threads that run.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::fmt;
+use std::rc::Rc;
+
+use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, GreenError, GreenThread, Limit, LinkId, LoopError};
+
+use crate::sync::line::{Ended, Line, Wait};
+
+/// Green threads that run, to be waited for or ended together. gevent's `Group`, Eventlet's `RunningProcSet`. Who ends
+/// leaves it by itself. Clones are handles of the same group, which belongs to its OS thread; dropping them ends nobody.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::group::Group;
+/// use std::time::Duration;
+/// let group = Group::new();
+/// let quick = group.spawn(|| 6 * 7);
+/// let slow = greenstd::thread::spawn(|| greenstd::thread::sleep(Duration::from_secs(3600)));
+/// group.add(&slow);
+/// assert_eq!(quick.join()?, 42);
+/// assert_eq!(group.len(), 1);
+/// group.killall();
+/// group.waitall()?;
+/// assert!(slow.is_finished() && group.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Default)]
+pub struct Group {
+    shared: Rc<BiasedMutex<State>>,
+}
+
+/// Why waiting for a [`Group`] has failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// A member waits for the end of all of them, itself included.
+    #[error("a green thread cannot wait for the end of a group to which it belongs")]
+    Inside,
+    /// A member has failed.
+    #[error(transparent)]
+    Member(GreenError),
+    /// The caller cannot wait.
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+}
+
+impl From<GroupError> for std::io::Error {
+    fn from(error: GroupError) -> std::io::Error {
+        match error {
+            GroupError::Inside => std::io::Error::new(std::io::ErrorKind::Deadlock, error),
+            GroupError::Member(error) => error.into(),
+            GroupError::Loop(error) => error.into(),
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// By the number of the greenlet, which is nobody else's as long as the member has not ended.
+    members: HashMap<u32, Member>,
+    next_serial: u64,
+    all: Line,
+    /// Those who want to know of a failure, too.
+    all_or_failed: Line<Failure>,
+}
+
+struct Member {
+    /// In the order of adding.
+    serial: u64,
+    /// There, but for a moment at its beginning.
+    link: Option<LinkId>,
+    struck: bool,
+}
+
+/// What went wrong, if anything did.
+type Failure = Rc<Cell<Option<GreenError>>>;
+
+impl State {
+    /// A member is no more, which may be what others wait for.
+    fn remove(&mut self, greenlet: u32) -> Option<Member> {
+        let member = self.members.remove(&greenlet)?;
+        if self.members.is_empty() {
+            self.all.choose_all();
+            while self.all_or_failed.choose_with().is_some() {}
+        }
+        Some(member)
+    }
+}
+
+/// Until all have ended.
+struct ForAll;
+
+impl Wait for ForAll {
+    type State = State;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Join;
+
+    fn line(state: &mut State) -> &mut Line {
+        &mut state.all
+    }
+
+    fn pass_on(_: &mut State) {}
+}
+
+/// Until all have ended, or one has failed.
+struct ForAllOrFailed;
+
+impl Wait for ForAllOrFailed {
+    type State = State;
+    type Brought = Failure;
+
+    const DOING: Doing = Doing::Join;
+
+    fn line(state: &mut State) -> &mut Line<Failure> {
+        &mut state.all_or_failed
+    }
+
+    fn pass_on(_: &mut State) {}
+}
+
+impl Group {
+    /// A group without members. Does not switch.
+    #[must_use]
+    pub fn new() -> Group {
+        Group::default()
+    }
+
+    /// Runs `f` in a new green thread, as [`thread::spawn`](crate::thread::spawn) does, which is a member. Never
+    /// switches.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    #[track_caller]
+    pub fn spawn<T: 'static>(&self, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+        let green = hub_core::spawn(f);
+        self.add(&green);
+        green
+    }
+
+    /// Makes a green thread a member until it ends, begun or not. False if it is one, or has ended. It may belong to
+    /// any number of groups. Never switches.
+    pub fn add<T: 'static>(&self, green: &GreenThread<T>) -> bool {
+        let Some(greenlet) = green.id() else { return false };
+        let mut state = self.lock();
+        if state.members.contains_key(&greenlet) {
+            return false;
+        }
+        let serial = state.next_serial;
+        state.next_serial += 1;
+        state.members.insert(greenlet, Member { serial, link: None, struck: false });
+        drop(state);
+        let own = self.clone();
+        let link = green.link(move |result| own.leave(greenlet, result.as_ref().err()));
+        if let Some(member) = self.lock().members.get_mut(&greenlet) {
+            member.link = Some(link);
+        }
+        true
+    }
+
+    /// Lets a member go that runs on. False if it is none. Never switches.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let group = greenstd::group::Group::new();
+    /// let green = group.spawn(|| "runs on");
+    /// assert!(group.discard(&green) && !group.contains(&green));
+    /// group.killall();
+    /// assert_eq!(green.join()?, "runs on");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn discard<T: 'static>(&self, green: &GreenThread<T>) -> bool {
+        let Some(greenlet) = green.id() else { return false };
+        let Some(member) = self.lock().remove(greenlet) else { return false };
+        if let Some(link) = member.link {
+            green.unlink(link);
+        }
+        true
+    }
+
+    /// Waits until the group has no members. Eventlet's `waitall`, gevent's `join`. Switches, unless it has none.
+    ///
+    /// It returns when the group was empty once, whoever has joined it since.
+    ///
+    /// # Errors
+    ///
+    /// [`Inside`](GroupError::Inside) from a member; if the caller cannot wait.
+    pub fn waitall(&self) -> Result<(), GroupError> {
+        self.wait_for::<ForAll>(())
+    }
+
+    /// As [`waitall`](Group::waitall), but gives up when the first member fails: panics, times out or is ended with an
+    /// error of somebody's choice. The others run on. gevent's `join(raise_error=True)`. Switches, unless there are no
+    /// members.
+    ///
+    /// Who has failed before is forgotten. An `Err` that a member returns is a result like others. That one knows of
+    /// the failure does not keep it from being reported, unless somebody [joins](GreenThread::join) the member.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let group = greenstd::group::Group::new();
+    /// let failing = group.spawn(|| -> () { panic!("on purpose") });
+    /// group.spawn(|| greenstd::thread::sleep(std::time::Duration::from_secs(3600)));
+    /// let error = group.try_waitall().unwrap_err();
+    /// assert_eq!(error.to_string(), "the green thread panicked: on purpose");
+    /// assert!(failing.join().is_err());
+    /// group.killall();
+    /// group.waitall()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Member`](GroupError::Member) with how that member ended; else as [`waitall`](Group::waitall).
+    pub fn try_waitall(&self) -> Result<(), GroupError> {
+        let failure = Failure::default();
+        self.wait_for::<ForAllOrFailed>(failure.clone())?;
+        failure.take().map_or(Ok(()), |error| Err(GroupError::Member(error)))
+    }
+
+    fn wait_for<W: Wait<State = State>>(&self, brought: W::Brought) -> Result<(), GroupError> {
+        let me = hub_core::current_id();
+        let waited = W::wait(&self.shared, &mut Limit::none(), brought, |state, unchosen| match unchosen {
+            Some(_) if state.members.contains_key(&me) => Ok(Err(GroupError::Inside)),
+            Some(brought) if !state.members.is_empty() => Err(brought),
+            _ => Ok(Ok(())),
+        });
+        match waited {
+            Ok(waited) => waited,
+            // Without a limit it is never too late.
+            Err(Ended::Late(_)) => Ok(()),
+            Err(Ended::Failed(error, _)) => Err((*error).into()),
+        }
+    }
+
+    /// Has every member exit when it runs next; one that has not begun never does. Each is struck once, however often
+    /// this is called. Eventlet's `killall`, gevent's `kill`. Never switches by itself: those that have begun are
+    /// members until they have run, and [`waitall`](Group::waitall) waits for that. A member that calls this exits too,
+    /// at its next wait.
+    pub fn killall(&self) {
+        self.killall_with(GreenError::Exit);
+    }
+
+    /// As [`killall`](Group::killall), with an error of your choice, which those who wait for a member get. Never
+    /// switches by itself.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let group = greenstd::group::Group::new();
+    /// let green = group.spawn(|| ());
+    /// group.killall_with(hub_core::GreenError::custom("shutting down"));
+    /// assert_eq!(green.join().unwrap_err().to_string(), "shutting down");
+    /// # });
+    /// ```
+    pub fn killall_with(&self, error: GreenError) {
+        let mut members: Vec<_> =
+            self.lock().members.iter().map(|(greenlet, member)| (member.serial, *greenlet)).collect();
+        members.sort_unstable();
+        for (serial, greenlet) in members {
+            // What those before had may have run others when it was dropped.
+            let mut state = self.lock();
+            if let Some(member) = state.members.get_mut(&greenlet)
+                && member.serial == serial
+                && !member.struck
+            {
+                member.struck = true;
+                drop(state);
+                hub_core::interrupt_with(greenlet, error.clone());
+            }
+        }
+    }
+
+    /// Whether that green thread is a member.
+    #[must_use]
+    pub fn contains<T>(&self, green: &GreenThread<T>) -> bool {
+        green.id().is_some_and(|greenlet| self.lock().members.contains_key(&greenlet))
+    }
+
+    /// Whether the running green thread is a member.
+    #[must_use]
+    pub fn contains_current(&self) -> bool {
+        self.lock().members.contains_key(&hub_core::current_id())
+    }
+
+    /// How many members there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().members.len()
+    }
+
+    /// Whether there are no members.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().members.is_empty()
+    }
+
+    /// A member has ended.
+    fn leave(&self, greenlet: u32, error: Option<&GreenError>) {
+        let mut state = self.lock();
+        if let Some(error) = error.filter(|error| !error.is_exit()) {
+            while let Some(failure) = state.all_or_failed.choose_with() {
+                failure.set(Some(error.clone()));
+            }
+        }
+        state.remove(greenlet);
+    }
+
+    fn lock(&self) -> BiasedMutexGuard<'_, State> {
+        self.shared.lock()
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        let mut members: Vec<_> = state.members.keys().collect();
+        members.sort_unstable();
+        f.debug_struct("Group").field("members", &members).finish_non_exhaustive()
+    }
+}
