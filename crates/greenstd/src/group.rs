@@ -73,7 +73,6 @@ struct Member {
     serial: u64,
     /// There, but for a moment at its beginning.
     link: Option<LinkId>,
-    struck: bool,
 }
 
 /// What went wrong, if anything did.
@@ -153,7 +152,7 @@ impl Group {
         }
         let serial = state.next_serial;
         state.next_serial += 1;
-        state.members.insert(greenlet, Member { serial, link: None, struck: false });
+        state.members.insert(greenlet, Member { serial, link: None });
         drop(state);
         let own = self.clone();
         let link = green.link(move |result| own.leave(greenlet, result.as_ref().err()));
@@ -266,13 +265,9 @@ impl Group {
         members.sort_unstable();
         for (serial, greenlet) in members {
             // What those before had may have run others when it was dropped.
-            let mut state = self.lock();
-            if let Some(member) = state.members.get_mut(&greenlet)
-                && member.serial == serial
-                && !member.struck
-            {
-                member.struck = true;
-                drop(state);
+            let still = self.lock().members.get(&greenlet).is_some_and(|member| member.serial == serial);
+            if still {
+                // The first kill stands, and none strikes when the body has ended.
                 hub_core::interrupt_with(greenlet, error.clone());
             }
         }

@@ -224,6 +224,40 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
+        name: "waiting for a group",
+        park: || {
+            let group = greenhub::Group::new();
+            let _other = KillOnDrop(group.spawn(|| greenhub::sleep(LONG)));
+            let _ = group.waitall();
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "waiting for a group or a failure of it",
+        park: || {
+            let group = greenhub::Group::new();
+            let _other = KillOnDrop(group.spawn(|| greenhub::sleep(LONG)));
+            let _ = group.try_waitall();
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "a linked scope",
+        park: || {
+            let other = KillOnDrop(greenhub::spawn(|| greenhub::sleep(LONG)));
+            let _ = other.0.with_link(|| greenhub::sleep(LONG));
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "after a linked scope was struck",
+        park: || {
+            let _ = greenhub::spawn(|| ()).with_link(|| greenhub::sleep(LONG));
+            greenhub::sleep(LONG);
+        },
+        masked: false,
+    },
+    ParkPoint {
         name: "mapping",
         park: || {
             let pool = greenhub::GreenPool::new(2);
