@@ -228,7 +228,7 @@ fn a_scope_that_is_linked_to_an_ended_one_does_not_begin() {
         for Ending { begin, error, .. } in ENDINGS {
             let green = begin();
             let _ = green.wait();
-            let linked = green.with_link(|| unreachable!()).map(|()| ()).unwrap_err();
+            let linked = green.with_link(|| -> () { unreachable!() }).unwrap_err();
             assert_eq!(text(&linked).as_deref(), error);
             assert_eq!(green.with_link_value(|| "begins").is_ok(), error.is_some());
             assert_eq!(green.with_link_error(|| "begins").is_ok(), error.is_none());
@@ -445,7 +445,7 @@ fn a_strike_that_is_carried_out_of_its_scope_says_what_it_was() {
         let to = payload.clone();
         spawn(|| ()).with_link(move || *to.borrow_mut() = catch_unwind(|| sleep(LONG)).err()).unwrap();
         let payload = payload.take().unwrap();
-        let error = spawn(move || resume_unwind(payload)).join().map(|()| ()).unwrap_err();
+        let error = spawn(move || -> () { resume_unwind(payload) }).join().unwrap_err();
         assert!(matches!(&error, GreenError::Linked(linked) if linked.error().is_none()), "{error}");
         assert!(error.to_string().ends_with("has returned"), "{error}");
     });
