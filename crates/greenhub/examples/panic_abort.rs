@@ -4,8 +4,8 @@
 //! cargo run --profile abort --example panic_abort -p greenhub
 //! ```
 //!
-//! A green thread that has begun cannot be ended early then, so `kill` and `with_timeout` say that they are not
-//! supported. Whatever needs no unwinding works: timeouts of sockets, taking back what has not begun, scopes.
+//! A green thread that has begun cannot be ended early then, so `kill`, `with_timeout` and `with_link` say that they
+//! are not supported. Whatever needs no unwinding works: timeouts of sockets, taking back what has not begun, scopes.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
@@ -24,6 +24,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a green thread that has begun cannot be killed", a_kill_is_unsupported),
     ("one that has not begun can be taken back", an_unstarted_one_is_cancelled),
     ("with_timeout does not run what it could not interrupt", with_timeout_is_unsupported),
+    ("with_link does not run what it could not interrupt", with_link_is_unsupported),
     ("timeouts of sockets and descriptors are values", socket_timeouts_are_values),
     ("a scope joins its green threads", a_scope_joins),
     ("replacing the hub ends no green thread", replacing_the_hub_ends_nobody),
@@ -77,6 +78,13 @@ fn with_timeout_is_unsupported() -> io::Result<bool> {
     let Err(timeout) = limited else { return Ok(false) };
     let unsupported = timeout.is_unsupported() && io::Error::from(timeout).kind() == ErrorKind::Unsupported;
     Ok(unsupported && !ran.get() && unlimited == Ok(5))
+}
+
+fn with_link_is_unsupported() -> io::Result<bool> {
+    let ran = Cell::new(false);
+    let Err(linked) = greenhub::spawn(|| ()).with_link(|| ran.set(true)) else { return Ok(false) };
+    let unsupported = linked.is_unsupported() && io::Error::from(linked).kind() == ErrorKind::Unsupported;
+    Ok(unsupported && !ran.get())
 }
 
 fn socket_timeouts_are_values() -> io::Result<bool> {

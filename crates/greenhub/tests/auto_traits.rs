@@ -7,8 +7,9 @@ use greenhub::sync::{
 };
 use greenhub::thread::Thread;
 use greenhub::{
-    GreenError, GreenPile, GreenPool, GreenThread, Greenlet, HubError, HubRef, LoopError, Payload, RawError,
-    Registration, Remote, Report, Scope, ScopedGreenThread, Source, Timeout, TimerHandle, Trampoline, TrampolineError,
+    GreenError, GreenPile, GreenPool, GreenThread, Greenlet, Group, HubError, HubRef, Linked, LoopError, Payload,
+    RawError, Registration, Remote, Report, Scope, ScopedGreenThread, Source, Timeout, TimerHandle, Trampoline,
+    TrampolineError,
 };
 
 /// Fails to compile if a type implements a trait: there are two choices for the `_` then.
@@ -46,6 +47,7 @@ pinned!(
     Trampoline<'static, std::net::TcpStream>,
     GreenPool,
     GreenPile<()>,
+    Group,
 );
 
 // A guard is unlocked where it was locked, and a channel has one receiver.
@@ -64,6 +66,7 @@ const _: () = {
     shared::<RawError>();
     shared::<TrampolineError>();
     shared::<Timeout>();
+    shared::<Linked>();
     shared::<Report>();
     shared::<Remote>();
     shared::<Source>();
@@ -84,6 +87,7 @@ const _: () = {
     shared::<greenhub::local::LocalKey<std::rc::Rc<()>>>();
     shared::<greenhub::local::AccessError>();
     shared::<greenhub::greenpool::WaitallError>();
+    shared::<greenhub::group::GroupError>();
 };
 
 // What OS threads coordinate with, whatever they pass on; all waiters of an event look at one value.

@@ -207,7 +207,8 @@ fn who_was_let_go_runs_on_and_is_a_member_of_no_concern() {
 #[test]
 fn a_kill_of_all_strikes_each_once() {
     run("a_kill_of_all_strikes_each_once", || {
-        green_local!(static AT_END: RefCell<Vec<OnDrop<Box<dyn FnMut()>>>> = RefCell::default());
+        type AtEnd = OnDrop<Box<dyn FnMut()>>;
+        green_local!(static AT_END: RefCell<Vec<AtEnd>> = RefCell::default());
         let (group, log) = (Group::new(), Log::new());
         let to = log.clone();
         let green = group.spawn(move || {

@@ -247,7 +247,7 @@ const PRIMITIVES: &[Primitive] = &[
             let barrier = Rc::new(Barrier::new(2));
             let other = barrier.clone();
             waits(
-                move || drop(barrier.wait()),
+                move || _ = barrier.wait(),
                 move || {
                     spawn(move || other.wait());
                 },
