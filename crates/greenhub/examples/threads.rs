@@ -82,8 +82,6 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
-    // The main thread waits for other threads as long as the largest file takes, which nobody needs to be told.
-    greenhub::set_quiet_time(None);
     if let Some(jobs) = jobs(&options) {
         tpool::set_num_threads(jobs);
     }
@@ -169,7 +167,8 @@ fn work(shared: &Arc<Shared>, sums: &Sender<Sum>) -> io::Result<usize> {
             return Ok(done);
         };
         let (name, reader) = (path.clone(), Arc::clone(shared));
-        let digest = tpool::execute(move || digest(&name, &reader.bytes)).and_then(|digest| digest);
+        let digest =
+            tpool::execute(move || digest(&name, &reader.bytes)).map_err(io::Error::from).and_then(|digest| digest);
         if sums.send(Sum { number, path, digest }).is_err() {
             return Ok(done);
         }

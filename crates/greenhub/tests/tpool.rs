@@ -9,7 +9,6 @@ mod support;
 use std::cell::Cell;
 use std::io;
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Output;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,7 +16,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::time::{Duration, Instant};
 
 use green::{LONG, Log, SHORT, held};
-use greenhub::tpool::{execute, execute_scoped, killall, set_num_threads};
+use greenhub::tpool::{JobError, execute, execute_scoped, killall, set_num_threads};
 use greenhub::{Kill, sleep, spawn, with_timeout, yield_now};
 use random::Random;
 #[cfg(target_os = "linux")]
@@ -58,14 +57,16 @@ fn each_caller_gets_its_own_result_or_panic() {
         let callers: Vec<_> = (0..1000_u32)
             .map(|n| {
                 spawn(move || {
-                    catch_unwind(|| execute(move || if n % 10 == 3 { green::quiet_panic(n) } else { n }))
-                        .map_err(|payload| *payload.downcast::<u32>().unwrap())
+                    execute(move || if n % 10 == 3 { green::quiet_panic(n) } else { n }).map_err(|error| match error {
+                        JobError::Panicked(payload) => *payload.downcast::<u32>().unwrap(),
+                        other => panic!("{other}"),
+                    })
                 })
             })
             .collect();
         for (n, caller) in (0..).zip(callers) {
             match caller.join().unwrap() {
-                Ok(result) => assert_eq!((result.unwrap(), n % 10 == 3), (n, false)),
+                Ok(result) => assert_eq!((result, n % 10 == 3), (n, false)),
                 Err(payload) => assert_eq!((payload, n % 10), (n, 3)),
             }
         }
@@ -124,7 +125,8 @@ fn nothing_of_a_job_is_kept_after_it_is_delivered() {
         let result = execute(move || kept).unwrap();
         drop(result);
         let kept = argument.clone();
-        let panicked = catch_unwind(AssertUnwindSafe(|| execute(move || -> () { green::quiet_panic(kept) })));
+        let panicked = execute(move || -> () { green::quiet_panic(kept) });
+        assert!(matches!(panicked, Err(JobError::Panicked(_))));
         drop(panicked);
         let borrowed = &argument;
         execute_scoped(|| drop(Arc::clone(borrowed))).unwrap();
@@ -238,9 +240,8 @@ fn a_job_that_borrows_is_waited_for_by_a_timeout() {
             &numbers[0]
         });
         assert_eq!(least.unwrap(), &1);
-        let panicked =
-            catch_unwind(AssertUnwindSafe(|| execute_scoped(|| -> () { green::quiet_panic(numbers.len()) })));
-        assert_eq!(*panicked.unwrap_err().downcast::<usize>().unwrap(), 3);
+        let panicked = execute_scoped(|| -> () { green::quiet_panic(numbers.len()) });
+        assert!(matches!(panicked, Err(JobError::Panicked(payload)) if payload.downcast_ref() == Some(&3_usize)));
         assert_eq!(held(), before);
     });
 }
@@ -319,14 +320,10 @@ fn one_job(job: &Arc<Job>, random: &mut Random) -> bool {
         }
         Outcome(own)
     };
-    let done = catch_unwind(AssertUnwindSafe(|| execute(work)));
-    let outcome = match done {
-        Ok(outcome) => outcome.unwrap(),
-        Err(payload) => match payload.downcast::<Outcome>() {
-            Ok(outcome) => *outcome,
-            // An exit.
-            Err(payload) => std::panic::resume_unwind(payload),
-        },
+    let outcome = match execute(work) {
+        Ok(outcome) => outcome,
+        Err(JobError::Panicked(payload)) => *payload.downcast::<Outcome>().unwrap(),
+        Err(error) => panic!("{error}"),
     };
     assert!(Arc::ptr_eq(&outcome.0, job));
     assert_eq!((job.ran.load(Ordering::SeqCst), job.dropped.load(Ordering::SeqCst)), (1, 0));
@@ -471,8 +468,8 @@ fn a_size_that_is_no_positive_number_is_an_error_before_anything_runs() {
         return;
     }
     for error in [execute(|| unreachable!()).unwrap_err(), execute_scoped(|| unreachable!()).unwrap_err()] {
-        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains("EVENTLET_THREADPOOL_SIZE"), "{error}");
+        assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
     }
     // A refused job has not woken anybody.
     let begin = Instant::now();

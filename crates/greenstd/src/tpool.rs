@@ -4,8 +4,9 @@
 //! [`set_num_threads`] says otherwise. They are started when they are needed, and end when they have been idle for a
 //! while. Each result goes to the hub of the green thread that asked.
 
-use std::io;
 use std::num::NonZeroUsize;
+
+pub use hub_core::JobError;
 
 /// Runs `job` on an OS thread of the pool; only the calling green thread waits. Eventlet's `execute`. Switches.
 ///
@@ -23,13 +24,9 @@ use std::num::NonZeroUsize;
 ///
 /// # Errors
 ///
-/// If `EVENTLET_THREADPOOL_SIZE` is not a positive number, no OS thread can be had, or the loop cannot wait. If the job
-/// was queued before, it runs all the same.
-///
-/// # Panics
-///
-/// If `job` does, with its payload.
-pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+/// [`JobError::Panicked`] if `job` panics. [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a positive number, no OS
+/// thread can be had, or the loop cannot wait; if the job was queued before, it runs all the same.
+pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
     hub_core::offload(job)
 }
 
@@ -47,13 +44,9 @@ pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> i
 ///
 /// # Errors
 ///
-/// If `EVENTLET_THREADPOOL_SIZE` is not a positive number, no OS thread can be had, or there is no loop that could wait;
-/// the job has not run then.
-///
-/// # Panics
-///
-/// If `job` does, with its payload.
-pub fn execute_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> io::Result<T> {
+/// [`JobError::Panicked`] if `job` panics. [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a positive number, no OS
+/// thread can be had, or there is no loop that could wait; the job has not run then.
+pub fn execute_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
     hub_core::offload_scoped(job)
 }
 

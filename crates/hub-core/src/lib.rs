@@ -110,7 +110,7 @@ pub use link::{LinkId, Linked};
 pub use linkme;
 pub use listener::{Listener, Timer};
 pub use main_loop::{Stats, hub_prevent_multiple_readers, set_quiet_time};
-pub use offload::{offload, offload_scoped};
+pub use offload::{JobError, offload, offload_scoped};
 pub use parker::{Doing, Parked, Parker, Unparker};
 pub use pool::{end_threads, set_threads};
 pub use ready::Ready;

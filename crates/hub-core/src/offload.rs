@@ -14,8 +14,37 @@ use crate::error::LoopError;
 use crate::greenlet::control::Doing;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Mask, Waiter};
+use crate::greenlet::unwind;
 use crate::pool::{self, Job};
 use crate::remote::{Letter, Mailbox, Remote};
+
+/// Why a job has no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// It panicked, with this payload.
+    #[error("the job panicked: {}", unwind::message(.0.as_ref()))]
+    Panicked(Box<dyn Any + Send>),
+    /// No OS thread can be had, or the loop cannot wait.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<JobError> for io::Error {
+    fn from(error: JobError) -> io::Error {
+        match error {
+            // The payload may not be for all threads.
+            JobError::Panicked(_) => io::Error::other(error.to_string()),
+            JobError::Io(error) => error,
+        }
+    }
+}
+
+impl From<Box<LoopError>> for JobError {
+    fn from(error: Box<LoopError>) -> JobError {
+        JobError::Io((*error).into())
+    }
+}
 
 /// Runs `job` on a small pool of OS threads; only the calling green thread waits. Eventlet's `tpool.execute`.
 /// Switches.
@@ -35,18 +64,14 @@ use crate::remote::{Letter, Mailbox, Remote};
 ///
 /// # Errors
 ///
-/// If no OS thread can be had, or the loop cannot wait.
-///
-/// # Panics
-///
-/// If `job` does, with its payload.
-pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+/// [`JobError::Panicked`] if `job` panics; [`JobError::Io`] if no OS thread can be had, or the loop cannot wait.
+pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
     /// The result, and the ticket of the park that it ends.
     struct Slot<T> {
-        result: Option<Result<T, Box<dyn Any + Send>>>,
+        result: Option<Outcome<T>>,
         ticket: u64,
     }
-    let Some((mut waiter, mailbox)) = begin()? else { return Ok(job()) };
+    let Some((mut waiter, mailbox)) = begin()? else { return here(job) };
     let slot = Arc::new(Mutex::new(Slot::<T> { result: None, ticket: waiter.ticket() }));
     let filled = Arc::clone(&slot);
     let greenlet = waiter.control().number();
@@ -64,13 +89,12 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> i
         drop(pending);
     }))?;
     loop {
-        waiter.park().map_err(|error| io::Error::from(*error))?;
+        waiter.park()?;
         // Before the slot is locked: this may throw. An exit that a mask holds back ends a park too.
-        let next = Waiter::current(Doing::Offload).map_err(|error| *error)?;
+        let next = Waiter::current(Doing::Offload)?;
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         match slot.result.take() {
-            Some(Ok(value)) => return Ok(value),
-            Some(Err(payload)) => resume_unwind(payload),
+            Some(outcome) => return outcome.map_err(JobError::Panicked),
             None => {
                 slot.ticket = next.ticket();
                 waiter = next;
@@ -100,13 +124,10 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> i
 ///
 /// # Errors
 ///
-/// If no OS thread can be had, or there is no loop that could wait; the job has not run then.
-///
-/// # Panics
-///
-/// If `job` does, with its payload.
-pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> io::Result<T> {
-    let Some((waiter, mailbox)) = begin()? else { return Ok(job()) };
+/// [`JobError::Panicked`] if `job` panics; [`JobError::Io`] if no OS thread can be had, or there is no loop that could
+/// wait: the job has not run then.
+pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
+    let Some((waiter, mailbox)) = begin()? else { return here(job) };
     let mask = Mask::new();
     let result = Arc::new(Mutex::new(None));
     let done = Arc::new(Done::new());
@@ -123,25 +144,31 @@ pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> io::Result<T> 
     done.wait(waiter);
     let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
     drop(mask);
-    let result = match result {
-        Some(Ok(value)) => value,
-        Some(Err(payload)) => resume_unwind(payload),
-        None => return Err(io::Error::other("the job was dropped before it had run")),
-    };
     // What was held back by the mask.
     run::check_exit();
-    Ok(result)
+    match result {
+        Some(outcome) => outcome.map_err(JobError::Panicked),
+        None => Err(io::Error::other("the job was dropped before it had run").into()),
+    }
+}
+
+/// Runs the job on the calling thread. An exit of the caller goes through.
+fn here<T>(job: impl FnOnce() -> T) -> Result<T, JobError> {
+    catch_unwind(AssertUnwindSafe(job)).map_err(|payload| match payload.downcast::<unwind::Payload>() {
+        Ok(exit) => resume_unwind(exit),
+        Err(payload) => JobError::Panicked(payload),
+    })
 }
 
 /// The first park of a caller, and how another OS thread ends it. `None`: the job has to run here.
-fn begin() -> io::Result<Option<(Waiter, Arc<Mailbox>)>> {
+fn begin() -> Result<Option<(Waiter, Arc<Mailbox>)>, JobError> {
     if pool::is_here() {
         return Ok(None);
     }
     let waiter = match Waiter::current(Doing::Offload) {
         Ok(waiter) => waiter,
         Err(error) if matches!(*error, LoopError::Panicking | LoopError::ThreadEnding) => return Ok(None),
-        Err(error) => return Err((*error).into()),
+        Err(error) => return Err(error.into()),
     };
     let main_loop = &local::get().main_loop;
     main_loop.ensure_hub().map_err(io::Error::from)?;

@@ -214,15 +214,20 @@ pub(crate) fn error_of(payload: Box<dyn Any + Send>) -> GreenError {
         }
         Err(payload) => payload,
     };
-    let message: Arc<str> = if let Some(text) = payload.downcast_ref::<&'static str>() {
-        Arc::from(*text)
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        Arc::from(text.as_str())
-    } else {
-        Arc::from("a payload that is not text")
-    };
+    let message = Arc::from(message(payload.as_ref()));
     drop_contained(payload);
     GreenError::Panic(message)
+}
+
+/// The text of a panic.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
+    if let Some(text) = payload.downcast_ref::<&'static str>() {
+        text
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text
+    } else {
+        "a payload that is not text"
+    }
 }
 
 /// Runs foreign code in a place where nothing may unwind. A panic's message is returned.
