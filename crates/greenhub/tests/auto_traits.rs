@@ -103,3 +103,13 @@ const _: () = {
     shared::<CappedSemaphore>();
 };
 assert_not!(Send: Event<std::cell::Cell<u8>>, Queue<std::rc::Rc<u8>>, Channel<std::rc::Rc<u8>>);
+
+const fn unwinds<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
+
+// As std's.
+const _: () = {
+    unwinds::<mpsc::Receiver<std::cell::Cell<u8>>>();
+    unwinds::<mpsc::Iter<'static, std::cell::Cell<u8>>>();
+    unwinds::<mpsc::TryIter<'static, std::cell::Cell<u8>>>();
+    unwinds::<mpsc::IntoIter<std::cell::Cell<u8>>>();
+};

@@ -430,6 +430,63 @@ fn an_item_that_leaves_with_its_putter_may_use_the_queue_when_it_is_dropped() {
 }
 
 #[test]
+fn an_item_whose_put_is_struck_at_once_may_use_the_queue_when_it_is_dropped() {
+    run("an_item_whose_put_is_struck_at_once_may_use_the_queue_when_it_is_dropped", || {
+        struct Looks(Rc<LightQueue<Looks>>, Rc<Cell<Option<usize>>>);
+        impl Drop for Looks {
+            fn drop(&mut self) {
+                self.1.set(Some(self.0.len()));
+            }
+        }
+        let (queue, seen) = (Rc::new(LightQueue::bounded(0)), Rc::new(Cell::new(None)));
+        let item = Looks(queue.clone(), seen.clone());
+        assert!(with_timeout(ZERO, || queue.put(item).is_ok()).is_err());
+        assert_eq!(seen.get(), Some(0));
+    });
+}
+
+#[test]
+fn items_leave_in_their_order_whoever_runs_first() {
+    run("items_leave_in_their_order_whoever_runs_first", || {
+        let queue = bounded(0);
+        let first = getter(&queue);
+        queue.try_put("the first").unwrap();
+        let putting = queue.clone();
+        let putter = std::thread::spawn(move || putting.put("the second").unwrap());
+        while queue.putting() == 0 {
+            std::thread::yield_now();
+        }
+        // The one who was woken is sure of an item, and of no particular one.
+        assert_eq!(queue.try_get().unwrap(), "the first");
+        assert_eq!(first.join().unwrap(), "the second");
+        putter.join().unwrap();
+    });
+}
+
+#[test]
+fn an_item_that_never_waits_does_not_overtake_one_that_does() {
+    run("an_item_that_never_waits_does_not_overtake_one_that_does", || {
+        let queue = bounded(0);
+        let first = getter(&queue);
+        let putting = queue.clone();
+        // Puts on another OS thread, so the first getter does not run meanwhile.
+        let putter = std::thread::spawn(move || putting.put("waits").unwrap());
+        while queue.putting() == 0 {
+            std::thread::yield_now();
+        }
+        let getting = queue.clone();
+        let second = std::thread::spawn(move || getting.get().unwrap());
+        while queue.getting() == 0 {
+            std::thread::yield_now();
+        }
+        queue.try_put("never waits").unwrap();
+        assert_eq!(first.join().unwrap(), "waits");
+        assert_eq!(second.join().unwrap(), "never waits");
+        putter.join().unwrap();
+    });
+}
+
+#[test]
 fn getters_and_putters_are_served_in_the_order_in_which_they_came() {
     run("getters_and_putters_are_served_in_the_order_in_which_they_came", || {
         for capacity in 0..3 {

@@ -331,6 +331,29 @@ fn both_ends_of_a_capped_one_give_up_in_time() {
 }
 
 #[test]
+fn a_capped_one_may_have_as_many_tokens_as_there_are_numbers() {
+    run("a_capped_one_may_have_as_many_tokens_as_there_are_numbers", || {
+        let semaphore = CappedSemaphore::new(usize::MAX, usize::MAX).unwrap();
+        assert!(semaphore.bounded() && semaphore.try_acquire() && !semaphore.bounded());
+    });
+}
+
+#[test]
+fn a_token_on_its_way_is_not_in_the_balance() {
+    run("a_token_on_its_way_is_not_in_the_balance", || {
+        let semaphore = Arc::new(CappedSemaphore::new(0, 0).unwrap());
+        let (acquires, releases) = (semaphore.clone(), semaphore.clone());
+        let acquirer = spawn(move || acquires.acquire().unwrap());
+        yield_now();
+        let releaser = spawn(move || releases.release().unwrap());
+        let seen = spawn(move || (semaphore.balance(), semaphore.locked()));
+        assert_eq!(seen.join().unwrap(), (0, true));
+        acquirer.join().unwrap();
+        releaser.join().unwrap();
+    });
+}
+
+#[test]
 fn a_capped_one_does_not_start_above_its_limit() {
     let error = CappedSemaphore::new(3, 2).unwrap_err();
     assert_eq!(error.to_string(), "a semaphore capped at 2 cannot start with 3 tokens");

@@ -746,6 +746,36 @@ fn an_item_for_a_killed_receiver_goes_to_the_next() {
 }
 
 #[test]
+fn an_item_that_was_given_to_a_receiver_is_not_a_newcomers() {
+    run("an_item_that_was_given_to_a_receiver_is_not_a_newcomers", || {
+        let (sender, receiver) = mpsc::sync_channel(0);
+        let receiver = Rc::new(receiver);
+        let get = || {
+            let receiver = receiver.clone();
+            move || receiver.recv().unwrap()
+        };
+        let pool = greenhub::GreenPool::new(1);
+        let first = pool.spawn(get()).unwrap();
+        yield_now();
+        let second = spawn(get());
+        yield_now();
+        // An offer for the first, which is taken back before it runs.
+        let offers = sender.clone();
+        std::thread::spawn(move || assert!(with_timeout(SHORT, || offers.send(1)).is_err())).join().unwrap();
+        // Runs before the second and after the first.
+        pool.killall();
+        let newcomer = {
+            let receiver = receiver.clone();
+            spawn(move || receiver.try_recv())
+        };
+        sender.try_send(2).unwrap();
+        assert_eq!(newcomer.join().unwrap(), Err(mpsc::TryRecvError::Empty));
+        assert_eq!(second.join().unwrap(), 2);
+        assert!(first.join().unwrap_err().is_exit());
+    });
+}
+
+#[test]
 fn room_for_a_killed_sender_goes_to_the_next() {
     run("room_for_a_killed_sender_goes_to_the_next", || {
         let (sender, receiver) = mpsc::sync_channel(1);

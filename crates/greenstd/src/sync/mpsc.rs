@@ -6,10 +6,11 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Doing};
+use hub_core::{BiasedMutex, Doing, Parker};
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
@@ -84,7 +85,7 @@ pub struct SyncSender<T>(Sending<T>);
 pub struct Receiver<T> {
     shared: Arc<BiasedMutex<State<T>>>,
     /// As std's: one OS thread at a time.
-    not_sync: PhantomData<Cell<()>>,
+    not_sync: PhantomData<AssertUnwindSafe<Cell<()>>>,
 }
 
 impl<T> Sender<T> {
@@ -287,7 +288,7 @@ impl<T> IntoIterator for Receiver<T> {
 /// What both ends share.
 struct State<T> {
     items: VecDeque<Item<T>>,
-    /// How many of the items belong to receivers that were chosen.
+    /// How many receivers were chosen and did not run yet. As many items are theirs, unless their senders withdraw them.
     promised: usize,
     capacity: usize,
     /// How much of the room belongs to senders that were chosen.
@@ -320,7 +321,7 @@ impl<T> Wait for ToReceive<T> {
 
     fn pass_on(state: &mut State<T>) {
         if !state.receiving.choose() {
-            state.promised = state.promised.saturating_sub(1);
+            state.promised -= 1;
         }
     }
 }
@@ -363,7 +364,7 @@ impl<T> State<T> {
     /// withdrawn.
     fn take(&mut self, chosen: bool) -> Option<Result<T, RecvError>> {
         if chosen {
-            self.promised = self.promised.saturating_sub(1);
+            self.promised -= 1;
         }
         if self.items.len() <= self.promised {
             return (self.senders == 0).then_some(Err(RecvError));
@@ -380,9 +381,7 @@ impl<T> State<T> {
     /// Takes back what nobody has received.
     fn withdraw(&mut self, offer: u64) -> Option<T> {
         let index = self.items.iter().position(|item| item.offer == Some(offer))?;
-        let item = self.items.remove(index)?;
-        self.promised = self.promised.min(self.items.len());
-        Some(item.value)
+        Some(self.items.remove(index)?.value)
     }
 
     /// The receiver has gone: what senders do not wait for is left to the caller.
@@ -441,6 +440,9 @@ impl<T> Sending<T> {
     /// another sender has gone in between, offers it again at the end.
     #[track_caller]
     fn hand_over(&self, item: T) -> Result<(), SendError<T>> {
+        // What is done before the first wait comes before the offer: made twice, it would choose two receivers. An
+        // error comes again at the wait.
+        drop(Parker::prepare());
         let mut offer = Offer { state: &self.0, number: None };
         let mut item = Some(item);
         let sent: Result<(), Late> = within::<ToSend<T>, _>(None, &self.0, |state, _| {
@@ -477,7 +479,9 @@ impl<T> Drop for Sending<T> {
         let mut state = self.0.lock();
         state.senders -= 1;
         if state.senders == 0 {
-            state.receiving.choose_all();
+            while state.receiving.choose() {
+                state.promised += 1;
+            }
         }
     }
 }

@@ -84,20 +84,30 @@ impl<T, O: Order<T>> State<T, O> {
         self.items.len().saturating_sub(self.promised)
     }
 
+    /// Items that are there or with putters.
+    fn there(&self) -> usize {
+        self.items.len().saturating_add(self.putters.len())
+    }
+
     /// Whether there is an item for one who gets now, or comes with one who waits to put.
     fn has_more(&self) -> bool {
-        self.items.len() + self.putters.len() > self.promised
+        self.there() > self.promised
     }
 
     /// Whether an item taken in now is within the limit, or for a getter that has none to get.
     fn has_room(&self) -> bool {
-        let (there, awaited) = (self.items.len() + self.putters.len(), self.promised + self.getters.len());
-        self.free() < self.capacity || there < awaited
+        self.free() < self.capacity || self.there() < self.promised + self.getters.len()
     }
 
     fn push(&mut self, item: T) {
-        self.items.push(item);
         self.unfinished += 1;
+        self.items.push(item);
+    }
+
+    /// Takes in the item of the putter that waits longest.
+    fn take_in(&mut self) -> bool {
+        let item = self.putters.choose_with();
+        item.map(|item| self.push(item)).is_some()
     }
 
     /// Wakes getters while there is more to get, and takes in what waits while there is room.
@@ -105,18 +115,13 @@ impl<T, O: Order<T>> State<T, O> {
         while self.has_more() && self.getters.choose() {
             self.promised += 1;
         }
-        while self.free() < self.capacity
-            && let Some(item) = self.putters.choose_with()
-        {
-            self.push(item);
-        }
+        while self.free() < self.capacity && self.take_in() {}
     }
 
     /// The next item, for one who has it promised no more. `None` if the putter that came with it has left.
     fn take(&mut self) -> Option<T> {
-        if self.items.is_empty() {
-            let item = self.putters.choose_with()?;
-            self.push(item);
+        if self.items.is_empty() && !self.take_in() {
+            return None;
         }
         let item = self.items.pop();
         self.settle();
@@ -203,15 +208,10 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         Self { state: BiasedMutex::new(state) }
     }
 
-    /// One that has `count` items from the beginning.
-    pub(super) fn filled(count: usize, capacity: usize) -> Self
-    where
-        T: Default,
-    {
+    /// One that has these items from the beginning.
+    pub(super) fn filled(items: O, capacity: usize) -> Self {
         let queue = Self::bounded(capacity);
-        let mut state = queue.state.lock();
-        (0..count).for_each(|_| state.push(T::default()));
-        drop(state);
+        queue.state.lock().items = items;
         queue
     }
 
@@ -259,6 +259,8 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         if !state.has_room() {
             return Err(PutError::Full(item));
         }
+        // Those who wait for a getter came before.
+        while state.items.len() < state.promised && state.take_in() {}
         state.push(item);
         state.settle();
         Ok(())
@@ -335,10 +337,10 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         self.state.lock().has_more()
     }
 
-    /// How many items are there or wait for room, and how many wait for one.
+    /// How many items nobody was promised, there or with those who wait for room, and how many wait for one.
     pub(super) fn there_and_waiting(&self) -> (usize, usize) {
         let state = self.state.lock();
-        (state.free() + state.putters.len(), state.getters.len())
+        (state.there().saturating_sub(state.promised), state.getters.len())
     }
 
     /// Changes the limit; `None` removes it. Who waits for room that is there now goes on; what is there beyond the

@@ -5,7 +5,8 @@ use std::time::Duration;
 use hub_core::{BiasedMutex, Doing, Limit, LoopError};
 
 use super::line::{Ended, Line, Wait};
-use super::queue::{GetError, LightQueue, PutError};
+use super::order::Order;
+use super::queue::{GetError, OrderedLightQueue, PutError};
 
 /// A number of tokens that are acquired and released, by the same or by others. Eventlet's `Semaphore`.
 ///
@@ -283,7 +284,7 @@ impl fmt::Debug for BoundedSemaphore {
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub struct CappedSemaphore {
-    tokens: LightQueue<()>,
+    tokens: OrderedLightQueue<(), Tokens>,
 }
 
 /// A [`CappedSemaphore`] cannot begin above its limit.
@@ -292,6 +293,25 @@ pub struct CappedSemaphore {
 pub struct AboveLimit {
     tokens: usize,
     limit: usize,
+}
+
+/// A queue of what is all alike.
+#[derive(Default)]
+struct Tokens(usize);
+
+impl Order<()> for Tokens {
+    fn len(&self) -> usize {
+        self.0
+    }
+
+    fn push(&mut self, (): ()) {
+        self.0 += 1;
+    }
+
+    fn pop(&mut self) -> Option<()> {
+        self.0 = self.0.checked_sub(1)?;
+        Some(())
+    }
 }
 
 impl CappedSemaphore {
@@ -304,7 +324,7 @@ impl CappedSemaphore {
         if tokens > limit {
             return Err(AboveLimit { tokens, limit });
         }
-        Ok(CappedSemaphore { tokens: LightQueue::filled(tokens, limit) })
+        Ok(CappedSemaphore { tokens: OrderedLightQueue::filled(Tokens(tokens), limit) })
     }
 
     /// Takes a token, and waits for one if there is none. Switches only then.
