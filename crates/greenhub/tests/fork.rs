@@ -15,7 +15,7 @@ use std::time::Duration;
 use greenhub::sync::{Mutex, Queue};
 use greenhub::{
     Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, get_hub, has_hub, sleep, spawn, trampoline, use_hub,
-    use_hub_with, yield_now,
+    use_hub_with, with_timeout, yield_now,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -222,6 +222,61 @@ fn a_lock_is_held_in_the_child_by_who_held_it_and_goes_on_there() {
         holder.join().expect("no panic");
         assert_eq!(waiter.join().expect("no panic"), 1);
         assert_eq!(*mutex.try_lock().expect("free"), 1);
+    });
+}
+
+#[test]
+fn who_waits_on_another_os_thread_is_passed_over_in_the_child() {
+    in_child(|| {
+        let (mutex, queue) = (Arc::new(Mutex::new(0)), Arc::new(Queue::new()));
+        let guard = mutex.lock().expect("no poison");
+        let (locks, gets) = (mutex.clone(), queue.clone());
+        let locker = std::thread::spawn(move || *locks.lock().expect("no poison"));
+        let getter = std::thread::spawn(move || gets.get().expect("an item"));
+        while queue.getting() == 0 {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(ms(50));
+        let guard = Cell::new(Some(guard));
+        let child = forked(|| {
+            drop(guard.take());
+            queue.put(1).expect("room");
+            let all = with_timeout(Duration::from_secs(5), || {
+                *mutex.lock().expect("no poison") += 1;
+                queue.get().expect("the item")
+            });
+            assert_eq!(all.expect("in time"), 1);
+        });
+        ends_well(child);
+        drop(guard.take());
+        queue.put(1).expect("room");
+        locker.join().expect("no panic");
+        getter.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_wait_that_nobody_is_there_to_end_is_a_loop_exit() {
+    // The child of a fork has one OS thread.
+    in_child(|| {
+        yield_now();
+        let child = forked(|| {
+            let (mutex, queue) = (Arc::new(Mutex::new(())), Queue::<u32>::new());
+            let holder = mutex.clone();
+            let holder = spawn(move || {
+                let _guard = holder.lock();
+                greenhub::thread::park();
+            });
+            yield_now();
+            let error = queue.get().expect_err("nobody puts").to_string();
+            assert!(error.contains("block for ever") && error.contains("waiting to be unparked"), "{error}");
+            let locked = catch_unwind(AssertUnwindSafe(|| drop(mutex.lock()))).expect_err("nobody unlocks it");
+            assert!(locked.downcast::<String>().expect("text").contains("block for ever"));
+            // It was only told: what comes later is there.
+            holder.thread().unpark();
+            drop(mutex.lock());
+        });
+        ends_well(child);
     });
 }
 

@@ -178,3 +178,24 @@ fn what_is_leaked_is_noticed() {
         assert_eq!((after.blocks, after.bytes), (before.blocks + 1, before.bytes + 8));
     });
 }
+
+#[test]
+fn a_park_that_is_given_up_again_and_again_leaves_nothing() {
+    const ROUNDS: usize = 5_000;
+    in_child(|| {
+        fill_every_bucket();
+        let give_up = || with_timeout(Duration::from_micros(1), greenhub::thread::park).unwrap_err();
+        let green = spawn(move || {
+            for _ in 0..100 {
+                give_up();
+            }
+            let (_, before) = allocated();
+            for _ in 0..ROUNDS {
+                give_up();
+            }
+            let (_, after) = allocated();
+            assert!(after - before < ROUNDS as isize, "{} bytes", after - before);
+        });
+        green.join().unwrap();
+    });
+}

@@ -294,3 +294,24 @@ fn a_forked_childs_other_threads_reach_its_first() {
         }
     });
 }
+
+#[test]
+fn a_wait_of_an_os_thread_takes_no_unpark_of_std() {
+    run("a_wait_of_an_os_thread_takes_no_unpark_of_std", || {
+        let mutex = std::sync::Arc::new(greenhub::sync::Mutex::new(()));
+        let guard = mutex.lock().unwrap();
+        let waiting = mutex.clone();
+        let plain = std::thread::spawn(move || {
+            drop(waiting.lock());
+            // As with std's mutex, it is still there.
+            let begin = Instant::now();
+            std::thread::park_timeout(Duration::from_secs(10));
+            begin.elapsed()
+        });
+        std::thread::sleep(SHORT * 4);
+        plain.thread().unpark();
+        std::thread::sleep(SHORT * 4);
+        drop(guard);
+        assert!(plain.join().unwrap() < Duration::from_secs(10));
+    });
+}

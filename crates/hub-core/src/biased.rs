@@ -30,6 +30,7 @@ use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use self::raw_mutex::RawMutex;
@@ -57,6 +58,10 @@ pub struct BiasedMutex<T: ?Sized> {
 
 // SAFETY: rules 3 and 4: of all who call `lock`, one at a time gets to the value.
 unsafe impl<T: ?Sized + Send> Sync for BiasedMutex<T> {}
+
+// It tells of no poison, and its users change the value by what cannot panic.
+impl<T: ?Sized> UnwindSafe for BiasedMutex<T> {}
+impl<T: ?Sized> RefUnwindSafe for BiasedMutex<T> {}
 
 /// Unlocks its [`BiasedMutex`] when dropped.
 #[must_use = "if unused the BiasedMutex will immediately unlock"]

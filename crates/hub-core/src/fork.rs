@@ -91,6 +91,7 @@ fn new_token() -> u64 {
 }
 
 /// Whether a fork left that thread behind: it exists in an ancestor only.
+#[inline]
 pub(crate) fn is_left_behind(thread: u64) -> bool {
     thread < FIRST_TOKEN.load(Ordering::Relaxed) && thread != SURVIVOR.load(Ordering::Relaxed)
 }

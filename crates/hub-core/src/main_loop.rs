@@ -325,17 +325,17 @@ impl MainLoop {
                 (timeout, limit) => timeout.or(limit),
             };
         }
-        let mut quiet = false;
+        // How long it stands still if only another OS thread can change that.
+        let mut quiet = None;
         if timeout.is_none() && self.nothing_left(local) {
             if self.outside.is_empty() {
-                let error = LoopError::LoopExit(Arc::new(LoopExit { parked: parked(local) }));
-                self.tell_main(error);
+                self.tell_hopeless(local);
                 if run::ready() != 0 {
                     return;
                 }
             } else {
-                timeout = self.outside.patience();
-                quiet = timeout.is_some();
+                quiet = Some(self.outside.patience());
+                timeout = quiet;
             }
         }
         if let Err(error) = self.ensure_hub() {
@@ -343,7 +343,7 @@ impl MainLoop {
         }
         if timeout != Some(Duration::ZERO) && self.inbox.get().is_some_and(|inbox| !inbox.prepare_sleep()) {
             timeout = Some(Duration::ZERO);
-            quiet = false;
+            quiet = None;
         }
         let mut ready = self.ready.take();
         // Borrowed within, so that the table is free again when a hub that panics is dropped.
@@ -355,8 +355,12 @@ impl MainLoop {
         self.waits.set(self.waits.get() + 1);
         if let Some(inbox) = self.inbox.get() {
             inbox.woke();
-            if quiet && self.ready.borrow().reports().is_empty() && !inbox.has_mail() {
-                self.outside.report(local);
+            if let Some(stood_still) = quiet
+                && self.ready.borrow().reports().is_empty()
+                && !inbox.has_mail()
+                && self.outside.is_hopeless(local, stood_still)
+            {
+                self.tell_hopeless(local);
             }
         }
         match waited {
@@ -465,6 +469,10 @@ impl MainLoop {
 
     /// Gives the main greenlet an error: its park or its switch to another greenlet ends with it, or the
     /// next park does.
+    fn tell_hopeless(&self, local: &Local) {
+        self.tell_main(LoopError::LoopExit(Arc::new(LoopExit { parked: parked(local) })));
+    }
+
     fn tell_main(&self, error: LoopError) {
         drop_contained(self.main_error.replace(Some(error)));
         self.wake_main(Wake::Failed);

@@ -133,9 +133,12 @@ impl Parker {
     /// # Errors
     ///
     /// If no hub can be built.
-    #[cold]
+    #[inline]
     pub fn prepare() -> Result<(), Box<LoopError>> {
-        Ok(local::try_get().map_or(Ok(()), |local| local.main_loop.be_reachable())?)
+        match local::try_get() {
+            Some(local) if !local.main_loop.is_reachable() => Ok(local.main_loop.be_reachable()?),
+            _ => Ok(()),
+        }
     }
 
     /// What ends this wait.
@@ -182,6 +185,14 @@ impl Unparker {
         } else {
             self.unpark_elsewhere();
         }
+    }
+
+    /// Whether the process was forked, and the OS thread of that wait belongs to an ancestor: then there is nobody to
+    /// wake.
+    #[inline]
+    #[must_use]
+    pub fn is_left_behind(self) -> bool {
+        fork::is_left_behind(self.thread)
     }
 
     /// The number of the greenlet, if it is one.
@@ -251,7 +262,7 @@ fn plain() -> io::Result<Arc<Plain>> {
         threads().map(|threads| threads.register(fork::this_thread(), |reach| reach.plain = Some(plain)))
     };
     let entered = REGISTERED.try_with(|registered| {
-        let plain = registered.itself.get_or_init(|| Arc::new(Plain::new()));
+        let plain = registered.itself.get_or_init(Arc::<Plain>::default);
         if registered.plain.get() != now {
             enter(plain)?;
             registered.plain.set(now);
@@ -260,7 +271,7 @@ fn plain() -> io::Result<Arc<Plain>> {
     });
     // A thread that is ending keeps nothing.
     entered.unwrap_or_else(|_| {
-        let plain = Arc::new(Plain::new());
+        let plain = Arc::<Plain>::default();
         enter(&plain).map(|()| plain)
     })
 }

@@ -6,25 +6,15 @@ pub(crate) use self::std_sync::*;
 pub(crate) use loom::{
     cell::UnsafeCell,
     sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize},
-    sync::{Mutex, MutexGuard},
+    sync::{Condvar, Mutex, MutexGuard},
     thread::yield_now,
 };
-
-#[cfg(loom)]
-pub(crate) mod thread {
-    pub(crate) use loom::thread::{Thread, current, park};
-
-    /// A model has no time: it returns early, as it may.
-    pub(crate) fn park_timeout(_: std::time::Duration) {
-        loom::thread::yield_now();
-    }
-}
 
 #[cfg(not(loom))]
 mod std_sync {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
-    pub(crate) use std::sync::{Mutex, MutexGuard};
-    pub(crate) use std::thread::{self, yield_now};
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+    pub(crate) use std::thread::yield_now;
 
     /// std's cell with loom's interface.
     #[derive(Debug)]

@@ -2,10 +2,11 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::biased::BiasedMutex;
 use crate::error::LoopError;
 use crate::greenlet::local;
 use crate::greenlet::run;
@@ -19,7 +20,7 @@ pub struct Thread(Arc<Inner>);
 struct Inner {
     id: ThreadId,
     name: Option<Box<str>>,
-    token: Mutex<Token>,
+    token: BiasedMutex<Token>,
 }
 
 #[derive(Default)]
@@ -116,7 +117,7 @@ impl Thread {
     pub(crate) fn new(name: Option<&str>) -> Thread {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = ThreadId(NEXT.fetch_add(1, Ordering::Relaxed));
-        Thread(Arc::new(Inner { id, name: name.map(Box::from), token: Mutex::default() }))
+        Thread(Arc::new(Inner { id, name: name.map(Box::from), token: BiasedMutex::default() }))
     }
 
     /// Tells it from every other.
@@ -133,37 +134,45 @@ impl Thread {
 
     /// Ends its [`park`], or the next one if it does not wait. May be called on any OS thread. Does not switch.
     pub fn unpark(&self) {
-        let mut token = self.token();
+        let mut token = self.0.token.lock();
         token.there = true;
         token.waiting.drain(..).for_each(Unparker::unpark);
     }
 
     /// Takes the token, waiting once if it is not there.
     fn wait(&self, limit: &mut Limit) -> Result<(), LoopError> {
-        let mut token = self.token();
+        let mut token = self.0.token.lock();
         while !token.there {
             let Some(parker) = Parker::if_prepared(Doing::Park)? else {
                 drop(token);
                 Parker::prepare()?;
-                token = self.token();
+                token = self.0.token.lock();
                 continue;
             };
             let unparker = parker.unparker();
             token.waiting.push(unparker);
             drop(token);
+            let leaving = Leaving { thread: self, unparker };
             let waited = parker.park(limit);
-            token = self.token();
-            token.waiting.retain(|waiting| *waiting != unparker);
+            drop(leaving);
             waited?;
+            token = self.0.token.lock();
             break;
         }
         token.there = false;
         Ok(())
     }
+}
 
-    /// What it protects is right whatever panics while it is held.
-    fn token(&self) -> MutexGuard<'_, Token> {
-        self.0.token.lock().unwrap_or_else(PoisonError::into_inner)
+/// Takes back what a wait has left, also if the wait is unwound.
+struct Leaving<'a> {
+    thread: &'a Thread,
+    unparker: Unparker,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.thread.0.token.lock().waiting.retain(|waiting| *waiting != self.unparker);
     }
 }
 

@@ -75,12 +75,18 @@ impl<B> Line<B> {
     }
 
     fn choose_first(&mut self) -> Option<B> {
-        let chosen = self.first.take()?;
-        if !self.rest.is_empty() {
-            self.move_up();
+        loop {
+            let chosen = self.first.take()?;
+            if !self.rest.is_empty() {
+                self.move_up();
+            }
+            if !chosen.unparker.is_left_behind() {
+                chosen.unparker.unpark();
+                return Some(chosen.brought);
+            }
+            // In a forked child: that one waits in the parent. What it brought is the parent's, too.
+            std::mem::forget(chosen.brought);
         }
-        chosen.unparker.unpark();
-        Some(chosen.brought)
     }
 
     /// The first of the rest is the first of all.

@@ -1,4 +1,4 @@
-//! Waits that other OS threads may end, so that the loop never takes them for hopeless.
+//! Waits that other OS threads may end, so that the loop does not take them for hopeless while there are any.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -17,11 +17,15 @@ use crate::report::{self, Report};
 use crate::timer_queue::TimerId;
 
 /// In nanoseconds; the largest value: never.
-static QUIET_TIME: AtomicU64 = AtomicU64::new(10_000_000_000);
+static QUIET_TIME: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// How long a loop stands still before it looks for other OS threads; then twice as long, and so on.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// After what time without anything to do a loop reports, once, that all its green threads wait for locks, queues
-/// or events which only another OS thread could still serve. `None`: never. For the whole process; ten seconds
-/// unless it is set.
+/// or events which only another OS thread could still serve. `None`, as it is at first: never. For the whole process.
+///
+/// If there is no other OS thread the main greenlet gets [`LoopError::LoopExit`] after a second, whatever is set here.
 pub fn set_quiet_time(quiet: Option<Duration>) {
     let nanos = quiet.map_or(u64::MAX, |quiet| u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX));
     QUIET_TIME.store(nanos, Ordering::Relaxed);
@@ -34,13 +38,14 @@ fn quiet_time() -> Option<Duration> {
     }
 }
 
-/// How many wait so, and whether the silence was reported.
+/// How many wait so, and for how long the loop has stood still.
 #[derive(Default)]
 pub(super) struct Outside {
     /// The generation of forks in which this thread was made reachable, plus one; 0: not yet.
     reachable: Cell<u32>,
     waiting: Cell<usize>,
-    reported: Cell<bool>,
+    /// For how long nothing has happened.
+    silent: Cell<Duration>,
 }
 
 impl Outside {
@@ -48,18 +53,32 @@ impl Outside {
         self.waiting.get() == 0
     }
 
-    /// How long the loop may stand still before it has something to report.
-    pub(super) fn patience(&self) -> Option<Duration> {
-        if self.is_empty() || self.reported.get() { None } else { quiet_time() }
+    /// How long the loop may stand still before it looks why.
+    pub(super) fn patience(&self) -> Duration {
+        let silent = self.silent.get();
+        let look = FIRST_LOOK.max(silent);
+        quiet_time().and_then(|quiet| quiet.checked_sub(silent)).map_or(look, |left| look.min(left))
     }
 
-    pub(super) fn report(&self, local: &Local) {
-        if !self.reported.replace(true) {
+    /// The loop has stood still for that time. True if nobody is there who could wake it.
+    pub(super) fn is_hopeless(&self, local: &Local, stood_still: Duration) -> bool {
+        let (before, now) = (self.silent.get(), self.silent.get() + stood_still);
+        self.silent.set(now);
+        if is_alone() {
+            return true;
+        }
+        if quiet_time().is_some_and(|quiet| before < quiet && quiet <= now) {
             let main = format!("the main greenlet, {}", local.main.doing().as_str());
             let parked = std::iter::once(main).chain(parked(local)).collect();
             report::tell(Report::Quiet { parked });
         }
+        false
     }
+}
+
+/// Whether the process has no other OS thread. False where the system does not tell.
+fn is_alone() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
 }
 
 impl MainLoop {
@@ -85,7 +104,7 @@ impl MainLoop {
         let waiting = Waiting::begin(&self.outside);
         let wake = if limit.is_none() { waiter.park()? } else { self.park_limited(waiter, limit)? };
         drop(waiting);
-        self.outside.reported.set(false);
+        self.outside.silent.set(Duration::ZERO);
         Ok(match wake {
             Wake::Event => Parked::Unparked,
             Wake::Deadline => Parked::Late,

@@ -12,7 +12,7 @@ use crate::limit::Limit;
 
 /// An OS thread that waits as a whole, entered under the number 1.
 fn waiter(threads: &Threads) -> Arc<Plain> {
-    let plain = Arc::new(Plain::new());
+    let plain = Arc::new(Plain::default());
     threads.register(1, |reach| reach.plain = Some(Arc::clone(&plain)));
     plain
 }

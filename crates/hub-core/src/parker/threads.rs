@@ -3,52 +3,59 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::{Parked, Unparker};
 use crate::fork;
 use crate::limit::Limit;
 use crate::remote::{Letter, Mailbox};
-use crate::sync::{AtomicU64, Mutex, MutexGuard, thread};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// How an OS thread waits that has no green threads.
+/// How an OS thread waits that has no green threads. Not by `park`: that token is the program's.
+#[derive(Default)]
 pub(super) struct Plain {
-    thread: thread::Thread,
-    /// Names the present wait.
-    ticket: AtomicU64,
+    /// Of the present wait.
+    ticket: Mutex<u64>,
+    ended: Condvar,
 }
 
 impl Plain {
-    /// Of the calling thread.
-    pub(super) fn new() -> Plain {
-        Plain { thread: thread::current(), ticket: AtomicU64::new(0) }
+    pub(super) fn ticket(&self) -> u64 {
+        *self.lock()
     }
 
-    pub(super) fn ticket(&self) -> u64 {
-        self.ticket.load(Ordering::Relaxed)
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.ticket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn park(&self, ticket: u64, limit: &mut Limit) -> Parked {
-        while self.ticket.load(Ordering::Acquire) == ticket {
-            match limit.begin() {
-                None => thread::park(),
-                Some(left) if left.is_zero() => return if self.end(ticket) { Parked::Late } else { Parked::Unparked },
-                Some(left) => thread::park_timeout(left),
-            }
+        let mut present = self.lock();
+        while *present == ticket {
+            present = match limit.begin() {
+                None => self.ended.wait(present).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => {
+                    *present += 1;
+                    return Parked::Late;
+                }
+                Some(left) => self.ended.wait_timeout(present, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
         Parked::Unparked
     }
 
-    /// Ends the wait with that ticket. False if it was over.
-    fn end(&self, ticket: u64) -> bool {
-        self.ticket.compare_exchange(ticket, ticket + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    /// Ends the wait with that ticket, if it lasts still.
+    fn unpark(&self, ticket: u64) {
+        let mut present = self.lock();
+        if *present == ticket {
+            *present += 1;
+            self.ended.notify_one();
+        }
     }
 }
 
 impl fmt::Debug for Plain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plain").field("thread", &self.thread.id()).finish_non_exhaustive()
+        f.debug_struct("Plain").finish_non_exhaustive()
     }
 }
 
@@ -110,7 +117,7 @@ impl Reach {
         // A thread that has ended has nobody who waits.
         match (whom.number(), &self.mailbox, &self.plain) {
             (Some(greenlet), Some(mailbox), _) => drop(mailbox.post(Letter::Wake { greenlet, ticket: whom.ticket })),
-            (None, _, Some(plain)) if plain.end(whom.ticket) => plain.thread.unpark(),
+            (None, _, Some(plain)) => plain.unpark(whom.ticket),
             _ => {}
         }
     }
