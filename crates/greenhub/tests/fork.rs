@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenhub::sync::{Mutex, Queue};
+use greenhub::tpool::{execute, execute_scoped};
 use greenhub::{
     Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, get_hub, has_hub, sleep, spawn, trampoline, use_hub,
     use_hub_with, with_timeout, yield_now,
@@ -252,6 +253,36 @@ fn who_waits_on_another_os_thread_is_passed_over_in_the_child() {
         queue.put(1).expect("room");
         locker.join().expect("no panic");
         getter.join().expect("no panic");
+    });
+}
+
+#[test]
+fn who_waits_for_a_job_of_the_parent_is_told_in_the_child() {
+    in_child(|| {
+        let ((end, ends), (end_too, ends_too)) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel::<()>());
+        let own = spawn(move || execute(move || ends.recv().is_ok()));
+        let borrowing = spawn(move || {
+            let (ends_too, mut ended) = (std::sync::Mutex::new(ends_too), false);
+            execute_scoped(|| {
+                let _ = ends_too.lock().map(|ends| ends.recv().is_ok());
+                ended = true;
+            })
+            .map(|()| ended)
+        });
+        sleep(ms(20));
+        let (own, borrowing) = (Cell::new(Some(own)), Cell::new(Some(borrowing)));
+        let child = forked(|| {
+            let (own, borrowing) = (own.take().expect("mine"), borrowing.take().expect("mine"));
+            let errors = [own.join().expect("no kill").err(), borrowing.join().expect("no kill").err()];
+            for error in errors {
+                assert!(error.expect("left behind").to_string().contains("in the parent"));
+            }
+            assert_eq!(execute(|| 7).expect("a new pool"), 7);
+        });
+        ends_well(child);
+        drop((end, end_too));
+        own.take().expect("mine").join().expect("no kill").expect("no panic");
+        assert!(borrowing.take().expect("mine").join().expect("no kill").expect("no panic"));
     });
 }
 

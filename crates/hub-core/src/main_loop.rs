@@ -311,6 +311,10 @@ impl MainLoop {
     }
 
     fn wait(&self, local: &Local) {
+        // In a child it makes those ready who wait for what only the parent has.
+        if let Err(error) = self.notice_fork() {
+            return self.stop_with(error);
+        }
         let mut timeout = if run::ready() != 0 {
             Some(Duration::ZERO)
         } else {

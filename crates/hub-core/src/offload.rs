@@ -3,7 +3,8 @@
 //! Ground rules:
 //! - A job that borrows is given to the pool with its lifetime forgotten. `offload_scoped` does not return or unwind
 //!   from then on before [`Done`] says that the job, what it borrowed and its result's last other holder are gone;
-//!   the wait is masked, and where the loop cannot wait it blocks the OS thread.
+//!   the wait is masked, and where the loop cannot wait it blocks the OS thread. In a forked child the job does not
+//!   exist: its thread is the parent's.
 
 use std::any::Any;
 use std::io;
@@ -11,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::LoopError;
+use crate::fork;
 use crate::greenlet::control::Doing;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Mask, Waiter};
@@ -77,6 +79,7 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
     let greenlet = waiter.control().number();
     // While the job is pending the loop does not take the wait for hopeless.
     let pending = Remote::new(&mailbox);
+    let process = fork::generation();
     pool::submit(Box::new(move || {
         let result = catch_unwind(AssertUnwindSafe(job));
         let mut slot = filled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,6 +95,11 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
         waiter.park()?;
         // Before the slot is locked: this may throw. An exit that a mask holds back ends a park too.
         let next = Waiter::current(Doing::Offload)?;
+        if fork::generation() != process {
+            // Nobody ends the job here, nor unlocks what its thread has locked.
+            let outcome = slot.try_lock().ok().and_then(|mut slot| slot.result.take());
+            return outcome.ok_or_else(left_behind)?.map_err(JobError::Panicked);
+        }
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         match slot.result.take() {
             Some(outcome) => return outcome.map_err(JobError::Panicked),
@@ -141,8 +149,10 @@ pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobE
     // without unwinding, only then.
     let work = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(work) };
     pool::submit(work)?;
-    done.wait(waiter);
-    let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let result = match done.wait(waiter) {
+        Ok(()) => result.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        Err(LeftBehind) => return Err(left_behind()),
+    };
     drop(mask);
     // What was held back by the mask.
     run::check_exit();
@@ -150,6 +160,11 @@ pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobE
         Some(outcome) => outcome.map_err(JobError::Panicked),
         None => Err(io::Error::other("the job was dropped before it had run").into()),
     }
+}
+
+/// In a forked child: the job runs in the parent.
+fn left_behind() -> JobError {
+    io::Error::other("the process was forked while the job ran, which goes on in the parent alone").into()
 }
 
 /// Runs the job on the calling thread. An exit of the caller goes through.
@@ -217,6 +232,9 @@ impl Drop for Tell {
     }
 }
 
+/// The process was forked, and the job belongs to the parent.
+struct LeftBehind;
+
 /// Whether a job that borrows is over.
 struct Done {
     state: Mutex<DoneState>,
@@ -238,17 +256,23 @@ impl Done {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the job is over. Called under a mask; never unwinds.
-    fn wait(&self, mut waiter: Waiter) {
+    /// Waits until the job is over, or is nothing to this process. Called under a mask; never unwinds.
+    fn wait(&self, mut waiter: Waiter) -> Result<(), LeftBehind> {
+        let process = fork::generation();
         loop {
+            if fork::generation() != process {
+                // No thread of this process has anything that the job borrows.
+                let over = self.state.try_lock().is_ok_and(|state| state.over);
+                return if over { Ok(()) } else { Err(LeftBehind) };
+            }
             let mut state = self.lock();
             if state.over {
-                return;
+                return Ok(());
             }
             if local::get().is_ending() {
                 // Nobody would wake this park any more.
                 drop(self.told.wait_while(state, |state| !state.over));
-                return;
+                return Ok(());
             }
             state.ticket = waiter.ticket();
             drop(state);
@@ -256,7 +280,7 @@ impl Done {
                 Ok(next) => waiter = next,
                 Err(_) => {
                     drop(self.told.wait_while(self.lock(), |state| !state.over));
-                    return;
+                    return Ok(());
                 }
             }
         }

@@ -13,9 +13,9 @@ use crate::current::{Builder, default_builder};
 use crate::descriptors::{Descriptors, Told};
 use crate::error::{GreenError, HubError, LoopError};
 use crate::fork;
-use crate::greenlet::control::Wake;
+use crate::greenlet::control::{Doing, State, Wake};
 use crate::greenlet::local;
-use crate::greenlet::run;
+use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::unwind::{Exit, drop_contained, error_of};
 use crate::hub::{Hub, Notify};
 use crate::interest::{Interest, Readiness};
@@ -285,7 +285,7 @@ impl MainLoop {
         *self.letters.borrow_mut() = letters;
     }
 
-    /// In a child: the wake-up descriptor first, then the hub, then everybody who waits.
+    /// In a child: the wake-up descriptor first, then the hub, then everybody who waits. Jobs are the parent's.
     #[cold]
     fn after_fork(&self) -> Result<(), LoopError> {
         if self.name.get().is_empty() {
@@ -304,6 +304,7 @@ impl MainLoop {
             }
         }
         self.sort_mail();
+        wake_all(Doing::Offload);
         let reachable = parker::register_again(|| self.mailbox());
         afresh.and(reachable).map_err(|error| LoopError::Wait { hub, error: Arc::new(error) })?;
         let waiting = self.descriptors.borrow_mut().unwatch_all();
@@ -357,5 +358,14 @@ struct HeldWakeup(Arc<Wakeup>);
 impl AsFd for HeldWakeup {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// Wakes all who wait for that, to look again.
+fn wake_all(doing: Doing) {
+    for control in local::get().controls.in_use() {
+        if control.state() == State::Parked && control.doing() == doing {
+            Waiter::new(control, control.ticket()).wake();
+        }
     }
 }
