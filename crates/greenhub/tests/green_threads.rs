@@ -517,10 +517,12 @@ fn an_exit_is_silent_and_a_panic_is_reported_once() {
         assert_eq!(reports(), [] as [String; 0], "somebody may take it still");
         drop(failed);
         drop(spawn(|| Err::<(), _>(io::Error::other("an error"))));
+        drop(spawn(|| Err::<(), _>(LoopError::Panicking)));
         yield_now();
         let reports = reports();
-        assert_eq!(reports.len(), 2, "{reports:?}");
+        assert_eq!(reports.len(), 3, "{reports:?}");
         assert!(reports[0].contains("a panic") && reports[1].contains("an error"), "{reports:?}");
+        assert!(reports[2].contains("while panicking"), "{reports:?}");
     });
 }
 

@@ -69,7 +69,7 @@ pub enum Kill {
 ///
 /// If nobody takes the result, a panic is reported once, and so is an `Err` of one of the usual types:
 /// `Result<(), E>` (or `usize`, `u64` for `()`) with `io::Error`, `String`, `&'static str`,
-/// `Box<dyn Error>` (`Send + Sync` or not) or [`GreenError`].
+/// `Box<dyn Error>` (`Send + Sync` or not), or an error of this crate.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

@@ -28,9 +28,10 @@ use super::control::{ControlRef, Kind};
 use super::local::Local;
 use super::run::{self, Waiter};
 use super::unwind::{contained, drop_contained};
-use crate::error::GreenError;
+use crate::error::{GreenError, LoopError, TrampolineError};
 use crate::report::{self, Report};
 use crate::thread::Thread;
+use crate::timeout::Timeout;
 use crate::timer_queue::TimerId;
 
 /// A handle exists.
@@ -576,7 +577,8 @@ impl<T: 'static> Unhandled<T> for Owned {
                 }
             };
         }
-        in_results_with!(io::Error, Box<dyn Error>, Box<dyn Error + Send + Sync>, GreenError, String, &'static str);
+        in_results_with!(io::Error, Box<dyn Error>, Box<dyn Error + Send + Sync>, String, &'static str);
+        in_results_with!(GreenError, LoopError, TrampolineError, Timeout);
         None
     }
 }
