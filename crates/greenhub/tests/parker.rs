@@ -13,7 +13,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use green::{LONG, SHORT, held, keep_reports, reports};
-use greenhub::{Doing, Limit, LoopError, Parked, Parker, Unparker, sleep, spawn, use_hub, with_timeout, yield_now};
+use greenhub::{
+    Doing, Limit, LoopError, Parked, Parker, Unparker, get_hub, sleep, spawn, use_hub, with_timeout, yield_now,
+};
 use support::run;
 
 /// Parks until `done`; what wakes it is given to `tell`.
@@ -59,6 +61,16 @@ fn an_unpark_before_the_park_is_not_lost() {
         let unparker = parker.unparker();
         std::thread::spawn(move || unparker.unpark()).join().unwrap();
         assert_eq!(parker.park(&mut Limit::from(Some(LONG))).unwrap(), Parked::Unparked);
+    });
+}
+
+#[test]
+fn a_turn_that_was_given_up_ends_no_later_wait() {
+    run("a_turn_that_was_given_up_ends_no_later_wait", || {
+        let given_up = with_timeout(SHORT, || get_hub().run_once(None));
+        assert!(given_up.is_err());
+        let parker = Parker::new(Doing::Event).unwrap();
+        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
     });
 }
 

@@ -86,8 +86,8 @@ pub(crate) struct MainLoop {
     operations: Cell<u64>,
     stop: RefCell<Option<Stop>>,
     main_error: RefCell<Option<LoopError>>,
-    /// Leave after one turn, which waits at most so long.
-    once: Cell<Option<Option<Duration>>>,
+    /// Leave after one turn, which waits at most so long, and end that wait of the main greenlet.
+    once: Cell<Option<(Option<Duration>, Waiter)>>,
     closing: Cell<bool>,
     outside: Outside,
     /// The registration of the loop's own wake-up descriptor.
@@ -282,11 +282,12 @@ impl MainLoop {
             }
             self.wait(local);
             self.dispatch();
-            if self.once.take().is_some() {
+            if let Some((_, waiter)) = self.once.take() {
                 self.read_mail();
                 self.fire();
                 run::run_ready(local);
-                self.wake_main(Wake::Event);
+                // It may have been given up, and the main greenlet wait for something else.
+                waiter.wake();
             }
         }
     }
@@ -323,7 +324,7 @@ impl MainLoop {
                 Err(error) => return self.stop_with(error),
             }
         };
-        if let Some(limit) = self.once.get() {
+        if let Some((limit, _)) = self.once.get() {
             timeout = match (timeout, limit) {
                 (Some(timeout), Some(limit)) => Some(timeout.min(limit)),
                 (timeout, limit) => timeout.or(limit),
@@ -479,18 +480,14 @@ impl MainLoop {
 
     fn tell_main(&self, error: LoopError) {
         drop_contained(self.main_error.replace(Some(error)));
-        self.wake_main(Wake::Failed);
-    }
-
-    fn wake_main(&self, why: Wake) {
         let main = local::get().main;
         match main.state() {
             // Whom it waits for may be parked for ever.
-            State::Switched if why == Wake::Failed => main.set_parked(),
+            State::Switched => main.set_parked(),
             State::Parked => {}
             _ => return,
         }
-        Waiter::new(main, main.ticket()).wake_with(why);
+        Waiter::new(main, main.ticket()).wake_with(Wake::Failed);
     }
 
     /// What the main loop has for the main greenlet, once.
@@ -516,9 +513,10 @@ impl MainLoop {
             return Err(LoopError::InMainloop { doing: Doing::RunOnce.as_str() });
         }
         self.ensure_hub()?;
-        self.once.set(Some(limit));
+        self.once.set(Some((limit, waiter)));
+        let once = Once(&self.once);
         let parked = waiter.park();
-        self.once.set(None);
+        drop(once);
         // Whoever waits in place of the loop is woken like the loop.
         if let Some(inbox) = self.inbox.get()
             && !inbox.prepare_sleep()
@@ -566,6 +564,15 @@ impl MainLoop {
             stacks_in_use: stacks.in_use,
             stacks_idle: stacks.idle,
         }
+    }
+}
+
+/// A turn that somebody asked for; forgotten however the wait for it ends.
+struct Once<'a>(&'a Cell<Option<(Option<Duration>, Waiter)>>);
+
+impl Drop for Once<'_> {
+    fn drop(&mut self) {
+        self.0.set(None);
     }
 }
 
