@@ -6,7 +6,7 @@ mod descriptors;
 mod green;
 mod support;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -65,6 +65,46 @@ fn an_unpark_before_the_park_is_not_lost() {
 }
 
 #[test]
+fn an_unparker_of_a_wait_that_never_began_ends_no_later_one() {
+    let left_behind = || drop_after(Parker::new(Doing::Event).unwrap(), Parker::unparker);
+    run("an_unparker_of_a_wait_that_never_began_ends_no_later_one", move || {
+        yield_now();
+        let unparker = left_behind();
+        let parker = Parker::new(Doing::Event).unwrap();
+        unparker.unpark();
+        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+        let unparker = left_behind();
+        spawn(move || unparker.unpark());
+        let begin = Instant::now();
+        sleep(SHORT);
+        assert!(begin.elapsed() >= SHORT, "a sleep was ended by what was left of a wait before it");
+    });
+    let plain = std::thread::spawn(move || {
+        let unparker = left_behind();
+        let parker = Parker::new(Doing::Event).unwrap();
+        unparker.unpark();
+        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+    });
+    plain.join().unwrap();
+}
+
+/// What is asked of something before it is dropped.
+fn drop_after<T, R>(one: T, ask: impl FnOnce(&T) -> R) -> R {
+    ask(&one)
+}
+
+#[test]
+fn a_wait_that_begins_leaves_none_before_it_to_be_ended() {
+    run("a_wait_that_begins_leaves_none_before_it_to_be_ended", || {
+        yield_now();
+        let first = Parker::new(Doing::Event).unwrap();
+        let second = Parker::new(Doing::Event).unwrap();
+        first.unparker().unpark();
+        assert_eq!(second.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+    });
+}
+
+#[test]
 fn a_turn_that_was_given_up_ends_no_later_wait() {
     run("a_turn_that_was_given_up_ends_no_later_wait", || {
         let given_up = with_timeout(SHORT, || get_hub().run_once(None));
@@ -72,6 +112,49 @@ fn a_turn_that_was_given_up_ends_no_later_wait() {
         let parker = Parker::new(Doing::Event).unwrap();
         assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
     });
+}
+
+#[test]
+fn nobody_parks_for_another_green_thread() {
+    run("nobody_parks_for_another_green_thread", || {
+        keep_reports();
+        yield_now();
+        let parker = Parker::new(Doing::Event).unwrap();
+        let other = spawn(move || parker.park(&mut Limit::from(Some(SHORT))));
+        let error = other.join().unwrap_err();
+        assert!(error.to_string().contains("somebody else's wait"), "{error}");
+        sleep(SHORT);
+    });
+}
+
+#[test]
+fn a_wait_may_outlive_its_hub_in_an_ending_thread() {
+    /// Looks at its parker when the thread's green threads are gone, and parks.
+    struct Last(Option<Parker>, mpsc::Sender<(Unparker, Result<Parked, String>)>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            let parker = self.0.take().unwrap();
+            let unparker = parker.unparker();
+            let parked = parker.park(&mut Limit::none()).map_err(|error| error.to_string());
+            self.1.send((unparker, parked)).unwrap();
+        }
+    }
+    thread_local! {
+        static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+    }
+    let (sender, told) = mpsc::channel();
+    let ending = std::thread::spawn(move || {
+        // Destructors run in the reverse order.
+        LAST.with(|last| assert!(last.borrow().is_none()));
+        yield_now();
+        let parker = Parker::new(Doing::Event).unwrap();
+        let unparker = parker.unparker();
+        LAST.set(Some(Last(Some(parker), sender)));
+        unparker
+    });
+    let unparker = ending.join().unwrap();
+    let ending = LoopError::ThreadEnding.to_string();
+    assert_eq!(told.recv().unwrap(), (unparker, Err(ending)));
 }
 
 #[test]

@@ -13,16 +13,16 @@ mod threads;
 
 use std::cell::{Cell, OnceCell};
 use std::io;
+use std::marker::PhantomData;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use self::threads::{Plain, Threads};
 use crate::error::LoopError;
 use crate::fork::{self, PerProcess};
-use crate::greenlet::control::ControlRef;
 pub use crate::greenlet::control::Doing;
 use crate::greenlet::local;
-use crate::greenlet::run::Waiter;
+use crate::greenlet::run::{self, Waiter};
 use crate::limit::Limit;
 use crate::remote::Mailbox;
 
@@ -31,6 +31,8 @@ use crate::remote::Mailbox;
 /// The order that loses no wake-up: take a lock, find that there is nothing to be had, make a parker, leave its
 /// [`unparker`](Parker::unparker) where others find it, let go of the lock, [`park`](Parker::park), look again.
 /// An unparker that was left behind does nothing.
+///
+/// It is for one wait at a time: between `new` and `park` the caller waits for nothing else.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -51,7 +53,8 @@ pub struct Parker {
 
 #[derive(Debug)]
 enum Who {
-    Green(ControlRef),
+    /// By its number: a parker may outlive the memory of the thread's greenlets. It stays on its thread.
+    Green(u32, PhantomData<*mut ()>),
     Thread(Arc<Plain>),
 }
 
@@ -114,15 +117,15 @@ impl Parker {
         if !local.main_loop.is_reachable() {
             return Ok(None);
         }
-        let waiter = Waiter::current(doing)?;
-        Ok(Some(Parker { who: Who::Green(waiter.control()), ticket: waiter.ticket() }))
+        let waiter = Waiter::begin(doing)?;
+        Ok(Some(Parker { who: Who::Green(waiter.control().number(), PhantomData), ticket: waiter.ticket() }))
     }
 
     /// A wait of this OS thread as a whole.
     #[cold]
     fn plain() -> Result<Parker, Box<LoopError>> {
         match plain() {
-            Ok(plain) => Ok(Parker { ticket: plain.ticket(), who: Who::Thread(plain) }),
+            Ok(plain) => Ok(Parker { ticket: plain.begin(), who: Who::Thread(plain) }),
             Err(error) => Err(Box::new(LoopError::Wait { hub: "none", error: Arc::new(error) })),
         }
     }
@@ -146,8 +149,8 @@ impl Parker {
     #[must_use]
     pub fn unparker(&self) -> Unparker {
         let thread = fork::this_thread();
-        let greenlet = match &self.who {
-            Who::Green(control) => NonZeroU64::MIN.saturating_add(control.number().into()),
+        let greenlet = match self.who {
+            Who::Green(number, _) => NonZeroU64::MIN.saturating_add(number.into()),
             Who::Thread(_) => PLAIN,
         };
         Unparker { thread, greenlet, ticket: self.ticket }
@@ -157,16 +160,45 @@ impl Parker {
     ///
     /// # Errors
     ///
-    /// What the main loop has to tell the main greenlet.
+    /// What the main loop has to tell the main greenlet. While panicking, and in an ending thread.
+    ///
+    /// # Panics
+    ///
+    /// If somebody else has made it: another green thread, or a callback of the main loop.
     #[inline]
     pub fn park(self, limit: &mut Limit) -> Result<Parked, Box<LoopError>> {
-        match self.who {
-            Who::Green(control) => local::get().main_loop.park_until(Waiter::new(control, self.ticket), limit),
+        match &self.who {
+            Who::Green(number, _) => {
+                let (number, ticket) = (*number, self.ticket);
+                // Its own end takes it back.
+                std::mem::forget(self);
+                let Some(local) = local::try_get() else { return Err(LoopError::ThreadEnding.into()) };
+                if std::thread::panicking() {
+                    return Err(LoopError::Panicking.into());
+                }
+                let me = run::current();
+                assert_eq!(me.number(), number, "a green thread parks in somebody else's wait");
+                local.main_loop.park_until(Waiter::new(me, ticket), limit)
+            }
             Who::Thread(plain) => {
                 let parked = plain.park(self.ticket, limit);
                 leave_if_ending();
                 Ok(parked)
             }
+        }
+    }
+}
+
+impl Drop for Parker {
+    /// A wait that never began is over: what was left of it ends no other.
+    fn drop(&mut self) {
+        match &self.who {
+            Who::Green(number, _) => {
+                if let Some(control) = local::try_get().and_then(|local| local.controls.get(*number)) {
+                    Waiter::new(control, self.ticket).wake();
+                }
+            }
+            Who::Thread(plain) => plain.unpark(self.ticket),
         }
     }
 }

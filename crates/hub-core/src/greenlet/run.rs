@@ -91,6 +91,15 @@ impl Waiter {
         Ok(Waiter { control, ticket: control.ticket.get() })
     }
 
+    /// As [`current`](Waiter::current), for a park that nobody was told of: who was told of one before it, which
+    /// may not have taken place, does not end it.
+    #[inline]
+    pub(crate) fn begin(doing: Doing) -> Result<Waiter, Refused> {
+        let Waiter { control, ticket } = Waiter::current(doing)?;
+        control.ticket.set(ticket + 1);
+        Ok(Waiter { control, ticket: ticket + 1 })
+    }
+
     pub(crate) fn new(control: ControlRef, ticket: u64) -> Waiter {
         Waiter { control, ticket }
     }

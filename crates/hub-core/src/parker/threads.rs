@@ -20,8 +20,11 @@ pub(super) struct Plain {
 }
 
 impl Plain {
-    pub(super) fn ticket(&self) -> u64 {
-        *self.lock()
+    /// The ticket of a new wait, which no other had.
+    pub(super) fn begin(&self) -> u64 {
+        let mut ticket = self.lock();
+        *ticket += 1;
+        *ticket
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {
@@ -44,7 +47,7 @@ impl Plain {
     }
 
     /// Ends the wait with that ticket, if it lasts still.
-    fn unpark(&self, ticket: u64) {
+    pub(super) fn unpark(&self, ticket: u64) {
         let mut present = self.lock();
         if *present == ticket {
             *present += 1;
