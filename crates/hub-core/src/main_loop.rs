@@ -364,6 +364,8 @@ impl MainLoop {
                 && self.ready.borrow().reports().is_empty()
                 && !inbox.has_mail()
                 && self.outside.is_hopeless(local, stood_still)
+                // In this order: the last of the others may have left it when it ended.
+                && !inbox.has_mail()
             {
                 self.tell_hopeless(local);
             }
