@@ -214,7 +214,8 @@ impl Bias {
         let shared = Shared::lock(&self.shared);
         match self.owner.load(Relaxed) {
             EVERYBODY => {}
-            NOBODY if !barrier::available() => self.owner.store(EVERYBODY, Relaxed),
+            // An owner that a fork leaves behind has to be known for that.
+            NOBODY if !barrier::available() || fork::install().is_err() => self.owner.store(EVERYBODY, Relaxed),
             NOBODY => {
                 self.owner.store(me, Relaxed);
                 drop(shared);

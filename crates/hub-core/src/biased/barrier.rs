@@ -5,18 +5,27 @@ pub(super) use self::system::{available, heavy, light};
 #[cfg(all(not(loom), any(target_os = "linux", target_os = "android")))]
 mod system {
     use std::io;
-    use std::sync::OnceLock;
-    use std::sync::atomic::{Ordering, compiler_fence};
+    use std::sync::atomic::{AtomicU8, Ordering, compiler_fence};
 
     use rustix::io::Errno;
     use rustix::thread::{MembarrierCommand, membarrier, membarrier_query};
 
     /// Whether there is a heavy one.
     pub(in super::super) fn available() -> bool {
-        static AVAILABLE: OnceLock<bool> = OnceLock::new();
-        *AVAILABLE.get_or_init(|| {
-            membarrier_query().contains_command(MembarrierCommand::PrivateExpedited) && register().is_ok()
-        })
+        const YES: u8 = 1;
+        const NO: u8 = 2;
+        // Not a lock: a fork could leave the thread behind that asks. Several may ask at once.
+        static KNOWN: AtomicU8 = AtomicU8::new(0);
+        match KNOWN.load(Ordering::Relaxed) {
+            YES => true,
+            NO => false,
+            _ => {
+                let available =
+                    membarrier_query().contains_command(MembarrierCommand::PrivateExpedited) && register().is_ok();
+                KNOWN.store(if available { YES } else { NO }, Ordering::Relaxed);
+                available
+            }
+        }
     }
 
     fn register() -> rustix::io::Result<()> {

@@ -110,7 +110,6 @@ static OF_A_CHILD: BiasedMutex<u32> = BiasedMutex::new(0);
 
 #[test]
 fn its_owner_goes_on_in_a_forked_child() {
-    fork::install().unwrap();
     own(&OF_A_CHILD);
     assert!(fork::tests::holds_in_child(|| {
         *OF_A_CHILD.lock() += 1;
@@ -123,7 +122,6 @@ static FREE_ELSEWHERE: BiasedMutex<u32> = BiasedMutex::new(5);
 
 #[test]
 fn what_a_thread_that_was_left_behind_has_is_told_in_a_forked_child() {
-    fork::install().unwrap();
     fork::this_thread();
     let ((locked, is_locked), (done, wait)) = (mpsc::channel(), mpsc::channel::<()>());
     let other = thread::spawn(move || {

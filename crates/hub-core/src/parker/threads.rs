@@ -27,6 +27,12 @@ impl Plain {
         *ticket
     }
 
+    /// Whether that wait is not over.
+    #[cfg(all(test, loom))]
+    pub(super) fn lasts(&self, ticket: u64) -> bool {
+        *self.lock() == ticket
+    }
+
     fn lock(&self) -> MutexGuard<'_, u64> {
         self.ticket.lock().unwrap_or_else(PoisonError::into_inner)
     }
