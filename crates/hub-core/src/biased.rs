@@ -98,9 +98,11 @@ impl<T: ?Sized> BiasedMutex<T> {
     ///
     /// # Panics
     ///
-    /// If this thread holds it already and no other has ever locked it; it deadlocks if another has. If another
-    /// thread held it at the moment of a fork and this is the child: its value is left half changed. If the
-    /// system refuses the memory barrier that it had agreed to before.
+    /// If this thread holds it already and the lock is biased to it; it deadlocks if it is not. If its owner was inside
+    /// at the moment of a fork and this is the child, which does not have that thread: the value is left half changed.
+    /// Where it was an ordinary lock by then the child deadlocks, as at std's. If the system refuses the memory
+    /// barrier that it had agreed to before: locks that are biased by then stay with their owners, new ones are
+    /// ordinary.
     #[inline]
     pub fn lock(&self) -> BiasedMutexGuard<'_, T> {
         let way = self.bias.enter(fork::this_thread());

@@ -10,12 +10,15 @@ mod system {
     use rustix::io::Errno;
     use rustix::thread::{MembarrierCommand, membarrier, membarrier_query};
 
+    const YES: u8 = 1;
+    const NO: u8 = 2;
+
+    /// Whether there is a heavy one; 0 before somebody has asked. Not a lock: a fork could leave the thread behind that
+    /// asks. Several may ask at once.
+    static KNOWN: AtomicU8 = AtomicU8::new(0);
+
     /// Whether there is a heavy one.
     pub(in super::super) fn available() -> bool {
-        const YES: u8 = 1;
-        const NO: u8 = 2;
-        // Not a lock: a fork could leave the thread behind that asks. Several may ask at once.
-        static KNOWN: AtomicU8 = AtomicU8::new(0);
         match KNOWN.load(Ordering::Relaxed) {
             YES => true,
             NO => false,
@@ -38,16 +41,18 @@ mod system {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Has every thread of the process pass a full memory barrier before this returns.
+    /// Has every thread of the process pass a full memory barrier before this returns. There is none any more if it is
+    /// refused.
     pub(in super::super) fn heavy() -> io::Result<()> {
-        match membarrier(MembarrierCommand::PrivateExpedited) {
+        let passed = match membarrier(MembarrierCommand::PrivateExpedited) {
             // Not registered, in a child for one.
-            Err(Errno::PERM) => {
-                register()?;
-                Ok(membarrier(MembarrierCommand::PrivateExpedited)?)
-            }
-            done => Ok(done?),
+            Err(Errno::PERM) => register().and_then(|()| membarrier(MembarrierCommand::PrivateExpedited)),
+            passed => passed,
+        };
+        if passed.is_err() {
+            KNOWN.store(NO, Ordering::Relaxed);
         }
+        Ok(passed?)
     }
 }
 

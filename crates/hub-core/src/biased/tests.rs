@@ -142,3 +142,42 @@ fn what_a_thread_that_was_left_behind_has_is_told_in_a_forked_child() {
     drop(done);
     other.join().unwrap();
 }
+
+/// Has the system refuse membarrier to the calling thread from now on, as in a sandbox.
+#[cfg(target_os = "linux")]
+fn refuse_barriers() {
+    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const SKIP_UNLESS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+    let mut steps = [
+        step(LOAD_NUMBER, 0, 0),
+        step(SKIP_UNLESS, 1, libc::SYS_membarrier as u32),
+        step(RETURN, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: takes numbers only.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    // SAFETY: the filter is copied by the system before this returns.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) }, 0);
+}
+
+static BEFORE_THE_SANDBOX: BiasedMutex<u32> = BiasedMutex::new(0);
+static IN_THE_SANDBOX: BiasedMutex<u32> = BiasedMutex::new(0);
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_barrier_that_is_refused_later_leaves_a_lock_with_its_owner_and_new_ones_to_all() {
+    assert!(fork::tests::holds_in_child(|| {
+        std::panic::set_hook(Box::new(|_| ()));
+        own(&BEFORE_THE_SANDBOX);
+        let had_one = barrier::available();
+        refuse_barriers();
+        let other = |mutex: &'static BiasedMutex<u32>| thread::spawn(|| *mutex.lock() += 1).join();
+        let refused = other(&BEFORE_THE_SANDBOX).is_err();
+        *BEFORE_THE_SANDBOX.lock() += 1;
+        *IN_THE_SANDBOX.lock() += 1;
+        refused == had_one && other(&IN_THE_SANDBOX).is_ok() && *IN_THE_SANDBOX.lock() == 2
+    }));
+}
