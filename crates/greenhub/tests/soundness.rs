@@ -18,10 +18,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use green::{Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, pipe, quiet_panic, reports};
+use greenhub::group::Group;
+use greenhub::pools::Pool;
+use greenhub::sync::{Event, Queue, Semaphore};
 use greenhub::{
-    Builder, GreenError, GreenThread, Greenlet, Hub, HubError, Interest, Key, Kill, Lease, Left, LoopError, Payload,
-    Readiness, Ready, Rearm, ScopedGreenThread, Source, Time, TrampolineError, Watched, get_default_hub, get_hub,
-    offload, scope, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
+    Builder, GreenError, GreenPool, GreenThread, Greenlet, Hub, HubError, Interest, Key, Kill, Lease, Left, LoopError,
+    Payload, Readiness, Ready, Rearm, ScopedGreenThread, Source, Time, TrampolineError, Watched, get_default_hub,
+    get_hub, offload, scope, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub, use_hub_with, with_timeout,
+    yield_now,
 };
 use support::{in_child, is_child, run};
 
@@ -1455,4 +1459,30 @@ fn rule_17_a_thread_local_whose_making_parks_is_made_twice() {
         second.join().unwrap();
     });
     assert_eq!(GONE.load(Ordering::SeqCst), 2);
+}
+
+/// Writes nowhere, and switches to do so, as a socket may.
+struct Slow<F>(F);
+
+impl<F: Fn()> fmt::Write for Slow<F> {
+    fn write_str(&mut self, _: &str) -> fmt::Result {
+        (self.0)();
+        yield_now();
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_written_to_while_a_primitive_is_shown_may_switch_and_use_it() {
+    run("what_is_written_to_while_a_primitive_is_shown_may_switch_and_use_it", || {
+        fn show<T: fmt::Debug>(shown: &T, used: impl Fn(&T)) {
+            fmt::write(&mut Slow(|| used(shown)), format_args!("{shown:?}")).unwrap();
+        }
+        show(&Queue::<u32>::new(), |queue| assert!(queue.is_empty()));
+        show(&Semaphore::new(1), |semaphore| assert!(!semaphore.locked()));
+        show(&Event::<u32>::new(), |event| assert!(!event.ready()));
+        show(&Pool::new(1, || Ok(7)), |pool| assert!(pool.is_empty()));
+        show(&GreenPool::new(1), |pool| assert_eq!(pool.running(), 0));
+        show(&Group::new(), |group| assert!(group.is_empty()));
+    });
 }

@@ -315,8 +315,7 @@ impl Group {
 
 impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.lock();
-        let mut members: Vec<_> = state.members.keys().collect();
+        let mut members: Vec<_> = self.lock().members.keys().copied().collect();
         members.sort_unstable();
         f.debug_struct("Group").field("members", &members).finish_non_exhaustive()
     }

@@ -284,9 +284,12 @@ impl<T> Pool<T> {
 impl<T> fmt::Debug for Pool<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
+        let (size, made, taken, waiting) = (state.size, state.made, state.taken, state.waiting.len());
+        // What is written to may be anybody's, and switch.
+        drop(state);
         let mut debug = f.debug_struct("Pool");
-        debug.field("size", &state.size).field("made", &state.made).field("taken", &state.taken);
-        debug.field("waiting", &state.waiting.len()).finish_non_exhaustive()
+        debug.field("size", &size).field("made", &made).field("taken", &taken);
+        debug.field("waiting", &waiting).finish_non_exhaustive()
     }
 }
 

@@ -436,8 +436,9 @@ impl GreenPool {
 impl fmt::Debug for GreenPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
-        let mut debug = f.debug_struct("GreenPool");
-        debug.field("size", &state.size).field("running", &state.taken);
-        debug.field("waiting", &state.spawners.len()).finish()
+        let (size, running, waiting) = (state.size, state.taken, state.spawners.len());
+        // What is written to may be anybody's, and switch.
+        drop(state);
+        f.debug_struct("GreenPool").field("size", &size).field("running", &running).field("waiting", &waiting).finish()
     }
 }

@@ -214,10 +214,7 @@ impl<T> Default for Event<T> {
 
 impl<T> fmt::Debug for Event<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state.lock();
-        f.debug_struct("Event")
-            .field("ready", &state.round.get().is_some())
-            .field("waiting", &state.waiting.len())
-            .finish()
+        // Each without the lock: what is written to may be anybody's, and switch.
+        f.debug_struct("Event").field("ready", &self.ready()).field("waiting", &self.waiting()).finish()
     }
 }

@@ -380,12 +380,16 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let capacity = self.capacity();
         let state = self.state.lock();
+        let (items, unfinished) = (state.free(), state.unfinished);
+        let (getting, putting) = (state.getters.len(), state.putters.len());
+        // What is written to may be anybody's, and switch.
+        drop(state);
         f.debug_struct(name)
             .field("capacity", &capacity)
-            .field("items", &state.free())
-            .field("getting", &state.getters.len())
-            .field("putting", &state.putters.len())
-            .field("unfinished", &state.unfinished)
+            .field("items", &items)
+            .field("getting", &getting)
+            .field("putting", &putting)
+            .field("unfinished", &unfinished)
             .finish()
     }
 }
