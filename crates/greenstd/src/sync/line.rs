@@ -1,9 +1,9 @@
 //! Who waits for something that comes to one after the other.
 //!
 //! A primitive keeps its state, with one [`Line`] for each thing that is waited for, under one lock, which is
-//! never held while anything else runs but `unpark`. Whoever has something to give *chooses* the first of the
-//! line: the thing is theirs from then on, so nobody who comes later gets it. Those who are chosen and cannot take
-//! it, because they are killed or their time is over that very moment, *pass it on*.
+//! never held while anything else runs but `unpark` and what orders the items of a queue. Whoever has something to
+//! give *chooses* the first of the line: the thing is theirs from then on, so nobody who comes later gets it. Those who
+//! are chosen and cannot take it, because they are killed or their time is over that very moment, *pass it on*.
 //!
 //! Those who wait may *bring* something along, which goes to whoever chooses them, or leaves the line with them.
 

@@ -45,7 +45,7 @@ mod system {
     /// refused.
     pub(in super::super) fn heavy() -> io::Result<()> {
         let passed = match membarrier(MembarrierCommand::PrivateExpedited) {
-            // Not registered, in a child for one.
+            // Not registered: a child may have to do it again.
             Err(Errno::PERM) => register().and_then(|()| membarrier(MembarrierCommand::PrivateExpedited)),
             passed => passed,
         };
