@@ -225,9 +225,9 @@ macro_rules! socket_stream {
     };
 }
 
-/// The iterator over the connections of a listener.
+/// The iterator over the connections of a listener, and what servers need. `$address` makes the address of a peer.
 macro_rules! socket_incoming {
-    ($listener:ident, $stream:ident) => {
+    ($listener:ident, $stream:ident, $address:path) => {
         /// The connections of a listener, one after the other, std's `Incoming`. Waiting for the next parks the
         /// green thread. It ends when the listener is [closed](
         #[doc = concat!(stringify!($listener), "::close")]
@@ -251,5 +251,22 @@ macro_rules! socket_incoming {
         }
 
         impl std::iter::FusedIterator for Incoming<'_> {}
+
+        impl crate::net::Accept for $listener {
+            type Stream = $stream;
+            type Address = SocketAddr;
+
+            fn accept_if<T>(
+                &self,
+                admit: impl FnMut() -> Option<T>,
+            ) -> io::Result<Option<crate::net::Accepted<$listener, T>>> {
+                let Some((socket, address, ticket)) = self.0.accept_if(admit)? else { return Ok(None) };
+                Ok(Some(($stream(socket), $address(address)?, ticket)))
+            }
+
+            fn is_closed(&self) -> bool {
+                self.0.is_closed()
+            }
+        }
     };
 }

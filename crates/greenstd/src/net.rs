@@ -1,12 +1,16 @@
 //! std's `net`, green: waiting for a socket parks the calling green thread only.
 
 mod addr;
+mod listen;
+mod serve;
 mod tcp;
 mod udp;
 
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use addr::ToSocketAddrs;
+pub use listen::ListenOptions;
+pub use serve::{Accept, Accepted, ServeEnd, ServeError, Served, StopServe, serve, serve_until};
 pub use tcp::{Incoming, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 

@@ -248,6 +248,18 @@ impl Socket {
         let (fd, address) = self.read(|fd| Ok((birth::accept(fd)?, Left::Likely)))?;
         Ok((Socket::owning(fd), address))
     }
+
+    /// Accepts if `admit` gives something for it, which is asked for before each attempt. `None` if it does not.
+    pub(crate) fn accept_if<T>(
+        &self,
+        mut admit: impl FnMut() -> Option<T>,
+    ) -> io::Result<Option<(Socket, Option<SocketAddrAny>, T)>> {
+        self.read(|fd| {
+            let Some(ticket) = admit() else { return Ok((None, Left::Likely)) };
+            let (fd, address) = birth::accept(fd)?;
+            Ok((Some((Socket::owning(fd), address, ticket)), Left::Likely))
+        })
+    }
 }
 
 // Data.

@@ -120,14 +120,17 @@ fn defines(text: &str, name: &str) -> bool {
     line_of(text, name).is_some()
 }
 
-/// Whether `text` has a function of this name that is a test: by an attribute right above it, or because a test of its
-/// own harness names it a second time.
+/// Whether `text` has a function of this name that is a test: by an attribute right above it, because it is in a
+/// `same_as_std!`, which makes tests of all its functions, or because a test of its own harness names it a second time.
 fn tests(text: &str, name: &str) -> bool {
     let Some(line) = line_of(text, name) else { return false };
     let above: Vec<&str> = text.lines().take(line).collect();
     let attributes = above.iter().rev().map(|line| line.trim()).take_while(|line| line.starts_with(['#', '/']));
     let marked = attributes.filter(|line| line.starts_with("#[")).any(|line| line.contains("test"));
-    marked || (!text.contains("#[test]") && words(text).filter(|&word| word == name).count() > 1)
+    let outside = above.iter().rev().find(|line| !line.is_empty() && !line.starts_with([' ', '#', '/']));
+    let compared = text.lines().nth(line).is_some_and(|line| line.starts_with("    fn "))
+        && outside.is_some_and(|line| line.starts_with("same_as_std! {"));
+    marked || compared || (!text.contains("#[test]") && words(text).filter(|&word| word == name).count() > 1)
 }
 
 fn line_of(text: &str, name: &str) -> Option<usize> {
@@ -180,6 +183,13 @@ mod tests {
         assert!(tests(text, "counts_up"));
         assert!(!tests(text, "helper"));
         assert!(!tests(text, "counts"));
+    }
+
+    #[test]
+    fn what_is_compared_with_std_is_a_test() {
+        let text = "same_as_std! {\n    fn reads() {\n        fn inner() {}\n    }\n\n    fn writes() {}\n}\n\nimpl A {\n    fn helper() {}\n}\n#[test]\nfn a() {}\n";
+        assert!(tests(text, "reads") && tests(text, "writes"));
+        assert!(!tests(text, "inner") && !tests(text, "helper"));
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Wait for ForAll {
 }
 
 /// A place in the pool, which is free again when this is dropped.
-pub(super) struct Place {
+pub(crate) struct Place {
     pool: GreenPool,
     slot: Option<usize>,
 }
@@ -148,7 +148,7 @@ impl Drop for Place {
 }
 
 /// Where work that is spawned may run.
-pub(super) enum Room {
+pub(crate) enum Room {
     /// In a green thread of its own.
     Place(Place),
     /// In the caller, which is a worker of a full pool.
@@ -157,7 +157,7 @@ pub(super) enum Room {
 
 impl Room {
     #[track_caller]
-    pub(super) fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+    pub(crate) fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
         match self {
             Room::Here => hub_core::run_in_place(f),
             Room::Place(mut place) => {
@@ -394,7 +394,7 @@ impl GreenPool {
     }
 
     /// A place, or leave to work in place. Switches if the pool is full.
-    pub(super) fn room(&self) -> Result<Room, LoopError> {
+    pub(crate) fn room(&self) -> Result<Room, LoopError> {
         let me = hub_core::current_id();
         let let_in = ForPlace::wait(&self.shared, &mut Limit::none(), (), |state, unchosen| match unchosen {
             Some(()) if state.taken < state.size => {
@@ -414,7 +414,7 @@ impl GreenPool {
     }
 
     /// A place, if one is free. Never switches.
-    pub(super) fn room_now(&self) -> Option<Room> {
+    pub(crate) fn room_now(&self) -> Option<Room> {
         let mut state = self.lock();
         if state.taken >= state.size {
             return None;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use socket2::{Domain, Type};
 
 use super::addr::each_address;
-use super::{ToSocketAddrs, local_addr, peer_addr, sender};
-use crate::socket::{BACKLOG, Direction, Socket};
+use super::{ListenOptions, ToSocketAddrs, local_addr, peer_addr, sender};
+use crate::socket::{Direction, Socket};
 
 /// A TCP connection, std's `TcpStream`.
 ///
@@ -186,25 +186,22 @@ impl fmt::Debug for TcpStream {
 pub struct TcpListener(Socket);
 
 socket_common!(TcpListener, std::net::TcpListener);
-socket_incoming!(TcpListener, TcpStream);
+socket_incoming!(TcpListener, TcpStream, sender);
 
 impl TcpListener {
     /// Listens at an address; at the first that can be had, if there are several. An address whose connections
-    /// have ended only just may be taken again (`SO_REUSEADDR`). Switches if a name has to be looked up.
+    /// have ended only just may be taken again (`SO_REUSEADDR`); [`ListenOptions`] has other ways. Switches if a name has
+    /// to be looked up.
     ///
     /// # Errors
     ///
     /// Why the last address could not be had, or the name not be looked up.
     pub fn bind<A: ToSocketAddrs>(address: A) -> io::Result<TcpListener> {
-        each_address(address, |address| {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM)?;
-            socket.configure(|socket| {
-                socket.set_reuse_address(true)?;
-                socket.bind(&address.into())?;
-                socket.listen(BACKLOG)
-            })?;
-            Ok(TcpListener(socket))
-        })
+        ListenOptions::new().listen(address)
+    }
+
+    pub(super) fn new(socket: Socket) -> TcpListener {
+        TcpListener(socket)
     }
 
     /// The address at which it listens: how to learn of a port that the system chose.

@@ -31,7 +31,7 @@ use crate::socket::{BACKLOG, Socket};
 pub struct UnixListener(Socket);
 
 socket_common!(UnixListener, std::os::unix::net::UnixListener);
-socket_incoming!(UnixListener, UnixStream);
+socket_incoming!(UnixListener, UnixStream, name);
 
 impl UnixListener {
     /// Listens at a path, which must not exist yet and stays when the listener is gone. Does not switch.

@@ -1,0 +1,320 @@
+//! Servers: connections are accepted as long as a pool has room, and each is handled in a green thread of it.
+
+mod stop;
+
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hub_core::{GreenThread, LoopError};
+use rustix::io::Errno;
+
+pub use stop::StopServe;
+
+use crate::greenpool::{GreenPool, Room};
+use crate::group::{Group, GroupError};
+
+/// What connections come from: [`TcpListener`](super::TcpListener), [`UnixListener`](crate::os::unix::net::UnixListener),
+/// or something of your own around one of them.
+pub trait Accept: fmt::Debug {
+    /// A connection.
+    type Stream: 'static;
+    /// Where it comes from.
+    type Address: 'static;
+
+    /// Waits for a connection, and takes it if `admit` gives something for it. `admit` is asked before each attempt, and
+    /// what it gave is dropped when there was nothing to accept after all. `None`, with nothing accepted, if it gives
+    /// nothing. Switches.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn accept_if<T>(&self, admit: impl FnMut() -> Option<T>) -> io::Result<Option<Accepted<Self, T>>>;
+
+    /// Whether it was closed, so that an error is no surprise.
+    fn is_closed(&self) -> bool;
+}
+
+/// A connection, where it comes from, and what it was admitted with.
+pub type Accepted<L, T> = (<L as Accept>::Stream, <L as Accept>::Address, T);
+
+/// How a server has ended, if not by an error.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Served {
+    /// Whether it was stopped, or its listener closed.
+    pub end: ServeEnd,
+    /// How many connections it has accepted.
+    pub accepted: u64,
+    /// How many handlers ran still when the time for them was over, and were killed.
+    pub killed: usize,
+}
+
+/// Why a server has ended.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ServeEnd {
+    /// By its [`StopServe`].
+    Stopped,
+    /// Its listener was closed.
+    Closed,
+}
+
+/// Why a server has failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The caller is a green thread of the pool: when the pool is full it would wait for itself.
+    #[error("cannot serve from a green thread of the pool that is to run the handlers")]
+    Inside,
+    /// The listener is of no use any more.
+    #[error("cannot accept connections: {0}")]
+    Accept(#[source] io::Error),
+    /// The caller cannot wait.
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+}
+
+impl From<ServeError> for io::Error {
+    fn from(error: ServeError) -> io::Error {
+        let kind = match error {
+            ServeError::Inside => io::ErrorKind::Deadlock,
+            ServeError::Accept(ref cause) => cause.kind(),
+            ServeError::Loop(error) => return error.into(),
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// Accepts connections until the listener is closed, and calls `handler` with each in a green thread of `pool`.
+/// Eventlet's `serve`. Switches.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::greenpool::GreenPool;
+/// use greenstd::net::{TcpListener, TcpStream, serve};
+/// use std::io::{Read, Write};
+/// use std::rc::Rc;
+/// let listener = Rc::new(TcpListener::bind("127.0.0.1:0")?);
+/// let (address, closer) = (listener.local_addr()?, Rc::clone(&listener));
+/// hub_core::spawn(move || {
+///     let mut greeting = String::new();
+///     TcpStream::connect(address)?.read_to_string(&mut greeting)?;
+///     assert_eq!(greeting, "hello");
+///     closer.close();
+///     Ok::<(), std::io::Error>(())
+/// });
+/// let pool = GreenPool::new(1000);
+/// let served = serve(&*listener, &pool, |mut stream, _peer| stream.write_all(b"hello"))?;
+/// assert_eq!(served.accepted, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// This is [`serve_until`] without anybody who stops it.
+///
+/// # Errors
+///
+/// As there.
+pub fn serve<L: Accept, R: 'static>(
+    listener: &L,
+    pool: &GreenPool,
+    handler: impl Fn(L::Stream, L::Address) -> R + 'static,
+) -> Result<Served, ServeError> {
+    serve_until(&StopServe::new(), listener, pool, handler)
+}
+
+/// Accepts connections until `stop` says so or the listener is closed, and calls `handler` with each in a green thread
+/// of `pool`. Switches.
+///
+/// While the pool is full nothing is accepted: connections wait in the queue of the system. Several servers may share a
+/// pool, and a [`StopServe`]. The stream is the handler's, so it is closed when the handler has ended, in whichever way,
+/// unless it was given away. A handler that panics, or returns an `Err` of one of the
+/// [usual types](hub_core::spawn), is reported, and the server goes on; so it does when one is killed.
+///
+/// A lack of descriptors or memory, and connections that have failed before they were accepted, end no server: it is
+/// [reported](hub_core::set_report_stream), once until a connection is accepted again, and after a pause, which grows
+/// from 5 milliseconds to a second, there is another attempt.
+///
+/// When it is stopped, no more is accepted and the handlers are waited for: without a limit, or until a
+/// [deadline](StopServe::stop_within) at which those that are left are killed, and their ends waited for. The listener stays
+/// open, so it can be served again. If the caller is killed, or times out, the handlers run on.
+///
+/// With `panic = "abort"` nothing can be interrupted: there a stop takes effect after the next connection, and
+/// handlers are waited for without a limit.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::greenpool::GreenPool;
+/// use greenstd::net::{ServeEnd, StopServe, TcpListener, TcpStream, serve_until};
+/// use std::io::Read;
+/// use std::time::Duration;
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let (pool, stop) = (GreenPool::new(1000), StopServe::new());
+/// let client = TcpStream::connect(listener.local_addr()?)?;
+/// let last_orders = stop.clone();
+/// let served = serve_until(&stop, &listener, &pool, move |mut stream, _peer| {
+///     last_orders.stop_within(Duration::from_millis(5));
+///     stream.read(&mut [0]) // for ever: the client says nothing
+/// })?;
+/// assert_eq!((served.end, served.accepted, served.killed), (ServeEnd::Stopped, 1, 1));
+/// # drop(client);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// [`ServeError::Accept`] if accepting fails in a way that will not pass; [`ServeError::Inside`] from a green thread of
+/// the pool; if the caller cannot wait. The handlers run on.
+pub fn serve_until<L: Accept, R: 'static>(
+    stop: &StopServe,
+    listener: &L,
+    pool: &GreenPool,
+    handler: impl Fn(L::Stream, L::Address) -> R + 'static,
+) -> Result<Served, ServeError> {
+    if pool.contains_current() {
+        return Err(ServeError::Inside);
+    }
+    let mut server = Server { listener, pool, handler: Rc::new(handler), handlers: Group::new(), accepted: 0 };
+    let end = {
+        let stopped = Watch::new(stop, StopServe::wait);
+        stopped.guard(|| server.accept_all(stop)).unwrap_or(Ok(ServeEnd::Stopped))?
+    };
+    let killed = server.drain(stop)?;
+    Ok(Served { end, accepted: server.accepted, killed })
+}
+
+struct Server<'a, L, F> {
+    listener: &'a L,
+    pool: &'a GreenPool,
+    handler: Rc<F>,
+    handlers: Group,
+    accepted: u64,
+}
+
+/// So many connections are accepted in one go before their handlers run.
+const BURST: u64 = 64;
+
+impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<'_, L, F> {
+    fn accept_all(&mut self, stop: &StopServe) -> Result<ServeEnd, ServeError> {
+        let mut pauses = Pauses::default();
+        while !stop.is_stopped() {
+            let mut room = Some(self.pool.room()?);
+            // A place is kept while there are connections, and not while one waits for the next.
+            let accepted = self.listener.accept_if(|| room.take().or_else(|| self.pool.room_now()));
+            match accepted {
+                Ok(Some((stream, address, room))) => {
+                    pauses = Pauses::default();
+                    self.accepted += 1;
+                    self.handle(stream, address, room);
+                    if self.accepted.is_multiple_of(BURST) {
+                        hub_core::yield_now();
+                    }
+                }
+                Ok(None) => {}
+                Err(_) if self.listener.is_closed() => return Ok(ServeEnd::Closed),
+                Err(error) if passes(&error) => {
+                    drop(room);
+                    pauses.next(self.listener, &error);
+                }
+                Err(error) => return Err(ServeError::Accept(error)),
+            }
+        }
+        Ok(ServeEnd::Stopped)
+    }
+
+    fn handle(&self, stream: L::Stream, address: L::Address, room: Room) {
+        let handler = Rc::clone(&self.handler);
+        self.handlers.add(&room.spawn(move || handler(stream, address)));
+    }
+
+    /// Waits for the handlers, and kills those that are late: how many.
+    fn drain(&self, stop: &StopServe) -> Result<usize, ServeError> {
+        let wait = || {
+            self.handlers.waitall().or_else(|error| match error {
+                GroupError::Loop(error) => Err(ServeError::from(error)),
+                // Handlers alone are members, and this is none.
+                _ => Ok(()),
+            })
+        };
+        let late = Watch::new(stop, StopServe::wait_for_deadline);
+        if let Some(waited) = late.guard(wait) {
+            return waited.map(|()| 0);
+        }
+        let killed = self.handlers.len();
+        self.handlers.killall();
+        wait().map(|()| killed)
+    }
+}
+
+/// A green thread that waits for something, as long as this is there.
+struct Watch(GreenThread<()>);
+
+impl Watch {
+    fn new(stop: &StopServe, wait: fn(&StopServe)) -> Watch {
+        let stop = stop.clone();
+        Watch(hub_core::spawn(move || wait(&stop)))
+    }
+
+    /// Runs `f`, unless what is waited for comes first: then `None`.
+    fn guard<R>(&self, mut f: impl FnMut() -> R) -> Option<R> {
+        match self.0.with_link(&mut f) {
+            Ok(value) => Some(value),
+            Err(linked) if linked.is_unsupported() => Some(f()),
+            Err(_) => None,
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Never switches: this may be dropped by unwinding.
+        self.0.id().map(hub_core::interrupt);
+    }
+}
+
+/// Pauses between attempts to accept, ever longer.
+#[derive(Default)]
+struct Pauses {
+    last: Option<Duration>,
+}
+
+impl Pauses {
+    const FIRST: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    fn next<L: Accept>(&mut self, listener: &L, error: &io::Error) {
+        if self.last.is_none() {
+            let longest = Pauses::LONGEST;
+            hub_core::warn(format!(
+                "{listener:?} cannot accept connections: {error}; tries again, with pauses of up to {longest:?}"
+            ));
+        }
+        let pause = self.last.map_or(Pauses::FIRST, |last| (last * 2).min(Pauses::LONGEST));
+        self.last = Some(pause);
+        hub_core::sleep(pause);
+    }
+}
+
+/// Whether it is a matter of time, or of one connection: a lack of something, or what the network did to a connection
+/// before it was accepted.
+fn passes(error: &io::Error) -> bool {
+    const PASSING: &[Errno] = &[
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::CONNABORTED,
+        Errno::CONNRESET,
+        Errno::TIMEDOUT,
+        Errno::PROTO,
+        Errno::PERM,
+        Errno::NETDOWN,
+        Errno::NETUNREACH,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+    ];
+    PASSING.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
