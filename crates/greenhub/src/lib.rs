@@ -39,6 +39,8 @@
 //! |---|---|
 //! | run things side by side | [`spawn`], [`GreenThread`], [`scope`], [`Builder`], [`sleep`] |
 //! | use sockets | [`net`], [`os::unix::net`]; what differs from std is listed in `greenstd` |
+//! | run a server, and stop it | [`net::serve_until`], [`net::ListenOptions`] |
+//! | look names up in your own way | [`net::Resolver`] |
 //! | limit how long something takes | [`with_timeout`], the timeouts of sockets |
 //! | bound how much runs at once | [`GreenPool`], [`GreenPile`] |
 //! | learn of an end, end together | [`GreenThread::link`], [`with_link`](GreenThread::with_link) |

@@ -8,7 +8,7 @@
 //! | std | here | difference |
 //! |---|---|---|
 //! | `net::TcpStream`, `TcpListener`, `UdpSocket` | [`net`] | see below; a listener lets more connections wait (4096, std 128); `Incoming` ends when the listener is closed; no `into_incoming`, which is unstable in std |
-//! | `net::ToSocketAddrs` | [`net::ToSocketAddrs`] | a trait of its own with the same implementors: names are looked up on another OS thread |
+//! | `net::ToSocketAddrs` | [`net::ToSocketAddrs`] | a trait of its own with the same implementors: names are looked up on another OS thread, or by a [`net::Resolver`] of one's own, and remembered for 5 seconds |
 //! | `net::SocketAddr`, `IpAddr`, … , `Shutdown` | [`net`] | none: std's own types |
 //! | `os::unix::net::UnixStream`, `UnixListener`, `UnixDatagram` | [`os::unix::net`] | see below; a full receiver or listener is tried again with pauses of up to 64 ms; `Incoming` ends when the listener is closed |
 //! | `os::unix::net::SocketAddr` | [`os::unix::net::SocketAddr`] | none: std's own type |
@@ -45,6 +45,9 @@
 //! | what is unstable in std | –, but for `TcpStream::set_linger` and `linger` |
 //! | `sync::LazyLock` | [`sync::OnceLock`]; std's own blocks the OS thread |
 //! | `fs`, `process` | not there yet: std's own block the OS thread |
+//!
+//! What Eventlet has beside std's names: [`net::serve`] and [`net::ListenOptions`], [`greenpool`], [`tpool`], the events, queues
+//! and semaphores of [`sync`], [`pools`], [`local`]; and gevent: [`group`].
 //!
 //! # All of `sync`
 //!

@@ -2,6 +2,7 @@
 
 mod addr;
 mod listen;
+mod resolver;
 mod serve;
 mod tcp;
 mod udp;
@@ -10,6 +11,7 @@ pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketA
 
 pub use addr::ToSocketAddrs;
 pub use listen::ListenOptions;
+pub use resolver::{CachedResolver, Resolver, SystemResolver, set_resolver};
 pub use serve::{Accept, Accepted, ServeEnd, ServeError, Served, StopServe, serve, serve_until};
 pub use tcp::{Incoming, TcpListener, TcpStream};
 pub use udp::UdpSocket;

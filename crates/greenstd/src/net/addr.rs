@@ -4,11 +4,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::{option, slice, vec};
 
+use super::resolver::look_up;
+
 /// What can be turned into addresses: std's trait of the same name, with the same implementors.
 ///
 /// It is a trait of its own because std's resolves names on the calling thread, for which all its green
-/// threads would wait. Here literal addresses are read at once, and everything else is looked up on another OS
-/// thread while the calling green thread alone is parked.
+/// threads would wait. Here literal addresses are read at once, and everything else is asked of the
+/// [resolver](super::set_resolver) of this process, for which the calling green thread alone is parked.
 ///
 /// ```
 /// use greenstd::net::ToSocketAddrs;
@@ -46,10 +48,12 @@ impl ToSocketAddrs for str {
     type Iter = vec::IntoIter<SocketAddr>;
 
     fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
-        match self.parse() {
-            Ok(address) => Ok(vec![address].into_iter()),
-            Err(_) => look_up(self.to_owned()),
+        if let Ok(address) = self.parse() {
+            return Ok(vec![address].into_iter());
         }
+        let (host, port) = self.rsplit_once(':').ok_or_else(|| invalid("no port: an address is HOST:PORT"))?;
+        let port = port.parse().map_err(|_| invalid("the port is no number up to 65535"))?;
+        Ok(look_up(host, port)?.into_iter())
     }
 }
 
@@ -60,7 +64,7 @@ impl ToSocketAddrs for (&str, u16) {
         let (host, port) = *self;
         match host.parse::<IpAddr>() {
             Ok(address) => Ok(vec![(address, port).into()].into_iter()),
-            Err(_) => look_up((host.to_owned(), port)),
+            Err(_) => Ok(look_up(host, port)?.into_iter()),
         }
     }
 }
@@ -97,12 +101,8 @@ impl<T: ToSocketAddrs + ?Sized> ToSocketAddrs for &T {
     }
 }
 
-/// Asks the system's resolver, elsewhere.
-fn look_up<N>(name: N) -> io::Result<vec::IntoIter<SocketAddr>>
-where
-    N: std::net::ToSocketAddrs<Iter = vec::IntoIter<SocketAddr>> + Send + 'static,
-{
-    hub_core::offload(move || name.to_socket_addrs())?
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
 /// Tries `op` with each address until it succeeds, and returns the last error if it never does.
@@ -110,7 +110,7 @@ pub(crate) fn each_address<A: ToSocketAddrs, R>(
     address: A,
     mut op: impl FnMut(SocketAddr) -> io::Result<R>,
 ) -> io::Result<R> {
-    let mut last = io::Error::new(io::ErrorKind::InvalidInput, "could not resolve to any addresses");
+    let mut last = invalid("could not resolve to any addresses");
     for address in address.to_socket_addrs()? {
         match op(address) {
             Ok(value) => return Ok(value),
