@@ -392,6 +392,8 @@ fn a_forked_child_asks_for_itself() {
         // SAFETY: the child uses what the library keeps usable after a fork, and exits.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
+                // Nobody else would end one that hangs.
+                nix::unistd::alarm::set(10);
                 let found = cached.resolve("one").is_ok_and(|found| found == [address(2)]);
                 // SAFETY: ends the process.
                 unsafe { libc::_exit(if found { 0 } else { 1 }) }
