@@ -11,7 +11,6 @@ mod options;
 mod progress;
 mod report;
 mod server;
-mod signals;
 mod system;
 
 use std::cell::{Cell, RefCell};
@@ -25,11 +24,11 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::cli::Failure;
+use crate::cli::signals::Signals;
 use crate::options::{Mode, Options};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::server::Server;
-use crate::signals::Signals;
 use crate::system::Calls;
 
 /// What all green threads of a run share.

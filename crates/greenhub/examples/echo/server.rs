@@ -1,36 +1,43 @@
 //! The server: one green thread per listening socket, one per connection.
 
-use std::cell::Cell;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
+use std::time::Duration;
 
-use greenhub::GreenThread;
-use greenhub::net::{TcpListener, TcpStream};
+use greenhub::net::{ServeError, Served, StopServe, TcpListener, TcpStream, serve_until};
+use greenhub::{GreenPool, GreenThread};
 
 use crate::{Failure, Run, add};
 
 pub(crate) struct Server {
-    listeners: Vec<Rc<TcpListener>>,
     addresses: Vec<SocketAddr>,
-    acceptors: Vec<GreenThread<()>>,
-    /// How many connections are open.
-    open: Rc<Cell<usize>>,
+    servers: Vec<GreenThread<Result<Served, ServeError>>>,
+    stop: StopServe,
+    pool: GreenPool,
 }
 
 impl Server {
     pub(crate) fn start(run: &Rc<Run>, address: SocketAddr, listeners: usize) -> Result<Server, Failure> {
         let failed = |error: io::Error| Failure::Run(format!("cannot listen on {address}: {error}"));
-        let mut server =
-            Server { listeners: Vec::new(), addresses: Vec::new(), acceptors: Vec::new(), open: Rc::default() };
+        let (stop, pool) = (StopServe::new(), GreenPool::new(usize::MAX));
+        let (mut addresses, mut servers) = (Vec::new(), Vec::new());
         for _ in 0..listeners {
-            let listener = Rc::new(TcpListener::bind(address).map_err(failed)?);
-            server.addresses.push(listener.local_addr().map_err(failed)?);
-            server.listeners.push(Rc::clone(&listener));
-            let (run, open) = (Rc::clone(run), Rc::clone(&server.open));
-            server.acceptors.push(greenhub::spawn(move || accept(&listener, &run, &open)));
+            let listener = TcpListener::bind(address).map_err(failed)?;
+            addresses.push(listener.local_addr().map_err(failed)?);
+            let (run, stop, pool) = (Rc::clone(run), stop.clone(), pool.clone());
+            servers.push(greenhub::spawn(move || {
+                serve_until(&stop, &listener, &pool, move |stream, _| {
+                    run.accepted.set(run.accepted.get() + 1);
+                    if let Err(error) = echo(&stream, &run)
+                        && !run.stopping.get()
+                    {
+                        run.failed("serving a connection", &error);
+                    }
+                })
+            }));
         }
-        Ok(server)
+        Ok(Server { addresses, servers, stop, pool })
     }
 
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
@@ -39,68 +46,19 @@ impl Server {
 
     /// How many connections are open.
     pub(crate) fn connections(&self) -> usize {
-        self.open.get()
+        self.pool.running()
     }
 
     /// Takes no more connections and ends those that are left.
     pub(crate) fn stop(self, run: &Run) {
-        for listener in &self.listeners {
-            listener.close();
-        }
-        for acceptor in self.acceptors {
-            if let Err(error) = acceptor.join() {
-                run.failed("accepting", &error);
+        self.stop.stop_within(Duration::ZERO);
+        for server in self.servers {
+            match server.join() {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => run.failed("serving", &error),
+                Err(error) => run.failed("serving", &error),
             }
         }
-    }
-}
-
-/// Accepts until the listener is closed; then waits for the connections.
-fn accept(listener: &TcpListener, run: &Rc<Run>, open: &Rc<Cell<usize>>) {
-    let mut serving: Vec<(Weak<TcpStream>, GreenThread<()>)> = Vec::new();
-    loop {
-        let stream = match listener.accept() {
-            Ok((stream, _)) => Rc::new(stream),
-            Err(_) if run.stopping.get() => break,
-            Err(error) => {
-                run.failed("accepting a connection", &error);
-                // Out of descriptors, for instance: the next try may be luckier, not the next thousand.
-                greenhub::sleep(std::time::Duration::from_millis(10));
-                continue;
-            }
-        };
-        run.accepted.set(run.accepted.get() + 1);
-        let closer = Rc::downgrade(&stream);
-        let (of, open) = (Rc::clone(run), Rc::clone(open));
-        let serve = greenhub::spawn(move || {
-            open.set(open.get() + 1);
-            if let Err(error) = echo(&stream, &of)
-                && !of.stopping.get()
-            {
-                of.failed("serving a connection", &error);
-            }
-            open.set(open.get() - 1);
-        });
-        // A server that runs for long keeps no list of those that have ended.
-        if serving.len() == serving.capacity() {
-            for (_, ended) in serving.extract_if(.., |(_, serve)| serve.is_finished()) {
-                join(run, ended);
-            }
-        }
-        serving.push((closer, serve));
-    }
-    for (stream, serve) in serving {
-        if let Some(stream) = stream.upgrade() {
-            stream.close();
-        }
-        join(run, serve);
-    }
-}
-
-/// One that panicked, or had no stack to begin on, is counted.
-fn join(run: &Run, serve: GreenThread<()>) {
-    if let Err(error) = serve.join() {
-        run.failed("serving a connection", &error);
     }
 }
 

@@ -1,0 +1,100 @@
+//! One client: what it sends is said, what others say is sent to it.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Duration;
+
+use greenhub::net::TcpStream;
+use greenhub::sync::mpsc::Receiver;
+
+use crate::room::{Line, Room, Seat};
+
+/// How many bytes a line may have.
+const LONGEST: usize = 1000;
+
+pub(crate) fn serve(room: &Rc<Room>, stream: TcpStream, patience: Duration) -> io::Result<()> {
+    let stream = Rc::new(stream);
+    let mut lines = Lines { stream: BufReader::new(&stream) };
+    stream.set_write_timeout(Some(patience))?;
+    stream.set_read_timeout(Some(patience))?;
+    let Some((seat, others)) = introduce(room, &stream, &mut lines)? else { return Ok(()) };
+    stream.set_read_timeout(None)?;
+    greenhub::scope(|scope| {
+        scope.spawn(|| write(&stream, others));
+        let said = listen(&seat, &mut lines);
+        if let Err(error) = &said
+            && error.kind() == io::ErrorKind::InvalidData
+        {
+            seat.hear(&format!("* {error}"));
+        }
+        // The writer sends what is left, and ends.
+        drop(seat);
+        said
+    })
+}
+
+/// Asks for a name until it is one. `None` if the client leaves.
+fn introduce(
+    room: &Rc<Room>,
+    stream: &Rc<TcpStream>,
+    lines: &mut Lines<'_>,
+) -> io::Result<Option<(Seat, Receiver<Line>)>> {
+    let mut peer = &**stream;
+    loop {
+        peer.write_all(b"* your name?\n")?;
+        let Some(name) = lines.next()? else { return Ok(None) };
+        let known = |letter: char| letter.is_alphanumeric() || letter == '-' || letter == '_';
+        if !(1..=20).contains(&name.chars().count()) || !name.chars().all(known) {
+            peer.write_all(b"* a name has up to 20 letters and digits\n")?;
+        } else if let Some(place) = room.enter(&name, stream) {
+            return Ok(Some(place));
+        } else {
+            peer.write_all(format!("* the name {name} is taken\n").as_bytes())?;
+        }
+    }
+}
+
+/// Until the client leaves.
+fn listen(seat: &Seat, lines: &mut Lines<'_>) -> io::Result<()> {
+    while let Some(line) = lines.next()? {
+        match line.as_str() {
+            "" => {}
+            "/quit" => break,
+            "/who" => seat.hear(&format!("* {}", seat.room().who())),
+            command if command.starts_with('/') => seat.hear("* there are /who and /quit"),
+            text => seat.say(text),
+        }
+    }
+    Ok(())
+}
+
+/// Sends what others say, until there is nobody who could say more. Then, or if it cannot be sent, the client is done with.
+fn write(mut stream: &TcpStream, lines: Receiver<Line>) {
+    for line in &lines {
+        if stream.write_all(line.as_bytes()).is_err() {
+            break;
+        }
+    }
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
+/// The lines that a client sends.
+struct Lines<'a> {
+    stream: BufReader<&'a TcpStream>,
+}
+
+impl Lines<'_> {
+    /// The next one, without what would confuse a terminal. `None` at the end.
+    fn next(&mut self) -> io::Result<Option<String>> {
+        let mut line = Vec::new();
+        let length = (&mut self.stream).take(LONGEST as u64 + 1).read_until(b'\n', &mut line)?;
+        if length > LONGEST {
+            let text = format!("a line has up to {LONGEST} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text: String = text.chars().filter(|letter| !letter.is_control()).collect();
+        Ok((length > 0).then(|| text.trim().to_owned()))
+    }
+}
