@@ -1,6 +1,6 @@
 //! What leaves its thread and what does not. What is said here is checked when it is compiled.
 
-use greenhub::net::{TcpListener, TcpStream, UdpSocket};
+use greenhub::net::{CachedResolver, ServeError, StopServe, SystemResolver, TcpListener, TcpStream, UdpSocket};
 use greenhub::sync::{
     Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LifoQueue, LightQueue, Mutex, MutexGuard,
     Once, OnceLock, PriorityQueue, Queue, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc,
@@ -73,6 +73,9 @@ const _: () = {
     shared::<TcpListener>();
     shared::<TcpStream>();
     shared::<UdpSocket>();
+    shared::<StopServe>();
+    shared::<ServeError>();
+    shared::<CachedResolver<SystemResolver>>();
     shared::<Thread>();
     shared::<Mutex<std::cell::Cell<()>>>();
     shared::<RwLock<()>>();

@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use green::{Drops, LONG, SHORT, keep_reports, quiet_panic, reports};
@@ -17,7 +17,7 @@ use greenhub::net::{
     Accept, Accepted, ServeEnd, ServeError, Served, StopServe, TcpListener, TcpStream, serve, serve_until,
 };
 use greenhub::os::unix::net::{UnixListener, UnixStream};
-use greenhub::{GreenPool, GreenThread};
+use greenhub::{GreenPool, GreenThread, TrampolineError};
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
@@ -536,7 +536,7 @@ fn a_lack_of_descriptors_is_survived_and_reported_once() {
 #[derive(Debug)]
 struct Failing {
     listener: TcpListener,
-    errors: RefCell<Vec<i32>>,
+    errors: RefCell<Vec<io::Error>>,
 }
 
 impl Accept for Failing {
@@ -545,7 +545,7 @@ impl Accept for Failing {
 
     fn accept_if<T>(&self, admit: impl FnMut() -> Option<T>) -> io::Result<Option<Accepted<Self, T>>> {
         match self.errors.borrow_mut().pop() {
-            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Some(error) => Err(error),
             None => self.listener.accept_if(admit),
         }
     }
@@ -561,7 +561,10 @@ fn what_passes_is_survived() {
         keep_reports();
         let passing = [libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::ECONNABORTED, libc::EPROTO, libc::EPERM];
         for errno in passing {
-            let failing = Failing { listener: TcpListener::bind(ANY).unwrap(), errors: RefCell::new(vec![errno; 2]) };
+            let lack = || io::Error::from_raw_os_error(errno);
+            // Told by accept, and by the hub when it was to wait for the next.
+            let errors = vec![TrampolineError::Register(3, Arc::new(lack())).into(), lack()];
+            let failing = Failing { listener: TcpListener::bind(ANY).unwrap(), errors: RefCell::new(errors) };
             let address = failing.listener.local_addr().unwrap();
             let client = greenhub::spawn(move || ask(address).unwrap());
             let stop = StopServe::new();
@@ -579,7 +582,8 @@ fn a_pause_can_be_stopped() {
     support::run("a_pause_can_be_stopped", || {
         keep_reports();
         let listener = TcpListener::bind(ANY).unwrap();
-        let failing = Failing { listener, errors: RefCell::new(vec![libc::EMFILE; 1000]) };
+        let errors = (0..1000).map(|_| io::Error::from_raw_os_error(libc::EMFILE)).collect();
+        let failing = Failing { listener, errors: RefCell::new(errors) };
         let (stop, pool) = (StopServe::new(), GreenPool::new(1));
         let elsewhere = stop.clone();
         let stopper = greenhub::spawn(move || {

@@ -19,6 +19,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -43,22 +44,24 @@ struct Run {
     compared: Cell<u64>,
     /// How many bytes the server has sent back.
     served: Cell<u64>,
-    errors: Cell<u64>,
-    first_error: RefCell<Option<String>>,
+    failures: Arc<Mutex<Failures>>,
     /// In nanoseconds, up to [`LONGEST`].
     latencies: RefCell<Histogram<u64>>,
 }
 
 impl Run {
     fn new() -> Rc<Run> {
+        let failures = Arc::<Mutex<Failures>>::default();
+        // What fails where nobody asks counts too: a server that cannot accept, for instance.
+        let reported = Arc::clone(&failures);
+        greenhub::set_report_stream(move |report| Failures::add(&reported, report.to_string()));
         Rc::new(Run {
             stopping: Cell::new(false),
             connected: Cell::new(0),
             accepted: Cell::new(0),
             compared: Cell::new(0),
             served: Cell::new(0),
-            errors: Cell::new(0),
-            first_error: RefCell::new(None),
+            failures,
             latencies: RefCell::new(Histogram::new_with_max(LONGEST, 3).expect("a minute in three digits")),
         })
     }
@@ -69,8 +72,26 @@ impl Run {
     }
 
     fn failed(&self, doing: &str, error: &dyn Display) {
-        self.errors.set(self.errors.get() + 1);
-        self.first_error.borrow_mut().get_or_insert_with(|| format!("{doing}: {error}"));
+        Failures::add(&self.failures, format!("{doing}: {error}"));
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What went wrong.
+#[derive(Default)]
+struct Failures {
+    count: u64,
+    first: Option<String>,
+}
+
+impl Failures {
+    fn add(failures: &Mutex<Failures>, text: String) {
+        let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.count += 1;
+        failures.first.get_or_insert(text);
     }
 }
 
@@ -136,6 +157,7 @@ fn run(options: &mut Options) -> Result<Report, Failure> {
 
     let round_trips = run.round_trips(options.bytes as u64);
     let latencies = run.latencies.borrow();
+    let mut failures = run.failures();
     Ok(Report {
         hub: hub.name(),
         connections: if addresses.is_empty() { run.accepted.get() } else { connections },
@@ -147,8 +169,8 @@ fn run(options: &mut Options) -> Result<Report, Failure> {
             .zip(bytes_after)
             .and_then(|(before, after)| after.saturating_sub(before).checked_div(green_threads)),
         calls: (round_trips > 0).then(|| calls.count() as f64 / round_trips as f64),
-        errors: run.errors.get(),
-        first_error: run.first_error.take(),
+        errors: failures.count,
+        first_error: failures.first.take(),
         idle_is_well: addresses.is_empty(),
     })
 }

@@ -52,7 +52,7 @@ fn tick(run: &Run, stop: &Cell<bool>, wanted: Option<usize>, bytes: u64) {
             Some(wanted) => format!("{} of {wanted} connections", run.connected.get()),
             None => format!("{} connections", run.accepted.get()),
         };
-        let line = format!("{connected}, {round_trips} round trips, {rate:.0}/s, {} errors", run.errors.get());
+        let line = format!("{connected}, {round_trips} round trips, {rate:.0}/s, {} errors", run.failures().count);
         if bar.is_hidden() {
             eprintln!("{line}");
         } else {

@@ -9,6 +9,7 @@ use std::sync::{Mutex, Once, mpsc};
 use std::thread::ThreadId;
 use std::time::Duration;
 
+use greenhub::net::Resolver;
 use greenhub::{GreenThread, Interest, Source, Stats};
 
 /// Longer than any test runs.
@@ -108,6 +109,16 @@ impl<T> Drop for KillOnDrop<T> {
 
 pub(crate) fn pipe() -> (PipeReader, PipeWriter) {
     io::pipe().expect("a pipe")
+}
+
+/// Looks for names as long as it is left alone.
+struct Silent;
+
+impl Resolver for Silent {
+    fn resolve(&self, _host: &str) -> io::Result<Vec<std::net::SocketAddr>> {
+        greenhub::sleep(LONG);
+        Ok(Vec::new())
+    }
 }
 
 /// A place where a green thread blocks until it is unwound.
@@ -211,6 +222,32 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
             let pool = greenhub::GreenPool::new(1);
             let _other = KillOnDrop(pool.spawn(|| greenhub::sleep(LONG)).expect("there is room"));
             let _ = pool.spawn(|| unreachable!());
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "serving",
+        park: || {
+            let listener = greenhub::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let _ = greenhub::net::serve(&listener, &greenhub::GreenPool::new(1), |_, _| ());
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "asking for a name",
+        park: || {
+            let _ = greenhub::net::CachedResolver::new(Silent).resolve("host.test");
+        },
+        masked: false,
+    },
+    ParkPoint {
+        name: "a name that another asks for",
+        park: || {
+            let cached = Rc::new(greenhub::net::CachedResolver::new(Silent));
+            let own = Rc::clone(&cached);
+            let _other = KillOnDrop(greenhub::spawn(move || own.resolve("host.test")));
+            greenhub::yield_now();
+            let _ = cached.resolve("host.test");
         },
         masked: false,
     },

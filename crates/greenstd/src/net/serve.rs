@@ -7,7 +7,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{GreenThread, LoopError};
+use hub_core::{GreenThread, LoopError, TrampolineError};
 use rustix::io::Errno;
 
 pub use stop::StopServe;
@@ -306,6 +306,7 @@ fn passes(error: &io::Error) -> bool {
         Errno::NFILE,
         Errno::NOMEM,
         Errno::NOBUFS,
+        Errno::NOSPC,
         Errno::CONNABORTED,
         Errno::CONNRESET,
         Errno::TIMEDOUT,
@@ -316,5 +317,10 @@ fn passes(error: &io::Error) -> bool {
         Errno::HOSTDOWN,
         Errno::HOSTUNREACH,
     ];
-    PASSING.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    // What the hub lacks, it lacks for a time too.
+    let refused = match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(TrampolineError::Register(_, cause)) => cause,
+        _ => error,
+    };
+    PASSING.iter().any(|errno| refused.raw_os_error() == Some(errno.raw_os_error()))
 }
