@@ -229,8 +229,9 @@ impl Error for Shared {
 
 impl<R> fmt::Debug for CachedResolver<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nothing is locked while somebody's formatter runs.
+        let known = self.state.lock().known.len();
         let mut debug = f.debug_struct("CachedResolver");
-        debug.field("ttl", &self.ttl).field("capacity", &self.capacity);
-        debug.field("known", &self.state.lock().known.len()).finish_non_exhaustive()
+        debug.field("ttl", &self.ttl).field("capacity", &self.capacity).field("known", &known).finish_non_exhaustive()
     }
 }

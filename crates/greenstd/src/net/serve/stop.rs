@@ -115,7 +115,11 @@ impl StopServe {
 
 impl fmt::Debug for StopServe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.shared.lock();
-        f.debug_struct("StopServe").field("stopped", &state.stopped).field("deadline", &state.deadline).finish()
+        // Nothing is locked while somebody's formatter runs.
+        let (stopped, deadline) = {
+            let state = self.shared.lock();
+            (state.stopped, state.deadline)
+        };
+        f.debug_struct("StopServe").field("stopped", &stopped).field("deadline", &deadline).finish()
     }
 }
