@@ -8,12 +8,13 @@
 //! are not supported. Whatever needs no unwinding works: timeouts of sockets, taking back what has not begun, scopes.
 
 use std::cell::Cell;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use greenhub::{Interest, Kill, Left, LoopError, Source, TrampolineError};
+use greenhub::net::{StopServe, TcpListener, TcpStream, serve_until};
+use greenhub::{GreenPool, Interest, Kill, Left, LoopError, Source, TrampolineError};
 
 const SHORT: Duration = Duration::from_millis(5);
 const LONG: Duration = Duration::from_secs(3600);
@@ -27,6 +28,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("with_link does not run what it could not interrupt", with_link_is_unsupported),
     ("timeouts of sockets and descriptors are values", socket_timeouts_are_values),
     ("a scope joins its green threads", a_scope_joins),
+    ("a server is stopped after the next connection", a_server_is_stopped_after_the_next_connection),
     ("replacing the hub ends no green thread", replacing_the_hub_ends_nobody),
     ("a thread ends with green threads parked", a_thread_ends),
 ];
@@ -108,6 +110,31 @@ fn a_scope_joins() -> io::Result<bool> {
         }
     });
     Ok(sum.get() == 6)
+}
+
+fn a_server_is_stopped_after_the_next_connection() -> io::Result<bool> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let stop = StopServe::new();
+    let own = stop.clone();
+    let before = greenhub::get_hub().stats().green_threads;
+    let server = greenhub::spawn(move || {
+        serve_until(&own, &listener, &GreenPool::new(10), |mut stream: TcpStream, _| {
+            greenhub::sleep(2 * SHORT);
+            stream.write_all(b"served")
+        })
+    });
+    greenhub::sleep(SHORT);
+    // Handlers cannot be killed either.
+    stop.stop_within(SHORT);
+    greenhub::sleep(SHORT);
+    let goes_on = !server.is_finished();
+    let mut text = String::new();
+    TcpStream::connect(address)?.read_to_string(&mut text)?;
+    let served = server.join()?.map_err(io::Error::from)?;
+    greenhub::sleep(SHORT);
+    let left = greenhub::get_hub().stats().green_threads - before;
+    Ok(goes_on && text == "served" && (served.accepted, served.killed, left) == (1, 0, 0))
 }
 
 fn replacing_the_hub_ends_nobody() -> io::Result<bool> {

@@ -2,12 +2,13 @@
 
 mod stop;
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{GreenThread, LoopError, TrampolineError};
+use hub_core::{GreenError, GreenThread, LoopError, TrampolineError};
 use rustix::io::Errno;
 
 pub use stop::StopServe;
@@ -180,7 +181,7 @@ pub fn serve_until<L: Accept, R: 'static>(
     let mut server = Server { listener, pool, handler: Rc::new(handler), handlers: Group::new(), accepted: 0 };
     let end = {
         let stopped = Watch::new(stop, StopServe::wait);
-        stopped.guard(|| server.accept_all(stop)).unwrap_or(Ok(ServeEnd::Stopped))?
+        stopped.guard(|| server.accept_all(stop))?.unwrap_or(Ok(ServeEnd::Stopped))?
     };
     let killed = server.drain(stop)?;
     Ok(Served { end, accepted: server.accepted, killed })
@@ -240,7 +241,7 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
             })
         };
         let late = Watch::new(stop, StopServe::wait_for_deadline);
-        if let Some(waited) = late.guard(wait) {
+        if let Some(waited) = late.guard(wait)? {
             return waited.map(|()| 0);
         }
         let killed = self.handlers.len();
@@ -250,28 +251,39 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
 }
 
 /// A green thread that waits for something, as long as this is there.
-struct Watch(GreenThread<()>);
+struct Watch<'a> {
+    stop: &'a StopServe,
+    over: Rc<Cell<bool>>,
+    green: GreenThread<()>,
+}
 
-impl Watch {
-    fn new(stop: &StopServe, wait: fn(&StopServe)) -> Watch {
-        let stop = stop.clone();
-        Watch(hub_core::spawn(move || wait(&stop)))
+impl Watch<'_> {
+    fn new(stop: &StopServe, wait: fn(&StopServe, &Cell<bool>)) -> Watch<'_> {
+        let over = Rc::new(Cell::new(false));
+        let (own, seen) = (stop.clone(), Rc::clone(&over));
+        Watch { stop, over, green: hub_core::spawn(move || wait(&own, &seen)) }
     }
 
     /// Runs `f`, unless what is waited for comes first: then `None`.
-    fn guard<R>(&self, mut f: impl FnMut() -> R) -> Option<R> {
-        match self.0.with_link(&mut f) {
-            Ok(value) => Some(value),
-            Err(linked) if linked.is_unsupported() => Some(f()),
-            Err(_) => None,
+    fn guard<R>(&self, mut f: impl FnMut() -> R) -> Result<Option<R>, LoopError> {
+        match self.green.with_link(&mut f) {
+            Ok(value) => Ok(Some(value)),
+            Err(linked) if linked.is_unsupported() => Ok(Some(f())),
+            Err(linked) => match linked.error() {
+                None => Ok(None),
+                // It had no stack, for instance.
+                Some(GreenError::Loop(error)) => Err(error.clone()),
+                Some(_) => Err(LoopError::Aborted),
+            },
         }
     }
 }
 
-impl Drop for Watch {
+impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        // Never switches: this may be dropped by unwinding.
-        self.0.id().map(hub_core::interrupt);
+        // It ends by itself: this may be dropped by unwinding, and without unwinding nobody could end it.
+        self.over.set(true);
+        self.stop.look_again();
     }
 }
 

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -78,20 +79,25 @@ impl StopServe {
         self.shared.lock().stopped
     }
 
-    /// Waits until it is used.
-    pub(super) fn wait(&self) {
-        self.wait_until(None, |state| state.stopped);
+    /// Waits until it is used, or `over`.
+    pub(super) fn wait(&self, over: &Cell<bool>) {
+        self.wait_until(None, |state| state.stopped || over.get());
     }
 
-    /// Waits until the deadline, wherever it is moved.
-    pub(super) fn wait_for_deadline(&self) {
-        loop {
+    /// Waits until the deadline, wherever it is moved, or `over`.
+    pub(super) fn wait_for_deadline(&self, over: &Cell<bool>) {
+        while !over.get() {
             let deadline = self.shared.lock().deadline;
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if !self.wait_until(left, |state| state.deadline != deadline) {
+            if !self.wait_until(left, |state| state.deadline != deadline || over.get()) {
                 return;
             }
         }
+    }
+
+    /// Has those who wait see what is over. Never switches.
+    pub(super) fn look_again(&self) {
+        self.shared.lock().watching.choose_all();
     }
 
     /// Waits for a change, for `limit` at most: whether it has come.
