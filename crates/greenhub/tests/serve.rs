@@ -2,6 +2,8 @@
 
 #[path = "support/green.rs"]
 mod green;
+#[path = "support/random.rs"]
+mod random;
 mod support;
 
 use std::cell::{Cell, RefCell};
@@ -18,6 +20,7 @@ use greenhub::net::{
 };
 use greenhub::os::unix::net::{UnixListener, UnixStream};
 use greenhub::{GreenPool, GreenThread, TrampolineError};
+use random::Random;
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
@@ -649,5 +652,58 @@ fn a_stop_at_any_moment_loses_no_connection() {
             }
             assert_eq!(clients.join().unwrap(), 20);
         }
+    });
+}
+
+#[test]
+fn servers_are_right_under_random_kills_and_stops() {
+    support::run("servers_are_right_under_random_kills_and_stops", || {
+        keep_reports();
+        for seed in 0..60 {
+            let mut random = Random::new(seed);
+            let (listener, address) = listener();
+            let (stop, pool) = (StopServe::new(), GreenPool::new(1 + random.below(4)));
+            let before = green::held();
+            let (begun, ended) = (Rc::new(Cell::new(0)), Drops::default());
+            let (count, drops) = (Rc::clone(&begun), ended.clone());
+            let pauses = [random.moment(), random.moment(), Duration::ZERO];
+            let server = start(&stop, &listener, &pool, move |mut stream: TcpStream, _| {
+                let _ended = drops.one();
+                count.set(count.get() + 1);
+                greenhub::sleep(pauses[count.get() % pauses.len()]);
+                stream.write_all(b"served")
+            });
+            let clients: Vec<_> = (0..12)
+                .map(|_| {
+                    let delay = random.moment();
+                    greenhub::spawn(move || {
+                        greenhub::sleep(delay);
+                        // One that is turned away with the listener is told so.
+                        ask(address).unwrap_or_default()
+                    })
+                })
+                .collect();
+            for _ in 0..random.below(4) {
+                greenhub::sleep(random.moment());
+                pool.killall();
+            }
+            greenhub::sleep(random.moment());
+            match random.below(3) {
+                0 => stop.stop(),
+                1 => stop.stop_within(random.moment()),
+                _ => listener.close(),
+            }
+            let served = server.join().unwrap().unwrap();
+            drop(listener);
+            let answers: Vec<String> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+            let answered = answers.iter().filter(|answer| *answer == "served").count() as u64;
+            assert!(answers.iter().all(|answer| answer.is_empty() || answer == "served"), "seed {seed}: {answers:?}");
+            // All that began has ended, and there is no answer without a connection.
+            assert_eq!((ended.count(), pool.running()), (begun.get(), 0), "seed {seed}");
+            assert!(answered <= begun.get() as u64 && begun.get() as u64 <= served.accepted, "seed {seed}");
+            assert!(served.accepted <= 12 && served.killed as u64 <= served.accepted - answered, "seed {seed}");
+            assert_eq!(green::held(), before, "seed {seed}");
+        }
+        assert_eq!(reports(), Vec::<String>::new());
     });
 }

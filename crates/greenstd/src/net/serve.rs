@@ -18,6 +18,35 @@ use crate::group::{Group, GroupError};
 
 /// What connections come from: [`TcpListener`](super::TcpListener), [`UnixListener`](crate::os::unix::net::UnixListener),
 /// or something of your own around one of them.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::net::{Accept, Accepted, SocketAddr, TcpListener, TcpStream};
+/// use std::io;
+/// /// Has small messages sent at once.
+/// #[derive(Debug)]
+/// struct Prompt(TcpListener);
+/// impl Accept for Prompt {
+///     type Stream = TcpStream;
+///     type Address = SocketAddr;
+///     fn accept_if<T>(&self, admit: impl FnMut() -> Option<T>) -> io::Result<Option<Accepted<Prompt, T>>> {
+///         let accepted = self.0.accept_if(admit)?;
+///         if let Some((stream, ..)) = &accepted {
+///             stream.set_nodelay(true)?;
+///         }
+///         Ok(accepted)
+///     }
+///     fn is_closed(&self) -> bool {
+///         self.0.is_closed()
+///     }
+/// }
+/// # let prompt = Prompt(TcpListener::bind("127.0.0.1:0")?);
+/// # let _client = TcpStream::connect(prompt.0.local_addr()?)?;
+/// # assert!(prompt.accept_if(|| Some(()))?.unwrap().0.nodelay()?);
+/// # assert!(!prompt.is_closed() && prompt.accept_if(|| None::<()>)?.is_none());
+/// # Ok::<(), io::Error>(()) }).unwrap();
+/// ```
 pub trait Accept: fmt::Debug {
     /// A connection.
     type Stream: 'static;
