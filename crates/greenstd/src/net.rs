@@ -1,6 +1,7 @@
 //! std's `net`, green: waiting for a socket parks the calling green thread only.
 
 mod addr;
+mod cluster;
 mod listen;
 mod resolver;
 mod serve;
@@ -10,6 +11,7 @@ mod udp;
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use addr::ToSocketAddrs;
+pub use cluster::{Cluster, ClusterServer, ThreadError};
 pub use listen::ListenOptions;
 pub use resolver::{CachedResolver, Resolver, SystemResolver, set_resolver};
 pub use serve::{Accept, Accepted, ServeEnd, ServeError, Served, StopServe, serve, serve_until};
