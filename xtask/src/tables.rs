@@ -18,6 +18,24 @@ pub struct Hub {
     pub needs: Option<Library>,
 }
 
+/// A program of others that some tests speak to. Where it is not there and cannot be installed, they are skipped.
+pub struct Peer {
+    /// What is started.
+    pub program: &'static str,
+    /// Debian's package.
+    pub package: &'static str,
+    /// Its tests, in `peers.rs`.
+    pub tests: &'static str,
+}
+
+/// All of them.
+pub const PEERS: &[Peer] = &[
+    Peer { program: "curl", package: "curl", tests: "curl::" },
+    Peer { program: "wrk", package: "wrk", tests: "wrk::" },
+    Peer { program: "nginx", package: "nginx-light", tests: "nginx::" },
+    Peer { program: "redis-server", package: "redis-server", tests: "redis::" },
+];
+
 /// A library that cargo cannot fetch. Where it is not there and cannot be installed, what needs it is skipped.
 pub struct Library {
     /// As pkg-config knows it.

@@ -9,7 +9,7 @@ use crate::bsd;
 use crate::costs;
 use crate::faults;
 use crate::step::Report;
-use crate::tables::{FORCED, Forced, HUBS, Hub, LONG_SEEDS, hubs_here};
+use crate::tables::{FORCED, Forced, HUBS, Hub, LONG_SEEDS, PEERS, hubs_here};
 use crate::workspace::Workspace;
 
 /// Runs the tests in debug, the green suite also in release; `full` adds what takes longer.
@@ -29,6 +29,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         report.run_tests(format!("green suite, debug, {}", hub.name), green(workspace, hub));
         report.run_tests(format!("green suite, release, {}", hub.name), in_release(green(workspace, hub)));
     }
+    peers(workspace, report);
     if full {
         report.run_tests("tests, release", in_release(all_but_green(workspace)));
         for hub in runnable() {
@@ -71,6 +72,23 @@ pub fn green(workspace: &Workspace, hub: &Hub) -> Command {
 fn in_release(mut command: Command) -> Command {
     command.arg("--release");
     command
+}
+
+/// The tests that speak to programs of others, those that are here or can be had.
+fn peers(workspace: &Workspace, report: &mut Report) {
+    for peer in PEERS {
+        let name = format!("green suite, with {}", peer.program);
+        if !can_start(peer.program) {
+            install(peer.program, &[peer.package]);
+        }
+        if !can_start(peer.program) {
+            report.skip(name, format!("no {}: apt-get install {}", peer.program, peer.package));
+            continue;
+        }
+        let mut command = workspace.cargo();
+        command.args(["test", "-p", "greenhub", "--test", "peers", "--", "--ignored", peer.tests]);
+        report.run_tests(name, command);
+    }
 }
 
 /// What a forced path can reach: the core, the backend with its conformance kit, the green suite.
@@ -167,6 +185,11 @@ fn install(what: &str, packages: &[&str]) {
         let install = ["install", "-y", "-qq", "--no-install-recommends"];
         let _ = Command::new("apt-get").args(install).args(packages).status();
     }
+}
+
+/// Whether `program` is found, whatever it thinks of being asked for its version.
+fn can_start(program: &str) -> bool {
+    Command::new(program).arg("-v").output().is_ok()
 }
 
 /// Whether `program` can be started.

@@ -1,0 +1,110 @@
+//! A web server on every processor: the files of a directory, from memory.
+//!
+//! `cargo run --release --example cluster -- docs` listens on port 8001 of this machine. Each OS thread has a hub, a listener
+//! and green threads of its own; one handler serves them all, and the site is shared.
+
+#[path = "../cli/mod.rs"]
+mod cli;
+mod connection;
+mod site;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clap::Parser;
+use greenhub::net::{Cluster, Served, ThreadError};
+
+use crate::cli::Failure;
+use crate::cli::signals::Signals;
+use crate::site::Site;
+
+/// A web server on every processor: serves the files of a directory, which it reads once, by HTTP/1.1.
+///
+/// Ctrl-C ends it: what was asked for is answered still.
+///
+/// Exit status: 0 if it was ended by Ctrl-C, 1 if something went wrong, 2 for wrong use.
+#[derive(Parser)]
+#[command(name = "cluster")]
+struct Options {
+    /// Which files to serve: this directory and what is below it
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+
+    /// Where to listen
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8001")]
+    listen: String,
+
+    /// How many OS threads serve [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    threads: Option<u8>,
+
+    /// How many connections each of them handles at the same time; others wait
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+
+    /// How long a client has for its next request, and to take an answer
+    #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds, allow_negative_numbers = true)]
+    patience: Duration,
+
+    /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
+    #[arg(long, value_name = "NAME")]
+    hub: Option<String>,
+}
+
+/// How long requests that have begun may take when the server ends.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    cli::main(run)
+}
+
+fn run(options: Options) -> Result<ExitCode, Failure> {
+    cli::use_hub(options.hub.as_deref())?;
+    let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
+    let site = Site::read(&options.directory)
+        .map_err(|error| Failure::Run(format!("cannot read {}: {error}", options.directory.display())))?;
+    let (site, answers, patience) = (Arc::new(site), Arc::new(AtomicU64::new(0)), options.patience);
+    let cluster = Cluster::new(options.threads.map_or(0, usize::from)).connections(options.connections as usize);
+    let cluster = match options.hub {
+        Some(hub) => cluster.setup(move |_| greenhub::use_hub(hub.as_str()).map_err(io::Error::other)),
+        None => cluster,
+    };
+    let (shared, count) = (Arc::clone(&site), Arc::clone(&answers));
+    let server = cluster.serve(options.listen.as_str(), move |stream, _| {
+        // An error here is a client that has left without a word.
+        let answered = connection::serve(&shared, stream, patience).unwrap_or_else(|gone| gone.answered);
+        count.fetch_add(answered, Ordering::Relaxed);
+    });
+    let address = options.listen;
+    let server = server.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => Failure::Usage(format!("{address} is no address: {error}")),
+        _ => Failure::Run(format!("cannot serve at {address}: {error}")),
+    })?;
+    let (threads, files) = (server.threads(), site.files());
+    eprintln!("{files} files at http://{}/ by {threads} threads; Ctrl-C ends it", server.local_addr());
+
+    let stop = server.stop();
+    greenhub::spawn(move || {
+        // Whatever ends the wait: nobody could end the server any more.
+        let _ = signals.wait(None);
+        stop.stop_within(FAREWELL);
+    });
+    let ends = server.join().map_err(Failure::doing("waiting for the threads"))?;
+    report(&ends, answers.load(Ordering::Relaxed)).map_err(Failure::doing("cannot write the report"))?;
+    Ok(if ends.iter().all(Result::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn report(ends: &[Result<Served, ThreadError>], answers: u64) -> io::Result<()> {
+    let each: Vec<String> = ends
+        .iter()
+        .map(|end| match end {
+            Ok(served) => served.accepted.to_string(),
+            Err(error) => error.to_string(),
+        })
+        .collect();
+    writeln!(io::stdout(), "{answers} answers; connections by thread: {}", each.join(", "))
+}

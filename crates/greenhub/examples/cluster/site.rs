@@ -1,0 +1,78 @@
+//! The files of a directory, in memory.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+pub(crate) struct Site {
+    /// By the path of a request.
+    files: HashMap<String, File>,
+}
+
+pub(crate) struct File {
+    pub(crate) content: Vec<u8>,
+    pub(crate) kind: &'static str,
+}
+
+impl Site {
+    /// Reads the directory and what is below it. Only plain files count, and no link is followed.
+    pub(crate) fn read(directory: &Path) -> io::Result<Site> {
+        let mut site = Site { files: HashMap::new() };
+        site.add(directory, "/")?;
+        Ok(site)
+    }
+
+    fn add(&mut self, directory: &Path, at: &str) -> io::Result<()> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let (entry, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+            let Some(name) = entry.file_name().and_then(|name| name.to_str()) else { continue };
+            let path = format!("{at}{name}");
+            if kind.is_dir() {
+                names.push(format!("{name}/"));
+                self.add(&entry, &format!("{path}/"))?;
+            } else if kind.is_file() {
+                names.push(name.to_owned());
+                self.files.insert(path, File { content: fs::read(&entry)?, kind: kind_of(&entry) });
+            }
+        }
+        names.sort();
+        if !names.iter().any(|name| name == "index.html") {
+            self.files.insert(at.to_owned(), listing(&names));
+        } else if let Some(index) = self.files.remove(&format!("{at}index.html")) {
+            self.files.insert(at.to_owned(), index);
+        }
+        Ok(())
+    }
+
+    /// How many there are, with the listings of directories.
+    pub(crate) fn files(&self) -> usize {
+        self.files.len()
+    }
+
+    /// What is there under the path of a request, whatever it asks of it.
+    pub(crate) fn find(&self, path: &str) -> Option<&File> {
+        self.files.get(path.split(['?', '#']).next()?)
+    }
+}
+
+fn listing(names: &[String]) -> File {
+    let escaped = |name: &str| name.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
+    let links: String = names.iter().map(|name| format!("<li><a href=\"{0}\">{0}</a>\n", escaped(name))).collect();
+    File { content: format!("<!doctype html>\n<ul>\n{links}</ul>\n").into_bytes(), kind: "text/html; charset=utf-8" }
+}
+
+fn kind_of(path: &Path) -> &'static str {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("html" | "htm") => "text/html; charset=utf-8",
+        Some("css") => "text/css",
+        Some("js") => "text/javascript",
+        Some("json") => "application/json",
+        Some("png") => "image/png",
+        Some("jpg" | "jpeg") => "image/jpeg",
+        Some("svg") => "image/svg+xml",
+        Some("txt" | "md" | "rs" | "toml") => "text/plain; charset=utf-8",
+        _ => "application/octet-stream",
+    }
+}
