@@ -124,6 +124,7 @@ pub use thread::{Thread, ThreadId, current, park, park_timeout};
 pub use time::Time;
 pub use timeout::{Timeout, with_timeout};
 pub use trampoline::{
-    Trampoline, notify_close, notify_opened, panicking_grace, set_panicking_grace, trampoline, trampoline_raw,
+    Trampoline, notify_close, notify_opened, panicking_grace, set_panicking_grace, trampoline, trampoline_any,
+    trampoline_raw,
 };
 pub use watched::{Key, Watched};

@@ -21,6 +21,7 @@ use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::interest::{Interest, Readiness};
 use crate::limit::Limit;
+use crate::parker::{Doing, Parked, Parker};
 use crate::round;
 use crate::time::Time;
 
@@ -48,6 +49,52 @@ pub fn trampoline(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) 
     let fd = fd.as_fd();
     // SAFETY: the borrow keeps the descriptor open until this returns or unwinds.
     unsafe { wait(fd.as_raw_fd(), interest, timeout) }
+}
+
+/// Parks the running green thread until one of several descriptors is ready, each in a direction of its own; looking
+/// tells which. What a wait for many, such as poll(2), is made of. Switches.
+///
+/// What is there more than once counts once. Without any descriptor it waits for the limit only.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Interest, Limit, trampoline_any};
+/// use std::os::fd::AsFd;
+/// let (silent, _kept) = std::io::pipe()?;
+/// let (reader, mut writer) = std::io::pipe()?;
+/// hub_core::spawn_n(move || std::io::Write::write_all(&mut writer, b"x").unwrap());
+/// let both = [(silent.as_fd(), Interest::READ), (reader.as_fd(), Interest::READ)];
+/// trampoline_any(&both, &mut Limit::none())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// As [`trampoline`]; a timeout and a close name the first of them. Nothing stays registered.
+/// While panicking it does not wait at all: [`LoopError::Panicking`].
+pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Limit) -> Result<(), TrampolineError> {
+    let Some(&(first, _)) = fds.first() else {
+        // There is no number to tell.
+        let parked = Parker::new(Doing::Descriptor)?.park(limit)?;
+        return if parked == Parked::Late { Err(TrampolineError::TimedOut(-1)) } else { Ok(()) };
+    };
+    if let Some(&(fd, interest)) =
+        fds.iter().find(|(_, interest)| *interest != Interest::READ && *interest != Interest::WRITE)
+    {
+        return Err(TrampolineError::Interest(interest, fd.as_raw_fd()));
+    }
+    let mut each: Vec<_> = fds.iter().map(|(fd, interest)| (fd.as_raw_fd(), *interest == Interest::WRITE)).collect();
+    each.sort_unstable();
+    each.dedup();
+    let each = each.into_iter().map(|(fd, write)| (fd, if write { Interest::WRITE } else { Interest::READ }));
+    let local = local::get_unless_ended()?;
+    // SAFETY: the borrows keep each of them open until this returns or unwinds.
+    match unsafe { local.main_loop.wait_for_any(each, limit) }? {
+        Wake::Deadline => Err(TrampolineError::TimedOut(first.as_raw_fd())),
+        Wake::Closed => Err(TrampolineError::Closed(first.as_raw_fd())),
+        _ => Ok(()),
+    }
 }
 
 /// [`trampoline`] for a bare number, Eventlet's spelling. Switches.

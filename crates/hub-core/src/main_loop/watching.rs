@@ -47,6 +47,66 @@ impl MainLoop {
         }
         self.ensure_hub()?;
         let told = told_of(waiter);
+        // SAFETY: by the contract of this function.
+        let place = unsafe { self.take_place(fd, owner, direction, told) }?;
+        place.timer.set(limit.arm(&mut self.timers.borrow_mut(), told));
+        let wake = waiter.park()?;
+        if let Some(timer) = place.timer.get() {
+            limit.fix(&self.timers.borrow(), timer);
+        }
+        drop(place);
+        match wake {
+            Wake::Deadline => Err(TrampolineError::TimedOut(fd)),
+            Wake::Closed => Err(TrampolineError::Closed(fd)),
+            Wake::Ready(what) if what.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
+            wake => Ok(wake),
+        }
+    }
+
+    /// Parks the running greenlet until one of several is ready, no matter which. None is there twice. Switches.
+    ///
+    /// # Safety
+    ///
+    /// As for [`wait_for`](MainLoop::wait_for), for each of them.
+    pub(crate) unsafe fn wait_for_any(
+        &self,
+        many: impl Iterator<Item = (RawFd, Interest)>,
+        limit: &mut Limit,
+    ) -> Result<Wake, TrampolineError> {
+        let waiter = Waiter::current(Doing::Descriptor)?;
+        if self.in_hub.get() {
+            return Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into());
+        }
+        self.ensure_hub()?;
+        let told = told_of(waiter);
+        // SAFETY: by the contract of this function.
+        let places = many.map(|(fd, direction)| unsafe { self.take_place(fd, Owner::Raw, direction, told) });
+        let places = places.collect::<Result<Vec<_>, _>>()?;
+        // One of them keeps the timer, too.
+        let first = places.first().map(|place| &place.timer);
+        if let Some(kept) = first {
+            kept.set(limit.arm(&mut self.timers.borrow_mut(), told));
+        }
+        let wake = waiter.park()?;
+        if let Some(timer) = first.and_then(Cell::get) {
+            limit.fix(&self.timers.borrow(), timer);
+        }
+        Ok(wake)
+    }
+
+    /// Has the hub tell `told` of a direction.
+    ///
+    /// # Safety
+    ///
+    /// `fd` stays open until the place is dropped, else as for [`wait_for`](MainLoop::wait_for).
+    #[inline]
+    unsafe fn take_place(
+        &self,
+        fd: RawFd,
+        owner: Owner,
+        direction: Interest,
+        told: Told,
+    ) -> Result<Waiting<'_>, TrampolineError> {
         if self.descriptors.borrow().is_stale_for(fd, owner) {
             self.closed(fd, None);
         }
@@ -71,19 +131,7 @@ impl MainLoop {
                 key
             }
         };
-        let place = Waiting { main_loop: self, key, direction, told, timer: Cell::new(None) };
-        place.timer.set(limit.arm(&mut self.timers.borrow_mut(), told));
-        let wake = waiter.park()?;
-        if let Some(timer) = place.timer.get() {
-            limit.fix(&self.timers.borrow(), timer);
-        }
-        drop(place);
-        match wake {
-            Wake::Deadline => Err(TrampolineError::TimedOut(fd)),
-            Wake::Closed => Err(TrampolineError::Closed(fd)),
-            Wake::Ready(what) if what.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
-            wake => Ok(wake),
-        }
+        Ok(Waiting { main_loop: self, key, direction, told, timer: Cell::new(None) })
     }
 
     /// Has the hub watch, then arms. On error nothing is armed.
