@@ -111,7 +111,9 @@ struct Readme;
 
 pub use registry::{get_default_hub, register_hub, use_hub};
 
-pub use greenstd::{green_local, greenpool, group, io, local, net, os, pools, sync, thread, time, tpool};
+pub use greenstd::{
+    fs, green_local, greenpool, group, io, local, net, os, pools, process, select, sync, thread, time, tpool,
+};
 
 // What Eventlet has at its top, and gevent.
 pub use greenstd::greenpool::{GreenPile, GreenPool};
@@ -137,7 +139,7 @@ pub use hub_core::{
 // Waiting for descriptors, and for what other threads do.
 pub use hub_core::{
     JobError, Left, Listener, Source, Timer, Trampoline, TrampolineError, notify_close, notify_opened, offload,
-    trampoline, trampoline_raw,
+    trampoline, trampoline_any, trampoline_raw,
 };
 
 // What a hub of one's own is made of.

@@ -1,5 +1,10 @@
-//! std's `io`, unchanged: its traits are what green sockets implement.
-//!
-//! Standard input and output are std's own: reading from a terminal blocks every green thread of the thread.
+//! std's `io`, with pipes and standard streams that are green: its traits are what all of them implement.
 
+mod pipe;
+mod stdio;
+
+// What follows takes the place of std's own under the same name.
 pub use std::io::*;
+
+pub use pipe::{PipeReader, PipeWriter, pipe};
+pub use stdio::{Stderr, StderrLock, Stdin, StdinLock, Stdout, StdoutLock, stderr, stdin, stdout};

@@ -76,8 +76,11 @@
 
 #[macro_use]
 mod macros;
+mod handle;
 mod socket;
+mod stream;
 
+pub mod fs;
 pub mod greenpool;
 pub mod group;
 pub mod io;
@@ -85,6 +88,8 @@ pub mod local;
 pub mod net;
 pub mod os;
 pub mod pools;
+pub mod process;
+pub mod select;
 pub mod sync;
 pub mod thread;
 pub mod time;

@@ -270,3 +270,117 @@ macro_rules! socket_incoming {
         }
     };
 }
+
+/// One end of a pipe: descriptor traits, handing over, `close`.
+macro_rules! pipe_common {
+    ($name:ident, $std:ty) => {
+        impl $name {
+            /// Closes it now: whoever waits for it, on any thread, is woken with an error of the kind
+            /// [`NotConnected`](io::ErrorKind::NotConnected), which every later operation returns too. Its number is
+            /// free when the last operation under way has ended. Twice is the same as once. Does not switch.
+            pub fn close(&self) {
+                self.0.close();
+            }
+        }
+
+        impl From<$std> for $name {
+            /// Makes std's green. What is behind it stays blocking, because others may have it too: each operation
+            /// asks first, which is a system call more. Does not switch.
+            fn from(pipe: $std) -> $name {
+                $name::from(OwnedFd::from(pipe))
+            }
+        }
+
+        impl From<OwnedFd> for $name {
+            /// Takes over a descriptor. What is behind it stays blocking, because others may have it too: each
+            /// operation asks first, which is a system call more. Does not switch.
+            fn from(fd: OwnedFd) -> $name {
+                $name(Stream::shared(fd))
+            }
+        }
+
+        impl From<$name> for OwnedFd {
+            /// The descriptor, which blocks from now on. Clones stay green, but for an operation that another OS
+            /// thread has just begun. Does not switch.
+            ///
+            /// # Panics
+            ///
+            /// If it was closed.
+            fn from(pipe: $name) -> OwnedFd {
+                match pipe.0.into_fd() {
+                    Ok(fd) => fd,
+                    Err(error) => panic!("{}: cannot give the descriptor away: {error}", stringify!($name)),
+                }
+            }
+        }
+
+        impl From<$name> for std::process::Stdio {
+            /// For a child, for which it blocks. Clones stay green.
+            ///
+            /// # Panics
+            ///
+            /// If it was closed.
+            fn from(pipe: $name) -> std::process::Stdio {
+                OwnedFd::from(pipe).into()
+            }
+        }
+
+        impl IntoRawFd for $name {
+            fn into_raw_fd(self) -> RawFd {
+                OwnedFd::from(self).into_raw_fd()
+            }
+        }
+
+        impl AsFd for $name {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.0.as_fd()
+            }
+        }
+
+        impl AsRawFd for $name {
+            fn as_raw_fd(&self) -> RawFd {
+                self.0.as_raw_fd()
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).field("fd", &self.as_raw_fd()).finish()
+            }
+        }
+    };
+}
+
+/// `Read` for the end of a pipe and for a reference to it.
+macro_rules! pipe_read {
+    ($($name:ty),*) => {$(
+        impl Read for $name {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0.read(buffer)
+            }
+
+            fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                self.0.read_vectored(buffers)
+            }
+        }
+    )*};
+}
+
+/// `Write` for the end of a pipe and for a reference to it.
+macro_rules! pipe_write {
+    ($($name:ty),*) => {$(
+        impl Write for $name {
+            fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+                self.0.write(data)
+            }
+
+            fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+                self.0.write_vectored(pieces)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+    )*};
+}

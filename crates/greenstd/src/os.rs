@@ -1,4 +1,4 @@
-//! std's `os`, as far as it is about descriptors and sockets.
+//! std's `os`, as far as it is about descriptors, sockets, files and processes.
 
 /// std's `os::fd`, unchanged.
 pub mod fd {
@@ -8,5 +8,11 @@ pub mod fd {
 #[cfg(unix)]
 /// std's `os::unix`, as far as it has something green.
 pub mod unix {
+    pub mod fs;
+    /// std's `os::unix::io`, unchanged.
+    pub mod io {
+        pub use std::os::unix::io::*;
+    }
     pub mod net;
+    pub mod process;
 }

@@ -1,0 +1,66 @@
+//! Anonymous pipes.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+
+use crate::stream::Stream;
+
+/// Makes a pipe, std's `io::pipe`: what is written to one end is read from the other. Does not switch.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use std::io::{Read, Write};
+/// let (mut reader, mut writer) = greenstd::io::pipe()?;
+/// hub_core::spawn_n(move || writer.write_all(b"hello").unwrap());
+/// let mut text = String::new();
+/// reader.read_to_string(&mut text)?; // parks until the other end is dropped
+/// assert_eq!(text, "hello");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// If no descriptors are free.
+pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
+    let (reader, writer) = io::pipe()?;
+    Ok((PipeReader(Stream::own(reader.into())?), PipeWriter(Stream::own(writer.into())?)))
+}
+
+/// The end of a pipe that is read, std's `PipeReader`. Reading parks the calling green thread only.
+///
+/// It is `Send + Sync`; a second green thread that reads needs a [clone](PipeReader::try_clone).
+pub struct PipeReader(Stream);
+
+/// The end of a pipe that is written, std's `PipeWriter`. Writing parks the calling green thread only.
+///
+/// It is `Send + Sync`; a second green thread that writes needs a [clone](PipeWriter::try_clone).
+pub struct PipeWriter(Stream);
+
+pipe_common!(PipeReader, std::io::PipeReader);
+pipe_common!(PipeWriter, std::io::PipeWriter);
+pipe_read!(PipeReader, &PipeReader);
+pipe_write!(PipeWriter, &PipeWriter);
+
+impl PipeReader {
+    /// Another handle of the same end. It is watched on its own. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// If no descriptor is free, or it was closed.
+    pub fn try_clone(&self) -> io::Result<PipeReader> {
+        Ok(PipeReader(self.0.try_clone()?))
+    }
+}
+
+impl PipeWriter {
+    /// Another handle of the same end. It is watched on its own. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// If no descriptor is free, or it was closed.
+    pub fn try_clone(&self) -> io::Result<PipeWriter> {
+        Ok(PipeWriter(self.0.try_clone()?))
+    }
+}

@@ -1,0 +1,19 @@
+//! std's `process`, green: talking to a child and waiting for its end parks the calling green thread only.
+//!
+//! Starting a child is the system's `fork` and `exec`, for which the OS thread waits.
+//!
+//! # How the end of a child is noticed
+//!
+//! On Linux by a descriptor of the process, for which the hub waits (pidfd, since 5.3). Where there is none, by the
+//! signal `SIGCHLD`, which other parts of the program may use as well; the child is looked at every quarter of a
+//! second besides, in case they took it for themselves. Nobody else is reaped: what waits for any child at all,
+//! such as `waitpid(-1)`, takes the end of a child away from here as from std.
+
+mod child;
+mod command;
+mod ending;
+
+pub use std::process::{CommandArgs, CommandEnvs, ExitCode, ExitStatus, Output, Stdio, Termination, abort, exit, id};
+
+pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};
+pub use command::Command;
