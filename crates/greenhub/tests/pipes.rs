@@ -10,7 +10,6 @@ mod support;
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -227,43 +226,42 @@ fn what_is_given_away_blocks_and_its_clone_stays_green() {
     });
 }
 
-/// Runs one test of this program with a pipe as its standard input, into which these go with a pause before each.
-fn in_child_with_input(test: &str, parts: &'static [&str]) -> std::process::Output {
-    let (reader, mut writer) = std::io::pipe().unwrap();
-    let also = reader.try_clone().unwrap();
-    let peer = std::thread::spawn(move || {
-        for part in parts {
-            std::thread::sleep(Duration::from_millis(50));
-            writer.write_all(part.as_bytes()).unwrap();
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    });
-    let output = in_child(test, |command| {
-        command.stdin(Stdio::from(reader)).env("RUST_BACKTRACE", "0");
-    });
-    peer.join().unwrap();
-    // It has not touched what others have too.
-    assert!(!is_nonblocking(&also));
+/// Runs a test in a process of its own, whose standard streams it may exchange.
+fn alone(name: &str, test: impl FnOnce() + Send + 'static) {
+    if is_child() {
+        return run(name, test);
+    }
+    let output = in_child(name, |_| {});
     assert!(output.status.success(), "{output:?}");
-    output
+}
+
+/// What standard input is from now on, as others have it too, and the other end of it.
+fn input() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    rustix::stdio::dup2_stdin(&reader).unwrap();
+    (reader, writer)
 }
 
 #[test]
 fn waiting_for_standard_input_blocks_only_the_reader() {
     let name = "waiting_for_standard_input_blocks_only_the_reader";
-    if !is_child() {
-        in_child_with_input(name, &["one\ntw", "o\n", "three"]);
-        return;
-    }
-    run(name, || {
+    alone(name, || {
+        let (also, mut writer) = input();
         let ticks = ticker();
+        let counted = Rc::clone(&ticks);
+        spawn(move || {
+            for part in ["one\ntw", "o\n", "three"] {
+                let before = counted.get();
+                until(|| counted.get() > before + 10);
+                writer.write_all(part.as_bytes()).unwrap();
+            }
+        });
         let mut line = String::new();
         assert_eq!(stdin().read_line(&mut line).unwrap(), 4);
         assert!(ticks.get() > 10);
-        let before = ticks.get();
         let mut lines = stdin().lines();
         assert_eq!(lines.next().unwrap().unwrap(), "two");
-        assert!(ticks.get() > before + 10);
+        assert!(ticks.get() > 20);
         // Others wait for the one who has it.
         let other = spawn(|| stdin().read_line(&mut String::new()).unwrap());
         yield_now();
@@ -272,20 +270,20 @@ fn waiting_for_standard_input_blocks_only_the_reader() {
         drop(lines);
         assert_eq!(other.join().unwrap(), 0);
         assert!(!stdin().is_terminal());
+        // It has not touched what others have too.
+        assert!(!is_nonblocking(&also) && !is_nonblocking(stdin()));
     });
 }
 
 #[test]
 fn a_kill_leaves_standard_input_usable() {
-    let name = "a_kill_leaves_standard_input_usable";
-    if !is_child() {
-        in_child_with_input(name, &["late"]);
-        return;
-    }
-    run(name, || {
+    alone("a_kill_leaves_standard_input_usable", || {
+        let (_also, mut writer) = input();
         let reading = spawn(|| stdin().read_line(&mut String::new()));
         sleep(SHORT);
         assert_eq!(reading.kill(), Kill::Ended);
+        writer.write_all(b"late").unwrap();
+        drop(writer);
         assert_eq!(std::io::read_to_string(stdin()).unwrap(), "late");
     });
 }
@@ -310,33 +308,23 @@ fn standard_input_may_be_a_file() {
 
 #[test]
 fn waiting_for_room_in_standard_output_blocks_only_the_writer() {
-    let name = "waiting_for_room_in_standard_output_blocks_only_the_writer";
-    if !is_child() {
-        let (mut reader, writer) = std::io::pipe().unwrap();
-        let also = writer.try_clone().unwrap();
-        let peer = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(100));
-            let mut written = Vec::new();
-            reader.read_to_end(&mut written).unwrap();
-            written
-        });
-        let output = in_child(name, |command| {
-            command.stdout(Stdio::from(writer));
-        });
-        assert!(!is_nonblocking(&also));
-        drop(also);
-        assert!(output.status.success(), "{output:?}");
-        let written = peer.join().unwrap();
-        let much = much();
-        let begin = written.windows(64).position(|part| *part == much[..64]).expect("it is in there");
-        assert!(written[begin..].starts_with(&much), "what arrived is not what was written");
-        return;
-    }
-    run(name, || {
+    alone("waiting_for_room_in_standard_output_blocks_only_the_writer", || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let before = rustix::io::dup(rustix::stdio::stdout()).unwrap();
+        rustix::stdio::dup2_stdout(&writer).unwrap();
         let ticks = ticker();
-        let mut out = stdout();
-        out.write_all(&much()).unwrap();
-        assert!(ticks.get() > 10);
+        let counted = Rc::clone(&ticks);
+        let mut reader = PipeReader::from(reader);
+        let reading = spawn(move || {
+            until(|| counted.get() > 10);
+            let mut received = vec![0; MUCH];
+            reader.read_exact(&mut received).unwrap();
+            received
+        });
+        stdout().write_all(&much()).unwrap();
+        assert!(ticks.get() > 10 && !is_nonblocking(&writer));
+        rustix::stdio::dup2_stdout(before).unwrap();
+        assert!(reading.join().unwrap() == much(), "what arrived is not what was written");
     });
 }
 
@@ -369,12 +357,13 @@ fn what_is_written_keeps_its_order_with_print() {
         let mut std = std::io::stdout();
         write!(std, "[one ").unwrap();
         let mut lock = stdout().lock();
-        write!(lock, "t{}o ", 'w').unwrap();
+        let two = "two";
+        write!(lock, "{two} ").unwrap();
         // Whoever has it may take it again, in any order.
         let again = stdout().lock();
         writeln!(stdout(), "three").unwrap();
         drop(lock);
-        let other = spawn(|| write!(stdout(), "five]\n").unwrap());
+        let other = spawn(|| writeln!(stdout(), "five]").unwrap());
         yield_now();
         assert!(!other.is_finished());
         write!(std, "four ").unwrap();

@@ -46,6 +46,26 @@ impl Handle {
         }
     }
 
+    /// Reads all that is left, by few jobs.
+    pub(crate) fn read_to_end(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let file = match self {
+            Handle::Stream(stream) => return Read::read_to_end(&mut { stream }, buffer),
+            Handle::File(file) => &**file,
+        };
+        let begin = buffer.len();
+        loop {
+            let n = borrowing(|| {
+                // So that it need not grow. What it is told about some files is wrong.
+                let size = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+                buffer.try_reserve(size.clamp(64, AT_ONCE))?;
+                file.take(AT_ONCE as u64).read_to_end(buffer)
+            })?;
+            if n < AT_ONCE {
+                return Ok(buffer.len() - begin);
+            }
+        }
+    }
+
     /// Writes, after `before`, as [`Stream::write_after`].
     pub(crate) fn write_after(&self, data: &[u8], mut before: impl FnMut() -> io::Result<()>) -> io::Result<usize> {
         match self {

@@ -70,16 +70,21 @@ impl<'fd> PollFd<'fd> {
 /// What [`trampoline`](hub_core::trampoline()) returns, as when another green thread waits for the same; if the loop
 /// cannot wait.
 pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usize> {
-    if timeout != Some(Duration::ZERO) && !std::thread::panicking() {
-        // Somebody who finds something each time lets others run all the same.
-        hub_core::yield_now();
-    }
     let mut limit = Limit::from(timeout);
+    let mut parked = false;
     loop {
         let ready = look(fds, Duration::ZERO)?;
-        if ready > 0 || timeout == Some(Duration::ZERO) {
+        if timeout == Some(Duration::ZERO) {
             return Ok(ready);
         }
+        if ready > 0 {
+            if !parked && !std::thread::panicking() {
+                // Somebody who finds something each time lets others run all the same.
+                hub_core::yield_now();
+            }
+            return Ok(ready);
+        }
+        parked = true;
         let directions = [Interest::READ, Interest::WRITE];
         let each = fds.iter().flat_map(|asked| directions.map(|direction| (asked, direction)));
         let each = each.filter(|(asked, direction)| asked.interest.contains(*direction));

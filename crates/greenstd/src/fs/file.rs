@@ -176,19 +176,6 @@ impl File {
     }
 }
 
-// Data.
-impl File {
-    /// All that is left of a file, read by one job.
-    fn rest(file: &Arc<std::fs::File>) -> io::Result<(Vec<u8>, io::Result<usize>)> {
-        let file = Arc::clone(file);
-        job(move || {
-            let mut bytes = Vec::new();
-            let read = (&*file).read_to_end(&mut bytes);
-            Ok((bytes, read))
-        })
-    }
-}
-
 impl Read for &File {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer)
@@ -198,35 +185,16 @@ impl Read for &File {
         self.0.read_vectored(buffers)
     }
 
-    /// One job, which a caller who is killed or times out leaves at once; how far it has read is not known then.
     fn read_to_end(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        match &self.0 {
-            Handle::Stream(stream) => Read::read_to_end(&mut { stream }, buffer),
-            Handle::File(file) => {
-                let (mut bytes, read) = File::rest(file)?;
-                if buffer.is_empty() {
-                    *buffer = bytes
-                } else {
-                    buffer.append(&mut bytes)
-                }
-                read
-            }
-        }
+        self.0.read_to_end(buffer)
     }
 
-    /// As `read_to_end`.
     fn read_to_string(&mut self, text: &mut String) -> io::Result<usize> {
-        match &self.0 {
-            Handle::Stream(stream) => Read::read_to_string(&mut { stream }, text),
-            Handle::File(file) => {
-                let (bytes, read) = File::rest(file)?;
-                read?;
-                let more = String::from_utf8(bytes);
-                let more = more.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-                text.push_str(&more);
-                Ok(more.len())
-            }
-        }
+        let mut bytes = Vec::new();
+        self.0.read_to_end(&mut bytes)?;
+        let more = String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        text.push_str(&more);
+        Ok(more.len())
     }
 }
 

@@ -1,0 +1,379 @@
+//! Children: what std does, and who waits for them.
+
+#[path = "support/green.rs"]
+mod green_support;
+#[macro_use]
+#[path = "support/same.rs"]
+mod same;
+mod support;
+
+use std::cell::{Cell, RefCell};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use green_support::{LONG, SHORT, held};
+use greenhub::os::unix::process::CommandExt;
+use greenhub::process::{Child, Command};
+use greenhub::{Kill, sleep, spawn, with_timeout, yield_now};
+use support::{in_child, is_child, open_descriptors, run};
+
+/// A child that runs for longer than any test.
+fn sleeper() -> Child {
+    Command::new("sleep").arg("1000").spawn().unwrap()
+}
+
+fn shell(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    command
+}
+
+/// Ends a child, as tests leave none behind.
+fn end(mut child: Child) {
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+}
+
+/// A green thread that counts how often it has run.
+fn ticker() -> Rc<Cell<usize>> {
+    let ticks = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&ticks);
+    spawn(move || {
+        loop {
+            counted.set(counted.get() + 1);
+            sleep(Duration::from_micros(100));
+        }
+    });
+    ticks
+}
+
+same_as_std! {
+    fn output_is_all_that_was_written_and_how_it_ended() {
+        let mut command = process::Command::new("sh");
+        command.args(["-c", "cat; echo out; echo err >&2; exit 3"]);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        assert_eq!((&*output.stdout, &*output.stderr), (&b"out\n"[..], &b"err\n"[..]));
+        // What was not set is as before for the next one.
+        let mut child = command.stdin(process::Stdio::null()).stderr(process::Stdio::null()).spawn().unwrap();
+        assert!(child.stdin.is_none() && child.stdout.is_none() && child.stderr.is_none());
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        assert_eq!(command.output().unwrap().stderr, b"");
+    }
+
+    fn what_goes_in_comes_out() {
+        let mut command = process::Command::new("tr");
+        command.arg("a-z").arg("A-Z").stdin(process::Stdio::piped()).stdout(process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = thread::spawn(move || {
+            for _ in 0..100_000 {
+                stdin.write_all(b"abcdefghi\n").unwrap();
+            }
+        });
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        assert!(output.status.success() && output.stdout == b"ABCDEFGHI\n".repeat(100_000));
+    }
+
+    fn lines_are_read_while_the_child_runs() {
+        let mut command = process::Command::new("sh");
+        command.args(["-c", "while read line; do echo \"<$line>\"; done"]);
+        let mut child = command.stdin(process::Stdio::piped()).stdout(process::Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        for line in ["one", "two"] {
+            writeln!(child.stdin.as_mut().unwrap(), "{line}").unwrap();
+            assert_eq!(lines.next().unwrap().unwrap(), format!("<{line}>"));
+        }
+        // The wait closes its input, which ends it.
+        assert!(child.wait().unwrap().success());
+        assert!(lines.next().is_none());
+    }
+
+    fn environment_and_directory_are_as_they_were_set() {
+        let mut command = process::Command::new("sh");
+        command.args(["-c", "echo $ONE $TWO $THREE $GONE; pwd"]).current_dir("/").env("GONE", "x").env_remove("GONE");
+        command.env("ONE", "1").envs([("TWO", "2"), ("THREE", "3")]);
+        assert_eq!(command.output().unwrap().stdout, b"1 2 3\n/\n");
+        assert_eq!(command.get_program(), "sh");
+        assert_eq!(command.get_args().count(), 2);
+        assert_eq!(command.get_envs().count(), 4);
+        assert_eq!(command.get_current_dir(), Some(Path::new("/")));
+        let mut command = process::Command::new("/usr/bin/env");
+        assert_eq!(command.env_clear().env("ONLY", "this").output().unwrap().stdout, b"ONLY=this\n");
+    }
+
+    fn a_child_that_was_killed_says_so() {
+        let mut child = process::Command::new("sleep").arg("1000").spawn().unwrap();
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!((status.code(), status.signal(), status.success()), (None, Some(9), false));
+        // Once more is the same, and the killed are not killed again.
+        assert_eq!(child.wait().unwrap(), status);
+        assert_eq!(child.try_wait().unwrap(), Some(status));
+        child.kill().unwrap();
+    }
+
+    fn what_cannot_be_started_is_an_error() {
+        let missing = process::Command::new("/there/is/no/such/program").spawn().unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound);
+        assert_eq!(process::Command::new("/").status().unwrap_err().kind(), ErrorKind::PermissionDenied);
+        let nowhere = process::Command::new("true").current_dir("/there/is/no/such/directory").output();
+        assert_eq!(nowhere.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(process::Command::new("a\0b").output().unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+
+    fn one_child_reads_what_another_writes() {
+        let echo = process::Command::new("echo").arg("hello").stdout(process::Stdio::piped()).spawn().unwrap();
+        let mut echo = echo;
+        let stdout = echo.stdout.take().unwrap();
+        let output = process::Command::new("tr").args(["a-z", "A-Z"]).stdin(stdout).output().unwrap();
+        assert_eq!(output.stdout, b"HELLO\n");
+        assert!(echo.wait().unwrap().success());
+    }
+
+    fn pipes_and_files_are_for_children_too() {
+        let path = std::env::temp_dir().join(format!("greenhub-child-{}-{}", std::process::id(), module_path!().len()));
+        let mut command = process::Command::new("sh");
+        command.args(["-c", "echo told >&2; cat"]);
+        let (reader, writer) = io::pipe().unwrap();
+        (&writer).write_all(b"in").unwrap();
+        drop(writer);
+        let (mut errors, stderr) = io::pipe().unwrap();
+        let status = command.stdin(reader).stdout(fs::File::create(&path).unwrap()).stderr(stderr).status().unwrap();
+        // It has the other end, too.
+        drop(command);
+        assert!(status.success());
+        let mut told = String::new();
+        errors.read_to_string(&mut told).unwrap();
+        assert_eq!((told.as_str(), &*fs::read(&path).unwrap()), ("told\n", &b"in"[..]));
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn waiting_for_a_child_lets_others_run() {
+    run("waiting_for_a_child_lets_others_run", || {
+        let ticks = ticker();
+        assert!(Command::new("sleep").arg("0.05").status().unwrap().success());
+        assert!(ticks.get() > 10);
+    });
+}
+
+#[test]
+fn talking_to_a_child_lets_others_run() {
+    run("talking_to_a_child_lets_others_run", || {
+        let ticks = ticker();
+        // More than a pipe takes, on both, before anything is read of the input.
+        let script = "head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero; sleep 0.05; wc -c";
+        let mut child =
+            shell(script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = spawn(move || stdin.write_all(&[b'x'; 200_000]).unwrap());
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        assert_eq!((output.stdout.len(), output.stderr.len()), (300_007, 300_000));
+        assert!(output.stdout.ends_with(b"200000\n"));
+        assert!(ticks.get() > 10);
+    });
+}
+
+#[test]
+fn waiting_for_a_child_can_time_out() {
+    run("waiting_for_a_child_can_time_out", || {
+        let mut child = sleeper();
+        let begun = Instant::now();
+        assert_eq!(child.wait_timeout(SHORT).unwrap(), None);
+        assert!(begun.elapsed() >= SHORT);
+        assert_eq!(child.wait_timeout(Duration::ZERO).unwrap(), None);
+        assert!(with_timeout(SHORT, || child.wait()).is_err());
+        child.kill().unwrap();
+        assert_eq!(child.wait_timeout(LONG).unwrap().unwrap().signal(), Some(9));
+        assert_eq!(child.wait_timeout(Duration::ZERO).unwrap().unwrap().signal(), Some(9));
+    });
+}
+
+#[test]
+fn talking_to_a_child_can_time_out() {
+    run("talking_to_a_child_can_time_out", || {
+        let before = held();
+        let mut child = shell("echo begun; exec sleep 1000").stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut text = String::new();
+        assert!(with_timeout(SHORT * 4, || stdout.read_to_string(&mut text)).is_err());
+        end(child);
+        stdout.read_to_string(&mut text).unwrap();
+        drop(stdout);
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn a_killed_waiter_leaves_the_child_usable() {
+    run("a_killed_waiter_leaves_the_child_usable", || {
+        let before = held();
+        let child = Rc::new(RefCell::new(sleeper()));
+        let lent = Rc::clone(&child);
+        let waiting = spawn(move || lent.borrow_mut().wait());
+        yield_now();
+        assert_eq!(waiting.kill(), Kill::Ended);
+        drop(waiting);
+        assert_eq!(held(), before);
+        assert_eq!(child.borrow_mut().try_wait().unwrap(), None);
+        end(Rc::into_inner(child).unwrap().into_inner());
+    });
+}
+
+#[test]
+fn closing_the_input_of_a_child_twice_is_fine() {
+    run("closing_the_input_of_a_child_twice_is_fine", || {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let stdin = child.stdin.as_ref().unwrap();
+        stdin.close();
+        stdin.close();
+        assert_eq!((&*stdin).write(b"x").unwrap_err().kind(), ErrorKind::NotConnected);
+        assert!(child.wait().unwrap().success());
+        assert!(child.stdin.is_none());
+        assert!(child.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn many_children_are_waited_for_at_once() {
+    run("many_children_are_waited_for_at_once", || {
+        let children: Vec<_> = (0..40)
+            .map(|n| spawn(move || shell(&format!("sleep 0.0{}; exit {n}", n % 7)).status().unwrap().code()))
+            .collect();
+        for (n, child) in (0..).zip(children) {
+            assert_eq!(child.join().unwrap(), Some(n));
+        }
+    });
+}
+
+/// What waits for children, and leaves neither them nor descriptors behind.
+fn children_are_reaped() {
+    // What is there for good.
+    sleep(SHORT);
+    let before = open_descriptors();
+    for _ in 0..3 {
+        let ticks = ticker();
+        let mut child = Command::new("sleep").arg("0.05").spawn().unwrap();
+        assert_eq!(child.wait_timeout(SHORT).unwrap(), None);
+        let waiting: Vec<_> = (0..5).map(|n| spawn(move || shell(&format!("exit {n}")).status().unwrap())).collect();
+        assert!(child.wait().unwrap().success());
+        assert!(ticks.get() > 10);
+        for (n, waiting) in (0..).zip(waiting) {
+            assert_eq!(waiting.join().unwrap().code(), Some(n));
+        }
+        assert!(with_timeout(SHORT, || shell("sleep 0.05").status()).is_err());
+        end(sleeper());
+    }
+    assert_eq!(open_descriptors(), before);
+    // The three that nobody waited for are the only ones left.
+    let any = || nix::sys::wait::waitpid(None, None);
+    assert_eq!((0..3).filter(|_| any().is_ok()).count(), 3);
+    assert_eq!(any().unwrap_err(), nix::errno::Errno::ECHILD);
+}
+
+#[test]
+fn children_leave_nothing_behind() {
+    let name = "children_leave_nothing_behind";
+    if !is_child() {
+        let output = in_child(name, |_| {});
+        return assert!(output.status.success(), "{output:?}");
+    }
+    run(name, children_are_reaped);
+}
+
+/// Has the system refuse a call to this process from now on, as an old one does that does not know it.
+#[cfg(target_os = "linux")]
+fn forget_call(number: libc::c_long) {
+    let filter = |code: u32, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+    let mut program = [
+        filter(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        filter(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, number as u32),
+        filter(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
+        filter(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the program is there until the second call returns, which copies it.
+    let refused = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+    };
+    assert_eq!(refused, 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn children_are_reaped_where_processes_have_no_descriptors() {
+    let name = "children_are_reaped_where_processes_have_no_descriptors";
+    if !is_child() {
+        let output = in_child(name, |_| {});
+        return assert!(output.status.success(), "{output:?}");
+    }
+    run(name, || {
+        forget_call(libc::SYS_pidfd_open);
+        children_are_reaped();
+        // The signal ends the wait, not the pause that is there in case it does not come.
+        let begun = Instant::now();
+        for _ in 0..20 {
+            assert!(Command::new("sleep").arg("0.01").status().unwrap().success());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(4));
+        // That pause ends it when somebody else has taken the signal.
+        // SAFETY: no handler is installed.
+        unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, nix::sys::signal::SigHandler::SigDfl) }.unwrap();
+        let begun = Instant::now();
+        assert!(Command::new("sleep").arg("0.01").status().unwrap().success());
+        assert!(begun.elapsed() > Duration::from_millis(200));
+    });
+}
+
+#[test]
+fn a_child_that_somebody_else_reaps_is_an_error() {
+    let name = "a_child_that_somebody_else_reaps_is_an_error";
+    if !is_child() {
+        let output = in_child(name, |_| {});
+        return assert!(output.status.success(), "{output:?}");
+    }
+    run(name, || {
+        // SAFETY: no handler is installed.
+        unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
+        let error = Command::new("sleep").arg("0.02").status().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ECHILD));
+    });
+}
+
+#[test]
+fn a_command_is_of_its_own_group_and_name() {
+    run("a_command_is_of_its_own_group_and_name", || {
+        let mut command = shell("echo $0; read line");
+        command.arg0("another").process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let number = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+        assert_eq!(nix::unistd::getpgid(Some(number)).unwrap(), number);
+        assert_eq!(child.wait_with_output().unwrap().stdout, b"another\n");
+    });
+}
+
+#[test]
+fn a_command_may_take_the_place_of_this_program() {
+    let name = "a_command_may_take_the_place_of_this_program";
+    if !is_child() {
+        let output = in_child(name, |_| {});
+        assert_eq!(output.status.code(), Some(7));
+        return;
+    }
+    run(name, || {
+        // Green threads that are left are not unwound.
+        spawn(|| sleep(LONG));
+        yield_now();
+        panic!("{}", shell("exit 7").exec());
+    });
+}
