@@ -10,7 +10,7 @@ mod same;
 mod support;
 
 use std::cell::Cell;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use green_support::{SHORT, held};
 use greenhub::fs::{File, OpenOptions, read_dir};
-use greenhub::{Interest, Kill, TrampolineError, sleep, spawn, trampoline_raw, with_timeout, yield_now};
+use greenhub::{Interest, Kill, TrampolineError, get_hub, sleep, spawn, trampoline_raw, with_timeout, yield_now};
 use random::Random;
 use support::{in_child, is_child, open_descriptors, run};
 
@@ -413,13 +413,16 @@ fn an_opened_file_is_known_to_the_loop() {
         sleep(SHORT);
         let (reader, writer) = std::io::pipe().unwrap();
         let number = reader.as_raw_fd();
-        // SAFETY: the number changes hands below, of which the loop is told by the new owner.
+        // SAFETY: the number is closed under the wait, which is what is tried: nothing is done with it but to wait.
         let waiting = spawn(move || unsafe { trampoline_raw(number, Interest::READ, None) });
         yield_now();
         drop((reader, writer));
         let file = File::open("/dev/null").unwrap();
         assert_eq!(file.as_raw_fd(), number);
-        assert!(matches!(waiting.join().unwrap(), Err(TrampolineError::Closed(fd)) if fd == number));
+        // Hubs that look at the number each time may have found that out before.
+        let ended = waiting.join().unwrap();
+        let told = matches!(ended, Err(TrampolineError::Closed(fd)) if fd == number);
+        assert!(told || get_hub().name() != "epoll", "{ended:?}");
     });
 }
 

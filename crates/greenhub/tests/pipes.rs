@@ -8,7 +8,7 @@ mod same;
 mod support;
 
 use std::cell::Cell;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ fn until(done: impl Fn() -> bool) {
 
 same_as_std! {
     fn a_pipe_carries_lines_as_they_come_and_ends() {
-        let (reader, mut writer) = io::pipe().unwrap();
+        let (reader, mut writer) = streams::pipe().unwrap();
         let (read, more) = sync::mpsc::channel();
         let peer = thread::spawn(move || {
             for line in ["one", "two\nthr", "ee\n"] {
@@ -72,7 +72,7 @@ same_as_std! {
     }
 
     fn a_large_write_is_complete() {
-        let (mut reader, mut writer) = io::pipe().unwrap();
+        let (mut reader, mut writer) = streams::pipe().unwrap();
         let peer = thread::spawn(move || {
             let mut received = Vec::new();
             reader.read_to_end(&mut received).unwrap();
@@ -84,13 +84,13 @@ same_as_std! {
     }
 
     fn a_pipe_without_reader_is_broken() {
-        let (reader, mut writer) = io::pipe().unwrap();
+        let (reader, mut writer) = streams::pipe().unwrap();
         drop(reader);
         assert_eq!(writer.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
     }
 
     fn clones_are_the_same_end() {
-        let (reader, writer) = io::pipe().unwrap();
+        let (reader, writer) = streams::pipe().unwrap();
         let mut also = writer.try_clone().unwrap();
         drop(writer);
         also.write_all(b"two").unwrap();
@@ -104,7 +104,7 @@ same_as_std! {
 
     fn pieces_go_as_one() {
         use std::io::{IoSlice, IoSliceMut};
-        let (mut reader, mut writer) = io::pipe().unwrap();
+        let (mut reader, mut writer) = streams::pipe().unwrap();
         assert_eq!(writer.write_vectored(&[IoSlice::new(b"ab"), IoSlice::new(b""), IoSlice::new(b"cde")]).unwrap(), 5);
         let (mut one, mut other) = ([0; 1], [0; 9]);
         let n = reader.read_vectored(&mut [IoSliceMut::new(&mut one), IoSliceMut::new(&mut other)]).unwrap();

@@ -8,7 +8,7 @@ mod same;
 mod support;
 
 use std::cell::{Cell, RefCell};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -141,10 +141,10 @@ same_as_std! {
         let path = std::env::temp_dir().join(format!("greenhub-child-{}-{}", std::process::id(), module_path!().len()));
         let mut command = process::Command::new("sh");
         command.args(["-c", "echo told >&2; cat"]);
-        let (reader, writer) = io::pipe().unwrap();
+        let (reader, writer) = streams::pipe().unwrap();
         (&writer).write_all(b"in").unwrap();
         drop(writer);
-        let (mut errors, stderr) = io::pipe().unwrap();
+        let (mut errors, stderr) = streams::pipe().unwrap();
         let status = command.stdin(reader).stdout(fs::File::create(&path).unwrap()).stderr(stderr).status().unwrap();
         // It has the other end, too.
         drop(command);

@@ -1,12 +1,13 @@
 //! Tests that hold for std and for this project alike.
 
 /// Makes two tests of each function: one over std, in which `thread` are OS threads, and one over greenhub. In the
-/// body `fs`, `io`, `net`, `process`, `unix`, `sync` and `thread` mean the modules of either; `TIMED_OUT` is the one kind of error that differs.
+/// body `fs`, `net`, `process`, `streams`, `unix`, `sync` and `thread` mean the modules of either, `streams`
+/// being `io`; `TIMED_OUT` is the one kind of error that differs.
 macro_rules! same_as_std {
     ($(fn $name:ident() $body:block)*) => {
         mod over_std {
             #[allow(unused_imports, reason = "not each file uses all")]
-            use {super::*, std::fs, std::io, std::net, std::os::unix::net as unix, std::process, std::sync, std::thread};
+            use {super::*, std::{fs, io as streams, net, os::unix::net as unix, process, sync, thread}};
             #[allow(dead_code, reason = "not each file uses it")]
             const TIMED_OUT: io::ErrorKind = io::ErrorKind::WouldBlock;
             $(#[test] fn $name() { support::run(concat!("over_std::", stringify!($name)), || $body) })*
@@ -14,7 +15,7 @@ macro_rules! same_as_std {
 
         mod green {
             #[allow(unused_imports, reason = "not each file uses all")]
-            use {super::*, greenhub::fs, greenhub::io, greenhub::net, greenhub::os::unix::net as unix, greenhub::process, greenhub::sync, greenhub::thread};
+            use {super::*, greenhub::{fs, io as streams, net, os::unix::net as unix, process, sync, thread}};
             #[allow(dead_code, reason = "not each file uses it")]
             const TIMED_OUT: io::ErrorKind = io::ErrorKind::TimedOut;
             $(#[test] fn $name() { support::run(concat!("green::", stringify!($name)), || $body) })*
