@@ -31,7 +31,7 @@
 //! that may let others run says "Switches" in its documentation: reading, writing, accepting, connecting,
 //! [`sleep`], [`GreenThread::join`] and [`wait`](GreenThread::wait), [`kill`](GreenThread::kill), [`trampoline`],
 //! the end of a [`scope`], [`offload`], [`Greenlet::switch`]. [`spawn`] does not, nor does anything that wakes others.
-//! Calls of std that block (its own `net`, `Mutex`, `sleep`, files) block the whole OS thread.
+//! Calls of std that block (its own `net`, `fs`, `process`, `Mutex`, `sleep`) block the whole OS thread.
 //!
 //! # Where to read on
 //!
@@ -42,6 +42,8 @@
 //! | run a server, and stop it | [`net::serve_until`], [`net::ListenOptions`] |
 //! | use more than one processor | [`net::Cluster`] |
 //! | look names up in your own way | [`net::Resolver`] |
+//! | use files, pipes, standard input | [`fs`], [`io`] |
+//! | start other programs and talk to them | [`process`] |
 //! | limit how long something takes | [`with_timeout`], the timeouts of sockets |
 //! | bound how much runs at once | [`GreenPool`], [`GreenPile`] |
 //! | learn of an end, end together | [`GreenThread::link`], [`with_link`](GreenThread::with_link) |
@@ -49,6 +51,7 @@
 //! | do what can only block the OS thread | [`tpool`] |
 //! | have a value for each green thread | [`green_local!`] |
 //! | wait for a descriptor of your own | [`trampoline`], [`HubRef::listen`], [`Source`] |
+//! | wait for many at once | [`select`] |
 //! | choose a hub | [`use_hub`], `EVENTLET_HUB`, [`get_default_hub`] |
 //! | bring a hub of your own | [`Hub`], [`use_hub_with`], [`register_hub`]; the crate `hub-testkit` checks it |
 //! | wake a hub from another thread | [`HubRef::remote`] |

@@ -5,7 +5,7 @@
 //!
 //! Each call is a job of that pool, so a small read or write takes as long as handing it to another OS thread and
 //! back: some 10 to 30 µs, where the system alone needs 1 µs for what it has in memory. So large pieces are better
-//! than small ones: [`read`] and [`write`] for whole files, [`BufReader`](std::io::BufReader) and
+//! than small ones: [`read`] and [`write()`] for whole files, [`BufReader`](std::io::BufReader) and
 //! [`BufWriter`](std::io::BufWriter) with a capacity of 64 KiB and more. Reading and writing copy nothing. For
 //! small files that are certainly in memory, std's own calls are cheaper.
 //!

@@ -13,7 +13,17 @@
 //! | `os::unix::net::UnixStream`, `UnixListener`, `UnixDatagram` | [`os::unix::net`] | see below; a full receiver or listener is tried again with pauses of up to 64 ms; `Incoming` ends when the listener is closed |
 //! | `os::unix::net::SocketAddr` | [`os::unix::net::SocketAddr`] | none: std's own type |
 //! | `os::fd` | [`os::fd`] | none |
-//! | `io` | [`io`] | none: std's own; standard input and output block the OS thread |
+//! | `io::Read`, `Write`, `BufReader`, `copy`, … | [`io`] | none: std's own |
+//! | `io::pipe`, `PipeReader`, `PipeWriter` | [`io::pipe`] | `close(&self)` is new |
+//! | `io::stdin`, `Stdin`, `StdinLock` | [`io::stdin`] | a buffer of its own beside that of std; a lock is not to be taken twice |
+//! | `io::stdout`, `stderr` and their locks | [`io::stdout`] | no buffer, but each `write!` is one piece; in order with `print!`, which is std's own and blocks |
+//! | `io::IsTerminal` | `is_terminal` of each | a method, because the trait is sealed |
+//! | `fs`: its functions, `File`, `OpenOptions`, `DirBuilder`, `ReadDir`, `DirEntry` | [`fs`] | run on other OS threads, which costs some 10 to 30 µs each |
+//! | `fs::Metadata`, `Permissions`, `FileType`, `FileTimes` | [`fs`] | none: std's own |
+//! | `os::unix::fs` | [`os::unix::fs`] | `OpenOptionsExt`, `DirBuilderExt` and `DirEntryExt` are methods of the types |
+//! | `process::Command`, `Child`, `ChildStdin`, … | [`process`] | `wait_timeout` and `close(&self)` are new; `as_std_mut` for the rest |
+//! | `process::Stdio`, `ExitStatus`, `Output`, `exit`, … | [`process`] | none: std's own; green pipes and files become `Stdio` |
+//! | `os::unix::process::CommandExt`, `ExitStatusExt` | [`os::unix::process`] | `pre_exec` and `groups` by way of `as_std_mut`; `ExitStatusExt` is std's own |
 //! | `time` | [`time`] | none: std's own |
 //! | `thread::spawn` | [`thread::spawn`] | a green thread of this OS thread: asks for no `Send`, begins when the caller gives way |
 //! | `thread::JoinHandle` | [`thread::JoinHandle`] | is `GreenThread`: `join` returns a `GreenError` instead of the payload of a panic |
@@ -44,7 +54,11 @@
 //! | `os::linux::net::TcpStreamExt` | the option is set on `as_fd()`, by a crate such as `socket2` |
 //! | what is unstable in std | –, but for `TcpStream::set_linger` and `linger` |
 //! | `sync::LazyLock` | [`sync::OnceLock`]; std's own blocks the OS thread |
-//! | `fs`, `process` | not there yet: std's own block the OS thread |
+//! | `print!`, `eprintln!`, … | std's own; `writeln!` to [`io::stdout`] and [`io::stderr`] lets others run while there is no room |
+//! | `fs::File::lock` and its kin | newer than the oldest Rust that is supported; [`tpool::execute`] with `into_std` |
+//! | `fs::soft_link` | deprecated in std; [`os::unix::fs::symlink`] |
+//! | `Path::exists`, `metadata`, `read_dir`, … | the functions of [`fs`]; std's own block the OS thread |
+//! | `os::unix::fs::chroot`, `fchown` | std's own, which block for no disk |
 //!
 //! What Eventlet has beside std's names: [`net::serve`] and [`net::ListenOptions`], [`greenpool`], [`tpool`], the events, queues
 //! and semaphores of [`sync`], [`pools`], [`local`]; and gevent: [`group`].
@@ -58,8 +72,9 @@
 //!   whose signature has no error panics. Destructors that run by unwinding better use the `try_` forms: a lock that
 //!   does not become free within [`set_panicking_grace`](hub_core::set_panicking_grace) aborts the process.
 //!
-//! # All sockets
+//! Eventlet's green `select` and `poll`, which std has not, are in [`select`].
 //!
+//! # All sockets
 //!
 //! - A timeout is an error of the kind [`TimedOut`](std::io::ErrorKind::TimedOut); std says `WouldBlock` on Unix.
 //!   It counts for each call from its beginning.
