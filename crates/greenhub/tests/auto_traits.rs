@@ -1,6 +1,9 @@
 //! What leaves its thread and what does not. What is said here is checked when it is compiled.
 
+use greenhub::fs::{DirEntry, File, OpenOptions, ReadDir};
+use greenhub::io::{PipeReader, PipeWriter, StderrLock, Stdin, StdinLock, Stdout, StdoutLock};
 use greenhub::net::{CachedResolver, ServeError, StopServe, SystemResolver, TcpListener, TcpStream, UdpSocket};
+use greenhub::process::{Child, ChildStdin, ChildStdout, Command};
 use greenhub::sync::{
     Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LifoQueue, LightQueue, Mutex, MutexGuard,
     Once, OnceLock, PriorityQueue, Queue, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc,
@@ -52,6 +55,7 @@ pinned!(
 
 // A guard is unlocked where it was locked, and a channel has one receiver.
 assert_not!(Send: MutexGuard<'static, ()>, RwLockReadGuard<'static, ()>, RwLockWriteGuard<'static, ()>);
+assert_not!(Send: StdinLock<'static>, StdoutLock<'static>, StderrLock<'static>);
 assert_not!(Sync: mpsc::Receiver<()>, Mutex<*const ()>, RwLock<std::cell::Cell<()>>, OnceLock<std::cell::Cell<()>>);
 assert_not!(Send: mpsc::Sender<*const ()>);
 
@@ -76,6 +80,18 @@ const _: () = {
     shared::<StopServe>();
     shared::<ServeError>();
     shared::<CachedResolver<SystemResolver>>();
+    shared::<PipeReader>();
+    shared::<PipeWriter>();
+    shared::<Stdin>();
+    shared::<Stdout>();
+    shared::<File>();
+    shared::<OpenOptions>();
+    shared::<ReadDir>();
+    shared::<DirEntry>();
+    shared::<Child>();
+    shared::<ChildStdin>();
+    shared::<ChildStdout>();
+    shared::<Command>();
     shared::<Thread>();
     shared::<Mutex<std::cell::Cell<()>>>();
     shared::<RwLock<()>>();

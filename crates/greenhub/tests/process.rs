@@ -351,6 +351,46 @@ fn a_child_that_somebody_else_reaps_is_an_error() {
 }
 
 #[test]
+fn a_child_is_ended_and_reaped_while_panicking() {
+    run("a_child_is_ended_and_reaped_while_panicking", || {
+        /// What it has found out in its destructor.
+        struct Ends(Child, Rc<Cell<Option<i32>>>);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                // Within the time of grace.
+                assert_eq!(self.0.wait().unwrap_err().kind(), ErrorKind::TimedOut);
+                self.0.kill().unwrap();
+                let status = std::iter::repeat_with(|| self.0.wait()).find_map(Result::ok);
+                self.1.set(status.unwrap().signal());
+            }
+        }
+        let found = Rc::new(Cell::new(None));
+        let ends = Ends(sleeper(), Rc::clone(&found));
+        let green = spawn(move || {
+            let _ends = ends;
+            green_support::quiet_panic(0)
+        });
+        assert!(green.join().is_err());
+        assert_eq!(found.get(), Some(9));
+    });
+}
+
+#[test]
+fn a_child_of_std_becomes_green() {
+    run("a_child_of_std_becomes_green", || {
+        let mut command = shell("read line; echo $line");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = Child::from_std(command.as_std_mut().spawn().unwrap()).unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        spawn(move || {
+            sleep(SHORT);
+            stdin.write_all(b"text\n").unwrap();
+        });
+        assert_eq!(child.wait_with_output().unwrap().stdout, b"text\n");
+    });
+}
+
+#[test]
 fn a_command_is_of_its_own_group_and_name() {
     run("a_command_is_of_its_own_group_and_name", || {
         let mut command = shell("echo $0; read line");

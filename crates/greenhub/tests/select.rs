@@ -237,8 +237,9 @@ fn what_is_closed_under_the_waiter_is_an_error() {
             sleep(SHORT);
             closer.close();
         });
-        let error = select(&[&*closed, &other], NOBODY, None).unwrap_err();
+        let error = select(&[&other, &*closed], NOBODY, None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotConnected);
+        assert!(error.to_string().contains(&format!("descriptor {} was closed", closed.as_raw_fd())), "{error}");
     });
 }
 

@@ -105,7 +105,8 @@ pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usi
 fn look(fds: &mut [PollFd<'_>], wait: Duration) -> io::Result<usize> {
     let mut asked: Vec<_> =
         fds.iter().map(|asked| rustix::event::PollFd::from_borrowed_fd(asked.fd, flags(asked.interest))).collect();
-    let wait = Timespec { tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: wait.subsec_nanos().into() };
+    let (seconds, nanos) = hub_core::round::nanos(wait);
+    let wait = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
     let ready = loop {
         match rustix::event::poll(&mut asked, Some(&wait)) {
             Err(Errno::INTR) => {}

@@ -71,14 +71,14 @@ pub fn trampoline(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) 
 ///
 /// # Errors
 ///
-/// As [`trampoline`]; a timeout and a close name the first of them. Nothing stays registered.
+/// As [`trampoline`]; a timeout names one of them. Nothing stays registered.
 /// While panicking it does not wait at all: [`LoopError::Panicking`].
 pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Limit) -> Result<(), TrampolineError> {
-    let Some(&(first, _)) = fds.first() else {
+    if fds.is_empty() {
         // There is no number to tell.
         let parked = Parker::new(Doing::Descriptor)?.park(limit)?;
         return if parked == Parked::Late { Err(TrampolineError::TimedOut(-1)) } else { Ok(()) };
-    };
+    }
     if let Some(&(fd, interest)) =
         fds.iter().find(|(_, interest)| *interest != Interest::READ && *interest != Interest::WRITE)
     {
@@ -90,11 +90,7 @@ pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Limit) -> 
     let each = each.into_iter().map(|(fd, write)| (fd, if write { Interest::WRITE } else { Interest::READ }));
     let local = local::get_unless_ended()?;
     // SAFETY: the borrows keep each of them open until this returns or unwinds.
-    match unsafe { local.main_loop.wait_for_any(each, limit) }? {
-        Wake::Deadline => Err(TrampolineError::TimedOut(first.as_raw_fd())),
-        Wake::Closed => Err(TrampolineError::Closed(first.as_raw_fd())),
-        _ => Ok(()),
-    }
+    unsafe { local.main_loop.wait_for_any(each, limit) }
 }
 
 /// [`trampoline`] for a bare number, Eventlet's spelling. Switches.

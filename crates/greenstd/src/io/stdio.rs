@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, IsTerminal, Lines, Read, Write};
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{OnceLock, PoisonError};
 
@@ -196,18 +197,18 @@ impl Again {
         match &mut *self.holder() {
             Some((holder, times)) if *holder == this => {
                 *times += 1;
-                return Ok(Held(self));
+                return Ok(Held(self, PhantomData));
             }
             _ => {}
         }
         self.permit.acquire()?;
         *self.holder() = Some((this, 1));
-        Ok(Held(self))
+        Ok(Held(self, PhantomData))
     }
 }
 
-/// Has [`Again`].
-struct Held<'a>(&'a Again);
+/// Has [`Again`]; let go of where it was taken.
+struct Held<'a>(&'a Again, PhantomData<*const ()>);
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {

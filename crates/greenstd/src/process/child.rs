@@ -15,7 +15,8 @@ use crate::stream::Stream;
 /// A child process, std's `Child`. Dropping it neither ends it nor waits for it.
 ///
 /// A green thread that is killed or times out in one of its waits leaves the child running, and it can be waited for
-/// again.
+/// again. After [`wait_with_output`](Child::wait_with_output) and the methods of [`Command`](super::Command) nobody has
+/// it any more who could: it runs on, and its number stays taken after its end.
 pub struct Child {
     /// What the child reads, if it was asked for.
     pub stdin: Option<ChildStdin>,
@@ -27,8 +28,12 @@ pub struct Child {
 }
 
 impl Child {
-    /// Its pipes are nobody else's.
-    pub(super) fn new(mut child: std::process::Child) -> io::Result<Child> {
+    /// Makes a child of std green. Its pipes, which nobody else has, become non-blocking here. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses that.
+    pub fn from_std(mut child: std::process::Child) -> io::Result<Child> {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         Ok(Child {
             stdin: stdin.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStdin),

@@ -104,7 +104,7 @@ impl Command {
     ///
     /// As std's.
     pub fn spawn(&mut self) -> io::Result<Child> {
-        Child::new(self.command.spawn()?)
+        Child::from_std(self.command.spawn()?)
     }
 
     /// Starts it, and waits for its end with all that it has written. Switches.

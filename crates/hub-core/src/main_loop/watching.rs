@@ -63,7 +63,8 @@ impl MainLoop {
         }
     }
 
-    /// Parks the running greenlet until one of several is ready, no matter which. None is there twice. Switches.
+    /// Parks the running greenlet until one of several is ready, no matter which. There is one at least, and none
+    /// twice. Switches.
     ///
     /// # Safety
     ///
@@ -72,7 +73,7 @@ impl MainLoop {
         &self,
         many: impl Iterator<Item = (RawFd, Interest)>,
         limit: &mut Limit,
-    ) -> Result<Wake, TrampolineError> {
+    ) -> Result<(), TrampolineError> {
         let waiter = Waiter::current(Doing::Descriptor)?;
         if self.in_hub.get() {
             return Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into());
@@ -82,16 +83,22 @@ impl MainLoop {
         // SAFETY: by the contract of this function.
         let places = many.map(|(fd, direction)| unsafe { self.take_place(fd, Owner::Raw, direction, told) });
         let places = places.collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = places.first() else { return Ok(()) };
         // One of them keeps the timer, too.
-        let first = places.first().map(|place| &place.timer);
-        if let Some(kept) = first {
-            kept.set(limit.arm(&mut self.timers.borrow_mut(), told));
-        }
+        first.timer.set(limit.arm(&mut self.timers.borrow_mut(), told));
         let wake = waiter.park()?;
-        if let Some(timer) = first.and_then(Cell::get) {
+        if let Some(timer) = first.timer.get() {
             limit.fix(&self.timers.borrow(), timer);
         }
-        Ok(wake)
+        match wake {
+            Wake::Deadline => Err(TrampolineError::TimedOut(first.key.fd())),
+            Wake::Closed => {
+                let descriptors = self.descriptors.borrow();
+                let closed = places.iter().find(|place| !descriptors.watched.is_current(place.key));
+                Err(TrampolineError::Closed(closed.unwrap_or(first).key.fd()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Has the hub tell `told` of a direction.
