@@ -32,6 +32,17 @@ fn shell(script: &str) -> Command {
     command
 }
 
+/// A child that ends when a green thread tells it to, after `when` has returned there.
+fn child_until(when: impl FnOnce() + 'static) -> Child {
+    let mut child = shell("read line").stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    spawn(move || {
+        when();
+        stdin.write_all(b"end\n").unwrap();
+    });
+    child
+}
+
 /// Ends a child, as tests leave none behind.
 fn end(mut child: Child) {
     child.kill().unwrap();
@@ -49,6 +60,17 @@ fn ticker() -> Rc<Cell<usize>> {
         }
     });
     ticks
+}
+
+/// Returns when the ticker has run several times.
+fn several(ticks: &Rc<Cell<usize>>) -> impl FnOnce() + use<> {
+    let ticks = Rc::clone(ticks);
+    move || {
+        let before = ticks.get();
+        while ticks.get() < before + 10 {
+            sleep(Duration::from_micros(100));
+        }
+    }
 }
 
 same_as_std! {
@@ -160,8 +182,7 @@ same_as_std! {
 fn waiting_for_a_child_lets_others_run() {
     run("waiting_for_a_child_lets_others_run", || {
         let ticks = ticker();
-        assert!(Command::new("sleep").arg("0.05").status().unwrap().success());
-        assert!(ticks.get() > 10);
+        assert!(child_until(several(&ticks)).wait().unwrap().success());
     });
 }
 
@@ -170,16 +191,19 @@ fn talking_to_a_child_lets_others_run() {
     run("talking_to_a_child_lets_others_run", || {
         let ticks = ticker();
         // More than a pipe takes, on both, before anything is read of the input.
-        let script = "head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero; sleep 0.05; wc -c";
+        let script = "head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero; wc -c";
         let mut child =
             shell(script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        let writer = spawn(move || stdin.write_all(&[b'x'; 200_000]).unwrap());
+        let others_run = several(&ticks);
+        let writer = spawn(move || {
+            others_run();
+            stdin.write_all(&[b'x'; 200_000]).unwrap();
+        });
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap();
         assert_eq!((output.stdout.len(), output.stderr.len()), (300_007, 300_000));
         assert!(output.stdout.ends_with(b"200000\n"));
-        assert!(ticks.get() > 10);
     });
 }
 
@@ -261,16 +285,18 @@ fn children_are_reaped() {
     sleep(SHORT);
     let before = open_descriptors();
     for _ in 0..3 {
-        let ticks = ticker();
-        let mut child = Command::new("sleep").arg("0.05").spawn().unwrap();
+        let (go, gone) = greenhub::sync::mpsc::channel();
+        let mut child = child_until(move || gone.recv().unwrap());
         assert_eq!(child.wait_timeout(SHORT).unwrap(), None);
         let waiting: Vec<_> = (0..5).map(|n| spawn(move || shell(&format!("exit {n}")).status().unwrap())).collect();
+        go.send(()).unwrap();
         assert!(child.wait().unwrap().success());
-        assert!(ticks.get() > 10);
         for (n, waiting) in (0..).zip(waiting) {
             assert_eq!(waiting.join().unwrap().code(), Some(n));
         }
-        assert!(with_timeout(SHORT, || shell("sleep 0.05").status()).is_err());
+        // Nobody has this one any more, which ends when the other end of its input does.
+        let (reader, _writer) = std::io::pipe().unwrap();
+        assert!(with_timeout(SHORT, || shell("read line").stdin(reader).status()).is_err());
         end(sleeper());
     }
     assert_eq!(open_descriptors(), before);
@@ -320,18 +346,18 @@ fn children_are_reaped_where_processes_have_no_descriptors() {
     run(name, || {
         forget_call(libc::SYS_pidfd_open);
         children_are_reaped();
+        let time = || {
+            let mut child = child_until(|| sleep(SHORT));
+            let begun = Instant::now();
+            assert!(child.wait().unwrap().success());
+            begun.elapsed()
+        };
         // The signal ends the wait, not the pause that is there in case it does not come.
-        let begun = Instant::now();
-        for _ in 0..20 {
-            assert!(Command::new("sleep").arg("0.01").status().unwrap().success());
-        }
-        assert!(begun.elapsed() < Duration::from_secs(4));
+        assert!((0..20).map(|_| time()).min().unwrap() < Duration::from_millis(200));
         // That pause ends it when somebody else has taken the signal.
         // SAFETY: no handler is installed.
         unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, nix::sys::signal::SigHandler::SigDfl) }.unwrap();
-        let begun = Instant::now();
-        assert!(Command::new("sleep").arg("0.01").status().unwrap().success());
-        assert!(begun.elapsed() > Duration::from_millis(200));
+        assert!(time() > Duration::from_millis(200));
     });
 }
 

@@ -74,10 +74,9 @@ fn a_timeout_is_nothing() {
     run("a_timeout_is_nothing", || {
         let (reader, _kept) = pipe().unwrap();
         let (full, _kept_too) = full();
-        let ticks = ticker();
         let begun = Instant::now();
         let (readable, writable) = select(&[&reader], &[&full], Some(SHORT * 4)).unwrap();
-        assert!(begun.elapsed() >= SHORT * 4 && ticks.get() > 10);
+        assert!(begun.elapsed() >= SHORT * 4);
         assert!(readable.is_empty() && writable.is_empty());
     });
 }
