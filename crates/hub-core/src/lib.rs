@@ -21,7 +21,7 @@
 //! | `main_loop` | one turn after another | [`Stats`], [`hub_prevent_multiple_readers`] |
 //! | `current` | the hub of this thread | [`HubRef`], [`get_hub`], [`use_hub_with`] |
 //! | `timer_queue` | what is armed, in order of its deadlines | – |
-//! | `descriptors`, `trampoline`, `source` | who waits for which descriptor, and how | [`trampoline()`], [`Trampoline`], [`Source`] |
+//! | `descriptors`, `trampoline`, `source` | who waits for which descriptor, and how | [`trampoline()`], [`trampoline_any`], [`Trampoline`], [`Source`] |
 //! | `listener` | callbacks of the loop | [`Listener`], [`Timer`] |
 //! | `wakeup`, `remote`, `signal`, `fork` | what comes from outside of the thread | [`Remote`], [`interrupt_on`] |
 //! | `parker`, `limit` | waits that any thread may end, for locks and queues | [`Parker`], [`Unparker`], [`Limit`] |
