@@ -57,6 +57,7 @@
 //! | wake a hub from another thread | [`HubRef::remote`] |
 //! | leave a wait on Ctrl-C | [`interrupt_on`] |
 //! | learn what failed where nobody asked | [`set_report_stream`] |
+//! | look into a hub that runs | [`debug`], [`HubRef::stats`] |
 //! | test what sleeps, without the time | [`ManualClock`] |
 //! | switch by hand | [`Greenlet`] |
 //!
@@ -115,7 +116,7 @@ struct Readme;
 pub use registry::{get_default_hub, register_hub, use_hub};
 
 pub use greenstd::{
-    fs, green_local, greenpool, group, io, local, net, os, pools, process, select, sync, thread, time, tpool,
+    debug, fs, green_local, greenpool, group, io, local, net, os, pools, process, select, sync, thread, time, tpool,
 };
 
 // What Eventlet has at its top, and gevent.

@@ -95,6 +95,7 @@ mod handle;
 mod socket;
 mod stream;
 
+pub mod debug;
 pub mod fs;
 pub mod greenpool;
 pub mod group;

@@ -290,6 +290,7 @@ impl HubRef {
     /// assert_eq!(rung.get(), 1);
     /// # });
     /// ```
+    #[track_caller]
     pub fn schedule(&self, delay: Duration, timer: impl Timer + 'static) -> TimerHandle {
         let id = local::get().main_loop.schedule(delay, Rc::new(timer));
         TimerHandle { id, hub: HubRef::present() }
@@ -321,6 +322,7 @@ impl HubRef {
     ///
     /// If both directions or none are asked for, if somebody else waits for the same, or if the hub
     /// refuses the descriptor; nothing is registered then.
+    #[track_caller]
     pub fn listen<F: AsFd + 'static>(
         &self,
         fd: F,

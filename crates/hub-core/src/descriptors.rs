@@ -312,11 +312,15 @@ impl Descriptors {
 
     /// Everybody who waits, with number and direction.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (RawFd, Interest, Told)> {
-        let queued =
-            self.slots.iter().enumerate().flat_map(|(fd, slot)| {
-                slot.queued.iter().map(move |&(direction, told)| (fd as RawFd, direction, told))
-            });
-        self.first_in_line().chain(queued)
+        self.first_in_line().chain(self.queued())
+    }
+
+    /// Everybody who queues behind another.
+    pub(crate) fn queued(&self) -> impl Iterator<Item = (RawFd, Interest, Told)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .flat_map(|(fd, slot)| slot.queued.iter().map(move |&(direction, told)| (fd as RawFd, direction, told)))
     }
 
     /// Everybody who waits and does not queue behind another.

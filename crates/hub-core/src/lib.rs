@@ -28,6 +28,7 @@
 //! | `thread` | who a green thread is, and std's `park` | [`Thread`], [`current()`], [`park()`] |
 //! | `pool`, `offload` | OS threads for what can only block | [`offload()`] |
 //! | `green_thread`, `scope`, `timeout` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`] |
+//! | `listing` | what a hub holds, to look at | [`greenlets`], [`listeners`], [`timers`] |
 //! | `error`, `report` | what can go wrong, and where it is told if nobody asks | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
 //!
 //! # Implementing a hub
@@ -68,6 +69,7 @@ mod interest;
 mod limit;
 mod link;
 mod listener;
+mod listing;
 mod main_loop;
 mod offload;
 mod parker;
@@ -109,6 +111,10 @@ pub use link::{LinkId, Linked};
 /// What fills [`DEFAULT_HUB`].
 pub use linkme;
 pub use listener::{Listener, Timer};
+pub use listing::{
+    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who, greenlets,
+    hub_listener_stacks, hub_timer_stacks, listeners, timers,
+};
 pub use main_loop::{Stats, hub_prevent_multiple_readers, set_quiet_time};
 pub use offload::{JobError, offload, offload_scoped};
 pub use parker::{Doing, Parked, Parker, Unparker};

@@ -45,10 +45,15 @@ pub(crate) fn submit(job: Job) -> io::Result<()> {
     Pool::current()?.submit(job, size)
 }
 
+/// How many OS threads the process's pool has, and how many of its jobs are queued or running.
+pub(crate) fn usage() -> (usize, usize) {
+    CURRENT.get().map_or((0, 0), Pool::usage)
+}
+
 /// How many jobs of the process's pool are queued or running.
 #[cfg(test)]
 fn pending() -> usize {
-    CURRENT.get().map_or(0, Pool::pending)
+    usage().1
 }
 
 /// Sets how many OS threads there are at most for jobs that block; before, `EVENTLET_THREADPOOL_SIZE` says so, or it is
@@ -153,9 +158,14 @@ impl Pool {
         self.work.notify_all();
     }
 
+    fn usage(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.workers, state.pending)
+    }
+
     #[cfg(test)]
     fn pending(&self) -> usize {
-        self.lock().pending
+        self.usage().1
     }
 
     fn start_worker(&'static self, born: u64) -> io::Result<()> {

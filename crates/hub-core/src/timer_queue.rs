@@ -377,6 +377,11 @@ impl<T: Copy> TimerQueue<T> {
         self.len
     }
 
+    /// How many timers were ever absorbed.
+    pub(crate) fn absorbed(&self) -> u64 {
+        self.sequence
+    }
+
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0

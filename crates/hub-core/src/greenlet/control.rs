@@ -235,16 +235,26 @@ impl Control {
 
 const CHUNK: usize = 512;
 
+/// The first ticket of every block.
+const FIRST_TICKET: u64 = 1;
+
 /// All control blocks of a thread.
 pub(crate) struct Controls {
     chunks: UnsafeCell<Vec<NonNull<Control>>>,
     free: Cell<Option<ControlRef>>,
-    live: Cell<usize>,
+    /// How many blocks were ever taken, and given back: counted apart, so that neither costs more than one sum.
+    taken: Cell<u64>,
+    given: Cell<u64>,
 }
 
 impl Controls {
     pub(crate) const fn new() -> Controls {
-        Controls { chunks: UnsafeCell::new(Vec::new()), free: Cell::new(None), live: Cell::new(0) }
+        Controls {
+            chunks: UnsafeCell::new(Vec::new()),
+            free: Cell::new(None),
+            taken: Cell::new(0),
+            given: Cell::new(0),
+        }
     }
 
     /// A block for a new greenlet, with a ticket nobody holds.
@@ -257,7 +267,7 @@ impl Controls {
         self.free.set(control.next.get());
         control.next.set(None);
         control.kind.set(kind);
-        self.live.set(self.live.get() + 1);
+        self.taken.set(self.taken.get() + 1);
         control
     }
 
@@ -273,7 +283,7 @@ impl Controls {
         control.masks.set(0);
         control.next.set(self.free.get());
         self.free.set(Some(control));
-        self.live.set(self.live.get() - 1);
+        self.given.set(self.given.get() + 1);
     }
 
     /// The block with that number.
@@ -289,17 +299,30 @@ impl Controls {
 
     /// How many greenlets exist, ended ones not counted.
     pub(crate) fn live(&self) -> usize {
-        self.live.get()
+        (self.taken.get() - self.given.get()) as usize
+    }
+
+    /// How many parks have ended, in whatever way: every end of one moves a ticket on, as the end of a greenlet does.
+    pub(crate) fn ended_parks(&self) -> u64 {
+        let moves: u64 = self.blocks().map(|control| control.ticket.get() - FIRST_TICKET).sum();
+        moves - self.given.get()
     }
 
     /// Every block that is in use.
     pub(crate) fn in_use(&self) -> Vec<ControlRef> {
+        self.blocks().filter(|control| control.state.get() != State::Free).collect()
+    }
+
+    /// Every block, those of the free list included. New ones that come meanwhile are left out.
+    fn blocks(&self) -> impl Iterator<Item = ControlRef> {
         // SAFETY: as in `get`.
         let chunks = unsafe { &*self.chunks.get() }.len();
-        (0..(chunks * CHUNK) as u32)
-            .filter_map(|number| self.get(number))
-            .filter(|control| control.state.get() != State::Free)
-            .collect()
+        (0..(chunks * CHUNK) as u32).filter_map(|number| self.get(number))
+    }
+
+    /// How many greenlets are parked.
+    pub(crate) fn parked(&self) -> usize {
+        self.blocks().filter(|control| control.state.get() == State::Parked).count()
     }
 
     #[cold]
@@ -322,7 +345,7 @@ impl Controls {
                 ControlRef(control)
             };
             control.number.set((first + index) as u32);
-            control.ticket.set(1);
+            control.ticket.set(FIRST_TICKET);
             control.next.set(self.free.get());
             self.free.set(Some(control));
         }

@@ -672,7 +672,12 @@ impl ControlRef {
 
     /// A plain greenlet in words.
     pub(crate) fn describe_raw(self) -> Option<String> {
-        Some(format!("a greenlet made at {}", self.raw_node()?.made_at))
+        Some(format!("a greenlet made at {}", self.made_at()?))
+    }
+
+    /// Where a plain greenlet was made.
+    pub(crate) fn made_at(self) -> Option<&'static Location<'static>> {
+        Some(self.raw_node()?.made_at)
     }
 }
 

@@ -334,6 +334,8 @@ impl Stacks {
             stats.idle += class.idle.iter().count();
             stats.trimmed += class.trimmed.iter().count();
         }
+        // Nothing is cut while a stack of that size is idle.
+        stats.most = stats.in_use;
         stats.in_use -= stats.idle + stats.trimmed;
         stats.resident = (stats.in_use + stats.idle) * page_size();
         stats
@@ -397,6 +399,8 @@ pub(crate) struct StackStats {
     pub(crate) reserved: usize,
     /// Stacks that there is address space for.
     pub(crate) mapped: usize,
+    /// Stacks that were in use at the same time, at most.
+    pub(crate) most: usize,
     /// Stacks that somebody uses.
     pub(crate) in_use: usize,
     /// Stacks given back, with the memory that they touched.

@@ -661,7 +661,9 @@ const UNPOOLED: u8 = u8::MAX;
 pub(crate) struct TaskPool {
     free: [Cell<Option<NonNull<FreeCell>>>; CLASSES],
     batches: RefCell<Vec<(NonNull<u8>, Layout)>>,
-    live: Cell<usize>,
+    /// How many cells were ever taken, and freed.
+    taken: Cell<u64>,
+    given: Cell<u64>,
 }
 
 struct FreeCell {
@@ -670,17 +672,27 @@ struct FreeCell {
 
 impl TaskPool {
     pub(crate) const fn new() -> TaskPool {
-        TaskPool { free: [const { Cell::new(None) }; CLASSES], batches: RefCell::new(Vec::new()), live: Cell::new(0) }
+        TaskPool {
+            free: [const { Cell::new(None) }; CLASSES],
+            batches: RefCell::new(Vec::new()),
+            taken: Cell::new(0),
+            given: Cell::new(0),
+        }
     }
 
     /// How many cells are not freed.
     pub(crate) fn live(&self) -> usize {
-        self.live.get()
+        (self.taken.get() - self.given.get()) as usize
+    }
+
+    /// How many there ever were.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.get()
     }
 
     #[inline]
     fn take(&self, layout: Layout) -> (NonNull<u8>, u8) {
-        self.live.set(self.live.get() + 1);
+        self.taken.set(self.taken.get() + 1);
         let class = (layout.size() - 1) / STEP;
         if class >= CLASSES || layout.align() > STEP {
             return (allocate(layout), UNPOOLED);
@@ -699,7 +711,7 @@ impl TaskPool {
     /// `memory` came from `take` of this pool with that class and layout, and nobody refers to it.
     #[inline]
     pub(super) unsafe fn give(&self, memory: NonNull<u8>, class: u8, layout: Layout) {
-        self.live.set(self.live.get() - 1);
+        self.given.set(self.given.get() + 1);
         if class == UNPOOLED {
             // SAFETY: `take` allocated it with this layout.
             return unsafe { dealloc(memory.as_ptr(), layout) };

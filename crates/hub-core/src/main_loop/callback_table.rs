@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use crate::interest::Interest;
 use crate::listener::{Listener, Timer};
+use crate::listing::Origin;
 use crate::timer_queue::TimerId;
 use crate::watched::Key;
 
@@ -17,11 +18,13 @@ pub(crate) enum Callback {
         key: Key,
         interest: Interest,
         listener: Rc<dyn Listener>,
+        origin: Origin,
         /// Keeps the descriptor open; nobody asks it for the number again.
         _fd: Rc<dyn AsFd>,
     },
     Timer {
         timer: Rc<dyn Timer>,
+        origin: Origin,
         /// None without delay.
         armed: Option<TimerId>,
     },

@@ -14,10 +14,12 @@ use crate::greenlet::run;
 use crate::greenlet::unwind::{contained, drop_contained};
 use crate::interest::{Interest, Readiness};
 use crate::listener::{Listener, Timer};
+use crate::listing::Origin;
 use crate::watched::Key;
 
 impl MainLoop {
     /// Registers a listener that owns its descriptor.
+    #[track_caller]
     pub(crate) fn listen(
         &self,
         fd: Rc<dyn AsFd>,
@@ -31,7 +33,8 @@ impl MainLoop {
         if self.in_hub.get() {
             return Err(LoopError::InMainloop { doing: "registering a listener inside a hub" }.into());
         }
-        let callback = Callback::Listener { key: Key::new(number, 0), interest, listener, _fd: fd };
+        let callback =
+            Callback::Listener { key: Key::new(number, 0), interest, listener, origin: Origin::of_listener(), _fd: fd };
         let callback = self.callbacks.borrow_mut().insert(callback);
         if let Err(error) = self.start_listening(callback, number, interest) {
             let callback = self.callbacks.borrow_mut().remove(callback);
@@ -74,8 +77,9 @@ impl MainLoop {
     }
 
     /// Schedules a callback; without delay it keeps its place among the greenlets that are ready.
+    #[track_caller]
     pub(crate) fn schedule(&self, delay: Duration, timer: Rc<dyn Timer>) -> CallbackId {
-        let id = self.callbacks.borrow_mut().insert(Callback::Timer { timer, armed: None });
+        let id = self.callbacks.borrow_mut().insert(Callback::Timer { timer, origin: Origin::of_timer(), armed: None });
         if delay.is_zero() {
             self.immediate.borrow_mut().push_back((self.turn.get(), id));
             let stand_in = local::get().controls.take(Kind::Thread);

@@ -1,0 +1,94 @@
+//! Looking into a hub while it runs, Eventlet's `debug`: what waits for what, who blocks the loop, and a console
+//! from which both can be asked for.
+//!
+//! | Eventlet | here |
+//! |---|---|
+//! | `format_hub_listeners`, `format_hub_timers` | [`format_hub_listeners`], [`format_hub_timers`]; as data: [`listeners`], [`timers`] |
+//! | – | [`format_green_threads`]; as data: [`greenlets`] |
+//! | `hub_listener_stacks`, `hub_timer_stacks` | [`hub_listener_stacks`], [`hub_timer_stacks`]: for callbacks; the place alone is always there |
+//! | `hub_exceptions` | [`hub_exceptions`] |
+//! | `hub_prevent_multiple_readers` | [`hub_prevent_multiple_readers`] |
+//! | `tpool_exceptions` | – : a job that panics is an error of its caller |
+//! | `spew`, `unspew` | – : compiled code cannot be traced line by line; a debugger can |
+//!
+//! All of it is about the calling OS thread. To look into the hub of another, have it asked there:
+//! [`Remote::spawn`](hub_core::Remote::spawn).
+
+use std::fmt::{Display, Write};
+
+pub use hub_core::{
+    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who, greenlets, hub_exceptions,
+    hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks, listeners, timers,
+};
+
+use hub_core::Interest;
+
+/// Who waits for which descriptor, in text: those who read under `READERS:`, then those who write under `WRITERS:`.
+/// Eventlet's `format_hub_listeners`. Does not switch.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::Interest;
+/// let (reader, _writer) = std::io::pipe()?;
+/// let _waiting = hub_core::spawn(move || hub_core::trampoline(&reader, Interest::READ, None));
+/// hub_core::yield_now();
+/// let text = greenstd::debug::format_hub_listeners();
+/// assert!(text.starts_with("READERS:\n  reading from "), "{text}");
+/// assert!(text.ends_with("WRITERS:\n"), "{text}");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[must_use]
+pub fn format_hub_listeners() -> String {
+    let (readers, writers): (Vec<_>, Vec<_>) =
+        listeners().into_iter().partition(|listener| listener.interest == Interest::READ);
+    let mut text = String::from("READERS:\n");
+    push_lines(&mut text, &readers);
+    text.push_str("WRITERS:\n");
+    push_lines(&mut text, &writers);
+    text
+}
+
+/// Every timer that is armed, in text, in the order in which they are due. Eventlet's `format_hub_timers`. Does not
+/// switch.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use std::time::Duration;
+/// hub_core::spawn_after(Duration::from_secs(5), || ());
+/// let text = greenstd::debug::format_hub_timers();
+/// assert!(text.starts_with("TIMERS:\n") && text.contains(file!()), "{text}");
+/// # });
+/// ```
+#[must_use]
+pub fn format_hub_timers() -> String {
+    let mut text = String::from("TIMERS:\n");
+    push_lines(&mut text, &timers());
+    text
+}
+
+/// Every greenlet that has not ended, in text: number, name, where it was spawned, what it does. Does not switch.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let sleeper = hub_core::Builder::new().name("sleeper").spawn(|| hub_core::sleep(std::time::Duration::MAX))?;
+/// hub_core::yield_now();
+/// println!("{}", greenstd::debug::format_green_threads());
+/// assert!(greenstd::debug::format_green_threads().contains("green thread \"sleeper\" (spawned at "));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[must_use]
+pub fn format_green_threads() -> String {
+    let mut text = String::from("GREEN THREADS:\n");
+    push_lines(&mut text, &greenlets());
+    text
+}
+
+fn push_lines(text: &mut String, lines: &[impl Display]) {
+    for line in lines {
+        // A string takes everything.
+        let _ = writeln!(text, "  {line}");
+    }
+}
