@@ -240,6 +240,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/biased.rs",
     "crates/hub-core/src/biased/model.rs",
     "crates/hub-core/src/biased/raw_mutex.rs",
+    "crates/hub-core/src/blocking/sample.rs",
     "crates/hub-core/src/descriptors.rs",
     "crates/hub-core/src/fork.rs",
     "crates/hub-core/src/greenlet/control.rs",

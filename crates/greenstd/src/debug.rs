@@ -6,6 +6,7 @@
 //! | `format_hub_listeners`, `format_hub_timers` | [`format_hub_listeners`], [`format_hub_timers`]; as data: [`listeners`], [`timers`] |
 //! | – | [`format_green_threads`]; as data: [`greenlets`] |
 //! | `hub_listener_stacks`, `hub_timer_stacks` | [`hub_listener_stacks`], [`hub_timer_stacks`]: for callbacks; the place alone is always there |
+//! | `hub_blocking_detection` | [`hub_blocking_detection`] |
 //! | `hub_exceptions` | [`hub_exceptions`] |
 //! | `hub_prevent_multiple_readers` | [`hub_prevent_multiple_readers`] |
 //! | `tpool_exceptions` | – : a job that panics is an error of its caller |
@@ -17,8 +18,9 @@
 use std::fmt::{Display, Write};
 
 pub use hub_core::{
-    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who, greenlets, hub_exceptions,
-    hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks, listeners, timers,
+    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who, greenlets,
+    hub_blocking_detection, hub_exceptions, hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks,
+    listeners, timers,
 };
 
 use hub_core::Interest;

@@ -28,6 +28,7 @@
 //! | `thread` | who a green thread is, and std's `park` | [`Thread`], [`current()`], [`park()`] |
 //! | `pool`, `offload` | OS threads for what can only block | [`offload()`] |
 //! | `green_thread`, `scope`, `timeout` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`] |
+//! | `blocking` | who holds the loop for too long | [`hub_blocking_detection`] |
 //! | `listing` | what a hub holds, to look at | [`greenlets`], [`listeners`], [`timers`] |
 //! | `error`, `report` | what can go wrong, and where it is told if nobody asks | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
 //!
@@ -56,6 +57,7 @@
 //! The clauses that it has to keep are listed at [`Hub`], and the crate `hub-testkit` checks them.
 
 mod biased;
+mod blocking;
 mod clock;
 mod current;
 mod descriptors;
@@ -92,6 +94,7 @@ mod wakeup;
 mod watched;
 
 pub use biased::{BiasedMutex, BiasedMutexGuard};
+pub use blocking::hub_blocking_detection;
 pub use clock::{Clocked, ManualClock};
 pub use current::{
     DEFAULT_HUB, HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub, use_hub_descriptor, use_hub_with,

@@ -234,6 +234,12 @@ impl Origin {
     }
 }
 
+impl Origin {
+    pub(crate) fn at(&self) -> &'static Location<'static> {
+        self.at
+    }
+}
+
 impl From<Origin> for Who {
     fn from(origin: Origin) -> Who {
         Who::Callback { made_at: origin.at, stack: origin.stack }

@@ -15,10 +15,12 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
+use std::panic::Location;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::blocking::{Detector, Pulse};
 use crate::current::Builder;
 use crate::descriptors::{Descriptors, Told};
 use crate::error::{LoopError, LoopExit};
@@ -65,8 +67,10 @@ pub(crate) struct MainLoop {
     hub: RefCell<Option<Box<dyn Hub>>>,
     name: Cell<&'static str>,
     rearm: Cell<Rearm>,
-    /// A call into the hub is under way.
-    in_hub: Cell<bool>,
+    pub(crate) pulse: Pulse,
+    /// The callback that runs, by where it was made.
+    calling: Cell<Option<&'static Location<'static>>>,
+    pub(crate) detector: Cell<Option<Box<Detector>>>,
     choice: RefCell<Option<Builder>>,
     descriptors: RefCell<Descriptors>,
     timers: RefCell<TimerQueue<Told>>,
@@ -80,7 +84,6 @@ pub(crate) struct MainLoop {
     told: RefCell<Vec<(Told, Readiness, Key, Interest)>>,
     inbox: OnceCell<Inbox>,
     letters: RefCell<Vec<Letter>>,
-    turn: Cell<u64>,
     /// The last sample of the clock.
     now: Cell<Time>,
     waits: Cell<u64>,
@@ -185,7 +188,9 @@ impl MainLoop {
             hub: RefCell::new(None),
             name: Cell::new(""),
             rearm: Cell::new(Rearm::Explicit),
-            in_hub: Cell::new(false),
+            pulse: Pulse::default(),
+            calling: Cell::new(None),
+            detector: Cell::default(),
             choice: RefCell::new(None),
             descriptors: RefCell::default(),
             timers: RefCell::new(TimerQueue::new()),
@@ -196,7 +201,6 @@ impl MainLoop {
             told: RefCell::default(),
             inbox: OnceCell::new(),
             letters: RefCell::default(),
-            turn: Cell::new(0),
             now: Cell::new(Time::default()),
             waits: Cell::new(0),
             watches: Cell::new(0),
@@ -292,7 +296,7 @@ impl MainLoop {
     /// The body of the main loop's greenlet. Returns when the loop ends. Never unwinds.
     pub(crate) fn run(&self, local: &Local) {
         loop {
-            self.turn.set(self.turn.get() + 1);
+            self.pulse.begin_turn();
             if let Err(error) = self.notice_fork() {
                 self.stop_with(error);
             }
@@ -576,7 +580,7 @@ impl MainLoop {
         let timers = self.timers.borrow();
         let (pool_threads, pool_jobs) = pool::usage();
         Stats {
-            turns: self.turn.get(),
+            turns: self.pulse.turn(),
             waits: self.waits.get(),
             watches: self.watches.get(),
             operations: self.operations.get(),

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use crate::error::GreenError;
 
@@ -46,6 +47,14 @@ pub enum Report {
         /// Each green thread: its name, where it was spawned, and what it waits for.
         parked: Vec<String>,
     },
+    /// A green thread has run for too long without giving way, or a callback has: see
+    /// [`hub_blocking_detection`](crate::hub_blocking_detection). It may run still.
+    Blocked {
+        /// Its name and where it was spawned.
+        name: String,
+        /// For how long, at least.
+        held: Duration,
+    },
     /// Something works less well than it could.
     Warning(String),
 }
@@ -62,6 +71,9 @@ impl fmt::Display for Report {
             Report::Quiet { parked } => {
                 f.write_str("nothing has happened for a while, and only another OS thread could change that")?;
                 parked.iter().try_for_each(|one| write!(f, "\n  {one}"))
+            }
+            Report::Blocked { name, held } => {
+                write!(f, "{name} has run for {held:?} without giving way, so that all others wait")
             }
             Report::Warning(text) => f.write_str(text),
         }

@@ -16,7 +16,7 @@ use super::control::{ControlRef, Controls, Kind, State};
 use super::run::thread;
 use super::stack::{StackRef, Stacks};
 use super::switch;
-use super::task::TaskPool;
+use super::task::{TaskPool, write_location};
 use super::unwind::{Exit, drop_contained};
 use crate::error::{GreenError, LoopError};
 use crate::main_loop::MainLoop;
@@ -121,6 +121,30 @@ fn describe(stack: StackRef, out: &mut dyn FnMut(&[u8])) {
     }
 }
 
+/// Writes who runs on this thread. May be called in a signal handler: it takes no memory and no lock.
+pub(crate) fn describe_running(out: &mut dyn FnMut(&[u8])) {
+    let current = thread().running();
+    match current.map(|current| (current.kind(), current.task())) {
+        Some((Kind::Thread, Some(task))) => task.write_to(out),
+        Some((Kind::Thread, None)) => out(b"a green thread that tells of its end"),
+        Some((Kind::Mainloop, _)) => match try_get().and_then(|local| local.main_loop.calling()) {
+            Some(made_at) => {
+                out(b"a callback (made at ");
+                write_location(made_at, out);
+                out(b")");
+            }
+            None => out(b"the main loop"),
+        },
+        Some((Kind::Raw, _)) => out(b"a plain greenlet"),
+        Some((Kind::Main, _)) | None => out(b"the main greenlet"),
+    }
+}
+
+/// Whether the end of this thread will be noticed.
+pub(crate) fn will_end_in_order() -> bool {
+    GUARD.try_with(|_| ()).is_ok()
+}
+
 impl Local {
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.get()
@@ -159,6 +183,8 @@ pub(super) fn give_task(memory: NonNull<u8>, class: u8, layout: Layout) {
 unsafe fn end(local: NonNull<Local>) {
     // SAFETY: by the contract.
     let this = unsafe { local.as_ref() };
+    // It refers to this thread and its state from another.
+    drop(this.main_loop.detector.take());
     if super::run::current() != this.main {
         // The thread ends from within a greenlet: nothing can be unwound.
         return;

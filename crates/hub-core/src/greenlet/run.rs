@@ -11,6 +11,7 @@
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::control::{ControlRef, Doing, Kind, State, Wake};
 use super::local::{self, Local};
@@ -242,6 +243,25 @@ pub(crate) fn start(control: ControlRef) {
 pub(crate) fn queue_callback(control: ControlRef) {
     control.state.set(State::Callback);
     thread().push(control);
+}
+
+/// Changes whenever another greenlet runs, or the same one once more.
+#[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Stretch {
+    current: Option<u32>,
+    ticket: u64,
+    budget: usize,
+}
+
+/// The present stretch. May be called in a signal handler of its thread.
+pub(crate) fn stretch() -> Stretch {
+    let thread = thread();
+    let current = thread.current.get();
+    Stretch {
+        current: current.map(|current| current.number()),
+        ticket: current.map_or(0, |current| current.ticket()),
+        budget: thread.budget.get(),
+    }
 }
 
 /// How many are in the run queue.
@@ -667,6 +687,8 @@ fn run_task(me: ControlRef) {
     let Some(task) = me.task.get() else { return };
     task.run();
     me.task.set(None);
+    // A signal handler that finds a cell here finds one that lives.
+    compiler_fence(Ordering::SeqCst);
     // What was pending concerned the body; links and destructors may block again.
     me.clear_exits();
     me.drop_locals();

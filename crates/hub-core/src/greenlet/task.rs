@@ -386,24 +386,8 @@ impl TaskRef {
             out(name.as_bytes());
             out(b"\" ");
         }
-        let at = self.spawned_at();
         out(b"(spawned at ");
-        out(at.file().as_bytes());
-        for number in [at.line(), at.column()] {
-            let mut digits = [0; 10];
-            let mut first = digits.len();
-            let mut left = number;
-            loop {
-                first -= 1;
-                digits[first] = b'0' + (left % 10) as u8;
-                left /= 10;
-                if left == 0 {
-                    break;
-                }
-            }
-            out(b":");
-            out(&digits[first..]);
-        }
+        write_location(self.spawned_at(), out);
         out(b")");
     }
 
@@ -447,6 +431,26 @@ impl TaskRef {
             header.more.set(Some(NonNull::from(Box::leak(Box::default()))));
         }
         self.more().expect("just made")
+    }
+}
+
+/// Writes a place as `file:line:column`, under the conditions of [`TaskRef::write_to`].
+pub(super) fn write_location(at: &Location<'_>, out: &mut dyn FnMut(&[u8])) {
+    out(at.file().as_bytes());
+    for number in [at.line(), at.column()] {
+        let mut digits = [0; 10];
+        let mut first = digits.len();
+        let mut left = number;
+        loop {
+            first -= 1;
+            digits[first] = b'0' + (left % 10) as u8;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
+        out(b":");
+        out(&digits[first..]);
     }
 }
 

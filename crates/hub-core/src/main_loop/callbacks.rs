@@ -1,6 +1,7 @@
 //! Callbacks of the main loop: listeners and timers, one number each.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ impl MainLoop {
         if interest != Interest::READ && interest != Interest::WRITE {
             return Err(TrampolineError::Interest(interest, number));
         }
-        if self.in_hub.get() {
+        if self.pulse.is_in_hub() {
             return Err(LoopError::InMainloop { doing: "registering a listener inside a hub" }.into());
         }
         let callback =
@@ -53,20 +54,22 @@ impl MainLoop {
 
     /// Calls a listener, and looks at its descriptor again if it is still registered.
     pub(super) fn call_listener(&self, number: u32, key: Key, direction: Interest, what: Readiness) {
-        let (id, listener) = {
+        let (id, listener, at) = {
             let callbacks = self.callbacks.borrow();
             let Some(id) = callbacks.id(number) else { return };
             match callbacks.get(id) {
                 // One that was taken back in this batch, or whose number was reused, is not called.
-                Some(Callback::Listener { key: known, interest, listener, .. })
+                Some(Callback::Listener { key: known, interest, listener, origin, .. })
                     if *known == key && *interest == direction =>
                 {
-                    (id, listener.clone())
+                    (id, listener.clone(), origin.at())
                 }
                 _ => return,
             }
         };
+        self.calling.set(Some(at));
         let called = contained(|| listener.ready(key.fd(), what));
+        self.calling.set(None);
         drop_contained(listener);
         if let Err(error) = called {
             run::report_callback("a ready descriptor, which is dropped,", error);
@@ -81,7 +84,7 @@ impl MainLoop {
     pub(crate) fn schedule(&self, delay: Duration, timer: Rc<dyn Timer>) -> CallbackId {
         let id = self.callbacks.borrow_mut().insert(Callback::Timer { timer, origin: Origin::of_timer(), armed: None });
         if delay.is_zero() {
-            self.immediate.borrow_mut().push_back((self.turn.get(), id));
+            self.immediate.borrow_mut().push_back((self.pulse.turn(), id));
             let stand_in = local::get().controls.take(Kind::Thread);
             run::queue_callback(stand_in);
         } else {
@@ -107,7 +110,12 @@ impl MainLoop {
     /// Whether the next callback without delay was scheduled in an earlier turn: between the two,
     /// descriptors were looked at.
     pub(crate) fn callback_is_due(&self) -> bool {
-        self.immediate.borrow().front().is_none_or(|(turn, _)| *turn != self.turn.get())
+        self.immediate.borrow().front().is_none_or(|(turn, _)| *turn != self.pulse.turn())
+    }
+
+    /// Where the callback that runs was made.
+    pub(crate) fn calling(&self) -> Option<&'static Location<'static>> {
+        self.calling.get()
     }
 
     /// Runs the next callback without delay.
@@ -126,14 +134,17 @@ impl MainLoop {
             *armed = None;
         }
         // As if from the turn before: descriptors were looked at since.
-        self.immediate.borrow_mut().push_back((self.turn.get() - 1, id));
+        self.immediate.borrow_mut().push_back((self.pulse.turn() - 1, id));
         run::queue_callback(local::get().controls.take(Kind::Thread));
     }
 
     fn expire(&self, id: CallbackId) {
         let callback = self.callbacks.borrow_mut().remove(id);
-        let Some(Callback::Timer { timer, .. }) = callback else { return };
-        if let Err(error) = contained(|| timer.expired()) {
+        let Some(Callback::Timer { timer, origin, .. }) = callback else { return };
+        self.calling.set(Some(origin.at()));
+        let expired = contained(|| timer.expired());
+        self.calling.set(None);
+        if let Err(error) = expired {
             run::report_callback("a timer", error);
         }
         drop_contained(timer);

@@ -57,7 +57,7 @@ impl MainLoop {
         if self.closing.get() {
             return Err(HubError::ThreadEnding.into());
         }
-        if self.in_hub.get() {
+        if self.pulse.is_in_hub() {
             return Err(LoopError::InMainloop { doing: "building a hub" });
         }
         let (name, rearm, built) = {
@@ -113,16 +113,16 @@ impl MainLoop {
 
     /// Whether a call into the hub is under way.
     pub(crate) fn in_hub(&self) -> bool {
-        self.in_hub.get()
+        self.pulse.is_in_hub()
     }
 
     /// Runs code of a hub, during which no other is called and no greenlet left.
     fn shut_in<R>(&self, call: impl FnOnce() -> R) -> std::thread::Result<R> {
-        let outer = self.in_hub.replace(true);
+        let outer = self.pulse.enter_hub();
         let budget = run::stop_hand_off();
         let result = catch_unwind(AssertUnwindSafe(call));
         run::resume_hand_off(budget);
-        self.in_hub.set(outer);
+        self.pulse.leave_hub(outer);
         result
     }
 
@@ -187,7 +187,7 @@ impl MainLoop {
     /// Its timers and descriptors are forgotten, and greenlets parked on them are unwound, except the
     /// main one, which gets an error.
     pub(crate) fn replace_hub(&self, builder: Option<Builder>) -> Result<(), HubError> {
-        if run::in_mainloop() || self.in_hub.get() {
+        if run::in_mainloop() || self.pulse.is_in_hub() {
             return Err(HubError::InMainloop);
         }
         if self.closing.get() {

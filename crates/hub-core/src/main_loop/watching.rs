@@ -42,7 +42,7 @@ impl MainLoop {
         limit: &mut Limit,
     ) -> Result<Wake, TrampolineError> {
         let waiter = Waiter::current(Doing::Descriptor)?;
-        if self.in_hub.get() {
+        if self.pulse.is_in_hub() {
             return Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into());
         }
         self.ensure_hub()?;
