@@ -9,13 +9,18 @@
 //! | `hub_blocking_detection` | [`hub_blocking_detection`] |
 //! | `hub_exceptions` | [`hub_exceptions`] |
 //! | `hub_prevent_multiple_readers` | [`hub_prevent_multiple_readers`] |
+//! | `backdoor` | [`console`]: a few commands instead of Python |
 //! | `tpool_exceptions` | – : a job that panics is an error of its caller |
 //! | `spew`, `unspew` | – : compiled code cannot be traced line by line; a debugger can |
 //!
 //! All of it is about the calling OS thread. To look into the hub of another, have it asked there:
 //! [`Remote::spawn`](hub_core::Remote::spawn).
 
+mod console;
+
 use std::fmt::{Display, Write};
+
+pub use self::console::{Console, console};
 
 pub use hub_core::{
     GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who, greenlets,

@@ -1,0 +1,278 @@
+//! A console on a socket: one line in, an answer out.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use hub_core::{Builder, GreenThread, get_hub, interrupt, sleep};
+use socket2::{Domain, SockAddr, Type};
+
+use super::{format_green_threads, format_hub_listeners, format_hub_timers};
+use crate::os::unix::net::{UnixListener, UnixStream};
+
+const HELP: &str = "\
+help       lists the commands
+threads    lists the green threads: number, name, origin, what they do
+listeners  lists who waits for descriptors
+timers     lists the timers that are armed
+stats      what the hub has done and holds
+kill N     ends green thread N when it runs next
+quit       ends this connection
+";
+
+/// The longest line that is read, in bytes.
+const LONGEST: u64 = 1024;
+
+/// Serves a console at `path`, from which the hub of this OS thread can be looked into while it runs. Eventlet's
+/// backdoor; instead of a Python prompt there are a few commands, which `help` lists. Does not switch.
+///
+/// `nc -U path` is a client; several may be connected. The socket can be reached by its owner alone (mode 0600), for
+/// whoever reaches it can end green threads; over TCP, where everybody of the machine reaches it, there is none. Each client is served by a green thread of its own, so an answer comes
+/// when the loop comes to it. As long as the console is there the loop never takes the main greenlet's wait for
+/// hopeless.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use greenstd::os::unix::net::UnixStream;
+/// use std::io::{Read, Write};
+/// let path = std::env::temp_dir().join(format!("greenstd-console-{}", std::process::id()));
+/// let console = greenstd::debug::console(&path)?;
+/// let mut client = UnixStream::connect(&path)?;
+/// client.write_all(b"threads\nquit\n")?;
+/// let mut answer = String::new();
+/// client.read_to_string(&mut answer)?;
+/// assert!(answer.contains("main greenlet"), "{answer}");
+/// console.stop();
+/// assert!(!path.exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// What the system says, in particular that the path exists, and if this thread can have no hub.
+pub fn console(path: impl AsRef<Path>) -> io::Result<Console> {
+    hub_core::try_get_hub()?;
+    let served = Rc::new(Served::open(path.as_ref())?);
+    let server = {
+        let served = Rc::clone(&served);
+        Builder::new().name("console").spawn(move || served.accept())?
+    };
+    Ok(Console { served, server: Some(server) })
+}
+
+/// A console that is served, from [`console`]. Dropping it ends the console as [`stop`](Console::stop) does, but
+/// does not wait.
+#[must_use = "the console ends when this is dropped"]
+pub struct Console {
+    served: Rc<Served>,
+    server: Option<GreenThread<()>>,
+}
+
+impl Console {
+    /// Ends it: takes the socket away, disconnects every client, and waits until all of that is over. Switches.
+    pub fn stop(mut self) {
+        self.served.close();
+        if let Some(server) = self.server.take() {
+            // It fails only if somebody has killed it.
+            let _ = server.join();
+        }
+    }
+
+    /// Where it is served.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.served.path
+    }
+
+    /// How many clients are connected.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.served.clients.borrow().len()
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.served.close();
+    }
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Console").field("path", &self.path()).field("clients", &self.clients()).finish()
+    }
+}
+
+/// What the console, its server and its clients share.
+struct Served {
+    path: PathBuf,
+    /// The socket at the path is ours if it is this one.
+    inode: (u64, u64),
+    listener: UnixListener,
+    clients: RefCell<HashMap<u64, Client>>,
+    next: Cell<u64>,
+    closed: Cell<bool>,
+}
+
+struct Client {
+    stream: Weak<UnixStream>,
+    green: GreenThread<()>,
+}
+
+impl Served {
+    fn open(path: &Path) -> io::Result<Served> {
+        let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        // Nobody can connect before it listens.
+        let opened = fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .and_then(|()| socket.listen(16))
+            .and_then(|()| inode(path));
+        let inode = match opened {
+            Ok(inode) => inode,
+            Err(error) => {
+                // The first error is the one to tell.
+                let _ = fs::remove_file(path);
+                return Err(error);
+            }
+        };
+        let listener = UnixListener::from(OwnedFd::from(socket));
+        let path = path.to_owned();
+        Ok(Served { path, inode, listener, clients: RefCell::default(), next: Cell::new(0), closed: Cell::new(false) })
+    }
+
+    /// Serves clients until it is closed.
+    fn accept(self: &Rc<Served>) {
+        const PAUSE: Duration = Duration::from_millis(100);
+
+        while !self.closed.get() {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.take_in(stream),
+                Err(_) if self.closed.get() => break,
+                // No descriptor is free, or the client has gone: the next one may have better luck.
+                Err(_) => sleep(PAUSE),
+            }
+        }
+        loop {
+            let Some(number) = self.clients.borrow().keys().next().copied() else { break };
+            let client = self.clients.borrow_mut().remove(&number);
+            // Who was killed has failed, which is not for us to tell.
+            let _ = client.map(|client| client.green.join());
+        }
+    }
+
+    fn take_in(self: &Rc<Served>, stream: UnixStream) {
+        let number = self.next.replace(self.next.get() + 1);
+        let stream = Rc::new(stream);
+        let place = Place { served: Rc::downgrade(self), number };
+        let (weak, name) = (Rc::downgrade(&stream), format!("console client {number}"));
+        let serve = move || {
+            let _place = place;
+            // One that has gone is served.
+            let _ = serve(&stream);
+        };
+        if let Ok(green) = Builder::new().name(name).spawn(serve) {
+            self.clients.borrow_mut().insert(number, Client { stream: weak, green });
+        }
+    }
+
+    /// Takes the socket away and disconnects everybody, who then end. Does not switch.
+    fn close(&self) {
+        if self.closed.replace(true) {
+            return;
+        }
+        // Another may have come to this path.
+        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+            // It can be gone already.
+            let _ = fs::remove_file(&self.path);
+        }
+        self.listener.close();
+        for client in self.clients.borrow().values() {
+            if let Some(stream) = client.stream.upgrade() {
+                stream.close();
+            }
+        }
+    }
+}
+
+/// The entry of a client; leaves with it however it ends.
+struct Place {
+    served: Weak<Served>,
+    number: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let client = self.served.upgrade().and_then(|served| served.clients.borrow_mut().remove(&self.number));
+        drop(client);
+    }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Answers one client until it leaves. Switches.
+fn serve(stream: &UnixStream) -> io::Result<()> {
+    let mut output = stream;
+    let mut input = BufReader::new(stream);
+    let hub = get_hub();
+    writeln!(
+        output,
+        "greenhub console, process {}, hub {}; `help` lists the commands",
+        std::process::id(),
+        hub.name()
+    )?;
+    loop {
+        output.write_all(b"> ")?;
+        let mut line = Vec::new();
+        if (&mut input).take(LONGEST).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        if line.last() != Some(&b'\n') && line.len() as u64 == LONGEST {
+            return output.write_all(b"that line is too long\n");
+        }
+        match answer(String::from_utf8_lossy(&line).trim()) {
+            Some(answer) => output.write_all(answer.as_bytes())?,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The answer to a line; none if it ends the connection.
+fn answer(line: &str) -> Option<String> {
+    let mut words = line.split_whitespace();
+    let command = words.next().unwrap_or_default();
+    let arguments: Vec<&str> = words.collect();
+    Some(match (command, &*arguments) {
+        ("", _) => String::new(),
+        ("help", []) => HELP.to_owned(),
+        ("threads", []) => format_green_threads(),
+        ("listeners", []) => format_hub_listeners(),
+        ("timers", []) => format_hub_timers(),
+        ("stats", []) => get_hub().stats().to_string(),
+        ("kill", [number]) => kill(number),
+        ("quit", []) => return None,
+        ("kill", _) => "`kill` needs the number of one green thread; `threads` lists them\n".to_owned(),
+        ("help" | "threads" | "listeners" | "timers" | "stats" | "quit", _) => {
+            format!("`{command}` stands alone\n")
+        }
+        _ => format!("there is no command {command:?}; `help` lists those that there are\n"),
+    })
+}
+
+fn kill(number: &str) -> String {
+    match number.parse() {
+        Ok(found) if interrupt(found) => format!("green thread {number} ends when it runs next\n"),
+        Ok(_) => format!("there is no green thread {number}; `threads` lists those that there are\n"),
+        Err(_) => format!("{number:?} is no number of a green thread; `threads` lists them\n"),
+    }
+}
