@@ -60,8 +60,8 @@ pub fn features(workspace: &Workspace, report: &mut Report) {
 fn feature_lists() -> Vec<String> {
     let none = std::iter::once(String::new());
     let alone = buildable().map(|hub| hub.name.to_owned());
-    let can_be_built = |name: &&str| buildable().any(|hub| hub.name == *name);
-    let together = FEATURE_LISTS.iter().filter(move |list| list.iter().all(can_be_built));
+    let lacking = |name: &&str| HUBS.iter().any(|hub| hub.name == *name) && !buildable().any(|hub| hub.name == *name);
+    let together = FEATURE_LISTS.iter().filter(move |list| !list.iter().any(lacking));
     let together = together.map(|list| list.join(","));
     none.chain(alone).chain(together).collect()
 }

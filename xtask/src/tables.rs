@@ -77,7 +77,11 @@ pub fn hubs_here() -> impl Iterator<Item = &'static Hub> {
 
 /// Feature lists of the facade that are built beside none, each alone and the default. Never `--all-features`:
 /// what belongs together is said here.
-pub const FEATURE_LISTS: &[&[&str]] = &[&["epoll", "poll"], &["poll", "select"], &["epoll", "libevent"]];
+pub const FEATURE_LISTS: &[&[&str]] =
+    &[&["epoll", "poll"], &["poll", "select"], &["epoll", "libevent"], &["poll", "tracing"], &["tracing"]];
+
+/// Features of the facade that are no hubs, each with the test program that needs it.
+pub const FEATURE_TESTS: &[(&str, &str)] = &[("tracing", "tracing")];
 
 /// A path that is taken only where the system lacks something, forced so that it is tested everywhere.
 pub struct Forced {

@@ -9,7 +9,7 @@ use crate::bsd;
 use crate::costs;
 use crate::faults;
 use crate::step::Report;
-use crate::tables::{FORCED, Forced, HUBS, Hub, LONG_SEEDS, PEERS, hubs_here};
+use crate::tables::{FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, PEERS, hubs_here};
 use crate::workspace::Workspace;
 
 /// Runs the tests in debug, the green suite also in release; `full` adds what takes longer.
@@ -28,6 +28,11 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
     for hub in runnable() {
         report.run_tests(format!("green suite, debug, {}", hub.name), green(workspace, hub));
         report.run_tests(format!("green suite, release, {}", hub.name), in_release(green(workspace, hub)));
+    }
+    for (feature, test) in FEATURE_TESTS {
+        let mut command = workspace.cargo();
+        command.args(["test", "--no-fail-fast", "-p", "greenhub", "--features", feature, "--test", test]);
+        report.run_tests(format!("feature {feature}"), command);
     }
     peers(workspace, report);
     if full {

@@ -17,6 +17,7 @@ use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::unwind::{Exit, throw};
 use crate::main_loop::told_of;
 use crate::thread::Thread;
+use crate::trace;
 
 /// A handle of a green thread that returns a `T`. Eventlet's `GreenThread`, with the names of std's `JoinHandle` beside.
 ///
@@ -197,6 +198,7 @@ pub fn spawn_after<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static)
     let task = Task::new(local, f, true, Location::caller());
     match task.control() {
         Some(control) if !delay.is_zero() && !local.is_ending() => {
+            trace::spawned(*task);
             control.set_delayed();
             let told = Told::Start { greenlet: control.number(), ticket: control.ticket() };
             task.set_timer(local.main_loop.arm(delay, told));

@@ -29,6 +29,7 @@
 //! | `pool`, `offload` | OS threads for what can only block | [`offload()`] |
 //! | `green_thread`, `scope`, `timeout` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`] |
 //! | `blocking` | who holds the loop for too long | [`hub_blocking_detection`] |
+//! | `trace` | events for the crate `tracing`, with the feature of that name | – |
 //! | `listing` | what a hub holds, to look at | [`greenlets`], [`listeners`], [`timers`] |
 //! | `error`, `report` | what can go wrong, and where it is told if nobody asks | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
 //!
@@ -89,6 +90,7 @@ mod thread;
 mod time;
 mod timeout;
 mod timer_queue;
+mod trace;
 mod trampoline;
 mod wakeup;
 mod watched;

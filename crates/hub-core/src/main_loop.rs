@@ -35,6 +35,7 @@ use crate::ready::Ready;
 use crate::remote::{Inbox, Letter};
 use crate::time::Time;
 use crate::timer_queue::{TimerId, TimerQueue};
+use crate::trace;
 use crate::watched::Key;
 
 mod callback_table;
@@ -243,6 +244,7 @@ impl MainLoop {
 
     /// The body of the main loop's greenlet. Returns when the loop ends. Never unwinds.
     pub(crate) fn run(&self, local: &Local) {
+        trace::loop_began(self.name.get());
         loop {
             self.pulse.begin_turn();
             if let Err(error) = self.notice_fork() {
@@ -252,6 +254,7 @@ impl MainLoop {
             self.fire();
             run::run_ready(local);
             if self.closing.get() || self.end_is_due() {
+                trace::loop_ended(self.name.get());
                 return;
             }
             self.wait(local);
@@ -455,6 +458,7 @@ impl MainLoop {
     }
 
     fn tell_main(&self, error: LoopError) {
+        trace::main_is_told(&error);
         drop_contained(self.main_error.replace(Some(error)));
         let main = local::get().main;
         match main.state() {

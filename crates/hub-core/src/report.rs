@@ -8,6 +8,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use crate::error::GreenError;
+use crate::trace;
 
 /// Something that went wrong and that no caller will be told.
 #[derive(Debug)]
@@ -139,6 +140,7 @@ pub(crate) fn tell(report: Report) {
         if !ENABLED.load(Ordering::Relaxed) {
             return;
         }
+        trace::reported(&report);
         let stream = STREAM.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         match stream {
             Some(stream) => stream(&report),

@@ -33,6 +33,7 @@ use crate::report::{self, Report};
 use crate::thread::Thread;
 use crate::timeout::Timeout;
 use crate::timer_queue::TimerId;
+use crate::trace;
 
 /// A handle exists.
 const HANDLE: u8 = 1;
@@ -143,6 +144,7 @@ impl TaskRef {
     /// Queues its greenlet, which has not begun.
     #[inline]
     pub(crate) fn begin(self) {
+        trace::spawned(self);
         if let Some(control) = self.control() {
             run::start(control);
         }
@@ -182,6 +184,7 @@ impl TaskRef {
     pub(crate) fn finish(self) {
         let header = self.header();
         header.bits.set(header.bits.get() | DONE);
+        trace::ended(self);
         header.control.set(None);
         if header.more.get().is_some() {
             self.run_links();

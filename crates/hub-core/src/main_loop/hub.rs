@@ -24,6 +24,7 @@ use crate::parker;
 use crate::remote::{Inbox, Letter, Mailbox};
 use crate::time::Time;
 use crate::timer_queue::TimerId;
+use crate::trace;
 use crate::wakeup::{Wakeup, WakeupKind};
 
 impl MainLoop {
@@ -89,6 +90,7 @@ impl MainLoop {
             self.lose_hub();
             return Err(HubError::Build { name: name.to_owned(), error: Arc::new(error) }.into());
         }
+        trace::hub_built(name, self.id());
         waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
     }
 

@@ -1,0 +1,69 @@
+//! Events for the crate `tracing`, with the feature of that name; without it nothing of this is compiled.
+//!
+//! Whoever listens is foreign code: it is called where nothing is borrowed, and its panics go no further.
+
+#[cfg(feature = "tracing")]
+use crate::greenlet::unwind::{contained, drop_contained};
+
+use crate::error::LoopError;
+use crate::greenlet::task::TaskRef;
+use crate::report::Report;
+
+/// Expands to the event with the feature, to nothing without.
+macro_rules! event {
+    ($level:ident, $($fields:tt)+) => {{
+        #[cfg(feature = "tracing")]
+        drop_contained(contained(|| tracing::event!(target: "greenhub", tracing::Level::$level, $($fields)+)));
+    }};
+}
+
+/// A green thread was spawned, and is about to be queued.
+#[inline]
+pub(crate) fn spawned(task: TaskRef) {
+    event!(DEBUG, number = task.control().map(|control| control.number()), name = task.name().as_deref(), spawned_at = %task.spawned_at(), "green thread spawned");
+    let _ = task;
+}
+
+/// A green thread has ended; nobody was told yet.
+#[inline]
+pub(crate) fn ended(task: TaskRef) {
+    event!(DEBUG, number = task.control().map(|control| control.number()), name = task.name().as_deref(), spawned_at = %task.spawned_at(), "green thread ended");
+    let _ = task;
+}
+
+/// Something is reported.
+#[inline]
+pub(crate) fn reported(report: &Report) {
+    match report {
+        Report::Quiet { .. } | Report::Blocked { .. } | Report::Warning(_) => event!(WARN, "{report}"),
+        _ => event!(ERROR, "{report}"),
+    }
+}
+
+/// A hub was built.
+#[inline]
+pub(crate) fn hub_built(name: &'static str, id: u64) {
+    event!(INFO, hub = name, id, "hub built");
+    let _ = (name, id);
+}
+
+/// The main loop begins.
+#[inline]
+pub(crate) fn loop_began(hub: &'static str) {
+    event!(DEBUG, hub, "main loop began");
+    let _ = hub;
+}
+
+/// The main loop has ended.
+#[inline]
+pub(crate) fn loop_ended(hub: &'static str) {
+    event!(DEBUG, hub, "main loop ended");
+    let _ = hub;
+}
+
+/// The main greenlet's wait ends with this.
+#[inline]
+pub(crate) fn main_is_told(error: &LoopError) {
+    event!(WARN, "the main greenlet's wait ends: {error}");
+    let _ = error;
+}
