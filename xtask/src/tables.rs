@@ -78,10 +78,10 @@ pub fn hubs_here() -> impl Iterator<Item = &'static Hub> {
 /// Feature lists of the facade that are built beside none, each alone and the default. Never `--all-features`:
 /// what belongs together is said here.
 pub const FEATURE_LISTS: &[&[&str]] =
-    &[&["epoll", "poll"], &["poll", "select"], &["epoll", "libevent"], &["poll", "tracing"], &["tracing"]];
+    &[&["epoll", "poll"], &["poll", "select"], &["epoll", "libevent"], &["backtrace", "poll", "tracing"], &["tracing"]];
 
 /// Features of the facade that are no hubs, each with the test program that needs it.
-pub const FEATURE_TESTS: &[(&str, &str)] = &[("tracing", "tracing")];
+pub const FEATURE_TESTS: &[(&str, &str)] = &[("backtrace", "backtrace"), ("tracing", "tracing")];
 
 /// A path that is taken only where the system lacks something, forced so that it is tested everywhere.
 pub struct Forced {
@@ -244,7 +244,9 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/biased.rs",
     "crates/hub-core/src/biased/model.rs",
     "crates/hub-core/src/biased/raw_mutex.rs",
+    "crates/hub-core/src/blocking/no_snapshot.rs",
     "crates/hub-core/src/blocking/sample.rs",
+    "crates/hub-core/src/blocking/snapshot.rs",
     "crates/hub-core/src/descriptors.rs",
     "crates/hub-core/src/fork.rs",
     "crates/hub-core/src/greenlet/control.rs",

@@ -97,7 +97,7 @@
 //!
 //! # Features
 //!
-//! Each but the last brings in one hub. Without any of these a program needs [`use_hub_with`], or its first blocking call fails with
+//! Each but the last two brings in one hub. Without any of these a program needs [`use_hub_with`], or its first blocking call fails with
 //! [`HubError::NoneAvailable`].
 //!
 //! - `epoll` (default): epoll(7), on Linux and Android; elsewhere it compiles and is not available.
@@ -105,6 +105,8 @@
 //! - `poll` (default): poll(2), on every Unix.
 //! - `select` (default): select(2), on every Unix, for descriptors below `FD_SETSIZE`, mostly 1024.
 //! - `libevent`: needs libevent 2.1 with its headers, and pkg-config; the README of `hub-libevent` lists its builds.
+//! - `backtrace`: [`Report::Blocked`] has a backtrace of the green thread that holds its loop; on Linux on x86-64 and
+//!   64-bit ARM. It brings in `framehop`, `object` and `backtrace`.
 //! - `tracing`: events for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`: each green thread
 //!   when it is spawned and when it has ended (`DEBUG`), hubs that are built (`INFO`), loops that begin and end (`DEBUG`),
 //!   what the main greenlet's wait ends with (`WARN`), and every [`Report`] (`ERROR` or `WARN`), which goes to the

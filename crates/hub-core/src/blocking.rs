@@ -6,6 +6,11 @@
 //! reported.
 
 mod sample;
+#[cfg_attr(
+    not(all(feature = "backtrace", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
+    path = "blocking/no_snapshot.rs"
+)]
+mod snapshot;
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -25,7 +30,9 @@ use crate::report::{self, Report};
 ///
 /// What runs so keeps all others of its OS thread waiting: a computation that never yields, or a call that blocks the
 /// OS thread, as those of std do. The report comes while it lasts, once, after one and a half times the resolution at
-/// most, on another OS thread. It tells who it is and where it was spawned.
+/// most, on another OS thread. It tells who it is and where it was spawned; with the feature `backtrace` also what it
+/// does, on Linux on x86-64 and 64-bit ARM: the signal handler copies the end of the stack, and the backtrace is made of
+/// the copy.
 ///
 /// Off, which it is at first, it costs nothing, and on next to nothing: the loop does the same in both cases, and an OS
 /// thread looks at it four times in each `resolution`. It uses the signal `SIGURG`, which it sends to this OS
@@ -154,7 +161,11 @@ fn watch(watched: &Watched, resolution: Duration, stop: &Stop) {
             Some(held) if held.by.is_same(&by) => {
                 if !held.told && held.since.elapsed() >= resolution {
                     held.told = true;
-                    report::tell(Report::Blocked { name: by.name(), held: held.since.elapsed() });
+                    report::tell(Report::Blocked {
+                        name: by.name(),
+                        held: held.since.elapsed(),
+                        backtrace: by.backtrace(),
+                    });
                 }
             }
             _ => held = Some(Held { by, since: Instant::now(), told: false }),

@@ -55,6 +55,8 @@ pub enum Report {
         name: String,
         /// For how long, at least.
         held: Duration,
+        /// What it was doing, call by call, with the feature `backtrace`.
+        backtrace: Option<String>,
     },
     /// Something works less well than it could.
     Warning(String),
@@ -73,8 +75,9 @@ impl fmt::Display for Report {
                 f.write_str("nothing has happened for a while, and only another OS thread could change that")?;
                 parked.iter().try_for_each(|one| write!(f, "\n  {one}"))
             }
-            Report::Blocked { name, held } => {
-                write!(f, "{name} has run for {held:?} without giving way, so that all others wait")
+            Report::Blocked { name, held, backtrace } => {
+                write!(f, "{name} has run for {held:?} without giving way, so that all others wait")?;
+                backtrace.as_ref().map_or(Ok(()), |backtrace| write!(f, "\n{}", backtrace.trim_end()))
             }
             Report::Warning(text) => f.write_str(text),
         }

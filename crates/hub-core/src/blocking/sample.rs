@@ -21,6 +21,7 @@ use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use libc::{c_void, sigaction, siginfo_t};
 
+use super::snapshot::Snapshot;
 use crate::fork::{self, PerProcess};
 use crate::greenlet::local;
 use crate::greenlet::run;
@@ -85,6 +87,8 @@ const FILLED: u8 = 3;
 struct Page {
     state: AtomicU8,
     sample: UnsafeCell<Sample>,
+    /// The stack that the OS thread began with.
+    own_stack: Option<Range<usize>>,
 }
 
 // SAFETY: `state` says who may touch the sample, and passes it on with release and acquire.
@@ -96,6 +100,7 @@ pub(super) struct Sample {
     stretch: run::Stretch,
     name: [u8; NAME],
     len: usize,
+    snapshot: Snapshot,
 }
 
 impl Sample {
@@ -107,6 +112,11 @@ impl Sample {
     /// Its name and origin.
     pub(super) fn name(&self) -> String {
         String::from_utf8_lossy(&self.name[..self.len]).into_owned()
+    }
+
+    /// What it was doing.
+    pub(super) fn backtrace(&self) -> Option<String> {
+        self.snapshot.backtrace()
     }
 
     fn push(&mut self, text: &[u8]) {
@@ -142,8 +152,9 @@ impl Sampling {
     /// Puts the handler in place.
     pub(super) fn prepare() -> io::Result<Sampling> {
         handlers()?.lock().unwrap_or_else(PoisonError::into_inner).hold()?;
-        let sample = Sample { stretch: run::Stretch::default(), name: [0; NAME], len: 0 };
-        let page = Arc::new(Page { state: AtomicU8::new(IDLE), sample: UnsafeCell::new(sample) });
+        let sample = Sample { stretch: run::Stretch::default(), name: [0; NAME], len: 0, snapshot: Snapshot::new() };
+        let page =
+            Arc::new(Page { state: AtomicU8::new(IDLE), sample: UnsafeCell::new(sample), own_stack: own_stack() });
         Ok(Sampling { page, generation: fork::generation() })
     }
 
@@ -219,6 +230,9 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
             sample.stretch = run::stretch();
             sample.len = 0;
             local::describe_running(&mut |text| sample.push(text));
+            let bounds = local::running_stack().or_else(|| page.own_stack.clone());
+            // SAFETY: the context is the system's; the stack of whoever runs is mapped, and the OS thread's own always is.
+            unsafe { sample.snapshot.take(context, bounds) };
             page.state.store(FILLED, Ordering::Release);
         }
         None => pass_on(signal, info, context),
@@ -295,6 +309,27 @@ impl Handlers {
             let _ = unsafe { libc::sigaction(SIGNAL, &raw const former, ptr::null_mut()) };
         }
     }
+}
+
+/// The stack of this OS thread, where the system tells.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn own_stack() -> Option<Range<usize>> {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let (mut start, mut len) = (ptr::null_mut(), 0);
+    // SAFETY: the first call writes the attributes, which the second reads and the third destroys.
+    let found = unsafe {
+        libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) == 0 && {
+            let found = libc::pthread_attr_getstack(attributes.as_ptr(), &mut start, &mut len) == 0;
+            libc::pthread_attr_destroy(attributes.as_mut_ptr());
+            found
+        }
+    };
+    found.then(|| start.addr()..start.addr() + len)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn own_stack() -> Option<Range<usize>> {
+    None
 }
 
 fn action_now() -> io::Result<sigaction> {

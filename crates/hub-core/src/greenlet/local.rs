@@ -140,6 +140,15 @@ pub(crate) fn describe_running(out: &mut dyn FnMut(&[u8])) {
     }
 }
 
+/// The stack of the greenlet that runs, from its lowest byte on; none for the main one, which has the thread's. May be
+/// called in a signal handler.
+pub(crate) fn running_stack() -> Option<std::ops::Range<usize>> {
+    let stack = thread().running()?.stack.get()?;
+    // SAFETY: a stack that is lent to a greenlet is mapped, and so is its header.
+    let stack = unsafe { stack.as_ref() };
+    Some(stack.bottom().addr()..stack.top().addr())
+}
+
 /// Whether the end of this thread will be noticed.
 pub(crate) fn will_end_in_order() -> bool {
     GUARD.try_with(|_| ()).is_ok()
