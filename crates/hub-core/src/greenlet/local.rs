@@ -21,14 +21,15 @@ use super::unwind::{Exit, drop_contained};
 use crate::error::{GreenError, LoopError};
 use crate::main_loop::MainLoop;
 
-/// The state of a thread that has used greenlets.
+/// The state of a thread that has used greenlets. The loop is its first field, so that who finds one has found the other.
+#[repr(C)]
 pub(crate) struct Local {
+    pub(crate) main_loop: MainLoop,
     pub(crate) controls: Controls,
     pub(crate) tasks: TaskPool,
     pub(crate) stacks: Stacks,
     pub(crate) main: ControlRef,
     pub(crate) mainloop: Cell<Option<ControlRef>>,
-    pub(crate) main_loop: MainLoop,
     ending: Cell<bool>,
 }
 
