@@ -287,25 +287,24 @@ fn only_the_caller_waits_for_a_file() {
         let place = Place::new();
         let path = place.at("file");
         let ticks = ticker();
-        let all = |step: usize| {
-            let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-            match step {
-                0 => file.write_all(b"text"),
-                1 => file.read(&mut [0; 4]).map(drop),
-                2 => file.read_to_end(&mut Vec::new()).map(drop),
-                3 => file.sync_all(),
-                4 => read_dir(&place.0).map(drop),
-                _ => greenhub::fs::remove_file(&path),
-            }
-        };
-        for step in 0..6 {
-            // A job that has ended already is not waited for.
+        let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
+        let mut step = |what: &str, op: &mut dyn FnMut(&mut File) -> std::io::Result<()>| {
             let before = ticks.get();
-            for _ in 0..50 {
-                all(step).unwrap();
+            // A job that has ended already is not waited for.
+            for _ in 0..100 {
+                op(&mut file).unwrap();
             }
-            assert!(ticks.get() > before, "nobody else has run in step {step}");
-        }
+            assert!(ticks.get() > before, "nobody else has run: {what}");
+        };
+        step("write", &mut |file| file.write_all(b"text"));
+        step("read", &mut |file| file.rewind().and_then(|()| file.read_exact(&mut [0; 100])));
+        step("read at", &mut |file| file.read_exact_at(&mut [0; 100], 7));
+        step("read to end", &mut |file| file.read_to_end(&mut Vec::new()).map(drop));
+        step("sync", &mut |file| file.sync_all());
+        step("metadata", &mut |file| file.metadata().map(drop));
+        step("open", &mut |_| File::open(&path).map(drop));
+        step("list", &mut |_| read_dir(&place.0).map(drop));
+        step("copy", &mut |_| greenhub::fs::copy(&path, place.at("copy")).map(drop));
     });
 }
 
