@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::step::Report;
-use crate::tables::{FEATURE_LISTS, HUBS};
+use crate::tables::{FEATURE_LISTS, FEATURE_TESTS, HUBS};
 use crate::test::{buildable, lacking, missing};
 use crate::workspace::Workspace;
 
@@ -20,6 +20,10 @@ pub fn clippy(workspace: &Workspace, report: &mut Report) {
     let mut command = workspace.cargo();
     command.args(["clippy", "--workspace", "--all-targets"]);
     exclude(&mut command);
+    // What is compiled with a feature only.
+    for (feature, _) in FEATURE_TESTS {
+        command.args(["--features", &format!("greenhub/{feature}")]);
+    }
     command.args(["--", "-D", "warnings"]);
     report.run("clippy", command);
 }
