@@ -7,22 +7,13 @@ mod web_server;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 
 use example::{ends, refuses, text};
 use web_server::{Directory, WebServer};
 
 fn refused(arguments: &[&str]) -> std::process::Output {
     example::run(&mut example::command("cluster", arguments))
-}
-
-/// Everything that comes back on one connection.
-fn say(server: &WebServer, requests: &str) -> String {
-    let mut stream = TcpStream::connect(&server.address).expect("a server");
-    stream.write_all(requests.as_bytes()).expect("it reads");
-    let mut answers = String::new();
-    stream.read_to_string(&mut answers).expect("text");
-    answers
 }
 
 #[test]
@@ -32,7 +23,7 @@ fn files_and_directories_are_served() {
     directory.write("a<b.txt", "plain");
     directory.write("below/index.html", "<p>index");
     let server = WebServer::start(directory.path(), &["--threads", "2"]);
-    let get = |path: &str| say(&server, &format!("GET {path} HTTP/1.0\r\n\r\n"));
+    let get = |path: &str| server.say(&format!("GET {path} HTTP/1.0\r\n\r\n"));
     assert!(
         get("/").ends_with("<li><a href=\"a&lt;b.txt\">a&lt;b.txt</a>\n<li><a href=\"below/\">below/</a>\n</ul>\n")
     );
@@ -50,10 +41,8 @@ fn requests_on_one_connection_are_answered_in_their_order() {
     directory.write("one", "1");
     directory.write("two", "2");
     let server = WebServer::start(directory.path(), &["--threads", "1"]);
-    let answers = say(
-        &server,
-        "GET /one HTTP/1.1\r\n\r\nHEAD /two HTTP/1.1\r\n\r\nGET /two HTTP/1.1\r\nConnection: close\r\n\r\n",
-    );
+    let answers =
+        server.say("GET /one HTTP/1.1\r\n\r\nHEAD /two HTTP/1.1\r\n\r\nGET /two HTTP/1.1\r\nConnection: close\r\n\r\n");
     let bodies: Vec<_> = answers.split("\r\n\r\n").skip(1).collect();
     assert_eq!(bodies.len(), 3, "{answers}");
     assert!(bodies[0].starts_with("1HTTP/1.1 200 OK") && bodies[1].starts_with("HTTP/1.1 200 OK"), "{answers}");
@@ -65,11 +54,11 @@ fn requests_on_one_connection_are_answered_in_their_order() {
 fn what_is_no_request_is_refused() {
     let directory = Directory::new();
     let server = WebServer::start(directory.path(), &[]);
-    assert!(say(&server, "what?\r\n\r\n").starts_with("HTTP/1.1 400 Bad Request\r\n"));
-    assert!(say(&server, "POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
-    assert!(say(&server, "GET / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").starts_with("HTTP/1.1 413 "));
+    assert!(server.say("what?\r\n\r\n").starts_with("HTTP/1.1 400 Bad Request\r\n"));
+    assert!(server.say("POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
+    assert!(server.say("GET / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").starts_with("HTTP/1.1 413 "));
     let long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(20_000));
-    assert!(say(&server, &long).starts_with("HTTP/1.1 431 "));
+    assert!(server.say(&long).starts_with("HTTP/1.1 431 "));
     ends(&server.interrupt(), 0);
 }
 
@@ -77,7 +66,7 @@ fn what_is_no_request_is_refused() {
 fn a_client_that_says_nothing_is_left_in_time() {
     let directory = Directory::new();
     let server = WebServer::start(directory.path(), &["--patience", "0.05"]);
-    let mut silent = TcpStream::connect(&server.address).expect("a server");
+    let mut silent = server.connect();
     assert_eq!(silent.read(&mut [0]).expect("the end"), 0);
     ends(&server.interrupt(), 0);
 }
@@ -87,7 +76,7 @@ fn what_was_asked_for_is_answered_when_the_server_ends() {
     let directory = Directory::new();
     directory.write("large", &"x".repeat(8 << 20));
     let server = WebServer::start(directory.path(), &[]);
-    let mut stream = TcpStream::connect(&server.address).expect("a server");
+    let mut stream = server.connect();
     stream.write_all(b"GET /large HTTP/1.0\r\n\r\n").expect("it reads");
     stream.read_exact(&mut [0; 100]).expect("it has begun");
     let ended = std::thread::spawn(move || server.interrupt());

@@ -5,9 +5,11 @@
 
 #[path = "../cli/mod.rs"]
 mod cli;
-mod connection;
+#[path = "../http/mod.rs"]
+mod http;
 mod site;
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +22,7 @@ use greenhub::net::{Cluster, Served, ThreadError};
 
 use crate::cli::Failure;
 use crate::cli::signals::Signals;
+use crate::http::{Answer, Rules};
 use crate::site::Site;
 
 /// A web server on every processor: serves the files of a directory, which it reads once, by HTTP/1.1.
@@ -67,7 +70,8 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let site = Site::read(&options.directory)
         .map_err(|error| Failure::Run(format!("cannot read {}: {error}", options.directory.display())))?;
-    let (site, answers, patience) = (Arc::new(site), Arc::new(AtomicU64::new(0)), options.patience);
+    let (site, answers) = (Arc::new(site), Arc::new(AtomicU64::new(0)));
+    let rules = Rules { methods: &["GET", "HEAD"], body: 0, keep: true, patience: options.patience };
     let cluster = Cluster::new(options.threads.map_or(0, usize::from)).connections(options.connections as usize);
     let cluster = match options.hub {
         Some(hub) => cluster.setup(move |_| greenhub::use_hub(hub.as_str()).map_err(io::Error::other)),
@@ -75,8 +79,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     };
     let (shared, count) = (Arc::clone(&site), Arc::clone(&answers));
     let server = cluster.serve(options.listen.as_str(), move |stream, _| {
-        // An error here is a client that has left without a word.
-        let answered = connection::serve(&shared, stream, patience).unwrap_or_else(|gone| gone.answered);
+        let answered = http::serve(stream, rules, |request| answer(&shared, &request.path));
         count.fetch_add(answered, Ordering::Relaxed);
     });
     let address = options.listen;
@@ -96,6 +99,13 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let ends = server.join().map_err(Failure::doing("waiting for the threads"))?;
     report(&ends, answers.load(Ordering::Relaxed)).map_err(Failure::doing("cannot write the report"))?;
     Ok(if ends.iter().all(Result::is_ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn answer<'a>(site: &'a Site, path: &str) -> Answer<'a> {
+    match site.find(path) {
+        Some(file) => Answer { status: "200 OK", kind: file.kind, content: Cow::Borrowed(&file.content) },
+        None => Answer::text("404 Not Found", "404 Not Found".to_owned()),
+    }
 }
 
 fn report(ends: &[Result<Served, ThreadError>], answers: u64) -> io::Result<()> {

@@ -1,11 +1,12 @@
-//! The example `cluster` as a process of its own, and a directory for it to serve.
+//! An example that serves HTTP as a process of its own, and a directory for `cluster` to serve.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Output};
+use std::process::{Child, ChildStderr, Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,15 +48,33 @@ pub(crate) struct WebServer {
 }
 
 impl WebServer {
+    /// The example `cluster`.
     pub(crate) fn start(directory: &Path, arguments: &[&str]) -> WebServer {
-        let mut command = example::command("cluster", arguments);
-        let mut process = command.args(["--listen", "127.0.0.1:0"]).arg(directory).spawn().expect("it starts");
+        WebServer::run(example::command("cluster", arguments).arg(directory))
+    }
+
+    /// One that is not told yet where to listen.
+    pub(crate) fn run(command: &mut Command) -> WebServer {
+        let mut process = command.args(["--listen", "127.0.0.1:0"]).spawn().expect("it starts");
         let mut rest = BufReader::new(process.stderr.take().expect("piped"));
         let mut line = String::new();
         rest.read_line(&mut line).expect("a line");
         let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
         let address = address.unwrap_or_else(|| panic!("no address: {line}")).to_owned();
         WebServer { process: Some(process), address, rest }
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        TcpStream::connect(&self.address).expect("a server")
+    }
+
+    /// Everything that comes back on one connection.
+    pub(crate) fn say(&self, requests: &str) -> String {
+        let mut stream = self.connect();
+        stream.write_all(requests.as_bytes()).expect("it reads");
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).expect("text");
+        answers
     }
 
     /// Ctrl-C.

@@ -1,0 +1,207 @@
+//! HTTP/1.1 as a server: requests, one after the other, and an answer to each.
+
+#![allow(dead_code, reason = "each example uses a part of it")]
+
+use std::borrow::Cow;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use greenhub::net::TcpStream;
+
+/// The longest head of a request.
+const LONGEST: usize = 16 << 10;
+
+/// How much is read of what is not looked at, so that the client sees why.
+const WASTE: u64 = 1 << 20;
+
+/// What clients may ask.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) methods: &'static [&'static str],
+    /// How many bytes a body may have.
+    pub(crate) body: usize,
+    /// Whether one connection may bring several requests.
+    pub(crate) keep: bool,
+    /// How long a client has for its next request, and to take an answer.
+    pub(crate) patience: Duration,
+}
+
+/// What is asked for.
+pub(crate) struct Request {
+    pub(crate) path: String,
+    pub(crate) body: Vec<u8>,
+    /// Whether only the head of the answer is.
+    head_only: bool,
+    /// Whether there may be another one.
+    keep: bool,
+}
+
+pub(crate) struct Answer<'a> {
+    pub(crate) status: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) content: Cow<'a, [u8]>,
+}
+
+impl Answer<'_> {
+    pub(crate) fn text(status: &'static str, text: String) -> Answer<'static> {
+        Answer { status, kind: "text/plain; charset=utf-8", content: Cow::Owned(text.into_bytes()) }
+    }
+}
+
+/// Answers what a client asks for until it leaves, asks for nothing in time, or asks in vain: how many answers it got.
+pub(crate) fn serve<'a>(stream: TcpStream, rules: Rules, answer: impl FnMut(&Request) -> Answer<'a>) -> u64 {
+    let mut connection = Connection { stream, rules, input: Vec::new(), answered: 0 };
+    // An error here is a client that has left without a word.
+    let _ = connection.answer_all(answer);
+    connection.answered
+}
+
+struct Connection {
+    stream: TcpStream,
+    rules: Rules,
+    /// What was read and not looked at.
+    input: Vec<u8>,
+    answered: u64,
+}
+
+/// A request before its body.
+struct Head {
+    request: Request,
+    /// How many bytes it has itself, and its body.
+    length: usize,
+    body: usize,
+    /// Whether the client wants to be told to send the body.
+    hesitates: bool,
+}
+
+/// Why there is no answer but this.
+struct Refusal {
+    status: &'static str,
+    reason: String,
+}
+
+impl Connection {
+    fn answer_all<'a>(&mut self, mut answer: impl FnMut(&Request) -> Answer<'a>) -> io::Result<()> {
+        self.stream.set_read_timeout(Some(self.rules.patience))?;
+        self.stream.set_write_timeout(Some(self.rules.patience))?;
+        loop {
+            let request = match self.next()? {
+                Some(Ok(request)) => request,
+                Some(Err(refusal)) => return self.refuse(refusal),
+                None => return Ok(()),
+            };
+            let keep = request.keep && self.rules.keep;
+            self.send(&answer(&request), "", keep, request.head_only)?;
+            if !keep {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next request; `None` if the client has left.
+    fn next(&mut self) -> io::Result<Option<Result<Request, Refusal>>> {
+        let head = loop {
+            match parse(&self.input, &self.rules) {
+                Ok(Some(head)) => break head,
+                Ok(None) if self.input.len() > LONGEST => {
+                    let reason = format!("a head has up to {LONGEST} bytes");
+                    return Ok(Some(Err(refusal("431 Request Header Fields Too Large", reason))));
+                }
+                Ok(None) => {}
+                Err(refusal) => return Ok(Some(Err(refusal))),
+            }
+            if !self.read()? {
+                return Ok(None);
+            }
+        };
+        let length = head.length + head.body;
+        if head.hesitates && self.input.len() < length {
+            self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        while self.input.len() < length {
+            if !self.read()? {
+                return Ok(None);
+            }
+        }
+        let body = self.input[head.length..length].to_vec();
+        self.input.drain(..length);
+        Ok(Some(Ok(Request { body, ..head.request })))
+    }
+
+    /// Whether there was more.
+    fn read(&mut self) -> io::Result<bool> {
+        let mut piece = [0; 4096];
+        let count = self.stream.read(&mut piece)?;
+        self.input.extend_from_slice(&piece[..count]);
+        Ok(count > 0)
+    }
+
+    fn refuse(&mut self, refusal: Refusal) -> io::Result<()> {
+        let allow = format!("Allow: {}\r\n", self.rules.methods.join(", "));
+        let headers = if refusal.status.starts_with("405") { &allow } else { "" };
+        let text = format!("{}\n", refusal.reason);
+        self.send(&Answer::text(refusal.status, text), headers, false, false)?;
+        // A connection that is closed with something unread is reset, and the answer may be lost.
+        self.stream.shutdown(Shutdown::Write)?;
+        io::copy(&mut (&mut self.stream).take(WASTE), &mut io::sink()).map(drop)
+    }
+
+    fn send(&mut self, answer: &Answer<'_>, headers: &str, keep: bool, head_only: bool) -> io::Result<()> {
+        let Answer { status, kind, content } = answer;
+        let (length, connection) = (content.len(), if keep { "keep-alive" } else { "close" });
+        let mut bytes = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\
+             {headers}\r\n"
+        )
+        .into_bytes();
+        if !head_only {
+            bytes.extend_from_slice(content);
+        }
+        self.stream.write_all(&bytes)?;
+        self.answered += 1;
+        Ok(())
+    }
+}
+
+/// The head of a request, if all of it is there.
+fn parse(input: &[u8], rules: &Rules) -> Result<Option<Head>, Refusal> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut request = httparse::Request::new(&mut headers);
+    let bad = |reason: String| refusal("400 Bad Request", reason);
+    let parsed = request.parse(input).map_err(|error| bad(format!("no request in HTTP: {error}")))?;
+    let httparse::Status::Complete(length) = parsed else { return Ok(None) };
+    let method = request.method.unwrap_or_default();
+    if !rules.methods.contains(&method) {
+        let methods = rules.methods.join(" and ");
+        return Err(refusal("405 Method Not Allowed", format!("{method} is not spoken here, only {methods}")));
+    }
+    let header = |name: &str| {
+        let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+        found.map(|header| String::from_utf8_lossy(header.value).to_ascii_lowercase())
+    };
+    if header("transfer-encoding").is_some() {
+        return Err(refusal("411 Length Required", "a body needs a Content-Length".to_owned()));
+    }
+    let body = match header("content-length") {
+        // The longest number that is understood is no body that would be read.
+        Some(text) if text.bytes().all(|digit| digit.is_ascii_digit()) && !text.is_empty() => {
+            text.parse().unwrap_or(usize::MAX)
+        }
+        Some(text) => return Err(bad(format!("a Content-Length of {text:?}"))),
+        None => 0,
+    };
+    if body > rules.body {
+        return Err(refusal("413 Content Too Large", format!("a body has up to {} bytes", rules.body)));
+    }
+    let asked = header("connection").unwrap_or_default();
+    let keep = if request.version == Some(1) { asked != "close" } else { asked == "keep-alive" };
+    let hesitates = header("expect").is_some_and(|what| what == "100-continue");
+    let path = request.path.unwrap_or("/").to_owned();
+    let request = Request { path, body: Vec::new(), head_only: method == "HEAD", keep };
+    Ok(Some(Head { request, length, body, hesitates }))
+}
+
+fn refusal(status: &'static str, reason: String) -> Refusal {
+    Refusal { status, reason }
+}
