@@ -6,8 +6,8 @@ use greenhub::net::TcpStream;
 use url::{Position, Url};
 
 /// What comes before the body.
-pub(super) struct Head {
-    pub(super) status: u16,
+pub(crate) struct Head {
+    pub(crate) status: u16,
     /// Where the server sends us instead.
     pub(super) location: Option<String>,
     pub(super) is_html: bool,

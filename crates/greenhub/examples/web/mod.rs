@@ -1,5 +1,7 @@
 //! Pages of the web, fetched by the calling green thread, and what they link to. Plain HTTP only.
 
+#![allow(dead_code, reason = "each example uses a part of it")]
+
 mod http;
 mod links;
 
@@ -7,6 +9,8 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use url::Url;
+
+use self::http::Head;
 
 /// How pages are fetched.
 pub(crate) struct Fetch {
@@ -28,11 +32,10 @@ pub(crate) struct Page {
 impl Fetch {
     /// Gets one page. Switches.
     pub(crate) fn page(&self, url: &Url) -> io::Result<Page> {
-        greenhub::with_timeout(self.timeout, || self.without_limit(url))?
+        get(url, self.timeout, |head, body| self.read(url, head, body))
     }
 
-    fn without_limit(&self, url: &Url) -> io::Result<Page> {
-        let (head, body) = http::get(url)?;
+    fn read(&self, url: &Url, head: Head, body: &mut dyn Read) -> io::Result<Page> {
         let status = head.status;
         if let Some(target) = head.location {
             return Ok(Page { status, size: 0, links: links::resolve(url, &target).into_iter().collect() });
@@ -43,9 +46,21 @@ impl Fetch {
             let links = if status < 300 { links::of(&html, url) } else { Vec::new() };
             return Ok(Page { status, size: html.len() as u64, links });
         }
-        let size = if self.only_html { 0 } else { io::copy(&mut { body }, &mut io::sink())? };
+        let size = if self.only_html { 0 } else { io::copy(body, &mut io::sink())? };
         Ok(Page { status, size, links: Vec::new() })
     }
+}
+
+/// Gets what is under a URL, and has `read` take of it what it wants, all within that time. Switches.
+pub(crate) fn get<T>(
+    url: &Url,
+    timeout: Duration,
+    read: impl FnOnce(Head, &mut dyn Read) -> io::Result<T>,
+) -> io::Result<T> {
+    greenhub::with_timeout(timeout, || {
+        let (head, mut body) = http::get(url)?;
+        read(head, &mut body)
+    })?
 }
 
 fn read_text(body: impl Read) -> io::Result<Vec<u8>> {

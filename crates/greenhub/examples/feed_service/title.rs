@@ -1,0 +1,80 @@
+//! The title of a feed.
+
+use std::io::{self, ErrorKind, Read};
+
+use html5gum::emitters::default::DefaultEmitter;
+use html5gum::{Emitter, ForwardingEmitter, IoReader, Token, Tokenizer};
+
+/// How far into a feed its title is looked for, in bytes.
+const FAR: u64 = 1 << 20;
+
+/// How deeply elements may be within each other: those of a feed are not, before its title.
+const DEEP: usize = 100;
+
+/// How many letters of a title are told.
+const LONGEST: usize = 300;
+
+/// The title of an RSS or Atom feed, in one line. Little more is read than that takes, and what is no good XML is
+/// read all the same. Only a title directly in the `channel` of RSS or the `feed` of Atom is one: items and images have others.
+pub(crate) fn of(feed: impl Read) -> io::Result<String> {
+    let input = IoReader::new_with_buffer_size::<4096>(feed.take(FAR));
+    // Those that are open.
+    let mut elements: Vec<Vec<u8>> = Vec::new();
+    // How many are down to the title, if that is open, and its text.
+    let mut title = None;
+    let mut text = Vec::new();
+    for token in Tokenizer::new_with_emitter(input, Xml::default()) {
+        match token? {
+            Token::StartTag(tag) if !tag.self_closing => {
+                elements.push(tag.name.0);
+                if title.is_none() && is_title(&elements) {
+                    title = Some(elements.len());
+                }
+            }
+            Token::EndTag(tag) => {
+                let ended = elements.iter().rposition(|name| *name == *tag.name);
+                elements.truncate(ended.unwrap_or(elements.len()));
+                if title.is_some_and(|depth| elements.len() < depth) {
+                    return in_one_line(&text);
+                }
+            }
+            Token::String(piece) if title.is_some() => text.extend_from_slice(&piece),
+            _ => {}
+        }
+        if elements.len() > DEEP {
+            break;
+        }
+    }
+    Err(no_title())
+}
+
+fn in_one_line(text: &[u8]) -> io::Result<String> {
+    let text = String::from_utf8_lossy(text).replace(char::is_control, " ");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if words.is_empty() { Err(no_title()) } else { Ok(words.join(" ").chars().take(LONGEST).collect()) }
+}
+
+fn no_title() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "no feed with a title")
+}
+
+/// Whether the last of these elements is the title of the feed.
+fn is_title(elements: &[Vec<u8>]) -> bool {
+    matches!(elements, [.., parent, title] if title == b"title" && (parent == b"channel" || parent == b"feed"))
+}
+
+/// Tokens of XML, which has CDATA everywhere.
+#[derive(Default)]
+struct Xml(DefaultEmitter);
+
+impl ForwardingEmitter for Xml {
+    type Token = Token;
+
+    fn inner(&mut self) -> &mut impl Emitter<Token = Token> {
+        &mut self.0
+    }
+
+    fn adjusted_current_node_present_but_not_in_html_namespace(&mut self) -> bool {
+        true
+    }
+}
