@@ -2,22 +2,23 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// An example that runs longer hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// An example, built with the profile of this test: `cargo test --test` alone does not build it. A test program is
-/// about one of them.
-pub(crate) fn program(name: &str) -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
+/// An example, built with the profile of this test: `cargo test --test` alone does not build it.
+pub(crate) fn program(name: &str) -> PathBuf {
+    static PROGRAMS: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut programs = PROGRAMS.lock().expect("the others build");
+    let program = programs.entry(name.to_owned()).or_insert_with(|| {
         let test = std::env::current_exe().expect("this test is a file");
         let directory = test.parent().and_then(Path::parent).expect("tests are in TARGET/PROFILE/deps");
         let profile = match directory.file_name().and_then(OsStr::to_str) {
@@ -36,7 +37,8 @@ pub(crate) fn program(name: &str) -> &'static Path {
             .expect("cargo starts");
         assert!(built.success(), "the example {name} does not build");
         directory.join("examples").join(name)
-    })
+    });
+    program.clone()
 }
 
 /// The example with these arguments, and with pipes for what it writes.
