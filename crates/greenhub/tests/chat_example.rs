@@ -5,11 +5,10 @@ mod example;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Child, ChildStderr, Command, Output};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use example::{ends, errors, refuses, text};
-use rustix::process::{Pid, Signal, kill_process};
 
 fn chat(arguments: &[&str]) -> Command {
     example::command("chat", arguments)
@@ -19,21 +18,16 @@ fn run(arguments: &[&str]) -> Output {
     example::run(&mut chat(arguments))
 }
 
-/// A server in a process of its own, which is killed if a test fails.
 struct Server {
-    process: Option<Child>,
+    process: example::Server,
     address: String,
-    rest: BufReader<ChildStderr>,
 }
 
 impl Server {
     fn start(arguments: &[&str]) -> Server {
-        let mut process = chat(&[&["--listen", "127.0.0.1:0"], arguments].concat()).spawn().expect("chat starts");
-        let mut rest = BufReader::new(process.stderr.take().expect("piped"));
-        let mut line = String::new();
-        rest.read_line(&mut line).expect("a line");
-        let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(';').next()).expect("the address");
-        Server { address: address.to_owned(), process: Some(process), rest }
+        let process = example::Server::start(&mut chat(&[&["--listen", "127.0.0.1:0"], arguments].concat()));
+        let address = process.greeting.strip_prefix("listening on ").and_then(|rest| rest.split(';').next());
+        Server { address: address.expect("the address").to_owned(), process }
     }
 
     fn connect(&self) -> Client {
@@ -53,23 +47,8 @@ impl Server {
         client
     }
 
-    /// Ctrl-C.
-    fn interrupt(mut self) -> Output {
-        let process = self.process.take().expect("it runs");
-        kill_process(Pid::from_child(&process), Signal::INT).expect("it runs");
-        let mut stderr = Vec::new();
-        self.rest.read_to_end(&mut stderr).expect("the rest");
-        let output = process.wait_with_output().expect("it ends");
-        Output { stderr, ..output }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().expect("a child");
-            process.wait().expect("a child");
-        }
+    fn interrupt(self) -> Output {
+        self.process.interrupt()
     }
 }
 
@@ -310,14 +289,7 @@ fn a_port_in_use_ends_with_status_1() {
 #[test]
 fn a_report_that_cannot_be_written_fails_the_run() {
     let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
-    let mut process = chat(&["--listen", "127.0.0.1:0"]).stdout(full).spawn().expect("chat starts");
-    let mut told = BufReader::new(process.stderr.take().expect("piped"));
-    let mut line = String::new();
-    told.read_line(&mut line).expect("the address");
-    kill_process(Pid::from_child(&process), Signal::INT).expect("it runs");
-    let mut rest = String::new();
-    told.read_to_string(&mut rest).expect("the rest");
-    let output = process.wait_with_output().expect("it ends");
+    let output = example::Server::start(chat(&["--listen", "127.0.0.1:0"]).stdout(full)).interrupt();
     assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
-    assert!(rest.contains("report"), "{rest}");
+    assert!(errors(&output).contains("report"), "{}", errors(&output));
 }

@@ -3,12 +3,11 @@
 #[path = "support/example.rs"]
 mod example;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::net::TcpListener;
-use std::process::{Child, Command, Output};
+use std::process::{Command, Output};
 
 use example::{errors, refuses};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 fn echo(arguments: &[&str]) -> Command {
@@ -162,33 +161,23 @@ fn a_hub_with_little_room_is_told_plainly() {
 
 /// A server in a process of its own, and its address.
 struct Server {
-    process: Child,
+    process: example::Server,
     address: String,
-    rest: BufReader<std::process::ChildStderr>,
 }
 
 impl Server {
     fn start(arguments: &[&str]) -> Server {
-        let mut process = echo(&[&["--server", "127.0.0.1:0"], arguments].concat()).spawn().expect("echo starts");
-        let mut rest = BufReader::new(process.stderr.take().expect("piped"));
-        let mut line = String::new();
-        rest.read_line(&mut line).expect("a line");
-        let address = line.strip_prefix("serving on ").and_then(|rest| rest.split(';').next()).expect("the address");
-        Server { address: address.to_owned(), process, rest }
+        let process = example::Server::start(&mut echo(&[&["--server", "127.0.0.1:0"], arguments].concat()));
+        let address = process.greeting.strip_prefix("serving on ").and_then(|rest| rest.split(';').next());
+        Server { address: address.expect("the address").to_owned(), process }
     }
 
     fn interrupt(self) -> Output {
-        let pid = Pid::from_child(&self.process);
-        kill_process(pid, Signal::INT).expect("it runs");
-        self.wait()
+        self.process.interrupt()
     }
 
-    fn wait(mut self) -> Output {
-        let mut stderr = Vec::new();
-        self.rest.read_to_end(&mut stderr).expect("the rest");
-        let mut output = self.process.wait_with_output().expect("it ends");
-        output.stderr = stderr;
-        output
+    fn wait(self) -> Output {
+        self.process.wait()
     }
 }
 

@@ -3,32 +3,25 @@
 #[path = "support/example.rs"]
 mod example;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, ChildStderr, Output};
+use std::process::Output;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use example::{ends, errors, refuses, text};
-use rustix::process::{Pid, Signal, kill_process};
 
-/// A forwarder in a process of its own, which is killed if a test fails.
 struct Forwarder {
-    process: Option<Child>,
+    process: example::Server,
     address: SocketAddr,
-    rest: BufReader<ChildStderr>,
 }
 
 impl Forwarder {
     fn start(to: &str, options: &[&str]) -> Forwarder {
         let arguments = [&["127.0.0.1:0", to], options].concat();
-        let mut process = example::command("port_forwarder", &arguments).spawn().expect("it starts");
-        let mut rest = BufReader::new(process.stderr.take().expect("piped"));
-        let mut line = String::new();
-        rest.read_line(&mut line).expect("a line");
-        let address = line.split(' ').nth(1).and_then(|address| address.parse().ok());
-        let address = address.unwrap_or_else(|| panic!("no address: {line}"));
-        Forwarder { process: Some(process), address, rest }
+        let process = example::Server::start(&mut example::command("port_forwarder", &arguments));
+        let address = process.greeting.split(' ').nth(1).and_then(|address| address.parse().ok());
+        Forwarder { address: address.expect("the address"), process }
     }
 
     fn connect(&self) -> TcpStream {
@@ -38,23 +31,8 @@ impl Forwarder {
         stream
     }
 
-    /// Ctrl-C.
-    fn interrupt(mut self) -> Output {
-        let process = self.process.take().expect("it runs");
-        kill_process(Pid::from_child(&process), Signal::INT).expect("it runs");
-        let mut stderr = Vec::new();
-        self.rest.read_to_end(&mut stderr).expect("a pipe");
-        let output = process.wait_with_output().expect("a child");
-        Output { stderr, ..output }
-    }
-}
-
-impl Drop for Forwarder {
-    fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+    fn interrupt(self) -> Output {
+        self.process.interrupt()
     }
 }
 

@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// An example that runs longer hangs.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -77,6 +79,50 @@ fn read(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
         pipe.read_to_end(&mut text).expect("a pipe");
         text
     })
+}
+
+/// A server in a process of its own, which is killed if a test fails.
+pub(crate) struct Server {
+    process: Option<Child>,
+    /// The first line that it has told.
+    pub(crate) greeting: String,
+    rest: BufReader<ChildStderr>,
+}
+
+impl Server {
+    /// Starts it, and waits until it has told something.
+    pub(crate) fn start(command: &mut Command) -> Server {
+        let mut process = command.spawn().expect("the example starts");
+        let mut rest = BufReader::new(process.stderr.take().expect("piped"));
+        let mut greeting = String::new();
+        rest.read_line(&mut greeting).expect("a line");
+        Server { process: Some(process), greeting, rest }
+    }
+
+    /// Ctrl-C, and what it has told since.
+    pub(crate) fn interrupt(self) -> Output {
+        let process = self.process.as_ref().expect("it runs");
+        kill_process(Pid::from_child(process), Signal::INT).expect("it runs");
+        self.wait()
+    }
+
+    /// It ends by itself.
+    pub(crate) fn wait(mut self) -> Output {
+        let process = self.process.take().expect("it runs");
+        let mut stderr = Vec::new();
+        self.rest.read_to_end(&mut stderr).expect("a pipe");
+        let output = process.wait_with_output().expect("a child");
+        Output { stderr, ..output }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("a child");
+            process.wait().expect("a child");
+        }
+    }
 }
 
 pub(crate) fn text(output: &Output) -> String {

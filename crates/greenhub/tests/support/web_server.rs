@@ -3,13 +3,11 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, Output};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::example;
 
@@ -40,11 +38,10 @@ impl Drop for Directory {
     }
 }
 
-/// A server, which is killed if a test fails.
+/// A server in a process of its own.
 pub(crate) struct WebServer {
-    process: Option<Child>,
+    process: example::Server,
     pub(crate) address: String,
-    rest: BufReader<ChildStderr>,
 }
 
 impl WebServer {
@@ -55,13 +52,10 @@ impl WebServer {
 
     /// One that is not told yet where to listen.
     pub(crate) fn run(command: &mut Command) -> WebServer {
-        let mut process = command.args(["--listen", "127.0.0.1:0"]).spawn().expect("it starts");
-        let mut rest = BufReader::new(process.stderr.take().expect("piped"));
-        let mut line = String::new();
-        rest.read_line(&mut line).expect("a line");
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next());
-        let address = address.unwrap_or_else(|| panic!("no address: {line}")).to_owned();
-        WebServer { process: Some(process), address, rest }
+        let process = example::Server::start(command.args(["--listen", "127.0.0.1:0"]));
+        let address = process.greeting.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+        let address = address.unwrap_or_else(|| panic!("no address: {}", process.greeting)).to_owned();
+        WebServer { process, address }
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
@@ -77,22 +71,7 @@ impl WebServer {
         answers
     }
 
-    /// Ctrl-C.
-    pub(crate) fn interrupt(mut self) -> Output {
-        let process = self.process.take().expect("it runs");
-        kill_process(Pid::from_child(&process), Signal::INT).expect("it runs");
-        let mut stderr = Vec::new();
-        self.rest.read_to_end(&mut stderr).expect("a pipe");
-        let output = process.wait_with_output().expect("a child");
-        Output { stderr, ..output }
-    }
-}
-
-impl Drop for WebServer {
-    fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+    pub(crate) fn interrupt(self) -> Output {
+        self.process.interrupt()
     }
 }
