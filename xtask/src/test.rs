@@ -188,7 +188,10 @@ fn install(what: &str, packages: &[&str]) {
     if is_there("apt-get") {
         println!("  ..   installing {what}");
         let install = ["install", "-y", "-qq", "--no-install-recommends"];
-        let _ = Command::new("apt-get").args(install).args(packages).status();
+        let mut command = Command::new("apt-get");
+        // What comes with a service is not started as one.
+        command.args(install).args(packages).env("RUNLEVEL", "1").env("SYSTEMD_OFFLINE", "1");
+        let _ = command.status();
     }
 }
 
