@@ -59,6 +59,7 @@
 //! | learn what failed where nobody asked | [`set_report_stream`] |
 //! | look into a hub that runs | [`debug`], [`HubRef::stats`] |
 //! | test what sleeps, without the time | [`ManualClock`] |
+//! | make a primitive that waits | [`Parker`], [`BiasedMutex`] |
 //! | switch by hand | [`Greenlet`] |
 //!
 //! Examples that say `hub_core::` are about names that are here too.
@@ -132,9 +133,9 @@ pub use greenstd::group::Group;
 
 // Green threads.
 pub use hub_core::{
-    Builder, Doing, GreenError, GreenThread, Kill, Limit, LinkId, Linked, Parked, Parker, Scope, ScopedGreenThread,
-    Timeout, Unparker, current_id, current_name, kill, scope, set_quiet_time, sleep, spawn, spawn_after,
-    spawn_after_local, spawn_n, with_timeout, yield_now,
+    BiasedMutex, BiasedMutexGuard, Builder, Doing, GreenError, GreenThread, Kill, Limit, LinkId, Linked, Parked,
+    Parker, Scope, ScopedGreenThread, Timeout, Unparker, current_id, current_name, kill, scope, set_quiet_time, sleep,
+    spawn, spawn_after, spawn_after_local, spawn_n, with_timeout, yield_now,
 };
 
 // Stacks.
