@@ -35,7 +35,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use self::raw_mutex::RawMutex;
 use crate::fork;
-use crate::sync::{AtomicBool, AtomicU64, yield_now};
+use crate::sync::{AtomicBool, AtomicU64, nap, yield_now};
 
 /// A lock for the short moments in which a primitive looks at its state and changes it, of green threads of any hub
 /// and of plain OS threads. As long as only one OS thread uses it, locking it takes a few loads and stores; the first
@@ -245,9 +245,12 @@ impl Bias {
             self.owner.store(owner, Relaxed);
             panic!("a lock cannot be taken over from another thread, as the system refuses membarrier now: {error}");
         }
-        // A moment, or as long as the owner is not given the processor.
+        // A moment, or as long as the owner is not given the processor: a thread of a lower priority gets it only from one
+        // that sleeps.
+        let mut looks = 0;
         while self.inside.load(Acquire) {
-            yield_now();
+            looks += 1;
+            if looks < 100 { yield_now() } else { nap() }
         }
     }
 }

@@ -10,11 +10,20 @@ pub(crate) use loom::{
     thread::yield_now,
 };
 
+/// In a model there is no time.
+#[cfg(loom)]
+pub(crate) use loom::thread::yield_now as nap;
+
 #[cfg(not(loom))]
 mod std_sync {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::thread::yield_now;
+
+    /// Sleeps for a moment.
+    pub(crate) fn nap() {
+        std::thread::sleep(std::time::Duration::from_micros(50));
+    }
 
     /// std's cell with loom's interface.
     #[derive(Debug)]
