@@ -64,7 +64,7 @@ impl<T> OnceLock<T> {
     #[track_caller]
     pub fn set(&self, value: T) -> Result<(), T> {
         let mut value = Some(value);
-        self.get_or_init(|| value.take().expect("runs once"));
+        self.once.call_once_force(|_| drop(value.take().map(|value| self.value.set(value))));
         value.map_or(Ok(()), Err)
     }
 

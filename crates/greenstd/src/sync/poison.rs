@@ -36,3 +36,38 @@ pub(super) fn debug<G: Deref<Target: fmt::Debug>>(
     };
     shown.field("poisoned", &poisoned).finish_non_exhaustive()
 }
+
+/// What every guard of std can do: it is used, and shown, as the value.
+macro_rules! guard {
+    ($guard:ident, mut) => {
+        $crate::sync::poison::guard!($guard);
+
+        impl<T: ?Sized> std::ops::DerefMut for $guard<'_, T> {
+            fn deref_mut(&mut self) -> &mut T {
+                &mut self.data
+            }
+        }
+    };
+    ($guard:ident) => {
+        impl<T: ?Sized> std::ops::Deref for $guard<'_, T> {
+            type Target = T;
+
+            fn deref(&self) -> &T {
+                &self.data
+            }
+        }
+
+        impl<T: ?Sized + fmt::Debug> fmt::Debug for $guard<'_, T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                (**self).fmt(f)
+            }
+        }
+
+        impl<T: ?Sized + fmt::Display> fmt::Display for $guard<'_, T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                (**self).fmt(f)
+            }
+        }
+    };
+}
+pub(super) use guard;
