@@ -467,16 +467,11 @@ fn items_leave_in_their_order_whoever_runs_first() {
 fn an_item_that_never_waits_does_not_overtake_one_that_does() {
     run("an_item_that_never_waits_does_not_overtake_one_that_does", || {
         let queue = bounded(0);
-        let first = getter(&queue);
+        let (first, second) = (getter(&queue), getter(&queue));
         let putting = queue.clone();
-        // Puts on another OS thread, so the first getter does not run meanwhile.
+        // Puts on another OS thread, so the getters do not run meanwhile.
         let putter = std::thread::spawn(move || putting.put("waits").unwrap());
         while queue.putting() == 0 {
-            std::thread::yield_now();
-        }
-        let getting = queue.clone();
-        let second = std::thread::spawn(move || getting.get().unwrap());
-        while queue.getting() == 0 {
             std::thread::yield_now();
         }
         queue.try_put("never waits").unwrap();
