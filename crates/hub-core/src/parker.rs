@@ -47,15 +47,10 @@ use crate::remote::Mailbox;
 /// ```
 #[derive(Debug)]
 pub struct Parker {
-    who: Who,
-    ticket: u64,
-}
-
-#[derive(Debug)]
-enum Who {
-    /// By its number: a parker may outlive the memory of the thread's greenlets. It stays on its thread.
-    Green(u32, PhantomData<*mut ()>),
-    Thread(Arc<Plain>),
+    /// By numbers: a parker may outlive the memory of the thread's greenlets, and is kept in registers.
+    unparker: Unparker,
+    /// It stays on its thread.
+    not_send: PhantomData<*mut ()>,
 }
 
 /// How a wait has ended.
@@ -118,16 +113,19 @@ impl Parker {
             return Ok(None);
         }
         let waiter = Waiter::begin(doing)?;
-        Ok(Some(Parker { who: Who::Green(waiter.control().number(), PhantomData), ticket: waiter.ticket() }))
+        let greenlet = NonZeroU64::MIN.saturating_add(waiter.control().number().into());
+        Ok(Some(Parker::begun(greenlet, waiter.ticket())))
     }
 
     /// A wait of this OS thread as a whole.
     #[cold]
     fn plain() -> Result<Parker, Box<LoopError>> {
-        match plain() {
-            Ok(plain) => Ok(Parker { ticket: plain.begin(), who: Who::Thread(plain) }),
-            Err(error) => Err(Box::new(LoopError::Wait { hub: "none", error: Arc::new(error) })),
-        }
+        Ok(Parker::begun(PLAIN, plain()?.begin()))
+    }
+
+    #[inline]
+    fn begun(greenlet: NonZeroU64, ticket: u64) -> Parker {
+        Parker { unparker: Unparker { thread: fork::this_thread(), greenlet, ticket }, not_send: PhantomData }
     }
 
     /// Does what is to be done before the first wait of an OS thread: builds its hub, if it has green threads. Does
@@ -148,12 +146,7 @@ impl Parker {
     #[inline]
     #[must_use]
     pub fn unparker(&self) -> Unparker {
-        let thread = fork::this_thread();
-        let greenlet = match self.who {
-            Who::Green(number, _) => NonZeroU64::MIN.saturating_add(number.into()),
-            Who::Thread(_) => PLAIN,
-        };
-        Unparker { thread, greenlet, ticket: self.ticket }
+        self.unparker
     }
 
     /// Waits until it is unparked, which may have happened before, or `limit` is reached. Switches.
@@ -167,39 +160,26 @@ impl Parker {
     /// If somebody else has made it: another green thread, or a callback of the main loop.
     #[inline]
     pub fn park(self, limit: &mut Limit) -> Result<Parked, Box<LoopError>> {
-        match &self.who {
-            Who::Green(number, _) => {
-                let (number, ticket) = (*number, self.ticket);
-                // Its own end takes it back.
-                std::mem::forget(self);
-                let Some(local) = local::try_get() else { return Err(LoopError::ThreadEnding.into()) };
-                if std::thread::panicking() {
-                    return Err(LoopError::Panicking.into());
-                }
-                let me = run::current();
-                assert_eq!(me.number(), number, "a green thread parks in somebody else's wait");
-                local.main_loop.park_until(Waiter::new(me, ticket), limit)
-            }
-            Who::Thread(plain) => {
-                let parked = plain.park(self.ticket, limit);
-                leave_if_ending();
-                Ok(parked)
-            }
+        let unparker = self.unparker;
+        // Its own end takes it back.
+        std::mem::forget(self);
+        let Some(number) = unparker.number() else { return park_plain(unparker.ticket, limit) };
+        let Some(local) = local::try_get() else { return Err(LoopError::ThreadEnding.into()) };
+        if std::thread::panicking() {
+            return Err(LoopError::Panicking.into());
         }
+        let me = run::current();
+        assert_eq!(me.number(), number, "a green thread parks in somebody else's wait");
+        local.main_loop.park_until(Waiter::new(me, unparker.ticket), limit)
     }
 }
 
 impl Drop for Parker {
     /// A wait that never began is over: what was left of it ends no other.
+    #[inline]
     fn drop(&mut self) {
-        match &self.who {
-            Who::Green(number, _) => {
-                if let Some(control) = local::try_get().and_then(|local| local.controls.get(*number)) {
-                    Waiter::new(control, self.ticket).wake();
-                }
-            }
-            Who::Thread(plain) => plain.unpark(self.ticket),
-        }
+        let Unparker { thread, greenlet, ticket } = self.unparker;
+        take_back(thread, greenlet, ticket);
     }
 }
 
@@ -215,7 +195,7 @@ impl Unparker {
                 Waiter::new(control, self.ticket).wake();
             }
         } else {
-            self.unpark_elsewhere();
+            unpark_elsewhere(self.thread, self.greenlet, self.ticket);
         }
     }
 
@@ -232,12 +212,19 @@ impl Unparker {
     fn number(self) -> Option<u32> {
         (self.greenlet != PLAIN).then_some((self.greenlet.get() - 1) as u32)
     }
+}
 
-    #[cold]
-    fn unpark_elsewhere(self) {
-        if let Ok(threads) = threads() {
-            threads.unpark(self);
-        }
+// What is rare gets an unparker in pieces: then what is not keeps it in registers.
+
+#[cold]
+fn take_back(thread: u64, greenlet: NonZeroU64, ticket: u64) {
+    Unparker { thread, greenlet, ticket }.unpark();
+}
+
+#[cold]
+fn unpark_elsewhere(thread: u64, greenlet: NonZeroU64, ticket: u64) {
+    if let Ok(threads) = threads() {
+        threads.unpark(Unparker { thread, greenlet, ticket });
     }
 }
 
@@ -287,32 +274,29 @@ pub(crate) fn register_again(mailbox: impl FnOnce() -> Option<Arc<Mailbox>>) -> 
 }
 
 /// How this OS thread waits as a whole, entered in the table.
-fn plain() -> io::Result<Arc<Plain>> {
+fn plain() -> Result<Arc<Plain>, Box<LoopError>> {
     let now = fork::generation() + 1;
-    let enter = |plain: &Arc<Plain>| {
-        let plain = Arc::clone(plain);
-        threads().map(|threads| threads.register(fork::this_thread(), |reach| reach.plain = Some(plain)))
-    };
     let entered = REGISTERED.try_with(|registered| {
-        let plain = registered.itself.get_or_init(Arc::<Plain>::default);
+        let plain = registered.itself.get_or_init(Arc::default);
         if registered.plain.get() != now {
-            enter(plain)?;
+            threads()?.register(fork::this_thread(), |reach| reach.plain = Some(Arc::clone(plain)));
             registered.plain.set(now);
         }
         Ok(Arc::clone(plain))
     });
-    // A thread that is ending keeps nothing.
-    entered.unwrap_or_else(|_| {
-        let plain = Arc::<Plain>::default();
-        enter(&plain).map(|()| plain)
-    })
+    // For a thread that is ending the table alone keeps it.
+    let plain = entered.unwrap_or_else(|_| Ok(threads()?.plain(fork::this_thread())));
+    plain.map_err(|error| Box::new(LoopError::Wait { hub: "none", error: Arc::new(error) }))
 }
 
-/// Nobody else does it for a thread that is ending.
-fn leave_if_ending() {
+#[cold]
+fn park_plain(ticket: u64, limit: &mut Limit) -> Result<Parked, Box<LoopError>> {
+    let parked = plain()?.park(ticket, limit);
+    // Nobody else does it for a thread that is ending.
     if REGISTERED.try_with(|_| ()).is_err()
         && let Some(threads) = THREADS.get()
     {
         threads.forget(fork::this_thread());
     }
+    Ok(parked)
 }

@@ -74,19 +74,24 @@ impl<B> Line<B> {
         if self.is_empty() { None } else { self.choose_first() }
     }
 
+    #[inline(never)]
     fn choose_first(&mut self) -> Option<B> {
-        loop {
-            let chosen = self.first.take()?;
-            if !self.rest.is_empty() {
-                self.move_up();
-            }
-            if !chosen.unparker.is_left_behind() {
-                chosen.unparker.unpark();
-                return Some(chosen.brought);
-            }
-            // In a forked child: that one waits in the parent. What it brought is the parent's, too.
-            std::mem::forget(chosen.brought);
+        let chosen = self.first.take()?;
+        if !self.rest.is_empty() {
+            self.move_up();
         }
+        if chosen.unparker.is_left_behind() {
+            return self.choose_another(chosen.brought);
+        }
+        chosen.unparker.unpark();
+        Some(chosen.brought)
+    }
+
+    /// In a forked child: who was to be chosen waits in the parent, and what it brought is the parent's, too.
+    #[cold]
+    fn choose_another(&mut self, left_behind: B) -> Option<B> {
+        std::mem::forget(left_behind);
+        self.choose_with()
     }
 
     /// The first of the rest is the first of all.
@@ -218,7 +223,7 @@ pub(crate) trait Wait {
     }
 
     /// As [`wait`](Wait::wait), after an attempt that brought nothing under `guard`.
-    #[inline(never)]
+    #[inline]
     fn wait_in_line<R>(
         state: &BiasedMutex<Self::State>,
         guard: BiasedMutexGuard<'_, Self::State>,
@@ -272,13 +277,12 @@ pub(crate) trait Wait {
                         break;
                     }
                     // A new wait in the same place.
-                    Ok(Parked::Early) => match Parker::new(Self::DOING) {
+                    Ok(Parked::Early) => match stay.renew() {
                         Ok(again) => parker = again,
                         Err(error) => return Err(Ended::Failed(error, stay.give_up())),
                     },
                     Err(error) => return Err(Ended::Failed(error, stay.give_up())),
                 }
-                stay.renew(&parker);
             }
             std::mem::forget(stay);
             if let Some(back) = kept {
@@ -299,14 +303,16 @@ struct Stay<'a, W: Wait + ?Sized> {
 }
 
 impl<W: Wait + ?Sized> Stay<'_, W> {
-    /// What is chosen from now on is this wait. One that was chosen before ends at once.
+    /// A new wait in the same place: what is chosen from now on is this one. If that was chosen before, it ends at once.
     #[cold]
-    fn renew(&self, parker: &Parker) {
+    fn renew(&self) -> Result<Parker, Box<LoopError>> {
+        let parker = Parker::new(W::DOING)?;
         let mut guard = self.state.lock();
         match W::line(&mut guard).unparker(self.number) {
             Some(known) => *known = parker.unparker(),
             None => parker.unparker().unpark(),
         }
+        Ok(parker)
     }
 
     fn give_up(self) -> Option<W::Brought> {

@@ -372,7 +372,7 @@ impl<T> State<T> {
         let item = self.items.pop_front()?;
         if item.offer.is_some() {
             self.sending.choose();
-        } else if self.has_room() && self.sending.choose() {
+        } else if !self.sending.is_empty() && self.has_room() && self.sending.choose() {
             self.lent += 1;
         }
         Some(Ok(item.value))

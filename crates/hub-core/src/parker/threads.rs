@@ -114,6 +114,11 @@ impl Threads {
         }
     }
 
+    /// How that thread waits as a whole.
+    pub(super) fn plain(&self, thread: u64) -> Arc<Plain> {
+        Arc::clone(self.lock().reach.entry(thread).or_default().plain.get_or_insert_default())
+    }
+
     /// The thread has ended.
     pub(super) fn forget(&self, thread: u64) {
         let left = self.lock().reach.remove(&thread);
