@@ -55,6 +55,26 @@ fn each_wait_that_ends_is_a_wake_up() {
 }
 
 #[test]
+fn each_turn_of_a_greenlet_is_a_switch() {
+    run("each_turn_of_a_greenlet_is_a_switch", || {
+        let since = |before: u64| stats().switches - before;
+        let before = stats().switches;
+        (0..5).for_each(|_| yield_now());
+        assert_eq!(since(before), 5, "giving way, though to nobody");
+        let other = spawn(|| (0..1000).for_each(|_| yield_now()));
+        (0..10).for_each(|_| yield_now());
+        assert_eq!(since(before), 5 + 10 + 10, "the other has begun, and gone on nine times");
+        other.join().unwrap();
+        assert_eq!(since(before), 5 + 10 + 1001 + 1, "it has gone on to its end, and we were woken");
+        let before = stats().switches;
+        get_hub().schedule(Duration::ZERO, || ());
+        sleep(Duration::ZERO);
+        sleep(SHORT);
+        assert_eq!(since(before), 2, "a callback is no greenlet");
+    });
+}
+
+#[test]
 fn green_threads_that_were_spawned_are_counted() {
     run("green_threads_that_were_spawned_are_counted", || {
         let before = stats();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use greenhub::{
     GreenError, HubRef, Interest, Readiness, Timer, TimerHandle, get_hub, sleep, spawn, spawn_after, spawn_after_local,
-    trampoline, use_hub_with, with_timeout,
+    trampoline, use_hub_with, with_timeout, yield_now,
 };
 use hub_core::{ManualClock, Time};
 use support::{collect_reports, default_hub, limited, reports};
@@ -512,5 +512,55 @@ fn no_sleep_ends_early() {
             .collect();
         sleepers.into_iter().for_each(|sleeper| sleeper.join().unwrap());
         assert_eq!(early.get(), 0);
+    });
+}
+
+/// The age of a green thread, to a second.
+fn age_of(number: Option<u32>) -> Option<Duration> {
+    let all = greenhub::debug::greenlets();
+    let one = all.iter().find(|one| Some(one.number) == number).expect("it has not ended");
+    assert_eq!(one.to_string().contains(" old: "), one.age.is_some());
+    one.age.map(|age| Duration::from_secs((age + Duration::from_millis(100)).as_secs()))
+}
+
+#[test]
+fn green_threads_are_listed_with_their_age() {
+    limited(|| {
+        let (_hub, _clock) = use_manual_clock();
+        let forever = || spawn(|| sleep(Duration::from_secs(1_000_000)));
+        let before_the_first_turn = forever();
+        sleep(Duration::from_secs(10));
+        let first = forever();
+        sleep(Duration::from_secs(3600));
+        let second = forever();
+        sleep(Duration::from_secs(5));
+        let ages = [&before_the_first_turn, &first, &second].map(|one| age_of(one.id()).unwrap().as_secs());
+        assert_eq!(ages, [3615, 3605, 5]);
+        // One that takes over what an older one left is as old as itself.
+        let number = first.id();
+        first.kill();
+        let again = forever();
+        assert_eq!(again.id(), number);
+        sleep(Duration::from_secs(1));
+        assert_eq!(age_of(number), Some(Duration::from_secs(1)));
+        assert_eq!(age_of(Some(greenhub::current_id())), None, "the main greenlet has none");
+    });
+}
+
+#[test]
+fn ages_are_told_by_a_loop_without_timers_too() {
+    limited(|| {
+        let (_hub, clock) = use_manual_clock();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let waiting = spawn(move || {
+            trampoline(&reader, Interest::READ, None).unwrap();
+            spawn(|| sleep(Duration::from_secs(1_000_000)))
+        });
+        yield_now();
+        clock.advance(Duration::from_secs(100));
+        io::Write::write_all(&mut writer, b"x").unwrap();
+        let sleeping = waiting.join().unwrap();
+        clock.advance(Duration::from_secs(7));
+        assert_eq!(age_of(sleeping.id()), Some(Duration::from_secs(7)));
     });
 }

@@ -30,6 +30,9 @@ pub struct GreenletInfo {
     pub name: Option<String>,
     /// Where it was spawned or made.
     pub made_at: Option<&'static Location<'static>>,
+    /// For how long it has existed, to about 20 ms: since the turn of the loop began in which it was spawned or made, or
+    /// since the first turn if there was none yet. Not of the main greenlet, and once there is a hub.
+    pub age: Option<Duration>,
     /// What it does.
     pub state: GreenletState,
 }
@@ -255,6 +258,9 @@ impl fmt::Display for GreenletInfo {
         if let Some(made_at) = self.made_at {
             let how = if self.kind == GreenletKind::GreenThread { "spawned" } else { "made" };
             write!(f, " ({how} at {made_at})")?;
+        }
+        if let Some(age) = self.age {
+            write!(f, ", {age:.1?} old")?;
         }
         write!(f, ": {}", self.state)
     }

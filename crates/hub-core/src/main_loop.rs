@@ -33,7 +33,7 @@ use crate::hub::{Hub, Rearm};
 use crate::interest::{Interest, Readiness};
 use crate::ready::Ready;
 use crate::remote::{Inbox, Letter};
-use crate::time::Time;
+use crate::time::{Stamp, Time};
 use crate::timer_queue::{TimerId, TimerQueue};
 use crate::trace;
 use crate::watched::Key;
@@ -88,6 +88,11 @@ pub(crate) struct MainLoop {
     letters: RefCell<Vec<Letter>>,
     /// The last sample of the clock.
     now: Cell<Time>,
+    /// The same, and the first one, for ages.
+    stamp: Cell<Stamp>,
+    first_stamp: Cell<Stamp>,
+    /// Time may have passed that the last sample does not know of, though there are no timers.
+    clock_is_old: Cell<bool>,
     waits: Cell<u64>,
     watches: Cell<u64>,
     operations: Cell<u64>,
@@ -151,6 +156,9 @@ impl MainLoop {
             inbox: OnceCell::new(),
             letters: RefCell::default(),
             now: Cell::new(Time::default()),
+            stamp: Cell::new(Stamp::NONE),
+            first_stamp: Cell::new(Stamp::NONE),
+            clock_is_old: Cell::new(false),
             waits: Cell::new(0),
             watches: Cell::new(0),
             operations: Cell::new(0),
@@ -212,7 +220,24 @@ impl MainLoop {
             other => other?.max(self.now.get()),
         };
         self.now.set(now);
+        self.stamp.set(Stamp::of(now));
+        self.clock_is_old.set(false);
+        if self.first_stamp.get() == Stamp::NONE {
+            self.first_stamp.set(self.stamp.get());
+        }
         Ok(now)
+    }
+
+    /// When the turn began, about.
+    #[inline]
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp.get()
+    }
+
+    /// How long ago that turn began.
+    fn age(&self, stamp: Stamp) -> Duration {
+        let begin = if stamp == Stamp::NONE { self.first_stamp.get() } else { stamp };
+        self.stamp.get().since(begin)
     }
 
     #[inline]
@@ -271,7 +296,7 @@ impl MainLoop {
 
     /// Fires what is due at one sample of the clock.
     fn fire(&self) {
-        if self.timers.borrow().is_empty() {
+        if self.timers.borrow().is_empty() && !self.clock_is_old.get() {
             return;
         }
         let now = match self.clock() {
@@ -335,6 +360,8 @@ impl MainLoop {
         });
         *self.ready.borrow_mut() = ready;
         self.waits.set(self.waits.get() + 1);
+        // Turns that did not sleep are short, but may be many.
+        self.clock_is_old.set(timeout != Some(Duration::ZERO) || self.waits.get().is_multiple_of(256));
         if let Some(inbox) = self.inbox.get() {
             inbox.woke();
             if let Some(stood_still) = quiet

@@ -68,9 +68,43 @@ impl Sub for Time {
     }
 }
 
+/// A point in time to the nearest 17 ms, for ages: it is copied from the loop's last sample of the clock, and half as
+/// large as a [`Time`]. It comes round after two years.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Stamp(u32);
+
+impl Stamp {
+    const STEP: u32 = 24;
+
+    /// Before the first sample of the clock.
+    pub(crate) const NONE: Stamp = Stamp(0);
+
+    #[inline]
+    pub(crate) fn of(time: Time) -> Stamp {
+        Stamp(((time.as_nanos() >> Stamp::STEP) as u32).max(1))
+    }
+
+    /// The time from `earlier` until `self`.
+    pub(crate) fn since(self, earlier: Stamp) -> Duration {
+        Duration::from_nanos(u64::from(self.0.wrapping_sub(earlier.0)) << Stamp::STEP)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stamps_are_apart_by_the_time_between_them_also_when_they_come_round() {
+        let year = Duration::from_secs(365 * 24 * 3600);
+        for begin in [0, 1 << 30, 3 << 55, (1 << 56) - 1] {
+            let begin = Time::from_nanos(begin);
+            for later in [Duration::ZERO, Duration::from_secs(3), year] {
+                let age = Stamp::of(begin + later).since(Stamp::of(begin));
+                assert!(age.abs_diff(later) < Duration::from_millis(40), "{age:?} instead of {later:?}");
+            }
+        }
+    }
 
     #[test]
     fn adding_the_longest_duration_saturates() {

@@ -14,6 +14,7 @@ use super::stack::StackRef;
 use super::task::TaskRef;
 use super::unwind::Cold;
 use crate::interest::Readiness;
+use crate::time::Stamp;
 
 /// What a greenlet is doing.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -132,9 +133,11 @@ pub(crate) struct Control {
     pub(super) task: Cell<Option<TaskRef>>,
     /// What most greenlets never need: pending exits, raw greenlets' parents.
     pub(super) cold: Cell<Option<NonNull<Cold>>>,
-    /// How many masks are in force; exits wait until there is none.
-    pub(super) masks: Cell<u32>,
     number: Cell<u32>,
+    /// When the turn of the loop began in which it was made.
+    born: Cell<Stamp>,
+    /// How many masks are in force; exits wait until there is none.
+    pub(super) masks: Cell<u16>,
     pub(super) state: Cell<State>,
     /// An exit is pending.
     pub(super) exit: Cell<bool>,
@@ -223,6 +226,10 @@ impl Control {
         unsafe { stack.as_ref() }.high_water().ok()
     }
 
+    pub(crate) fn born(&self) -> Stamp {
+        self.born.get()
+    }
+
     pub(crate) fn doing(&self) -> Doing {
         self.doing.get()
     }
@@ -259,7 +266,7 @@ impl Controls {
 
     /// A block for a new greenlet, with a ticket nobody holds.
     #[inline]
-    pub(crate) fn take(&self, kind: Kind) -> ControlRef {
+    pub(crate) fn take(&self, kind: Kind, born: Stamp) -> ControlRef {
         let control = match self.free.get() {
             Some(control) => control,
             None => self.grow(),
@@ -267,6 +274,7 @@ impl Controls {
         self.free.set(control.next.get());
         control.next.set(None);
         control.kind.set(kind);
+        control.born.set(born);
         self.taken.set(self.taken.get() + 1);
         control
     }
@@ -330,7 +338,7 @@ impl Controls {
     fn grow(&self) -> ControlRef {
         let layout = Self::layout();
         // SAFETY: the layout is not empty. Zero is a valid value of every field: `None`, 0, `false`,
-        // `Doing::Yield`, `State::Free`, `Kind::Thread`; `wake` is written below.
+        // `Doing::Yield`, `State::Free`, `Kind::Thread`, `Stamp::NONE`; `wake` is written below.
         let chunk = unsafe { alloc_zeroed(layout) }.cast::<Control>();
         let Some(chunk) = NonNull::new(chunk) else { handle_alloc_error(layout) };
         // SAFETY: nobody else refers to the vector, see `get`.
@@ -383,10 +391,10 @@ mod tests {
     #[test]
     fn recycling_never_resets_a_ticket() {
         let controls = Controls::new();
-        let first = controls.take(Kind::Thread);
+        let first = controls.take(Kind::Thread, Stamp::NONE);
         let ticket = first.ticket();
         controls.give(first);
-        let again = controls.take(Kind::Thread);
+        let again = controls.take(Kind::Thread, Stamp::NONE);
         assert_eq!(again, first);
         assert!(again.ticket() > ticket);
         assert_eq!(controls.live(), 1);
@@ -395,7 +403,7 @@ mod tests {
     #[test]
     fn a_block_is_found_by_its_number() {
         let controls = Controls::new();
-        let blocks: Vec<_> = (0..2 * CHUNK).map(|_| controls.take(Kind::Thread)).collect();
+        let blocks: Vec<_> = (0..2 * CHUNK).map(|_| controls.take(Kind::Thread, Stamp::NONE)).collect();
         for block in blocks {
             assert_eq!(controls.get(block.number()), Some(block));
         }

@@ -20,6 +20,7 @@ use super::task::{TaskPool, write_location};
 use super::unwind::{Exit, drop_contained};
 use crate::error::{GreenError, LoopError};
 use crate::main_loop::MainLoop;
+use crate::time::Stamp;
 
 /// The state of a thread that has used greenlets. The loop is its first field, so that who finds one has found the other.
 #[repr(C)]
@@ -89,7 +90,7 @@ pub(crate) fn get_unless_ended() -> Result<&'static Local, LoopError> {
 fn create() -> &'static Local {
     assert!(!thread().ended.get(), "this thread is ending: it has no green threads any more");
     let controls = Controls::new();
-    let main = controls.take(Kind::Main);
+    let main = controls.take(Kind::Main, Stamp::NONE);
     main.state.set(State::Running);
     let local = Box::new(Local {
         controls,

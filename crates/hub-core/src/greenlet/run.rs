@@ -38,6 +38,10 @@ pub(crate) struct Thread {
     /// How many more greenlets may run before the main loop looks at descriptors and timers again.
     /// Zero while there is no main loop.
     budget: Cell<usize>,
+    /// Of how much the budget is what is left.
+    granted: Cell<usize>,
+    /// How many ran by the budgets before.
+    switches: Cell<u64>,
     pub(super) local: Cell<Option<NonNull<Local>>>,
     pub(super) ended: Cell<bool>,
 }
@@ -50,6 +54,8 @@ thread_local! {
             head: Cell::new(None),
             tail: Cell::new(None),
             budget: Cell::new(0),
+            granted: Cell::new(0),
+            switches: Cell::new(0),
             local: Cell::new(None),
             ended: Cell::new(false),
         }
@@ -273,13 +279,15 @@ pub(crate) fn ready() -> usize {
 /// Keeps the running greenlet from giving way, which is an error from now on. Returns what resumes it.
 #[inline]
 pub(crate) fn stop_hand_off() -> usize {
-    THREAD.with(|thread| thread.budget.replace(0))
+    let budget = thread().budget.get();
+    thread().grant(0);
+    budget
 }
 
 /// Undoes [`stop_hand_off`].
 #[inline]
 pub(crate) fn resume_hand_off(budget: usize) {
-    THREAD.with(|thread| thread.budget.set(budget));
+    thread().grant(budget);
 }
 
 /// What [`interrupt`] did.
@@ -377,7 +385,23 @@ fn cancel(target: ControlRef, error: GreenError) {
     }
 }
 
+/// How often a greenlet was run from the queue.
+pub(crate) fn switches() -> u64 {
+    let thread = thread();
+    thread.grant(thread.budget.get());
+    thread.switches.get()
+}
+
 impl Thread {
+    /// So many greenlets may run from now on. What ran before is in the difference, so that nobody has to count.
+    #[inline]
+    fn grant(&self, budget: usize) {
+        let ran = self.granted.get() - self.budget.get();
+        self.switches.set(self.switches.get() + ran as u64);
+        self.granted.set(budget);
+        self.budget.set(budget);
+    }
+
     #[inline]
     fn push(&self, control: ControlRef) {
         control.next.set(None);
@@ -515,7 +539,7 @@ impl Thread {
             return Ok(mainloop);
         }
         let stack = local.take_stack(None)?;
-        let mainloop = local.controls.take(Kind::Mainloop);
+        let mainloop = local.controls.take(Kind::Mainloop, local.main_loop.stamp());
         mainloop.stack.set(Some(stack));
         mainloop.context.set(local::enter_stack(stack));
         mainloop.state.set(State::Switched);
@@ -537,7 +561,7 @@ fn give_stack(local: &Local, control: ControlRef) -> Result<(), LoopError> {
 pub(crate) fn run_ready(local: &Local) {
     let me = current();
     let thread = thread();
-    thread.budget.set(BUDGET.max(thread.ready.get()));
+    thread.grant(BUDGET.max(thread.ready.get()));
     while let Some(next) = thread.head.get()
         && thread.budget.get() != 0
     {
@@ -549,6 +573,8 @@ pub(crate) fn run_ready(local: &Local) {
                 thread.pop(next);
                 local.controls.give(next);
                 thread.budget.set(thread.budget.get() - 1);
+                // It is no greenlet.
+                thread.granted.set(thread.granted.get() - 1);
                 local.main_loop.run_callback();
                 continue;
             }
@@ -593,7 +619,7 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
                 local.main_loop.run(local);
                 local.mainloop.set(None);
                 // The next blocking call launches a new loop.
-                thread.budget.set(0);
+                thread.grant(0);
                 None
             }
             Kind::Raw => super::raw::run(me),
@@ -638,7 +664,7 @@ impl Thread {
         {
             return mainloop;
         }
-        let mainloop = local.controls.take(Kind::Mainloop);
+        let mainloop = local.controls.take(Kind::Mainloop, local.main_loop.stamp());
         mainloop.state.set(State::Unstarted);
         local.mainloop.set(Some(mainloop));
         mainloop
@@ -670,7 +696,10 @@ impl Thread {
                 _ => return None,
             }
             self.pop(next);
-            self.budget.set(self.budget.get().saturating_sub(1));
+            match self.budget.get() {
+                0 => self.switches.set(self.switches.get() + 1),
+                budget => self.budget.set(budget - 1),
+            }
             return Some(next);
         }
         None
@@ -725,7 +754,7 @@ impl Thread {
 /// entered all the same, for it then waits as the OS thread that it is on.
 pub(super) fn unwind_all(local: &Local) {
     // Nobody hands on to anybody: each greenlet comes back to here.
-    thread().budget.set(0);
+    thread().grant(0);
     unwind_queued(local);
     for target in local.controls.in_use() {
         match target.state() {
@@ -783,7 +812,8 @@ pub(crate) struct Mask {
 impl Mask {
     pub(crate) fn new() -> Mask {
         let me = current();
-        me.masks.set(me.masks.get() + 1);
+        let masks = me.masks.get().checked_add(1).expect("scopes and jobs are nested 65,535 deep");
+        me.masks.set(masks);
         Mask { me }
     }
 }

@@ -120,7 +120,7 @@ impl TaskRef {
         U: Unhandled<T>,
     {
         let vtable = const { &vtable::<F, T, U>() };
-        let control = local.controls.take(Kind::Thread);
+        let control = local.controls.take(Kind::Thread, local.main_loop.stamp());
         let (memory, class) = local.tasks.take(vtable.layout);
         let header = Header {
             vtable,

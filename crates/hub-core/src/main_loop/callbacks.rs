@@ -16,6 +16,7 @@ use crate::greenlet::unwind::{contained, drop_contained};
 use crate::interest::{Interest, Readiness};
 use crate::listener::{Listener, Timer};
 use crate::listing::Origin;
+use crate::time::Stamp;
 use crate::watched::Key;
 
 impl MainLoop {
@@ -85,7 +86,7 @@ impl MainLoop {
         let id = self.callbacks.borrow_mut().insert(Callback::Timer { timer, origin: Origin::of_timer(), armed: None });
         if delay.is_zero() {
             self.immediate.borrow_mut().push_back((self.pulse.turn(), id));
-            let stand_in = local::get().controls.take(Kind::Thread);
+            let stand_in = local::get().controls.take(Kind::Thread, Stamp::NONE);
             run::queue_callback(stand_in);
         } else {
             let timer = self.timers.borrow_mut().arm(delay, Told::Call(id.number()));
@@ -135,7 +136,7 @@ impl MainLoop {
         }
         // As if from the turn before: descriptors were looked at since.
         self.immediate.borrow_mut().push_back((self.pulse.turn() - 1, id));
-        run::queue_callback(local::get().controls.take(Kind::Thread));
+        run::queue_callback(local::get().controls.take(Kind::Thread, Stamp::NONE));
     }
 
     fn expire(&self, id: CallbackId) {

@@ -63,6 +63,7 @@ impl MainLoop {
                     Kind::Raw => GreenletKind::Plain,
                 },
                 name: task.and_then(TaskRef::name).map(|name| name.to_string()),
+                age: now.filter(|_| control.kind() != Kind::Main).map(|_| self.age(control.born())),
                 made_at: task.map(TaskRef::spawned_at).or_else(|| control.made_at()),
                 state: state(control)?,
             })

@@ -17,6 +17,9 @@ use crate::pool;
 pub struct Stats {
     /// Turns of the main loop.
     pub turns: u64,
+    /// How often a greenlet ran from the queue of those that are ready: a new one, one that was woken, one that gave
+    /// way. Neither switches by hand nor those to the main loop are among them.
+    pub switches: u64,
     /// Calls of [`Hub::wait`](crate::Hub::wait).
     pub waits: u64,
     /// Calls of [`Hub::watch`](crate::Hub::watch).
@@ -64,8 +67,9 @@ pub struct Stats {
 impl fmt::Display for Stats {
     /// One line for each number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: [(&str, u64); 21] = [
+        let lines: [(&str, u64); 22] = [
             ("turns", self.turns),
+            ("switches", self.switches),
             ("waits", self.waits),
             ("watches", self.watches),
             ("operations", self.operations),
@@ -102,6 +106,7 @@ impl MainLoop {
         let (pool_threads, pool_jobs) = pool::usage();
         Stats {
             turns: self.pulse.turn(),
+            switches: run::switches(),
             waits: self.waits.get(),
             watches: self.watches.get(),
             operations: self.operations.get(),
