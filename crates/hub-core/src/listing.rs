@@ -30,8 +30,8 @@ pub struct GreenletInfo {
     pub name: Option<String>,
     /// Where it was spawned or made.
     pub made_at: Option<&'static Location<'static>>,
-    /// For how long it has existed, to about 20 ms: since the turn of the loop began in which it was spawned or made, or
-    /// since the first turn if there was none yet. Not of the main greenlet, and once there is a hub.
+    /// For how long it has existed, to about 20 ms: since the turn of the loop in which it was spawned or made, or since
+    /// the first turn if there was none yet. Not of the main greenlet and of the main loop, and once there is a hub.
     pub age: Option<Duration>,
     /// What it does.
     pub state: GreenletState,

@@ -91,7 +91,7 @@ pub(crate) struct MainLoop {
     /// The same, and the first one, for ages.
     stamp: Cell<Stamp>,
     first_stamp: Cell<Stamp>,
-    /// Time may have passed that the last sample does not know of, though there are no timers.
+    /// Time has passed since the last sample.
     clock_is_old: Cell<bool>,
     waits: Cell<u64>,
     watches: Cell<u64>,
@@ -228,13 +228,23 @@ impl MainLoop {
         Ok(now)
     }
 
-    /// When the turn began, about.
+    /// The time of this turn, for the ages of those who are made in it.
     #[inline]
     pub(crate) fn stamp(&self) -> Stamp {
+        if self.clock_is_old.get() {
+            self.time_here();
+        }
         self.stamp.get()
     }
 
-    /// How long ago that turn began.
+    /// The time by the hub's clock, if there is a hub to ask.
+    #[cold]
+    fn time_here(&self) -> Option<Time> {
+        self.clock_is_old.set(false);
+        (!self.name.get().is_empty()).then(|| self.now())
+    }
+
+    /// How long ago that was.
     fn age(&self, stamp: Stamp) -> Duration {
         let begin = if stamp == Stamp::NONE { self.first_stamp.get() } else { stamp };
         self.stamp.get().since(begin)
@@ -296,7 +306,7 @@ impl MainLoop {
 
     /// Fires what is due at one sample of the clock.
     fn fire(&self) {
-        if self.timers.borrow().is_empty() && !self.clock_is_old.get() {
+        if self.timers.borrow().is_empty() {
             return;
         }
         let now = match self.clock() {
@@ -360,8 +370,7 @@ impl MainLoop {
         });
         *self.ready.borrow_mut() = ready;
         self.waits.set(self.waits.get() + 1);
-        // Turns that did not sleep are short, but may be many.
-        self.clock_is_old.set(timeout != Some(Duration::ZERO) || self.waits.get().is_multiple_of(256));
+        self.clock_is_old.set(true);
         if let Some(inbox) = self.inbox.get() {
             inbox.woke();
             if let Some(stood_still) = quiet

@@ -20,6 +20,7 @@ use super::task::TaskRef;
 use super::unwind::{Exit, throw};
 use crate::error::{GreenError, LoopError};
 use crate::report::{self, Report};
+use crate::time::Stamp;
 
 /// Why a greenlet cannot park. Boxed, so that the results of the hot paths fit into registers.
 pub(crate) type Refused = Box<LoopError>;
@@ -539,7 +540,7 @@ impl Thread {
             return Ok(mainloop);
         }
         let stack = local.take_stack(None)?;
-        let mainloop = local.controls.take(Kind::Mainloop, local.main_loop.stamp());
+        let mainloop = local.controls.take(Kind::Mainloop, Stamp::NONE);
         mainloop.stack.set(Some(stack));
         mainloop.context.set(local::enter_stack(stack));
         mainloop.state.set(State::Switched);
@@ -664,7 +665,7 @@ impl Thread {
         {
             return mainloop;
         }
-        let mainloop = local.controls.take(Kind::Mainloop, local.main_loop.stamp());
+        let mainloop = local.controls.take(Kind::Mainloop, Stamp::NONE);
         mainloop.state.set(State::Unstarted);
         local.mainloop.set(Some(mainloop));
         mainloop

@@ -12,7 +12,6 @@ use crate::greenlet::local::Local;
 use crate::greenlet::task::TaskRef;
 use crate::interest::Interest;
 use crate::listing::{GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who};
-use crate::time::Time;
 
 impl MainLoop {
     pub(crate) fn list_greenlets(&self, local: &Local) -> Vec<GreenletInfo> {
@@ -63,7 +62,9 @@ impl MainLoop {
                     Kind::Raw => GreenletKind::Plain,
                 },
                 name: task.and_then(TaskRef::name).map(|name| name.to_string()),
-                age: now.filter(|_| control.kind() != Kind::Main).map(|_| self.age(control.born())),
+                age: now
+                    .filter(|_| matches!(control.kind(), Kind::Thread | Kind::Raw))
+                    .map(|_| self.age(control.born())),
                 made_at: task.map(TaskRef::spawned_at).or_else(|| control.made_at()),
                 state: state(control)?,
             })
@@ -116,11 +117,6 @@ impl MainLoop {
             .collect();
         timers.sort_by_key(|timer| timer.due_in.unwrap_or(Duration::MAX));
         timers
-    }
-
-    /// The time by the hub's clock, if there is a hub to ask.
-    fn time_here(&self) -> Option<Time> {
-        (!self.name.get().is_empty()).then(|| self.now())
     }
 
     fn who(&self, local: &Local, told: Told) -> Option<Who> {
