@@ -10,7 +10,7 @@ use crate::error::LoopError;
 use crate::fork;
 use crate::greenlet::control::Wake;
 use crate::greenlet::local::Local;
-use crate::greenlet::run::{Refused, Waiter};
+use crate::greenlet::run::{self, Refused, Waiter};
 use crate::limit::Limit;
 use crate::parker::{self, Parked};
 use crate::report::{self, Report};
@@ -44,8 +44,9 @@ pub(super) struct Outside {
     /// The generation of forks in which this thread was made reachable, plus one; 0: not yet.
     reachable: Cell<u32>,
     waiting: Cell<usize>,
-    /// For how long nothing has happened.
+    /// For how long nobody has run, and how many had run before.
     silent: Cell<Duration>,
+    ran: Cell<u64>,
 }
 
 impl Outside {
@@ -55,6 +56,10 @@ impl Outside {
 
     /// How long the loop may stand still before it looks why.
     pub(super) fn patience(&self) -> Duration {
+        let ran = run::switches();
+        if self.ran.replace(ran) != ran {
+            self.silent.set(Duration::ZERO);
+        }
         let silent = self.silent.get();
         let look = FIRST_LOOK.max(silent);
         quiet_time().and_then(|quiet| quiet.checked_sub(silent)).map_or(look, |left| look.min(left))
@@ -104,7 +109,6 @@ impl MainLoop {
         let waiting = Waiting::begin(&self.outside);
         let wake = if limit.is_none() { waiter.park()? } else { self.park_limited(waiter, limit)? };
         drop(waiting);
-        self.outside.silent.set(Duration::ZERO);
         Ok(match wake {
             Wake::Event => Parked::Unparked,
             Wake::Deadline => Parked::Late,
