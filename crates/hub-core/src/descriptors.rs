@@ -125,6 +125,29 @@ impl Descriptors {
         Place::Watch(key, armed | kept | direction)
     }
 
+    /// What [`prepare`](Descriptors::prepare) and [`arm`](Descriptors::arm) come to for a socket whose direction the hub
+    /// watches already, as nearly always. `None`, and nothing is changed, if it is not so.
+    ///
+    /// # Safety
+    ///
+    /// As for [`arm`](Descriptors::arm).
+    #[inline]
+    pub(crate) unsafe fn arm_again(&mut self, fd: RawFd, owner: Owner, direction: Interest, told: Told) -> Option<Key> {
+        let slot = self.slots.get_mut(fd as usize)?;
+        let place = &mut slot.told[side(direction)];
+        // Only what a socket owns is watched for longer than a wait.
+        if slot.owner != owner || !slot.watched.contains(direction) || *place != Told::Nobody {
+            return None;
+        }
+        let key = self.watched.key(fd)?;
+        *place = told;
+        slot.ready = slot.ready.without(direction);
+        slot.known |= direction;
+        // SAFETY: by the contract.
+        unsafe { self.watched.arm(key, direction) };
+        Some(key)
+    }
+
     /// Whether the hub may let go of `key`: nobody waits, and no socket counts on the registration.
     pub(crate) fn may_be_forgotten(&self, key: Key) -> bool {
         self.watched.is_current(key) && self.watched.armed(key).is_empty() && self.lease(key) == Lease::Wait

@@ -87,13 +87,20 @@ const ENTERED: u32 = 16;
 struct Entered<'a>(&'a Inner);
 
 impl Inner {
+    #[inline]
     fn enter(&self) -> io::Result<Entered<'_>> {
         let state = self.state.fetch_add(ENTERED, Acquire);
         let entered = Entered(self);
-        if state & CLOSED != 0 { Err(TrampolineError::Closed(self.fd).into()) } else { Ok(entered) }
+        if state & CLOSED != 0 { Err(self.is_closed()) } else { Ok(entered) }
+    }
+
+    #[cold]
+    fn is_closed(&self) -> io::Error {
+        TrampolineError::Closed(self.fd).into()
     }
 
     /// Closes the number if nobody needs it any more.
+    #[cold]
     fn close_if_idle(&self, mut state: u32) {
         while state & (CLOSED | LENT | GONE) == CLOSED && state < ENTERED {
             match self.state.compare_exchange_weak(state, state | GONE, AcqRel, Acquire) {
@@ -145,6 +152,7 @@ impl Inner {
 }
 
 impl Drop for Entered<'_> {
+    #[inline]
     fn drop(&mut self) {
         let state = self.0.state.fetch_sub(ENTERED, AcqRel) - ENTERED;
         if state & CLOSED != 0 {
@@ -259,7 +267,7 @@ impl Source {
         // SAFETY: open as long as `entered` lives.
         let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
         let nonblocking = inner.state.load(Relaxed) & NONBLOCKING != 0;
-        let Ok(local) = local::get_unless_ended() else {
+        let Some(local) = local::get_if_any() else {
             return perform_alone(fd, direction, nonblocking, timeout, op);
         };
         let main_loop = &local.main_loop;

@@ -190,6 +190,7 @@ impl Watched {
     ///
     /// The descriptor stays open until the direction is [disarmed](Watched::disarm) or the number is
     /// [entered](Watched::enter) anew.
+    #[inline]
     pub unsafe fn arm(&mut self, key: Key, interest: Interest) {
         if let Some(&entry) = self.entry(key) {
             self.set(key.fd() as usize, Entry { armed: entry.armed | interest, ..entry });

@@ -79,10 +79,13 @@ pub(crate) fn try_get() -> Option<&'static Local> {
 /// [`LoopError::ThreadEnding`] then.
 #[inline]
 pub(crate) fn get_unless_ended() -> Result<&'static Local, LoopError> {
-    if thread().local.get().is_none() && thread().ended.get() {
-        return Err(LoopError::ThreadEnding);
-    }
-    Ok(get())
+    get_if_any().ok_or(LoopError::ThreadEnding)
+}
+
+/// As [`get`], but `None` after the thread's state is gone.
+#[inline]
+pub(crate) fn get_if_any() -> Option<&'static Local> {
+    if thread().local.get().is_none() && thread().ended.get() { None } else { Some(get()) }
 }
 
 #[cold]

@@ -49,12 +49,16 @@ impl MainLoop {
         let told = told_of(waiter);
         // SAFETY: by the contract of this function.
         let place = unsafe { self.take_place(fd, owner, direction, told) }?;
-        place.timer.set(limit.arm(&mut self.timers.borrow_mut(), told));
-        let wake = waiter.park()?;
-        if let Some(timer) = place.timer.get() {
-            limit.fix(&self.timers.borrow(), timer);
+        if !limit.is_none() {
+            place.timer.set(limit.arm(&mut self.timers.borrow_mut(), told));
         }
-        drop(place);
+        let wake = waiter.park()?;
+        match place.timer.get() {
+            Some(timer) => limit.fix(&self.timers.borrow(), timer),
+            // The report has taken it out of the table.
+            None if matches!(wake, Wake::Ready(_)) => place.was_taken_out(),
+            None => {}
+        }
         match wake {
             Wake::Deadline => Err(TrampolineError::TimedOut(fd)),
             Wake::Closed => Err(TrampolineError::Closed(fd)),
@@ -114,31 +118,53 @@ impl MainLoop {
         direction: Interest,
         told: Told,
     ) -> Result<Waiting<'_>, TrampolineError> {
+        // SAFETY: by the contract of this function.
+        let again = unsafe { self.descriptors.borrow_mut().arm_again(fd, owner, direction, told) };
+        let key = match again {
+            Some(key) => key,
+            // SAFETY: by the contract of this function.
+            None => unsafe { self.arm_first(fd, owner, direction, told) }?,
+        };
+        Ok(Waiting { main_loop: self, key, direction, told, timer: Cell::new(None) })
+    }
+
+    /// Has the hub watch a direction and tell `told` of it, or queues it behind who is told before.
+    ///
+    /// # Safety
+    ///
+    /// As for [`take_place`](MainLoop::take_place).
+    #[inline(never)]
+    unsafe fn arm_first(
+        &self,
+        fd: RawFd,
+        owner: Owner,
+        direction: Interest,
+        told: Told,
+    ) -> Result<Key, TrampolineError> {
         if self.descriptors.borrow().is_stale_for(fd, owner) {
             self.closed(fd, None);
         }
         let place = self.descriptors.borrow_mut().prepare(fd, owner, direction, self.rearm.get());
-        let key = match place {
+        match place {
             Place::Taken if PREVENT_MULTIPLE_READERS.load(Ordering::Relaxed) => {
-                return Err(TrampolineError::SecondSimultaneous(direction, fd));
+                Err(TrampolineError::SecondSimultaneous(direction, fd))
             }
             Place::Taken => {
                 let mut descriptors = self.descriptors.borrow_mut();
                 descriptors.queue(fd, direction, told);
-                descriptors.watched.key(fd).expect("a taken place has a key")
+                Ok(descriptors.watched.key(fd).expect("a taken place has a key"))
             }
             Place::Watched(key) => {
                 // SAFETY: by the contract of this function.
                 unsafe { self.descriptors.borrow_mut().arm(key, direction, told) };
-                key
+                Ok(key)
             }
             Place::Watch(key, interest) => {
                 // SAFETY: by the contract of this function.
                 unsafe { self.watch(key, interest, direction, told) }?;
-                key
+                Ok(key)
             }
-        };
-        Ok(Waiting { main_loop: self, key, direction, told, timer: Cell::new(None) })
+        }
     }
 
     /// Has the hub watch, then arms. On error nothing is armed.
@@ -377,6 +403,15 @@ struct Waiting<'a> {
     direction: Interest,
     told: Told,
     timer: Cell<Option<TimerId>>,
+}
+
+impl Waiting<'_> {
+    /// There is nothing to leave any more.
+    #[inline]
+    fn was_taken_out(self) {
+        debug_assert!(!self.main_loop.descriptors.borrow_mut().leave(self.key, self.direction, self.told));
+        std::mem::forget(self);
+    }
 }
 
 impl Drop for Waiting<'_> {
