@@ -44,7 +44,7 @@ fn check(programs: Vec<Program>) -> Result<(), (usize, String)> {
         }
     });
     for index in 0..count {
-        match hear.recv_timeout(Duration::from_secs(20)) {
+        match hear.recv_timeout(Duration::from_secs(120)) {
             Ok(result) => result?,
             Err(error) => return Err((index, format!("no end: {error}"))),
         }
