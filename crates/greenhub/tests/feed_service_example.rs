@@ -115,11 +115,16 @@ fn errors_are_told_in_their_places() {
 #[test]
 fn a_silent_server_costs_its_own_feed_only() {
     let site = Site::serve([("/silent", Answer::Silence), ("/well", rss("Well"))]);
-    let service = start(&["--timeout", "0.5"]);
     let (silent, well) = (site.url("/silent"), site.url("/well"));
-    let expected = format!("{silent}\terror: timed out after 0.5 seconds\n{well}\tWell\n");
-    assert_eq!(post(&service, &format!("{silent}\n{well}\n")), ("200 OK".to_owned(), expected));
-    ends(&service.interrupt(), 0);
+    let ask = |limit: &str| {
+        let service = start(&["--timeout", limit]);
+        let answer = post(&service, &format!("{silent}\n{well}\n"));
+        ends(&service.interrupt(), 0);
+        answer
+    };
+    let (limit, answer) = example::with_time(ask, |(_, body)| !body.contains(&format!("{well}\terror: timed out")));
+    let expected = format!("{silent}\terror: timed out after {limit} seconds\n{well}\tWell\n");
+    assert_eq!(answer, ("200 OK".to_owned(), expected));
 }
 
 #[test]
@@ -248,7 +253,7 @@ fn a_body_may_be_as_long_as_is_said_and_no_longer() {
 fn a_client_that_hesitates_is_told_to_send_its_body() {
     let service = start(&[]);
     let mut stream = service.connect();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
     let head = b"POST / HTTP/1.1\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n";
     stream.write_all(head).expect("it reads");
     let mut go = [0; 25];
@@ -273,18 +278,25 @@ fn a_client_that_does_not_finish_its_request_is_left_in_time() {
 fn what_was_asked_for_is_answered_when_the_service_ends() {
     // One of them is seen to be asked for, and keeps the service busy until it is given up.
     let site = Site::serve([("/silent", Answer::Silence), ("/well", rss("Well"))]);
-    let service = start(&["--timeout", "1"]);
     let (silent, well) = (site.url("/silent"), site.url("/well"));
     let body = format!("{silent}\n{well}");
-    let mut client = service.connect();
-    write!(client, "POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("it reads");
-    while site.asked().len() < 2 {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let output = service.interrupt();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).expect("text");
-    let expected = format!("\r\n\r\n{silent}\terror: timed out after 1 second\n{well}\tWell\n");
+    let ask = |limit: &str| {
+        let (service, before) = (start(&["--timeout", limit]), site.asked().len());
+        let mut client = service.connect();
+        write!(client, "POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("it reads");
+        let mut answer = String::new();
+        let output = std::thread::scope(|scope| {
+            let reading = scope.spawn(|| client.read_to_string(&mut answer).expect("text"));
+            while site.asked().len() < before + 2 && !reading.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            service.interrupt()
+        });
+        (answer, output)
+    };
+    // What is late is given up, a page as well as an answer.
+    let (limit, (answer, output)) = example::with_time(ask, |(answer, _)| answer.ends_with("\tWell\n"));
+    let expected = format!("\r\n\r\n{silent}\terror: timed out after {limit} seconds\n{well}\tWell\n");
     assert!(answer.ends_with(&expected), "{answer}");
     ends(&output, 0);
     assert_eq!(text(&output), "1 clients, 2 feeds, 1 titles\n");

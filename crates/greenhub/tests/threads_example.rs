@@ -179,7 +179,7 @@ fn as_many_files_are_read_at_once_as_was_said() {
         let mut writers = Vec::new();
         let began = Instant::now();
         while writers.len() < 2 || began.elapsed() < Duration::from_millis(50) {
-            assert!(began.elapsed() < Duration::from_secs(20), "nobody reads {left:?}");
+            assert!(began.elapsed() < Duration::from_secs(60), "nobody reads {left:?}");
             left.retain(|pipe| {
                 let writer = fs::File::options().write(true).custom_flags(libc::O_NONBLOCK).open(pipe);
                 writer.map(|writer| writers.push(writer)).is_err()

@@ -7,14 +7,14 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 /// An example that runs longer hangs.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// An example, built with the profile of this test: `cargo test --test` alone does not build it.
 pub(crate) fn program(name: &str) -> PathBuf {
@@ -48,6 +48,19 @@ pub(crate) fn command<A: AsRef<OsStr>>(name: &str, arguments: &[A]) -> Command {
     let mut command = Command::new(program(name));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// Calls `attempt` with limits on time, in seconds, until what it returns was done `in_time`: the first limit is enough
+/// unless the machine is busy. Which it was, and what was returned.
+#[track_caller]
+pub(crate) fn with_time<T>(attempt: impl Fn(&str) -> T, in_time: impl Fn(&T) -> bool) -> (&'static str, T) {
+    for limit in ["0.5", "5"] {
+        let done = attempt(limit);
+        if in_time(&done) {
+            return (limit, done);
+        }
+    }
+    ("30", attempt("30"))
 }
 
 /// Runs a command to its end. If it hangs it is killed, and the test fails with what it has told.
@@ -87,16 +100,28 @@ pub(crate) struct Server {
     /// The first line that it has told.
     pub(crate) greeting: String,
     rest: BufReader<ChildStderr>,
+    _watchdog: mpsc::Sender<()>,
 }
 
 impl Server {
     /// Starts it, and waits until it has told something.
     pub(crate) fn start(command: &mut Command) -> Server {
         let mut process = command.spawn().expect("the example starts");
+        let watchdog = watch(&process);
         let mut rest = BufReader::new(process.stderr.take().expect("piped"));
         let mut greeting = String::new();
         rest.read_line(&mut greeting).expect("a line");
-        Server { process: Some(process), greeting, rest }
+        Server { process: Some(process), greeting, rest, _watchdog: watchdog }
+    }
+
+    /// Waits until it tells a line with this.
+    #[track_caller]
+    pub(crate) fn tells(&mut self, what: &str) {
+        let mut line = self.greeting.clone();
+        while !line.contains(what) {
+            line.clear();
+            assert_ne!(self.rest.read_line(&mut line).expect("text"), 0, "{what:?} was not told");
+        }
     }
 
     /// Ctrl-C, and what it has told since.
@@ -114,6 +139,18 @@ impl Server {
         let output = process.wait_with_output().expect("a child");
         Output { stderr, ..output }
     }
+}
+
+/// Kills a process that hangs, unless what is returned is dropped before.
+fn watch(process: &Child) -> mpsc::Sender<()> {
+    let (done, is_done) = mpsc::channel();
+    let process = Pid::from_child(process);
+    std::thread::spawn(move || {
+        if is_done.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = kill_process(process, Signal::KILL);
+        }
+    });
+    done
 }
 
 impl Drop for Server {
