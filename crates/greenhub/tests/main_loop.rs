@@ -17,11 +17,17 @@ use greenhub::{
     Builder, GreenError, GreenThread, Greenlet, HubRef, Interest, Listener, LoopError, LoopExit, Payload, Readiness,
     TrampolineError, get_hub, hub_exceptions, notify_close, sleep, spawn, spawn_n, trampoline, use_hub_with,
 };
-use hub_core::{HubDescriptor, use_hub_descriptor};
-use support::{Calls, collect_reports, in_child, limited, reports};
+use hub_core::{HubDescriptor, ManualClock, use_hub_descriptor};
+use support::{Calls, collect_reports, default_hub, in_child, limited, reports};
 
 const SHORT: Duration = Duration::from_millis(5);
 const LONG: Duration = Duration::from_secs(60);
+
+/// The hub under test on a clock that goes on only while everybody waits.
+fn use_manual_clock() -> HubRef {
+    use_hub_with(|| Ok(ManualClock::new().drive(default_hub()?))).unwrap();
+    get_hub()
+}
 
 /// Waits for what never comes; whatever ends that is returned.
 fn wait_for_nothing() -> LoopError {
@@ -323,17 +329,24 @@ fn silenced_reports_stay_silent_on_every_path() {
 #[test]
 fn the_loop_restarts_after_a_system_error_with_its_timers() {
     limited(|| {
-        let hub = get_hub();
+        let hub = use_manual_clock();
         let ((fired, fire), (called, call)) = (flag(), flag());
-        let (reader, mut writer) = io::pipe().unwrap();
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let near = Rc::new(near);
         hub.schedule(4 * SHORT, fire);
-        let _listener = hub.listen(reader, Interest::READ, move |_: Readiness| call()).unwrap();
+        // As long as there is something to be read the clock stands still.
+        let listened = near.clone();
+        let listener = move |_: Readiness| {
+            assert_eq!(io::Read::read(&mut &*listened, &mut [0]).unwrap(), 1);
+            call();
+        };
+        let _listener = hub.listen(RcFd(near), Interest::READ, listener).unwrap();
         let interrupted = hub.clone();
         hub.schedule(SHORT, move || interrupted.interrupt());
         assert!(matches!(wait_for_nothing(), LoopError::Interrupted));
         assert!(!hub.is_running());
         assert!(!fired.get());
-        writer.write_all(b"x").unwrap();
+        far.write_all(b"x").unwrap();
         sleep(6 * SHORT);
         assert!(hub.is_running() && hub.is_current());
         assert!(fired.get() && called.get());
@@ -343,7 +356,7 @@ fn the_loop_restarts_after_a_system_error_with_its_timers() {
 #[test]
 fn green_threads_of_a_dead_loop_end_in_the_new_one() {
     limited(|| {
-        let hub = get_hub();
+        let hub = use_manual_clock();
         let green = spawn(|| sleep(10 * SHORT));
         let interrupted = hub.clone();
         hub.schedule(SHORT, move || interrupted.interrupt());
@@ -351,10 +364,10 @@ fn green_threads_of_a_dead_loop_end_in_the_new_one() {
         assert!(!green.is_finished());
 
         let (reader, _writer) = io::pipe().unwrap();
-        let start = Instant::now();
+        let start = hub.now();
         let waited = trampoline(&reader, Interest::READ, Some(12 * SHORT));
         assert!(matches!(waited, Err(TrampolineError::TimedOut(_))), "{waited:?}");
-        assert!(start.elapsed() >= 12 * SHORT);
+        assert!(hub.now() >= start + 12 * SHORT);
         assert!(green.is_finished());
     });
 }
@@ -386,7 +399,7 @@ fn abort_ends_the_loop_after_the_turn() {
 #[test]
 fn abort_discards_the_timers() {
     limited(|| {
-        let hub = get_hub();
+        let hub = use_manual_clock();
         let (fired, fire) = flag();
         hub.schedule(10 * SHORT, fire.clone());
         let aborted = hub.clone();
@@ -507,12 +520,12 @@ fn a_remote_handle_keeps_main_waiting() {
         let remote = get_hub().remote();
         let [left, _right] = deadlock();
         let main = std::thread::current().id();
+        let start = Instant::now();
         let other = std::thread::spawn(move || {
             std::thread::sleep(4 * SHORT);
             remote.spawn(move || assert_eq!(std::thread::current().id(), main)).unwrap();
             std::thread::sleep(4 * SHORT);
         });
-        let start = Instant::now();
         // The exit comes when the handle is gone, not before.
         assert!(matches!(left.wait(), Err(GreenError::Loop(LoopError::LoopExit(_)))));
         assert!(start.elapsed() >= 8 * SHORT);
@@ -749,7 +762,7 @@ fn a_hub_that_waits_for_something_gets_the_blocking_error() {
 #[test]
 fn run_once_runs_one_turn() {
     limited(|| {
-        let hub = get_hub();
+        let hub = use_manual_clock();
         let (fired, fire) = flag();
         let armed_at = hub.now();
         hub.schedule(2 * SHORT, fire);
