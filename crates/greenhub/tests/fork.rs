@@ -130,7 +130,7 @@ fn a_child_does_not_disturb_the_hub_of_its_parent() {
             write(&there, b"x").expect("room");
             there
         });
-        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(10))).expect("still watched"), b"x");
+        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("still watched"), b"x");
         drop(peer.join());
     });
 }
@@ -226,23 +226,49 @@ fn a_lock_is_held_in_the_child_by_who_held_it_and_goes_on_there() {
     });
 }
 
+/// Starts an OS thread; with its number.
+fn tracked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (u32, std::thread::JoinHandle<T>) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        tell.send(rustix::thread::gettid().as_raw_nonzero().get() as u32).expect("it is waited for");
+        work()
+    });
+    (told.recv().expect("a number"), thread)
+}
+
+/// Waits until an OS thread sleeps in the kernel for another, and does so for a while.
+fn until_blocked<T>((number, _): &(u32, std::thread::JoinHandle<T>)) {
+    let blocked = || {
+        let call = std::fs::read_to_string(format!("/proc/self/task/{number}/syscall")).expect("it runs");
+        call.split(' ').next().is_some_and(|call| call.parse() == Ok(libc::SYS_futex))
+    };
+    let mut times = 0;
+    while times < 20 {
+        std::thread::sleep(ms(1));
+        times = if blocked() { times + 1 } else { 0 };
+    }
+}
+
 #[test]
 fn who_waits_on_another_os_thread_is_passed_over_in_the_child() {
     in_child(|| {
         let (mutex, queue) = (Arc::new(Mutex::new(0)), Arc::new(Queue::new()));
         let guard = mutex.lock().expect("no poison");
         let (locks, gets) = (mutex.clone(), queue.clone());
-        let locker = std::thread::spawn(move || *locks.lock().expect("no poison"));
-        let getter = std::thread::spawn(move || gets.get().expect("an item"));
+        let locker = tracked(move || *locks.lock().expect("no poison"));
+        let getter = tracked(move || gets.get().expect("an item"));
         while queue.getting() == 0 {
             std::thread::yield_now();
         }
-        std::thread::sleep(ms(50));
+        // Whoever runs may hold a lock of this program, which the child would never get.
+        for thread in [&locker, &getter] {
+            until_blocked(thread);
+        }
         let guard = Cell::new(Some(guard));
         let child = forked(|| {
             drop(guard.take());
             queue.put(1).expect("room");
-            let all = with_timeout(Duration::from_secs(5), || {
+            let all = with_timeout(Duration::from_secs(60), || {
                 *mutex.lock().expect("no poison") += 1;
                 queue.get().expect("the item")
             });
@@ -251,8 +277,8 @@ fn who_waits_on_another_os_thread_is_passed_over_in_the_child() {
         ends_well(child);
         drop(guard.take());
         queue.put(1).expect("room");
-        locker.join().expect("no panic");
-        getter.join().expect("no panic");
+        locker.1.join().expect("no panic");
+        getter.1.join().expect("no panic");
     });
 }
 
@@ -260,15 +286,26 @@ fn who_waits_on_another_os_thread_is_passed_over_in_the_child() {
 fn who_waits_for_a_job_of_the_parent_is_told_in_the_child() {
     in_child(|| {
         let ((end, ends), (end_too, ends_too)) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel::<()>());
-        let own = spawn(move || execute(move || ends.recv().is_ok()));
+        // Both jobs have begun before the fork: whoever runs may hold a lock that the child would never get.
+        let (begin, begun) = std::sync::mpsc::channel();
+        let begin_too = begin.clone();
+        let own = spawn(move || {
+            execute(move || {
+                begin.send(()).expect("it is waited for");
+                ends.recv().is_ok()
+            })
+        });
         let borrowing = spawn(move || {
             let (ends_too, mut ended) = (std::sync::Mutex::new(ends_too), false);
             execute_scoped(|| {
+                begin_too.send(()).expect("it is waited for");
                 let _ = ends_too.lock().map(|ends| ends.recv().is_ok());
                 ended = true;
             })
             .map(|()| ended)
         });
+        yield_now();
+        begun.iter().take(2).for_each(drop);
         sleep(ms(20));
         let (own, borrowing) = (Cell::new(Some(own)), Cell::new(Some(borrowing)));
         let child = forked(|| {
@@ -388,7 +425,7 @@ fn a_child_that_cannot_start_afresh_lets_go_of_its_parents_hub() {
             write(&there, b"x").expect("room");
             there
         });
-        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(10))).expect("still watched"), b"x");
+        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("still watched"), b"x");
         drop(peer.join());
     });
 }

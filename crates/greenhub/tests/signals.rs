@@ -90,19 +90,23 @@ fn ctrl_c_interrupts_an_idle_hub() {
     in_child(|| {
         let _ctrl_c = interrupt_on(libc::SIGINT).expect("a signal that can be caught");
         let (here, there) = pair();
-        let sleeper = spawn(|| {
-            sleep(ms(300));
-            "slept"
-        });
-        let sender = send_soon(Signal::SIGINT);
-        let error = read_within(&here, 1, Some(Duration::from_secs(60))).expect_err("interrupted");
-        let latency = sender.join().expect("no panic").elapsed();
-        assert!(latency < Duration::from_secs(5), "{latency:?}");
-        let cause = error.get_ref().expect("an error of ours").to_string();
-        assert_eq!(cause, LoopError::Interrupted.to_string());
-        assert_nobody_waits();
+        let interrupted = |nap| {
+            let sleeper = spawn(move || {
+                sleep(nap);
+                "slept"
+            });
+            let sender = send_soon(Signal::SIGINT);
+            let error = read_within(&here, 1, Some(Duration::from_secs(60))).expect_err("interrupted");
+            let latency = sender.join().expect("no panic").elapsed();
+            assert!(latency < Duration::from_secs(30), "{latency:?}");
+            let cause = error.get_ref().expect("an error of ours").to_string();
+            assert_eq!(cause, LoopError::Interrupted.to_string());
+            assert_nobody_waits();
+            // If the signal came in time.
+            (stats().timers == 1).then_some(sleeper)
+        };
         // The next blocking call launches the loop again, with its timers.
-        assert_eq!(stats().timers, 1);
+        let sleeper = [ms(300), ms(3000), ms(30_000)].into_iter().find_map(interrupted).expect("its timer is kept");
         write(&there, b"x").expect("room");
         assert_eq!(read(&here, 8).expect("data"), b"x");
         assert_eq!(sleeper.join().expect("not killed"), "slept");
@@ -191,7 +195,7 @@ fn a_signal_wakes_an_idle_hub() {
         while !TOLD.load(Ordering::SeqCst) {
             hub.run_once(None).expect("woken");
         }
-        assert!(sender.join().expect("no panic").elapsed() < Duration::from_secs(5));
+        assert!(sender.join().expect("no panic").elapsed() < Duration::from_secs(30));
     });
 }
 
