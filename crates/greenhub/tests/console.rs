@@ -38,7 +38,7 @@ impl Client {
     /// Connects, and reads up to the first prompt.
     fn connect(path: &PathBuf) -> (Client, String) {
         let stream = UnixStream::connect(path).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut client = Client(stream);
         let banner = client.answer().unwrap();
         (client, banner)

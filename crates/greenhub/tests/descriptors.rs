@@ -409,7 +409,7 @@ fn a_regular_file_is_refused_or_ready() {
     let _deadline = deadline();
     let file = std::fs::File::open("/etc/passwd").expect("a file");
     for direction in [Interest::READ, Interest::WRITE] {
-        match trampoline(&file, direction, Some(Duration::from_secs(10))) {
+        match trampoline(&file, direction, Some(Duration::from_secs(60))) {
             Ok(_) => {}
             Err(error) => assert_eq!(io::Error::from(error).raw_os_error(), Some(libc::EPERM)),
         }

@@ -130,7 +130,7 @@ fn data_behind_an_urgent_mark_is_read() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
-        peer.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        peer.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let sender = greenhub::spawn(move || {
             greenhub::sleep(Duration::from_millis(1));
             rustix::net::send(&client, b"abc", rustix::net::SendFlags::OOB).unwrap();
@@ -151,7 +151,7 @@ fn data_behind_an_urgent_mark_is_read() {
 fn data_behind_a_sent_descriptor_is_read() {
     run("data_behind_a_sent_descriptor_is_read", || {
         let (mut here, there) = UnixStream::pair().unwrap();
-        here.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        here.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let sender = greenhub::spawn(move || {
             greenhub::sleep(Duration::from_millis(1));
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

@@ -23,7 +23,7 @@ fn data_left_by_a_short_read_is_reported_again() {
     here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
     write(&there, b"abc").expect("room");
     for byte in [b"a", b"b", b"c"] {
-        assert_eq!(read_within(&here, 1, Some(Duration::from_secs(10))).expect("left over"), byte);
+        assert_eq!(read_within(&here, 1, Some(Duration::from_secs(60))).expect("left over"), byte);
     }
     assert_eq!(read_within(&here, 1, Some(ms(1))).expect_err("used up").kind(), io::ErrorKind::TimedOut);
 }
@@ -39,7 +39,7 @@ fn a_report_that_nobody_waits_for_comes_once_and_is_not_lost() {
         sleep(ms(20));
         let waits = stats().waits - waits;
         assert!(waits <= 6, "{waits} waits for one sleep in round {round}");
-        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(10))).expect("heard of again"), b"x");
+        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("heard of again"), b"x");
     }
 }
 
@@ -71,7 +71,7 @@ fn an_end_stays_known() {
     // The data, though short, and then the end, each time that it is asked for.
     assert_eq!(read(&client, 64).expect("data"), b"last words");
     for _ in 0..3 {
-        assert_eq!(read_within(&client, 64, Some(Duration::from_secs(10))).expect("the end"), b"");
+        assert_eq!(read_within(&client, 64, Some(Duration::from_secs(60))).expect("the end"), b"");
     }
 }
 
@@ -84,7 +84,7 @@ fn an_end_comes_after_data_that_was_read_in_pieces() {
     drop(there);
     let mut all = Vec::new();
     loop {
-        let piece = read_within(&here, 2, Some(Duration::from_secs(10))).expect("data or the end");
+        let piece = read_within(&here, 2, Some(Duration::from_secs(60))).expect("data or the end");
         if piece.is_empty() {
             break;
         }
@@ -167,7 +167,7 @@ fn a_waiter_that_is_killed_or_timed_out_leaves_a_socket_usable() {
         assert_nobody_waits();
         assert_eq!(stats().timers, 0);
         write(&there, b"x").expect("room");
-        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(10))).expect("data"), b"x");
+        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("data"), b"x");
     }
 }
 
@@ -223,7 +223,7 @@ fn connections_that_came_together_are_all_accepted() {
     let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("connected")).collect();
     for _ in &clients {
         listener
-            .read(Some(Duration::from_secs(10)), |fd| Ok((rustix::net::accept(fd)?, greenhub::Left::Likely)))
+            .read(Some(Duration::from_secs(60)), |fd| Ok((rustix::net::accept(fd)?, greenhub::Left::Likely)))
             .expect("accepted");
     }
     let none = listener.read(Some(ms(1)), |fd| Ok((rustix::net::accept(fd)?, greenhub::Left::Likely)));
@@ -292,7 +292,7 @@ fn a_wait_and_a_trampoline_share_a_socket() {
         sleep(ms(1));
         read(&there, 1 << 22).map(|_| there)
     });
-    here.wait(Interest::WRITE, Some(Duration::from_secs(10))).expect("room");
+    here.wait(Interest::WRITE, Some(Duration::from_secs(60))).expect("room");
     drop(drained.join());
 }
 

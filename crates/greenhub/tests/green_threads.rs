@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use green::{Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, quiet_panic, reports};
+use green::{Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, comes_to_hold, held, keep_reports, quiet_panic, reports};
 use greenhub::{
     GreenError, GreenThread, Kill, LoopError, current_id, sleep, spawn, spawn_after, spawn_after_local, spawn_n,
     yield_now,
@@ -648,13 +648,7 @@ fn a_kill_at_every_park_point_leaks_nothing() {
             assert_eq!(killed, if point.masked { Kill::Scheduled } else { Kill::Ended }, "{}", point.name);
             assert!(one.join().unwrap_err().is_exit(), "{}", point.name);
             assert_eq!(drops.count(), 1, "{}", point.name);
-            // A job that nobody waits for ends by itself.
-            for _ in 0..1000 {
-                if held() == before {
-                    break;
-                }
-            }
-            assert_eq!(held(), before, "{}", point.name);
+            comes_to_hold(&before, point.name);
         });
     }
 }

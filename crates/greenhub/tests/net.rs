@@ -16,7 +16,7 @@ use greenhub::net::{Resolver, SystemResolver, TcpListener, TcpStream, ToSocketAd
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 const SHORT: Duration = Duration::from_millis(20);
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 
 /// A loopback address at which nobody listens.
 fn nobody() -> SocketAddr {

@@ -44,7 +44,7 @@ fn connect(port: u16) -> TcpStream {
     loop {
         match TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))) {
             Ok(stream) => return stream,
-            Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "{error}"),
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(60), "{error}"),
         }
         greenhub::sleep(Duration::from_millis(10));
     }

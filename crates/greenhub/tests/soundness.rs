@@ -529,7 +529,7 @@ fn rule_03_destructors_at_the_end_of_a_thread_may_block_and_spawn() {
         drop(spawn(move || drop(one)));
     });
     assert_eq!(drops.count(), 12);
-    assert!(begin.elapsed() < Duration::from_secs(10), "a destructor blocks for the grace at most");
+    assert!(begin.elapsed() < Duration::from_secs(60), "a destructor blocks for the grace at most");
 }
 
 #[test]
@@ -978,7 +978,7 @@ fn rule_09_nothing_switches_while_panicking() {
                 assert_eq!(read().unwrap_err().kind(), ErrorKind::TimedOut);
                 sleep(LONG);
                 yield_now();
-                assert!(begin.elapsed() < Duration::from_secs(5));
+                assert!(begin.elapsed() < Duration::from_secs(60));
                 // What is there is had.
                 writer.write_all(b"x").unwrap();
                 assert_eq!(read().unwrap(), 1);

@@ -470,7 +470,7 @@ fn a_held_lock_ends_a_destructor_that_panics_with_a_message_and_not_for_ever() {
 #[test]
 fn a_destructor_that_runs_while_panicking_has_locks_that_are_free_or_become_so() {
     run("a_destructor_that_runs_while_panicking_has_locks_that_are_free_or_become_so", || {
-        set_panicking_grace(Duration::from_secs(10));
+        set_panicking_grace(Duration::from_secs(60));
         let (free, busy) = (Mutex::new(0), Arc::new(Mutex::new(0)));
         let (tell, told) = std::sync::mpsc::channel();
         let other = busy.clone();
@@ -692,7 +692,7 @@ fn an_arrival_that_the_barrier_let_through_counts_though_the_loop_was_aborted() 
                 assert!(through.recv().unwrap());
             }
         });
-        assert!(matches!(with_timeout(Duration::from_secs(10), || barrier.wait().is_leader()), Ok(false)));
+        assert!(matches!(with_timeout(Duration::from_secs(60), || barrier.wait().is_leader()), Ok(false)));
     });
 }
 

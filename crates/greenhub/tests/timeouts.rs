@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use green::{Drops, KillOnDrop, LONG, Log, PARK_POINTS, SHORT, held, keep_reports, pipe, reports};
+use green::{Drops, KillOnDrop, LONG, Log, PARK_POINTS, SHORT, comes_to_hold, held, keep_reports, pipe, reports};
 use greenhub::{
     GreenError, Interest, Source, Timeout, Trampoline, TrampolineError, scope, sleep, spawn, spawn_n, trampoline,
     with_timeout, yield_now,
@@ -332,13 +332,7 @@ fn a_timeout_at_every_park_point_leaks_nothing() {
                 assert_eq!(struck.unwrap_err().after(), Some(Duration::from_millis(10)), "{}", point.name);
             }
             assert_eq!(drops.count(), 2, "{}", point.name);
-            // A job that nobody waits for ends by itself.
-            for _ in 0..1000 {
-                if held() == before {
-                    break;
-                }
-            }
-            assert_eq!(held(), before, "{}", point.name);
+            comes_to_hold(&before, point.name);
         });
     }
 }

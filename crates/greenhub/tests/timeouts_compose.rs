@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use green::{LONG, SHORT, held, pipe};
+use green::{LONG, SHORT, comes_to_hold, held, pipe};
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::{
@@ -505,13 +505,7 @@ fn on_each(test_name: &'static str, test: fn(&Waits, &str)) {
             released.join().unwrap();
             then();
             drop(wait);
-            // A job that nobody waits for ends by itself.
-            for _ in 0..1000 {
-                if held() == before {
-                    return;
-                }
-            }
-            assert_eq!(held(), before, "{}", primitive.name);
+            comes_to_hold(&before, primitive.name);
         });
     }
 }

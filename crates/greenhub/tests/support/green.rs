@@ -7,7 +7,7 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::rc::Rc;
 use std::sync::{Mutex, Once, mpsc};
 use std::thread::ThreadId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use greenhub::net::Resolver;
 use greenhub::{GreenThread, Interest, Source, Stats};
@@ -96,6 +96,17 @@ pub(crate) fn held() -> Held {
     }
     let Stats { greenlets, green_threads, timers, readers, writers, stacks_in_use, .. } = greenhub::get_hub().stats();
     Held { greenlets, green_threads, timers, readers, writers, stacks_in_use }
+}
+
+/// Waits until the hub of this thread holds that much: a job that nobody waits for ends by itself.
+#[track_caller]
+pub(crate) fn comes_to_hold(expected: &Held, after: &str) {
+    let begin = Instant::now();
+    let mut now = held();
+    while now != *expected && begin.elapsed() < Duration::from_secs(60) {
+        now = held();
+    }
+    assert_eq!(now, *expected, "{after}");
 }
 
 /// Ends a green thread when it is dropped.
