@@ -8,6 +8,7 @@ use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hub_core::{Hub, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Watched};
@@ -21,8 +22,18 @@ pub type Make<'a, H> = &'a dyn Fn() -> io::Result<H>;
 /// An open file that cases and drivers share.
 pub type File = Arc<OwnedFd>;
 
-/// Longer than anything that happens at once takes on a busy machine.
-pub const SOON: Duration = Duration::from_secs(2);
+/// Longer than anything that happens at once takes on a busy machine, or what [`set_soon`] says.
+pub fn soon() -> Duration {
+    Duration::from_millis(SOON.load(Ordering::Relaxed))
+}
+
+/// What is late from now on in this process: for those who expect a case to fail and do not want to wait for it.
+pub fn set_soon(late: Duration) {
+    SOON.store(late.as_millis() as u64, Ordering::Relaxed);
+}
+
+/// In milliseconds.
+static SOON: AtomicU64 = AtomicU64::new(20_000);
 
 /// Long enough to notice a report that should not come.
 pub const WHILE: Duration = Duration::from_millis(30);
@@ -34,13 +45,13 @@ const FEW: usize = 4;
 ///
 /// ```
 /// use hub_core::{Interest, Lease, Readiness};
-/// use hub_testkit::fixture::{Driver, SOON, pair, send};
+/// use hub_testkit::fixture::{Driver, pair, send, soon};
 ///
 /// let mut driver = Driver::new(&hub_epoll::EpollHub::new);
 /// let (one, other) = pair();
 /// let key = driver.add(&one, Interest::READ, Lease::Life);
 /// send(&other, b"x");
-/// assert!(driver.hear(key, SOON).contains(Readiness::READ));
+/// assert!(driver.hear(key, soon()).contains(Readiness::READ));
 /// ```
 #[derive(Debug)]
 pub struct Driver<H: Hub> {

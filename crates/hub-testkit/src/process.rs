@@ -28,7 +28,7 @@ pub enum Home {
 const ALONE: &str = "HUB_TESTKIT_ALONE";
 
 /// How long a case may take. The slowest needs about a second.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs the case of the test `test`, which is its path with the name of the crate.
 ///
@@ -73,7 +73,7 @@ pub(crate) fn in_child(child: impl FnOnce()) {
     match unsafe { fork() }.expect("a child") {
         ForkResult::Child => {
             // The watchdog did not come along.
-            alarm::set(20);
+            alarm::set(100);
             let result = catch_unwind(AssertUnwindSafe(child));
             // SAFETY: ends the process and touches nothing.
             unsafe { libc::_exit(i32::from(result.is_err())) }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use hub_core::Hub;
 use hub_epoll::{EpollHub, Paths, Trigger};
 use hub_testkit::cases::{ALL, Case};
+use hub_testkit::fixture::set_soon;
 use hub_testkit::process::{alone, watchdog};
 use hub_testkit::saboteurs::{Fault, Over, Saboteur, TABLE};
 
@@ -54,7 +55,13 @@ fn row() {
     let sound = sound(over)[number(words[1])];
     let fault = if words[2] == "true" { fault } else { Fault::None };
     let case = case(name);
-    watchdog(name, Duration::from_secs(8), || (case.run)(&|| Ok(Box::new(Saboteur::new(sound()?, fault)?))));
+    let mut limit = Duration::from_secs(120);
+    if fault != Fault::None {
+        // It is to fail, and is not waited for.
+        set_soon(Duration::from_secs(2));
+        limit = Duration::from_secs(8);
+    }
+    watchdog(name, limit, || (case.run)(&|| Ok(Box::new(Saboteur::new(sound()?, fault)?))));
     println!("{PASSED}");
 }
 

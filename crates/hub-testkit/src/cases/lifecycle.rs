@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hub_core::{Hub, Interest, Key, Lease, Readiness};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::fixture::{self, Driver, Make, SOON};
+use crate::fixture::{self, Driver, Make, soon};
 use crate::process::{in_child, skip};
 
 /// Clause 16: `after_fork` *MUST leave an empty, working hub*.
@@ -20,7 +20,7 @@ pub fn a_forked_child_has_a_working_hub<H: Hub>(make: Make<'_, H>) {
         driver.wait(Some(Duration::ZERO));
         assert_eq!(driver.reports(), 0, "the hub of a child is empty");
         driver.watch(key, Interest::READ, Lease::Life).expect("watched in the child");
-        assert_eq!(driver.hear(key, SOON), Readiness::READ);
+        assert_eq!(driver.hear(key, soon()), Readiness::READ);
     });
 }
 
@@ -38,8 +38,8 @@ pub fn a_forked_child_leaves_the_parent_alone<H: Hub>(make: Make<'_, H>) {
     });
     fixture::send(&far, b"x");
     let start = Instant::now();
-    assert_eq!(driver.hear(key, SOON * 2), Readiness::READ, "the parent is deaf");
-    assert!(start.elapsed() < SOON, "the parent heard it after {:?}", start.elapsed());
+    assert_eq!(driver.hear(key, soon() * 2), Readiness::READ, "the parent is deaf");
+    assert!(start.elapsed() < soon(), "the parent heard it after {:?}", start.elapsed());
 }
 
 /// Clause 17: *`pollable` MUST be readable when `wait` with a zero timeout would report something*.
@@ -52,7 +52,7 @@ pub fn pollable_is_readable_with_a_report<H: Hub>(make: Make<'_, H>) {
     let key = driver.add(&near, Interest::READ, Lease::Life);
     fixture::send(&far, b"x");
     let fd = driver.hub.pollable().expect("a descriptor for outer loops");
-    let limit = Timespec { tv_sec: SOON.as_secs() as i64, tv_nsec: 0 };
+    let limit = Timespec { tv_sec: soon().as_secs() as i64, tv_nsec: 0 };
     let ready = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&limit));
     assert_eq!(ready, Ok(1), "an outer loop sees the report");
     assert_eq!(driver.hear(key, Duration::ZERO), Readiness::READ);

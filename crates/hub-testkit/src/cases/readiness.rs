@@ -5,7 +5,7 @@ use std::time::Duration;
 use hub_core::{Hub, Interest, Lease, Readiness, Rearm};
 
 use super::LEASES;
-use crate::fixture::{self, Driver, Make, SOON};
+use crate::fixture::{self, Driver, Make, soon};
 use crate::process::skip;
 
 /// Clause 4: *nothing MUST be reported that was not asked for*.
@@ -18,7 +18,7 @@ pub fn nothing_is_reported_unasked<H: Hub>(make: Make<'_, H>) {
         let key = driver.add(&near, Interest::WRITE, lease);
         driver.expect_silence();
         fixture::drain(&far);
-        assert_eq!(driver.hear(key, SOON), Readiness::WRITE, "{lease:?}");
+        assert_eq!(driver.hear(key, soon()), Readiness::WRITE, "{lease:?}");
     }
 }
 
@@ -30,7 +30,7 @@ pub fn every_arrival_is_reported_for_life<H: Hub>(make: Make<'_, H>) {
     let key = driver.add(&near, Interest::READ, Lease::Life);
     for arrival in 0..200 {
         fixture::send(&far, b"x");
-        assert_eq!(driver.hear(key, SOON), Readiness::READ, "arrival {arrival}");
+        assert_eq!(driver.hear(key, soon()), Readiness::READ, "arrival {arrival}");
         fixture::drain(&near);
         driver.park(key, Interest::READ);
     }
@@ -46,7 +46,7 @@ pub fn what_was_reported_is_silent_without_level<H: Hub>(make: Make<'_, H>) {
     let (near, far) = fixture::pair();
     let key = driver.add(&near, Interest::READ, Lease::Life);
     fixture::send(&far, b"x");
-    assert_eq!(driver.hear(key, SOON), Readiness::READ);
+    assert_eq!(driver.hear(key, soon()), Readiness::READ);
     if driver.hub.rearm() == Rearm::Automatic {
         driver.park(key, Interest::READ);
     }
@@ -63,7 +63,7 @@ pub fn what_is_left_unread_is_reported_again_at_level<H: Hub>(make: Make<'_, H>)
     let key = driver.add(&near, Interest::READ, Lease::Life);
     fixture::send(&far, b"abc");
     for left in [2, 1, 0] {
-        assert_eq!(driver.hear(key, SOON), Readiness::READ);
+        assert_eq!(driver.hear(key, soon()), Readiness::READ);
         assert_eq!(fixture::receive(&near, 1), 1, "{left} left");
         driver.park(key, Interest::READ);
     }
@@ -80,17 +80,17 @@ pub fn an_unarmed_report_falls_silent_at_level<H: Hub>(make: Make<'_, H>) {
     let key = driver.add(&near, Interest::READ, Lease::Life);
     driver.disarm(key, Interest::READ);
     fixture::send(&far, b"x");
-    assert_eq!(driver.reported(SOON), [(key, Readiness::READ)]);
+    assert_eq!(driver.reported(soon()), [(key, Readiness::READ)]);
     driver.expect_silence();
     fixture::send(&far, b"more");
     driver.expect_silence();
     driver.watch(key, Interest::READ, Lease::Life).expect("watched again");
-    assert_eq!(driver.hear(key, SOON), Readiness::READ, "`watch` makes it speak again");
-    assert_eq!(driver.reported(SOON), [(key, Readiness::READ)], "nobody waits for it any more");
+    assert_eq!(driver.hear(key, soon()), Readiness::READ, "`watch` makes it speak again");
+    assert_eq!(driver.reported(soon()), [(key, Readiness::READ)], "nobody waits for it any more");
     drop(far);
     driver.expect_silence();
     driver.watch(key, Interest::READ, Lease::Life).expect("watched again");
-    assert_eq!(driver.hear(key, SOON), Readiness::HANGUP);
+    assert_eq!(driver.hear(key, soon()), Readiness::HANGUP);
 }
 
 /// Clause 3: *reporting one direction MUST NOT silence the other*, whether the first was waited for or
@@ -105,13 +105,13 @@ pub fn a_report_of_one_direction_leaves_the_other<H: Hub>(make: Make<'_, H>) {
             driver.disarm(key, Interest::BOTH);
         }
         fixture::send(&far, b"x");
-        driver.wait(Some(if waited_for { SOON } else { fixture::WHILE }));
+        driver.wait(Some(if waited_for { soon() } else { fixture::WHILE }));
         driver.settle();
         driver.park(key, Interest::WRITE);
         driver.expect_silence();
         fixture::drain(&far);
         // What is left unread may be told along with it.
-        assert!(driver.hear(key, SOON).contains(Readiness::WRITE), "waited for the first: {waited_for}");
+        assert!(driver.hear(key, soon()).contains(Readiness::WRITE), "waited for the first: {waited_for}");
     }
 }
 
@@ -124,7 +124,7 @@ pub fn a_hang_up_concerns_both_directions<H: Hub>(make: Make<'_, H>) {
         let key = driver.add(&near, Interest::READ, lease);
         driver.expect_silence();
         drop(far);
-        assert_eq!(driver.hear(key, SOON), Readiness::HANGUP, "{lease:?}");
+        assert_eq!(driver.hear(key, soon()), Readiness::HANGUP, "{lease:?}");
     }
 }
 
@@ -137,7 +137,7 @@ pub fn an_error_concerns_both_directions<H: Hub>(make: Make<'_, H>) {
         let key = driver.add(&writer, Interest::WRITE, lease);
         driver.expect_silence();
         drop(reader);
-        assert_eq!(driver.hear(key, SOON), Readiness::HANGUP, "{lease:?}");
+        assert_eq!(driver.hear(key, soon()), Readiness::HANGUP, "{lease:?}");
     }
 }
 
@@ -150,7 +150,7 @@ pub fn a_half_close_ends_reading_alone<H: Hub>(make: Make<'_, H>) {
         let key = driver.add(&near, Interest::BOTH, lease);
         driver.expect_silence();
         shut_down_writing(&far);
-        assert_eq!(driver.hear(key, SOON), Readiness::READ | Readiness::END, "{lease:?}");
+        assert_eq!(driver.hear(key, soon()), Readiness::READ | Readiness::END, "{lease:?}");
     }
 }
 
@@ -162,11 +162,11 @@ pub fn the_end_comes_with_the_last_data<H: Hub>(make: Make<'_, H>) {
     let key = driver.add(&near, Interest::READ, Lease::Life);
     fixture::send(&far, b"last");
     shut_down_writing(&far);
-    let mut found = driver.hear(key, SOON);
+    let mut found = driver.hear(key, soon());
     assert_eq!(fixture::receive(&near, 64), 4);
     if !found.contains(Readiness::END) {
         driver.park(key, Interest::READ);
-        found = driver.hear(key, SOON);
+        found = driver.hear(key, soon());
     }
     assert!(found.contains(Readiness::END), "the end is announced");
 }
@@ -228,7 +228,7 @@ pub fn a_dead_descriptor_costs_no_other_its_report<H: Hub>(make: Make<'_, H>) {
     fixture::send(&far, b"x");
     drop(dying);
     let _dead = driver.die(dead);
-    assert_eq!(driver.hear(key, SOON), Readiness::READ);
+    assert_eq!(driver.hear(key, soon()), Readiness::READ);
 }
 
 fn shut_down_writing(file: &fixture::File) {

@@ -8,7 +8,7 @@ use hub_core::{Hub, Interest, Lease, Readiness};
 use rustix::io::Errno;
 
 use super::LEASES;
-use crate::fixture::{self, Driver, File, Make, SOON};
+use crate::fixture::{self, Driver, File, Make, soon};
 use crate::process::skip;
 
 /// A number that no test program reaches by itself, and one that most limits of a table are below.
@@ -23,7 +23,7 @@ pub fn data_is_reported<H: Hub>(make: Make<'_, H>) {
         let key = driver.add(&near, Interest::READ, lease);
         driver.expect_silence();
         fixture::send(&far, b"x");
-        assert_eq!(driver.hear(key, SOON), Readiness::READ, "{lease:?}");
+        assert_eq!(driver.hear(key, soon()), Readiness::READ, "{lease:?}");
     }
 }
 
@@ -36,7 +36,7 @@ pub fn room_is_reported<H: Hub>(make: Make<'_, H>) {
         let key = driver.add(&near, Interest::WRITE, lease);
         driver.expect_silence();
         fixture::drain(&far);
-        assert_eq!(driver.hear(key, SOON), Readiness::WRITE, "{lease:?}");
+        assert_eq!(driver.hear(key, soon()), Readiness::WRITE, "{lease:?}");
     }
 }
 
@@ -48,7 +48,7 @@ pub fn watching_again_looks_again<H: Hub>(make: Make<'_, H>) {
         fixture::send(&far, b"x");
         let key = driver.add(&near, Interest::READ, lease);
         for _ in 0..3 {
-            assert_eq!(driver.hear(key, SOON), Readiness::READ, "{lease:?}");
+            assert_eq!(driver.hear(key, soon()), Readiness::READ, "{lease:?}");
             driver.settle();
             driver.watch(key, Interest::READ, lease).expect("watched again");
         }
@@ -63,7 +63,7 @@ pub fn a_later_watch_widens<H: Hub>(make: Make<'_, H>) {
         let key = driver.add(&near, Interest::READ, lease);
         driver.expect_silence();
         driver.watch(key, Interest::BOTH, lease).expect("watched again");
-        assert_eq!(driver.hear(key, SOON), Readiness::WRITE, "{lease:?}");
+        assert_eq!(driver.hear(key, soon()), Readiness::WRITE, "{lease:?}");
     }
 }
 
@@ -79,7 +79,7 @@ pub fn a_later_watch_narrows<H: Hub>(make: Make<'_, H>) {
         fixture::drain(&far);
         driver.expect_silence();
         fixture::send(&far, b"x");
-        assert_eq!(driver.hear(key, SOON), Readiness::READ, "{lease:?}");
+        assert_eq!(driver.hear(key, soon()), Readiness::READ, "{lease:?}");
     }
 }
 
@@ -136,7 +136,7 @@ pub fn a_reused_number_is_reported_under_its_new_key<H: Hub>(make: Make<'_, H>) 
             // What is lent for life is always forgotten.
             let key = driver.add(&file, Interest::READ, lease);
             fixture::send(&far, b"x");
-            assert_eq!(driver.hear(key, SOON), Readiness::READ, "{lease:?}, forgotten: {forgotten}");
+            assert_eq!(driver.hear(key, soon()), Readiness::READ, "{lease:?}, forgotten: {forgotten}");
             drop(file);
             if forgotten || lease == Lease::Life { driver.forget(key) } else { driver.lose(key) }
         }
@@ -158,7 +158,7 @@ pub fn an_old_file_that_lives_on_neither_spins_nor_deafens<H: Hub>(make: Make<'_
     let key = driver.add(&file, Interest::READ, Lease::Wait);
     driver.expect_silence();
     fixture::send(&far, b"x");
-    assert_eq!(driver.hear(key, SOON), Readiness::READ);
+    assert_eq!(driver.hear(key, soon()), Readiness::READ);
 }
 
 /// Clause 8: *`watch` that returns an error MUST leave no trace*, *a regular file is EPERM or ready,
@@ -170,7 +170,7 @@ pub fn an_error_of_watch_leaves_no_trace<H: Hub>(make: Make<'_, H>) {
     let file = fixture::under(SPARE, &plain);
     let key = driver.enter(&file);
     match driver.watch(key, Interest::READ, Lease::Wait) {
-        Ok(()) => assert!(driver.hear(key, SOON).contains(Readiness::READ), "a regular file is ready"),
+        Ok(()) => assert!(driver.hear(key, soon()).contains(Readiness::READ), "a regular file is ready"),
         Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::PERM)),
     }
     drop(file);
@@ -180,7 +180,7 @@ pub fn an_error_of_watch_leaves_no_trace<H: Hub>(make: Make<'_, H>) {
     let key = driver.add(&file, Interest::READ, Lease::Wait);
     driver.expect_silence();
     fixture::send(&far, b"x");
-    assert_eq!(driver.hear(key, SOON), Readiness::READ);
+    assert_eq!(driver.hear(key, soon()), Readiness::READ);
 }
 
 /// Clause 8: *EBADF for a number that is no descriptor*, or *INVALID at the next `wait`*.
@@ -192,7 +192,7 @@ pub fn a_dead_number_is_refused_or_invalid<H: Hub>(make: Make<'_, H>) {
     drop(file);
     let dead = driver.die(key);
     match driver.hub.watch(key, dead.as_fd(), Interest::READ, Lease::Wait) {
-        Ok(()) => assert!(driver.hear(key, SOON).contains(Readiness::INVALID), "a dead number is silent"),
+        Ok(()) => assert!(driver.hear(key, soon()).contains(Readiness::INVALID), "a dead number is silent"),
         Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::BADF)),
     }
 }
@@ -216,7 +216,7 @@ pub fn a_high_number_is_watched_or_refused<H: Hub>(make: Make<'_, H>) {
         }
         Ok(()) => {
             fixture::send(&far, b"x");
-            assert_eq!(driver.hear(key, SOON), Readiness::READ);
+            assert_eq!(driver.hear(key, soon()), Readiness::READ);
         }
     }
 }

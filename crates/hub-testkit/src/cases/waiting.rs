@@ -8,11 +8,11 @@ use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
 use crate::allocations;
-use crate::fixture::{self, Driver, Make, SOON};
+use crate::fixture::{self, Driver, Make, soon};
 use crate::process::let_interrupt;
 
 /// Far beyond what any case takes: a wait that lasts so long was not ended.
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 
 /// Sleeps for `timeout` and says how long it took, in how many waits.
 fn sleep<H: Hub>(driver: &mut Driver<H>, timeout: Duration) -> (Duration, usize) {
@@ -52,17 +52,22 @@ pub fn a_short_timeout_rounds_up<H: Hub>(make: Make<'_, H>) {
 pub fn a_timeout_is_not_late<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (took, _) = sleep(&mut driver, Duration::from_millis(5));
-    assert!(took < SOON, "5 ms took {took:?}");
+    assert!(took < soon(), "5 ms took {took:?}");
 }
 
 /// Clause 11: *zero never sleeps*.
 pub fn zero_never_sleeps<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
-    let start = Instant::now();
-    for _ in 0..1000 {
-        driver.wait(Some(Duration::ZERO));
-    }
-    assert!(start.elapsed() < SOON / 2, "1000 waits for nothing took {:?}", start.elapsed());
+    // Whatever delays some of them: a hub that sleeps does so in all.
+    let twenty = || {
+        let start = Instant::now();
+        for _ in 0..20 {
+            driver.wait(Some(Duration::ZERO));
+        }
+        start.elapsed()
+    };
+    let shortest = std::iter::repeat_with(twenty).take(50).min().unwrap_or_default();
+    assert!(shortest < Duration::from_millis(20), "20 waits for nothing took {shortest:?}");
 }
 
 /// Clause 11: *`Duration::MAX` does not overflow*: it sleeps until a report comes.
@@ -102,7 +107,7 @@ fn report_ends<H: Hub>(make: Make<'_, H>, timeout: Option<Duration>) {
     let now = Instant::now();
     let (sent, _far) = sender.join().expect("a byte was sent");
     assert_eq!(heard, [(key, Readiness::READ)]);
-    assert!(now.saturating_duration_since(sent) < SOON, "heard {:?} after it was sent", now - sent);
+    assert!(now.saturating_duration_since(sent) < soon(), "heard {:?} after it was sent", now - sent);
 }
 
 /// Clause 13: *a notice before `wait` MUST end it*.
@@ -112,7 +117,7 @@ pub fn a_notice_before_the_wait_ends_it<H: Hub>(make: Make<'_, H>) {
     notifier.notify();
     let start = Instant::now();
     driver.wait(Some(LONG));
-    assert!(start.elapsed() < SOON, "took {:?}", start.elapsed());
+    assert!(start.elapsed() < soon(), "took {:?}", start.elapsed());
 }
 
 /// Clause 13: *or during `wait`*, each time.
@@ -127,7 +132,7 @@ pub fn a_notice_during_the_wait_ends_it<H: Hub>(make: Make<'_, H>) {
         });
         let start = Instant::now();
         let heard = driver.wait(Some(LONG));
-        assert!(start.elapsed() < SOON, "notice {round} took {:?}", start.elapsed());
+        assert!(start.elapsed() < soon(), "notice {round} took {:?}", start.elapsed());
         other.join().expect("a notice was given");
         driver.heed(&heard);
     }
@@ -157,9 +162,9 @@ pub fn a_wait_allocates_nothing<H: Hub>(make: Make<'_, H>) {
             driver.add(near, Interest::WRITE, Lease::Life);
         }
         let (start, before) = (Instant::now(), allocations::count());
-        driver.wait_alone(Some(SOON));
-        while driver.reports() == 0 && start.elapsed() < SOON {
-            driver.wait_alone(Some(SOON));
+        driver.wait_alone(Some(soon()));
+        while driver.reports() == 0 && start.elapsed() < soon() {
+            driver.wait_alone(Some(soon()));
         }
         fewest = fewest.min(allocations::count() - before);
         assert!(driver.reports() > 0);
@@ -178,8 +183,7 @@ pub fn a_signal_is_no_error<H: Hub>(make: Make<'_, H>) {
             pthread_kill(waiter, Signal::SIGUSR1).expect("a signal is sent");
         }
     });
-    let start = Instant::now();
-    while start.elapsed() < fixture::WHILE * 7 {
+    while !other.is_finished() {
         assert_eq!(driver.wait(Some(fixture::WHILE * 2)), []);
     }
     other.join().expect("signals were sent");
