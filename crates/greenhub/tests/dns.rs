@@ -215,7 +215,8 @@ fn os_threads_share_one_question() {
     support::run("os_threads_share_one_question", || {
         let fake = Fake::slow();
         fake.0.pause.store(200, Ordering::Relaxed);
-        let cached = Arc::new(CachedResolver::new(fake.clone()));
+        // For threads that come when it is answered.
+        let cached = Arc::new(CachedResolver::new(fake.clone()).ttl(LONG));
         let threads: Vec<_> = (0..8)
             .map(|_| {
                 let cached = Arc::clone(&cached);
@@ -393,7 +394,7 @@ fn a_forked_child_asks_for_itself() {
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
                 // Nobody else would end one that hangs.
-                nix::unistd::alarm::set(10);
+                nix::unistd::alarm::set(100);
                 let found = cached.resolve("one").is_ok_and(|found| found == [address(2)]);
                 // SAFETY: ends the process.
                 unsafe { libc::_exit(if found { 0 } else { 1 }) }
