@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,26 +227,24 @@ fn a_lock_is_held_in_the_child_by_who_held_it_and_goes_on_there() {
     });
 }
 
-/// Starts an OS thread; with its number.
-fn tracked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (u32, std::thread::JoinHandle<T>) {
+/// Starts an OS thread; with where the system tells of it.
+fn tracked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (PathBuf, std::thread::JoinHandle<T>) {
     let (tell, told) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
-        tell.send(rustix::thread::gettid().as_raw_nonzero().get() as u32).expect("it is waited for");
+        tell.send(std::fs::read_link("/proc/thread-self").unwrap_or_default()).expect("it is waited for");
         work()
     });
-    (told.recv().expect("a number"), thread)
+    (PathBuf::from("/proc").join(told.recv().expect("a place")).join("status"), thread)
 }
 
-/// Waits until an OS thread sleeps in the kernel for another, and does so for a while.
-fn until_blocked<T>((number, _): &(u32, std::thread::JoinHandle<T>)) {
-    let blocked = || {
-        let call = std::fs::read_to_string(format!("/proc/self/task/{number}/syscall")).expect("it runs");
-        call.split(' ').next().is_some_and(|call| call.parse() == Ok(libc::SYS_futex))
-    };
+/// Waits until an OS thread has slept for a while.
+fn until_asleep<T>((status, _): &(PathBuf, std::thread::JoinHandle<T>)) {
+    // Where nothing is told it is believed to.
+    let asleep = || std::fs::read_to_string(status).map_or(true, |status| status.contains("State:\tS"));
     let mut times = 0;
     while times < 20 {
         std::thread::sleep(ms(1));
-        times = if blocked() { times + 1 } else { 0 };
+        times = if asleep() { times + 1 } else { 0 };
     }
 }
 
@@ -262,7 +261,7 @@ fn who_waits_on_another_os_thread_is_passed_over_in_the_child() {
         }
         // Whoever runs may hold a lock of this program, which the child would never get.
         for thread in [&locker, &getter] {
-            until_blocked(thread);
+            until_asleep(thread);
         }
         let guard = Cell::new(Some(guard));
         let child = forked(|| {
