@@ -2,14 +2,16 @@
 
 #[path = "support/example.rs"]
 mod example;
+#[path = "support/nobody.rs"]
+mod nobody;
 #[path = "support/site.rs"]
 mod site;
 
 use std::io::Write;
-use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
 use example::{ends, errors, refuses, text, with_time};
+use nobody::Nobody;
 use site::{Answer, Site, answer, html};
 
 fn crawler(arguments: &[&str]) -> Command {
@@ -101,7 +103,8 @@ fn errors_are_told_in_their_places() {
         ("/nonsense", Answer::Bytes(b"what?\r\n\r\n".to_vec())),
         ("/well", html("12345")),
     ]);
-    let unused = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let nobody = Nobody::new();
+    let unused = nobody.address;
     let (early, nonsense, well) = (site.url("/early"), site.url("/nonsense"), site.url("/well"));
     let output = run(&[&early, &format!("http://{unused}/"), &well, &nonsense]);
     ends(&output, 1);

@@ -2,12 +2,15 @@
 
 #[path = "support/example.rs"]
 mod example;
+#[path = "support/nobody.rs"]
+mod nobody;
 
 use std::io::Read;
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use example::{errors, refuses};
+use nobody::Nobody;
 use serde_json::Value;
 
 fn echo(arguments: &[&str]) -> Command {
@@ -210,8 +213,8 @@ fn a_server_ends_by_itself_when_its_time_is_over() {
 
 #[test]
 fn clients_without_a_server_fail_and_say_so() {
-    let unused = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").to_string();
-    let output = run(&["--connect", &unused, "--json", "--connections", "3"]);
+    let nobody = Nobody::new();
+    let output = run(&["--connect", &nobody.address.to_string(), "--json", "--connections", "3"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(object(&output)["errors"], 3);
     assert!(errors(&output).contains("refused"), "{}", errors(&output));

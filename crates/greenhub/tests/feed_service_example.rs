@@ -2,6 +2,8 @@
 
 #[path = "support/example.rs"]
 mod example;
+#[path = "support/nobody.rs"]
+mod nobody;
 #[path = "support/site.rs"]
 mod site;
 #[path = "support/web_server.rs"]
@@ -13,6 +15,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use example::{ends, refuses, text};
+use nobody::Nobody;
 use site::{Answer, Site, answer};
 use web_server::WebServer;
 
@@ -90,7 +93,8 @@ fn errors_are_told_in_their_places() {
         ("/early", answer("200 OK\r\nContent-Length: 100", "<rss><channel>")),
         ("/last", rss("Last")),
     ]);
-    let unused = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let nobody = Nobody::new();
+    let unused = nobody.address;
     let service = start(&[]);
     let urls = [
         site.url("/first"),

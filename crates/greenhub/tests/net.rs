@@ -3,6 +3,8 @@
 #[macro_use]
 #[path = "support/same.rs"]
 mod same;
+#[path = "support/nobody.rs"]
+mod nobody;
 mod support;
 
 use std::cell::Cell;
@@ -13,15 +15,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use greenhub::net::{Resolver, SystemResolver, TcpListener, TcpStream, ToSocketAddrs};
+use nobody::Nobody;
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 const SHORT: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_secs(60);
-
-/// A loopback address at which nobody listens.
-fn nobody() -> SocketAddr {
-    std::net::TcpListener::bind(ANY).unwrap().local_addr().unwrap()
-}
 
 /// A listener with a full queue: whoever connects waits.
 fn full_listener() -> (OwnedFd, SocketAddr, Vec<OwnedFd>) {
@@ -196,14 +194,16 @@ same_as_std! {
     }
 
     fn connecting_where_nobody_listens_is_refused() {
-        assert_eq!(net::TcpStream::connect(nobody()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
-        let refused = net::TcpStream::connect_timeout(&nobody(), LONG).unwrap_err();
+        let nobody = Nobody::new();
+        assert_eq!(net::TcpStream::connect(nobody.address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        let refused = net::TcpStream::connect_timeout(&nobody.address, LONG).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     }
 
     fn connecting_tries_all_addresses() {
         let listener = net::TcpListener::bind(ANY).unwrap();
-        let addresses = [nobody(), listener.local_addr().unwrap()];
+        let nobody = Nobody::new();
+        let addresses = [nobody.address, listener.local_addr().unwrap()];
         let client = net::TcpStream::connect(&addresses[..]).unwrap();
         assert_eq!(client.peer_addr().unwrap(), addresses[1]);
         let none: &[SocketAddr] = &[];

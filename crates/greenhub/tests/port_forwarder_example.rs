@@ -2,6 +2,8 @@
 
 #[path = "support/example.rs"]
 mod example;
+#[path = "support/nobody.rs"]
+mod nobody;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use example::{ends, errors, refuses, text};
+use nobody::Nobody;
 
 struct Forwarder {
     process: example::Server,
@@ -98,8 +101,8 @@ fn much_goes_through_on_many_connections_at_once() {
 
 #[test]
 fn a_target_that_is_not_there_is_told_and_the_next_connection_served() {
-    let gone = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-    let forwarder = Forwarder::start(&gone.to_string(), &[]);
+    let nobody = Nobody::new();
+    let forwarder = Forwarder::start(&nobody.address.to_string(), &[]);
     for _ in 0..2 {
         assert_eq!(forwarder.connect().read(&mut [0]).expect("the end"), 0);
     }

@@ -2,13 +2,15 @@
 
 #[path = "support/example.rs"]
 mod example;
+#[path = "support/nobody.rs"]
+mod nobody;
 #[path = "support/site.rs"]
 mod site;
 
-use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use example::{ends, errors, refuses, text, with_time};
+use nobody::Nobody;
 use site::{Answer, Site, answer, html, links};
 
 fn checker(arguments: &[&str]) -> Command {
@@ -172,7 +174,8 @@ fn servers_that_fail_make_broken_links() {
 
 #[test]
 fn a_server_that_is_not_there_is_a_broken_link_without_a_page() {
-    let unused = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let nobody = Nobody::new();
+    let unused = nobody.address;
     let output = run(&[&format!("http://{unused}/")]);
     ends(&output, 1);
     let [told] = &broken(&output)[..] else { panic!("{}", text(&output)) };

@@ -2,14 +2,16 @@
 
 #[path = "support/example.rs"]
 mod example;
+#[path = "support/nobody.rs"]
+mod nobody;
 #[path = "support/site.rs"]
 mod site;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use example::{ends, errors, refuses, text, with_time};
+use nobody::Nobody;
 use site::{Answer, Site, answer, links};
 
 fn crawler(arguments: &[&str]) -> Command {
@@ -167,7 +169,8 @@ fn a_page_that_cannot_be_fetched_fails_the_run_and_not_the_others() {
 
 #[test]
 fn a_server_that_is_not_there_fails_the_run() {
-    let unused = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    let nobody = Nobody::new();
+    let unused = nobody.address;
     let output = run(&[&format!("http://{unused}/")]);
     assert_eq!(output.status.code(), Some(1));
     let told = errors(&output);

@@ -356,6 +356,18 @@ pub fn receive(file: &File, limit: usize) -> usize {
     rustix::io::read(&**file, &mut vec![0; limit][..]).expect("data or the end")
 }
 
+/// Whether there is an end to be read soon: a child that another test starts has copies of all files for a moment.
+pub fn ends(file: &File) -> bool {
+    let begin = Instant::now();
+    while begin.elapsed() < soon() {
+        match rustix::io::read(&**file, &mut [0; 1][..]) {
+            Ok(count) => return count == 0,
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    false
+}
+
 /// Reads until there is nothing.
 pub fn drain(file: &File) {
     let mut buffer = [0; 65536];

@@ -1,0 +1,22 @@
+//! Addresses at which nobody listens.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
+
+/// An address of this machine at which nobody listens as long as this lives: it is bound, so nobody else gets it.
+pub(crate) struct Nobody {
+    pub(crate) address: SocketAddr,
+    _socket: OwnedFd,
+}
+
+impl Nobody {
+    pub(crate) fn new() -> Nobody {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+        let socket = socket.expect("a socket");
+        bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
+        let address = getsockname(&socket).ok().and_then(|address| address.try_into().ok());
+        Nobody { address: address.expect("bound"), _socket: socket }
+    }
+}
