@@ -321,24 +321,29 @@ fn a_descriptor_taken_out_while_a_hub_still_knows_its_number_gets_another() {
 #[test]
 fn every_waiter_hears_of_a_close_that_races_with_its_park() {
     let _deadline = deadline();
-    for round in 0..300_u32 {
-        let (here, _there) = pair();
-        let here = Arc::new(here);
-        let begin = Arc::new(Barrier::new(2));
-        let closer = thread::spawn({
-            let (here, begin) = (Arc::clone(&here), Arc::clone(&begin));
-            move || {
+    let begin = Arc::new(Barrier::new(2));
+    let (sender, receiver) = channel::<Arc<Source>>();
+    let closer = thread::spawn({
+        let begin = Arc::clone(&begin);
+        move || {
+            for (round, here) in receiver.iter().enumerate() {
                 begin.wait();
                 (0..round % 50 * 20).for_each(|_| std::hint::spin_loop());
                 here.close();
             }
-        });
+        }
+    });
+    for _ in 0..300 {
+        let (here, _there) = pair();
+        let here = Arc::new(here);
+        sender.send(Arc::clone(&here)).expect("it closes");
         begin.wait();
         // A watchdog ends the test if the close is lost; the timeout is not what ends the wait.
         let error = read_within(&here, 8, Some(2 * SOON)).expect_err("closed");
         assert_eq!(error.kind(), io::ErrorKind::NotConnected);
-        closer.join().expect("no panic");
     }
+    drop(sender);
+    closer.join().expect("no panic");
     assert_nobody_waits();
 }
 
