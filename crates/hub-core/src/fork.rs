@@ -183,6 +183,26 @@ pub(crate) mod tests {
         libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
     }
 
+    /// Runs `body`, that of the test `name`, in a process in which no other test runs. A child may panic there: nobody
+    /// else was about to, and held a lock of std for that.
+    pub(crate) fn in_own_process(name: &str, body: fn()) {
+        const ALONE: &str = "GREENHUB_TEST_ALONE";
+        if std::env::var_os(ALONE).is_some() {
+            return body();
+        }
+        let program = std::env::current_exe().unwrap();
+        let mut test = std::process::Command::new(program);
+        // In a thread beside that of the program, whoever runs it and how.
+        test.args([name, "--exact", "--nocapture", "--test-threads=2"]).env(ALONE, "1");
+        let output = test.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && told.contains("1 passed"),
+            "{told}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
     #[test]
     fn a_fork_changes_the_generation_of_the_child_only() {
         install().unwrap();

@@ -122,25 +122,30 @@ static FREE_ELSEWHERE: BiasedMutex<u32> = BiasedMutex::new(5);
 
 #[test]
 fn what_a_thread_that_was_left_behind_has_is_told_in_a_forked_child() {
-    fork::this_thread();
-    let ((locked, is_locked), (done, wait)) = (mpsc::channel(), mpsc::channel::<()>());
-    let other = thread::spawn(move || {
-        own(&FREE_ELSEWHERE);
-        own(&HELD_ELSEWHERE);
-        let _held = HELD_ELSEWHERE.lock();
-        locked.send(()).unwrap();
-        let _ = wait.recv();
-    });
-    is_locked.recv().unwrap();
-    if barrier::available() {
-        assert!(fork::tests::holds_in_child(|| {
-            std::panic::set_hook(Box::new(|_| ()));
-            let told = catch_unwind(|| drop(HELD_ELSEWHERE.lock())).is_err();
-            told && catch_unwind(|| drop(HELD_ELSEWHERE.lock())).is_err() && *FREE_ELSEWHERE.lock() == 5
-        }));
-    }
-    drop(done);
-    other.join().unwrap();
+    fork::tests::in_own_process(
+        "biased::tests::what_a_thread_that_was_left_behind_has_is_told_in_a_forked_child",
+        || {
+            fork::this_thread();
+            let ((locked, is_locked), (done, wait)) = (mpsc::channel(), mpsc::channel::<()>());
+            let other = thread::spawn(move || {
+                own(&FREE_ELSEWHERE);
+                own(&HELD_ELSEWHERE);
+                let _held = HELD_ELSEWHERE.lock();
+                locked.send(()).unwrap();
+                let _ = wait.recv();
+            });
+            is_locked.recv().unwrap();
+            if barrier::available() {
+                assert!(fork::tests::holds_in_child(|| {
+                    std::panic::set_hook(Box::new(|_| ()));
+                    let told = catch_unwind(|| drop(HELD_ELSEWHERE.lock())).is_err();
+                    told && catch_unwind(|| drop(HELD_ELSEWHERE.lock())).is_err() && *FREE_ELSEWHERE.lock() == 5
+                }));
+            }
+            drop(done);
+            other.join().unwrap();
+        },
+    );
 }
 
 /// Has the system refuse membarrier to the calling thread from now on, as in a sandbox.
@@ -169,15 +174,20 @@ static IN_THE_SANDBOX: BiasedMutex<u32> = BiasedMutex::new(0);
 #[test]
 #[cfg(target_os = "linux")]
 fn a_barrier_that_is_refused_later_leaves_a_lock_with_its_owner_and_new_ones_to_all() {
-    assert!(fork::tests::holds_in_child(|| {
-        std::panic::set_hook(Box::new(|_| ()));
-        own(&BEFORE_THE_SANDBOX);
-        let had_one = barrier::available();
-        refuse_barriers();
-        let other = |mutex: &'static BiasedMutex<u32>| thread::spawn(|| *mutex.lock() += 1).join();
-        let refused = other(&BEFORE_THE_SANDBOX).is_err() && other(&BEFORE_THE_SANDBOX).is_err();
-        *BEFORE_THE_SANDBOX.lock() += 1;
-        *IN_THE_SANDBOX.lock() += 1;
-        refused == had_one && other(&IN_THE_SANDBOX).is_ok() && *IN_THE_SANDBOX.lock() == 2
-    }));
+    fork::tests::in_own_process(
+        "biased::tests::a_barrier_that_is_refused_later_leaves_a_lock_with_its_owner_and_new_ones_to_all",
+        || {
+            assert!(fork::tests::holds_in_child(|| {
+                std::panic::set_hook(Box::new(|_| ()));
+                own(&BEFORE_THE_SANDBOX);
+                let had_one = barrier::available();
+                refuse_barriers();
+                let other = |mutex: &'static BiasedMutex<u32>| thread::spawn(|| *mutex.lock() += 1).join();
+                let refused = other(&BEFORE_THE_SANDBOX).is_err() && other(&BEFORE_THE_SANDBOX).is_err();
+                *BEFORE_THE_SANDBOX.lock() += 1;
+                *IN_THE_SANDBOX.lock() += 1;
+                refused == had_one && other(&IN_THE_SANDBOX).is_ok() && *IN_THE_SANDBOX.lock() == 2
+            }));
+        },
+    );
 }
