@@ -429,10 +429,6 @@ fn a_third_party_hub_over_poll_runs_timers_and_listeners() {
     support::run("a_third_party_hub_over_poll_runs_timers_and_listeners", || {
         use_hub_with(Mine::new).unwrap();
         let log = Rc::new(RefCell::new(Vec::new()));
-        for (delay, what) in [(3, "third"), (1, "first"), (2, "second")] {
-            let log = Rc::clone(&log);
-            get_hub().schedule(SHORT * delay, move || log.borrow_mut().push(what));
-        }
         let (mut one, mut other) = UnixStream::pair().unwrap();
         let echo = greenhub::spawn(move || {
             let mut buffer = [0; 3];
@@ -452,6 +448,10 @@ fn a_third_party_hub_over_poll_runs_timers_and_listeners() {
         writer.write_all(b"x").unwrap();
         greenhub::sleep(Duration::from_millis(1));
         drop(registration);
+        for (delay, what) in [(3, "third"), (1, "first"), (2, "second")] {
+            let log = Rc::clone(&log);
+            get_hub().schedule(SHORT * delay, move || log.borrow_mut().push(what));
+        }
         greenhub::sleep(SHORT * 4);
         let mut log = log.take();
         assert_eq!(log.remove(0), "heard");
