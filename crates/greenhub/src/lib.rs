@@ -111,8 +111,13 @@
 //! - `tracing`: events for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`: each green thread
 //!   when it is spawned and when it has ended (`DEBUG`), hubs that are built (`INFO`), loops that begin and end (`DEBUG`),
 //!   what the main greenlet's wait ends with (`WARN`), and every [`Report`] (`ERROR` or `WARN`), which goes to the
-//!   [stream](set_report_stream) as well. There are no spans: a span that is entered belongs to the OS thread, and would
-//!   still be entered while other green threads run. A subscriber must not block on green I/O.
+//!   [stream](set_report_stream) as well. And a span `green_thread` (`DEBUG`) for each green thread, with its `number`,
+//!   `name` and `spawned_at`, a child of the one in which it is spawned: it is entered while the green thread runs and
+//!   exited while it waits, so that whatever is told there is told of it, and closed when the green thread has ended.
+//!   For a span of one's own that lasts across calls which switch there is `debug::in_span`. A guard of `Span::enter`
+//!   must not be held across such a call, nor one of `tracing::subscriber::set_default`: they belong to the OS thread.
+//!   A subscriber must not block on green I/O. What blocks while this crate tells it something gives an error instead,
+//!   as in a callback of the main loop, and what a subscriber does meanwhile is not told.
 
 mod registry;
 

@@ -2,6 +2,14 @@
 
 #[path = "support/green.rs"]
 mod green;
+#[path = "tracing/notes.rs"]
+mod notes;
+#[path = "support/random.rs"]
+mod random;
+#[path = "tracing/random_spans.rs"]
+mod random_spans;
+#[path = "tracing/spans.rs"]
+mod spans;
 mod support;
 
 use std::cell::RefCell;
@@ -34,10 +42,10 @@ impl Visit for Line {
 
 impl Subscriber for Ear {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "greenhub"
+        metadata.target() == "greenhub" && metadata.is_event()
     }
     fn new_span(&self, _: &Attributes<'_>) -> Id {
-        unreachable!("there are no spans")
+        unreachable!("spans are not enabled")
     }
     fn record(&self, _: &Id, _: &Record<'_>) {}
     fn record_follows_from(&self, _: &Id, _: &Id) {}
@@ -148,10 +156,10 @@ struct Bell(std::sync::mpsc::Sender<String>);
 
 impl Subscriber for Bell {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "greenhub"
+        metadata.target() == "greenhub" && metadata.is_event()
     }
     fn new_span(&self, _: &Attributes<'_>) -> Id {
-        unreachable!("there are no spans")
+        unreachable!("spans are not enabled")
     }
     fn record(&self, _: &Id, _: &Record<'_>) {}
     fn record_follows_from(&self, _: &Id, _: &Id) {}
@@ -190,10 +198,10 @@ struct Wreck;
 
 impl Subscriber for Wreck {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "greenhub"
+        metadata.target() == "greenhub" && metadata.is_event()
     }
     fn new_span(&self, _: &Attributes<'_>) -> Id {
-        unreachable!("there are no spans")
+        unreachable!("spans are not enabled")
     }
     fn record(&self, _: &Id, _: &Record<'_>) {}
     fn record_follows_from(&self, _: &Id, _: &Id) {}

@@ -13,6 +13,8 @@
 //! | `tpool_exceptions` | – : a job that panics is an error of its caller |
 //! | `spew`, `unspew` | – : compiled code cannot be traced line by line; a debugger can |
 //!
+//! With the feature `tracing` `in_span` runs a function in a span of that crate across calls that switch.
+//!
 //! All of it is about the calling OS thread. To look into the hub of another, have it asked there:
 //! [`Remote::spawn`](hub_core::Remote::spawn).
 
@@ -27,6 +29,9 @@ pub use hub_core::{
     hub_blocking_detection, hub_exceptions, hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks,
     listeners, timers,
 };
+
+#[cfg(feature = "tracing")]
+pub use hub_core::in_span;
 
 use hub_core::Interest;
 

@@ -29,7 +29,7 @@
 //! | `pool`, `offload` | OS threads for what can only block | [`offload()`] |
 //! | `green_thread`, `scope`, `timeout` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`] |
 //! | `blocking` | who holds the loop for too long | [`hub_blocking_detection`] |
-//! | `trace` | events for the crate `tracing`, with the feature of that name | – |
+//! | `trace` | events and spans for the crate `tracing`, with the feature of that name | `in_span` |
 //! | `listing` | what a hub holds, to look at | [`greenlets`], [`listeners`], [`timers`] |
 //! | `error`, `report` | what can go wrong, and where it is told if nobody asks | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
 //!
@@ -109,6 +109,8 @@ pub use green_thread::{
 };
 pub use greenlet::payload::Payload;
 pub use greenlet::raw::Greenlet;
+#[cfg(feature = "tracing")]
+pub use greenlet::spans::in_span;
 pub use hub::{Hub, HubDescriptor, Lease, Notify, Rearm};
 pub use interest::{Interest, Readiness};
 pub use limit::Limit;

@@ -1,11 +1,17 @@
-//! Events for the crate `tracing`, with the feature of that name; without it nothing of this is compiled.
+//! What is told to subscribers of the crate `tracing`, with the feature of that name; without it nothing of this is
+//! compiled.
 //!
-//! Whoever listens is foreign code: it is called where nothing is borrowed, and its panics go no further.
+//! A subscriber is foreign code: it is called where nothing is borrowed, and its panics go no further. As a wait may be
+//! about to begin there, nothing parks while it is told something, no exit is thrown, and what it does is not told in
+//! turn.
 
-#[cfg(feature = "tracing")]
-use crate::greenlet::unwind::{contained, drop_contained};
+#[cfg_attr(not(feature = "tracing"), path = "trace/no_subscriber.rs")]
+mod subscriber;
+
+pub(crate) use self::subscriber::*;
 
 use crate::error::LoopError;
+use crate::greenlet::spans;
 use crate::greenlet::task::TaskRef;
 use crate::report::Report;
 
@@ -13,7 +19,9 @@ use crate::report::Report;
 macro_rules! event {
     ($level:ident, $($fields:tt)+) => {{
         #[cfg(feature = "tracing")]
-        drop_contained(contained(|| tracing::event!(target: "greenhub", tracing::Level::$level, $($fields)+)));
+        if is_heard(tracing::Level::$level) {
+            tell(|| tracing::event!(target: "greenhub", tracing::Level::$level, $($fields)+));
+        }
     }};
 }
 
@@ -21,7 +29,7 @@ macro_rules! event {
 #[inline]
 pub(crate) fn spawned(task: TaskRef) {
     event!(DEBUG, number = task.control().map(|control| control.number()), name = task.name().as_deref(), spawned_at = %task.spawned_at(), "green thread spawned");
-    let _ = task;
+    spans::open(task);
 }
 
 /// A green thread has ended; nobody was told yet.

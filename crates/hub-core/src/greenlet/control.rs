@@ -230,6 +230,11 @@ impl Control {
         self.born.get()
     }
 
+    /// It has begun, and waits for its turn or for somebody.
+    pub(crate) fn is_suspended(&self) -> bool {
+        matches!(self.state.get(), State::Ready | State::Parked | State::Switched)
+    }
+
     pub(crate) fn doing(&self) -> Doing {
         self.doing.get()
     }

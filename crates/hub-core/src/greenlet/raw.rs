@@ -29,9 +29,11 @@ use super::control::{ControlRef, Doing, Kind, State, Wake};
 use super::local::{self, Local};
 use super::payload::Payload;
 use super::run::{self, Mask, Waiter, thread};
+use super::spans::{self, Away};
 use super::unwind::{Exit, contained, drop_contained, throw};
 use crate::error::{GreenError, LoopError, RawError};
 use crate::report::{self, Report};
+use crate::trace;
 
 /// What a switch carries: a value, or an error for the pending switch of the target.
 type Message = Result<Payload, GreenError>;
@@ -345,7 +347,14 @@ impl Greenlet {
         if local.main_loop.in_hub() {
             return Err(LoopError::InMainloop { doing: Doing::Switch.as_str() }.into());
         }
-        let target = match route(Rc::clone(&self.node), message, me) {
+        let mut way = route(Rc::clone(&self.node), message, me);
+        // Who is told of it may change that.
+        while way.leads_away() && spans::exited(me) {
+            run::check_exit();
+            way = route(Rc::clone(&self.node), way.into_message(), me);
+        }
+        let _away = Away::until_back(me);
+        let target = match way {
             Way::Here(message) => return take_here(me, message),
             Way::Hub(_) => return Err(RawError::Hub.into()),
             Way::Parked(_) => return Err(RawError::Parked.into()),
@@ -378,6 +387,19 @@ impl Greenlet {
         let message = me.switching().inbox.take();
         run::arrive(me).map_err(|error| *error)?;
         message.unwrap_or_else(|| Err(me.pending_exit().map_or(RawError::Interrupted.into(), GreenError::from)))
+    }
+}
+
+impl Way {
+    fn leads_away(&self) -> bool {
+        matches!(self, Way::Enter(..) | Way::Begin(..))
+    }
+
+    fn into_message(self) -> Message {
+        match self {
+            Way::Here(message) | Way::Enter(_, message) | Way::Parked(message) | Way::Hub(message) => message,
+            Way::Begin(_, value) => Ok(value),
+        }
     }
 }
 
@@ -602,8 +624,7 @@ impl Node {
             return;
         }
         // One that runs, is about to or waits in a drop goes on. An ending thread unwinds all others.
-        let suspended = matches!(target.state(), State::Switched | State::Parked | State::Ready);
-        if !suspended || self.in_drop.get() || local::get().is_ending() {
+        if !target.is_suspended() || self.in_drop.get() || local::get().is_ending() {
             return;
         }
         let me = run::current();
@@ -613,13 +634,14 @@ impl Node {
             return;
         }
         let exit = Exit::Kill(GreenError::Exit);
-        let shut_in = me.kind() == Kind::Mainloop || local::get().main_loop.in_hub();
+        let shut_in = me.kind() == Kind::Mainloop || trace::is_telling() || local::get().main_loop.in_hub();
         if panicking || shut_in || target.is_masked() {
             self.heir.set(Heir::Hub);
             // Queued, not switched to: errors are impossible.
             let _ = run::interrupt(target, exit, false);
             return;
         }
+        let away = Away::new();
         // A drop cannot unwind because of an exit of its own; one that comes up ends the wait.
         let mask = Mask::new();
         let in_drop = |yes| {
@@ -644,6 +666,7 @@ impl Node {
         }
         in_drop(false);
         drop(mask);
+        drop(away);
     }
 }
 

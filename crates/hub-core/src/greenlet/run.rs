@@ -15,12 +15,14 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::control::{ControlRef, Doing, Kind, State, Wake};
 use super::local::{self, Local};
+use super::spans::{self, Away};
 use super::switch;
 use super::task::TaskRef;
 use super::unwind::{Exit, throw};
 use crate::error::{GreenError, LoopError};
 use crate::report::{self, Report};
 use crate::time::Stamp;
+use crate::trace;
 
 /// Why a greenlet cannot park. Boxed, so that the results of the hot paths fit into registers.
 pub(crate) type Refused = Box<LoopError>;
@@ -88,11 +90,12 @@ impl Waiter {
     ///
     /// # Errors
     ///
-    /// Where parking is not possible: in the main loop, while panicking, at the end of the thread.
+    /// Where parking is not possible: in the main loop, in a subscriber that is told something, while panicking, at the
+    /// end of the thread.
     #[inline]
     pub(crate) fn current(doing: Doing) -> Result<Waiter, Refused> {
         let control = current();
-        if control.kind() != Kind::Thread || control.exit.get() || std::thread::panicking() {
+        if control.kind() != Kind::Thread || control.exit.get() || trace::is_telling() || std::thread::panicking() {
             may_park(control, doing)?;
         }
         control.doing.set(doing);
@@ -154,9 +157,12 @@ impl Waiter {
     pub(crate) fn park(self) -> Result<Wake, Refused> {
         let me = self.control;
         debug_assert_eq!(current(), me, "only the running greenlet parks");
-        if me.ticket.get() == self.ticket {
+        if trace::is_telling() {
+            may_leave(me, me.doing())?;
+        }
+        if me.ticket.get() == self.ticket && spans::exited_for(self) {
             me.state.set(State::Parked);
-            thread().leave(me)?;
+            thread().leave(me).inspect_err(|_| spans::entered(me))?;
             // Whoever ended the park moved the ticket on, so nothing late finds this greenlet.
             debug_assert_ne!(me.ticket.get(), self.ticket);
         }
@@ -167,6 +173,7 @@ impl Waiter {
 /// For one that was entered again: throws the exit that is pending unless a mask is in force.
 #[inline]
 pub(super) fn arrive(me: ControlRef) -> Result<Wake, Refused> {
+    spans::entered(me);
     let wake = me.wake.get();
     if me.exit.get() || wake == Wake::Failed {
         arrive_in_trouble(me)?;
@@ -197,6 +204,9 @@ pub(super) fn may_leave(me: ControlRef, doing: Doing) -> Result<(), Refused> {
     if me.kind() == Kind::Mainloop {
         return Err(LoopError::InMainloop { doing: doing.as_str() }.into());
     }
+    if trace::is_telling() {
+        return Err(LoopError::InMainloop { doing: "what a subscriber of `tracing` wants to wait for" }.into());
+    }
     if std::thread::panicking() {
         return Err(LoopError::Panicking.into());
     }
@@ -222,17 +232,19 @@ pub(crate) fn current() -> ControlRef {
     }
 }
 
-/// Whether the running greenlet is the main loop, which must not block.
+/// Whether the running greenlet is the main loop, which must not block, or a subscriber is told something, which must
+/// not either.
 #[inline]
 pub(crate) fn in_mainloop() -> bool {
-    thread().current.get().is_some_and(|control| control.kind() == Kind::Mainloop)
+    trace::is_telling() || thread().current.get().is_some_and(|control| control.kind() == Kind::Mainloop)
 }
 
 /// Lets every other ready greenlet run once, then goes on. Switches.
 #[inline]
 pub(crate) fn yield_now() -> Result<(), Refused> {
     let me = Waiter::current(Doing::Yield)?.control;
-    thread().give_way(me)?;
+    spans::exited(me);
+    thread().give_way(me).inspect_err(|_| spans::entered(me))?;
     arrive(me).map(drop)
 }
 
@@ -310,6 +322,8 @@ pub(crate) enum Interrupted {
 /// otherwise the target is only woken. An exit that is pending for the running greenlet itself is thrown
 /// then, after the target was woken; what the main loop has for the main greenlet waits for its next park.
 pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interrupted {
+    // First of all, for it may change what the target does.
+    let _away = (at_once && target.is_suspended()).then(Away::new);
     match target.state() {
         State::Unstarted => {
             if let Exit::Kill(error) = exit {
@@ -338,6 +352,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             }
             check_exit();
             let left = thread().give_way(current());
+            spans::back();
             check_exit();
             if left.is_ok() { Interrupted::Ran } else { Interrupted::Later }
         }
@@ -363,6 +378,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             // SAFETY: the target is suspended and in no queue, and no foreign code ran since that was seen; we are
             // queued.
             unsafe { thread.switch(me, target) };
+            spans::entered(me);
             check_exit();
             Interrupted::Ran
         }
@@ -378,6 +394,7 @@ fn refuse(control: ControlRef) {
 /// Ends a green thread whose body has not begun: it stays queued with nothing to run.
 fn cancel(target: ControlRef, error: GreenError) {
     target.state.set(State::Cancelled);
+    let _span = spans::unentered(target);
     if let Some(task) = target.task.take() {
         // What is dropped may block, and the block be given to another greenlet meanwhile.
         task.forget_control();
@@ -715,6 +732,7 @@ fn requested_size(control: ControlRef) -> Option<usize> {
 
 fn run_task(me: ControlRef) {
     let Some(task) = me.task.get() else { return };
+    spans::entered(me);
     task.run();
     me.task.set(None);
     // A signal handler that finds a cell here finds one that lives.

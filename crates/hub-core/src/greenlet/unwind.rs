@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use super::control::ControlRef;
 use super::raw::Switching;
+use super::spans;
 use crate::error::GreenError;
 use crate::green_local::Locals;
 use crate::link::Linked;
@@ -53,6 +54,8 @@ pub(crate) struct Cold {
     pending: RefCell<Vec<Exit>>,
     switching: Switching,
     locals: Locals,
+    #[cfg(feature = "tracing")]
+    spans: spans::Spans,
 }
 
 impl From<Exit> for GreenError {
@@ -133,6 +136,19 @@ impl ControlRef {
         &self.cold().locals
     }
 
+    /// The spans that it is in. Not to be kept beyond the end of the greenlet.
+    #[cfg(feature = "tracing")]
+    pub(super) fn spans(self) -> &'static spans::Spans {
+        &self.cold().spans
+    }
+
+    /// As `spans`, if there are any.
+    #[cfg(feature = "tracing")]
+    pub(super) fn try_spans(self) -> Option<&'static spans::Spans> {
+        // SAFETY: see `cold`.
+        self.cold.get().map(|cold| unsafe { &cold.as_ref().spans })
+    }
+
     /// Drops the values of its own, in its own context: destructors may park it.
     #[inline]
     pub(super) fn drop_locals(self) {
@@ -173,6 +189,7 @@ impl ControlRef {
     fn free_cold(self) {
         // Those that were made after its body had ended: by a link, for instance.
         self.end_locals();
+        spans::ended(self);
         // What was pending may hold an error of the program's, whose destructor is foreign code: this greenlet may
         // need such a part again.
         while let Some(cold) = self.cold.take() {
@@ -202,6 +219,7 @@ pub(crate) fn in_scope<S, R>(number: u64, open: S, f: impl FnOnce() -> R) -> Res
 
 /// Starts the unwinding of the running greenlet. No panic hook runs.
 pub(crate) fn throw(exit: Exit) -> ! {
+    spans::back();
     resume_unwind(Box::new(Payload(exit)))
 }
 

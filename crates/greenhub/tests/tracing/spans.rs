@@ -1,0 +1,676 @@
+//! Who is in which span.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use greenhub::debug::in_span;
+use greenhub::sync::{Event, Queue};
+use greenhub::{
+    Builder, Doing, GreenError, GreenThread, Greenlet, Interest, Kill, Limit, Parker, Payload, current_id,
+    current_name, get_hub, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub, with_timeout, yield_now,
+};
+use tracing::{Span, info_span};
+
+use crate::green::{LONG, OnDrop, SHORT, keep_reports, pipe, quiet_panic};
+use crate::notes::{Notes, meanwhile, nothing_meanwhile};
+use crate::support::{in_child, is_child, run};
+
+/// A test with a subscriber that takes notes, on an OS thread of its own.
+fn test(name: &str, body: impl FnOnce(Notes) + Send + 'static) {
+    let notes = run(name, || {
+        keep_reports();
+        let (notes, _listening) = Notes::listen();
+        body(notes.clone());
+        nothing_meanwhile();
+        notes
+    });
+    // The OS thread has ended, and with it whatever was suspended there.
+    notes.are_settled();
+}
+
+fn named<T: 'static>(name: &str, body: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+    Builder::new().name(name).spawn(body).unwrap()
+}
+
+fn part(label: &str) -> Span {
+    info_span!(target: "test", "part", label)
+}
+
+/// A cell that is filled in the course of a test.
+fn seen<T: Default>() -> (Rc<RefCell<T>>, Rc<RefCell<T>>) {
+    let seen = Rc::new(RefCell::default());
+    (seen.clone(), seen)
+}
+
+#[test]
+fn a_green_thread_has_a_span_that_says_who_it_is() {
+    test("a_green_thread_has_a_span_that_says_who_it_is", |notes| {
+        let green = named("worker", current_id);
+        let number = green.id().unwrap();
+        let span = notes.of("worker");
+        assert_eq!(span.fields[..2], [format!("number={number}"), "name=worker".to_owned()]);
+        assert!(span.fields[2].starts_with(&format!("spawned_at={}:", file!())), "{span:?}");
+        assert_eq!(green.join().unwrap(), number);
+        spawn_n(|| ());
+        assert_eq!(notes.last().unwrap().label, "green_thread");
+        yield_now();
+    });
+}
+
+#[test]
+fn the_span_is_a_child_of_the_one_in_which_the_green_thread_is_spawned() {
+    test("the_span_is_a_child_of_the_one_in_which_the_green_thread_is_spawned", |notes| {
+        let parent = named("parent", || {
+            named("child", || ()).join().unwrap();
+            in_span(part("a part"), || named("of a part", || ()).join().unwrap());
+        });
+        parent.join().unwrap();
+        let parent_of = |label| notes.of(label).parent;
+        assert_eq!(parent_of("parent"), None);
+        assert_eq!(parent_of("child").as_deref(), Some("parent"));
+        assert_eq!(parent_of("a part").as_deref(), Some("parent"));
+        assert_eq!(parent_of("of a part").as_deref(), Some("a part"));
+    });
+}
+
+#[test]
+fn events_are_in_the_span_of_the_green_thread_that_runs_and_in_no_other() {
+    test("events_are_in_the_span_of_the_green_thread_that_runs_and_in_no_other", |notes| {
+        let talk = |name: &'static str| {
+            let notes = notes.clone();
+            named(name, move || {
+                for _ in 0..3 {
+                    assert_eq!(notes.here(), [name]);
+                    yield_now();
+                    assert_eq!(notes.here(), [name]);
+                    sleep(SHORT);
+                }
+            })
+        };
+        let both = [talk("one"), talk("other")];
+        for green in both {
+            assert_eq!(notes.here(), [""; 0]);
+            green.join().unwrap();
+        }
+        assert_eq!(notes.here(), [""; 0]);
+    });
+}
+
+#[test]
+fn who_runs_on_the_stack_of_one_that_has_ended_is_in_its_own_span() {
+    test("who_runs_on_the_stack_of_one_that_has_ended_is_in_its_own_span", |notes| {
+        let (places, all) = seen::<Vec<(String, usize)>>();
+        for name in ["first", "second", "third"] {
+            let (notes, places) = (notes.clone(), places.clone());
+            drop(named(name, move || {
+                let here = 0_u8;
+                places.borrow_mut().push((notes.here().join(" "), (&raw const here).addr()));
+            }));
+        }
+        yield_now();
+        let all = all.take();
+        assert_eq!(all.iter().map(|(span, _)| &**span).collect::<Vec<_>>(), ["first", "second", "third"]);
+        assert!(all.iter().all(|(_, place)| *place == all[0].1), "{all:?}");
+    });
+}
+
+#[test]
+fn callbacks_of_the_loop_are_in_no_span() {
+    test("callbacks_of_the_loop_are_in_no_span", |notes| {
+        let (places, all) = seen::<Vec<Vec<String>>>();
+        let (reader, writer) = pipe();
+        let green = named("maker", move || {
+            in_span(part("a part"), || {
+                let note = move || places.borrow_mut().push(notes.here());
+                let (at_once, later) = (note.clone(), note.clone());
+                get_hub().schedule(Duration::ZERO, at_once);
+                get_hub().schedule(SHORT, later);
+                let _registration = get_hub().listen(reader, Interest::READ, move |_| note()).unwrap();
+                drop(writer);
+                sleep(SHORT * 2);
+            });
+        });
+        green.join().unwrap();
+        let all = all.take();
+        assert!(all.len() >= 3 && all.iter().all(Vec::is_empty), "{all:?}");
+    });
+}
+
+#[test]
+fn destructors_links_and_values_of_its_own_are_in_its_span() {
+    test("destructors_links_and_values_of_its_own_are_in_its_span", |notes| {
+        greenhub::green_local! {
+            static OWN: RefCell<Option<Box<dyn std::any::Any>>> = RefCell::new(None);
+        }
+        let (places, all) = seen::<Vec<Vec<String>>>();
+        let note = {
+            let notes = notes.clone();
+            move || {
+                let (notes, places) = (notes.clone(), places.clone());
+                move || places.borrow_mut().push(notes.here())
+            }
+        };
+        let (in_frame, own) = (note(), note());
+        let killed = named("killed", move || {
+            OWN.with(|value| *value.borrow_mut() = Some(Box::new(OnDrop(own))));
+            let _in_frame = OnDrop(in_frame);
+            sleep(LONG);
+        });
+        let linked = note();
+        killed.link(move |_| linked());
+        yield_now();
+        assert_eq!(killed.kill(), Kill::Ended);
+        assert_eq!(all.take(), [["killed"]; 3]);
+    });
+}
+
+#[test]
+fn the_span_is_closed_once_however_the_green_thread_ends() {
+    test("the_span_is_closed_once_however_the_green_thread_ends", |notes| {
+        let ends: [(&str, fn()); 5] = [
+            ("returns", || ()),
+            ("panics", || quiet_panic("a panic")),
+            ("is killed", || sleep(LONG)),
+            ("times out", || drop(with_timeout(SHORT, || sleep(LONG)))),
+            ("swallows its exit", || {
+                let _ = catch_unwind(|| sleep(LONG));
+                sleep(LONG);
+            }),
+        ];
+        for (name, body) in ends {
+            let green = named(name, body);
+            yield_now();
+            if name != "times out" {
+                green.id().map(hub_core::interrupt);
+            }
+            let _ = green.join();
+            let span = notes.of(name);
+            assert_eq!((span.entered, span.closed), (span.exited, 1), "{span:?}");
+            assert!(span.entered > 0, "{span:?}");
+        }
+        let text = String::from("borrowed");
+        greenhub::scope(|scope| {
+            scope.spawn(|| text.len());
+        });
+        let child = notes.last().unwrap();
+        assert_eq!((child.entered, child.closed), (1, 1), "{child:?}");
+    });
+}
+
+#[test]
+fn one_that_never_begins_has_a_span_that_is_closed_and_was_never_entered() {
+    test("one_that_never_begins_has_a_span_that_is_closed_and_was_never_entered", |notes| {
+        let check = |kill: &dyn Fn() -> bool| {
+            let open = notes.last().unwrap();
+            assert_eq!((open.entered, open.closed), (0, 0));
+            assert!(kill());
+            let closed = notes.last().unwrap();
+            assert_eq!((closed.entered, closed.closed), (0, 1));
+        };
+        let killed = spawn(|| ());
+        check(&|| killed.kill() == Kill::Cancelled);
+        let cancelled = spawn(|| ());
+        check(&|| cancelled.cancel());
+        let later = spawn_after(LONG, || ());
+        check(&|| later.cancel());
+        // Its block is given to another while what it held is dropped.
+        let parks = OnDrop(|| sleep(SHORT));
+        let held = spawn(move || drop(parks));
+        let next = Rc::new(Cell::new(0));
+        let counts = next.clone();
+        spawn_n(move || (0..3).for_each(|_| drop(named("next", || ()).join().map(|()| counts.set(counts.get() + 1)))));
+        assert_eq!(held.kill(), Kill::Cancelled);
+        assert_eq!(next.get(), 3);
+    });
+}
+
+#[test]
+fn what_an_ending_os_thread_unwinds_is_in_its_spans() {
+    let (tell, told) = std::sync::mpsc::channel();
+    test("what_an_ending_os_thread_unwinds_is_in_its_spans", move |notes| {
+        let ends = notes.clone();
+        drop(named("left behind", move || {
+            in_span(part("a part"), || {
+                let _at_the_end = OnDrop(|| tell.send(ends.entered()).unwrap());
+                sleep(LONG);
+            });
+        }));
+        drop(spawn_after(LONG, || ()));
+        yield_now();
+        assert_eq!(notes.entered(), [""; 0]);
+    });
+    assert_eq!(told.recv().unwrap(), ["left behind", "a part"]);
+}
+
+#[test]
+fn a_span_lasts_across_waits() {
+    test("a_span_lasts_across_waits", |notes| {
+        let queue = Rc::new(Queue::new());
+        let event = Rc::new(Event::<u8>::new());
+        let other = {
+            let (notes, queue, event) = (notes.clone(), queue.clone(), event.clone());
+            move || {
+                assert_eq!(notes.here(), ["other"]);
+                sleep(SHORT);
+                assert_eq!(notes.here(), ["other"]);
+                queue.put(1).unwrap();
+                yield_now();
+                event.send(2).unwrap();
+                assert_eq!(notes.here(), ["other"]);
+            }
+        };
+        let waits = {
+            let notes = notes.clone();
+            move || {
+                let here = || assert_eq!(notes.here(), ["waits", "a part"]);
+                in_span(part("a part"), || {
+                    let other = named("other", other);
+                    yield_now();
+                    here();
+                    sleep(SHORT);
+                    here();
+                    assert_eq!(queue.get().unwrap(), 1);
+                    here();
+                    assert_eq!(event.wait().unwrap(), 2);
+                    here();
+                    other.join().unwrap();
+                    here();
+                    assert_eq!(greenhub::offload(|| 3).unwrap(), 3);
+                    here();
+                });
+                assert_eq!(notes.here(), ["waits"]);
+            }
+        };
+        named("waits", waits).join().unwrap();
+    });
+}
+
+#[test]
+fn spans_nest() {
+    test("spans_nest", |notes| {
+        let mine = notes.clone();
+        let green = named("green", move || {
+            let value = in_span(part("outer"), || {
+                yield_now();
+                let value = in_span(part("inner"), || {
+                    sleep(SHORT);
+                    assert_eq!(mine.here(), ["green", "outer", "inner"]);
+                    7
+                });
+                yield_now();
+                assert_eq!(mine.here(), ["green", "outer"]);
+                value
+            });
+            assert_eq!(mine.here(), ["green"]);
+            value
+        });
+        assert_eq!(green.join().unwrap(), 7);
+        assert_eq!(notes.of("inner").parent.as_deref(), Some("outer"));
+    });
+}
+
+#[test]
+fn the_main_greenlet_leaves_its_spans_while_others_run() {
+    test("the_main_greenlet_leaves_its_spans_while_others_run", |notes| {
+        let theirs = notes.clone();
+        in_span(part("main's"), || {
+            let green = named("green", move || assert_eq!(theirs.here(), ["green"]));
+            sleep(SHORT);
+            assert_eq!(notes.here(), ["main's"]);
+            green.join().unwrap();
+        });
+        assert_eq!(notes.here(), [""; 0]);
+    });
+}
+
+#[test]
+fn greenlets_that_are_switched_by_hand_have_spans_of_their_own() {
+    test("greenlets_that_are_switched_by_hand_have_spans_of_their_own", |notes| {
+        let main = Greenlet::current();
+        let theirs = notes.clone();
+        let (places, all) = seen::<Vec<Vec<String>>>();
+        let plain = Greenlet::new(move |_| {
+            places.borrow_mut().push(theirs.here());
+            in_span(part("plain"), || {
+                let _at_the_end = OnDrop(|| places.borrow_mut().push(theirs.here()));
+                main.switch(Payload::unit())?;
+                places.borrow_mut().push(theirs.here());
+                sleep(SHORT);
+                places.borrow_mut().push(theirs.here());
+                main.switch(Payload::unit())
+            })
+        });
+        in_span(part("main's"), || {
+            for _ in 0..2 {
+                plain.switch(Payload::unit()).unwrap();
+                assert_eq!(notes.here(), ["main's"]);
+            }
+            // Made to exit: switched to and back.
+            drop(plain);
+            assert_eq!(notes.here(), ["main's"]);
+            let gone = Greenlet::new(Ok);
+            gone.kill().unwrap();
+            assert_eq!(notes.here(), ["main's"]);
+            assert!(gone.switch(Payload::unit()).is_ok(), "it stands for its parent, which is here");
+            assert_eq!(notes.here(), ["main's"]);
+        });
+        assert_eq!(all.take(), [vec![], vec!["plain"], vec!["plain"], vec!["plain"]]);
+    });
+}
+
+#[test]
+fn a_span_ends_by_a_panic_a_kill_and_a_timeout() {
+    test("a_span_ends_by_a_panic_a_kill_and_a_timeout", |notes| {
+        let inside = |label: &'static str, notes: &Notes, body: fn()| {
+            let (name, theirs) = (current_name(), notes.clone());
+            let expected: Vec<_> = name.iter().map(|name| name.to_string()).chain([label.to_owned()]).collect();
+            in_span(part(label), move || {
+                let _unwound = OnDrop(|| assert_eq!(theirs.here(), expected));
+                body();
+            });
+        };
+        let green = {
+            let notes = notes.clone();
+            named("green", move || {
+                let panicked = catch_unwind(AssertUnwindSafe(|| inside("panic", &notes, || quiet_panic("a panic"))));
+                assert!(panicked.is_err());
+                assert_eq!(notes.here(), ["green"]);
+                assert!(with_timeout(SHORT, || inside("timeout", &notes, || sleep(LONG))).is_err());
+                assert_eq!(notes.here(), ["green"]);
+                let killed = catch_unwind(AssertUnwindSafe(|| inside("kill", &notes, || sleep(LONG))));
+                assert_eq!(notes.here(), ["green"]);
+                // It goes on as a kill.
+                std::panic::resume_unwind(killed.unwrap_err());
+            })
+        };
+        sleep(SHORT * 3);
+        while notes.all().iter().all(|span| span.label != "kill") {
+            sleep(SHORT);
+        }
+        assert_eq!(green.kill(), Kill::Ended);
+        assert!(green.join().unwrap_err().is_exit());
+        for label in ["panic", "timeout", "kill"] {
+            assert_eq!(notes.of(label).closed, 1);
+        }
+    });
+}
+
+#[test]
+fn who_kills_at_once_is_out_of_its_spans_meanwhile() {
+    test("who_kills_at_once_is_out_of_its_spans_meanwhile", |notes| {
+        in_span(part("killer"), || {
+            for waits in [false, true] {
+                let theirs = notes.clone();
+                let green = named("green", move || {
+                    let _unwound = OnDrop(|| assert_eq!(theirs.here(), ["green"]));
+                    if waits { sleep(LONG) } else { (0..100).for_each(|_| yield_now()) }
+                });
+                yield_now();
+                assert_eq!(green.kill(), Kill::Ended);
+                assert_eq!(notes.here(), ["killer"]);
+                assert!(matches!(green.join(), Err(GreenError::Exit)));
+            }
+        });
+    });
+}
+
+#[test]
+fn a_masked_wait_is_left_and_entered_like_any() {
+    test("a_masked_wait_is_left_and_entered_like_any", |notes| {
+        let (theirs, childs) = (notes.clone(), notes.clone());
+        let green = named("green", move || {
+            in_span(part("a part"), || {
+                let _unwound = OnDrop(|| assert_eq!(theirs.here(), ["green", "a part"]));
+                greenhub::scope(|scope| {
+                    scope.spawn(|| {
+                        let _unwound = OnDrop(|| assert_eq!(childs.here(), ["green_thread"]));
+                        sleep(LONG);
+                    });
+                });
+            });
+        });
+        yield_now();
+        green.kill();
+        assert!(green.join().unwrap_err().is_exit());
+    });
+}
+
+#[test]
+fn a_subscriber_that_blocks_gets_an_error_and_no_wait_is_lost() {
+    if !is_child() {
+        // It says what it panics with.
+        let name = "spans::a_subscriber_that_blocks_gets_an_error_and_no_wait_is_lost";
+        return assert!(in_child(name, |_| ()).status.success());
+    }
+    test("a_subscriber_that_blocks_gets_an_error_and_no_wait_is_lost", |_| {
+        sleep(SHORT);
+        let (tried, refused) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let lock = Arc::new(greenhub::sync::Mutex::new(()));
+        let (reader, _writer) = pipe();
+        let sleeper = named("sleeper", || sleep(LONG));
+        let plain = Greenlet::new(Ok);
+        let (tries, refusals) = (tried.clone(), refused.clone());
+        let held = lock.clone();
+        meanwhile(move |what, label| {
+            if (what, label) == ("new", "main's") {
+                // The program itself makes that one.
+                return;
+            }
+            tries.set(tries.get() + 1);
+            let (before, name) = (current_id(), current_name());
+            assert!(Parker::new(Doing::Event).is_err());
+            assert!(trampoline(&reader, Interest::READ, None).is_err());
+            assert!(sleeper.wait().is_err());
+            assert!(plain.switch(Payload::unit()).is_err());
+            assert!(use_hub(None).is_err());
+            let locked = catch_unwind(AssertUnwindSafe(|| held.try_lock().is_err() && held.lock().is_ok()));
+            assert!(!matches!(locked, Ok(true)));
+            assert!(catch_unwind(|| sleep(SHORT)).is_err());
+            yield_now();
+            // A greenlet that nobody holds any more exits later.
+            let main = Greenlet::current();
+            drop(Greenlet::new(move |_| main.switch(Payload::unit())));
+            assert_eq!((current_id(), current_name()), (before, name));
+            // What panics above goes no further.
+            refusals.set(refusals.get() + 1);
+        });
+        let queue = Rc::new(Queue::new());
+        let puts = queue.clone();
+        let greens = [
+            spawn(move || {
+                for n in 0..10 {
+                    sleep(Duration::from_micros(100));
+                    puts.put(n).unwrap();
+                }
+            }),
+            spawn(move || (0..10).for_each(|n| assert_eq!(queue.get().unwrap(), n))),
+            spawn({
+                let lock = lock.clone();
+                move || {
+                    for _ in 0..10 {
+                        let _held = lock.lock().unwrap();
+                        yield_now();
+                    }
+                }
+            }),
+            spawn(move || (0..10).for_each(|_| drop(lock.lock().unwrap()))),
+        ];
+        in_span(part("main's"), || {
+            for green in greens {
+                green.join().unwrap();
+            }
+        });
+        nothing_meanwhile();
+        assert!(tried.get() > 40);
+        assert_eq!(refused.get(), tried.get());
+    });
+}
+
+#[test]
+fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
+    test("a_subscriber_may_end_the_wait_that_is_about_to_begin", |_| {
+        // By what is waited for.
+        let woken = spawn(|| {
+            let parker = Parker::new(Doing::Event).unwrap();
+            let unparker = parker.unparker();
+            meanwhile(move |what, _| {
+                if what == "exit" {
+                    unparker.unpark();
+                }
+            });
+            let parked = parker.park(&mut Limit::none()).unwrap();
+            nothing_meanwhile();
+            parked
+        });
+        assert_eq!(woken.join().unwrap(), greenhub::Parked::Unparked);
+        // By a kill.
+        for wait in [|| sleep(LONG), yield_now, || drop(Greenlet::new(|_| Ok(Payload::unit())).switch(Payload::unit()))]
+        {
+            let killed = spawn(move || {
+                meanwhile(|what, _| {
+                    if what == "exit" {
+                        nothing_meanwhile();
+                        assert!(hub_core::interrupt(current_id()));
+                    }
+                });
+                wait();
+                sleep(LONG);
+            });
+            assert!(killed.join().unwrap_err().is_exit());
+        }
+        // When it goes on.
+        let killed = spawn(|| {
+            meanwhile(|what, _| {
+                if what == "enter" {
+                    nothing_meanwhile();
+                    assert!(hub_core::interrupt(current_id()));
+                }
+            });
+            yield_now();
+            unreachable!("it has to exit");
+        });
+        assert!(killed.join().unwrap_err().is_exit());
+    });
+}
+
+#[test]
+fn a_subscriber_may_change_whom_a_kill_is_for() {
+    test("a_subscriber_may_change_whom_a_kill_is_for", |_| {
+        let target = Rc::new(named("target", || sleep(LONG)));
+        yield_now();
+        let same = target.clone();
+        let (meant, killed) = seen::<Option<Kill>>();
+        let killer = named("killer", move || {
+            let again = same.clone();
+            meanwhile(move |what, label| {
+                if (what, label) == ("exit", "killer") {
+                    nothing_meanwhile();
+                    *meant.borrow_mut() = Some(again.kill());
+                }
+            });
+            same.kill()
+        });
+        assert_eq!(killer.join().unwrap(), Kill::Ended);
+        // Nobody is switched to from there.
+        assert_eq!(killed.take(), Some(Kill::Scheduled));
+        assert!(target.is_finished());
+    });
+}
+
+#[test]
+fn a_subscriber_that_panics_when_told_of_spans_does_no_harm() {
+    for at in ["new", "enter", "exit", "close"] {
+        run("a_subscriber_that_panics_when_told_of_spans_does_no_harm", move || {
+            keep_reports();
+            let (_, _listening) = Notes::listen();
+            meanwhile(move |what, _| {
+                if what == at {
+                    quiet_panic("a subscriber that panics");
+                }
+            });
+            let green = spawn(|| {
+                yield_now();
+                let child = spawn(|| sleep(SHORT));
+                // Made here, where a panic would be the program's own.
+                let span = if current_name().is_none() { Span::none() } else { part("never") };
+                in_span(span, || child.join().unwrap());
+                7
+            });
+            assert_eq!(green.join().unwrap(), 7);
+            assert!(spawn(|| ()).cancel());
+            let killed = spawn(|| sleep(LONG));
+            yield_now();
+            assert_eq!(killed.kill(), Kill::Ended);
+            nothing_meanwhile();
+        });
+    }
+}
+
+#[test]
+fn a_subscriber_may_spawn_which_is_not_told() {
+    if !is_child() {
+        return assert!(in_child("spans::a_subscriber_may_spawn_which_is_not_told", |_| ()).status.success());
+    }
+    // For the whole process: only so it would be told of what it does itself.
+    let notes = Notes::default();
+    tracing::subscriber::set_global_default(notes.clone()).unwrap();
+    run("a_subscriber_may_spawn_which_is_not_told", move || {
+        let (ran, count) = seen::<usize>();
+        meanwhile(move |what, label| {
+            let ran = ran.clone();
+            assert!(label == "named" && (what == "enter") <= current_name().is_some());
+            spawn_n(move || {
+                assert_eq!(current_name(), None);
+                *ran.borrow_mut() += 1;
+            });
+        });
+        named("named", || sleep(SHORT)).join().unwrap();
+        nothing_meanwhile();
+        yield_now();
+        // Made, entered, exited for the wait, entered, exited, closed.
+        assert_eq!(count.take(), 6);
+        assert_eq!(notes.all().len(), 1);
+        notes.are_settled();
+    });
+}
+
+#[test]
+fn a_forked_child_goes_on_in_its_spans() {
+    if !is_child() {
+        return assert!(in_child("spans::a_forked_child_goes_on_in_its_spans", |_| ()).status.success());
+    }
+    test("a_forked_child_goes_on_in_its_spans", |notes| {
+        let green = named("green", move || {
+            in_span(part("a part"), || {
+                sleep(SHORT);
+                // SAFETY: this process has no other thread that runs; the child ends without any clean-up.
+                let forked = unsafe { nix::unistd::fork() }.unwrap();
+                sleep(SHORT);
+                let here = notes.here() == ["green", "a part"];
+                match forked {
+                    // SAFETY: ends the child at once.
+                    nix::unistd::ForkResult::Child => unsafe { libc::_exit(if here { 0 } else { 1 }) },
+                    nix::unistd::ForkResult::Parent { child } => {
+                        let status = nix::sys::wait::waitpid(child, None).unwrap();
+                        here && matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0))
+                    }
+                }
+            })
+        });
+        assert!(green.join().unwrap());
+    });
+}
+
+#[test]
+fn without_a_subscriber_there_is_nothing_to_enter() {
+    run("without_a_subscriber_there_is_nothing_to_enter", || {
+        assert_eq!(in_span(part("nobody's"), || spawn(|| 7).join().unwrap()), 7);
+        let (notes, listening) = Notes::listen();
+        drop(listening);
+        in_span(part("nobody's"), || spawn(yield_now).join().unwrap());
+        assert_eq!(notes.all(), []);
+    });
+}
