@@ -11,10 +11,10 @@ use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Metadata, Subscriber};
 
 /// What is known of one test, which runs on one OS thread.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Notes(Arc<Mutex<State>>);
 
-#[derive(Default)]
+#[derive(Default, Debug)]
 struct State {
     spans: Vec<Noted>,
     /// Those that are entered, from the outermost inwards.

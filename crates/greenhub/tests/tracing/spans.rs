@@ -9,8 +9,9 @@ use std::time::Duration;
 use greenhub::debug::in_span;
 use greenhub::sync::{Event, Queue};
 use greenhub::{
-    Builder, Doing, GreenError, GreenThread, Greenlet, Interest, Kill, Limit, Parker, Payload, current_id,
-    current_name, get_hub, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub, with_timeout, yield_now,
+    Builder, Doing, GreenError, GreenThread, Greenlet, Hub, Interest, Kill, Limit, Parker, Payload, current_id,
+    current_name, get_hub, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub, use_hub_with, with_timeout,
+    yield_now,
 };
 use tracing::{Span, info_span};
 
@@ -452,6 +453,17 @@ fn a_subscriber_that_blocks_gets_an_error_and_no_wait_is_lost() {
         let (reader, _writer) = pipe();
         let sleeper = named("sleeper", || sleep(LONG));
         let plain = Greenlet::new(Ok);
+        let exits = Rc::new(Cell::new(0));
+        let suspended = RefCell::new(Vec::new());
+        for _ in 0..20 {
+            let (main, exits) = (Greenlet::current(), exits.clone());
+            let one = Greenlet::new(move |_| {
+                let _exits = OnDrop(|| exits.set(exits.get() + 1));
+                main.switch(Payload::unit())
+            });
+            one.switch(Payload::unit()).unwrap();
+            suspended.borrow_mut().push(one);
+        }
         let (tries, refusals) = (tried.clone(), refused.clone());
         let held = lock.clone();
         meanwhile(move |what, label| {
@@ -471,8 +483,9 @@ fn a_subscriber_that_blocks_gets_an_error_and_no_wait_is_lost() {
             assert!(catch_unwind(|| sleep(SHORT)).is_err());
             yield_now();
             // A greenlet that nobody holds any more exits later.
-            let main = Greenlet::current();
-            drop(Greenlet::new(move |_| main.switch(Payload::unit())));
+            let exited = exits.get();
+            drop(suspended.borrow_mut().pop());
+            assert_eq!(exits.get(), exited);
             assert_eq!((current_id(), current_name()), (before, name));
             // What panics above goes no further.
             refusals.set(refusals.get() + 1);
@@ -526,9 +539,15 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
             parked
         });
         assert_eq!(woken.join().unwrap(), greenhub::Parked::Unparked);
-        // By a kill.
-        for wait in [|| sleep(LONG), yield_now, || drop(Greenlet::new(|_| Ok(Payload::unit())).switch(Payload::unit()))]
-        {
+        // By a kill, without which the last would be left for good.
+        let to_one_that_sleeps = || {
+            let one = Greenlet::new(|_| {
+                sleep(LONG);
+                Ok(Payload::unit())
+            });
+            drop(one.switch(Payload::unit()));
+        };
+        for wait in [|| sleep(LONG), yield_now, to_one_that_sleeps] {
             let killed = spawn(move || {
                 meanwhile(|what, _| {
                     if what == "exit" {
@@ -577,6 +596,125 @@ fn a_subscriber_may_change_whom_a_kill_is_for() {
         // Nobody is switched to from there.
         assert_eq!(killed.take(), Some(Kill::Scheduled));
         assert!(target.is_finished());
+    });
+}
+
+#[test]
+fn a_subscriber_may_wake_whom_a_switch_is_to() {
+    test("a_subscriber_may_wake_whom_a_switch_is_to", |notes| {
+        let (to, target) = seen::<Option<Greenlet>>();
+        let green = named("target", move || {
+            *to.borrow_mut() = Some(Greenlet::current());
+            let waits = Greenlet::new(|_| {
+                sleep(LONG);
+                Ok(Payload::unit())
+            });
+            drop(waits.switch(Payload::unit()));
+        });
+        in_span(part("main's"), || {
+            sleep(SHORT);
+            let target = target.take().unwrap();
+            let green = Rc::new(green);
+            let same = green.clone();
+            meanwhile(move |what, _| {
+                if what == "exit" {
+                    nothing_meanwhile();
+                    same.kill();
+                }
+            });
+            let switched = target.switch(Payload::unit());
+            assert!(matches!(switched, Err(GreenError::Switch(greenhub::RawError::Parked))), "{switched:?}");
+            assert_eq!(notes.here(), ["main's"]);
+            assert!(green.wait().unwrap_err().is_exit());
+        });
+    });
+}
+
+#[test]
+fn an_exit_that_is_pending_is_not_thrown_in_a_subscriber() {
+    test("an_exit_that_is_pending_is_not_thrown_in_a_subscriber", |_| {
+        let (went, on) = seen::<bool>();
+        let killed = named("killed", || sleep(LONG));
+        yield_now();
+        meanwhile(move |what, label| {
+            if (what, label) == ("enter", "killed") {
+                // Looks for such an exit at its end.
+                drop(hub_core::run_in_place(|| ()));
+                *went.borrow_mut() = true;
+            }
+        });
+        assert_eq!(killed.kill(), Kill::Ended);
+        assert!(on.take());
+    });
+}
+
+#[test]
+fn a_wait_that_began_before_is_refused_in_a_subscriber() {
+    test("a_wait_that_began_before_is_refused_in_a_subscriber", |_| {
+        sleep(SHORT);
+        let (result, refused) = seen::<Option<bool>>();
+        in_span(part("main's"), || {
+            let parker = Cell::new(Some(Parker::new(Doing::Event).unwrap()));
+            meanwhile(move |what, _| {
+                if what == "exit"
+                    && let Some(parker) = parker.take()
+                {
+                    *result.borrow_mut() = Some(parker.park(&mut Limit::from(Some(SHORT))).is_err());
+                }
+            });
+            yield_now();
+        });
+        assert_eq!(refused.take(), Some(true));
+    });
+}
+
+#[test]
+fn a_wait_that_is_refused_at_last_leaves_nobody_outside() {
+    if !is_child() {
+        // It says what it panics with.
+        let name = "spans::a_wait_that_is_refused_at_last_leaves_nobody_outside";
+        return assert!(in_child(name, |_| ()).status.success());
+    }
+    test("a_wait_that_is_refused_at_last_leaves_nobody_outside", |notes| {
+        let (places, all) = seen::<Vec<Vec<String>>>();
+        // There is no loop yet, and none can be made within a hub.
+        let build = move || -> std::io::Result<Box<dyn Hub>> {
+            assert!(catch_unwind(|| sleep(SHORT)).is_err());
+            places.borrow_mut().push(notes.here());
+            assert!(catch_unwind(yield_now).is_err());
+            places.borrow_mut().push(notes.here());
+            Err(std::io::Error::other("no hub"))
+        };
+        use_hub_with(build).unwrap();
+        in_span(part("main's"), || assert!(greenhub::try_get_hub().is_err()));
+        assert_eq!(all.take(), [["main's"]; 2]);
+    });
+}
+
+#[test]
+fn the_error_of_a_second_kill_is_dropped_in_the_span_of_the_killer() {
+    test("the_error_of_a_second_kill_is_dropped_in_the_span_of_the_killer", |notes| {
+        #[derive(Debug)]
+        struct Noisy(Notes, std::sync::mpsc::Sender<Vec<String>>);
+        impl std::fmt::Display for Noisy {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("noisy")
+            }
+        }
+        impl std::error::Error for Noisy {}
+        impl Drop for Noisy {
+            fn drop(&mut self) {
+                let _ = self.1.send(self.0.here());
+            }
+        }
+        let green = named("target", || sleep(LONG));
+        yield_now();
+        assert!(hub_core::interrupt(green.id().unwrap()));
+        let (tell, told) = std::sync::mpsc::channel();
+        in_span(part("killer"), || {
+            assert_eq!(green.kill_with(GreenError::custom(Noisy(notes, tell))), Kill::Ended);
+        });
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [["killer"]]);
     });
 }
 
