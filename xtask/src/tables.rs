@@ -83,6 +83,9 @@ pub const FEATURE_LISTS: &[&[&str]] =
 /// Features of the facade that are no hubs, each with the test program that needs it.
 pub const FEATURE_TESTS: &[(&str, &str)] = &[("backtrace", "backtrace"), ("tracing", "tracing")];
 
+/// Crates with a feature that brings something public, whose example is run: (crate, feature, the example's name).
+pub const FEATURE_EXAMPLES: &[(&str, &str, &str)] = &[("hub-core", "tracing", "in_span")];
+
 /// A path that is taken only where the system lacks something, forced so that it is tested everywhere.
 pub struct Forced {
     pub what: &'static str,

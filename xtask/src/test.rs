@@ -9,7 +9,7 @@ use crate::bsd;
 use crate::costs;
 use crate::faults;
 use crate::step::Report;
-use crate::tables::{FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, PEERS, hubs_here};
+use crate::tables::{FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, PEERS, hubs_here};
 use crate::workspace::Workspace;
 
 /// Runs the tests in debug, the green suite also in release; `full` adds what takes longer.
@@ -33,6 +33,11 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         let mut command = workspace.cargo();
         command.args(["test", "--no-fail-fast", "-p", "greenhub", "--features", feature, "--test", test]);
         report.run_tests(format!("feature {feature}"), command);
+    }
+    for (package, feature, example) in FEATURE_EXAMPLES {
+        let mut command = workspace.cargo();
+        command.args(["test", "-p", package, "--features", feature, "--doc", example]);
+        report.run_tests(format!("example of {example}, feature {feature}"), command);
     }
     peers(workspace, report);
     if full {

@@ -29,7 +29,9 @@ use super::control::{ControlRef, Doing, Kind, State, Wake};
 use super::local::{self, Local};
 use super::payload::Payload;
 use super::run::{self, Mask, Waiter, thread};
-use super::spans::{self, Away};
+#[cfg(feature = "tracing")]
+use super::spans;
+use super::spans::Away;
 use super::unwind::{Exit, contained, drop_contained, throw};
 use crate::error::{GreenError, LoopError, RawError};
 use crate::report::{self, Report};
@@ -347,14 +349,8 @@ impl Greenlet {
         if local.main_loop.in_hub() {
             return Err(LoopError::InMainloop { doing: Doing::Switch.as_str() }.into());
         }
-        let mut way = route(Rc::clone(&self.node), message, me);
-        // Who is told of it may change that.
-        while way.leads_away() && spans::exited(me) {
-            run::check_exit();
-            way = route(Rc::clone(&self.node), way.into_message(), me);
-        }
         let _away = Away::until_back(me);
-        let target = match way {
+        let target = match self.leave_spans(route(Rc::clone(&self.node), message, me), me) {
             Way::Here(message) => return take_here(me, message),
             Way::Hub(_) => return Err(RawError::Hub.into()),
             Way::Parked(_) => return Err(RawError::Parked.into()),
@@ -388,18 +384,30 @@ impl Greenlet {
         run::arrive(me).map_err(|error| *error)?;
         message.unwrap_or_else(|| Err(me.pending_exit().map_or(RawError::Interrupted.into(), GreenError::from)))
     }
-}
 
-impl Way {
-    fn leads_away(&self) -> bool {
-        matches!(self, Way::Enter(..) | Way::Begin(..))
+    /// Exits the spans of the running greenlet if `way` leads to another. Who is told of it may change where it leads.
+    #[cfg(feature = "tracing")]
+    fn leave_spans(&self, mut way: Way, me: ControlRef) -> Way {
+        loop {
+            let message = match way {
+                Way::Enter(target, message) if !spans::exited(me) => return Way::Enter(target, message),
+                Way::Begin(node, value) if !spans::exited(me) => return Way::Begin(node, value),
+                Way::Enter(_, message) => message,
+                Way::Begin(_, value) => Ok(value),
+                way => {
+                    spans::entered(me);
+                    return way;
+                }
+            };
+            run::check_exit();
+            way = route(Rc::clone(&self.node), message, me);
+        }
     }
 
-    fn into_message(self) -> Message {
-        match self {
-            Way::Here(message) | Way::Enter(_, message) | Way::Parked(message) | Way::Hub(message) => message,
-            Way::Begin(_, value) => Ok(value),
-        }
+    #[cfg(not(feature = "tracing"))]
+    #[inline(always)]
+    fn leave_spans(&self, way: Way, _: ControlRef) -> Way {
+        way
     }
 }
 

@@ -378,7 +378,6 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             // SAFETY: the target is suspended and in no queue, and no foreign code ran since that was seen; we are
             // queued.
             unsafe { thread.switch(me, target) };
-            spans::entered(me);
             check_exit();
             Interrupted::Ran
         }

@@ -173,7 +173,8 @@ impl ControlRef {
             cold
         });
         // SAFETY: leaked above and freed only by `drop_cold`, when the greenlet has ended. Neither this
-        // module nor `raw` nor `green_local` keeps the reference over foreign code or a switch.
+        // module nor `raw` nor `green_local` keeps the reference over foreign code or a switch; `spans` keeps it while
+        // subscribers are told of the greenlet that runs, which does not end in there.
         unsafe { cold.as_ref() }
     }
 
