@@ -692,6 +692,24 @@ fn a_wait_that_is_refused_at_last_leaves_nobody_outside() {
 }
 
 #[test]
+fn a_switch_that_finds_no_stack_is_back_in_its_spans() {
+    if !is_child() {
+        return assert!(in_child("spans::a_switch_that_finds_no_stack_is_back_in_its_spans", |_| ()).status.success());
+    }
+    test("a_switch_that_finds_no_stack_is_back_in_its_spans", |notes| {
+        sleep(SHORT);
+        const MUCH: usize = 512 << 20;
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, MUCH as _, MUCH as _).unwrap();
+        greenhub::set_default_stack_size(MUCH).unwrap();
+        in_span(part("main's"), || {
+            let switched = Greenlet::new(Ok).switch(Payload::unit());
+            assert!(matches!(switched, Err(GreenError::Loop(greenhub::LoopError::Stack(_)))), "{switched:?}");
+            assert_eq!(notes.here(), ["main's"]);
+        });
+    });
+}
+
+#[test]
 fn the_error_of_a_second_kill_is_dropped_in_the_span_of_the_killer() {
     test("the_error_of_a_second_kill_is_dropped_in_the_span_of_the_killer", |notes| {
         #[derive(Debug)]

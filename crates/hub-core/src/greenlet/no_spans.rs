@@ -30,11 +30,6 @@ impl Away {
     pub(super) fn new() -> Away {
         Away
     }
-
-    #[inline(always)]
-    pub(super) fn until_back(_me: ControlRef) -> Away {
-        Away
-    }
 }
 
 #[inline(always)]

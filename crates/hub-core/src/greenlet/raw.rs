@@ -29,9 +29,7 @@ use super::control::{ControlRef, Doing, Kind, State, Wake};
 use super::local::{self, Local};
 use super::payload::Payload;
 use super::run::{self, Mask, Waiter, thread};
-#[cfg(feature = "tracing")]
-use super::spans;
-use super::spans::Away;
+use super::spans::{self, Away};
 use super::unwind::{Exit, contained, drop_contained, throw};
 use crate::error::{GreenError, LoopError, RawError};
 use crate::report::{self, Report};
@@ -349,7 +347,6 @@ impl Greenlet {
         if local.main_loop.in_hub() {
             return Err(LoopError::InMainloop { doing: Doing::Switch.as_str() }.into());
         }
-        let _away = Away::until_back(me);
         let target = match self.leave_spans(route(Rc::clone(&self.node), message, me), me) {
             Way::Here(message) => return take_here(me, message),
             Way::Hub(_) => return Err(RawError::Hub.into()),
@@ -359,7 +356,7 @@ impl Greenlet {
                 target
             }
             Way::Begin(node, value) => {
-                let stack = local.take_stack(None)?;
+                let stack = local.take_stack(None).inspect_err(|_| spans::entered(me))?;
                 let target = begin(local, &node, value);
                 target.stack.set(Some(stack));
                 target.context.set(local::enter_stack(stack));

@@ -127,11 +127,6 @@ impl Away {
         exited(me);
         Away(me)
     }
-
-    /// Whether they are exited is yet to be seen.
-    pub(super) fn until_back(me: ControlRef) -> Away {
-        Away(me)
-    }
 }
 
 impl Drop for Away {
