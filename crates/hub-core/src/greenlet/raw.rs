@@ -646,7 +646,7 @@ impl Node {
             let _ = run::interrupt(target, exit, false);
             return;
         }
-        let away = Away::new();
+        let _away = Away::new();
         // A drop cannot unwind because of an exit of its own; one that comes up ends the wait.
         let mask = Mask::new();
         let in_drop = |yes| {
@@ -671,7 +671,6 @@ impl Node {
         }
         in_drop(false);
         drop(mask);
-        drop(away);
     }
 }
 
