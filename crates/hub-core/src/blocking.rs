@@ -5,6 +5,7 @@
 //! signal who runs: see [`sample`]. The same green thread in the same stretch twice, with the resolution between, is
 //! reported.
 
+mod question;
 mod sample;
 #[cfg_attr(
     not(all(feature = "backtrace", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
@@ -37,9 +38,9 @@ use crate::report::{self, Report};
 /// Off, which it is at first, it costs nothing, and on next to nothing: the loop does the same in both cases, and an OS
 /// thread looks at it four times in each `resolution`. It uses the signal `SIGURG`, which it sends to this OS
 /// thread only while that is suspected; system calls that are under way there go on (`SA_RESTART`), but those that
-/// the system never resumes, such as `poll` or `nanosleep`, end with `EINTR`. What the program itself does on `SIGURG`
-/// is still done, and when the last detector of the process is switched off the signal is as before. A forked child
-/// has none.
+/// the system never resumes, such as `poll` or `nanosleep`, end with `EINTR`. On Linux it carries a value by which it is
+/// known: any other `SIGURG` goes to the program's own handler, if there is one. Elsewhere as many are taken as were sent.
+/// When the last detector of the process is switched off the signal is as before. A forked child has none.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -103,7 +104,7 @@ impl Detector {
         let sampling = Sampling::prepare()?;
         let stop = Arc::<Stop>::default();
         let watchdog = {
-            let (watched, stop) = (sampling.watched(&main_loop.pulse), Arc::clone(&stop));
+            let (watched, stop) = (sampling.watched(&main_loop.pulse)?, Arc::clone(&stop));
             let watch = move || watch(&watched, resolution, &stop);
             std::thread::Builder::new().name("greenhub-watchdog".into()).spawn(watch)?
         };

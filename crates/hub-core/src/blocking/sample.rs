@@ -6,6 +6,9 @@
 //!      ◄──────── reads, → IDLE ──────────────────────────────────────┘
 //! ```
 //!
+//! A signal that finds no question was answered before it came: the watchdog asks again when an answer takes long, and
+//! then the first signal may be answered while the second is sent. [`question`] tells it from those of the program.
+//!
 //! Ground rules:
 //! - The handler runs on the watched OS thread, at any point of any code. It takes no lock and no memory, makes no
 //!   system call, and writes to its [`Page`] alone. It reads words of its own thread that are written whole, and
@@ -14,8 +17,8 @@
 //! - A page is written by the handler alone, between `ASKED` and `FILLED`, and read by the watchdog alone, from `FILLED`
 //!   on; the state passes it from one to the other.
 //! - `HERE` leads to a page that lives: [`Sampling`] sets it, and takes it back before it drops its share of the page.
-//! - The watchdog uses the pulse and the handle of the watched OS thread. Both are there until it is joined, which is
-//!   the first thing that happens at the end of that OS thread ([`local`](crate::greenlet)).
+//! - The watchdog uses the pulse of the watched OS thread and sends signals to it. Both may be done until it is joined,
+//!   which is the first thing that happens at the end of that OS thread ([`local`](crate::greenlet)).
 
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::c_int;
@@ -29,6 +32,7 @@ use std::time::Duration;
 
 use libc::{c_void, sigaction, siginfo_t};
 
+use super::question::{self, Asked, Sender};
 use super::snapshot::Snapshot;
 use crate::fork::{self, PerProcess};
 use crate::greenlet::local;
@@ -142,11 +146,8 @@ pub(super) struct Sampling {
 pub(super) struct Watched {
     page: Arc<Page>,
     pulse: &'static Pulse,
-    thread: libc::pthread_t,
+    thread: Asked,
 }
-
-// SAFETY: the handle of an OS thread, a pointer on some systems, may be used by any.
-unsafe impl Send for Watched {}
 
 impl Sampling {
     /// Puts the handler in place.
@@ -159,10 +160,8 @@ impl Sampling {
     }
 
     /// This OS thread, for a watchdog.
-    pub(super) fn watched(&self, pulse: &'static Pulse) -> Watched {
-        // SAFETY: always allowed.
-        let thread = unsafe { libc::pthread_self() };
-        Watched { page: Arc::clone(&self.page), pulse, thread }
+    pub(super) fn watched(&self, pulse: &'static Pulse) -> io::Result<Watched> {
+        Ok(Watched { page: Arc::clone(&self.page), pulse, thread: Asked::this()? })
     }
 
     /// Answers from now on, in place of any other.
@@ -197,12 +196,14 @@ impl Watched {
 
         let state = &self.page.state;
         // An answer to an earlier question may have come late.
-        if matches!(state.load(Ordering::Acquire), IDLE | FILLED) {
+        let is_new = matches!(state.load(Ordering::Acquire), IDLE | FILLED);
+        if is_new {
             state.store(ASKED, Ordering::Release);
         }
-        // SAFETY: the thread has not ended, by the ground rules.
-        if unsafe { libc::pthread_kill(self.thread, SIGNAL) } != 0 {
-            return None;
+        // The signal of an earlier question may have been lost to one of the program's that was on its way. Where they
+        // cannot be told apart, that one was taken for it.
+        if is_new || question::MARKED {
+            self.thread.send(SIGNAL).ok()?;
         }
         let looks = patience.as_micros().div_ceil(LOOK.as_micros());
         for _ in 0..looks {
@@ -219,24 +220,37 @@ impl Watched {
 }
 
 extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    // SAFETY: it is what the system passed.
+    let is_for_others = match unsafe { question::sender(info) } {
+        Sender::Other => true,
+        Sender::Watchdog => {
+            answer(context);
+            false
+        }
+        Sender::Unknown => !answer(context),
+    };
+    if is_for_others {
+        pass_on(signal, info, context);
+    }
+}
+
+/// Whether this OS thread has been asked and has not answered yet, which it does then.
+fn answer(context: *const c_void) -> bool {
     // SAFETY: by the ground rules.
     let page = unsafe { HERE.get().as_ref() };
     let asked =
         |page: &&Page| page.state.compare_exchange(ASKED, FILLING, Ordering::Acquire, Ordering::Relaxed).is_ok();
-    match page.filter(asked) {
-        Some(page) => {
-            // SAFETY: asked and not filled: it is ours.
-            let sample = unsafe { &mut *page.sample.get() };
-            sample.stretch = run::stretch();
-            sample.len = 0;
-            local::describe_running(&mut |text| sample.push(text));
-            let bounds = local::running_stack().or_else(|| page.own_stack.clone());
-            // SAFETY: the context is the system's; the stack of whoever runs is mapped, and the OS thread's own always is.
-            unsafe { sample.snapshot.take(context, bounds) };
-            page.state.store(FILLED, Ordering::Release);
-        }
-        None => pass_on(signal, info, context),
-    }
+    let Some(page) = page.filter(asked) else { return false };
+    // SAFETY: asked and not filled: it is ours.
+    let sample = unsafe { &mut *page.sample.get() };
+    sample.stretch = run::stretch();
+    sample.len = 0;
+    local::describe_running(&mut |text| sample.push(text));
+    let bounds = local::running_stack().or_else(|| page.own_stack.clone());
+    // SAFETY: the context is the system's; the stack of whoever runs is mapped, and the OS thread's own always is.
+    unsafe { sample.snapshot.take(context, bounds) };
+    page.state.store(FILLED, Ordering::Release);
+    true
 }
 
 /// What was done about the signal before: the handler, and whether it takes three arguments.
@@ -344,4 +358,46 @@ fn action_now() -> io::Result<sigaction> {
 
 fn is_ours(action: &sigaction) -> bool {
     action.sa_sigaction == on_signal as extern "C" fn(c_int, *mut siginfo_t, *mut c_void) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static HEARD: AtomicUsize = AtomicUsize::new(0);
+    static PULSE: Pulse = Pulse { turn: AtomicU64::new(0), in_hub: AtomicU8::new(0) };
+
+    extern "C" fn hear(_: c_int) {
+        HEARD.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_signal_that_comes_after_its_answer_is_not_for_the_program() {
+        // SAFETY: the handler adds to an atomic.
+        unsafe { libc::signal(SIGNAL, hear as extern "C" fn(c_int) as usize) };
+        let sampling = Sampling::prepare().unwrap();
+        let watched = sampling.watched(&PULSE).unwrap();
+        sampling.begin();
+        let send = || {
+            watched.thread.send(SIGNAL).unwrap();
+            // To the calling thread, hence it has come; but for valgrind, which brings it with the next call.
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        sampling.page.state.store(ASKED, Ordering::Release);
+        send();
+        assert_eq!(sampling.page.state.load(Ordering::Acquire), FILLED);
+        if question::MARKED {
+            send();
+        }
+        assert_eq!(HEARD.load(Ordering::Relaxed), 0);
+        // The program's own is no answer, where they can be told apart.
+        sampling.page.state.store(if question::MARKED { ASKED } else { IDLE }, Ordering::Release);
+        // SAFETY: there is a handler.
+        unsafe { libc::raise(SIGNAL) };
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!(HEARD.load(Ordering::Relaxed), 1);
+        drop(sampling);
+        // SAFETY: nobody waits for it any more.
+        unsafe { libc::signal(SIGNAL, libc::SIG_DFL) };
+    }
 }
