@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use green::{LONG, quiet_panic};
@@ -58,12 +58,13 @@ impl Fake {
 
 impl Resolver for Fake {
     fn resolve(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
+        let pause = self.0.pause.load(Ordering::Relaxed) as u64;
         let number = {
             let mut asked = self.0.asked.lock().unwrap();
             asked.push(host.to_owned());
             asked.len() as u8
         };
-        greenhub::sleep(Duration::from_millis(self.0.pause.load(Ordering::Relaxed) as u64));
+        greenhub::sleep(Duration::from_millis(pause));
         let next = self.0.first.lock().unwrap().pop();
         next.unwrap_or(|| Ok(Vec::new()))().map(|mut addresses| {
             addresses.push(address(number));
@@ -382,13 +383,21 @@ fn a_forked_child_asks_for_itself() {
         let fake = Fake::slow();
         fake.0.pause.store(LONG.as_millis() as usize, Ordering::Relaxed);
         let cached = Arc::new(CachedResolver::new(fake.clone()));
+        let (parked, is_parked) = mpsc::channel();
+        let (over, is_over) = mpsc::channel::<()>();
         let asker = {
             let cached = Arc::clone(&cached);
-            std::thread::spawn(move || greenhub::with_timeout(Duration::from_secs(1), || cached.resolve("one")))
+            std::thread::spawn(move || {
+                let asker = greenhub::spawn(move || cached.resolve("one"));
+                greenhub::yield_now();
+                parked.send(()).unwrap();
+                let _ = is_over.recv();
+                asker.kill();
+                asker.join().is_err()
+            })
         };
-        while fake.count() == 0 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        is_parked.recv().unwrap();
+        assert_eq!(fake.count(), 1);
         fake.0.pause.store(0, Ordering::Relaxed);
         // SAFETY: the child uses what the library keeps usable after a fork, and exits.
         match unsafe { fork() }.unwrap() {
@@ -403,6 +412,7 @@ fn a_forked_child_asks_for_itself() {
                 assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
             }
         }
-        assert!(asker.join().unwrap().is_err());
+        drop(over);
+        assert!(asker.join().unwrap());
     });
 }

@@ -146,15 +146,37 @@ fn closing_wakes_who_waits_and_twice_is_once() {
         let waiting = Rc::clone(&reader);
         let reading = spawn(move || (&*waiting).read(&mut [0]));
         yield_now();
-        let number = reader.as_raw_fd();
         reader.close();
         assert_eq!(reading.join().unwrap().unwrap_err().kind(), ErrorKind::NotConnected);
         reader.close();
         assert_eq!((&*reader).read(&mut [0]).unwrap_err().kind(), ErrorKind::NotConnected);
-        // The drop closes the number, which was lent, and neither closes another file of that number.
+    });
+}
+
+#[test]
+fn a_number_that_was_used_again_is_not_closed_by_who_had_it() {
+    let name = "a_number_that_was_used_again_is_not_closed_by_who_had_it";
+    // No other thread of this process opens anything.
+    alone(name, || {
+        sleep(SHORT);
+        let next = || rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 0).unwrap();
+        let number = next().as_raw_fd();
+        let (reader, writer) = pipe().unwrap();
+        reader.close();
+        let other = next();
+        assert_eq!(other.as_raw_fd(), number, "it is free");
+        reader.close();
         drop(reader);
-        let other = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), number).unwrap();
         assert!(rustix::io::fcntl_getfd(&other).is_ok());
+        // Leaving the scope closes.
+        drop(other);
+        let number = writer.as_raw_fd();
+        {
+            let _writer = writer;
+        }
+        // SAFETY: nothing is done with the number but to ask whether it is one.
+        let gone = rustix::io::fcntl_getfd(unsafe { std::os::fd::BorrowedFd::borrow_raw(number) });
+        assert_eq!(gone.unwrap_err(), rustix::io::Errno::BADF);
     });
 }
 
@@ -292,6 +314,21 @@ fn a_kill_leaves_standard_input_usable() {
         writer.write_all(b"late").unwrap();
         drop(writer);
         assert_eq!(std::io::read_to_string(stdin()).unwrap(), "late");
+    });
+}
+
+#[test]
+fn a_lock_knows_whether_it_is_of_a_terminal() {
+    alone("a_lock_knows_whether_it_is_of_a_terminal", || {
+        // Both are pipes.
+        assert!(!stdout().lock().is_terminal() && !stderr().lock().is_terminal());
+        let Ok(terminal) = std::fs::File::options().read(true).write(true).open("/dev/ptmx") else {
+            return eprintln!("no terminals here");
+        };
+        rustix::stdio::dup2_stdin(&terminal).unwrap();
+        rustix::stdio::dup2_stderr(&terminal).unwrap();
+        let found = [stdin().lock().is_terminal(), stderr().lock().is_terminal(), stdout().lock().is_terminal()];
+        assert_eq!(found, [true, true, false]);
     });
 }
 

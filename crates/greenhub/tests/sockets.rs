@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use greenhub::Interest;
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use greenhub::select::select;
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 const SHORT: Duration = Duration::from_millis(20);
@@ -23,6 +24,27 @@ const LONG: Duration = Duration::from_secs(60);
 /// Data in which each place differs from its neighbours.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i * 31 + i / 251) as u8).collect()
+}
+
+/// How many wait to be accepted, where the system tells.
+#[cfg(target_os = "linux")]
+fn waiting_connections(listener: &impl AsFd) -> Option<u32> {
+    use std::os::fd::AsRawFd;
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: writes so many bytes at most, and zeros are a `tcp_info` as well.
+    let info = unsafe {
+        let asked = libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut len);
+        assert_eq!(asked, 0);
+        info.assume_init()
+    };
+    Some(info.tcpi_unacked)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn waiting_connections(_: &impl AsFd) -> Option<u32> {
+    None
 }
 
 same_as_std! {
@@ -74,6 +96,11 @@ same_as_std! {
         drop(peer);
         assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
         assert_eq!(client.shutdown(Shutdown::Both).unwrap_err().kind(), ErrorKind::NotConnected);
+    }
+
+    fn shutting_down_what_is_no_socket_says_so() {
+        let wrong = net::TcpStream::from(OwnedFd::from(std::io::pipe().unwrap().0));
+        assert_eq!(wrong.shutdown(Shutdown::Both).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
     }
 
     fn shutting_down_a_listener_wakes_who_accepts() {
@@ -145,7 +172,16 @@ same_as_std! {
     fn connections_are_accepted_in_the_order_in_which_they_came() {
         let listener = net::TcpListener::bind(ANY).unwrap();
         let address = listener.local_addr().unwrap();
-        let clients: Vec<_> = (0..20).map(|_| net::TcpStream::connect(address).unwrap()).collect();
+        let clients: Vec<_> = (0..20)
+            .map(|number| {
+                let client = net::TcpStream::connect(address).unwrap();
+                // The last step of it may be taken by another processor.
+                while waiting_connections(&listener).is_some_and(|waiting| waiting <= number) {
+                    thread::yield_now();
+                }
+                client
+            })
+            .collect();
         for client in &clients {
             assert_eq!(listener.accept().unwrap().1, client.local_addr().unwrap());
         }
@@ -163,10 +199,10 @@ same_as_std! {
         let other = net::UdpSocket::bind(ANY).unwrap();
         let address = other.local_addr().unwrap();
         one.connect(address).unwrap();
-        drop(other);
+        // It has the address, and wants nothing but of itself.
+        other.connect(address).unwrap();
         one.send(b"x").unwrap();
         assert_eq!(one.recv_from(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
-        let other = net::UdpSocket::bind(address).unwrap();
         other.send_to(b"abc", one.local_addr().unwrap()).unwrap();
         assert_eq!(one.recv_from(&mut [0; 8]).unwrap(), (3, address));
     }
@@ -428,6 +464,9 @@ fn a_fresh_pair_is_writable_at_once_each_time() {
                 assert!(greenhub::trampoline(socket, Interest::WRITE, Some(LONG)).is_ok());
                 assert!(greenhub::trampoline(socket, Interest::READ, Some(SHORT)).is_err());
             }
+            let both = [&one, &other];
+            let (readable, writable) = select(&both, &both, Some(Duration::ZERO)).unwrap();
+            assert_eq!((readable.len(), writable.len()), (0, 2));
         }
     });
 }

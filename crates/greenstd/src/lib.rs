@@ -21,8 +21,8 @@
 //! | `fs`: its functions, `File`, `OpenOptions`, `DirBuilder`, `ReadDir`, `DirEntry` | [`fs`] | run on other OS threads, which costs some 10 to 30 µs each |
 //! | `fs::Metadata`, `Permissions`, `FileType`, `FileTimes` | [`fs`] | none: std's own |
 //! | `os::unix::fs` | [`os::unix::fs`] | `OpenOptionsExt`, `DirBuilderExt` and `DirEntryExt` are methods of the types |
-//! | `process::Command`, `Child`, `ChildStdin`, … | [`process`] | `wait_timeout` and `close(&self)` are new; `as_std_mut` for the rest |
-//! | `process::Stdio`, `ExitStatus`, `Output`, `exit`, … | [`process`] | none: std's own; green pipes and files become `Stdio` |
+//! | `process::Command`, `Child`, `ChildStdin`, … | [`process`] | `wait_timeout` and `close(&self)` are new; `as_std_mut` for the rest; a child whose last waiter was killed is reaped later |
+//! | `process::Stdio`, `ExitStatus`, `Output`, `exit`, … | [`process`] | none: std's own; green pipes, files and standard outputs become `Stdio` |
 //! | `os::unix::process::CommandExt`, `ExitStatusExt` | [`os::unix::process`] | `pre_exec` and `groups` by way of `as_std_mut`; `ExitStatusExt` is std's own |
 //! | `time` | [`time`] | none: std's own |
 //! | `thread::spawn` | [`thread::spawn`] | a green thread of this OS thread: asks for no `Send`, begins when the caller gives way |
@@ -50,7 +50,8 @@
 //! | `thread::LocalKey`, `thread_local!` | [`green_local!`]; std's own, which all green threads of an OS thread share |
 //! | `thread::Result` | `Result<T, GreenError>` |
 //! | `TcpListener::set_only_v6`, `only_v6` | deprecated in std |
-//! | `FromRawFd` of sockets | `From<OwnedFd>`, which says who owns the number |
+//! | `FromRawFd` of sockets, files and pipes | `From<OwnedFd>`, which says who owns the number |
+//! | `Read`, `Write` and `Seek` for `Arc<fs::File>` | they are there for `&File`, hence for `&*file`; for an `Arc` only std may write them |
 //! | `os::linux::net::TcpStreamExt` | the option is set on `as_fd()`, by a crate such as `socket2` |
 //! | what is unstable in std | –, but for `TcpStream::set_linger` and `linger` |
 //! | `sync::LazyLock` | [`sync::OnceLock`]; std's own blocks the OS thread |
@@ -60,7 +61,7 @@
 //! | `Path::exists`, `metadata`, `read_dir`, … | the functions of [`fs`]; std's own block the OS thread |
 //! | `os::unix::fs::chroot`, `fchown` | std's own, which block for no disk |
 //!
-//! What Eventlet has beside std's names: [`net::serve`] and [`net::ListenOptions`], [`greenpool`], [`tpool`], the events, queues
+//! What Eventlet has beside std's names: [`net::serve`], [`net::ListenOptions`] and [`net::ConnectOptions`], [`greenpool`], [`tpool`], the events, queues
 //! and semaphores of [`sync`], [`pools`], [`local`]; and gevent: [`group`].
 //!
 //! # All of `sync`

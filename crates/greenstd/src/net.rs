@@ -2,6 +2,7 @@
 
 mod addr;
 mod cluster;
+mod connect;
 mod listen;
 mod resolver;
 mod serve;
@@ -12,6 +13,7 @@ pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketA
 
 pub use addr::ToSocketAddrs;
 pub use cluster::{Cluster, ClusterServer, ThreadError};
+pub use connect::ConnectOptions;
 pub use listen::ListenOptions;
 pub use resolver::{CachedResolver, Resolver, SystemResolver, set_resolver};
 pub use serve::{Accept, Accepted, ServeEnd, ServeError, Served, StopServe, serve, serve_until};

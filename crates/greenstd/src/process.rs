@@ -12,6 +12,7 @@
 mod child;
 mod command;
 mod ending;
+mod orphans;
 
 pub use std::process::{CommandArgs, CommandEnvs, ExitCode, ExitStatus, Output, Stdio, Termination, abort, exit, id};
 

@@ -235,6 +235,10 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
                 result => return result.map(drop),
             }
+            // A wait that was woken is none that took too long, however late it is.
+            if timeout.is_some_and(|timeout| begun.elapsed() >= timeout) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
         }
     }
 

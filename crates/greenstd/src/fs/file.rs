@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{FileTimes, Metadata, Permissions};
-use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, IoSliceMut, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -83,6 +83,12 @@ impl File {
             Handle::Stream(stream) => Ok(stream.into_fd()?.into()),
             Handle::File(file) => Arc::try_unwrap(file).or_else(|file| file.try_clone()),
         }
+    }
+
+    /// Whether it is a terminal. Does not switch.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.as_fd().is_terminal()
     }
 
     /// Another handle of the same file, with the same position. Does not switch.

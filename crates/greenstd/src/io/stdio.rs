@@ -149,6 +149,12 @@ pub struct StdinLock<'a> {
 }
 
 impl StdinLock<'_> {
+    /// Whether it is a terminal. Does not switch.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.as_fd().is_terminal()
+    }
+
     fn buffer(&mut self) -> &mut BufReader<Input> {
         self.buffer.get_or_insert_with(|| BufReader::new(Input))
     }
@@ -296,6 +302,21 @@ macro_rules! output {
         pub struct $lock<'a> {
             _held: Held<'a>,
             this: &'a Standard,
+        }
+
+        impl $lock<'_> {
+            /// Whether it is a terminal. Does not switch.
+            #[must_use]
+            pub fn is_terminal(&self) -> bool {
+                self.as_fd().is_terminal()
+            }
+        }
+
+        impl From<$name> for std::process::Stdio {
+            /// A child writes there too.
+            fn from(_: $name) -> std::process::Stdio {
+                $std().into()
+            }
         }
 
         impl Write for $lock<'_> {

@@ -6,10 +6,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use socket2::{Domain, Type};
-
-use super::addr::each_address;
-use super::{ListenOptions, ToSocketAddrs, local_addr, peer_addr, sender};
+use super::{ConnectOptions, ListenOptions, ToSocketAddrs, local_addr, peer_addr, sender};
 use crate::socket::{Direction, Socket};
 
 /// A TCP connection, std's `TcpStream`.
@@ -17,6 +14,10 @@ use crate::socket::{Direction, Socket};
 /// Reading and writing park the calling green thread only. It is `Send + Sync`; two green threads may use it
 /// at the same time, one reading and one writing. A second reader, or writer, is refused with
 /// [`ResourceBusy`](io::ErrorKind::ResourceBusy): give it a [clone](TcpStream::try_clone).
+///
+/// Where the peer has ended its side a read returns 0, each time. Where it has reset the connection the next read or
+/// write is [`ConnectionReset`](io::ErrorKind::ConnectionReset), once; from then on reads return 0 and writes are
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe). Eventlet returns an empty string for either.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
@@ -39,13 +40,14 @@ socket_timeouts!(TcpStream);
 socket_stream!(TcpStream);
 
 impl TcpStream {
-    /// Connects to an address; to the first that answers, if there are several. Switches.
+    /// Connects to an address; to the first that answers, if there are several. [`ConnectOptions`] has other ways.
+    /// Switches.
     ///
     /// # Errors
     ///
     /// Why the last address could not be reached, or the name not be looked up.
     pub fn connect<A: ToSocketAddrs>(address: A) -> io::Result<TcpStream> {
-        each_address(address, |address| TcpStream::open(address, None))
+        ConnectOptions::new().connect(address)
     }
 
     /// Connects to an address, and gives up with [`TimedOut`](io::ErrorKind::TimedOut) after `timeout`.
@@ -56,16 +58,11 @@ impl TcpStream {
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout of zero; why the address could not be
     /// reached.
     pub fn connect_timeout(address: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-        if timeout.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a 0 duration timeout"));
-        }
-        TcpStream::open(*address, Some(timeout))
+        ConnectOptions::new().timeout(timeout).connect(address)
     }
 
-    fn open(address: SocketAddr, timeout: Option<Duration>) -> io::Result<TcpStream> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM)?;
-        socket.connect(&address.into(), timeout)?;
-        Ok(TcpStream(socket))
+    pub(super) fn new(socket: Socket) -> TcpStream {
+        TcpStream(socket)
     }
 
     /// The address of the other side.

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use hub_core::Interest;
 
-use super::ending;
+use super::{ending, orphans};
 use crate::select::{PollFd, poll};
 use crate::stream::Stream;
 
 /// A child process, std's `Child`. Dropping it neither ends it nor waits for it.
 ///
 /// A green thread that is killed or times out in one of its waits leaves the child running, and it can be waited for
-/// again. After [`wait_with_output`](Child::wait_with_output) and the methods of [`Command`](super::Command) nobody has
-/// it any more who could: it runs on, and its number stays taken after its end.
+/// again. From [`wait_with_output`](Child::wait_with_output), and from the methods of [`Command`](super::Command) that wait,
+/// nobody has it any more who could: it runs on, as if it had been dropped. What it writes then finds no reader. After
+/// its end its number is free as soon as another child is started.
 pub struct Child {
     /// What the child reads, if it was asked for.
     pub stdin: Option<ChildStdin>,
@@ -111,14 +112,45 @@ impl Child {
     /// Closes its standard input, reads both outputs at the same time to their ends, and waits for that of the
     /// child. Switches.
     ///
+    /// If the calling green thread is killed or times out in it, what was read is lost and the child runs on. Eventlet's
+    /// `communicate` with a timeout keeps the child: who wants that takes its outputs and reads them, and then has
+    /// [`wait_timeout`](Child::wait_timeout) and [`kill`](Child::kill).
+    ///
     /// # Errors
     ///
     /// As [`wait`](Child::wait), and if reading fails.
     pub fn wait_with_output(mut self) -> io::Result<Output> {
         drop(self.stdin.take());
         let outputs = [self.stdout.take().map(|pipe| pipe.0), self.stderr.take().map(|pipe| pipe.0)];
+        let mut last = Last(Some(self.child));
         let [stdout, stderr] = read_to_ends(outputs)?;
-        Ok(Output { status: self.wait()?, stdout, stderr })
+        Ok(Output { status: last.wait()?, stdout, stderr })
+    }
+
+    /// As [`wait`](Child::wait), for a child of whom nobody else will ask.
+    pub(super) fn wait_at_last(mut self) -> io::Result<ExitStatus> {
+        drop(self.stdin.take());
+        Last(Some(self.child)).wait()
+    }
+}
+
+/// Whoever waits for a child as the last one. Left before its end, be it by a kill, it is an orphan.
+struct Last(Option<std::process::Child>);
+
+impl Last {
+    fn wait(&mut self) -> io::Result<ExitStatus> {
+        let child = self.0.as_mut().ok_or(io::ErrorKind::NotFound)?;
+        let status = ending::wait(child, None)?.ok_or(io::ErrorKind::TimedOut)?;
+        self.0 = None;
+        Ok(status)
+    }
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        if let Some(child) = self.0.take() {
+            orphans::adopt(child);
+        }
     }
 }
 

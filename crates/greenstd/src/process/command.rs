@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::process::{CommandArgs, CommandEnvs, ExitStatus, Output, Stdio};
 
-use super::Child;
+use super::{Child, orphans};
 
 /// How a process is started, std's `Command`.
 ///
@@ -104,10 +104,14 @@ impl Command {
     ///
     /// As std's.
     pub fn spawn(&mut self) -> io::Result<Child> {
+        orphans::reap();
         Child::from_std(self.command.spawn()?)
     }
 
     /// Starts it, and waits for its end with all that it has written. Switches.
+    ///
+    /// If the calling green thread is killed or times out in it, the child runs on: [`spawn`](Command::spawn) gives one that
+    /// can be killed.
     ///
     /// # Errors
     ///
@@ -139,11 +143,13 @@ impl Command {
 
     /// Starts it, and waits for its end. Switches.
     ///
+    /// If the calling green thread is killed or times out in it, the child runs on, as from [`output`](Command::output).
+    ///
     /// # Errors
     ///
     /// As std's.
     pub fn status(&mut self) -> io::Result<ExitStatus> {
-        self.spawn()?.wait()
+        self.spawn()?.wait_at_last()
     }
 
     /// The program.
