@@ -248,6 +248,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/biased/model.rs",
     "crates/hub-core/src/biased/raw_mutex.rs",
     "crates/hub-core/src/blocking/no_snapshot.rs",
+    "crates/hub-core/src/blocking/question.rs",
     "crates/hub-core/src/blocking/sample.rs",
     "crates/hub-core/src/blocking/snapshot.rs",
     "crates/hub-core/src/descriptors.rs",

@@ -29,16 +29,16 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         report.run_tests(format!("green suite, debug, {}", hub.name), green(workspace, hub));
         report.run_tests(format!("green suite, release, {}", hub.name), in_release(green(workspace, hub)));
     }
-    for (feature, test) in FEATURE_TESTS {
-        let mut command = workspace.cargo();
-        command.args(["test", "--no-fail-fast", "-p", "greenhub", "--features", feature, "--test", test]);
-        report.run_tests(format!("feature {feature}"), command);
+    for feature_test in FEATURE_TESTS {
+        report.run_tests(format!("feature {}", feature_test.0), of_features(workspace, &[*feature_test]));
     }
     for (package, feature, example) in FEATURE_EXAMPLES {
         let mut command = workspace.cargo();
         command.args(["test", "-p", package, "--features", feature, "--doc", example]);
         report.run_tests(format!("example of {example}, feature {feature}"), command);
     }
+    // All at once, for each build of its own takes a while.
+    report.run_tests("features, release", in_release(of_features(workspace, FEATURE_TESTS)));
     peers(workspace, report);
     if full {
         report.run_tests("tests, release", in_release(all_but_green(workspace)));
@@ -75,6 +75,16 @@ pub fn green(workspace: &Workspace, hub: &Hub) -> Command {
     command.args(["test", "--no-fail-fast", "-p", "greenhub"]).env("EVENTLET_HUB", hub.name);
     if !hub.default {
         command.args(["--features", hub.name]);
+    }
+    command
+}
+
+/// The tests of features that are off by default, with these features on.
+fn of_features(workspace: &Workspace, tests: &[(&str, &str)]) -> Command {
+    let mut command = workspace.cargo();
+    command.args(["test", "--no-fail-fast", "-p", "greenhub"]);
+    for (feature, test) in tests {
+        command.args(["--features", feature, "--test", test]);
     }
     command
 }

@@ -7,14 +7,19 @@
 //! A green thread that has begun cannot be ended early then, so `kill`, `with_timeout` and `with_link` say that they
 //! are not supported. Whatever needs no unwinding works: timeouts of sockets, taking back what has not begun, scopes.
 
+mod cli;
+
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
+use clap::Parser;
 use greenhub::net::{StopServe, TcpListener, TcpStream, serve_until};
 use greenhub::{GreenPool, Interest, Kill, Left, LoopError, Source, TrampolineError};
+
+use crate::cli::Failure;
 
 const SHORT: Duration = Duration::from_millis(5);
 const LONG: Duration = Duration::from_secs(3600);
@@ -33,10 +38,20 @@ const CHECKS: &[(&str, Check)] = &[
     ("a thread ends with green threads parked", a_thread_ends),
 ];
 
+/// Checks what holds without unwinding.
+///
+/// Exit status: 0 if all of it holds, 1 if something does not, 2 for wrong use.
+#[derive(Parser)]
+#[command(name = "panic_abort")]
+struct Options {}
+
 fn main() -> ExitCode {
+    cli::main(|_: Options| check_all())
+}
+
+fn check_all() -> Result<ExitCode, Failure> {
     if cfg!(panic = "unwind") {
-        eprintln!("this program is about `panic = \"abort\"`: build it with `--profile abort`");
-        return ExitCode::FAILURE;
+        return Err(Failure::Run("it is about `panic = \"abort\"`: build it with `--profile abort`".to_owned()));
     }
     let mut code = ExitCode::SUCCESS;
     for (claim, check) in CHECKS {
@@ -50,7 +65,7 @@ fn main() -> ExitCode {
             code = ExitCode::FAILURE;
         }
     }
-    code
+    Ok(code)
 }
 
 fn a_kill_is_unsupported() -> io::Result<bool> {

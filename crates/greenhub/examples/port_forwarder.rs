@@ -21,18 +21,18 @@ use crate::cli::signals::Signals;
 
 /// Forwards connections to another address.
 ///
-/// Ctrl-C ends it: connections that are open may end within a second.
+/// Ctrl-C ends it: connections that are open may end until the farewell is over.
 ///
 /// Exit status: 0 if it was ended by Ctrl-C, 1 if something went wrong, 2 for wrong use.
 #[derive(Parser)]
 #[command(name = "port_forwarder")]
 struct Options {
     /// Where to listen
-    #[arg(value_name = "FROM")]
+    #[arg(value_name = "FROM", value_parser = cli::address)]
     from: String,
 
     /// Where to forward to; a name is looked up for each connection
-    #[arg(value_name = "TO")]
+    #[arg(value_name = "TO", value_parser = cli::address)]
     to: String,
 
     /// How many connections are forwarded at the same time; others wait
@@ -43,6 +43,10 @@ struct Options {
     #[arg(long, value_name = "S", value_parser = cli::seconds, allow_negative_numbers = true)]
     idle: Option<Duration>,
 
+    /// How long connections that are open may go on when it ends
+    #[arg(long, value_name = "S", default_value = "1", value_parser = cli::seconds, allow_negative_numbers = true)]
+    farewell: Duration,
+
     /// Tell of each connection
     #[arg(long)]
     verbose: bool,
@@ -52,9 +56,6 @@ struct Options {
     hub: Option<String>,
 }
 
-/// How long connections that are open may go on when it ends.
-const FAREWELL: Duration = Duration::from_secs(1);
-
 fn main() -> ExitCode {
     cli::main(run)
 }
@@ -62,22 +63,17 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
     let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
-    let listener = ListenOptions::new().listen(options.from.as_str()).map_err(|error| match error.kind() {
-        ErrorKind::InvalidInput => Failure::Usage(format!("{} is no address: {error}", options.from)),
-        _ => Failure::Run(format!("cannot listen on {}: {error}", options.from)),
-    })?;
-    if options.to.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
-        return Err(Failure::Usage(format!("{} is no address: not of the form HOST:PORT", options.to)));
-    }
+    let from = options.from.as_str();
+    let listener = ListenOptions::new().listen(from).map_err(Failure::doing(format!("cannot listen on {from}")))?;
     let address = listener.local_addr().map_err(Failure::doing("cannot listen"))?;
     eprintln!("forwarding {address} to {}; Ctrl-C ends it", options.to);
 
     let stop = StopServe::new();
-    let last = stop.clone();
+    let (last, farewell) = (stop.clone(), options.farewell);
     greenhub::spawn(move || {
         // Whatever ends the wait: nobody could end it any more.
         let _ = signals.wait(None);
-        last.stop_within(FAREWELL);
+        last.stop_within(farewell);
     });
     let (pool, totals) = (GreenPool::new(options.most as usize), Rc::new(Totals::default()));
     let count = Rc::clone(&totals);

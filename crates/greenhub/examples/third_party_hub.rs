@@ -10,6 +10,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use greenhub::os::unix::net::UnixStream;
@@ -150,8 +151,29 @@ fn readiness(flags: PollFlags) -> Readiness {
     set.fold(Readiness::NONE, |found, &(_, meaning)| found | meaning)
 }
 
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    match &arguments[..] {
+        [] => match play_all() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("third_party_hub: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        [help] if help == "--help" || help == "-h" => {
+            println!("A ball goes round a ring of green threads, on a hub of one's own.\n\nUsage: third_party_hub");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("third_party_hub: no arguments are expected (--help says what it does)");
+            ExitCode::from(2)
+        }
+    }
+}
+
 /// A ball goes round a ring of green threads.
-fn main() -> Result<(), Box<dyn Error>> {
+fn play_all() -> Result<(), Box<dyn Error>> {
     const PLAYERS: usize = 50;
     const ROUNDS: usize = 100;
 

@@ -40,6 +40,7 @@
 //! | run things side by side | [`spawn`], [`GreenThread`], [`scope`], [`Builder`], [`sleep`] |
 //! | use sockets | [`net`], [`os::unix::net`]; what differs from std is listed in `greenstd` |
 //! | run a server, and stop it | [`net::serve_until`], [`net::ListenOptions`] |
+//! | connect from an address of one's choice | [`net::ConnectOptions`] |
 //! | use more than one processor | [`net::Cluster`] |
 //! | look names up in your own way | [`net::Resolver`] |
 //! | use files, pipes, standard input | [`fs`], [`io`] |

@@ -110,21 +110,32 @@ fn a_handler_that_panics_concerns_nobody_else() {
 #[test]
 fn as_many_connections_as_are_allowed_are_handled_at_a_time() {
     run("as_many_connections_as_are_allowed_are_handled_at_a_time", || {
+        const CLIENTS: usize = 12;
         let most = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
-        let own = most.clone();
+        let connected = Arc::new(AtomicUsize::new(0));
+        let (own, waiting) = (most.clone(), connected.clone());
         let server = Cluster::new(1)
             .connections(2)
             .serve(ANY, move |mut stream, _| {
                 let now = own.0.fetch_add(1, Ordering::SeqCst) + 1;
                 own.1.fetch_max(now, Ordering::SeqCst);
-                greenhub::sleep(Duration::from_millis(2));
+                // Until two are here, and all others at the door.
+                while own.1.load(Ordering::SeqCst) < 2 || waiting.load(Ordering::SeqCst) < CLIENTS {
+                    greenhub::sleep(Duration::from_millis(1));
+                }
+                greenhub::sleep(Duration::from_millis(5));
                 own.0.fetch_sub(1, Ordering::SeqCst);
                 stream.write_all(b"done")
             })
             .unwrap();
         let address = server.local_addr();
-        let clients: Vec<_> = (0..12).map(|_| greenhub::spawn(move || ask(address).unwrap())).collect();
-        assert!(clients.into_iter().all(|client| client.join().unwrap() == "done"));
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(address).unwrap()).collect();
+        connected.store(CLIENTS, Ordering::SeqCst);
+        for client in &mut clients {
+            let mut text = String::new();
+            client.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "done");
+        }
         assert_eq!(most.1.load(Ordering::SeqCst), 2);
         server.stop().stop();
         server.join().unwrap();

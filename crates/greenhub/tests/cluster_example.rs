@@ -75,7 +75,7 @@ fn a_client_that_says_nothing_is_left_in_time() {
 fn what_was_asked_for_is_answered_when_the_server_ends() {
     let directory = Directory::new();
     directory.write("large", &"x".repeat(8 << 20));
-    let server = WebServer::start(directory.path(), &[]);
+    let server = WebServer::start(directory.path(), &["--farewell", "20"]);
     let mut stream = server.connect();
     stream.write_all(b"GET /large HTTP/1.0\r\n\r\n").expect("it reads");
     stream.read_exact(&mut [0; 100]).expect("it has begun");
@@ -87,12 +87,30 @@ fn what_was_asked_for_is_answered_when_the_server_ends() {
 }
 
 #[test]
+fn more_than_there_is_memory_for_is_not_read() {
+    let directory = Directory::new();
+    directory.write("large", &"x".repeat(3 << 19));
+    let path = directory.path().to_str().expect("text");
+    refuses(&refused(&["--memory", "1", path]), 1, &["cannot read", "--memory"]);
+    let server = WebServer::start(directory.path(), &["--memory", "2"]);
+    ends(&server.interrupt(), 0);
+}
+
+#[test]
+fn help_is_no_error() {
+    let output = refused(&["--help"]);
+    ends(&output, 0);
+    assert!(text(&output).contains("--patience"));
+}
+
+#[test]
 fn wrong_arguments_are_told_in_a_line() {
     refuses(&refused(&[]), 2, &["<DIR>", "--help"]);
     refuses(&refused(&["--threads", "0", "."]), 2, &["--threads", "0"]);
     refuses(&refused(&["--hub", "carrier pigeon", "."]), 2, &["carrier pigeon"]);
     refuses(&refused(&["/no such directory"]), 1, &["/no such directory", "No such file"]);
-    refuses(&refused(&["--listen", "nowhere", "."]), 2, &["nowhere is no address"]);
+    // The directory is not even looked at.
+    refuses(&refused(&["--listen", "nowhere", "/no such directory"]), 2, &["'nowhere'", "HOST:PORT"]);
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();
     refuses(&refused(&["--listen", &address, env!("CARGO_MANIFEST_DIR")]), 1, &["cannot serve at", "in use"]);

@@ -331,7 +331,9 @@ fn wrong_arguments_are_told_in_a_line() {
     refuses(&run(&["--pool", "0"]), 2, &["--pool", "1..=10000"]);
     refuses(&run(&["--timeout", "0"]), 2, &["--timeout"]);
     refuses(&run(&["--patience", "soon"]), 2, &["--patience", "soon"]);
-    refuses(&run(&["--listen", "nowhere"]), 2, &["nowhere is no address"]);
+    for address in ["nowhere", ":80", "127.0.0.1:http"] {
+        refuses(&run(&["--listen", address]), 2, &[address, "HOST:PORT"]);
+    }
     refuses(&run(&["--hub", "carrier pigeon"]), 2, &["carrier pigeon"]);
 }
 

@@ -21,7 +21,7 @@ struct Forwarder {
 
 impl Forwarder {
     fn start(to: &str, options: &[&str]) -> Forwarder {
-        let arguments = [&["127.0.0.1:0", to], options].concat();
+        let arguments = [&["127.0.0.1:0", to, "--farewell", "20"], options].concat();
         let process = example::Server::start(&mut example::command("port_forwarder", &arguments));
         let address = process.greeting.split(' ').nth(1).and_then(|address| address.parse().ok());
         Forwarder { address: address.expect("the address"), process }
@@ -147,11 +147,19 @@ fn a_connection_that_is_silent_in_one_direction_stays() {
 }
 
 #[test]
+fn help_is_no_error() {
+    let output = example::run(&mut example::command("port_forwarder", &["--help"]));
+    ends(&output, 0);
+    assert!(text(&output).contains("--idle"));
+}
+
+#[test]
 fn wrong_arguments_are_told_in_a_line() {
     let refused = |arguments: &[&str]| example::run(&mut example::command("port_forwarder", arguments));
     refuses(&refused(&["127.0.0.1:0"]), 2, &["<TO>", "--help"]);
-    refuses(&refused(&["nowhere", "127.0.0.1:1"]), 2, &["nowhere is no address"]);
-    refuses(&refused(&["127.0.0.1:0", "no port"]), 2, &["no port is no address", "HOST:PORT"]);
+    refuses(&refused(&["nowhere", "127.0.0.1:1"]), 2, &["'nowhere'", "HOST:PORT"]);
+    refuses(&refused(&["127.0.0.1:0", "no port"]), 2, &["'no port'", "HOST:PORT"]);
+    refuses(&refused(&[":0", "127.0.0.1:1"]), 2, &["':0'", "HOST:PORT"]);
     refuses(&refused(&["127.0.0.1:0", "127.0.0.1:1", "--idle", "0"]), 2, &["--idle"]);
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();

@@ -32,7 +32,7 @@ use crate::room::Room;
 #[command(name = "chat")]
 struct Options {
     /// Where to listen
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7001")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7001", value_parser = cli::address)]
     listen: String,
 
     /// How many clients are served at the same time; others wait
@@ -63,10 +63,8 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
     let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let address = options.listen.as_str();
-    let listener = ListenOptions::new().listen(address).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => Failure::Usage(format!("{address} is no address: {error}")),
-        _ => Failure::Run(format!("cannot listen on {address}: {error}")),
-    })?;
+    let failed = Failure::doing(format!("cannot listen on {address}"));
+    let listener = ListenOptions::new().listen(address).map_err(failed)?;
     let address = listener.local_addr().map_err(Failure::doing("cannot listen"))?;
     eprintln!("listening on {address}; Ctrl-C ends it");
 

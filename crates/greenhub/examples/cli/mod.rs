@@ -21,7 +21,8 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// What went wrong while something was done.
-    pub(crate) fn doing<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Failure {
+    pub(crate) fn doing<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> Failure {
+        let what = what.into();
         move |error| Failure::Run(format!("{what}: {error}"))
     }
 }
@@ -70,6 +71,12 @@ pub(crate) fn use_hub(name: Option<&str>) -> Result<HubRef, Failure> {
         HubError::Build { .. } => Failure::Run(error.to_string()),
         _ => Failure::Usage(error.to_string()),
     })
+}
+
+/// The value of an option: where to listen or to connect. The host may be a name, which is looked up later.
+pub(crate) fn address(text: &str) -> Result<String, String> {
+    let is_one = text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if is_one { Ok(text.to_owned()) } else { Err("not of the form HOST:PORT, with a number as port".to_owned()) }
 }
 
 /// The value of an option.

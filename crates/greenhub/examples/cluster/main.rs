@@ -38,7 +38,7 @@ struct Options {
     directory: PathBuf,
 
     /// Where to listen
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8001")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8001", value_parser = cli::address)]
     listen: String,
 
     /// How many OS threads serve [default: one for each processor]
@@ -53,13 +53,18 @@ struct Options {
     #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds, allow_negative_numbers = true)]
     patience: Duration,
 
+    /// How long requests that have begun may take when the server ends
+    #[arg(long, value_name = "S", default_value = "1", value_parser = cli::seconds, allow_negative_numbers = true)]
+    farewell: Duration,
+
+    /// How much memory the files may take
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    memory: u32,
+
     /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
 }
-
-/// How long requests that have begun may take when the server ends.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     cli::main(run)
@@ -68,7 +73,7 @@ fn main() -> ExitCode {
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
     let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
-    let site = Site::read(&options.directory)
+    let site = Site::read(&options.directory, u64::from(options.memory) << 20)
         .map_err(|error| Failure::Run(format!("cannot read {}: {error}", options.directory.display())))?;
     let (site, answers) = (Arc::new(site), Arc::new(AtomicU64::new(0)));
     let rules = Rules { methods: &["GET", "HEAD"], body: 0, keep: true, patience: options.patience };
@@ -82,11 +87,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         let answered = http::serve(stream, rules, |request| answer(&shared, &request.path));
         count.fetch_add(answered, Ordering::Relaxed);
     });
-    let address = options.listen;
-    let server = server.map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => Failure::Usage(format!("{address} is no address: {error}")),
-        _ => Failure::Run(format!("cannot serve at {address}: {error}")),
-    })?;
+    let server = server.map_err(Failure::doing(format!("cannot serve at {}", options.listen)))?;
     let (threads, files) = (server.threads(), site.files());
     eprintln!("{files} files at http://{}/ by {threads} threads; Ctrl-C ends it", server.local_addr());
 
@@ -94,7 +95,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     greenhub::spawn(move || {
         // Whatever ends the wait: nobody could end the server any more.
         let _ = signals.wait(None);
-        stop.stop_within(FAREWELL);
+        stop.stop_within(options.farewell);
     });
     let ends = server.join().map_err(Failure::doing("waiting for the threads"))?;
     report(&ends, answers.load(Ordering::Relaxed)).map_err(Failure::doing("cannot write the report"))?;

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 pub(crate) struct Site {
     /// By the path of a request.
     files: HashMap<String, File>,
+    /// How many bytes there is room for.
+    room: u64,
 }
 
 pub(crate) struct File {
@@ -16,9 +18,10 @@ pub(crate) struct File {
 }
 
 impl Site {
-    /// Reads the directory and what is below it. Only plain files count, and no link is followed.
-    pub(crate) fn read(directory: &Path) -> io::Result<Site> {
-        let mut site = Site { files: HashMap::new() };
+    /// Reads the directory and what is below it, if it has so many bytes at most. Only plain files count, and no link is
+    /// followed.
+    pub(crate) fn read(directory: &Path, most: u64) -> io::Result<Site> {
+        let mut site = Site { files: HashMap::new(), room: most };
         site.add(directory, "/")?;
         Ok(site)
     }
@@ -34,7 +37,12 @@ impl Site {
                 self.add(&entry, &format!("{path}/"))?;
             } else if kind.is_file() {
                 names.push(name.to_owned());
-                self.files.insert(path, File { content: fs::read(&entry)?, kind: kind_of(&entry) });
+                let mut content = Vec::new();
+                fs::File::open(&entry)?.take(self.room.saturating_add(1)).read_to_end(&mut content)?;
+                let taken = (content.len() + path.len()) as u64;
+                self.room =
+                    self.room.checked_sub(taken).ok_or_else(|| io::Error::other("it has more than --memory"))?;
+                self.files.insert(path, File { content, kind: kind_of(&entry) });
             }
         }
         names.sort();

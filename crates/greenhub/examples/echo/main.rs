@@ -186,9 +186,9 @@ fn listeners(connections: usize) -> usize {
 }
 
 fn resolve(address: &str) -> Result<SocketAddr, Failure> {
-    let wrong = |error: io::Error| Failure::Usage(format!("{address} is no address: {error}"));
-    let mut found = std::net::ToSocketAddrs::to_socket_addrs(address).map_err(wrong)?;
-    found.next().ok_or_else(|| wrong(io::ErrorKind::NotFound.into()))
+    let failed = |error: io::Error| Failure::Run(format!("cannot find {address}: {error}"));
+    let mut found = std::net::ToSocketAddrs::to_socket_addrs(address).map_err(failed)?;
+    found.next().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
 }
 
 /// How long anything may take before it counts as lost.

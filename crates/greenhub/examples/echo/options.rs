@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::cli::seconds;
+use crate::cli::{address, seconds};
 
 /// An echo server and N clients, every connection a green thread on each side.
 ///
@@ -25,11 +25,11 @@ pub(crate) struct Options {
     seconds: Option<Duration>,
 
     /// Run the server only, on this address
-    #[arg(long, value_name = "ADDR", conflicts_with = "connect")]
+    #[arg(long, value_name = "ADDR", value_parser = address, conflicts_with = "connect")]
     server: Option<String>,
 
     /// Run the clients only, against a server at this address
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     connect: Option<String>,
 
     /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]

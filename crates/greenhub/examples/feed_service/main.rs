@@ -39,7 +39,7 @@ use crate::http::{Answer, Rules};
 #[command(name = "feed_service")]
 struct Options {
     /// Where to listen
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9010")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9010", value_parser = cli::address)]
     listen: String,
 
     /// How many feeds are fetched at the same time, for all clients, up to 10,000
@@ -84,10 +84,8 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
     let signals = Signals::new().map_err(Failure::doing("cannot wait for Ctrl-C"))?;
     let address = options.listen.as_str();
-    let listener = ListenOptions::new().listen(address).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => Failure::Usage(format!("{address} is no address: {error}")),
-        _ => Failure::Run(format!("cannot listen on {address}: {error}")),
-    })?;
+    let failed = Failure::doing(format!("cannot listen on {address}"));
+    let listener = ListenOptions::new().listen(address).map_err(failed)?;
     let address = listener.local_addr().map_err(Failure::doing("cannot listen"))?;
     eprintln!("listening at http://{address}/; Ctrl-C ends it");
 
