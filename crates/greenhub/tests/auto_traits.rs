@@ -5,8 +5,8 @@ use greenhub::io::{PipeReader, PipeWriter, StderrLock, Stdin, StdinLock, Stdout,
 use greenhub::net::{CachedResolver, ServeError, StopServe, SystemResolver, TcpListener, TcpStream, UdpSocket};
 use greenhub::process::{Child, ChildStdin, ChildStdout, Command};
 use greenhub::sync::{
-    Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LifoQueue, LightQueue, Mutex, MutexGuard,
-    Once, OnceLock, PriorityQueue, Queue, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc,
+    Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LazyLock, LifoQueue, LightQueue, Mutex,
+    MutexGuard, Once, OnceLock, PriorityQueue, Queue, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc,
 };
 use greenhub::thread::Thread;
 use greenhub::{
@@ -57,6 +57,7 @@ pinned!(
 assert_not!(Send: MutexGuard<'static, ()>, RwLockReadGuard<'static, ()>, RwLockWriteGuard<'static, ()>);
 assert_not!(Send: StdinLock<'static>, StdoutLock<'static>, StderrLock<'static>);
 assert_not!(Sync: mpsc::Receiver<()>, Mutex<*const ()>, RwLock<std::cell::Cell<()>>, OnceLock<std::cell::Cell<()>>);
+assert_not!(Sync: LazyLock<std::cell::Cell<()>>, LazyLock<(), *const ()>);
 assert_not!(Send: mpsc::Sender<*const ()>);
 
 const fn shared<T: Send + Sync>() {}
@@ -99,6 +100,7 @@ const _: () = {
     shared::<Barrier>();
     shared::<Once>();
     shared::<OnceLock<()>>();
+    shared::<LazyLock<(), std::cell::Cell<fn()>>>();
     shared::<mpsc::Sender<std::cell::Cell<()>>>();
     shared::<mpsc::SyncSender<()>>();
     sent::<mpsc::Receiver<std::cell::Cell<()>>>();
@@ -131,4 +133,5 @@ const _: () = {
     unwinds::<mpsc::Iter<'static, std::cell::Cell<u8>>>();
     unwinds::<mpsc::TryIter<'static, std::cell::Cell<u8>>>();
     unwinds::<mpsc::IntoIter<std::cell::Cell<u8>>>();
+    unwinds::<LazyLock<u8, std::cell::Cell<fn() -> u8>>>();
 };

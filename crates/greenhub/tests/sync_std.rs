@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use green_support::{LONG, Log, SHORT, held, quiet_panic};
 use greenhub::sync::{
-    Arc, Barrier, Condvar, Mutex, Once, OnceLock, Queue, RwLock, RwLockWriteGuard, Semaphore, TryLockError, mpsc,
+    Arc, Barrier, Condvar, LazyLock, Mutex, Once, OnceLock, Queue, RwLock, RwLockWriteGuard, Semaphore, TryLockError,
+    mpsc,
 };
 use greenhub::{GreenThread, get_hub, set_panicking_grace, sleep, spawn, with_timeout, yield_now};
 use support::run;
@@ -67,6 +68,40 @@ same_as_std! {
         assert!(matches!(mutex.try_lock(), Err(sync::TryLockError::Poisoned(_))));
         mutex.clear_poison();
         assert_eq!(*mutex.lock().unwrap(), 2);
+    }
+
+    fn who_has_a_lock_alone_needs_no_guard() {
+        let mut mutex = sync::Mutex::new(1);
+        *mutex.get_mut().unwrap() += 1;
+        assert_eq!(*mutex.lock().unwrap(), 2);
+        let mut lock = sync::RwLock::new(String::from("a"));
+        lock.get_mut().unwrap().push('b');
+        assert_eq!(*lock.read().unwrap(), "ab");
+        assert_eq!(lock.into_inner().unwrap(), "ab");
+    }
+
+    fn what_was_poisoned_says_so_without_a_guard_too_until_that_is_cleared() {
+        let (mut mutex, mut lock) = (sync::Mutex::new(1), sync::RwLock::new(1));
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let (_first, _second) = (mutex.lock(), lock.write());
+            quiet_panic("on purpose")
+        }));
+        assert!(unwound.is_err());
+        assert_eq!(**mutex.get_mut().unwrap_err().get_ref(), 1);
+        *lock.get_mut().unwrap_err().into_inner() = 2;
+        assert!(matches!(lock.try_read(), Err(sync::TryLockError::Poisoned(_))));
+        lock.clear_poison();
+        assert!(!lock.is_poisoned());
+        assert_eq!(*lock.read().unwrap(), 2);
+        assert_eq!(*lock.try_write().unwrap(), 2);
+        assert_eq!((mutex.into_inner().unwrap_err().into_inner(), lock.into_inner().unwrap()), (1, 2));
+        let poisoned = sync::RwLock::new(3);
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = poisoned.write();
+            quiet_panic("on purpose")
+        }));
+        assert!(unwound.is_err());
+        assert_eq!(poisoned.into_inner().unwrap_err().into_inner(), 3);
     }
 
     fn a_mutex_is_made_in_a_constant_and_of_unsized_values() {
@@ -222,6 +257,22 @@ same_as_std! {
         once.wait();
     }
 
+    fn a_forced_wait_goes_on_until_a_later_closure_returns() {
+        let once = sync::Arc::new(sync::Once::new());
+        let call = || once.call_once(|| quiet_panic("on purpose"));
+        assert!(catch_unwind(AssertUnwindSafe(call)).is_err());
+        let other = sync::Arc::clone(&once);
+        let waiting = thread::spawn(move || {
+            other.wait_force();
+            other.is_completed()
+        });
+        thread::sleep(SHORT);
+        assert!(!waiting.is_finished());
+        once.call_once_force(|state| assert!(state.is_poisoned()));
+        assert!(waiting.join().unwrap());
+        once.wait_force();
+    }
+
     fn a_value_is_made_once() {
         static VALUE: sync::OnceLock<String> = sync::OnceLock::new();
         assert_eq!(VALUE.get(), None);
@@ -245,9 +296,39 @@ same_as_std! {
         let make = || *lock.get_or_init(|| quiet_panic("on purpose"));
         let made: Result<i32, _> = catch_unwind(AssertUnwindSafe(make));
         assert!(made.is_err() && lock.get().is_none());
-        assert_eq!(lock.set(3), Ok(()));
+        assert!(lock.get_mut().is_none());
+        assert_eq!(lock.set(2), Ok(()));
+        *lock.get_mut().unwrap() += 1;
         assert_eq!((lock.clone(), format!("{lock:?}")), (sync::OnceLock::from(3), "OnceLock(3)".to_owned()));
         assert_eq!((lock.take(), lock.into_inner()), (Some(3), None));
+    }
+
+    fn a_lazy_value_is_made_by_whoever_first_asks_and_others_wait() {
+        static MADE: sync::atomic::AtomicUsize = sync::atomic::AtomicUsize::new(0);
+        static VALUE: sync::LazyLock<String> = sync::LazyLock::new(|| {
+            thread::sleep(SHORT);
+            format!("made {}", 1 + MADE.fetch_add(1, sync::atomic::Ordering::SeqCst))
+        });
+        assert_eq!(format!("{:?}", &VALUE), "LazyLock(<uninit>)");
+        let askers: Vec<_> = (0..3).map(|_| thread::spawn(|| VALUE.as_str())).collect();
+        assert!(askers.into_iter().all(|asker| asker.join().unwrap() == "made 1"));
+        assert_eq!((sync::LazyLock::force(&VALUE).len(), VALUE.len()), (6, 6));
+        assert_eq!(format!("{:?}", &VALUE), "LazyLock(\"made 1\")");
+        let owned = 7;
+        assert_eq!(*sync::LazyLock::new(move || owned) + *sync::LazyLock::<i32>::default(), 7);
+    }
+
+    fn a_lazy_value_whose_maker_panics_stays_poisoned() {
+        let calls = Cell::new(0);
+        let lazy: sync::LazyLock<i32, _> = sync::LazyLock::new(|| {
+            calls.set(calls.get() + 1);
+            quiet_panic("on purpose")
+        });
+        let first = catch_unwind(AssertUnwindSafe(|| *lazy)).unwrap_err();
+        assert_eq!(first.downcast_ref(), Some(&"on purpose"));
+        let later = catch_unwind(AssertUnwindSafe(|| *sync::LazyLock::force(&lazy))).unwrap_err();
+        assert_eq!(later.downcast_ref(), Some(&"LazyLock instance has previously been poisoned"));
+        assert_eq!((calls.get(), format!("{lazy:?}")), (1, "LazyLock(<uninit>)".to_owned()));
     }
 
     fn a_channel_keeps_the_order_of_each_sender() {
@@ -270,6 +351,26 @@ same_as_std! {
         }
         assert_eq!(receiver.recv(), Err(sync::mpsc::RecvError));
         senders.into_iter().for_each(|sender| sender.join().unwrap());
+    }
+
+    fn a_receiver_is_iterated_by_reference_and_lent_again() {
+        let (sender, receiver) = sync::mpsc::channel();
+        let sending = thread::spawn(move || {
+            for n in 0..6 {
+                sender.send(n).unwrap();
+                thread::yield_now();
+            }
+        });
+        let mut received = Vec::new();
+        for n in &receiver {
+            received.push(n);
+            if n == 2 {
+                break;
+            }
+        }
+        received.extend(&receiver);
+        assert_eq!(received, (0..6).collect::<Vec<_>>());
+        sending.join().unwrap();
     }
 
     fn an_end_that_is_gone_is_an_error() {
@@ -718,6 +819,40 @@ fn a_killed_closure_poisons_its_once_and_leaves_a_once_lock_empty() {
         assert_eq!(next.join().unwrap(), 2);
         both.0.call_once_force(|state| assert!(state.is_poisoned()));
         assert!(both.0.is_completed());
+    });
+}
+
+#[test]
+fn a_killed_closure_poisons_its_lazy_value_for_those_who_wait() {
+    run("a_killed_closure_poisons_its_lazy_value_for_those_who_wait", || {
+        let lazy = Rc::new(LazyLock::new(|| {
+            sleep(LONG);
+            1
+        }));
+        let ask = || {
+            let lazy = lazy.clone();
+            spawn(move || catch_unwind(AssertUnwindSafe(|| **lazy)).is_err())
+        };
+        let (making, waiting) = (ask(), [ask(), ask()]);
+        yield_now();
+        making.kill();
+        assert!(waiting.into_iter().all(|waiting| waiting.join().unwrap()));
+        assert!(LazyLock::get(&lazy).is_none());
+    });
+}
+
+#[test]
+fn a_lazy_value_that_is_borrowed_alone_may_be_changed() {
+    run("a_lazy_value_that_is_borrowed_alone_may_be_changed", || {
+        let mut lazy = LazyLock::new(|| {
+            yield_now();
+            1
+        });
+        assert!(LazyLock::get_mut(&mut lazy).is_none() && LazyLock::get(&lazy).is_none());
+        *LazyLock::force_mut(&mut lazy) += 1;
+        *lazy += 1;
+        assert_eq!(LazyLock::get_mut(&mut lazy).copied(), Some(3));
+        assert_eq!(LazyLock::get(&lazy), Some(&3));
     });
 }
 

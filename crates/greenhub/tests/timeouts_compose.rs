@@ -15,8 +15,8 @@ use green::{LONG, SHORT, comes_to_hold, held, pipe};
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::{
-    Barrier, CappedSemaphore, Channel, Condvar, Event, LightQueue, Mutex, Once, OnceLock, Queue, RwLock, Semaphore,
-    mpsc,
+    Barrier, CappedSemaphore, Channel, Condvar, Event, LazyLock, LightQueue, Mutex, Once, OnceLock, Queue, RwLock,
+    Semaphore, mpsc,
 };
 use greenhub::thread::{self, park};
 use greenhub::{
@@ -283,6 +283,20 @@ const PRIMITIVES: &[Primitive] = &[
                 });
             });
             waits(move || assert_eq!(*lock.get_or_init(|| unreachable!()), 7), move || gate.open())
+        },
+    },
+    Primitive {
+        name: "LazyLock::force",
+        make: || {
+            let gate = Gate::default();
+            let opened = gate.clone();
+            let lazy = Rc::new(LazyLock::new(move || {
+                opened.wait();
+                7
+            }));
+            let making = lazy.clone();
+            behind(&gate, move |_| assert_eq!(**making, 7));
+            waits(move || assert_eq!(*LazyLock::force(&lazy), 7), move || gate.open())
         },
     },
     Primitive {

@@ -38,7 +38,7 @@
 //! | `sync::RwLock` and its guards | [`sync::RwLock`] | see below; a reader waits behind a writer that waits |
 //! | `sync::Condvar` | [`sync::Condvar`] | see below; `WaitTimeoutResult` is a type of its own; no `wait_timeout_ms`, which is deprecated |
 //! | `sync::Barrier` | [`sync::Barrier`] | see below; who is killed takes its arrival back |
-//! | `sync::Once`, `OnceLock` | [`sync::Once`], [`sync::OnceLock`] | see below; `OnceState` is a type of its own |
+//! | `sync::Once`, `OnceLock`, `LazyLock` | [`sync::Once`], [`sync::OnceLock`], [`sync::LazyLock`] | see below; `OnceState` is a type of its own |
 //! | `sync::mpsc` | [`sync::mpsc`] | see below; std's own errors |
 //! | `sync::Arc`, `Weak`, `atomic`, `PoisonError`, … | [`sync`] | none: std's own |
 //!
@@ -54,7 +54,6 @@
 //! | `Read`, `Write` and `Seek` for `Arc<fs::File>` | they are there for `&File`, hence for `&*file`; for an `Arc` only std may write them |
 //! | `os::linux::net::TcpStreamExt` | the option is set on `as_fd()`, by a crate such as `socket2` |
 //! | what is unstable in std | –, but for `TcpStream::set_linger` and `linger` |
-//! | `sync::LazyLock` | [`sync::OnceLock`]; std's own blocks the OS thread |
 //! | `print!`, `eprintln!`, … | std's own; `writeln!` to [`io::stdout`] and [`io::stderr`] lets others run while there is no room |
 //! | `fs::File::lock` and its kin | newer than the oldest Rust that is supported; [`tpool::execute`] with `into_std` |
 //! | `fs::soft_link` | deprecated in std; [`os::unix::fs::symlink`] |
@@ -66,7 +65,9 @@
 //!
 //! # All of `sync`
 //!
-//! - Who waits is served in the order in which they came: nobody overtakes.
+//! - Who waits is chosen in the order in which they came, and no newcomer gets what they were chosen for. Several
+//!   that were chosen across OS threads may run in another order; items of queues and channels leave in theirs, so
+//!   each of those is sure of one item, not of a particular one.
 //! - A kill or a timeout that unwinds out of a guard or a closure poisons as a panic does; one that strikes in a
 //!   wait does not, and what was meant for those who waited goes to the next.
 //! - Where no green thread may wait (in the main loop, while panicking, when nothing can ever wake main) a wait

@@ -1,14 +1,19 @@
 //! std's `sync`, green, and what Eventlet adds to it.
 //!
 //! One type serves green threads of one hub, green threads of different hubs, and plain OS threads: a green thread
-//! parks, an OS thread without green threads blocks itself. Whoever waits is served in the order in which they
-//! came. A wake-up never switches.
+//! parks, an OS thread without green threads blocks itself. A wake-up never switches.
+//!
+//! Whoever waits is chosen in the order in which they came, and nobody who comes later gets what they were chosen
+//! for. When they run is up to their OS threads: of two that were chosen one after the other on different ones, or
+//! one from here and one from another, either may run first. Where what is given is not all alike, as with items of
+//! a queue, each of them is sure of *one*, not of a particular one: whoever runs first takes the first.
 
 mod attempt;
 mod barrier;
 mod channel;
 mod condvar;
 mod event;
+mod lazy_lock;
 pub(crate) mod line;
 pub mod mpsc;
 mod mutex;
@@ -26,6 +31,7 @@ pub use barrier::{Barrier, BarrierWaitResult};
 pub use channel::Channel;
 pub use condvar::{Condvar, WaitTimeoutResult};
 pub use event::{Event, EventError};
+pub use lazy_lock::LazyLock;
 pub use mutex::{Mutex, MutexGuard};
 pub use once::{Once, OnceState};
 pub use once_lock::OnceLock;

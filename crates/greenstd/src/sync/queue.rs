@@ -372,25 +372,21 @@ impl<T, O: Order<T>> Default for OrderedLightQueue<T, O> {
 
 impl<T, O: Order<T>> fmt::Debug for OrderedLightQueue<T, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.describe("LightQueue", f)
+        self.describe(f, "LightQueue").finish()
     }
 }
 
 impl<T, O: Order<T>> OrderedLightQueue<T, O> {
-    fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn describe<'a, 'f>(&self, f: &'a mut fmt::Formatter<'f>, name: &str) -> fmt::DebugStruct<'a, 'f> {
         let capacity = self.capacity();
         let state = self.state.lock();
-        let (items, unfinished) = (state.free(), state.unfinished);
-        let (getting, putting) = (state.getters.len(), state.putters.len());
+        let (items, getting, putting) = (state.free(), state.getters.len(), state.putters.len());
         // What is written to may be anybody's, and switch.
         drop(state);
-        f.debug_struct(name)
-            .field("capacity", &capacity)
-            .field("items", &items)
-            .field("getting", &getting)
-            .field("putting", &putting)
-            .field("unfinished", &unfinished)
-            .finish()
+        let mut shown = f.debug_struct(name);
+        shown.field("capacity", &capacity).field("items", &items);
+        shown.field("getting", &getting).field("putting", &putting);
+        shown
     }
 }
 
@@ -399,10 +395,11 @@ pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
 
 /// Items that some put and others get. Eventlet's `LightQueue`: a [`Queue`] that does not count what is done.
 ///
-/// Getters and putters are served in the order in which they came, and a newcomer takes nothing that somebody
-/// before it waits for. A getter that is woken is sure of an item, and takes the next one by the queue's order when
-/// it runs; if it is killed before, another getter is woken. The item of a putter that waits stays with it until
-/// there is room, and is not taken in if the putter is killed or gives up.
+/// Getters and putters are chosen in the order in which they came, and a newcomer takes nothing that somebody
+/// before it was chosen for. A getter that is woken is sure of one item, not of a particular one: it takes the next
+/// by the queue's order when it runs, and of getters that were woken from or on several OS threads a later one may
+/// run earlier. If it is killed before it runs, another getter is woken. The item of a putter that waits stays with
+/// it until there is room, and is not taken in if the putter is killed or gives up.
 ///
 /// A queue [`bounded`](OrderedLightQueue::bounded) to zero holds nothing: who puts waits until somebody has taken the
 /// item.
@@ -543,6 +540,6 @@ impl<T, O: Order<T>> Default for OrderedQueue<T, O> {
 
 impl<T, O: Order<T>> fmt::Debug for OrderedQueue<T, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.describe("Queue", f)
+        self.describe(f, "Queue").field("unfinished", &self.unfinished()).finish()
     }
 }
