@@ -33,6 +33,28 @@ struct World {
     sent: AtomicU64,
     received: AtomicU64,
     tokens: (Mutex<i64>, Condvar),
+    given: AtomicI64,
+    taken: AtomicI64,
+    /// How many want a token.
+    hungry: AtomicI64,
+}
+
+impl World {
+    /// One more token, and one more who is told.
+    fn give(&self, mut tokens: MutexGuard<'_, i64>) {
+        *tokens += 1;
+        self.given.fetch_add(1, Ordering::SeqCst);
+        drop(tokens);
+        self.tokens.1.notify_one();
+    }
+
+    /// Gives one if somebody wants one and there is none: whoever waits beside one that is there waits for ever.
+    fn feed(&self) {
+        let tokens = locked(&self.tokens.0);
+        if self.hungry.load(Ordering::SeqCst) > 0 && *tokens == 0 {
+            self.give(tokens);
+        }
+    }
 }
 
 /// Killed ones poison, which is not what is looked at here.
@@ -97,16 +119,24 @@ fn step(world: &World, random: &mut Random) {
         }
         _ => {
             // A token for each that is taken: a notification that got lost would leave one there and somebody waiting.
-            if random.below(2) == 0 {
-                *locked(&world.tokens.0) += 1;
-                world.tokens.1.notify_one();
+            if random.below(3) == 0 {
+                return world.give(locked(&world.tokens.0));
+            }
+            world.hungry.fetch_add(1, Ordering::SeqCst);
+            let _leave = Leave(&world.hungry, -1);
+            let tokens = locked(&world.tokens.0);
+            let mut tokens = if random.below(2) == 0 {
+                world.tokens.1.wait_while(tokens, |tokens| *tokens == 0).unwrap_or_else(PoisonError::into_inner)
             } else {
-                let tokens = locked(&world.tokens.0);
                 let limit = Duration::from_micros(random.below(1000));
                 let waited = world.tokens.1.wait_timeout_while(tokens, limit, |tokens| *tokens == 0);
-                let (mut tokens, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-                assert!(waited.timed_out() || *tokens > 0);
-                *tokens = (*tokens - 1).max(0);
+                let (tokens, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+                assert_eq!(waited.timed_out(), *tokens == 0);
+                tokens
+            };
+            if *tokens > 0 {
+                *tokens -= 1;
+                world.taken.fetch_add(1, Ordering::SeqCst);
             }
         }
     }
@@ -160,12 +190,16 @@ fn check(seed: u64, bound: usize) {
         sent: AtomicU64::new(0),
         received: AtomicU64::new(0),
         tokens: (Mutex::new(0), Condvar::new()),
+        given: AtomicI64::new(0),
+        taken: AtomicI64::new(0),
+        hungry: AtomicI64::new(0),
     });
-    // Whoever waits for room is served until the end.
+    // Whoever waits for room, or for a token that is not there, is served until the end.
     let over = Arc::new(Mutex::new(false));
     let (served, end) = (world.clone(), over.clone());
     let serving = std::thread::spawn(move || {
         while !*end.lock().unwrap() {
+            served.feed();
             let receiver = locked(&served.items.1);
             if let Ok(item) = receiver.recv_timeout(Duration::from_micros(100)) {
                 served.received.fetch_add(item, Ordering::SeqCst);
@@ -185,7 +219,9 @@ fn check(seed: u64, bound: usize) {
         ended.unwrap();
     }
     let world = Arc::into_inner(world).unwrap();
-    let World { total, added, pair, inside, items, sent, received, .. } = world;
+    let World { total, added, pair, inside, items, sent, received, tokens, given, taken, hungry } = world;
+    assert_eq!(tokens.0.into_inner().unwrap(), given.into_inner() - taken.into_inner());
+    assert_eq!(hungry.into_inner(), 0);
     assert!(!matches!(total.try_lock(), Err(TryLockError::WouldBlock)), "held by nobody");
     assert_eq!(total.into_inner().unwrap_or_else(PoisonError::into_inner), added.into_inner());
     assert_eq!(inside.into_inner(), 0);
