@@ -90,6 +90,8 @@
 //! - They are `Send + Sync`. A socket that is used on another OS thread is watched by that thread's hub.
 
 #![forbid(unsafe_code)]
+// For models of what crosses threads there is hub-core without the rest; `tests/line_model.rs` takes what it needs.
+#![cfg(not(loom))]
 
 #[macro_use]
 mod macros;

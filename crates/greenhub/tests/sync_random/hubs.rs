@@ -496,17 +496,25 @@ fn a_barrier_opens_for_whole_numbers_of_those_who_stay() {
                 ones.into_iter().map(one).collect()
             })
         });
-        // Who is left alone gets company.
-        let mut company = Vec::new();
-        while inside.get() > 0 {
-            let (arrive, one) = (arrive.clone(), inside.one());
-            company.push(std::thread::spawn(move || {
-                let _one = one;
-                arrive();
-            }));
-            std::thread::sleep(MOMENT);
-        }
-        company.into_iter().for_each(|one| one.join().unwrap());
+        // Who is left alone gets company, until all have gone.
+        let (company, gone) = (arrive, inside.clone());
+        let company = std::thread::spawn(move || {
+            let keep = || {
+                let arrive = company.clone();
+                spawn(move || {
+                    loop {
+                        arrive();
+                        yield_now();
+                    }
+                })
+            };
+            let company = [(); COUNT - 1].map(|()| keep());
+            while gone.get() > 0 {
+                sleep(MOMENT);
+            }
+            company.iter().for_each(|one| _ = one.kill());
+        });
+        company.join().unwrap();
         hubs.into_iter().for_each(|hub| hub.join().unwrap());
         // Who was let through and struck before it ran is not among those who say so.
         let (led, through) = (led.get(), through.load(SeqCst));

@@ -17,7 +17,8 @@ pub(super) enum Late {
 /// Attempts, waits to be chosen, and attempts again, until there is a result. The attempt is told whether the
 /// caller was chosen. Switches.
 ///
-/// A main greenlet that is called away, since its loop was aborted or its hub replaced, waits again at the end.
+/// A main greenlet that is called away, since its loop was aborted or its hub replaced, waits again at the end; one
+/// that was chosen before, for what is for all, is told so.
 /// While panicking nothing may switch: the attempt is repeated for the time of grace.
 ///
 /// # Panics
@@ -30,13 +31,17 @@ pub(super) fn within<W: Wait<Brought = ()>, R>(
     state: &BiasedMutex<W::State>,
     mut attempt: impl FnMut(&mut W::State, bool) -> Option<R>,
 ) -> Result<R, Late> {
-    let mut limit = Limit::from(timeout);
+    let (mut limit, mut chosen) = (Limit::from(timeout), false);
     loop {
-        let waited = W::wait(state, &mut limit, (), |state, unchosen| attempt(state, unchosen.is_none()).ok_or(()));
+        let waited =
+            W::wait(state, &mut limit, (), |state, unchosen| attempt(state, unchosen.is_none() || chosen).ok_or(()));
         let error = match waited {
             Ok(result) => return Ok(result),
             Err(Ended::Late(())) => return Err(Late::TimedOut),
-            Err(Ended::Failed(error, _)) => error,
+            Err(Ended::Failed(error, unchosen)) => {
+                chosen = W::FOR_ALL && unchosen.is_none();
+                error
+            }
         };
         match *error {
             LoopError::Aborted | LoopError::HubReplaced => {}

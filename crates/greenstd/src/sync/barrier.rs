@@ -23,39 +23,33 @@ use super::line::{Line, Wait};
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub struct Barrier {
-    arrived: BiasedMutex<Arrived>,
+    /// Those who have arrived, but for the last.
+    waiting: BiasedMutex<Line>,
     count: usize,
-}
-
-struct Arrived {
-    waiting: Line,
-    /// How often the barrier has opened.
-    opened: u64,
 }
 
 /// For as many as are missing.
 struct Others;
 
 impl Wait for Others {
-    type State = Arrived;
+    type State = Line;
     type Brought = ();
 
     const DOING: Doing = Doing::Barrier;
+    const FOR_ALL: bool = true;
 
-    fn line(arrived: &mut Arrived) -> &mut Line {
-        &mut arrived.waiting
+    fn line(waiting: &mut Line) -> &mut Line {
+        waiting
     }
 
-    fn pass_on(_: &mut Arrived) {
-        // Who was let through and called away from the wait sees it by `opened`.
-    }
+    fn pass_on(_: &mut Line) {}
 }
 
 impl Barrier {
     /// A barrier for `count` green threads or OS threads at a time; 0 is as 1.
     #[must_use]
     pub const fn new(count: usize) -> Barrier {
-        Barrier { arrived: BiasedMutex::new(Arrived { waiting: Line::new(), opened: 0 }), count }
+        Barrier { waiting: BiasedMutex::new(Line::new()), count }
     }
 
     /// Waits until so many wait that it opens, which the last one does for all. Switches if it has to wait.
@@ -65,20 +59,12 @@ impl Barrier {
     /// As [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn wait(&self) -> BarrierWaitResult {
-        // While panicking one does not wait in the line, and so is not counted.
-        let counted = !std::thread::panicking();
-        let mut before = None;
-        BarrierWaitResult(until::<Others, _>(&self.arrived, |arrived, chosen| {
-            let before = *before.get_or_insert(arrived.opened);
-            if chosen || counted && arrived.opened != before {
-                return Some(false);
+        BarrierWaitResult(until::<Others, _>(&self.waiting, |waiting, chosen| {
+            let opens = !chosen && waiting.len() + 1 >= self.count;
+            if opens {
+                waiting.choose_all();
             }
-            let last = arrived.waiting.len() + 1 >= self.count;
-            last.then(|| {
-                arrived.opened += 1;
-                arrived.waiting.choose_all();
-                true
-            })
+            (chosen || opens).then_some(opens)
         }))
     }
 }

@@ -185,6 +185,9 @@ pub(crate) trait Wait {
     const DOING: Doing;
     /// Whether one who was chosen in vain has its place again, instead of the last one.
     const KEEPS_PLACE: bool = true;
+    /// Whether all of the line are chosen together, for something that is not less when one has it: who is called away
+    /// then has it all the same, and passes nothing on.
+    const FOR_ALL: bool = false;
 
     /// Where one waits.
     fn line(state: &mut Self::State) -> &mut Line<Self::Brought>;

@@ -1,0 +1,400 @@
+//! The interleavings of those who wait in a line, those who choose them and those who strike them meanwhile, by loom:
+//! `RUSTFLAGS="--cfg loom" cargo test -p greenstd --release --test line_model`.
+//!
+//! The line is the one that all primitives share, word for word. What it stands on, `hub_core`, is played by this
+//! file: a lock of loom's, and waits that are ended once, by whoever comes first. A kill alone is stronger: it strikes
+//! also one that was woken and did not run yet.
+#![cfg(loom)]
+
+extern crate self as hub_core;
+
+#[allow(dead_code, reason = "each primitive uses a part of it")]
+#[path = "../src/sync/line.rs"]
+mod line;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+use loom::sync::{Condvar, Mutex, MutexGuard};
+use loom::thread;
+
+use line::{Ended, Line, Wait};
+
+pub(crate) struct BiasedMutex<T>(Mutex<T>);
+
+pub(crate) type BiasedMutexGuard<'a, T> = MutexGuard<'a, T>;
+
+impl<T> BiasedMutex<T> {
+    fn new(value: T) -> BiasedMutex<T> {
+        BiasedMutex(Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        // Its poison is not the line's: those who are killed leave without the lock.
+        self.0.lock().unwrap()
+    }
+}
+
+#[derive(Copy, Clone)]
+pub(crate) enum Doing {
+    Waiting,
+}
+
+pub(crate) struct Limit;
+
+#[derive(Debug)]
+pub(crate) enum LoopError {
+    Aborted,
+}
+
+#[derive(PartialEq, Eq)]
+pub(crate) enum Parked {
+    Unparked,
+    Late,
+    Early,
+}
+
+/// What ends a wait.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Strike {
+    Unpark,
+    Late,
+    /// Something that a mask holds back.
+    Early,
+    /// An error of the main loop.
+    Abort,
+    Kill,
+}
+
+/// How one thread of the model waits.
+#[derive(Default)]
+struct Place {
+    /// The number of the present wait, and what has ended it.
+    present: Mutex<(u64, Option<Strike>)>,
+    ended: Condvar,
+}
+
+impl Place {
+    fn end(&self, wait: u64, by: Strike) {
+        let mut present = self.present.lock().unwrap();
+        if present.0 == wait && (present.1.is_none() || by == Strike::Kill) {
+            present.1 = Some(by);
+            self.ended.notify_one();
+        }
+    }
+
+    /// Ends whatever wait there is, the first one if there is none yet.
+    fn strike(&self, by: Strike) {
+        let present = self.present.lock().unwrap().0;
+        self.end(present, by);
+    }
+}
+
+loom::thread_local! {
+    static HERE: Arc<Place> = Arc::default();
+}
+
+pub(crate) struct Parker {
+    place: Arc<Place>,
+    wait: u64,
+}
+
+pub(crate) struct Unparker {
+    place: Arc<Place>,
+    wait: u64,
+}
+
+struct Killed;
+
+impl Parker {
+    pub(crate) fn new(_: Doing) -> Result<Parker, Box<LoopError>> {
+        let place = HERE.with(Arc::clone);
+        let mut present = place.present.lock().unwrap();
+        present.0 += 1;
+        present.1 = None;
+        let wait = present.0;
+        drop(present);
+        Ok(Parker { place, wait })
+    }
+
+    pub(crate) fn if_prepared(doing: Doing) -> Result<Option<Parker>, Box<LoopError>> {
+        Parker::new(doing).map(Some)
+    }
+
+    pub(crate) fn prepare() -> Result<(), Box<LoopError>> {
+        Ok(())
+    }
+
+    pub(crate) fn unparker(&self) -> Unparker {
+        Unparker { place: Arc::clone(&self.place), wait: self.wait }
+    }
+
+    pub(crate) fn park(self, _: &mut Limit) -> Result<Parked, Box<LoopError>> {
+        let mut present = self.place.present.lock().unwrap();
+        let by = loop {
+            match present.1 {
+                Some(by) => break by,
+                None => present = self.place.ended.wait(present).unwrap(),
+            }
+        };
+        drop(present);
+        match by {
+            Strike::Unpark => Ok(Parked::Unparked),
+            Strike::Late => Ok(Parked::Late),
+            Strike::Early => Ok(Parked::Early),
+            Strike::Abort => Err(Box::new(LoopError::Aborted)),
+            Strike::Kill => resume_unwind(Box::new(Killed)),
+        }
+    }
+}
+
+impl Unparker {
+    pub(crate) fn unpark(self) {
+        self.place.end(self.wait, Strike::Unpark);
+    }
+
+    pub(crate) fn is_left_behind(&self) -> bool {
+        false
+    }
+}
+
+/// What most primitives are made of: something of which there is a number, and who waits for it.
+#[derive(Default)]
+struct Tokens {
+    free: usize,
+    waiting: Line,
+}
+
+struct ForToken;
+
+impl Wait for ForToken {
+    type State = Tokens;
+    type Brought = ();
+
+    const DOING: Doing = Doing::Waiting;
+
+    fn line(state: &mut Tokens) -> &mut Line {
+        &mut state.waiting
+    }
+
+    fn pass_on(state: &mut Tokens) {
+        state.give();
+    }
+}
+
+impl Tokens {
+    fn new() -> Arc<BiasedMutex<Tokens>> {
+        Arc::new(BiasedMutex::new(Tokens::default()))
+    }
+
+    /// To the first who waits.
+    fn give(&mut self) {
+        if !self.waiting.choose() {
+            self.free += 1;
+        }
+    }
+}
+
+/// Whether it has a token when the wait ends; not if it was struck before.
+fn acquire(tokens: &BiasedMutex<Tokens>) -> bool {
+    let wait = || {
+        ForToken::wait(tokens, &mut Limit, (), |state, unchosen| match unchosen {
+            Some(()) if state.free == 0 => Err(()),
+            Some(()) => {
+                state.free -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        })
+    };
+    match catch_unwind(AssertUnwindSafe(wait)) {
+        Ok(waited) => waited.is_ok(),
+        Err(payload) if payload.is::<Killed>() => false,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
+/// A thread that waits, and the place where it is struck.
+fn waiter<R: 'static>(wait: impl FnOnce() -> R + 'static) -> (Arc<Place>, thread::JoinHandle<R>) {
+    let place = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&place);
+    let thread = thread::spawn(move || {
+        *told.lock().unwrap() = Some(HERE.with(Arc::clone));
+        wait()
+    });
+    loop {
+        if let Some(place) = place.lock().unwrap().take() {
+            return (place, thread);
+        }
+        thread::yield_now();
+    }
+}
+
+fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(body);
+}
+
+const STRIKES: [Strike; 3] = [Strike::Late, Strike::Abort, Strike::Kill];
+
+#[test]
+fn each_of_two_who_wait_gets_what_is_given_for_it() {
+    model(3, || {
+        let tokens = Tokens::new();
+        let waiters = [(); 2].map(|()| {
+            let tokens = Arc::clone(&tokens);
+            thread::spawn(move || acquire(&tokens))
+        });
+        tokens.lock().give();
+        tokens.lock().give();
+        assert!(waiters.into_iter().all(|waiter| waiter.join().unwrap()));
+        let tokens = tokens.lock();
+        assert_eq!((tokens.free, tokens.waiting.len()), (0, 0));
+    });
+}
+
+#[test]
+fn what_one_was_chosen_for_who_is_struck_then_is_there_for_others() {
+    for strike in STRIKES {
+        model(3, move || {
+            let tokens = Tokens::new();
+            let own = Arc::clone(&tokens);
+            let (place, struck) = waiter(move || acquire(&own));
+            let other = Arc::clone(&tokens);
+            let giver = thread::spawn(move || other.lock().give());
+            place.strike(strike);
+            // Struck before its wait, it would wait for ever if nobody gave.
+            let got = struck.join().unwrap();
+            giver.join().unwrap();
+            let tokens = tokens.lock();
+            assert_eq!((tokens.free, tokens.waiting.len()), (usize::from(!got), 0), "{strike:?}");
+        });
+    }
+}
+
+#[test]
+fn what_one_was_chosen_for_who_is_struck_then_goes_to_the_next() {
+    for strike in STRIKES {
+        model(2, move || {
+            let tokens = Tokens::new();
+            let own = Arc::clone(&tokens);
+            let (place, struck) = waiter(move || acquire(&own));
+            let next = Arc::clone(&tokens);
+            let next = thread::spawn(move || acquire(&next));
+            let other = Arc::clone(&tokens);
+            let giver = thread::spawn(move || other.lock().give());
+            place.strike(strike);
+            giver.join().unwrap();
+            if struck.join().unwrap() {
+                tokens.lock().give();
+            }
+            assert!(next.join().unwrap());
+            let tokens = tokens.lock();
+            assert_eq!((tokens.free, tokens.waiting.len()), (0, 0), "{strike:?}");
+        });
+    }
+}
+
+#[test]
+fn who_is_woken_early_keeps_its_place_and_what_it_is_chosen_for() {
+    model(3, || {
+        let tokens = Tokens::new();
+        let own = Arc::clone(&tokens);
+        let (place, waiting) = waiter(move || acquire(&own));
+        let other = Arc::clone(&tokens);
+        let giver = thread::spawn(move || other.lock().give());
+        place.strike(Strike::Early);
+        place.strike(Strike::Early);
+        assert!(waiting.join().unwrap());
+        giver.join().unwrap();
+        let tokens = tokens.lock();
+        assert_eq!((tokens.free, tokens.waiting.len()), (0, 0));
+    });
+}
+
+#[test]
+fn who_is_woken_early_and_struck_then_passes_on() {
+    for strike in STRIKES {
+        model(2, move || {
+            let tokens = Tokens::new();
+            let own = Arc::clone(&tokens);
+            let (place, struck) = waiter(move || acquire(&own));
+            let other = Arc::clone(&tokens);
+            let giver = thread::spawn(move || other.lock().give());
+            place.strike(Strike::Early);
+            place.strike(strike);
+            let got = struck.join().unwrap();
+            giver.join().unwrap();
+            let tokens = tokens.lock();
+            assert_eq!((tokens.free, tokens.waiting.len()), (usize::from(!got), 0), "{strike:?}");
+        });
+    }
+}
+
+/// Those who wait bring something to whoever takes it.
+#[derive(Default)]
+struct Offers {
+    line: Line<Offer>,
+}
+
+/// Counted as long as it exists.
+struct Offer(#[expect(dead_code, reason = "held")] Arc<()>);
+
+struct ToBeTaken;
+
+impl Wait for ToBeTaken {
+    type State = Offers;
+    type Brought = Offer;
+
+    const DOING: Doing = Doing::Waiting;
+
+    fn line(state: &mut Offers) -> &mut Line<Offer> {
+        &mut state.line
+    }
+
+    fn pass_on(_: &mut Offers) {
+        // Who takes it keeps it.
+    }
+}
+
+#[test]
+fn what_is_brought_is_taken_or_comes_back_or_is_dropped_and_nothing_twice() {
+    for strike in STRIKES {
+        model(3, move || {
+            let (offers, count) = (Arc::new(BiasedMutex::new(Offers::default())), Arc::new(()));
+            let (own, offer) = (Arc::clone(&offers), Offer(Arc::clone(&count)));
+            let (place, offering) = waiter(move || {
+                let wait = || {
+                    ToBeTaken::wait(&own, &mut Limit, offer, |_, offer| match offer {
+                        Some(offer) => Err(offer),
+                        None => Ok(()),
+                    })
+                };
+                // Taken for certain, with what came back.
+                match catch_unwind(AssertUnwindSafe(wait)) {
+                    Ok(Ok(())) => (true, None),
+                    Ok(Err(Ended::Late(back))) => (false, Some(back)),
+                    Ok(Err(Ended::Failed(_, back))) => (false, back),
+                    Err(payload) if payload.is::<Killed>() => (false, None),
+                    Err(payload) => resume_unwind(payload),
+                }
+            });
+            let other = Arc::clone(&offers);
+            let taker = thread::spawn(move || other.lock().line.choose_with());
+            place.strike(strike);
+            let taken = taker.join().unwrap();
+            if taken.is_none() {
+                // It came too late or too early: then there is one, or there is none any more.
+                place.strike(strike);
+            }
+            let (certain, back) = offering.join().unwrap();
+            assert!(!certain || taken.is_some(), "{strike:?}: nobody has taken it");
+            assert!(taken.is_none() || back.is_none(), "{strike:?}: it was taken and came back");
+            assert!(taken.is_some() || back.is_some() || strike == Strike::Kill, "{strike:?}: it is gone");
+            assert!(offers.lock().line.is_empty());
+            drop((taken, back));
+            assert_eq!(Arc::strong_count(&count), 1, "{strike:?}: it is dropped once");
+        });
+    }
+}
