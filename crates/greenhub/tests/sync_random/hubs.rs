@@ -11,8 +11,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use greenhub::sync::{
-    self, Barrier, BoundedSemaphore, CappedSemaphore, Channel, Event, GetError, LazyLock, Once, OnceLock, PutError,
-    Queue, Semaphore, mpsc,
+    self, Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, GetError, LazyLock, Once, OnceLock,
+    PutError, Queue, Semaphore, mpsc,
 };
 use greenhub::{get_hub, sleep, spawn, use_hub, with_timeout, yield_now};
 
@@ -422,6 +422,47 @@ fn a_capped_semaphore_loses_and_makes_no_token() {
 }
 
 #[test]
+fn a_notification_for_one_who_is_struck_reaches_another() {
+    storms("a_notification_for_one_who_is_struck_reaches_another", |pair, seed| {
+        for round in 0..4 {
+            let (tokens, waiting) = (Arc::new((sync::Mutex::new(0), Condvar::new())), Count::default());
+            let hubs = [0, 1].map(|hub| {
+                let (tokens, ones) = (tokens.clone(), (0..6).map(|_| waiting.one()).collect::<Vec<_>>());
+                on_hub(pair[hub], 8 * seed + 2 * round + hub as u64, 4, move || {
+                    let wait = |(n, one)| {
+                        let tokens = tokens.clone();
+                        job(move |random| {
+                            let _waits = one;
+                            let take = || {
+                                let (lock, condvar) = &*tokens;
+                                *condvar.wait_while(lock.lock().unwrap(), |tokens| *tokens == 0).unwrap() -= 1;
+                            };
+                            // Two of them stay, whatever happens.
+                            if n < 4 { _ = patiently(random, take) } else { take() }
+                        })
+                    };
+                    ones.into_iter().enumerate().map(wait).collect()
+                })
+            });
+            // The next one only when the last was taken: nobody else is told of one whose notification got lost.
+            let mut random = Random::new(seed);
+            while waiting.get() > 0 {
+                let mut there = tokens.0.lock().unwrap();
+                if *there == 0 {
+                    *there = 1;
+                    tokens.1.notify_one();
+                    // Who was told waits for the lock.
+                    std::thread::sleep(random.moment());
+                }
+                drop(there);
+                std::thread::sleep(random.moment());
+            }
+            hubs.into_iter().for_each(|hub| hub.join().unwrap());
+        }
+    });
+}
+
+#[test]
 fn an_event_reaches_all_in_each_of_its_rounds() {
     storms("an_event_reaches_all_in_each_of_its_rounds", |pair, seed| {
         const LAST: usize = 30;
@@ -683,7 +724,7 @@ fn each_primitive_leads_from_any_kind_of_hub_to_any_other() {
             )
         }),
         ("mutex and condition", || {
-            let pair = (sync::Mutex::new(0), sync::Condvar::new());
+            let pair = (sync::Mutex::new(0), Condvar::new());
             both(
                 pair,
                 |(turns, condvar), round| {
