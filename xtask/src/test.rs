@@ -125,12 +125,19 @@ fn long_seeds(workspace: &Workspace, hub: &Hub) -> Command {
     command
 }
 
-/// What crosses threads, over every order of its steps: the remote handle, the parker, the biased lock.
+/// What crosses threads, over every order of its steps: the remote handle, the parker, the biased lock; and the line in
+/// which all primitives have their waiters.
 fn loom(workspace: &Workspace, report: &mut Report) {
-    let mut command = workspace.cargo();
-    command.args(["test", "-p", "hub-core", "--release", "--lib", "model"]);
-    command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.root.join("target/loom"));
-    report.run_tests("loom, what crosses threads", command);
+    let models: [(_, &[&str]); 2] = [
+        ("loom, what crosses threads", &["-p", "hub-core", "--release", "--lib", "model"]),
+        ("loom, who waits in a line", &["-p", "greenstd", "--release", "--test", "line_model"]),
+    ];
+    for (name, args) in models {
+        let mut command = workspace.cargo();
+        command.arg("test").args(args);
+        command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", workspace.root.join("target/loom"));
+        report.run_tests(name, command);
+    }
 }
 
 /// The unit tests of the core under valgrind: definite leaks and invalid accesses are failures.

@@ -546,6 +546,26 @@ fn mapping_uses_the_places_of_its_pool() {
 }
 
 #[test]
+fn waiting_for_all_of_a_pool_waits_for_the_items_of_a_mapping_too() {
+    run("waiting_for_all_of_a_pool_waits_for_the_items_of_a_mapping_too", || {
+        let (pool, begun, done) = (GreenPool::new(3), Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let (begins, ends) = (begun.clone(), done.clone());
+        let mut results = pool.imap(0..9, move |n| {
+            begins.set(begins.get() + 1);
+            (0..n).for_each(|_| yield_now());
+            ends.set(ends.get() + 1);
+        });
+        results.next().unwrap().unwrap();
+        assert!(pool.running() > 0, "others are in flight");
+        pool.waitall().unwrap();
+        assert_eq!((pool.running(), begun.get(), done.get()), (0, 3, 3));
+        // Those that were not begun are no part of it: they are read when they are asked for.
+        assert!(results.all(|result| result.is_ok()));
+        assert_eq!(done.get(), 9);
+    });
+}
+
+#[test]
 fn who_is_interrupted_while_mapping_loses_nothing() {
     run("who_is_interrupted_while_mapping_loses_nothing", || {
         let (pool, before) = (GreenPool::new(2), held());
@@ -930,24 +950,26 @@ fn shrinking_keeps_a_resource_for_whom_it_was_given_to() {
 
 #[test]
 fn a_resource_is_handed_from_one_os_thread_to_another() {
-    let pool = Arc::new(Pool::new(1, || Ok(0)));
-    let busy = Arc::new(AtomicBool::new(false));
-    let threads: Vec<_> = (0..3)
-        .map(|n| {
-            let (pool, busy) = (pool.clone(), busy.clone());
-            std::thread::spawn(move || {
-                for _ in 0..50 {
-                    let mut item = pool.item().unwrap();
-                    assert!(!busy.swap(true, Ordering::SeqCst));
-                    *item += 1;
-                    if n == 0 {
-                        yield_now();
+    run("a_resource_is_handed_from_one_os_thread_to_another", || {
+        let pool = Arc::new(Pool::new(1, || Ok(0)));
+        let busy = Arc::new(AtomicBool::new(false));
+        let threads: Vec<_> = (0..3)
+            .map(|n| {
+                let (pool, busy) = (pool.clone(), busy.clone());
+                std::thread::spawn(move || {
+                    for _ in 0..50 {
+                        let mut item = pool.item().unwrap();
+                        assert!(!busy.swap(true, Ordering::SeqCst));
+                        *item += 1;
+                        if n == 0 {
+                            yield_now();
+                        }
+                        busy.store(false, Ordering::SeqCst);
                     }
-                    busy.store(false, Ordering::SeqCst);
-                }
+                })
             })
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!(*pool.item().unwrap(), 150);
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(*pool.item().unwrap(), 150);
+    });
 }

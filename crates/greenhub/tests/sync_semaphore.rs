@@ -496,14 +496,15 @@ fn each_hub_and_each_plain_thread_resumes_its_own_waiters() {
     let semaphore = tokens(2);
     let shared = semaphore.clone();
     run("each_hub_and_each_plain_thread_resumes_its_own_waiters", move || {
-        let work = move |semaphore: &Semaphore, thread| {
+        thread_local!(static HERE: Cell<usize> = const { Cell::new(0) });
+        let work = move |semaphore: &Semaphore| {
             for round in 0..200 {
                 let guard = match round % 3 {
                     0 => semaphore.access_timeout(Duration::from_micros(100)).unwrap(),
                     _ => Some(semaphore.access().unwrap()),
                 };
-                assert_eq!(std::thread::current().id(), thread);
                 let Some(_guard) = guard else { continue };
+                HERE.set(HERE.get() + usize::from(round % 3 != 0));
                 assert!(HOLDING.fetch_add(1, Ordering::SeqCst) < 2);
                 if greenhub::has_hub() {
                     yield_now();
@@ -516,13 +517,15 @@ fn each_hub_and_each_plain_thread_resumes_its_own_waiters() {
             .map(|number| {
                 let semaphore = shared.clone();
                 std::thread::spawn(move || {
-                    let here = std::thread::current().id();
+                    // Each wait without a limit was ended where it was begun.
                     if number < 2 {
-                        work(&semaphore, here);
+                        work(&semaphore);
+                        assert_eq!(HERE.get(), 133);
                         return assert!(!greenhub::has_hub());
                     }
-                    let greens = [(); 3].map(|()| semaphore.clone()).map(|one| spawn(move || work(&one, here)));
+                    let greens = [(); 3].map(|()| semaphore.clone()).map(|one| spawn(move || work(&one)));
                     greens.into_iter().for_each(|green| green.join().unwrap());
+                    assert_eq!(HERE.get(), 3 * 133);
                 })
             })
             .collect();

@@ -142,17 +142,19 @@ fn nothing_of_a_job_is_kept_after_it_is_delivered() {
 
 #[test]
 fn results_go_to_the_hub_that_asked() {
-    let threads: Vec<_> = (0..4)
-        .map(|n| {
-            std::thread::spawn(move || {
-                let jobs: Vec<_> = (0..100).map(|i| spawn(move || execute(move || (n, i)).unwrap())).collect();
-                for (i, job) in jobs.into_iter().enumerate() {
-                    assert_eq!(job.join().unwrap(), (n, i));
-                }
+    run("results_go_to_the_hub_that_asked", || {
+        let threads: Vec<_> = (0..4)
+            .map(|n| {
+                std::thread::spawn(move || {
+                    let jobs: Vec<_> = (0..100).map(|i| spawn(move || execute(move || (n, i)).unwrap())).collect();
+                    for (i, job) in jobs.into_iter().enumerate() {
+                        assert_eq!(job.join().unwrap(), (n, i));
+                    }
+                })
             })
-        })
-        .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
 }
 
 #[test]

@@ -94,20 +94,6 @@ fn read(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-/// What `run` finds is what it expects, if not at once then with more time, in seconds: a system that is held up may run
-/// into a short timeout, in which what is wrong is wrong each time.
-#[track_caller]
-pub(crate) fn in_time<T: PartialEq + std::fmt::Debug>(run: impl Fn(&str) -> (T, T)) {
-    for seconds in ["0.4", "3"] {
-        let (found, expected) = run(seconds);
-        if found == expected {
-            return;
-        }
-    }
-    let (found, expected) = run("12");
-    assert_eq!(found, expected);
-}
-
 /// A server in a process of its own, which is killed if a test fails.
 pub(crate) struct Server {
     process: Option<Child>,

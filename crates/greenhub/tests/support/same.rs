@@ -2,7 +2,11 @@
 
 /// Makes two tests of each function: one over std, in which `thread` are OS threads, and one over greenhub. In the
 /// body `fs`, `net`, `process`, `streams`, `unix`, `sync` and `thread` mean the modules of either, `streams`
-/// being `io`; `TIMED_OUT` is the one kind of error that differs.
+/// being `io`.
+///
+/// `TIMED_OUT` is the one kind of error that differs: a timeout of a socket is `WouldBlock` in std on Unix (what the
+/// system calls say there; on Windows std says `TimedOut`), and `TimedOut` in greenhub everywhere. A program that is
+/// right with std accepts both.
 macro_rules! same_as_std {
     ($(fn $name:ident() $body:block)*) => {
         mod over_std {

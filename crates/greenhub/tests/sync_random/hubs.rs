@@ -327,6 +327,45 @@ fn items_of_an_unbounded_channel_are_neither_lost_nor_doubled() {
 }
 
 #[test]
+fn an_item_for_a_receiver_that_is_struck_reaches_another() {
+    storms("an_item_for_a_receiver_that_is_struck_reaches_another", |pair, seed| {
+        const ITEMS: usize = 30;
+        let (sender, receiver) = mpsc::channel();
+        let received = Arc::new(AtomicUsize::new(0));
+        let count = received.clone();
+        let receiving = on_hub(pair[0], 2 * seed, 8, move || {
+            let receiver = Rc::new(receiver);
+            let receive = |n| {
+                let (receiver, count) = (receiver.clone(), count.clone());
+                job(move |random| {
+                    // Struck once it has enough, but for the last one.
+                    let mut receive =
+                        || if n < 8 { patiently(random, || receiver.recv()) } else { Some(receiver.recv()) };
+                    while let Some(Ok(())) = receive() {
+                        count.fetch_add(1, SeqCst);
+                    }
+                })
+            };
+            (0..9).map(receive).collect()
+        });
+        let sending = on_hub(pair[1], 2 * seed + 1, 0, move || {
+            vec![job(move |random| {
+                for sent in 1..=ITEMS {
+                    sender.send(()).unwrap();
+                    // The next only when this was received: no other send wakes those who were not told of it.
+                    while received.load(SeqCst) < sent {
+                        sleep(MOMENT);
+                    }
+                    pause(random);
+                }
+            })]
+        });
+        sending.join().unwrap();
+        receiving.join().unwrap();
+    });
+}
+
+#[test]
 fn a_bounded_semaphore_has_its_tokens_again() {
     storms("a_bounded_semaphore_has_its_tokens_again", |pair, seed| {
         let tokens = 1 + seed as usize % 3;
