@@ -128,7 +128,8 @@ macro_rules! socket_timeouts {
     ($name:ident) => {
         impl $name {
             /// Limits how long each single read waits; `None`, the default, is for ever. A read that waits
-            /// longer fails with [`TimedOut`](io::ErrorKind::TimedOut). Shared with clones. Does not switch.
+            /// longer fails with [`TimedOut`](io::ErrorKind::TimedOut), on every system; std's says `WouldBlock` on Unix,
+            /// so whoever handles both is right with either. Shared with clones. Does not switch.
             ///
             /// # Errors
             ///
@@ -138,7 +139,8 @@ macro_rules! socket_timeouts {
             }
 
             /// Limits how long each single write waits; `None`, the default, is for ever. A write that waits
-            /// longer fails with [`TimedOut`](io::ErrorKind::TimedOut). Shared with clones. Does not switch.
+            /// longer fails with [`TimedOut`](io::ErrorKind::TimedOut), on every system; std's says `WouldBlock` on Unix,
+            /// so whoever handles both is right with either. Shared with clones. Does not switch.
             ///
             /// # Errors
             ///
