@@ -117,8 +117,9 @@
 //!   exited while it waits, so that whatever is told there is told of it, and closed when the green thread has ended.
 //!   For a span of one's own that lasts across calls which switch there is `debug::in_span`. A guard of `Span::enter`
 //!   must not be held across such a call, nor one of `tracing::subscriber::set_default`: they belong to the OS thread.
-//!   A subscriber must not block on green I/O. What blocks while this crate tells it something gives an error instead,
-//!   as in a callback of the main loop, and what a subscriber does meanwhile is not told.
+//!   A subscriber runs on the stack of whoever tells it something, and must not block on green I/O: what blocks while
+//!   this crate tells it something gives an error instead, as in a callback of the main loop. What it does meanwhile is
+//!   not told.
 
 mod registry;
 

@@ -166,11 +166,12 @@ impl Drop for Unentered {
 /// Runs `f` in a span that may last across calls which switch: it is exited whenever the greenlet that calls this is
 /// left, and entered when that runs again. Switches if `f` does. With the feature `tracing`.
 ///
-/// A guard of the span, as of [`Span::enter`] or of `Span::in_scope`, is for what does not switch. The subscriber
-/// notes for the OS thread that the span is entered, and the green threads that run while this one waits would
-/// be in it with all that they tell, as would be tasks of an async runtime while another awaits. The green threads that
-/// are spawned in `f` have spans of their own within it (see the features of `greenhub`), and `f` may be left in any
-/// way: by a panic, a kill or a timeout. Calls nest.
+/// The guard of [`Span::enter`], and [`Span::in_scope`], are for what does not switch: a subscriber notes for the OS
+/// thread that the span is entered. The green threads that run while this one waits would be in it with all that they
+/// tell, and the span be exited in the midst of theirs. It is the same with a guard that is held across an `.await`.
+///
+/// Calls nest, and `f` may be left in any way: by a panic, a kill or a timeout. Green threads that are spawned in it have
+/// spans of their own, as children of this one.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
