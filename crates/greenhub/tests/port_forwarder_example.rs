@@ -154,13 +154,6 @@ fn help_is_no_error() {
 }
 
 #[test]
-fn help_is_no_error() {
-    let output = example::run(&mut example::command("port_forwarder", &["--help"]));
-    ends(&output, 0);
-    assert!(text(&output).contains("--idle"));
-}
-
-#[test]
 fn wrong_arguments_are_told_in_a_line() {
     let refused = |arguments: &[&str]| example::run(&mut example::command("port_forwarder", arguments));
     refuses(&refused(&["127.0.0.1:0"]), 2, &["<TO>", "--help"]);
