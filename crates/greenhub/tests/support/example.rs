@@ -63,6 +63,11 @@ pub(crate) fn with_time<T>(attempt: impl Fn(&str) -> T, in_time: impl Fn(&T) -> 
     ("30", attempt("30"))
 }
 
+/// Whether nothing but this URL has timed out, going by the lines that were told.
+pub(crate) fn only_late(told: &str, url: &str) -> bool {
+    told.lines().filter(|line| line.contains(": timed out")).all(|line| line.contains(url))
+}
+
 /// Runs a command to its end. If it hangs it is killed, and the test fails with what it has told.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Output {
