@@ -1,6 +1,8 @@
-//! A message between two green threads and back, and locks that are free: ours beside std's, tokio's and may's.
+//! Messages, turns and events between two and back, on one OS thread and on two, and what is done where nobody waits:
+//! ours beside std's, tokio's and may's.
 
 use std::sync;
+use std::sync::Arc;
 use std::time::Duration;
 
 use benches::{Stopwatch, scaled, timed};
@@ -81,21 +83,234 @@ fn std_channel(rounds: u64) -> Duration {
     watch.elapsed()
 }
 
-fn channels(criterion: &mut Criterion) {
-    may::config().set_workers(1);
-    let mut group = criterion.benchmark_group("a message there and back");
-    let mut bench = |name: &str, run: fn(u64) -> Duration| {
-        group.bench_function(name, |bencher| {
+/// Runs both in green threads, and waits for them.
+fn both_green(one: impl FnOnce() + 'static, other: impl FnOnce() + 'static) -> Duration {
+    let watch = Stopwatch::start();
+    let both = [greenhub::spawn(one), greenhub::spawn(other)];
+    both.into_iter().for_each(|green| green.join().expect("it does not panic"));
+    watch.elapsed()
+}
+
+/// Runs both in tasks of one OS thread, and waits for them.
+fn both_tasks(
+    one: impl Future<Output = ()> + Send + 'static,
+    other: impl Future<Output = ()> + Send + 'static,
+) -> Duration {
+    tokio_runtime().block_on(async move {
+        let watch = Stopwatch::start();
+        let both = [tokio::spawn(one), tokio::spawn(other)];
+        for task in both {
+            task.await.expect("it does not panic");
+        }
+        watch.elapsed()
+    })
+}
+
+fn tokio_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
+}
+
+/// Runs both in OS threads of their own, and waits for them.
+fn both_threads(one: impl FnOnce() + Send + 'static, other: impl FnOnce() + Send + 'static) -> Duration {
+    let watch = Stopwatch::start();
+    let both = [std::thread::spawn(one), std::thread::spawn(other)];
+    both.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
+    watch.elapsed()
+}
+
+fn greenhub_queue(rounds: u64) -> Duration {
+    use greenhub::sync::Queue;
+    let queues = Arc::new((Queue::new(), Queue::new()));
+    let other = Arc::clone(&queues);
+    let bounce =
+        move || (0..rounds).for_each(|_| other.1.put(other.0.get().expect("one comes")).expect("there is room"));
+    let send = move || {
+        for number in 0..rounds {
+            queues.0.put(number).expect("there is room");
+            assert_eq!(queues.1.get().ok(), Some(number));
+        }
+    };
+    both_green(send, bounce)
+}
+
+/// Between the hubs of two OS threads: each message wakes a hub.
+fn greenhub_across(rounds: u64) -> Duration {
+    use greenhub::sync::mpsc::channel;
+    let ((there, arrived), (back, returned)) = (channel(), channel());
+    let in_green = |body: Box<dyn FnOnce() + Send>| move || greenhub::spawn(body).join().expect("it does not panic");
+    let bounce = move || arrived.iter().try_for_each(|number: u64| back.send(number)).expect("the other receives");
+    let send = move || {
+        for number in 0..rounds {
+            there.send(number).expect("the other receives");
+            assert_eq!(returned.recv(), Ok(number));
+        }
+    };
+    both_threads(in_green(Box::new(send)), in_green(Box::new(bounce)))
+}
+
+fn tokio_across(rounds: u64) -> Duration {
+    use tokio::sync::mpsc::unbounded_channel as channel;
+    let ((there, mut arrived), (back, mut returned)) = (channel(), channel::<u64>());
+    let bounce = async move {
+        while let Some(number) = arrived.recv().await {
+            back.send(number).expect("the other receives");
+        }
+    };
+    let send = async move {
+        for number in 0..rounds {
+            there.send(number).expect("the other receives");
+            assert_eq!(returned.recv().await, Some(number));
+        }
+    };
+    both_threads(|| tokio_runtime().block_on(send), || tokio_runtime().block_on(bounce))
+}
+
+fn greenhub_event(rounds: u64) -> Duration {
+    use greenhub::sync::Event;
+    let events = Arc::new((Event::new(), Event::new()));
+    let other = Arc::clone(&events);
+    let answer = move || {
+        for _ in 0..rounds {
+            let number = other.0.wait().expect("it is sent");
+            other.0.reset().expect("it was sent");
+            other.1.send(number).expect("it was reset");
+        }
+    };
+    let ask = move || {
+        for number in 0..rounds {
+            events.0.send(number).expect("it was reset");
+            assert_eq!(events.1.wait().ok(), Some(number));
+            events.1.reset().expect("it was sent");
+        }
+    };
+    both_green(ask, answer)
+}
+
+fn tokio_notify(rounds: u64) -> Duration {
+    let pair = Arc::new((tokio::sync::Notify::new(), tokio::sync::Notify::new()));
+    let other = Arc::clone(&pair);
+    let answer = async move {
+        for _ in 0..rounds {
+            other.0.notified().await;
+            other.1.notify_one();
+        }
+    };
+    let ask = async move {
+        for _ in 0..rounds {
+            pair.0.notify_one();
+            pair.1.notified().await;
+        }
+    };
+    both_tasks(ask, answer)
+}
+
+/// Two who take turns by a mutex and a condition, of whichever library.
+macro_rules! turns {
+    ($sync:path, $both:expr, $rounds:expr) => {{
+        use $sync as here;
+        let rounds = $rounds;
+        let shared = Arc::new((here::Mutex::new(0_u64), here::Condvar::new()));
+        let player = |side: u64| {
+            let shared = Arc::clone(&shared);
+            move || {
+                let mut turn = shared.0.lock().expect("nobody panics");
+                for _ in 0..rounds {
+                    turn = shared.1.wait_while(turn, |turn| *turn % 2 != side).expect("nobody panics");
+                    *turn += 1;
+                    shared.1.notify_one();
+                }
+            }
+        };
+        $both(player(0), player(1))
+    }};
+}
+
+fn greenhub_turns(rounds: u64) -> Duration {
+    turns!(greenhub::sync, both_green, rounds)
+}
+
+fn std_turns(rounds: u64) -> Duration {
+    turns!(sync, both_threads, rounds)
+}
+
+fn there_and_back(criterion: &mut Criterion, what: &str, ways: &[(&str, fn(u64) -> Duration)]) {
+    let mut group = criterion.benchmark_group(what);
+    for (name, run) in ways {
+        group.bench_function(*name, |bencher| {
             bencher.iter_custom(|iterations| {
                 let rounds = rounds(iterations);
                 scaled(run(rounds), rounds, iterations)
             });
         });
-    };
-    bench("greenhub", greenhub_channel);
-    bench("tokio", tokio_channel);
-    bench("may", may_channel);
-    bench("std, two OS threads", std_channel);
+    }
+}
+
+fn channels(criterion: &mut Criterion) {
+    may::config().set_workers(1);
+    there_and_back(
+        criterion,
+        "a message there and back",
+        &[
+            ("greenhub", greenhub_channel),
+            ("greenhub, Queue", greenhub_queue),
+            ("tokio", tokio_channel),
+            ("may", may_channel),
+            ("std, two OS threads", std_channel),
+            ("greenhub, two OS threads", greenhub_across),
+            ("tokio, two OS threads", tokio_across),
+        ],
+    );
+    there_and_back(
+        criterion,
+        "an event there and back",
+        &[("greenhub", greenhub_event), ("tokio, Notify", tokio_notify)],
+    );
+    there_and_back(
+        criterion,
+        "a turn by Condvar there and back",
+        &[("greenhub", greenhub_turns), ("std, two OS threads", std_turns)],
+    );
+}
+
+/// In one thread, which sends and then receives.
+fn messages(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("a message that is there when it is asked for");
+    group.bench_function("greenhub, mpsc", |bencher| {
+        let (sender, receiver) = greenhub::sync::mpsc::channel();
+        bencher.iter_custom(|count| {
+            timed(count, || {
+                sender.send(1_u64).expect("the receiver is there");
+                receiver.recv()
+            })
+        });
+    });
+    group.bench_function("std, mpsc", |bencher| {
+        let (sender, receiver) = sync::mpsc::channel();
+        bencher.iter_custom(|count| {
+            timed(count, || {
+                sender.send(1_u64).expect("the receiver is there");
+                receiver.recv()
+            })
+        });
+    });
+    group.bench_function("tokio, mpsc", |bencher| {
+        let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+        bencher.iter_custom(|count| {
+            timed(count, || {
+                sender.send(1_u64).expect("the receiver is there");
+                receiver.try_recv()
+            })
+        });
+    });
+    group.bench_function("greenhub, Queue", |bencher| {
+        let queue = greenhub::sync::Queue::new();
+        bencher.iter_custom(|count| {
+            timed(count, || {
+                queue.put(1_u64).expect("there is room");
+                queue.get().expect("it is there")
+            })
+        });
+    });
 }
 
 fn locks(criterion: &mut Criterion) {
@@ -113,6 +328,26 @@ fn locks(criterion: &mut Criterion) {
         let mutex = sync::Mutex::new(0_u64);
         bencher.iter_custom(|count| timed(count, || *mutex.lock().expect("nobody panics") += 1));
     });
+    group.bench_function("greenhub, RwLock, to read", |bencher| {
+        let lock = greenhub::sync::RwLock::new(1_u64);
+        bencher.iter_custom(|count| timed(count, || *lock.read().expect("nobody panics")));
+    });
+    group.bench_function("std, RwLock, to read", |bencher| {
+        let lock = sync::RwLock::new(1_u64);
+        bencher.iter_custom(|count| timed(count, || *lock.read().expect("nobody panics")));
+    });
+    group.bench_function("tokio, RwLock, to read", |bencher| {
+        let lock = tokio::sync::RwLock::new(1_u64);
+        bencher.iter_custom(|count| timed(count, || *lock.try_read().expect("nobody writes")));
+    });
+    group.bench_function("greenhub, RwLock, to write", |bencher| {
+        let lock = greenhub::sync::RwLock::new(1_u64);
+        bencher.iter_custom(|count| timed(count, || *lock.write().expect("nobody panics") += 1));
+    });
+    group.bench_function("std, RwLock, to write", |bencher| {
+        let lock = sync::RwLock::new(1_u64);
+        bencher.iter_custom(|count| timed(count, || *lock.write().expect("nobody panics") += 1));
+    });
     group.bench_function("greenhub, Semaphore", |bencher| {
         let semaphore = greenhub::sync::Semaphore::new(1);
         bencher.iter_custom(|count| {
@@ -128,5 +363,5 @@ fn locks(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, channels, locks);
+criterion_group!(benches, channels, messages, locks);
 criterion_main!(benches);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use greenhub::pools::Pool;
-use greenhub::{GreenPool, sleep, spawn, with_timeout, yield_now};
+use greenhub::{GreenPile, GreenPool, sleep, spawn, with_timeout, yield_now};
 
 use crate::green::{OnDrop, held, quiet_panic};
 use crate::random::Random;
@@ -96,6 +96,94 @@ fn random_mapping_kills_and_timeouts_keep_order_and_places() {
             }
             pool.waitall().unwrap();
             assert_eq!((pool.running(), pool.free(), pool.waiting(), at_work.get()), (0, 2, 0, 0), "seed {seed}");
+            drop(pool);
+            assert_eq!(held(), before, "seed {seed}");
+        }
+    });
+}
+
+/// What one with a pile has to see: the results of what it spawned, each once, in order, and failures in their places.
+fn pile_up(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work: &Rc<Cell<usize>>) {
+    let mut pile = GreenPile::with_pool(pool);
+    let (mut spawned, mut expected) = (0, VecDeque::new());
+    while spawned < 20 || !expected.is_empty() {
+        assert_eq!((pile.len(), pile.is_empty()), (expected.len(), expected.is_empty()));
+        if spawned < 20 && random.below(2) == 0 {
+            let (item, work, moment) = (spawned, at_work.clone(), (random.below(3) > 0).then(|| random.moment()));
+            let spawn_one = || {
+                pile.spawn(move || {
+                    work.set(work.get() + 1);
+                    let _leaves = OnDrop(move || work.set(work.get() - 1));
+                    moment.map_or_else(yield_now, sleep);
+                    if item % 5 == 4 {
+                        quiet_panic(item);
+                    }
+                    item
+                })
+            };
+            let done = match random.below(3) {
+                0 => with_timeout(random.moment(), spawn_one),
+                _ => Ok(spawn_one()),
+            };
+            spawned += 1;
+            // Who gives up while it waits for a place has spawned nothing.
+            if let Ok(done) = done {
+                done.unwrap();
+                expected.push_back(item);
+            }
+            continue;
+        }
+        let next = match random.below(3) {
+            0 => with_timeout(random.moment(), || pile.next()),
+            _ => Ok(pile.next()),
+        };
+        // Gives up, and finds the same result again.
+        let Ok(next) = next else { continue };
+        let item = expected.pop_front();
+        match (next, item) {
+            (None, None) => {}
+            (Some(Ok(result)), Some(item)) => assert_eq!(result, item),
+            (Some(Err(error)), Some(_)) if error.is_exit() => assert!(strikes.get() > 0),
+            (Some(Err(error)), Some(item)) => assert!(item % 5 == 4, "item {item}: {error}"),
+            (next, item) => panic!("{next:?} instead of {item:?}"),
+        }
+    }
+}
+
+#[test]
+fn random_piles_kills_and_timeouts_keep_order_and_places() {
+    run("random_piles_kills_and_timeouts_keep_order_and_places", || {
+        crate::green::keep_reports();
+        for seed in 0..25 {
+            let mut random = Random::new(seed);
+            let (pool, before) = (GreenPool::new(1 + random.below(3)), held());
+            let (strikes, at_work) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+            let piles: Vec<_> = (0..4)
+                .map(|_| {
+                    let (pool, strikes, at_work) = (pool.clone(), strikes.clone(), at_work.clone());
+                    let mut random = random.fork();
+                    spawn(move || pile_up(&pool, &mut random, &strikes, &at_work))
+                })
+                .collect();
+            for _ in 0..8 {
+                sleep(random.moment());
+                assert!(at_work.get() <= 3);
+                match random.below(3) {
+                    0 => {
+                        strikes.set(strikes.get() + 1);
+                        pool.killall();
+                    }
+                    1 => _ = piles[random.below(4)].kill(),
+                    _ => {}
+                }
+            }
+            for pile in piles {
+                if let Err(error) = pile.join() {
+                    assert!(error.is_exit(), "seed {seed}: {error}");
+                }
+            }
+            pool.waitall().unwrap();
+            assert_eq!((pool.running(), pool.waiting(), at_work.get()), (0, 0, 0), "seed {seed}");
             drop(pool);
             assert_eq!(held(), before, "seed {seed}");
         }

@@ -1,0 +1,87 @@
+//! Work that is given to others: a bounded pool of green threads, and OS threads for what blocks. Ours beside tokio's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use benches::{Stopwatch, scaled};
+use criterion::{Criterion, criterion_group, criterion_main};
+
+/// How many may run at once.
+const SIZE: usize = 100;
+
+fn tokio_runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
+}
+
+/// Spawned as there is room, and all waited for at the end.
+fn greenhub_pool(count: u64) -> Duration {
+    let pool = greenhub::GreenPool::new(SIZE);
+    let watch = Stopwatch::start();
+    for number in 0..count {
+        pool.spawn_n(move || number).expect("it may wait");
+    }
+    pool.waitall().expect("it may wait");
+    watch.elapsed()
+}
+
+/// Each task has one of so many permits.
+fn tokio_pool(count: u64) -> Duration {
+    tokio_runtime().block_on(async move {
+        let (permits, mut tasks) = (Arc::new(tokio::sync::Semaphore::new(SIZE)), tokio::task::JoinSet::new());
+        let watch = Stopwatch::start();
+        for number in 0..count {
+            let permit = Arc::clone(&permits).acquire_owned().await.expect("it is open");
+            tasks.spawn(async move {
+                let _permit = permit;
+                number
+            });
+            while tasks.try_join_next().is_some() {}
+        }
+        while tasks.join_next().await.is_some() {}
+        watch.elapsed()
+    })
+}
+
+fn greenhub_blocking(count: u64) -> Duration {
+    let watch = Stopwatch::start();
+    for number in 0..count {
+        let result = greenhub::tpool::execute(move || number).expect("it does not panic");
+        assert_eq!(result, number);
+    }
+    watch.elapsed()
+}
+
+fn tokio_blocking(count: u64) -> Duration {
+    tokio_runtime().block_on(async move {
+        let watch = Stopwatch::start();
+        for number in 0..count {
+            let result = tokio::task::spawn_blocking(move || number).await.expect("it does not panic");
+            assert_eq!(result, number);
+        }
+        watch.elapsed()
+    })
+}
+
+fn pools(criterion: &mut Criterion) {
+    let mut bench = |what: &str, least: u64, ways: [(&str, fn(u64) -> Duration); 2]| {
+        let mut group = criterion.benchmark_group(what);
+        for (name, run) in ways {
+            group.bench_function(name, |bencher| {
+                bencher.iter_custom(|iterations| {
+                    // So that the start weighs nothing.
+                    let count = iterations.max(least);
+                    scaled(run(count), count, iterations)
+                });
+            });
+        }
+    };
+    bench("spawned in a pool of 100", 1000, [("greenhub, GreenPool", greenhub_pool), ("tokio, Semaphore", tokio_pool)]);
+    bench(
+        "a job on another OS thread",
+        100,
+        [("greenhub, tpool", greenhub_blocking), ("tokio, spawn_blocking", tokio_blocking)],
+    );
+}
+
+criterion_group!(benches, pools);
+criterion_main!(benches);
