@@ -602,7 +602,7 @@ fn a_barrier_opens_for_whole_numbers_of_those_who_stay() {
         assert!(led > 0 && through <= COUNT * led, "{through} came through when it opened {led} times");
         std::thread::spawn(move || {
             let others =
-                [(); COUNT - 1].map(|()| barrier.clone()).map(|own| std::thread::spawn(move || drop(own.wait())));
+                [(); COUNT - 1].map(|()| barrier.clone()).map(|own| std::thread::spawn(move || _ = own.wait()));
             barrier.wait();
             others.into_iter().for_each(|other| other.join().unwrap());
         })
@@ -640,9 +640,9 @@ fn one_closure_at_a_time_runs_until_one_returns() {
                             })
                         });
                         assert!(asked.is_none() || asked == lock.get().copied());
-                        if asked.is_some() {
+                        if let Some(made) = asked {
                             once.wait_force();
-                            assert_eq!(*lock.wait(), asked.unwrap());
+                            assert_eq!(*lock.wait(), made);
                         }
                     })
                 };
@@ -702,10 +702,11 @@ fn a_lazy_value_is_made_for_all_or_for_none() {
 fn each_primitive_leads_from_any_kind_of_hub_to_any_other() {
     const ROUNDS: usize = 20;
 
-    fn both<P: 'static>(shared: P, give: fn(&P, usize), take: fn(&P, usize)) -> [Box<dyn FnOnce() + Send>; 2]
-    where
-        P: Send + Sync,
-    {
+    /// One gives, the other takes.
+    type Sides = [Box<dyn FnOnce() + Send>; 2];
+    type Make = fn() -> Sides;
+
+    fn both<P: Send + Sync + 'static>(shared: P, give: fn(&P, usize), take: fn(&P, usize)) -> Sides {
         let shared = Arc::new(shared);
         let other = shared.clone();
         [
@@ -714,7 +715,7 @@ fn each_primitive_leads_from_any_kind_of_hub_to_any_other() {
         ]
     }
 
-    let ways: [(&str, fn() -> [Box<dyn FnOnce() + Send>; 2]); 6] = [
+    let ways: [(&str, Make); 6] = [
         ("queue", || {
             both(
                 Queue::bounded(0),
