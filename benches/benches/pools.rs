@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use benches::{Stopwatch, scaled};
+use benches::{Stopwatch, Way, scaled};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// How many may run at once.
@@ -63,7 +63,7 @@ fn tokio_blocking(count: u64) -> Duration {
 }
 
 fn pools(criterion: &mut Criterion) {
-    let mut bench = |what: &str, least: u64, ways: [(&str, fn(u64) -> Duration); 2]| {
+    let mut bench = |what: &str, least: u64, ways: [Way; 2]| {
         let mut group = criterion.benchmark_group(what);
         for (name, run) in ways {
             group.bench_function(name, |bencher| {

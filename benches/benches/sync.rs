@@ -5,7 +5,7 @@ use std::sync;
 use std::sync::Arc;
 use std::time::Duration;
 
-use benches::{Stopwatch, scaled, timed};
+use benches::{Stopwatch, Way, scaled, timed};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// So that the start weighs nothing.
@@ -233,7 +233,7 @@ fn std_turns(rounds: u64) -> Duration {
     turns!(sync, both_threads, rounds)
 }
 
-fn there_and_back(criterion: &mut Criterion, what: &str, ways: &[(&str, fn(u64) -> Duration)]) {
+fn there_and_back(criterion: &mut Criterion, what: &str, ways: &[Way]) {
     let mut group = criterion.benchmark_group(what);
     for (name, run) in ways {
         group.bench_function(*name, |bencher| {

@@ -50,6 +50,9 @@ pub fn timed<R>(count: u64, mut operation: impl FnMut() -> R) -> Duration {
     watch.elapsed()
 }
 
+/// A name, and what does something so many times and says how long that took.
+pub type Way = (&'static str, fn(u64) -> Duration);
+
 /// Both ends of a connection.
 pub type Pair = (OwnedFd, OwnedFd);
 
