@@ -402,12 +402,15 @@ fn connecting_has_one_deadline_however_often_it_is_woken() {
         const TIMEOUT: Duration = Duration::from_millis(100);
         greenhub::use_hub_with(|| Ok(Hasty)).unwrap();
         let (_listener, address, _waiting) = full_listener();
-        let before = greenhub::get_hub().stats().waits;
-        let begun = Instant::now();
-        assert_eq!(TcpStream::connect_timeout(&address, TIMEOUT).unwrap_err().kind(), ErrorKind::TimedOut);
-        assert!(begun.elapsed() >= TIMEOUT);
-        // Each was shorter than the timeout.
-        assert!(greenhub::get_hub().stats().waits > before + 2);
+        let was_woken_often = |_| {
+            let before = greenhub::get_hub().stats().waits;
+            let begun = Instant::now();
+            assert_eq!(TcpStream::connect_timeout(&address, TIMEOUT).unwrap_err().kind(), ErrorKind::TimedOut);
+            assert!(begun.elapsed() >= TIMEOUT);
+            greenhub::get_hub().stats().waits > before + 2
+        };
+        // A machine that is held up has time for few waits, but not each time.
+        assert!((0..20).any(was_woken_often));
         // For several addresses it is one, too.
         let options = ConnectOptions::new().timeout(TIMEOUT);
         assert_eq!(options.connect(&[address; 1000][..]).unwrap_err().kind(), ErrorKind::TimedOut);

@@ -213,7 +213,7 @@ fn a_signal_wakes_an_idle_hub() {
         while !TOLD.load(Ordering::SeqCst) {
             hub.run_once(None).expect("woken");
         }
-        assert!(sender.join().expect("no panic").elapsed() < Duration::from_secs(5));
+        assert!(sender.join().expect("no panic").elapsed() < Duration::from_secs(30));
     });
 }
 
