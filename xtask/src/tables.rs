@@ -199,11 +199,11 @@ pub const COSTS: &[Cost] = &[
     Cost { operation: "spawn_n", instructions: 290, calls: 5 },
     Cost { operation: "timer", instructions: 250, calls: 1 },
     Cost { operation: "timer100k", instructions: 250, calls: 1 },
-    Cost { operation: "channel", instructions: 1070, calls: 10 },
+    Cost { operation: "channel", instructions: 1050, calls: 10 },
     Cost { operation: "mutex", instructions: 145, calls: 1 },
     Cost { operation: "sleep", instructions: 2040, calls: 1010 },
-    Cost { operation: "echo", instructions: 4260, calls: 6010 },
-    Cost { operation: "echo1000", instructions: 3040, calls: 4010 },
+    Cost { operation: "echo", instructions: 3560, calls: 6010 },
+    Cost { operation: "echo1000", instructions: 2280, calls: 4010 },
 ];
 
 /// How many seeds the random tests take: (variable, value) of the long run.
