@@ -5,12 +5,18 @@
 mod green;
 #[path = "sync_random/hubs.rs"]
 mod hubs;
+#[path = "sync_random/items.rs"]
+mod items;
 #[path = "support/loops.rs"]
 mod loops;
 #[path = "sync_random/queue_model.rs"]
 mod queue_model;
 #[path = "support/random.rs"]
 mod random;
+#[path = "sync_random/storm.rs"]
+mod storm;
 mod support;
 #[path = "sync_random/wake_model.rs"]
 mod wake_model;
+#[path = "sync_random/wakes.rs"]
+mod wakes;

@@ -13,6 +13,7 @@ use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use green_support::{LONG, Log, SHORT, held, quiet_panic};
@@ -20,7 +21,7 @@ use greenhub::sync::{
     Arc, Barrier, Condvar, LazyLock, Mutex, Once, OnceLock, Queue, RwLock, RwLockWriteGuard, Semaphore, TryLockError,
     mpsc,
 };
-use greenhub::{GreenThread, get_hub, set_panicking_grace, sleep, spawn, with_timeout, yield_now};
+use greenhub::{GreenThread, get_hub, set_panicking_grace, sleep, spawn, use_hub_with, with_timeout, yield_now};
 use support::run;
 
 same_as_std! {
@@ -794,6 +795,35 @@ fn an_arrival_that_the_barrier_let_through_counts_though_the_loop_was_aborted() 
             }
         });
         assert!(matches!(with_timeout(Duration::from_secs(60), || barrier.wait().is_leader()), Ok(false)));
+    });
+}
+
+#[test]
+fn who_builds_its_hub_on_arrival_is_not_let_through_by_an_opening_meanwhile() {
+    run("who_builds_its_hub_on_arrival_is_not_let_through_by_an_opening_meanwhile", || {
+        let (barrier, came) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
+        let (built, is_built) = std::sync::mpsc::channel();
+        let others = barrier.clone();
+        use_hub_with(move || {
+            // Under no lock, and before this thread has its place.
+            let pair = [(); 2].map(|()| others.clone()).map(|own| std::thread::spawn(move || own.wait().is_leader()));
+            assert_eq!(pair.map(|one| one.join().unwrap()).iter().filter(|leads| **leads).count(), 1);
+            built.send(()).unwrap();
+            let choose = hub_core::DEFAULT_HUB.first().expect("the facade puts its choice in");
+            (choose().map_err(io::Error::other)?.build)()
+        })
+        .unwrap();
+        let (own, tells) = (barrier.clone(), came.clone());
+        let partner = std::thread::spawn(move || {
+            is_built.recv().unwrap();
+            std::thread::sleep(SHORT);
+            tells.store(true, Ordering::SeqCst);
+            own.wait().is_leader()
+        });
+        let _has_green_threads = spawn(|| ());
+        let leads = barrier.wait().is_leader();
+        assert!(came.load(Ordering::SeqCst), "nobody has arrived beside it");
+        assert_ne!(partner.join().unwrap(), leads);
     });
 }
 
