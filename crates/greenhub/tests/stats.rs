@@ -5,6 +5,7 @@ mod green;
 mod support;
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use green::{LONG, SHORT};
@@ -51,6 +52,26 @@ fn each_wait_that_ends_is_a_wake_up() {
         spawn(|| ()).kill();
         yield_now();
         assert_eq!(stats().wakeups, before + 6);
+    });
+}
+
+#[test]
+fn an_idle_hub_is_in_one_wait_until_another_thread_ends_it() {
+    run("an_idle_hub_is_in_one_wait_until_another_thread_ends_it", || {
+        let sleeper = spawn(|| sleep(LONG));
+        sleep(SHORT);
+        let (event, remote, before) = (Arc::new(Event::new()), get_hub().remote(), stats().waits);
+        let sender = event.clone();
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(SHORT * 10);
+            remote.spawn(move || sender.send("awake").unwrap())
+        });
+        assert_eq!(event.wait().unwrap(), "awake");
+        let waits = stats().waits - before;
+        // The second is a look at what else is there.
+        assert!((1..=2).contains(&waits), "{waits} waits");
+        other.join().unwrap().unwrap();
+        sleeper.kill();
     });
 }
 

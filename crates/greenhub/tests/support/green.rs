@@ -403,6 +403,11 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         },
         masked: false,
     },
+    ParkPoint {
+        name: "a lazy value in the making",
+        park: || *greenhub::sync::LazyLock::new(|| greenhub::sleep(LONG)),
+        masked: false,
+    },
     ParkPoint { name: "a value to be set", park: || _ = greenhub::sync::OnceLock::<()>::new().wait(), masked: false },
     ParkPoint {
         name: "a receiver",
