@@ -249,6 +249,28 @@ fn until_asleep<T>((status, _): &(PathBuf, std::thread::JoinHandle<T>)) {
 }
 
 #[test]
+fn thousands_who_were_left_behind_are_passed_over() {
+    in_child(|| {
+        let queue = Arc::new(Queue::new());
+        let gets = Arc::clone(&queue);
+        let other = tracked(move || {
+            for _ in 0..5000 {
+                let gets = Arc::clone(&gets);
+                spawn(move || gets.get().map(drop));
+            }
+            sleep(Duration::from_secs(3600));
+        });
+        until(|| queue.getting() == 5000);
+        until_asleep(&other);
+        let child = forked(|| {
+            // On a stack of the usual size.
+            spawn(move || queue.try_put(())).join().expect("no overflow").expect("room");
+        });
+        ends_well(child);
+    });
+}
+
+#[test]
 fn who_waits_on_another_os_thread_is_passed_over_in_the_child() {
     in_child(|| {
         let (mutex, queue) = (Arc::new(Mutex::new(0)), Arc::new(Queue::new()));

@@ -76,22 +76,18 @@ impl<B> Line<B> {
 
     #[inline(never)]
     fn choose_first(&mut self) -> Option<B> {
-        let chosen = self.first.take()?;
-        if !self.rest.is_empty() {
-            self.move_up();
+        loop {
+            let chosen = self.first.take()?;
+            if !self.rest.is_empty() {
+                self.move_up();
+            }
+            if !chosen.unparker.is_left_behind() {
+                chosen.unparker.unpark();
+                return Some(chosen.brought);
+            }
+            // In a forked child: that one waits in the parent. What it brought is the parent's, too.
+            std::mem::forget(chosen.brought);
         }
-        if chosen.unparker.is_left_behind() {
-            return self.choose_another(chosen.brought);
-        }
-        chosen.unparker.unpark();
-        Some(chosen.brought)
-    }
-
-    /// In a forked child: who was to be chosen waits in the parent, and what it brought is the parent's, too.
-    #[cold]
-    fn choose_another(&mut self, left_behind: B) -> Option<B> {
-        std::mem::forget(left_behind);
-        self.choose_with()
     }
 
     /// The first of the rest is the first of all.
