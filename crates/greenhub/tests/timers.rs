@@ -548,6 +548,24 @@ fn green_threads_are_listed_with_their_age() {
 }
 
 #[test]
+fn who_outlives_a_hub_is_not_older_by_the_clock_of_the_next() {
+    limited(|| {
+        let (_hub, clock) = use_manual_clock();
+        clock.advance(Duration::from_secs(1_000_000));
+        let event = Rc::new(greenhub::sync::Event::<()>::new());
+        let waits = Rc::clone(&event);
+        let waiting = spawn(move || waits.wait().map(drop));
+        sleep(Duration::from_secs(1));
+        // It begins at zero.
+        let (_hub, _clock) = use_manual_clock();
+        sleep(Duration::from_secs(1));
+        assert_eq!(age_of(waiting.id()), Some(Duration::ZERO));
+        event.send(()).unwrap();
+        waiting.join().unwrap().unwrap();
+    });
+}
+
+#[test]
 fn ages_are_told_by_a_loop_without_timers_too() {
     limited(|| {
         let (_hub, clock) = use_manual_clock();

@@ -69,7 +69,7 @@ impl Sub for Time {
 }
 
 /// A point in time to the nearest 17 ms, for ages: it is copied from the loop's last sample of the clock, and half as
-/// large as a [`Time`]. It comes round after two years.
+/// large as a [`Time`]. What is older than a year is new again.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Stamp(u32);
 
@@ -84,9 +84,10 @@ impl Stamp {
         Stamp(((time.as_nanos() >> Stamp::STEP) as u32).max(1))
     }
 
-    /// The time from `earlier` until `self`.
+    /// The time from `earlier` until `self`, zero if `earlier` is later: another hub may have another clock.
     pub(crate) fn since(self, earlier: Stamp) -> Duration {
-        Duration::from_nanos(u64::from(self.0.wrapping_sub(earlier.0)) << Stamp::STEP)
+        let steps = self.0.wrapping_sub(earlier.0);
+        if steps > u32::MAX / 2 { Duration::ZERO } else { Duration::from_nanos(u64::from(steps) << Stamp::STEP) }
     }
 }
 
@@ -97,6 +98,7 @@ mod tests {
     #[test]
     fn stamps_are_apart_by_the_time_between_them_also_when_they_come_round() {
         let year = Duration::from_secs(365 * 24 * 3600);
+        assert_eq!(Stamp::of(Time::from_nanos(0)).since(Stamp::of(Time::from_nanos(1 << 40))), Duration::ZERO);
         for begin in [0, 1 << 30, 3 << 55, (1 << 56) - 1] {
             let begin = Time::from_nanos(begin);
             for later in [Duration::ZERO, Duration::from_secs(3), year] {
