@@ -105,7 +105,9 @@ impl Descriptors {
         let waits = slot.told.map(|told| told != Told::Nobody);
         let key = match (owner, known) {
             // A raw wait on a socket of ours shares its registration, and a second raw wait the first's.
-            (Owner::Raw, Some(key)) if slot.owner != Owner::Raw || waits[0] || waits[1] => key,
+            (Owner::Raw, Some(key)) if slot.owner != Owner::Raw || waits[0] || waits[1] || !slot.queued.is_empty() => {
+                key
+            }
             (Owner::Socket(_), Some(key)) if slot.owner == owner => key,
             _ => {
                 let key = self.watched.enter(fd);
@@ -136,7 +138,7 @@ impl Descriptors {
         let slot = self.slots.get_mut(fd as usize)?;
         let place = &mut slot.told[side(direction)];
         // Only what a socket owns is watched for longer than a wait.
-        if slot.owner != owner || !slot.watched.contains(direction) || *place != Told::Nobody {
+        if owner == Owner::Raw || slot.owner != owner || !slot.watched.contains(direction) || *place != Told::Nobody {
             return None;
         }
         let key = self.watched.key(fd)?;
@@ -181,13 +183,15 @@ impl Descriptors {
         unsafe { self.watched.arm(key, direction) };
     }
 
-    /// Notes what the hub now reports of a socket without being asked again.
+    /// Notes what the hub now reports of a socket without being asked again, unless the number was given up.
     ///
     /// # Safety
     ///
     /// The socket's descriptor stays open until its number is entered anew.
     pub(crate) unsafe fn lend(&mut self, key: Key, interest: Interest) {
-        self.slots[key.fd() as usize].watched = interest;
+        if self.watched.is_current(key) {
+            self.slots[key.fd() as usize].watched = interest;
+        }
         // SAFETY: by the contract.
         unsafe { self.watched.lend(key) };
     }

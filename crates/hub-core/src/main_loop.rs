@@ -237,6 +237,11 @@ impl MainLoop {
         self.stamp.get()
     }
 
+    /// The same, where nothing foreign may run.
+    pub(crate) fn last_stamp(&self) -> Stamp {
+        self.stamp.get()
+    }
+
     /// The time by the hub's clock, if there is a hub to ask.
     #[cold]
     fn time_here(&self) -> Option<Time> {

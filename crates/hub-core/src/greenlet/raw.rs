@@ -467,7 +467,7 @@ fn hand(target: ControlRef, message: Message) {
 
 /// Gives one that has not begun a control block, and a value to begin with. The caller enters it.
 fn begin(local: &Local, node: &Rc<Node>, value: Payload) -> ControlRef {
-    let control = local.controls.take(Kind::Raw, local.main_loop.stamp());
+    let control = local.controls.take(Kind::Raw, local.main_loop.last_stamp());
     control.state.set(State::Unstarted);
     node.status.set(Status::Live(control));
     let switching = control.switching();

@@ -322,6 +322,8 @@ pub(crate) enum Interrupted {
 /// otherwise the target is only woken. An exit that is pending for the running greenlet itself is thrown
 /// then, after the target was woken; what the main loop has for the main greenlet waits for its next park.
 pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interrupted {
+    // Dropped at the end of all, for its destructor may switch.
+    let _unneeded;
     // First of all, for it may change what the target does.
     let _away = (at_once && target.is_suspended()).then(Away::new);
     match target.state() {
@@ -346,7 +348,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             Interrupted::Later
         }
         State::Ready => {
-            let _unneeded = target.set_exit(exit);
+            _unneeded = target.set_exit(exit);
             if !at_once {
                 return Interrupted::Later;
             }
@@ -358,8 +360,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
         }
         State::Parked | State::Switched => {
             let masked = target.is_masked();
-            // Dropped at the end, for its destructor may switch.
-            let _unneeded = target.set_exit(exit);
+            _unneeded = target.set_exit(exit);
             let me = current();
             if !at_once || masked || has_to_exit(me) {
                 target.state.set(State::Parked);
@@ -486,8 +487,9 @@ impl Thread {
         let mainloop = match self.mainloop() {
             Ok(mainloop) => mainloop,
             Err(error) => {
-                // Nobody will wake this park any more: it never happened.
+                // Nobody will wake this park any more: it never happened, and nothing came of it.
                 me.ticket.set(me.ticket.get() + 1);
+                me.wake.set(Wake::Event);
                 me.state.set(State::Running);
                 return Err(error);
             }

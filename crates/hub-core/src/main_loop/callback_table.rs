@@ -20,7 +20,7 @@ pub(crate) enum Callback {
         listener: Rc<dyn Listener>,
         origin: Origin,
         /// Keeps the descriptor open; nobody asks it for the number again.
-        _fd: Rc<dyn AsFd>,
+        fd: Rc<dyn AsFd>,
     },
     Timer {
         timer: Rc<dyn Timer>,

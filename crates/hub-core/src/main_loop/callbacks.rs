@@ -36,7 +36,7 @@ impl MainLoop {
             return Err(LoopError::InMainloop { doing: "registering a listener inside a hub" }.into());
         }
         let callback =
-            Callback::Listener { key: Key::new(number, 0), interest, listener, origin: Origin::of_listener(), _fd: fd };
+            Callback::Listener { key: Key::new(number, 0), interest, listener, origin: Origin::of_listener(), fd };
         let callback = self.callbacks.borrow_mut().insert(callback);
         if let Err(error) = self.start_listening(callback, number, interest) {
             let callback = self.callbacks.borrow_mut().remove(callback);
@@ -76,7 +76,7 @@ impl MainLoop {
             run::report_callback("a ready descriptor, which is dropped,", error);
             self.unlisten(id);
         } else if self.callbacks.borrow().get(id).is_some() {
-            self.look_again(key, direction, number);
+            self.look_again(key, direction, id);
         }
     }
 

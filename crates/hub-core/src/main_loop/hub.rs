@@ -308,8 +308,9 @@ impl MainLoop {
         self.sort_mail();
         wake_all(Doing::Offload);
         let reachable = parker::register_again(|| self.mailbox());
-        afresh.and(reachable).map_err(|error| LoopError::Wait { hub, error: Arc::new(error) })?;
+        // Whatever fails: what was registered is the parent's.
         let waiting = self.descriptors.borrow_mut().unwatch_all();
+        afresh.and(reachable).map_err(|error| LoopError::Wait { hub, error: Arc::new(error) })?;
         waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
     }
 

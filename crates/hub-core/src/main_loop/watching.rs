@@ -60,6 +60,8 @@ impl MainLoop {
             None => {}
         }
         match wake {
+            // Nothing ends such a wait without a reason: what was called on the way wanted to wait itself.
+            Wake::Event => Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into()),
             Wake::Deadline => Err(TrampolineError::TimedOut(fd)),
             Wake::Closed => Err(TrampolineError::Closed(fd)),
             Wake::Ready(what) if what.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
@@ -231,21 +233,26 @@ impl MainLoop {
             Some(&Callback::Listener { key, interest, .. }) => (key, interest),
             _ => return,
         };
-        if self.descriptors.borrow_mut().leave(key, interest, Told::Call(id.number())) {
+        let callback = self.callbacks.borrow_mut().remove(id);
+        self.let_go(key, interest, Told::Call(id.number()));
+        drop_contained(callback);
+    }
+
+    /// A listener waits no more; its descriptor is open still.
+    fn let_go(&self, key: Key, interest: Interest, told: Told) {
+        if self.descriptors.borrow_mut().leave(key, interest, told) {
             self.move_up(key, interest);
         }
-        let callback = self.callbacks.borrow_mut().remove(id);
         if self.descriptors.borrow().may_be_forgotten(key) && !self.name.get().is_empty() {
-            // SAFETY: the callback, dropped below, keeps it open.
+            // SAFETY: open, for the caller keeps it so.
             let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
             // A hub that fails here has nothing left to forget.
             let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, Some(fd)));
         }
-        drop_contained(callback);
     }
 
     /// Has the hub look again for a listener that stays: what is left is reported again.
-    pub(super) fn look_again(&self, key: Key, interest: Interest, callback: u32) {
+    pub(super) fn look_again(&self, key: Key, interest: Interest, id: CallbackId) {
         let armed = {
             let descriptors = self.descriptors.borrow();
             if !descriptors.watched.is_current(key) {
@@ -253,13 +260,25 @@ impl MainLoop {
             }
             descriptors.watched.armed(key)
         };
-        // SAFETY: the registration owns the descriptor.
-        match unsafe { self.watch(key, armed | interest, interest, Told::Call(callback)) } {
+        // The hub is foreign code: the registration may be taken back meanwhile.
+        let kept = match self.callbacks.borrow().get(id) {
+            Some(Callback::Listener { fd, .. }) => fd.clone(),
+            _ => return,
+        };
+        let told = Told::Call(id.number());
+        // SAFETY: `kept` holds the descriptor, and then the registration, or nothing stays armed.
+        let watched = unsafe { self.watch(key, armed | interest, interest, told) };
+        if self.callbacks.borrow().get(id).is_none() {
+            self.let_go(key, interest, told);
+            return drop_contained(kept);
+        }
+        drop_contained(kept);
+        match watched {
             Ok(()) => {}
             Err(TrampolineError::Closed(_)) => {}
             Err(error) => {
                 // SAFETY: the registration owns the descriptor.
-                unsafe { self.descriptors.borrow_mut().arm(key, interest, Told::Call(callback)) };
+                unsafe { self.descriptors.borrow_mut().arm(key, interest, told) };
                 match error {
                     // The hub is lost; the next one is told of whoever is armed.
                     TrampolineError::Loop(error) => self.stop_with(error),
@@ -293,18 +312,26 @@ impl MainLoop {
     /// The waiter that was told has gone: the next one moves up.
     #[inline]
     pub(super) fn move_up(&self, key: Key, direction: Interest) {
-        let told = self.descriptors.borrow_mut().next_queued(key, direction);
-        if let Some(told) = told {
+        loop {
+            let told = self.descriptors.borrow_mut().next_queued(key, direction);
+            let Some(told) = told else { return };
             self.put_in_place(key, direction, told);
         }
     }
 
+    /// Where the hub does not watch, the next one is asked for after this one.
     fn put_in_place(&self, key: Key, direction: Interest, told: Told) {
         let interest = self.descriptors.borrow().watched.armed(key) | direction;
         // SAFETY: a queued waiter keeps the descriptor open like the one before it.
-        if let Err(_error) = unsafe { self.watch(key, interest, direction, told) } {
-            // It finds out what is wrong by trying.
-            self.tell(told, Wake::Ready(Readiness::HANGUP));
+        match unsafe { self.watch(key, interest, direction, told) } {
+            Ok(()) => {}
+            Err(error) => {
+                if let TrampolineError::Loop(error) = error {
+                    self.stop_with(error);
+                }
+                // It finds out what is wrong by trying.
+                self.tell(told, Wake::Ready(Readiness::HANGUP));
+            }
         }
     }
 
