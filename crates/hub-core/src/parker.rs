@@ -158,7 +158,7 @@ impl Parker {
     /// # Panics
     ///
     /// If somebody else has made it: another green thread, or a callback of the main loop.
-    #[inline]
+    #[inline(always)]
     pub fn park(self, limit: &mut Limit) -> Result<Parked, Box<LoopError>> {
         let unparker = self.unparker;
         // Its own end takes it back.

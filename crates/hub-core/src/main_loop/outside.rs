@@ -104,7 +104,7 @@ impl MainLoop {
     }
 
     /// Parks until the waiter is woken or the limit is reached. Switches.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn park_until(&self, waiter: Waiter, limit: &mut Limit) -> Result<Parked, Refused> {
         let waiting = Waiting::begin(&self.outside);
         let wake = if limit.is_none() { waiter.park()? } else { self.park_limited(waiter, limit)? };
