@@ -398,8 +398,9 @@ pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
 /// Getters and putters are chosen in the order in which they came, and a newcomer takes nothing that somebody
 /// before it was chosen for. A getter that is woken is sure of one item, not of a particular one: it takes the next
 /// by the queue's order when it runs, and of getters that were woken from or on several OS threads a later one may
-/// run earlier. If it is killed before it runs, another getter is woken. The item of a putter that waits stays with
-/// it until there is room, and is not taken in if the putter is killed or gives up.
+/// run earlier. If it is killed before it runs, another getter is woken. An item that somebody is sure of takes no
+/// room, and is kept, even beyond the limit, if nobody comes for it. The item of a putter that waits stays with it until
+/// there is room, and is not taken in if the putter is killed or gives up.
 ///
 /// A queue [`bounded`](OrderedLightQueue::bounded) to zero holds nothing: who puts waits until somebody has taken the
 /// item.

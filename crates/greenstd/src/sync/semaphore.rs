@@ -272,8 +272,9 @@ impl fmt::Debug for BoundedSemaphore {
 /// `CappedSemaphore`.
 ///
 /// It is a queue whose items are all alike, and has its promises: with a limit of zero, who releases meets who
-/// acquires; a token that waits for room is not given if its releaser is killed. There is no guard, since giving
-/// back may wait.
+/// acquires; a token that waits for room is not given if its releaser is killed. A token that was given to one who waits
+/// takes no room; if that one is killed or its time is over before it runs, the token is kept, even beyond the limit. There
+/// is no guard, since giving back may wait.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
