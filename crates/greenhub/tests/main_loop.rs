@@ -760,6 +760,19 @@ fn a_hub_that_waits_for_something_gets_the_blocking_error() {
 // ---- from outside -----------------------------------------------------------------------------
 
 #[test]
+fn a_notice_from_before_its_turn_keeps_run_once_from_sleeping() {
+    limited(|| {
+        let hub = get_hub();
+        let _long = hub.schedule(Duration::from_secs(3600), || ());
+        // It comes when whoever is about to run a turn has looked, and has none running yet.
+        hub.remote().notify();
+        hub.run_once(None).unwrap();
+        hub.remote().notify();
+        hub.run_once(None).unwrap();
+    });
+}
+
+#[test]
 fn run_once_runs_one_turn() {
     limited(|| {
         let hub = use_manual_clock();

@@ -290,14 +290,14 @@ impl MainLoop {
             if let Err(error) = self.notice_fork() {
                 self.stop_with(error);
             }
-            self.read_mail();
+            let was_told = self.read_mail();
             self.fire();
             run::run_ready(local);
             if self.closing.get() || self.end_is_due() {
                 trace::loop_ended(self.name.get());
                 return;
             }
-            self.wait(local);
+            self.wait(local, was_told);
             self.dispatch();
             if let Some((_, waiter)) = self.once.take() {
                 self.read_mail();
@@ -328,7 +328,8 @@ impl MainLoop {
         }
     }
 
-    fn wait(&self, local: &Local) {
+    /// `was_told`: the turn has found mail.
+    fn wait(&self, local: &Local, was_told: bool) {
         // In a child it makes those ready who wait for what only the parent has.
         if let Err(error) = self.notice_fork() {
             return self.stop_with(error);
@@ -342,6 +343,8 @@ impl MainLoop {
             }
         };
         if let Some((limit, _)) = self.once.get() {
+            // Who runs single turns asks between them for what it was told of: it may have been just before this one.
+            let limit = if was_told { Some(Duration::ZERO) } else { limit };
             timeout = match (timeout, limit) {
                 (Some(timeout), Some(limit)) => Some(timeout.min(limit)),
                 (timeout, limit) => timeout.or(limit),

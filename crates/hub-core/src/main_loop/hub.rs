@@ -266,10 +266,11 @@ impl MainLoop {
         self.inbox.get().map(|inbox| Arc::clone(inbox.mailbox()))
     }
 
-    pub(super) fn read_mail(&self) {
-        let Some(inbox) = self.inbox.get() else { return };
+    /// Does what other threads have asked for. False if there was nothing, not even a notice.
+    pub(super) fn read_mail(&self) -> bool {
+        let Some(inbox) = self.inbox.get() else { return false };
         if !inbox.has_mail() {
-            return;
+            return false;
         }
         let mut letters = self.letters.take();
         inbox.take(&mut letters);
@@ -285,6 +286,7 @@ impl MainLoop {
             }
         }
         *self.letters.borrow_mut() = letters;
+        true
     }
 
     /// In a child: the wake-up descriptor first, then the hub, then everybody who waits. Jobs are the parent's.
