@@ -134,7 +134,7 @@ pub(crate) struct Control {
     /// What most greenlets never need: pending exits, raw greenlets' parents.
     pub(super) cold: Cell<Option<NonNull<Cold>>>,
     number: Cell<u32>,
-    /// When the turn of the loop began in which it was made.
+    /// The time of the turn of the loop in which it was made.
     born: Cell<Stamp>,
     /// How many masks are in force; exits wait until there is none.
     pub(super) masks: Cell<u16>,

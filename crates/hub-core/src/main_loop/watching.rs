@@ -270,6 +270,10 @@ impl MainLoop {
         let watched = unsafe { self.watch(key, armed | interest, interest, told) };
         if self.callbacks.borrow().get(id).is_none() {
             self.let_go(key, interest, told);
+            if let Err(TrampolineError::Loop(error)) = watched {
+                // Of the hub, whoever it was to watch for.
+                self.stop_with(error);
+            }
             return drop_contained(kept);
         }
         drop_contained(kept);
