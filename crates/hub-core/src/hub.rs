@@ -120,7 +120,11 @@ pub trait Hub {
     /// What the system says; the loop of the child ends with it.
     fn after_fork(&mut self) -> io::Result<()>;
 
-    /// A wake-up of the hub's own. Without one the loop watches an eventfd or a pipe.
+    /// A wake-up of the hub's own, for a hub that cannot watch descriptors.
+    ///
+    /// The loop has the hub watch an eventfd or a pipe, and asks for a notifier only if [`watch`](Hub::watch) refuses
+    /// that. A signal cannot end the wait of such a hub: while a signal is to
+    /// [interrupt](crate::interrupt_on) the loop, its waits are cut into pieces of 50 ms.
     fn notifier(&mut self) -> Option<Arc<dyn Notify>> {
         None
     }
@@ -137,29 +141,33 @@ pub trait Hub {
     }
 }
 
-/// Ends a [`Hub::wait`] from another thread, or from a signal handler.
+/// Ends a [`Hub::wait`] from another thread.
+///
+/// It is never called in a signal handler, so it may lock, allocate and run any code.
 ///
 /// ```
 /// use hub_core::Notify;
-/// use std::io::{PipeWriter, Write};
+/// use std::sync::{Condvar, Mutex};
 ///
-/// /// The hub waits for the other end of this pipe, too.
-/// struct Bell(PipeWriter);
+/// /// The hub waits until `rung` is true.
+/// #[derive(Default)]
+/// struct Bell {
+///     rung: Mutex<bool>,
+///     changed: Condvar,
+/// }
 ///
 /// impl Notify for Bell {
 ///     fn notify(&self) {
-///         let _ = (&self.0).write(b"!"); // a full pipe holds a notice already
+///         *self.rung.lock().unwrap() = true;
+///         self.changed.notify_one();
 ///     }
 /// }
-/// # let (mut reader, writer) = std::io::pipe()?;
-/// # Bell(writer).notify();
-/// # assert_eq!(std::io::Read::read(&mut reader, &mut [0; 2])?, 1);
-/// # Ok::<(), std::io::Error>(())
+/// # let bell = Bell::default();
+/// # bell.notify();
+/// # assert!(*bell.rung.lock().unwrap());
 /// ```
 pub trait Notify: Send + Sync {
     /// Ends the wait under way or, if there is none, the next one.
-    ///
-    /// Called in signal handlers too: it must be async-signal-safe, as an atomic or one `write(2)` is.
     fn notify(&self);
 }
 

@@ -370,6 +370,10 @@ impl MainLoop {
             timeout = Some(Duration::ZERO);
             quiet = None;
         }
+        if let Some(longest) = self.longest_deaf_wait() {
+            timeout = Some(timeout.map_or(longest, |timeout| timeout.min(longest)));
+            quiet = quiet.map(|quiet| quiet.min(longest));
+        }
         let mut ready = self.ready.take();
         // Borrowed within, so that the table is free again when a hub that panics is dropped.
         let waited = self.with_hub("waiting", |hub| {

@@ -1,16 +1,19 @@
 //! Signals that end the main loop, as Ctrl-C does in Eventlet.
 //!
-//! Ground rule: what runs in a handler is async-signal-safe: atomics and one write. It owns its part of the
-//! mailbox, which outlives the thread it belongs to.
+//! Ground rule: what runs in a handler is async-signal-safe: atomics, and one write to the loop's own wake-up
+//! descriptor. It runs no code of a hub, which may be anybody's. It owns its part of the mailbox, which outlives
+//! the thread it belongs to.
 
 use std::ffi::c_int;
 use std::io;
+use std::sync::Arc;
 
 use signal_hook::SigId;
 use signal_hook::low_level::{register, unregister};
 
 use crate::current::try_get_hub;
 use crate::greenlet::local;
+use crate::remote::Mailbox;
 
 /// While it exists, a signal interrupts the main loop of the thread that asked for it: the main greenlet's
 /// wait ends with [`LoopError::Interrupted`](crate::LoopError::Interrupted), timers and descriptors stay, and
@@ -24,6 +27,7 @@ use crate::greenlet::local;
 pub struct InterruptOn {
     signal: c_int,
     id: SigId,
+    mailbox: Arc<Mailbox>,
 }
 
 /// Has `signal` interrupt the main loop of this thread: with `SIGINT` a program leaves its blocking call on
@@ -32,6 +36,8 @@ pub struct InterruptOn {
 /// The signal may be delivered to any thread of the process. Other parts of the program that use the
 /// `signal-hook` crate are told of it as well. It does not keep a loop alive that has nothing else to wait
 /// for.
+///
+/// A hub that cannot watch descriptors takes notice within 50 ms; any other at once.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -59,10 +65,12 @@ pub fn interrupt_on(signal: c_int) -> io::Result<InterruptOn> {
     let mailbox = local::get().main_loop.mailbox().ok_or_else(|| {
         io::Error::other(format!("cannot interrupt a loop on signal {signal}: this thread has no hub"))
     })?;
-    // SAFETY: `Mailbox::interrupt` is async-signal-safe: atomics, and the one write of the bell, which
-    // `Notify` asks to be so. `signal-hook` keeps `errno` and drops the closure outside of handlers.
-    let id = unsafe { register(signal, move || mailbox.interrupt()) }?;
-    Ok(InterruptOn { signal, id })
+    let interrupts = Arc::clone(&mailbox);
+    // SAFETY: `Mailbox::interrupt_in_handler` is async-signal-safe: atomics, and one write to a descriptor of the
+    // core's own. `signal-hook` keeps `errno` and drops the closure outside of handlers.
+    let id = unsafe { register(signal, move || interrupts.interrupt_in_handler()) }?;
+    mailbox.add_signal();
+    Ok(InterruptOn { signal, id, mailbox })
 }
 
 impl InterruptOn {
@@ -76,5 +84,6 @@ impl InterruptOn {
 impl Drop for InterruptOn {
     fn drop(&mut self) {
         unregister(self.id);
+        self.mailbox.remove_signal();
     }
 }

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::callback_table::{Callback, CallbackId};
 use super::{MainLoop, NEXT_ID};
@@ -17,11 +18,11 @@ use crate::greenlet::control::{Doing, State, Wake};
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::unwind::{Exit, drop_contained, error_of};
-use crate::hub::{Hub, Notify};
+use crate::hub::Hub;
 use crate::interest::{Interest, Readiness};
 use crate::listener::Listener;
 use crate::parker;
-use crate::remote::{Inbox, Letter, Mailbox};
+use crate::remote::{Bell, Inbox, Letter, Mailbox};
 use crate::time::Time;
 use crate::timer_queue::TimerId;
 use crate::trace;
@@ -85,8 +86,7 @@ impl MainLoop {
         *self.hub.borrow_mut() = Some(built);
         // There are some if an earlier hub failed.
         let waiting = self.descriptors.borrow_mut().unwatch_all();
-        let woken = self.make_wakeup().and_then(|wakeup| wakeup.map_or(Ok(()), |wakeup| self.watch_wakeup(wakeup)));
-        if let Err(error) = woken {
+        if let Err(error) = self.make_bell() {
             self.lose_hub();
             return Err(HubError::Build { name: name.to_owned(), error: Arc::new(error) }.into());
         }
@@ -154,34 +154,47 @@ impl MainLoop {
         }
     }
 
-    /// Makes the wake-up descriptor, or takes the hub's own, and has other threads use it.
-    pub(super) fn make_wakeup(&self) -> io::Result<Option<Arc<Wakeup>>> {
-        let own = self.with_hub("asking for its notifier", |hub| hub.notifier()).map_err(io::Error::from)?;
-        match own {
-            Some(notifier) => self.ring(notifier).map(|()| None),
-            None => self.own_wakeup().map(Some),
+    /// Has other threads wake the loop by a descriptor of its own, which the hub watches. One that refuses
+    /// descriptors is woken by its own notifier.
+    fn make_bell(&self) -> io::Result<()> {
+        let Err(refused) = self.make_wakeup().and_then(|wakeup| self.watch_wakeup(wakeup)) else { return Ok(()) };
+        // A hub that is lost has nothing to be asked for.
+        if self.name.get().is_empty() {
+            return Err(refused);
+        }
+        match self.with_hub("asking for its notifier", |hub| hub.notifier()).map_err(io::Error::from)? {
+            Some(notifier) => self.wake_by(Bell::Notifier(notifier)),
+            None => Err(refused),
         }
     }
 
     /// Makes the loop's own wake-up descriptor, and has other threads use it.
-    fn own_wakeup(&self) -> io::Result<Arc<Wakeup>> {
+    fn make_wakeup(&self) -> io::Result<Arc<Wakeup>> {
         let wakeup = Wakeup::new(WakeupKind::from_env()?)?;
-        self.ring(wakeup.clone())?;
+        self.wake_by(Bell::Descriptor(wakeup.clone()))?;
         Ok(wakeup)
     }
 
     /// Has the hub watch the wake-up descriptor.
-    pub(super) fn watch_wakeup(&self, wakeup: Arc<Wakeup>) -> io::Result<()> {
+    fn watch_wakeup(&self, wakeup: Arc<Wakeup>) -> io::Result<()> {
         let held = Rc::new(HeldWakeup(wakeup.clone()));
         self.wakeup.set(Some(self.listen(held, Interest::READ, Rc::new(DrainWakeup(wakeup)))?));
         Ok(())
     }
 
     /// Has other threads wake the loop by `bell` from now on.
-    pub(super) fn ring(&self, bell: Arc<dyn Notify>) -> io::Result<()> {
+    fn wake_by(&self, bell: Bell) -> io::Result<()> {
         let inbox = self.inbox.get_or_init(|| Inbox::new(self.id()));
         inbox.renumber(self.id());
-        inbox.replace_notifier(bell)
+        inbox.replace_bell(bell)
+    }
+
+    /// How long a wait may last at most, if a signal that interrupts the loop cannot end it.
+    pub(super) fn longest_deaf_wait(&self) -> Option<Duration> {
+        const LONGEST: Duration = Duration::from_millis(50);
+
+        let is_deaf = self.wakeup.get().is_none() && self.inbox.get().is_some_and(Inbox::has_signals);
+        is_deaf.then_some(LONGEST)
     }
 
     /// Sets the hub to be built next and lets go of the present one.
@@ -318,7 +331,7 @@ impl MainLoop {
 
     fn start_afresh(&self, old: Option<CallbackId>) -> io::Result<()> {
         let own = match old {
-            Some(_) => Some(self.own_wakeup()?),
+            Some(_) => Some(self.make_wakeup()?),
             None => None,
         };
         self.with_hub("starting afresh in a child process", |hub| hub.after_fork()).map_err(io::Error::from)??;
@@ -326,8 +339,7 @@ impl MainLoop {
         if let Some(old) = old {
             self.unlisten(old);
         }
-        let wakeup = if own.is_some() { own } else { self.make_wakeup()? };
-        wakeup.map_or(Ok(()), |wakeup| self.watch_wakeup(wakeup))
+        own.map_or_else(|| self.make_bell(), |wakeup| self.watch_wakeup(wakeup))
     }
 
     /// Mail from before a fork: what was asked of the parent is done by the parent alone; who was woken was

@@ -8,10 +8,10 @@
 //!    └──post──▶ letters    └──notify──▶ NOTICE              anything ──close──▶ GONE
 //! ```
 //!
-//! Whoever replaces SLEEPING rings, once; everybody else finds mail there and leaves it at that. So
+//! The poster that replaces SLEEPING rings, once; every other poster finds mail there and does not ring. So
 //! there is at most one ring per sleep, and none for a loop that is awake. A word instead of a lock,
-//! because `notify` runs in signal handlers, and because a fork would leave a lock held by a thread
-//! that the child does not have.
+//! because `interrupt_in_handler` runs in signal handlers, and because a fork would leave a lock held by a
+//! thread that the child does not have.
 //!
 //! Ground rules:
 //!
@@ -23,10 +23,13 @@
 //!    EMPTY or SLEEPING into `head`, takes lists, or changes `bell`.
 //! 4. `bell` is read by a poster that counted itself in `ringing` *before* it exchanged SLEEPING for
 //!    something else, and until it has counted itself out. It is changed by the inbox while `head`
-//!    is not SLEEPING and after it saw `ringing` at zero. Nobody can then begin to read it: that
+//!    is not SLEEPING and after it saw `ringing` at zero. No poster can then begin to read it: that
 //!    takes SLEEPING in `head`, which only the inbox puts there.
-//! 5. `ringing` is not believed after a fork until `replace_notifier`: those who counted themselves in
-//!    may have been left behind. Until then nobody rings, so nobody counts.
+//! 5. `ringing` is not believed after a fork until `replace_bell`: posters that counted themselves in
+//!    may have been left behind. Until then no poster rings, so none counts.
+//! 6. The notifier of a hub is foreign code: it may use the mailbox, replace the hub, or never return. So it
+//!    is called through a reference of the caller's own, uncounted and with `bell` free, and never in a
+//!    signal handler.
 
 use std::fmt;
 use std::io;
@@ -41,6 +44,7 @@ use crate::fork;
 use crate::hub::Notify;
 use crate::source::Notice;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, UnsafeCell, yield_now};
+use crate::wakeup::Wakeup;
 
 /// What another thread asks of a loop.
 pub(crate) enum Letter {
@@ -61,6 +65,24 @@ impl fmt::Debug for Letter {
             Letter::Wake { greenlet, ticket } => write!(f, "Wake({greenlet}, {ticket})"),
             Letter::Socket(_) => f.write_str("Socket"),
             Letter::Stop => f.write_str("Stop"),
+        }
+    }
+}
+
+/// What ends the sleep of a loop.
+#[derive(Clone)]
+pub(crate) enum Bell {
+    /// The loop's own descriptor, which its hub watches.
+    Descriptor(Arc<Wakeup>),
+    /// The notifier of a hub that watches no descriptors.
+    Notifier(Arc<dyn Notify>),
+}
+
+impl Bell {
+    fn ring(&self) {
+        match self {
+            Bell::Descriptor(wakeup) => wakeup.notify(),
+            Bell::Notifier(notifier) => notifier.notify(),
         }
     }
 }
@@ -87,8 +109,10 @@ pub(crate) struct Mailbox {
     interrupted: AtomicBool,
     /// Handles in users' hands. They keep an otherwise finished loop waiting.
     users: AtomicUsize,
+    /// How many signals interrupt this loop.
+    signals: AtomicUsize,
     ringing: AtomicUsize,
-    bell: UnsafeCell<Option<Arc<dyn Notify>>>,
+    bell: UnsafeCell<Option<Bell>>,
     /// The fork generation that `bell` was made in.
     generation: AtomicU32,
     /// The token of the loop's thread.
@@ -115,30 +139,46 @@ impl Mailbox {
             return Err(letter);
         }
         let node = Box::into_raw(Box::new(Node { letter, next: EMPTY }));
-        let posted = self.put(|below| {
+        let on_top = |below| {
             // SAFETY: not in `head` yet, so still ours (rule 2).
             unsafe { (*node).next = below };
             node
-        });
-        if posted {
+        };
+        if self.put(on_top, Ring::now) {
             return Ok(());
         }
         // SAFETY: from `into_raw` above; it never got into `head`, so it is still ours (rule 2).
         Err(unsafe { Box::from_raw(node) }.letter)
     }
 
-    /// Wakes the loop if it sleeps, else makes its next sleep a short one. Async-signal-safe if the
-    /// bell is: atomics, and one write at most.
+    /// Wakes the loop if it sleeps, else makes its next sleep a short one. Async-signal-safe unless the bell is
+    /// the notifier of a hub: atomics, and one write at most.
     pub(crate) fn notify(&self) {
-        // Exchanged even where it changes nothing: the exchange is what orders the caller's earlier
-        // stores before the loop's next look.
-        self.put(|below| if below == EMPTY { NOTICE } else { below });
+        self.put(notice, Ring::now);
     }
 
     /// Has the loop end with an interruption. Async-signal-safe as [`notify`](Mailbox::notify) is.
     pub(crate) fn interrupt(&self) {
         self.interrupted.store(true, Release);
         self.notify();
+    }
+
+    /// Has the loop end with an interruption, from a signal handler. Async-signal-safe. Does not ring the notifier
+    /// of a hub: a loop that has no other bell looks for interruptions by itself, see
+    /// [`has_signals`](Inbox::has_signals).
+    pub(crate) fn interrupt_in_handler(&self) {
+        self.interrupted.store(true, Release);
+        self.put(notice, Ring::now_in_handler);
+    }
+
+    /// Counts a signal that interrupts this loop.
+    pub(crate) fn add_signal(&self) {
+        self.signals.fetch_add(1, Relaxed);
+    }
+
+    /// Counts it out again.
+    pub(crate) fn remove_signal(&self) {
+        self.signals.fetch_sub(1, Relaxed);
     }
 
     /// Whether nobody will read what is posted: the loop has ended, or a fork left its thread behind.
@@ -163,18 +203,18 @@ impl Mailbox {
         }
     }
 
-    /// Replaces what is in `head` by `top` of it; false if the loop is gone.
-    fn put(&self, top: impl Fn(*mut Node) -> *mut Node) -> bool {
+    /// Replaces what is in `head` by `top` of it, and calls `ring` if the loop slept; false if the loop is gone.
+    fn put<'a>(&'a self, top: impl Fn(*mut Node) -> *mut Node, ring: fn(Ring<'a>)) -> bool {
         let mut head = self.head.load(Acquire);
         loop {
             if head == GONE {
                 return false;
             }
-            let (below, ring) = if head == SLEEPING { (EMPTY, self.ring()) } else { (head, None) };
+            let (below, counted) = if head == SLEEPING { (EMPTY, self.ring()) } else { (head, None) };
             match self.head.compare_exchange(head, top(below), AcqRel, Acquire) {
                 Ok(_) => {
-                    if let Some(ring) = ring {
-                        ring.now();
+                    if let Some(counted) = counted {
+                        ring(counted);
                     }
                     return true;
                 }
@@ -214,17 +254,41 @@ impl Drop for Mailbox {
     }
 }
 
-/// A poster that is counted in `ringing`, and is out again when this is dropped, by a panic of the
-/// bell too.
+/// What a notice makes of `head`. Exchanged even where it changes nothing: the exchange is what orders the
+/// poster's earlier stores before the loop's next look.
+fn notice(below: *mut Node) -> *mut Node {
+    if below == EMPTY { NOTICE } else { below }
+}
+
+/// A poster that is counted in `ringing`, and is out again when this is dropped. Rung only by the poster whose exchange
+/// replaced SLEEPING.
 struct Ring<'a>(&'a Mailbox);
 
 impl Ring<'_> {
-    /// Only for the poster whose exchange replaced SLEEPING.
     fn now(self) {
+        let notifier = self.0.bell.with(|bell| {
+            // SAFETY: rule 4: counted in before SLEEPING was replaced, and not yet out.
+            match unsafe { &*bell } {
+                Some(Bell::Descriptor(wakeup)) => {
+                    wakeup.notify();
+                    None
+                }
+                Some(Bell::Notifier(notifier)) => Some(Arc::clone(notifier)),
+                None => None,
+            }
+        });
+        drop(self);
+        if let Some(notifier) = notifier {
+            notifier.notify();
+        }
+    }
+
+    /// The same without a reference of the caller's own, whose drop may run foreign code (rule 6).
+    fn now_in_handler(self) {
         self.0.bell.with(|bell| {
             // SAFETY: rule 4: counted in before SLEEPING was replaced, and not yet out.
-            if let Some(bell) = unsafe { &*bell } {
-                bell.notify();
+            if let Some(Bell::Descriptor(wakeup)) = unsafe { &*bell } {
+                wakeup.notify();
             }
         });
     }
@@ -258,12 +322,13 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     /// An open mailbox for the hub numbered `hub` of the calling thread. Nothing rings until
-    /// [`replace_notifier`](Inbox::replace_notifier).
+    /// [`replace_bell`](Inbox::replace_bell).
     pub(crate) fn new(hub: u64) -> Inbox {
         let mailbox = Mailbox {
             head: AtomicPtr::new(EMPTY),
             interrupted: AtomicBool::new(false),
             users: AtomicUsize::new(0),
+            signals: AtomicUsize::new(0),
             ringing: AtomicUsize::new(0),
             bell: UnsafeCell::new(None),
             generation: AtomicU32::new(fork::generation()),
@@ -311,14 +376,19 @@ impl Inbox {
         prepared.map_or_else(|head| head == SLEEPING, |_| true)
     }
 
-    /// Rings in place of the posters who did not have to: whoever waits for the loop is to let it run again.
+    /// Whether signals interrupt this loop.
+    pub(crate) fn has_signals(&self) -> bool {
+        self.mailbox.signals.load(Relaxed) != 0
+    }
+
+    /// Rings in place of posters that found the loop awake: an outer loop that waits for this one has to let it
+    /// run again.
     pub(crate) fn ring(&self) {
-        self.mailbox.bell.with(|bell| {
-            // SAFETY: only the inbox changes it, which is here (rule 3).
-            if let Some(bell) = unsafe { &*bell } {
-                bell.notify();
-            }
-        });
+        // SAFETY: only the inbox changes it, which is here (rule 3); no foreign code runs in a clone.
+        let bell = self.mailbox.bell.with(|bell| unsafe { (*bell).clone() });
+        if let Some(bell) = bell {
+            bell.ring();
+        }
     }
 
     /// The sleep is over, whatever ended it: posters need not ring any more.
@@ -335,7 +405,7 @@ impl Inbox {
     /// # Errors
     ///
     /// Forks could not be noticed from here on; nothing has changed.
-    pub(crate) fn replace_notifier(&self, bell: Arc<dyn Notify>) -> io::Result<()> {
+    pub(crate) fn replace_bell(&self, bell: Bell) -> io::Result<()> {
         fork::install()?;
         self.woke();
         self.change_bell(Some(bell));
@@ -352,7 +422,7 @@ impl Inbox {
     }
 
     /// `head` is not SLEEPING.
-    fn change_bell(&self, bell: Option<Arc<dyn Notify>>) {
+    fn change_bell(&self, bell: Option<Bell>) {
         let mailbox = &self.mailbox;
         debug_assert!(mailbox.head.load(Relaxed) != SLEEPING);
         if mailbox.is_current() {

@@ -5,7 +5,7 @@ mod mailbox;
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use self::mailbox::{Inbox, Letter, Mailbox};
+pub(crate) use self::mailbox::{Bell, Inbox, Letter, Mailbox};
 
 /// A handle to the hub of a thread, for use by any thread. Takes the place of gevent's `async` watcher.
 ///
@@ -61,8 +61,8 @@ impl Remote {
 
     /// Ends the hub's sleep, or makes its next one a short one.
     ///
-    /// May be called in a signal handler, unless the hub brings a wake-up of its own that says
-    /// otherwise.
+    /// Async-signal-safe, except for a hub that watches no descriptors: its own [`Notify`](crate::Notify) is called,
+    /// which may be any code. [`interrupt_on`](crate::interrupt_on) is safe for every hub.
     pub fn notify(&self) {
         self.mailbox.notify();
     }
@@ -80,8 +80,7 @@ impl Remote {
 
     /// Ends the hub's main loop as Ctrl-C does: the interruption reaches the thread's main greenlet.
     ///
-    /// Several calls before the loop takes notice are one. May be called in a signal handler, as
-    /// [`notify`](Remote::notify) may.
+    /// Several calls before the loop takes notice are one. Async-signal-safe where [`notify`](Remote::notify) is.
     pub fn interrupt(&self) {
         self.mailbox.interrupt();
     }

@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
-use super::{Inbox, Letter};
+use super::{Bell, Inbox, Letter};
 use crate::hub::Notify;
 
 /// A bell whose sleeper really blocks, so that loom finds a lost wake-up as a deadlock.
 #[derive(Default)]
-struct Bell {
+struct Notices {
     heard: Mutex<bool>,
     ringing: Condvar,
     /// std's: it is only counted, and orders nothing.
     rung: AtomicUsize,
 }
 
-impl Notify for Bell {
+impl Notify for Notices {
     fn notify(&self) {
         self.rung.fetch_add(1, Relaxed);
         *self.heard.lock().unwrap() = true;
@@ -27,7 +27,7 @@ impl Notify for Bell {
     }
 }
 
-impl Bell {
+impl Notices {
     fn sleep(&self) {
         let mut heard = self.heard.lock().unwrap();
         while !*heard {
@@ -45,15 +45,15 @@ fn three_threads(model: impl Fn() + Send + Sync + 'static) {
     builder.check(model);
 }
 
-fn inbox() -> (Inbox, Arc<Bell>) {
-    let bell = Arc::new(Bell::default());
+fn inbox() -> (Inbox, Arc<Notices>) {
+    let bell = Arc::new(Notices::default());
     let inbox = Inbox::new(1);
-    inbox.replace_notifier(bell.clone()).unwrap();
+    inbox.replace_bell(Bell::Notifier(bell.clone())).unwrap();
     (inbox, bell)
 }
 
 /// The loop: sleeps until `done` says that what it found suffices. How often it slept.
-fn run(inbox: &Inbox, bell: &Bell, mut done: impl FnMut(&[Letter]) -> bool) -> usize {
+fn run(inbox: &Inbox, bell: &Notices, mut done: impl FnMut(&[Letter]) -> bool) -> usize {
     let mut letters = Vec::new();
     let mut sleeps = 0;
     loop {
@@ -134,7 +134,7 @@ fn a_bell_is_not_replaced_while_it_is_rung() {
         let mailbox = Arc::clone(inbox.mailbox());
         let poster = thread::spawn(move || mailbox.notify());
         inbox.prepare_sleep();
-        inbox.replace_notifier(Arc::new(Bell::default())).unwrap();
+        inbox.replace_bell(Bell::Notifier(Arc::new(Notices::default()))).unwrap();
         poster.join().unwrap();
     });
 }

@@ -3,28 +3,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::{Inbox, Letter, Remote};
+use super::{Bell, Inbox, Letter, Remote};
 use crate::hub::Notify;
 
 #[derive(Default)]
-struct Bell(AtomicUsize);
+struct Notices(AtomicUsize);
 
-impl Notify for Bell {
+impl Notify for Notices {
     fn notify(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
-impl Bell {
+impl Notices {
     fn rung(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-fn inbox() -> (Inbox, Arc<Bell>) {
-    let bell = Arc::new(Bell::default());
+fn inbox() -> (Inbox, Arc<Notices>) {
+    let bell = Arc::new(Notices::default());
     let inbox = Inbox::new(7);
-    inbox.replace_notifier(bell.clone()).unwrap();
+    inbox.replace_bell(Bell::Notifier(bell.clone())).unwrap();
     (inbox, bell)
 }
 
@@ -172,8 +172,8 @@ fn closing_returns_what_nobody_has_read_and_lets_go_of_the_bell() {
 #[test]
 fn a_replaced_bell_is_dropped_and_the_new_one_rings() {
     let (inbox, old) = inbox();
-    let new = Arc::new(Bell::default());
-    inbox.replace_notifier(new.clone()).unwrap();
+    let new = Arc::new(Notices::default());
+    inbox.replace_bell(Bell::Notifier(new.clone())).unwrap();
     assert_eq!(Arc::strong_count(&old), 1);
     assert!(inbox.prepare_sleep());
     inbox.mailbox().notify();
@@ -189,7 +189,7 @@ fn a_bell_that_panics_does_not_keep_the_inbox_from_closing() {
         }
     }
     let inbox = Inbox::new(7);
-    inbox.replace_notifier(Arc::new(Broken)).unwrap();
+    inbox.replace_bell(Bell::Notifier(Arc::new(Broken))).unwrap();
     assert!(inbox.prepare_sleep());
     catch_unwind(AssertUnwindSafe(|| inbox.mailbox().notify())).unwrap_err();
     inbox.close();
@@ -274,7 +274,7 @@ mod forked {
     use std::cell::RefCell;
 
     thread_local! {
-        static MADE: RefCell<Option<(Inbox, Arc<Bell>)>> = const { RefCell::new(None) };
+        static MADE: RefCell<Option<(Inbox, Arc<Notices>)>> = const { RefCell::new(None) };
     }
 
     /// Makes an inbox before the fork, for `look` in the child.
@@ -283,7 +283,7 @@ mod forked {
         assert!(holds_in_child(look));
     }
 
-    fn with<R>(look: impl FnOnce(&Inbox, &Bell) -> R) -> R {
+    fn with<R>(look: impl FnOnce(&Inbox, &Notices) -> R) -> R {
         MADE.with_borrow(|made| {
             let (inbox, bell) = made.as_ref().expect("made before");
             look(inbox, bell)
@@ -306,8 +306,8 @@ mod forked {
         with(|inbox, _| inbox.mailbox().post(wake(1)).unwrap());
         assert!(holds_in_child(|| {
             with(|inbox, old| {
-                let new = Arc::new(Bell::default());
-                inbox.replace_notifier(new.clone()).unwrap();
+                let new = Arc::new(Notices::default());
+                inbox.replace_bell(Bell::Notifier(new.clone())).unwrap();
                 let mut letters = Vec::new();
                 inbox.take(&mut letters);
                 inbox.prepare_sleep();
