@@ -98,10 +98,12 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
             let entry = entry?;
             let name = entry.file_name();
+            // In a linked worktree `.git` is a file.
+            if name == "target" || name == ".git" {
+                continue;
+            }
             if entry.file_type()?.is_dir() {
-                if name != "target" && name != ".git" {
-                    folders.push(entry.path());
-                }
+                folders.push(entry.path());
             } else {
                 found.push(entry.path());
             }
