@@ -33,6 +33,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("with_link does not run what it could not interrupt", with_link_is_unsupported),
     ("timeouts of sockets and descriptors are values", socket_timeouts_are_values),
     ("a scope joins its green threads", a_scope_joins),
+    ("a shield calls its closure", a_shield_calls_its_closure),
     ("a server is stopped after the next connection", a_server_is_stopped_after_the_next_connection),
     ("replacing the hub ends no green thread", replacing_the_hub_ends_nobody),
     ("a thread ends with green threads parked", a_thread_ends),
@@ -125,6 +126,13 @@ fn a_scope_joins() -> io::Result<bool> {
         }
     });
     Ok(sum.get() == 6)
+}
+
+fn a_shield_calls_its_closure() -> io::Result<bool> {
+    let green = greenhub::spawn(|| greenhub::shield(|| greenhub::sleep(SHORT)));
+    greenhub::yield_now();
+    let killed = green.kill();
+    Ok(killed == Kill::Unsupported && green.join().is_ok())
 }
 
 fn a_server_is_stopped_after_the_next_connection() -> io::Result<bool> {

@@ -22,8 +22,8 @@ pub(crate) enum Told {
     Parked { greenlet: u32, ticket: u64 },
     /// A delayed green thread, which begins now.
     Start { greenlet: u32, ticket: u64 },
-    /// The scope of a timeout of that greenlet.
-    Timeout { greenlet: u32, timeout: u64 },
+    /// The scope of a timeout of that greenlet, opened that many shields deep.
+    Timeout { greenlet: u32, shields: u8, timeout: u64 },
     /// A callback, by the number of its registration.
     Call(u32),
 }

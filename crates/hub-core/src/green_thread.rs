@@ -14,7 +14,7 @@ use crate::greenlet::local;
 use crate::greenlet::run::{self, Interrupted, Refused, Waiter};
 use crate::greenlet::stack;
 use crate::greenlet::task::{Task, TaskRef};
-use crate::greenlet::unwind::{Exit, throw};
+use crate::greenlet::unwind::Exit;
 use crate::main_loop::told_of;
 use crate::thread::Thread;
 use crate::trace;
@@ -675,11 +675,9 @@ pub(crate) fn end(task: TaskRef, error: GreenError) -> Kill {
         return Kill::Unsupported;
     }
     if target == run::current() {
-        target.set_exit(exit.clone());
-        if std::thread::panicking() || target.is_masked() {
-            return Kill::Scheduled;
-        }
-        throw(exit);
+        target.set_exit(exit);
+        run::check_exit();
+        return Kill::Scheduled;
     }
     let may_switch = !run::in_mainloop() && !local::get().main_loop.in_hub() && !local::get().is_ending();
     let at_once = may_switch && !std::thread::panicking();

@@ -27,7 +27,7 @@
 //! | `parker`, `limit` | waits that any thread may end, for locks and queues | [`Parker`], [`Unparker`], [`Limit`] |
 //! | `thread` | who a green thread is, and std's `park` | [`Thread`], [`current()`], [`park()`] |
 //! | `pool`, `offload` | OS threads for what can only block | [`offload()`] |
-//! | `green_thread`, `scope`, `timeout` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`] |
+//! | `green_thread`, `scope`, `timeout`, `shield` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`], [`shield()`] |
 //! | `blocking` | who holds the loop for too long | [`hub_blocking_detection`] |
 //! | `trace` | events and spans for the crate `tracing`, with the feature of that name | `in_span` |
 //! | `listing` | what a hub holds, to look at | [`greenlets`], [`listeners`], [`timers`] |
@@ -82,6 +82,7 @@ mod remote;
 mod report;
 pub mod round;
 mod scope;
+mod shield;
 mod signal;
 mod source;
 mod stacks;
@@ -130,6 +131,7 @@ pub use ready::Ready;
 pub use remote::{HubGone, Remote};
 pub use report::{Report, hub_exceptions, set_report_stream, warn};
 pub use scope::{Scope, ScopedGreenThread, scope};
+pub use shield::shield;
 pub use signal::{InterruptOn, interrupt_on};
 pub use source::{Left, Source};
 pub use stacks::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy};

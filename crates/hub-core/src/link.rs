@@ -252,16 +252,17 @@ impl<T: 'static> GreenThread<T> {
             return ended().map_or_else(|| Ok(f()), Err);
         }
         let (number, greenlet) = (next_number(), run::current());
+        let shields = greenlet.shields();
         let strike = move || {
             if let Some(linked) = ended() {
                 // Only woken, never switched to. It is within the scope, which takes this link back when it ends.
-                run::interrupt(greenlet, Exit::Linked(number, linked), false);
+                run::interrupt(greenlet, Exit::Linked { scope: number, shields, linked }, false);
             }
         };
         let link = task.add_link(Box::new(strike));
         let scope = Scope { task: *task, link, greenlet, number };
         in_scope(number, scope, f).map_err(|exit| match exit {
-            Exit::Linked(_, linked) => linked,
+            Exit::Linked { linked, .. } => linked,
             exit => unreachable!("the scope of a link has a number of its own: {exit:?}"),
         })
     }

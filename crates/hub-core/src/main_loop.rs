@@ -272,10 +272,10 @@ impl MainLoop {
                     run::start(control);
                 }
             }
-            Told::Timeout { greenlet, timeout } => {
+            Told::Timeout { greenlet, shields, timeout } => {
                 if let Some(control) = local::get().controls.get(greenlet) {
                     // Only woken, never switched to.
-                    run::interrupt(control, Exit::Timeout(timeout), false);
+                    run::interrupt(control, Exit::Timeout { scope: timeout, shields }, false);
                 }
             }
             Told::Call(number) => self.queue_expired(number),

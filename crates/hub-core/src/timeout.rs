@@ -78,7 +78,8 @@ impl From<Timeout> for std::io::Error {
 /// that blocks. The limit counts from the loop's next look at the clock, so it is never early; one of zero
 /// strikes at the first call that blocks. Scopes nest; each catches its own timeout only. A limit that has passed when `f` returns without blocking changes
 /// nothing. In a part of `f` that must not be left early (a [`scope`](crate::scope) that joins its green
-/// threads) the timeout waits until that part is over.
+/// threads, a [`shield`](crate::shield())) the timeout waits until that part is over. [`shield`](crate::shield()) lists
+/// which waits are struck, and shows a destructor that gives something back.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -138,10 +139,10 @@ impl Scope {
     fn open(number: u64, limit: Duration) -> Scope {
         let greenlet = run::current();
         if limit.is_zero() {
-            greenlet.set_exit(Exit::Timeout(number));
+            greenlet.set_exit(Exit::Timeout { scope: number, shields: greenlet.shields() });
             return Scope { number, timer: None };
         }
-        let told = Told::Timeout { greenlet: greenlet.number(), timeout: number };
+        let told = Told::Timeout { greenlet: greenlet.number(), shields: greenlet.shields(), timeout: number };
         Scope { number, timer: Some(local::get().main_loop.arm(limit, told)) }
     }
 }

@@ -137,7 +137,9 @@ pub(crate) struct Control {
     /// The time of the turn of the loop in which it was made.
     born: Cell<Stamp>,
     /// How many masks are in force; exits wait until there is none.
-    pub(super) masks: Cell<u16>,
+    pub(super) masks: Cell<u8>,
+    /// How many shields are in force: exits of scopes that were opened under fewer wait, and so do kills.
+    pub(super) shields: Cell<u8>,
     pub(super) state: Cell<State>,
     /// An exit is pending.
     pub(super) exit: Cell<bool>,
@@ -243,6 +245,11 @@ impl Control {
     pub(crate) fn is_masked(&self) -> bool {
         self.masks.get() != 0
     }
+
+    #[inline]
+    pub(crate) fn shields(&self) -> u8 {
+        self.shields.get()
+    }
 }
 
 const CHUNK: usize = 512;
@@ -294,6 +301,7 @@ impl Controls {
         control.state.set(State::Free);
         control.exit.set(false);
         control.masks.set(0);
+        control.shields.set(0);
         control.next.set(self.free.get());
         self.free.set(Some(control));
         self.given.set(self.given.get() + 1);

@@ -30,7 +30,7 @@ use super::local::{self, Local};
 use super::payload::Payload;
 use super::run::{self, Mask, Waiter, thread};
 use super::spans::{self, Away};
-use super::unwind::{Exit, contained, drop_contained, throw};
+use super::unwind::{Exit, contained, drop_contained};
 use crate::error::{GreenError, LoopError, RawError};
 use crate::report::{self, Report};
 use crate::trace;
@@ -379,7 +379,7 @@ impl Greenlet {
         unsafe { thread().switch(me, target) };
         let message = me.switching().inbox.take();
         run::arrive(me).map_err(|error| *error)?;
-        message.unwrap_or_else(|| Err(me.pending_exit().map_or(RawError::Interrupted.into(), GreenError::from)))
+        message.unwrap_or_else(|| Err(me.held_exit().map_or(RawError::Interrupted.into(), GreenError::from)))
     }
 
     /// Exits the spans of the running greenlet if `way` leads to another. Who is told of it may change where it leads.
@@ -446,11 +446,8 @@ fn take_here(me: ControlRef, message: Message) -> Message {
     if let Err(GreenError::Exit) = message
         && me.kind() != Kind::Main
     {
-        let exit = Exit::Kill(GreenError::Exit);
-        me.set_exit(exit.clone());
-        if !me.is_masked() {
-            throw(exit);
-        }
+        me.set_exit(Exit::Kill(GreenError::Exit));
+        run::check_exit();
     }
     message
 }
@@ -640,10 +637,16 @@ impl Node {
         }
         let exit = Exit::Kill(GreenError::Exit);
         let shut_in = me.kind() == Kind::Mainloop || trace::is_telling() || local::get().main_loop.in_hub();
-        if panicking || shut_in || target.is_masked() {
+        let shielded = target.is_shielded_from(&exit);
+        if panicking || shut_in || target.is_masked() || shielded {
             self.heir.set(Heir::Hub);
             // Queued, not switched to: errors are impossible.
             let _ = run::interrupt(target, exit, false);
+            if shielded && target.state() == State::Switched {
+                // Nobody can switch to it any more, so its switch ends with the exit as an error.
+                target.set_parked();
+                Waiter::new(target, target.ticket()).wake_with(Wake::Exit);
+            }
             return;
         }
         let _away = Away::new();

@@ -312,8 +312,8 @@ pub(crate) enum Interrupted {
     Ran,
     /// It will find the exit when it runs next.
     Later,
-    /// A mask is in force; it will find the exit when that is over.
-    Masked,
+    /// A mask or a shield is in force; the target finds the exit when that is over.
+    HeldBack,
 }
 
 /// Makes a greenlet other than the running one exit.
@@ -348,9 +348,14 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             Interrupted::Later
         }
         State::Ready => {
+            let shielded = target.is_shielded_from(&exit);
             _unneeded = target.set_exit(exit);
             if !at_once {
                 return Interrupted::Later;
+            }
+            if shielded {
+                check_exit();
+                return Interrupted::HeldBack;
             }
             check_exit();
             let left = thread().give_way(current());
@@ -359,16 +364,19 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             if left.is_ok() { Interrupted::Ran } else { Interrupted::Later }
         }
         State::Parked | State::Switched => {
-            let masked = target.is_masked();
+            let (masked, shielded) = (target.is_masked(), target.is_shielded_from(&exit));
             _unneeded = target.set_exit(exit);
             let me = current();
-            if !at_once || masked || has_to_exit(me) {
-                target.state.set(State::Parked);
-                Waiter::new(target, target.ticket()).wake_with(Wake::Exit);
+            if !at_once || masked || shielded || has_to_exit(me) {
+                // A masked wait looks after those for whom it waits. Under a shield a wait goes on as if nothing were.
+                if !shielded {
+                    target.state.set(State::Parked);
+                    Waiter::new(target, target.ticket()).wake_with(Wake::Exit);
+                }
                 if at_once {
                     check_exit();
                 }
-                return if masked { Interrupted::Masked } else { Interrupted::Later };
+                return if masked || shielded { Interrupted::HeldBack } else { Interrupted::Later };
             }
             let thread = thread();
             target.ticket.set(target.ticket() + 1);
@@ -832,7 +840,7 @@ pub(crate) struct Mask {
 impl Mask {
     pub(crate) fn new() -> Mask {
         let me = current();
-        let masks = me.masks.get().checked_add(1).expect("scopes and jobs are nested 65,535 deep");
+        let masks = me.masks.get().checked_add(1).expect("masks are nested 255 deep");
         me.masks.set(masks);
         Mask { me }
     }
@@ -844,23 +852,42 @@ impl Drop for Mask {
     }
 }
 
+/// While it exists, exits of the running greenlet wait, except those of scopes opened inside.
+///
+/// Unlike under a mask, an exit that waits does not end a park.
+pub(crate) struct Shield {
+    me: ControlRef,
+}
+
+impl Shield {
+    /// `None` at the greatest depth: the shields around it hold back all that strikes from outside of them.
+    pub(crate) fn new() -> Option<Shield> {
+        let me = current();
+        me.shields.set(me.shields.get().checked_add(1)?);
+        Some(Shield { me })
+    }
+}
+
+impl Drop for Shield {
+    fn drop(&mut self) {
+        self.me.shields.set(self.me.shields.get() - 1);
+    }
+}
+
 /// Whether the running greenlet has to exit as soon as no mask is in force.
 pub(crate) fn exit_is_pending() -> bool {
-    current().exit.get()
+    current().has_pending_exit()
 }
 
-/// Whether an exit is pending for `me`, and no mask is in force.
+/// Whether an exit is pending for `me`, and neither a mask nor a shield holds it back.
 pub(crate) fn has_to_exit(me: ControlRef) -> bool {
-    me.exit.get() && !me.is_masked()
+    !me.is_masked() && me.has_pending_exit()
 }
 
-/// Throws the exit that is pending, if one is and no mask is in force.
+/// Throws the exit that is pending, if one is and nothing holds it back.
 pub(crate) fn check_exit() {
     let me = current();
-    if has_to_exit(me)
-        && !std::thread::panicking()
-        && let Some(exit) = me.pending_exit()
-    {
-        throw(exit);
+    if !std::thread::panicking() {
+        throw_pending(me);
     }
 }

@@ -86,9 +86,9 @@ pub(super) fn exited(me: ControlRef) -> bool {
     if spans.stack.borrow().is_empty() || spans.away.replace(true) {
         return false;
     }
-    let had_to_exit = me.exit.get();
+    let had_to_exit = me.has_pending_exit();
     spans.exit();
-    if me.exit.get() && !had_to_exit {
+    if !had_to_exit && me.has_pending_exit() {
         // Nobody wakes it for that: it was running.
         Waiter::new(me, me.ticket()).wake_with(Wake::Exit);
     }

@@ -28,10 +28,10 @@ use crate::link::Linked;
 pub(crate) enum Exit {
     /// For good; this is how it ends for those who wait for it.
     Kill(GreenError),
-    /// Up to the scope of the timeout with this number.
-    Timeout(u64),
-    /// Up to the scope with this number, which was linked to one that has ended.
-    Linked(u64, Linked),
+    /// Up to the scope of the timeout with this number, opened under so many shields.
+    Timeout { scope: u64, shields: u8 },
+    /// Up to the scope with this number, opened under so many shields, whose green thread has ended.
+    Linked { scope: u64, shields: u8, linked: Linked },
 }
 
 impl Exit {
@@ -39,7 +39,15 @@ impl Exit {
     pub(crate) fn scope(&self) -> Option<u64> {
         match self {
             Exit::Kill(_) => None,
-            Exit::Timeout(number) | Exit::Linked(number, _) => Some(*number),
+            Exit::Timeout { scope, .. } | Exit::Linked { scope, .. } => Some(*scope),
+        }
+    }
+
+    /// Under how many shields it still strikes: under those inside which its scope was opened.
+    fn shields(&self) -> u8 {
+        match self {
+            Exit::Kill(_) => 0,
+            Exit::Timeout { shields, .. } | Exit::Linked { shields, .. } => *shields,
         }
     }
 }
@@ -62,8 +70,8 @@ impl From<Exit> for GreenError {
     fn from(exit: Exit) -> GreenError {
         match exit {
             Exit::Kill(error) => error,
-            Exit::Timeout(number) => GreenError::Timeout(crate::timeout::Timeout::orphan(number)),
-            Exit::Linked(_, linked) => GreenError::Linked(linked),
+            Exit::Timeout { scope, .. } => GreenError::Timeout(crate::timeout::Timeout::orphan(scope)),
+            Exit::Linked { linked, .. } => GreenError::Linked(linked),
         }
     }
 }
@@ -79,7 +87,7 @@ impl ControlRef {
             Exit::Kill(_) if matches!(pending.first(), Some(Exit::Kill(_))) => return Some(exit),
             // A kill goes before all that ends with a scope.
             Exit::Kill(_) => pending.insert(0, exit),
-            Exit::Timeout(_) | Exit::Linked(..) => pending.push(exit),
+            Exit::Timeout { .. } | Exit::Linked { .. } => pending.push(exit),
         }
         self.exit.set(true);
         None
@@ -98,12 +106,30 @@ impl ControlRef {
         drop_contained(cleared);
     }
 
-    /// The exit that is thrown next.
+    /// The exit that is thrown as soon as no mask is in force: the first that no shield holds back.
     pub(crate) fn pending_exit(self) -> Option<Exit> {
         if !self.exit.get() {
             return None;
         }
+        self.cold().pending.borrow().iter().find(|exit| !self.is_shielded_from(exit)).cloned()
+    }
+
+    /// The exit that comes first of those that are pending, held back or not.
+    pub(super) fn held_exit(self) -> Option<Exit> {
+        if !self.exit.get() {
+            return None;
+        }
         self.cold().pending.borrow().first().cloned()
+    }
+
+    /// Whether an exit is pending that no shield holds back.
+    pub(crate) fn has_pending_exit(self) -> bool {
+        self.exit.get() && self.cold().pending.borrow().iter().any(|exit| !self.is_shielded_from(exit))
+    }
+
+    /// Whether a shield holds that exit back.
+    pub(crate) fn is_shielded_from(self, exit: &Exit) -> bool {
+        exit.shields() < self.shields()
     }
 
     /// Forgets every exit that is pending.

@@ -269,8 +269,9 @@ impl MainLoop {
             self.tell_main(error.clone());
         } else {
             let exit = Exit::Kill(GreenError::Loop(error.clone()));
-            // Queued, not switched to.
+            // Queued, not switched to. Under a shield the exit waits, but nothing is left that could end this park.
             run::interrupt(control, exit, false);
+            Waiter::new(control, ticket).wake_with(Wake::Exit);
         }
     }
 

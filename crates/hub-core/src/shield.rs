@@ -1,0 +1,112 @@
+//! Shields: parts of a program that no exit leaves early.
+
+use crate::greenlet::local;
+use crate::greenlet::run;
+
+/// Runs `f` and holds back kills, timeouts and links until it is over. Switches if `f` does.
+///
+/// A wait inside `f` goes on as if the exit had not been asked for; the exit strikes at the first wait after the
+/// outermost shield. A [`kill`](crate::GreenThread::kill) meanwhile returns [`Kill::Scheduled`](crate::Kill::Scheduled).
+/// Shields nest, and `f` may panic. `shield` builds no hub and allocates nothing, so it works in every OS thread; with
+/// `panic = "abort"`, where there are no exits, it calls `f`.
+///
+/// It is for steps that belong together though there is a wait between them: giving back what was borrowed, telling
+/// the peer, writing the second of two records. **A wait without a limit inside a shield ends only by what it waits
+/// for**: no kill and no timeout around the shield can end it. Give it a limit: a
+/// [`with_timeout`](crate::with_timeout) or [`with_link`](crate::GreenThread::with_link) that is opened inside the shield
+/// strikes there, as with Trio's shields. Only the scopes around a shield wait for it.
+///
+/// A shield holds back nothing that is a value: the error of a main loop that ends, or of a socket's time limit. When the
+/// OS thread ends, waits inside a shield fail.
+///
+/// # Waits and exits
+///
+/// A kill, a timeout or a link strikes where a green thread waits, and nowhere else. Code that computes, and a call that
+/// need not wait, such as taking a lock that is free, are never interrupted.
+///
+/// | the green thread | an exit |
+/// |---|---|
+/// | sleeps, yields, waits for a descriptor, a socket, a child, a [`join`](crate::GreenThread::join), a queue, a channel, a semaphore, an event, a barrier, a notification, a place in a pool | strikes at once |
+/// | waits for the green threads of a [`scope`](crate::scope()) | kills them, and strikes when they have ended |
+/// | waits for a job that borrows ([`offload_scoped`](crate::offload_scoped); files) | strikes when the job is over |
+/// | is inside a shield | strikes at the first wait after it |
+/// | unwinds already (a destructor runs because of a panic or an exit) | is not thrown again; the wait blocks the OS thread for the [time of grace](crate::set_panicking_grace) at most |
+///
+/// # A destructor that gives something back
+///
+/// A destructor runs in two situations. At the end of a block it runs like any other code: a wait in it would be struck,
+/// and what comes after that wait would be left out. So it is shielded. While the green thread unwinds nothing can
+/// switch: a wait blocks the whole OS thread and fails after the time of grace. So a destructor waits for nothing that
+/// may take long, and hands what does to a green thread of its own.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{shield, sleep, spawn, spawn_n, yield_now};
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+/// use std::time::Duration;
+///
+/// /// Says goodbye to its peer.
+/// struct Session(Rc<Cell<u32>>);
+///
+/// impl Session {
+///     fn goodbye(ended: &Cell<u32>) {
+///         sleep(Duration::from_millis(1)); // a write that waits
+///         ended.set(ended.get() + 1);
+///     }
+/// }
+///
+/// impl Drop for Session {
+///     fn drop(&mut self) {
+///         let ended = Rc::clone(&self.0);
+///         if std::thread::panicking() {
+///             spawn_n(move || Session::goodbye(&ended));
+///         } else {
+///             shield(|| Session::goodbye(&ended));
+///         }
+///     }
+/// }
+///
+/// let ended = Rc::new(Cell::new(0));
+/// let session = Session(Rc::clone(&ended));
+/// let green = spawn(move || drop(session));
+/// yield_now(); // it is in its destructor
+/// green.kill();
+/// let _ = green.join();
+/// assert_eq!(ended.get(), 1);
+/// # });
+/// ```
+///
+/// # Panics
+///
+/// If `f` does.
+///
+/// # Examples
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{shield, sleep, with_timeout};
+/// use std::time::Duration;
+/// let short = Duration::from_millis(1);
+/// let mut records = Vec::new();
+/// let late = with_timeout(short, || {
+///     shield(|| {
+///         records.push("debit");
+///         sleep(10 * short);
+///         records.push("credit");
+///     });
+///     sleep(Duration::from_secs(3600)); // struck at once
+/// });
+/// assert!(late.is_err());
+/// assert_eq!(records, ["debit", "credit"]);
+/// # });
+/// ```
+pub fn shield<R>(f: impl FnOnce() -> R) -> R {
+    // Where there are no greenlets yet, no scope is open from which an exit could come.
+    let shield = local::try_get().and_then(|_| run::Shield::new());
+    let result = f();
+    drop(shield);
+    result
+}
