@@ -22,7 +22,7 @@ use crate::trace;
 /// A handle of a green thread that returns a `T`. Eventlet's `GreenThread`, with the names of std's `JoinHandle` beside.
 ///
 /// Dropping it detaches the green thread: it runs on, its result is dropped, and a failure that nobody
-/// took is reported once.
+/// took is reported once. [`ignore_result`](GreenThread::ignore_result) detaches it without a report.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -68,9 +68,11 @@ pub enum Kill {
 /// In a thread that is ending nothing begins any more: `f` is dropped, and the handle gives
 /// [`LoopError::ThreadEnding`].
 ///
-/// If nobody takes the result, a panic is reported once, and so is an `Err` of one of the usual types:
-/// `Result<(), E>` (or `usize`, `u64` for `()`) with `io::Error`, `String`, `&'static str`,
-/// `Box<dyn Error>` (`Send + Sync` or not), or an error of this crate.
+/// If nobody takes the result, a panic is [reported](crate::set_report_stream) once, and so is an `Err`, whatever its
+/// type: with where the green thread was spawned, the type of the result, and the message if that is known. It is for
+/// the common errors of std and of this crate, and for those of [`set_error_message`](crate::set_error_message).
+/// [`ignore_result`](GreenThread::ignore_result) drops a handle without a report; a body that returns `()` has none
+/// either. Only the result itself is looked at, not an `Err` within it, as in `Ok(Err(..))` or a tuple.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -194,8 +196,12 @@ pub fn interrupt_with(number: u32, error: GreenError) -> bool {
 /// In a destructor that runs when the green threads of an ending thread are gone already.
 #[track_caller]
 pub fn spawn_after<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+    let task = Task::new(local::get(), f, true, Location::caller());
+    begin_after(delay, task)
+}
+
+fn begin_after<T>(delay: Duration, task: Task<T>) -> GreenThread<T> {
     let local = local::get();
-    let task = Task::new(local, f, true, Location::caller());
     match task.control() {
         Some(control) if !delay.is_zero() && !local.is_ending() => {
             trace::spawned(*task);
@@ -231,11 +237,12 @@ pub fn spawn_after_local<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 's
     let spawner: Weak<()> = me.life();
     let link = Rc::new(Cell::new(None));
     let linked = Linked { life: spawner.clone(), link: link.clone(), to: me.task() };
-    let green = spawn_after(delay, move || {
+    let body = move || {
         let alive = linked.life.upgrade().is_some();
         drop(linked);
         alive.then(f)
-    });
+    };
+    let green = begin_after(delay, Task::optional(local::get(), body, Location::caller()));
     if let Some(task) = me.task()
         && let Some(timer) = green.task.timer()
         && let Some(control) = green.task.control()
@@ -507,6 +514,25 @@ impl<T> GreenThread<T> {
     /// If it cannot be waited for: by itself, or by the main greenlet when the main loop has something to tell.
     pub fn wait_for_end(&self) -> Result<(), GreenError> {
         wait_for(*self.task)
+    }
+
+    /// Drops the handle, and the result unseen: whatever comes of the green thread, it is not reported. Never switches.
+    ///
+    /// A panic is told by the panic hook of the program all the same.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// # hub_core::set_report_stream(|report| panic!("{report}"));
+    /// use std::io::{self, Write};
+    /// let (reader, mut writer) = io::pipe()?;
+    /// drop(reader);
+    /// hub_core::spawn(move || writer.write_all(b"the peer may have left")).ignore_result();
+    /// hub_core::yield_now();
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn ignore_result(self) {
+        self.task.see();
     }
 
     /// A number that no other living greenlet of its OS thread has. `None` if it has ended.

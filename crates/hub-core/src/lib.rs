@@ -31,7 +31,7 @@
 //! | `blocking` | who holds the loop for too long | [`hub_blocking_detection`] |
 //! | `trace` | events and spans for the crate `tracing`, with the feature of that name | `in_span` |
 //! | `listing` | what a hub holds, to look at | [`greenlets`], [`listeners`], [`timers`] |
-//! | `error`, `report` | what can go wrong, and where it is told if nobody asks | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
+//! | `error`, `report`, `unhandled` | what can go wrong, and where it is told if nobody asks | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
 //!
 //! # Implementing a hub
 //!
@@ -93,6 +93,7 @@ mod timeout;
 mod timer_queue;
 mod trace;
 mod trampoline;
+mod unhandled;
 mod wakeup;
 mod watched;
 
@@ -142,4 +143,5 @@ pub use trampoline::{
     Trampoline, notify_close, notify_opened, panicking_grace, set_panicking_grace, trampoline, trampoline_any,
     trampoline_raw,
 };
+pub use unhandled::set_error_message;
 pub use watched::{Key, Watched};

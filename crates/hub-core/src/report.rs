@@ -16,10 +16,12 @@ use crate::trace;
 pub enum Report {
     /// A green thread failed and nobody took its result.
     Unhandled {
-        /// Its name, or where it was spawned.
+        /// Its name and where it was spawned.
         name: String,
-        /// What came of it.
+        /// The message of the panic or the error.
         error: String,
+        /// The type of its result, if it returned an `Err`.
+        result: Option<&'static str>,
     },
     /// A plain greenlet failed, and no parent waited for what came of it.
     GreenletFailed {
@@ -65,7 +67,11 @@ pub enum Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Report::Unhandled { name, error } => write!(f, "green thread {name} failed: {error}"),
+            Report::Unhandled { name, error, result: None } => write!(f, "green thread {name} failed: {error}"),
+            Report::Unhandled { name, error, result: Some(result) } => {
+                let result = result.strip_prefix("core::result::").unwrap_or(result);
+                write!(f, "green thread {name} returned an error: {error} ({result})")
+            }
             Report::GreenletFailed { made_at, error } => {
                 write!(f, "a greenlet made at {made_at} {}; no parent waited for it", how(error))
             }
@@ -110,7 +116,8 @@ pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
 }
 
 /// Switches reports of failed callbacks and green threads on or off, for the whole process.
-/// Eventlet's `hub_exceptions`. What `wait` and `join` return does not change.
+/// Eventlet's `hub_exceptions`. What `wait` and `join` return does not change. A single result is passed over by
+/// [`ignore_result`](crate::GreenThread::ignore_result).
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

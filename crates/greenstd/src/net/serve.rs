@@ -160,8 +160,8 @@ pub fn serve<L: Accept, R: 'static>(
 ///
 /// While the pool is full nothing is accepted: connections wait in the queue of the system. Several servers may share a
 /// pool, and a [`StopServe`]. The stream is the handler's, so it is closed when the handler has ended, in whichever way,
-/// unless it was given away. A handler that panics, or returns an `Err` of one of the
-/// [usual types](hub_core::spawn), is reported, and the server goes on; so it does when one is killed.
+/// unless it was given away. A handler that panics or returns an `Err` is [reported](hub_core::spawn), and the server
+/// goes on; so it does when one is killed.
 ///
 /// A lack of descriptors or memory, and connections that have failed before they were accepted, end no server: it is
 /// [reported](hub_core::set_report_stream), once until a connection is accepted again, and after a pause, which grows

@@ -12,11 +12,9 @@
 //!   and stays: `looks` keeps it from being taken, or [`TAKEN`] does.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::any::{Any, TypeId};
+use std::any::type_name;
 use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
-use std::error::Error;
-use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
@@ -28,12 +26,12 @@ use super::control::{ControlRef, Kind};
 use super::local::Local;
 use super::run::{self, Waiter};
 use super::unwind::{contained, drop_contained};
-use crate::error::{GreenError, LoopError, TrampolineError};
+use crate::error::GreenError;
 use crate::report::{self, Report};
 use crate::thread::Thread;
-use crate::timeout::Timeout;
 use crate::timer_queue::TimerId;
 use crate::trace;
+use crate::unhandled::{self, LostError};
 
 /// A handle exists.
 const HANDLE: u8 = 1;
@@ -89,7 +87,15 @@ struct Vtable {
     drop_closure: unsafe fn(TaskRef),
     drop_result: unsafe fn(TaskRef),
     fail: unsafe fn(TaskRef, GreenError),
-    unhandled: unsafe fn(TaskRef) -> Option<String>,
+    unhandled: unsafe fn(TaskRef) -> Option<Failure>,
+}
+
+/// A result that nobody took and that is worth a report.
+enum Failure {
+    /// The green thread panicked, or exited with an error: this one.
+    Ended(String),
+    /// It returned an `Err`.
+    Returned(LostError),
 }
 
 #[repr(C)]
@@ -235,8 +241,8 @@ impl TaskRef {
         if bits & TAKEN == 0 {
             if bits & SEEN == 0 {
                 // SAFETY: the result is in: DONE is set and TAKEN is not.
-                if let Some(error) = unsafe { (header.vtable.unhandled)(self) } {
-                    report::tell(Report::Unhandled { name: self.describe(), error });
+                if let Some(failure) = unsafe { (header.vtable.unhandled)(self) } {
+                    self.report(failure);
                 }
             }
             // SAFETY: as above, and nobody finds the cell after this.
@@ -271,7 +277,8 @@ impl TaskRef {
         self.header().control.set(None);
     }
 
-    /// Drops the result, which nobody gets any more. True if it was a failure that nobody has seen.
+    /// Drops the result, which nobody gets any more. An `Err` is reported; any other failure that nobody has seen is
+    /// left to the caller, which gets true.
     pub(crate) fn discard(self) -> bool {
         let header = self.header();
         let bits = header.bits.get();
@@ -282,10 +289,28 @@ impl TaskRef {
         // First of all: the text of an error is foreign code, which may run others who have a handle.
         header.bits.set(bits | TAKEN | SEEN);
         // SAFETY: the result is in: DONE was set and TAKEN was not. With TAKEN nobody else finds it any more.
-        let failed = bits & SEEN == 0 && unsafe { (header.vtable.unhandled)(self) }.is_some();
+        let failure = if bits & SEEN == 0 { unsafe { (header.vtable.unhandled)(self) } } else { None };
         // SAFETY: as above.
         unsafe { (header.vtable.drop_result)(self) };
-        failed
+        match failure {
+            None => false,
+            Some(Failure::Ended(_)) => true,
+            Some(returned) => {
+                self.report(returned);
+                false
+            }
+        }
+    }
+
+    #[cold]
+    fn report(self, failure: Failure) {
+        let (error, result) = match failure {
+            Failure::Ended(error) => (error, None),
+            Failure::Returned(LostError { message, result }) => {
+                (message.unwrap_or_else(|| "its message is not known".to_owned()), Some(result))
+            }
+        };
+        report::tell(Report::Unhandled { name: self.describe(), error, result });
     }
 
     /// Somebody gets to know the result, so a failure need not be reported.
@@ -544,49 +569,67 @@ impl<T> Task<T> {
     }
 }
 
-/// What of a result that nobody took is worth a report.
-trait Unhandled<T> {
-    /// The error in `value`, in words.
-    fn error_in(value: &T) -> Option<String>;
-}
-
-/// Results that may borrow: whoever spawned them waits for them.
-struct Borrowed;
-
-impl<T> Unhandled<T> for Borrowed {
-    fn error_in(_: &T) -> Option<String> {
-        None
+impl<T: 'static> Task<Option<T>> {
+    /// As [`new`](Task::new), with a handle, for a closure that gives `None` if its body is not to run. An `Err` in its
+    /// `Some` is an error of the green thread.
+    pub(crate) fn optional<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> Task<Option<T>>
+    where
+        F: FnOnce() -> Option<T> + 'static,
+    {
+        // SAFETY: neither borrows anything.
+        let cell = unsafe { TaskRef::new::<F, Option<T>, OwnedOption>(local, closure, true, spawned_at) };
+        Task { cell, result: PhantomData }
     }
 }
 
-/// Results that own what they hold: a `Result` with nothing or a count in it and one of the usual
-/// error types is looked into.
+/// How an error is found in a result that nobody took.
+trait Unhandled<T> {
+    fn error_in(value: &T) -> Option<LostError>;
+}
+
+/// In a result that may borrow: without its message.
+struct Borrowed;
+
+impl<T> Unhandled<T> for Borrowed {
+    #[inline]
+    fn error_in(value: &T) -> Option<LostError> {
+        unhandled::error_in(value)
+    }
+}
+
+/// In a result that owns what it holds.
 struct Owned;
 
 impl<T: 'static> Unhandled<T> for Owned {
     #[inline]
-    fn error_in(value: &T) -> Option<String> {
-        // Decided when this is compiled for a `T`: most types cost nothing.
-        macro_rules! in_results_with {
-            ($($error:ty),*) => {
-                $(
-                    in_result!((), $error);
-                    in_result!(usize, $error);
-                    in_result!(u64, $error);
-                )*
-            };
+    fn error_in(value: &T) -> Option<LostError> {
+        unhandled::error_with_message_in(value)
+    }
+}
+
+/// In a result that owns what it holds and is `None` if the body was not run.
+struct OwnedOption;
+
+impl<T: 'static> Unhandled<Option<T>> for OwnedOption {
+    #[inline]
+    fn error_in(value: &Option<T>) -> Option<LostError> {
+        value.as_ref().and_then(unhandled::error_with_message_in)
+    }
+}
+
+/// The text of an error, which foreign code makes.
+fn text_of(error: &GreenError) -> String {
+    contained(|| error.to_string()).unwrap_or_else(no_text)
+}
+
+fn no_text(failed: GreenError) -> String {
+    match failed {
+        GreenError::Panic(message) => format!("an error whose text cannot be had: {message}"),
+        // The text was left by an exit, whose error may be foreign too.
+        failed => {
+            drop_contained(failed);
+            "an error whose text cannot be had".to_owned()
         }
-        macro_rules! in_result {
-            ($value:ty, $error:ty) => {
-                if TypeId::of::<T>() == TypeId::of::<Result<$value, $error>>() {
-                    let result = (value as &dyn Any).downcast_ref::<Result<$value, $error>>();
-                    return result?.as_ref().err().map(ToString::to_string);
-                }
-            };
-        }
-        in_results_with!(io::Error, Box<dyn Error>, Box<dyn Error + Send + Sync>, String, &'static str);
-        in_results_with!(GreenError, LoopError, TrampolineError, Timeout);
-        None
     }
 }
 
@@ -624,23 +667,19 @@ where
         unsafe { (*body::<F, T>(task)).result = ManuallyDrop::new(Err(error)) };
     }
     /// # Safety: the cell is a `Cellar<F, T>` with its result in.
-    unsafe fn unhandled<F, T, U: Unhandled<T>>(task: TaskRef) -> Option<String> {
+    unsafe fn unhandled<F, T, U: Unhandled<T>>(task: TaskRef) -> Option<Failure> {
         // SAFETY: by the contract.
-        let text = match unsafe { &*(*body::<F, T>(task)).result } {
-            // Ended from outside: whoever did it knows.
-            Err(GreenError::Exit | GreenError::Loop(_)) => Ok(None),
-            // The text of an error is foreign code.
-            Err(error) => contained(|| Some(error.to_string())),
-            Ok(value) => contained(|| U::error_in(value)),
-        };
-        text.unwrap_or_else(|failed| match failed {
-            GreenError::Panic(message) => Some(format!("an error whose text cannot be had: {message}")),
-            // It was made to exit with an error that may be the program's too.
-            failed => {
-                drop_contained(failed);
-                Some("an error whose text cannot be had".to_owned())
-            }
-        })
+        match unsafe { &*(*body::<F, T>(task)).result } {
+            // The thread that ended it knows.
+            Err(GreenError::Exit | GreenError::Loop(_)) => None,
+            Err(error) => Some(Failure::Ended(text_of(error))),
+            Ok(value) => match contained(|| U::error_in(value)) {
+                Ok(error) => error.map(Failure::Returned),
+                Err(failed) => {
+                    Some(Failure::Returned(LostError { message: Some(no_text(failed)), result: type_name::<T>() }))
+                }
+            },
+        }
     }
     Vtable {
         layout: Layout::new::<Cellar<F, T>>(),

@@ -1,0 +1,228 @@
+//! Results that nobody takes: each `Err` is reported, whatever its type.
+
+#[path = "support/green.rs"]
+mod green;
+mod support;
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use green::{SHORT, keep_reports, quiet_panic, reports};
+use greenhub::net::{StopServe, TcpListener, serve_until};
+use greenhub::{
+    Builder, GreenPile, GreenPool, Group, scope, set_error_message, sleep, spawn, spawn_after, spawn_after_local,
+    spawn_n, yield_now,
+};
+use support::run;
+
+/// Has neither `Debug` nor `Display`.
+struct Opaque;
+
+/// Runs all that is ready and begins within `SHORT`, and returns what was reported since the last call.
+fn reported(seen: &mut usize) -> Vec<String> {
+    sleep(SHORT * 2);
+    let all = reports();
+    all[std::mem::replace(seen, all.len())..].to_vec()
+}
+
+/// Runs `fail` and expects it to be the only thing reported, as an `Err(Opaque)` of this file.
+#[track_caller]
+fn reports_opaque(way: &str, fail: impl FnOnce()) {
+    let mut seen = reports().len();
+    fail();
+    let reports = reported(&mut seen);
+    assert_eq!(reports.len(), 1, "{way}: {reports:?}");
+    let report = &reports[0];
+    assert!(report.contains("tests/unhandled.rs:") && report.contains("Opaque"), "{way}: {report}");
+}
+
+#[test]
+fn an_err_of_any_type_is_reported_with_its_type_and_spawn_place() {
+    run("an_err_of_any_type_is_reported_with_its_type_and_spawn_place", || {
+        keep_reports();
+        let mut seen = 0;
+        let line = line!() + 1;
+        spawn_n(|| Err::<Vec<u8>, _>(Opaque));
+        let reports = reported(&mut seen);
+        assert_eq!(reports.len(), 1, "{reports:?}");
+        assert!(reports[0].contains(&format!("tests/unhandled.rs:{line}:")), "{reports:?}");
+        assert!(reports[0].ends_with("(Result<alloc::vec::Vec<u8>, unhandled::Opaque>)"), "{reports:?}");
+    });
+}
+
+#[test]
+fn an_ok_and_other_types_are_not_reported() {
+    run("an_ok_and_other_types_are_not_reported", || {
+        keep_reports();
+        spawn_n(|| Ok::<_, Opaque>(()));
+        spawn_n(|| Ok::<Vec<u8>, io::Error>(Vec::new()));
+        spawn_n(|| Ok::<Box<u8>, ()>(Box::new(1)));
+        spawn_n(|| None::<u8>);
+        spawn_n(|| std::ops::ControlFlow::Break::<_, ()>(Opaque));
+        drop(spawn_after_local(Duration::ZERO, || Ok::<_, Opaque>(())));
+        yield_now();
+        assert_eq!(reports(), [""; 0]);
+    });
+}
+
+#[test]
+fn an_err_of_a_common_type_is_reported_with_its_message() {
+    run("an_err_of_a_common_type_is_reported_with_its_message", || {
+        keep_reports();
+        spawn_n(|| Err::<(), _>(io::Error::other("of io")));
+        spawn_n(|| Err::<Vec<u8>, _>(io::Error::other("beside bytes")));
+        spawn_n(|| "x".parse::<i32>());
+        spawn_n(|| Err::<(), _>(String::from("a string")));
+        spawn_n(|| Err::<(), Box<dyn Error + Send + Sync>>("a box".into()));
+        yield_now();
+        let reports = reports();
+        assert_eq!(reports.len(), 5, "{reports:?}");
+        for (report, message) in reports.iter().zip(["of io", "beside bytes", "invalid digit", "a string", "a box"]) {
+            assert!(report.contains(message) && report.contains("Result<"), "{message}: {report}");
+        }
+    });
+}
+
+#[test]
+fn an_err_is_reported_however_its_body_was_spawned() {
+    run("an_err_is_reported_however_its_body_was_spawned", || {
+        keep_reports();
+        let fail = || Err::<(), _>(Opaque);
+        reports_opaque("spawn", || drop(spawn(fail)));
+        reports_opaque("spawn_n", || spawn_n(fail));
+        reports_opaque("spawn_after", || drop(spawn_after(SHORT, fail)));
+        reports_opaque("spawn_after_local", || drop(spawn_after_local(SHORT, fail)));
+        reports_opaque("a builder", || drop(Builder::new().spawn(fail).unwrap()));
+        reports_opaque("a pool", || GreenPool::new(1).spawn_n(fail).unwrap());
+        reports_opaque("a pile", || GreenPile::new(1).spawn(fail).unwrap());
+        reports_opaque("a group", || drop(Group::new().spawn(fail)));
+        reports_opaque("a full pool, by its own worker", || {
+            let pool = GreenPool::new(1);
+            let own = pool.clone();
+            pool.spawn_n(move || own.spawn_n(fail).unwrap()).unwrap();
+        });
+    });
+}
+
+#[test]
+fn an_unjoined_err_in_a_scope_is_reported_and_no_panic() {
+    run("an_unjoined_err_in_a_scope_is_reported_and_no_panic", || {
+        keep_reports();
+        let text = String::from("borrowed");
+        reports_opaque("a scope", || {
+            scope(|s| {
+                s.spawn(|| if text.is_empty() { Ok(text.as_str()) } else { Err(Opaque) });
+            });
+        });
+        let taken = scope(|s| s.spawn(|| Err::<(), _>(Opaque)).join().unwrap());
+        assert!(taken.is_err());
+        assert_eq!(reports().len(), 1);
+    });
+}
+
+#[test]
+fn an_err_of_a_handler_is_reported_and_the_server_goes_on() {
+    run("an_err_of_a_handler_is_reported_and_the_server_goes_on", || {
+        keep_reports();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = StopServe::new();
+        let own = stop.clone();
+        let client = spawn(move || {
+            for _ in 0..2 {
+                let mut stream = greenhub::net::TcpStream::connect(address).unwrap();
+                let mut rest = Vec::new();
+                io::Read::read_to_end(&mut stream, &mut rest).unwrap();
+            }
+            own.stop();
+        });
+        let served = serve_until(&stop, &listener, &GreenPool::new(2), |_, _| Err::<(), _>(Opaque)).unwrap();
+        client.join().unwrap();
+        assert_eq!(served.accepted, 2);
+        let reports = reports();
+        assert!(reports.len() == 2 && reports.iter().all(|report| report.contains("Opaque")), "{reports:?}");
+    });
+}
+
+#[test]
+fn a_taken_err_is_not_reported() {
+    run("a_taken_err_is_not_reported", || {
+        keep_reports();
+        assert!(spawn(|| Err::<(), _>(Opaque)).join().unwrap().is_err());
+        assert!(spawn(|| Err::<(), _>("seen")).wait().unwrap().is_err());
+        assert!(spawn_after_local(SHORT, || Err::<(), _>(Opaque)).join().unwrap().unwrap().is_err());
+        assert_eq!(reports(), [""; 0]);
+    });
+}
+
+#[test]
+fn an_ignored_result_is_not_reported() {
+    run("an_ignored_result_is_not_reported", || {
+        keep_reports();
+        spawn(|| Err::<(), _>(Opaque)).ignore_result();
+        spawn(|| -> () { quiet_panic("unseen") }).ignore_result();
+        let ended = spawn(|| Err::<(), _>(io::Error::other("unseen")));
+        yield_now();
+        ended.ignore_result();
+        assert_eq!(reports(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_message_that_was_set_is_reported_or_ignores_the_error() {
+    struct Own(u8);
+    run("a_message_that_was_set_is_reported_or_ignores_the_error", || {
+        keep_reports();
+        let mut seen = 0;
+        set_error_message::<(), Own>(|own| (own.0 != 0).then(|| format!("own {}", own.0)));
+        spawn_n(|| Err::<(), _>(Own(0)));
+        spawn_n(|| Err::<(), _>(Own(7)));
+        let reports = reported(&mut seen);
+        assert!(reports.len() == 1 && reports[0].contains("own 7"), "{reports:?}");
+        // A later one takes its place, and it is for that pair of types.
+        set_error_message::<(), Own>(|own| Some(format!("another {}", own.0)));
+        spawn_n(|| Err::<(), _>(Own(0)));
+        spawn_n(|| Err::<u8, _>(Own(0)));
+        let reports = reported(&mut seen);
+        assert!(reports.len() == 2 && reports[0].contains("another 0"), "{reports:?}");
+        assert!(!reports[1].contains("another") && reports[1].contains("Own"), "{reports:?}");
+    });
+}
+
+#[test]
+fn a_message_that_panics_does_not_hide_the_error() {
+    struct Own;
+    run("a_message_that_panics_does_not_hide_the_error", || {
+        keep_reports();
+        set_error_message::<(), Own>(|_| quiet_panic("within the message"));
+        spawn_n(|| Err::<(), _>(Own));
+        yield_now();
+        let reports = reports();
+        assert!(reports.len() == 1 && reports[0].contains("Own") && reports[0].contains("unhandled.rs"), "{reports:?}");
+    });
+}
+
+#[test]
+fn the_report_carries_the_type_of_the_result() {
+    const TEST: &str = "the_report_carries_the_type_of_the_result";
+    if !support::is_child() {
+        let output = support::in_child(TEST, |_| ());
+        return assert!(output.status.success(), "{output:?}");
+    }
+    let (tell, told) = std::sync::mpsc::channel();
+    greenhub::set_report_stream(move |report| {
+        if let greenhub::Report::Unhandled { error, result, .. } = report {
+            tell.send((error.clone(), *result)).unwrap();
+        }
+    });
+    run(TEST, || {
+        spawn_n(|| Err::<(), _>(io::Error::other("returned")));
+        spawn_n(|| -> () { quiet_panic("panicked") });
+        yield_now();
+    });
+    let (error, result) = told.recv().unwrap();
+    assert_eq!((error.as_str(), result), ("returned", Some(std::any::type_name::<io::Result<()>>())));
+    let (error, result) = told.recv().unwrap();
+    assert!(error.contains("panicked") && result.is_none(), "{error}");
+}
