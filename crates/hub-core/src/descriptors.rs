@@ -68,6 +68,14 @@ impl Default for Slot {
     }
 }
 
+impl Slot {
+    /// All waiters, those that queue last.
+    fn waiters(self) -> Vec<Told> {
+        let queued = self.queued.into_iter().map(|(_, told)| told);
+        self.told.into_iter().filter(|told| *told != Told::Nobody).chain(queued).collect()
+    }
+}
+
 /// What [`Descriptors::prepare`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -284,11 +292,19 @@ impl Descriptors {
     /// waited.
     pub(crate) fn retire(&mut self, fd: RawFd) -> Option<(Key, Vec<Told>)> {
         let key = self.watched.key(fd)?;
-        let slot = std::mem::take(self.slots.get_mut(fd as usize)?);
-        let mut waited: Vec<Told> = slot.told.into_iter().filter(|told| *told != Told::Nobody).collect();
-        waited.extend(slot.queued.into_iter().map(|(_, told)| told));
+        let retired = std::mem::take(self.slots.get_mut(fd as usize)?);
         self.watched.enter(fd);
-        Some((key, waited))
+        Some((key, retired.waiters()))
+    }
+
+    /// Takes the waiters of a number that a socket owns, and leaves the registration. The hub is asked anew for the next
+    /// waiter, and the next operation is tried. `None`, and nothing is changed, if no socket owns the number.
+    pub(crate) fn evict(&mut self, fd: RawFd) -> Option<Vec<Told>> {
+        let key = self.watched.key(fd)?;
+        let slot = self.slots.get_mut(fd as usize).filter(|slot| slot.owner != Owner::Raw)?;
+        let evicted = std::mem::replace(slot, Slot { owner: slot.owner, ..Slot::default() });
+        self.watched.disarm(key, Interest::BOTH);
+        Some(evicted.waiters())
     }
 
     /// The key under which a socket is registered.
@@ -494,6 +510,24 @@ mod tests {
             table.prepare(5, Owner::Socket(3), Interest::WRITE, Rearm::Level),
             Place::Watch(key, Interest::BOTH)
         );
+    }
+
+    #[test]
+    fn evicting_from_a_socket_returns_its_waiters_and_keeps_its_key() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 5, Owner::Socket(3), Interest::READ, ONE);
+        table.queue(5, Interest::READ, TWO);
+        assert_eq!(table.evict(5), Some(vec![ONE, TWO]));
+        assert!(table.watched.is_empty());
+        assert_eq!(table.prepare(5, Owner::Socket(3), Interest::READ, Rearm::Level), Place::Watch(key, Interest::READ));
+    }
+
+    #[test]
+    fn evicting_from_a_number_that_no_socket_owns_changes_nothing() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        assert_eq!(table.evict(5), None);
+        assert_eq!(table.watched.armed(key), Interest::READ);
     }
 
     #[test]

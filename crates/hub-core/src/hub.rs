@@ -99,8 +99,8 @@ pub trait Hub {
     /// What the system says; then nothing is registered.
     fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()>;
 
-    /// Lets go of a descriptor and of its open file. `None`: it is closed already, drop what is
-    /// kept about it here.
+    /// Lets go of a descriptor and of its open file. `None`: the number is closed, or another file's already; only
+    /// what is kept about it here is to be dropped.
     fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>);
 
     /// Sleeps until something is ready, a notice came or `timeout` is over (`None`: no limit), and

@@ -251,9 +251,12 @@ impl<F: std::fmt::Debug> std::fmt::Debug for Trampoline<'_, F> {
     }
 }
 
-/// Tells this thread's hub that the number `fd` is about to be closed by other means than its owner's drop:
-/// whoever waits for it is woken with an error in the next turn, and a new descriptor under the same number
-/// never wakes them. Never switches. A number that nobody waits for is nothing to do.
+/// Tells this thread's hub that the number `fd` is about to be closed by other means than its owner's drop.
+/// Eventlet's `notify_close`. Never switches.
+///
+/// Its waiters are woken with an error in the next turn, and a new descriptor under the same number never wakes
+/// them. A number without waiters is nothing to do. A number proves nothing, so the hub is not lent a descriptor
+/// under it, and a live [`Source`](crate::Source) keeps its registration.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -274,9 +277,10 @@ pub fn notify_close(fd: RawFd) {
     number_changed(fd);
 }
 
-/// Tells this thread's hub that the number `fd` was given to a new file: those who still wait for the old
-/// one are woken with an error, and the new owner may wait at once. Eventlet's `notify_opened`. Never
+/// Tells this thread's hub that the number `fd` was given to a new file. Eventlet's `notify_opened`. Never
 /// switches.
+///
+/// Waiters for the old file are woken with an error, and the new owner may wait at once.
 pub fn notify_opened(fd: RawFd) {
     number_changed(fd);
 }
@@ -285,12 +289,9 @@ fn number_changed(fd: RawFd) {
     if fd < 0 {
         return;
     }
-    let Some(local) = local::try_get() else { return };
-    // SAFETY: only asks whether the number is open.
-    let open = unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
-    // SAFETY: open, and borrowed for one call of the hub, during which nobody on this thread closes it.
-    let open = open.then(|| unsafe { BorrowedFd::borrow_raw(fd) });
-    local.main_loop.closed(fd, open);
+    if let Some(local) = local::try_get() {
+        local.main_loop.given_up(fd);
+    }
 }
 
 static GRACE: AtomicU64 = AtomicU64::new(100_000_000);

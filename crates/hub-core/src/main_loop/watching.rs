@@ -339,14 +339,39 @@ impl MainLoop {
         }
     }
 
-    /// The number `fd` is closed, or about to be, or given to another file: whoever waits is woken with
-    /// an error, and the hub lets go of it. `open`: the descriptor, while it is still the old file.
+    /// The number `fd` is closed, or about to be, or given to another file: its waiters are woken with
+    /// an error, and the hub lets go of it. `open`: the descriptor, from a caller that keeps it open.
     pub(crate) fn closed(&self, fd: RawFd, open: Option<BorrowedFd<'_>>) {
         let Some((key, waited)) = self.descriptors.borrow_mut().retire(fd) else { return };
         if !self.name.get().is_empty() {
             // A hub that fails here has nothing left to forget.
             let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, open));
         }
+        self.tell_closed(fd, waited);
+    }
+
+    /// The program says that the number `fd` is given up. Nothing shows whose it is now, so the hub is lent no
+    /// descriptor. A live socket of ours and the loop's own wake-up descriptor keep their numbers, whatever is said, and
+    /// stay registered.
+    pub(crate) fn given_up(&self, fd: RawFd) {
+        if self.is_wakeup(fd) {
+            return;
+        }
+        let evicted = self.descriptors.borrow_mut().evict(fd);
+        match evicted {
+            Some(waited) => self.tell_closed(fd, waited),
+            None => self.closed(fd, None),
+        }
+    }
+
+    fn is_wakeup(&self, fd: RawFd) -> bool {
+        let callbacks = self.callbacks.borrow();
+        let wakeup = self.wakeup.get().and_then(|id| callbacks.get(id));
+        matches!(wakeup, Some(Callback::Listener { key, .. }) if key.fd() == fd)
+    }
+
+    /// Tells the waiters of `fd` that it was closed.
+    fn tell_closed(&self, fd: RawFd, waited: Vec<Told>) {
         for told in waited {
             if let Told::Call(number) = told {
                 let listener = {
