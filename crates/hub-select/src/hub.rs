@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hub_core::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched};
 use nix::errno::Errno;
@@ -16,6 +16,9 @@ use crate::convert;
 
 /// The canonical name.
 pub(crate) const NAME: &str = "select";
+
+/// How late a writer may hear of a hang-up that unread data hides (quirk c).
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A hub over select(2).
 ///
@@ -62,42 +65,36 @@ impl Hub for SelectHub {
     fn forget(&mut self, _key: Key, _fd: Option<BorrowedFd<'_>>) {}
 
     fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
-        let armed = || watched.iter().take_while(|(key, ..)| fits(key.fd()));
-        let (mut readers, mut writers) = (FdSet::new(), FdSet::new());
-        let mut above = 0;
-        for (key, fd, interest) in armed() {
-            if interest.contains(Interest::READ) {
-                readers.insert(fd);
+        let mut sets = Sets::default();
+        let mut begun = None;
+        let mut limit = timeout;
+        loop {
+            sets.ask(watched);
+            if sets.borrows_readers && begun.is_none() {
+                begun = timeout.map(|_| Instant::now());
             }
-            if interest.contains(Interest::WRITE) {
-                writers.insert(fd);
+            match sets.select(limit) {
+                Err(Errno::EINTR) => return Ok(()),
+                Err(Errno::EBADF) => {
+                    let dead = armed(watched).filter(|(_, fd, _)| fcntl_getfd(fd).is_err());
+                    dead.for_each(|(key, ..)| ready.push(key, Readiness::GONE));
+                    return Ok(());
+                }
+                Err(errno) => return Err(errno.into()),
+                Ok(0) if sets.unread.highest().is_none() => return Ok(()),
+                Ok(_) => {}
             }
-            above = key.fd() + 1;
-        }
-        match select(above, &mut readers, &mut writers, None, timeout.map(convert::limit).as_mut()) {
-            Ok(0) | Err(Errno::EINTR) => return Ok(()),
-            Ok(_) => {}
-            Err(Errno::EBADF) => {
-                let dead = armed().filter(|(_, fd, _)| fcntl_getfd(fd).is_err());
-                dead.for_each(|(key, ..)| ready.push(key, Readiness::GONE));
+            if self.report(watched, &mut sets, ready) {
                 return Ok(());
             }
-            Err(errno) => return Err(errno.into()),
-        }
-        let found = |fd| convert::readiness(readers.contains(fd), writers.contains(fd));
-        let mut fds: Vec<PollFd<'_>> = mem::take(&mut self.fds);
-        for (_, fd, _) in armed().filter(|&(_, fd, _)| !found(fd).is_empty()) {
-            fds.push(PollFd::from_borrowed_fd(fd, convert::flags(found(fd))));
-        }
-        // If it fails, the answer of select stands.
-        let _ = poll(&mut fds, Some(&Timespec::default()));
-        for fd in &fds {
-            if let Some(key) = watched.key(fd.as_fd().as_raw_fd()) {
-                ready.push(key, found(fd.as_fd()) | convert::end(fd.revents()));
+            // There was unread data that nobody waits for, and nothing else.
+            let spent = begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+            let left = timeout.map(|timeout| timeout.saturating_sub(spent));
+            if left == Some(Duration::ZERO) {
+                return Ok(());
             }
+            limit = Some(left.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN));
         }
-        self.fds = emptied(fds);
-        Ok(())
     }
 
     fn after_fork(&mut self) -> io::Result<()> {
@@ -108,6 +105,87 @@ impl Hub for SelectHub {
 impl fmt::Debug for SelectHub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SelectHub").finish_non_exhaustive()
+    }
+}
+
+impl SelectHub {
+    /// Reports what select has found, with what poll(2) adds to it; whether that was anything. Descriptors that are
+    /// readable and only written to are put into `unread`.
+    fn report<'fd>(&mut self, watched: &'fd Watched, sets: &mut Sets<'fd>, ready: &mut Ready) -> bool {
+        let mut fds: Vec<PollFd<'_>> = mem::take(&mut self.fds);
+        for (_, fd, interest) in armed(watched).filter(|&(_, fd, _)| sets.concern(fd)) {
+            fds.push(PollFd::from_borrowed_fd(fd, convert::flags(sets.found(fd, interest))));
+        }
+        // If it fails, the answer of select stands.
+        let _ = poll(&mut fds, Some(&Timespec::default()));
+        let mut reported = false;
+        for asked in &fds {
+            let Some(key) = watched.key(asked.as_fd().as_raw_fd()) else { continue };
+            let Some(fd) = watched.fd(key) else { continue };
+            let found = sets.found(fd, watched.armed(key)) | convert::end(asked.revents());
+            if found.is_empty() {
+                sets.unread.insert(fd);
+            } else {
+                ready.push(key, found);
+                reported = true;
+            }
+        }
+        self.fds = emptied(fds);
+        reported
+    }
+}
+
+/// The armed descriptors that a set can hold.
+fn armed(watched: &Watched) -> impl Iterator<Item = (Key, BorrowedFd<'_>, Interest)> {
+    watched.iter().take_while(|(key, ..)| fits(key.fd()))
+}
+
+/// The sets of one call of select.
+#[derive(Default)]
+struct Sets<'fd> {
+    readers: FdSet<'fd>,
+    writers: FdSet<'fd>,
+    /// One more than the largest number in either.
+    above: RawFd,
+    /// Whether a descriptor is in `readers` that nobody waits to read.
+    borrows_readers: bool,
+    /// Descriptors that are only written to and have unread data or its end, which hides their hang-up from select.
+    unread: FdSet<'fd>,
+}
+
+impl<'fd> Sets<'fd> {
+    /// Asks about everything that is armed. A hang-up may show in the set of readers alone (quirk c), so writers are
+    /// there, too, unless they are known to have unread data.
+    fn ask(&mut self, watched: &'fd Watched) {
+        self.readers.clear();
+        self.writers.clear();
+        for (key, fd, interest) in armed(watched) {
+            if interest.contains(Interest::WRITE) {
+                self.writers.insert(fd);
+            }
+            if interest.contains(Interest::READ) {
+                self.readers.insert(fd);
+            } else if !self.unread.contains(fd) {
+                self.readers.insert(fd);
+                self.borrows_readers = true;
+            }
+            self.above = key.fd() + 1;
+        }
+    }
+
+    fn select(&mut self, limit: Option<Duration>) -> nix::Result<i32> {
+        let mut limit = limit.map(convert::limit);
+        select(self.above, &mut self.readers, &mut self.writers, None, limit.as_mut())
+    }
+
+    /// Whether poll(2) has to look at `fd`.
+    fn concern(&self, fd: BorrowedFd<'_>) -> bool {
+        self.readers.contains(fd) || self.writers.contains(fd) || self.unread.contains(fd)
+    }
+
+    /// What select has found of what was asked for.
+    fn found(&self, fd: BorrowedFd<'_>, interest: Interest) -> Readiness {
+        convert::readiness(self.readers.contains(fd), self.writers.contains(fd)) & interest.into()
     }
 }
 

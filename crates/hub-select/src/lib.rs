@@ -8,7 +8,11 @@
 //!    needs unsafe code, and poll(2) has no such limit.
 //! c) "Readable" is all that is said of data, of a half close and of a hang-up, and an error is
 //!    "readable and writable". What was found is put to a poll(2) that does not sleep, which tells them
-//!    apart; where it cannot look at a kind of file, the answer of select stands.
+//!    apart; where it cannot look at a kind of file, the answer of select stands. On Linux a hang-up that is
+//!    no error, of a Unix socket or a terminal whose buffer is full, is "readable" and not "writable". So what
+//!    only a writer waits for is in the set of readers as well. If that says no more than that there is unread
+//!    data, which the writer has not asked for, it is taken out for the rest of the wait, and that poll(2)
+//!    looks at it every 50 ms.
 //! d) The third set is for urgent data alone, which nobody can ask for.
 //! e) One number that is no descriptor makes the whole call EBADF, which does not say which. Each is
 //!    then looked at by itself; those that are dead are told as INVALID, the others wait on.

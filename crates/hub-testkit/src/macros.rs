@@ -62,6 +62,8 @@ macro_rules! __each_case {
             Shared readiness a_report_of_one_direction_leaves_the_other
             Shared readiness a_hang_up_concerns_both_directions
             Shared readiness an_error_concerns_both_directions
+            Shared readiness a_writer_alone_hears_of_a_hang_up
+            Shared readiness unread_data_does_not_hide_a_hang_up_from_a_writer
             Shared readiness a_half_close_ends_reading_alone
             Shared readiness the_end_comes_with_the_last_data
             Shared readiness a_hang_up_nobody_waits_for_does_not_spin

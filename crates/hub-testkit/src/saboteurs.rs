@@ -58,6 +58,10 @@ pub enum Fault {
     SilenceOther,
     /// Reports a hang-up to readers alone.
     HangupReads,
+    /// Drops a hang-up where only room to write was asked for.
+    DeafWriter,
+    /// The same, as long as there is unread data.
+    DeafBesideData,
     /// Reports the end in both directions, however it comes.
     EndWrites,
     /// Never reports END.
@@ -139,6 +143,10 @@ pub const TABLE: &[(Fault, Over, &str)] = &[
     (Fault::SilenceOther, Over::Level, "a_report_of_one_direction_leaves_the_other"),
     (Fault::HangupReads, Over::Explicit, "a_hang_up_concerns_both_directions"),
     (Fault::HangupReads, Over::Level, "an_error_concerns_both_directions"),
+    (Fault::DeafWriter, Over::Explicit, "a_writer_alone_hears_of_a_hang_up"),
+    (Fault::DeafWriter, Over::Level, "a_writer_alone_hears_of_a_hang_up"),
+    (Fault::DeafBesideData, Over::Explicit, "unread_data_does_not_hide_a_hang_up_from_a_writer"),
+    (Fault::DeafBesideData, Over::Automatic, "unread_data_does_not_hide_a_hang_up_from_a_writer"),
     (Fault::EndWrites, Over::Explicit, "a_half_close_ends_reading_alone"),
     (Fault::LoseEnd, Over::Level, "the_end_comes_with_the_last_data"),
     (Fault::LoseEnd, Over::Automatic, "the_end_comes_with_the_last_data"),
@@ -232,9 +240,10 @@ impl Saboteur {
     }
 
     /// What becomes of one report.
-    fn spoil(&self, key: Key, found: Readiness) -> Option<(Key, Readiness)> {
+    fn spoil(&self, watched: &Watched, key: Key, found: Readiness) -> Option<(Key, Readiness)> {
         let before = self.before(key);
         let hangup = found.contains(Readiness::HANGUP);
+        let to_writer = hangup && self.told(key) == Some(Interest::WRITE);
         let found = match self.fault {
             Fault::LoseRead => found & !Readiness::READ,
             Fault::LoseWrite => found & !Readiness::WRITE,
@@ -245,6 +254,8 @@ impl Saboteur {
             Fault::EdgeOnly if before.contains(found) => Readiness::NONE,
             Fault::SilenceOther if !before.is_empty() => found & before,
             Fault::HangupReads if hangup => Readiness::READ | Readiness::END,
+            Fault::DeafWriter if to_writer => Readiness::NONE,
+            Fault::DeafBesideData if to_writer && has_unread(watched, key) => Readiness::NONE,
             Fault::EndWrites if found.contains(Readiness::END) => found | Readiness::HANGUP,
             Fault::LoseEnd => found & !Readiness::END,
             _ => found,
@@ -356,7 +367,7 @@ impl Hub for Saboteur {
         self.reported = again;
         for (key, what) in reports {
             self.count += 1;
-            if let Some((key, what)) = self.spoil(key, what) {
+            if let Some((key, what)) = self.spoil(watched, key, what) {
                 self.reported.push((key, what));
                 ready.push(key, what);
             }
@@ -384,6 +395,10 @@ impl std::fmt::Debug for Saboteur {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Saboteur").field("fault", &self.fault).finish_non_exhaustive()
     }
+}
+
+fn has_unread(watched: &Watched, key: Key) -> bool {
+    watched.fd(key).is_some_and(|fd| rustix::io::ioctl_fionread(fd).is_ok_and(|count| count > 0))
 }
 
 /// Notices that wake nobody: they are counted, and looked at before a wait at most.

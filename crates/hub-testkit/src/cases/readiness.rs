@@ -1,5 +1,7 @@
 //! What `wait` reports, and for how long.
 
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use hub_core::{Hub, Interest, Lease, Readiness, Rearm};
@@ -141,6 +143,33 @@ pub fn an_error_concerns_both_directions<H: Hub>(make: Make<'_, H>) {
     }
 }
 
+/// Clause 5: a writer hears of a hang-up that is no error, though nobody waits to read.
+pub fn a_writer_alone_hears_of_a_hang_up<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (near, far) = fixture::pair();
+        fixture::fill(&near);
+        let key = driver.add(&near, Interest::WRITE, lease);
+        driver.expect_silence();
+        let _ended = hang_up(far);
+        assert_eq!(driver.hear(key, soon()), Readiness::HANGUP, "{lease:?}");
+    }
+}
+
+/// Clauses 4 and 5: unread data, which a writer has not asked for, does not hide a hang-up from it.
+pub fn unread_data_does_not_hide_a_hang_up_from_a_writer<H: Hub>(make: Make<'_, H>) {
+    for lease in LEASES {
+        let mut driver = Driver::new(make);
+        let (near, far) = fixture::pair();
+        fixture::fill(&near);
+        fixture::send(&far, b"unread");
+        let key = driver.add(&near, Interest::WRITE, lease);
+        driver.expect_silence();
+        let _ended = hang_up(far);
+        assert_eq!(driver.hear(key, soon()), Readiness::HANGUP, "{lease:?}");
+    }
+}
+
 /// Clause 5: *a half close by the peer as READ and END, not as WRITE*.
 pub fn a_half_close_ends_reading_alone<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
@@ -232,6 +261,20 @@ pub fn a_dead_descriptor_costs_no_other_its_report<H: Hub>(make: Make<'_, H>) {
 }
 
 fn shut_down_writing(file: &fixture::File) {
+    shut_down(file, Shutdown::Write);
+}
+
+/// Ends both directions of a peer, and returns it where it has to stay open: on Linux, closing a socket with unread data
+/// is an error as well, which every hub reports to writers by itself. Elsewhere only the close is a hang-up.
+fn hang_up(far: fixture::File) -> Option<fixture::File> {
+    let stays_open = cfg!(any(target_os = "linux", target_os = "android"));
+    stays_open.then(|| {
+        shut_down(&far, Shutdown::Both);
+        far
+    })
+}
+
+fn shut_down(file: &fixture::File, how: Shutdown) {
     let copy = file.try_clone().expect("a copy of a descriptor");
-    std::os::unix::net::UnixStream::from(copy).shutdown(std::net::Shutdown::Write).expect("a half close");
+    UnixStream::from(copy).shutdown(how).expect("a connected socket");
 }
