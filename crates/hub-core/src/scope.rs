@@ -193,7 +193,9 @@ impl<T> ScopedGreenThread<'_, T> {
 
 impl fmt::Debug for Scope<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").field("children", &self.children.borrow().len()).finish()
+        // The formatter is user code and may switch: nothing is borrowed while it is called.
+        let children = self.children.borrow().len();
+        f.debug_struct("Scope").field("children", &children).finish()
     }
 }
 
