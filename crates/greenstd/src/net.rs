@@ -22,6 +22,7 @@ pub use udp::UdpSocket;
 
 use std::io;
 
+use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 use socket2::SockAddr;
 
@@ -39,7 +40,22 @@ fn internet(address: SockAddr) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(foreign_address)
 }
 
-/// The address that came with a connection or a datagram.
+/// The address of an accepted connection. Some systems tell none of a connection that the peer has given up before.
+fn client(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
+    if address.is_none() { Err(Errno::CONNABORTED.into()) } else { sender(address) }
+}
+
+/// The address that came with a datagram.
 fn sender(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
     address.and_then(|address| address.try_into().ok()).ok_or_else(foreign_address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_without_an_address_is_an_aborted_one() {
+        assert_eq!(client(None).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
 }

@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use super::{ConnectOptions, ListenOptions, ToSocketAddrs, local_addr, peer_addr, sender};
+use super::{ConnectOptions, ListenOptions, ToSocketAddrs, client, local_addr, peer_addr};
 use crate::socket::{Direction, Socket};
 
 /// A TCP connection, std's `TcpStream`.
@@ -183,7 +183,7 @@ impl fmt::Debug for TcpStream {
 pub struct TcpListener(Socket);
 
 socket_common!(TcpListener, std::net::TcpListener);
-socket_incoming!(TcpListener, TcpStream, sender);
+socket_incoming!(TcpListener, TcpStream, client);
 
 impl TcpListener {
     /// Listens at an address; at the first that can be had, if there are several. An address whose connections
@@ -218,7 +218,7 @@ impl TcpListener {
     /// [`NotConnected`](io::ErrorKind::NotConnected) if the listener is closed.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (socket, address) = self.0.accept()?;
-        Ok((TcpStream(socket), sender(address)?))
+        Ok((TcpStream(socket), client(address)?))
     }
 
     /// The connections, one after the other.

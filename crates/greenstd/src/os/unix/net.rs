@@ -1,4 +1,7 @@
 //! std's `os::unix::net`, green: sockets within this system.
+//!
+//! A peer's name never makes an accept or a receive fail: one that std's [`SocketAddr`] cannot hold, which on Linux is a
+//! path of 108 bytes, is left out.
 
 mod datagram;
 mod listener;
@@ -15,31 +18,52 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::net::{SocketAddrAny, SocketAddrUnix};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
 use socket2::SockAddr;
 
 use crate::socket::{Socket, foreign_address};
 
 fn local_addr(socket: &Socket) -> io::Result<SocketAddr> {
-    name(Some(socket.configure(|socket| Ok(rustix::net::getsockname(&*socket)?))?))
+    own_name(Some(socket.configure(|socket| Ok(rustix::net::getsockname(&*socket)?))?))
 }
 
 fn peer_addr(socket: &Socket) -> io::Result<SocketAddr> {
-    name(socket.configure(|socket| Ok(rustix::net::getpeername(&*socket)?))?)
+    own_name(socket.configure(|socket| Ok(rustix::net::getpeername(&*socket)?))?)
 }
 
-/// What the system calls a socket; nothing if it has no name.
-fn name(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
+/// The name of a socket, which is an error for one of another family.
+fn own_name(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
+    match address {
+        Some(address) if address.address_family() != AddressFamily::UNIX => Err(foreign_address()),
+        address => Ok(peer_name(address)),
+    }
+}
+
+/// The name of a peer, which came with a connection or a datagram. One that std's type cannot hold is left out: any
+/// process may choose its name, and must not make an accept or a receive fail by that.
+fn peer_name(address: Option<SocketAddrAny>) -> SocketAddr {
+    match address.map(known_name) {
+        Some(Ok(name)) => name,
+        _ => SocketAddr::from_pathname("").expect("an empty path is short enough"),
+    }
+}
+
+/// The name of a peer, for [`serve`](crate::net::serve).
+#[expect(clippy::unnecessary_wraps, reason = "other sockets have peers whose address is an error")]
+fn client(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
+    Ok(peer_name(address))
+}
+
+fn known_name(address: SocketAddrAny) -> io::Result<SocketAddr> {
     /// What comes before the path: the family, beside its own length on some systems.
     const FAMILY: usize = 2;
-    /// The longest path whose final zero fits beside it. Linux lets one more byte be bound; such a name is left
-    /// out, since std's type cannot be made from it.
+    /// The longest path whose final zero fits beside it. Linux lets one more byte be bound, and then tells a length that
+    /// is beyond the buffer.
     const PATH: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 108 } else { 104 };
-    let address = match address {
-        Some(address) if (FAMILY + 1..=FAMILY + PATH).contains(&(address.addr_len() as usize)) => address,
-        _ => return SocketAddr::from_pathname(""),
-    };
-    let address = SocketAddrUnix::try_from(address).map_err(|_| foreign_address())?;
+    if !(FAMILY + 1..=FAMILY + PATH).contains(&(address.addr_len() as usize)) {
+        return SocketAddr::from_pathname("");
+    }
+    let address = SocketAddrUnix::try_from(address)?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
     if let Some(bytes) = address.abstract_name() {
         #[cfg(target_os = "android")]
@@ -48,7 +72,9 @@ fn name(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
         use std::os::linux::net::SocketAddrExt;
         return SocketAddr::from_abstract_name(bytes);
     }
-    SocketAddr::from_pathname(OsStr::from_bytes(address.path_bytes().unwrap_or_default()))
+    let path = address.path_bytes().unwrap_or_default();
+    // rustix leaves the zero behind the longest path in it.
+    SocketAddr::from_pathname(OsStr::from_bytes(path.strip_suffix(&[0]).unwrap_or(path)))
 }
 
 /// What the system is told of a path. Errors are those of std.

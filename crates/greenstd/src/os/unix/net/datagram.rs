@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Type};
 
-use super::{at, at_path, local_addr, name, peer_addr};
+use super::{at, at_path, local_addr, peer_addr, peer_name};
 use crate::socket::{Direction, Socket};
 
 /// A datagram socket within this system, std's `UnixDatagram`. No datagram is lost: sending waits for room.
@@ -124,7 +124,7 @@ impl UnixDatagram {
     /// What the system says; [`TimedOut`](io::ErrorKind::TimedOut) after the read timeout.
     pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let (n, address) = self.0.recv_from(buffer, false)?;
-        Ok((n, name(address)?))
+        Ok((n, peer_name(address)))
     }
 
     /// Receives a datagram. What does not fit into the buffer is lost. Switches.

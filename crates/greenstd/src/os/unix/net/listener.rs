@@ -8,7 +8,7 @@ use std::path::Path;
 
 use socket2::{Domain, SockAddr, Type};
 
-use super::{UnixStream, at, at_path, local_addr, name};
+use super::{UnixStream, at, at_path, client, local_addr, peer_name};
 use crate::socket::{BACKLOG, Socket};
 
 /// A socket that accepts connections from within this system, std's `UnixListener`.
@@ -31,7 +31,7 @@ use crate::socket::{BACKLOG, Socket};
 pub struct UnixListener(Socket);
 
 socket_common!(UnixListener, std::os::unix::net::UnixListener);
-socket_incoming!(UnixListener, UnixStream, name);
+socket_incoming!(UnixListener, UnixStream, client);
 
 impl UnixListener {
     /// Listens at a path, which must not exist yet and stays when the listener is gone. Does not switch.
@@ -69,7 +69,7 @@ impl UnixListener {
     /// [`NotConnected`](io::ErrorKind::NotConnected) if the listener is closed.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let (socket, address) = self.0.accept()?;
-        Ok((UnixStream(socket), name(address)?))
+        Ok((UnixStream(socket), peer_name(address)))
     }
 
     /// The address at which it listens.
