@@ -562,7 +562,30 @@ impl Accept for Failing {
 fn what_passes_is_survived() {
     support::run("what_passes_is_survived", || {
         keep_reports();
-        let passing = [libc::ENFILE, libc::ENOMEM, libc::ENOBUFS, libc::ECONNABORTED, libc::EPROTO, libc::EPERM];
+        // Those of accept(2), but for the ones that say that the listener is none.
+        let passing = [
+            libc::ENFILE,
+            libc::EMFILE,
+            libc::ENOMEM,
+            libc::ENOBUFS,
+            libc::ECONNABORTED,
+            libc::ECONNRESET,
+            libc::EINTR,
+            libc::EPERM,
+            libc::EACCES,
+            libc::EPROTO,
+            libc::ENETDOWN,
+            libc::ENOPROTOOPT,
+            libc::EHOSTDOWN,
+            #[cfg(target_os = "linux")]
+            libc::ENONET,
+            libc::EHOSTUNREACH,
+            libc::EOPNOTSUPP,
+            libc::ENETUNREACH,
+            libc::ESOCKTNOSUPPORT,
+            libc::EPROTONOSUPPORT,
+            libc::ETIMEDOUT,
+        ];
         for errno in passing {
             let lack = || io::Error::from_raw_os_error(errno);
             // Told by accept, and by the hub when it was to wait for the next.
@@ -577,6 +600,38 @@ fn what_passes_is_survived() {
             client.join().unwrap();
         }
         assert_eq!(reports().len(), passing.len(), "{:?}", reports());
+    });
+}
+
+#[test]
+fn lost_connections_do_not_hold_up_the_next_one() {
+    support::run("lost_connections_do_not_hold_up_the_next_one", || {
+        keep_reports();
+        let errors = (0..60).map(|_| io::Error::from_raw_os_error(libc::ECONNABORTED)).collect();
+        let failing = Failing { listener: TcpListener::bind(ANY).unwrap(), errors: RefCell::new(errors) };
+        let address = failing.listener.local_addr().unwrap();
+        let client = greenhub::spawn(move || ask(address).unwrap());
+        let stop = StopServe::new();
+        let last = stop.clone();
+        let begin = Instant::now();
+        let served = serve_until(&stop, &failing, &GreenPool::new(1), move |_, _| last.stop());
+        assert_eq!(served.unwrap().accepted, 1);
+        // With a pause after each it would be 50 seconds.
+        assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
+        client.join().unwrap();
+        assert_eq!(reports().len(), 1, "{:?}", reports());
+    });
+}
+
+#[test]
+fn an_error_of_a_listener_that_is_none_ends_the_server() {
+    support::run("an_error_of_a_listener_that_is_none_ends_the_server", || {
+        for errno in [libc::EBADF, libc::EINVAL, libc::ENOTSOCK, libc::EFAULT] {
+            let errors = RefCell::new(vec![io::Error::from_raw_os_error(errno)]);
+            let failing = Failing { listener: TcpListener::bind(ANY).unwrap(), errors };
+            let error = serve(&failing, &GreenPool::new(1), |_, _| ()).unwrap_err();
+            assert!(matches!(error, ServeError::Accept(cause) if cause.raw_os_error() == Some(errno)));
+        }
     });
 }
 

@@ -33,7 +33,8 @@ use crate::group::{Group, GroupError};
 ///     fn accept_if<T>(&self, admit: impl FnMut() -> Option<T>) -> io::Result<Option<Accepted<Prompt, T>>> {
 ///         let accepted = self.0.accept_if(admit)?;
 ///         if let Some((stream, ..)) = &accepted {
-///             stream.set_nodelay(true)?;
+///             // It may be broken by now, which is its handler's to find out.
+///             let _ = stream.set_nodelay(true);
 ///         }
 ///         Ok(accepted)
 ///     }
@@ -59,7 +60,8 @@ pub trait Accept: fmt::Debug {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// What the system says. An error of the kind [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) concerns one
+    /// connection, and ends no server.
     fn accept_if<T>(&self, admit: impl FnMut() -> Option<T>) -> io::Result<Option<Accepted<Self, T>>>;
 
     /// Whether it was closed, so that an error is no surprise.
@@ -163,9 +165,10 @@ pub fn serve<L: Accept, R: 'static>(
 /// unless it was given away. A handler that panics or returns an `Err` is [reported](hub_core::spawn), and the server
 /// goes on; so it does when one is killed.
 ///
-/// A lack of descriptors or memory, and connections that have failed before they were accepted, end no server: it is
-/// [reported](hub_core::set_report_stream), once until a connection is accepted again, and after a pause, which grows
-/// from 5 milliseconds to a second, there is another attempt.
+/// A lack of descriptors or memory, and connections that have failed before they were accepted, end no server. Such an
+/// error is [reported](hub_core::set_report_stream), once until a connection is accepted again. After a lack there is
+/// another attempt when a pause is over, which grows from 5 milliseconds to a second; after a lost connection there is one
+/// at once, unless many fail in a row.
 ///
 /// When it is stopped, no more is accepted and the handlers are waited for: without a limit, or until a
 /// [deadline](StopServe::stop_within) at which those that are left are killed, and their ends waited for. The listener stays
@@ -245,11 +248,13 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
                 }
                 Ok(None) => {}
                 Err(_) if self.listener.is_closed() => return Ok(ServeEnd::Closed),
-                Err(error) if passes(&error) => {
-                    drop(room);
-                    pauses.next(self.listener, &error);
-                }
-                Err(error) => return Err(ServeError::Accept(error)),
+                Err(error) => match Failure::of(&error) {
+                    Some(failure) => {
+                        drop(room);
+                        pauses.next(self.listener, failure, &error);
+                    }
+                    None => return Err(ServeError::Accept(error)),
+                },
             }
         }
         Ok(ServeEnd::Stopped)
@@ -319,6 +324,7 @@ impl Drop for Watch<'_> {
 /// Pauses between attempts to accept, ever longer.
 #[derive(Default)]
 struct Pauses {
+    failures: u64,
     last: Option<Duration>,
 }
 
@@ -326,12 +332,18 @@ impl Pauses {
     const FIRST: Duration = Duration::from_millis(5);
     const LONGEST: Duration = Duration::from_secs(1);
 
-    fn next<L: Accept>(&mut self, listener: &L, error: &io::Error) {
-        if self.last.is_none() {
+    fn next<L: Accept>(&mut self, listener: &L, failure: Failure, error: &io::Error) {
+        self.failures += 1;
+        if self.failures == 1 {
             let longest = Pauses::LONGEST;
             hub_core::warn(format!(
                 "{listener:?} cannot accept connections: {error}; tries again, with pauses of up to {longest:?}"
             ));
+        }
+        // Each has taken a connection, so others are not to wait for it. A failure that goes on and on is no matter of
+        // connections.
+        if failure == Failure::Connection && self.failures <= BURST {
+            return hub_core::yield_now();
         }
         let pause = self.last.map_or(Pauses::FIRST, |last| (last * 2).min(Pauses::LONGEST));
         self.last = Some(pause);
@@ -339,29 +351,52 @@ impl Pauses {
     }
 }
 
-/// Whether it is a matter of time, or of one connection: a lack of something, or what the network did to a connection
-/// before it was accepted.
-fn passes(error: &io::Error) -> bool {
-    const PASSING: &[Errno] = &[
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOMEM,
-        Errno::NOBUFS,
-        Errno::NOSPC,
-        Errno::CONNABORTED,
-        Errno::CONNRESET,
-        Errno::TIMEDOUT,
-        Errno::PROTO,
-        Errno::PERM,
-        Errno::NETDOWN,
-        Errno::NETUNREACH,
-        Errno::HOSTDOWN,
-        Errno::HOSTUNREACH,
-    ];
-    // What the hub lacks, it lacks for a time too.
-    let refused = match error.get_ref().and_then(|error| error.downcast_ref()) {
-        Some(TrampolineError::Register(_, cause)) => cause,
-        _ => error,
-    };
-    PASSING.iter().any(|errno| refused.raw_os_error() == Some(errno.raw_os_error()))
+/// Why accepting has failed, if that ends no server.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Failure {
+    /// One connection is lost: the network, a firewall or the peer has ended it before it was accepted. accept(2) of
+    /// Linux returns what was pending at the new socket.
+    Connection,
+    /// Something was lacking, which is a matter of time.
+    Lack,
+}
+
+impl Failure {
+    fn of(error: &io::Error) -> Option<Failure> {
+        const LACKS: &[Errno] = &[Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::NOSPC];
+        const CONNECTIONS: &[Errno] = &[
+            Errno::CONNABORTED,
+            Errno::CONNRESET,
+            Errno::TIMEDOUT,
+            Errno::INTR,
+            Errno::PROTO,
+            Errno::PERM,
+            Errno::ACCESS,
+            Errno::NETDOWN,
+            Errno::NETUNREACH,
+            Errno::NETRESET,
+            Errno::HOSTDOWN,
+            Errno::HOSTUNREACH,
+            Errno::NOPROTOOPT,
+            Errno::OPNOTSUPP,
+            Errno::PROTONOSUPPORT,
+            Errno::SOCKTNOSUPPORT,
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Errno::NONET,
+        ];
+        // What the hub lacks, it lacks for a time too.
+        let refused = match error.get_ref().and_then(|error| error.downcast_ref()) {
+            Some(TrampolineError::Register(_, cause)) => cause,
+            Some(TrampolineError::TimedOut(_)) => return Some(Failure::Connection),
+            _ => error,
+        };
+        let is_one_of = |list: &[Errno]| list.iter().any(|errno| refused.raw_os_error() == Some(errno.raw_os_error()));
+        if is_one_of(LACKS) {
+            Some(Failure::Lack)
+        } else if is_one_of(CONNECTIONS) || refused.kind() == io::ErrorKind::ConnectionAborted {
+            Some(Failure::Connection)
+        } else {
+            None
+        }
+    }
 }
