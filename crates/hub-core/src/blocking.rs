@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::sample::Pulse;
 use self::sample::{Sample, Sampling, Watched};
+use crate::dormant::Dormant;
 use crate::error::LoopError;
 use crate::fork;
 use crate::greenlet::local;
@@ -150,6 +151,7 @@ fn watch(watched: &Watched, resolution: Duration, stop: &Stop) {
     let tick = (resolution / 4).max(SHORTEST);
     let mut turn = None;
     let mut held: Option<Held> = None;
+    let mut dormant = Some(Dormant::worker(|| true));
     while !stop.wait(tick) {
         let now = watched.turn();
         if now.is_none() || now != turn {
@@ -162,11 +164,14 @@ fn watch(watched: &Watched, resolution: Duration, stop: &Stop) {
             Some(held) if held.by.is_same(&by) => {
                 if !held.told && held.since.elapsed() >= resolution {
                     held.told = true;
+                    // The stream is foreign code.
+                    drop(dormant.take());
                     report::tell(Report::Blocked {
                         name: by.name(),
                         held: held.since.elapsed(),
                         backtrace: by.backtrace(),
                     });
+                    dormant = Some(Dormant::worker(|| true));
                 }
             }
             _ => held = Some(Held { by, since: Instant::now(), told: false }),

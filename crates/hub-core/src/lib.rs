@@ -24,7 +24,7 @@
 //! | `descriptors`, `trampoline`, `source` | who waits for which descriptor, and how | [`trampoline()`], [`trampoline_any`], [`Trampoline`], [`Source`] |
 //! | `listener` | callbacks of the loop | [`Listener`], [`Timer`] |
 //! | `wakeup`, `remote`, `signal`, `fork` | what comes from outside of the thread | [`Remote`], [`interrupt_on`] |
-//! | `parker`, `limit` | waits that any thread may end, for locks and queues | [`Parker`], [`Unparker`], [`Limit`] |
+//! | `parker`, `limit`, `dormant` | waits that any thread may end, for locks and queues, and what if none is left to end them | [`Parker`], [`Unparker`], [`Limit`] |
 //! | `thread` | who a green thread is, and std's `park` | [`Thread`], [`current()`], [`park()`] |
 //! | `pool`, `offload` | OS threads for what can only block | [`offload()`] |
 //! | `green_thread`, `scope`, `timeout`, `shield` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`], [`shield()`] |
@@ -62,6 +62,7 @@ mod blocking;
 mod clock;
 mod current;
 mod descriptors;
+mod dormant;
 mod error;
 mod fork;
 mod green_local;

@@ -388,7 +388,7 @@ impl MainLoop {
             if let Some(stood_still) = quiet
                 && self.ready.borrow().reports().is_empty()
                 && !inbox.has_mail()
-                && self.outside.is_hopeless(local, stood_still)
+                && self.outside.is_hopeless(local, inbox.mailbox(), stood_still)
                 // In this order: the last of the others may have left it when it ended.
                 && !inbox.has_mail()
             {
@@ -507,6 +507,7 @@ impl MainLoop {
 
     fn tell_main(&self, error: LoopError) {
         trace::main_is_told(&error);
+        self.outside.stir();
         drop_contained(self.main_error.replace(Some(error)));
         let main = local::get().main;
         match main.state() {

@@ -18,6 +18,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use self::threads::{Plain, Threads};
+use crate::dormant::{Dormant, Sleep};
 use crate::error::LoopError;
 use crate::fork::{self, PerProcess};
 pub use crate::greenlet::control::Doing;
@@ -108,7 +109,7 @@ impl Parker {
     /// As there.
     #[inline(always)]
     pub fn if_prepared(doing: Doing) -> Result<Option<Parker>, Box<LoopError>> {
-        let Some(local) = local::try_get() else { return Parker::plain().map(Some) };
+        let Some(local) = local::try_get() else { return Parker::plain(doing).map(Some) };
         if !local.main_loop.is_reachable() {
             return Ok(None);
         }
@@ -119,7 +120,8 @@ impl Parker {
 
     /// A wait of this OS thread as a whole.
     #[cold]
-    fn plain() -> Result<Parker, Box<LoopError>> {
+    fn plain(doing: Doing) -> Result<Parker, Box<LoopError>> {
+        let _ = REGISTERED.try_with(|registered| registered.doing.set(doing));
         Ok(Parker::begun(PLAIN, plain()?.begin()))
     }
 
@@ -240,12 +242,21 @@ struct Registered {
     mailbox: Cell<u32>,
     /// The same of itself.
     plain: Cell<u32>,
+    /// What its present wait as a whole is for.
+    doing: Cell<Doing>,
     itself: OnceCell<Arc<Plain>>,
 }
 
 thread_local! {
     static REGISTERED: Registered =
-        const { Registered { mailbox: Cell::new(0), plain: Cell::new(0), itself: OnceCell::new() } };
+        const {
+            Registered {
+                mailbox: Cell::new(0),
+                plain: Cell::new(0),
+                doing: Cell::new(Doing::Park),
+                itself: OnceCell::new(),
+            }
+        };
 }
 
 impl Drop for Registered {
@@ -291,7 +302,13 @@ fn plain() -> Result<Arc<Plain>, Box<LoopError>> {
 
 #[cold]
 fn park_plain(ticket: u64, limit: &mut Limit) -> Result<Parked, Box<LoopError>> {
-    let parked = plain()?.park(ticket, limit);
+    let plain = plain()?;
+    let dormant = limit.is_none().then(|| {
+        let doing = REGISTERED.try_with(|registered| registered.doing.get()).unwrap_or(Doing::Park);
+        Dormant::waiter(vec![doing.as_str().to_owned()], Arc::clone(&plain) as Arc<dyn Sleep>, ticket)
+    });
+    let parked = plain.park(ticket, limit);
+    drop(dormant);
     // Nobody else does it for a thread that is ending.
     if REGISTERED.try_with(|_| ()).is_err()
         && let Some(threads) = THREADS.get()

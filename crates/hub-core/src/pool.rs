@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
+use crate::dormant::Dormant;
 use crate::fork::{self, PerProcess};
 
 /// Work for a thread that may block.
@@ -68,6 +69,11 @@ pub fn end_threads() {
     if let Some(pool) = CURRENT.get() {
         pool.end();
     }
+}
+
+/// Whether no job of the process's pool is queued or running. Waits for no lock.
+fn is_idle() -> bool {
+    CURRENT.get().is_none_or(|pool| pool.state.try_lock().is_ok_and(|state| state.pending == 0))
 }
 
 /// Whether this is an OS thread of the pool.
@@ -197,8 +203,10 @@ impl Pool {
             }
             state.idle += 1;
             let nothing = |state: &mut State| state.queue.is_empty() && state.ends == born;
+            let dormant = Dormant::worker(is_idle);
             let waited = self.work.wait_timeout_while(state, self.idle, nothing);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            drop(dormant);
             state.idle -= 1;
             if let Some(job) = state.queue.pop_front() {
                 return Some(job);

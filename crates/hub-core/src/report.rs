@@ -50,6 +50,12 @@ pub enum Report {
         /// Each green thread: its name, where it was spawned, and what it waits for.
         parked: Vec<String>,
     },
+    /// Every OS thread of the process waits for locks, queues or events that only another one could serve. Threads of
+    /// this library that wait for work do not count. Only a signal handler could end such a wait.
+    Deadlock {
+        /// Each greenlet, and each OS thread without greenlets: its OS thread, where it was spawned, and what it waits for.
+        threads: Vec<String>,
+    },
     /// A green thread has run for too long without giving way, or a callback has: see
     /// [`hub_blocking_detection`](crate::hub_blocking_detection). It may run still.
     Blocked {
@@ -80,6 +86,10 @@ impl fmt::Display for Report {
             Report::Quiet { parked } => {
                 f.write_str("nothing has happened for a while, and only another OS thread could change that")?;
                 parked.iter().try_for_each(|one| write!(f, "\n  {one}"))
+            }
+            Report::Deadlock { threads } => {
+                f.write_str("deadlock: each OS thread waits for another one")?;
+                threads.iter().try_for_each(|one| write!(f, "\n  {one}"))
             }
             Report::Blocked { name, held, backtrace } => {
                 write!(f, "{name} has run for {held:?} without giving way, so that all others wait")?;

@@ -43,7 +43,9 @@ pub(crate) fn ended(task: TaskRef) {
 #[inline]
 pub(crate) fn reported(report: &Report) {
     match report {
-        Report::Quiet { .. } | Report::Blocked { .. } | Report::Warning(_) => event!(WARN, "{report}"),
+        Report::Quiet { .. } | Report::Deadlock { .. } | Report::Blocked { .. } | Report::Warning(_) => {
+            event!(WARN, "{report}")
+        }
         _ => event!(ERROR, "{report}"),
     }
 }

@@ -286,6 +286,7 @@ impl MainLoop {
         if !inbox.has_mail() {
             return false;
         }
+        self.outside.stir();
         let mut letters = self.letters.take();
         inbox.take(&mut letters);
         if inbox.take_interrupt() {

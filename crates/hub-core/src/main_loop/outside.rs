@@ -1,11 +1,12 @@
 //! Waits that other OS threads may end, so that the loop does not take them for hopeless while there are any.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{MainLoop, parked, told_of};
+use crate::dormant::{self, Dormant, Others, Sleep};
 use crate::error::LoopError;
 use crate::fork;
 use crate::greenlet::control::Wake;
@@ -13,19 +14,25 @@ use crate::greenlet::local::Local;
 use crate::greenlet::run::{self, Refused, Waiter};
 use crate::limit::Limit;
 use crate::parker::{self, Parked};
+use crate::remote::Mailbox;
 use crate::report::{self, Report};
 use crate::timer_queue::TimerId;
 
 /// In nanoseconds; the largest value: never.
 static QUIET_TIME: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// How long a loop stands still before it looks for other OS threads; then twice as long, and so on.
+/// How long a loop stands still before it looks for other OS threads; then twice as long, and so on, up to the second.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
+const LONGEST_LOOK: Duration = Duration::from_secs(16);
 
 /// After what time without anything to do a loop reports, once, that all its green threads wait for locks, queues
 /// or events which only another OS thread could still serve. `None`, as it is at first: never. For the whole process.
 ///
-/// If there is no other OS thread the main greenlet gets [`LoopError::LoopExit`] after a second, whatever is set here.
+/// If there is no other OS thread, but for those of this library that wait for work, the main greenlet gets
+/// [`LoopError::LoopExit`] instead. If there are others that all wait for each other in this way, that is reported once
+/// as a [`Report::Deadlock`]: which of the waits should fail is not for this library to choose. Both come whatever is set
+/// here, where the system lists its threads (Linux): after a second, or, if an OS thread has ended in the meantime, when
+/// the loop looks next, at most 16 seconds later.
 pub fn set_quiet_time(quiet: Option<Duration>) {
     let nanos = quiet.map_or(u64::MAX, |quiet| u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX));
     QUIET_TIME.store(nanos, Ordering::Relaxed);
@@ -47,6 +54,8 @@ pub(super) struct Outside {
     /// For how long nobody has run, and how many had run before.
     silent: Cell<Duration>,
     ran: Cell<u64>,
+    /// While nothing but another OS thread can wake the loop, and a first look has found that.
+    dormant: RefCell<Option<Dormant>>,
 }
 
 impl Outside {
@@ -61,29 +70,59 @@ impl Outside {
             self.silent.set(Duration::ZERO);
         }
         let silent = self.silent.get();
-        let look = FIRST_LOOK.max(silent);
+        let look = silent.clamp(FIRST_LOOK, LONGEST_LOOK);
         quiet_time().and_then(|quiet| quiet.checked_sub(silent)).map_or(look, |left| look.min(left))
     }
 
-    /// The loop has stood still for that time. True if nobody is there who could wake it.
-    pub(super) fn is_hopeless(&self, local: &Local, stood_still: Duration) -> bool {
+    /// Looks why the loop has stood still for that time. True if no OS thread is there that could wake it.
+    pub(super) fn is_hopeless(&self, local: &Local, mailbox: &Arc<Mailbox>, stood_still: Duration) -> bool {
         let (before, now) = (self.silent.get(), self.silent.get() + stood_still);
         self.silent.set(now);
-        if is_alone() {
-            return true;
+        self.fall_dormant(local, mailbox);
+        match dormant::others() {
+            Others::Idle => return true,
+            Others::Deadlocked(threads) => self.tell(Report::Deadlock { threads }),
+            Others::Awake => {}
         }
         if quiet_time().is_some_and(|quiet| before < quiet && quiet <= now) {
-            let main = format!("the main greenlet, {}", local.main.doing().as_str());
-            let parked = std::iter::once(main).chain(parked(local)).collect();
-            report::tell(Report::Quiet { parked });
+            self.tell(Report::Quiet { parked: waits(local) });
         }
         false
     }
+
+    /// The stream is foreign code, which may wake greenlets of this thread and of others.
+    fn tell(&self, report: Report) {
+        let dormant = self.dormant.take();
+        if let Some(dormant) = &dormant {
+            dormant.set_awake(true);
+        }
+        report::tell(report);
+        if let Some(dormant) = dormant
+            && run::ready() == 0
+        {
+            dormant.set_awake(false);
+            self.dormant.replace(Some(dormant));
+        }
+    }
+
+    fn fall_dormant(&self, local: &Local, mailbox: &Arc<Mailbox>) {
+        let mut dormant = self.dormant.borrow_mut();
+        if dormant.is_none() {
+            *dormant = Some(Dormant::waiter(waits(local), Arc::clone(mailbox) as Arc<dyn Sleep>, 0));
+        }
+    }
+
+    /// To be called before the loop takes in anything that may have been sent to it.
+    #[inline]
+    pub(super) fn stir(&self) {
+        drop(self.dormant.take());
+    }
 }
 
-/// Whether the process has no other OS thread. False where the system does not tell.
-fn is_alone() -> bool {
-    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+/// What each greenlet of this thread waits for.
+fn waits(local: &Local) -> Vec<String> {
+    let main = format!("the main greenlet, {}", local.main.doing().as_str());
+    std::iter::once(main).chain(parked(local)).collect()
 }
 
 impl MainLoop {

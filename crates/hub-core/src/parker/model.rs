@@ -8,6 +8,7 @@ use loom::thread;
 
 use super::threads::{Plain, Threads};
 use super::{PLAIN, Parked, Unparker};
+use crate::dormant::Sleep;
 use crate::limit::Limit;
 
 /// An OS thread that waits as a whole, entered under the number 1.

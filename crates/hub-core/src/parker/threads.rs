@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 
 use super::{Parked, Unparker};
+use crate::dormant::Sleep;
 use crate::fork;
 use crate::limit::Limit;
 use crate::remote::{Letter, Mailbox};
@@ -25,12 +26,6 @@ impl Plain {
         let mut ticket = self.lock();
         *ticket += 1;
         *ticket
-    }
-
-    /// Whether that wait is not over.
-    #[cfg(all(test, loom))]
-    pub(super) fn lasts(&self, ticket: u64) -> bool {
-        *self.lock() == ticket
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {
@@ -59,6 +54,12 @@ impl Plain {
             *present += 1;
             self.ended.notify_one();
         }
+    }
+}
+
+impl Sleep for Plain {
+    fn lasts(&self, ticket: u64) -> bool {
+        *self.lock() == ticket
     }
 }
 

@@ -40,6 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
+use crate::dormant::Sleep;
 use crate::fork;
 use crate::hub::Notify;
 use crate::source::Notice;
@@ -239,6 +240,13 @@ impl Mailbox {
 
     fn left_behind(&self) -> bool {
         fork::left_behind(self.generation.load(Relaxed), self.thread)
+    }
+}
+
+impl Sleep for Mailbox {
+    fn lasts(&self, _ticket: u64) -> bool {
+        let head = self.head.load(Acquire);
+        head == EMPTY || head == SLEEPING
     }
 }
 

@@ -1,0 +1,193 @@
+//! Deadlocks that only another OS thread could end: which OS threads count, and what is told.
+//!
+//! The OS threads of a process are what these tests are about, so each runs in a forked child, which has one.
+
+#[path = "support/descriptors.rs"]
+mod support;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use greenhub::sync::mpsc;
+use greenhub::{Report, debug, fs, set_report_stream, spawn, tpool, yield_now};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use support::{in_child, until};
+
+/// After how many seconds a child that hangs is ended.
+const LIMIT: u32 = 100;
+
+/// Ends this child of a fork, without the parent's destructors.
+fn exit(status: i32) -> ! {
+    // SAFETY: always allowed.
+    unsafe { libc::_exit(status) }
+}
+
+/// Runs `body` in a forked child, which must end well.
+#[track_caller]
+fn in_fork(body: fn()) {
+    in_child(move || {
+        yield_now();
+        let child = forked(body);
+        let mut status = WaitStatus::StillAlive;
+        until(|| {
+            status = waitpid(child, Some(WaitPidFlag::WNOHANG)).expect("our child");
+            status != WaitStatus::StillAlive
+        });
+        assert_eq!(status, WaitStatus::Exited(child, 0));
+    });
+}
+
+fn forked(body: fn()) -> Pid {
+    // SAFETY: `in_child` has left one other thread, which sleeps and holds no lock.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            // SAFETY: always allowed.
+            unsafe { libc::alarm(LIMIT) };
+            let done = catch_unwind(AssertUnwindSafe(body));
+            exit(i32::from(done.is_err()))
+        }
+    }
+}
+
+fn os_threads() -> usize {
+    std::fs::read_dir("/proc/self/task").expect("proc").count()
+}
+
+/// Waits for an item that cannot come, and returns how that ended.
+fn wait_in_vain() -> String {
+    let (_sender, receiver) = mpsc::channel::<u8>();
+    let received = catch_unwind(AssertUnwindSafe(|| receiver.recv()));
+    let payload = received.expect_err("a sender exists");
+    payload.downcast_ref::<String>().expect("a text").clone()
+}
+
+/// Main waits in vain, and hears so while the threads of the library are still there.
+fn own_threads_do_not_count() {
+    assert!(os_threads() > 1);
+    let error = wait_in_vain();
+    assert!(error.contains("block for ever"), "{error}");
+    assert!(os_threads() > 1, "the threads had to end first");
+}
+
+#[test]
+fn an_idle_thread_of_the_pool_does_not_delay_loop_exit() {
+    in_fork(|| {
+        fs::read("/proc/self/stat").unwrap();
+        tpool::execute(|| ()).unwrap();
+        own_threads_do_not_count();
+    });
+}
+
+#[test]
+fn a_blocking_detector_does_not_prevent_loop_exit() {
+    in_fork(|| {
+        debug::hub_blocking_detection(Duration::from_millis(20)).unwrap();
+        own_threads_do_not_count();
+    });
+}
+
+#[test]
+fn a_thread_in_a_call_of_std_may_wake_main() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork(|| {
+        set_report_stream(|_| _ = REPORTS.fetch_add(1, Ordering::SeqCst));
+        fs::read("/proc/self/stat").unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let other = std::thread::spawn(move || {
+            // The loop looks twice meanwhile.
+            std::thread::sleep(Duration::from_millis(2500));
+            sender.send(1).unwrap();
+        });
+        assert_eq!(receiver.recv(), Ok(1));
+        assert_eq!(REPORTS.load(Ordering::SeqCst), 0);
+        other.join().unwrap();
+    });
+}
+
+/// Has a hub of its own and a green thread besides main; both wait for good.
+fn hub_that_waits() {
+    let green = spawn(|| {
+        let (_sender, receiver) = mpsc::channel::<u8>();
+        receiver.recv()
+    });
+    let _ = green.join();
+}
+
+/// Has no hub, and waits for good.
+fn plain_thread_that_waits() {
+    let (_sender, receiver) = mpsc::channel::<u8>();
+    let _ = receiver.recv();
+}
+
+fn start(name: &str, body: fn()) {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).unwrap();
+}
+
+#[test]
+fn a_deadlock_of_several_threads_is_reported_once_with_all_that_wait() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork(|| {
+        set_report_stream(|report| {
+            let all = report.to_string();
+            let expected = ["with-hub", "without", "main greenlet", "deadlock.rs", "waiting for a queue"];
+            let is_right = matches!(report, Report::Deadlock { threads } if threads.len() == 4)
+                && expected.iter().all(|part| all.contains(part));
+            REPORTS.fetch_add(if is_right { 1 } else { 100 }, Ordering::SeqCst);
+            if !is_right {
+                let _ = std::io::Write::write_all(&mut std::io::stderr(), all.as_bytes());
+            }
+        });
+        start("with-hub", hub_that_waits);
+        start("without", plain_thread_that_waits);
+        // Longer than the first looks of both hubs.
+        let told_once = || exit(i32::from(REPORTS.load(Ordering::SeqCst) != 1));
+        // SAFETY: the handler reads an atomic and ends the process.
+        unsafe { signal_hook::low_level::register(libc::SIGALRM, told_once) }.unwrap();
+        // SAFETY: always allowed.
+        unsafe { libc::alarm(7) };
+        let error = wait_in_vain();
+        panic!("a deadlock of several threads ends no wait: {error}");
+    });
+}
+
+#[test]
+fn a_deadlock_that_comes_back_is_reported_again() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork(|| {
+        let (sender, receiver) = mpsc::channel();
+        set_report_stream(move |report| {
+            assert!(matches!(report, Report::Deadlock { .. }), "{report}");
+            REPORTS.fetch_add(1, Ordering::SeqCst);
+            sender.send(()).unwrap();
+        });
+        start("without", plain_thread_that_waits);
+        receiver.recv().unwrap();
+        receiver.recv().unwrap();
+        assert_eq!(REPORTS.load(Ordering::SeqCst), 2);
+    });
+}
+
+#[test]
+fn the_end_of_the_last_other_thread_is_noticed() {
+    in_fork(|| {
+        let (end, ended) = channel::<()>();
+        let other = std::thread::spawn(move || ended.recv().is_ok());
+        spawn_end(end);
+        let error = wait_in_vain();
+        assert!(error.contains("block for ever"), "{error}");
+        assert!(other.is_finished());
+    });
+}
+
+/// Ends the other thread after the loop has looked for the first time.
+fn spawn_end(end: Sender<()>) {
+    set_report_stream(move |report| {
+        assert!(matches!(report, Report::Quiet { .. }), "{report}");
+        let _ = end.send(());
+    });
+    greenhub::set_quiet_time(Some(Duration::from_secs(1)));
+}

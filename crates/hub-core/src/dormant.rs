@@ -1,0 +1,219 @@
+//! Dormant OS threads: those that do nothing until another OS thread of this process wakes them.
+//!
+//! A main greenlet that waits for a lock or a queue is lost if no other OS thread can serve it. An OS thread of this
+//! library that waits for work cannot, nor can one that waits for a lock or a queue itself. So each such thread enters
+//! itself here before it goes to sleep and leaves before it does anything else. A loop that has stood still for a while
+//! compares the table with the list of OS threads that the system keeps.
+//!
+//! The comparison is exact. While the table is locked no thread can leave it. An OS thread that the table does not
+//! have, the one that enters just now included, counts as awake. A waker that ended before the list was read has left a
+//! trace that a thread of the table cannot remove while the table is locked: a letter, a job, an ended wait. So the
+//! traces are looked for after the list was read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::fork::PerProcess;
+
+/// What an OS thread sleeps on, as others see it.
+pub(crate) trait Sleep: Send + Sync {
+    /// Whether nothing has woken the sleep with that ticket yet.
+    fn lasts(&self, ticket: u64) -> bool;
+}
+
+/// A calling OS thread that is dormant until this is dropped.
+#[must_use = "the OS thread counts as awake again once this is dropped"]
+pub(crate) struct Dormant {
+    number: u64,
+}
+
+/// What the other OS threads of the process are.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Others {
+    /// There are none, but for threads of this library that wait for work.
+    Idle,
+    /// All wait for each other, the caller included: what each of them waits for. Told once.
+    Deadlocked(Vec<String>),
+    /// At least one is awake, or that cannot be told, or the deadlock was told before.
+    Awake,
+}
+
+enum Kind {
+    /// Waits for work of this library, of which there is none if this says so.
+    Worker(fn() -> bool),
+    /// Waits for other threads: in these words, and in that sleep.
+    Waiter { waits: Vec<String>, sleep: Arc<dyn Sleep>, ticket: u64 },
+}
+
+struct Entry {
+    /// No other entry of this process or its ancestors has it.
+    number: u64,
+    thread: system::Id,
+    kind: Kind,
+    /// Not dormant for the moment.
+    awake: bool,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: Vec<Entry>,
+    /// The present deadlock was told.
+    told: bool,
+}
+
+static TABLE: PerProcess<Mutex<Table>> = PerProcess::new();
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Dormant {
+    /// For a thread of this library that waits for work. It is woken if `is_idle` no longer holds, which must not take
+    /// a lock that is held while this is dropped.
+    pub(crate) fn worker(is_idle: fn() -> bool) -> Dormant {
+        Dormant::enter(|| Kind::Worker(is_idle))
+    }
+
+    /// For a thread that only another one can wake from that `sleep`. `waits` says what for, line by line.
+    pub(crate) fn waiter(waits: Vec<String>, sleep: Arc<dyn Sleep>, ticket: u64) -> Dormant {
+        Dormant::enter(|| Kind::Waiter { waits, sleep, ticket })
+    }
+
+    fn enter(kind: impl FnOnce() -> Kind) -> Dormant {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Without an entry the thread counts as awake, which is safe.
+        if let Some(thread) = system::this_thread()
+            && let Ok(table) = TABLE.get_or_make(Mutex::default)
+        {
+            lock(table).entries.push(Entry { number, thread, kind: kind(), awake: false });
+        }
+        Dormant { number }
+    }
+
+    /// Counts the thread as awake, or as dormant again, without ending a deadlock that was told.
+    pub(crate) fn set_awake(&self, awake: bool) {
+        let Some(table) = TABLE.get() else { return };
+        if let Some(entry) = lock(table).entries.iter_mut().find(|entry| entry.number == self.number) {
+            entry.awake = awake;
+        }
+    }
+}
+
+impl Drop for Dormant {
+    fn drop(&mut self) {
+        let Some(table) = TABLE.get() else { return };
+        let mut table = lock(table);
+        // Not there if the process was forked since.
+        let Some(index) = table.entries.iter().position(|entry| entry.number == self.number) else { return };
+        let entry = table.entries.swap_remove(index);
+        table.told &= matches!(entry.kind, Kind::Worker(_));
+        drop(table);
+        drop(entry);
+    }
+}
+
+/// Looks what the other OS threads of the process are.
+pub(crate) fn others() -> Others {
+    let Ok(table) = TABLE.get_or_make(Mutex::default) else { return Others::Awake };
+    let mut table = lock(table);
+    let Some(others) = system::other_threads() else { return Others::Awake };
+    let dormant = |thread: &system::Id| table.entries.iter().any(|entry| entry.thread == *thread && entry.is_asleep());
+    if !others.iter().all(dormant) {
+        return Others::Awake;
+    }
+    let waits = |thread: &system::Id| table.entries.iter().any(|entry| entry.thread == *thread && entry.is_waiter());
+    if !others.iter().any(waits) {
+        return Others::Idle;
+    }
+    if table.told {
+        return Others::Awake;
+    }
+    table.told = true;
+    table.entries.sort_unstable_by_key(|entry| entry.thread);
+    Others::Deadlocked(table.entries.iter().flat_map(Entry::describe).collect())
+}
+
+impl Entry {
+    fn is_asleep(&self) -> bool {
+        !self.awake
+            && match &self.kind {
+                Kind::Worker(is_idle) => is_idle(),
+                Kind::Waiter { sleep, ticket, .. } => sleep.lasts(*ticket),
+            }
+    }
+
+    fn is_waiter(&self) -> bool {
+        matches!(self.kind, Kind::Waiter { .. })
+    }
+
+    fn describe(&self) -> Vec<String> {
+        let Kind::Waiter { waits, .. } = &self.kind else { return Vec::new() };
+        let thread = system::describe(self.thread);
+        waits.iter().map(|wait| format!("{thread}: {wait}")).collect()
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod system {
+    use std::cell::Cell;
+    use std::fs;
+
+    use crate::fork;
+
+    pub(super) type Id = i32;
+
+    /// The number by which the system lists the calling thread.
+    pub(super) fn this_thread() -> Option<Id> {
+        thread_local! {
+            /// With the generation of forks in which it was asked for.
+            static ID: Cell<Option<(u32, Id)>> = const { Cell::new(None) };
+        }
+        let generation = fork::generation();
+        if let Some((known, id)) = ID.get()
+            && known == generation
+        {
+            return Some(id);
+        }
+        let id = rustix::thread::gettid().as_raw_nonzero().get();
+        ID.set(Some((generation, id)));
+        Some(id)
+    }
+
+    /// All threads of the process but the calling one. `None` if the system does not tell.
+    pub(super) fn other_threads() -> Option<Vec<Id>> {
+        let this = this_thread()?;
+        let mut all = Vec::new();
+        for entry in fs::read_dir("/proc/self/task").ok()? {
+            all.push(entry.ok()?.file_name().to_str()?.parse().ok()?);
+        }
+        let here = all.iter().position(|id| *id == this)?;
+        all.swap_remove(here);
+        Some(all)
+    }
+
+    pub(super) fn describe(thread: Id) -> String {
+        match fs::read_to_string(format!("/proc/self/task/{thread}/comm")) {
+            Ok(name) => format!("OS thread {thread} ({:?})", name.trim_end()),
+            Err(_) => format!("OS thread {thread}"),
+        }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod system {
+    #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord)]
+    pub(super) enum Id {}
+
+    pub(super) fn this_thread() -> Option<Id> {
+        None
+    }
+
+    pub(super) fn other_threads() -> Option<Vec<Id>> {
+        None
+    }
+
+    pub(super) fn describe(thread: Id) -> String {
+        match thread {}
+    }
+}
