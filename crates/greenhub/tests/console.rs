@@ -289,3 +289,59 @@ fn a_client_that_kills_itself_is_gone() {
         assert!(Client::new(&path).ask("help").contains("quit"));
     });
 }
+
+/// The number of the console's green thread.
+fn server() -> u32 {
+    let server = greenhub::debug::greenlets().into_iter().find(|info| info.name.as_deref() == Some("console"));
+    server.expect("the console has a green thread").number
+}
+
+#[test]
+fn a_killed_console_closes_its_listener_and_its_clients() {
+    with_console("a_killed_console_closes_its_listener_and_its_clients", |console, path| {
+        let mut client = Client::new(&path);
+        let mut other = Client::new(&path);
+        writeln!(client.0, "kill {}", server()).unwrap();
+        let mut rest = String::new();
+        let _ = client.0.read_to_string(&mut rest);
+        assert!(other.is_at_end());
+        assert!(!path.exists());
+        assert!(UnixStream::connect(&path).is_err());
+        console.stop();
+    });
+}
+
+#[test]
+fn a_console_that_is_killed_before_it_begins_leaves_nothing_behind() {
+    with_console("a_console_that_is_killed_before_it_begins_leaves_nothing_behind", |console, path| {
+        assert!(hub_core::interrupt(server()));
+        assert!(!path.exists());
+        console.stop();
+    });
+}
+
+#[test]
+fn a_console_whose_listener_is_of_no_use_ends_with_a_report() {
+    const NAME: &str = "a_console_whose_listener_is_of_no_use_ends_with_a_report";
+    if !is_child() {
+        let output = in_child(NAME, |_| ());
+        return assert!(output.status.success(), "{output:?}");
+    }
+    with_console(NAME, |console, path| {
+        green::keep_reports();
+        sleep(SHORT);
+        let listeners = greenhub::debug::listeners();
+        let waits = listeners.iter().find(|info| info.to_string().contains("console")).expect("it accepts");
+        let (reader, _writer) = io::pipe().unwrap();
+        // SAFETY: the number stays open; the library finds another file under it, and does nothing but accept there.
+        let replaced = unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&reader), waits.fd) };
+        assert_eq!(replaced, waits.fd);
+        greenhub::notify_opened(waits.fd);
+        while path.exists() {
+            sleep(SHORT);
+        }
+        assert_eq!(console.clients(), 0);
+        let reports = green::reports();
+        assert!(reports.len() == 1 && reports[0].contains("the console at"), "{reports:?}");
+    });
+}

@@ -451,6 +451,21 @@ fn a_child_that_cannot_start_afresh_lets_go_of_its_parents_hub() {
     });
 }
 
+#[test]
+fn a_child_that_drops_a_console_leaves_the_path_to_its_parent() {
+    in_child(|| {
+        let path = std::env::temp_dir().join(format!("greenhub-fork-console-{}", std::process::id()));
+        let console = Cell::new(Some(greenhub::debug::console(&path).expect("a console")));
+        sleep(ms(1));
+        let child = forked(|| drop(console.take()));
+        ends_well(child);
+        assert!(path.exists());
+        greenhub::os::unix::net::UnixStream::connect(&path).expect("it is still served");
+        console.take().expect("mine").stop();
+        assert!(!path.exists());
+    });
+}
+
 /// A hub that tells when it is dropped, and whether it had started afresh by then.
 struct Mortal {
     hub: Box<dyn Hub>,

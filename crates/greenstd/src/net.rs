@@ -20,6 +20,8 @@ pub use serve::{Accept, Accepted, ServeEnd, ServeError, Served, StopServe, serve
 pub use tcp::{Incoming, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 
+pub(crate) use serve::{Failure, Pauses};
+
 use std::io;
 
 use rustix::io::Errno;

@@ -9,12 +9,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
-use std::time::Duration;
 
-use hub_core::{Builder, GreenThread, get_hub, interrupt, sleep};
+use hub_core::{Builder, GreenThread, get_hub, interrupt};
 use socket2::{Domain, SockAddr, Type};
 
 use super::{format_green_threads, format_hub_listeners, format_hub_timers};
+use crate::net::{Accept, Failure, Pauses};
 use crate::os::unix::net::{UnixListener, UnixStream};
 
 const HELP: &str = "\
@@ -37,6 +37,10 @@ const LONGEST: u64 = 1024;
 /// whoever reaches it can end green threads; over TCP, where everybody of the machine reaches it, there is none. Each client is served by a green thread of its own, so an answer comes
 /// when the loop comes to it. As long as the console is there the loop never takes the main greenlet's wait for
 /// hopeless.
+///
+/// The console ends when its green thread does: it may be killed, also by a client, and it ends with a
+/// [report](hub_core::set_report_stream) if its listener is of no use any more. A lack of descriptors and connections that
+/// are lost do not end it, as they do not end a [server](crate::net::serve).
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
@@ -62,8 +66,8 @@ pub fn console(path: impl AsRef<Path>) -> io::Result<Console> {
     hub_core::try_get_hub()?;
     let served = Rc::new(Served::open(path.as_ref())?);
     let server = {
-        let served = Rc::clone(&served);
-        Builder::new().name("console").spawn(move || served.accept())?
+        let serving = Serving(Rc::clone(&served));
+        Builder::new().name("console").spawn(move || serving.0.accept())?
     };
     Ok(Console { served, server: Some(server) })
 }
@@ -111,8 +115,18 @@ impl fmt::Debug for Console {
     }
 }
 
+/// What the green thread of the console has. However that ends, begun or not, nothing is left at the path.
+struct Serving(Rc<Served>);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 /// What the console, its server and its clients share.
 struct Served {
+    process: u32,
     path: PathBuf,
     /// The socket at the path is ours if it is this one.
     inode: (u64, u64),
@@ -144,22 +158,37 @@ impl Served {
             }
         };
         let listener = UnixListener::from(OwnedFd::from(socket));
-        let path = path.to_owned();
-        Ok(Served { path, inode, listener, clients: RefCell::default(), next: Cell::new(0), closed: Cell::new(false) })
+        Ok(Served {
+            process: std::process::id(),
+            path: path.to_owned(),
+            inode,
+            listener,
+            clients: RefCell::default(),
+            next: Cell::new(0),
+            closed: Cell::new(false),
+        })
     }
 
     /// Serves clients until it is closed.
     fn accept(self: &Rc<Served>) {
-        const PAUSE: Duration = Duration::from_millis(100);
-
+        let mut pauses = Pauses::default();
         while !self.closed.get() {
             match self.listener.accept() {
-                Ok((stream, _)) => self.take_in(stream),
-                Err(_) if self.closed.get() => break,
-                // No descriptor is free, or the client has gone: the next one may have better luck.
-                Err(_) => sleep(PAUSE),
+                Ok((stream, _)) => {
+                    pauses = Pauses::default();
+                    self.take_in(stream);
+                }
+                Err(_) if self.listener.is_closed() => break,
+                Err(error) => match Failure::of(&error) {
+                    Some(failure) => pauses.next(&self.listener, failure, &error),
+                    None => {
+                        hub_core::warn(format!("the console at {} ends: {error}", self.path.display()));
+                        break;
+                    }
+                },
             }
         }
+        self.close();
         loop {
             let Some(number) = self.clients.borrow().keys().next().copied() else { break };
             let client = self.clients.borrow_mut().remove(&number);
@@ -188,8 +217,8 @@ impl Served {
         if self.closed.replace(true) {
             return;
         }
-        // Another may have come to this path.
-        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+        // A forked child has a copy of all this, and its parent still serves the path. Another may have come to it.
+        if std::process::id() == self.process && inode(&self.path).is_ok_and(|inode| inode == self.inode) {
             // It can be gone already.
             let _ = fs::remove_file(&self.path);
         }

@@ -323,7 +323,7 @@ impl Drop for Watch<'_> {
 
 /// Pauses between attempts to accept, ever longer.
 #[derive(Default)]
-struct Pauses {
+pub(crate) struct Pauses {
     failures: u64,
     last: Option<Duration>,
 }
@@ -332,7 +332,8 @@ impl Pauses {
     const FIRST: Duration = Duration::from_millis(5);
     const LONGEST: Duration = Duration::from_secs(1);
 
-    fn next<L: Accept>(&mut self, listener: &L, failure: Failure, error: &io::Error) {
+    /// Reports the first of several failures, and pauses. Switches.
+    pub(crate) fn next<L: Accept>(&mut self, listener: &L, failure: Failure, error: &io::Error) {
         self.failures += 1;
         if self.failures == 1 {
             let longest = Pauses::LONGEST;
@@ -353,7 +354,7 @@ impl Pauses {
 
 /// Why accepting has failed, if that ends no server.
 #[derive(Copy, Clone, PartialEq, Eq)]
-enum Failure {
+pub(crate) enum Failure {
     /// One connection is lost: the network, a firewall or the peer has ended it before it was accepted. accept(2) of
     /// Linux returns what was pending at the new socket.
     Connection,
@@ -362,7 +363,8 @@ enum Failure {
 }
 
 impl Failure {
-    fn of(error: &io::Error) -> Option<Failure> {
+    /// `None` if the listener is of no use any more.
+    pub(crate) fn of(error: &io::Error) -> Option<Failure> {
         const LACKS: &[Errno] = &[Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::NOSPC];
         const CONNECTIONS: &[Errno] = &[
             Errno::CONNABORTED,
