@@ -140,9 +140,9 @@ pub use greenstd::group::Group;
 
 // Green threads.
 pub use hub_core::{
-    BiasedMutex, BiasedMutexGuard, Builder, Doing, GreenError, GreenThread, Kill, Limit, LinkId, Linked, Parked,
-    Parker, Scope, ScopedGreenThread, Timeout, Unparker, current_id, current_name, kill, scope, set_quiet_time, shield,
-    sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout, yield_now,
+    BiasedMutex, BiasedMutexGuard, Builder, Doing, ExitKind, GreenError, GreenThread, Kill, Limit, LinkId, Linked,
+    Parked, Parker, Scope, ScopedGreenThread, Timeout, Unparker, current_id, current_name, exit_kind, is_exit, kill,
+    scope, set_quiet_time, shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout, yield_now,
 };
 
 // Stacks.

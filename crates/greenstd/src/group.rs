@@ -4,9 +4,11 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, GreenError, GreenThread, Limit, LinkId, LoopError};
 
+use crate::killed::wait_for_killed;
 use crate::sync::line::{Ended, Line, Wait};
 
 /// Green threads that run, to be waited for or ended together. gevent's `Group`, Eventlet's `RunningProcSet`. Who ends
@@ -191,7 +193,7 @@ impl Group {
     ///
     /// [`Inside`](GroupError::Inside) from a member; if the caller cannot wait.
     pub fn waitall(&self) -> Result<(), GroupError> {
-        self.wait_for::<ForAll>(())
+        self.wait_for::<ForAll>((), &mut Limit::none()).map(drop)
     }
 
     /// As [`waitall`](Group::waitall), but gives up when the first member fails: panics, times out or is ended with an
@@ -220,21 +222,21 @@ impl Group {
     /// [`Member`](GroupError::Member) with how that member ended; else as [`waitall`](Group::waitall).
     pub fn try_waitall(&self) -> Result<(), GroupError> {
         let failure = Failure::default();
-        self.wait_for::<ForAllOrFailed>(failure.clone())?;
+        self.wait_for::<ForAllOrFailed>(failure.clone(), &mut Limit::none())?;
         failure.take().map_or(Ok(()), |error| Err(GroupError::Member(error)))
     }
 
-    fn wait_for<W: Wait<State = State>>(&self, brought: W::Brought) -> Result<(), GroupError> {
+    /// Whether what it waits for came within the limit.
+    fn wait_for<W: Wait<State = State>>(&self, brought: W::Brought, limit: &mut Limit) -> Result<bool, GroupError> {
         let me = hub_core::current_id();
-        let waited = W::wait(&self.shared, &mut Limit::none(), brought, |state, unchosen| match unchosen {
+        let waited = W::wait(&self.shared, limit, brought, |state, unchosen| match unchosen {
             Some(_) if state.members.contains_key(&me) => Ok(Err(GroupError::Inside)),
             Some(brought) if !state.members.is_empty() => Err(brought),
             _ => Ok(Ok(())),
         });
         match waited {
-            Ok(waited) => waited,
-            // Without a limit it is never too late.
-            Err(Ended::Late(_)) => Ok(()),
+            Ok(waited) => waited.map(|()| true),
+            Err(Ended::Late(_)) => Ok(false),
             Err(Ended::Failed(error, _)) => Err((*error).into()),
         }
     }
@@ -271,6 +273,34 @@ impl Group {
                 hub_core::interrupt_with(greenlet, error.clone());
             }
         }
+    }
+
+    /// As [`killall`](Group::killall), and waits for the ends of the members, for `limit` at most. Returns how many are
+    /// left. gevent's `kill(timeout=…)`. Switches, unless there are no members.
+    ///
+    /// It returns early if all that are left [refuse](hub_core::Kill::Refused) the kill: those live on. Others that are left
+    /// end later: they are in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use greenstd::group::Group;
+    /// use std::time::Duration;
+    /// let (group, hour) = (Group::new(), Duration::from_secs(3600));
+    /// group.spawn(move || greenstd::thread::sleep(hour));
+    /// group.spawn(move || hub_core::shield(|| greenstd::thread::sleep(hour)));
+    /// hub_core::yield_now();
+    /// assert_eq!(group.killall_within(Duration::from_millis(5))?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`waitall`](Group::waitall).
+    pub fn killall_within(&self, limit: Duration) -> Result<usize, GroupError> {
+        self.killall();
+        let left = || self.lock().members.keys().copied().collect();
+        wait_for_killed(limit, left, |limit| self.wait_for::<ForAll>((), limit))
     }
 
     /// Whether that green thread is a member.

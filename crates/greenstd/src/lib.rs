@@ -33,6 +33,7 @@
 //! | `thread::sleep`, `yield_now` | [`thread`] | let other green threads run |
 //! | `thread::current`, `Thread`, `ThreadId` | [`thread::current`] | main has no name; no `ThreadId` of std |
 //! | `thread::park`, `park_timeout`, `Thread::unpark` | [`thread::park`] | none |
+//! | `panic::catch_unwind` | std's own | catches kills and timeouts, too, which have to go on: [`is_exit`](hub_core::is_exit) |
 //! | `thread::available_parallelism`, `panicking` | [`thread`] | none: std's own |
 //! | `sync::Mutex`, `MutexGuard` | [`sync::Mutex`] | see below |
 //! | `sync::RwLock` and its guards | [`sync::RwLock`] | see below; a reader waits behind a writer that waits |
@@ -96,6 +97,7 @@
 #[macro_use]
 mod macros;
 mod handle;
+mod killed;
 mod socket;
 mod stream;
 

@@ -14,7 +14,7 @@ use crate::greenlet::local;
 use crate::greenlet::run::{self, Interrupted, Refused, Waiter};
 use crate::greenlet::stack;
 use crate::greenlet::task::{Task, TaskRef};
-use crate::greenlet::unwind::Exit;
+use crate::greenlet::unwind::{Exit, KillProgress};
 use crate::main_loop::told_of;
 use crate::thread::Thread;
 use crate::trace;
@@ -46,9 +46,11 @@ pub enum Kill {
     Ended,
     /// It had not begun, and never will; what it was to run was dropped.
     Cancelled,
-    /// It will end when it runs next: the caller is the main loop or is panicking, the target catches
-    /// exits and goes on until its next park, or it is in a wait that must not be left early.
+    /// It will end when it runs next: the caller is the main loop or is panicking, or the target is in a
+    /// [`shield`](crate::shield()) or in a wait that must not be left early.
     Scheduled,
+    /// It has caught the exit a hundred times and lives on, which is reported once: see [`is_exit`](crate::is_exit).
+    Refused,
     /// It was over before.
     Dead,
     /// With `panic = "abort"` nothing can be unwound.
@@ -64,6 +66,9 @@ pub enum Kill {
 /// thread-local, where a second green thread makes the value anew and drops the first, or within
 /// [`LocalKey::with`](std::thread::LocalKey::with) if it may still be blocked when the thread ends: the value is
 /// dropped then before the green thread is unwound. Clone what blocks out of the thread-local, an `Rc` for instance.
+///
+/// A kill, a timeout or a link unwinds `f` like a panic. What calls [`catch_unwind`](std::panic::catch_unwind) in `f` has
+/// to let it pass: see [`is_exit`](crate::is_exit).
 ///
 /// In a thread that is ending nothing begins any more: `f` is dropped, and the handle gives
 /// [`LoopError::ThreadEnding`].
@@ -165,6 +170,26 @@ pub fn run_in_place<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<
 /// A number may be given to another greenlet when its own has ended.
 pub fn interrupt(number: u32) -> bool {
     interrupt_with(number, GreenError::Exit)
+}
+
+/// How far the kill of the greenlet with that number has come, which has not ended. Never switches.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{KillProgress, interrupt, kill_progress, sleep, spawn, yield_now};
+/// let green = spawn(|| sleep(std::time::Duration::from_secs(3600)));
+/// yield_now();
+/// let number = green.id().unwrap();
+/// assert_eq!(kill_progress(number), KillProgress::None);
+/// interrupt(number);
+/// assert_eq!(kill_progress(number), KillProgress::Striking);
+/// # });
+/// ```
+#[must_use]
+pub fn kill_progress(number: u32) -> KillProgress {
+    let target = local::try_get().and_then(|local| local.controls.get(number));
+    target.map_or(KillProgress::None, ControlRef::kill_progress)
 }
 
 /// [`interrupt`] with an error of your choice, which those who wait for it get. Never switches by itself.
@@ -544,9 +569,11 @@ impl<T> GreenThread<T> {
     /// Ends it: the call in which it blocks starts to unwind, its destructors run, and those who wait for it
     /// get [`GreenError::Exit`]. Eventlet's `kill`. Switches, except in the main loop.
     ///
-    /// It has ended, or blocked again in a destructor, when this returns. One that has not begun never
-    /// does; what it was to run is dropped, and its links and waiters learn of it. Killing oneself starts to
-    /// unwind at once. An exit that the target catches is thrown again when it next blocks.
+    /// It has ended, or what this returns says why not. One that has not begun never does; what it was to run is
+    /// dropped, and its links and waiters learn of it. Killing oneself starts to unwind at once. An exit that the target
+    /// catches is thrown again when it next blocks, after a turn of the main loop; one that catches it a hundred times
+    /// lives on ([`Kill::Refused`]). Code that calls [`catch_unwind`](std::panic::catch_unwind) in a loop tells an exit from
+    /// a panic by [`is_exit`](crate::is_exit), whose example is a worker that does it right.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -700,10 +727,11 @@ pub(crate) fn end(task: TaskRef, error: GreenError) -> Kill {
     if cfg!(panic = "abort") && task.has_started() {
         return Kill::Unsupported;
     }
+    let refused = target.refused_kills();
     if target == run::current() {
         target.set_exit(exit);
         run::check_exit();
-        return Kill::Scheduled;
+        return if target.refused_kills() == refused { Kill::Scheduled } else { Kill::Refused };
     }
     let may_switch = !run::in_mainloop() && !local::get().main_loop.in_hub() && !local::get().is_ending();
     let at_once = may_switch && !std::thread::panicking();
@@ -711,10 +739,20 @@ pub(crate) fn end(task: TaskRef, error: GreenError) -> Kill {
         local::get().main_loop.disarm(timer);
     }
     // The handle that the caller holds keeps the cell.
-    match run::interrupt(target, exit, at_once) {
-        Interrupted::Cancelled => Kill::Cancelled,
-        _ if task.is_done() => Kill::Ended,
-        _ => Kill::Scheduled,
+    if run::interrupt(target, exit, at_once) == Interrupted::Cancelled {
+        return Kill::Cancelled;
+    }
+    loop {
+        if task.is_done() {
+            return Kill::Ended;
+        }
+        if target.refused_kills() != refused {
+            return Kill::Refused;
+        }
+        // It has swallowed the exit, which is thrown again: what comes of it is known in a few turns.
+        if !at_once || target.kill_progress() != KillProgress::Striking || run::yield_now().is_err() {
+            return Kill::Scheduled;
+        }
     }
 }
 

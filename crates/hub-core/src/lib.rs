@@ -16,7 +16,7 @@
 //! | `interest`, `ready`, `watched` | what a hub is asked, what it answers, what it may look at | [`Interest`], [`Readiness`], [`Ready`], [`Watched`], [`Key`] |
 //! | `time`, `round` | its clock, and timeouts in the units of system calls | [`Time`], [`round`] |
 //! | `clock` | a clock that a test moves by hand | [`ManualClock`], [`Clocked`] |
-//! | `greenlet` | stacks, switches, exits: who runs | [`Greenlet`], [`Payload`] |
+//! | `greenlet` | stacks, switches, exits: who runs | [`Greenlet`], [`Payload`], [`is_exit`] |
 //! | `stacks` | settings for stacks | [`set_default_stack_size`], [`StackPolicy`] |
 //! | `main_loop` | one turn after another | [`Stats`], [`hub_prevent_multiple_readers`] |
 //! | `current` | the hub of this thread | [`HubRef`], [`get_hub`], [`use_hub_with`] |
@@ -107,13 +107,14 @@ pub use current::{
 pub use error::{GreenError, HubError, LoopError, LoopExit, RawError, TrampolineError};
 pub use green_local::{AccessError, LocalKey};
 pub use green_thread::{
-    Builder, GreenThread, Kill, current_id, current_name, interrupt, interrupt_with, kill, run_in_place, sleep, spawn,
-    spawn_after, spawn_after_local, spawn_n, yield_now,
+    Builder, GreenThread, Kill, current_id, current_name, interrupt, interrupt_with, kill, kill_progress, run_in_place,
+    sleep, spawn, spawn_after, spawn_after_local, spawn_n, yield_now,
 };
 pub use greenlet::payload::Payload;
 pub use greenlet::raw::Greenlet;
 #[cfg(feature = "tracing")]
 pub use greenlet::spans::in_span;
+pub use greenlet::unwind::{ExitKind, KillProgress, exit_kind, is_exit};
 pub use hub::{Hub, HubDescriptor, Lease, Notify, Rearm};
 pub use interest::{Interest, Readiness};
 pub use limit::Limit;

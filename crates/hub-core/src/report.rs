@@ -8,6 +8,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use crate::error::GreenError;
+use crate::greenlet::unwind::{ExitKind, MOST_THROWS};
 use crate::trace;
 
 /// Something that went wrong and that no caller will be told.
@@ -43,6 +44,15 @@ pub enum Report {
         doing: &'static str,
         /// What happened.
         error: GreenError,
+    },
+    /// A greenlet has caught the same exit a hundred times and lives on: it calls
+    /// [`catch_unwind`](std::panic::catch_unwind) in a loop and does not ask [`is_exit`](crate::is_exit). Reported once for
+    /// each greenlet.
+    Refused {
+        /// Its name and where it was spawned.
+        greenlet: String,
+        /// What it has caught.
+        exit: ExitKind,
     },
     /// A loop has had nothing to do for the [quiet time](crate::set_quiet_time): all that its green threads wait for
     /// would have to come from another OS thread.
@@ -83,6 +93,10 @@ impl fmt::Display for Report {
             }
             Report::LinkFailed { name, error } => write!(f, "a link of green thread {name} {}", how(error)),
             Report::CallbackFailed { doing, error } => write!(f, "a callback for {doing} {}", how(error)),
+            Report::Refused { greenlet, exit } => {
+                write!(f, "{greenlet} has caught the same {exit} {MOST_THROWS} times and lives on")?;
+                f.write_str("; a caught payload of which `is_exit` is true belongs to `resume_unwind`")
+            }
             Report::Quiet { parked } => {
                 f.write_str("nothing has happened for a while, and only another OS thread could change that")?;
                 parked.iter().try_for_each(|one| write!(f, "\n  {one}"))

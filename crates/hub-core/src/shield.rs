@@ -17,7 +17,7 @@ use crate::greenlet::run;
 /// strikes there, as with Trio's shields. Only the scopes around a shield wait for it.
 ///
 /// A shield holds back nothing that is a value: the error of a main loop that ends, or of a socket's time limit. When the
-/// OS thread ends, waits inside a shield fail.
+/// OS thread ends, its green threads are unwound out of their shields.
 ///
 /// # Waits and exits
 ///

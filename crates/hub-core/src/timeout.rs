@@ -81,6 +81,9 @@ impl From<Timeout> for std::io::Error {
 /// threads, a [`shield`](crate::shield())) the timeout waits until that part is over. [`shield`](crate::shield()) lists
 /// which waits are struck, and shows a destructor that gives something back.
 ///
+/// What calls [`catch_unwind`](std::panic::catch_unwind) inside `f` has to let the timeout pass, see
+/// [`is_exit`](crate::is_exit). One that is swallowed is thrown again at the next wait, and given up after a hundred times.
+///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {

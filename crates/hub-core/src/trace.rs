@@ -43,7 +43,11 @@ pub(crate) fn ended(task: TaskRef) {
 #[inline]
 pub(crate) fn reported(report: &Report) {
     match report {
-        Report::Quiet { .. } | Report::Deadlock { .. } | Report::Blocked { .. } | Report::Warning(_) => {
+        Report::Refused { .. }
+        | Report::Quiet { .. }
+        | Report::Deadlock { .. }
+        | Report::Blocked { .. }
+        | Report::Warning(_) => {
             event!(WARN, "{report}")
         }
         _ => event!(ERROR, "{report}"),

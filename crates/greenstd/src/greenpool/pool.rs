@@ -5,10 +5,12 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, GreenThread, Limit, LoopError};
 
 use super::in_order::Imap;
+use crate::killed::wait_for_killed;
 use crate::sync::line::{Ended, Line, Wait};
 
 /// Green threads of which at most a given number runs at once. Eventlet's `GreenPool`. Clones are handles of the same
@@ -276,8 +278,13 @@ impl GreenPool {
     ///
     /// [`Inside`](WaitallError::Inside) from a green thread of the pool; if the caller cannot wait.
     pub fn waitall(&self) -> Result<(), WaitallError> {
+        self.wait_within(&mut Limit::none()).map(drop)
+    }
+
+    /// Whether all have ended within the limit.
+    fn wait_within(&self, limit: &mut Limit) -> Result<bool, WaitallError> {
         let me = hub_core::current_id();
-        let ended = ForAll::wait(&self.shared, &mut Limit::none(), (), |state, _| {
+        let ended = ForAll::wait(&self.shared, limit, (), |state, _| {
             if state.is_worker(me) {
                 Ok(Err(WaitallError::Inside))
             } else if state.taken == 0 {
@@ -287,8 +294,8 @@ impl GreenPool {
             }
         });
         match ended {
-            Ok(ended) => ended,
-            Err(Ended::Late(())) => Ok(()),
+            Ok(ended) => ended.map(|()| true),
+            Err(Ended::Late(())) => Ok(false),
             Err(Ended::Failed(error, _)) => Err((*error).into()),
         }
     }
@@ -318,6 +325,31 @@ impl GreenPool {
                 hub_core::interrupt(worker.greenlet);
             }
         }
+    }
+
+    /// As [`killall`](GreenPool::killall), and waits for their ends, for `limit` at most. Returns how many are left.
+    /// Switches, unless none runs.
+    ///
+    /// It returns early if all that are left [refuse](hub_core::Kill::Refused) the kill: those live on. Others that are left
+    /// end later: they are in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use std::time::Duration;
+    /// let pool = greenstd::greenpool::GreenPool::new(10);
+    /// pool.spawn_n(|| greenstd::thread::sleep(Duration::from_secs(3600)))?;
+    /// assert_eq!(pool.killall_within(Duration::from_secs(1))?, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`waitall`](GreenPool::waitall).
+    pub fn killall_within(&self, limit: Duration) -> Result<usize, WaitallError> {
+        self.killall();
+        let left = || self.lock().workers.iter().flatten().map(|worker| worker.greenlet).collect();
+        wait_for_killed(limit, left, |limit| self.wait_within(limit))
     }
 
     /// Changes how many may run at once. Nobody is killed: after shrinking, places that become free are not given

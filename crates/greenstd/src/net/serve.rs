@@ -81,6 +81,9 @@ pub struct Served {
     pub accepted: u64,
     /// How many handlers ran still when the time for them was over, and were killed.
     pub killed: usize,
+    /// How many of the killed handlers still ran when the server returned: they [refused](hub_core::Kill::Refused) the kill,
+    /// or were in a [`shield`](hub_core::shield()) or a wait that must not be left early.
+    pub left: usize,
 }
 
 /// Why a server has ended.
@@ -171,8 +174,9 @@ pub fn serve<L: Accept, R: 'static>(
 /// at once, unless many fail in a row.
 ///
 /// When it is stopped, no more is accepted and the handlers are waited for: without a limit, or until a
-/// [deadline](StopServe::stop_within) at which those that are left are killed, and their ends waited for. The listener stays
-/// open, so it can be served again. If the caller is killed, or times out, the handlers run on.
+/// [deadline](StopServe::stop_within) at which those that are left are killed. The server then returns when they have
+/// ended, or as soon as only those are left that [refuse](hub_core::Kill::Refused) the kill, and two seconds after the
+/// deadline at the latest; [`Served::left`] counts them. The listener stays open, so it can be served again. If the caller is killed, or times out, the handlers run on.
 ///
 /// With `panic = "abort"` nothing can be interrupted: there a stop takes effect after the next connection, and
 /// handlers are waited for without a limit.
@@ -215,8 +219,8 @@ pub fn serve_until<L: Accept, R: 'static>(
         let stopped = Watch::new(stop, StopServe::wait);
         stopped.guard(|| server.accept_all(stop))?.unwrap_or(Ok(ServeEnd::Stopped))?
     };
-    let killed = server.drain(stop)?;
-    Ok(Served { end, accepted: server.accepted, killed })
+    let (killed, left) = server.drain(stop)?;
+    Ok(Served { end, accepted: server.accepted, killed, left })
 }
 
 struct Server<'a, L, F> {
@@ -226,6 +230,9 @@ struct Server<'a, L, F> {
     handlers: Group,
     accepted: u64,
 }
+
+/// How long handlers that were killed may take to end.
+const UNWINDING: Duration = Duration::from_secs(2);
 
 /// So many connections are accepted in one go before their handlers run.
 const BURST: u64 = 64;
@@ -265,22 +272,20 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
         self.handlers.add(&room.spawn(move || handler(stream, address)));
     }
 
-    /// Waits for the handlers, and kills those that are late: how many.
-    fn drain(&self, stop: &StopServe) -> Result<usize, ServeError> {
-        let wait = || {
-            self.handlers.waitall().or_else(|error| match error {
-                GroupError::Loop(error) => Err(ServeError::from(error)),
-                // Handlers alone are members, and this is none.
-                _ => Ok(()),
-            })
+    /// Waits for the handlers, and kills those that are late. Returns how many, and how many of them are left.
+    fn drain(&self, stop: &StopServe) -> Result<(usize, usize), ServeError> {
+        // Handlers alone are members, and this is none.
+        let failed = |error| match error {
+            GroupError::Loop(error) => ServeError::from(error),
+            error => unreachable!("a server waits for its handlers: {error}"),
         };
         let late = Watch::new(stop, StopServe::wait_for_deadline);
-        if let Some(waited) = late.guard(wait)? {
-            return waited.map(|()| 0);
+        if let Some(waited) = late.guard(|| self.handlers.waitall())? {
+            return waited.map(|()| (0, 0)).map_err(failed);
         }
         let killed = self.handlers.len();
-        self.handlers.killall();
-        wait().map(|()| killed)
+        let left = self.handlers.killall_within(UNWINDING).map_err(failed)?;
+        Ok((killed, left))
     }
 }
 

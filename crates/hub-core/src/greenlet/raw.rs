@@ -537,6 +537,16 @@ fn claim(waiter: Waiter) -> Option<ControlRef> {
     Some(dropper)
 }
 
+/// A greenlet without handles does not end though it was made to: the one that waits for that in a drop goes on.
+pub(super) fn release_dropper(me: ControlRef) {
+    if let Some(node) = me.raw_node()
+        && let Heir::Dropper(waiter) = node.heir.get()
+    {
+        node.heir.set(Heir::Hub);
+        waiter.wake();
+    }
+}
+
 /// A handle or a child is gone. Goes up to the parent if this was the last one of a greenlet that is not live.
 fn release(mut node: Rc<Node>) {
     loop {

@@ -18,7 +18,7 @@ use super::local::{self, Local};
 use super::spans::{self, Away};
 use super::switch;
 use super::task::TaskRef;
-use super::unwind::{Exit, throw};
+use super::unwind::{Exit, MOST_THROWS, throw};
 use crate::error::{GreenError, LoopError};
 use crate::report::{self, Report};
 use crate::time::Stamp;
@@ -183,7 +183,8 @@ pub(super) fn arrive(me: ControlRef) -> Result<Wake, Refused> {
 
 #[cold]
 fn arrive_in_trouble(me: ControlRef) -> Result<(), Refused> {
-    throw_pending(me);
+    // The park is not taken down yet, so nothing else runs before this throw.
+    throw_pending(me, |_| {});
     match me.kind() {
         Kind::Main if !me.is_masked() => Ok(local::get().main_loop.take_main_error()?),
         _ => Ok(()),
@@ -210,16 +211,65 @@ pub(super) fn may_leave(me: ControlRef, doing: Doing) -> Result<(), Refused> {
     if std::thread::panicking() {
         return Err(LoopError::Panicking.into());
     }
-    throw_pending(me);
+    throw_pending(me, take_turn);
     // A masked wait goes on: those whom it waits for are unwound meanwhile.
     if local::get().is_ending() && !me.is_masked() { Err(LoopError::ThreadEnding.into()) } else { Ok(()) }
 }
 
-fn throw_pending(me: ControlRef) {
-    if !me.is_masked()
-        && let Some(exit) = me.pending_exit()
+/// Throws the exit that comes next, if there is one and nothing holds it back. One that was swallowed before is thrown
+/// after `between`, and given up at some point.
+fn throw_pending(me: ControlRef, between: impl Fn(ControlRef)) {
+    let mut gave_way = false;
+    while !me.is_masked()
+        && let Some(throws) = me.throws()
     {
-        throw(exit);
+        if throws >= MOST_THROWS {
+            give_up_exit(me);
+        } else if throws != 0 && !gave_way {
+            gave_way = true;
+            between(me);
+        } else if let Some(exit) = me.next_throw() {
+            throw(exit);
+        }
+    }
+}
+
+/// Lets the main loop take a turn, and others run, before `me` goes on; returns at once where that is not possible.
+fn take_turn(me: ControlRef) {
+    if trace::is_telling() || local::get().is_ending() || local::get().main_loop.in_hub() {
+        return;
+    }
+    spans::exited(me);
+    let thread = thread();
+    // Without a budget the way leads to the main loop, past those who are ready: they run in its next turn.
+    thread.grant(0);
+    // Where no loop can be launched this fails, and the exit is thrown at once.
+    let _ = thread.give_way(me);
+    spans::entered(me);
+}
+
+/// The greenlet catches its exit again and again, so it lives on.
+#[cold]
+fn give_up_exit(me: ControlRef) {
+    let refused = me.give_up_exit();
+    if let Some(exit) = refused {
+        let greenlet = match (me.kind(), me.task()) {
+            (_, Some(task)) => format!("the green thread {}", task.describe()),
+            (Kind::Main, None) => "the main greenlet".to_owned(),
+            _ => me.describe_raw().unwrap_or_else(|| "a greenlet".to_owned()),
+        };
+        report::tell(Report::Refused { greenlet, exit });
+    }
+    super::raw::release_dropper(me);
+    let local = local::get();
+    if local.is_ending() && me != local.main {
+        // It cannot be unwound, and nothing that it could wait for comes any more: its stack is leaked.
+        loop {
+            me.state.set(State::Parked);
+            // SAFETY: in an ending thread main has entered the greenlet that runs, and is suspended in no queue. The
+            // thread's state is not freed as long as the block of `me` is in use.
+            unsafe { thread().switch(me, local.main) };
+        }
     }
 }
 
@@ -814,6 +864,7 @@ fn unwind_queued(local: &Local) {
 
 /// Enters a greenlet of an ending thread, which has to exit.
 fn unwind(local: &Local, target: ControlRef) {
+    target.shields.set(0);
     target.set_exit(local::ending_exit());
     target.wake.set(Wake::Exit);
     local.main.state.set(State::Switched);
@@ -860,9 +911,13 @@ pub(crate) struct Shield {
 }
 
 impl Shield {
-    /// `None` at the greatest depth: the shields around it hold back all that strikes from outside of them.
+    /// `None` at the greatest depth: the shields around it hold back all that strikes from outside of them. `None` in an
+    /// ending thread, too, where a shield would keep a greenlet from being unwound.
     pub(crate) fn new() -> Option<Shield> {
         let me = current();
+        if local::get().is_ending() {
+            return None;
+        }
         me.shields.set(me.shields.get().checked_add(1)?);
         Some(Shield { me })
     }
@@ -870,7 +925,8 @@ impl Shield {
 
 impl Drop for Shield {
     fn drop(&mut self) {
-        self.me.shields.set(self.me.shields.get() - 1);
+        // The end of the thread has taken it away, perhaps.
+        self.me.shields.set(self.me.shields.get().saturating_sub(1));
     }
 }
 
@@ -888,6 +944,6 @@ pub(crate) fn has_to_exit(me: ControlRef) -> bool {
 pub(crate) fn check_exit() {
     let me = current();
     if !std::thread::panicking() {
-        throw_pending(me);
+        throw_pending(me, take_turn);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! An exit is a flag on the control block and a reason beside it. The target reads it when it next
 //! arrives from a park and starts to unwind in its own frames, with a payload that prints nothing.
-//! Swallowed by a `catch_unwind` on the way, a kill is thrown again at the next park; what goes up to a scope only
-//! as long as that is open.
+//! Swallowed by a `catch_unwind` on the way, it is thrown again at the next park: a kill as long as the greenlet lives, what
+//! goes up to a scope as long as that is open. Between two throws the main loop takes a turn, and after
+//! [`MOST_THROWS`] the exit is given up.
 //!
 //! Ground rules:
 //! - [`Cold`] belongs to one use of a control block: made when it is first needed, freed by `drop_cold`
@@ -11,12 +12,13 @@
 //! - Payloads of panics are foreign: dropping one may panic again, and is contained.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::control::ControlRef;
+use super::control::{ControlRef, State};
 use super::raw::Switching;
 use super::spans;
 use crate::error::GreenError;
@@ -43,6 +45,14 @@ impl Exit {
         }
     }
 
+    fn kind(&self) -> ExitKind {
+        match self {
+            Exit::Kill(_) => ExitKind::Kill,
+            Exit::Timeout { .. } => ExitKind::Timeout,
+            Exit::Linked { .. } => ExitKind::Link,
+        }
+    }
+
     /// Under how many shields it still strikes: under those inside which its scope was opened.
     fn shields(&self) -> u8 {
         match self {
@@ -55,11 +65,24 @@ impl Exit {
 /// The payload of the unwinding that an exit starts.
 pub(crate) struct Payload(pub(crate) Exit);
 
+/// How often the same exit is thrown. Code that catches it each time does not mean to end.
+pub(crate) const MOST_THROWS: u32 = 100;
+
+/// An exit that waits for its greenlet, and how often it was thrown and swallowed.
+struct Pending {
+    exit: Exit,
+    throws: u32,
+}
+
 /// The part of a control block that most greenlets never need.
 #[derive(Default)]
 pub(crate) struct Cold {
     /// In the order in which they are thrown.
-    pending: RefCell<Vec<Exit>>,
+    pending: RefCell<Vec<Pending>>,
+    /// How many kills were given up.
+    refused_kills: Cell<u32>,
+    /// That an exit was given up has been reported.
+    reported: Cell<bool>,
     switching: Switching,
     locals: Locals,
     #[cfg(feature = "tracing")]
@@ -84,10 +107,10 @@ impl ControlRef {
     pub(crate) fn set_exit(self, exit: Exit) -> Option<Exit> {
         let mut pending = self.cold().pending.borrow_mut();
         match exit {
-            Exit::Kill(_) if matches!(pending.first(), Some(Exit::Kill(_))) => return Some(exit),
+            Exit::Kill(_) if pending.first().is_some_and(Pending::is_kill) => return Some(exit),
             // A kill goes before all that ends with a scope.
-            Exit::Kill(_) => pending.insert(0, exit),
-            Exit::Timeout { .. } | Exit::Linked { .. } => pending.push(exit),
+            Exit::Kill(_) => pending.insert(0, Pending { exit, throws: 0 }),
+            Exit::Timeout { .. } | Exit::Linked { .. } => pending.push(Pending { exit, throws: 0 }),
         }
         self.exit.set(true);
         None
@@ -97,21 +120,71 @@ impl ControlRef {
     pub(crate) fn clear_scope(self, number: u64) {
         let Some(cold) = self.cold.get() else { return };
         // SAFETY: see `cold`.
-        let mut pending = unsafe { cold.as_ref() }.pending.borrow_mut();
-        let place = pending.iter().position(|exit| exit.scope() == Some(number));
-        let cleared = place.map(|place| pending.remove(place));
+        let cold = unsafe { cold.as_ref() };
+        self.take_back(cold, |pending| pending.exit.scope() == Some(number));
+    }
+
+    /// Removes the first pending exit that `is_it`.
+    fn take_back(self, cold: &Cold, is_it: impl FnMut(&Pending) -> bool) {
+        let mut pending = cold.pending.borrow_mut();
+        let place = pending.iter().position(is_it);
+        let taken = place.map(|place| pending.remove(place));
         self.exit.set(!pending.is_empty());
         drop(pending);
         // It may hold an error of the program's.
-        drop_contained(cleared);
+        drop_contained(taken);
     }
 
-    /// The exit that is thrown as soon as no mask is in force: the first that no shield holds back.
-    pub(crate) fn pending_exit(self) -> Option<Exit> {
+    /// How often the exit was thrown that comes next as soon as no mask is in force: the first that no shield holds
+    /// back.
+    pub(super) fn throws(self) -> Option<u32> {
         if !self.exit.get() {
             return None;
         }
-        self.cold().pending.borrow().iter().find(|exit| !self.is_shielded_from(exit)).cloned()
+        self.cold().pending.borrow().iter().find(|pending| self.is_due(pending)).map(|pending| pending.throws)
+    }
+
+    /// The exit that comes next, to be thrown now.
+    pub(super) fn next_throw(self) -> Option<Exit> {
+        let mut pending = self.cold().pending.borrow_mut();
+        let next = pending.iter_mut().find(|pending| self.is_due(pending))?;
+        next.throws += 1;
+        Some(next.exit.clone())
+    }
+
+    /// Gives up the exit that comes next: the greenlet has swallowed it too often. Returns what sort it was, at the
+    /// first time for this greenlet.
+    pub(super) fn give_up_exit(self) -> Option<ExitKind> {
+        let cold = self.cold();
+        let kind = cold.pending.borrow().iter().find(|pending| self.is_due(pending))?.exit.kind();
+        if kind == ExitKind::Kill {
+            cold.refused_kills.set(cold.refused_kills.get() + 1);
+        }
+        let reported = cold.reported.replace(true);
+        // May drop an error of the program's.
+        self.take_back(cold, |pending| self.is_due(pending));
+        (!reported).then_some(kind)
+    }
+
+    /// How many kills this greenlet has refused.
+    pub(crate) fn refused_kills(self) -> u32 {
+        // SAFETY: see `cold`.
+        self.cold.get().map_or(0, |cold| unsafe { cold.as_ref() }.refused_kills.get())
+    }
+
+    /// How far the kill of this greenlet has come.
+    pub(crate) fn kill_progress(self) -> KillProgress {
+        if !self.exit.get() {
+            return if self.refused_kills() == 0 { KillProgress::None } else { KillProgress::Refused };
+        }
+        match self.cold().pending.borrow().first() {
+            Some(first) if first.is_kill() => {
+                let strikes = self.is_due(first) && !self.is_masked() && self.state() == State::Ready;
+                if strikes { KillProgress::Striking } else { KillProgress::HeldBack }
+            }
+            _ if self.refused_kills() == 0 => KillProgress::None,
+            _ => KillProgress::Refused,
+        }
     }
 
     /// The exit that comes first of those that are pending, held back or not.
@@ -119,12 +192,16 @@ impl ControlRef {
         if !self.exit.get() {
             return None;
         }
-        self.cold().pending.borrow().first().cloned()
+        self.cold().pending.borrow().first().map(|pending| pending.exit.clone())
     }
 
     /// Whether an exit is pending that no shield holds back.
     pub(crate) fn has_pending_exit(self) -> bool {
-        self.exit.get() && self.cold().pending.borrow().iter().any(|exit| !self.is_shielded_from(exit))
+        self.throws().is_some()
+    }
+
+    fn is_due(self, pending: &Pending) -> bool {
+        !self.is_shielded_from(&pending.exit)
     }
 
     /// Whether a shield holds that exit back.
@@ -226,6 +303,111 @@ impl ControlRef {
             drop_contained(cold);
         }
     }
+}
+
+/// How far the kill of a green thread has come that has not ended. For what waits for the ends of many.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum KillProgress {
+    /// It was not killed.
+    None,
+    /// A mask or a shield holds the kill back.
+    HeldBack,
+    /// The kill is thrown in the next turn, for the first time or once more.
+    Striking,
+    /// The green thread has swallowed the kill too often and lives on.
+    Refused,
+}
+
+impl Pending {
+    fn is_kill(&self) -> bool {
+        matches!(self.exit, Exit::Kill(_))
+    }
+}
+
+/// What makes a green thread unwind, if it is no panic.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ExitKind {
+    /// It is killed, as a whole: by [`kill`](crate::GreenThread::kill), by its scope, group or pool, by the end of its loop.
+    Kill,
+    /// A [`with_timeout`](crate::with_timeout) around the wait has run out.
+    Timeout,
+    /// The green thread of a [`with_link`](crate::GreenThread::with_link) around the wait has ended.
+    Link,
+}
+
+impl fmt::Display for ExitKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ExitKind::Kill => "kill",
+            ExitKind::Timeout => "timeout",
+            ExitKind::Link => "link",
+        })
+    }
+}
+
+/// Whether a payload that was caught is an exit: a kill, a timeout or a link, and no panic. Never switches.
+///
+/// What [`catch_unwind`](std::panic::catch_unwind) catches may be a panic of the job, or an exit that is on its way out of
+/// the green thread or up to its scope. An exit has to go on: pass it to [`resume_unwind`](std::panic::resume_unwind). One
+/// that is swallowed is thrown again at the next wait, after the main loop has taken a turn; after a hundred times it
+/// is given up and [reported](crate::Report::Refused), the green thread lives on, and
+/// [`kill`](crate::GreenThread::kill) returns [`Kill::Refused`](crate::Kill::Refused).
+///
+/// # Examples
+///
+/// A worker that survives the panics of its jobs, and can be killed:
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Kill, is_exit, sleep, spawn, yield_now};
+/// use std::panic::{catch_unwind, resume_unwind};
+/// use std::time::Duration;
+/// let worker = spawn(|| {
+///     loop {
+///         let job = catch_unwind(|| sleep(Duration::from_secs(60)));
+///         if let Err(payload) = job {
+///             if is_exit(&payload) {
+///                 resume_unwind(payload); // this green thread has to end
+///             }
+///             // The job panicked: log it, and go on with the next one.
+///         }
+///     }
+/// });
+/// yield_now();
+/// assert_eq!(worker.kill(), Kill::Ended);
+/// # });
+/// ```
+#[must_use]
+pub fn is_exit(payload: &(dyn Any + Send)) -> bool {
+    exit_kind(payload).is_some()
+}
+
+/// Which exit a payload that was caught is, see [`is_exit`]. `None` if it is a panic. Never switches.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{ExitKind, exit_kind, sleep, with_timeout};
+/// use std::panic::{catch_unwind, resume_unwind};
+/// use std::time::Duration;
+/// let late = with_timeout(Duration::from_millis(1), || {
+///     let payload = catch_unwind(|| sleep(Duration::from_secs(60))).unwrap_err();
+///     assert_eq!(exit_kind(&payload), Some(ExitKind::Timeout));
+///     resume_unwind(payload)
+/// });
+/// assert!(late.is_err());
+/// # });
+/// ```
+#[must_use]
+pub fn exit_kind(payload: &(dyn Any + Send)) -> Option<ExitKind> {
+    if let Some(Payload(exit)) = payload.downcast_ref() {
+        return Some(exit.kind());
+    }
+    // A reference to the box that `catch_unwind` returns coerces to this, instead of to one to its content.
+    payload.downcast_ref::<Box<dyn Any + Send>>().and_then(|payload| exit_kind(payload.as_ref()))
 }
 
 /// Runs `f` within the scope with that number, which `open` keeps open. What goes up to that scope ends here and is

@@ -1,0 +1,32 @@
+//! Waiting for the ends of many that were killed.
+
+use std::time::Duration;
+
+use hub_core::{KillProgress, Limit, kill_progress};
+
+/// Waits until none of them is left, all that are left refuse their kill, or `limit` is reached. Returns how many are
+/// left. `wait` waits until none is left, and says whether that was within its limit. Switches.
+///
+/// # Errors
+///
+/// As `wait`.
+pub(crate) fn wait_for_killed<E>(
+    limit: Duration,
+    left: impl Fn() -> Vec<u32>,
+    mut wait: impl FnMut(&mut Limit) -> Result<bool, E>,
+) -> Result<usize, E> {
+    let mut limit = Limit::from(Some(limit));
+    loop {
+        let left: Vec<KillProgress> = left().into_iter().map(kill_progress).collect();
+        if left.iter().all(|progress| *progress == KillProgress::Refused) {
+            return Ok(left.len());
+        }
+        // What comes of a kill that strikes is known after a bounded number of turns.
+        let in_turn = left.contains(&KillProgress::Striking);
+        let mut turn = Limit::from(Some(Duration::ZERO));
+        let all_ended = wait(if in_turn { &mut turn } else { &mut limit })?;
+        if !all_ended && !in_turn {
+            return Ok(left.len());
+        }
+    }
+}
