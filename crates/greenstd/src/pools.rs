@@ -8,6 +8,7 @@ use std::ops::{Deref, DerefMut};
 
 use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, Limit};
 
+use crate::sync::difference;
 use crate::sync::line::{Ended, Line, Wait};
 
 /// At most so many resources, such as connections, made when they are asked for and none is free. Eventlet's
@@ -251,11 +252,11 @@ impl<T> Pool<T> {
         self.lock().size
     }
 
-    /// How many can be had without waiting, made or not; zero while more are in use than may be. Eventlet's `free`.
+    /// How many can be had without waiting, made or not; negative while more are in use than may be. Eventlet's `free`.
     #[must_use]
-    pub fn free(&self) -> usize {
+    pub fn free(&self) -> isize {
         let state = self.lock();
-        state.size.saturating_sub(state.taken)
+        difference(state.size, state.taken)
     }
 
     /// How many there are: in use, being made and free.

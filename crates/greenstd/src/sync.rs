@@ -40,4 +40,5 @@ pub use queue::{
     GetError, LifoQueue, LightQueue, OrderedLightQueue, OrderedQueue, PriorityQueue, PutError, Queue, TooManyTasksDone,
 };
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub(crate) use semaphore::difference;
 pub use semaphore::{AboveLimit, BoundedSemaphore, CappedSemaphore, Semaphore, SemaphoreGuard, TooManyReleases};

@@ -280,7 +280,7 @@ fn a_pool_of_resources_does_what_its_model_does() {
                     continue;
                 }
                 (0..40).for_each(|_| yield_now());
-                let free = model.size.saturating_sub(model.using.len());
+                let free = model.size as isize - model.using.len() as isize;
                 assert_eq!((pool.waiting(), pool.free()), (model.waiting.len(), free), "seed {seed}, step {step}");
                 let using: HashSet<_> = model.using.iter().copied().collect();
                 assert_eq!(*has_one.borrow(), using, "seed {seed}, step {step}");
@@ -291,7 +291,7 @@ fn a_pool_of_resources_does_what_its_model_does() {
                 user.kill();
                 let _ = user.join();
             }
-            assert_eq!((pool.waiting(), pool.free()), (0, model.size), "seed {seed}");
+            assert_eq!((pool.waiting(), pool.free()), (0, model.size as isize), "seed {seed}");
             drop(pool);
             assert_eq!(Arc::strong_count(&living), 1, "seed {seed}");
             assert_eq!(held(), before, "seed {seed}");
@@ -382,7 +382,7 @@ fn resources_are_neither_lost_nor_shared_under_kills_and_timeouts() {
             for hub in hubs.collect::<Vec<_>>() {
                 assert!(hub.join().is_ok(), "seed {seed}");
             }
-            assert_eq!((pool.free(), pool.waiting()), (size, 0), "seed {seed}");
+            assert_eq!((pool.free(), pool.waiting()), (size as isize, 0), "seed {seed}");
             assert_eq!(living.load(Ordering::SeqCst), pool.len(), "seed {seed}");
             assert!(pool.len() <= size, "seed {seed}");
             assert!(in_use.lock().unwrap().is_empty(), "seed {seed}");

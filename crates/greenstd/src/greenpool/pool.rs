@@ -11,6 +11,7 @@ use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, GreenThread, Limit, LoopErr
 
 use super::in_order::Imap;
 use crate::killed::wait_for_killed;
+use crate::sync::difference;
 use crate::sync::line::{Ended, Line, Wait};
 
 /// Green threads of which at most a given number runs at once. Eventlet's `GreenPool`. Clones are handles of the same
@@ -378,11 +379,22 @@ impl GreenPool {
         self.lock().taken
     }
 
-    /// How many more may run; zero while more run than may after [`resize`](GreenPool::resize). Eventlet's `free`.
+    /// How many more may run; negative while more run than may after [`resize`](GreenPool::resize). Eventlet's `free`.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let pool = greenstd::greenpool::GreenPool::new(2);
+    /// pool.spawn_n(|| ())?;
+    /// pool.spawn_n(|| ())?;
+    /// pool.resize(1);
+    /// assert_eq!(pool.free(), -1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
     #[must_use]
-    pub fn free(&self) -> usize {
+    pub fn free(&self) -> isize {
         let state = self.lock();
-        state.size.saturating_sub(state.taken)
+        difference(state.size, state.taken)
     }
 
     /// How many wait for a place. Eventlet's `waiting`.

@@ -179,8 +179,9 @@ impl Semaphore {
     }
 }
 
-fn difference(free: usize, waiting: usize) -> isize {
-    isize::try_from(free).unwrap_or(isize::MAX).saturating_sub_unsigned(waiting)
+/// `there - taken`, which may be negative. What no `isize` can tell counts as the largest.
+pub(crate) fn difference(there: usize, taken: usize) -> isize {
+    isize::try_from(there).unwrap_or(isize::MAX).saturating_sub_unsigned(taken)
 }
 
 impl Default for Semaphore {
