@@ -387,6 +387,7 @@ fn removing_a_spent_listener_does_nothing() {
     let notes: Rc<Notes> = Rc::default();
     let spent = get_hub().listen(Rc::clone(&here), Interest::READ, Noting(Rc::clone(&notes))).expect("registered");
     notify_close(here.as_raw_fd());
+    yield_now();
     assert_eq!(notes.closed.get(), 1);
     let reader = waiting_reader(&here);
     drop(spent);
@@ -394,6 +395,44 @@ fn removing_a_spent_listener_does_nothing() {
     send(&there, b"x");
     assert!(reader.join().expect("served").is_ok());
     assert_eq!(notes.ready.get(), 0);
+}
+
+#[test]
+fn a_listener_is_told_of_the_end_in_the_main_loop() {
+    struct Waits(Rc<std::cell::RefCell<Option<Result<Readiness, TrampolineError>>>>);
+    impl Listener for Waits {
+        fn ready(&self, _fd: i32, _what: Readiness) {}
+        fn closed(&self, _fd: i32) {
+            let (reader, _writer) = std::io::pipe().expect("a pipe");
+            self.0.replace(Some(trampoline(&reader, Interest::READ, Some(ms(1)))));
+        }
+    }
+    let _deadline = deadline();
+    // Before and after the loop has been launched.
+    for _ in 0..2 {
+        let (here, _there) = streams();
+        let waited = Rc::default();
+        let listener = Waits(Rc::clone(&waited));
+        let _registration = get_hub().listen(Rc::clone(&here), Interest::READ, listener).expect("registered");
+        notify_close(here.as_raw_fd());
+        assert!(waited.borrow().is_none(), "it is not told by the caller");
+        sleep(ms(1));
+        let error = waited.take().expect("it was told").expect_err("nothing may wait there");
+        assert!(matches!(error, TrampolineError::Loop(greenhub::LoopError::InMainloop { .. })), "{error}");
+    }
+}
+
+#[test]
+fn a_listener_that_is_taken_back_at_once_is_not_told_of_the_end() {
+    let _deadline = deadline();
+    let (here, _there) = streams();
+    let notes: Rc<Notes> = Rc::default();
+    let registration =
+        get_hub().listen(Rc::clone(&here), Interest::READ, Noting(Rc::clone(&notes))).expect("registered");
+    notify_close(here.as_raw_fd());
+    drop(registration);
+    sleep(ms(1));
+    assert_eq!(notes.closed.get(), 0);
 }
 
 struct Failing;

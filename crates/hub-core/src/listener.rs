@@ -40,6 +40,8 @@ pub trait Listener {
     fn ready(&self, fd: RawFd, what: Readiness);
 
     /// The descriptor was closed, or its number was given to another file. Nothing more is told.
+    ///
+    /// Runs in the main loop as [`ready`](Listener::ready) does, after the call that has closed it.
     fn closed(&self, fd: RawFd) {
         let _ = fd;
     }

@@ -3,7 +3,7 @@
 //! Timers and descriptor slots know a callback by its number alone, and are told to forget it before the
 //! number is given to another. Handles outlive their callbacks, so they know the serial number too.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::rc::Rc;
 
 use crate::interest::Interest;
@@ -28,6 +28,8 @@ pub(crate) enum Callback {
         /// None without delay.
         armed: Option<TimerId>,
     },
+    /// The descriptor of this listener was closed, which is to be told in the main loop.
+    Closed { listener: CallbackId, fd: RawFd },
 }
 
 /// Names one registration for ever.

@@ -1,6 +1,6 @@
 //! Callbacks of the main loop: listeners and timers, one number each.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
@@ -134,20 +134,52 @@ impl MainLoop {
         if let Some(Callback::Timer { armed, .. }) = callbacks.get_mut(id) {
             *armed = None;
         }
-        // As if from the turn before: descriptors were looked at since.
-        self.immediate.borrow_mut().push_back((self.pulse.turn() - 1, id));
-        run::queue_callback(local::get().controls.take(Kind::Thread, Stamp::NONE));
+        self.queue_due(id);
     }
 
     fn expire(&self, id: CallbackId) {
         let callback = self.callbacks.borrow_mut().remove(id);
-        let Some(Callback::Timer { timer, origin, .. }) = callback else { return };
-        self.calling.set(Some(origin.at()));
-        let expired = contained(|| timer.expired());
-        self.calling.set(None);
-        if let Err(error) = expired {
-            run::report_callback("a timer", error);
+        match callback {
+            Some(Callback::Timer { timer, origin, .. }) => {
+                self.calling.set(Some(origin.at()));
+                let expired = contained(|| timer.expired());
+                self.calling.set(None);
+                if let Err(error) = expired {
+                    run::report_callback("a timer", error);
+                }
+                drop_contained(timer);
+            }
+            Some(Callback::Closed { listener, fd }) => self.tell_listener(listener, fd),
+            Some(Callback::Listener { .. }) | None => {}
         }
-        drop_contained(timer);
+    }
+
+    /// Has the main loop tell a listener that its descriptor was closed. Whatever closes it may run in any greenlet.
+    pub(super) fn queue_closed(&self, number: u32, fd: RawFd) {
+        let mut callbacks = self.callbacks.borrow_mut();
+        let Some(listener) = callbacks.id(number) else { return };
+        let id = callbacks.insert(Callback::Closed { listener, fd });
+        self.queue_due(id);
+    }
+
+    /// Tells a listener that its descriptor was closed, unless it was taken back meanwhile.
+    fn tell_listener(&self, id: CallbackId, fd: RawFd) {
+        let (listener, at) = match self.callbacks.borrow().get(id) {
+            Some(Callback::Listener { listener, origin, .. }) => (listener.clone(), origin.at()),
+            _ => return,
+        };
+        self.calling.set(Some(at));
+        let told = contained(|| listener.closed(fd));
+        self.calling.set(None);
+        if let Err(error) = told {
+            run::report_callback("a closed descriptor", error);
+        }
+        drop_contained(listener);
+    }
+
+    /// Queues a callback as if from the turn before: descriptors were looked at since.
+    fn queue_due(&self, id: CallbackId) {
+        self.immediate.borrow_mut().push_back((self.pulse.turn().wrapping_sub(1), id));
+        run::queue_callback(local::get().controls.take(Kind::Thread, Stamp::NONE));
     }
 }

@@ -130,6 +130,7 @@ impl MainLoop {
                 let callbacks = self.callbacks.borrow();
                 match callbacks.get(callbacks.id(number)?)? {
                     Callback::Listener { origin, .. } | Callback::Timer { origin, .. } => Some(origin.clone().into()),
+                    Callback::Closed { .. } => None,
                 }
             }
         }

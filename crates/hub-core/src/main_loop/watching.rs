@@ -374,16 +374,7 @@ impl MainLoop {
     fn tell_closed(&self, fd: RawFd, waited: Vec<Told>) {
         for told in waited {
             if let Told::Call(number) = told {
-                let listener = {
-                    let callbacks = self.callbacks.borrow();
-                    match callbacks.id(number).and_then(|id| callbacks.get(id)) {
-                        Some(Callback::Listener { listener, .. }) => listener.clone(),
-                        _ => continue,
-                    }
-                };
-                if let Err(error) = contained(|| listener.closed(fd)) {
-                    run::report_callback("a closed descriptor", error);
-                }
+                self.queue_closed(number, fd);
             } else {
                 if let Told::Parked { greenlet, .. } = told
                     && let Some(mark) = self.take_mark(greenlet)
