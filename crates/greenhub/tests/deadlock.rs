@@ -8,7 +8,7 @@ mod support;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use greenhub::sync::mpsc;
 use greenhub::{Report, debug, fs, set_report_stream, spawn, tpool, yield_now};
@@ -105,6 +105,22 @@ fn a_thread_in_a_call_of_std_may_wake_main() {
         assert_eq!(receiver.recv(), Ok(1));
         assert_eq!(REPORTS.load(Ordering::SeqCst), 0);
         other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_short_quiet_time_brings_a_report_and_no_earlier_loop_exit() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork(|| {
+        set_report_stream(|report| {
+            assert!(matches!(report, Report::Quiet { .. }), "{report}");
+            REPORTS.fetch_add(1, Ordering::SeqCst);
+        });
+        greenhub::set_quiet_time(Some(Duration::from_millis(5)));
+        let begin = Instant::now();
+        wait_in_vain();
+        assert!(begin.elapsed() >= Duration::from_secs(1));
+        assert_eq!(REPORTS.load(Ordering::SeqCst), 1);
     });
 }
 

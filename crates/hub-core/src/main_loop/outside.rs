@@ -54,6 +54,8 @@ pub(super) struct Outside {
     /// For how long nobody has run, and how many had run before.
     silent: Cell<Duration>,
     ran: Cell<u64>,
+    /// After how much silence the loop looks next for other OS threads; zero: after the first time.
+    next_look: Cell<Duration>,
     /// While nothing but another OS thread can wake the loop, and a first look has found that.
     dormant: RefCell<Option<Dormant>>,
 }
@@ -68,21 +70,26 @@ impl Outside {
         let ran = run::switches();
         if self.ran.replace(ran) != ran {
             self.silent.set(Duration::ZERO);
+            self.next_look.set(Duration::ZERO);
         }
         let silent = self.silent.get();
-        let look = silent.clamp(FIRST_LOOK, LONGEST_LOOK);
-        quiet_time().and_then(|quiet| quiet.checked_sub(silent)).map_or(look, |left| look.min(left))
+        let look = self.next_look.get().max(FIRST_LOOK) - silent;
+        let quiet = quiet_time().filter(|quiet| *quiet > silent);
+        quiet.map_or(look, |quiet| look.min(quiet - silent))
     }
 
     /// Looks why the loop has stood still for that time. True if no OS thread is there that could wake it.
     pub(super) fn is_hopeless(&self, local: &Local, mailbox: &Arc<Mailbox>, stood_still: Duration) -> bool {
         let (before, now) = (self.silent.get(), self.silent.get() + stood_still);
         self.silent.set(now);
-        self.fall_dormant(local, mailbox);
-        match dormant::others() {
-            Others::Idle => return true,
-            Others::Deadlocked(threads) => self.tell(Report::Deadlock { threads }),
-            Others::Awake => {}
+        if now >= self.next_look.get().max(FIRST_LOOK) {
+            self.next_look.set(now + now.min(LONGEST_LOOK));
+            self.fall_dormant(local, mailbox);
+            match dormant::others() {
+                Others::Idle => return true,
+                Others::Deadlocked(threads) => self.tell(Report::Deadlock { threads }),
+                Others::Awake => {}
+            }
         }
         if quiet_time().is_some_and(|quiet| before < quiet && quiet <= now) {
             self.tell(Report::Quiet { parked: waits(local) });
