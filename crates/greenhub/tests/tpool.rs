@@ -12,12 +12,13 @@ use std::num::NonZeroUsize;
 use std::process::Output;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use green::{LONG, Log, SHORT, held};
-use greenhub::tpool::{JobError, execute, execute_scoped, killall, set_num_threads};
-use greenhub::{Kill, sleep, spawn, with_timeout, yield_now};
+use greenhub::net::{Resolver, SystemResolver};
+use greenhub::tpool::{JobError, Pool, execute, execute_scoped, killall, set_num_threads};
+use greenhub::{GreenThread, Kill, set_report_stream, sleep, spawn, with_timeout, yield_now};
 use random::Random;
 #[cfg(target_os = "linux")]
 use support::open_descriptors;
@@ -460,10 +461,10 @@ fn twenty_threads_unless_the_environment_says_otherwise() {
 }
 
 #[test]
-fn a_size_that_is_no_positive_number_is_an_error_before_anything_runs() {
-    const NAME: &str = "a_size_that_is_no_positive_number_is_an_error_before_anything_runs";
+fn a_size_that_is_no_number_is_an_error_before_anything_runs() {
+    const NAME: &str = "a_size_that_is_no_number_is_an_error_before_anything_runs";
     if !is_child() {
-        for wrong in ["-1", "0", "many"] {
+        for wrong in ["-1", "many"] {
             let output = with_size(NAME, wrong);
             assert!(output.status.success(), "{output:?}");
         }
@@ -473,12 +474,173 @@ fn a_size_that_is_no_positive_number_is_an_error_before_anything_runs() {
         assert!(error.to_string().contains("EVENTLET_THREADPOOL_SIZE"), "{error}");
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
     }
+    // Files and names have pools of their own.
+    use_files_and_names();
     // A refused job has not woken anybody.
     let begin = Instant::now();
     sleep(SHORT);
     assert!(begin.elapsed() >= SHORT);
     set_num_threads(NonZeroUsize::MIN);
     assert_eq!(execute(|| 1).unwrap(), 1);
+}
+
+/// Reads a file and looks a name up.
+fn use_files_and_names() {
+    let file = with_timeout(LONG, || greenhub::fs::metadata("/").unwrap().is_dir());
+    assert!(file.unwrap());
+    // Of the system each time, so that none is remembered.
+    let name = with_timeout(LONG, || SystemResolver.resolve("localhost").unwrap().len());
+    assert!(name.unwrap() > 0);
+}
+
+/// Reports of this process from now on.
+fn reported() -> Arc<Mutex<Vec<String>>> {
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let kept = reports.clone();
+    set_report_stream(move |report| kept.lock().unwrap().push(report.to_string()));
+    reports
+}
+
+#[test]
+fn a_size_of_zero_runs_jobs_on_the_thread_of_the_caller_and_warns_once() {
+    const NAME: &str = "a_size_of_zero_runs_jobs_on_the_thread_of_the_caller_and_warns_once";
+    if !is_child() {
+        let output = with_size(NAME, "0");
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let reports = reported();
+    let here = std::thread::current().id();
+    for _ in 0..3 {
+        assert_eq!(execute(|| std::thread::current().id()).unwrap(), here);
+        assert_eq!(execute_scoped(|| std::thread::current().id()).unwrap(), here);
+    }
+    assert!(matches!(execute(|| green::quiet_panic(7)), Err(JobError::Panicked(payload)) if payload.is::<i32>()));
+    use_files_and_names();
+    let reports = reports.lock().unwrap();
+    assert!(matches!(&reports[..], [one] if one.contains("EVENTLET_THREADPOOL_SIZE")), "{reports:?}");
+}
+
+/// Jobs that fill the default pool until the senders are dropped.
+fn fill_the_default_pool() -> (Vec<mpsc::Sender<()>>, Vec<GreenThread<()>>) {
+    (0..20)
+        .map(|_| {
+            let (started, starts) = mpsc::channel();
+            let (hold, held) = mpsc::channel::<()>();
+            let job = move || {
+                started.send(()).unwrap();
+                let _ = held.recv();
+            };
+            let job = spawn(move || execute(job).unwrap());
+            yield_now();
+            starts.recv().unwrap();
+            (hold, job)
+        })
+        .unzip()
+}
+
+#[test]
+fn jobs_do_not_keep_files_names_and_other_pools_waiting() {
+    const NAME: &str = "jobs_do_not_keep_files_names_and_other_pools_waiting";
+    if !is_child() {
+        let output = in_child(NAME, |command| {
+            command.env_remove("EVENTLET_THREADPOOL_SIZE");
+        });
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let (hold, jobs) = fill_the_default_pool();
+    assert!(with_timeout(SHORT, || execute(|| ())).is_err());
+    use_files_and_names();
+    let own = Pool::new(1);
+    assert_eq!(with_timeout(LONG, || own.execute(|| 1).unwrap()).unwrap(), 1);
+    drop(hold);
+    jobs.into_iter().for_each(|job| job.join().unwrap());
+}
+
+#[test]
+fn jobs_that_wait_in_line_for_a_second_are_reported_once() {
+    const NAME: &str = "jobs_that_wait_in_line_for_a_second_are_reported_once";
+    if !is_child() {
+        let output = in_child(NAME, |_| ());
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let reports = reported();
+    let pool = Rc::new(Pool::new(1));
+    let (hold, held) = mpsc::channel::<()>();
+    let job = |job: Box<dyn FnOnce() + Send>| {
+        let pool = pool.clone();
+        spawn(move || pool.execute(job).unwrap())
+    };
+    let begun = Instant::now();
+    let busy = job(Box::new(move || _ = held.recv()));
+    yield_now();
+    let waiting = [job(Box::new(|| ())), job(Box::new(|| ())), job(Box::new(|| ()))];
+    let waited = |text: &str| match text.split_once(' ') {
+        Some(("a", _)) => 1,
+        Some((jobs, _)) => jobs.parse::<usize>().unwrap(),
+        None => panic!("{text}"),
+    };
+    // In one report or in several, each job once.
+    while reports.lock().unwrap().iter().map(|text| waited(text)).sum::<usize>() < 3 {
+        sleep(SHORT);
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert!(reports.lock().unwrap().iter().all(|text| text.contains("one of the 1 OS threads of greenhub-own")));
+    sleep(Duration::from_millis(1500));
+    assert_eq!(reports.lock().unwrap().iter().map(|text| waited(text)).sum::<usize>(), 3);
+    drop(hold);
+    busy.join().unwrap();
+    waiting.into_iter().for_each(|job| job.join().unwrap());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_pool_of_ones_own_has_no_more_threads_than_its_size_and_ends_them_when_dropped() {
+    const NAME: &str = "a_pool_of_ones_own_has_no_more_threads_than_its_size_and_ends_them_when_dropped";
+    if !is_child() {
+        let output = in_child(NAME, |_| ());
+        assert!(output.status.success(), "{output:?}");
+        return;
+    }
+    let pool = Rc::new(Pool::new(3));
+    let jobs: Vec<_> = (0..12)
+        .map(|n| {
+            let pool = pool.clone();
+            spawn(move || {
+                let mut doubled = 0;
+                pool.execute_scoped(|| doubled = n * 2).unwrap();
+                pool.execute(move || std::thread::sleep(SHORT)).unwrap();
+                doubled
+            })
+        })
+        .collect();
+    let mut most = 0;
+    while !jobs.iter().all(GreenThread::is_finished) {
+        most = most.max(threads_named("greenhub-own"));
+        sleep(Duration::from_millis(1));
+    }
+    // The fourth reports late jobs.
+    assert!((1..=4).contains(&most), "{most}");
+    assert_eq!(jobs.into_iter().map(|job| job.join().unwrap()).sum::<i32>(), (0..12).sum::<i32>() * 2);
+    let (hold, held) = mpsc::channel::<()>();
+    let (done, is_done) = mpsc::channel();
+    for _ in 0..3 {
+        let _ = pool.start(|| ());
+    }
+    pool.start(move || {
+        let _ = held.recv();
+        done.send(()).unwrap();
+    })
+    .unwrap();
+    drop(pool);
+    // A job that was asked for is done all the same.
+    drop(hold);
+    is_done.recv().unwrap();
+    while threads_named("greenhub-own") > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]
@@ -506,9 +668,15 @@ fn a_new_number_of_threads_holds_from_the_next_job_on() {
 /// How many OS threads of the pool there are.
 #[cfg(target_os = "linux")]
 fn pool_threads() -> usize {
+    threads_named("greenhub-pool")
+}
+
+/// How many OS threads have a name that begins so.
+#[cfg(target_os = "linux")]
+fn threads_named(begin: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.filter(|name| name.starts_with("greenhub-pool")).count()
+    names.filter(|name| name.starts_with(begin)).count()
 }
 
 #[test]

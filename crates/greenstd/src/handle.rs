@@ -5,6 +5,8 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use hub_core::ThreadPool;
+
 use crate::stream::Stream;
 
 /// What a file is asked for in one job, during which a kill of the caller has to wait.
@@ -110,12 +112,15 @@ pub(crate) fn is_stream(file: &File) -> io::Result<bool> {
     Ok(kind.is_fifo() || kind.is_char_device() || kind.is_socket())
 }
 
+/// Of its own, so that other jobs that block do not keep files waiting, nor the other way round.
+static FILES: ThreadPool = ThreadPool::named("greenhub-files", 64);
+
 /// Runs a job of the pool that lives on if its caller does not wait for it any more.
 pub(crate) fn job<T: Send + 'static>(job: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    hub_core::offload(job)?
+    FILES.execute(job)?
 }
 
 /// Runs a job of the pool for which its caller waits in any case: a short one.
 pub(crate) fn borrowing<T: Send>(job: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    hub_core::offload_scoped(job)?
+    FILES.execute_scoped(job)?
 }

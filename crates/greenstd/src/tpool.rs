@@ -1,17 +1,22 @@
-//! Native threads for what can only block: Eventlet's `tpool`.
+//! Native threads for jobs that block: Eventlet's `tpool`.
 //!
-//! One small pool of OS threads serves the whole process: 20 of them unless `EVENTLET_THREADPOOL_SIZE` or
-//! [`set_num_threads`] says otherwise. They are started when they are needed, and end when they have been idle for a
-//! while. Each result goes to the hub of the green thread that asked.
+//! A default pool serves the whole process: 20 OS threads at most, unless `EVENTLET_THREADPOOL_SIZE` or
+//! [`set_num_threads`] says otherwise. With a size of 0 jobs run on the OS thread of their caller, which is reported once.
+//! Threads are started when they are needed, and end when they have been idle for a while. Each result goes to the hub of
+//! the green thread that asked. A job that has waited for a thread for more than a second is
+//! [reported](hub_core::set_report_stream), once.
+//!
+//! Jobs that must not wait for those of others have a [`Pool`] of their own. So have the files of [`fs`](crate::fs) and
+//! the name look-ups of [`net`](crate::net): 64 OS threads each at most, whatever the default pool does.
 
 use std::num::NonZeroUsize;
 
-pub use hub_core::JobError;
+pub use hub_core::{JobError, ThreadPool as Pool};
 
-/// Runs `job` on an OS thread of the pool; only the calling green thread waits. Eventlet's `execute`. Switches.
+/// Runs `job` on an OS thread of the default pool; only the calling green thread waits. Eventlet's `execute`. Switches.
 ///
 /// A caller that is killed or times out goes on at once; the job runs to its end and its result is dropped. While
-/// panicking, in an ending thread, and from a job of the pool, `job` runs on the calling OS thread.
+/// panicking, in an ending thread, and from a job of any pool, `job` runs on the calling OS thread.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
@@ -24,7 +29,7 @@ pub use hub_core::JobError;
 ///
 /// # Errors
 ///
-/// [`JobError::Panicked`] if `job` panics. [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a positive number, no OS
+/// [`JobError::Panicked`] if `job` panics. [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a number, no OS
 /// thread can be had, or the loop cannot wait; if the job was queued before, it runs all the same.
 pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
     hub_core::offload(job)
@@ -44,15 +49,16 @@ pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
 ///
 /// # Errors
 ///
-/// [`JobError::Panicked`] if `job` panics. [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a positive number, no OS
+/// [`JobError::Panicked`] if `job` panics. [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a number, no OS
 /// thread can be had, or there is no loop that could wait; the job has not run then.
 pub fn execute_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
     hub_core::offload_scoped(job)
 }
 
-/// Sets how many OS threads there are at most, whatever `EVENTLET_THREADPOOL_SIZE` says. Eventlet's `set_num_threads`.
-/// Holds from the next job on, and for the whole process; threads that are too many then end when they have done
-/// their job. Does not switch.
+/// Sets the size of the default pool, whatever `EVENTLET_THREADPOOL_SIZE` says. Eventlet's `set_num_threads`.
+///
+/// Holds from the next job on, and for the whole process; surplus threads end when they have done their job. Does not
+/// switch.
 ///
 /// ```
 /// greenstd::tpool::set_num_threads(std::num::NonZeroUsize::new(4).unwrap());
@@ -61,8 +67,8 @@ pub fn set_num_threads(threads: NonZeroUsize) {
     hub_core::set_threads(threads);
 }
 
-/// Ends the OS threads of the pool: those that are idle at once, the others when they have done their job and what
-/// is queued. Eventlet's `killall`. Waits for nobody, and a later job starts new ones. Does not switch.
+/// Ends the OS threads of the default pool: idle threads at once, the others when they have done their job and the
+/// queued ones. Eventlet's `killall`. Waits for none of them, and a later job starts new ones. Does not switch.
 ///
 /// ```
 /// greenstd::tpool::killall();

@@ -12,9 +12,9 @@
 //!
 //! Ground rules of [`PerProcess`]:
 //!
-//! 1. An entry is leaked, so it may be referred to for ever. There is one per fork generation: what another
-//!    thread was doing with it when the process was forked is never finished.
-//! 2. `current` is null or points to a leaked entry.
+//! 1. An entry lives as long as its `PerProcess`. There is one per fork generation: what another thread was doing with
+//!    it when the process was forked is never finished. So the entry of an ancestor is leaked.
+//! 2. `current` is null or points to an entry that came from a `Box`, which only `drop` frees.
 
 use std::cell::Cell;
 use std::io;
@@ -110,7 +110,7 @@ pub(crate) fn survivor() -> u64 {
 
 /// A value of the process, of which a forked child makes another: its locks may be held by threads that the fork
 /// left behind.
-pub(crate) struct PerProcess<T: 'static> {
+pub(crate) struct PerProcess<T> {
     current: AtomicPtr<Entry<T>>,
 }
 
@@ -119,13 +119,15 @@ struct Entry<T> {
     value: T,
 }
 
-impl<T: Sync> PerProcess<T> {
+impl<T> PerProcess<T> {
     pub(crate) const fn new() -> PerProcess<T> {
         PerProcess { current: AtomicPtr::new(ptr::null_mut()) }
     }
+}
 
+impl<T: Send + Sync> PerProcess<T> {
     /// The value of this process, if it was made.
-    pub(crate) fn get(&self) -> Option<&'static T> {
+    pub(crate) fn get(&self) -> Option<&T> {
         // SAFETY: rule 2.
         let entry = unsafe { self.current.load(Ordering::Acquire).as_ref() }?;
         (entry.generation == generation()).then_some(&entry.value)
@@ -136,7 +138,7 @@ impl<T: Sync> PerProcess<T> {
     /// # Errors
     ///
     /// If forks cannot be noticed.
-    pub(crate) fn get_or_make(&self, make: impl Fn() -> T) -> io::Result<&'static T> {
+    pub(crate) fn get_or_make(&self, make: impl Fn() -> T) -> io::Result<&T> {
         install()?;
         let mut current = self.current.load(Ordering::Acquire);
         loop {
@@ -148,7 +150,7 @@ impl<T: Sync> PerProcess<T> {
             }
             let new = Box::into_raw(Box::new(Entry { generation: generation(), value: make() }));
             match self.current.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
-                // SAFETY: leaked from here on (rule 1).
+                // SAFETY: lives as long as `self` (rule 1).
                 Ok(_) => return Ok(unsafe { &(*new).value }),
                 Err(other) => {
                     // SAFETY: from `into_raw` above, and nobody else has seen it.
@@ -156,6 +158,17 @@ impl<T: Sync> PerProcess<T> {
                     current = other;
                 }
             }
+        }
+    }
+}
+
+impl<T> Drop for PerProcess<T> {
+    fn drop(&mut self) {
+        let current = *self.current.get_mut();
+        // SAFETY: rule 2.
+        if unsafe { current.as_ref() }.is_some_and(|entry| entry.generation == generation()) {
+            // SAFETY: from `into_raw`, and whoever referred to it borrowed `self`.
+            drop(unsafe { Box::from_raw(current) });
         }
     }
 }

@@ -26,7 +26,7 @@
 //! | `wakeup`, `remote`, `signal`, `fork` | what comes from outside of the thread | [`Remote`], [`interrupt_on`] |
 //! | `parker`, `limit`, `dormant` | waits that any thread may end, for locks and queues, and what if none is left to end them | [`Parker`], [`Unparker`], [`Limit`] |
 //! | `thread` | who a green thread is, and std's `park` | [`Thread`], [`current()`], [`park()`] |
-//! | `pool`, `offload` | OS threads for what can only block | [`offload()`] |
+//! | `pool`, `offload` | OS threads for what can only block | [`offload()`], [`ThreadPool`] |
 //! | `green_thread`, `scope`, `timeout`, `shield` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`], [`shield()`] |
 //! | `blocking` | who holds the loop for too long | [`hub_blocking_detection`] |
 //! | `trace` | events and spans for the crate `tracing`, with the feature of that name | `in_span` |
@@ -129,7 +129,7 @@ pub use listing::{
 pub use main_loop::{Stats, hub_prevent_multiple_readers, set_quiet_time};
 pub use offload::{JobError, offload, offload_scoped};
 pub use parker::{Doing, Parked, Parker, Unparker};
-pub use pool::{end_threads, set_threads};
+pub use pool::{ThreadPool, end_threads, set_threads};
 pub use ready::Ready;
 pub use remote::{HubGone, Remote};
 pub use report::{Report, hub_exceptions, set_report_stream, warn};

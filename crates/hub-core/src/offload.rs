@@ -17,7 +17,7 @@ use crate::greenlet::control::Doing;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Mask, Waiter};
 use crate::greenlet::unwind;
-use crate::pool::{self, Job};
+use crate::pool::{self, JOBS, Job, ThreadPool};
 use crate::remote::{Letter, Mailbox, Remote};
 
 /// Why a job has no result.
@@ -48,11 +48,11 @@ impl From<Box<LoopError>> for JobError {
     }
 }
 
-/// Runs `job` on a small pool of OS threads; only the calling green thread waits. Eventlet's `tpool.execute`.
+/// Runs `job` on an OS thread of the default pool; only the calling green thread waits. Eventlet's `tpool.execute`.
 /// Switches.
 ///
-/// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. While
-/// panicking, in an ending thread, and in a job, the job runs on the calling thread.
+/// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. While panicking, in
+/// an ending thread, in a job, and with `EVENTLET_THREADPOOL_SIZE=0`, the job runs on the calling thread.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -68,19 +68,23 @@ impl From<Box<LoopError>> for JobError {
 ///
 /// [`JobError::Panicked`] if `job` panics; [`JobError::Io`] if no OS thread can be had, or the loop cannot wait.
 pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
+    execute(&JOBS, job)
+}
+
+fn execute<T: Send + 'static>(pool: &ThreadPool, job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
     /// The result, and the ticket of the park that it ends.
     struct Slot<T> {
         result: Option<Outcome<T>>,
         ticket: u64,
     }
-    let Some((mut waiter, mailbox)) = begin()? else { return here(job) };
+    let Some((mut waiter, mailbox)) = begin(pool)? else { return here(job) };
     let slot = Arc::new(Mutex::new(Slot::<T> { result: None, ticket: waiter.ticket() }));
     let filled = Arc::clone(&slot);
     let greenlet = waiter.control().number();
     // While the job is pending the loop does not take the wait for hopeless.
     let pending = Remote::new(&mailbox);
     let process = fork::generation();
-    pool::submit(Box::new(move || {
+    pool.submit(Box::new(move || {
         let result = catch_unwind(AssertUnwindSafe(job));
         let mut slot = filled.lock().unwrap_or_else(PoisonError::into_inner);
         slot.result = Some(result);
@@ -135,7 +139,11 @@ pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
 /// [`JobError::Panicked`] if `job` panics; [`JobError::Io`] if no OS thread can be had, or there is no loop that could
 /// wait: the job has not run then.
 pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
-    let Some((waiter, mailbox)) = begin()? else { return here(job) };
+    execute_scoped(&JOBS, job)
+}
+
+fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
+    let Some((waiter, mailbox)) = begin(pool)? else { return here(job) };
     let mask = Mask::new();
     let result = Arc::new(Mutex::new(None));
     let done = Arc::new(Done::new());
@@ -148,7 +156,7 @@ pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobE
     // `done` when it has run or is dropped, as the last thing that it does with anything borrowed, and `wait` returns,
     // without unwinding, only then.
     let work = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(work) };
-    pool::submit(work)?;
+    pool.submit(work)?;
     let result = match done.wait(waiter) {
         Ok(()) => result.lock().unwrap_or_else(PoisonError::into_inner).take(),
         Err(LeftBehind) => return Err(left_behind()),
@@ -159,6 +167,64 @@ pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobE
     match result {
         Some(outcome) => outcome.map_err(JobError::Panicked),
         None => Err(io::Error::other("the job was dropped before it had run").into()),
+    }
+}
+
+impl ThreadPool {
+    /// Runs `job` on an OS thread of this pool; only the calling green thread waits. Switches.
+    ///
+    /// As [`offload`](crate::offload()), which uses the default pool: a caller that is killed or times out leaves at
+    /// once, and the job goes on. While panicking, in an ending thread and in a job of any pool, the job runs on the
+    /// calling thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`offload`](crate::offload()).
+    pub fn execute<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
+        execute(self, job)
+    }
+
+    /// As [`execute`](ThreadPool::execute), for a job that borrows. Its wait is not left early: a kill or a timeout
+    /// takes effect when the job has ended. Switches.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let pool = hub_core::ThreadPool::new(1);
+    /// let mut numbers = vec![3, 1, 2];
+    /// pool.execute_scoped(|| numbers.sort())?;
+    /// assert_eq!(numbers, [1, 2, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`offload_scoped`](crate::offload_scoped).
+    pub fn execute_scoped<T: Send>(&self, job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
+        execute_scoped(self, job)
+    }
+
+    /// Runs `job` on an OS thread of this pool and waits for nothing. Does not switch.
+    ///
+    /// A panic of `job` ends the job alone. With a pool of size 0 it runs before this returns.
+    ///
+    /// ```
+    /// let pool = hub_core::ThreadPool::new(1);
+    /// let (done, is_done) = std::sync::mpsc::channel();
+    /// pool.start(move || done.send(()).unwrap())?;
+    /// is_done.recv().unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If no OS thread can be had; `job` is dropped.
+    pub fn start(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        if self.runs_in_caller()? {
+            pool::run(Box::new(job));
+            return Ok(());
+        }
+        self.submit(Box::new(job))
     }
 }
 
@@ -176,8 +242,8 @@ fn here<T>(job: impl FnOnce() -> T) -> Result<T, JobError> {
 }
 
 /// The first park of a caller, and how another OS thread ends it. `None`: the job has to run here.
-fn begin() -> Result<Option<(Waiter, Arc<Mailbox>)>, JobError> {
-    if pool::is_here() {
+fn begin(pool: &ThreadPool) -> Result<Option<(Waiter, Arc<Mailbox>)>, JobError> {
+    if pool::is_here() || pool.runs_in_caller()? {
         return Ok(None);
     }
     let waiter = match Waiter::current(Doing::Offload) {

@@ -1,82 +1,78 @@
-//! OS threads for jobs that block and cannot wait on a hub, such as name resolution.
+//! Pools of OS threads for jobs that block and cannot wait on a hub, such as name resolution.
 //!
-//! Threads are started when a job finds none idle, up to a bound, and end when they have been idle
-//! for a while. They block the signals that other threads are to receive. A forked child has a pool of
-//! its own.
+//! Each kind of job has a pool of its own, so that slow jobs of one kind do not keep those of another kind waiting.
+//! Threads are started when a job finds none idle, up to a bound, and end when they have been idle for a while. They
+//! block the signals that other threads are to receive. A forked child starts with empty pools.
+//!
+//! A pool all of whose threads are busy has a monitor: one more thread, which reports jobs that wait for long. The
+//! threads of the pool cannot, because each may be stuck in its job, and a caller would need a timer for each job.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::env;
+use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use crate::dormant::Dormant;
 use crate::fork::{self, PerProcess};
+use crate::report;
 
 /// Work for a thread that may block.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 const VARIABLE: &str = "EVENTLET_THREADPOOL_SIZE";
-const DEFAULT_SIZE: NonZeroUsize = NonZeroUsize::new(20).unwrap();
+const DEFAULT_SIZE: usize = 20;
 const IDLE: Duration = Duration::from_secs(10);
+/// How long a job may wait for a thread before it is reported.
+const LATE: Duration = Duration::from_secs(1);
 /// Resolvers with their plug-ins need more than a small stack. Only touched pages are resident.
 const STACK: usize = 1 << 20;
+/// In [`ThreadPool::size`]: the environment is asked at the first job.
+const UNSET: usize = usize::MAX;
 
-static CURRENT: PerProcess<Pool> = PerProcess::new();
-/// The bound on threads; 0 until it is set or the first job asks the environment.
-static SIZE: AtomicUsize = AtomicUsize::new(0);
+/// The pool of [`offload`](crate::offload()).
+pub(crate) static JOBS: ThreadPool = ThreadPool::named("greenhub-pool", UNSET);
 
-/// Queues `job` for the process's pool. Never waits for a thread to be free.
-///
-/// A panic of `job` goes no further than its thread, which then takes the next job.
-///
-/// # Errors
-///
-/// `EVENTLET_THREADPOOL_SIZE` is not a positive number, or the system refused a thread and there is
-/// none that could run the job later. `job` is dropped.
-pub(crate) fn submit(job: Job) -> io::Result<()> {
-    let size = size()?;
-    Pool::current()?.submit(job, size)
+/// The threads and jobs of all pools.
+static USAGE: PerProcess<Usage> = PerProcess::new();
+
+#[derive(Default)]
+struct Usage {
+    threads: AtomicUsize,
+    jobs: AtomicUsize,
 }
 
-/// How many OS threads the process's pool has, and how many of its jobs are queued or running.
+/// How many OS threads the pools of the process have, and how many of their jobs are queued or running.
 pub(crate) fn usage() -> (usize, usize) {
-    CURRENT.get().map_or((0, 0), Pool::usage)
+    USAGE.get().map_or((0, 0), |usage| (usage.threads.load(Ordering::Relaxed), usage.jobs.load(Ordering::Relaxed)))
 }
 
-/// How many jobs of the process's pool are queued or running.
-#[cfg(test)]
-fn pending() -> usize {
-    usage().1
-}
-
-/// Sets how many OS threads there are at most for jobs that block; before, `EVENTLET_THREADPOOL_SIZE` says so, or it is
-/// 20. Holds from the next job on: those who are too many end when they have done theirs. Does not switch.
+/// Sets how many OS threads [`offload`](crate::offload()) uses at most; before, `EVENTLET_THREADPOOL_SIZE` says so, or
+/// it is 20. Holds from the next job on: surplus threads end when they have done their job. Does not switch.
 pub fn set_threads(size: NonZeroUsize) {
-    SIZE.store(size.get(), Ordering::Relaxed);
+    JOBS.size.store(size.get().min(UNSET - 1), Ordering::Relaxed);
 }
 
-/// Ends the OS threads for jobs that block: at once those that have nothing to do, the others when they have done
-/// what they do and what is queued. Does not wait for them, and a later job starts new ones. Does not switch.
+/// Ends the OS threads of [`offload`](crate::offload()): idle threads at once, the others when they have done their job
+/// and the queued ones. Does not wait for them, and a later job starts new ones. Does not switch.
 pub fn end_threads() {
-    if let Some(pool) = CURRENT.get() {
-        pool.end();
-    }
+    JOBS.end();
 }
 
-/// Whether no job of the process's pool is queued or running. Waits for no lock.
+/// Whether no job of any pool is queued or running. Waits for no lock.
 fn is_idle() -> bool {
-    CURRENT.get().is_none_or(|pool| pool.state.try_lock().is_ok_and(|state| state.pending == 0))
+    USAGE.get().is_none_or(|usage| usage.jobs.load(Ordering::Acquire) == 0)
 }
 
-/// Whether this is an OS thread of the pool.
+/// Whether this is an OS thread of a pool.
 pub(crate) fn is_here() -> bool {
     HERE.get()
 }
@@ -85,100 +81,238 @@ thread_local! {
     static HERE: Cell<bool> = const { Cell::new(false) };
 }
 
-fn size() -> io::Result<NonZeroUsize> {
-    if let Some(size) = NonZeroUsize::new(SIZE.load(Ordering::Relaxed)) {
-        return Ok(size);
-    }
-    let asked = match env::var_os(VARIABLE) {
-        None => DEFAULT_SIZE,
-        Some(value) => parse_size(&value.to_string_lossy())?,
-    };
-    // Yields to a bound that was set meanwhile.
-    let before = SIZE.compare_exchange(0, asked.get(), Ordering::Relaxed, Ordering::Relaxed);
-    Ok(before.err().and_then(NonZeroUsize::new).unwrap_or(asked))
+/// A pool of OS threads for jobs that block. Only the green thread that asks for a job waits for it.
+///
+/// A thread is started when a job finds none idle, as long as there are fewer than the size of the pool. Further jobs
+/// wait in line; one that waits for more than a second is [reported](crate::set_report_stream), once. A thread that has
+/// been idle for ten seconds ends.
+///
+/// Dropping the pool ends its threads: idle threads at once, the others when they have done their job and the queued
+/// ones. It waits for none of them. A forked child starts with an empty pool.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::ThreadPool;
+/// let images = ThreadPool::new(4); // slow work that must not keep other jobs waiting
+/// let sum = images.execute(|| (1..=1000_u64).sum::<u64>())?;
+/// assert_eq!(sum, 500_500);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+pub struct ThreadPool {
+    name: &'static str,
+    size: AtomicUsize,
+    threads: PerProcess<Arc<Threads>>,
 }
 
-fn parse_size(value: &str) -> io::Result<NonZeroUsize> {
+impl ThreadPool {
+    /// Makes a pool of at most `size` OS threads. None is started before the first job.
+    ///
+    /// With a size of 0 each job runs on the thread of its caller, and blocks it.
+    #[must_use]
+    pub const fn new(size: usize) -> ThreadPool {
+        // A size of that many threads is as good as no bound.
+        ThreadPool::named("greenhub-own", if size == UNSET { UNSET - 1 } else { size })
+    }
+
+    /// As [`new`](ThreadPool::new), with a name for its OS threads.
+    #[must_use]
+    pub const fn named(name: &'static str, size: usize) -> ThreadPool {
+        ThreadPool { name, size: AtomicUsize::new(size), threads: PerProcess::new() }
+    }
+
+    /// How many OS threads there are at most.
+    ///
+    /// # Errors
+    ///
+    /// `EVENTLET_THREADPOOL_SIZE` is no number.
+    fn size(&self) -> io::Result<usize> {
+        let size = self.size.load(Ordering::Relaxed);
+        if size != UNSET {
+            return Ok(size);
+        }
+        let asked = match env::var_os(VARIABLE) {
+            None => DEFAULT_SIZE,
+            Some(value) => parse_size(&value.to_string_lossy())?,
+        };
+        // Yields to a bound that was set meanwhile.
+        let before = self.size.compare_exchange(UNSET, asked, Ordering::Relaxed, Ordering::Relaxed);
+        Ok(before.err().unwrap_or(asked))
+    }
+
+    /// Whether jobs run on the thread of the caller, because the size is 0. Warns once of such an environment.
+    ///
+    /// # Errors
+    ///
+    /// As [`size`](ThreadPool::size).
+    pub(crate) fn runs_in_caller(&self) -> io::Result<bool> {
+        static WARNED: AtomicBool = AtomicBool::new(false);
+        let none = self.size()? == 0;
+        if none && std::ptr::eq(self, &JOBS) && !WARNED.swap(true, Ordering::Relaxed) {
+            report::warn(format!("{VARIABLE} is 0: each job runs on the thread of its caller, and blocks it"));
+        }
+        Ok(none)
+    }
+
+    /// Queues `job`. Never waits for a thread to be free.
+    ///
+    /// A panic of `job` goes no further than its thread, which then takes the next job.
+    ///
+    /// # Errors
+    ///
+    /// The size cannot be told, or the system refused a thread and there is none that could run the job later. `job` is
+    /// dropped.
+    pub(crate) fn submit(&self, job: Job) -> io::Result<()> {
+        let size = self.size()?;
+        let usage = USAGE.get_or_make(Usage::default)?;
+        self.threads.get_or_make(|| Arc::new(Threads::new(self.name, IDLE, usage)))?.submit(job, size)
+    }
+
+    fn end(&self) {
+        if let Some(threads) = self.threads.get() {
+            threads.end();
+        }
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadPool").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn parse_size(value: &str) -> io::Result<usize> {
     value.trim().parse().map_err(|error| {
-        let message = format!("{VARIABLE}={value:?} is no size for the pool of threads, which is 1 or more: {error}");
+        let message = format!("{VARIABLE}={value:?} is no number of threads: {error}");
         io::Error::new(io::ErrorKind::InvalidInput, message)
     })
 }
 
-struct Pool {
+/// What the threads of a pool share with those that submit jobs.
+struct Threads {
+    name: &'static str,
+    idle: Duration,
+    late: Duration,
+    usage: &'static Usage,
     state: Mutex<State>,
     work: Condvar,
-    idle: Duration,
+    /// Wakes the monitor.
+    congested: Condvar,
+}
+
+struct Queued {
+    job: Job,
+    since: Instant,
+    reported: bool,
 }
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<Job>,
+    queue: VecDeque<Queued>,
     /// Threads that exist.
     workers: usize,
     /// Those of them that wait for work, or were told of some and are not up yet.
     idle: usize,
-    /// Jobs that are queued or running.
-    pending: usize,
     size: usize,
     /// How often the threads were told to end; those of before do.
     ends: u64,
+    monitor: Monitor,
 }
 
-impl Pool {
-    fn new(idle: Duration) -> Pool {
-        Pool { state: Mutex::default(), work: Condvar::new(), idle }
+#[derive(Default)]
+enum Monitor {
+    #[default]
+    Absent,
+    /// It wakes by itself when the first job in line becomes late.
+    Watching,
+    /// Has nothing to watch, and is to be told of the next job.
+    Resting,
+}
+
+impl State {
+    /// The age of the first job that was not reported yet.
+    fn oldest(&self) -> Option<Duration> {
+        self.queue.iter().find(|queued| !queued.reported).map(|queued| queued.since.elapsed())
     }
 
-    /// The pool of this process, not of the one that it was forked from.
-    fn current() -> io::Result<&'static Pool> {
-        CURRENT.get_or_make(|| Pool::new(IDLE))
+    /// Marks the jobs that have waited for `late` and returns how many they are.
+    fn take_late(&mut self, late: Duration) -> usize {
+        let new = self.queue.iter_mut().filter(|queued| !queued.reported && queued.since.elapsed() >= late);
+        new.map(|queued| queued.reported = true).count()
+    }
+}
+
+impl Threads {
+    fn new(name: &'static str, idle: Duration, usage: &'static Usage) -> Threads {
+        let (state, work, congested) = (Mutex::default(), Condvar::new(), Condvar::new());
+        Threads { name, idle, late: LATE, usage, state, work, congested }
     }
 
-    fn submit(&'static self, job: Job, size: NonZeroUsize) -> io::Result<()> {
+    fn submit(self: &Arc<Self>, job: Job, size: usize) -> io::Result<()> {
         let mut state = self.lock();
-        state.size = size.get();
+        state.size = size;
         // Each queued job has one of the idle threads coming for it.
-        if state.idle <= state.queue.len() && state.workers < state.size {
-            match self.start_worker(state.ends) {
-                Ok(()) => state.workers += 1,
-                // Somebody will come for the job, later.
+        let mut has_thread = state.idle > state.queue.len();
+        if !has_thread && state.workers < size {
+            let born = state.ends;
+            match self.start("", move |threads| threads.work(born)) {
+                Ok(()) => {
+                    has_thread = true;
+                    state.workers += 1;
+                    self.usage.threads.fetch_add(1, Ordering::Relaxed);
+                }
+                // A busy thread will come for the job later.
                 Err(_) if state.workers > 0 => {}
                 Err(error) => {
-                    // What a dropped job runs may submit another.
+                    // The destructor of the job may submit another one.
                     drop(state);
                     let message = format!("cannot start a thread for a job that blocks: {error}");
                     return Err(io::Error::new(error.kind(), message));
                 }
             }
         }
-        state.queue.push_back(job);
-        state.pending += 1;
+        state.queue.push_back(Queued { job, since: Instant::now(), reported: false });
+        self.usage.jobs.fetch_add(1, Ordering::Release);
+        if !has_thread {
+            self.have_monitored(&mut state);
+        }
         drop(state);
         self.work.notify_one();
         Ok(())
     }
 
+    /// Has the queued jobs reported that become late. Without a thread for that they are not.
+    fn have_monitored(self: &Arc<Self>, state: &mut State) {
+        match state.monitor {
+            Monitor::Watching => {}
+            Monitor::Resting => self.congested.notify_one(),
+            Monitor::Absent => {
+                if self.start("-mon", Threads::monitor).is_ok() {
+                    state.monitor = Monitor::Watching;
+                }
+            }
+        }
+    }
+
     fn end(&self) {
         self.lock().ends += 1;
         self.work.notify_all();
+        self.congested.notify_all();
     }
 
-    fn usage(&self) -> (usize, usize) {
-        let state = self.lock();
-        (state.workers, state.pending)
-    }
-
-    #[cfg(test)]
-    fn pending(&self) -> usize {
-        self.usage().1
-    }
-
-    fn start_worker(&'static self, born: u64) -> io::Result<()> {
+    fn start(self: &Arc<Self>, suffix: &str, body: impl FnOnce(&Threads) + Send + 'static) -> io::Result<()> {
         // A thread begins with the mask of the one that starts it: so there is no moment in which
         // a signal could be delivered to it.
         let _masked = SignalsBlocked::new()?;
-        thread::Builder::new().name("greenhub-pool".into()).stack_size(STACK).spawn(move || self.work(born)).map(drop)
+        let threads = Arc::clone(self);
+        let name = format!("{}{suffix}", self.name);
+        thread::Builder::new().name(name).stack_size(STACK).spawn(move || body(&threads)).map(drop)
     }
 
     fn work(&self, born: u64) {
@@ -187,19 +321,20 @@ impl Pool {
         while let Some(job) = self.next_job(born) {
             run(job);
             if generation != fork::generation() {
-                // The job has forked: this is the child, and the lock may be held by nobody.
+                // The job has forked: this is the child, where no thread may hold the lock to release it.
                 return;
             }
-            self.lock().pending -= 1;
+            self.usage.jobs.fetch_sub(1, Ordering::Release);
         }
+        self.usage.threads.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// `None`: the thread is one too many, and counted out.
+    /// `None`: the thread is surplus, and counted out.
     fn next_job(&self, born: u64) -> Option<Job> {
         let mut state = self.lock();
         if state.workers <= state.size {
-            if let Some(job) = state.queue.pop_front() {
-                return Some(job);
+            if let Some(queued) = state.queue.pop_front() {
+                return Some(queued.job);
             }
             state.idle += 1;
             let nothing = |state: &mut State| state.queue.is_empty() && state.ends == born;
@@ -208,12 +343,48 @@ impl Pool {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             drop(dormant);
             state.idle -= 1;
-            if let Some(job) = state.queue.pop_front() {
-                return Some(job);
+            if let Some(queued) = state.queue.pop_front() {
+                return Some(queued.job);
             }
         }
         state.workers -= 1;
         None
+    }
+
+    /// Reports late jobs, until no job has waited in line for a while.
+    fn monitor(&self) {
+        let mut state = self.lock();
+        let ends = state.ends;
+        loop {
+            let age = state.oldest();
+            if age.is_some_and(|age| age >= self.late) {
+                let (late, size) = (state.take_late(self.late), state.size);
+                drop(state);
+                report::warn(late_jobs(late, self.late, size, self.name));
+                // Jobs that become late soon after are reported together.
+                thread::sleep(self.late);
+                state = self.lock();
+                continue;
+            }
+            let pause = match age {
+                Some(age) => self.late.saturating_sub(age),
+                None if state.queue.is_empty() && state.ends != ends => break,
+                None => {
+                    state.monitor = Monitor::Resting;
+                    self.idle
+                }
+            };
+            let dormant = Dormant::worker(is_idle);
+            let waited = self.congested.wait_timeout(state, pause);
+            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            drop(dormant);
+            state.monitor = Monitor::Watching;
+            if age.is_none() && state.queue.is_empty() && timeout.timed_out() {
+                break;
+            }
+        }
+        state.monitor = Monitor::Absent;
     }
 
     /// Nothing panics while it is locked; and if it did, the counts would still be right.
@@ -222,8 +393,13 @@ impl Pool {
     }
 }
 
+fn late_jobs(late: usize, after: Duration, size: usize, name: &str) -> String {
+    let jobs = if late == 1 { "a job has".to_owned() } else { format!("{late} jobs have") };
+    format!("{jobs} waited for {after:?} for one of the {size} OS threads of {name}, all of which are busy")
+}
+
 /// Keeps a panic of the job from the worker, and one of dropping what it panicked with.
-fn run(job: Job) {
+pub(crate) fn run(job: Job) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(job))
         && let Err(worse) = catch_unwind(AssertUnwindSafe(|| drop(payload)))
     {
@@ -260,16 +436,26 @@ mod tests {
     use super::*;
     use crate::fork::tests::holds_in_child;
     use std::sync::mpsc;
-    use std::time::Instant;
 
     const LONG: Duration = Duration::from_secs(60);
 
-    fn pool(idle: Duration) -> &'static Pool {
-        Box::leak(Box::new(Pool::new(idle)))
+    fn pool(idle: Duration) -> Arc<Threads> {
+        Arc::new(Threads::new("test", idle, Box::leak(Box::default())))
     }
 
-    fn size(size: usize) -> NonZeroUsize {
-        NonZeroUsize::new(size).unwrap()
+    fn submit(job: Job) -> io::Result<()> {
+        JOBS.submit(job)
+    }
+
+    /// How many jobs of the process are queued or running.
+    fn pending() -> usize {
+        usage().1
+    }
+
+    impl Threads {
+        fn pending(&self) -> usize {
+            self.usage.jobs.load(Ordering::Relaxed)
+        }
     }
 
     /// Waits for what other threads will bring about; a hang fails.
@@ -295,7 +481,7 @@ mod tests {
                 RUNNING.fetch_sub(1, Ordering::SeqCst);
                 done.send(()).unwrap();
             };
-            pool.submit(Box::new(job), size(3)).unwrap();
+            pool.submit(Box::new(job), 3).unwrap();
         }
         for _ in 0..30 {
             results.recv_timeout(LONG).unwrap();
@@ -315,7 +501,7 @@ mod tests {
                 barrier.wait();
                 done.send(()).unwrap();
             };
-            pool.submit(Box::new(job), size(4)).unwrap();
+            pool.submit(Box::new(job), 4).unwrap();
         }
         for _ in 0..4 {
             results.recv_timeout(LONG).unwrap();
@@ -327,7 +513,7 @@ mod tests {
         let pool = pool(LONG);
         for _ in 0..5 {
             let (done, result) = mpsc::channel();
-            pool.submit(Box::new(move || done.send(()).unwrap()), size(9)).unwrap();
+            pool.submit(Box::new(move || done.send(()).unwrap()), 9).unwrap();
             result.recv_timeout(LONG).unwrap();
             until("the worker is idle again", || pool.lock().idle == 1);
         }
@@ -337,10 +523,10 @@ mod tests {
     #[test]
     fn idle_threads_end() {
         let pool = pool(Duration::from_millis(1));
-        pool.submit(Box::new(|| ()), size(1)).unwrap();
+        pool.submit(Box::new(|| ()), 1).unwrap();
         until("the worker ends", || pool.lock().workers == 0);
         let (done, result) = mpsc::channel();
-        pool.submit(Box::new(move || done.send(()).unwrap()), size(1)).unwrap();
+        pool.submit(Box::new(move || done.send(()).unwrap()), 1).unwrap();
         result.recv_timeout(LONG).unwrap();
     }
 
@@ -348,11 +534,11 @@ mod tests {
     fn threads_above_a_lower_bound_end_after_their_job() {
         let pool = pool(LONG);
         let (hold, held) = mpsc::channel::<()>();
-        pool.submit(Box::new(move || _ = held.recv()), size(2)).unwrap();
+        pool.submit(Box::new(move || _ = held.recv()), 2).unwrap();
         let (hold_too, held) = mpsc::channel::<()>();
-        pool.submit(Box::new(move || _ = held.recv()), size(2)).unwrap();
+        pool.submit(Box::new(move || _ = held.recv()), 2).unwrap();
         assert_eq!(pool.lock().workers, 2);
-        pool.submit(Box::new(|| ()), size(1)).unwrap();
+        pool.submit(Box::new(|| ()), 1).unwrap();
         drop((hold, hold_too));
         until("one worker is left", || pool.lock().workers == 1 && pool.pending() == 0);
     }
@@ -366,9 +552,9 @@ mod tests {
             }
         }
         let pool = pool(LONG);
-        pool.submit(Box::new(|| std::panic::resume_unwind(Box::new(PanicsAgain))), size(1)).unwrap();
+        pool.submit(Box::new(|| std::panic::resume_unwind(Box::new(PanicsAgain))), 1).unwrap();
         let (done, result) = mpsc::channel();
-        pool.submit(Box::new(move || done.send(()).unwrap()), size(1)).unwrap();
+        pool.submit(Box::new(move || done.send(()).unwrap()), 1).unwrap();
         result.recv_timeout(LONG).unwrap();
         assert_eq!(pool.lock().workers, 1);
     }
@@ -377,8 +563,8 @@ mod tests {
     fn queued_and_running_jobs_are_pending() {
         let pool = pool(LONG);
         let (hold, held) = mpsc::channel::<()>();
-        pool.submit(Box::new(move || _ = held.recv()), size(1)).unwrap();
-        pool.submit(Box::new(|| ()), size(1)).unwrap();
+        pool.submit(Box::new(move || _ = held.recv()), 1).unwrap();
+        pool.submit(Box::new(|| ()), 1).unwrap();
         until("one runs, one is queued", || pool.lock().queue.len() == 1);
         assert_eq!(pool.pending(), 2);
         drop(hold);
@@ -394,14 +580,14 @@ mod tests {
             let blocked = [Signal::SIGINT, Signal::SIGCHLD, Signal::SIGSEGV].map(|signal| mask.contains(signal));
             tell.send(blocked).unwrap();
         };
-        pool.submit(Box::new(job), size(1)).unwrap();
+        pool.submit(Box::new(job), 1).unwrap();
         assert_eq!(told.recv_timeout(LONG).unwrap(), [true, true, false]);
     }
 
     #[test]
     fn the_submitters_own_mask_is_as_before() {
         let before = SigSet::thread_get_mask().unwrap();
-        pool(LONG).submit(Box::new(|| ()), size(1)).unwrap();
+        pool(LONG).submit(Box::new(|| ()), 1).unwrap();
         assert_eq!(SigSet::thread_get_mask().unwrap(), before);
     }
 
@@ -415,6 +601,19 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_of_ones_own_starts_empty_in_a_forked_child() {
+        static OWN: ThreadPool = ThreadPool::new(1);
+        let (hold, held) = mpsc::channel::<()>();
+        OWN.submit(Box::new(move || _ = held.recv())).unwrap();
+        OWN.submit(Box::new(|| ())).unwrap();
+        assert!(holds_in_child(|| {
+            let (done, result) = mpsc::channel();
+            OWN.submit(Box::new(move || done.send(()).unwrap())).is_ok() && result.recv_timeout(LONG).is_ok()
+        }));
+        drop(hold);
+    }
+
+    #[test]
     fn nothing_of_the_parents_is_pending_in_a_child() {
         let (hold, held) = mpsc::channel::<()>();
         submit(Box::new(move || _ = held.recv())).unwrap();
@@ -424,10 +623,11 @@ mod tests {
     }
 
     #[test]
-    fn a_size_is_a_positive_number() {
-        assert_eq!(parse_size("7").unwrap().get(), 7);
-        assert_eq!(parse_size(" 7 ").unwrap().get(), 7);
-        for wrong in ["", "0", "-1", "many", "99999999999999999999999"] {
+    fn a_size_is_a_number() {
+        assert_eq!(parse_size("7").unwrap(), 7);
+        assert_eq!(parse_size(" 7 ").unwrap(), 7);
+        assert_eq!(parse_size("0").unwrap(), 0);
+        for wrong in ["", "-1", "many", "99999999999999999999999"] {
             let error = parse_size(wrong).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
             assert!(error.to_string().contains(&format!("EVENTLET_THREADPOOL_SIZE={wrong:?}")), "{error}");

@@ -6,6 +6,8 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 
+use hub_core::ThreadPool;
+
 pub use cache::CachedResolver;
 
 /// Finds the addresses of hosts by their names. [`set_resolver`] has this process ask one of your own.
@@ -48,6 +50,9 @@ impl<R: Resolver + ?Sized> Resolver for Arc<R> {
     }
 }
 
+/// Of its own, since a look-up may take half a minute where a server is silent.
+static NAMES: ThreadPool = ThreadPool::named("greenhub-names", 64);
+
 /// The resolver of the system, asked on another OS thread each time. Switches.
 #[derive(Copy, Clone, Default, Debug)]
 pub struct SystemResolver;
@@ -55,7 +60,7 @@ pub struct SystemResolver;
 impl Resolver for SystemResolver {
     fn resolve(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
         let host = host.to_owned();
-        Ok(hub_core::offload(move || (host, 0).to_socket_addrs())??.collect())
+        Ok(NAMES.execute(move || (host, 0).to_socket_addrs())??.collect())
     }
 }
 
