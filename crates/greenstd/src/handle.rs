@@ -1,4 +1,4 @@
-//! Whatever may be behind a descriptor: a stream, for which a hub can wait, or a file, which only blocks.
+//! Anything that may be behind a descriptor: a stream, for which a hub can wait, or a file, which only blocks.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -18,17 +18,33 @@ pub(crate) enum Handle {
     File(Arc<File>),
 }
 
+/// How a file is read and written.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// By the pool: no hub can wait for it.
+    File,
+    /// A hub can wait for it.
+    Stream,
+}
+
 impl Handle {
-    /// Takes over a file; `is_stream` as [`is_stream`] says.
-    pub(crate) fn new(file: File, is_stream: bool) -> Handle {
-        if is_stream { Handle::Stream(Stream::shared(file.into())) } else { Handle::File(Arc::new(file)) }
+    /// Takes over a file that was just opened, which no other process has. `kind` as [`kind`] says.
+    pub(crate) fn opened(file: File, kind: Kind) -> io::Result<Handle> {
+        match kind {
+            Kind::File => Ok(Handle::File(Arc::new(file))),
+            Kind::Stream if keeps_mode(&file) => Stream::own(file.into()).map(Handle::Stream),
+            Kind::Stream => Ok(Handle::Stream(Stream::shared(file.into()))),
+        }
     }
 
-    /// Takes over a descriptor of anything. One that nothing can be learned of says so when it is used.
+    /// Takes over a descriptor of anything, which others may have too. One that nothing can be learned of says so when it
+    /// is used.
     pub(crate) fn from_fd(fd: OwnedFd) -> Handle {
         let file = File::from(fd);
-        let is_stream = is_stream(&file).unwrap_or(false);
-        Handle::new(file, is_stream)
+        match kind(&file) {
+            Ok(Kind::Stream) => Handle::Stream(Stream::shared(file.into())),
+            Ok(Kind::File) | Err(_) => Handle::File(Arc::new(file)),
+        }
     }
 
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -68,14 +84,26 @@ impl Handle {
         }
     }
 
+    pub(crate) fn write(&self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Handle::Stream(stream) => stream.write(data),
+            Handle::File(file) => borrowing(|| (&**file).write(&data[..data.len().min(AT_ONCE)])),
+        }
+    }
+
     /// Writes, after `before`, as [`Stream::write_after`].
     pub(crate) fn write_after(&self, data: &[u8], mut before: impl FnMut() -> io::Result<()>) -> io::Result<usize> {
         match self {
             Handle::Stream(stream) => stream.write_after(data, before),
-            Handle::File(file) => {
-                before()?;
-                borrowing(|| (&**file).write(&data[..data.len().min(AT_ONCE)]))
-            }
+            Handle::File(_) => before().and_then(|()| self.write(data)),
+        }
+    }
+
+    /// Runs `op`, as [`Stream::when_there_is_room`].
+    pub(crate) fn when_there_is_room(&self, mut op: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        match self {
+            Handle::Stream(stream) => stream.when_there_is_room(op),
+            Handle::File(_) => op(),
         }
     }
 
@@ -105,11 +133,45 @@ impl AsRawFd for Handle {
     }
 }
 
-/// Whether it is a pipe, a terminal, a socket or the like.
-pub(crate) fn is_stream(file: &File) -> io::Result<bool> {
+/// Which kind it is: a stream is what a hub can wait for, whatever its file type.
+pub(crate) fn kind(file: &File) -> io::Result<Kind> {
     use std::os::unix::fs::FileTypeExt;
-    let kind = file.metadata()?.file_type();
-    Ok(kind.is_fifo() || kind.is_char_device() || kind.is_socket())
+    let metadata = file.metadata()?;
+    let kind = metadata.file_type();
+    let is_file = if kind.is_file() {
+        // Files of proc and tracefs may wait, and are of no size. Written files are not looked at.
+        metadata.len() > 0 || !is_read_only(file) || !can_be_waited_for(file)
+    } else {
+        kind.is_dir() || kind.is_symlink() || kind.is_block_device()
+    };
+    // Others are pipes, sockets, devices, and what has no type, such as eventfd.
+    Ok(if is_file { Kind::File } else { Kind::Stream })
+}
+
+fn is_read_only(file: &File) -> bool {
+    use rustix::fs::OFlags;
+    rustix::fs::fcntl_getfl(file).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY)
+}
+
+/// Whether an open file description of it that is non-blocking neither waits nor fails where a hub could not wait.
+fn keeps_mode(file: &File) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let Ok(metadata) = file.metadata() else { return false };
+    let kind = metadata.file_type();
+    kind.is_fifo() || (kind.is_char_device() && can_be_waited_for(file))
+}
+
+/// Whether the system can report that the file is ready. Regular files are refused.
+#[cfg(target_os = "linux")]
+fn can_be_waited_for(file: &File) -> bool {
+    use rustix::event::epoll;
+    let probe = epoll::create(epoll::CreateFlags::CLOEXEC);
+    probe.is_ok_and(|set| epoll::add(&set, file, epoll::EventData::new_u64(0), epoll::EventFlags::IN).is_ok())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn can_be_waited_for(file: &File) -> bool {
+    io::IsTerminal::is_terminal(file)
 }
 
 /// Of its own, so that other jobs that block do not keep files waiting, nor the other way round.

@@ -96,6 +96,7 @@
 
 #[macro_use]
 mod macros;
+mod exclusive;
 mod handle;
 mod killed;
 mod socket;

@@ -51,8 +51,8 @@ macro_rules! socket_common {
             }
 
             /// Gives the socket to std, with its timeouts; it blocks again unless
-            /// [`set_nonblocking`](Self::set_nonblocking) was asked for. Clones share that mode: a green clone
-            /// should not be used to connect or to accept any more. Does not switch.
+            /// [`set_nonblocking`](Self::set_nonblocking) was asked for. Clones share that mode, and stay green: a listener
+            /// accepts by another OS thread from then on. Does not switch.
             ///
             /// # Errors
             ///
@@ -286,24 +286,22 @@ macro_rules! pipe_common {
         }
 
         impl From<$std> for $name {
-            /// Makes std's green. What is behind it stays blocking, because others may have it too: each operation
-            /// asks first, which is a system call more. Does not switch.
+            /// Makes std's green. What is behind it stays blocking for others that have it too. Does not switch.
             fn from(pipe: $std) -> $name {
                 $name::from(OwnedFd::from(pipe))
             }
         }
 
         impl From<OwnedFd> for $name {
-            /// Takes over a descriptor. What is behind it stays blocking, because others may have it too: each
-            /// operation asks first, which is a system call more. Does not switch.
+            /// Takes over a descriptor. What is behind it stays blocking for others that have it too; no operation on it
+            /// blocks the OS thread. Does not switch.
             fn from(fd: OwnedFd) -> $name {
                 $name(Stream::shared(fd))
             }
         }
 
         impl From<$name> for OwnedFd {
-            /// The descriptor, which blocks from now on. Clones stay green, but for an operation that another OS
-            /// thread has just begun. Does not switch.
+            /// The descriptor, which blocks from now on. Clones stay green. Does not switch.
             ///
             /// # Panics
             ///

@@ -1,6 +1,7 @@
 //! What all sockets share: each operation is written here once, and waits by way of [`Source`].
 
 mod birth;
+mod shared;
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -15,7 +16,10 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SocketAddrAny};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
-use birth::SEND;
+pub(crate) use birth::SEND;
+use shared::{Abandoned, Accepted};
+
+use crate::exclusive::Exclusive;
 
 /// How many connections wait to be accepted at most; the system may allow fewer (on Linux
 /// `net.core.somaxconn`, 4096 by default).
@@ -40,6 +44,9 @@ struct Options {
     read_timeout: AtomicU64,
     write_timeout: AtomicU64,
     nonblocking: AtomicBool,
+    /// Whether the open file description is non-blocking for certain.
+    exclusive: Exclusive,
+    abandoned: Abandoned,
 }
 
 /// The direction to which a timeout belongs.
@@ -92,8 +99,13 @@ impl Socket {
         options.read_timeout.store(nanos(read_timeout), Ordering::Relaxed);
         options.write_timeout.store(nanos(write_timeout), Ordering::Relaxed);
         options.nonblocking.store(nonblocking, Ordering::Relaxed);
+        // Nothing else waits where the mode was changed by others.
+        let listens = rustix::net::sockopt::socket_acceptconn(&fd).unwrap_or(false);
+        if listens {
+            options.exclusive.share();
+        }
         let socket = Socket { source: Source::new(fd)?, options: OnceLock::new() };
-        if nonblocking || read_timeout.is_some() || write_timeout.is_some() {
+        if nonblocking || listens || read_timeout.is_some() || write_timeout.is_some() {
             let _ = socket.options.set(Arc::new(options));
         }
         Ok(socket)
@@ -101,6 +113,9 @@ impl Socket {
 
     /// Gives the descriptor away, with its timeouts and its mode.
     pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
+        if let Some(options) = self.options.get() {
+            options.exclusive.share();
+        }
         let fd = self.source.into_fd()?;
         let socket = SockRef::from(&fd);
         if let Some(options) = self.options.get() {
@@ -249,8 +264,8 @@ impl Socket {
     }
 
     pub(crate) fn accept(&self) -> io::Result<(Socket, Option<SocketAddrAny>)> {
-        let (fd, address) = self.read(|fd| Ok((birth::accept(fd)?, Left::Likely)))?;
-        Ok((Socket::owning(fd), address))
+        let accepted = self.accept_if(|| Some(()))?;
+        accepted.map(|(socket, address, ())| (socket, address)).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     /// Accepts if `admit` gives something for it, which is asked for before each attempt. `None` if it does not.
@@ -258,13 +273,42 @@ impl Socket {
         &self,
         mut admit: impl FnMut() -> Option<T>,
     ) -> io::Result<Option<(Socket, Option<SocketAddrAny>, T)>> {
-        self.read(|fd| {
-            let Some(ticket) = admit() else { return Ok((None, Left::Likely)) };
-            let (fd, address) = birth::accept(fd)?;
-            Ok((Some((Socket::owning(fd), address, ticket)), Left::Likely))
-        })
+        let accepted = self.read(|fd| {
+            let accepted = self.unless_blocking(fd, || {
+                let Some(ticket) = admit() else { return Ok(None) };
+                Ok(Some((birth::accept(fd)?, ticket)))
+            })?;
+            Ok((accepted, Left::Likely))
+        })?;
+        let accepted = accepted.or_else(|Blocks| self.accept_shared(admit))?;
+        Ok(accepted.map(|((fd, address), ticket)| (Socket::owning(fd), address, ticket)))
+    }
+
+    /// Runs `op` if its call on the socket does not block the OS thread.
+    fn unless_blocking<R>(
+        &self,
+        fd: BorrowedFd<'_>,
+        op: impl FnOnce() -> io::Result<R>,
+    ) -> io::Result<Result<R, Blocks>> {
+        let entered = self.options.get().map(|options| options.exclusive.enter());
+        // Where it is shared, another process would have to change the mode between the two calls.
+        if matches!(entered, Some(None)) && shared::blocks(fd)? {
+            return Ok(Err(Blocks));
+        }
+        op().map(Ok)
+    }
+
+    #[cold]
+    fn accept_shared<T>(&self, admit: impl FnMut() -> Option<T>) -> io::Result<Option<(Accepted, T)>> {
+        let options = self.options();
+        let nonblocking = options.nonblocking.load(Ordering::Relaxed);
+        let timeout = options.timeout(Direction::Read);
+        shared::accept(&self.source, &options.abandoned, timeout, nonblocking, admit)
     }
 }
+
+/// A call on the socket would block the OS thread.
+struct Blocks;
 
 // Data.
 impl Socket {

@@ -224,7 +224,7 @@ impl Read for File {
 
 impl Write for &File {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.0.write_after(data, || Ok(()))
+        self.0.write(data)
     }
 
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -255,7 +255,7 @@ impl Seek for &File {
         match &self.0 {
             // No disk is asked for this.
             Handle::File(file) => (&**file).seek(position),
-            Handle::Stream(_) => Err(rustix::io::Errno::SPIPE.into()),
+            Handle::Stream(stream) => stream.seek(position),
         }
     }
 }
@@ -270,14 +270,15 @@ impl FileExt for File {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         match &self.0 {
             Handle::File(file) => borrowing(|| file.read_at(buffer, offset)),
-            Handle::Stream(_) => Err(rustix::io::Errno::SPIPE.into()),
+            // Refused by what has no position, such as a pipe.
+            Handle::Stream(stream) => borrowing(|| Ok(rustix::io::pread(stream, buffer, offset)?)),
         }
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<usize> {
         match &self.0 {
             Handle::File(file) => borrowing(|| file.write_at(data, offset)),
-            Handle::Stream(_) => Err(rustix::io::Errno::SPIPE.into()),
+            Handle::Stream(stream) => borrowing(|| Ok(rustix::io::pwrite(stream, data, offset)?)),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::{File, at};
-use crate::handle::{Handle, is_stream};
+use crate::handle::{Handle, kind};
 
 /// How a file is opened, std's `OpenOptions`.
 ///
@@ -90,12 +90,12 @@ impl OpenOptions {
     /// As std's.
     pub fn open<P: AsRef<Path>>(&self, path: P) -> io::Result<File> {
         let options = self.0.clone();
-        let (file, is_stream) = at(path, move |path| {
+        let (file, kind) = at(path, move |path| {
             let file = options.open(path)?;
-            let is_stream = is_stream(&file)?;
-            Ok((file, is_stream))
+            let kind = kind(&file)?;
+            Ok((file, kind))
         })?;
         hub_core::notify_opened(std::os::fd::AsRawFd::as_raw_fd(&file));
-        Ok(File(Handle::new(file, is_stream)))
+        Ok(File(Handle::opened(file, kind)?))
     }
 }

@@ -1,6 +1,6 @@
 //! Standard input, output and error.
 //!
-//! They belong to whoever started the program as much as to it, so they are never made non-blocking.
+//! Other processes have them too, such as the shell, so they are never made non-blocking.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, IsTerminal, Lines, Read, Write};
@@ -17,12 +17,14 @@ use crate::sync::{Mutex, MutexGuard, Semaphore};
 /// A descriptor of its own for what 0, 1 or 2 is at its first use: the hub may know others of that number.
 struct Standard {
     fd: fn() -> BorrowedFd<'static>,
+    /// Writes what std has kept in a buffer.
+    flush: Option<fn() -> io::Result<()>>,
     handle: OnceLock<Handle>,
 }
 
 impl Standard {
-    const fn new(fd: fn() -> BorrowedFd<'static>) -> Standard {
-        Standard { fd, handle: OnceLock::new() }
+    const fn new(fd: fn() -> BorrowedFd<'static>, flush: Option<fn() -> io::Result<()>>) -> Standard {
+        Standard { fd, flush, handle: OnceLock::new() }
     }
 
     fn handle(&self) -> io::Result<&Handle> {
@@ -32,11 +34,33 @@ impl Standard {
         let handle = Handle::from_fd(fcntl_dupfd_cloexec((self.fd)(), 3)?);
         Ok(self.handle.get_or_init(|| handle))
     }
+
+    /// Writes, after what std has kept.
+    fn write(&self, data: &[u8]) -> io::Result<usize> {
+        let written = self.handle().and_then(|handle| match self.flush {
+            Some(flush) => handle.write_after(data, flush),
+            None => handle.write(data),
+        });
+        // As std's: output of a program that was started without is not missed.
+        written.or_else(|error| if is_absent(&error) { Ok(data.len()) } else { Err(error) })
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let Some(flush) = self.flush else { return Ok(()) };
+        let flushed = self.handle().and_then(|handle| handle.when_there_is_room(flush));
+        flushed.or_else(|error| if is_absent(&error) { Ok(()) } else { Err(error) })
+    }
 }
 
-static INPUT: Standard = Standard::new(rustix::stdio::stdin);
-static OUTPUT: Standard = Standard::new(rustix::stdio::stdout);
-static ERROR: Standard = Standard::new(rustix::stdio::stderr);
+/// Whether the program was started without this stream.
+fn is_absent(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::BADF.raw_os_error())
+}
+
+static INPUT: Standard = Standard::new(rustix::stdio::stdin, None);
+static OUTPUT: Standard = Standard::new(rustix::stdio::stdout, Some(|| io::stdout().flush()));
+/// std's has no buffer.
+static ERROR: Standard = Standard::new(rustix::stdio::stderr, None);
 
 /// What was read of standard input and not asked for yet.
 static BUFFER: Mutex<Option<BufReader<Input>>> = Mutex::new(None);
@@ -47,7 +71,7 @@ impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match INPUT.handle().and_then(|handle| handle.read(buffer)) {
             // As std's: a program that was started without has nothing to read.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::BADF.raw_os_error()) => Ok(0),
+            Err(error) if is_absent(&error) => Ok(0),
             read => read,
         }
     }
@@ -321,12 +345,12 @@ macro_rules! output {
 
         impl Write for $lock<'_> {
             fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-                write(self.this, data, || $std().flush())
+                self.this.write(data)
             }
 
-            /// Writes what `print` of std has kept.
+            /// Writes what `print!` of std has kept. Switches.
             fn flush(&mut self) -> io::Result<()> {
-                $std().flush()
+                self.this.flush()
             }
 
             fn write_fmt(&mut self, arguments: fmt::Arguments<'_>) -> io::Result<()> {
@@ -346,21 +370,13 @@ macro_rules! output {
     };
 }
 
-/// Writes, after what std has kept.
-fn write(standard: &Standard, data: &[u8], before: impl FnMut() -> io::Result<()>) -> io::Result<usize> {
-    match standard.handle().and_then(|handle| handle.write_after(data, before)) {
-        // As std's: what a program that was started without tells is not missed.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::BADF.raw_os_error()) => Ok(data.len()),
-        written => written,
-    }
-}
-
 /// Standard output, std's `stdout`. Waiting for room parks the calling green thread only.
 ///
 /// A pipe or a terminal is waited for by the hub, a file is written by the pool. Unlike std's it has no buffer: each
 /// call of `write`, each `write!` as a whole, is written at once, in order with what `print!` of std writes. Who
-/// writes much takes a [`BufWriter`](std::io::BufWriter). `print!` itself is std's, and blocks the OS thread. A
-/// terminal that was stopped by hand may block it, too. Does not switch.
+/// writes much takes a [`BufWriter`](std::io::BufWriter). `print!` itself is std's, and blocks the OS thread. So does
+/// the part of a line that it has kept, if another process fills the pipe at the moment in which it is written. Does
+/// not switch.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }

@@ -57,4 +57,5 @@ mod system {
     }
 }
 
-pub(super) use system::{SEND, accept, open, pair};
+pub(crate) use system::SEND;
+pub(super) use system::{accept, open, pair};
