@@ -317,9 +317,11 @@ fn waiting_for_a_named_pipe_is_left_at_once() {
         let before = held();
         // Nobody opens the other side.
         assert!(with_timeout(SHORT, || File::open(&path)).is_err());
-        // The one who was left behind opens it with this one, and closes it.
-        let mut writer = OpenOptions::new().write(true).open(&path).unwrap();
+        assert!(with_timeout(SHORT, || OpenOptions::new().write(true).open(&path)).is_err());
+        let there = path.clone();
+        let writer = spawn(move || OpenOptions::new().write(true).open(there).unwrap());
         let mut reader = OpenOptions::new().read(true).open(&path).unwrap();
+        let mut writer = writer.join().unwrap();
         // Nobody writes.
         assert!(with_timeout(SHORT, || reader.read(&mut [0])).is_err());
         let reader = Rc::new(reader);

@@ -1,5 +1,5 @@
-//! std's `fs`, green: files are read and written on the OS threads of [`tpool`](crate::tpool), because no hub can
-//! wait for a disk.
+//! std's `fs`, green: files are read and written on a pool of OS threads, because no hub can wait for a disk. The pool
+//! has 64 threads at most; the jobs of [`tpool`](crate::tpool) run on others.
 //!
 //! # What it costs
 //!
@@ -15,14 +15,15 @@
 //! ended, of 1 MiB at most. From everything else it leaves at once; what the system was asked for is done all the
 //! same.
 //!
-//! What is a stream (a named pipe, a terminal, another device) is waited for by the hub, once it is open. Opening a
-//! named pipe takes an OS thread of the pool until the other side opens it, too.
+//! What a hub can wait for is waited for by the hub, whatever its file type: a named pipe, a terminal, another device, or
+//! a descriptor such as an eventfd. Opening a named pipe waits for the other side as in std, and can be left at once.
 
 mod dir;
+mod fifo;
 mod file;
 mod options;
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 pub use std::fs::{FileTimes, FileType, Metadata, Permissions};
@@ -31,7 +32,8 @@ pub use dir::{DirBuilder, DirEntry, ReadDir, read_dir};
 pub use file::File;
 pub use options::OpenOptions;
 
-use crate::handle::job;
+use crate::handle::{Kind, job};
+use options::Opened;
 
 /// A function of std for one path.
 fn at<T: Send + 'static>(
@@ -52,7 +54,7 @@ fn between<T: Send + 'static>(
     job(move || op(from, to))
 }
 
-/// Reads a whole file, std's `read`: one job. Switches.
+/// Reads a whole file, std's `read`: one job, but for a stream. Switches.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
@@ -68,16 +70,42 @@ fn between<T: Send + 'static>(
 ///
 /// As std's.
 pub fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
-    at(path, std::fs::read)
+    let mut options = OpenOptions::new();
+    options.read(true);
+    let job = options.clone();
+    let opened = at(path, move |path| match job.open_now(&path)? {
+        Opened::File(file, Kind::File) => Ok(Ok(read_whole(file)?)),
+        stream => Ok(Err(stream)),
+    })?;
+    match opened {
+        Ok(bytes) => Ok(bytes),
+        Err(stream) => {
+            let mut bytes = Vec::new();
+            options.finish(stream)?.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        }
+    }
 }
 
-/// Reads a whole file of text, std's `read_to_string`: one job. Switches.
+fn read_whole(mut file: std::fs::File) -> io::Result<Vec<u8>> {
+    // So that it need not grow. What the system says of some files is wrong.
+    let size = file.metadata().map_or(0, |metadata| usize::try_from(metadata.len()).unwrap_or(0));
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(size)?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a whole file of text, std's `read_to_string`: one job, but for a stream. Switches.
 ///
 /// # Errors
 ///
 /// As std's: [`InvalidData`](io::ErrorKind::InvalidData) for what is not UTF-8.
 pub fn read_to_string<P: AsRef<Path>>(path: P) -> io::Result<String> {
-    at(path, std::fs::read_to_string)
+    let bytes = read(path)?;
+    // The same words as std's.
+    String::from_utf8(bytes)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
 /// Makes a file of these contents, or replaces those of one that is there, std's `write`. Switches.
@@ -95,7 +123,33 @@ pub fn write<P: AsRef<Path>, C: AsRef<[u8]>>(path: P, contents: C) -> io::Result
 ///
 /// As std's.
 pub fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<u64> {
-    between(from, to, std::fs::copy)
+    let copied = between(&from, &to, |from, to| {
+        if is_special(&from) || is_special(&to) { Ok(None) } else { std::fs::copy(from, to).map(Some) }
+    })?;
+    match copied {
+        Some(bytes) => Ok(bytes),
+        None => copy_special(from.as_ref(), to.as_ref()),
+    }
+}
+
+/// Whether opening or using it may wait for anything but a disk.
+fn is_special(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = std::fs::metadata(path).map(|metadata| metadata.file_type());
+    kind.is_ok_and(|kind| kind.is_fifo() || kind.is_char_device())
+}
+
+/// As std's `copy`, for a pipe or a device as source, which is refused, or as destination.
+fn copy_special(from: &Path, to: &Path) -> io::Result<u64> {
+    let mut reader = File::open(from)?;
+    let metadata = reader.metadata()?;
+    if !metadata.is_file() {
+        let text = "the source path is neither a regular file nor a symlink to a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
+    let mut writer = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(to)?;
+    io::copy(&mut reader, &mut writer)
 }
 
 /// Gives a file or directory another name, std's `rename`. Switches.
