@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use hub_core::{Interest, Limit, LoopError, Readiness, TrampolineError, trampoline_any};
+use hub_core::{Grace, Interest, Limit, LoopError, Readiness, TrampolineError, trampoline_any};
 use rustix::event::{PollFlags, Timespec};
 use rustix::io::Errno;
 
@@ -93,8 +93,8 @@ pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usi
             Ok(()) => {}
             Err(TrampolineError::TimedOut(_)) => return look(fds, Duration::ZERO),
             Err(TrampolineError::Loop(LoopError::Panicking)) => {
-                let grace = hub_core::panicking_grace();
-                return look(fds, timeout.map_or(grace, |timeout| timeout.min(grace)));
+                let grace = Grace::begin();
+                return look(fds, timeout.unwrap_or(Duration::MAX).min(grace.left()));
             }
             Err(error) => return Err(error.into()),
         }

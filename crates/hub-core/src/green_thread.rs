@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::descriptors::Told;
 use crate::error::{GreenError, LoopError};
+use crate::grace::Grace;
 use crate::greenlet::control::{ControlRef, Doing, Kind, State};
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Interrupted, Refused, Waiter};
@@ -329,7 +330,10 @@ pub fn sleep(duration: Duration) {
     let Err(error) = slept else { return };
     match *error {
         LoopError::Aborted => {}
-        LoopError::Panicking => std::thread::sleep(duration.min(crate::trampoline::panicking_grace())),
+        LoopError::Panicking => {
+            let grace = Grace::begin();
+            std::thread::sleep(duration.min(grace.left()));
+        }
         error => panic!("sleep: {error}"),
     }
 }

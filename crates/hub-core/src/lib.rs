@@ -24,6 +24,7 @@
 //! | `descriptors`, `trampoline`, `source` | who waits for which descriptor, and how | [`trampoline()`], [`trampoline_any`], [`Trampoline`], [`Source`] |
 //! | `listener` | callbacks of the loop | [`Listener`], [`Timer`] |
 //! | `wakeup`, `remote`, `signal`, `fork` | what comes from outside of the thread | [`Remote`], [`interrupt_on`] |
+//! | `grace` | waits of destructors that unwind, which block the OS thread | [`set_panicking_grace`], [`Grace`] |
 //! | `parker`, `limit`, `dormant` | waits that any thread may end, for locks and queues, and what if none is left to end them | [`Parker`], [`Unparker`], [`Limit`] |
 //! | `thread` | who a green thread is, and std's `park` | [`Thread`], [`current()`], [`park()`] |
 //! | `pool`, `offload` | OS threads for what can only block | [`offload()`], [`ThreadPool`] |
@@ -65,6 +66,7 @@ mod descriptors;
 mod dormant;
 mod error;
 mod fork;
+mod grace;
 mod green_local;
 mod green_thread;
 mod greenlet;
@@ -105,6 +107,7 @@ pub use current::{
     DEFAULT_HUB, HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub, use_hub_descriptor, use_hub_with,
 };
 pub use error::{GreenError, HubError, LoopError, LoopExit, RawError, TrampolineError};
+pub use grace::{Grace, panicking_grace, set_panicking_grace};
 pub use green_local::{AccessError, LocalKey};
 pub use green_thread::{
     Builder, GreenThread, Kill, current_id, current_name, interrupt, interrupt_with, kill, kill_progress, run_in_place,
@@ -141,9 +144,6 @@ pub use stacks::{StackPolicy, default_stack_size, set_default_stack_size, set_st
 pub use thread::{Thread, ThreadId, current, park, park_timeout};
 pub use time::Time;
 pub use timeout::{Timeout, with_timeout};
-pub use trampoline::{
-    Trampoline, notify_close, notify_opened, panicking_grace, set_panicking_grace, trampoline, trampoline_any,
-    trampoline_raw,
-};
+pub use trampoline::{Trampoline, notify_close, notify_opened, trampoline, trampoline_any, trampoline_raw};
 pub use unhandled::set_error_message;
 pub use watched::{Key, Watched};

@@ -282,6 +282,11 @@ impl MainLoop {
         }
     }
 
+    /// The number of the present turn.
+    pub(crate) fn turn(&self) -> u64 {
+        self.pulse.turn()
+    }
+
     /// The body of the main loop's greenlet. Returns when the loop ends. Never unwinds.
     pub(crate) fn run(&self, local: &Local) {
         trace::loop_began(self.name.get());

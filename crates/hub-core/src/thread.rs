@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::biased::BiasedMutex;
 use crate::error::LoopError;
+use crate::grace::Grace;
 use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::limit::Limit;
@@ -106,8 +107,8 @@ fn park_within(timeout: Option<Duration>) {
     match current().wait(&mut Limit::from(timeout)) {
         Ok(()) | Err(LoopError::Aborted | LoopError::HubReplaced) => {}
         Err(LoopError::Panicking) => {
-            let grace = crate::trampoline::panicking_grace();
-            std::thread::sleep(timeout.unwrap_or(grace).min(grace));
+            let grace = Grace::begin();
+            std::thread::sleep(timeout.unwrap_or(Duration::MAX).min(grace.left()));
         }
         Err(error) => panic!("park: {error}"),
     }

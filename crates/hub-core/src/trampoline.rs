@@ -8,7 +8,6 @@
 use std::error::Error;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,6 +15,7 @@ use rustix::io::Errno;
 
 use crate::descriptors::Owner;
 use crate::error::{LoopError, TrampolineError};
+use crate::grace::Grace;
 use crate::greenlet::control::Wake;
 use crate::greenlet::local;
 use crate::greenlet::run;
@@ -294,25 +294,6 @@ fn number_changed(fd: RawFd) {
     }
 }
 
-static GRACE: AtomicU64 = AtomicU64::new(100_000_000);
-
-/// How long a blocking call waits at most when it is made while panicking, in a destructor: it cannot
-/// switch then, so it blocks the whole thread. 100 ms by default, for the whole process.
-///
-/// ```
-/// use std::time::Duration;
-/// hub_core::set_panicking_grace(Duration::from_millis(20));
-/// ```
-pub fn set_panicking_grace(grace: Duration) {
-    GRACE.store(u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-}
-
-/// What [`set_panicking_grace`] has set. Does not switch.
-#[must_use]
-pub fn panicking_grace() -> Duration {
-    Duration::from_nanos(GRACE.load(Ordering::Relaxed))
-}
-
 /// Blocks the thread until `fd` is ready, for the time of grace at most.
 pub(crate) fn block_on(
     fd: BorrowedFd<'_>,
@@ -320,7 +301,8 @@ pub(crate) fn block_on(
     timeout: Option<Duration>,
 ) -> Result<Readiness, TrampolineError> {
     let number = fd.as_raw_fd();
-    let deadline = Time::monotonic() + timeout.unwrap_or(Duration::MAX).min(panicking_grace());
+    let grace = Grace::begin();
+    let deadline = Time::monotonic() + timeout.unwrap_or(Duration::MAX).min(grace.left());
     let flags = if interest == Interest::READ { PollFlags::IN } else { PollFlags::OUT };
     loop {
         let (seconds, nanos) = round::nanos(deadline - Time::monotonic());

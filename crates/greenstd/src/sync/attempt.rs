@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hub_core::{BiasedMutex, Limit, LoopError};
+use hub_core::{BiasedMutex, Grace, Limit, LoopError};
 
 use super::line::{Ended, Wait};
 
@@ -29,6 +29,18 @@ pub(super) enum Late {
 pub(super) fn within<W: Wait<Brought = ()>, R>(
     timeout: Option<Duration>,
     state: &BiasedMutex<W::State>,
+    attempt: impl FnMut(&mut W::State, bool) -> Option<R>,
+) -> Result<R, Late> {
+    within_grace::<W, R>(Grace::begin, timeout, state, attempt)
+}
+
+/// As [`within`], with the grace that `begin` gives.
+#[inline]
+#[track_caller]
+pub(super) fn within_grace<W: Wait<Brought = ()>, R>(
+    begin: fn() -> Grace,
+    timeout: Option<Duration>,
+    state: &BiasedMutex<W::State>,
     mut attempt: impl FnMut(&mut W::State, bool) -> Option<R>,
 ) -> Result<R, Late> {
     let (mut limit, mut chosen) = (Limit::from(timeout), false);
@@ -45,7 +57,7 @@ pub(super) fn within<W: Wait<Brought = ()>, R>(
         };
         match *error {
             LoopError::Aborted | LoopError::HubReplaced => {}
-            LoopError::Panicking => return with_grace(timeout, || attempt(&mut state.lock(), false)),
+            LoopError::Panicking => return block(&begin(), timeout, || attempt(&mut state.lock(), false)),
             error => panic!("{error}"),
         }
     }
@@ -55,14 +67,14 @@ pub(super) fn within<W: Wait<Brought = ()>, R>(
 ///
 /// # Panics
 ///
-/// While panicking, if the time of grace was not enough.
+/// While panicking, if the whole time of grace was not enough.
 #[inline]
 #[track_caller]
 pub(super) fn until<W: Wait<Brought = ()>, R>(
     state: &BiasedMutex<W::State>,
     attempt: impl FnMut(&mut W::State, bool) -> Option<R>,
 ) -> R {
-    match within::<W, R>(None, state, attempt) {
+    match within_grace::<W, R>(Grace::begin_whole, None, state, attempt) {
         Ok(result) => result,
         Err(_) => panic!("{}", LoopError::Panicking),
     }
@@ -70,12 +82,12 @@ pub(super) fn until<W: Wait<Brought = ()>, R>(
 
 /// Blocks the OS thread in short pieces: what is waited for may come from another.
 #[cold]
-fn with_grace<R>(timeout: Option<Duration>, mut attempt: impl FnMut() -> Option<R>) -> Result<R, Late> {
+fn block<R>(grace: &Grace, timeout: Option<Duration>, mut attempt: impl FnMut() -> Option<R>) -> Result<R, Late> {
     const PIECE: Duration = Duration::from_millis(1);
-    let grace = hub_core::panicking_grace();
+    let left = grace.left();
     let (limit, late) = match timeout {
-        Some(timeout) if timeout <= grace => (timeout, Late::TimedOut),
-        _ => (grace, Late::Panicking),
+        Some(timeout) if timeout <= left => (timeout, Late::TimedOut),
+        _ => (left, Late::Panicking),
     };
     let begin = Instant::now();
     loop {

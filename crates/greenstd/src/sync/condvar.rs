@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::LockResult;
 use std::time::{Duration, Instant};
 
-use hub_core::{BiasedMutex, Doing, LoopError};
+use hub_core::{BiasedMutex, Doing, Grace, LoopError};
 
-use super::attempt::{Late, within};
+use super::attempt::{Late, within_grace};
 use super::line::{Line, Wait};
 use super::mutex::MutexGuard;
 use super::poison;
@@ -168,7 +168,9 @@ impl Condvar {
     ) -> (LockResult<MutexGuard<'a, T>>, Result<(), Late>) {
         let mutex = guard.mutex();
         let (mut guard, mut before) = (Some(guard), None);
-        let waited = within::<Notification, _>(timeout, &self.0, |condition, chosen| {
+        // Without a limit there is no way to say that it was too late.
+        let grace = if timeout.is_none() { Grace::begin_whole } else { Grace::begin };
+        let waited = within_grace::<Notification, _>(grace, timeout, &self.0, |condition, chosen| {
             // Nobody can notify between the unlocking and the place in the line.
             drop(guard.take());
             let before = *before.get_or_insert(condition.notified);

@@ -72,6 +72,11 @@ pub(crate) fn try_get() -> Option<&'static Local> {
     thread().local.get().map(|local| unsafe { local.as_ref() })
 }
 
+/// Whether this thread's state is gone, at the end of the thread.
+pub(crate) fn has_ended() -> bool {
+    thread().ended.get()
+}
+
 /// As [`get`], where a destructor may ask that runs after the thread's state is gone.
 ///
 /// # Errors
