@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use green::{LONG, Log, SHORT, keep_reports, reports};
 use greenhub::net::{Cluster, StopServe, TcpListener, TcpStream, serve_until};
 use greenhub::{
-    ExitKind, GreenPool, GreenThread, Greenlet, Group, Kill, Payload, exit_kind, get_hub, is_exit, scope, shield,
-    sleep, spawn, spawn_n, with_timeout, yield_now,
+    ExitKind, GreenError, GreenPool, GreenThread, Greenlet, Group, Kill, Payload, exit_kind, get_hub, is_exit, scope,
+    shield, sleep, spawn, spawn_n, with_timeout, yield_now,
 };
 use support::run;
 
@@ -243,6 +243,23 @@ fn killing_oneself_in_a_loop_is_refused_in_the_end() {
         })));
         me.borrow().as_ref().unwrap().wait_for_end().unwrap();
         assert_eq!(me.take().unwrap().join().unwrap(), Kill::Refused);
+    });
+}
+
+#[test]
+fn killing_oneself_after_a_swallowed_kill_ends_with_the_newer_error() {
+    run("killing_oneself_after_a_swallowed_kill_ends_with_the_newer_error", || {
+        let me = Rc::new(RefCell::new(None::<GreenThread<()>>));
+        let own = Rc::clone(&me);
+        me.replace(Some(spawn(move || {
+            assert!(catch_unwind(|| sleep(LONG)).is_err());
+            own.borrow().as_ref().unwrap().kill_with(GreenError::custom("newer"));
+        })));
+        yield_now();
+        let green = me.borrow().as_ref().map(|green| green.id().unwrap()).unwrap();
+        assert!(hub_core::interrupt_with(green, GreenError::custom("older")));
+        me.borrow().as_ref().unwrap().wait_for_end().unwrap();
+        assert_eq!(me.take().unwrap().join().unwrap_err().to_string(), "newer");
     });
 }
 

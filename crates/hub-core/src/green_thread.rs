@@ -733,8 +733,7 @@ pub(crate) fn end(task: TaskRef, error: GreenError) -> Kill {
     }
     let refused = target.refused_kills();
     if target == run::current() {
-        target.set_exit(exit);
-        run::check_exit();
+        run::exit_now(exit);
         return if target.refused_kills() == refused { Kill::Scheduled } else { Kill::Refused };
     }
     let may_switch = !run::in_mainloop() && !local::get().main_loop.in_hub() && !local::get().is_ending();

@@ -82,11 +82,25 @@ enum Then {
     Nothing,
     Begin,
     Say(String),
-    Wait { of: Thread, what: &'static str },
-    Killed { of: Thread },
+    Wait {
+        of: Thread,
+        what: &'static str,
+    },
+    Killed {
+        of: Thread,
+    },
+    /// An exit is thrown once more, or the error with which the thread kills itself.
+    Strike {
+        own: Option<Payload>,
+    },
     End(Transfer),
-    Trampoline { number: usize, waiting: Waiting },
-    Scope { child: Thread },
+    Trampoline {
+        number: usize,
+        waiting: Waiting,
+    },
+    Scope {
+        child: Thread,
+    },
 }
 
 /// A place at an end, and the timer beside it.
@@ -114,7 +128,8 @@ struct Green<'p> {
     state: State,
     ticket: u64,
     wake: Wake,
-    exits: Vec<Payload>,
+    /// With how often each was thrown.
+    exits: Vec<(Payload, u32)>,
     masks: u32,
     frames: Vec<Frame<'p>>,
     then: Then,
@@ -152,6 +167,8 @@ pub(crate) struct Reference<'p> {
     trace: Vec<String>,
     now: Millis,
     turn: u64,
+    /// The loop ends its turn before the queue is empty.
+    turn_is_over: bool,
     greens: HashMap<Thread, Green<'p>>,
     /// Handles that the program can name.
     table: Vec<bool>,
@@ -179,6 +196,7 @@ pub(crate) fn run(program: &Program, main: &[Op], choices: &Choices) -> Vec<Stri
         trace: Vec::new(),
         now: 0,
         turn: 1,
+        turn_is_over: false,
         greens: HashMap::new(),
         table: vec![false; program.bodies.len() + 64],
         queue: VecDeque::new(),
@@ -225,7 +243,9 @@ impl<'p> Reference<'p> {
         self.green(0).then = Then::Nothing;
         self.enter(0);
         loop {
-            while let Some(entry) = self.queue.front() {
+            while !self.turn_is_over
+                && let Some(entry) = self.queue.front()
+            {
                 match *entry {
                     Entry::Callback(turn, _) if turn == self.turn => break,
                     Entry::Callback(_, number) => {
@@ -241,6 +261,7 @@ impl<'p> Reference<'p> {
                     return;
                 }
             }
+            self.turn_is_over = false;
             self.look();
             self.turn += 1;
             assert!(self.turn < 100_000, "the reference spins");
@@ -443,16 +464,42 @@ impl<'p> Reference<'p> {
     fn set_exit(&mut self, id: Thread, why: Payload) {
         let exits = &mut self.green(id).exits;
         match why {
-            Payload::Kill(_) if matches!(exits.first(), Some(Payload::Kill(_))) => {}
-            Payload::Kill(_) => exits.insert(0, why),
-            _ => exits.push(why),
+            Payload::Kill(_) if matches!(exits.first(), Some((Payload::Kill(_), _))) => {}
+            Payload::Kill(_) => exits.insert(0, (why, 0)),
+            _ => exits.push((why, 0)),
         }
     }
 
-    /// The exit that a park throws.
-    fn pending(&mut self, id: Thread) -> Option<Payload> {
+    /// How often the exit was thrown that a park throws.
+    fn throws(&mut self, id: Thread) -> Option<u32> {
         let green = self.green(id);
-        if green.masks == 0 { green.exits.first().cloned() } else { None }
+        if green.masks == 0 { green.exits.first().map(|(_, throws)| *throws) } else { None }
+    }
+
+    /// The exit that a wait ends with.
+    fn pending(&mut self, id: Thread) -> Option<Payload> {
+        self.throws(id)?;
+        let (exit, throws) = self.green(id).exits.first_mut()?;
+        *throws += 1;
+        Some(exit.clone())
+    }
+
+    /// The exit that a park throws before it begins; one that was thrown before, after a turn of the loop.
+    fn strike(&mut self, id: Thread, own: Option<Payload>) -> Option<Flow> {
+        if self.throws(id)? == 0 {
+            let exit = self.pending(id)?;
+            return Some(Flow::Throw(own.unwrap_or(exit)));
+        }
+        self.turn_is_over = true;
+        self.requeue(id, Then::Strike { own });
+        Some(Flow::Left)
+    }
+
+    /// Whether a kill strikes when the thread runs next.
+    fn is_struck(&mut self, id: Thread) -> bool {
+        let green = self.green(id);
+        let killed = matches!(green.exits.first(), Some((Payload::Kill(_), _)));
+        killed && green.masks == 0 && green.state == State::Ready
     }
 
     fn call(&mut self, number: usize) {
@@ -535,7 +582,10 @@ impl<'p> Reference<'p> {
         if !matches!(then, Then::Begin)
             && let Some(exit) = self.pending(id)
         {
-            return Flow::Throw(exit);
+            return match then {
+                Then::Strike { own: Some(own) } => Flow::Throw(own),
+                _ => Flow::Throw(exit),
+            };
         }
         match then {
             Then::Nothing => Flow::Next,
@@ -550,6 +600,10 @@ impl<'p> Reference<'p> {
                 Flow::Next
             }
             Then::Wait { of, what } => self.wait(id, of, what),
+            Then::Killed { of } if self.is_struck(of) => {
+                self.requeue(id, Then::Killed { of });
+                Flow::Left
+            }
             Then::Killed { of } => {
                 let how = if self.green(of).state == State::Done { "Ended" } else { "Scheduled" };
                 self.log(id, format!("kill {of}: {how}"));
@@ -563,6 +617,7 @@ impl<'p> Reference<'p> {
                 }
                 Flow::Next
             }
+            Then::Strike { .. } => unreachable!("nothing takes an exit back"),
             Then::End(_) | Then::Trampoline { .. } => unreachable!("handled above"),
         }
     }
@@ -626,7 +681,7 @@ impl<'p> Reference<'p> {
 
     fn end_timeout(&mut self, id: Thread, number: u64) {
         if !self.disarm(Some(number)) {
-            self.green(id).exits.retain(|exit| *exit != Payload::Timeout(number));
+            self.green(id).exits.retain(|(exit, _)| *exit != Payload::Timeout(number));
         }
     }
 
@@ -694,15 +749,17 @@ impl<'p> Reference<'p> {
             green.seen = true;
             self.release(child);
         }
-        match (payload, self.pending(id)) {
-            (Some(payload), _) => Flow::Throw(payload),
-            (None, _) if failed => Flow::Throw(Payload::Scope),
-            (None, Some(exit)) => Flow::Throw(exit),
-            (None, None) => {
-                self.log(id, "scope: over");
-                Flow::Next
-            }
+        if let Some(payload) = payload {
+            return Flow::Throw(payload);
         }
+        if failed {
+            return Flow::Throw(Payload::Scope);
+        }
+        if let Some(struck) = self.strike(id, None) {
+            return struck;
+        }
+        self.log(id, "scope: over");
+        Flow::Next
     }
 
     fn park(&mut self, id: Thread, then: Then) -> Flow {
@@ -736,8 +793,8 @@ impl<'p> Reference<'p> {
             self.log(id, format!("{what} {of}: {text}"));
             return Flow::Next;
         }
-        if let Some(exit) = self.pending(id) {
-            return Flow::Throw(exit);
+        if let Some(struck) = self.strike(id, None) {
+            return struck;
         }
         let ticket = self.green(id).ticket;
         self.green(of).waiters.push((id, ticket));
@@ -753,7 +810,7 @@ impl<'p> Reference<'p> {
         }
         if of == id {
             self.set_exit(id, why.clone());
-            return Flow::Throw(why);
+            return self.strike(id, Some(why)).expect("just set");
         }
         let timer = match state {
             State::Delayed => self.green(of).timer.take(),
@@ -772,9 +829,10 @@ impl<'p> Reference<'p> {
                 Flow::Next
             }
             // The killer has to exit itself, after the target was woken.
-            State::Ready | State::Parked if self.pending(id).is_some() => {
+            State::Ready | State::Parked if self.throws(id).is_some() => {
                 self.interrupt(of, why);
-                Flow::Throw(self.pending(id).expect("just seen"))
+                self.hold(id, of);
+                self.strike(id, None).expect("just seen")
             }
             State::Ready => {
                 self.set_exit(of, why);
@@ -827,8 +885,8 @@ impl<'p> Reference<'p> {
             Op::SpawnN(child) => self.spawn(*child, 0, 0),
             Op::SpawnAfter(delay, child) => self.spawn(*child, *delay, 1),
             Op::Sleep(time) => {
-                if let Some(exit) = self.pending(id) {
-                    return Flow::Throw(exit);
+                if let Some(struck) = self.strike(id, None) {
+                    return struck;
                 }
                 let then = Then::Say(format!("slept {time}"));
                 if *time == 0 {
@@ -842,8 +900,8 @@ impl<'p> Reference<'p> {
             }
             Op::Burn(time) => self.now += time,
             Op::Yield => {
-                if let Some(exit) = self.pending(id) {
-                    return Flow::Throw(exit);
+                if let Some(struck) = self.strike(id, None) {
+                    return struck;
                 }
                 self.requeue(id, Then::Say("yielded".to_owned()));
                 return Flow::Left;
@@ -935,8 +993,8 @@ impl<'p> Reference<'p> {
                 self.green(id).frames.extend([Frame::Timeout { limit: *limit, number }, Frame::Ops(ops.iter())]);
             }
             Op::Scope(children, ops) => {
-                if let Some(exit) = self.pending(id) {
-                    return Flow::Throw(exit);
+                if let Some(struck) = self.strike(id, None) {
+                    return struck;
                 }
                 for child in children {
                     self.spawn(*child, 0, 1);
@@ -949,8 +1007,8 @@ impl<'p> Reference<'p> {
             Op::CloseReader(pipe) => self.close(2 * pipe),
             Op::CloseWriter(pipe) => self.close(2 * pipe + 1),
             Op::Trampoline(number, limit) => {
-                if let Some(exit) = self.pending(id) {
-                    return Flow::Throw(exit);
+                if let Some(struck) = self.strike(id, None) {
+                    return struck;
                 }
                 let limit = limit.map_or(Limit::None, Limit::After);
                 match self.take_place(id, 2 * PIPES + number, limit) {
@@ -1040,8 +1098,8 @@ impl<'p> Reference<'p> {
         if self.ends[end].closed {
             return self.transferred(id, &transfer, "NotConnected");
         }
-        if let Some(exit) = self.pending(id) {
-            return Flow::Throw(exit);
+        if let Some(struck) = self.strike(id, None) {
+            return struck;
         }
         match self.take_place(id, end, transfer.limit) {
             Some(waiting) => {

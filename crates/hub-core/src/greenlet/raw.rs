@@ -446,8 +446,7 @@ fn take_here(me: ControlRef, message: Message) -> Message {
     if let Err(GreenError::Exit) = message
         && me.kind() != Kind::Main
     {
-        me.set_exit(Exit::Kill(GreenError::Exit));
-        run::check_exit();
+        run::exit_now(Exit::Kill(GreenError::Exit));
     }
     message
 }

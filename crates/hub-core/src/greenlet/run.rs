@@ -184,7 +184,7 @@ pub(super) fn arrive(me: ControlRef) -> Result<Wake, Refused> {
 #[cold]
 fn arrive_in_trouble(me: ControlRef) -> Result<(), Refused> {
     // The park is not taken down yet, so nothing else runs before this throw.
-    throw_pending(me, |_| {});
+    throw_pending(me, None, |_| {});
     match me.kind() {
         Kind::Main if !me.is_masked() => Ok(local::get().main_loop.take_main_error()?),
         _ => Ok(()),
@@ -211,14 +211,14 @@ pub(super) fn may_leave(me: ControlRef, doing: Doing) -> Result<(), Refused> {
     if std::thread::panicking() {
         return Err(LoopError::Panicking.into());
     }
-    throw_pending(me, take_turn);
+    throw_pending(me, None, take_turn);
     // A masked wait goes on: those whom it waits for are unwound meanwhile.
     if local::get().is_ending() && !me.is_masked() { Err(LoopError::ThreadEnding.into()) } else { Ok(()) }
 }
 
-/// Throws the exit that comes next, if there is one and nothing holds it back. One that was swallowed before is thrown
-/// after `between`, and given up at some point.
-fn throw_pending(me: ControlRef, between: impl Fn(ControlRef)) {
+/// Throws the exit that comes next, if there is one and nothing holds it back; instead of an earlier kill, `own`. One
+/// that was swallowed before is thrown after `between`, and given up at some point.
+fn throw_pending(me: ControlRef, mut own: Option<Exit>, between: impl Fn(ControlRef)) {
     let mut gave_way = false;
     while !me.is_masked()
         && let Some(throws) = me.throws()
@@ -229,7 +229,7 @@ fn throw_pending(me: ControlRef, between: impl Fn(ControlRef)) {
             gave_way = true;
             between(me);
         } else if let Some(exit) = me.next_throw() {
-            throw(exit);
+            throw(own.take().filter(|_| exit.scope().is_none()).unwrap_or(exit));
         }
     }
 }
@@ -940,10 +940,19 @@ pub(crate) fn has_to_exit(me: ControlRef) -> bool {
     !me.is_masked() && me.has_pending_exit()
 }
 
+/// The running greenlet kills itself: throws `exit`, unless something holds it back.
+pub(crate) fn exit_now(exit: Exit) {
+    let me = current();
+    drop(me.set_exit(exit.clone()));
+    if !std::thread::panicking() {
+        throw_pending(me, Some(exit), take_turn);
+    }
+}
+
 /// Throws the exit that is pending, if one is and nothing holds it back.
 pub(crate) fn check_exit() {
     let me = current();
     if !std::thread::panicking() {
-        throw_pending(me, take_turn);
+        throw_pending(me, None, take_turn);
     }
 }
