@@ -163,8 +163,8 @@ pub use hub_core::{
 
 // What a hub of one's own is made of.
 pub use hub_core::{
-    Clocked, Hub, HubDescriptor, Interest, Key, Lease, ManualClock, Notify, Readiness, Ready, Rearm, Time, Watched,
-    round,
+    Clocked, ForkAware, Hub, HubDescriptor, Interest, Key, Lease, ManualClock, Notify, Readiness, Ready, Rearm, Time,
+    Watched, round,
 };
 
 // Greenlets.

@@ -5,7 +5,7 @@ mod support;
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -399,6 +399,8 @@ fn a_child_has_as_many_descriptors_as_its_parent() {
         let before = support::open_descriptors();
         let child = forked(|| {
             sleep(ms(1));
+            // The copy of a base of libevent is left as it is.
+            let before = before + if get_hub().name() == "libevent" { 4 } else { 0 };
             assert_eq!(support::open_descriptors(), before);
             here.close();
             there.close();
@@ -448,6 +450,148 @@ fn a_child_that_cannot_start_afresh_lets_go_of_its_parents_hub() {
         });
         assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("still watched"), b"x");
         drop(peer.join());
+    });
+}
+
+/// What is open under a number.
+fn file_at(number: RawFd) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{number}")).ok()
+}
+
+/// Closes all descriptors but the standard ones, as a daemon does, and opens files of the program in their place.
+fn close_all_and_open_others() -> Vec<(RawFd, PathBuf, std::os::fd::OwnedFd)> {
+    // SAFETY: the objects that have these numbers are not used any more by the test; the library has to do without its own.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
+    assert_eq!(closed, 0);
+    let files = (0..20).map(|_| std::fs::File::open("/dev/null").expect("it is there"));
+    files
+        .map(|file| {
+            let number = file.as_raw_fd();
+            (number, file_at(number).expect("open"), file.into())
+        })
+        .collect()
+}
+
+#[track_caller]
+fn assert_still_open(files: Vec<(RawFd, PathBuf, std::os::fd::OwnedFd)>) {
+    for (number, file, _owned) in &files {
+        assert_eq!(file_at(*number).as_ref(), Some(file), "descriptor {number}");
+    }
+}
+
+/// What a program does with its hub.
+fn uses_everything() {
+    sleep(ms(1));
+    let (here, there) = pair();
+    let reader = spawn(move || read(&here, 8));
+    yield_now();
+    write(&there, b"x").expect("room");
+    assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+    let remote = get_hub().remote();
+    let queue = Arc::new(Queue::new());
+    let puts = Arc::clone(&queue);
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(ms(10));
+        remote.spawn(move || puts.try_put(7).expect("room")).expect("alive");
+    });
+    assert_eq!(queue.get().expect("an item"), 7);
+    other.join().expect("no panic");
+}
+
+#[test]
+fn a_child_that_has_closed_everything_builds_anew_and_closes_no_file() {
+    in_child(|| {
+        uses_everything();
+        let child = forked(|| {
+            let files = close_all_and_open_others();
+            uses_everything();
+            use_hub(None).expect("not in the main loop");
+            uses_everything();
+            assert_still_open(files);
+        });
+        ends_well(child);
+        uses_everything();
+    });
+}
+
+#[test]
+fn a_child_that_closes_everything_later_loses_its_own_hub_only() {
+    in_child(|| {
+        sleep(ms(1));
+        // The hub of the first child belongs to that, and is lost to the second.
+        let child = forked(|| {
+            uses_everything();
+            let grandchild = forked(|| {
+                let files = close_all_and_open_others();
+                uses_everything();
+                assert_still_open(files);
+            });
+            assert_eq!(waitpid(grandchild, None).expect("our child"), WaitStatus::Exited(grandchild, 0));
+        });
+        ends_well(child);
+    });
+}
+
+#[test]
+fn a_grandchild_closes_no_file_that_its_parent_has_opened() {
+    in_child(|| {
+        sleep(ms(1));
+        let child = forked(|| {
+            // Without a turn of the loop: the numbers are those of the first process.
+            let files = close_all_and_open_others();
+            let grandchild = forked(|| {
+                uses_everything();
+                assert_still_open(files);
+            });
+            assert_eq!(waitpid(grandchild, None).expect("our child"), WaitStatus::Exited(grandchild, 0));
+        });
+        ends_well(child);
+    });
+}
+
+#[test]
+fn close_in_a_child_lets_go_of_what_another_thread_waited_for() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let waits = Arc::clone(&here);
+        let number = here.as_raw_fd();
+        let other = tracked(move || read(&waits, 8));
+        until_asleep(&other);
+        let file = file_at(number).expect("open");
+        let child = forked(|| {
+            here.close();
+            assert_ne!(file_at(number), Some(file));
+            assert_eq!(read(&here, 1).expect_err("closed").kind(), io::ErrorKind::NotConnected);
+            uses_everything();
+        });
+        ends_well(child);
+        write(&there, b"x").expect("room");
+        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn a_socket_that_another_thread_waited_for_is_free_in_the_child() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let waits = Arc::clone(&here);
+        let other = tracked(move || read(&waits, 8));
+        until_asleep(&other);
+        let child = forked(|| {
+            for _ in 0..2 {
+                // On one OS thread after the other.
+                let reads = Arc::clone(&here);
+                let late = std::thread::spawn(move || read_within(&reads, 8, Some(ms(1)))).join().expect("no panic");
+                assert_eq!(late.expect_err("nothing comes").kind(), io::ErrorKind::TimedOut);
+                let late = read_within(&here, 8, Some(ms(1))).expect_err("nothing comes");
+                assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+            }
+        });
+        ends_well(child);
+        write(&there, b"x").expect("room");
+        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
     });
 }
 

@@ -18,6 +18,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
@@ -106,6 +107,22 @@ pub(crate) fn left_behind(generation: u32, thread: u64) -> bool {
 /// The thread that came along in the last fork; 0 if it never asked for its token, or there was none.
 pub(crate) fn survivor() -> u64 {
     SURVIVOR.load(Ordering::Relaxed)
+}
+
+/// Whether the number `fd` still is the file that it is in `process`, and that is the parent of this one. False where the
+/// system does not tell.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_shared_with_parent(process: u32, fd: RawFd) -> bool {
+    const KCMP_FILE: libc::c_int = 0;
+    // SAFETY: both only ask for the number of a process.
+    let (this, parent) = unsafe { (libc::getpid(), libc::getppid()) };
+    // SAFETY: compares two open files, and says so if one of the numbers is not open.
+    parent.cast_unsigned() == process && unsafe { libc::syscall(libc::SYS_kcmp, this, parent, KCMP_FILE, fd, fd) } == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_shared_with_parent(_process: u32, _fd: RawFd) -> bool {
+    false
 }
 
 /// A value of the process, of which a forked child makes another: its locks may be held by threads that the fork

@@ -76,7 +76,8 @@ pub enum Lease {
 ///     partial.
 /// 15. `wait` MUST NOT run foreign code, panic, or allocate once `ready` has its size.
 /// 16. `after_fork` is the first call in a child: it MUST leave an empty, working hub and MUST NOT
-///     touch what the parent still uses.
+///     touch what the parent still uses. It MUST NOT close a number that may be another file's by now, which
+///     [`ForkAware`](crate::ForkAware) sees to.
 /// 17. [`pollable`](Hub::pollable) MUST be readable when `wait` with a zero timeout would report
 ///     something.
 /// 18. A hang-up that nobody waits for MUST NOT make `wait` return for ever.

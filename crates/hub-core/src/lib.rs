@@ -66,6 +66,7 @@ mod descriptors;
 mod dormant;
 mod error;
 mod fork;
+mod fork_aware;
 mod grace;
 mod green_local;
 mod green_thread;
@@ -107,6 +108,7 @@ pub use current::{
     DEFAULT_HUB, HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub, use_hub_descriptor, use_hub_with,
 };
 pub use error::{GreenError, HubError, LoopError, LoopExit, RawError, TrampolineError};
+pub use fork_aware::ForkAware;
 pub use grace::{Grace, panicking_grace, set_panicking_grace};
 pub use green_local::{AccessError, LocalKey};
 pub use green_thread::{

@@ -4,6 +4,8 @@
 //! - The number is open from `new` until it is closed by whoever finds all of this: the source is marked
 //!   closed, nobody is [`Entered`], and it was not lent out by `as_fd`; or by dropping the last `Inner`.
 //!   `GONE` is set by the one who closes, once.
+//! - A greenlet that a fork, or the end of its OS thread, has left behind stays `Entered` for ever. So a source that is
+//!   closed then has its number led to a dead file, which lets go of its own; the number stays open.
 //! - A hub that knows the number is told to forget it before that. If it belongs to another thread, a
 //!   notice goes there, which is itself `Entered` and so keeps the number open until it was carried out.
 //! - `home` says which hub knows the number; it changes under the lock only, and then `mailbox` leads to its
@@ -16,7 +18,9 @@
 
 use std::fmt;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +28,7 @@ use std::time::Duration;
 
 use crate::descriptors::Owner;
 use crate::error::{LoopError, TrampolineError};
+use crate::fork;
 use crate::greenlet::{local, run};
 use crate::interest::Interest;
 use crate::limit::Limit;
@@ -68,11 +73,15 @@ pub enum Left {
 struct Inner {
     id: u64,
     fd: RawFd,
+    /// The generation of forks in which it was made.
+    generation: u32,
     state: AtomicU32,
     /// The id of the hub that knows the number; 0 if none does.
     home: AtomicU64,
     /// How many greenlets are parked on it.
     waiting: AtomicU32,
+    /// How many of them a fork has left behind. It changes under the lock only.
+    left_behind: AtomicU32,
     mailbox: Mutex<Option<Arc<Mailbox>>>,
 }
 
@@ -109,6 +118,37 @@ impl Inner {
                 Err(now) => state = now,
             }
         }
+    }
+
+    /// Lets go of the open file of a source that is closed, if greenlets keep the number open that will never leave. The
+    /// caller is entered.
+    fn close_if_left_behind(&self) {
+        let state = self.state.load(Acquire);
+        if state & (LENT | GONE) != 0 || state < 2 * ENTERED {
+            return;
+        }
+        let is_left_behind =
+            self.generation != fork::generation() || self.lock().as_ref().is_some_and(|mailbox| mailbox.is_gone());
+        if is_left_behind {
+            // Without a descriptor to spare it stays open.
+            let _ = self.lead_to_dead_file();
+        }
+    }
+
+    /// Has the number name a socket that is at its end in both directions.
+    #[cold]
+    fn lead_to_dead_file(&self) -> io::Result<()> {
+        let (dead, _) = UnixStream::pair()?;
+        // SAFETY: open, for the caller is entered; it is given back to the source below.
+        let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.fd) });
+        #[cfg(not(target_vendor = "apple"))]
+        rustix::io::dup3(&dead, &mut number, rustix::io::DupFlags::CLOEXEC)?;
+        #[cfg(target_vendor = "apple")]
+        {
+            rustix::io::dup2(&dead, &mut number)?;
+            rustix::io::fcntl_setfd(&*number, rustix::io::FdFlags::CLOEXEC)?;
+        }
+        Ok(())
     }
 
     /// Has the hub that knows the number forget it, and wakes those who wait. The caller is entered.
@@ -218,7 +258,9 @@ impl Source {
             fd: fd.into_raw_fd(),
             state: AtomicU32::new(0),
             home: AtomicU64::new(0),
+            generation: fork::generation(),
             waiting: AtomicU32::new(0),
+            left_behind: AtomicU32::new(0),
             mailbox: Mutex::new(None),
         };
         Source { inner: Arc::new(inner) }
@@ -374,7 +416,11 @@ impl Source {
         // An earlier hub of this thread is gone, with everything that it knew.
         let elsewhere = mailbox.as_ref().is_some_and(|mailbox| !Arc::ptr_eq(mailbox, &here) && !mailbox.is_gone());
         // This greenlet is counted too.
-        if elsewhere && inner.waiting.load(SeqCst) > 1 {
+        let others = inner.waiting.load(SeqCst) - 1;
+        if mailbox.as_ref().is_some_and(|mailbox| mailbox.is_left_behind()) {
+            inner.left_behind.store(others, Relaxed);
+        }
+        if elsewhere && others > inner.left_behind.load(Relaxed) {
             inner.home.store(before, SeqCst);
             let text = format!("descriptor {} is waited for on another thread; use try_clone for one each", inner.fd);
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
@@ -402,6 +448,9 @@ impl Source {
     /// [`NotConnected`](io::ErrorKind::NotConnected). The number is closed when the last operation under way
     /// has ended, or with the source if it was lent by `as_fd`. Twice is the same as once. Does not switch.
     ///
+    /// In a forked child, green threads of OS threads that are not there keep the number: the open file behind it is let
+    /// go of at once, and the number stays taken.
+    ///
     /// A [`trampoline`](crate::trampoline) on the bare descriptor, which knows nothing of this, is woken too if
     /// it runs on the OS thread that waits for the source; on another one it is not.
     ///
@@ -421,6 +470,7 @@ impl Source {
         if self.inner.state.fetch_or(CLOSED, SeqCst) & CLOSED == 0 {
             self.inner.forget();
         }
+        self.inner.close_if_left_behind();
         drop(entered);
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use crate::fork_aware::ForkAware;
 use crate::hub::Notify;
 
 /// What a [`Wakeup`] is made of.
@@ -46,12 +47,12 @@ impl WakeupKind {
 /// A descriptor that is readable from [`notify`](Notify::notify) until [`drain`](Wakeup::drain).
 ///
 /// Both ends are nonblocking and close-on-exec. After a fork the child makes one of its own and drops
-/// this: that closes the child's numbers and leaves the parent's alone.
+/// this.
 #[derive(Debug)]
 pub(crate) struct Wakeup {
-    read: OwnedFd,
+    read: ForkAware<OwnedFd>,
     /// The other end of a pipe. An eventfd has one end.
-    write: Option<OwnedFd>,
+    write: Option<ForkAware<OwnedFd>>,
 }
 
 impl Wakeup {
@@ -61,10 +62,10 @@ impl Wakeup {
             WakeupKind::Pipe => None,
         };
         let wakeup = match eventfd {
-            Some(read) => Wakeup { read, write: None },
+            Some(read) => Wakeup { read: ForkAware::new(read)?, write: None },
             None => {
                 let (read, write) = pipe()?;
-                Wakeup { read, write: Some(write) }
+                Wakeup { read: ForkAware::new(read)?, write: Some(ForkAware::new(write)?) }
             }
         };
         Ok(Arc::new(wakeup))
@@ -75,7 +76,7 @@ impl Wakeup {
     pub(crate) fn drain(&self) {
         let mut buffer = [0; 64];
         // A short read has emptied either kind; an eventfd always reads short.
-        while matches!(rustix::io::read(&self.read, &mut buffer), Ok(64)) {}
+        while matches!(rustix::io::read(&*self.read, &mut buffer), Ok(64)) {}
     }
 }
 
@@ -94,8 +95,8 @@ impl Notify for Wakeup {
         // ends are open, and they are open as long as `self` lives.
         let one = 1_u64.to_ne_bytes();
         let _ = match &self.write {
-            None => rustix::io::write(&self.read, &one),
-            Some(write) => rustix::io::write(write, &one[..1]),
+            None => rustix::io::write(&*self.read, &one),
+            Some(write) => rustix::io::write(&**write, &one[..1]),
         };
     }
 }
@@ -185,7 +186,7 @@ mod tests {
         for kind in KINDS {
             let wakeup = Wakeup::new(kind).unwrap();
             for end in [Some(&wakeup.read), wakeup.write.as_ref()].into_iter().flatten() {
-                assert!(fcntl_getfd(end).unwrap().contains(FdFlags::CLOEXEC), "{kind:?}");
+                assert!(fcntl_getfd(&**end).unwrap().contains(FdFlags::CLOEXEC), "{kind:?}");
             }
         }
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use hub_core::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, round};
+use hub_core::{ForkAware, Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, round};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -101,7 +101,7 @@ enum Registered {
 /// # Ok::<(), hub_core::HubError>(())
 /// ```
 pub struct EpollHub {
-    set: Epoll,
+    set: ForkAware<Set>,
     paths: Paths,
     /// By number; only a guess where the system forgot a closed file by itself (quirk a).
     registered: Vec<Registered>,
@@ -155,7 +155,7 @@ impl Hub for EpollHub {
             _ => (convert::flags(interest) | EventFlags::ET, Registered::Edge),
         };
         let data = EventData::new_u64(key.to_u64());
-        let set = &self.set.0;
+        let set = &self.set.0.0;
         let number = key.fd() as usize;
         if number >= self.registered.len() {
             self.registered.resize(number + 1, Registered::Not);
@@ -178,7 +178,7 @@ impl Hub for EpollHub {
     fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
         if let Some(fd) = fd {
             // Refused only if the system let go of it already.
-            let _ = epoll::delete(&self.set.0, fd);
+            let _ = epoll::delete(&self.set.0.0, fd);
         }
         if let Some(entry) = self.registered.get_mut(key.fd() as usize) {
             *entry = Registered::Not;
@@ -197,7 +197,7 @@ impl Hub for EpollHub {
             match self.registered.get_mut(key.fd() as usize) {
                 // No direction is left: what cannot be masked is seen once more (quirk d).
                 Some(Registered::Level(Interest::NONE)) => continue,
-                Some(Registered::Level(asked)) => *asked = disarm(&self.set.0, watched, key, *asked, found),
+                Some(Registered::Level(asked)) => *asked = disarm(&self.set.0.0, watched, key, *asked, found),
                 _ => {}
             }
             ready.push(key, found);
@@ -213,13 +213,13 @@ impl Hub for EpollHub {
     }
 
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.set.0.as_fd())
+        Some(self.set.as_fd())
     }
 }
 
 impl fmt::Debug for EpollHub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EpollHub").field("set", &self.set.0).field("paths", &self.paths).finish_non_exhaustive()
+        f.debug_struct("EpollHub").field("set", &self.set.0.0).field("paths", &self.paths).finish_non_exhaustive()
     }
 }
 
@@ -228,14 +228,14 @@ impl EpollHub {
     fn sleep(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
         if self.paths.precise_wait {
             let limit = timeout.map(round::nanos).map(|(secs, nanos)| Timespec { tv_sec: secs, tv_nsec: nanos.into() });
-            match epoll::wait(&self.set.0, spare_capacity(&mut self.events), limit.as_ref()) {
+            match epoll::wait(&self.set.0.0, spare_capacity(&mut self.events), limit.as_ref()) {
                 Err(Errno::NOSYS | Errno::PERM) => self.paths.precise_wait = false,
                 other => return other.map(drop),
             }
         }
         self.coarse.resize(BATCH, EpollEvent::empty());
         let limit = EpollTimeout::try_from(round::millis(timeout)).unwrap_or(EpollTimeout::MAX);
-        let count = self.set.wait(&mut self.coarse, limit).map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+        let count = self.set.0.wait(&mut self.coarse, limit).map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
         self.events.extend(self.coarse[..count].iter().map(|event| Event {
             flags: EventFlags::from_bits_retain(event.events().bits() as u32),
             data: EventData::new_u64(event.data()),
@@ -244,8 +244,18 @@ impl EpollHub {
     }
 }
 
-fn create() -> io::Result<Epoll> {
-    Ok(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?)
+/// The set.
+#[derive(Debug)]
+struct Set(Epoll);
+
+impl AsFd for Set {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
+}
+
+fn create() -> io::Result<ForkAware<Set>> {
+    ForkAware::new(Set(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
 }
 
 /// Takes the directions that are reported in `found` and that nobody waits for out of a

@@ -20,7 +20,7 @@
 //! g) `epoll_wait` counts milliseconds. `epoll_pwait2` (Linux 5.11) takes nanoseconds; it may be
 //!    missing (ENOSYS) or forbidden by an older sandbox (EPERM). The first such answer is remembered.
 //! h) A forked child shares the set with its parent: adding or removing there would change what the
-//!    parent sees. Closing the child's number is harmless.
+//!    parent sees. Closing the child's number is harmless, if it still is that of the set.
 //! i) Ready files rotate through the kernel's list, so a full batch starves nobody.
 
 #![forbid(unsafe_code)]

@@ -108,12 +108,9 @@ impl Base {
         unsafe { self.found.0.as_ref() }
     }
 
-    /// Drops a base that came along in a fork, and leaves the parent's alone.
+    /// Leaves a base alone that came along in a fork (quirk i).
     pub(crate) fn abandon(self) {
-        // It ends the process where there is no room for a base; whoever abandons one has just made another.
-        // SAFETY: the base is alive and does not run. Descriptors that it cannot register any more are left out, and it
-        // is dropped anyhow.
-        hushed(|| unsafe { sys::event_reinit(self.raw.0.as_ptr()) });
+        std::mem::forget(self);
     }
 }
 

@@ -21,7 +21,8 @@
 //! h) It ends the process if it finds no two descriptors for its signals while it makes a base. So the hub first looks
 //!    whether there are enough.
 //! i) A forked child shares the kernel's set with its parent: even freeing a base there takes the parent's descriptors
-//!    out of it. `event_reinit` makes the child's copy its own.
+//!    out of it. `event_reinit` closes the four numbers of the child's copy, which by then may be those of files that the
+//!    child has opened, and there is no way to learn whether. So the copy is left as it is, with its numbers.
 //! j) With `evthread_use_pthreads` every call takes a lock. A hub belongs to one thread and makes its base without.
 
 #[cfg(unix)]

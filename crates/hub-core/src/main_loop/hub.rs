@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::callback_table::{Callback, CallbackId};
+use super::callback_table::Callback;
 use super::{MainLoop, NEXT_ID};
 use crate::current::{Builder, default_builder};
 use crate::descriptors::{Descriptors, Told};
@@ -311,17 +311,18 @@ impl MainLoop {
             return Ok(());
         }
         let hub = self.name.get();
-        let old = self.wakeup.take();
-        let afresh = self.start_afresh(old);
+        let parents = self.take_parents_wakeup();
+        let afresh = self.start_afresh(parents.is_some());
         if afresh.is_err() {
             // What it has is the parent's, or half of it. The next call that blocks builds another.
             self.name.set("");
             std::mem::forget(self.hub.take());
             self.now.set(Time::default());
-            for wakeup in old.into_iter().chain(self.wakeup.take()) {
+            if let Some(wakeup) = self.wakeup.take() {
                 self.unlisten(wakeup);
             }
         }
+        drop_contained(parents);
         self.sort_mail();
         wake_all(Doing::Offload);
         let reachable = parker::register_again(|| self.mailbox());
@@ -331,16 +332,23 @@ impl MainLoop {
         waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
     }
 
-    fn start_afresh(&self, old: Option<CallbackId>) -> io::Result<()> {
-        let own = match old {
-            Some(_) => Some(self.make_wakeup()?),
-            None => None,
-        };
-        self.with_hub("starting afresh in a child process", |hub| hub.after_fork()).map_err(io::Error::from)??;
-        // The hub is empty, so nothing of the parent's is touched.
-        if let Some(old) = old {
-            self.unlisten(old);
+    /// Takes the wake-up descriptor of the parent out of the tables. The hub hears nothing of it: by now its number may be
+    /// that of any file of the child's.
+    fn take_parents_wakeup(&self) -> Option<Callback> {
+        let callback = self.wakeup.take().and_then(|id| self.callbacks.borrow_mut().remove(id));
+        if let Some(Callback::Listener { key, .. }) = &callback {
+            let mut descriptors = self.descriptors.borrow_mut();
+            if descriptors.watched.is_current(*key) {
+                descriptors.retire(key.fd());
+            }
         }
+        callback
+    }
+
+    fn start_afresh(&self, had_wakeup: bool) -> io::Result<()> {
+        // Before the hub is called: one that both share would wake the parent.
+        let own = if had_wakeup { Some(self.make_wakeup()?) } else { None };
+        self.with_hub("starting afresh in a child process", |hub| hub.after_fork()).map_err(io::Error::from)??;
         own.map_or_else(|| self.make_bell(), |wakeup| self.watch_wakeup(wakeup))
     }
 

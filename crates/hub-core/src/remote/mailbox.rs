@@ -136,7 +136,7 @@ impl Mailbox {
 
     /// Leaves a letter and wakes the loop if it sleeps. The letter comes back if nobody will read it.
     pub(crate) fn post(&self, letter: Letter) -> Result<(), Letter> {
-        if self.left_behind() {
+        if self.is_left_behind() {
             return Err(letter);
         }
         let node = Box::into_raw(Box::new(Node { letter, next: EMPTY }));
@@ -184,7 +184,12 @@ impl Mailbox {
 
     /// Whether nobody will read what is posted: the loop has ended, or a fork left its thread behind.
     pub(crate) fn is_gone(&self) -> bool {
-        self.head.load(Acquire) == GONE || self.left_behind()
+        self.head.load(Acquire) == GONE || self.is_left_behind()
+    }
+
+    /// Whether a fork left the loop's thread behind.
+    pub(crate) fn is_left_behind(&self) -> bool {
+        fork::left_behind(self.generation.load(Relaxed), self.thread)
     }
 
     /// How many handles users hold.
@@ -236,10 +241,6 @@ impl Mailbox {
 
     fn is_current(&self) -> bool {
         self.generation.load(Relaxed) == fork::generation()
-    }
-
-    fn left_behind(&self) -> bool {
-        fork::left_behind(self.generation.load(Relaxed), self.thread)
     }
 }
 
