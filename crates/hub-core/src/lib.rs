@@ -27,7 +27,7 @@
 //! | `grace` | waits of destructors that unwind, which block the OS thread | [`set_panicking_grace`], [`Grace`] |
 //! | `parker`, `limit`, `dormant` | waits that any thread may end, for locks and queues, and what if none is left to end them | [`Parker`], [`Unparker`], [`Limit`] |
 //! | `thread` | who a green thread is, and std's `park` | [`Thread`], [`current()`], [`park()`] |
-//! | `pool`, `offload` | OS threads for what can only block | [`offload()`], [`ThreadPool`] |
+//! | `pool`, `offload`, `leftover` | OS threads for what can only block | [`offload()`], [`ThreadPool`] |
 //! | `green_thread`, `scope`, `timeout`, `shield` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`], [`shield()`] |
 //! | `blocking` | who holds the loop for too long | [`hub_blocking_detection`] |
 //! | `trace` | events and spans for the crate `tracing`, with the feature of that name | `in_span` |
@@ -73,6 +73,7 @@ mod green_thread;
 mod greenlet;
 mod hub;
 mod interest;
+mod leftover;
 mod limit;
 mod link;
 mod listener;

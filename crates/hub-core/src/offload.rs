@@ -17,6 +17,7 @@ use crate::greenlet::control::Doing;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Mask, Waiter};
 use crate::greenlet::unwind;
+use crate::leftover;
 use crate::pool::{self, JOBS, Job, ThreadPool};
 use crate::remote::{Letter, Mailbox, Remote};
 
@@ -54,6 +55,10 @@ impl From<Box<LoopError>> for JobError {
 /// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. While panicking, in
 /// an ending thread, in a job, and with `EVENTLET_THREADPOOL_SIZE=0`, the job runs on the calling thread.
 ///
+/// The job may block, wait like a main greenlet, and spawn green threads, which run on its OS thread. Those that are left
+/// when it returns run until they have ended; only then does the OS thread take another job. If nothing can wake them
+/// they are reported and killed.
+///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
@@ -84,7 +89,7 @@ fn execute<T: Send + 'static>(pool: &ThreadPool, job: impl FnOnce() -> T + Send 
     // While the job is pending the loop does not take the wait for hopeless.
     let pending = Remote::new(&mailbox);
     let process = fork::generation();
-    pool.submit(Box::new(move || {
+    let job: Job = Box::new(move || {
         let result = catch_unwind(AssertUnwindSafe(job));
         let mut slot = filled.lock().unwrap_or_else(PoisonError::into_inner);
         slot.result = Some(result);
@@ -94,7 +99,8 @@ fn execute<T: Send + 'static>(pool: &ThreadPool, job: impl FnOnce() -> T + Send 
         // A hub that is gone has nobody who waits.
         drop(mailbox.post(letter));
         drop(pending);
-    }))?;
+    });
+    pool.submit(job, leftover::finish)?;
     loop {
         waiter.park()?;
         // Before the slot is locked: this may throw. An exit that a mask holds back ends a park too.
@@ -156,7 +162,7 @@ fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) ->
     // `done` when it has run or is dropped, as the last thing that it does with anything borrowed, and `wait` returns,
     // without unwinding, only then.
     let work = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(work) };
-    pool.submit(work)?;
+    pool.submit(work, leftover::finish)?;
     let result = match done.wait(waiter) {
         Ok(()) => result.lock().unwrap_or_else(PoisonError::into_inner).take(),
         Err(LeftBehind) => return Err(left_behind()),
@@ -224,7 +230,7 @@ impl ThreadPool {
             pool::run(Box::new(job));
             return Ok(());
         }
-        self.submit(Box::new(job))
+        self.submit(Box::new(job), leftover::finish)
     }
 }
 

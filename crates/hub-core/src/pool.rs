@@ -156,16 +156,17 @@ impl ThreadPool {
 
     /// Queues `job`. Never waits for a thread to be free.
     ///
-    /// A panic of `job` goes no further than its thread, which then takes the next job.
+    /// A panic of `job` goes no further than its thread, which then calls `after`, and takes another job if that is
+    /// true.
     ///
     /// # Errors
     ///
     /// The size cannot be told, or the system refused a thread and there is none that could run the job later. `job` is
     /// dropped.
-    pub(crate) fn submit(&self, job: Job) -> io::Result<()> {
+    pub(crate) fn submit(&self, job: Job, after: fn() -> bool) -> io::Result<()> {
         let size = self.size()?;
         let usage = USAGE.get_or_make(Usage::default)?;
-        self.threads.get_or_make(|| Arc::new(Threads::new(self.name, IDLE, usage)))?.submit(job, size)
+        self.threads.get_or_make(|| Arc::new(Threads::new(self.name, IDLE, usage)))?.submit(job, after, size)
     }
 
     fn end(&self) {
@@ -254,14 +255,14 @@ impl Threads {
         Threads { name, idle, late: LATE, usage, state, work, congested }
     }
 
-    fn submit(self: &Arc<Self>, job: Job, size: usize) -> io::Result<()> {
+    fn submit(self: &Arc<Self>, job: Job, after: fn() -> bool, size: usize) -> io::Result<()> {
         let mut state = self.lock();
         state.size = size;
         // Each queued job has one of the idle threads coming for it.
         let mut has_thread = state.idle > state.queue.len();
         if !has_thread && state.workers < size {
             let born = state.ends;
-            match self.start("", move |threads| threads.work(born)) {
+            match self.start("", move |threads| threads.work(born, after)) {
                 Ok(()) => {
                     has_thread = true;
                     state.workers += 1;
@@ -315,7 +316,7 @@ impl Threads {
         thread::Builder::new().name(name).stack_size(STACK).spawn(move || body(&threads)).map(drop)
     }
 
-    fn work(&self, born: u64) {
+    fn work(&self, born: u64, after: fn() -> bool) {
         HERE.set(true);
         let generation = fork::generation();
         while let Some(job) = self.next_job(born) {
@@ -325,6 +326,10 @@ impl Threads {
                 return;
             }
             self.usage.jobs.fetch_sub(1, Ordering::Release);
+            if !after() {
+                self.lock().workers -= 1;
+                break;
+            }
         }
         self.usage.threads.fetch_sub(1, Ordering::Relaxed);
     }
@@ -444,7 +449,7 @@ mod tests {
     }
 
     fn submit(job: Job) -> io::Result<()> {
-        JOBS.submit(job)
+        JOBS.submit(job, || true)
     }
 
     /// How many jobs of the process are queued or running.
@@ -481,7 +486,7 @@ mod tests {
                 RUNNING.fetch_sub(1, Ordering::SeqCst);
                 done.send(()).unwrap();
             };
-            pool.submit(Box::new(job), 3).unwrap();
+            pool.submit(Box::new(job), || true, 3).unwrap();
         }
         for _ in 0..30 {
             results.recv_timeout(LONG).unwrap();
@@ -501,7 +506,7 @@ mod tests {
                 barrier.wait();
                 done.send(()).unwrap();
             };
-            pool.submit(Box::new(job), 4).unwrap();
+            pool.submit(Box::new(job), || true, 4).unwrap();
         }
         for _ in 0..4 {
             results.recv_timeout(LONG).unwrap();
@@ -513,7 +518,7 @@ mod tests {
         let pool = pool(LONG);
         for _ in 0..5 {
             let (done, result) = mpsc::channel();
-            pool.submit(Box::new(move || done.send(()).unwrap()), 9).unwrap();
+            pool.submit(Box::new(move || done.send(()).unwrap()), || true, 9).unwrap();
             result.recv_timeout(LONG).unwrap();
             until("the worker is idle again", || pool.lock().idle == 1);
         }
@@ -523,10 +528,10 @@ mod tests {
     #[test]
     fn idle_threads_end() {
         let pool = pool(Duration::from_millis(1));
-        pool.submit(Box::new(|| ()), 1).unwrap();
+        pool.submit(Box::new(|| ()), || true, 1).unwrap();
         until("the worker ends", || pool.lock().workers == 0);
         let (done, result) = mpsc::channel();
-        pool.submit(Box::new(move || done.send(()).unwrap()), 1).unwrap();
+        pool.submit(Box::new(move || done.send(()).unwrap()), || true, 1).unwrap();
         result.recv_timeout(LONG).unwrap();
     }
 
@@ -534,11 +539,11 @@ mod tests {
     fn threads_above_a_lower_bound_end_after_their_job() {
         let pool = pool(LONG);
         let (hold, held) = mpsc::channel::<()>();
-        pool.submit(Box::new(move || _ = held.recv()), 2).unwrap();
+        pool.submit(Box::new(move || _ = held.recv()), || true, 2).unwrap();
         let (hold_too, held) = mpsc::channel::<()>();
-        pool.submit(Box::new(move || _ = held.recv()), 2).unwrap();
+        pool.submit(Box::new(move || _ = held.recv()), || true, 2).unwrap();
         assert_eq!(pool.lock().workers, 2);
-        pool.submit(Box::new(|| ()), 1).unwrap();
+        pool.submit(Box::new(|| ()), || true, 1).unwrap();
         drop((hold, hold_too));
         until("one worker is left", || pool.lock().workers == 1 && pool.pending() == 0);
     }
@@ -552,9 +557,9 @@ mod tests {
             }
         }
         let pool = pool(LONG);
-        pool.submit(Box::new(|| std::panic::resume_unwind(Box::new(PanicsAgain))), 1).unwrap();
+        pool.submit(Box::new(|| std::panic::resume_unwind(Box::new(PanicsAgain))), || true, 1).unwrap();
         let (done, result) = mpsc::channel();
-        pool.submit(Box::new(move || done.send(()).unwrap()), 1).unwrap();
+        pool.submit(Box::new(move || done.send(()).unwrap()), || true, 1).unwrap();
         result.recv_timeout(LONG).unwrap();
         assert_eq!(pool.lock().workers, 1);
     }
@@ -563,8 +568,8 @@ mod tests {
     fn queued_and_running_jobs_are_pending() {
         let pool = pool(LONG);
         let (hold, held) = mpsc::channel::<()>();
-        pool.submit(Box::new(move || _ = held.recv()), 1).unwrap();
-        pool.submit(Box::new(|| ()), 1).unwrap();
+        pool.submit(Box::new(move || _ = held.recv()), || true, 1).unwrap();
+        pool.submit(Box::new(|| ()), || true, 1).unwrap();
         until("one runs, one is queued", || pool.lock().queue.len() == 1);
         assert_eq!(pool.pending(), 2);
         drop(hold);
@@ -580,14 +585,14 @@ mod tests {
             let blocked = [Signal::SIGINT, Signal::SIGCHLD, Signal::SIGSEGV].map(|signal| mask.contains(signal));
             tell.send(blocked).unwrap();
         };
-        pool.submit(Box::new(job), 1).unwrap();
+        pool.submit(Box::new(job), || true, 1).unwrap();
         assert_eq!(told.recv_timeout(LONG).unwrap(), [true, true, false]);
     }
 
     #[test]
     fn the_submitters_own_mask_is_as_before() {
         let before = SigSet::thread_get_mask().unwrap();
-        pool(LONG).submit(Box::new(|| ()), 1).unwrap();
+        pool(LONG).submit(Box::new(|| ()), || true, 1).unwrap();
         assert_eq!(SigSet::thread_get_mask().unwrap(), before);
     }
 
@@ -604,11 +609,11 @@ mod tests {
     fn a_pool_of_ones_own_starts_empty_in_a_forked_child() {
         static OWN: ThreadPool = ThreadPool::new(1);
         let (hold, held) = mpsc::channel::<()>();
-        OWN.submit(Box::new(move || _ = held.recv())).unwrap();
-        OWN.submit(Box::new(|| ())).unwrap();
+        OWN.submit(Box::new(move || _ = held.recv()), || true).unwrap();
+        OWN.submit(Box::new(|| ()), || true).unwrap();
         assert!(holds_in_child(|| {
             let (done, result) = mpsc::channel();
-            OWN.submit(Box::new(move || done.send(()).unwrap())).is_ok() && result.recv_timeout(LONG).is_ok()
+            OWN.submit(Box::new(move || done.send(()).unwrap()), || true).is_ok() && result.recv_timeout(LONG).is_ok()
         }));
         drop(hold);
     }

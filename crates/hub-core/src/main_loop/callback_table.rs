@@ -54,6 +54,10 @@ pub(crate) struct Callbacks {
 }
 
 impl Callbacks {
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(crate) fn insert(&mut self, callback: Callback) -> CallbackId {
         self.serial += 1;
         let number = self.entries.insert((self.serial, callback)) as u32;

@@ -46,6 +46,11 @@ impl MainLoop {
         Ok(callback)
     }
 
+    /// How many listeners and timers of the program are registered.
+    pub(crate) fn registered(&self) -> usize {
+        self.callbacks.borrow().len() - usize::from(self.wakeup.get().is_some())
+    }
+
     /// Notes under which key a listener is registered.
     pub(super) fn set_listener_key(&self, callback: CallbackId, key: Key) {
         if let Some(Callback::Listener { key: known, .. }) = self.callbacks.borrow_mut().get_mut(callback) {
