@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use greenhub::net::{StopServe, TcpListener, TcpStream, serve_until};
+use greenhub::thread::os;
 use greenhub::{GreenPool, Interest, Kill, Left, LoopError, Source, TrampolineError};
 
 use crate::cli::Failure;
@@ -172,7 +173,7 @@ fn replacing_the_hub_ends_nobody() -> io::Result<bool> {
 }
 
 fn a_thread_ends() -> io::Result<bool> {
-    let thread = std::thread::spawn(|| {
+    let ends = || {
         greenhub::spawn_n(|| greenhub::sleep(LONG));
         greenhub::spawn_n(|| {
             greenhub::scope(|s| {
@@ -180,6 +181,6 @@ fn a_thread_ends() -> io::Result<bool> {
             })
         });
         greenhub::sleep(SHORT);
-    });
-    Ok(thread.join().is_ok())
+    };
+    Ok([std::thread::spawn(ends), os::spawn(ends)].into_iter().all(|thread| thread.join().is_ok()))
 }

@@ -156,7 +156,7 @@ fn the_end_of_a_thread_leaves_nothing() {
             let ended = ended.clone();
             move || _ = ended.fetch_add(1, Ordering::Relaxed)
         });
-        let thread = std::thread::spawn(move || {
+        let thread = greenhub::thread::os::spawn(move || {
             spawn_n(move || {
                 let _inside = inside;
                 park();

@@ -183,18 +183,19 @@ fn a_plain_os_thread_has_a_value_that_is_dropped_with_it() {
     .join()
     .unwrap();
     assert_eq!(DROPPED.load(Ordering::SeqCst), 1);
-    // With green threads that are left when it ends.
-    std::thread::spawn(|| {
+    // With green threads that are left when it ends: unwound in a shutdown, else abandoned.
+    let ends = || {
         COUNTS.with(|_| ());
         drop(spawn(|| {
             COUNTS.with(|_| ());
             sleep(LONG);
         }));
         yield_now();
-    })
-    .join()
-    .unwrap();
+    };
+    greenhub::thread::os::spawn(ends).join().unwrap();
     assert_eq!(DROPPED.load(Ordering::SeqCst), 3);
+    std::thread::spawn(ends).join().unwrap();
+    assert_eq!(DROPPED.load(Ordering::SeqCst), 4);
 }
 
 #[test]

@@ -14,8 +14,7 @@ use std::time::{Duration, Instant};
 use green::{LONG, Log, OnDrop, PARK_POINTS, SHORT};
 use greenhub::sync::Event;
 use greenhub::{
-    GreenError, Greenlet, Kill, Payload, get_hub, has_hub, scope, shield, sleep, spawn, spawn_n, with_timeout,
-    yield_now,
+    GreenError, Greenlet, Kill, Payload, get_hub, has_hub, scope, shield, sleep, spawn, with_timeout, yield_now,
 };
 use support::run;
 
@@ -461,8 +460,11 @@ fn a_shielded_sleep_ends_with_its_loop() {
 #[test]
 fn a_shield_at_the_end_of_a_thread_keeps_nobody() {
     run("a_shield_at_the_end_of_a_thread_keeps_nobody", || {
-        spawn_n(|| shield(|| sleep(LONG)));
+        let green = spawn(|| shield(|| sleep(LONG)));
         yield_now();
+        let ended = get_hub().shutdown(Some(SHORT)).unwrap();
+        assert_eq!((ended.unwound, ended.abandoned), (1, 0));
+        assert!(green.join().is_err());
     });
 }
 

@@ -437,33 +437,40 @@ fn rule_02_an_error_that_goes_with_its_greenlet_may_park() {
 // ---- 3 ------------------------------------------------------------------------------------------
 
 #[test]
-fn rule_03_a_thread_ends_by_unwinding_only_from_main() {
+fn rule_03_a_shutdown_unwinds_every_park_and_an_implicit_end_none() {
+    green::keep_reports();
     for point in PARK_POINTS {
-        let drops = SharedDrops::default();
-        let inside = drops.clone();
-        run("rule_03_a_thread_ends_by_unwinding_only_from_main", move || {
-            for _ in 0..3 {
-                let inside = inside.one();
-                spawn_n(move || {
-                    let _inside = inside;
-                    (point.park)();
-                });
-            }
-            sleep(SHORT);
-            let unstarted = inside.one();
-            spawn_n(move || drop(unstarted));
-            let delayed = inside.one();
-            drop(spawn_after(LONG, move || drop(delayed)));
-        });
-        assert_eq!(drops.count(), 5, "{}", point.name);
+        let end = |ends: fn(Box<dyn FnOnce() + Send>)| {
+            let drops = SharedDrops::default();
+            let inside = drops.clone();
+            ends(Box::new(move || {
+                for _ in 0..3 {
+                    let inside = inside.one();
+                    spawn_n(move || {
+                        let _inside = inside;
+                        (point.park)();
+                    });
+                }
+                sleep(SHORT);
+                let unstarted = inside.one();
+                spawn_n(move || drop(unstarted));
+                let delayed = inside.one();
+                drop(spawn_after(LONG, move || drop(delayed)));
+            }));
+            drops.count()
+        };
+        let shut_down = end(|body| run("rule_03_a_shutdown_unwinds_every_park_and_an_implicit_end_none", body));
+        assert_eq!(shut_down, 5, "{}", point.name);
+        let implicit = end(|body| std::thread::spawn(body).join().unwrap());
+        assert_eq!(implicit, 0, "{}", point.name);
     }
 }
 
 #[test]
-fn rule_03_those_who_wait_for_each_other_end_with_the_thread() {
+fn rule_03_green_threads_that_wait_for_each_other_end_in_a_shutdown() {
     let drops = SharedDrops::default();
     let inside = drops.clone();
-    run("rule_03_those_who_wait_for_each_other_end_with_the_thread", move || {
+    run("rule_03_green_threads_that_wait_for_each_other_end_in_a_shutdown", move || {
         let slot = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
         // One that waits for a later one, and one that waits for an earlier one.
         let (one, later) = (inside.one(), slot.clone());
@@ -471,7 +478,7 @@ fn rule_03_those_who_wait_for_each_other_end_with_the_thread() {
             let _one = one;
             let later = later.take().unwrap();
             drop(later.wait());
-            // Once more, now that the thread is ending.
+            // Once more, now that it has to exit.
             drop(later.wait());
         });
         let one = inside.one();
@@ -491,15 +498,15 @@ fn rule_03_those_who_wait_for_each_other_end_with_the_thread() {
 }
 
 #[test]
-fn rule_03_destructors_at_the_end_of_a_thread_may_block_and_spawn() {
+fn rule_03_destructors_in_a_shutdown_may_block_and_spawn() {
     let drops = SharedDrops::default();
     let inside = drops.clone();
     let begin = Instant::now();
-    run("rule_03_destructors_at_the_end_of_a_thread_may_block_and_spawn", move || {
+    run("rule_03_destructors_in_a_shutdown_may_block_and_spawn", move || {
         let ends: [fn(); 5] = [
             || sleep(LONG),
             yield_now,
-            || drop(spawn(|| panic!("begun in an ending thread")).join()),
+            || drop(spawn(|| panic!("begun in a shutdown")).join()),
             || _ = spawn_after(LONG, || ()).kill(),
             || drop(offload(|| 1)),
         ];
@@ -533,8 +540,8 @@ fn rule_03_destructors_at_the_end_of_a_thread_may_block_and_spawn() {
 }
 
 #[test]
-fn rule_03_a_body_dropped_in_an_ending_thread_says_so() {
-    let said = run("rule_03_a_body_dropped_in_an_ending_thread_says_so", || {
+fn rule_03_a_body_dropped_in_a_shutdown_says_so() {
+    let said = run("rule_03_a_body_dropped_in_a_shutdown_says_so", || {
         let (tell, told) = std::sync::mpsc::channel();
         let end: Box<dyn FnMut()> = Box::new(move || {
             let refused = spawn(|| 1);
@@ -1419,21 +1426,21 @@ impl Drop for Lent {
 }
 
 #[test]
-fn rule_17_a_thread_local_does_not_outlive_a_park_inside_its_closure() {
+fn rule_17_a_shutdown_unwinds_a_park_inside_a_thread_local_in_time() {
     static GONE: AtomicUsize = AtomicUsize::new(0);
-    static SEEN: AtomicUsize = AtomicUsize::new(0);
+    static SEEN: AtomicUsize = AtomicUsize::new(usize::MAX);
     thread_local!(static LENT: Lent = const { Lent(&GONE) });
-    run("rule_17_a_thread_local_does_not_outlive_a_park_inside_its_closure", || {
+    run("rule_17_a_shutdown_unwinds_a_park_inside_a_thread_local_in_time", || {
         spawn_n(|| {
             LENT.with(|_lent| {
-                // What is lent must not be looked at here.
                 let _end = OnDrop(|| SEEN.store(GONE.load(Ordering::SeqCst), Ordering::SeqCst));
                 sleep(LONG);
             });
         });
         yield_now();
     });
-    assert_eq!(SEEN.load(Ordering::SeqCst), 1);
+    assert_eq!(SEEN.load(Ordering::SeqCst), 0);
+    assert_eq!(GONE.load(Ordering::SeqCst), 1);
 }
 
 #[test]

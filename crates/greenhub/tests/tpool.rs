@@ -384,11 +384,11 @@ fn jobs_run_once_and_results_are_dropped_once_under_random_kills_and_timeouts() 
 }
 
 #[test]
-fn the_end_of_a_thread_waits_for_jobs_that_borrow() {
+fn a_shutdown_waits_for_jobs_that_borrow() {
     let (over, unwound) = (AtomicBool::new(false), AtomicBool::new(false));
     let (over, unwound): (&'static AtomicBool, &'static AtomicBool) =
         (Box::leak(over.into()), Box::leak(unwound.into()));
-    std::thread::spawn(move || {
+    greenhub::thread::os::spawn(move || {
         let _detached = spawn(move || {
             let _unwound = green::OnDrop(move || {
                 assert!(over.load(Ordering::SeqCst));

@@ -92,7 +92,7 @@ pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usi
         match trampoline_any(&each, &mut limit) {
             Ok(()) => {}
             Err(TrampolineError::TimedOut(_)) => return look(fds, Duration::ZERO),
-            Err(TrampolineError::Loop(LoopError::Panicking)) => {
+            Err(TrampolineError::Loop(LoopError::Panicking | LoopError::ThreadEnding)) => {
                 let grace = Grace::begin();
                 return look(fds, timeout.unwrap_or(Duration::MAX).min(grace.left()));
             }

@@ -1,6 +1,8 @@
 //! std's `thread`, green: what std does with OS threads is done with green threads of the calling OS thread.
 //!
-//! Work for other cores is `std::thread`'s.
+//! Work for other cores is for OS threads: those of [`os`] end their green threads in order.
+
+pub mod os;
 
 pub use std::thread::{available_parallelism, panicking};
 

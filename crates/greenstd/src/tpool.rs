@@ -16,7 +16,8 @@ pub use hub_core::{JobError, ThreadPool as Pool};
 /// Runs `job` on an OS thread of the default pool; only the calling green thread waits. Eventlet's `execute`. Switches.
 ///
 /// A caller that is killed or times out goes on at once; the job runs to its end and its result is dropped. While
-/// panicking, in an ending thread, and from a job of any pool, `job` runs on the calling OS thread.
+/// panicking, after the end of the thread's green threads, and from a job of any pool, `job` runs on the calling OS
+/// thread.
 ///
 /// A job may spawn green threads, which run on its OS thread. Those that are left when it returns run until they have
 /// ended, while its result is on the way already; only then does the OS thread take another job. Green threads that

@@ -73,7 +73,7 @@ pub fn hub_blocking_detection(resolution: impl Into<Option<Duration>>) -> io::Re
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     let local = local::get_unless_ended()?;
-    if local.is_ending() || !local::will_end_in_order() {
+    if !local::will_end_in_order() {
         return Err(LoopError::ThreadEnding.into());
     }
     let detector = &local.main_loop.detector;
@@ -114,6 +114,25 @@ impl Detector {
     }
 }
 
+impl Detector {
+    /// Stops it, like the drop, but waits no longer than a second. False if the watchdog runs on.
+    pub(crate) fn end(self: Box<Self>) -> bool {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        self.stop.ask();
+        let begun = Instant::now();
+        while self.generation == fork::generation()
+            && self.watchdog.as_ref().is_some_and(|watchdog| !watchdog.is_finished())
+        {
+            if begun.elapsed() >= PATIENCE {
+                std::mem::forget(self);
+                return false;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        true
+    }
+}
+
 impl Drop for Detector {
     fn drop(&mut self) {
         let Some(watchdog) = self.watchdog.take() else { return };
@@ -121,14 +140,18 @@ impl Drop for Detector {
             // It exists in the parent only, and may have held any lock.
             return std::mem::forget(watchdog);
         }
-        *self.stop.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.changed.notify_one();
+        self.stop.ask();
         // It does not panic; and if it did, it has ended.
         let _ = watchdog.join();
     }
 }
 
 impl Stop {
+    fn ask(&self) {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_one();
+    }
+
     /// Waits. True if the watchdog is to end.
     fn wait(&self, time: Duration) -> bool {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);

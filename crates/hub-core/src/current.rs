@@ -18,6 +18,7 @@ use crate::interest::Interest;
 use crate::listener::{Listener, Timer};
 use crate::main_loop::{CallbackId, Stats};
 use crate::remote::Remote;
+use crate::shutdown::{self, Ended};
 use crate::time::Time;
 
 /// How a hub is made when it is first needed.
@@ -116,6 +117,8 @@ pub fn use_hub_descriptor(descriptor: Option<HubDescriptor>) -> Result<(), HubEr
 /// # });
 /// ```
 ///
+/// After the end of the thread's green threads, in a destructor of a thread-local, it refers to a hub that does nothing.
+///
 /// # Panics
 ///
 /// If the hub cannot be built, with the message that [`try_get_hub`] returns.
@@ -123,6 +126,8 @@ pub fn use_hub_descriptor(descriptor: Option<HubDescriptor>) -> Result<(), HubEr
 pub fn get_hub() -> HubRef {
     match try_get_hub() {
         Ok(hub) => hub,
+        // A destructor of a thread-local must not panic.
+        Err(HubError::ThreadEnding) => HubRef::present(),
         Err(error) => panic!("{error}"),
     }
 }
@@ -144,6 +149,9 @@ pub fn get_hub() -> HubRef {
 /// Why the hub could not be chosen or built.
 pub fn try_get_hub() -> Result<HubRef, HubError> {
     let main_loop = &local::get().main_loop;
+    if local::has_ended() {
+        return Err(HubError::ThreadEnding);
+    }
     match main_loop.ensure_hub() {
         Ok(()) => Ok(HubRef::present()),
         Err(LoopError::Hub(error)) => Err(error),
@@ -254,6 +262,7 @@ impl HubRef {
     pub fn remote(&self) -> Remote {
         match local::get().main_loop.mailbox() {
             Some(mailbox) => Remote::new(&mailbox),
+            None if local::has_ended() => Remote::gone(self.id),
             None => match try_get_hub() {
                 Ok(hub) => hub.remote(),
                 Err(error) => panic!("{error}"),
@@ -292,7 +301,11 @@ impl HubRef {
     /// ```
     #[track_caller]
     pub fn schedule(&self, delay: Duration, timer: impl Timer + 'static) -> TimerHandle {
-        let id = local::get().main_loop.schedule(delay, Rc::new(timer));
+        let main_loop = &local::get().main_loop;
+        let id = main_loop.schedule(delay, Rc::new(timer));
+        if local::has_ended() {
+            main_loop.unschedule(id);
+        }
         TimerHandle { id, hub: HubRef::present() }
     }
 
@@ -394,6 +407,43 @@ impl HubRef {
         if self.is_current() {
             local::get().main_loop.interrupt();
         }
+    }
+
+    /// Ends all green threads and plain greenlets of this OS thread while its thread-locals are alive, then closes the
+    /// hub. Switches.
+    ///
+    /// Each is made to exit as by [`kill`](crate::GreenThread::kill), with [`LoopError::ThreadEnding`]; one that has not
+    /// begun never does. Their destructors may block, since the loop goes on meanwhile. It waits for them for `limit` at
+    /// most (`None`: for ever). Then [shields](crate::shield()) are lifted. What lives on after that, because it is in a
+    /// wait that must not be left early or catches its exit, is abandoned: it never runs again, its memory stays as it is, its handle gives
+    /// [`LoopError::ThreadEnding`], and it is [reported](crate::set_report_stream) once. While this runs nothing begins:
+    /// what is spawned is dropped.
+    ///
+    /// Timers and listeners are dropped, the descriptors of the hub closed, unused stacks unmapped. The next use builds a
+    /// new hub.
+    ///
+    /// An OS thread that ends without this abandons all its green threads, because its thread-locals are destroyed
+    /// before: see [`run_and_shutdown`](crate::run_and_shutdown), which does this at the right moment. Takes the place
+    /// of `Hub.destroy` of gevent.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use std::time::Duration;
+    /// hub_core::spawn_n(|| hub_core::sleep(Duration::from_secs(3600)));
+    /// hub_core::yield_now();
+    /// let ended = hub_core::get_hub().shutdown(Some(Duration::from_secs(10)))?;
+    /// assert_eq!((ended.unwound, ended.cancelled, ended.abandoned), (1, 0, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`LoopError::InMainloop`] from a callback; [`LoopError::ShutdownRefused`] for any greenlet but the main one, and
+    /// within a [`scope`](crate::scope()) of the main one; [`LoopError::Panicking`] while panicking; [`LoopError::ThreadEnding`]
+    /// when the thread has ended. Nothing happens then.
+    pub fn shutdown(&self, limit: Option<Duration>) -> Result<Ended, LoopError> {
+        shutdown::shut_down(limit)
     }
 
     /// Runs one turn of the loop, which sleeps for `limit` at most (`None`: until something happens), for

@@ -128,6 +128,9 @@ pub enum LoopError {
     /// The thread is ending.
     #[error("this thread is ending: green threads cannot block any more")]
     ThreadEnding,
+    /// A shutdown of the hub was asked for by another greenlet than the main one, or within one of its scopes.
+    #[error("cannot shut down from here: call it in the main greenlet of the OS thread, outside of any scope")]
+    ShutdownRefused,
     /// A destructor that runs during a panic tried to wait for something that cannot come.
     #[error("cannot wait while panicking: switching away would confuse the panic of this thread")]
     Panicking,

@@ -94,7 +94,6 @@ fn turn() -> Option<u64> {
     const END: u64 = u64::MAX;
     match local::try_get() {
         None => local::has_ended().then_some(END),
-        Some(local) if local.is_ending() => Some(END),
         Some(local) => local.mainloop.get().is_some().then(|| local.main_loop.turn()),
     }
 }

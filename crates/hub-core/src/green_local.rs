@@ -86,14 +86,13 @@ impl<T: 'static> LocalKey<T> {
 
     /// The value of the running green thread. `init` runs while nothing is borrowed, and may use the same key.
     fn value_or(&'static self, init: impl FnOnce() -> T) -> Result<Rc<T>, AccessError> {
-        local::get_unless_ended().map_err(|_| AccessError)?;
         let key = ptr::from_ref(self).addr();
         // It is that of the running greenlet, which does not end before its values: no reference is kept over what
         // is foreign.
         let find = || run::current().locals().find(key);
         let value = match find() {
             Some(value) => value,
-            None if run::current().locals().ending.get() => return Err(AccessError),
+            None if local::has_ended() || run::current().locals().ending.get() => return Err(AccessError),
             None => {
                 let made: Rc<dyn Any> = Rc::new(init());
                 // The first stays, if making it has made one.

@@ -62,17 +62,62 @@ pub enum Kill {
 /// switches, and allocates nothing in the long run.
 ///
 /// Green threads begin in the order in which they were spawned. They stay on this thread, so `f` and its
-/// result need not be `Send`. What must not be used across a call that blocks are thread-locals that are
-/// set and reset like a stack: another green thread runs in between. Nor may a call block in the initialiser of a
-/// thread-local, where a second green thread makes the value anew and drops the first, or within
-/// [`LocalKey::with`](std::thread::LocalKey::with) if it may still be blocked when the thread ends: the value is
-/// dropped then before the green thread is unwound. Clone what blocks out of the thread-local, an `Rc` for instance.
+/// result need not be `Send`.
 ///
 /// A kill, a timeout or a link unwinds `f` like a panic. What calls [`catch_unwind`](std::panic::catch_unwind) in `f` has
 /// to let it pass: see [`is_exit`](crate::is_exit).
 ///
-/// In a thread that is ending nothing begins any more: `f` is dropped, and the handle gives
-/// [`LoopError::ThreadEnding`].
+/// # The end of the OS thread
+///
+/// A green thread that has not ended when its OS thread ends is abandoned: it never runs again, its destructors do not
+/// run, its stack stays in memory, and it is [reported](crate::set_report_stream) once. It cannot be unwound then, for
+/// the thread-locals that it may borrow are destroyed. [`HubRef::shutdown`](crate::HubRef::shutdown) unwinds it in time,
+/// and an OS thread that was started by `greenhub::thread::os::spawn` does so by itself. At the end of the process
+/// nothing is unwound or reported, as in std.
+///
+/// After the end of its OS thread's green threads, in a destructor of a thread-local, nothing begins any more: `f` is
+/// dropped, and the handle gives [`LoopError::ThreadEnding`].
+///
+/// # Thread-locals: undefined behaviour
+///
+/// Other green threads of the OS thread run while one is parked, and use the same thread-locals. Three uses of
+/// thread-locals are *undefined behaviour* although they are safe code. No crate can prevent them:
+///
+/// - *A call that switches in the initialiser of a thread-local.* A second green thread makes the value anew, and that of
+///   the first is dropped while it is lent:
+///
+///   ```no_run
+///   # use hub_core::{spawn, yield_now};
+///   thread_local!(static V: Vec<u64> = { yield_now(); vec![7] }); // undefined behaviour
+///   let (a, b) = (spawn(|| V.with(|v| { yield_now(); yield_now(); v[0] })), spawn(|| V.with(|v| v[0])));
+///   # drop((a, b));
+///   ```
+///
+///   Instead: do what switches first, and keep its result in a thread-local `OnceCell` that begins empty; or use
+///   `green_local!`, of which each green thread has its own value.
+/// - *A call that switches while a thread-local leads into a stack frame*, as within `set` of the crate `scoped_tls`. Two
+///   green threads set and reset the pointer in turns, and it leads to a frame that is gone:
+///
+///   ```text
+///   scoped_thread_local!(static KEY: String);
+///   for _ in 0..2 { spawn(|| KEY.set(&String::new(), || yield_now())); } // undefined behaviour
+///   ```
+///
+///   Instead: pass the reference as an argument; or keep an owned value, such as an `Rc`, in a `green_local!`.
+/// - *A call that switches in the destructor of a thread-local.* The green threads that run then may be inside
+///   [`LocalKey::with`](std::thread::LocalKey::with) of values that are destroyed:
+///
+///   ```no_run
+///   # use hub_core::sleep;
+///   struct Logs; impl Drop for Logs { fn drop(&mut self) { sleep(std::time::Duration::from_millis(1)) } }
+///   thread_local!(static LOGS: Logs = const { Logs }); // undefined behaviour unless the end of the thread is noticed
+///   ```
+///
+///   The end is noticed, and nothing switches, in an OS thread that was started by `greenhub::thread::os::spawn`, and for
+///   every thread-local that was made before the first green thread. For others it mostly is, but nothing promises that.
+///
+/// Counters and flags that are set and reset around a call that switches are not undefined behaviour, but other green
+/// threads see them.
 ///
 /// If nobody takes the result, a panic is [reported](crate::set_report_stream) once, and so is an `Err`, whatever its
 /// type: with where the green thread was spawned, the type of the result, and the message if that is known. It is for
@@ -87,10 +132,6 @@ pub enum Kill {
 /// assert_eq!(green.join().unwrap(), 42);
 /// # });
 /// ```
-///
-/// # Panics
-///
-/// In a destructor that runs when the green threads of an ending thread are gone already.
 #[track_caller]
 #[inline]
 pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
@@ -115,10 +156,6 @@ pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
 /// assert!(ran.get());
 /// # });
 /// ```
-///
-/// # Panics
-///
-/// In a destructor that runs when the green threads of an ending thread are gone already.
 #[track_caller]
 #[inline]
 pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
@@ -142,10 +179,6 @@ pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
 /// assert_eq!(green.join().unwrap(), here);
 /// # });
 /// ```
-///
-/// # Panics
-///
-/// In a destructor that runs when the green threads of an ending thread are gone already.
 #[track_caller]
 pub fn run_in_place<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
     let local = local::get();
@@ -216,10 +249,6 @@ pub fn interrupt_with(number: u32, error: GreenError) -> bool {
 /// assert_eq!(green.join()?, "later");
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
-///
-/// # Panics
-///
-/// In a destructor that runs when the green threads of an ending thread are gone already.
 #[track_caller]
 pub fn spawn_after<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
     let task = Task::new(local::get(), f, true, Location::caller());
@@ -229,7 +258,7 @@ pub fn spawn_after<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static)
 fn begin_after<T>(delay: Duration, task: Task<T>) -> GreenThread<T> {
     let local = local::get();
     match task.control() {
-        Some(control) if !delay.is_zero() && !local.is_ending() => {
+        Some(control) if !delay.is_zero() && !local.refuses_bodies() => {
             trace::spawned(*task);
             control.set_delayed();
             let told = Told::Start { greenlet: control.number(), ticket: control.ticket() };
@@ -253,10 +282,6 @@ fn begin_after<T>(delay: Duration, task: Task<T>) -> GreenThread<T> {
 /// assert_eq!(green.join()?, None);
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
-///
-/// # Panics
-///
-/// In a destructor that runs when the green threads of an ending thread are gone already.
 #[track_caller]
 pub fn spawn_after_local<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static) -> GreenThread<Option<T>> {
     let me = run::current();
@@ -303,7 +328,8 @@ impl Drop for Linked {
 /// run once. Switches.
 ///
 /// Called while panicking, it blocks the thread instead, for the time of
-/// [`set_panicking_grace`](crate::set_panicking_grace) at most. In a callback of the main loop a sleep of zero does
+/// [`set_panicking_grace`](crate::set_panicking_grace) at most. In a destructor of a thread-local, when the thread's green
+/// threads have ended, it blocks the thread like std's. In a callback of the main loop a sleep of zero does
 /// nothing.
 ///
 /// ```
@@ -330,6 +356,7 @@ pub fn sleep(duration: Duration) {
     let Err(error) = slept else { return };
     match *error {
         LoopError::Aborted => {}
+        LoopError::ThreadEnding => std::thread::sleep(duration),
         LoopError::Panicking => {
             let grace = Grace::begin();
             std::thread::sleep(duration.min(grace.left()));
@@ -454,10 +481,6 @@ impl Builder {
     /// # Errors
     ///
     /// If no stack can be that large.
-    ///
-    /// # Panics
-    ///
-    /// In a destructor that runs when the green threads of an ending thread are gone already.
     #[track_caller]
     pub fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> io::Result<GreenThread<T>> {
         let local = local::get();
@@ -736,7 +759,7 @@ pub(crate) fn end(task: TaskRef, error: GreenError) -> Kill {
         run::exit_now(exit);
         return if target.refused_kills() == refused { Kill::Scheduled } else { Kill::Refused };
     }
-    let may_switch = !run::in_mainloop() && !local::get().main_loop.in_hub() && !local::get().is_ending();
+    let may_switch = !run::in_mainloop() && !local::get().main_loop.in_hub() && !local::has_ended();
     let at_once = may_switch && !std::thread::panicking();
     if let Some(timer) = task.take_timer() {
         local::get().main_loop.disarm(timer);
@@ -792,18 +815,20 @@ thread_local! {
     static MAIN_LIFE: Cell<Option<Rc<()>>> = const { Cell::new(None) };
 }
 
+fn weak_of(life: &Cell<Option<Rc<()>>>) -> Weak<()> {
+    let kept = life.take().unwrap_or_default();
+    let weak = Rc::downgrade(&kept);
+    life.set(Some(kept));
+    weak
+}
+
 impl ControlRef {
     /// Something that lives as long as the greenlet.
     fn life(self) -> Weak<()> {
         match self.task() {
             Some(task) => task.life(),
             // The main greenlet and plain ones: as long as the thread.
-            None => MAIN_LIFE.with(|cell| {
-                let life = cell.take().unwrap_or_default();
-                let weak = Rc::downgrade(&life);
-                cell.set(Some(life));
-                weak
-            }),
+            None => MAIN_LIFE.try_with(weak_of).unwrap_or_default(),
         }
     }
 }

@@ -29,6 +29,7 @@
 //! | `thread` | who a green thread is, and std's `park` | [`Thread`], [`current()`], [`park()`] |
 //! | `pool`, `offload`, `leftover` | OS threads for what can only block | [`offload()`], [`ThreadPool`] |
 //! | `green_thread`, `scope`, `timeout`, `shield` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`], [`shield()`] |
+//! | `shutdown` | the ordered end of a thread's green threads | [`Ended`], [`run_and_shutdown`] |
 //! | `blocking` | who holds the loop for too long | [`hub_blocking_detection`] |
 //! | `trace` | events and spans for the crate `tracing`, with the feature of that name | `in_span` |
 //! | `listing` | what a hub holds, to look at | [`greenlets`], [`listeners`], [`timers`] |
@@ -88,6 +89,7 @@ mod report;
 pub mod round;
 mod scope;
 mod shield;
+mod shutdown;
 mod signal;
 mod source;
 mod stacks;
@@ -141,6 +143,7 @@ pub use remote::{HubGone, Remote};
 pub use report::{Report, hub_exceptions, set_report_stream, warn};
 pub use scope::{Scope, ScopedGreenThread, scope};
 pub use shield::shield;
+pub use shutdown::{Ended, run_and_shutdown};
 pub use signal::{InterruptOn, interrupt_on};
 pub use source::{Left, Source};
 pub use stacks::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy};

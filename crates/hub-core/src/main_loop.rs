@@ -292,13 +292,17 @@ impl MainLoop {
         trace::loop_began(self.name.get());
         loop {
             self.pulse.begin_turn();
+            local.watch_for_end();
             if let Err(error) = self.notice_fork() {
                 self.stop_with(error);
             }
             let was_told = self.read_mail();
             self.fire();
             run::run_ready(local);
-            if self.closing.get() || self.end_is_due() {
+            if self.closing.get() {
+                return;
+            }
+            if self.end_is_due() {
                 trace::loop_ended(self.name.get());
                 return;
             }
@@ -561,15 +565,24 @@ impl MainLoop {
     }
 
     /// The thread ends: the loop's greenlet returns when it is entered next, nothing more is taken in.
+    ///
+    /// What other threads sent to be run here is leaked, like the green threads that it did not become.
     pub(crate) fn close(&self) {
         self.closing.set(true);
-        if let Some(inbox) = self.inbox.get() {
-            for letter in inbox.close() {
-                drop_contained(letter);
+        let letters = self.inbox.get().map(Inbox::close);
+        for letter in letters.into_iter().flatten() {
+            match letter {
+                Letter::Spawn(body) => std::mem::forget(body),
+                // Closes what another thread has left to this one to close.
+                letter => drop_contained(letter),
             }
         }
-        // While there is a thread to spawn on: what a program captured is foreign code.
         drop_contained(self.choice.take());
+    }
+
+    /// Stops the watchdog of this thread. False if it does not end: its report may wait for what the caller holds.
+    pub(crate) fn end_detector(&self) -> bool {
+        self.detector.take().is_none_or(|detector| detector.end())
     }
 
     /// A descriptor that is readable when a turn would find something.

@@ -52,8 +52,8 @@ impl From<Box<LoopError>> for JobError {
 /// Runs `job` on an OS thread of the default pool; only the calling green thread waits. Eventlet's `tpool.execute`.
 /// Switches.
 ///
-/// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. While panicking, in
-/// an ending thread, in a job, and with `EVENTLET_THREADPOOL_SIZE=0`, the job runs on the calling thread.
+/// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. While panicking, after
+/// the end of the thread's green threads, in a job, and with `EVENTLET_THREADPOOL_SIZE=0`, the job runs on the calling thread.
 ///
 /// The job may block, wait like a main greenlet, and spawn green threads, which run on its OS thread. Those that are left
 /// when it returns run until they have ended; only then does the OS thread take another job. If nothing can wake them
@@ -122,7 +122,7 @@ fn execute<T: Send + 'static>(pool: &ThreadPool, job: impl FnOnce() -> T + Send 
 }
 
 /// As [`offload`], for a job that borrows. Its wait is not left early: a kill or a timeout takes effect when the job
-/// has ended, and the end of the OS thread waits for it. Switches.
+/// has ended, and a [shutdown](crate::HubRef::shutdown) waits for it up to its limit. Switches.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -180,7 +180,7 @@ impl ThreadPool {
     /// Runs `job` on an OS thread of this pool; only the calling green thread waits. Switches.
     ///
     /// As [`offload`](crate::offload()), which uses the default pool: a caller that is killed or times out leaves at
-    /// once, and the job goes on. While panicking, in an ending thread and in a job of any pool, the job runs on the
+    /// once, and the job goes on. While panicking, after the end of the thread's green threads and in a job of any pool, the job runs on the
     /// calling thread.
     ///
     /// # Errors
@@ -339,11 +339,6 @@ impl Done {
             }
             let mut state = self.lock();
             if state.over {
-                return Ok(());
-            }
-            if local::get().is_ending() {
-                // Nobody would wake this park any more.
-                drop(self.told.wait_while(state, |state| !state.over));
                 return Ok(());
             }
             state.ticket = waiter.ticket();

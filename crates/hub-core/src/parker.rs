@@ -22,6 +22,7 @@ use crate::dormant::{Dormant, Sleep};
 use crate::error::LoopError;
 use crate::fork::{self, PerProcess};
 pub use crate::greenlet::control::Doing;
+use crate::greenlet::control::State;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Waiter};
 use crate::limit::Limit;
@@ -89,7 +90,7 @@ impl Parker {
     ///
     /// # Errors
     ///
-    /// Where nobody may wait: in the main loop, while panicking, in an ending thread. What the main loop has to
+    /// Where nobody may wait: in the main loop, while panicking. What the main loop has to
     /// tell the main greenlet. If no hub can be built.
     pub fn new(doing: Doing) -> Result<Parker, Box<LoopError>> {
         match Parker::if_prepared(doing)? {
@@ -155,7 +156,8 @@ impl Parker {
     ///
     /// # Errors
     ///
-    /// What the main loop has to tell the main greenlet. While panicking, and in an ending thread.
+    /// What the main loop has to tell the main greenlet. While panicking, and for a green thread's wait after the end of its
+    /// thread.
     ///
     /// # Panics
     ///
@@ -189,15 +191,21 @@ impl Unparker {
     /// Ends the wait, if it lasts still. Never switches, and does not wait for anybody.
     #[inline]
     pub fn unpark(self) {
+        self.try_unpark();
+    }
+
+    /// Like [`unpark`](Unparker::unpark), and tells whether the waiter still exists. False if its OS thread has ended or
+    /// was left behind by a fork, or if a [shutdown](crate::HubRef::shutdown) has abandoned it: then it never takes what
+    /// it was woken for, which another waiter should get.
+    #[inline]
+    pub fn try_unpark(self) -> bool {
         if let Some(number) = self.number()
             && self.thread == fork::this_thread()
         {
-            let Some(local) = local::try_get() else { return };
-            if let Some(control) = local.controls.get(number) {
-                Waiter::new(control, self.ticket).wake();
-            }
+            let Some(control) = local::try_get().and_then(|local| local.controls.get(number)) else { return false };
+            Waiter::new(control, self.ticket).wake() || control.state() != State::Abandoned
         } else {
-            unpark_elsewhere(self.thread, self.greenlet, self.ticket);
+            !self.is_left_behind() && unpark_elsewhere(self.thread, self.greenlet, self.ticket)
         }
     }
 
@@ -224,10 +232,8 @@ fn take_back(thread: u64, greenlet: NonZeroU64, ticket: u64) {
 }
 
 #[cold]
-fn unpark_elsewhere(thread: u64, greenlet: NonZeroU64, ticket: u64) {
-    if let Ok(threads) = threads() {
-        threads.unpark(Unparker { thread, greenlet, ticket });
-    }
+fn unpark_elsewhere(thread: u64, greenlet: NonZeroU64, ticket: u64) -> bool {
+    threads().is_ok_and(|threads| threads.unpark(Unparker { thread, greenlet, ticket }))
 }
 
 static THREADS: PerProcess<Threads> = PerProcess::new();
@@ -261,9 +267,29 @@ thread_local! {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        // What waits here could not be found any more.
+        local::end_with_thread_locals();
         if let Some(threads) = THREADS.get() {
             threads.forget(fork::this_thread());
         }
+    }
+}
+
+/// The calling thread has ended: its green threads cannot be unparked any more.
+pub(crate) fn forget_thread() {
+    let _ = REGISTERED.try_with(|registered| {
+        registered.mailbox.set(0);
+        registered.plain.set(0);
+    });
+    if let Some(threads) = THREADS.get() {
+        threads.forget(fork::this_thread());
+    }
+}
+
+/// The calling thread has given up those greenlets.
+pub(crate) fn abandon(greenlets: impl Iterator<Item = u32>) {
+    if let Some(threads) = THREADS.get() {
+        threads.register(fork::this_thread(), |reach| reach.abandoned.extend(greenlets));
     }
 }
 

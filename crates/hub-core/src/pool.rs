@@ -24,6 +24,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use crate::dormant::Dormant;
 use crate::fork::{self, PerProcess};
 use crate::report;
+use crate::shutdown::run_and_shutdown;
 
 /// Work for a thread that may block.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
@@ -33,6 +34,8 @@ const DEFAULT_SIZE: usize = 20;
 const IDLE: Duration = Duration::from_secs(10);
 /// How long a job may wait for a thread before it is reported.
 const LATE: Duration = Duration::from_secs(1);
+/// How long a thread that ends waits for the green threads of its jobs.
+const LIMIT: Duration = Duration::from_secs(10);
 /// Resolvers with their plug-ins need more than a small stack. Only touched pages are resident.
 const STACK: usize = 1 << 20;
 /// In [`ThreadPool::size`]: the environment is asked at the first job.
@@ -313,7 +316,11 @@ impl Threads {
         let _masked = SignalsBlocked::new()?;
         let threads = Arc::clone(self);
         let name = format!("{}{suffix}", self.name);
-        thread::Builder::new().name(name).stack_size(STACK).spawn(move || body(&threads)).map(drop)
+        thread::Builder::new()
+            .name(name)
+            .stack_size(STACK)
+            .spawn(move || run_and_shutdown(Some(LIMIT), || body(&threads)))
+            .map(drop)
     }
 
     fn work(&self, born: u64, after: fn() -> bool) {

@@ -1,10 +1,11 @@
 //! The reporting stream: what went wrong where nobody asked for a result.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, mpsc};
 use std::time::Duration;
 
 use crate::error::GreenError;
@@ -76,6 +77,14 @@ pub enum Report {
         /// What it was doing, call by call, with the feature `backtrace`.
         backtrace: Option<String>,
     },
+    /// An OS thread has ended, or a [shutdown](crate::HubRef::shutdown) has reached its deadline, and left green threads
+    /// that were not unwound: their destructors never run, and their memory stays as it is.
+    Abandoned {
+        /// The name of the OS thread, if it has one.
+        thread: Option<String>,
+        /// Each green thread: its name, where it was spawned, and what it was doing.
+        left: Vec<String>,
+    },
     /// Something works less well than it could.
     Warning(String),
 }
@@ -109,9 +118,33 @@ impl fmt::Display for Report {
                 write!(f, "{name} has run for {held:?} without giving way, so that all others wait")?;
                 backtrace.as_ref().map_or(Ok(()), |backtrace| write!(f, "\n{}", backtrace.trim_end()))
             }
+            Report::Abandoned { thread, left } => {
+                let thread = thread.as_deref().unwrap_or("<unnamed>");
+                let (number, plural) = (left.len(), if left.len() == 1 { "" } else { "s" });
+                write!(f, "OS thread {thread:?} abandoned {number} green thread{plural}, whose destructors never run")?;
+                f.write_str(" (greenhub::thread::os::spawn ends green threads in order)")?;
+                by_text(left).into_iter().try_for_each(|(one, count)| match count {
+                    1 => write!(f, "\n  {one}"),
+                    count => write!(f, "\n  {count} × {one}"),
+                })
+            }
             Report::Warning(text) => f.write_str(text),
         }
     }
+}
+
+/// Each text once, with how often it is there, in the order of its first place.
+fn by_text(texts: &[String]) -> Vec<(&str, usize)> {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    let mut places = HashMap::new();
+    for text in texts {
+        let place = *places.entry(text.as_str()).or_insert(counts.len());
+        match counts.get_mut(place) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((text, 1)),
+        }
+    }
+    counts
 }
 
 /// How a failure came about. The text of an error speaks of a green thread, which a callback is not.
@@ -164,6 +197,27 @@ pub fn hub_exceptions(enabled: bool) {
 /// ```
 pub fn warn(text: impl Into<String>) {
     tell(Report::Warning(text.into()));
+}
+
+/// Reports green threads that the calling OS thread abandons, from another OS thread, and waits for that for a second.
+///
+/// The thread-locals that a stream needs may be gone here, and after a call of `std::process::exit` its locks may be held
+/// by the caller.
+pub(crate) fn abandoned(left: Vec<String>) {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    if !ENABLED.load(Ordering::Relaxed) {
+        return;
+    }
+    let thread = std::panic::catch_unwind(|| std::thread::current().name().map(str::to_owned)).unwrap_or_default();
+    let (told, done) = mpsc::channel::<()>();
+    let report = move || {
+        tell(Report::Abandoned { thread, left });
+        drop(told);
+    };
+    // Without a thread to be had there is no way to report.
+    if std::thread::Builder::new().name("greenhub-report".into()).spawn(report).is_ok() {
+        let _ = done.recv_timeout(PATIENCE);
+    }
 }
 
 /// Tells it to the stream. What is in a report is the program's: it is put into words and dropped in here, where

@@ -12,9 +12,9 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 
-use crate::error::GreenError;
+use crate::error::{GreenError, LoopError};
 use crate::green_thread::{Kill, end, wait_for, wait_once};
-use crate::greenlet::control::Doing;
+use crate::greenlet::control::{Doing, Kind};
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::task::{Task, TaskRef};
@@ -74,15 +74,19 @@ pub struct ScopedGreenThread<'scope, T> {
 /// # Panics
 ///
 /// If `f` does, if a green thread whose handle was not joined did, if called while panicking or from the
-/// main loop, where nothing could be waited for.
+/// main loop, where nothing could be waited for. In a destructor of a thread-local, when the thread's green threads have
+/// ended, each closure runs on the stack of the caller when it is waited for.
 pub fn scope<'env, F, R>(f: F) -> R
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
 {
-    // Refused before any child exists: nothing could be joined.
-    if let Err(error) = Waiter::current(Doing::Scope) {
+    // Refused before any child exists: nothing could be joined. In a thread that has ended the children run in place.
+    if let Err(error) = Waiter::current(Doing::Scope)
+        && !matches!(*error, LoopError::ThreadEnding)
+    {
         panic!("scope: {error}");
     }
+    let _open = OpenScope::of_main();
     let scope = Scope {
         children: RefCell::default(),
         discarded: Cell::new(0),
@@ -104,6 +108,37 @@ where
     }
 }
 
+/// A scope of the main greenlet is open: what its children borrow must outlive them, so they cannot be abandoned.
+struct OpenScope(Option<&'static Cell<usize>>);
+
+impl OpenScope {
+    fn of_main() -> OpenScope {
+        let open = (run::current().kind() == Kind::Main).then(|| &local::get().main_scopes);
+        open.inspect(|open| open.set(open.get() + 1));
+        OpenScope(open)
+    }
+}
+
+impl Drop for OpenScope {
+    fn drop(&mut self) {
+        self.0.inspect(|open| open.set(open.get() - 1));
+    }
+}
+
+/// Runs a child that has not begun on the stack of the caller, in a thread that has ended.
+fn run_here(child: TaskRef) {
+    if child.has_started() {
+        // It waits for itself, up the stack.
+        return;
+    }
+    if let Some(control) = child.control() {
+        child.forget_control();
+        local::get().controls.give(control);
+    }
+    child.run();
+    child.finish();
+}
+
 impl<'scope, 'env> Scope<'scope, 'env> {
     /// Spawns a green thread that may borrow. Otherwise like [`spawn`](crate::spawn). Never switches.
     #[track_caller]
@@ -117,7 +152,11 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         // they borrow lives at least as long.
         let task = unsafe { Task::borrowing(local, f, Location::caller()) };
         self.children.borrow_mut().push(*task);
-        task.begin();
+        match task.control() {
+            // It runs in place when it is waited for.
+            Some(control) if local::has_ended() => control.set_delayed(),
+            _ => task.begin(),
+        }
         ScopedGreenThread { task, scope: PhantomData }
     }
 
@@ -127,6 +166,10 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         let mask = run::Mask::new();
         let next = || self.children.borrow().iter().copied().find(|child| !child.is_done());
         while let Some(child) = next() {
+            if local::has_ended() && !killing {
+                run_here(child);
+                continue;
+            }
             if killing || run::exit_is_pending() {
                 let children = self.children.borrow().clone();
                 for control in children.into_iter().filter_map(TaskRef::control) {
@@ -175,6 +218,9 @@ impl<T> ScopedGreenThread<'_, T> {
     ///
     /// As [`GreenThread::join`](crate::GreenThread::join).
     pub fn join(self) -> Result<T, GreenError> {
+        if local::has_ended() && !self.task.is_done() {
+            run_here(*self.task);
+        }
         wait_for(*self.task)?;
         self.task.take_result()
     }

@@ -16,8 +16,8 @@ use crate::greenlet::run;
 /// [`with_timeout`](crate::with_timeout) or [`with_link`](crate::GreenThread::with_link) that is opened inside the shield
 /// strikes there, as with Trio's shields. Only the scopes around a shield wait for it.
 ///
-/// A shield holds back nothing that is a value: the error of a main loop that ends, or of a socket's time limit. When the
-/// OS thread ends, its green threads are unwound out of their shields.
+/// A shield holds back nothing that is a value: the error of a main loop that ends, or of a socket's time limit. A
+/// [shutdown](crate::HubRef::shutdown) waits for the end of shields up to its limit, and lifts them then.
 ///
 /// # Waits and exits
 ///

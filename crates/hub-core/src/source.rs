@@ -358,7 +358,11 @@ impl Source {
     /// As [`read`](Source::read).
     pub fn wait(&self, direction: Interest, timeout: Option<Duration>) -> io::Result<()> {
         let entered = self.inner.enter()?;
-        let local = local::get_unless_ended().map_err(TrampolineError::from)?;
+        let Some(local) = local::get_if_any() else {
+            // SAFETY: open as long as `entered` lives.
+            let fd = unsafe { BorrowedFd::borrow_raw(self.inner.fd) };
+            return Ok(block_on(fd, direction, timeout).map(drop)?);
+        };
         self.park(&entered, &local.main_loop, direction, &mut Limit::from(timeout))
     }
 
@@ -389,7 +393,7 @@ impl Source {
         drop(waiting);
         match waited {
             Ok(_) => Ok(()),
-            Err(TrampolineError::Loop(LoopError::Panicking)) => {
+            Err(TrampolineError::Loop(LoopError::Panicking | LoopError::ThreadEnding)) => {
                 // SAFETY: open as long as `entered` lives.
                 let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
                 block_on(fd, direction, limit.duration())?;

@@ -137,13 +137,16 @@ unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Resu
     if interest != Interest::READ && interest != Interest::WRITE {
         return Err(TrampolineError::Interest(interest, fd));
     }
-    let local = local::get_unless_ended()?;
+    let Some(local) = local::get_if_any() else {
+        // SAFETY: by the contract.
+        return block_on(unsafe { BorrowedFd::borrow_raw(fd) }, interest, timeout);
+    };
     // SAFETY: by the contract.
     let waited = unsafe { local.main_loop.wait_for(fd, Owner::Raw, interest, &mut Limit::from(timeout)) };
     match waited {
         Ok(Wake::Ready(what)) => Ok(what),
         Ok(_) => Ok(interest.into()),
-        Err(TrampolineError::Loop(LoopError::Panicking)) => {
+        Err(TrampolineError::Loop(LoopError::Panicking | LoopError::ThreadEnding)) => {
             // SAFETY: by the contract.
             block_on(unsafe { BorrowedFd::borrow_raw(fd) }, interest, timeout)
         }

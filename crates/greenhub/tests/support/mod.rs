@@ -16,7 +16,7 @@ pub(crate) fn run<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         // Dropped at the end, however that comes about.
         let _done = done;
-        test()
+        greenhub::thread::os::run_and_shutdown(Some(LIMIT / 4), test)
     });
     let thread = thread.expect("an OS thread");
     if ended.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {

@@ -234,7 +234,7 @@ impl GreenPool {
     ///
     /// # Errors
     ///
-    /// If the pool is full and the caller cannot wait: in the main loop, while panicking, in an ending thread; what
+    /// If the pool is full and the caller cannot wait: in the main loop, while panicking, after the end of its thread; what
     /// the main loop has to tell the main greenlet.
     #[track_caller]
     pub fn spawn<T: 'static>(&self, f: impl FnOnce() -> T + 'static) -> Result<GreenThread<T>, LoopError> {

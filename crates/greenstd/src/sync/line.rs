@@ -81,11 +81,10 @@ impl<B> Line<B> {
             if !self.rest.is_empty() {
                 self.move_up();
             }
-            if !chosen.unparker.is_left_behind() {
-                chosen.unparker.unpark();
+            if chosen.unparker.try_unpark() {
                 return Some(chosen.brought);
             }
-            // In a forked child: that one waits in the parent. What it brought is the parent's, too.
+            // The waiter was left behind by a fork, or abandoned with its thread. What it brought stays with it.
             std::mem::forget(chosen.brought);
         }
     }

@@ -38,6 +38,8 @@ pub(crate) enum State {
     Delayed,
     /// In the run queue: a callback for the main loop, not a greenlet.
     Callback,
+    /// Suspended for good: its thread shut down without it. In no queue, and never entered again.
+    Abandoned,
 }
 
 /// Why a park ended.
@@ -232,6 +234,24 @@ impl Control {
         self.born.get()
     }
 
+    /// It is a green thread or a plain greenlet that has not ended and was not given up.
+    pub(crate) fn is_alive(&self) -> bool {
+        let ended = matches!(self.state.get(), State::Free | State::Cancelled | State::Callback | State::Abandoned);
+        !ended && matches!(self.kind.get(), Kind::Thread | Kind::Raw)
+    }
+
+    /// Whether its body has begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        !matches!(self.state.get(), State::Unstarted | State::Delayed)
+    }
+
+    /// Gives it up: nothing wakes it or enters it again. It is suspended, and was taken out of the run queue.
+    pub(crate) fn abandon(&self) {
+        debug_assert!(matches!(self.state.get(), State::Ready | State::Parked | State::Switched));
+        self.state.set(State::Abandoned);
+        self.ticket.set(self.ticket.get() + 1);
+    }
+
     /// It has begun, and waits for its turn or for somebody.
     pub(crate) fn is_suspended(&self) -> bool {
         matches!(self.state.get(), State::Ready | State::Parked | State::Switched)
@@ -260,6 +280,8 @@ const FIRST_TICKET: u64 = 1;
 /// All control blocks of a thread.
 pub(crate) struct Controls {
     chunks: UnsafeCell<Vec<NonNull<Control>>>,
+    /// Chunks of an ended thread with blocks in use, in no order: nothing finds them by number any more.
+    kept: UnsafeCell<Vec<NonNull<Control>>>,
     free: Cell<Option<ControlRef>>,
     /// How many blocks were ever taken, and given back: counted apart, so that neither costs more than one sum.
     taken: Cell<u64>,
@@ -270,6 +292,7 @@ impl Controls {
     pub(crate) const fn new() -> Controls {
         Controls {
             chunks: UnsafeCell::new(Vec::new()),
+            kept: UnsafeCell::new(Vec::new()),
             free: Cell::new(None),
             taken: Cell::new(0),
             given: Cell::new(0),
@@ -377,6 +400,27 @@ impl Controls {
         Layout::array::<Control>(CHUNK).expect("a chunk of control blocks has a size that fits")
     }
 
+    /// Frees the chunks in which no block is in use. From now on no block is found by its number.
+    ///
+    /// # Safety
+    ///
+    /// No `ControlRef` of a block that is not in use is used afterwards, and none is handed out from the free list.
+    pub(crate) unsafe fn release(&self) {
+        self.free.set(None);
+        // SAFETY: no other reference to the vectors exists, see `get`.
+        let (chunks, kept) = unsafe { (std::mem::take(&mut *self.chunks.get()), &mut *self.kept.get()) };
+        for chunk in chunks {
+            // SAFETY: a chunk has CHUNK blocks, which are initialised.
+            let in_use = (0..CHUNK).any(|index| unsafe { chunk.add(index).as_ref() }.state.get() != State::Free);
+            if in_use {
+                kept.push(chunk);
+            } else {
+                // SAFETY: allocated in `grow` with this layout; the caller vouches for references to its blocks.
+                unsafe { std::alloc::dealloc(chunk.as_ptr().cast(), Self::layout()) };
+            }
+        }
+    }
+
     /// Unmaps every block.
     ///
     /// # Safety
@@ -384,8 +428,10 @@ impl Controls {
     /// No `ControlRef` of this arena is used afterwards.
     pub(crate) unsafe fn unmap(&self) {
         self.free.set(None);
-        // SAFETY: nobody else refers to the vector, see `get`.
-        for chunk in std::mem::take(unsafe { &mut *self.chunks.get() }) {
+        // SAFETY: no other reference to the vectors exists, see `get`.
+        let (chunks, kept) =
+            unsafe { (std::mem::take(&mut *self.chunks.get()), std::mem::take(&mut *self.kept.get())) };
+        for chunk in chunks.into_iter().chain(kept) {
             // SAFETY: allocated in `grow` with this layout; the caller vouches for the references.
             unsafe { std::alloc::dealloc(chunk.as_ptr().cast(), Self::layout()) };
         }

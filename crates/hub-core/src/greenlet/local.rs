@@ -1,11 +1,17 @@
-//! What belongs to one thread: its greenlets, their memory, its main loop.
+//! What belongs to one thread: its greenlets, their memory, its main loop; and how that ends.
+//!
+//! A thread ends in one of two ways. [`end_with_thread_locals`] is the implicit one: it runs in a destructor of a
+//! thread-local, when other thread-locals are gone, so it enters no greenlet and drops nothing of the program's. A
+//! [shutdown](crate::shutdown) unwinds the greenlets before, while all thread-locals are alive.
 //!
 //! Ground rules:
-//! - A [`Local`] is made at the first use on a thread and stays until the thread ends; `get` lends it
-//!   for as long as anybody on the thread can ask for it. It is freed at the end of the thread only if
-//!   no handle and no greenlet is left, and leaked otherwise.
-//! - At the end of a thread greenlets are unwound only if the main greenlet is the one that runs;
-//!   otherwise the thread ends from within a greenlet, and everything is leaked.
+//! - A [`Local`] is made at the first use on a thread and stays until the thread ends; `get` lends it for as long as
+//!   code on the thread can ask for it. It is freed at the end of the thread only if no handle and no greenlet is left.
+//! - After the end the thread is in the state `ended`, and switches nowhere: `Waiter::current` and all that leaves a
+//!   greenlet refuse. `try_get` finds nothing then. `get` finds what is left, or makes a state in which nothing
+//!   begins, so that destructors that run later get errors.
+//! - An abandoned greenlet is never entered again. So its stack, its control block and what refers to them stay in
+//!   memory; everything else is freed.
 
 use std::alloc::Layout;
 use std::cell::Cell;
@@ -13,13 +19,14 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::control::{ControlRef, Controls, Kind, State};
-use super::run::thread;
+use super::run::{self, thread};
 use super::stack::{StackRef, Stacks};
 use super::switch;
-use super::task::{TaskPool, write_location};
-use super::unwind::{Exit, drop_contained};
-use crate::error::{GreenError, LoopError};
+use super::task::{TaskPool, TaskRef, write_location};
+use super::unwind::drop_contained;
+use crate::error::LoopError;
 use crate::main_loop::MainLoop;
+use crate::report;
 use crate::time::Stamp;
 
 /// The state of a thread that has used greenlets. The loop is its first field, so that who finds one has found the other.
@@ -31,53 +38,77 @@ pub(crate) struct Local {
     pub(crate) stacks: Stacks,
     pub(crate) main: ControlRef,
     pub(crate) mainloop: Cell<Option<ControlRef>>,
-    ending: Cell<bool>,
+    /// How many scopes of the main greenlet are open.
+    pub(crate) main_scopes: Cell<usize>,
+    /// No body begins: the thread has ended, or its hub is being shut down.
+    refuses_bodies: Cell<bool>,
+    /// How often [`Local::watch_for_end`] was called.
+    watches: Cell<u64>,
+    /// It is never freed: another OS thread refers to it, or the process ends.
+    pinned: Cell<bool>,
 }
 
-thread_local! {
-    /// Cleans up when the thread ends.
-    static GUARD: Guard = const { Guard };
-}
-
+/// Ends the thread's greenlets, as a destructor of a thread-local.
 struct Guard;
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(local) = thread().local.get() {
-            // SAFETY: made by `create`, and freed by nobody else.
-            unsafe { end(local) };
-        }
-        thread().ended.set(true);
+        end_with_thread_locals();
     }
 }
 
-/// This thread's state, made at first use.
+/// The implicit end of this thread: its thread-locals are being destroyed. A later call frees what an earlier one could not.
+pub(crate) fn end_with_thread_locals() {
+    end_now();
+    if let Some(local) = thread().late.get() {
+        // SAFETY: `late` leads to it. The frames of the main greenlet are gone, or are never returned to, since `exit` was
+        // called in them: a destructor of a thread-local runs.
+        unsafe { free(local) };
+    }
+}
+
+/// Guards of which the first is registered with the state of a thread, and the others one by one as the thread goes on.
 ///
-/// # Panics
-///
-/// When the thread is ending and its state is gone already.
+/// Destructors of thread-locals run in the reverse order of their registration on Linux, and in no order that a program
+/// may rely on elsewhere. The guard that runs first ends the thread. With a single one, the thread-locals that were made
+/// after it would be destroyed while green threads can still run.
+macro_rules! guards {
+    ($($name:ident)*) => {
+        thread_local! {
+            $(static $name: Guard = const { Guard };)*
+        }
+        /// Each registers one. False if its destructor has run.
+        static GUARDS: [fn() -> bool; [$(stringify!($name)),*].len()] = [$(|| $name.try_with(|_| ()).is_ok()),*];
+    };
+}
+
+guards! {
+    G0 G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G13 G14 G15 G16 G17 G18 G19 G20 G21 G22 G23 G24 G25 G26 G27 G28 G29 G30 G31
+}
+
+thread_local! {
+    /// Frees the state that a destructor had made after the end of its thread.
+    static LATE_GUARD: Guard = const { Guard };
+}
+
+/// This thread's state, made at first use. After the end of the thread: one in which nothing begins.
 #[inline]
 pub(crate) fn get() -> &'static Local {
     match thread().local.get() {
-        // SAFETY: see the ground rules; nobody keeps the reference beyond a call from outside.
+        // SAFETY: see the ground rules; no reference is kept beyond a call from outside.
         Some(local) => unsafe { local.as_ref() },
-        None => create(),
+        None => get_slowly(),
     }
 }
 
-/// This thread's state, if it was made and is not gone.
+/// This thread's state, if it was made and the thread has not ended.
 #[inline]
 pub(crate) fn try_get() -> Option<&'static Local> {
     // SAFETY: as in `get`.
     thread().local.get().map(|local| unsafe { local.as_ref() })
 }
 
-/// Whether this thread's state is gone, at the end of the thread.
-pub(crate) fn has_ended() -> bool {
-    thread().ended.get()
-}
-
-/// As [`get`], where a destructor may ask that runs after the thread's state is gone.
+/// Like [`get`], where a caller can do without after the end of the thread.
 ///
 /// # Errors
 ///
@@ -87,16 +118,27 @@ pub(crate) fn get_unless_ended() -> Result<&'static Local, LoopError> {
     get_if_any().ok_or(LoopError::ThreadEnding)
 }
 
-/// As [`get`], but `None` after the thread's state is gone.
+/// Like [`get`], but `None` after the end of the thread.
 #[inline]
 pub(crate) fn get_if_any() -> Option<&'static Local> {
-    if thread().local.get().is_none() && thread().ended.get() { None } else { Some(get()) }
+    if thread().local.get().is_none() && has_ended() { None } else { Some(get()) }
+}
+
+/// Whether this thread has ended, as far as greenlets are concerned: nothing switches any more.
+#[inline]
+pub(crate) fn has_ended() -> bool {
+    thread().ended.get()
 }
 
 #[cold]
 #[inline(never)]
-fn create() -> &'static Local {
-    assert!(!thread().ended.get(), "this thread is ending: it has no green threads any more");
+fn get_slowly() -> &'static Local {
+    // SAFETY: as in `get`: what `late` leads to was not freed.
+    let late = thread().late.get().map(|local| unsafe { local.as_ref() });
+    late.unwrap_or_else(|| create(has_ended()))
+}
+
+fn create(ended: bool) -> &'static Local {
     let controls = Controls::new();
     let main = controls.take(Kind::Main, Stamp::NONE);
     main.state.set(State::Running);
@@ -106,17 +148,27 @@ fn create() -> &'static Local {
         stacks: Stacks::new(),
         main,
         mainloop: Cell::new(None),
+        main_scopes: Cell::new(0),
         main_loop: MainLoop::new(),
-        ending: Cell::new(false),
+        refuses_bodies: Cell::new(ended),
+        watches: Cell::new(0),
+        pinned: Cell::new(false),
     });
     let local = NonNull::from(Box::leak(local));
-    thread().local.set(Some(local));
+    // SAFETY: just leaked.
+    let this = unsafe { local.as_ref() };
+    // What cannot be registered any more is leaked.
+    if ended {
+        this.main_loop.close();
+        thread().late.set(Some(local));
+        let _ = LATE_GUARD.try_with(|_| ());
+    } else {
+        thread().local.set(Some(local));
+        let _ = GUARDS[0]();
+    }
     thread().set_current(main);
     super::overflow::set_describe(describe);
-    // Registers the destructor. Where that is not possible any more the state is leaked.
-    let _ = GUARD.try_with(|_| ());
-    // SAFETY: just leaked.
-    unsafe { local.as_ref() }
+    this
 }
 
 /// Writes who runs on a stack. It runs in a signal handler, on the thread whose stack has overflowed.
@@ -161,12 +213,41 @@ pub(crate) fn running_stack() -> Option<std::ops::Range<usize>> {
 
 /// Whether the end of this thread will be noticed.
 pub(crate) fn will_end_in_order() -> bool {
-    GUARD.try_with(|_| ()).is_ok()
+    GUARDS[0]()
 }
 
 impl Local {
-    pub(crate) fn is_ending(&self) -> bool {
-        self.ending.get()
+    /// Whether no body begins any more.
+    #[inline]
+    pub(crate) fn refuses_bodies(&self) -> bool {
+        self.refuses_bodies.get()
+    }
+
+    /// As long as the result exists, no body begins.
+    pub(crate) fn refuse_bodies(&self) -> impl Drop + '_ {
+        struct Refusing<'a>(&'a Cell<bool>, bool);
+        impl Drop for Refusing<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.1);
+            }
+        }
+        Refusing(&self.refuses_bodies, self.refuses_bodies.replace(true))
+    }
+
+    /// Registers another guard, at first each time and then ever more rarely, so that most thread-locals that exist at the
+    /// end of the thread were made before the youngest guard. Called when main parks and in turns of the loop.
+    #[inline]
+    pub(crate) fn watch_for_end(&self) {
+        let watches = self.watches.get() + 1;
+        self.watches.set(watches);
+        if watches < 16 || watches.is_power_of_two() {
+            watch_once_more(watches);
+        }
+    }
+
+    /// The greenlets that have not ended when it is their turn, main and the main loop left out. New ones are left out too.
+    pub(crate) fn alive(&self) -> impl Iterator<Item = ControlRef> + use<> {
+        self.controls.in_use().into_iter().filter(|control| control.is_alive())
     }
 
     /// A stack of the default size, or of another.
@@ -175,6 +256,22 @@ impl Local {
         let size = size.unwrap_or_else(super::stack::default_size);
         self.stacks.take(size).map_err(|error| LoopError::Stack(Arc::from(error.to_string())))
     }
+}
+
+#[cold]
+fn watch_once_more(watches: u64) {
+    // 1 to 15, then one more for each power of two.
+    let number = if watches < 16 { watches } else { 12 + u64::from(watches.ilog2()) };
+    if let Some(register) = GUARDS.get(number as usize) {
+        register();
+    }
+}
+
+/// A greenlet in words, for the report of those that were abandoned.
+pub(crate) fn describe_abandoned(control: ControlRef) -> String {
+    let who = control.task().map(TaskRef::describe).or_else(|| control.describe_raw());
+    let who = who.unwrap_or_else(|| "a green thread that tells of its end".to_owned());
+    if control.has_begun() { format!("{who}, {}", control.doing().as_str()) } else { format!("{who}, not begun") }
 }
 
 /// The context that enters a stack: that of the root loop at rest on it, or a fresh one.
@@ -194,50 +291,82 @@ pub(super) fn give_task(memory: NonNull<u8>, class: u8, layout: Layout) {
     unsafe { get().tasks.give(memory, class, layout) };
 }
 
-/// Ends a thread's greenlets and frees its state, as far as that is possible.
+/// Ends this thread, unless it has ended; after a shutdown, before its thread-locals are destroyed.
+///
+/// It frees no memory that a frame of the main greenlet may refer to.
+pub(crate) fn end_now() {
+    if let Some(local) = thread().local.get() {
+        // SAFETY: made by `create`, and not freed: that is done only after the end.
+        end(unsafe { local.as_ref() });
+    }
+    thread().ended.set(true);
+}
+
+/// Closes the hub of this thread, and abandons the greenlets that are left and reports them.
+///
+/// It drops nothing that belongs to a green thread or a callback: in the implicit case other thread-locals are gone, and
+/// in `std::process::exit` the caller may hold a lock that a destructor wants.
+fn end(this: &Local) {
+    let me = run::current();
+    thread().ended.set(true);
+    this.refuses_bodies.set(true);
+    thread().late.set(thread().local.take());
+    // Its watchdog refers to this thread and its state.
+    this.pinned.set(!this.main_loop.end_detector());
+    this.main_loop.close();
+    if me != this.main {
+        // `exit` was called in a greenlet, so the process ends. The main greenlet is suspended in frames that use all of
+        // this, and the main loop may be the one that called.
+        return run::end_here(me);
+    }
+    this.main.drop_locals();
+    this.main_loop.close_hub();
+    crate::parker::forget_thread();
+    // The end of the process frees everything and concerns nobody.
+    if is_process_main_thread() {
+        this.pinned.set(true);
+        return;
+    }
+    let abandoned: Vec<String> = this.alive().map(describe_abandoned).collect();
+    run::clear_queue(this);
+    run::end_mainloop(this);
+    if !abandoned.is_empty() {
+        report::abandoned(abandoned);
+    }
+}
+
+/// Frees the state of an ended thread, as far as nothing refers to it any more.
 ///
 /// # Safety
 ///
-/// `local` is the state of this thread, whose destructors run now.
-unsafe fn end(local: NonNull<Local>) {
+/// `late` of this thread leads to `local`. No frame refers to anything of it, or none that does is ever returned to.
+unsafe fn free(local: NonNull<Local>) {
     // SAFETY: by the contract.
     let this = unsafe { local.as_ref() };
-    // It refers to this thread and its state from another.
-    drop(this.main_loop.detector.take());
-    if super::run::current() != this.main {
-        // The thread ends from within a greenlet: nothing can be unwound.
+    if this.pinned.get() || run::current() != this.main {
         return;
     }
-    this.ending.set(true);
-    this.main_loop.close();
-    // With `panic = "abort"` nothing can be unwound.
-    if !is_process_main_thread() && cfg!(panic = "unwind") {
-        super::run::unwind_all(this);
-        super::run::end_mainloop(this);
+    // First of all, for it drops what may be foreign, and use any of this.
+    this.main.drop_cold();
+    if this.tasks.live() != 0 || this.controls.live() != 1 {
+        this.stacks.release();
+        this.tasks.release();
+        // SAFETY: what refers to a block that is not in use is a stale ticket. It leads there by number, and none is found
+        // by its number any more; new blocks come from new chunks.
+        return unsafe { this.controls.release() };
     }
-    this.main.drop_locals();
-    this.main_loop.drop_hub().for_each(drop_contained);
-    if this.tasks.live() == 0 && this.controls.live() == 1 {
-        this.main.drop_cold();
-        // Destructors of what the main loop still holds find that the thread has ended.
-        thread().forget_local();
-        thread().ended.set(true);
-        // SAFETY: no cell is in use, so no handle is left; no greenlet is left but main, which is
-        // running these destructors. The thread has forgotten the pointer.
-        unsafe {
-            this.controls.unmap();
-            this.tasks.unmap();
-            drop_contained(Box::from_raw(local.as_ptr()));
-        }
+    // Destructors of what the main loop still holds find that the thread has ended.
+    thread().forget_late();
+    // SAFETY: no cell is in use, so no handle is left; no greenlet is left but main, which is running this. The thread
+    // has forgotten the pointer, and frames do not refer to it, by the contract.
+    unsafe {
+        this.controls.unmap();
+        this.tasks.unmap();
+        drop_contained(Box::from_raw(local.as_ptr()));
     }
 }
 
-/// The exit with which the greenlets of an ending thread are unwound.
-pub(super) fn ending_exit() -> Exit {
-    Exit::Kill(GreenError::Loop(LoopError::ThreadEnding))
-}
-
-/// At the end of the process nothing is unwound.
+/// Whether this is the thread whose end is that of the process.
 fn is_process_main_thread() -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {

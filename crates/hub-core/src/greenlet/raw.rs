@@ -59,7 +59,8 @@ type Body = Box<dyn FnOnce(Payload) -> Message>;
 /// hold a handle of itself or of a descendant is kept for as long as its thread lives, as with [`Rc`].
 /// [`Greenlet::current`] does without the former, [`with_parent`](Greenlet::with_parent) without the latter.
 ///
-/// At the end of a thread its suspended greenlets are unwound; at the end of the process they are not.
+/// At the end of a thread its suspended greenlets are abandoned, unless a [shutdown](crate::HubRef::shutdown) has unwound
+/// them before; see [`spawn`](crate::spawn).
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -142,10 +143,6 @@ enum Way {
 impl Greenlet {
     /// A greenlet that will run `body` with the first value that is switched to it. Its parent is the running
     /// greenlet. Never switches.
-    ///
-    /// # Panics
-    ///
-    /// When the state of the thread is gone, in the last of its destructors.
     #[track_caller]
     #[must_use]
     pub fn new(body: impl FnOnce(Payload) -> Result<Payload, GreenError> + 'static) -> Greenlet {
@@ -184,10 +181,6 @@ impl Greenlet {
     }
 
     /// The running greenlet: a plain one, a green thread's, or the main one.
-    ///
-    /// # Panics
-    ///
-    /// As [`new`](Greenlet::new).
     #[track_caller]
     #[must_use]
     pub fn current() -> Greenlet {
@@ -195,10 +188,6 @@ impl Greenlet {
     }
 
     /// The main greenlet of this thread.
-    ///
-    /// # Panics
-    ///
-    /// As [`new`](Greenlet::new).
     #[track_caller]
     #[must_use]
     pub fn main() -> Greenlet {
@@ -491,7 +480,7 @@ pub(super) fn run(me: ControlRef) -> Option<ControlRef> {
     }
 
     let way = match (node.heir.get(), node.parent()) {
-        (Heir::Parent, Some(parent)) if !local::get().is_ending() => route(parent, returned(message), me),
+        (Heir::Parent, Some(parent)) => route(parent, returned(message), me),
         _ => Way::Hub(returned(message)),
     };
     let next = match way {
@@ -634,8 +623,8 @@ impl Node {
         if self.kind != Kind::Raw || self.handles.get() != 0 || cfg!(panic = "abort") {
             return;
         }
-        // One that runs, is about to or waits in a drop goes on. An ending thread unwinds all others.
-        if !target.is_suspended() || self.in_drop.get() || local::get().is_ending() {
+        // One that runs, is about to or waits in a drop goes on. In a thread that has ended nothing is entered any more.
+        if !target.is_suspended() || self.in_drop.get() || local::has_ended() {
             return;
         }
         let me = run::current();

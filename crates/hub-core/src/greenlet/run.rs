@@ -45,7 +45,11 @@ pub(crate) struct Thread {
     granted: Cell<usize>,
     /// How many ran by the budgets before.
     switches: Cell<u64>,
+    /// The state of this thread, until it ends.
     pub(super) local: Cell<Option<NonNull<Local>>>,
+    /// The state of this thread after its end, as far as anything of it is still needed.
+    pub(super) late: Cell<Option<NonNull<Local>>>,
+    /// The thread has ended or is ending: nothing is switched to any more.
     pub(super) ended: Cell<bool>,
 }
 
@@ -60,6 +64,7 @@ thread_local! {
             granted: Cell::new(0),
             switches: Cell::new(0),
             local: Cell::new(None),
+            late: Cell::new(None),
             ended: Cell::new(false),
         }
     };
@@ -194,6 +199,9 @@ fn arrive_in_trouble(me: ControlRef) -> Result<(), Refused> {
 #[cold]
 fn may_park(me: ControlRef, doing: Doing) -> Result<(), Refused> {
     may_leave(me, doing)?;
+    if me.kind() == Kind::Main {
+        local::get().watch_for_end();
+    }
     match me.kind() {
         Kind::Main if !me.is_masked() => Ok(local::get().main_loop.take_main_error()?),
         _ => Ok(()),
@@ -202,6 +210,10 @@ fn may_park(me: ControlRef, doing: Doing) -> Result<(), Refused> {
 
 /// Whether the running greenlet may be left. Throws the exit that is pending, if one is.
 pub(super) fn may_leave(me: ControlRef, doing: Doing) -> Result<(), Refused> {
+    // Before all others: an exit must not unwind a destructor of a thread-local.
+    if thread().ended.get() {
+        return Err(LoopError::ThreadEnding.into());
+    }
     if me.kind() == Kind::Mainloop {
         return Err(LoopError::InMainloop { doing: doing.as_str() }.into());
     }
@@ -212,8 +224,7 @@ pub(super) fn may_leave(me: ControlRef, doing: Doing) -> Result<(), Refused> {
         return Err(LoopError::Panicking.into());
     }
     throw_pending(me, None, take_turn);
-    // A masked wait goes on: those whom it waits for are unwound meanwhile.
-    if local::get().is_ending() && !me.is_masked() { Err(LoopError::ThreadEnding.into()) } else { Ok(()) }
+    Ok(())
 }
 
 /// Throws the exit that comes next, if there is one and nothing holds it back; instead of an earlier kill, `own`. One
@@ -236,7 +247,7 @@ fn throw_pending(me: ControlRef, mut own: Option<Exit>, between: impl Fn(Control
 
 /// Lets the main loop take a turn, and others run, before `me` goes on; returns at once where that is not possible.
 fn take_turn(me: ControlRef) {
-    if trace::is_telling() || local::get().is_ending() || local::get().main_loop.in_hub() {
+    if trace::is_telling() || local::get().main_loop.in_hub() {
         return;
     }
     spans::exited(me);
@@ -261,16 +272,6 @@ fn give_up_exit(me: ControlRef) {
         report::tell(Report::Refused { greenlet, exit });
     }
     super::raw::release_dropper(me);
-    let local = local::get();
-    if local.is_ending() && me != local.main {
-        // It cannot be unwound, and nothing that it could wait for comes any more: its stack is leaked.
-        loop {
-            me.state.set(State::Parked);
-            // SAFETY: in an ending thread main has entered the greenlet that runs, and is suspended in no queue. The
-            // thread's state is not freed as long as the block of `me` is in use.
-            unsafe { thread().switch(me, local.main) };
-        }
-    }
 }
 
 /// The running greenlet.
@@ -298,10 +299,10 @@ pub(crate) fn yield_now() -> Result<(), Refused> {
     arrive(me).map(drop)
 }
 
-/// Queues a greenlet whose body has not begun; in an ending thread it never will.
+/// Queues a greenlet whose body has not begun; after the end or during the shutdown of its thread it never will.
 #[inline]
 pub(crate) fn start(control: ControlRef) {
-    if local::get().is_ending() {
+    if local::get().refuses_bodies() {
         return refuse(control);
     }
     control.state.set(State::Unstarted);
@@ -390,7 +391,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             }
             Interrupted::Cancelled
         }
-        State::Free | State::Cancelled | State::Callback => Interrupted::Cancelled,
+        State::Free | State::Cancelled | State::Callback | State::Abandoned => Interrupted::Cancelled,
         // What has begun cannot be unwound.
         _ if cfg!(panic = "abort") => Interrupted::Later,
         State::Running => {
@@ -536,12 +537,6 @@ impl Thread {
     #[inline(never)]
     fn leave_slowly(&self, me: ControlRef) -> Result<(), Refused> {
         let local = local::get();
-        if local.is_ending() && me.is_masked() {
-            // SAFETY: in an ending thread main has entered whoever runs, and enters `me` again when those it
-            // waits for have woken it.
-            unsafe { self.switch(me, local.main) };
-            return Ok(());
-        }
         let mainloop = match self.mainloop() {
             Ok(mainloop) => mainloop,
             Err(error) => {
@@ -608,9 +603,6 @@ impl Thread {
         let local = local::get();
         if local.main_loop.in_hub() {
             return Err(LoopError::InMainloop { doing: "what a hub wants to wait for" }.into());
-        }
-        if local.is_ending() {
-            return Err(LoopError::ThreadEnding.into());
         }
         if let Some(mainloop) = local.mainloop.get() {
             return Ok(mainloop);
@@ -707,7 +699,8 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
         local.controls.give(me);
 
         let next = match next {
-            _ if local.is_ending() => local.main,
+            // The main loop, which main has entered to end it.
+            _ if thread.ended.get() => local.main,
             Some(next) => next,
             None => thread.successor(local, size).unwrap_or_else(|| thread.mainloop_after(local, size)),
         };
@@ -817,70 +810,51 @@ impl Thread {
         self.current.set(Some(control));
     }
 
-    pub(super) fn forget_local(&self) {
-        self.local.set(None);
+    pub(super) fn forget_late(&self) {
+        self.late.set(None);
         self.current.set(None);
-        self.head.set(None);
-        self.tail.set(None);
-        self.ready.set(0);
     }
 }
 
-/// Unwinds every suspended greenlet of an ending thread, from its main greenlet.
-///
-/// A masked one waits for others: it is entered when they have ended and woken it. One that waits for an OS thread is
-/// entered all the same, for it then waits as the OS thread that it is on.
-pub(super) fn unwind_all(local: &Local) {
-    // Nobody hands on to anybody: each greenlet comes back to here.
-    thread().grant(0);
-    unwind_queued(local);
-    for target in local.controls.in_use() {
-        match target.state() {
-            State::Delayed => refuse(target),
-            State::Parked | State::Switched
-                if target.kind() != Kind::Mainloop && (!target.is_masked() || target.doing() == Doing::Offload) =>
-            {
-                target.ticket.set(target.ticket() + 1);
-                unwind(local, target);
-            }
-            _ => {}
-        }
-        // Those whom its end has woken.
-        unwind_queued(local);
-    }
-}
-
-fn unwind_queued(local: &Local) {
+/// Empties the run queue. The greenlets that were in it keep their states; nothing hands on to them any more.
+pub(crate) fn clear_queue(local: &Local) {
     let thread = thread();
+    thread.grant(0);
     while let Some(head) = thread.head.get() {
         thread.pop(head);
-        match head.state() {
-            State::Unstarted => refuse(head),
-            State::Cancelled | State::Callback => local.controls.give(head),
-            _ => unwind(local, head),
+        if matches!(head.state(), State::Cancelled | State::Callback) {
+            local.controls.give(head);
         }
     }
 }
 
-/// Enters a greenlet of an ending thread, which has to exit.
-fn unwind(local: &Local, target: ControlRef) {
-    target.shields.set(0);
-    target.set_exit(local::ending_exit());
-    target.wake.set(Wake::Exit);
-    local.main.state.set(State::Switched);
-    // SAFETY: the target is suspended and in no queue; in an ending thread every greenlet that ends, or
-    // waits under a mask, goes to main.
-    unsafe { thread().switch(local.main, target) };
+/// Lifts the shields of a greenlet. True if there were some.
+pub(crate) fn lift_shields(target: ControlRef) -> bool {
+    target.shields.replace(0) != 0
 }
 
-/// Lets the main loop of an ending thread return, so that its stack is free.
+/// Gives those that wait for an abandoned greenlet `error` as its result.
+pub(crate) fn end_abandoned(target: ControlRef, error: GreenError) {
+    debug_assert_eq!(target.state(), State::Abandoned);
+    if let Some(task) = target.task.take() {
+        task.abandon(error);
+    }
+}
+
+/// Lets the main loop of an ended thread return, so that its stack is free. Called by the main greenlet.
 pub(super) fn end_mainloop(local: &Local) {
     if let Some(mainloop) = local.mainloop.get() {
         local.main.state.set(State::Switched);
-        // SAFETY: the main loop is suspended and in no queue; it returns, since the loop is closed, and
-        // in an ending thread every greenlet that ends goes to main.
+        // SAFETY: the main loop is suspended and in no queue. It runs nothing else, for the queue is empty, and
+        // returns, since the loop is closed; in an ended thread the greenlet that returns goes to main.
         unsafe { thread().switch(local.main, mainloop) };
     }
+}
+
+/// The thread ends on the stack of this greenlet, which is never left again: from now on it counts as a main one, which
+/// is asked before each park whether it may.
+pub(super) fn end_here(me: ControlRef) {
+    me.kind.set(Kind::Main);
 }
 
 /// While it exists, exits of the running greenlet wait.
@@ -911,13 +885,9 @@ pub(crate) struct Shield {
 }
 
 impl Shield {
-    /// `None` at the greatest depth: the shields around it hold back all that strikes from outside of them. `None` in an
-    /// ending thread, too, where a shield would keep a greenlet from being unwound.
+    /// `None` at the greatest depth: the shields around it hold back all that strikes from outside of them.
     pub(crate) fn new() -> Option<Shield> {
         let me = current();
-        if local::get().is_ending() {
-            return None;
-        }
         me.shields.set(me.shields.get().checked_add(1)?);
         Some(Shield { me })
     }
@@ -925,7 +895,7 @@ impl Shield {
 
 impl Drop for Shield {
     fn drop(&mut self) {
-        // The end of the thread has taken it away, perhaps.
+        // A shutdown may have lifted it.
         self.me.shields.set(self.me.shields.get().saturating_sub(1));
     }
 }
@@ -944,7 +914,7 @@ pub(crate) fn has_to_exit(me: ControlRef) -> bool {
 pub(crate) fn exit_now(exit: Exit) {
     let me = current();
     drop(me.set_exit(exit.clone()));
-    if !std::thread::panicking() {
+    if !std::thread::panicking() && !thread().ended.get() {
         throw_pending(me, Some(exit), take_turn);
     }
 }
@@ -952,7 +922,7 @@ pub(crate) fn exit_now(exit: Exit) {
 /// Throws the exit that is pending, if one is and nothing holds it back.
 pub(crate) fn check_exit() {
     let me = current();
-    if !std::thread::panicking() {
+    if !std::thread::panicking() && !thread().ended.get() {
         throw_pending(me, None, take_turn);
     }
 }

@@ -181,6 +181,21 @@ impl List {
         self.head.set(stack.as_ptr());
     }
 
+    /// Keeps what `stays` says, in the same order.
+    fn retain(&self, stays: impl Fn(&Stack) -> bool) {
+        let mut next = self.head.get();
+        let mut link = &self.head;
+        // SAFETY: what is in a list is an idle stack, whose slab is mapped.
+        while let Some(stack) = unsafe { next.as_ref() } {
+            if stays(stack) {
+                link.set(next);
+                link = &stack.next;
+            }
+            next = stack.next.get();
+        }
+        link.set(ptr::null_mut());
+    }
+
     fn iter(&self) -> impl Iterator<Item = &Stack> {
         // SAFETY: what is in a list is an idle stack, whose slab is mapped. No caller changes the
         // list while it walks.
@@ -320,6 +335,48 @@ impl Stacks {
         count
     }
 
+    /// Unmaps the slabs of which no stack is in use, and gives the memory of all other idle stacks back to the system.
+    pub(crate) fn release(&self) {
+        for class in &self.classes {
+            for stack in class.idle.iter().chain(class.trimmed.iter()) {
+                // SAFETY: the slab of an idle stack is mapped.
+                let idle = unsafe { &(*stack.slab).idle };
+                idle.set(idle.get() + 1);
+            }
+        }
+        for class in &self.classes {
+            // SAFETY: as above; nothing was unmapped yet.
+            let stays = |stack: &Stack| !unsafe { &*stack.slab }.is_unused();
+            class.idle.retain(stays);
+            class.trimmed.retain(stays);
+            // SAFETY: the slabs of `self` are mapped, but for those that are unmapped below.
+            if unsafe { class.slab.get().as_ref() }.is_some_and(Slab::is_unused) {
+                class.slab.set(ptr::null());
+            }
+        }
+        let mut slab = self.slabs.get();
+        let mut link = &self.slabs;
+        // SAFETY: all slabs of `self` are mapped up to here, and each is visited once.
+        while let Some(current) = unsafe { slab.as_ref() } {
+            let next = current.next.get();
+            if current.is_unused() {
+                // SAFETY: all of its stacks are idle, and their roots at rest, as `give` promised; no list leads to
+                // one of them any more, nor does a class. This is the thread that mapped it, for `Stacks` does not
+                // leave its thread.
+                unsafe { Slab::unmap(slab) };
+            } else {
+                current.idle.set(0);
+                link.set(slab);
+                link = &current.next;
+            }
+            slab = next;
+        }
+        link.set(ptr::null());
+        for class in &self.classes {
+            Self::trim_class(class, 0);
+        }
+    }
+
     /// How many stacks there are, and what they cost.
     pub(crate) fn stats(&self) -> StackStats {
         let mut stats = StackStats::default();
@@ -355,25 +412,7 @@ const DISCARD: libc::c_int = libc::MADV_FREE;
 
 impl Drop for Stacks {
     fn drop(&mut self) {
-        for class in &self.classes {
-            for stack in class.idle.iter().chain(class.trimmed.iter()) {
-                // SAFETY: the slab of an idle stack is mapped.
-                let idle = unsafe { &(*stack.slab).idle };
-                idle.set(idle.get() + 1);
-            }
-        }
-        let mut slab = self.slabs.get();
-        // SAFETY: all slabs of `self` are mapped up to here, and each is visited once.
-        while let Some(current) = unsafe { slab.as_ref() } {
-            let next = current.next.get();
-            if current.idle.get() == current.cut() {
-                // SAFETY: all of its stacks are idle, and their roots at rest, as `give` promised;
-                // `self`, which could hand them out, is going. This is the thread that mapped it,
-                // for `Stacks` does not leave its thread.
-                unsafe { Slab::unmap(slab) };
-            }
-            slab = next;
-        }
+        self.release();
     }
 }
 

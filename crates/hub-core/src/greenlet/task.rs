@@ -15,6 +15,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::any::type_name;
 use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
+use std::iter;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
@@ -183,6 +184,18 @@ impl TaskRef {
             (header.vtable.drop_closure)(self);
             (header.vtable.fail)(self, error);
         }
+    }
+
+    /// Ends a cell whose body has begun and never goes on: `error` is its result. Never unwinds.
+    ///
+    /// The stack of the body may still refer to the cell, but nothing runs there any more.
+    pub(super) fn abandon(self, error: GreenError) {
+        let header = self.header();
+        debug_assert!(self.has_started() && !self.is_done());
+        // SAFETY: the body of the cell is empty: the closure was moved out when it began, and the result, which
+        // its root would write, never comes, because its stack is never entered again.
+        unsafe { (header.vtable.fail)(self, error) };
+        self.finish();
     }
 
     /// Tells everybody who waits, then frees the cell unless a handle exists. Never unwinds.
@@ -786,6 +799,40 @@ impl TaskPool {
             }
         }
         batch.cast()
+    }
+
+    /// Frees the batches in which no cell is in use.
+    pub(crate) fn release(&self) {
+        let mut batches = self.batches.take();
+        batches.sort_unstable_by_key(|&(batch, _)| batch);
+        let batch_of =
+            |cell: NonNull<FreeCell>| batches.partition_point(|(batch, _)| batch.addr() <= cell.addr()).checked_sub(1);
+        // SAFETY: cells on the lists are free memory with a link in them.
+        let cells = |first: Option<NonNull<FreeCell>>| iter::successors(first, |cell| unsafe { cell.as_ref() }.next);
+        let mut free = vec![0; batches.len()];
+        for cell in self.free.iter().flat_map(|list| cells(list.get())) {
+            batch_of(cell).into_iter().for_each(|batch| free[batch] += 1);
+        }
+        for list in &self.free {
+            let kept: Vec<_> =
+                cells(list.take()).filter(|&cell| batch_of(cell).is_some_and(|batch| free[batch] < BATCH)).collect();
+            for &cell in kept.iter().rev() {
+                // SAFETY: a free cell of a batch that stays, which is on no list now.
+                unsafe { cell.write(FreeCell { next: list.get() }) };
+                list.set(Some(cell));
+            }
+        }
+        let mut index = 0;
+        batches.retain(|&(batch, layout)| {
+            index += 1;
+            let unused = free[index - 1] == BATCH;
+            if unused {
+                // SAFETY: allocated in `grow` with this layout. Each of its cells is free, and on no list any more.
+                unsafe { dealloc(batch.as_ptr(), layout) };
+            }
+            !unused
+        });
+        *self.batches.borrow_mut() = batches;
     }
 
     /// Frees every pooled cell.

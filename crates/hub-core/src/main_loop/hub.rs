@@ -241,6 +241,26 @@ impl MainLoop {
         self.callbacks.borrow_mut().take_all()
     }
 
+    /// Forgets timers, drops hub and wake-up descriptor, and returns the callbacks, for the caller to drop.
+    pub(crate) fn shut_down(&self) -> impl Iterator<Item = Callback> + use<> {
+        drop(self.take_waiters());
+        self.immediate.take();
+        run::clear_queue(local::get());
+        let callbacks = self.drop_hub();
+        if let Some(inbox) = self.inbox.get() {
+            inbox.remove_notifier();
+        }
+        self.id.set(0);
+        callbacks
+    }
+
+    /// Drops hub and wake-up descriptor of a thread that has ended. Callbacks are leaked: what they own is the program's.
+    pub(crate) fn close_hub(&self) {
+        let wakeup = self.wakeup.get().and_then(|wakeup| self.callbacks.borrow_mut().remove(wakeup));
+        self.drop_hub().for_each(std::mem::forget);
+        drop(wakeup);
+    }
+
     /// Takes every timer, but for the scopes of timeouts: these belong to greenlets that may live on. Returns
     /// who waits for them, and for descriptors.
     fn take_waiters(&self) -> Vec<Told> {

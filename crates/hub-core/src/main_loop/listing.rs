@@ -47,7 +47,7 @@ impl MainLoop {
                     let descriptor = descriptors.get(&park).copied();
                     Some(GreenletState::Waiting { doing: control.doing(), descriptor, due_in })
                 }
-                State::Free | State::Cancelled | State::Callback => None,
+                State::Free | State::Cancelled | State::Callback | State::Abandoned => None,
             }
         };
         let all = local.controls.in_use().into_iter();

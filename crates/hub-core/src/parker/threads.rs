@@ -1,7 +1,7 @@
 //! How OS threads are reached by others that end their waits: a table of the process, from the number of an OS thread to
 //! its mailbox, or to itself if it has no green threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
@@ -74,6 +74,8 @@ impl fmt::Debug for Plain {
 pub(super) struct Reach {
     pub(super) mailbox: Option<Arc<Mailbox>>,
     pub(super) plain: Option<Arc<Plain>>,
+    /// Greenlets that a shutdown has given up.
+    pub(super) abandoned: HashSet<u32>,
 }
 
 /// The OS threads of a process that somebody may want to unpark, by their numbers.
@@ -94,13 +96,17 @@ impl Threads {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn unpark(&self, whom: Unparker) {
+    /// False if the waiter does not exist any more.
+    pub(super) fn unpark(&self, whom: Unparker) -> bool {
         let mut state = self.lock();
         match state.reach.get(&whom.thread) {
             Some(reach) => reach.unpark(whom),
-            None if whom.thread == fork::survivor() && whom.number().is_some() => state.early.push(whom),
+            None if whom.thread == fork::survivor() && whom.number().is_some() => {
+                state.early.push(whom);
+                true
+            }
             // Its thread has ended.
-            None => {}
+            None => false,
         }
     }
 
@@ -111,7 +117,7 @@ impl Threads {
         change(reach);
         // They are all for the first thread of a child, whoever registers before it.
         if thread == fork::survivor() && reach.mailbox.is_some() {
-            early.drain(..).for_each(|whom| reach.unpark(whom));
+            early.drain(..).for_each(|whom| _ = reach.unpark(whom));
         }
     }
 
@@ -128,12 +134,16 @@ impl Threads {
 }
 
 impl Reach {
-    fn unpark(&self, whom: Unparker) {
-        // A thread that has ended has nobody who waits.
+    fn unpark(&self, whom: Unparker) -> bool {
         match (whom.number(), &self.mailbox, &self.plain) {
-            (Some(greenlet), Some(mailbox), _) => drop(mailbox.post(Letter::Wake { greenlet, ticket: whom.ticket })),
-            (None, _, Some(plain)) => plain.unpark(whom.ticket),
-            _ => {}
+            (Some(greenlet), ..) if self.abandoned.contains(&greenlet) => false,
+            // A mailbox that refuses is that of a thread that is ending.
+            (Some(greenlet), Some(mailbox), _) => mailbox.post(Letter::Wake { greenlet, ticket: whom.ticket }).is_ok(),
+            (None, _, Some(plain)) => {
+                plain.unpark(whom.ticket);
+                true
+            }
+            _ => false,
         }
     }
 }

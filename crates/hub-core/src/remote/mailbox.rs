@@ -422,6 +422,12 @@ impl Inbox {
         Ok(())
     }
 
+    /// Lets go of the bell: nothing rings until the next one is given. The letters stay.
+    pub(crate) fn remove_notifier(&self) {
+        self.woke();
+        self.change_bell(None);
+    }
+
     /// Refuses letters from now on, and returns those that nobody has read.
     pub(crate) fn close(&self) -> Vec<Letter> {
         let mut letters = Vec::new();

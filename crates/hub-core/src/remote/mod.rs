@@ -46,6 +46,13 @@ impl Remote {
         Remote { mailbox: Arc::clone(mailbox) }
     }
 
+    /// A handle of a hub whose thread has ended.
+    pub(crate) fn gone(hub: u64) -> Remote {
+        let inbox = Inbox::new(hub);
+        inbox.close();
+        Remote::new(inbox.mailbox())
+    }
+
     /// Runs `f` in a new green thread of the hub.
     ///
     /// Returns without waiting for it. Closures of one thread start in the order in which it sent

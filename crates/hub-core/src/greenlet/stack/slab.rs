@@ -96,7 +96,7 @@ pub(super) struct Slab {
     protected: Cell<usize>,
     /// How many stacks have no guard.
     unguarded: Cell<usize>,
-    /// How many stacks were found idle; counted when the owner goes.
+    /// How many stacks were found idle; counted while the owner looks for unused slabs.
     pub(super) idle: Cell<usize>,
 }
 
@@ -164,6 +164,11 @@ impl Slab {
     /// Whether every stack was cut.
     pub(super) fn is_used_up(&self) -> bool {
         self.cut.get() == self.count
+    }
+
+    /// Whether every stack that was cut was counted as idle.
+    pub(super) fn is_unused(&self) -> bool {
+        self.idle.get() == self.cut.get()
     }
 
     /// Cuts the next stack.

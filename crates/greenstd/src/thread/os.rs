@@ -1,0 +1,107 @@
+//! OS threads whose green threads end with them, in order.
+//!
+//! When an OS thread of std ends, its green threads are abandoned: its thread-locals are destroyed by then, and a green
+//! thread may still refer to one. An OS thread that is started here unwinds its green threads first, as
+//! [`HubRef::shutdown`](hub_core::HubRef::shutdown) does, while all thread-locals are alive.
+
+use std::io;
+use std::time::Duration;
+
+pub use hub_core::run_and_shutdown;
+pub use std::thread::JoinHandle;
+
+/// How long an OS thread waits for its green threads when it ends, if nothing else was set.
+pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Spawns an OS thread, and ends its green threads when `f` has returned, std's `spawn`. Does not switch.
+///
+/// The thread ends when its green threads have been unwound, or after [`SHUTDOWN_LIMIT`]; those that are left then are
+/// abandoned and [reported](hub_core::set_report_stream).
+///
+/// Joining blocks the calling OS thread, like std's.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// use greenstd::thread::{self, os};
+/// use std::time::Duration;
+/// let thread = os::spawn(|| {
+///     # doctest::run(|| {
+///     thread::spawn(|| thread::sleep(Duration::from_secs(3600))); // unwound at the end
+///     thread::yield_now();
+///     # });
+///     "done"
+/// });
+/// assert_eq!(thread.join().unwrap(), "done");
+/// ```
+///
+/// # Panics
+///
+/// If the system refuses a thread; [`Builder::spawn`] returns the error.
+pub fn spawn<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    match Builder::new().spawn(f) {
+        Ok(thread) => thread,
+        Err(error) => panic!("cannot spawn an OS thread: {error}"),
+    }
+}
+
+/// How an OS thread is to be made whose green threads end with it, std's `Builder`.
+///
+/// ```
+/// use greenstd::thread::os;
+/// let thread = os::Builder::new().name("worker".to_owned()).shutdown_limit(None).spawn(|| 1)?;
+/// assert_eq!(thread.thread().name(), Some("worker"));
+/// assert_eq!(thread.join().unwrap(), 1);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is started before `spawn`"]
+pub struct Builder {
+    builder: std::thread::Builder,
+    limit: Option<Duration>,
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder::new()
+    }
+}
+
+impl Builder {
+    /// An OS thread without a name, with the stack size and limit that are usual.
+    pub fn new() -> Builder {
+        Builder { builder: std::thread::Builder::new(), limit: Some(SHUTDOWN_LIMIT) }
+    }
+
+    /// Gives it a name, std's `name`.
+    pub fn name(self, name: String) -> Builder {
+        Builder { builder: self.builder.name(name), ..self }
+    }
+
+    /// Sets the size of its stack in bytes, std's `stack_size`. That of its green threads is another one.
+    pub fn stack_size(self, size: usize) -> Builder {
+        Builder { builder: self.builder.stack_size(size), ..self }
+    }
+
+    /// Sets how long it waits for its green threads when it ends. `None`: for ever.
+    pub fn shutdown_limit(self, limit: Option<Duration>) -> Builder {
+        Builder { limit, ..self }
+    }
+
+    /// Spawns it like [`spawn`]. Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses a thread.
+    pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let limit = self.limit;
+        self.builder.spawn(move || run_and_shutdown(limit, f))
+    }
+}
