@@ -11,6 +11,7 @@ use std::thread;
 use super::{ListenOptions, ServeError, Served, StopServe, TcpListener, TcpStream, ToSocketAddrs, serve_until};
 use crate::greenpool::GreenPool;
 use crate::sync::mpsc;
+use crate::thread::os;
 
 /// How a server runs on several OS threads: each has a hub, a pool of green threads and a listener of its own at one
 /// address, over which the system spreads the connections (`SO_REUSEPORT`). All call one handler. A green thread stays on
@@ -104,17 +105,23 @@ impl Cluster {
             let (setup, connections, stop) = (Arc::clone(&self.setup), self.connections, server.stop.clone());
             let (handler, ready, running) = (Arc::clone(&handler), ready.clone(), running.clone());
             let body = move || {
-                let _running = running;
-                let prepared = setup(number);
+                // A thread without a hub could not serve.
+                let hub = || hub_core::try_get_hub().map(drop).map_err(io::Error::from);
+                let prepared = setup(number).and_then(|()| hub());
                 let failed = prepared.is_err();
                 // Nobody listens if another has failed already.
                 let _ = ready.send(prepared);
                 drop(ready);
                 (!failed).then(|| serve_one(number, &stop, &listener, connections, handler))
             };
+            // Told when its green threads have ended, so that a join waits for them too.
+            let thread = move || {
+                let _running = running;
+                os::run_and_shutdown(Some(os::SHUTDOWN_LIMIT), body)
+            };
             started = thread::Builder::new()
                 .name(format!("serve-{number}"))
-                .spawn(body)
+                .spawn(thread)
                 .map(|thread| server.threads.push(thread));
             if started.is_err() {
                 break;
