@@ -21,7 +21,8 @@ use std::vec;
 
 use clap::Parser;
 use greenhub::sync::mpsc::{Receiver, Sender, channel};
-use greenhub::sync::{Arc, Barrier, Mutex, PoisonError, Semaphore};
+use greenhub::sync::{Arc, Mutex, OnceLock, PoisonError, Semaphore};
+use greenhub::thread::os;
 use greenhub::tpool;
 use sha2::{Digest, Sha256};
 
@@ -64,8 +65,8 @@ struct Shared {
     files: Mutex<Enumerate<vec::IntoIter<PathBuf>>>,
     /// How many more files may be taken before one is printed.
     room: Semaphore,
-    /// All hubs are there.
-    ready: Barrier,
+    /// Set when all hubs are there. No barrier: an OS thread that has no hub cannot wait at one.
+    begin: OnceLock<()>,
     /// How much was read.
     bytes: AtomicU64,
 }
@@ -90,19 +91,22 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let shared = Arc::new(Shared {
         files: Mutex::new(options.files.into_iter().enumerate()),
         room: Semaphore::new(4 * threads * green),
-        ready: Barrier::new(threads + 1),
+        begin: OnceLock::new(),
         bytes: AtomicU64::new(0),
     });
     let (sender, sums) = channel();
+    let (ready, hubs) = channel::<()>();
     let os_threads = (0..threads).map(|_| {
-        let (shared, sender, hub) = (Arc::clone(&shared), sender.clone(), options.hub.clone());
-        std::thread::Builder::new().spawn(move || os_thread(&shared, hub.as_deref(), green, &sender))
+        let (shared, hub, ready, sender) = (Arc::clone(&shared), options.hub.clone(), ready.clone(), sender.clone());
+        os::Builder::new().spawn(move || os_thread(&shared, hub.as_deref(), ready, green, &sender))
     });
     let os_threads = os_threads.collect::<Result<Vec<_>, _>>().map_err(Failure::doing("cannot start a thread"))?;
-    // The channel ends with the last thread.
-    drop(sender);
+    // The channels end with the last thread.
+    drop((ready, sender));
 
-    shared.ready.wait();
+    // Nothing is sent: it ends when each OS thread has a hub, or has failed.
+    hubs.iter().for_each(drop);
+    let _ = shared.begin.set(());
     let began = Instant::now();
     let progress = options.verbose.then(|| {
         let shared = Arc::clone(&shared);
@@ -133,11 +137,17 @@ fn jobs(options: &Options) -> Option<NonZeroUsize> {
 }
 
 /// Runs green threads on a hub of its own, and returns how many files they took.
-fn os_thread(shared: &Arc<Shared>, hub: Option<&str>, green: usize, sums: &Sender<Sum>) -> Result<usize, Failure> {
-    let hub = cli::use_hub(hub);
-    // Those who are first would take all of a short list. Somebody without a hub lets the others begin.
-    shared.ready.wait();
-    hub?;
+fn os_thread(
+    shared: &Arc<Shared>,
+    hub: Option<&str>,
+    ready: Sender<()>,
+    green: usize,
+    sums: &Sender<Sum>,
+) -> Result<usize, Failure> {
+    cli::use_hub(hub)?;
+    drop(ready);
+    // The first thread would take all of a short list.
+    shared.begin.wait();
     let workers: Vec<_> = (0..green)
         .map(|_| {
             let (shared, sums) = (Arc::clone(shared), sums.clone());

@@ -211,3 +211,15 @@ fn sums_that_cannot_be_written_fail_the_run() {
     let output = example::run(threads(&[], &files).stdout(full));
     refuses(&output, 1, &["write", "space"]);
 }
+
+#[test]
+fn a_thread_without_a_hub_does_not_keep_the_others_waiting() {
+    let directory = Directory::new("descriptors");
+    let files = directory.files(3);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 32; exec \"$0\" \"$@\""]).arg(example::program("threads"));
+    command.args(["--threads", "60", "--green", "1", "--jobs", "1"]).args(&files);
+    let output = example::run(command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors(&output).contains("could not be built"), "{}", errors(&output));
+}
