@@ -264,6 +264,36 @@ fn killing_oneself_after_a_swallowed_kill_ends_with_the_newer_error() {
 }
 
 #[test]
+fn an_exit_passes_through_any_number_of_spawns_in_place() {
+    fn nest(pool: &GreenPool, depth: usize) {
+        if depth == 0 {
+            sleep(LONG);
+        } else {
+            let own = pool.clone();
+            // The pool is full, so its worker runs this itself.
+            pool.spawn_n(move || nest(&own, depth - 1)).unwrap();
+        }
+    }
+    run("an_exit_passes_through_any_number_of_spawns_in_place", || {
+        keep_reports();
+        greenhub::set_default_stack_size(4 << 20).unwrap();
+        let (pool, log) = (GreenPool::new(1), Log::new());
+        let (own, passed) = (pool.clone(), log.clone());
+        let green = pool
+            .spawn(move || {
+                nest(&own, 2 * MOST);
+                passed.add("lives on");
+            })
+            .unwrap();
+        yield_now();
+        assert_eq!(green.kill(), Kill::Ended);
+        log.is(&[]);
+        assert!(reports().is_empty());
+        greenhub::set_default_stack_size(256 << 10).unwrap();
+    });
+}
+
+#[test]
 fn a_kill_from_the_main_loop_is_scheduled() {
     run("a_kill_from_the_main_loop_is_scheduled", || {
         let one = Rc::new(Supervisor::new());

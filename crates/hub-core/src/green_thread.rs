@@ -187,12 +187,17 @@ pub fn run_in_place<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<
         task.forget_control();
         local.controls.give(control);
     }
+    let me = run::current();
+    let thrown = me.thrown();
     task.run();
     task.finish();
     let green = GreenThread { task };
-    if run::has_to_exit(run::current()) {
-        // It is the caller that ends, and nobody gets the handle.
+    if run::has_to_exit(me) {
+        // The caller ends, so the handle is of no use.
         task.discard();
+        if me.thrown() != thrown {
+            run::exit_again();
+        }
         run::check_exit();
     }
     green

@@ -919,6 +919,18 @@ pub(crate) fn exit_now(exit: Exit) {
     }
 }
 
+/// Throws the exit that is pending on, which was caught by code that is not the program's.
+pub(crate) fn exit_again() {
+    let me = current();
+    if !me.is_masked()
+        && !std::thread::panicking()
+        && me.throws().is_some()
+        && let Some(exit) = me.next_again()
+    {
+        throw(exit);
+    }
+}
+
 /// Throws the exit that is pending, if one is and nothing holds it back.
 pub(crate) fn check_exit() {
     let me = current();

@@ -79,6 +79,8 @@ struct Pending {
 pub(crate) struct Cold {
     /// In the order in which they are thrown.
     pending: RefCell<Vec<Pending>>,
+    /// How often an exit was thrown.
+    thrown: Cell<u64>,
     /// How many kills were given up.
     refused_kills: Cell<u32>,
     /// That an exit was given up has been reported.
@@ -146,10 +148,24 @@ impl ControlRef {
 
     /// The exit that comes next, to be thrown now.
     pub(super) fn next_throw(self) -> Option<Exit> {
-        let mut pending = self.cold().pending.borrow_mut();
+        let cold = self.cold();
+        let mut pending = cold.pending.borrow_mut();
         let next = pending.iter_mut().find(|pending| self.is_due(pending))?;
         next.throws += 1;
+        cold.thrown.set(cold.thrown.get() + 1);
         Some(next.exit.clone())
+    }
+
+    /// The exit that comes next, to go on after it was caught on its way. It does not count as swallowed.
+    pub(super) fn next_again(self) -> Option<Exit> {
+        let pending = self.cold().pending.borrow();
+        pending.iter().find(|pending| self.is_due(pending)).map(|pending| pending.exit.clone())
+    }
+
+    /// How often an exit of this greenlet was thrown so far.
+    pub(crate) fn thrown(self) -> u64 {
+        // SAFETY: see `cold`.
+        self.cold.get().map_or(0, |cold| unsafe { cold.as_ref() }.thrown.get())
     }
 
     /// Gives up the exit that comes next: the greenlet has swallowed it too often. Returns what sort it was, at the
