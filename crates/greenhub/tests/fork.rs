@@ -666,3 +666,38 @@ fn a_child_that_chooses_a_hub_drops_none_of_its_parents() {
         assert_eq!(dropped.get(), None);
     });
 }
+
+#[test]
+fn a_child_that_closes_a_socket_of_its_other_thread_leaves_that_threads_hub_quiet() {
+    in_child(|| {
+        let listener = Arc::new(greenhub::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let address = listener.local_addr().expect("an address");
+        // Forks are noticed from here on.
+        sleep(ms(1));
+        let child = forked(|| {
+            let accepts = Arc::clone(&listener);
+            let (parked, is_parked) = std::sync::mpsc::channel();
+            let (closed, is_closed) = std::sync::mpsc::channel();
+            let other = std::thread::spawn(move || {
+                let green = spawn(move || accepts.accept().map(drop));
+                yield_now();
+                sleep(ms(1));
+                parked.send(()).expect("a receiver");
+                // It hears of it later.
+                is_closed.recv().expect("a sender");
+                green.join().expect("no panic").expect_err("closed");
+                // The parent has the listener still, so this one waits in its queue.
+                drop(std::net::TcpStream::connect(address).expect("it listens"));
+                let before = stats().turns;
+                sleep(ms(200));
+                stats().turns - before
+            });
+            is_parked.recv().expect("a sender");
+            listener.close();
+            closed.send(()).expect("a receiver");
+            let turns = other.join().expect("no panic");
+            assert!(turns < 50, "{turns} turns for one sleep");
+        });
+        ends_well(child);
+    });
+}

@@ -121,14 +121,18 @@ impl Inner {
     }
 
     /// Lets go of the open file of a source that is closed, if greenlets keep the number open that will never leave. The
-    /// caller is entered.
+    /// caller is entered, and the hub of this thread has forgotten the number. If the hub of another thread knows it, that
+    /// thread does this when its hub has forgotten it: a hub cannot forget a file that the number no longer names.
     fn close_if_left_behind(&self) {
         let state = self.state.load(Acquire);
         if state & (LENT | GONE) != 0 || state < 2 * ENTERED {
             return;
         }
-        let is_left_behind =
-            self.generation != fork::generation() || self.lock().as_ref().is_some_and(|mailbox| mailbox.is_gone());
+        let is_left_behind = match &*self.lock() {
+            Some(mailbox) if mailbox.is_gone() => true,
+            Some(mailbox) if !leads_here(mailbox) => false,
+            _ => self.generation != fork::generation(),
+        };
         if is_left_behind {
             // Without a descriptor to spare it stays open.
             let _ = self.lead_to_dead_file();
@@ -221,6 +225,9 @@ impl Notice {
         drop(mailbox);
         if !is_here || self.0.state.load(Acquire) & CLOSED != 0 {
             self.0.forget_here(main_loop);
+        }
+        if self.0.state.load(Acquire) & CLOSED != 0 {
+            self.0.close_if_left_behind();
         }
     }
 }
