@@ -74,6 +74,20 @@ fn own_threads_do_not_count() {
 }
 
 #[test]
+fn a_monitor_of_a_pool_and_the_reaper_of_orphans_do_not_delay_loop_exit() {
+    in_fork(|| {
+        let pool = std::rc::Rc::new(tpool::Pool::new(1));
+        let jobs = [(); 4].map(|()| pool.clone()).map(|pool| spawn(move || pool.execute(|| ()).unwrap()));
+        jobs.into_iter().for_each(|job| job.join().unwrap());
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let waiting = spawn(move || greenhub::process::Command::new("cat").stdin(reader).status());
+        yield_now();
+        waiting.kill();
+        own_threads_do_not_count();
+    });
+}
+
+#[test]
 fn an_idle_thread_of_the_pool_does_not_delay_loop_exit() {
     in_fork(|| {
         fs::read("/proc/self/stat").unwrap();

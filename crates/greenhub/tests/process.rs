@@ -2,6 +2,8 @@
 
 #[path = "support/green.rs"]
 mod green_support;
+#[path = "support/random.rs"]
+mod random;
 #[macro_use]
 #[path = "support/same.rs"]
 mod same;
@@ -19,6 +21,7 @@ use green_support::{LONG, SHORT, held};
 use greenhub::os::unix::process::CommandExt;
 use greenhub::process::{Child, Command};
 use greenhub::{Kill, sleep, spawn, with_timeout, yield_now};
+use random::Random;
 use support::{in_child, is_child, open_descriptors, run};
 
 /// A child that runs for longer than any test.
@@ -340,11 +343,8 @@ fn children_are_reaped() {
         assert!(with_timeout(SHORT, || shell("read line").stdin(reader).status()).is_err());
         end(sleeper());
     }
-    // The three that nobody waited for are reaped with the next, as soon as they have ended.
-    let is_left = || nix::sys::wait::waitid(nix::sys::wait::Id::All, flags_to_look()) != Err(nix::errno::Errno::ECHILD);
-    while is_left() {
-        end(sleeper());
-    }
+    // The three whose waiters have left are reaped, too.
+    until_no_child_is_left();
     assert_eq!(open_descriptors(), before);
 }
 
@@ -356,6 +356,156 @@ fn children_leave_nothing_behind() {
         return assert!(output.status.success(), "{output:?}");
     }
     run(name, children_are_reaped);
+}
+
+/// Whether this process has a child, running or a zombie.
+fn has_children() -> bool {
+    nix::sys::wait::waitid(nix::sys::wait::Id::All, flags_to_look()) != Err(nix::errno::Errno::ECHILD)
+}
+
+/// Waits, without starting a further child.
+fn until_no_child_is_left() {
+    while has_children() {
+        sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_orphan_that_ends_leaves_no_zombie() {
+    let name = "an_orphan_that_ends_leaves_no_zombie";
+    if !is_child() {
+        let output = in_child(name, |_| {});
+        return assert!(output.status.success(), "{output:?}");
+    }
+    run(name, || {
+        for _ in 0..3 {
+            let (reader, writer) = std::io::pipe().unwrap();
+            let other = reader.try_clone().unwrap();
+            let waiting = [
+                spawn(move || drop(shell("read line").stdin(reader).status())),
+                spawn(move || drop(shell("read line").stdin(other).output())),
+                spawn(|| {
+                    // Dropped by the kill, which gives nothing else the chance to wait for it.
+                    let _child = sleeper_until(1);
+                    sleep(LONG);
+                }),
+            ];
+            yield_now();
+            for waiting in waiting {
+                assert_eq!(waiting.kill(), Kill::Ended);
+            }
+            sleep(SHORT);
+            assert!(has_children());
+            drop(writer);
+            until_no_child_is_left();
+        }
+    });
+}
+
+/// A child that ends by itself.
+fn sleeper_until(tenths: u32) -> Child {
+    Command::new("sleep").arg(format!("0.{tenths}")).spawn().unwrap()
+}
+
+#[test]
+fn a_child_that_was_dropped_can_be_waited_for_by_its_number() {
+    run("a_child_that_was_dropped_can_be_waited_for_by_its_number", || {
+        let number = nix::unistd::Pid::from_raw(sleeper_until(0).id() as i32);
+        sleep(SHORT);
+        assert_eq!(nix::sys::wait::waitpid(number, None).unwrap().pid(), Some(number));
+    });
+}
+
+#[test]
+fn kills_at_random_points_leave_no_zombie() {
+    let name = "kills_at_random_points_leave_no_zombie";
+    if !is_child() {
+        let output = in_child(name, |_| {});
+        return assert!(output.status.success(), "{output:?}");
+    }
+    run(name, || {
+        let mut random = Random::new(9);
+        for round in 0..150 {
+            let waiting: Vec<_> = (0..2)
+                .map(|n| {
+                    let limit = random.moment() * 20;
+                    spawn(move || match (round + n) % 4 {
+                        0 => drop(Command::new("true").status()),
+                        1 => drop(shell("echo out").output()),
+                        2 => drop(with_timeout(limit, || Command::new("true").output())),
+                        _ => drop(with_timeout(limit, || Command::new("sleep").arg("0.002").status())),
+                    })
+                })
+                .collect();
+            match random.below(3) {
+                0 => yield_now(),
+                1 => sleep(random.moment() * 20),
+                _ => {}
+            }
+            for waiting in waiting {
+                waiting.kill();
+            }
+        }
+        until_no_child_is_left();
+    });
+}
+
+/// Takes all descriptors that are left of a few.
+fn exhaust_descriptors() -> Vec<std::fs::File> {
+    use nix::sys::resource::{Resource, setrlimit};
+    setrlimit(Resource::RLIMIT_NOFILE, 64, 64).unwrap();
+    std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect()
+}
+
+#[test]
+fn children_are_waited_for_without_free_descriptors() {
+    let name = "children_are_waited_for_without_free_descriptors";
+    if !is_child() {
+        let output = in_child(name, |_| {});
+        return assert!(output.status.success(), "{output:?}");
+    }
+    run(name, || {
+        // The hub is there.
+        sleep(SHORT);
+        let mut short = sleeper_until(1);
+        let mut long = sleeper();
+        let killed = Command::new("sleep").arg("0.1").spawn().unwrap();
+        let piped = shell("echo x; sleep 0.1").stdout(Stdio::piped()).spawn().unwrap();
+        let taken = exhaust_descriptors();
+        let ticks = ticker();
+        assert!(short.wait().unwrap().success());
+        assert!(ticks.get() > 1);
+        assert_eq!(long.wait_timeout(SHORT).unwrap(), None);
+        assert!(with_timeout(SHORT, || long.wait()).is_err());
+        assert_eq!(piped.wait_with_output().unwrap().stdout, b"x\n");
+        let waiting = spawn(move || killed.wait_with_output());
+        yield_now();
+        waiting.kill();
+        long.kill().unwrap();
+        assert_eq!(long.wait().unwrap().signal(), Some(9));
+        until_no_child_is_left();
+        drop(taken);
+    });
+}
+
+#[test]
+fn children_are_waited_for_whatever_their_descriptor_would_be() {
+    let name = "children_are_waited_for_whatever_their_descriptor_would_be";
+    if !is_child() {
+        let output = in_child(name, |_| {});
+        return assert!(output.status.success(), "{output:?}");
+    }
+    run(name, || {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        sleep(SHORT);
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, most.min(2048), most).unwrap();
+        // More than select can hold.
+        let _taken: Vec<_> = (0..1100).map_while(|_| std::fs::File::open("/dev/null").ok()).collect();
+        let mut child = sleeper_until(1);
+        assert_eq!(child.wait_timeout(SHORT).unwrap(), None);
+        assert!(child.wait().unwrap().success());
+    });
 }
 
 /// Has the system refuse a call to this process from now on, as an old one does that does not know it.

@@ -6,8 +6,12 @@
 //!
 //! On Linux by a descriptor of the process, for which the hub waits (pidfd, since 5.3). Where there is none, by the
 //! signal `SIGCHLD`, which other parts of the program may use as well; the child is looked at every quarter of a
-//! second besides, in case they took it for themselves. Nobody else is reaped: what waits for any child at all,
-//! such as `waitpid(-1)`, takes the end of a child away from here as from std.
+//! second besides, in case they took it for themselves. Where no descriptor is free, or the hub can take none, the child is
+//! looked at in pauses of 32 ms at most. No other child is reaped. Code that waits for any child at all, such as
+//! `waitpid(-1)`, takes the end of a child away from here as from std.
+//!
+//! A child whose last waiter was killed or has timed out is reaped by an OS thread, which exists as long as there are such
+//! children.
 
 mod child;
 mod command;

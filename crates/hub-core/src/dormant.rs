@@ -113,6 +113,12 @@ impl Drop for Dormant {
     }
 }
 
+/// Runs `wait`, during which the calling OS thread, one of this library, does nothing that could wake another one.
+pub fn while_idle<R>(wait: impl FnOnce() -> R) -> R {
+    let _dormant = Dormant::worker(|| true);
+    wait()
+}
+
 /// Looks what the other OS threads of the process are.
 pub(crate) fn others() -> Others {
     let Ok(table) = TABLE.get_or_make(Mutex::default) else { return Others::Awake };

@@ -127,24 +127,29 @@ pub(crate) fn is_shared_with_parent(_process: u32, _fd: RawFd) -> bool {
 
 /// A value of the process, of which a forked child makes another: its locks may be held by threads that the fork
 /// left behind.
-pub(crate) struct PerProcess<T> {
+#[derive(Debug)]
+pub struct PerProcess<T> {
     current: AtomicPtr<Entry<T>>,
 }
 
+#[derive(Debug)]
 struct Entry<T> {
     generation: u32,
     value: T,
 }
 
 impl<T> PerProcess<T> {
-    pub(crate) const fn new() -> PerProcess<T> {
+    /// Without a value.
+    #[expect(clippy::new_without_default, reason = "for statics")]
+    #[must_use]
+    pub const fn new() -> PerProcess<T> {
         PerProcess { current: AtomicPtr::new(ptr::null_mut()) }
     }
 }
 
 impl<T: Send + Sync> PerProcess<T> {
     /// The value of this process, if it was made.
-    pub(crate) fn get(&self) -> Option<&T> {
+    pub fn get(&self) -> Option<&T> {
         // SAFETY: rule 2.
         let entry = unsafe { self.current.load(Ordering::Acquire).as_ref() }?;
         (entry.generation == generation()).then_some(&entry.value)
@@ -155,7 +160,7 @@ impl<T: Send + Sync> PerProcess<T> {
     /// # Errors
     ///
     /// If forks cannot be noticed.
-    pub(crate) fn get_or_make(&self, make: impl Fn() -> T) -> io::Result<&T> {
+    pub fn get_or_make(&self, make: impl Fn() -> T) -> io::Result<&T> {
         install()?;
         let mut current = self.current.load(Ordering::Acquire);
         loop {

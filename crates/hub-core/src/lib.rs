@@ -153,3 +153,5 @@ pub use timeout::{Timeout, with_timeout};
 pub use trampoline::{Trampoline, notify_close, notify_opened, trampoline, trampoline_any, trampoline_raw};
 pub use unhandled::set_error_message;
 pub use watched::{Key, Watched};
+#[doc(hidden)]
+pub use {dormant::while_idle, fork::PerProcess, pool::start_thread};

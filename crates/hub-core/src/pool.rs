@@ -311,16 +311,8 @@ impl Threads {
     }
 
     fn start(self: &Arc<Self>, suffix: &str, body: impl FnOnce(&Threads) + Send + 'static) -> io::Result<()> {
-        // A thread begins with the mask of the one that starts it: so there is no moment in which
-        // a signal could be delivered to it.
-        let _masked = SignalsBlocked::new()?;
         let threads = Arc::clone(self);
-        let name = format!("{}{suffix}", self.name);
-        thread::Builder::new()
-            .name(name)
-            .stack_size(STACK)
-            .spawn(move || run_and_shutdown(Some(LIMIT), || body(&threads)))
-            .map(drop)
+        start_thread(format!("{}{suffix}", self.name), move || run_and_shutdown(Some(LIMIT), || body(&threads)))
     }
 
     fn work(&self, born: u64, after: fn() -> bool) {
@@ -408,6 +400,18 @@ impl Threads {
 fn late_jobs(late: usize, after: Duration, size: usize, name: &str) -> String {
     let jobs = if late == 1 { "a job has".to_owned() } else { format!("{late} jobs have") };
     format!("{jobs} waited for {after:?} for one of the {size} OS threads of {name}, all of which are busy")
+}
+
+/// Starts an OS thread that receives no signals.
+///
+/// # Errors
+///
+/// If the system refuses it.
+pub fn start_thread(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    // A thread begins with the mask of the one that starts it: so there is no moment in which
+    // a signal could be delivered to it.
+    let _masked = SignalsBlocked::new()?;
+    thread::Builder::new().name(name).stack_size(STACK).spawn(body).map(drop)
 }
 
 /// Keeps a panic of the job from the worker, and one of dropping what it panicked with.

@@ -16,8 +16,10 @@ use crate::stream::Stream;
 ///
 /// A green thread that is killed or times out in one of its waits leaves the child running, and it can be waited for
 /// again. From [`wait_with_output`](Child::wait_with_output), and from the methods of [`Command`](super::Command) that wait,
-/// nobody has it any more who could: it runs on, as if it had been dropped. What it writes then finds no reader. After
-/// its end its number is free as soon as another child is started.
+/// no handle is left that could: it runs on, as if it had been dropped. What it writes then finds no reader. Such a child,
+/// and one whose handle is dropped by unwinding, as a kill does, is an orphan: it leaves no zombie behind, within a second
+/// of its end. One that is dropped otherwise does until this process ends, as in std, whose caller may wait for it by its
+/// number.
 pub struct Child {
     /// What the child reads, if it was asked for.
     pub stdin: Option<ChildStdin>,
@@ -25,7 +27,7 @@ pub struct Child {
     pub stdout: Option<ChildStdout>,
     /// What the child tells of errors, if it was asked for.
     pub stderr: Option<ChildStderr>,
-    child: std::process::Child,
+    child: Held,
 }
 
 impl Child {
@@ -36,18 +38,19 @@ impl Child {
     /// If the system refuses that.
     pub fn from_std(mut child: std::process::Child) -> io::Result<Child> {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        Ok(Child {
-            stdin: stdin.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStdin),
-            stdout: stdout.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStdout),
-            stderr: stderr.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStderr),
-            child,
-        })
+        // Until all is well.
+        let mut child = Held::last(child);
+        let stdin = stdin.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStdin);
+        let stdout = stdout.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStdout);
+        let stderr = stderr.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStderr);
+        child.is_last = false;
+        Ok(Child { stdin, stdout, stderr, child })
     }
 
     /// The number of the process.
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.child.get().id()
     }
 
     /// Ends the child by `SIGKILL`; one that was waited for already is left alone. Does not switch.
@@ -56,7 +59,7 @@ impl Child {
     ///
     /// If the system refuses.
     pub fn kill(&mut self) -> io::Result<()> {
-        self.child.kill()
+        self.child.get_mut().kill()
     }
 
     /// Whether the child has ended, and how. Does not switch.
@@ -65,7 +68,7 @@ impl Child {
     ///
     /// If somebody else has reaped it.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.try_wait()
+        self.child.get_mut().try_wait()
     }
 
     /// Closes its standard input, and waits until the child has ended. Switches.
@@ -85,7 +88,7 @@ impl Child {
     /// If somebody else has reaped it, or the loop cannot wait.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         drop(self.stdin.take());
-        ending::wait(&mut self.child, None)?.ok_or_else(|| io::ErrorKind::TimedOut.into())
+        self.child.wait()
     }
 
     /// As [`wait`](Child::wait), but no longer than that: `None` if the child runs on. Switches.
@@ -106,7 +109,7 @@ impl Child {
     /// As [`wait`](Child::wait).
     pub fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
         drop(self.stdin.take());
-        ending::wait(&mut self.child, Some(timeout))
+        ending::wait(self.child.get_mut(), Some(timeout))
     }
 
     /// Closes its standard input, reads both outputs at the same time to their ends, and waits for that of the
@@ -122,33 +125,52 @@ impl Child {
     pub fn wait_with_output(mut self) -> io::Result<Output> {
         drop(self.stdin.take());
         let outputs = [self.stdout.take().map(|pipe| pipe.0), self.stderr.take().map(|pipe| pipe.0)];
-        let mut last = Last(Some(self.child));
+        self.child.is_last = true;
         let [stdout, stderr] = read_to_ends(outputs)?;
-        Ok(Output { status: last.wait()?, stdout, stderr })
+        Ok(Output { status: self.child.wait()?, stdout, stderr })
     }
 
-    /// As [`wait`](Child::wait), for a child of whom nobody else will ask.
+    /// As [`wait`](Child::wait), for a child that has no other handle.
     pub(super) fn wait_at_last(mut self) -> io::Result<ExitStatus> {
-        drop(self.stdin.take());
-        Last(Some(self.child)).wait()
+        self.child.is_last = true;
+        self.wait()
     }
 }
 
-/// Whoever waits for a child as the last one. Left before its end, be it by a kill, it is an orphan.
-struct Last(Option<std::process::Child>);
+/// A child of std, which becomes an orphan when no handle can wait for it any more.
+struct Held {
+    /// There until it is dropped.
+    child: Option<std::process::Child>,
+    /// Whether nothing but this will wait for the child.
+    is_last: bool,
+}
 
-impl Last {
+impl Held {
+    fn last(child: std::process::Child) -> Held {
+        Held { child: Some(child), is_last: true }
+    }
+
+    fn get(&self) -> &std::process::Child {
+        self.child.as_ref().expect(THERE)
+    }
+
+    fn get_mut(&mut self) -> &mut std::process::Child {
+        self.child.as_mut().expect(THERE)
+    }
+
     fn wait(&mut self) -> io::Result<ExitStatus> {
-        let child = self.0.as_mut().ok_or(io::ErrorKind::NotFound)?;
-        let status = ending::wait(child, None)?.ok_or(io::ErrorKind::TimedOut)?;
-        self.0 = None;
-        Ok(status)
+        ending::wait(self.get_mut(), None)?.ok_or_else(|| io::ErrorKind::TimedOut.into())
     }
 }
 
-impl Drop for Last {
+const THERE: &str = "a child is there until it is dropped";
+
+impl Drop for Held {
+    /// A frame that is unwound, as by a kill, has not chosen to leave its child.
     fn drop(&mut self) {
-        if let Some(child) = self.0.take() {
+        if let Some(child) = self.child.take()
+            && (self.is_last || std::thread::panicking())
+        {
             orphans::adopt(child);
         }
     }

@@ -1,18 +1,23 @@
 //! How the end of a child is noticed.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-use hub_core::{Interest, Left, Source, TrampolineError, trampoline};
+use hub_core::{Interest, TrampolineError, trampoline};
 use signal_hook::SigId;
 use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level;
 
 /// How long a signal that never comes is waited for.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// The first pause between two looks, where no descriptor can be had.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+/// And the longest.
+const LAST_LOOK: Duration = Duration::from_millis(32);
 
 /// Waits until the child has ended, and reaps it: `None` if that takes longer than `timeout`. A caller who is killed
 /// in it leaves the child as it is.
@@ -21,34 +26,72 @@ pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<O
         return Ok(Some(status));
     }
     let begun = Instant::now();
-    // Not reaped, so that its number is nobody else's.
-    if let Ok(process) = open(child.id()) {
-        match trampoline(&process, Interest::READ, timeout) {
-            // A debugger may keep it from here for a moment.
-            Ok(_) => {}
-            Err(TrampolineError::TimedOut(_)) => return late(child, timeout),
-            Err(error) => return Err(error.into()),
-        }
+    let left = || timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
+    match by_descriptor(child, timeout)? {
+        Noticed::Ended(status) => return Ok(Some(status)),
+        Noticed::Late => return late(child, timeout),
+        Noticed::Nothing => {}
+    }
+    match by_signal(child, left)? {
+        Noticed::Ended(status) => return Ok(Some(status)),
+        Noticed::Late => return late(child, timeout),
+        Noticed::Nothing => {}
+    }
+    let mut pause = FIRST_LOOK;
+    loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
+        let left = left().unwrap_or(Duration::MAX);
+        if left.is_zero() || (std::thread::panicking() && begun.elapsed() >= hub_core::panicking_grace()) {
+            return late(child, timeout);
+        }
+        // A hub that cannot be had is an error here, not the panic of `sleep`.
+        hub_core::try_get_hub()?;
+        hub_core::sleep(pause.min(left));
+        pause = (pause * 2).min(LAST_LOOK);
     }
-    let signal = Signal::new()?;
+}
+
+/// What has come of one way to notice the end of a child.
+enum Noticed {
+    Ended(ExitStatus),
+    Late,
+    /// It cannot be had, or told of something else.
+    Nothing,
+}
+
+fn by_descriptor(child: &mut Child, timeout: Option<Duration>) -> io::Result<Noticed> {
+    // Not reaped, so that its number is that of no other process.
+    let Ok(process) = open(child.id()) else { return Ok(Noticed::Nothing) };
+    match trampoline(&process, Interest::READ, timeout) {
+        Ok(_) => {}
+        Err(TrampolineError::TimedOut(_)) => return Ok(Noticed::Late),
+        // Such as a number that is too large for the hub.
+        Err(TrampolineError::Register(..)) => return Ok(Noticed::Nothing),
+        Err(error) => return Err(error.into()),
+    }
+    // A debugger may keep it from here for a moment.
+    Ok(child.try_wait()?.map_or(Noticed::Nothing, Noticed::Ended))
+}
+
+fn by_signal(child: &mut Child, left: impl Fn() -> Option<Duration>) -> io::Result<Noticed> {
+    let Ok(signal) = Signal::new() else { return Ok(Noticed::Nothing) };
     loop {
         // It may have ended before the signal was asked for.
         if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
+            return Ok(Noticed::Ended(status));
         }
-        let left = timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(begun.elapsed()));
+        let left = left().unwrap_or(Duration::MAX);
         if left.is_zero() {
-            return Ok(None);
+            return Ok(Noticed::Late);
         }
-        match signal.wait(left.min(PAUSE)) {
-            Err(error) if std::thread::panicking() && error.kind() == io::ErrorKind::TimedOut => {
-                return late(child, timeout);
-            }
-            Err(error) if error.kind() != io::ErrorKind::TimedOut => return Err(error),
-            _ => {}
+        match trampoline(&signal.told, Interest::READ, Some(left.min(PAUSE))) {
+            Ok(_) => signal.take(),
+            Err(TrampolineError::TimedOut(_)) if std::thread::panicking() => return Ok(Noticed::Late),
+            Err(TrampolineError::TimedOut(_)) => {}
+            Err(TrampolineError::Register(..)) => return Ok(Noticed::Nothing),
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -78,22 +121,22 @@ fn open(_process: u32) -> io::Result<OwnedFd> {
 
 /// Told when any child has ended, as long as it exists.
 struct Signal {
-    told: Source,
+    told: UnixStream,
     id: SigId,
 }
 
 impl Signal {
     fn new() -> io::Result<Signal> {
         let (told, tell) = UnixStream::pair()?;
-        let told = Source::new(told.into())?;
+        told.set_nonblocking(true)?;
         let id = low_level::pipe::register(SIGCHLD, tell)?;
         Ok(Signal { told, id })
     }
 
-    fn wait(&self, timeout: Duration) -> io::Result<()> {
-        let mut bytes = [0; 64];
-        self.told.read(Some(timeout), |fd| Ok((rustix::io::read(fd, &mut bytes)?, Left::Likely)))?;
-        Ok(())
+    /// Takes what was told until now.
+    fn take(&self) {
+        // Errors and the end leave nothing to take.
+        while (&self.told).read(&mut [0; 64]).is_ok_and(|n| n > 0) {}
     }
 }
 

@@ -1,46 +1,100 @@
-//! Children that nobody has any more.
+//! Children that no handle can wait for any more.
+//!
+//! A child stays in the system as a zombie after its end until its parent has waited for it. An OS thread does that for
+//! orphans, as long as there are any. It looks in pauses: a descriptor for each could not be had where there are none
+//! left, and a handler of `SIGCHLD` would change what the program has chosen for its other children.
 
 use std::process::Child;
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// Reaped when they are seen to have ended, so that their numbers are free.
-static ORPHANS: Mutex<Orphans> = Mutex::new(Orphans { parent: 0, children: Vec::new() });
+use hub_core::{PerProcess, start_thread, while_idle};
 
+static ORPHANS: PerProcess<Orphans> = PerProcess::new();
+
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// For how long an orphan that has ended may stay a zombie.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long the thread stays without orphans.
+const IDLE: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
 struct Orphans {
-    /// The process whose children they are.
-    parent: u32,
+    state: Mutex<State>,
+    adopted: Condvar,
+}
+
+#[derive(Default)]
+struct State {
     children: Vec<Child>,
+    /// Whether the thread runs.
+    served: bool,
 }
 
-/// Held for a moment only, in which another OS thread may fork: then the child of that never gets it.
-fn orphans() -> Option<MutexGuard<'static, Orphans>> {
-    let mut orphans = (0..1000).find_map(|_| match ORPHANS.try_lock() {
-        Ok(orphans) => Some(orphans),
-        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-        Err(TryLockError::WouldBlock) => {
-            std::thread::yield_now();
-            None
+impl State {
+    /// Reaps the children that have ended. One that cannot be waited for was reaped by other code.
+    fn reap(&mut self) {
+        self.children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+}
+
+impl Orphans {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it that the thread runs if it is needed.
+    fn have_served(&'static self, state: &mut State) {
+        if !state.served && !state.children.is_empty() {
+            state.served = start_thread("greenhub-reaper".into(), move || self.serve()).is_ok();
         }
-    })?;
-    let this = std::process::id();
-    if orphans.parent != this {
-        // Those of a process that was forked are none of ours; their numbers may be.
-        *orphans = Orphans { parent: this, children: Vec::new() };
     }
-    Some(orphans)
+
+    /// Reaps orphans until there have been none for a while.
+    fn serve(&self) {
+        let mut pause = FIRST_PAUSE;
+        let mut state = self.lock();
+        loop {
+            let before = state.children.len();
+            state.reap();
+            pause = if state.children.len() < before { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+            let (longest, known) = match state.children.len() {
+                0 => (IDLE, 0),
+                orphans => (pause, orphans),
+            };
+            let unchanged = |state: &mut State| state.children.len() == known;
+            let waited = while_idle(|| self.adopted.wait_timeout_while(state, longest, unchanged));
+            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            if !timeout.timed_out() {
+                pause = FIRST_PAUSE;
+            } else if state.children.is_empty() {
+                state.served = false;
+                return;
+            }
+        }
+    }
 }
 
-/// Takes a child of whom nobody will ask any more.
-pub(super) fn adopt(child: Child) {
-    if let Some(mut orphans) = orphans() {
-        orphans.children.push(child);
+/// Takes a child that no handle can wait for any more.
+pub(super) fn adopt(mut child: Child) {
+    // Without the value forks would not be noticed, whose children must not wait for this one.
+    let Ok(orphans) = ORPHANS.get_or_make(Orphans::default) else { return };
+    if !matches!(child.try_wait(), Ok(None)) {
+        return;
     }
-    reap();
+    let mut state = orphans.lock();
+    state.children.push(child);
+    orphans.have_served(&mut state);
+    orphans.adopted.notify_one();
 }
 
-/// Reaps those that have ended. What cannot be asked for was reaped by somebody else.
+/// Reaps orphans where no OS thread could be started for that.
 pub(super) fn reap() {
-    if let Some(mut orphans) = orphans() {
-        orphans.children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    let Some(orphans) = ORPHANS.get() else { return };
+    let mut state = orphans.lock();
+    if !state.served {
+        state.reap();
+        orphans.have_served(&mut state);
     }
 }
