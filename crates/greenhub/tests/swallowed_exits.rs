@@ -496,14 +496,31 @@ fn a_cluster_ends_though_a_handler_refuses() {
         client.write_all(b"x").unwrap();
         client.read_exact(&mut [0]).unwrap();
         server.stop().stop_within(SHORT);
+        let begin = Instant::now();
         let served: Vec<_> = server.join().unwrap().into_iter().map(|thread| thread.unwrap()).collect();
         assert_eq!(served.iter().map(|served| served.left).sum::<usize>(), 1);
+        assert!(begin.elapsed() < greenhub::thread::os::SHUTDOWN_LIMIT, "{:?}", begin.elapsed());
+    });
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_a_green_thread_that_refuses() {
+    run("a_shutdown_does_not_wait_for_a_green_thread_that_refuses", || {
+        spawn_n(|| {
+            loop {
+                let _ = catch_unwind(|| sleep(LONG));
+            }
+        });
+        spawn_n(|| sleep(LONG));
+        yield_now();
+        let ended = get_hub().shutdown(None).unwrap();
+        assert_eq!((ended.unwound, ended.abandoned), (1, 1));
     });
 }
 
 #[test]
 fn a_thread_ends_though_a_green_thread_refuses() {
-    run("a_thread_ends_though_a_green_thread_refuses", || {
+    fn leave_behind() {
         spawn_n(|| {
             loop {
                 let _ = catch_unwind(|| sleep(LONG));
@@ -520,6 +537,12 @@ fn a_thread_ends_though_a_green_thread_refuses() {
             }
         });
         yield_now();
+    }
+    run("a_thread_ends_though_a_green_thread_refuses", || {
+        // In order, at its limit, and without a shutdown.
+        let limit = Some(20 * SHORT);
+        std::thread::spawn(move || greenhub::thread::os::run_and_shutdown(limit, leave_behind)).join().unwrap();
+        std::thread::spawn(leave_behind).join().unwrap();
     });
 }
 

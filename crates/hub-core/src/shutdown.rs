@@ -13,7 +13,7 @@ use crate::greenlet::control::{ControlRef, Doing, Kind};
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::task::TaskRef;
-use crate::greenlet::unwind::{Exit, drop_contained};
+use crate::greenlet::unwind::{Exit, KillProgress, drop_contained};
 use crate::parker;
 use crate::report;
 use crate::time::Time;
@@ -115,16 +115,16 @@ fn make_all_exit(local: &Local) -> Ended {
     Ended { unwound, cancelled, abandoned: 0 }
 }
 
-/// Runs the loop until no greenlet is left, the limit is reached, or the loop cannot go on.
+/// Runs the loop until no greenlet is left but those that refuse to exit, the limit is reached, or the loop cannot go on.
 fn wait_for_all(local: &Local, limit: Option<Duration>) {
     let main_loop = &local.main_loop;
-    let is_alone = || local.alive().next().is_none();
+    let none_ends = || local.alive().all(|target| target.kill_progress() == KillProgress::Refused);
     // Nothing that has begun can be unwound.
-    if is_alone() || cfg!(panic = "abort") {
+    if none_ends() || cfg!(panic = "abort") {
         return;
     }
     let deadline: Option<Time> = limit.map(|limit| main_loop.now() + limit);
-    while !is_alone() {
+    while !none_ends() {
         let left = deadline.map(|deadline| deadline - main_loop.now());
         if left == Some(Duration::ZERO) {
             return;
