@@ -52,8 +52,9 @@ fn an_address_is_used_again_at_once_unless_that_is_turned_off() {
 fn a_port_can_be_shared_by_those_who_say_so() {
     support::run("a_port_can_be_shared_by_those_who_say_so", || {
         let sharing = ListenOptions::new().reuse_port(true);
-        let one = sharing.listen(ANY).unwrap();
-        let address = one.local_addr().unwrap();
+        // A port that nobody else has.
+        let address = TcpListener::bind(ANY).unwrap().local_addr().unwrap();
+        let one = sharing.listen(address).unwrap();
         let other = sharing.listen(address).unwrap();
         assert_eq!(other.local_addr().unwrap(), address);
         assert_eq!(TcpListener::bind(address).unwrap_err().kind(), ErrorKind::AddrInUse);
@@ -68,6 +69,32 @@ fn a_port_can_be_shared_by_those_who_say_so() {
         for _ in 0..20 {
             assert_eq!(TcpStream::connect(address).unwrap().read(&mut [0; 2]).unwrap(), 1);
         }
+    });
+}
+
+#[test]
+fn a_port_that_the_system_chooses_is_shared_with_a_warning() {
+    use std::sync::{Arc, Mutex};
+    support::run("a_port_that_the_system_chooses_is_shared_with_a_warning", || {
+        let reports = Arc::<Mutex<Vec<String>>>::default();
+        let told = Arc::clone(&reports);
+        let here = std::thread::current().id();
+        greenhub::set_report_stream(move |report| {
+            if std::thread::current().id() == here {
+                told.lock().unwrap().push(report.to_string());
+            }
+        });
+        let sharing = ListenOptions::new().reuse_port(true);
+        let one = sharing.listen(ANY).unwrap();
+        assert_eq!(reports.lock().unwrap().len(), 1);
+        assert!(reports.lock().unwrap()[0].contains("shares its port"), "{reports:?}");
+        // Neither where the port is known, nor where it is not shared, nor for a cluster, which shares it within itself.
+        let _other = sharing.listen(one.local_addr().unwrap()).unwrap();
+        let _own = ListenOptions::new().listen(ANY).unwrap();
+        let server = greenhub::net::Cluster::new(2).serve(ANY, |_, _| ()).unwrap();
+        server.stop().stop();
+        server.join().unwrap();
+        assert_eq!(reports.lock().unwrap().len(), 1, "{reports:?}");
     });
 }
 

@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
 
+use super::addr::each_address;
 use super::{ListenOptions, ServeError, Served, StopServe, TcpListener, TcpStream, ToSocketAddrs, serve_until};
 use crate::greenpool::GreenPool;
 use crate::sync::mpsc;
@@ -91,9 +92,9 @@ impl Cluster {
             threads => threads,
         };
         let options = self.options.reuse_port(true);
-        let first = options.listen(address)?;
+        let first = each_address(address, |address| options.listen_at(&address))?;
         let address = first.local_addr()?;
-        let others = (1..count).map(|_| options.listen(address));
+        let others = (1..count).map(|_| options.listen_at(&address));
         let listeners = std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>()?;
 
         let (handler, stop) = (Arc::new(handler), StopServe::new());

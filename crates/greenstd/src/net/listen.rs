@@ -1,6 +1,7 @@
 //! Listening, with options.
 
 use std::io;
+use std::net::SocketAddr;
 
 use socket2::{Domain, SockRef, Type};
 
@@ -12,10 +13,8 @@ use crate::socket::{BACKLOG, Socket};
 ///
 /// ```
 /// use greenstd::net::ListenOptions;
-/// let options = ListenOptions::new().backlog(50).reuse_port(true);
-/// let one = options.listen("127.0.0.1:0")?;
-/// let other = options.listen(one.local_addr()?)?; // on another OS thread, for instance
-/// # drop((one, other));
+/// let listener = ListenOptions::new().backlog(50).listen("127.0.0.1:0")?;
+/// assert_ne!(listener.local_addr()?.port(), 0);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -50,6 +49,9 @@ impl ListenOptions {
     /// Whether several listeners may share an address, if all of them say so (`SO_REUSEPORT`). Connections are spread over
     /// them on Linux: one for each OS thread with a hub. Off by default, where Eventlet has it on: a second server by
     /// mistake would take half of the connections.
+    ///
+    /// With port 0, where the system chooses, it is [reported](hub_core::warn): it may choose the port of another
+    /// listener of the same user that shares. [`Cluster`](super::Cluster) shares a port that the system has chosen.
     #[must_use]
     pub const fn reuse_port(self, reuse: bool) -> ListenOptions {
         ListenOptions { reuse_port: reuse, ..self }
@@ -70,14 +72,24 @@ impl ListenOptions {
     /// Why the last address could not be had, or the name not be looked up. If the system has no such option.
     pub fn listen<A: ToSocketAddrs>(&self, address: A) -> io::Result<TcpListener> {
         each_address(address, |address| {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM)?;
-            socket.configure(|socket| {
-                self.apply(&socket, address.is_ipv6())?;
-                socket.bind(&address.into())?;
-                socket.listen(self.backlog)
-            })?;
-            Ok(TcpListener::new(socket))
+            if self.reuse_port && address.port() == 0 {
+                hub_core::warn(format!(
+                    "a listener at {address} shares its port: the system may choose one that another listener has"
+                ));
+            }
+            self.listen_at(&address)
         })
+    }
+
+    /// As [`listen`](ListenOptions::listen), at an address that is known, and without a warning.
+    pub(super) fn listen_at(&self, address: &SocketAddr) -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(*address), Type::STREAM)?;
+        socket.configure(|socket| {
+            self.apply(&socket, address.is_ipv6())?;
+            socket.bind(&(*address).into())?;
+            socket.listen(self.backlog)
+        })?;
+        Ok(TcpListener::new(socket))
     }
 
     fn apply(&self, socket: &SockRef<'_>, is_v6: bool) -> io::Result<()> {
