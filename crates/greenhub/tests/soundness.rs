@@ -1259,6 +1259,34 @@ fn rule_12_an_overflow_of_the_loop_tells_that_it_was_the_loop() {
     assert!(err.contains("\nthe main loop has overflowed its stack of "), "{err}");
 }
 
+/// Panics on top of 16 KiB of frames.
+#[inline(never)]
+fn dig_and_panic(depth: usize) {
+    let mut frame = [0_u8; 1000];
+    std::hint::black_box(&mut frame);
+    assert!(depth < 16, "on purpose");
+    dig_and_panic(depth + 1);
+    std::hint::black_box(&mut frame);
+}
+
+#[test]
+fn rule_12_the_smallest_stack_has_room_for_a_panic_with_a_backtrace() {
+    let test = "rule_12_the_smallest_stack_has_room_for_a_panic_with_a_backtrace";
+    if is_child() {
+        for _ in 0..3 {
+            let panics = Builder::new().stack_size(1).spawn(|| dig_and_panic(0)).unwrap();
+            assert!(panics.join().unwrap_err().to_string().contains("on purpose"));
+        }
+        return;
+    }
+    for backtrace in ["1", "full"] {
+        let output = in_child(test, |command| _ = command.env("RUST_BACKTRACE", backtrace));
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(err.contains("dig_and_panic"), "{err}");
+        succeeded(&output);
+    }
+}
+
 #[test]
 fn rule_12_the_default_size_of_stacks_can_be_set() {
     let test = "rule_12_the_default_size_of_stacks_can_be_set";
@@ -1280,10 +1308,10 @@ fn rule_12_the_default_size_of_stacks_can_be_set() {
             assert!(spawn(|| dig(2000)).join().unwrap() > 0);
         }
         greenhub::set_default_stack_size(1).unwrap();
-        assert_eq!(greenhub::default_stack_size(), 16 << 10);
+        assert_eq!(greenhub::default_stack_size(), 64 << 10);
         let error = greenhub::set_default_stack_size(usize::MAX).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert_eq!(greenhub::default_stack_size(), 16 << 10);
+        assert_eq!(greenhub::default_stack_size(), 64 << 10);
         assert_eq!(Builder::new().stack_size(usize::MAX).spawn(|| ()).unwrap_err().kind(), ErrorKind::InvalidInput);
     });
 }

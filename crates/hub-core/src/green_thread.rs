@@ -474,7 +474,7 @@ impl Builder {
         self
     }
 
-    /// Gives it a stack of at least `size` bytes; it is rounded up to a power of two, 16 KiB at least.
+    /// Gives it a stack of at least `size` bytes; it is rounded up to a power of two, 64 KiB at least.
     #[must_use]
     pub fn stack_size(mut self, size: usize) -> Builder {
         self.stack_size = Some(size);

@@ -15,8 +15,11 @@ pub fn default_stack_size() -> usize {
 
 /// Sets the size of the stacks of green threads that begin from now on and were not given one by
 /// [`Builder::stack_size`](crate::Builder::stack_size), in bytes, for all threads of the process. It is rounded
-/// up to a power of two, 16 KiB at least. A stack takes address space in that size, but memory only where it
+/// up to a power of two, 64 KiB at least. A stack takes address space in that size, but memory only where it
 /// was touched. Does not switch.
+///
+/// A panic runs its hook on the stack that panics, before it unwinds: std's takes 20 KiB of it where it prints a
+/// backtrace.
 ///
 /// ```
 /// hub_core::set_default_stack_size(100_000)?;

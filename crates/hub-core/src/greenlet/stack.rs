@@ -36,9 +36,11 @@ pub(super) use self::slab::stack_guarded_at;
 pub(super) use self::tests::{in_child, role};
 
 /// The size of the smallest class, in bytes. Each class has twice the size of the one before.
-const SMALLEST: usize = 16 << 10;
+///
+/// A panic has room in it: std's hook runs on the stack that panics, and needs 20 KiB to print a backtrace.
+const SMALLEST: usize = 64 << 10;
 /// The number of classes; the largest has 512 MiB on a 64-bit system.
-const CLASSES: usize = if cfg!(target_pointer_width = "64") { 16 } else { 10 };
+const CLASSES: usize = if cfg!(target_pointer_width = "64") { 14 } else { 8 };
 
 /// The class whose stacks hold `size` bytes. It exists if the number is less than [`CLASSES`].
 #[inline]
@@ -61,7 +63,7 @@ pub(crate) fn default_size() -> usize {
 }
 
 /// Sets the size of the stacks that are taken from now on, in bytes, for all threads. It is rounded
-/// up to a power of two, and to 16 KiB at least.
+/// up to a power of two, and to 64 KiB at least.
 pub(crate) fn set_default_size(size: usize) -> Result<(), StackError> {
     let class = existing_class(size)?;
     DEFAULT_SIZE.store(size_of_class(class), Relaxed);
@@ -244,7 +246,7 @@ impl Stacks {
     }
 
     /// The hottest idle stack that holds `size` bytes, or a new one. Sizes are rounded up to a power of
-    /// two, and to 16 KiB at least.
+    /// two, and to 64 KiB at least.
     ///
     /// If its `context` is not zero, the root loop that it was given back with is still suspended on it.
     #[inline]

@@ -57,11 +57,11 @@ fn maps_lines() -> usize {
 #[test]
 fn a_stack_holds_at_least_what_was_asked_for() {
     let stacks = Stacks::new();
-    for size in [0, 1, 16 << 10, (16 << 10) + 1, 100_000, SIZE, 5 << 20] {
+    for size in [0, 1, SMALLEST, SMALLEST + 1, 100_000, SIZE, 5 << 20] {
         for _ in 0..40 {
             let stack = stacks.take(size).unwrap();
             let stack = header(&stack);
-            assert!(stack.size() >= size.max(16 << 10));
+            assert!(stack.size() >= size.max(SMALLEST));
             assert!(stack.top().addr() - stack.bottom().addr() >= stack.size());
         }
     }
@@ -69,7 +69,7 @@ fn a_stack_holds_at_least_what_was_asked_for() {
 
 #[test]
 fn sizes_are_rounded_up_to_the_next_class() {
-    let sizes = [(0, 0), (1, 0), (16_384, 0), (16_385, 1), (32_768, 1), (32_769, 2), (SIZE - 1, 4), (SIZE, 4)];
+    let sizes = [(0, 0), (1, 0), (65_536, 0), (65_537, 1), (131_072, 1), (131_073, 2), (SIZE - 1, 2), (SIZE, 2)];
     for (size, class) in sizes {
         assert_eq!(class_of(size), class, "{size}");
         assert!(size_of_class(class) >= size);
@@ -149,7 +149,7 @@ fn the_stack_given_back_last_is_taken_first() {
 #[test]
 fn a_class_does_not_hand_out_the_stacks_of_another() {
     let stacks = Stacks::new();
-    let small = stacks.take(16 << 10).unwrap();
+    let small = stacks.take(SMALLEST).unwrap();
     give(&stacks, small);
     assert_ne!(stacks.take(SIZE).unwrap(), small);
     assert_eq!(stacks.take(1).unwrap(), small);
@@ -158,7 +158,7 @@ fn a_class_does_not_hand_out_the_stacks_of_another() {
 #[test]
 fn taking_and_giving_agrees_with_a_model() {
     let stacks = Stacks::new();
-    let sizes = [16 << 10, 64 << 10, SIZE];
+    let sizes = [SMALLEST, 128 << 10, SIZE];
     let mut used: Vec<(usize, StackRef)> = Vec::new();
     let mut idle: [Vec<StackRef>; 3] = Default::default();
     let mut seen = HashSet::new();
@@ -397,7 +397,7 @@ fn protection_stops_before_the_mapping_limit_with_a_clear_error() {
     let stacks = Stacks::new();
     let mut taken = Vec::new();
     let error = loop {
-        match stacks.take(16 << 10) {
+        match stacks.take(SMALLEST) {
             Ok(stack) => taken.push(stack),
             Err(error) => break error,
         }
@@ -418,7 +418,7 @@ fn protection_stops_before_the_mapping_limit_with_a_clear_error() {
     // Another policy goes on without guards.
     // SAFETY: nothing in this process runs on these stacks.
     unsafe { set_policy(StackPolicy::Unguarded) };
-    let more: Vec<_> = (0..100).map(|_| stacks.take(16 << 10).unwrap()).collect();
+    let more: Vec<_> = (0..100).map(|_| stacks.take(SMALLEST).unwrap()).collect();
     more.iter().for_each(|&stack| touch(stack));
     assert!(stacks.stats().unguarded >= 100);
     // What a dropped pool gives back, the next one gets.
