@@ -42,7 +42,10 @@ pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
 }
 
 /// As [`execute`], for a job that borrows. The wait is not left early: a kill or a timeout of the caller takes effect
-/// when the job has ended, and the end of the OS thread waits for it. Switches.
+/// when the job has ended, and a [shutdown](hub_core::HubRef::shutdown) waits for it up to its limit. Switches.
+///
+/// If the OS thread of the caller ends before the job, the job goes on. A job must therefore not borrow the value of a
+/// thread-local: see [`spawn`](hub_core::spawn).
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }

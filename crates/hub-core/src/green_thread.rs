@@ -80,7 +80,7 @@ pub enum Kill {
 ///
 /// # Thread-locals: undefined behaviour
 ///
-/// Other green threads of the OS thread run while one is parked, and use the same thread-locals. Three uses of
+/// Other green threads of the OS thread run while one is parked, and use the same thread-locals. Four uses of
 /// thread-locals are *undefined behaviour* although they are safe code. No crate can prevent them:
 ///
 /// - *A call that switches in the initialiser of a thread-local.* A second green thread makes the value anew, and that of
@@ -115,6 +115,19 @@ pub enum Kill {
 ///
 ///   The end is noticed, and nothing switches, in an OS thread that was started by `greenhub::thread::os::spawn`, and for
 ///   every thread-local that was made before the first green thread. For others it mostly is, but nothing promises that.
+///
+/// - *A call that switches while another OS thread borrows a thread-local of this one*, as with `std::thread::scope` or
+///   [`offload_scoped`](crate::offload_scoped()) within `with`. If this OS thread ends meanwhile, the green thread is
+///   abandoned and the value destroyed, and the other OS thread goes on:
+///
+///   ```no_run
+///   # use hub_core::{offload_scoped, spawn};
+///   thread_local!(static V: Vec<u64> = vec![7]);
+///   spawn(|| V.with(|v| offload_scoped(|| v.iter().sum::<u64>()).ok())); // undefined behaviour if this thread ends
+///   ```
+///
+///   Instead: lend a clone, or keep an `Arc` in the thread-local and send a clone of that; or let the OS thread end by a
+///   shutdown without a limit, which waits for the green thread.
 ///
 /// Counters and flags that are set and reset around a call that switches are not undefined behaviour, but other green
 /// threads see them.

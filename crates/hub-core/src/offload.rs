@@ -124,6 +124,9 @@ fn execute<T: Send + 'static>(pool: &ThreadPool, job: impl FnOnce() -> T + Send 
 /// As [`offload`], for a job that borrows. Its wait is not left early: a kill or a timeout takes effect when the job
 /// has ended, and a [shutdown](crate::HubRef::shutdown) waits for it up to its limit. Switches.
 ///
+/// If the OS thread of the caller ends before the job, the job goes on. A job must therefore not borrow the value of a
+/// thread-local: see [`spawn`](crate::spawn).
+///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
