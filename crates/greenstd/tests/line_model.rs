@@ -159,8 +159,10 @@ impl Unparker {
         self.place.end(self.wait, Strike::Unpark);
     }
 
-    pub(crate) fn is_left_behind(&self) -> bool {
-        false
+    /// No waiter of a model is ever without its thread.
+    pub(crate) fn try_unpark(self) -> bool {
+        self.unpark();
+        true
     }
 }
 
