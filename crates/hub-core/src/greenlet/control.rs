@@ -468,4 +468,23 @@ mod tests {
         }
         assert_eq!(controls.get(u32::MAX), None);
     }
+
+    #[test]
+    fn releasing_keeps_the_chunks_with_a_block_in_use() {
+        let controls = Controls::new();
+        let blocks: Vec<_> = (0..3 * CHUNK).map(|_| controls.take(Kind::Thread, Stamp::NONE)).collect();
+        let kept = blocks[CHUNK + 7];
+        kept.state.set(State::Parked);
+        blocks.iter().filter(|&&block| block != kept).for_each(|&block| controls.give(block));
+        // SAFETY: of all references only the one to `kept` is used afterwards, which is in use.
+        unsafe { controls.release() };
+        assert_eq!((kept.number() as usize, kept.state()), (CHUNK + 7, State::Parked));
+        assert_eq!(controls.get(kept.number()), None, "nothing is found by its number any more");
+        // SAFETY: only one chunk is left.
+        assert_eq!(unsafe { (*controls.kept.get()).len() }, 1);
+        let new = controls.take(Kind::Thread, Stamp::NONE);
+        assert_ne!(new, kept);
+        // SAFETY: none is used afterwards.
+        unsafe { controls.unmap() };
+    }
 }

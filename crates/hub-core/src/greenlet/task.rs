@@ -856,3 +856,33 @@ fn allocate(layout: Layout) -> NonNull<u8> {
     let memory = unsafe { alloc(layout) };
     NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releasing_frees_the_batches_without_a_cell_in_use() {
+        let pool = TaskPool::new();
+        let layout = Layout::from_size_align(100, 8).unwrap();
+        let cells: Vec<_> = (0..3 * BATCH + 5).map(|_| pool.take(layout)).collect();
+        // In the second batch and in the last one.
+        let kept = [cells[BATCH + 3], cells[3 * BATCH + 1]];
+        // SAFETY: from `take`, given back once, and not used afterwards.
+        let give = |(memory, class): (NonNull<u8>, u8)| unsafe { pool.give(memory, class, layout) };
+        cells.iter().filter(|cell| !kept.contains(cell)).for_each(|&cell| give(cell));
+        pool.release();
+        assert_eq!(pool.batches.borrow().len(), 2);
+        // What is free is taken again: each once, and none that is in use.
+        let mut again: Vec<_> = (0..2 * BATCH - 2).map(|_| pool.take(layout)).collect();
+        assert_eq!(pool.batches.borrow().len(), 2);
+        again.extend(kept);
+        again.sort_unstable();
+        again.dedup();
+        assert_eq!(again.len(), 2 * BATCH);
+        again.into_iter().for_each(give);
+        pool.release();
+        assert!(pool.batches.borrow().is_empty());
+        assert_eq!(pool.live(), 0);
+    }
+}

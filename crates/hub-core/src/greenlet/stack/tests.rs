@@ -307,6 +307,41 @@ fn dropping_unmaps_idle_slabs_and_leaks_those_in_use() {
 }
 
 #[test]
+fn releasing_unmaps_unused_slabs_and_the_rest_is_taken_again() {
+    if role().is_none() {
+        let test = "greenlet::stack::tests::releasing_unmaps_unused_slabs_and_the_rest_is_taken_again";
+        return assert_passes(&in_child(test, "alone", &[]));
+    }
+    let stacks = Stacks::new();
+    // Three slabs, of 16, 32 and 64 stacks; one of the second stays in use.
+    let all: Vec<_> = (0..100).map(|_| stacks.take(SIZE).unwrap()).collect();
+    let bottoms: Vec<_> = all.iter().map(|stack| header(stack).bottom()).collect();
+    for (number, &stack) in all.iter().enumerate() {
+        touch(stack);
+        if number != 20 {
+            give(&stacks, stack);
+        }
+    }
+    stacks.release();
+    let slabs = [0, 20, 90].map(|number| is_mapped(bottoms[number]));
+    assert_eq!(slabs, [false, true, false]);
+    let stats = stacks.stats();
+    assert_eq!((stats.slabs, stats.in_use, stats.idle, stats.trimmed), (1, 1, 0, 31));
+    // The idle ones of the slab that stays, then new ones.
+    let again: Vec<_> = (0..40).map(|_| stacks.take(SIZE).unwrap()).collect();
+    again.iter().for_each(|&stack| touch(stack));
+    let known = again.iter().filter(|stack| bottoms.contains(&header(stack).bottom())).count();
+    assert!(known >= 31, "{known}");
+    assert!(again.iter().all(|stack| header(stack).bottom() != bottoms[20]));
+    for stack in again {
+        give(&stacks, stack);
+    }
+    give(&stacks, all[20]);
+    stacks.release();
+    assert_eq!((stacks.stats().slabs, stacks.stats().most), (0, 0));
+}
+
+#[test]
 fn a_guard_traps() {
     let test = "greenlet::stack::tests::a_guard_traps";
     if let Some(role) = role() {
