@@ -41,7 +41,8 @@
 //! | use sockets | [`net`], [`os::unix::net`]; what differs from std is listed in `greenstd` |
 //! | run a server, and stop it | [`net::serve_until`], [`net::ListenOptions`] |
 //! | connect from an address of one's choice | [`net::ConnectOptions`] |
-//! | use more than one processor | [`net::Cluster`] |
+//! | use more than one processor | [`net::Cluster`], [`thread::os`] |
+//! | end an OS thread with its green threads | [`thread::os::spawn`], [`HubRef::shutdown`] |
 //! | look names up in your own way | [`net::Resolver`] |
 //! | use files, pipes, standard input | [`fs`], [`io`] |
 //! | start other programs and talk to them | [`process`] |

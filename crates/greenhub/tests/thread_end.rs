@@ -77,6 +77,8 @@ fn implicit_end_abandons_green_threads_and_reports_them_once() {
             yield_now();
             let not_begun = OnDrop(|| println!("dropped"));
             spawn_n(move || drop(not_begun));
+            let sent = OnDrop(|| println!("dropped"));
+            get_hub().remote().spawn(move || drop(sent)).unwrap();
         });
         return;
     };
@@ -84,9 +86,10 @@ fn implicit_end_abandons_green_threads_and_reports_them_once() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(!out.contains("unwound") && !out.contains("dropped"), "{out}");
     assert_eq!(err.matches("abandoned").count(), 1, "{err}");
-    assert!(err.contains("OS thread \"ends implicitly\" abandoned 5 green threads"), "{err}");
+    assert!(err.contains("OS thread \"ends implicitly\" abandoned 6 green threads"), "{err}");
     assert!(err.contains("2 × spawned at crates/greenhub/tests/thread_end.rs"), "{err}");
-    assert!(err.contains("waiting for a green thread") && err.contains("not begun"), "{err}");
+    assert!(err.contains("waiting for a green thread") && err.contains(":23, not begun"), "{err}");
+    assert!(err.contains("sent by another OS thread, not begun"), "{err}");
 }
 
 #[test]
@@ -104,21 +107,31 @@ fn implicit_end_without_green_threads_reports_nothing() {
     assert!(!String::from_utf8_lossy(&output.stderr).contains("greenhub"), "{output:?}");
 }
 
+/// The thread that comes along in a fork is the main thread of the child.
 #[test]
-fn end_of_the_process_reports_nothing() {
-    // The child leaves its green threads parked when its main thread ends: see `panic_abort` for one without `exit`.
-    let test = "end_of_the_process_reports_nothing";
+fn end_of_the_main_thread_reports_nothing_and_unwinds_nothing() {
+    let test = "end_of_the_main_thread_reports_nothing_and_unwinds_nothing";
     let Some(output) = in_own_process(test, "") else {
-        let green = os::spawn(|| {
-            park_for_long();
-            let remote = get_hub().remote();
-            spawn_n(move || drop(remote));
-        });
-        green.join().unwrap();
+        // SAFETY: the child does what `exit` does, and nothing that a lock of the parent's other threads could stop.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                spawn_n(|| {
+                    let _end = OnDrop(|| eprintln!("unwound"));
+                    sleep(LONG);
+                });
+                yield_now();
+                std::process::exit(7);
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                let status = nix::sys::wait::waitpid(child, None).unwrap();
+                assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 7));
+            }
+        }
         return;
     };
     ended_with(&output, 0);
-    assert!(!String::from_utf8_lossy(&output.stderr).contains("abandoned"), "{output:?}");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!told.contains("abandoned") && !told.contains("unwound"), "{output:?}");
 }
 
 /// A value that says when it is gone, and what was written to it.

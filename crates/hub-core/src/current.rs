@@ -312,6 +312,8 @@ impl HubRef {
     /// Calls `listener` from the main loop whenever `fd` is ready in one direction, until the
     /// registration is dropped. The registration owns `fd`. Eventlet's `hub.add`. Does not switch.
     ///
+    /// Both are dropped in a [shutdown](HubRef::shutdown); in an OS thread that ends without one they are leaked.
+    ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {

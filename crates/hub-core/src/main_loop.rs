@@ -566,18 +566,23 @@ impl MainLoop {
 
     /// The thread ends: the loop's greenlet returns when it is entered next, nothing more is taken in.
     ///
-    /// What other threads sent to be run here is leaked, like the green threads that it did not become.
-    pub(crate) fn close(&self) {
+    /// What other threads sent to be run here is leaked, like the green threads that it did not become. Returns how many
+    /// bodies that are.
+    pub(crate) fn close(&self) -> usize {
         self.closing.set(true);
-        let letters = self.inbox.get().map(Inbox::close);
-        for letter in letters.into_iter().flatten() {
+        let mut leaked = 0;
+        for letter in self.inbox.get().map(Inbox::close).into_iter().flatten() {
             match letter {
-                Letter::Spawn(body) => std::mem::forget(body),
+                Letter::Spawn(body) => {
+                    std::mem::forget(body);
+                    leaked += 1;
+                }
                 // Closes what another thread has left to this one to close.
                 letter => drop_contained(letter),
             }
         }
         drop_contained(self.choice.take());
+        leaked
     }
 
     /// Stops the watchdog of this thread. False if it does not end: its report may wait for what the caller holds.

@@ -313,7 +313,7 @@ fn end(this: &Local) {
     thread().late.set(thread().local.take());
     // Its watchdog refers to this thread and its state.
     this.pinned.set(!this.main_loop.end_detector());
-    this.main_loop.close();
+    let sent = this.main_loop.close();
     if me != this.main {
         // `exit` was called in a greenlet, so the process ends. The main greenlet is suspended in frames that use all of
         // this, and the main loop may be the one that called.
@@ -327,7 +327,8 @@ fn end(this: &Local) {
         this.pinned.set(true);
         return;
     }
-    let abandoned: Vec<String> = this.alive().map(describe_abandoned).collect();
+    let mut abandoned: Vec<String> = this.alive().map(describe_abandoned).collect();
+    abandoned.extend((0..sent).map(|_| "sent by another OS thread, not begun".to_owned()));
     run::clear_queue(this);
     run::end_mainloop(this);
     if !abandoned.is_empty() {

@@ -60,8 +60,8 @@ impl Remote {
     ///
     /// # Errors
     ///
-    /// [`HubGone`] if the hub's thread has ended; `f` is dropped, on the calling thread. If the thread
-    /// ends later but before `f` has started, `f` is dropped there.
+    /// [`HubGone`] if the hub's thread has ended; `f` is dropped, on the calling thread. If the thread ends later but
+    /// before `f` has started, `f` is abandoned like a green thread; a [shutdown](crate::HubRef::shutdown) drops it.
     pub fn spawn(&self, f: impl FnOnce() + Send + 'static) -> Result<(), HubGone> {
         self.post(Letter::Spawn(Box::new(f)), "spawn a green thread on")
     }
