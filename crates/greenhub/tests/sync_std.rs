@@ -1077,3 +1077,31 @@ fn a_poisoned_lock_tells_whoever_waited() {
         assert!(matches!(lock.try_lock(), Err(TryLockError::Poisoned(_))));
     });
 }
+
+/// Between two throws of an exit others run, which must not be under the lock of a primitive.
+#[test]
+fn exit_that_is_thrown_again_does_not_switch_under_the_lock_of_a_primitive() {
+    run("exit_that_is_thrown_again_does_not_switch_under_the_lock_of_a_primitive", || {
+        let mutex = Arc::new(Mutex::new(()));
+        let held = mutex.lock().unwrap();
+        let waiting = mutex.clone();
+        let green = spawn(move || {
+            for _ in 0..3 {
+                drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(waiting.lock()))));
+            }
+        });
+        let other = mutex.clone();
+        let looks = spawn(move || {
+            for _ in 0..20 {
+                assert!(other.try_lock().is_err());
+                yield_now();
+            }
+        });
+        yield_now();
+        green.kill();
+        looks.join().unwrap();
+        green.join().unwrap();
+        drop(held);
+        drop(mutex.lock().unwrap());
+    });
+}

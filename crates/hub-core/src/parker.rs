@@ -102,8 +102,8 @@ impl Parker {
         }
     }
 
-    /// As [`new`](Parker::new), but `None` if a hub is to be built first, for which [`prepare`](Parker::prepare) is to
-    /// be called without a lock.
+    /// As [`new`](Parker::new), but `None` if a hub is to be built first, or an exit to be thrown that was swallowed
+    /// before. For both [`prepare`](Parker::prepare) is to be called without a lock.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ impl Parker {
         if !local.main_loop.is_reachable() {
             return Ok(None);
         }
-        let waiter = Waiter::begin(doing)?;
+        let Some(waiter) = Waiter::begin(doing)? else { return Ok(None) };
         let greenlet = NonZeroU64::MIN.saturating_add(waiter.control().number().into());
         Ok(Some(Parker::begun(greenlet, waiter.ticket())))
     }
@@ -131,8 +131,8 @@ impl Parker {
         Parker { unparker: Unparker { thread: fork::this_thread(), greenlet, ticket }, not_send: PhantomData }
     }
 
-    /// Does what is to be done before the first wait of an OS thread: builds its hub, if it has green threads. Does
-    /// not switch.
+    /// Does what must not be done under a lock before a wait: builds the hub of an OS thread that has green threads, and
+    /// throws an exit that the caller has swallowed before. Switches for the latter only.
     ///
     /// # Errors
     ///
@@ -141,7 +141,11 @@ impl Parker {
     pub fn prepare() -> Result<(), Box<LoopError>> {
         match local::try_get() {
             Some(local) if !local.main_loop.is_reachable() => Ok(local.main_loop.be_reachable()?),
-            _ => Ok(()),
+            Some(_) => {
+                run::check_exit();
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 

@@ -109,11 +109,17 @@ impl Waiter {
 
     /// As [`current`](Waiter::current), for a park that nobody was told of: who was told of one before it, which
     /// may not have taken place, does not end it.
+    ///
+    /// `None` if an exit is to be thrown that was swallowed before. That may switch, so [`check_exit`] is to be called
+    /// without a lock.
     #[inline]
-    pub(crate) fn begin(doing: Doing) -> Result<Waiter, Refused> {
+    pub(crate) fn begin(doing: Doing) -> Result<Option<Waiter>, Refused> {
+        if current().exit.get() && was_swallowed(current()) {
+            return Ok(None);
+        }
         let Waiter { control, ticket } = Waiter::current(doing)?;
         control.ticket.set(ticket + 1);
-        Ok(Waiter { control, ticket: ticket + 1 })
+        Ok(Some(Waiter { control, ticket: ticket + 1 }))
     }
 
     pub(crate) fn new(control: ControlRef, ticket: u64) -> Waiter {
@@ -243,6 +249,13 @@ fn throw_pending(me: ControlRef, mut own: Option<Exit>, between: impl Fn(Control
             throw(own.take().filter(|_| exit.scope().is_none()).unwrap_or(exit));
         }
     }
+}
+
+/// Whether [`check_exit`] has an exit to throw that was swallowed before.
+#[cold]
+fn was_swallowed(me: ControlRef) -> bool {
+    let can_throw = !me.is_masked() && !std::thread::panicking() && !trace::is_telling() && !thread().ended.get();
+    can_throw && me.throws().is_some_and(|throws| throws != 0)
 }
 
 /// Lets the main loop take a turn, and others run, before `me` goes on; returns at once where that is not possible.
