@@ -297,7 +297,7 @@ impl Threads {
             Monitor::Watching => {}
             Monitor::Resting => self.congested.notify_one(),
             Monitor::Absent => {
-                if self.start("-mon", Threads::monitor).is_ok() {
+                if self.start("-mon", |threads| threads.monitor()).is_ok() {
                     state.monitor = Monitor::Watching;
                 }
             }
@@ -310,12 +310,12 @@ impl Threads {
         self.congested.notify_all();
     }
 
-    fn start(self: &Arc<Self>, suffix: &str, body: impl FnOnce(&Threads) + Send + 'static) -> io::Result<()> {
+    fn start(self: &Arc<Self>, suffix: &str, body: impl FnOnce(&Arc<Threads>) + Send + 'static) -> io::Result<()> {
         let threads = Arc::clone(self);
         start_thread(format!("{}{suffix}", self.name), move || run_and_shutdown(Some(LIMIT), || body(&threads)))
     }
 
-    fn work(&self, born: u64, after: fn() -> bool) {
+    fn work(self: &Arc<Self>, born: u64, after: fn() -> bool) {
         HERE.set(true);
         let generation = fork::generation();
         while let Some(job) = self.next_job(born) {
@@ -325,12 +325,29 @@ impl Threads {
                 return;
             }
             self.usage.jobs.fetch_sub(1, Ordering::Release);
-            if !after() {
-                self.lock().workers -= 1;
+            if !after() && self.leave(after) {
                 break;
             }
         }
         self.usage.threads.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts the calling thread out, which cannot take another job. False if no other one could come for a queued job.
+    fn leave(self: &Arc<Self>, after: fn() -> bool) -> bool {
+        let mut state = self.lock();
+        if state.queue.len() > state.idle {
+            let born = state.ends;
+            if self.start("", move |threads| threads.work(born, after)).is_ok() {
+                // It takes the place of this one.
+                self.usage.threads.fetch_add(1, Ordering::Relaxed);
+                return true;
+            }
+            if state.workers == 1 {
+                return false;
+            }
+        }
+        state.workers -= 1;
+        true
     }
 
     /// `None`: the thread is surplus, and counted out.
@@ -573,6 +590,23 @@ mod tests {
         pool.submit(Box::new(move || done.send(()).unwrap()), || true, 1).unwrap();
         result.recv_timeout(LONG).unwrap();
         assert_eq!(pool.lock().workers, 1);
+    }
+
+    #[test]
+    fn jobs_behind_one_that_ends_its_thread_get_another() {
+        let pool = pool(LONG);
+        let (hold, held) = mpsc::channel::<()>();
+        let (done, results) = mpsc::channel();
+        pool.submit(Box::new(move || _ = held.recv()), || false, 1).unwrap();
+        for n in 0..4 {
+            let done = done.clone();
+            pool.submit(Box::new(move || done.send(n).unwrap()), || false, 1).unwrap();
+        }
+        drop(hold);
+        let mut ran: Vec<i32> = (0..4).map(|_| results.recv_timeout(LONG).unwrap()).collect();
+        ran.sort_unstable();
+        assert_eq!(ran, [0, 1, 2, 3]);
+        until("all threads end", || pool.lock().workers == 0 && pool.usage.threads.load(Ordering::SeqCst) == 0);
     }
 
     #[test]
