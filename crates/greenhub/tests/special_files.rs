@@ -192,6 +192,8 @@ fn a_named_pipe_that_is_opened_without_waiting_is_as_in_std() {
         both.write_all(b"x").unwrap();
         both.read_exact(&mut [0]).unwrap();
         assert_eq!(File::create_new(&path).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(writing().create_new(true).open(&path).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(File::options().read(true).truncate(true).open(&path).unwrap_err().kind(), ErrorKind::InvalidInput);
     });
 }
 

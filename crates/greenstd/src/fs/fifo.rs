@@ -62,10 +62,10 @@ mod system {
         pub(in super::super) fn open(self, options: &OpenOptions) -> io::Result<std::fs::File> {
             // It may have the number of a descriptor that a green thread still waits for.
             hub_core::notify_opened(self.path.as_raw_fd());
-            let mut file = std::fs::OpenOptions::new();
-            file.read(options.read).write(options.writes());
-            let flags = OFlags::from_bits_retain(options.flags as u32) - OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            file.custom_flags(flags.bits() as i32);
+            let mut file = options.std().clone();
+            // The name is a link of the system's.
+            let flags = OFlags::from_bits_retain(options.flags as u32).difference(OFlags::NOFOLLOW);
+            file.custom_flags(flags.union(OFlags::NONBLOCK).bits() as i32);
             let name = name(&self.path);
             let mut pause = FIRST_PAUSE;
             let file = loop {

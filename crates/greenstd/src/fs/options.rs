@@ -135,7 +135,6 @@ impl OpenOptions {
         Ok(File(Handle::opened(file, kind)?))
     }
 
-    #[cfg(not(target_os = "linux"))]
     pub(super) fn std(&self) -> &std::fs::OpenOptions {
         &self.options
     }
