@@ -100,7 +100,7 @@ impl Socket {
         options.write_timeout.store(nanos(write_timeout), Ordering::Relaxed);
         options.nonblocking.store(nonblocking, Ordering::Relaxed);
         // Nothing else waits where the mode was changed by others.
-        let listens = rustix::net::sockopt::socket_acceptconn(&fd).unwrap_or(false);
+        let listens = birth::may_listen(fd.as_fd());
         if listens {
             options.exclusive.share();
         }

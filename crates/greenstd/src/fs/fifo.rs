@@ -130,8 +130,9 @@ mod system {
     }
 
     /// The named pipe at a path, if there is one for which open(2) would wait.
-    pub(in super::super) fn find(path: &Path, _options: &OpenOptions) -> io::Result<Option<Unopened>> {
-        let is_fifo = std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    pub(in super::super) fn find(path: &Path, options: &OpenOptions) -> io::Result<Option<Unopened>> {
+        let waits = options.read != options.writes();
+        let is_fifo = waits && std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
         Ok(is_fifo.then(|| Unopened { path: path.to_owned() }))
     }
 

@@ -26,6 +26,11 @@ mod system {
         use rustix::net::SocketFlags;
         Ok(rustix::net::acceptfrom_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
     }
+
+    /// Whether the socket may be one that accepts.
+    pub(crate) fn may_listen(fd: BorrowedFd<'_>) -> bool {
+        rustix::net::sockopt::socket_acceptconn(fd).unwrap_or(false)
+    }
 }
 
 #[cfg(target_vendor = "apple")]
@@ -55,7 +60,12 @@ mod system {
         rustix::net::sockopt::set_socket_nosigpipe(&fd, true)?;
         Ok((fd, address))
     }
+
+    /// The system does not say.
+    pub(crate) fn may_listen(_fd: BorrowedFd<'_>) -> bool {
+        true
+    }
 }
 
 pub(crate) use system::SEND;
-pub(super) use system::{accept, open, pair};
+pub(super) use system::{accept, may_listen, open, pair};
