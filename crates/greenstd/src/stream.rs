@@ -386,10 +386,10 @@ mod reopening {
     use rustix::fs::Mode;
 
     /// The file system of anonymous pipes, which need no other description: they know `RWF_NOWAIT`.
-    const PIPEFS: i64 = 0x5049_5045;
+    const PIPEFS: rustix::fs::FsWord = 0x5049_5045;
 
     pub(super) fn fifo(fd: BorrowedFd<'_>) -> Kind {
-        let anonymous = rustix::fs::fstatfs(fd).is_ok_and(|system| i64::from(system.f_type) == PIPEFS);
+        let anonymous = rustix::fs::fstatfs(fd).is_ok_and(|system| system.f_type == PIPEFS);
         if anonymous { Kind::Pipe } else { Kind::Reopenable }
     }
 
