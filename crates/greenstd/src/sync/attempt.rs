@@ -82,7 +82,11 @@ pub(super) fn until<W: Wait<Brought = ()>, R>(
 
 /// Blocks the OS thread in short pieces: what is waited for may come from another.
 #[cold]
-fn block<R>(grace: &Grace, timeout: Option<Duration>, mut attempt: impl FnMut() -> Option<R>) -> Result<R, Late> {
+pub(super) fn block<R>(
+    grace: &Grace,
+    timeout: Option<Duration>,
+    mut attempt: impl FnMut() -> Option<R>,
+) -> Result<R, Late> {
     const PIECE: Duration = Duration::from_millis(1);
     let left = grace.left();
     let (limit, late) = match timeout {

@@ -10,12 +10,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Doing, Parker};
+use hub_core::{BiasedMutex, Doing, Grace, Limit, LoopError};
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
-use super::attempt::{Late, within};
-use super::line::{Line, Wait};
+use super::attempt::{block, within};
+use super::line::{Ended, Line, Wait};
 
 /// A channel that holds as much as is sent.
 ///
@@ -66,10 +66,12 @@ fn pair<T>(capacity: usize) -> (Sending<T>, Receiver<T>) {
         capacity,
         lent: 0,
         next_offer: 0,
+        returned: Vec::new(),
         senders: 1,
         receiver: true,
         receiving: Line::new(),
         sending: Line::new(),
+        offering: Line::new(),
     };
     let shared = Arc::new(BiasedMutex::new(state));
     (Sending(Arc::clone(&shared)), Receiver { shared, not_sync: PhantomData })
@@ -287,23 +289,28 @@ impl<T> IntoIterator for Receiver<T> {
 
 /// What both ends share.
 struct State<T> {
-    items: VecDeque<Item<T>>,
+    items: VecDeque<T>,
     /// How many receivers were chosen and did not run yet. As many items are theirs, unless their senders withdraw them.
     promised: usize,
     capacity: usize,
     /// How much of the room belongs to senders that were chosen.
     lent: usize,
     next_offer: u64,
+    /// The offers of senders that wait, after the receiver has gone, to be taken back.
+    returned: Vec<Offer<T>>,
     senders: usize,
     receiver: bool,
     receiving: Line,
+    /// Senders that wait for room.
     sending: Line,
+    /// Without a buffer: senders that wait until their item is received. An item is with its sender until then, so a
+    /// sender that leaves knows under the lock whether it was received.
+    offering: Line<Offer<T>>,
 }
 
-struct Item<T> {
-    value: T,
-    /// Without a buffer: whose sender waits until it was received. They wait in the order of the items.
-    offer: Option<u64>,
+struct Offer<T> {
+    number: u64,
+    item: T,
 }
 
 /// For an item.
@@ -326,7 +333,7 @@ impl<T> Wait for ToReceive<T> {
     }
 }
 
-/// For room, or without a buffer, for the receiver.
+/// For room.
 struct ToSend<T>(PhantomData<T>);
 
 impl<T> Wait for ToSend<T> {
@@ -334,17 +341,37 @@ impl<T> Wait for ToSend<T> {
     type Brought = ();
 
     const DOING: Doing = Doing::Queue;
-    /// Who offers again does so behind the others, as its item is.
-    const KEEPS_PLACE: bool = false;
 
     fn line(state: &mut State<T>) -> &mut Line {
         &mut state.sending
     }
 
     fn pass_on(state: &mut State<T>) {
-        if state.capacity > 0 && !state.sending.choose() {
+        if !state.sending.choose() {
             state.lent = state.lent.saturating_sub(1);
         }
+    }
+}
+
+/// Without a buffer: for a receiver that takes the item.
+struct ToHandOver<T>(PhantomData<T>);
+
+impl<T> Wait for ToHandOver<T> {
+    type State = State<T>;
+    type Brought = Offer<T>;
+
+    const DOING: Doing = Doing::Queue;
+
+    fn line(state: &mut State<T>) -> &mut Line<Offer<T>> {
+        &mut state.offering
+    }
+
+    fn entered(state: &mut State<T>) {
+        state.announce();
+    }
+
+    fn pass_on(_: &mut State<T>) {
+        // A receiver that takes an item from its sender keeps it.
     }
 }
 
@@ -353,45 +380,89 @@ impl<T> State<T> {
         self.items.len() + self.lent < self.capacity
     }
 
-    fn push(&mut self, value: T, offer: Option<u64>) {
-        self.items.push_back(Item { value, offer });
+    /// Chooses a receiver for an item that has come.
+    fn announce(&mut self) {
         if self.receiving.choose() {
             self.promised += 1;
         }
     }
 
-    /// Takes the next item. None: it is to be waited for. Those who were chosen may find that the item was
+    fn push(&mut self, item: T) {
+        self.items.push_back(item);
+        self.announce();
+    }
+
+    /// Takes the next item. None: it is to be waited for. A receiver that was chosen may find that the item was
     /// withdrawn.
+    #[inline]
     fn take(&mut self, chosen: bool) -> Option<Result<T, RecvError>> {
         if chosen {
             self.promised -= 1;
         }
         if self.items.len() <= self.promised {
-            return (self.senders == 0).then_some(Err(RecvError));
+            return if self.offering.is_empty() { self.take_nothing() } else { self.take_offered() };
         }
         let item = self.items.pop_front()?;
-        if item.offer.is_some() {
-            self.sending.choose();
-        } else if !self.sending.is_empty() && self.has_room() && self.sending.choose() {
+        if !self.sending.is_empty() && self.has_room() && self.sending.choose() {
             self.lent += 1;
         }
-        Some(Ok(item.value))
+        Some(Ok(item))
     }
 
-    /// Takes back what nobody has received.
-    fn withdraw(&mut self, offer: u64) -> Option<T> {
-        let index = self.items.iter().position(|item| item.offer == Some(offer))?;
-        Some(self.items.remove(index)?.value)
+    fn take_nothing(&self) -> Option<Result<T, RecvError>> {
+        (self.senders == 0).then_some(Err(RecvError))
     }
 
-    /// The receiver has gone: what senders do not wait for is left to the caller.
-    fn disconnect(&mut self) -> VecDeque<Item<T>> {
+    /// Takes the next item, as far as those that are there are promised.
+    #[cold]
+    fn take_offered(&mut self) -> Option<Result<T, RecvError>> {
+        if self.items.len() + self.offering.len() <= self.promised {
+            return self.take_nothing();
+        }
+        let item = self.items.pop_front().or_else(|| Some(self.offering.choose_with()?.item));
+        item.map(Ok)
+    }
+
+    /// Without a buffer: takes an item if a receiver waits for it.
+    #[cold]
+    fn hand_to_waiting(&mut self, item: T) -> Result<(), T> {
+        if self.receiving.is_empty() {
+            return Err(item);
+        }
+        // Senders whose receivers were chosen before came first.
+        while self.items.len() < self.promised
+            && let Some(offer) = self.offering.choose_with()
+        {
+            self.items.push_back(offer.item);
+        }
+        self.push(item);
+        Ok(())
+    }
+
+    /// The number of a new offer, if there is no buffer.
+    fn number_offer(&mut self) -> Option<u64> {
+        if self.capacity > 0 {
+            return None;
+        }
+        self.next_offer += 1;
+        Some(self.next_offer)
+    }
+
+    /// Gives a sender back what nobody has received, if the receiver has gone.
+    fn take_back(&mut self, number: u64) -> Option<T> {
+        let index = self.returned.iter().position(|offer| offer.number == number)?;
+        Some(self.returned.swap_remove(index).item)
+    }
+
+    /// The receiver has gone: senders that wait get their items back, and the rest is left to the caller.
+    fn disconnect(&mut self) -> VecDeque<T> {
         self.receiver = false;
         self.promised = 0;
-        let (offers, left) = self.items.drain(..).partition(|item| item.offer.is_some());
-        self.items = offers;
+        while let Some(offer) = self.offering.choose_with() {
+            self.returned.push(offer);
+        }
         self.sending.choose_all();
-        left
+        std::mem::take(&mut self.items)
     }
 }
 
@@ -404,18 +475,18 @@ impl<T> Sending<T> {
         if !state.receiver {
             return Err(TrySendError::Disconnected(item));
         }
-        // Without a buffer there is room with those who wait.
-        if !state.has_room() && (state.capacity > 0 || state.receiving.is_empty()) {
-            return Err(TrySendError::Full(item));
+        if state.has_room() {
+            state.push(item);
+            return Ok(());
         }
-        state.push(item, None);
-        Ok(())
+        if state.capacity > 0 { Err(item) } else { state.hand_to_waiting(item) }.map_err(TrySendError::Full)
     }
 
     #[track_caller]
     fn send(&self, item: T) -> Result<(), SendError<T>> {
-        if self.0.lock().capacity == 0 {
-            return self.hand_over(item);
+        let offer = self.0.lock().number_offer();
+        if let Some(number) = offer {
+            return self.hand_over(number, item);
         }
         let mut item = Some(item);
         let sent = within::<ToSend<T>, _>(None, &self.0, |state, chosen| {
@@ -428,7 +499,7 @@ impl<T> Sending<T> {
             if state.receiver
                 && let Some(item) = item.take()
             {
-                state.push(item, None);
+                state.push(item);
             }
             Some(())
         });
@@ -436,33 +507,48 @@ impl<T> Sending<T> {
         item.map_or(Ok(()), |item| Err(SendError(item)))
     }
 
-    /// Offers the item, and waits until it was received. Who was chosen and finds the item still there, since
-    /// another sender has gone in between, offers it again at the end.
+    /// Offers the item, and waits until it was received.
     #[track_caller]
-    fn hand_over(&self, item: T) -> Result<(), SendError<T>> {
-        // What is done before the first wait comes before the offer: made twice, it would choose two receivers. An
-        // error comes again at the wait.
-        drop(Parker::prepare());
-        let mut offer = Offer { state: &self.0, number: None };
-        let mut item = Some(item);
-        let sent: Result<(), Late> = within::<ToSend<T>, _>(None, &self.0, |state, _| {
-            if let Some(number) = offer.number.take() {
-                item = state.withdraw(number);
+    fn hand_over(&self, number: u64, item: T) -> Result<(), SendError<T>> {
+        let mut offered = Some(Offer { number, item });
+        while let Some(offer) = offered.take() {
+            let sent = ToHandOver::wait(&self.0, &mut Limit::none(), offer, |state, offer| match offer {
+                Some(offer) if state.receiver => Err(offer),
+                Some(offer) => Ok(Err(SendError(offer.item))),
+                None => Ok(state.take_back(number).map_or(Ok(()), |item| Err(SendError(item)))),
+            });
+            let (error, left) = match sent {
+                Ok(result) => return result,
+                Err(Ended::Failed(error, left)) => (error, left),
+                // Without a limit it is never too late.
+                Err(Ended::Late(left)) => {
+                    offered = Some(left);
+                    continue;
+                }
+            };
+            offered = left;
+            match (*error, offered.take()) {
+                // It was chosen before the error came.
+                (_, None) => return self.0.lock().take_back(number).map_or(Ok(()), |item| Err(SendError(item))),
+                (LoopError::Aborted | LoopError::HubReplaced, left) => offered = left,
+                (LoopError::Panicking, Some(offer)) => return self.hand_over_with_grace(offer.item),
+                (error, _) => panic!("{error}"),
             }
-            if !state.receiver {
-                return Some(());
-            }
-            let value = item.take();
-            let Some(value) = value else { return Some(()) };
-            let number = state.next_offer;
-            state.next_offer += 1;
-            offer.number = Some(number);
-            state.push(value, Some(number));
-            None
-        });
-        if sent.is_err() {
-            item = offer.number.take().and_then(|number| self.0.lock().withdraw(number));
         }
+        Ok(())
+    }
+
+    /// While panicking, when nothing may switch: a receiver on another OS thread may come.
+    #[cold]
+    fn hand_over_with_grace(&self, item: T) -> Result<(), SendError<T>> {
+        let mut item = Some(item);
+        let _late = block(&Grace::begin(), None, || {
+            let mut state = self.0.lock();
+            if state.receiver {
+                item = state.hand_to_waiting(item.take()?).err();
+            }
+            (item.is_none() || !state.receiver).then_some(())
+        });
         item.map_or(Ok(()), |item| Err(SendError(item)))
     }
 }
@@ -482,21 +568,6 @@ impl<T> Drop for Sending<T> {
             while state.receiving.choose() {
                 state.promised += 1;
             }
-        }
-    }
-}
-
-/// What its sender takes back when it is unwound.
-struct Offer<'a, T> {
-    state: &'a BiasedMutex<State<T>>,
-    number: Option<u64>,
-}
-
-impl<T> Drop for Offer<'_, T> {
-    fn drop(&mut self) {
-        if let Some(number) = self.number {
-            let withdrawn = self.state.lock().withdraw(number);
-            drop(withdrawn);
         }
     }
 }
