@@ -1,8 +1,9 @@
 //! The main loop: one turn after another, until nothing is left or somebody asks it to end.
 //!
 //! ```text
-//! mail and fork notices → fire what is due at one clock sample → run ready greenlets (FIFO, bounded)
-//!   → wait (0 if anything is ready, else until the next deadline) → take in all reports → tell callbacks
+//! mail and fork notices → fire what was due when the wait ended → run ready greenlets (FIFO, bounded)
+//!   → wait (0 if anything is ready, else until the next deadline) and sample the clock, once
+//!   → take in all reports → tell callbacks
 //! ```
 //!
 //! The loop is a greenlet of its own, launched by the first call that blocks. What it knows lives in
@@ -93,6 +94,8 @@ pub(crate) struct MainLoop {
     first_stamp: Cell<Stamp>,
     /// Time has passed since the last sample.
     clock_is_old: Cell<bool>,
+    /// When the last wait ended, until the timers that were due then have fired.
+    due: Cell<Option<Time>>,
     waits: Cell<u64>,
     watches: Cell<u64>,
     operations: Cell<u64>,
@@ -159,6 +162,7 @@ impl MainLoop {
             stamp: Cell::new(Stamp::NONE),
             first_stamp: Cell::new(Stamp::NONE),
             clock_is_old: Cell::new(false),
+            due: Cell::new(None),
             waits: Cell::new(0),
             watches: Cell::new(0),
             operations: Cell::new(0),
@@ -318,16 +322,24 @@ impl MainLoop {
         }
     }
 
-    /// Fires what is due at one sample of the clock.
-    fn fire(&self) {
+    /// Samples the clock at the end of a wait. A timer fires only if it was due by then: whatever came before its
+    /// deadline, from the system or by mail, has been taken in when it fires, however long others have computed.
+    fn note_time(&self) {
         if self.timers.borrow().is_empty() {
             return;
         }
-        let now = match self.clock() {
-            Ok(now) => now,
-            Err(error) => return self.stop_with(error),
-        };
-        self.timers.borrow_mut().absorb(now);
+        match self.clock() {
+            Ok(now) => {
+                self.timers.borrow_mut().absorb(now);
+                self.due.set(Some(now));
+            }
+            Err(error) => self.stop_with(error),
+        }
+    }
+
+    /// Fires what was due when the last wait ended.
+    fn fire(&self) {
+        let Some(now) = self.due.take() else { return };
         loop {
             let due = self.timers.borrow_mut().pop_due(now);
             match due {
@@ -392,6 +404,9 @@ impl MainLoop {
         *self.ready.borrow_mut() = ready;
         self.waits.set(self.waits.get() + 1);
         self.clock_is_old.set(true);
+        if let Ok(Ok(())) = waited {
+            self.note_time();
+        }
         if let Some(inbox) = self.inbox.get() {
             inbox.woke();
             if let Some(stood_still) = quiet
