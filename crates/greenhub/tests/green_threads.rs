@@ -472,8 +472,8 @@ fn killing_yourself_unwinds_at_the_call() {
 }
 
 #[test]
-fn a_wake_up_queued_before_a_kill_is_dropped() {
-    run("a_wake_up_queued_before_a_kill_is_dropped", || {
+fn a_wake_up_queued_before_a_kill_is_kept_and_the_kill_strikes_at_the_next_wait() {
+    run("a_wake_up_queued_before_a_kill_is_kept_and_the_kill_strikes_at_the_next_wait", || {
         let log = Log::new();
         let source = Rc::new(spawn(yield_now));
         let to = log.clone();
@@ -482,6 +482,8 @@ fn a_wake_up_queued_before_a_kill_is_dropped() {
             let _end = to.on_drop("unwound");
             waits.wait().unwrap();
             to.add("woken");
+            sleep(LONG);
+            to.add("went on");
         });
         yield_now();
         // It ends now and wakes the target, which is killed before it runs.
@@ -489,7 +491,22 @@ fn a_wake_up_queued_before_a_kill_is_dropped() {
         source.wait().unwrap();
         assert_eq!(killer.join().unwrap(), Kill::Ended);
         sleep(SHORT);
-        log.is(&["unwound"]);
+        log.is(&["woken", "unwound"]);
+    });
+}
+
+#[test]
+fn a_kill_strikes_a_ready_green_thread_that_gave_way() {
+    run("a_kill_strikes_a_ready_green_thread_that_gave_way", || {
+        let log = Log::new();
+        let to = log.clone();
+        let target = spawn(move || {
+            yield_now();
+            to.add("went on");
+        });
+        yield_now();
+        assert_eq!(target.kill(), Kill::Ended);
+        log.is(&[]);
     });
 }
 

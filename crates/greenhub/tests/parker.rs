@@ -124,7 +124,7 @@ fn nobody_parks_for_another_green_thread() {
         let parker = Parker::new(Doing::Event).unwrap();
         let other = spawn(move || parker.park(&mut Limit::from(Some(SHORT))));
         let error = other.join().unwrap_err();
-        assert!(error.to_string().contains("somebody else's wait"), "{error}");
+        assert!(error.to_string().contains("a wait that another one has made"), "{error}");
         sleep(SHORT);
     });
 }

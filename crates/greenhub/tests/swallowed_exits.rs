@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use green::{LONG, Log, SHORT, keep_reports, reports};
@@ -571,5 +572,28 @@ fn what_catches_recognises_an_exit() {
         assert_eq!(green.kill(), Kill::Ended);
         log.is(&["begins"]);
         assert_eq!(*kinds.borrow(), [Some(ExitKind::Timeout), Some(ExitKind::Link), None, Some(ExitKind::Kill)]);
+    });
+}
+
+#[test]
+fn a_queue_is_usable_between_two_throws_in_a_wait_for_it() {
+    run("a_queue_is_usable_between_two_throws_in_a_wait_for_it", || {
+        let queue = Arc::new(greenhub::sync::Queue::<u32>::new());
+        let own = queue.clone();
+        let stubborn = spawn(move || {
+            let get = || catch_unwind(AssertUnwindSafe(|| own.get()));
+            (0..3).filter(|_| get().is_err()).count()
+        });
+        let others = queue.clone();
+        let looks = spawn(move || {
+            for _ in 0..20 {
+                assert_eq!(others.len(), 0);
+                yield_now();
+            }
+        });
+        yield_now();
+        stubborn.kill();
+        assert_eq!(stubborn.join().unwrap(), 3);
+        looks.join().unwrap();
     });
 }

@@ -155,19 +155,20 @@ fn who_has_left_is_not_resumed_by_a_send() {
 }
 
 #[test]
-fn a_waiter_that_is_killed_after_the_send_ends_by_the_kill() {
-    run("a_waiter_that_is_killed_after_the_send_ends_by_the_kill", || {
+fn a_waiter_that_is_killed_after_the_send_receives_and_ends_at_its_next_wait() {
+    run("a_waiter_that_is_killed_after_the_send_receives_and_ends_at_its_next_wait", || {
         let event = shared();
-        let waiting = event.clone();
+        let (waiting, received) = (event.clone(), Rc::new(Cell::new(0)));
+        let receives = received.clone();
         let green = spawn(move || {
-            waiting.wait().unwrap();
+            receives.set(waiting.wait().unwrap());
             sleep(LONG);
         });
         yield_now();
         event.send(1).unwrap();
         green.kill();
         assert!(green.join().unwrap_err().is_exit());
-        assert_eq!(event.wait().unwrap(), 1);
+        assert_eq!((received.get(), event.wait().unwrap()), (1, 1));
     });
 }
 
@@ -256,8 +257,8 @@ fn asking_never_waits() {
 }
 
 #[test]
-fn a_timeout_that_struck_before_the_send_wins_and_the_value_stays() {
-    run("a_timeout_that_struck_before_the_send_wins_and_the_value_stays", || {
+fn a_value_that_is_sent_before_a_due_timeout_is_thrown_is_received() {
+    run("a_value_that_is_sent_before_a_due_timeout_is_thrown_is_received", || {
         let event = shared();
         let sender = event.clone();
         // All is due when the loop looks again: the sender runs while the waiter has its timeout and did not run yet.
@@ -266,10 +267,10 @@ fn a_timeout_that_struck_before_the_send_wins_and_the_value_stays() {
             sender.send(1)
         });
         let waiting = event.clone();
-        let green = spawn(move || with_timeout(SHORT, || waiting.wait()).is_err());
+        let green = spawn(move || with_timeout(SHORT, || waiting.wait()));
         yield_now();
         std::thread::sleep(SHORT * 4);
-        assert!(green.join().unwrap());
+        assert_eq!(green.join().unwrap().unwrap().unwrap(), 1);
         assert_eq!(event.wait().unwrap(), 1);
     });
 }

@@ -191,16 +191,12 @@ fn a_killed_waiter_leaves_its_token_to_the_next() {
         second.kill();
         assert!(second.join().unwrap_err().is_exit());
         semaphore.release();
-        // It has been given the token, and did not run.
+        // It was given the token before the kill, though it did not run.
         first.kill();
-        assert!(first.join().unwrap_err().is_exit());
+        first.join().unwrap();
+        semaphore.release();
         third.join().unwrap();
         assert_eq!(semaphore.balance(), 0);
-        let last = taker(&semaphore);
-        semaphore.release();
-        last.kill();
-        assert!(last.join().unwrap_err().is_exit());
-        assert_eq!(semaphore.balance(), 1);
     });
 }
 

@@ -204,6 +204,7 @@ fn a_job_that_borrows_is_waited_for_by_a_kill() {
             });
             seen.add("went on");
             drop((result, words));
+            sleep(LONG);
         });
         yield_now();
         assert_eq!(green.kill(), Kill::Scheduled);
@@ -212,7 +213,7 @@ fn a_job_that_borrows_is_waited_for_by_a_kill() {
         log.is(&[]);
         drop(go);
         assert!(green.join().unwrap_err().is_exit());
-        log.is(&["unwound"]);
+        log.is(&["went on", "unwound"]);
         assert_eq!(held(), before);
     });
 }
@@ -230,10 +231,12 @@ fn a_job_that_borrows_is_waited_for_by_a_timeout() {
                 drop(go);
             });
             let (gone, over) = (gone, &over);
-            execute_scoped(move || {
+            let result = execute_scoped(move || {
                 let _ = gone.recv();
                 over.store(true, Ordering::SeqCst);
-            })
+            });
+            assert!(result.is_ok(), "what the job did is known");
+            sleep(LONG);
         });
         assert!(timed.is_err());
         assert!(over.load(Ordering::SeqCst));

@@ -2,9 +2,9 @@
 //! `RUSTFLAGS="--cfg loom" cargo test -p greenstd --release --test line_model`.
 //!
 //! The line is the one that all primitives share, word for word. What it stands on, `hub_core`, is played by this
-//! file: a lock of loom's, and waits that are ended once, by whoever comes first. A kill alone is stronger: it strikes
-//! also one that was woken and did not run yet. It is an error here, which goes the way of an unwinding through the
-//! line: all threads of a model are one of the system's, so that with one that unwinds all seem to panic.
+//! file: a lock of loom's, and waits that are ended once, by the first that comes. A kill ends a wait early, and makes
+//! the next one of its thread an error, in the place of an unwinding: all threads of a model are one of the system's, so
+//! that with one that unwinds all seem to panic.
 #![cfg(loom)]
 
 extern crate self as hub_core;
@@ -72,6 +72,7 @@ struct Place {
     /// The number of the present wait, and what has ended it. Before the first one: what it will be struck by.
     present: Mutex<(u64, Option<Strike>)>,
     ended: Condvar,
+    killed: Mutex<bool>,
 }
 
 impl Place {
@@ -89,7 +90,10 @@ impl Place {
     }
 
     fn end_present(&self, present: &mut (u64, Option<Strike>), by: Strike) {
-        if present.1.is_none() || by == Strike::Kill {
+        if by == Strike::Kill {
+            *self.killed.lock().unwrap() = true;
+        }
+        if present.1.is_none() {
             present.1 = Some(by);
             self.ended.notify_one();
         }
@@ -124,6 +128,9 @@ impl Parker {
     }
 
     pub(crate) fn if_prepared(doing: Doing) -> Result<Option<Parker>, Box<LoopError>> {
+        if HERE.with(|place| *place.killed.lock().unwrap()) {
+            return Err(Box::new(LoopError::Killed));
+        }
         Parker::new(doing).map(Some)
     }
 
@@ -135,7 +142,7 @@ impl Parker {
         Unparker { place: Arc::clone(&self.place), wait: self.wait }
     }
 
-    pub(crate) fn park(self, _: &mut Limit) -> Result<Parked, Box<LoopError>> {
+    pub(crate) fn park_deferring_exit(self, _: &mut Limit) -> Result<Parked, Box<LoopError>> {
         let mut present = self.place.present.lock().unwrap();
         let by = loop {
             match present.1 {
@@ -147,12 +154,14 @@ impl Parker {
         match by {
             Strike::Unpark => Ok(Parked::Unparked),
             Strike::Late => Ok(Parked::Late),
-            Strike::Early => Ok(Parked::Early),
+            Strike::Early | Strike::Kill => Ok(Parked::Early),
             Strike::Abort => Err(Box::new(LoopError::Aborted)),
-            Strike::Kill => Err(Box::new(LoopError::Killed)),
         }
     }
 }
+
+/// The next wait is an error instead.
+pub(crate) fn throw_exit() {}
 
 impl Unparker {
     pub(crate) fn unpark(self) {

@@ -136,7 +136,7 @@ pub use listing::{
 };
 pub use main_loop::{Stats, hub_prevent_multiple_readers, set_quiet_time};
 pub use offload::{JobError, offload, offload_scoped};
-pub use parker::{Doing, Parked, Parker, Unparker};
+pub use parker::{Doing, Parked, Parker, Unparker, throw_exit};
 pub use pool::{ThreadPool, end_threads, set_threads};
 pub use ready::Ready;
 pub use remote::{HubGone, Remote};

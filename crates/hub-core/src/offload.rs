@@ -15,7 +15,7 @@ use crate::error::LoopError;
 use crate::fork;
 use crate::greenlet::control::Doing;
 use crate::greenlet::local;
-use crate::greenlet::run::{self, Mask, Waiter};
+use crate::greenlet::run::{Mask, Waiter};
 use crate::greenlet::unwind;
 use crate::leftover;
 use crate::pool::{self, JOBS, Job, ThreadPool};
@@ -102,27 +102,29 @@ fn execute<T: Send + 'static>(pool: &ThreadPool, job: impl FnOnce() -> T + Send 
     });
     pool.submit(job, leftover::finish)?;
     loop {
-        waiter.park()?;
-        // Before the slot is locked: this may throw. An exit that a mask holds back ends a park too.
-        let next = Waiter::current(Doing::Offload)?;
+        waiter.park_deferring_exit()?;
         if fork::generation() != process {
             // Nobody ends the job here, nor unlocks what its thread has locked.
             let outcome = slot.try_lock().ok().and_then(|mut slot| slot.result.take());
             return outcome.ok_or_else(left_behind)?.map_err(JobError::Panicked);
         }
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        match slot.result.take() {
-            Some(outcome) => return outcome.map_err(JobError::Panicked),
-            None => {
-                slot.ticket = next.ticket();
-                waiter = next;
-            }
+        // An exit may have come first while the wake-up of a job that is done was under way.
+        let mut result = slot.lock().unwrap_or_else(PoisonError::into_inner).result.take();
+        if result.is_none() {
+            // Throws the exit, unless it is held back. The slot is not locked meanwhile, so the job may end.
+            waiter = Waiter::current(Doing::Offload)?;
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            slot.ticket = waiter.ticket();
+            result = slot.result.take();
+        }
+        if let Some(outcome) = result {
+            return outcome.map_err(JobError::Panicked);
         }
     }
 }
 
-/// As [`offload`], for a job that borrows. Its wait is not left early: a kill or a timeout takes effect when the job
-/// has ended, and a [shutdown](crate::HubRef::shutdown) waits for it up to its limit. Switches.
+/// As [`offload`], for a job that borrows. Its wait is not left early: it returns what the job did, and a kill or a
+/// timeout strikes at the next wait. A [shutdown](crate::HubRef::shutdown) waits for it up to its limit. Switches.
 ///
 /// If the OS thread of the caller ends before the job, the job goes on. A job must therefore not borrow the value of a
 /// thread-local: see [`spawn`](crate::spawn).
@@ -171,8 +173,6 @@ fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) ->
         Err(LeftBehind) => return Err(left_behind()),
     };
     drop(mask);
-    // What was held back by the mask.
-    run::check_exit();
     match result {
         Some(outcome) => outcome.map_err(JobError::Panicked),
         None => Err(io::Error::other("the job was dropped before it had run").into()),

@@ -62,7 +62,7 @@ pub enum Parked {
     Unparked,
     /// By its limit.
     Late,
-    /// By something else: a kill or a timeout that a mask holds back.
+    /// By a kill or a timeout, which a mask holds back or the caller is to throw.
     Early,
 }
 
@@ -85,8 +85,9 @@ const _: () = assert!(size_of::<Option<Unparker>>() == 24);
 impl Parker {
     /// Begins a wait, in which the caller does what `doing` says; reports tell of it. Does not switch.
     ///
-    /// The first one of an OS thread that has green threads builds its hub, which is somebody else's code: under a lock
-    /// it better is [`if_prepared`](Parker::if_prepared).
+    /// A pending kill or timeout is thrown. Others may run before it is thrown again, and the first wait of an OS thread
+    /// that has green threads builds its hub, which is foreign code. So under a lock
+    /// [`if_prepared`](Parker::if_prepared) is to be used.
     ///
     /// # Errors
     ///
@@ -102,8 +103,8 @@ impl Parker {
         }
     }
 
-    /// As [`new`](Parker::new), but `None` if a hub is to be built first, or an exit to be thrown that was swallowed
-    /// before. For both [`prepare`](Parker::prepare) is to be called without a lock.
+    /// As [`new`](Parker::new), but `None` if a hub is to be built or an exit to be thrown first, for which
+    /// [`prepare`](Parker::prepare) is to be called without a lock.
     ///
     /// # Errors
     ///
@@ -131,22 +132,20 @@ impl Parker {
         Parker { unparker: Unparker { thread: fork::this_thread(), greenlet, ticket }, not_send: PhantomData }
     }
 
-    /// Does what must not be done under a lock before a wait: builds the hub of an OS thread that has green threads, and
-    /// throws an exit that the caller has swallowed before. Switches for the latter only.
+    /// Does what is to be done before such a wait: builds the hub of the OS thread, if it has green threads, and throws
+    /// a pending exit. Switches before it throws one that was swallowed.
     ///
     /// # Errors
     ///
     /// If no hub can be built.
-    #[inline]
+    #[cold]
     pub fn prepare() -> Result<(), Box<LoopError>> {
-        match local::try_get() {
-            Some(local) if !local.main_loop.is_reachable() => Ok(local.main_loop.be_reachable()?),
-            Some(_) => {
-                run::check_exit();
-                Ok(())
-            }
-            None => Ok(()),
+        let Some(local) = local::try_get() else { return Ok(()) };
+        if !local.main_loop.is_reachable() {
+            local.main_loop.be_reachable()?;
         }
+        run::check_exit();
+        Ok(())
     }
 
     /// What ends this wait.
@@ -158,6 +157,9 @@ impl Parker {
 
     /// Waits until it is unparked, which may have happened before, or `limit` is reached. Switches.
     ///
+    /// A kill or a timeout that comes first unwinds. One that comes after the wait was unparked is left for the next
+    /// wait.
+    ///
     /// # Errors
     ///
     /// What the main loop has to tell the main greenlet. While panicking, and for a green thread's wait after the end of its
@@ -165,9 +167,32 @@ impl Parker {
     ///
     /// # Panics
     ///
-    /// If somebody else has made it: another green thread, or a callback of the main loop.
-    #[inline(always)]
+    /// If another green thread or a callback of the main loop has made it.
+    #[inline]
     pub fn park(self, limit: &mut Limit) -> Result<Parked, Box<LoopError>> {
+        let parked = self.park_deferring_exit(limit)?;
+        if parked == Parked::Early {
+            throw_exit();
+        }
+        Ok(parked)
+    }
+
+    /// Like [`park`](Parker::park), but a kill or a timeout does not unwind: it ends the wait as [`Parked::Early`].
+    /// Switches.
+    ///
+    /// For primitives whose other side may be another OS thread. It may have granted what is waited for before its
+    /// wake-up has arrived here, so the caller looks under its lock whether it was granted. If not it leaves, and calls
+    /// [`throw_exit`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// As there.
+    #[inline(always)]
+    pub fn park_deferring_exit(self, limit: &mut Limit) -> Result<Parked, Box<LoopError>> {
         let unparker = self.unparker;
         // Its own end takes it back.
         std::mem::forget(self);
@@ -177,7 +202,7 @@ impl Parker {
             return Err(LoopError::Panicking.into());
         }
         let me = run::current();
-        assert_eq!(me.number(), number, "a green thread parks in somebody else's wait");
+        assert_eq!(me.number(), number, "a green thread parks in a wait that another one has made");
         local.main_loop.park_until(Waiter::new(me, unparker.ticket), limit)
     }
 }
@@ -228,7 +253,16 @@ impl Unparker {
     }
 }
 
-// What is rare gets an unparker in pieces: then what is not keeps it in registers.
+/// Throws the kill or timeout that is pending for the running green thread, unless a mask holds it back. Does nothing
+/// if none is, and while panicking.
+#[cold]
+pub fn throw_exit() {
+    if local::try_get().is_some() {
+        run::check_exit();
+    }
+}
+
+// Cold paths take the fields by value, so that `Unparker` stays in registers on the hot path.
 
 #[cold]
 fn take_back(thread: u64, greenlet: NonZeroU64, ticket: u64) {

@@ -96,12 +96,13 @@ where
     };
     let result = catch_unwind(AssertUnwindSafe(|| f(&scope)));
     // The payload is caught, so the thread is not panicking while the children are waited for.
-    scope.join_all(result.is_err());
+    let cut_short = scope.join_all(result.is_err());
     match result {
         Ok(_) if scope.failed.get() => panic!("a scoped green thread panicked"),
         Ok(result) => {
-            // What was held back by the mask.
-            run::check_exit();
+            if cut_short {
+                run::check_exit();
+            }
             result
         }
         Err(payload) => resume_unwind(payload),
@@ -160,9 +161,10 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         ScopedGreenThread { task, scope: PhantomData }
     }
 
-    /// Waits for every child, killing them first if `killing`, or as soon as somebody wants this greenlet
-    /// to exit. Children may spawn more.
-    fn join_all(&self, mut killing: bool) {
+    /// Waits for every child, killing them first if `killing`, or as soon as an exit is pending for this greenlet:
+    /// then true, since what they were to do is not done. Children may spawn more.
+    fn join_all(&self, mut killing: bool) -> bool {
+        let mut cut_short = false;
         let mask = run::Mask::new();
         let next = || self.children.borrow().iter().copied().find(|child| !child.is_done());
         while let Some(child) = next() {
@@ -170,7 +172,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                 run_here(child);
                 continue;
             }
-            if killing || run::exit_is_pending() {
+            cut_short |= run::exit_is_pending();
+            if killing || cut_short {
                 let children = self.children.borrow().clone();
                 for control in children.into_iter().filter_map(TaskRef::control) {
                     // Woken, not switched to.
@@ -195,13 +198,14 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                     self.discarded.set(self.discarded.get() + 1);
                     self.failed.set(self.failed.get() | child.discard());
                 }
-                Some(_) => return self.join_all(killing),
+                Some(_) => return self.join_all(killing) | cut_short,
                 None => break,
             }
         }
         for child in self.children.take() {
             child.release();
         }
+        cut_short
     }
 }
 

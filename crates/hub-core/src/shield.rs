@@ -28,9 +28,13 @@ use crate::greenlet::run;
 /// |---|---|
 /// | sleeps, yields, waits for a descriptor, a socket, a child, a [`join`](crate::GreenThread::join), a queue, a channel, a semaphore, an event, a barrier, a notification, a place in a pool | strikes at once |
 /// | waits for the green threads of a [`scope`](crate::scope()) | kills them, and strikes when they have ended |
-/// | waits for a job that borrows ([`offload_scoped`](crate::offload_scoped); files) | strikes when the job is over |
+/// | waits for a job that borrows ([`offload_scoped`](crate::offload_scoped); files) | strikes at the first wait after the job |
 /// | is inside a shield | strikes at the first wait after it |
 /// | unwinds already (a destructor runs because of a panic or an exit) | is not thrown again; the wait blocks the OS thread for the [time of grace](crate::set_panicking_grace) at most |
+///
+/// What a wait was granted is kept: if what it waits for came before the exit is thrown, the wait returns it and the exit
+/// strikes at the next one, or not at all if its scope has ended. So a send that timed out was not received, and an
+/// item that was taken out of a queue is not lost.
 ///
 /// # A destructor that gives something back
 ///

@@ -76,8 +76,12 @@ impl From<Timeout> for std::io::Error {
 ///
 /// Only blocking calls are interrupted: code that computes runs on, and is interrupted at the next call
 /// that blocks. The limit counts from the loop's next look at the clock, so it is never early; one of zero
-/// strikes at the first call that blocks. Scopes nest; each catches its own timeout only. A limit that has passed when `f` returns without blocking changes
-/// nothing. In a part of `f` that must not be left early (a [`scope`](crate::scope) that joins its green
+/// strikes at the first call that blocks. Scopes nest; each catches its own timeout only. A limit that has passed when
+/// `f` returns without blocking changes nothing.
+///
+/// What a call was granted before the timeout strikes is kept: the call returns it, and `f` is interrupted at its next
+/// call that blocks. Data that had arrived by the deadline counts, however long other green threads computed meanwhile.
+/// In a part of `f` that must not be left early (a [`scope`](crate::scope) that joins its green
 /// threads, a [`shield`](crate::shield())) the timeout waits until that part is over. [`shield`](crate::shield()) lists
 /// which waits are struck, and shows a destructor that gives something back.
 ///

@@ -74,6 +74,8 @@ enum Frame<'p> {
         children: Vec<Thread>,
         payload: Option<Payload>,
         killing: bool,
+        /// An exit has ended children that would have gone on.
+        cut_short: bool,
     },
 }
 
@@ -128,6 +130,8 @@ struct Green<'p> {
     state: State,
     ticket: u64,
     wake: Wake,
+    /// It left without waiting for anything, so that an exit loses nothing.
+    gave_way: bool,
     /// With how often each was thrown.
     exits: Vec<(Payload, u32)>,
     masks: u32,
@@ -376,6 +380,7 @@ impl<'p> Reference<'p> {
             state,
             ticket: 0,
             wake: Wake::Event,
+            gave_way: false,
             exits: Vec::new(),
             masks: 0,
             frames: Vec::new(),
@@ -502,6 +507,12 @@ impl<'p> Reference<'p> {
         killed && green.masks == 0 && green.state == State::Ready
     }
 
+    /// The exit that is thrown at the end of a park: what a park was woken for is kept.
+    fn thrown(&mut self, id: Thread) -> Option<Payload> {
+        let green = self.green(id);
+        if green.gave_way || green.wake == Wake::Exit { self.pending(id) } else { None }
+    }
+
     fn call(&mut self, number: usize) {
         let Some((_, ops)) = self.callbacks.remove(&number) else { return };
         let me = CALLBACK + number;
@@ -569,7 +580,7 @@ impl<'p> Reference<'p> {
                 if self.ends[end].waiter == Some((id, ticket)) {
                     self.ends[end].waiter = None;
                 }
-                return match self.pending(id) {
+                return match self.thrown(id) {
                     Some(exit) => Flow::Throw(exit),
                     None => self.woken_at_end(id, then, due_at.filter(|_| armed)),
                 };
@@ -580,7 +591,7 @@ impl<'p> Reference<'p> {
         let timer = self.green(id).timer.take();
         self.disarm(timer);
         if !matches!(then, Then::Begin)
-            && let Some(exit) = self.pending(id)
+            && let Some(exit) = self.thrown(id)
         {
             return match then {
                 Then::Strike { own: Some(own) } => Flow::Throw(own),
@@ -672,9 +683,11 @@ impl<'p> Reference<'p> {
             Frame::Entered(end) => self.ends[end].entered -= 1,
             Frame::Scope(children) => {
                 self.green(id).masks += 1;
-                self.green(id).frames.push(Frame::Join { children, payload: None, killing: false });
+                self.green(id).frames.push(Frame::Join { children, payload: None, killing: false, cut_short: false });
             }
-            Frame::Join { children, payload, killing } => return Some(self.join_scope(id, children, payload, killing)),
+            Frame::Join { children, payload, killing, cut_short } => {
+                return Some(self.join_scope(id, children, payload, killing, cut_short));
+            }
         }
         Some(Flow::Next)
     }
@@ -711,7 +724,7 @@ impl<'p> Reference<'p> {
                 Frame::Entered(end) => self.ends[end].entered -= 1,
                 Frame::Scope(children) => {
                     self.green(id).masks += 1;
-                    let join = Frame::Join { children, payload: Some(payload), killing: true };
+                    let join = Frame::Join { children, payload: Some(payload), killing: true, cut_short: false };
                     self.green(id).frames.push(join);
                     return Some(Flow::Next);
                 }
@@ -722,15 +735,23 @@ impl<'p> Reference<'p> {
         None
     }
 
-    fn join_scope(&mut self, id: Thread, children: Vec<Thread>, payload: Option<Payload>, killing: bool) -> Flow {
+    fn join_scope(
+        &mut self,
+        id: Thread,
+        children: Vec<Thread>,
+        payload: Option<Payload>,
+        killing: bool,
+        mut cut_short: bool,
+    ) -> Flow {
         let open = children.iter().copied().find(|child| self.greens[child].state != State::Done);
         if let Some(child) = open {
-            if killing || !self.green(id).exits.is_empty() {
+            cut_short |= !self.green(id).exits.is_empty();
+            if killing || cut_short {
                 for child in &children {
                     self.interrupt(*child, Payload::Kill(KILLED.to_owned()));
                 }
             }
-            self.green(id).frames.push(Frame::Join { children, payload, killing });
+            self.green(id).frames.push(Frame::Join { children, payload, killing, cut_short });
             let ticket = self.green(id).ticket;
             // It is waited for even if it has just been taken back.
             if self.green(child).state == State::Done {
@@ -755,7 +776,7 @@ impl<'p> Reference<'p> {
         if failed {
             return Flow::Throw(Payload::Scope);
         }
-        if let Some(struck) = self.strike(id, None) {
+        if cut_short && let Some(struck) = self.strike(id, None) {
             return struck;
         }
         self.log(id, "scope: over");
@@ -765,6 +786,7 @@ impl<'p> Reference<'p> {
     fn park(&mut self, id: Thread, then: Then) -> Flow {
         let green = self.green(id);
         green.state = State::Parked;
+        green.gave_way = false;
         green.then = then;
         Flow::Left
     }
@@ -773,6 +795,7 @@ impl<'p> Reference<'p> {
     fn requeue(&mut self, id: Thread, then: Then) {
         let green = self.green(id);
         green.state = State::Ready;
+        green.gave_way = true;
         green.wake = Wake::Event;
         green.then = then;
         self.queue.push_back(Entry::Green(id));

@@ -84,7 +84,7 @@ enum Outcome {
 enum State {
     Unstarted,
     Waiting,
-    /// It was woken and did not run yet; true if it is killed when it does.
+    /// It was woken and did not run yet; true if it was killed since.
     Woken(bool),
     Ended(Outcome),
 }
@@ -224,18 +224,12 @@ impl Model {
                 self.actors[actor].state = State::Waiting;
                 self.settle();
             }
-            (State::Woken(true), wish) => {
-                self.end(actor, Outcome::Killed);
-                // What was promised to it goes to the next.
-                if matches!(wish, Wish::Get) {
-                    self.promised -= 1;
-                    self.settle();
-                }
-            }
-            (State::Woken(false), Wish::Get) => {
+            (State::Woken(killed), Wish::Get) => {
                 self.promised -= 1;
                 match self.pop() {
                     Some(item) => self.end(actor, Outcome::Got(item.number)),
+                    // The kill strikes when it would wait again.
+                    None if killed => self.end(actor, Outcome::Killed),
                     // The putter that it was woken for has left. Those who came first are first.
                     None => {
                         let place = self.getters.partition_point(|other| *other < actor);
@@ -244,7 +238,7 @@ impl Model {
                     }
                 }
             }
-            (State::Woken(false), _) => self.end(actor, Outcome::Done),
+            (State::Woken(_), _) => self.end(actor, Outcome::Done),
             (State::Waiting | State::Ended(_), _) => {}
         }
     }

@@ -16,7 +16,6 @@ enum State<R> {
     Waiting,
     /// It has a result when it runs.
     Woken(R),
-    Dying,
     /// `None`: it was killed.
     Ended(Option<R>),
 }
@@ -61,8 +60,9 @@ impl<R: Copy + PartialEq + std::fmt::Debug + 'static> Waiters<R> {
         match self.states[victim] {
             State::Unstarted => return self.states[victim] = State::Ended(None),
             State::Waiting => self.states[victim] = State::Ended(None),
-            State::Woken(_) => self.states[victim] = State::Dying,
-            State::Dying | State::Ended(_) => return,
+            // It keeps the result that it was woken for.
+            State::Woken(_) => {}
+            State::Ended(_) => return,
         }
         self.run_ready(begin);
     }
@@ -80,7 +80,6 @@ impl<R: Copy + PartialEq + std::fmt::Debug + 'static> Waiters<R> {
                     }
                 }
                 State::Woken(result) => self.states[number] = State::Ended(Some(result)),
-                State::Dying => self.states[number] = State::Ended(None),
                 State::Waiting | State::Ended(_) => {}
             }
         }

@@ -130,18 +130,6 @@ impl<B> Line<B> {
         number
     }
 
-    /// The unparker of one who waits still.
-    #[cold]
-    fn unparker(&mut self, number: u64) -> Option<&mut Unparker> {
-        match &mut self.first {
-            Some(first) if first.number == number => Some(&mut first.unparker),
-            _ => {
-                let index = self.rest.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-                Some(&mut self.rest[index].1.as_mut()?.0)
-            }
-        }
-    }
-
     /// Gives a place up, for what its holder brought. `None` if it was chosen before.
     #[cold]
     fn leave(&mut self, number: u64) -> Option<B> {
@@ -199,8 +187,9 @@ pub(crate) trait Wait {
     /// The attempt gets what was brought, and gives it back if there is no result; it gets nothing after it was
     /// chosen, for then that has been taken.
     ///
-    /// A green thread that is killed leaves the line, and passes on what it was chosen for. What it brought is dropped
-    /// without the lock.
+    /// A green thread that is killed or times out leaves the line, and what it brought is dropped without the lock. One
+    /// that was chosen before goes on, and the exit strikes at its next wait: whether it was is known under the lock
+    /// only, for a wake-up from another OS thread may be under way.
     ///
     /// # Errors
     ///
@@ -234,7 +223,7 @@ pub(crate) trait Wait {
         let mut guard = guard;
         let mut number = None;
         loop {
-            let mut parker = match Parker::if_prepared(Self::DOING) {
+            let parker = match Parker::if_prepared(Self::DOING) {
                 Ok(Some(parker)) => parker,
                 Ok(None) => {
                     drop(guard);
@@ -262,31 +251,27 @@ pub(crate) trait Wait {
             number = Some(stay.number);
             Self::entered(&mut guard);
             drop(guard);
-            loop {
-                match parker.park(limit) {
-                    // By nobody but who has chosen it.
-                    Ok(Parked::Unparked) => {
-                        guard = state.lock();
-                        break;
-                    }
-                    Ok(Parked::Late) => {
-                        guard = state.lock();
-                        kept = Self::line(&mut guard).leave(stay.number);
-                        break;
-                    }
-                    // A new wait in the same place.
-                    Ok(Parked::Early) => match stay.renew() {
-                        Ok(again) => parker = again,
-                        Err(error) => return Err(Ended::Failed(error, stay.give_up())),
-                    },
-                    Err(error) => return Err(Ended::Failed(error, stay.give_up())),
-                }
+            let parked = match parker.park_deferring_exit(limit) {
+                Ok(parked) => parked,
+                Err(error) => return Err(Ended::Failed(error, stay.give_up())),
+            };
+            guard = state.lock();
+            // By nobody but who has chosen it.
+            if parked != Parked::Unparked {
+                kept = Self::line(&mut guard).leave(stay.number);
             }
             std::mem::forget(stay);
             if let Some(back) = kept {
-                return Err(Ended::Late(back));
+                if parked == Parked::Late {
+                    return Err(Ended::Late(back));
+                }
+                kept = Some(back);
+                // Others may run before the exit is thrown. If a mask holds it back, the wait goes on in its place.
+                drop(guard);
+                hub_core::throw_exit();
+                guard = state.lock();
             }
-            match attempt(&mut guard, None) {
+            match attempt(&mut guard, kept.take()) {
                 Ok(result) => return Ok(result),
                 Err(back) => kept = Some(back),
             }
@@ -301,18 +286,6 @@ struct Stay<'a, W: Wait + ?Sized> {
 }
 
 impl<W: Wait + ?Sized> Stay<'_, W> {
-    /// A new wait in the same place: what is chosen from now on is this one. If that was chosen before, it ends at once.
-    #[cold]
-    fn renew(&self) -> Result<Parker, Box<LoopError>> {
-        let parker = Parker::new(W::DOING)?;
-        let mut guard = self.state.lock();
-        match W::line(&mut guard).unparker(self.number) {
-            Some(known) => *known = parker.unparker(),
-            None => parker.unparker().unpark(),
-        }
-        Ok(parker)
-    }
-
     fn give_up(self) -> Option<W::Brought> {
         let left = self.leave();
         std::mem::forget(self);

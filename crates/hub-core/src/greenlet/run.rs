@@ -107,29 +107,34 @@ impl Waiter {
         Ok(Waiter { control, ticket: control.ticket.get() })
     }
 
-    /// As [`current`](Waiter::current), for a park that nobody was told of: who was told of one before it, which
-    /// may not have taken place, does not end it.
-    ///
-    /// `None` if an exit is to be thrown that was swallowed before. That may switch, so [`check_exit`] is to be called
-    /// without a lock.
+    /// Like [`current`](Waiter::current), but takes a fresh ticket, so a wake-up meant for an earlier, abandoned park
+    /// cannot end this one. `None` if an exit is to be thrown first, by [`check_exit`]: the caller may hold a lock, and
+    /// others may run before an exit that was swallowed is thrown again.
     #[inline]
     pub(crate) fn begin(doing: Doing) -> Result<Option<Waiter>, Refused> {
-        if current().exit.get() && was_swallowed(current()) {
+        let control = current();
+        if (control.kind() != Kind::Thread || control.exit.get() || trace::is_telling() || std::thread::panicking())
+            && !may_begin(control, doing)?
+        {
             return Ok(None);
         }
-        let Waiter { control, ticket } = Waiter::current(doing)?;
-        control.ticket.set(ticket + 1);
-        Ok(Some(Waiter { control, ticket: ticket + 1 }))
+        control.doing.set(doing);
+        let ticket = control.ticket.get() + 1;
+        control.ticket.set(ticket);
+        Ok(Some(Waiter { control, ticket }))
     }
 
+    #[inline]
     pub(crate) fn new(control: ControlRef, ticket: u64) -> Waiter {
         Waiter { control, ticket }
     }
 
+    #[inline]
     pub(crate) fn control(self) -> ControlRef {
         self.control
     }
 
+    #[inline]
     pub(crate) fn ticket(self) -> u64 {
         self.ticket
     }
@@ -159,13 +164,40 @@ impl Waiter {
 
     /// Parks the running greenlet until this ticket is woken. Switches.
     ///
-    /// Throws if an exit is pending when it arrives and no mask is in force.
+    /// Throws the exit that has ended the park, unless a mask is in force. One that came after the park had ended is
+    /// left for the next wait: what the park was woken for is kept.
     ///
     /// # Errors
     ///
     /// For the main greenlet: what the main loop has to tell it.
     #[inline]
     pub(crate) fn park(self) -> Result<Wake, Refused> {
+        self.park_until_entered()?;
+        let wake = self.control.wake.get();
+        if matches!(wake, Wake::Exit | Wake::Failed) {
+            arrive_in_trouble(self.control)?;
+        }
+        Ok(wake)
+    }
+
+    /// Like [`park`](Waiter::park), but an exit only ends the park: the caller looks whether it was granted what it
+    /// waits for, and throws by [`check_exit`] if not.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub(crate) fn park_deferring_exit(self) -> Result<Wake, Refused> {
+        self.park_until_entered()?;
+        let wake = self.control.wake.get();
+        if wake == Wake::Failed {
+            take_main_error(self.control)?;
+        }
+        Ok(wake)
+    }
+
+    #[inline(always)]
+    fn park_until_entered(self) -> Result<(), Refused> {
         let me = self.control;
         debug_assert_eq!(current(), me, "only the running greenlet parks");
         if trace::is_telling() {
@@ -177,11 +209,12 @@ impl Waiter {
             // Whoever ended the park moved the ticket on, so nothing late finds this greenlet.
             debug_assert_ne!(me.ticket.get(), self.ticket);
         }
-        arrive(me)
+        spans::entered(me);
+        Ok(())
     }
 }
 
-/// For one that was entered again: throws the exit that is pending unless a mask is in force.
+/// For a greenlet that was entered again after it gave way: throws the exit that is pending unless a mask is in force.
 #[inline]
 pub(super) fn arrive(me: ControlRef) -> Result<Wake, Refused> {
     spans::entered(me);
@@ -196,6 +229,12 @@ pub(super) fn arrive(me: ControlRef) -> Result<Wake, Refused> {
 fn arrive_in_trouble(me: ControlRef) -> Result<(), Refused> {
     // The park is not taken down yet, so nothing else runs before this throw.
     throw_pending(me, None, |_| {});
+    take_main_error(me)
+}
+
+/// What the main loop has to tell `me`, if it is the main greenlet.
+#[cold]
+fn take_main_error(me: ControlRef) -> Result<(), Refused> {
     match me.kind() {
         Kind::Main if !me.is_masked() => Ok(local::get().main_loop.take_main_error()?),
         _ => Ok(()),
@@ -208,10 +247,17 @@ fn may_park(me: ControlRef, doing: Doing) -> Result<(), Refused> {
     if me.kind() == Kind::Main {
         local::get().watch_for_end();
     }
-    match me.kind() {
-        Kind::Main if !me.is_masked() => Ok(local::get().main_loop.take_main_error()?),
-        _ => Ok(()),
+    take_main_error(me)
+}
+
+/// False if an exit is to be thrown first.
+#[cold]
+fn may_begin(me: ControlRef, doing: Doing) -> Result<bool, Refused> {
+    if has_to_exit(me) && !in_mainloop() && !std::thread::panicking() && !local::has_ended() {
+        return Ok(false);
     }
+    may_park(me, doing)?;
+    Ok(true)
 }
 
 /// Whether the running greenlet may be left. Throws the exit that is pending, if one is.
@@ -249,13 +295,6 @@ fn throw_pending(me: ControlRef, mut own: Option<Exit>, between: impl Fn(Control
             throw(own.take().filter(|_| exit.scope().is_none()).unwrap_or(exit));
         }
     }
-}
-
-/// Whether [`check_exit`] has an exit to throw that was swallowed before.
-#[cold]
-fn was_swallowed(me: ControlRef) -> bool {
-    let can_throw = !me.is_masked() && !std::thread::panicking() && !trace::is_telling() && !thread().ended.get();
-    can_throw && me.throws().is_some_and(|throws| throws != 0)
 }
 
 /// Lets the main loop take a turn, and others run, before `me` goes on; returns at once where that is not possible.

@@ -149,11 +149,11 @@ impl MainLoop {
         Ok(())
     }
 
-    /// Parks until the waiter is woken or the limit is reached. Switches.
+    /// Parks until the waiter is woken, the limit is reached, or an exit ends the wait, which is not thrown. Switches.
     #[inline(always)]
     pub(crate) fn park_until(&self, waiter: Waiter, limit: &mut Limit) -> Result<Parked, Refused> {
         let waiting = Waiting::begin(&self.outside);
-        let wake = if limit.is_none() { waiter.park()? } else { self.park_limited(waiter, limit)? };
+        let wake = if limit.is_none() { waiter.park_deferring_exit()? } else { self.park_limited(waiter, limit)? };
         drop(waiting);
         Ok(match wake {
             Wake::Event => Parked::Unparked,
@@ -165,7 +165,7 @@ impl MainLoop {
     fn park_limited(&self, waiter: Waiter, limit: &mut Limit) -> Result<Wake, Refused> {
         let timer = limit.arm(&mut self.timers.borrow_mut(), told_of(waiter));
         let armed = timer.map(|timer| Armed { main_loop: self, timer });
-        let wake = waiter.park()?;
+        let wake = waiter.park_deferring_exit()?;
         if let Some(Armed { timer, .. }) = &armed {
             limit.fix(&self.timers.borrow(), *timer);
         }
