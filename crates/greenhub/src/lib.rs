@@ -152,8 +152,9 @@ pub use hub_core::{StackPolicy, default_stack_size, set_default_stack_size, set_
 // The hub of a thread.
 pub use hub_core::{
     Ended, Grace, HubError, HubGone, HubRef, InterruptOn, LoopError, LoopExit, Registration, Remote, Report, Stats,
-    TimerHandle, get_hub, has_hub, hub_exceptions, hub_prevent_multiple_readers, interrupt_on, panicking_grace,
-    set_error_message, set_panicking_grace, set_report_stream, try_get_hub, use_hub_with,
+    TimerHandle, get_hub, has_hub, hub_exceptions, hub_prevent_multiple_readers, interrupt_on, lock_patience,
+    panicking_grace, set_error_message, set_lock_patience, set_panicking_grace, set_report_stream, try_get_hub,
+    use_hub_with,
 };
 
 // Waiting for descriptors, and for what other threads do.

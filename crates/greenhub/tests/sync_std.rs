@@ -21,7 +21,7 @@ use greenhub::sync::{
     Arc, Barrier, Condvar, LazyLock, Mutex, Once, OnceLock, Queue, RwLock, RwLockWriteGuard, Semaphore, TryLockError,
     mpsc,
 };
-use greenhub::{GreenThread, get_hub, set_panicking_grace, sleep, spawn, use_hub_with, with_timeout, yield_now};
+use greenhub::{GreenThread, Kill, get_hub, set_panicking_grace, sleep, spawn, use_hub_with, with_timeout, yield_now};
 use support::run;
 
 same_as_std! {
@@ -457,18 +457,18 @@ fn a_mutex_is_handed_over_in_order_and_not_overtaken() {
 }
 
 #[test]
-fn a_killed_waiter_leaves_the_lock_to_the_next() {
-    run("a_killed_waiter_leaves_the_lock_to_the_next", || {
+fn a_lock_goes_from_one_killed_waiter_to_the_next() {
+    run("a_lock_goes_from_one_killed_waiter_to_the_next", || {
         let (log, lock, before) = (Log::new(), Rc::new(Mutex::new(())), held());
         let guard = lock.lock().unwrap();
         let waiting = in_line(&log, &lock, 1..=4);
-        // One before it is its turn, one when it has the lock already and does not know.
-        waiting[1].kill();
+        // Before it has the lock, and when it has it already and does not know.
+        assert_eq!(waiting[1].kill(), Kill::Scheduled);
         drop(guard);
-        waiting[0].kill();
-        drop(lock.lock().unwrap());
-        log.is(&["3", "4"]);
-        assert!(!lock.is_poisoned(), "those who waited did nothing to the value");
+        assert_eq!(waiting[0].kill(), Kill::Ended);
+        drop(lock.lock().unwrap_err());
+        log.is(&["1", "2", "3", "4"]);
+        assert!(waiting[1].is_finished());
         drop(waiting);
         assert_eq!(held(), before);
     });
@@ -566,7 +566,7 @@ fn a_held_lock_ends_a_destructor_that_panics_with_a_message_and_not_for_ever() {
     }
     let output = support::in_child(NAME, |_| {});
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("cannot wait while panicking"), "{said}");
+    assert!(!output.status.success() && said.contains("cannot wait for a mutex while panicking"), "{said}");
 }
 
 #[test]
@@ -634,8 +634,8 @@ fn a_lock_in_the_main_loop_is_refused_with_a_panic() {
 }
 
 #[test]
-fn a_notified_waiter_that_is_killed_leaves_the_notification_to_the_next() {
-    run("a_notified_waiter_that_is_killed_leaves_the_notification_to_the_next", || {
+fn a_notified_waiter_that_is_killed_returns_with_the_mutex() {
+    run("a_notified_waiter_that_is_killed_returns_with_the_mutex", || {
         // Killed before it runs again, and killed while it waits for the mutex.
         for relocking in [false, true] {
             let (log, pair) = (Log::new(), Rc::new((Mutex::new(()), Condvar::new())));
@@ -653,10 +653,10 @@ fn a_notified_waiter_that_is_killed_leaves_the_notification_to_the_next() {
             if relocking {
                 yield_now();
             }
-            waiting[0].kill();
+            assert_eq!(waiting[0].kill(), Kill::Scheduled);
             drop(guard);
             sleep(SHORT);
-            log.is(&["2"]);
+            log.is(&["1"]);
             assert!(!pair.0.is_poisoned());
         }
     });
@@ -748,12 +748,16 @@ fn a_killed_writer_lets_the_readers_in() {
             let other = lock.clone();
             let reader = spawn(move || drop(other.read().unwrap()));
             yield_now();
-            writers[which].kill();
-            yield_now();
+            greenhub::set_lock_patience(SHORT);
+            let [first, second] = writers;
+            let [killed, last] = if which == 0 { [first, second] } else { [second, first] };
+            assert_eq!(killed.kill(), Kill::Scheduled);
+            assert!(killed.join().unwrap_err().is_exit());
             assert!(!reader.is_finished());
-            writers[1 - which].kill();
+            last.kill();
+            assert!(last.join().unwrap_err().is_exit());
             yield_now();
-            assert!(reader.is_finished(), "one who reads is not in the way");
+            assert!(reader.is_finished(), "a reader is not in the way");
             drop(reading);
             assert!(lock.try_write().is_ok() && !lock.is_poisoned());
         }
@@ -887,8 +891,8 @@ fn a_lazy_value_that_is_borrowed_alone_may_be_changed() {
 }
 
 #[test]
-fn an_item_for_a_killed_receiver_goes_to_the_next() {
-    run("an_item_for_a_killed_receiver_goes_to_the_next", || {
+fn a_receiver_that_is_killed_after_it_was_given_an_item_receives() {
+    run("a_receiver_that_is_killed_after_it_was_given_an_item_receives", || {
         let (sender, receiver) = mpsc::channel();
         let receiver = Rc::new(receiver);
         let receive = || {
@@ -900,13 +904,10 @@ fn an_item_for_a_killed_receiver_goes_to_the_next() {
         sender.send(1).unwrap();
         assert!(receiver.try_recv().is_err(), "it belongs to the first who waits");
         waiting[0].kill();
-        let [_, second] = waiting;
-        assert_eq!(second.join().unwrap(), Ok(1));
-        let third = receive();
-        yield_now();
+        let [first, second] = waiting;
+        assert_eq!(first.join().unwrap(), Ok(1));
         sender.send(2).unwrap();
-        third.kill();
-        assert_eq!(receiver.try_recv(), Ok(2));
+        assert_eq!(second.join().unwrap(), Ok(2));
     });
 }
 
@@ -941,8 +942,8 @@ fn an_item_that_was_given_to_a_receiver_is_not_a_newcomers() {
 }
 
 #[test]
-fn room_for_a_killed_sender_goes_to_the_next() {
-    run("room_for_a_killed_sender_goes_to_the_next", || {
+fn a_sender_that_is_killed_after_it_was_given_room_sends() {
+    run("a_sender_that_is_killed_after_it_was_given_room_sends", || {
         let (sender, receiver) = mpsc::sync_channel(1);
         sender.send(0).unwrap();
         let send = |n| {
@@ -954,8 +955,9 @@ fn room_for_a_killed_sender_goes_to_the_next() {
         waiting[1].kill();
         assert_eq!(receiver.recv(), Ok(0));
         assert!(sender.try_send(9).is_err(), "the room belongs to the first who waits");
+        // The room is its own already.
         waiting[0].kill();
-        assert_eq!(receiver.recv_timeout(LONG), Ok(3));
+        assert_eq!((receiver.recv_timeout(LONG), receiver.recv_timeout(LONG)), (Ok(1), Ok(3)));
         assert_eq!(sender.try_send(4), Ok(()));
     });
 }
@@ -984,8 +986,8 @@ fn a_killed_sender_takes_its_offer_back() {
 }
 
 #[test]
-fn what_was_given_to_an_os_thread_that_ends_goes_to_others() {
-    run("what_was_given_to_an_os_thread_that_ends_goes_to_others", || {
+fn an_os_thread_that_ends_keeps_what_it_was_given_before_and_is_passed_over_later() {
+    run("an_os_thread_that_ends_keeps_what_it_was_given_before_and_is_passed_over_later", || {
         for given_before in [false, true] {
             let (mutex, tokens, queue) = (Arc::new(Mutex::new(0)), Arc::new(Semaphore::new(0)), Arc::new(Queue::new()));
             let (sender, receiver) = mpsc::sync_channel(1);
@@ -1002,10 +1004,10 @@ fn what_was_given_to_an_os_thread_that_ends_goes_to_others() {
                 spawn(move || sender.send(1));
                 yield_now();
                 waits.send(()).unwrap();
-                // None of them runs any more.
+                // None of them runs before the end.
                 assert!(ends.recv().is_err());
             };
-            // A waiter is passed over if it was abandoned; if it was woken before, only a shutdown has it pass on what it got.
+            // A waiter is passed over if it was abandoned; if it was woken before, a shutdown has it take what it got.
             let spawn_thread = if given_before { greenhub::thread::os::spawn } else { std::thread::spawn };
             let thread = spawn_thread(waits_and_ends);
             waiting.recv().unwrap();
@@ -1025,8 +1027,9 @@ fn what_was_given_to_an_os_thread_that_ends_goes_to_others() {
                 give();
             }
             assert_eq!(*mutex.try_lock().unwrap(), 0);
-            assert!(tokens.try_acquire());
-            assert_eq!(queue.try_get().unwrap(), "item");
+            assert_ne!(tokens.try_acquire(), given_before);
+            assert_eq!(queue.try_get().ok(), (!given_before).then_some("item"));
+            assert_eq!(receiver.try_recv().ok(), given_before.then_some(1));
             sender.try_send(2).unwrap();
             assert_eq!(receiver.try_recv(), Ok(2));
         }

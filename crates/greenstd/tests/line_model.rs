@@ -134,7 +134,7 @@ impl Parker {
         Parker::new(doing).map(Some)
     }
 
-    pub(crate) fn prepare() -> Result<(), Box<LoopError>> {
+    pub(crate) fn prepare(_: Doing) -> Result<(), Box<LoopError>> {
         Ok(())
     }
 

@@ -24,8 +24,17 @@ pub(crate) enum Told {
     Start { greenlet: u32, ticket: u64 },
     /// The scope of a timeout of that greenlet, opened that many shields deep.
     Timeout { greenlet: u32, shields: u8, timeout: u64 },
+    /// The park for a lock with this ticket, which holds an exit back no longer.
+    Patience { greenlet: u32, ticket: u64 },
     /// A callback, by the number of its registration.
     Call(u32),
+}
+
+impl Told {
+    /// Whether it is of a timer from which an exit comes.
+    pub(crate) fn is_for_exits(self) -> bool {
+        matches!(self, Told::Timeout { .. } | Told::Patience { .. })
+    }
 }
 
 /// Who holds a number.

@@ -25,7 +25,7 @@
 //! | `listener` | callbacks of the loop | [`Listener`], [`Timer`] |
 //! | `wakeup`, `remote`, `signal`, `fork` | what comes from outside of the thread | [`Remote`], [`interrupt_on`] |
 //! | `grace` | waits of destructors that unwind, which block the OS thread | [`set_panicking_grace`], [`Grace`] |
-//! | `parker`, `limit`, `dormant` | waits that any thread may end, for locks and queues, and what if none is left to end them | [`Parker`], [`Unparker`], [`Limit`] |
+//! | `parker`, `limit`, `holder`, `dormant` | waits that any thread may end, for locks and queues, and what if none is left to end them | [`Parker`], [`Unparker`], [`Limit`], [`Holder`] |
 //! | `thread` | who a green thread is, and std's `park` | [`Thread`], [`current()`], [`park()`] |
 //! | `pool`, `offload`, `leftover` | OS threads for what can only block | [`offload()`], [`ThreadPool`] |
 //! | `green_thread`, `scope`, `timeout`, `shield` | what programs call | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`], [`shield()`] |
@@ -72,6 +72,7 @@ mod grace;
 mod green_local;
 mod green_thread;
 mod greenlet;
+mod holder;
 mod hub;
 mod interest;
 mod leftover;
@@ -118,11 +119,13 @@ pub use green_thread::{
     Builder, GreenThread, Kill, current_id, current_name, interrupt, interrupt_with, kill, kill_progress, run_in_place,
     sleep, spawn, spawn_after, spawn_after_local, spawn_n, yield_now,
 };
+pub use greenlet::patience::{lock_patience, set_lock_patience};
 pub use greenlet::payload::Payload;
 pub use greenlet::raw::Greenlet;
 #[cfg(feature = "tracing")]
 pub use greenlet::spans::in_span;
 pub use greenlet::unwind::{ExitKind, KillProgress, exit_kind, is_exit};
+pub use holder::Holder;
 pub use hub::{Hub, HubDescriptor, Lease, Notify, Rearm};
 pub use interest::{Interest, Readiness};
 pub use limit::Limit;

@@ -51,6 +51,7 @@ use self::callback_table::Callbacks;
 use self::outside::Outside;
 
 pub(crate) use self::callback_table::CallbackId;
+pub(crate) use self::listing::describe;
 pub use self::outside::set_quiet_time;
 pub use self::stats::Stats;
 
@@ -282,6 +283,11 @@ impl MainLoop {
                     run::interrupt(control, Exit::Timeout { scope: timeout, shields }, false);
                 }
             }
+            Told::Patience { greenlet, ticket } => {
+                if let Some(control) = local::get().controls.get(greenlet) {
+                    Waiter::new(control, ticket).wake_with(Wake::Exit);
+                }
+            }
             Told::Call(number) => self.queue_expired(number),
         }
     }
@@ -500,7 +506,7 @@ impl MainLoop {
     fn forget_timers(&self) {
         let armed: Vec<(TimerId, Told)> = {
             let timers = self.timers.borrow();
-            let armed = timers.iter().filter(|(_, _, told)| !matches!(told, Told::Timeout { .. }));
+            let armed = timers.iter().filter(|(_, _, told)| !told.is_for_exits());
             armed.map(|(id, _, told)| (id, told)).collect()
         };
         for (timer, told) in armed {

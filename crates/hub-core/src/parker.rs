@@ -24,6 +24,7 @@ use crate::fork::{self, PerProcess};
 pub use crate::greenlet::control::Doing;
 use crate::greenlet::control::State;
 use crate::greenlet::local;
+use crate::greenlet::patience;
 use crate::greenlet::run::{self, Waiter};
 use crate::limit::Limit;
 use crate::remote::Mailbox;
@@ -85,8 +86,9 @@ const _: () = assert!(size_of::<Option<Unparker>>() == 24);
 impl Parker {
     /// Begins a wait, in which the caller does what `doing` says; reports tell of it. Does not switch.
     ///
-    /// A pending kill or timeout is thrown. Others may run before it is thrown again, and the first wait of an OS thread
-    /// that has green threads builds its hub, which is foreign code. So under a lock
+    /// A pending kill or timeout is thrown, unless `doing` is [`Doing::Lock`]: see
+    /// [`set_lock_patience`](crate::set_lock_patience). Others may run before it is thrown again, and the first wait of
+    /// an OS thread that has green threads builds its hub, which is foreign code. So under a lock
     /// [`if_prepared`](Parker::if_prepared) is to be used.
     ///
     /// # Errors
@@ -97,7 +99,7 @@ impl Parker {
         match Parker::if_prepared(doing)? {
             Some(parker) => Ok(parker),
             None => {
-                Parker::prepare()?;
+                Parker::prepare(doing)?;
                 Parker::new(doing)
             }
         }
@@ -139,12 +141,14 @@ impl Parker {
     ///
     /// If no hub can be built.
     #[cold]
-    pub fn prepare() -> Result<(), Box<LoopError>> {
+    pub fn prepare(doing: Doing) -> Result<(), Box<LoopError>> {
         let Some(local) = local::try_get() else { return Ok(()) };
         if !local.main_loop.is_reachable() {
             local.main_loop.be_reachable()?;
         }
-        run::check_exit();
+        if !patience::holds_exits(doing) {
+            run::check_exit();
+        }
         Ok(())
     }
 

@@ -146,7 +146,7 @@ impl Thread {
         while !token.there {
             let Some(parker) = Parker::if_prepared(Doing::Park)? else {
                 drop(token);
-                Parker::prepare()?;
+                Parker::prepare(Doing::Park)?;
                 token = self.0.token.lock();
                 continue;
             };

@@ -136,7 +136,7 @@ impl Resolver for Silent {
 pub(crate) struct ParkPoint {
     pub(crate) name: &'static str,
     pub(crate) park: fn(),
-    /// In a wait that is not left before others have ended.
+    /// In a wait that a kill does not end at once.
     pub(crate) masked: bool,
 }
 
@@ -360,31 +360,34 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
     ParkPoint {
         name: "a locked mutex",
         park: || {
+            greenhub::set_lock_patience(SHORT);
             let mutex = greenhub::sync::Mutex::new(());
             let _held = mutex.lock();
             drop(mutex.lock());
         },
-        masked: false,
+        masked: true,
     },
     ParkPoint {
         name: "a writer behind a reader",
         park: || {
+            greenhub::set_lock_patience(SHORT);
             let lock = greenhub::sync::RwLock::new(());
             let _held = lock.read();
             drop(lock.write());
         },
-        masked: false,
+        masked: true,
     },
     ParkPoint {
         name: "a reader behind a writer that waits",
         park: || {
+            greenhub::set_lock_patience(SHORT);
             let lock = std::sync::Arc::new(greenhub::sync::RwLock::new(()));
             let (_held, own) = (lock.read(), lock.clone());
             let _writer = KillOnDrop(greenhub::spawn(move || drop(own.write())));
             greenhub::yield_now();
             drop(lock.read());
         },
-        masked: false,
+        masked: true,
     },
     ParkPoint {
         name: "a condition",

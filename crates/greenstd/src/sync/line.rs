@@ -227,7 +227,7 @@ pub(crate) trait Wait {
                 Ok(Some(parker)) => parker,
                 Ok(None) => {
                     drop(guard);
-                    if let Err(error) = Parker::prepare() {
+                    if let Err(error) = Parker::prepare(Self::DOING) {
                         return Err(Ended::Failed(error, kept));
                     }
                     guard = state.lock();

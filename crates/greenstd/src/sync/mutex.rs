@@ -4,17 +4,21 @@
 
 use std::fmt;
 use std::sync::{self, LockResult, TryLockError, TryLockResult};
+use std::time::Duration;
 
-use hub_core::{BiasedMutex, Doing};
+use hub_core::{BiasedMutex, Doing, Grace, Holder};
 
-use super::attempt::until;
+use super::attempt::within_grace;
 use super::line::{Line, Wait};
 use super::poison;
 
 /// std's `Mutex`, for green threads of one or more hubs and for plain OS threads.
 ///
-/// Those who wait get it in the order in which they came: whoever unlocks it hands it to the first of them. A guard
-/// may be kept while the green thread parks.
+/// Waiters get it in the order in which they came: an unlock hands it to the first of them. A guard may be kept while
+/// the green thread parks.
+///
+/// A kill or a timeout does not strike at once while it waits for the lock, so that a destructor that needs the lock does
+/// its work: it strikes at the next wait, or after the time of [`set_lock_patience`](hub_core::set_lock_patience).
 ///
 /// A guard that is dropped while its green thread unwinds poisons the mutex, also if it unwinds because it was
 /// killed or its [`with_timeout`](hub_core::with_timeout) has struck: what it was doing to the value is left half
@@ -81,22 +85,53 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Panics
     ///
-    /// If it has to wait in the main loop; in the main greenlet, with what the loop has to tell it. In a destructor
-    /// that runs while panicking it waits for the time of
-    /// [`set_panicking_grace`](hub_core::set_panicking_grace) at most, for only another OS thread could unlock it
-    /// meanwhile; a panic there aborts the process, so such destructors better call [`try_lock`](Mutex::try_lock).
+    /// If it has to wait in the main loop; in the main greenlet, with what the loop has to tell it.
+    ///
+    /// A destructor that runs while panicking cannot switch. It gets a lock that was handed to a green thread that has
+    /// not run since. For one that is held it blocks the OS thread, for the time of
+    /// [`set_panicking_grace`](hub_core::set_panicking_grace) at most: only another OS thread could unlock it meanwhile.
+    /// Then it panics, which aborts the process; the message names the holder. That happens if a guard is kept over a wait; a destructor that has to
+    /// cope with it calls [`try_lock`](Mutex::try_lock).
     #[track_caller]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         self.guard(self.lock.acquire())
     }
 
-    /// Locks the mutex if nobody has it. Does not switch.
+    /// Locks the mutex if it is unlocked. Does not switch.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if somebody has it, `Poisoned` if it is poisoned.
+    /// `WouldBlock` if it is locked, `Poisoned` if it is poisoned.
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
         let held = self.lock.try_acquire().ok_or(TryLockError::WouldBlock)?;
+        Ok(self.guard(held)?)
+    }
+
+    /// Like [`lock`](Mutex::lock), but waits for at most `timeout`; parking_lot's. Switches if it has to wait.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use greenstd::sync::Mutex;
+    /// use std::time::Duration;
+    /// let mutex = Mutex::new(1);
+    /// let guard = mutex.lock().unwrap();
+    /// assert!(mutex.try_lock_for(Duration::from_millis(1)).is_err());
+    /// drop(guard);
+    /// assert_eq!(*mutex.try_lock_for(Duration::from_millis(1)).unwrap(), 1);
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if it was not unlocked in time, `Poisoned` if it is poisoned.
+    ///
+    /// # Panics
+    ///
+    /// As [`lock`](Mutex::lock), but for the time of grace, after which it returns `WouldBlock`.
+    #[track_caller]
+    pub fn try_lock_for(&self, timeout: Duration) -> TryLockResult<MutexGuard<'_, T>> {
+        let held = self.lock.acquire_within(Grace::begin, Some(timeout)).ok_or(TryLockError::WouldBlock)?;
         Ok(self.guard(held)?)
     }
 
@@ -157,8 +192,19 @@ poison::guard!(MutexGuard, mut);
 struct Lock(BiasedMutex<Locked>);
 
 struct Locked {
-    held: bool,
+    hold: Hold,
+    /// The last that took it.
+    holder: Holder,
     waiting: Line,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Hold {
+    Free,
+    Held,
+    /// Given to a waiter that was chosen, and has not run since. A destructor that unwinds may take it: it cannot let
+    /// the waiter run, which finds that and takes its place in the line again.
+    Handed,
 }
 
 /// Until it is unlocked.
@@ -175,35 +221,70 @@ impl Wait for ToLock {
     }
 
     fn pass_on(state: &mut Locked) {
-        state.release();
+        if state.hold == Hold::Handed {
+            state.release();
+        }
     }
 }
 
 impl Lock {
     const fn new() -> Lock {
-        Lock(BiasedMutex::new(Locked { held: false, waiting: Line::new() }))
+        Lock(BiasedMutex::new(Locked { hold: Hold::Free, holder: Holder::NOBODY, waiting: Line::new() }))
     }
 
     #[track_caller]
     fn acquire(&self) -> Held<'_> {
-        // Who was chosen has it already.
-        until::<ToLock, _>(&self.0, |locked, chosen| (chosen || locked.take()).then_some(()));
-        Held(self)
+        match self.acquire_within(Grace::begin_whole, None) {
+            Some(held) => held,
+            None => self.stays_held(),
+        }
+    }
+
+    /// In a destructor that unwinds: the process is about to be aborted.
+    #[cold]
+    #[track_caller]
+    fn stays_held(&self) -> ! {
+        let holder = self.0.lock().holder.describe();
+        panic!("a destructor cannot wait for a mutex while panicking: {holder}, holds it");
+    }
+
+    #[track_caller]
+    fn acquire_within(&self, begin: fn() -> Grace, timeout: Option<Duration>) -> Option<Held<'_>> {
+        let waited =
+            within_grace::<ToLock, _>(begin, timeout, &self.0, |locked, chosen| locked.take(chosen).then_some(()));
+        waited.ok().map(|()| Held(self))
     }
 
     fn try_acquire(&self) -> Option<Held<'_>> {
-        self.0.lock().take().then(|| Held(self))
+        self.0.lock().take(false).then(|| Held(self))
     }
 }
 
 impl Locked {
-    fn take(&mut self) -> bool {
-        !std::mem::replace(&mut self.held, true)
+    /// Takes what is free, or was handed to the caller.
+    #[inline]
+    fn take(&mut self, chosen: bool) -> bool {
+        if self.hold != Hold::Free {
+            return self.take_handed(chosen);
+        }
+        self.hold = Hold::Held;
+        self.holder = Holder::current();
+        true
     }
 
-    /// It goes to the first who waits, and is never free in between.
+    #[cold]
+    fn take_handed(&mut self, chosen: bool) -> bool {
+        let takes = self.hold == Hold::Handed && (chosen || std::thread::panicking());
+        if takes {
+            self.hold = Hold::Held;
+            self.holder = Holder::current();
+        }
+        takes
+    }
+
+    /// It goes to the first waiter, and is never free in between.
     fn release(&mut self) {
-        self.held = self.waiting.choose();
+        self.hold = if self.waiting.choose() { Hold::Handed } else { Hold::Free };
     }
 }
 

@@ -6,10 +6,11 @@
 
 use std::fmt;
 use std::sync::{self, LockResult, PoisonError, TryLockError, TryLockResult};
+use std::time::{Duration, Instant};
 
-use hub_core::{BiasedMutex, Doing};
+use hub_core::{BiasedMutex, Doing, Grace, Holder};
 
-use super::attempt::until;
+use super::attempt::within_grace;
 use super::line::{Line, Wait};
 use super::poison;
 
@@ -17,6 +18,9 @@ use super::poison;
 ///
 /// Readers and writers are served in the order in which they came, so a second `read` of one that reads already
 /// waits for ever if a writer came in between.
+///
+/// A kill or a timeout does not strike at once while it waits: see [`Mutex`](super::Mutex). A destructor that runs while
+/// panicking goes before those that wait.
 ///
 /// A write guard that is dropped while its green thread unwinds poisons the lock, also if it unwinds because it was
 /// killed or timed out; a read guard does not.
@@ -99,6 +103,35 @@ impl<T: ?Sized> RwLock<T> {
         Ok(self.read_guard(held)?)
     }
 
+    /// Like [`read`](RwLock::read), but waits for at most `timeout`; parking_lot's. Switches if it has to wait.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use greenstd::sync::RwLock;
+    /// use std::time::Duration;
+    /// let lock = RwLock::new(1);
+    /// let writer = lock.write().unwrap();
+    /// assert!(lock.try_read_for(Duration::from_millis(1)).is_err());
+    /// drop(writer);
+    /// assert_eq!(*lock.try_read_for(Duration::from_millis(1)).unwrap(), 1);
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if it was not to be had in time, `Poisoned` if the lock is poisoned.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mutex::try_lock_for`](super::Mutex::try_lock_for).
+    #[track_caller]
+    pub fn try_read_for(&self, timeout: Duration) -> TryLockResult<RwLockReadGuard<'_, T>> {
+        let held =
+            self.lock.acquire_within(Grace::begin, Some(timeout), Access::Shared).ok_or(TryLockError::WouldBlock)?;
+        Ok(self.read_guard(held)?)
+    }
+
     /// Waits for exclusive access. Switches if it has to wait.
     ///
     /// # Errors
@@ -120,6 +153,35 @@ impl<T: ?Sized> RwLock<T> {
     /// `WouldBlock` if it may not be had, `Poisoned` if the lock is poisoned.
     pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
         let held = self.lock.try_acquire(Access::Exclusive).ok_or(TryLockError::WouldBlock)?;
+        Ok(self.write_guard(held)?)
+    }
+
+    /// Like [`write`](RwLock::write), but waits for at most `timeout`; parking_lot's. Switches if it has to wait.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use greenstd::sync::RwLock;
+    /// use std::time::Duration;
+    /// let lock = RwLock::new(1);
+    /// let reader = lock.read().unwrap();
+    /// assert!(lock.try_write_for(Duration::from_millis(1)).is_err());
+    /// drop(reader);
+    /// *lock.try_write_for(Duration::from_millis(1)).unwrap() += 1;
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if it was not to be had in time, `Poisoned` if the lock is poisoned.
+    ///
+    /// # Panics
+    ///
+    /// As [`Mutex::try_lock_for`](super::Mutex::try_lock_for).
+    #[track_caller]
+    pub fn try_write_for(&self, timeout: Duration) -> TryLockResult<RwLockWriteGuard<'_, T>> {
+        let held =
+            self.lock.acquire_within(Grace::begin, Some(timeout), Access::Exclusive).ok_or(TryLockError::WouldBlock)?;
         Ok(self.write_guard(held)?)
     }
 
@@ -211,6 +273,8 @@ struct Lock(BiasedMutex<Room>);
 struct Room {
     readers: usize,
     writer: bool,
+    /// The last that came in.
+    holder: Holder,
     /// Somebody stands in the door.
     door: bool,
     /// Who wait for the door.
@@ -260,6 +324,7 @@ impl Lock {
         Lock(BiasedMutex::new(Room {
             readers: 0,
             writer: false,
+            holder: Holder::NOBODY,
             door: false,
             outside: Line::new(),
             in_door: Line::new(),
@@ -268,26 +333,46 @@ impl Lock {
 
     #[track_caller]
     fn acquire(&self, access: Access) -> Held<'_> {
-        let entered = until::<Outside, _>(&self.0, |room, chosen| {
-            if !chosen && std::mem::replace(&mut room.door, true) {
-                return None;
+        match self.acquire_within(Grace::begin_whole, None, access) {
+            Some(held) => held,
+            None => self.stays_held(),
+        }
+    }
+
+    /// In a destructor that unwinds: the process is about to be aborted.
+    #[cold]
+    #[track_caller]
+    fn stays_held(&self) -> ! {
+        let holder = self.0.lock().holder.describe();
+        panic!("a destructor cannot wait for a reader-writer lock while panicking: {holder}, took it last");
+    }
+
+    #[track_caller]
+    fn acquire_within(&self, begin: fn() -> Grace, timeout: Option<Duration>, access: Access) -> Option<Held<'_>> {
+        let started = timeout.map(|_| Instant::now());
+        let entered = within_grace::<Outside, _>(begin, timeout, &self.0, |room, chosen| {
+            if !chosen && room.door {
+                return room.pass_door(access).then_some(true);
             }
+            room.door = true;
             let entered = room.enter(access);
             if entered {
                 room.leave_door();
             }
             Some(entered)
         });
-        if !entered {
+        if !entered.ok()? {
             let _door = Door(self);
-            until::<InDoor, _>(&self.0, |room, _| room.enter(access).then_some(()));
+            let left = timeout.zip(started).map(|(timeout, started)| timeout.saturating_sub(started.elapsed()));
+            within_grace::<InDoor, _>(begin, left, &self.0, |room, _| room.enter(access).then_some(())).ok()?;
         }
-        Held { lock: self, access }
+        Some(Held { lock: self, access })
     }
 
     fn try_acquire(&self, access: Access) -> Option<Held<'_>> {
         let mut room = self.0.lock();
-        (!room.door && room.enter(access)).then(|| Held { lock: self, access })
+        let entered = if room.door { room.pass_door(access) } else { room.enter(access) };
+        entered.then(|| Held { lock: self, access })
     }
 }
 
@@ -298,9 +383,16 @@ impl Room {
         match access {
             Access::Shared if free => self.readers += 1,
             Access::Exclusive if free => self.writer = true,
-            _ => {}
+            _ => return false,
         }
-        free
+        self.holder = Holder::current();
+        true
+    }
+
+    /// Goes in past a waiter in the door, which comes in later: for a destructor that unwinds, which cannot let it run.
+    #[cold]
+    fn pass_door(&mut self, access: Access) -> bool {
+        std::thread::panicking() && self.enter(access)
     }
 
     fn leave(&mut self, access: Access) {

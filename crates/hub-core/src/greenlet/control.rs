@@ -173,6 +173,12 @@ impl ControlRef {
     pub(super) fn as_ptr(self) -> *const Control {
         self.0.as_ptr()
     }
+
+    /// To be compared only.
+    #[inline]
+    pub(crate) fn address(self) -> usize {
+        self.0.as_ptr().addr()
+    }
 }
 
 impl Deref for ControlRef {
@@ -259,6 +265,12 @@ impl Control {
 
     pub(crate) fn doing(&self) -> Doing {
         self.doing.get()
+    }
+
+    /// Whether an exit is pending, thrown soon or held back.
+    #[inline]
+    pub(crate) fn has_exit(&self) -> bool {
+        self.exit.get()
     }
 
     #[inline]

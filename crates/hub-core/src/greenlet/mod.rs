@@ -9,6 +9,7 @@
 pub(crate) mod control;
 pub(crate) mod local;
 mod overflow;
+pub(crate) mod patience;
 pub(crate) mod payload;
 pub(crate) mod raw;
 pub(crate) mod run;

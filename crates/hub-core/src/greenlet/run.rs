@@ -15,6 +15,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::control::{ControlRef, Doing, Kind, State, Wake};
 use super::local::{self, Local};
+use super::patience;
 use super::spans::{self, Away};
 use super::switch;
 use super::task::TaskRef;
@@ -253,10 +254,14 @@ fn may_park(me: ControlRef, doing: Doing) -> Result<(), Refused> {
 /// False if an exit is to be thrown first.
 #[cold]
 fn may_begin(me: ControlRef, doing: Doing) -> Result<bool, Refused> {
-    if has_to_exit(me) && !in_mainloop() && !std::thread::panicking() && !local::has_ended() {
+    let may_throw = !in_mainloop() && !std::thread::panicking() && !local::has_ended();
+    if has_to_exit(me) && may_throw && !patience::holds_exits(doing) {
         return Ok(false);
     }
     may_park(me, doing)?;
+    if has_to_exit(me) {
+        patience::begin(me, me.ticket.get() + 1);
+    }
     Ok(true)
 }
 
@@ -275,7 +280,9 @@ pub(super) fn may_leave(me: ControlRef, doing: Doing) -> Result<(), Refused> {
     if std::thread::panicking() {
         return Err(LoopError::Panicking.into());
     }
-    throw_pending(me, None, take_turn);
+    if !patience::holds_exits(doing) {
+        throw_pending(me, None, take_turn);
+    }
     Ok(())
 }
 
@@ -333,6 +340,12 @@ pub(crate) fn current() -> ControlRef {
         Some(control) => control,
         None => local::get().main,
     }
+}
+
+/// The address of the block of the running greenlet; 0 if the thread has none.
+#[inline]
+pub(crate) fn running_address() -> usize {
+    thread().current.get().map_or(0, ControlRef::address)
 }
 
 /// Whether the running greenlet is the main loop, which must not block, or a subscriber is told something, which must
@@ -415,7 +428,7 @@ pub(crate) enum Interrupted {
     Ran,
     /// It will find the exit when it runs next.
     Later,
-    /// A mask or a shield is in force; the target finds the exit when that is over.
+    /// A mask or a shield is in force, or the target waits for a lock; it finds the exit when that is over.
     HeldBack,
 }
 
@@ -465,6 +478,18 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             spans::back();
             check_exit();
             if left.is_ok() { Interrupted::Ran } else { Interrupted::Later }
+        }
+        State::Parked
+            if !target.is_masked() && !target.is_shielded_from(&exit) && patience::holds_back(target, &exit) =>
+        {
+            if !target.has_pending_exit() {
+                patience::begin(target, target.ticket());
+            }
+            _unneeded = target.set_exit(exit);
+            if at_once {
+                check_exit();
+            }
+            Interrupted::HeldBack
         }
         State::Parked | State::Switched => {
             let (masked, shielded) = (target.is_masked(), target.is_shielded_from(&exit));

@@ -24,6 +24,7 @@ use super::spans;
 use crate::error::GreenError;
 use crate::green_local::Locals;
 use crate::link::Linked;
+use crate::timer_queue::TimerId;
 
 /// Why a greenlet has to end.
 #[derive(Clone, Debug)]
@@ -85,6 +86,8 @@ pub(crate) struct Cold {
     refused_kills: Cell<u32>,
     /// That an exit was given up has been reported.
     reported: Cell<bool>,
+    /// The timer that ends a wait for a lock by the exit that it holds back.
+    patience: Cell<Option<TimerId>>,
     switching: Switching,
     locals: Locals,
     #[cfg(feature = "tracing")]
@@ -223,6 +226,11 @@ impl ControlRef {
     /// Whether a shield holds that exit back.
     pub(crate) fn is_shielded_from(self, exit: &Exit) -> bool {
         exit.shields() < self.shields()
+    }
+
+    /// Keeps the timer of a wait that holds an exit back, for the one before.
+    pub(super) fn replace_patience(self, timer: Option<TimerId>) -> Option<TimerId> {
+        self.cold().patience.replace(timer)
     }
 
     /// Forgets every exit that is pending.

@@ -261,15 +261,12 @@ impl MainLoop {
         drop(wakeup);
     }
 
-    /// Takes every timer, but for the scopes of timeouts: these belong to greenlets that may live on. Returns
-    /// who waits for them, and for descriptors.
+    /// Takes every timer, but for those that exits come from: these belong to greenlets that may live on. Returns
+    /// the waits that end by a timer or a descriptor.
     fn take_waiters(&self) -> Vec<Told> {
         let mut timers = self.timers.borrow_mut();
-        let armed: Vec<(TimerId, Told)> = timers
-            .iter()
-            .filter(|(_, _, told)| !matches!(told, Told::Timeout { .. }))
-            .map(|(id, _, told)| (id, told))
-            .collect();
+        let armed: Vec<(TimerId, Told)> =
+            timers.iter().filter(|(_, _, told)| !told.is_for_exits()).map(|(id, _, told)| (id, told)).collect();
         let mut waiters: Vec<Told> = Vec::new();
         for (id, told) in armed {
             timers.cancel(id);

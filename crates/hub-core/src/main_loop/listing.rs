@@ -109,7 +109,7 @@ impl MainLoop {
                     Told::Nobody => return None,
                     Told::Parked { .. } => TimerPurpose::Wake,
                     Told::Start { .. } => TimerPurpose::Begin,
-                    Told::Timeout { .. } => TimerPurpose::Timeout,
+                    Told::Timeout { .. } | Told::Patience { .. } => TimerPurpose::Timeout,
                     Told::Call(_) => TimerPurpose::Call,
                 };
                 Some(TimerInfo { due_in, purpose, who: self.who(local, told)? })
@@ -122,7 +122,10 @@ impl MainLoop {
     fn who(&self, local: &Local, told: Told) -> Option<Who> {
         match told {
             Told::Nobody => None,
-            Told::Parked { greenlet, .. } | Told::Start { greenlet, .. } | Told::Timeout { greenlet, .. } => {
+            Told::Parked { greenlet, .. }
+            | Told::Start { greenlet, .. }
+            | Told::Timeout { greenlet, .. }
+            | Told::Patience { greenlet, .. } => {
                 let control = local.controls.get(greenlet)?;
                 Some(Who::Greenlet { number: greenlet, description: describe(control) })
             }
@@ -137,7 +140,8 @@ impl MainLoop {
     }
 }
 
-fn describe(control: ControlRef) -> String {
+/// What it is, with its name and where it was spawned.
+pub(crate) fn describe(control: ControlRef) -> String {
     if let Some(task) = control.task() {
         return format!("green thread {}", task.describe());
     }

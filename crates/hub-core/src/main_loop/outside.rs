@@ -11,6 +11,7 @@ use crate::error::LoopError;
 use crate::fork;
 use crate::greenlet::control::Wake;
 use crate::greenlet::local::Local;
+use crate::greenlet::patience;
 use crate::greenlet::run::{self, Refused, Waiter};
 use crate::limit::Limit;
 use crate::parker::{self, Parked};
@@ -155,6 +156,9 @@ impl MainLoop {
         let waiting = Waiting::begin(&self.outside);
         let wake = if limit.is_none() { waiter.park_deferring_exit()? } else { self.park_limited(waiter, limit)? };
         drop(waiting);
+        if waiter.control().has_exit() {
+            patience::end(waiter.control());
+        }
         Ok(match wake {
             Wake::Event => Parked::Unparked,
             Wake::Deadline => Parked::Late,

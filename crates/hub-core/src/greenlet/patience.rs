@@ -1,0 +1,78 @@
+//! Waits for locks hold exits back, up to a limit.
+//!
+//! A destructor that gives something back does so under a lock: a kill or a timeout that struck in there would lose
+//! what was to be given back. A lock is mostly free again soon, so an exit waits until its target has the lock, and
+//! strikes at the next wait that is not for a lock. If the lock is not free after the *patience*, the exit strikes all
+//! the same: else one that is never unlocked could not be given up.
+//!
+//! The patience is a timer that ends the park with the exit. It is armed when an exit meets a park for a lock, or such a
+//! park begins with an exit pending, and disarmed when that park ends.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::control::{ControlRef, Doing};
+use super::local;
+use super::unwind::Exit;
+use crate::descriptors::Told;
+use crate::error::GreenError;
+
+/// In nanoseconds; the largest value: for ever.
+static LOCK_PATIENCE: AtomicU64 = AtomicU64::new(1_000_000_000);
+
+/// Sets for how long a kill or a timeout waits for a target that waits for a lock. For the whole process.
+///
+/// `None`: until the target has the lock. Zero: not at all. It is a second at first. See [`with_timeout`] for what
+/// strikes where.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use std::time::Duration;
+/// assert_eq!(hub_core::lock_patience(), Some(Duration::from_secs(1)));
+/// hub_core::set_lock_patience(None);
+/// # });
+/// ```
+///
+/// [`with_timeout`]: crate::with_timeout
+pub fn set_lock_patience(patience: impl Into<Option<Duration>>) {
+    let nanos = patience.into().map_or(u64::MAX, |patience| u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
+    LOCK_PATIENCE.store(nanos, Ordering::Relaxed);
+}
+
+/// For how long a kill or a timeout waits for a target that waits for a lock: see [`set_lock_patience`].
+#[must_use]
+pub fn lock_patience() -> Option<Duration> {
+    match LOCK_PATIENCE.load(Ordering::Relaxed) {
+        u64::MAX => None,
+        nanos => Some(Duration::from_nanos(nanos)),
+    }
+}
+
+/// Whether a wait of that kind holds exits back.
+pub(crate) fn holds_exits(doing: Doing) -> bool {
+    doing == Doing::Lock && lock_patience() != Some(Duration::ZERO)
+}
+
+/// Whether the wait in which `target` is parked holds that exit back. What the loop has to tell strikes at once: the
+/// timer of the wait itself may be gone.
+pub(super) fn holds_back(target: ControlRef, exit: &Exit) -> bool {
+    !matches!(exit, Exit::Kill(GreenError::Loop(_))) && holds_exits(target.doing())
+}
+
+/// Has the park with that ticket end by the exit that is pending, when the patience is over.
+pub(super) fn begin(target: ControlRef, ticket: u64) {
+    let Some(patience) = lock_patience() else { return };
+    let told = Told::Patience { greenlet: target.number(), ticket };
+    if let Some(before) = target.replace_patience(Some(local::get().main_loop.arm(patience, told))) {
+        local::get().main_loop.disarm(before);
+    }
+}
+
+/// The park of `me` is over.
+#[cold]
+pub(crate) fn end(me: ControlRef) {
+    if let Some(timer) = me.replace_patience(None) {
+        local::get().main_loop.disarm(timer);
+    }
+}

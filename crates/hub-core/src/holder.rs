@@ -1,0 +1,54 @@
+//! Who holds a lock, for the message of a wait that cannot go on.
+
+use crate::greenlet::control::State;
+use crate::greenlet::{local, run};
+use crate::main_loop::describe;
+
+/// Names the greenlet that has taken something, for a message. Two words of code on the way in, and nothing on the way
+/// out.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::Holder;
+/// use std::time::Duration;
+/// let sleeper = hub_core::spawn(|| {
+///     let holder = Holder::current();
+///     hub_core::spawn(move || holder.describe()).join()
+/// });
+/// let described = sleeper.join()??;
+/// assert!(described.starts_with("green thread spawned at"), "{described}");
+/// assert!(described.ends_with("waiting for a green thread"), "{described}");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Holder(
+    /// The address of its control block, which is only compared; 0 on an OS thread without greenlets.
+    usize,
+);
+
+impl Holder {
+    /// No greenlet.
+    pub const NOBODY: Holder = Holder(0);
+
+    /// The running greenlet.
+    #[inline]
+    #[must_use]
+    pub fn current() -> Holder {
+        Holder(run::running_address())
+    }
+
+    /// What is known of it: its name, where it was spawned and what it waits for, if it is one of the calling OS thread
+    /// and lives. The block of one that has ended may be another's by now.
+    #[must_use]
+    pub fn describe(self) -> String {
+        let found = local::try_get()
+            .and_then(|local| local.controls.in_use().into_iter().find(|control| control.address() == self.0));
+        match found {
+            Some(control) if control == run::current() => format!("{} itself", describe(control)),
+            Some(control) if control.state() == State::Ready => format!("{}, ready to run", describe(control)),
+            Some(control) => format!("{}, {}", describe(control), control.doing().as_str()),
+            None => "another OS thread".to_owned(),
+        }
+    }
+}
