@@ -1,4 +1,4 @@
-//! What a job leaves with the hub of its OS thread.
+//! The leftovers of a job with the hub of its OS thread: green threads, callbacks, handles.
 
 #[path = "support/green.rs"]
 mod green;

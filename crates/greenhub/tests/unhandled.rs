@@ -1,4 +1,4 @@
-//! Results that nobody takes: each `Err` is reported, whatever its type.
+//! Unhandled results: each `Err` is reported, whatever its type.
 
 #[path = "support/green.rs"]
 mod green;

@@ -19,8 +19,8 @@ pub use hub_core::{JobError, ThreadPool as Pool};
 /// panicking, after the end of the thread's green threads, and from a job of any pool, `job` runs on the calling OS
 /// thread.
 ///
-/// A job may spawn green threads, which run on its OS thread. Those that are left when it returns run until they have
-/// ended, while its result is on the way already; only then does the OS thread take another job. Green threads that
+/// A job may spawn green threads, which run on its OS thread. They run until they have ended, while the result of the job
+/// is on its way already; only then does the OS thread take another job. Green threads that
 /// nothing can wake are [reported](hub_core::set_report_stream) and killed, and timers and listeners that are left are
 /// reported and dropped. A [`Remote`](hub_core::Remote) of the hub says then that it is gone.
 ///

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fork::PerProcess;
 
-/// What an OS thread sleeps on, as others see it.
+/// The wait of an OS thread, as seen from another one.
 pub(crate) trait Sleep: Send + Sync {
     /// Whether nothing has woken the sleep with that ticket yet.
     fn lasts(&self, ticket: u64) -> bool;
@@ -27,12 +27,12 @@ pub(crate) struct Dormant {
     number: u64,
 }
 
-/// What the other OS threads of the process are.
+/// The state of all other OS threads of the process.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Others {
     /// There are none, but for threads of this library that wait for work.
     Idle,
-    /// All wait for each other, the caller included: what each of them waits for. Told once.
+    /// All wait for each other, the caller included: a line for each wait. Told once.
     Deadlocked(Vec<String>),
     /// At least one is awake, or that cannot be told, or the deadlock was told before.
     Awake,
@@ -75,7 +75,7 @@ impl Dormant {
         Dormant::enter(|| Kind::Worker(is_idle))
     }
 
-    /// For a thread that only another one can wake from that `sleep`. `waits` says what for, line by line.
+    /// For a thread that only another one can wake from that `sleep`. `waits` describes its waits, line by line.
     pub(crate) fn waiter(waits: Vec<String>, sleep: Arc<dyn Sleep>, ticket: u64) -> Dormant {
         Dormant::enter(|| Kind::Waiter { waits, sleep, ticket })
     }
@@ -119,7 +119,7 @@ pub fn while_idle<R>(wait: impl FnOnce() -> R) -> R {
     wait()
 }
 
-/// Looks what the other OS threads of the process are.
+/// Compares the table with the OS threads of the process.
 pub(crate) fn others() -> Others {
     let Ok(table) = TABLE.get_or_make(Mutex::default) else { return Others::Awake };
     let mut table = lock(table);

@@ -132,7 +132,7 @@ pub enum Kill {
 /// Counters and flags that are set and reset around a call that switches are not undefined behaviour, but other green
 /// threads see them.
 ///
-/// If nobody takes the result, a panic is [reported](crate::set_report_stream) once, and so is an `Err`, whatever its
+/// If the result is never taken, a panic is [reported](crate::set_report_stream) once, and so is an `Err`, whatever its
 /// type: with where the green thread was spawned, the type of the result, and the message if that is known. It is for
 /// the common errors of std and of this crate, and for those of [`set_error_message`](crate::set_error_message).
 /// [`ignore_result`](GreenThread::ignore_result) drops a handle without a report; a body that returns `()` has none

@@ -1,6 +1,6 @@
-//! What a job leaves with its OS thread: green threads, callbacks, handles of the hub.
+//! The leftovers of a job on its OS thread: green threads, callbacks, handles of the hub.
 //!
-//! An OS thread that waits for work runs no loop. So whatever a job has begun ends before its OS thread takes the next.
+//! An OS thread that waits for work runs no loop. So all green threads of a job end before its OS thread takes another.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -81,7 +81,7 @@ fn green_threads(local: &Local) -> impl Iterator<Item = ControlRef> {
     local.controls.in_use().into_iter().filter(|one| one.kind() == Kind::Thread && one.state() != State::Cancelled)
 }
 
-/// What is to be told of green threads that cannot run to their end, each on a line.
+/// The report of green threads that cannot run to their end, each on a line.
 fn cannot_end(local: &Local, error: &LoopError) -> String {
     let why = match error {
         LoopError::LoopExit(_) => "nothing can wake them".to_owned(),

@@ -55,9 +55,8 @@ impl From<Box<LoopError>> for JobError {
 /// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. While panicking, after
 /// the end of the thread's green threads, in a job, and with `EVENTLET_THREADPOOL_SIZE=0`, the job runs on the calling thread.
 ///
-/// The job may block, wait like a main greenlet, and spawn green threads, which run on its OS thread. Those that are left
-/// when it returns run until they have ended; only then does the OS thread take another job. If nothing can wake them
-/// they are reported and killed.
+/// The job may block, wait like a main greenlet, and spawn green threads, which run on its OS thread. They run until they
+/// have ended; only then does the OS thread take another job. If nothing can wake them they are reported and killed.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

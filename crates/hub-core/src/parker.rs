@@ -290,7 +290,7 @@ struct Registered {
     mailbox: Cell<u32>,
     /// The same of itself.
     plain: Cell<u32>,
-    /// What its present wait as a whole is for.
+    /// The reason of its present wait as a whole.
     doing: Cell<Doing>,
     itself: OnceCell<Arc<Plain>>,
 }

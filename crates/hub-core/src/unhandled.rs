@@ -1,4 +1,4 @@
-//! Results that nobody takes: which of them are errors, and what a report says of each.
+//! Unhandled results: how an `Err` is found in one, and the message of its report.
 //!
 //! A green thread may return any type, so neither `Debug` nor `Display` can be asked of its error. The name of the
 //! result's type tells that it is a `Result`, and its discriminant that it is an `Err`; both exist for every type. The
@@ -22,7 +22,7 @@ use crate::timeout::Timeout;
 /// How [`type_name`] begins for every `Result`.
 const RESULT: &str = "core::result::Result<";
 
-/// An `Err` that nobody took.
+/// An unhandled `Err`.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct LostError {
     /// `None`: the type has none that is known.
@@ -87,7 +87,7 @@ static MESSAGES: RwLock<BTreeMap<TypeId, Arc<Message>>> = RwLock::new(BTreeMap::
 
 /// Sets the message with which an unhandled `Err` of a `Result<T, E>` is reported, for the whole process.
 ///
-/// A result of a green thread that nobody takes is reported if it is an `Err`, see [`spawn`](crate::spawn). The report
+/// A result of a green thread that is never taken is reported if it is an `Err`, see [`spawn`](crate::spawn). The report
 /// has a message for the common errors of std and of this crate beside the common values; for every other pair of
 /// types it names only the type, until it is set here. With `None` for a message that error is not reported. A later
 /// call for the same types replaces the earlier one. `message` must not block a green thread. Does not switch.

@@ -91,7 +91,7 @@ struct Vtable {
     unhandled: unsafe fn(TaskRef) -> Option<Failure>,
 }
 
-/// A result that nobody took and that is worth a report.
+/// A failure that was never taken.
 enum Failure {
     /// The green thread panicked, or exited with an error: this one.
     Ended(String),
@@ -290,8 +290,8 @@ impl TaskRef {
         self.header().control.set(None);
     }
 
-    /// Drops the result, which nobody gets any more. An `Err` is reported; any other failure that nobody has seen is
-    /// left to the caller, which gets true.
+    /// Drops the result, which is out of reach. An `Err` is reported; any other failure that was not seen is left to the
+    /// caller, which gets true.
     pub(crate) fn discard(self) -> bool {
         let header = self.header();
         let bits = header.bits.get();
@@ -595,7 +595,7 @@ impl<T: 'static> Task<Option<T>> {
     }
 }
 
-/// How an error is found in a result that nobody took.
+/// Finds the error in a result that was never taken.
 trait Unhandled<T> {
     fn error_in(value: &T) -> Option<LostError>;
 }

@@ -52,7 +52,7 @@ pub(super) struct Outside {
     /// The generation of forks in which this thread was made reachable, plus one; 0: not yet.
     reachable: Cell<u32>,
     waiting: Cell<usize>,
-    /// For how long nobody has run, and how many had run before.
+    /// For how long no greenlet has run, and how many switches there were before.
     silent: Cell<Duration>,
     ran: Cell<u64>,
     /// After how much silence the loop looks next for other OS threads; zero: after the first time.
@@ -127,7 +127,7 @@ impl Outside {
     }
 }
 
-/// What each greenlet of this thread waits for.
+/// The wait of each greenlet of this thread, in words.
 fn waits(local: &Local) -> Vec<String> {
     let main = format!("the main greenlet, {}", local.main.doing().as_str());
     std::iter::once(main).chain(parked(local)).collect()
