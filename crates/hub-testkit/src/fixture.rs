@@ -168,6 +168,13 @@ impl<H: Hub> Driver<H> {
         }
     }
 
+    /// Forgets the registration of a number that may be any file's by now.
+    pub fn give_up(&mut self, key: Key) {
+        self.watched.enter(key.fd());
+        self.lent[key.fd() as usize] = None;
+        self.hub.forget(key, None);
+    }
+
     /// Lets go of the file without a word to the hub, as happens to what is lent for one wait.
     pub fn lose(&mut self, key: Key) {
         self.watched.enter(key.fd());

@@ -49,6 +49,7 @@ macro_rules! __each_case {
             Own registration a_later_watch_replaces_the_lease
             Shared registration forget_lets_go_of_the_open_file
             Shared registration a_forgotten_descriptor_is_silent
+            Shared registration a_number_that_is_given_up_falls_silent
             Own registration a_reused_number_is_reported_under_its_new_key
             Own registration an_old_file_that_lives_on_neither_spins_nor_deafens
             Own registration an_error_of_watch_leaves_no_trace
@@ -85,6 +86,7 @@ macro_rules! __each_case {
             Own waiting a_signal_is_no_error
             Own lifecycle a_forked_child_has_a_working_hub
             Own lifecycle a_forked_child_leaves_the_parent_alone
+            Own lifecycle a_forked_child_keeps_the_files_that_it_has_opened
             Shared lifecycle pollable_is_readable_with_a_report
         }
     };

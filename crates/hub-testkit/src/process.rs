@@ -5,6 +5,7 @@
 //! only sleep, hold no lock and open nothing.
 
 use std::env;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -83,6 +84,33 @@ pub(crate) fn in_child(child: impl FnOnce()) {
             assert!(matches!(status, WaitStatus::Exited(_, 0)), "the child failed: {status:?}");
         }
     }
+}
+
+/// What tells a file from others: device and number. None if nothing is open there.
+pub(crate) type Identity = Option<(u64, u64)>;
+
+pub(crate) fn identity_of(file: &OwnedFd) -> Identity {
+    rustix::fs::fstat(file).ok().map(|stat| (stat.st_dev as u64, stat.st_ino as u64))
+}
+
+/// Closes every descriptor but the standard ones, and opens other files in their place. For a child, which must not use
+/// what it had open before.
+pub(crate) fn replace_all_descriptors() -> Vec<(OwnedFd, Identity)> {
+    const HIGHEST: i32 = 256;
+
+    assert_own();
+    for number in 3..HIGHEST {
+        // SAFETY: what has these numbers is not used any more by the case, nor dropped: the child leaves by `_exit`. The hub
+        // under test has to do without.
+        unsafe { libc::close(number) };
+    }
+    let pipes = (0..16).map(|_| std::io::pipe().expect("a pipe"));
+    let files = pipes.flat_map(|(reader, writer)| [OwnedFd::from(reader), OwnedFd::from(writer)]);
+    let identified = files.map(|file| {
+        let identity = identity_of(&file);
+        (file, identity)
+    });
+    identified.collect()
 }
 
 /// Lets `signal` interrupt what it hits, and nothing else.

@@ -100,6 +100,8 @@ pub enum Fault {
     ErrorOnSignal,
     /// Keeps the parent's objects in a child.
     ForkKeep,
+    /// Closes the parent's objects in a child, whatever has their numbers by then.
+    ForkClose,
     /// Hands out a descriptor that is never readable.
     DeadPollable,
 }
@@ -171,6 +173,9 @@ pub const TABLE: &[(Fault, Over, &str)] = &[
     (Fault::ErrorOnSignal, Over::Level, "a_signal_is_no_error"),
     (Fault::ForkKeep, Over::Level, "a_forked_child_has_a_working_hub"),
     (Fault::ForkKeep, Over::Level, "a_forked_child_leaves_the_parent_alone"),
+    (Fault::ForkClose, Over::Level, "a_forked_child_keeps_the_files_that_it_has_opened"),
+    (Fault::ForkClose, Over::Explicit, "a_forked_child_keeps_the_files_that_it_has_opened"),
+    (Fault::SpinOnStale, Over::Level, "a_number_that_is_given_up_falls_silent"),
     (Fault::DeadPollable, Over::Level, "pollable_is_readable_with_a_report"),
 ];
 
@@ -376,7 +381,12 @@ impl Hub for Saboteur {
     }
 
     fn after_fork(&mut self) -> io::Result<()> {
-        if self.fault == Fault::ForkKeep { Ok(()) } else { self.inner.after_fork() }
+        match self.fault {
+            Fault::ForkKeep => return Ok(()),
+            Fault::ForkClose => self.copies.clear(),
+            _ => {}
+        }
+        self.inner.after_fork()
     }
 
     fn notifier(&mut self) -> Option<Arc<dyn Notify>> {

@@ -1,12 +1,13 @@
 //! Forks, and outer loops.
 
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use hub_core::{Hub, Interest, Key, Lease, Readiness};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::fixture::{self, Driver, Make, soon};
-use crate::process::{in_child, skip};
+use crate::process::{identity_of, in_child, replace_all_descriptors, skip};
 
 /// Clause 16: `after_fork` *MUST leave an empty, working hub*.
 pub fn a_forked_child_has_a_working_hub<H: Hub>(make: Make<'_, H>) {
@@ -40,6 +41,25 @@ pub fn a_forked_child_leaves_the_parent_alone<H: Hub>(make: Make<'_, H>) {
     let start = Instant::now();
     assert_eq!(driver.hear(key, soon() * 2), Readiness::READ, "the parent is deaf");
     assert!(start.elapsed() < soon(), "the parent heard it after {:?}", start.elapsed());
+}
+
+/// Clause 16: *it MUST NOT close a number that may be another file's by now*. A daemon closes all descriptors that it has
+/// inherited, and opens files of its own.
+pub fn a_forked_child_keeps_the_files_that_it_has_opened<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let (near, _far) = fixture::pair();
+    driver.add(&near, Interest::READ, Lease::Life);
+    in_child(|| {
+        let files = replace_all_descriptors();
+        driver.hub.after_fork().expect("a hub for the child");
+        for (file, identity) in &files {
+            assert_eq!(identity_of(file), *identity, "descriptor {} is another file's", file.as_raw_fd());
+        }
+        let (near, far) = fixture::pair();
+        let key = driver.add(&near, Interest::READ, Lease::Life);
+        fixture::send(&far, b"x");
+        assert_eq!(driver.hear(key, soon()), Readiness::READ, "the hub of the child works");
+    });
 }
 
 /// Clause 17: *`pollable` MUST be readable when `wait` with a zero timeout would report something*.

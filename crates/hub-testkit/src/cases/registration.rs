@@ -124,6 +124,19 @@ pub fn a_forgotten_descriptor_is_silent<H: Hub>(make: Make<'_, H>) {
     }
 }
 
+/// Clauses 9 and 10: a number is given up while its file is open, and `forget` gets no descriptor. What is still reported
+/// of it is no endless news.
+pub fn a_number_that_is_given_up_falls_silent<H: Hub>(make: Make<'_, H>) {
+    let mut driver = Driver::new(make);
+    let (near, far) = fixture::pair();
+    let key = driver.add(&near, Interest::READ, Lease::Wait);
+    driver.give_up(key);
+    fixture::send(&far, b"never read");
+    driver.expect_silence();
+    let key = driver.add(&near, Interest::READ, Lease::Wait);
+    assert_eq!(driver.hear(key, soon()), Readiness::READ);
+}
+
 /// Clauses 2 and 7: *whatever file was there before*, *the key that is reported MUST be that of the
 /// registration*.
 pub fn a_reused_number_is_reported_under_its_new_key<H: Hub>(make: Make<'_, H>) {
