@@ -159,8 +159,8 @@ pub use hub_core::{
 
 // Waiting for descriptors, and for what other threads do.
 pub use hub_core::{
-    JobError, Left, Listener, Source, Timer, Trampoline, TrampolineError, notify_close, notify_opened, offload,
-    trampoline, trampoline_any, trampoline_raw,
+    JobError, Left, Listener, Source, SourceWaker, Timer, Trampoline, TrampolineError, notify_close, notify_opened,
+    offload, trampoline, trampoline_any, trampoline_raw,
 };
 
 // What a hub of one's own is made of.

@@ -8,10 +8,10 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use hub_core::{Interest, Left, Source};
+use hub_core::{Interest, Left, Source, SourceWaker};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SocketAddrAny};
 use socket2::{Domain, SockAddr, SockRef, Type};
@@ -47,6 +47,37 @@ struct Options {
     /// Whether the open file description is non-blocking for certain.
     exclusive: Exclusive,
     abandoned: Abandoned,
+    handles: Handles,
+}
+
+/// All handles of a socket that was cloned.
+#[derive(Default)]
+struct Handles(Mutex<Vec<SourceWaker>>);
+
+impl Handles {
+    /// Adds a clone, and the socket that it is cloned from if it is the first.
+    fn add(&self, source: &Source, clone: &Source) {
+        let mut handles = self.lock();
+        if handles.is_empty() {
+            handles.push(source.waker());
+        }
+        // Handles that are gone are removed each time the vector would grow.
+        if handles.len() == handles.capacity() {
+            handles.retain(|handle| !handle.is_gone());
+            let count = handles.len();
+            handles.reserve(count + 1);
+        }
+        handles.push(clone.waker());
+    }
+
+    /// A copy, so that nothing is locked while they are woken.
+    fn all(&self) -> Vec<SourceWaker> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<SourceWaker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The direction to which a timeout belongs.
@@ -75,17 +106,24 @@ impl Options {
 // Making, cloning, handing over.
 impl Socket {
     pub(crate) fn new(domain: Domain, kind: Type) -> io::Result<Socket> {
-        Ok(Socket::owning(birth::open(domain, kind)?))
+        Ok(Socket::owning(birth::open(domain, kind)?, domain == Domain::UNIX))
     }
 
     pub(crate) fn pair(kind: Type) -> io::Result<(Socket, Socket)> {
         let (one, other) = birth::pair(kind)?;
-        Ok((Socket::owning(one), Socket::owning(other)))
+        Ok((Socket::owning(one, true), Socket::owning(other, true)))
     }
 
     /// Takes over a descriptor that is non-blocking.
-    fn owning(fd: OwnedFd) -> Socket {
-        Socket { source: Source::from_nonblocking(fd), options: OnceLock::new() }
+    fn owning(fd: OwnedFd, is_unix: bool) -> Socket {
+        let source = Source::from_nonblocking(fd);
+        // Among Unix sockets the system reports neither room at a receiver that was full nor that it reads no more.
+        source.set_retrying(is_unix);
+        Socket { source, options: OnceLock::new() }
+    }
+
+    fn is_unix(&self) -> bool {
+        self.source.is_retrying()
     }
 
     /// Takes over a descriptor that was used elsewhere, with its timeouts and its mode.
@@ -96,6 +134,7 @@ impl Socket {
         let read_timeout = socket.read_timeout().unwrap_or(None);
         let write_timeout = socket.write_timeout().unwrap_or(None);
         let nonblocking = socket.nonblocking()?;
+        let is_unix = socket.local_addr().is_ok_and(|address| address.domain() == Domain::UNIX);
         options.read_timeout.store(nanos(read_timeout), Ordering::Relaxed);
         options.write_timeout.store(nanos(write_timeout), Ordering::Relaxed);
         options.nonblocking.store(nonblocking, Ordering::Relaxed);
@@ -104,7 +143,8 @@ impl Socket {
         if listens {
             options.exclusive.share();
         }
-        let socket = Socket { source: Source::new(fd)?, options: OnceLock::new() };
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        let socket = Socket::owning(fd, is_unix);
         if nonblocking || listens || read_timeout.is_some() || write_timeout.is_some() {
             let _ = socket.options.set(Arc::new(options));
         }
@@ -132,8 +172,10 @@ impl Socket {
     pub(crate) fn try_clone(&self) -> io::Result<Socket> {
         // Standard input, output and error are left alone, as std does.
         let copy = self.source.with(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?))?;
-        let clone = Socket::owning(copy);
-        let _ = clone.options.set(Arc::clone(self.options()));
+        let clone = Socket::owning(copy, self.is_unix());
+        let options = self.options();
+        options.handles.add(&self.source, &clone.source);
+        let _ = clone.options.set(Arc::clone(options));
         Ok(clone)
     }
 
@@ -177,7 +219,19 @@ impl Socket {
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.configure(|socket| socket.shutdown(how))
+        self.configure(|socket| socket.shutdown(how))?;
+        // The system does not report this to a writer on a Unix socket.
+        let directions = match how {
+            Shutdown::Read => Interest::READ,
+            Shutdown::Write => Interest::WRITE,
+            Shutdown::Both => Interest::BOTH,
+        };
+        let handles = self.options.get().map(|options| options.handles.all()).unwrap_or_default();
+        if handles.is_empty() {
+            self.source.wake(directions);
+        }
+        handles.iter().for_each(|handle| handle.wake(directions));
+        Ok(())
     }
 }
 
@@ -192,6 +246,24 @@ impl Socket {
         self.source.read(options.timeout(Direction::Read), op)
     }
 
+    /// Reads what comes in one piece, a connection or a datagram. `at_end` makes what a blocking call returns when there is
+    /// none and the socket was shut down for reading: Linux tells a call that does not block that it would, while every
+    /// hub finds the socket ready.
+    fn read_piece<R>(
+        &self,
+        mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
+        mut at_end: impl FnMut() -> io::Result<R>,
+    ) -> io::Result<R> {
+        let timeout = match self.options.get() {
+            None => None,
+            Some(options) if options.nonblocking.load(Ordering::Relaxed) => return self.source.with(op),
+            Some(options) => options.timeout(Direction::Read),
+        };
+        // More pieces may have come with the first.
+        let op = |fd: BorrowedFd<'_>| op(fd).map(|value| (value, Left::Likely));
+        self.source.read_or_end(timeout, op, |fd| is_shut_down_for_reading(fd).then(&mut at_end))
+    }
+
     #[inline]
     fn write<R>(&self, op: impl FnMut(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
         let Some(options) = self.options.get() else { return self.source.write(None, op) };
@@ -199,30 +271,6 @@ impl Socket {
             return self.source.with(op);
         }
         self.source.write(options.timeout(Direction::Write), op)
-    }
-
-    /// Tries `op` again and again, ever more slowly: for the few things that say "would block" and never
-    /// report that they would not any more.
-    fn retry<R>(&self, mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
-        let options = self.options.get();
-        let nonblocking = options.is_some_and(|options| options.nonblocking.load(Ordering::Relaxed));
-        let limit = options.and_then(|options| options.timeout(Direction::Write));
-        let begun = Instant::now();
-        let mut pause = Duration::from_millis(1);
-        loop {
-            match self.source.with(&mut op) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nonblocking => {}
-                result => return result,
-            }
-            let left = limit.map_or(Duration::MAX, |limit| limit.saturating_sub(begun.elapsed()));
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            // A hub that cannot be had is an error here, not the panic of `sleep`.
-            hub_core::try_get_hub()?;
-            hub_core::sleep(pause.min(left));
-            pause = (pause * 2).min(Duration::from_millis(64));
-        }
     }
 }
 
@@ -240,27 +288,26 @@ impl Socket {
                 result => return result,
             }
         }
-        loop {
-            let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
-            self.source.wait(Interest::WRITE, left)?;
-            if let Some(error) = self.configure(|socket| socket.take_error())? {
+        let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
+        self.source.wait(Interest::WRITE, left)?;
+        // A wait that was woken is none that took too long, however late it is.
+        let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
+        self.source.write(left, |fd| {
+            let socket = SockRef::from(&fd);
+            if let Some(error) = socket.take_error()? {
                 return Err(error);
             }
-            match self.configure(|socket| socket.peer_addr()) {
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-                result => return result.map(drop),
+            match socket.peer_addr() {
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => Err(io::ErrorKind::WouldBlock.into()),
+                result => result.map(drop),
             }
-            // A wait that was woken is none that took too long, however late it is.
-            if timeout.is_some_and(|timeout| begun.elapsed() >= timeout) {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-        }
+        })
     }
 
-    /// Connects within this system, which either succeeds at once or has to be tried again: a full queue of
-    /// the listener is not reported when it has room.
+    /// Connects within this system, which either succeeds at once or has to be tried again: that the full queue of a
+    /// listener has room again is not reported.
     pub(crate) fn connect_local(&self, address: &SockAddr) -> io::Result<()> {
-        self.retry(|fd| SockRef::from(&fd).connect(address))
+        self.write(|fd| SockRef::from(&fd).connect(address))
     }
 
     pub(crate) fn accept(&self) -> io::Result<(Socket, Option<SocketAddrAny>)> {
@@ -273,15 +320,16 @@ impl Socket {
         &self,
         mut admit: impl FnMut() -> Option<T>,
     ) -> io::Result<Option<(Socket, Option<SocketAddrAny>, T)>> {
-        let accepted = self.read(|fd| {
-            let accepted = self.unless_blocking(fd, || {
+        let accept = |fd: BorrowedFd<'_>| {
+            self.unless_blocking(fd, || {
                 let Some(ticket) = admit() else { return Ok(None) };
                 Ok(Some((birth::accept(fd)?, ticket)))
-            })?;
-            Ok((accepted, Left::Likely))
-        })?;
+            })
+        };
+        // What a blocking call returns of a listener that was shut down.
+        let accepted = self.read_piece(accept, || Err(Errno::INVAL.into()))?;
         let accepted = accepted.or_else(|Blocks| self.accept_shared(admit))?;
-        Ok(accepted.map(|((fd, address), ticket)| (Socket::owning(fd), address, ticket)))
+        Ok(accepted.map(|((fd, address), ticket)| (Socket::owning(fd, self.is_unix()), address, ticket)))
     }
 
     /// Runs `op` if its call on the socket does not block the OS thread.
@@ -339,22 +387,21 @@ impl Socket {
         })
     }
 
-    /// Receives one datagram; others may have come with it.
-    pub(crate) fn recv_datagram(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.read(|fd| {
-            let received = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT);
-            let n = received.map(|(_, n)| n).or_else(|error| at_the_end(fd, error).map(|()| 0))?;
-            Ok((n, Left::Likely))
-        })
+    /// Receives one datagram, or looks at it.
+    pub(crate) fn recv_datagram(&self, buffer: &mut [u8], peek: bool) -> io::Result<usize> {
+        let receive = |fd: BorrowedFd<'_>| {
+            let (_, n) = rustix::net::recv(fd, &mut *buffer, datagram_flags(peek))?;
+            Ok(n)
+        };
+        self.read_piece(receive, || Ok(0))
     }
 
     pub(crate) fn recv_from(&self, buffer: &mut [u8], peek: bool) -> io::Result<(usize, Option<SocketAddrAny>)> {
-        let flags = if peek { RecvFlags::DONTWAIT | RecvFlags::PEEK } else { RecvFlags::DONTWAIT };
-        self.read(|fd| {
-            let received = rustix::net::recvfrom(fd, &mut *buffer, flags);
-            let received = received.map(|(_, n, address)| (n, address));
-            Ok((received.or_else(|error| at_the_end(fd, error).map(|()| (0, None)))?, Left::Likely))
-        })
+        let receive = |fd: BorrowedFd<'_>| {
+            let (_, n, address) = rustix::net::recvfrom(fd, &mut *buffer, datagram_flags(peek))?;
+            Ok((n, address))
+        };
+        self.read_piece(receive, || Ok((0, None)))
     }
 
     #[inline]
@@ -374,7 +421,7 @@ impl Socket {
     /// Sends a datagram within this system. Room in the queue of a receiver to whom this socket is not
     /// connected is not reported.
     pub(crate) fn send_to_local(&self, data: &[u8], address: &SockAddr) -> io::Result<usize> {
-        self.retry(|fd| SockRef::from(&fd).send_to_with_flags(data, address, SEND.bits() as i32))
+        self.write(|fd| SockRef::from(&fd).send_to_with_flags(data, address, SEND.bits() as i32))
     }
 }
 
@@ -414,21 +461,23 @@ fn nanos(timeout: Option<Duration>) -> u64 {
     timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Whether a datagram socket that has nothing was shut down for reading. To a blocking call Linux then says that
-/// this is the end, to a non-blocking one that it would block, while every hub finds the socket ready.
-fn at_the_end(fd: BorrowedFd<'_>, error: Errno) -> Result<(), Errno> {
+fn datagram_flags(peek: bool) -> RecvFlags {
+    if peek { RecvFlags::DONTWAIT | RecvFlags::PEEK } else { RecvFlags::DONTWAIT }
+}
+
+/// Whether nothing more is received, for one who finds nothing there. Linux says it to calls that block alone.
+fn is_shut_down_for_reading(fd: BorrowedFd<'_>) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    if error == Errno::WOULDBLOCK {
+    {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut asked = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
-        poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
-        if asked[0].revents().contains(PollFlags::RDHUP) {
-            return Ok(());
-        }
+        poll(&mut asked, Some(&Timespec::default())).is_ok() && asked[0].revents().contains(PollFlags::RDHUP)
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let _ = fd;
-    Err(error)
+    {
+        let _ = fd;
+        false
+    }
 }
 
 /// What a read of `n` bytes into `room` leaves of a stream. A short one need not be the end of what is there: it

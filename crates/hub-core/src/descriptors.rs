@@ -132,7 +132,7 @@ impl Descriptors {
                 key
             }
         };
-        if slot.told[side(direction)] != Told::Nobody {
+        if slot.told[side(direction)] != Told::Nobody || slot.queued.iter().any(|(other, _)| *other == direction) {
             return Place::Taken;
         }
         let lasting = slot.owner != Owner::Raw && owner == slot.owner && rearm != Rearm::Explicit;
@@ -218,7 +218,15 @@ impl Descriptors {
         self.slots[fd as usize].queued.push_back((direction, told));
     }
 
-    /// Takes a waiter back. True if it was the one that is told, so that the next moves up.
+    /// Queues a waiter that pauses: nothing is armed for it. Later waiters find the place taken nevertheless.
+    pub(crate) fn queue_paused(&mut self, fd: RawFd, direction: Interest, told: Told) {
+        let slot = &mut self.slots[fd as usize];
+        // `arm_again` does not look at the queue.
+        slot.watched = slot.watched.without(direction);
+        slot.queued.push_back((direction, told));
+    }
+
+    /// Takes a waiter back. True if no waiter is told from now on, so that the next one moves up.
     pub(crate) fn leave(&mut self, key: Key, direction: Interest, told: Told) -> bool {
         if !self.watched.is_current(key) {
             return false;
@@ -229,10 +237,33 @@ impl Descriptors {
             self.watched.disarm(key, direction);
             return true;
         }
-        if !slot.queued.is_empty() {
-            slot.queued.retain(|(_, other)| *other != told);
+        let count = slot.queued.len();
+        slot.queued.retain(|(_, other)| *other != told);
+        slot.queued.len() != count && slot.told[side(direction)] == Told::Nobody
+    }
+
+    /// Removes the greenlets that wait for a socket in `directions`, and returns each with its direction.
+    pub(crate) fn take_parked(&mut self, fd: RawFd, socket: u64, directions: Interest) -> Vec<(Told, Interest)> {
+        let Some(key) = self.key_of(fd, socket) else { return Vec::new() };
+        let slot = &mut self.slots[fd as usize];
+        let is_parked = |told: Told| matches!(told, Told::Parked { .. });
+        let mut taken = Vec::new();
+        for direction in SIDES.into_iter().filter(|&direction| directions.contains(direction)) {
+            slot.ready |= direction;
+            let told = &mut slot.told[side(direction)];
+            if is_parked(*told) {
+                taken.push((std::mem::take(told), direction));
+                self.watched.disarm(key, direction);
+            }
         }
-        false
+        slot.queued.retain(|&(direction, told)| {
+            let stays = !directions.contains(direction) || !is_parked(told);
+            if !stays {
+                taken.push((told, direction));
+            }
+            stays
+        });
+        taken
     }
 
     /// Who moves up when the one that was told has gone. Nobody if its place is taken again, or if the
@@ -342,6 +373,20 @@ impl Descriptors {
             && (blocked || !slot.ended)
         {
             slot.ready = slot.ready.without(direction);
+        }
+    }
+
+    /// Whether an end of a socket was reported: a half close, a hang-up or an error.
+    pub(crate) fn has_ended(&self, fd: RawFd, socket: u64) -> bool {
+        self.slots.get(fd as usize).is_some_and(|slot| slot.owner == Owner::Socket(socket) && slot.ended)
+    }
+
+    /// Forgets an end that was reported.
+    pub(crate) fn has_not_ended(&mut self, fd: RawFd, socket: u64) {
+        if let Some(slot) = self.slots.get_mut(fd as usize)
+            && slot.owner == Owner::Socket(socket)
+        {
+            slot.ended = false;
         }
     }
 
@@ -486,6 +531,35 @@ mod tests {
         assert_eq!(table.next_queued(key, Interest::READ), None);
         assert!(table.leave(key, Interest::READ, ONE));
         assert_eq!(table.next_queued(key, Interest::READ), Some(TWO));
+    }
+
+    #[test]
+    fn a_paused_waiter_keeps_its_place_and_the_next_one_moves_up_when_it_leaves() {
+        let mut table = Descriptors::default();
+        let owner = Owner::Socket(3);
+        let key = armed(&mut table, 7, owner, Interest::READ, ONE);
+        table.report(key, Readiness::READ, Rearm::Level, &mut Vec::new());
+        table.queue_paused(7, Interest::READ, ONE);
+        // SAFETY: the tests only look at numbers and never use the descriptors.
+        assert!(unsafe { table.arm_again(7, owner, Interest::READ, TWO) }.is_none());
+        assert_eq!(table.prepare(7, owner, Interest::READ, Rearm::Level), Place::Taken);
+        table.queue(7, Interest::READ, TWO);
+        assert!(table.leave(key, Interest::READ, ONE));
+        assert_eq!(table.next_queued(key, Interest::READ), Some(TWO));
+    }
+
+    #[test]
+    fn the_waiters_of_one_direction_are_taken_out_first_one_and_queue() {
+        let mut table = Descriptors::default();
+        let owner = Owner::Socket(3);
+        let key = armed(&mut table, 7, owner, Interest::READ, ONE);
+        let call = Told::Call(1);
+        armed(&mut table, 7, owner, Interest::WRITE, call);
+        table.queue(7, Interest::READ, TWO);
+        assert!(table.take_parked(7, 4, Interest::BOTH).is_empty(), "another socket");
+        assert_eq!(table.take_parked(7, 3, Interest::BOTH), [(ONE, Interest::READ), (TWO, Interest::READ)]);
+        assert_eq!(table.watched.armed(key), Interest::WRITE, "a callback stays");
+        assert!(table.may_succeed(7, 3, Interest::READ));
     }
 
     #[test]

@@ -58,6 +58,17 @@ impl Limit {
         }
     }
 
+    /// What is left of it at `now` by the hub's clock, `None` if there is no end; it counts down from now on.
+    pub(crate) fn left_at(&mut self, now: Time) -> Option<Duration> {
+        if let Kind::After(delay) = self.0 {
+            self.0 = Kind::Until(now + delay);
+        }
+        match self.0 {
+            Kind::Until(deadline) => Some(deadline - now),
+            _ => None,
+        }
+    }
+
     /// For those who wait without a loop, by the system's clock: what is left of it, and from now on counts down.
     pub(crate) fn begin(&mut self) -> Option<Duration> {
         if let Kind::After(delay) = self.0 {

@@ -12,6 +12,10 @@ use crate::interest::Readiness;
 /// cancel and drop registrations, its own included. A panic is reported, the listener is taken back and
 /// its descriptor dropped; the loop goes on, and so does whoever waits in the other direction.
 ///
+/// It is called in every turn in which the descriptor is still ready, and such a turn does not sleep. For a descriptor that
+/// no operation makes unready, such as a socket with something in its error queue, a listener drops its registration
+/// and registers again from a timer.
+///
 /// Closures that take a [`Readiness`] are listeners, and so are `Rc`s of listeners.
 ///
 /// ```

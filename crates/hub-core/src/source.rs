@@ -18,15 +18,16 @@
 
 use std::fmt;
 use std::io;
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::descriptors::Owner;
+use crate::doubt::{Doubts, Pauses};
 use crate::error::{LoopError, TrampolineError};
 use crate::fork;
 use crate::greenlet::{local, run};
@@ -34,6 +35,7 @@ use crate::interest::Interest;
 use crate::limit::Limit;
 use crate::main_loop::MainLoop;
 use crate::remote::{Letter, Mailbox};
+use crate::time::Time;
 use crate::trampoline::block_on;
 
 /// An owned descriptor whose operations park the green thread instead of blocking the OS thread.
@@ -70,6 +72,24 @@ pub enum Left {
     Likely,
 }
 
+/// How an operation waits, over several parks.
+struct Wait {
+    limit: Limit,
+    doubts: Doubts,
+    looks: Pauses,
+    /// Not all that ends the wait is reported.
+    retrying: bool,
+    /// A report has ended the last park.
+    reported: bool,
+}
+
+impl Wait {
+    #[inline(always)]
+    fn new(timeout: Option<Duration>, retrying: bool) -> Wait {
+        Wait { limit: Limit::from(timeout), doubts: Doubts::NONE, looks: Pauses::NONE, retrying, reported: false }
+    }
+}
+
 struct Inner {
     id: u64,
     fd: RawFd,
@@ -89,8 +109,9 @@ const CLOSED: u32 = 1;
 const LENT: u32 = 2;
 const NONBLOCKING: u32 = 4;
 const GONE: u32 = 8;
+const RETRYING: u32 = 16;
 /// One operation under way; the rest of the word counts them.
-const ENTERED: u32 = 16;
+const ENTERED: u32 = 32;
 
 /// Keeps the number open.
 struct Entered<'a>(&'a Inner);
@@ -171,7 +192,23 @@ impl Inner {
         if let Some(mailbox) = mailbox
             && !leads_here(&mailbox)
         {
-            self.post(&mailbox);
+            self.post(&mailbox, Request::Forget);
+        }
+    }
+
+    /// Wakes the waiters in `directions` on every thread, so that their operations are tried again.
+    fn wake(self: &Arc<Self>, directions: Interest) {
+        if self.waiting.load(SeqCst) == 0 {
+            return;
+        }
+        if let Some(local) = local::try_get() {
+            local.main_loop.wake_waiters(self.fd, self.id, directions);
+        }
+        let mailbox = self.lock().clone();
+        if let Some(mailbox) = mailbox
+            && !leads_here(&mailbox)
+        {
+            self.post(&mailbox, Request::Wake(directions));
         }
     }
 
@@ -183,11 +220,11 @@ impl Inner {
         }
     }
 
-    /// Has the hub of another thread let go of the number.
-    fn post(self: &Arc<Self>, mailbox: &Mailbox) {
+    /// Sends a request to the hub of another thread.
+    fn post(self: &Arc<Self>, mailbox: &Mailbox, request: Request) {
         self.state.fetch_add(ENTERED, Acquire);
-        // A hub that is gone has nothing left to forget: the notice comes back and is dropped.
-        drop(mailbox.post(Letter::Socket(Notice(Arc::clone(self)))));
+        // A hub that is gone has nothing to forget and no waiter: the notice comes back and is dropped.
+        drop(mailbox.post(Letter::Socket(Notice { source: Arc::clone(self), request })));
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Mailbox>>> {
@@ -214,27 +251,63 @@ impl Drop for Inner {
     }
 }
 
-/// Asks the hub of another thread to let go of a source. Counted as an operation under way.
-pub(crate) struct Notice(Arc<Inner>);
+/// A request of another thread to a hub that knows a source. Counted as an operation under way.
+pub(crate) struct Notice {
+    source: Arc<Inner>,
+    request: Request,
+}
+
+/// A request to the hub of another thread.
+enum Request {
+    /// To let go of the source.
+    Forget,
+    /// To wake the waiters in these directions.
+    Wake(Interest),
+}
 
 impl Notice {
     pub(crate) fn carry_out(self, main_loop: &MainLoop) {
-        // The source may have come back meanwhile. Only this thread can bring it back, so a look is enough.
-        let mailbox = self.0.lock();
-        let is_here = self.0.home.load(SeqCst) == main_loop.id();
-        drop(mailbox);
-        if !is_here || self.0.state.load(Acquire) & CLOSED != 0 {
-            self.0.forget_here(main_loop);
+        let source = &*self.source;
+        if let Request::Wake(directions) = self.request {
+            return main_loop.wake_waiters(source.fd, source.id, directions);
         }
-        if self.0.state.load(Acquire) & CLOSED != 0 {
-            self.0.close_if_left_behind();
+        // The source may have come back meanwhile. Only this thread can bring it back, so a look is enough.
+        let mailbox = source.lock();
+        let is_here = source.home.load(SeqCst) == main_loop.id();
+        drop(mailbox);
+        if !is_here || source.state.load(Acquire) & CLOSED != 0 {
+            source.forget_here(main_loop);
+        }
+        if source.state.load(Acquire) & CLOSED != 0 {
+            source.close_if_left_behind();
         }
     }
 }
 
 impl Drop for Notice {
     fn drop(&mut self) {
-        drop(Entered(&self.0));
+        drop(Entered(&self.source));
+    }
+}
+
+/// A handle that wakes the waiters of a [`Source`] and does not keep it open: for operations on other handles of the same
+/// file that the system does not report.
+#[derive(Clone, Debug)]
+pub struct SourceWaker(Weak<Inner>);
+
+impl SourceWaker {
+    /// Wakes the green threads that wait in `directions`, on any OS thread. Their operations are tried again. Does not
+    /// switch.
+    pub fn wake(&self, directions: Interest) {
+        if let Some(source) = self.0.upgrade() {
+            source.wake(directions);
+        }
+    }
+
+    /// Whether the source was dropped.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
     }
 }
 
@@ -288,7 +361,56 @@ impl Source {
         timeout: Option<Duration>,
         op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
     ) -> io::Result<R> {
-        self.perform(Interest::READ, timeout, op)
+        self.perform::<_, false>(timeout, op)
+    }
+
+    /// Like [`read`](Source::read), with an end that the system keeps from calls that do not block. Switches.
+    ///
+    /// `end` is asked when `op` would block although the hub has reported an end. It returns what a blocking call that
+    /// found nothing would return, or `None` if that would block, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Source::read); what `end` returns.
+    #[inline]
+    pub fn read_or_end<R>(
+        &self,
+        timeout: Option<Duration>,
+        mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
+        mut end: impl FnMut(BorrowedFd<'_>) -> Option<io::Result<R>>,
+    ) -> io::Result<R> {
+        let would_block = |result: &io::Result<(R, Left)>| {
+            result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
+        let op = |fd: BorrowedFd<'_>| {
+            let result = op(fd);
+            if !would_block(&result) || !self.may_have_ended() {
+                return result;
+            }
+            let Some(end) = end(fd) else {
+                self.has_not_ended();
+                return result;
+            };
+            // Something may have come between the look for it and the look for the end.
+            let result = op(fd);
+            // No further report may come of this end, so the next operation tries at once.
+            if would_block(&result) { end.map(|value| (value, Left::Likely)) } else { result }
+        };
+        self.perform::<_, false>(timeout, op)
+    }
+
+    /// Whether the hub has reported an end; true where there is no hub to do so.
+    #[inline(never)]
+    fn may_have_ended(&self) -> bool {
+        local::get_if_any().is_none_or(|local| local.main_loop.has_ended(self.inner.fd, self.inner.id))
+    }
+
+    /// Forgets a reported end that was an error, which is over.
+    #[cold]
+    fn has_not_ended(&self) {
+        if let Some(local) = local::get_if_any() {
+            local.main_loop.has_not_ended(self.inner.fd, self.inner.id);
+        }
     }
 
     /// Writes by `op`, and parks and tries again as long as it would block. Switches.
@@ -302,12 +424,13 @@ impl Source {
         timeout: Option<Duration>,
         mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
-        self.perform(Interest::WRITE, timeout, |fd| op(fd).map(|value| (value, Left::Likely)))
+        let op = |fd: BorrowedFd<'_>| op(fd).map(|value| (value, Left::Likely));
+        self.perform::<_, true>(timeout, op)
     }
 
-    fn perform<R>(
+    /// However often the hub reports what `op` does not confirm, that costs a bounded number of turns: see [`Doubts`].
+    fn perform<R, const WRITES: bool>(
         &self,
-        direction: Interest,
         timeout: Option<Duration>,
         mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
     ) -> io::Result<R> {
@@ -315,12 +438,14 @@ impl Source {
         let entered = inner.enter()?;
         // SAFETY: open as long as `entered` lives.
         let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
-        let nonblocking = inner.state.load(Relaxed) & NONBLOCKING != 0;
+        let state = inner.state.load(Relaxed);
+        let nonblocking = state & NONBLOCKING != 0;
+        let direction = if WRITES { Interest::WRITE } else { Interest::READ };
+        let mut wait = Wait::new(timeout, WRITES && state & RETRYING != 0);
         let Some(local) = local::get_if_any() else {
-            return perform_alone(fd, direction, nonblocking, timeout, op);
+            return perform_alone(fd, direction, nonblocking, wait, op);
         };
         let main_loop = &local.main_loop;
-        let mut limit = Limit::from(timeout);
         // Known to block, but a caller who polls wants to see for itself, and one who panics cannot park.
         let mut attempt =
             main_loop.may_succeed(inner.fd, inner.id, direction) || nonblocking || std::thread::panicking();
@@ -340,13 +465,16 @@ impl Source {
                     Err(error) => return Err(give_way_if_exhausted(error)),
                 }
             }
-            self.park(&entered, main_loop, direction, &mut limit)?;
+            self.park(&entered, main_loop, direction, &mut wait)?;
             // Whoever was woken looks, whatever others that wait for the same have made of the readiness.
             attempt = true;
         }
     }
 
     /// Waits until the source is ready in one direction. Switches.
+    ///
+    /// Readiness is a hint, as that of [`trampoline`](crate::trampoline()): a caller that tries an operation after each
+    /// such wait has to bound how often it does so. [`read`](Source::read) and [`write`](Source::write) do.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -370,10 +498,27 @@ impl Source {
             let fd = unsafe { BorrowedFd::borrow_raw(self.inner.fd) };
             return Ok(block_on(fd, direction, timeout).map(drop)?);
         };
-        self.park(&entered, &local.main_loop, direction, &mut Limit::from(timeout))
+        self.park(&entered, &local.main_loop, direction, &mut Wait::new(timeout, false))
     }
 
+    /// Parks until the operation is to be tried. A call after the first one means that it did not confirm the report.
     fn park(
+        &self,
+        entered: &Entered<'_>,
+        main_loop: &MainLoop,
+        direction: Interest,
+        wait: &mut Wait,
+    ) -> io::Result<()> {
+        if wait.reported | wait.retrying {
+            return self.park_in_doubt(entered, main_loop, direction, wait);
+        }
+        wait.reported = true;
+        self.park_on_hub(entered, main_loop, direction, &mut wait.limit)
+    }
+
+    /// Parks until the hub reports the source.
+    #[inline(always)]
+    fn park_on_hub(
         &self,
         entered: &Entered<'_>,
         main_loop: &MainLoop,
@@ -381,19 +526,7 @@ impl Source {
         limit: &mut Limit,
     ) -> io::Result<()> {
         let inner = entered.0;
-        if direction != Interest::READ && direction != Interest::WRITE {
-            return Err(TrampolineError::Interest(direction, inner.fd).into());
-        }
-        let waiting = Waiting::count(inner);
-        self.settle(main_loop)?;
-        let state = inner.state.load(SeqCst);
-        if state & CLOSED != 0 {
-            return Err(TrampolineError::Closed(inner.fd).into());
-        }
-        if state & LENT != 0 {
-            // Who waits under the number has borrowed it, and stays.
-            main_loop.adopt(inner.fd, inner.id);
-        }
+        let waiting = self.prepare(entered, main_loop, direction)?;
         // SAFETY: open as long as `entered` lives, which is longer than the wait; for the registration's
         // life because it is forgotten before the number is closed.
         let waited = unsafe { main_loop.wait_for(inner.fd, Owner::Socket(inner.id), direction, limit) };
@@ -409,6 +542,82 @@ impl Source {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Parks after a report that the operation did not confirm, or where a report may be missing.
+    #[cold]
+    fn park_in_doubt(
+        &self,
+        entered: &Entered<'_>,
+        main_loop: &MainLoop,
+        direction: Interest,
+        wait: &mut Wait,
+    ) -> io::Result<()> {
+        let inner = entered.0;
+        let now = main_loop.now();
+        if mem::take(&mut wait.reported)
+            && let Some(pause) = wait.doubts.add(now)
+        {
+            // A report comes before a deadline, whose timer would never end the wait.
+            let left = wait.limit.left_at(now).unwrap_or(Duration::MAX);
+            if left.is_zero() {
+                return Err(TrampolineError::TimedOut(inner.fd).into());
+            }
+            return self.pause(entered, main_loop, direction, pause.min(left));
+        }
+        // A destructor that unwinds waits once.
+        let looks_again = wait.retrying && !std::thread::panicking();
+        let pause = if looks_again { wait.looks.next() } else { Duration::MAX };
+        if wait.limit.left_at(now).unwrap_or(Duration::MAX) <= pause {
+            wait.reported = true;
+            return self.park_on_hub(entered, main_loop, direction, &mut wait.limit);
+        }
+        match self.park_on_hub(entered, main_loop, direction, &mut Limit::from(Some(pause))) {
+            Ok(()) => wait.reported = true,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Parks for `pause` without asking the hub.
+    fn pause(
+        &self,
+        entered: &Entered<'_>,
+        main_loop: &MainLoop,
+        direction: Interest,
+        pause: Duration,
+    ) -> io::Result<()> {
+        let inner = entered.0;
+        let waiting = self.prepare(entered, main_loop, direction)?;
+        // SAFETY: as in `park_on_hub`.
+        let waited = unsafe { main_loop.pause(inner.fd, Owner::Socket(inner.id), direction, pause) };
+        drop(waiting);
+        waited.map_err(|error| match error {
+            // A destructor that unwinds cannot park, and is not to spin.
+            TrampolineError::Loop(LoopError::Panicking) => TrampolineError::TimedOut(inner.fd).into(),
+            error => error.into(),
+        })
+    }
+
+    /// Prepares a wait of the running greenlet.
+    #[inline(always)]
+    fn prepare<'a>(&self, entered: &Entered<'a>, main_loop: &MainLoop, direction: Interest) -> io::Result<Waiting<'a>> {
+        let inner = entered.0;
+        if direction != Interest::READ && direction != Interest::WRITE {
+            return Err(TrampolineError::Interest(direction, inner.fd).into());
+        }
+        let waiting = Waiting::count(inner);
+        self.settle(main_loop)?;
+        let state = inner.state.load(SeqCst);
+        if state & CLOSED != 0 {
+            return Err(TrampolineError::Closed(inner.fd).into());
+        }
+        if state & LENT != 0 {
+            // Who waits under the number has borrowed it, and stays.
+            main_loop.adopt(inner.fd, inner.id);
+        }
+        Ok(waiting)
     }
 
     /// Makes this thread's hub the one that knows the source.
@@ -439,9 +648,36 @@ impl Source {
         let before = mailbox.replace(here);
         drop(mailbox);
         if elsewhere && let Some(before) = before {
-            inner.post(&before);
+            inner.post(&before, Request::Forget);
         }
         Ok(())
+    }
+
+    /// Returns a handle that wakes the waiters of the source. Does not switch.
+    #[must_use]
+    pub fn waker(&self) -> SourceWaker {
+        SourceWaker(Arc::downgrade(&self.inner))
+    }
+
+    /// Wakes the green threads that wait in `directions`, on any OS thread. Their operations are tried again: for what the
+    /// system does not report, such as a `shutdown(Write)` of this side of a Unix socket. Does not switch.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use hub_core::{Interest, Source};
+    /// use std::rc::Rc;
+    /// let (reader, _writer) = std::io::pipe()?;
+    /// let source = Rc::new(Source::new(reader.into())?);
+    /// let waiting = source.clone();
+    /// let waiter = hub_core::spawn(move || waiting.wait(Interest::READ, None));
+    /// hub_core::yield_now();
+    /// source.wake(Interest::READ);
+    /// waiter.join()??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn wake(&self, directions: Interest) {
+        self.inner.wake(directions);
     }
 
     /// Runs `op`, which does not wait, with the descriptor. Does not switch.
@@ -501,6 +737,22 @@ impl Source {
         }
     }
 
+    /// Has writes that wait tried again after pauses that grow from 1 ms to 64 ms as well, whatever the hub reports: for
+    /// sockets of which the system does not report every end of such a wait. Off at first. Does not switch.
+    pub fn set_retrying(&self, retrying: bool) {
+        if retrying {
+            self.inner.state.fetch_or(RETRYING, Relaxed);
+        } else {
+            self.inner.state.fetch_and(!RETRYING, Relaxed);
+        }
+    }
+
+    /// Whether writes that wait are tried again as well.
+    #[must_use]
+    pub fn is_retrying(&self) -> bool {
+        self.inner.state.load(Relaxed) & RETRYING != 0
+    }
+
     /// Whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
     #[must_use]
     pub fn is_nonblocking(&self) -> bool {
@@ -549,7 +801,7 @@ fn perform_alone<R>(
     fd: BorrowedFd<'_>,
     direction: Interest,
     nonblocking: bool,
-    timeout: Option<Duration>,
+    mut wait: Wait,
     mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
 ) -> io::Result<R> {
     loop {
@@ -557,7 +809,10 @@ fn perform_alone<R>(
             Ok((value, _)) => return Ok(value),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nonblocking => {
-                block_on(fd, direction, timeout)?;
+                if mem::replace(&mut wait.reported, true) && wait.doubts.add(Time::monotonic()).is_some() {
+                    return Err(TrampolineError::TimedOut(fd.as_raw_fd()).into());
+                }
+                block_on(fd, direction, wait.limit.duration())?;
             }
             Err(error) => return Err(error),
         }

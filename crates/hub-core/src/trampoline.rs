@@ -28,8 +28,14 @@ use crate::time::Time;
 /// Parks the running green thread until `fd` is ready for reading or for writing, whichever is asked for.
 /// Eventlet's `trampoline`. Switches.
 ///
-/// The wait is level-true: what is ready already ends it at once, in the next turn. Readiness is a hint;
-/// the operation itself may still say that it would block.
+/// The wait is level-true: what is ready already ends it at once, in the next turn. Readiness is a hint, as it is with
+/// poll(2):
+///
+/// - The operation may still say that it would block. Some files are reported for as long as they stay as they are, such as
+///   a socket with something in its error queue, so a loop of `trampoline` and an operation has to bound its attempts.
+///   [`Source::read`](crate::Source::read) and [`Source::write`](crate::Source::write) do.
+/// - What the system does not report ends no wait. A writer to a Unix socket hears neither of a `shutdown(Write)` of its
+///   own nor of a `shutdown(Read)` by its peer. The sockets of greenstd do.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

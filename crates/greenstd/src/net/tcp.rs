@@ -83,7 +83,8 @@ impl TcpStream {
         local_addr(&self.0)
     }
 
-    /// Ends one direction or both, for all clones; those who wait for it return. Does not switch.
+    /// Shuts down one direction or both, for every clone: operations that wait for them return, on any OS thread.
+    /// Does not switch.
     ///
     /// # Errors
     ///

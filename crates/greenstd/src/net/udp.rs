@@ -154,7 +154,7 @@ impl UdpSocket {
     ///
     /// As [`recv_from`](UdpSocket::recv_from).
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.recv_datagram(buffer)
+        self.0.recv_datagram(buffer, false)
     }
 
     /// [`recv`](UdpSocket::recv) without taking the datagram. Switches.
@@ -163,7 +163,7 @@ impl UdpSocket {
     ///
     /// As [`recv_from`](UdpSocket::recv_from).
     pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.peek(buffer)
+        self.0.recv_datagram(buffer, true)
     }
 
     /// Sends a datagram to the connected address. Switches if the system has no room.

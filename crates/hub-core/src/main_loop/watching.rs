@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::callback_table::{Callback, CallbackId};
 use super::{MainLoop, PREVENT_MULTIPLE_READERS, told_of};
@@ -66,6 +67,46 @@ impl MainLoop {
             Wake::Closed => Err(TrampolineError::Closed(fd)),
             Wake::Ready(what) if what.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
             wake => Ok(wake),
+        }
+    }
+
+    /// Parks the running greenlet for `pause` without asking the hub. It stands in line for `direction`, so it is woken
+    /// when the number is given up. Switches.
+    ///
+    /// # Safety
+    ///
+    /// As for [`wait_for`](MainLoop::wait_for).
+    pub(crate) unsafe fn pause(
+        &self,
+        fd: RawFd,
+        owner: Owner,
+        direction: Interest,
+        pause: Duration,
+    ) -> Result<(), TrampolineError> {
+        let waiter = Waiter::current(Doing::Descriptor)?;
+        if self.pulse.is_in_hub() {
+            return Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into());
+        }
+        self.ensure_hub()?;
+        if self.descriptors.borrow().is_stale_for(fd, owner) {
+            self.closed(fd, None);
+        }
+        let told = told_of(waiter);
+        let key = {
+            let mut descriptors = self.descriptors.borrow_mut();
+            descriptors.prepare(fd, owner, direction, self.rearm.get());
+            descriptors.queue_paused(fd, direction, told);
+            descriptors.watched.key(fd).expect("a prepared place has a key")
+        };
+        let timer = Cell::new(Some(self.arm(pause, told)));
+        let place = Waiting { main_loop: self, key, direction, told, timer };
+        let wake = waiter.park()?;
+        drop(place);
+        match wake {
+            Wake::Event => Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into()),
+            Wake::Closed => Err(TrampolineError::Closed(fd)),
+            Wake::Ready(what) if what.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
+            _ => Ok(()),
         }
     }
 
@@ -387,6 +428,14 @@ impl MainLoop {
         }
     }
 
+    /// Wakes the greenlets that wait for a socket in `directions`. Does not switch.
+    pub(crate) fn wake_waiters(&self, fd: RawFd, socket: u64, directions: Interest) {
+        let taken = self.descriptors.borrow_mut().take_parked(fd, socket, directions);
+        for (told, direction) in taken {
+            self.tell(told, Wake::Ready(direction.into()));
+        }
+    }
+
     /// Has `mark` called if a descriptor is closed while the running greenlet waits for it; until
     /// [`take_mark`](MainLoop::take_mark).
     pub(crate) fn put_mark(&self, mark: Box<dyn FnOnce()>) {
@@ -419,6 +468,16 @@ impl MainLoop {
         if !keep {
             self.descriptors.borrow_mut().used_up(fd, socket, direction, left.is_none());
         }
+    }
+
+    /// See [`Descriptors::has_ended`].
+    pub(crate) fn has_ended(&self, fd: RawFd, socket: u64) -> bool {
+        self.descriptors.borrow().has_ended(fd, socket)
+    }
+
+    /// See [`Descriptors::has_not_ended`].
+    pub(crate) fn has_not_ended(&self, fd: RawFd, socket: u64) {
+        self.descriptors.borrow_mut().has_not_ended(fd, socket);
     }
 
     /// Counts an operation on an owned descriptor.

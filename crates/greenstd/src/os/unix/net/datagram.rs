@@ -133,7 +133,7 @@ impl UnixDatagram {
     ///
     /// As [`recv_from`](UnixDatagram::recv_from).
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.recv_datagram(buffer)
+        self.0.recv_datagram(buffer, false)
     }
 
     /// Sends a datagram to the socket at a path. A receiver that has no room is tried again, ever more slowly:
@@ -164,7 +164,11 @@ impl UnixDatagram {
         self.0.send(data)
     }
 
-    /// Ends one direction or both, for all clones; those who wait for it return. Does not switch.
+    /// Shuts down one direction or both, for every clone: operations that wait for them return, on any OS thread.
+    /// Does not switch.
+    ///
+    /// A sender that waits for room at its receiver also returns when the receiver shuts down reading, within 64 ms; in
+    /// std it waits on.
     ///
     /// # Errors
     ///

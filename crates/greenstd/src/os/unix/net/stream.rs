@@ -91,7 +91,10 @@ impl UnixStream {
         peer_addr(&self.0)
     }
 
-    /// Ends one direction or both, for all clones; those who wait for it return. Does not switch.
+    /// Shuts down one direction or both, for every clone: operations that wait for them return, on any OS thread.
+    /// Does not switch.
+    ///
+    /// The system does not report to a writer that its peer has shut down reading. The writer finds out within 64 ms.
     ///
     /// # Errors
     ///
