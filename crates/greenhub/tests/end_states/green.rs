@@ -1,0 +1,63 @@
+//! What is done here: each operation in a green thread.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use greenhub::GreenThread;
+
+use super::case::Case;
+use super::sockets::{Results, Scene, green};
+
+/// How many scenes are set up at once: on select no descriptor may be above 1023.
+const AT_ONCE: usize = 16;
+
+/// How long the operations that return in std may take here, all together.
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Performer {
+    case: Case,
+    results: Results,
+    thread: GreenThread<()>,
+}
+
+impl Performer {
+    fn start(scene: &Scene) -> Performer {
+        let results = Results::default();
+        let thread = greenhub::spawn(scene.operation(results.clone()));
+        Performer { case: scene.case, results, thread }
+    }
+}
+
+/// Performs the cases. `expected`: what came of them in std.
+pub(crate) fn run(
+    cases: &[Case],
+    expected: &HashMap<String, String>,
+    blocked_after: Duration,
+) -> HashMap<String, String> {
+    let mut found = HashMap::new();
+    let mut left = LIMIT;
+    for cases in cases.chunks(AT_ONCE) {
+        let mut scenes: Vec<_> = cases.iter().map(|&case| green::scene(case)).collect();
+        let mut performers: Vec<_> = scenes.iter().filter(|scene| scene.case.begun).map(Performer::start).collect();
+        for _ in 0..5 {
+            greenhub::sleep(Duration::from_millis(1));
+        }
+        scenes.iter_mut().for_each(Scene::end);
+        performers.extend(scenes.iter().filter(|scene| !scene.case.begun).map(Performer::start));
+        let (returning, blocking): (Vec<_>, Vec<_>) =
+            performers.iter().partition(|performer| !expected[&performer.case.name()].ends_with("blocked"));
+        let begun = Instant::now();
+        let finished = |performer: &&Performer| performer.thread.is_finished();
+        while begun.elapsed() < left.max(blocked_after)
+            && (!returning.iter().all(finished) || !blocking.iter().all(finished) && begun.elapsed() < blocked_after)
+        {
+            greenhub::sleep(Duration::from_millis(1));
+        }
+        left = left.saturating_sub(begun.elapsed().saturating_sub(blocked_after));
+        for Performer { case, results, thread } in performers {
+            found.insert(case.name(), results.words(!thread.is_finished()));
+            thread.kill();
+        }
+    }
+    found
+}

@@ -1,0 +1,109 @@
+//! What std does: each operation in an OS thread, all of them in a process that ends with whatever still blocks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::case::{Case, Kind, Mode};
+use super::sockets::{Results, os};
+use crate::support;
+
+const CASES: &str = "GREENHUB_CASES";
+const BLOCKED_AFTER: &str = "GREENHUB_BLOCKED_AFTER";
+/// What each answer begins with.
+const ANSWER: &str = "answer ";
+
+/// How many scenes are set up at once: each has a few descriptors.
+const AT_ONCE: usize = 100;
+
+/// An OS thread that performs one operation.
+struct Performer {
+    case: Case,
+    results: Results,
+    thread: Arc<AtomicI32>,
+    finished: Arc<AtomicBool>,
+}
+
+impl Performer {
+    fn start(case: Case, results: Results, operation: impl FnOnce() + Send + 'static) -> Performer {
+        let performer = Performer { case, results, thread: Arc::default(), finished: Arc::default() };
+        let (thread, finished) = (Arc::clone(&performer.thread), Arc::clone(&performer.finished));
+        let builder = std::thread::Builder::new().stack_size(256 << 10);
+        builder
+            .spawn(move || {
+                thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Release);
+                operation();
+                finished.store(true, Ordering::Release);
+            })
+            .unwrap();
+        performer
+    }
+
+    fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// Whether the system says that the thread sleeps, in an operation that has no timeout.
+    fn is_blocked(&self) -> bool {
+        let thread = self.thread.load(Ordering::Acquire);
+        if thread == 0 || self.case.mode != Mode::Blocking {
+            return false;
+        }
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+    }
+}
+
+/// Waits until each has finished or blocks, and for `at_least` if one blocks.
+fn settle(performers: &[Performer], at_least: Duration) {
+    let begun = Instant::now();
+    let mut quiet = 0;
+    while quiet < 2 {
+        let unfinished: Vec<_> = performers.iter().filter(|performer| !performer.is_finished()).collect();
+        if unfinished.is_empty() {
+            return;
+        }
+        let is_quiet = begun.elapsed() >= at_least && unfinished.iter().all(|performer| performer.is_blocked());
+        quiet = if is_quiet { quiet + 1 } else { 0 };
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The child: performs the cases that it is asked for, says what came of each, and ends.
+pub(crate) fn answer(kind: Kind) {
+    let asked = std::env::var(CASES).unwrap();
+    let at_least = Duration::from_millis(std::env::var(BLOCKED_AFTER).unwrap().parse().unwrap());
+    let cases: Vec<Case> =
+        Case::all(kind).into_iter().filter(|case| asked.lines().any(|name| name == case.name())).collect();
+    for cases in cases.chunks(AT_ONCE) {
+        let mut scenes: Vec<_> = cases.iter().map(|&case| os::scene(case)).collect();
+        let start = |scene: &super::sockets::Scene| {
+            let results = Results::default();
+            Performer::start(scene.case, results.clone(), scene.operation(results))
+        };
+        let mut performers: Vec<_> = scenes.iter().filter(|scene| scene.case.begun).map(start).collect();
+        settle(&performers, Duration::ZERO);
+        scenes.iter_mut().for_each(|scene| scene.end());
+        performers.extend(scenes.iter().filter(|scene| !scene.case.begun).map(start));
+        settle(&performers, at_least);
+        for performer in &performers {
+            println!("{ANSWER}{}={}", performer.case.name(), performer.results.words(!performer.is_finished()));
+        }
+    }
+    std::process::exit(0);
+}
+
+/// Asks a child. `test` is the test that calls [`answer`] in it.
+pub(crate) fn ask(test: &str, cases: &[Case], blocked_after: Duration) -> HashMap<String, String> {
+    let names: Vec<String> = cases.iter().map(Case::name).collect();
+    let output = support::in_child(test, |command| {
+        command.env(CASES, names.join("\n")).env(BLOCKED_AFTER, blocked_after.as_millis().to_string());
+    });
+    let text = String::from_utf8_lossy(&output.stdout);
+    let answers = text.lines().filter_map(|line| line.split_once(ANSWER)?.1.split_once('='));
+    let answers: HashMap<_, _> = answers.map(|(name, words)| (name.to_owned(), words.to_owned())).collect();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(answers.len(), cases.len(), "the oracle is incomplete: {}\n{text}\n{errors}", output.status);
+    answers
+}
