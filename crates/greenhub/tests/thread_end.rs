@@ -603,6 +603,25 @@ fn shutdown_waits_for_jobs_that_borrow() {
 }
 
 #[test]
+fn shutdown_goes_on_after_an_interrupt_that_came_before() {
+    run("shutdown_goes_on_after_an_interrupt_that_came_before", || {
+        let (go, wait) = mpsc::channel::<()>();
+        spawn_n(move || execute_scoped(move || _ = wait.recv()).is_ok());
+        spawn_n(|| get_hub().interrupt());
+        yield_now();
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(4 * SHORT);
+            drop(go);
+        });
+        let ended = get_hub().shutdown(LIMIT).unwrap();
+        assert_eq!((ended.unwound, ended.abandoned), (1, 0));
+        other.join().unwrap();
+        // Nothing of it is left for the next loop.
+        sleep(SHORT);
+    });
+}
+
+#[test]
 fn shutdown_abandons_at_its_deadline_what_lives_on() {
     run("shutdown_abandons_at_its_deadline_what_lives_on", || {
         green_support::keep_reports();

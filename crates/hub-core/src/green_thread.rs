@@ -113,8 +113,9 @@ pub enum Kill {
 ///   thread_local!(static LOGS: Logs = const { Logs }); // undefined behaviour unless the end of the thread is noticed
 ///   ```
 ///
-///   The end is noticed, and nothing switches, in an OS thread that was started by `greenhub::thread::os::spawn`, and for
-///   every thread-local that was made before the first green thread. For others it mostly is, but nothing promises that.
+///   The end is noticed, and nothing switches, in an OS thread that was started by `greenhub::thread::os::spawn`, and on
+///   Linux for every thread-local that was made before the first green thread. For others it mostly is, but nothing
+///   promises that. Instead: start OS threads so, and give back by hand what takes a wait to give back.
 ///
 /// - *A call that switches while another OS thread borrows a thread-local of this one*, as with `std::thread::scope` or
 ///   [`offload_scoped`](crate::offload_scoped()) within `with`. If this OS thread ends meanwhile, the green thread is

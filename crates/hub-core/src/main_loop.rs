@@ -549,6 +549,11 @@ impl MainLoop {
         Waiter::new(main, main.ticket()).wake_with(Wake::Failed);
     }
 
+    /// Forgets a request to end the loop, and what the loop has for the main greenlet.
+    pub(crate) fn forget_errors(&self) {
+        drop_contained((self.stop.take(), self.main_error.take()));
+    }
+
     /// What the main loop has for the main greenlet, once.
     pub(crate) fn take_main_error(&self) -> Result<(), LoopError> {
         self.main_error.take().map_or(Ok(()), Err)

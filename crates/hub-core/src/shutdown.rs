@@ -72,6 +72,8 @@ pub fn run_and_shutdown<R>(limit: Option<Duration>, f: impl FnOnce() -> R) -> R 
 pub(crate) fn shut_down(limit: Option<Duration>) -> Result<Ended, LoopError> {
     let local = local::get_unless_ended()?;
     may_shut_down(local)?;
+    // They are about a loop that ends anyway, and must not end the wait below.
+    local.main_loop.forget_errors();
     let refusing = local.refuse_bodies();
     let mut ended = make_all_exit(local);
     wait_for_all(local, limit);
@@ -85,8 +87,8 @@ pub(crate) fn shut_down(limit: Option<Duration>) -> Result<Ended, LoopError> {
 }
 
 fn may_shut_down(local: &Local) -> Result<(), LoopError> {
-    let waiter = Waiter::current(Doing::Abort).map_err(|error| *error)?;
-    let main = waiter.control();
+    let main = run::current();
+    run::may_leave(main, Doing::Abort).map_err(|error| *error)?;
     let elsewhere = main.kind() != Kind::Main || main.is_masked() || local.main_scopes.get() != 0;
     if elsewhere || local.main_loop.in_hub() {
         return Err(LoopError::ShutdownRefused);
@@ -188,6 +190,7 @@ fn close(local: &Local) {
         main_loop.shut_down().for_each(drop_contained);
         end_loop(local);
     }
+    main_loop.forget_errors();
     local.stacks.release();
     local.tasks.release();
 }

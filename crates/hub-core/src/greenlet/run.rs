@@ -266,7 +266,7 @@ fn may_begin(me: ControlRef, doing: Doing) -> Result<bool, Refused> {
 }
 
 /// Whether the running greenlet may be left. Throws the exit that is pending, if one is.
-pub(super) fn may_leave(me: ControlRef, doing: Doing) -> Result<(), Refused> {
+pub(crate) fn may_leave(me: ControlRef, doing: Doing) -> Result<(), Refused> {
     // Before all others: an exit must not unwind a destructor of a thread-local.
     if thread().ended.get() {
         return Err(LoopError::ThreadEnding.into());
