@@ -3,6 +3,9 @@
 //! When an OS thread of std ends, its green threads are abandoned: its thread-locals are destroyed by then, and a green
 //! thread may still refer to one. An OS thread that is started here unwinds its green threads first, as
 //! [`HubRef::shutdown`](hub_core::HubRef::shutdown) does, while all thread-locals are alive.
+//!
+//! In a thread that is started by other means, such as `std::thread::scope`, [`run_and_shutdown`] does the same around the
+//! closure of the thread.
 
 use std::io;
 use std::time::Duration;
