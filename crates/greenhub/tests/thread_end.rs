@@ -225,7 +225,7 @@ impl Drop for Locks {
 #[test]
 fn exit_does_not_wait_for_a_lock_that_the_caller_holds() {
     let test = "exit_does_not_wait_for_a_lock_that_the_caller_holds";
-    for held_by in ["parked", "not begun", "delayed", "callback", "remote", "report"] {
+    for held_by in ["parked", "not begun", "delayed", "callback", "remote", "report", "detector"] {
         let Some(output) = in_own_process(test, held_by) else {
             let mutex = Arc::new(std::sync::Mutex::new(()));
             let (locks, lock) = (Locks(mutex.clone()), mutex.clone());
@@ -242,12 +242,19 @@ fn exit_does_not_wait_for_a_lock_that_the_caller_holds() {
                     "delayed" => drop(spawn_after(LONG, move || drop(locks))),
                     "callback" => drop(get_hub().schedule(LONG, move || _ = &locks)),
                     "remote" => get_hub().remote().spawn(move || drop(locks)).unwrap(),
+                    "detector" => {
+                        // Its watchdog reports the sleep below, and waits for the lock.
+                        greenhub::set_report_stream(move |_| drop(locks.0.lock()));
+                        greenhub::debug::hub_blocking_detection(SHORT).unwrap();
+                        sleep(SHORT);
+                    }
                     _ => {
                         greenhub::set_report_stream(move |_| drop(locks.0.lock()));
                         park_for_long();
                     }
                 }
                 let _held = lock.lock();
+                std::thread::sleep(20 * SHORT);
                 std::process::exit(7);
             });
         };
