@@ -280,6 +280,27 @@ fn a_writer_to_a_shared_terminal_blocks_only_itself() {
 }
 
 #[test]
+fn a_terminal_that_is_stopped_blocks_only_its_writer() {
+    run("a_terminal_that_is_stopped_blocks_only_its_writer", || {
+        let (slave, master) = terminal();
+        let flow = |action| {
+            // SAFETY: the descriptor is open.
+            assert_eq!(unsafe { libc::tcflow(slave.as_raw_fd(), action) }, 0);
+        };
+        flow(libc::TCOOFF);
+        let mut green = File::from(slave.try_clone().unwrap());
+        let writing = spawn(move || green.write_all(b"go on").unwrap());
+        sleep(SHORT * 3);
+        assert!(!writing.is_finished());
+        flow(libc::TCOON);
+        let mut text = [0; 5];
+        File::from(master).read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"go on");
+        writing.join().unwrap();
+    });
+}
+
+#[test]
 fn a_named_pipe_that_is_given_away_blocks_and_its_clone_does_not() {
     run("a_named_pipe_that_is_given_away_blocks_and_its_clone_does_not", || {
         let fifo = Fifo::new();

@@ -153,3 +153,48 @@ fn has_connection(fd: BorrowedFd<'_>) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listener() -> (Source, std::net::SocketAddr) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        (Source::from_nonblocking(listener.into()), address)
+    }
+
+    #[test]
+    fn a_connection_of_a_caller_that_has_left_goes_to_the_next() {
+        let ((source, _), (other, address)) = (listener(), listener());
+        let abandoned = Abandoned::default();
+        let (done, attempt) = channel();
+        drop(Waiting { attempt: Some(attempt), abandoned: &abandoned });
+        assert!(abandoned.take().is_none());
+        let nothing = accept(&source, &abandoned, None, true, || Some(())).expect_err("no connection");
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        let client = std::net::TcpStream::connect(address).expect("a listener");
+        let connection = other.with(birth::accept).expect("a connection");
+        assert!(done.send(Ok(connection)).is_ok());
+        // The caller is not admitted, and leaves it where it is.
+        assert!(accept(&source, &abandoned, None, true, || None::<()>).expect("no error").is_none());
+        let accepted = accept(&source, &abandoned, None, true, || Some(7)).expect("an attempt");
+        let ((socket, _), ticket) = accepted.expect("admitted");
+        let peer = std::net::TcpStream::from(socket).peer_addr().expect("connected");
+        assert_eq!((peer, ticket), (client.local_addr().expect("connected"), 7));
+        assert!(abandoned.lock().is_empty());
+    }
+
+    #[test]
+    fn an_error_of_a_caller_that_has_left_is_dropped() {
+        let abandoned = Abandoned::default();
+        let (done, attempt) = channel();
+        let (gone, lost) = channel();
+        for attempt in [attempt, lost] {
+            drop(Waiting { attempt: Some(attempt), abandoned: &abandoned });
+        }
+        assert!(done.send(Err(Errno::CONNABORTED.into())).is_ok());
+        drop(gone);
+        assert!(abandoned.take().is_none() && abandoned.lock().is_empty());
+    }
+}
