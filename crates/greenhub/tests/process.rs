@@ -467,14 +467,13 @@ fn children_are_waited_for_without_free_descriptors() {
     run(name, || {
         // The hub is there.
         sleep(SHORT);
-        let mut short = sleeper_until(1);
+        let ticks = ticker();
+        let mut short = child_until(several(&ticks));
         let mut long = sleeper();
         let killed = Command::new("sleep").arg("0.1").spawn().unwrap();
         let piped = shell("echo x; sleep 0.1").stdout(Stdio::piped()).spawn().unwrap();
         let taken = exhaust_descriptors();
-        let ticks = ticker();
         assert!(short.wait().unwrap().success());
-        assert!(ticks.get() > 1);
         assert_eq!(long.wait_timeout(SHORT).unwrap(), None);
         assert!(with_timeout(SHORT, || long.wait()).is_err());
         assert_eq!(piped.wait_with_output().unwrap().stdout, b"x\n");
@@ -502,9 +501,10 @@ fn children_are_waited_for_whatever_their_descriptor_would_be() {
         setrlimit(Resource::RLIMIT_NOFILE, most.min(2048), most).unwrap();
         // More than select can hold.
         let _taken: Vec<_> = (0..1100).map_while(|_| std::fs::File::open("/dev/null").ok()).collect();
-        let mut child = sleeper_until(1);
+        let mut child = sleeper();
         assert_eq!(child.wait_timeout(SHORT).unwrap(), None);
-        assert!(child.wait().unwrap().success());
+        end(child);
+        assert!(child_until(|| sleep(SHORT)).wait().unwrap().success());
     });
 }
 

@@ -274,7 +274,7 @@ fn a_writer_to_a_shared_terminal_blocks_only_itself() {
     run("a_writer_to_a_shared_terminal_blocks_only_itself", || {
         let (slave, master) = terminal();
         let rival = slave.try_clone().unwrap();
-        // Of the other side no description of one's own can be had.
+        // No other description of the master can be had.
         write_with_a_rival(File::from(slave), rival.into(), File::from(master), 1 << 18);
     });
 }

@@ -49,7 +49,7 @@ fn writing() -> OpenOptions {
     options
 }
 
-/// What the pools of the library do is done at once.
+/// The pool of files has a free thread.
 fn files_are_served() {
     assert!(with_timeout(LONG, || greenhub::fs::metadata("/").unwrap().is_dir()).unwrap());
     let read = with_timeout(LONG, || greenhub::fs::read("/proc/self/cmdline").unwrap().len());

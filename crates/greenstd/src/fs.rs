@@ -15,8 +15,8 @@
 //! ended, of 1 MiB at most. From everything else it leaves at once; what the system was asked for is done all the
 //! same.
 //!
-//! What a hub can wait for is waited for by the hub, whatever its file type: a named pipe, a terminal, another device, or
-//! a descriptor such as an eventfd. Opening a named pipe waits for the other side as in std, and can be left at once.
+//! The hub waits for every file that the system can report, whatever its type: a named pipe, a terminal, another device,
+//! or a descriptor such as an eventfd. Opening a named pipe waits for the other side as in std, and can be left at once.
 
 mod dir;
 mod fifo;
@@ -88,7 +88,7 @@ pub fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
 }
 
 fn read_whole(mut file: std::fs::File) -> io::Result<Vec<u8>> {
-    // So that it need not grow. What the system says of some files is wrong.
+    // So that it need not grow. The system tells a wrong size of some files.
     let size = file.metadata().map_or(0, |metadata| usize::try_from(metadata.len()).unwrap_or(0));
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(size)?;

@@ -133,7 +133,7 @@ impl AsRawFd for Handle {
     }
 }
 
-/// Which kind it is: a stream is what a hub can wait for, whatever its file type.
+/// Tells which kind it is. A hub can wait for streams, whatever their file type.
 pub(crate) fn kind(file: &File) -> io::Result<Kind> {
     use std::os::unix::fs::FileTypeExt;
     let metadata = file.metadata()?;
@@ -144,7 +144,7 @@ pub(crate) fn kind(file: &File) -> io::Result<Kind> {
     } else {
         kind.is_dir() || kind.is_symlink() || kind.is_block_device()
     };
-    // Others are pipes, sockets, devices, and what has no type, such as eventfd.
+    // Others are pipes, sockets, devices, and descriptors without a type, such as eventfd.
     Ok(if is_file { Kind::File } else { Kind::Stream })
 }
 

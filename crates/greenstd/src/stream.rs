@@ -1,7 +1,7 @@
-//! What pipes, terminals and other streams of bytes share: they wait by way of [`Source`].
+//! Pipes, terminals and other streams of bytes: they wait by way of [`Source`].
 //!
-//! `O_NONBLOCK` belongs to what is open behind a descriptor, which clones and other processes share; so a stream that
-//! others may have is never made non-blocking. Asking it by poll(2) before each call is not enough, because another
+//! `O_NONBLOCK` belongs to the open file description, which clones and other processes share; so a stream that others may
+//! have is never made non-blocking. Asking it by poll(2) before each call is not enough, because another
 //! reader or writer may come in between. Each operation takes the first of these ways that the system offers:
 //!
 //! 1. `recv` and `send` of sockets, told not to wait.
@@ -31,7 +31,7 @@ use crate::socket::SEND;
 const MAX_PIECES: usize = 1024;
 
 /// The most that is written to a pipe or a terminal by a call that may wait: it fits into a pipe that can be written to
-/// at all, less what [`Stream::write_after`] may have written before.
+/// at all, less the quarter that [`Stream::write_after`] may have written before.
 const AT_ONCE: usize = PIPE_BUF - PIPE_BUF / 4;
 
 /// As [`AT_ONCE`], for anything else, whose records must not be cut.
@@ -44,7 +44,7 @@ pub(crate) struct Stream {
     description: Arc<Description>,
 }
 
-/// What is known of the open file description.
+/// The open file description, as far as it is known.
 struct Description {
     kind: Kind,
     exclusive: Exclusive,
@@ -111,13 +111,13 @@ impl Description {
 }
 
 impl Stream {
-    /// Takes over a descriptor of what no other process has, and makes it non-blocking.
+    /// Takes over a descriptor that no other process has, and makes it non-blocking.
     pub(crate) fn own(fd: OwnedFd) -> io::Result<Stream> {
         let description = Description::of(fd.as_fd(), Exclusive::default());
         Ok(Stream { source: Source::new(fd)?, description })
     }
 
-    /// Takes over a descriptor of what others may have too. It is not made non-blocking: where an operation could not be
+    /// Takes over a descriptor that others may have too. Its description is not made non-blocking: where an operation could not be
     /// kept from waiting otherwise, the number gets an open file description of its own if there is one.
     pub(crate) fn shared(mut fd: OwnedFd) -> Stream {
         let exclusive = if kind(fd.as_fd()) == Kind::Reopenable && take_own(&mut fd).is_ok() {
@@ -184,7 +184,7 @@ impl Stream {
         if all { Left::Nothing } else { Left::Perhaps }
     }
 
-    /// Reads what is there already: `None` if nothing is.
+    /// Reads without waiting: `None` if there is nothing to read.
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let buffers = &mut [IoSliceMut::new(buffer)];
         let read = self.source.with(|fd| {
@@ -260,7 +260,7 @@ impl Stream {
         }
     }
 
-    /// Moves the position of what has one, such as some files of `/proc`.
+    /// Moves the position. Some files of `/proc` have one; the system refuses it for others.
     pub(crate) fn seek(&self, position: io::SeekFrom) -> io::Result<u64> {
         let position = match position {
             io::SeekFrom::Start(offset) => SeekFrom::Start(offset),
@@ -271,7 +271,7 @@ impl Stream {
     }
 }
 
-/// For what std makes of single reads.
+/// For `read_to_end` and its like.
 impl Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         Stream::read(self, buffer)
@@ -337,7 +337,7 @@ fn ask(fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Errno> {
     }
 }
 
-/// Whether `RWF_NOWAIT` is what the system does not know, or not for such a descriptor.
+/// Whether the system does not know `RWF_NOWAIT`, or not for such a descriptor.
 fn is_refused(error: &io::Error) -> bool {
     let refused = [Errno::OPNOTSUPP, Errno::NOSYS].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|error| refused.contains(&error))
@@ -406,7 +406,7 @@ mod reopening {
         Ok(())
     }
 
-    /// Another description of what is open behind `fd`, in the same direction.
+    /// Opens the file behind `fd` anew, in the same direction.
     pub(super) fn reopen(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Result<OwnedFd> {
         let direction = rustix::fs::fcntl_getfl(fd)? & (OFlags::ACCMODE | OFlags::APPEND);
         let flags = direction | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

@@ -4,7 +4,7 @@
 //! Threads are started when a job finds none idle, up to a bound, and end when they have been idle for a while. They
 //! block the signals that other threads are to receive. A forked child starts with empty pools.
 //!
-//! A pool all of whose threads are busy has a monitor: one more thread, which reports jobs that wait for long. The
+//! While jobs wait in line, a pool has a monitor: one more thread, which reports jobs that wait for long. The
 //! threads of the pool cannot, because each may be stuck in its job, and a caller would need a timer for each job.
 
 use std::cell::Cell;
@@ -198,7 +198,7 @@ fn parse_size(value: &str) -> io::Result<usize> {
     })
 }
 
-/// What the threads of a pool share with those that submit jobs.
+/// The state that the threads of a pool share with the submitters of jobs.
 struct Threads {
     name: &'static str,
     idle: Duration,

@@ -270,7 +270,7 @@ impl FileExt for File {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         match &self.0 {
             Handle::File(file) => borrowing(|| file.read_at(buffer, offset)),
-            // Refused by what has no position, such as a pipe.
+            // The system refuses it for streams without positions, such as pipes.
             Handle::Stream(stream) => borrowing(|| Ok(rustix::io::pread(stream, buffer, offset)?)),
         }
     }

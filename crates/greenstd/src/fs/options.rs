@@ -33,10 +33,10 @@ pub struct OpenOptions {
     pub(super) flags: i32,
 }
 
-/// What is at a path, opened without waiting for anything but a disk.
+/// An open file, or a named pipe that cannot be opened without waiting for more than a disk.
 pub(super) enum Opened {
     File(std::fs::File, Kind),
-    /// A named pipe, whose other side is to be waited for.
+    /// Its other side is to be waited for.
     Fifo(fifo::Unopened),
 }
 

@@ -17,7 +17,7 @@ use crate::sync::{Mutex, MutexGuard, Semaphore};
 /// A descriptor of its own for what 0, 1 or 2 is at its first use: the hub may know others of that number.
 struct Standard {
     fd: fn() -> BorrowedFd<'static>,
-    /// Writes what std has kept in a buffer.
+    /// Writes the bytes that std keeps in a buffer.
     flush: Option<fn() -> io::Result<()>>,
     handle: OnceLock<Handle>,
 }
@@ -35,7 +35,7 @@ impl Standard {
         Ok(self.handle.get_or_init(|| handle))
     }
 
-    /// Writes, after what std has kept.
+    /// Writes, after the bytes that std has kept.
     fn write(&self, data: &[u8]) -> io::Result<usize> {
         let written = self.handle().and_then(|handle| match self.flush {
             Some(flush) => handle.write_after(data, flush),
@@ -348,7 +348,7 @@ macro_rules! output {
                 self.this.write(data)
             }
 
-            /// Writes what `print!` of std has kept. Switches.
+            /// Writes the bytes that `print!` of std has kept. Switches.
             fn flush(&mut self) -> io::Result<()> {
                 self.this.flush()
             }

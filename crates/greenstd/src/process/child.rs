@@ -16,9 +16,9 @@ use crate::stream::Stream;
 ///
 /// A green thread that is killed or times out in one of its waits leaves the child running, and it can be waited for
 /// again. From [`wait_with_output`](Child::wait_with_output), and from the methods of [`Command`](super::Command) that wait,
-/// no handle is left that could: it runs on, as if it had been dropped. What it writes then finds no reader. Such a child,
-/// and one whose handle is dropped by unwinding, as a kill does, is an orphan: it leaves no zombie behind, within a second
-/// of its end. One that is dropped otherwise does until this process ends, as in std, whose caller may wait for it by its
+/// no handle is left that could: it runs on, as if it had been dropped, and its output finds no reader. Such a child, and
+/// a child whose handle is dropped by unwinding, as a kill does, is an orphan: it is reaped within a second of its end. A
+/// child that is dropped otherwise stays a zombie until this process ends, as in std; the program may wait for it by its
 /// number.
 pub struct Child {
     /// What the child reads, if it was asked for.

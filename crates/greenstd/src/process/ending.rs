@@ -53,11 +53,11 @@ pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<O
     }
 }
 
-/// What has come of one way to notice the end of a child.
+/// The result of one way to notice the end of a child.
 enum Noticed {
     Ended(ExitStatus),
     Late,
-    /// It cannot be had, or told of something else.
+    /// This way cannot be had, or the report was about something else.
     Nothing,
 }
 
@@ -133,7 +133,7 @@ impl Signal {
         Ok(Signal { told, id })
     }
 
-    /// Takes what was told until now.
+    /// Takes the notices that have come until now.
     fn take(&self) {
         // Errors and the end leave nothing to take.
         while (&self.told).read(&mut [0; 64]).is_ok_and(|n| n > 0) {}

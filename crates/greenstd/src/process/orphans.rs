@@ -1,8 +1,8 @@
 //! Children that no handle can wait for any more.
 //!
 //! A child stays in the system as a zombie after its end until its parent has waited for it. An OS thread does that for
-//! orphans, as long as there are any. It looks in pauses: a descriptor for each could not be had where there are none
-//! left, and a handler of `SIGCHLD` would change what the program has chosen for its other children.
+//! orphans, as long as there are any. It looks in pauses: a descriptor for each may not be free, and a handler of
+//! `SIGCHLD` would replace the one that the program has chosen for its other children.
 
 use std::process::Child;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -78,7 +78,7 @@ impl Orphans {
 
 /// Takes a child that no handle can wait for any more.
 pub(super) fn adopt(mut child: Child) {
-    // Without the value forks would not be noticed, whose children must not wait for this one.
+    // An error means that forks cannot be noticed. The children of a fork must not wait for this child.
     let Ok(orphans) = ORPHANS.get_or_make(Orphans::default) else { return };
     if !matches!(child.try_wait(), Ok(None)) {
         return;

@@ -21,8 +21,7 @@ use crate::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 /// Of its own, because each job may wait for ever.
 static ACCEPTS: ThreadPool = ThreadPool::named("greenhub-accept", 64);
 
-/// How long a green thread waits without a look at what may have changed meanwhile: that the socket was closed, or
-/// that an attempt of an earlier caller has succeeded.
+/// How long a green thread waits before it looks whether the socket was closed, or an abandoned attempt has succeeded.
 const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) type Accepted = (OwnedFd, Option<SocketAddrAny>);
