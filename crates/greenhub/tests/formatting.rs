@@ -292,3 +292,46 @@ fn files_and_processes_are_used_while_they_are_formatted() {
         });
     });
 }
+
+/// Values without anything to use meanwhile: nothing is borrowed for them either, as others are formatted at the same time.
+#[test]
+fn plain_values_are_formatted_into_a_writer_that_switches() {
+    let _deadline = deadline();
+    fn plain(values: &[&dyn Debug]) {
+        for value in values {
+            shown(*value, |value| {
+                let text = format!("{value:?}");
+                assert!(!text.is_empty());
+            });
+        }
+    }
+    fn told(values: &[&(dyn std::error::Error + 'static)]) {
+        for value in values {
+            printed(*value, nothing);
+        }
+    }
+    let key = greenhub::Key::new(3, 1);
+    let mut ready = greenhub::Ready::new();
+    ready.push(key, Readiness::READ);
+    plain(&[&key, &ready, &Interest::READ, &Readiness::WRITE, &greenhub::Time::default(), &greenhub::Lease::Life]);
+    plain(&[&greenhub::Rearm::Level, &greenhub::Doing::Lock, &greenhub::Parked::Late, &greenhub::Left::Nothing]);
+    plain(&[&greenhub::StackPolicy::Guarded, &greenhub::Kill::Cancelled]);
+    let (condvar, mutex) = (Condvar::new(), Mutex::new(()));
+    let waited = condvar.wait_timeout(mutex.lock().expect("no poison"), ms(1)).expect("no poison").1;
+    plain(&[&waited]);
+    let linked = spawn(|| ()).link(|_| ());
+    plain(&[&linked, &greenhub::fs::DirBuilder::new()]);
+    told(&[
+        &greenhub::HubError::NoneAvailable,
+        &greenhub::LoopError::Aborted,
+        &greenhub::TrampolineError::TimedOut(3),
+        &greenhub::net::ServeError::Inside,
+        &greenhub::sync::mpsc::RecvError,
+    ]);
+    let full = LightQueue::bounded(0).try_put(1).expect_err("nobody gets");
+    printed(&full, nothing);
+    printed(&LightQueue::<u8>::new().try_get().expect_err("nobody puts"), nothing);
+    printed(&Event::<u8>::new().reset().expect_err("nothing was sent"), nothing);
+    printed(&BoundedSemaphore::new(1).release().expect_err("it is full"), nothing);
+    printed(&CappedSemaphore::new(3, 2).expect_err("above the limit"), nothing);
+}
