@@ -453,7 +453,7 @@ fn a_child_that_cannot_start_afresh_lets_go_of_its_parents_hub() {
     });
 }
 
-/// What is open under a number.
+/// The open file under a number.
 fn file_at(number: RawFd) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{number}")).ok()
 }
@@ -479,7 +479,7 @@ fn assert_still_open(files: Vec<(RawFd, PathBuf, std::os::fd::OwnedFd)>) {
     }
 }
 
-/// What a program does with its hub.
+/// The use that a program makes of its hub.
 fn uses_everything() {
     sleep(ms(1));
     let (here, there) = pair();

@@ -1,4 +1,4 @@
-//! What `notify_close` and `notify_opened` make of a number: nothing shows whose it is.
+//! `notify_close` and `notify_opened` with numbers, of which nothing shows whose they are.
 
 #[path = "support/descriptors.rs"]
 mod support;

@@ -52,7 +52,7 @@ fn an_address_is_used_again_at_once_unless_that_is_turned_off() {
 fn a_port_can_be_shared_by_those_who_say_so() {
     support::run("a_port_can_be_shared_by_those_who_say_so", || {
         let sharing = ListenOptions::new().reuse_port(true);
-        // A port that nobody else has.
+        // A port that no other socket has.
         let address = TcpListener::bind(ANY).unwrap().local_addr().unwrap();
         let one = sharing.listen(address).unwrap();
         let other = sharing.listen(address).unwrap();

@@ -562,7 +562,7 @@ impl Accept for Failing {
 fn what_passes_is_survived() {
     support::run("what_passes_is_survived", || {
         keep_reports();
-        // Those of accept(2), but for the ones that say that the listener is none.
+        // The errors of accept(2), but for those that say that the listener is none.
         let passing = [
             libc::ENFILE,
             libc::EMFILE,

@@ -433,7 +433,7 @@ fn a_plain_greenlet_in_a_shield_gets_its_exit_as_an_error() {
             Ok(Payload::unit())
         });
         greenlet.switch(Payload::unit()).unwrap();
-        // Nobody can switch to it any more.
+        // Nothing can switch to it any more.
         drop(greenlet);
         sleep(SHORT);
         log.is(&["an error"]);

@@ -104,7 +104,7 @@ fn others_run_between_two_throws() {
         yield_now();
         let before = (ticks.get(), timers.get());
         assert_eq!(one.green.kill(), Kill::Refused);
-        // Those that are ready, and those that the loop wakes.
+        // Green threads that are ready, and those that the loop wakes.
         assert!(ticks.get() - before.0 >= MOST - 2, "{} ticks", ticks.get() - before.0);
         assert!(timers.get() - before.1 >= MOST / 4, "{} timers", timers.get() - before.1);
         one.end();

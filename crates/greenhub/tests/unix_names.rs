@@ -40,7 +40,7 @@ impl Drop for Folder {
     }
 }
 
-/// What a peer may be called.
+/// The names that a peer may have.
 #[derive(Clone, Debug)]
 enum Name {
     None,

@@ -21,7 +21,7 @@ pub(crate) fn wait_for_killed<E>(
         if left.iter().all(|progress| *progress == KillProgress::Refused) {
             return Ok(left.len());
         }
-        // What comes of a kill that strikes is known after a bounded number of turns.
+        // The outcome of a kill that strikes is known after a bounded number of turns.
         let in_turn = left.contains(&KillProgress::Striking);
         let mut turn = Limit::from(Some(Duration::ZERO));
         let all_ended = wait(if in_turn { &mut turn } else { &mut limit })?;

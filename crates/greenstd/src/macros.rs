@@ -286,14 +286,14 @@ macro_rules! pipe_common {
         }
 
         impl From<$std> for $name {
-            /// Makes std's green. What is behind it stays blocking for others that have it too. Does not switch.
+            /// Makes std's green. The open file stays blocking for others that have it too. Does not switch.
             fn from(pipe: $std) -> $name {
                 $name::from(OwnedFd::from(pipe))
             }
         }
 
         impl From<OwnedFd> for $name {
-            /// Takes over a descriptor. What is behind it stays blocking for others that have it too; no operation on it
+            /// Takes over a descriptor. The open file stays blocking for others that have it too; no operation on it
             /// blocks the OS thread. Does not switch.
             fn from(fd: OwnedFd) -> $name {
                 $name(Stream::shared(fd))

@@ -189,7 +189,7 @@ impl<T> Drop for PerProcess<T> {
         let current = *self.current.get_mut();
         // SAFETY: rule 2.
         if unsafe { current.as_ref() }.is_some_and(|entry| entry.generation == generation()) {
-            // SAFETY: from `into_raw`, and whoever referred to it borrowed `self`.
+            // SAFETY: from `into_raw`, and all references to it borrowed `self`.
             drop(unsafe { Box::from_raw(current) });
         }
     }

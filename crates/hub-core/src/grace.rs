@@ -26,7 +26,7 @@ pub fn set_panicking_grace(grace: Duration) {
     GRACE.store(u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
-/// What [`set_panicking_grace`] has set. Does not switch.
+/// Returns the grace that [`set_panicking_grace`] has set. Does not switch.
 #[must_use]
 pub fn panicking_grace() -> Duration {
     Duration::from_nanos(GRACE.load(Ordering::Relaxed))
@@ -88,7 +88,7 @@ fn used_in(turn: u64) -> Duration {
     if last == turn { used } else { Duration::ZERO }
 }
 
-/// What the grace is shared in: the present turn, or the end of the OS thread. `None` without a main loop: nothing else
+/// The span in which the grace is shared: the present turn, or the end of the OS thread. `None` without a main loop: nothing else
 /// would run meanwhile.
 fn turn() -> Option<u64> {
     const END: u64 = u64::MAX;

@@ -1,4 +1,4 @@
-//! Who holds a lock, for the message of a wait that cannot go on.
+//! The holder of a lock, for the message of a wait that cannot go on.
 
 use crate::greenlet::control::State;
 use crate::greenlet::{local, run};
@@ -38,7 +38,7 @@ impl Holder {
         Holder(run::running_address())
     }
 
-    /// What is known of it: its name, where it was spawned and what it waits for, if it is one of the calling OS thread
+    /// Describes it: its name, where it was spawned and what it waits for, if it is one of the calling OS thread
     /// and lives. The block of one that has ended may be another's by now.
     #[must_use]
     pub fn describe(self) -> String {

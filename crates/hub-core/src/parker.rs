@@ -309,7 +309,7 @@ thread_local! {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        // What waits here could not be found any more.
+        // Waiters of this thread could not be found any more.
         local::end_with_thread_locals();
         if let Some(threads) = THREADS.get() {
             threads.forget(fork::this_thread());

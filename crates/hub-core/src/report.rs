@@ -52,7 +52,7 @@ pub enum Report {
     Refused {
         /// Its name and where it was spawned.
         greenlet: String,
-        /// What it has caught.
+        /// The exit that it has caught.
         exit: ExitKind,
     },
     /// A loop has had nothing to do for the [quiet time](crate::set_quiet_time): all that its green threads wait for

@@ -33,7 +33,7 @@ use crate::greenlet::run;
 /// | is inside a shield | strikes at the first wait after it |
 /// | unwinds already (a destructor runs because of a panic or an exit) | is not thrown again; the wait blocks the OS thread for the [time of grace](crate::set_panicking_grace) at most |
 ///
-/// What a wait was granted is kept: if what it waits for came before the exit is thrown, the wait returns it and the exit
+/// A wait keeps what it was granted: if what it waits for came before the exit is thrown, the wait returns it and the exit
 /// strikes at the next one, or not at all if its scope has ended. So a send that timed out was not received, and an
 /// item that was taken out of a queue is not lost.
 ///

@@ -79,13 +79,13 @@ impl From<Timeout> for std::io::Error {
 /// strikes at the first call that blocks. Scopes nest; each catches its own timeout only. A limit that has passed when
 /// `f` returns without blocking changes nothing.
 ///
-/// What a call was granted before the timeout strikes is kept: the call returns it, and `f` is interrupted at its next
+/// A call keeps what it was granted before the timeout strikes: it returns that, and `f` is interrupted at its next
 /// call that blocks. Data that had arrived by the deadline counts, however long other green threads computed meanwhile.
 /// In a part of `f` that must not be left early (a [`scope`](crate::scope) that joins its green
 /// threads, a [`shield`](crate::shield())) the timeout waits until that part is over. [`shield`](crate::shield()) lists
 /// which waits are struck, and shows a destructor that gives something back.
 ///
-/// What calls [`catch_unwind`](std::panic::catch_unwind) inside `f` has to let the timeout pass, see
+/// Code inside `f` that calls [`catch_unwind`](std::panic::catch_unwind) has to let the timeout pass, see
 /// [`is_exit`](crate::is_exit). One that is swallowed is thrown again at the next wait, and given up after a hundred times.
 ///
 /// ```

@@ -87,7 +87,7 @@ impl Hub for SelectHub {
             if self.report(watched, &mut sets, ready) {
                 return Ok(());
             }
-            // There was unread data that nobody waits for, and nothing else.
+            // There was unread data that is not waited for, and nothing else.
             let spent = begun.map_or(Duration::ZERO, |begun| begun.elapsed());
             let left = timeout.map(|timeout| timeout.saturating_sub(spent));
             if left == Some(Duration::ZERO) {
@@ -147,7 +147,7 @@ struct Sets<'fd> {
     writers: FdSet<'fd>,
     /// One more than the largest number in either.
     above: RawFd,
-    /// Whether a descriptor is in `readers` that nobody waits to read.
+    /// Whether a descriptor is in `readers` that is not waited for there.
     borrows_readers: bool,
     /// Descriptors that are only written to and have unread data or its end, which hides their hang-up from select.
     unread: FdSet<'fd>,
@@ -183,7 +183,7 @@ impl<'fd> Sets<'fd> {
         self.readers.contains(fd) || self.writers.contains(fd) || self.unread.contains(fd)
     }
 
-    /// What select has found of what was asked for.
+    /// The part of what was asked for that select has found.
     fn found(&self, fd: BorrowedFd<'_>, interest: Interest) -> Readiness {
         convert::readiness(self.readers.contains(fd), self.writers.contains(fd)) & interest.into()
     }

@@ -86,7 +86,7 @@ pub(crate) fn in_child(child: impl FnOnce()) {
     }
 }
 
-/// What tells a file from others: device and number. None if nothing is open there.
+/// The identity of a file: device and number. None if nothing is open there.
 pub(crate) type Identity = Option<(u64, u64)>;
 
 pub(crate) fn identity_of(file: &OwnedFd) -> Identity {

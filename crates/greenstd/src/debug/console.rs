@@ -115,7 +115,7 @@ impl fmt::Debug for Console {
     }
 }
 
-/// What the green thread of the console has. However that ends, begun or not, nothing is left at the path.
+/// The belongings of the green thread of the console. However that ends, begun or not, nothing is left at the path.
 struct Serving(Rc<Served>);
 
 impl Drop for Serving {

@@ -391,7 +391,7 @@ impl Failure {
             #[cfg(any(target_os = "linux", target_os = "android"))]
             Errno::NONET,
         ];
-        // What the hub lacks, it lacks for a time too.
+        // A lack of the hub is a matter of time, too.
         let refused = match error.get_ref().and_then(|error| error.downcast_ref()) {
             Some(TrampolineError::Register(_, cause)) => cause,
             Some(TrampolineError::TimedOut(_)) => return Some(Failure::Connection),

@@ -157,7 +157,7 @@ fn create(ended: bool) -> &'static Local {
     let local = NonNull::from(Box::leak(local));
     // SAFETY: just leaked.
     let this = unsafe { local.as_ref() };
-    // What cannot be registered any more is leaked.
+    // A state whose guard cannot be registered any more is leaked.
     if ended {
         this.main_loop.close();
         thread().late.set(Some(local));
@@ -322,7 +322,7 @@ fn end(this: &Local) {
     this.main.drop_locals();
     this.main_loop.close_hub();
     crate::parker::forget_thread();
-    // The end of the process frees everything and concerns nobody.
+    // The end of the process frees everything, and needs no report.
     if is_process_main_thread() {
         this.pinned.set(true);
         return;

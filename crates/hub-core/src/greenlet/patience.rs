@@ -54,7 +54,7 @@ pub(crate) fn holds_exits(doing: Doing) -> bool {
     doing == Doing::Lock && lock_patience() != Some(Duration::ZERO)
 }
 
-/// Whether the wait in which `target` is parked holds that exit back. What the loop has to tell strikes at once: the
+/// Whether the wait in which `target` is parked holds that exit back. An error of the loop strikes at once: the
 /// timer of the wait itself may be gone.
 pub(super) fn holds_back(target: ControlRef, exit: &Exit) -> bool {
     !matches!(exit, Exit::Kill(GreenError::Loop(_))) && holds_exits(target.doing())

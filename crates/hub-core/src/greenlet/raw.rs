@@ -641,7 +641,7 @@ impl Node {
             // Queued, not switched to: errors are impossible.
             let _ = run::interrupt(target, exit, false);
             if shielded && target.state() == State::Switched {
-                // Nobody can switch to it any more, so its switch ends with the exit as an error.
+                // Nothing can switch to it any more, so its switch ends with the exit as an error.
                 target.set_parked();
                 Waiter::new(target, target.ticket()).wake_with(Wake::Exit);
             }

@@ -349,7 +349,7 @@ impl Pending {
     }
 }
 
-/// What makes a green thread unwind, if it is no panic.
+/// The reason for which a green thread unwinds, other than a panic.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ExitKind {
@@ -373,7 +373,7 @@ impl fmt::Display for ExitKind {
 
 /// Whether a payload that was caught is an exit: a kill, a timeout or a link, and no panic. Never switches.
 ///
-/// What [`catch_unwind`](std::panic::catch_unwind) catches may be a panic of the job, or an exit that is on its way out of
+/// A payload of [`catch_unwind`](std::panic::catch_unwind) is that of a panic of the job, or an exit that is on its way out of
 /// the green thread or up to its scope. An exit has to go on: pass it to [`resume_unwind`](std::panic::resume_unwind). One
 /// that is swallowed is thrown again at the next wait, after the main loop has taken a turn; after a hundred times it
 /// is given up and [reported](crate::Report::Refused), the green thread lives on, and

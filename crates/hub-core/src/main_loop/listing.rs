@@ -140,7 +140,7 @@ impl MainLoop {
     }
 }
 
-/// What it is, with its name and where it was spawned.
+/// A greenlet in words: its kind, its name and where it was spawned.
 pub(crate) fn describe(control: ControlRef) -> String {
     if let Some(task) = control.task() {
         return format!("green thread {}", task.describe());

@@ -70,7 +70,7 @@ impl fmt::Debug for Letter {
     }
 }
 
-/// What ends the sleep of a loop.
+/// The means to end the sleep of a loop.
 #[derive(Clone)]
 pub(crate) enum Bell {
     /// The loop's own descriptor, which its hub watches.
@@ -263,7 +263,7 @@ impl Drop for Mailbox {
     }
 }
 
-/// What a notice makes of `head`. Exchanged even where it changes nothing: the exchange is what orders the
+/// The value of `head` after a notice. Exchanged even where it changes nothing: the exchange is what orders the
 /// poster's earlier stores before the loop's next look.
 fn notice(below: *mut Node) -> *mut Node {
     if below == EMPTY { NOTICE } else { below }

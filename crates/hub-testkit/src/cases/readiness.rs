@@ -143,7 +143,7 @@ pub fn an_error_concerns_both_directions<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clause 5: a writer hears of a hang-up that is no error, though nobody waits to read.
+/// Clause 5: a writer hears of a hang-up that is no error, though no reader waits.
 pub fn a_writer_alone_hears_of_a_hang_up<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
