@@ -25,7 +25,7 @@
 //! | `process::Stdio`, `ExitStatus`, `Output`, `exit`, … | [`process`] | none: std's own; green pipes, files and standard outputs become `Stdio` |
 //! | `os::unix::process::CommandExt`, `ExitStatusExt` | [`os::unix::process`] | `pre_exec` and `groups` by way of `as_std_mut`; `ExitStatusExt` is std's own |
 //! | `time` | [`time`] | none: std's own |
-//! | `thread::spawn` | [`thread::spawn`] | a green thread of this OS thread: asks for no `Send`, begins when the caller gives way |
+//! | `thread::spawn` | [`thread::spawn`] | a green thread of this OS thread: asks for no `Send`, begins when the caller gives way; an OS thread that ends its green threads in order: [`thread::os::spawn`] |
 //! | `thread::JoinHandle` | [`thread::JoinHandle`] | is `GreenThread`: `join` returns a `GreenError` instead of the payload of a panic |
 //! | `thread::Builder` | [`thread::Builder`] | stacks are smaller (256 KiB), and their size is a power of two; no `spawn_scoped` |
 //! | `thread::scope`, `Scope` | [`thread::scope`] | leaving it by a panic kills the children before they are joined |
