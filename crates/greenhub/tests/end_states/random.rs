@@ -68,7 +68,7 @@ fn play((one, other): (Box<dyn Socket>, Box<dyn Socket>), steps: &[(usize, Step)
 
 /// Compares random sequences.
 pub(crate) fn compare() {
-    let seeds = std::env::var("GREENHUB_SEEDS").ok().map_or(60, |text| text.parse::<u64>().expect("a number") / 10);
+    let seeds = std::env::var("GREENHUB_SEEDS").ok().map_or(60, |text| text.parse::<u64>().expect("a number") / 100);
     let mut differences = Vec::new();
     for kind in KINDS {
         for seed in 0..seeds {
