@@ -2,6 +2,8 @@
 
 #[path = "support/green.rs"]
 mod green;
+#[path = "support/loops.rs"]
+mod loops;
 #[path = "support/random.rs"]
 mod random;
 mod support;
@@ -17,7 +19,9 @@ use std::time::Duration;
 use green::{LONG, SHORT};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::{Channel, Condvar, Event, Mutex, Queue, RwLock, Semaphore, mpsc};
-use greenhub::{Kill, Listener, Readiness, get_hub, pools, sleep, spawn, tpool, with_timeout, yield_now};
+use greenhub::{
+    Kill, Listener, ManualClock, Readiness, get_hub, pools, sleep, spawn, tpool, use_hub_with, with_timeout, yield_now,
+};
 use random::Random;
 use support::run;
 
@@ -137,6 +141,19 @@ const WAITS: &[Wait] = &[
     },
 ];
 
+/// A clock that stands still unless this thread moves it, so that a grant is in time though the machine is busy.
+fn manual_clock() -> ManualClock {
+    let clock = ManualClock::new();
+    let driven = clock.clone();
+    use_hub_with(move || Ok(driven.drive(loops::default_hub()?))).unwrap();
+    clock
+}
+
+/// Lets the loop take in the timers that were armed: their time begins then.
+fn let_the_loop_look() {
+    sleep(Duration::from_nanos(1));
+}
+
 /// Does that on another OS thread, and holds up the calling one, with all of its green threads, until it is done.
 fn elsewhere(work: impl FnOnce() + Send + 'static) {
     std::thread::spawn(work).join().unwrap();
@@ -168,12 +185,13 @@ fn a_grant_from_another_os_thread_comes_before_a_later_kill() {
 fn a_grant_from_another_os_thread_comes_before_a_later_timeout() {
     for Wait { name, make } in WAITS {
         run(name, move || {
+            let clock = manual_clock();
             let (wait, grant) = make();
             let green = spawn(move || with_timeout(SHORT, wait));
-            yield_now();
+            let_the_loop_look();
             // Granted in time, and computed until long after the deadline.
             elsewhere(grant);
-            std::thread::sleep(SHORT * 4);
+            clock.advance(SHORT * 4);
             assert_eq!(green.join().unwrap(), Ok(true), "{name}");
         });
     }
@@ -182,6 +200,7 @@ fn a_grant_from_another_os_thread_comes_before_a_later_timeout() {
 #[test]
 fn a_timeout_that_was_late_strikes_at_the_next_wait_of_its_scope() {
     run("a_timeout_that_was_late_strikes_at_the_next_wait_of_its_scope", || {
+        let clock = manual_clock();
         let (sender, receiver) = mpsc::channel();
         let got = Rc::new(Cell::new(0));
         let gets = got.clone();
@@ -191,9 +210,9 @@ fn a_timeout_that_was_late_strikes_at_the_next_wait_of_its_scope() {
                 sleep(LONG);
             })
         });
-        yield_now();
+        let_the_loop_look();
         elsewhere(move || sender.send(7).unwrap());
-        std::thread::sleep(SHORT * 4);
+        clock.advance(SHORT * 4);
         assert!(green.join().unwrap().is_err());
         assert_eq!(got.get(), 7);
     });
@@ -243,13 +262,14 @@ fn a_job_that_borrows_returns_what_it_did_and_the_kill_strikes_afterwards() {
 struct AnswersSlowly {
     peer: std::os::unix::net::UnixStream,
     answered: AtomicBool,
+    clock: ManualClock,
 }
 
 impl Listener for AnswersSlowly {
     fn ready(&self, _: std::os::fd::RawFd, _: Readiness) {
         if !self.answered.swap(true, Ordering::Relaxed) {
             (&self.peer).write_all(b"answer").unwrap();
-            std::thread::sleep(SHORT * 4);
+            self.clock.advance(SHORT * 4);
         }
     }
 }
@@ -260,14 +280,14 @@ fn an_answer_that_came_while_a_listener_computed_comes_before_a_late_timeout() {
         let (near, peer) = std::os::unix::net::UnixStream::pair().unwrap();
         let mut near = UnixStream::from_std(near).unwrap();
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let listener = Rc::new(AnswersSlowly { peer, answered: AtomicBool::new(false) });
+        let clock = manual_clock();
+        let listener = Rc::new(AnswersSlowly { peer, answered: AtomicBool::new(false), clock });
         let registration = get_hub().listen(reader, greenhub::Interest::READ, listener).unwrap();
         let green = spawn(move || {
-            // As long as the loop takes to come to the listener it is in time.
             let read = with_timeout(SHORT, || near.read(&mut [0; 16]));
             read.map(|read| read.unwrap())
         });
-        yield_now();
+        let_the_loop_look();
         writer.write_all(b"x").unwrap();
         assert_eq!(green.join().unwrap(), Ok(6));
         drop(registration);
