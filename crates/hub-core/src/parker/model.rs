@@ -97,7 +97,7 @@ fn of_two_who_unpark_one_ends_the_wait() {
             thread::spawn(move || threads.unpark(unparker(ticket)))
         });
         plain.park(ticket, &mut Limit::none());
-        both.into_iter().for_each(|one| one.join().unwrap());
+        both.into_iter().for_each(|one| _ = one.join().unwrap());
         assert_eq!(plain.begin(), ticket + 2, "ended twice");
     });
 }
