@@ -172,6 +172,9 @@ pub(crate) trait Wait {
     /// then has it all the same, and passes nothing on.
     const FOR_ALL: bool = false;
 
+    /// Whether an exit does not keep a wait from beginning.
+    const HOLDS_EXITS: bool = false;
+
     /// Where one waits.
     fn line(state: &mut Self::State) -> &mut Line<Self::Brought>;
 
@@ -257,21 +260,29 @@ pub(crate) trait Wait {
             };
             guard = state.lock();
             // By nobody but who has chosen it.
-            if parked != Parked::Unparked {
-                kept = Self::line(&mut guard).leave(stay.number);
-            }
-            std::mem::forget(stay);
-            if let Some(back) = kept {
+            if parked != Parked::Unparked
+                && let Some(back) = Self::line(&mut guard).leave(stay.number)
+            {
+                std::mem::forget(stay);
                 if parked == Parked::Late {
                     return Err(Ended::Late(back));
                 }
                 kept = Some(back);
-                // Others may run before the exit is thrown. If a mask holds it back, the wait goes on in its place.
-                drop(guard);
-                hub_core::throw_exit();
-                guard = state.lock();
+                if Self::HOLDS_EXITS {
+                    // The patience is over. Others may run before the exit is thrown.
+                    drop(guard);
+                    hub_core::throw_exit();
+                    guard = state.lock();
+                    match attempt(&mut guard, kept.take()) {
+                        Ok(result) => return Ok(result),
+                        Err(back) => kept = Some(back),
+                    }
+                }
+                // The exit is thrown before the next wait. If a mask holds it back, that goes on in this place.
+                continue;
             }
-            match attempt(&mut guard, kept.take()) {
+            std::mem::forget(stay);
+            match attempt(&mut guard, None) {
                 Ok(result) => return Ok(result),
                 Err(back) => kept = Some(back),
             }

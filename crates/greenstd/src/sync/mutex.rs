@@ -215,6 +215,7 @@ impl Wait for ToLock {
     type Brought = ();
 
     const DOING: Doing = Doing::Lock;
+    const HOLDS_EXITS: bool = true;
 
     fn line(state: &mut Locked) -> &mut Line {
         &mut state.waiting
@@ -248,6 +249,7 @@ impl Lock {
         panic!("a destructor cannot wait for a mutex while panicking: {holder}, holds it");
     }
 
+    #[inline(always)]
     #[track_caller]
     fn acquire_within(&self, begin: fn() -> Grace, timeout: Option<Duration>) -> Option<Held<'_>> {
         let waited =

@@ -291,6 +291,7 @@ impl Wait for Outside {
     type Brought = ();
 
     const DOING: Doing = Doing::Lock;
+    const HOLDS_EXITS: bool = true;
 
     fn line(state: &mut Room) -> &mut Line {
         &mut state.outside
@@ -309,6 +310,7 @@ impl Wait for InDoor {
     type Brought = ();
 
     const DOING: Doing = Doing::Lock;
+    const HOLDS_EXITS: bool = true;
 
     fn line(state: &mut Room) -> &mut Line {
         &mut state.in_door
