@@ -208,6 +208,7 @@ pub fn a_hang_up_nobody_waits_for_does_not_spin<H: Hub>(make: Make<'_, H>) {
         let key = driver.add(&near, Interest::READ, lease);
         driver.disarm(key, Interest::READ);
         drop(far);
+        assert!(fixture::ends(&near), "the hang-up is there ({lease:?})");
         driver.settle();
         driver.expect_silence();
     }
