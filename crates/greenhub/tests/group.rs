@@ -383,16 +383,19 @@ fn an_error_reaches_the_caller_and_its_member_leaves_though_the_report_fails() {
 }
 
 #[test]
-fn who_leaves_a_wait_is_waited_for_by_nobody() {
-    run("who_leaves_a_wait_is_waited_for_by_nobody", || {
+fn a_wait_that_ends_early_leaves_nothing_behind() {
+    run("a_wait_that_ends_early_leaves_nothing_behind", || {
         let (group, before) = (Group::new(), held());
         for wait in [Group::waitall, Group::try_waitall] {
             let member = group.spawn(|| sleep(LONG));
             assert!(with_timeout(SHORT, || wait(&group)).is_err());
             let own = group.clone();
-            let waiting = spawn(move || wait(&own));
+            let waiting = spawn(move || {
+                wait(&own).unwrap();
+                sleep(LONG);
+            });
             yield_now();
-            // Chosen and killed in one moment.
+            // The wait was granted before the kill, which strikes at the next one.
             member.kill();
             waiting.kill();
             assert!(waiting.join().unwrap_err().is_exit());
