@@ -241,6 +241,27 @@ fn nothing_is_accepted_while_the_pool_is_full() {
 }
 
 #[test]
+fn a_place_that_comes_with_the_stop_accepts_nothing() {
+    support::run("a_place_that_comes_with_the_stop_accepts_nothing", || {
+        let (listener, address) = listener();
+        let (stop, pool) = (StopServe::new(), GreenPool::new(1));
+        let (end, begun) = (Rc::new(greenhub::sync::Event::new()), Rc::new(Cell::new(false)));
+        let (ended, seen) = (Rc::clone(&end), Rc::clone(&begun));
+        let server = start(&stop, &listener, &pool, move |_: TcpStream, _| {
+            seen.set(true);
+            ended.wait().unwrap();
+        });
+        let clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+        until(|| begun.get() && pool.waiting() == 1);
+        // The handler that ends gives the server its place before the server hears of the stop.
+        end.send(()).unwrap();
+        stop.stop();
+        assert_eq!(server.join().unwrap().unwrap().accepted, 1);
+        drop(clients);
+    });
+}
+
+#[test]
 fn an_idle_server_leaves_the_pool_to_others() {
     support::run("an_idle_server_leaves_the_pool_to_others", || {
         let (one, one_address) = listener();

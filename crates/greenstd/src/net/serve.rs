@@ -242,6 +242,10 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
         let mut pauses = Pauses::default();
         while !stop.is_stopped() {
             let mut room = Some(self.pool.room()?);
+            // A place that was granted is kept, also if the stop came before this green thread ran again.
+            if stop.is_stopped() {
+                break;
+            }
             // A place is kept while there are connections, and not while one waits for the next.
             let accepted = self.listener.accept_if(|| room.take().or_else(|| self.pool.room_now()));
             match accepted {
