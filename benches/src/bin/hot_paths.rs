@@ -32,6 +32,8 @@ fn main() -> ExitCode {
         "echo1000" => |count| echo(1000, count),
         _ => return wrong(),
     };
+    // The tools that count slow it down by much, and its turns are to be what they are without.
+    greenhub::set_turn_time(Duration::MAX);
     run(count);
     ExitCode::SUCCESS
 }

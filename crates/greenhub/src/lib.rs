@@ -31,6 +31,9 @@
 //! that may let others run says "Switches" in its documentation: reading, writing, accepting, connecting,
 //! [`sleep`], [`GreenThread::join`] and [`wait`](GreenThread::wait), [`kill`](GreenThread::kill), [`trampoline`],
 //! the end of a [`scope`], [`offload`], [`Greenlet::switch`]. [`spawn`] does not, nor does anything that wakes others.
+//! A call that could be served at once mostly is, without a switch; but after 16 in a row the next one lets others run
+//! first, so that nobody who reads from a fast peer or a full queue keeps the others waiting ([`consume_budget`]). Taking
+//! a free lock never switches.
 //! Calls of std that block (its own `net`, `fs`, `process`, `Mutex`, `sleep`) block the whole OS thread.
 //!
 //! # Where to read on
@@ -142,8 +145,9 @@ pub use greenstd::group::Group;
 // Green threads.
 pub use hub_core::{
     BiasedMutex, BiasedMutexGuard, Builder, Doing, ExitKind, GreenError, GreenThread, Kill, Limit, LinkId, Linked,
-    Parked, Parker, Scope, ScopedGreenThread, Timeout, Unparker, current_id, current_name, exit_kind, is_exit, kill,
-    scope, set_quiet_time, shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout, yield_now,
+    Parked, Parker, Scope, ScopedGreenThread, Timeout, Unparker, consume_budget, current_id, current_name, exit_kind,
+    is_exit, kill, scope, set_quiet_time, shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout,
+    yield_now,
 };
 
 // Stacks.
@@ -153,8 +157,8 @@ pub use hub_core::{StackPolicy, default_stack_size, set_default_stack_size, set_
 pub use hub_core::{
     Ended, Grace, HubError, HubGone, HubRef, InterruptOn, LoopError, LoopExit, Registration, Remote, Report, Stats,
     TimerHandle, get_hub, has_hub, hub_exceptions, hub_prevent_multiple_readers, interrupt_on, lock_patience,
-    panicking_grace, set_error_message, set_lock_patience, set_panicking_grace, set_report_stream, try_get_hub,
-    use_hub_with,
+    panicking_grace, set_error_message, set_lock_patience, set_panicking_grace, set_report_stream, set_turn_time,
+    try_get_hub, use_hub_with,
 };
 
 // Waiting for descriptors, and for what other threads do.

@@ -73,7 +73,8 @@ fn a_round_trip_costs_little_more_than_its_two_reads_and_two_writes() {
     let probes = if std::env::var("GREENHUB_EPOLL").is_ok_and(|ways| ways.contains("edge")) { 2.0 } else { 0.0 };
     // One that checks a number looks at it before each wait for it.
     let looks = if std::env::var("EVENTLET_HUB").is_ok_and(|name| name.starts_with("select")) { 2.0 } else { 0.0 };
-    assert!((4.0..4.5 + probes + looks).contains(&calls), "{calls}");
+    // On a busy machine turns are cut, and what is reported meanwhile is taken out and put back.
+    assert!((4.0..5.5 + probes + looks).contains(&calls), "{calls}");
 }
 
 #[test]

@@ -1330,7 +1330,7 @@ fn rule_12_unguarded_stacks_only_by_a_setter_that_is_unsafe() {
     run(test, move || {
         let parked = |count: usize| -> Vec<_> {
             let all: Vec<_> = (0..count).map(|_| Builder::new().stack_size(1).spawn(|| sleep(LONG)).unwrap()).collect();
-            sleep(SHORT);
+            yield_now();
             all
         };
         let all = parked(limit);

@@ -1,7 +1,7 @@
 //! The blocking parts of the standard library, green: under the same names, with the same signatures and the
 //! same kinds of errors. A call that would block parks the calling green thread; the other green threads of the
 //! OS thread go on. This crate names no hub; programs use it through `greenhub`. What may let other green threads run
-//! says "Switches", or that it parks.
+//! says "Switches", or that it parks; it may do so where it could be served at once, after many such calls in a row.
 //!
 //! # std, item by item
 //!

@@ -1,7 +1,8 @@
 //! std's `sync`, green, and what Eventlet adds to it.
 //!
 //! One type serves green threads of one hub, green threads of different hubs, and plain OS threads: a green thread
-//! parks, an OS thread without green threads blocks itself. A wake-up never switches.
+//! parks, an OS thread without green threads blocks itself. A wake-up never switches. Neither does taking a lock, a token
+//! or an event that is there; channels and queues that are served at once let others run after many operations in a row.
 //!
 //! Whoever waits is chosen in the order in which they came, and nobody who comes later gets what they were chosen
 //! for. When they run is up to their OS threads: of two that were chosen one after the other on different ones, or

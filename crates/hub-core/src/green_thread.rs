@@ -439,6 +439,35 @@ pub fn yield_now() {
     }
 }
 
+/// Counts an operation that is about to be served at once, and lets others run after many in a row. Tokio's
+/// `consume_budget`. Switches then.
+///
+/// A loop over operations that never have to wait would keep all others of its OS thread waiting. Sockets, pipes,
+/// channels and queues therefore call this before each operation; a primitive of one's own does the same. Green threads
+/// that wait or yield have a new budget, of 16 operations at least. Where nothing may switch, as in the main loop and
+/// while panicking, this returns at once.
+///
+/// Call it before the operation and without a lock: a kill or a timeout may strike here, and what was done before would
+/// be lost.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let other = hub_core::spawn(|| ());
+/// while !other.is_finished() {
+///     hub_core::consume_budget()?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// For the main greenlet: what the main loop has to tell it.
+#[inline]
+pub fn consume_budget() -> Result<(), Box<LoopError>> {
+    if run::charge() { Ok(()) } else { run::operations_used_up() }
+}
+
 #[cold]
 fn yield_refused(refused: Refused) {
     drop(refused);

@@ -117,12 +117,13 @@ pub use fork_aware::ForkAware;
 pub use grace::{Grace, panicking_grace, set_panicking_grace};
 pub use green_local::{AccessError, LocalKey};
 pub use green_thread::{
-    Builder, GreenThread, Kill, current_id, current_name, interrupt, interrupt_with, kill, kill_progress, run_in_place,
-    sleep, spawn, spawn_after, spawn_after_local, spawn_n, yield_now,
+    Builder, GreenThread, Kill, consume_budget, current_id, current_name, interrupt, interrupt_with, kill,
+    kill_progress, run_in_place, sleep, spawn, spawn_after, spawn_after_local, spawn_n, yield_now,
 };
 pub use greenlet::patience::{lock_patience, set_lock_patience};
 pub use greenlet::payload::Payload;
 pub use greenlet::raw::Greenlet;
+pub use greenlet::run::set_turn_time;
 #[cfg(feature = "tracing")]
 pub use greenlet::spans::in_span;
 pub use greenlet::unwind::{ExitKind, KillProgress, exit_kind, is_exit};

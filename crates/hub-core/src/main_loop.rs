@@ -1,7 +1,7 @@
 //! The main loop: one turn after another, until nothing is left or somebody asks it to end.
 //!
 //! ```text
-//! mail and fork notices → fire what was due when the wait ended → run ready greenlets (FIFO, bounded)
+//! mail and fork notices → fire what was due when the wait ended → run ready greenlets (FIFO, up to 256 or 2 ms)
 //!   → wait (0 if anything is ready, else until the next deadline) and sample the clock, once
 //!   → take in all reports → tell callbacks
 //! ```
@@ -93,6 +93,8 @@ pub(crate) struct MainLoop {
     /// The same, and the first one, for ages.
     stamp: Cell<Stamp>,
     first_stamp: Cell<Stamp>,
+    /// The sample of the clock by which timers were fired last.
+    turn_began: Cell<Time>,
     /// Time has passed since the last sample.
     clock_is_old: Cell<bool>,
     /// When the last wait ended, until the timers that were due then have fired.
@@ -109,6 +111,11 @@ pub(crate) struct MainLoop {
     /// The registration of the loop's own wake-up descriptor.
     wakeup: Cell<Option<CallbackId>>,
 }
+
+/// So many turns that are cut may follow each other without a look at the descriptors, unless a timer is due. A look costs
+/// more than itself: what is ready for greenlets that have not run yet is reported once more, and is then taken out and put
+/// back by calls of the hub.
+const MOST_CUTS: usize = 4;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 static PREVENT_MULTIPLE_READERS: AtomicBool = AtomicBool::new(true);
@@ -162,6 +169,7 @@ impl MainLoop {
             now: Cell::new(Time::default()),
             stamp: Cell::new(Stamp::NONE),
             first_stamp: Cell::new(Stamp::NONE),
+            turn_began: Cell::new(Time::default()),
             clock_is_old: Cell::new(false),
             due: Cell::new(None),
             waits: Cell::new(0),
@@ -184,6 +192,11 @@ impl MainLoop {
     #[inline]
     pub(crate) fn disarm(&self, id: TimerId) -> bool {
         self.timers.borrow_mut().cancel(id).is_some()
+    }
+
+    /// Whether there is neither a hub nor a timer, so that a turn would find nothing.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.name.get().is_empty() && self.timers.borrow().is_empty()
     }
 
     pub(crate) fn set_slack(&self, fraction: u32, at_most: Duration) {
@@ -300,13 +313,14 @@ impl MainLoop {
     /// The body of the main loop's greenlet. Returns when the loop ends. Never unwinds.
     pub(crate) fn run(&self, local: &Local) {
         trace::loop_began(self.name.get());
+        let (mut was_told, mut cuts) = (false, 0);
         loop {
             self.pulse.begin_turn();
             local.watch_for_end();
             if let Err(error) = self.notice_fork() {
                 self.stop_with(error);
             }
-            let was_told = self.read_mail();
+            was_told |= self.read_mail();
             self.fire();
             run::run_ready(local);
             if self.closing.get() {
@@ -316,7 +330,12 @@ impl MainLoop {
                 trace::loop_ended(self.name.get());
                 return;
             }
-            self.wait(local, was_told);
+            if run::turn_was_cut() && cuts < MOST_CUTS && !self.timer_is_due() {
+                cuts += 1;
+                continue;
+            }
+            cuts = 0;
+            self.wait(local, std::mem::take(&mut was_told));
             self.dispatch();
             if let Some((_, waiter)) = self.once.take() {
                 self.read_mail();
@@ -336,6 +355,7 @@ impl MainLoop {
         }
         match self.clock() {
             Ok(now) => {
+                self.turn_began.set(now);
                 self.timers.borrow_mut().absorb(now);
                 self.due.set(Some(now));
             }
@@ -346,13 +366,28 @@ impl MainLoop {
     /// Fires what was due when the last wait ended.
     fn fire(&self) {
         let Some(now) = self.due.take() else { return };
-        loop {
-            let due = self.timers.borrow_mut().pop_due(now);
-            match due {
-                Some((_, _, told)) => self.tell(told, Wake::Deadline),
-                None => return,
+        run::fire(|| {
+            loop {
+                let due = self.timers.borrow_mut().pop_due(now);
+                match due {
+                    Some((_, _, told)) => self.tell(told, Wake::Deadline),
+                    None => return,
+                }
             }
-        }
+        });
+    }
+
+    /// Whether a timer is due by the last sample of the clock.
+    fn timer_is_due(&self) -> bool {
+        let now = self.now.get();
+        let mut timers = self.timers.borrow_mut();
+        timers.absorb(now);
+        timers.next_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Whether so much time has passed for timers since some were fired last.
+    pub(crate) fn turn_has_lasted(&self, time: Duration) -> bool {
+        self.now() - self.turn_began.get() >= time
     }
 
     /// `was_told`: the turn has found mail.

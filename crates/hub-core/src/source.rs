@@ -361,7 +361,7 @@ impl Source {
         timeout: Option<Duration>,
         op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
     ) -> io::Result<R> {
-        self.perform::<_, false>(timeout, op)
+        self.charge::<_, false>(timeout, op)
     }
 
     /// Like [`read`](Source::read), with an end that the system keeps from calls that do not block. Switches.
@@ -396,7 +396,7 @@ impl Source {
             // No further report may come of this end, so the next operation tries at once.
             if would_block(&result) { end.map(|value| (value, Left::Likely)) } else { result }
         };
-        self.perform::<_, false>(timeout, op)
+        self.charge::<_, false>(timeout, op)
     }
 
     /// Whether the hub has reported an end; true where there is no hub to do so.
@@ -425,10 +425,38 @@ impl Source {
         mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
         let op = |fd: BorrowedFd<'_>| op(fd).map(|value| (value, Left::Likely));
-        self.perform::<_, true>(timeout, op)
+        self.charge::<_, true>(timeout, op)
+    }
+
+    /// Performs `op` at once, or lets others run before it: an exit that strikes then loses nothing.
+    #[inline]
+    fn charge<R, const WRITES: bool>(
+        &self,
+        timeout: Option<Duration>,
+        op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
+    ) -> io::Result<R> {
+        if run::charge() {
+            self.perform::<_, WRITES>(timeout, op)
+        } else {
+            self.perform_later::<_, WRITES>(timeout, op)
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn perform_later<R, const WRITES: bool>(
+        &self,
+        timeout: Option<Duration>,
+        op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
+    ) -> io::Result<R> {
+        if !self.is_nonblocking() {
+            run::operations_used_up().map_err(|refused| *refused)?;
+        }
+        self.perform::<_, WRITES>(timeout, op)
     }
 
     /// However often the hub reports what `op` does not confirm, that costs a bounded number of turns: see [`Doubts`].
+    #[inline(never)]
     fn perform<R, const WRITES: bool>(
         &self,
         timeout: Option<Duration>,
@@ -446,7 +474,7 @@ impl Source {
             return perform_alone(fd, direction, nonblocking, wait, op);
         };
         let main_loop = &local.main_loop;
-        // Known to block, but a caller who polls wants to see for itself, and one who panics cannot park.
+        // Where it is known to block, a caller that polls still wants to see for itself, and one that panics cannot park.
         let mut attempt =
             main_loop.may_succeed(inner.fd, inner.id, direction) || nonblocking || std::thread::panicking();
         loop {
@@ -466,7 +494,7 @@ impl Source {
                 }
             }
             self.park(&entered, main_loop, direction, &mut wait)?;
-            // Whoever was woken looks, whatever others that wait for the same have made of the readiness.
+            // A waiter that was woken looks, whatever others that wait for the same have made of the readiness.
             attempt = true;
         }
     }
@@ -754,6 +782,7 @@ impl Source {
     }
 
     /// Whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
+    #[inline]
     #[must_use]
     pub fn is_nonblocking(&self) -> bool {
         self.inner.state.load(Relaxed) & NONBLOCKING != 0

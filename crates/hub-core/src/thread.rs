@@ -70,7 +70,7 @@ fn kept(main: &Cell<Option<Thread>>) -> Thread {
 }
 
 /// Waits until somebody calls [`Thread::unpark`] for the running green thread, which may have happened before,
-/// std's `park`. May return early. Switches, unless it has been called.
+/// std's `park`. May return early. Switches.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -142,6 +142,8 @@ impl Thread {
 
     /// Takes the token, waiting once if it is not there.
     fn wait(&self, limit: &mut Limit) -> Result<(), LoopError> {
+        // Another OS thread may bring the token each time.
+        crate::consume_budget().map_err(|refused| *refused)?;
         let mut token = self.0.token.lock();
         while !token.there {
             let Some(parker) = Parker::if_prepared(Doing::Park)? else {

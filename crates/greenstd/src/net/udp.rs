@@ -135,8 +135,7 @@ impl UdpSocket {
         Ok((n, sender(address)?))
     }
 
-    /// Sends a datagram to the first address. Switches if the system has no room, or a name has to be looked
-    /// up.
+    /// Sends a datagram to the first address. Switches.
     ///
     /// # Errors
     ///
@@ -166,7 +165,7 @@ impl UdpSocket {
         self.0.recv_datagram(buffer, true)
     }
 
-    /// Sends a datagram to the connected address. Switches if the system has no room.
+    /// Sends a datagram to the connected address. Switches.
     ///
     /// # Errors
     ///

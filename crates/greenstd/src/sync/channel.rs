@@ -43,7 +43,7 @@ impl<T> Channel<T> {
         Channel { queue: LightQueue::bounded(capacity) }
     }
 
-    /// Sends a value, and waits until it is received or there is room for it. Switches if it waits.
+    /// Sends a value, and waits until it is received or there is room for it. Switches.
     ///
     /// # Errors
     ///
@@ -52,7 +52,7 @@ impl<T> Channel<T> {
         self.put(Ok(value))
     }
 
-    /// Sends an error, which the wait that receives it returns. Eventlet's `send_exception`. Switches if it waits.
+    /// Sends an error, which the wait that receives it returns. Eventlet's `send_exception`. Switches.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl<T> Channel<T> {
         }
     }
 
-    /// Waits for what is sent next. Switches if nothing is there.
+    /// Waits for what is sent next. Switches.
     ///
     /// # Errors
     ///

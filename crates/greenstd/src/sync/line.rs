@@ -171,6 +171,9 @@ pub(crate) trait Wait {
     /// Whether all of the line are chosen together, for something that is not less when one has it: who is called away
     /// then has it all the same, and passes nothing on.
     const FOR_ALL: bool = false;
+    /// Whether an attempt that may succeed at once is charged to the budget of operations. Not where a destructor may
+    /// rely on a primitive that is free: taking a lock that nobody has never switches.
+    const CHARGED: bool = false;
 
     /// Whether an exit does not keep a wait from beginning.
     const HOLDS_EXITS: bool = false;
@@ -205,6 +208,11 @@ pub(crate) trait Wait {
         brought: Self::Brought,
         mut attempt: impl FnMut(&mut Self::State, Option<Self::Brought>) -> Result<R, Self::Brought>,
     ) -> Result<R, Ended<Self::Brought>> {
+        if Self::CHARGED
+            && let Err(error) = hub_core::consume_budget()
+        {
+            return Err(Ended::Failed(error, Some(brought)));
+        }
         let mut guard = state.lock();
         match attempt(&mut guard, Some(brought)) {
             Ok(result) => Ok(result),

@@ -105,7 +105,7 @@ impl<T> Sender<T> {
 
 impl<T> SyncSender<T> {
     /// Sends an item, as soon as there is room for it; without a buffer it returns when the item was received.
-    /// Senders are served in the order in which they came. Switches if it has to wait.
+    /// Senders are served in the order in which they came. Switches.
     ///
     /// If the green thread is killed while it waits, the item is dropped.
     ///
@@ -133,7 +133,7 @@ impl<T> SyncSender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Receives the next item. Switches if it has to wait.
+    /// Receives the next item. Switches.
     ///
     /// # Errors
     ///
@@ -148,7 +148,7 @@ impl<T> Receiver<T> {
         self.receive(None).map_err(|_| RecvError)
     }
 
-    /// Receives the next item, if it comes before `timeout` has passed. Switches if it has to wait.
+    /// Receives the next item, if it comes before `timeout` has passed. Switches.
     ///
     /// # Errors
     ///
@@ -175,7 +175,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Receives until there is no sender any more. Its `next` switches if it has to wait.
+    /// Receives until there is no sender any more. Its `next` switches.
     pub fn iter(&self) -> Iter<'_, T> {
         Iter(self)
     }
@@ -321,6 +321,7 @@ impl<T> Wait for ToReceive<T> {
     type Brought = ();
 
     const DOING: Doing = Doing::Queue;
+    const CHARGED: bool = true;
 
     fn line(state: &mut State<T>) -> &mut Line {
         &mut state.receiving
@@ -341,6 +342,7 @@ impl<T> Wait for ToSend<T> {
     type Brought = ();
 
     const DOING: Doing = Doing::Queue;
+    const CHARGED: bool = true;
 
     fn line(state: &mut State<T>) -> &mut Line {
         &mut state.sending

@@ -137,6 +137,7 @@ impl<T, O: Order<T>> Wait for ToGet<T, O> {
     type Brought = ();
 
     const DOING: Doing = Doing::Queue;
+    const CHARGED: bool = true;
 
     fn line(state: &mut State<T, O>) -> &mut Line {
         &mut state.getters
@@ -156,6 +157,7 @@ impl<T, O: Order<T>> Wait for ToPut<T, O> {
     type Brought = T;
 
     const DOING: Doing = Doing::Queue;
+    const CHARGED: bool = true;
 
     fn line(state: &mut State<T, O>) -> &mut Line<T> {
         &mut state.putters
@@ -215,8 +217,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         queue
     }
 
-    /// Puts an item in, and waits for room if the queue is full. Switches only then, which with a capacity of zero is
-    /// always.
+    /// Puts an item in, and waits for room if the queue is full. Switches.
     ///
     /// If a timeout or a kill ends the wait the item is dropped, and nobody gets it.
     ///
@@ -266,7 +267,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         Ok(())
     }
 
-    /// Takes the next item, and waits for one if there is none. Switches only then.
+    /// Takes the next item, and waits for one if there is none. Switches.
     ///
     /// # Errors
     ///

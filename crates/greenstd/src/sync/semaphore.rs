@@ -332,7 +332,7 @@ impl CappedSemaphore {
         Ok(CappedSemaphore { tokens: OrderedLightQueue::filled(Tokens(tokens), limit) })
     }
 
-    /// Takes a token, and waits for one if there is none. Switches only then.
+    /// Takes a token, and waits for one if there is none. Switches.
     ///
     /// # Errors
     ///
@@ -356,7 +356,7 @@ impl CappedSemaphore {
         self.tokens.try_get().is_ok()
     }
 
-    /// Gives a token, and waits if there are as many as may be. Switches only then.
+    /// Gives a token, and waits if there are as many as may be. Switches.
     ///
     /// # Errors
     ///

@@ -9,6 +9,8 @@
 //! - A ticket is woken at most once: waking moves it on, and so does every other end of a park.
 //! - Nothing of a `RefCell` or of a hub is borrowed when a greenlet is left.
 
+mod turn;
+
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{Ordering, compiler_fence};
@@ -24,6 +26,8 @@ use crate::error::{GreenError, LoopError};
 use crate::report::{self, Report};
 use crate::time::Stamp;
 use crate::trace;
+pub use turn::set_turn_time;
+pub(crate) use turn::{charge, fire, operations_used_up, run_ready, turn_was_cut};
 
 /// Why a greenlet cannot park. Boxed, so that the results of the hot paths fit into registers.
 pub(crate) type Refused = Box<LoopError>;
@@ -41,9 +45,12 @@ pub(crate) struct Thread {
     tail: Cell<Option<ControlRef>>,
     /// How many more greenlets may run before the main loop looks at descriptors and timers again.
     /// Zero while there is no main loop.
+    /// That is, in a slice of the turn.
     budget: Cell<usize>,
     /// Of how much the budget is what is left.
     granted: Cell<usize>,
+    /// How many more operations are served at once before [`charge`] looks whether others have run.
+    operations: Cell<u32>,
     /// How many ran by the budgets before.
     switches: Cell<u64>,
     /// The state of this thread, until it ends.
@@ -52,6 +59,7 @@ pub(crate) struct Thread {
     pub(super) late: Cell<Option<NonNull<Local>>>,
     /// The thread has ended or is ending: nothing is switched to any more.
     pub(super) ended: Cell<bool>,
+    turn: turn::Turn,
 }
 
 thread_local! {
@@ -63,10 +71,12 @@ thread_local! {
             tail: Cell::new(None),
             budget: Cell::new(0),
             granted: Cell::new(0),
+            operations: Cell::new(turn::OPERATIONS),
             switches: Cell::new(0),
             local: Cell::new(None),
             late: Cell::new(None),
             ended: Cell::new(false),
+            turn: turn::Turn::new(),
         }
     };
 }
@@ -78,9 +88,6 @@ pub(super) fn thread() -> &'static Thread {
     // leave: it is `!Send`, as `Thread` consists of cells.
     THREAD.with(|thread| unsafe { &*ptr::from_ref(thread) })
 }
-
-/// At least so many greenlets run in a turn before descriptors are looked at.
-const BUDGET: usize = 256;
 
 /// One park of one greenlet. Whoever holds it may end that park and no other.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -171,7 +178,7 @@ impl Waiter {
     /// # Errors
     ///
     /// For the main greenlet: what the main loop has to tell it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn park(self) -> Result<Wake, Refused> {
         self.park_until_entered()?;
         let wake = self.control.wake.get();
@@ -312,7 +319,7 @@ fn take_turn(me: ControlRef) {
     spans::exited(me);
     let thread = thread();
     // Without a budget the way leads to the main loop, past those who are ready: they run in its next turn.
-    thread.grant(0);
+    thread.end_turn();
     // Where no loop can be launched this fails, and the exit is thrown at once.
     let _ = thread.give_way(me);
     spans::entered(me);
@@ -385,7 +392,7 @@ pub(crate) fn queue_callback(control: ControlRef) {
 pub(crate) struct Stretch {
     current: Option<u32>,
     ticket: u64,
-    budget: usize,
+    hand_offs: u64,
 }
 
 /// The present stretch. May be called in a signal handler of its thread.
@@ -395,7 +402,7 @@ pub(crate) fn stretch() -> Stretch {
     Stretch {
         current: current.map(|current| current.number()),
         ticket: current.map_or(0, |current| current.ticket()),
-        budget: thread.budget.get(),
+        hand_offs: thread.hand_offs(),
     }
 }
 
@@ -408,15 +415,18 @@ pub(crate) fn ready() -> usize {
 /// Keeps the running greenlet from giving way, which is an error from now on. Returns what resumes it.
 #[inline]
 pub(crate) fn stop_hand_off() -> usize {
-    let budget = thread().budget.get();
-    thread().grant(0);
+    let thread = thread();
+    let budget = thread.budget.replace(0);
+    thread.granted.set(thread.granted.get() - budget);
     budget
 }
 
 /// Undoes [`stop_hand_off`].
 #[inline]
 pub(crate) fn resume_hand_off(budget: usize) {
-    thread().grant(budget);
+    let thread = thread();
+    thread.granted.set(thread.granted.get() + budget);
+    thread.budget.set(budget);
 }
 
 /// What [`interrupt`] did.
@@ -577,10 +587,19 @@ impl Thread {
         self.ready.set(self.ready.get() - 1);
     }
 
+    /// Takes out `head`, which is the head of the queue and does not run: charged to the turn, but not counted.
+    fn pop_unrun(&self, head: ControlRef) {
+        self.pop(head);
+        if self.budget.get() != 0 {
+            self.budget.set(self.budget.get() - 1);
+            self.granted.set(self.granted.get() - 1);
+        }
+    }
+
     /// Queues the running greenlet behind those who are ready, and leaves it.
     #[inline]
     fn give_way(&self, me: ControlRef) -> Result<(), Refused> {
-        if self.budget.get() == 0 {
+        if self.budget.get() == 0 && !self.renew() {
             self.mainloop()?;
         }
         me.state.set(State::Ready);
@@ -594,7 +613,7 @@ impl Thread {
     pub(super) fn leave(&self, me: ControlRef) -> Result<(), Refused> {
         if let Some(next) = self.head.get()
             && next.state.get() == State::Ready
-            && self.budget.get() != 0
+            && (self.budget.get() != 0 || self.renew())
         {
             self.pop(next);
             self.budget.set(self.budget.get() - 1);
@@ -625,11 +644,11 @@ impl Thread {
             }
         };
         while let Some(next) = self.head.get()
-            && self.budget.get() != 0
+            && (self.budget.get() != 0 || self.renew())
         {
             match next.state() {
                 State::Cancelled => {
-                    self.pop(next);
+                    self.pop_unrun(next);
                     local.controls.give(next);
                     continue;
                 }
@@ -703,51 +722,6 @@ fn give_stack(local: &Local, control: ControlRef) -> Result<(), LoopError> {
     Ok(())
 }
 
-/// For the main loop: runs what is ready, up to the budget of a turn. Switches.
-pub(crate) fn run_ready(local: &Local) {
-    let me = current();
-    let thread = thread();
-    thread.grant(BUDGET.max(thread.ready.get()));
-    while let Some(next) = thread.head.get()
-        && thread.budget.get() != 0
-    {
-        match next.state() {
-            State::Callback => {
-                if !local.main_loop.callback_is_due() {
-                    break;
-                }
-                thread.pop(next);
-                local.controls.give(next);
-                thread.budget.set(thread.budget.get() - 1);
-                // It is no greenlet.
-                thread.granted.set(thread.granted.get() - 1);
-                local.main_loop.run_callback();
-                continue;
-            }
-            State::Cancelled => {
-                thread.pop(next);
-                local.controls.give(next);
-                continue;
-            }
-            State::Unstarted => {
-                if let Err(error) = give_stack(local, next) {
-                    thread.pop(next);
-                    cancel(next, error.into());
-                    local.controls.give(next);
-                    continue;
-                }
-            }
-            _ => {}
-        }
-        thread.pop(next);
-        thread.budget.set(thread.budget.get() - 1);
-        me.state.set(State::Switched);
-        // SAFETY: `next` is suspended or fresh and was just taken out of the queue; the main loop
-        // is entered by whoever finds nothing to run.
-        unsafe { thread.switch(me, next) };
-    }
-}
-
 /// For `root`: runs the greenlet that is current, and then as many as may run on the same stack.
 /// Returns the context to enter next and where to keep the one of this stack. Never unwinds.
 pub(super) fn run_current() -> (usize, *const Cell<usize>) {
@@ -765,7 +739,7 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
                 local.main_loop.run(local);
                 local.mainloop.set(None);
                 // The next blocking call launches a new loop.
-                thread.grant(0);
+                thread.end_turns();
                 None
             }
             Kind::Raw => super::raw::run(me),
@@ -823,14 +797,14 @@ impl Thread {
     fn successor(&self, local: &Local, size: Option<usize>) -> Option<ControlRef> {
         while let Some(next) = self.head.get() {
             match next.state() {
+                // The main greenlet must get what the end of the loop has for it, even if the budget
+                // is used up and there is no loop to go to.
+                _ if self.budget.get() == 0 && local.mainloop.get().is_some() && !self.renew() => return None,
                 State::Cancelled => {
-                    self.pop(next);
+                    self.pop_unrun(next);
                     local.controls.give(next);
                     continue;
                 }
-                // The main greenlet must get what the end of the loop has for it, even if the budget
-                // is used up and there is no loop to go to.
-                _ if self.budget.get() == 0 && local.mainloop.get().is_some() => return None,
                 State::Ready => {}
                 State::Unstarted => {
                     if requested_size(next) != size {
@@ -878,6 +852,45 @@ pub(crate) fn report_callback(doing: &'static str, error: GreenError) {
 }
 
 impl Thread {
+    /// For the main loop: runs the head of the queue, and those to whom it hands on. False if it is a callback that is
+    /// for the next turn.
+    #[inline(always)]
+    fn run_head(&self, local: &Local, head: ControlRef) -> bool {
+        match head.state() {
+            State::Callback => {
+                if !local.main_loop.callback_is_due() {
+                    return false;
+                }
+                self.pop_unrun(head);
+                local.controls.give(head);
+                local.main_loop.run_callback();
+                return true;
+            }
+            State::Cancelled => {
+                self.pop_unrun(head);
+                local.controls.give(head);
+                return true;
+            }
+            State::Unstarted => {
+                if let Err(error) = give_stack(local, head) {
+                    self.pop_unrun(head);
+                    cancel(head, error.into());
+                    local.controls.give(head);
+                    return true;
+                }
+            }
+            _ => {}
+        }
+        let me = current();
+        self.pop(head);
+        self.budget.set(self.budget.get() - 1);
+        me.state.set(State::Switched);
+        // SAFETY: `head` is suspended or fresh and was just taken out of the queue; the main loop
+        // is entered by whoever finds nothing to run.
+        unsafe { self.switch(me, head) };
+        true
+    }
+
     /// The running greenlet, if the thread has one.
     pub(super) fn running(&self) -> Option<ControlRef> {
         self.current.get()
@@ -896,7 +909,7 @@ impl Thread {
 /// Empties the run queue. The greenlets that were in it keep their states; nothing hands on to them any more.
 pub(crate) fn clear_queue(local: &Local) {
     let thread = thread();
-    thread.grant(0);
+    thread.end_turns();
     while let Some(head) = thread.head.get() {
         thread.pop(head);
         if matches!(head.state(), State::Cancelled | State::Callback) {

@@ -137,7 +137,7 @@ impl UnixDatagram {
     }
 
     /// Sends a datagram to the socket at a path. A receiver that has no room is tried again, ever more slowly:
-    /// the system does not tell when it has. Switches then.
+    /// the system does not tell when it has. Switches.
     ///
     /// # Errors
     ///
@@ -155,7 +155,7 @@ impl UnixDatagram {
         self.0.send_to_local(data, &at(address)?)
     }
 
-    /// Sends a datagram to the connected socket. Switches if that has no room.
+    /// Sends a datagram to the connected socket. Switches.
     ///
     /// # Errors
     ///

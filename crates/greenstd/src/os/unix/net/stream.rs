@@ -39,7 +39,7 @@ socket_stream!(UnixStream);
 
 impl UnixStream {
     /// Connects to the listener at a path. A listener whose queue is full is tried again, ever more slowly.
-    /// Switches then.
+    /// Switches.
     ///
     /// # Errors
     ///
