@@ -1,0 +1,90 @@
+//! How long a green thread that sleeps for 1 ms is kept waiting by others that never wait: `worst_gap [SECONDS]`.
+//!
+//! For each kind of operation, and how many green threads perform nothing else, each followed by 50 µs of work: how often
+//! the sleeper woke and the longest time from one time to the next.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use greenhub::os::unix::net::UnixStream;
+use greenhub::sync::Queue;
+
+/// A round of a green thread that never waits.
+type Operation = Box<dyn FnMut()>;
+
+type Kind = (&'static str, fn() -> Operation);
+
+fn main() {
+    let seconds = std::env::args().nth(1).and_then(|seconds| seconds.parse().ok()).unwrap_or(2.0);
+    let kinds: [Kind; 4] =
+        [("socket", socket), ("queue", queue), ("yield", || Box::new(greenhub::yield_now)), ("accept", accept)];
+    println!("operation  greedy   wake-ups   worst gap");
+    for (name, make) in kinds {
+        for greedy in [1, 10, 100, 500] {
+            // An OS thread has a hub of its own.
+            let measured = std::thread::spawn(move || measure(make, greedy, Duration::from_secs_f64(seconds)));
+            let (wake_ups, gap) = measured.join().expect("measures only");
+            println!("{name:<10} {greedy:>6} {wake_ups:>10} {:>8.2} ms", gap.as_secs_f64() * 1e3);
+        }
+    }
+}
+
+fn measure(make: fn() -> Operation, greedy: usize, time: Duration) -> (usize, Duration) {
+    let begun = Instant::now();
+    let stop = Rc::new(Cell::new(false));
+    let all: Vec<_> = (0..greedy)
+        .map(|_| {
+            let (stop, mut operation) = (stop.clone(), make());
+            greenhub::spawn(move || {
+                while !stop.get() {
+                    operation();
+                    let work = Instant::now();
+                    while work.elapsed() < Duration::from_micros(50) {}
+                }
+            })
+        })
+        .collect();
+    let (mut wake_ups, mut worst, mut last) = (0, Duration::ZERO, Instant::now());
+    while begun.elapsed() < time {
+        greenhub::sleep(Duration::from_millis(1));
+        worst = worst.max(last.elapsed());
+        last = Instant::now();
+        wake_ups += 1;
+    }
+    stop.set(true);
+    all.into_iter().for_each(|one| one.join().expect("works only"));
+    (wake_ups, worst)
+}
+
+/// A byte through a pair of sockets, always there when it is read.
+fn socket() -> Operation {
+    let (mut near, mut far) = UnixStream::pair().expect("a pair");
+    Box::new(move || {
+        near.write_all(&[7]).expect("there is room");
+        far.read_exact(&mut [0]).expect("it is there");
+    })
+}
+
+fn queue() -> Operation {
+    let queue = Queue::new();
+    Box::new(move || {
+        queue.put(7).expect("there is room");
+        queue.get().expect("it is there");
+    })
+}
+
+/// A connection that is there when it is accepted.
+fn accept() -> Operation {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("greenhub-gap-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(name);
+    let listener = greenhub::os::unix::net::UnixListener::bind(&path).expect("a listener");
+    Box::new(move || {
+        let connection = std::os::unix::net::UnixStream::connect(&path).expect("it is listened to");
+        listener.accept().expect("it is there");
+        drop(connection);
+    })
+}
