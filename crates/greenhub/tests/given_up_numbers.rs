@@ -15,8 +15,16 @@ use greenhub::{
 };
 use support::{in_child, ms, pair, read, stats, write};
 
-/// The numbers that a hub was to forget, and whether a descriptor was lent for it.
-type Forgotten = Rc<RefCell<Vec<(RawFd, bool)>>>;
+/// What a hub was lent of a number that it was to forget.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Lent {
+    Nothing,
+    Open,
+    Closed,
+}
+
+/// The numbers that a hub was to forget.
+type Forgotten = Rc<RefCell<Vec<(RawFd, Lent)>>>;
 
 /// The default hub, looked into.
 struct Noting {
@@ -35,7 +43,12 @@ impl Hub for Noting {
         self.hub.watch(key, fd, interest, lease)
     }
     fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
-        self.forgotten.borrow_mut().push((key.fd(), fd.is_some()));
+        let lent = match fd {
+            None => Lent::Nothing,
+            Some(fd) if rustix::io::fcntl_getfd(fd).is_ok() => Lent::Open,
+            Some(_) => Lent::Closed,
+        };
+        self.forgotten.borrow_mut().push((key.fd(), lent));
         self.hub.forget(key, fd);
     }
     fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
@@ -73,7 +86,7 @@ fn a_number_of_another_owner_is_not_lent_to_the_hub() {
             drop(reader);
             forgotten.take();
             give_up(number);
-            assert!(!forgotten.borrow().contains(&(number, true)));
+            assert!(!forgotten.borrow().iter().any(|&(forgotten, lent)| forgotten == number && lent != Lent::Nothing));
         })
         .join()
         .expect("no panic");
@@ -92,7 +105,7 @@ fn a_number_with_a_waiter_is_not_lent_to_the_hub() {
             give_up(number);
             let error = waiter.join().expect("no panic").expect_err("given up");
             assert!(matches!(error, TrampolineError::Closed(fd) if fd == number), "{error}");
-            assert_eq!(*forgotten.borrow(), [(number, false)]);
+            assert_eq!(*forgotten.borrow(), [(number, Lent::Nothing)]);
         })
         .join()
         .expect("no panic");
@@ -156,5 +169,20 @@ fn the_loop_is_still_woken_after_every_number_was_given_up() {
             remote.spawn(move || puts.try_put(7).expect("room")).expect("alive");
         });
         assert_eq!(queue.get().expect("an item"), 7);
+    });
+}
+
+#[test]
+fn a_registration_that_is_taken_back_lends_the_hub_an_open_descriptor() {
+    // Alone in its process: no other test may be given the number in between.
+    in_child(|| {
+        let forgotten = use_noting_hub();
+        let (reader, _writer) = io::pipe().expect("a pipe");
+        let number = reader.as_raw_fd();
+        // The registration is the only owner.
+        let registration = get_hub().listen(reader, Interest::READ, |_| {}).expect("registered");
+        sleep(ms(1));
+        drop(registration);
+        assert_eq!(*forgotten.borrow(), [(number, Lent::Open)]);
     });
 }

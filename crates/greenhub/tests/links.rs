@@ -585,3 +585,23 @@ fn a_link_is_called_in_the_green_thread_that_ends_it() {
         assert_eq!(*seen.borrow(), [its_own, current_id()]);
     });
 }
+
+#[test]
+fn a_join_within_a_link_leaves_the_result_to_the_link() {
+    run("a_join_within_a_link_leaves_the_result_to_the_link", || {
+        let green = Rc::new(RefCell::new(None::<GreenThread<Vec<u8>>>));
+        let log = Log::new();
+        let (handle, own) = (Rc::clone(&green), log.clone());
+        let spawned = spawn(|| vec![7; 4]);
+        spawned.link(move |result| {
+            let joined = handle.take().expect("the last handle").join();
+            own.add(if joined.is_err() { "refused" } else { "taken" });
+            // The link still reads it.
+            assert_eq!(*result.as_ref().expect("a value"), [7; 4]);
+            own.add("read");
+        });
+        green.replace(Some(spawned));
+        yield_now();
+        log.is(&["refused", "read"]);
+    });
+}

@@ -164,6 +164,20 @@ fn main_and_those_without_a_handle_have_values_of_their_own() {
 }
 
 #[test]
+fn a_plain_greenlet_has_values_of_its_own() {
+    run("a_plain_greenlet_has_values_of_its_own", || {
+        NUMBER.set(1);
+        let greenlet = Greenlet::new(|_| {
+            let first = NUMBER.replace(2);
+            Ok(Payload::new((first, NUMBER.get())))
+        });
+        let seen = greenlet.switch(Payload::unit()).expect("a result").downcast::<(u32, u32)>().expect("numbers");
+        assert_eq!(seen, (7, 2));
+        assert_eq!(NUMBER.get(), 1);
+    });
+}
+
+#[test]
 fn a_plain_os_thread_has_a_value_that_is_dropped_with_it() {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static DROPPED: AtomicUsize = AtomicUsize::new(0);
