@@ -15,7 +15,7 @@ use greenhub::{
 };
 use support::{in_child, ms, pair, read, stats, write};
 
-/// What a hub was lent of a number that it was to forget.
+/// The descriptor lent to a hub with a number to forget.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Lent {
     Nothing,

@@ -1,4 +1,4 @@
-//! What a wait was granted is kept: a kill or a timeout that comes later strikes at the next wait.
+//! A wait keeps what it was granted: a later kill or timeout strikes at the next wait.
 
 #[path = "support/green.rs"]
 mod green;

@@ -303,7 +303,7 @@ fn source() -> greenhub::Source {
     greenhub::Source::new(reader.into()).unwrap()
 }
 
-/// What blocks, or may.
+/// The operations that block, or may.
 const BLOCKING: &[(&str, fn())] = &[
     ("sleep", || sleep(Duration::from_millis(1))),
     ("yield_now", yield_now),
@@ -714,7 +714,7 @@ fn os_thread_ends_its_green_threads_when_it_panics() {
     assert_eq!(told.try_recv(), Ok(()));
 }
 
-/// What a process has: open descriptors, and mappings by their names.
+/// The open descriptors and the mappings of a process, by their names.
 fn held() -> (usize, BTreeMap<String, usize>) {
     let mut names = BTreeMap::new();
     for line in std::fs::read_to_string("/proc/self/maps").unwrap().lines() {

@@ -326,7 +326,7 @@ impl Socket {
                 Ok(Some((birth::accept(fd)?, ticket)))
             })
         };
-        // What a blocking call returns of a listener that was shut down.
+        // A blocking call returns this for a listener that was shut down.
         let accepted = self.read_piece(accept, || Err(Errno::INVAL.into()))?;
         let accepted = accepted.or_else(|Blocks| self.accept_shared(admit))?;
         Ok(accepted.map(|((fd, address), ticket)| (Socket::owning(fd, self.is_unix()), address, ticket)))

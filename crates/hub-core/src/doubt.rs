@@ -1,4 +1,4 @@
-//! What reports cost that an operation does not confirm: the hub says "ready", the operation "would block".
+//! Bounds the cost of reports that an operation does not confirm: the hub says "ready", the operation "would block".
 //!
 //! That happens once in a while, where another handle of the same file was faster. For some files it lasts: a socket with
 //! something in its error queue, a Unix listener that was shut down. Then each turn of the loop would bring the same

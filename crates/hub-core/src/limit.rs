@@ -58,7 +58,7 @@ impl Limit {
         }
     }
 
-    /// What is left of it at `now` by the hub's clock, `None` if there is no end; it counts down from now on.
+    /// Returns the time left at `now` by the hub's clock, `None` without a limit. It counts down from now on.
     pub(crate) fn left_at(&mut self, now: Time) -> Option<Duration> {
         if let Kind::After(delay) = self.0 {
             self.0 = Kind::Until(now + delay);

@@ -627,8 +627,7 @@ impl MainLoop {
 
     /// The thread ends: the loop's greenlet returns when it is entered next, nothing more is taken in.
     ///
-    /// What other threads sent to be run here is leaked, like the green threads that it did not become. Returns how many
-    /// bodies that are.
+    /// Leaks the bodies that other threads sent to be run here, like green threads that are parked. Returns how many.
     pub(crate) fn close(&self) -> usize {
         self.closing.set(true);
         let mut leaked = 0;

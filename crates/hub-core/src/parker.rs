@@ -166,8 +166,8 @@ impl Parker {
     ///
     /// # Errors
     ///
-    /// What the main loop has to tell the main greenlet. While panicking, and for a green thread's wait after the end of its
-    /// thread.
+    /// The error that the main loop left for the main greenlet. While panicking, and for a green thread's wait after the
+    /// end of its thread.
     ///
     /// # Panics
     ///

@@ -18,7 +18,7 @@ use crate::parker;
 use crate::report;
 use crate::time::Time;
 
-/// What became of the green threads and plain greenlets of an OS thread in a [shutdown](crate::HubRef::shutdown).
+/// How the greenlets of an OS thread ended in a [shutdown](crate::HubRef::shutdown).
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct Ended {

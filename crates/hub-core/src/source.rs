@@ -642,7 +642,7 @@ impl Source {
             return Err(TrampolineError::Closed(inner.fd).into());
         }
         if state & LENT != 0 {
-            // Who waits under the number has borrowed it, and stays.
+            // A waiter under the number has borrowed it, and stays.
             main_loop.adopt(inner.fd, inner.id);
         }
         Ok(waiting)

@@ -1,4 +1,4 @@
-//! What is compared: kind of socket × end × operation × mode × whether the operation has begun before the end came.
+//! The combinations compared: kind of socket × end × operation × mode × whether the operation begins before the end.
 
 use std::net::Shutdown;
 
@@ -17,7 +17,7 @@ pub(crate) enum Kind {
     UnixConnect,
 }
 
-/// What happens to a socket.
+/// An end that a socket meets.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum End {
     /// Nothing.
@@ -42,7 +42,7 @@ pub(crate) enum End {
     FullThenClosed,
 }
 
-/// What is called, up to three times one after the other.
+/// A call, made up to three times in a row.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Op {
     Read,

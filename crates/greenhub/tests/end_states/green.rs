@@ -1,4 +1,4 @@
-//! What is done here: each operation in a green thread.
+//! The compared side: each operation in a green thread.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

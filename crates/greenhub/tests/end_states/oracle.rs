@@ -1,4 +1,4 @@
-//! What std does: each operation in an OS thread, all of them in a process that ends with whatever still blocks.
+//! The oracle: each operation of std in an OS thread, in a process whose end takes those that still block.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::support;
 
 const CASES: &str = "GREENHUB_CASES";
 const BLOCKED_AFTER: &str = "GREENHUB_BLOCKED_AFTER";
-/// What each answer begins with.
+/// The first word of each answer.
 const ANSWER: &str = "answer ";
 
 /// How many scenes are set up at once: each has a few descriptors.

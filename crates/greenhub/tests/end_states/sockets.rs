@@ -60,7 +60,7 @@ impl Results {
 pub(crate) fn word(result: io::Result<usize>) -> String {
     match result {
         Ok(n) => format!("{n}"),
-        // What the timeout of a socket is in std on Unix.
+        // A socket's timeout is `WouldBlock` in std on Unix.
         Err(error) if error.kind() == io::ErrorKind::TimedOut => "WouldBlock".to_owned(),
         Err(error) => format!("{:?}", error.kind()),
     }
@@ -97,7 +97,7 @@ fn trampoline_for(fd: impl AsFd, interest: greenhub::Interest) -> io::Result<usi
 }
 
 impl Scene {
-    /// What the operation does, to be run in a thread of its own.
+    /// The operation as a closure, to be run in a thread of its own.
     pub(crate) fn operation(&self, results: Results) -> impl FnOnce() + Send + use<> {
         let (near, op) = (self.near.copy(), self.case.op);
         move || {
@@ -154,7 +154,7 @@ impl Scene {
         }
     }
 
-    /// What comes before the operation, whether the end does or not.
+    /// Prepares the socket, before the operation and the end.
     fn prepare(&mut self) {
         match self.case.end {
             // So that the peer closes with data that it has not read.
@@ -269,7 +269,7 @@ macro_rules! listener {
     };
 }
 
-/// What connects to a listener, which it holds a copy of to be a descriptor at all.
+/// A client of a listener. It holds a copy of the listener, so that it is a descriptor before it has connected.
 macro_rules! connector {
     ($name:ident, $address:ty, $connect:expr) => {
         struct $name(std::fs::File, $address);

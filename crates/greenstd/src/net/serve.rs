@@ -60,7 +60,7 @@ pub trait Accept: fmt::Debug {
     ///
     /// # Errors
     ///
-    /// What the system says. An error of the kind [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) concerns one
+    /// The system's error. An error of the kind [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) concerns one
     /// connection, and ends no server.
     fn accept_if<T>(&self, admit: impl FnMut() -> Option<T>) -> io::Result<Option<Accepted<Self, T>>>;
 

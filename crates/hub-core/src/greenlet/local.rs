@@ -1,4 +1,4 @@
-//! What belongs to one thread: its greenlets, their memory, its main loop; and how that ends.
+//! The state of one OS thread: its greenlets, their memory, its main loop; and how that ends.
 //!
 //! A thread ends in one of two ways. [`end_with_thread_locals`] is the implicit one: it runs in a destructor of a
 //! thread-local, when other thread-locals are gone, so it enters no greenlet and drops nothing of the program's. A

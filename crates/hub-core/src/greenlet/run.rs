@@ -240,7 +240,7 @@ fn arrive_in_trouble(me: ControlRef) -> Result<(), Refused> {
     take_main_error(me)
 }
 
-/// What the main loop has to tell `me`, if it is the main greenlet.
+/// Takes the error that the main loop left for `me`, if it is the main greenlet.
 #[cold]
 fn take_main_error(me: ControlRef) -> Result<(), Refused> {
     match me.kind() {

@@ -873,7 +873,7 @@ mod tests {
         cells.iter().filter(|cell| !kept.contains(cell)).for_each(|&cell| give(cell));
         pool.release();
         assert_eq!(pool.batches.borrow().len(), 2);
-        // What is free is taken again: each once, and none that is in use.
+        // Free cells are taken again: each once, and none that is in use.
         let mut again: Vec<_> = (0..2 * BATCH - 2).map(|_| pool.take(layout)).collect();
         assert_eq!(pool.batches.borrow().len(), 2);
         again.extend(kept);

@@ -288,7 +288,7 @@ impl MainLoop {
             let exit = Exit::Kill(GreenError::Loop(error.clone()));
             // Queued, not switched to. Under a shield the exit waits, but nothing is left that could end this park.
             run::interrupt(control, exit, false);
-            // What cannot be unwound must not take its wait for one that is over.
+            // A greenlet that cannot be unwound must not take its wait for one that is over.
             if cfg!(panic = "unwind") {
                 Waiter::new(control, ticket).wake_with(Wake::Exit);
             }
