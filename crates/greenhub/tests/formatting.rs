@@ -102,7 +102,7 @@ fn green_threads_are_used_while_they_are_formatted() {
     shown(&Limit::none(), nothing);
     let parker = Parker::new(greenhub::Doing::Lock).expect("it may park");
     shown(&parker, |parker| parker.unparker());
-    shown(&parker.unparker(), |unparker| unparker.clone().unpark());
+    shown(&parker.unparker(), |unparker| unparker.unpark());
     printed(&GreenError::Exit, nothing);
     printed(&with_timeout(Duration::ZERO, || sleep(ms(1000))).expect_err("too late"), nothing);
 }

@@ -47,8 +47,11 @@ fn full_connection(listener: &TcpListener) -> (TcpStream, std::net::TcpStream) {
     (stream, peer)
 }
 
+/// A wait and its name.
+type Wait = (&'static str, Box<dyn FnMut()>);
+
 /// Waits that nothing ends, each of which comes back when the grace is over.
-fn waits() -> Vec<(&'static str, Box<dyn FnMut()>)> {
+fn waits() -> Vec<Wait> {
     let late = |kind: ErrorKind| assert_eq!(kind, ErrorKind::TimedOut);
     let (reader, writer) = pipe();
     let (silent, speaker) = pipe();

@@ -25,17 +25,16 @@ use greenhub::{
 use random::Random;
 use support::run;
 
-/// A wait, and what grants it what it waits for.
+/// A wait, which says whether it was granted, and the grant, which may come from any OS thread.
+type Pair = (Box<dyn FnOnce() -> bool>, Box<dyn FnOnce() + Send>);
+
+/// A kind of wait with its grant.
 struct Wait {
     name: &'static str,
-    /// The wait, which says whether it was granted, and the grant, which may come from any OS thread.
-    make: fn() -> (Box<dyn FnOnce() -> bool>, Box<dyn FnOnce() + Send>),
+    make: fn() -> Pair,
 }
 
-fn pair(
-    wait: impl FnOnce() -> bool + 'static,
-    grant: impl FnOnce() + Send + 'static,
-) -> (Box<dyn FnOnce() -> bool>, Box<dyn FnOnce() + Send>) {
+fn pair(wait: impl FnOnce() -> bool + 'static, grant: impl FnOnce() + Send + 'static) -> Pair {
     (Box::new(wait), Box::new(grant))
 }
 

@@ -343,7 +343,9 @@ fn unwind_into(lock_again: impl FnOnce() + 'static, hold: impl FnOnce() + 'stati
     struct Locks<F: FnOnce()>(Option<F>);
     impl<F: FnOnce()> Drop for Locks<F> {
         fn drop(&mut self) {
-            self.0.take().map(|lock| lock());
+            if let Some(lock) = self.0.take() {
+                lock();
+            }
         }
     }
     let _holder = greenhub::Builder::new().name("librarian").spawn(hold).unwrap();

@@ -1,6 +1,5 @@
 //! Names of sockets within this system: none that a peer may have is in the way.
 
-#[allow(dead_code, reason = "a part of it is used")]
 mod support;
 
 use std::ffi::OsStr;

@@ -89,6 +89,7 @@ pub(crate) fn in_child(child: impl FnOnce()) {
 /// The identity of a file: device and number. None if nothing is open there.
 pub(crate) type Identity = Option<(u64, u64)>;
 
+#[allow(clippy::unnecessary_cast, reason = "the types are narrower on other systems")]
 pub(crate) fn identity_of(file: &OwnedFd) -> Identity {
     rustix::fs::fstat(file).ok().map(|stat| (stat.st_dev as u64, stat.st_ino as u64))
 }

@@ -128,11 +128,7 @@ impl Kind {
 
     /// Whether a waiter for that is sure to wait as long as nothing happens.
     fn blocks(self, op: Op) -> bool {
-        match op {
-            Op::Write | Op::WriteVectored | Op::WaitToWrite => false,
-            Op::Connect => false,
-            _ => true,
-        }
+        !matches!(op, Op::Write | Op::WriteVectored | Op::WaitToWrite | Op::Connect)
     }
 }
 

@@ -190,7 +190,7 @@ macro_rules! stream {
                     Op::Fill => {
                         let data = vec![0; PIECE];
                         loop {
-                            (&mut &*self).write(&data)?;
+                            let _written = (&mut &*self).write(&data)?;
                         }
                     }
                     Op::WaitToRead => $wait(self, $($read)*),
