@@ -16,7 +16,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::{self, NonNull};
-use std::sync::Once;
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use hub_core::{Interest, Lease, round};
@@ -130,9 +130,11 @@ struct Raw(NonNull<sys::event_base>);
 
 impl Raw {
     fn new() -> io::Result<Raw> {
-        // The library ends the process if it finds too few, and there is no way to be asked first. It needs one pair,
-        // the set and the timer.
-        drop((io::pipe()?, io::pipe()?));
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        // The library ends the process if it finds too few descriptors, and there is no way to be asked first. It needs a
+        // pair, the set and the timer; the others are for what the program's other OS threads open meanwhile.
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        drop((io::pipe()?, io::pipe()?, io::pipe()?, io::pipe()?));
         let features = sys::event_method_feature_EV_FEATURE_ET | sys::event_method_feature_EV_FEATURE_O1;
         let flags = sys::event_base_config_flag_EVENT_BASE_FLAG_PRECISE_TIMER
             | sys::event_base_config_flag_EVENT_BASE_FLAG_IGNORE_ENV
@@ -236,9 +238,14 @@ fn hushed<T>(call: impl FnOnce() -> T) -> T {
 
 /// Called by the library, on any thread, for what it has to say.
 unsafe extern "C" fn said(severity: c_int, text: *const c_char) {
-    if severity >= sys::EVENT_LOG_WARN as c_int && !HUSHED.get() {
+    let ends_the_process = severity > sys::EVENT_LOG_WARN as c_int;
+    if ends_the_process || severity >= sys::EVENT_LOG_WARN as c_int && !HUSHED.get() {
         // SAFETY: the library passes a string that lasts until this returns.
-        let text = unsafe { CStr::from_ptr(text) };
-        hub_core::warn(format!("libevent: {}", text.to_string_lossy()));
+        let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+        hub_core::warn(if ends_the_process {
+            format!("libevent ends the process: {text}")
+        } else {
+            format!("libevent: {text}")
+        });
     }
 }

@@ -19,7 +19,8 @@
 //! g) It prints warnings to standard error. There is one place for the whole process that they can be sent to, which
 //!    this hub takes: they become [warnings](hub_core::warn). What a caller learns as an error is not told twice.
 //! h) It ends the process if it finds no two descriptors for its signals while it makes a base. So the hub first looks
-//!    whether there are enough.
+//!    whether there are eight, twice as many as a base takes, and makes one base at a time. Where another OS thread still
+//!    takes them all in between, a warning says why the process ends.
 //! i) A forked child shares the kernel's set with its parent: even freeing a base there takes the parent's descriptors
 //!    out of it. `event_reinit` closes the four numbers of the child's copy, which by then may be those of files that the
 //!    child has opened, and there is no way to learn whether. So the copy is left as it is, with its numbers.
