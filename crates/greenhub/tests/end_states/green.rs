@@ -23,7 +23,7 @@ struct Performer {
 impl Performer {
     fn start(scene: &Scene) -> Performer {
         let results = Results::default();
-        let thread = greenhub::spawn(scene.operation(results.clone()));
+        let thread = greenhub::spawn(scene.operation(results.clone(), |call| call()));
         Performer { case: scene.case, results, thread }
     }
 }

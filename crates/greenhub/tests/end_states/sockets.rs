@@ -26,6 +26,9 @@ pub(crate) trait Socket: AsFd + Send + Sync {
     fn set(&self, mode: Mode) -> io::Result<()>;
 }
 
+/// A function that makes a call of a socket.
+pub(crate) type MakeCall = fn(&dyn Fn() -> io::Result<usize>) -> io::Result<usize>;
+
 /// A case that is ready to be played.
 pub(crate) struct Scene {
     pub(crate) case: Case,
@@ -97,12 +100,12 @@ fn trampoline_for(fd: impl AsFd, interest: greenhub::Interest) -> io::Result<usi
 }
 
 impl Scene {
-    /// The operation as a closure, to be run in a thread of its own.
-    pub(crate) fn operation(&self, results: Results) -> impl FnOnce() + Send + use<> {
+    /// The operation as a closure, to be run in a thread of its own. `make` makes the call.
+    pub(crate) fn operation(&self, results: Results, make: MakeCall) -> impl FnOnce() + Send + use<> {
         let (near, op) = (self.near.copy(), self.case.op);
         move || {
             for _ in 0..3 {
-                results.add(word(near.call(op)));
+                results.add(word(make(&|| near.call(op))));
             }
         }
     }
