@@ -1,78 +1,17 @@
 //! `notify_close` and `notify_opened` with numbers, of which nothing shows whose they are.
 
+#[path = "support/noting.rs"]
+mod noting;
 #[path = "support/descriptors.rs"]
 mod support;
 
-use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
-use std::time::Duration;
 
-use greenhub::{
-    Hub, Interest, Key, Lease, Ready, Rearm, Time, TrampolineError, Watched, get_hub, notify_close, notify_opened,
-    sleep, spawn, trampoline, use_hub_with, yield_now,
-};
+use greenhub::{Interest, TrampolineError, get_hub, notify_close, notify_opened, sleep, spawn, trampoline, yield_now};
+use noting::{Lent, use_noting_hub};
 use support::{in_child, ms, pair, read, stats, write};
-
-/// The descriptor lent to a hub with a number to forget.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-enum Lent {
-    Nothing,
-    Open,
-    Closed,
-}
-
-/// The numbers that a hub was to forget.
-type Forgotten = Rc<RefCell<Vec<(RawFd, Lent)>>>;
-
-/// The default hub, looked into.
-struct Noting {
-    hub: Box<dyn Hub>,
-    forgotten: Forgotten,
-}
-
-impl Hub for Noting {
-    fn name(&self) -> &'static str {
-        "noting"
-    }
-    fn rearm(&self) -> Rearm {
-        self.hub.rearm()
-    }
-    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
-        self.hub.watch(key, fd, interest, lease)
-    }
-    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
-        let lent = match fd {
-            None => Lent::Nothing,
-            Some(fd) if rustix::io::fcntl_getfd(fd).is_ok() => Lent::Open,
-            Some(_) => Lent::Closed,
-        };
-        self.forgotten.borrow_mut().push((key.fd(), lent));
-        self.hub.forget(key, fd);
-    }
-    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
-        self.hub.wait(watched, timeout, ready)
-    }
-    fn after_fork(&mut self) -> io::Result<()> {
-        self.hub.after_fork()
-    }
-    fn now(&self) -> Time {
-        self.hub.now()
-    }
-}
-
-fn use_noting_hub() -> Forgotten {
-    let forgotten = Forgotten::default();
-    let noted = Rc::clone(&forgotten);
-    use_hub_with(move || {
-        let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
-        let hub = (default().map_err(io::Error::other)?.build)()?;
-        Ok(Noting { hub, forgotten: noted })
-    })
-    .expect("not in the main loop");
-    forgotten
-}
 
 #[test]
 fn a_number_of_another_owner_is_not_lent_to_the_hub() {

@@ -1,0 +1,69 @@
+//! A hub that notes what it is to forget.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use greenhub::{Hub, Interest, Key, Lease, Ready, Rearm, Time, Watched, use_hub_with};
+
+/// The descriptor lent to a hub with a number to forget.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Lent {
+    Nothing,
+    Open,
+    Closed,
+}
+
+/// The numbers that a hub was to forget.
+pub(crate) type Forgotten = Rc<RefCell<Vec<(RawFd, Lent)>>>;
+
+/// The default hub, with a note of what it was to forget.
+struct Noting {
+    hub: Box<dyn Hub>,
+    forgotten: Forgotten,
+}
+
+impl Hub for Noting {
+    fn name(&self) -> &'static str {
+        "noting"
+    }
+    fn rearm(&self) -> Rearm {
+        self.hub.rearm()
+    }
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        self.hub.watch(key, fd, interest, lease)
+    }
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        let lent = match fd {
+            None => Lent::Nothing,
+            Some(fd) if rustix::io::fcntl_getfd(fd).is_ok() => Lent::Open,
+            Some(_) => Lent::Closed,
+        };
+        self.forgotten.borrow_mut().push((key.fd(), lent));
+        self.hub.forget(key, fd);
+    }
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        self.hub.wait(watched, timeout, ready)
+    }
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.hub.after_fork()
+    }
+    fn now(&self) -> Time {
+        self.hub.now()
+    }
+}
+
+/// Has the calling OS thread use the default hub, with a note of the numbers that it is to forget.
+pub(crate) fn use_noting_hub() -> Forgotten {
+    let forgotten = Forgotten::default();
+    let noted = Rc::clone(&forgotten);
+    use_hub_with(move || {
+        let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        let hub = (default().map_err(io::Error::other)?.build)()?;
+        Ok(Noting { hub, forgotten: noted })
+    })
+    .expect("not in the main loop");
+    forgotten
+}
