@@ -39,6 +39,14 @@ fn taker(semaphore: &Arc<Semaphore>) -> GreenThread<()> {
     green
 }
 
+/// As [`taker`], of a bounded semaphore.
+fn bounded_taker(semaphore: &Arc<BoundedSemaphore>) -> GreenThread<()> {
+    let semaphore = semaphore.clone();
+    let green = spawn(move || semaphore.acquire().unwrap());
+    yield_now();
+    green
+}
+
 #[test]
 fn acquire_takes_one_or_waits_and_release_gives_one_back() {
     run("acquire_takes_one_or_waits_and_release_gives_one_back", || {
@@ -162,24 +170,159 @@ fn waiters_are_served_in_the_order_in_which_they_came() {
     });
 }
 
+/// The ways to release a token.
+const RELEASES: [fn(&Arc<BoundedSemaphore>); 2] = [
+    // Through `Deref`, as a plain semaphore is released.
+    |semaphore| Semaphore::release(semaphore),
+    |semaphore| semaphore.release().unwrap(),
+];
+
 #[test]
-fn a_newcomer_queues_behind_those_who_wait_in_every_form() {
-    run("a_newcomer_queues_behind_those_who_wait_in_every_form", || {
-        let (semaphore, log) = (tokens(0), Log::new());
-        let (waits, logs) = (semaphore.clone(), log.clone());
-        let green = spawn(move || {
-            waits.acquire().unwrap();
-            logs.add("waiter");
-            waits.release();
-        });
-        yield_now();
-        // The token is the waiter's from here on, though it has not run.
-        semaphore.release();
+fn a_blocking_newcomer_is_served_after_all_waiters() {
+    run("a_blocking_newcomer_is_served_after_all_waiters", || {
+        let forms: [fn(&Semaphore); 4] = [
+            |semaphore| {
+                semaphore.acquire().unwrap();
+                semaphore.release();
+            },
+            |semaphore| {
+                assert!(semaphore.acquire_timeout(LONG).unwrap());
+                semaphore.release();
+            },
+            |semaphore| drop(semaphore.access().unwrap()),
+            |semaphore| drop(semaphore.access_timeout(LONG).unwrap().unwrap()),
+        ];
+        for waiting in forms {
+            for newcomer in forms {
+                let (semaphore, log) = (tokens(0), Log::new());
+                let waiters = ["first", "second", "third"].map(|name| {
+                    let (semaphore, log) = (semaphore.clone(), log.clone());
+                    spawn(move || {
+                        waiting(&semaphore);
+                        log.add(name);
+                    })
+                });
+                settle();
+                // The token is the first waiter's from here on, though that has not run.
+                semaphore.release();
+                newcomer(&semaphore);
+                log.add("newcomer");
+                log.is(&["first", "second", "third", "newcomer"]);
+                waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+                assert_eq!(semaphore.balance(), 1);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_granted_token_is_not_free_for_a_newcomer() {
+    run("a_granted_token_is_not_free_for_a_newcomer", || {
+        let newcomers: [fn(&Semaphore) -> bool; 4] = [
+            Semaphore::try_acquire,
+            |semaphore| semaphore.try_access().is_some(),
+            |semaphore| semaphore.acquire_timeout(Duration::ZERO).unwrap(),
+            |semaphore| semaphore.access_timeout(Duration::ZERO).unwrap().is_some(),
+        ];
+        for newcomer in newcomers {
+            for release in RELEASES {
+                let semaphore = Arc::new(BoundedSemaphore::new(1));
+                assert!(semaphore.try_acquire());
+                let waiter = bounded_taker(&semaphore);
+                release(&semaphore);
+                assert!(semaphore.locked());
+                assert!(!newcomer(&semaphore));
+                waiter.join().unwrap();
+                assert_eq!(semaphore.balance(), 0);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_dropped_guard_grants_its_token_to_the_first_waiter() {
+    run("a_dropped_guard_grants_its_token_to_the_first_waiter", || {
+        let semaphore = tokens(1);
+        let guard = semaphore.access().unwrap();
+        let (first, second) = (taker(&semaphore), taker(&semaphore));
+        drop(guard);
         assert!(!semaphore.try_acquire() && semaphore.try_access().is_none());
-        assert!(semaphore.acquire_timeout(LONG).unwrap());
-        log.add("newcomer");
-        log.is(&["waiter", "newcomer"]);
-        green.join().unwrap();
+        settle();
+        assert!(first.is_finished() && !second.is_finished());
+        semaphore.release();
+        second.join().unwrap();
+        assert_eq!(semaphore.balance(), 0);
+    });
+}
+
+#[test]
+fn a_granted_token_is_not_free_for_another_os_thread() {
+    run("a_granted_token_is_not_free_for_another_os_thread", || {
+        let semaphore = tokens(0);
+        let waiter = taker(&semaphore);
+        semaphore.release();
+        // No green thread of this OS thread runs before the other OS thread has ended.
+        let shared = semaphore.clone();
+        let newcomer = std::thread::spawn(move || (shared.try_acquire(), shared.acquire_timeout(SHORT).unwrap()));
+        assert_eq!(newcomer.join().unwrap(), (false, false));
+        assert!(!waiter.is_finished());
+        waiter.join().unwrap();
+        assert_eq!(semaphore.balance(), 0);
+    });
+}
+
+#[test]
+fn a_newcomer_at_either_end_of_a_capped_semaphore_is_served_after_all_waiters() {
+    run("a_newcomer_at_either_end_of_a_capped_semaphore_is_served_after_all_waiters", || {
+        type End = fn(&CappedSemaphore);
+        let acquires: [End; 2] =
+            [|semaphore| semaphore.acquire().unwrap(), |semaphore| assert!(semaphore.acquire_timeout(LONG).unwrap())];
+        let releases: [End; 2] =
+            [|semaphore| semaphore.release().unwrap(), |semaphore| assert!(semaphore.release_timeout(LONG).unwrap())];
+        for (ends, others, start) in [(acquires, releases, 0), (releases, acquires, 1)] {
+            for newcomer in ends {
+                for grant in others {
+                    let (semaphore, log) = (capped(start, 1), Log::new());
+                    let waiters = ["first", "second", "third"].map(|name| {
+                        let (semaphore, log) = (semaphore.clone(), log.clone());
+                        spawn(move || {
+                            ends[0](&semaphore);
+                            log.add(name);
+                            grant(&semaphore);
+                        })
+                    });
+                    settle();
+                    grant(&semaphore);
+                    newcomer(&semaphore);
+                    log.add("newcomer");
+                    log.is(&["first", "second", "third", "newcomer"]);
+                    waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_granted_token_of_a_capped_semaphore_is_not_free_for_a_newcomer() {
+    run("a_granted_token_of_a_capped_semaphore_is_not_free_for_a_newcomer", || {
+        let newcomers: [fn(&CappedSemaphore) -> bool; 2] =
+            [CappedSemaphore::try_acquire, |semaphore| semaphore.acquire_timeout(Duration::ZERO).unwrap()];
+        let releases: [fn(&CappedSemaphore); 2] =
+            [|semaphore| semaphore.release().unwrap(), |semaphore| assert!(semaphore.try_release())];
+        for newcomer in newcomers {
+            for release in releases {
+                let semaphore = capped(0, 1);
+                let acquires = semaphore.clone();
+                let waiter = spawn(move || acquires.acquire().unwrap());
+                settle();
+                release(&semaphore);
+                assert!(semaphore.locked());
+                assert!(!newcomer(&semaphore));
+                waiter.join().unwrap();
+                assert_eq!(semaphore.balance(), 0);
+            }
+        }
     });
 }
 
