@@ -6,10 +6,12 @@ mod support;
 
 use std::error::Error;
 use std::io;
-use std::time::Duration;
+use std::panic::Location;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use green::{SHORT, keep_reports, quiet_panic, reports};
-use greenhub::net::{StopServe, TcpListener, serve_until};
+use green::{OnDrop, SHORT, keep_reports, quiet_panic, reports, reports_naming};
+use greenhub::net::{Resolver, StopServe, SystemResolver, TcpListener, serve_until};
 use greenhub::{
     Builder, GreenPile, GreenPool, Group, scope, set_error_message, sleep, spawn, spawn_after, spawn_after_local,
     spawn_n, yield_now,
@@ -142,6 +144,127 @@ fn an_err_of_a_handler_is_reported_and_the_server_goes_on() {
         assert_eq!(served.accepted, 2);
         let reports = reports();
         assert!(reports.len() == 2 && reports.iter().all(|report| report.contains("Opaque")), "{reports:?}");
+    });
+}
+
+/// Starts a job of which the caller is killed before the job goes on to `fail`, and expects one report.
+#[track_caller]
+fn reports_killed_call<T: 'static>(way: &str, call: fn(Job) -> T) -> String {
+    let place = format!("spawned at {} ", Location::caller());
+    let before = reports_naming(&place).len();
+    let (begun, has_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let fail: Job = Box::new(move || {
+        begun.send(()).unwrap();
+        may_go_on.recv().unwrap();
+        Err(Opaque)
+    });
+    let caller = spawn(move || drop(call(fail)));
+    yield_now();
+    has_begun.recv().unwrap();
+    caller.kill();
+    assert!(caller.join().is_err(), "{way}: the call was left");
+    go_on.send(()).unwrap();
+    wait_until(way, || reports_naming(&place).len() > before);
+    let mut reports = reports_naming(&place).split_off(before);
+    assert_eq!(reports.len(), 1, "{way}: {reports:?}");
+    reports.remove(0)
+}
+
+type Job = Box<dyn FnOnce() -> Result<(), Opaque> + Send>;
+
+#[track_caller]
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "{what}: never");
+        sleep(SHORT);
+    }
+}
+
+#[test]
+fn an_err_of_a_job_whose_caller_was_killed_is_reported() {
+    static OWN: greenhub::tpool::Pool = greenhub::tpool::Pool::new(1);
+    run("an_err_of_a_job_whose_caller_was_killed_is_reported", || {
+        keep_reports();
+        let calls: [(&str, fn(Job) -> _); 3] = [
+            ("offload", |fail| greenhub::offload(fail)),
+            ("tpool", |fail| greenhub::tpool::execute(fail)),
+            ("an own pool", |fail| OWN.execute(fail)),
+        ];
+        for (way, call) in calls {
+            let report = reports_killed_call(way, call);
+            assert!(report.contains("called at") && report.contains("by the green thread spawned at"), "{report}");
+            assert_eq!(report.matches("tests/unhandled.rs:").count(), 2, "{way}: {report}");
+            assert!(report.ends_with("(Result<(), unhandled::Opaque>)"), "{way}: {report}");
+        }
+    });
+}
+
+#[test]
+fn a_panic_of_a_job_whose_caller_was_killed_is_reported() {
+    run("a_panic_of_a_job_whose_caller_was_killed_is_reported", || {
+        keep_reports();
+        let report = reports_killed_call("a panic", |fail| {
+            greenhub::offload(move || {
+                drop(fail());
+                if true {
+                    quiet_panic("of the job")
+                }
+            })
+        });
+        assert!(report.contains("of the job") && report.contains("tests/unhandled.rs:"), "{report}");
+    });
+}
+
+#[test]
+fn an_ok_of_a_job_whose_caller_was_killed_is_not_reported() {
+    run("an_ok_of_a_job_whose_caller_was_killed_is_not_reported", || {
+        keep_reports();
+        let (begun, has_begun) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel::<()>();
+        let (dropped, is_dropped) = mpsc::channel();
+        let place = format!("tests/unhandled.rs:{}:", line!() + 2);
+        let caller = spawn(move || {
+            greenhub::offload(move || {
+                begun.send(()).unwrap();
+                may_go_on.recv().unwrap();
+                Ok::<_, Opaque>(OnDrop(move || dropped.send(()).unwrap()))
+            })
+            .is_ok()
+        });
+        yield_now();
+        has_begun.recv().unwrap();
+        caller.kill();
+        go_on.send(()).unwrap();
+        is_dropped.recv().unwrap();
+        assert_eq!(reports_naming(&place), [""; 0]);
+    });
+}
+
+#[test]
+fn an_err_of_a_file_or_a_name_is_reported_though_its_caller_was_killed() {
+    const TIMES: usize = 50;
+    run("an_err_of_a_file_or_a_name_is_reported_though_its_caller_was_killed", || {
+        keep_reports();
+        let no_file: fn() -> io::Result<()> = || greenhub::fs::File::open("/no/such/file").map(drop);
+        let no_host: fn() -> io::Result<()> = || SystemResolver.resolve(&"x".repeat(64)).map(drop);
+        for (way, fail) in [("a file", no_file), ("a name", no_host)] {
+            let place = format!("tests/unhandled.rs:{}:", line!() + 3);
+            let before = reports_naming(&place).len();
+            for _ in 0..TIMES {
+                let caller = spawn(fail);
+                yield_now();
+                // The job may have ended first, and then the green thread returns its error.
+                caller.kill();
+            }
+            wait_until(way, || reports_naming(&place).len() >= before + TIMES);
+            let reports = reports_naming(&place).split_off(before);
+            assert_eq!(reports.len(), TIMES, "{way}");
+            for report in reports {
+                assert!(!report.contains("is not known") && report.contains("io::error::Error>)"), "{way}: {report}");
+            }
+        }
     });
 }
 

@@ -178,8 +178,9 @@ fn can_be_waited_for(file: &File) -> bool {
 static FILES: ThreadPool = ThreadPool::named("greenhub-files", 64);
 
 /// Runs a job of the pool that lives on if its caller does not wait for it any more.
+#[track_caller]
 pub(crate) fn job<T: Send + 'static>(job: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    FILES.execute(job)?
+    FILES.execute_io(job)
 }
 
 /// Runs a job of the pool for which its caller waits in any case: a short one.

@@ -15,9 +15,9 @@ pub use hub_core::{JobError, ThreadPool as Pool};
 
 /// Runs `job` on an OS thread of the default pool; only the calling green thread waits. Eventlet's `execute`. Switches.
 ///
-/// A caller that is killed or times out goes on at once; the job runs to its end and its result is dropped. While
-/// panicking, after the end of the thread's green threads, and from a job of any pool, `job` runs on the calling OS
-/// thread.
+/// A caller that is killed or times out goes on at once; the job runs to its end and its result is dropped. An `Err` or a
+/// panic that is dropped so is [reported](hub_core::set_report_stream). While panicking, after the end of the thread's
+/// green threads, and from a job of any pool, `job` runs on the calling OS thread.
 ///
 /// A job may spawn green threads, which run on its OS thread. They run until they have ended, while the result of the job
 /// is on its way already; only then does the OS thread take another job. Green threads that
@@ -37,6 +37,7 @@ pub use hub_core::{JobError, ThreadPool as Pool};
 ///
 /// [`JobError::Panicked`] if `job` panics. [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a number, no OS
 /// thread can be had, or the loop cannot wait; if the job was queued before, it runs all the same.
+#[track_caller]
 pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
     hub_core::offload(job)
 }

@@ -8,7 +8,7 @@
 
 use std::any::Any;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::LoopError;
@@ -16,10 +16,13 @@ use crate::fork;
 use crate::greenlet::control::Doing;
 use crate::greenlet::local;
 use crate::greenlet::run::{Mask, Waiter};
-use crate::greenlet::unwind;
+use crate::greenlet::task::TaskRef;
+use crate::greenlet::unwind::{self, drop_contained};
 use crate::leftover;
 use crate::pool::{self, JOBS, Job, ThreadPool};
 use crate::remote::{Letter, Mailbox, Remote};
+use crate::report::{self, Report};
+use crate::unhandled::{self, LostError};
 
 /// Why a job has no result.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +55,10 @@ impl From<Box<LoopError>> for JobError {
 /// Runs `job` on an OS thread of the default pool; only the calling green thread waits. Eventlet's `tpool.execute`.
 /// Switches.
 ///
-/// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. While panicking, after
-/// the end of the thread's green threads, in a job, and with `EVENTLET_THREADPOOL_SIZE=0`, the job runs on the calling thread.
+/// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. An `Err` or a panic that
+/// is dropped so is [reported](crate::set_report_stream), as one of a green thread is: see [`spawn`](crate::spawn). While
+/// panicking, after the end of the thread's green threads, in a job, and with `EVENTLET_THREADPOOL_SIZE=0`, the job runs on
+/// the calling thread.
 ///
 /// The job may block, wait like a main greenlet, and spawn green threads, which run on its OS thread. They run until they
 /// have ended; only then does the OS thread take another job. If nothing can wake them they are reported and killed.
@@ -71,18 +76,23 @@ impl From<Box<LoopError>> for JobError {
 /// # Errors
 ///
 /// [`JobError::Panicked`] if `job` panics; [`JobError::Io`] if no OS thread can be had, or the loop cannot wait.
+#[track_caller]
 pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
-    execute(&JOBS, job)
+    execute(&JOBS, job, unhandled::error_with_message_in)
 }
 
-fn execute<T: Send + 'static>(pool: &ThreadPool, job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
-    /// The result, and the ticket of the park that it ends.
-    struct Slot<T> {
-        result: Option<Outcome<T>>,
-        ticket: u64,
-    }
+/// `find` finds the error in a result that the caller does not take.
+#[track_caller]
+fn execute<T: Send + 'static>(
+    pool: &ThreadPool,
+    job: impl FnOnce() -> T + Send + 'static,
+    find: fn(&T) -> Option<LostError>,
+) -> Result<T, JobError> {
+    let called_at = Location::caller();
     let Some((mut waiter, mailbox)) = begin(pool)? else { return here(job) };
-    let slot = Arc::new(Mutex::new(Slot::<T> { result: None, ticket: waiter.ticket() }));
+    let caller = waiter.control().task().map(TaskRef::spawned_at);
+    let origin = Origin { pool: pool.name(), called_at, caller };
+    let slot = Arc::new(Mutex::new(Slot::<T> { result: None, ticket: waiter.ticket(), origin, find }));
     let filled = Arc::clone(&slot);
     let greenlet = waiter.control().number();
     // While the job is pending the loop does not take the wait for hopeless.
@@ -118,6 +128,54 @@ fn execute<T: Send + 'static>(pool: &ThreadPool, job: impl FnOnce() -> T + Send 
         }
         if let Some(outcome) = result {
             return outcome.map_err(JobError::Panicked);
+        }
+    }
+}
+
+/// The result of a job and the ticket of the park that it ends. Shared by the job and its caller.
+struct Slot<T: 'static> {
+    result: Option<Outcome<T>>,
+    ticket: u64,
+    origin: Origin,
+    find: fn(&T) -> Option<LostError>,
+}
+
+/// Where a job comes from.
+struct Origin {
+    pool: &'static str,
+    called_at: &'static Location<'static>,
+    /// Where the calling green thread was spawned.
+    caller: Option<&'static Location<'static>>,
+}
+
+impl<T: 'static> Drop for Slot<T> {
+    fn drop(&mut self) {
+        let Some(outcome) = self.result.take() else { return };
+        // The caller has left, and this may be within its unwinding.
+        if let Some((error, result)) = failure_in(&outcome, self.find) {
+            report::tell(Report::JobFailed { job: self.origin.describe(), error, result });
+        }
+        drop_contained(outcome);
+    }
+}
+
+impl Origin {
+    fn describe(&self) -> String {
+        let Origin { pool, called_at, caller } = self;
+        match caller {
+            Some(caller) => format!("{pool}, called at {called_at} by the green thread spawned at {caller}"),
+            None => format!("{pool}, called at {called_at}"),
+        }
+    }
+}
+
+/// The text of the failure, and the type of the result if it is an `Err`.
+fn failure_in<T>(outcome: &Outcome<T>, find: fn(&T) -> Option<LostError>) -> Option<(String, Option<&'static str>)> {
+    match outcome {
+        Err(payload) => Some((format!("it panicked: {}", unwind::message(payload.as_ref())), None)),
+        Ok(value) => {
+            let error = unhandled::contained_in(value, find)?;
+            Some((error.text(), Some(error.result)))
         }
     }
 }
@@ -182,14 +240,35 @@ impl ThreadPool {
     /// Runs `job` on an OS thread of this pool; only the calling green thread waits. Switches.
     ///
     /// As [`offload`](crate::offload()), which uses the default pool: a caller that is killed or times out leaves at
-    /// once, and the job goes on. While panicking, after the end of the thread's green threads and in a job of any pool, the job runs on the
-    /// calling thread.
+    /// once, and the job goes on; its failure is reported. While panicking, after the end of the thread's green threads
+    /// and in a job of any pool, the job runs on the calling thread.
     ///
     /// # Errors
     ///
     /// As [`offload`](crate::offload()).
+    #[track_caller]
     pub fn execute<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
-        execute(self, job)
+        execute(self, job, unhandled::error_with_message_in)
+    }
+
+    /// As [`execute`](ThreadPool::execute), for a job that does I/O: if its caller has left, the report of its error has the
+    /// message whatever `T` is. Switches.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let pool = hub_core::ThreadPool::new(1);
+    /// let metadata = pool.execute_io(|| std::fs::metadata("."))?;
+    /// assert!(metadata.is_dir());
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The error of `job`, and as [`execute`](ThreadPool::execute).
+    #[track_caller]
+    pub fn execute_io<T: Send + 'static>(&self, job: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+        execute(self, job, unhandled::io_error_in)?
     }
 
     /// As [`execute`](ThreadPool::execute), for a job that borrows. Its wait is not left early: a kill or a timeout

@@ -124,6 +124,10 @@ impl ThreadPool {
         ThreadPool { name, size: AtomicUsize::new(size), threads: PerProcess::new() }
     }
 
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// How many OS threads there are at most.
     ///
     /// # Errors

@@ -25,6 +25,15 @@ pub enum Report {
         /// The type of its result, if it returned an `Err`.
         result: Option<&'static str>,
     },
+    /// A job of a thread pool failed, and its caller had left: it was killed, or it timed out.
+    JobFailed {
+        /// The pool, where the job was called, and where the calling green thread was spawned.
+        job: String,
+        /// The message of the panic or the error.
+        error: String,
+        /// The type of its result, if it returned an `Err`.
+        result: Option<&'static str>,
+    },
     /// A plain greenlet failed, and no parent waited for what came of it.
     GreenletFailed {
         /// Where it was made.
@@ -94,8 +103,17 @@ impl fmt::Display for Report {
         match self {
             Report::Unhandled { name, error, result: None } => write!(f, "green thread {name} failed: {error}"),
             Report::Unhandled { name, error, result: Some(result) } => {
-                let result = result.strip_prefix("core::result::").unwrap_or(result);
-                write!(f, "green thread {name} returned an error: {error} ({result})")
+                write!(f, "green thread {name} returned an error: {error} ({})", without_path(result))
+            }
+            Report::JobFailed { job, error, result: None } => {
+                write!(f, "a job of {job} failed after its caller had left: {error}")
+            }
+            Report::JobFailed { job, error, result: Some(result) } => {
+                write!(
+                    f,
+                    "a job of {job} returned an error after its caller had left: {error} ({})",
+                    without_path(result)
+                )
             }
             Report::GreenletFailed { made_at, error } => {
                 write!(f, "a greenlet made at {made_at} {}; no parent waited for it", how(error))
@@ -131,6 +149,11 @@ impl fmt::Display for Report {
             Report::Warning(text) => f.write_str(text),
         }
     }
+}
+
+/// The name of a `Result` as it is written.
+fn without_path(result: &str) -> &str {
+    result.strip_prefix("core::result::").unwrap_or(result)
 }
 
 /// Each text once, with how often it is there, in the order of its first place.

@@ -15,6 +15,7 @@ use std::mem::{Discriminant, discriminant};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::{GreenError, HubError, LoopError, TrampolineError};
+use crate::greenlet::unwind::{contained, drop_contained};
 use crate::offload::JobError;
 use crate::remote::HubGone;
 use crate::timeout::Timeout;
@@ -31,6 +32,31 @@ pub(crate) struct LostError {
     pub(crate) result: &'static str,
 }
 
+impl LostError {
+    pub(crate) fn text(&self) -> String {
+        self.message.clone().unwrap_or_else(|| "its message is not known".to_owned())
+    }
+}
+
+/// As `find`, which may panic: then there is an error whose message cannot be had.
+#[inline]
+pub(crate) fn contained_in<T>(result: &T, find: fn(&T) -> Option<LostError>) -> Option<LostError> {
+    let found = contained(|| find(result));
+    found.unwrap_or_else(|failed| Some(LostError { message: Some(no_text(failed)), result: type_name::<T>() }))
+}
+
+/// The text in place of one that could not be made.
+pub(crate) fn no_text(failed: GreenError) -> String {
+    match failed {
+        GreenError::Panic(message) => format!("an error whose text cannot be had: {message}"),
+        // The text was left by an exit, whose error may be foreign too.
+        failed => {
+            drop_contained(failed);
+            "an error whose text cannot be had".to_owned()
+        }
+    }
+}
+
 /// Finds the error in `result`, which may borrow: without a message. `None` if it is no `Result`, or fine.
 #[inline]
 pub(crate) fn error_in<T>(result: &T) -> Option<LostError> {
@@ -43,6 +69,12 @@ pub(crate) fn error_in<T>(result: &T) -> Option<LostError> {
 #[inline]
 pub(crate) fn error_with_message_in<T: 'static>(result: &T) -> Option<LostError> {
     if is_err(result) { describe(result, type_name::<T>()) } else { None }
+}
+
+/// As [`error_with_message_in`], for an error whose message is known whatever the value beside it is.
+pub(crate) fn io_error_in<T: 'static>(result: &io::Result<T>) -> Option<LostError> {
+    let found = error_with_message_in(result)?;
+    Some(LostError { message: found.message.or_else(|| result.as_ref().err().map(ToString::to_string)), ..found })
 }
 
 /// Decided when this is compiled for a `T` that is no `Result`: nothing is left of it then.

@@ -503,6 +503,11 @@ pub(crate) fn reports() -> Vec<String> {
     REPORTS.lock().unwrap().iter().filter(|(thread, _)| *thread == here).map(|(_, text)| text.clone()).collect()
 }
 
+/// The reports of all threads that name `place`, a part of their text.
+pub(crate) fn reports_naming(place: &str) -> Vec<String> {
+    REPORTS.lock().unwrap().iter().filter(|(_, text)| text.contains(place)).map(|(_, text)| text.clone()).collect()
+}
+
 /// Panics without a message.
 pub(crate) fn quiet_panic(payload: impl std::any::Any + Send) -> ! {
     std::panic::resume_unwind(Box::new(payload))

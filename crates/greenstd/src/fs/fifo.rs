@@ -140,7 +140,7 @@ mod system {
         /// Opens the pipe when its other side is open. Switches.
         pub(in super::super) fn open(self, options: &OpenOptions) -> io::Result<std::fs::File> {
             let options = options.std().clone();
-            OPENS.execute(move || options.open(&self.path))?
+            OPENS.execute_io(move || options.open(&self.path))
         }
     }
 }

@@ -60,7 +60,7 @@ pub struct SystemResolver;
 impl Resolver for SystemResolver {
     fn resolve(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
         let host = host.to_owned();
-        Ok(NAMES.execute(move || (host, 0).to_socket_addrs())??.collect())
+        Ok(NAMES.execute_io(move || (host, 0).to_socket_addrs())?.collect())
     }
 }
 

@@ -12,7 +12,6 @@
 //!   and stays: `looks` keeps it from being taken, or [`TAKEN`] does.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::any::type_name;
 use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
 use std::iter;
@@ -319,9 +318,7 @@ impl TaskRef {
     fn report(self, failure: Failure) {
         let (error, result) = match failure {
             Failure::Ended(error) => (error, None),
-            Failure::Returned(LostError { message, result }) => {
-                (message.unwrap_or_else(|| "its message is not known".to_owned()), Some(result))
-            }
+            Failure::Returned(error) => (error.text(), Some(error.result)),
         };
         report::tell(Report::Unhandled { name: self.describe(), error, result });
     }
@@ -632,18 +629,7 @@ impl<T: 'static> Unhandled<Option<T>> for OwnedOption {
 
 /// The text of an error, which foreign code makes.
 fn text_of(error: &GreenError) -> String {
-    contained(|| error.to_string()).unwrap_or_else(no_text)
-}
-
-fn no_text(failed: GreenError) -> String {
-    match failed {
-        GreenError::Panic(message) => format!("an error whose text cannot be had: {message}"),
-        // The text was left by an exit, whose error may be foreign too.
-        failed => {
-            drop_contained(failed);
-            "an error whose text cannot be had".to_owned()
-        }
-    }
+    contained(|| error.to_string()).unwrap_or_else(unhandled::no_text)
 }
 
 const fn vtable<F, T, U>() -> Vtable
@@ -686,12 +672,7 @@ where
             // The thread that ended it knows.
             Err(GreenError::Exit | GreenError::Loop(_)) => None,
             Err(error) => Some(Failure::Ended(text_of(error))),
-            Ok(value) => match contained(|| U::error_in(value)) {
-                Ok(error) => error.map(Failure::Returned),
-                Err(failed) => {
-                    Some(Failure::Returned(LostError { message: Some(no_text(failed)), result: type_name::<T>() }))
-                }
-            },
+            Ok(value) => unhandled::contained_in(value, U::error_in).map(Failure::Returned),
         }
     }
     Vtable {
