@@ -20,9 +20,11 @@ use workspace::Workspace;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  test [--full]  run the tests on every hub; ends with `N passed, N failed, N skipped`
+  test [--full] [--only TEXT]
+                 run the tests on every hub; ends with `N passed, N failed, N skipped`
                  --full: release mode for everything, forced fallback paths, long seeds, faults,
-                 leaks, counted costs, loom, other targets
+                 leaks, mutants, counted costs, loom, other targets
+                 --only: the steps that have TEXT in their names
   features       build the facade with no backend, with each alone, with several, with the default
   abort          run the example that is meant for panic = \"abort\"
   costs          count instructions and system calls of the hot paths, and hold them to a table
@@ -31,9 +33,9 @@ usage: cargo xtask <command>
   ci             test, fmt, clippy, doc, features, abort, costs, tidy: what .ci/run runs
 ";
 
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 enum Task {
-    Test { full: bool },
+    Test { full: bool, only: Option<String> },
     Features,
     Abort,
     Costs,
@@ -45,8 +47,10 @@ enum Task {
 fn parse(arguments: &[String]) -> Result<Task, String> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["test"] => Ok(Task::Test { full: false }),
-        ["test", "--full"] => Ok(Task::Test { full: true }),
+        ["test"] => Ok(Task::Test { full: false, only: None }),
+        ["test", "--full"] => Ok(Task::Test { full: true, only: None }),
+        ["test", "--only", text] => Ok(Task::Test { full: false, only: Some((*text).to_owned()) }),
+        ["test", "--full", "--only", text] => Ok(Task::Test { full: true, only: Some((*text).to_owned()) }),
         ["features"] => Ok(Task::Features),
         ["abort"] => Ok(Task::Abort),
         ["costs"] => Ok(Task::Costs),
@@ -89,7 +93,8 @@ fn run(task: Task) -> anyhow::Result<bool> {
     let workspace = Workspace::load()?;
     let mut report = Report::default();
     match task {
-        Task::Test { full } => {
+        Task::Test { full, only } => {
+            report = Report::of_steps_named(only);
             test::run(&workspace, full, &mut report)?;
             report.print_summary();
             report.print_counts();
@@ -125,8 +130,9 @@ mod tests {
 
     #[test]
     fn commands_are_parsed() {
-        assert_eq!(parsed("test"), Ok(Task::Test { full: false }));
-        assert_eq!(parsed("test --full"), Ok(Task::Test { full: true }));
+        assert_eq!(parsed("test"), Ok(Task::Test { full: false, only: None }));
+        assert_eq!(parsed("test --full"), Ok(Task::Test { full: true, only: None }));
+        assert_eq!(parsed("test --full --only loom"), Ok(Task::Test { full: true, only: Some("loom".to_owned()) }));
         assert_eq!(parsed("check-bsd"), Ok(Task::CheckBsd));
         assert_eq!(parsed("ci"), Ok(Task::Ci));
     }

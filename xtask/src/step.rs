@@ -37,9 +37,21 @@ struct Step {
 #[derive(Default)]
 pub struct Report {
     steps: Vec<Step>,
+    /// Steps whose names do not contain this are left out.
+    only: Option<String>,
 }
 
 impl Report {
+    /// Leaves out the steps whose names do not contain `only`.
+    pub fn of_steps_named(only: Option<String>) -> Report {
+        Report { steps: Vec::new(), only }
+    }
+
+    /// Whether a step of this name is run.
+    pub fn asks_for(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| name.contains(only))
+    }
+
     /// Runs a command that does not count.
     pub fn run(&mut self, name: impl Into<String>, command: Command) {
         self.add(name.into(), command, false);
@@ -59,6 +71,9 @@ impl Report {
         judge: impl FnOnce(&Output) -> Option<String>,
     ) {
         let name = name.into();
+        if !self.asks_for(&name) {
+            return;
+        }
         println!("  ..   {name}");
         let start = Instant::now();
         let verdict = match collect(&mut command, limit) {
@@ -74,12 +89,20 @@ impl Report {
 
     /// Names what cannot be run here, and why.
     pub fn skip(&mut self, name: impl Into<String>, why: impl Into<String>) {
+        let name = name.into();
+        if !self.asks_for(&name) {
+            return;
+        }
         let counts = Counts { skipped: 1, ..Counts::default() };
-        self.push(Step { name: name.into(), verdict: Verdict::Skipped(why.into()), counts, time: Duration::ZERO });
+        self.push(Step { name, verdict: Verdict::Skipped(why.into()), counts, time: Duration::ZERO });
     }
 
     /// Records a check that was made here: each line is a fault.
     pub fn check(&mut self, name: impl Into<String>, faults: &[String], since: Instant) {
+        let name = name.into();
+        if !self.asks_for(&name) {
+            return;
+        }
         for fault in faults {
             println!("{fault}");
         }
@@ -88,17 +111,20 @@ impl Report {
             1 => Verdict::Failed("one fault".to_owned()),
             many => Verdict::Failed(format!("{many} faults")),
         };
-        self.push(Step { name: name.into(), verdict, counts: Counts::default(), time: since.elapsed() });
+        self.push(Step { name, verdict, counts: Counts::default(), time: since.elapsed() });
     }
 
-    /// Whether nothing failed.
+    /// Whether something was run and nothing failed.
     pub fn is_well(&self) -> bool {
-        self.steps.iter().all(|step| !matches!(step.verdict, Verdict::Failed(_)))
+        !self.steps.is_empty() && self.steps.iter().all(|step| !matches!(step.verdict, Verdict::Failed(_)))
     }
 
     /// One line for each step.
     pub fn print_summary(&self) {
         println!("\nsummary");
+        if let (true, Some(only)) = (self.steps.is_empty(), &self.only) {
+            println!("no step has `{only}` in its name");
+        }
         for step in &self.steps {
             println!("{}", step.line());
         }
@@ -115,6 +141,9 @@ impl Report {
     }
 
     fn add(&mut self, name: String, mut command: Command, counting: bool) {
+        if !self.asks_for(&name) {
+            return;
+        }
         println!("  ..   {name}");
         let start = Instant::now();
         let (mut verdict, mut counts) = match watch(&mut command, LIMIT) {
@@ -354,6 +383,19 @@ mod tests {
         let mut report = Report::default();
         report.skip("other targets", "no toolchain");
         assert_eq!(report.counts_line(), "0 passed, 0 failed, 1 skipped");
+        assert!(report.is_well());
+    }
+
+    #[test]
+    fn steps_of_other_names_are_left_out() {
+        let mut report = Report::of_steps_named(Some("loom".to_owned()));
+        report.run("clippy", Command::new("false"));
+        report.run_judged("costs", Command::new("false"), LIMIT, |_| Some("too many".to_owned()));
+        report.check("tidy", &["a fault".to_owned()], Instant::now());
+        report.skip("leaks", "no valgrind");
+        assert!(report.steps.is_empty());
+        assert!(!report.is_well());
+        report.run("loom, the parker", Command::new("true"));
         assert!(report.is_well());
     }
 
