@@ -60,7 +60,7 @@ fn too_few_descriptors_for_a_hub_are_an_error() {
         )
         .unwrap();
         let mut held: Vec<_> = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
-        for _ in 0..4 {
+        for _ in 0..8 {
             let error = LibeventHub::new().unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
             held.pop();
