@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use greenhub::{GreenThread, Interest, Source, get_hub, sleep, spawn, yield_now};
+use greenhub::{GreenThread, Interest, Source, get_hub, sleep, spawn, use_hub_with, yield_now};
 use noting::{Lent, use_noting_hub};
 use support::{in_child, ms, pair, read, read_within, source, stats, write};
 
@@ -278,6 +278,23 @@ fn rule_05_a_late_request_does_not_forget_a_socket_that_came_back() {
         });
         assert_eq!(read_within(&reader, 8, Some(PATIENT)).expect("data"), b"x");
         other.join().expect("no panic");
+    });
+}
+
+#[test]
+fn rule_05_a_socket_that_is_closed_while_its_hub_is_built_is_not_waited_for() {
+    in_child(|| {
+        let (reader, _writer) = io::pipe().expect("a pipe");
+        let reader = Rc::new(source(reader));
+        let closes = Rc::clone(&reader);
+        use_hub_with(move || {
+            // The wait has begun, and no hub knows the socket yet.
+            closes.close();
+            let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+            (default().map_err(io::Error::other)?.build)()
+        })
+        .expect("not in the main loop");
+        assert_kind(reader.wait(Interest::READ, Some(PATIENT)), ErrorKind::NotConnected);
     });
 }
 
