@@ -42,6 +42,11 @@ impl Log {
         self.0.borrow().iter().any(|entry| entry == what)
     }
 
+    /// The place of the first such entry.
+    pub(crate) fn position(&self, what: &str) -> Option<usize> {
+        self.0.borrow().iter().position(|entry| entry == what)
+    }
+
     pub(crate) fn all(&self, what: &str) -> bool {
         self.0.borrow().iter().all(|entry| entry == what)
     }
