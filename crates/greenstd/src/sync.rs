@@ -4,6 +4,9 @@
 //! parks, an OS thread without green threads blocks itself. A wake-up never switches. Neither does taking a lock, a token
 //! or an event that is there; channels and queues that are served at once let others run after many operations in a row.
 //!
+//! An OS thread for which no hub can be built blocks itself, too, as long as it has no green threads, timers or listeners
+//! of its own. With some of them a wait needs a hub: it gives the error of the hub, or panics where std has no error.
+//!
 //! Whoever waits is chosen in the order in which they came, and nobody who comes later gets what they were chosen
 //! for. When they run is up to their OS threads: of two that were chosen one after the other on different ones, or
 //! one from here and one from another, either may run first. Where what is given is not all alike, as with items of

@@ -94,7 +94,8 @@ impl Parker {
     /// # Errors
     ///
     /// Where nobody may wait: in the main loop, while panicking. What the main loop has to
-    /// tell the main greenlet. If no hub can be built.
+    /// tell the main greenlet. If no hub can be built and the OS thread has green threads, timers or listeners, which only a
+    /// hub could serve; without them the wait blocks the OS thread.
     pub fn new(doing: Doing) -> Result<Parker, Box<LoopError>> {
         match Parker::if_prepared(doing)? {
             Some(parker) => Ok(parker),
@@ -115,7 +116,8 @@ impl Parker {
     pub fn if_prepared(doing: Doing) -> Result<Option<Parker>, Box<LoopError>> {
         let Some(local) = local::try_get() else { return Parker::plain(doing).map(Some) };
         if !local.main_loop.is_reachable() {
-            return Ok(None);
+            let blocks = local.main_loop.takes_blocking(local);
+            return if blocks { Parker::plain(doing).map(Some) } else { Ok(None) };
         }
         let Some(waiter) = Waiter::begin(doing)? else { return Ok(None) };
         let greenlet = NonZeroU64::MIN.saturating_add(waiter.control().number().into());
@@ -139,12 +141,12 @@ impl Parker {
     ///
     /// # Errors
     ///
-    /// If no hub can be built.
+    /// If no hub can be built, as [`new`](Parker::new).
     #[cold]
     pub fn prepare(doing: Doing) -> Result<(), Box<LoopError>> {
         let Some(local) = local::try_get() else { return Ok(()) };
         if !local.main_loop.is_reachable() {
-            local.main_loop.be_reachable()?;
+            local.main_loop.prepare_wait(local)?;
         }
         if !patience::holds_exits(doing) {
             run::check_exit();

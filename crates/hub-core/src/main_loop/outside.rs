@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::{MainLoop, parked, told_of};
 use crate::dormant::{self, Dormant, Others, Sleep};
-use crate::error::LoopError;
+use crate::error::{HubError, LoopError};
 use crate::fork;
-use crate::greenlet::control::Wake;
+use crate::greenlet::control::{ControlRef, Kind, Wake};
 use crate::greenlet::local::Local;
 use crate::greenlet::patience;
 use crate::greenlet::run::{self, Refused, Waiter};
@@ -51,6 +51,8 @@ fn quiet_time() -> Option<Duration> {
 pub(super) struct Outside {
     /// The generation of forks in which this thread was made reachable, plus one; 0: not yet.
     reachable: Cell<u32>,
+    /// No hub could be built for the next wait, which needs none: it blocks the OS thread.
+    blocks: Cell<bool>,
     waiting: Cell<usize>,
     /// For how long no greenlet has run, and how many switches there were before.
     silent: Cell<Duration>,
@@ -148,6 +150,35 @@ impl MainLoop {
             .map_err(|error| LoopError::Wait { hub: self.name.get(), error: Arc::new(error) })?;
         self.outside.reachable.set(fork::generation() + 1);
         Ok(())
+    }
+
+    /// Like [`be_reachable`](MainLoop::be_reachable), but a thread that needs no hub may do without one that cannot be
+    /// built: its next wait blocks the OS thread.
+    #[cold]
+    pub(crate) fn prepare_wait(&self, local: &Local) -> Result<(), LoopError> {
+        match self.be_reachable() {
+            Err(LoopError::Hub(error)) if !matches!(error, HubError::ThreadEnding) && self.waits_alone(local) => {
+                self.outside.blocks.set(true);
+                Ok(())
+            }
+            reachable => reachable,
+        }
+    }
+
+    /// Whether this wait, for which no hub could be built, blocks the OS thread. Asked once for each such wait, so that the
+    /// next one tries to build the hub again.
+    #[cold]
+    pub(crate) fn takes_blocking(&self, local: &Local) -> bool {
+        self.outside.blocks.take() && self.waits_alone(local)
+    }
+
+    /// Whether nothing on this thread but its main greenlet, which asks, could need a turn of the loop.
+    fn waits_alone(&self, local: &Local) -> bool {
+        let needs_none = |one: &ControlRef| matches!(one.kind(), Kind::Main | Kind::Mainloop);
+        run::current() == local.main
+            && self.timers.borrow().is_empty()
+            && self.registered() == 0
+            && local.controls.in_use().iter().all(needs_none)
     }
 
     /// Parks until the waiter is woken, the limit is reached, or an exit ends the wait, which is not thrown. Switches.
