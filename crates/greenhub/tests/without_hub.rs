@@ -3,8 +3,10 @@
 mod support;
 
 use std::io;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use greenhub::process::Command;
 use greenhub::sync::atomic::{AtomicBool, Ordering};
 use greenhub::sync::mpsc::{channel, sync_channel};
 use greenhub::sync::{
@@ -12,7 +14,7 @@ use greenhub::sync::{
     Semaphore,
 };
 use greenhub::{Hub, HubDescriptor, HubError, pools, spawn, thread, try_get_hub, use_hub_with, with_timeout};
-use support::run;
+use support::{in_child, is_child, run};
 
 /// Longer than any wait of these tests lasts.
 const LONG: Duration = Duration::from_secs(100);
@@ -216,5 +218,36 @@ fn a_wait_that_needs_a_hub_fails_without_one() {
         let _green = spawn(move || other.release());
         let error = semaphore.acquire().unwrap_err();
         assert!(error.to_string().contains("could not be built"), "{error}");
+    });
+}
+
+#[test]
+fn a_child_is_waited_for_without_a_hub() {
+    hubless("a_child_is_waited_for_without_a_hub", || {
+        assert!(Command::new("sleep").arg("0.05").status().unwrap().success());
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        assert_eq!(child.wait_timeout(SHORT).unwrap(), None);
+        child.kill().unwrap();
+        assert!(!child.wait_timeout(LONG).unwrap().unwrap().success());
+        let mut reader = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        assert!(reader.wait().unwrap().success(), "its input is closed");
+    });
+}
+
+#[test]
+fn a_child_is_waited_for_where_neither_a_hub_nor_a_descriptor_can_be_had() {
+    use nix::sys::resource::{Resource, setrlimit};
+    const TEST: &str = "a_child_is_waited_for_where_neither_a_hub_nor_a_descriptor_can_be_had";
+    if !is_child() {
+        let output = in_child(TEST, |_| {});
+        return assert!(output.status.success(), "{output:?}");
+    }
+    run(TEST, || {
+        let mut child = Command::new("sleep").arg("0.05").spawn().unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 64, 64).unwrap();
+        let taken: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        let status = child.wait();
+        drop(taken);
+        assert!(status.unwrap().success());
     });
 }

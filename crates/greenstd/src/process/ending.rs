@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-use hub_core::{Interest, TrampolineError, trampoline};
+use hub_core::{HubError, Interest, LoopError, TrampolineError, trampoline};
 use signal_hook::SigId;
 use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level;
@@ -46,9 +46,12 @@ pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<O
         if left.is_zero() || (std::thread::panicking() && begun.elapsed() >= hub_core::panicking_grace()) {
             return late(child, timeout);
         }
-        // A hub that cannot be had is an error here, not the panic of `sleep`.
-        hub_core::try_get_hub()?;
-        hub_core::sleep(pause.min(left));
+        match hub_core::try_get_hub() {
+            Ok(_) => hub_core::sleep(pause.min(left)),
+            Err(error @ HubError::InMainloop) => return Err(error.into()),
+            // Without a hub no green thread runs that the OS thread could keep waiting.
+            Err(_) => std::thread::sleep(pause.min(left)),
+        }
         pause = (pause * 2).min(LAST_LOOK);
     }
 }
@@ -67,8 +70,7 @@ fn by_descriptor(child: &mut Child, timeout: Option<Duration>) -> io::Result<Not
     match trampoline(&process, Interest::READ, timeout) {
         Ok(_) => {}
         Err(TrampolineError::TimedOut(_)) => return Ok(Noticed::Late),
-        // Such as a number that is too large for the hub.
-        Err(TrampolineError::Register(..)) => return Ok(Noticed::Nothing),
+        Err(error) if is_unavailable(&error) => return Ok(Noticed::Nothing),
         Err(error) => return Err(error.into()),
     }
     // A debugger may keep it from here for a moment.
@@ -90,9 +92,18 @@ fn by_signal(child: &mut Child, left: impl Fn() -> Option<Duration>) -> io::Resu
             Ok(_) => signal.take(),
             Err(TrampolineError::TimedOut(_)) if std::thread::panicking() => return Ok(Noticed::Late),
             Err(TrampolineError::TimedOut(_)) => {}
-            Err(TrampolineError::Register(..)) => return Ok(Noticed::Nothing),
+            Err(error) if is_unavailable(&error) => return Ok(Noticed::Nothing),
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Whether no hub can wait for the descriptor: its number may be too large for the hub, or there is no hub to be had.
+fn is_unavailable(error: &TrampolineError) -> bool {
+    match error {
+        TrampolineError::Register(..) => true,
+        TrampolineError::Loop(LoopError::Hub(error)) => !matches!(error, HubError::InMainloop),
+        _ => false,
     }
 }
 
