@@ -6,6 +6,7 @@ use std::io;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use greenhub::net::Cluster;
 use greenhub::process::Command;
 use greenhub::sync::atomic::{AtomicBool, Ordering};
 use greenhub::sync::mpsc::{channel, sync_channel};
@@ -32,6 +33,14 @@ fn lose_hub() {
     let refuse = || Err::<Box<dyn Hub>, _>(io::Error::from_raw_os_error(libc::EMFILE));
     use_hub_with(refuse).unwrap();
     assert!(matches!(try_get_hub(), Err(HubError::Build { .. })));
+}
+
+/// Sets up a thread of a cluster.
+fn without_hub(loses: bool) -> io::Result<()> {
+    if loses {
+        lose_hub();
+    }
+    Ok(())
 }
 
 /// Runs `serve` on another OS thread without green threads, a moment after this one has begun to `wait`.
@@ -218,6 +227,33 @@ fn a_wait_that_needs_a_hub_fails_without_one() {
         let _green = spawn(move || other.release());
         let error = semaphore.acquire().unwrap_err();
         assert!(error.to_string().contains("could not be built"), "{error}");
+    });
+}
+
+#[test]
+fn a_cluster_without_hubs_serves_nothing_and_gives_the_reason() {
+    hubless("a_cluster_without_hubs_serves_nothing_and_gives_the_reason", || {
+        // Nor has the caller one, which waits for the threads that give up.
+        let refused = Cluster::new(3).setup(|_| without_hub(true)).serve("127.0.0.1:0", |_, _| ());
+        let error = refused.map(drop).unwrap_err().to_string();
+        assert!(error.contains("could not be built"), "{error}");
+    });
+}
+
+#[test]
+fn a_cluster_of_which_one_thread_has_no_hub_serves_nothing() {
+    run("a_cluster_of_which_one_thread_has_no_hub_serves_nothing", || {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let refused = Cluster::new(3)
+            .setup(|number| {
+                Ok(if number == 1 {
+                    lose_hub()
+                })
+            })
+            .serve(address, |_, _| ());
+        let error = refused.map(drop).unwrap_err().to_string();
+        assert!(error.contains("could not be built"), "{error}");
+        assert!(std::net::TcpStream::connect(address).is_err(), "no thread listens");
     });
 }
 

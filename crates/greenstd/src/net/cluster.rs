@@ -233,6 +233,8 @@ impl ClusterServer {
         // The last thing that they do.
         let Err(mpsc::RecvError) = self.ends.recv() else { unreachable!("nobody sends") };
         let threads = self.threads;
-        Ok(hub_core::offload(move || threads.into_iter().map(thread::JoinHandle::join).collect())?)
+        let join = move || threads.into_iter().map(thread::JoinHandle::join).collect();
+        // Without a hub there are no green threads to keep waiting.
+        if hub_core::try_get_hub().is_ok() { Ok(hub_core::offload(join)?) } else { Ok(join()) }
     }
 }
