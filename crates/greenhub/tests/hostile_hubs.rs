@@ -382,12 +382,25 @@ fn rule_06_no_method_of_a_hub_waits_for_descriptors() {
 fn rule_06_no_method_of_a_hub_replaces_the_hub() {
     for method in OF_GREENLETS {
         with_hooked("rule_06_no_method_of_a_hub_replaces_the_hub", move || {
-            let hub = get_hub();
-            inside_call(method, move || {
+            inside_call(method, || {
                 assert!(matches!(use_hub(None), Err(HubError::InMainloop)));
                 assert!(matches!(use_hooked_hub(), Err(HubError::InMainloop)));
-                assert!(hub.shutdown(Some(Duration::ZERO)).is_err());
             });
+        });
+    }
+}
+
+#[test]
+fn rule_06_no_method_of_a_hub_shuts_its_thread_down() {
+    for method in OF_GREENLETS {
+        with_hooked("rule_06_no_method_of_a_hub_shuts_its_thread_down", move || {
+            sleep(SHORT);
+            let (hub, refused) = (get_hub(), Rc::new(Cell::new(false)));
+            let to = refused.clone();
+            // Called by the main greenlet, which alone may do so elsewhere.
+            on_next(method, move || to.set(hub.shutdown(Some(Duration::ZERO)).is_err()));
+            bring_about(method);
+            assert!(refused.get(), "{method:?}");
         });
     }
 }

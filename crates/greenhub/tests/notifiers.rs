@@ -175,6 +175,78 @@ fn a_hub_without_descriptors_is_woken_by_its_notifier() {
     });
 }
 
+/// A notifier that ends the wait, and does not return as long as a channel is open.
+struct Stuck {
+    bell: Arc<Bell>,
+    ends: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Notify for Stuck {
+    fn notify(&self) {
+        self.bell.notify();
+        let _ = self.ends.lock().unwrap().recv();
+    }
+}
+
+/// A hub that watches no descriptors and has such a notifier.
+struct WithStuck(Bare, Arc<Stuck>);
+
+impl Hub for WithStuck {
+    fn name(&self) -> &'static str {
+        "stuck"
+    }
+
+    fn rearm(&self) -> Rearm {
+        self.0.rearm()
+    }
+
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        self.0.watch(key, fd, interest, lease)
+    }
+
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        self.0.forget(key, fd);
+    }
+
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        self.0.wait(watched, timeout, ready)
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.0.after_fork()
+    }
+
+    fn notifier(&mut self) -> Option<Arc<dyn Notify>> {
+        Some(self.1.clone())
+    }
+}
+
+#[test]
+fn rule_06_a_notifier_that_does_not_return_does_not_hold_up_the_loop() {
+    run("rule_06_a_notifier_that_does_not_return_does_not_hold_up_the_loop", || {
+        let (end, ends) = std::sync::mpsc::channel();
+        use_hub_with(move || {
+            let bare = Bare::new(&Arc::default());
+            let stuck = Stuck { bell: bare.0.clone(), ends: Mutex::new(ends) };
+            Ok(WithStuck(bare, Arc::new(stuck)))
+        })
+        .unwrap();
+        let remote = get_hub().remote();
+        let queue = Arc::new(greenhub::sync::Queue::new());
+        let puts = Arc::clone(&queue);
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            remote.spawn(move || puts.try_put(7).expect("room")).expect("alive");
+        });
+        assert_eq!(queue.get().expect("an item"), 7);
+        // The notifier is replaced while it is being called.
+        use_hub(None).unwrap();
+        spawn(|| greenhub::sleep(Duration::from_millis(1))).join().unwrap();
+        drop(end);
+        other.join().unwrap();
+    });
+}
+
 #[test]
 fn a_signal_interrupts_a_hub_that_watches_descriptors_and_has_a_notifier() {
     run("a_signal_interrupts_a_hub_that_watches_descriptors_and_has_a_notifier", || {
