@@ -8,9 +8,10 @@ mod support;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use green::{Log, SHORT, held, quiet_panic};
@@ -621,6 +622,115 @@ fn stacks_and_priorities_keep_their_order() {
     let three = |get: &dyn Fn() -> i32| [get(), get(), get()];
     assert_eq!(three(&|| lifo.try_get().unwrap()), [2, 1, 3]);
     assert_eq!(three(&|| smallest.try_get().unwrap()), [1, 2, 3]);
+}
+
+thread_local! {
+    /// Done by each comparison of [`Compared`] on this OS thread.
+    static WHILE_COMPARING: Cell<fn()> = const { Cell::new(|| ()) };
+}
+
+#[derive(PartialEq, Eq, Debug)]
+struct Compared(u32);
+
+impl PartialOrd for Compared {
+    fn partial_cmp(&self, other: &Compared) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Compared {
+    fn cmp(&self, other: &Compared) -> std::cmp::Ordering {
+        WHILE_COMPARING.get()();
+        self.0.cmp(&other.0)
+    }
+}
+
+/// Whether an operation panics if each comparison is a `misdeed`.
+fn panics_by(misdeed: fn(), operation: impl FnOnce()) -> bool {
+    WHILE_COMPARING.set(misdeed);
+    let result = catch_unwind(AssertUnwindSafe(operation));
+    WHILE_COMPARING.set(|| ());
+    result.is_err()
+}
+
+/// Puts and gets while each comparison is a `misdeed`.
+#[track_caller]
+fn survives(queue: &PriorityQueue<Compared>, misdeed: fn()) {
+    queue.put(Compared(2)).unwrap();
+    queue.put(Compared(3)).unwrap();
+    assert!(panics_by(misdeed, || queue.put(Compared(1)).unwrap()), "a put");
+    assert!(panics_by(misdeed, || queue.try_put(Compared(0)).unwrap()), "an attempt to put");
+    assert!(panics_by(misdeed, || drop(queue.get())), "a get");
+    assert!(panics_by(misdeed, || drop(queue.try_get())), "an attempt to get");
+    assert_eq!((queue.len(), queue.unfinished()), (4, 4));
+    let mut left: Vec<u32> = (0..4).map(|_| queue.try_get().unwrap().0).collect();
+    left.sort_unstable();
+    assert_eq!(left, [0, 1, 2, 3]);
+    (0..4).for_each(|_| queue.task_done().unwrap());
+    queue.join().unwrap();
+}
+
+#[test]
+fn a_comparison_that_panics_or_waits_loses_no_item() {
+    run("a_comparison_that_panics_or_waits_loses_no_item", || {
+        let ran = Rc::new(Cell::new(0));
+        let misdeeds: [fn(); 3] = [|| quiet_panic("compared"), yield_now, || sleep(SHORT)];
+        for misdeed in misdeeds {
+            let queue = Arc::new(PriorityQueue::new());
+            let (other, count) = (queue.clone(), ran.clone());
+            // Would find the lock taken.
+            let green = spawn(move || count.set(count.get() + other.len()));
+            survives(&queue, misdeed);
+            assert_eq!(ran.get(), 0, "another green thread ran");
+            green.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_comparison_that_uses_the_queue_panics_and_does_not_hang() {
+    static BIASED: LazyLock<PriorityQueue<Compared>> = LazyLock::new(PriorityQueue::new);
+    static SHARED: LazyLock<PriorityQueue<Compared>> = LazyLock::new(PriorityQueue::new);
+    run("a_comparison_that_uses_the_queue_panics_and_does_not_hang", || {
+        survives(&BIASED, || assert!(BIASED.len() > 9));
+        survives(&BIASED, || drop(BIASED.put_timeout(Compared(9), ZERO)));
+        // The lock belongs to no OS thread any more.
+        assert!(SHARED.is_empty() && std::thread::spawn(|| SHARED.is_empty()).join().unwrap());
+        survives(&SHARED, || assert!(SHARED.len() > 9));
+        survives(&SHARED, || drop(SHARED.get()));
+    });
+}
+
+#[test]
+fn a_getter_is_woken_for_an_item_whose_comparison_panics() {
+    run("a_getter_is_woken_for_an_item_whose_comparison_panics", || {
+        let queue = Arc::new(PriorityQueue::<Compared>::new());
+        let getters = [(); 2].map(|()| queue.clone()).map(|queue| spawn(move || queue.get().unwrap().0));
+        yield_now();
+        queue.put(Compared(2)).unwrap();
+        assert!(panics_by(|| quiet_panic("compared"), || queue.put(Compared(1)).unwrap()));
+        settle();
+        assert!(getters.iter().all(GreenThread::is_finished));
+        assert_eq!(getters.into_iter().map(|getter| getter.join().unwrap()).sum::<u32>(), 3);
+    });
+}
+
+#[test]
+fn a_comparison_that_panics_in_a_get_does_not_lose_what_a_putter_brought() {
+    run("a_comparison_that_panics_in_a_get_does_not_lose_what_a_putter_brought", || {
+        let queue = Arc::new(PriorityQueue::bounded(2));
+        (2..4).for_each(|n| queue.put(Compared(n)).unwrap());
+        let other = queue.clone();
+        let putter = spawn(move || other.put(Compared(1)).is_ok());
+        yield_now();
+        // The item leaves without a comparison, and that of the putter comes in.
+        assert!(!panics_by(|| quiet_panic("compared"), || assert_eq!(queue.get().unwrap(), Compared(2))));
+        assert_eq!(queue.len(), 2);
+        // The panic is that of its put.
+        assert!(putter.join().is_err());
+        let left = [queue.get().unwrap(), queue.get().unwrap()];
+        assert!(left.contains(&Compared(1)) && left.contains(&Compared(3)));
+    });
 }
 
 #[test]

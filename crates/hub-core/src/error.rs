@@ -82,8 +82,8 @@ fn origin(from_environment: &bool) -> &'static str {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoopError {
-    /// The main loop itself, or a callback that it runs, tried to block; or a hub, or a subscriber of `tracing` that is
-    /// told something by this crate.
+    /// The main loop itself, or a callback that it runs, tried to block; or a hub, the order of a queue, or a subscriber of
+    /// `tracing` that is told something by this crate.
     #[error("do not call blocking functions from the main loop: {doing} needs a green thread")]
     InMainloop {
         /// What the call wanted to do.

@@ -147,7 +147,7 @@ pub use ready::Ready;
 pub use remote::{HubGone, Remote};
 pub use report::{Report, hub_exceptions, set_report_stream, warn};
 pub use scope::{Scope, ScopedGreenThread, scope};
-pub use shield::shield;
+pub use shield::{shield, without_switching};
 pub use shutdown::{Ended, run_and_shutdown};
 pub use signal::{InterruptOn, interrupt_on};
 pub use source::{Left, Source, SourceWaker};

@@ -1,5 +1,7 @@
 //! Shields: parts of a program that no exit leaves early.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::greenlet::local;
 use crate::greenlet::run;
 
@@ -114,4 +116,29 @@ pub fn shield<R>(f: impl FnOnce() -> R) -> R {
     let result = f();
     drop(shield);
     result
+}
+
+/// Runs foreign code under a lock of a primitive: nothing in it can switch. Returns its result, or the payload of its panic.
+///
+/// A wait in it fails or panics, as in the main loop, and so does giving way. An OS thread that has not used this library
+/// yet blocks in a wait as with std.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// hub_core::spawn(|| ());
+/// let slept = hub_core::without_switching(|| hub_core::sleep(std::time::Duration::ZERO));
+/// assert!(slept.is_err());
+/// assert_eq!(hub_core::without_switching(|| 1).unwrap(), 1);
+/// # });
+/// ```
+///
+/// # Errors
+///
+/// The payload, if `f` panics.
+pub fn without_switching<R>(f: impl FnOnce() -> R) -> std::thread::Result<R> {
+    match local::try_get() {
+        Some(local) => local.main_loop.shut_in(f),
+        None => catch_unwind(AssertUnwindSafe(f)),
+    }
 }

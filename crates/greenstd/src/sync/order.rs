@@ -1,11 +1,19 @@
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::cmp::Ordering;
+use std::collections::VecDeque;
 
 /// In which order the items of a queue leave it.
 ///
-/// It works under the lock of the queue, and so does the comparison of items in [`Priority`]: what it calls must
-/// neither use that queue nor switch.
+/// It works under the lock of the queue, and so does the comparison of items in [`Priority`]. Code that it calls cannot
+/// switch: giving way and waiting panic there, and so does the use of any queue whose order [calls
+/// out](Order::CALLS_OUT), this one included.
+///
+/// A panic leaves the queue usable. It reaches the operation in which it occurs, when the lock is released; one that
+/// occurs in an operation that gets an item, or while a green thread unwinds, reaches a later one that puts or gets none.
 pub trait Order<T>: Default {
+    /// Whether a method may call code of the program, such as a comparison, or panic. Where this is false the queue saves
+    /// the precautions.
+    const CALLS_OUT: bool = true;
+
     /// How many items there are.
     fn len(&self) -> usize;
 
@@ -30,9 +38,13 @@ pub struct Fifo<T>(VecDeque<T>);
 pub struct Lifo<T>(Vec<T>);
 
 /// The smallest first; of equal ones the first in.
+///
+/// A comparison that panics loses no item: that which was to leave stays, and that which came is kept, maybe out of its
+/// place. (An item that leaves std's `BinaryHeap` is dropped then.)
 #[derive(Debug)]
 pub struct Priority<T> {
-    items: BinaryHeap<Reverse<(T, u64)>>,
+    /// A binary heap. The items move only when all comparisons are done.
+    items: Vec<(T, u64)>,
     next: u64,
 }
 
@@ -50,11 +62,13 @@ impl<T> Default for Lifo<T> {
 
 impl<T: Ord> Default for Priority<T> {
     fn default() -> Priority<T> {
-        Priority { items: BinaryHeap::new(), next: 0 }
+        Priority { items: Vec::new(), next: 0 }
     }
 }
 
 impl<T> Order<T> for Fifo<T> {
+    const CALLS_OUT: bool = false;
+
     fn len(&self) -> usize {
         self.0.len()
     }
@@ -69,6 +83,8 @@ impl<T> Order<T> for Fifo<T> {
 }
 
 impl<T> Order<T> for Lifo<T> {
+    const CALLS_OUT: bool = false;
+
     fn len(&self) -> usize {
         self.0.len()
     }
@@ -88,11 +104,140 @@ impl<T: Ord> Order<T> for Priority<T> {
     }
 
     fn push(&mut self, item: T) {
-        self.items.push(Reverse((item, self.next)));
+        let place = self.items.len();
+        self.items.push((item, self.next));
         self.next += 1;
+        let target = self.place_above(place);
+        self.rotate_up(place, target);
     }
 
     fn pop(&mut self) -> Option<T> {
-        self.items.pop().map(|Reverse((item, _))| item)
+        self.items.len().checked_sub(1)?;
+        let target = self.place_below_first();
+        let (item, _) = self.items.swap_remove(0);
+        self.rotate_down(target);
+        Some(item)
+    }
+}
+
+impl<T: Ord> Priority<T> {
+    fn precedes(&self, one: usize, other: usize) -> bool {
+        let ((one, came), (other, other_came)) = (&self.items[one], &self.items[other]);
+        one.cmp(other).then_with(|| came.cmp(other_came)) == Ordering::Less
+    }
+
+    /// Where the item at `place`, which has come last, belongs on its way to the first place.
+    fn place_above(&self, place: usize) -> usize {
+        let mut target = place;
+        while target > 0 && self.precedes(place, parent(target)) {
+            target = parent(target);
+        }
+        target
+    }
+
+    /// Where the last item belongs when it has taken the first place.
+    fn place_below_first(&self) -> usize {
+        let last = self.items.len() - 1;
+        let mut target = 0;
+        loop {
+            let (left, right) = (2 * target + 1, 2 * target + 2);
+            let child = if right < last && self.precedes(right, left) { right } else { left };
+            if child >= last || !self.precedes(child, last) {
+                return target;
+            }
+            target = child;
+        }
+    }
+}
+
+impl<T> Priority<T> {
+    fn rotate_up(&mut self, place: usize, target: usize) {
+        let mut place = place;
+        while place > target {
+            self.items.swap(place, parent(place));
+            place = parent(place);
+        }
+    }
+
+    /// Takes the first item to `target`. The ancestors of a place are the leading digits of its number, counted from 1.
+    fn rotate_down(&mut self, target: usize) {
+        let mut place = 0;
+        for level in (0..(target + 1).ilog2()).rev() {
+            let next = ((target + 1) >> level) - 1;
+            self.items.swap(place, next);
+            place = next;
+        }
+    }
+}
+
+fn parent(place: usize) -> usize {
+    (place - 1) / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    thread_local!(static COMPARISONS_LEFT: Cell<u32> = const { Cell::new(u32::MAX) });
+
+    #[derive(PartialEq, Eq, Debug)]
+    struct Item(u32);
+
+    impl PartialOrd for Item {
+        fn partial_cmp(&self, other: &Item) -> Option<Ordering> {
+            Some(self.cmp(other))
+        }
+    }
+
+    impl Ord for Item {
+        fn cmp(&self, other: &Item) -> Ordering {
+            match COMPARISONS_LEFT.get() {
+                0 => resume_unwind(Box::new(())),
+                left => COMPARISONS_LEFT.set(left - 1),
+            }
+            self.0.cmp(&other.0)
+        }
+    }
+
+    /// Numbers that repeat.
+    fn numbers(seed: u32) -> impl Iterator<Item = u32> {
+        std::iter::successors(Some(seed), |n| Some(n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)))
+            .map(|n| (n >> 16) % 50)
+    }
+
+    #[test]
+    fn the_smallest_of_many_leaves_first_and_of_equal_ones_the_first() {
+        for length in 0..100 {
+            let mut order = Priority::default();
+            numbers(length).take(length as usize).enumerate().for_each(|(number, n)| order.push((n, number)));
+            let mut expected: Vec<_> = numbers(length).take(length as usize).zip(0..).map(|(n, at)| (n, at)).collect();
+            expected.sort();
+            assert_eq!(std::iter::from_fn(|| order.pop()).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn a_comparison_that_panics_loses_no_item() {
+        for comparisons in 0..12 {
+            let mut order = Priority::default();
+            for n in numbers(7).take(40) {
+                COMPARISONS_LEFT.set(comparisons);
+                let _ = catch_unwind(AssertUnwindSafe(|| order.push(Item(n))));
+            }
+            let mut left = Vec::new();
+            COMPARISONS_LEFT.set(comparisons);
+            if let Ok(item) = catch_unwind(AssertUnwindSafe(|| order.pop())) {
+                left.extend(item);
+            }
+            COMPARISONS_LEFT.set(u32::MAX);
+            left.extend(std::iter::from_fn(|| order.pop()));
+            let mut left: Vec<u32> = left.into_iter().map(|item| item.0).collect();
+            left.sort();
+            let mut expected: Vec<u32> = numbers(7).take(40).collect();
+            expected.sort();
+            assert_eq!(left, expected, "{comparisons}");
+        }
     }
 }

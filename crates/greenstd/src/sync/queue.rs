@@ -1,9 +1,12 @@
+use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::panic::resume_unwind;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Doing, Limit, LoopError};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, Limit, LoopError};
 
 use super::line::{Ended, Line, Wait};
 use super::order::{Fifo, Lifo, Order, Priority};
@@ -25,6 +28,15 @@ struct State<T, O> {
     /// What was taken in and is not reported done.
     unfinished: usize,
     joiners: Line,
+    /// Of a panic of the order that no operation was told of yet.
+    panic: Option<Payload>,
+}
+
+type Payload = Box<dyn Any + Send>;
+
+thread_local! {
+    /// Whether an order that calls out works on this OS thread: it has the lock of a queue.
+    static ORDERING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Why nothing was put.
@@ -99,9 +111,38 @@ impl<T, O: Order<T>> State<T, O> {
         self.free() < self.capacity || self.there() < self.promised + self.getters.len()
     }
 
+    /// Calls the order, and keeps its panic: `None` then.
+    fn order<R>(&mut self, call: impl FnOnce(&mut O) -> R) -> Option<R> {
+        if !O::CALLS_OUT {
+            return Some(call(&mut self.items));
+        }
+        ORDERING.set(true);
+        let result = hub_core::without_switching(|| call(&mut self.items));
+        ORDERING.set(false);
+        match result {
+            Ok(result) => Some(result),
+            Err(payload) => {
+                match self.panic {
+                    None => self.panic = Some(payload),
+                    // Its destructor is foreign code, too.
+                    Some(_) => std::mem::forget(payload),
+                }
+                None
+            }
+        }
+    }
+
+    /// For the running operation, which throws it without the lock.
+    fn take_panic(&mut self) -> Option<Payload> {
+        // A second panic would abort the process.
+        if self.panic.is_some() && std::thread::panicking() { None } else { self.panic.take() }
+    }
+
     fn push(&mut self, item: T) {
-        self.unfinished += 1;
-        self.items.push(item);
+        let before = self.items.len();
+        let pushed = self.order(|items| items.push(item));
+        // An item that is kept out of its place is there.
+        self.unfinished += usize::from(pushed.is_some() || self.items.len() > before);
     }
 
     /// Takes in the item of the putter that waits longest.
@@ -123,9 +164,16 @@ impl<T, O: Order<T>> State<T, O> {
         if self.items.is_empty() && !self.take_in() {
             return None;
         }
-        let item = self.items.pop();
+        let item = self.order(O::pop).flatten();
         self.settle();
         item
+    }
+}
+
+/// Goes on with a panic of the order, when the lock is released.
+fn throw(panic: Option<Payload>) {
+    if let Some(payload) = panic {
+        resume_unwind(payload);
     }
 }
 
@@ -206,6 +254,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
             promised: 0,
             unfinished: 0,
             joiners: Line::default(),
+            panic: None,
         };
         Self { state: BiasedMutex::new(state) }
     }
@@ -238,16 +287,30 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     }
 
     fn put_within(&self, item: T, mut limit: Limit) -> Result<(), PutError<T>> {
-        Ok(ToPut::wait(&self.state, &mut limit, item, |state, item| match item {
+        self.refuse_use_by_order();
+        let panic = ToPut::wait(&self.state, &mut limit, item, |state, item| match item {
             Some(item) if state.free() >= state.capacity => Err(item),
             Some(item) => {
                 state.push(item);
                 state.settle();
-                Ok(())
+                Ok(state.take_panic())
             }
-            // Somebody has taken it.
-            None => Ok(()),
-        })?)
+            // The item was taken.
+            None => Ok(state.take_panic()),
+        })?;
+        throw(panic);
+        Ok(())
+    }
+
+    /// Without this the OS thread would wait for the lock that it has.
+    #[inline]
+    fn refuse_use_by_order(&self) {
+        assert!(!(O::CALLS_OUT && ORDERING.get()), "the order of a queue, or a comparison of its items, uses a queue");
+    }
+
+    fn lock(&self) -> BiasedMutexGuard<'_, State<T, O>> {
+        self.refuse_use_by_order();
+        self.state.lock()
     }
 
     /// Puts an item in if there is room, or if somebody waits for it. Eventlet's `put_nowait`. Does not switch.
@@ -256,7 +319,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// [`PutError::Full`] if not.
     pub fn try_put(&self, item: T) -> Result<(), PutError<T>> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         if !state.has_room() {
             return Err(PutError::Full(item));
         }
@@ -264,6 +327,9 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         while state.items.len() < state.promised && state.take_in() {}
         state.push(item);
         state.settle();
+        let panic = state.take_panic();
+        drop(state);
+        throw(panic);
         Ok(())
     }
 
@@ -286,15 +352,20 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     }
 
     fn get_within(&self, mut limit: Limit) -> Result<T, GetError> {
-        Ok(ToGet::wait(&self.state, &mut limit, (), |state, unchosen| {
+        self.refuse_use_by_order();
+        let got = ToGet::wait(&self.state, &mut limit, (), |state, unchosen| {
             match unchosen {
                 Some(()) if !state.has_more() => return Err(()),
                 Some(()) => {}
                 None => state.promised -= 1,
             }
-            // The putter that one was woken for may have left.
-            state.take().ok_or(())
-        })?)
+            match state.take() {
+                Some(item) => Ok(Ok(item)),
+                // Without a panic the putter has left for which this getter was woken.
+                None => state.take_panic().map(Err).ok_or(()),
+            }
+        })?;
+        Ok(got.unwrap_or_else(|payload| resume_unwind(payload)))
     }
 
     /// Takes the next item if there is one. Eventlet's `get_nowait`. Does not switch.
@@ -303,15 +374,18 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// [`GetError::Empty`] if there is none.
     pub fn try_get(&self) -> Result<T, GetError> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let item = if state.has_more() { state.take() } else { None };
+        let panic = if item.is_none() { state.take_panic() } else { None };
+        drop(state);
+        throw(panic);
         item.ok_or(GetError::Empty)
     }
 
     /// How many items are there for those who come. Eventlet's `qsize`. Does not switch.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.state.lock().free()
+        self.lock().free()
     }
 
     /// Whether there is none: a get would wait, unless somebody waits to put. Does not switch.
@@ -323,45 +397,49 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     /// Whether the limit is reached. With a limit of zero it always is. Does not switch.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        let state = self.state.lock();
+        let state = self.lock();
         state.free() >= state.capacity
     }
 
     /// How many items it may hold; `None` if that has no limit. Eventlet's `maxsize`. Does not switch.
     #[must_use]
     pub fn capacity(&self) -> Option<usize> {
-        Some(self.state.lock().capacity).filter(|&capacity| capacity != usize::MAX)
+        Some(self.lock().capacity).filter(|&capacity| capacity != usize::MAX)
     }
 
     /// Whether a get would return at once.
     pub(super) fn has_more(&self) -> bool {
-        self.state.lock().has_more()
+        self.lock().has_more()
     }
 
     /// How many items nobody was promised, there or with those who wait for room, and how many wait for one.
     pub(super) fn there_and_waiting(&self) -> (usize, usize) {
-        let state = self.state.lock();
+        let state = self.lock();
         (state.there().saturating_sub(state.promised), state.getters.len())
     }
 
     /// Changes the limit; `None` removes it. Who waits for room that is there now goes on; what is there beyond the
     /// new limit stays. Does not switch.
     pub fn resize(&self, capacity: impl Into<Option<usize>>) {
-        let mut state = self.state.lock();
-        state.capacity = capacity.into().unwrap_or(usize::MAX);
+        let capacity = capacity.into().unwrap_or(usize::MAX);
+        let mut state = self.lock();
+        state.capacity = capacity;
         state.settle();
+        let panic = state.take_panic();
+        drop(state);
+        throw(panic);
     }
 
     /// How many wait for an item. Does not switch.
     #[must_use]
     pub fn getting(&self) -> usize {
-        self.state.lock().getters.len()
+        self.lock().getters.len()
     }
 
     /// How many wait for room. Does not switch.
     #[must_use]
     pub fn putting(&self) -> usize {
-        self.state.lock().putters.len()
+        self.lock().putters.len()
     }
 }
 
@@ -380,7 +458,7 @@ impl<T, O: Order<T>> fmt::Debug for OrderedLightQueue<T, O> {
 impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     fn describe<'a, 'f>(&self, f: &'a mut fmt::Formatter<'f>, name: &str) -> fmt::DebugStruct<'a, 'f> {
         let capacity = self.capacity();
-        let state = self.state.lock();
+        let state = self.lock();
         let (items, getting, putting) = (state.free(), state.getters.len(), state.putters.len());
         // What is written to may be anybody's, and switch.
         drop(state);
@@ -447,6 +525,9 @@ pub type Queue<T> = OrderedQueue<T, Fifo<T>>;
 
 /// A [`Queue`] that gives the smallest item first, and of equal ones the one that was put first.
 ///
+/// Items are compared under the lock of the queue: a comparison that waits, gives way, or uses a queue with such an order
+/// panics. A panic of a comparison reaches the operation and loses no item: see [`Order`].
+///
 /// ```
 /// use greenstd::sync::PriorityQueue;
 /// let queue = PriorityQueue::new();
@@ -494,7 +575,7 @@ impl<T, O: Order<T>> OrderedQueue<T, O> {
     ///
     /// [`TooManyTasksDone`] if it was said for each item before.
     pub fn task_done(&self) -> Result<(), TooManyTasksDone> {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.unfinished = state.unfinished.checked_sub(1).ok_or(TooManyTasksDone)?;
         if state.unfinished == 0 {
             state.joiners.choose_all();
@@ -509,6 +590,7 @@ impl<T, O: Order<T>> OrderedQueue<T, O> {
     ///
     /// Where nobody may wait: in the main loop, while panicking.
     pub fn join(&self) -> Result<(), LoopError> {
+        self.refuse_use_by_order();
         let joined = ToJoin::wait(&self.state, &mut Limit::none(), (), |state, unchosen| match unchosen {
             Some(()) if state.unfinished != 0 => Err(()),
             _ => Ok(()),
@@ -522,7 +604,7 @@ impl<T, O: Order<T>> OrderedQueue<T, O> {
     /// How many items are not reported done. Does not switch.
     #[must_use]
     pub fn unfinished(&self) -> usize {
-        self.state.lock().unfinished
+        self.lock().unfinished
     }
 }
 

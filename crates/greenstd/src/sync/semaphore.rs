@@ -305,6 +305,8 @@ pub struct AboveLimit {
 struct Tokens(usize);
 
 impl Order<()> for Tokens {
+    const CALLS_OUT: bool = false;
+
     fn len(&self) -> usize {
         self.0
     }

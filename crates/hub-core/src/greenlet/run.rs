@@ -698,7 +698,7 @@ impl Thread {
     fn mainloop(&self) -> Result<ControlRef, Refused> {
         let local = local::get();
         if local.main_loop.in_hub() {
-            return Err(LoopError::InMainloop { doing: "what a hub wants to wait for" }.into());
+            return Err(LoopError::InMainloop { doing: "what a hub or the order of a queue wants to wait for" }.into());
         }
         if let Some(mainloop) = local.mainloop.get() {
             return Ok(mainloop);

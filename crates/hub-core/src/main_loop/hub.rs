@@ -118,8 +118,8 @@ impl MainLoop {
         self.pulse.is_in_hub()
     }
 
-    /// Runs code of a hub, during which no other is called and no greenlet left.
-    fn shut_in<R>(&self, call: impl FnOnce() -> R) -> std::thread::Result<R> {
+    /// Runs code of a hub, or other code that must not switch: no hub is called meanwhile and no greenlet left.
+    pub(crate) fn shut_in<R>(&self, call: impl FnOnce() -> R) -> std::thread::Result<R> {
         let outer = self.pulse.enter_hub();
         let budget = run::stop_hand_off();
         let result = catch_unwind(AssertUnwindSafe(call));
