@@ -24,8 +24,8 @@ use greenhub::sync::{Event, Queue, Semaphore};
 use greenhub::{
     Builder, GreenError, GreenPool, GreenThread, Greenlet, Hub, HubError, Interest, Key, Kill, Lease, Left, LoopError,
     Payload, Readiness, Ready, Rearm, ScopedGreenThread, Source, Time, TrampolineError, Watched, get_default_hub,
-    get_hub, offload, scope, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub, use_hub_with, with_timeout,
-    yield_now,
+    get_hub, offload, scope, sleep, spawn, spawn_after, spawn_n, tpool, trampoline, use_hub, use_hub_with,
+    with_timeout, yield_now,
 };
 use support::{in_child, is_child, run};
 
@@ -128,6 +128,50 @@ fn rule_01_a_masked_park_is_not_left_early() {
                 log.add("parent");
             });
             log.is(if index == 2 { &["child", "parent"] } else { &["child"] });
+        }
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_01_a_wait_for_a_job_that_borrows_is_not_left_early() {
+    run("rule_01_a_wait_for_a_job_that_borrows_is_not_left_early", || {
+        let before = held();
+        for by_kill in [true, false] {
+            let (begin, begun) = std::sync::mpsc::channel();
+            let (go, goes) = std::sync::mpsc::channel::<()>();
+            let lives = Arc::new(AtomicUsize::new(1));
+            let (left, looks, intact) = (lives.clone(), lives.clone(), Arc::new(AtomicUsize::new(0)));
+            let wrote = intact.clone();
+            let body = move || {
+                let mut frame = [7_u8; 256];
+                let _end = OnDrop(|| left.store(0, Ordering::SeqCst));
+                let lent = &mut frame;
+                let _ = tpool::execute_scoped(move || {
+                    begin.send(()).unwrap();
+                    // Until the exit has come.
+                    let _ = goes.recv();
+                    lent.fill(1);
+                    wrote.store(looks.load(Ordering::SeqCst), Ordering::SeqCst);
+                });
+                assert_eq!(frame[255], 1);
+                // Where it strikes.
+                yield_now();
+            };
+            let parent = spawn(move || if by_kill { Ok(body()) } else { with_timeout(SHORT, body) });
+            yield_now();
+            begun.recv().unwrap();
+            if by_kill {
+                assert_eq!(parent.kill(), Kill::Scheduled);
+            } else {
+                sleep(SHORT * 4);
+            }
+            sleep(SHORT);
+            assert_eq!(lives.load(Ordering::SeqCst), 1, "its frame was left while the job borrows it");
+            drop(go);
+            let ended = parent.join();
+            assert!(if by_kill { ended.is_err_and(|error| error.is_exit()) } else { ended.unwrap().is_err() });
+            assert_eq!(intact.load(Ordering::SeqCst), 1);
         }
         assert_eq!(held(), before);
     });
