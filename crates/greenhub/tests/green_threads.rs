@@ -126,6 +126,15 @@ fn spawn_after_local_ends_with_its_spawner() {
 }
 
 #[test]
+fn the_end_of_a_spawner_ends_its_local_greenlet_before_the_delay() {
+    run("the_end_of_a_spawner_ends_its_local_greenlet_before_the_delay", || {
+        const AN_HOUR: Duration = Duration::from_secs(3600);
+        let orphan = spawn(|| spawn_after_local(AN_HOUR, || ())).join().unwrap();
+        assert_eq!(orphan.join().unwrap(), None);
+    });
+}
+
+#[test]
 fn a_zero_sleep_goes_round_robin() {
     run("a_zero_sleep_goes_round_robin", || {
         let log = Rc::new(RefCell::new(Vec::new()));
