@@ -160,6 +160,11 @@ impl Parker {
     }
 }
 
+/// A thread of the model has no budget that could be used up.
+pub(crate) fn consume_budget() -> Result<(), Box<LoopError>> {
+    Ok(())
+}
+
 /// The next wait is an error instead.
 pub(crate) fn throw_exit() {}
 
