@@ -553,6 +553,69 @@ fn children_are_reaped_where_processes_have_no_descriptors() {
     });
 }
 
+/// Forks while a green thread waits for a child, and expects both processes to go on.
+fn a_fork_concerns_no_wait_of_its_parent<T>(prepare: impl FnOnce() -> T) {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, Pid, fork};
+    let mut child = sleeper();
+    let number = Pid::from_raw(child.id().try_into().unwrap());
+    let prepared = prepare();
+    let waiting = spawn(move || child.wait());
+    // It has begun to wait.
+    (0..20).for_each(|_| sleep(Duration::from_millis(1)));
+    // SAFETY: the other thread of this process waits for this one, and holds no lock.
+    let forked = match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let ends_well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+                drop(prepared);
+                // The child of its parent is none of its own.
+                assert_eq!(waiting.join().unwrap().unwrap_err().raw_os_error(), Some(libc::ECHILD));
+                assert!(Command::new("sleep").arg("0.05").status().unwrap().success());
+                end(sleeper());
+            }));
+            // SAFETY: ends the process without the destructors of its parent.
+            unsafe { libc::_exit(i32::from(ends_well.is_err())) }
+        }
+    };
+    let mut status = WaitStatus::StillAlive;
+    while status == WaitStatus::StillAlive {
+        sleep(SHORT);
+        status = waitpid(forked, Some(WaitPidFlag::WNOHANG)).unwrap();
+    }
+    assert_eq!(status, WaitStatus::Exited(forked, 0));
+    assert!(!waiting.is_finished());
+    nix::sys::signal::kill(number, nix::sys::signal::SIGKILL).unwrap();
+    assert_eq!(waiting.join().unwrap().unwrap().signal(), Some(9));
+    assert!(!has_children());
+    drop(prepared);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_fork_while_a_child_is_waited_for_by_its_signal_concerns_neither_process() {
+    let name = "a_fork_while_a_child_is_waited_for_by_its_signal_concerns_neither_process";
+    if !is_child() {
+        let output = in_child(name, |_| {});
+        return assert!(output.status.success(), "{output:?}");
+    }
+    run(name, || a_fork_concerns_no_wait_of_its_parent(|| forget_call(libc::SYS_pidfd_open)));
+}
+
+#[test]
+fn a_fork_while_a_child_is_waited_for_without_descriptors_concerns_neither_process() {
+    let name = "a_fork_while_a_child_is_waited_for_without_descriptors_concerns_neither_process";
+    if !is_child() {
+        let output = in_child(name, |_| {});
+        return assert!(output.status.success(), "{output:?}");
+    }
+    run(name, || {
+        // The hub is there.
+        sleep(SHORT);
+        a_fork_concerns_no_wait_of_its_parent(exhaust_descriptors);
+    });
+}
+
 #[test]
 fn a_child_that_somebody_else_reaps_is_an_error() {
     let name = "a_child_that_somebody_else_reaps_is_an_error";
