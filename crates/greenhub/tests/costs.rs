@@ -10,9 +10,11 @@ use std::cell::Cell;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use counting::allocations as allocations_so_far;
+use greenhub::sync::Semaphore;
 use greenhub::{
     Interest, Left, Readiness, Source, get_hub, set_turn_time, sleep, spawn, spawn_n, use_hub_with, with_timeout,
     yield_now,
@@ -78,6 +80,24 @@ fn a_park_and_a_wake_up_allocate_nothing() {
         let operation = || spawn(yield_now).join().unwrap();
         assert_eq!(allocations(operation), 0);
     });
+}
+
+#[test]
+fn a_wait_of_an_os_thread_without_green_threads_allocates_nothing() {
+    let there_and_back = Arc::new([Semaphore::new(0), Semaphore::new(0)]);
+    let other = Arc::clone(&there_and_back);
+    let partner = std::thread::spawn(move || {
+        for _ in 0..2 * ROUNDS {
+            other[0].acquire().unwrap();
+            other[1].release();
+        }
+    });
+    let one = move || {
+        there_and_back[0].release();
+        there_and_back[1].acquire().unwrap();
+    };
+    assert_eq!(std::thread::spawn(move || allocations(one)).join().unwrap(), 0);
+    partner.join().unwrap();
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fork::PerProcess;
+use crate::greenlet::control::Doing;
 
 /// The wait of an OS thread, as seen from another one.
 pub(crate) trait Sleep: Send + Sync {
@@ -38,11 +39,19 @@ pub(crate) enum Others {
     Awake,
 }
 
+/// What a thread waits for.
+pub(crate) enum Waits {
+    /// It waits as a whole.
+    Thread(Doing),
+    /// Each of its greenlets waits: in these words.
+    Greenlets(Vec<String>),
+}
+
 enum Kind {
     /// Waits for work of this library, of which there is none if this says so.
     Worker(fn() -> bool),
-    /// Waits for other threads: in these words, and in that sleep.
-    Waiter { waits: Vec<String>, sleep: Arc<dyn Sleep>, ticket: u64 },
+    /// Waits for other threads, in that sleep.
+    Waiter { waits: Waits, sleep: Arc<dyn Sleep>, ticket: u64 },
 }
 
 struct Entry {
@@ -75,8 +84,8 @@ impl Dormant {
         Dormant::enter(|| Kind::Worker(is_idle))
     }
 
-    /// For a thread that only another one can wake from that `sleep`. `waits` describes its waits, line by line.
-    pub(crate) fn waiter(waits: Vec<String>, sleep: Arc<dyn Sleep>, ticket: u64) -> Dormant {
+    /// For a thread that only another one can wake from that `sleep`.
+    pub(crate) fn waiter(waits: Waits, sleep: Arc<dyn Sleep>, ticket: u64) -> Dormant {
         Dormant::enter(|| Kind::Waiter { waits, sleep, ticket })
     }
 
@@ -156,7 +165,10 @@ impl Entry {
     fn describe(&self) -> Vec<String> {
         let Kind::Waiter { waits, .. } = &self.kind else { return Vec::new() };
         let thread = system::describe(self.thread);
-        waits.iter().map(|wait| format!("{thread}: {wait}")).collect()
+        match waits {
+            Waits::Thread(doing) => vec![format!("{thread}: {}", doing.as_str())],
+            Waits::Greenlets(waits) => waits.iter().map(|wait| format!("{thread}: {wait}")).collect(),
+        }
     }
 }
 

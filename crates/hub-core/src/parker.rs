@@ -16,9 +16,10 @@ use std::io;
 use std::marker::PhantomData;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::threads::{Plain, Threads};
-use crate::dormant::{Dormant, Sleep};
+use crate::dormant::{Dormant, Sleep, Waits};
 use crate::error::LoopError;
 use crate::fork::{self, PerProcess};
 pub use crate::greenlet::control::Doing;
@@ -370,12 +371,16 @@ fn plain() -> Result<Arc<Plain>, Box<LoopError>> {
     plain.map_err(|error| Box::new(LoopError::Wait { hub: "none", error: Arc::new(error) }))
 }
 
+/// How long an OS thread waits before it counts as dormant, for which it takes a lock of the process. Most waits are
+/// shorter, and a deadlock is looked for after a second.
+const BRIEF: Duration = Duration::from_millis(100);
+
 #[cold]
 fn park_plain(ticket: u64, limit: &mut Limit) -> Result<Parked, Box<LoopError>> {
     let plain = plain()?;
-    let dormant = limit.is_none().then(|| {
+    let dormant = (limit.is_none() && !plain.ends_within(ticket, BRIEF)).then(|| {
         let doing = REGISTERED.try_with(|registered| registered.doing.get()).unwrap_or(Doing::Park);
-        Dormant::waiter(vec![doing.as_str().to_owned()], Arc::clone(&plain) as Arc<dyn Sleep>, ticket)
+        Dormant::waiter(Waits::Thread(doing), Arc::clone(&plain) as Arc<dyn Sleep>, ticket)
     });
     let parked = plain.park(ticket, limit);
     drop(dormant);

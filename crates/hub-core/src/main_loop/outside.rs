@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{MainLoop, parked, told_of};
-use crate::dormant::{self, Dormant, Others, Sleep};
+use crate::dormant::{self, Dormant, Others, Sleep, Waits};
 use crate::error::{HubError, LoopError};
 use crate::fork;
 use crate::greenlet::control::{ControlRef, Kind, Wake};
@@ -118,7 +118,7 @@ impl Outside {
     fn fall_dormant(&self, local: &Local, mailbox: &Arc<Mailbox>) {
         let mut dormant = self.dormant.borrow_mut();
         if dormant.is_none() {
-            *dormant = Some(Dormant::waiter(waits(local), Arc::clone(mailbox) as Arc<dyn Sleep>, 0));
+            *dormant = Some(Dormant::waiter(Waits::Greenlets(waits(local)), Arc::clone(mailbox) as Arc<dyn Sleep>, 0));
         }
     }
 

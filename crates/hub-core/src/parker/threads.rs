@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::{Parked, Unparker};
 use crate::dormant::Sleep;
@@ -45,6 +46,20 @@ impl Plain {
             };
         }
         Parked::Unparked
+    }
+
+    /// Whether the wait with that ticket ends within `time`. It goes on if not.
+    pub(super) fn ends_within(&self, ticket: u64, time: Duration) -> bool {
+        let begun = Instant::now();
+        let mut present = self.lock();
+        while *present == ticket {
+            let left = time.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            present = self.ended.wait_timeout(present, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
     }
 
     /// Ends the wait with that ticket, if it lasts still.
