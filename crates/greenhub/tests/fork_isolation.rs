@@ -56,6 +56,11 @@ thread_local! {
     static ON_WAIT: Hook = const { RefCell::new(None) };
     /// Called once, when the hub starts afresh.
     static AFTER_FORK: Hook = const { RefCell::new(None) };
+    /// The hub does not start afresh.
+    static FAILS: Cell<bool> = const { Cell::new(false) };
+    static DROPPED: Cell<bool> = const { Cell::new(false) };
+    /// The numbers that the hub was to watch.
+    static WATCHED: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The number of the descriptor by which the loop is woken: the first that its hub watches.
@@ -70,6 +75,12 @@ fn call(hook: &'static std::thread::LocalKey<Hook>) {
 /// The default hub, with hooks.
 struct Hooked(Box<dyn Hub>);
 
+impl Drop for Hooked {
+    fn drop(&mut self) {
+        DROPPED.set(true);
+    }
+}
+
 impl Hub for Hooked {
     fn name(&self) -> &'static str {
         "hooked"
@@ -78,6 +89,7 @@ impl Hub for Hooked {
         self.0.rearm()
     }
     fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        WATCHED.with_borrow_mut(|watched| watched.push(key.fd()));
         let _ = BELL.compare_exchange(-1, key.fd(), Ordering::SeqCst, Ordering::SeqCst);
         self.0.watch(key, fd, interest, lease)
     }
@@ -90,7 +102,7 @@ impl Hub for Hooked {
     }
     fn after_fork(&mut self) -> io::Result<()> {
         call(&AFTER_FORK);
-        self.0.after_fork()
+        if FAILS.get() { Err(io::Error::other("on purpose")) } else { self.0.after_fork() }
     }
     fn now(&self) -> Time {
         self.0.now()
@@ -154,7 +166,7 @@ fn rule_13_a_child_rings_no_bell_of_a_thread_that_it_does_not_have() {
             let child = forked(|| {
                 hub.notify();
                 hub.interrupt();
-                drop(hub.spawn(|| ()));
+                assert!(hub.spawn(|| ()).is_err(), "its loop is not there");
                 drop(queue.try_put(1));
                 assert!(!is_rung(&bell));
             });
@@ -234,6 +246,41 @@ fn rule_13_the_bell_of_a_child_is_there_when_its_hub_starts_afresh() {
             assert!(open.get() > before, "{} descriptors, and {before} in the parent", open.get());
         });
         ends_well(child);
+    });
+}
+
+#[test]
+fn rule_13_a_child_does_not_watch_the_bell_of_its_parent() {
+    in_child(|| {
+        use_hooked_hub();
+        let (here, _there) = support::pair();
+        let (number, here) = (here.as_raw_fd(), Rc::new(here));
+        let waits = Rc::clone(&here);
+        let waiter = spawn(move || support::read(&waits, 8));
+        sleep(ms(1));
+        WATCHED.take();
+        let child = forked(|| {
+            sleep(ms(1));
+            let watched = WATCHED.take();
+            assert!(watched.contains(&number) && !watched.contains(&BELL.load(Ordering::SeqCst)), "{watched:?}");
+        });
+        ends_well(child);
+        here.close();
+        waiter.join().expect("no panic").expect_err("closed");
+    });
+}
+
+#[test]
+fn rule_13_a_hub_that_fails_to_start_afresh_is_not_dropped_in_the_child() {
+    in_child(|| {
+        use_hooked_hub();
+        let child = forked(|| {
+            FAILS.set(true);
+            assert!(catch_unwind(|| sleep(ms(1))).is_err(), "the hub has failed");
+            assert!(!DROPPED.get(), "it is the parent's, and its destructor may disturb that");
+        });
+        ends_well(child);
+        sleep(ms(1));
     });
 }
 
