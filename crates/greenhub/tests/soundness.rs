@@ -23,9 +23,9 @@ use greenhub::pools::Pool;
 use greenhub::sync::{Event, Queue, Semaphore};
 use greenhub::{
     Builder, GreenError, GreenPool, GreenThread, Greenlet, Hub, HubError, Interest, Key, Kill, Lease, Left, LoopError,
-    Payload, Readiness, Ready, Rearm, ScopedGreenThread, Source, Time, TrampolineError, Watched, get_default_hub,
-    get_hub, offload, scope, sleep, spawn, spawn_after, spawn_n, tpool, trampoline, use_hub, use_hub_with,
-    with_timeout, yield_now,
+    Payload, RawError, Readiness, Ready, Rearm, ScopedGreenThread, Source, Time, TrampolineError, Watched,
+    get_default_hub, get_hub, offload, scope, sleep, spawn, spawn_after, spawn_n, tpool, trampoline, use_hub,
+    use_hub_with, with_timeout, yield_now,
 };
 use support::{in_child, is_child, run};
 
@@ -1250,6 +1250,35 @@ fn rule_11_who_drops_the_last_handle_goes_on_also_if_another_gets_what_comes_of_
     });
 }
 
+#[test]
+fn rule_11_a_raw_switch_into_a_greenlet_that_is_parked_on_the_hub_is_an_error() {
+    run("rule_11_a_raw_switch_into_a_greenlet_that_is_parked_on_the_hub_is_an_error", || {
+        let (log, slot) = (Log::new(), Rc::new(RefCell::new(None::<Greenlet>)));
+        let (slept, made) = (log.clone(), slot.clone());
+        let parent = spawn(move || {
+            let child = Greenlet::new(move |_| {
+                sleep(SHORT);
+                slept.add("slept");
+                Ok(Payload::unit())
+            });
+            made.replace(Some(child.clone()));
+            child.switch(Payload::unit()).map(drop)
+        });
+        yield_now();
+        let child = slot.take().unwrap();
+        for switch in [
+            |child: &Greenlet| child.switch(Payload::unit()).map(drop),
+            |child: &Greenlet| child.throw(GreenError::custom("thrown")).map(drop),
+        ] {
+            let error = switch(&child).unwrap_err();
+            assert!(matches!(error, GreenError::Switch(RawError::Parked)), "{error:?}");
+            log.is(&[]);
+        }
+        parent.join().unwrap().unwrap();
+        log.is(&["slept"]);
+    });
+}
+
 // ---- 12 -----------------------------------------------------------------------------------------
 
 #[inline(never)]
@@ -1460,6 +1489,20 @@ fn rule_14_loop_exit_tells_local_waits_from_remote_ones() {
         });
         let error = never.0.wait().unwrap_err();
         assert!(matches!(error, GreenError::Loop(LoopError::Interrupted)), "{error:?}");
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn rule_14_a_wait_that_another_thread_may_end_lasts() {
+    run("rule_14_a_wait_that_another_thread_may_end_lasts", || {
+        let queue = Arc::new(Queue::new());
+        let puts = queue.clone();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            puts.try_put(7).unwrap();
+        });
+        assert_eq!(queue.get().unwrap(), 7);
         thread.join().unwrap();
     });
 }
