@@ -65,7 +65,7 @@ struct Shared {
     files: Mutex<Enumerate<vec::IntoIter<PathBuf>>>,
     /// How many more files may be taken before one is printed.
     room: Semaphore,
-    /// Set when all hubs are there. No barrier: an OS thread that has no hub cannot wait at one.
+    /// Set when all hubs are there. No barrier: an OS thread that fails for want of a hub ends without arriving at one.
     begin: OnceLock<()>,
     /// How much was read.
     bytes: AtomicU64,
