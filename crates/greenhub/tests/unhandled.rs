@@ -173,6 +173,9 @@ fn reports_killed_call<T: 'static>(way: &str, call: fn(Job) -> T) -> String {
 
 type Job = Box<dyn FnOnce() -> Result<(), Opaque> + Send>;
 
+/// Has a job run.
+type Call = fn(Job) -> Result<Result<(), Opaque>, greenhub::tpool::JobError>;
+
 #[track_caller]
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let begin = Instant::now();
@@ -187,7 +190,7 @@ fn an_err_of_a_job_whose_caller_was_killed_is_reported() {
     static OWN: greenhub::tpool::Pool = greenhub::tpool::Pool::new(1);
     run("an_err_of_a_job_whose_caller_was_killed_is_reported", || {
         keep_reports();
-        let calls: [(&str, fn(Job) -> _); 3] = [
+        let calls: [(&str, Call); 3] = [
             ("offload", |fail| greenhub::offload(fail)),
             ("tpool", |fail| greenhub::tpool::execute(fail)),
             ("an own pool", |fail| OWN.execute(fail)),
