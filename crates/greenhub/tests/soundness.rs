@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Output;
@@ -22,10 +22,10 @@ use greenhub::group::Group;
 use greenhub::pools::Pool;
 use greenhub::sync::{Event, Queue, Semaphore};
 use greenhub::{
-    Builder, GreenError, GreenPool, GreenThread, Greenlet, Hub, HubError, Interest, Key, Kill, Lease, Left, LoopError,
-    Payload, RawError, Readiness, Ready, Rearm, ScopedGreenThread, Source, Time, TrampolineError, Watched,
-    get_default_hub, get_hub, offload, scope, sleep, spawn, spawn_after, spawn_n, tpool, trampoline, use_hub,
-    use_hub_with, with_timeout, yield_now,
+    Builder, Doing, GreenError, GreenPool, GreenThread, Greenlet, Hub, HubError, Interest, Key, Kill, Lease, Left,
+    Limit, LoopError, Parker, Payload, RawError, Readiness, Ready, Rearm, ScopedGreenThread, Source, Time,
+    TrampolineError, Unparker, Watched, get_default_hub, get_hub, offload, scope, sleep, spawn, spawn_after, spawn_n,
+    tpool, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
 };
 use support::{in_child, is_child, run};
 
@@ -367,12 +367,13 @@ fn rule_01_a_scope_is_refused_while_panicking() {
 fn rule_02_a_stack_is_used_again_only_after_its_root_returned() {
     run("rule_02_a_stack_is_used_again_only_after_its_root_returned", || {
         let before = held();
-        let broken = Rc::new(Cell::new(0));
+        let (broken, unwound) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         let guarded = |index: usize| {
-            let broken = broken.clone();
+            let (broken, unwound) = (broken.clone(), unwound.clone());
             spawn(move || {
                 let frame = std::hint::black_box([index; 64]);
                 let _end = OnDrop(|| {
+                    unwound.set(unwound.get() + 1);
                     if std::hint::black_box(&frame).iter().any(|&place| place != index) {
                         broken.set(broken.get() + 1);
                     }
@@ -388,6 +389,7 @@ fn rule_02_a_stack_is_used_again_only_after_its_root_returned() {
             for one in &dead {
                 assert_eq!(one.kill(), Kill::Ended);
             }
+            assert_eq!(unwound.get(), 100 * (round + 1), "each is unwound before its stack is used again");
             all.extend((0..100).map(|index| guarded(round * 1000 + index)));
             yield_now();
             get_hub().trim_stacks();
@@ -402,6 +404,122 @@ fn rule_02_a_stack_is_used_again_only_after_its_root_returned() {
         assert_eq!(broken.get(), 0);
         assert_eq!(held(), before);
     });
+}
+
+#[test]
+fn rule_02_a_stale_unparker_ends_no_park_of_the_next_greenlet() {
+    run("rule_02_a_stale_unparker_ends_no_park_of_the_next_greenlet", || {
+        let before = held();
+        // Parks each time until it is unparked.
+        let parks = |unparkers: &Rc<RefCell<Vec<Unparker>>>, times: usize| {
+            let unparkers = unparkers.clone();
+            spawn(move || {
+                for _ in 0..times {
+                    let parker = Parker::new(Doing::Park).unwrap();
+                    unparkers.borrow_mut().push(parker.unparker());
+                    parker.park(&mut Limit::none()).unwrap();
+                }
+            })
+        };
+        sleep(SHORT);
+        let stale = Rc::new(RefCell::new(Vec::new()));
+        let old = parks(&stale, 5);
+        let number = old.id();
+        for _ in 0..5 {
+            yield_now();
+            let last = *stale.borrow().last().unwrap();
+            last.unpark();
+        }
+        old.join().unwrap();
+        assert_eq!(stale.borrow().len(), 5);
+        // Has the control block of the one before, and as many parks.
+        let current = Rc::new(RefCell::new(Vec::new()));
+        let new = parks(&current, 5);
+        assert_eq!(new.id(), number);
+        for park in 1..=5 {
+            yield_now();
+            stale.borrow().iter().for_each(|unparker| unparker.unpark());
+            yield_now();
+            yield_now();
+            assert_eq!(current.borrow().len(), park, "a stale unparker has ended a park");
+            let last = *current.borrow().last().unwrap();
+            last.unpark();
+        }
+        new.join().unwrap();
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_02_a_stack_given_up_by_a_shutdown_is_not_used_again() {
+    run("rule_02_a_stack_given_up_by_a_shutdown_is_not_used_again", || {
+        let (said, at) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let (frame_at, ran) = (at.clone(), said.clone());
+        keep_reports();
+        spawn_n(move || {
+            let frame = std::hint::black_box([7_usize; 64]);
+            frame_at.set(std::hint::black_box(&frame).as_ptr().addr());
+            // Swallows its kill.
+            loop {
+                ran.set(ran.get() + 1);
+                drop(catch_unwind(|| sleep(LONG)));
+            }
+        });
+        yield_now();
+        let used = get_hub().stats().stacks_in_use;
+        get_hub().shutdown(Some(SHORT)).unwrap();
+        let runs = said.get();
+        let others: Vec<_> = (0..200)
+            .map(|_| {
+                spawn(|| {
+                    let frame = std::hint::black_box([0_usize; 64]);
+                    sleep(SHORT);
+                    std::hint::black_box(&frame).as_ptr().addr()
+                })
+            })
+            .collect();
+        yield_now();
+        assert!(get_hub().stats().stacks_in_use >= used + 199, "the stack that was given up counts as used");
+        let smallest_stack = 64 << 10;
+        for other in others {
+            assert!(other.join().unwrap().abs_diff(at.get()) > smallest_stack / 2, "on the stack that was given up");
+        }
+        get_hub().trim_stacks();
+        assert!(is_mapped(at.get()));
+        assert_eq!(said.get(), runs, "it was entered again");
+    });
+}
+
+#[test]
+fn rule_02_the_end_of_an_os_thread_keeps_the_stacks_that_were_not_unwound() {
+    keep_reports();
+    let parked_frame = || {
+        std::thread::spawn(|| {
+            let at = Rc::new(Cell::new(0));
+            let frame_at = at.clone();
+            spawn_n(move || {
+                let frame = std::hint::black_box([7_usize; 64]);
+                frame_at.set(std::hint::black_box(&frame).as_ptr().addr());
+                sleep(LONG);
+            });
+            sleep(SHORT);
+            at.get()
+        })
+        .join()
+        .unwrap()
+    };
+    let parked: Vec<_> = (0..10).map(|_| parked_frame()).collect();
+    assert!(parked.into_iter().all(is_mapped), "a stack with a suspended root was unmapped");
+}
+
+/// Whether memory of this process has that address.
+fn is_mapped(address: usize) -> bool {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("proc");
+    let bounds = |line: &str| {
+        let (low, high) = line.split(' ').next()?.split_once('-')?;
+        Some(usize::from_str_radix(low, 16).ok()?..usize::from_str_radix(high, 16).ok()?)
+    };
+    maps.lines().filter_map(bounds).any(|range| range.contains(&address))
 }
 
 /// An error that does something when it is dropped.
@@ -702,6 +820,191 @@ fn rule_04_a_registration_keeps_its_descriptor_open() {
         writer.write_all(b"x").unwrap();
         sleep(SHORT);
         assert_eq!(writer.write_all(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    });
+}
+
+/// The default hub, which notes what it knows.
+struct Noting {
+    hub: Box<dyn Hub>,
+    notes: Notes,
+}
+
+#[derive(Clone, Default)]
+struct Notes {
+    /// The numbers to be watched and not forgotten since.
+    known: Rc<RefCell<Vec<RawFd>>>,
+    /// A closed descriptor was lent.
+    broken: Rc<Cell<bool>>,
+}
+
+impl Notes {
+    /// Uses such a hub from now on.
+    fn of_this_thread() -> Notes {
+        let notes = Notes::default();
+        let to = notes.clone();
+        let build = move || Ok(Noting { hub: (get_default_hub().map_err(io::Error::from)?.build)()?, notes: to });
+        use_hub_with(build).unwrap();
+        sleep(SHORT);
+        notes
+    }
+
+    fn lent(&self, fd: BorrowedFd<'_>) {
+        self.broken.set(self.broken.get() || rustix::io::fcntl_getfd(fd).is_err());
+    }
+}
+
+impl Hub for Noting {
+    fn name(&self) -> &'static str {
+        "noting"
+    }
+
+    fn rearm(&self) -> Rearm {
+        self.hub.rearm()
+    }
+
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        self.notes.lent(fd);
+        self.hub.watch(key, fd, interest, lease)?;
+        self.notes.known.borrow_mut().push(key.fd());
+        Ok(())
+    }
+
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        // Without a descriptor not every hub can let go of the open file.
+        match fd {
+            Some(fd) => self.notes.lent(fd),
+            None => self.notes.broken.set(true),
+        }
+        self.notes.known.borrow_mut().retain(|number| *number != key.fd());
+        self.hub.forget(key, fd);
+    }
+
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        watched.iter().for_each(|(_, fd, _)| self.notes.lent(fd));
+        self.hub.wait(watched, timeout, ready)
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.hub.after_fork()
+    }
+}
+
+/// A descriptor that tells of its end.
+struct Owned {
+    fd: OwnedFd,
+    notes: Notes,
+    log: Log,
+}
+
+impl AsFd for Owned {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let is_known = self.notes.known.borrow().contains(&self.fd.as_raw_fd());
+        self.log.add(if is_known { "closed while the hub knows it" } else { "closed" });
+    }
+}
+
+/// How a registration ends, with what it listens to and a writer that makes that ready.
+type End = fn(Owned, &mut dyn FnMut());
+
+#[test]
+fn rule_04_a_registration_is_forgotten_before_its_descriptor_is_closed() {
+    let test = "rule_04_a_registration_is_forgotten_before_its_descriptor_is_closed";
+    // A number that is closed too early must not be another test's.
+    if !is_child() {
+        return succeeded(&in_child(test, |_| ()));
+    }
+    run(test, || {
+        keep_reports();
+        let ends: [End; 6] = [
+            // Dropped while nothing came.
+            |owned, _| {
+                let registration = get_hub().listen(owned, Interest::READ, |_| ()).unwrap();
+                sleep(SHORT);
+                drop(registration);
+            },
+            // Dropped before the loop has looked.
+            |owned, _| drop(get_hub().listen(owned, Interest::READ, |_| ()).unwrap()),
+            // Dropped after it was called, still ready.
+            |owned, write| {
+                let registration = get_hub().listen(owned, Interest::READ, |_| ()).unwrap();
+                write();
+                sleep(SHORT);
+                drop(registration);
+            },
+            // Dropped by its own callback.
+            |owned, write| {
+                let slot = Rc::new(RefCell::new(None));
+                let own = slot.clone();
+                let registration = get_hub().listen(owned, Interest::READ, move |_| drop(own.take())).unwrap();
+                slot.replace(Some(registration));
+                write();
+                sleep(SHORT);
+            },
+            // Its callback panics.
+            |owned, write| {
+                let registration = get_hub().listen(owned, Interest::READ, |_| quiet_panic("on purpose")).unwrap();
+                write();
+                sleep(SHORT);
+                // It was taken back already.
+                std::mem::forget(registration);
+            },
+            // Dropped by a callback of the same turn.
+            |owned, write| {
+                let registration = get_hub().listen(owned, Interest::READ, |_| ()).unwrap();
+                get_hub().schedule(Duration::ZERO, {
+                    let slot = Cell::new(Some(registration));
+                    move || drop(slot.take())
+                });
+                write();
+                sleep(SHORT);
+            },
+        ];
+        for (index, end) in ends.into_iter().enumerate() {
+            let notes = Notes::of_this_thread();
+            let before = notes.known.borrow().len();
+            let log = Log::new();
+            let (reader, mut writer) = pipe();
+            let owned = Owned { fd: reader.into(), notes: notes.clone(), log: log.clone() };
+            end(owned, &mut || writer.write_all(b"x").unwrap());
+            log.is(&["closed"]);
+            assert_eq!(notes.known.borrow().len(), before, "{index}: known");
+            assert_eq!(writer.write_all(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+            sleep(SHORT);
+            assert!(!notes.broken.get(), "{index}: a closed descriptor was lent, or none");
+        }
+    });
+}
+
+#[test]
+fn rule_04_a_registration_that_fails_closes_its_descriptor() {
+    run("rule_04_a_registration_that_fails_closes_its_descriptor", || {
+        let notes = Notes::of_this_thread();
+        let log = Log::new();
+        let owned = |fd: OwnedFd| Owned { fd, notes: notes.clone(), log: log.clone() };
+        let (reader, _writer) = pipe();
+        // Neither direction alone.
+        let refused = get_hub().listen(owned(reader.into()), Interest::BOTH, |_| ());
+        assert!(matches!(refused, Err(TrampolineError::Interest(..))));
+        log.is(&["closed"]);
+        // Two for one descriptor.
+        let (reader, _writer) = pipe();
+        let shared = Rc::new(owned(reader.into()));
+        let first = get_hub().listen(shared.clone(), Interest::READ, |_| ()).unwrap();
+        let second = get_hub().listen(shared.clone(), Interest::READ, |_| ());
+        assert!(matches!(second, Err(TrampolineError::SecondSimultaneous(..))));
+        assert_eq!(Rc::strong_count(&shared), 2, "the one that failed holds nothing");
+        sleep(SHORT);
+        drop(shared);
+        log.is(&["closed"]);
+        drop(first);
+        log.is(&["closed", "closed"]);
+        assert!(!notes.broken.get());
     });
 }
 
