@@ -52,6 +52,9 @@ fn gate(
     most: fn(&Cost) -> u64,
     per: u64,
 ) -> Result<()> {
+    if !report.asks_for(name) {
+        return Ok(());
+    }
     println!("  ..   {name}");
     let start = Instant::now();
     let program = build(workspace)?;
