@@ -1796,20 +1796,6 @@ fn rule_14_loop_exit_tells_local_waits_from_remote_ones() {
     });
 }
 
-#[test]
-fn rule_14_a_wait_that_another_thread_may_end_lasts() {
-    run("rule_14_a_wait_that_another_thread_may_end_lasts", || {
-        let queue = Arc::new(Queue::new());
-        let puts = queue.clone();
-        let thread = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(50));
-            puts.try_put(7).unwrap();
-        });
-        assert_eq!(queue.get().unwrap(), 7);
-        thread.join().unwrap();
-    });
-}
-
 // ---- 16 -----------------------------------------------------------------------------------------
 
 #[test]
