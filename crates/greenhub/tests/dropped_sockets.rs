@@ -96,7 +96,7 @@ fn waits_for_nothing() {
     assert_eq!((stats.readers, stats.writers, stats.timers), (0, 0, 0));
 }
 
-/// What was done with a socket before.
+/// The use that was made of a socket before.
 struct Use {
     name: &'static str,
     make: fn(TcpStream, &mut TcpStream) -> TcpStream,

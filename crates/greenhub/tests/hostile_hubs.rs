@@ -283,7 +283,7 @@ fn rule_06_a_hub_that_panics_is_dropped_and_another_one_built() {
                 method => bring_about(method),
             }
             assert_eq!(DROPPED.get(), 1, "{method:?}");
-            // What a lost clock has to tell comes with the next wait of main.
+            // The report of a lost clock comes with the next wait of main.
             let _ = catch_unwind(|| sleep(SHORT));
             spawn(|| sleep(SHORT)).join().unwrap();
             assert_eq!((BUILT.get(), DROPPED.get()), (2, 1), "{method:?}");

@@ -135,7 +135,7 @@ impl Bystanders {
         let (back, to) = (main.clone(), log.clone());
         let suspended = Greenlet::with_parent(&main, move |value| {
             let _end = to.on_drop("unwound");
-            // What it is switched to later ends it.
+            // A later switch to it ends it.
             let _ = back.switch(value);
             Ok(Payload::unit())
         });

@@ -39,7 +39,7 @@ pub(crate) enum Others {
     Awake,
 }
 
-/// What a thread waits for.
+/// The wait of a thread.
 pub(crate) enum Waits {
     /// It waits as a whole.
     Thread(Doing),
