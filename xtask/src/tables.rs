@@ -209,9 +209,19 @@ pub const COSTS: &[Cost] = &[
 /// How many seeds the random tests take: (variable, value) of the long run.
 pub const LONG_SEEDS: (&str, &str) = ("GREENHUB_SEEDS", "20000");
 
+/// How often a test is repeated that depends on who comes first: (variable, value) of the long run.
+pub const MANY_RUNS: (&str, &str) = ("GREENHUB_RUNS", "200");
+
 /// Variables that would change a test run; each step starts without them.
-pub const VARIABLES: &[&str] =
-    &["EVENTLET_HUB", "GREENHUB_WAKEUP", "GREENHUB_GUARD", "GREENHUB_EPOLL", "GREENHUB_SEEDS", "GREENHUB_FAULTS"];
+pub const VARIABLES: &[&str] = &[
+    "EVENTLET_HUB",
+    "GREENHUB_WAKEUP",
+    "GREENHUB_GUARD",
+    "GREENHUB_EPOLL",
+    "GREENHUB_SEEDS",
+    "GREENHUB_RUNS",
+    "GREENHUB_FAULTS",
+];
 
 /// Targets whose code is type-checked where a toolchain with the sources of std is there.
 pub const OTHER_TARGETS: &[&str] =

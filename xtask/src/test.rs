@@ -9,7 +9,9 @@ use crate::bsd;
 use crate::costs;
 use crate::faults;
 use crate::step::Report;
-use crate::tables::{FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, PEERS, hubs_here};
+use crate::tables::{
+    FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, MANY_RUNS, PEERS, hubs_here,
+};
 use crate::workspace::Workspace;
 
 /// Runs the tests in debug, the green suite also in release; `full` adds what takes longer.
@@ -48,6 +50,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
             }
             report.run_tests(format!("long seeds, {}", hub.name), long_seeds(workspace, hub));
         }
+        guarded_pool(workspace, report);
         loom(workspace, report);
         faults::check(workspace, report)?;
         leaks(workspace, report)?;
@@ -133,6 +136,23 @@ fn long_seeds(workspace: &Workspace, hub: &Hub) -> Command {
     let mut command = in_release(green(workspace, hub));
     command.args(["-p", "hub-core"]).env(variable, value);
     command
+}
+
+/// Many runs of a pool whose guards return their connections while they unwind, in each way to build that changes how an
+/// unwinding is compiled.
+fn guarded_pool(workspace: &Workspace, report: &mut Report) {
+    const TEST: &str = "a_pool_whose_guards_return_in_their_destructors_loses_nothing_under_timeouts";
+    let (variable, runs) = MANY_RUNS;
+    let test = || {
+        let mut command = workspace.cargo();
+        command.args(["test", "-p", "greenhub", "--test", "lock_exits", TEST]).env(variable, runs);
+        command
+    };
+    let mut lto = in_release(test());
+    lto.env("CARGO_PROFILE_RELEASE_LTO", "fat").env("CARGO_TARGET_DIR", workspace.root.join("target/lto"));
+    for (build, command) in [("debug", test()), ("release", in_release(test())), ("fat LTO", lto)] {
+        report.run_tests(format!("{runs} runs of a pool with guards, {build}"), command);
+    }
 }
 
 /// What crosses threads, over every order of its steps: the remote handle, the parker, the biased lock; and the line in

@@ -433,8 +433,9 @@ impl Drop for Connection {
 
 #[test]
 fn a_pool_whose_guards_return_in_their_destructors_loses_nothing_under_timeouts() {
-    const RUNS: usize = if cfg!(debug_assertions) { 3 } else { 20 };
-    for _ in 0..RUNS {
+    let usual = if cfg!(debug_assertions) { 3 } else { 20 };
+    let runs = std::env::var("GREENHUB_RUNS").map_or(usual, |runs| runs.parse().expect("a number of runs"));
+    for _ in 0..runs {
         run("a_pool_whose_guards_return_in_their_destructors_loses_nothing_under_timeouts", || {
             let pool = Arc::new(Pool { free: Mutex::new(vec![1, 2, 3]), returned: Condvar::new() });
             let threads = [(); 2].map(|()| {
