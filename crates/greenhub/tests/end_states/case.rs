@@ -33,8 +33,10 @@ pub(crate) enum End {
     DataThenOwn(Shutdown),
     Peer(Shutdown),
     Own(Shutdown),
-    /// An error in the queue of errors, and the same as the pending error.
+    /// An error in the queue of errors, and the same as the pending error. For TCP: a timestamp in that queue, and no error.
     ErrorQueue,
+    /// Neither side can send any more, and the own side has data to read.
+    BuffersFull,
     /// The queue of the listener is full; then it accepts, is shut down or closed.
     Full,
     FullThenAccepted,
@@ -88,15 +90,18 @@ impl Kind {
         let mut ends = vec![End::Open, End::PeerClosed];
         match self {
             Kind::Tcp | Kind::Unix => {
-                ends.extend([End::Data, End::Reset, End::DataThenClosed, End::DataThenHalfClosed]);
+                ends.extend([End::Data, End::Reset, End::DataThenClosed, End::DataThenHalfClosed, End::BuffersFull]);
                 ends.extend(shut(End::Peer).chain(shut(End::Own)).chain(shut(End::DataThenOwn)));
+                if self == Kind::Tcp && cfg!(target_os = "linux") {
+                    ends.push(End::ErrorQueue);
+                }
             }
             Kind::Udp => {
                 ends.extend([End::Data, End::DataThenClosed, End::ErrorQueue]);
                 ends.extend(shut(End::Peer).chain(shut(End::Own)).chain(shut(End::DataThenOwn)));
             }
             Kind::DatagramPair => {
-                ends.extend([End::Data, End::DataThenClosed, End::Reset, End::DataThenHalfClosed]);
+                ends.extend([End::Data, End::DataThenClosed, End::Reset, End::DataThenHalfClosed, End::BuffersFull]);
                 ends.extend(shut(End::Peer).chain(shut(End::Own)).chain(shut(End::DataThenOwn)));
             }
             Kind::DatagramNamed => ends.extend(shut(End::Peer).chain(shut(End::Own))),
@@ -104,7 +109,8 @@ impl Kind {
                 ends = vec![End::Open, End::Data, End::DataThenClosed];
                 ends.extend(shut(End::Own).chain(shut(End::DataThenOwn)));
             }
-            Kind::TcpConnect => ends.extend(shut(End::Peer)),
+            // Room in the queue is noticed only when the system asks again, after a second.
+            Kind::TcpConnect => ends.extend(shut(End::Peer).chain([End::Full])),
             Kind::UnixConnect => {
                 ends.extend([End::Full, End::FullThenAccepted, End::FullThenClosed]);
                 ends.extend(shut(End::Peer).chain(shut(End::FullThenPeer)));
@@ -149,7 +155,9 @@ impl Case {
                 }
                 // Whether a thread that is woken by a connection takes it before the shutdown is up to the system.
                 let races = op == Op::Accept && matches!(end, End::DataThenOwn(_));
-                if (kind.blocks(op) || full) && !races {
+                // Buffers are filled before the operation, and full ones leave no room for the end.
+                let comes = end != End::BuffersFull && (end, op) != (End::ErrorQueue, Op::Fill);
+                if (kind.blocks(op) || full) && comes && !races {
                     all.push(Case { kind, end, op, mode: Mode::Blocking, begun: true });
                 }
             }

@@ -2,14 +2,14 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::Shutdown as Half;
+use rustix::net::{SendFlags, Shutdown as Half};
 
 use super::case::{Case, End, Kind, Mode, Op};
 
@@ -113,7 +113,7 @@ impl Scene {
     /// Has the end come.
     pub(crate) fn end(&mut self) {
         match self.case.end {
-            End::Open | End::Full => {}
+            End::Open | End::Full | End::BuffersFull => {}
             End::Data => self.send(),
             End::PeerClosed | End::Reset | End::FullThenClosed => self.far = None,
             End::DataThenClosed => {
@@ -131,6 +131,7 @@ impl Scene {
             }
             End::Peer(how) | End::FullThenPeer(how) => self.far().shut(how).unwrap(),
             End::Own(how) => self.own.shut(how).unwrap(),
+            End::ErrorQueue if self.case.kind == Kind::Tcp => assert_eq!(self.own.call(Op::Write).unwrap(), 5),
             End::ErrorQueue => {
                 self.far = None;
                 self.own.call(Op::Write).unwrap();
@@ -146,9 +147,7 @@ impl Scene {
     fn send(&mut self) {
         match self.case.kind {
             Kind::TcpListener => {
-                let address = rustix::net::getsockname(self.near.as_fd()).unwrap();
-                let address = std::net::SocketAddr::try_from(address).unwrap();
-                self.others.push(std::net::TcpStream::connect(address).unwrap().into());
+                self.others.push(std::net::TcpStream::connect(tcp_address(&*self.near)).unwrap().into());
             }
             Kind::UnixListener => {
                 self.others.push(std::os::unix::net::UnixStream::connect(&self.path.0).unwrap().into());
@@ -162,20 +161,51 @@ impl Scene {
         match self.case.end {
             // So that the peer closes with data that it has not read.
             End::Reset => assert_eq!(self.own.call(Op::Write).unwrap(), 5),
-            End::ErrorQueue => {
-                let on: libc::c_int = 1;
-                let (level, name) = (libc::IPPROTO_IP, libc::IP_RECVERR);
-                let fd = self.own.as_fd().as_raw_fd();
-                // SAFETY: an open socket, and an option of the size that is told.
-                assert_eq!(unsafe { libc::setsockopt(fd, level, name, (&raw const on).cast(), 4) }, 0);
+            End::ErrorQueue if self.case.kind == Kind::Tcp => {
+                let timestamps = libc::SOF_TIMESTAMPING_TX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+                set_option(self.own.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPING, timestamps as libc::c_int);
+            }
+            End::ErrorQueue => set_option(self.own.as_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, 1),
+            End::BuffersFull => {
+                fill(self.own.as_fd());
+                fill(self.far().as_fd());
             }
             End::Full | End::FullThenAccepted | End::FullThenClosed | End::FullThenPeer(_) => {
                 rustix::net::listen(self.far().as_fd(), 0).unwrap();
-                self.others.push(std::os::unix::net::UnixStream::connect(&self.path.0).unwrap().into());
+                self.others.push(match self.case.kind {
+                    Kind::TcpConnect => std::net::TcpStream::connect(tcp_address(self.far())).unwrap().into(),
+                    _ => std::os::unix::net::UnixStream::connect(&self.path.0).unwrap().into(),
+                });
             }
             _ => {}
         }
         self.near.set(self.case.mode).unwrap();
+    }
+}
+
+fn tcp_address(listener: &dyn Socket) -> std::net::SocketAddr {
+    rustix::net::getsockname(listener.as_fd()).unwrap().try_into().unwrap()
+}
+
+fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) {
+    // SAFETY: an open socket, and an option of the size that is told.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), 4) };
+    assert_eq!(set, 0, "{}", io::Error::last_os_error());
+}
+
+/// Sends until there has been no room for some time: what is on its way makes room as it arrives.
+fn fill(socket: BorrowedFd<'_>) {
+    const LOOKS: usize = 5;
+    let mut without_room = 0;
+    while without_room < LOOKS {
+        match rustix::net::send(socket, &[0; 1 << 10], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(_) => without_room = 0,
+            Err(rustix::io::Errno::AGAIN) => {
+                without_room += 1;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) => panic!("cannot fill the buffers of a socket: {error}"),
+        }
     }
 }
 
