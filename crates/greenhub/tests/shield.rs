@@ -6,13 +6,13 @@ mod counting;
 mod green;
 mod support;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use green::{LONG, Log, OnDrop, PARK_POINTS, SHORT};
-use greenhub::sync::Event;
+use greenhub::sync::{Event, mpsc};
 use greenhub::{
     GreenError, Greenlet, Kill, Payload, get_hub, has_hub, scope, shield, sleep, spawn, with_timeout, yield_now,
 };
@@ -121,6 +121,30 @@ fn every_wait_outlasts_a_kill_and_ends_with_a_timeout_of_its_own() {
             assert!(green.join().unwrap_err().is_exit(), "{}", point.name);
             assert!(log.any("struck by its own"), "{}: {log:?}", point.name);
         }
+    });
+}
+
+#[test]
+fn no_exit_strikes_an_operation_served_at_once_in_a_shield() {
+    const ITEMS: u32 = 100;
+    run("no_exit_strikes_an_operation_served_at_once_in_a_shield", || {
+        let (sender, receiver) = mpsc::channel();
+        (0..ITEMS).for_each(|item| sender.send(item).unwrap());
+        let received = Rc::new(Cell::new(0));
+        let seen = Rc::clone(&received);
+        let receive = move || {
+            receiver.recv().unwrap();
+            seen.set(seen.get() + 1);
+        };
+        let green = spawn(move || {
+            shield(|| (0..ITEMS - 50).for_each(|_| receive()));
+            (0..50).for_each(|_| receive());
+        });
+        yield_now();
+        assert!(received.get() > 0 && received.get() < ITEMS - 50, "it lets others run: {}", received.get());
+        assert_eq!(green.kill(), Kill::Scheduled);
+        assert!(green.join().unwrap_err().is_exit());
+        assert!((ITEMS - 50..ITEMS).contains(&received.get()), "{}", received.get());
     });
 }
 

@@ -166,8 +166,8 @@ impl<T: 'static> GreenThread<T> {
     /// destructors run, and `with_link` returns. If it has ended before, `f` is not run. Eventlet's `link` without a
     /// listener, as a scope. Switches if `f` does.
     ///
-    /// It works as [`with_timeout`](crate::with_timeout) does, in the main greenlet too: only calls that block are
-    /// interrupted, scopes nest, and each catches its own end only. Leaving it takes the link back.
+    /// It works as [`with_timeout`](crate::with_timeout) does, in the main greenlet too: a call is interrupted
+    /// where it blocks or lets others run, scopes nest, and each catches its own end only. Leaving it takes the link back.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

@@ -23,12 +23,17 @@ use crate::greenlet::run;
 ///
 /// # Waits and exits
 ///
-/// A kill, a timeout or a link strikes where a green thread waits, and nowhere else. Code that computes, and a call that
-/// need not wait, such as taking a lock that is free, are never interrupted.
+/// A kill, a timeout or a link strikes where a green thread waits, and nowhere else. Code that computes is never
+/// interrupted, and neither is a call that takes a free lock.
+///
+/// An operation on a socket, a pipe, a channel or a queue that can be served at once mostly does not wait either. But
+/// after 16 such operations in a row, or a few more, the next one first [lets others run](crate::consume_budget), and an
+/// exit strikes there, before the operation has begun. So a loop of reads that always find data can be killed. Inside a
+/// shield no such operation is struck.
 ///
 /// | the green thread | an exit |
 /// |---|---|
-/// | sleeps, yields, waits for a descriptor, a socket, a child, a [`join`](crate::GreenThread::join), a queue, a channel, a semaphore, an event, a barrier, a notification, a place in a pool | strikes at once |
+/// | sleeps, yields, lets others run before an operation that can be served at once, waits for a descriptor, a socket, a child, a [`join`](crate::GreenThread::join), a queue, a channel, a semaphore, an event, a barrier, a notification, a place in a pool | strikes at once |
 /// | waits for a lock (a mutex, a reader-writer lock; to have the mutex again after a notification) | strikes at the first wait after it, or when it has waited for the [patience](crate::set_lock_patience), a second |
 /// | waits for the green threads of a [`scope`](crate::scope()) | kills them, and strikes when they have ended |
 /// | waits for a job that borrows ([`offload_scoped`](crate::offload_scoped); files) | strikes at the first wait after the job |

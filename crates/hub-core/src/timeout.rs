@@ -74,13 +74,17 @@ impl From<Timeout> for std::io::Error {
 /// to unwind, its destructors run, and `with_timeout` returns. `None` means no limit. Eventlet's
 /// `with_timeout`. Switches if `f` does.
 ///
-/// Only blocking calls are interrupted: code that computes runs on, and is interrupted at the next call
-/// that blocks. The limit counts from the loop's next look at the clock, so it is never early; one of zero
-/// strikes at the first call that blocks. Scopes nest; each catches its own timeout only. A limit that has passed when
-/// `f` returns without blocking changes nothing.
+/// A call is interrupted where it blocks or lets others run: code that computes runs on until the next such call. An
+/// operation on a socket, a pipe, a channel or a queue that can be served at once mostly is, and is not interrupted; but
+/// after 16 in a row, or a few more, the next one first [lets others run](crate::consume_budget), and the timeout strikes
+/// there, before the operation has begun.
+///
+/// The limit counts from the loop's next look at the clock, so it is never early; one of zero strikes at the first call
+/// that blocks or lets others run. Scopes nest; each catches its own timeout only. A limit that has passed when `f`
+/// returns without either changes nothing.
 ///
 /// A call keeps what it was granted before the timeout strikes: it returns that, and `f` is interrupted at its next
-/// call that blocks. Data that had arrived by the deadline counts, however long other green threads computed meanwhile.
+/// such call. Data that had arrived by the deadline counts, however long other green threads computed meanwhile.
 /// In a part of `f` that must not be left early (a [`scope`](crate::scope) that joins its green
 /// threads, a [`shield`](crate::shield())) the timeout waits until that part is over. [`shield`](crate::shield()) lists
 /// which waits are struck, and shows a destructor that gives something back.
