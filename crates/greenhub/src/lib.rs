@@ -50,6 +50,8 @@
 //! | use files, pipes, standard input | [`fs`], [`io`] |
 //! | start other programs and talk to them | [`process`] |
 //! | limit how long something takes | [`with_timeout`], the timeouts of sockets |
+//! | survive the panics of jobs, and still be killed | [`is_exit`], whose example is such a supervisor; [`exit_kind`] |
+//! | give something back though a kill or a timeout comes | [`shield`], which also lists where exits strike |
 //! | bound how much runs at once | [`GreenPool`], [`GreenPile`] |
 //! | learn of an end, end together | [`GreenThread::link`], [`with_link`](GreenThread::with_link) |
 //! | wait for many, end many | [`Group`] |
