@@ -6,15 +6,17 @@ mod support;
 
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::panic::Location;
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use green::{OnDrop, SHORT, keep_reports, quiet_panic, reports, reports_naming};
-use greenhub::net::{Resolver, StopServe, SystemResolver, TcpListener, serve_until};
+use greenhub::net::{Cluster, Resolver, StopServe, SystemResolver, TcpListener, TcpStream, serve, serve_until};
 use greenhub::{
-    Builder, GreenPile, GreenPool, Group, scope, set_error_message, sleep, spawn, spawn_after, spawn_after_local,
-    spawn_n, yield_now,
+    Builder, GreenPile, GreenPool, Group, get_hub, scope, set_error_message, sleep, spawn, spawn_after,
+    spawn_after_local, spawn_n, yield_now,
 };
 use support::run;
 
@@ -26,6 +28,18 @@ fn reported(seen: &mut usize) -> Vec<String> {
     sleep(SHORT * 2);
     let all = reports();
     all[std::mem::replace(seen, all.len())..].to_vec()
+}
+
+/// Runs a test in a process of its own, which has no reports of others.
+fn in_own_process(test: &'static str, body: fn()) {
+    if !support::is_child() {
+        let output = support::in_child(test, |_| ());
+        return assert!(output.status.success(), "{output:?}");
+    }
+    run(test, move || {
+        keep_reports();
+        body();
+    });
 }
 
 /// Runs `fail` and expects it to be the only thing reported, as an `Err(Opaque)` of this file.
@@ -144,6 +158,100 @@ fn an_err_of_a_handler_is_reported_and_the_server_goes_on() {
         assert_eq!(served.accepted, 2);
         let reports = reports();
         assert!(reports.len() == 2 && reports.iter().all(|report| report.contains("Opaque")), "{reports:?}");
+    });
+}
+
+/// Expects `fail` to be reported with the place in this file where this function is called.
+#[track_caller]
+fn reports_call_site(way: &str, fail: impl FnOnce()) {
+    let place = format!("spawned at {}:{}:", Location::caller().file(), Location::caller().line());
+    fail();
+    wait_until(way, || !reports_naming(&place).is_empty());
+    let library = ["crates/greenstd/", "crates/hub-core/"].map(reports_naming).concat();
+    assert_eq!(library, [""; 0], "{way}: the spawn place is not the library's");
+}
+
+/// Connects, and reads until the server closes.
+fn visit(address: SocketAddr) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    io::Read::read_to_end(&mut stream, &mut Vec::new()).unwrap();
+}
+
+#[test]
+fn a_failed_item_of_imap_is_reported_with_the_call_of_imap() {
+    const TEST: &str = "a_failed_item_of_imap_is_reported_with_the_call_of_imap";
+    in_own_process(TEST, || {
+        // The first result is taken, the second is dropped.
+        let fail = |_| Err::<(), _>(Opaque);
+        reports_call_site("imap", || drop(GreenPool::new(2).imap(0..2, fail).next().unwrap()));
+    });
+}
+
+#[test]
+fn a_failed_handler_is_reported_with_the_call_of_serve() {
+    const TEST: &str = "a_failed_handler_is_reported_with_the_call_of_serve";
+    in_own_process(TEST, || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), StopServe::new());
+        let (own, pool) = (stop.clone(), GreenPool::new(2));
+        spawn_n(move || {
+            visit(address);
+            own.stop();
+        });
+        let fail = |_, _| Err::<(), _>(Opaque);
+        reports_call_site("serve_until", || drop(serve_until(&stop, &listener, &pool, fail)));
+        let listener = Rc::new(listener);
+        let own = Rc::clone(&listener);
+        spawn_n(move || {
+            visit(address);
+            own.close();
+        });
+        reports_call_site("serve", || drop(serve(&*listener, &pool, fail)));
+    });
+}
+
+#[test]
+fn a_failed_handler_of_a_cluster_is_reported_with_the_call_of_serve() {
+    const TEST: &str = "a_failed_handler_of_a_cluster_is_reported_with_the_call_of_serve";
+    in_own_process(TEST, || {
+        let serve = || {
+            let place = format!("spawned at {}:{}:", file!(), line!() + 1);
+            (place, Cluster::new(2).serve("127.0.0.1:0", |_, _| Err::<(), _>(Opaque)).unwrap())
+        };
+        let (place, server) = serve();
+        visit(server.local_addr());
+        wait_until("a cluster", || !reports_naming(&place).is_empty());
+        server.stop().stop();
+        server.join().unwrap();
+    });
+}
+
+#[test]
+fn a_panic_of_a_remote_body_is_reported_with_the_call_of_spawn() {
+    const TEST: &str = "a_panic_of_a_remote_body_is_reported_with_the_call_of_spawn";
+    in_own_process(TEST, || {
+        let remote = get_hub().remote();
+        reports_call_site("a remote", || remote.spawn(|| quiet_panic("remote")).unwrap());
+    });
+}
+
+#[test]
+fn the_green_threads_of_a_server_and_a_console_are_listed_with_their_call() {
+    run("the_green_threads_of_a_server_and_a_console_are_listed_with_their_call", || {
+        let path = std::env::temp_dir().join(format!("greenhub-unhandled-{}", std::process::id()));
+        let console = greenhub::debug::console(&path).unwrap();
+        let client = greenhub::os::unix::net::UnixStream::connect(&path).unwrap();
+        let server = spawn(|| {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            serve(&listener, &GreenPool::new(1), |_, _| ()).map(drop)
+        });
+        wait_until("a client of the console", || console.clients() == 1);
+        let listed = greenhub::debug::format_green_threads();
+        // The console, its client, the server, and its green thread that waits for the stop.
+        assert_eq!(listed.matches("tests/unhandled.rs:").count(), 4, "{listed}");
+        assert!(!listed.contains("crates/greenstd/") && !listed.contains("crates/hub-core/"), "{listed}");
+        server.kill();
+        drop(client);
     });
 }
 

@@ -149,8 +149,25 @@ pub enum Kill {
 #[track_caller]
 #[inline]
 pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+    spawn_at(Location::caller(), f)
+}
+
+/// Like [`spawn`], with the place that reports and listings name as that of the spawning. Never switches.
+///
+/// For libraries that spawn on behalf of a caller from where `#[track_caller]` does not reach, such as a server.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let here = std::panic::Location::caller();
+/// let green = hub_core::spawn_at(here, || ());
+/// assert_eq!(green.spawned_at(), here);
+/// # });
+/// ```
+#[inline]
+pub fn spawn_at<T: 'static>(place: &'static Location<'static>, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
     let local = local::get();
-    let task = Task::new(local, f, true, Location::caller());
+    let task = Task::new(local, f, true, place);
     task.begin();
     GreenThread { task }
 }
@@ -195,8 +212,25 @@ pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
 /// ```
 #[track_caller]
 pub fn run_in_place<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+    run_in_place_at(Location::caller(), f)
+}
+
+/// Like [`run_in_place`], with the place that reports name as that of the spawning. May switch only where `f` does.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let here = std::panic::Location::caller();
+/// let green = hub_core::run_in_place_at(here, || ());
+/// assert_eq!(green.spawned_at(), here);
+/// # });
+/// ```
+pub fn run_in_place_at<T: 'static>(
+    place: &'static Location<'static>,
+    f: impl FnOnce() -> T + 'static,
+) -> GreenThread<T> {
     let local = local::get();
-    let task = Task::new(local, f, true, Location::caller());
+    let task = Task::new(local, f, true, place);
     if let Some(control) = task.control() {
         task.forget_control();
         local.controls.give(control);
@@ -501,6 +535,7 @@ pub fn kill<T>(green: &GreenThread<T>) -> Kill {
 pub struct Builder {
     name: Option<String>,
     stack_size: Option<usize>,
+    spawned_at: Option<&'static Location<'static>>,
 }
 
 impl Builder {
@@ -524,6 +559,13 @@ impl Builder {
         self
     }
 
+    /// Sets the place that reports and listings name as that of the spawning, as for [`spawn_at`].
+    #[must_use]
+    pub fn spawned_at(mut self, place: &'static Location<'static>) -> Builder {
+        self.spawned_at = Some(place);
+        self
+    }
+
     /// Spawns it like [`spawn`]. Never switches.
     ///
     /// # Errors
@@ -533,7 +575,7 @@ impl Builder {
     pub fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> io::Result<GreenThread<T>> {
         let local = local::get();
         let stack_size = self.stack_size.map(stack::round_up).transpose()?;
-        let task = Task::new(local, f, true, Location::caller());
+        let task = Task::new(local, f, true, self.spawned_at.unwrap_or(Location::caller()));
         if let Some(name) = &self.name {
             task.set_name(name);
         }

@@ -118,7 +118,8 @@ pub use grace::{Grace, panicking_grace, set_panicking_grace};
 pub use green_local::{AccessError, LocalKey};
 pub use green_thread::{
     Builder, GreenThread, Kill, consume_budget, current_id, current_name, interrupt, interrupt_with, kill,
-    kill_progress, run_in_place, sleep, spawn, spawn_after, spawn_after_local, spawn_n, yield_now,
+    kill_progress, run_in_place, run_in_place_at, sleep, spawn, spawn_after, spawn_after_local, spawn_at, spawn_n,
+    yield_now,
 };
 pub use greenlet::patience::{lock_patience, set_lock_patience};
 pub use greenlet::payload::Payload;

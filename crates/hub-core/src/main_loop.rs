@@ -633,7 +633,7 @@ impl MainLoop {
         let mut leaked = 0;
         for letter in self.inbox.get().map(Inbox::close).into_iter().flatten() {
             match letter {
-                Letter::Spawn(body) => {
+                Letter::Spawn(_, body) => {
                     std::mem::forget(body);
                     leaked += 1;
                 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
@@ -62,12 +63,13 @@ const LONGEST: u64 = 1024;
 /// # Errors
 ///
 /// What the system says, in particular that the path exists, and if this thread can have no hub.
+#[track_caller]
 pub fn console(path: impl AsRef<Path>) -> io::Result<Console> {
     hub_core::try_get_hub()?;
-    let served = Rc::new(Served::open(path.as_ref())?);
+    let served = Rc::new(Served::open(path.as_ref(), Location::caller())?);
     let server = {
         let serving = Serving(Rc::clone(&served));
-        Builder::new().name("console").spawn(move || serving.0.accept())?
+        Builder::new().name("console").spawned_at(served.opened_at).spawn(move || serving.0.accept())?
     };
     Ok(Console { served, server: Some(server) })
 }
@@ -127,6 +129,8 @@ impl Drop for Serving {
 /// What the console, its server and its clients share.
 struct Served {
     process: u32,
+    /// Where `console` was called.
+    opened_at: &'static Location<'static>,
     path: PathBuf,
     /// The socket at the path is ours if it is this one.
     inode: (u64, u64),
@@ -142,7 +146,7 @@ struct Client {
 }
 
 impl Served {
-    fn open(path: &Path) -> io::Result<Served> {
+    fn open(path: &Path, opened_at: &'static Location<'static>) -> io::Result<Served> {
         let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&SockAddr::unix(path)?)?;
         // Nobody can connect before it listens.
@@ -160,6 +164,7 @@ impl Served {
         let listener = UnixListener::from(OwnedFd::from(socket));
         Ok(Served {
             process: std::process::id(),
+            opened_at,
             path: path.to_owned(),
             inode,
             listener,
@@ -207,7 +212,7 @@ impl Served {
             // One that has gone is served.
             let _ = serve(&stream);
         };
-        if let Ok(green) = Builder::new().name(name).spawn(serve) {
+        if let Ok(green) = Builder::new().name(name).spawned_at(self.opened_at).spawn(serve) {
             self.clients.borrow_mut().insert(number, Client { stream: weak, green });
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::Location;
 use std::rc::Rc;
 
 use hub_core::{GreenError, GreenThread, LoopError};
@@ -98,6 +99,8 @@ pub struct Imap<I: Iterator, F, T> {
     source: Option<I>,
     f: Rc<F>,
     results: InOrder<T>,
+    /// Where `imap` was called.
+    spawned_at: &'static Location<'static>,
 }
 
 impl<I, F, T> Imap<I, F, T>
@@ -107,8 +110,8 @@ where
     F: Fn(I::Item) -> T + 'static,
     T: 'static,
 {
-    pub(super) fn new(pool: GreenPool, source: I, f: F) -> Imap<I, F, T> {
-        Imap { pool, source: Some(source), f: Rc::new(f), results: InOrder::new() }
+    pub(super) fn new(pool: GreenPool, source: I, f: F, spawned_at: &'static Location<'static>) -> Imap<I, F, T> {
+        Imap { pool, source: Some(source), f: Rc::new(f), results: InOrder::new(), spawned_at }
     }
 
     /// Sets as many to work as the pool is large and has room for; waits only if none is at work.
@@ -125,7 +128,7 @@ where
             match source.next() {
                 Some(item) => {
                     let f = Rc::clone(&self.f);
-                    self.results.0.push_back(room.spawn(move || f(item)));
+                    self.results.0.push_back(room.spawn(self.spawned_at, move || f(item)));
                 }
                 None => self.source = None,
             }

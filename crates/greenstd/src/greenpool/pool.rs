@@ -4,6 +4,7 @@
 //! again, and what it spawns takes it over. So there is no moment at which a place is both free and promised.
 
 use std::fmt;
+use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -159,13 +160,17 @@ pub(crate) enum Room {
 }
 
 impl Room {
-    #[track_caller]
-    pub(crate) fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+    /// `spawned_at`: where the user of the pool asked for it.
+    pub(crate) fn spawn<T: 'static>(
+        self,
+        spawned_at: &'static Location<'static>,
+        f: impl FnOnce() -> T + 'static,
+    ) -> GreenThread<T> {
         match self {
-            Room::Here => hub_core::run_in_place(f),
+            Room::Here => hub_core::run_in_place_at(spawned_at, f),
             Room::Place(mut place) => {
                 let (pool, slot, serial) = place.take_slot();
-                let green = hub_core::spawn(move || {
+                let green = hub_core::spawn_at(spawned_at, move || {
                     // Free again when what `f` had is gone.
                     let _place = place;
                     f()
@@ -238,8 +243,8 @@ impl GreenPool {
     /// the main loop has to tell the main greenlet.
     #[track_caller]
     pub fn spawn<T: 'static>(&self, f: impl FnOnce() -> T + 'static) -> Result<GreenThread<T>, LoopError> {
-        let room = self.room()?;
-        Ok(room.spawn(f))
+        let spawned_at = Location::caller();
+        Ok(self.room()?.spawn(spawned_at, f))
     }
 
     /// As [`spawn`](GreenPool::spawn), without a handle: a failure is reported. Switches if the pool is full.
@@ -427,6 +432,7 @@ impl GreenPool {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     #[doc(alias = "starmap")]
+    #[track_caller]
     pub fn imap<I, F, T>(&self, source: I, f: F) -> Imap<I::IntoIter, F, T>
     where
         I: IntoIterator,
@@ -434,7 +440,7 @@ impl GreenPool {
         F: Fn(I::Item) -> T + 'static,
         T: 'static,
     {
-        Imap::new(self.clone(), source.into_iter(), f)
+        Imap::new(self.clone(), source.into_iter(), f, Location::caller())
     }
 
     /// A place, or leave to work in place. Switches if the pool is full.

@@ -5,11 +5,13 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::panic::Location;
 use std::sync::Arc;
 use std::thread;
 
 use super::addr::each_address;
-use super::{ListenOptions, ServeError, Served, StopServe, TcpListener, TcpStream, ToSocketAddrs, serve_until};
+use super::serve::serve_at;
+use super::{ListenOptions, ServeError, Served, StopServe, TcpListener, TcpStream, ToSocketAddrs};
 use crate::greenpool::GreenPool;
 use crate::sync::mpsc;
 use crate::thread::os;
@@ -82,6 +84,7 @@ impl Cluster {
     /// # Errors
     ///
     /// If the address cannot be had, or shared; if an OS thread cannot be started, or its setup fails. Nothing runs then.
+    #[track_caller]
     pub fn serve<R: 'static>(
         &self,
         address: impl ToSocketAddrs,
@@ -97,6 +100,7 @@ impl Cluster {
         let others = (1..count).map(|_| options.listen_at(&address));
         let listeners = std::iter::once(Ok(first)).chain(others).collect::<io::Result<Vec<_>>>()?;
 
+        let called_at = Location::caller();
         let (handler, stop) = (Arc::new(handler), StopServe::new());
         let (ready, readiness) = mpsc::channel();
         let (running, ends) = mpsc::channel::<()>();
@@ -113,7 +117,7 @@ impl Cluster {
                 // Nobody listens if another has failed already.
                 let _ = ready.send(prepared);
                 drop(ready);
-                (!failed).then(|| serve_one(number, &stop, &listener, connections, handler))
+                (!failed).then(|| serve_one(called_at, number, &stop, &listener, connections, handler))
             };
             // Told when its green threads have ended, so that a join waits for them too.
             let thread = move || {
@@ -141,6 +145,7 @@ impl Cluster {
 }
 
 fn serve_one<R: 'static>(
+    called_at: &'static Location<'static>,
     number: usize,
     stop: &StopServe,
     listener: &TcpListener,
@@ -148,7 +153,7 @@ fn serve_one<R: 'static>(
     handler: Arc<impl Fn(TcpStream, SocketAddr) -> R + 'static>,
 ) -> Result<Served, ServeError> {
     let pool = GreenPool::new(connections);
-    let served = serve_until(stop, listener, &pool, move |stream, peer| handler(stream, peer));
+    let served = serve_at(called_at, stop, listener, &pool, move |stream, peer| handler(stream, peer));
     if let Err(error) = &served {
         hub_core::warn(format!("thread {number} of a server ends, the others go on: {error}"));
     }

@@ -5,6 +5,7 @@ mod stop;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -152,6 +153,7 @@ impl From<ServeError> for io::Error {
 /// # Errors
 ///
 /// As there.
+#[track_caller]
 pub fn serve<L: Accept, R: 'static>(
     listener: &L,
     pool: &GreenPool,
@@ -205,7 +207,19 @@ pub fn serve<L: Accept, R: 'static>(
 ///
 /// [`ServeError::Accept`] if accepting fails in a way that will not pass; [`ServeError::Inside`] from a green thread of
 /// the pool; if the caller cannot wait. The handlers run on.
+#[track_caller]
 pub fn serve_until<L: Accept, R: 'static>(
+    stop: &StopServe,
+    listener: &L,
+    pool: &GreenPool,
+    handler: impl Fn(L::Stream, L::Address) -> R + 'static,
+) -> Result<Served, ServeError> {
+    serve_at(Location::caller(), stop, listener, pool, handler)
+}
+
+/// [`serve_until`] on behalf of a caller at `called_at`, which is the spawn place of the handlers.
+pub(super) fn serve_at<L: Accept, R: 'static>(
+    called_at: &'static Location<'static>,
     stop: &StopServe,
     listener: &L,
     pool: &GreenPool,
@@ -214,9 +228,10 @@ pub fn serve_until<L: Accept, R: 'static>(
     if pool.contains_current() {
         return Err(ServeError::Inside);
     }
-    let mut server = Server { listener, pool, handler: Rc::new(handler), handlers: Group::new(), accepted: 0 };
+    let handler = Rc::new(handler);
+    let mut server = Server { called_at, listener, pool, handler, handlers: Group::new(), accepted: 0 };
     let end = {
-        let stopped = Watch::new(stop, StopServe::wait);
+        let stopped = Watch::new(called_at, stop, StopServe::wait);
         stopped.guard(|| server.accept_all(stop))?.unwrap_or(Ok(ServeEnd::Stopped))?
     };
     let (killed, left) = server.drain(stop)?;
@@ -224,6 +239,7 @@ pub fn serve_until<L: Accept, R: 'static>(
 }
 
 struct Server<'a, L, F> {
+    called_at: &'static Location<'static>,
     listener: &'a L,
     pool: &'a GreenPool,
     handler: Rc<F>,
@@ -273,7 +289,7 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
 
     fn handle(&self, stream: L::Stream, address: L::Address, room: Room) {
         let handler = Rc::clone(&self.handler);
-        self.handlers.add(&room.spawn(move || handler(stream, address)));
+        self.handlers.add(&room.spawn(self.called_at, move || handler(stream, address)));
     }
 
     /// Waits for the handlers, and kills those that are late. Returns how many, and how many of them are left.
@@ -283,7 +299,7 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
             GroupError::Loop(error) => ServeError::from(error),
             error => unreachable!("a server waits for its handlers: {error}"),
         };
-        let late = Watch::new(stop, StopServe::wait_for_deadline);
+        let late = Watch::new(self.called_at, stop, StopServe::wait_for_deadline);
         if let Some(waited) = late.guard(|| self.handlers.waitall())? {
             return waited.map(|()| (0, 0)).map_err(failed);
         }
@@ -300,11 +316,11 @@ struct Watch<'a> {
     green: GreenThread<()>,
 }
 
-impl Watch<'_> {
-    fn new(stop: &StopServe, wait: fn(&StopServe, &Cell<bool>)) -> Watch<'_> {
+impl<'a> Watch<'a> {
+    fn new(called_at: &'static Location<'static>, stop: &'a StopServe, wait: fn(&StopServe, &Cell<bool>)) -> Watch<'a> {
         let over = Rc::new(Cell::new(false));
         let (own, seen) = (stop.clone(), Rc::clone(&over));
-        Watch { stop, over, green: hub_core::spawn(move || wait(&own, &seen)) }
+        Watch { stop, over, green: hub_core::spawn_at(called_at, move || wait(&own, &seen)) }
     }
 
     /// Runs `f`, unless what is waited for comes first: then `None`.

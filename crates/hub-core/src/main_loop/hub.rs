@@ -314,7 +314,7 @@ impl MainLoop {
         }
         for letter in letters.drain(..) {
             match letter {
-                Letter::Spawn(run) => drop(crate::spawn(run)),
+                Letter::Spawn(place, run) => drop(crate::spawn_at(place, run)),
                 Letter::Wake { greenlet, ticket } => self.tell(Told::Parked { greenlet, ticket }, Wake::Event),
                 Letter::Socket(notice) => notice.carry_out(self),
                 Letter::Stop => self.abort(),
@@ -385,7 +385,7 @@ impl MainLoop {
             match letter {
                 Letter::Wake { greenlet, ticket } => self.tell(Told::Parked { greenlet, ticket }, Wake::Event),
                 Letter::Socket(notice) => notice.carry_out(self),
-                letter @ (Letter::Spawn(_) | Letter::Stop) => drop_contained(letter),
+                letter @ (Letter::Spawn(..) | Letter::Stop) => drop_contained(letter),
             }
         }
     }

@@ -35,6 +35,7 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::mem;
+use std::panic::Location;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -49,8 +50,8 @@ use crate::wakeup::Wakeup;
 
 /// What another thread asks of a loop.
 pub(crate) enum Letter {
-    /// Run it in a new green thread.
-    Spawn(Box<dyn FnOnce() + Send>),
+    /// Run it in a new green thread, which was asked for at that place.
+    Spawn(&'static Location<'static>, Box<dyn FnOnce() + Send>),
     /// Make a greenlet ready, if it still waits with that ticket.
     Wake { greenlet: u32, ticket: u64 },
     /// Let go of a source.
@@ -62,7 +63,7 @@ pub(crate) enum Letter {
 impl fmt::Debug for Letter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Letter::Spawn(_) => f.write_str("Spawn"),
+            Letter::Spawn(..) => f.write_str("Spawn"),
             Letter::Wake { greenlet, ticket } => write!(f, "Wake({greenlet}, {ticket})"),
             Letter::Socket(_) => f.write_str("Socket"),
             Letter::Stop => f.write_str("Stop"),

@@ -3,6 +3,7 @@
 mod mailbox;
 
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 
 pub(crate) use self::mailbox::{Bell, Inbox, Letter, Mailbox};
@@ -62,8 +63,9 @@ impl Remote {
     ///
     /// [`HubGone`] if the hub's thread has ended; `f` is dropped, on the calling thread. If the thread ends later but
     /// before `f` has started, `f` is abandoned like a green thread; a [shutdown](crate::HubRef::shutdown) drops it.
+    #[track_caller]
     pub fn spawn(&self, f: impl FnOnce() + Send + 'static) -> Result<(), HubGone> {
-        self.post(Letter::Spawn(Box::new(f)), "spawn a green thread on")
+        self.post(Letter::Spawn(Location::caller(), Box::new(f)), "spawn a green thread on")
     }
 
     /// Ends the hub's sleep, or makes its next one a short one.

@@ -1,4 +1,4 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -148,7 +148,9 @@ fn a_hub_that_is_gone_gives_the_letter_back() {
     let mailbox = Arc::clone(inbox.mailbox());
     drop(inbox);
     let (sender, receiver) = std::sync::mpsc::channel();
-    let Err(Letter::Spawn(run)) = mailbox.post(Letter::Spawn(Box::new(move || sender.send(3).unwrap()))) else {
+    let Err(Letter::Spawn(_, run)) =
+        mailbox.post(Letter::Spawn(Location::caller(), Box::new(move || sender.send(3).unwrap())))
+    else {
         panic!("the letter was not given back");
     };
     run();
@@ -230,7 +232,7 @@ fn a_remote_sends_closures_and_the_stop_in_order() {
     let mut letters = Vec::new();
     inbox.take(&mut letters);
     assert_eq!(names(&letters), ["Spawn", "Stop"]);
-    let Letter::Spawn(f) = letters.swap_remove(0) else { panic!("not a closure") };
+    let Letter::Spawn(_, f) = letters.swap_remove(0) else { panic!("not a closure") };
     f();
     assert_eq!(ran.load(Ordering::SeqCst), 1);
 }
