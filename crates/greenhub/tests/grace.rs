@@ -6,12 +6,15 @@ mod support;
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use green::{LONG, OnDrop, SHORT, pipe};
-use greenhub::net::{TcpListener, TcpStream, UdpSocket};
+use greenhub::fs::File;
+use greenhub::net::{TcpListener, TcpStream, UdpSocket, serve};
+use greenhub::process::{Child, Command, Stdio};
 use greenhub::sync::{Condvar, Mutex};
 use greenhub::{Grace, GreenPool, Interest, Kill, Source, set_panicking_grace, sleep, spawn, trampoline, yield_now};
 use support::run;
@@ -50,8 +53,85 @@ fn full_connection(listener: &TcpListener) -> (TcpStream, std::net::TcpStream) {
 /// A wait and its name.
 type Wait = (&'static str, Box<dyn FnMut()>);
 
+/// How often each wait is called in one turn.
+const WAITS: u32 = 40;
+
+/// A path that is removed with it.
+struct Fifo(PathBuf);
+
+impl Fifo {
+    fn new(name: &str) -> Fifo {
+        let path = std::env::temp_dir().join(format!("greenhub-grace-{name}-{}", std::process::id()));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        Fifo(path)
+    }
+}
+
+impl Drop for Fifo {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+    }
+}
+
+/// A child that ends when the writer is dropped.
+fn child_of(input: std::io::PipeReader) -> Child {
+    Command::new("cat").stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
 /// Waits that nothing ends, each of which comes back when the grace is over.
 fn waits() -> Vec<Wait> {
+    let mut waits = single_waits();
+    waits.extend(waits_in_pieces());
+    waits
+}
+
+/// Waits that consist of shorter ones.
+fn waits_in_pieces() -> Vec<Wait> {
+    let late = |kind: ErrorKind| assert_eq!(kind, ErrorKind::TimedOut);
+    let (to_read, to_write) = (Fifo::new("read"), Fifo::new("write"));
+    let (input, writer) = std::io::pipe().unwrap();
+    let mut children: Vec<_> = (0..WAITS).map(|_| child_of(input.try_clone().unwrap())).collect();
+    let (mut child, writer) = (child_of(input), Rc::new(writer));
+    let keeps = Rc::clone(&writer);
+    let (mutex, condvar) = (Mutex::new(()), Condvar::new());
+    let (listener, pool) = (TcpListener::bind("127.0.0.1:0").unwrap(), GreenPool::new(1));
+    vec![
+        ("a FIFO to read", Box::new(move || late(File::open(&to_read.0).unwrap_err().kind()))),
+        ("a FIFO to write", Box::new(move || late(File::options().write(true).open(&to_write.0).unwrap_err().kind()))),
+        (
+            "the output of a child",
+            Box::new(move || {
+                let _keeps = &keeps;
+                late(children.pop().unwrap().wait_with_output().unwrap_err().kind());
+            }),
+        ),
+        (
+            "the end of a child",
+            Box::new(move || {
+                let _keeps = &writer;
+                late(child.wait().unwrap_err().kind());
+            }),
+        ),
+        (
+            "a condition with a predicate",
+            Box::new(move || {
+                let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+                let waited = condvar.wait_timeout_while(guard, LONG, |_| true);
+                assert!(waited.unwrap_or_else(PoisonError::into_inner).1.timed_out());
+            }),
+        ),
+        (
+            "a server",
+            Box::new(move || {
+                let served = serve(&listener, &pool, |_, _| ());
+                late(std::io::Error::from(served.unwrap_err()).kind());
+            }),
+        ),
+    ]
+}
+
+/// Waits that block once.
+fn single_waits() -> Vec<Wait> {
     let late = |kind: ErrorKind| assert_eq!(kind, ErrorKind::TimedOut);
     let (reader, writer) = pipe();
     let (silent, speaker) = pipe();
@@ -127,7 +207,7 @@ fn waits() -> Vec<Wait> {
 #[test]
 fn all_waits_of_a_turn_share_the_grace() {
     run("all_waits_of_a_turn_share_the_grace", || {
-        const WAITS: u32 = 40;
+        green::keep_reports();
         let grace = Duration::from_millis(100);
         let _alone = with_grace_of(grace);
         for (name, mut wait) in waits() {

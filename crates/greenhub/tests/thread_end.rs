@@ -303,6 +303,11 @@ fn source() -> greenhub::Source {
     greenhub::Source::new(reader.into()).unwrap()
 }
 
+#[track_caller]
+fn timed_out(error: std::io::Error) {
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error:?}");
+}
+
 /// The operations that block, or may.
 const BLOCKING: &[(&str, fn())] = &[
     ("sleep", || sleep(Duration::from_millis(1))),
@@ -425,6 +430,29 @@ const BLOCKING: &[(&str, fn())] = &[
     ("Command", || {
         let status = greenhub::process::Command::new("true").status();
         assert!(status.is_ok_and(|status| status.success()));
+    }),
+    ("the output of a child", || {
+        // It ends when the writer is dropped.
+        let (input, _writer) = std::io::pipe().unwrap();
+        let child = greenhub::process::Command::new("cat").stdin(input).output();
+        timed_out(child.unwrap_err());
+    }),
+    ("the end of a child", || {
+        let (input, _writer) = std::io::pipe().unwrap();
+        timed_out(greenhub::process::Command::new("cat").stdin(input).status().unwrap_err());
+    }),
+    ("FIFOs", || {
+        let path = std::env::temp_dir().join(format!("greenhub-thread-end-{}", std::process::id()));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let opened = (greenhub::fs::File::open(&path), greenhub::fs::File::options().write(true).open(&path));
+        std::fs::remove_file(path).unwrap();
+        timed_out(opened.0.unwrap_err());
+        timed_out(opened.1.unwrap_err());
+    }),
+    ("a server", || {
+        let listener = greenhub::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let served = greenhub::net::serve(&listener, &greenhub::GreenPool::new(1), |_, _| ());
+        assert!(served.is_err());
     }),
     ("green_local", || {
         greenhub::green_local!(static VALUE: u32 = 1);

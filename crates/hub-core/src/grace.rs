@@ -1,6 +1,7 @@
 //! The time of grace: for how long waits may block the whole OS thread while it unwinds.
 
 use std::cell::Cell;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -53,18 +54,20 @@ thread_local! {
 pub struct Grace {
     begun: Time,
     allowed: Duration,
+    /// How much of the turn's grace was used before.
+    before: Duration,
 }
 
 impl Grace {
     /// A wait that has what is left of the grace in this turn of the main loop. Does not switch.
     pub fn begin() -> Grace {
-        let used = turn().map_or(Duration::ZERO, used_in);
-        Grace { begun: Time::monotonic(), allowed: panicking_grace().saturating_sub(used) }
+        let before = used();
+        Grace { begun: Time::monotonic(), allowed: panicking_grace().saturating_sub(before), before }
     }
 
     /// A wait that has the whole grace, for one whose failure aborts the process. Does not switch.
     pub fn begin_whole() -> Grace {
-        Grace { begun: Time::monotonic(), allowed: panicking_grace() }
+        Grace { begun: Time::monotonic(), allowed: panicking_grace(), before: used() }
     }
 
     /// For how long it may still block. Does not switch.
@@ -77,10 +80,68 @@ impl Grace {
 impl Drop for Grace {
     fn drop(&mut self) {
         if let Some(turn) = turn() {
-            let blocked = Time::monotonic() - self.begun;
-            USED.set((turn, used_in(turn).saturating_add(blocked)));
+            // The waits within this one have taken their time already, which counts once.
+            let until_now = self.before.saturating_add(Time::monotonic() - self.begun);
+            USED.set((turn, used_in(turn).max(until_now)));
         }
     }
+}
+
+/// The limit of a wait that consists of shorter waits, such as a loop that looks in growing pauses.
+///
+/// Where nothing may switch, all its parts together have what is left of the [grace](set_panicking_grace): each part
+/// returns at once when the grace is used up, so the loop has to end then. Elsewhere there is no limit. For primitives.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{PiecewiseWait, sleep};
+/// use std::time::Duration;
+/// fn wait_until(mut is_done: impl FnMut() -> bool) -> std::io::Result<()> {
+///     let wait = PiecewiseWait::begin();
+///     while !is_done() {
+///         wait.check()?;
+///         sleep(Duration::from_millis(1));
+///     }
+///     Ok(())
+/// }
+/// let mut looks = 0;
+/// wait_until(|| {
+///     looks += 1;
+///     looks == 3
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Debug)]
+#[must_use = "the time counts until this is dropped"]
+pub struct PiecewiseWait(Option<Grace>);
+
+impl PiecewiseWait {
+    /// Begins the wait, before its first part. Does not switch.
+    pub fn begin() -> PiecewiseWait {
+        let blocks = std::thread::panicking() || local::has_ended();
+        PiecewiseWait(blocks.then(Grace::begin))
+    }
+
+    /// Returns whether the grace is used up, so that no part can wait any more. Does not switch.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.0.as_ref().is_some_and(|grace| grace.left().is_zero())
+    }
+
+    /// Fails if the wait [is over](PiecewiseWait::is_over). Does not switch.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](io::ErrorKind::TimedOut).
+    pub fn check(&self) -> io::Result<()> {
+        if self.is_over() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+    }
+}
+
+/// How much of the grace was used in the present turn.
+fn used() -> Duration {
+    turn().map_or(Duration::ZERO, used_in)
 }
 
 fn used_in(turn: u64) -> Duration {

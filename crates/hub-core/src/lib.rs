@@ -24,7 +24,7 @@
 //! | `descriptors`, `trampoline`, `source` | who waits for which descriptor, and how | [`trampoline()`], [`trampoline_any`], [`Trampoline`], [`Source`] |
 //! | `listener` | callbacks of the loop | [`Listener`], [`Timer`] |
 //! | `wakeup`, `remote`, `signal`, `fork` | what comes from outside of the thread | [`Remote`], [`interrupt_on`] |
-//! | `grace` | waits of destructors that unwind, which block the OS thread | [`set_panicking_grace`], [`Grace`] |
+//! | `grace` | waits of destructors that unwind, which block the OS thread | [`set_panicking_grace`], [`Grace`], [`PiecewiseWait`] |
 //! | `parker`, `limit`, `holder`, `dormant` | waits that any thread may end, for locks and queues, and what if none is left to end them | [`Parker`], [`Unparker`], [`Limit`], [`Holder`] |
 //! | `thread` | who a green thread is, and std's `park` | [`Thread`], [`current()`], [`park()`] |
 //! | `pool`, `offload`, `leftover` | OS threads for what can only block | [`offload()`], [`ThreadPool`] |
@@ -114,7 +114,7 @@ pub use current::{
 };
 pub use error::{GreenError, HubError, LoopError, LoopExit, RawError, TrampolineError};
 pub use fork_aware::ForkAware;
-pub use grace::{Grace, panicking_grace, set_panicking_grace};
+pub use grace::{Grace, PiecewiseWait, panicking_grace, set_panicking_grace};
 pub use green_local::{AccessError, LocalKey};
 pub use green_thread::{
     Builder, GreenThread, Kill, consume_budget, current_id, current_name, interrupt, interrupt_with, kill,

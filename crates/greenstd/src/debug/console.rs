@@ -176,21 +176,24 @@ impl Served {
 
     /// Serves clients until it is closed.
     fn accept(self: &Rc<Served>) {
-        let mut pauses = Pauses::default();
+        let mut pauses = Pauses::begin();
         while !self.closed.get() {
             match self.listener.accept() {
                 Ok((stream, _)) => {
-                    pauses = Pauses::default();
+                    pauses = Pauses::begin();
                     self.take_in(stream);
                 }
                 Err(_) if self.listener.is_closed() => break,
-                Err(error) => match Failure::of(&error) {
-                    Some(failure) => pauses.next(&self.listener, failure, &error),
-                    None => {
+                Err(error) => {
+                    let goes_on = match Failure::of(&error) {
+                        Some(failure) => pauses.next(&self.listener, failure, error),
+                        None => Err(error),
+                    };
+                    if let Err(error) = goes_on {
                         hub_core::warn(format!("the console at {} ends: {error}", self.path.display()));
                         break;
                     }
-                },
+                }
             }
         }
         self.close();

@@ -19,7 +19,7 @@ mod system {
     use std::path::Path;
     use std::time::Duration;
 
-    use hub_core::{Interest, TrampolineError, trampoline};
+    use hub_core::{HubError, Interest, PiecewiseWait, TrampolineError, trampoline};
     use rustix::event::{PollFd, PollFlags, Timespec};
     use rustix::fs::{FileType, Mode, OFlags};
     use rustix::io::Errno;
@@ -67,26 +67,30 @@ mod system {
             let flags = OFlags::from_bits_retain(options.flags as u32).difference(OFlags::NOFOLLOW);
             file.custom_flags(flags.union(OFlags::NONBLOCK).bits() as i32);
             let name = name(&self.path);
-            let mut pause = FIRST_PAUSE;
+            let (wait, mut pause) = (PiecewiseWait::begin(), FIRST_PAUSE);
             let file = loop {
                 match file.open(&name) {
                     Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+                        wait.check()?;
                         // A hub that cannot be had is an error here, not the panic of `sleep`.
-                        hub_core::try_get_hub()?;
-                        hub_core::sleep(pause);
+                        match hub_core::try_get_hub() {
+                            // At the end of a thread `sleep` needs no hub.
+                            Ok(_) | Err(HubError::ThreadEnding) => hub_core::sleep(pause),
+                            Err(error) => return Err(error.into()),
+                        }
                         pause = (pause * 2).min(LONGEST_PAUSE);
                     }
                     result => break result?,
                 }
             };
             if !options.writes() {
-                wait_for_writer(&file)?;
+                wait_for_writer(&file, &wait)?;
             }
             Ok(file)
         }
     }
 
-    fn wait_for_writer(reader: &std::fs::File) -> io::Result<()> {
+    fn wait_for_writer(reader: &std::fs::File, wait: &PiecewiseWait) -> io::Result<()> {
         if has_event(reader)? {
             return Ok(());
         }
@@ -99,7 +103,10 @@ mod system {
             }
             match trampoline(reader, Interest::READ, Some(pause)) {
                 Ok(_) => return Ok(()),
-                Err(TrampolineError::TimedOut(_)) => pause = (pause * 2).min(LONGEST_PAUSE),
+                Err(TrampolineError::TimedOut(_)) => {
+                    wait.check()?;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{GreenError, GreenThread, LoopError, TrampolineError};
+use hub_core::{GreenError, GreenThread, LoopError, PiecewiseWait, TrampolineError};
 use rustix::io::Errno;
 
 pub use stop::StopServe;
@@ -255,7 +255,7 @@ const BURST: u64 = 64;
 
 impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<'_, L, F> {
     fn accept_all(&mut self, stop: &StopServe) -> Result<ServeEnd, ServeError> {
-        let mut pauses = Pauses::default();
+        let mut pauses = Pauses::begin();
         while !stop.is_stopped() {
             let mut room = Some(self.pool.room()?);
             // A place that was granted is kept, also if the stop came before this green thread ran again.
@@ -266,7 +266,7 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
             let accepted = self.listener.accept_if(|| room.take().or_else(|| self.pool.room_now()));
             match accepted {
                 Ok(Some((stream, address, room))) => {
-                    pauses = Pauses::default();
+                    pauses = Pauses::begin();
                     self.accepted += 1;
                     self.handle(stream, address, room);
                     if self.accepted.is_multiple_of(BURST) {
@@ -278,7 +278,7 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
                 Err(error) => match Failure::of(&error) {
                     Some(failure) => {
                         drop(room);
-                        pauses.next(self.listener, failure, &error);
+                        pauses.next(self.listener, failure, error).map_err(ServeError::Accept)?;
                     }
                     None => return Err(ServeError::Accept(error)),
                 },
@@ -347,18 +347,29 @@ impl Drop for Watch<'_> {
 }
 
 /// Pauses between attempts to accept, ever longer.
-#[derive(Default)]
 pub(crate) struct Pauses {
     failures: u64,
     last: Option<Duration>,
+    wait: PiecewiseWait,
 }
 
 impl Pauses {
     const FIRST: Duration = Duration::from_millis(5);
     const LONGEST: Duration = Duration::from_secs(1);
 
+    pub(crate) fn begin() -> Pauses {
+        Pauses { failures: 0, last: None, wait: PiecewiseWait::begin() }
+    }
+
     /// Reports the first of several failures, and pauses. Switches.
-    pub(crate) fn next<L: Accept>(&mut self, listener: &L, failure: Failure, error: &io::Error) {
+    ///
+    /// # Errors
+    ///
+    /// `error`, where nothing may switch and the time of grace is used up.
+    pub(crate) fn next<L: Accept>(&mut self, listener: &L, failure: Failure, error: io::Error) -> io::Result<()> {
+        if self.wait.is_over() {
+            return Err(error);
+        }
         self.failures += 1;
         if self.failures == 1 {
             let longest = Pauses::LONGEST;
@@ -369,11 +380,13 @@ impl Pauses {
         // Each has taken a connection, so others are not to wait for it. A failure that goes on and on is no matter of
         // connections.
         if failure == Failure::Connection && self.failures <= BURST {
-            return hub_core::yield_now();
+            hub_core::yield_now();
+            return Ok(());
         }
         let pause = self.last.map_or(Pauses::FIRST, |last| (last * 2).min(Pauses::LONGEST));
         self.last = Some(pause);
         hub_core::sleep(pause);
+        Ok(())
     }
 }
 

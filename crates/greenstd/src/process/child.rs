@@ -204,7 +204,10 @@ fn read_to_ends<const N: usize>(mut streams: [Option<Stream>; N]) -> io::Result<
         if open.is_empty() {
             return Ok(texts);
         }
-        poll(&mut open, None)?;
+        // Without a limit nothing is ready only when the time of grace is used up.
+        if poll(&mut open, None)? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-use hub_core::{HubError, Interest, LoopError, TrampolineError, trampoline};
+use hub_core::{HubError, Interest, LoopError, PiecewiseWait, TrampolineError, trampoline};
 use signal_hook::SigId;
 use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level;
@@ -25,14 +25,14 @@ pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<O
     if let Some(status) = child.try_wait()? {
         return Ok(Some(status));
     }
-    let begun = Instant::now();
+    let (wait, begun) = (PiecewiseWait::begin(), Instant::now());
     let left = || timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
     match by_descriptor(child, timeout)? {
         Noticed::Ended(status) => return Ok(Some(status)),
         Noticed::Late => return late(child, timeout),
         Noticed::Nothing => {}
     }
-    match by_signal(child, left)? {
+    match by_signal(child, &wait, left)? {
         Noticed::Ended(status) => return Ok(Some(status)),
         Noticed::Late => return late(child, timeout),
         Noticed::Nothing => {}
@@ -43,7 +43,7 @@ pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<O
             return Ok(Some(status));
         }
         let left = left().unwrap_or(Duration::MAX);
-        if left.is_zero() || (std::thread::panicking() && begun.elapsed() >= hub_core::panicking_grace()) {
+        if left.is_zero() || wait.is_over() {
             return late(child, timeout);
         }
         match hub_core::try_get_hub() {
@@ -77,7 +77,7 @@ fn by_descriptor(child: &mut Child, timeout: Option<Duration>) -> io::Result<Not
     Ok(child.try_wait()?.map_or(Noticed::Nothing, Noticed::Ended))
 }
 
-fn by_signal(child: &mut Child, left: impl Fn() -> Option<Duration>) -> io::Result<Noticed> {
+fn by_signal(child: &mut Child, wait: &PiecewiseWait, left: impl Fn() -> Option<Duration>) -> io::Result<Noticed> {
     let Ok(signal) = Signal::new() else { return Ok(Noticed::Nothing) };
     loop {
         // It may have ended before the signal was asked for.
@@ -90,7 +90,7 @@ fn by_signal(child: &mut Child, left: impl Fn() -> Option<Duration>) -> io::Resu
         }
         match trampoline(&signal.told, Interest::READ, Some(left.min(PAUSE))) {
             Ok(_) => signal.take(),
-            Err(TrampolineError::TimedOut(_)) if std::thread::panicking() => return Ok(Noticed::Late),
+            Err(TrampolineError::TimedOut(_)) if wait.is_over() => return Ok(Noticed::Late),
             Err(TrampolineError::TimedOut(_)) => {}
             Err(error) if is_unavailable(&error) => return Ok(Noticed::Nothing),
             Err(error) => return Err(error.into()),

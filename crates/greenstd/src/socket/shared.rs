@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hub_core::{Interest, Source, ThreadPool};
+use hub_core::{Interest, PiecewiseWait, Source, ThreadPool};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -84,20 +84,20 @@ pub(super) fn accept<T>(
     nonblocking: bool,
     mut admit: impl FnMut() -> Option<T>,
 ) -> io::Result<Option<(Accepted, T)>> {
-    let begun = Instant::now();
+    let (pieces, begun) = (PiecewiseWait::begin(), Instant::now());
     let left = || timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
     loop {
         let Some(ticket) = admit() else { return Ok(None) };
         let accepted = match abandoned.take() {
             Some(accepted) => Ok(accepted),
-            None => source.with(has_connection).and_then(|()| attempt(source, abandoned, left())),
+            None => source.with(has_connection).and_then(|()| attempt(source, abandoned, &pieces, left())),
         };
         match accepted {
             Ok(accepted) => return Ok(Some((accepted, ticket))),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nonblocking => {
                 drop(ticket);
-                wait(source, abandoned, left())?;
+                wait(source, abandoned, &pieces, left())?;
             }
             Err(error) => return Err(error),
         }
@@ -105,7 +105,12 @@ pub(super) fn accept<T>(
 }
 
 /// Has an OS thread accept, and waits for it.
-fn attempt(source: &Source, abandoned: &Abandoned, timeout: Option<Duration>) -> io::Result<Accepted> {
+fn attempt(
+    source: &Source,
+    abandoned: &Abandoned,
+    pieces: &PiecewiseWait,
+    timeout: Option<Duration>,
+) -> io::Result<Accepted> {
     let begun = Instant::now();
     let socket = source.with(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?))?;
     let (done, attempt) = channel();
@@ -126,7 +131,7 @@ fn attempt(source: &Source, abandoned: &Abandoned, timeout: Option<Duration>) ->
                 return accepted;
             }
             Err(RecvTimeoutError::Disconnected) => waiting.attempt = None,
-            Err(RecvTimeoutError::Timeout) if left.is_some_and(|left| left <= look) => {
+            Err(RecvTimeoutError::Timeout) if left.is_some_and(|left| left <= look) || pieces.is_over() => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             // An error if the socket was closed meanwhile.
@@ -136,10 +141,10 @@ fn attempt(source: &Source, abandoned: &Abandoned, timeout: Option<Duration>) ->
 }
 
 /// Waits until the hub reports a connection, or an abandoned attempt may have one.
-fn wait(source: &Source, abandoned: &Abandoned, timeout: Option<Duration>) -> io::Result<()> {
+fn wait(source: &Source, abandoned: &Abandoned, pieces: &PiecewiseWait, timeout: Option<Duration>) -> io::Result<()> {
     let looks = !abandoned.lock().is_empty() && timeout.is_none_or(|timeout| timeout > LOOK);
     match source.wait(Interest::READ, if looks { Some(LOOK) } else { timeout }) {
-        Err(error) if looks && error.kind() == io::ErrorKind::TimedOut => Ok(()),
+        Err(error) if looks && error.kind() == io::ErrorKind::TimedOut => pieces.check(),
         waited => waited,
     }
 }
@@ -182,6 +187,37 @@ mod tests {
         let peer = std::net::TcpStream::from(socket).peer_addr().expect("connected");
         assert_eq!((peer, ticket), (client.local_addr().expect("connected"), 7));
         assert!(abandoned.lock().is_empty());
+    }
+
+    #[allow(unreachable_pub)]
+    mod doctest {
+        include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs"));
+    }
+
+    /// Accepts on a listener without connections while another attempt is under way.
+    struct Accepts(std::sync::mpsc::Sender<io::ErrorKind>);
+
+    impl Drop for Accepts {
+        fn drop(&mut self) {
+            let ((source, _), abandoned) = (listener(), Abandoned::default());
+            let (_done, attempt) = channel();
+            drop(Waiting { attempt: Some(attempt), abandoned: &abandoned });
+            let error = accept(&source, &abandoned, None, false, || Some(())).expect_err("no connection");
+            _ = self.0.send(error.kind());
+        }
+    }
+
+    #[test]
+    fn accept_while_panicking_ends_when_the_grace_is_used_up() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let panics = std::thread::spawn(move || {
+            doctest::run(|| {
+                let _accepts = Accepts(tell);
+                std::panic::resume_unwind(Box::new(()));
+            });
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(io::ErrorKind::TimedOut));
+        assert!(panics.join().is_err());
     }
 
     #[test]

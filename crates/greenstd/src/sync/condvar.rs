@@ -147,16 +147,19 @@ impl Condvar {
     where
         F: FnMut(&mut T) -> bool,
     {
-        let (begin, mut guard) = (Instant::now(), guard);
+        let (begin, mut guard, mut is_late) = (Instant::now(), guard, false);
         loop {
             if !condition(&mut *guard) {
                 return Ok((guard, WaitTimeoutResult(false)));
             }
             let left = timeout.saturating_sub(begin.elapsed());
-            if left.is_zero() {
+            if is_late || left.is_zero() {
                 return Ok((guard, WaitTimeoutResult(true)));
             }
-            guard = self.wait_timeout(guard, left)?.0;
+            let waited;
+            (guard, waited) = self.wait_timeout(guard, left)?;
+            // It may be the time of grace that is over, and not `left`.
+            is_late = waited.timed_out();
         }
     }
 
