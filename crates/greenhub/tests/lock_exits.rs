@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use green::{LONG, Log, SHORT, quiet_panic};
-use greenhub::sync::{Arc, Condvar, Mutex, RwLock, TryLockError};
+use greenhub::sync::{Arc, Condvar, Mutex, Once, OnceLock, RwLock, TryLockError};
 use greenhub::{Kill, lock_patience, set_lock_patience, sleep, spawn, with_timeout, yield_now};
 use support::{in_child, is_child, run};
 
@@ -402,6 +402,54 @@ fn the_abort_of_a_destructor_names_the_holder_of_its_reader_writer_lock() {
     assert!(said.contains("cannot wait for a reader-writer lock while panicking"), "{said}");
     assert!(said.contains("\"librarian\" (spawned at crates/greenhub/tests/lock_exits.rs:"), "{said}");
     assert!(said.contains("sleeping, took it last"), "{said}");
+}
+
+#[test]
+fn the_abort_of_a_destructor_names_the_runner_of_its_once() {
+    let name = "the_abort_of_a_destructor_names_the_runner_of_its_once";
+    if is_child() {
+        return aborts(name, || {
+            let once = Rc::new(Once::new());
+            let own = once.clone();
+            unwind_into(move || once.call_once(|| ()), move || own.call_once(|| sleep(LONG)));
+        });
+    }
+    let output = in_child(name, |_| ());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("cannot wait for a `Once` while panicking"), "{said}");
+    assert!(said.contains("\"librarian\" (spawned at crates/greenhub/tests/lock_exits.rs:"), "{said}");
+    assert!(said.contains("sleeping, runs its closure"), "{said}");
+}
+
+#[test]
+fn the_abort_of_a_destructor_names_the_runner_of_its_once_lock() {
+    let name = "the_abort_of_a_destructor_names_the_runner_of_its_once_lock";
+    if is_child() {
+        return aborts(name, || {
+            let lock = Rc::new(OnceLock::new());
+            let own = lock.clone();
+            unwind_into(move || _ = lock.wait(), move || _ = own.get_or_init(|| sleep(LONG)));
+        });
+    }
+    let output = in_child(name, |_| ());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(said.contains("\"librarian\" (spawned at crates/greenhub/tests/lock_exits.rs:"), "{said}");
+    assert!(said.contains("sleeping, runs its closure"), "{said}");
+}
+
+#[test]
+fn an_exit_strikes_at_once_in_a_wait_for_a_once() {
+    alone("an_exit_strikes_at_once_in_a_wait_for_a_once", || {
+        set_lock_patience(None);
+        let once = Rc::new(Once::new());
+        let own = once.clone();
+        let runner = spawn(move || own.call_once(|| sleep(LONG)));
+        yield_now();
+        assert!(with_timeout(SHORT, || once.call_once(|| ())).is_err());
+        runner.kill();
+    });
 }
 
 /// How client libraries keep their connections.

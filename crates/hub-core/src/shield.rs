@@ -33,7 +33,7 @@ use crate::greenlet::run;
 ///
 /// | the green thread | an exit |
 /// |---|---|
-/// | sleeps, yields, lets others run before an operation that can be served at once, waits for a descriptor, a socket, a child, a [`join`](crate::GreenThread::join), a queue, a channel, a semaphore, an event, a barrier, a notification, a place in a pool | strikes at once |
+/// | sleeps, yields, lets others run before an operation that can be served at once, waits for a descriptor, a socket, a child, a [`join`](crate::GreenThread::join), a queue, a channel, a semaphore, an event, a barrier, a notification, a place in a pool, the closure of a `Once`, `OnceLock` or `LazyLock` that another one runs | strikes at once |
 /// | waits for a lock (a mutex, a reader-writer lock; to have the mutex again after a notification) | strikes at the first wait after it, or when it has waited for the [patience](crate::set_lock_patience), a second |
 /// | waits for the green threads of a [`scope`](crate::scope()) | kills them, and strikes when they have ended |
 /// | waits for a job that borrows ([`offload_scoped`](crate::offload_scoped); files) | strikes at the first wait after the job |

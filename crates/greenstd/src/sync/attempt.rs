@@ -67,17 +67,26 @@ pub(super) fn within_grace<W: Wait<Brought = ()>, R>(
 ///
 /// # Panics
 ///
-/// While panicking, if the whole time of grace was not enough.
+/// While panicking, if the whole time of grace was not enough: with what `reason` says then.
 #[inline]
 #[track_caller]
 pub(super) fn until<W: Wait<Brought = ()>, R>(
     state: &BiasedMutex<W::State>,
     attempt: impl FnMut(&mut W::State, bool) -> Option<R>,
+    reason: fn(&W::State) -> String,
 ) -> R {
     match within_grace::<W, R>(Grace::begin_whole, None, state, attempt) {
         Ok(result) => result,
-        Err(_) => panic!("{}", LoopError::Panicking),
+        Err(_) => give_up::<W>(state, reason),
     }
+}
+
+/// In a destructor that unwinds: the process is about to be aborted.
+#[cold]
+#[track_caller]
+fn give_up<W: Wait>(state: &BiasedMutex<W::State>, reason: fn(&W::State) -> String) -> ! {
+    let reason = reason(&state.lock());
+    panic!("a destructor cannot wait for {reason}");
 }
 
 /// Blocks the OS thread in short pieces: what is waited for may come from another.

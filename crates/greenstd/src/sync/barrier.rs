@@ -59,13 +59,15 @@ impl Barrier {
     /// As [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn wait(&self) -> BarrierWaitResult {
-        BarrierWaitResult(until::<Others, _>(&self.waiting, |waiting, chosen| {
+        let arrive = |waiting: &mut Line, chosen: bool| {
             let opens = !chosen && waiting.len() + 1 >= self.count;
             if opens {
                 waiting.choose_all();
             }
             (chosen || opens).then_some(opens)
-        }))
+        };
+        let missing = |waiting: &Line| format!("a barrier while panicking: {} others have arrived", waiting.len());
+        BarrierWaitResult(until::<Others, _>(&self.waiting, arrive, missing))
     }
 }
 

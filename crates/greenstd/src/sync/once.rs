@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hub_core::{BiasedMutex, Doing};
+use hub_core::{BiasedMutex, Doing, Holder};
 
 use super::attempt::until;
 use super::line::{Line, Wait};
@@ -31,7 +31,19 @@ pub struct Once {
 
 struct Progress {
     stage: Stage,
+    /// The last that ran a closure.
+    runner: Holder,
     waiting: Line,
+}
+
+impl Progress {
+    /// Why a wait while panicking was in vain.
+    fn describe(&self) -> String {
+        match self.stage {
+            Stage::Running => format!("a `Once` while panicking: {}, runs its closure", self.runner.describe()),
+            _ => "a `Once` while panicking: its closure does not run".to_owned(),
+        }
+    }
 }
 
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -65,7 +77,7 @@ impl Once {
     #[must_use]
     #[allow(clippy::new_without_default, reason = "std's has none")]
     pub const fn new() -> Once {
-        let progress = Progress { stage: Stage::New, waiting: Line::new() };
+        let progress = Progress { stage: Stage::New, runner: Holder::NOBODY, waiting: Line::new() };
         Once { completed: AtomicBool::new(false), progress: BiasedMutex::new(progress) }
     }
 
@@ -93,14 +105,16 @@ impl Once {
         if self.is_completed() {
             return;
         }
-        let before = until::<ToEnd, _>(&self.progress, |progress, _| match progress.stage {
+        let begin = |progress: &mut Progress, _| match progress.stage {
             Stage::Running => None,
             Stage::Completed => Some(Stage::Completed),
             before => {
                 progress.stage = Stage::Running;
+                progress.runner = Holder::current();
                 Some(before)
             }
-        });
+        };
+        let before = until::<ToEnd, _>(&self.progress, begin, Progress::describe);
         if before != Stage::Completed {
             let mut run = Run { once: self, ends: Stage::Poisoned };
             f(&OnceState { poisoned: before == Stage::Poisoned });
@@ -140,7 +154,8 @@ impl Once {
     #[track_caller]
     fn wait_until(&self, mut done: impl FnMut(Stage) -> bool) {
         if !self.is_completed() {
-            until::<ToEnd, _>(&self.progress, |progress, _| done(progress.stage).then_some(()));
+            let attempt = |progress: &mut Progress, _| done(progress.stage).then_some(());
+            until::<ToEnd, _>(&self.progress, attempt, Progress::describe);
         }
     }
 }
