@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use greenhub::sync::mpsc;
+use greenhub::sync::{Mutex, mpsc};
 use greenhub::{Report, debug, fs, set_report_stream, spawn, tpool, yield_now};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -25,19 +25,31 @@ fn exit(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Runs `body` in a forked child, which must end well.
+/// Runs `body` in a forked child, which has a hub and must end well.
 #[track_caller]
 fn in_fork(body: fn()) {
     in_child(move || {
         yield_now();
-        let child = forked(body);
-        let mut status = WaitStatus::StillAlive;
-        until(|| {
-            status = waitpid(child, Some(WaitPidFlag::WNOHANG)).expect("our child");
-            status != WaitStatus::StillAlive
-        });
-        assert_eq!(status, WaitStatus::Exited(child, 0));
+        ends_well(forked(body));
     });
+}
+
+/// Runs `body` in a forked child, which has no hub and must end well.
+#[track_caller]
+fn in_fork_without_hub(body: fn()) {
+    in_child(move || {
+        assert!(!greenhub::has_hub());
+        ends_well(forked(body));
+    });
+}
+
+fn ends_well(child: Pid) {
+    let mut status = WaitStatus::StillAlive;
+    until(|| {
+        status = waitpid(child, Some(WaitPidFlag::WNOHANG)).expect("our child");
+        status != WaitStatus::StillAlive
+    });
+    assert_eq!(status, WaitStatus::Exited(child, 0));
 }
 
 fn forked(body: fn()) -> Pid {
@@ -157,30 +169,147 @@ fn start(name: &str, body: fn()) {
     std::thread::Builder::new().name(name.to_owned()).spawn(body).unwrap();
 }
 
+/// Ends the process after some seconds, which are longer than the first looks of all threads: well if `reports` is 1.
+fn ends_if_reported_once(reports: &'static AtomicUsize) {
+    let told_once = || exit(i32::from(reports.load(Ordering::SeqCst) != 1));
+    // SAFETY: the handler reads an atomic and ends the process.
+    unsafe { signal_hook::low_level::register(libc::SIGALRM, told_once) }.unwrap();
+    // SAFETY: always allowed.
+    unsafe { libc::alarm(7) };
+}
+
+/// Counts reports of deadlocks with `lines` lines that contain all of `parts`. Any other report counts a hundredfold.
+fn count_deadlocks(reports: &'static AtomicUsize, lines: usize, parts: &'static [&'static str]) {
+    set_report_stream(move |report| {
+        let all = report.to_string();
+        let is_right = matches!(report, Report::Deadlock { threads } if threads.len() == lines)
+            && parts.iter().all(|part| all.contains(part));
+        reports.fetch_add(if is_right { 1 } else { 100 }, Ordering::SeqCst);
+        if !is_right {
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), all.as_bytes());
+        }
+    });
+}
+
 #[test]
 fn a_deadlock_of_several_threads_is_reported_once_with_all_that_wait() {
     static REPORTS: AtomicUsize = AtomicUsize::new(0);
     in_fork(|| {
-        set_report_stream(|report| {
-            let all = report.to_string();
-            let expected = ["with-hub", "without", "main greenlet", "deadlock.rs", "waiting for a queue"];
-            let is_right = matches!(report, Report::Deadlock { threads } if threads.len() == 4)
-                && expected.iter().all(|part| all.contains(part));
-            REPORTS.fetch_add(if is_right { 1 } else { 100 }, Ordering::SeqCst);
-            if !is_right {
-                let _ = std::io::Write::write_all(&mut std::io::stderr(), all.as_bytes());
-            }
-        });
+        count_deadlocks(&REPORTS, 4, &["with-hub", "without", "main greenlet", "deadlock.rs", "waiting for a queue"]);
         start("with-hub", hub_that_waits);
         start("without", plain_thread_that_waits);
-        // Longer than the first looks of both hubs.
-        let told_once = || exit(i32::from(REPORTS.load(Ordering::SeqCst) != 1));
-        // SAFETY: the handler reads an atomic and ends the process.
-        unsafe { signal_hook::low_level::register(libc::SIGALRM, told_once) }.unwrap();
-        // SAFETY: always allowed.
-        unsafe { libc::alarm(7) };
+        ends_if_reported_once(&REPORTS);
         let error = wait_in_vain();
         panic!("a deadlock of several threads ends no wait: {error}");
+    });
+}
+
+#[test]
+fn a_deadlock_of_threads_without_hubs_is_reported_once() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    static FIRST: Mutex<()> = Mutex::new(());
+    static SECOND: Mutex<()> = Mutex::new(());
+    in_fork_without_hub(|| {
+        count_deadlocks(&REPORTS, 2, &["crosswise", "waiting for a lock"]);
+        let _first = FIRST.lock().unwrap();
+        let (tell, told) = channel();
+        let crosswise = move || {
+            let _second = SECOND.lock().unwrap();
+            tell.send(()).unwrap();
+            let _first = FIRST.lock().unwrap();
+        };
+        std::thread::Builder::new().name("crosswise".to_owned()).spawn(crosswise).unwrap();
+        told.recv().unwrap();
+        ends_if_reported_once(&REPORTS);
+        assert!(!greenhub::has_hub());
+        let _second = SECOND.lock();
+    });
+}
+
+#[test]
+fn a_wait_in_vain_of_the_only_thread_without_a_hub_is_reported_once() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork_without_hub(|| {
+        count_deadlocks(&REPORTS, 1, &["waiting for a queue"]);
+        ends_if_reported_once(&REPORTS);
+        plain_thread_that_waits();
+    });
+}
+
+#[test]
+fn a_deadlock_without_hubs_that_comes_back_is_reported_again() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork_without_hub(|| {
+        let (sender, receiver) = mpsc::channel();
+        set_report_stream(move |report| {
+            assert!(matches!(report, Report::Deadlock { .. }), "{report}");
+            // A wait of the stream leaves the wait that it reports as it was.
+            let (_sender, late) = mpsc::channel::<()>();
+            late.recv_timeout(Duration::from_millis(1)).unwrap_err();
+            REPORTS.fetch_add(1, Ordering::SeqCst);
+            sender.send(()).unwrap();
+        });
+        receiver.recv().unwrap();
+        receiver.recv().unwrap();
+        assert_eq!(REPORTS.load(Ordering::SeqCst), 2);
+    });
+}
+
+/// Leaves two threads in the pool, one of which stays idle.
+fn fill_pool() {
+    let jobs = [(); 2].map(|()| spawn(|| tpool::execute(|| std::thread::sleep(Duration::from_millis(100))).unwrap()));
+    jobs.into_iter().for_each(|job| job.join().unwrap());
+}
+
+#[test]
+fn a_deadlock_of_main_and_its_job_is_reported_once() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    static LOCK: Mutex<()> = Mutex::new(());
+    in_fork(|| {
+        count_deadlocks(&REPORTS, 2, &["greenhub-pool", "main greenlet", "waiting for a lock"]);
+        fill_pool();
+        let _held = LOCK.lock().unwrap();
+        ends_if_reported_once(&REPORTS);
+        let ended = tpool::execute(|| drop(LOCK.lock())).is_ok();
+        panic!("the job has ended: {ended}");
+    });
+}
+
+#[test]
+fn a_deadlock_of_main_and_a_green_thread_that_waits_for_a_job_is_reported_once() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    static MAINS: Mutex<()> = Mutex::new(());
+    static OTHER: Mutex<()> = Mutex::new(());
+    in_fork(|| {
+        count_deadlocks(&REPORTS, 3, &["greenhub-pool", "main greenlet", "deadlock.rs"]);
+        let _held = MAINS.lock().unwrap();
+        spawn(|| {
+            let _other = OTHER.lock().unwrap();
+            tpool::execute(|| drop(MAINS.lock())).unwrap();
+        });
+        yield_now();
+        ends_if_reported_once(&REPORTS);
+        drop(OTHER.lock());
+        panic!("main has got the lock");
+    });
+}
+
+#[test]
+fn a_job_that_another_thread_serves_late_brings_no_report() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork(|| {
+        set_report_stream(|_| _ = REPORTS.fetch_add(1, Ordering::SeqCst));
+        greenhub::set_quiet_time(Some(Duration::from_millis(5)));
+        fill_pool();
+        let (sender, receiver) = mpsc::channel();
+        let other = std::thread::spawn(move || {
+            // The loop and the job look twice meanwhile.
+            std::thread::sleep(Duration::from_millis(3500));
+            sender.send(1).unwrap();
+        });
+        assert_eq!(tpool::execute(move || receiver.recv()).unwrap(), Ok(1));
+        assert_eq!(REPORTS.load(Ordering::SeqCst), 0);
+        other.join().unwrap();
     });
 }
 

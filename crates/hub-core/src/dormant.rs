@@ -2,16 +2,17 @@
 //!
 //! A main greenlet that waits for a lock or a queue is lost if no other OS thread can serve it. An OS thread of this
 //! library that waits for work cannot, nor can one that waits for a lock or a queue itself. So each such thread enters
-//! itself here before it goes to sleep and leaves before it does anything else. A loop that has stood still for a while
-//! compares the table with the list of OS threads that the system keeps.
+//! itself here before it goes to sleep and leaves before it does anything else. A thread that has stood still for a
+//! while, in its loop or as a whole, compares the table with the list of OS threads that the system keeps.
 //!
 //! The comparison is exact. While the table is locked no thread can leave it. An OS thread that the table does not
 //! have, the one that enters just now included, counts as awake. A waker that ended before the list was read has left a
-//! trace that a thread of the table cannot remove while the table is locked: a letter, a job, an ended wait. So the
+//! trace that a thread of the table cannot remove while the table is locked: a letter, a queued job, an ended wait. So the
 //! traces are looked for after the list was read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::fork::PerProcess;
 use crate::greenlet::control::Doing;
@@ -73,6 +74,11 @@ struct Table {
 static TABLE: PerProcess<Mutex<Table>> = PerProcess::new();
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
+/// How long a thread stands still before it looks for others that are awake; then twice as long, and so on, up to the
+/// second.
+pub(crate) const FIRST_LOOK: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST_LOOK: Duration = Duration::from_secs(16);
+
 fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -98,6 +104,23 @@ impl Dormant {
             lock(table).entries.push(Entry { number, thread, kind: kind(), awake: false });
         }
         Dormant { number }
+    }
+
+    /// Compares the table with the OS threads of the process.
+    pub(crate) fn others(&self) -> Others {
+        let Some(mut table) = TABLE.get().map(lock) else { return Others::Awake };
+        match table.others_wait(self.number) {
+            None => Others::Awake,
+            Some(false) => Others::Idle,
+            Some(true) => table.deadlock().map_or(Others::Awake, Others::Deadlocked),
+        }
+    }
+
+    /// A line for each wait if no OS thread is awake, the caller's included, which may be the only one. Told once.
+    pub(crate) fn deadlock(&self) -> Option<Vec<String>> {
+        let mut table = lock(TABLE.get()?);
+        table.others_wait(self.number)?;
+        table.deadlock()
     }
 
     /// Counts the thread as awake, or as dormant again, without ending a deadlock that was told.
@@ -128,25 +151,29 @@ pub fn while_idle<R>(wait: impl FnOnce() -> R) -> R {
     wait()
 }
 
-/// Compares the table with the OS threads of the process.
-pub(crate) fn others() -> Others {
-    let Ok(table) = TABLE.get_or_make(Mutex::default) else { return Others::Awake };
-    let mut table = lock(table);
-    let Some(others) = system::other_threads() else { return Others::Awake };
-    let dormant = |thread: &system::Id| table.entries.iter().any(|entry| entry.thread == *thread && entry.is_asleep());
-    if !others.iter().all(dormant) {
-        return Others::Awake;
+impl Table {
+    /// Whether any of the other threads waits for others. `None` if one of them is awake, or the caller, whose entry has
+    /// that number.
+    fn others_wait(&self, caller: u64) -> Option<bool> {
+        let others = system::other_threads()?;
+        let asleep =
+            |thread: &system::Id| self.entries.iter().any(|entry| entry.thread == *thread && entry.is_asleep());
+        let caller = self.entries.iter().find(|entry| entry.number == caller)?;
+        if !others.iter().all(asleep) || !caller.is_asleep() {
+            return None;
+        }
+        let waits = |thread: &system::Id| self.entries.iter().any(|entry| entry.thread == *thread && entry.is_waiter());
+        Some(others.iter().any(waits))
     }
-    let waits = |thread: &system::Id| table.entries.iter().any(|entry| entry.thread == *thread && entry.is_waiter());
-    if !others.iter().any(waits) {
-        return Others::Idle;
+
+    /// A line for each wait, once.
+    fn deadlock(&mut self) -> Option<Vec<String>> {
+        if std::mem::replace(&mut self.told, true) {
+            return None;
+        }
+        self.entries.sort_unstable_by_key(|entry| entry.thread);
+        Some(self.entries.iter().flat_map(Entry::describe).collect())
     }
-    if table.told {
-        return Others::Awake;
-    }
-    table.told = true;
-    table.entries.sort_unstable_by_key(|entry| entry.thread);
-    Others::Deadlocked(table.entries.iter().flat_map(Entry::describe).collect())
 }
 
 impl Entry {

@@ -48,7 +48,7 @@ mod stats;
 mod watching;
 
 use self::callback_table::Callbacks;
-use self::outside::Outside;
+use self::outside::{Hope, Outside};
 
 pub(crate) use self::callback_table::CallbackId;
 pub(crate) use self::listing::describe;
@@ -414,15 +414,18 @@ impl MainLoop {
         }
         // How long it stands still if only another OS thread can change that.
         let mut quiet = None;
-        if timeout.is_none() && self.nothing_left(local) {
-            if self.outside.is_empty() {
+        let hope = if timeout.is_none() { self.hope(local) } else { Hope::Here };
+        match hope {
+            Hope::Here => {}
+            Hope::Job | Hope::Elsewhere => {
+                quiet = Some(self.outside.patience(hope));
+                timeout = quiet;
+            }
+            Hope::Lost => {
                 self.tell_hopeless(local);
                 if run::ready() != 0 {
                     return;
                 }
-            } else {
-                quiet = Some(self.outside.patience());
-                timeout = quiet;
             }
         }
         if let Err(error) = self.ensure_hub() {
@@ -453,7 +456,7 @@ impl MainLoop {
             if let Some(stood_still) = quiet
                 && self.ready.borrow().reports().is_empty()
                 && !inbox.has_mail()
-                && self.outside.is_hopeless(local, inbox.mailbox(), stood_still)
+                && self.outside.is_hopeless(local, inbox.mailbox(), stood_still, hope)
                 // In this order: the last of the others may have left it when it ended.
                 && !inbox.has_mail()
             {
@@ -594,15 +597,24 @@ impl MainLoop {
         self.main_error.take().map_or(Ok(()), Err)
     }
 
-    /// Whether nothing that this thread has could ever wake the main greenlet.
-    fn nothing_left(&self, local: &Local) -> bool {
+    /// What could wake the main greenlet, for which no timer is armed.
+    fn hope(&self, local: &Local) -> Hope {
         let own = usize::from(self.wakeup.get().is_some());
-        matches!(local.main.state(), State::Parked | State::Switched)
-            && self.descriptors.borrow().watched.len() <= own
-            && self.inbox.get().is_none_or(|inbox| {
-                // In this order: the last handle may have been dropped after it was used.
-                inbox.mailbox().users() == 0 && !inbox.has_mail()
-            })
+        let waits = matches!(local.main.state(), State::Parked | State::Switched);
+        if !waits || self.descriptors.borrow().watched.len() > own {
+            return Hope::Here;
+        }
+        if let Some(inbox) = self.inbox.get() {
+            // In this order: the last handle may have been dropped after it was used.
+            let (held, only_jobs) = (inbox.mailbox().users() != 0, inbox.mailbox().only_jobs_hold());
+            if inbox.has_mail() || !only_jobs {
+                return Hope::Here;
+            }
+            if held {
+                return Hope::Job;
+            }
+        }
+        if self.outside.is_empty() { Hope::Lost } else { Hope::Elsewhere }
     }
 
     /// Runs one turn, which sleeps at most `limit`, then returns to the main greenlet. Switches.

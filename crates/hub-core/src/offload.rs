@@ -20,7 +20,7 @@ use crate::greenlet::task::TaskRef;
 use crate::greenlet::unwind::{self, drop_contained};
 use crate::leftover;
 use crate::pool::{self, JOBS, Job, ThreadPool};
-use crate::remote::{Letter, Mailbox, Remote};
+use crate::remote::{Letter, Mailbox, PendingJob};
 use crate::report::{self, Report};
 use crate::unhandled::{self, LostError};
 
@@ -96,7 +96,7 @@ fn execute<T: Send + 'static>(
     let filled = Arc::clone(&slot);
     let greenlet = waiter.control().number();
     // While the job is pending the loop does not take the wait for hopeless.
-    let pending = Remote::new(&mailbox);
+    let pending = PendingJob::new(&mailbox);
     let process = fork::generation();
     let job: Job = Box::new(move || {
         let result = catch_unwind(AssertUnwindSafe(job));
@@ -215,7 +215,7 @@ fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) ->
     let mask = Mask::new();
     let result = Arc::new(Mutex::new(None));
     let done = Arc::new(Done::new());
-    let pending = Remote::new(&mailbox);
+    let pending = PendingJob::new(&mailbox);
     let greenlet = waiter.control().number();
     let tell = Tell { done: Arc::clone(&done), mailbox, greenlet, _pending: pending };
     let work = Work { job, result: Arc::clone(&result), tell };
@@ -370,7 +370,7 @@ struct Tell {
     done: Arc<Done>,
     mailbox: Arc<Mailbox>,
     greenlet: u32,
-    _pending: Remote,
+    _pending: PendingJob,
 }
 
 impl Drop for Tell {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::threads::{Plain, Threads};
-use crate::dormant::{Dormant, Sleep, Waits};
+use crate::dormant::{Dormant, FIRST_LOOK, LONGEST_LOOK, Sleep, Waits};
 use crate::error::LoopError;
 use crate::fork::{self, PerProcess};
 pub use crate::greenlet::control::Doing;
@@ -28,7 +28,9 @@ use crate::greenlet::local;
 use crate::greenlet::patience;
 use crate::greenlet::run::{self, Waiter};
 use crate::limit::Limit;
+use crate::pool;
 use crate::remote::Mailbox;
+use crate::report::{self, Report};
 
 /// One wait of the calling green thread, or of the OS thread if it has no green threads.
 ///
@@ -371,6 +373,26 @@ fn plain() -> Result<Arc<Plain>, Box<LoopError>> {
     plain.map_err(|error| Box::new(LoopError::Wait { hub: "none", error: Arc::new(error) }))
 }
 
+/// Waits without a limit, and looks between for a deadlock, which no loop may be there to find.
+fn park_dormant(plain: &Arc<Plain>, ticket: u64) {
+    let doing = REGISTERED.try_with(|registered| registered.doing.get()).unwrap_or(Doing::Park);
+    let dormant = Dormant::waiter(Waits::Thread(doing), Arc::clone(plain) as Arc<dyn Sleep>, ticket);
+    let mut pause = FIRST_LOOK;
+    while !plain.ends_within(ticket, pause) {
+        pause = LONGEST_LOOK.min(2 * pause);
+        if let Some(threads) = dormant.deadlock() {
+            tell_elsewhere(Report::Deadlock { threads });
+        }
+    }
+}
+
+/// Tells it from an OS thread of its own. The stream is foreign code, and a wait in it must not take the place of the
+/// caller's.
+fn tell_elsewhere(report: Report) {
+    // Without a thread there is no report.
+    let _ = pool::start_thread("greenhub-report".to_owned(), move || report::tell(report));
+}
+
 /// How long an OS thread waits before it counts as dormant, for which it takes a lock of the process. Most waits are
 /// shorter, and a deadlock is looked for after a second.
 const BRIEF: Duration = Duration::from_millis(100);
@@ -378,12 +400,10 @@ const BRIEF: Duration = Duration::from_millis(100);
 #[cold]
 fn park_plain(ticket: u64, limit: &mut Limit) -> Result<Parked, Box<LoopError>> {
     let plain = plain()?;
-    let dormant = (limit.is_none() && !plain.ends_within(ticket, BRIEF)).then(|| {
-        let doing = REGISTERED.try_with(|registered| registered.doing.get()).unwrap_or(Doing::Park);
-        Dormant::waiter(Waits::Thread(doing), Arc::clone(&plain) as Arc<dyn Sleep>, ticket)
-    });
+    if limit.is_none() && !plain.ends_within(ticket, BRIEF) {
+        park_dormant(&plain, ticket);
+    }
     let parked = plain.park(ticket, limit);
-    drop(dormant);
     // Nobody else does it for a thread that is ending.
     if REGISTERED.try_with(|_| ()).is_err()
         && let Some(threads) = THREADS.get()

@@ -51,6 +51,8 @@ static USAGE: PerProcess<Usage> = PerProcess::new();
 struct Usage {
     threads: AtomicUsize,
     jobs: AtomicUsize,
+    /// Those of the jobs that no thread has taken yet.
+    queued: AtomicUsize,
 }
 
 /// How many OS threads the pools of the process have, and how many of their jobs are queued or running.
@@ -70,9 +72,9 @@ pub fn end_threads() {
     JOBS.end();
 }
 
-/// Whether no job of any pool is queued or running. Waits for no lock.
+/// Whether no job of any pool is queued, so that nothing is about to wake an idle thread. Waits for no lock.
 fn is_idle() -> bool {
-    USAGE.get().is_none_or(|usage| usage.jobs.load(Ordering::Acquire) == 0)
+    USAGE.get().is_none_or(|usage| usage.queued.load(Ordering::Acquire) == 0)
 }
 
 /// Whether this is an OS thread of a pool.
@@ -286,7 +288,8 @@ impl Threads {
             }
         }
         state.queue.push_back(Queued { job, since: Instant::now(), reported: false });
-        self.usage.jobs.fetch_add(1, Ordering::Release);
+        self.usage.jobs.fetch_add(1, Ordering::Relaxed);
+        self.usage.queued.fetch_add(1, Ordering::Release);
         if !has_thread {
             self.have_monitored(&mut state);
         }
@@ -358,8 +361,8 @@ impl Threads {
     fn next_job(&self, born: u64) -> Option<Job> {
         let mut state = self.lock();
         if state.workers <= state.size {
-            if let Some(queued) = state.queue.pop_front() {
-                return Some(queued.job);
+            if let Some(job) = self.take_first(&mut state) {
+                return Some(job);
             }
             state.idle += 1;
             let nothing = |state: &mut State| state.queue.is_empty() && state.ends == born;
@@ -368,12 +371,19 @@ impl Threads {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             drop(dormant);
             state.idle -= 1;
-            if let Some(queued) = state.queue.pop_front() {
-                return Some(queued.job);
+            if let Some(job) = self.take_first(&mut state) {
+                return Some(job);
             }
         }
         state.workers -= 1;
         None
+    }
+
+    /// For a thread that is awake.
+    fn take_first(&self, state: &mut State) -> Option<Job> {
+        let queued = state.queue.pop_front()?;
+        self.usage.queued.fetch_sub(1, Ordering::Release);
+        Some(queued.job)
     }
 
     /// Reports late jobs, until no job has waited in line for a while.

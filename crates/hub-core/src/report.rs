@@ -70,8 +70,9 @@ pub enum Report {
         /// Each green thread: its name, where it was spawned, and what it waits for.
         parked: Vec<String>,
     },
-    /// Every OS thread of the process waits for locks, queues or events that only another one could serve. Threads of
-    /// this library that wait for work do not count. Only a signal handler could end such a wait.
+    /// Every OS thread of the process, with a hub or without, waits for locks, queues, events or pool jobs that only another
+    /// one could serve. Threads of this library that wait for work do not count. Only a signal handler could end such a wait.
+    /// An OS thread without a hub has it told by a thread of its own.
     Deadlock {
         /// Each greenlet, and each OS thread without greenlets: its OS thread, where it was spawned, and what it waits for.
         threads: Vec<String>,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{MainLoop, parked, told_of};
-use crate::dormant::{self, Dormant, Others, Sleep, Waits};
+use crate::dormant::{Dormant, FIRST_LOOK, LONGEST_LOOK, Others, Sleep, Waits};
 use crate::error::{HubError, LoopError};
 use crate::fork;
 use crate::greenlet::control::{ControlRef, Kind, Wake};
@@ -22,16 +22,12 @@ use crate::timer_queue::TimerId;
 /// In nanoseconds; the largest value: never.
 static QUIET_TIME: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// How long a loop stands still before it looks for other OS threads; then twice as long, and so on, up to the second.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
-const LONGEST_LOOK: Duration = Duration::from_secs(16);
-
 /// After what time without anything to do a loop reports, once, that all its green threads wait for locks, queues
 /// or events which only another OS thread could still serve. `None`, as it is at first: never. For the whole process.
 ///
 /// If there is no other OS thread, but for those of this library that wait for work, the main greenlet gets
-/// [`LoopError::LoopExit`] instead. If there are others that all wait for each other in this way, that is reported once
-/// as a [`Report::Deadlock`]: which of the waits should fail is not for this library to choose. Both come whatever is set
+/// [`LoopError::LoopExit`] instead. If there are others that all wait for each other in this way, or in a pool job, that is
+/// reported once as a [`Report::Deadlock`]: which of the waits should fail is not for this library to choose. Both come whatever is set
 /// here, where the system lists its threads (Linux): after a second, or, if an OS thread has ended in the meantime, when
 /// the loop looks next, at most 16 seconds later.
 pub fn set_quiet_time(quiet: Option<Duration>) {
@@ -44,6 +40,19 @@ fn quiet_time() -> Option<Duration> {
         u64::MAX => None,
         nanos => Some(Duration::from_nanos(nanos)),
     }
+}
+
+/// What could still wake a main greenlet for which no timer is armed.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Hope {
+    /// What this thread has, or a handle that the program holds.
+    Here,
+    /// A pending job, which keeps the loop alive.
+    Job,
+    /// Another OS thread that serves a lock, a queue or an event.
+    Elsewhere,
+    /// Nothing.
+    Lost,
 }
 
 /// How many wait so, and for how long the loop has stood still.
@@ -68,8 +77,8 @@ impl Outside {
         self.waiting.get() == 0
     }
 
-    /// How long the loop may stand still before it looks why.
-    pub(super) fn patience(&self) -> Duration {
+    /// How long the loop may stand still before it looks why. A wait for a job is never called quiet.
+    pub(super) fn patience(&self, hope: Hope) -> Duration {
         let ran = run::switches();
         if self.ran.replace(ran) != ran {
             self.silent.set(Duration::ZERO);
@@ -77,24 +86,25 @@ impl Outside {
         }
         let silent = self.silent.get();
         let look = self.next_look.get().max(FIRST_LOOK) - silent;
-        let quiet = quiet_time().filter(|quiet| *quiet > silent);
+        let quiet = quiet_time().filter(|quiet| hope == Hope::Elsewhere && *quiet > silent);
         quiet.map_or(look, |quiet| look.min(quiet - silent))
     }
 
-    /// Looks why the loop has stood still for that time. True if no OS thread is there that could wake it.
-    pub(super) fn is_hopeless(&self, local: &Local, mailbox: &Arc<Mailbox>, stood_still: Duration) -> bool {
+    /// Looks why the loop has stood still for that time. True if there is neither a job nor an OS thread that could wake
+    /// it.
+    pub(super) fn is_hopeless(&self, local: &Local, mailbox: &Arc<Mailbox>, stood_still: Duration, hope: Hope) -> bool {
         let (before, now) = (self.silent.get(), self.silent.get() + stood_still);
         self.silent.set(now);
         if now >= self.next_look.get().max(FIRST_LOOK) {
             self.next_look.set(now + now.min(LONGEST_LOOK));
-            self.fall_dormant(local, mailbox);
-            match dormant::others() {
+            match self.fall_dormant(local, mailbox) {
+                Others::Idle if hope == Hope::Job => {}
                 Others::Idle => return true,
                 Others::Deadlocked(threads) => self.tell(Report::Deadlock { threads }),
                 Others::Awake => {}
             }
         }
-        if quiet_time().is_some_and(|quiet| before < quiet && quiet <= now) {
+        if hope == Hope::Elsewhere && quiet_time().is_some_and(|quiet| before < quiet && quiet <= now) {
             self.tell(Report::Quiet { parked: waits(local) });
         }
         false
@@ -115,11 +125,10 @@ impl Outside {
         }
     }
 
-    fn fall_dormant(&self, local: &Local, mailbox: &Arc<Mailbox>) {
-        let mut dormant = self.dormant.borrow_mut();
-        if dormant.is_none() {
-            *dormant = Some(Dormant::waiter(Waits::Greenlets(waits(local)), Arc::clone(mailbox) as Arc<dyn Sleep>, 0));
-        }
+    /// Counts the calling thread as dormant, and looks for others.
+    fn fall_dormant(&self, local: &Local, mailbox: &Arc<Mailbox>) -> Others {
+        let enter = || Dormant::waiter(Waits::Greenlets(waits(local)), Arc::clone(mailbox) as Arc<dyn Sleep>, 0);
+        self.dormant.borrow_mut().get_or_insert_with(enter).others()
     }
 
     /// To be called before the loop takes in anything that may have been sent to it.

@@ -111,6 +111,8 @@ pub(crate) struct Mailbox {
     interrupted: AtomicBool,
     /// Handles in users' hands. They keep an otherwise finished loop waiting.
     users: AtomicUsize,
+    /// How many of the handles belong to pending jobs, at least.
+    jobs: AtomicUsize,
     /// How many signals interrupt this loop.
     signals: AtomicUsize,
     ringing: AtomicUsize,
@@ -196,6 +198,25 @@ impl Mailbox {
     /// How many handles users hold.
     pub(crate) fn users(&self) -> usize {
         self.users.load(Acquire)
+    }
+
+    /// Whether all handles belong to pending jobs.
+    pub(crate) fn only_jobs_hold(&self) -> bool {
+        // In this order: a job that ends gives its handle back first.
+        let jobs = self.jobs.load(Acquire);
+        self.users() <= jobs
+    }
+
+    /// Counts a pending job, which holds a handle.
+    pub(crate) fn hold_for_job(&self) {
+        self.jobs.fetch_add(1, Relaxed);
+        self.hold();
+    }
+
+    /// Counts it out again.
+    pub(crate) fn release_for_job(&self) {
+        self.release();
+        self.jobs.fetch_sub(1, Release);
     }
 
     /// Counts a handle in a user's hands.
@@ -338,6 +359,7 @@ impl Inbox {
             head: AtomicPtr::new(EMPTY),
             interrupted: AtomicBool::new(false),
             users: AtomicUsize::new(0),
+            jobs: AtomicUsize::new(0),
             signals: AtomicUsize::new(0),
             ringing: AtomicUsize::new(0),
             bell: UnsafeCell::new(None),

@@ -123,6 +123,22 @@ impl Drop for Remote {
     }
 }
 
+/// A job of another OS thread, which keeps the loop alive like a [`Remote`] until this is dropped.
+pub(crate) struct PendingJob(Arc<Mailbox>);
+
+impl PendingJob {
+    pub(crate) fn new(mailbox: &Arc<Mailbox>) -> PendingJob {
+        mailbox.hold_for_job();
+        PendingJob(Arc::clone(mailbox))
+    }
+}
+
+impl Drop for PendingJob {
+    fn drop(&mut self) {
+        self.0.release_for_job();
+    }
+}
+
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote").field("hub", &self.hub_id()).field("gone", &self.is_gone()).finish()
