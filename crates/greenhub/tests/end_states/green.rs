@@ -14,6 +14,19 @@ const AT_ONCE: usize = 16;
 /// How long the operations that return in std may take here, all together.
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// The turns of the main loop that the cases of a chunk may cost: so many for each of them, and for each time that the
+/// test itself sleeps beside them. A wait that asks again at each report takes over a hundred in a millisecond.
+const TURNS: u64 = 30;
+const TURNS_OF_SLEEP: u64 = 2;
+
+fn turns() -> u64 {
+    greenhub::get_hub().stats().turns
+}
+
+fn names(cases: &[Case]) -> String {
+    cases.iter().map(Case::name).collect::<Vec<_>>().join(", ")
+}
+
 struct Performer {
     case: Case,
     results: Results,
@@ -37,11 +50,14 @@ pub(crate) fn run(
     let mut found = HashMap::new();
     let mut left = LIMIT;
     for cases in cases.chunks(AT_ONCE) {
+        let (turns_before, mut sleeps) = (turns(), 0);
+        let mut sleep = || {
+            greenhub::sleep(Duration::from_millis(1));
+            sleeps += 1;
+        };
         let mut scenes: Vec<_> = cases.iter().map(|&case| green::scene(case)).collect();
         let mut performers: Vec<_> = scenes.iter().filter(|scene| scene.case.begun).map(Performer::start).collect();
-        for _ in 0..5 {
-            greenhub::sleep(Duration::from_millis(1));
-        }
+        (0..5).for_each(|_| sleep());
         scenes.iter_mut().for_each(Scene::end);
         performers.extend(scenes.iter().filter(|scene| !scene.case.begun).map(Performer::start));
         let (returning, blocking): (Vec<_>, Vec<_>) =
@@ -51,8 +67,10 @@ pub(crate) fn run(
         while begun.elapsed() < left.max(blocked_after)
             && (!returning.iter().all(finished) || !blocking.iter().all(finished) && begun.elapsed() < blocked_after)
         {
-            greenhub::sleep(Duration::from_millis(1));
+            sleep();
         }
+        let (taken, allowed) = (turns() - turns_before, TURNS * cases.len() as u64 + TURNS_OF_SLEEP * sleeps);
+        assert!(taken <= allowed, "{taken} turns instead of {allowed} at most: {}", names(cases));
         left = left.saturating_sub(begun.elapsed().saturating_sub(blocked_after));
         for Performer { case, results, thread } in performers {
             found.insert(case.name(), results.words(!thread.is_finished()));
