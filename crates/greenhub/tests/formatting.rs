@@ -6,26 +6,31 @@ mod support;
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Debug, Display, Write};
 use std::io::{self, BufRead};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use greenhub::fs::{File, OpenOptions};
-use greenhub::greenpool::GreenPile;
+use greenhub::greenpool::{GreenPile, WaitallError};
+use greenhub::group::GroupError;
+use greenhub::local::AccessError;
 use greenhub::net::{
     CachedResolver, Cluster, ConnectOptions, ListenOptions, StopServe, SystemResolver, TcpListener, TcpStream,
-    UdpSocket,
+    ThreadError, UdpSocket, serve_until,
 };
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use greenhub::pools::Pool;
-use greenhub::process::Command;
+use greenhub::process::{Command, Stdio};
+use greenhub::select::PollFd;
 use greenhub::sync::{
     Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LazyLock, LifoQueue, LightQueue, Mutex, Once,
     OnceLock, PriorityQueue, Queue, RwLock, Semaphore, mpsc,
 };
 use greenhub::{
-    BiasedMutex, Builder, GreenError, GreenPool, Greenlet, Group, Interest, Limit, ManualClock, Parker, Payload,
-    Readiness, Report, Scope, Source, Stats, Trampoline, Watched, debug, get_hub, interrupt_on, notify_close, scope,
-    sleep, spawn, spawn_n, with_timeout, yield_now,
+    BiasedMutex, Builder, Ended, ExitKind, ForkAware, Grace, GreenError, GreenPool, Greenlet, Group, Hub,
+    HubDescriptor, Interest, JobError, Key, Lease, Limit, LoopExit, ManualClock, Parker, Payload, RawError, Readiness,
+    Ready, Rearm, Report, Scope, Source, Stats, Trampoline, Watched, debug, get_hub, green_local, interrupt_on,
+    notify_close, scope, sleep, spawn, spawn_n, thread, tpool, with_timeout, yield_now,
 };
 use support::{deadline, in_child, ms, pair};
 
@@ -74,6 +79,13 @@ fn printed<T: Display + Debug + ?Sized, R>(value: &T, used: impl Fn(&T) -> R) {
 
 fn nothing<T: ?Sized>(_: &T) {}
 
+/// Each of these has a type of its own.
+fn told(errors: &[&(dyn std::error::Error + 'static)]) {
+    for error in errors {
+        printed(*error, nothing);
+    }
+}
+
 #[test]
 fn a_scope_takes_children_while_it_is_formatted() {
     let _deadline = deadline();
@@ -81,6 +93,21 @@ fn a_scope_takes_children_while_it_is_formatted() {
         shown::<Scope<'_, '_>, _>(s, |_| s.spawn(|| ()));
         shown(&s.spawn(|| ()), |child| child.is_finished());
     });
+}
+
+/// Of a value that is used while it is dropped.
+fn access_error() -> AccessError {
+    struct UsedInDrop(Rc<Cell<Option<AccessError>>>);
+    impl Drop for UsedInDrop {
+        fn drop(&mut self) {
+            self.0.set(USED.try_with(|_| ()).err());
+        }
+    }
+    green_local!(static USED: RefCell<Option<UsedInDrop>> = RefCell::new(None));
+    let error = Rc::new(Cell::new(None));
+    let seen = UsedInDrop(Rc::clone(&error));
+    spawn(move || USED.set(Some(seen))).join().expect("it ends");
+    error.get().expect("the value is gone")
 }
 
 #[test]
@@ -104,7 +131,43 @@ fn green_threads_are_used_while_they_are_formatted() {
     shown(&parker, |parker| parker.unparker());
     shown(&parker.unparker(), |unparker| unparker.unpark());
     printed(&GreenError::Exit, nothing);
+    printed(&ExitKind::Kill, nothing);
+    printed(&RawError::Main, nothing);
+    green_local!(static VALUE: u8 = 1);
+    shown(&VALUE, |_| VALUE.with(|value| *value));
+    printed(&access_error(), nothing);
+    let ended = spawn(|| ());
+    yield_now();
+    printed(&ended.with_link(|| ()).expect_err("it has ended"), nothing);
     printed(&with_timeout(Duration::ZERO, || sleep(ms(1000))).expect_err("too late"), nothing);
+}
+
+/// Is never asked.
+#[derive(Debug)]
+struct Unused;
+
+impl Hub for Unused {
+    fn name(&self) -> &'static str {
+        "unused"
+    }
+
+    fn rearm(&self) -> Rearm {
+        Rearm::Level
+    }
+
+    fn watch(&mut self, _: Key, _: BorrowedFd<'_>, _: Interest, _: Lease) -> io::Result<()> {
+        unreachable!("it is never asked")
+    }
+
+    fn forget(&mut self, _: Key, _: Option<BorrowedFd<'_>>) {}
+
+    fn wait(&mut self, _: &Watched, _: Option<Duration>, _: &mut Ready) -> io::Result<()> {
+        unreachable!("it is never asked")
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]
@@ -122,6 +185,19 @@ fn the_hub_is_used_while_it_is_formatted() {
         shown(&registration, |_| notify_close(1000));
         shown(&interrupt_on(libc::SIGUSR1).expect("a signal"), nothing);
         shown(&ManualClock::new(), |clock| clock.advance(ms(1)));
+        shown(&ManualClock::new().drive(Unused), |hub| hub.now());
+        let build: fn() -> io::Result<Box<dyn Hub>> = || Ok(Box::new(Unused));
+        shown(&HubDescriptor { name: "unused", aliases: &[], available: || true, build }, |hub| {
+            hub.answers_to("unused")
+        });
+        shown(&Ended::default(), |ended| ended.is_complete());
+        shown(&Grace::begin(), |grace| grace.left());
+        shown(&ForkAware::new(OwnedFd::from(io::pipe().expect("a pipe").0)).expect("it is made"), nothing);
+        printed(&LoopExit { parked: vec!["a green thread".to_owned()] }, nothing);
+        let gone = std::thread::spawn(|| get_hub().remote()).join().expect("no panic");
+        shown(&gone, |gone| gone.is_gone());
+        printed(&gone.spawn(|| ()).expect_err("its thread has ended"), |gone| gone.hub_id());
+        shown(&thread::os::Builder::new(), nothing);
         shown(&Watched::new(), nothing);
         for info in debug::greenlets() {
             printed(&info, |_| debug::greenlets());
@@ -150,10 +226,12 @@ fn locks_are_used_while_they_are_formatted() {
     shown(&Barrier::new(1), |barrier| barrier.wait());
     shown(&Barrier::new(1).wait(), nothing);
     shown(&Once::new(), |once| once.call_once(|| ()));
+    Once::new().call_once_force(|state| shown(state, nothing));
     shown(&OnceLock::new(), |lock: &OnceLock<u8>| lock.set(1));
     let lazy: LazyLock<u8> = LazyLock::new(|| 1);
     shown(&lazy, |lazy| *LazyLock::force(lazy));
     shown(&BiasedMutex::new(1), |mutex| *mutex.lock() += 1);
+    shown(&BiasedMutex::new(1).lock(), |guard| **guard);
     for semaphore in [Semaphore::new(1), Semaphore::new(0)] {
         shown(&semaphore, |semaphore| {
             semaphore.release();
@@ -175,6 +253,7 @@ fn queues_are_used_while_they_are_formatted() {
         queue.get().expect("an item");
         queue.task_done().expect("one was put");
     });
+    printed(&Queue::<u8>::new().task_done().expect_err("nothing was put"), nothing);
     shown(&LightQueue::new(), |queue: &LightQueue<u8>| (queue.try_put(1), queue.try_get()));
     shown(&LifoQueue::new(), |queue: &LifoQueue<u8>| (queue.try_put(1), queue.try_get()));
     shown(&PriorityQueue::new(), |queue: &PriorityQueue<u8>| (queue.try_put(1), queue.try_get()));
@@ -217,6 +296,8 @@ fn pools_and_groups_are_used_while_they_are_formatted() {
         pool.resize(2);
     });
     shown(&items.item().expect("made"), |_| items.resize(3));
+    shown(&tpool::Pool::new(1), |pool| pool.execute(|| ()).expect("it is done"));
+    told(&[&GroupError::Inside, &WaitallError::Inside, &JobError::Panicked(Box::new("a payload"))]);
 }
 
 #[test]
@@ -246,10 +327,21 @@ fn sockets_are_used_while_they_are_formatted() {
     shown(&listener, |listener| listener.local_addr());
     std::fs::remove_file(&path).expect("it is there");
     let (source, _peer) = pair();
+    shown(&source.waker(), |waker| waker.wake(Interest::READ));
+    shown(&PollFd::new(&source, Interest::READ), |waited| waited.readiness());
     shown(&source, Source::close);
     shown(&CachedResolver::new(SystemResolver), |resolver| resolver.clear());
     shown(&SystemResolver, nothing);
-    shown(&StopServe::new(), |stop| stop.stop());
+    let stop = StopServe::new();
+    shown(&stop, |stop| stop.stop());
+    let served = serve_until(&stop, &listener, &GreenPool::new(1), |_, _| ()).expect("it was stopped");
+    shown(&served, nothing);
+    shown(&served.end, nothing);
+    let server = Cluster::new(1).serve("127.0.0.1:0", |_, _| ()).expect("it listens");
+    shown(&server, |server| server.local_addr());
+    server.stop().stop();
+    server.join().expect("it has ended");
+    told(&[&ThreadError::Panicked(Box::new("a payload"))]);
     shown(&Cluster::new(1), nothing);
     shown(&ConnectOptions::new(), nothing);
     shown(&ListenOptions::new(), nothing);
@@ -271,7 +363,11 @@ fn files_and_processes_are_used_while_they_are_formatted() {
         let command = Command::new("true");
         shown(&command, nothing);
         let mut command = command;
-        let child = RefCell::new(command.spawn().expect("a child"));
+        let (stdin, stdout, stderr) = (Stdio::piped(), Stdio::piped(), Stdio::piped());
+        let child = RefCell::new(command.stdin(stdin).stdout(stdout).stderr(stderr).spawn().expect("a child"));
+        shown(&child.borrow().stdin, |_| child.borrow().id());
+        shown(&child.borrow().stdout, |_| child.borrow().id());
+        shown(&child.borrow().stderr, |_| child.borrow().id());
         let child_id = child.borrow().id();
         shown(&*child.borrow(), |child| assert_eq!(child.id(), child_id));
         child.borrow_mut().wait().expect("our child");
@@ -303,11 +399,6 @@ fn plain_values_are_formatted_into_a_writer_that_switches() {
                 let text = format!("{value:?}");
                 assert!(!text.is_empty());
             });
-        }
-    }
-    fn told(values: &[&(dyn std::error::Error + 'static)]) {
-        for value in values {
-            printed(*value, nothing);
         }
     }
     let key = greenhub::Key::new(3, 1);
