@@ -78,8 +78,8 @@ impl Cluster {
     /// Listens at an address and starts the OS threads, which call `handler` with each connection. Returns when all of
     /// them are ready. Switches.
     ///
-    /// In a handler that fails or panics no other is concerned, as with [`serve_until`]. Nor is the server if one of its OS
-    /// threads fails as a whole, which is [reported](hub_core::set_report_stream): the others get its connections.
+    /// A handler that fails or panics ends no other handler, as with [`serve_until`](super::serve_until). An OS thread that
+    /// fails as a whole is [reported](hub_core::set_report_stream), and the others get its connections.
     ///
     /// # Errors
     ///
