@@ -287,6 +287,31 @@ mod linux {
     }
 
     #[test]
+    fn large_writes_to_eventfds_do_not_keep_files_waiting() {
+        run("linux::large_writes_to_eventfds_do_not_keep_files_waiting", || {
+            let counters: Vec<_> = (0..MANY).map(|_| File::from(eventfd())).collect();
+            // Before any of them takes an OS thread for itself.
+            for mut counter in &counters {
+                counter.write_all(&1_u64.to_ne_bytes()).unwrap();
+            }
+            let write = |counter: &File| {
+                let mut counter = counter.try_clone().unwrap();
+                spawn(move || counter.write(&(u64::MAX - 1).to_ne_bytes()))
+            };
+            let writing: Vec<_> = counters.iter().map(write).collect();
+            sleep(SHORT);
+            files_are_served();
+            // All of them first: a write that waits for an OS thread ends when others have ended.
+            for mut counter in &counters {
+                counter.read_exact(&mut [0; 8]).unwrap();
+            }
+            for writing in writing {
+                assert_eq!(writing.join().unwrap().unwrap(), 8);
+            }
+        });
+    }
+
+    #[test]
     fn special_files_tell_what_has_come() {
         run("linux::special_files_tell_what_has_come", || {
             let counter = File::from(eventfd());

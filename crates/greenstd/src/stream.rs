@@ -9,14 +9,15 @@
 //!    for reading eventfd, timerfd and signalfd, and for some devices.
 //! 3. `readv` and `writev` of an open file description that only this process has, which is non-blocking. Linux gives
 //!    one for named pipes and terminals, by opening `/proc/self/fd/N` anew.
-//! 4. A call on an OS thread of the pool, made when poll(2) has said that it does not wait.
+//! 4. A call on an OS thread of a pool, made when poll(2) has said that it does not wait. It may wait all the same: another
+//!    process was faster, or what is written to an eventfd is too large for now.
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hub_core::{Interest, Left, Source};
+use hub_core::{Interest, Left, Source, ThreadPool};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
@@ -24,7 +25,6 @@ use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer};
 use rustix::pipe::PIPE_BUF;
 
 use crate::exclusive::Exclusive;
-use crate::handle::borrowing;
 use crate::socket::SEND;
 
 /// More pieces than this the system refuses in one call; std clamps to the same.
@@ -36,6 +36,14 @@ const AT_ONCE: usize = PIPE_BUF - PIPE_BUF / 4;
 
 /// As [`AT_ONCE`], for anything else, whose records must not be cut.
 const RECORD: usize = 1 << 20;
+
+/// Of its own, so that files are not kept waiting: each job may wait for ever.
+static STREAMS: ThreadPool = ThreadPool::named("greenhub-streams", 64);
+
+/// Runs a job of the pool of streams for which its caller waits in any case.
+pub(crate) fn borrowing<T: Send>(job: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    STREAMS.execute_scoped(job)?
+}
 
 /// A stream of bytes, in one direction or in both.
 pub(crate) struct Stream {

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use super::OpenOptions;
 use crate::handle::{Handle, borrowing, job};
+use crate::stream;
 
 /// An open file, std's `File`. What reads, writes or asks for something parks the calling green thread; seeking and
 /// closing do not.
@@ -271,14 +272,14 @@ impl FileExt for File {
         match &self.0 {
             Handle::File(file) => borrowing(|| file.read_at(buffer, offset)),
             // The system refuses it for streams without positions, such as pipes.
-            Handle::Stream(stream) => borrowing(|| Ok(rustix::io::pread(stream, buffer, offset)?)),
+            Handle::Stream(stream) => stream::borrowing(|| Ok(rustix::io::pread(stream, buffer, offset)?)),
         }
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<usize> {
         match &self.0 {
             Handle::File(file) => borrowing(|| file.write_at(data, offset)),
-            Handle::Stream(stream) => borrowing(|| Ok(rustix::io::pwrite(stream, data, offset)?)),
+            Handle::Stream(stream) => stream::borrowing(|| Ok(rustix::io::pwrite(stream, data, offset)?)),
         }
     }
 }
