@@ -170,7 +170,7 @@ fn rule_10_an_exit_that_is_pending_does_not_strike_the_next_body() {
                 .map(|_| {
                     let struck = struck.clone();
                     spawn(move || {
-                        let caught = catch_unwind(|| shield(|| yield_now()));
+                        let caught = catch_unwind(|| shield(yield_now));
                         let again = catch_unwind(yield_now);
                         let exits =
                             [caught, again].into_iter().filter_map(Result::err).filter(|thrown| is_exit(&**thrown));
@@ -256,8 +256,10 @@ const CANCELS: [fn(&GreenThread<()>); 3] = [
     |unstarted| _ = unstarted.kill(),
 ];
 
+type Spawn = fn(Box<dyn FnOnce()>) -> GreenThread<()>;
+
 /// A body in the queue, and one that waits for its time.
-const UNSTARTED: [fn(Box<dyn FnOnce()>) -> GreenThread<()>; 2] = [|body| spawn(body), |body| spawn_after(LONG, body)];
+const UNSTARTED: [Spawn; 2] = [|body| spawn(body), |body| spawn_after(LONG, body)];
 
 #[test]
 fn rule_10_a_body_that_is_killed_before_its_start_fires_its_links() {

@@ -158,7 +158,8 @@ fn rule_01_a_wait_for_a_job_that_borrows_is_not_left_early() {
                 // Where it strikes.
                 yield_now();
             };
-            let parent = spawn(move || if by_kill { Ok(body()) } else { with_timeout(SHORT, body) });
+            let limit = if by_kill { LONG } else { SHORT };
+            let parent = spawn(move || with_timeout(limit, body));
             yield_now();
             begun.recv().unwrap();
             if by_kill {

@@ -212,7 +212,7 @@ mod tests {
         for length in 0..100 {
             let mut order = Priority::default();
             numbers(length).take(length as usize).enumerate().for_each(|(number, n)| order.push((n, number)));
-            let mut expected: Vec<_> = numbers(length).take(length as usize).zip(0..).map(|(n, at)| (n, at)).collect();
+            let mut expected: Vec<_> = numbers(length).take(length as usize).zip(0..).collect();
             expected.sort();
             assert_eq!(std::iter::from_fn(|| order.pop()).collect::<Vec<_>>(), expected);
         }
