@@ -1,7 +1,8 @@
 //! The tests, on every hub.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Once;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -54,6 +55,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         loom(workspace, report);
         faults::check(workspace, report)?;
         leaks(workspace, report)?;
+        mutants(workspace, report);
         costs::check(workspace, report)?;
         bsd::check(workspace, report);
     }
@@ -187,6 +189,33 @@ fn leaks(workspace: &Workspace, report: &mut Report) -> Result<()> {
     command.env("RUSTFLAGS", "--cfg rustix_use_libc").env("CARGO_TARGET_DIR", workspace.root.join("target/valgrind"));
     report.run_tests(NAME, command);
     Ok(())
+}
+
+/// A sample of the small faults that cargo-mutants puts into the core, each of which a test must notice.
+fn mutants(workspace: &Workspace, report: &mut Report) {
+    const NAME: &str = "mutants, a sample";
+    /// One of so many mutants is tried. A day would not be enough for all of them.
+    const SAMPLE: &str = "0/60";
+    const LIMIT: Duration = Duration::from_secs(60 * 60);
+    const TIMED_OUT: i32 = 3;
+    let mut asked = workspace.cargo();
+    asked.args(["mutants", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    if !asked.status().is_ok_and(|status| status.success()) {
+        report.skip(NAME, "no cargo-mutants: cargo install cargo-mutants --locked");
+        return;
+    }
+    let mut command = workspace.cargo();
+    command.args(["mutants", "--package", "hub-core", "--no-shuffle", "--shard", SAMPLE, "--sharding", "round-robin"]);
+    command.arg("--output").arg(workspace.root.join("target"));
+    report.run_judged(NAME, command, LIMIT, |output| {
+        // A test that hangs has noticed.
+        if matches!(output.status.code(), Some(0 | TIMED_OUT)) {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        let unnoticed: Vec<&str> = text.lines().filter(|line| line.starts_with("MISSED")).collect();
+        Some(if unnoticed.is_empty() { text.into_owned() } else { unnoticed.join("\n") })
+    });
 }
 
 fn require_compilers(workspace: &Workspace) -> Result<()> {
