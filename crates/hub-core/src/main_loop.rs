@@ -597,7 +597,7 @@ impl MainLoop {
         self.main_error.take().map_or(Ok(()), Err)
     }
 
-    /// What could wake the main greenlet, for which no timer is armed.
+    /// The hope that the main greenlet is woken, for which no timer is armed.
     fn hope(&self, local: &Local) -> Hope {
         let own = usize::from(self.wakeup.get().is_some());
         let waits = matches!(local.main.state(), State::Parked | State::Switched);

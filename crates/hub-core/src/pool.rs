@@ -51,7 +51,7 @@ static USAGE: PerProcess<Usage> = PerProcess::new();
 struct Usage {
     threads: AtomicUsize,
     jobs: AtomicUsize,
-    /// Those of the jobs that no thread has taken yet.
+    /// The jobs that no thread has taken yet.
     queued: AtomicUsize,
 }
 

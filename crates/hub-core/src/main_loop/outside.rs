@@ -27,9 +27,9 @@ static QUIET_TIME: AtomicU64 = AtomicU64::new(u64::MAX);
 ///
 /// If there is no other OS thread, but for those of this library that wait for work, the main greenlet gets
 /// [`LoopError::LoopExit`] instead. If there are others that all wait for each other in this way, or in a pool job, that is
-/// reported once as a [`Report::Deadlock`]: which of the waits should fail is not for this library to choose. Both come whatever is set
-/// here, where the system lists its threads (Linux): after a second, or, if an OS thread has ended in the meantime, when
-/// the loop looks next, at most 16 seconds later.
+/// reported once as a [`Report::Deadlock`]: which of the waits should fail is not for this library to choose. Both come
+/// whatever is set here, where the system lists its threads (Linux): after a second, or, if an OS thread has ended in the
+/// meantime, when the loop looks next, at most 16 seconds later.
 pub fn set_quiet_time(quiet: Option<Duration>) {
     let nanos = quiet.map_or(u64::MAX, |quiet| u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX));
     QUIET_TIME.store(nanos, Ordering::Relaxed);
@@ -42,10 +42,10 @@ fn quiet_time() -> Option<Duration> {
     }
 }
 
-/// What could still wake a main greenlet for which no timer is armed.
+/// The source from which a wake-up could still come for a main greenlet without a timer.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum Hope {
-    /// What this thread has, or a handle that the program holds.
+    /// A descriptor or a letter of this thread, or a handle that the program holds.
     Here,
     /// A pending job, which keeps the loop alive.
     Job,
