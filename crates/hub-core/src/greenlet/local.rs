@@ -42,8 +42,9 @@ pub(crate) struct Local {
     pub(crate) main_scopes: Cell<usize>,
     /// No body begins: the thread has ended, or its hub is being shut down.
     refuses_bodies: Cell<bool>,
-    /// How often [`Local::watch_for_end`] was called.
-    watches: Cell<u64>,
+    /// How many guards are registered, and after how many more calls of [`Local::watch_for_end`] the next one is.
+    guards: Cell<u32>,
+    until_guard: Cell<u64>,
     /// It is never freed: another OS thread refers to it, or the process ends.
     pinned: Cell<bool>,
 }
@@ -151,7 +152,8 @@ fn create(ended: bool) -> &'static Local {
         main_scopes: Cell::new(0),
         main_loop: MainLoop::new(),
         refuses_bodies: Cell::new(ended),
-        watches: Cell::new(0),
+        guards: Cell::new(0),
+        until_guard: Cell::new(1),
         pinned: Cell::new(false),
     });
     let local = NonNull::from(Box::leak(local));
@@ -238,10 +240,21 @@ impl Local {
     /// end of the thread were made before the youngest guard. Called when main parks and in turns of the loop.
     #[inline]
     pub(crate) fn watch_for_end(&self) {
-        let watches = self.watches.get() + 1;
-        self.watches.set(watches);
-        if watches < 16 || watches.is_power_of_two() {
-            watch_once_more(watches);
+        let left = self.until_guard.get() - 1;
+        self.until_guard.set(left);
+        if left == 0 {
+            self.register_guard();
+        }
+    }
+
+    #[cold]
+    fn register_guard(&self) {
+        let number = self.guards.get() + 1;
+        self.guards.set(number);
+        // One for each of the first 15 calls, then one for each power of two.
+        self.until_guard.set(if number < 16 { 1 } else { 1 << (number - 12).min(63) });
+        if let Some(register) = GUARDS.get(number as usize) {
+            register();
         }
     }
 
@@ -255,15 +268,6 @@ impl Local {
     pub(super) fn take_stack(&self, size: Option<usize>) -> Result<StackRef, LoopError> {
         let size = size.unwrap_or_else(super::stack::default_size);
         self.stacks.take(size).map_err(|error| LoopError::Stack(Arc::from(error.to_string())))
-    }
-}
-
-#[cold]
-fn watch_once_more(watches: u64) {
-    // 1 to 15, then one more for each power of two.
-    let number = if watches < 16 { watches } else { 12 + u64::from(watches.ilog2()) };
-    if let Some(register) = GUARDS.get(number as usize) {
-        register();
     }
 }
 
