@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use greenhub::sync::Queue;
 use greenhub::{
-    Hub, Interest, Key, Lease, Ready, Rearm, Time, Watched, get_hub, net, process, sleep, spawn, use_hub_with,
-    with_timeout,
+    Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Time, Watched, get_hub, net, process, sleep, spawn,
+    use_hub_with, with_timeout,
 };
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -229,6 +229,37 @@ fn rule_13_a_child_is_woken_by_a_bell_of_its_own() {
             other.join().expect("no panic");
         });
         ends_well(child);
+    });
+}
+
+#[test]
+fn rule_13_mail_of_the_parent_is_not_read_by_a_child_that_a_listener_forks() {
+    in_child(|| {
+        let (remote, queue) = (get_hub().remote(), Arc::new(Queue::new()));
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let (registration, process) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(None)));
+        let (puts, own, forks) = (Arc::clone(&queue), Rc::clone(&registration), Rc::clone(&process));
+        let listener = move |_: Readiness| {
+            // The last call of the hub in this turn: after it the loop reads its mail.
+            drop(own.take());
+            let puts = Arc::clone(&puts);
+            remote.spawn(move || puts.try_put(()).expect("room")).expect("alive");
+            // SAFETY: no other OS thread of this process holds a lock that the child needs.
+            forks.set(Some(unsafe { fork() }.expect("a child")));
+        };
+        registration.set(Some(get_hub().listen(Rc::new(reader), Interest::READ, listener).expect("registered")));
+        io::Write::write_all(&mut &writer, b"x").expect("room");
+        while process.get().is_none() {
+            sleep(ms(1));
+        }
+        // The loop takes turns enough to have read all mail.
+        sleep(ms(20));
+        match process.get().expect("it forked") {
+            // SAFETY: ends the child without the parent's destructors.
+            ForkResult::Child => unsafe { libc::_exit(i32::from(queue.try_get().is_ok())) },
+            ForkResult::Parent { child } => ends_well(child),
+        }
+        assert!(queue.try_get().is_ok(), "the parent reads its mail");
     });
 }
 

@@ -1,7 +1,7 @@
 //! The main loop: one turn after another, until nothing is left or somebody asks it to end.
 //!
 //! ```text
-//! mail and fork notices → fire what was due when the wait ended → run ready greenlets (FIFO, up to 256 or 2 ms)
+//! mail → fire what was due when the wait ended → run ready greenlets (FIFO, up to 256 or 2 ms)
 //!   → wait (0 if anything is ready, else until the next deadline) and sample the clock, once
 //!   → take in all reports → tell callbacks
 //! ```
@@ -317,12 +317,9 @@ impl MainLoop {
         loop {
             self.pulse.begin_turn();
             local.watch_for_end();
-            if let Err(error) = self.notice_fork() {
-                self.stop_with(error);
-            }
             was_told |= self.read_mail();
             self.fire();
-            run::run_ready(local);
+            let cut = run::run_ready(local);
             if self.closing.get() {
                 return;
             }
@@ -330,7 +327,7 @@ impl MainLoop {
                 trace::loop_ended(self.name.get());
                 return;
             }
-            if run::turn_was_cut() && cuts < MOST_CUTS && !self.timer_is_due() {
+            if cut && cuts < MOST_CUTS && !self.timer_is_due() {
                 cuts += 1;
                 continue;
             }
@@ -428,7 +425,7 @@ impl MainLoop {
                 }
             }
         }
-        if let Err(error) = self.ensure_hub() {
+        if let Err(error) = self.build_if_missing() {
             return self.stop_with(error);
         }
         if timeout != Some(Duration::ZERO) && self.inbox.get().is_some_and(|inbox| !inbox.prepare_sleep()) {
@@ -441,7 +438,7 @@ impl MainLoop {
         }
         let mut ready = self.ready.take();
         // Borrowed within, so that the table is free again when a hub that panics is dropped.
-        let waited = self.with_hub("waiting", |hub| {
+        let waited = self.call_hub("waiting", |hub| {
             let descriptors = self.descriptors.borrow();
             hub.wait(&descriptors.watched, timeout, &mut ready)
         });

@@ -27,7 +27,7 @@ use crate::report::{self, Report};
 use crate::time::Stamp;
 use crate::trace;
 pub use turn::set_turn_time;
-pub(crate) use turn::{charge, fire, operations_used_up, run_ready, turn_was_cut};
+pub(crate) use turn::{charge, fire, operations_used_up, run_ready};
 
 /// Why a greenlet cannot park. Boxed, so that the results of the hot paths fit into registers.
 pub(crate) type Refused = Box<LoopError>;

@@ -45,6 +45,12 @@ impl MainLoop {
     /// Builds the hub if there is none.
     pub(crate) fn ensure_hub(&self) -> Result<(), LoopError> {
         self.notice_fork()?;
+        self.build_if_missing()
+    }
+
+    /// Builds the hub if there is none, where a fork has been noticed.
+    #[inline]
+    pub(super) fn build_if_missing(&self) -> Result<(), LoopError> {
         if self.name.get().is_empty() { self.build() } else { Ok(()) }
     }
 
@@ -135,6 +141,16 @@ impl MainLoop {
         call: impl FnOnce(&mut dyn Hub) -> R,
     ) -> Result<R, LoopError> {
         self.ensure_hub()?;
+        self.call_hub(doing, call)
+    }
+
+    /// Calls the hub that [`ensure_hub`](MainLoop::ensure_hub) has found.
+    #[inline]
+    pub(super) fn call_hub<R>(
+        &self,
+        doing: &'static str,
+        call: impl FnOnce(&mut dyn Hub) -> R,
+    ) -> Result<R, LoopError> {
         let Some(mut hub) = self.hub.take() else { return Err(LoopError::InMainloop { doing }) };
         match self.shut_in(|| call(&mut *hub)) {
             Ok(result) => {
@@ -305,6 +321,10 @@ impl MainLoop {
         let Some(inbox) = self.inbox.get() else { return false };
         if !inbox.has_mail() {
             return false;
+        }
+        // A callback may have forked: what the parent was asked for is not done in the child as well.
+        if let Err(error) = self.notice_fork() {
+            self.stop_with(error);
         }
         self.outside.stir();
         let mut letters = self.letters.take();

@@ -164,8 +164,9 @@ pub(crate) fn fire(fire: impl FnOnce()) {
     }
 }
 
-/// For the main loop: runs what is ready, up to the end of the turn. Switches.
-pub(crate) fn run_ready(local: &Local) {
+/// For the main loop: runs what is ready, up to the end of the turn. True if the turn was cut, so that ready greenlets are
+/// left over. Switches.
+pub(crate) fn run_ready(local: &Local) -> bool {
     let thread = thread();
     let turn = &thread.turn;
     thread.operations.set(OPERATIONS);
@@ -173,11 +174,7 @@ pub(crate) fn run_ready(local: &Local) {
         thread.run_turn(local);
     }
     turn.since.set(if thread.ready.get() == 0 { Since::Sleep } else { Since::EarlierLook });
-}
-
-/// Whether the last turn was cut, so that ready greenlets are left over.
-pub(crate) fn turn_was_cut() -> bool {
-    thread().turn.cut.get()
+    turn.cut.get()
 }
 
 /// Charges an operation to the budget of operations that are served at once. False if it is used up: then
