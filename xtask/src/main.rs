@@ -30,6 +30,7 @@ usage: cargo xtask <command>
   costs          count instructions and system calls of the hot paths, and hold them to a table
   check-bsd      type-check what runs on FreeBSD, OpenBSD and macOS, with clippy
   tidy           hold what no compiler holds: direction of crates, order of a backend, conformance map
+  tidy --arrows  print the cycles between the files of a crate, and the paths that point up
   ci             test, fmt, clippy, doc, features, abort, costs, tidy: what .ci/run runs
 ";
 
@@ -41,6 +42,7 @@ enum Task {
     Costs,
     CheckBsd,
     Tidy,
+    Arrows,
     Ci,
 }
 
@@ -56,6 +58,7 @@ fn parse(arguments: &[String]) -> Result<Task, String> {
         ["costs"] => Ok(Task::Costs),
         ["check-bsd"] => Ok(Task::CheckBsd),
         ["tidy"] => Ok(Task::Tidy),
+        ["tidy", "--arrows"] => Ok(Task::Arrows),
         ["ci"] => Ok(Task::Ci),
         [] => Err("a command is missing".to_owned()),
         [command @ ("test" | "features" | "abort" | "costs" | "check-bsd" | "tidy" | "ci"), rest @ ..] => {
@@ -104,6 +107,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Costs => costs::check(&workspace, &mut report)?,
         Task::CheckBsd => bsd::check(&workspace, &mut report),
         Task::Tidy => tidy::run(&workspace, &mut report),
+        Task::Arrows => return tidy::print_arrows(&workspace).map(|()| true),
         Task::Ci => {
             test::run(&workspace, false, &mut report)?;
             checks::fmt(&workspace, &mut report);

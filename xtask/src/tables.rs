@@ -2,6 +2,12 @@
 //!
 //! A new hub is one line in [`HUBS`]; everything else about it follows.
 
+mod floors;
+
+#[cfg(test)]
+pub use floors::Floor;
+pub use floors::{FLOORS, Floors};
+
 /// A backend of this workspace.
 pub struct Hub {
     /// Its canonical name, which is also its feature of the facade.

@@ -3,6 +3,8 @@
 mod arrows;
 mod backends;
 mod conformance;
+mod floors;
+mod modules;
 mod sources;
 
 use std::time::Instant;
@@ -10,13 +12,16 @@ use std::time::Instant;
 use crate::step::Report;
 use crate::workspace::Workspace;
 
+pub use floors::print as print_arrows;
+
 /// One line for each fault; the error is for what could not be looked at.
 type Faults = anyhow::Result<Vec<String>>;
 type Check = (&'static str, fn(&Workspace) -> Faults);
 
 pub fn run(workspace: &Workspace, report: &mut Report) {
-    let checks: [Check; 4] = [
+    let checks: [Check; 5] = [
         ("tidy: direction of crates", arrows::check),
+        ("tidy: floors inside a crate", floors::check),
         ("tidy: shape of a backend", backends::check),
         ("tidy: conformance map", conformance::check),
         ("tidy: sources", sources::check),
