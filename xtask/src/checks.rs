@@ -1,26 +1,46 @@
-//! What `ci` asks beside the tests.
+//! What CI checks beside the tests.
 
 use std::process::Command;
 
+use anyhow::Result;
+
+use crate::costs;
 use crate::step::Report;
 use crate::tables::{FEATURE_LISTS, FEATURE_TESTS, HUBS};
 use crate::test::{buildable, lacking, missing};
+use crate::tidy;
 use crate::workspace::Workspace;
 
-/// The example that is run with `panic = "abort"`.
+/// The example that runs with `panic = "abort"`.
 const ABORT_EXAMPLE: &str = "panic_abort";
 
-pub fn fmt(workspace: &Workspace, report: &mut Report) {
+/// Runs every check.
+///
+/// # Errors
+///
+/// The program whose costs are counted cannot be built, or a tool does not say what it counted.
+pub fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
+    fmt(workspace, report);
+    clippy(workspace, report);
+    doc(workspace, report);
+    features(workspace, report);
+    abort(workspace, report);
+    costs::check(workspace, report)?;
+    tidy::run(workspace, report);
+    Ok(())
+}
+
+fn fmt(workspace: &Workspace, report: &mut Report) {
     let mut command = workspace.cargo();
     command.args(["fmt", "--all", "--check"]);
     report.run("fmt", command);
 }
 
-pub fn clippy(workspace: &Workspace, report: &mut Report) {
+fn clippy(workspace: &Workspace, report: &mut Report) {
     let mut command = workspace.cargo();
     command.args(["clippy", "--workspace", "--all-targets"]);
     exclude(&mut command);
-    // What is compiled with a feature only.
+    // Some code exists only with a feature.
     for (feature, _) in FEATURE_TESTS {
         command.args(["--features", &format!("greenhub/{feature}")]);
     }
@@ -28,22 +48,22 @@ pub fn clippy(workspace: &Workspace, report: &mut Report) {
     report.run("clippy", command);
 }
 
-pub fn doc(workspace: &Workspace, report: &mut Report) {
+fn doc(workspace: &Workspace, report: &mut Report) {
     let mut command = workspace.cargo();
     command.args(["doc", "--workspace", "--exclude", "xtask", "--no-deps"]).env("RUSTDOCFLAGS", "-Dwarnings");
     exclude(&mut command);
     report.run("doc", command);
 }
 
-/// Leaves out what cannot be built here.
+/// Leaves out the crates that cannot be built here.
 fn exclude(command: &mut Command) {
     for package in lacking() {
         command.args(["--exclude", package]);
     }
 }
 
-/// Builds the facade with every list of features that is promised.
-pub fn features(workspace: &Workspace, report: &mut Report) {
+/// Checks the facade with every list of features that it promises.
+fn features(workspace: &Workspace, report: &mut Report) {
     for hub in HUBS {
         if let Some(why) = missing(hub) {
             report.skip(format!("features: {}", hub.name), why);
@@ -60,7 +80,7 @@ pub fn features(workspace: &Workspace, report: &mut Report) {
     report.run("features: the default", command);
 }
 
-/// None, each hub alone, and [`FEATURE_LISTS`], as far as they can be built here.
+/// The lists that can be built here: no feature, each hub alone, and [`FEATURE_LISTS`].
 fn feature_lists() -> Vec<String> {
     let none = std::iter::once(String::new());
     let alone = buildable().map(|hub| hub.name.to_owned());
@@ -70,8 +90,8 @@ fn feature_lists() -> Vec<String> {
     none.chain(alone).chain(together).collect()
 }
 
-/// Tests cannot be built to abort with a stable compiler, an example can: it checks itself and says so by its exit status.
-pub fn abort(workspace: &Workspace, report: &mut Report) {
+/// Runs an example that checks itself, since a stable compiler cannot build tests with `panic = "abort"`.
+fn abort(workspace: &Workspace, report: &mut Report) {
     let mut command = workspace.cargo();
     command.args(["run", "--profile", "abort", "-p", "greenhub", "--example", ABORT_EXAMPLE]);
     report.run("panic = \"abort\"", command);

@@ -1,6 +1,6 @@
-//! One command for everything: `cargo xtask <command>`.
+//! The tool of this workspace: `cargo xtask <command>`.
 
-#![expect(unreachable_pub, reason = "a program is nobody's dependency")]
+#![expect(unreachable_pub, reason = "nothing depends on a program")]
 
 mod bsd;
 mod checks;
@@ -14,74 +14,45 @@ mod workspace;
 
 use std::process::ExitCode;
 
+use clap::Parser;
+
 use step::Report;
 use workspace::Workspace;
 
-const USAGE: &str = "\
-usage: cargo xtask <command>
-
-  test [--full] [--only TEXT]
-                 run the tests on every hub; ends with `N passed, N failed, N skipped`
-                 --full: release mode for everything, forced fallback paths, long seeds, faults,
-                 leaks, mutants, counted costs, loom, other targets
-                 --only: the steps that have TEXT in their names
-  features       build the facade with no backend, with each alone, with several, with the default
-  abort          run the example that is meant for panic = \"abort\"
-  costs          count instructions and system calls of the hot paths, and hold them to a table
-  check-bsd      type-check what runs on FreeBSD, OpenBSD and macOS, with clippy
-  tidy           hold what no compiler holds: direction of crates, order of a backend, conformance map
-  tidy --arrows  print the cycles between the files of a crate, and the paths that point up
-  ci             test, fmt, clippy, doc, features, abort, costs, tidy: what .ci/run runs
-";
-
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Tests and checks of greenhub.
+#[derive(Parser, PartialEq, Eq, Debug)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
-    Test { full: bool, only: Option<String> },
-    Features,
-    Abort,
+    /// Run the tests on every hub; the last line is `N passed, N failed, N skipped`.
+    Test {
+        /// Also run everything that takes long: release mode for all crates, forced fallback paths, long seeds,
+        /// injected faults, leaks, mutants, counted costs, loom, other targets.
+        #[arg(long)]
+        full: bool,
+        /// Run only the steps that have TEXT in their names.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
+    /// Run what CI checks beside the tests: fmt, clippy, doc, features, panic = "abort", costs, tidy.
+    Check {
+        /// Run only the steps that have TEXT in their names.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
+    /// Compare instructions and system calls of the hot paths with their table.
     Costs,
+    /// Run clippy for FreeBSD, OpenBSD and macOS.
     CheckBsd,
-    Tidy,
-    Arrows,
-    Ci,
-}
-
-fn parse(arguments: &[String]) -> Result<Task, String> {
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["test"] => Ok(Task::Test { full: false, only: None }),
-        ["test", "--full"] => Ok(Task::Test { full: true, only: None }),
-        ["test", "--only", text] => Ok(Task::Test { full: false, only: Some((*text).to_owned()) }),
-        ["test", "--full", "--only", text] => Ok(Task::Test { full: true, only: Some((*text).to_owned()) }),
-        ["features"] => Ok(Task::Features),
-        ["abort"] => Ok(Task::Abort),
-        ["costs"] => Ok(Task::Costs),
-        ["check-bsd"] => Ok(Task::CheckBsd),
-        ["tidy"] => Ok(Task::Tidy),
-        ["tidy", "--arrows"] => Ok(Task::Arrows),
-        ["ci"] => Ok(Task::Ci),
-        [] => Err("a command is missing".to_owned()),
-        [command @ ("test" | "features" | "abort" | "costs" | "check-bsd" | "tidy" | "ci"), rest @ ..] => {
-            Err(format!("`{command}` does not take `{}`", rest.join(" ")))
-        }
-        [other, ..] => Err(format!("there is no command `{other}`")),
-    }
+    /// Check what no compiler checks: directions of crates and modules, the shape of a backend, the conformance map.
+    Tidy {
+        /// Print the cycles between the files of a crate and the paths that point up.
+        #[arg(long)]
+        arrows: bool,
+    },
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if matches!(arguments.first().map(String::as_str), Some("help" | "--help" | "-h")) {
-        print!("{USAGE}");
-        return ExitCode::SUCCESS;
-    }
-    let task = match parse(&arguments) {
-        Ok(task) => task,
-        Err(wrong) => {
-            eprint!("error: {wrong}\n\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    match run(task) {
+    match run(Task::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -91,7 +62,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs `task`; whether all went well.
+/// Runs `task` and returns whether nothing failed.
 fn run(task: Task) -> anyhow::Result<bool> {
     let workspace = Workspace::load()?;
     let mut report = Report::default();
@@ -102,49 +73,46 @@ fn run(task: Task) -> anyhow::Result<bool> {
             report.print_summary();
             report.print_counts();
         }
-        Task::Features => checks::features(&workspace, &mut report),
-        Task::Abort => checks::abort(&workspace, &mut report),
+        Task::Check { only } => {
+            report = Report::of_steps_named(only);
+            checks::run(&workspace, &mut report)?;
+            report.print_summary();
+        }
         Task::Costs => costs::check(&workspace, &mut report)?,
         Task::CheckBsd => bsd::check(&workspace, &mut report),
-        Task::Tidy => tidy::run(&workspace, &mut report),
-        Task::Arrows => return tidy::print_arrows(&workspace).map(|()| true),
-        Task::Ci => {
-            test::run(&workspace, false, &mut report)?;
-            checks::fmt(&workspace, &mut report);
-            checks::clippy(&workspace, &mut report);
-            checks::doc(&workspace, &mut report);
-            checks::features(&workspace, &mut report);
-            checks::abort(&workspace, &mut report);
-            costs::check(&workspace, &mut report)?;
-            tidy::run(&workspace, &mut report);
-            report.print_summary();
-            report.print_counts();
-        }
+        Task::Tidy { arrows: false } => tidy::run(&workspace, &mut report),
+        Task::Tidy { arrows: true } => return tidy::print_arrows(&workspace).map(|()| true),
     }
     Ok(report.is_well())
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     fn parsed(line: &str) -> Result<Task, String> {
-        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        Task::try_parse_from(line.split(' ')).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn commands_are_parsed() {
-        assert_eq!(parsed("test"), Ok(Task::Test { full: false, only: None }));
-        assert_eq!(parsed("test --full"), Ok(Task::Test { full: true, only: None }));
-        assert_eq!(parsed("test --full --only loom"), Ok(Task::Test { full: true, only: Some("loom".to_owned()) }));
-        assert_eq!(parsed("check-bsd"), Ok(Task::CheckBsd));
-        assert_eq!(parsed("ci"), Ok(Task::Ci));
+    fn the_options_are_consistent() {
+        Task::command().debug_assert();
     }
 
     #[test]
-    fn a_wrong_command_is_named() {
-        assert!(parsed("tset").unwrap_err().contains("tset"));
-        assert!(parsed("test --fast").unwrap_err().contains("--fast"));
-        assert!(parsed("").unwrap_err().contains("missing"));
+    fn options_reach_their_command() {
+        assert_eq!(parsed("xtask test"), Ok(Task::Test { full: false, only: None }));
+        let only = Some("loom".to_owned());
+        assert_eq!(parsed("xtask test --full --only loom"), Ok(Task::Test { full: true, only }));
+        assert_eq!(parsed("xtask check-bsd"), Ok(Task::CheckBsd));
+        assert_eq!(parsed("xtask tidy --arrows"), Ok(Task::Tidy { arrows: true }));
+    }
+
+    #[test]
+    fn an_unknown_command_or_option_is_named() {
+        assert!(parsed("xtask tset").unwrap_err().contains("tset"));
+        assert!(parsed("xtask test --fast").unwrap_err().contains("--fast"));
     }
 }

@@ -113,10 +113,10 @@ fn in_release(mut command: Command) -> Command {
 fn peers(workspace: &Workspace, report: &mut Report) {
     for peer in PEERS {
         let name = format!("green suite, with {}", peer.program);
-        if !can_start(peer.program) {
+        if !is_there(peer.program) {
             install(peer.program, &[peer.package]);
         }
-        if !can_start(peer.program) {
+        if !is_there(peer.program) {
             report.skip(name, format!("no {}: apt-get install {}", peer.program, peer.package));
             continue;
         }
@@ -219,10 +219,9 @@ fn mutants(workspace: &Workspace, report: &mut Report) {
 }
 
 fn require_compilers(workspace: &Workspace) -> Result<()> {
-    let version = rustc_says("--version")?;
+    let version = rustc_version::version().context("no rustc: see https://rustup.rs")?;
     if let Some(oldest) = &workspace.rust_version {
-        let enough = numbers(version.split(' ').nth(1).unwrap_or_default()) >= numbers(oldest);
-        ensure!(enough, "{} is too old: rustc {oldest} or later is needed (`rustup update stable`)", version.trim());
+        ensure!(version >= *oldest, "rustc {version} is too old: {oldest} or later is needed (`rustup update stable`)");
     }
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     if !is_there(&compiler) {
@@ -276,42 +275,13 @@ fn install(what: &str, packages: &[&str]) {
     }
 }
 
-/// Whether `program` is found, whatever it thinks of being asked for its version.
-fn can_start(program: &str) -> bool {
-    Command::new(program).arg("-v").output().is_ok()
-}
-
 /// Whether `program` can be started.
 pub fn is_there(program: &str) -> bool {
-    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+    which::which(program).is_ok()
 }
 
-/// The variable that makes cargo run each test binary under another program.
+/// The variable that makes cargo run each test program under another one.
 pub fn runner() -> Result<String> {
-    let says = rustc_says("-vV")?;
-    let host = says.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
+    let host = rustc_version::version_meta().context("rustc does not name its host")?.host;
     Ok(format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace(['-', '.'], "_")))
-}
-
-fn rustc_says(flag: &str) -> Result<String> {
-    let output = Command::new("rustc").arg(flag).output().context("no rustc: see https://rustup.rs")?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// `1.88.0-nightly` as `[1, 88, 0]`.
-fn numbers(version: &str) -> Vec<u32> {
-    let plain = version.split('-').next().unwrap_or_default();
-    plain.split('.').map_while(|number| number.parse().ok()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_compare_by_number() {
-        assert!(numbers("1.100.0") > numbers("1.88"));
-        assert!(numbers("1.88.0-beta.1") >= numbers("1.88"));
-        assert!(numbers("1.87.9") < numbers("1.88"));
-    }
 }

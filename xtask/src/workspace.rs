@@ -1,48 +1,50 @@
-//! Where the workspace is and what it consists of.
+//! The root of the workspace and its crates.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result};
+use cargo_metadata::semver::Version;
+use cargo_metadata::{DependencyKind, MetadataCommand};
+use ignore::WalkBuilder;
 
 use crate::tables::VARIABLES;
 
 /// A crate of the workspace.
 pub struct Package {
     pub name: String,
-    /// Its folder.
     pub folder: PathBuf,
     pub features: Vec<String>,
     pub dependencies: Vec<Dependency>,
 }
 
-/// One line under `[dependencies]` and its kin.
+/// A dependency of a crate.
 pub struct Dependency {
     pub name: String,
     pub dev: bool,
 }
 
+/// The workspace as cargo describes it.
 pub struct Workspace {
     pub root: PathBuf,
     pub packages: Vec<Package>,
-    /// The oldest compiler that the manifest promises.
-    pub rust_version: Option<String>,
+    /// The oldest compiler that the manifests promise.
+    pub rust_version: Option<Version>,
 }
 
 impl Workspace {
     /// Asks cargo.
+    ///
+    /// # Errors
+    ///
+    /// cargo cannot read a manifest.
     pub fn load() -> Result<Workspace> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent folder")?.to_owned();
-        let output =
-            cargo(&root).args(["metadata", "--format-version=1", "--no-deps"]).output().context("cargo metadata")?;
-        ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
-        let metadata = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+        let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec()?;
         Ok(Workspace {
-            packages: packages(&metadata).context("cargo metadata lacks a field")?,
-            rust_version: oldest_compiler(&metadata),
-            root,
+            rust_version: metadata.packages.iter().find_map(|package| package.rust_version.clone()),
+            packages: metadata.packages.into_iter().map(Package::from).collect(),
+            root: metadata.workspace_root.into(),
         })
     }
 
@@ -50,9 +52,14 @@ impl Workspace {
         self.packages.iter().find(|package| package.name == name)
     }
 
-    /// A cargo command in the root of the workspace, free of what would change a test run.
+    /// A cargo command in the root of the workspace, without the variables that would change a test run.
     pub fn cargo(&self) -> Command {
-        cargo(&self.root)
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.current_dir(&self.root);
+        for variable in VARIABLES {
+            command.env_remove(variable);
+        }
+        command
     }
 
     /// `path` as seen from the root.
@@ -61,56 +68,37 @@ impl Workspace {
     }
 }
 
-fn cargo(root: &Path) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root);
-    for variable in VARIABLES {
-        command.env_remove(variable);
-    }
-    command
-}
-
-fn packages(metadata: &Value) -> Option<Vec<Package>> {
-    metadata["packages"].as_array()?.iter().map(package).collect()
-}
-
-fn package(package: &Value) -> Option<Package> {
-    let dependencies = package["dependencies"].as_array()?.iter().map(|dependency| {
-        Some(Dependency { name: dependency["name"].as_str()?.to_owned(), dev: dependency["kind"] == "dev" })
-    });
-    Some(Package {
-        name: package["name"].as_str()?.to_owned(),
-        folder: Path::new(package["manifest_path"].as_str()?).parent()?.to_owned(),
-        features: package["features"].as_object()?.keys().cloned().collect(),
-        dependencies: dependencies.collect::<Option<_>>()?,
-    })
-}
-
-fn oldest_compiler(metadata: &Value) -> Option<String> {
-    metadata["packages"].as_array()?.iter().find_map(|package| Some(package["rust_version"].as_str()?.to_owned()))
-}
-
-/// Every file below `folder`, without build products and hidden folders, in order.
-pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
-            let entry = entry?;
-            let name = entry.file_name();
-            // In a linked worktree `.git` is a file.
-            if name == "target" || name == ".git" {
-                continue;
-            }
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            } else {
-                found.push(entry.path());
-            }
+impl From<cargo_metadata::Package> for Package {
+    fn from(package: cargo_metadata::Package) -> Package {
+        let dependencies = package.dependencies.into_iter();
+        Package {
+            name: package.name.to_string(),
+            folder: package.manifest_path.parent().map(PathBuf::from).unwrap_or_default(),
+            features: package.features.into_keys().collect(),
+            dependencies: dependencies
+                .map(|it| Dependency { name: it.name, dev: it.kind == DependencyKind::Development })
+                .collect(),
         }
     }
-    found.sort();
-    Ok(found)
+}
+
+/// The files below `folder` that git does not ignore, in order.
+///
+/// # Errors
+///
+/// A folder cannot be listed.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    // In a linked worktree `.git` is a file.
+    let walk = WalkBuilder::new(folder).hidden(false).filter_entry(|entry| entry.file_name() != ".git").build();
+    let mut files = Vec::new();
+    for entry in walk {
+        let entry = entry.with_context(|| format!("cannot list {}", folder.display()))?;
+        if entry.file_type().is_some_and(|kind| !kind.is_dir()) {
+            files.push(entry.into_path());
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 #[cfg(test)]
@@ -118,18 +106,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn metadata_is_read() {
-        let metadata = serde_json::json!({"packages": [{
-            "name": "hub-mine",
-            "manifest_path": "/somewhere/crates/hub-mine/Cargo.toml",
-            "rust_version": "1.88",
-            "features": {"default": [], "extra": []},
-            "dependencies": [{"name": "hub-core", "kind": null}, {"name": "hub-testkit", "kind": "dev"}],
-        }]});
-        let packages = packages(&metadata).unwrap();
-        assert_eq!(packages[0].folder, Path::new("/somewhere/crates/hub-mine"));
-        assert_eq!(packages[0].features, ["default", "extra"]);
-        assert_eq!(packages[0].dependencies.iter().map(|it| it.dev).collect::<Vec<_>>(), [false, true]);
-        assert_eq!(oldest_compiler(&metadata).as_deref(), Some("1.88"));
+    fn the_workspace_has_its_crates_with_their_dependencies() {
+        let workspace = Workspace::load().unwrap();
+        assert!(workspace.rust_version.as_ref().is_some_and(|version| version.major == 1));
+        let core = workspace.package("hub-core").unwrap();
+        assert_eq!(workspace.relative(&core.folder), Path::new("crates/hub-core"));
+        assert!(core.features.contains(&"tracing".to_owned()));
+        assert!(core.dependencies.iter().any(|it| it.name == "libc" && !it.dev));
+        assert!(core.dependencies.iter().any(|it| it.name == "hub-testkit" && it.dev));
+    }
+
+    #[test]
+    fn hidden_files_are_listed_and_ignored_ones_are_not() {
+        let root = Workspace::load().unwrap().root;
+        let files = files(&root).unwrap();
+        assert!(files.contains(&root.join(".ci/run")) && files.contains(&root.join("xtask/src/workspace.rs")));
+        assert!(!files.iter().any(|file| file.starts_with(root.join("target")) || file.starts_with(root.join(".git"))));
     }
 }
