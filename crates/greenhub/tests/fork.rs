@@ -5,10 +5,11 @@ mod support;
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::ptr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use std::time::Duration;
 use greenhub::sync::{Mutex, Queue};
 use greenhub::tpool::{execute, execute_scoped};
 use greenhub::{
-    Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, get_hub, has_hub, sleep, spawn, trampoline, use_hub,
-    use_hub_with, with_timeout, yield_now,
+    Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Source, Watched, get_hub, has_hub, sleep, spawn, trampoline,
+    use_hub, use_hub_with, with_timeout, yield_now,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -570,6 +571,90 @@ fn close_in_a_child_lets_go_of_what_another_thread_waited_for() {
         ends_well(child);
         write(&there, b"x").expect("room");
         assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn close_in_a_child_leaves_the_file_of_a_lent_number_that_another_thread_waited_for() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let waits = Arc::clone(&here);
+        let other = tracked(move || read(&waits, 8));
+        until_asleep(&other);
+        let lent = here.as_fd();
+        let file = file_at(lent.as_raw_fd()).expect("open");
+        let child = forked(|| {
+            here.close();
+            assert_eq!(file_at(lent.as_raw_fd()), Some(file));
+        });
+        ends_well(child);
+        write(&there, b"x").expect("room");
+        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn close_in_a_child_lets_go_of_a_socket_that_has_moved_to_its_hub() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let waits = Arc::clone(&here);
+        let number = here.as_raw_fd();
+        let other = tracked(move || read(&waits, 8));
+        until_asleep(&other);
+        let file = file_at(number).expect("open");
+        let child = forked(|| {
+            read_within(&here, 8, Some(ms(1))).expect_err("nothing comes");
+            here.close();
+            assert_ne!(file_at(number), Some(file));
+        });
+        ends_well(child);
+        write(&there, b"x").expect("room");
+        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn a_socket_dropped_in_a_child_gives_its_number_back_though_another_thread_waited() {
+    in_child(|| {
+        let (here, there) = pair();
+        let number = here.as_raw_fd();
+        let here: &Source = Box::leak(Box::new(here));
+        let other = tracked(move || read(here, 8));
+        until_asleep(&other);
+        let child = forked(|| {
+            // SAFETY: leaked above; in the child no other thread has it.
+            drop(unsafe { Box::from_raw(ptr::from_ref(here).cast_mut()) });
+            assert_eq!(file_at(number), None);
+        });
+        ends_well(child);
+        write(&there, b"x").expect("room");
+        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn a_late_request_in_a_child_leaves_a_socket_that_came_back() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        // Forks are noticed from here on.
+        sleep(ms(1));
+        let child = forked(|| {
+            read_within(&here, 8, Some(ms(1))).expect_err("nothing yet");
+            let reads = Arc::clone(&here);
+            let late = std::thread::spawn(move || read_within(&reads, 8, Some(ms(1)))).join().expect("no panic");
+            late.expect_err("nothing yet");
+            // This hub has had no turn since, so it reads that it is to forget the socket when it waits for it again.
+            let other = spawn(move || {
+                sleep(ms(5));
+                write(&there, b"x").expect("room");
+            });
+            assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("data"), b"x");
+            other.join().expect("no panic");
+        });
+        ends_well(child);
     });
 }
 

@@ -171,6 +171,19 @@ fn rule_05_a_socket_that_is_closed_on_another_thread_wakes_its_waiter() {
 }
 
 #[test]
+fn rule_05_a_socket_that_is_closed_on_another_thread_is_closed_once_its_hub_has_forgotten_it() {
+    in_child(|| {
+        let (reader, writer) = known_pipe();
+        let number = reader.as_raw_fd();
+        std::thread::scope(|scope| scope.spawn(|| reader.close()).join()).expect("no panic");
+        assert!(is_open(number), "its hub has not forgotten it yet");
+        sleep(ms(1));
+        assert!(!is_open(number));
+        assert_closed(writer);
+    });
+}
+
+#[test]
 fn rule_05_a_socket_that_is_dropped_on_another_thread_is_forgotten_and_then_closed() {
     in_child(|| {
         let forgotten = use_noting_hub();
