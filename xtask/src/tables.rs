@@ -291,6 +291,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/watched.rs",
     "crates/hub-kqueue/src/sys.rs",
     "crates/hub-libevent/src/base.rs",
+    "crates/hub-libevent/src/sys.rs",
     "crates/hub-testkit/src/allocations.rs",
     "crates/hub-testkit/src/fixture.rs",
     "crates/hub-testkit/src/process.rs",

@@ -105,14 +105,16 @@
 //!
 //! # Features
 //!
-//! Each but the last two brings in one hub. Without any of these a program needs [`use_hub_with`], or its first blocking call fails with
+//! The first six bring in one hub each. Without any of these a program needs [`use_hub_with`], or its first blocking call fails with
 //! [`HubError::NoneAvailable`].
 //!
 //! - `epoll` (default): epoll(7), on Linux and Android; elsewhere it compiles and is not available.
 //! - `kqueue` (default): kqueue(2), on BSD but for NetBSD and on macOS; elsewhere it compiles and is not available.
 //! - `poll` (default): poll(2), on every Unix.
 //! - `select` (default): select(2), on every Unix, for descriptors below `FD_SETSIZE`, mostly 1024.
-//! - `libevent`: needs libevent 2.1 with its headers, and pkg-config; the README of `hub-libevent` lists its builds.
+//! - `libevent`: libevent, on Unix; a build needs libevent 2.1 with its headers, and pkg-config.
+//! - `libevent-bundled`: `libevent`, with libevent 2.1.12 built along and linked statically; a build needs cmake 3, a C
+//!   compiler and libclang.
 //! - `backtrace`: [`Report::Blocked`] has a backtrace of the green thread that holds its loop; on Linux on x86-64 and
 //!   64-bit ARM. It brings in `framehop`, `object` and `backtrace`.
 //! - `tracing`: events for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`: each green thread

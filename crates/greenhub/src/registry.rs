@@ -101,8 +101,9 @@ impl Known {
 /// switch.
 ///
 /// Names are `epoll`, `kqueue`, `poll`, `select`, `libevent`, `tokio`, Eventlet's own spellings `epolls`, `selects`
-/// and `pyevent`, and whatever [`register_hub`] made known. Of these `libevent` and `tokio` have no feature yet
-/// and are errors that name them. A name given here beats the environment. The hub is built when it is first needed.
+/// and `pyevent`, and whatever [`register_hub`] made known. `libevent` needs the feature of that name; `tokio` has no
+/// feature yet and is an error that says so. A name given here beats the environment. The hub is built when it is first
+/// needed.
 ///
 /// The present hub is dropped: its timers and descriptors are forgotten, its system objects closed, green threads
 /// parked on it are unwound, and the main greenlet, if it waits there, gets

@@ -1,4 +1,4 @@
-//! One event base of libevent: the only file that calls the library.
+//! One event base of libevent: the only file that calls the library. `sys` declares what it calls.
 //!
 //! Ground rules:
 //! - A base, its events and the list that they fill belong to one [`Base`], which is neither `Send` nor `Sync`. Nobody
@@ -20,9 +20,8 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use hub_core::{Interest, Lease, round};
-use libevent_sys as sys;
 
-use crate::convert;
+use crate::{convert, sys};
 
 /// An event base with its events.
 pub(crate) struct Base {
@@ -40,7 +39,7 @@ impl Base {
     pub(crate) fn new() -> io::Result<Base> {
         static ROUTE_WARNINGS: Once = Once::new();
         // SAFETY: `said` has the signature that is asked for. The library's place for it is written once, by us.
-        ROUTE_WARNINGS.call_once(|| unsafe { sys::event_set_log_callback(Some(said)) });
+        ROUTE_WARNINGS.call_once(|| unsafe { sys::event_set_log_callback(said) });
         let found = Found(NonNull::from(Box::leak(Box::default())));
         let raw = Raw::new()?;
         let timer = Event::new(&raw, -1, 0, &found)?;
@@ -96,7 +95,7 @@ impl Base {
             Some(_) => self.timer.add(timeout)?,
         }
         // SAFETY: the base is alive and, since `self` is borrowed mutably and callbacks only append, does not run.
-        let ended = unsafe { sys::event_base_loop(self.raw.0.as_ptr(), flags as c_int) };
+        let ended = unsafe { sys::event_base_loop(self.raw.0.as_ptr(), flags) };
         let result = if ended < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
         self.timer.remove();
         result
@@ -135,15 +134,13 @@ impl Raw {
         // pair, the set and the timer; the others are for what the program's other OS threads open meanwhile.
         let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         drop((io::pipe()?, io::pipe()?, io::pipe()?, io::pipe()?));
-        let features = sys::event_method_feature_EV_FEATURE_ET | sys::event_method_feature_EV_FEATURE_O1;
-        let flags = sys::event_base_config_flag_EVENT_BASE_FLAG_PRECISE_TIMER
-            | sys::event_base_config_flag_EVENT_BASE_FLAG_IGNORE_ENV
-            | sys::event_base_config_flag_EVENT_BASE_FLAG_NOLOCK;
+        let features = sys::EV_FEATURE_ET | sys::EV_FEATURE_O1;
+        let flags = sys::EVENT_BASE_FLAG_PRECISE_TIMER | sys::EVENT_BASE_FLAG_IGNORE_ENV | sys::EVENT_BASE_FLAG_NOLOCK;
         // SAFETY: the configuration is checked, used alive, and freed once.
         let raw = hushed(|| unsafe {
             let config = NonNull::new(sys::event_config_new())?.as_ptr();
-            sys::event_config_require_features(config, features as c_int);
-            sys::event_config_set_flag(config, flags as c_int);
+            sys::event_config_require_features(config, features);
+            sys::event_config_set_flag(config, flags);
             let base = NonNull::new(sys::event_base_new_with_config(config));
             sys::event_config_free(config);
             base
@@ -181,7 +178,7 @@ struct Event {
 impl Event {
     fn new(base: &Raw, fd: RawFd, flags: c_short, found: &Found) -> io::Result<Event> {
         // SAFETY: the base is alive; the list outlives its events.
-        let raw = unsafe { sys::event_new(base.0.as_ptr(), fd, flags, Some(told), found.0.as_ptr().cast()) };
+        let raw = unsafe { sys::event_new(base.0.as_ptr(), fd, flags, told, found.0.as_ptr().cast()) };
         let raw = NonNull::new(raw).ok_or_else(io::Error::last_os_error)?;
         Ok(Event { raw, flags })
     }
@@ -238,8 +235,8 @@ fn hushed<T>(call: impl FnOnce() -> T) -> T {
 
 /// Called by the library, on any thread, for what it has to say.
 unsafe extern "C" fn said(severity: c_int, text: *const c_char) {
-    let ends_the_process = severity > sys::EVENT_LOG_WARN as c_int;
-    if ends_the_process || severity >= sys::EVENT_LOG_WARN as c_int && !HUSHED.get() {
+    let ends_the_process = severity > sys::EVENT_LOG_WARN;
+    if ends_the_process || severity >= sys::EVENT_LOG_WARN && !HUSHED.get() {
         // SAFETY: the library passes a string that lasts until this returns.
         let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
         hub_core::warn(if ends_the_process {

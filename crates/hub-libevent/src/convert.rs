@@ -5,6 +5,8 @@ use std::ffi::c_short;
 use hub_core::{Interest, Lease, Readiness};
 use rustix::event::PollFlags;
 
+use crate::sys;
+
 /// The half close by the peer, where the system tells it apart.
 const HALF_CLOSE: PollFlags = if cfg!(any(target_os = "linux", target_os = "android")) {
     PollFlags::from_bits_retain(0x2000)
@@ -14,9 +16,9 @@ const HALF_CLOSE: PollFlags = if cfg!(any(target_os = "linux", target_os = "andr
 
 /// The flags of an event for one direction.
 pub(crate) fn event_flags(direction: Interest, lease: Lease) -> c_short {
-    let direction = if direction == Interest::READ { libevent_sys::EV_READ } else { libevent_sys::EV_WRITE };
-    let trigger = if lease == Lease::Wait { libevent_sys::EV_ET } else { 0 };
-    (direction | trigger | libevent_sys::EV_PERSIST) as c_short
+    let direction = if direction == Interest::READ { sys::EV_READ } else { sys::EV_WRITE };
+    let trigger = if lease == Lease::Wait { sys::EV_ET } else { 0 };
+    direction | trigger | sys::EV_PERSIST
 }
 
 /// The flags that ask poll for `interest`.

@@ -32,6 +32,12 @@ mod base;
 mod convert;
 #[cfg(unix)]
 mod hub;
+#[cfg(unix)]
+mod sys;
+
+// Links the library that this crate builds.
+#[cfg(all(unix, feature = "bundled"))]
+use libevent_sys as _;
 
 #[cfg(unix)]
 use std::io::ErrorKind;
@@ -63,3 +69,8 @@ pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     available: || false,
     build: || Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "the libevent hub is for Unix")),
 };
+
+/// The program of the README compiles and runs.
+#[cfg(all(doctest, unix))]
+#[doc = include_str!("../README.md")]
+struct Readme;
