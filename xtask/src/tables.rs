@@ -245,7 +245,7 @@ pub struct Arrows {
 pub const ARROWS: &[Arrows] = &[
     Arrows { package: "hub-core", to: &[], dev: &["hub-testkit"] },
     Arrows { package: "hub-testkit", to: &["hub-core"], dev: &["*"] },
-    Arrows { package: "greenstd", to: &["hub-core"], dev: &[] },
+    Arrows { package: "greenstd", to: &["hub-core"], dev: &["hub-poll"] },
     Arrows { package: "greenhub", to: &["hub-core", "greenstd", "*"], dev: &["hub-testkit"] },
     Arrows {
         package: "benches",

@@ -131,9 +131,9 @@
 
 mod registry;
 
-/// The program of the README compiles.
+/// The programs of the README compile.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;
 
 pub use registry::{get_default_hub, register_hub, use_hub};

@@ -133,9 +133,9 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
 /// contain `.`, `:` and `-`. It is never chosen by default. Does not switch.
 ///
 /// ```
-/// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/poll_hub.rs")); }
+/// # #[cfg(feature = "poll")] {
 /// use greenhub::{HubDescriptor, get_hub, register_hub, use_hub};
-/// # use poll_hub::PollHub;
+/// # use hub_poll::PollHub;
 ///
 /// register_hub(HubDescriptor {
 ///     name: "example.org:poll",
@@ -145,6 +145,7 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
 /// })?;
 /// use_hub("my-poll")?; // EVENTLET_HUB=my-poll chooses it, too
 /// get_hub();
+/// # }
 /// # Ok::<(), greenhub::HubError>(())
 /// ```
 ///

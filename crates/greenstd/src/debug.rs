@@ -39,7 +39,7 @@ use hub_core::Interest;
 /// Eventlet's `format_hub_listeners`. Does not switch.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use hub_core::Interest;
 /// let (reader, _writer) = std::io::pipe()?;
@@ -65,7 +65,7 @@ pub fn format_hub_listeners() -> String {
 /// switch.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use std::time::Duration;
 /// hub_core::spawn_after(Duration::from_secs(5), || ());
@@ -83,7 +83,7 @@ pub fn format_hub_timers() -> String {
 /// Every greenlet that has not ended, in text: number, name, where it was spawned, what it does. Does not switch.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// let sleeper = hub_core::Builder::new().name("sleeper").spawn(|| hub_core::sleep(std::time::Duration::MAX))?;
 /// hub_core::yield_now();

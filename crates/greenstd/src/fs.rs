@@ -57,7 +57,7 @@ fn between<T: Send + 'static>(
 /// Reads a whole file, std's `read`: one job, but for a stream. Switches.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// # let path = std::env::temp_dir().join(format!("greenstd-read-{}", std::process::id()));
 /// greenstd::fs::write(&path, "some bytes")?;

@@ -15,7 +15,7 @@ use crate::sync::line::{Ended, Line, Wait};
 /// leaves it by itself. Clones are handles of the same group, which belongs to its OS thread; dropping them ends nobody.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::group::Group;
 /// use std::time::Duration;
@@ -167,7 +167,7 @@ impl Group {
     /// Lets a member go that runs on. False if it is none. Never switches.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// let group = greenstd::group::Group::new();
     /// let green = group.spawn(|| "runs on");
@@ -204,7 +204,7 @@ impl Group {
     /// the failure does not keep it from being reported, unless somebody [joins](GreenThread::join) the member.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// let group = greenstd::group::Group::new();
     /// let failing = group.spawn(|| -> () { panic!("on purpose") });
@@ -253,7 +253,7 @@ impl Group {
     /// switches by itself.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// let group = greenstd::group::Group::new();
     /// let green = group.spawn(|| ());
@@ -282,7 +282,7 @@ impl Group {
     /// end later: they are in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// use greenstd::group::Group;
     /// use std::time::Duration;

@@ -90,6 +90,7 @@
 //! - `from_std` and `into_std` change between std and this crate, with timeouts and mode.
 //! - They are `Send + Sync`. A socket that is used on another OS thread is watched by that thread's hub.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 // For models of what crosses threads there is hub-core without the rest; `tests/line_model.rs` takes what it needs.
 #![cfg(not(loom))]
@@ -117,3 +118,8 @@ pub mod sync;
 pub mod thread;
 pub mod time;
 pub mod tpool;
+
+/// The program of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -9,7 +9,7 @@ pub use hub_core::{AccessError, LocalKey};
 /// have theirs too. How they are used says [`LocalKey`]. Does not switch by itself.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use std::cell::{Cell, RefCell};
 /// greenstd::green_local! {

@@ -15,7 +15,7 @@ use crate::sync::line::{Ended, Line, Wait};
 /// `pools.Pool`. For green threads of one or several OS threads, and for plain ones.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// let pool = greenstd::pools::Pool::new(2, || Ok(String::from("connection")));
 /// let mut one = pool.item()?;
@@ -124,7 +124,7 @@ impl<T> Pool<T> {
     /// Has the item that was put back last be handed out first. Eventlet's `order_as_stack`.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// let pool = greenstd::pools::Pool::new(2, || Ok(0)).newest_first();
     /// let (_, _) = (pool.get()?, pool.get()?);
@@ -156,7 +156,7 @@ impl<T> Pool<T> {
     /// those who came before. Switches then. Each has to be put back: [`item`](Pool::item) sees to that.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// let pool = greenstd::pools::Pool::new(1, || Ok(7));
     /// let seven = pool.get()?;
@@ -224,7 +224,7 @@ impl<T> Pool<T> {
     /// lets those who wait make more. Never switches by itself.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// let pool = greenstd::pools::Pool::new(2, || Ok("connection"));
     /// let (one, two) = (pool.get()?, pool.get()?);
@@ -305,7 +305,7 @@ impl<T> Item<'_, T> {
     /// The item for good, of no use to others any more: another may be made in its place. Does not switch.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// let pool = greenstd::pools::Pool::new(1, || Ok("connection"));
     /// let broken = pool.item()?.into_inner();

@@ -51,7 +51,7 @@ impl<'fd> PollFd<'fd> {
 /// without which it waits for ever; a timeout of zero looks once. Switches, but for a timeout of zero.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::select::{PollFd, poll};
 /// use hub_core::{Interest, Readiness};
@@ -150,7 +150,7 @@ fn readiness(flags: PollFlags, interest: Interest) -> Readiness {
 /// timeout of zero looks once. Switches, but for a timeout of zero.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use std::time::Duration;
 /// let (reader, writer) = greenstd::io::pipe()?;

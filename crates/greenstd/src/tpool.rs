@@ -25,7 +25,7 @@ pub use hub_core::{JobError, ThreadPool as Pool};
 /// reported and dropped. A [`Remote`](hub_core::Remote) of the hub says then that it is gone.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// let here = std::thread::current().id();
 /// let there = greenstd::tpool::execute(|| std::thread::current().id())?;
@@ -49,7 +49,7 @@ pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
 /// thread-local: see [`spawn`](hub_core::spawn).
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// let mut numbers = vec![3, 1, 2];
 /// greenstd::tpool::execute_scoped(|| numbers.sort())?;

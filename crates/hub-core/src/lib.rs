@@ -59,6 +59,8 @@
 //!
 //! The clauses that it has to keep are listed at [`Hub`], and the crate `hub-testkit` checks them.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod biased;
 mod blocking;
 mod clock;
@@ -161,3 +163,8 @@ pub use unhandled::set_error_message;
 pub use watched::{Key, Watched};
 #[doc(hidden)]
 pub use {dormant::while_idle, fork::PerProcess, pool::start_thread};
+
+/// The program of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -64,3 +64,8 @@ pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     available: || false,
     build: || Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "epoll exists on Linux and Android only")),
 };
+
+/// The program of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

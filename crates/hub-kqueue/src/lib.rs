@@ -75,3 +75,8 @@ pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     },
     build: || Ok(Box::new(KqueueHub::new()?)),
 };
+
+/// The program of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

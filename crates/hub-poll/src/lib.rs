@@ -29,3 +29,8 @@ pub use hub::PollHub;
 /// The poll hub, as `use_hub` and `EVENTLET_HUB` find it.
 pub const DESCRIPTOR: HubDescriptor =
     HubDescriptor { name: hub::NAME, aliases: &[], available: || true, build: || Ok(Box::new(PollHub::new()?)) };
+
+/// The program of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

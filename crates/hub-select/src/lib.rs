@@ -37,3 +37,8 @@ pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     available: || true,
     build: || Ok(Box::new(SelectHub::new()?)),
 };
+
+/// The program of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -33,3 +33,8 @@ pub mod process;
 pub mod saboteurs;
 
 pub use process::run;
+
+/// The program of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

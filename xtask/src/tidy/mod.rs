@@ -5,6 +5,7 @@ mod backends;
 mod conformance;
 mod floors;
 mod modules;
+mod packages;
 mod sources;
 
 use std::time::Instant;
@@ -19,11 +20,12 @@ type Faults = anyhow::Result<Vec<String>>;
 type Check = (&'static str, fn(&Workspace) -> Faults);
 
 pub fn run(workspace: &Workspace, report: &mut Report) {
-    let checks: [Check; 5] = [
+    let checks: [Check; 6] = [
         ("tidy: direction of crates", arrows::check),
         ("tidy: floors inside a crate", floors::check),
         ("tidy: shape of a backend", backends::check),
         ("tidy: conformance map", conformance::check),
+        ("tidy: packages", packages::check),
         ("tidy: sources", sources::check),
     ];
     for (name, check) in checks {

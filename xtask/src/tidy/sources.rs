@@ -40,12 +40,6 @@ pub fn check(workspace: &Workspace) -> Faults {
             faults.push(format!("{name}: may hold unsafe code, but is not there"));
         }
     }
-    for package in workspace.packages.iter().filter(|package| package.folder.starts_with(workspace.root.join("crates")))
-    {
-        if !package.folder.join("README.md").exists() {
-            faults.push(format!("{}: README.md is missing", package.name));
-        }
-    }
     Ok(faults)
 }
 

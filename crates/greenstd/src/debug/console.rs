@@ -44,7 +44,7 @@ const LONGEST: u64 = 1024;
 /// are lost do not end it, as they do not end a [server](crate::net::serve).
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::os::unix::net::UnixStream;
 /// use std::io::{Read, Write};

@@ -19,7 +19,7 @@ const BATCH: usize = 256;
 /// Lists a directory, std's `read_dir`. Switches, and so does the iterator now and then.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// for entry in greenstd::fs::read_dir(".")? {
 ///     println!("{}", entry?.path().display());

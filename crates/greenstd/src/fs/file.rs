@@ -19,7 +19,7 @@ use crate::stream;
 /// It is `Send + Sync`, and several green threads may use it at the same time.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::fs::{File, remove_file};
 /// use std::io::{Read, Write};

@@ -10,7 +10,7 @@ use crate::handle::{Handle, Kind, kind};
 /// How a file is opened, std's `OpenOptions`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::fs::OpenOptions;
 /// use std::io::Write;

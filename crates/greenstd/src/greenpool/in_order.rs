@@ -14,7 +14,7 @@ use super::pool::GreenPool;
 /// were not are dropped with it, and the green threads run on.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::greenpool::GreenPile;
 /// use std::time::Duration;

@@ -19,7 +19,7 @@ use crate::sync::line::{Ended, Line, Wait};
 /// pool, which belongs to its OS thread; dropping them ends nobody.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::greenpool::GreenPool;
 /// use std::time::Duration;
@@ -229,7 +229,7 @@ impl GreenPool {
     /// times out while it waits takes none.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// let pool = greenstd::greenpool::GreenPool::new(10);
     /// let green = pool.spawn(|| "result")?;
@@ -250,7 +250,7 @@ impl GreenPool {
     /// As [`spawn`](GreenPool::spawn), without a handle: a failure is reported. Switches if the pool is full.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// let pool = greenstd::greenpool::GreenPool::new(10);
     /// pool.spawn_n(|| ())?;
@@ -269,7 +269,7 @@ impl GreenPool {
     /// Waits until no green thread of the pool runs. Eventlet's `waitall`. Switches, unless none does.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// use greenstd::greenpool::{GreenPool, WaitallError};
     /// let pool = GreenPool::new(2);
@@ -312,7 +312,7 @@ impl GreenPool {
     /// next wait.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// use std::time::Duration;
     /// let pool = greenstd::greenpool::GreenPool::new(10);
@@ -340,7 +340,7 @@ impl GreenPool {
     /// end later: they are in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// use std::time::Duration;
     /// let pool = greenstd::greenpool::GreenPool::new(10);
@@ -387,7 +387,7 @@ impl GreenPool {
     /// How many more may run; negative while more run than may after [`resize`](GreenPool::resize). Eventlet's `free`.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// let pool = greenstd::greenpool::GreenPool::new(2);
     /// pool.spawn_n(|| ())?;
@@ -424,7 +424,7 @@ impl GreenPool {
     /// what has begun running.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// let pool = greenstd::greenpool::GreenPool::new(3);
     /// let sums = pool.imap((1..).zip([10, 20, 30]), |(a, b)| a + b);

@@ -9,7 +9,7 @@ use crate::stream::Stream;
 /// Makes a pipe, std's `io::pipe`: what is written to one end is read from the other. Does not switch.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use std::io::{Read, Write};
 /// let (mut reader, mut writer) = greenstd::io::pipe()?;

@@ -379,7 +379,7 @@ macro_rules! output {
 /// not switch.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use std::io::Write;
 /// writeln!(greenstd::io::stdout(), "{} green bottles", 10)?;

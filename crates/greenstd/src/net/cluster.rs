@@ -21,7 +21,7 @@ use crate::thread::os;
 /// the OS thread that has accepted its connection.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::net::{Cluster, TcpStream};
 /// use std::io::{Read, Write};

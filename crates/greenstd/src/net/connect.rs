@@ -13,7 +13,7 @@ use crate::socket::Socket;
 /// How to connect, if not as [`TcpStream::connect`] does: Eventlet's `connect` with its arguments.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::net::{ConnectOptions, TcpListener};
 /// use std::time::Duration;

@@ -21,7 +21,7 @@ use crate::group::{Group, GroupError};
 /// or something of your own around one of them.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::net::{Accept, Accepted, SocketAddr, TcpListener, TcpStream};
 /// use std::io;
@@ -127,7 +127,7 @@ impl From<ServeError> for io::Error {
 /// Eventlet's `serve`. Switches.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::greenpool::GreenPool;
 /// use greenstd::net::{TcpListener, TcpStream, serve};
@@ -184,7 +184,7 @@ pub fn serve<L: Accept, R: 'static>(
 /// handlers are waited for without a limit.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::greenpool::GreenPool;
 /// use greenstd::net::{ServeEnd, StopServe, TcpListener, TcpStream, serve_until};

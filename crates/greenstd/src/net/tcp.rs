@@ -20,7 +20,7 @@ use crate::socket::{Direction, Socket};
 /// [`BrokenPipe`](io::ErrorKind::BrokenPipe). Eventlet returns an empty string for either.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::net::{TcpListener, TcpStream};
 /// use std::io::{Read, Write};
@@ -171,7 +171,7 @@ impl fmt::Debug for TcpStream {
 /// accept at the same time need a [clone](TcpListener::try_clone) each.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::net::{TcpListener, TcpStream};
 /// let listener = TcpListener::bind("127.0.0.1:0")?;

@@ -18,7 +18,7 @@ use crate::socket::{Direction, Socket};
 /// while another sends, a second receiver needs a [clone](UdpSocket::try_clone).
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::net::UdpSocket;
 /// let receiver = UdpSocket::bind("127.0.0.1:0")?;

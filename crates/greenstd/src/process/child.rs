@@ -74,7 +74,7 @@ impl Child {
     /// Closes its standard input, and waits until the child has ended. Switches.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// let mut child = greenstd::process::Command::new("sleep").arg("0.01").spawn()?;
     /// let other = hub_core::spawn(|| "goes on meanwhile");
@@ -94,7 +94,7 @@ impl Child {
     /// As [`wait`](Child::wait), but no longer than that: `None` if the child runs on. Switches.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// use std::time::Duration;
     /// let mut child = greenstd::process::Command::new("sleep").arg("1000").spawn()?;

@@ -11,7 +11,7 @@ use super::{Child, orphans};
 /// How a process is started, std's `Command`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::process::{Command, Stdio};
 /// use std::io::Write;

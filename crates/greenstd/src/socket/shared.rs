@@ -191,7 +191,7 @@ mod tests {
 
     #[allow(unreachable_pub)]
     mod doctest {
-        include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs"));
+        include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs"));
     }
 
     /// Accepts on a listener without connections while another attempt is under way.

@@ -12,7 +12,7 @@ use super::line::{Line, Wait};
 /// One that is killed or timed out while it waits takes its arrival back: the others wait for one more.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::{sync::{Arc, Barrier}, thread};
 /// let barrier = Arc::new(Barrier::new(2));

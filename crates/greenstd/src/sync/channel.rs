@@ -11,7 +11,7 @@ use super::queue::{GetError, LightQueue, PutError};
 /// errors, which a wait returns as its own, and has its promises under kill and timeout.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::sync::Channel;
 /// use hub_core::GreenError;

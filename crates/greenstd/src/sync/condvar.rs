@@ -18,7 +18,7 @@ use super::poison;
 /// waits does not poison the mutex, which it does not have then.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::{sync::{Arc, Condvar, Mutex}, thread};
 /// let pair = Arc::new((Mutex::new(false), Condvar::new()));

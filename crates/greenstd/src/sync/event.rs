@@ -17,7 +17,7 @@ use super::line::{Ended, Line, Wait};
 /// made by whoever waits.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::sync::Event;
 /// use std::sync::Arc;

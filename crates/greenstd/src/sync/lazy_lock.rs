@@ -12,7 +12,7 @@ use super::once_lock::OnceLock;
 /// A closure that is left by unwinding, also by a kill or a timeout, poisons it for good: there is no other one.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::{sync::LazyLock, thread};
 /// static ANSWER: LazyLock<i32> = LazyLock::new(|| {

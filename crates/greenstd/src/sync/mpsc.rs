@@ -20,7 +20,7 @@ use super::line::{Ended, Line, Wait};
 /// A channel that holds as much as is sent.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::{sync::mpsc, thread};
 /// let (sender, receiver) = mpsc::channel();
@@ -42,7 +42,7 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
 /// the item was received.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::{sync::mpsc, thread};
 /// let (sender, receiver) = mpsc::sync_channel(1);

@@ -25,7 +25,7 @@ use super::poison;
 /// done. One that waits for the lock does not poison it.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::{sync::{Arc, Mutex}, thread};
 /// let total = Arc::new(Mutex::new(0));
@@ -110,7 +110,7 @@ impl<T: ?Sized> Mutex<T> {
     /// Like [`lock`](Mutex::lock), but waits for at most `timeout`; parking_lot's. Switches if it has to wait.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// use greenstd::sync::Mutex;
     /// use std::time::Duration;

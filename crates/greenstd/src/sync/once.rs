@@ -13,7 +13,7 @@ use super::line::{Line, Wait};
 /// A closure that is left by unwinding poisons it, also if its green thread was killed or timed out.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::{sync::Once, thread};
 /// static START: Once = Once::new();

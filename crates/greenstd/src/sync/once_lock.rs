@@ -10,7 +10,7 @@ use super::once::Once;
 /// A closure that is left by unwinding, also by a kill or a timeout, leaves it empty: the next one runs.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::{sync::OnceLock, thread};
 /// static ANSWER: OnceLock<i32> = OnceLock::new();

@@ -487,7 +487,7 @@ pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
 /// Green threads of any hub and plain OS threads may share one: it is `Send + Sync` if `T` is `Send`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::sync::LightQueue;
 /// use std::sync::Arc;
@@ -505,7 +505,7 @@ pub type LightQueue<T> = OrderedLightQueue<T, Fifo<T>>;
 /// `Queue`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::sync::Queue;
 /// use std::sync::Arc;

@@ -26,7 +26,7 @@ use super::poison;
 /// killed or timed out; a read guard does not.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::{sync::{Arc, RwLock}, thread};
 /// let names = Arc::new(RwLock::new(vec!["epoll"]));
@@ -106,7 +106,7 @@ impl<T: ?Sized> RwLock<T> {
     /// Like [`read`](RwLock::read), but waits for at most `timeout`; parking_lot's. Switches if it has to wait.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// use greenstd::sync::RwLock;
     /// use std::time::Duration;
@@ -159,7 +159,7 @@ impl<T: ?Sized> RwLock<T> {
     /// Like [`write`](RwLock::write), but waits for at most `timeout`; parking_lot's. Switches if it has to wait.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// use greenstd::sync::RwLock;
     /// use std::time::Duration;
@@ -219,7 +219,7 @@ impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
     /// Turns the exclusive access into a shared one; nobody writes in between. Does not switch.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// use greenstd::sync::{RwLock, RwLockWriteGuard};
     /// let lock = RwLock::new(1);

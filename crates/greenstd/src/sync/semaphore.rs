@@ -18,7 +18,7 @@ use super::queue::{GetError, OrderedLightQueue, PutError};
 /// Green threads of any hub and plain OS threads may share one: it is `Send + Sync`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::sync::Semaphore;
 /// use std::sync::Arc;
@@ -278,7 +278,7 @@ impl fmt::Debug for BoundedSemaphore {
 /// is no guard, since giving back may wait.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::sync::CappedSemaphore;
 /// let places = CappedSemaphore::new(0, 1)?;

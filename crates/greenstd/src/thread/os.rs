@@ -24,7 +24,7 @@ pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// Joining blocks the calling OS thread, like std's.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// use greenstd::thread::{self, os};
 /// use std::time::Duration;
 /// let thread = os::spawn(|| {

@@ -19,7 +19,7 @@ use crate::socket::{Direction, Socket};
 /// while another sends, a second receiver needs a [clone](UnixDatagram::try_clone).
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::os::unix::net::UnixDatagram;
 /// let (one, other) = UnixDatagram::pair()?;

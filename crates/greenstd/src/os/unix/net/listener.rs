@@ -16,7 +16,7 @@ use crate::socket::{BACKLOG, Socket};
 /// Accepting parks the calling green thread only. It is `Send + Sync`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::os::unix::net::{UnixListener, UnixStream};
 /// let path = std::env::temp_dir().join(format!("greenstd-example-{}", std::process::id()));

@@ -19,7 +19,7 @@ use crate::socket::{Direction, Socket};
 /// another writes, a second reader or writer needs a [clone](UnixStream::try_clone).
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/../hub-core/tests/support/doctest.rs")); }
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::os::unix::net::UnixStream;
 /// use std::io::{Read, Write};
