@@ -5,7 +5,7 @@ mod green;
 mod support;
 
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -300,28 +300,24 @@ fn a_greenlet_dropped_while_another_unwinds_unwinds_afterwards() {
 }
 
 #[test]
-fn a_caught_panic_is_not_seen_by_other_greenlets() {
-    test("a_caught_panic_is_not_seen_by_other_greenlets", || {
-        let main = Greenlet::main();
-        let other = Greenlet::new(move |_| {
-            for _ in 0..2 {
-                let calm = !std::thread::panicking();
-                // A panic of its own is caught and over before it switches back.
-                let own = catch_unwind(|| quiet_panic("other")).unwrap_err();
-                assert_eq!(*own.downcast::<&str>().unwrap(), "other");
-                main.switch(Payload::new(calm))?;
-            }
-            Ok(Payload::unit())
+fn a_panic_is_over_before_the_end_of_its_green_thread_is_told() {
+    test("a_panic_is_over_before_the_end_of_its_green_thread_is_told", || {
+        let log = Log::new();
+        let note = |log: &Log, place: &str| log.add(format!("{place}, panicking: {}", std::thread::panicking()));
+        let panics = Rc::new(spawn(|| quiet_panic("green")));
+        let to = log.clone();
+        panics.link(move |result| {
+            assert!(result.is_err());
+            note(&to, "a link");
         });
-        let again = catch_unwind(AssertUnwindSafe(|| {
-            // As an exception handler that switches, with what it handles in hand.
-            let caught = catch_unwind(|| quiet_panic("main")).unwrap_err();
-            let calm = || other.switch(Payload::unit()).unwrap().downcast::<bool>().unwrap();
-            assert!(calm() && calm());
-            assert!(spawn(|| !std::thread::panicking()).join().unwrap());
-            resume_unwind(caught);
-        }));
-        assert_eq!(*again.unwrap_err().downcast::<&str>().unwrap(), "main");
+        let (joined, to) = (panics.clone(), log.clone());
+        let joiner = spawn(move || {
+            assert!(joined.wait().is_err());
+            note(&to, "a joiner");
+        });
+        yield_now();
+        joiner.join().unwrap();
+        log.is(&["a link, panicking: false", "a joiner, panicking: false"]);
     });
 }
 
