@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use green::{LONG, Log, SHORT, held, keep_reports, quiet_panic};
 use greenhub::sync::{BoundedSemaphore, CappedSemaphore, Semaphore, TooManyReleases};
-use greenhub::{GreenThread, LoopError, get_hub, sleep, spawn, with_timeout, yield_now};
+use greenhub::{GreenThread, Kill, LoopError, get_hub, sleep, spawn, with_timeout, yield_now};
 use random::Random;
 use support::run;
 
@@ -340,6 +340,34 @@ fn a_killed_waiter_leaves_its_token_to_the_next() {
         semaphore.release();
         third.join().unwrap();
         assert_eq!(semaphore.balance(), 0);
+    });
+}
+
+#[test]
+fn a_token_that_its_waiter_cannot_take_is_granted_to_the_next() {
+    run("a_token_that_its_waiter_cannot_take_is_granted_to_the_next", || {
+        let semaphore = tokens(0);
+        let waits = semaphore.clone();
+        let killed = spawn(move || waits.acquire().unwrap());
+        let (waits, released) = (semaphore.clone(), semaphore.clone());
+        let next = spawn(move || {
+            // Main waits, and so does the one that is killed, which leaves a gap in the line.
+            assert_eq!(killed.kill(), Kill::Ended);
+            get_hub().schedule(Duration::ZERO, move || {
+                assert_eq!(released.balance(), -2);
+                get_hub().abort();
+                // From another OS thread: main is not told of it before the loop has ended.
+                let released = released.clone();
+                std::thread::spawn(move || released.release()).join().unwrap();
+            });
+            waits.acquire().unwrap();
+        });
+        let error = semaphore.acquire().unwrap_err();
+        assert!(matches!(error, LoopError::Aborted), "{error}");
+        assert!(!next.is_finished());
+        assert!(!semaphore.try_acquire(), "the token was freed, not granted");
+        assert_eq!(semaphore.balance(), 0, "the next waiter is still in the line");
+        next.join().unwrap();
     });
 }
 
