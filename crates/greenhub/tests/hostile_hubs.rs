@@ -604,6 +604,27 @@ fn rule_06_timers_fire_when_the_clock_jumps_to_its_end() {
 }
 
 #[test]
+fn rule_06_a_deadline_beyond_the_end_of_the_clock_is_that_end() {
+    with_hooked("rule_06_a_deadline_beyond_the_end_of_the_clock_is_that_end", || {
+        sleep(SHORT);
+        on_calls(|call| {
+            if let Call::Now(now) = call {
+                *now = Time::from_nanos(u64::MAX - 1_000_000);
+            }
+        });
+        // The sleep of main goes on with the next hub, for what is left until its deadline, which never comes.
+        let other = spawn(|| use_hooked_hub().unwrap());
+        let slept = catch_unwind(|| sleep(LONG)).expect_err("the deadline has passed before the clock has reached it");
+        let text = slept.downcast_ref::<String>().expect("a text");
+        assert!(text.contains("block for ever"), "{text}");
+        other.join().unwrap();
+        HOOK.take();
+        // The clock does not go on from there.
+        use_hooked_hub().unwrap();
+    });
+}
+
+#[test]
 fn rule_06_no_builder_of_a_hub_switches_or_replaces_it() {
     run("rule_06_no_builder_of_a_hub_switches_or_replaces_it", || {
         let refused = Rc::new(Cell::new(None));
