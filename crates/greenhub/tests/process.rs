@@ -15,11 +15,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use green_support::{LONG, SHORT, held};
 use greenhub::os::unix::process::CommandExt;
-use greenhub::process::{Child, Command};
+use greenhub::process::{Child, ChildStdin, Command};
 use greenhub::{Kill, sleep, spawn, with_timeout, yield_now};
 use random::Random;
 use support::{in_child, is_child, open_descriptors, run};
@@ -654,6 +656,81 @@ fn a_child_is_ended_and_reaped_while_panicking() {
         assert!(green.join().is_err());
         assert_eq!(found.get(), Some(9));
     });
+}
+
+/// Ends and reaps its child when it is dropped, where nothing may switch.
+struct EndsInDrop {
+    child: Child,
+    /// The child ends when this is closed, so that none is left if the process is aborted.
+    _input: ChildStdin,
+    /// Takes away what the wait would use. Called in the destructor, since the end of a thread frees descriptors.
+    prepare: fn() -> Vec<std::fs::File>,
+    /// The signal by which the child has ended.
+    signal: Arc<AtomicI32>,
+}
+
+impl EndsInDrop {
+    fn new(prepare: fn() -> Vec<std::fs::File>, signal: Arc<AtomicI32>) -> EndsInDrop {
+        let mut command = Command::new("cat");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        EndsInDrop { _input: child.stdin.take().unwrap(), child, prepare, signal }
+    }
+}
+
+impl Drop for EndsInDrop {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking() || greenhub::try_get_hub().is_err(), "a switch would be possible");
+        let _prepared = (self.prepare)();
+        // The child lives: the wait is over with the time of grace.
+        assert_eq!(self.child.wait().unwrap_err().kind(), ErrorKind::TimedOut);
+        self.child.kill().unwrap();
+        let status = std::iter::repeat_with(|| self.child.wait()).find_map(Result::ok);
+        self.signal.store(status.unwrap().signal().unwrap_or(0), Ordering::SeqCst);
+    }
+}
+
+/// Drops such a child while a green thread unwinds, and at the end of an OS thread. In a process of its own.
+#[track_caller]
+fn a_child_is_reaped_in_destructors(name: &str, prepare: fn() -> Vec<std::fs::File>) {
+    thread_local!(static ENDS: RefCell<Option<EndsInDrop>> = const { RefCell::new(None) });
+    if !is_child() {
+        let output = in_child(name, |_| {});
+        return assert!(output.status.success(), "{output:?}");
+    }
+    run(name, move || {
+        let signal = Arc::new(AtomicI32::new(0));
+        let to = signal.clone();
+        let at_end = std::thread::spawn(move || {
+            // Destroyed after the guards of the library, which are made later.
+            ENDS.with(|_| ());
+            yield_now();
+            ENDS.set(Some(EndsInDrop::new(prepare, to)));
+        });
+        at_end.join().unwrap();
+        assert_eq!(signal.swap(0, Ordering::SeqCst), 9, "at the end of an OS thread");
+
+        let ends = EndsInDrop::new(prepare, signal.clone());
+        let green = spawn(move || {
+            let _ends = ends;
+            green_support::quiet_panic(0)
+        });
+        assert!(green.join().is_err());
+        assert_eq!(signal.load(Ordering::SeqCst), 9, "while panicking");
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_child_is_reaped_in_destructors_where_processes_have_no_descriptors() {
+    a_child_is_reaped_in_destructors("a_child_is_reaped_in_destructors_where_processes_have_no_descriptors", || {
+        forget_call(libc::SYS_pidfd_open);
+        Vec::new()
+    });
+}
+
+#[test]
+fn a_child_is_reaped_in_destructors_without_free_descriptors() {
+    a_child_is_reaped_in_destructors("a_child_is_reaped_in_destructors_without_free_descriptors", exhaust_descriptors);
 }
 
 #[test]
