@@ -12,7 +12,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use green_support::{LONG, OnDrop, SHORT};
-use greenhub::sync::Mutex;
+use greenhub::sync::{Mutex, Semaphore};
 use greenhub::thread::os;
 use greenhub::tpool::execute_scoped;
 use greenhub::{
@@ -511,6 +511,52 @@ fn nothing_that_blocks_in_a_destructor_of_a_thread_local_aborts() {
         })
         .collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn a_late_destructor_waits_for_another_os_thread_without_a_limit() {
+    let test = "a_late_destructor_waits_for_another_os_thread_without_a_limit";
+    static LOCK: Mutex<()> = Mutex::new(());
+    static TOKENS: Semaphore = Semaphore::new(0);
+    static SERVED: AtomicUsize = AtomicUsize::new(0);
+    struct Waits(mpsc::Sender<()>, greenhub::sync::mpsc::Receiver<u8>);
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            assert!(greenhub::try_get_hub().is_err(), "the thread has not ended");
+            self.0.send(()).unwrap();
+            let locked = LOCK.lock().is_ok();
+            SERVED.fetch_add(usize::from(locked), Ordering::SeqCst);
+            let acquired = TOKENS.acquire().is_ok();
+            SERVED.fetch_add(usize::from(acquired), Ordering::SeqCst);
+            let received = self.1.recv().is_ok();
+            SERVED.fetch_add(usize::from(received), Ordering::SeqCst);
+        }
+    }
+    thread_local!(static WAITS: RefCell<Option<Waits>> = const { RefCell::new(None) });
+    let Some(output) = in_own_process(test, "") else {
+        let ((tell, told), (sender, receiver)) = (mpsc::channel(), greenhub::sync::mpsc::channel());
+        let serves = std::thread::spawn(move || {
+            // Longer than the grace that limits other waits there.
+            let pause = || std::thread::sleep(3 * greenhub::panicking_grace());
+            let held = LOCK.lock().unwrap();
+            told.recv().unwrap();
+            pause();
+            drop(held);
+            pause();
+            TOKENS.release();
+            pause();
+            sender.send(1).unwrap();
+        });
+        on_std_thread(move || {
+            // Destroyed after the guards of the library, which are made later.
+            WAITS.with(|_| ());
+            yield_now();
+            WAITS.set(Some(Waits(tell, receiver)));
+        });
+        serves.join().unwrap();
+        return assert_eq!(SERVED.load(Ordering::SeqCst), 3);
+    };
+    ended_with(&output, 0);
 }
 
 #[test]

@@ -7,6 +7,9 @@
 //! An OS thread for which no hub can be built blocks itself, too, as long as it has no green threads, timers or listeners
 //! of its own. With some of them a wait needs a hub: it gives the error of the hub, or panics where std has no error.
 //!
+//! A destructor of a thread-local that runs after the end of the green threads of its OS thread may use all of it. Its
+//! waits block the OS thread until another one serves them, without a limit, as with std.
+//!
 //! Whoever waits is chosen in the order in which they came, and nobody who comes later gets what they were chosen
 //! for. When they run is up to their OS threads: of two that were chosen one after the other on different ones, or
 //! one from here and one from another, either may run first. Where what is given is not all alike, as with items of
