@@ -295,6 +295,47 @@ fn a_deadlock_of_main_and_a_green_thread_that_waits_for_a_job_is_reported_once()
 }
 
 #[test]
+fn a_job_in_line_behind_a_deadlocked_one_does_not_hide_the_deadlock() {
+    static LOCK: Mutex<()> = Mutex::new(());
+    in_fork(|| {
+        set_report_stream(|report| match report {
+            // Main, the first job, and the green thread that waits for it.
+            Report::Deadlock { threads } => exit(i32::from(threads.len() != 3)),
+            // The job in line is late.
+            Report::Warning(_) => {}
+            _ => exit(1),
+        });
+        // Another pool has a thread that waits for work, and which takes no job of the one below.
+        fill_pool();
+        let pool = std::rc::Rc::new(tpool::Pool::new(1));
+        let first = std::rc::Rc::clone(&pool);
+        let _held = LOCK.lock().unwrap();
+        spawn(move || first.execute(|| drop(LOCK.lock())));
+        yield_now();
+        let ended = pool.execute(|| ()).is_ok();
+        panic!("the job in line has ended: {ended}");
+    });
+}
+
+#[test]
+fn a_job_in_line_behind_one_that_is_awake_brings_no_deadlock() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork(|| {
+        set_report_stream(|report| match report {
+            Report::Warning(_) => {}
+            _ => _ = REPORTS.fetch_add(1, Ordering::SeqCst),
+        });
+        let pool = std::rc::Rc::new(tpool::Pool::new(1));
+        let first = std::rc::Rc::clone(&pool);
+        // The loop looks twice meanwhile.
+        spawn(move || first.execute(|| std::thread::sleep(Duration::from_millis(3500))));
+        yield_now();
+        assert_eq!(pool.execute(|| 1).unwrap(), 1);
+        assert_eq!(REPORTS.load(Ordering::SeqCst), 0);
+    });
+}
+
+#[test]
 fn a_job_that_another_thread_serves_late_brings_no_report() {
     static REPORTS: AtomicUsize = AtomicUsize::new(0);
     in_fork(|| {

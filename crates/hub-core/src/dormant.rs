@@ -8,7 +8,8 @@
 //! The comparison is exact. While the table is locked no thread can leave it. An OS thread that the table does not
 //! have, the one that enters just now included, counts as awake. A waker that ended before the list was read has left a
 //! trace that a thread of the table cannot remove while the table is locked: a letter, a queued job, an ended wait. So the
-//! traces are looked for after the list was read.
+//! traces are looked for after the list was read. A queued job keeps awake only the threads that could do something for
+//! it, those of its own pool that wait for work: behind threads that wait for each other it never begins.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,7 +51,7 @@ pub(crate) enum Waits {
 
 enum Kind {
     /// Waits for work of this library, of which there is none if this says so.
-    Worker(fn() -> bool),
+    Worker(Box<dyn Fn() -> bool + Send>),
     /// Waits for other threads, in that sleep.
     Waiter { waits: Waits, sleep: Arc<dyn Sleep>, ticket: u64 },
 }
@@ -86,8 +87,8 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
 impl Dormant {
     /// For a thread of this library that waits for work. It is woken if `is_idle` no longer holds, which must not take
     /// a lock that is held while this is dropped.
-    pub(crate) fn worker(is_idle: fn() -> bool) -> Dormant {
-        Dormant::enter(|| Kind::Worker(is_idle))
+    pub(crate) fn worker(is_idle: impl Fn() -> bool + Send + 'static) -> Dormant {
+        Dormant::enter(|| Kind::Worker(Box::new(is_idle)))
     }
 
     /// For a thread that only another one can wake from that `sleep`.

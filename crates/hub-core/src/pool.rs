@@ -51,8 +51,6 @@ static USAGE: PerProcess<Usage> = PerProcess::new();
 struct Usage {
     threads: AtomicUsize,
     jobs: AtomicUsize,
-    /// The jobs that no thread has taken yet.
-    queued: AtomicUsize,
 }
 
 /// How many OS threads the pools of the process have, and how many of their jobs are queued or running.
@@ -70,11 +68,6 @@ pub fn set_threads(size: NonZeroUsize) {
 /// and the queued ones. Does not wait for them, and a later job starts new ones. Does not switch.
 pub fn end_threads() {
     JOBS.end();
-}
-
-/// Whether no job of any pool is queued, so that nothing is about to wake an idle thread. Waits for no lock.
-fn is_idle() -> bool {
-    USAGE.get().is_none_or(|usage| usage.queued.load(Ordering::Acquire) == 0)
 }
 
 /// Whether this is an OS thread of a pool.
@@ -210,6 +203,10 @@ struct Threads {
     idle: Duration,
     late: Duration,
     usage: &'static Usage,
+    /// How many jobs are in line, and how many of these were not reported: for the table of dormant threads, which is
+    /// read without the lock.
+    queued: AtomicUsize,
+    unreported: AtomicUsize,
     state: Mutex<State>,
     work: Condvar,
     /// Wakes the monitor.
@@ -260,8 +257,17 @@ impl State {
 
 impl Threads {
     fn new(name: &'static str, idle: Duration, usage: &'static Usage) -> Threads {
-        let (state, work, congested) = (Mutex::default(), Condvar::new(), Condvar::new());
-        Threads { name, idle, late: LATE, usage, state, work, congested }
+        Threads {
+            name,
+            idle,
+            late: LATE,
+            usage,
+            queued: AtomicUsize::new(0),
+            unreported: AtomicUsize::new(0),
+            state: Mutex::default(),
+            work: Condvar::new(),
+            congested: Condvar::new(),
+        }
     }
 
     fn submit(self: &Arc<Self>, job: Job, after: fn() -> bool, size: usize) -> io::Result<()> {
@@ -289,7 +295,8 @@ impl Threads {
         }
         state.queue.push_back(Queued { job, since: Instant::now(), reported: false });
         self.usage.jobs.fetch_add(1, Ordering::Relaxed);
-        self.usage.queued.fetch_add(1, Ordering::Release);
+        self.queued.fetch_add(1, Ordering::Release);
+        self.unreported.fetch_add(1, Ordering::Release);
         if !has_thread {
             self.have_monitored(&mut state);
         }
@@ -358,7 +365,7 @@ impl Threads {
     }
 
     /// `None`: the thread is surplus, and counted out.
-    fn next_job(&self, born: u64) -> Option<Job> {
+    fn next_job(self: &Arc<Self>, born: u64) -> Option<Job> {
         let mut state = self.lock();
         if state.workers <= state.size {
             if let Some(job) = self.take_first(&mut state) {
@@ -366,7 +373,8 @@ impl Threads {
             }
             state.idle += 1;
             let nothing = |state: &mut State| state.queue.is_empty() && state.ends == born;
-            let dormant = Dormant::worker(is_idle);
+            let threads = Arc::clone(self);
+            let dormant = Dormant::worker(move || threads.queued.load(Ordering::Acquire) == 0);
             let waited = self.work.wait_timeout_while(state, self.idle, nothing);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
             drop(dormant);
@@ -382,18 +390,20 @@ impl Threads {
     /// For a thread that is awake.
     fn take_first(&self, state: &mut State) -> Option<Job> {
         let queued = state.queue.pop_front()?;
-        self.usage.queued.fetch_sub(1, Ordering::Release);
+        self.queued.fetch_sub(1, Ordering::Release);
+        self.unreported.fetch_sub(usize::from(!queued.reported), Ordering::Release);
         Some(queued.job)
     }
 
     /// Reports late jobs, until no job has waited in line for a while.
-    fn monitor(&self) {
+    fn monitor(self: &Arc<Self>) {
         let mut state = self.lock();
         let ends = state.ends;
         loop {
             let age = state.oldest();
             if age.is_some_and(|age| age >= self.late) {
                 let (late, size) = (state.take_late(self.late), state.size);
+                self.unreported.fetch_sub(late, Ordering::Release);
                 drop(state);
                 report::warn(late_jobs(late, self.late, size, self.name));
                 // Jobs that become late soon after are reported together.
@@ -409,7 +419,8 @@ impl Threads {
                     self.idle
                 }
             };
-            let dormant = Dormant::worker(is_idle);
+            let threads = Arc::clone(self);
+            let dormant = Dormant::worker(move || threads.unreported.load(Ordering::Acquire) == 0);
             let waited = self.congested.wait_timeout(state, pause);
             let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             state = woken;
