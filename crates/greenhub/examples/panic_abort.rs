@@ -12,13 +12,15 @@ mod cli;
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use clap::Parser;
 use greenhub::net::{StopServe, TcpListener, TcpStream, serve_until};
 use greenhub::thread::os;
-use greenhub::{GreenPool, Interest, Kill, Left, LoopError, Source, TrampolineError};
+use greenhub::{
+    GreenError, GreenPool, Greenlet, Interest, Kill, Left, LoopError, Payload, RawError, Source, TrampolineError,
+};
 
 use crate::cli::Failure;
 
@@ -30,6 +32,8 @@ type Check = fn() -> io::Result<bool>;
 const CHECKS: &[(&str, Check)] = &[
     ("a green thread that has begun cannot be killed", a_kill_is_unsupported),
     ("one that has not begun can be taken back", an_unstarted_one_is_cancelled),
+    ("a plain greenlet that has begun cannot be killed", a_kill_of_a_plain_greenlet_is_unsupported),
+    ("a plain greenlet outlives its last handle", a_plain_greenlet_outlives_its_last_handle),
     ("with_timeout does not run what it could not interrupt", with_timeout_is_unsupported),
     ("with_link does not run what it could not interrupt", with_link_is_unsupported),
     ("timeouts of sockets and descriptors are values", socket_timeouts_are_values),
@@ -88,6 +92,34 @@ fn an_unstarted_one_is_cancelled() -> io::Result<bool> {
     let queued = greenhub::spawn(move || drop(inside));
     let delayed = greenhub::spawn_after(LONG, || ());
     Ok(queued.kill() == Kill::Cancelled && dropped.upgrade().is_none() && delayed.cancel())
+}
+
+/// Returns a plain greenlet that is suspended in a switch, with a sign that its stack was not unwound.
+fn suspended() -> io::Result<(Greenlet, Weak<()>)> {
+    let (main, inside) = (Greenlet::main(), Rc::new(()));
+    let lives = Rc::downgrade(&inside);
+    let greenlet = Greenlet::new(move |value| {
+        let _inside = inside;
+        main.switch(value)
+    });
+    greenlet.switch(Payload::unit())?;
+    Ok((greenlet, lives))
+}
+
+fn a_kill_of_a_plain_greenlet_is_unsupported() -> io::Result<bool> {
+    let (greenlet, lives) = suspended()?;
+    let refused = matches!(greenlet.kill(), Err(GreenError::Switch(RawError::Unsupported)));
+    let suspended = !greenlet.is_dead() && lives.upgrade().is_some();
+    // It ends by itself.
+    greenlet.switch(Payload::unit())?;
+    Ok(refused && suspended && greenlet.is_dead() && lives.upgrade().is_none())
+}
+
+fn a_plain_greenlet_outlives_its_last_handle() -> io::Result<bool> {
+    let (greenlet, lives) = suspended()?;
+    drop(greenlet);
+    greenhub::sleep(SHORT);
+    Ok(lives.upgrade().is_some())
 }
 
 fn with_timeout_is_unsupported() -> io::Result<bool> {
