@@ -184,8 +184,11 @@ type Stream = Arc<dyn Fn(&Report) + Send + Sync>;
 static STREAM: RwLock<Option<Stream>> = RwLock::new(None);
 static ENABLED: AtomicBool = AtomicBool::new(true);
 
-/// Sends reports to `stream` instead of standard error, for the whole process. Returns nothing; the
-/// stream must not block a green thread. A stream that panics is ignored for that report.
+/// Sends reports to `stream` instead of standard error, for the whole process. Does not switch.
+///
+/// The stream must not block: it is called in the middle of the main loop and at the end of OS threads. A write to
+/// standard error blocks the OS thread if that is a pipe that nobody empties. A stream that panics is ignored for
+/// that report.
 ///
 /// ```
 /// hub_core::set_report_stream(|report| eprintln!("greenhub: {report}"));
