@@ -65,7 +65,9 @@ fn run(
             report.run_tests(&name, injector.over(command, fault.calls, &inject)?);
         }
         Must::LiveOn => {
-            let mut command = green(workspace, hub);
+            let mut command = workspace.cargo();
+            command.args(["test", "--no-fail-fast"]);
+            green(&mut command, hub);
             command.args(["--test", "faults"]).env("GREENHUB_FAULTS", "1");
             report.run_tests(&name, injector.over(command, fault.calls, &inject)?);
         }

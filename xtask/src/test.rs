@@ -1,7 +1,7 @@
 //! The tests, on every hub.
 
 use std::process::{Command, Stdio};
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,11 +15,11 @@ use crate::tables::{
 };
 use crate::workspace::Workspace;
 
-/// Runs the tests in debug, the green suite also in release; `full` adds what takes longer.
+/// Runs the tests in debug, and the green suite also in release. `full` adds the tests that take longer.
 ///
 /// # Errors
 ///
-/// Something is missing without which nothing can be built.
+/// A compiler is missing, or a program that `full` needs cannot be built.
 pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()> {
     require_compilers(workspace)?;
     for hub in HUBS {
@@ -27,10 +27,17 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
             report.skip(format!("conformance and green suite, {}", hub.name), why);
         }
     }
-    report.run_tests("tests, debug", all_but_green(workspace));
+    report.run_all_tests("tests, debug", suite(workspace, |command| all_but_green(workspace, command)));
     for hub in runnable() {
-        report.run_tests(format!("green suite, debug, {}", hub.name), green(workspace, hub));
-        report.run_tests(format!("green suite, release, {}", hub.name), in_release(green_with_all(workspace, hub)));
+        report.run_all_tests(
+            format!("green suite, debug, {}", hub.name),
+            suite(workspace, |command| green(command, hub)),
+        );
+        let in_release = suite(workspace, |command| {
+            green_with_all(command, hub);
+            in_release(command);
+        });
+        report.run_all_tests(format!("green suite, release, {}", hub.name), in_release);
     }
     for feature_test in FEATURE_TESTS {
         report.run_tests(format!("feature {}", feature_test.0), of_features(workspace, &[*feature_test]));
@@ -40,16 +47,24 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         command.args(["test", "-p", package, "--features", feature, "--doc", example]);
         report.run_tests(format!("example of {example}, feature {feature}"), command);
     }
-    // All at once, for each build of its own takes a while.
-    report.run_tests("features, release", in_release(of_features(workspace, FEATURE_TESTS)));
+    // All of them share one build, since a build in release takes long.
+    let mut all = of_features(workspace, FEATURE_TESTS);
+    in_release(&mut all);
+    report.run_tests("features, release", all);
     peers(workspace, report);
     if full {
-        report.run_tests("tests, release", in_release(all_but_green(workspace)));
+        let in_release = suite(workspace, |command| {
+            all_but_green(workspace, command);
+            in_release(command);
+        });
+        report.run_all_tests("tests, release", in_release);
         for hub in runnable() {
             for forced in FORCED.iter().filter(|forced| forced.hub.is_none_or(|only| only == hub.name)) {
-                report.run_tests(format!("{}, {}", forced.what, hub.name), forced_run(workspace, hub, forced));
+                let commands = suite(workspace, |command| forced_run(command, hub, forced));
+                report.run_all_tests(format!("{}, {}", forced.what, hub.name), commands);
             }
-            report.run_tests(format!("long seeds, {}", hub.name), long_seeds(workspace, hub));
+            let commands = suite(workspace, |command| long_seeds(command, hub));
+            report.run_all_tests(format!("long seeds, {}", hub.name), commands);
         }
         guarded_pool(workspace, report);
         loom(workspace, report);
@@ -62,39 +77,59 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
     Ok(())
 }
 
-/// Every test but the green suite, which is run once for each hub.
-fn all_but_green(workspace: &Workspace) -> Command {
-    let mut command = workspace.cargo();
-    command.args(["test", "--no-fail-fast"]);
+/// The commands that run every test `select` asks for: nextest and the examples in the documentation, or cargo alone.
+fn suite(workspace: &Workspace, select: impl Fn(&mut Command)) -> Vec<Command> {
+    let kinds: &[&[&str]] = if has_nextest(workspace) {
+        &[
+            &["nextest", "run", "--status-level=slow", "--final-status-level=fail", "--show-progress=none"],
+            &["test", "--doc"],
+        ]
+    } else {
+        &[&["test"]]
+    };
+    let command = |kind: &&[&str]| {
+        let mut command = workspace.cargo();
+        command.args(*kind).arg("--no-fail-fast");
+        select(&mut command);
+        command
+    };
+    kinds.iter().map(command).collect()
+}
+
+fn has_nextest(workspace: &Workspace) -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        let asked = workspace.cargo().args(["nextest", "--version"]).output();
+        asked.is_ok_and(|output| output.status.success())
+    })
+}
+
+/// Selects every test but the green suite, which runs once for each hub.
+fn all_but_green(workspace: &Workspace, command: &mut Command) {
     let lacking: Vec<&str> = lacking().collect();
     let others = workspace.packages.iter().filter(|it| it.name != "greenhub" && it.name != "benches");
     for package in others.filter(|it| !lacking.contains(&it.name.as_str())) {
         command.args(["-p", &package.name]);
     }
-    command
 }
 
-/// The green suite on `hub`.
-pub fn green(workspace: &Workspace, hub: &Hub) -> Command {
-    let mut command = workspace.cargo();
-    command.args(["test", "--no-fail-fast", "-p", "greenhub"]).env("EVENTLET_HUB", hub.name);
+/// Selects the green suite on `hub`.
+pub fn green(command: &mut Command, hub: &Hub) {
+    command.args(["-p", "greenhub"]).env("EVENTLET_HUB", hub.name);
     if !hub.default {
         command.args(["--features", hub.name]);
     }
-    command
 }
 
-/// The green suite on `hub`, with every hub compiled in that runs here: they share one build.
-fn green_with_all(workspace: &Workspace, hub: &Hub) -> Command {
-    let mut command = workspace.cargo();
-    command.args(["test", "--no-fail-fast", "-p", "greenhub"]).env("EVENTLET_HUB", hub.name);
+/// Selects the green suite on `hub`, with every hub that runs here compiled in, so that all hubs share one build.
+fn green_with_all(command: &mut Command, hub: &Hub) {
+    command.args(["-p", "greenhub"]).env("EVENTLET_HUB", hub.name);
     for other in runnable().filter(|it| !it.default) {
         command.args(["--features", other.name]);
     }
-    command
 }
 
-/// The tests of features that are off by default, with these features on.
+/// Returns a command that runs the tests of these features, which are off by default.
 fn of_features(workspace: &Workspace, tests: &[(&str, &str)]) -> Command {
     let mut command = workspace.cargo();
     command.args(["test", "--no-fail-fast", "-p", "greenhub"]);
@@ -104,12 +139,11 @@ fn of_features(workspace: &Workspace, tests: &[(&str, &str)]) -> Command {
     command
 }
 
-fn in_release(mut command: Command) -> Command {
+fn in_release(command: &mut Command) {
     command.arg("--release");
-    command
 }
 
-/// The tests that speak to programs of others, those that are here or can be had.
+/// Runs the tests that speak to other programs, as far as these are installed or can be.
 fn peers(workspace: &Workspace, report: &mut Report) {
     for peer in PEERS {
         let name = format!("green suite, with {}", peer.program);
@@ -126,22 +160,22 @@ fn peers(workspace: &Workspace, report: &mut Report) {
     }
 }
 
-/// What a forced path can reach: the core, the backend with its conformance kit, the green suite.
-fn forced_run(workspace: &Workspace, hub: &Hub, forced: &Forced) -> Command {
-    let mut command = in_release(green(workspace, hub));
+/// Selects the tests that reach a forced path: those of the core, of the backend, and the green suite.
+fn forced_run(command: &mut Command, hub: &Hub, forced: &Forced) {
+    green(command, hub);
+    in_release(command);
     command.args(["-p", "hub-core", "-p", hub.package]).env(forced.variable, forced.value);
-    command
 }
 
-fn long_seeds(workspace: &Workspace, hub: &Hub) -> Command {
+fn long_seeds(command: &mut Command, hub: &Hub) {
     let (variable, value) = LONG_SEEDS;
-    let mut command = in_release(green(workspace, hub));
-    command.args(["-p", "hub-core"]).env(variable, value);
-    command
+    green(command, hub);
+    in_release(command);
+    command.args(["-p", "hub-core"]).env(variable, value).env("NEXTEST_PROFILE", "long");
 }
 
-/// Many runs of a pool whose guards return their connections while they unwind, in each way to build that changes how an
-/// unwinding is compiled.
+/// Runs a pool many times whose guards return their connections while they unwind, in each kind of build that changes
+/// how unwinding is compiled.
 fn guarded_pool(workspace: &Workspace, report: &mut Report) {
     const TEST: &str = "a_pool_whose_guards_return_in_their_destructors_loses_nothing_under_timeouts";
     let (variable, runs) = MANY_RUNS;
@@ -150,19 +184,20 @@ fn guarded_pool(workspace: &Workspace, report: &mut Report) {
         command.args(["test", "-p", "greenhub", "--test", "lock_exits", TEST]).env(variable, runs);
         command
     };
-    let mut lto = in_release(test());
+    let (mut release, mut lto) = (test(), test());
+    in_release(&mut release);
+    in_release(&mut lto);
     lto.env("CARGO_PROFILE_RELEASE_LTO", "fat").env("CARGO_TARGET_DIR", workspace.root.join("target/lto"));
-    for (build, command) in [("debug", test()), ("release", in_release(test())), ("fat LTO", lto)] {
+    for (build, command) in [("debug", test()), ("release", release), ("fat LTO", lto)] {
         report.run_tests(format!("{runs} runs of a pool with guards, {build}"), command);
     }
 }
 
-/// What crosses threads, over every order of its steps: the remote handle, the parker, the biased lock; and the line in
-/// which all primitives have their waiters.
+/// Runs the models of loom: the remote handle, the parker, the biased lock, and the wait queue of all primitives.
 fn loom(workspace: &Workspace, report: &mut Report) {
     let models: [(_, &[&str]); 2] = [
-        ("loom, what crosses threads", &["-p", "hub-core", "--release", "--lib", "model"]),
-        ("loom, who waits in a line", &["-p", "greenstd", "--release", "--test", "line_model"]),
+        ("loom, threads", &["-p", "hub-core", "--release", "--lib", "model"]),
+        ("loom, the wait queue", &["-p", "greenstd", "--release", "--test", "line_model"]),
     ];
     for (name, args) in models {
         let mut command = workspace.cargo();
@@ -172,7 +207,7 @@ fn loom(workspace: &Workspace, report: &mut Report) {
     }
 }
 
-/// The unit tests of the core under valgrind: definite leaks and invalid accesses are failures.
+/// Runs the unit tests of the core under valgrind. Definite leaks and invalid accesses are failures.
 fn leaks(workspace: &Workspace, report: &mut Report) -> Result<()> {
     const NAME: &str = "leaks, hub-core";
     const VALGRIND: &str = "valgrind --quiet --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --error-exitcode=97";
@@ -181,7 +216,7 @@ fn leaks(workspace: &Workspace, report: &mut Report) -> Result<()> {
         return Ok(());
     }
     let mut command = workspace.cargo();
-    // A forked child has lost the stacks of the other threads, and with them what only they referred to.
+    // A forked child has lost the stacks of the other threads, and all that only these stacks referred to is a leak.
     command.args(["test", "-p", "hub-core", "--lib", "--", "--skip", "child", "--skip", "fork"]);
     let known = workspace.root.join("xtask/leaks.supp");
     command.env(runner()?, format!("{VALGRIND} --suppressions={}", known.display()));
@@ -191,10 +226,10 @@ fn leaks(workspace: &Workspace, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// A sample of the small faults that cargo-mutants puts into the core, each of which a test must notice.
+/// Tries a sample of the small faults that cargo-mutants puts into the core. A test has to notice each.
 fn mutants(workspace: &Workspace, report: &mut Report) {
     const NAME: &str = "mutants, a sample";
-    /// One of so many mutants is tried. A day would not be enough for all of them.
+    /// One mutant of 60 is tried. All of them take more than a day.
     const SAMPLE: &str = "0/60";
     const LIMIT: Duration = Duration::from_secs(60 * 60);
     const TIMED_OUT: i32 = 3;
@@ -208,7 +243,7 @@ fn mutants(workspace: &Workspace, report: &mut Report) {
     command.args(["mutants", "--package", "hub-core", "--no-shuffle", "--shard", SAMPLE, "--sharding", "round-robin"]);
     command.arg("--output").arg(workspace.root.join("target"));
     report.run_judged(NAME, command, LIMIT, |output| {
-        // A test that hangs has noticed.
+        // A test that hangs has noticed the fault.
         if matches!(output.status.code(), Some(0 | TIMED_OUT)) {
             return None;
         }
@@ -234,7 +269,7 @@ fn require_compilers(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// The hubs that the tests can be run on here.
+/// The hubs on which the tests can run here.
 pub fn runnable() -> impl Iterator<Item = &'static Hub> {
     hubs_here().filter(|hub| missing(hub).is_none())
 }
@@ -244,12 +279,12 @@ pub fn buildable() -> impl Iterator<Item = &'static Hub> {
     HUBS.iter().filter(|hub| missing(hub).is_none())
 }
 
-/// The crates of the hubs that cannot.
+/// The crates of the hubs that cannot be built here.
 pub fn lacking() -> impl Iterator<Item = &'static str> {
     HUBS.iter().filter(|hub| missing(hub).is_some()).map(|hub| hub.package)
 }
 
-/// What `hub` lacks here and how to get it, after an attempt to install it.
+/// Returns what `hub` lacks here and how to get it, after an attempt to install it.
 pub fn missing(hub: &Hub) -> Option<String> {
     static TRIED: Once = Once::new();
     let library = hub.needs.as_ref()?;
@@ -263,13 +298,13 @@ pub fn missing(hub: &Hub) -> Option<String> {
     (!has()).then(|| format!("no {}: apt-get install {}", library.name, library.packages.join(" ")))
 }
 
-/// Tries to install packages; whether it worked, the caller sees.
+/// Tries to install packages. The caller looks whether it worked.
 fn install(what: &str, packages: &[&str]) {
     if is_there("apt-get") {
         println!("  ..   installing {what}");
         let install = ["install", "-y", "-qq", "--no-install-recommends"];
         let mut command = Command::new("apt-get");
-        // What comes with a service is not started as one.
+        // A package may come with a service, which must not start.
         command.args(install).args(packages).env("RUNLEVEL", "1").env("SYSTEMD_OFFLINE", "1");
         let _ = command.status();
     }
