@@ -7,9 +7,16 @@ mod support;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use greenhub::{GreenError, Greenlet, LoopError, Payload, RawError, get_hub, sleep, spawn, with_timeout};
+use greenhub::sync::Event;
+use greenhub::{
+    Doing, GreenError, Greenlet, Interest, Limit, LoopError, Parker, Payload, RawError, TrampolineError, Unparker,
+    get_hub, green_local, shield, sleep, spawn, trampoline, with_timeout,
+};
+
+/// Short for a wait, long for a switch.
+const SHORT: Duration = Duration::from_millis(5);
 
 type Outcome = Result<Payload, GreenError>;
 
@@ -1194,6 +1201,181 @@ fn an_interrupt_reaches_the_main_greenlet_in_a_switch() {
         sleep(Duration::from_millis(5));
         assert!(greenlet.is_dead(), "it sleeps on in the next loop");
     });
+}
+
+/// A wait of the caller that is never over, and what ends it: as a parker that was forgotten leaves it.
+fn forgotten_wait() -> Unparker {
+    let parker = Parker::new(Doing::Event).unwrap();
+    let unparker = parker.unparker();
+    std::mem::forget(parker);
+    unparker
+}
+
+/// Sleeps, and has another green thread call all of `stale` meanwhile. Whether the sleep has lasted.
+fn sleeps_on_despite(stale: &[Unparker]) -> bool {
+    let stale = stale.to_vec();
+    spawn(move || stale.into_iter().for_each(Unparker::unpark));
+    let begin = Instant::now();
+    sleep(SHORT);
+    begin.elapsed() >= SHORT
+}
+
+#[test]
+fn a_switch_outdates_the_tickets_of_earlier_waits() {
+    test("a_switch_outdates_the_tickets_of_earlier_waits", || {
+        let main = Greenlet::main();
+        let greenlet = Greenlet::new(move |_| {
+            let stale = forgotten_wait();
+            main.switch(Payload::unit())?;
+            Ok(Payload::new(sleeps_on_despite(&[stale])))
+        });
+        greenlet.switch(Payload::unit()).unwrap();
+        assert!(value::<bool>(greenlet.switch(Payload::unit())));
+    });
+}
+
+#[test]
+fn a_drop_that_unwinds_a_greenlet_outdates_the_tickets_of_earlier_waits() {
+    test("a_drop_that_unwinds_a_greenlet_outdates_the_tickets_of_earlier_waits", || {
+        for waits_between in [false, true] {
+            let greenlet = suspended(&Log::default(), "unwound");
+            let stale = forgotten_wait();
+            if waits_between {
+                sleep(Duration::from_micros(1));
+            }
+            drop(greenlet);
+            assert!(sleeps_on_despite(&[stale]));
+        }
+    });
+}
+
+#[test]
+fn a_greenlet_that_a_drop_unwinds_has_no_ticket_of_an_earlier_wait() {
+    green_local! {
+        static LAST: Cell<Option<Sleeps>> = Cell::new(None);
+    }
+    struct Sleeps([Unparker; 2], Rc<Cell<Option<bool>>>);
+    impl Drop for Sleeps {
+        fn drop(&mut self) {
+            self.1.set(Some(sleeps_on_despite(&self.0)));
+        }
+    }
+    test("a_greenlet_that_a_drop_unwinds_has_no_ticket_of_an_earlier_wait", || {
+        let lasted = Rc::new(Cell::new(None));
+        let notes = Rc::clone(&lasted);
+        let greenlet = Greenlet::new(move |_| {
+            let before = forgotten_wait();
+            let parker = Parker::new(Doing::Event).unwrap();
+            LAST.with(|last| last.set(Some(Sleeps([before, parker.unparker()], notes))));
+            parker.park(&mut Limit::none()).unwrap();
+            Ok(Payload::unit())
+        });
+        let outcome = with_timeout(SHORT, || greenlet.switch(Payload::unit()));
+        assert!(outcome.is_err());
+        drop(greenlet);
+        assert_eq!(lasted.get(), Some(true));
+    });
+}
+
+#[test]
+fn a_drop_that_a_timeout_has_ended_is_not_ended_again() {
+    test("a_drop_that_a_timeout_has_ended_is_not_ended_again", || {
+        green_local! {
+            static LAST: Cell<Option<Blocks>> = Cell::new(None);
+        }
+        struct Blocks(Rc<Cell<bool>>);
+        impl Drop for Blocks {
+            fn drop(&mut self) {
+                sleep(4 * SHORT);
+                self.0.set(true);
+            }
+        }
+        let ended = Rc::new(Cell::new(false));
+        let ends = Rc::clone(&ended);
+        let main = Greenlet::main();
+        let greenlet = Greenlet::new(move |_| {
+            LAST.with(|last| last.set(Some(Blocks(ends))));
+            main.switch(Payload::unit())
+        });
+        greenlet.switch(Payload::unit()).unwrap();
+        let _ = with_timeout(SHORT, || drop(greenlet));
+        assert!(!ended.get(), "the timeout ends the wait of the drop");
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let waited = trampoline(&reader, Interest::READ, Some(16 * SHORT));
+        assert!(matches!(waited, Err(TrampolineError::TimedOut(_))), "{waited:?}");
+        assert!(ended.get());
+    });
+}
+
+#[test]
+fn dropping_the_last_handle_lets_no_other_run() {
+    test("dropping_the_last_handle_lets_no_other_run", || {
+        let log = Log::default();
+        let greenlet = suspended(&log, "unwound");
+        let other = log.clone();
+        let other = spawn(move || note(&other, "another ran"));
+        drop(greenlet);
+        note(&log, "dropped");
+        other.join().unwrap();
+        assert_eq!(*log.borrow(), ["unwound", "dropped", "another ran"]);
+    });
+}
+
+#[test]
+fn a_greenlet_dropped_in_a_wait_that_holds_exits_back_is_unwound_after_it() {
+    test("a_greenlet_dropped_in_a_wait_that_holds_exits_back_is_unwound_after_it", || {
+        for masked in [false, true] {
+            let log = Log::default();
+            let noted = Noted(log.clone(), "unwound");
+            let inside = log.clone();
+            let (go, goes) = std::sync::mpsc::channel::<()>();
+            let shared = Rc::new(Event::new());
+            let event = Rc::clone(&shared);
+            let greenlet = Greenlet::new(move |_| {
+                let _noted = noted;
+                if masked {
+                    // The job borrows, so the wait for it lasts.
+                    greenhub::tpool::execute_scoped(move || _ = goes.recv()).unwrap();
+                } else {
+                    shield(|| event.wait());
+                }
+                note(&inside, "the wait is over");
+                loop {
+                    sleep(Duration::from_secs(3600));
+                }
+            });
+            let outcome = with_timeout(SHORT, || greenlet.switch(Payload::unit()));
+            assert!(outcome.is_err());
+            drop(greenlet);
+            sleep(SHORT);
+            note(&log, "dropped");
+            drop(go);
+            shared.send(());
+            let begin = Instant::now();
+            while log.borrow().len() < 3 && begin.elapsed() < Duration::from_secs(60) {
+                sleep(Duration::from_millis(1));
+            }
+            assert_eq!(*log.borrow(), ["dropped", "the wait is over", "unwound"], "masked: {masked}");
+        }
+    });
+}
+
+#[test]
+fn handles_are_equal_if_they_are_of_one_greenlet() {
+    test("handles_are_equal_if_they_are_of_one_greenlet", || {
+        let one = Greenlet::new(|_| Ok(Payload::unit()));
+        let other = Greenlet::new(|_| Ok(Payload::unit()));
+        assert!(one == one.clone());
+        assert!(one != other);
+    });
+}
+
+#[test]
+fn a_payload_is_of_the_type_of_its_value() {
+    let payload = Payload::new(7);
+    assert!(payload.is::<i32>());
+    assert!(!payload.is::<u32>());
+    assert!(!payload.is_exit());
 }
 
 mod random {

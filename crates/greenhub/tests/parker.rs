@@ -90,6 +90,66 @@ fn an_unparker_of_a_wait_that_never_began_ends_no_later_one() {
     plain.join().unwrap();
 }
 
+#[test]
+fn an_ended_or_forgotten_wait_of_an_os_thread_leaves_nothing_that_ends_the_next() {
+    let plain = std::thread::spawn(move || {
+        let is_late = |parker: Parker| assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+        let late = Parker::new(Doing::Event).unwrap();
+        let stale = late.unparker();
+        is_late(late);
+        let next = Parker::new(Doing::Event).unwrap();
+        stale.unpark();
+        is_late(next);
+        let forgotten = Parker::new(Doing::Event).unwrap();
+        let stale = forgotten.unparker();
+        std::mem::forget(forgotten);
+        let next = Parker::new(Doing::Event).unwrap();
+        stale.unpark();
+        is_late(next);
+    });
+    plain.join().unwrap();
+}
+
+#[test]
+fn a_waiter_that_a_shutdown_has_abandoned_is_gone_for_other_threads() {
+    run("a_waiter_that_a_shutdown_has_abandoned_is_gone_for_other_threads", || {
+        keep_reports();
+        let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
+        let told = slot.clone();
+        // A wait for a lock holds the exit back, so the green thread lives on.
+        let _waiting = spawn(move || {
+            loop {
+                let parker = Parker::new(Doing::Lock).unwrap();
+                told.set(Some(parker.unparker()));
+                parker.park_deferring_exit(&mut Limit::none()).unwrap();
+            }
+        });
+        sleep(SHORT);
+        assert_eq!(get_hub().shutdown(Some(SHORT)).unwrap().abandoned, 1);
+        let unparker = slot.take().unwrap();
+        assert!(!std::thread::spawn(move || unparker.try_unpark()).join().unwrap());
+    });
+}
+
+#[test]
+fn a_wait_is_refused_while_a_green_thread_panics() {
+    struct Waits;
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            let refused = Parker::new(Doing::Event).map(drop).unwrap_err();
+            assert!(matches!(*refused, LoopError::Panicking), "{refused:?}");
+        }
+    }
+    run("a_wait_is_refused_while_a_green_thread_panics", || {
+        keep_reports();
+        let panics = spawn(|| {
+            let _waits = Waits;
+            std::panic::resume_unwind(Box::new("on purpose"));
+        });
+        assert!(panics.join().unwrap_err().to_string().contains("on purpose"));
+    });
+}
+
 /// What is asked of something before it is dropped.
 fn drop_after<T, R>(one: T, ask: impl FnOnce(&T) -> R) -> R {
     ask(&one)
