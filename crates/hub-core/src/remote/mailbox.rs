@@ -18,7 +18,7 @@
 //! 1. `head` is a mark (EMPTY, NOTICE, SLEEPING, GONE) or the newest node of a list. Each node leads
 //!    to the next older one; the oldest leads to EMPTY or NOTICE.
 //! 2. A node belongs to its poster until the exchange that puts it into `head` succeeds, then to the
-//!    list. Lists are only taken whole, by the swap in `take`, `close` or `drop`: one taker per list.
+//!    list. Lists are only taken whole, by the swap in `take` or `close`: one taker per list.
 //! 3. [`Inbox`] is the loop's side. It is neither `Send` nor `Sync` nor `Clone`, and nothing else puts
 //!    EMPTY or SLEEPING into `head`, takes lists, or changes `bell`.
 //! 4. `bell` is read by a poster that counted itself in `ringing` *before* it exchanged SLEEPING for
@@ -276,12 +276,6 @@ impl Sleep for Mailbox {
 impl fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mailbox").field("hub", &self.hub_id()).field("users", &self.users()).finish_non_exhaustive()
-    }
-}
-
-impl Drop for Mailbox {
-    fn drop(&mut self) {
-        collect(self.head.swap(GONE, AcqRel), &mut Vec::new());
     }
 }
 
