@@ -17,8 +17,8 @@ use std::time::Duration;
 use greenhub::sync::{Mutex, Queue};
 use greenhub::tpool::{execute, execute_scoped};
 use greenhub::{
-    Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Source, Watched, get_hub, has_hub, sleep, spawn, trampoline,
-    use_hub, use_hub_with, with_timeout, yield_now,
+    Doing, Hub, Interest, Key, Lease, Limit, Parker, Readiness, Ready, Rearm, Source, Watched, get_hub, has_hub, sleep,
+    spawn, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -591,6 +591,29 @@ fn close_in_a_child_leaves_the_file_of_a_lent_number_that_another_thread_waited_
         ends_well(child);
         write(&there, b"x").expect("room");
         assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn an_unparker_of_a_thread_that_the_child_does_not_have_says_so() {
+    in_child(|| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || {
+            let parker = Parker::new(Doing::Event).expect("no loop");
+            tell.send(parker.unparker()).expect("it is waited for");
+            parker.park(&mut Limit::none())
+        });
+        let unparker = told.recv().expect("it waits");
+        sleep(ms(1));
+        assert!(!unparker.is_left_behind());
+        let child = forked(|| {
+            assert!(unparker.is_left_behind());
+            let own = Parker::new(Doing::Event).expect("no loop");
+            assert!(!own.unparker().is_left_behind());
+        });
+        ends_well(child);
+        unparker.unpark();
+        other.join().expect("no panic").expect("woken");
     });
 }
 

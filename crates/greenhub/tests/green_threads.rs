@@ -11,10 +11,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use green::{Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, comes_to_hold, held, keep_reports, quiet_panic, reports};
+use greenhub::sync::Event;
 use greenhub::{
-    GreenError, GreenThread, Kill, LoopError, current_id, sleep, spawn, spawn_after, spawn_after_local, spawn_n,
-    yield_now,
+    GreenError, GreenThread, Kill, LoopError, current_id, shield, sleep, spawn, spawn_after, spawn_after_local,
+    spawn_n, with_timeout, yield_now,
 };
+use hub_core::{KillProgress, kill_progress};
 use support::run;
 
 #[test]
@@ -73,6 +75,46 @@ fn waiters_go_on_in_the_order_in_which_they_came() {
         one.wait().unwrap();
         yield_now();
         log.is(&["b", "c", "d"]);
+    });
+}
+
+#[test]
+fn a_waiter_that_is_killed_leaves_the_others_in_order() {
+    run("a_waiter_that_is_killed_leaves_the_others_in_order", || {
+        let names = ["a", "b", "c", "d"];
+        for killed in 0..names.len() {
+            let log = Log::new();
+            let one = Rc::new(spawn(|| sleep(SHORT)));
+            let waiters = names.map(|name| {
+                let (one, log) = (one.clone(), log.clone());
+                spawn(move || {
+                    one.wait().unwrap();
+                    log.add(name);
+                })
+            });
+            yield_now();
+            waiters[killed].kill();
+            one.wait().unwrap();
+            yield_now();
+            let others: Vec<_> = (0..names.len()).filter(|one| *one != killed).map(|one| names[one]).collect();
+            log.is(&others);
+        }
+    });
+}
+
+#[test]
+fn a_timeout_that_is_held_back_is_no_kill() {
+    run("a_timeout_that_is_held_back_is_no_kill", || {
+        let event = Rc::new(Event::new());
+        let waits = event.clone();
+        let green = spawn(move || with_timeout(SHORT, || shield(|| waits.wait())).is_err());
+        sleep(4 * SHORT);
+        let number = green.id().unwrap();
+        assert_eq!(kill_progress(number), KillProgress::None);
+        green.kill();
+        assert_eq!(kill_progress(number), KillProgress::HeldBack);
+        event.send(()).unwrap();
+        let _ = green.join();
     });
 }
 

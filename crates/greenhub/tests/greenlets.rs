@@ -1337,7 +1337,7 @@ fn a_greenlet_dropped_in_a_wait_that_holds_exits_back_is_unwound_after_it() {
                     // The job borrows, so the wait for it lasts.
                     greenhub::tpool::execute_scoped(move || _ = goes.recv()).unwrap();
                 } else {
-                    shield(|| event.wait());
+                    shield(|| event.wait()).unwrap();
                 }
                 note(&inside, "the wait is over");
                 loop {
@@ -1350,7 +1350,7 @@ fn a_greenlet_dropped_in_a_wait_that_holds_exits_back_is_unwound_after_it() {
             sleep(SHORT);
             note(&log, "dropped");
             drop(go);
-            shared.send(());
+            shared.send(()).unwrap();
             let begin = Instant::now();
             while log.borrow().len() < 3 && begin.elapsed() < Duration::from_secs(60) {
                 sleep(Duration::from_millis(1));

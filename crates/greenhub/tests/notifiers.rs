@@ -156,6 +156,34 @@ fn a_signal_interrupts_a_hub_without_descriptors_and_calls_no_notifier() {
 }
 
 #[test]
+fn a_hub_with_a_notifier_looks_for_signals_only_while_one_interrupts_it() {
+    run("a_hub_with_a_notifier_looks_for_signals_only_while_one_interrupts_it", || {
+        use_hub_with(|| Ok(Bare::new(&Arc::default()))).unwrap();
+        let turns = || {
+            let before = get_hub().stats().turns;
+            greenhub::sleep(Duration::from_millis(500));
+            get_hub().stats().turns - before
+        };
+        assert!(turns() < 5);
+        drop(interrupt_on(libc::SIGUSR2).expect("a signal that can be caught"));
+        assert!(turns() < 5);
+    });
+}
+
+#[test]
+fn a_shutdown_lets_go_of_the_notifier() {
+    run("a_shutdown_lets_go_of_the_notifier", || {
+        let hub = Bare::new(&Arc::default());
+        let notifier = Arc::downgrade(&hub.0);
+        use_hub_with(move || Ok(hub)).unwrap();
+        greenhub::sleep(Duration::from_millis(1));
+        assert!(notifier.upgrade().is_some());
+        get_hub().shutdown(None).unwrap();
+        assert!(notifier.upgrade().is_none());
+    });
+}
+
+#[test]
 fn a_hub_without_descriptors_is_woken_by_its_notifier() {
     run("a_hub_without_descriptors_is_woken_by_its_notifier", || {
         let counts = Arc::<Counts>::default();

@@ -111,23 +111,25 @@ fn an_ended_or_forgotten_wait_of_an_os_thread_leaves_nothing_that_ends_the_next(
 }
 
 #[test]
-fn a_waiter_that_a_shutdown_has_abandoned_is_gone_for_other_threads() {
-    run("a_waiter_that_a_shutdown_has_abandoned_is_gone_for_other_threads", || {
+fn a_waiter_that_a_shutdown_has_abandoned_is_gone_for_all() {
+    run("a_waiter_that_a_shutdown_has_abandoned_is_gone_for_all", || {
         keep_reports();
-        let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
-        let told = slot.clone();
+        let unparkers: Rc<RefCell<Vec<Unparker>>> = Rc::default();
+        let told = unparkers.clone();
         // A wait for a lock holds the exit back, so the green thread lives on.
         let _waiting = spawn(move || {
             loop {
                 let parker = Parker::new(Doing::Lock).unwrap();
-                told.set(Some(parker.unparker()));
+                told.borrow_mut().push(parker.unparker());
                 parker.park_deferring_exit(&mut Limit::none()).unwrap();
             }
         });
         sleep(SHORT);
         assert_eq!(get_hub().shutdown(Some(SHORT)).unwrap().abandoned, 1);
-        let unparker = slot.take().unwrap();
-        assert!(!std::thread::spawn(move || unparker.try_unpark()).join().unwrap());
+        for unparker in unparkers.take() {
+            assert!(!std::thread::spawn(move || unparker.try_unpark()).join().unwrap());
+            assert!(!unparker.try_unpark());
+        }
     });
 }
 

@@ -172,6 +172,29 @@ fn a_signal_that_cannot_be_caught_is_an_invalid_argument() {
 }
 
 #[test]
+fn a_remote_interrupts_an_idle_hub() {
+    in_child(|| {
+        let remote = get_hub().remote();
+        let sender = std::thread::spawn(move || remote.interrupt());
+        let sleeper = spawn(|| sleep(Duration::from_secs(60)));
+        let error = sleeper.join().expect_err("interrupted");
+        assert!(matches!(error, greenhub::GreenError::Loop(LoopError::Interrupted)), "{error}");
+        sender.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_hub_that_a_signal_interrupts_sleeps_until_then() {
+    in_child(|| {
+        let _ctrl_c = interrupt_on(libc::SIGINT).expect("a signal that can be caught");
+        sleep(ms(1));
+        let turns = stats().turns;
+        sleep(ms(500));
+        assert!(stats().turns - turns < 5);
+    });
+}
+
+#[test]
 fn an_interrupt_does_not_hide_a_loop_with_nothing_left() {
     in_child(|| {
         let _ctrl_c = interrupt_on(libc::SIGINT).expect("a signal that can be caught");

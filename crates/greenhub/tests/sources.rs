@@ -7,11 +7,15 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use greenhub::{Interest, Left, ManualClock, Source, get_hub, sleep, spawn, use_hub_with, yield_now};
+use greenhub::{
+    Interest, Left, ManualClock, Source, get_hub, hub_prevent_multiple_readers, set_panicking_grace, sleep, spawn,
+    use_hub_with, yield_now,
+};
 use support::{deadline, fill, in_child, ms, pair, read, read_within, source, write};
 
 /// Longer than any wait that ends by a wake-up, so that a lost wake-up is a failure and not a hang.
@@ -229,6 +233,74 @@ fn a_retrying_write_is_refused_while_another_thread_waits() {
     assert_eq!(refused.join().expect("no panic").expect_err("refused").kind(), ErrorKind::ResourceBusy);
     write(&there, b"x").expect("room");
     assert_eq!(waiter.join().expect("no panic").expect("data"), b"x");
+}
+
+#[test]
+fn what_a_destructor_that_unwinds_has_waited_for_is_read_at_once_afterwards() {
+    struct ReadsOne<'a>(&'a Source);
+    impl Drop for ReadsOne<'_> {
+        fn drop(&mut self) {
+            assert_eq!(read_one(self.0), b'x');
+        }
+    }
+    fn read_one(source: &Source) -> u8 {
+        let mut byte = [0];
+        let read = source.read(Some(PATIENT), |fd| Ok((rustix::io::read(fd, &mut byte)?, Left::Likely)));
+        assert_eq!(read.expect("data"), 1);
+        byte[0]
+    }
+    in_child(|| {
+        set_panicking_grace(PATIENT);
+        let (here, there) = known_pair();
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(ms(20));
+            there.with(|fd| Ok(rustix::io::write(fd, b"xy")?)).expect("room");
+            there
+        });
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let _reads = ReadsOne(&here);
+            resume_unwind(Box::new("on purpose"));
+        }));
+        assert!(unwound.is_err());
+        let ran = Rc::new(Cell::new(false));
+        let runs = Rc::clone(&ran);
+        let other = spawn(move || runs.set(true));
+        assert_eq!(read_one(&here), b'y');
+        assert!(!ran.get(), "the read has not waited");
+        other.join().expect("no panic");
+        drop(writer.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn wake_leaves_the_waiters_of_the_other_direction() {
+    in_child(|| {
+        hub_prevent_multiple_readers(false);
+        let (here, _there) = pair();
+        fill(&here);
+        let here = Rc::new(here);
+        let calls = Rc::new(Cell::new(0));
+        let writers: Vec<_> = (0..3)
+            .map(|_| {
+                let (here, calls) = (Rc::clone(&here), Rc::clone(&calls));
+                spawn(move || {
+                    here.write(None, |fd| {
+                        calls.set(calls.get() + 1);
+                        Ok(rustix::io::write(fd, b"x")?)
+                    })
+                })
+            })
+            .collect();
+        sleep(ms(1));
+        let before = calls.get();
+        here.wake(Interest::READ);
+        sleep(ms(1));
+        assert_eq!(calls.get(), before);
+        here.wake(Interest::WRITE);
+        sleep(ms(1));
+        assert_eq!(calls.get(), before + 3);
+        writers.iter().for_each(|writer| _ = writer.kill());
+    });
 }
 
 #[test]

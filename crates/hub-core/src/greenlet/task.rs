@@ -866,4 +866,16 @@ mod tests {
         assert!(pool.batches.borrow().is_empty());
         assert_eq!(pool.live(), 0);
     }
+
+    #[test]
+    fn a_cell_that_needs_more_alignment_than_a_batch_has_is_not_of_the_pool() {
+        let pool = TaskPool::new();
+        for (align, pooled) in [(STEP, true), (2 * STEP, false)] {
+            let layout = Layout::from_size_align(2 * STEP, align).unwrap();
+            let (memory, class) = pool.take(layout);
+            assert_eq!(class != UNPOOLED, pooled);
+            // SAFETY: from `take`, and not used afterwards.
+            unsafe { pool.give(memory, class, layout) };
+        }
+    }
 }

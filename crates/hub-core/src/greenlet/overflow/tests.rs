@@ -138,6 +138,25 @@ fn a_thread_of_the_system_gets_an_alternate_stack_and_gives_it_back() {
 }
 
 #[test]
+fn an_alternate_stack_is_out_of_use_before_its_memory_is_given_back() {
+    std::thread::spawn(|| {
+        let of_std = AlternateStack::current().unwrap();
+        let ours = AlternateStack { memory: Some(AlternateStack::make().unwrap()) };
+        assert_ne!(AlternateStack::current().unwrap().ss_sp, of_std.ss_sp);
+        drop(ours);
+        assert!(!AlternateStack::exists());
+        // One that is not in use any more leaves the present one in its place.
+        let ours = AlternateStack { memory: Some(AlternateStack::make().unwrap()) };
+        // SAFETY: the stack that std has made for this thread, and takes back at its end.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const of_std, ptr::null_mut()) }, 0);
+        drop(ours);
+        assert_eq!(AlternateStack::current().unwrap().ss_sp, of_std.ss_sp);
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
 fn a_thread_that_has_an_alternate_stack_keeps_it() {
     std::thread::spawn(|| {
         let before = AlternateStack::current().unwrap().ss_sp;
