@@ -317,6 +317,42 @@ fn a_listener_added_during_dispatch_is_told_in_a_later_turn() {
 }
 
 #[test]
+fn a_listener_that_takes_the_place_of_another_in_a_batch_is_not_told_of_its_report() {
+    let _deadline = deadline();
+    let (idle, _idle_peer) = streams();
+    let registered: Rc<RefCell<Vec<Option<Registration>>>> = Rc::default();
+    let replaced = Rc::new(Cell::new(0));
+    let told = Rc::new(Cell::new(0));
+    // Whichever is told first takes the other back and registers a third one, which gets the free entry of the table.
+    let peers: Vec<_> = (0..2)
+        .map(|one| {
+            let (here, there) = streams();
+            send(&there, b"x");
+            let (registered, replaced, told) = (Rc::clone(&registered), Rc::clone(&replaced), Rc::clone(&told));
+            let (idle, kept) = (Rc::clone(&idle), Rc::clone(&registered));
+            let replaces = move |_: Readiness| {
+                replaced.set(replaced.get() + 1);
+                let other = registered.borrow_mut()[1 - one].take();
+                drop(other);
+                let told = Rc::clone(&told);
+                let third =
+                    get_hub().listen(Rc::clone(&idle), Interest::READ, move |_: Readiness| told.set(told.get() + 1));
+                registered.borrow_mut()[1 - one] = Some(third.expect("registered"));
+                let own = registered.borrow_mut()[one].take();
+                drop(own);
+            };
+            let registration = get_hub().listen(here, Interest::READ, replaces).expect("registered");
+            kept.borrow_mut().push(Some(registration));
+            there
+        })
+        .collect();
+    sleep(ms(1));
+    assert_eq!((replaced.get(), told.get()), (1, 0));
+    registered.borrow_mut().clear();
+    drop(peers);
+}
+
+#[test]
 fn a_listener_is_told_once_per_batch() {
     let _deadline = deadline();
     let (here, there) = streams();

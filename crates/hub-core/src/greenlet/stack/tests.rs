@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 use std::env;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -231,6 +232,24 @@ fn high_water_is_the_distance_to_the_lowest_touched_page() {
     unsafe { header(&stack).top().sub(100_000).write_volatile(1) };
     let water = header(&stack).high_water().unwrap();
     assert!((100_000..100_000 + page_size()).contains(&water), "{water}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn every_stack_has_its_guard() {
+    let (_reader, writer) = std::io::pipe().unwrap();
+    // SAFETY: the system reads one byte there, or refuses to.
+    let is_readable = |at: *mut u8| unsafe { libc::write(writer.as_raw_fd(), at.cast(), 1) } == 1;
+    for kind in [GuardKind::Advice, GuardKind::Protect] {
+        let stacks = Stacks::with_guard(kind);
+        // More than are guarded at once.
+        let all: Vec<_> = (0..100).map(|_| stacks.take(SIZE).unwrap()).collect();
+        for stack in &all {
+            let bottom = header(stack).bottom();
+            assert!(is_readable(bottom));
+            assert!(!is_readable(bottom.wrapping_sub(1)));
+        }
+    }
 }
 
 #[test]
