@@ -127,6 +127,8 @@ fn listeners_are_listed_with_readers_first() {
         assert_eq!((lines.len(), lines[0], lines[2]), (4, "READERS:", "WRITERS:"), "{text}");
         assert!(lines[1].contains("reading from") && lines[1].contains(file!()), "{text}");
         assert!(lines[3].contains("writing to") && lines[3].contains("\"writer\""), "{text}");
+        let interests: Vec<_> = listeners().iter().map(|listener| listener.interest).collect();
+        assert_eq!(interests, [Interest::READ, Interest::WRITE]);
         drop(registration);
         drop(first);
         writing.join().unwrap().unwrap();
@@ -175,6 +177,7 @@ fn every_timer_is_listed_those_of_this_turn_included() {
                 assert_eq!(purposes.iter().filter(|one| **one == purpose).count(), 1, "{purposes:?}");
             }
             assert_eq!(purposes.iter().filter(|one| **one == TimerPurpose::Call).count(), 2, "{purposes:?}");
+            assert!(format_hub_timers().contains("the main greenlet"), "{}", format_hub_timers());
         })
         .unwrap();
         sleeper.kill();

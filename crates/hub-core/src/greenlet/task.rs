@@ -878,4 +878,12 @@ mod tests {
             unsafe { pool.give(memory, class, layout) };
         }
     }
+
+    #[test]
+    fn a_place_is_written_as_it_is_displayed() {
+        let at = Location::caller();
+        let mut text = Vec::new();
+        write_location(at, &mut |part| text.extend_from_slice(part));
+        assert_eq!(String::from_utf8(text).unwrap(), at.to_string());
+    }
 }
