@@ -1,6 +1,6 @@
-//! What the hot paths cost, counted and never timed: instructions by valgrind, system calls by strace.
+//! The costs of the hot paths, counted and never timed: instructions by valgrind, system calls by strace.
 //!
-//! Each operation is run with two counts; what the difference costs is free of the start and the end of the program.
+//! Each operation runs with two counts. The difference of their costs is free of the start and the end of the program.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,46 +12,63 @@ use crate::step::Report;
 use crate::tables::{COSTS, Cost};
 use crate::workspace::Workspace;
 
-/// The two counts; whole batches of a thousand.
-const COUNTS: (u64, u64) = (5_000, 25_000);
+/// A kind of cost.
+struct Measure {
+    name: &'static str,
+    /// How many operations each of the two runs has, in whole batches of a thousand.
+    counts: (u64, u64),
+    count: fn(&Path, &Cost, u64) -> Result<u64>,
+    /// The limit in the table, which is for this many operations.
+    most: fn(&Cost) -> u64,
+    per: u64,
+}
 
-/// Counts what each of [`COSTS`] takes.
+const INSTRUCTIONS: Measure = Measure {
+    name: "instructions of the hot paths",
+    counts: (5_000, 25_000),
+    count: instructions,
+    most: |cost| cost.instructions,
+    per: 1,
+};
+
+/// strace stops the program twice at each call, and calls are exact, so that few operations are enough.
+const CALLS: Measure = Measure {
+    name: "system calls of the hot paths",
+    counts: (2_000, 6_000),
+    count: calls,
+    most: |cost| cost.calls,
+    per: 1000,
+};
+
+/// Compares the costs of each operation with [`COSTS`].
 ///
 /// # Errors
 ///
-/// The program cannot be built, or a tool does not say what it counted.
+/// The program cannot be built, or a tool prints no count.
 pub fn check(workspace: &Workspace, report: &mut Report) -> Result<()> {
-    const INSTRUCTIONS: &str = "instructions of the hot paths";
-    const CALLS: &str = "system calls of the hot paths";
     if !cfg!(target_arch = "x86_64") {
-        report.skip(INSTRUCTIONS, "the table is for x86-64");
+        report.skip(INSTRUCTIONS.name, "the table is for x86-64");
     } else if !works("valgrind", &["--quiet", "--tool=none", "true"]) {
-        report.skip(INSTRUCTIONS, "no valgrind that works here: apt-get install valgrind");
+        report.skip(INSTRUCTIONS.name, "no valgrind that works here: apt-get install valgrind");
     } else {
-        gate(workspace, report, INSTRUCTIONS, instructions, |cost| cost.instructions, 1)?;
+        compare(workspace, report, &INSTRUCTIONS)?;
     }
     if works("strace", &["-o", "/dev/null", "true"]) {
-        gate(workspace, report, CALLS, calls, |cost| cost.calls, 1000)?;
+        compare(workspace, report, &CALLS)?;
     } else {
-        report.skip(CALLS, "no strace that may trace here: apt-get install strace");
+        report.skip(CALLS.name, "no strace that may trace here: apt-get install strace");
     }
     Ok(())
 }
 
-/// Whether a tool is there and may do its work.
+/// Whether a tool is installed and may do its work.
 fn works(tool: &str, arguments: &[&str]) -> bool {
     Command::new(tool).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
-/// Compares what `count` counts in `per` operations with what the table allows.
-fn gate(
-    workspace: &Workspace,
-    report: &mut Report,
-    name: &str,
-    count: fn(&Path, &Cost, u64) -> Result<u64>,
-    most: fn(&Cost) -> u64,
-    per: u64,
-) -> Result<()> {
+/// Runs `measure` for each operation and compares the results with the table.
+fn compare(workspace: &Workspace, report: &mut Report, measure: &Measure) -> Result<()> {
+    let Measure { name, counts: (few, many), .. } = *measure;
     if !report.asks_for(name) {
         return Ok(());
     }
@@ -60,24 +77,26 @@ fn gate(
     let program = build(workspace)?;
     let mut faults = Vec::new();
     for cost in COSTS {
-        let (few, many) = (count(&program, cost, COUNTS.0)?, count(&program, cost, COUNTS.1)?);
-        let each = (many.saturating_sub(few) * per).div_ceil(COUNTS.1 - COUNTS.0);
-        println!("       {:<12} {each:>6} of {}", cost.operation, most(cost));
-        if each > most(cost) {
-            faults.push(format!("{name}: {} takes {each}, more than {}", cost.operation, most(cost)));
+        let count = |operations| (measure.count)(&program, cost, operations);
+        let difference = count(many)?.saturating_sub(count(few)?);
+        let each = (difference * measure.per).div_ceil(many - few);
+        let most = (measure.most)(cost);
+        println!("       {:<12} {each:>6} of {most}", cost.operation);
+        if each > most {
+            faults.push(format!("{name}: {} takes {each}, more than {most}", cost.operation));
         }
     }
     report.check(name, &faults, start);
     Ok(())
 }
 
-/// Builds `hot_paths` so that it runs under valgrind, and says where it is.
+/// Builds `hot_paths` so that it runs under valgrind. Returns its path.
 fn build(workspace: &Workspace) -> Result<std::path::PathBuf> {
     let target = workspace.root.join("target/valgrind");
     let status = workspace
         .cargo()
         .args(["build", "--quiet", "--release", "-p", "benches", "--bin", "hot_paths"])
-        // valgrind takes the vDSO away, in which rustix's own system calls look for the clock; libc's do without.
+        // valgrind hides the vDSO, in which rustix looks for the clock unless it calls libc.
         .env("RUSTFLAGS", "--cfg rustix_use_libc")
         .env("CARGO_TARGET_DIR", &target)
         .status()
@@ -89,34 +108,34 @@ fn build(workspace: &Workspace) -> Result<std::path::PathBuf> {
 fn instructions(program: &Path, cost: &Cost, count: u64) -> Result<u64> {
     let mut command = Command::new("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program);
-    let says = output(command, cost, count)?;
-    collected(&says).with_context(|| format!("valgrind counts nothing: {says}"))
+    let text = output(command, cost, count)?;
+    collected(&text).with_context(|| format!("valgrind counts nothing: {text}"))
 }
 
 fn calls(program: &Path, cost: &Cost, count: u64) -> Result<u64> {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-c"]).arg(program);
-    let says = output(command, cost, count)?;
-    total(&says).with_context(|| format!("strace counts nothing: {says}"))
+    let text = output(command, cost, count)?;
+    total(&text).with_context(|| format!("strace counts nothing: {text}"))
 }
 
-/// What `tool` says on standard error when it runs `hot_paths`.
+/// Returns what `tool` prints on standard error when it runs `hot_paths`.
 fn output(mut tool: Command, cost: &Cost, count: u64) -> Result<String> {
     tool.arg(cost.operation).arg(count.to_string()).env_remove("EVENTLET_HUB");
     let output = tool.output().context("hot_paths")?;
-    let says = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "{}: {}\n{says}", cost.operation, output.status);
-    Ok(says)
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{}: {}\n{text}", cost.operation, output.status);
+    Ok(text)
 }
 
-/// The number in callgrind's line `==7== Collected : 123456`.
-fn collected(says: &str) -> Option<u64> {
-    says.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok())
+/// Reads the number in callgrind's line `==7== Collected : 123456`.
+fn collected(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok())
 }
 
-/// The calls in the last line of strace's table: `100.00    0.001234           1      1234        56 total`.
-fn total(says: &str) -> Option<u64> {
-    let line = says.lines().rev().find(|line| line.trim_end().ends_with("total"))?;
+/// Reads the calls in the last line of strace's table: `100.00    0.001234           1      1234        56 total`.
+fn total(text: &str) -> Option<u64> {
+    let line = text.lines().rev().find(|line| line.trim_end().ends_with("total"))?;
     line.split_whitespace().nth(3)?.parse().ok()
 }
 
@@ -125,14 +144,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_instructions_that_callgrind_collected_are_read() {
-        let says = "==7== Events    : Ir\n==7== Collected : 23456789\n==7==\n==7== I   refs:      23,456,789\n";
-        assert_eq!(collected(says), Some(23_456_789));
+    fn instructions_of_callgrind_are_read() {
+        let text = "==7== Events    : Ir\n==7== Collected : 23456789\n==7==\n==7== I   refs:      23,456,789\n";
+        assert_eq!(collected(text), Some(23_456_789));
         assert_eq!(collected("==7== Command: ls"), None);
     }
 
     #[test]
-    fn the_calls_that_strace_counted_are_read() {
+    fn calls_of_strace_are_read() {
         let table = "\
 % time     seconds  usecs/call     calls    errors syscall
 ------ ----------- ----------- --------- --------- ----------------
@@ -146,7 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn the_counts_are_whole_batches() {
-        assert!([COUNTS.0, COUNTS.1].iter().all(|count| count % 1000 == 0));
+    fn counts_are_whole_batches() {
+        for (few, many) in [INSTRUCTIONS.counts, CALLS.counts] {
+            assert!(few % 1000 == 0 && many % 1000 == 0 && few < many);
+        }
     }
 }
