@@ -1,24 +1,28 @@
-//! What no compiler holds.
+//! Checks of rules that no compiler checks.
 
 mod arrows;
 mod backends;
 mod conformance;
+mod contract;
 mod floors;
 mod modules;
 mod packages;
+mod paths;
 mod sources;
 
 use std::time::Instant;
 
 use crate::step::Report;
+use crate::tables::CONTRACT;
 use crate::workspace::Workspace;
 
 pub use floors::print as print_arrows;
 
-/// One line for each fault; the error is for what could not be looked at.
+/// One line for each fault. An error means that the check could not read something.
 type Faults = anyhow::Result<Vec<String>>;
 type Check = (&'static str, fn(&Workspace) -> Faults);
 
+/// Runs every check.
 pub fn run(workspace: &Workspace, report: &mut Report) {
     let checks: [Check; 6] = [
         ("tidy: direction of crates", arrows::check),
@@ -28,7 +32,8 @@ pub fn run(workspace: &Workspace, report: &mut Report) {
         ("tidy: packages", packages::check),
         ("tidy: sources", sources::check),
     ];
-    for (name, check) in checks {
+    let contract: Check = ("tidy: contract of a hub", contract::check);
+    for (name, check) in checks.into_iter().chain(CONTRACT.map(|_| contract)) {
         let start = Instant::now();
         let faults = check(workspace).unwrap_or_else(|error| vec![format!("{error:#}")]);
         report.check(name, &faults, start);

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
-use proc_macro2::{Ident, TokenStream, TokenTree};
+use proc_macro2::Ident;
 use syn::punctuated::Punctuated;
-use syn::visit::{self, Visit};
-use syn::{Attribute, Expr, Item, ItemMod, Lit, Meta, Token, UseTree};
+use syn::{Attribute, Expr, Item, ItemMod, Lit, Meta, Token};
+
+use super::paths::{each_import, each_path, is_for_tests};
 
 /// The text of each file, by its path below `src`.
 pub type Sources = BTreeMap<String, String>;
@@ -43,7 +44,7 @@ pub fn read(sources: &Sources) -> Result<(Vec<String>, Vec<Arrow>)> {
     tree.read(0, ROOT)?;
     let mut found = BTreeSet::new();
     for (module, file, parsed) in tree.parsed.iter().filter(|(_, file, _)| file != ROOT) {
-        Finder { tree: &tree, module: *module, file, found: &mut found }.visit_file(parsed);
+        each_path(parsed, |inline, path, place| found.extend(tree.arrows(*module, file, inline, path, place)));
     }
     let files: BTreeSet<&String> = tree.parsed.iter().map(|(_, file, _)| file).filter(|file| *file != ROOT).collect();
     Ok((files.into_iter().cloned().collect(), found.into_iter().collect()))
@@ -131,6 +132,31 @@ impl Tree<'_> {
         files.iter().try_for_each(|file| self.read(number, file))
     }
 
+    /// The arrows of a path in `file`, which is a file of `module`; the path stands in the module `inline` within it.
+    fn arrows<'a>(
+        &'a self,
+        module: usize,
+        file: &'a str,
+        inline: &[String],
+        path: &[String],
+        place: &Ident,
+    ) -> impl Iterator<Item = Arrow> + use<'a> {
+        let at = inline.iter().fold(module, |at, name| *self.modules[at].children.get(name).unwrap_or(&at));
+        let files = match self.find(at, path, LONGEST_CHAIN) {
+            Some(Found::Module(number) | Found::Item(number)) => &*self.modules[number].files,
+            None => &[],
+        };
+        // Files of the same module do not see each other.
+        let is_foreign = !files.iter().any(|to| to == file || to == ROOT);
+        let (line, path) = (place.span().start().line, path.join("::"));
+        files.iter().filter(move |_| is_foreign).map(move |to| Arrow {
+            from: file.to_owned(),
+            to: to.clone(),
+            line,
+            path: path.clone(),
+        })
+    }
+
     /// Follows `path`, which stands in `module`. Returns nothing for a path out of the crate.
     fn find(&self, module: usize, path: &[String], depth: usize) -> Option<Found> {
         let (first, rest) = path.split_first()?;
@@ -188,207 +214,6 @@ enum Found {
     Module(usize),
     /// An item of this module.
     Item(usize),
-}
-
-/// Calls `each` for every import in `tree` with its path, the name that it gets (none for a glob) and its place.
-fn each_import(prefix: &mut Vec<String>, tree: &UseTree, each: &mut impl FnMut(&[String], Option<String>, &Ident)) {
-    match tree {
-        UseTree::Path(path) => {
-            prefix.push(path.ident.to_string());
-            match &*path.tree {
-                UseTree::Glob(_) => each(prefix, None, &path.ident),
-                tree => each_import(prefix, tree, each),
-            }
-            prefix.pop();
-        }
-        UseTree::Group(group) => group.items.iter().for_each(|tree| each_import(prefix, tree, each)),
-        UseTree::Name(name) if name.ident == "self" => each(prefix, prefix.last().cloned(), &name.ident),
-        UseTree::Rename(rename) if rename.ident == "self" => {
-            each(prefix, Some(rename.rename.to_string()), &rename.ident);
-        }
-        UseTree::Name(name) => {
-            prefix.push(name.ident.to_string());
-            each(prefix, prefix.last().cloned(), &name.ident);
-            prefix.pop();
-        }
-        UseTree::Rename(rename) => {
-            prefix.push(rename.ident.to_string());
-            each(prefix, Some(rename.rename.to_string()), &rename.ident);
-            prefix.pop();
-        }
-        UseTree::Glob(_) => {}
-    }
-}
-
-/// Collects the arrows that start in one file.
-struct Finder<'a> {
-    tree: &'a Tree<'a>,
-    module: usize,
-    file: &'a str,
-    found: &'a mut BTreeSet<Arrow>,
-}
-
-impl Finder<'_> {
-    fn add(&mut self, path: &[String], place: &Ident) {
-        let is_only_steps = path.iter().all(|segment| matches!(segment.as_str(), "crate" | "self" | "super"));
-        if path.len() < 2 || is_only_steps {
-            return;
-        }
-        let Some(Found::Module(number) | Found::Item(number)) = self.tree.find(self.module, path, LONGEST_CHAIN) else {
-            return;
-        };
-        let files = &self.tree.modules[number].files;
-        // Files of the same module do not see each other.
-        if files.iter().any(|file| file == self.file || file == ROOT) {
-            return;
-        }
-        for to in files {
-            self.found.insert(Arrow {
-                from: self.file.to_owned(),
-                to: to.clone(),
-                line: place.span().start().line,
-                path: path.join("::"),
-            });
-        }
-    }
-
-    /// Adds the paths in the tokens of a macro, which may be anything.
-    fn add_tokens(&mut self, tokens: TokenStream) {
-        let mut path: Vec<Ident> = Vec::new();
-        let mut colons = 0;
-        for token in tokens {
-            match token {
-                TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
-                TokenTree::Ident(ident) if colons == 2 && !path.is_empty() => {
-                    path.push(ident);
-                    colons = 0;
-                }
-                TokenTree::Ident(ident) => {
-                    self.add_idents(&path);
-                    path = vec![ident];
-                    colons = 0;
-                }
-                TokenTree::Group(group) => {
-                    let mut prefix: Vec<String> = path.iter().map(Ident::to_string).collect();
-                    match syn::parse2::<UseTree>(quote_group(&group)) {
-                        Ok(tree) if colons == 2 => {
-                            each_import(&mut prefix, &tree, &mut |path, _, place| self.add(path, place))
-                        }
-                        _ => {
-                            self.add_idents(&path);
-                            self.add_tokens(group.stream());
-                        }
-                    }
-                    path.clear();
-                    colons = 0;
-                }
-                _ => {
-                    self.add_idents(&path);
-                    path.clear();
-                    colons = 0;
-                }
-            }
-        }
-        self.add_idents(&path);
-    }
-
-    fn add_idents(&mut self, path: &[Ident]) {
-        if let Some(place) = path.last() {
-            self.add(&path.iter().map(Ident::to_string).collect::<Vec<_>>(), place);
-        }
-    }
-}
-
-fn quote_group(group: &proc_macro2::Group) -> TokenStream {
-    TokenTree::Group(group.clone()).into()
-}
-
-/// Passes over what is compiled for tests only.
-macro_rules! except_in_tests {
-    ($($visit:ident: $node:ident,)*) => {
-        $(
-            fn $visit(&mut self, node: &'ast syn::$node) {
-                if !is_for_tests(&node.attrs) {
-                    visit::$visit(self, node);
-                }
-            }
-        )*
-    };
-}
-
-impl<'ast> Visit<'ast> for Finder<'_> {
-    except_in_tests! {
-        visit_item_const: ItemConst,
-        visit_item_enum: ItemEnum,
-        visit_item_fn: ItemFn,
-        visit_item_foreign_mod: ItemForeignMod,
-        visit_item_impl: ItemImpl,
-        visit_item_macro: ItemMacro,
-        visit_item_static: ItemStatic,
-        visit_item_struct: ItemStruct,
-        visit_item_trait: ItemTrait,
-        visit_item_type: ItemType,
-        visit_impl_item_const: ImplItemConst,
-        visit_impl_item_fn: ImplItemFn,
-        visit_trait_item_fn: TraitItemFn,
-        visit_field: Field,
-        visit_local: Local,
-        visit_expr_block: ExprBlock,
-        visit_stmt_macro: StmtMacro,
-    }
-
-    fn visit_item_mod(&mut self, node: &'ast ItemMod) {
-        if node.content.is_some() && !is_for_tests(&node.attrs) {
-            let outer = self.module;
-            self.module = *self.tree.modules[outer].children.get(&node.ident.to_string()).unwrap_or(&outer);
-            visit::visit_item_mod(self, node);
-            self.module = outer;
-        }
-    }
-
-    fn visit_item_use(&mut self, node: &'ast syn::ItemUse) {
-        if !is_for_tests(&node.attrs) {
-            each_import(&mut Vec::new(), &node.tree, &mut |path, _, place| self.add(path, place));
-        }
-    }
-
-    fn visit_path(&mut self, node: &'ast syn::Path) {
-        let path: Vec<String> = node.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        if let (Some(last), None) = (node.segments.last(), node.leading_colon) {
-            self.add(&path, &last.ident);
-        }
-        visit::visit_path(self, node);
-    }
-
-    fn visit_macro(&mut self, node: &'ast syn::Macro) {
-        self.visit_path(&node.path);
-        self.add_tokens(node.tokens.clone());
-    }
-
-    /// `pub(in path)` names no item.
-    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
-}
-
-/// Whether an item with these attributes is compiled for tests only.
-fn is_for_tests(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        attribute.path().is_ident("test")
-            || attribute.path().is_ident("cfg") && attribute.parse_args().is_ok_and(|meta| needs_tests(&meta))
-    })
-}
-
-/// Whether a condition holds in tests only.
-fn needs_tests(condition: &Meta) -> bool {
-    let parts = || match condition {
-        Meta::List(list) => list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).unwrap_or_default(),
-        _ => Punctuated::new(),
-    };
-    match condition.path().get_ident().map(Ident::to_string).as_deref() {
-        Some("test") => true,
-        Some("all") => parts().iter().any(needs_tests),
-        Some("any") => !parts().is_empty() && parts().iter().all(needs_tests),
-        _ => false,
-    }
 }
 
 /// The values of `path = "…"`, also those in `cfg_attr`.
