@@ -1,4 +1,4 @@
-//! Runs under strace, which makes system calls fail or come late, and what must come of it.
+//! Fault injection: runs under strace, which makes system calls fail or come late.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
@@ -14,22 +14,22 @@ use crate::tables::{FAULTS, Fault, Hub, Must, STACKS};
 use crate::test::{green, is_there, runnable, runner};
 use crate::workspace::Workspace;
 
-/// How many connections the example makes.
+/// The number of connections that the example makes.
 const CONNECTIONS: u64 = 50;
 
-/// After this the example counts as hung. Whoever loses a wake-up in it gives up after half of it and says so.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The limit of the example. A connection of it that loses a wake-up gives up after half of that and reports it.
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs each of [`FAULTS`] on each hub that it is for.
+/// Runs each of [`FAULTS`] on each hub that it concerns.
 ///
 /// # Errors
 ///
-/// rustc does not say for which system it builds, or strace leaves no log.
+/// rustc does not name its host, or strace leaves no log.
 pub fn check(workspace: &Workspace, report: &mut Report) -> Result<()> {
     let injector = is_there("strace").then(|| Injector::new(workspace)).transpose()?;
     for hub in runnable() {
         if injector.is_some() {
-            // What it takes to build it is no part of its patience.
+            // The time of the build must not count for the limit of the example.
             report.run(format!("faults: echo is built, {}", hub.name), echo(workspace, hub, "build"));
         }
         for fault in FAULTS.iter().filter(|fault| fault.hub.is_none_or(|only| only == hub.name)) {
@@ -73,7 +73,7 @@ fn run(
         }
         Must::GoUnnoticed | Must::BeOutlived(_) | Must::EndIt(_) => {
             let command = injector.over(echo(workspace, hub, "run"), fault.calls, &inject)?;
-            report.run_judged(&name, command, PATIENCE, |output| judge(&fault.must, output));
+            report.run_judged(&name, command, LIMIT, |output| judge(&fault.must, output));
         }
     }
     if !injector.log()?.any(|line| line.contains("(INJECTED") || line.contains("(DELAYED")) {
@@ -82,7 +82,7 @@ fn run(
     Ok(())
 }
 
-/// cargo, about to build or to run the example.
+/// Returns the command by which cargo builds or runs the example.
 fn echo(workspace: &Workspace, hub: &Hub, verb: &str) -> Command {
     let mut command = workspace.cargo();
     command.args([verb, "--quiet", "--release", "-p", "greenhub", "--example", "echo"]);
@@ -96,7 +96,7 @@ fn echo(workspace: &Workspace, hub: &Hub, verb: &str) -> Command {
     command
 }
 
-/// What is wrong with how the example ended, if anything is.
+/// Compares the end of the example with `must`. Returns what is wrong.
 fn judge(must: &Must, output: &Output) -> Option<String> {
     let says = String::from_utf8_lossy(&output.stderr);
     let told: Vec<&str> = says.lines().filter_map(|line| line.strip_prefix("echo: ")).collect();
@@ -124,11 +124,11 @@ fn judge(must: &Must, output: &Output) -> Option<String> {
     }
 }
 
-/// strace, told to make calls fail.
+/// A way to run programs under strace, which injects faults.
 struct Injector {
-    /// The variable by which cargo runs what it has built under strace.
+    /// The variable that makes cargo run programs under strace.
     variable: String,
-    /// Where strace writes down the calls of a run.
+    /// The log of the calls of one run.
     log: PathBuf,
 }
 
@@ -137,9 +137,9 @@ impl Injector {
         Ok(Injector { variable: runner()?, log: workspace.root.join("target/faults.log") })
     }
 
-    /// `command`, which runs what cargo builds, with these calls under strace; the log begins anew.
+    /// Makes `command`, by which cargo runs a program, run it under strace with an empty log.
     fn over(&self, mut command: Command, calls: &str, inject: &str) -> Result<Command> {
-        begin(&self.log).with_context(|| self.log.display().to_string())?;
+        create_empty(&self.log).with_context(|| self.log.display().to_string())?;
         let strace = format!("strace -f -qq -A -o {} -e trace={calls} {inject}", self.log.display());
         command.env(&self.variable, strace);
         Ok(command)
@@ -150,7 +150,7 @@ impl Injector {
         Ok(BufReader::new(file).lines().map_while(Result::ok))
     }
 
-    /// Which mmap of a run is the first that makes room for stacks; those before it are the loader's and std's.
+    /// Returns the number of the first mmap that maps stacks. The loader and std make those before it.
     fn first_for_stacks(&self, command: Command) -> Result<usize> {
         self.over(command, "mmap", "")?.output().context("echo under strace")?;
         let first = self.log()?.position(|line| line.contains("MAP_NORESERVE|MAP_STACK"));
@@ -158,8 +158,8 @@ impl Injector {
     }
 }
 
-/// Makes an empty file of `path`.
-fn begin(path: &Path) -> io::Result<()> {
+/// Creates or empties the file at `path`.
+fn create_empty(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(path))?;
     File::create(path).map(drop)
 }
@@ -178,7 +178,7 @@ mod tests {
     const SERVED: &str = r#"{"connections":50,"round_trips":7}"#;
 
     #[test]
-    fn a_run_that_noticed_nothing_serves_every_connection_and_is_silent() {
+    fn an_unnoticed_fault_leaves_every_connection_served_and_nothing_reported() {
         assert_eq!(judge(&Must::GoUnnoticed, &ended(0, SERVED, "2 of 50 connections\n")), None);
         for wrong in [
             ended(0, r#"{"connections":49,"round_trips":7}"#, ""),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_outlived_if_every_connection_is_served_and_one_line_tells_of_it() {
+    fn an_outlived_fault_leaves_every_connection_served_and_one_line_reported() {
         let must = Must::BeOutlived("Too many");
         assert_eq!(judge(&must, &ended(1, SERVED, "echo: 3 errors, the first: Too many open files\n")), None);
         for wrong in [
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_that_ends_the_run_is_told_in_one_line_with_status_1() {
+    fn a_fatal_fault_is_one_line_and_status_1() {
         let must = Must::EndIt("Cannot allocate");
         assert_eq!(judge(&must, &ended(1, "", "echo: Cannot allocate memory\n")), None);
         for wrong in [ended(2, "", "echo: Cannot allocate"), ended(1, "", ""), ended(1, "", "Cannot allocate")] {

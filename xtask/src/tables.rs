@@ -1,6 +1,6 @@
-//! What the other modules go by: hubs, features, forced paths, faults, costs, arrows between crates, modules with unsafe code.
+//! The tables of all commands: hubs, features, forced paths, faults, costs, arrows between crates, files with unsafe code.
 //!
-//! A new hub is one line in [`HUBS`]; everything else about it follows.
+//! A new hub is one line in [`HUBS`]. Everything else about it follows from that.
 
 mod floors;
 
@@ -10,31 +10,31 @@ pub use floors::{FLOORS, Floors};
 
 /// A backend of this workspace.
 pub struct Hub {
-    /// Its canonical name, which is also its feature of the facade.
+    /// The canonical name, which is also the feature of the facade.
     pub name: &'static str,
-    /// Its crate.
+    /// The crate.
     pub package: &'static str,
-    /// Whether the facade has it without being asked.
+    /// Whether it is a default feature of the facade.
     pub default: bool,
     /// Whether its crate must forbid unsafe code.
     pub forbids_unsafe: bool,
-    /// Whether this system has it. Elsewhere it is built, and what its crate can test without the system is tested.
+    /// Whether this system has it. Elsewhere the crate is built, and runs those of its tests that need no such system.
     pub runs_here: bool,
-    /// What has to be installed for it.
+    /// The library that it needs.
     pub needs: Option<Library>,
 }
 
-/// A program of others that some tests speak to. Where it is not there and cannot be installed, they are skipped.
+/// A program that some tests speak to. The tests are skipped if it is not installed and cannot be.
 pub struct Peer {
-    /// What is started.
+    /// The command.
     pub program: &'static str,
-    /// Debian's package.
+    /// The package in Debian.
     pub package: &'static str,
-    /// Its tests, in `peers.rs`.
+    /// The path of its tests.
     pub tests: &'static str,
 }
 
-/// All of them.
+/// The programs that the tests speak to.
 pub const PEERS: &[Peer] = &[
     Peer { program: "curl", package: "curl", tests: "curl::" },
     Peer { program: "wrk", package: "wrk", tests: "wrk::" },
@@ -42,15 +42,15 @@ pub const PEERS: &[Peer] = &[
     Peer { program: "redis-server", package: "redis-server", tests: "redis::" },
 ];
 
-/// A library that cargo cannot fetch. Where it is not there and cannot be installed, what needs it is skipped.
+/// A library that cargo cannot fetch. A hub that needs it is skipped if it is not installed and cannot be.
 pub struct Library {
-    /// As pkg-config knows it.
+    /// The name in pkg-config.
     pub name: &'static str,
-    /// Debian's packages.
+    /// The packages in Debian.
     pub packages: &'static [&'static str],
 }
 
-/// The hubs that there are.
+/// Every hub.
 pub const HUBS: &[Hub] = &[
     Hub { name: "epoll", package: "hub-epoll", default: true, forbids_unsafe: true, runs_here: LINUX, needs: None },
     Hub { name: "kqueue", package: "hub-kqueue", default: true, forbids_unsafe: false, runs_here: KQUEUE, needs: None },
@@ -76,28 +76,28 @@ const KQUEUE: bool = cfg!(any(
     target_os = "dragonfly"
 ));
 
-/// The hubs that the tests are run on: those that this system has.
+/// The hubs that this system has, on which the tests run.
 pub fn hubs_here() -> impl Iterator<Item = &'static Hub> {
     HUBS.iter().filter(|hub| hub.runs_here)
 }
 
-/// Feature lists of the facade that are built beside none, each alone and the default. Never `--all-features`:
-/// what belongs together is said here.
+/// Feature lists of the facade that are checked beside no feature, each hub alone and the default. There is
+/// no `--all-features`, which would need every library.
 pub const FEATURE_LISTS: &[&[&str]] =
     &[&["epoll", "poll"], &["poll", "select"], &["epoll", "libevent"], &["backtrace", "poll", "tracing"], &["tracing"]];
 
-/// Features of the facade that are no hubs, each with the test program that needs it.
+/// Features of the facade other than hubs, each with the test program that needs it.
 pub const FEATURE_TESTS: &[(&str, &str)] = &[("backtrace", "backtrace"), ("tracing", "tracing")];
 
-/// Crates with a feature that brings something public, whose example is run: (crate, feature, the example's name).
+/// Examples in the documentation that need a feature: (crate, feature, name of the example).
 pub const FEATURE_EXAMPLES: &[(&str, &str, &str)] = &[("hub-core", "tracing", "in_span")];
 
-/// A path that is taken only where the system lacks something, forced so that it is tested everywhere.
+/// A fallback for a system that lacks something. A variable forces it, so that it is tested everywhere.
 pub struct Forced {
     pub what: &'static str,
     pub variable: &'static str,
     pub value: &'static str,
-    /// The hub that knows it; none: all of them.
+    /// The only hub that has it. None: every hub.
     pub hub: Option<&'static str>,
 }
 
@@ -109,40 +109,39 @@ pub const FORCED: &[Forced] = &[
     Forced { what: "edge-triggered", variable: "GREENHUB_EPOLL", value: "edge", hub: Some("epoll") },
 ];
 
-/// System calls that fail or come late, and what must come of it. One that is never made proves nothing, which is a
-/// failure.
+/// Injected faults: system calls that fail or come late. A fault that hits no call is a failure, since it proves nothing.
 pub struct Fault {
     pub what: &'static str,
-    /// As strace names them; `?` before one that not every architecture has.
+    /// Names for strace, with `?` before a call that not every architecture has.
     pub calls: &'static str,
-    /// As strace's `inject` takes it after the calls, which are counted for each thread.
+    /// The fault in the syntax of strace's `inject`. strace counts the calls of each thread.
     pub how: &'static str,
-    /// The hub that it is for; none: all of them.
+    /// The only hub that makes these calls. None: every hub.
     pub hub: Option<&'static str>,
     pub must: Must,
 }
 
-/// What must come of a fault.
+/// The expected outcome of a fault.
 pub enum Must {
     /// The tests of the backend pass.
     Pass,
     /// The loop says what failed and lives on: the test `faults` of the facade passes.
     LiveOn,
-    /// The example `echo` serves every connection and has nothing to tell.
+    /// The example `echo` serves every connection and reports nothing.
     GoUnnoticed,
-    /// It serves every connection and tells of the fault in one line with these words.
+    /// The example serves every connection and reports the fault in one line with these words.
     BeOutlived(&'static str),
-    /// It ends with one line that has these words.
+    /// The example ends with one line that has these words.
     EndIt(&'static str),
 }
 
-/// Every call in which a hub sleeps, and those with which it looks once more.
+/// Every call by which a hub waits or polls.
 const WAITS: &str = "?epoll_wait,?epoll_pwait,?epoll_pwait2,?poll,?ppoll,?select,?_newselect,?pselect6";
 
-/// Both names of it.
+/// Both system calls that accept a connection.
 const ACCEPT: &str = "?accept,accept4";
 
-/// In [`Fault::how`]: the number of the first call that makes room for stacks.
+/// Stands in [`Fault::how`] for the number of the first call that maps stacks.
 pub const STACKS: &str = "STACKS";
 
 const fn fault(what: &'static str, calls: &'static str, how: &'static str, must: Must) -> Fault {
@@ -186,17 +185,17 @@ const NO_SET: Fault = fault(
     Must::EndIt("Too many open files"),
 );
 
-/// What one of the operations of `hot_paths` may cost.
+/// The limits of one operation of `hot_paths`.
 pub struct Cost {
     pub operation: &'static str,
-    /// Instructions outside the system, on x86-64, in release mode.
+    /// Instructions in user space, on x86-64, in release mode.
     pub instructions: u64,
     /// System calls in a thousand operations.
     pub calls: u64,
 }
 
-/// A quarter above what was counted when the line was written, which leaves room for another compiler; calls are exact
-/// but for the start.
+/// A limit of instructions is a quarter above the count at the time of writing, which leaves room for other compilers.
+/// Calls are exact except for the start.
 pub const COSTS: &[Cost] = &[
     Cost { operation: "switch", instructions: 820, calls: 1 },
     Cost { operation: "yield2", instructions: 100, calls: 5 },
@@ -212,13 +211,13 @@ pub const COSTS: &[Cost] = &[
     Cost { operation: "echo1000", instructions: 2280, calls: 4010 },
 ];
 
-/// How many seeds the random tests take: (variable, value) of the long run.
+/// The number of seeds of random tests in a full run: (variable, value).
 pub const LONG_SEEDS: (&str, &str) = ("GREENHUB_SEEDS", "20000");
 
-/// How often a test is repeated that depends on who comes first: (variable, value) of the long run.
+/// The number of repetitions of a test that depends on a race, in a full run: (variable, value).
 pub const MANY_RUNS: (&str, &str) = ("GREENHUB_RUNS", "200");
 
-/// Variables that would change a test run; each step starts without them.
+/// Variables that would change a test run. Each step starts without them.
 pub const VARIABLES: &[&str] = &[
     "EVENTLET_HUB",
     "GREENHUB_WAKEUP",
@@ -229,15 +228,15 @@ pub const VARIABLES: &[&str] = &[
     "GREENHUB_FAULTS",
 ];
 
-/// Targets whose code is type-checked where a toolchain with the sources of std is there.
+/// Targets for which the code is checked if the sources of std are installed.
 pub const OTHER_TARGETS: &[&str] =
     &["x86_64-unknown-freebsd", "x86_64-unknown-openbsd", "x86_64-apple-darwin", "aarch64-apple-darwin"];
 
-/// On which crates of ours a crate may depend.
+/// The crates of this workspace on which a crate may depend.
 pub struct Arrows {
     pub package: &'static str,
     pub to: &'static [&'static str],
-    /// In tests and examples only.
+    /// Dependencies of tests and examples.
     pub dev: &'static [&'static str],
 }
 
@@ -300,5 +299,5 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-testkit/src/process.rs",
 ];
 
-/// The only libraries' files that may print: what a test says to whoever runs it.
+/// The only files of libraries that may print. Their output is for the person who runs a test.
 pub const PRINTING_FILES: &[&str] = &["crates/hub-testkit/src/process.rs"];

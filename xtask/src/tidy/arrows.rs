@@ -1,4 +1,4 @@
-//! No arrow between crates points up or sideways.
+//! The dependencies between crates: none points up or sideways.
 
 use super::Faults;
 use crate::tables::{ARROWS, BACKEND_ARROWS, HUBS};
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_allowed_in_tests_is_not_allowed_elsewhere() {
+    fn a_dependency_of_tests_is_not_allowed_elsewhere() {
         assert_eq!(faults_of(&package("hub-epoll", &[("hub-testkit", false)]), OURS).len(), 1);
     }
 

@@ -1,4 +1,4 @@
-//! One backend has the same files in the same order as the next, so that their difference shows only what differs.
+//! The shape of a backend: the same files in the same order, so that a diff of two backends shows their differences only.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::Faults;
 use crate::tables::{HUBS, Hub, UNSAFE_FILES};
 use crate::workspace::{Workspace, files};
 
-/// If a backend needs more, the trait asks too much of it.
+/// The limit of lines. If a backend needs more, the trait asks too much of it.
 const LONGEST_HUB: usize = 350;
 
 const SOURCES: &[&str] = &["src/convert.rs", "src/hub.rs", "src/lib.rs"];
@@ -60,7 +60,7 @@ fn lib_faults(hub: &Hub, text: &str) -> Vec<String> {
     faults
 }
 
-/// Such as `//! (a) It is slow.`
+/// Whether `line` begins the list of quirks, such as `//! (a) It is slow.`
 fn is_first_quirk(line: &str) -> bool {
     let text = line.trim_start_matches("//!").trim_start_matches([' ', '-', '*', '(']);
     ["a) ", "a. ", "A) ", "A. "].iter().any(|letter| text.replace("**", "").starts_with(letter))
@@ -103,8 +103,8 @@ enum Section {
 }
 
 impl Section {
-    /// The section that an item at the left margin belongs to, `last` being where the file is. What is implemented for
-    /// types other than `state`, the hub itself, may stand beside them.
+    /// Returns the section of an item at the left margin, where `last` is the section before it. Implementations for types
+    /// other than the hub, `state`, may stand in any section.
     fn of(line: &str, state: &str, last: Section) -> Option<Section> {
         let item = line.strip_prefix("pub(crate) ").or_else(|| line.strip_prefix("pub ")).unwrap_or(line);
         let mut words = item.split([' ', '<', '(']);
@@ -121,14 +121,14 @@ impl Section {
     }
 }
 
-/// The lines from the one that starts with `opening` to the next `}` at the left margin.
+/// Returns the lines from the one that starts with `opening` to the next `}` at the left margin.
 fn block<'a>(text: &'a str, opening: &str) -> &'a str {
     let start = text.find(&format!("\n{opening}")).map_or(text.len(), |at| at + 1);
     let rest = &text[start..];
     &rest[..rest.find("\n}").unwrap_or(rest.len())]
 }
 
-/// The names of the functions that stand one step in from the margin.
+/// Returns the names of the functions that are indented by one step.
 fn functions(block: &str) -> Vec<String> {
     let heads = block.lines().filter_map(|line| line.strip_prefix("    fn "));
     heads.filter_map(|head| Some(head.split(['(', '<']).next()?.to_owned())).collect()

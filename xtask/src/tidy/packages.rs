@@ -1,4 +1,4 @@
-//! Each crate is whole by itself: it has its licence and its README, and includes no file from outside of its folder.
+//! The packages: each has a licence and a README, and includes no file from outside of its folder.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -8,7 +8,7 @@ use anyhow::Context;
 use super::Faults;
 use crate::workspace::{Workspace, files};
 
-/// The crate whose README has the programs of the repository's, so that they are compiled.
+/// The crate whose README repeats the programs of the repository's README, so that they are compiled.
 const FACADE: &str = "greenhub";
 
 pub fn check(workspace: &Workspace) -> Faults {
@@ -44,18 +44,18 @@ pub fn check(workspace: &Workspace) -> Faults {
     Ok(faults)
 }
 
-/// The code blocks of `text` in Rust, with their fences.
+/// Returns the code blocks of `text` in Rust, with their fences.
 fn programs(text: &str) -> Vec<&str> {
     let starts = text.match_indices("```rust").map(|(at, _)| &text[at..]);
     starts.map(|rest| rest[3..].find("```").map_or(rest, |end| &rest[..end + 6])).collect()
 }
 
-/// The included paths in `text`, a file of the package, that leave the package.
+/// Returns the included paths in `text`, a file of the package, that leave the package.
 fn outside_files<'a>(file: &'a Path, text: &'a str) -> impl Iterator<Item = &'a str> {
     let folder = file.parent().unwrap_or(Path::new(""));
     let includes = text.lines().filter(|line| line.contains("include"));
     includes.flat_map(|line| line.split('"').skip(1).step_by(2)).filter(move |path| match path.strip_prefix('/') {
-        // After the folder of the package.
+        // Such a path follows the folder of the package.
         Some(path) => climbs_out(Path::new(path)),
         None => climbs_out(&folder.join(path)),
     })

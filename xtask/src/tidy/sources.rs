@@ -1,4 +1,4 @@
-//! What every file must and must not hold.
+//! The contents of files: forbidden words, unsafe code, output of libraries.
 
 use std::fs;
 use std::path::Path;
@@ -7,11 +7,11 @@ use super::Faults;
 use crate::tables::{FORCED, LONG_SEEDS, PRINTING_FILES, UNSAFE_FILES};
 use crate::workspace::{Workspace, files};
 
-/// Words that belong to somebody's machine or to unfinished work; put together so that this file does not hold them.
+/// Words of a developer's machine or of unfinished work, in two parts so that this file does not contain them.
 const FORBIDDEN: &[&str] =
     &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("TO", "DO"), concat!("FIX", "ME")];
 
-/// A library prints nothing; what it has to say goes to the reporting stream.
+/// The macros that print. A library reports through the reporting stream instead.
 const PRINTING: &[&str] = &["println!(", "print!(", "eprintln!(", "eprint!(", "dbg!("];
 
 pub fn check(workspace: &Workspace) -> Faults {
@@ -19,7 +19,7 @@ pub fn check(workspace: &Workspace) -> Faults {
     let mut unread: Vec<&str> = FORCED.iter().map(|forced| forced.variable).chain([LONG_SEEDS.0]).collect();
     unread.dedup();
     for file in files(&workspace.root)? {
-        // What is not text has no words.
+        // A file that is not text has no words.
         let Ok(text) = fs::read_to_string(&file) else { continue };
         let name = workspace.relative(&file).to_string_lossy().into_owned();
         faults.extend(word_faults(&name, &text));
@@ -33,7 +33,7 @@ pub fn check(workspace: &Workspace) -> Faults {
             }
         }
     }
-    // A forced path that nothing listens to would be tested in name only.
+    // A forced path is tested in name only if no crate reads its variable.
     faults.extend(unread.iter().map(|variable| format!("{variable}: set by xtask, read by no crate")));
     for &name in UNSAFE_FILES {
         if !workspace.root.join(name).exists() {
@@ -43,7 +43,7 @@ pub fn check(workspace: &Workspace) -> Faults {
     Ok(faults)
 }
 
-/// Unit tests that have grown into a file of their own are no library source.
+/// Whether `file` is part of a library. A file of unit tests is not.
 fn is_library_source(file: &Path) -> bool {
     let in_src = file.components().any(|part| part.as_os_str() == "src");
     let is_rust = file.extension().is_some_and(|extension| extension == "rs");
@@ -88,7 +88,7 @@ fn holds_unsafe(text: &str) -> bool {
     })
 }
 
-/// The lines with their numbers, without comments and without the unit tests at the end.
+/// Returns the lines with their numbers, without comments and without the unit tests at the end.
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let code = text.lines().enumerate().take_while(|(_, line)| !line.starts_with("mod tests {"));
     code.map(|(number, line)| (number + 1, line.split("//").next().unwrap_or_default()))
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unsafe_in_comments_and_lints_does_not_count() {
+    fn unsafe_in_comments_lints_and_tests_does_not_count() {
         assert!(!holds_unsafe("#![forbid(unsafe_code)]\n// an unsafe remark\nfn unsafe_looking() {}\n"));
         assert!(!holds_unsafe("#[cfg(test)]\nmod tests {\n    unsafe fn a() {}\n}\n"));
         assert!(holds_unsafe("#[cfg(test)]\nmod tests;\n\nfn a() {\n    unsafe { b() }\n}\n"));
