@@ -79,9 +79,15 @@ impl fmt::Debug for PollHub {
     }
 }
 
+/// Tells a half close from data; elsewhere a read finds the end.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+const HALF_CLOSE: PollFlags = PollFlags::RDHUP;
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+const HALF_CLOSE: PollFlags = PollFlags::empty();
+
 fn flags(interest: Interest) -> PollFlags {
     let mut flags = PollFlags::empty();
-    flags.set(PollFlags::IN | PollFlags::RDHUP, interest.contains(Interest::READ));
+    flags.set(PollFlags::IN | HALF_CLOSE, interest.contains(Interest::READ));
     flags.set(PollFlags::OUT, interest.contains(Interest::WRITE));
     flags
 }
@@ -90,7 +96,7 @@ fn readiness(flags: PollFlags) -> Readiness {
     let meanings = [
         (PollFlags::IN, Readiness::READ),
         (PollFlags::OUT, Readiness::WRITE),
-        (PollFlags::RDHUP, Readiness::READ | Readiness::END),
+        (HALF_CLOSE, Readiness::READ | Readiness::END),
         (PollFlags::HUP | PollFlags::ERR, Readiness::HANGUP),
         (PollFlags::NVAL, Readiness::GONE),
     ];
