@@ -68,7 +68,7 @@ fn run(
             let mut command = workspace.cargo();
             command.args(["test", "--no-fail-fast"]);
             green(&mut command, hub);
-            command.args(["--test", "faults"]).env("GREENHUB_FAULTS", "1");
+            command.args(["--test", "it", "faults::"]).env("GREENHUB_FAULTS", "1");
             report.run_tests(&name, injector.over(command, fault.calls, &inject)?);
         }
         Must::GoUnnoticed | Must::BeOutlived(_) | Must::EndIt(_) => {

@@ -36,10 +36,10 @@ pub struct Peer {
 
 /// The programs that the tests speak to.
 pub const PEERS: &[Peer] = &[
-    Peer { program: "curl", package: "curl", tests: "curl::" },
-    Peer { program: "wrk", package: "wrk", tests: "wrk::" },
-    Peer { program: "nginx", package: "nginx-light", tests: "nginx::" },
-    Peer { program: "redis-server", package: "redis-server", tests: "redis::" },
+    Peer { program: "curl", package: "curl", tests: "peers::curl::" },
+    Peer { program: "wrk", package: "wrk", tests: "peers::wrk::" },
+    Peer { program: "nginx", package: "nginx-light", tests: "peers::nginx::" },
+    Peer { program: "redis-server", package: "redis-server", tests: "peers::redis::" },
 ];
 
 /// A library that cargo cannot fetch. A hub that needs it is skipped if it is not installed and cannot be.
@@ -125,7 +125,7 @@ pub struct Fault {
 pub enum Must {
     /// The tests of the backend pass.
     Pass,
-    /// The loop says what failed and lives on: the test `faults` of the facade passes.
+    /// The loop says what failed and lives on: the tests `faults` of the facade pass.
     LiveOn,
     /// The example `echo` serves every connection and reports nothing.
     GoUnnoticed,

@@ -155,7 +155,7 @@ fn peers(workspace: &Workspace, report: &mut Report) {
             continue;
         }
         let mut command = workspace.cargo();
-        command.args(["test", "-p", "greenhub", "--test", "peers", "--", "--ignored", peer.tests]);
+        command.args(["test", "-p", "greenhub", "--test", "it", "--", "--ignored", peer.tests]);
         report.run_tests(name, command);
     }
 }
@@ -181,7 +181,7 @@ fn guarded_pool(workspace: &Workspace, report: &mut Report) {
     let (variable, runs) = MANY_RUNS;
     let test = || {
         let mut command = workspace.cargo();
-        command.args(["test", "-p", "greenhub", "--test", "lock_exits", TEST]).env(variable, runs);
+        command.args(["test", "-p", "greenhub", "--test", "it", TEST]).env(variable, runs);
         command
     };
     let (mut release, mut lto) = (test(), test());

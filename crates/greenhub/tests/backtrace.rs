@@ -1,14 +1,15 @@
 //! What the feature `backtrace` adds to the reports of the blocking detector.
 
+#[path = "it/support/mod.rs"]
 mod support;
 
 use std::hint::black_box;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
+use crate::support::{in_child, is_child, run};
 use greenhub::debug::hub_blocking_detection;
 use greenhub::{Report, get_hub, set_report_stream, sleep, spawn};
-use support::{in_child, is_child, run};
 
 /// Runs `test`, the body of the test `name`, in a process of its own.
 fn alone(name: &str, test: fn()) {

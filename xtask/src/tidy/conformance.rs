@@ -98,7 +98,7 @@ fn find_test(workspace: &Workspace, path: &str) -> Result<(), String> {
     }
     let module: PathBuf = modules.iter().collect();
     let mut places = Vec::new();
-    for folder in ["tests", "src"] {
+    for folder in ["tests", "tests/it", "src"] {
         places.push(package.folder.join(folder).join(&module).with_extension("rs"));
         places.push(package.folder.join(folder).join(&module).join("mod.rs"));
         places.push(package.folder.join(folder).join(&module).join("main.rs"));

@@ -11,9 +11,9 @@ use greenhub::sync::{Mutex, Queue};
 use greenhub::{Builder, GreenThread, Greenlet, Payload, get_hub, sleep, with_timeout, yield_now};
 use tracing::{Span, info_span};
 
-use crate::green::{OnDrop, keep_reports, quiet_panic};
 use crate::notes::Notes;
-use crate::random::Random;
+use crate::support::green::{OnDrop, keep_reports, quiet_panic};
+use crate::support::random::Random;
 use crate::support::run;
 
 /// What the greenlets of a program share.

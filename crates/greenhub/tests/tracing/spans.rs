@@ -15,8 +15,8 @@ use greenhub::{
 };
 use tracing::{Span, info_span};
 
-use crate::green::{LONG, OnDrop, SHORT, keep_reports, pipe, quiet_panic};
 use crate::notes::{Notes, meanwhile, nothing_meanwhile};
+use crate::support::green::{LONG, OnDrop, SHORT, keep_reports, pipe, quiet_panic};
 use crate::support::{in_child, is_child, run};
 
 /// A test with a subscriber that takes notes, on an OS thread of its own.

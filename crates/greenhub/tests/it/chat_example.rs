@@ -1,0 +1,303 @@
+//! The example `chat`, from outside: what its clients hear, and the status with which it ends.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use crate::support::example;
+use crate::support::example::{ends, errors, refuses, text};
+
+fn chat(arguments: &[&str]) -> Command {
+    example::command("chat", arguments)
+}
+
+fn run(arguments: &[&str]) -> Output {
+    example::run(&mut chat(arguments))
+}
+
+struct Server {
+    process: example::Server,
+    address: String,
+}
+
+impl Server {
+    fn start(arguments: &[&str]) -> Server {
+        let process = example::Server::start(&mut chat(&[&["--listen", "127.0.0.1:0"], arguments].concat()));
+        let address = process.greeting.strip_prefix("listening on ").and_then(|rest| rest.split(';').next());
+        Server { address: address.expect("the address").to_owned(), process }
+    }
+
+    fn connect(&self) -> Client {
+        let stream = TcpStream::connect(&self.address).expect("a server");
+        // Who hears nothing for so long hears nothing at all.
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
+        let mut client = Client { lines: BufReader::new(stream.try_clone().expect("a clone")), stream };
+        client.hears("* your name?");
+        client
+    }
+
+    /// A client who has told its name, with those who are here then.
+    fn enter(&self, name: &str, here: &str) -> Client {
+        let mut client = self.connect();
+        client.says(name);
+        client.hears(&format!("* here: {here}"));
+        client
+    }
+
+    /// A client who is alone here, unless it was too slow to tell its name.
+    fn enter_in_time(&self, name: &str) -> Option<Client> {
+        let mut client = self.connect();
+        (&client.stream).write_all(format!("{name}\n").as_bytes()).ok()?;
+        let mut line = String::new();
+        let heard = client.lines.read_line(&mut line).ok()?;
+        assert_eq!(line, if heard == 0 { String::new() } else { format!("* here: {name}\n") });
+        (heard > 0).then_some(client)
+    }
+
+    fn interrupt(self) -> Output {
+        self.process.interrupt()
+    }
+}
+
+struct Client {
+    stream: TcpStream,
+    lines: BufReader<TcpStream>,
+}
+
+impl Client {
+    fn says(&self, text: &str) {
+        (&self.stream).write_all(format!("{text}\n").as_bytes()).expect("sent");
+    }
+
+    #[track_caller]
+    fn hear(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("a line");
+        line.strip_suffix('\n').expect("a whole line").to_owned()
+    }
+
+    #[track_caller]
+    fn hears(&mut self, expected: &str) {
+        assert_eq!(self.hear(), expected);
+    }
+
+    /// Nothing more comes.
+    #[track_caller]
+    fn hears_no_more(mut self) {
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).expect("the end");
+        assert_eq!(rest, "");
+    }
+}
+
+#[test]
+fn what_one_says_all_others_hear_in_order() {
+    let server = Server::start(&[]);
+    let mut alice = server.enter("alice", "alice");
+    let mut bob = server.enter("bob", "alice, bob");
+    alice.hears("* bob has come");
+    let mut carol = server.enter("carol", "alice, bob, carol");
+    for client in [&mut alice, &mut bob] {
+        client.hears("* carol has come");
+    }
+    for number in 0..100 {
+        alice.says(&format!("line {number}"));
+    }
+    for number in 0..100 {
+        for client in [&mut bob, &mut carol] {
+            client.hears(&format!("alice: line {number}"));
+        }
+    }
+    bob.says("thanks");
+    // One's own lines are not among them.
+    alice.hears("bob: thanks");
+    carol.hears("bob: thanks");
+    let output = server.interrupt();
+    ends(&output, 0);
+    assert_eq!(text(&output), "3 clients, 101 lines, 0 clients were too slow\n");
+}
+
+#[test]
+fn a_name_is_asked_for_until_it_is_one() {
+    let server = Server::start(&[]);
+    let _alice = server.enter("alice", "alice");
+    let mut client = server.connect();
+    for wrong in ["", "two words", "x\u{1b}[2J", "abcdefghijklmnopqrstuvwxyz"] {
+        client.says(wrong);
+        client.hears("* a name has up to 20 letters and digits");
+        client.hears("* your name?");
+    }
+    client.says("alice");
+    client.hears("* the name alice is taken");
+    client.hears("* your name?");
+    client.says("bob");
+    client.hears("* here: alice, bob");
+}
+
+#[test]
+fn who_leaves_is_told_and_the_name_is_free_again() {
+    let server = Server::start(&[]);
+    let mut alice = server.enter("alice", "alice");
+    for way in 0..3 {
+        let bob = server.enter("bob", "alice, bob");
+        alice.hears("* bob has come");
+        match way {
+            0 => bob.says("/quit"),
+            1 => bob.stream.shutdown(Shutdown::Write).expect("connected"),
+            // A reset.
+            _ => rustix::net::sockopt::set_socket_linger(&bob.stream, Some(Duration::ZERO)).expect("an option"),
+        }
+        if way < 2 {
+            bob.hears_no_more();
+        } else {
+            drop(bob);
+        }
+        alice.hears("* bob has left");
+    }
+    alice.says("/who");
+    alice.hears("* here: alice");
+    alice.says("/dance");
+    alice.hears("* there are /who and /quit");
+}
+
+#[test]
+fn what_would_confuse_a_terminal_is_left_out() {
+    let server = Server::start(&[]);
+    let alice = server.enter("alice", "alice");
+    let mut bob = server.enter("bob", "alice, bob");
+    (&alice.stream).write_all(b"\x1b[2Jhi\x07 \xff there\r\n\n").expect("sent");
+    bob.hears("alice: [2Jhi \u{fffd} there");
+    alice.says("/quit");
+    bob.hears("* alice has left");
+}
+
+#[test]
+fn a_line_that_is_too_long_is_the_last() {
+    let server = Server::start(&[]);
+    let mut alice = server.enter("alice", "alice");
+    let bob = server.enter("bob", "alice, bob");
+    alice.hears("* bob has come");
+    bob.says(&"x".repeat(900));
+    alice.hears(&format!("bob: {}", "x".repeat(900)));
+    // Without an end.
+    let _ = (&bob.stream).write_all(&[b'y'; 1001]);
+    alice.hears("* bob has left");
+    let mut bob = bob;
+    bob.hears("* a line has up to 1000 bytes");
+    bob.hears_no_more();
+}
+
+#[test]
+fn one_who_does_not_read_is_put_out_and_holds_up_nobody() {
+    let server = Server::start(&["--behind", "20"]);
+    let mut alice = server.enter("alice", "alice");
+    let sleeper = server.enter("sleeper", "alice, sleeper");
+    alice.hears("* sleeper has come");
+    let mut bob = server.enter("bob", "alice, bob, sleeper");
+    alice.hears("* bob has come");
+    let zs = "z".repeat(900);
+    let mut said = 0;
+    let out = "* sleeper was too slow and is gone";
+    // Each line is heard before the next is said: those who read are never behind.
+    loop {
+        alice.says(&zs);
+        said += 1;
+        assert!(said < 50_000, "45 megabytes wait for one who does not read");
+        match bob.hear() {
+            line if line == out => break,
+            line => assert_eq!(line, format!("alice: {zs}")),
+        }
+    }
+    alice.hears(out);
+    alice.says("/who");
+    alice.hears("* here: alice, bob");
+    drop(sleeper);
+    let output = server.interrupt();
+    ends(&output, 0);
+    assert!(text(&output).ends_with(", 1 clients were too slow\n"), "{}", text(&output));
+}
+
+#[test]
+fn no_more_are_served_than_was_said() {
+    let server = Server::start(&["--most", "1"]);
+    let alice = server.enter("alice", "alice");
+    let waiting = TcpStream::connect(&server.address).expect("a server");
+    waiting.set_read_timeout(Some(Duration::from_millis(50))).expect("a time");
+    assert!((&waiting).read(&mut [0]).is_err(), "it waits");
+    alice.says("/quit");
+    alice.hears_no_more();
+    waiting.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
+    let mut line = String::new();
+    BufReader::new(waiting).read_line(&mut line).expect("a line");
+    assert_eq!(line, "* your name?\n");
+}
+
+#[test]
+fn who_never_tells_a_name_is_put_out() {
+    let server = Server::start(&["--patience", "0.05"]);
+    server.connect().hears_no_more();
+    // Those with a name may be silent.
+    let mut alice = std::iter::repeat_with(|| server.enter_in_time("alice")).flatten().next().expect("many attempts");
+    std::thread::sleep(Duration::from_millis(150));
+    alice.says("/who");
+    alice.hears("* here: alice");
+}
+
+#[test]
+fn ctrl_c_says_goodbye_to_all() {
+    let server = Server::start(&[]);
+    let mut alice = server.enter("alice", "alice");
+    let mut bob = server.enter("bob", "alice, bob");
+    alice.hears("* bob has come");
+    // Has not told its name.
+    let nobody = server.connect();
+    let output = server.interrupt();
+    ends(&output, 0);
+    for client in [&mut alice, &mut bob] {
+        client.hears("* the server is closing");
+    }
+    alice.hears_no_more();
+    bob.hears_no_more();
+    nobody.hears_no_more();
+    assert_eq!(text(&output), "3 clients, 0 lines, 0 clients were too slow\n");
+}
+
+#[test]
+fn help_is_no_error() {
+    let output = run(&["--help"]);
+    ends(&output, 0);
+    assert!(text(&output).contains("--listen"));
+}
+
+#[test]
+fn wrong_arguments_are_refused_with_status_2() {
+    refuses(&run(&["--listen", "nonsense"]), 2, &["nonsense", "HOST:PORT"]);
+    refuses(&run(&["--listen", "127.0.0.1:http"]), 2, &["127.0.0.1:http", "port"]);
+    refuses(&run(&["--most", "0"]), 2, &["--most"]);
+    refuses(&run(&["--behind", "many"]), 2, &["--behind", "many"]);
+    refuses(&run(&["--patience", "0"]), 2, &["--patience"]);
+    refuses(&run(&["--colour"]), 2, &["--colour"]);
+}
+
+#[test]
+fn an_unknown_hub_is_refused_with_status_2() {
+    refuses(&run(&["--hub", "nope"]), 2, &["nope"]);
+    refuses(&example::run(chat(&[]).env("EVENTLET_HUB", "nope")), 2, &["nope", "EVENTLET_HUB"]);
+}
+
+#[test]
+fn a_port_in_use_ends_with_status_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    refuses(&run(&["--listen", &address]), 1, &[&address, "in use"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_report_that_cannot_be_written_fails_the_run() {
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+    let output = example::Server::start(chat(&["--listen", "127.0.0.1:0"]).stdout(full)).interrupt();
+    assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
+    assert!(errors(&output).contains("report"), "{}", errors(&output));
+}

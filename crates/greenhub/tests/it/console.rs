@@ -1,0 +1,344 @@
+//! The console: a hub is looked into through a socket while it runs.
+
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::support::green;
+use crate::support::green::{LONG, OnDrop, SHORT, held, pipe};
+use crate::support::{in_child, is_child, open_descriptors, run};
+use greenhub::debug::{Console, console};
+use greenhub::net::Shutdown;
+use greenhub::os::unix::net::UnixStream;
+use greenhub::{Builder, Interest, get_hub, sleep, spawn, spawn_after, trampoline, yield_now};
+
+const PROMPT: &str = "> ";
+
+/// A path where nothing is, for one test.
+fn free_path(test: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("greenhub-{}-{test}", std::process::id()))
+}
+
+/// Runs `test` with a console and its path.
+fn with_console(name: &'static str, test: impl FnOnce(Console, PathBuf) + Send + 'static) {
+    run(name, move || {
+        let path = free_path(&name[..name.len().min(40)]);
+        test(console(&path).unwrap(), path);
+    });
+}
+
+struct Client(UnixStream);
+
+impl Client {
+    /// Connects, and reads up to the first prompt.
+    fn connect(path: &PathBuf) -> (Client, String) {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut client = Client(stream);
+        let banner = client.answer().unwrap();
+        (client, banner)
+    }
+
+    fn new(path: &PathBuf) -> Client {
+        Client::connect(path).0
+    }
+
+    /// What comes before the next prompt.
+    fn answer(&mut self) -> io::Result<String> {
+        let mut text = Vec::new();
+        let mut byte = [0];
+        while !(text == PROMPT.as_bytes() || text.ends_with(b"\n> ")) {
+            self.0.read_exact(&mut byte)?;
+            text.push(byte[0]);
+        }
+        text.truncate(text.len() - PROMPT.len());
+        Ok(String::from_utf8(text).unwrap())
+    }
+
+    fn ask(&mut self, line: &str) -> String {
+        writeln!(self.0, "{line}").unwrap();
+        self.answer().unwrap()
+    }
+
+    /// Whether the other side has closed the connection, having said nothing more.
+    fn is_at_end(&mut self) -> bool {
+        matches!(self.0.read(&mut [0]), Ok(0))
+    }
+}
+
+#[test]
+fn a_client_is_greeted_and_each_command_answered() {
+    with_console("a_client_is_greeted_and_each_command_answered", |console, path| {
+        let (mut client, banner) = Client::connect(&path);
+        assert!(
+            banner.contains("console") && banner.contains(get_hub().name()) && banner.contains("`help`"),
+            "{banner}"
+        );
+        let help = client.ask("help");
+        for command in ["help", "threads", "listeners", "timers", "stats", "kill", "quit"] {
+            assert!(help.contains(command), "{help}");
+        }
+        let _sleeper = Builder::new().name("sleeper").spawn(|| sleep(LONG)).unwrap();
+        let (reader, _writer) = pipe();
+        let _reading = Builder::new().name("reading").spawn(move || drop(trampoline(&reader, Interest::READ, None)));
+        sleep(SHORT);
+        let threads = client.ask("threads");
+        assert!(threads.contains("\"sleeper\"") && threads.contains("sleeping"), "{threads}");
+        assert!(threads.lines().any(|line| line.contains("console client") && line.contains("running")), "{threads}");
+        let listeners = client.ask("listeners");
+        assert!(listeners.starts_with("READERS:\n") && listeners.contains("\"reading\""), "{listeners}");
+        assert!(client.ask("timers").contains("\"sleeper\""));
+        let stats = client.ask("stats");
+        assert!(stats.lines().any(|line| line.starts_with("turns ")), "{stats}");
+        assert_eq!(client.ask(""), "");
+        console.stop();
+    });
+}
+
+#[test]
+fn an_unknown_command_is_answered_as_such() {
+    with_console("an_unknown_command_is_answered_as_such", |_console, path| {
+        let mut client = Client::new(&path);
+        assert_eq!(client.ask("reboot now"), "there is no command \"reboot\"; `help` lists those that there are\n");
+        assert_eq!(client.ask("threads please"), "`threads` stands alone\n");
+        assert!(client.ask("kill").contains("needs the number"));
+        assert!(client.ask("kill nobody").contains("is no number"));
+        assert!(client.ask("\u{1b}[31m").contains("there is no command"), "what is no text does no harm");
+        writeln!(client.0, "{}", "x".repeat(5000)).unwrap();
+        let mut rest = String::new();
+        client.0.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "that line is too long\n");
+    });
+}
+
+#[test]
+fn kill_ends_a_green_thread_and_no_other() {
+    with_console("kill_ends_a_green_thread_and_no_other", |_console, path| {
+        let dropped = Rc::new(std::cell::Cell::new(false));
+        let drops = Rc::clone(&dropped);
+        let target = spawn(move || {
+            let _drops = OnDrop(move || drops.set(true));
+            sleep(LONG);
+        });
+        let other = spawn(|| sleep(LONG));
+        let mut client = Client::new(&path);
+        let number = target.id().unwrap();
+        assert_eq!(client.ask(&format!("kill {number}")), format!("green thread {number} ends when it runs next\n"));
+        assert!(target.join().unwrap_err().is_exit());
+        assert!(dropped.get() && !other.is_finished());
+        assert!(client.ask("kill 0").contains("there is no green thread 0"), "the main greenlet is none");
+        assert!(client.ask("kill 4000000000").contains("there is no green thread"));
+        let later = spawn_after(LONG, || ());
+        client.ask(&format!("kill {}", later.id().unwrap()));
+        assert!(later.is_finished());
+        other.kill();
+    });
+}
+
+#[test]
+fn quit_ends_the_connection_and_the_server_goes_on() {
+    with_console("quit_ends_the_connection_and_the_server_goes_on", |console, path| {
+        let mut first = Client::new(&path);
+        let mut second = Client::new(&path);
+        assert_eq!(console.clients(), 2);
+        writeln!(first.0, "quit").unwrap();
+        assert!(first.is_at_end());
+        assert!(second.ask("help").contains("quit"));
+        yield_now();
+        assert_eq!(console.clients(), 1);
+    });
+}
+
+#[test]
+fn each_client_gets_its_own_answers() {
+    with_console("each_client_gets_its_own_answers", |_console, path| {
+        let mut clients: Vec<Client> = (0..5).map(|_| Client::new(&path)).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            writeln!(client.0, "kill 400000000{number}").unwrap();
+        }
+        for (number, client) in clients.iter_mut().enumerate().rev() {
+            let answer = client.answer().unwrap();
+            assert!(answer.starts_with(&format!("there is no green thread 400000000{number};")), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_leaves_at_once_does_no_harm() {
+    with_console("a_client_that_leaves_at_once_does_no_harm", |console, path| {
+        sleep(SHORT);
+        let before = held();
+        for round in 0..20 {
+            let stream = UnixStream::connect(&path).unwrap();
+            match round % 4 {
+                0 => {}
+                // Before it is greeted, with an answer under way, with half a line.
+                1 => stream.shutdown(Shutdown::Both).unwrap(),
+                2 => (&stream).write_all(b"threads\nthreads\nthreads\n").unwrap(),
+                _ => (&stream).write_all(b"thr").unwrap(),
+            }
+            drop(stream);
+        }
+        assert!(Client::new(&path).ask("help").contains("quit"));
+        while console.clients() != 0 {
+            sleep(SHORT);
+        }
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn a_line_without_an_end_is_taken_at_the_end() {
+    with_console("a_line_without_an_end_is_taken_at_the_end", |_console, path| {
+        let mut client = Client::new(&path);
+        client.0.write_all(b"kill 0").unwrap();
+        client.0.shutdown(Shutdown::Write).unwrap();
+        let mut rest = String::new();
+        client.0.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "there is no green thread 0; `threads` lists those that there are\n> ");
+    });
+}
+
+#[test]
+fn only_the_owner_can_reach_the_socket() {
+    with_console("only_the_owner_can_reach_the_socket", |console, path| {
+        assert_eq!(console.path(), path);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    });
+}
+
+#[test]
+fn a_path_that_exists_is_an_error_and_is_left_alone() {
+    with_console("a_path_that_exists_is_an_error_and_is_left_alone", |first, path| {
+        let error = console(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(Client::new(&path).ask("help").contains("quit"));
+        first.stop();
+        console(&path).unwrap().stop();
+        assert!(console("/nonexistent/console").is_err());
+    });
+}
+
+#[test]
+fn a_stopped_console_leaves_nothing_behind() {
+    if !is_child() {
+        // Neighbours open descriptors, too.
+        let output = in_child("a_stopped_console_leaves_nothing_behind", |_| ());
+        return assert!(output.status.success(), "{output:?}");
+    }
+    run("a_stopped_console_leaves_nothing_behind", || {
+        let path = free_path("stopped");
+        sleep(SHORT);
+        let (before, descriptors) = (held(), open_descriptors());
+        let console = console(&path).unwrap();
+        let mut clients: Vec<Client> = (0..3).map(|_| Client::new(&path)).collect();
+        console.stop();
+        assert!(!path.exists());
+        assert!(clients.iter_mut().all(Client::is_at_end));
+        drop(clients);
+        assert_eq!(held(), before);
+        assert_eq!(open_descriptors(), descriptors);
+    });
+}
+
+#[test]
+fn a_dropped_console_ends_without_a_wait() {
+    run("a_dropped_console_ends_without_a_wait", || {
+        let path = free_path("dropped");
+        sleep(SHORT);
+        let before = held();
+        let console = console(&path).unwrap();
+        let mut client = Client::new(&path);
+        drop(console);
+        assert!(!path.exists());
+        assert!(client.is_at_end());
+        drop(client);
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn somebody_elses_socket_at_the_path_stays() {
+    with_console("somebody_elses_socket_at_the_path_stays", |console, path| {
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "not ours").unwrap();
+        console.stop();
+        assert_eq!(std::fs::read(&path).unwrap(), b"not ours");
+        std::fs::remove_file(&path).unwrap();
+    });
+}
+
+#[test]
+fn a_client_that_kills_itself_is_gone() {
+    with_console("a_client_that_kills_itself_is_gone", |console, path| {
+        let mut client = Client::new(&path);
+        let threads = client.ask("threads");
+        let line = threads.lines().find(|line| line.contains("console client")).unwrap();
+        let number = line.split_whitespace().next().unwrap();
+        writeln!(client.0, "kill {number}").unwrap();
+        let mut rest = String::new();
+        client.0.read_to_string(&mut rest).unwrap();
+        sleep(SHORT);
+        assert_eq!(console.clients(), 0);
+        assert!(Client::new(&path).ask("help").contains("quit"));
+    });
+}
+
+/// The number of the console's green thread.
+fn server() -> u32 {
+    let server = greenhub::debug::greenlets().into_iter().find(|info| info.name.as_deref() == Some("console"));
+    server.expect("the console has a green thread").number
+}
+
+#[test]
+fn a_killed_console_closes_its_listener_and_its_clients() {
+    with_console("a_killed_console_closes_its_listener_and_its_clients", |console, path| {
+        let mut client = Client::new(&path);
+        let mut other = Client::new(&path);
+        writeln!(client.0, "kill {}", server()).unwrap();
+        let mut rest = String::new();
+        let _ = client.0.read_to_string(&mut rest);
+        assert!(other.is_at_end());
+        assert!(!path.exists());
+        assert!(UnixStream::connect(&path).is_err());
+        console.stop();
+    });
+}
+
+#[test]
+fn a_console_that_is_killed_before_it_begins_leaves_nothing_behind() {
+    with_console("a_console_that_is_killed_before_it_begins_leaves_nothing_behind", |console, path| {
+        assert!(hub_core::interrupt(server()));
+        assert!(!path.exists());
+        console.stop();
+    });
+}
+
+#[test]
+fn a_console_whose_listener_is_of_no_use_ends_with_a_report() {
+    const NAME: &str = "a_console_whose_listener_is_of_no_use_ends_with_a_report";
+    if !is_child() {
+        let output = in_child(NAME, |_| ());
+        return assert!(output.status.success(), "{output:?}");
+    }
+    with_console(NAME, |console, path| {
+        green::keep_reports();
+        sleep(SHORT);
+        let listeners = greenhub::debug::listeners();
+        let waits = listeners.iter().find(|info| info.to_string().contains("console")).expect("it accepts");
+        let (reader, _writer) = io::pipe().unwrap();
+        // SAFETY: the number stays open; the library finds another file under it, and does nothing but accept there.
+        let replaced = unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&reader), waits.fd) };
+        assert_eq!(replaced, waits.fd);
+        greenhub::notify_opened(waits.fd);
+        while path.exists() {
+            sleep(SHORT);
+        }
+        assert_eq!(console.clients(), 0);
+        let reports = green::reports();
+        assert!(reports.len() == 1 && reports[0].contains("the console at"), "{reports:?}");
+    });
+}

@@ -1,0 +1,390 @@
+//! Deadlocks that only another OS thread could end: which OS threads count, and what is told.
+//!
+//! The OS threads of a process are what these tests are about, so each runs in a forked child, which has one.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
+
+use crate::support::descriptors::{in_child, until};
+use greenhub::sync::{Mutex, mpsc};
+use greenhub::{Report, debug, fs, set_report_stream, spawn, tpool, yield_now};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+
+/// After how many seconds a child that hangs is ended.
+const LIMIT: u32 = 100;
+
+/// Ends this child of a fork, without the parent's destructors.
+fn exit(status: i32) -> ! {
+    // SAFETY: always allowed.
+    unsafe { libc::_exit(status) }
+}
+
+/// Runs `body` in a forked child, which has a hub and must end well.
+#[track_caller]
+fn in_fork(body: fn()) {
+    in_child(move || {
+        yield_now();
+        ends_well(forked(body));
+    });
+}
+
+/// Runs `body` in a forked child, which has no hub and must end well.
+#[track_caller]
+fn in_fork_without_hub(body: fn()) {
+    in_child(move || {
+        assert!(!greenhub::has_hub());
+        ends_well(forked(body));
+    });
+}
+
+fn ends_well(child: Pid) {
+    let mut status = WaitStatus::StillAlive;
+    until(|| {
+        status = waitpid(child, Some(WaitPidFlag::WNOHANG)).expect("our child");
+        status != WaitStatus::StillAlive
+    });
+    assert_eq!(status, WaitStatus::Exited(child, 0));
+}
+
+fn forked(body: fn()) -> Pid {
+    // SAFETY: `in_child` has left one other thread, which sleeps and holds no lock.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            // SAFETY: always allowed.
+            unsafe { libc::alarm(LIMIT) };
+            let done = catch_unwind(AssertUnwindSafe(body));
+            exit(i32::from(done.is_err()))
+        }
+    }
+}
+
+fn os_threads() -> usize {
+    std::fs::read_dir("/proc/self/task").expect("proc").count()
+}
+
+/// Waits for an item that cannot come, and returns how that ended.
+fn wait_in_vain() -> String {
+    let (_sender, receiver) = mpsc::channel::<u8>();
+    let received = catch_unwind(AssertUnwindSafe(|| receiver.recv()));
+    let payload = received.expect_err("a sender exists");
+    payload.downcast_ref::<String>().expect("a text").clone()
+}
+
+/// Main waits in vain, and hears so while the threads of the library are still there.
+fn own_threads_do_not_count() {
+    assert!(os_threads() > 1);
+    let error = wait_in_vain();
+    assert!(error.contains("block for ever"), "{error}");
+    assert!(os_threads() > 1, "the threads had to end first");
+}
+
+#[test]
+fn a_monitor_of_a_pool_and_the_reaper_of_orphans_do_not_delay_loop_exit() {
+    in_fork(|| {
+        let pool = std::rc::Rc::new(tpool::Pool::new(1));
+        let jobs = [(); 4].map(|()| pool.clone()).map(|pool| spawn(move || pool.execute(|| ()).unwrap()));
+        jobs.into_iter().for_each(|job| job.join().unwrap());
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let waiting = spawn(move || greenhub::process::Command::new("cat").stdin(reader).status());
+        yield_now();
+        waiting.kill();
+        own_threads_do_not_count();
+    });
+}
+
+#[test]
+fn an_idle_thread_of_the_pool_does_not_delay_loop_exit() {
+    in_fork(|| {
+        fs::read("/proc/self/stat").unwrap();
+        tpool::execute(|| ()).unwrap();
+        own_threads_do_not_count();
+    });
+}
+
+#[test]
+fn a_blocking_detector_does_not_prevent_loop_exit() {
+    in_fork(|| {
+        debug::hub_blocking_detection(Duration::from_millis(20)).unwrap();
+        own_threads_do_not_count();
+    });
+}
+
+#[test]
+fn a_thread_in_a_call_of_std_may_wake_main() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork(|| {
+        set_report_stream(|_| _ = REPORTS.fetch_add(1, Ordering::SeqCst));
+        fs::read("/proc/self/stat").unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let other = std::thread::spawn(move || {
+            // The loop looks twice meanwhile.
+            std::thread::sleep(Duration::from_millis(2500));
+            sender.send(1).unwrap();
+        });
+        assert_eq!(receiver.recv(), Ok(1));
+        assert_eq!(REPORTS.load(Ordering::SeqCst), 0);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_short_quiet_time_brings_a_report_and_no_earlier_loop_exit() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork(|| {
+        set_report_stream(|report| {
+            assert!(matches!(report, Report::Quiet { .. }), "{report}");
+            REPORTS.fetch_add(1, Ordering::SeqCst);
+        });
+        greenhub::set_quiet_time(Some(Duration::from_millis(5)));
+        let begin = Instant::now();
+        wait_in_vain();
+        assert!(begin.elapsed() >= Duration::from_secs(1));
+        assert_eq!(REPORTS.load(Ordering::SeqCst), 1);
+    });
+}
+
+/// Has a hub of its own and a green thread besides main; both wait for good.
+fn hub_that_waits() {
+    let green = spawn(|| {
+        let (_sender, receiver) = mpsc::channel::<u8>();
+        receiver.recv()
+    });
+    let _ = green.join();
+}
+
+/// Has no hub, and waits for good.
+fn plain_thread_that_waits() {
+    let (_sender, receiver) = mpsc::channel::<u8>();
+    let _ = receiver.recv();
+}
+
+fn start(name: &str, body: fn()) {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).unwrap();
+}
+
+/// Ends the process after some seconds, which are longer than the first looks of all threads: well if `reports` is 1.
+fn ends_if_reported_once(reports: &'static AtomicUsize) {
+    let told_once = || exit(i32::from(reports.load(Ordering::SeqCst) != 1));
+    // SAFETY: the handler reads an atomic and ends the process.
+    unsafe { signal_hook::low_level::register(libc::SIGALRM, told_once) }.unwrap();
+    // SAFETY: always allowed.
+    unsafe { libc::alarm(7) };
+}
+
+/// Counts reports of deadlocks with `lines` lines that contain all of `parts`. Any other report counts a hundredfold.
+fn count_deadlocks(reports: &'static AtomicUsize, lines: usize, parts: &'static [&'static str]) {
+    set_report_stream(move |report| {
+        let all = report.to_string();
+        let is_right = matches!(report, Report::Deadlock { threads } if threads.len() == lines)
+            && parts.iter().all(|part| all.contains(part));
+        reports.fetch_add(if is_right { 1 } else { 100 }, Ordering::SeqCst);
+        if !is_right {
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), all.as_bytes());
+        }
+    });
+}
+
+#[test]
+fn a_deadlock_of_several_threads_is_reported_once_with_all_that_wait() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork(|| {
+        count_deadlocks(&REPORTS, 4, &["with-hub", "without", "main greenlet", "deadlock.rs", "waiting for a queue"]);
+        start("with-hub", hub_that_waits);
+        start("without", plain_thread_that_waits);
+        ends_if_reported_once(&REPORTS);
+        let error = wait_in_vain();
+        panic!("a deadlock of several threads ends no wait: {error}");
+    });
+}
+
+#[test]
+fn a_deadlock_of_threads_without_hubs_is_reported_once() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    static FIRST: Mutex<()> = Mutex::new(());
+    static SECOND: Mutex<()> = Mutex::new(());
+    in_fork_without_hub(|| {
+        count_deadlocks(&REPORTS, 2, &["crosswise", "waiting for a lock"]);
+        let _first = FIRST.lock().unwrap();
+        let (tell, told) = channel();
+        let crosswise = move || {
+            let _second = SECOND.lock().unwrap();
+            tell.send(()).unwrap();
+            let _first = FIRST.lock().unwrap();
+        };
+        std::thread::Builder::new().name("crosswise".to_owned()).spawn(crosswise).unwrap();
+        told.recv().unwrap();
+        ends_if_reported_once(&REPORTS);
+        assert!(!greenhub::has_hub());
+        let _second = SECOND.lock();
+    });
+}
+
+#[test]
+fn a_wait_in_vain_of_the_only_thread_without_a_hub_is_reported_once() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork_without_hub(|| {
+        count_deadlocks(&REPORTS, 1, &["waiting for a queue"]);
+        ends_if_reported_once(&REPORTS);
+        plain_thread_that_waits();
+    });
+}
+
+#[test]
+fn a_deadlock_without_hubs_that_comes_back_is_reported_again() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork_without_hub(|| {
+        let (sender, receiver) = mpsc::channel();
+        set_report_stream(move |report| {
+            assert!(matches!(report, Report::Deadlock { .. }), "{report}");
+            // A wait of the stream leaves the wait that it reports as it was.
+            let (_sender, late) = mpsc::channel::<()>();
+            late.recv_timeout(Duration::from_millis(1)).unwrap_err();
+            REPORTS.fetch_add(1, Ordering::SeqCst);
+            sender.send(()).unwrap();
+        });
+        receiver.recv().unwrap();
+        receiver.recv().unwrap();
+        assert_eq!(REPORTS.load(Ordering::SeqCst), 2);
+    });
+}
+
+/// Leaves two threads in the pool, one of which stays idle.
+fn fill_pool() {
+    let jobs = [(); 2].map(|()| spawn(|| tpool::execute(|| std::thread::sleep(Duration::from_millis(100))).unwrap()));
+    jobs.into_iter().for_each(|job| job.join().unwrap());
+}
+
+#[test]
+fn a_deadlock_of_main_and_its_job_is_reported_once() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    static LOCK: Mutex<()> = Mutex::new(());
+    in_fork(|| {
+        count_deadlocks(&REPORTS, 2, &["greenhub-pool", "main greenlet", "waiting for a lock"]);
+        fill_pool();
+        let _held = LOCK.lock().unwrap();
+        ends_if_reported_once(&REPORTS);
+        let ended = tpool::execute(|| drop(LOCK.lock())).is_ok();
+        panic!("the job has ended: {ended}");
+    });
+}
+
+#[test]
+fn a_deadlock_of_main_and_a_green_thread_that_waits_for_a_job_is_reported_once() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    static MAINS: Mutex<()> = Mutex::new(());
+    static OTHER: Mutex<()> = Mutex::new(());
+    in_fork(|| {
+        count_deadlocks(&REPORTS, 3, &["greenhub-pool", "main greenlet", "deadlock.rs"]);
+        let _held = MAINS.lock().unwrap();
+        spawn(|| {
+            let _other = OTHER.lock().unwrap();
+            tpool::execute(|| drop(MAINS.lock())).unwrap();
+        });
+        yield_now();
+        ends_if_reported_once(&REPORTS);
+        drop(OTHER.lock());
+        panic!("main has got the lock");
+    });
+}
+
+#[test]
+fn a_job_in_line_behind_a_deadlocked_one_does_not_hide_the_deadlock() {
+    static LOCK: Mutex<()> = Mutex::new(());
+    in_fork(|| {
+        set_report_stream(|report| match report {
+            // Main, the first job, and the green thread that waits for it.
+            Report::Deadlock { threads } => exit(i32::from(threads.len() != 3)),
+            // The job in line is late.
+            Report::Warning(_) => {}
+            _ => exit(1),
+        });
+        // Another pool has a thread that waits for work, and which takes no job of the one below.
+        fill_pool();
+        let pool = std::rc::Rc::new(tpool::Pool::new(1));
+        let first = std::rc::Rc::clone(&pool);
+        let _held = LOCK.lock().unwrap();
+        spawn(move || first.execute(|| drop(LOCK.lock())));
+        yield_now();
+        let ended = pool.execute(|| ()).is_ok();
+        panic!("the job in line has ended: {ended}");
+    });
+}
+
+#[test]
+fn a_job_in_line_behind_one_that_is_awake_brings_no_deadlock() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork(|| {
+        set_report_stream(|report| match report {
+            Report::Warning(_) => {}
+            _ => _ = REPORTS.fetch_add(1, Ordering::SeqCst),
+        });
+        let pool = std::rc::Rc::new(tpool::Pool::new(1));
+        let first = std::rc::Rc::clone(&pool);
+        // The loop looks twice meanwhile.
+        spawn(move || first.execute(|| std::thread::sleep(Duration::from_millis(3500))));
+        yield_now();
+        assert_eq!(pool.execute(|| 1).unwrap(), 1);
+        assert_eq!(REPORTS.load(Ordering::SeqCst), 0);
+    });
+}
+
+#[test]
+fn a_job_that_another_thread_serves_late_brings_no_report() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork(|| {
+        set_report_stream(|_| _ = REPORTS.fetch_add(1, Ordering::SeqCst));
+        greenhub::set_quiet_time(Some(Duration::from_millis(5)));
+        fill_pool();
+        let (sender, receiver) = mpsc::channel();
+        let other = std::thread::spawn(move || {
+            // The loop and the job look twice meanwhile.
+            std::thread::sleep(Duration::from_millis(3500));
+            sender.send(1).unwrap();
+        });
+        assert_eq!(tpool::execute(move || receiver.recv()).unwrap(), Ok(1));
+        assert_eq!(REPORTS.load(Ordering::SeqCst), 0);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_deadlock_that_comes_back_is_reported_again() {
+    static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    in_fork(|| {
+        let (sender, receiver) = mpsc::channel();
+        set_report_stream(move |report| {
+            assert!(matches!(report, Report::Deadlock { .. }), "{report}");
+            REPORTS.fetch_add(1, Ordering::SeqCst);
+            sender.send(()).unwrap();
+        });
+        start("without", plain_thread_that_waits);
+        receiver.recv().unwrap();
+        receiver.recv().unwrap();
+        assert_eq!(REPORTS.load(Ordering::SeqCst), 2);
+    });
+}
+
+#[test]
+fn the_end_of_the_last_other_thread_is_noticed() {
+    in_fork(|| {
+        let (end, ended) = channel::<()>();
+        let other = std::thread::spawn(move || ended.recv().is_ok());
+        spawn_end(end);
+        let error = wait_in_vain();
+        assert!(error.contains("block for ever"), "{error}");
+        assert!(other.is_finished());
+    });
+}
+
+/// Ends the other thread after the loop has looked for the first time.
+fn spawn_end(end: Sender<()>) {
+    set_report_stream(move |report| {
+        assert!(matches!(report, Report::Quiet { .. }), "{report}");
+        let _ = end.send(());
+    });
+    greenhub::set_quiet_time(Some(Duration::from_secs(1)));
+}

@@ -1,0 +1,298 @@
+//! What a hub holds, to look at: green threads, listeners, timers; and what of reports can be switched.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::support::green::{LONG, SHORT, pipe, quiet_panic};
+use crate::support::{in_child, is_child, run};
+use greenhub::debug::{
+    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerPurpose, Who, format_green_threads,
+    format_hub_listeners, format_hub_timers, greenlets, hub_exceptions, hub_listener_stacks, hub_timer_stacks,
+    listeners, timers,
+};
+use greenhub::sync::{Mutex, Semaphore};
+use greenhub::{
+    Builder, Doing, Greenlet, Interest, Payload, get_hub, hub_prevent_multiple_readers, sleep, spawn, spawn_after,
+    trampoline, with_timeout, yield_now,
+};
+
+fn one(number: Option<u32>) -> GreenletInfo {
+    let all = greenlets();
+    all.into_iter().find(|one| Some(one.number) == number).expect("it has not ended")
+}
+
+fn description(who: &Who) -> String {
+    match who {
+        Who::Greenlet { description, .. } => description.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[test]
+fn each_green_thread_is_listed_with_what_it_waits_for() {
+    run("each_green_thread_is_listed_with_what_it_waits_for", || {
+        let (reader, _writer) = pipe();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&reader);
+        let reading = Builder::new()
+            .name("reading")
+            .spawn(move || trampoline(&reader, Interest::READ, Some(LONG)).map(drop))
+            .unwrap();
+        let sleeping = spawn(|| sleep(LONG));
+        // Timers are counted from the next turn on.
+        sleep(SHORT);
+        let lock = Rc::new(Mutex::new(()));
+        let guard = lock.lock().unwrap();
+        let locking = spawn({
+            let lock = Rc::clone(&lock);
+            move || drop(lock.lock())
+        });
+        let joining = spawn(move || locking.join());
+        let yielding = spawn(|| (0..3).for_each(|_| yield_now()));
+        yield_now();
+        let new = spawn(|| ());
+        let later = spawn_after(LONG, || ());
+
+        let found = one(reading.id());
+        assert_eq!((found.name.as_deref(), found.kind), (Some("reading"), GreenletKind::GreenThread));
+        assert!(found.made_at.is_some_and(|at| at.file() == file!()));
+        assert!(matches!(
+            found.state,
+            GreenletState::Waiting { doing: Doing::Descriptor, descriptor: Some((there, Interest::READ)), due_in: Some(_) }
+                if there == fd
+        ));
+        let waits = |id, what| matches!(one(id).state, GreenletState::Waiting { doing, .. } if doing == what);
+        assert!(waits(sleeping.id(), Doing::Sleep) && waits(joining.id(), Doing::Join));
+        assert!(greenlets().iter().any(|one| matches!(
+            one.state,
+            GreenletState::Waiting { doing: Doing::Lock, descriptor: None, due_in: None }
+        )));
+        assert_eq!(one(yielding.id()).state, GreenletState::Ready);
+        assert_eq!(one(new.id()).state, GreenletState::Unstarted);
+        assert!(matches!(one(later.id()).state, GreenletState::Delayed { .. }));
+        assert_eq!(one(Some(greenhub::current_id())).state, GreenletState::Running);
+        drop(guard);
+        joining.join().unwrap().unwrap();
+        sleeping.kill();
+        later.kill();
+        reading.kill();
+    });
+}
+
+#[test]
+fn main_the_loop_and_plain_greenlets_are_listed() {
+    run("main_the_loop_and_plain_greenlets_are_listed", || {
+        sleep(SHORT);
+        let plain = Greenlet::new(|_| {
+            let kinds: Vec<_> = greenlets().iter().map(|one| one.kind).collect();
+            Ok(Payload::new(kinds))
+        });
+        let kinds = plain.switch(Payload::unit()).unwrap().downcast::<Vec<GreenletKind>>().unwrap();
+        for kind in [GreenletKind::Main, GreenletKind::MainLoop, GreenletKind::Plain] {
+            assert!(kinds.contains(&kind), "{kinds:?} has no {kind}");
+        }
+    });
+}
+
+#[test]
+fn who_has_ended_is_not_listed() {
+    run("who_has_ended_is_not_listed", || {
+        sleep(SHORT);
+        let before = format_green_threads();
+        let ended = spawn(|| ());
+        ended.wait().unwrap();
+        spawn(|| sleep(LONG)).kill();
+        get_hub().schedule(Duration::ZERO, || ());
+        assert_eq!(format_green_threads(), before);
+    });
+}
+
+#[test]
+fn listeners_are_listed_with_readers_first() {
+    run("listeners_are_listed_with_readers_first", || {
+        assert_eq!(format_hub_listeners(), "READERS:\nWRITERS:\n");
+        let (first, full) = std::os::unix::net::UnixStream::pair().unwrap();
+        full.set_nonblocking(true).unwrap();
+        while std::io::Write::write(&mut &full, &[0; 4096]).is_ok() {}
+        let writing =
+            Builder::new().name("writer").spawn(move || trampoline(&full, Interest::WRITE, None).map(drop)).unwrap();
+        let (reader, _writer) = pipe();
+        let registration = get_hub().listen(reader, Interest::READ, |_| ()).unwrap();
+        yield_now();
+        let text = format_hub_listeners();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines.len(), lines[0], lines[2]), (4, "READERS:", "WRITERS:"), "{text}");
+        assert!(lines[1].contains("reading from") && lines[1].contains(file!()), "{text}");
+        assert!(lines[3].contains("writing to") && lines[3].contains("\"writer\""), "{text}");
+        let interests: Vec<_> = listeners().iter().map(|listener| listener.interest).collect();
+        assert_eq!(interests, [Interest::READ, Interest::WRITE]);
+        drop(registration);
+        drop(first);
+        writing.join().unwrap().unwrap();
+        assert_eq!(format_hub_listeners(), "READERS:\nWRITERS:\n");
+    });
+}
+
+#[test]
+fn who_queues_for_a_descriptor_is_listed_behind_the_first() {
+    if !is_child() {
+        let test = "who_queues_for_a_descriptor_is_listed_behind_the_first";
+        return assert!(in_child(test, |_| ()).status.success());
+    }
+    // For the whole process.
+    hub_prevent_multiple_readers(false);
+    let (reader, writer) = pipe();
+    let reader = Rc::new(reader);
+    let names = ["first", "second", "third"];
+    let waiting = names.map(|name| {
+        let reader = Rc::clone(&reader);
+        Builder::new().name(name).spawn(move || trampoline(&*reader, Interest::READ, None).map(drop)).unwrap()
+    });
+    yield_now();
+    let found: Vec<ListenerInfo> = listeners();
+    assert_eq!(found.iter().map(|one| one.queued).collect::<Vec<_>>(), [false, true, true]);
+    for (listener, name) in found.iter().zip(names) {
+        assert!(description(&listener.who).contains(name), "{listener}");
+    }
+    drop(writer);
+    waiting.into_iter().for_each(|one| one.join().unwrap().unwrap());
+}
+
+#[test]
+fn every_timer_is_listed_those_of_this_turn_included() {
+    run("every_timer_is_listed_those_of_this_turn_included", || {
+        let sleeper = spawn(|| sleep(LONG));
+        sleep(SHORT);
+        get_hub().schedule(LONG / 2, || ());
+        get_hub().schedule(Duration::ZERO, || ());
+        let later = spawn_after(LONG, || ());
+        with_timeout(LONG, || {
+            let all = timers();
+            let purposes: Vec<TimerPurpose> = all.iter().map(|timer| timer.purpose).collect();
+            assert_eq!(all.len(), get_hub().stats().timers, "{}", format_hub_timers());
+            for purpose in [TimerPurpose::Wake, TimerPurpose::Begin, TimerPurpose::Timeout] {
+                assert_eq!(purposes.iter().filter(|one| **one == purpose).count(), 1, "{purposes:?}");
+            }
+            assert_eq!(purposes.iter().filter(|one| **one == TimerPurpose::Call).count(), 2, "{purposes:?}");
+            assert!(format_hub_timers().contains("the main greenlet"), "{}", format_hub_timers());
+        })
+        .unwrap();
+        sleeper.kill();
+        later.kill();
+    });
+}
+
+#[test]
+fn timers_are_listed_in_the_order_in_which_they_are_due() {
+    run("timers_are_listed_in_the_order_in_which_they_are_due", || {
+        let hub = get_hub();
+        for seconds in [30, 10, 20] {
+            hub.schedule(Duration::from_secs(seconds), || ());
+        }
+        // The next turn.
+        sleep(SHORT);
+        let due: Vec<u64> = timers().iter().map(|timer| timer.due_in.unwrap().as_secs().div_ceil(10)).collect();
+        assert_eq!(due, [1, 2, 3]);
+        assert!(format_hub_timers().starts_with("TIMERS:\n  in "), "{}", format_hub_timers());
+    });
+}
+
+#[inline(never)]
+fn listens_here() -> greenhub::Registration {
+    let (reader, _writer) = pipe();
+    get_hub().listen(reader, Interest::READ, |_| ()).unwrap()
+}
+
+#[inline(never)]
+fn schedules_here() -> greenhub::TimerHandle {
+    get_hub().schedule(LONG, || ())
+}
+
+#[test]
+fn listeners_carry_the_stack_of_their_maker_if_asked() {
+    if !is_child() {
+        return assert!(in_child("listeners_carry_the_stack_of_their_maker_if_asked", |_| ()).status.success());
+    }
+    let plain = listens_here();
+    assert!(!format_hub_listeners().contains("listens_here"));
+    drop(plain);
+    hub_listener_stacks(true);
+    let asked = listens_here();
+    assert!(format_hub_listeners().contains("listens_here"), "{}", format_hub_listeners());
+    hub_listener_stacks(false);
+    assert!(format_hub_listeners().contains("listens_here"), "it keeps what it has");
+    drop((asked, listens_here()));
+    let _timer = schedules_here();
+    assert!(!format_hub_timers().contains("schedules_here"), "timers have a switch of their own");
+}
+
+#[test]
+fn timers_carry_the_stack_of_their_maker_if_asked() {
+    if !is_child() {
+        return assert!(in_child("timers_carry_the_stack_of_their_maker_if_asked", |_| ()).status.success());
+    }
+    let plain = schedules_here();
+    assert!(!format_hub_timers().contains("schedules_here"));
+    plain.cancel();
+    hub_timer_stacks(true);
+    // On a green thread too, and on another hub.
+    let text = std::thread::spawn(|| {
+        let green = spawn(|| {
+            let _timer = schedules_here();
+            format_hub_timers()
+        });
+        green.join().unwrap()
+    });
+    let text = text.join().unwrap();
+    assert!(text.contains("schedules_here"), "{text}");
+}
+
+#[test]
+fn silenced_reports_leave_the_error_to_the_waiter() {
+    if !is_child() {
+        let output = in_child("silenced_reports_leave_the_error_to_the_waiter", |_| ());
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("is told") && !text.contains("is silenced"), "{text}");
+        return;
+    }
+    drop(spawn(|| Err::<(), _>("is told")));
+    yield_now();
+    hub_exceptions(false);
+    drop(spawn(|| Err::<(), _>("is silenced")));
+    let waited = spawn(|| -> () { quiet_panic("is silenced, too") });
+    yield_now();
+    assert!(waited.join().unwrap_err().to_string().contains("is silenced, too"));
+    hub_exceptions(true);
+}
+
+#[test]
+fn a_thread_without_green_threads_has_nothing_to_list() {
+    std::thread::spawn(|| {
+        assert!(greenlets().is_empty() && listeners().is_empty() && timers().is_empty());
+        assert!(!greenhub::has_hub(), "asking makes no hub");
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn listing_a_pool_of_waiters_names_each() {
+    run("listing_a_pool_of_waiters_names_each", || {
+        let room = Rc::new(Semaphore::new(0));
+        let waiting: Vec<_> = (0..600)
+            .map(|number| {
+                let room = Rc::clone(&room);
+                Builder::new().name(format!("waiter {number}")).spawn(move || drop(room.acquire())).unwrap()
+            })
+            .collect();
+        yield_now();
+        let text = format_green_threads();
+        for number in 0..600 {
+            assert!(text.contains(&format!("\"waiter {number}\"")), "{number}");
+        }
+        assert_eq!(text.matches("waiting for a semaphore").count(), 600);
+        for one in waiting {
+            one.kill();
+        }
+    });
+}

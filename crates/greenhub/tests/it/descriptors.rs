@@ -1,0 +1,488 @@
+//! Descriptors that are closed, and numbers that are used again.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::support::descriptors::{
+    assert_nobody_waits, assert_other_end_closed, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
+};
+use greenhub::{
+    GreenThread, Hub, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Source, Time, Trampoline, TrampolineError,
+    Watched, get_hub, notify_close, notify_opened, sleep, spawn, trampoline, trampoline_raw, use_hub_with, yield_now,
+};
+
+type Waited = GreenThread<Result<Readiness, TrampolineError>>;
+
+/// A green thread that waits to read the bare number `fd`, and is parked.
+fn raw_reader(fd: RawFd) -> Waited {
+    // SAFETY: the tests announce that they close the number, or close it after the wait.
+    let reader = spawn(move || unsafe { trampoline_raw(fd, Interest::READ, None) });
+    yield_now();
+    reader
+}
+
+/// Puts another file under the number `fd`. Only in a process of its own: nobody else may take it meanwhile.
+fn reopen(fd: RawFd, file: OwnedFd) -> OwnedFd {
+    // SAFETY: `dup2` replaces the file under the number in one step; whoever owned the number has given it up.
+    let got = unsafe { libc::dup2(file.as_raw_fd(), fd) };
+    assert_eq!(got, fd);
+    // SAFETY: just made, and nobody else's.
+    unsafe { OwnedFd::from_raw_fd(got) }
+}
+
+fn is_open(fd: RawFd) -> bool {
+    // SAFETY: only asks whether the number is open.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+fn send(stream: &UnixStream, bytes: &[u8]) {
+    io::Write::write_all(&mut &*stream, bytes).expect("room");
+}
+
+fn assert_closed(waited: Waited, fd: RawFd) {
+    let error = waited.join().expect("woken").expect_err("closed");
+    assert!(matches!(error, TrampolineError::Closed(number) if number == fd), "{error}");
+}
+
+#[test]
+fn stale_waiters_are_marked_closed_before_the_number_is_used_again() {
+    let _deadline = deadline();
+    let (here, _there) = UnixStream::pair().expect("a pair");
+    let fd = here.as_raw_fd();
+    let marks: Rc<RefCell<Vec<&str>>> = Rc::default();
+    let filled = source(here.try_clone().expect("a copy"));
+    fill(&filled);
+    let here = Rc::new(here);
+    let wait = |name: &'static str, read: bool| {
+        let (marks, here) = (Rc::clone(&marks), Rc::clone(&here));
+        spawn(move || {
+            let wait = Trampoline::new(&*here).mark_as_closed(move || marks.borrow_mut().push(name));
+            if read { wait.read().wait() } else { wait.write().wait() }
+        })
+    };
+    let waiters = [wait("reader", true), wait("writer", false)];
+    yield_now();
+    notify_opened(fd);
+    assert_eq!(*marks.borrow(), ["reader", "writer"]);
+    waiters.into_iter().for_each(|waiter| assert_closed(waiter, fd));
+    // What was not called is dropped with the wait.
+    let timed_out = Trampoline::new(&*here).read().timeout(ms(1)).mark_as_closed({
+        let marks = Rc::clone(&marks);
+        move || marks.borrow_mut().push("late")
+    });
+    timed_out.wait().expect_err("nothing comes");
+    notify_close(fd);
+    assert_eq!((marks.borrow().len(), Rc::strong_count(&marks)), (2, 1));
+}
+
+#[test]
+fn a_stale_waiter_gets_the_closed_error() {
+    let _deadline = deadline();
+    let (here, _there) = UnixStream::pair().expect("a pair");
+    let fd = here.as_raw_fd();
+    let reader = raw_reader(fd);
+    let turns = stats().turns;
+    notify_opened(fd);
+    let error = reader.join().expect("woken").expect_err("closed");
+    assert!(stats().turns - turns <= 2);
+    assert!(error.to_string().contains(&fd.to_string()), "{error}");
+    assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotConnected);
+}
+
+#[test]
+fn announcing_an_unknown_number_does_nothing() {
+    let _deadline = deadline();
+    let (here, there) = UnixStream::pair().expect("a pair");
+    let reader = raw_reader(here.as_raw_fd());
+    for unknown in [-1, 500_000, there.as_raw_fd()] {
+        notify_opened(unknown);
+        notify_close(unknown);
+    }
+    send(&there, b"x");
+    assert!(reader.join().expect("served").is_ok());
+}
+
+/// Counts registrations, and is otherwise the default hub.
+struct Counting {
+    hub: Box<dyn Hub>,
+    watched: Rc<RefCell<Vec<(RawFd, u32)>>>,
+}
+
+impl Hub for Counting {
+    fn name(&self) -> &'static str {
+        self.hub.name()
+    }
+    fn rearm(&self) -> Rearm {
+        self.hub.rearm()
+    }
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        self.watched.borrow_mut().push((key.fd(), key.generation()));
+        self.hub.watch(key, fd, interest, lease)
+    }
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        self.hub.forget(key, fd);
+    }
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        self.hub.wait(watched, timeout, ready)
+    }
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.hub.after_fork()
+    }
+    fn notifier(&mut self) -> Option<std::sync::Arc<dyn Notify>> {
+        self.hub.notifier()
+    }
+    fn now(&self) -> Time {
+        self.hub.now()
+    }
+}
+
+#[test]
+fn every_new_socket_is_a_registration_of_its_own() {
+    let _deadline = deadline();
+    let watched: Rc<RefCell<Vec<(RawFd, u32)>>> = Rc::default();
+    let seen = Rc::clone(&watched);
+    use_hub_with(move || {
+        let descriptor = greenhub::get_default_hub()?;
+        Ok(Counting { hub: (descriptor.build)()?, watched: seen })
+    })
+    .expect("outside the loop");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let listener = source(listener);
+    let _ = get_hub();
+    watched.borrow_mut().clear();
+    let client = spawn(move || TcpStream::connect(address).expect("connected"));
+    listener.wait(Interest::READ, None).expect("a connection");
+    let accepted: OwnedFd = listener.with(|fd| Ok(rustix::net::accept(fd)?)).expect("a connection");
+    let copy = accepted.try_clone().expect("a copy");
+    let _client = client.join().expect("connected");
+    for socket in [source(accepted), source(copy)] {
+        let number = socket.as_raw_fd();
+        for _ in 0..2 {
+            socket.wait(Interest::READ, Some(ms(1))).expect_err("nothing comes");
+        }
+        assert_eq!(watched.borrow().last().expect("registered").0, number);
+    }
+    let mut registrations = watched.borrow().clone();
+    registrations.dedup();
+    assert_eq!(registrations.len(), 3, "{registrations:?}");
+}
+
+#[test]
+fn a_closed_socket_never_closes_a_number_used_again() {
+    in_child(|| {
+        let (here, _there) = pair();
+        here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        let number = here.as_raw_fd();
+        here.close();
+        assert!(!is_open(number), "nobody uses it");
+        let (other, other_peer) = UnixStream::pair().expect("a pair");
+        let other = if other.as_raw_fd() == number { other.into() } else { reopen(number, other.into()) };
+        assert_eq!(here.wait(Interest::READ, None).expect_err("closed").kind(), io::ErrorKind::NotConnected);
+        assert_eq!(read(&here, 1).expect_err("closed").kind(), io::ErrorKind::NotConnected);
+        here.close();
+        drop(here);
+        assert!(is_open(number));
+        send(&other_peer, b"x");
+        trampoline(&other, Interest::READ, None).expect("alive");
+    });
+}
+
+#[test]
+fn a_number_used_again_serves_its_new_owner_only() {
+    in_child(|| {
+        let (old, old_peer) = UnixStream::pair().expect("a pair");
+        let number = old.as_raw_fd();
+        // A copy keeps the old file alive, so that the system does not forget it by itself.
+        let copy = old.try_clone().expect("a copy");
+        let stale = raw_reader(old.into_raw_fd());
+        let (new, new_peer) = UnixStream::pair().expect("a pair");
+        let new = reopen(number, new.into());
+        notify_opened(number);
+        let owner = raw_reader(number);
+        send(&old_peer, b"for the old one");
+        sleep(ms(5));
+        assert!(!owner.is_finished(), "the old file is nobody's any more");
+        send(&new_peer, b"x");
+        assert!(owner.join().expect("served").is_ok());
+        assert_closed(stale, number);
+        drop((copy, new));
+    });
+}
+
+#[test]
+fn closing_a_socket_wakes_its_waiters() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    fill(&here);
+    let number = here.as_raw_fd();
+    let here = Rc::new(here);
+    let reader = spawn({
+        let here = Rc::clone(&here);
+        move || read(&here, 8).map(drop)
+    });
+    let writer = spawn({
+        let here = Rc::clone(&here);
+        move || write(&here, b"x").map(drop)
+    });
+    let borrower = spawn({
+        let here = Rc::clone(&here);
+        // Lent out: the number outlives `close`, not the source.
+        move || trampoline(&*here, Interest::READ, None).map_err(io::Error::from).map(drop)
+    });
+    yield_now();
+    here.close();
+    for waiter in [reader, writer] {
+        let error = waiter.join().expect("woken").expect_err("closed");
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+        assert!(error.to_string().contains(&number.to_string()), "{error}");
+    }
+    // A second reader was refused before.
+    assert_eq!(borrower.join().expect("woken").expect_err("taken").kind(), io::ErrorKind::ResourceBusy);
+    assert_nobody_waits();
+    drop(here);
+    assert_other_end_closed(&there);
+}
+
+#[test]
+fn closing_a_socket_wakes_those_it_was_lent_to() {
+    let _deadline = deadline();
+    let (here, _there) = pair();
+    let here = Rc::new(here);
+    let number = here.as_raw_fd();
+    let borrower = spawn({
+        let here = Rc::clone(&here);
+        move || trampoline(&*here, Interest::READ, None)
+    });
+    yield_now();
+    here.close();
+    assert_closed(borrower, number);
+}
+
+#[test]
+fn a_socket_that_waits_leaves_those_it_was_lent_to_in_peace() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    fill(&here);
+    let here = Rc::new(here);
+    let borrower = spawn({
+        let here = Rc::clone(&here);
+        move || trampoline(&*here, Interest::READ, None)
+    });
+    yield_now();
+    here.wait(Interest::WRITE, Some(ms(5))).expect_err("no room");
+    assert!(!borrower.is_finished());
+    write(&there, b"x").expect("room");
+    assert!(borrower.join().expect("served").is_ok());
+    assert_eq!(read(&here, 8).expect("data"), b"x");
+}
+
+#[test]
+fn notify_close_wakes_the_waiters_of_a_raw_number() {
+    let _deadline = deadline();
+    let (here, _there) = UnixStream::pair().expect("a pair");
+    fill(&source(here.try_clone().expect("a copy")));
+    let number = here.as_raw_fd();
+    let reader = raw_reader(number);
+    // SAFETY: the number is open until the end of the test.
+    let writer = spawn(move || unsafe { trampoline_raw(number, Interest::WRITE, None) });
+    yield_now();
+    notify_close(number);
+    assert_closed(reader, number);
+    assert_closed(writer, number);
+    assert_nobody_waits();
+}
+
+#[test]
+fn a_waiter_that_ended_before_its_notice_is_skipped() {
+    let _deadline = deadline();
+    let (here, there) = UnixStream::pair().expect("a pair");
+    let number = here.as_raw_fd();
+    let killed = raw_reader(number);
+    killed.kill();
+    notify_close(number);
+    let noticed = raw_reader(number);
+    notify_close(number);
+    // It has its notice, but ends before it runs.
+    noticed.kill();
+    assert!(noticed.is_finished());
+    let next = raw_reader(number);
+    send(&there, b"x");
+    assert!(next.join().expect("served").is_ok());
+}
+
+#[test]
+fn closed_notices_come_in_order_and_before_timers() {
+    let _deadline = deadline();
+    let order: Rc<RefCell<Vec<String>>> = Rc::default();
+    let pairs: Vec<_> = (0..3).map(|_| UnixStream::pair().expect("a pair")).collect();
+    for (index, (here, _)) in pairs.iter().enumerate() {
+        let (number, order) = (here.as_raw_fd(), Rc::clone(&order));
+        spawn(move || {
+            // SAFETY: the number is open until the end of the test.
+            unsafe { trampoline_raw(number, Interest::READ, None) }.expect_err("closed");
+            order.borrow_mut().push(index.to_string());
+        });
+    }
+    yield_now();
+    let timer = Rc::clone(&order);
+    let _timer = get_hub().schedule(ms(2), move || timer.borrow_mut().push("timer".to_owned()));
+    std::thread::sleep(ms(5));
+    for index in [2, 0, 1] {
+        notify_close(pairs[index].0.as_raw_fd());
+    }
+    until(|| order.borrow().len() == 4);
+    assert_eq!(*order.borrow(), ["2", "0", "1", "timer"]);
+}
+
+#[test]
+fn a_raw_number_reopened_without_notice_serves_the_next_wait() {
+    in_child(|| {
+        let (old, old_peer) = UnixStream::pair().expect("a pair");
+        let number = old.as_raw_fd();
+        let copy = old.try_clone().expect("a copy");
+        trampoline(&old, Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        let _ = old.into_raw_fd();
+        let (new, new_peer) = UnixStream::pair().expect("a pair");
+        let new = reopen(number, new.into());
+        send(&old_peer, b"for the old one");
+        let error = trampoline(&new, Interest::READ, Some(ms(10))).expect_err("nothing for the new one");
+        assert!(matches!(error, TrampolineError::TimedOut(_)), "{error}");
+        send(&new_peer, b"x");
+        trampoline(&new, Interest::READ, None).expect("ready");
+        drop(copy);
+    });
+}
+
+#[test]
+fn letting_go_of_a_closed_number_is_no_error() {
+    in_child(|| {
+        let (here, there) = UnixStream::pair().expect("a pair");
+        let number = here.as_raw_fd();
+        let reader = raw_reader(number);
+        // SAFETY: the number is the test's own, and announced before anything else happens.
+        drop(unsafe { OwnedFd::from_raw_fd(here.into_raw_fd()) });
+        notify_close(number);
+        assert_closed(reader, number);
+        let lent = Rc::new(there);
+        let registration = get_hub().listen(Rc::clone(&lent), Interest::READ, |_: Readiness| {}).expect("registered");
+        notify_close(lent.as_raw_fd());
+        drop(registration);
+        sleep(ms(1));
+        assert_nobody_waits();
+    });
+}
+
+#[test]
+fn a_number_reopened_between_two_waits_works() {
+    in_child(|| {
+        let mut number = None;
+        for _ in 0..3 {
+            let (here, there) = pair();
+            let there = Rc::new(there);
+            assert_eq!(*number.get_or_insert(here.as_raw_fd()), here.as_raw_fd(), "the same number each time");
+            here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+            fill(&here);
+            let peer = Rc::clone(&there);
+            let drained = spawn(move || {
+                sleep(ms(1));
+                read(&peer, 1 << 22).expect("data");
+                write(&peer, b"back").expect("room")
+            });
+            here.wait(Interest::WRITE, None).expect("room");
+            assert_eq!(read(&here, 8).expect("data"), b"back");
+            drained.join().expect("no panic");
+        }
+    });
+}
+
+#[test]
+fn a_regular_file_is_refused_or_ready() {
+    let _deadline = deadline();
+    let file = std::fs::File::open("/etc/passwd").expect("a file");
+    for direction in [Interest::READ, Interest::WRITE] {
+        match trampoline(&file, direction, Some(Duration::from_secs(60))) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(io::Error::from(error).raw_os_error(), Some(libc::EPERM)),
+        }
+    }
+    // An operation is tried before anything is registered.
+    let file = source(file);
+    assert!(!read(&file, 64).expect("data").is_empty());
+}
+
+#[test]
+fn a_socket_closed_between_its_report_and_its_turn_wakes_its_reader() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    let here = Rc::new(here);
+    let thief = Rc::clone(&here);
+    let stolen = Rc::new(Cell::new(false));
+    let seen = Rc::clone(&stolen);
+    let (signal, signal_peer) = pair();
+    // Told in the same batch as the reader, and runs before it.
+    let first = spawn(move || {
+        signal.wait(Interest::READ, None).expect("ready");
+        seen.set(thief.with(|fd| Ok(rustix::io::read(fd, &mut [0; 8])?)).is_ok());
+        thief.close();
+    });
+    yield_now();
+    let reader = spawn(move || read(&here, 8));
+    yield_now();
+    write(&signal_peer, b"x").expect("room");
+    write(&there, b"x").expect("room");
+    first.join().expect("no panic");
+    let read = reader.join().expect("woken");
+    if stolen.get() {
+        assert_eq!(read.expect_err("closed").kind(), io::ErrorKind::NotConnected);
+    } else {
+        assert_eq!(read.expect("data"), b"x");
+    }
+}
+
+#[test]
+fn a_lent_number_stays_open_until_its_source_is_dropped() {
+    in_child(|| {
+        let (here, _there) = pair();
+        let number = here.as_fd().as_raw_fd();
+        here.close();
+        assert!(is_open(number));
+        drop(here);
+        assert!(!is_open(number));
+    });
+}
+
+#[test]
+fn a_source_turned_into_its_descriptor_is_forgotten() {
+    in_child(|| {
+        let (here, there) = pair();
+        here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        let number = here.as_raw_fd();
+        let fd = here.into_fd().expect("open");
+        assert_eq!(fd.as_raw_fd(), number);
+        write(&there, b"x").expect("room");
+        let again = Source::new(fd).expect("non-blocking");
+        assert_eq!(read(&again, 8).expect("data"), b"x");
+        again.wait(Interest::READ, Some(ms(1))).expect_err("nothing more");
+        drop(again);
+        assert!(!is_open(number));
+    });
+}
+
+#[test]
+fn sockets_of_an_earlier_hub_are_closed_at_once() {
+    in_child(|| {
+        let (here, _there) = pair();
+        here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        greenhub::use_hub(None).expect("outside the loop");
+        let _ = get_hub();
+        let number = here.as_raw_fd();
+        drop(here);
+        assert!(!is_open(number));
+    });
+}

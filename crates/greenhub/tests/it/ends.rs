@@ -1,0 +1,445 @@
+//! How waiters learn of an end: hang-ups, shutdowns by either side, reports that no operation confirms.
+
+use std::cell::Cell;
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::support::{self, alone};
+use greenhub::net::{TcpListener, UdpSocket};
+use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use greenhub::{GreenPool, GreenThread, HubRef, Interest, ManualClock, Readiness, Source, trampoline, with_timeout};
+use rustix::net::Shutdown as Shut;
+
+/// Ends a wait that would last for ever, as a failure.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Lets `green` run until it waits for a descriptor.
+#[track_caller]
+fn until_it_waits<T>(green: &GreenThread<T>) {
+    for _ in 0..20 {
+        greenhub::sleep(Duration::from_millis(1));
+    }
+    assert!(!green.is_finished(), "it should wait");
+}
+
+/// A hub whose time passes only while every green thread waits. With the wait for a report goes no time at all.
+fn on_a_manual_clock() -> HubRef {
+    greenhub::use_hub_with(|| {
+        let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        Ok(ManualClock::new().drive((choose()?.build)()?))
+    })
+    .unwrap();
+    greenhub::get_hub()
+}
+
+/// The result of `green`, which comes before any time has passed.
+#[track_caller]
+fn at_once<T>(hub: &HubRef, green: GreenThread<T>) -> T {
+    let before = hub.now();
+    let result = green.join().unwrap();
+    assert_eq!(hub.now(), before, "it was not told, and found out by itself");
+    result
+}
+
+/// A path for one socket, which is removed at the end.
+struct SocketPath(std::path::PathBuf);
+
+impl SocketPath {
+    fn new(name: &str) -> SocketPath {
+        SocketPath(std::env::temp_dir().join(format!("greenhub-ends-{}-{name}", std::process::id())))
+    }
+}
+
+impl AsRef<std::path::Path> for SocketPath {
+    fn as_ref(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for SocketPath {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A socket with something in its error queue, so that it is ready for ever and has nothing to receive.
+fn with_an_error_in_its_queue() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let on: libc::c_int = 1;
+    // SAFETY: an open socket, and an option of the size that is told.
+    let set =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, (&raw const on).cast(), 4) };
+    assert_eq!(set, 0);
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    socket.connect(nobody).unwrap();
+    socket.send(b"x").unwrap();
+    assert_eq!(socket.recv(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    socket
+}
+
+/// A raw terminal: the side of the program that drives it, whose calls do not block, and the terminal itself.
+fn terminal() -> (std::fs::File, OwnedFd) {
+    let (mut near, mut far) = (0, 0);
+    // SAFETY: `openpty` gets two places to write to and no options; on success both numbers are open and nobody else's.
+    // `termios` is a plain C structure, which `tcgetattr` fills.
+    unsafe {
+        assert_eq!(libc::openpty(&mut near, &mut far, ptr::null_mut(), ptr::null_mut(), ptr::null_mut()), 0);
+        let mut modes: libc::termios = std::mem::zeroed();
+        assert_eq!(libc::tcgetattr(far, &mut modes), 0);
+        libc::cfmakeraw(&mut modes);
+        assert_eq!(libc::tcsetattr(far, libc::TCSANOW, &modes), 0);
+        let (near, far) = (OwnedFd::from_raw_fd(near), OwnedFd::from_raw_fd(far));
+        rustix::io::ioctl_fionbio(&near, true).unwrap();
+        (near.into(), far)
+    }
+}
+
+#[test]
+fn a_writer_to_a_full_terminal_hears_of_its_hang_up() {
+    support::run("a_writer_to_a_full_terminal_hears_of_its_hang_up", || {
+        let (near, far) = terminal();
+        while (&near).write(&[b'x'; 1024]).is_ok() {}
+        let writer = greenhub::spawn(move || trampoline(&near, Interest::WRITE, Some(LIMIT)).unwrap());
+        until_it_waits(&writer);
+        drop(far);
+        assert!(writer.join().unwrap().contains(Readiness::HANGUP));
+    });
+}
+
+#[test]
+fn a_writer_hears_of_a_hang_up_by_the_peer() {
+    support::run("a_writer_hears_of_a_hang_up_by_the_peer", || {
+        for unread in [&b""[..], b"unread"] {
+            let (near, mut far) = UnixStream::pair().unwrap();
+            far.write_all(unread).unwrap();
+            near.set_write_timeout(Some(LIMIT)).unwrap();
+            let writer = greenhub::spawn(move || (&near).write_all(&[0; 1 << 24]).unwrap_err().kind());
+            until_it_waits(&writer);
+            far.shutdown(Shutdown::Both).unwrap();
+            assert_eq!(writer.join().unwrap(), ErrorKind::BrokenPipe, "with {unread:?}");
+        }
+    });
+}
+
+#[test]
+fn an_own_shutdown_wakes_the_waiters_of_every_clone_at_once() {
+    support::run("an_own_shutdown_wakes_the_waiters_of_every_clone_at_once", || {
+        let hub = on_a_manual_clock();
+        for how in [Shutdown::Write, Shutdown::Both] {
+            let (near, _far) = UnixStream::pair().unwrap();
+            let clone = near.try_clone().unwrap();
+            let writer = greenhub::spawn(move || (&clone).write_all(&[0; 1 << 24]).unwrap_err().kind());
+            until_it_waits(&writer);
+            near.shutdown(how).unwrap();
+            assert_eq!(at_once(&hub, writer), ErrorKind::BrokenPipe, "{how:?}");
+        }
+        for how in [Shutdown::Read, Shutdown::Both] {
+            let (near, _far) = UnixStream::pair().unwrap();
+            let clone = near.try_clone().unwrap();
+            let reader = greenhub::spawn(move || (&clone).read(&mut [0]).unwrap());
+            until_it_waits(&reader);
+            near.shutdown(how).unwrap();
+            assert_eq!(at_once(&hub, reader), 0, "{how:?}");
+        }
+    });
+}
+
+#[test]
+fn an_own_shutdown_wakes_a_sender_of_datagrams_at_once() {
+    support::run("an_own_shutdown_wakes_a_sender_of_datagrams_at_once", || {
+        let hub = on_a_manual_clock();
+        let (near, _far) = UnixDatagram::pair().unwrap();
+        let clone = near.try_clone().unwrap();
+        let sender = greenhub::spawn(move || {
+            loop {
+                if let Err(error) = clone.send(b"x") {
+                    return error.kind();
+                }
+            }
+        });
+        until_it_waits(&sender);
+        near.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(at_once(&hub, sender), ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn a_shutdown_wakes_a_waiter_on_another_thread() {
+    support::run("a_shutdown_wakes_a_waiter_on_another_thread", || {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let clone = near.try_clone().unwrap();
+        let writer = std::thread::spawn(move || (&clone).write_all(&[0; 1 << 24]).unwrap_err().kind());
+        std::thread::sleep(Duration::from_millis(20));
+        near.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(writer.join().unwrap(), ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn a_waiter_on_another_thread_is_woken_by_the_source() {
+    support::run("a_waiter_on_another_thread_is_woken_by_the_source", || {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let source = Arc::new(Source::new(reader.into()).unwrap());
+        let waker = source.waker();
+        let waiting = Arc::clone(&source);
+        let (done, is_done) = mpsc::channel();
+        let waiter = std::thread::spawn(move || {
+            waiting.wait(Interest::READ, None).unwrap();
+            done.send(()).unwrap();
+        });
+        // It may not wait yet.
+        while is_done.recv_timeout(Duration::from_millis(10)).is_err() {
+            waker.wake(Interest::WRITE);
+            assert!(is_done.try_recv().is_err(), "it does not wait to write");
+            source.wake(Interest::READ);
+        }
+        waiter.join().unwrap();
+        assert!(!waker.is_gone());
+        drop(source);
+        assert!(waker.is_gone());
+    });
+}
+
+#[test]
+fn a_writer_finds_out_that_the_peer_does_not_read_any_more() {
+    support::run("a_writer_finds_out_that_the_peer_does_not_read_any_more", || {
+        let (near, far) = UnixStream::pair().unwrap();
+        near.set_write_timeout(Some(LIMIT)).unwrap();
+        let writer = greenhub::spawn(move || (&near).write_all(&[0; 1 << 24]).unwrap_err().kind());
+        until_it_waits(&writer);
+        far.shutdown(Shutdown::Read).unwrap();
+        assert_eq!(writer.join().unwrap(), ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn a_sender_of_datagrams_finds_out_that_the_peer_does_not_read_any_more() {
+    support::run("a_sender_of_datagrams_finds_out_that_the_peer_does_not_read_any_more", || {
+        let path = SocketPath::new("deaf");
+        let (near, far) = (UnixDatagram::unbound().unwrap(), UnixDatagram::bind(&path).unwrap());
+        near.connect(&path).unwrap();
+        near.set_write_timeout(Some(LIMIT)).unwrap();
+        let sender = greenhub::spawn(move || {
+            loop {
+                if let Err(error) = near.send(b"x") {
+                    return error.kind();
+                }
+            }
+        });
+        until_it_waits(&sender);
+        far.shutdown(Shutdown::Read).unwrap();
+        assert_eq!(sender.join().unwrap(), ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn the_write_timeout_of_a_unix_socket_holds_though_it_looks_again() {
+    support::run("the_write_timeout_of_a_unix_socket_holds_though_it_looks_again", || {
+        let hub = on_a_manual_clock();
+        const TIMEOUT: Duration = Duration::from_millis(700);
+        let (near, _far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        while (&near).write(&[0; 4096]).is_ok() {}
+        near.set_nonblocking(false).unwrap();
+        near.set_write_timeout(Some(TIMEOUT)).unwrap();
+        let begun = hub.now();
+        assert_eq!((&near).write(b"x").unwrap_err().kind(), ErrorKind::TimedOut);
+        let took = hub.now() - begun;
+        assert!(took >= TIMEOUT && took < TIMEOUT * 2, "{took:?}");
+    });
+}
+
+#[test]
+fn a_close_ends_the_wait_for_room_at_a_receiver_at_once() {
+    support::run("a_close_ends_the_wait_for_room_at_a_receiver_at_once", || {
+        let hub = on_a_manual_clock();
+        let path = SocketPath::new("full");
+        let _receiver = UnixDatagram::bind(&path).unwrap();
+        let sender = Rc::new(UnixDatagram::unbound().unwrap());
+        let sending = greenhub::spawn({
+            let (sender, path) = (Rc::clone(&sender), path.0.clone());
+            move || loop {
+                if let Err(error) = sender.send_to(b"x", &path) {
+                    return error.kind();
+                }
+            }
+        });
+        until_it_waits(&sending);
+        sender.close();
+        assert_eq!(at_once(&hub, sending), ErrorKind::NotConnected);
+    });
+}
+
+#[test]
+fn accepting_from_a_listener_that_is_shut_down_fails_each_time() {
+    support::run("accepting_from_a_listener_that_is_shut_down_fails_each_time", || {
+        let path = SocketPath::new("accept");
+        let listener = Rc::new(UnixListener::bind(&path).unwrap());
+        let _pending = UnixStream::connect(&path).unwrap();
+        let accepting = greenhub::spawn({
+            let listener = Rc::clone(&listener);
+            move || [(); 4].map(|()| listener.accept().map(drop).map_err(|error| error.kind()))
+        });
+        until_it_waits(&accepting);
+        rustix::net::shutdown(&*listener, Shut::Both).unwrap();
+        let invalid = Err(ErrorKind::InvalidInput);
+        assert_eq!(accepting.join().unwrap(), [Ok(()), invalid, invalid, invalid]);
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock, "as in std");
+    });
+}
+
+#[test]
+fn serving_a_listener_that_is_shut_down_ends() {
+    support::run("serving_a_listener_that_is_shut_down_ends", || {
+        let path = SocketPath::new("serve");
+        let unix = Rc::new(UnixListener::bind(&path).unwrap());
+        let tcp = Rc::new(TcpListener::bind("127.0.0.1:0").unwrap());
+        let serving = [
+            greenhub::spawn({
+                let unix = Rc::clone(&unix);
+                move || greenhub::net::serve(&*unix, &GreenPool::new(1), |_, _| ()).is_err()
+            }),
+            greenhub::spawn({
+                let tcp = Rc::clone(&tcp);
+                move || greenhub::net::serve(&*tcp, &GreenPool::new(1), |_, _| ()).is_err()
+            }),
+        ];
+        serving.iter().for_each(until_it_waits);
+        rustix::net::shutdown(&*unix, Shut::Both).unwrap();
+        rustix::net::shutdown(&*tcp, Shut::Both).unwrap();
+        assert_eq!(serving.map(|server| server.join().unwrap()), [true, true]);
+    });
+}
+
+#[test]
+fn receiving_from_a_socket_that_is_shut_down_ends_each_time() {
+    support::run("receiving_from_a_socket_that_is_shut_down_ends_each_time", || {
+        let (near, far) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        near.connect(far.local_addr().unwrap()).unwrap();
+        let near = Rc::new(near);
+        let receiving = greenhub::spawn({
+            let near = Rc::clone(&near);
+            move || [near.recv(&mut [0]), near.peek(&mut [0]), near.recv(&mut [0])].map(Result::unwrap)
+        });
+        until_it_waits(&receiving);
+        rustix::net::shutdown(&*near, Shut::Read).unwrap();
+        assert_eq!(receiving.join().unwrap(), [0; 3]);
+    });
+}
+
+#[test]
+fn reports_that_are_never_confirmed_cost_few_turns() {
+    support::run("reports_that_are_never_confirmed_cost_few_turns", || {
+        let hub = on_a_manual_clock();
+        let socket = with_an_error_in_its_queue();
+        let receiver = greenhub::spawn(move || socket.recv(&mut [0]).map_err(|error| error.kind()));
+        until_it_waits(&receiver);
+        let turns = hub.stats().turns;
+        greenhub::sleep(Duration::from_secs(2));
+        let turns = hub.stats().turns - turns;
+        assert!(turns < 200, "{turns} turns in two seconds");
+        assert!(!receiver.is_finished(), "as in std, there is nothing to receive");
+        receiver.kill();
+    });
+}
+
+#[test]
+fn data_is_received_though_the_error_queue_is_not_empty() {
+    support::run("data_is_received_though_the_error_queue_is_not_empty", || {
+        let socket = with_an_error_in_its_queue();
+        let sender = UdpSocket::bind(socket.peer_addr().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let receiver = greenhub::spawn(move || socket.recv(&mut [0; 8]).unwrap());
+        until_it_waits(&receiver);
+        sender.send_to(b"abc", address).unwrap();
+        assert_eq!(receiver.join().unwrap(), 3);
+    });
+}
+
+#[test]
+fn a_read_timeout_holds_where_reports_are_not_confirmed() {
+    support::run("a_read_timeout_holds_where_reports_are_not_confirmed", || {
+        let hub = on_a_manual_clock();
+        const TIMEOUT: Duration = Duration::from_millis(700);
+        let socket = with_an_error_in_its_queue();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let begun = hub.now();
+        assert_eq!(socket.recv(&mut [0]).unwrap_err().kind(), ErrorKind::TimedOut);
+        let took = hub.now() - begun;
+        assert!(took >= TIMEOUT && took < TIMEOUT * 2, "{took:?}");
+    });
+}
+
+#[test]
+fn every_exit_strikes_where_reports_are_not_confirmed() {
+    support::run("every_exit_strikes_where_reports_are_not_confirmed", || {
+        let hub = on_a_manual_clock();
+        let socket = Rc::new(with_an_error_in_its_queue());
+        let receive = {
+            let socket = Rc::clone(&socket);
+            move || socket.recv(&mut [0]).map_err(|error| error.kind())
+        };
+        let killed = greenhub::spawn(receive.clone());
+        until_it_waits(&killed);
+        killed.kill();
+        assert!(killed.join().is_err());
+        assert!(with_timeout(Duration::from_millis(300), receive.clone()).is_err());
+        let closed = greenhub::spawn(receive);
+        until_it_waits(&closed);
+        socket.close();
+        assert_eq!(at_once(&hub, closed), Err(ErrorKind::NotConnected));
+    });
+}
+
+#[test]
+fn a_waiter_that_pauses_keeps_its_place() {
+    alone("a_waiter_that_pauses_keeps_its_place", || {
+        on_a_manual_clock();
+        let socket = Rc::new(with_an_error_in_its_queue());
+        let receive = {
+            let socket = Rc::clone(&socket);
+            move || socket.recv(&mut [0; 8]).map_err(|error| error.kind())
+        };
+        let first = greenhub::spawn(receive.clone());
+        until_it_waits(&first);
+        for _ in 0..10 {
+            assert_eq!(greenhub::spawn(receive.clone()).join().unwrap(), Err(ErrorKind::ResourceBusy));
+            greenhub::sleep(Duration::from_millis(7));
+        }
+        greenhub::hub_prevent_multiple_readers(false);
+        let second = greenhub::spawn(receive);
+        until_it_waits(&second);
+        let sender = UdpSocket::bind(socket.peer_addr().unwrap()).unwrap();
+        for _ in 0..2 {
+            sender.send_to(b"abc", socket.local_addr().unwrap()).unwrap();
+        }
+        assert_eq!((first.join().unwrap(), second.join().unwrap()), (Ok(3), Ok(3)));
+    });
+}
+
+#[test]
+fn a_destructor_that_unwinds_gives_up_where_reports_are_not_confirmed() {
+    support::run("a_destructor_that_unwinds_gives_up_where_reports_are_not_confirmed", || {
+        struct ReceiveOnDrop(UdpSocket, Rc<Cell<Option<ErrorKind>>>);
+        impl Drop for ReceiveOnDrop {
+            fn drop(&mut self) {
+                self.1.set(self.0.recv(&mut [0]).err().map(|error| error.kind()));
+            }
+        }
+        let result = Rc::new(Cell::new(None));
+        let receiver = ReceiveOnDrop(with_an_error_in_its_queue(), Rc::clone(&result));
+        let panicking = greenhub::spawn(move || {
+            let _receiver = receiver;
+            std::panic::resume_unwind(Box::new("unwinds without a report"));
+        });
+        assert!(panicking.join().is_err());
+        assert_eq!(result.get(), Some(ErrorKind::TimedOut));
+    });
+}

@@ -1,0 +1,326 @@
+//! Sockets that are registered once for their life: what is heard of them, and when. Most of it holds on every
+//! hub; it is on level-triggered epoll that it can go wrong.
+
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::support::descriptors::{
+    assert_nobody_waits, assert_other_end_closed, deadline, fill, in_child, ms, pair, read, read_within, source, stats,
+    until, write,
+};
+use greenhub::{Interest, get_hub, sleep, spawn, trampoline, with_timeout, yield_now};
+
+#[test]
+fn data_left_by_a_short_read_is_reported_again() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+    write(&there, b"abc").expect("room");
+    for byte in [b"a", b"b", b"c"] {
+        assert_eq!(read_within(&here, 1, Some(Duration::from_secs(60))).expect("left over"), byte);
+    }
+    assert_eq!(read_within(&here, 1, Some(ms(1))).expect_err("used up").kind(), io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn a_report_that_nobody_waits_for_comes_once_and_is_not_lost() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+    for round in 0..5 {
+        write(&there, b"x").expect("room");
+        let waits = stats().waits;
+        sleep(ms(20));
+        let waits = stats().waits - waits;
+        assert!(waits <= 6, "{waits} waits for one sleep in round {round}");
+        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("heard of again"), b"x");
+    }
+}
+
+#[test]
+fn a_hang_up_that_nobody_waits_for_does_not_spin() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+    fill(&here);
+    here.wait(Interest::WRITE, Some(ms(1))).expect_err("no room");
+    drop(there);
+    let waits = stats().waits;
+    sleep(ms(20));
+    let waits = stats().waits - waits;
+    assert!(waits <= 6, "{waits} waits for one sleep");
+    assert_other_end_closed(&here);
+}
+
+#[test]
+fn an_end_stays_known() {
+    let _deadline = deadline();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
+    let (peer, _) = listener.accept().expect("connected");
+    let client = source(client);
+    client.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+    io::Write::write_all(&mut &peer, b"last words").expect("room");
+    peer.shutdown(Shutdown::Write).expect("a half close");
+    // The data, though short, and then the end, each time that it is asked for.
+    assert_eq!(read(&client, 64).expect("data"), b"last words");
+    for _ in 0..3 {
+        assert_eq!(read_within(&client, 64, Some(Duration::from_secs(60))).expect("the end"), b"");
+    }
+}
+
+#[test]
+fn an_end_comes_after_data_that_was_read_in_pieces() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+    write(&there, b"abc").expect("room");
+    drop(there);
+    let mut all = Vec::new();
+    loop {
+        let piece = read_within(&here, 2, Some(Duration::from_secs(60))).expect("data or the end");
+        if piece.is_empty() {
+            break;
+        }
+        all.extend(piece);
+    }
+    assert_eq!(all, b"abc");
+}
+
+#[test]
+fn a_full_socket_blocks_its_writer_until_there_is_room() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    let mut left = fill(&here) + 4;
+    let writer = spawn(move || {
+        let count = write(&here, b"more").expect("room");
+        assert_eq!(count, 4);
+    });
+    sleep(ms(2));
+    assert!(!writer.is_finished());
+    assert_eq!(stats().writers, 1);
+    while left > 0 {
+        left -= read(&there, 1 << 20).expect("data").len();
+    }
+    writer.join().expect("no panic");
+    assert_nobody_waits();
+}
+
+#[test]
+fn a_stream_goes_through_in_both_directions_at_once() {
+    let _deadline = deadline();
+    const TOTAL: usize = 1 << 20;
+    let (here, there) = pair();
+    let ends = [Rc::new(here), Rc::new(there)];
+    let workers: Vec<_> = ends
+        .iter()
+        .flat_map(|end| {
+            let (from, to) = (Rc::clone(end), Rc::clone(end));
+            let sender = spawn(move || {
+                let mut sent = 0;
+                while sent < TOTAL {
+                    let chunk: Vec<u8> = (sent..(sent + 5000).min(TOTAL)).map(|index| (index % 251) as u8).collect();
+                    sent += write(&to, &chunk).expect("room");
+                }
+            });
+            let receiver = spawn(move || {
+                let mut got = 0;
+                while got < TOTAL {
+                    let chunk = read(&from, 3000).expect("data");
+                    assert!(chunk.iter().enumerate().all(|(index, byte)| *byte == ((got + index) % 251) as u8));
+                    got += chunk.len();
+                }
+            });
+            [sender, receiver]
+        })
+        .collect();
+    workers.into_iter().for_each(|worker| worker.join().expect("whole and in order"));
+    assert_nobody_waits();
+}
+
+#[test]
+fn a_waiter_that_is_killed_or_timed_out_leaves_a_socket_usable() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    let here = Rc::new(here);
+    for end in 0..3 {
+        let waiter = spawn({
+            let here = Rc::clone(&here);
+            move || match end {
+                0 => drop(read(&here, 8)),
+                1 => drop(read_within(&here, 8, Some(ms(1)))),
+                _ => drop(with_timeout(ms(1), || read(&here, 8))),
+            }
+        });
+        yield_now();
+        assert_eq!(stats().readers, 1);
+        if end == 0 {
+            waiter.kill();
+        }
+        let _ = waiter.join();
+        assert_nobody_waits();
+        assert_eq!(stats().timers, 0);
+        write(&there, b"x").expect("room");
+        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("data"), b"x");
+    }
+}
+
+#[test]
+fn a_timeout_counts_over_all_the_parks_of_an_operation() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    let teaser = spawn(move || {
+        loop {
+            write(&there, b"x").expect("room");
+            sleep(ms(5));
+        }
+    });
+    // Never satisfied, though woken again and again.
+    let error = here
+        .read(Some(ms(60)), |fd| -> io::Result<((), greenhub::Left)> {
+            rustix::io::read(fd, &mut [0; 8])?;
+            Err(io::ErrorKind::WouldBlock.into())
+        })
+        .expect_err("not enough");
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    teaser.kill();
+}
+
+#[test]
+fn a_nonblocking_socket_never_waits() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    here.set_nonblocking(true);
+    assert!(here.is_nonblocking());
+    let turns = stats().turns;
+    for _ in 0..3 {
+        assert_eq!(read(&here, 8).expect_err("nothing yet").kind(), io::ErrorKind::WouldBlock);
+    }
+    assert_eq!(stats().turns, turns);
+    write(&there, b"x").expect("room");
+    assert_eq!(read(&here, 8).expect("data"), b"x");
+    here.set_nonblocking(false);
+    assert_eq!(read_within(&here, 8, Some(ms(1))).expect_err("waited").kind(), io::ErrorKind::TimedOut);
+    // What was known before does not hide what has come since.
+    here.set_nonblocking(true);
+    write(&there, b"y").expect("room");
+    assert_eq!(read(&here, 8).expect("data"), b"y");
+}
+
+#[test]
+fn connections_that_came_together_are_all_accepted() {
+    let _deadline = deadline();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let listener = source(listener);
+    listener.wait(Interest::READ, Some(ms(1))).expect_err("nobody yet");
+    let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("connected")).collect();
+    for _ in &clients {
+        listener
+            .read(Some(Duration::from_secs(60)), |fd| Ok((rustix::net::accept(fd)?, greenhub::Left::Likely)))
+            .expect("accepted");
+    }
+    let none = listener.read(Some(ms(1)), |fd| Ok((rustix::net::accept(fd)?, greenhub::Left::Likely)));
+    assert_eq!(none.expect_err("no more").kind(), io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn a_number_used_again_at_once_never_wakes_the_old_reader() {
+    in_child(|| {
+        for _ in 0..200 {
+            let (old, _old_peer) = pair();
+            let old = Rc::new(old);
+            let reader = spawn({
+                let old = Rc::clone(&old);
+                move || read(&old, 8).map_err(|error| error.kind())
+            });
+            yield_now();
+            old.close();
+            let (new, new_peer) = pair();
+            write(&new_peer, b"for the new one").expect("room");
+            assert_eq!(reader.join().expect("no panic"), Err(io::ErrorKind::NotConnected));
+            drop(old);
+            assert_eq!(read(&new, 64).expect("data"), b"for the new one");
+        }
+        assert_nobody_waits();
+    });
+}
+
+#[test]
+fn the_old_file_under_a_copied_number_is_not_heard_of() {
+    in_child(|| {
+        let (here, there) = UnixStream::pair().expect("a pair");
+        // The copy keeps the registration of a closed number alive, in the system.
+        let copy = here.try_clone().expect("a copy");
+        let old = source(here);
+        old.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        drop(old);
+        let (new, new_peer) = pair();
+        io::Write::write_all(&mut &there, b"for the old one").expect("room");
+        let waits = stats().waits;
+        assert_eq!(read_within(&new, 8, Some(ms(20))).expect_err("nothing").kind(), io::ErrorKind::TimedOut);
+        assert!(stats().waits - waits <= 6);
+        write(&new_peer, b"x").expect("room");
+        assert_eq!(read(&new, 8).expect("data"), b"x");
+        drop(copy);
+    });
+}
+
+#[test]
+fn a_wait_and_a_trampoline_share_a_socket() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    fill(&here);
+    let here = Rc::new(here);
+    here.wait(Interest::WRITE, Some(ms(1))).expect_err("no room");
+    let reader = spawn({
+        let here = Rc::clone(&here);
+        move || trampoline(&*here, Interest::READ, None)
+    });
+    yield_now();
+    write(&there, b"x").expect("room");
+    assert!(reader.join().expect("no panic").is_ok());
+    assert_eq!(read(&here, 8).expect("data"), b"x");
+    // The trampoline's wait has not silenced the other direction.
+    let drained = spawn(move || {
+        sleep(ms(1));
+        read(&there, 1 << 22).map(|_| there)
+    });
+    here.wait(Interest::WRITE, Some(Duration::from_secs(60))).expect("room");
+    drop(drained.join());
+}
+
+#[test]
+fn a_destructor_that_panics_its_way_out_may_still_write() {
+    let _deadline = deadline();
+    struct Farewell(greenhub::Source);
+    impl Drop for Farewell {
+        fn drop(&mut self) {
+            assert_eq!(write(&self.0, b"bye").expect("room"), 3);
+            let late = read_within(&self.0, 8, Some(ms(5))).expect_err("nothing comes");
+            assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        }
+    }
+    let (here, there) = pair();
+    spawn(move || {
+        let _farewell = Farewell(here);
+        panic!("on purpose");
+    })
+    .join()
+    .expect_err("a panic");
+    assert_eq!(read(&there, 8).expect("data"), b"bye");
+}
+
+#[test]
+fn a_source_closed_in_a_callback_wakes_its_reader() {
+    let _deadline = deadline();
+    let (here, _there) = pair();
+    let here = Rc::new(here);
+    let closed = Rc::clone(&here);
+    let _timer = get_hub().schedule(ms(2), move || closed.close());
+    assert_eq!(read(&here, 8).expect_err("closed").kind(), io::ErrorKind::NotConnected);
+    until(|| here.is_closed());
+}

@@ -1,0 +1,574 @@
+//! Fairness: green threads that are served at once or compute for long keep nobody waiting for ever.
+//!
+//! Nothing here is timed: what others do is counted in operations and in hand-offs.
+
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::loops::{default_hub, limited};
+use greenhub::net::{TcpListener, TcpStream, UdpSocket};
+use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use greenhub::sync::{CappedSemaphore, Channel, Event, LightQueue, Mutex, Queue, RwLock, Semaphore, mpsc};
+use greenhub::{
+    GreenError, LoopError, consume_budget, get_hub, io, sleep, spawn, spawn_n, use_hub_with, with_timeout, yield_now,
+};
+use hub_core::ManualClock;
+
+/// More operations in a row than any budget.
+const MANY: usize = 200;
+
+/// The longest row of operations that a documented budget allows.
+const LONGEST: usize = 2 * 16;
+
+/// The most operations in a row during which no other green thread has run, of [`MANY`] that are served at once.
+fn longest_row(mut operation: impl FnMut()) -> usize {
+    let others = Rc::new(Cell::new(0));
+    let (ran, stop) = (others.clone(), Rc::new(Cell::new(false)));
+    let stopped = stop.clone();
+    let other = spawn(move || {
+        while !stopped.get() {
+            ran.set(ran.get() + 1);
+            yield_now();
+        }
+    });
+    yield_now();
+    let (mut row, mut longest, mut seen) = (0, 0, others.get());
+    for _ in 0..MANY {
+        operation();
+        row = if others.get() == seen { row + 1 } else { 1 };
+        seen = others.get();
+        longest = longest.max(row);
+    }
+    stop.set(true);
+    other.join().unwrap();
+    longest
+}
+
+#[track_caller]
+fn lets_others_run(operation: impl FnMut()) {
+    let longest = longest_row(operation);
+    assert!(longest <= LONGEST, "{longest} operations in a row");
+    assert!(longest > 1, "an operation that is served at once mostly does not switch");
+}
+
+#[track_caller]
+fn keeps_the_thread(operation: impl FnMut()) {
+    assert_eq!(longest_row(operation), MANY);
+}
+
+#[test]
+fn reading_what_is_there_lets_others_run() {
+    limited(|| {
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        std::io::Write::write_all(&mut near, &[7; MANY]).unwrap();
+        lets_others_run(|| far.read_exact(&mut [0]).unwrap());
+        near.write_all(&[7; MANY]).unwrap();
+        lets_others_run(|| assert_eq!(far.read_vectored(&mut [std::io::IoSliceMut::new(&mut [0])]).unwrap(), 1));
+    });
+}
+
+#[test]
+fn writing_where_there_is_room_lets_others_run() {
+    limited(|| {
+        let (mut near, _far) = UnixStream::pair().unwrap();
+        lets_others_run(|| near.write_all(&[7]).unwrap());
+    });
+}
+
+#[test]
+fn reading_and_writing_tcp_lets_others_run() {
+    limited(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut far = listener.accept().unwrap().0;
+        lets_others_run(|| near.write_all(&[7]).unwrap());
+        let first = far.peek(&mut [0; MANY]).unwrap();
+        assert!(first > 0);
+        lets_others_run(|| assert!(far.peek(&mut [0]).unwrap() > 0));
+        far.read_exact(&mut [0; MANY]).unwrap();
+    });
+}
+
+#[test]
+fn pipes_let_others_run() {
+    limited(|| {
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        lets_others_run(|| writer.write_all(&[7]).unwrap());
+        lets_others_run(|| reader.read_exact(&mut [0]).unwrap());
+        let (reader, writer) = std::io::pipe().unwrap();
+        let (mut reader, mut writer) = (io::PipeReader::from(reader), io::PipeWriter::from(writer));
+        lets_others_run(|| writer.write_all(&[7]).unwrap());
+        lets_others_run(|| reader.read_exact(&mut [0]).unwrap());
+    });
+}
+
+#[test]
+fn datagrams_let_others_run() {
+    limited(|| {
+        let (near, far) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let there = far.local_addr().unwrap();
+        lets_others_run(|| assert_eq!(near.send_to(b"x", there).unwrap(), 1));
+        let (near, far) = UnixDatagram::pair().unwrap();
+        lets_others_run(|| {
+            near.send(b"x").unwrap();
+            far.recv(&mut [0]).unwrap();
+        });
+        let path = std::env::temp_dir().join(format!("greenhub-fairness-{}", std::process::id()));
+        let named = UnixDatagram::bind(&path).unwrap();
+        let sender = UnixDatagram::unbound().unwrap();
+        lets_others_run(|| {
+            sender.send_to(b"x", &path).unwrap();
+            named.recv(&mut [0]).unwrap();
+        });
+        std::fs::remove_file(path).unwrap();
+    });
+}
+
+#[test]
+fn connecting_and_accepting_lets_others_run() {
+    limited(|| {
+        let path = std::env::temp_dir().join(format!("greenhub-fairness-accept-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        lets_others_run(|| drop(UnixStream::connect(&path).unwrap()));
+        lets_others_run(|| drop(listener.accept().unwrap()));
+        std::fs::remove_file(path).unwrap();
+    });
+}
+
+#[test]
+fn channels_and_queues_let_others_run() {
+    limited(|| {
+        let (sender, receiver) = mpsc::channel();
+        (0..2 * MANY).for_each(|number| sender.send(number).unwrap());
+        lets_others_run(|| _ = receiver.recv().unwrap());
+        lets_others_run(|| _ = receiver.recv_timeout(Duration::from_secs(60)).unwrap());
+        let (sender, receiver) = mpsc::sync_channel(MANY);
+        lets_others_run(|| sender.send(1).unwrap());
+        lets_others_run(|| _ = receiver.iter().next().unwrap());
+        let queue = LightQueue::bounded(MANY);
+        lets_others_run(|| queue.put(1).unwrap());
+        lets_others_run(|| _ = queue.get().unwrap());
+        let queue = Queue::new();
+        lets_others_run(|| queue.put_timeout(1, Duration::from_secs(60)).unwrap());
+        lets_others_run(|| _ = queue.get_timeout(Duration::from_secs(60)).unwrap());
+        let channel = Channel::bounded(MANY);
+        lets_others_run(|| channel.send(1).unwrap());
+        lets_others_run(|| _ = channel.wait().unwrap());
+        let places = CappedSemaphore::new(0, MANY).unwrap();
+        lets_others_run(|| places.release().unwrap());
+        lets_others_run(|| places.acquire().unwrap());
+    });
+}
+
+#[test]
+fn a_token_of_park_that_is_there_lets_others_run() {
+    limited(|| {
+        lets_others_run(|| {
+            greenhub::thread::current().unpark();
+            greenhub::thread::park();
+        });
+        lets_others_run(|| consume_budget().unwrap());
+    });
+}
+
+#[test]
+fn taking_a_free_lock_never_switches() {
+    limited(|| {
+        let (mutex, lock, semaphore, event) = (Mutex::new(0), RwLock::new(0), Semaphore::new(1), Event::new());
+        event.send(1).unwrap();
+        keeps_the_thread(|| *mutex.lock().unwrap() += 1);
+        keeps_the_thread(|| *lock.write().unwrap() += 1);
+        keeps_the_thread(|| drop(lock.read().unwrap()));
+        keeps_the_thread(|| drop(semaphore.access().unwrap()));
+        keeps_the_thread(|| _ = event.wait().unwrap());
+    });
+}
+
+#[test]
+fn what_never_waits_never_switches() {
+    limited(|| {
+        let (sender, receiver) = mpsc::channel();
+        keeps_the_thread(|| sender.send(1).unwrap());
+        keeps_the_thread(|| _ = receiver.try_recv().unwrap());
+        let queue = Queue::new();
+        keeps_the_thread(|| queue.try_put(1).unwrap());
+        keeps_the_thread(|| _ = queue.try_get().unwrap());
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        keeps_the_thread(|| assert_eq!((&near).write(&[7]).unwrap(), 1));
+        far.set_nonblocking(true).unwrap();
+        keeps_the_thread(|| assert_eq!(far.read(&mut [0]).unwrap(), 1));
+    });
+}
+
+#[test]
+fn a_timer_fires_beside_a_reader_that_never_waits() {
+    limited(|| {
+        let ticks = Rc::new(Cell::new(0));
+        let ticked = ticks.clone();
+        spawn_n(move || {
+            loop {
+                sleep(Duration::from_millis(1));
+                ticked.set(ticked.get() + 1);
+            }
+        });
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        while ticks.get() < 3 {
+            near.write_all(&[7]).unwrap();
+            far.read_exact(&mut [0]).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_descriptor_is_heard_of_beside_a_channel_that_never_waits() {
+    limited(|| {
+        let (mut near, mut far) = UnixStream::pair().unwrap();
+        let heard = spawn(move || far.read(&mut [0]).unwrap());
+        let (sender, receiver) = mpsc::channel();
+        for round in 0.. {
+            sender.send(round).unwrap();
+            receiver.recv().unwrap();
+            if round == MANY {
+                near.write_all(&[7]).unwrap();
+            }
+            if heard.is_finished() {
+                break;
+            }
+        }
+        assert_eq!(heard.join().unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_kill_between_two_reads_loses_no_byte() {
+    limited(|| {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        let sent: Vec<u8> = (0..MANY).map(|number| number as u8).collect();
+        near.write_all(&sent).unwrap();
+        drop(near);
+        let got = Rc::new(RefCell::new(Vec::new()));
+        let mut killed = 0;
+        while got.borrow().len() < MANY - LONGEST {
+            let (got, mut far) = (got.clone(), far.try_clone().unwrap());
+            let reader = spawn(move || {
+                loop {
+                    let mut byte = [0];
+                    far.read_exact(&mut byte).unwrap();
+                    got.borrow_mut().push(byte[0]);
+                }
+            });
+            yield_now();
+            assert!(!reader.is_finished(), "it lets others run in between");
+            reader.kill();
+            killed += usize::from(matches!(reader.wait(), Err(GreenError::Exit)));
+        }
+        assert!(killed > 1);
+        (&far).read_to_end(&mut got.borrow_mut()).unwrap();
+        assert_eq!(*got.borrow(), sent);
+    });
+}
+
+#[test]
+fn a_kill_between_two_receives_loses_no_item() {
+    limited(|| {
+        let queue = Arc::new(Queue::new());
+        (0..MANY).for_each(|number| queue.put(number).unwrap());
+        let got = Rc::new(RefCell::new(Vec::new()));
+        while !queue.is_empty() {
+            let (got, queue) = (got.clone(), queue.clone());
+            let getter = spawn(move || {
+                while let Ok(item) = queue.get() {
+                    got.borrow_mut().push(item);
+                }
+            });
+            yield_now();
+            getter.kill();
+        }
+        assert_eq!(*got.borrow(), (0..MANY).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_timeout_strikes_in_a_loop_that_never_waits() {
+    limited(|| {
+        let (sender, receiver) = mpsc::channel();
+        let late = with_timeout(Duration::from_millis(1), || {
+            loop {
+                sender.send(1).unwrap();
+                receiver.recv().unwrap();
+            }
+        });
+        assert!(late.is_err());
+    });
+}
+
+#[test]
+fn nothing_is_let_run_while_panicking_and_in_the_main_loop() {
+    struct Receives(Rc<mpsc::Receiver<usize>>, Rc<Cell<usize>>);
+
+    impl Drop for Receives {
+        fn drop(&mut self) {
+            let ran = self.1.get();
+            (0..MANY).for_each(|_| _ = self.0.recv().unwrap());
+            assert_eq!(self.1.get(), ran);
+        }
+    }
+
+    limited(|| {
+        let (sender, receiver) = mpsc::channel();
+        (0..2 * MANY).for_each(|number| sender.send(number).unwrap());
+        let (receiver, ran) = (Rc::new(receiver), Rc::new(Cell::new(0)));
+        let receives = Receives(receiver.clone(), ran.clone());
+        let panics = spawn(move || {
+            let _receives = receives;
+            std::panic::resume_unwind(Box::new("unwinds"));
+        });
+        let counts = ran.clone();
+        spawn_n(move || {
+            loop {
+                counts.set(counts.get() + 1);
+                yield_now();
+            }
+        });
+        assert!(panics.join().is_err());
+        let done = Rc::new(Cell::new(false));
+        let (says, before) = (done.clone(), ran.clone());
+        get_hub().schedule(Duration::ZERO, move || {
+            let ran = before.get();
+            (0..MANY).for_each(|_| _ = receiver.recv().unwrap());
+            says.set(before.get() == ran);
+        });
+        sleep(Duration::from_millis(1));
+        assert!(done.get());
+    });
+}
+
+#[test]
+fn a_program_without_green_threads_builds_no_hub_by_its_budget() {
+    limited(|| {
+        let (sender, receiver) = mpsc::channel();
+        for number in 0..MANY {
+            sender.send(number).unwrap();
+            receiver.recv().unwrap();
+        }
+        assert!(!greenhub::has_hub());
+    });
+}
+
+/// Blocks the OS thread, as a computation would.
+fn compute() {
+    std::thread::sleep(Duration::from_micros(200));
+}
+
+#[test]
+fn a_timer_does_not_wait_for_a_turn_that_takes_long() {
+    limited(|| {
+        let ran = Rc::new(Cell::new(0));
+        let log = Rc::new(Cell::new(0));
+        let (seen, slept) = (ran.clone(), log.clone());
+        let sleeper = spawn(move || {
+            sleep(Duration::from_millis(1));
+            slept.set(seen.get());
+        });
+        yield_now();
+        let busy: Vec<_> = (0..100)
+            .map(|_| {
+                let ran = ran.clone();
+                spawn(move || {
+                    compute();
+                    ran.set(ran.get() + 1);
+                })
+            })
+            .collect();
+        sleeper.join().unwrap();
+        assert!(log.get() < 100, "all the others had run before");
+        busy.into_iter().for_each(|one| one.join().unwrap());
+        assert_eq!(ran.get(), 100);
+    });
+}
+
+#[test]
+fn a_ticker_runs_several_times_in_a_round_of_many_that_compute() {
+    const BUSY: usize = 200;
+    limited(|| {
+        let (ticks, rounds) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let ticked = ticks.clone();
+        spawn_n(move || {
+            loop {
+                sleep(Duration::from_micros(100));
+                ticked.set(ticked.get() + 1);
+            }
+        });
+        for number in 0..BUSY {
+            let rounds = rounds.clone();
+            spawn_n(move || {
+                loop {
+                    compute();
+                    rounds.set(rounds.get() + usize::from(number == 0));
+                    yield_now();
+                }
+            });
+        }
+        while rounds.get() < 6 {
+            yield_now();
+        }
+        // Once in each turn, of which there is less than one for each round if a turn lasts as long as it likes.
+        assert!(ticks.get() >= 20, "{} ticks in 6 rounds", ticks.get());
+    });
+}
+
+#[test]
+fn timers_that_take_all_the_time_starve_no_green_thread_that_is_ready() {
+    limited(|| {
+        let ran = Rc::new(Cell::new(0));
+        for _ in 0..20 {
+            spawn_n(|| {
+                loop {
+                    sleep(Duration::from_nanos(1));
+                    compute();
+                    compute();
+                }
+            });
+        }
+        for _ in 0..5 {
+            let ran = ran.clone();
+            spawn_n(move || {
+                for _ in 0..20 {
+                    compute();
+                    yield_now();
+                }
+                ran.set(ran.get() + 1);
+            });
+        }
+        while ran.get() < 5 {
+            yield_now();
+        }
+    });
+}
+
+#[test]
+fn a_turn_is_not_cut_while_the_hubs_clock_stands_still() {
+    limited(|| {
+        let clock = ManualClock::new();
+        let driven = clock.clone();
+        use_hub_with(move || Ok(driven.drive(default_hub()?))).unwrap();
+        get_hub().set_timer_slack(0, Duration::ZERO);
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let (says, moves) = (log.clone(), clock.clone());
+        spawn_n(move || {
+            sleep(Duration::from_nanos(1));
+            says.borrow_mut().push(usize::MAX);
+        });
+        yield_now();
+        for number in 0..100 {
+            let (log, clock) = (log.clone(), moves.clone());
+            spawn_n(move || {
+                clock.advance(Duration::from_nanos(1));
+                compute();
+                log.borrow_mut().push(number);
+            });
+        }
+        sleep(Duration::from_nanos(2));
+        assert_eq!(*log.borrow(), (0..100).chain([usize::MAX]).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_thread_ends_in_the_middle_of_overload() {
+    struct Counts(Arc<std::sync::atomic::AtomicUsize>);
+
+    impl Drop for Counts {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    for abort in [false, true] {
+        let dropped = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counts = dropped.clone();
+        std::thread::spawn(move || {
+            for number in 0..100 {
+                let held = Counts(counts.clone());
+                spawn_n(move || {
+                    let _held = held;
+                    loop {
+                        compute();
+                        if number % 2 == 0 { sleep(Duration::from_nanos(1)) } else { yield_now() }
+                    }
+                });
+            }
+            for _ in 0..3 {
+                yield_now();
+            }
+            if abort {
+                get_hub().abort();
+                yield_now();
+            }
+            while let Err(error) = get_hub().shutdown(None) {
+                assert!(matches!(error, LoopError::Aborted), "{error}");
+            }
+        })
+        .join()
+        .unwrap();
+        assert_eq!(dropped.load(std::sync::atomic::Ordering::Relaxed), 100);
+    }
+}
+
+#[test]
+fn nobody_is_lost_among_turns_that_are_cut() {
+    limited(|| {
+        let ends = Rc::new(Cell::new(0));
+        let mut random = 7_u64;
+        let mut below = move |limit: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % limit
+        };
+        for _ in 0..10 {
+            let all: Vec<_> = (0..60)
+                .map(|_| {
+                    let (ends, busy) = (ends.clone(), Duration::from_micros(below(300)));
+                    let steps: Vec<_> = (0..below(5)).map(|_| below(4)).collect();
+                    let body = move || {
+                        for step in steps {
+                            std::thread::sleep(busy);
+                            match step {
+                                0 => sleep(busy),
+                                1 => spawn(yield_now).join().unwrap(),
+                                2 => _ = with_timeout(busy, || sleep(2 * busy)),
+                                _ => yield_now(),
+                            }
+                        }
+                        ends.set(ends.get() + 1);
+                    };
+                    match below(3) {
+                        0 => greenhub::spawn_after(Duration::from_micros(below(2000)), body),
+                        _ => spawn(body),
+                    }
+                })
+                .collect();
+            let callbacks = Rc::new(Cell::new(0));
+            for _ in 0..20 {
+                let called = callbacks.clone();
+                let delay = Duration::from_micros(below(2000));
+                get_hub().schedule(delay, move || called.set(called.get() + 1));
+            }
+            for (number, one) in all.iter().enumerate() {
+                if number % 13 == 0 {
+                    one.kill();
+                    ends.set(ends.get() + usize::from(one.wait().is_err()));
+                }
+            }
+            all.into_iter().enumerate().filter(|(number, _)| number % 13 != 0).for_each(|(_, one)| one.join().unwrap());
+            while callbacks.get() < 20 {
+                sleep(Duration::from_micros(100));
+            }
+        }
+        assert_eq!(ends.get(), 600);
+    });
+}

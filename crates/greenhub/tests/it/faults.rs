@@ -1,0 +1,48 @@
+//! A system that fails. `cargo xtask test --full` runs this while every second wait fails, and says so by
+//! `GREENHUB_FAULTS`; by itself no wait does.
+
+use std::env;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use crate::support::loops::limited;
+use greenhub::{Interest, LoopError, TrampolineError, get_hub, sleep, spawn, trampoline};
+
+const SHORT: Duration = Duration::from_millis(2);
+const ROUNDS: usize = 20;
+
+#[test]
+fn each_wait_that_fails_is_told_to_main_and_costs_nobody_a_wake_up() {
+    limited(|| {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let reading = spawn(move || {
+            let mut received = 0;
+            while received < ROUNDS {
+                trampoline(&reader, Interest::READ, None).unwrap();
+                received += rustix::io::read(&reader, &mut [0; ROUNDS]).unwrap();
+            }
+        });
+        let sleeping = spawn(|| (0..ROUNDS).for_each(|_| sleep(SHORT)));
+        let (idle, _writer) = io::pipe().unwrap();
+        let (mut told, mut sent) = (0, 0);
+        while !reading.is_finished() || !sleeping.is_finished() {
+            match trampoline(&idle, Interest::READ, Some(SHORT)) {
+                Err(TrampolineError::TimedOut(_)) if sent < ROUNDS => {
+                    writer.write_all(b"x").unwrap();
+                    sent += 1;
+                }
+                Err(TrampolineError::TimedOut(_)) => {}
+                Err(TrampolineError::Loop(LoopError::Wait { hub, error })) => {
+                    let expected = [libc::ENOMEM, libc::EAGAIN].map(Some);
+                    assert!(expected.contains(&error.raw_os_error()), "{error:?}");
+                    assert_eq!(hub, get_hub().name());
+                    told += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        reading.join().unwrap();
+        sleeping.join().unwrap();
+        assert_eq!(told > 0, env::var_os("GREENHUB_FAULTS").is_some(), "{told} waits failed");
+    });
+}

@@ -1,0 +1,811 @@
+//! Hubs and forks: the child has its own, the parent's is not touched.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::ptr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::descriptors as support;
+use crate::support::descriptors::{
+    assert_nobody_waits, in_child, ms, pair, read, read_within, reports_arrivals, source, stats, until, write,
+};
+use greenhub::sync::{Mutex, Queue};
+use greenhub::tpool::{execute, execute_scoped};
+use greenhub::{
+    Doing, Hub, Interest, Key, Lease, Limit, Parker, Readiness, Ready, Rearm, Source, Watched, get_hub, has_hub, sleep,
+    spawn, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
+};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+
+/// Forks. The child does `body` and ends.
+fn forked(body: impl FnOnce()) -> Pid {
+    // SAFETY: `in_child` has left one other thread, which sleeps and holds no lock.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let done = catch_unwind(AssertUnwindSafe(body));
+            // SAFETY: ends the child without the parent's destructors.
+            unsafe { libc::_exit(i32::from(done.is_err())) }
+        }
+    }
+}
+
+/// Waits for a child, green.
+#[track_caller]
+fn ends_well(child: Pid) {
+    let mut status = WaitStatus::StillAlive;
+    until(|| {
+        status = waitpid(child, Some(WaitPidFlag::WNOHANG)).expect("our child");
+        status != WaitStatus::StillAlive
+    });
+    assert_eq!(status, WaitStatus::Exited(child, 0));
+}
+
+#[test]
+fn both_processes_work_when_forked_before_first_use() {
+    in_child(|| {
+        assert!(!has_hub());
+        let (here, there) = UnixStream::pair().expect("a pair");
+        let child = forked(|| {
+            let there = source(there.try_clone().expect("a copy"));
+            assert_eq!(read(&there, 8).expect("data"), b"ping");
+            sleep(ms(1));
+            write(&there, b"pong").expect("room");
+        });
+        let here = source(here);
+        write(&here, b"ping").expect("room");
+        assert_eq!(read(&here, 8).expect("data"), b"pong");
+        ends_well(child);
+    });
+}
+
+#[test]
+fn both_processes_work_when_forked_after_use() {
+    in_child(|| {
+        let (here, there) = pair();
+        sleep(ms(1));
+        here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        there.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        let child = forked(|| {
+            assert_eq!(read(&there, 8).expect("data"), b"ping");
+            let (left, right) = pair();
+            let reader = spawn(move || read(&left, 8));
+            yield_now();
+            write(&right, b"x").expect("room");
+            assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+            write(&there, b"pong").expect("room");
+        });
+        write(&here, b"ping").expect("room");
+        assert_eq!(read(&here, 8).expect("data"), b"pong");
+        ends_well(child);
+        // The parent's hub still serves what it knew before.
+        let peer = spawn(move || {
+            sleep(ms(5));
+            write(&there, b"more").expect("room")
+        });
+        assert_eq!(read(&here, 8).expect("data"), b"more");
+        peer.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_child_does_not_disturb_the_hub_of_its_parent() {
+    in_child(|| {
+        let (here, there) = pair();
+        let (own, own_peer) = pair();
+        for source in [&here, &own] {
+            source.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        }
+        let child = forked(|| {
+            // First of all, before any turn of its loop: closes what the parent's hub watches.
+            here.close();
+            for _ in 0..100 {
+                write(&own_peer, b"x").expect("room");
+                assert_eq!(read(&own, 8).expect("data"), b"x");
+                own.wait(Interest::READ, Some(Duration::from_micros(100))).expect_err("nothing more");
+            }
+            let remote = get_hub().remote();
+            for _ in 0..100 {
+                remote.notify();
+                sleep(Duration::from_micros(100));
+            }
+        });
+        let turns = stats().turns;
+        // Long enough for the child to be done.
+        sleep(ms(300));
+        // What arrives at the file that both have open is an arrival for both.
+        let most = if reports_arrivals() { 110 } else { 10 };
+        assert!(stats().turns - turns <= most, "{} turns for one sleep", stats().turns - turns);
+        ends_well(child);
+        let peer = spawn(move || {
+            sleep(ms(1));
+            write(&there, b"x").expect("room");
+            there
+        });
+        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("still watched"), b"x");
+        drop(peer.join());
+    });
+}
+
+#[test]
+fn a_child_that_closes_at_once_leaves_the_parents_waiter_alone() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Rc::new(here);
+        let reader = Rc::new(spawn({
+            let here = Rc::clone(&here);
+            move || read(&here, 8).map_err(|error| error.kind())
+        }));
+        yield_now();
+        // Registered for as long as it is open.
+        sleep(ms(1));
+        let child = forked(|| {
+            here.close();
+            let (left, _right) = pair();
+            trampoline(&left, Interest::READ, Some(ms(1))).expect_err("nothing comes");
+            assert_eq!(reader.wait().expect("no panic"), Err(std::io::ErrorKind::NotConnected));
+        });
+        ends_well(child);
+        write(&there, b"x").expect("room");
+        assert_eq!(reader.wait().expect("no panic"), Ok(b"x".to_vec()));
+    });
+}
+
+#[test]
+fn green_threads_and_their_timers_live_on_in_the_child() {
+    in_child(|| {
+        let (here, there) = pair();
+        let reader = spawn(move || read(&here, 8));
+        let sleeper = spawn(|| {
+            sleep(ms(50));
+            "slept"
+        });
+        let told: Rc<RefCell<usize>> = Rc::default();
+        let (listened, listened_peer) = UnixStream::pair().expect("a pair");
+        let number = listened.as_raw_fd();
+        let registration = {
+            let told = Rc::clone(&told);
+            get_hub().listen(listened, Interest::READ, move |_: Readiness| {
+                *told.borrow_mut() += 1;
+                let mut byte = [0_u8];
+                // SAFETY: the registration owns the descriptor.
+                let got = unsafe { libc::read(number, byte.as_mut_ptr().cast(), 1) };
+                assert_eq!(got, 1);
+            })
+        }
+        .expect("registered");
+        sleep(ms(1));
+        let child = forked(|| {
+            write(&there, b"child").expect("room");
+            assert_eq!(reader.join().expect("no panic").expect("data"), b"child");
+            assert_eq!(sleeper.join().expect("no panic"), "slept");
+            assert_eq!(stats().timers, 0);
+            std::io::Write::write_all(&mut &listened_peer, b"x").expect("room");
+            until(|| *told.borrow() == 1);
+            drop(registration);
+            assert_nobody_waits();
+        });
+        // The parent's copies of the same descriptors would take the data.
+        waitpid(child, None).map(|status| assert_eq!(status, WaitStatus::Exited(child, 0))).expect("our child");
+    });
+}
+
+#[test]
+fn a_lock_is_held_in_the_child_by_who_held_it_and_goes_on_there() {
+    in_child(|| {
+        let (mutex, queue) = (Arc::new(Mutex::new(0)), Arc::new(Queue::bounded(1)));
+        let (locks, gets) = (mutex.clone(), queue.clone());
+        let holder = spawn(move || {
+            let mut guard = locks.lock().expect("no poison");
+            *guard += gets.get().expect("an item");
+        });
+        let locks = mutex.clone();
+        let waiter = spawn(move || *locks.lock().expect("no poison"));
+        yield_now();
+        let child = forked(|| {
+            assert!(mutex.try_lock().is_err());
+            queue.put(7).expect("room");
+            assert_eq!(waiter.wait().expect("no panic"), 7);
+            assert_eq!(*mutex.lock().expect("no poison"), 7);
+        });
+        // The parent's is held still.
+        ends_well(child);
+        assert!(mutex.try_lock().is_err());
+        queue.put(1).expect("room");
+        holder.join().expect("no panic");
+        assert_eq!(waiter.join().expect("no panic"), 1);
+        assert_eq!(*mutex.try_lock().expect("free"), 1);
+    });
+}
+
+/// Starts an OS thread; with where the system tells of it.
+fn tracked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (PathBuf, std::thread::JoinHandle<T>) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        tell.send(std::fs::read_link("/proc/thread-self").unwrap_or_default()).expect("it is waited for");
+        work()
+    });
+    (PathBuf::from("/proc").join(told.recv().expect("a place")).join("status"), thread)
+}
+
+/// Waits until an OS thread has slept for a while.
+fn until_asleep<T>((status, _): &(PathBuf, std::thread::JoinHandle<T>)) {
+    // Where nothing is told it is believed to.
+    let asleep = || std::fs::read_to_string(status).map_or(true, |status| status.contains("State:\tS"));
+    let mut times = 0;
+    while times < 20 {
+        std::thread::sleep(ms(1));
+        times = if asleep() { times + 1 } else { 0 };
+    }
+}
+
+#[test]
+fn thousands_who_were_left_behind_are_passed_over() {
+    in_child(|| {
+        let queue = Arc::new(Queue::new());
+        let gets = Arc::clone(&queue);
+        let other = tracked(move || {
+            for _ in 0..5000 {
+                let gets = Arc::clone(&gets);
+                spawn(move || gets.get().map(drop));
+            }
+            sleep(Duration::from_secs(3600));
+        });
+        until(|| queue.getting() == 5000);
+        until_asleep(&other);
+        let child = forked(|| {
+            // On a stack of the usual size.
+            spawn(move || queue.try_put(())).join().expect("no overflow").expect("room");
+        });
+        ends_well(child);
+    });
+}
+
+#[test]
+fn who_waits_on_another_os_thread_is_passed_over_in_the_child() {
+    in_child(|| {
+        let (mutex, queue) = (Arc::new(Mutex::new(0)), Arc::new(Queue::new()));
+        let guard = mutex.lock().expect("no poison");
+        let (locks, gets) = (mutex.clone(), queue.clone());
+        let locker = tracked(move || *locks.lock().expect("no poison"));
+        let getter = tracked(move || gets.get().expect("an item"));
+        while queue.getting() == 0 {
+            std::thread::yield_now();
+        }
+        // Whoever runs may hold a lock of this program, which the child would never get.
+        for thread in [&locker, &getter] {
+            until_asleep(thread);
+        }
+        let guard = Cell::new(Some(guard));
+        let child = forked(|| {
+            drop(guard.take());
+            queue.put(1).expect("room");
+            let all = with_timeout(Duration::from_secs(60), || {
+                *mutex.lock().expect("no poison") += 1;
+                queue.get().expect("the item")
+            });
+            assert_eq!(all.expect("in time"), 1);
+        });
+        ends_well(child);
+        drop(guard.take());
+        queue.put(1).expect("room");
+        locker.1.join().expect("no panic");
+        getter.1.join().expect("no panic");
+    });
+}
+
+#[test]
+fn who_waits_for_a_job_of_the_parent_is_told_in_the_child() {
+    in_child(|| {
+        let ((end, ends), (end_too, ends_too)) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel::<()>());
+        // Both jobs have begun before the fork: whoever runs may hold a lock that the child would never get.
+        let (begin, begun) = std::sync::mpsc::channel();
+        let begin_too = begin.clone();
+        let own = spawn(move || {
+            execute(move || {
+                begin.send(()).expect("it is waited for");
+                ends.recv().is_ok()
+            })
+        });
+        let borrowing = spawn(move || {
+            let (ends_too, mut ended) = (std::sync::Mutex::new(ends_too), false);
+            execute_scoped(|| {
+                begin_too.send(()).expect("it is waited for");
+                let _ = ends_too.lock().map(|ends| ends.recv().is_ok());
+                ended = true;
+            })
+            .map(|()| ended)
+        });
+        yield_now();
+        begun.iter().take(2).for_each(drop);
+        sleep(ms(20));
+        let (own, borrowing) = (Cell::new(Some(own)), Cell::new(Some(borrowing)));
+        let child = forked(|| {
+            let (own, borrowing) = (own.take().expect("mine"), borrowing.take().expect("mine"));
+            let errors = [own.join().expect("no kill").err(), borrowing.join().expect("no kill").err()];
+            for error in errors {
+                assert!(error.expect("left behind").to_string().contains("in the parent"));
+            }
+            assert_eq!(execute(|| 7).expect("a new pool"), 7);
+        });
+        ends_well(child);
+        drop((end, end_too));
+        own.take().expect("mine").join().expect("no kill").expect("no panic");
+        assert!(borrowing.take().expect("mine").join().expect("no kill").expect("no panic"));
+    });
+}
+
+#[test]
+fn a_wait_that_nobody_is_there_to_end_is_a_loop_exit() {
+    // The child of a fork has one OS thread.
+    in_child(|| {
+        yield_now();
+        let child = forked(|| {
+            let (mutex, queue) = (Arc::new(Mutex::new(())), Queue::<u32>::new());
+            let holder = mutex.clone();
+            let holder = spawn(move || {
+                let _guard = holder.lock();
+                greenhub::thread::park();
+            });
+            yield_now();
+            let error = queue.get().expect_err("nobody puts").to_string();
+            assert!(error.contains("block for ever") && error.contains("waiting to be unparked"), "{error}");
+            let locked = catch_unwind(AssertUnwindSafe(|| drop(mutex.lock()))).expect_err("nobody unlocks it");
+            assert!(locked.downcast::<String>().expect("text").contains("block for ever"));
+            // It was only told: what comes later is there.
+            holder.thread().unpark();
+            drop(mutex.lock());
+        });
+        ends_well(child);
+    });
+}
+
+#[test]
+fn what_other_threads_asked_of_the_parent_is_not_done_by_the_child() {
+    in_child(|| {
+        let (here, there) = pair();
+        let there = Rc::new(there);
+        let raw = there.as_raw_fd();
+        sleep(ms(1));
+        let remote = get_hub().remote();
+        remote
+            .spawn(move || {
+                // SAFETY: the number is open until the end of the test.
+                let sent = unsafe { libc::write(raw, b"x".as_ptr().cast(), 1) };
+                assert_eq!(sent, 1);
+            })
+            .expect("alive");
+        let child = forked(|| sleep(ms(5)));
+        ends_well(child);
+        sleep(ms(1));
+        assert_eq!(read(&here, 8).expect("data"), b"x", "done once");
+    });
+}
+
+#[test]
+fn a_child_has_as_many_descriptors_as_its_parent() {
+    in_child(|| {
+        let (here, there) = pair();
+        here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        let before = support::open_descriptors();
+        let child = forked(|| {
+            sleep(ms(1));
+            // The copy of a base of libevent is left as it is.
+            let before = before + if get_hub().name() == "libevent" { 4 } else { 0 };
+            assert_eq!(support::open_descriptors(), before);
+            here.close();
+            there.close();
+            assert_eq!(support::open_descriptors(), before - 2);
+        });
+        ends_well(child);
+    });
+}
+
+#[test]
+fn a_child_that_cannot_start_afresh_lets_go_of_its_parents_hub() {
+    in_child(|| {
+        let (here, there) = pair();
+        let (own, own_peer) = pair();
+        for source in [&here, &own] {
+            source.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        }
+        let child = forked(|| {
+            let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+            setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("a lower limit");
+            let error = own.wait(Interest::READ, Some(ms(1))).expect_err("no descriptor is free");
+            assert_ne!(error.kind(), io::ErrorKind::TimedOut);
+            setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("the limit of before");
+            here.close();
+            for _ in 0..100 {
+                write(&own_peer, b"x").expect("room");
+                assert_eq!(read(&own, 8).expect("data"), b"x");
+                own.wait(Interest::READ, Some(Duration::from_micros(100))).expect_err("nothing more");
+            }
+            let remote = get_hub().remote();
+            for _ in 0..100 {
+                remote.notify();
+                sleep(Duration::from_micros(100));
+            }
+        });
+        let turns = stats().turns;
+        // Long enough for the child to be done.
+        sleep(ms(300));
+        // What arrives at the file that both have open is an arrival for both.
+        let most = if reports_arrivals() { 110 } else { 10 };
+        assert!(stats().turns - turns <= most, "{} turns for one sleep", stats().turns - turns);
+        ends_well(child);
+        let peer = spawn(move || {
+            sleep(ms(1));
+            write(&there, b"x").expect("room");
+            there
+        });
+        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("still watched"), b"x");
+        drop(peer.join());
+    });
+}
+
+/// The open file under a number.
+fn file_at(number: RawFd) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{number}")).ok()
+}
+
+/// Closes all descriptors but the standard ones, as a daemon does, and opens files of the program in their place.
+fn close_all_and_open_others() -> Vec<(RawFd, PathBuf, std::os::fd::OwnedFd)> {
+    for number in 3..256 {
+        // SAFETY: the objects that have these numbers are not used any more by the test; the library has to do without its
+        // own.
+        unsafe { libc::close(number) };
+    }
+    let files = (0..20).map(|_| std::fs::File::open("/dev/null").expect("it is there"));
+    files
+        .map(|file| {
+            let number = file.as_raw_fd();
+            (number, file_at(number).expect("open"), file.into())
+        })
+        .collect()
+}
+
+#[track_caller]
+fn assert_still_open(files: Vec<(RawFd, PathBuf, std::os::fd::OwnedFd)>) {
+    for (number, file, _owned) in &files {
+        assert_eq!(file_at(*number).as_ref(), Some(file), "descriptor {number}");
+    }
+}
+
+/// The use that a program makes of its hub.
+fn uses_everything() {
+    sleep(ms(1));
+    let (here, there) = pair();
+    let reader = spawn(move || read(&here, 8));
+    yield_now();
+    write(&there, b"x").expect("room");
+    assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+    let remote = get_hub().remote();
+    let queue = Arc::new(Queue::new());
+    let puts = Arc::clone(&queue);
+    let other = std::thread::spawn(move || {
+        std::thread::sleep(ms(10));
+        remote.spawn(move || puts.try_put(7).expect("room")).expect("alive");
+    });
+    assert_eq!(queue.get().expect("an item"), 7);
+    other.join().expect("no panic");
+}
+
+#[test]
+fn a_child_that_has_closed_everything_builds_anew_and_closes_no_file() {
+    in_child(|| {
+        uses_everything();
+        let child = forked(|| {
+            let files = close_all_and_open_others();
+            uses_everything();
+            use_hub(None).expect("not in the main loop");
+            uses_everything();
+            assert_still_open(files);
+        });
+        ends_well(child);
+        uses_everything();
+    });
+}
+
+#[test]
+fn a_child_that_closes_everything_later_loses_its_own_hub_only() {
+    in_child(|| {
+        sleep(ms(1));
+        // The hub of the first child belongs to that, and is lost to the second.
+        let child = forked(|| {
+            uses_everything();
+            let grandchild = forked(|| {
+                let files = close_all_and_open_others();
+                uses_everything();
+                assert_still_open(files);
+            });
+            assert_eq!(waitpid(grandchild, None).expect("our child"), WaitStatus::Exited(grandchild, 0));
+        });
+        ends_well(child);
+    });
+}
+
+#[test]
+fn a_grandchild_closes_no_file_that_its_parent_has_opened() {
+    in_child(|| {
+        sleep(ms(1));
+        let child = forked(|| {
+            // Without a turn of the loop: the numbers are those of the first process.
+            let files = close_all_and_open_others();
+            let grandchild = forked(|| {
+                uses_everything();
+                assert_still_open(files);
+            });
+            assert_eq!(waitpid(grandchild, None).expect("our child"), WaitStatus::Exited(grandchild, 0));
+        });
+        ends_well(child);
+    });
+}
+
+#[test]
+fn close_in_a_child_lets_go_of_what_another_thread_waited_for() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let waits = Arc::clone(&here);
+        let number = here.as_raw_fd();
+        let other = tracked(move || read(&waits, 8));
+        until_asleep(&other);
+        let file = file_at(number).expect("open");
+        let child = forked(|| {
+            here.close();
+            assert_ne!(file_at(number), Some(file));
+            assert_eq!(read(&here, 1).expect_err("closed").kind(), io::ErrorKind::NotConnected);
+            uses_everything();
+        });
+        ends_well(child);
+        write(&there, b"x").expect("room");
+        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn close_in_a_child_leaves_the_file_of_a_lent_number_that_another_thread_waited_for() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let waits = Arc::clone(&here);
+        let other = tracked(move || read(&waits, 8));
+        until_asleep(&other);
+        let lent = here.as_fd();
+        let file = file_at(lent.as_raw_fd()).expect("open");
+        let child = forked(|| {
+            here.close();
+            assert_eq!(file_at(lent.as_raw_fd()), Some(file));
+        });
+        ends_well(child);
+        write(&there, b"x").expect("room");
+        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn an_unparker_of_a_thread_that_the_child_does_not_have_says_so() {
+    in_child(|| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || {
+            let parker = Parker::new(Doing::Event).expect("no loop");
+            tell.send(parker.unparker()).expect("it is waited for");
+            parker.park(&mut Limit::none())
+        });
+        let unparker = told.recv().expect("it waits");
+        sleep(ms(1));
+        assert!(!unparker.is_left_behind());
+        let child = forked(|| {
+            assert!(unparker.is_left_behind());
+            let own = Parker::new(Doing::Event).expect("no loop");
+            assert!(!own.unparker().is_left_behind());
+        });
+        ends_well(child);
+        unparker.unpark();
+        other.join().expect("no panic").expect("woken");
+    });
+}
+
+#[test]
+fn close_in_a_child_lets_go_of_a_socket_that_has_moved_to_its_hub() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let waits = Arc::clone(&here);
+        let number = here.as_raw_fd();
+        let other = tracked(move || read(&waits, 8));
+        until_asleep(&other);
+        let file = file_at(number).expect("open");
+        let child = forked(|| {
+            read_within(&here, 8, Some(ms(1))).expect_err("nothing comes");
+            here.close();
+            assert_ne!(file_at(number), Some(file));
+        });
+        ends_well(child);
+        write(&there, b"x").expect("room");
+        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn a_socket_dropped_in_a_child_gives_its_number_back_though_another_thread_waited() {
+    in_child(|| {
+        let (here, there) = pair();
+        let number = here.as_raw_fd();
+        let here: &Source = Box::leak(Box::new(here));
+        let other = tracked(move || read(here, 8));
+        until_asleep(&other);
+        let child = forked(|| {
+            // SAFETY: leaked above; in the child no other thread has it.
+            drop(unsafe { Box::from_raw(ptr::from_ref(here).cast_mut()) });
+            assert_eq!(file_at(number), None);
+        });
+        ends_well(child);
+        write(&there, b"x").expect("room");
+        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn a_late_request_in_a_child_leaves_a_socket_that_came_back() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        // Forks are noticed from here on.
+        sleep(ms(1));
+        let child = forked(|| {
+            read_within(&here, 8, Some(ms(1))).expect_err("nothing yet");
+            let reads = Arc::clone(&here);
+            let late = std::thread::spawn(move || read_within(&reads, 8, Some(ms(1)))).join().expect("no panic");
+            late.expect_err("nothing yet");
+            // This hub has had no turn since, so it reads that it is to forget the socket when it waits for it again.
+            let other = spawn(move || {
+                sleep(ms(5));
+                write(&there, b"x").expect("room");
+            });
+            assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("data"), b"x");
+            other.join().expect("no panic");
+        });
+        ends_well(child);
+    });
+}
+
+#[test]
+fn a_socket_that_another_thread_waited_for_is_free_in_the_child() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let waits = Arc::clone(&here);
+        let other = tracked(move || read(&waits, 8));
+        until_asleep(&other);
+        let child = forked(|| {
+            for _ in 0..2 {
+                // On one OS thread after the other.
+                let reads = Arc::clone(&here);
+                let late = std::thread::spawn(move || read_within(&reads, 8, Some(ms(1)))).join().expect("no panic");
+                assert_eq!(late.expect_err("nothing comes").kind(), io::ErrorKind::TimedOut);
+                let late = read_within(&here, 8, Some(ms(1))).expect_err("nothing comes");
+                assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+            }
+        });
+        ends_well(child);
+        write(&there, b"x").expect("room");
+        assert_eq!(other.1.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn a_child_that_drops_a_console_leaves_the_path_to_its_parent() {
+    in_child(|| {
+        let path = std::env::temp_dir().join(format!("greenhub-fork-console-{}", std::process::id()));
+        let console = Cell::new(Some(greenhub::debug::console(&path).expect("a console")));
+        sleep(ms(1));
+        let child = forked(|| drop(console.take()));
+        ends_well(child);
+        assert!(path.exists());
+        greenhub::os::unix::net::UnixStream::connect(&path).expect("it is still served");
+        console.take().expect("mine").stop();
+        assert!(!path.exists());
+    });
+}
+
+/// A hub that tells when it is dropped, and whether it had started afresh by then.
+struct Mortal {
+    hub: Box<dyn Hub>,
+    afresh: bool,
+    dropped: Rc<Cell<Option<bool>>>,
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        self.dropped.set(Some(self.afresh));
+    }
+}
+
+impl Hub for Mortal {
+    fn name(&self) -> &'static str {
+        "mortal"
+    }
+    fn rearm(&self) -> Rearm {
+        self.hub.rearm()
+    }
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        self.hub.watch(key, fd, interest, lease)
+    }
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        self.hub.forget(key, fd);
+    }
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        self.hub.wait(watched, timeout, ready)
+    }
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.afresh = true;
+        self.hub.after_fork()
+    }
+}
+
+#[test]
+fn a_child_that_chooses_a_hub_drops_none_of_its_parents() {
+    in_child(|| {
+        let dropped = Rc::new(Cell::new(None));
+        let note = Rc::clone(&dropped);
+        use_hub_with(move || {
+            let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+            let hub = (default().map_err(io::Error::other)?.build)()?;
+            Ok(Mortal { hub, afresh: false, dropped: note })
+        })
+        .expect("not in the main loop");
+        sleep(ms(1));
+        let child = forked(|| {
+            use_hub(None).expect("not in the main loop");
+            assert_eq!(dropped.get(), Some(true));
+            sleep(ms(1));
+        });
+        ends_well(child);
+        assert_eq!(dropped.get(), None);
+    });
+}
+
+#[test]
+fn a_child_that_closes_a_socket_of_its_other_thread_leaves_that_threads_hub_quiet() {
+    in_child(|| {
+        let listener = Arc::new(greenhub::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let address = listener.local_addr().expect("an address");
+        // Forks are noticed from here on.
+        sleep(ms(1));
+        let child = forked(|| {
+            let accepts = Arc::clone(&listener);
+            let (parked, is_parked) = std::sync::mpsc::channel();
+            let (closed, is_closed) = std::sync::mpsc::channel();
+            let other = std::thread::spawn(move || {
+                let green = spawn(move || accepts.accept().map(drop));
+                yield_now();
+                sleep(ms(1));
+                parked.send(()).expect("a receiver");
+                // It hears of it later.
+                is_closed.recv().expect("a sender");
+                green.join().expect("no panic").expect_err("closed");
+                // The parent has the listener still, so this one waits in its queue.
+                drop(std::net::TcpStream::connect(address).expect("it listens"));
+                let before = stats().turns;
+                sleep(ms(200));
+                stats().turns - before
+            });
+            is_parked.recv().expect("a sender");
+            listener.close();
+            closed.send(()).expect("a receiver");
+            let turns = other.join().expect("no panic");
+            assert!(turns < 50, "{turns} turns for one sleep");
+        });
+        ends_well(child);
+    });
+}

@@ -1,0 +1,411 @@
+//! Rule 13 of `docs/design.md`: a forked child has a bell and a hub of its own, and a program that is executed inherits nothing.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Stdio;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::descriptors::{in_child, ms, open_descriptors};
+use crate::support::{self, descriptors};
+use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use greenhub::sync::Queue;
+use greenhub::{
+    Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Time, Watched, get_hub, net, process, sleep, spawn,
+    use_hub_with, with_timeout,
+};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::FdFlags;
+
+/// Longer than any wait that ends by a wake-up, so that a lost wake-up is a failure and not a hang.
+const PATIENT: Duration = Duration::from_secs(60);
+
+/// Forks. The child does `body` and ends.
+fn forked(body: impl FnOnce()) -> Pid {
+    // SAFETY: the callers see to it that no other OS thread holds a lock that the child needs.
+    match unsafe { fork() }.expect("a child") {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let done = catch_unwind(AssertUnwindSafe(body));
+            // SAFETY: ends the child without the parent's destructors.
+            unsafe { libc::_exit(i32::from(done.is_err())) }
+        }
+    }
+}
+
+/// Waits for a child without a turn of the loop.
+#[track_caller]
+fn ends_well(child: Pid) {
+    assert_eq!(waitpid(child, None).expect("our child"), WaitStatus::Exited(child, 0));
+}
+
+type Hook = RefCell<Option<Box<dyn FnOnce()>>>;
+
+thread_local! {
+    /// Called once, in the next wait of the hub.
+    static ON_WAIT: Hook = const { RefCell::new(None) };
+    /// Called once, when the hub starts afresh.
+    static AFTER_FORK: Hook = const { RefCell::new(None) };
+    /// The hub does not start afresh.
+    static FAILS: Cell<bool> = const { Cell::new(false) };
+    static DROPPED: Cell<bool> = const { Cell::new(false) };
+    /// The numbers that the hub was to watch.
+    static WATCHED: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The number of the descriptor by which the loop is woken: the first that its hub watches.
+static BELL: AtomicI32 = AtomicI32::new(-1);
+
+fn call(hook: &'static std::thread::LocalKey<Hook>) {
+    if let Some(hook) = hook.take() {
+        hook();
+    }
+}
+
+/// The default hub, with hooks.
+struct Hooked(Box<dyn Hub>);
+
+impl Drop for Hooked {
+    fn drop(&mut self) {
+        DROPPED.set(true);
+    }
+}
+
+impl Hub for Hooked {
+    fn name(&self) -> &'static str {
+        "hooked"
+    }
+    fn rearm(&self) -> Rearm {
+        self.0.rearm()
+    }
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        WATCHED.with_borrow_mut(|watched| watched.push(key.fd()));
+        let _ = BELL.compare_exchange(-1, key.fd(), Ordering::SeqCst, Ordering::SeqCst);
+        self.0.watch(key, fd, interest, lease)
+    }
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        self.0.forget(key, fd);
+    }
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        call(&ON_WAIT);
+        self.0.wait(watched, timeout, ready)
+    }
+    fn after_fork(&mut self) -> io::Result<()> {
+        call(&AFTER_FORK);
+        if FAILS.get() { Err(io::Error::other("on purpose")) } else { self.0.after_fork() }
+    }
+    fn now(&self) -> Time {
+        self.0.now()
+    }
+}
+
+/// Has this OS thread use such a hub, which is built.
+fn use_hooked_hub() {
+    use_hub_with(|| {
+        let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        Ok(Hooked((default().map_err(io::Error::other)?.build)()?))
+    })
+    .expect("not in the main loop");
+    sleep(ms(1));
+    assert!(BELL.load(Ordering::SeqCst) >= 0);
+}
+
+/// A copy of the descriptor by which the loop of this process is woken.
+fn bell() -> OwnedFd {
+    // SAFETY: open, for the loop keeps it so.
+    let bell = unsafe { BorrowedFd::borrow_raw(BELL.load(Ordering::SeqCst)) };
+    bell.try_clone_to_owned().expect("a copy")
+}
+
+/// Whether a loop that watches the bell would be woken now. That it is not drained meanwhile is for the caller to see to.
+fn is_rung(bell: &OwnedFd) -> bool {
+    let mut bells = [PollFd::new(bell, PollFlags::IN)];
+    poll(&mut bells, Some(&rustix::event::Timespec::default())).expect("poll") == 1
+}
+
+#[test]
+fn rule_13_a_bell_is_rung_by_the_process_that_has_it() {
+    // The tests below could fail.
+    in_child(|| {
+        use_hooked_hub();
+        let (bell, remote) = (bell(), get_hub().remote());
+        let seen = Rc::new(Cell::new(false));
+        let to = seen.clone();
+        ON_WAIT.set(Some(Box::new(move || {
+            remote.notify();
+            to.set(is_rung(&bell));
+        })));
+        sleep(ms(1));
+        assert!(seen.get());
+    });
+}
+
+#[test]
+fn rule_13_a_child_rings_no_bell_of_a_thread_that_it_does_not_have() {
+    in_child(|| {
+        use_hooked_hub();
+        let (bell, remote, queue) = (bell(), get_hub().remote(), Arc::new(Queue::<u32>::new()));
+        let gets = Arc::clone(&queue);
+        let waiter = spawn(move || with_timeout(PATIENT, || gets.get()).is_ok());
+        let hub = get_hub().remote();
+        // In its wait the loop counts on being rung.
+        let (asks, asked) = std::sync::mpsc::channel::<()>();
+        let (tell, told) = std::sync::mpsc::channel();
+        let forks = std::thread::spawn(move || {
+            asked.recv().expect("it waits");
+            let child = forked(|| {
+                hub.notify();
+                hub.interrupt();
+                assert!(hub.spawn(|| ()).is_err(), "its loop is not there");
+                drop(queue.try_put(1));
+                assert!(!is_rung(&bell));
+            });
+            ends_well(child);
+            tell.send(is_rung(&bell)).expect("it waits");
+            queue.try_put(2).expect("room");
+        });
+        let rung = Rc::new(Cell::new(true));
+        let to = rung.clone();
+        ON_WAIT.set(Some(Box::new(move || {
+            asks.send(()).expect("it waits");
+            to.set(told.recv().expect("a child was forked"));
+        })));
+        assert!(waiter.join().expect("no panic"));
+        forks.join().expect("no panic");
+        assert!(!rung.get(), "the loop of the parent would have been woken");
+        drop(remote);
+    });
+}
+
+#[test]
+fn rule_13_a_child_rings_the_bell_of_its_own_loop_only() {
+    in_child(|| {
+        use_hooked_hub();
+        let parents = bell();
+        let child = forked(|| {
+            sleep(ms(1));
+            let remote = get_hub().remote();
+            let rung = Rc::new(Cell::new(true));
+            let to = rung.clone();
+            let looked_at = parents.try_clone().expect("a copy");
+            ON_WAIT.set(Some(Box::new(move || {
+                // Its loop counts on being rung.
+                remote.notify();
+                to.set(is_rung(&looked_at));
+            })));
+            sleep(ms(1));
+            assert!(!rung.get());
+        });
+        ends_well(child);
+        assert!(!is_rung(&parents));
+    });
+}
+
+#[test]
+fn rule_13_a_child_is_woken_by_a_bell_of_its_own() {
+    in_child(|| {
+        use_hooked_hub();
+        let child = forked(|| {
+            let (remote, queue) = (get_hub().remote(), Arc::new(Queue::new()));
+            let puts = Arc::clone(&queue);
+            let other = std::thread::spawn(move || {
+                std::thread::sleep(ms(20));
+                remote.spawn(move || puts.try_put(7).expect("room")).expect("alive");
+            });
+            let begin = Instant::now();
+            assert_eq!(with_timeout(PATIENT, || queue.get()).expect("in time").expect("an item"), 7);
+            // Mail is read before timers fire, so a loop that was not woken finds the item with its timer.
+            assert!(begin.elapsed() < PATIENT);
+            other.join().expect("no panic");
+        });
+        ends_well(child);
+    });
+}
+
+#[test]
+fn rule_13_mail_of_the_parent_is_not_read_by_a_child_that_a_listener_forks() {
+    in_child(|| {
+        let (remote, queue) = (get_hub().remote(), Arc::new(Queue::new()));
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let (registration, process) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(None)));
+        let (puts, own, forks) = (Arc::clone(&queue), Rc::clone(&registration), Rc::clone(&process));
+        let listener = move |_: Readiness| {
+            // The last call of the hub in this turn: after it the loop reads its mail.
+            drop(own.take());
+            let puts = Arc::clone(&puts);
+            remote.spawn(move || puts.try_put(()).expect("room")).expect("alive");
+            // SAFETY: no other OS thread of this process holds a lock that the child needs.
+            forks.set(Some(unsafe { fork() }.expect("a child")));
+        };
+        registration.set(Some(get_hub().listen(Rc::new(reader), Interest::READ, listener).expect("registered")));
+        io::Write::write_all(&mut &writer, b"x").expect("room");
+        while process.get().is_none() {
+            sleep(ms(1));
+        }
+        // The loop takes turns enough to have read all mail.
+        sleep(ms(20));
+        match process.get().expect("it forked") {
+            // SAFETY: ends the child without the parent's destructors.
+            ForkResult::Child => unsafe { libc::_exit(i32::from(queue.try_get().is_ok())) },
+            ForkResult::Parent { child } => ends_well(child),
+        }
+        assert!(queue.try_get().is_ok(), "the parent reads its mail");
+    });
+}
+
+#[test]
+fn rule_13_the_bell_of_a_child_is_there_when_its_hub_starts_afresh() {
+    in_child(|| {
+        use_hooked_hub();
+        let before = open_descriptors();
+        let child = forked(|| {
+            let open = Rc::new(Cell::new(0));
+            let to = open.clone();
+            AFTER_FORK.set(Some(Box::new(move || to.set(open_descriptors()))));
+            sleep(ms(1));
+            // A pipe has two ends.
+            assert!(open.get() > before, "{} descriptors, and {before} in the parent", open.get());
+        });
+        ends_well(child);
+    });
+}
+
+#[test]
+fn rule_13_a_child_does_not_watch_the_bell_of_its_parent() {
+    in_child(|| {
+        use_hooked_hub();
+        let (here, _there) = descriptors::pair();
+        let (number, here) = (here.as_raw_fd(), Rc::new(here));
+        let waits = Rc::clone(&here);
+        let waiter = spawn(move || descriptors::read(&waits, 8));
+        sleep(ms(1));
+        WATCHED.take();
+        let child = forked(|| {
+            sleep(ms(1));
+            let watched = WATCHED.take();
+            assert!(watched.contains(&number) && !watched.contains(&BELL.load(Ordering::SeqCst)), "{watched:?}");
+        });
+        ends_well(child);
+        here.close();
+        waiter.join().expect("no panic").expect_err("closed");
+    });
+}
+
+#[test]
+fn rule_13_a_hub_that_fails_to_start_afresh_is_not_dropped_in_the_child() {
+    in_child(|| {
+        use_hooked_hub();
+        let child = forked(|| {
+            FAILS.set(true);
+            assert!(catch_unwind(|| sleep(ms(1))).is_err(), "the hub has failed");
+            assert!(!DROPPED.get(), "it is the parent's, and its destructor may disturb that");
+        });
+        ends_well(child);
+        sleep(ms(1));
+    });
+}
+
+/// The descriptors that a program would inherit which is executed now.
+fn inherited() -> Vec<RawFd> {
+    let listed = std::fs::read_dir("/proc/self/fd").expect("procfs");
+    let numbers: Vec<RawFd> =
+        listed.map(|entry| entry.expect("an entry").file_name().to_string_lossy().parse().expect("a number")).collect();
+    let stays_open = |&number: &RawFd| {
+        // SAFETY: only asks for the flags; the listing's own descriptor is closed by now.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        flags >= 0 && !FdFlags::from_bits_retain(flags.cast_unsigned()).contains(FdFlags::CLOEXEC)
+    };
+    numbers.into_iter().filter(stays_open).collect()
+}
+
+/// Uses what opens descriptors, and looks each time.
+fn use_all_that_opens_descriptors() {
+    let before = inherited();
+    let look = |what: &str| assert_eq!(inherited(), before, "after {what}");
+    sleep(ms(1));
+    look("the hub");
+    let remote = get_hub().remote();
+    std::thread::spawn(move || {
+        sleep(ms(1));
+        remote.notify();
+    })
+    .join()
+    .expect("no panic");
+    look("the hub of another thread");
+    greenhub::offload(|| ()).expect("done");
+    look("the pool");
+
+    let listener = net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    look("bind");
+    let address = listener.local_addr().expect("an address");
+    let client = spawn(move || net::TcpStream::connect(address).expect("it listens"));
+    let (accepted, _) = listener.accept().expect("a client");
+    let client = client.join().expect("no panic");
+    look("accept and connect");
+    let copies = (accepted.try_clone().expect("a copy"), listener.try_clone().expect("a copy"));
+    look("try_clone");
+    let datagrams = net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    look("UdpSocket::bind");
+    let pairs = (UnixStream::pair().expect("a pair"), UnixDatagram::pair().expect("a pair"));
+    look("pair");
+    let path = std::env::temp_dir().join(format!("greenhub-fork-isolation-{}", std::process::id()));
+    let local = UnixListener::bind(&path).expect("a name");
+    let connects = path.clone();
+    let to_local = spawn(move || UnixStream::connect(connects).expect("it listens"));
+    let from_local = local.accept().expect("a client");
+    let to_local = to_local.join().expect("no panic");
+    std::fs::remove_file(&path).expect("it is there");
+    look("Unix sockets");
+    let pipe = greenhub::io::pipe().expect("a pipe");
+    look("pipe");
+    let file = greenhub::fs::File::open("/dev/null").expect("it is there");
+    look("open");
+    let mut child = process::Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
+    look("spawn");
+    drop(child.stdin.take());
+    child.wait().expect("our child");
+    look("wait");
+    drop((client, accepted, copies, datagrams, pairs, local, from_local, to_local, pipe, file));
+    look("all");
+}
+
+#[test]
+fn rule_13_a_program_that_is_executed_inherits_no_descriptor() {
+    in_child(use_all_that_opens_descriptors);
+}
+
+#[test]
+fn rule_13_a_program_that_is_executed_inherits_no_pipe_that_wakes_a_loop() {
+    let test = "rule_13_a_program_that_is_executed_inherits_no_pipe_that_wakes_a_loop";
+    if support::is_child() {
+        return in_child(use_all_that_opens_descriptors);
+    }
+    let output = support::in_child(test, |command| _ = command.env("GREENHUB_WAKEUP", "pipe"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn rule_13_the_dead_socket_of_a_child_is_not_inherited() {
+    in_child(|| {
+        let (here, _there) = descriptors::pair();
+        let here = Arc::new(here);
+        let waits = Arc::clone(&here);
+        let refused = |error: &io::Error| error.kind() == io::ErrorKind::ResourceBusy;
+        std::thread::spawn(move || while descriptors::read(&waits, 8).is_err_and(|error| refused(&error)) {});
+        // Until the other OS thread waits for it.
+        descriptors::until(|| here.wait(Interest::READ, Some(ms(1))).is_err_and(|error| refused(&error)));
+        let before = inherited();
+        let child = forked(|| {
+            here.close();
+            assert!(std::fs::read_link(format!("/proc/self/fd/{}", here.as_raw_fd())).is_ok(), "its number stays open");
+            assert_eq!(inherited(), before);
+        });
+        ends_well(child);
+    });
+}

@@ -1,0 +1,425 @@
+//! Every public type is formatted into a writer that switches, while another green thread uses the same value.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::{self, Debug, Display, Write};
+use std::io::{self, BufRead};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::support::descriptors::{deadline, in_child, ms, pair};
+use greenhub::fs::{File, OpenOptions};
+use greenhub::greenpool::{GreenPile, WaitallError};
+use greenhub::group::GroupError;
+use greenhub::local::AccessError;
+use greenhub::net::{
+    CachedResolver, Cluster, ConnectOptions, ListenOptions, StopServe, SystemResolver, TcpListener, TcpStream,
+    ThreadError, UdpSocket, serve_until,
+};
+use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use greenhub::pools::Pool;
+use greenhub::process::{Command, Stdio};
+use greenhub::select::PollFd;
+use greenhub::sync::{
+    Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LazyLock, LifoQueue, LightQueue, Mutex, Once,
+    OnceLock, PriorityQueue, Queue, RwLock, Semaphore, mpsc,
+};
+use greenhub::{
+    BiasedMutex, Builder, Ended, ExitKind, ForkAware, Grace, GreenError, GreenPool, Greenlet, Group, Hub,
+    HubDescriptor, Interest, JobError, Key, Lease, Limit, LoopExit, ManualClock, Parker, Payload, RawError, Readiness,
+    Ready, Rearm, Report, Scope, Source, Stats, Trampoline, Watched, debug, get_hub, green_local, interrupt_on,
+    notify_close, scope, sleep, spawn, spawn_n, thread, tpool, with_timeout, yield_now,
+};
+
+/// Lets other green threads run at each write.
+struct Switching(usize);
+
+impl Write for Switching {
+    fn write_str(&mut self, _: &str) -> fmt::Result {
+        self.0 += 1;
+        yield_now();
+        Ok(())
+    }
+}
+
+/// Calls `write` with a writer that switches, and `used` whenever it does.
+#[track_caller]
+fn meanwhile<R>(used: impl Fn() -> R, write: impl FnOnce(&mut Switching) -> fmt::Result) {
+    let is_done = Cell::new(false);
+    scope(|s| {
+        let user = s.spawn(|| {
+            while !is_done.get() {
+                let _ = used();
+                yield_now();
+            }
+        });
+        let mut writer = Switching(0);
+        let written = write(&mut writer);
+        is_done.set(true);
+        user.join().expect("the value can be used while it is formatted");
+        written.expect("the writer does not fail");
+        assert!(writer.0 > 0);
+    });
+}
+
+#[track_caller]
+fn shown<T: Debug + ?Sized, R>(value: &T, used: impl Fn(&T) -> R) {
+    meanwhile(|| used(value), |writer| write!(writer, "{value:?}"));
+    meanwhile(|| used(value), |writer| write!(writer, "{value:#?}"));
+}
+
+#[track_caller]
+fn printed<T: Display + Debug + ?Sized, R>(value: &T, used: impl Fn(&T) -> R) {
+    meanwhile(|| used(value), |writer| write!(writer, "{value}"));
+    shown(value, used);
+}
+
+fn nothing<T: ?Sized>(_: &T) {}
+
+/// Each of these has a type of its own.
+fn told(errors: &[&(dyn std::error::Error + 'static)]) {
+    for error in errors {
+        printed(*error, nothing);
+    }
+}
+
+#[test]
+fn a_scope_takes_children_while_it_is_formatted() {
+    let _deadline = deadline();
+    scope(|s| {
+        shown::<Scope<'_, '_>, _>(s, |_| s.spawn(|| ()));
+        shown(&s.spawn(|| ()), |child| child.is_finished());
+    });
+}
+
+/// Of a value that is used while it is dropped.
+fn access_error() -> AccessError {
+    struct UsedInDrop(Rc<Cell<Option<AccessError>>>);
+    impl Drop for UsedInDrop {
+        fn drop(&mut self) {
+            self.0.set(USED.try_with(|_| ()).err());
+        }
+    }
+    green_local!(static USED: RefCell<Option<UsedInDrop>> = RefCell::new(None));
+    let error = Rc::new(Cell::new(None));
+    let seen = UsedInDrop(Rc::clone(&error));
+    spawn(move || USED.set(Some(seen))).join().expect("it ends");
+    error.get().expect("the value is gone")
+}
+
+#[test]
+fn green_threads_are_used_while_they_are_formatted() {
+    let _deadline = deadline();
+    let green = spawn(|| sleep(Duration::from_secs(3600)));
+    shown(&green, |green| {
+        green.unlink(green.link(|_| ()));
+        let _ = with_timeout(Duration::from_micros(1), || green.wait());
+    });
+    shown(green.thread(), |thread| thread.unpark());
+    shown(&green.thread().id(), nothing);
+    shown(&green.kill(), nothing);
+    shown(&Builder::new().name("a name"), |builder| builder.clone().spawn(|| ()));
+    shown(&Greenlet::current(), |greenlet| greenlet.parent());
+    let greenlet = Greenlet::new(|_| Ok(Payload::unit()));
+    shown(&greenlet, |greenlet| greenlet.parent());
+    shown(&Payload::unit(), nothing);
+    shown(&Limit::none(), nothing);
+    let parker = Parker::new(greenhub::Doing::Lock).expect("it may park");
+    shown(&parker, |parker| parker.unparker());
+    shown(&parker.unparker(), |unparker| unparker.unpark());
+    printed(&GreenError::Exit, nothing);
+    printed(&ExitKind::Kill, nothing);
+    printed(&RawError::Main, nothing);
+    green_local!(static VALUE: u8 = 1);
+    shown(&VALUE, |_| VALUE.with(|value| *value));
+    printed(&access_error(), nothing);
+    let ended = spawn(|| ());
+    yield_now();
+    printed(&ended.with_link(|| ()).expect_err("it has ended"), nothing);
+    printed(&with_timeout(Duration::ZERO, || sleep(ms(1000))).expect_err("too late"), nothing);
+}
+
+/// Is never asked.
+#[derive(Debug)]
+struct Unused;
+
+impl Hub for Unused {
+    fn name(&self) -> &'static str {
+        "unused"
+    }
+
+    fn rearm(&self) -> Rearm {
+        Rearm::Level
+    }
+
+    fn watch(&mut self, _: Key, _: BorrowedFd<'_>, _: Interest, _: Lease) -> io::Result<()> {
+        unreachable!("it is never asked")
+    }
+
+    fn forget(&mut self, _: Key, _: Option<BorrowedFd<'_>>) {}
+
+    fn wait(&mut self, _: &Watched, _: Option<Duration>, _: &mut Ready) -> io::Result<()> {
+        unreachable!("it is never asked")
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_hub_is_used_while_it_is_formatted() {
+    in_child(|| {
+        let hub = get_hub();
+        shown(&hub, |hub| hub.stats());
+        printed(&hub.stats(), |_: &Stats| get_hub().stats());
+        shown(&hub.remote(), |remote| remote.spawn(|| ()));
+        let timer = hub.schedule(Duration::from_secs(3600), || ());
+        shown(&timer, |timer| timer.cancel());
+        let (reader, _writer) = io::pipe().expect("a pipe");
+        shown(&Trampoline::new(&reader).read(), |_| get_hub().run_once(Some(Duration::ZERO)));
+        let registration = hub.listen(reader, Interest::READ, |_: Readiness| ()).expect("registered");
+        shown(&registration, |_| notify_close(1000));
+        shown(&interrupt_on(libc::SIGUSR1).expect("a signal"), nothing);
+        shown(&ManualClock::new(), |clock| clock.advance(ms(1)));
+        shown(&ManualClock::new().drive(Unused), |hub| hub.now());
+        let build: fn() -> io::Result<Box<dyn Hub>> = || Ok(Box::new(Unused));
+        shown(&HubDescriptor { name: "unused", aliases: &[], available: || true, build }, |hub| {
+            hub.answers_to("unused")
+        });
+        shown(&Ended::default(), |ended| ended.is_complete());
+        shown(&Grace::begin(), |grace| grace.left());
+        shown(&ForkAware::new(OwnedFd::from(io::pipe().expect("a pipe").0)).expect("it is made"), nothing);
+        printed(&LoopExit { parked: vec!["a green thread".to_owned()] }, nothing);
+        let gone = std::thread::spawn(|| get_hub().remote()).join().expect("no panic");
+        shown(&gone, |gone| gone.is_gone());
+        printed(&gone.spawn(|| ()).expect_err("its thread has ended"), |gone| gone.hub_id());
+        shown(&thread::os::Builder::new(), nothing);
+        shown(&Watched::new(), nothing);
+        for info in debug::greenlets() {
+            printed(&info, |_| debug::greenlets());
+        }
+        for info in debug::timers() {
+            printed(&info, |_| debug::timers());
+        }
+        for info in debug::listeners() {
+            printed(&info, |_| debug::listeners());
+        }
+        printed(&Report::Warning("a warning".to_owned()), |_| greenhub::set_report_stream(|_| ()));
+    });
+}
+
+#[test]
+fn locks_are_used_while_they_are_formatted() {
+    let _deadline = deadline();
+    let mutex = Mutex::new(1);
+    shown(&mutex, |mutex| *mutex.lock().expect("no poison") += 1);
+    printed(&mutex.lock().expect("no poison"), |_| mutex.try_lock().expect_err("it is locked"));
+    let rw_lock = RwLock::new(1);
+    shown(&rw_lock, |lock| *lock.write().expect("no poison") += 1);
+    printed(&rw_lock.read().expect("no poison"), |_| rw_lock.read().expect("no poison"));
+    printed(&rw_lock.write().expect("no poison"), |_| rw_lock.try_read().expect_err("it is locked"));
+    shown(&Condvar::new(), Condvar::notify_all);
+    shown(&Barrier::new(1), |barrier| barrier.wait());
+    shown(&Barrier::new(1).wait(), nothing);
+    shown(&Once::new(), |once| once.call_once(|| ()));
+    Once::new().call_once_force(|state| shown(state, nothing));
+    shown(&OnceLock::new(), |lock: &OnceLock<u8>| lock.set(1));
+    let lazy: LazyLock<u8> = LazyLock::new(|| 1);
+    shown(&lazy, |lazy| *LazyLock::force(lazy));
+    shown(&BiasedMutex::new(1), |mutex| *mutex.lock() += 1);
+    shown(&BiasedMutex::new(1).lock(), |guard| **guard);
+    for semaphore in [Semaphore::new(1), Semaphore::new(0)] {
+        shown(&semaphore, |semaphore| {
+            semaphore.release();
+            semaphore.acquire().expect("free");
+        });
+    }
+    let semaphore = Semaphore::new(1);
+    shown(&semaphore.access().expect("free"), |_| semaphore.release());
+    shown(&BoundedSemaphore::new(1), |semaphore| semaphore.release());
+    let capped = CappedSemaphore::new(1, 2).expect("below the limit");
+    shown(&capped, |semaphore| semaphore.balance());
+}
+
+#[test]
+fn queues_are_used_while_they_are_formatted() {
+    let _deadline = deadline();
+    shown(&Queue::new(), |queue: &Queue<u8>| {
+        queue.put(1).expect("room");
+        queue.get().expect("an item");
+        queue.task_done().expect("one was put");
+    });
+    printed(&Queue::<u8>::new().task_done().expect_err("nothing was put"), nothing);
+    shown(&LightQueue::new(), |queue: &LightQueue<u8>| (queue.try_put(1), queue.try_get()));
+    shown(&LifoQueue::new(), |queue: &LifoQueue<u8>| (queue.try_put(1), queue.try_get()));
+    shown(&PriorityQueue::new(), |queue: &PriorityQueue<u8>| (queue.try_put(1), queue.try_get()));
+    let channel = Channel::bounded(1);
+    shown(&channel, |channel: &Channel<u8>| (channel.send(1), channel.wait()));
+    shown(&Event::new(), |event: &Event<u8>| {
+        let _ = event.send(1);
+        event.reset().expect("it was sent");
+    });
+    let (sender, receiver) = mpsc::channel();
+    shown(&sender, |sender: &mpsc::Sender<u8>| sender.send(1).expect("a receiver"));
+    shown(&receiver, |receiver| receiver.try_recv());
+    shown(&receiver.iter(), |_| receiver.try_recv());
+    shown(&receiver.try_iter(), |_| receiver.try_recv());
+    let (sync_sender, kept) = mpsc::sync_channel(1);
+    shown(&sync_sender, |sender: &mpsc::SyncSender<u8>| sender.try_send(1));
+    shown(&kept.into_iter(), |_| sync_sender.try_send(1));
+    printed(&mpsc::RecvError, nothing);
+}
+
+#[test]
+fn pools_and_groups_are_used_while_they_are_formatted() {
+    let _deadline = deadline();
+    shown(&GreenPool::new(2), |pool| pool.spawn(|| ()));
+    let pile = RefCell::new(GreenPile::new(2));
+    {
+        let pile = pile.borrow();
+        shown(&*pile, |_: &GreenPile<u8>| yield_now());
+    }
+    let pool = GreenPool::new(2);
+    shown(&pool.imap(0..3, |n| n), |_| pool.spawn(|| ()));
+    shown(&Group::new(), |group| {
+        group.spawn(|| ());
+        group.killall();
+    });
+    let items = Pool::new(2, || Ok(1));
+    shown(&items, |pool| {
+        let item = pool.get().expect("made");
+        pool.put(item);
+        pool.resize(2);
+    });
+    shown(&items.item().expect("made"), |_| items.resize(3));
+    shown(&tpool::Pool::new(1), |pool| pool.execute(|| ()).expect("it is done"));
+    told(&[&GroupError::Inside, &WaitallError::Inside, &JobError::Panicked(Box::new("a payload"))]);
+}
+
+#[test]
+fn sockets_are_used_while_they_are_formatted() {
+    let _deadline = deadline();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("an address");
+    shown(&listener, |listener| {
+        let client = TcpStream::connect(address).expect("it listens");
+        drop(listener.accept().expect("a connection"));
+        drop(client);
+    });
+    let stream = TcpStream::connect(address).expect("it listens");
+    shown(&stream, |stream| io::Write::write(&mut &*stream, b"x"));
+    shown(&UdpSocket::bind("127.0.0.1:0").expect("a socket"), |socket| {
+        let _ = socket.send_to(b"x", socket.local_addr().expect("an address"));
+    });
+    let (left, right) = UnixStream::pair().expect("a pair");
+    shown(&left, |left| {
+        io::Write::write_all(&mut &*left, b"x").expect("room");
+        io::Read::read_exact(&mut &right, &mut [0]).expect("data");
+    });
+    shown(&right, |right| right.close());
+    shown(&UnixDatagram::unbound().expect("a socket"), |socket| socket.local_addr());
+    let path = std::env::temp_dir().join(format!("greenhub-formatting-{}", std::process::id()));
+    let listener = UnixListener::bind(&path).expect("a listener");
+    shown(&listener, |listener| listener.local_addr());
+    std::fs::remove_file(&path).expect("it is there");
+    let (source, _peer) = pair();
+    shown(&source.waker(), |waker| waker.wake(Interest::READ));
+    shown(&PollFd::new(&source, Interest::READ), |waited| waited.readiness());
+    shown(&source, Source::close);
+    shown(&CachedResolver::new(SystemResolver), |resolver| resolver.clear());
+    shown(&SystemResolver, nothing);
+    let stop = StopServe::new();
+    shown(&stop, |stop| stop.stop());
+    let served = serve_until(&stop, &listener, &GreenPool::new(1), |_, _| ()).expect("it was stopped");
+    shown(&served, nothing);
+    shown(&served.end, nothing);
+    let server = Cluster::new(1).serve("127.0.0.1:0", |_, _| ()).expect("it listens");
+    shown(&server, |server| server.local_addr());
+    server.stop().stop();
+    server.join().expect("it has ended");
+    told(&[&ThreadError::Panicked(Box::new("a payload"))]);
+    shown(&Cluster::new(1), nothing);
+    shown(&ConnectOptions::new(), nothing);
+    shown(&ListenOptions::new(), nothing);
+}
+
+#[test]
+fn files_and_processes_are_used_while_they_are_formatted() {
+    in_child(|| {
+        let file = OpenOptions::new().read(true).open("/dev/null").expect("it is there");
+        shown(&file, |file: &File| io::Read::read(&mut &*file, &mut [0]));
+        shown(&OpenOptions::new(), nothing);
+        let mut entries = greenhub::fs::read_dir("/").expect("it is there");
+        shown(&entries, |_| yield_now());
+        let entry = entries.next().expect("it has entries").expect("it can be read");
+        shown(&entry, |entry| entry.file_type());
+        let (reader, writer) = greenhub::io::pipe().expect("a pipe");
+        shown(&reader, |_| io::Write::write(&mut &writer, b"x"));
+        shown(&writer, |_| io::Read::read(&mut &reader, &mut [0]));
+        let command = Command::new("true");
+        shown(&command, nothing);
+        let mut command = command;
+        let (stdin, stdout, stderr) = (Stdio::piped(), Stdio::piped(), Stdio::piped());
+        let child = RefCell::new(command.stdin(stdin).stdout(stdout).stderr(stderr).spawn().expect("a child"));
+        shown(&child.borrow().stdin, |_| child.borrow().id());
+        shown(&child.borrow().stdout, |_| child.borrow().id());
+        shown(&child.borrow().stderr, |_| child.borrow().id());
+        let child_id = child.borrow().id();
+        shown(&*child.borrow(), |child| assert_eq!(child.id(), child_id));
+        child.borrow_mut().wait().expect("our child");
+        let stdin = greenhub::io::stdin();
+        shown(&stdin, nothing);
+        shown(&greenhub::io::stdout(), |_| greenhub::io::stdout().lock());
+        shown(&greenhub::io::stdout().lock(), |_| greenhub::io::stderr().lock());
+        shown(&greenhub::io::stderr().lock(), |_| greenhub::io::stdout().lock());
+        let lock = stdin.lock();
+        shown(&lock, |_: &greenhub::io::StdinLock<'_>| yield_now());
+        drop(lock);
+        let _: fn(&mut greenhub::io::StdinLock<'static>) -> io::Result<usize> = |lock| lock.fill_buf().map(<[u8]>::len);
+        let path = std::env::temp_dir().join(format!("greenhub-formatting-console-{}", std::process::id()));
+        let console = Rc::new(debug::console(&path).expect("a console"));
+        shown(&*console, |_: &debug::Console| {
+            spawn_n(|| ());
+            drop(UnixStream::connect(&path));
+        });
+    });
+}
+
+/// Values without anything to use meanwhile: nothing is borrowed for them either, as others are formatted at the same time.
+#[test]
+fn plain_values_are_formatted_into_a_writer_that_switches() {
+    let _deadline = deadline();
+    fn plain(values: &[&dyn Debug]) {
+        for value in values {
+            shown(*value, |value| {
+                let text = format!("{value:?}");
+                assert!(!text.is_empty());
+            });
+        }
+    }
+    let key = greenhub::Key::new(3, 1);
+    let mut ready = greenhub::Ready::new();
+    ready.push(key, Readiness::READ);
+    plain(&[&key, &ready, &Interest::READ, &Readiness::WRITE, &greenhub::Time::default(), &greenhub::Lease::Life]);
+    plain(&[&greenhub::Rearm::Level, &greenhub::Doing::Lock, &greenhub::Parked::Late, &greenhub::Left::Nothing]);
+    plain(&[&greenhub::StackPolicy::Guarded, &greenhub::Kill::Cancelled]);
+    let (condvar, mutex) = (Condvar::new(), Mutex::new(()));
+    let waited = condvar.wait_timeout(mutex.lock().expect("no poison"), ms(1)).expect("no poison").1;
+    plain(&[&waited]);
+    let linked = spawn(|| ()).link(|_| ());
+    plain(&[&linked, &greenhub::fs::DirBuilder::new()]);
+    told(&[
+        &greenhub::HubError::NoneAvailable,
+        &greenhub::LoopError::Aborted,
+        &greenhub::TrampolineError::TimedOut(3),
+        &greenhub::net::ServeError::Inside,
+        &greenhub::sync::mpsc::RecvError,
+    ]);
+    let full = LightQueue::bounded(0).try_put(1).expect_err("nobody gets");
+    printed(&full, nothing);
+    printed(&LightQueue::<u8>::new().try_get().expect_err("nobody puts"), nothing);
+    printed(&Event::<u8>::new().reset().expect_err("nothing was sent"), nothing);
+    printed(&BoundedSemaphore::new(1).release().expect_err("it is full"), nothing);
+    printed(&CappedSemaphore::new(3, 2).expect_err("above the limit"), nothing);
+}

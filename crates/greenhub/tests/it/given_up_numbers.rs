@@ -1,0 +1,122 @@
+//! `notify_close` and `notify_opened` with numbers, of which nothing shows whose they are.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+
+use crate::support::descriptors::{in_child, ms, pair, read, stats, write};
+use crate::support::noting::{Lent, use_noting_hub};
+use greenhub::{Interest, TrampolineError, get_hub, notify_close, notify_opened, sleep, spawn, trampoline, yield_now};
+
+#[test]
+fn a_number_of_another_owner_is_not_lent_to_the_hub() {
+    for give_up in [notify_close, notify_opened] {
+        std::thread::spawn(move || {
+            let forgotten = use_noting_hub();
+            let (reader, writer) = io::pipe().expect("a pipe");
+            let number = reader.as_raw_fd();
+            drop(writer);
+            trampoline(&reader, Interest::READ, None).expect("its end");
+            drop(reader);
+            forgotten.take();
+            give_up(number);
+            assert!(!forgotten.borrow().iter().any(|&(forgotten, lent)| forgotten == number && lent != Lent::Nothing));
+        })
+        .join()
+        .expect("no panic");
+    }
+}
+
+#[test]
+fn a_number_with_a_waiter_is_not_lent_to_the_hub() {
+    for give_up in [notify_close, notify_opened] {
+        std::thread::spawn(move || {
+            let forgotten = use_noting_hub();
+            let (reader, _writer) = io::pipe().expect("a pipe");
+            let number = reader.as_raw_fd();
+            let waiter = spawn(move || trampoline(&reader, Interest::READ, None));
+            yield_now();
+            give_up(number);
+            let error = waiter.join().expect("no panic").expect_err("given up");
+            assert!(matches!(error, TrampolineError::Closed(fd) if fd == number), "{error}");
+            assert_eq!(*forgotten.borrow(), [(number, Lent::Nothing)]);
+        })
+        .join()
+        .expect("no panic");
+    }
+}
+
+#[test]
+fn a_number_of_a_live_source_wakes_the_waiter_and_stays_registered() {
+    for give_up in [notify_close, notify_opened] {
+        std::thread::spawn(move || {
+            let forgotten = use_noting_hub();
+            let (here, there) = pair();
+            let here = Rc::new(here);
+            let waits = Rc::clone(&here);
+            let waiter = spawn(move || waits.wait(Interest::READ, None));
+            yield_now();
+            sleep(ms(1));
+            give_up(here.as_raw_fd());
+            let error = waiter.join().expect("no panic").expect_err("given up");
+            assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+            assert!(forgotten.borrow().is_empty());
+            write(&there, b"x").expect("room");
+            assert_eq!(read(&here, 8).expect("data"), b"x");
+            let again = spawn(move || read(&here, 8));
+            sleep(ms(1));
+            write(&there, b"y").expect("room");
+            assert_eq!(again.join().expect("no panic").expect("data"), b"y");
+        })
+        .join()
+        .expect("no panic");
+    }
+}
+
+#[test]
+fn unread_data_of_a_given_up_number_does_not_keep_the_loop_busy() {
+    in_child(|| {
+        let (here, there) = pair();
+        here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        write(&there, b"x").expect("room");
+        notify_close(here.as_raw_fd());
+        let (raw, mut raw_writer) = io::pipe().expect("a pipe");
+        trampoline(&raw, Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        notify_close(raw.as_raw_fd());
+        io::Write::write_all(&mut raw_writer, b"x").expect("room");
+        let turns = stats().turns;
+        sleep(ms(100));
+        let turns = stats().turns - turns;
+        assert!(turns < 20, "{turns} turns for one sleep");
+    });
+}
+
+#[test]
+fn the_loop_is_still_woken_after_every_number_was_given_up() {
+    in_child(|| {
+        let remote = get_hub().remote();
+        (0..1000).for_each(notify_close);
+        let queue = std::sync::Arc::new(greenhub::sync::Queue::new());
+        let puts = std::sync::Arc::clone(&queue);
+        std::thread::spawn(move || {
+            std::thread::sleep(ms(20));
+            remote.spawn(move || puts.try_put(7).expect("room")).expect("alive");
+        });
+        assert_eq!(queue.get().expect("an item"), 7);
+    });
+}
+
+#[test]
+fn a_registration_that_is_taken_back_lends_the_hub_an_open_descriptor() {
+    // Alone in its process: no other test may be given the number in between.
+    in_child(|| {
+        let forgotten = use_noting_hub();
+        let (reader, _writer) = io::pipe().expect("a pipe");
+        let number = reader.as_raw_fd();
+        // The registration is the only owner.
+        let registration = get_hub().listen(reader, Interest::READ, |_| {}).expect("registered");
+        sleep(ms(1));
+        drop(registration);
+        assert_eq!(*forgotten.borrow(), [(number, Lent::Open)]);
+    });
+}

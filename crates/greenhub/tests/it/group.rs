@@ -1,0 +1,632 @@
+//! Groups: green threads that are waited for and ended together.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::support::green::{LONG, Log, OnDrop, SHORT, held, keep_reports, quiet_panic, reports};
+use crate::support::random::Random;
+use crate::support::run;
+use greenhub::group::GroupError;
+use greenhub::{
+    GreenError, GreenThread, Group, Kill, LinkId, LoopError, get_hub, green_local, sleep, spawn, spawn_after,
+    with_timeout, yield_now,
+};
+
+fn yields(count: usize) {
+    for _ in 0..count {
+        yield_now();
+    }
+}
+
+#[test]
+fn a_group_holds_those_that_run_and_lets_go_of_who_ends() {
+    run("a_group_holds_those_that_run_and_lets_go_of_who_ends", || {
+        let (group, before) = (Group::new(), held());
+        assert!(group.is_empty());
+        let value = group.spawn(|| {
+            sleep(SHORT);
+            7
+        });
+        let failing = group.spawn(|| -> () { quiet_panic("fails") });
+        let killed = group.spawn(|| sleep(LONG));
+        let unstarted = group.spawn(|| unreachable!());
+        let later = spawn_after(LONG, || ());
+        assert!(group.add(&later));
+        assert_eq!(group.len(), 5);
+        assert!(unstarted.cancel());
+        assert!(!group.contains(&unstarted) && group.contains(&killed));
+        yield_now();
+        assert!(!group.contains(&failing));
+        killed.kill();
+        later.kill();
+        assert_eq!(group.len(), 1);
+        group.waitall().unwrap();
+        assert!(group.is_empty());
+        assert_eq!(value.join().unwrap(), 7);
+        assert!(failing.join().is_err());
+        drop((killed, unstarted, later));
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn waiting_for_an_empty_group_does_not_switch() {
+    run("waiting_for_an_empty_group_does_not_switch", || {
+        let (group, log) = (Group::new(), Log::new());
+        let to = log.clone();
+        let other = spawn(move || to.add("ran"));
+        group.waitall().unwrap();
+        group.try_waitall().unwrap();
+        log.is(&[]);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn all_who_wait_go_on_when_the_last_member_has_ended() {
+    run("all_who_wait_go_on_when_the_last_member_has_ended", || {
+        let (group, log) = (Group::new(), Log::new());
+        for number in 0..3 {
+            let log = log.clone();
+            group.spawn(move || {
+                yields(3 - number);
+                log.add("member");
+            });
+        }
+        let waiting: Vec<_> = (0..2)
+            .map(|_| {
+                let (group, log) = (group.clone(), log.clone());
+                spawn(move || {
+                    group.waitall().unwrap();
+                    log.add("waited");
+                })
+            })
+            .collect();
+        group.waitall().unwrap();
+        log.add("main");
+        for waiting in waiting {
+            waiting.join().unwrap();
+        }
+        log.is(&["member", "member", "member", "main", "waited", "waited"]);
+    });
+}
+
+#[test]
+fn a_wait_ends_when_the_group_was_empty_once() {
+    run("a_wait_ends_when_the_group_was_empty_once", || {
+        let group = Group::new();
+        let first = spawn(yield_now);
+        let own = group.clone();
+        // Runs after the last member has ended, and before those who wait.
+        first.link(move |_| {
+            spawn(move || drop(own.spawn(|| sleep(LONG))));
+        });
+        group.add(&first);
+        let own = group.clone();
+        let waiting = spawn(move || {
+            own.waitall().unwrap();
+            own.len()
+        });
+        assert_eq!(waiting.join().unwrap(), 1, "somebody has joined since");
+        group.killall();
+        group.waitall().unwrap();
+    });
+}
+
+#[test]
+fn a_member_cannot_wait_for_all_of_its_group() {
+    run("a_member_cannot_wait_for_all_of_its_group", || {
+        let group = Group::new();
+        for wait in [Group::waitall, Group::try_waitall] {
+            let own = group.clone();
+            let inside = group.spawn(move || {
+                assert!(own.contains_current());
+                wait(&own)
+            });
+            let error = inside.join().unwrap().unwrap_err();
+            assert!(matches!(error, GroupError::Inside));
+            assert_eq!(std::io::Error::from(error).kind(), ErrorKind::Deadlock);
+        }
+        assert!(!group.contains_current());
+        // One that is no member any more may.
+        let own = group.clone();
+        let outside = group.spawn(move || {
+            yield_now();
+            own.waitall()
+        });
+        assert!(group.discard(&outside));
+        outside.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn waiting_on_the_main_loop_is_refused() {
+    run("waiting_on_the_main_loop_is_refused", || {
+        let group = Group::new();
+        group.spawn(|| sleep(SHORT));
+        let (own, refused) = (group.clone(), Rc::new(RefCell::new(Vec::new())));
+        let told = refused.clone();
+        let _timer = get_hub().schedule(Duration::ZERO, move || {
+            told.borrow_mut().extend([own.waitall(), own.try_waitall()]);
+        });
+        group.waitall().unwrap();
+        let is_refusal = |result: &_| matches!(result, Err(GroupError::Loop(LoopError::InMainloop { .. })));
+        assert_eq!(refused.borrow().len(), 2);
+        assert!(refused.borrow().iter().all(is_refusal));
+    });
+}
+
+#[test]
+fn who_is_added_twice_is_one_member_and_who_has_ended_is_none() {
+    run("who_is_added_twice_is_one_member_and_who_has_ended_is_none", || {
+        let (group, other) = (Group::new(), Group::new());
+        let green = spawn(|| 7);
+        assert!(group.add(&green) && other.add(&green));
+        assert!(!group.add(&green));
+        assert_eq!((group.len(), other.len()), (1, 1));
+        green.wait().unwrap();
+        assert!(group.is_empty() && other.is_empty());
+        assert!(!group.add(&green) && !group.contains(&green));
+        assert!(group.is_empty());
+    });
+}
+
+#[test]
+fn who_was_let_go_runs_on_and_is_a_member_of_no_concern() {
+    run("who_was_let_go_runs_on_and_is_a_member_of_no_concern", || {
+        let group = Group::new();
+        let green = group.spawn(|| {
+            sleep(SHORT);
+            7
+        });
+        let own = group.clone();
+        let waiting = spawn(move || own.waitall());
+        yield_now();
+        assert!(group.discard(&green));
+        assert!(!group.discard(&green));
+        // It was the last.
+        waiting.join().unwrap().unwrap();
+        assert!(!green.is_finished());
+        group.killall();
+        // Back again, and once more: its end counts once.
+        assert!(group.add(&green) && group.discard(&green) && group.add(&green));
+        group.waitall().unwrap();
+        assert_eq!(green.join().unwrap(), 7);
+    });
+}
+
+#[test]
+fn a_kill_of_all_strikes_each_once() {
+    run("a_kill_of_all_strikes_each_once", || {
+        type AtEnd = OnDrop<Box<dyn FnMut()>>;
+        green_local!(static AT_END: RefCell<Vec<AtEnd>> = RefCell::default());
+        let (group, log) = (Group::new(), Log::new());
+        let to = log.clone();
+        let green = group.spawn(move || {
+            AT_END.with(|at_end| {
+                let blocks = move || {
+                    to.add("destructor blocks");
+                    sleep(SHORT);
+                    to.add("destructor ends");
+                };
+                at_end.borrow_mut().push(OnDrop(Box::new(blocks)));
+            });
+            sleep(LONG);
+        });
+        yield_now();
+        group.killall();
+        group.killall_with(GreenError::custom("too late"));
+        assert_eq!(group.len(), 1, "a member until it has run");
+        yield_now();
+        log.is(&["destructor blocks"]);
+        // A destructor is not interrupted by what has struck the body.
+        group.killall();
+        group.waitall().unwrap();
+        log.is(&["destructor blocks", "destructor ends"]);
+        assert!(green.join().unwrap_err().is_exit());
+    });
+}
+
+#[test]
+fn a_kill_of_all_does_not_switch_and_they_are_members_until_they_have_run() {
+    run("a_kill_of_all_does_not_switch_and_they_are_members_until_they_have_run", || {
+        let (group, log) = (Group::new(), Log::new());
+        for name in ["first", "second"] {
+            let end = log.on_drop(name);
+            group.spawn(move || {
+                let _end = end;
+                sleep(LONG);
+            });
+        }
+        yield_now();
+        let unstarted = group.spawn(|| unreachable!());
+        group.killall();
+        log.is(&[]);
+        assert!(unstarted.is_finished());
+        assert_eq!(group.len(), 2);
+        yield_now();
+        log.is(&["first", "second"]);
+        assert!(group.is_empty());
+        // The same from the main loop.
+        let member = group.spawn(|| sleep(LONG));
+        yield_now();
+        let own = group.clone();
+        let _timer = get_hub().schedule(Duration::ZERO, move || own.killall());
+        group.waitall().unwrap();
+        assert!(member.join().unwrap_err().is_exit());
+    });
+}
+
+#[test]
+fn a_member_that_kills_all_ends_with_them() {
+    run("a_member_that_kills_all_ends_with_them", || {
+        let (group, log) = (Group::new(), Log::new());
+        let others = [group.spawn(|| sleep(LONG)), group.spawn(|| sleep(LONG))];
+        let (own, to) = (group.clone(), log.clone());
+        let killer = group.spawn(move || {
+            own.killall_with(GreenError::custom("all together"));
+            to.add("goes on");
+            yield_now();
+            to.add("never");
+        });
+        group.waitall().unwrap();
+        log.is(&["goes on"]);
+        for green in others.into_iter().chain([killer]) {
+            assert_eq!(green.join().unwrap_err().to_string(), "all together");
+        }
+    });
+}
+
+#[test]
+fn a_kill_of_all_is_right_though_members_come_and_go_meanwhile() {
+    run("a_kill_of_all_is_right_though_members_come_and_go_meanwhile", || {
+        let (group, before) = (Group::new(), held());
+        // What is dropped with the first runs others: one lets a member go, one adds another.
+        let own = group.clone();
+        let saved: Rc<RefCell<Option<GreenThread<&'static str>>>> = Rc::default();
+        let to_save = saved.clone();
+        let on_drop = OnDrop(move || {
+            let saved = to_save.borrow();
+            assert!(own.discard(saved.as_ref().unwrap()));
+            yield_now();
+            // May have the number of one that is to be killed and has ended.
+            own.spawn(|| sleep(LONG));
+        });
+        group.spawn(move || drop(on_drop));
+        let body = || {
+            sleep(SHORT);
+            "saved"
+        };
+        *saved.borrow_mut() = Some(group.spawn(body));
+        let last = group.spawn(|| "quick");
+        group.killall();
+        assert_eq!(group.len(), 1, "who came later runs");
+        assert_eq!(saved.take().unwrap().join().unwrap(), "saved");
+        assert!(last.is_finished() && last.join().is_ok(), "had ended before it was its turn");
+        group.killall();
+        group.waitall().unwrap();
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn waiting_can_end_with_the_first_failure() {
+    run("waiting_can_end_with_the_first_failure", || {
+        keep_reports();
+        let group = Group::new();
+        // One that has failed before is forgotten, and a kill is no failure.
+        let failed = group.spawn(|| -> () { quiet_panic("before") });
+        yield_now();
+        let killed = group.spawn(|| sleep(LONG));
+        let other = group.spawn(|| sleep(LONG));
+        let let_go = group.spawn(|| -> () { quiet_panic("of no concern") });
+        assert!(group.discard(&let_go));
+        group.spawn(move || killed.kill());
+        let failing = group.spawn(|| -> () {
+            yields(3);
+            quiet_panic("meanwhile")
+        });
+        let plain = {
+            let group = group.clone();
+            spawn(move || group.waitall())
+        };
+        let error = group.try_waitall().unwrap_err();
+        assert!(matches!(&error, GroupError::Member(GreenError::Panic(message)) if &**message == "meanwhile"));
+        assert!(!other.is_finished() && !plain.is_finished(), "the others run on");
+        assert_eq!(group.len(), 1);
+        other.kill_with(GreenError::custom("shut down"));
+        plain.join().unwrap().unwrap();
+        group.try_waitall().unwrap();
+        for green in [failing, failed, other, let_go] {
+            assert!(green.join().is_err());
+        }
+        assert_eq!(reports(), [""; 0]);
+    });
+}
+
+/// Its text cannot be had.
+#[derive(Debug)]
+struct Hostile;
+
+impl fmt::Display for Hostile {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        quiet_panic("no text")
+    }
+}
+
+impl std::error::Error for Hostile {}
+
+#[test]
+fn an_error_reaches_the_caller_and_its_member_leaves_though_the_report_fails() {
+    run("an_error_reaches_the_caller_and_its_member_leaves_though_the_report_fails", || {
+        keep_reports();
+        let group = Group::new();
+        let error = group.spawn(|| -> () { quiet_panic("applied") }).join().unwrap_err();
+        assert!(matches!(error, GreenError::Panic(message) if &*message == "applied"));
+        assert!(group.is_empty());
+        drop(group.spawn(|| -> Result<(), Box<dyn std::error::Error>> { Err(Box::new(Hostile)) }));
+        drop(group.spawn(|| -> () { quiet_panic("nobody asks") }));
+        group.waitall().unwrap();
+        assert!(group.is_empty());
+        assert_eq!(reports().len(), 2);
+        assert!(reports()[1].contains("nobody asks"), "{:?}", reports());
+    });
+}
+
+#[test]
+fn a_wait_that_ends_early_leaves_nothing_behind() {
+    run("a_wait_that_ends_early_leaves_nothing_behind", || {
+        let (group, before) = (Group::new(), held());
+        for wait in [Group::waitall, Group::try_waitall] {
+            let member = group.spawn(|| sleep(LONG));
+            assert!(with_timeout(SHORT, || wait(&group)).is_err());
+            let own = group.clone();
+            let waiting = spawn(move || {
+                wait(&own).unwrap();
+                sleep(LONG);
+            });
+            yield_now();
+            // The wait was granted before the kill, which strikes at the next one.
+            member.kill();
+            waiting.kill();
+            assert!(waiting.join().unwrap_err().is_exit());
+            drop(member);
+            wait(&group).unwrap();
+        }
+        assert_eq!(held(), before);
+    });
+}
+
+/// What a link wants to hear of.
+#[derive(Copy, Clone, PartialEq)]
+enum Kind {
+    Any,
+    Value,
+    Error,
+}
+
+impl Kind {
+    fn hears_of(self, value: bool) -> bool {
+        self == Kind::Any || value == (self == Kind::Value)
+    }
+}
+
+/// A green thread that yields until its gate is open, as its group and its links have to see it.
+#[derive(Default)]
+struct Model {
+    started: bool,
+    gate: bool,
+    member: bool,
+    /// Exits when it runs next.
+    struck: bool,
+    links: Vec<(usize, Kind)>,
+    /// Whether there is a value.
+    end: Option<bool>,
+    told: Vec<usize>,
+}
+
+impl Model {
+    fn end(&mut self, value: bool) {
+        self.member = false;
+        self.end = Some(value);
+        for (link, kind) in std::mem::take(&mut self.links) {
+            if kind.hears_of(value) {
+                self.told.push(link);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct World {
+    greens: Vec<Model>,
+    /// For each that waits for all whether it has to go on.
+    waiters: Vec<bool>,
+}
+
+impl World {
+    fn members(&self) -> usize {
+        self.greens.iter().filter(|green| green.member).count()
+    }
+
+    /// Something has happened after which those who wait may have to go on.
+    fn tell_waiters(&mut self) {
+        if self.members() == 0 {
+            self.waiters.fill(true);
+        }
+    }
+
+    /// Each has run once.
+    fn settle(&mut self) {
+        for green in self.greens.iter_mut().filter(|green| green.end.is_none()) {
+            match (green.struck, green.gate) {
+                (true, _) => green.end(false),
+                (false, true) => green.end(true),
+                _ => green.started = true,
+            }
+        }
+        self.tell_waiters();
+    }
+
+    fn kill(&mut self, number: usize) {
+        let green = &mut self.greens[number];
+        if green.end.is_some() {
+            return;
+        }
+        green.end(false);
+        let switches = green.started;
+        self.tell_waiters();
+        if switches {
+            self.settle();
+        }
+    }
+
+    fn killall(&mut self) {
+        for green in self.greens.iter_mut().filter(|green| green.member) {
+            if green.started { green.struck = true } else { green.end(false) }
+        }
+        self.tell_waiters();
+    }
+}
+
+#[test]
+fn groups_and_links_do_what_their_model_does() {
+    run("groups_and_links_do_what_their_model_does", || {
+        for seed in 0..200 {
+            let (mut random, before) = (Random::new(seed), held());
+            let (group, mut model) = (Group::new(), World::default());
+            let gates: Rc<RefCell<Vec<bool>>> = Rc::default();
+            let told: Rc<RefCell<Vec<Vec<usize>>>> = Rc::default();
+            let mut greens: Vec<Rc<GreenThread<usize>>> = Vec::new();
+            let mut links: Vec<(usize, usize, LinkId)> = Vec::new();
+            let mut scopes: Vec<(usize, GreenThread<bool>)> = Vec::new();
+            let mut waiters: Vec<GreenThread<()>> = Vec::new();
+            for step in 0..80 {
+                let at = format!("seed {seed}, step {step}");
+                let some = random.below(greens.len().max(1));
+                match random.below(12) {
+                    0 | 1 => {
+                        let number = greens.len();
+                        gates.borrow_mut().push(false);
+                        told.borrow_mut().push(Vec::new());
+                        let gates = gates.clone();
+                        let body = move || {
+                            while !gates.borrow()[number] {
+                                yield_now();
+                            }
+                            number
+                        };
+                        let member = random.below(2) == 0;
+                        greens.push(Rc::new(if member { group.spawn(body) } else { spawn(body) }));
+                        model.greens.push(Model { member, ..Model::default() });
+                    }
+                    2 => {
+                        let own = group.clone();
+                        waiters.push(spawn(move || own.waitall().unwrap()));
+                        model.waiters.push(false);
+                        // It comes last, when all others have run.
+                        yield_now();
+                        model.settle();
+                    }
+                    _ if greens.is_empty() => {}
+                    3 => {
+                        let green = &mut model.greens[some];
+                        let fresh = green.end.is_none() && !std::mem::replace(&mut green.member, green.end.is_none());
+                        assert_eq!(group.add(&greens[some]), fresh, "{at}");
+                    }
+                    4 => {
+                        let was = std::mem::take(&mut model.greens[some].member);
+                        if was {
+                            model.tell_waiters();
+                        }
+                        assert_eq!(group.discard(&greens[some]), was, "{at}");
+                    }
+                    5 | 6 => {
+                        let (number, told) = (links.len(), told.clone());
+                        let tell = move || told.borrow_mut()[some].push(number);
+                        let (kind, link) = match random.below(3) {
+                            0 => (Kind::Any, greens[some].link(move |_| tell())),
+                            1 => (Kind::Value, greens[some].link_value(move |_| tell())),
+                            _ => (Kind::Error, greens[some].link_error(move |_| tell())),
+                        };
+                        links.push((some, number, link));
+                        let green = &mut model.greens[some];
+                        match green.end {
+                            None => green.links.push((number, kind)),
+                            Some(value) if kind.hears_of(value) => green.told.push(number),
+                            Some(_) => {}
+                        }
+                    }
+                    7 if !links.is_empty() => {
+                        let (of, number, link) = links[random.below(links.len())];
+                        let known = &mut model.greens[of].links;
+                        let place = known.iter().position(|(other, _)| *other == number);
+                        assert_eq!(greens[of].unlink(link), place.is_some(), "{at}");
+                        place.map(|place| known.remove(place));
+                    }
+                    8 => {
+                        let own = greens[some].clone();
+                        scopes.push((some, spawn(move || own.with_link(|| sleep(LONG)).is_err())));
+                    }
+                    9 => {
+                        gates.borrow_mut()[some] = true;
+                        model.greens[some].gate = true;
+                    }
+                    10 => match random.below(3) {
+                        0 => {
+                            group.killall();
+                            model.killall();
+                        }
+                        1 if !scopes.is_empty() => {
+                            let (_, scope) = scopes.swap_remove(random.below(scopes.len()));
+                            // One that parks is switched to; all others are ready, and run before the killer goes on.
+                            if scope.kill() == Kill::Ended {
+                                model.settle();
+                            }
+                        }
+                        _ => {}
+                    },
+                    _ => {
+                        greens[some].kill();
+                        model.kill(some);
+                    }
+                }
+                let real = told.borrow().clone();
+                for (number, green) in model.greens.iter().enumerate() {
+                    assert_eq!(greens[number].is_finished(), green.end.is_some(), "{at}: {number}");
+                    assert_eq!(group.contains(&greens[number]), green.member, "{at}: {number}");
+                    assert_eq!(real[number], green.told, "{at}: {number}");
+                }
+                assert_eq!(group.len(), model.members(), "{at}");
+                // Not each time, so that several things happen to those who have not run in between.
+                if random.below(2) == 0 {
+                    continue;
+                }
+                for _ in 0..3 {
+                    yield_now();
+                    model.settle();
+                }
+                for (of, scope) in &scopes {
+                    assert_eq!(scope.is_finished(), model.greens[*of].end.is_some(), "{at}");
+                }
+                assert!(waiters.iter().map(GreenThread::is_finished).eq(model.waiters.iter().copied()), "{at}");
+            }
+            for green in &greens {
+                group.add(green);
+            }
+            group.killall();
+            group.waitall().unwrap();
+            for (_, scope) in scopes {
+                assert!(scope.join().unwrap(), "seed {seed}");
+            }
+            for waiter in waiters {
+                waiter.join().unwrap();
+            }
+            drop(greens);
+            assert_eq!(held(), before, "seed {seed}");
+        }
+    });
+}

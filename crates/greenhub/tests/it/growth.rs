@@ -1,0 +1,74 @@
+//! Green threads by the hundred thousand, again and again, leave nothing behind. The only test of its process, whose
+//! memory it measures.
+
+#![cfg(target_os = "linux")]
+
+use std::cell::Cell;
+use std::fs;
+use std::rc::Rc;
+
+use crate::support::descriptors::in_child;
+use greenhub::{get_hub, spawn, yield_now};
+
+const ROUNDS: usize = 10;
+
+/// What a round may leave behind.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+struct Left {
+    mappings: usize,
+    stack_bytes_mapped: usize,
+    greenlets: usize,
+    green_threads: usize,
+}
+
+/// So many that have all begun before the first of them ends.
+fn round(count: usize) -> (Left, usize) {
+    let begun = Rc::new(Cell::new(0));
+    let threads: Vec<_> = (0..count)
+        .map(|number| {
+            let begun = Rc::clone(&begun);
+            spawn(move || {
+                begun.set(begun.get() + 1);
+                yield_now();
+                assert_eq!(begun.get(), count);
+                number
+            })
+        })
+        .collect();
+    for (number, thread) in threads.into_iter().enumerate() {
+        assert_eq!(thread.join().unwrap(), number);
+    }
+    let stats = get_hub().stats();
+    let left = Left {
+        mappings: fs::read_to_string("/proc/self/maps").unwrap().lines().count(),
+        stack_bytes_mapped: stats.stack_bytes_mapped,
+        greenlets: stats.greenlets,
+        green_threads: stats.green_threads,
+    };
+    (left, resident_bytes())
+}
+
+fn resident_bytes() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
+}
+
+/// As before Linux 6.13, or by order.
+fn guards_are_mappings() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let version: Vec<u32> = release.split('.').map_while(|part| part.parse().ok()).take(2).collect();
+    version < vec![6, 13] || std::env::var_os("GREENHUB_GUARD").is_some_and(|guard| guard == "mprotect")
+}
+
+#[test]
+fn a_hundred_thousand_green_threads_ten_times_over_leave_nothing_behind() {
+    in_child(|| {
+        // Guards that are mappings would reach the limit of those.
+        let count = if guards_are_mappings() { 10_000 } else { 100_000 };
+        let rounds: Vec<_> = (0..ROUNDS).map(|_| round(count)).collect();
+        let (second, last) = (rounds[1], rounds[ROUNDS - 1]);
+        assert_eq!(second.0, last.0);
+        // A byte for each green thread of one round, where a single page of each would be 4,096.
+        assert!(last.1 <= second.1 + count, "{} bytes resident, then {}", second.1, last.1);
+    });
+}

@@ -1,0 +1,649 @@
+//! Rule 6 of `docs/design.md`: a hub is safe code of a third party, and may do anything in each of its methods.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, PipeReader, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Once;
+use std::time::Duration;
+
+use crate::support::green::{LONG, Log, OnDrop, SHORT, keep_reports, pipe, quiet_panic};
+use crate::support::run;
+use greenhub::{
+    GreenError, GreenThread, Greenlet, Hub, HubDescriptor, HubError, Interest, Key, Kill, Lease, LoopError, Payload,
+    Readiness, Ready, Rearm, Source, Time, TrampolineError, Watched, get_hub, register_hub, scope, sleep, spawn,
+    trampoline, use_hub, use_hub_with, yield_now,
+};
+
+/// Longer than any wait that ends by a wake-up, so that a lost wake-up is a failure and not a hang.
+const PATIENT: Duration = Duration::from_secs(60);
+
+/// A call of a hub.
+enum Call<'a> {
+    Build,
+    Watch(Key),
+    Forget,
+    /// With what it is to return, unless that is left as it is.
+    Wait(&'a mut Ready, &'a mut io::Result<()>),
+    Now(&'a mut Time),
+    Pollable,
+    Drop,
+}
+
+/// The methods of a hub that a greenlet can bring about, by a call of its own.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Method {
+    Build,
+    Watch,
+    Forget,
+    Wait,
+    Now,
+    Pollable,
+    Drop,
+}
+
+impl Call<'_> {
+    fn method(&self) -> Method {
+        match self {
+            Call::Build => Method::Build,
+            Call::Watch(_) => Method::Watch,
+            Call::Forget => Method::Forget,
+            Call::Wait(..) => Method::Wait,
+            Call::Now(_) => Method::Now,
+            Call::Pollable => Method::Pollable,
+            Call::Drop => Method::Drop,
+        }
+    }
+}
+
+type Hook = Box<dyn FnMut(Call<'_>)>;
+
+thread_local! {
+    static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
+    /// How many hubs of this OS thread were built and dropped.
+    static BUILT: Cell<usize> = const { Cell::new(0) };
+    static DROPPED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Has every call of the hub go through `hook`, except those that it brings about itself.
+fn on_calls(hook: impl FnMut(Call<'_>) + 'static) {
+    HOOK.set(Some(Box::new(hook)));
+}
+
+/// Has the next call of `method`, and no other, do `hook`.
+fn on_next(method: Method, hook: impl FnOnce() + 'static) {
+    let mut hook = Some(hook);
+    on_calls(move |call| {
+        if call.method() == method
+            && let Some(hook) = hook.take()
+        {
+            hook();
+        }
+    });
+}
+
+fn called(call: Call<'_>) {
+    /// Puts the hook back, also if it panics.
+    struct PutBack(Option<Hook>);
+    impl Drop for PutBack {
+        fn drop(&mut self) {
+            let hook = self.0.take();
+            HOOK.with_borrow_mut(|place| _ = place.get_or_insert_with(|| hook.expect("taken once")));
+        }
+    }
+    // A hub of an ended thread may be dropped after the hook.
+    if let Ok(Some(hook)) = HOOK.try_with(RefCell::take) {
+        let mut hook = PutBack(Some(hook));
+        hook.0.as_mut().expect("taken once")(call);
+    }
+}
+
+/// The default hub, each call of which goes through the hook first.
+struct Hooked(Box<dyn Hub>);
+
+impl Hooked {
+    fn build() -> io::Result<Hooked> {
+        BUILT.set(BUILT.get() + 1);
+        called(Call::Build);
+        let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        Ok(Hooked((default().map_err(io::Error::other)?.build)()?))
+    }
+}
+
+impl Drop for Hooked {
+    fn drop(&mut self) {
+        DROPPED.set(DROPPED.get() + 1);
+        called(Call::Drop);
+    }
+}
+
+impl Hub for Hooked {
+    fn name(&self) -> &'static str {
+        "hooked"
+    }
+
+    fn rearm(&self) -> Rearm {
+        self.0.rearm()
+    }
+
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        called(Call::Watch(key));
+        self.0.watch(key, fd, interest, lease)
+    }
+
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        called(Call::Forget);
+        self.0.forget(key, fd);
+    }
+
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        let mut result = Ok(());
+        called(Call::Wait(ready, &mut result));
+        result?;
+        // The hook has to be called again although nothing comes.
+        let hooked = HOOK.with_borrow(Option::is_some);
+        self.0.wait(watched, if hooked { Some(timeout.map_or(SHORT, |time| time.min(SHORT))) } else { timeout }, ready)
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.0.after_fork()
+    }
+
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        called(Call::Pollable);
+        self.0.pollable()
+    }
+
+    fn now(&self) -> Time {
+        let mut now = Time::monotonic();
+        called(Call::Now(&mut now));
+        now
+    }
+}
+
+/// Chooses such a hub, which is built as often as one is needed.
+fn use_hooked_hub() -> Result<(), HubError> {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        let build = || Ok(Box::new(Hooked::build()?) as Box<dyn Hub>);
+        register_hub(HubDescriptor { name: "tests.hooked", aliases: &[], available: || true, build }).unwrap();
+    });
+    use_hub("tests.hooked")
+}
+
+/// Runs a test on an OS thread with such a hub, without a hook at first.
+fn with_hooked(name: &str, test: impl FnOnce() + Send + 'static) {
+    run(name, || {
+        keep_reports();
+        use_hooked_hub().unwrap();
+        test();
+        HOOK.take();
+        // Control has come back, whatever the hub did.
+        spawn(|| sleep(SHORT)).join().unwrap();
+    });
+}
+
+/// Brings a call of `method` about.
+fn bring_about(method: Method) {
+    match method {
+        Method::Watch => {
+            let (reader, _writer) = pipe();
+            let _ = trampoline(&reader, Interest::READ, Some(SHORT));
+        }
+        Method::Forget => {
+            let (source, _writer) = known_source();
+            source.close();
+        }
+        Method::Wait => sleep(SHORT),
+        Method::Now => _ = get_hub().now(),
+        Method::Pollable => _ = get_hub().pollable(),
+        Method::Drop => use_hooked_hub().unwrap(),
+        Method::Build => {
+            use_hooked_hub().unwrap();
+            let (reader, _writer) = pipe();
+            let _ = trampoline(&reader, Interest::READ, Some(SHORT));
+        }
+    }
+}
+
+/// A source that the hub knows. Without the hook, which is for the calls to come.
+fn known_source() -> (Source, io::PipeWriter) {
+    let hook = HOOK.take();
+    let (reader, writer) = pipe();
+    let source = Source::new(reader.into()).unwrap();
+    source.wait(Interest::READ, Some(SHORT)).unwrap_err();
+    HOOK.set(hook);
+    (source, writer)
+}
+
+/// All methods that a green thread, and not the main loop, calls.
+const OF_GREENLETS: [Method; 6] =
+    [Method::Build, Method::Watch, Method::Forget, Method::Now, Method::Pollable, Method::Drop];
+
+/// Has the next call of `method` do `hook` while a green thread makes that call, and others are ready.
+///
+/// # Panics
+///
+/// If another one runs before the call has ended.
+fn inside_call(method: Method, hook: impl FnOnce() + 'static) {
+    // There is a hub, and a loop.
+    sleep(SHORT);
+    let log = Log::new();
+    let (begun, ended) = (log.clone(), log.clone());
+    on_next(method, move || {
+        begun.add("begun");
+        hook();
+        ended.add("ended");
+    });
+    let calls = spawn(move || bring_about(method));
+    let runs = log.clone();
+    let bystander = spawn(move || runs.add("bystander"));
+    calls.join().unwrap();
+    bystander.join().unwrap();
+    HOOK.take();
+    let place = |what: &str| log.position(what).unwrap_or_else(|| panic!("not {what} in {method:?}: {log:?}"));
+    assert!(place("begun") + 1 == place("ended"), "another ran within {method:?}: {log:?}");
+}
+
+fn is_in_mainloop(error: &LoopError) -> bool {
+    matches!(error, LoopError::InMainloop { .. })
+}
+
+#[track_caller]
+fn assert_refused(wait: Result<impl Sized, TrampolineError>) {
+    match wait {
+        Err(TrampolineError::Loop(error)) if is_in_mainloop(&error) => {}
+        Err(error) => panic!("{error:?}"),
+        Ok(_) => panic!("not refused"),
+    }
+}
+
+#[test]
+fn rule_06_a_hub_that_panics_is_dropped_and_another_one_built() {
+    for method in [Method::Watch, Method::Forget, Method::Wait, Method::Now, Method::Pollable] {
+        with_hooked("rule_06_a_hub_that_panics_is_dropped_and_another_one_built", move || {
+            sleep(SHORT);
+            let (source, _writer) = known_source();
+            assert_eq!((BUILT.get(), DROPPED.get()), (1, 0));
+            on_next(method, || quiet_panic("on purpose"));
+            match method {
+                Method::Watch => {
+                    let (reader, _writer) = pipe();
+                    let error = trampoline(&reader, Interest::READ, Some(LONG)).unwrap_err();
+                    assert!(matches!(error, TrampolineError::Loop(LoopError::Panicked { .. })), "{error:?}");
+                }
+                Method::Forget => source.close(),
+                // The main loop tells main of it.
+                Method::Wait => assert!(catch_unwind(|| sleep(LONG)).is_err()),
+                method => bring_about(method),
+            }
+            assert_eq!(DROPPED.get(), 1, "{method:?}");
+            // The report of a lost clock comes with the next wait of main.
+            let _ = catch_unwind(|| sleep(SHORT));
+            spawn(|| sleep(SHORT)).join().unwrap();
+            assert_eq!((BUILT.get(), DROPPED.get()), (2, 1), "{method:?}");
+        });
+    }
+}
+
+#[test]
+fn rule_06_a_hub_whose_wait_fails_is_dropped_and_another_one_built() {
+    with_hooked("rule_06_a_hub_whose_wait_fails_is_dropped_and_another_one_built", || {
+        let (reader, mut writer) = pipe();
+        let waiter = spawn(move || trampoline(&reader, Interest::READ, Some(PATIENT)));
+        on_calls(|call| {
+            if let Call::Wait(_, result) = call {
+                *result = Err(io::Error::other("on purpose"));
+            }
+        });
+        assert!(catch_unwind(|| sleep(LONG)).is_err());
+        HOOK.take();
+        assert_eq!((BUILT.get(), DROPPED.get()), (1, 1));
+        // The waiter has not heard of it.
+        writer.write_all(b"x").unwrap();
+        waiter.join().unwrap().unwrap();
+        assert_eq!(BUILT.get(), 2);
+    });
+}
+
+#[test]
+fn rule_06_no_method_of_a_hub_switches_to_another_green_thread() {
+    for method in OF_GREENLETS {
+        with_hooked("rule_06_no_method_of_a_hub_switches_to_another_green_thread", move || {
+            let parked = spawn(|| sleep(LONG));
+            let (raw, child) = (Greenlet::new(|_| Ok(Payload::unit())), Greenlet::new(|_| Ok(Payload::unit())));
+            yield_now();
+            let hub = get_hub();
+            inside_call(method, move || {
+                assert!(catch_unwind(yield_now).is_err());
+                assert!(catch_unwind(|| sleep(SHORT)).is_err());
+                assert!(scope(|s| s.spawn(|| ()).join()).is_err());
+                assert!(matches!(spawn(|| ()).join(), Err(GreenError::Loop(error)) if is_in_mainloop(&error)));
+                assert!(raw.switch(Payload::unit()).is_err());
+                assert!(child.throw(GreenError::Exit).is_err());
+                assert!(!parked.is_finished());
+                parked.kill();
+                assert!(!parked.is_finished(), "it ends when the call has ended");
+                assert!(hub.run_once(Some(SHORT)).is_err());
+            });
+        });
+    }
+}
+
+#[test]
+fn rule_06_no_method_of_a_hub_unwinds_a_greenlet_whose_last_handle_it_drops() {
+    for method in OF_GREENLETS {
+        with_hooked("rule_06_no_method_of_a_hub_unwinds_a_greenlet_whose_last_handle_it_drops", move || {
+            let (unwound, back) = (Rc::new(Cell::new(false)), Greenlet::current());
+            let to = unwound.clone();
+            let suspended = Greenlet::new(move |_| {
+                let _end = OnDrop(move || to.set(true));
+                back.switch(Payload::unit())
+            });
+            suspended.switch(Payload::unit()).unwrap();
+            let seen = unwound.clone();
+            inside_call(method, move || {
+                drop(suspended);
+                assert!(!seen.get(), "it ends when the call has ended");
+            });
+            sleep(SHORT);
+            assert!(unwound.get());
+        });
+    }
+}
+
+#[test]
+fn rule_06_no_method_of_a_hub_waits_for_descriptors() {
+    for method in OF_GREENLETS {
+        with_hooked("rule_06_no_method_of_a_hub_waits_for_descriptors", move || {
+            let (source, _writer) = known_source();
+            let hub = get_hub();
+            inside_call(method, move || {
+                // Ready ones, too.
+                let (reader, mut writer) = pipe();
+                writer.write_all(b"x").unwrap();
+                assert_refused(trampoline(&reader, Interest::READ, Some(SHORT)));
+                let any = [(reader.as_fd(), Interest::READ)];
+                assert_refused(hub_core::trampoline_any(&any, &mut hub_core::Limit::from(Some(SHORT))));
+                let wait = source.wait(Interest::READ, Some(SHORT)).unwrap_err();
+                assert_ne!(wait.kind(), io::ErrorKind::TimedOut, "{wait}");
+                assert!(hub.listen(reader, Interest::READ, |_| ()).is_err());
+            });
+        });
+    }
+}
+
+#[test]
+fn rule_06_no_method_of_a_hub_replaces_the_hub() {
+    for method in OF_GREENLETS {
+        with_hooked("rule_06_no_method_of_a_hub_replaces_the_hub", move || {
+            inside_call(method, || {
+                assert!(matches!(use_hub(None), Err(HubError::InMainloop)));
+                assert!(matches!(use_hooked_hub(), Err(HubError::InMainloop)));
+            });
+        });
+    }
+}
+
+#[test]
+fn rule_06_no_method_of_a_hub_shuts_its_thread_down() {
+    for method in OF_GREENLETS {
+        with_hooked("rule_06_no_method_of_a_hub_shuts_its_thread_down", move || {
+            sleep(SHORT);
+            let (hub, refused) = (get_hub(), Rc::new(Cell::new(false)));
+            let to = refused.clone();
+            // Called by the main greenlet, which alone may do so elsewhere.
+            on_next(method, move || to.set(hub.shutdown(Some(Duration::ZERO)).is_err()));
+            bring_about(method);
+            assert!(refused.get(), "{method:?}");
+        });
+    }
+}
+
+#[test]
+fn rule_06_a_hub_that_is_called_while_it_is_called_is_not_found() {
+    for method in OF_GREENLETS {
+        with_hooked("rule_06_a_hub_that_is_called_while_it_is_called_is_not_found", move || {
+            let (source, _writer) = known_source();
+            let hub = get_hub();
+            inside_call(method, move || {
+                assert_eq!(hub.pollable(), None);
+                let _ = (hub.now(), hub.stats());
+                source.close();
+                greenhub::notify_close(0);
+            });
+        });
+    }
+}
+
+#[test]
+fn rule_06_a_hub_may_panic_when_it_is_dropped() {
+    let on_drop = |call: Call<'_>| {
+        if matches!(call, Call::Drop) {
+            quiet_panic("on purpose");
+        }
+    };
+    // Replaced, and dropped after it has panicked.
+    let ends: [fn(); 2] = [
+        || use_hub(None).unwrap(),
+        || {
+            on_calls(|call| {
+                if matches!(call, Call::Wait(..) | Call::Drop) {
+                    quiet_panic("on purpose");
+                }
+            });
+            assert!(catch_unwind(|| sleep(LONG)).is_err());
+        },
+    ];
+    for end in ends {
+        with_hooked("rule_06_a_hub_may_panic_when_it_is_dropped", move || {
+            sleep(SHORT);
+            on_calls(on_drop);
+            end();
+            assert_eq!(DROPPED.get(), 1);
+        });
+    }
+    // At the end of its thread.
+    let ends = move || {
+        use_hooked_hub().unwrap();
+        sleep(SHORT);
+        on_calls(on_drop);
+    };
+    run("rule_06_a_hub_may_panic_when_it_is_dropped", ends);
+    std::thread::spawn(ends).join().unwrap();
+}
+
+#[test]
+fn rule_06_a_lost_hub_may_not_bring_another_one_about_when_it_is_dropped() {
+    with_hooked("rule_06_a_lost_hub_may_not_bring_another_one_about_when_it_is_dropped", || {
+        sleep(SHORT);
+        let said = Rc::new(Cell::new(None));
+        let to = said.clone();
+        on_calls(move |call| match call {
+            Call::Now(_) => quiet_panic("on purpose"),
+            Call::Drop => {
+                let replaced = matches!(use_hooked_hub(), Err(HubError::InMainloop));
+                let waited = catch_unwind(|| sleep(SHORT)).is_err();
+                to.set(Some((replaced, waited)));
+            }
+            _ => {}
+        });
+        let _ = get_hub().now();
+        HOOK.take();
+        assert_eq!(said.get(), Some((true, true)));
+        assert!(catch_unwind(|| sleep(SHORT)).is_err(), "the hub has panicked");
+    });
+}
+
+fn waiting_reader(reader: PipeReader, limit: Duration) -> GreenThread<Result<Readiness, TrampolineError>> {
+    spawn(move || trampoline(&reader, Interest::READ, Some(limit)))
+}
+
+#[test]
+fn rule_06_a_report_of_a_stale_or_unknown_key_wakes_no_waiter() {
+    with_hooked("rule_06_a_report_of_a_stale_or_unknown_key_wakes_no_waiter", || {
+        sleep(SHORT);
+        let key = Rc::new(Cell::new(None::<Key>));
+        let reports = Rc::new(Cell::new(0));
+        let count = reports.clone();
+        on_calls(move |call| match call {
+            Call::Watch(watched) => key.set(Some(watched)),
+            Call::Wait(ready, _) => {
+                let Some(key) = key.get() else { return };
+                let (number, generation) = (key.fd(), key.generation());
+                for stale in [generation.wrapping_sub(1), generation.wrapping_add(1), !generation] {
+                    ready.push(Key::new(number, stale), Readiness::READ | Readiness::INVALID);
+                }
+                ready.push(Key::new(number + 1, generation), Readiness::READ);
+                ready.push(Key::new(!number, generation), Readiness::READ);
+                count.set(count.get() + 1);
+            }
+            _ => {}
+        });
+        let (reader, _writer) = pipe();
+        let waiter = waiting_reader(reader, Duration::from_millis(20));
+        let error = waiter.join().unwrap().unwrap_err();
+        assert!(matches!(error, TrampolineError::TimedOut(_)), "{error:?}");
+        assert!(reports.get() > 0);
+    });
+}
+
+#[test]
+fn rule_06_a_report_that_comes_twice_wakes_once() {
+    with_hooked("rule_06_a_report_that_comes_twice_wakes_once", || {
+        sleep(SHORT);
+        let key = Rc::new(Cell::new(None::<Key>));
+        on_calls(move |call| match call {
+            Call::Watch(watched) => key.set(Some(watched)),
+            Call::Wait(ready, _) => {
+                let all = Readiness::READ | Readiness::WRITE | Readiness::HANGUP;
+                key.get().into_iter().for_each(|key| (0..3).for_each(|_| ready.push(key, all)));
+            }
+            _ => {}
+        });
+        let (reader, _writer) = pipe();
+        let waits = spawn(move || {
+            trampoline(&reader, Interest::READ, Some(PATIENT)).unwrap();
+            // A park of another kind, which such a report is not for.
+            let begin = std::time::Instant::now();
+            sleep(Duration::from_millis(20));
+            assert!(begin.elapsed() >= Duration::from_millis(20));
+        });
+        waits.join().unwrap();
+    });
+}
+
+#[test]
+fn rule_06_a_number_that_is_given_up_while_the_hub_watches_it_is_an_error() {
+    with_hooked("rule_06_a_number_that_is_given_up_while_the_hub_watches_it_is_an_error", || {
+        sleep(SHORT);
+        on_calls(|call| {
+            if let Call::Watch(key) = call {
+                greenhub::notify_close(key.fd());
+            }
+        });
+        let (reader, _writer) = pipe();
+        let number = reader.as_raw_fd();
+        let error = waiting_reader(reader, PATIENT).join().unwrap().unwrap_err();
+        assert!(matches!(error, TrampolineError::Closed(fd) if fd == number), "{error:?}");
+        assert_eq!(get_hub().stats().readers, 0);
+    });
+}
+
+#[test]
+fn rule_06_a_clock_that_goes_back_is_that_of_its_latest_sample() {
+    with_hooked("rule_06_a_clock_that_goes_back_is_that_of_its_latest_sample", || {
+        sleep(SHORT);
+        let mut samples = 0;
+        on_calls(move |call| {
+            if let Call::Now(now) = call {
+                samples += 1;
+                if samples % 2 == 0 {
+                    *now = Time::from_nanos(samples);
+                }
+            }
+        });
+        let mut last = get_hub().now();
+        for round in 0..20 {
+            if round % 4 == 0 {
+                sleep(SHORT);
+            }
+            let now = get_hub().now();
+            assert!(now >= last, "{now:?} after {last:?}");
+            last = now;
+        }
+    });
+}
+
+#[test]
+fn rule_06_timers_fire_when_the_clock_jumps_to_its_end() {
+    with_hooked("rule_06_timers_fire_when_the_clock_jumps_to_its_end", || {
+        let sleepers: Vec<_> = [SHORT * 10, LONG, LONG * 1000].map(|time| spawn(move || sleep(time))).into();
+        // They are armed by the clock of before.
+        sleep(SHORT);
+        on_calls(move |call| {
+            if let Call::Now(now) = call {
+                *now = Time::from_nanos(u64::MAX - 1_000_000);
+            }
+        });
+        // Due beyond the end.
+        let late = spawn(|| sleep(LONG));
+        for sleeper in sleepers {
+            sleeper.join().unwrap();
+        }
+        assert_eq!(late.kill(), Kill::Ended);
+        HOOK.take();
+        // The clock does not go on from there.
+        use_hooked_hub().unwrap();
+    });
+}
+
+#[test]
+fn rule_06_a_deadline_beyond_the_end_of_the_clock_is_that_end() {
+    with_hooked("rule_06_a_deadline_beyond_the_end_of_the_clock_is_that_end", || {
+        sleep(SHORT);
+        on_calls(|call| {
+            if let Call::Now(now) = call {
+                *now = Time::from_nanos(u64::MAX - 1_000_000);
+            }
+        });
+        // The sleep of main goes on with the next hub, for what is left until its deadline, which never comes.
+        let other = spawn(|| use_hooked_hub().unwrap());
+        let slept = catch_unwind(|| sleep(LONG)).expect_err("the deadline has passed before the clock has reached it");
+        let text = slept.downcast_ref::<String>().expect("a text");
+        assert!(text.contains("block for ever"), "{text}");
+        other.join().unwrap();
+        HOOK.take();
+        // The clock does not go on from there.
+        use_hooked_hub().unwrap();
+    });
+}
+
+#[test]
+fn rule_06_no_builder_of_a_hub_switches_or_replaces_it() {
+    run("rule_06_no_builder_of_a_hub_switches_or_replaces_it", || {
+        let refused = Rc::new(Cell::new(None));
+        let (to, log) = (refused.clone(), Log::new());
+        let ran = log.clone();
+        use_hub_with(move || {
+            let waited = catch_unwind(AssertUnwindSafe(|| sleep(SHORT))).is_err();
+            let replaced = matches!(use_hub(None), Err(HubError::InMainloop));
+            let (reader, _writer) = pipe();
+            let built = trampoline(&reader, Interest::READ, Some(SHORT));
+            assert_eq!(ran.len(), 0, "another ran");
+            to.set(Some((waited, replaced, built.is_err_and(|error| matches!(error, TrampolineError::Loop(_))))));
+            Hooked::build()
+        })
+        .unwrap();
+        let bystander = spawn(move || log.add("bystander"));
+        // No loop is there yet, which would refuse by itself.
+        let (reader, mut writer) = pipe();
+        writer.write_all(b"x").unwrap();
+        assert_refused(trampoline(&reader, Interest::READ, Some(PATIENT)));
+        trampoline(&reader, Interest::READ, Some(PATIENT)).unwrap();
+        assert_eq!(refused.get(), Some((true, true, true)));
+        assert_eq!(BUILT.get(), 1);
+        bystander.join().unwrap();
+    });
+}

@@ -1,0 +1,588 @@
+//! Choosing hubs, building them, letting go of them.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
+use std::process::Command;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use greenhub::os::unix::net::UnixStream;
+use greenhub::{
+    Hub, HubDescriptor, HubError, Interest, Key, Lease, Readiness, Ready, Rearm, Time, Watched, get_default_hub,
+    get_hub, has_hub, register_hub, try_get_hub, use_hub, use_hub_with,
+};
+
+use crate::support;
+use crate::support::poll_hub::PollHub;
+
+const SHORT: Duration = Duration::from_millis(20);
+
+/// A third party's hub: over poll(2), and with a clock that can be its own.
+struct Mine {
+    inner: PollHub,
+    /// Time passes when the loop waits, and only then.
+    clock: Option<Rc<Cell<Time>>>,
+}
+
+impl Mine {
+    const NAME: &str = "tests::mine.poll-1";
+
+    fn new() -> io::Result<Mine> {
+        Ok(Mine { inner: PollHub::new()?, clock: None })
+    }
+
+    fn descriptor() -> HubDescriptor {
+        HubDescriptor { name: Mine::NAME, aliases: &["mine"], available: || true, build: || Ok(Box::new(Mine::new()?)) }
+    }
+}
+
+impl Hub for Mine {
+    fn name(&self) -> &'static str {
+        Mine::NAME
+    }
+
+    fn rearm(&self) -> Rearm {
+        self.inner.rearm()
+    }
+
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        self.inner.watch(key, fd, interest, lease)
+    }
+
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        self.inner.forget(key, fd);
+    }
+
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        let Some(clock) = &self.clock else { return self.inner.wait(watched, timeout, ready) };
+        let timeout = timeout.expect("something is always due in these tests");
+        clock.set(clock.get() + timeout);
+        self.inner.wait(watched, Some(Duration::ZERO), ready)
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.inner.after_fork()
+    }
+
+    fn now(&self) -> Time {
+        self.clock.as_ref().map_or_else(Time::monotonic, |clock| clock.get())
+    }
+}
+
+/// Runs the rest of a test in a process of its own, in which `EVENTLET_HUB` is `hub` or not set. False in that
+/// process.
+fn with_environment(test: &str, hub: Option<&str>) -> bool {
+    if support::is_child() {
+        return false;
+    }
+    let output = support::in_child(test, |command: &mut Command| {
+        match hub {
+            Some(hub) => command.env("EVENTLET_HUB", hub),
+            None => command.env_remove("EVENTLET_HUB"),
+        };
+    });
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{hub:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("1 passed"), "{test} is not the name of a test");
+    true
+}
+
+#[test]
+fn no_hub_exists_before_its_first_use() {
+    support::run("no_hub_exists_before_its_first_use", || {
+        assert!(!has_hub());
+        let green = greenhub::spawn(|| 1);
+        assert!(!has_hub(), "spawning is no use of the hub");
+        greenhub::sleep(Duration::from_millis(1));
+        assert!(has_hub());
+        green.join().unwrap();
+    });
+}
+
+#[test]
+fn get_hub_names_the_same_hub_each_time() {
+    support::run("get_hub_names_the_same_hub_each_time", || {
+        let hub = get_hub();
+        assert_eq!(get_hub().id(), hub.id());
+        let inside = greenhub::spawn(|| get_hub().id());
+        assert_eq!(inside.join().unwrap(), hub.id());
+    });
+}
+
+#[test]
+fn each_thread_has_a_hub_of_its_own() {
+    support::run("each_thread_has_a_hub_of_its_own", || {
+        let here = get_hub().id();
+        let there = std::thread::spawn(|| get_hub().id()).join().unwrap();
+        assert_ne!(here, there);
+    });
+}
+
+#[test]
+fn use_hub_leaves_other_threads_alone() {
+    support::run("use_hub_leaves_other_threads_alone", || {
+        let before = get_hub();
+        let there = std::thread::spawn(|| {
+            use_hub_with(Mine::new).unwrap();
+            get_hub().name()
+        });
+        assert_eq!(there.join().unwrap(), Mine::NAME);
+        assert!(before.is_current());
+        assert_eq!(get_hub().id(), before.id());
+        let another = std::thread::spawn(|| get_hub().name());
+        assert_eq!(another.join().unwrap(), before.name());
+    });
+}
+
+#[test]
+fn use_hub_builds_nothing_before_first_use() {
+    support::run("use_hub_builds_nothing_before_first_use", || {
+        let built = Rc::new(Cell::new(0));
+        use_hub_with({
+            let built = Rc::clone(&built);
+            move || {
+                built.set(built.get() + 1);
+                Mine::new()
+            }
+        })
+        .unwrap();
+        assert_eq!(built.get(), 0);
+        let _ = (get_hub(), get_hub());
+        greenhub::sleep(Duration::from_millis(1));
+        assert_eq!(built.get(), 1);
+    });
+}
+
+#[test]
+fn timers_and_listeners_of_a_replaced_hub_never_fire() {
+    support::run("timers_and_listeners_of_a_replaced_hub_never_fire", || {
+        let fired = Rc::new(Cell::new(0));
+        let note = |fired: &Rc<Cell<u32>>| {
+            let fired = Rc::clone(fired);
+            move || fired.set(fired.get() + 1)
+        };
+        let old = get_hub();
+        let timer = old.schedule(SHORT / 4, note(&fired));
+        let (reader, mut writer) = io::pipe().unwrap();
+        let told = note(&fired);
+        let registration = old.listen(reader, Interest::READ, move |_: Readiness| told()).unwrap();
+        writer.write_all(b"x").unwrap();
+        use_hub(old.name()).unwrap();
+        greenhub::sleep(SHORT);
+        assert_eq!(fired.get(), 0);
+        assert!(!timer.cancel(), "nothing is left to cancel");
+        drop(registration);
+        assert_eq!(get_hub().stats().timers, 0);
+    });
+}
+
+#[test]
+fn a_reference_to_a_replaced_hub_reaches_the_present_one() {
+    support::run("a_reference_to_a_replaced_hub_reaches_the_present_one", || {
+        let old = get_hub();
+        use_hub(old.name()).unwrap();
+        assert!(!old.is_current() && !old.is_running());
+        let never = old.schedule(SHORT, || unreachable!("it was taken back"));
+        assert!(never.cancel());
+        let fired = Rc::new(Cell::new(false));
+        old.schedule(Duration::ZERO, {
+            let fired = Rc::clone(&fired);
+            move || fired.set(true)
+        });
+        let (reader, _writer) = io::pipe().unwrap();
+        let registration = old.listen(reader, Interest::READ, |_: Readiness| ()).unwrap();
+        assert_eq!(get_hub().stats().readers, 1);
+        drop(registration);
+        assert_eq!(get_hub().stats().readers, 0);
+        greenhub::sleep(SHORT * 2);
+        assert!(fired.get());
+    });
+}
+
+#[test]
+fn choosing_the_same_hub_again_makes_a_new_one() {
+    support::run("choosing_the_same_hub_again_makes_a_new_one", || {
+        let name = get_default_hub().unwrap().name;
+        use_hub(name).unwrap();
+        let first = get_hub();
+        use_hub(name).unwrap();
+        let second = get_hub();
+        assert_eq!(first.name(), second.name());
+        assert_ne!(first.id(), second.id());
+        assert!(!first.is_current() && second.is_current());
+    });
+}
+
+#[test]
+fn the_environment_chooses_the_hub() {
+    const TEST: &str = "the_environment_chooses_the_hub";
+    if with_environment(TEST, Some(Mine::NAME)) {
+        return;
+    }
+    support::run(TEST, || {
+        register_hub(Mine::descriptor()).unwrap();
+        assert_eq!(get_hub().name(), Mine::NAME);
+        let there = std::thread::spawn(|| get_hub().name());
+        assert_eq!(there.join().unwrap(), Mine::NAME);
+    });
+}
+
+#[test]
+fn a_name_in_the_program_beats_the_environment() {
+    const TEST: &str = "a_name_in_the_program_beats_the_environment";
+    if with_environment(TEST, Some("mine")) {
+        return;
+    }
+    support::run(TEST, || {
+        register_hub(Mine::descriptor()).unwrap();
+        let preferred = get_default_hub().unwrap();
+        for &name in [preferred.name].iter().chain(preferred.aliases) {
+            use_hub(name).unwrap();
+            assert_eq!(get_hub().name(), preferred.name, "by {name}");
+        }
+        use_hub(None).unwrap();
+        assert_eq!(get_hub().name(), Mine::NAME);
+    });
+}
+
+#[test]
+fn without_any_choice_the_preferred_hub_is_used() {
+    const TEST: &str = "without_any_choice_the_preferred_hub_is_used";
+    if with_environment(TEST, None) {
+        return;
+    }
+    support::run(TEST, || {
+        let preferred = get_default_hub().unwrap().name;
+        assert!(["epoll", "kqueue", "poll", "select"].contains(&preferred));
+        #[cfg(target_os = "linux")]
+        assert_eq!(preferred, "epoll");
+        assert_eq!(get_hub().name(), preferred);
+        use_hub_with(Mine::new).unwrap();
+        use_hub(None).unwrap();
+        assert_eq!(get_hub().name(), preferred);
+    });
+}
+
+#[test]
+fn an_empty_name_is_an_error() {
+    support::run("an_empty_name_is_an_error", || {
+        for name in ["", " ", "\t\n"] {
+            let error = use_hub(name).unwrap_err();
+            assert!(matches!(error, HubError::EmptyName { from_environment: false }), "{error:?}");
+        }
+        assert!(!has_hub());
+    });
+}
+
+#[test]
+fn an_empty_name_in_the_environment_is_an_error() {
+    const TEST: &str = "an_empty_name_in_the_environment_is_an_error";
+    if with_environment(TEST, Some("")) && with_environment(TEST, Some("  ")) {
+        return;
+    }
+    support::run(TEST, || {
+        for error in [try_get_hub().unwrap_err(), use_hub(None).unwrap_err()] {
+            assert!(matches!(error, HubError::EmptyName { from_environment: true }), "{error:?}");
+        }
+    });
+}
+
+#[test]
+fn an_unknown_name_is_an_error_that_quotes_it() {
+    support::run("an_unknown_name_is_an_error_that_quotes_it", || {
+        let error = use_hub("nope").unwrap_err();
+        assert!(matches!(&error, HubError::Unknown { name, from_environment: false, .. } if name == "nope"));
+        let text = error.to_string();
+        assert!(text.contains("\"nope\"") && text.contains("epoll"), "{text}");
+        assert!(!has_hub());
+    });
+}
+
+#[test]
+fn an_unknown_name_in_the_environment_is_an_error_that_quotes_it() {
+    const TEST: &str = "an_unknown_name_in_the_environment_is_an_error_that_quotes_it";
+    if with_environment(TEST, Some("nope")) {
+        return;
+    }
+    support::run(TEST, || {
+        let text = try_get_hub().unwrap_err().to_string();
+        assert!(text.contains("\"nope\"") && text.contains("EVENTLET_HUB"), "{text}");
+        // The variable is read again, and a program can still choose.
+        use_hub(get_default_hub().unwrap().name).unwrap();
+        assert_eq!(get_hub().name(), get_default_hub().unwrap().name);
+    });
+}
+
+#[test]
+fn a_hub_foreign_to_this_system_is_an_error_that_names_it() {
+    support::run("a_hub_foreign_to_this_system_is_an_error_that_names_it", || {
+        let foreign = if cfg!(target_os = "linux") { "kqueue" } else { "epoll" };
+        let error = use_hub(foreign).unwrap_err();
+        assert!(matches!(&error, HubError::Unavailable { name } if name == foreign), "{error:?}");
+        assert!(error.to_string().contains(foreign));
+    });
+}
+
+#[test]
+fn a_failed_use_hub_changes_nothing() {
+    support::run("a_failed_use_hub_changes_nothing", || {
+        let missing = HubDescriptor {
+            name: "tests::missing",
+            aliases: &[],
+            available: || false,
+            build: || Err(io::ErrorKind::Unsupported.into()),
+        };
+        register_hub(missing).unwrap();
+        let fail = || {
+            for name in ["", "nope", "tests::missing"] {
+                assert!(use_hub(name).is_err());
+            }
+        };
+        // A choice that was not used yet.
+        use_hub_with(Mine::new).unwrap();
+        fail();
+        let hub = get_hub();
+        assert_eq!(hub.name(), Mine::NAME);
+        // A hub with a timer, and a failure inside the main loop.
+        let fired = Rc::new(Cell::new(false));
+        let refused = Rc::new(RefCell::new(None));
+        hub.schedule(SHORT, {
+            let fired = Rc::clone(&fired);
+            move || fired.set(true)
+        });
+        hub.schedule(Duration::ZERO, {
+            let refused = Rc::clone(&refused);
+            move || *refused.borrow_mut() = Some(use_hub(None))
+        });
+        fail();
+        greenhub::sleep(SHORT * 2);
+        assert!(fired.get());
+        assert!(matches!(refused.take(), Some(Err(HubError::InMainloop))));
+        assert_eq!(get_hub().id(), hub.id());
+    });
+}
+
+#[test]
+fn use_hub_in_the_main_loop_is_an_error() {
+    support::run("use_hub_in_the_main_loop_is_an_error", || {
+        let hub = get_hub();
+        let refused = Rc::new(RefCell::new(None));
+        hub.schedule(Duration::ZERO, {
+            let refused = Rc::clone(&refused);
+            move || *refused.borrow_mut() = Some(use_hub_with(Mine::new))
+        });
+        greenhub::sleep(Duration::from_millis(1));
+        assert!(matches!(refused.take(), Some(Err(HubError::InMainloop))));
+        assert!(hub.is_current());
+    });
+}
+
+#[test]
+fn a_registered_hub_is_found_by_its_dotted_name() {
+    support::run("a_registered_hub_is_found_by_its_dotted_name", || {
+        const NAMED: HubDescriptor = HubDescriptor {
+            name: "some-crate::hubs.best:1",
+            aliases: &["best-of.all"],
+            available: || true,
+            build: || Ok(Box::new(Mine::new()?)),
+        };
+        register_hub(NAMED).unwrap();
+        for name in [NAMED.name, NAMED.aliases[0]] {
+            use_hub(name).unwrap();
+            assert_eq!(get_hub().name(), Mine::NAME);
+        }
+        let there = std::thread::spawn(|| use_hub(NAMED.name));
+        assert!(there.join().unwrap().is_ok(), "it is known to every thread");
+    });
+}
+
+#[test]
+fn a_name_is_registered_once() {
+    support::run("a_name_is_registered_once", || {
+        let named = |name, aliases| HubDescriptor { name, aliases, ..Mine::descriptor() };
+        register_hub(named("tests::once", &["once-more"])).unwrap();
+        let taken = [
+            (named("tests::once", &[]), "tests::once"),
+            (named("once-more", &[]), "once-more"),
+            (named("tests::other", &["once-more"]), "once-more"),
+            (named("tests::twice", &["tests::twice"]), "tests::twice"),
+            (named("epolls", &[]), "epolls"),
+            (named("tests::other", &["libevent"]), "libevent"),
+        ];
+        for (descriptor, expected) in taken {
+            let error = register_hub(descriptor).unwrap_err();
+            assert!(matches!(&error, HubError::Duplicate { name } if name == expected), "{error:?}");
+        }
+        let error = register_hub(named("tests::blank", &[" "])).unwrap_err();
+        assert!(matches!(error, HubError::EmptyName { .. }), "{error:?}");
+        assert!(matches!(use_hub("tests::other"), Err(HubError::Unknown { .. })), "nothing of it was kept");
+    });
+}
+
+#[test]
+fn a_third_party_hub_over_poll_runs_timers_and_listeners() {
+    support::run("a_third_party_hub_over_poll_runs_timers_and_listeners", || {
+        use_hub_with(Mine::new).unwrap();
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let (mut one, mut other) = UnixStream::pair().unwrap();
+        let echo = greenhub::spawn(move || {
+            let mut buffer = [0; 3];
+            other.read_exact(&mut buffer).unwrap();
+            other.write_all(&buffer).unwrap();
+        });
+        let (reader, mut writer) = io::pipe().unwrap();
+        let heard = {
+            let log = Rc::clone(&log);
+            move |_: Readiness| log.borrow_mut().push("heard")
+        };
+        let registration = get_hub().listen(reader, Interest::READ, heard).unwrap();
+        greenhub::yield_now();
+        one.write_all(b"abc").unwrap();
+        one.read_exact(&mut [0; 3]).unwrap();
+        echo.join().unwrap();
+        writer.write_all(b"x").unwrap();
+        while log.borrow().is_empty() {
+            greenhub::sleep(Duration::from_millis(1));
+        }
+        drop(registration);
+        assert!(log.take().iter().all(|&what| what == "heard"));
+        for (delay, what) in [(3, "third"), (1, "first"), (2, "second")] {
+            let log = Rc::clone(&log);
+            get_hub().schedule(SHORT * delay, move || log.borrow_mut().push(what));
+        }
+        greenhub::sleep(SHORT * 4);
+        assert_eq!(log.take(), ["first", "second", "third"]);
+        assert_eq!(get_hub().name(), Mine::NAME);
+    });
+}
+
+#[test]
+fn asking_for_availability_leaves_nothing_behind() {
+    const TEST: &str = "asking_for_availability_leaves_nothing_behind";
+    if with_environment(TEST, None) {
+        return;
+    }
+    support::run(TEST, || {
+        let before = support::open_descriptors();
+        for _ in 0..50 {
+            assert!((get_default_hub().unwrap().available)());
+            assert!(use_hub("kqueue").is_err() || use_hub("epoll").is_err());
+        }
+        assert_eq!(support::open_descriptors(), before);
+        assert!(!has_hub());
+    });
+}
+
+#[test]
+#[cfg(feature = "libevent")]
+fn libevent_is_found_by_its_names_and_never_by_default() {
+    support::run("libevent_is_found_by_its_names_and_never_by_default", || {
+        for name in ["libevent", "pyevent"] {
+            use_hub(name).unwrap();
+            assert_eq!(get_hub().name(), "libevent");
+            greenhub::sleep(Duration::from_millis(1));
+        }
+        assert_ne!(get_default_hub().unwrap().name, "libevent");
+    });
+}
+
+#[test]
+#[cfg_attr(feature = "libevent", ignore = "libevent is compiled in")]
+fn a_hub_that_is_not_compiled_in_is_an_error_that_names_its_feature() {
+    support::run("a_hub_that_is_not_compiled_in_is_an_error_that_names_its_feature", || {
+        for name in ["libevent", "pyevent"] {
+            let error = use_hub(name).unwrap_err();
+            assert!(matches!(&error, HubError::NotCompiled { feature: "libevent", .. }), "{error:?}");
+            assert!(error.to_string().contains("feature `libevent`"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn replaced_hubs_and_ended_threads_leave_no_descriptor_open() {
+    const TEST: &str = "replaced_hubs_and_ended_threads_leave_no_descriptor_open";
+    if with_environment(TEST, None) {
+        return;
+    }
+    support::run(TEST, || {
+        let use_one = || {
+            greenhub::sleep(Duration::from_millis(1));
+            let (mut one, other) = UnixStream::pair().unwrap();
+            one.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+            assert!(one.read(&mut [0]).is_err());
+            drop(other);
+        };
+        let before = support::open_descriptors();
+        for _ in 0..20 {
+            std::thread::spawn(use_one).join().unwrap();
+        }
+        assert_eq!(support::open_descriptors(), before, "after threads");
+        std::thread::spawn(move || {
+            use_one();
+            let before = support::open_descriptors();
+            for _ in 0..20 {
+                use_hub(None).unwrap();
+                use_one();
+            }
+            assert_eq!(support::open_descriptors(), before, "after hubs");
+        })
+        .join()
+        .unwrap();
+        assert_eq!(support::open_descriptors(), before, "at the end");
+    });
+}
+
+#[test]
+fn a_hub_with_a_clock_of_its_own_drives_the_timers() {
+    support::run("a_hub_with_a_clock_of_its_own_drives_the_timers", || {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let clock = Rc::new(Cell::new(Time::from_nanos(1)));
+        use_hub_with({
+            let clock = Rc::clone(&clock);
+            move || Ok(Mine { inner: PollHub::new()?, clock: Some(clock) })
+        })
+        .unwrap();
+        get_hub().set_timer_slack(0, Duration::ZERO);
+        let begun = Instant::now();
+        let woken = Rc::new(RefCell::new(Vec::new()));
+        for hours in [5, 1, 3] {
+            let (woken, clock) = (Rc::clone(&woken), Rc::clone(&clock));
+            greenhub::spawn(move || {
+                greenhub::sleep(HOUR * hours);
+                woken.borrow_mut().push((hours, clock.get()));
+            });
+        }
+        greenhub::sleep(HOUR * 6);
+        let at = |hours| (hours, Time::from_nanos(1) + HOUR * hours);
+        assert_eq!(*woken.borrow(), [at(1), at(3), at(5)]);
+        assert_eq!(get_hub().now(), Time::from_nanos(1) + HOUR * 6);
+        assert!(begun.elapsed() < HOUR);
+    });
+}
+
+#[test]
+fn what_waits_while_a_hub_is_replaced_waits_on_the_next() {
+    struct Sleeps;
+    impl Drop for Sleeps {
+        fn drop(&mut self) {
+            greenhub::sleep(Duration::from_millis(1));
+        }
+    }
+    support::run("what_waits_while_a_hub_is_replaced_waits_on_the_next", || {
+        let name = get_hub().name();
+        // Ended when the hub is replaced; its closure then gives way to the reader.
+        let sleeps = Sleeps;
+        let delayed = greenhub::spawn_after(Duration::from_secs(100), move || drop(sleeps));
+        greenhub::yield_now();
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        let reader = greenhub::spawn(move || {
+            let mut byte = [0];
+            here.read_exact(&mut byte).map(|()| byte[0])
+        });
+        use_hub(name).unwrap();
+        there.write_all(b"x").unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), b'x');
+        assert!(delayed.join().is_err());
+    });
+}

@@ -1,0 +1,181 @@
+//! The leftovers of a job with the hub of its OS thread: green threads, callbacks, handles.
+
+use std::cell::OnceCell;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use crate::support;
+use crate::support::green::{LONG, OnDrop, SHORT};
+use crate::support::run;
+use greenhub::tpool::{execute, execute_scoped, set_num_threads};
+use greenhub::{GreenThread, Remote, get_hub, sleep, spawn, spawn_after, spawn_n, sync, yield_now};
+
+/// A hang is a failure after that time.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_green_thread_that_a_job_leaves_runs_to_its_end_on_the_jobs_thread() {
+    run("a_green_thread_that_a_job_leaves_runs_to_its_end_on_the_jobs_thread", || {
+        let (tell, told) = channel();
+        let job = move || {
+            spawn_n(move || {
+                sleep(SHORT);
+                // Started by another one, and later.
+                drop(spawn_after(SHORT, move || tell.send(std::thread::current().id())));
+            });
+            std::thread::current().id()
+        };
+        let there = execute(job).unwrap();
+        assert_eq!(told.recv_timeout(LIMIT), Ok(there));
+    });
+}
+
+#[test]
+fn a_green_thread_that_a_borrowing_job_leaves_runs_to_its_end() {
+    run("a_green_thread_that_a_borrowing_job_leaves_runs_to_its_end", || {
+        let (tell, told) = channel();
+        let text = String::from("borrowed");
+        execute_scoped(|| {
+            let length = text.len();
+            spawn_n(move || tell.send(length));
+        })
+        .unwrap();
+        assert_eq!(told.recv_timeout(LIMIT), Ok(text.len()));
+    });
+}
+
+#[test]
+fn a_link_that_waits_runs_to_its_end() {
+    run("a_link_that_waits_runs_to_its_end", || {
+        let (tell, told) = channel();
+        execute(move || {
+            spawn(|| ()).link(move |_| {
+                sleep(SHORT);
+                tell.send(()).unwrap();
+            });
+        })
+        .unwrap();
+        told.recv_timeout(LIMIT).expect("the link ran to its end");
+    });
+}
+
+#[test]
+fn the_result_of_a_job_does_not_wait_for_what_it_leaves() {
+    run("the_result_of_a_job_does_not_wait_for_what_it_leaves", || {
+        let (go, gone) = sync::mpsc::channel::<u32>();
+        let (tell, told) = channel();
+        let result = execute(move || {
+            spawn_n(move || tell.send(gone.recv()));
+            yield_now();
+            "result"
+        });
+        assert_eq!(result.unwrap(), "result");
+        assert_eq!(told.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout));
+        go.send(7).unwrap();
+        assert_eq!(told.recv_timeout(LIMIT), Ok(Ok(7)));
+    });
+}
+
+#[test]
+fn a_thread_takes_the_next_job_when_the_green_threads_of_the_last_have_ended() {
+    const TEST: &str = "a_thread_takes_the_next_job_when_the_green_threads_of_the_last_have_ended";
+    in_own_process(TEST, || {
+        set_num_threads(NonZeroUsize::MIN);
+        let (tell, told) = channel();
+        let also = tell.clone();
+        execute(move || {
+            spawn_n(move || {
+                sleep(SHORT * 4);
+                tell.send("green thread").unwrap();
+            });
+        })
+        .unwrap();
+        execute(move || also.send("next job").unwrap()).unwrap();
+        assert_eq!(told.iter().collect::<Vec<_>>(), ["green thread", "next job"]);
+    });
+}
+
+#[test]
+fn green_threads_that_nothing_can_wake_are_reported_and_killed() {
+    const TEST: &str = "green_threads_that_nothing_can_wake_are_reported_and_killed";
+    in_own_process(TEST, || {
+        let (report, reported) = channel();
+        greenhub::set_report_stream(move |one| report.send(one.to_string()).unwrap());
+        let (tell, told) = channel();
+        execute(move || {
+            // Each waits for the other one.
+            let other = Rc::new(OnceCell::<GreenThread<bool>>::new());
+            let first = Rc::clone(&other);
+            let second = spawn(move || {
+                let _unwound = OnDrop(|| tell.send(()).unwrap());
+                first.get().unwrap().wait_for_end().is_ok()
+            });
+            let _ = other.set(spawn(move || second.wait_for_end().is_ok()));
+        })
+        .unwrap();
+        told.recv_timeout(LIMIT).expect("unwound");
+        let report = reported.recv_timeout(LIMIT).unwrap();
+        assert_eq!(report.matches("job_leftovers.rs").count(), 2, "{report}");
+        assert!(report.contains("are killed: nothing can wake them"), "{report}");
+    });
+}
+
+/// Waits until the hub has gone.
+fn goes(remote: &Remote) {
+    let begin = Instant::now();
+    while !remote.is_gone() {
+        assert!(begin.elapsed() < LIMIT, "the hub of the job is still there");
+        sleep(SHORT);
+    }
+}
+
+#[test]
+fn a_handle_of_the_hub_of_a_job_says_gone_after_the_job() {
+    run("a_handle_of_the_hub_of_a_job_says_gone_after_the_job", || {
+        let (tell, told) = channel();
+        let job = move || {
+            spawn_n(move || {
+                sleep(SHORT);
+                tell.send(()).unwrap();
+            });
+            get_hub().remote()
+        };
+        let remote = execute(job).unwrap();
+        told.recv_timeout(LIMIT).expect("what the job leaves runs first");
+        goes(&remote);
+        assert!(remote.spawn(|| ()).is_err());
+    });
+}
+
+#[test]
+fn a_timer_that_a_job_leaves_is_dropped_and_reported() {
+    const TEST: &str = "a_timer_that_a_job_leaves_is_dropped_and_reported";
+    in_own_process(TEST, || {
+        let (report, reported) = channel();
+        greenhub::set_report_stream(move |one| report.send(one.to_string()).unwrap());
+        let held = Arc::new(());
+        let kept = Arc::clone(&held);
+        execute(move || {
+            let _ = get_hub().schedule(LONG, move || drop(kept.clone()));
+        })
+        .unwrap();
+        assert!(reported.recv_timeout(LIMIT).unwrap().contains("1 timers or listeners"));
+        let begin = Instant::now();
+        while Arc::strong_count(&held) != 1 {
+            assert!(begin.elapsed() < LIMIT, "the timer is still there");
+            sleep(SHORT);
+        }
+    });
+}
+
+/// Runs the test in a process of its own: it changes the pool or the reports.
+fn in_own_process(test: &str, body: fn()) {
+    if support::is_child() {
+        return run(test, body);
+    }
+    let output = support::in_child(test, |_| ());
+    assert!(output.status.success(), "{output:?}");
+}

@@ -1,0 +1,292 @@
+//! Hubs that meddle: what a third party's hub calls and changes while it is called itself.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, PipeReader, PipeWriter, Write, pipe};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::support::poll_hub::PollHub;
+use crate::support::{alone, run};
+use greenhub::{
+    GreenThread, Greenlet, Hub, HubDescriptor, Interest, Key, Lease, LoopError, Payload, Ready, Rearm, Source, Time,
+    TrampolineError, Watched, get_hub, hub_prevent_multiple_readers, register_hub, sleep, spawn, trampoline, use_hub,
+    use_hub_with,
+};
+
+const SHORT: Duration = Duration::from_millis(5);
+
+type Hook = RefCell<Option<Box<dyn FnOnce()>>>;
+
+/// What the hubs of an OS thread are to do, and what they have seen.
+#[derive(Default)]
+struct Script {
+    /// Called once, by the next watch: of that descriptor, if one is named.
+    on_watch: Hook,
+    only: Cell<Option<RawFd>>,
+    /// Called once, when the time is asked for.
+    on_now: Hook,
+    refuse_watch: Cell<Option<RawFd>>,
+    fail_wait: Cell<bool>,
+    /// What was watched, oldest first.
+    watched: RefCell<Vec<RawFd>>,
+    /// A descriptor that was lent to a wait and is not open.
+    dead: Cell<Option<RawFd>>,
+}
+
+thread_local! {
+    static SCRIPT: Script = Script::default();
+}
+
+fn on_watch(hook: impl FnOnce() + 'static) {
+    SCRIPT.with(|script| script.on_watch.replace(Some(Box::new(hook))));
+}
+
+fn call(hook: fn(&Script) -> &Hook) {
+    let hook = SCRIPT.with(|script| hook(script).take());
+    if let Some(hook) = hook {
+        hook();
+    }
+}
+
+/// poll(2), with a mind of its own.
+struct Meddling {
+    hub: PollHub,
+    rearm: Rearm,
+}
+
+impl Meddling {
+    fn new(rearm: Rearm) -> io::Result<Meddling> {
+        Ok(Meddling { hub: PollHub::new()?, rearm })
+    }
+}
+
+impl Hub for Meddling {
+    fn name(&self) -> &'static str {
+        "meddling"
+    }
+
+    fn rearm(&self) -> Rearm {
+        self.rearm
+    }
+
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        let refused = SCRIPT.with(|script| {
+            script.watched.borrow_mut().push(key.fd());
+            script.refuse_watch.take_if_it_is(key.fd())
+        });
+        if SCRIPT.with(|script| script.only.get().is_none_or(|only| only == key.fd())) {
+            call(|script| &script.on_watch);
+        }
+        if refused {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        self.hub.watch(key, fd, interest, lease)
+    }
+
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        self.hub.forget(key, fd);
+    }
+
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        let dead = watched.iter().find(|(_, fd, _)| rustix::io::fcntl_getfd(fd).is_err());
+        SCRIPT.with(|script| script.dead.set(script.dead.get().or(dead.map(|(key, ..)| key.fd()))));
+        if SCRIPT.with(|script| script.fail_wait.replace(false)) {
+            return Err(io::Error::other("lost"));
+        }
+        self.hub.wait(watched, timeout, ready)
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.hub.after_fork()
+    }
+
+    fn now(&self) -> Time {
+        call(|script| &script.on_now);
+        Time::monotonic()
+    }
+}
+
+trait TakeIf {
+    fn take_if_it_is(&self, fd: RawFd) -> bool;
+}
+
+impl TakeIf for Cell<Option<RawFd>> {
+    fn take_if_it_is(&self, fd: RawFd) -> bool {
+        let is = self.get() == Some(fd);
+        if is {
+            self.set(None);
+        }
+        is
+    }
+}
+
+/// Runs a test on an OS thread with such a hub. Whatever it is about: no closed descriptor is lent to a hub.
+fn meddled_with(name: &str, test: impl FnOnce() + Send + 'static) {
+    run(name, || meddle(test));
+}
+
+/// As [`meddled_with`], in a process whose descriptors several greenlets may wait for.
+fn meddled_with_and_queueing(name: &str, test: impl FnOnce() + Send + 'static) {
+    alone(name, || {
+        hub_prevent_multiple_readers(false);
+        meddle(test);
+    });
+}
+
+fn meddle(test: impl FnOnce()) {
+    use_hub_with(|| Meddling::new(Rearm::Explicit)).unwrap();
+    test();
+    sleep(SHORT);
+    assert_eq!(SCRIPT.with(|script| script.dead.get()), None, "a closed descriptor was lent to the hub");
+}
+
+/// A pipe with a byte in it.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().unwrap();
+    writer.write_all(b"x").unwrap();
+    (reader, writer)
+}
+
+fn wait_for(reader: &Rc<PipeReader>) -> GreenThread<bool> {
+    let reader = Rc::clone(reader);
+    spawn(move || trampoline(&*reader, Interest::READ, None).is_ok())
+}
+
+#[test]
+fn one_that_wants_to_wait_itself_ends_the_wait_it_is_called_for_and_leaves_no_trace() {
+    meddled_with("one_that_wants_to_wait_itself_ends_the_wait_it_is_called_for_and_leaves_no_trace", || {
+        let waits = spawn(|| {
+            trampoline(&full_pipe().0, Interest::READ, None).unwrap();
+            let (reader, _writer) = pipe().unwrap();
+            on_watch(|| drop(catch_unwind(|| sleep(SHORT))));
+            let refused = trampoline(&reader, Interest::READ, None).unwrap_err();
+            assert!(matches!(refused, TrampolineError::Loop(LoopError::InMainloop { .. })), "{refused}");
+            let late = trampoline(&reader, Interest::READ, Some(SHORT)).unwrap_err();
+            assert!(matches!(late, TrampolineError::TimedOut(_)), "{late}");
+        });
+        waits.join().unwrap();
+    });
+}
+
+#[test]
+fn one_that_sets_parents_when_it_is_asked_for_the_time_does_not_come_between_a_switch() {
+    meddled_with("one_that_sets_parents_when_it_is_asked_for_the_time_does_not_come_between_a_switch", || {
+        let (reader, _writer) = full_pipe();
+        let parent = Greenlet::new(|_| Ok(Payload::unit()));
+        let child = Greenlet::new(move |_| {
+            trampoline(&reader, Interest::READ, None).unwrap();
+            Ok(Payload::unit())
+        });
+        child.set_parent(&parent).unwrap();
+        drop(parent);
+        // A turn, after which nobody has asked for the time.
+        spawn(|| ()).join().unwrap();
+        let (moved, main) = (child.clone(), Greenlet::current());
+        SCRIPT.with(|script| script.on_now.replace(Some(Box::new(move || moved.set_parent(&main).unwrap()))));
+        child.switch(Payload::unit()).unwrap();
+    });
+}
+
+#[test]
+fn a_listener_that_is_taken_back_while_the_hub_watches_it_is_gone() {
+    meddled_with("a_listener_that_is_taken_back_while_the_hub_watches_it_is_gone", || {
+        let (reader, _writer) = full_pipe();
+        let registration = Rc::new(RefCell::new(None));
+        let called = Rc::new(Cell::new(0));
+        let listen = {
+            let (registration, called) = (Rc::clone(&registration), Rc::clone(&called));
+            move |_| {
+                called.set(called.get() + 1);
+                let registration = Rc::clone(&registration);
+                // In the watch that follows this call.
+                on_watch(move || drop(registration.take()));
+            }
+        };
+        registration.replace(Some(get_hub().listen(reader, Interest::READ, listen).unwrap()));
+        sleep(SHORT);
+        sleep(SHORT);
+        assert_eq!(called.get(), 1);
+    });
+}
+
+#[test]
+fn who_queues_for_a_descriptor_stays_when_a_listener_of_the_same_batch_comes() {
+    meddled_with_and_queueing("who_queues_for_a_descriptor_stays_when_a_listener_of_the_same_batch_comes", || {
+        let ((first, mut wake_first), (second, mut wake_second)) = (pipe().unwrap(), pipe().unwrap());
+        assert!(first.as_raw_fd() < second.as_raw_fd(), "poll(2) reports them in this order");
+        let second = Rc::new(second);
+        let waiting = [wait_for(&second), wait_for(&second)];
+        let kept = Rc::new(RefCell::new(None));
+        let _first = {
+            let (second, kept) = (Rc::clone(&second), Rc::clone(&kept));
+            let listen_too = move |_| {
+                if kept.borrow().is_none() {
+                    let made = get_hub().listen(Rc::clone(&second), Interest::READ, |_| ());
+                    kept.replace(made.ok());
+                }
+            };
+            get_hub().listen(first, Interest::READ, listen_too).unwrap()
+        };
+        sleep(SHORT);
+        wake_first.write_all(b"x").unwrap();
+        wake_second.write_all(b"x").unwrap();
+        sleep(SHORT);
+        kept.take();
+        for waiter in waiting {
+            assert!(waiter.join().unwrap());
+        }
+    });
+}
+
+#[test]
+fn who_queues_behind_one_whom_the_hub_refuses_is_served() {
+    meddled_with_and_queueing("who_queues_behind_one_whom_the_hub_refuses_is_served", || {
+        let (reader, mut writer) = pipe().unwrap();
+        let reader = Rc::new(reader);
+        let waiting: Vec<_> = (0..4).map(|_| wait_for(&reader)).collect();
+        sleep(SHORT);
+        SCRIPT.with(|script| script.refuse_watch.set(Some(reader.as_raw_fd())));
+        writer.write_all(b"x").unwrap();
+        for waiter in waiting {
+            // The one that was refused is told that it may try.
+            assert!(waiter.join().unwrap());
+        }
+    });
+}
+
+#[test]
+fn a_number_that_is_given_up_while_a_new_hub_watches_it_is_watched_anew() {
+    run("a_number_that_is_given_up_while_a_new_hub_watches_it_is_watched_anew", || {
+        let build = || Ok(Box::new(Meddling::new(Rearm::Level)?) as Box<dyn Hub>);
+        register_hub(HubDescriptor { name: "tests.meddling", aliases: &[], available: || true, build }).unwrap();
+        use_hub("tests.meddling").unwrap();
+        let (reader, writer) = pipe().unwrap();
+        let number = reader.as_raw_fd();
+        let source = Rc::new(Source::new(reader.into()).unwrap());
+        let waits = spawn({
+            let source = Rc::clone(&source);
+            move || source.wait(Interest::READ, None)
+        });
+        sleep(SHORT);
+        // The hub is lost; the one after it closes the source when it is to watch it.
+        SCRIPT.with(|script| script.only.set(Some(number)));
+        on_watch({
+            let source = Rc::clone(&source);
+            move || source.close()
+        });
+        SCRIPT.with(|script| script.fail_wait.set(true));
+        // A sleep that is over before the hub is asked does not hear of it.
+        while catch_unwind(AssertUnwindSafe(|| sleep(SHORT))).is_ok() {}
+        let _ = catch_unwind(AssertUnwindSafe(|| sleep(SHORT)));
+        assert!(waits.join().unwrap().is_err(), "closed");
+        drop((source, writer));
+        let pipes: Vec<_> = (0..4).map(|_| full_pipe()).collect();
+        let again = pipes.iter().map(|(reader, _)| reader).find(|reader| reader.as_raw_fd() == number);
+        let Some(again) = again else { return eprintln!("the number is not used again") };
+        SCRIPT.with(|script| script.watched.take());
+        trampoline(again, Interest::READ, Some(Duration::from_secs(60))).unwrap();
+        assert!(SCRIPT.with(|script| script.watched.borrow().contains(&number)));
+    });
+}

@@ -1,0 +1,481 @@
+//! Waits that any thread may end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::support;
+use crate::support::descriptors;
+use crate::support::green::{LONG, SHORT, held, keep_reports};
+use crate::support::run;
+use greenhub::{
+    Doing, Limit, LoopError, Parked, Parker, Unparker, get_hub, sleep, spawn, use_hub, use_hub_with, with_timeout,
+    yield_now,
+};
+use hub_core::ManualClock;
+
+/// Parks until `done`; what wakes it is given to `tell`.
+fn park_until(done: impl Fn() -> bool, tell: impl Fn(Unparker)) -> Result<(), LoopError> {
+    while !done() {
+        let parker = Parker::new(Doing::Event)?;
+        tell(parker.unparker());
+        parker.park(&mut Limit::none())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_green_thread_is_unparked_by_another() {
+    run("a_green_thread_is_unparked_by_another", || {
+        let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
+        let told = slot.clone();
+        let waiting = spawn(move || {
+            let parker = Parker::new(Doing::Event).unwrap();
+            told.set(Some(parker.unparker()));
+            parker.park(&mut Limit::none()).unwrap()
+        });
+        yield_now();
+        let unparker = slot.take().unwrap();
+        unparker.unpark();
+        assert!(!waiting.is_finished(), "a wake-up never switches");
+        assert_eq!(waiting.join().unwrap(), Parked::Unparked);
+        // What was left behind does nothing, to a later wait too.
+        let parker = Parker::new(Doing::Event).unwrap();
+        unparker.unpark();
+        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+    });
+}
+
+#[test]
+fn an_unpark_before_the_park_is_not_lost() {
+    run("an_unpark_before_the_park_is_not_lost", || {
+        yield_now();
+        let parker = Parker::new(Doing::Event).unwrap();
+        parker.unparker().unpark();
+        assert_eq!(parker.park(&mut Limit::none()).unwrap(), Parked::Unparked);
+        let parker = Parker::new(Doing::Event).unwrap();
+        let unparker = parker.unparker();
+        std::thread::spawn(move || unparker.unpark()).join().unwrap();
+        assert_eq!(parker.park(&mut Limit::from(Some(LONG))).unwrap(), Parked::Unparked);
+    });
+}
+
+#[test]
+fn an_unparker_of_a_wait_that_never_began_ends_no_later_one() {
+    let left_behind = || drop_after(Parker::new(Doing::Event).unwrap(), Parker::unparker);
+    run("an_unparker_of_a_wait_that_never_began_ends_no_later_one", move || {
+        yield_now();
+        let unparker = left_behind();
+        let parker = Parker::new(Doing::Event).unwrap();
+        unparker.unpark();
+        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+        let unparker = left_behind();
+        spawn(move || unparker.unpark());
+        let begin = Instant::now();
+        sleep(SHORT);
+        assert!(begin.elapsed() >= SHORT, "a sleep was ended by what was left of a wait before it");
+    });
+    let plain = std::thread::spawn(move || {
+        let unparker = left_behind();
+        let parker = Parker::new(Doing::Event).unwrap();
+        unparker.unpark();
+        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+    });
+    plain.join().unwrap();
+}
+
+#[test]
+fn an_ended_or_forgotten_wait_of_an_os_thread_leaves_nothing_that_ends_the_next() {
+    let plain = std::thread::spawn(move || {
+        let is_late = |parker: Parker| assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+        let late = Parker::new(Doing::Event).unwrap();
+        let stale = late.unparker();
+        is_late(late);
+        let next = Parker::new(Doing::Event).unwrap();
+        stale.unpark();
+        is_late(next);
+        let forgotten = Parker::new(Doing::Event).unwrap();
+        let stale = forgotten.unparker();
+        std::mem::forget(forgotten);
+        let next = Parker::new(Doing::Event).unwrap();
+        stale.unpark();
+        is_late(next);
+    });
+    plain.join().unwrap();
+}
+
+#[test]
+fn a_waiter_that_a_shutdown_has_abandoned_is_gone_for_all() {
+    run("a_waiter_that_a_shutdown_has_abandoned_is_gone_for_all", || {
+        keep_reports();
+        let unparkers: Rc<RefCell<Vec<Unparker>>> = Rc::default();
+        let told = unparkers.clone();
+        // A wait for a lock holds the exit back, so the green thread lives on.
+        let _waiting = spawn(move || {
+            loop {
+                let parker = Parker::new(Doing::Lock).unwrap();
+                told.borrow_mut().push(parker.unparker());
+                parker.park_deferring_exit(&mut Limit::none()).unwrap();
+            }
+        });
+        sleep(SHORT);
+        assert_eq!(get_hub().shutdown(Some(SHORT)).unwrap().abandoned, 1);
+        for unparker in unparkers.take() {
+            assert!(!std::thread::spawn(move || unparker.try_unpark()).join().unwrap());
+            assert!(!unparker.try_unpark());
+        }
+    });
+}
+
+#[test]
+fn a_wait_is_refused_while_a_green_thread_panics() {
+    struct Waits;
+    impl Drop for Waits {
+        fn drop(&mut self) {
+            let refused = Parker::new(Doing::Event).map(drop).unwrap_err();
+            assert!(matches!(*refused, LoopError::Panicking), "{refused:?}");
+        }
+    }
+    run("a_wait_is_refused_while_a_green_thread_panics", || {
+        keep_reports();
+        let panics = spawn(|| {
+            let _waits = Waits;
+            std::panic::resume_unwind(Box::new("on purpose"));
+        });
+        assert!(panics.join().unwrap_err().to_string().contains("on purpose"));
+    });
+}
+
+/// What is asked of something before it is dropped.
+fn drop_after<T, R>(one: T, ask: impl FnOnce(&T) -> R) -> R {
+    ask(&one)
+}
+
+#[test]
+fn a_wait_that_begins_leaves_none_before_it_to_be_ended() {
+    run("a_wait_that_begins_leaves_none_before_it_to_be_ended", || {
+        yield_now();
+        let first = Parker::new(Doing::Event).unwrap();
+        let second = Parker::new(Doing::Event).unwrap();
+        first.unparker().unpark();
+        assert_eq!(second.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+    });
+}
+
+#[test]
+fn a_turn_that_was_given_up_ends_no_later_wait() {
+    run("a_turn_that_was_given_up_ends_no_later_wait", || {
+        let given_up = with_timeout(SHORT, || get_hub().run_once(None));
+        assert!(given_up.is_err());
+        let parker = Parker::new(Doing::Event).unwrap();
+        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+    });
+}
+
+#[test]
+fn nobody_parks_for_another_green_thread() {
+    run("nobody_parks_for_another_green_thread", || {
+        keep_reports();
+        yield_now();
+        let parker = Parker::new(Doing::Event).unwrap();
+        let other = spawn(move || parker.park(&mut Limit::from(Some(SHORT))));
+        let error = other.join().unwrap_err();
+        assert!(error.to_string().contains("a wait that another one has made"), "{error}");
+        sleep(SHORT);
+    });
+}
+
+#[test]
+fn a_wait_may_outlive_its_hub_in_an_ending_thread() {
+    /// Looks at its parker when the thread's green threads are gone, and parks.
+    struct Last(Option<Parker>, mpsc::Sender<(Unparker, Result<Parked, String>)>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            let parker = self.0.take().unwrap();
+            let unparker = parker.unparker();
+            let parked = parker.park(&mut Limit::none()).map_err(|error| error.to_string());
+            self.1.send((unparker, parked)).unwrap();
+        }
+    }
+    thread_local! {
+        static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+    }
+    let (sender, told) = mpsc::channel();
+    let ending = std::thread::spawn(move || {
+        // Destructors run in the reverse order.
+        LAST.with(|last| assert!(last.borrow().is_none()));
+        yield_now();
+        let parker = Parker::new(Doing::Event).unwrap();
+        let unparker = parker.unparker();
+        LAST.set(Some(Last(Some(parker), sender)));
+        unparker
+    });
+    let unparker = ending.join().unwrap();
+    let ending = LoopError::ThreadEnding.to_string();
+    assert_eq!(told.recv().unwrap(), (unparker, Err(ending)));
+}
+
+#[test]
+fn other_os_threads_unpark_a_sleeping_hub() {
+    run("other_os_threads_unpark_a_sleeping_hub", || {
+        yield_now();
+        let (sender, receiver) = mpsc::channel::<Unparker>();
+        let other = std::thread::spawn(move || {
+            for unparker in receiver {
+                std::thread::sleep(Duration::from_millis(1));
+                unparker.unpark();
+            }
+        });
+        for _ in 0..20 {
+            let parker = Parker::new(Doing::Event).unwrap();
+            sender.send(parker.unparker()).unwrap();
+            assert_eq!(parker.park(&mut Limit::from(Some(LONG))).unwrap(), Parked::Unparked);
+        }
+        drop(sender);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn an_os_thread_without_green_threads_blocks_itself() {
+    let (sender, receiver) = mpsc::channel::<Unparker>();
+    let plain = std::thread::spawn(move || {
+        for _ in 0..100 {
+            let parker = Parker::new(Doing::Event).unwrap();
+            sender.send(parker.unparker()).unwrap();
+            assert_eq!(parker.park(&mut Limit::none()).unwrap(), Parked::Unparked);
+        }
+        assert!(!greenhub::has_hub());
+        let parker = Parker::new(Doing::Event).unwrap();
+        let begin = Instant::now();
+        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+        assert!(begin.elapsed() >= SHORT);
+    });
+    run("an_os_thread_without_green_threads_blocks_itself", move || {
+        for unparker in receiver {
+            unparker.unpark();
+        }
+    });
+    plain.join().unwrap();
+}
+
+#[test]
+fn a_limit_counts_over_several_parks() {
+    run("a_limit_counts_over_several_parks", || {
+        // Its clock goes on only while everybody waits.
+        use_hub_with(|| {
+            let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+            Ok(ManualClock::new().drive((choose()?.build)()?))
+        })
+        .unwrap();
+        let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
+        let told = slot.clone();
+        let waking = spawn(move || {
+            loop {
+                sleep(SHORT);
+                if let Some(unparker) = told.take() {
+                    unparker.unpark();
+                }
+            }
+        });
+        let hub = get_hub();
+        let (begin, mut limit, mut parks) = (hub.now(), Limit::from(Some(SHORT * 10)), 0);
+        loop {
+            let parker = Parker::new(Doing::Event).unwrap();
+            slot.set(Some(parker.unparker()));
+            parks += 1;
+            if parker.park(&mut limit).unwrap() == Parked::Late {
+                break;
+            }
+        }
+        assert!(hub.now() >= begin + SHORT * 10);
+        assert!((2..=11).contains(&parks), "{parks}");
+        waking.kill();
+    });
+}
+
+#[test]
+fn a_kill_or_a_timeout_ends_a_wait_and_leaves_nothing() {
+    run("a_kill_or_a_timeout_ends_a_wait_and_leaves_nothing", || {
+        let before = held();
+        let waiting = spawn(|| {
+            let parker = Parker::new(Doing::Queue).unwrap();
+            parker.park(&mut Limit::from(Some(LONG))).unwrap()
+        });
+        yield_now();
+        waiting.kill();
+        assert!(waiting.join().unwrap_err().is_exit());
+        let timed = with_timeout(SHORT, || Parker::new(Doing::Queue).unwrap().park(&mut Limit::none()));
+        assert!(timed.is_err());
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn a_wait_in_the_main_loop_is_refused() {
+    run("a_wait_in_the_main_loop_is_refused", || {
+        let refused = Rc::new(Cell::new(None));
+        let told = refused.clone();
+        let _timer = greenhub::get_hub().schedule(Duration::ZERO, move || told.set(Parker::new(Doing::Lock).err()));
+        sleep(SHORT);
+        let error = refused.take().expect("refused");
+        assert!(matches!(*error, LoopError::InMainloop { .. }), "{error}");
+    });
+}
+
+#[test]
+fn an_unparker_outlives_its_thread() {
+    let unparker = run("an_unparker_outlives_its_thread", || {
+        yield_now();
+        let parker = Parker::new(Doing::Event).unwrap();
+        parker.unparker()
+    });
+    unparker.unpark();
+    let plain = std::thread::spawn(|| Parker::new(Doing::Event).unwrap().unparker()).join().unwrap();
+    plain.unpark();
+}
+
+#[test]
+fn a_wait_outlives_the_hub() {
+    run("a_wait_outlives_the_hub", || {
+        let (sender, receiver) = mpsc::channel::<Unparker>();
+        let waiting = spawn(move || {
+            let parker = Parker::new(Doing::Event).unwrap();
+            sender.send(parker.unparker()).unwrap();
+            parker.park(&mut Limit::none()).unwrap()
+        });
+        yield_now();
+        use_hub(None).unwrap();
+        let unparker = receiver.recv().unwrap();
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(SHORT);
+            unparker.unpark();
+        });
+        assert_eq!(waiting.join().unwrap(), Parked::Unparked);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_loop_that_others_may_wake_does_not_give_up_but_says_so_once() {
+    let test = "a_loop_that_others_may_wake_does_not_give_up_but_says_so_once";
+    if !support::is_child() {
+        let output = support::in_child(test, |_| ());
+        return assert!(output.status.success(), "{output:?}");
+    }
+    let (tell, told) = mpsc::channel();
+    greenhub::set_report_stream(move |report| tell.send(report.to_string()).unwrap());
+    greenhub::set_quiet_time(Some(SHORT));
+    run(test, || {
+        yield_now();
+        let parker = Parker::new(Doing::Semaphore).unwrap();
+        let unparker = parker.unparker();
+        let other = std::thread::spawn(move || {
+            let first = told.recv().unwrap();
+            std::thread::sleep(SHORT * 10);
+            unparker.unpark();
+            (first, told)
+        });
+        assert_eq!(parker.park(&mut Limit::none()).unwrap(), Parked::Unparked);
+        let (first, told) = other.join().unwrap();
+        assert!(first.contains("waiting for a semaphore"), "{first}");
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [""; 0]);
+    });
+}
+
+#[test]
+fn waits_and_wake_ups_of_many_threads_lose_nothing() {
+    static SERVED: AtomicUsize = AtomicUsize::new(0);
+    run("waits_and_wake_ups_of_many_threads_lose_nothing", || {
+        let (sender, receiver) = mpsc::channel::<(Unparker, std::sync::Arc<AtomicUsize>)>();
+        let waker = std::thread::spawn(move || {
+            for (unparker, state) in receiver {
+                state.fetch_add(1, Ordering::SeqCst);
+                unparker.unpark();
+            }
+        });
+        let hubs: Vec<_> = (0..3)
+            .map(|hub| {
+                let sender = sender.clone();
+                std::thread::spawn(move || {
+                    let work = move || {
+                        for _ in 0..200 {
+                            let state = std::sync::Arc::new(AtomicUsize::new(0));
+                            let seen = state.clone();
+                            let tell = |unparker| sender.send((unparker, state.clone())).unwrap();
+                            park_until(|| seen.load(Ordering::SeqCst) != 0, tell).unwrap();
+                            SERVED.fetch_add(1, Ordering::SeqCst);
+                        }
+                    };
+                    // One of them has no green threads.
+                    if hub == 0 {
+                        return work();
+                    }
+                    let all: Vec<_> = (0..4).map(|_| spawn(work.clone())).collect();
+                    all.into_iter().for_each(|one| one.join().unwrap());
+                })
+            })
+            .collect();
+        hubs.into_iter().for_each(|hub| hub.join().unwrap());
+        drop(sender);
+        waker.join().unwrap();
+    });
+    assert_eq!(SERVED.load(Ordering::SeqCst), 200 * 9);
+}
+
+#[test]
+fn a_forked_childs_other_threads_reach_its_first() {
+    descriptors::in_child(|| {
+        let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
+        let told = slot.clone();
+        let waiting = spawn(move || {
+            let parker = Parker::new(Doing::Event).unwrap();
+            told.set(Some(parker.unparker()));
+            parker.park(&mut Limit::none()).unwrap()
+        });
+        sleep(SHORT);
+        let unparker = slot.take().unwrap();
+        // SAFETY: the other threads of this process sleep and hold no lock; the child leaves by `_exit`.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                // Before the loop knows of the fork, and before another thread makes itself known.
+                std::thread::spawn(move || unparker.unpark()).join().unwrap();
+                let other = || Parker::new(Doing::Event).unwrap().park(&mut Limit::from(Some(SHORT)));
+                std::thread::spawn(other).join().unwrap().unwrap();
+                let woken = with_timeout(Duration::from_secs(60), || waiting.join());
+                let status = if matches!(woken, Ok(Ok(Parked::Unparked))) { 0 } else { 1 };
+                // SAFETY: ends the child and touches nothing.
+                unsafe { libc::_exit(status) }
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                let status = nix::sys::wait::waitpid(child, None).unwrap();
+                assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+                unparker.unpark();
+                assert_eq!(waiting.join().unwrap(), Parked::Unparked);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_wait_of_an_os_thread_takes_no_unpark_of_std() {
+    run("a_wait_of_an_os_thread_takes_no_unpark_of_std", || {
+        let mutex = std::sync::Arc::new(greenhub::sync::Mutex::new(()));
+        let guard = mutex.lock().unwrap();
+        let waiting = mutex.clone();
+        let plain = std::thread::spawn(move || {
+            drop(waiting.lock());
+            // As with std's mutex, it is still there.
+            let begin = Instant::now();
+            std::thread::park_timeout(Duration::from_secs(60));
+            begin.elapsed()
+        });
+        std::thread::sleep(SHORT * 4);
+        plain.thread().unpark();
+        std::thread::sleep(SHORT * 4);
+        drop(guard);
+        assert!(plain.join().unwrap() < Duration::from_secs(30));
+    });
+}

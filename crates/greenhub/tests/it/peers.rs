@@ -1,0 +1,308 @@
+//! Programs that others have written, at the other end: `cargo xtask test` runs these where they are installed.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::support::example;
+use crate::support::run;
+use crate::support::web_server::{Directory, WebServer};
+use greenhub::net::TcpStream;
+
+/// A program that runs as long as the test.
+struct Peer(Child);
+
+impl Peer {
+    /// Starts a server at a port that is free, and waits until it serves.
+    fn serve(command: impl Fn(u16) -> Command) -> (Peer, u16) {
+        // Another program may get a port first; then this one ends.
+        let serving = (0..20).find_map(|_| {
+            let port = free_port();
+            let mut command = command(port);
+            let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut peer = Peer(quiet.spawn().expect("it is installed"));
+            while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+                if peer.0.try_wait().expect("a child").is_some() {
+                    return None;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            peer.0.try_wait().expect("a child").is_none().then_some((peer, port))
+        });
+        serving.expect("it serves at none of 20 ports")
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port that nobody has now.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+}
+
+fn connect(port: u16) -> TcpStream {
+    TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).expect("it serves")
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().expect("it is installed");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+mod curl {
+    use super::*;
+
+    fn curl(arguments: &[&str]) -> String {
+        output(Command::new("curl").args(["--silent", "--show-error", "--max-time", "30"]).args(arguments))
+    }
+
+    #[test]
+    #[ignore = "needs curl: cargo xtask test"]
+    fn gets_what_a_server_of_ours_has() {
+        let directory = Directory::new();
+        let large = "0123456789".repeat(300_000);
+        directory.write("large.txt", &large);
+        directory.write("small.html", "<p>small");
+        let server = WebServer::start(directory.path(), &["--threads", "2"]);
+        let url = |name: &str| format!("http://{}/{name}", server.address);
+        assert_eq!(curl(&[&url("large.txt")]), large);
+        // Three on one connection.
+        let three = curl(&["-w", "[%{num_connects}]", &url("small.html"), &url("small.html"), &url("none")]);
+        assert_eq!(three, "<p>small[1]<p>small[0]404 Not Found[0]");
+        assert!(curl(&["--head", &url("small.html")]).contains("Content-Length: 8\r\n"));
+        example::ends(&server.interrupt(), 0);
+    }
+
+    #[test]
+    #[ignore = "needs curl: cargo xtask test"]
+    fn opens_many_connections_at_once() {
+        let directory = Directory::new();
+        directory.write("page", "content");
+        let server = WebServer::start(directory.path(), &[]);
+        let urls = format!("http://{}/page?[1-200]", server.address);
+        let all = curl(&["--parallel", "--parallel-immediate", "--parallel-max", "50", &urls]);
+        assert_eq!(all, "content".repeat(200));
+        example::ends(&server.interrupt(), 0);
+    }
+}
+
+mod wrk {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs wrk: cargo xtask test"]
+    fn finds_no_error_under_load() {
+        let directory = Directory::new();
+        directory.write("page", &"x".repeat(1000));
+        let server = WebServer::start(directory.path(), &["--threads", "2"]);
+        let url = format!("http://{}/page", server.address);
+        let told = output(Command::new("wrk").args(["-t", "2", "-c", "200", "-d", "2", "--timeout", "30", &url]));
+        assert!(!told.contains("Socket errors") && !told.contains("Non-2xx"), "{told}");
+        let requests = told.lines().find_map(|line| line.split_once(" requests in ")).expect("a count").0;
+        let answered = example::text(&server.interrupt());
+        let answered: u64 = answered.split(' ').next().expect("a count").parse().expect("a number");
+        // wrk leaves in the middle of what it has asked for.
+        let counted: u64 = requests.trim().parse().expect("a number");
+        assert!((counted..=counted + 400).contains(&answered), "{answered} answers, of which wrk counts {counted}");
+    }
+}
+
+mod nginx {
+    use super::*;
+
+    fn configure(directory: &Path, port: u16) -> String {
+        let root = directory.display();
+        format!(
+            "daemon off; master_process off; pid {root}/pid; error_log {root}/errors;
+             events {{ worker_connections 1024; }}
+             http {{
+                 access_log off; types {{ text/html html; }} client_body_temp_path {root}/body; proxy_temp_path {root}/proxy;
+                 fastcgi_temp_path {root}/fastcgi; uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;
+                 server {{ listen 127.0.0.1:{port}; root {root}/files; }}
+             }}"
+        )
+    }
+
+    fn start(directory: &Directory) -> (Peer, u16) {
+        Peer::serve(|port| {
+            directory.write("configuration", &configure(directory.path(), port));
+            let mut command = Command::new("nginx");
+            command.arg("-e").arg(directory.path().join("errors"));
+            command.arg("-c").arg(directory.path().join("configuration"));
+            command
+        })
+    }
+
+    /// What a server answers to one request, on a connection that it keeps.
+    fn get(stream: &mut BufReader<TcpStream>, path: &str) -> io::Result<Vec<u8>> {
+        write!(stream.get_mut(), "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+        let (mut line, mut length) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            stream.read_line(&mut line)?;
+            if let Some(value) = line.strip_prefix("Content-Length: ") {
+                length = value.trim().parse().expect("a number");
+            }
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body)?;
+        Ok(body)
+    }
+
+    #[test]
+    #[ignore = "needs nginx: cargo xtask test"]
+    fn serves_many_clients_of_ours() {
+        let directory = Directory::new();
+        std::fs::create_dir(directory.path().join("files")).expect("room");
+        for number in 0..10_usize {
+            directory.write(&format!("files/{number}"), &number.to_string().repeat(number * 10_000 + 1));
+        }
+        let (nginx, port) = start(&directory);
+        run("nginx::serves_many_clients_of_ours", move || {
+            let clients: Vec<_> = (0..100)
+                .map(|client| {
+                    greenhub::spawn(move || {
+                        let mut stream = BufReader::new(connect(port));
+                        for number in (0..10_usize).map(|step| (client + step) % 10) {
+                            let body = get(&mut stream, &format!("/{number}")).expect("an answer");
+                            assert_eq!(body.len(), number * 10_000 + 1);
+                            assert!(body.iter().all(|&byte| byte == b'0' + number as u8));
+                        }
+                    })
+                })
+                .collect();
+            clients.into_iter().for_each(|client| client.join().expect("no panic"));
+        });
+        drop(nginx);
+    }
+
+    #[test]
+    #[ignore = "needs nginx: cargo xtask test"]
+    fn has_pages_that_the_recursive_fetch_finds() {
+        let directory = Directory::new();
+        std::fs::create_dir(directory.path().join("files")).expect("room");
+        directory.write("files/index.html", "<a href='a.html'>a</a> <a href='none.html'>none</a>");
+        directory.write("files/a.html", "<a href='/'>back</a> <a href='b.html'>b</a>");
+        directory.write("files/b.html", "the end");
+        let (nginx, port) = start(&directory);
+        let url = format!("http://127.0.0.1:{port}/");
+        let output = example::run(&mut example::command("recursive_fetch", &[url.as_str(), "--depth", "5"]));
+        let told = example::text(&output);
+        let pages = ["/\n", "/a.html\n", "/b.html\n", "/none.html\n"];
+        assert!(pages.iter().all(|page| told.contains(&format!("{port}{page}"))), "{told}{}", example::errors(&output));
+        assert!(told.contains("404"), "{told}");
+        drop(nginx);
+    }
+}
+
+mod redis {
+    use super::*;
+
+    fn start(directory: &Directory) -> (Peer, u16) {
+        Peer::serve(|port| {
+            let mut command = Command::new("redis-server");
+            command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
+            command.arg("--dir").arg(directory.path());
+            command
+        })
+    }
+
+    /// One who speaks to it.
+    struct Client(BufReader<TcpStream>);
+
+    impl Client {
+        fn new(port: u16) -> Client {
+            Client(BufReader::new(connect(port)))
+        }
+
+        fn send(&mut self, words: &[&str]) {
+            let mut command = format!("*{}\r\n", words.len());
+            for word in words {
+                command += &format!("${}\r\n{word}\r\n", word.len());
+            }
+            self.0.get_mut().write_all(command.as_bytes()).expect("it reads");
+        }
+
+        /// An answer: lists in brackets, nothing as `-`.
+        fn answer(&mut self) -> String {
+            let mut line = String::new();
+            self.0.read_line(&mut line).expect("an answer");
+            let rest = line[1..].trim_end().to_owned();
+            match &line[..1] {
+                "$" if rest == "-1" => "-".to_owned(),
+                "$" => {
+                    let mut text = vec![0; rest.parse::<usize>().expect("a length") + 2];
+                    self.0.read_exact(&mut text).expect("an answer");
+                    String::from_utf8_lossy(&text[..text.len() - 2]).into_owned()
+                }
+                "*" => {
+                    let items: Vec<_> = (0..rest.parse().expect("a length")).map(|_| self.answer()).collect();
+                    format!("[{}]", items.join(" "))
+                }
+                _ => rest,
+            }
+        }
+
+        fn ask(&mut self, words: &[&str]) -> String {
+            self.send(words);
+            self.answer()
+        }
+    }
+
+    #[test]
+    #[ignore = "needs redis-server: cargo xtask test"]
+    fn is_spoken_to_by_many_over_plain_sockets() {
+        let directory = Directory::new();
+        let (redis, port) = start(&directory);
+        run("redis::is_spoken_to_by_many_over_plain_sockets", move || {
+            let mut first = Client::new(port);
+            assert_eq!(first.ask(&["PING"]), "PONG");
+            assert_eq!(first.ask(&["GET", "nothing"]), "-");
+            let clients: Vec<_> = (0..50)
+                .map(|number| {
+                    greenhub::spawn(move || {
+                        let (mut client, key) = (Client::new(port), format!("key {number}"));
+                        for round in 0..20 {
+                            assert_eq!(client.ask(&["SET", &key, &round.to_string()]), "OK");
+                            assert_eq!(client.ask(&["GET", &key]), round.to_string());
+                            client.ask(&["INCR", "all"]);
+                        }
+                    })
+                })
+                .collect();
+            clients.into_iter().for_each(|client| client.join().expect("no panic"));
+            assert_eq!(first.ask(&["GET", "all"]), "1000");
+        });
+        drop(redis);
+    }
+
+    #[test]
+    #[ignore = "needs redis-server: cargo xtask test"]
+    fn answers_a_pipeline_of_commands_and_pops_for_who_waits() {
+        let directory = Directory::new();
+        let (redis, port) = start(&directory);
+        run("redis::answers_a_pipeline_of_commands_and_pops_for_who_waits", move || {
+            let mut client = Client::new(port);
+            (0..5000).for_each(|_| client.send(&["INCR", "count"]));
+            assert!((1..=5000).all(|number: u32| client.answer() == number.to_string()));
+            // Its answer comes when another pushes.
+            let waiting = greenhub::spawn(move || Client::new(port).ask(&["BLPOP", "list", "0"]));
+            greenhub::sleep(Duration::from_millis(20));
+            assert_eq!(client.ask(&["RPUSH", "list", "item"]), "1");
+            assert_eq!(waiting.join().expect("no panic"), "[list item]");
+            let mut hearing = Client::new(port);
+            assert_eq!(hearing.ask(&["SUBSCRIBE", "news"]), "[subscribe news 1]");
+            assert_eq!(client.ask(&["PUBLISH", "news", "hello"]), "1");
+            assert_eq!(hearing.answer(), "[message news hello]");
+        });
+        drop(redis);
+    }
+}

@@ -1,0 +1,244 @@
+//! What only shows on hubs that are told every descriptor at each wait, and hubs side by side.
+
+#![cfg(all(feature = "poll", feature = "select"))]
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+
+use crate::support::descriptors::{
+    assert_nobody_waits, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
+};
+use greenhub::{
+    GreenThread, Interest, LoopError, Readiness, TrampolineError, get_hub, hub_exceptions, spawn, trampoline,
+    trampoline_raw, use_hub, yield_now,
+};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+const BOTH: [&str; 2] = ["poll", "select"];
+
+/// A number that no set of select(2) holds.
+const HIGH: RawFd = 1100;
+
+/// A green thread that waits for `direction` of the bare number `fd`, and is parked.
+fn waiter(fd: RawFd, direction: Interest) -> GreenThread<Result<Readiness, TrampolineError>> {
+    // SAFETY: closed behind the back of the loop, which is what is tested, in a process of its own.
+    let waiter = spawn(move || unsafe { trampoline_raw(fd, direction, None) });
+    yield_now();
+    waiter
+}
+
+/// Closes `fd` without a word to the loop.
+fn close_behind_the_back(fd: RawFd) {
+    // SAFETY: the number is the test's own, and nobody opens another meanwhile.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+}
+
+fn raise_limit() {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard }).expect("up to the hard limit");
+}
+
+#[test]
+fn their_names_choose_them() {
+    let _deadline = deadline();
+    for (name, hub) in [("poll", "poll"), ("select", "select"), ("selects", "select")] {
+        use_hub(name).expect("available");
+        assert_eq!(get_hub().name(), hub);
+    }
+}
+
+#[test]
+fn a_dead_number_wakes_all_its_waiters_with_an_error() {
+    in_child(|| {
+        for hub in BOTH {
+            use_hub(hub).expect("available");
+            let (here, _there) = UnixStream::pair().expect("a pair");
+            fill(&source(here.try_clone().expect("a copy")));
+            let number = here.into_raw_fd();
+            let waiters = [waiter(number, Interest::READ), waiter(number, Interest::WRITE)];
+            close_behind_the_back(number);
+            for waiter in waiters {
+                let error = waiter.join().expect("woken").expect_err("dead");
+                assert!(matches!(error, TrampolineError::InvalidFd(dead) if dead == number), "{hub}: {error}");
+            }
+            assert_nobody_waits();
+        }
+    });
+}
+
+#[test]
+fn a_dead_number_leaves_the_healthy_ones_waiting() {
+    in_child(|| {
+        for hub in BOTH {
+            use_hub(hub).expect("available");
+            let (here, there) = pair();
+            let healthy = spawn(move || read(&here, 8));
+            let (dying, _peer) = UnixStream::pair().expect("a pair");
+            let number = dying.into_raw_fd();
+            let dead = waiter(number, Interest::READ);
+            close_behind_the_back(number);
+            assert!(dead.join().expect("woken").is_err());
+            assert!(!healthy.is_finished(), "{hub}");
+            let waits = stats().waits;
+            greenhub::sleep(ms(20));
+            assert!(stats().waits - waits <= 4, "{hub}: the dead number is not asked about again");
+            write(&there, b"x").expect("room");
+            assert_eq!(healthy.join().expect("told").expect("read"), b"x");
+        }
+    });
+}
+
+#[test]
+fn a_large_number_that_is_no_descriptor_gives_the_same_error_each_time() {
+    let _deadline = deadline();
+    for hub in BOTH {
+        use_hub(hub).expect("available");
+        for _ in 0..2 {
+            // SAFETY: no test opens so many.
+            let error = unsafe { trampoline_raw(100_000, Interest::READ, None) }.expect_err("not open");
+            assert!(matches!(error, TrampolineError::InvalidFd(100_000)), "{hub}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_number_too_large_for_select_is_refused_when_it_is_registered() {
+    in_child(|| {
+        raise_limit();
+        use_hub("select").expect("available");
+        let (here, there) = UnixStream::pair().expect("a pair");
+        let high = fcntl_dupfd_cloexec(&here, HIGH).expect("a high number");
+        let number = high.as_raw_fd();
+        let error = trampoline(&high, Interest::READ, None).expect_err("too large");
+        assert!(matches!(&error, TrampolineError::Register(fd, _) if *fd == number), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&number.to_string()) && text.contains("1024") && text.contains("poll"), "{text}");
+        let high = source(high);
+        assert_eq!(high.wait(Interest::READ, None).expect_err("too large").kind(), io::ErrorKind::InvalidInput);
+        let refused = get_hub().listen(here.try_clone().expect("a copy"), Interest::READ, |_: Readiness| {});
+        assert!(refused.is_ok(), "the same file has a small number, too");
+        // The loop lives on, and serves whoever has a small number.
+        let (left, right) = pair();
+        let reader = spawn(move || read(&left, 8));
+        write(&right, b"x").expect("room");
+        assert_eq!(reader.join().expect("told").expect("read"), b"x");
+        // Another hub takes the number that was refused.
+        drop(refused);
+        use_hub("poll").expect("available");
+        io::Write::write_all(&mut &there, b"y").expect("room");
+        assert_eq!(read(&high, 8).expect("read"), b"y");
+    });
+}
+
+#[test]
+fn what_waits_on_a_large_number_is_told_when_select_takes_over() {
+    in_child(|| {
+        raise_limit();
+        use_hub("poll").expect("available");
+        let (here, _there) = UnixStream::pair().expect("a pair");
+        let high = Rc::new(fcntl_dupfd_cloexec(&here, HIGH).expect("a high number"));
+        let parked = spawn({
+            let high = Rc::clone(&high);
+            move || trampoline(&*high, Interest::READ, None)
+        });
+        yield_now();
+        use_hub("select").expect("available");
+        assert!(parked.join().is_err(), "it was parked on the hub that is gone");
+        let error = trampoline(&*high, Interest::READ, None).expect_err("too large");
+        assert!(matches!(error, TrampolineError::Register(..)), "{error}");
+    });
+}
+
+#[test]
+fn a_hang_up_wakes_both_directions_and_a_failing_waiter_is_contained() {
+    in_child(|| {
+        for hub in BOTH {
+            use_hub(hub).expect("available");
+            hub_exceptions(false);
+            let (here, there) = pair();
+            let here = Rc::new(here);
+            fill(&here);
+            let reader = spawn({
+                let here = Rc::clone(&here);
+                move || -> () {
+                    here.wait(Interest::READ, None).expect("told");
+                    panic!("a waiter that fails");
+                }
+            });
+            let writer = spawn(move || here.wait(Interest::WRITE, None).map(drop));
+            yield_now();
+            drop(there);
+            assert!(reader.join().is_err(), "{hub}: it failed by itself");
+            assert!(writer.join().expect("contained").is_ok(), "{hub}");
+            hub_exceptions(true);
+        }
+    });
+}
+
+#[test]
+fn more_descriptors_than_the_process_may_have_are_an_error_that_says_so() {
+    in_child(|| {
+        use_hub("poll").expect("available");
+        let pairs: Vec<_> = (0..10).map(|_| pair()).collect();
+        let parked: Vec<_> = pairs.into_iter().map(|(here, there)| (spawn(move || read(&here, 1)), there)).collect();
+        let (idle, _peer) = UnixStream::pair().expect("a pair");
+        trampoline(&idle, Interest::READ, Some(ms(1))).expect_err("nothing comes");
+        let hard = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(5), maximum: hard }).expect("lowered");
+        let error = trampoline(&idle, Interest::READ, Some(ms(2_000)));
+        let Err(TrampolineError::Loop(error @ LoopError::Wait { .. })) = error else { panic!("{error:?}") };
+        assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
+        raise_limit();
+        // The loop is built anew, and those who wait are still served.
+        for (reader, there) in parked {
+            write(&there, b"x").expect("room");
+            assert_eq!(reader.join().expect("told").expect("read"), b"x");
+        }
+    });
+}
+
+#[test]
+fn threads_with_different_hubs_talk_to_each_other() {
+    let _deadline = deadline();
+    let mut hubs = BOTH.to_vec();
+    hubs.extend(cfg!(feature = "epoll").then_some("epoll").filter(|name| use_hub(*name).is_ok()));
+    // A ring: each hub's thread passes on to the next what it hears.
+    let mut ends: Vec<(UnixStream, UnixStream)> =
+        (0..=hubs.len()).map(|_| UnixStream::pair().expect("a pair")).collect();
+    let first = ends[0].0.try_clone().expect("a copy");
+    let mut threads = Vec::new();
+    for (index, name) in hubs.iter().copied().enumerate() {
+        let from = ends[index].1.try_clone().expect("a copy");
+        let to = ends[index + 1].0.try_clone().expect("a copy");
+        threads.push(std::thread::spawn(move || {
+            use_hub(name).expect("available");
+            let (from, to) = (source(from), source(to));
+            let passed = Rc::new(Cell::new(0));
+            let passing = spawn({
+                let passed = Rc::clone(&passed);
+                move || {
+                    for _ in 0..100 {
+                        let byte = read(&from, 1).expect("read");
+                        write(&to, &byte).expect("room");
+                        passed.set(passed.get() + 1);
+                    }
+                }
+            });
+            until(|| passed.get() == 100);
+            passing.join().expect("all passed");
+            get_hub().name()
+        }));
+    }
+    let (_, last) = ends.pop().expect("the last pair");
+    let (first, last) = (source(first), source(last));
+    for number in 0..100 {
+        write(&first, &[number]).expect("room");
+        assert_eq!(read(&last, 1).expect("read"), [number]);
+    }
+    let names: Vec<&str> = threads.into_iter().map(|thread| thread.join().expect("no failure")).collect();
+    assert_eq!(names, hubs);
+}

@@ -1,0 +1,332 @@
+//! Rule 5 of `docs/design.md`: a socket is known by its identity, not by its number, and waited for on one hub at a time.
+//!
+//! Each test has a process of its own, in which no other code opens or closes descriptors.
+
+use std::io::{self, ErrorKind, PipeWriter, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use crate::support::descriptors::{in_child, ms, pair, read, read_within, source, stats, write};
+use crate::support::noting::{Lent, use_noting_hub};
+use greenhub::{GreenThread, Interest, Source, get_hub, sleep, spawn, use_hub_with, yield_now};
+
+/// Longer than any wait that ends by a wake-up, so that a lost wake-up is a failure and not a hang.
+const PATIENT: Duration = Duration::from_secs(60);
+
+fn is_open(number: RawFd) -> bool {
+    // SAFETY: only asks whether the number is open.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
+}
+
+/// Puts another file under the number `fd`.
+fn reopen(fd: RawFd, file: OwnedFd) -> OwnedFd {
+    // SAFETY: `dup2` replaces the file under the number in one step; the callers have given up the former owner.
+    let got = unsafe { libc::dup2(file.as_raw_fd(), fd) };
+    assert_eq!(got, fd);
+    // SAFETY: just made, and no other object owns it.
+    unsafe { OwnedFd::from_raw_fd(got) }
+}
+
+/// A reading end that the hub of this OS thread knows, and its writing end.
+fn known_pipe() -> (Source, PipeWriter) {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let reader = source(reader);
+    read_within(&reader, 8, Some(ms(1))).expect_err("nothing yet");
+    (reader, writer)
+}
+
+#[track_caller]
+fn assert_kind<T: std::fmt::Debug>(result: io::Result<T>, kind: ErrorKind) {
+    assert_eq!(result.expect_err("refused").kind(), kind);
+}
+
+#[track_caller]
+fn assert_closed(mut writer: PipeWriter) {
+    assert_kind(writer.write(b"x"), ErrorKind::BrokenPipe);
+}
+
+fn reading(source: &Rc<Source>) -> GreenThread<io::Result<Vec<u8>>> {
+    let source = Rc::clone(source);
+    let reader = spawn(move || read_within(&source, 8, Some(PATIENT)));
+    yield_now();
+    // Its wait has reached the hub.
+    sleep(ms(1));
+    reader
+}
+
+/// A socket whose number the program has reopened for another one, without a word to the library.
+struct Reopened {
+    /// It never closes the number.
+    old: ManuallyDrop<Rc<Source>>,
+    new: Rc<Source>,
+    peer: Source,
+    _old_peer: Source,
+}
+
+/// `before` uses the old socket, which is known to the hub, before its number is reopened.
+fn reopened<T>(before: impl FnOnce(&Rc<Source>) -> T) -> (Reopened, T) {
+    let (old, old_peer) = pair();
+    read_within(&old, 8, Some(ms(1))).expect_err("nothing yet");
+    let old = ManuallyDrop::new(Rc::new(old));
+    let used = before(&old);
+    // Lent, so that `close` does not close the number.
+    let _ = old.as_fd();
+    let (new, peer) = UnixStream::pair().expect("a pair");
+    let new = Rc::new(source(reopen(old.as_raw_fd(), new.into())));
+    (Reopened { old, new, peer: source(peer), _old_peer: old_peer }, used)
+}
+
+#[test]
+fn rule_05_readiness_of_a_former_socket_is_not_that_of_the_new_one() {
+    in_child(|| {
+        let (Reopened { new, peer, old: _old, _old_peer }, ()) = reopened(|_| ());
+        write(&peer, b"x").expect("room");
+        let watches = stats().watches;
+        assert_eq!(read(&new, 8).expect("data"), b"x");
+        assert_eq!(stats().watches, watches, "the old socket had no data, which says nothing of the new one");
+    });
+}
+
+#[test]
+fn rule_05_a_registration_of_a_former_socket_does_not_serve_the_new_one() {
+    in_child(|| {
+        let (Reopened { new, peer, old: _old, _old_peer }, ()) = reopened(|_| ());
+        let reader = reading(&new);
+        write(&peer, b"x").expect("room");
+        assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn rule_05_closing_a_former_socket_leaves_the_waiter_of_the_new_one() {
+    in_child(|| {
+        let (Reopened { old, new, peer, _old_peer }, ()) = reopened(|_| ());
+        let reader = reading(&new);
+        old.close();
+        sleep(ms(1));
+        write(&peer, b"x").expect("room");
+        assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn rule_05_closing_a_socket_under_a_used_number_wakes_its_waiter() {
+    in_child(|| {
+        let (Reopened { new, peer: _peer, old: _old, _old_peer }, ()) = reopened(|_| ());
+        let reader = reading(&new);
+        new.close();
+        assert_kind(reader.join().expect("no panic"), ErrorKind::NotConnected);
+    });
+}
+
+#[test]
+fn rule_05_the_waiter_of_a_former_socket_is_woken_with_an_error() {
+    in_child(|| {
+        let (Reopened { new, peer, old: _old, _old_peer }, stale) = reopened(reading);
+        let reader = reading(&new);
+        assert_kind(stale.join().expect("no panic"), ErrorKind::NotConnected);
+        write(&peer, b"x").expect("room");
+        assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn rule_05_a_closed_socket_does_not_operate_on_the_number_that_it_had() {
+    in_child(|| {
+        let (old, _writer) = known_pipe();
+        let number = old.as_raw_fd();
+        old.close();
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        let new = source(if reader.as_raw_fd() == number { reader.into() } else { reopen(number, reader.into()) });
+        writer.write_all(b"x").expect("room");
+        assert_kind(read(&old, 8), ErrorKind::NotConnected);
+        assert_kind(old.wait(Interest::READ, None), ErrorKind::NotConnected);
+        assert_kind(old.with(|_| Ok(())), ErrorKind::NotConnected);
+        drop(old);
+        assert_eq!(read(&new, 8).expect("data"), b"x");
+    });
+}
+
+#[test]
+fn rule_05_a_socket_that_is_closed_on_another_thread_wakes_its_waiter() {
+    in_child(|| {
+        let (reader, _writer) = known_pipe();
+        let reader = Arc::new(reader);
+        let closes = Arc::clone(&reader);
+        let waiter = spawn(move || read_within(&reader, 8, Some(PATIENT)));
+        yield_now();
+        sleep(ms(1));
+        std::thread::spawn(move || closes.close()).join().expect("no panic");
+        assert_kind(waiter.join().expect("no panic"), ErrorKind::NotConnected);
+    });
+}
+
+#[test]
+fn rule_05_a_socket_that_is_closed_on_another_thread_is_closed_once_its_hub_has_forgotten_it() {
+    in_child(|| {
+        let (reader, writer) = known_pipe();
+        let number = reader.as_raw_fd();
+        std::thread::scope(|scope| scope.spawn(|| reader.close()).join()).expect("no panic");
+        assert!(is_open(number), "its hub has not forgotten it yet");
+        sleep(ms(1));
+        assert!(!is_open(number));
+        assert_closed(writer);
+    });
+}
+
+#[test]
+fn rule_05_a_socket_that_is_dropped_on_another_thread_is_forgotten_and_then_closed() {
+    in_child(|| {
+        let forgotten = use_noting_hub();
+        let (reader, mut writer) = known_pipe();
+        let number = reader.as_raw_fd();
+        std::thread::spawn(move || drop(reader)).join().expect("no panic");
+        // The hub has had no turn since.
+        writer.write_all(b"x").expect("its number is open until its hub has forgotten it");
+        assert_eq!(*forgotten.borrow(), []);
+        sleep(ms(1));
+        assert_eq!(*forgotten.borrow(), [(number, Lent::Open)]);
+        assert_closed(writer);
+    });
+}
+
+#[test]
+fn rule_05_a_socket_whose_hub_is_gone_is_closed_where_it_is_dropped() {
+    in_child(|| {
+        for has_hub in [false, true] {
+            if has_hub {
+                sleep(ms(1));
+            }
+            let (reader, writer) = std::thread::spawn(known_pipe).join().expect("no panic");
+            let number = reader.as_raw_fd();
+            drop(reader);
+            assert!(!is_open(number));
+            assert_closed(writer);
+        }
+    });
+}
+
+#[test]
+fn rule_05_a_socket_whose_hub_ends_before_it_forgets_is_closed() {
+    in_child(|| {
+        let (give, given) = mpsc::channel();
+        let (end, ends) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            give.send(known_pipe()).expect("it is waited for");
+            // Without a turn of its loop.
+            let _ = ends.recv();
+        });
+        let (reader, writer) = given.recv().expect("a pipe");
+        let number = reader.as_raw_fd();
+        drop(reader);
+        assert!(is_open(number), "its hub has not forgotten it yet");
+        drop(end);
+        thread.join().expect("no panic");
+        assert!(!is_open(number));
+        assert_closed(writer);
+    });
+}
+
+#[test]
+fn rule_05_a_second_hub_that_waits_for_a_socket_is_refused_each_time() {
+    in_child(|| {
+        let (here, there) = pair();
+        let here = Arc::new(here);
+        let waits = Arc::clone(&here);
+        let waiter = spawn(move || read_within(&waits, 8, Some(PATIENT)));
+        yield_now();
+        let refused = std::thread::spawn(move || {
+            for _ in 0..3 {
+                for direction in [Interest::READ, Interest::WRITE] {
+                    assert_kind(here.wait(direction, Some(ms(1))), ErrorKind::ResourceBusy);
+                }
+                assert_kind(read_within(&here, 8, Some(ms(1))), ErrorKind::ResourceBusy);
+            }
+        });
+        refused.join().expect("no panic");
+        write(&there, b"x").expect("room");
+        assert_eq!(waiter.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn rule_05_a_socket_that_moves_is_forgotten_by_its_former_hub() {
+    in_child(|| {
+        let forgotten = use_noting_hub();
+        let (reader, mut writer) = known_pipe();
+        let number = reader.as_raw_fd();
+        let thread = std::thread::spawn(move || read_within(&reader, 8, Some(PATIENT)));
+        let begin = std::time::Instant::now();
+        while forgotten.borrow().is_empty() && begin.elapsed() < PATIENT {
+            sleep(ms(1));
+        }
+        assert_eq!(*forgotten.borrow(), [(number, Lent::Open)]);
+        writer.write_all(b"x").expect("room");
+        assert_eq!(thread.join().expect("no panic").expect("data"), b"x");
+    });
+}
+
+#[test]
+fn rule_05_a_late_request_does_not_forget_a_socket_that_came_back() {
+    in_child(|| {
+        let (reader, mut writer) = known_pipe();
+        let reader = std::thread::spawn(move || {
+            read_within(&reader, 8, Some(ms(1))).expect_err("nothing yet");
+            reader
+        });
+        // This hub has had no turn since, so it reads that it is to forget the socket when it waits for it again.
+        let reader = reader.join().expect("no panic");
+        let other = spawn(move || {
+            sleep(ms(5));
+            writer.write_all(b"x").expect("room");
+        });
+        assert_eq!(read_within(&reader, 8, Some(PATIENT)).expect("data"), b"x");
+        other.join().expect("no panic");
+    });
+}
+
+#[test]
+fn rule_05_a_socket_that_is_closed_while_its_hub_is_built_is_not_waited_for() {
+    in_child(|| {
+        let (reader, _writer) = io::pipe().expect("a pipe");
+        let reader = Rc::new(source(reader));
+        let closes = Rc::clone(&reader);
+        use_hub_with(move || {
+            // The wait has begun, and no hub knows the socket yet.
+            closes.close();
+            let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+            (default().map_err(io::Error::other)?.build)()
+        })
+        .expect("not in the main loop");
+        assert_kind(reader.wait(Interest::READ, Some(PATIENT)), ErrorKind::NotConnected);
+    });
+}
+
+#[test]
+fn rule_05_a_number_stays_open_as_long_as_an_operation_uses_it() {
+    in_child(|| {
+        let (reader, writer) = known_pipe();
+        let still_open = reader.with(|fd| {
+            reader.close();
+            Ok(is_open(fd.as_raw_fd()))
+        });
+        assert!(still_open.expect("it was not closed before"));
+        assert_closed(writer);
+    });
+}
+
+#[test]
+fn rule_05_a_socket_that_gives_its_descriptor_away_is_forgotten() {
+    in_child(|| {
+        let forgotten = use_noting_hub();
+        let (reader, _writer) = known_pipe();
+        let number = reader.as_raw_fd();
+        let fd = reader.into_fd().expect("it was not closed before");
+        assert_eq!((get_hub().name(), fd.as_raw_fd()), ("noting", number));
+        assert_eq!(*forgotten.borrow(), [(number, Lent::Open)]);
+    });
+}

@@ -1,0 +1,468 @@
+//! What is true of all sockets: what std does, and the rows of Eventlet's catalogue.
+
+use std::cell::Cell;
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::support;
+use greenhub::Interest;
+use greenhub::net::{TcpListener, TcpStream, UdpSocket};
+use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use greenhub::select::select;
+
+const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+const SHORT: Duration = Duration::from_millis(20);
+const LONG: Duration = Duration::from_secs(60);
+
+/// Data in which each place differs from its neighbours.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i * 31 + i / 251) as u8).collect()
+}
+
+/// How many wait to be accepted, where the system tells.
+#[cfg(target_os = "linux")]
+fn waiting_connections(listener: &impl AsFd) -> Option<u32> {
+    use std::os::fd::AsRawFd;
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: writes so many bytes at most, and zeros are a `tcp_info` as well.
+    let info = unsafe {
+        let asked = libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut len);
+        assert_eq!(asked, 0);
+        info.assume_init()
+    };
+    Some(info.tcpi_unacked)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn waiting_connections(_: &impl AsFd) -> Option<u32> {
+    None
+}
+
+same_as_std! {
+    fn a_peek_waits_like_a_read() {
+        let listener = net::TcpListener::bind(ANY).unwrap();
+        let client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        client.set_read_timeout(Some(SHORT)).unwrap();
+        assert_eq!(client.peek(&mut [0]).unwrap_err().kind(), TIMED_OUT);
+        client.set_read_timeout(None).unwrap();
+        let waiting = thread::spawn(move || client.peek(&mut [0; 8]).unwrap());
+        peer.write_all(b"abc").unwrap();
+        assert_eq!(waiting.join().unwrap(), 3);
+    }
+
+    fn the_end_stays_the_end() {
+        let listener = net::TcpListener::bind(ANY).unwrap();
+        let mut client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.write_all(b"last").unwrap();
+        drop(peer);
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "last");
+        for _ in 0..3 {
+            assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+            assert_eq!(client.peek(&mut [0; 8]).unwrap(), 0);
+        }
+    }
+
+    fn shutting_down_one_direction_leaves_the_other() {
+        let listener = net::TcpListener::bind(ANY).unwrap();
+        let mut client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+        assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+        peer.write_all(b"still").unwrap();
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 5);
+        client.shutdown(Shutdown::Read).unwrap();
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+    }
+
+    fn shutting_down_what_is_not_connected_says_so() {
+        let listener = net::TcpListener::bind(ANY).unwrap();
+        let mut client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(client.shutdown(Shutdown::Both).unwrap_err().kind(), ErrorKind::NotConnected);
+    }
+
+    fn shutting_down_what_is_no_socket_says_so() {
+        let wrong = net::TcpStream::from(OwnedFd::from(std::io::pipe().unwrap().0));
+        assert_eq!(wrong.shutdown(Shutdown::Both).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
+    }
+
+    fn shutting_down_a_listener_wakes_who_accepts() {
+        let listener = net::TcpListener::bind(ANY).unwrap();
+        let other = listener.as_fd().try_clone_to_owned().unwrap();
+        let accepting = thread::spawn(move || listener.accept().unwrap_err());
+        thread::sleep(SHORT);
+        rustix::net::shutdown(&other, rustix::net::Shutdown::Both).unwrap();
+        assert_eq!(accepting.join().unwrap().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    fn timeouts_and_mode_can_be_changed_back_and_forth() {
+        let listener = net::TcpListener::bind(ANY).unwrap();
+        let mut client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        for _ in 0..3 {
+            client.set_nonblocking(true).unwrap();
+            let begun = Instant::now();
+            assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            assert!(begun.elapsed() < LONG);
+            client.set_nonblocking(false).unwrap();
+            client.set_read_timeout(Some(SHORT)).unwrap();
+            let begun = Instant::now();
+            assert_eq!(client.read(&mut [0]).unwrap_err().kind(), TIMED_OUT);
+            assert!(begun.elapsed() >= SHORT);
+            client.set_read_timeout(None).unwrap();
+            peer.write_all(b"x").unwrap();
+            assert_eq!(client.read(&mut [0; 2]).unwrap(), 1);
+        }
+    }
+
+    fn a_buffered_writer_loses_nothing_to_partial_writes() {
+        const LINES: usize = 400_000;
+        let listener = net::TcpListener::bind(ANY).unwrap();
+        let client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        let writing = thread::spawn(move || {
+            let mut writer = BufWriter::with_capacity(100_000, client);
+            for number in 0..LINES {
+                writeln!(writer, "line {number}").unwrap();
+            }
+            writer.flush().unwrap();
+        });
+        let mut expected = 0;
+        for line in BufReader::new(peer).lines() {
+            assert_eq!(line.unwrap(), format!("line {expected}"));
+            expected += 1;
+        }
+        assert_eq!(expected, LINES);
+        writing.join().unwrap();
+    }
+
+    fn what_is_copied_from_stream_to_stream_arrives() {
+        let listener = net::TcpListener::bind(ANY).unwrap();
+        let address = listener.local_addr().unwrap();
+        let source = net::TcpStream::connect(address).unwrap();
+        let (mut middle_in, _) = listener.accept().unwrap();
+        let mut middle_out = net::TcpStream::connect(address).unwrap();
+        let (mut sink, _) = listener.accept().unwrap();
+        let writing = thread::spawn(move || (&source).write_all(&pattern(2 << 20)).unwrap());
+        let copying = thread::spawn(move || io::copy(&mut middle_in, &mut middle_out).unwrap());
+        let mut received = Vec::new();
+        sink.read_to_end(&mut received).unwrap();
+        assert!(received == pattern(2 << 20), "what arrived is not what was sent");
+        assert_eq!(copying.join().unwrap(), 2 << 20);
+        writing.join().unwrap();
+    }
+
+    fn connections_are_accepted_in_the_order_in_which_they_came() {
+        let listener = net::TcpListener::bind(ANY).unwrap();
+        let address = listener.local_addr().unwrap();
+        let clients: Vec<_> = (0..20)
+            .map(|number| {
+                let client = net::TcpStream::connect(address).unwrap();
+                // The last step of it may be taken by another processor.
+                while waiting_connections(&listener).is_some_and(|waiting| waiting <= number) {
+                    thread::yield_now();
+                }
+                client
+            })
+            .collect();
+        for client in &clients {
+            assert_eq!(listener.accept().unwrap().1, client.local_addr().unwrap());
+        }
+    }
+
+    fn an_address_that_is_not_here_cannot_be_had() {
+        // For documentation (RFC 5737): nobody's.
+        let nobody = (Ipv4Addr::new(192, 0, 2, 1), 0);
+        assert_eq!(net::TcpListener::bind(nobody).unwrap_err().kind(), ErrorKind::AddrNotAvailable);
+        assert_eq!(net::UdpSocket::bind(nobody).unwrap_err().kind(), ErrorKind::AddrNotAvailable);
+    }
+
+    fn a_datagram_that_nobody_wanted_is_an_error_of_the_next_call_alone() {
+        let one = net::UdpSocket::bind(ANY).unwrap();
+        let other = net::UdpSocket::bind(ANY).unwrap();
+        let address = other.local_addr().unwrap();
+        one.connect(address).unwrap();
+        // It has the address, and wants nothing but of itself.
+        other.connect(address).unwrap();
+        one.send(b"x").unwrap();
+        assert_eq!(one.recv_from(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        other.send_to(b"abc", one.local_addr().unwrap()).unwrap();
+        assert_eq!(one.recv_from(&mut [0; 8]).unwrap(), (3, address));
+    }
+
+    fn a_connected_socket_hears_its_peer_only() {
+        let [one, peer, stranger] = [(), (), ()].map(|()| net::UdpSocket::bind(ANY).unwrap());
+        let address = one.local_addr().unwrap();
+        one.connect(peer.local_addr().unwrap()).unwrap();
+        stranger.send_to(b"psst", address).unwrap();
+        peer.send_to(b"abc", address).unwrap();
+        assert_eq!(one.recv_from(&mut [0; 8]).unwrap(), (3, peer.local_addr().unwrap()));
+        one.set_nonblocking(true).unwrap();
+        assert_eq!(one.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+
+    fn a_broadcast_needs_leave() {
+        let one = net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let all = SocketAddr::from((Ipv4Addr::BROADCAST, 9));
+        assert_eq!(one.send_to(b"x", all).unwrap_err().kind(), ErrorKind::PermissionDenied);
+    }
+
+    fn a_datagram_that_is_too_long_is_refused() {
+        let one = net::UdpSocket::bind(ANY).unwrap();
+        let error = one.send_to(&[0; 1 << 17], one.local_addr().unwrap()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+    }
+
+    fn what_is_no_connection_is_no_stream() {
+        let listener = std::net::TcpListener::bind(ANY).unwrap();
+        let mut wrong = net::TcpStream::from(OwnedFd::from(listener));
+        assert_eq!(wrong.read(&mut [0]).unwrap_err().kind(), ErrorKind::NotConnected);
+        assert_eq!(wrong.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+        assert_eq!(wrong.peer_addr().unwrap_err().kind(), ErrorKind::NotConnected);
+    }
+}
+
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind(ANY).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+/// Whether others have run since.
+fn others() -> impl Fn() -> bool {
+    let ran = Rc::new(Cell::new(false));
+    let runs = Rc::clone(&ran);
+    greenhub::spawn_n(move || runs.set(true));
+    move || ran.get()
+}
+
+#[test]
+fn no_descriptor_of_a_socket_blocks() {
+    support::run("no_descriptor_of_a_socket_blocks", || {
+        #[track_caller]
+        fn check(fd: impl AsFd) {
+            assert!(rustix::fs::fcntl_getfl(fd).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+        }
+        let listener = TcpListener::bind(ANY).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        check(&listener);
+        check(&client);
+        check(accepted.try_clone().unwrap());
+        check(accepted);
+        check(TcpStream::connect_timeout(&listener.local_addr().unwrap(), LONG).unwrap());
+        check(UdpSocket::bind(ANY).unwrap());
+        let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();
+        check(UnixStream::from_std(one).unwrap());
+        check(UnixStream::from(OwnedFd::from(other)));
+        check(UnixStream::pair().unwrap().1);
+        check(UnixDatagram::pair().unwrap().0);
+        check(UnixDatagram::unbound().unwrap());
+        let path = std::env::temp_dir().join(format!("greenhub-nonblocking-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let client = UnixStream::connect(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        check(listener.accept().unwrap().0);
+        check(listener);
+        check(client);
+    });
+}
+
+#[test]
+fn what_can_be_done_at_once_is_done_without_a_switch() {
+    support::run("what_can_be_done_at_once_is_done_without_a_switch", || {
+        let (mut one, mut other) = UnixStream::pair().unwrap();
+        let others = others();
+        let before = greenhub::get_hub().stats();
+        for _ in 0..10 {
+            one.write_all(b"abc").unwrap();
+            assert_eq!(other.read(&mut [0; 8]).unwrap(), 3);
+        }
+        let stats = greenhub::get_hub().stats();
+        assert!(!others());
+        assert_eq!((stats.watches, stats.waits), (before.watches, before.waits), "the hub was not asked");
+        greenhub::yield_now();
+        assert!(others());
+    });
+}
+
+// std waits too, and returns nothing then, in place of the error.
+#[test]
+fn an_empty_read_waits_like_any_other() {
+    support::run("an_empty_read_waits_like_any_other", || {
+        let (mut client, mut peer) = pair();
+        client.set_read_timeout(Some(SHORT)).unwrap();
+        assert_eq!(client.read(&mut []).unwrap_err().kind(), ErrorKind::TimedOut);
+        peer.write_all(b"x").unwrap();
+        assert_eq!(client.read(&mut []).unwrap(), 0);
+        assert_eq!(client.read(&mut [0]).unwrap(), 1);
+    });
+}
+
+#[test]
+fn accepting_waits_gives_a_green_socket_and_can_time_out() {
+    support::run("accepting_waits_gives_a_green_socket_and_can_time_out", || {
+        let listener = TcpListener::bind(ANY).unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(greenhub::with_timeout(SHORT, || listener.accept()).is_err());
+        let client = greenhub::spawn(move || {
+            greenhub::sleep(SHORT);
+            let client = TcpStream::connect(address).unwrap();
+            greenhub::sleep(SHORT);
+            (&client).write_all(b"late").unwrap();
+            client
+        });
+        let (mut peer, _) = listener.accept().unwrap();
+        assert!(!client.is_finished());
+        assert_eq!(peer.read(&mut [0; 8]).unwrap(), 4);
+    });
+}
+
+/// A stream that was never connected.
+fn unconnected() -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    TcpStream::from(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap())
+}
+
+#[test]
+fn reading_what_was_never_connected_is_an_error_at_once() {
+    support::run("reading_what_was_never_connected_is_an_error_at_once", || {
+        let others = others();
+        let mut stream = unconnected();
+        for _ in 0..3 {
+            assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::NotConnected);
+        }
+        assert!(!others());
+    });
+}
+
+#[test]
+fn writing_to_what_was_never_connected_is_an_error_at_once() {
+    support::run("writing_to_what_was_never_connected_is_an_error_at_once", || {
+        let others = others();
+        let mut stream = unconnected();
+        for _ in 0..3 {
+            assert_eq!(stream.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+        }
+        assert!(!others());
+    });
+}
+
+#[test]
+fn a_write_takes_what_there_is_room_for() {
+    support::run("a_write_takes_what_there_is_room_for", || {
+        let (mut one, _other) = UnixStream::pair().unwrap();
+        let data = vec![0; 16 << 20];
+        let taken = one.write(&data).unwrap();
+        assert!((1..data.len()).contains(&taken), "{taken}");
+        one.set_nonblocking(true).unwrap();
+        let mut rest = 0;
+        while let Ok(more) = one.write(&data) {
+            rest += more;
+        }
+        assert!(rest < data.len());
+    });
+}
+
+#[test]
+fn the_timeout_of_a_write_all_is_for_each_wait() {
+    support::run("the_timeout_of_a_write_all_is_for_each_wait", || {
+        const TIMEOUT: Duration = Duration::from_millis(700);
+        // A clock that goes on only while everybody waits.
+        greenhub::use_hub_with(|| {
+            let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+            Ok(hub_core::ManualClock::new().drive((choose()?.build)()?))
+        })
+        .unwrap();
+        let (mut one, mut other) = UnixStream::pair().unwrap();
+        rustix::net::sockopt::set_socket_send_buffer_size(&one, 8192).unwrap();
+        one.set_write_timeout(Some(TIMEOUT)).unwrap();
+        let writing = greenhub::spawn(move || one.write_all(&pattern(4 << 20)));
+        let (hub, mut received) = (greenhub::get_hub(), Vec::new());
+        let begun = hub.now();
+        while hub.now() < begun + TIMEOUT * 3 / 2 {
+            greenhub::sleep(Duration::from_millis(10));
+            let mut piece = [0; 16384];
+            let length = other.read(&mut piece).unwrap();
+            received.extend(&piece[..length]);
+        }
+        assert!(!writing.is_finished());
+        other.read_to_end(&mut received).unwrap();
+        writing.join().unwrap().unwrap();
+        assert!(received == pattern(4 << 20), "what arrived is not what was sent");
+    });
+}
+
+#[test]
+fn operations_fail_after_close_and_closing_twice_is_fine() {
+    support::run("operations_fail_after_close_and_closing_twice_is_fine", || {
+        let (mut one, mut other) = pair();
+        one.close();
+        one.close();
+        let closed = ErrorKind::NotConnected;
+        assert_eq!(one.read(&mut [0]).unwrap_err().kind(), closed);
+        assert_eq!(one.write(b"x").unwrap_err().kind(), closed);
+        assert_eq!(one.peek(&mut [0]).unwrap_err().kind(), closed);
+        assert_eq!(one.shutdown(Shutdown::Both).unwrap_err().kind(), closed);
+        assert_eq!(one.local_addr().unwrap_err().kind(), closed);
+        assert_eq!(one.set_read_timeout(None).unwrap_err().kind(), closed);
+        assert_eq!(one.try_clone().unwrap_err().kind(), closed);
+        assert_eq!(other.read(&mut [0]).unwrap(), 0);
+        let socket = UdpSocket::bind(ANY).unwrap();
+        socket.close();
+        socket.close();
+        assert_eq!(socket.recv(&mut [0]).unwrap_err().kind(), closed);
+        let listener = TcpListener::bind(ANY).unwrap();
+        listener.close();
+        assert_eq!(listener.accept().unwrap_err().kind(), closed);
+    });
+}
+
+#[test]
+fn the_hub_keeps_no_socket_alive() {
+    support::run("the_hub_keeps_no_socket_alive", || {
+        let (mut one, other) = pair();
+        let reader = greenhub::spawn(move || {
+            let mut other = other;
+            assert_eq!(other.read(&mut [0; 8]).unwrap(), 1);
+            other.set_read_timeout(Some(SHORT)).unwrap();
+            assert_eq!(other.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut);
+            // Known to the hub, it goes.
+        });
+        greenhub::sleep(SHORT);
+        one.write_all(b"x").unwrap();
+        assert_eq!(one.read(&mut [0]).unwrap(), 0);
+        reader.join().unwrap();
+        let stats = greenhub::get_hub().stats();
+        assert_eq!((stats.readers, stats.writers, stats.timers), (0, 0, 0));
+    });
+}
+
+#[test]
+fn a_fresh_pair_is_writable_at_once_each_time() {
+    support::run("a_fresh_pair_is_writable_at_once_each_time", || {
+        let (one, other) = UnixStream::pair().unwrap();
+        for _ in 0..2 {
+            for socket in [&one, &other] {
+                assert!(greenhub::trampoline(socket, Interest::WRITE, Some(LONG)).is_ok());
+                assert!(greenhub::trampoline(socket, Interest::READ, Some(SHORT)).is_err());
+            }
+            let both = [&one, &other];
+            let (readable, writable) = select(&both, &both, Some(Duration::ZERO)).unwrap();
+            assert_eq!((readable.len(), writable.len()), (0, 2));
+        }
+    });
+}

@@ -1,0 +1,1904 @@
+//! The rules of soundness, see `docs/design.md`: what safe code can do to break each, and does not.
+
+use std::cell::{Cell, RefCell};
+use std::error::Error;
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::ExitStatusExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Output;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::green;
+use crate::support::green::{
+    Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, pipe, quiet_panic, reports,
+};
+use crate::support::{in_child, is_child, run};
+use greenhub::group::Group;
+use greenhub::pools::Pool;
+use greenhub::sync::{Event, Queue, Semaphore};
+use greenhub::{
+    Builder, Doing, GreenError, GreenPool, GreenThread, Greenlet, Hub, HubError, Interest, Key, Kill, Lease, Left,
+    Limit, LoopError, Parker, Payload, RawError, Readiness, Ready, Rearm, ScopedGreenThread, Source, Time,
+    TrampolineError, Unparker, Watched, get_default_hub, get_hub, offload, scope, sleep, spawn, spawn_after, spawn_n,
+    tpool, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
+};
+
+/// The same, seen by other threads.
+#[derive(Clone, Default)]
+struct SharedDrops(Arc<AtomicUsize>);
+
+impl SharedDrops {
+    fn one(&self) -> OnDrop<impl FnMut() + use<>> {
+        let count = self.0.clone();
+        OnDrop(move || _ = count.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[track_caller]
+fn succeeded(output: &Output) {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{:?}\n{out}\n{err}", output.status);
+}
+
+/// A green thread that waits for one that waits for it.
+struct Never(Rc<GreenThread<()>>);
+
+impl Never {
+    fn new() -> Never {
+        let slot = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
+        let other = slot.clone();
+        let one = Rc::new(spawn(move || {
+            yield_now();
+            let other = other.take();
+            drop(other.map(|other| other.wait()));
+        }));
+        let waits = one.clone();
+        *slot.borrow_mut() = Some(Rc::new(spawn(move || drop(waits.wait()))));
+        Never(one)
+    }
+
+    /// Waits for what only this thread could bring about.
+    fn wait(&self) {
+        drop(self.0.wait());
+    }
+}
+
+impl Drop for Never {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
+// ---- 1 ------------------------------------------------------------------------------------------
+
+#[test]
+fn rule_01_a_masked_park_is_not_left_early() {
+    run("rule_01_a_masked_park_is_not_left_early", || {
+        let before = held();
+        // A parent that is killed, one that times out, and main with nothing left to wait for.
+        let ends: [fn(&dyn Fn()); 3] = [
+            |body| {
+                scope(|s| {
+                    let parent = s.spawn(body);
+                    yield_now();
+                    yield_now();
+                    assert_eq!(parent.kill(), Kill::Scheduled);
+                    assert!(parent.join().unwrap_err().is_exit());
+                });
+            },
+            |body| assert!(with_timeout(SHORT, body).is_err()),
+            |body| {
+                body();
+                // What the loop had to tell comes with the next wait.
+                let other = spawn(yield_now);
+                assert!(matches!(other.join(), Err(GreenError::Loop(LoopError::LoopExit(_)))));
+            },
+        ];
+        for (index, end) in ends.into_iter().enumerate() {
+            let log = Log::new();
+            end(&|| {
+                let mut frame = [7_u8; 256];
+                let borrowed = &mut frame;
+                scope(|s| {
+                    s.spawn(|| {
+                        let _end = OnDrop(|| {
+                            // The parent's frame is whole while its children unwind.
+                            assert_eq!(borrowed[255], 7);
+                            borrowed[0] = 1;
+                            log.add("child");
+                        });
+                        if index < 2 {
+                            sleep(LONG);
+                        } else {
+                            Never::new().wait();
+                        }
+                    });
+                });
+                assert_eq!(frame[0], 1);
+                log.add("parent");
+            });
+            log.is(if index == 2 { &["child", "parent"] } else { &["child"] });
+        }
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_01_a_wait_for_a_job_that_borrows_is_not_left_early() {
+    run("rule_01_a_wait_for_a_job_that_borrows_is_not_left_early", || {
+        let before = held();
+        for by_kill in [true, false] {
+            let (begin, begun) = std::sync::mpsc::channel();
+            let (go, goes) = std::sync::mpsc::channel::<()>();
+            let lives = Arc::new(AtomicUsize::new(1));
+            let (left, looks, intact) = (lives.clone(), lives.clone(), Arc::new(AtomicUsize::new(0)));
+            let wrote = intact.clone();
+            let body = move || {
+                let mut frame = [7_u8; 256];
+                let _end = OnDrop(|| left.store(0, Ordering::SeqCst));
+                let lent = &mut frame;
+                let _ = tpool::execute_scoped(move || {
+                    begin.send(()).unwrap();
+                    // Until the exit has come.
+                    let _ = goes.recv();
+                    lent.fill(1);
+                    wrote.store(looks.load(Ordering::SeqCst), Ordering::SeqCst);
+                });
+                assert_eq!(frame[255], 1);
+                // Where it strikes.
+                yield_now();
+            };
+            let limit = if by_kill { LONG } else { SHORT };
+            let parent = spawn(move || with_timeout(limit, body));
+            yield_now();
+            begun.recv().unwrap();
+            if by_kill {
+                assert_eq!(parent.kill(), Kill::Scheduled);
+            } else {
+                sleep(SHORT * 4);
+            }
+            sleep(SHORT);
+            assert_eq!(lives.load(Ordering::SeqCst), 1, "its frame was left while the job borrows it");
+            drop(go);
+            let ended = parent.join();
+            assert!(if by_kill { ended.is_err_and(|error| error.is_exit()) } else { ended.unwrap().is_err() });
+            assert_eq!(intact.load(Ordering::SeqCst), 1);
+        }
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_01_masks_nest() {
+    run("rule_01_masks_nest", || {
+        let before = held();
+        let log = Log::new();
+        let parent = spawn({
+            let log = log.clone();
+            move || {
+                scope(|s| {
+                    s.spawn(|| {
+                        let _end = log.on_drop("child");
+                        scope(|s| {
+                            s.spawn(|| {
+                                let _end = log.on_drop("grandchild");
+                                // Swallows what ends it, once.
+                                assert!(catch_unwind(|| sleep(LONG)).is_err());
+                                sleep(LONG);
+                            });
+                        });
+                    });
+                });
+                log.add("never");
+            }
+        });
+        sleep(SHORT);
+        parent.kill();
+        assert!(parent.join().unwrap_err().is_exit());
+        log.is(&["grandchild", "child"]);
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_01_results_may_hold_handles_of_their_siblings() {
+    run("rule_01_results_may_hold_handles_of_their_siblings", || {
+        struct Asks<'scope>(ScopedGreenThread<'scope, Vec<u8>>, Rc<Cell<usize>>);
+        impl Drop for Asks<'_> {
+            fn drop(&mut self) {
+                assert!(self.0.is_finished());
+                assert_eq!(self.0.kill(), Kill::Dead);
+                self.1.set(self.1.get() + 1);
+            }
+        }
+        let before = held();
+        let asked = Rc::new(Cell::new(0));
+        scope(|s| {
+            let first = s.spawn(|| vec![1; 100]);
+            let to = asked.clone();
+            s.spawn(move || Asks(first, to));
+            // And one that comes before the one whose handle it holds.
+            let slot = Rc::new(RefCell::new(None));
+            let inner = slot.clone();
+            s.spawn(move || {
+                yield_now();
+                inner.take()
+            });
+            *slot.borrow_mut() = Some(Asks(s.spawn(|| vec![2; 100]), asked.clone()));
+        });
+        assert_eq!(asked.get(), 2);
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_01_a_destructor_of_a_result_may_spawn_into_the_scope() {
+    run("rule_01_a_destructor_of_a_result_may_spawn_into_the_scope", || {
+        let before = held();
+        let ran = Cell::new(0);
+        scope(|s| {
+            let ran = &ran;
+            let again = OnDrop(move || {
+                s.spawn(move || {
+                    sleep(SHORT);
+                    ran.set(ran.get() + 1);
+                });
+            });
+            s.spawn(move || again);
+        });
+        assert_eq!(ran.get(), 1);
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_01_a_result_is_not_taken_while_its_text_is_asked_for() {
+    /// Lets others run while it is put into words.
+    #[derive(Debug)]
+    struct Wordy(Arc<AtomicUsize>);
+    impl fmt::Display for Wordy {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            yield_now();
+            f.write_str(if Arc::strong_count(&self.0) == 2 { "wordy" } else { "gone" })
+        }
+    }
+    impl Error for Wordy {}
+    impl Drop for Wordy {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    run("rule_01_a_result_is_not_taken_while_its_text_is_asked_for", || {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        // What a kill with an error throws, to be thrown again elsewhere.
+        let caught = Rc::new(Cell::new(None));
+        let to = caught.clone();
+        let victim = spawn(move || to.set(catch_unwind(|| sleep(LONG)).err()));
+        yield_now();
+        victim.kill_with(GreenError::custom(Wordy(dropped.clone())));
+        drop(victim);
+        let payload = caught.take().unwrap();
+        let taken = Cell::new(false);
+        let taken_here = &taken;
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            scope(|s| {
+                let slot: Rc<RefCell<Option<ScopedGreenThread<'_, ()>>>> = Rc::default();
+                let handle = slot.clone();
+                // Its result starts one that joins the other.
+                s.spawn(move || {
+                    OnDrop(move || {
+                        let other = handle.take().unwrap();
+                        s.spawn(move || taken_here.set(other.join().is_err_and(|error| error.to_string() == "wordy")));
+                    })
+                });
+                *slot.borrow_mut() = Some(s.spawn(move || std::panic::resume_unwind(payload)));
+            });
+        }));
+        assert!(ended.is_err(), "a green thread of the scope failed");
+        assert!(!taken.get());
+        assert_eq!(dropped.load(Ordering::SeqCst), 1);
+    });
+}
+
+#[test]
+fn rule_01_a_panic_of_the_closure_ends_the_children_first() {
+    run("rule_01_a_panic_of_the_closure_ends_the_children_first", || {
+        let before = held();
+        let log = Log::new();
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            scope(|s| {
+                s.spawn(|| {
+                    let _end = log.on_drop("begun");
+                    sleep(LONG);
+                });
+                yield_now();
+                let unstarted = log.on_drop("unstarted");
+                s.spawn(move || drop(unstarted));
+                quiet_panic(42);
+            })
+        }));
+        assert_eq!(*caught.unwrap_err().downcast::<i32>().unwrap(), 42);
+        log.add("caught");
+        log.is(&["unstarted", "begun", "caught"]);
+        // A child's panic that nobody took is the scope's.
+        let caught = catch_unwind(|| {
+            scope(|s| {
+                s.spawn(|| quiet_panic("child"));
+            })
+        });
+        assert!(caught.is_err());
+        scope(|s| assert!(s.spawn(|| quiet_panic("taken")).join().is_err()));
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_01_a_scope_is_refused_while_panicking() {
+    let test = "rule_01_a_scope_is_refused_while_panicking";
+    if is_child() {
+        let _end = OnDrop(|| {
+            let refused = catch_unwind(|| {
+                scope(|s| {
+                    s.spawn(|| println!("a child ran"));
+                })
+            });
+            println!("refused: {}", refused.is_err());
+        });
+        quiet_panic(());
+    }
+    let output = in_child(test, |_| ());
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(!out.contains("a child ran") && out.contains("refused: true"), "{out}");
+}
+
+// ---- 2 ------------------------------------------------------------------------------------------
+
+#[test]
+fn rule_02_a_stack_is_used_again_only_after_its_root_returned() {
+    run("rule_02_a_stack_is_used_again_only_after_its_root_returned", || {
+        let before = held();
+        let (broken, unwound) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let guarded = |index: usize| {
+            let (broken, unwound) = (broken.clone(), unwound.clone());
+            spawn(move || {
+                let frame = std::hint::black_box([index; 64]);
+                let _end = OnDrop(|| {
+                    unwound.set(unwound.get() + 1);
+                    if std::hint::black_box(&frame).iter().any(|&place| place != index) {
+                        broken.set(broken.get() + 1);
+                    }
+                });
+                sleep(LONG);
+            })
+        };
+        let mut all: Vec<_> = (0..200).map(guarded).collect();
+        yield_now();
+        for round in 0..5 {
+            // A stale handle finds nobody, whoever has the block now.
+            let dead: Vec<_> = all.drain(..100).collect();
+            for one in &dead {
+                assert_eq!(one.kill(), Kill::Ended);
+            }
+            assert_eq!(unwound.get(), 100 * (round + 1), "each is unwound before its stack is used again");
+            all.extend((0..100).map(|index| guarded(round * 1000 + index)));
+            yield_now();
+            get_hub().trim_stacks();
+            for one in &dead {
+                assert_eq!(one.kill(), Kill::Dead);
+            }
+            assert_eq!(get_hub().stats().stacks_in_use, 201, "each parked one has its own, and the loop");
+        }
+        for one in all {
+            one.kill();
+        }
+        assert_eq!(broken.get(), 0);
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_02_a_stale_unparker_ends_no_park_of_the_next_greenlet() {
+    run("rule_02_a_stale_unparker_ends_no_park_of_the_next_greenlet", || {
+        let before = held();
+        // Parks each time until it is unparked.
+        let parks = |unparkers: &Rc<RefCell<Vec<Unparker>>>, times: usize| {
+            let unparkers = unparkers.clone();
+            spawn(move || {
+                for _ in 0..times {
+                    let parker = Parker::new(Doing::Park).unwrap();
+                    unparkers.borrow_mut().push(parker.unparker());
+                    parker.park(&mut Limit::none()).unwrap();
+                }
+            })
+        };
+        sleep(SHORT);
+        let stale = Rc::new(RefCell::new(Vec::new()));
+        let old = parks(&stale, 5);
+        let number = old.id();
+        for _ in 0..5 {
+            yield_now();
+            let last = *stale.borrow().last().unwrap();
+            last.unpark();
+        }
+        old.join().unwrap();
+        assert_eq!(stale.borrow().len(), 5);
+        // Has the control block of the one before, and as many parks.
+        let current = Rc::new(RefCell::new(Vec::new()));
+        let new = parks(&current, 5);
+        assert_eq!(new.id(), number);
+        for park in 1..=5 {
+            yield_now();
+            stale.borrow().iter().for_each(|unparker| unparker.unpark());
+            yield_now();
+            yield_now();
+            assert_eq!(current.borrow().len(), park, "a stale unparker has ended a park");
+            let last = *current.borrow().last().unwrap();
+            last.unpark();
+        }
+        new.join().unwrap();
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_02_a_stack_given_up_by_a_shutdown_is_not_used_again() {
+    run("rule_02_a_stack_given_up_by_a_shutdown_is_not_used_again", || {
+        let (said, at) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+        let (frame_at, ran) = (at.clone(), said.clone());
+        keep_reports();
+        spawn_n(move || {
+            let frame = std::hint::black_box([7_usize; 64]);
+            frame_at.set(std::hint::black_box(&frame).as_ptr().addr());
+            // Swallows its kill.
+            loop {
+                ran.set(ran.get() + 1);
+                drop(catch_unwind(|| sleep(LONG)));
+            }
+        });
+        yield_now();
+        let used = get_hub().stats().stacks_in_use;
+        get_hub().shutdown(Some(SHORT)).unwrap();
+        let runs = said.get();
+        let others: Vec<_> = (0..200)
+            .map(|_| {
+                spawn(|| {
+                    let frame = std::hint::black_box([0_usize; 64]);
+                    sleep(SHORT);
+                    std::hint::black_box(&frame).as_ptr().addr()
+                })
+            })
+            .collect();
+        yield_now();
+        assert!(get_hub().stats().stacks_in_use >= used + 199, "the stack that was given up counts as used");
+        let smallest_stack = 64 << 10;
+        for other in others {
+            assert!(other.join().unwrap().abs_diff(at.get()) > smallest_stack / 2, "on the stack that was given up");
+        }
+        get_hub().trim_stacks();
+        assert!(is_mapped(at.get()));
+        assert_eq!(said.get(), runs, "it was entered again");
+    });
+}
+
+#[test]
+fn rule_02_the_end_of_an_os_thread_keeps_the_stacks_that_were_not_unwound() {
+    keep_reports();
+    let parked_frame = || {
+        std::thread::spawn(|| {
+            let at = Rc::new(Cell::new(0));
+            let frame_at = at.clone();
+            spawn_n(move || {
+                let frame = std::hint::black_box([7_usize; 64]);
+                frame_at.set(std::hint::black_box(&frame).as_ptr().addr());
+                sleep(LONG);
+            });
+            sleep(SHORT);
+            at.get()
+        })
+        .join()
+        .unwrap()
+    };
+    let parked: Vec<_> = (0..10).map(|_| parked_frame()).collect();
+    assert!(parked.into_iter().all(is_mapped), "a stack with a suspended root was unmapped");
+}
+
+/// Whether memory of this process has that address.
+fn is_mapped(address: usize) -> bool {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("proc");
+    let bounds = |line: &str| {
+        let (low, high) = line.split(' ').next()?.split_once('-')?;
+        Some(usize::from_str_radix(low, 16).ok()?..usize::from_str_radix(high, 16).ok()?)
+    };
+    maps.lines().filter_map(bounds).any(|range| range.contains(&address))
+}
+
+/// An error that does something when it is dropped.
+#[derive(Debug)]
+struct Last(fn());
+
+impl fmt::Display for Last {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the last one")
+    }
+}
+
+impl Error for Last {}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+fn last(at_drop: fn()) -> GreenError {
+    GreenError::custom(Last(at_drop))
+}
+
+#[test]
+fn rule_02_the_target_of_a_second_kill_may_end_while_its_error_is_dropped() {
+    run("rule_02_the_target_of_a_second_kill_may_end_while_its_error_is_dropped", || {
+        let before = held();
+        let target = Rc::new(spawn(|| {
+            scope(|s| {
+                s.spawn(|| sleep(LONG));
+            });
+        }));
+        yield_now();
+        yield_now();
+        assert_eq!(target.kill(), Kill::Scheduled);
+        // Runs when the target has killed its child and waits for it.
+        let victim = target.clone();
+        let killer = spawn(move || victim.kill_with(last(|| sleep(SHORT))));
+        assert_eq!(killer.join().unwrap(), Kill::Ended);
+        let others: Vec<_> = (0..10).map(|_| spawn(yield_now)).collect();
+        assert!(others.into_iter().all(|other| other.join().is_ok()));
+        drop(target);
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_02_an_error_that_goes_with_its_greenlet_may_park() {
+    run("rule_02_an_error_that_goes_with_its_greenlet_may_park", || {
+        thread_local!(static ENDED: Cell<bool> = const { Cell::new(false) });
+        keep_reports();
+        let before = held();
+        let slot = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
+        let inner = slot.clone();
+        let target = Rc::new(spawn(move || {
+            let me = inner.take().unwrap();
+            // Scheduled, and dropped when the body has ended.
+            let _end = OnDrop(move || _ = me.kill_with(last(|| drop(catch_unwind(|| sleep(LONG))))));
+            std::panic::resume_unwind(Box::new(()));
+        }));
+        *slot.borrow_mut() = Some(target.clone());
+        yield_now();
+        // It is parked in that drop; this one is dropped last of all.
+        target.kill_with(last(|| {
+            std::mem::forget(Greenlet::current());
+            ENDED.set(with_timeout(SHORT, || sleep(LONG)).is_err());
+        }));
+        drop(target);
+        while !ENDED.get() {
+            sleep(SHORT);
+        }
+        assert_eq!(held(), before);
+    });
+}
+
+// ---- 3 ------------------------------------------------------------------------------------------
+
+#[test]
+fn rule_03_a_shutdown_unwinds_every_park_and_an_implicit_end_none() {
+    let test = "rule_03_a_shutdown_unwinds_every_park_and_an_implicit_end_none";
+    if !is_child() {
+        // Some of the points set the patience for locks.
+        return succeeded(&in_child(test, |_| ()));
+    }
+    green::keep_reports();
+    for point in PARK_POINTS {
+        let end = |ends: fn(Box<dyn FnOnce() + Send>)| {
+            let drops = SharedDrops::default();
+            let inside = drops.clone();
+            ends(Box::new(move || {
+                for _ in 0..3 {
+                    let inside = inside.one();
+                    spawn_n(move || {
+                        let _inside = inside;
+                        (point.park)();
+                    });
+                }
+                sleep(SHORT);
+                let unstarted = inside.one();
+                spawn_n(move || drop(unstarted));
+                let delayed = inside.one();
+                drop(spawn_after(LONG, move || drop(delayed)));
+            }));
+            drops.count()
+        };
+        let shut_down = end(|body| run("rule_03_a_shutdown_unwinds_every_park_and_an_implicit_end_none", body));
+        assert_eq!(shut_down, 5, "{}", point.name);
+        let implicit = end(|body| std::thread::spawn(body).join().unwrap());
+        assert_eq!(implicit, 0, "{}", point.name);
+    }
+}
+
+#[test]
+fn rule_03_green_threads_that_wait_for_each_other_end_in_a_shutdown() {
+    let drops = SharedDrops::default();
+    let inside = drops.clone();
+    run("rule_03_green_threads_that_wait_for_each_other_end_in_a_shutdown", move || {
+        let slot = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
+        // One that waits for a later one, and one that waits for an earlier one.
+        let (one, later) = (inside.one(), slot.clone());
+        spawn_n(move || {
+            let _one = one;
+            let later = later.take().unwrap();
+            drop(later.wait());
+            // Once more, now that it has to exit.
+            drop(later.wait());
+        });
+        let one = inside.one();
+        let middle = Rc::new(spawn(move || {
+            let _one = one;
+            sleep(LONG);
+        }));
+        *slot.borrow_mut() = Some(middle.clone());
+        let one = inside.one();
+        spawn_n(move || {
+            let _one = one;
+            drop(middle.wait());
+        });
+        yield_now();
+    });
+    assert_eq!(drops.count(), 3);
+}
+
+#[test]
+fn rule_03_destructors_in_a_shutdown_may_block_and_spawn() {
+    let drops = SharedDrops::default();
+    let inside = drops.clone();
+    let begin = Instant::now();
+    run("rule_03_destructors_in_a_shutdown_may_block_and_spawn", move || {
+        let ends: [fn(); 5] = [
+            || sleep(LONG),
+            yield_now,
+            || drop(spawn(|| panic!("begun in a shutdown")).join()),
+            || _ = spawn_after(LONG, || ()).kill(),
+            || drop(offload(|| 1)),
+        ];
+        for end in ends {
+            // Parked, unstarted, in a link, and after the exit was swallowed.
+            let one = inside.one();
+            let end_here = OnDrop(end);
+            spawn_n(move || {
+                let _both = (one, end_here);
+                sleep(LONG);
+            });
+            let one = inside.one();
+            spawn_n(move || {
+                let _one = one;
+                drop(catch_unwind(|| sleep(LONG)));
+                end();
+            });
+        }
+        let one = inside.one();
+        let linked = spawn(|| sleep(LONG));
+        linked.link(move |_| {
+            let _one = one;
+            yield_now();
+        });
+        yield_now();
+        let one = inside.one();
+        drop(spawn(move || drop(one)));
+    });
+    assert_eq!(drops.count(), 12);
+    assert!(begin.elapsed() < Duration::from_secs(60), "a destructor blocks for the grace at most");
+}
+
+#[test]
+fn rule_03_a_body_dropped_in_a_shutdown_says_so() {
+    let said = run("rule_03_a_body_dropped_in_a_shutdown_says_so", || {
+        let (tell, told) = std::sync::mpsc::channel();
+        let end: Box<dyn FnMut()> = Box::new(move || {
+            let refused = spawn(|| 1);
+            let now = refused.is_finished();
+            let error = refused.join().unwrap_err();
+            let _ = tell.send((now, matches!(error, GreenError::Loop(LoopError::ThreadEnding))));
+        });
+        let end = OnDrop(end);
+        spawn_n(move || {
+            let _end = end;
+            sleep(LONG);
+        });
+        yield_now();
+        told
+    });
+    assert_eq!(said.recv(), Ok((true, true)));
+}
+
+#[test]
+fn rule_03_handles_may_outlive_the_green_threads_of_their_thread() {
+    type Ended = GreenThread<OnDrop<fn()>>;
+    thread_local! {
+        static KEPT: RefCell<Vec<Ended>> = const { RefCell::new(Vec::new()) };
+    }
+    static DROPPED: AtomicUsize = AtomicUsize::new(0);
+    run("rule_03_handles_may_outlive_the_green_threads_of_their_thread", || {
+        // Made before the state of the thread, so its destructor runs after that of the other.
+        KEPT.with(|_| ());
+        let value = || OnDrop((|| _ = DROPPED.fetch_add(1, Ordering::SeqCst)) as fn());
+        let ended = spawn(value);
+        let parked = spawn(move || {
+            let value = value();
+            sleep(LONG);
+            value
+        });
+        let unstarted = spawn_after(LONG, value);
+        yield_now();
+        KEPT.with(|kept| kept.borrow_mut().extend([ended, parked, unstarted]));
+    });
+    assert_eq!(DROPPED.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn rule_03_nothing_begins_when_the_green_threads_are_gone() {
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
+    let dropped = SharedDrops::default();
+    let inside = dropped.clone();
+    run("rule_03_nothing_begins_when_the_green_threads_are_gone", move || {
+        let one = inside.one();
+        let unused = OnDrop(|| {
+            spawn_n(|| BEGUN.fetch_add(1, Ordering::SeqCst));
+            drop(catch_unwind(yield_now));
+        });
+        yield_now();
+        // Never built.
+        use_hub_with(move || -> io::Result<Box<dyn Hub>> {
+            let _both = (&one, &unused);
+            Err(ErrorKind::Unsupported.into())
+        })
+        .unwrap();
+    });
+    assert_eq!((dropped.count(), BEGUN.load(Ordering::SeqCst)), (1, 0));
+}
+
+#[test]
+fn rule_03_the_end_of_the_process_unwinds_nothing() {
+    let test = "rule_03_the_end_of_the_process_unwinds_nothing";
+    if is_child() {
+        spawn_n(|| {
+            let _end = OnDrop(|| println!("unwound"));
+            sleep(LONG);
+        });
+        let ends_here = spawn(|| {
+            let _end = OnDrop(|| println!("unwound"));
+            sleep(SHORT);
+            std::process::exit(7);
+        });
+        let _ = ends_here.join();
+    }
+    let output = in_child(test, |_| ());
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("unwound"), "{output:?}");
+}
+
+// ---- 4 ------------------------------------------------------------------------------------------
+
+#[test]
+fn rule_04_a_registration_keeps_its_descriptor_open() {
+    let test = "rule_04_a_registration_keeps_its_descriptor_open";
+    // A child that another test starts holds a copy of every descriptor for a while.
+    if !is_child() {
+        return succeeded(&in_child(test, |_| ()));
+    }
+    run(test, || {
+        let (reader, mut writer) = pipe();
+        let heard = Rc::new(Cell::new(0));
+        let to = heard.clone();
+        // The only owner of the reading end is the registration.
+        let registration = get_hub().listen(reader, Interest::READ, move |_| to.set(to.get() + 1)).unwrap();
+        sleep(SHORT);
+        assert_eq!(heard.get(), 0);
+        writer.write_all(b"x").unwrap();
+        sleep(SHORT);
+        assert!(heard.get() > 0);
+        drop(registration);
+        assert_eq!(writer.write_all(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+
+        // Taken back in its own callback.
+        let (reader, mut writer) = pipe();
+        let slot = Rc::new(RefCell::new(None));
+        let inner = slot.clone();
+        let registration = get_hub().listen(reader, Interest::READ, move |_| drop(inner.take())).unwrap();
+        *slot.borrow_mut() = Some(registration);
+        writer.write_all(b"x").unwrap();
+        sleep(SHORT);
+        assert_eq!(writer.write_all(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    });
+}
+
+/// The default hub, which notes what it knows.
+struct Noting {
+    hub: Box<dyn Hub>,
+    notes: Notes,
+}
+
+#[derive(Clone, Default)]
+struct Notes {
+    /// The numbers to be watched and not forgotten since.
+    known: Rc<RefCell<Vec<RawFd>>>,
+    /// A closed descriptor was lent.
+    broken: Rc<Cell<bool>>,
+}
+
+impl Notes {
+    /// Uses such a hub from now on.
+    fn of_this_thread() -> Notes {
+        let notes = Notes::default();
+        let to = notes.clone();
+        let build = move || Ok(Noting { hub: (get_default_hub().map_err(io::Error::from)?.build)()?, notes: to });
+        use_hub_with(build).unwrap();
+        sleep(SHORT);
+        notes
+    }
+
+    fn lent(&self, fd: BorrowedFd<'_>) {
+        self.broken.set(self.broken.get() || rustix::io::fcntl_getfd(fd).is_err());
+    }
+}
+
+impl Hub for Noting {
+    fn name(&self) -> &'static str {
+        "noting"
+    }
+
+    fn rearm(&self) -> Rearm {
+        self.hub.rearm()
+    }
+
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        self.notes.lent(fd);
+        self.hub.watch(key, fd, interest, lease)?;
+        self.notes.known.borrow_mut().push(key.fd());
+        Ok(())
+    }
+
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        // Without a descriptor not every hub can let go of the open file.
+        match fd {
+            Some(fd) => self.notes.lent(fd),
+            None => self.notes.broken.set(true),
+        }
+        self.notes.known.borrow_mut().retain(|number| *number != key.fd());
+        self.hub.forget(key, fd);
+    }
+
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        watched.iter().for_each(|(_, fd, _)| self.notes.lent(fd));
+        self.hub.wait(watched, timeout, ready)
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.hub.after_fork()
+    }
+}
+
+/// A descriptor that tells of its end.
+struct Owned {
+    fd: OwnedFd,
+    notes: Notes,
+    log: Log,
+}
+
+impl AsFd for Owned {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let is_known = self.notes.known.borrow().contains(&self.fd.as_raw_fd());
+        self.log.add(if is_known { "closed while the hub knows it" } else { "closed" });
+    }
+}
+
+/// How a registration ends, with what it listens to and a writer that makes that ready.
+type End = fn(Owned, &mut dyn FnMut());
+
+#[test]
+fn rule_04_a_registration_is_forgotten_before_its_descriptor_is_closed() {
+    let test = "rule_04_a_registration_is_forgotten_before_its_descriptor_is_closed";
+    // A number that is closed too early must not be another test's.
+    if !is_child() {
+        return succeeded(&in_child(test, |_| ()));
+    }
+    run(test, || {
+        keep_reports();
+        let ends: [End; 6] = [
+            // Dropped while nothing came.
+            |owned, _| {
+                let registration = get_hub().listen(owned, Interest::READ, |_| ()).unwrap();
+                sleep(SHORT);
+                drop(registration);
+            },
+            // Dropped before the loop has looked.
+            |owned, _| drop(get_hub().listen(owned, Interest::READ, |_| ()).unwrap()),
+            // Dropped after it was called, still ready.
+            |owned, write| {
+                let registration = get_hub().listen(owned, Interest::READ, |_| ()).unwrap();
+                write();
+                sleep(SHORT);
+                drop(registration);
+            },
+            // Dropped by its own callback.
+            |owned, write| {
+                let slot = Rc::new(RefCell::new(None));
+                let own = slot.clone();
+                let registration = get_hub().listen(owned, Interest::READ, move |_| drop(own.take())).unwrap();
+                slot.replace(Some(registration));
+                write();
+                sleep(SHORT);
+            },
+            // Its callback panics.
+            |owned, write| {
+                let registration = get_hub().listen(owned, Interest::READ, |_| quiet_panic("on purpose")).unwrap();
+                write();
+                sleep(SHORT);
+                // It was taken back already.
+                std::mem::forget(registration);
+            },
+            // Dropped by a callback of the same turn.
+            |owned, write| {
+                let registration = get_hub().listen(owned, Interest::READ, |_| ()).unwrap();
+                get_hub().schedule(Duration::ZERO, {
+                    let slot = Cell::new(Some(registration));
+                    move || drop(slot.take())
+                });
+                write();
+                sleep(SHORT);
+            },
+        ];
+        for (index, end) in ends.into_iter().enumerate() {
+            let notes = Notes::of_this_thread();
+            let before = notes.known.borrow().len();
+            let log = Log::new();
+            let (reader, mut writer) = pipe();
+            let owned = Owned { fd: reader.into(), notes: notes.clone(), log: log.clone() };
+            end(owned, &mut || writer.write_all(b"x").unwrap());
+            log.is(&["closed"]);
+            assert_eq!(notes.known.borrow().len(), before, "{index}: known");
+            assert_eq!(writer.write_all(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+            sleep(SHORT);
+            assert!(!notes.broken.get(), "{index}: a closed descriptor was lent, or none");
+        }
+    });
+}
+
+#[test]
+fn rule_04_a_registration_that_fails_closes_its_descriptor() {
+    run("rule_04_a_registration_that_fails_closes_its_descriptor", || {
+        let notes = Notes::of_this_thread();
+        let log = Log::new();
+        let owned = |fd: OwnedFd| Owned { fd, notes: notes.clone(), log: log.clone() };
+        let (reader, _writer) = pipe();
+        // Neither direction alone.
+        let refused = get_hub().listen(owned(reader.into()), Interest::BOTH, |_| ());
+        assert!(matches!(refused, Err(TrampolineError::Interest(..))));
+        log.is(&["closed"]);
+        // Two for one descriptor.
+        let (reader, _writer) = pipe();
+        let shared = Rc::new(owned(reader.into()));
+        let first = get_hub().listen(shared.clone(), Interest::READ, |_| ()).unwrap();
+        let second = get_hub().listen(shared.clone(), Interest::READ, |_| ());
+        assert!(matches!(second, Err(TrampolineError::SecondSimultaneous(..))));
+        assert_eq!(Rc::strong_count(&shared), 2, "the one that failed holds nothing");
+        sleep(SHORT);
+        drop(shared);
+        log.is(&["closed"]);
+        drop(first);
+        log.is(&["closed", "closed"]);
+        assert!(!notes.broken.get());
+    });
+}
+
+// ---- 5 ------------------------------------------------------------------------------------------
+
+#[test]
+fn rule_05_a_reused_number_is_another_socket() {
+    let test = "rule_05_a_reused_number_is_another_socket";
+    if !is_child() {
+        return succeeded(&in_child(test, |_| ()));
+    }
+    run(test, || {
+        let read = |source: &Source, limit| {
+            let mut buffer = [0; 16];
+            source.read(Some(limit), |fd| Ok((rustix::io::read(fd, &mut buffer)?, Left::Perhaps)))
+        };
+        let (reader, mut writer) = pipe();
+        let number = reader.as_raw_fd();
+        let old = Rc::new(Source::new(reader.into()).unwrap());
+        // It is known as ready, and one waits for it.
+        writer.write_all(b"x").unwrap();
+        assert_eq!(read(&old, LONG).unwrap(), 1);
+        let waits = old.clone();
+        let waiter = spawn(move || read(&waits, LONG));
+        yield_now();
+        writer.write_all(b"y").unwrap();
+        old.close();
+        assert_eq!(waiter.join().unwrap().unwrap_err().kind(), ErrorKind::NotConnected);
+
+        let (reader, mut writer) = pipe();
+        let reader = at_number(reader.into(), number);
+        let new = Source::new(reader).unwrap();
+        assert_eq!(read(&new, SHORT).unwrap_err().kind(), ErrorKind::TimedOut);
+        // A stale owner closes nothing.
+        drop(old);
+        writer.write_all(b"zz").unwrap();
+        assert_eq!(read(&new, LONG).unwrap(), 2);
+    });
+}
+
+/// The same file under another number, which is free.
+fn at_number(fd: OwnedFd, number: RawFd) -> OwnedFd {
+    use std::os::fd::{FromRawFd, IntoRawFd};
+    if fd.as_raw_fd() == number {
+        return fd;
+    }
+    let from = fd.into_raw_fd();
+    // SAFETY: plain system calls. The test is alone in its process and found the number closed; what it
+    // returns is owned by nobody else.
+    unsafe {
+        assert_eq!(libc::fcntl(number, libc::F_GETFD), -1, "the number is free");
+        assert_eq!(libc::dup2(from, number), number);
+        libc::close(from);
+        OwnedFd::from_raw_fd(number)
+    }
+}
+
+// ---- 6 ------------------------------------------------------------------------------------------
+
+/// A hub that does what a hub may not.
+struct Hostile {
+    turn: u32,
+    wait: fn(&mut Hostile, &mut Ready) -> io::Result<()>,
+    log: Log,
+}
+
+impl Hub for Hostile {
+    fn name(&self) -> &'static str {
+        "hostile"
+    }
+
+    fn rearm(&self) -> Rearm {
+        Rearm::Explicit
+    }
+
+    fn watch(&mut self, _: Key, _: BorrowedFd<'_>, _: Interest, _: Lease) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn forget(&mut self, _: Key, _: Option<BorrowedFd<'_>>) {
+        quiet_panic("in forget");
+    }
+
+    fn wait(&mut self, _: &Watched, _: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        self.turn += 1;
+        std::thread::sleep(Duration::from_micros(100));
+        (self.wait)(self, ready)
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn now(&self) -> Time {
+        // Jumps to and fro.
+        if self.turn % 3 == 2 { Time::monotonic() + LONG } else { Time::monotonic() }
+    }
+}
+
+#[test]
+fn rule_06_a_hostile_hub_cannot_break_the_loop() {
+    let waits: [fn(&mut Hostile, &mut Ready) -> io::Result<()>; 5] = [
+        |_, _| quiet_panic("in wait"),
+        |_, _| Err(io::Error::other("no")),
+        |_, ready| {
+            for fd in [-1, 0, 1, 7, 1 << 20, RawFd::MAX] {
+                for generation in [0, 1, 2, u32::MAX] {
+                    ready.push(Key::new(fd, generation), Readiness::READ | Readiness::WRITE | Readiness::HANGUP);
+                }
+            }
+            Ok(())
+        },
+        |hub, _| {
+            // Every way back in.
+            let (reader, _writer) = pipe();
+            hub.log.add(trampoline(&reader, Interest::READ, None).is_err().to_string());
+            hub.log.add(matches!(use_hub(None), Err(HubError::InMainloop)).to_string());
+            hub.log.add(catch_unwind(|| sleep(SHORT)).is_err().to_string());
+            hub.log.add(catch_unwind(|| scope(|_| ())).is_err().to_string());
+            greenhub::notify_close(0);
+            get_hub().schedule(Duration::ZERO, || ());
+            spawn_n(|| ());
+            let _ = get_hub().stats();
+            Ok(())
+        },
+        |hub, _| {
+            // Replaced by what it panics with, after it has let others work.
+            if hub.turn > 5 { quiet_panic(OnDrop(|| quiet_panic("again"))) } else { Ok(()) }
+        },
+    ];
+    for (index, wait) in waits.into_iter().enumerate() {
+        run("rule_06_a_hostile_hub_cannot_break_the_loop", move || {
+            keep_reports();
+            let log = Log::new();
+            let to = log.clone();
+            use_hub_with(move || Ok(Hostile { turn: 0, wait, log: to })).unwrap();
+            let drops = Drops::default();
+            let one = drops.one();
+            let parked = spawn(move || {
+                let _one = one;
+                let (reader, _writer) = pipe();
+                trampoline(&reader, Interest::READ, None).is_ok()
+            });
+            // Whatever comes of it, control comes back, and another hub takes over.
+            for _ in 0..10 {
+                let _ = catch_unwind(|| sleep(Duration::from_micros(10)));
+            }
+            if index == 3 {
+                assert!(log.len() >= 4 && log.all("true"), "{log:?}");
+            }
+            let _ = use_hub(None);
+            spawn(|| sleep(SHORT)).join().unwrap();
+            parked.kill();
+            drop(parked);
+            sleep(SHORT);
+            assert_eq!(drops.count(), 1);
+        });
+    }
+}
+
+/// A hub that has no name.
+struct Nameless(Box<dyn Hub>, fn() -> &'static str);
+
+impl Hub for Nameless {
+    fn name(&self) -> &'static str {
+        (self.1)()
+    }
+
+    fn rearm(&self) -> Rearm {
+        self.0.rearm()
+    }
+
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        self.0.watch(key, fd, interest, lease)
+    }
+
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        self.0.forget(key, fd);
+    }
+
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        self.0.wait(watched, timeout, ready)
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.0.after_fork()
+    }
+}
+
+#[test]
+fn rule_06_a_hub_that_fails_to_tell_its_name_could_not_be_built() {
+    run("rule_06_a_hub_that_fails_to_tell_its_name_could_not_be_built", || {
+        let names: [fn() -> &'static str; 2] = [
+            || quiet_panic("no name"),
+            || {
+                sleep(SHORT);
+                "late"
+            },
+        ];
+        for name in names {
+            let build = move || Ok(Nameless((get_default_hub().map_err(io::Error::from)?.build)()?, name));
+            use_hub_with(build).unwrap();
+            // The loop itself is the first who needs the hub.
+            let error = spawn(|| sleep(SHORT)).join().unwrap_err();
+            assert!(matches!(error, GreenError::Loop(LoopError::Hub(HubError::Build { .. }))), "{error}");
+        }
+    });
+}
+
+// ---- 7 ------------------------------------------------------------------------------------------
+
+#[test]
+fn rule_07_replacing_a_hub_never_unwinds_main() {
+    run("rule_07_replacing_a_hub_never_unwinds_main", || {
+        // Inside the main loop it is an error.
+        let said = Rc::new(RefCell::new(None));
+        let to = said.clone();
+        get_hub().schedule(Duration::ZERO, move || *to.borrow_mut() = Some(use_hub(None)));
+        sleep(SHORT);
+        assert!(matches!(said.take(), Some(Err(HubError::InMainloop))));
+
+        let drops = Drops::default();
+        let parked = |how: fn()| {
+            let one = drops.one();
+            spawn(move || {
+                let _one = one;
+                how();
+            })
+        };
+        let on_hub = [
+            parked(|| {
+                let (reader, _writer) = pipe();
+                drop(trampoline(&reader, Interest::READ, None));
+            }),
+            parked(|| sleep(LONG)),
+        ];
+        let waits = Rc::new(spawn(|| {
+            yield_now();
+            yield_now();
+            8
+        }));
+        let survivor = spawn({
+            let waits = waits.clone();
+            move || waits.wait()
+        });
+        let (reader, _writer) = pipe();
+        spawn_n(|| use_hub(None).unwrap());
+        let _frame = OnDrop(|| assert!(!std::thread::panicking(), "main is not unwound"));
+        let error = trampoline(&reader, Interest::READ, None).unwrap_err();
+        assert!(matches!(error, TrampolineError::Loop(LoopError::HubReplaced)), "{error:?}");
+        assert_eq!(survivor.join().unwrap().unwrap(), 8);
+        for one in on_hub {
+            let error = one.join().unwrap_err();
+            assert!(matches!(error, GreenError::Loop(LoopError::HubReplaced)), "{error:?}");
+        }
+        assert_eq!(drops.count(), 2);
+    });
+}
+
+// ---- 8 ------------------------------------------------------------------------------------------
+
+#[test]
+fn rule_08_a_swallowed_exit_comes_back_and_a_spent_timeout_does_not() {
+    run("rule_08_a_swallowed_exit_comes_back_and_a_spent_timeout_does_not", || {
+        let log = Log::new();
+        let to = log.clone();
+        let one = spawn(move || {
+            for _ in 0..3 {
+                let caught = catch_unwind(|| sleep(LONG));
+                assert!(caught.is_err());
+                to.add("swallowed");
+            }
+            // A scope, an offload and a kill are parks too.
+            assert!(catch_unwind(|| scope(|_| ())).is_err());
+            assert!(catch_unwind(|| offload(|| ())).is_err());
+            let (reader, _writer) = pipe();
+            assert!(catch_unwind(AssertUnwindSafe(|| trampoline(&reader, Interest::READ, None))).is_err());
+            to.add("ends");
+        });
+        yield_now();
+        one.kill();
+        log.is(&["swallowed", "swallowed", "swallowed", "ends"]);
+        one.join().unwrap();
+
+        // A payload that is kept beyond its scope strikes nobody by itself.
+        let kept = Rc::new(RefCell::new(None));
+        let to = kept.clone();
+        with_timeout(SHORT, move || *to.borrow_mut() = catch_unwind(|| sleep(LONG)).err()).unwrap();
+        yield_now();
+        sleep(SHORT);
+        // Thrown on in another scope, it is not that scope's.
+        let foreign =
+            catch_unwind(AssertUnwindSafe(|| with_timeout(LONG, || std::panic::resume_unwind(kept.take().unwrap()))));
+        assert!(foreign.is_err());
+        yield_now();
+    });
+}
+
+// ---- 9 ------------------------------------------------------------------------------------------
+
+#[test]
+fn rule_09_nothing_switches_while_panicking() {
+    run("rule_09_nothing_switches_while_panicking", || {
+        let before = held();
+        let log = Log::new();
+        let to = log.clone();
+        let bystander = Rc::new(spawn(move || {
+            loop {
+                to.add(if std::thread::panicking() { "panics" } else { "." });
+                yield_now();
+            }
+        }));
+        yield_now();
+        let runs = log.len();
+        let (reader, mut writer) = pipe();
+        let source = Source::new(reader.into()).unwrap();
+        let checked = Rc::new(Cell::new(false));
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let (log, checked, bystander) = (log.clone(), checked.clone(), bystander.clone());
+            let _end = OnDrop(move || {
+                let mut buffer = [0; 4];
+                let mut read = || source.read(Some(LONG), |fd| Ok((rustix::io::read(fd, &mut buffer)?, Left::Perhaps)));
+                // At most for the grace.
+                let begin = Instant::now();
+                assert_eq!(read().unwrap_err().kind(), ErrorKind::TimedOut);
+                sleep(LONG);
+                yield_now();
+                assert!(begin.elapsed() < Duration::from_secs(60));
+                // What is there is had.
+                writer.write_all(b"x").unwrap();
+                assert_eq!(read().unwrap(), 1);
+                assert!(matches!(spawn(|| ()).join(), Err(GreenError::Loop(LoopError::Panicking))));
+                assert_eq!(offload(|| 3).unwrap(), 3);
+                assert_eq!(bystander.kill(), Kill::Scheduled);
+                assert_eq!(log.len(), runs);
+                checked.set(true);
+            });
+            quiet_panic(());
+        }));
+        assert!(caught.is_err() && checked.get());
+        assert!(bystander.wait().unwrap_err().is_exit());
+        assert!(!log.any("panics"));
+        drop(bystander);
+        assert_eq!(held(), before);
+    });
+}
+
+// ---- 10 -----------------------------------------------------------------------------------------
+
+#[test]
+fn rule_10_a_body_run_in_place_starts_from_nothing() {
+    run("rule_10_a_body_run_in_place_starts_from_nothing", || {
+        keep_reports();
+        let before = held();
+        let places = Rc::new(RefCell::new(Vec::new()));
+        let mut all = Vec::new();
+        for round in 0..12 {
+            let places = places.clone();
+            let one = spawn(move || {
+                let here = 0_u8;
+                places.borrow_mut().push(std::ptr::from_ref(&here).addr());
+                assert!(!std::thread::panicking());
+                assert_eq!(greenhub::current_name(), None);
+                // No exit of the one before is pending, and no mask is in force.
+                yield_once_if(round % 2 == 0);
+                match round % 4 {
+                    0 => quiet_panic("a payload"),
+                    1 => quiet_panic(OnDrop(|| quiet_panic("in a payload"))),
+                    2 => drop(catch_unwind(|| with_timeout(Duration::ZERO, || drop(catch_unwind(yield_now))))),
+                    _ => {}
+                }
+                OnDrop(|| quiet_panic("in a result"))
+            });
+            one.link(|_| quiet_panic("in a link"));
+            all.push(one);
+        }
+        sleep(SHORT);
+        for (round, one) in all.into_iter().enumerate() {
+            assert!(one.is_finished());
+            match one.join() {
+                Ok(result) => std::mem::forget(result),
+                Err(GreenError::Panic(_)) => assert!(round % 4 < 2),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(reports().len() >= 12);
+        assert_eq!(held(), before);
+
+        // Bodies that end without a park share a stack.
+        let places: Rc<RefCell<Vec<usize>>> = Rc::default();
+        for _ in 0..10 {
+            let places = places.clone();
+            spawn_n(move || {
+                let here = 0_u8;
+                places.borrow_mut().push(std::ptr::from_ref(&here).addr());
+            });
+        }
+        yield_now();
+        let places = places.borrow();
+        assert!(places.iter().all(|place| place.abs_diff(places[0]) < 16 << 10), "{places:x?}");
+    });
+}
+
+fn yield_once_if(condition: bool) {
+    if condition {
+        yield_now();
+    }
+}
+
+#[test]
+fn rule_10_a_body_with_a_larger_stack_is_not_run_in_place() {
+    fn dig(depth: usize) -> usize {
+        let frame = std::hint::black_box([depth; 128]);
+        if depth == 0 { frame[0] } else { dig(depth - 1) + frame[depth % 128] }
+    }
+    run("rule_10_a_body_with_a_larger_stack_is_not_run_in_place", || {
+        let before = held();
+        for round in 0..4 {
+            spawn_n(|| ());
+            let large = Builder::new().stack_size(8 << 20).spawn(move || dig(2000) + round).unwrap();
+            spawn_n(|| ());
+            assert!(large.join().unwrap() > 0);
+        }
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_10_an_error_that_nobody_takes_may_panic_when_it_is_dropped() {
+    run("rule_10_an_error_that_nobody_takes_may_panic_when_it_is_dropped", || {
+        let slot = Rc::new(RefCell::new(None::<Greenlet>));
+        let made = slot.clone();
+        // Waits on the hub, so it cannot get what comes of its child.
+        let parent = spawn(move || {
+            *made.borrow_mut() = Some(Greenlet::new(|_| Err(last(|| quiet_panic("dropped")))));
+            sleep(LONG);
+        });
+        yield_now();
+        let child = slot.take().unwrap();
+        let begun = child.clone();
+        let switcher = spawn(move || drop(begun.switch(Payload::unit())));
+        yield_now();
+        assert!(child.is_dead());
+        assert_eq!((switcher.kill(), parent.kill()), (Kill::Ended, Kill::Ended));
+    });
+}
+
+// ---- 11 -----------------------------------------------------------------------------------------
+
+#[test]
+fn rule_11_a_kill_returns_to_the_killer() {
+    run("rule_11_a_kill_returns_to_the_killer", || {
+        let before = held();
+        let log = Log::new();
+        let to = log.clone();
+        let target = spawn(move || {
+            let _end = to.on_drop("unwound");
+            sleep(LONG);
+        });
+        yield_now();
+        assert_eq!(target.kill(), Kill::Ended);
+        drop(target);
+        log.add("killer");
+        // From a callback it is scheduled.
+        let to = log.clone();
+        let target = Rc::new(spawn(move || {
+            let _end = to.on_drop("unwound later");
+            sleep(LONG);
+        }));
+        yield_now();
+        let (to, victim) = (log.clone(), target.clone());
+        get_hub().schedule(Duration::ZERO, move || to.add(format!("{:?}", victim.kill())));
+        assert!(target.wait().unwrap_err().is_exit());
+        log.is(&["unwound", "killer", "Scheduled", "unwound later"]);
+        // Two that kill each other.
+        let slot = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
+        let inner = slot.clone();
+        let first = Rc::new(spawn(move || {
+            yield_now();
+            let other = inner.take().unwrap();
+            let _end = OnDrop(|| _ = other.kill());
+            other.kill();
+            sleep(LONG);
+        }));
+        let victim = first.clone();
+        let second = Rc::new(spawn(move || {
+            let _end = OnDrop(|| _ = victim.kill());
+            sleep(LONG);
+        }));
+        *slot.borrow_mut() = Some(second.clone());
+        assert!(second.wait().unwrap_err().is_exit());
+        assert!(first.wait().unwrap_err().is_exit());
+        drop((target, first, second));
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_11_one_that_drops_its_own_handle_is_detached() {
+    run("rule_11_one_that_drops_its_own_handle_is_detached", || {
+        let before = held();
+        let log = Log::new();
+        let slot = Rc::new(RefCell::new(None::<GreenThread<OnDrop<fn()>>>));
+        let (inner, to) = (slot.clone(), log.clone());
+        *slot.borrow_mut() = Some(spawn(move || {
+            drop(inner.take());
+            sleep(SHORT);
+            to.add("went on");
+            OnDrop((|| ()) as fn())
+        }));
+        sleep(Duration::from_millis(20));
+        log.is(&["went on"]);
+        assert_eq!(held(), before);
+    });
+}
+
+#[test]
+fn rule_11_who_drops_the_last_handle_goes_on_also_if_another_gets_what_comes_of_it() {
+    run("rule_11_who_drops_the_last_handle_goes_on_also_if_another_gets_what_comes_of_it", || {
+        let slot = Rc::new(RefCell::new(None::<Greenlet>));
+        let made = slot.clone();
+        let target = spawn(move || {
+            let slow = OnDrop(|| sleep(LONG));
+            let unstarted = Greenlet::new(move |_| {
+                drop(slow);
+                Ok(Payload::unit())
+            });
+            *made.borrow_mut() = Some(Greenlet::with_parent(&unstarted, |_| Err(GreenError::custom("failed"))));
+            drop(unstarted);
+            let away = Greenlet::new(|_| {
+                sleep(LONG);
+                Ok(Payload::unit())
+            });
+            away.switch(Payload::unit()).map(drop).unwrap_err().to_string()
+        });
+        yield_now();
+        // Fails, so that the body of its parent is dropped, which parks it.
+        let failed = slot.take().unwrap();
+        let begun = failed.clone();
+        let switcher = spawn(move || drop(begun.switch(Payload::unit())));
+        yield_now();
+        assert_eq!(switcher.kill(), Kill::Ended);
+        let dropper = spawn(move || drop(failed));
+        assert_eq!(target.join().unwrap(), "failed");
+        assert!(with_timeout(LONG, || dropper.join()).unwrap().is_ok());
+    });
+}
+
+#[test]
+fn rule_11_a_raw_switch_into_a_greenlet_that_is_parked_on_the_hub_is_an_error() {
+    run("rule_11_a_raw_switch_into_a_greenlet_that_is_parked_on_the_hub_is_an_error", || {
+        let (log, slot) = (Log::new(), Rc::new(RefCell::new(None::<Greenlet>)));
+        let (slept, made) = (log.clone(), slot.clone());
+        let parent = spawn(move || {
+            let child = Greenlet::new(move |_| {
+                sleep(SHORT);
+                slept.add("slept");
+                Ok(Payload::unit())
+            });
+            made.replace(Some(child.clone()));
+            child.switch(Payload::unit()).map(drop)
+        });
+        yield_now();
+        let child = slot.take().unwrap();
+        for switch in [
+            |child: &Greenlet| child.switch(Payload::unit()).map(drop),
+            |child: &Greenlet| child.throw(GreenError::custom("thrown")).map(drop),
+        ] {
+            let error = switch(&child).unwrap_err();
+            assert!(matches!(error, GreenError::Switch(RawError::Parked)), "{error:?}");
+            log.is(&[]);
+        }
+        parent.join().unwrap().unwrap();
+        log.is(&["slept"]);
+    });
+}
+
+// ---- 12 -----------------------------------------------------------------------------------------
+
+#[inline(never)]
+fn dig_for_ever(depth: usize) -> usize {
+    let frame = std::hint::black_box([depth; 64]);
+    if depth == usize::MAX { 0 } else { dig_for_ever(depth + 1) + frame[depth % 64] }
+}
+
+#[test]
+fn rule_12_an_overflow_meets_a_guard() {
+    let test = "rule_12_an_overflow_meets_a_guard";
+    if is_child() {
+        for _ in 0..20 {
+            spawn_n(|| sleep(LONG));
+        }
+        let digs = Builder::new().name("digger").stack_size(100_000).spawn(|| dig_for_ever(0)).unwrap();
+        println!("{:?}", digs.join());
+        return;
+    }
+    let output = in_child(test, |_| ());
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{err}");
+    assert!(err.contains("\ngreen thread \"digger\" (spawned at "), "{err}");
+    assert!(err.contains("soundness.rs:"), "{err}");
+    assert!(err.contains(") has overflowed its stack of 128 KiB\n"), "{err}");
+}
+
+#[test]
+fn rule_12_an_overflow_without_a_name_tells_where_it_was_spawned() {
+    let test = "rule_12_an_overflow_without_a_name_tells_where_it_was_spawned";
+    if is_child() {
+        println!("{:?}", spawn(|| dig_for_ever(0)).join());
+        return;
+    }
+    let output = in_child(test, |_| ());
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{err}");
+    assert!(err.contains("\ngreen thread (spawned at ") && err.contains("its stack of 256 KiB"), "{err}");
+}
+
+#[test]
+fn rule_12_an_overflow_of_the_loop_tells_that_it_was_the_loop() {
+    let test = "rule_12_an_overflow_of_the_loop_tells_that_it_was_the_loop";
+    if is_child() {
+        get_hub().schedule(Duration::ZERO, || println!("{}", dig_for_ever(0)));
+        sleep(LONG);
+    }
+    let output = in_child(test, |_| ());
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{err}");
+    assert!(err.contains("\nthe main loop has overflowed its stack of "), "{err}");
+}
+
+/// Panics on top of 16 KiB of frames.
+#[inline(never)]
+fn dig_and_panic(depth: usize) {
+    let mut frame = [0_u8; 1000];
+    std::hint::black_box(&mut frame);
+    assert!(depth < 16, "on purpose");
+    dig_and_panic(depth + 1);
+    std::hint::black_box(&mut frame);
+}
+
+#[test]
+fn rule_12_the_smallest_stack_has_room_for_a_panic_with_a_backtrace() {
+    let test = "rule_12_the_smallest_stack_has_room_for_a_panic_with_a_backtrace";
+    if is_child() {
+        for _ in 0..3 {
+            let panics = Builder::new().stack_size(1).spawn(|| dig_and_panic(0)).unwrap();
+            assert!(panics.join().unwrap_err().to_string().contains("on purpose"));
+        }
+        return;
+    }
+    for backtrace in ["1", "full"] {
+        let output = in_child(test, |command| _ = command.env("RUST_BACKTRACE", backtrace));
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(err.contains("dig_and_panic"), "{err}");
+        succeeded(&output);
+    }
+}
+
+#[test]
+fn rule_12_the_default_size_of_stacks_can_be_set() {
+    let test = "rule_12_the_default_size_of_stacks_can_be_set";
+    if !is_child() {
+        return succeeded(&in_child(test, |_| ()));
+    }
+    fn dig(depth: usize) -> usize {
+        let frame = std::hint::black_box([depth; 128]);
+        if depth == 0 { frame[0] } else { dig(depth - 1) + frame[depth % 128] }
+    }
+    run(test, || {
+        assert_eq!(greenhub::default_stack_size(), 256 << 10);
+        spawn(|| ()).join().unwrap();
+        greenhub::set_default_stack_size(5 << 20).unwrap();
+        assert_eq!(greenhub::default_stack_size(), 8 << 20);
+        // More than the default holds, also for those that take the place of a smaller one.
+        for _ in 0..3 {
+            spawn_n(|| ());
+            assert!(spawn(|| dig(2000)).join().unwrap() > 0);
+        }
+        greenhub::set_default_stack_size(1).unwrap();
+        assert_eq!(greenhub::default_stack_size(), 64 << 10);
+        let error = greenhub::set_default_stack_size(usize::MAX).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert_eq!(greenhub::default_stack_size(), 64 << 10);
+        assert_eq!(Builder::new().stack_size(usize::MAX).spawn(|| ()).unwrap_err().kind(), ErrorKind::InvalidInput);
+    });
+}
+
+#[test]
+fn rule_12_unguarded_stacks_only_by_a_setter_that_is_unsafe() {
+    let test = "rule_12_unguarded_stacks_only_by_a_setter_that_is_unsafe";
+    if !is_child() {
+        return succeeded(&in_child(test, |command| _ = command.env("GREENHUB_GUARD", "mprotect")));
+    }
+    let limit: usize = match std::fs::read_to_string("/proc/sys/vm/max_map_count") {
+        Ok(limit) if limit.trim().len() <= 6 => limit.trim().parse().unwrap(),
+        // Too many, or not known: nothing can be reached.
+        _ => return,
+    };
+    run(test, move || {
+        let parked = |count: usize| -> Vec<_> {
+            let all: Vec<_> = (0..count).map(|_| Builder::new().stack_size(1).spawn(|| sleep(LONG)).unwrap()).collect();
+            yield_now();
+            all
+        };
+        let all = parked(limit);
+        let refused = all.iter().filter(|one| one.is_finished()).count();
+        assert!(refused > 0, "the limit of mappings was met");
+        let error = all.iter().find(|one| one.is_finished()).unwrap().wait().unwrap_err();
+        assert!(matches!(error, GreenError::Loop(LoopError::Stack(_))), "{error:?}");
+        // SAFETY: these bodies only sleep.
+        unsafe { greenhub::set_stack_policy(greenhub::StackPolicy::Unguarded) };
+        let more = parked(100);
+        assert!(more.iter().all(|one| !one.is_finished()));
+    });
+}
+
+// ---- 13 -----------------------------------------------------------------------------------------
+
+#[test]
+fn rule_13_a_child_never_wakes_its_parent() {
+    let test = "rule_13_a_child_never_wakes_its_parent";
+    if !is_child() {
+        return succeeded(&in_child(test, |_| ()));
+    }
+    // Parked before the fork: a sleeper, and one that waits for a descriptor.
+    let (reader, mut writer) = pipe();
+    spawn_n(move || {
+        let _ = trampoline(&reader, Interest::READ, None);
+        println!("the descriptor");
+    });
+    spawn_n(|| sleep(LONG));
+    let remote = get_hub().remote();
+    sleep(SHORT);
+    // SAFETY: the child uses this program's own code only, and no other thread of it holds a lock.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        sleep(SHORT);
+        // Woken by another thread of the child, over and over.
+        let spawned = std::thread::spawn(move || {
+            for _ in 0..20 {
+                remote.spawn(|| ()).unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        while !spawned.is_finished() {
+            sleep(SHORT);
+        }
+        writer.write_all(b"x").unwrap();
+        sleep(Duration::from_millis(20));
+        // SAFETY: ends the process and runs nothing.
+        unsafe { libc::_exit(5) };
+    }
+    let waits = get_hub().stats().waits;
+    sleep(Duration::from_millis(200));
+    let waits = get_hub().stats().waits - waits;
+    let mut status = 0;
+    // SAFETY: waits for the child from above and writes to `status`.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 5, "{status}");
+    // Its own sleep, what the child wrote to the pipe, and the slack of the timers.
+    assert!(waits < 10, "the parent's loop has waited {waits} times");
+}
+
+// ---- 14 -----------------------------------------------------------------------------------------
+
+#[test]
+fn rule_14_loop_exit_tells_local_waits_from_remote_ones() {
+    run("rule_14_loop_exit_tells_local_waits_from_remote_ones", || {
+        let never = Never::new();
+        let error = never.0.wait().unwrap_err();
+        let GreenError::Loop(LoopError::LoopExit(exit)) = error else { panic!("{error:?}") };
+        assert_eq!(exit.parked.len(), 2, "{exit}");
+        assert!(exit.parked.iter().all(|one| one.contains("soundness.rs")), "{exit}");
+        assert_eq!(io::Error::from(LoopError::LoopExit(exit)).kind(), ErrorKind::Deadlock);
+
+        // A job that is under way counts, and so does a remote in the hands of a thread.
+        assert_eq!(offload(|| std::thread::sleep(Duration::from_millis(20))).ok(), Some(()));
+        let remote = get_hub().remote();
+        let never = Never::new();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            let ends = || get_hub().interrupt();
+            remote.spawn(ends).unwrap();
+        });
+        let error = never.0.wait().unwrap_err();
+        assert!(matches!(error, GreenError::Loop(LoopError::Interrupted)), "{error:?}");
+        thread.join().unwrap();
+    });
+}
+
+// ---- 16 -----------------------------------------------------------------------------------------
+
+#[test]
+fn rule_16_thread_locals_are_shared_across_a_park() {
+    thread_local! {
+        static DEPTH: Cell<u32> = const { Cell::new(0) };
+    }
+    run("rule_16_thread_locals_are_shared_across_a_park", || {
+        // Set and reset like a stack, around something that parks: the other one sees it.
+        let nested = || {
+            DEPTH.set(DEPTH.get() + 1);
+            yield_now();
+            let seen = DEPTH.get();
+            DEPTH.set(DEPTH.get() - 1);
+            seen
+        };
+        let (one, other) = (spawn(nested), spawn(nested));
+        assert_eq!((one.join().unwrap(), other.join().unwrap()), (2, 1));
+        assert_eq!(DEPTH.get(), 0);
+    });
+}
+
+// ---- 17 -----------------------------------------------------------------------------------------
+
+/// A thread-local that says how many of its values are gone.
+struct Lent(&'static AtomicUsize);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn rule_17_a_shutdown_unwinds_a_park_inside_a_thread_local_in_time() {
+    static GONE: AtomicUsize = AtomicUsize::new(0);
+    static SEEN: AtomicUsize = AtomicUsize::new(usize::MAX);
+    thread_local!(static LENT: Lent = const { Lent(&GONE) });
+    run("rule_17_a_shutdown_unwinds_a_park_inside_a_thread_local_in_time", || {
+        spawn_n(|| {
+            LENT.with(|_lent| {
+                let _end = OnDrop(|| SEEN.store(GONE.load(Ordering::SeqCst), Ordering::SeqCst));
+                sleep(LONG);
+            });
+        });
+        yield_now();
+    });
+    assert_eq!(SEEN.load(Ordering::SeqCst), 0);
+    assert_eq!(GONE.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn rule_17_a_thread_local_whose_making_parks_is_made_twice() {
+    static GONE: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static LENT: Lent = {
+            yield_now();
+            Lent(&GONE)
+        };
+    }
+    run("rule_17_a_thread_local_whose_making_parks_is_made_twice", || {
+        let first = spawn(|| {
+            LENT.with(|_lent| {
+                // The other one has it made too, and this value is dropped.
+                yield_now();
+                yield_now();
+                GONE.load(Ordering::SeqCst)
+            })
+        });
+        let second = spawn(|| LENT.with(|_| ()));
+        assert_eq!(first.join().unwrap(), 1);
+        second.join().unwrap();
+    });
+    assert_eq!(GONE.load(Ordering::SeqCst), 2);
+}
+
+/// Writes nowhere, and switches to do so, as a socket may.
+struct Slow<F>(F);
+
+impl<F: Fn()> fmt::Write for Slow<F> {
+    fn write_str(&mut self, _: &str) -> fmt::Result {
+        (self.0)();
+        yield_now();
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_written_to_while_a_primitive_is_shown_may_switch_and_use_it() {
+    run("what_is_written_to_while_a_primitive_is_shown_may_switch_and_use_it", || {
+        fn show<T: fmt::Debug>(shown: &T, used: impl Fn(&T)) {
+            fmt::write(&mut Slow(|| used(shown)), format_args!("{shown:?}")).unwrap();
+        }
+        show(&Queue::<u32>::new(), |queue| assert!(queue.is_empty()));
+        show(&Semaphore::new(1), |semaphore| assert!(!semaphore.locked()));
+        show(&Event::<u32>::new(), |event| assert!(!event.ready()));
+        show(&Pool::new(1, || Ok(7)), |pool| assert!(pool.is_empty()));
+        show(&GreenPool::new(1), |pool| assert_eq!(pool.running(), 0));
+        show(&Group::new(), |group| assert!(group.is_empty()));
+    });
+}

@@ -1,0 +1,326 @@
+//! The operations of a `Source`: how often the caller's closures are called, and which calls wait.
+
+use std::cell::Cell;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::descriptors::{deadline, fill, in_child, ms, pair, read, read_within, source, write};
+use greenhub::{
+    Interest, Left, ManualClock, Source, get_hub, hub_prevent_multiple_readers, set_panicking_grace, sleep, spawn,
+    use_hub_with, yield_now,
+};
+
+/// Longer than any wait that ends by a wake-up, so that a lost wake-up is a failure and not a hang.
+const PATIENT: Duration = Duration::from_secs(60);
+
+fn would_block<T>() -> io::Result<T> {
+    Err(ErrorKind::WouldBlock.into())
+}
+
+/// A connection whose first end the hub knows and has found empty.
+fn known_pair() -> (Source, Source) {
+    let (here, there) = pair();
+    read_within(&here, 1, Some(ms(1))).expect_err("nothing yet");
+    (here, there)
+}
+
+/// A connection whose second end is shut down for writing, which the hub has reported to the first end.
+fn ended_pair() -> (Source, Source) {
+    let (here, there) = known_pair();
+    there.with(|fd| Ok(rustix::net::shutdown(fd, rustix::net::Shutdown::Write)?)).expect("connected");
+    here.wait(Interest::READ, Some(PATIENT)).expect("the end is reported");
+    here.set_nonblocking(true);
+    (here, there)
+}
+
+/// Has time pass only while every green thread waits. The wait for a report takes no time at all.
+fn use_manual_clock() {
+    use_hub_with(|| {
+        let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        Ok(ManualClock::new().drive((choose().map_err(io::Error::other)?.build)()?))
+    })
+    .expect("no hub yet");
+}
+
+#[test]
+fn read_or_end_does_not_ask_for_the_end_before_one_is_reported() {
+    let _deadline = deadline();
+    let (here, _there) = known_pair();
+    here.set_nonblocking(true);
+    let result = here.read_or_end::<()>(None, |_| would_block(), |_| panic!("no end was reported"));
+    assert_eq!(result.expect_err("nothing there").kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn read_or_end_returns_data_without_asking_for_the_end() {
+    let _deadline = deadline();
+    let (here, _there) = ended_pair();
+    let result = here.read_or_end(None, |_| Ok((7, Left::Likely)), |_| panic!("there was data"));
+    assert_eq!(result.expect("data"), 7);
+}
+
+#[test]
+fn read_or_end_asks_for_a_reported_end_once() {
+    let _deadline = deadline();
+    let (here, _there) = ended_pair();
+    let asked = Cell::new(0);
+    let read = || {
+        let end = |_: std::os::fd::BorrowedFd<'_>| {
+            asked.set(asked.get() + 1);
+            None
+        };
+        let result = here.read_or_end::<()>(None, |_| would_block(), end);
+        assert_eq!(result.expect_err("nothing there").kind(), ErrorKind::WouldBlock);
+        asked.get()
+    };
+    let first = read();
+    assert_eq!(read(), first, "the end that was asked for is over");
+    // select(2) reports no ends.
+    assert!(first == 1 || get_hub().name() == "select");
+}
+
+#[test]
+fn a_nonblocking_read_of_a_source_known_to_be_empty_returns() {
+    let _deadline = deadline();
+    let (here, _there) = known_pair();
+    here.set_nonblocking(true);
+    let result = read_within(&here, 1, Some(PATIENT));
+    assert_eq!(result.expect_err("nothing there").kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn an_interrupted_operation_is_tried_again() {
+    let _deadline = deadline();
+    let (here, _there) = pair();
+    let calls = Cell::new(0);
+    let interrupted = || {
+        calls.set(calls.get() + 1);
+        if calls.get() % 3 == 0 { Ok(()) } else { Err(io::Error::from(ErrorKind::Interrupted)) }
+    };
+    here.read(None, |_| interrupted().map(|()| ((), Left::Likely))).expect("tried again");
+    here.write(None, |_| interrupted()).expect("tried again");
+    here.set_nonblocking(true);
+    here.read(None, |_| interrupted().map(|()| ((), Left::Likely))).expect("tried again");
+    assert_eq!(calls.get(), 9);
+}
+
+#[test]
+fn an_operation_that_finds_descriptors_used_up_lets_others_run_unless_it_is_nonblocking() {
+    let _deadline = deadline();
+    let (here, _there) = pair();
+    for nonblocking in [false, true] {
+        let ran = Rc::new(Cell::new(false));
+        let runs = Rc::clone(&ran);
+        let other = spawn(move || runs.set(true));
+        here.set_nonblocking(nonblocking);
+        let result = here.read::<()>(None, |_| Err(io::Error::from_raw_os_error(libc::EMFILE)));
+        assert_eq!(result.expect_err("no descriptor").raw_os_error(), Some(libc::EMFILE));
+        assert_eq!(ran.get(), !nonblocking);
+        other.join().expect("no panic");
+    }
+}
+
+#[test]
+fn set_retrying_changes_that_setting_alone() {
+    let (here, _there) = pair();
+    assert!(!here.is_retrying());
+    here.set_nonblocking(true);
+    here.set_retrying(true);
+    assert!(here.is_retrying());
+    here.set_retrying(false);
+    assert!(!here.is_retrying());
+    assert!(here.is_nonblocking());
+}
+
+#[test]
+fn into_fd_gives_away_the_number_itself_whatever_is_set() {
+    let (here, _there) = pair();
+    here.set_nonblocking(true);
+    here.set_retrying(true);
+    let number = here.as_raw_fd();
+    assert_eq!(here.into_fd().expect("open").as_raw_fd(), number);
+}
+
+/// How often the waiting operation of `begin` calls its closure in a second without a report.
+fn calls_in_a_quiet_second(begin: impl FnOnce(Rc<Cell<u32>>) + 'static) -> u32 {
+    let calls = Rc::new(Cell::new(0));
+    let counts = Rc::clone(&calls);
+    let green = spawn(move || begin(counts));
+    sleep(ms(100));
+    let before = calls.get();
+    sleep(Duration::from_secs(1));
+    let calls = calls.get() - before;
+    green.kill();
+    calls
+}
+
+#[test]
+fn only_writes_of_a_retrying_source_are_tried_without_a_report() {
+    in_child(|| {
+        use_manual_clock();
+        let (here, _there) = pair();
+        fill(&here);
+        let here = Rc::new(here);
+        let tried = |retrying: bool, writes: bool| {
+            here.set_retrying(retrying);
+            let here = Rc::clone(&here);
+            calls_in_a_quiet_second(move |calls| {
+                let count = || calls.set(calls.get() + 1);
+                let _ = if writes {
+                    here.write(None, |fd| {
+                        count();
+                        Ok(rustix::io::write(fd, b"x")?)
+                    })
+                } else {
+                    here.read(None, |fd| {
+                        count();
+                        Ok((rustix::io::read(fd, &mut [0])?, Left::Likely))
+                    })
+                };
+            })
+        };
+        assert_eq!(tried(false, true), 0);
+        assert_eq!(tried(true, false), 0);
+        assert!(tried(true, true) > 10);
+    });
+}
+
+#[test]
+fn an_operation_that_does_not_confirm_a_report_waits_for_the_next_one() {
+    in_child(|| {
+        use_manual_clock();
+        let (here, there) = pair();
+        write(&there, b"x").expect("room");
+        let calls = Rc::new(Cell::new(0));
+        let counts = Rc::clone(&calls);
+        let reader = spawn(move || {
+            here.read::<()>(None, |fd| {
+                counts.set(counts.get() + 1);
+                // After the report the data is gone, as if another handle had been faster.
+                if counts.get() == 2 {
+                    let _ = rustix::io::read(fd, &mut [0]);
+                }
+                would_block()
+            })
+        });
+        sleep(Duration::from_secs(1));
+        assert_eq!(calls.get(), 2, "before the first report and after it");
+        reader.kill();
+    });
+}
+
+#[test]
+fn a_retrying_write_is_refused_while_another_thread_waits() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    let here = Arc::new(here);
+    let waits = Arc::clone(&here);
+    let waiter = spawn(move || read_within(&waits, 8, Some(PATIENT)));
+    yield_now();
+    let refused = std::thread::spawn(move || {
+        here.set_retrying(true);
+        fill(&here);
+        here.write(Some(PATIENT), |fd| Ok(rustix::io::write(fd, b"x")?))
+    });
+    assert_eq!(refused.join().expect("no panic").expect_err("refused").kind(), ErrorKind::ResourceBusy);
+    write(&there, b"x").expect("room");
+    assert_eq!(waiter.join().expect("no panic").expect("data"), b"x");
+}
+
+#[test]
+fn what_a_destructor_that_unwinds_has_waited_for_is_read_at_once_afterwards() {
+    struct ReadsOne<'a>(&'a Source);
+    impl Drop for ReadsOne<'_> {
+        fn drop(&mut self) {
+            assert_eq!(read_one(self.0), b'x');
+        }
+    }
+    fn read_one(source: &Source) -> u8 {
+        let mut byte = [0];
+        let read = source.read(Some(PATIENT), |fd| Ok((rustix::io::read(fd, &mut byte)?, Left::Likely)));
+        assert_eq!(read.expect("data"), 1);
+        byte[0]
+    }
+    in_child(|| {
+        set_panicking_grace(PATIENT);
+        let (here, there) = known_pair();
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(ms(20));
+            there.with(|fd| Ok(rustix::io::write(fd, b"xy")?)).expect("room");
+            there
+        });
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let _reads = ReadsOne(&here);
+            resume_unwind(Box::new("on purpose"));
+        }));
+        assert!(unwound.is_err());
+        let ran = Rc::new(Cell::new(false));
+        let runs = Rc::clone(&ran);
+        let other = spawn(move || runs.set(true));
+        assert_eq!(read_one(&here), b'y');
+        assert!(!ran.get(), "the read has not waited");
+        other.join().expect("no panic");
+        drop(writer.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn wake_leaves_the_waiters_of_the_other_direction() {
+    in_child(|| {
+        hub_prevent_multiple_readers(false);
+        let (here, _there) = pair();
+        fill(&here);
+        let here = Rc::new(here);
+        let calls = Rc::new(Cell::new(0));
+        let writers: Vec<_> = (0..3)
+            .map(|_| {
+                let (here, calls) = (Rc::clone(&here), Rc::clone(&calls));
+                spawn(move || {
+                    here.write(None, |fd| {
+                        calls.set(calls.get() + 1);
+                        Ok(rustix::io::write(fd, b"x")?)
+                    })
+                })
+            })
+            .collect();
+        sleep(ms(1));
+        let before = calls.get();
+        here.wake(Interest::READ);
+        sleep(ms(1));
+        assert_eq!(calls.get(), before);
+        here.wake(Interest::WRITE);
+        sleep(ms(1));
+        assert_eq!(calls.get(), before + 3);
+        writers.iter().for_each(|writer| _ = writer.kill());
+    });
+}
+
+#[test]
+fn a_source_that_waits_ends_the_wait_of_a_stale_waiter_under_its_number() {
+    in_child(|| {
+        let (old, _old_peer) = UnixStream::pair().expect("a pair");
+        let number = old.as_raw_fd();
+        // SAFETY: the wait is told that the number has changed hands, which this test is about.
+        let stale = spawn(move || unsafe { greenhub::trampoline_raw(number, Interest::READ, Some(PATIENT)) });
+        yield_now();
+        let (new, peer) = UnixStream::pair().expect("a pair");
+        // Without a word to the library.
+        drop(old);
+        let new = rustix::io::fcntl_dupfd_cloexec(&new, number).expect("a number");
+        assert_eq!(new.as_raw_fd(), number);
+        let (new, peer) = (source(new), source(peer));
+        let reader = spawn(move || read(&new, 8));
+        yield_now();
+        assert_eq!(
+            io::Error::from(stale.join().expect("no panic").expect_err("closed")).kind(),
+            ErrorKind::NotConnected
+        );
+        write(&peer, b"x").expect("room");
+        assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+    });
+}

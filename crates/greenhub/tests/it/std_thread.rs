@@ -1,0 +1,296 @@
+//! `thread`: what std does with OS threads, done with green threads.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support;
+use crate::support::green::{LONG, held};
+use crate::support::random::Random;
+use greenhub::{sleep, with_timeout};
+
+same_as_std! {
+    fn spawned_code_runs_and_its_result_is_joined() {
+        let handle = thread::spawn(|| 6 * 7);
+        assert_eq!(handle.join().unwrap(), 42);
+    }
+
+    fn a_panic_is_an_error_of_join() {
+        let handle = thread::spawn(|| if true { panic!("on purpose") });
+        assert!(handle.join().is_err());
+    }
+
+    fn a_builder_gives_a_name() {
+        let builder = thread::Builder::new().name("worker".to_owned()).stack_size(256 * 1024);
+        let handle = builder.spawn(|| thread::current().name().map(str::to_owned)).unwrap();
+        assert_eq!(handle.join().unwrap().as_deref(), Some("worker"));
+    }
+
+    fn those_who_live_have_different_ids() {
+        let here = thread::current().id();
+        let there = thread::spawn(|| thread::current().id()).join().unwrap();
+        assert_ne!(here, there);
+        assert_eq!(here, thread::current().id());
+    }
+
+    fn a_sleep_is_not_too_short() {
+        let begun = Instant::now();
+        thread::sleep(Duration::from_millis(20));
+        assert!(begun.elapsed() >= Duration::from_millis(20));
+        thread::yield_now();
+    }
+
+    fn a_scope_lends_and_joins() {
+        let data = [1, 2, 3];
+        let mut sum = 0;
+        let product = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(2));
+                sum = data.iter().sum();
+            });
+            scope.spawn(|| data.iter().product::<i32>()).join().unwrap()
+        });
+        assert_eq!((sum, product), (6, 6));
+    }
+
+    fn an_unpark_is_kept_for_the_next_park() {
+        thread::current().unpark();
+        thread::current().unpark();
+        thread::park();
+        let begun = Instant::now();
+        thread::park_timeout(Duration::from_millis(10));
+        assert!(begun.elapsed() >= Duration::from_millis(10), "two make one");
+    }
+
+    fn a_parked_thread_is_unparked_through_its_handle() {
+        let ready = Arc::new(AtomicBool::new(false));
+        let seen = ready.clone();
+        let parked = thread::Builder::new().name("parked".to_owned()).spawn(move || {
+            while !seen.load(Ordering::SeqCst) {
+                thread::park();
+            }
+            thread::current().id()
+        });
+        let parked = parked.unwrap();
+        assert_eq!(parked.thread().name(), Some("parked"));
+        thread::sleep(Duration::from_millis(2));
+        ready.store(true, Ordering::SeqCst);
+        parked.thread().unpark();
+        let id = parked.thread().id();
+        assert_eq!(parked.join().unwrap(), id);
+    }
+
+    fn those_who_park_unpark_each_other() {
+        let turns = AtomicUsize::new(0);
+        let main = thread::current();
+        thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                for _ in 0..100 {
+                    while turns.load(Ordering::SeqCst).is_multiple_of(2) {
+                        thread::park();
+                    }
+                    turns.fetch_add(1, Ordering::SeqCst);
+                    main.unpark();
+                }
+            });
+            for _ in 0..100 {
+                turns.fetch_add(1, Ordering::SeqCst);
+                other.thread().unpark();
+                while turns.load(Ordering::SeqCst) % 2 == 1 {
+                    thread::park();
+                }
+            }
+        });
+        assert_eq!(turns.into_inner(), 200);
+    }
+
+    fn handles_have_std_s_names() {
+        let handle: thread::JoinHandle<i32> = thread::spawn(|| 1);
+        while !handle.is_finished() {
+            thread::yield_now();
+        }
+        assert_eq!(handle.join().unwrap(), 1);
+        assert!(thread::available_parallelism().is_ok());
+        assert!(!thread::panicking());
+    }
+}
+
+#[test]
+fn green_threads_of_two_os_threads_have_different_ids() {
+    support::run("green_threads_of_two_os_threads_have_different_ids", || {
+        let here = greenhub::thread::current().id();
+        let there = std::thread::spawn(|| greenhub::thread::current().id()).join().unwrap();
+        assert_ne!(here, there);
+    });
+}
+
+#[test]
+fn a_green_thread_is_unparked_from_other_os_threads() {
+    support::run("a_green_thread_is_unparked_from_other_os_threads", || {
+        let rounds = Arc::new(AtomicUsize::new(0));
+        let (counted, here) = (rounds.clone(), greenhub::thread::current());
+        let parked = greenhub::spawn(move || {
+            for round in 1..=50 {
+                while counted.load(Ordering::SeqCst) < round {
+                    greenhub::thread::park();
+                }
+                here.unpark();
+            }
+        });
+        let thread = parked.thread().clone();
+        let other = std::thread::spawn(move || {
+            for _ in 0..50 {
+                rounds.fetch_add(1, Ordering::SeqCst);
+                thread.unpark();
+                std::thread::yield_now();
+            }
+        });
+        parked.join().unwrap();
+        other.join().unwrap();
+        greenhub::thread::park();
+    });
+}
+
+#[test]
+fn a_park_is_left_by_a_kill_and_the_thread_outlives_it() {
+    support::run("a_park_is_left_by_a_kill_and_the_thread_outlives_it", || {
+        let parked = greenhub::spawn(greenhub::thread::park);
+        greenhub::yield_now();
+        let thread = parked.thread().clone();
+        parked.kill();
+        assert!(parked.join().unwrap_err().is_exit());
+        thread.unpark();
+        let next = greenhub::spawn(|| greenhub::thread::current().id());
+        assert_ne!(next.join().unwrap(), thread.id(), "an id is not given again");
+    });
+}
+
+/// How a green thread of a random test parks.
+#[derive(Copy, Clone, Debug)]
+enum Park {
+    ForEver,
+    /// With a limit that is not reached.
+    Long,
+    /// With one that is reached at once.
+    AtOnce,
+    /// In a timeout that strikes at once.
+    Struck,
+}
+
+/// What green threads that park have to do, without any switching.
+#[derive(Default)]
+struct Parker {
+    token: bool,
+    parked: bool,
+    killed: bool,
+    to_do: VecDeque<Park>,
+    /// For each park that is over, whether it was struck.
+    over: Vec<bool>,
+}
+
+impl Parker {
+    fn settle(&mut self) {
+        while !self.killed {
+            if self.parked {
+                if !std::mem::take(&mut self.token) {
+                    return;
+                }
+                self.parked = false;
+                self.over.push(false);
+            }
+            let Some(park) = self.to_do.pop_front() else { return };
+            if std::mem::take(&mut self.token) {
+                self.over.push(false);
+                continue;
+            }
+            match park {
+                Park::ForEver | Park::Long => self.parked = true,
+                Park::AtOnce => self.over.push(false),
+                Park::Struck => self.over.push(true),
+            }
+        }
+    }
+}
+
+fn park(how: Park) -> bool {
+    match how {
+        Park::ForEver => greenhub::thread::park(),
+        Park::Long => greenhub::thread::park_timeout(LONG),
+        Park::AtOnce => greenhub::thread::park_timeout(Duration::ZERO),
+        Park::Struck => return with_timeout(Duration::ZERO, greenhub::thread::park).is_err(),
+    }
+    false
+}
+
+#[test]
+fn parks_do_what_their_model_does_under_kills_and_timeouts() {
+    support::run("parks_do_what_their_model_does_under_kills_and_timeouts", || {
+        for seed in 0..25 {
+            let (mut random, before) = (Random::new(seed), held());
+            let mut models: Vec<_> = (0..4).map(|_| Parker::default()).collect();
+            let real: Vec<_> = models
+                .iter()
+                .map(|_| {
+                    let (to_do, over) = (Rc::<RefCell<VecDeque<Park>>>::default(), Rc::<RefCell<Vec<bool>>>::default());
+                    let (parks, ended) = (to_do.clone(), over.clone());
+                    let green = greenhub::spawn(move || {
+                        loop {
+                            let next = parks.borrow_mut().pop_front();
+                            match next {
+                                Some(how) => {
+                                    let struck = park(how);
+                                    ended.borrow_mut().push(struck);
+                                }
+                                None => greenhub::yield_now(),
+                            }
+                        }
+                    });
+                    (green, to_do, over)
+                })
+                .collect();
+            for step in 0..80 {
+                let number = random.below(4);
+                let (model, (green, to_do, _)) = (&mut models[number], &real[number]);
+                match random.below(20) {
+                    0 => {
+                        // Lets the others run.
+                        green.kill();
+                        model.killed = true;
+                    }
+                    1..=4 => {
+                        green.thread().unpark();
+                        model.token = true;
+                        continue;
+                    }
+                    5..=7 => {
+                        let thread = green.thread().clone();
+                        std::thread::spawn(move || thread.unpark()).join().unwrap();
+                        model.token = true;
+                        continue;
+                    }
+                    8..=15 => {
+                        let how = [Park::ForEver, Park::Long, Park::AtOnce, Park::Struck][random.below(4)];
+                        to_do.borrow_mut().push_back(how);
+                        model.to_do.push_back(how);
+                        continue;
+                    }
+                    _ => {}
+                }
+                (0..20).for_each(|_| sleep(Duration::from_micros(20)));
+                for (number, (model, (_, _, over))) in models.iter_mut().zip(&real).enumerate() {
+                    model.settle();
+                    assert!(model.killed || *over.borrow() == model.over, "seed {seed}, step {step}, number {number}");
+                }
+            }
+            for (green, _, _) in real {
+                green.kill();
+                assert!(green.join().unwrap_err().is_exit());
+            }
+            assert_eq!(held(), before, "seed {seed}");
+        }
+    });
+}

@@ -1,0 +1,129 @@
+//! Each primitive between the hubs of two OS threads, for every two kinds of hub.
+
+use std::sync::{Arc, mpsc as plain};
+
+use greenhub::sync::{self, Channel, Condvar, Event, Queue, Semaphore, mpsc};
+use greenhub::{get_hub, spawn, use_hub};
+
+use super::storm::pairs;
+use crate::support::run;
+
+#[test]
+fn each_primitive_leads_from_any_kind_of_hub_to_any_other() {
+    const ROUNDS: usize = 20;
+
+    /// One gives, the other takes.
+    type Sides = [Box<dyn FnOnce() + Send>; 2];
+    type Make = fn() -> Sides;
+
+    fn both<P: Send + Sync + 'static>(shared: P, give: fn(&P, usize), take: fn(&P, usize)) -> Sides {
+        let shared = Arc::new(shared);
+        let other = shared.clone();
+        [
+            Box::new(move || (0..ROUNDS).for_each(|round| give(&shared, round))),
+            Box::new(move || (0..ROUNDS).for_each(|round| take(&other, round))),
+        ]
+    }
+
+    let ways: [(&str, Make); 6] = [
+        ("queue", || {
+            both(
+                Queue::bounded(0),
+                |queue, round| queue.put(round).unwrap(),
+                |queue, round| {
+                    assert_eq!(queue.get().unwrap(), round);
+                },
+            )
+        }),
+        ("channel", || {
+            both(
+                Channel::new(),
+                |channel, round| channel.send(round).unwrap(),
+                |channel, round| {
+                    assert_eq!(channel.wait().unwrap(), round);
+                },
+            )
+        }),
+        ("event", || {
+            let pair = (Event::new(), Event::new());
+            both(
+                pair,
+                |(there, back), round| {
+                    there.send(round).unwrap();
+                    assert_eq!(back.wait().unwrap(), round);
+                    back.reset().unwrap();
+                },
+                |(there, back), round| {
+                    assert_eq!(there.wait().unwrap(), round);
+                    there.reset().unwrap();
+                    back.send(round).unwrap();
+                },
+            )
+        }),
+        ("semaphore", || {
+            let pair = (Semaphore::new(0), Semaphore::new(0));
+            both(
+                pair,
+                |(there, back), _| {
+                    there.release();
+                    back.acquire().unwrap();
+                },
+                |(there, back), _| {
+                    there.acquire().unwrap();
+                    back.release();
+                },
+            )
+        }),
+        ("mutex and condition", || {
+            let pair = (sync::Mutex::new(0), Condvar::new());
+            both(
+                pair,
+                |(turns, condvar), round| {
+                    let mut turns = condvar.wait_while(turns.lock().unwrap(), |turns| *turns != 2 * round).unwrap();
+                    *turns += 1;
+                    condvar.notify_one();
+                },
+                |(turns, condvar), round| {
+                    let mut turns = condvar.wait_while(turns.lock().unwrap(), |turns| *turns != 2 * round + 1).unwrap();
+                    *turns += 1;
+                    condvar.notify_one();
+                },
+            )
+        }),
+        ("mpsc", || {
+            let (sender, receiver) = mpsc::sync_channel(0);
+            let receiver = sync::Mutex::new(receiver);
+            both(
+                (sender, receiver),
+                |(sender, _), round| sender.send(round).unwrap(),
+                |(_, receiver), round| {
+                    assert_eq!(receiver.lock().unwrap().recv().unwrap(), round);
+                },
+            )
+        }),
+    ];
+    for pair in pairs() {
+        for turned in [false, true] {
+            for (name, make) in ways {
+                run(&format!("{name}, {pair:?}, turned: {turned}"), move || {
+                    let mut sides = make();
+                    if turned {
+                        sides.reverse();
+                    }
+                    let (tell, ended) = plain::channel();
+                    for (side, hub) in sides.into_iter().zip(pair) {
+                        let tell = tell.clone();
+                        std::thread::spawn(move || {
+                            use_hub(hub).unwrap();
+                            let ended = spawn(side).join().is_ok();
+                            assert_eq!(get_hub().name(), hub);
+                            tell.send(ended).unwrap();
+                        });
+                    }
+                    drop(tell);
+                    assert_eq!(ended.iter().collect::<Vec<_>>(), [true, true], "{name}, {pair:?}");
+                });
+            }
+        }
+    }
+}

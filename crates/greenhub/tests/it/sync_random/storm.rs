@@ -1,0 +1,120 @@
+//! Green threads of two hubs, for every two kinds of hub. Some are killed, some calls are given up.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use greenhub::{get_hub, sleep, spawn, use_hub, with_timeout, yield_now};
+
+use crate::support::green::OnDrop;
+use crate::support::random::Random;
+use crate::support::run;
+
+pub(crate) const MOMENT: Duration = Duration::from_micros(100);
+/// Storms for each two kinds of hub.
+const STORMS: u64 = 6;
+
+/// Every two kinds of hub that are to be had here, of the same kind too.
+pub(crate) fn pairs() -> Vec<[&'static str; 2]> {
+    let had = |name: &&str| {
+        let name = (*name).to_owned();
+        std::thread::spawn(move || use_hub(&*name).is_ok()).join().unwrap()
+    };
+    let names: Vec<_> = ["epoll", "kqueue", "poll", "select"].into_iter().filter(had).collect();
+    assert!(!names.is_empty());
+    (0..names.len())
+        .flat_map(|first| (first..names.len()).map(move |second| (first, second)))
+        .map(|(first, second)| [names[first], names[second]])
+        .collect()
+}
+
+/// Runs `storm` for every two kinds of hub, some times.
+pub(crate) fn storms(name: &str, storm: impl Fn([&'static str; 2], u64) + Copy + Send + 'static) {
+    for (index, pair) in pairs().into_iter().enumerate() {
+        for seed in 0..STORMS {
+            let seed = index as u64 * STORMS + seed;
+            run(&format!("{name}, {pair:?}, seed {seed}"), move || {
+                let ended = catch_unwind(AssertUnwindSafe(|| storm(pair, seed)));
+                assert!(ended.is_ok(), "{pair:?}, seed {seed}");
+            });
+        }
+    }
+}
+
+pub(crate) type Job = Box<dyn FnOnce(&mut Random)>;
+
+pub(crate) fn job(job: impl FnOnce(&mut Random) + 'static) -> Job {
+    Box::new(job)
+}
+
+/// Runs what `jobs` makes in green threads of an OS thread with such a hub, and kills some of the first `mortal`.
+pub(crate) fn on_hub(
+    name: &'static str,
+    seed: u64,
+    mortal: usize,
+    jobs: impl FnOnce() -> Vec<Job> + Send + 'static,
+) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        use_hub(name).unwrap();
+        assert_eq!(get_hub().name(), name);
+        let mut random = Random::new(seed);
+        let spawn_one = |job: Job| {
+            let mut random = random.fork();
+            spawn(move || job(&mut random))
+        };
+        let greens: Vec<_> = jobs().into_iter().map(spawn_one).collect();
+        for _ in 0..4 {
+            sleep(random.moment());
+            if mortal > 0 {
+                greens[random.below(mortal)].kill();
+            }
+        }
+        for green in greens {
+            if let Err(error) = green.join() {
+                assert!(error.is_exit(), "{error}");
+            }
+        }
+    })
+}
+
+/// Waits, or is ready to for a moment only.
+pub(crate) fn patiently<R>(random: &mut Random, wait: impl FnOnce() -> R) -> Option<R> {
+    match random.below(3) {
+        0 => with_timeout(random.moment(), wait).ok(),
+        _ => Some(wait()),
+    }
+}
+
+pub(crate) fn pause(random: &mut Random) {
+    match random.below(3) {
+        0 => sleep(random.moment()),
+        1 => yield_now(),
+        _ => {}
+    }
+}
+
+/// How many there are still.
+#[derive(Clone, Default)]
+pub(crate) struct Count(pub(crate) Arc<AtomicUsize>);
+
+impl Count {
+    /// Counts until it is dropped.
+    pub(crate) fn one(&self) -> OnDrop<impl FnMut() + use<>> {
+        let count = self.0.clone();
+        count.fetch_add(1, SeqCst);
+        OnDrop(move || _ = count.fetch_sub(1, SeqCst))
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(SeqCst)
+    }
+}
+
+/// Blocks the OS thread until it is so.
+pub(crate) fn until(so: impl Fn() -> bool) {
+    while !so() {
+        std::thread::sleep(MOMENT);
+    }
+}

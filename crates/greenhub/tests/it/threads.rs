@@ -1,0 +1,449 @@
+//! Hubs of several OS threads, and sockets that go from one to another.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::descriptors as support;
+use crate::support::descriptors::{
+    assert_nobody_waits, assert_other_end_closed, deadline, fill, in_child, ms, open_descriptors, pair, read,
+    read_within, stats, until, write,
+};
+use greenhub::{Interest, Source, get_hub, sleep, spawn, yield_now};
+
+#[test]
+fn two_threads_sleep_independently() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    let (started, wait) = channel();
+    let thread = thread::spawn(move || {
+        let id = get_hub().id();
+        started.send(id).expect("the test waits");
+        // While the other sleeps.
+        assert_eq!(read(&there, 1).expect("data"), b"x");
+        // And while the other waits.
+        for _ in 0..3 {
+            sleep(ms(5));
+        }
+        write(&there, b"y").expect("room");
+        assert_nobody_waits();
+        id
+    });
+    let id = wait.recv().expect("the thread starts");
+    assert_ne!(get_hub().id(), id);
+    for _ in 0..3 {
+        sleep(ms(5));
+    }
+    assert_nobody_waits();
+    write(&here, b"x").expect("room");
+    assert_eq!(read(&here, 1).expect("data"), b"y");
+    assert_eq!(thread.join().expect("no panic"), id);
+}
+
+/// The half of what a hub sleeps unless it is woken.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Has `wake` called by another thread while this one's hub sleeps for a minute, and says how long it slept on.
+fn sleeping_until(wake: impl FnOnce(greenhub::Remote) + Send + 'static) -> Duration {
+    let remote = get_hub().remote();
+    let thread = thread::spawn(move || {
+        thread::sleep(ms(30));
+        let begin = Instant::now();
+        wake(remote);
+        begin
+    });
+    let hub = get_hub();
+    let _long = hub.schedule(2 * SOON, || {});
+    hub.run_once(None).expect("woken");
+    let woken = Instant::now();
+    woken - thread.join().expect("no panic")
+}
+
+#[test]
+fn a_remote_wakes_an_idle_hub() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    let remote = get_hub().remote();
+    let thread = thread::spawn(move || {
+        thread::sleep(ms(30));
+        let begin = Instant::now();
+        remote.spawn(move || _ = write(&there, b"x").expect("room")).expect("alive");
+        begin
+    });
+    assert_eq!(read_within(&here, 8, Some(2 * SOON)).expect("data"), b"x");
+    let woken = Instant::now();
+    assert!(woken - thread.join().expect("no panic") < SOON);
+    assert!(sleeping_until(|remote| remote.notify()) < SOON);
+}
+
+#[test]
+fn a_turn_run_from_outside_reads_the_mail_that_woke_it() {
+    let _deadline = deadline();
+    let (sender, receiver) = channel();
+    let latency = sleeping_until(move |remote| {
+        remote.spawn(move || sender.send(()).expect("the test waits")).expect("alive");
+    });
+    assert!(latency < SOON);
+    receiver.try_recv().expect("has run");
+}
+
+#[test]
+fn ended_threads_leave_no_descriptor_open() {
+    in_child(|| {
+        let _ = get_hub();
+        let before = open_descriptors();
+        for round in 0..20 {
+            thread::spawn(move || {
+                let (here, there) = pair();
+                let reader = spawn(move || read(&here, 8));
+                yield_now();
+                write(&there, b"x").expect("room");
+                assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+                // Half of them leave somebody parked, and a remote behind.
+                if round % 2 == 0 {
+                    drop(spawn(move || read(&there, 8)));
+                    yield_now();
+                    drop(get_hub().remote());
+                }
+            })
+            .join()
+            .expect("no panic");
+        }
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+#[test]
+fn a_socket_may_move_to_the_hub_of_another_thread() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    // This hub knows it.
+    here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+    let thread = thread::spawn(move || {
+        let data = read(&here, 8).expect("data");
+        assert_nobody_waits();
+        (data, here)
+    });
+    sleep(ms(20));
+    write(&there, b"there").expect("room");
+    until(|| thread.is_finished());
+    let (data, here) = thread.join().expect("no panic");
+    assert_eq!(data, b"there");
+    // And back, after that thread and its hub have ended.
+    let sender = spawn(move || {
+        sleep(ms(5));
+        write(&there, b"back").expect("room");
+        there
+    });
+    assert_eq!(read(&here, 8).expect("data"), b"back");
+    drop(sender);
+}
+
+#[test]
+fn a_hub_that_a_socket_has_left_is_not_disturbed_by_it() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+    let (done, end) = pair();
+    let thread = thread::spawn(move || {
+        for _ in 0..200 {
+            read(&here, 1).expect("data");
+        }
+        write(&end, b"x").expect("room");
+    });
+    let waits = stats().waits;
+    let writer = thread::spawn(move || {
+        for _ in 0..200 {
+            write(&there, b"x").expect("room");
+            thread::sleep(Duration::from_micros(100));
+        }
+        there
+    });
+    assert_eq!(read(&done, 1).expect("data"), b"x");
+    assert!(stats().waits - waits < 20, "{} waits for one byte", stats().waits - waits);
+    drop(writer.join().expect("no panic"));
+    thread.join().expect("no panic");
+}
+
+#[test]
+fn two_hubs_cannot_wait_for_one_socket() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    let here = Arc::new(here);
+    fill(&here);
+    let (started, wait) = channel();
+    let reader = thread::spawn({
+        let here = Arc::clone(&here);
+        move || {
+            let reader = spawn(move || read(&here, 8));
+            yield_now();
+            started.send(()).expect("the test waits");
+            reader.join().expect("no panic")
+        }
+    });
+    wait.recv().expect("parked");
+    for direction in [Interest::READ, Interest::WRITE] {
+        let error = here.wait(direction, None).expect_err("another hub waits");
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy, "{error}");
+    }
+    assert_nobody_waits();
+    // The refusal has not moved it.
+    write(&there, b"x").expect("room");
+    assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
+    // Free again.
+    write(&there, b"y").expect("room");
+    here.wait(Interest::READ, None).expect("ready");
+}
+
+#[test]
+fn a_hub_of_the_same_thread_that_is_gone_does_not_keep_a_socket() {
+    let _deadline = deadline();
+    let (here, _there) = pair();
+    let here = Arc::new(here);
+    fill(&here);
+    let reader = spawn({
+        let here = Arc::clone(&here);
+        move || read(&here, 8)
+    });
+    yield_now();
+    greenhub::use_hub(None).expect("outside the loop");
+    // The reader is about to be unwound, but has not run yet.
+    let error = here.wait(Interest::WRITE, Some(ms(1))).expect_err("no room");
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    reader.join().expect_err("unwound with its hub");
+}
+
+#[test]
+fn closing_from_another_thread_wakes_the_waiters() {
+    let _deadline = deadline();
+    let (here, there) = pair();
+    let here = Arc::new(here);
+    let reader = spawn({
+        let here = Arc::clone(&here);
+        move || read(&here, 8)
+    });
+    yield_now();
+    let number = here.as_raw_fd();
+    let thread = thread::spawn(move || {
+        thread::sleep(ms(10));
+        here.close();
+    });
+    let error = reader.join().expect("woken").expect_err("closed");
+    assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+    assert!(error.to_string().contains(&number.to_string()), "{error}");
+    assert_nobody_waits();
+    thread.join().expect("no panic");
+    assert_other_end_closed(&there);
+}
+
+#[test]
+fn a_socket_dropped_on_a_foreign_thread_is_closed_by_its_hub() {
+    in_child(|| {
+        let (here, there) = pair();
+        here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        let before = open_descriptors();
+        // The thread has no hub; the notice wakes ours.
+        thread::spawn(move || drop(here)).join().expect("no panic");
+        let error = {
+            let mut result = write(&there, b"x");
+            while result.is_ok() {
+                sleep(ms(1));
+                result = write(&there, b"x");
+            }
+            result.expect_err("not ok")
+        };
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(open_descriptors(), before - 1);
+    });
+}
+
+#[test]
+fn a_socket_of_an_ended_thread_can_be_used_and_closed() {
+    in_child(|| {
+        let _ = get_hub();
+        let before = open_descriptors();
+        let (here, there) = thread::spawn(|| {
+            let (here, there) = pair();
+            here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+            there.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+            (here, there)
+        })
+        .join()
+        .expect("no panic");
+        drop(there);
+        assert_eq!(read(&here, 8).expect("the end"), b"");
+        drop(here);
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+#[test]
+fn a_descriptor_taken_out_on_a_foreign_thread_is_forgotten_by_its_hub() {
+    in_child(|| {
+        let (here, there) = pair();
+        here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        let before = open_descriptors();
+        let fd = thread::spawn(move || here.into_fd().expect("open")).join().expect("no panic");
+        sleep(ms(1));
+        assert_eq!(open_descriptors(), before, "the old number is closed");
+        write(&there, b"x").expect("room");
+        let again = support::source(fd);
+        assert_eq!(read(&again, 8).expect("data"), b"x");
+    });
+}
+
+#[test]
+fn a_descriptor_taken_out_while_a_hub_still_knows_its_number_gets_another() {
+    in_child(|| {
+        let (here, _there) = pair();
+        here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+        let number = here.as_raw_fd();
+        let fd = thread::spawn(move || {
+            // Moved here, and our notice was not read yet: the hub of the test does not turn.
+            here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
+            here.into_fd().expect("open")
+        })
+        .join()
+        .expect("no panic");
+        assert_ne!(fd.as_raw_fd(), number);
+        sleep(ms(1));
+        // SAFETY: only asks whether the number is open.
+        assert!(unsafe { libc::fcntl(number, libc::F_GETFD) } < 0);
+    });
+}
+
+#[test]
+fn every_waiter_hears_of_a_close_that_races_with_its_park() {
+    let _deadline = deadline();
+    let begin = Arc::new(Barrier::new(2));
+    let (sender, receiver) = channel::<Arc<Source>>();
+    let closer = thread::spawn({
+        let begin = Arc::clone(&begin);
+        move || {
+            for (round, here) in receiver.iter().enumerate() {
+                begin.wait();
+                (0..round % 50 * 20).for_each(|_| std::hint::spin_loop());
+                here.close();
+            }
+        }
+    });
+    for _ in 0..300 {
+        let (here, _there) = pair();
+        let here = Arc::new(here);
+        sender.send(Arc::clone(&here)).expect("it closes");
+        begin.wait();
+        // A watchdog ends the test if the close is lost; the timeout is not what ends the wait.
+        let error = read_within(&here, 8, Some(2 * SOON)).expect_err("closed");
+        assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+    }
+    drop(sender);
+    closer.join().expect("no panic");
+    assert_nobody_waits();
+}
+
+/// Small and seeded: which of a few things a thread does next.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, count: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % count
+    }
+}
+
+#[test]
+fn threads_that_read_write_close_and_move_sockets_leave_nothing_behind() {
+    in_child(|| {
+        const PLACES: usize = 4;
+        let _ = get_hub();
+        let before = open_descriptors();
+        let places: Arc<Vec<RwLock<Arc<Source>>>> = Arc::new(
+            (0..PLACES).flat_map(|_| <[Source; 2]>::from(pair())).map(|source| RwLock::new(Arc::new(source))).collect(),
+        );
+        let stop = Arc::new(AtomicBool::new(false));
+        let done = Arc::new(AtomicUsize::new(0));
+        let threads: Vec<_> = (1..=4_u64)
+            .map(|seed| {
+                let (places, stop, done) = (Arc::clone(&places), Arc::clone(&stop), Arc::clone(&done));
+                thread::spawn(move || {
+                    let workers: Vec<_> = (0..3)
+                        .map(|worker| {
+                            let (places, stop, done) = (Arc::clone(&places), Arc::clone(&stop), Arc::clone(&done));
+                            let mut dice = Dice((seed * 3 + worker).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                            spawn(move || {
+                                while !stop.load(Ordering::Relaxed) {
+                                    work(&places, &mut dice);
+                                    done.fetch_add(1, Ordering::Relaxed);
+                                    yield_now();
+                                }
+                            })
+                        })
+                        .collect();
+                    workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
+                    assert_nobody_waits();
+                })
+            })
+            .collect();
+        thread::sleep(ms(1500));
+        while done.load(Ordering::Relaxed) <= 1000 && !threads.iter().any(thread::JoinHandle::is_finished) {
+            thread::sleep(ms(10));
+        }
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        drop(places);
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+fn work(places: &[RwLock<Arc<Source>>], dice: &mut Dice) {
+    let index = dice.below(places.len() as u64) as usize;
+    let source = Arc::clone(&places[index].read().expect("no panic"));
+    let result = match dice.below(12) {
+        0..=3 => read_within(&source, 8, Some(ms(dice.below(3)))).map(drop),
+        4..=6 => source.write(Some(ms(1)), |fd| Ok(rustix::io::write(fd, b"abcdefgh")?)).map(drop),
+        7 => source.wait(Interest::WRITE, Some(ms(1))),
+        8 => {
+            let reader = spawn(move || drop(read(&source, 8)));
+            yield_now();
+            reader.kill();
+            Ok(())
+        }
+        9 => {
+            // Others may have closed it.
+            if !source.is_closed() {
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| source.as_fd().as_raw_fd()));
+            }
+            Ok(())
+        }
+        10 => {
+            let (left, right) = pair();
+            let put = |index: usize, source| {
+                std::mem::replace(&mut *places[index].write().expect("no panic"), Arc::new(source))
+            };
+            let old = [put(index, left), put(index ^ 1, right)];
+            drop(source);
+            for old in old {
+                match Arc::try_unwrap(old) {
+                    Ok(last) => drop(last.into_fd()),
+                    Err(shared) => shared.close(),
+                }
+            }
+            Ok(())
+        }
+        _ => {
+            source.close();
+            Ok(())
+        }
+    };
+    if let Err(error) = result {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, ResourceBusy, TimedOut};
+        let expected = [TimedOut, NotConnected, ResourceBusy, BrokenPipe, ConnectionReset];
+        assert!(expected.contains(&error.kind()), "{error}");
+    }
+}

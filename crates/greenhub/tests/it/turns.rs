@@ -1,0 +1,150 @@
+//! The order in which green threads run while every turn of the loop is cut as soon as it may be.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::iter;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::support::descriptors::{in_child, ms};
+use greenhub::{Doing, Interest, Limit, Parked, Parker, set_turn_time, sleep, spawn, trampoline, yield_now};
+
+/// Which green threads yield once after they have run.
+#[derive(Copy, Clone)]
+struct Yields {
+    readers: bool,
+    sleepers: bool,
+}
+
+/// Has every turn cut at its second look at the clock, with slices as short as can be.
+fn cut_turns() {
+    set_turn_time(Duration::ZERO);
+    let other = spawn(|| (0..100).for_each(|_| yield_now()));
+    (0..100).for_each(|_| yield_now());
+    other.join().expect("no panic");
+}
+
+/// Runs `readers` green threads that a report makes ready, and behind them in the same turn `sleepers` that a timer does.
+/// Returns the order: `r` is a reader, `y` a reader that has yielded, a digit a sleeper, `z` a sleeper that has yielded.
+fn order(readers: usize, sleepers: usize, yields: Yields) -> String {
+    let order = Rc::new(RefCell::new(String::new()));
+    let mut writers = Vec::new();
+    for _ in 0..readers {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        writers.push(writer);
+        let order = Rc::clone(&order);
+        spawn(move || {
+            trampoline(&reader, Interest::READ, None).expect("data");
+            order.borrow_mut().push('r');
+            if yields.readers {
+                yield_now();
+                order.borrow_mut().push('y');
+            }
+        });
+    }
+    for number in 0..sleepers {
+        let order = Rc::clone(&order);
+        spawn(move || {
+            sleep(ms(1) + Duration::from_micros(number as u64));
+            order.borrow_mut().push_str(&number.to_string());
+            if yields.sleepers {
+                yield_now();
+                order.borrow_mut().push('z');
+            }
+        });
+    }
+    // All wait now.
+    for _ in 0..4 {
+        yield_now();
+    }
+    writers.iter_mut().for_each(|writer| writer.write_all(b"x").expect("room"));
+    // The loop stands still until the timers are late.
+    std::thread::sleep(ms(5));
+    sleep(ms(50));
+    order.take()
+}
+
+/// The order by the rule: the first turn is cut after two hand-offs, for the first look at the clock begins its time.
+/// Each later turn runs one sleeper that was not reached, and then one of the others.
+fn expected(readers: usize, sleepers: usize, yields: Yields) -> String {
+    let mut order = String::new();
+    let mut queue: VecDeque<_> = iter::repeat_n('r', readers).chain(('0'..).take(sleepers)).collect();
+    let mut run = |next: Option<char>, queue: &mut VecDeque<char>| {
+        order.extend(next);
+        match next {
+            Some('r') if yields.readers => queue.push_back('y'),
+            Some('0'..='9') if yields.sleepers => queue.push_back('z'),
+            _ => {}
+        }
+    };
+    for _ in 0..2 {
+        let next = queue.pop_front();
+        run(next, &mut queue);
+    }
+    let mut due = VecDeque::new();
+    // Without anything older the sleepers are the first in the queue as it is.
+    if readers > 0 {
+        due.extend(queue.iter().copied().filter(char::is_ascii_digit));
+        queue.retain(|one| !one.is_ascii_digit());
+    }
+    while !(due.is_empty() && queue.is_empty()) {
+        run(due.pop_front(), &mut queue);
+        let next = queue.pop_front();
+        run(next, &mut queue);
+    }
+    order
+}
+
+#[test]
+fn a_cut_turn_is_followed_by_what_was_due_in_it_and_one_of_the_others_each_time() {
+    in_child(|| {
+        cut_turns();
+        for readers in 0..5 {
+            for sleepers in 0..5 {
+                for (in_readers, in_sleepers) in [(false, false), (false, true), (true, false), (true, true)] {
+                    let yields = Yields { readers: in_readers, sleepers: in_sleepers };
+                    let expected = expected(readers, sleepers, yields);
+                    assert_eq!(order(readers, sleepers, yields), expected, "{readers} readers, {sleepers} sleepers");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_green_thread_that_mail_wakes_after_a_cut_turn_runs() {
+    in_child(|| {
+        cut_turns();
+        for sleepers in 1..4 {
+            let (parked, unparker) = mpsc::channel();
+            let woken = spawn(move || {
+                let parker = Parker::new(Doing::Event).expect("no loop");
+                parked.send(parker.unparker()).expect("a receiver");
+                parker.park(&mut Limit::none()).expect("woken")
+            });
+            let mut writers = Vec::new();
+            let unparker = Rc::new(unparker);
+            for number in 0..2 {
+                let (reader, writer) = io::pipe().expect("a pipe");
+                writers.push(writer);
+                let unparker = Rc::clone(&unparker);
+                spawn(move || {
+                    trampoline(&reader, Interest::READ, None).expect("data");
+                    // The turn is cut after the second one, and the next one begins with the mail.
+                    if number == 1 {
+                        let unparker = unparker.recv().expect("it is parked");
+                        std::thread::spawn(move || unparker.unpark()).join().expect("no panic");
+                    }
+                });
+            }
+            (0..sleepers).for_each(|_| _ = spawn(|| sleep(ms(1))));
+            (0..4).for_each(|_| yield_now());
+            writers.iter_mut().for_each(|writer| writer.write_all(b"x").expect("room"));
+            std::thread::sleep(ms(5));
+            sleep(ms(50));
+            assert_eq!(woken.join().expect("no panic"), Parked::Unparked);
+        }
+    });
+}

@@ -1,0 +1,220 @@
+//! What the feature `tracing` tells.
+
+mod notes;
+mod random_spans;
+mod spans;
+#[path = "../it/support/mod.rs"]
+mod support;
+
+use std::cell::RefCell;
+use std::fmt::{Debug, Write};
+use std::time::Duration;
+
+use crate::support::green;
+use crate::support::green::{LONG, SHORT, quiet_panic};
+use crate::support::{in_child, is_child, run};
+use greenhub::debug::hub_blocking_detection;
+use greenhub::{Builder, get_hub, hub_exceptions, sleep, spawn, spawn_after, spawn_n, use_hub, yield_now};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Event, Metadata, Subscriber};
+
+thread_local! {
+    static HEARD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writes each event of the target into a line of this OS thread.
+struct Ear;
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        write!(self.0, " {}={value:?}", field.name()).unwrap();
+    }
+}
+
+impl Subscriber for Ear {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "greenhub" && metadata.is_event()
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        unreachable!("spans are not enabled")
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(event.metadata().level().to_string());
+        event.record(&mut line);
+        HEARD.with_borrow_mut(|heard| heard.push(line.0));
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+fn listen() -> DefaultGuard {
+    tracing::subscriber::set_default(Ear)
+}
+
+/// What was heard since it was asked last.
+fn heard() -> Vec<String> {
+    HEARD.take()
+}
+
+fn with(parts: &[&str]) -> Vec<String> {
+    heard().into_iter().filter(|line| parts.iter().all(|part| line.contains(part))).collect()
+}
+
+#[test]
+fn a_green_thread_is_told_of_when_it_is_spawned_and_when_it_has_ended() {
+    run("a_green_thread_is_told_of_when_it_is_spawned_and_when_it_has_ended", || {
+        let _ear = listen();
+        let green = Builder::new().name("worker").spawn(|| ()).unwrap();
+        let spawned = with(&["DEBUG", "green thread spawned", "worker", file!()]);
+        assert_eq!(spawned.len(), 1);
+        green.join().unwrap();
+        assert_eq!(with(&["DEBUG", "green thread ended", "worker", file!()]).len(), 1);
+        spawn_n(|| ());
+        yield_now();
+        let killed = spawn(|| sleep(LONG));
+        yield_now();
+        killed.kill();
+        spawn(|| ()).cancel();
+        spawn_after(LONG, || ()).cancel();
+        greenhub::scope(|scope| {
+            scope.spawn(|| ());
+        });
+        let all = heard();
+        for what in ["spawned", "ended"] {
+            let count = all.iter().filter(|line| line.contains(&format!("green thread {what}"))).count();
+            assert_eq!(count, 5, "{all:#?}");
+        }
+    });
+}
+
+#[test]
+fn hubs_and_loops_are_told_of() {
+    run("hubs_and_loops_are_told_of", || {
+        let _ear = listen();
+        sleep(SHORT);
+        let hub = get_hub();
+        let all = heard();
+        assert!(
+            all.iter().any(|line| line.starts_with("INFO") && line.contains("hub built") && line.contains(hub.name()))
+        );
+        assert!(all.iter().any(|line| line.contains("main loop began")));
+        hub.abort_wait().unwrap();
+        assert_eq!(with(&["DEBUG", "main loop ended"]).len(), 1);
+        use_hub(None).unwrap();
+        sleep(SHORT);
+        assert_eq!(with(&["hub built"]).len(), 1);
+    });
+}
+
+#[test]
+fn what_ends_the_wait_of_main_is_told() {
+    run("what_ends_the_wait_of_main_is_told", || {
+        let _ear = listen();
+        let hub = get_hub();
+        spawn_n(move || hub.interrupt());
+        let (reader, _writer) = green::pipe();
+        assert!(greenhub::trampoline(&reader, greenhub::Interest::READ, None).is_err());
+        assert_eq!(with(&["WARN", "the main greenlet's wait ends", "interrupted"]).len(), 1);
+    });
+}
+
+#[test]
+fn reports_are_told_unless_they_are_switched_off() {
+    if !is_child() {
+        return assert!(in_child("reports_are_told_unless_they_are_switched_off", |_| ()).status.success());
+    }
+    run("reports", || {
+        let _ear = listen();
+        drop(spawn(|| Err::<(), _>("nobody asks")));
+        yield_now();
+        assert_eq!(with(&["ERROR", "nobody asks"]).len(), 1);
+        drop(spawn(|| -> () { quiet_panic("nobody catches") }));
+        yield_now();
+        assert_eq!(with(&["ERROR", "nobody catches"]).len(), 1);
+        hub_core::warn("not so good");
+        assert_eq!(with(&["WARN", "not so good"]).len(), 1);
+        hub_exceptions(false);
+        drop(spawn(|| Err::<(), _>("nobody asks")));
+        yield_now();
+        assert_eq!(with(&["ERROR"]).len(), 0);
+    });
+}
+
+/// Tells whoever waits at the other end.
+struct Bell(std::sync::mpsc::Sender<String>);
+
+impl Subscriber for Bell {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "greenhub" && metadata.is_event()
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        unreachable!("spans are not enabled")
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line(event.metadata().level().to_string());
+        event.record(&mut line);
+        let _ = self.0.send(line.0);
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn the_blocking_detector_is_heard_everywhere() {
+    if !is_child() {
+        return assert!(in_child("the_blocking_detector_is_heard_everywhere", |_| ()).status.success());
+    }
+    run("blocking", || {
+        let (bell, rung) = std::sync::mpsc::channel();
+        tracing::subscriber::set_global_default(Bell(bell)).unwrap();
+        hub_blocking_detection(Duration::from_millis(40)).unwrap();
+        let selfish = Builder::new().name("selfish").spawn(move || {
+            loop {
+                let line = rung.recv_timeout(Duration::from_secs(60)).unwrap();
+                if line.starts_with("WARN") && line.contains("selfish") {
+                    return;
+                }
+            }
+        });
+        selfish.unwrap().join().unwrap();
+    });
+}
+
+/// Panics at each event.
+struct Wreck;
+
+impl Subscriber for Wreck {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "greenhub" && metadata.is_event()
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        unreachable!("spans are not enabled")
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, _: &Event<'_>) {
+        quiet_panic("a subscriber that panics")
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+#[test]
+fn a_subscriber_that_panics_does_no_harm() {
+    run("a_subscriber_that_panics_does_no_harm", || {
+        let _wreck = tracing::subscriber::set_default(Wreck);
+        sleep(SHORT);
+        assert_eq!(spawn(|| 7).join().unwrap(), 7);
+        assert!(spawn(|| sleep(LONG)).cancel());
+        get_hub().abort_wait().unwrap();
+        sleep(SHORT);
+    });
+}
