@@ -7,8 +7,6 @@ use std::os::fd::{AsFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use linkme::distributed_slice;
-
 use crate::error::{HubError, LoopError, TrampolineError};
 use crate::greenlet::control::{Doing, Kind};
 use crate::greenlet::local;
@@ -16,35 +14,11 @@ use crate::greenlet::run;
 use crate::hub::{Hub, HubDescriptor};
 use crate::interest::Interest;
 use crate::listener::{Listener, Timer};
-use crate::main_loop::{CallbackId, Stats};
+use crate::main_loop::{Builder, CallbackId, Stats};
+use crate::pool;
 use crate::remote::Remote;
 use crate::shutdown::{self, Ended};
 use crate::time::Time;
-
-/// How a hub is made when it is first needed.
-pub(crate) struct Builder {
-    pub(crate) name: String,
-    pub(crate) build: Box<dyn FnMut() -> io::Result<Box<dyn Hub>>>,
-}
-
-/// Who picks a hub for threads that chose none: the facade puts its choice in here.
-///
-/// One element at most is expected; the first is used. Without one, a thread has to call
-/// [`use_hub_with`]. An element is added with `#[linkme::distributed_slice(hub_core::DEFAULT_HUB)]`; programs leave
-/// that to `greenhub`.
-#[distributed_slice]
-pub static DEFAULT_HUB: [fn() -> Result<HubDescriptor, HubError>];
-
-pub(crate) fn default_builder() -> Result<Builder, HubError> {
-    let choose = DEFAULT_HUB.first().ok_or(HubError::NoneAvailable)?;
-    Ok(Builder::from(choose()?))
-}
-
-impl From<HubDescriptor> for Builder {
-    fn from(descriptor: HubDescriptor) -> Builder {
-        Builder { name: descriptor.name.to_owned(), build: Box::new(descriptor.build) }
-    }
-}
 
 /// Chooses a hub of your own for the calling thread. It is built when it is first needed.
 ///
@@ -273,7 +247,7 @@ impl HubRef {
     /// What it has done and holds.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        if self.is_current() { local::get().main_loop.stats(local::get()) } else { Stats::default() }
+        if self.is_current() { local::get().main_loop.stats(local::get(), pool::usage()) } else { Stats::default() }
     }
 
     /// Calls `timer` from the main loop, not before `delay` has passed. Eventlet's

@@ -9,32 +9,22 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
+use crate::greenlet::target::Target;
 use crate::hub::{Lease, Rearm};
 use crate::interest::{Interest, Readiness};
 use crate::watched::{Key, Watched};
 
-/// Who is told, in a descriptor's slot or in a timer's entry.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) enum Told {
-    #[default]
-    Nobody,
-    /// The park with this ticket, of the greenlet with this number.
-    Parked { greenlet: u32, ticket: u64 },
-    /// A delayed green thread, which begins now.
-    Start { greenlet: u32, ticket: u64 },
-    /// The scope of a timeout of that greenlet, opened that many shields deep.
-    Timeout { greenlet: u32, shields: u8, timeout: u64 },
-    /// The park for a lock with this ticket, which holds an exit back no longer.
-    Patience { greenlet: u32, ticket: u64 },
-    /// A callback, by the number of its registration.
-    Call(u32),
-}
-
-impl Told {
-    /// Whether it is of a timer from which an exit comes.
-    pub(crate) fn is_for_exits(self) -> bool {
-        matches!(self, Told::Timeout { .. } | Told::Patience { .. })
-    }
+/// What a read has left behind, as far as the reader can tell.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// There was no more. A short read of a socket does not say so: it may have stopped at an urgent mark, or
+    /// where descriptors were sent along.
+    Nothing,
+    /// There may be more. The next one tries at once only if the hub would not report what is left.
+    Perhaps,
+    /// More is to be expected: a large buffer was filled, a connection accepted, a datagram received. The next
+    /// one tries at once.
+    Likely,
 }
 
 /// Who holds a number.
@@ -50,7 +40,7 @@ pub(crate) enum Owner {
 struct Slot {
     owner: Owner,
     /// For reading and for writing.
-    told: [Told; 2],
+    target: [Target; 2],
     /// An operation in these directions may succeed at once.
     ready: Interest,
     /// No more data will come: a short read does not make it unready.
@@ -60,14 +50,14 @@ struct Slot {
     /// The directions that the hub reports without being asked again.
     watched: Interest,
     /// Those who wait behind the first one, oldest first.
-    queued: VecDeque<(Interest, Told)>,
+    queued: VecDeque<(Interest, Target)>,
 }
 
 impl Default for Slot {
     fn default() -> Slot {
         Slot {
             owner: Owner::Raw,
-            told: [Told::Nobody; 2],
+            target: [Target::Nobody; 2],
             ready: Interest::NONE,
             ended: false,
             known: Interest::NONE,
@@ -79,9 +69,9 @@ impl Default for Slot {
 
 impl Slot {
     /// All waiters, those that queue last.
-    fn waiters(self) -> Vec<Told> {
-        let queued = self.queued.into_iter().map(|(_, told)| told);
-        self.told.into_iter().filter(|told| *told != Told::Nobody).chain(queued).collect()
+    fn waiters(self) -> Vec<Target> {
+        let queued = self.queued.into_iter().map(|(_, target)| target);
+        self.target.into_iter().filter(|target| *target != Target::Nobody).chain(queued).collect()
     }
 }
 
@@ -119,7 +109,7 @@ impl Descriptors {
         }
         let known = self.watched.key(fd);
         let slot = &mut self.slots[fd as usize];
-        let waits = slot.told.map(|told| told != Told::Nobody);
+        let waits = slot.target.map(|target| target != Target::Nobody);
         let key = match (owner, known) {
             // A raw wait on a socket of ours shares its registration, and a second raw wait the first's.
             (Owner::Raw, Some(key)) if slot.owner != Owner::Raw || waits[0] || waits[1] || !slot.queued.is_empty() => {
@@ -132,7 +122,7 @@ impl Descriptors {
                 key
             }
         };
-        if slot.told[side(direction)] != Told::Nobody || slot.queued.iter().any(|(other, _)| *other == direction) {
+        if slot.target[side(direction)] != Target::Nobody || slot.queued.iter().any(|(other, _)| *other == direction) {
             return Place::Taken;
         }
         let lasting = slot.owner != Owner::Raw && owner == slot.owner && rearm != Rearm::Explicit;
@@ -151,15 +141,21 @@ impl Descriptors {
     ///
     /// As for [`arm`](Descriptors::arm).
     #[inline]
-    pub(crate) unsafe fn arm_again(&mut self, fd: RawFd, owner: Owner, direction: Interest, told: Told) -> Option<Key> {
+    pub(crate) unsafe fn arm_again(
+        &mut self,
+        fd: RawFd,
+        owner: Owner,
+        direction: Interest,
+        target: Target,
+    ) -> Option<Key> {
         let slot = self.slots.get_mut(fd as usize)?;
-        let place = &mut slot.told[side(direction)];
+        let place = &mut slot.target[side(direction)];
         // Only what a socket owns is watched for longer than a wait.
-        if owner == Owner::Raw || slot.owner != owner || !slot.watched.contains(direction) || *place != Told::Nobody {
+        if owner == Owner::Raw || slot.owner != owner || !slot.watched.contains(direction) || *place != Target::Nobody {
             return None;
         }
         let key = self.watched.key(fd)?;
-        *place = told;
+        *place = target;
         slot.ready = slot.ready.without(direction);
         slot.known |= direction;
         // SAFETY: by the contract.
@@ -183,7 +179,7 @@ impl Descriptors {
     /// Whether another socket, or a raw waiter, still waits under a number that `owner` wants to use.
     pub(crate) fn is_stale_for(&self, fd: RawFd, owner: Owner) -> bool {
         let Some(slot) = self.slots.get(fd as usize) else { return false };
-        matches!(owner, Owner::Socket(_)) && slot.owner != owner && slot.told != [Told::Nobody; 2]
+        matches!(owner, Owner::Socket(_)) && slot.owner != owner && slot.target != [Target::Nobody; 2]
     }
 
     /// Lets somebody wait for `direction` of `key`.
@@ -191,9 +187,9 @@ impl Descriptors {
     /// # Safety
     ///
     /// The descriptor stays open until the wait ends or the number is entered anew.
-    pub(crate) unsafe fn arm(&mut self, key: Key, direction: Interest, told: Told) {
+    pub(crate) unsafe fn arm(&mut self, key: Key, direction: Interest, target: Target) {
         let slot = &mut self.slots[key.fd() as usize];
-        slot.told[side(direction)] = told;
+        slot.target[side(direction)] = target;
         slot.ready = slot.ready.without(direction);
         slot.known |= direction;
         // SAFETY: by the contract.
@@ -214,52 +210,52 @@ impl Descriptors {
     }
 
     /// Queues behind whoever waits already.
-    pub(crate) fn queue(&mut self, fd: RawFd, direction: Interest, told: Told) {
-        self.slots[fd as usize].queued.push_back((direction, told));
+    pub(crate) fn queue(&mut self, fd: RawFd, direction: Interest, target: Target) {
+        self.slots[fd as usize].queued.push_back((direction, target));
     }
 
     /// Queues a waiter that pauses: nothing is armed for it. Later waiters find the place taken nevertheless.
-    pub(crate) fn queue_paused(&mut self, fd: RawFd, direction: Interest, told: Told) {
+    pub(crate) fn queue_paused(&mut self, fd: RawFd, direction: Interest, target: Target) {
         let slot = &mut self.slots[fd as usize];
         // `arm_again` does not look at the queue.
         slot.watched = slot.watched.without(direction);
-        slot.queued.push_back((direction, told));
+        slot.queued.push_back((direction, target));
     }
 
     /// Takes a waiter back. True if no waiter is told from now on, so that the next one moves up.
-    pub(crate) fn leave(&mut self, key: Key, direction: Interest, told: Told) -> bool {
+    pub(crate) fn leave(&mut self, key: Key, direction: Interest, target: Target) -> bool {
         if !self.watched.is_current(key) {
             return false;
         }
         let slot = &mut self.slots[key.fd() as usize];
-        if slot.told[side(direction)] == told {
-            slot.told[side(direction)] = Told::Nobody;
+        if slot.target[side(direction)] == target {
+            slot.target[side(direction)] = Target::Nobody;
             self.watched.disarm(key, direction);
             return true;
         }
         let count = slot.queued.len();
-        slot.queued.retain(|(_, other)| *other != told);
-        slot.queued.len() != count && slot.told[side(direction)] == Told::Nobody
+        slot.queued.retain(|(_, other)| *other != target);
+        slot.queued.len() != count && slot.target[side(direction)] == Target::Nobody
     }
 
     /// Removes the greenlets that wait for a socket in `directions`, and returns each with its direction.
-    pub(crate) fn take_parked(&mut self, fd: RawFd, socket: u64, directions: Interest) -> Vec<(Told, Interest)> {
+    pub(crate) fn take_parked(&mut self, fd: RawFd, socket: u64, directions: Interest) -> Vec<(Target, Interest)> {
         let Some(key) = self.key_of(fd, socket) else { return Vec::new() };
         let slot = &mut self.slots[fd as usize];
-        let is_parked = |told: Told| matches!(told, Told::Parked { .. });
+        let is_parked = |target: Target| matches!(target, Target::Parked { .. });
         let mut taken = Vec::new();
         for direction in SIDES.into_iter().filter(|&direction| directions.contains(direction)) {
             slot.ready |= direction;
-            let told = &mut slot.told[side(direction)];
-            if is_parked(*told) {
-                taken.push((std::mem::take(told), direction));
+            let target = &mut slot.target[side(direction)];
+            if is_parked(*target) {
+                taken.push((std::mem::take(target), direction));
                 self.watched.disarm(key, direction);
             }
         }
-        slot.queued.retain(|&(direction, told)| {
-            let stays = !directions.contains(direction) || !is_parked(told);
+        slot.queued.retain(|&(direction, target)| {
+            let stays = !directions.contains(direction) || !is_parked(target);
             if !stays {
-                taken.push((told, direction));
+                taken.push((target, direction));
             }
             stays
         });
@@ -269,21 +265,21 @@ impl Descriptors {
     /// Who moves up when the one that was told has gone. Nobody if its place is taken again, or if the
     /// number is in new hands.
     #[inline]
-    pub(crate) fn next_queued(&mut self, key: Key, direction: Interest) -> Option<Told> {
+    pub(crate) fn next_queued(&mut self, key: Key, direction: Interest) -> Option<Target> {
         let slot = self.slots.get_mut(key.fd() as usize)?;
         // Nearly always.
-        if slot.queued.is_empty() || slot.told[side(direction)] != Told::Nobody || !self.watched.is_current(key) {
+        if slot.queued.is_empty() || slot.target[side(direction)] != Target::Nobody || !self.watched.is_current(key) {
             return None;
         }
         let index = slot.queued.iter().position(|(other, _)| *other == direction)?;
-        slot.queued.remove(index).map(|(_, told)| told)
+        slot.queued.remove(index).map(|(_, target)| target)
     }
 
     /// Makes those who wait under a number that a socket has lent out waiters of the socket's own.
     pub(crate) fn adopt(&mut self, fd: RawFd, socket: u64) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
             && slot.owner == Owner::Raw
-            && slot.told != [Told::Nobody; 2]
+            && slot.target != [Target::Nobody; 2]
         {
             slot.owner = Owner::Socket(socket);
         }
@@ -296,7 +292,7 @@ impl Descriptors {
         key: Key,
         what: Readiness,
         rearm: Rearm,
-        told: &mut Vec<(Told, Readiness, Key, Interest)>,
+        target: &mut Vec<(Target, Readiness, Key, Interest)>,
     ) -> bool {
         if !self.watched.is_current(key) {
             return false;
@@ -308,29 +304,29 @@ impl Descriptors {
                 continue;
             }
             slot.ready |= direction;
-            match std::mem::take(&mut slot.told[side(direction)]) {
-                Told::Nobody => {
+            match std::mem::take(&mut slot.target[side(direction)]) {
+                Target::Nobody => {
                     if rearm == Rearm::Level {
                         slot.watched = slot.watched.without(direction);
                     }
                 }
                 someone => {
                     self.watched.disarm(key, direction);
-                    told.push((someone, what, key, direction));
+                    target.push((someone, what, key, direction));
                 }
             }
         }
         if what.contains(Readiness::INVALID)
             && let Some((_, waited)) = self.retire(key.fd())
         {
-            told.extend(waited.into_iter().map(|one| (one, Readiness::GONE, key, Interest::NONE)));
+            target.extend(waited.into_iter().map(|one| (one, Readiness::GONE, key, Interest::NONE)));
         }
         true
     }
 
     /// Gives up a number: every key of it is stale, nobody waits. Returns the old key and whoever
     /// waited.
-    pub(crate) fn retire(&mut self, fd: RawFd) -> Option<(Key, Vec<Told>)> {
+    pub(crate) fn retire(&mut self, fd: RawFd) -> Option<(Key, Vec<Target>)> {
         let key = self.watched.key(fd)?;
         let retired = std::mem::take(self.slots.get_mut(fd as usize)?);
         self.watched.enter(fd);
@@ -339,7 +335,7 @@ impl Descriptors {
 
     /// Takes the waiters of a number that a socket owns, and leaves the registration. The hub is asked anew for the next
     /// waiter, and the next operation is tried. `None`, and nothing is changed, if no socket owns the number.
-    pub(crate) fn evict(&mut self, fd: RawFd) -> Option<Vec<Told>> {
+    pub(crate) fn evict(&mut self, fd: RawFd) -> Option<Vec<Target>> {
         let key = self.watched.key(fd)?;
         let slot = self.slots.get_mut(fd as usize).filter(|slot| slot.owner != Owner::Raw)?;
         let evicted = std::mem::replace(slot, Slot { owner: slot.owner, ..Slot::default() });
@@ -408,25 +404,25 @@ impl Descriptors {
     }
 
     /// Everybody who waits, with number and direction.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = (RawFd, Interest, Told)> {
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
         self.first_in_line().chain(self.queued())
     }
 
     /// Everybody who queues behind another.
-    pub(crate) fn queued(&self) -> impl Iterator<Item = (RawFd, Interest, Told)> {
+    pub(crate) fn queued(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
         self.slots
             .iter()
             .enumerate()
-            .flat_map(|(fd, slot)| slot.queued.iter().map(move |&(direction, told)| (fd as RawFd, direction, told)))
+            .flat_map(|(fd, slot)| slot.queued.iter().map(move |&(direction, target)| (fd as RawFd, direction, target)))
     }
 
     /// Everybody who waits and does not queue behind another.
-    pub(crate) fn first_in_line(&self) -> impl Iterator<Item = (RawFd, Interest, Told)> {
+    pub(crate) fn first_in_line(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
         self.slots.iter().enumerate().flat_map(|(fd, slot)| {
             SIDES
                 .into_iter()
-                .map(move |direction| (fd as RawFd, direction, slot.told[side(direction)]))
-                .filter(|(_, _, told)| *told != Told::Nobody)
+                .map(move |direction| (fd as RawFd, direction, slot.target[side(direction)]))
+                .filter(|(_, _, target)| *target != Target::Nobody)
         })
     }
 }
@@ -435,15 +431,15 @@ impl Descriptors {
 mod tests {
     use super::*;
 
-    const ONE: Told = Told::Parked { greenlet: 1, ticket: 1 };
-    const TWO: Told = Told::Parked { greenlet: 2, ticket: 1 };
+    const ONE: Target = Target::Parked { greenlet: 1, ticket: 1 };
+    const TWO: Target = Target::Parked { greenlet: 2, ticket: 1 };
 
-    fn armed(table: &mut Descriptors, fd: RawFd, owner: Owner, direction: Interest, told: Told) -> Key {
+    fn armed(table: &mut Descriptors, fd: RawFd, owner: Owner, direction: Interest, target: Target) -> Key {
         match table.prepare(fd, owner, direction, Rearm::Level) {
             Place::Watch(key, interest) => {
                 // SAFETY: the tests only look at numbers and never use the descriptors.
                 unsafe {
-                    table.arm(key, direction, told);
+                    table.arm(key, direction, target);
                     if owner != Owner::Raw {
                         table.lend(key, interest);
                     }
@@ -452,7 +448,7 @@ mod tests {
             }
             Place::Watched(key) => {
                 // SAFETY: as above.
-                unsafe { table.arm(key, direction, told) };
+                unsafe { table.arm(key, direction, target) };
                 key
             }
             Place::Taken => panic!("somebody waits already"),
@@ -461,7 +457,7 @@ mod tests {
 
     #[test]
     fn who_is_told_takes_16_bytes() {
-        assert!(size_of::<Told>() <= 16);
+        assert!(size_of::<Target>() <= 16);
     }
 
     #[test]
@@ -476,9 +472,9 @@ mod tests {
         let mut table = Descriptors::default();
         let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
         assert_eq!(armed(&mut table, 5, Owner::Raw, Interest::WRITE, TWO), key);
-        let mut told = Vec::new();
-        table.report(key, Readiness::WRITE, Rearm::Level, &mut told);
-        assert_eq!(told, [(TWO, Readiness::WRITE, key, Interest::WRITE)]);
+        let mut target = Vec::new();
+        table.report(key, Readiness::WRITE, Rearm::Level, &mut target);
+        assert_eq!(target, [(TWO, Readiness::WRITE, key, Interest::WRITE)]);
         assert_eq!(table.watched.armed(key), Interest::READ);
     }
 
@@ -494,10 +490,10 @@ mod tests {
     fn a_report_that_nobody_waits_for_asks_for_another_watch_on_level_hubs() {
         let mut table = Descriptors::default();
         let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
-        let mut told = Vec::new();
-        table.report(key, Readiness::READ, Rearm::Level, &mut told);
-        table.report(key, Readiness::READ, Rearm::Level, &mut told);
-        assert_eq!(told.len(), 1);
+        let mut target = Vec::new();
+        table.report(key, Readiness::READ, Rearm::Level, &mut target);
+        table.report(key, Readiness::READ, Rearm::Level, &mut target);
+        assert_eq!(target.len(), 1);
         assert_eq!(table.prepare(7, Owner::Socket(3), Interest::READ, Rearm::Level), Place::Watch(key, Interest::READ));
     }
 
@@ -553,7 +549,7 @@ mod tests {
         let mut table = Descriptors::default();
         let owner = Owner::Socket(3);
         let key = armed(&mut table, 7, owner, Interest::READ, ONE);
-        let call = Told::Call(1);
+        let call = Target::Call(1);
         armed(&mut table, 7, owner, Interest::WRITE, call);
         table.queue(7, Interest::READ, TWO);
         assert!(table.take_parked(7, 4, Interest::BOTH).is_empty(), "another socket");
@@ -577,9 +573,9 @@ mod tests {
         let mut table = Descriptors::default();
         let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
         table.queue(5, Interest::READ, TWO);
-        let mut told = Vec::new();
-        table.report(key, Readiness::INVALID, Rearm::Level, &mut told);
-        assert_eq!(told.iter().map(|(one, ..)| *one).collect::<Vec<_>>(), [ONE, TWO]);
+        let mut target = Vec::new();
+        table.report(key, Readiness::INVALID, Rearm::Level, &mut target);
+        assert_eq!(target.iter().map(|(one, ..)| *one).collect::<Vec<_>>(), [ONE, TWO]);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) struct Dormant {
 pub(crate) enum Others {
     /// There are none, but for threads of this library that wait for work.
     Idle,
-    /// All wait for each other, the caller included: a line for each wait. Told once.
+    /// All wait for each other, the caller included: a line for each wait. Target once.
     Deadlocked(Vec<String>),
     /// At least one is awake, or that cannot be told, or the deadlock was told before.
     Awake,
@@ -117,7 +117,7 @@ impl Dormant {
         }
     }
 
-    /// A line for each wait if no OS thread is awake, the caller's included, which may be the only one. Told once.
+    /// A line for each wait if no OS thread is awake, the caller's included, which may be the only one. Target once.
     pub(crate) fn deadlock(&self) -> Option<Vec<String>> {
         let mut table = lock(TABLE.get()?);
         table.others_wait(self.number)?;

@@ -1,7 +1,4 @@
-//! Values of which each greenlet has its own.
-//!
-//! They lie in the part of a control block that most greenlets never need. Whoever uses one holds a count on it,
-//! so what ends meanwhile takes nothing away from under anybody.
+//! `green_local!`: values of which each greenlet has its own.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -34,27 +31,6 @@ impl fmt::Display for AccessError {
 }
 
 impl Error for AccessError {}
-
-/// The values of one greenlet.
-#[derive(Default)]
-pub(crate) struct Locals {
-    /// By the addresses of their keys.
-    values: RefCell<Vec<(usize, Rc<dyn Any>)>>,
-    /// They are being dropped, and no other is made.
-    ending: Cell<bool>,
-}
-
-impl Locals {
-    fn find(&self, key: usize) -> Option<Rc<dyn Any>> {
-        self.values.borrow().iter().find(|(known, _)| *known == key).map(|(_, value)| Rc::clone(value))
-    }
-
-    /// Takes out the value that was made last. From now on none is made.
-    pub(crate) fn end_one(&self) -> Option<Rc<dyn Any>> {
-        self.ending.set(true);
-        self.values.borrow_mut().pop().map(|(_, value)| value)
-    }
-}
 
 impl<T: 'static> LocalKey<T> {
     /// What `green_local!` expands to.
@@ -92,12 +68,12 @@ impl<T: 'static> LocalKey<T> {
         let find = || run::current().locals().find(key);
         let value = match find() {
             Some(value) => value,
-            None if local::has_ended() || run::current().locals().ending.get() => return Err(AccessError),
+            None if local::has_ended() || run::current().locals().is_ending() => return Err(AccessError),
             None => {
                 let made: Rc<dyn Any> = Rc::new(init());
                 // The first stays, if making it has made one.
                 find().unwrap_or_else(|| {
-                    run::current().locals().values.borrow_mut().push((key, Rc::clone(&made)));
+                    run::current().locals().insert(key, Rc::clone(&made));
                     made
                 })
             }

@@ -7,17 +7,17 @@ use std::panic::Location;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use crate::descriptors::Told;
 use crate::error::{GreenError, LoopError};
 use crate::grace::Grace;
 use crate::greenlet::control::{ControlRef, Doing, Kind, State};
+use crate::greenlet::driver::Driver;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Interrupted, Refused, Waiter};
 use crate::greenlet::stack;
+use crate::greenlet::target::Target;
 use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::unwind::{Exit, KillProgress};
-use crate::main_loop::told_of;
-use crate::thread::Thread;
+use crate::thread::{self, Thread};
 use crate::trace;
 
 /// A handle of a green thread that returns a `T`. Eventlet's `GreenThread`, with the names of std's `JoinHandle` beside.
@@ -314,8 +314,8 @@ fn begin_after<T>(delay: Duration, task: Task<T>) -> GreenThread<T> {
         Some(control) if !delay.is_zero() && !local.refuses_bodies() => {
             trace::spawned(*task);
             control.set_delayed();
-            let told = Told::Start { greenlet: control.number(), ticket: control.ticket() };
-            task.set_timer(local.main_loop.arm(delay, told));
+            let target = Target::Start { greenlet: control.number(), ticket: control.ticket() };
+            task.set_timer(local.main_loop.arm(delay, target));
         }
         _ => task.begin(),
     }
@@ -351,8 +351,8 @@ pub fn spawn_after_local<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 's
         && let Some(timer) = green.task.timer()
         && let Some(control) = green.task.control()
     {
-        let told = Told::Start { greenlet: control.number(), ticket: control.ticket() };
-        let begin = move || local::get().main_loop.bring_forward(timer, told);
+        let target = Target::Start { greenlet: control.number(), ticket: control.ticket() };
+        let begin = move || local::get().main_loop.bring_forward(timer, target);
         link.set(Some(task.add_link(Box::new(begin))));
     }
     green
@@ -424,7 +424,7 @@ fn sleep_for(duration: Duration) -> Result<(), Refused> {
     let mut until = None;
     loop {
         let waiter = Waiter::current(Doing::Sleep)?;
-        let timer = ArmedTimer(main_loop.arm(left, told_of(waiter)));
+        let timer = ArmedTimer(main_loop.arm(left, Target::park(waiter)));
         if waiter.control().kind() == Kind::Main && until.is_none() {
             until = Some(main_loop.now() + left);
         }
@@ -591,7 +591,7 @@ impl<T> GreenThread<T> {
     /// Who it is, std's `thread`.
     #[must_use]
     pub fn thread(&self) -> &Thread {
-        self.task.thread()
+        thread::of(*self.task)
     }
 
     /// Waits for its end and takes the result. Switches, unless it has ended.

@@ -1,8 +1,7 @@
 //! The holder of a lock, for the message of a wait that cannot go on.
 
 use crate::greenlet::control::State;
-use crate::greenlet::{local, run};
-use crate::main_loop::describe;
+use crate::greenlet::{describe, local, run};
 
 /// Names the greenlet that has taken something, for a message. Two words of code on the way in, and nothing on the way
 /// out.
@@ -45,9 +44,11 @@ impl Holder {
         let found = local::try_get()
             .and_then(|local| local.controls.in_use().into_iter().find(|control| control.address() == self.0));
         match found {
-            Some(control) if control == run::current() => format!("{} itself", describe(control)),
-            Some(control) if control.state() == State::Ready => format!("{}, ready to run", describe(control)),
-            Some(control) => format!("{}, {}", describe(control), control.doing().as_str()),
+            Some(control) if control == run::current() => format!("{} itself", describe::greenlet(control)),
+            Some(control) if control.state() == State::Ready => {
+                format!("{}, ready to run", describe::greenlet(control))
+            }
+            Some(control) => format!("{}, {}", describe::greenlet(control), control.doing().as_str()),
             None => "another OS thread".to_owned(),
         }
     }

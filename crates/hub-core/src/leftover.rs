@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use crate::error::{GreenError, LoopError};
 use crate::greenlet::control::{ControlRef, Doing, Kind, State};
+use crate::greenlet::driver::Driver;
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Refused, Waiter};
+use crate::greenlet::target::Target;
 use crate::greenlet::task::TaskRef;
 use crate::greenlet::unwind::Exit;
-use crate::main_loop::told_of;
 use crate::report;
 
 /// Runs the green threads that a job has left on this OS thread until they have ended. False if the OS thread is to
@@ -71,7 +72,7 @@ fn wait_for_ends(tasks: &[TaskRef]) -> Result<(), Refused> {
 
 fn wait_briefly(local: &Local) -> Result<(), Refused> {
     let waiter = Waiter::current(Doing::Join)?;
-    let timer = local.main_loop.arm(Duration::from_millis(1), told_of(waiter));
+    let timer = local.main_loop.arm(Duration::from_millis(1), Target::park(waiter));
     let woken = waiter.park();
     local.main_loop.disarm(timer);
     woken.map(drop)

@@ -66,6 +66,7 @@ mod blocking;
 mod clock;
 mod current;
 mod descriptors;
+mod detection;
 mod dormant;
 mod doubt;
 mod error;
@@ -85,8 +86,10 @@ mod listener;
 mod listing;
 mod main_loop;
 mod offload;
+mod os_thread;
 mod parker;
 mod pool;
+mod reach;
 mod ready;
 mod remote;
 mod report;
@@ -109,12 +112,12 @@ mod wakeup;
 mod watched;
 
 pub use biased::{BiasedMutex, BiasedMutexGuard};
-pub use blocking::hub_blocking_detection;
 pub use clock::{Clocked, ManualClock};
-pub use current::{
-    DEFAULT_HUB, HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub, use_hub_descriptor, use_hub_with,
+pub use current::{HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub, use_hub_descriptor, use_hub_with};
+pub use detection::hub_blocking_detection;
+pub use error::{
+    GreenError, HubError, HubGone, JobError, Linked, LoopError, LoopExit, RawError, Timeout, TrampolineError,
 };
-pub use error::{GreenError, HubError, LoopError, LoopExit, RawError, TrampolineError};
 pub use fork_aware::ForkAware;
 pub use grace::{Grace, PiecewiseWait, panicking_grace, set_panicking_grace};
 pub use green_local::{AccessError, LocalKey};
@@ -134,20 +137,21 @@ pub use holder::Holder;
 pub use hub::{Hub, HubDescriptor, Lease, Notify, Rearm};
 pub use interest::{Interest, Readiness};
 pub use limit::Limit;
-pub use link::{LinkId, Linked};
+pub use link::LinkId;
 /// What fills [`DEFAULT_HUB`].
 pub use linkme;
 pub use listener::{Listener, Timer};
 pub use listing::{
-    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who, greenlets,
-    hub_listener_stacks, hub_timer_stacks, listeners, timers,
+    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who, greenlets, listeners, timers,
 };
-pub use main_loop::{Stats, hub_prevent_multiple_readers, set_quiet_time};
-pub use offload::{JobError, offload, offload_scoped};
+pub use main_loop::{
+    DEFAULT_HUB, Stats, hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks, set_quiet_time,
+};
+pub use offload::{offload, offload_scoped};
 pub use parker::{Doing, Parked, Parker, Unparker, throw_exit};
 pub use pool::{ThreadPool, end_threads, set_threads};
 pub use ready::Ready;
-pub use remote::{HubGone, Remote};
+pub use remote::Remote;
 pub use report::{Report, hub_exceptions, set_report_stream, warn};
 pub use scope::{Scope, ScopedGreenThread, scope};
 pub use shield::{shield, without_switching};
@@ -157,12 +161,12 @@ pub use source::{Left, Source, SourceWaker};
 pub use stacks::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy};
 pub use thread::{Thread, ThreadId, current, park, park_timeout};
 pub use time::Time;
-pub use timeout::{Timeout, with_timeout};
+pub use timeout::with_timeout;
 pub use trampoline::{Trampoline, notify_close, notify_opened, trampoline, trampoline_any, trampoline_raw};
 pub use unhandled::set_error_message;
 pub use watched::{Key, Watched};
 #[doc(hidden)]
-pub use {dormant::while_idle, fork::PerProcess, pool::start_thread};
+pub use {dormant::while_idle, fork::PerProcess, os_thread::start_thread};
 
 /// The program of the README compiles.
 #[cfg(doctest)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::descriptors::Told;
+use crate::greenlet::target::Target;
 use crate::time::Time;
 use crate::timer_queue::{TimerId, TimerQueue};
 
@@ -42,17 +42,17 @@ impl Limit {
     }
 
     #[inline]
-    pub(crate) fn arm(self, timers: &mut TimerQueue<Told>, told: Told) -> Option<TimerId> {
+    pub(crate) fn arm(self, timers: &mut TimerQueue<Target>, target: Target) -> Option<TimerId> {
         match self.0 {
             Kind::None => None,
-            Kind::After(delay) => Some(timers.arm(delay, told)),
-            Kind::Until(deadline) => Some(timers.arm_at(deadline, told)),
+            Kind::After(delay) => Some(timers.arm(delay, target)),
+            Kind::Until(deadline) => Some(timers.arm_at(deadline, target)),
         }
     }
 
     /// The first park is over: what follows ends when its timer would have fired.
     #[inline]
-    pub(crate) fn fix(&mut self, timers: &TimerQueue<Told>, timer: TimerId) {
+    pub(crate) fn fix(&mut self, timers: &TimerQueue<Target>, timer: TimerId) {
         if let Some(deadline) = timers.deadline(timer) {
             self.0 = Kind::Until(deadline);
         }

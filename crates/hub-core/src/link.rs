@@ -1,10 +1,6 @@
 //! Links: who is told of the end of a green thread, or ends with it.
 
-use std::fmt;
-use std::io;
-use std::sync::Arc;
-
-use crate::error::GreenError;
+use crate::error::{GreenError, Linked};
 use crate::green_thread::GreenThread;
 use crate::greenlet::control::ControlRef;
 use crate::greenlet::run;
@@ -16,63 +12,6 @@ use crate::timeout::next_number;
 /// Names a link of a green thread, for [`unlink`](GreenThread::unlink).
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct LinkId(u64);
-
-/// The green thread has ended to which a scope was [linked](GreenThread::with_link).
-#[derive(Clone, Debug)]
-pub struct Linked(Option<Arc<Ended>>);
-
-#[derive(Debug)]
-struct Ended {
-    name: String,
-    error: Option<GreenError>,
-}
-
-impl Linked {
-    fn new(task: TaskRef, error: Option<&GreenError>) -> Linked {
-        Linked(Some(Arc::new(Ended { name: task.describe(), error: error.cloned() })))
-    }
-
-    /// How it ended; `None` if it returned a value.
-    ///
-    /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let green = hub_core::spawn(|| ());
-    /// green.kill();
-    /// let linked = green.with_link(|| ()).unwrap_err();
-    /// assert!(linked.error().unwrap().is_exit());
-    /// # });
-    /// ```
-    #[must_use]
-    pub fn error(&self) -> Option<&GreenError> {
-        self.0.as_ref()?.error.as_ref()
-    }
-
-    /// Whether the function was not run at all: with `panic = "abort"` nothing can be interrupted.
-    #[must_use]
-    pub fn is_unsupported(&self) -> bool {
-        self.0.is_none()
-    }
-}
-
-impl fmt::Display for Linked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_deref() {
-            Some(Ended { name, error: None }) => write!(f, "the linked green thread {name} has returned"),
-            Some(Ended { name, error: Some(error) }) => write!(f, "the linked green thread {name} has ended: {error}"),
-            None => f.write_str("linked scopes need unwinding, and this program was built with panic = \"abort\""),
-        }
-    }
-}
-
-impl std::error::Error for Linked {}
-
-impl From<Linked> for io::Error {
-    fn from(linked: Linked) -> io::Error {
-        let kind = if linked.is_unsupported() { io::ErrorKind::Unsupported } else { io::ErrorKind::Other };
-        io::Error::new(kind, linked)
-    }
-}
 
 impl<T: 'static> GreenThread<T> {
     /// Calls `f` with the result when it ends, in its context and before those who wait go on; at once if it
@@ -241,11 +180,12 @@ impl<T: 'static> GreenThread<T> {
 
     fn with_link_if<R>(&self, strikes: fn(&Result<T, GreenError>) -> bool, f: impl FnOnce() -> R) -> Result<R, Linked> {
         if cfg!(panic = "abort") {
-            return Err(Linked(None));
+            return Err(Linked::unsupported());
         }
         let task = self.task;
         let ended = move || {
-            let result = task.look(|result| strikes(result).then(|| Linked::new(*task, result.as_ref().err())));
+            let result =
+                task.look(|result| strikes(result).then(|| Linked::new(task.describe(), result.as_ref().err())));
             result.flatten()
         };
         if task.is_done() {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::interest::Readiness;
 
-/// Told that a descriptor is ready, or was closed. Eventlet's listener, registered by
+/// Target that a descriptor is ready, or was closed. Eventlet's listener, registered by
 /// [`HubRef::listen`](crate::HubRef::listen).
 ///
 /// Runs in the main loop, so it must not block: a blocking call in it is an error. It may register,
@@ -67,7 +67,7 @@ impl<L: Listener + ?Sized> Listener for Rc<L> {
     }
 }
 
-/// Told that its time has come. Eventlet's timer, armed by [`HubRef::schedule`](crate::HubRef::schedule).
+/// Target that its time has come. Eventlet's timer, armed by [`HubRef::schedule`](crate::HubRef::schedule).
 ///
 /// Runs in the main loop, so it must not block: a blocking call in it is an error. A panic is reported and
 /// the loop goes on. Each time it is scheduled it is told once; an `Rc` of a timer may be scheduled several

@@ -1,143 +1,19 @@
-//! What the hub of this OS thread holds, as data: greenlets, listeners, timers.
-//!
-//! The types and their text are here; [`main_loop`](crate::main_loop) fills them in.
+//! Lists what the hub of this OS thread holds: greenlets, listeners, timers.
 
-use std::backtrace::Backtrace;
-use std::fmt;
+mod info;
+
+use std::collections::HashMap;
 use std::os::fd::RawFd;
-use std::panic::Location;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::greenlet::control::Doing;
-use crate::greenlet::local;
+pub use self::info::{GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who};
+use crate::greenlet::control::{ControlRef, Kind, State};
+use crate::greenlet::describe;
+use crate::greenlet::local::{self, Local};
+use crate::greenlet::target::Target;
+use crate::greenlet::task::TaskRef;
 use crate::interest::Interest;
-
-static LISTENER_STACKS: AtomicBool = AtomicBool::new(false);
-static TIMER_STACKS: AtomicBool = AtomicBool::new(false);
-
-/// A greenlet of this OS thread, from [`greenlets`]. Its text is one line.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct GreenletInfo {
-    /// Its [number](crate::current_id), by which [`interrupt`](crate::interrupt) ends it. When it has ended another may
-    /// have it.
-    pub number: u32,
-    /// What sort it is of.
-    pub kind: GreenletKind,
-    /// The name that it was given.
-    pub name: Option<String>,
-    /// Where it was spawned or made.
-    pub made_at: Option<&'static Location<'static>>,
-    /// For how long it has existed, to about 20 ms: since the turn of the loop in which it was spawned or made, or since
-    /// the first turn if there was none yet. Not of the main greenlet and of the main loop, and once there is a hub.
-    pub age: Option<Duration>,
-    /// What it does.
-    pub state: GreenletState,
-}
-
-/// Sorts of greenlets.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum GreenletKind {
-    /// The one that the OS thread began with.
-    Main,
-    /// The main loop.
-    MainLoop,
-    /// A green thread.
-    GreenThread,
-    /// A plain greenlet, which is switched to by hand.
-    Plain,
-}
-
-/// What a greenlet does.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum GreenletState {
-    /// It is the one that asks.
-    Running,
-    /// It runs when its turn comes.
-    Ready,
-    /// It has not begun, and does when its turn comes.
-    Unstarted,
-    /// It has not begun, and does when its time has come.
-    Delayed {
-        /// In what time that is, unless it only begins to count with the next turn.
-        due_in: Option<Duration>,
-    },
-    /// It has switched to another greenlet by hand, or to whoever it resumed.
-    Switched,
-    /// It is parked until somebody or something wakes it.
-    Waiting {
-        /// For what.
-        doing: Doing,
-        /// The descriptor, if it waits for one, and the direction.
-        descriptor: Option<(RawFd, Interest)>,
-        /// In what time it no longer waits, if it has a timer of which that is known.
-        due_in: Option<Duration>,
-    },
-}
-
-/// Who is told of a descriptor or a timer. Its text says where it comes from.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Who {
-    /// A greenlet.
-    Greenlet {
-        /// Its number.
-        number: u32,
-        /// Name and origin, if it has not ended.
-        description: String,
-    },
-    /// A callback of the main loop.
-    Callback {
-        /// Where it was given to [`listen`](crate::HubRef::listen) or [`schedule`](crate::HubRef::schedule).
-        made_at: &'static Location<'static>,
-        /// The stack at that place, if [`hub_listener_stacks`] or [`hub_timer_stacks`] asked for it.
-        stack: Option<Arc<Backtrace>>,
-    },
-}
-
-/// Somebody who waits for a descriptor, from [`listeners`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ListenerInfo {
-    /// The descriptor.
-    pub fd: RawFd,
-    /// The direction, one of the two.
-    pub interest: Interest,
-    /// Who is told.
-    pub who: Who,
-    /// It waits behind another for the same.
-    pub queued: bool,
-}
-
-/// A timer that is armed, from [`timers`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct TimerInfo {
-    /// In what time it is due; zero if it is overdue. `None` if it only begins to count with the next turn.
-    pub due_in: Option<Duration>,
-    /// What it does.
-    pub purpose: TimerPurpose,
-    /// To whom.
-    pub who: Who,
-}
-
-/// What timers do.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum TimerPurpose {
-    /// Wakes a greenlet: its sleep or its wait is over.
-    Wake,
-    /// Has a green thread begin.
-    Begin,
-    /// Ends the scope of a [`with_timeout`](crate::with_timeout).
-    Timeout,
-    /// Calls a callback.
-    Call,
-}
+use crate::main_loop::DescriptorWait;
 
 /// All greenlets of this OS thread that have not ended, in the order of their numbers. Does not switch, and makes no
 /// hub.
@@ -158,7 +34,7 @@ pub enum TimerPurpose {
 /// ```
 #[must_use]
 pub fn greenlets() -> Vec<GreenletInfo> {
-    local::try_get().map(|local| local.main_loop.list_greenlets(local)).unwrap_or_default()
+    local::try_get().map(|local| list_greenlets(local)).unwrap_or_default()
 }
 
 /// Everybody who waits for a descriptor on this thread's hub: readers first, in the order of the numbers of
@@ -177,7 +53,7 @@ pub fn greenlets() -> Vec<GreenletInfo> {
 /// ```
 #[must_use]
 pub fn listeners() -> Vec<ListenerInfo> {
-    local::try_get().map(|local| local.main_loop.list_listeners(local)).unwrap_or_default()
+    local::try_get().map(|local| list_listeners(local)).unwrap_or_default()
 }
 
 /// Every timer that is armed on this OS thread, in the order in which they are due; those that only begin to count
@@ -196,154 +72,105 @@ pub fn listeners() -> Vec<ListenerInfo> {
 /// ```
 #[must_use]
 pub fn timers() -> Vec<TimerInfo> {
-    local::try_get().map(|local| local.main_loop.list_timers(local)).unwrap_or_default()
+    local::try_get().map(|local| list_timers(local)).unwrap_or_default()
 }
 
-/// Whether callbacks that are registered from now on carry the stack at that place in [`listeners`]; off at first.
-/// For the whole process. Eventlet's `hub_listener_stacks`. The place itself they always have. Green threads that
-/// wait carry where they were spawned, for a stack with each wait would cost more than the wait. Does not switch.
-pub fn hub_listener_stacks(enabled: bool) {
-    LISTENER_STACKS.store(enabled, Ordering::Relaxed);
-}
-
-/// Whether callbacks that are scheduled from now on carry the stack at that place in [`timers`]; off at first. For
-/// the whole process. Eventlet's `hub_timer_stacks`. Otherwise as [`hub_listener_stacks`]. Does not switch.
-pub fn hub_timer_stacks(enabled: bool) {
-    TIMER_STACKS.store(enabled, Ordering::Relaxed);
-}
-
-/// Where a callback comes from.
-#[derive(Clone)]
-pub(crate) struct Origin {
-    at: &'static Location<'static>,
-    stack: Option<Arc<Backtrace>>,
-}
-
-impl Origin {
-    #[track_caller]
-    pub(crate) fn of_listener() -> Origin {
-        Origin::here(&LISTENER_STACKS)
-    }
-
-    #[track_caller]
-    pub(crate) fn of_timer() -> Origin {
-        Origin::here(&TIMER_STACKS)
-    }
-
-    #[track_caller]
-    fn here(stacks: &AtomicBool) -> Origin {
-        let stack = stacks.load(Ordering::Relaxed).then(|| Arc::new(Backtrace::force_capture()));
-        Origin { at: Location::caller(), stack }
-    }
-}
-
-impl Origin {
-    pub(crate) fn at(&self) -> &'static Location<'static> {
-        self.at
-    }
-}
-
-impl From<Origin> for Who {
-    fn from(origin: Origin) -> Who {
-        Who::Callback { made_at: origin.at, stack: origin.stack }
-    }
-}
-
-impl fmt::Display for GreenletInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.number, self.kind)?;
-        if let Some(name) = &self.name {
-            write!(f, " {name:?}")?;
+fn list_greenlets(local: &Local) -> Vec<GreenletInfo> {
+    let due: HashMap<(u32, u64), Duration> = {
+        let timers = local.main_loop.armed_timers().into_iter();
+        timers.filter_map(|(due_in, target)| Some((park_of(target)?, due_in?))).collect()
+    };
+    let descriptors: HashMap<(u32, u64), (RawFd, Interest)> = {
+        let waits = local.main_loop.descriptor_waits().into_iter();
+        waits.filter_map(|wait| Some((park_of(wait.target)?, (wait.fd, wait.interest)))).collect()
+    };
+    let state = |control: ControlRef| {
+        let park = (control.number(), control.ticket());
+        let due_in = due.get(&park).copied();
+        match control.state() {
+            State::Unstarted => Some(GreenletState::Unstarted),
+            State::Ready => Some(GreenletState::Ready),
+            State::Running => Some(GreenletState::Running),
+            State::Switched => Some(GreenletState::Switched),
+            State::Delayed => Some(GreenletState::Delayed { due_in }),
+            State::Parked => {
+                let descriptor = descriptors.get(&park).copied();
+                Some(GreenletState::Waiting { doing: control.doing(), descriptor, due_in })
+            }
+            State::Free | State::Cancelled | State::Callback | State::Abandoned => None,
         }
-        if let Some(made_at) = self.made_at {
-            let how = if self.kind == GreenletKind::GreenThread { "spawned" } else { "made" };
-            write!(f, " ({how} at {made_at})")?;
-        }
-        if let Some(age) = self.age {
-            write!(f, ", {age:.1?} old")?;
-        }
-        write!(f, ": {}", self.state)
-    }
-}
-
-impl fmt::Display for GreenletKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            GreenletKind::Main => "main greenlet",
-            GreenletKind::MainLoop => "main loop",
-            GreenletKind::GreenThread => "green thread",
-            GreenletKind::Plain => "greenlet",
+    };
+    let all = local.controls.in_use().into_iter();
+    all.filter_map(|control| {
+        let task = control.task();
+        Some(GreenletInfo {
+            number: control.number(),
+            kind: match control.kind() {
+                Kind::Main => GreenletKind::Main,
+                Kind::Mainloop => GreenletKind::MainLoop,
+                Kind::Thread => GreenletKind::GreenThread,
+                Kind::Raw => GreenletKind::Plain,
+            },
+            name: task.and_then(TaskRef::name).map(|name| name.to_string()),
+            age: match control.kind() {
+                Kind::Thread | Kind::Raw => local.main_loop.age(control.born()),
+                Kind::Main | Kind::Mainloop => None,
+            },
+            made_at: task.map(TaskRef::spawned_at).or_else(|| control.made_at()),
+            state: state(control)?,
         })
+    })
+    .collect()
+}
+
+/// The park that a timer or a descriptor ends, or the begin of a delayed green thread.
+fn park_of(target: Target) -> Option<(u32, u64)> {
+    match target {
+        Target::Parked { greenlet, ticket } | Target::Start { greenlet, ticket } => Some((greenlet, ticket)),
+        _ => None,
     }
 }
 
-impl fmt::Display for GreenletState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            GreenletState::Running => f.write_str("running"),
-            GreenletState::Ready => f.write_str("ready"),
-            GreenletState::Unstarted => f.write_str("about to begin"),
-            GreenletState::Delayed { due_in: Some(due_in) } => write!(f, "begins in {due_in:?}"),
-            GreenletState::Delayed { due_in: None } => f.write_str("begins later"),
-            GreenletState::Switched => f.write_str("switched to another"),
-            GreenletState::Waiting { doing, descriptor, due_in } => {
-                f.write_str(doing.as_str())?;
-                if let Some((fd, interest)) = descriptor {
-                    write!(f, " ({})", End { fd, interest })?;
-                }
-                match due_in {
-                    Some(due_in) => write!(f, ", {due_in:?} left"),
-                    None => Ok(()),
-                }
-            }
+fn list_listeners(local: &Local) -> Vec<ListenerInfo> {
+    let waits = local.main_loop.descriptor_waits().into_iter();
+    let mut listeners: Vec<ListenerInfo> = waits
+        .filter_map(|DescriptorWait { fd, interest, target, queued }| {
+            Some(ListenerInfo { fd, interest, who: who(local, target)?, queued })
+        })
+        .collect();
+    // Stable: a queued listener stays behind the first one.
+    listeners.sort_by_key(|listener| (listener.interest == Interest::WRITE, listener.fd));
+    listeners
+}
+
+fn list_timers(local: &Local) -> Vec<TimerInfo> {
+    let armed = local.main_loop.armed_timers().into_iter();
+    let mut timers: Vec<TimerInfo> = armed
+        .filter_map(|(due_in, target)| {
+            let purpose = match target {
+                Target::Nobody => return None,
+                Target::Parked { .. } => TimerPurpose::Wake,
+                Target::Start { .. } => TimerPurpose::Begin,
+                Target::Timeout { .. } | Target::Patience { .. } => TimerPurpose::Timeout,
+                Target::Call(_) => TimerPurpose::Call,
+            };
+            Some(TimerInfo { due_in, purpose, who: who(local, target)? })
+        })
+        .collect();
+    timers.sort_by_key(|timer| timer.due_in.unwrap_or(Duration::MAX));
+    timers
+}
+
+fn who(local: &Local, target: Target) -> Option<Who> {
+    match target {
+        Target::Nobody => None,
+        Target::Parked { greenlet, .. }
+        | Target::Start { greenlet, .. }
+        | Target::Timeout { greenlet, .. }
+        | Target::Patience { greenlet, .. } => {
+            let control = local.controls.get(greenlet)?;
+            Some(Who::Greenlet { number: greenlet, description: describe::greenlet(control) })
         }
-    }
-}
-
-/// One direction of a descriptor.
-struct End {
-    fd: RawFd,
-    interest: Interest,
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = if self.interest == Interest::WRITE { "writing to" } else { "reading from" };
-        write!(f, "{how} {}", self.fd)
-    }
-}
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Who::Greenlet { number, description } => write!(f, "{number} {description}"),
-            Who::Callback { made_at, stack } => {
-                write!(f, "callback made at {made_at}")?;
-                stack.as_ref().map_or(Ok(()), |stack| write!(f, "\n{stack}"))
-            }
-        }
-    }
-}
-
-impl fmt::Display for ListenerInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let queued = if self.queued { ", behind another" } else { "" };
-        write!(f, "{}{queued}: {}", End { fd: self.fd, interest: self.interest }, self.who)
-    }
-}
-
-impl fmt::Display for TimerInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.due_in {
-            Some(due_in) => write!(f, "in {due_in:?}")?,
-            None => f.write_str("from the next turn on")?,
-        }
-        let does = match self.purpose {
-            TimerPurpose::Wake => "wakes",
-            TimerPurpose::Begin => "begins",
-            TimerPurpose::Timeout => "ends a timeout of",
-            TimerPurpose::Call => "calls",
-        };
-        write!(f, " {does} {}", self.who)
+        Target::Call(number) => local.main_loop.origin_of(number).map(Who::from),
     }
 }

@@ -22,13 +22,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::blocking::{Detector, Pulse};
-use crate::current::Builder;
-use crate::descriptors::{Descriptors, Told};
+use crate::descriptors::Descriptors;
 use crate::error::{LoopError, LoopExit};
 use crate::greenlet::control::{Doing, State, Wake};
+use crate::greenlet::describe;
+use crate::greenlet::driver::Driver;
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Waiter};
-use crate::greenlet::task::TaskRef;
+use crate::greenlet::target::Target;
 use crate::greenlet::unwind::{Exit, drop_contained};
 use crate::hub::{Hub, Rearm};
 use crate::interest::{Interest, Readiness};
@@ -39,10 +40,13 @@ use crate::timer_queue::{TimerId, TimerQueue};
 use crate::trace;
 use crate::watched::Key;
 
+mod builder;
 mod callback_table;
 mod callbacks;
+mod driver;
 mod hub;
-mod listing;
+mod inventory;
+mod origin;
 mod outside;
 mod stats;
 mod watching;
@@ -50,8 +54,12 @@ mod watching;
 use self::callback_table::Callbacks;
 use self::outside::{Hope, Outside};
 
+pub(crate) use self::builder::Builder;
+pub use self::builder::DEFAULT_HUB;
 pub(crate) use self::callback_table::CallbackId;
-pub(crate) use self::listing::describe;
+pub(crate) use self::inventory::DescriptorWait;
+pub(crate) use self::origin::Origin;
+pub use self::origin::{hub_listener_stacks, hub_timer_stacks};
 pub use self::outside::set_quiet_time;
 pub use self::stats::Stats;
 
@@ -77,7 +85,7 @@ pub(crate) struct MainLoop {
     pub(crate) detector: Cell<Option<Box<Detector>>>,
     choice: RefCell<Option<Builder>>,
     descriptors: RefCell<Descriptors>,
-    timers: RefCell<TimerQueue<Told>>,
+    timers: RefCell<TimerQueue<Target>>,
     callbacks: RefCell<Callbacks>,
     /// Callbacks that are due, with the turn in which they were scheduled, those that were taken back
     /// included. Each has a stand-in in the run queue.
@@ -85,7 +93,7 @@ pub(crate) struct MainLoop {
     /// What is called for a parked greenlet if its descriptor is closed under it, by number.
     marks: RefCell<Vec<Mark>>,
     ready: RefCell<Ready>,
-    told: RefCell<Vec<(Told, Readiness, Key, Interest)>>,
+    reports: RefCell<Vec<(Target, Readiness, Key, Interest)>>,
     inbox: OnceCell<Inbox>,
     letters: RefCell<Vec<Letter>>,
     /// The last sample of the clock.
@@ -147,66 +155,14 @@ pub fn hub_prevent_multiple_readers(prevent: bool) {
 }
 
 impl MainLoop {
-    pub(crate) fn new() -> MainLoop {
-        MainLoop {
-            id: Cell::new(0),
-            hub: RefCell::new(None),
-            name: Cell::new(""),
-            rearm: Cell::new(Rearm::Explicit),
-            pulse: Pulse::default(),
-            calling: Cell::new(None),
-            detector: Cell::default(),
-            choice: RefCell::new(None),
-            descriptors: RefCell::default(),
-            timers: RefCell::new(TimerQueue::new()),
-            callbacks: RefCell::default(),
-            immediate: RefCell::default(),
-            marks: RefCell::default(),
-            ready: RefCell::default(),
-            told: RefCell::default(),
-            inbox: OnceCell::new(),
-            letters: RefCell::default(),
-            now: Cell::new(Time::default()),
-            stamp: Cell::new(Stamp::NONE),
-            first_stamp: Cell::new(Stamp::NONE),
-            turn_began: Cell::new(Time::default()),
-            clock_is_old: Cell::new(false),
-            due: Cell::new(None),
-            waits: Cell::new(0),
-            watches: Cell::new(0),
-            operations: Cell::new(0),
-            stop: RefCell::new(None),
-            main_error: RefCell::new(None),
-            once: Cell::new(None),
-            closing: Cell::new(false),
-            outside: Outside::default(),
-            wakeup: Cell::new(None),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn arm(&self, delay: Duration, told: Told) -> TimerId {
-        self.timers.borrow_mut().arm(delay, told)
-    }
-
-    #[inline]
-    pub(crate) fn disarm(&self, id: TimerId) -> bool {
-        self.timers.borrow_mut().cancel(id).is_some()
-    }
-
-    /// Whether there is neither a hub nor a timer, so that a turn would find nothing.
-    pub(crate) fn is_untouched(&self) -> bool {
-        self.name.get().is_empty() && self.timers.borrow().is_empty()
-    }
-
     pub(crate) fn set_slack(&self, fraction: u32, at_most: Duration) {
         self.timers.borrow_mut().set_slack(crate::timer_queue::Slack { fraction, at_most });
     }
 
     /// Tells somebody now what a timer would tell, unless it has.
-    pub(crate) fn bring_forward(&self, id: TimerId, told: Told) {
+    pub(crate) fn bring_forward(&self, id: TimerId, target: Target) {
         if self.disarm(id) {
-            self.tell(told, Wake::Deadline);
+            self.tell(target, Wake::Deadline);
         }
     }
 
@@ -246,43 +202,23 @@ impl MainLoop {
         Ok(now)
     }
 
-    /// The time of this turn, for the ages of those who are made in it.
-    #[inline]
-    pub(crate) fn stamp(&self) -> Stamp {
-        if self.clock_is_old.get() {
-            self.time_here();
-        }
-        self.stamp.get()
-    }
-
-    /// The same, where nothing foreign may run.
-    pub(crate) fn last_stamp(&self) -> Stamp {
-        self.stamp.get()
-    }
-
     /// The time by the hub's clock, if there is a hub to ask.
     #[cold]
-    fn time_here(&self) -> Option<Time> {
+    fn time_if_built(&self) -> Option<Time> {
         self.clock_is_old.set(false);
         (!self.name.get().is_empty()).then(|| self.now())
     }
 
-    /// How long ago that was.
-    fn age(&self, stamp: Stamp) -> Duration {
-        let begin = if stamp == Stamp::NONE { self.first_stamp.get() } else { stamp };
-        self.stamp.get().since(begin)
-    }
-
     #[inline]
-    fn tell(&self, told: Told, why: Wake) {
-        match told {
-            Told::Nobody => {}
-            Told::Parked { greenlet, ticket } => {
+    fn tell(&self, target: Target, why: Wake) {
+        match target {
+            Target::Nobody => {}
+            Target::Parked { greenlet, ticket } => {
                 if let Some(control) = local::get().controls.get(greenlet) {
                     Waiter::new(control, ticket).wake_with(why);
                 }
             }
-            Told::Start { greenlet, ticket } => {
+            Target::Start { greenlet, ticket } => {
                 if let Some(control) = local::get().controls.get(greenlet)
                     && control.ticket() == ticket
                     && control.state() == State::Delayed
@@ -290,18 +226,18 @@ impl MainLoop {
                     run::start(control);
                 }
             }
-            Told::Timeout { greenlet, shields, timeout } => {
+            Target::Timeout { greenlet, shields, timeout } => {
                 if let Some(control) = local::get().controls.get(greenlet) {
                     // Only woken, never switched to.
                     run::interrupt(control, Exit::Timeout { scope: timeout, shields }, false);
                 }
             }
-            Told::Patience { greenlet, ticket } => {
+            Target::Patience { greenlet, ticket } => {
                 if let Some(control) = local::get().controls.get(greenlet) {
                     Waiter::new(control, ticket).wake_with(Wake::Exit);
                 }
             }
-            Told::Call(number) => self.queue_expired(number),
+            Target::Call(number) => self.queue_expired(number),
         }
     }
 
@@ -311,7 +247,7 @@ impl MainLoop {
     }
 
     /// The body of the main loop's greenlet. Returns when the loop ends. Never unwinds.
-    pub(crate) fn run(&self, local: &Local) {
+    fn take_turns(&self, local: &Local) {
         trace::loop_began(self.name.get());
         let (mut was_told, mut cuts) = (false, 0);
         loop {
@@ -367,7 +303,7 @@ impl MainLoop {
             loop {
                 let due = self.timers.borrow_mut().pop_due(now);
                 match due {
-                    Some((_, _, told)) => self.tell(told, Wake::Deadline),
+                    Some((_, _, target)) => self.tell(target, Wake::Deadline),
                     None => return,
                 }
             }
@@ -380,11 +316,6 @@ impl MainLoop {
         let mut timers = self.timers.borrow_mut();
         timers.absorb(now);
         timers.next_deadline().is_some_and(|deadline| deadline <= now)
-    }
-
-    /// Whether so much time has passed for timers since some were fired last.
-    pub(crate) fn turn_has_lasted(&self, time: Duration) -> bool {
-        self.now() - self.turn_began.get() >= time
     }
 
     /// `was_told`: the turn has found mail.
@@ -484,24 +415,24 @@ impl MainLoop {
 
     /// Takes in everything that the wait collected, then tells the callbacks.
     fn dispatch(&self) {
-        let mut told = self.told.take();
+        let mut reports = self.reports.take();
         {
             let mut ready = self.ready.borrow_mut();
             let mut descriptors = self.descriptors.borrow_mut();
             for &(key, what) in ready.reports() {
-                descriptors.report(key, what, self.rearm.get(), &mut told);
+                descriptors.report(key, what, self.rearm.get(), &mut reports);
             }
             ready.clear();
         }
-        for &(one, what, key, direction) in &told {
+        for &(one, what, key, direction) in &reports {
             match one {
-                Told::Call(number) => self.call_listener(number, key, direction, what),
+                Target::Call(number) => self.call_listener(number, key, direction, what),
                 _ => self.tell(one, Wake::Ready(what)),
             }
             self.move_up(key, direction);
         }
-        told.clear();
-        *self.told.borrow_mut() = told;
+        reports.clear();
+        *self.reports.borrow_mut() = reports;
     }
 
     /// Asks the loop to end. The first request stands.
@@ -539,21 +470,21 @@ impl MainLoop {
     /// Forgets the timers; greenlets that sleep end as aborted. Scopes of timeouts belong to greenlets that
     /// may live on.
     fn forget_timers(&self) {
-        let armed: Vec<(TimerId, Told)> = {
+        let armed: Vec<(TimerId, Target)> = {
             let timers = self.timers.borrow();
-            let armed = timers.iter().filter(|(_, _, told)| !told.is_for_exits());
-            armed.map(|(id, _, told)| (id, told)).collect()
+            let armed = timers.iter().filter(|(_, _, target)| !target.is_for_exits());
+            armed.map(|(id, _, target)| (id, target)).collect()
         };
-        for (timer, told) in armed {
-            match told {
-                Told::Call(number) => {
+        for (timer, target) in armed {
+            match target {
+                Target::Call(number) => {
                     let id = self.callbacks.borrow().id(number);
                     id.map(|id| self.unschedule(id));
                 }
-                told => {
+                target => {
                     self.timers.borrow_mut().cancel(timer);
-                    if !matches!(told, Told::Parked { greenlet, .. } if greenlet == local::get().main.number()) {
-                        self.end_waiter(told, &LoopError::Aborted);
+                    if !matches!(target, Target::Parked { greenlet, .. } if greenlet == local::get().main.number()) {
+                        self.end_waiter(target, &LoopError::Aborted);
                     }
                 }
             }
@@ -567,7 +498,7 @@ impl MainLoop {
     /// Gives the main greenlet an error: its park or its switch to another greenlet ends with it, or the
     /// next park does.
     fn tell_hopeless(&self, local: &Local) {
-        self.tell_main(LoopError::LoopExit(Arc::new(LoopExit { parked: parked(local) })));
+        self.tell_main(LoopError::LoopExit(Arc::new(LoopExit { parked: describe::parked(local) })));
     }
 
     fn tell_main(&self, error: LoopError) {
@@ -587,11 +518,6 @@ impl MainLoop {
     /// Forgets a request to end the loop, and what the loop has for the main greenlet.
     pub(crate) fn forget_errors(&self) {
         drop_contained((self.stop.take(), self.main_error.take()));
-    }
-
-    /// What the main loop has for the main greenlet, once.
-    pub(crate) fn take_main_error(&self) -> Result<(), LoopError> {
-        self.main_error.take().map_or(Ok(()), Err)
     }
 
     /// The hope that the main greenlet is woken, for which no timer is armed.
@@ -634,31 +560,6 @@ impl MainLoop {
         parked.map(drop).map_err(|error| *error)
     }
 
-    /// The thread ends: the loop's greenlet returns when it is entered next, nothing more is taken in.
-    ///
-    /// Leaks the bodies that other threads sent to be run here, like green threads that are parked. Returns how many.
-    pub(crate) fn close(&self) -> usize {
-        self.closing.set(true);
-        let mut leaked = 0;
-        for letter in self.inbox.get().map(Inbox::close).into_iter().flatten() {
-            match letter {
-                Letter::Spawn(_, body) => {
-                    std::mem::forget(body);
-                    leaked += 1;
-                }
-                // Closes what another thread has left to this one to close.
-                letter => drop_contained(letter),
-            }
-        }
-        drop_contained(self.choice.take());
-        leaked
-    }
-
-    /// Stops the watchdog of this thread. False if it does not end: its report may wait for what the caller holds.
-    pub(crate) fn end_detector(&self) -> bool {
-        self.detector.take().is_none_or(|detector| detector.end())
-    }
-
     /// A descriptor that is readable when a turn would find something.
     pub(crate) fn pollable(&self) -> Option<RawFd> {
         self.with_hub("asking for its descriptor", |hub| hub.pollable().map(|fd| fd.as_raw_fd())).ok()?
@@ -672,24 +573,4 @@ impl Drop for Once<'_> {
     fn drop(&mut self) {
         self.0.set(None);
     }
-}
-
-/// How a park is known to slots and timers.
-#[inline]
-pub(crate) fn told_of(waiter: Waiter) -> Told {
-    Told::Parked { greenlet: waiter.control().number(), ticket: waiter.ticket() }
-}
-
-/// Who is parked, for the report of a loop with nothing left.
-fn parked(local: &Local) -> Vec<String> {
-    local
-        .controls
-        .in_use()
-        .into_iter()
-        .filter(|control| control.state() == State::Parked)
-        .filter_map(|control| {
-            let who = control.task().map(TaskRef::describe).or_else(|| control.describe_raw())?;
-            Some(format!("{who}, {}", control.doing().as_str()))
-        })
-        .collect()
 }

@@ -11,7 +11,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::error::LoopError;
+use crate::error::{JobError, LoopError, payload_text};
 use crate::fork;
 use crate::greenlet::control::Doing;
 use crate::greenlet::local;
@@ -23,34 +23,6 @@ use crate::pool::{self, JOBS, Job, ThreadPool};
 use crate::remote::{Letter, Mailbox, PendingJob};
 use crate::report::{self, Report};
 use crate::unhandled::{self, LostError};
-
-/// Why a job has no result.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum JobError {
-    /// It panicked, with this payload.
-    #[error("the job panicked: {}", unwind::message(.0.as_ref()))]
-    Panicked(Box<dyn Any + Send>),
-    /// No OS thread can be had, or the loop cannot wait.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-impl From<JobError> for io::Error {
-    fn from(error: JobError) -> io::Error {
-        match error {
-            // The payload may not be for all threads.
-            JobError::Panicked(_) => io::Error::other(error.to_string()),
-            JobError::Io(error) => error,
-        }
-    }
-}
-
-impl From<Box<LoopError>> for JobError {
-    fn from(error: Box<LoopError>) -> JobError {
-        JobError::Io((*error).into())
-    }
-}
 
 /// Runs `job` on an OS thread of the default pool; only the calling green thread waits. Eventlet's `tpool.execute`.
 /// Switches.
@@ -172,7 +144,7 @@ impl Origin {
 /// The text of the failure, and the type of the result if it is an `Err`.
 fn failure_in<T>(outcome: &Outcome<T>, find: fn(&T) -> Option<LostError>) -> Option<(String, Option<&'static str>)> {
     match outcome {
-        Err(payload) => Some((format!("it panicked: {}", unwind::message(payload.as_ref())), None)),
+        Err(payload) => Some((format!("it panicked: {}", payload_text(payload.as_ref())), None)),
         Ok(value) => {
             let error = unhandled::contained_in(value, find)?;
             Some((error.text(), Some(error.result)))

@@ -5,31 +5,24 @@
 //! primitive keeps unparkers under a lock of its own, and nothing has to be taken back before it goes away.
 //!
 //! Whoever unparks a green thread of the same OS thread only queues it. For all others there is a table of the
-//! process: see [`threads`].
+//! process: see [`reach`].
 
-#[cfg(all(test, loom))]
-mod model;
-mod threads;
-
-use std::cell::{Cell, OnceCell};
-use std::io;
 use std::marker::PhantomData;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::threads::{Plain, Threads};
 use crate::dormant::{Dormant, FIRST_LOOK, LONGEST_LOOK, Sleep, Waits};
 use crate::error::LoopError;
-use crate::fork::{self, PerProcess};
+use crate::fork;
 pub use crate::greenlet::control::Doing;
-use crate::greenlet::control::State;
 use crate::greenlet::local;
 use crate::greenlet::patience;
 use crate::greenlet::run::{self, Waiter};
 use crate::limit::Limit;
-use crate::pool;
-use crate::remote::Mailbox;
+use crate::os_thread::start_thread;
+use crate::reach::{self, PLAIN, Plain};
+pub use crate::reach::{Parked, Unparker};
 use crate::report::{self, Report};
 
 /// One wait of the calling green thread, or of the OS thread if it has no green threads.
@@ -58,33 +51,6 @@ pub struct Parker {
     /// It stays on its thread.
     not_send: PhantomData<*mut ()>,
 }
-
-/// How a wait has ended.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Parked {
-    /// By its [`Unparker`].
-    Unparked,
-    /// By its limit.
-    Late,
-    /// By a kill or a timeout, which a mask holds back or the caller is to throw.
-    Early,
-}
-
-/// Ends the wait of one [`Parker`], once.
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Unparker {
-    // Whole words, one of which is never zero: an `Option` of it is as large, and copied without stalls.
-    thread: u64,
-    /// One more than the number of the greenlet, or [`PLAIN`].
-    greenlet: NonZeroU64,
-    ticket: u64,
-}
-
-/// Instead of a greenlet: the OS thread itself.
-const PLAIN: NonZeroU64 = NonZeroU64::MAX;
-
-#[cfg(test)]
-const _: () = assert!(size_of::<Option<Unparker>>() == 24);
 
 impl Parker {
     /// Begins a wait, in which the caller does what `doing` says; reports tell of it. Does not switch.
@@ -130,7 +96,7 @@ impl Parker {
     /// A wait of this OS thread as a whole.
     #[cold]
     fn plain(doing: Doing) -> Result<Parker, Box<LoopError>> {
-        let _ = REGISTERED.try_with(|registered| registered.doing.set(doing));
+        reach::note_reason(doing);
         Ok(Parker::begun(PLAIN, plain()?.begin()))
     }
 
@@ -225,43 +191,6 @@ impl Drop for Parker {
     }
 }
 
-impl Unparker {
-    /// Ends the wait, if it lasts still. Never switches, and does not wait for anybody.
-    #[inline]
-    pub fn unpark(self) {
-        self.try_unpark();
-    }
-
-    /// Like [`unpark`](Unparker::unpark), and tells whether the waiter still exists. False if its OS thread has ended or
-    /// was left behind by a fork, or if a [shutdown](crate::HubRef::shutdown) has abandoned it: then it never takes what
-    /// it was woken for, which another waiter should get.
-    #[inline]
-    pub fn try_unpark(self) -> bool {
-        if let Some(number) = self.number()
-            && self.thread == fork::this_thread()
-        {
-            let Some(control) = local::try_get().and_then(|local| local.controls.get(number)) else { return false };
-            Waiter::new(control, self.ticket).wake() || control.state() != State::Abandoned
-        } else {
-            !self.is_left_behind() && unpark_elsewhere(self.thread, self.greenlet, self.ticket)
-        }
-    }
-
-    /// Whether the process was forked, and the OS thread of that wait belongs to an ancestor: then there is nobody to
-    /// wake.
-    #[inline]
-    #[must_use]
-    pub fn is_left_behind(self) -> bool {
-        fork::is_left_behind(self.thread)
-    }
-
-    /// The number of the greenlet, if it is one.
-    #[inline]
-    fn number(self) -> Option<u32> {
-        (self.greenlet != PLAIN).then_some((self.greenlet.get() - 1) as u32)
-    }
-}
-
 /// Throws the kill or timeout that is pending for the running green thread, unless a mask holds it back. Does nothing
 /// if none is, and while panicking.
 #[cold]
@@ -278,105 +207,14 @@ fn take_back(thread: u64, greenlet: NonZeroU64, ticket: u64) {
     Unparker { thread, greenlet, ticket }.unpark();
 }
 
-#[cold]
-fn unpark_elsewhere(thread: u64, greenlet: NonZeroU64, ticket: u64) -> bool {
-    threads().is_ok_and(|threads| threads.unpark(Unparker { thread, greenlet, ticket }))
-}
-
-static THREADS: PerProcess<Threads> = PerProcess::new();
-
-fn threads() -> io::Result<&'static Threads> {
-    THREADS.get_or_make(Threads::default)
-}
-
-/// What this thread has entered in the table, and takes out when it ends.
-struct Registered {
-    /// The generation of forks in which its mailbox was entered, plus one; 0: not at all.
-    mailbox: Cell<u32>,
-    /// The same of itself.
-    plain: Cell<u32>,
-    /// The reason of its present wait as a whole.
-    doing: Cell<Doing>,
-    itself: OnceCell<Arc<Plain>>,
-}
-
-thread_local! {
-    static REGISTERED: Registered =
-        const {
-            Registered {
-                mailbox: Cell::new(0),
-                plain: Cell::new(0),
-                doing: Cell::new(Doing::Park),
-                itself: OnceCell::new(),
-            }
-        };
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        // Waiters of this thread could not be found any more.
-        local::end_with_thread_locals();
-        if let Some(threads) = THREADS.get() {
-            threads.forget(fork::this_thread());
-        }
-    }
-}
-
-/// The calling thread has ended: its green threads cannot be unparked any more.
-pub(crate) fn forget_thread() {
-    let _ = REGISTERED.try_with(|registered| {
-        registered.mailbox.set(0);
-        registered.plain.set(0);
-    });
-    if let Some(threads) = THREADS.get() {
-        threads.forget(fork::this_thread());
-    }
-}
-
-/// The calling thread has given up those greenlets.
-pub(crate) fn abandon(greenlets: impl Iterator<Item = u32>) {
-    if let Some(threads) = THREADS.get() {
-        threads.register(fork::this_thread(), |reach| reach.abandoned.extend(greenlets));
-    }
-}
-
-/// Makes this thread reachable by `mailbox`. Cheap when done before.
-pub(crate) fn register(mailbox: impl FnOnce() -> Option<Arc<Mailbox>>) -> io::Result<()> {
-    let now = fork::generation() + 1;
-    let known = REGISTERED.try_with(|registered| registered.mailbox.get() == now).unwrap_or(false);
-    if !known && let Some(mailbox) = mailbox() {
-        threads()?.register(fork::this_thread(), |reach| reach.mailbox = Some(mailbox));
-        let _ = REGISTERED.try_with(|registered| registered.mailbox.set(now));
-    }
-    Ok(())
-}
-
-/// After a fork, in the child's first thread: those who were left early are told.
-pub(crate) fn register_again(mailbox: impl FnOnce() -> Option<Arc<Mailbox>>) -> io::Result<()> {
-    let before = REGISTERED.try_with(|registered| registered.mailbox.get()).unwrap_or(0);
-    if before == 0 { Ok(()) } else { register(mailbox) }
-}
-
-/// How this OS thread waits as a whole, entered in the table.
+/// How this OS thread waits as a whole.
 fn plain() -> Result<Arc<Plain>, Box<LoopError>> {
-    let now = fork::generation() + 1;
-    let entered = REGISTERED.try_with(|registered| {
-        let plain = registered.itself.get_or_init(Arc::default);
-        if registered.plain.get() != now {
-            threads()?.register(fork::this_thread(), |reach| reach.plain = Some(Arc::clone(plain)));
-            registered.plain.set(now);
-        }
-        Ok(Arc::clone(plain))
-    });
-    // For a thread that is ending the table alone keeps it.
-    let plain = entered.unwrap_or_else(|_| Ok(threads()?.plain(fork::this_thread())));
-    plain.map_err(|error| Box::new(LoopError::Wait { hub: "none", error: Arc::new(error) }))
+    reach::plain().map_err(|error| Box::new(LoopError::Wait { hub: "none", error: Arc::new(error) }))
 }
 
 /// Waits without a limit, and looks between for a deadlock, which no loop may be there to find.
 fn park_dormant(plain: &Arc<Plain>, ticket: u64) {
-    let doing = REGISTERED.try_with(|registered| registered.doing.get()).unwrap_or(Doing::Park);
-    let dormant = Dormant::waiter(Waits::Thread(doing), Arc::clone(plain) as Arc<dyn Sleep>, ticket);
+    let dormant = Dormant::waiter(Waits::Thread(reach::reason()), Arc::clone(plain) as Arc<dyn Sleep>, ticket);
     let mut pause = FIRST_LOOK;
     while !plain.ends_within(ticket, pause) {
         pause = LONGEST_LOOK.min(2 * pause);
@@ -390,7 +228,7 @@ fn park_dormant(plain: &Arc<Plain>, ticket: u64) {
 /// caller's.
 fn tell_elsewhere(report: Report) {
     // Without a thread there is no report.
-    let _ = pool::start_thread("greenhub-report".to_owned(), move || report::tell(report));
+    let _ = start_thread("greenhub-report".to_owned(), move || report::tell(report));
 }
 
 /// How long an OS thread waits before it counts as dormant, for which it takes a lock of the process. Most waits are
@@ -404,11 +242,6 @@ fn park_plain(ticket: u64, limit: &mut Limit) -> Result<Parked, Box<LoopError>> 
         park_dormant(&plain, ticket);
     }
     let parked = plain.park(ticket, limit);
-    // Nobody else does it for a thread that is ending.
-    if REGISTERED.try_with(|_| ()).is_err()
-        && let Some(threads) = THREADS.get()
-    {
-        threads.forget(fork::this_thread());
-    }
+    reach::forget_if_ending();
     Ok(parked)
 }

@@ -19,10 +19,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-
 use crate::dormant::Dormant;
 use crate::fork::{self, PerProcess};
+use crate::os_thread::start_thread;
 use crate::report;
 use crate::shutdown::run_and_shutdown;
 
@@ -36,8 +35,6 @@ const IDLE: Duration = Duration::from_secs(10);
 const LATE: Duration = Duration::from_secs(1);
 /// How long a thread that ends waits for the green threads of its jobs.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Resolvers with their plug-ins need more than a small stack. Only touched pages are resident.
-const STACK: usize = 1 << 20;
 /// In [`ThreadPool::size`]: the environment is asked at the first job.
 const UNSET: usize = usize::MAX;
 
@@ -444,48 +441,12 @@ fn late_jobs(late: usize, after: Duration, size: usize, name: &str) -> String {
     format!("{jobs} waited for {after:?} for one of the {size} OS threads of {name}, all of which are busy")
 }
 
-/// Starts an OS thread that receives no signals.
-///
-/// # Errors
-///
-/// If the system refuses it.
-pub fn start_thread(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    // A thread begins with the mask of the one that starts it: so there is no moment in which
-    // a signal could be delivered to it.
-    let _masked = SignalsBlocked::new()?;
-    thread::Builder::new().name(name).stack_size(STACK).spawn(body).map(drop)
-}
-
 /// Keeps a panic of the job from the worker, and one of dropping what it panicked with.
 pub(crate) fn run(job: Job) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(job))
         && let Err(worse) = catch_unwind(AssertUnwindSafe(|| drop(payload)))
     {
         std::mem::forget(worse);
-    }
-}
-
-/// Blocks every signal of the calling thread that is not about a fault of its own.
-struct SignalsBlocked {
-    before: SigSet,
-}
-
-impl SignalsBlocked {
-    fn new() -> io::Result<SignalsBlocked> {
-        use Signal::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
-        let mut all = SigSet::all();
-        // A blocked fault kills the process without its handler, which has something to report.
-        for fault in [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS] {
-            all.remove(fault);
-        }
-        Ok(SignalsBlocked { before: all.thread_swap_mask(SigmaskHow::SIG_SETMASK)? })
-    }
-}
-
-impl Drop for SignalsBlocked {
-    fn drop(&mut self) {
-        // The mask that the thread had cannot be refused.
-        let _ = self.before.thread_set_mask();
     }
 }
 
@@ -644,26 +605,6 @@ mod tests {
         assert_eq!(pool.pending(), 2);
         drop(hold);
         until("nothing is pending", || pool.pending() == 0);
-    }
-
-    #[test]
-    fn signals_are_left_to_other_threads() {
-        let pool = pool(LONG);
-        let (tell, told) = mpsc::channel();
-        let job = move || {
-            let mask = SigSet::thread_get_mask().unwrap();
-            let blocked = [Signal::SIGINT, Signal::SIGCHLD, Signal::SIGSEGV].map(|signal| mask.contains(signal));
-            tell.send(blocked).unwrap();
-        };
-        pool.submit(Box::new(job), || true, 1).unwrap();
-        assert_eq!(told.recv_timeout(LONG).unwrap(), [true, true, false]);
-    }
-
-    #[test]
-    fn the_submitters_own_mask_is_as_before() {
-        let before = SigSet::thread_get_mask().unwrap();
-        pool(LONG).submit(Box::new(|| ()), || true, 1).unwrap();
-        assert_eq!(SigSet::thread_get_mask().unwrap(), before);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::greenlet::local;
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::unwind::Exit;
-use crate::thread::Thread;
+use crate::thread::{self, Thread};
 
 /// Where green threads of a [`scope`] are spawned, std's `thread::Scope`.
 ///
@@ -213,7 +213,7 @@ impl<T> ScopedGreenThread<'_, T> {
     /// Who it is, std's `thread`.
     #[must_use]
     pub fn thread(&self) -> &Thread {
-        self.task.thread()
+        thread::of(*self.task)
     }
 
     /// Waits for its end and takes the result. Switches, unless it has ended.

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use crate::error::{GreenError, LoopError};
 use crate::greenlet::control::{ControlRef, Doing, Kind};
+use crate::greenlet::describe;
+use crate::greenlet::driver::Driver;
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::task::TaskRef;
 use crate::greenlet::unwind::{Exit, KillProgress, drop_contained};
-use crate::parker;
+use crate::reach;
 use crate::report;
 use crate::time::Time;
 
@@ -160,11 +162,11 @@ fn abandon_rest(local: &Local) -> usize {
     if rest.is_empty() {
         return 0;
     }
-    let described = rest.iter().map(|&control| local::describe_abandoned(control)).collect();
+    let described = rest.iter().map(|&control| describe::abandoned(control)).collect();
     run::clear_queue(local);
     // All of them first, for links of one may wake another.
     rest.iter().for_each(|control| control.abandon());
-    parker::abandon(rest.iter().map(|control| control.number()));
+    reach::abandon(rest.iter().map(|control| control.number()));
     for &control in &rest {
         run::end_abandoned(control, GreenError::Loop(LoopError::ThreadEnding));
     }

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+pub use crate::descriptors::Left;
 use crate::descriptors::Owner;
 use crate::doubt::{Doubts, Pauses};
 use crate::error::{LoopError, TrampolineError};
@@ -57,19 +58,6 @@ use crate::trampoline::block_on;
 /// ```
 pub struct Source {
     inner: Arc<Inner>,
-}
-
-/// What a read has left behind, as far as the reader can tell.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Left {
-    /// There was no more. A short read of a socket does not say so: it may have stopped at an urgent mark, or
-    /// where descriptors were sent along.
-    Nothing,
-    /// There may be more. The next one tries at once only if the hub would not report what is left.
-    Perhaps,
-    /// More is to be expected: a large buffer was filled, a connection accepted, a datagram received. The next
-    /// one tries at once.
-    Likely,
 }
 
 /// How an operation waits, over several parks.
@@ -224,7 +212,8 @@ impl Inner {
     fn post(self: &Arc<Self>, mailbox: &Mailbox, request: Request) {
         self.state.fetch_add(ENTERED, Acquire);
         // A hub that is gone has nothing to forget and no waiter: the notice comes back and is dropped.
-        drop(mailbox.post(Letter::Socket(Notice { source: Arc::clone(self), request })));
+        let request = ReleaseRequest { source: Arc::clone(self), request };
+        drop(mailbox.post(Letter::Run(Box::new(move || request.carry_out(&local::get().main_loop)))));
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Mailbox>>> {
@@ -252,7 +241,7 @@ impl Drop for Inner {
 }
 
 /// A request of another thread to a hub that knows a source. Counted as an operation under way.
-pub(crate) struct Notice {
+pub(crate) struct ReleaseRequest {
     source: Arc<Inner>,
     request: Request,
 }
@@ -265,7 +254,7 @@ enum Request {
     Wake(Interest),
 }
 
-impl Notice {
+impl ReleaseRequest {
     pub(crate) fn carry_out(self, main_loop: &MainLoop) {
         let source = &*self.source;
         if let Request::Wake(directions) = self.request {
@@ -284,7 +273,7 @@ impl Notice {
     }
 }
 
-impl Drop for Notice {
+impl Drop for ReleaseRequest {
     fn drop(&mut self) {
         drop(Entered(&self.source));
     }

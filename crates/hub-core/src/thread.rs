@@ -11,6 +11,7 @@ use crate::error::LoopError;
 use crate::grace::Grace;
 use crate::greenlet::local;
 use crate::greenlet::run;
+use crate::greenlet::task::TaskRef;
 use crate::limit::Limit;
 use crate::parker::{Doing, Parker, Unparker};
 
@@ -58,9 +59,15 @@ thread_local! {
 #[must_use]
 pub fn current() -> Thread {
     match local::try_get().and_then(|_| run::current().task()) {
-        Some(task) => task.thread().clone(),
+        Some(task) => of(task).clone(),
         None => MAIN.try_with(kept).unwrap_or_else(|_| Thread::new(None)),
     }
+}
+
+/// The handle of a green thread, made at first use.
+pub(crate) fn of<'a>(task: TaskRef) -> &'a Thread {
+    let made = task.companion(|| Box::new(Thread::new(task.name().as_deref())));
+    made.downcast_ref().expect("a green thread has no other companion")
 }
 
 fn kept(main: &Cell<Option<Thread>>) -> Thread {
@@ -115,7 +122,7 @@ fn park_within(timeout: Option<Duration>) {
 }
 
 impl Thread {
-    pub(crate) fn new(name: Option<&str>) -> Thread {
+    fn new(name: Option<&str>) -> Thread {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = ThreadId(NEXT.fetch_add(1, Ordering::Relaxed));
         Thread(Arc::new(Inner { id, name: name.map(Box::from), token: BiasedMutex::default() }))

@@ -1,74 +1,16 @@
 //! Timeouts: an exit that goes as far as the scope that set it.
 
 use std::cell::Cell;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::descriptors::Told;
+use crate::error::Timeout;
+use crate::greenlet::driver::Driver;
 use crate::greenlet::local;
 use crate::greenlet::run;
+use crate::greenlet::target::Target;
 use crate::greenlet::unwind::{Exit, in_scope};
 use crate::timer_queue::TimerId;
-
-/// A [`with_timeout`] that ran out. Eventlet's `Timeout`, as a value.
-///
-/// Two are equal if they come from the same scope.
-#[derive(Clone, Debug)]
-pub struct Timeout {
-    number: u64,
-    after: Option<Duration>,
-    unsupported: bool,
-}
-
-impl Timeout {
-    /// After what time it ran out. `None` if that is not known any more.
-    #[must_use]
-    pub fn after(&self) -> Option<Duration> {
-        self.after
-    }
-
-    /// Whether the function was not run at all: with `panic = "abort"` nothing can be interrupted.
-    #[must_use]
-    pub fn is_unsupported(&self) -> bool {
-        self.unsupported
-    }
-
-    /// A timeout that went beyond its scope.
-    pub(crate) fn orphan(number: u64) -> Timeout {
-        Timeout { number, after: None, unsupported: false }
-    }
-}
-
-impl PartialEq for Timeout {
-    fn eq(&self, other: &Timeout) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Timeout {}
-
-impl fmt::Display for Timeout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.unsupported {
-            return f.write_str("timeouts need unwinding, and this program was built with panic = \"abort\"");
-        }
-        match self.after {
-            Some(after) if after == Duration::from_secs(1) => f.write_str("timed out after 1 second"),
-            Some(after) => write!(f, "timed out after {} seconds", after.as_secs_f64()),
-            None => f.write_str("timed out"),
-        }
-    }
-}
-
-impl std::error::Error for Timeout {}
-
-impl From<Timeout> for std::io::Error {
-    fn from(timeout: Timeout) -> std::io::Error {
-        let kind = if timeout.unsupported { std::io::ErrorKind::Unsupported } else { std::io::ErrorKind::TimedOut };
-        std::io::Error::new(kind, timeout)
-    }
-}
 
 /// Runs `f` and gives it up if it has not returned after `limit`: the call in which it blocks then starts
 /// to unwind, its destructors run, and `with_timeout` returns. `None` means no limit. Eventlet's
@@ -112,14 +54,13 @@ impl From<Timeout> for std::io::Error {
 ///
 /// If `f` does.
 pub fn with_timeout<R>(limit: impl Into<Option<Duration>>, f: impl FnOnce() -> R) -> Result<R, Timeout> {
-    let after = limit.into();
-    let Some(limit) = after else { return Ok(f()) };
+    let Some(limit) = limit.into() else { return Ok(f()) };
     let number = next_number();
     if cfg!(panic = "abort") {
-        return Err(Timeout { number, after, unsupported: true });
+        return Err(Timeout::unsupported(number, limit));
     }
     let scope = Scope::open(number, limit);
-    in_scope(number, scope, f).map_err(|_| Timeout { number, after, unsupported: false })
+    in_scope(number, scope, f).map_err(|_| Timeout::of_scope(number, limit))
 }
 
 /// A number that no other scope of the process has. Threads draw them in blocks, since an atomic addition
@@ -153,8 +94,8 @@ impl Scope {
             greenlet.set_exit(Exit::Timeout { scope: number, shields: greenlet.shields() });
             return Scope { number, timer: None };
         }
-        let told = Told::Timeout { greenlet: greenlet.number(), shields: greenlet.shields(), timeout: number };
-        Scope { number, timer: Some(local::get().main_loop.arm(limit, told)) }
+        let target = Target::Timeout { greenlet: greenlet.number(), shields: greenlet.shields(), timeout: number };
+        Scope { number, timer: Some(local::get().main_loop.arm(limit, target)) }
     }
 }
 

@@ -14,11 +14,8 @@ use std::io;
 use std::mem::{Discriminant, discriminant};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::error::{GreenError, HubError, LoopError, TrampolineError};
+use crate::error::{GreenError, HubError, HubGone, JobError, LoopError, Timeout, TrampolineError};
 use crate::greenlet::unwind::{contained, drop_contained};
-use crate::offload::JobError;
-use crate::remote::HubGone;
-use crate::timeout::Timeout;
 
 /// How [`type_name`] begins for every `Result`.
 const RESULT: &str = "core::result::Result<";

@@ -35,6 +35,7 @@ use libc::{c_void, sigaction, siginfo_t};
 use super::question::{self, Asked, Sender};
 use super::snapshot::Snapshot;
 use crate::fork::{self, PerProcess};
+use crate::greenlet::describe;
 use crate::greenlet::local;
 use crate::greenlet::run;
 
@@ -245,7 +246,7 @@ fn answer(context: *const c_void) -> bool {
     let sample = unsafe { &mut *page.sample.get() };
     sample.stretch = run::stretch();
     sample.len = 0;
-    local::describe_running(&mut |text| sample.push(text));
+    describe::write_running(&mut |text| sample.push(text));
     let bounds = local::running_stack().or_else(|| page.own_stack.clone());
     // SAFETY: the context is the system's; the stack of whoever runs is mapped, and the OS thread's own always is.
     unsafe { sample.snapshot.take(context, bounds) };

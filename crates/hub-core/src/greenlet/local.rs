@@ -19,13 +19,14 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::control::{ControlRef, Controls, Kind, State};
+use super::describe;
+use super::driver::{Driver, MainLoop};
 use super::run::{self, thread};
 use super::stack::{StackRef, Stacks};
 use super::switch;
-use super::task::{TaskPool, TaskRef, write_location};
+use super::task::TaskPool;
 use super::unwind::drop_contained;
 use crate::error::LoopError;
-use crate::main_loop::MainLoop;
 use crate::report;
 use crate::time::Stamp;
 
@@ -169,39 +170,8 @@ fn create(ended: bool) -> &'static Local {
         let _ = GUARDS[0]();
     }
     thread().set_current(main);
-    super::overflow::set_describe(describe);
+    super::overflow::set_describe(describe::write_owner);
     this
-}
-
-/// Writes who runs on a stack. It runs in a signal handler, on the thread whose stack has overflowed.
-fn describe(stack: StackRef, out: &mut dyn FnMut(&[u8])) {
-    let current = thread().running().filter(|current| current.stack.get() == Some(stack));
-    match current.map(|current| (current.kind(), current.task())) {
-        // The body is still running, so its cell lives.
-        Some((Kind::Thread, Some(task))) => task.write_to(out),
-        Some((Kind::Thread, None)) => out(b"a green thread that tells of its end"),
-        Some((Kind::Mainloop, _)) => out(b"the main loop"),
-        _ => out(b"a greenlet"),
-    }
-}
-
-/// Writes who runs on this thread. May be called in a signal handler: it takes no memory and no lock.
-pub(crate) fn describe_running(out: &mut dyn FnMut(&[u8])) {
-    let current = thread().running();
-    match current.map(|current| (current.kind(), current.task())) {
-        Some((Kind::Thread, Some(task))) => task.write_to(out),
-        Some((Kind::Thread, None)) => out(b"a green thread that tells of its end"),
-        Some((Kind::Mainloop, _)) => match try_get().and_then(|local| local.main_loop.calling()) {
-            Some(made_at) => {
-                out(b"a callback (made at ");
-                write_location(made_at, out);
-                out(b")");
-            }
-            None => out(b"the main loop"),
-        },
-        Some((Kind::Raw, _)) => out(b"a plain greenlet"),
-        Some((Kind::Main, _)) | None => out(b"the main greenlet"),
-    }
 }
 
 /// The stack of the greenlet that runs, from its lowest byte on; none for the main one, which has the thread's. May be
@@ -271,13 +241,6 @@ impl Local {
     }
 }
 
-/// A greenlet in words, for the report of those that were abandoned.
-pub(crate) fn describe_abandoned(control: ControlRef) -> String {
-    let who = control.task().map(TaskRef::describe).or_else(|| control.describe_raw());
-    let who = who.unwrap_or_else(|| "a green thread that tells of its end".to_owned());
-    if control.has_begun() { format!("{who}, {}", control.doing().as_str()) } else { format!("{who}, not begun") }
-}
-
 /// The context that enters a stack: that of the root loop at rest on it, or a fresh one.
 #[inline]
 pub(super) fn enter_stack(stack: StackRef) -> usize {
@@ -325,13 +288,12 @@ fn end(this: &Local) {
     }
     this.main.drop_locals();
     this.main_loop.close_hub();
-    crate::parker::forget_thread();
     // The end of the process frees everything, and needs no report.
     if is_process_main_thread() {
         this.pinned.set(true);
         return;
     }
-    let mut abandoned: Vec<String> = this.alive().map(describe_abandoned).collect();
+    let mut abandoned: Vec<String> = this.alive().map(describe::abandoned).collect();
     abandoned.extend((0..sent).map(|_| "sent by another OS thread, not begun".to_owned()));
     run::clear_queue(this);
     run::end_mainloop(this);

@@ -7,7 +7,10 @@
 //! crate `tracing`).
 
 pub(crate) mod control;
+pub(crate) mod describe;
+pub(crate) mod driver;
 pub(crate) mod local;
+pub(crate) mod locals;
 mod overflow;
 pub(crate) mod patience;
 pub(crate) mod payload;
@@ -17,5 +20,6 @@ pub(crate) mod run;
 pub(crate) mod spans;
 pub(crate) mod stack;
 mod switch;
+pub(crate) mod target;
 pub(crate) mod task;
 pub(crate) mod unwind;

@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::control::{ControlRef, Doing};
+use super::driver::Driver;
 use super::local;
+use super::target::Target;
 use super::unwind::Exit;
-use crate::descriptors::Told;
 use crate::error::GreenError;
 
 /// In nanoseconds; the largest value: for ever.
@@ -63,8 +64,8 @@ pub(super) fn holds_back(target: ControlRef, exit: &Exit) -> bool {
 /// Has the park with that ticket end by the exit that is pending, when the patience is over.
 pub(super) fn begin(target: ControlRef, ticket: u64) {
     let Some(patience) = lock_patience() else { return };
-    let told = Told::Patience { greenlet: target.number(), ticket };
-    if let Some(before) = target.replace_patience(Some(local::get().main_loop.arm(patience, told))) {
+    let entry = Target::Patience { greenlet: target.number(), ticket };
+    if let Some(before) = target.replace_patience(Some(local::get().main_loop.arm(patience, entry))) {
         local::get().main_loop.disarm(before);
     }
 }

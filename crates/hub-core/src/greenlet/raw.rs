@@ -26,6 +26,7 @@ use std::panic::Location;
 use std::rc::Rc;
 
 use super::control::{ControlRef, Doing, Kind, State, Wake};
+use super::driver::Driver;
 use super::local::{self, Local};
 use super::payload::Payload;
 use super::run::{self, Mask, Waiter, thread};

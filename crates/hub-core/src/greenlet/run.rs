@@ -16,6 +16,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::control::{ControlRef, Doing, Kind, State, Wake};
+use super::driver::Driver;
 use super::local::{self, Local};
 use super::patience;
 use super::spans::{self, Away};

@@ -12,6 +12,7 @@
 //!   and stays: `looks` keeps it from being taken, or [`TAKEN`] does.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::any::Any;
 use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
 use std::iter;
@@ -23,12 +24,12 @@ use std::ptr::NonNull;
 use std::rc::{Rc, Weak};
 
 use super::control::{ControlRef, Kind};
+use super::driver::Driver;
 use super::local::Local;
 use super::run::{self, Waiter};
 use super::unwind::{contained, drop_contained};
 use crate::error::GreenError;
 use crate::report::{self, Report};
-use crate::thread::Thread;
 use crate::timer_queue::TimerId;
 use crate::trace;
 use crate::unhandled::{self, LostError};
@@ -74,7 +75,8 @@ struct More {
     timer: Cell<Option<TimerId>>,
     /// Alive until it has ended.
     life: RefCell<Option<Rc<()>>>,
-    thread: OnceCell<Thread>,
+    /// Made and used by an upper floor.
+    companion: OnceCell<Box<dyn Any>>,
 }
 
 type Link = Box<dyn FnOnce()>;
@@ -453,9 +455,9 @@ impl TaskRef {
         Rc::downgrade(self.more_or_new().life.borrow_mut().get_or_insert_default())
     }
 
-    /// Who it is. Not to be kept beyond the cell.
-    pub(crate) fn thread<'a>(self) -> &'a Thread {
-        self.more_or_new().thread.get_or_init(|| Thread::new(self.name().as_deref()))
+    /// The value that an upper floor keeps with the green thread, made at first use.
+    pub(crate) fn companion<'a>(self, make: impl FnOnce() -> Box<dyn Any>) -> &'a dyn Any {
+        &**self.more_or_new().companion.get_or_init(make)
     }
 
     fn more<'a>(self) -> Option<&'a More> {

@@ -19,11 +19,10 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::control::{ControlRef, State};
+use super::locals::Locals;
 use super::raw::Switching;
 use super::spans;
-use crate::error::GreenError;
-use crate::green_local::Locals;
-use crate::link::Linked;
+use crate::error::{GreenError, Linked, Timeout, payload_text};
 use crate::timer_queue::TimerId;
 
 /// Why a greenlet has to end.
@@ -98,7 +97,7 @@ impl From<Exit> for GreenError {
     fn from(exit: Exit) -> GreenError {
         match exit {
             Exit::Kill(error) => error,
-            Exit::Timeout { scope, .. } => GreenError::Timeout(crate::timeout::Timeout::orphan(scope)),
+            Exit::Timeout { scope, .. } => GreenError::Timeout(Timeout::orphan(scope)),
             Exit::Linked { linked, .. } => GreenError::Linked(linked),
         }
     }
@@ -465,20 +464,9 @@ pub(crate) fn error_of(payload: Box<dyn Any + Send>) -> GreenError {
         }
         Err(payload) => payload,
     };
-    let message = Arc::from(message(payload.as_ref()));
+    let message = Arc::from(payload_text(payload.as_ref()));
     drop_contained(payload);
     GreenError::Panic(message)
-}
-
-/// The text of a panic.
-pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
-    if let Some(text) = payload.downcast_ref::<&'static str>() {
-        text
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text
-    } else {
-        "a payload that is not text"
-    }
 }
 
 /// Runs foreign code in a place where nothing may unwind. A panic's message is returned.

@@ -6,9 +6,9 @@
 use std::os::fd::{AsFd, RawFd};
 use std::rc::Rc;
 
+use super::origin::Origin;
 use crate::interest::Interest;
 use crate::listener::{Listener, Timer};
-use crate::listing::Origin;
 use crate::timer_queue::TimerId;
 use crate::watched::Key;
 

@@ -1,21 +1,20 @@
 //! Callbacks of the main loop: listeners and timers, one number each.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::MainLoop;
 use super::callback_table::{Callback, CallbackId};
-use crate::descriptors::Told;
+use super::origin::Origin;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::Kind;
 use crate::greenlet::local;
 use crate::greenlet::run;
+use crate::greenlet::target::Target;
 use crate::greenlet::unwind::{contained, drop_contained};
 use crate::interest::{Interest, Readiness};
 use crate::listener::{Listener, Timer};
-use crate::listing::Origin;
 use crate::time::Stamp;
 use crate::watched::Key;
 
@@ -94,7 +93,7 @@ impl MainLoop {
             let stand_in = local::get().controls.take(Kind::Thread, Stamp::NONE);
             run::queue_callback(stand_in);
         } else {
-            let timer = self.timers.borrow_mut().arm(delay, Told::Call(id.number()));
+            let timer = self.timers.borrow_mut().arm(delay, Target::Call(id.number()));
             if let Some(Callback::Timer { armed, .. }) = self.callbacks.borrow_mut().get_mut(id) {
                 *armed = Some(timer);
             }
@@ -113,25 +112,6 @@ impl MainLoop {
         scheduled
     }
 
-    /// Whether the next callback without delay was scheduled in an earlier turn: between the two,
-    /// descriptors were looked at.
-    pub(crate) fn callback_is_due(&self) -> bool {
-        self.immediate.borrow().front().is_none_or(|(turn, _)| *turn != self.pulse.turn())
-    }
-
-    /// Where the callback that runs was made.
-    pub(crate) fn calling(&self) -> Option<&'static Location<'static>> {
-        self.calling.get()
-    }
-
-    /// Runs the next callback without delay.
-    pub(crate) fn run_callback(&self) {
-        let next = self.immediate.borrow_mut().pop_front();
-        if let Some((_, id)) = next {
-            self.expire(id);
-        }
-    }
-
     /// The time of a callback has come: it keeps its place among the greenlets that were woken.
     pub(super) fn queue_expired(&self, number: u32) {
         let mut callbacks = self.callbacks.borrow_mut();
@@ -142,7 +122,7 @@ impl MainLoop {
         self.queue_due(id);
     }
 
-    fn expire(&self, id: CallbackId) {
+    pub(super) fn expire(&self, id: CallbackId) {
         let callback = self.callbacks.borrow_mut().remove(id);
         match callback {
             Some(Callback::Timer { timer, origin, .. }) => {
@@ -174,9 +154,9 @@ impl MainLoop {
             _ => return,
         };
         self.calling.set(Some(at));
-        let told = contained(|| listener.closed(fd));
+        let closed = contained(|| listener.closed(fd));
         self.calling.set(None);
-        if let Err(error) = told {
+        if let Err(error) = closed {
             run::report_callback("a closed descriptor", error);
         }
         drop_contained(listener);

@@ -8,20 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::builder::{Builder, default_builder};
 use super::callback_table::Callback;
 use super::{MainLoop, NEXT_ID};
-use crate::current::{Builder, default_builder};
-use crate::descriptors::{Descriptors, Told};
+use crate::descriptors::Descriptors;
 use crate::error::{GreenError, HubError, LoopError};
 use crate::fork;
 use crate::greenlet::control::{Doing, State, Wake};
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::target::Target;
+use crate::greenlet::task::Task;
 use crate::greenlet::unwind::{Exit, drop_contained, error_of};
 use crate::hub::Hub;
 use crate::interest::{Interest, Readiness};
 use crate::listener::Listener;
-use crate::parker;
+use crate::reach;
 use crate::remote::{Bell, Inbox, Letter, Mailbox};
 use crate::time::Time;
 use crate::timer_queue::TimerId;
@@ -117,11 +119,6 @@ impl MainLoop {
         if let Err(payload) = self.shut_in(|| drop(hub)) {
             drop_contained(payload);
         }
-    }
-
-    /// Whether a call into the hub is under way.
-    pub(crate) fn in_hub(&self) -> bool {
-        self.pulse.is_in_hub()
     }
 
     /// Runs code of a hub, or other code that must not switch: no hub is called meanwhile and no greenlet left.
@@ -270,30 +267,23 @@ impl MainLoop {
         callbacks
     }
 
-    /// Drops hub and wake-up descriptor of a thread that has ended. Callbacks are leaked: what they own is the program's.
-    pub(crate) fn close_hub(&self) {
-        let wakeup = self.wakeup.get().and_then(|wakeup| self.callbacks.borrow_mut().remove(wakeup));
-        self.drop_hub().for_each(std::mem::forget);
-        drop(wakeup);
-    }
-
     /// Takes every timer, but for those that exits come from: these belong to greenlets that may live on. Returns
     /// the waits that end by a timer or a descriptor.
-    fn take_waiters(&self) -> Vec<Told> {
+    fn take_waiters(&self) -> Vec<Target> {
         let mut timers = self.timers.borrow_mut();
-        let armed: Vec<(TimerId, Told)> =
-            timers.iter().filter(|(_, _, told)| !told.is_for_exits()).map(|(id, _, told)| (id, told)).collect();
-        let mut waiters: Vec<Told> = Vec::new();
-        for (id, told) in armed {
+        let armed: Vec<(TimerId, Target)> =
+            timers.iter().filter(|(_, _, target)| !target.is_for_exits()).map(|(id, _, target)| (id, target)).collect();
+        let mut waiters: Vec<Target> = Vec::new();
+        for (id, target) in armed {
             timers.cancel(id);
-            waiters.push(told);
+            waiters.push(target);
         }
-        waiters.extend(self.descriptors.borrow().waiting().map(|(_, _, told)| told));
+        waiters.extend(self.descriptors.borrow().waiting().map(|(_, _, target)| target));
         waiters
     }
 
-    pub(super) fn end_waiter(&self, told: Told, error: &LoopError) {
-        let (Told::Parked { greenlet, ticket } | Told::Start { greenlet, ticket }) = told else { return };
+    pub(super) fn end_waiter(&self, target: Target, error: &LoopError) {
+        let (Target::Parked { greenlet, ticket } | Target::Start { greenlet, ticket }) = target else { return };
         let Some(control) = local::get().controls.get(greenlet) else { return };
         if control.ticket() != ticket {
             return;
@@ -334,9 +324,9 @@ impl MainLoop {
         }
         for letter in letters.drain(..) {
             match letter {
-                Letter::Spawn(place, run) => drop(crate::spawn_at(place, run)),
-                Letter::Wake { greenlet, ticket } => self.tell(Told::Parked { greenlet, ticket }, Wake::Event),
-                Letter::Socket(notice) => notice.carry_out(self),
+                Letter::Spawn(place, run) => Task::new(local::get(), run, false, place).begin(),
+                Letter::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
+                Letter::Run(request) => request(),
                 Letter::Stop => self.abort(),
             }
         }
@@ -365,7 +355,7 @@ impl MainLoop {
         drop_contained(parents);
         self.sort_mail();
         wake_all(Doing::Offload);
-        let reachable = parker::register_again(|| self.mailbox());
+        let reachable = reach::register_again(|| self.mailbox());
         // Whatever fails: what was registered is the parent's.
         let waiting = self.descriptors.borrow_mut().unwatch_all();
         afresh.and(reachable).map_err(|error| LoopError::Wait { hub, error: Arc::new(error) })?;
@@ -403,8 +393,8 @@ impl MainLoop {
         }
         for letter in letters {
             match letter {
-                Letter::Wake { greenlet, ticket } => self.tell(Told::Parked { greenlet, ticket }, Wake::Event),
-                Letter::Socket(notice) => notice.carry_out(self),
+                Letter::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
+                Letter::Run(request) => request(),
                 letter @ (Letter::Spawn(..) | Letter::Stop) => drop_contained(letter),
             }
         }

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{MainLoop, parked, told_of};
+use super::MainLoop;
 use crate::dormant::{Dormant, FIRST_LOOK, LONGEST_LOOK, Others, Sleep, Waits};
 use crate::error::{HubError, LoopError};
 use crate::fork;
 use crate::greenlet::control::{ControlRef, Kind, Wake};
+use crate::greenlet::describe;
+use crate::greenlet::driver::Driver;
 use crate::greenlet::local::Local;
 use crate::greenlet::patience;
 use crate::greenlet::run::{self, Refused, Waiter};
+use crate::greenlet::target::Target;
 use crate::limit::Limit;
-use crate::parker::{self, Parked};
+use crate::reach::{self, Parked};
 use crate::remote::Mailbox;
 use crate::report::{self, Report};
 use crate::timer_queue::TimerId;
@@ -141,7 +144,7 @@ impl Outside {
 /// The wait of each greenlet of this thread, in words.
 fn waits(local: &Local) -> Vec<String> {
     let main = format!("the main greenlet, {}", local.main.doing().as_str());
-    std::iter::once(main).chain(parked(local)).collect()
+    std::iter::once(main).chain(describe::parked(local)).collect()
 }
 
 impl MainLoop {
@@ -155,7 +158,7 @@ impl MainLoop {
     #[cold]
     pub(crate) fn be_reachable(&self) -> Result<(), LoopError> {
         self.ensure_hub()?;
-        parker::register(|| self.mailbox())
+        reach::register(|| self.mailbox())
             .map_err(|error| LoopError::Wait { hub: self.name.get(), error: Arc::new(error) })?;
         self.outside.reachable.set(fork::generation() + 1);
         Ok(())
@@ -207,7 +210,7 @@ impl MainLoop {
     }
 
     fn park_limited(&self, waiter: Waiter, limit: &mut Limit) -> Result<Wake, Refused> {
-        let timer = limit.arm(&mut self.timers.borrow_mut(), told_of(waiter));
+        let timer = limit.arm(&mut self.timers.borrow_mut(), Target::park(waiter));
         let armed = timer.map(|timer| Armed { main_loop: self, timer });
         let wake = waiter.park_deferring_exit()?;
         if let Some(Armed { timer, .. }) = &armed {

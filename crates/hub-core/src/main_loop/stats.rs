@@ -6,7 +6,6 @@ use super::MainLoop;
 use crate::greenlet::local::Local;
 use crate::greenlet::run;
 use crate::interest::Interest;
-use crate::pool;
 
 /// A snapshot of what a hub has done and holds, from [`HubRef::stats`](crate::HubRef::stats).
 ///
@@ -96,14 +95,15 @@ impl fmt::Display for Stats {
 }
 
 impl MainLoop {
-    pub(crate) fn stats(&self, local: &Local) -> Stats {
+    /// `pool`: the OS threads and the jobs of the pools.
+    pub(crate) fn stats(&self, local: &Local, pool: (usize, usize)) -> Stats {
         let descriptors = self.descriptors.borrow();
         let own = usize::from(self.wakeup.get().is_some());
         let readers = descriptors.first_in_line().filter(|(_, direction, _)| *direction == Interest::READ).count();
         let writers = descriptors.first_in_line().filter(|(_, direction, _)| *direction == Interest::WRITE).count();
         let stacks = local.stacks.stats();
         let timers = self.timers.borrow();
-        let (pool_threads, pool_jobs) = pool::usage();
+        let (pool_threads, pool_jobs) = pool;
         Stats {
             turns: self.pulse.turn(),
             switches: run::switches(),

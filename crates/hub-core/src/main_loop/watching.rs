@@ -13,16 +13,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::callback_table::{Callback, CallbackId};
-use super::{MainLoop, PREVENT_MULTIPLE_READERS, told_of};
-use crate::descriptors::{Owner, Place, Told};
+use super::{MainLoop, PREVENT_MULTIPLE_READERS};
+use crate::descriptors::{Left, Owner, Place};
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::{Doing, Wake};
+use crate::greenlet::driver::Driver;
 use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::target::Target;
 use crate::greenlet::unwind::{contained, drop_contained};
 use crate::hub::{Lease, Rearm};
 use crate::interest::{Interest, Readiness};
 use crate::limit::Limit;
-use crate::source::Left;
 use crate::timer_queue::TimerId;
 use crate::watched::Key;
 
@@ -47,11 +48,11 @@ impl MainLoop {
             return Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into());
         }
         self.ensure_hub()?;
-        let told = told_of(waiter);
+        let target = Target::park(waiter);
         // SAFETY: by the contract of this function.
-        let place = unsafe { self.take_place(fd, owner, direction, told) }?;
+        let place = unsafe { self.take_place(fd, owner, direction, target) }?;
         if !limit.is_none() {
-            place.timer.set(limit.arm(&mut self.timers.borrow_mut(), told));
+            place.timer.set(limit.arm(&mut self.timers.borrow_mut(), target));
         }
         let wake = waiter.park()?;
         match place.timer.get() {
@@ -91,15 +92,15 @@ impl MainLoop {
         if self.descriptors.borrow().is_stale_for(fd, owner) {
             self.closed(fd, None);
         }
-        let told = told_of(waiter);
+        let target = Target::park(waiter);
         let key = {
             let mut descriptors = self.descriptors.borrow_mut();
             descriptors.prepare(fd, owner, direction, self.rearm.get());
-            descriptors.queue_paused(fd, direction, told);
+            descriptors.queue_paused(fd, direction, target);
             descriptors.watched.key(fd).expect("a prepared place has a key")
         };
-        let timer = Cell::new(Some(self.arm(pause, told)));
-        let place = Waiting { main_loop: self, key, direction, told, timer };
+        let timer = Cell::new(Some(self.arm(pause, target)));
+        let place = Waiting { main_loop: self, key, direction, target, timer };
         let wake = waiter.park()?;
         drop(place);
         match wake {
@@ -126,13 +127,13 @@ impl MainLoop {
             return Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into());
         }
         self.ensure_hub()?;
-        let told = told_of(waiter);
+        let target = Target::park(waiter);
         // SAFETY: by the contract of this function.
-        let places = many.map(|(fd, direction)| unsafe { self.take_place(fd, Owner::Raw, direction, told) });
+        let places = many.map(|(fd, direction)| unsafe { self.take_place(fd, Owner::Raw, direction, target) });
         let places = places.collect::<Result<Vec<_>, _>>()?;
         let Some(first) = places.first() else { return Ok(()) };
         // One of them keeps the timer, too.
-        first.timer.set(limit.arm(&mut self.timers.borrow_mut(), told));
+        first.timer.set(limit.arm(&mut self.timers.borrow_mut(), target));
         let wake = waiter.park()?;
         if let Some(timer) = first.timer.get() {
             limit.fix(&self.timers.borrow(), timer);
@@ -159,16 +160,16 @@ impl MainLoop {
         fd: RawFd,
         owner: Owner,
         direction: Interest,
-        told: Told,
+        target: Target,
     ) -> Result<Waiting<'_>, TrampolineError> {
         // SAFETY: by the contract of this function.
-        let again = unsafe { self.descriptors.borrow_mut().arm_again(fd, owner, direction, told) };
+        let again = unsafe { self.descriptors.borrow_mut().arm_again(fd, owner, direction, target) };
         let key = match again {
             Some(key) => key,
             // SAFETY: by the contract of this function.
-            None => unsafe { self.arm_first(fd, owner, direction, told) }?,
+            None => unsafe { self.arm_first(fd, owner, direction, target) }?,
         };
-        Ok(Waiting { main_loop: self, key, direction, told, timer: Cell::new(None) })
+        Ok(Waiting { main_loop: self, key, direction, target, timer: Cell::new(None) })
     }
 
     /// Has the hub watch a direction and tell `told` of it, or queues it behind who is told before.
@@ -182,7 +183,7 @@ impl MainLoop {
         fd: RawFd,
         owner: Owner,
         direction: Interest,
-        told: Told,
+        target: Target,
     ) -> Result<Key, TrampolineError> {
         if self.descriptors.borrow().is_stale_for(fd, owner) {
             self.closed(fd, None);
@@ -194,17 +195,17 @@ impl MainLoop {
             }
             Place::Taken => {
                 let mut descriptors = self.descriptors.borrow_mut();
-                descriptors.queue(fd, direction, told);
+                descriptors.queue(fd, direction, target);
                 Ok(descriptors.watched.key(fd).expect("a taken place has a key"))
             }
             Place::Watched(key) => {
                 // SAFETY: by the contract of this function.
-                unsafe { self.descriptors.borrow_mut().arm(key, direction, told) };
+                unsafe { self.descriptors.borrow_mut().arm(key, direction, target) };
                 Ok(key)
             }
             Place::Watch(key, interest) => {
                 // SAFETY: by the contract of this function.
-                unsafe { self.watch(key, interest, direction, told) }?;
+                unsafe { self.watch(key, interest, direction, target) }?;
                 Ok(key)
             }
         }
@@ -220,7 +221,7 @@ impl MainLoop {
         key: Key,
         interest: Interest,
         direction: Interest,
-        told: Told,
+        target: Target,
     ) -> Result<(), TrampolineError> {
         self.watches.set(self.watches.get() + 1);
         let lease = self.descriptors.borrow().lease(key);
@@ -240,7 +241,7 @@ impl MainLoop {
         }
         // SAFETY: by the contract.
         unsafe {
-            descriptors.arm(key, direction, told);
+            descriptors.arm(key, direction, target);
             if lease == Lease::Life {
                 let lasting = if self.rearm.get() == Rearm::Explicit { Interest::NONE } else { interest };
                 descriptors.lend(key, lasting);
@@ -265,7 +266,7 @@ impl MainLoop {
         };
         self.set_listener_key(callback, key);
         // SAFETY: the registration owns the descriptor, and leaves the table before it lets go of it.
-        unsafe { self.watch(key, interest, direction, Told::Call(callback.number())) }
+        unsafe { self.watch(key, interest, direction, Target::Call(callback.number())) }
     }
 
     /// Takes a listener back. Its descriptor is let go of.
@@ -275,13 +276,13 @@ impl MainLoop {
             _ => return,
         };
         let callback = self.callbacks.borrow_mut().remove(id);
-        self.let_go(key, interest, Told::Call(id.number()));
+        self.let_go(key, interest, Target::Call(id.number()));
         drop_contained(callback);
     }
 
     /// A listener waits no more; its descriptor is open still.
-    fn let_go(&self, key: Key, interest: Interest, told: Told) {
-        if self.descriptors.borrow_mut().leave(key, interest, told) {
+    fn let_go(&self, key: Key, interest: Interest, target: Target) {
+        if self.descriptors.borrow_mut().leave(key, interest, target) {
             self.move_up(key, interest);
         }
         if self.descriptors.borrow().may_be_forgotten(key) && !self.name.get().is_empty() {
@@ -306,11 +307,11 @@ impl MainLoop {
             Some(Callback::Listener { fd, .. }) => fd.clone(),
             _ => return,
         };
-        let told = Told::Call(id.number());
+        let target = Target::Call(id.number());
         // SAFETY: `kept` holds the descriptor, and then the registration, or nothing stays armed.
-        let watched = unsafe { self.watch(key, armed | interest, interest, told) };
+        let watched = unsafe { self.watch(key, armed | interest, interest, target) };
         if self.callbacks.borrow().get(id).is_none() {
-            self.let_go(key, interest, told);
+            self.let_go(key, interest, target);
             if let Err(TrampolineError::Loop(error)) = watched {
                 // Of the hub, whoever it was to watch for.
                 self.stop_with(error);
@@ -323,7 +324,7 @@ impl MainLoop {
             Err(TrampolineError::Closed(_)) => {}
             Err(error) => {
                 // SAFETY: the registration owns the descriptor.
-                unsafe { self.descriptors.borrow_mut().arm(key, interest, told) };
+                unsafe { self.descriptors.borrow_mut().arm(key, interest, target) };
                 match error {
                     // The hub is lost; the next one is told of whoever is armed.
                     TrampolineError::Loop(error) => self.stop_with(error),
@@ -358,24 +359,24 @@ impl MainLoop {
     #[inline]
     pub(super) fn move_up(&self, key: Key, direction: Interest) {
         loop {
-            let told = self.descriptors.borrow_mut().next_queued(key, direction);
-            let Some(told) = told else { return };
-            self.put_in_place(key, direction, told);
+            let target = self.descriptors.borrow_mut().next_queued(key, direction);
+            let Some(target) = target else { return };
+            self.put_in_place(key, direction, target);
         }
     }
 
     /// Where the hub does not watch, the next one is asked for after this one.
-    fn put_in_place(&self, key: Key, direction: Interest, told: Told) {
+    fn put_in_place(&self, key: Key, direction: Interest, target: Target) {
         let interest = self.descriptors.borrow().watched.armed(key) | direction;
         // SAFETY: a queued waiter keeps the descriptor open like the one before it.
-        match unsafe { self.watch(key, interest, direction, told) } {
+        match unsafe { self.watch(key, interest, direction, target) } {
             Ok(()) => {}
             Err(error) => {
                 if let TrampolineError::Loop(error) = error {
                     self.stop_with(error);
                 }
                 // It finds out what is wrong by trying.
-                self.tell(told, Wake::Ready(Readiness::HANGUP));
+                self.tell(target, Wake::Ready(Readiness::HANGUP));
             }
         }
     }
@@ -412,18 +413,18 @@ impl MainLoop {
     }
 
     /// Tells the waiters of `fd` that it was closed.
-    fn tell_closed(&self, fd: RawFd, waited: Vec<Told>) {
-        for told in waited {
-            if let Told::Call(number) = told {
+    fn tell_closed(&self, fd: RawFd, waited: Vec<Target>) {
+        for target in waited {
+            if let Target::Call(number) = target {
                 self.queue_closed(number, fd);
             } else {
-                if let Told::Parked { greenlet, .. } = told
+                if let Target::Parked { greenlet, .. } = target
                     && let Some(mark) = self.take_mark(greenlet)
                     && let Err(error) = contained(mark)
                 {
                     run::report_callback("a closed descriptor", error);
                 }
-                self.tell(told, Wake::Closed);
+                self.tell(target, Wake::Closed);
             }
         }
     }
@@ -431,8 +432,8 @@ impl MainLoop {
     /// Wakes the greenlets that wait for a socket in `directions`. Does not switch.
     pub(crate) fn wake_waiters(&self, fd: RawFd, socket: u64, directions: Interest) {
         let taken = self.descriptors.borrow_mut().take_parked(fd, socket, directions);
-        for (told, direction) in taken {
-            self.tell(told, Wake::Ready(direction.into()));
+        for (target, direction) in taken {
+            self.tell(target, Wake::Ready(direction.into()));
         }
     }
 
@@ -507,7 +508,7 @@ struct Waiting<'a> {
     main_loop: &'a MainLoop,
     key: Key,
     direction: Interest,
-    told: Told,
+    target: Target,
     timer: Cell<Option<TimerId>>,
 }
 
@@ -515,7 +516,7 @@ impl Waiting<'_> {
     /// There is nothing to leave any more.
     #[inline]
     fn was_taken_out(self) {
-        debug_assert!(!self.main_loop.descriptors.borrow_mut().leave(self.key, self.direction, self.told));
+        debug_assert!(!self.main_loop.descriptors.borrow_mut().leave(self.key, self.direction, self.target));
         std::mem::forget(self);
     }
 }
@@ -525,7 +526,7 @@ impl Drop for Waiting<'_> {
         if let Some(timer) = self.timer.get() {
             self.main_loop.disarm(timer);
         }
-        let left = self.main_loop.descriptors.borrow_mut().leave(self.key, self.direction, self.told);
+        let left = self.main_loop.descriptors.borrow_mut().leave(self.key, self.direction, self.target);
         if left {
             self.main_loop.move_up(self.key, self.direction);
         }

@@ -44,7 +44,6 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::dormant::Sleep;
 use crate::fork;
 use crate::hub::Notify;
-use crate::source::Notice;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, UnsafeCell, yield_now};
 use crate::wakeup::Wakeup;
 
@@ -54,8 +53,8 @@ pub(crate) enum Letter {
     Spawn(&'static Location<'static>, Box<dyn FnOnce() + Send>),
     /// Make a greenlet ready, if it still waits with that ticket.
     Wake { greenlet: u32, ticket: u64 },
-    /// Let go of a source.
-    Socket(Notice),
+    /// Run it between two greenlets. It is this library's own, and does not switch.
+    Run(Box<dyn FnOnce() + Send>),
     /// End the loop.
     Stop,
 }
@@ -65,7 +64,7 @@ impl fmt::Debug for Letter {
         match self {
             Letter::Spawn(..) => f.write_str("Spawn"),
             Letter::Wake { greenlet, ticket } => write!(f, "Wake({greenlet}, {ticket})"),
-            Letter::Socket(_) => f.write_str("Socket"),
+            Letter::Run(_) => f.write_str("Run"),
             Letter::Stop => f.write_str("Stop"),
         }
     }

@@ -6,6 +6,8 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
+use crate::error::HubGone;
+
 pub(crate) use self::mailbox::{Bell, Inbox, Letter, Mailbox};
 
 /// A handle to the hub of a thread, for use by any thread. Takes the place of gevent's `async` watcher.
@@ -142,22 +144,6 @@ impl Drop for PendingJob {
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote").field("hub", &self.hub_id()).field("gone", &self.is_gone()).finish()
-    }
-}
-
-/// A hub could not be reached, because the thread that it belonged to has ended.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("cannot {doing} hub {hub}: its thread has ended, or was left behind by a fork")]
-pub struct HubGone {
-    doing: &'static str,
-    hub: u64,
-}
-
-impl HubGone {
-    /// The number of the hub, as [`Remote::hub_id`] gives it.
-    #[must_use]
-    pub fn hub_id(&self) -> u64 {
-        self.hub
     }
 }
 

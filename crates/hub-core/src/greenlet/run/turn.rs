@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::super::control::{ControlRef, Kind};
+use super::super::driver::Driver;
 use super::super::local::{self, Local};
 use super::{Refused, Thread, current, thread, yield_now};
 use crate::error::LoopError;

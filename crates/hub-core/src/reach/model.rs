@@ -6,8 +6,7 @@ use std::sync::Arc;
 use loom::sync::Mutex;
 use loom::thread;
 
-use super::threads::{Plain, Threads};
-use super::{PLAIN, Parked, Unparker};
+use super::{PLAIN, Parked, Plain, Threads, Unparker};
 use crate::dormant::Sleep;
 use crate::limit::Limit;
 

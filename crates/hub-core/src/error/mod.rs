@@ -1,13 +1,18 @@
 //! What can go wrong, in words.
 
+use std::any::Any;
 use std::error::Error;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use crate::interest::Interest;
-use crate::link::Linked;
-use crate::timeout::Timeout;
+
+mod linked;
+mod timeout;
+
+pub use self::linked::Linked;
+pub use self::timeout::Timeout;
 
 /// A hub could not be chosen or built.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -354,5 +359,60 @@ impl From<GreenError> for io::Error {
             GreenError::Linked(linked) => linked.into(),
             _ => io::Error::other(error),
         }
+    }
+}
+
+/// A hub could not be reached, because the thread that it belonged to has ended.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("cannot {doing} hub {hub}: its thread has ended, or was left behind by a fork")]
+pub struct HubGone {
+    pub(crate) doing: &'static str,
+    pub(crate) hub: u64,
+}
+
+impl HubGone {
+    /// The number of the hub, as [`Remote::hub_id`](crate::Remote::hub_id) gives it.
+    #[must_use]
+    pub fn hub_id(&self) -> u64 {
+        self.hub
+    }
+}
+
+/// Why a job has no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// It panicked, with this payload.
+    #[error("the job panicked: {}", payload_text(.0.as_ref()))]
+    Panicked(Box<dyn Any + Send>),
+    /// No OS thread can be had, or the loop cannot wait.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<JobError> for io::Error {
+    fn from(error: JobError) -> io::Error {
+        match error {
+            // The payload may not be for all threads.
+            JobError::Panicked(_) => io::Error::other(error.to_string()),
+            JobError::Io(error) => error,
+        }
+    }
+}
+
+impl From<Box<LoopError>> for JobError {
+    fn from(error: Box<LoopError>) -> JobError {
+        JobError::Io((*error).into())
+    }
+}
+
+/// The text of a panic.
+pub(crate) fn payload_text(payload: &(dyn Any + Send)) -> &str {
+    if let Some(text) = payload.downcast_ref::<&'static str>() {
+        text
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text
+    } else {
+        "a payload that is not text"
     }
 }

@@ -1,0 +1,70 @@
+//! The error of a scope that ended with a linked green thread.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::GreenError;
+
+/// The green thread has ended to which a scope was [linked](crate::GreenThread::with_link).
+#[derive(Clone, Debug)]
+pub struct Linked(Option<Arc<Ended>>);
+
+#[derive(Debug)]
+struct Ended {
+    name: String,
+    error: Option<GreenError>,
+}
+
+impl Linked {
+    pub(crate) fn new(name: String, error: Option<&GreenError>) -> Linked {
+        Linked(Some(Arc::new(Ended { name, error: error.cloned() })))
+    }
+
+    /// The error of a scope that could not be opened, because nothing can be unwound.
+    pub(crate) fn unsupported() -> Linked {
+        Linked(None)
+    }
+
+    /// How it ended; `None` if it returned a value.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let green = hub_core::spawn(|| ());
+    /// green.kill();
+    /// let linked = green.with_link(|| ()).unwrap_err();
+    /// assert!(linked.error().unwrap().is_exit());
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn error(&self) -> Option<&GreenError> {
+        self.0.as_ref()?.error.as_ref()
+    }
+
+    /// Whether the function was not run at all: with `panic = "abort"` nothing can be interrupted.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl fmt::Display for Linked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_deref() {
+            Some(Ended { name, error: None }) => write!(f, "the linked green thread {name} has returned"),
+            Some(Ended { name, error: Some(error) }) => write!(f, "the linked green thread {name} has ended: {error}"),
+            None => f.write_str("linked scopes need unwinding, and this program was built with panic = \"abort\""),
+        }
+    }
+}
+
+impl Error for Linked {}
+
+impl From<Linked> for io::Error {
+    fn from(linked: Linked) -> io::Error {
+        let kind = if linked.is_unsupported() { io::ErrorKind::Unsupported } else { io::ErrorKind::Other };
+        io::Error::new(kind, linked)
+    }
+}

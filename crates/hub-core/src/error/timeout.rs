@@ -1,0 +1,75 @@
+//! The error of a scope that ran out of time.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+/// A [`with_timeout`](crate::with_timeout) that ran out. Eventlet's `Timeout`, as a value.
+///
+/// Two are equal if they come from the same scope.
+#[derive(Clone, Debug)]
+pub struct Timeout {
+    number: u64,
+    after: Option<Duration>,
+    unsupported: bool,
+}
+
+impl Timeout {
+    /// After what time it ran out. `None` if that is not known any more.
+    #[must_use]
+    pub fn after(&self) -> Option<Duration> {
+        self.after
+    }
+
+    /// Whether the function was not run at all: with `panic = "abort"` nothing can be interrupted.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.unsupported
+    }
+
+    /// The timeout of the scope with that number.
+    pub(crate) fn of_scope(number: u64, after: Duration) -> Timeout {
+        Timeout { number, after: Some(after), unsupported: false }
+    }
+
+    /// The timeout of a scope that could not be opened, because nothing can be unwound.
+    pub(crate) fn unsupported(number: u64, after: Duration) -> Timeout {
+        Timeout { number, after: Some(after), unsupported: true }
+    }
+
+    /// A timeout that went beyond its scope.
+    pub(crate) fn orphan(number: u64) -> Timeout {
+        Timeout { number, after: None, unsupported: false }
+    }
+}
+
+impl PartialEq for Timeout {
+    fn eq(&self, other: &Timeout) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Timeout {}
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.unsupported {
+            return f.write_str("timeouts need unwinding, and this program was built with panic = \"abort\"");
+        }
+        match self.after {
+            Some(after) if after == Duration::from_secs(1) => f.write_str("timed out after 1 second"),
+            Some(after) => write!(f, "timed out after {} seconds", after.as_secs_f64()),
+            None => f.write_str("timed out"),
+        }
+    }
+}
+
+impl Error for Timeout {}
+
+impl From<Timeout> for io::Error {
+    fn from(timeout: Timeout) -> io::Error {
+        let kind = if timeout.unsupported { io::ErrorKind::Unsupported } else { io::ErrorKind::TimedOut };
+        io::Error::new(kind, timeout)
+    }
+}

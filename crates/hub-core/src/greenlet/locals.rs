@@ -1,0 +1,37 @@
+//! The values of `green_local!` that one greenlet has.
+//!
+//! They lie in the part of a control block that most greenlets never need. A user holds a count on a value, so it
+//! outlives its removal.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// The values of one greenlet.
+#[derive(Default)]
+pub(crate) struct Locals {
+    /// By the addresses of their keys.
+    values: RefCell<Vec<(usize, Rc<dyn Any>)>>,
+    /// They are being dropped, and no other is made.
+    ending: Cell<bool>,
+}
+
+impl Locals {
+    pub(crate) fn find(&self, key: usize) -> Option<Rc<dyn Any>> {
+        self.values.borrow().iter().find(|(known, _)| *known == key).map(|(_, value)| Rc::clone(value))
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.get()
+    }
+
+    pub(crate) fn insert(&self, key: usize, value: Rc<dyn Any>) {
+        self.values.borrow_mut().push((key, value));
+    }
+
+    /// Takes out the value that was made last. From now on none is made.
+    pub(super) fn end_one(&self) -> Option<Rc<dyn Any>> {
+        self.ending.set(true);
+        self.values.borrow_mut().pop().map(|(_, value)| value)
+    }
+}

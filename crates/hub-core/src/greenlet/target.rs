@@ -1,0 +1,33 @@
+//! The target of a readiness report or of a timer, as 16 bytes that own nothing.
+
+use super::run::Waiter;
+
+/// The target of a descriptor's slot or of a timer's entry.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Target {
+    #[default]
+    Nobody,
+    /// The park with this ticket, of the greenlet with this number.
+    Parked { greenlet: u32, ticket: u64 },
+    /// A delayed green thread, which begins now.
+    Start { greenlet: u32, ticket: u64 },
+    /// The scope of a timeout of that greenlet, opened that many shields deep.
+    Timeout { greenlet: u32, shields: u8, timeout: u64 },
+    /// The park for a lock with this ticket, which holds an exit back no longer.
+    Patience { greenlet: u32, ticket: u64 },
+    /// A callback, by the number of its registration.
+    Call(u32),
+}
+
+impl Target {
+    /// The park of `waiter`.
+    #[inline]
+    pub(crate) fn park(waiter: Waiter) -> Target {
+        Target::Parked { greenlet: waiter.control().number(), ticket: waiter.ticket() }
+    }
+
+    /// Whether it belongs to a timer from which an exit comes.
+    pub(crate) fn is_for_exits(self) -> bool {
+        matches!(self, Target::Timeout { .. } | Target::Patience { .. })
+    }
+}

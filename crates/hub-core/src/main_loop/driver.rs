@@ -1,0 +1,147 @@
+//! What greenlets ask of their main loop.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::panic::Location;
+use std::time::Duration;
+
+use super::MainLoop;
+use super::outside::Outside;
+use crate::blocking::Pulse;
+use crate::error::LoopError;
+use crate::greenlet::driver::{Driver, Install, Installed};
+use crate::greenlet::local::Local;
+use crate::greenlet::target::Target;
+use crate::greenlet::unwind::drop_contained;
+use crate::hub::Rearm;
+use crate::reach;
+use crate::remote::{Inbox, Letter};
+use crate::time::{Stamp, Time};
+use crate::timer_queue::{TimerId, TimerQueue};
+
+impl Install for Installed {
+    type MainLoop = MainLoop;
+}
+
+impl Driver for MainLoop {
+    fn new() -> MainLoop {
+        MainLoop {
+            id: Cell::new(0),
+            hub: RefCell::new(None),
+            name: Cell::new(""),
+            rearm: Cell::new(Rearm::Explicit),
+            pulse: Pulse::default(),
+            calling: Cell::new(None),
+            detector: Cell::default(),
+            choice: RefCell::new(None),
+            descriptors: RefCell::default(),
+            timers: RefCell::new(TimerQueue::new()),
+            callbacks: RefCell::default(),
+            immediate: RefCell::default(),
+            marks: RefCell::default(),
+            ready: RefCell::default(),
+            reports: RefCell::default(),
+            inbox: OnceCell::new(),
+            letters: RefCell::default(),
+            now: Cell::new(Time::default()),
+            stamp: Cell::new(Stamp::NONE),
+            first_stamp: Cell::new(Stamp::NONE),
+            turn_began: Cell::new(Time::default()),
+            clock_is_old: Cell::new(false),
+            due: Cell::new(None),
+            waits: Cell::new(0),
+            watches: Cell::new(0),
+            operations: Cell::new(0),
+            stop: RefCell::new(None),
+            main_error: RefCell::new(None),
+            once: Cell::new(None),
+            closing: Cell::new(false),
+            outside: Outside::default(),
+            wakeup: Cell::new(None),
+        }
+    }
+
+    #[inline]
+    fn arm(&self, delay: Duration, target: Target) -> TimerId {
+        self.timers.borrow_mut().arm(delay, target)
+    }
+
+    #[inline]
+    fn disarm(&self, id: TimerId) -> bool {
+        self.timers.borrow_mut().cancel(id).is_some()
+    }
+
+    fn is_untouched(&self) -> bool {
+        self.name.get().is_empty() && self.timers.borrow().is_empty()
+    }
+
+    #[inline]
+    fn stamp(&self) -> Stamp {
+        if self.clock_is_old.get() {
+            self.time_if_built();
+        }
+        self.stamp.get()
+    }
+
+    fn last_stamp(&self) -> Stamp {
+        self.stamp.get()
+    }
+
+    fn run(&self, local: &Local) {
+        self.take_turns(local);
+    }
+
+    fn turn_has_lasted(&self, time: Duration) -> bool {
+        self.now() - self.turn_began.get() >= time
+    }
+
+    fn take_main_error(&self) -> Result<(), LoopError> {
+        self.main_error.take().map_or(Ok(()), Err)
+    }
+
+    fn close(&self) -> usize {
+        self.closing.set(true);
+        let mut leaked = 0;
+        for letter in self.inbox.get().map(Inbox::close).into_iter().flatten() {
+            match letter {
+                Letter::Spawn(_, body) => {
+                    std::mem::forget(body);
+                    leaked += 1;
+                }
+                // Closes what another thread has left to this one to close.
+                letter => drop_contained(letter),
+            }
+        }
+        drop_contained(self.choice.take());
+        leaked
+    }
+
+    fn end_detector(&self) -> bool {
+        self.detector.take().is_none_or(|detector| detector.end())
+    }
+
+    fn in_hub(&self) -> bool {
+        self.pulse.is_in_hub()
+    }
+
+    fn close_hub(&self) {
+        let wakeup = self.wakeup.get().and_then(|wakeup| self.callbacks.borrow_mut().remove(wakeup));
+        self.drop_hub().for_each(std::mem::forget);
+        drop(wakeup);
+        reach::forget_thread();
+    }
+
+    fn callback_is_due(&self) -> bool {
+        self.immediate.borrow().front().is_none_or(|(turn, _)| *turn != self.pulse.turn())
+    }
+
+    fn calling(&self) -> Option<&'static Location<'static>> {
+        self.calling.get()
+    }
+
+    fn run_callback(&self) {
+        let next = self.immediate.borrow_mut().pop_front();
+        if let Some((_, id)) = next {
+            self.expire(id);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The contents of a loop, as data, for listings.
+
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use super::MainLoop;
+use super::callback_table::Callback;
+use super::origin::Origin;
+use crate::greenlet::target::Target;
+use crate::interest::Interest;
+use crate::time::Stamp;
+
+/// One wait for a descriptor.
+pub(crate) struct DescriptorWait {
+    pub(crate) fd: RawFd,
+    pub(crate) interest: Interest,
+    pub(crate) target: Target,
+    /// It waits behind another one.
+    pub(crate) queued: bool,
+}
+
+impl MainLoop {
+    /// The waits for descriptors, queued ones after the others. The loop's own wake-up descriptor is left out.
+    pub(crate) fn descriptor_waits(&self) -> Vec<DescriptorWait> {
+        let own = self.wakeup.get().map(|wakeup| Target::Call(wakeup.number()));
+        let descriptors = self.descriptors.borrow();
+        let first = descriptors.first_in_line().map(|wait| (wait, false));
+        let all = first.chain(descriptors.queued().map(|wait| (wait, true)));
+        all.map(|((fd, interest, target), queued)| DescriptorWait { fd, interest, target, queued })
+            .filter(|wait| Some(wait.target) != own)
+            .collect()
+    }
+
+    /// The timers and for how long they run still, as far as that is known; callbacks without delay first.
+    pub(crate) fn armed_timers(&self) -> Vec<(Option<Duration>, Target)> {
+        let now = self.time_if_built();
+        let mut all: Vec<(Option<Duration>, Target)> =
+            self.callbacks.borrow().immediate().map(|id| (Some(Duration::ZERO), Target::Call(id.number()))).collect();
+        let timers = self.timers.borrow();
+        all.extend(timers.iter().map(|(_, deadline, target)| (deadline.zip(now).map(|(at, now)| at - now), target)));
+        all
+    }
+
+    /// Where the callback with that number was made. `None` for callbacks of the loop itself.
+    pub(crate) fn origin_of(&self, number: u32) -> Option<Origin> {
+        let callbacks = self.callbacks.borrow();
+        match callbacks.get(callbacks.id(number)?)? {
+            Callback::Listener { origin, .. } | Callback::Timer { origin, .. } => Some(origin.clone()),
+            Callback::Closed { .. } => None,
+        }
+    }
+
+    /// The age of something that was made at `born`, if there is a clock to ask.
+    pub(crate) fn age(&self, born: Stamp) -> Option<Duration> {
+        self.time_if_built()?;
+        let begin = if born == Stamp::NONE { self.first_stamp.get() } else { born };
+        Some(self.stamp.get().since(begin))
+    }
+}

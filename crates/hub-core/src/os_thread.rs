@@ -1,0 +1,70 @@
+//! OS threads of the library's own.
+
+use std::io;
+use std::thread;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+
+/// Resolvers with their plug-ins need more than a small stack. Only touched pages are resident.
+const STACK: usize = 1 << 20;
+
+/// Starts an OS thread that receives no signals.
+///
+/// # Errors
+///
+/// If the system refuses it.
+pub fn start_thread(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    // A thread begins with the mask of the one that starts it: so there is no moment in which
+    // a signal could be delivered to it.
+    let _masked = SignalsBlocked::new()?;
+    thread::Builder::new().name(name).stack_size(STACK).spawn(body).map(drop)
+}
+
+/// Blocks every signal of the calling thread that is not about a fault of its own.
+struct SignalsBlocked {
+    before: SigSet,
+}
+
+impl SignalsBlocked {
+    fn new() -> io::Result<SignalsBlocked> {
+        use Signal::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
+        let mut all = SigSet::all();
+        // A blocked fault kills the process without its handler, which has something to report.
+        for fault in [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS] {
+            all.remove(fault);
+        }
+        Ok(SignalsBlocked { before: all.thread_swap_mask(SigmaskHow::SIG_SETMASK)? })
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // The mask that the thread had cannot be refused.
+        let _ = self.before.thread_set_mask();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_started_thread_blocks_all_signals_but_those_of_its_own_faults() {
+        let (tell, told) = mpsc::channel();
+        let body = move || {
+            let mask = SigSet::thread_get_mask().unwrap();
+            let blocked = [Signal::SIGINT, Signal::SIGCHLD, Signal::SIGSEGV].map(|signal| mask.contains(signal));
+            tell.send(blocked).unwrap();
+        };
+        start_thread("greenhub-test".to_owned(), body).unwrap();
+        assert_eq!(told.recv().unwrap(), [true, true, false]);
+    }
+
+    #[test]
+    fn starting_a_thread_leaves_the_mask_of_the_caller_as_it_is() {
+        let before = SigSet::thread_get_mask().unwrap();
+        start_thread("greenhub-test".to_owned(), || ()).unwrap();
+        assert_eq!(SigSet::thread_get_mask().unwrap(), before);
+    }
+}
