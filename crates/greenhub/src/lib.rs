@@ -148,10 +148,10 @@ pub use greenstd::group::Group;
 
 // Green threads.
 pub use hub_core::{
-    BiasedMutex, BiasedMutexGuard, Builder, Doing, ExitKind, GreenError, GreenThread, Kill, Limit, LinkId, Linked,
-    Parked, Parker, Scope, ScopedGreenThread, Timeout, Unparker, consume_budget, current_id, current_name, exit_kind,
-    is_exit, kill, scope, set_quiet_time, shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout,
-    yield_now,
+    BiasedMutex, BiasedMutexGuard, Builder, ExitKind, GreenError, GreenThread, Kill, Limit, LinkId, Linked, Parked,
+    Parker, Scope, ScopedGreenThread, Timeout, Unparker, WaitReason, consume_budget, current_id, current_name,
+    exit_kind, is_exit, kill, scope, set_quiet_time, shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n,
+    with_timeout, yield_now,
 };
 
 // Stacks.

@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, GreenError, GreenThread, Limit, LinkId, LoopError};
+use hub_core::{BiasedMutex, BiasedMutexGuard, GreenError, GreenThread, Limit, LinkId, LoopError, WaitReason};
 
 use crate::killed::wait_for_killed;
 use crate::sync::line::{Ended, Line, Wait};
@@ -99,7 +99,7 @@ impl Wait for ForAll {
     type State = State;
     type Brought = ();
 
-    const DOING: Doing = Doing::Join;
+    const DOING: WaitReason = WaitReason::Join;
 
     fn line(state: &mut State) -> &mut Line {
         &mut state.all
@@ -115,7 +115,7 @@ impl Wait for ForAllOrFailed {
     type State = State;
     type Brought = Failure;
 
-    const DOING: Doing = Doing::Join;
+    const DOING: WaitReason = WaitReason::Join;
 
     fn line(state: &mut State) -> &mut Line<Failure> {
         &mut state.all_or_failed

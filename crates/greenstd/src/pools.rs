@@ -6,7 +6,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, Limit};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Limit, WaitReason};
 
 use crate::sync::difference;
 use crate::sync::line::{Ended, Line, Wait};
@@ -82,7 +82,7 @@ impl<T> Wait for ForItem<T> {
     type State = State<T>;
     type Brought = ();
 
-    const DOING: Doing = Doing::Queue;
+    const DOING: WaitReason = WaitReason::Queue;
 
     fn line(state: &mut State<T>) -> &mut Line {
         &mut state.waiting

@@ -35,7 +35,7 @@ impl<T> BiasedMutex<T> {
 }
 
 #[derive(Copy, Clone)]
-pub(crate) enum Doing {
+pub(crate) enum WaitReason {
     Waiting,
 }
 
@@ -115,7 +115,7 @@ pub(crate) struct Unparker {
 }
 
 impl Parker {
-    pub(crate) fn new(_: Doing) -> Result<Parker, Box<LoopError>> {
+    pub(crate) fn new(_: WaitReason) -> Result<Parker, Box<LoopError>> {
         let place = HERE.with(Arc::clone);
         let mut present = place.present.lock().unwrap();
         present.0 += 1;
@@ -127,14 +127,14 @@ impl Parker {
         Ok(Parker { place, wait })
     }
 
-    pub(crate) fn if_prepared(doing: Doing) -> Result<Option<Parker>, Box<LoopError>> {
+    pub(crate) fn if_prepared(doing: WaitReason) -> Result<Option<Parker>, Box<LoopError>> {
         if HERE.with(|place| *place.killed.lock().unwrap()) {
             return Err(Box::new(LoopError::Killed));
         }
         Parker::new(doing).map(Some)
     }
 
-    pub(crate) fn prepare(_: Doing) -> Result<(), Box<LoopError>> {
+    pub(crate) fn prepare(_: WaitReason) -> Result<(), Box<LoopError>> {
         Ok(())
     }
 
@@ -193,7 +193,7 @@ impl Wait for ForToken {
     type State = Tokens;
     type Brought = ();
 
-    const DOING: Doing = Doing::Waiting;
+    const DOING: WaitReason = WaitReason::Waiting;
 
     fn line(state: &mut Tokens) -> &mut Line {
         &mut state.waiting
@@ -363,7 +363,7 @@ impl Wait for ToBeTaken {
     type State = Offers;
     type Brought = Offer;
 
-    const DOING: Doing = Doing::Waiting;
+    const DOING: WaitReason = WaitReason::Waiting;
 
     fn line(state: &mut Offers) -> &mut Line<Offer> {
         &mut state.line

@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock, mpsc};
 use std::time::Duration;
 
-use crate::error::GreenError;
-use crate::greenlet::unwind::{ExitKind, MOST_THROWS};
-use crate::trace;
+use crate::error::{ExitKind, GreenError, MOST_THROWS};
 
 /// Something that went wrong and that no caller will be told.
 #[derive(Debug)]
@@ -179,6 +177,14 @@ fn how(error: &GreenError) -> String {
     }
 }
 
+/// Hears of each report before the stream does. The floor above implements it, for [`Observer`].
+pub(crate) trait Observe {
+    fn reported(report: &Report);
+}
+
+/// The type for which [`Observe`] is implemented.
+pub(crate) enum Observer {}
+
 type Stream = Arc<dyn Fn(&Report) + Send + Sync>;
 
 static STREAM: RwLock<Option<Stream>> = RwLock::new(None);
@@ -255,7 +261,7 @@ pub(crate) fn tell(report: Report) {
         if !ENABLED.load(Ordering::Relaxed) {
             return;
         }
-        trace::reported(&report);
+        <Observer as Observe>::reported(&report);
         let stream = STREAM.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         match stream {
             Some(stream) => stream(&report),

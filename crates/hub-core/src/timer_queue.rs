@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use self::heap::{Heap, Node};
 use self::wheel::{Tick, Wheel};
-use crate::time::Time;
+use crate::hub::Time;
 
 /// Names one arming of a timer: a slot, and the generation that tells its timers apart.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]

@@ -16,7 +16,7 @@ const SOURCES: &[&str] = &["src/convert.rs", "src/hub.rs", "src/lib.rs"];
 const TESTS: &[&str] = &["tests/conformance.rs"];
 
 pub fn check(workspace: &Workspace) -> Faults {
-    let contract = workspace.root.join("crates/hub-core/src/hub.rs");
+    let contract = workspace.root.join("crates/hub-core/src/hub/contract.rs");
     let contract = fs::read_to_string(&contract).with_context(|| contract.display().to_string())?;
     let order = functions(block(&contract, "pub trait Hub {"));
     let mut faults = Vec::new();

@@ -12,7 +12,7 @@ use greenhub::debug::{
 };
 use greenhub::sync::{Mutex, Semaphore};
 use greenhub::{
-    Builder, Doing, Greenlet, Interest, Payload, get_hub, hub_prevent_multiple_readers, sleep, spawn, spawn_after,
+    Builder, Greenlet, Interest, Payload, WaitReason, get_hub, hub_prevent_multiple_readers, sleep, spawn, spawn_after,
     trampoline, with_timeout, yield_now,
 };
 
@@ -57,14 +57,14 @@ fn each_green_thread_is_listed_with_what_it_waits_for() {
         assert!(found.made_at.is_some_and(|at| at.file() == file!()));
         assert!(matches!(
             found.state,
-            GreenletState::Waiting { doing: Doing::Descriptor, descriptor: Some((there, Interest::READ)), due_in: Some(_) }
+            GreenletState::Waiting { doing: WaitReason::Descriptor, descriptor: Some((there, Interest::READ)), due_in: Some(_) }
                 if there == fd
         ));
         let waits = |id, what| matches!(one(id).state, GreenletState::Waiting { doing, .. } if doing == what);
-        assert!(waits(sleeping.id(), Doing::Sleep) && waits(joining.id(), Doing::Join));
+        assert!(waits(sleeping.id(), WaitReason::Sleep) && waits(joining.id(), WaitReason::Join));
         assert!(greenlets().iter().any(|one| matches!(
             one.state,
-            GreenletState::Waiting { doing: Doing::Lock, descriptor: None, due_in: None }
+            GreenletState::Waiting { doing: WaitReason::Lock, descriptor: None, due_in: None }
         )));
         assert_eq!(one(yielding.id()).state, GreenletState::Ready);
         assert_eq!(one(new.id()).state, GreenletState::Unstarted);

@@ -124,7 +124,7 @@ fn green_threads_are_used_while_they_are_formatted() {
     shown(&greenlet, |greenlet| greenlet.parent());
     shown(&Payload::unit(), nothing);
     shown(&Limit::none(), nothing);
-    let parker = Parker::new(greenhub::Doing::Lock).expect("it may park");
+    let parker = Parker::new(greenhub::WaitReason::Lock).expect("it may park");
     shown(&parker, |parker| parker.unparker());
     shown(&parker.unparker(), |unparker| unparker.unpark());
     printed(&GreenError::Exit, nothing);
@@ -402,7 +402,7 @@ fn plain_values_are_formatted_into_a_writer_that_switches() {
     let mut ready = greenhub::Ready::new();
     ready.push(key, Readiness::READ);
     plain(&[&key, &ready, &Interest::READ, &Readiness::WRITE, &greenhub::Time::default(), &greenhub::Lease::Life]);
-    plain(&[&greenhub::Rearm::Level, &greenhub::Doing::Lock, &greenhub::Parked::Late, &greenhub::Left::Nothing]);
+    plain(&[&greenhub::Rearm::Level, &greenhub::WaitReason::Lock, &greenhub::Parked::Late, &greenhub::Left::Nothing]);
     plain(&[&greenhub::StackPolicy::Guarded, &greenhub::Kill::Cancelled]);
     let (condvar, mutex) = (Condvar::new(), Mutex::new(()));
     let waited = condvar.wait_timeout(mutex.lock().expect("no poison"), ms(1)).expect("no poison").1;

@@ -11,7 +11,7 @@ use crate::support::descriptors;
 use crate::support::green::{LONG, SHORT, held, keep_reports};
 use crate::support::run;
 use greenhub::{
-    Doing, Limit, LoopError, Parked, Parker, Unparker, get_hub, sleep, spawn, use_hub, use_hub_with, with_timeout,
+    Limit, LoopError, Parked, Parker, Unparker, WaitReason, get_hub, sleep, spawn, use_hub, use_hub_with, with_timeout,
     yield_now,
 };
 use hub_core::ManualClock;
@@ -19,7 +19,7 @@ use hub_core::ManualClock;
 /// Parks until `done`; what wakes it is given to `tell`.
 fn park_until(done: impl Fn() -> bool, tell: impl Fn(Unparker)) -> Result<(), LoopError> {
     while !done() {
-        let parker = Parker::new(Doing::Event)?;
+        let parker = Parker::new(WaitReason::Event)?;
         tell(parker.unparker());
         parker.park(&mut Limit::none())?;
     }
@@ -32,7 +32,7 @@ fn a_green_thread_is_unparked_by_another() {
         let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
         let told = slot.clone();
         let waiting = spawn(move || {
-            let parker = Parker::new(Doing::Event).unwrap();
+            let parker = Parker::new(WaitReason::Event).unwrap();
             told.set(Some(parker.unparker()));
             parker.park(&mut Limit::none()).unwrap()
         });
@@ -42,7 +42,7 @@ fn a_green_thread_is_unparked_by_another() {
         assert!(!waiting.is_finished(), "a wake-up never switches");
         assert_eq!(waiting.join().unwrap(), Parked::Unparked);
         // What was left behind does nothing, to a later wait too.
-        let parker = Parker::new(Doing::Event).unwrap();
+        let parker = Parker::new(WaitReason::Event).unwrap();
         unparker.unpark();
         assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
     });
@@ -52,10 +52,10 @@ fn a_green_thread_is_unparked_by_another() {
 fn an_unpark_before_the_park_is_not_lost() {
     run("an_unpark_before_the_park_is_not_lost", || {
         yield_now();
-        let parker = Parker::new(Doing::Event).unwrap();
+        let parker = Parker::new(WaitReason::Event).unwrap();
         parker.unparker().unpark();
         assert_eq!(parker.park(&mut Limit::none()).unwrap(), Parked::Unparked);
-        let parker = Parker::new(Doing::Event).unwrap();
+        let parker = Parker::new(WaitReason::Event).unwrap();
         let unparker = parker.unparker();
         std::thread::spawn(move || unparker.unpark()).join().unwrap();
         assert_eq!(parker.park(&mut Limit::from(Some(LONG))).unwrap(), Parked::Unparked);
@@ -64,11 +64,11 @@ fn an_unpark_before_the_park_is_not_lost() {
 
 #[test]
 fn an_unparker_of_a_wait_that_never_began_ends_no_later_one() {
-    let left_behind = || drop_after(Parker::new(Doing::Event).unwrap(), Parker::unparker);
+    let left_behind = || drop_after(Parker::new(WaitReason::Event).unwrap(), Parker::unparker);
     run("an_unparker_of_a_wait_that_never_began_ends_no_later_one", move || {
         yield_now();
         let unparker = left_behind();
-        let parker = Parker::new(Doing::Event).unwrap();
+        let parker = Parker::new(WaitReason::Event).unwrap();
         unparker.unpark();
         assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
         let unparker = left_behind();
@@ -79,7 +79,7 @@ fn an_unparker_of_a_wait_that_never_began_ends_no_later_one() {
     });
     let plain = std::thread::spawn(move || {
         let unparker = left_behind();
-        let parker = Parker::new(Doing::Event).unwrap();
+        let parker = Parker::new(WaitReason::Event).unwrap();
         unparker.unpark();
         assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
     });
@@ -157,8 +157,8 @@ fn drop_after<T, R>(one: T, ask: impl FnOnce(&T) -> R) -> R {
 fn a_wait_that_begins_leaves_none_before_it_to_be_ended() {
     run("a_wait_that_begins_leaves_none_before_it_to_be_ended", || {
         yield_now();
-        let first = Parker::new(Doing::Event).unwrap();
-        let second = Parker::new(Doing::Event).unwrap();
+        let first = Parker::new(WaitReason::Event).unwrap();
+        let second = Parker::new(WaitReason::Event).unwrap();
         first.unparker().unpark();
         assert_eq!(second.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
     });
@@ -169,7 +169,7 @@ fn a_turn_that_was_given_up_ends_no_later_wait() {
     run("a_turn_that_was_given_up_ends_no_later_wait", || {
         let given_up = with_timeout(SHORT, || get_hub().run_once(None));
         assert!(given_up.is_err());
-        let parker = Parker::new(Doing::Event).unwrap();
+        let parker = Parker::new(WaitReason::Event).unwrap();
         assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
     });
 }
@@ -179,7 +179,7 @@ fn nobody_parks_for_another_green_thread() {
     run("nobody_parks_for_another_green_thread", || {
         keep_reports();
         yield_now();
-        let parker = Parker::new(Doing::Event).unwrap();
+        let parker = Parker::new(WaitReason::Event).unwrap();
         let other = spawn(move || parker.park(&mut Limit::from(Some(SHORT))));
         let error = other.join().unwrap_err();
         assert!(error.to_string().contains("a wait that another one has made"), "{error}");
@@ -207,7 +207,7 @@ fn a_wait_may_outlive_its_hub_in_an_ending_thread() {
         // Destructors run in the reverse order.
         LAST.with(|last| assert!(last.borrow().is_none()));
         yield_now();
-        let parker = Parker::new(Doing::Event).unwrap();
+        let parker = Parker::new(WaitReason::Event).unwrap();
         let unparker = parker.unparker();
         LAST.set(Some(Last(Some(parker), sender)));
         unparker
@@ -229,7 +229,7 @@ fn other_os_threads_unpark_a_sleeping_hub() {
             }
         });
         for _ in 0..20 {
-            let parker = Parker::new(Doing::Event).unwrap();
+            let parker = Parker::new(WaitReason::Event).unwrap();
             sender.send(parker.unparker()).unwrap();
             assert_eq!(parker.park(&mut Limit::from(Some(LONG))).unwrap(), Parked::Unparked);
         }
@@ -243,12 +243,12 @@ fn an_os_thread_without_green_threads_blocks_itself() {
     let (sender, receiver) = mpsc::channel::<Unparker>();
     let plain = std::thread::spawn(move || {
         for _ in 0..100 {
-            let parker = Parker::new(Doing::Event).unwrap();
+            let parker = Parker::new(WaitReason::Event).unwrap();
             sender.send(parker.unparker()).unwrap();
             assert_eq!(parker.park(&mut Limit::none()).unwrap(), Parked::Unparked);
         }
         assert!(!greenhub::has_hub());
-        let parker = Parker::new(Doing::Event).unwrap();
+        let parker = Parker::new(WaitReason::Event).unwrap();
         let begin = Instant::now();
         assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
         assert!(begin.elapsed() >= SHORT);
@@ -283,7 +283,7 @@ fn a_limit_counts_over_several_parks() {
         let hub = get_hub();
         let (begin, mut limit, mut parks) = (hub.now(), Limit::from(Some(SHORT * 10)), 0);
         loop {
-            let parker = Parker::new(Doing::Event).unwrap();
+            let parker = Parker::new(WaitReason::Event).unwrap();
             slot.set(Some(parker.unparker()));
             parks += 1;
             if parker.park(&mut limit).unwrap() == Parked::Late {
@@ -301,13 +301,13 @@ fn a_kill_or_a_timeout_ends_a_wait_and_leaves_nothing() {
     run("a_kill_or_a_timeout_ends_a_wait_and_leaves_nothing", || {
         let before = held();
         let waiting = spawn(|| {
-            let parker = Parker::new(Doing::Queue).unwrap();
+            let parker = Parker::new(WaitReason::Queue).unwrap();
             parker.park(&mut Limit::from(Some(LONG))).unwrap()
         });
         yield_now();
         waiting.kill();
         assert!(waiting.join().unwrap_err().is_exit());
-        let timed = with_timeout(SHORT, || Parker::new(Doing::Queue).unwrap().park(&mut Limit::none()));
+        let timed = with_timeout(SHORT, || Parker::new(WaitReason::Queue).unwrap().park(&mut Limit::none()));
         assert!(timed.is_err());
         assert_eq!(held(), before);
     });
@@ -318,7 +318,8 @@ fn a_wait_in_the_main_loop_is_refused() {
     run("a_wait_in_the_main_loop_is_refused", || {
         let refused = Rc::new(Cell::new(None));
         let told = refused.clone();
-        let _timer = greenhub::get_hub().schedule(Duration::ZERO, move || told.set(Parker::new(Doing::Lock).err()));
+        let _timer =
+            greenhub::get_hub().schedule(Duration::ZERO, move || told.set(Parker::new(WaitReason::Lock).err()));
         sleep(SHORT);
         let error = refused.take().expect("refused");
         assert!(matches!(*error, LoopError::InMainloop { .. }), "{error}");
@@ -329,11 +330,11 @@ fn a_wait_in_the_main_loop_is_refused() {
 fn an_unparker_outlives_its_thread() {
     let unparker = run("an_unparker_outlives_its_thread", || {
         yield_now();
-        let parker = Parker::new(Doing::Event).unwrap();
+        let parker = Parker::new(WaitReason::Event).unwrap();
         parker.unparker()
     });
     unparker.unpark();
-    let plain = std::thread::spawn(|| Parker::new(Doing::Event).unwrap().unparker()).join().unwrap();
+    let plain = std::thread::spawn(|| Parker::new(WaitReason::Event).unwrap().unparker()).join().unwrap();
     plain.unpark();
 }
 
@@ -342,7 +343,7 @@ fn a_wait_outlives_the_hub() {
     run("a_wait_outlives_the_hub", || {
         let (sender, receiver) = mpsc::channel::<Unparker>();
         let waiting = spawn(move || {
-            let parker = Parker::new(Doing::Event).unwrap();
+            let parker = Parker::new(WaitReason::Event).unwrap();
             sender.send(parker.unparker()).unwrap();
             parker.park(&mut Limit::none()).unwrap()
         });
@@ -370,7 +371,7 @@ fn a_loop_that_others_may_wake_does_not_give_up_but_says_so_once() {
     greenhub::set_quiet_time(Some(SHORT));
     run(test, || {
         yield_now();
-        let parker = Parker::new(Doing::Semaphore).unwrap();
+        let parker = Parker::new(WaitReason::Semaphore).unwrap();
         let unparker = parker.unparker();
         let other = std::thread::spawn(move || {
             let first = told.recv().unwrap();
@@ -431,7 +432,7 @@ fn a_forked_childs_other_threads_reach_its_first() {
         let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
         let told = slot.clone();
         let waiting = spawn(move || {
-            let parker = Parker::new(Doing::Event).unwrap();
+            let parker = Parker::new(WaitReason::Event).unwrap();
             told.set(Some(parker.unparker()));
             parker.park(&mut Limit::none()).unwrap()
         });
@@ -442,7 +443,7 @@ fn a_forked_childs_other_threads_reach_its_first() {
             nix::unistd::ForkResult::Child => {
                 // Before the loop knows of the fork, and before another thread makes itself known.
                 std::thread::spawn(move || unparker.unpark()).join().unwrap();
-                let other = || Parker::new(Doing::Event).unwrap().park(&mut Limit::from(Some(SHORT)));
+                let other = || Parker::new(WaitReason::Event).unwrap().park(&mut Limit::from(Some(SHORT)));
                 std::thread::spawn(other).join().unwrap().unwrap();
                 let woken = with_timeout(Duration::from_secs(60), || waiting.join());
                 let status = if matches!(woken, Ok(Ok(Parked::Unparked))) { 0 } else { 1 };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use greenhub::debug::in_span;
 use greenhub::sync::{Event, Queue};
 use greenhub::{
-    Builder, Doing, GreenError, GreenThread, Greenlet, Hub, Interest, Kill, Limit, Parker, Payload, current_id,
+    Builder, GreenError, GreenThread, Greenlet, Hub, Interest, Kill, Limit, Parker, Payload, WaitReason, current_id,
     current_name, get_hub, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub, use_hub_with, with_timeout,
     yield_now,
 };
@@ -473,7 +473,7 @@ fn a_subscriber_that_blocks_gets_an_error_and_no_wait_is_lost() {
             }
             tries.set(tries.get() + 1);
             let (before, name) = (current_id(), current_name());
-            assert!(Parker::new(Doing::Event).is_err());
+            assert!(Parker::new(WaitReason::Event).is_err());
             assert!(trampoline(&reader, Interest::READ, None).is_err());
             assert!(sleeper.wait().is_err());
             assert!(plain.switch(Payload::unit()).is_err());
@@ -527,7 +527,7 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
     test("a_subscriber_may_end_the_wait_that_is_about_to_begin", |_| {
         // By what is waited for.
         let woken = spawn(|| {
-            let parker = Parker::new(Doing::Event).unwrap();
+            let parker = Parker::new(WaitReason::Event).unwrap();
             let unparker = parker.unparker();
             meanwhile(move |what, _| {
                 if what == "exit" {
@@ -654,7 +654,7 @@ fn a_wait_that_began_before_is_refused_in_a_subscriber() {
         sleep(SHORT);
         let (result, refused) = seen::<Option<bool>>();
         in_span(part("main's"), || {
-            let parker = Cell::new(Some(Parker::new(Doing::Event).unwrap()));
+            let parker = Cell::new(Some(Parker::new(WaitReason::Event).unwrap()));
             meanwhile(move |what, _| {
                 if what == "exit"
                     && let Some(parker) = parker.take()

@@ -8,7 +8,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, GreenThread, Limit, LoopError};
+use hub_core::{BiasedMutex, BiasedMutexGuard, GreenThread, Limit, LoopError, WaitReason};
 
 use super::in_order::Imap;
 use crate::killed::wait_for_killed;
@@ -107,7 +107,7 @@ impl Wait for ForPlace {
     type State = State;
     type Brought = ();
 
-    const DOING: Doing = Doing::Semaphore;
+    const DOING: WaitReason = WaitReason::Semaphore;
 
     fn line(state: &mut State) -> &mut Line {
         &mut state.spawners
@@ -125,7 +125,7 @@ impl Wait for ForAll {
     type State = State;
     type Brought = ();
 
-    const DOING: Doing = Doing::Join;
+    const DOING: WaitReason = WaitReason::Join;
 
     fn line(state: &mut State) -> &mut Line {
         &mut state.all

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use hub_core::{BiasedMutex, Doing};
+use hub_core::{BiasedMutex, WaitReason};
 
 use super::attempt::until;
 use super::line::{Line, Wait};
@@ -35,7 +35,7 @@ impl Wait for Others {
     type State = Line;
     type Brought = ();
 
-    const DOING: Doing = Doing::Barrier;
+    const DOING: WaitReason = WaitReason::Barrier;
     const FOR_ALL: bool = true;
 
     fn line(waiting: &mut Line) -> &mut Line {

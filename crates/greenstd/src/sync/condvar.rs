@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::LockResult;
 use std::time::{Duration, Instant};
 
-use hub_core::{BiasedMutex, Doing, Grace, LoopError};
+use hub_core::{BiasedMutex, Grace, LoopError, WaitReason};
 
 use super::attempt::{Late, within_grace};
 use super::line::{Line, Wait};
@@ -46,7 +46,7 @@ impl Wait for Notification {
     type State = Condition;
     type Brought = ();
 
-    const DOING: Doing = Doing::Condition;
+    const DOING: WaitReason = WaitReason::Condition;
 
     fn line(state: &mut Condition) -> &mut Line {
         &mut state.waiting

@@ -3,7 +3,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Doing, GreenError, Limit};
+use hub_core::{BiasedMutex, GreenError, Limit, WaitReason};
 
 use super::line::{Ended, Line, Wait};
 
@@ -59,7 +59,7 @@ impl<T> Wait for ToBeSent<T> {
     type State = State<T>;
     type Brought = ();
 
-    const DOING: Doing = Doing::Event;
+    const DOING: WaitReason = WaitReason::Event;
 
     fn line(state: &mut State<T>) -> &mut Line {
         &mut state.waiting

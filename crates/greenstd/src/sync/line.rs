@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, Limit, LoopError, Parked, Parker, Unparker};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Limit, LoopError, Parked, Parker, Unparker, WaitReason};
 
 /// In the order in which they came, each with what it brought.
 pub(crate) struct Line<B = ()> {
@@ -165,7 +165,7 @@ pub(crate) trait Wait {
     type Brought;
 
     /// What reports say that those who wait are doing.
-    const DOING: Doing;
+    const DOING: WaitReason;
     /// Whether one who was chosen in vain has its place again, instead of the last one.
     const KEEPS_PLACE: bool = true;
     /// Whether all of the line are chosen together, for something that is not less when one has it: who is called away

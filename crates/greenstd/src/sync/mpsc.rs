@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Doing, Grace, Limit, LoopError};
+use hub_core::{BiasedMutex, Grace, Limit, LoopError, WaitReason};
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
@@ -320,7 +320,7 @@ impl<T> Wait for ToReceive<T> {
     type State = State<T>;
     type Brought = ();
 
-    const DOING: Doing = Doing::Queue;
+    const DOING: WaitReason = WaitReason::Queue;
     const CHARGED: bool = true;
 
     fn line(state: &mut State<T>) -> &mut Line {
@@ -341,7 +341,7 @@ impl<T> Wait for ToSend<T> {
     type State = State<T>;
     type Brought = ();
 
-    const DOING: Doing = Doing::Queue;
+    const DOING: WaitReason = WaitReason::Queue;
     const CHARGED: bool = true;
 
     fn line(state: &mut State<T>) -> &mut Line {
@@ -362,7 +362,7 @@ impl<T> Wait for ToHandOver<T> {
     type State = State<T>;
     type Brought = Offer<T>;
 
-    const DOING: Doing = Doing::Queue;
+    const DOING: WaitReason = WaitReason::Queue;
 
     fn line(state: &mut State<T>) -> &mut Line<Offer<T>> {
         &mut state.offering

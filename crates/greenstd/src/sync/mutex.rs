@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{self, LockResult, TryLockError, TryLockResult};
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Doing, Grace, Holder};
+use hub_core::{BiasedMutex, Grace, Holder, WaitReason};
 
 use super::attempt::within_grace;
 use super::line::{Line, Wait};
@@ -214,7 +214,7 @@ impl Wait for ToLock {
     type State = Locked;
     type Brought = ();
 
-    const DOING: Doing = Doing::Lock;
+    const DOING: WaitReason = WaitReason::Lock;
     const HOLDS_EXITS: bool = true;
 
     fn line(state: &mut Locked) -> &mut Line {

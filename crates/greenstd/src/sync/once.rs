@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hub_core::{BiasedMutex, Doing, Holder};
+use hub_core::{BiasedMutex, Holder, WaitReason};
 
 use super::attempt::until;
 use super::line::{Line, Wait};
@@ -61,7 +61,7 @@ impl Wait for ToEnd {
     type State = Progress;
     type Brought = ();
 
-    const DOING: Doing = Doing::Event;
+    const DOING: WaitReason = WaitReason::Event;
 
     fn line(state: &mut Progress) -> &mut Line {
         &mut state.waiting

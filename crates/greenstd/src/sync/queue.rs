@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::panic::resume_unwind;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Doing, Limit, LoopError};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Limit, LoopError, WaitReason};
 
 use super::line::{Ended, Line, Wait};
 use super::order::{Fifo, Lifo, Order, Priority};
@@ -184,7 +184,7 @@ impl<T, O: Order<T>> Wait for ToGet<T, O> {
     type State = State<T, O>;
     type Brought = ();
 
-    const DOING: Doing = Doing::Queue;
+    const DOING: WaitReason = WaitReason::Queue;
     const CHARGED: bool = true;
 
     fn line(state: &mut State<T, O>) -> &mut Line {
@@ -204,7 +204,7 @@ impl<T, O: Order<T>> Wait for ToPut<T, O> {
     type State = State<T, O>;
     type Brought = T;
 
-    const DOING: Doing = Doing::Queue;
+    const DOING: WaitReason = WaitReason::Queue;
     const CHARGED: bool = true;
 
     fn line(state: &mut State<T, O>) -> &mut Line<T> {
@@ -227,7 +227,7 @@ impl<T, O: Order<T>> Wait for ToJoin<T, O> {
     type State = State<T, O>;
     type Brought = ();
 
-    const DOING: Doing = Doing::Queue;
+    const DOING: WaitReason = WaitReason::Queue;
 
     fn line(state: &mut State<T, O>) -> &mut Line {
         &mut state.joiners

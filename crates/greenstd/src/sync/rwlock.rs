@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::{self, LockResult, PoisonError, TryLockError, TryLockResult};
 use std::time::{Duration, Instant};
 
-use hub_core::{BiasedMutex, Doing, Grace, Holder};
+use hub_core::{BiasedMutex, Grace, Holder, WaitReason};
 
 use super::attempt::within_grace;
 use super::line::{Line, Wait};
@@ -290,7 +290,7 @@ impl Wait for Outside {
     type State = Room;
     type Brought = ();
 
-    const DOING: Doing = Doing::Lock;
+    const DOING: WaitReason = WaitReason::Lock;
     const HOLDS_EXITS: bool = true;
 
     fn line(state: &mut Room) -> &mut Line {
@@ -309,7 +309,7 @@ impl Wait for InDoor {
     type State = Room;
     type Brought = ();
 
-    const DOING: Doing = Doing::Lock;
+    const DOING: WaitReason = WaitReason::Lock;
     const HOLDS_EXITS: bool = true;
 
     fn line(state: &mut Room) -> &mut Line {

@@ -2,7 +2,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Doing, Limit, LoopError};
+use hub_core::{BiasedMutex, Limit, LoopError, WaitReason};
 
 use super::line::{Ended, Line, Wait};
 use super::order::Order;
@@ -67,7 +67,7 @@ impl Wait for ForToken {
     type State = State;
     type Brought = ();
 
-    const DOING: Doing = Doing::Semaphore;
+    const DOING: WaitReason = WaitReason::Semaphore;
 
     fn line(state: &mut State) -> &mut Line {
         &mut state.waiting

@@ -6,11 +6,14 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use crate::interest::Interest;
+use crate::hub::Interest;
 
+mod exit;
 mod linked;
 mod timeout;
 
+pub use self::exit::ExitKind;
+pub(crate) use self::exit::MOST_THROWS;
 pub use self::linked::Linked;
 pub use self::timeout::Timeout;
 

@@ -13,8 +13,9 @@ use std::ptr::{self, NonNull};
 use super::stack::StackRef;
 use super::task::TaskRef;
 use super::unwind::Cold;
-use crate::interest::Readiness;
-use crate::time::Stamp;
+use crate::base::wait_reason::WaitReason;
+use crate::hub::Readiness;
+use crate::hub::Stamp;
 
 /// What a greenlet is doing.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -60,68 +61,6 @@ pub(crate) enum Wake {
     Exit,
 }
 
-/// What a green thread does while it waits. Reports of a loop that stands still say so.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Doing {
-    /// Lets others run.
-    #[default]
-    Yield,
-    /// Sleeps.
-    Sleep,
-    /// Waits for a descriptor.
-    Descriptor,
-    /// Waits for the end of a green thread.
-    Join,
-    /// Waits for the green threads of a scope.
-    Scope,
-    /// Waits for an OS thread.
-    Offload,
-    /// Switches to a greenlet.
-    Switch,
-    /// Runs a turn of the loop.
-    RunOnce,
-    /// Waits for the end of the loop.
-    Abort,
-    /// Waits for a lock.
-    Lock,
-    /// Waits for an event.
-    Event,
-    /// Waits for an item, or for room.
-    Queue,
-    /// Waits for a semaphore.
-    Semaphore,
-    /// Waits for a condition.
-    Condition,
-    /// Waits for others to come to the same place.
-    Barrier,
-    /// Waits to be unparked.
-    Park,
-}
-
-impl Doing {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Doing::Yield => "giving way",
-            Doing::Sleep => "sleeping",
-            Doing::Descriptor => "waiting for a descriptor",
-            Doing::Join => "waiting for a green thread",
-            Doing::Scope => "waiting for the green threads of a scope",
-            Doing::Offload => "waiting for another OS thread",
-            Doing::Switch => "switching to a greenlet",
-            Doing::RunOnce => "running the loop",
-            Doing::Abort => "waiting for the loop to end",
-            Doing::Lock => "waiting for a lock",
-            Doing::Event => "waiting for an event",
-            Doing::Queue => "waiting for a queue",
-            Doing::Semaphore => "waiting for a semaphore",
-            Doing::Condition => "waiting for a condition",
-            Doing::Barrier => "waiting at a barrier",
-            Doing::Park => "waiting to be unparked",
-        }
-    }
-}
-
 /// A greenlet, as switching and waking see it.
 #[repr(C, align(64))]
 pub(crate) struct Control {
@@ -147,7 +86,7 @@ pub(crate) struct Control {
     pub(super) exit: Cell<bool>,
     pub(super) wake: Cell<Wake>,
     /// What it did when it parked last.
-    pub(super) doing: Cell<Doing>,
+    pub(super) doing: Cell<WaitReason>,
     pub(super) kind: Cell<Kind>,
 }
 
@@ -263,7 +202,7 @@ impl Control {
         matches!(self.state.get(), State::Ready | State::Parked | State::Switched)
     }
 
-    pub(crate) fn doing(&self) -> Doing {
+    pub(crate) fn doing(&self) -> WaitReason {
         self.doing.get()
     }
 
@@ -386,7 +325,7 @@ impl Controls {
     fn grow(&self) -> ControlRef {
         let layout = Self::layout();
         // SAFETY: the layout is not empty. Zero is a valid value of every field: `None`, 0, `false`,
-        // `Doing::Yield`, `State::Free`, `Kind::Thread`, `Stamp::NONE`; `wake` is written below.
+        // `WaitReason::Yield`, `State::Free`, `Kind::Thread`, `Stamp::NONE`; `wake` is written below.
         let chunk = unsafe { alloc_zeroed(layout) }.cast::<Control>();
         let Some(chunk) = NonNull::new(chunk) else { handle_alloc_error(layout) };
         // SAFETY: nobody else refers to the vector, see `get`.

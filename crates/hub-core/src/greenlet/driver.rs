@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::local::Local;
 use super::target::Target;
 use crate::error::LoopError;
-use crate::time::Stamp;
+use crate::hub::Stamp;
 use crate::timer_queue::TimerId;
 
 /// The verbs of a main loop that greenlets need.

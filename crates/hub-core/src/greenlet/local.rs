@@ -2,7 +2,7 @@
 //!
 //! A thread ends in one of two ways. [`end_with_thread_locals`] is the implicit one: it runs in a destructor of a
 //! thread-local, when other thread-locals are gone, so it enters no greenlet and drops nothing of the program's. A
-//! [shutdown](crate::shutdown) unwinds the greenlets before, while all thread-locals are alive.
+//! [shutdown](crate::crate::crate::crate::crate::shutdown) unwinds the greenlets before, while all thread-locals are alive.
 //!
 //! Ground rules:
 //! - A [`Local`] is made at the first use on a thread and stays until the thread ends; `get` lends it for as long as
@@ -27,8 +27,8 @@ use super::switch;
 use super::task::TaskPool;
 use super::unwind::drop_contained;
 use crate::error::LoopError;
+use crate::hub::Stamp;
 use crate::report;
-use crate::time::Stamp;
 
 /// The state of a thread that has used greenlets. The loop is its first field, so that who finds one has found the other.
 #[repr(C)]

@@ -22,4 +22,6 @@ pub(crate) mod stack;
 mod switch;
 pub(crate) mod target;
 pub(crate) mod task;
+pub(crate) mod trace;
+pub(crate) mod unhandled;
 pub(crate) mod unwind;

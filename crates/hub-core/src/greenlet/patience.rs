@@ -11,11 +11,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::control::{ControlRef, Doing};
+use super::control::ControlRef;
 use super::driver::Driver;
 use super::local;
 use super::target::Target;
 use super::unwind::Exit;
+use crate::base::wait_reason::WaitReason;
 use crate::error::GreenError;
 
 /// In nanoseconds; the largest value: for ever.
@@ -51,8 +52,8 @@ pub fn lock_patience() -> Option<Duration> {
 }
 
 /// Whether a wait of that kind holds exits back.
-pub(crate) fn holds_exits(doing: Doing) -> bool {
-    doing == Doing::Lock && lock_patience() != Some(Duration::ZERO)
+pub(crate) fn holds_exits(doing: WaitReason) -> bool {
+    doing == WaitReason::Lock && lock_patience() != Some(Duration::ZERO)
 }
 
 /// Whether the wait in which `target` is parked holds that exit back. An error of the loop strikes at once: the

@@ -9,26 +9,35 @@
 //! - A ticket is woken at most once: waking moves it on, and so does every other end of a park.
 //! - Nothing of a `RefCell` or of a hub is borrowed when a greenlet is left.
 
+mod exits;
+mod interrupt;
+mod mask;
 mod turn;
+mod waiter;
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use super::control::{ControlRef, Doing, Kind, State, Wake};
+use super::control::{ControlRef, Kind, State, Wake};
 use super::driver::Driver;
 use super::local::{self, Local};
-use super::patience;
-use super::spans::{self, Away};
+use super::spans::{self};
 use super::switch;
 use super::task::TaskRef;
-use super::unwind::{Exit, MOST_THROWS, throw};
+use super::trace;
 use crate::error::{GreenError, LoopError};
+use crate::hub::Stamp;
 use crate::report::{self, Report};
-use crate::time::Stamp;
-use crate::trace;
-pub use turn::set_turn_time;
-pub(crate) use turn::{charge, fire, operations_used_up, run_ready};
+
+pub(crate) use self::exits::{check_exit, exit_again, exit_is_pending, exit_now, has_to_exit};
+use self::interrupt::cancel;
+pub(crate) use self::interrupt::{Interrupted, end_abandoned, interrupt};
+pub(crate) use self::mask::{Mask, Shield, lift_shields};
+pub use self::turn::set_turn_time;
+pub(crate) use self::turn::{charge, fire, operations_used_up, run_ready};
+pub(super) use self::waiter::arrive;
+pub(crate) use self::waiter::{Waiter, may_leave, yield_now};
 
 /// Why a greenlet cannot park. Boxed, so that the results of the hot paths fit into registers.
 pub(crate) type Refused = Box<LoopError>;
@@ -90,257 +99,6 @@ pub(super) fn thread() -> &'static Thread {
     THREAD.with(|thread| unsafe { &*ptr::from_ref(thread) })
 }
 
-/// One park of one greenlet. Whoever holds it may end that park and no other.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Waiter {
-    control: ControlRef,
-    ticket: u64,
-}
-
-impl Waiter {
-    /// The next park of the running greenlet.
-    ///
-    /// Throws the exit that is pending, if one is.
-    ///
-    /// # Errors
-    ///
-    /// Where parking is not possible: in the main loop, in a subscriber that is told something, while panicking, at the
-    /// end of the thread.
-    #[inline]
-    pub(crate) fn current(doing: Doing) -> Result<Waiter, Refused> {
-        let control = current();
-        if control.kind() != Kind::Thread || control.exit.get() || trace::is_telling() || std::thread::panicking() {
-            may_park(control, doing)?;
-        }
-        control.doing.set(doing);
-        Ok(Waiter { control, ticket: control.ticket.get() })
-    }
-
-    /// Like [`current`](Waiter::current), but takes a fresh ticket, so a wake-up meant for an earlier, abandoned park
-    /// cannot end this one. `None` if an exit is to be thrown first, by [`check_exit`]: the caller may hold a lock, and
-    /// others may run before an exit that was swallowed is thrown again.
-    #[inline]
-    pub(crate) fn begin(doing: Doing) -> Result<Option<Waiter>, Refused> {
-        let control = current();
-        if (control.kind() != Kind::Thread || control.exit.get() || trace::is_telling() || std::thread::panicking())
-            && !may_begin(control, doing)?
-        {
-            return Ok(None);
-        }
-        control.doing.set(doing);
-        let ticket = control.ticket.get() + 1;
-        control.ticket.set(ticket);
-        Ok(Some(Waiter { control, ticket }))
-    }
-
-    #[inline]
-    pub(crate) fn new(control: ControlRef, ticket: u64) -> Waiter {
-        Waiter { control, ticket }
-    }
-
-    #[inline]
-    pub(crate) fn control(self) -> ControlRef {
-        self.control
-    }
-
-    #[inline]
-    pub(crate) fn ticket(self) -> u64 {
-        self.ticket
-    }
-
-    /// Ends the park. False if it has ended already. Never switches.
-    #[inline]
-    pub(crate) fn wake(self) -> bool {
-        self.wake_with(Wake::Event)
-    }
-
-    /// Ends the park for a reason. False if it has ended already. Never switches.
-    #[inline]
-    pub(crate) fn wake_with(self, why: Wake) -> bool {
-        let control = self.control;
-        if control.ticket.get() != self.ticket {
-            return false;
-        }
-        control.ticket.set(self.ticket + 1);
-        control.wake.set(why);
-        // One that has a ticket but does not park yet finds at its park that the ticket has moved.
-        if control.state.get() == State::Parked {
-            control.state.set(State::Ready);
-            thread().push(control);
-        }
-        true
-    }
-
-    /// Parks the running greenlet until this ticket is woken. Switches.
-    ///
-    /// Throws the exit that has ended the park, unless a mask is in force. One that came after the park had ended is
-    /// left for the next wait: what the park was woken for is kept.
-    ///
-    /// # Errors
-    ///
-    /// For the main greenlet: what the main loop has to tell it.
-    #[inline(always)]
-    pub(crate) fn park(self) -> Result<Wake, Refused> {
-        self.park_until_entered()?;
-        let wake = self.control.wake.get();
-        if matches!(wake, Wake::Exit | Wake::Failed) {
-            arrive_in_trouble(self.control)?;
-        }
-        Ok(wake)
-    }
-
-    /// Like [`park`](Waiter::park), but an exit only ends the park: the caller looks whether it was granted what it
-    /// waits for, and throws by [`check_exit`] if not.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    #[inline]
-    pub(crate) fn park_deferring_exit(self) -> Result<Wake, Refused> {
-        self.park_until_entered()?;
-        let wake = self.control.wake.get();
-        if wake == Wake::Failed {
-            take_main_error(self.control)?;
-        }
-        Ok(wake)
-    }
-
-    #[inline(always)]
-    fn park_until_entered(self) -> Result<(), Refused> {
-        let me = self.control;
-        debug_assert_eq!(current(), me, "only the running greenlet parks");
-        if trace::is_telling() {
-            may_leave(me, me.doing())?;
-        }
-        if me.ticket.get() == self.ticket && spans::exited_for(self) {
-            me.state.set(State::Parked);
-            thread().leave(me).inspect_err(|_| spans::entered(me))?;
-            // Whoever ended the park moved the ticket on, so nothing late finds this greenlet.
-            debug_assert_ne!(me.ticket.get(), self.ticket);
-        }
-        spans::entered(me);
-        Ok(())
-    }
-}
-
-/// For a greenlet that was entered again after it gave way: throws the exit that is pending unless a mask is in force.
-#[inline]
-pub(super) fn arrive(me: ControlRef) -> Result<Wake, Refused> {
-    spans::entered(me);
-    let wake = me.wake.get();
-    if me.exit.get() || wake == Wake::Failed {
-        arrive_in_trouble(me)?;
-    }
-    Ok(wake)
-}
-
-#[cold]
-fn arrive_in_trouble(me: ControlRef) -> Result<(), Refused> {
-    // The park is not taken down yet, so nothing else runs before this throw.
-    throw_pending(me, None, |_| {});
-    take_main_error(me)
-}
-
-/// Takes the error that the main loop left for `me`, if it is the main greenlet.
-#[cold]
-fn take_main_error(me: ControlRef) -> Result<(), Refused> {
-    match me.kind() {
-        Kind::Main if !me.is_masked() => Ok(local::get().main_loop.take_main_error()?),
-        _ => Ok(()),
-    }
-}
-
-#[cold]
-fn may_park(me: ControlRef, doing: Doing) -> Result<(), Refused> {
-    may_leave(me, doing)?;
-    if me.kind() == Kind::Main {
-        local::get().watch_for_end();
-    }
-    take_main_error(me)
-}
-
-/// False if an exit is to be thrown first.
-#[cold]
-fn may_begin(me: ControlRef, doing: Doing) -> Result<bool, Refused> {
-    let may_throw = !in_mainloop() && !std::thread::panicking() && !local::has_ended();
-    if has_to_exit(me) && may_throw && !patience::holds_exits(doing) {
-        return Ok(false);
-    }
-    may_park(me, doing)?;
-    if has_to_exit(me) {
-        patience::begin(me, me.ticket.get() + 1);
-    }
-    Ok(true)
-}
-
-/// Whether the running greenlet may be left. Throws the exit that is pending, if one is.
-pub(crate) fn may_leave(me: ControlRef, doing: Doing) -> Result<(), Refused> {
-    // Before all others: an exit must not unwind a destructor of a thread-local.
-    if thread().ended.get() {
-        return Err(LoopError::ThreadEnding.into());
-    }
-    if me.kind() == Kind::Mainloop {
-        return Err(LoopError::InMainloop { doing: doing.as_str() }.into());
-    }
-    if trace::is_telling() {
-        return Err(LoopError::InMainloop { doing: "what a subscriber of `tracing` wants to wait for" }.into());
-    }
-    if std::thread::panicking() {
-        return Err(LoopError::Panicking.into());
-    }
-    if !patience::holds_exits(doing) {
-        throw_pending(me, None, take_turn);
-    }
-    Ok(())
-}
-
-/// Throws the exit that comes next, if there is one and nothing holds it back; instead of an earlier kill, `own`. One
-/// that was swallowed before is thrown after `between`, and given up at some point.
-fn throw_pending(me: ControlRef, mut own: Option<Exit>, between: impl Fn(ControlRef)) {
-    let mut gave_way = false;
-    while !me.is_masked()
-        && let Some(throws) = me.throws()
-    {
-        if throws >= MOST_THROWS {
-            give_up_exit(me);
-        } else if throws != 0 && !gave_way {
-            gave_way = true;
-            between(me);
-        } else if let Some(exit) = me.next_throw() {
-            throw(own.take().filter(|_| exit.scope().is_none()).unwrap_or(exit));
-        }
-    }
-}
-
-/// Lets the main loop take a turn, and others run, before `me` goes on; returns at once where that is not possible.
-fn take_turn(me: ControlRef) {
-    if trace::is_telling() || local::get().main_loop.in_hub() {
-        return;
-    }
-    spans::exited(me);
-    let thread = thread();
-    // Without a budget the way leads to the main loop, past those who are ready: they run in its next turn.
-    thread.end_turn();
-    // Where no loop can be launched this fails, and the exit is thrown at once.
-    let _ = thread.give_way(me);
-    spans::entered(me);
-}
-
-/// The greenlet catches its exit again and again, so it lives on.
-#[cold]
-fn give_up_exit(me: ControlRef) {
-    let refused = me.give_up_exit();
-    if let Some(exit) = refused {
-        let greenlet = match (me.kind(), me.task()) {
-            (_, Some(task)) => format!("the green thread {}", task.describe()),
-            (Kind::Main, None) => "the main greenlet".to_owned(),
-            _ => me.describe_raw().unwrap_or_else(|| "a greenlet".to_owned()),
-        };
-        report::tell(Report::Refused { greenlet, exit });
-    }
-    super::raw::release_dropper(me);
-}
-
 /// The running greenlet.
 #[inline]
 pub(crate) fn current() -> ControlRef {
@@ -361,15 +119,6 @@ pub(crate) fn running_address() -> usize {
 #[inline]
 pub(crate) fn in_mainloop() -> bool {
     trace::is_telling() || thread().current.get().is_some_and(|control| control.kind() == Kind::Mainloop)
-}
-
-/// Lets every other ready greenlet run once, then goes on. Switches.
-#[inline]
-pub(crate) fn yield_now() -> Result<(), Refused> {
-    let me = Waiter::current(Doing::Yield)?.control;
-    spans::exited(me);
-    thread().give_way(me).inspect_err(|_| spans::entered(me))?;
-    arrive(me).map(drop)
 }
 
 /// Queues a greenlet whose body has not begun; after the end or during the shutdown of its thread it never will.
@@ -430,124 +179,10 @@ pub(crate) fn resume_hand_off(budget: usize) {
     thread.budget.set(budget);
 }
 
-/// What [`interrupt`] did.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Interrupted {
-    /// It had not begun, and never will.
-    Cancelled,
-    /// It was switched to and has run until its end or its next park.
-    Ran,
-    /// It will find the exit when it runs next.
-    Later,
-    /// A mask or a shield is in force, or the target waits for a lock; it finds the exit when that is over.
-    HeldBack,
-}
-
-/// Makes a greenlet other than the running one exit.
-///
-/// If `at_once`, the running greenlet is queued and the target runs until its end or its next park;
-/// otherwise the target is only woken. An exit that is pending for the running greenlet itself is thrown
-/// then, after the target was woken; what the main loop has for the main greenlet waits for its next park.
-pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interrupted {
-    // Dropped at the end of all, for its destructor may switch.
-    let _unneeded;
-    // First of all, for it may change what the target does.
-    let _away = (at_once && target.is_suspended()).then(Away::new);
-    match target.state() {
-        State::Unstarted => {
-            if let Exit::Kill(error) = exit {
-                cancel(target, error);
-            }
-            Interrupted::Cancelled
-        }
-        State::Delayed => {
-            if let Exit::Kill(error) = exit {
-                cancel(target, error);
-                local::get().controls.give(target);
-            }
-            Interrupted::Cancelled
-        }
-        State::Free | State::Cancelled | State::Callback | State::Abandoned => Interrupted::Cancelled,
-        // What has begun cannot be unwound.
-        _ if cfg!(panic = "abort") => Interrupted::Later,
-        State::Running => {
-            target.set_exit(exit);
-            Interrupted::Later
-        }
-        State::Ready => {
-            let shielded = target.is_shielded_from(&exit);
-            _unneeded = target.set_exit(exit);
-            if !at_once {
-                return Interrupted::Later;
-            }
-            if shielded {
-                check_exit();
-                return Interrupted::HeldBack;
-            }
-            check_exit();
-            let left = thread().give_way(current());
-            spans::back();
-            check_exit();
-            if left.is_ok() { Interrupted::Ran } else { Interrupted::Later }
-        }
-        State::Parked
-            if !target.is_masked() && !target.is_shielded_from(&exit) && patience::holds_back(target, &exit) =>
-        {
-            if !target.has_pending_exit() {
-                patience::begin(target, target.ticket());
-            }
-            _unneeded = target.set_exit(exit);
-            if at_once {
-                check_exit();
-            }
-            Interrupted::HeldBack
-        }
-        State::Parked | State::Switched => {
-            let (masked, shielded) = (target.is_masked(), target.is_shielded_from(&exit));
-            _unneeded = target.set_exit(exit);
-            let me = current();
-            if !at_once || masked || shielded || has_to_exit(me) {
-                // A masked wait looks after those for whom it waits. Under a shield a wait goes on as if nothing were.
-                if !shielded {
-                    target.state.set(State::Parked);
-                    Waiter::new(target, target.ticket()).wake_with(Wake::Exit);
-                }
-                if at_once {
-                    check_exit();
-                }
-                return if masked || shielded { Interrupted::HeldBack } else { Interrupted::Later };
-            }
-            let thread = thread();
-            target.ticket.set(target.ticket() + 1);
-            target.wake.set(Wake::Exit);
-            me.state.set(State::Ready);
-            me.wake.set(Wake::Event);
-            thread.push(me);
-            // SAFETY: the target is suspended and in no queue, and no foreign code ran since that was seen; we are
-            // queued.
-            unsafe { thread.switch(me, target) };
-            check_exit();
-            Interrupted::Ran
-        }
-    }
-}
-
 #[cold]
 fn refuse(control: ControlRef) {
     cancel(control, LoopError::ThreadEnding.into());
     local::get().controls.give(control);
-}
-
-/// Ends a green thread whose body has not begun: it stays queued with nothing to run.
-fn cancel(target: ControlRef, error: GreenError) {
-    target.state.set(State::Cancelled);
-    let _span = spans::unentered(target);
-    if let Some(task) = target.task.take() {
-        // What is dropped may block, and the block be given to another greenlet meanwhile.
-        task.forget_control();
-        task.fail(error);
-        task.finish();
-    }
 }
 
 /// How often a greenlet was run from the queue.
@@ -743,7 +378,7 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
                 thread.end_turns();
                 None
             }
-            Kind::Raw => super::raw::run(me),
+            Kind::Raw => super::raw::run_raw(me),
             Kind::Main => unreachable!("the main greenlet has the thread's own stack"),
         };
         me.drop_cold();
@@ -919,19 +554,6 @@ pub(crate) fn clear_queue(local: &Local) {
     }
 }
 
-/// Lifts the shields of a greenlet. True if there were some.
-pub(crate) fn lift_shields(target: ControlRef) -> bool {
-    target.shields.replace(0) != 0
-}
-
-/// Gives those that wait for an abandoned greenlet `error` as its result.
-pub(crate) fn end_abandoned(target: ControlRef, error: GreenError) {
-    debug_assert_eq!(target.state(), State::Abandoned);
-    if let Some(task) = target.task.take() {
-        task.abandon(error);
-    }
-}
-
 /// Lets the main loop of an ended thread return, so that its stack is free. Called by the main greenlet.
 pub(super) fn end_mainloop(local: &Local) {
     if let Some(mainloop) = local.mainloop.get() {
@@ -946,86 +568,4 @@ pub(super) fn end_mainloop(local: &Local) {
 /// is asked before each park whether it may.
 pub(super) fn end_here(me: ControlRef) {
     me.kind.set(Kind::Main);
-}
-
-/// While it exists, exits of the running greenlet wait.
-pub(crate) struct Mask {
-    me: ControlRef,
-}
-
-impl Mask {
-    pub(crate) fn new() -> Mask {
-        let me = current();
-        let masks = me.masks.get().checked_add(1).expect("masks are nested 255 deep");
-        me.masks.set(masks);
-        Mask { me }
-    }
-}
-
-impl Drop for Mask {
-    fn drop(&mut self) {
-        self.me.masks.set(self.me.masks.get() - 1);
-    }
-}
-
-/// While it exists, exits of the running greenlet wait, except those of scopes opened inside.
-///
-/// Unlike under a mask, an exit that waits does not end a park.
-pub(crate) struct Shield {
-    me: ControlRef,
-}
-
-impl Shield {
-    /// `None` at the greatest depth: the shields around it hold back all that strikes from outside of them.
-    pub(crate) fn new() -> Option<Shield> {
-        let me = current();
-        me.shields.set(me.shields.get().checked_add(1)?);
-        Some(Shield { me })
-    }
-}
-
-impl Drop for Shield {
-    fn drop(&mut self) {
-        // A shutdown may have lifted it.
-        self.me.shields.set(self.me.shields.get().saturating_sub(1));
-    }
-}
-
-/// Whether the running greenlet has to exit as soon as no mask is in force.
-pub(crate) fn exit_is_pending() -> bool {
-    current().has_pending_exit()
-}
-
-/// Whether an exit is pending for `me`, and neither a mask nor a shield holds it back.
-pub(crate) fn has_to_exit(me: ControlRef) -> bool {
-    !me.is_masked() && me.has_pending_exit()
-}
-
-/// The running greenlet kills itself: throws `exit`, unless something holds it back.
-pub(crate) fn exit_now(exit: Exit) {
-    let me = current();
-    drop(me.set_exit(exit.clone()));
-    if !std::thread::panicking() && !thread().ended.get() {
-        throw_pending(me, Some(exit), take_turn);
-    }
-}
-
-/// Throws the exit that is pending on, which was caught by code that is not the program's.
-pub(crate) fn exit_again() {
-    let me = current();
-    if !me.is_masked()
-        && !std::thread::panicking()
-        && me.throws().is_some()
-        && let Some(exit) = me.next_again()
-    {
-        throw(exit);
-    }
-}
-
-/// Throws the exit that is pending, if one is and nothing holds it back.
-pub(crate) fn check_exit() {
-    let me = current();
-    if !std::thread::panicking() && !thread().ended.get() {
-        throw_pending(me, None, take_turn);
-    }
 }

@@ -19,7 +19,7 @@ use super::control::{ControlRef, Wake};
 use super::local;
 use super::run::{self, Waiter};
 use super::task::TaskRef;
-use crate::trace::{is_heard, is_telling, tell};
+use super::trace::{is_heard, is_telling, tell};
 
 /// The part of a control block's use that spans need.
 #[derive(Default)]

@@ -4,7 +4,7 @@
 //! arrives from a park and starts to unwind in its own frames, with a payload that prints nothing.
 //! Swallowed by a `catch_unwind` on the way, it is thrown again at the next park: a kill as long as the greenlet lives, what
 //! goes up to a scope as long as that is open. Between two throws the main loop takes a turn, and after
-//! [`MOST_THROWS`] the exit is given up.
+//! [`MOST_THROWS`](crate::error::MOST_THROWS) the exit is given up.
 //!
 //! Ground rules:
 //! - [`Cold`] belongs to one use of a control block: made when it is first needed, freed by `drop_cold`
@@ -13,7 +13,6 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use super::control::{ControlRef, State};
 use super::locals::Locals;
 use super::raw::Switching;
 use super::spans;
-use crate::error::{GreenError, Linked, Timeout, payload_text};
+use crate::error::{ExitKind, GreenError, Linked, Timeout, payload_text};
 use crate::timer_queue::TimerId;
 
 /// Why a greenlet has to end.
@@ -64,9 +63,6 @@ impl Exit {
 
 /// The payload of the unwinding that an exit starts.
 pub(crate) struct Payload(pub(crate) Exit);
-
-/// How often the same exit is thrown. Code that catches it each time does not mean to end.
-pub(crate) const MOST_THROWS: u32 = 100;
 
 /// An exit that waits for its greenlet, and how often it was thrown and swallowed.
 struct Pending {
@@ -348,32 +344,10 @@ impl Pending {
     }
 }
 
-/// The reason for which a green thread unwinds, other than a panic.
-#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum ExitKind {
-    /// It is killed, as a whole: by [`kill`](crate::GreenThread::kill), by its scope, group or pool, by the end of its loop.
-    Kill,
-    /// A [`with_timeout`](crate::with_timeout) around the wait has run out.
-    Timeout,
-    /// The green thread of a [`with_link`](crate::GreenThread::with_link) around the wait has ended.
-    Link,
-}
-
-impl fmt::Display for ExitKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ExitKind::Kill => "kill",
-            ExitKind::Timeout => "timeout",
-            ExitKind::Link => "link",
-        })
-    }
-}
-
 /// Whether a payload that was caught is an exit: a kill, a timeout or a link, and no panic. Never switches.
 ///
-/// A payload of [`catch_unwind`](std::panic::catch_unwind) is that of a panic of the job, or an exit that is on its way out of
-/// the green thread or up to its scope. An exit has to go on: pass it to [`resume_unwind`](std::panic::resume_unwind). One
+/// A payload of [`catch_unwind`] is that of a panic of the job, or an exit that is on its way out of
+/// the green thread or up to its scope. An exit has to go on: pass it to [`resume_unwind`]. One
 /// that is swallowed is thrown again at the next wait, after the main loop has taken a turn; after a hundred times it
 /// is given up and [reported](crate::Report::Refused), the green thread lives on, and
 /// [`kill`](crate::GreenThread::kill) returns [`Kill::Refused`](crate::Kill::Refused).

@@ -6,11 +6,11 @@
 use std::os::fd::{AsFd, RawFd};
 use std::rc::Rc;
 
+use super::listener::{Listener, Timer};
 use super::origin::Origin;
-use crate::interest::Interest;
-use crate::listener::{Listener, Timer};
+use crate::hub::Interest;
+use crate::hub::Key;
 use crate::timer_queue::TimerId;
-use crate::watched::Key;
 
 /// Who is called back.
 pub(crate) enum Callback {

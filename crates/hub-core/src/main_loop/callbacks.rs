@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::MainLoop;
 use super::callback_table::{Callback, CallbackId};
+use super::listener::{Listener, Timer};
 use super::origin::Origin;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::Kind;
@@ -13,10 +14,9 @@ use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::greenlet::target::Target;
 use crate::greenlet::unwind::{contained, drop_contained};
-use crate::interest::{Interest, Readiness};
-use crate::listener::{Listener, Timer};
-use crate::time::Stamp;
-use crate::watched::Key;
+use crate::hub::Key;
+use crate::hub::Stamp;
+use crate::hub::{Interest, Readiness};
 
 impl MainLoop {
     /// Registers a listener that owns its descriptor.

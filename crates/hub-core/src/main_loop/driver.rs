@@ -5,17 +5,17 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::MainLoop;
+use super::blocking::Pulse;
 use super::outside::Outside;
-use crate::blocking::Pulse;
+use super::reach;
+use super::remote::{Inbox, Letter};
 use crate::error::LoopError;
 use crate::greenlet::driver::{Driver, Install, Installed};
 use crate::greenlet::local::Local;
 use crate::greenlet::target::Target;
 use crate::greenlet::unwind::drop_contained;
 use crate::hub::Rearm;
-use crate::reach;
-use crate::remote::{Inbox, Letter};
-use crate::time::{Stamp, Time};
+use crate::hub::{Stamp, Time};
 use crate::timer_queue::{TimerId, TimerQueue};
 
 impl Install for Installed {

@@ -7,8 +7,8 @@ use super::MainLoop;
 use super::callback_table::Callback;
 use super::origin::Origin;
 use crate::greenlet::target::Target;
-use crate::interest::Interest;
-use crate::time::Stamp;
+use crate::hub::Interest;
+use crate::hub::Stamp;
 
 /// One wait for a descriptor.
 pub(crate) struct DescriptorWait {

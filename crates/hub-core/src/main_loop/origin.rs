@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static LISTENER_STACKS: AtomicBool = AtomicBool::new(false);
 static TIMER_STACKS: AtomicBool = AtomicBool::new(false);
 
-/// Whether callbacks that are registered from now on carry the stack at that place in [`listeners`]; off at first.
+/// Whether callbacks that are registered from now on carry the stack at that place in [`listeners`](crate::listeners); off at first.
 /// For the whole process. Eventlet's `hub_listener_stacks`. The place itself they always have. Green threads that
 /// wait carry where they were spawned, for a stack with each wait would cost more than the wait. Does not switch.
 pub fn hub_listener_stacks(enabled: bool) {
     LISTENER_STACKS.store(enabled, Ordering::Relaxed);
 }
 
-/// Whether callbacks that are scheduled from now on carry the stack at that place in [`timers`]; off at first. For
+/// Whether callbacks that are scheduled from now on carry the stack at that place in [`timers`](crate::timers); off at first. For
 /// the whole process. Eventlet's `hub_timer_stacks`. Otherwise as [`hub_listener_stacks`]. Does not switch.
 pub fn hub_timer_stacks(enabled: bool) {
     TIMER_STACKS.store(enabled, Ordering::Relaxed);

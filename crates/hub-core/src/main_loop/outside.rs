@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::MainLoop;
-use crate::dormant::{Dormant, FIRST_LOOK, LONGEST_LOOK, Others, Sleep, Waits};
+use super::deadline::Limit;
+use super::reach::{self, Parked};
+use super::remote::Mailbox;
+use crate::base::dormant::{Dormant, FIRST_LOOK, LONGEST_LOOK, Others, Sleep, Waits};
+use crate::base::fork;
 use crate::error::{HubError, LoopError};
-use crate::fork;
 use crate::greenlet::control::{ControlRef, Kind, Wake};
 use crate::greenlet::describe;
 use crate::greenlet::driver::Driver;
@@ -16,9 +19,6 @@ use crate::greenlet::local::Local;
 use crate::greenlet::patience;
 use crate::greenlet::run::{self, Refused, Waiter};
 use crate::greenlet::target::Target;
-use crate::limit::Limit;
-use crate::reach::{self, Parked};
-use crate::remote::Mailbox;
 use crate::report::{self, Report};
 use crate::timer_queue::TimerId;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use super::MainLoop;
 use crate::greenlet::local::Local;
 use crate::greenlet::run;
-use crate::interest::Interest;
+use crate::hub::Interest;
 
 /// A snapshot of what a hub has done and holds, from [`HubRef::stats`](crate::HubRef::stats).
 ///

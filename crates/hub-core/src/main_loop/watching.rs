@@ -13,19 +13,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::callback_table::{Callback, CallbackId};
+use super::deadline::Limit;
+use super::descriptors::{Left, Owner, Place};
 use super::{MainLoop, PREVENT_MULTIPLE_READERS};
-use crate::descriptors::{Left, Owner, Place};
+use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, TrampolineError};
-use crate::greenlet::control::{Doing, Wake};
+use crate::greenlet::control::Wake;
 use crate::greenlet::driver::Driver;
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::target::Target;
 use crate::greenlet::unwind::{contained, drop_contained};
+use crate::hub::Key;
+use crate::hub::{Interest, Readiness};
 use crate::hub::{Lease, Rearm};
-use crate::interest::{Interest, Readiness};
-use crate::limit::Limit;
 use crate::timer_queue::TimerId;
-use crate::watched::Key;
 
 impl MainLoop {
     /// Parks the running greenlet until `direction` of `fd` is ready. Switches.
@@ -43,9 +44,9 @@ impl MainLoop {
         direction: Interest,
         limit: &mut Limit,
     ) -> Result<Wake, TrampolineError> {
-        let waiter = Waiter::current(Doing::Descriptor)?;
+        let waiter = Waiter::current(WaitReason::Descriptor)?;
         if self.pulse.is_in_hub() {
-            return Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into());
+            return Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into());
         }
         self.ensure_hub()?;
         let target = Target::park(waiter);
@@ -63,7 +64,7 @@ impl MainLoop {
         }
         match wake {
             // Nothing ends such a wait without a reason: what was called on the way wanted to wait itself.
-            Wake::Event => Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into()),
+            Wake::Event => Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into()),
             Wake::Deadline => Err(TrampolineError::TimedOut(fd)),
             Wake::Closed => Err(TrampolineError::Closed(fd)),
             Wake::Ready(what) if what.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
@@ -84,9 +85,9 @@ impl MainLoop {
         direction: Interest,
         pause: Duration,
     ) -> Result<(), TrampolineError> {
-        let waiter = Waiter::current(Doing::Descriptor)?;
+        let waiter = Waiter::current(WaitReason::Descriptor)?;
         if self.pulse.is_in_hub() {
-            return Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into());
+            return Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into());
         }
         self.ensure_hub()?;
         if self.descriptors.borrow().is_stale_for(fd, owner) {
@@ -104,7 +105,7 @@ impl MainLoop {
         let wake = waiter.park()?;
         drop(place);
         match wake {
-            Wake::Event => Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into()),
+            Wake::Event => Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into()),
             Wake::Closed => Err(TrampolineError::Closed(fd)),
             Wake::Ready(what) if what.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
             _ => Ok(()),
@@ -122,9 +123,9 @@ impl MainLoop {
         many: impl Iterator<Item = (RawFd, Interest)>,
         limit: &mut Limit,
     ) -> Result<(), TrampolineError> {
-        let waiter = Waiter::current(Doing::Descriptor)?;
+        let waiter = Waiter::current(WaitReason::Descriptor)?;
         if self.in_hub() {
-            return Err(LoopError::InMainloop { doing: Doing::Descriptor.as_str() }.into());
+            return Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into());
         }
         self.ensure_hub()?;
         let target = Target::park(waiter);
@@ -450,7 +451,7 @@ impl MainLoop {
         Some(marks.swap_remove(index).1)
     }
 
-    /// What is known of a socket's direction, see [`Descriptors::may_succeed`].
+    /// What is known of a socket's direction, see [`Descriptors::may_succeed`](super::descriptors::Descriptors::may_succeed).
     #[inline]
     pub(crate) fn may_succeed(&self, fd: RawFd, socket: u64, direction: Interest) -> bool {
         self.descriptors.borrow().may_succeed(fd, socket, direction)
@@ -471,12 +472,12 @@ impl MainLoop {
         }
     }
 
-    /// See [`Descriptors::has_ended`].
+    /// See [`Descriptors::has_ended`](super::descriptors::Descriptors::has_ended).
     pub(crate) fn has_ended(&self, fd: RawFd, socket: u64) -> bool {
         self.descriptors.borrow().has_ended(fd, socket)
     }
 
-    /// See [`Descriptors::has_not_ended`].
+    /// See [`Descriptors::has_not_ended`](super::descriptors::Descriptors::has_not_ended).
     pub(crate) fn has_not_ended(&self, fd: RawFd, socket: u64) {
         self.descriptors.borrow_mut().has_not_ended(fd, socket);
     }
@@ -492,7 +493,7 @@ impl MainLoop {
         self.descriptors.borrow_mut().make_ready(fd, socket, direction);
     }
 
-    /// See [`Descriptors::adopt`].
+    /// See [`Descriptors::adopt`](super::descriptors::Descriptors::adopt).
     pub(crate) fn adopt(&self, fd: RawFd, socket: u64) {
         self.descriptors.borrow_mut().adopt(fd, socket);
     }

@@ -1,6 +1,6 @@
 //! A 4-ary heap that reports where its nodes go, so that any of them can be removed.
 
-use crate::time::Time;
+use crate::hub::Time;
 
 /// What the order of timers is made of, with the slot that holds the rest.
 #[derive(Copy, Clone)]

@@ -1,7 +1,7 @@
 //! A ring of buckets for the timers of the next second, unordered within a bucket.
 
 use super::heap::Node;
-use crate::time::Time;
+use crate::hub::Time;
 
 /// A span of 2^20 nanoseconds, about a millisecond, counted from the clock's own beginning.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hub_core::{BiasedMutex, Doing, Limit};
+use hub_core::{BiasedMutex, Limit, WaitReason};
 
 use crate::sync::line::{Ended, Line, Wait};
 
@@ -38,7 +38,7 @@ impl Wait for ForChange {
     type State = State;
     type Brought = ();
 
-    const DOING: Doing = Doing::Event;
+    const DOING: WaitReason = WaitReason::Event;
 
     fn line(state: &mut State) -> &mut Line {
         &mut state.watching

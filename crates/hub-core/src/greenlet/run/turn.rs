@@ -26,7 +26,7 @@ use super::super::driver::Driver;
 use super::super::local::{self, Local};
 use super::{Refused, Thread, current, thread, yield_now};
 use crate::error::LoopError;
-use crate::time::Time;
+use crate::hub::Time;
 
 /// At least so many hand-offs are granted to a turn.
 const HAND_OFFS: usize = 256;

@@ -1,0 +1,226 @@
+//! Links: who is told of the end of a green thread, or ends with it.
+
+use super::green_thread::GreenThread;
+use super::timeout::next_number;
+use crate::error::{GreenError, Linked};
+use crate::greenlet::control::ControlRef;
+use crate::greenlet::run;
+use crate::greenlet::task::TaskRef;
+use crate::greenlet::unwind::{Exit, contained, in_scope};
+use crate::report::{self, Report};
+
+/// Names a link of a green thread, for [`unlink`](GreenThread::unlink).
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct LinkId(u64);
+
+impl<T: 'static> GreenThread<T> {
+    /// Calls `f` with the result when it ends, in its context and before those who wait go on; at once if it
+    /// has ended. Eventlet's `link`. Links are called in the order in which they were added; one that panics
+    /// is reported, and the others are called. Never switches by itself.
+    ///
+    /// A link only looks: a failure is reported all the same, unless somebody takes it by
+    /// [`join`](GreenThread::join) or [`wait`](GreenThread::wait).
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    /// let seen = Rc::new(Cell::new(0));
+    /// let green = hub_core::spawn(|| 7);
+    /// let sink = Rc::clone(&seen);
+    /// green.link(move |result| sink.set(*result.as_ref().unwrap()));
+    /// green.wait()?;
+    /// assert_eq!(seen.get(), 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn link(&self, f: impl FnOnce(&Result<T, GreenError>) + 'static) -> LinkId {
+        let task = self.task;
+        let call = move || task.look(f).unwrap_or_default();
+        if self.task.is_done() {
+            if let Err(error) = contained(call) {
+                report::tell(Report::LinkFailed { name: self.task.describe(), error });
+            }
+            return LinkId(u64::MAX);
+        }
+        LinkId(self.task.add_link(Box::new(call)))
+    }
+
+    /// A [`link`](GreenThread::link) that is told of a value only. Eventlet's `link_value`. Never switches by itself.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let green = hub_core::spawn(|| 7);
+    /// green.link_value(|value| assert_eq!(*value, 7));
+    /// green.link_error(|_| unreachable!());
+    /// assert_eq!(green.join()?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn link_value(&self, f: impl FnOnce(&T) + 'static) -> LinkId {
+        self.link(|result| {
+            if let Ok(value) = result {
+                f(value);
+            }
+        })
+    }
+
+    /// A [`link`](GreenThread::link) that is told only if there is no value: of a panic, a kill, a timeout. Eventlet's
+    /// `link_exception`. Never switches by itself.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let green = hub_core::spawn(|| 7);
+    /// green.link_error(|error| assert!(error.is_exit()));
+    /// green.link_value(|_| unreachable!());
+    /// green.kill();
+    /// # });
+    /// ```
+    #[doc(alias = "link_exception")]
+    pub fn link_error(&self, f: impl FnOnce(&GreenError) + 'static) -> LinkId {
+        self.link(|result| {
+            if let Err(error) = result {
+                f(error);
+            }
+        })
+    }
+
+    /// Takes a link back, also while those before it are called. False if it was called or taken back before.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let green = hub_core::spawn(|| 7);
+    /// let link = green.link(|_| panic!("taken back before it was called"));
+    /// assert!(green.unlink(link));
+    /// assert!(!green.unlink(link));
+    /// # });
+    /// ```
+    pub fn unlink(&self, link: LinkId) -> bool {
+        self.task.remove_link(link.0)
+    }
+
+    /// Runs `f` and gives it up when this green thread ends: the call in which `f` blocks then starts to unwind, its
+    /// destructors run, and `with_link` returns. If it has ended before, `f` is not run. Eventlet's `link` without a
+    /// listener, as a scope. Switches if `f` does.
+    ///
+    /// It works as [`with_timeout`](crate::with_timeout) does, in the main greenlet too: a call is interrupted
+    /// where it blocks or lets others run, scopes nest, and each catches its own end only. Leaving it takes the link back.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// use std::time::Duration;
+    /// let peer = hub_core::spawn(|| hub_core::sleep(Duration::from_millis(1)));
+    /// let linked = peer.with_link(|| hub_core::sleep(Duration::from_secs(3600))).unwrap_err();
+    /// assert!(linked.error().is_none());
+    /// assert!(peer.is_finished());
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Linked`] if it ended. With `panic = "abort"` nothing can be interrupted: `f` is not run, and the error
+    /// says so ([`is_unsupported`](Linked::is_unsupported)).
+    ///
+    /// # Panics
+    ///
+    /// If `f` does.
+    pub fn with_link<R>(&self, f: impl FnOnce() -> R) -> Result<R, Linked> {
+        self.with_link_if(|_| true, f)
+    }
+
+    /// As [`with_link`](GreenThread::with_link), but `f` is given up only if there is a value. Switches if `f` does.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let quick = hub_core::spawn(|| "value");
+    /// assert!(quick.with_link_value(|| hub_core::sleep(std::time::Duration::from_secs(3600))).is_err());
+    /// assert_eq!(quick.join()?, "value");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does.
+    pub fn with_link_value<R>(&self, f: impl FnOnce() -> R) -> Result<R, Linked> {
+        self.with_link_if(Result::is_ok, f)
+    }
+
+    /// As [`with_link`](GreenThread::with_link), but `f` is given up only if there is no value: for what makes no sense
+    /// without the other, which may well be done first. Switches if `f` does.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let helper = hub_core::spawn(|| ());
+    /// assert!(helper.with_link_error(hub_core::yield_now).is_ok());
+    /// let helper = hub_core::spawn(|| ());
+    /// helper.kill();
+    /// assert!(helper.with_link_error(hub_core::yield_now).is_err());
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Panics
+    ///
+    /// If `f` does.
+    pub fn with_link_error<R>(&self, f: impl FnOnce() -> R) -> Result<R, Linked> {
+        self.with_link_if(Result::is_err, f)
+    }
+
+    fn with_link_if<R>(&self, strikes: fn(&Result<T, GreenError>) -> bool, f: impl FnOnce() -> R) -> Result<R, Linked> {
+        if cfg!(panic = "abort") {
+            return Err(Linked::unsupported());
+        }
+        let task = self.task;
+        let ended = move || {
+            let result =
+                task.look(|result| strikes(result).then(|| Linked::new(task.describe(), result.as_ref().err())));
+            result.flatten()
+        };
+        if task.is_done() {
+            return ended().map_or_else(|| Ok(f()), Err);
+        }
+        let (number, greenlet) = (next_number(), run::current());
+        let shields = greenlet.shields();
+        let strike = move || {
+            if let Some(linked) = ended() {
+                // Only woken, never switched to. It is within the scope, which takes this link back when it ends.
+                run::interrupt(greenlet, Exit::Linked { scope: number, shields, linked }, false);
+            }
+        };
+        let link = task.add_link(Box::new(strike));
+        let scope = Scope { task: *task, link, greenlet, number };
+        in_scope(number, scope, f).map_err(|exit| match exit {
+            Exit::Linked { linked, .. } => linked,
+            exit => unreachable!("the scope of a link has a number of its own: {exit:?}"),
+        })
+    }
+}
+
+/// Linked while it exists.
+struct Scope {
+    task: TaskRef,
+    link: u64,
+    greenlet: ControlRef,
+    number: u64,
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        // The cell lives: a handle of it is borrowed for the whole scope.
+        if !self.task.remove_link(self.link) {
+            self.greenlet.clear_scope(self.number);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! What programs call.
+
+pub(crate) mod builder;
+pub(crate) mod detection;
+pub(crate) mod green_local;
+pub(crate) mod green_thread;
+pub(crate) mod hub_ref;
+pub(crate) mod kill;
+pub(crate) mod link;
+pub(crate) mod listing;
+pub(crate) mod run_in_place;
+pub(crate) mod scope;
+pub(crate) mod shield;
+pub(crate) mod signal;
+pub(crate) mod sleep;
+pub(crate) mod spawn;
+pub(crate) mod stacks;
+pub(crate) mod thread;
+pub(crate) mod timeout;
+pub(crate) mod use_hub;

@@ -1,0 +1,143 @@
+//! Lets other greenlets run: sleeping, yielding, and the budget of operations.
+
+use std::time::Duration;
+
+use crate::base::wait_reason::WaitReason;
+use crate::error::LoopError;
+use crate::greenlet::control::Kind;
+use crate::greenlet::driver::Driver;
+use crate::greenlet::local;
+use crate::greenlet::run::{self, Refused, Waiter};
+use crate::greenlet::target::Target;
+use crate::wait::grace::Grace;
+
+/// Lets other green threads run for at least `duration`. Eventlet's `sleep`; zero lets each that is ready
+/// run once. Switches.
+///
+/// Called while panicking, it blocks the thread instead, for the time of
+/// [`set_panicking_grace`](crate::set_panicking_grace) at most. In a destructor of a thread-local, when the thread's green
+/// threads have ended, it blocks the thread like std's. In a callback of the main loop a sleep of zero does
+/// nothing.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use std::time::{Duration, Instant};
+/// let start = Instant::now();
+/// let other = hub_core::spawn(|| hub_core::sleep(Duration::from_millis(10)));
+/// hub_core::sleep(Duration::from_millis(10)); // both sleep at the same time
+/// other.join()?;
+/// assert!(start.elapsed() >= Duration::from_millis(10));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// # Panics
+///
+/// In a callback of the main loop, if the hub cannot be built, and in the main greenlet if the loop is
+/// interrupted; with the message of the [`LoopError`]. A loop that is aborted ends the sleep early.
+pub fn sleep(duration: Duration) {
+    if duration.is_zero() && run::in_mainloop() {
+        return;
+    }
+    let slept = if duration.is_zero() { run::yield_now() } else { sleep_for(duration) };
+    let Err(error) = slept else { return };
+    match *error {
+        LoopError::Aborted => {}
+        LoopError::ThreadEnding => std::thread::sleep(duration),
+        LoopError::Panicking => {
+            let grace = Grace::begin();
+            std::thread::sleep(duration.min(grace.left()));
+        }
+        error => panic!("sleep: {error}"),
+    }
+}
+
+fn sleep_for(duration: Duration) -> Result<(), Refused> {
+    let main_loop = &local::get().main_loop;
+    let mut left = duration;
+    let mut until = None;
+    loop {
+        let waiter = Waiter::current(WaitReason::Sleep)?;
+        let timer = ArmedTimer(main_loop.arm(left, Target::park(waiter)));
+        if waiter.control().kind() == Kind::Main && until.is_none() {
+            until = Some(main_loop.now() + left);
+        }
+        let woken = waiter.park();
+        drop(timer);
+        match woken {
+            // The hub's timers are gone, the main greenlet's sleep is not over.
+            Err(error) if matches!(*error, LoopError::HubReplaced) => {
+                left = until.unwrap_or_default() - main_loop.now();
+                if left.is_zero() {
+                    return Ok(());
+                }
+            }
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// A timer that is taken back however the park ends.
+struct ArmedTimer(crate::timer_queue::TimerId);
+
+impl Drop for ArmedTimer {
+    fn drop(&mut self) {
+        local::get().main_loop.disarm(self.0);
+    }
+}
+
+/// Lets every other green thread that is ready run once. std's `yield_now`; [`sleep`] of zero. Switches.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let other = hub_core::spawn(|| ());
+/// hub_core::yield_now();
+/// assert!(other.is_finished());
+/// # });
+/// ```
+///
+/// # Panics
+///
+/// As [`sleep`].
+#[inline]
+pub fn yield_now() {
+    if let Err(refused) = run::yield_now() {
+        yield_refused(refused);
+    }
+}
+
+/// Counts an operation that is about to be served at once, and lets others run after many in a row. Tokio's
+/// `consume_budget`. Switches then.
+///
+/// A loop over operations that never have to wait would keep all others of its OS thread waiting. Sockets, pipes,
+/// channels and queues therefore call this before each operation; a primitive of one's own does the same. Green threads
+/// that wait or yield have a new budget, of 16 operations at least. Where nothing may switch, as in the main loop and
+/// while panicking, this returns at once.
+///
+/// Call it before the operation and without a lock: a kill or a timeout may strike here, and what was done before would
+/// be lost.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let other = hub_core::spawn(|| ());
+/// while !other.is_finished() {
+///     hub_core::consume_budget()?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// For the main greenlet: what the main loop has to tell it.
+#[inline]
+pub fn consume_budget() -> Result<(), Box<LoopError>> {
+    if run::charge() { Ok(()) } else { run::operations_used_up() }
+}
+
+#[cold]
+fn yield_refused(refused: Refused) {
+    drop(refused);
+    sleep(Duration::ZERO);
+}

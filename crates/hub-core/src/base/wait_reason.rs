@@ -1,0 +1,63 @@
+//! The reasons for which green threads and OS threads wait.
+
+/// The reason for which a green thread waits. Reports of a loop that stands still name it.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum WaitReason {
+    /// Lets others run.
+    #[default]
+    Yield,
+    /// Sleeps.
+    Sleep,
+    /// Waits for a descriptor.
+    Descriptor,
+    /// Waits for the end of a green thread.
+    Join,
+    /// Waits for the green threads of a scope.
+    Scope,
+    /// Waits for an OS thread.
+    Offload,
+    /// Switches to a greenlet.
+    Switch,
+    /// Runs a turn of the loop.
+    RunOnce,
+    /// Waits for the end of the loop.
+    Abort,
+    /// Waits for a lock.
+    Lock,
+    /// Waits for an event.
+    Event,
+    /// Waits for an item, or for room.
+    Queue,
+    /// Waits for a semaphore.
+    Semaphore,
+    /// Waits for a condition.
+    Condition,
+    /// Waits for others to come to the same place.
+    Barrier,
+    /// Waits to be unparked.
+    Park,
+}
+
+impl WaitReason {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            WaitReason::Yield => "giving way",
+            WaitReason::Sleep => "sleeping",
+            WaitReason::Descriptor => "waiting for a descriptor",
+            WaitReason::Join => "waiting for a green thread",
+            WaitReason::Scope => "waiting for the green threads of a scope",
+            WaitReason::Offload => "waiting for another OS thread",
+            WaitReason::Switch => "switching to a greenlet",
+            WaitReason::RunOnce => "running the loop",
+            WaitReason::Abort => "waiting for the loop to end",
+            WaitReason::Lock => "waiting for a lock",
+            WaitReason::Event => "waiting for an event",
+            WaitReason::Queue => "waiting for a queue",
+            WaitReason::Semaphore => "waiting for a semaphore",
+            WaitReason::Condition => "waiting for a condition",
+            WaitReason::Barrier => "waiting at a barrier",
+            WaitReason::Park => "waiting to be unparked",
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The kinds of exits.
+
+use std::fmt;
+
+/// How often the same exit is thrown. Code that catches it each time does not mean to end.
+pub(crate) const MOST_THROWS: u32 = 100;
+
+/// The reason for which a green thread unwinds, other than a panic.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ExitKind {
+    /// It is killed, as a whole: by [`kill`](crate::GreenThread::kill), by its scope, group or pool, by the end of its loop.
+    Kill,
+    /// A [`with_timeout`](crate::with_timeout) around the wait has run out.
+    Timeout,
+    /// The green thread of a [`with_link`](crate::GreenThread::with_link) around the wait has ended.
+    Link,
+}
+
+impl fmt::Display for ExitKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ExitKind::Kill => "kill",
+            ExitKind::Timeout => "timeout",
+            ExitKind::Link => "link",
+        })
+    }
+}

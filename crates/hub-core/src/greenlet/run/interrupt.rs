@@ -1,0 +1,136 @@
+//! Makes other greenlets exit.
+//!
+//! Ground rules: those of the [run queue](super), and
+//! - A target is entered in the call that has found it parked or switched, and no foreign code runs in between.
+
+use super::super::control::{ControlRef, State, Wake};
+use super::super::local::{self};
+use super::super::patience;
+use super::super::spans::{self, Away};
+use super::super::unwind::Exit;
+use super::exits::{check_exit, has_to_exit};
+use super::waiter::Waiter;
+use super::{current, thread};
+use crate::error::GreenError;
+
+/// What [`interrupt`] did.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Interrupted {
+    /// It had not begun, and never will.
+    Cancelled,
+    /// It was switched to and has run until its end or its next park.
+    Ran,
+    /// It will find the exit when it runs next.
+    Later,
+    /// A mask or a shield is in force, or the target waits for a lock; it finds the exit when that is over.
+    HeldBack,
+}
+
+/// Makes a greenlet other than the running one exit.
+///
+/// If `at_once`, the running greenlet is queued and the target runs until its end or its next park;
+/// otherwise the target is only woken. An exit that is pending for the running greenlet itself is thrown
+/// then, after the target was woken; what the main loop has for the main greenlet waits for its next park.
+pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interrupted {
+    // Dropped at the end of all, for its destructor may switch.
+    let _unneeded;
+    // First of all, for it may change what the target does.
+    let _away = (at_once && target.is_suspended()).then(Away::new);
+    match target.state() {
+        State::Unstarted => {
+            if let Exit::Kill(error) = exit {
+                cancel(target, error);
+            }
+            Interrupted::Cancelled
+        }
+        State::Delayed => {
+            if let Exit::Kill(error) = exit {
+                cancel(target, error);
+                local::get().controls.give(target);
+            }
+            Interrupted::Cancelled
+        }
+        State::Free | State::Cancelled | State::Callback | State::Abandoned => Interrupted::Cancelled,
+        // What has begun cannot be unwound.
+        _ if cfg!(panic = "abort") => Interrupted::Later,
+        State::Running => {
+            target.set_exit(exit);
+            Interrupted::Later
+        }
+        State::Ready => {
+            let shielded = target.is_shielded_from(&exit);
+            _unneeded = target.set_exit(exit);
+            if !at_once {
+                return Interrupted::Later;
+            }
+            if shielded {
+                check_exit();
+                return Interrupted::HeldBack;
+            }
+            check_exit();
+            let left = thread().give_way(current());
+            spans::back();
+            check_exit();
+            if left.is_ok() { Interrupted::Ran } else { Interrupted::Later }
+        }
+        State::Parked
+            if !target.is_masked() && !target.is_shielded_from(&exit) && patience::holds_back(target, &exit) =>
+        {
+            if !target.has_pending_exit() {
+                patience::begin(target, target.ticket());
+            }
+            _unneeded = target.set_exit(exit);
+            if at_once {
+                check_exit();
+            }
+            Interrupted::HeldBack
+        }
+        State::Parked | State::Switched => {
+            let (masked, shielded) = (target.is_masked(), target.is_shielded_from(&exit));
+            _unneeded = target.set_exit(exit);
+            let me = current();
+            if !at_once || masked || shielded || has_to_exit(me) {
+                // A masked wait looks after those for whom it waits. Under a shield a wait goes on as if nothing were.
+                if !shielded {
+                    target.state.set(State::Parked);
+                    Waiter::new(target, target.ticket()).wake_with(Wake::Exit);
+                }
+                if at_once {
+                    check_exit();
+                }
+                return if masked || shielded { Interrupted::HeldBack } else { Interrupted::Later };
+            }
+            let thread = thread();
+            target.ticket.set(target.ticket() + 1);
+            target.wake.set(Wake::Exit);
+            me.state.set(State::Ready);
+            me.wake.set(Wake::Event);
+            thread.push(me);
+            // SAFETY: the target is suspended and in no queue, and no foreign code ran since that was seen; we are
+            // queued.
+            unsafe { thread.switch(me, target) };
+            check_exit();
+            Interrupted::Ran
+        }
+    }
+}
+
+/// Ends a green thread whose body has not begun: it stays queued with nothing to run.
+pub(super) fn cancel(target: ControlRef, error: GreenError) {
+    target.state.set(State::Cancelled);
+    let _span = spans::unentered(target);
+    if let Some(task) = target.task.take() {
+        // What is dropped may block, and the block be given to another greenlet meanwhile.
+        task.forget_control();
+        task.fail(error);
+        task.finish();
+    }
+}
+
+/// Gives those that wait for an abandoned greenlet `error` as its result.
+pub(crate) fn end_abandoned(target: ControlRef, error: GreenError) {
+    debug_assert_eq!(target.state(), State::Abandoned);
+    if let Some(task) = target.task.take() {
+        task.abandon(error);
+    }
+}

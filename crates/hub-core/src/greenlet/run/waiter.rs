@@ -1,0 +1,225 @@
+//! A park of the running greenlet, and what may end it.
+
+use super::super::control::{ControlRef, Kind, State, Wake};
+use super::super::driver::Driver;
+use super::super::local::{self};
+use super::super::patience;
+use super::super::spans::{self};
+use super::super::trace;
+use super::exits::{has_to_exit, take_turn, throw_pending};
+use super::{Refused, current, in_mainloop, thread};
+use crate::base::wait_reason::WaitReason;
+use crate::error::LoopError;
+
+/// One park of one greenlet. Whoever holds it may end that park and no other.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Waiter {
+    pub(super) control: ControlRef,
+    pub(super) ticket: u64,
+}
+
+impl Waiter {
+    /// The next park of the running greenlet.
+    ///
+    /// Throws the exit that is pending, if one is.
+    ///
+    /// # Errors
+    ///
+    /// Where parking is not possible: in the main loop, in a subscriber that is told something, while panicking, at the
+    /// end of the thread.
+    #[inline]
+    pub(crate) fn current(doing: WaitReason) -> Result<Waiter, Refused> {
+        let control = current();
+        if control.kind() != Kind::Thread || control.exit.get() || trace::is_telling() || std::thread::panicking() {
+            may_park(control, doing)?;
+        }
+        control.doing.set(doing);
+        Ok(Waiter { control, ticket: control.ticket.get() })
+    }
+
+    /// Like [`current`](Waiter::current), but takes a fresh ticket, so a wake-up meant for an earlier, abandoned park
+    /// cannot end this one. `None` if an exit is to be thrown first, by [`check_exit`](super::check_exit): the caller may hold a lock, and
+    /// others may run before an exit that was swallowed is thrown again.
+    #[inline]
+    pub(crate) fn begin(doing: WaitReason) -> Result<Option<Waiter>, Refused> {
+        let control = current();
+        if (control.kind() != Kind::Thread || control.exit.get() || trace::is_telling() || std::thread::panicking())
+            && !may_begin(control, doing)?
+        {
+            return Ok(None);
+        }
+        control.doing.set(doing);
+        let ticket = control.ticket.get() + 1;
+        control.ticket.set(ticket);
+        Ok(Some(Waiter { control, ticket }))
+    }
+
+    #[inline]
+    pub(crate) fn new(control: ControlRef, ticket: u64) -> Waiter {
+        Waiter { control, ticket }
+    }
+
+    #[inline]
+    pub(crate) fn control(self) -> ControlRef {
+        self.control
+    }
+
+    #[inline]
+    pub(crate) fn ticket(self) -> u64 {
+        self.ticket
+    }
+
+    /// Ends the park. False if it has ended already. Never switches.
+    #[inline]
+    pub(crate) fn wake(self) -> bool {
+        self.wake_with(Wake::Event)
+    }
+
+    /// Ends the park for a reason. False if it has ended already. Never switches.
+    #[inline]
+    pub(crate) fn wake_with(self, why: Wake) -> bool {
+        let control = self.control;
+        if control.ticket.get() != self.ticket {
+            return false;
+        }
+        control.ticket.set(self.ticket + 1);
+        control.wake.set(why);
+        // One that has a ticket but does not park yet finds at its park that the ticket has moved.
+        if control.state.get() == State::Parked {
+            control.state.set(State::Ready);
+            thread().push(control);
+        }
+        true
+    }
+
+    /// Parks the running greenlet until this ticket is woken. Switches.
+    ///
+    /// Throws the exit that has ended the park, unless a mask is in force. One that came after the park had ended is
+    /// left for the next wait: what the park was woken for is kept.
+    ///
+    /// # Errors
+    ///
+    /// For the main greenlet: what the main loop has to tell it.
+    #[inline(always)]
+    pub(crate) fn park(self) -> Result<Wake, Refused> {
+        self.park_until_entered()?;
+        let wake = self.control.wake.get();
+        if matches!(wake, Wake::Exit | Wake::Failed) {
+            arrive_in_trouble(self.control)?;
+        }
+        Ok(wake)
+    }
+
+    /// Like [`park`](Waiter::park), but an exit only ends the park: the caller looks whether it was granted what it
+    /// waits for, and throws by [`check_exit`](super::check_exit) if not.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[inline]
+    pub(crate) fn park_deferring_exit(self) -> Result<Wake, Refused> {
+        self.park_until_entered()?;
+        let wake = self.control.wake.get();
+        if wake == Wake::Failed {
+            take_main_error(self.control)?;
+        }
+        Ok(wake)
+    }
+
+    #[inline(always)]
+    pub(super) fn park_until_entered(self) -> Result<(), Refused> {
+        let me = self.control;
+        debug_assert_eq!(current(), me, "only the running greenlet parks");
+        if trace::is_telling() {
+            may_leave(me, me.doing())?;
+        }
+        if me.ticket.get() == self.ticket && spans::exited_for(self) {
+            me.state.set(State::Parked);
+            thread().leave(me).inspect_err(|_| spans::entered(me))?;
+            // Whoever ended the park moved the ticket on, so nothing late finds this greenlet.
+            debug_assert_ne!(me.ticket.get(), self.ticket);
+        }
+        spans::entered(me);
+        Ok(())
+    }
+}
+
+/// For a greenlet that was entered again after it gave way: throws the exit that is pending unless a mask is in force.
+#[inline]
+pub(in super::super) fn arrive(me: ControlRef) -> Result<Wake, Refused> {
+    spans::entered(me);
+    let wake = me.wake.get();
+    if me.exit.get() || wake == Wake::Failed {
+        arrive_in_trouble(me)?;
+    }
+    Ok(wake)
+}
+
+#[cold]
+pub(super) fn arrive_in_trouble(me: ControlRef) -> Result<(), Refused> {
+    // The park is not taken down yet, so nothing else runs before this throw.
+    throw_pending(me, None, |_| {});
+    take_main_error(me)
+}
+
+/// Takes the error that the main loop left for `me`, if it is the main greenlet.
+#[cold]
+pub(super) fn take_main_error(me: ControlRef) -> Result<(), Refused> {
+    match me.kind() {
+        Kind::Main if !me.is_masked() => Ok(local::get().main_loop.take_main_error()?),
+        _ => Ok(()),
+    }
+}
+
+#[cold]
+pub(super) fn may_park(me: ControlRef, doing: WaitReason) -> Result<(), Refused> {
+    may_leave(me, doing)?;
+    if me.kind() == Kind::Main {
+        local::get().watch_for_end();
+    }
+    take_main_error(me)
+}
+
+/// False if an exit is to be thrown first.
+#[cold]
+pub(super) fn may_begin(me: ControlRef, doing: WaitReason) -> Result<bool, Refused> {
+    let may_throw = !in_mainloop() && !std::thread::panicking() && !local::has_ended();
+    if has_to_exit(me) && may_throw && !patience::holds_exits(doing) {
+        return Ok(false);
+    }
+    may_park(me, doing)?;
+    if has_to_exit(me) {
+        patience::begin(me, me.ticket.get() + 1);
+    }
+    Ok(true)
+}
+
+/// Whether the running greenlet may be left. Throws the exit that is pending, if one is.
+pub(crate) fn may_leave(me: ControlRef, doing: WaitReason) -> Result<(), Refused> {
+    // Before all others: an exit must not unwind a destructor of a thread-local.
+    if thread().ended.get() {
+        return Err(LoopError::ThreadEnding.into());
+    }
+    if me.kind() == Kind::Mainloop {
+        return Err(LoopError::InMainloop { doing: doing.as_str() }.into());
+    }
+    if trace::is_telling() {
+        return Err(LoopError::InMainloop { doing: "what a subscriber of `tracing` wants to wait for" }.into());
+    }
+    if std::thread::panicking() {
+        return Err(LoopError::Panicking.into());
+    }
+    if !patience::holds_exits(doing) {
+        throw_pending(me, None, take_turn);
+    }
+    Ok(())
+}
+
+/// Lets every other ready greenlet run once, then goes on. Switches.
+#[inline]
+pub(crate) fn yield_now() -> Result<(), Refused> {
+    let me = Waiter::current(WaitReason::Yield)?.control;
+    spans::exited(me);
+    thread().give_way(me).inspect_err(|_| spans::entered(me))?;
+    arrive(me).map(drop)
+}

@@ -1,0 +1,155 @@
+//! The layout of a cell: a header that does not depend on the body, and the body, which is a closure and then a result.
+//!
+//! Ground rules: those of the [module above](super). Nothing here decides when a body is read or written.
+
+use std::alloc::Layout;
+use std::any::Any;
+use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
+use std::collections::VecDeque;
+use std::mem::ManuallyDrop;
+use std::panic::Location;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use super::super::control::ControlRef;
+use super::super::run::Waiter;
+use super::super::unhandled;
+use super::super::unwind::{contained, drop_contained};
+use super::TaskRef;
+use super::unhandled::{Failure, Unhandled, text_of};
+use crate::error::GreenError;
+use crate::timer_queue::TimerId;
+
+/// A handle exists.
+pub(super) const HANDLE: u8 = 1;
+
+/// It has not ended.
+pub(super) const ALIVE: u8 = 2;
+
+/// The closure was taken out.
+pub(super) const STARTED: u8 = 4;
+
+/// The result is in.
+pub(super) const DONE: u8 = 8;
+
+/// The result was taken out.
+pub(super) const TAKEN: u8 = 16;
+
+/// Somebody was given the result, so nothing needs to be reported.
+pub(super) const SEEN: u8 = 32;
+
+/// The part of a cell that does not depend on what it runs.
+#[repr(C)]
+pub(crate) struct Header {
+    pub(super) vtable: &'static Vtable,
+    pub(super) spawned_at: &'static Location<'static>,
+    pub(super) control: Cell<Option<ControlRef>>,
+    pub(super) waiter: Cell<Option<Waiter>>,
+    pub(super) extra: Cell<Option<NonNull<Extra>>>,
+    /// How many look at the result in place.
+    pub(super) looks: Cell<u32>,
+    pub(super) bits: Cell<u8>,
+    pub(super) class: u8,
+}
+
+/// What most cells never need.
+#[derive(Default)]
+pub(super) struct Extra {
+    pub(super) name: RefCell<Option<Rc<str>>>,
+    pub(super) waiters: RefCell<Vec<Waiter>>,
+    pub(super) links: RefCell<VecDeque<(u64, Link)>>,
+    pub(super) next_link: Cell<u64>,
+    /// The greenlet that calls the links now.
+    pub(super) linking: Cell<Option<ControlRef>>,
+    pub(super) stack_size: Cell<Option<usize>>,
+    /// When it begins, if that is later.
+    pub(super) timer: Cell<Option<TimerId>>,
+    /// Alive until it has ended.
+    pub(super) life: RefCell<Option<Rc<()>>>,
+    /// Made and used by an upper floor.
+    pub(super) companion: OnceCell<Box<dyn Any>>,
+}
+
+pub(super) type Link = Box<dyn FnOnce()>;
+
+pub(super) struct Vtable {
+    pub(super) layout: Layout,
+    /// Where in the cell the body lies.
+    pub(super) body: usize,
+    pub(super) run: unsafe fn(TaskRef),
+    pub(super) drop_closure: unsafe fn(TaskRef),
+    pub(super) drop_result: unsafe fn(TaskRef),
+    pub(super) fail: unsafe fn(TaskRef, GreenError),
+    pub(super) unhandled: unsafe fn(TaskRef) -> Option<Failure>,
+}
+
+#[repr(C)]
+pub(super) struct TaskCell<F, T> {
+    pub(super) header: Header,
+    pub(super) body: UnsafeCell<Body<F, T>>,
+}
+
+pub(super) union Body<F, T> {
+    pub(super) closure: ManuallyDrop<F>,
+    pub(super) result: ManuallyDrop<Result<T, GreenError>>,
+}
+
+pub(super) const fn vtable<F, T, U>() -> Vtable
+where
+    F: FnOnce() -> T,
+    U: Unhandled<T>,
+{
+    /// # Safety: the cell is a `TaskCell<F, T>` with its closure in.
+    unsafe fn run<F: FnOnce() -> T, T>(task: TaskRef) {
+        // SAFETY: by the contract.
+        let closure = unsafe { ManuallyDrop::take(&mut (*body::<F, T>(task)).closure) };
+        let result = contained(closure);
+        // SAFETY: the closure was moved out; nobody else refers to the body.
+        unsafe { (*body::<F, T>(task)).result = ManuallyDrop::new(result) };
+    }
+    /// # Safety: the cell is a `TaskCell<F, T>` with its closure in.
+    unsafe fn drop_closure<F, T>(task: TaskRef) {
+        // SAFETY: by the contract.
+        drop_contained(unsafe { ManuallyDrop::take(&mut (*body::<F, T>(task)).closure) });
+    }
+    /// # Safety: the cell is a `TaskCell<F, T>` with its result in.
+    unsafe fn drop_result<F, T>(task: TaskRef) {
+        if std::mem::needs_drop::<Result<T, GreenError>>() {
+            // SAFETY: by the contract.
+            let result = unsafe { ManuallyDrop::take(&mut (*body::<F, T>(task)).result) };
+            if std::mem::needs_drop::<T>() || result.is_err() {
+                drop_contained(result);
+            }
+        }
+    }
+    /// # Safety: the cell is a `TaskCell<F, T>` with an empty body.
+    unsafe fn fail<F, T>(task: TaskRef, error: GreenError) {
+        // SAFETY: by the contract.
+        unsafe { (*body::<F, T>(task)).result = ManuallyDrop::new(Err(error)) };
+    }
+    /// # Safety: the cell is a `TaskCell<F, T>` with its result in.
+    unsafe fn unhandled<F, T, U: Unhandled<T>>(task: TaskRef) -> Option<Failure> {
+        // SAFETY: by the contract.
+        match unsafe { &*(*body::<F, T>(task)).result } {
+            // The thread that ended it knows.
+            Err(GreenError::Exit | GreenError::Loop(_)) => None,
+            Err(error) => Some(Failure::Ended(text_of(error))),
+            Ok(value) => unhandled::contained_in(value, U::error_in).map(Failure::Returned),
+        }
+    }
+    Vtable {
+        layout: Layout::new::<TaskCell<F, T>>(),
+        body: std::mem::offset_of!(TaskCell<F, T>, body),
+        run: run::<F, T>,
+        drop_closure: drop_closure::<F, T>,
+        drop_result: drop_result::<F, T>,
+        fail: fail::<F, T>,
+        unhandled: unhandled::<F, T, U>,
+    }
+}
+
+pub(super) fn body<F, T>(task: TaskRef) -> *mut Body<F, T> {
+    let cell = task.0.cast::<TaskCell<F, T>>();
+    // SAFETY: computes an address within the allocation, reads nothing.
+    unsafe { UnsafeCell::raw_get(&raw const (*cell.as_ptr()).body) }
+}

@@ -1,0 +1,115 @@
+//! Time that a program moves by hand, for tests of whatever sleeps.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::contract::{Hub, Notify};
+use super::interest::Interest;
+use super::lease::{Lease, Rearm};
+use super::ready::Ready;
+use super::time::Time;
+use super::watched::{Key, Watched};
+
+/// A clock that stands still until somebody moves it. Clones are the same clock.
+///
+/// Given to a hub by [`drive`](ManualClock::drive), it makes sleeps and timeouts last no time at all, and in
+/// the same order each time.
+///
+/// ```
+/// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs")); }
+/// use hub_core::{ManualClock, sleep, use_hub_with};
+/// use std::time::Duration;
+///
+/// let clock = ManualClock::new();
+/// let driven = clock.clone();
+/// use_hub_with(move || Ok(driven.drive(poll_hub::PollHub::new()?)))?;
+/// sleep(Duration::from_secs(3600));
+/// assert!(clock.now().as_nanos() >= 3600 * 1_000_000_000);
+/// # Ok::<(), hub_core::HubError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ManualClock {
+    now: Rc<Cell<Time>>,
+}
+
+impl ManualClock {
+    /// A clock at its beginning.
+    #[must_use]
+    pub fn new() -> ManualClock {
+        ManualClock::default()
+    }
+
+    /// What it shows.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.now.get()
+    }
+
+    /// Moves it on. Timers that become due fire when the main loop runs next.
+    pub fn advance(&self, by: Duration) {
+        self.now.set(self.now.get() + by);
+    }
+
+    /// Makes it the clock of `hub`.
+    pub fn drive<H: Hub>(&self, hub: H) -> Clocked<H> {
+        Clocked { hub, clock: self.clone() }
+    }
+}
+
+/// A hub on a [`ManualClock`].
+///
+/// Where it would sleep for a time it moves the clock on by that time instead, if no descriptor is ready and
+/// no notice has come: time passes only while nobody has anything to do, so a listener that leaves its
+/// descriptor ready stops it. A wait without limit is a real one.
+#[derive(Debug)]
+pub struct Clocked<H> {
+    hub: H,
+    clock: ManualClock,
+}
+
+impl<H: Hub> Hub for Clocked<H> {
+    fn name(&self) -> &'static str {
+        self.hub.name()
+    }
+
+    fn rearm(&self) -> Rearm {
+        self.hub.rearm()
+    }
+
+    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
+        self.hub.watch(key, fd, interest, lease)
+    }
+
+    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+        self.hub.forget(key, fd);
+    }
+
+    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        let Some(timeout) = timeout else { return self.hub.wait(watched, None, ready) };
+        self.hub.wait(watched, Some(Duration::ZERO), ready)?;
+        if ready.reports().is_empty() {
+            self.clock.advance(timeout);
+        }
+        Ok(())
+    }
+
+    fn after_fork(&mut self) -> io::Result<()> {
+        self.hub.after_fork()
+    }
+
+    fn notifier(&mut self) -> Option<Arc<dyn Notify>> {
+        self.hub.notifier()
+    }
+
+    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+        self.hub.pollable()
+    }
+
+    fn now(&self) -> Time {
+        self.clock.now()
+    }
+}

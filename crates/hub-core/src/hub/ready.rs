@@ -1,0 +1,49 @@
+//! What one wait collected.
+
+use super::interest::Readiness;
+use super::watched::Key;
+
+/// The reports of one [`Hub::wait`](crate::Hub::wait).
+///
+/// Made once per loop; it grows to the largest batch and keeps that size, so a wait allocates
+/// nothing in the long run.
+///
+/// ```
+/// use hub_core::{Key, Readiness, Ready};
+/// let mut ready = Ready::new();
+/// ready.push(Key::new(3, 1), Readiness::READ);
+/// assert_eq!(ready.reports(), [(Key::new(3, 1), Readiness::READ)]);
+/// ready.clear();
+/// assert!(ready.reports().is_empty());
+/// ```
+#[derive(Debug, Default)]
+pub struct Ready {
+    reports: Vec<(Key, Readiness)>,
+}
+
+impl Ready {
+    /// An empty collection.
+    #[must_use]
+    pub fn new() -> Ready {
+        Ready::default()
+    }
+
+    /// Reports `what` of the registration `key`.
+    #[inline]
+    pub fn push(&mut self, key: Key, what: Readiness) {
+        self.reports.push((key, what));
+    }
+
+    /// The reports in the order in which they were pushed.
+    #[must_use]
+    #[inline]
+    pub fn reports(&self) -> &[(Key, Readiness)] {
+        &self.reports
+    }
+
+    /// Forgets every report and keeps the room.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.reports.clear();
+    }
+}

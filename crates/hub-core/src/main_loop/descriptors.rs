@@ -1,0 +1,621 @@
+//! The loop's table of descriptors: who waits for what, and what is known to be ready.
+//!
+//! Pure bookkeeping: nothing here calls a hub, runs foreign code or switches. The half of it that hubs
+//! see is [`Watched`]; the two are indexed alike.
+//!
+//! Ground rule: no descriptor is used here, numbers are only looked at. Who arms or lends one promises the hub
+//! that it stays open, and the promise is handed on to [`Watched`] as it is.
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+
+use crate::greenlet::target::Target;
+use crate::hub::{Interest, Readiness};
+use crate::hub::{Key, Watched};
+use crate::hub::{Lease, Rearm};
+
+/// What a read has left behind, as far as the reader can tell.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// There was no more. A short read of a socket does not say so: it may have stopped at an urgent mark, or
+    /// where descriptors were sent along.
+    Nothing,
+    /// There may be more. The next one tries at once only if the hub would not report what is left.
+    Perhaps,
+    /// More is to be expected: a large buffer was filled, a connection accepted, a datagram received. The next
+    /// one tries at once.
+    Likely,
+}
+
+/// Who holds a number.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Owner {
+    /// Nobody that we know: it is lent for one wait.
+    Raw,
+    /// The socket with this id: it is lent for life.
+    Socket(u64),
+}
+
+#[derive(Debug)]
+struct Slot {
+    owner: Owner,
+    /// For reading and for writing.
+    target: [Target; 2],
+    /// An operation in these directions may succeed at once.
+    ready: Interest,
+    /// No more data will come: a short read does not make it unready.
+    ended: bool,
+    /// The directions that somebody has waited for, so that `ready` tells something.
+    known: Interest,
+    /// The directions that the hub reports without being asked again.
+    watched: Interest,
+    /// Those who wait behind the first one, oldest first.
+    queued: VecDeque<(Interest, Target)>,
+}
+
+impl Default for Slot {
+    fn default() -> Slot {
+        Slot {
+            owner: Owner::Raw,
+            target: [Target::Nobody; 2],
+            ready: Interest::NONE,
+            ended: false,
+            known: Interest::NONE,
+            watched: Interest::NONE,
+            queued: VecDeque::new(),
+        }
+    }
+}
+
+impl Slot {
+    /// All waiters, those that queue last.
+    fn waiters(self) -> Vec<Target> {
+        let queued = self.queued.into_iter().map(|(_, target)| target);
+        self.target.into_iter().filter(|target| *target != Target::Nobody).chain(queued).collect()
+    }
+}
+
+/// What [`Descriptors::prepare`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Go on under this key; the hub watches already.
+    Watched(Key),
+    /// Go on under this key when the hub watches this much.
+    Watch(Key, Interest),
+    /// Somebody waits in that direction.
+    Taken,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct Descriptors {
+    pub(crate) watched: Watched,
+    slots: Vec<Slot>,
+}
+
+#[inline]
+fn side(direction: Interest) -> usize {
+    usize::from(direction == Interest::WRITE)
+}
+
+/// Both directions, one at a time.
+pub(crate) const SIDES: [Interest; 2] = [Interest::READ, Interest::WRITE];
+
+impl Descriptors {
+    /// Finds the place for somebody who wants to wait for one direction of `fd`. Changes no waiter.
+    pub(crate) fn prepare(&mut self, fd: RawFd, owner: Owner, direction: Interest, rearm: Rearm) -> Place {
+        if fd as usize >= self.slots.len() {
+            self.slots.resize_with(fd as usize + 1, Slot::default);
+        }
+        let known = self.watched.key(fd);
+        let slot = &mut self.slots[fd as usize];
+        let waits = slot.target.map(|target| target != Target::Nobody);
+        let key = match (owner, known) {
+            // A raw wait on a socket of ours shares its registration, and a second raw wait the first's.
+            (Owner::Raw, Some(key)) if slot.owner != Owner::Raw || waits[0] || waits[1] || !slot.queued.is_empty() => {
+                key
+            }
+            (Owner::Socket(_), Some(key)) if slot.owner == owner => key,
+            _ => {
+                let key = self.watched.enter(fd);
+                *slot = Slot { owner, ..Slot::default() };
+                key
+            }
+        };
+        if slot.target[side(direction)] != Target::Nobody || slot.queued.iter().any(|(other, _)| *other == direction) {
+            return Place::Taken;
+        }
+        let lasting = slot.owner != Owner::Raw && owner == slot.owner && rearm != Rearm::Explicit;
+        if lasting && slot.watched.contains(direction) {
+            return Place::Watched(key);
+        }
+        let armed = self.watched.armed(key);
+        let kept = if rearm == Rearm::Explicit { Interest::NONE } else { slot.watched };
+        Place::Watch(key, armed | kept | direction)
+    }
+
+    /// What [`prepare`](Descriptors::prepare) and [`arm`](Descriptors::arm) come to for a socket whose direction the hub
+    /// watches already, as nearly always. `None`, and nothing is changed, if it is not so.
+    ///
+    /// # Safety
+    ///
+    /// As for [`arm`](Descriptors::arm).
+    #[inline]
+    pub(crate) unsafe fn arm_again(
+        &mut self,
+        fd: RawFd,
+        owner: Owner,
+        direction: Interest,
+        target: Target,
+    ) -> Option<Key> {
+        let slot = self.slots.get_mut(fd as usize)?;
+        let place = &mut slot.target[side(direction)];
+        // Only what a socket owns is watched for longer than a wait.
+        if owner == Owner::Raw || slot.owner != owner || !slot.watched.contains(direction) || *place != Target::Nobody {
+            return None;
+        }
+        let key = self.watched.key(fd)?;
+        *place = target;
+        slot.ready = slot.ready.without(direction);
+        slot.known |= direction;
+        // SAFETY: by the contract.
+        unsafe { self.watched.arm(key, direction) };
+        Some(key)
+    }
+
+    /// Whether the hub may let go of `key`: nobody waits, and no socket counts on the registration.
+    pub(crate) fn may_be_forgotten(&self, key: Key) -> bool {
+        self.watched.is_current(key) && self.watched.armed(key).is_empty() && self.lease(key) == Lease::Wait
+    }
+
+    /// How the descriptor of `key` is lent to the hub.
+    pub(crate) fn lease(&self, key: Key) -> Lease {
+        match self.slots.get(key.fd() as usize) {
+            Some(Slot { owner: Owner::Socket(_), .. }) if self.watched.is_current(key) => Lease::Life,
+            _ => Lease::Wait,
+        }
+    }
+
+    /// Whether another socket, or a raw waiter, still waits under a number that `owner` wants to use.
+    pub(crate) fn is_stale_for(&self, fd: RawFd, owner: Owner) -> bool {
+        let Some(slot) = self.slots.get(fd as usize) else { return false };
+        matches!(owner, Owner::Socket(_)) && slot.owner != owner && slot.target != [Target::Nobody; 2]
+    }
+
+    /// Lets somebody wait for `direction` of `key`.
+    ///
+    /// # Safety
+    ///
+    /// The descriptor stays open until the wait ends or the number is entered anew.
+    pub(crate) unsafe fn arm(&mut self, key: Key, direction: Interest, target: Target) {
+        let slot = &mut self.slots[key.fd() as usize];
+        slot.target[side(direction)] = target;
+        slot.ready = slot.ready.without(direction);
+        slot.known |= direction;
+        // SAFETY: by the contract.
+        unsafe { self.watched.arm(key, direction) };
+    }
+
+    /// Notes what the hub now reports of a socket without being asked again, unless the number was given up.
+    ///
+    /// # Safety
+    ///
+    /// The socket's descriptor stays open until its number is entered anew.
+    pub(crate) unsafe fn lend(&mut self, key: Key, interest: Interest) {
+        if self.watched.is_current(key) {
+            self.slots[key.fd() as usize].watched = interest;
+        }
+        // SAFETY: by the contract.
+        unsafe { self.watched.lend(key) };
+    }
+
+    /// Queues behind whoever waits already.
+    pub(crate) fn queue(&mut self, fd: RawFd, direction: Interest, target: Target) {
+        self.slots[fd as usize].queued.push_back((direction, target));
+    }
+
+    /// Queues a waiter that pauses: nothing is armed for it. Later waiters find the place taken nevertheless.
+    pub(crate) fn queue_paused(&mut self, fd: RawFd, direction: Interest, target: Target) {
+        let slot = &mut self.slots[fd as usize];
+        // `arm_again` does not look at the queue.
+        slot.watched = slot.watched.without(direction);
+        slot.queued.push_back((direction, target));
+    }
+
+    /// Takes a waiter back. True if no waiter is told from now on, so that the next one moves up.
+    pub(crate) fn leave(&mut self, key: Key, direction: Interest, target: Target) -> bool {
+        if !self.watched.is_current(key) {
+            return false;
+        }
+        let slot = &mut self.slots[key.fd() as usize];
+        if slot.target[side(direction)] == target {
+            slot.target[side(direction)] = Target::Nobody;
+            self.watched.disarm(key, direction);
+            return true;
+        }
+        let count = slot.queued.len();
+        slot.queued.retain(|(_, other)| *other != target);
+        slot.queued.len() != count && slot.target[side(direction)] == Target::Nobody
+    }
+
+    /// Removes the greenlets that wait for a socket in `directions`, and returns each with its direction.
+    pub(crate) fn take_parked(&mut self, fd: RawFd, socket: u64, directions: Interest) -> Vec<(Target, Interest)> {
+        let Some(key) = self.key_of(fd, socket) else { return Vec::new() };
+        let slot = &mut self.slots[fd as usize];
+        let is_parked = |target: Target| matches!(target, Target::Parked { .. });
+        let mut taken = Vec::new();
+        for direction in SIDES.into_iter().filter(|&direction| directions.contains(direction)) {
+            slot.ready |= direction;
+            let target = &mut slot.target[side(direction)];
+            if is_parked(*target) {
+                taken.push((std::mem::take(target), direction));
+                self.watched.disarm(key, direction);
+            }
+        }
+        slot.queued.retain(|&(direction, target)| {
+            let stays = !directions.contains(direction) || !is_parked(target);
+            if !stays {
+                taken.push((target, direction));
+            }
+            stays
+        });
+        taken
+    }
+
+    /// Who moves up when the one that was told has gone. Nobody if its place is taken again, or if the
+    /// number is in new hands.
+    #[inline]
+    pub(crate) fn next_queued(&mut self, key: Key, direction: Interest) -> Option<Target> {
+        let slot = self.slots.get_mut(key.fd() as usize)?;
+        // Nearly always.
+        if slot.queued.is_empty() || slot.target[side(direction)] != Target::Nobody || !self.watched.is_current(key) {
+            return None;
+        }
+        let index = slot.queued.iter().position(|(other, _)| *other == direction)?;
+        slot.queued.remove(index).map(|(_, target)| target)
+    }
+
+    /// Makes those who wait under a number that a socket has lent out waiters of the socket's own.
+    pub(crate) fn adopt(&mut self, fd: RawFd, socket: u64) {
+        if let Some(slot) = self.slots.get_mut(fd as usize)
+            && slot.owner == Owner::Raw
+            && slot.target != [Target::Nobody; 2]
+        {
+            slot.owner = Owner::Socket(socket);
+        }
+    }
+
+    /// Takes in a report. Those who are told are appended to `told` with what they are to know.
+    #[inline]
+    pub(crate) fn report(
+        &mut self,
+        key: Key,
+        what: Readiness,
+        rearm: Rearm,
+        target: &mut Vec<(Target, Readiness, Key, Interest)>,
+    ) -> bool {
+        if !self.watched.is_current(key) {
+            return false;
+        }
+        let slot = &mut self.slots[key.fd() as usize];
+        slot.ended |= what.contains(Readiness::END);
+        for direction in SIDES {
+            if !what.directions().contains(direction) {
+                continue;
+            }
+            slot.ready |= direction;
+            match std::mem::take(&mut slot.target[side(direction)]) {
+                Target::Nobody => {
+                    if rearm == Rearm::Level {
+                        slot.watched = slot.watched.without(direction);
+                    }
+                }
+                someone => {
+                    self.watched.disarm(key, direction);
+                    target.push((someone, what, key, direction));
+                }
+            }
+        }
+        if what.contains(Readiness::INVALID)
+            && let Some((_, waited)) = self.retire(key.fd())
+        {
+            target.extend(waited.into_iter().map(|one| (one, Readiness::GONE, key, Interest::NONE)));
+        }
+        true
+    }
+
+    /// Gives up a number: every key of it is stale, nobody waits. Returns the old key and whoever
+    /// waited.
+    pub(crate) fn retire(&mut self, fd: RawFd) -> Option<(Key, Vec<Target>)> {
+        let key = self.watched.key(fd)?;
+        let retired = std::mem::take(self.slots.get_mut(fd as usize)?);
+        self.watched.enter(fd);
+        Some((key, retired.waiters()))
+    }
+
+    /// Takes the waiters of a number that a socket owns, and leaves the registration. The hub is asked anew for the next
+    /// waiter, and the next operation is tried. `None`, and nothing is changed, if no socket owns the number.
+    pub(crate) fn evict(&mut self, fd: RawFd) -> Option<Vec<Target>> {
+        let key = self.watched.key(fd)?;
+        let slot = self.slots.get_mut(fd as usize).filter(|slot| slot.owner != Owner::Raw)?;
+        let evicted = std::mem::replace(slot, Slot { owner: slot.owner, ..Slot::default() });
+        self.watched.disarm(key, Interest::BOTH);
+        Some(evicted.waiters())
+    }
+
+    /// The key under which a socket is registered.
+    #[inline]
+    pub(crate) fn key_of(&self, fd: RawFd, socket: u64) -> Option<Key> {
+        let slot = self.slots.get(fd as usize)?;
+        if slot.owner == Owner::Socket(socket) { self.watched.key(fd) } else { None }
+    }
+
+    /// Whether an operation on a socket may succeed at once. A socket that is not registered is tried.
+    #[inline]
+    pub(crate) fn may_succeed(&self, fd: RawFd, socket: u64, direction: Interest) -> bool {
+        match self.slots.get(fd as usize) {
+            Some(slot) if slot.owner == Owner::Socket(socket) => {
+                slot.ready.contains(direction) || !slot.known.contains(direction)
+            }
+            _ => true,
+        }
+    }
+
+    /// Notes that nothing is known to be left in that direction: the next operation parks at once.
+    #[inline]
+    pub(crate) fn used_up(&mut self, fd: RawFd, socket: u64, direction: Interest, blocked: bool) {
+        if let Some(slot) = self.slots.get_mut(fd as usize)
+            && slot.owner == Owner::Socket(socket)
+            && (blocked || !slot.ended)
+        {
+            slot.ready = slot.ready.without(direction);
+        }
+    }
+
+    /// Whether an end of a socket was reported: a half close, a hang-up or an error.
+    pub(crate) fn has_ended(&self, fd: RawFd, socket: u64) -> bool {
+        self.slots.get(fd as usize).is_some_and(|slot| slot.owner == Owner::Socket(socket) && slot.ended)
+    }
+
+    /// Forgets an end that was reported.
+    pub(crate) fn has_not_ended(&mut self, fd: RawFd, socket: u64) {
+        if let Some(slot) = self.slots.get_mut(fd as usize)
+            && slot.owner == Owner::Socket(socket)
+        {
+            slot.ended = false;
+        }
+    }
+
+    /// An operation may succeed again.
+    pub(crate) fn make_ready(&mut self, fd: RawFd, socket: u64, direction: Interest) {
+        if let Some(slot) = self.slots.get_mut(fd as usize)
+            && slot.owner == Owner::Socket(socket)
+        {
+            slot.ready |= direction;
+        }
+    }
+
+    /// Forgets what the hub was told: it is a new one, or a child's. Those who wait are returned.
+    pub(crate) fn unwatch_all(&mut self) -> Vec<(Key, Interest)> {
+        for slot in &mut self.slots {
+            slot.watched = Interest::NONE;
+        }
+        self.watched.iter().map(|(key, _, interest)| (key, interest)).collect()
+    }
+
+    /// Everybody who waits, with number and direction.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
+        self.first_in_line().chain(self.queued())
+    }
+
+    /// Everybody who queues behind another.
+    pub(crate) fn queued(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .flat_map(|(fd, slot)| slot.queued.iter().map(move |&(direction, target)| (fd as RawFd, direction, target)))
+    }
+
+    /// Everybody who waits and does not queue behind another.
+    pub(crate) fn first_in_line(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
+        self.slots.iter().enumerate().flat_map(|(fd, slot)| {
+            SIDES
+                .into_iter()
+                .map(move |direction| (fd as RawFd, direction, slot.target[side(direction)]))
+                .filter(|(_, _, target)| *target != Target::Nobody)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Target = Target::Parked { greenlet: 1, ticket: 1 };
+    const TWO: Target = Target::Parked { greenlet: 2, ticket: 1 };
+
+    fn armed(table: &mut Descriptors, fd: RawFd, owner: Owner, direction: Interest, target: Target) -> Key {
+        match table.prepare(fd, owner, direction, Rearm::Level) {
+            Place::Watch(key, interest) => {
+                // SAFETY: the tests only look at numbers and never use the descriptors.
+                unsafe {
+                    table.arm(key, direction, target);
+                    if owner != Owner::Raw {
+                        table.lend(key, interest);
+                    }
+                }
+                key
+            }
+            Place::Watched(key) => {
+                // SAFETY: as above.
+                unsafe { table.arm(key, direction, target) };
+                key
+            }
+            Place::Taken => panic!("somebody waits already"),
+        }
+    }
+
+    #[test]
+    fn who_is_told_takes_16_bytes() {
+        assert!(size_of::<Target>() <= 16);
+    }
+
+    #[test]
+    fn a_second_waiter_in_one_direction_finds_the_place_taken() {
+        let mut table = Descriptors::default();
+        armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        assert_eq!(table.prepare(5, Owner::Raw, Interest::READ, Rearm::Level), Place::Taken);
+    }
+
+    #[test]
+    fn reader_and_writer_share_a_key_and_are_told_apart() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        assert_eq!(armed(&mut table, 5, Owner::Raw, Interest::WRITE, TWO), key);
+        let mut target = Vec::new();
+        table.report(key, Readiness::WRITE, Rearm::Level, &mut target);
+        assert_eq!(target, [(TWO, Readiness::WRITE, key, Interest::WRITE)]);
+        assert_eq!(table.watched.armed(key), Interest::READ);
+    }
+
+    #[test]
+    fn a_socket_is_watched_once_for_life() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+        table.report(key, Readiness::READ, Rearm::Level, &mut Vec::new());
+        assert_eq!(table.prepare(7, Owner::Socket(3), Interest::READ, Rearm::Level), Place::Watched(key));
+    }
+
+    #[test]
+    fn a_report_that_nobody_waits_for_asks_for_another_watch_on_level_hubs() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+        let mut target = Vec::new();
+        table.report(key, Readiness::READ, Rearm::Level, &mut target);
+        table.report(key, Readiness::READ, Rearm::Level, &mut target);
+        assert_eq!(target.len(), 1);
+        assert_eq!(table.prepare(7, Owner::Socket(3), Interest::READ, Rearm::Level), Place::Watch(key, Interest::READ));
+    }
+
+    #[test]
+    fn a_number_in_new_hands_has_a_new_key_and_no_old_readiness() {
+        let mut table = Descriptors::default();
+        let old = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+        let Place::Watch(new, _) = table.prepare(7, Owner::Socket(4), Interest::READ, Rearm::Level) else {
+            panic!("a new owner starts afresh")
+        };
+        assert_ne!(old, new);
+        assert!(!table.report(old, Readiness::READ, Rearm::Level, &mut Vec::new()));
+    }
+
+    #[test]
+    fn an_end_survives_a_short_read_and_not_a_blocked_one() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+        table.report(key, Readiness::READ | Readiness::END, Rearm::Automatic, &mut Vec::new());
+        table.used_up(7, 3, Interest::READ, false);
+        assert!(table.may_succeed(7, 3, Interest::READ));
+        table.used_up(7, 3, Interest::READ, true);
+        assert!(!table.may_succeed(7, 3, Interest::READ));
+    }
+
+    #[test]
+    fn nobody_moves_up_while_the_place_is_taken() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        table.queue(5, Interest::READ, TWO);
+        assert_eq!(table.next_queued(key, Interest::READ), None);
+        assert!(table.leave(key, Interest::READ, ONE));
+        assert_eq!(table.next_queued(key, Interest::READ), Some(TWO));
+    }
+
+    #[test]
+    fn a_paused_waiter_keeps_its_place_and_the_next_one_moves_up_when_it_leaves() {
+        let mut table = Descriptors::default();
+        let owner = Owner::Socket(3);
+        let key = armed(&mut table, 7, owner, Interest::READ, ONE);
+        table.report(key, Readiness::READ, Rearm::Level, &mut Vec::new());
+        table.queue_paused(7, Interest::READ, ONE);
+        // SAFETY: the tests only look at numbers and never use the descriptors.
+        assert!(unsafe { table.arm_again(7, owner, Interest::READ, TWO) }.is_none());
+        assert_eq!(table.prepare(7, owner, Interest::READ, Rearm::Level), Place::Taken);
+        table.queue(7, Interest::READ, TWO);
+        assert!(table.leave(key, Interest::READ, ONE));
+        assert_eq!(table.next_queued(key, Interest::READ), Some(TWO));
+    }
+
+    #[test]
+    fn the_waiters_of_one_direction_are_taken_out_first_one_and_queue() {
+        let mut table = Descriptors::default();
+        let owner = Owner::Socket(3);
+        let key = armed(&mut table, 7, owner, Interest::READ, ONE);
+        let call = Target::Call(1);
+        armed(&mut table, 7, owner, Interest::WRITE, call);
+        table.queue(7, Interest::READ, TWO);
+        assert!(table.take_parked(7, 4, Interest::BOTH).is_empty(), "another socket");
+        assert_eq!(table.take_parked(7, 3, Interest::BOTH), [(ONE, Interest::READ), (TWO, Interest::READ)]);
+        assert_eq!(table.watched.armed(key), Interest::WRITE, "a callback stays");
+        assert!(table.may_succeed(7, 3, Interest::READ));
+    }
+
+    #[test]
+    fn nobody_moves_up_under_a_number_in_new_hands() {
+        let mut table = Descriptors::default();
+        let old = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        table.retire(5);
+        armed(&mut table, 5, Owner::Raw, Interest::WRITE, ONE);
+        table.queue(5, Interest::READ, TWO);
+        assert_eq!(table.next_queued(old, Interest::READ), None);
+    }
+
+    #[test]
+    fn a_dead_number_is_told_to_those_who_queue_too() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        table.queue(5, Interest::READ, TWO);
+        let mut target = Vec::new();
+        table.report(key, Readiness::INVALID, Rearm::Level, &mut target);
+        assert_eq!(target.iter().map(|(one, ..)| *one).collect::<Vec<_>>(), [ONE, TWO]);
+    }
+
+    #[test]
+    fn a_socket_shares_its_number_with_those_it_lent_it_to() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        assert!(table.is_stale_for(5, Owner::Socket(3)));
+        table.adopt(5, 3);
+        assert!(!table.is_stale_for(5, Owner::Socket(3)));
+        assert_eq!(
+            table.prepare(5, Owner::Socket(3), Interest::WRITE, Rearm::Level),
+            Place::Watch(key, Interest::BOTH)
+        );
+    }
+
+    #[test]
+    fn evicting_from_a_socket_returns_its_waiters_and_keeps_its_key() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 5, Owner::Socket(3), Interest::READ, ONE);
+        table.queue(5, Interest::READ, TWO);
+        assert_eq!(table.evict(5), Some(vec![ONE, TWO]));
+        assert!(table.watched.is_empty());
+        assert_eq!(table.prepare(5, Owner::Socket(3), Interest::READ, Rearm::Level), Place::Watch(key, Interest::READ));
+    }
+
+    #[test]
+    fn evicting_from_a_number_that_no_socket_owns_changes_nothing() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        assert_eq!(table.evict(5), None);
+        assert_eq!(table.watched.armed(key), Interest::READ);
+    }
+
+    #[test]
+    fn retiring_a_number_returns_everybody_who_waited() {
+        let mut table = Descriptors::default();
+        armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
+        table.queue(5, Interest::READ, TWO);
+        let (_, waited) = table.retire(5).expect("known");
+        assert_eq!(waited, [ONE, TWO]);
+        assert!(table.watched.is_empty());
+    }
+}

@@ -1,0 +1,429 @@
+//! The loop's hub: built when it is first needed, called by one at a time, replaced on request.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::builder::{Builder, default_builder};
+use super::callback_table::Callback;
+use super::descriptors::Descriptors;
+use super::listener::Listener;
+use super::reach;
+use super::remote::{Bell, Inbox, Letter, Mailbox};
+use super::wakeup::{Wakeup, WakeupKind};
+use super::{MainLoop, NEXT_ID};
+use crate::base::fork;
+use crate::base::wait_reason::WaitReason;
+use crate::error::{GreenError, HubError, LoopError};
+use crate::greenlet::control::{State, Wake};
+use crate::greenlet::local;
+use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::target::Target;
+use crate::greenlet::task::Task;
+use crate::greenlet::trace;
+use crate::greenlet::unwind::{Exit, drop_contained, error_of};
+use crate::hub::Hub;
+use crate::hub::Time;
+use crate::hub::{Interest, Readiness};
+use crate::timer_queue::TimerId;
+
+impl MainLoop {
+    /// The number of this hub, different for every hub of the process.
+    pub(crate) fn id(&self) -> u64 {
+        if self.id.get() == 0 {
+            self.id.set(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        }
+        self.id.get()
+    }
+
+    /// The name of the hub, empty before it is built.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name.get()
+    }
+
+    /// Builds the hub if there is none.
+    pub(crate) fn ensure_hub(&self) -> Result<(), LoopError> {
+        self.notice_fork()?;
+        self.build_if_missing()
+    }
+
+    /// Builds the hub if there is none, where a fork has been noticed.
+    #[inline]
+    pub(super) fn build_if_missing(&self) -> Result<(), LoopError> {
+        if self.name.get().is_empty() { self.build() } else { Ok(()) }
+    }
+
+    /// Before anything is asked of a hub: in a child it is the parent's until it has started afresh.
+    #[inline]
+    pub(super) fn notice_fork(&self) -> Result<(), LoopError> {
+        if fork::take_forked() { self.after_fork() } else { Ok(()) }
+    }
+
+    #[cold]
+    pub(super) fn build(&self) -> Result<(), LoopError> {
+        if self.closing.get() {
+            return Err(HubError::ThreadEnding.into());
+        }
+        if self.pulse.is_in_hub() {
+            return Err(LoopError::InMainloop { doing: "building a hub" });
+        }
+        let (name, rearm, built) = {
+            let choice = self.choice.borrow_mut().take();
+            let mut builder = match choice {
+                Some(builder) => builder,
+                None => default_builder()?,
+            };
+            let build = || (builder.build)().map(|hub| (hub.name(), hub.rearm(), hub));
+            let built = self.shut_in(build).map_err(error_of);
+            let name = builder.name.clone();
+            *self.choice.borrow_mut() = Some(builder);
+            match built {
+                Ok(built) => built.map_err(|error| HubError::Build { name, error: Arc::new(error) })?,
+                Err(error) => {
+                    let error = Arc::new(io::Error::other(error));
+                    return Err(HubError::Build { name, error }.into());
+                }
+            }
+        };
+        self.id();
+        self.name.set(name);
+        self.rearm.set(rearm);
+        *self.hub.borrow_mut() = Some(built);
+        // There are some if an earlier hub failed.
+        let waiting = self.descriptors.borrow_mut().unwatch_all();
+        if let Err(error) = self.make_bell() {
+            self.lose_hub();
+            return Err(HubError::Build { name: name.to_owned(), error: Arc::new(error) }.into());
+        }
+        trace::hub_built(name, self.id());
+        waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
+    }
+
+    /// Lets go of a hub that has failed. Whoever waits stays, and is registered with the hub that is
+    /// built next.
+    #[cold]
+    pub(super) fn lose_hub(&self) {
+        self.name.set("");
+        self.drop_shut_in(self.hub.take());
+        self.now.set(Time::default());
+        if let Some(wakeup) = self.wakeup.take() {
+            self.unlisten(wakeup);
+        }
+    }
+
+    /// Drops a hub, whose destructor must not bring another one about.
+    fn drop_shut_in(&self, hub: Option<Box<dyn Hub>>) {
+        if let Err(payload) = self.shut_in(|| drop(hub)) {
+            drop_contained(payload);
+        }
+    }
+
+    /// Runs code of a hub, or other code that must not switch: no hub is called meanwhile and no greenlet left.
+    pub(crate) fn shut_in<R>(&self, call: impl FnOnce() -> R) -> std::thread::Result<R> {
+        let outer = self.pulse.enter_hub();
+        let budget = run::stop_hand_off();
+        let result = catch_unwind(AssertUnwindSafe(call));
+        run::resume_hand_off(budget);
+        self.pulse.leave_hub(outer);
+        result
+    }
+
+    /// Calls the hub, which must not be called by anybody else meanwhile.
+    pub(super) fn with_hub<R>(
+        &self,
+        doing: &'static str,
+        call: impl FnOnce(&mut dyn Hub) -> R,
+    ) -> Result<R, LoopError> {
+        self.ensure_hub()?;
+        self.call_hub(doing, call)
+    }
+
+    /// Calls the hub that [`ensure_hub`](MainLoop::ensure_hub) has found.
+    #[inline]
+    pub(super) fn call_hub<R>(
+        &self,
+        doing: &'static str,
+        call: impl FnOnce(&mut dyn Hub) -> R,
+    ) -> Result<R, LoopError> {
+        let Some(mut hub) = self.hub.take() else { return Err(LoopError::InMainloop { doing }) };
+        match self.shut_in(|| call(&mut *hub)) {
+            Ok(result) => {
+                *self.hub.borrow_mut() = Some(hub);
+                Ok(result)
+            }
+            Err(payload) => {
+                let message = match error_of(payload) {
+                    GreenError::Panic(message) => message,
+                    error => Arc::from(error.to_string()),
+                };
+                let name = self.name.get();
+                *self.hub.borrow_mut() = Some(hub);
+                self.lose_hub();
+                Err(LoopError::Panicked { hub: name, doing, message })
+            }
+        }
+    }
+
+    /// Has other threads wake the loop by a descriptor of its own, which the hub watches. One that refuses
+    /// descriptors is woken by its own notifier.
+    fn make_bell(&self) -> io::Result<()> {
+        let Err(refused) = self.make_wakeup().and_then(|wakeup| self.watch_wakeup(wakeup)) else { return Ok(()) };
+        // A hub that is lost has nothing to be asked for.
+        if self.name.get().is_empty() {
+            return Err(refused);
+        }
+        match self.with_hub("asking for its notifier", |hub| hub.notifier()).map_err(io::Error::from)? {
+            Some(notifier) => self.wake_by(Bell::Notifier(notifier)),
+            None => Err(refused),
+        }
+    }
+
+    /// Makes the loop's own wake-up descriptor, and has other threads use it.
+    fn make_wakeup(&self) -> io::Result<Arc<Wakeup>> {
+        let wakeup = Wakeup::new(WakeupKind::from_env()?)?;
+        self.wake_by(Bell::Descriptor(wakeup.clone()))?;
+        Ok(wakeup)
+    }
+
+    /// Has the hub watch the wake-up descriptor.
+    fn watch_wakeup(&self, wakeup: Arc<Wakeup>) -> io::Result<()> {
+        let held = Rc::new(HeldWakeup(wakeup.clone()));
+        self.wakeup.set(Some(self.listen(held, Interest::READ, Rc::new(DrainWakeup(wakeup)))?));
+        Ok(())
+    }
+
+    /// Has other threads wake the loop by `bell` from now on.
+    fn wake_by(&self, bell: Bell) -> io::Result<()> {
+        let inbox = self.inbox.get_or_init(|| Inbox::new(self.id()));
+        inbox.renumber(self.id());
+        inbox.replace_bell(bell)
+    }
+
+    /// How long a wait may last at most, if a signal that interrupts the loop cannot end it.
+    pub(super) fn longest_deaf_wait(&self) -> Option<Duration> {
+        const LONGEST: Duration = Duration::from_millis(50);
+
+        let is_deaf = self.wakeup.get().is_none() && self.inbox.get().is_some_and(Inbox::has_signals);
+        is_deaf.then_some(LONGEST)
+    }
+
+    /// Sets the hub to be built next and lets go of the present one.
+    ///
+    /// Its timers and descriptors are forgotten, and greenlets parked on them are unwound, except the
+    /// main one, which gets an error.
+    pub(crate) fn replace_hub(&self, builder: Option<Builder>) -> Result<(), HubError> {
+        if run::in_mainloop() || self.pulse.is_in_hub() {
+            return Err(HubError::InMainloop);
+        }
+        if self.closing.get() {
+            return Err(HubError::ThreadEnding);
+        }
+        // Of a hub that is let go of anyway.
+        let _ = self.notice_fork();
+        let choice = self.choice.replace(builder);
+        let waiters = self.take_waiters();
+        let callbacks = self.drop_hub();
+        // The next hub is another one. Other threads reach it as they did the old one.
+        self.id.set(0);
+        // From here on foreign code runs. What it waits for is the next hub's.
+        for waiter in waiters {
+            self.end_waiter(waiter, &LoopError::HubReplaced);
+        }
+        callbacks.for_each(drop_contained);
+        drop_contained(choice);
+        Ok(())
+    }
+
+    /// Drops hub and wake-up descriptor, and forgets what was registered. The callbacks are for the caller to
+    /// drop: they may block.
+    pub(crate) fn drop_hub(&self) -> impl Iterator<Item = Callback> + use<> {
+        self.name.set("");
+        let hub = self.hub.take();
+        if fork::take_forked() {
+            // It is the parent's, and dropping it could disturb that.
+            std::mem::forget(hub);
+        } else {
+            self.drop_shut_in(hub);
+        }
+        self.wakeup.set(None);
+        self.now.set(Time::default());
+        *self.descriptors.borrow_mut() = Descriptors::default();
+        self.callbacks.borrow_mut().take_all()
+    }
+
+    /// Forgets timers, drops hub and wake-up descriptor, and returns the callbacks, for the caller to drop.
+    pub(crate) fn shut_down(&self) -> impl Iterator<Item = Callback> + use<> {
+        drop(self.take_waiters());
+        self.immediate.take();
+        run::clear_queue(local::get());
+        let callbacks = self.drop_hub();
+        if let Some(inbox) = self.inbox.get() {
+            inbox.remove_notifier();
+        }
+        self.id.set(0);
+        callbacks
+    }
+
+    /// Takes every timer, but for those that exits come from: these belong to greenlets that may live on. Returns
+    /// the waits that end by a timer or a descriptor.
+    fn take_waiters(&self) -> Vec<Target> {
+        let mut timers = self.timers.borrow_mut();
+        let armed: Vec<(TimerId, Target)> =
+            timers.iter().filter(|(_, _, target)| !target.is_for_exits()).map(|(id, _, target)| (id, target)).collect();
+        let mut waiters: Vec<Target> = Vec::new();
+        for (id, target) in armed {
+            timers.cancel(id);
+            waiters.push(target);
+        }
+        waiters.extend(self.descriptors.borrow().waiting().map(|(_, _, target)| target));
+        waiters
+    }
+
+    pub(super) fn end_waiter(&self, target: Target, error: &LoopError) {
+        let (Target::Parked { greenlet, ticket } | Target::Start { greenlet, ticket }) = target else { return };
+        let Some(control) = local::get().controls.get(greenlet) else { return };
+        if control.ticket() != ticket {
+            return;
+        }
+        if control == local::get().main {
+            self.tell_main(error.clone());
+        } else {
+            let exit = Exit::Kill(GreenError::Loop(error.clone()));
+            // Queued, not switched to. Under a shield the exit waits, but nothing is left that could end this park.
+            run::interrupt(control, exit, false);
+            // A greenlet that cannot be unwound must not take its wait for one that is over.
+            if cfg!(panic = "unwind") {
+                Waiter::new(control, ticket).wake_with(Wake::Exit);
+            }
+        }
+    }
+
+    /// Where other threads leave letters, once a hub was built.
+    pub(crate) fn mailbox(&self) -> Option<Arc<Mailbox>> {
+        self.inbox.get().map(|inbox| Arc::clone(inbox.mailbox()))
+    }
+
+    /// Does what other threads have asked for. False if there was nothing, not even a notice.
+    pub(super) fn read_mail(&self) -> bool {
+        let Some(inbox) = self.inbox.get() else { return false };
+        if !inbox.has_mail() {
+            return false;
+        }
+        // A callback may have forked: what the parent was asked for is not done in the child as well.
+        if let Err(error) = self.notice_fork() {
+            self.stop_with(error);
+        }
+        self.outside.stir();
+        let mut letters = self.letters.take();
+        inbox.take(&mut letters);
+        if inbox.take_interrupt() {
+            self.interrupt();
+        }
+        for letter in letters.drain(..) {
+            match letter {
+                Letter::Spawn(place, run) => Task::new(local::get(), run, false, place).begin(),
+                Letter::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
+                Letter::Run(request) => request(),
+                Letter::Stop => self.abort(),
+            }
+        }
+        *self.letters.borrow_mut() = letters;
+        true
+    }
+
+    /// In a child: the wake-up descriptor first, then the hub, then everybody who waits. Jobs are the parent's.
+    #[cold]
+    fn after_fork(&self) -> Result<(), LoopError> {
+        if self.name.get().is_empty() {
+            return Ok(());
+        }
+        let hub = self.name.get();
+        let parents = self.take_parents_wakeup();
+        let afresh = self.start_afresh(parents.is_some());
+        if afresh.is_err() {
+            // What it has is the parent's, or half of it. The next call that blocks builds another.
+            self.name.set("");
+            std::mem::forget(self.hub.take());
+            self.now.set(Time::default());
+            if let Some(wakeup) = self.wakeup.take() {
+                self.unlisten(wakeup);
+            }
+        }
+        drop_contained(parents);
+        self.sort_mail();
+        wake_all(WaitReason::Offload);
+        let reachable = reach::register_again(|| self.mailbox());
+        // Whatever fails: what was registered is the parent's.
+        let waiting = self.descriptors.borrow_mut().unwatch_all();
+        afresh.and(reachable).map_err(|error| LoopError::Wait { hub, error: Arc::new(error) })?;
+        waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
+    }
+
+    /// Takes the wake-up descriptor of the parent out of the tables. The hub hears nothing of it: by now its number may be
+    /// that of any file of the child's.
+    fn take_parents_wakeup(&self) -> Option<Callback> {
+        let callback = self.wakeup.take().and_then(|id| self.callbacks.borrow_mut().remove(id));
+        if let Some(Callback::Listener { key, .. }) = &callback {
+            let mut descriptors = self.descriptors.borrow_mut();
+            if descriptors.watched.is_current(*key) {
+                descriptors.retire(key.fd());
+            }
+        }
+        callback
+    }
+
+    fn start_afresh(&self, had_wakeup: bool) -> io::Result<()> {
+        // Before the hub is called: one that both share would wake the parent.
+        let own = if had_wakeup { Some(self.make_wakeup()?) } else { None };
+        self.with_hub("starting afresh in a child process", |hub| hub.after_fork()).map_err(io::Error::from)??;
+        own.map_or_else(|| self.make_bell(), |wakeup| self.watch_wakeup(wakeup))
+    }
+
+    /// Mail from before a fork: what was asked of the parent is done by the parent alone; who was woken was
+    /// woken in both.
+    fn sort_mail(&self) {
+        let Some(inbox) = self.inbox.get() else { return };
+        let mut letters = Vec::new();
+        inbox.take(&mut letters);
+        if inbox.take_interrupt() {
+            self.interrupt();
+        }
+        for letter in letters {
+            match letter {
+                Letter::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
+                Letter::Run(request) => request(),
+                letter @ (Letter::Spawn(..) | Letter::Stop) => drop_contained(letter),
+            }
+        }
+    }
+}
+
+struct DrainWakeup(Arc<Wakeup>);
+
+impl Listener for DrainWakeup {
+    fn ready(&self, _fd: RawFd, _what: Readiness) {
+        self.0.drain();
+    }
+}
+
+/// Keeps the wake-up descriptor open.
+struct HeldWakeup(Arc<Wakeup>);
+
+impl AsFd for HeldWakeup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Wakes all who wait for that, to look again.
+fn wake_all(doing: WaitReason) {
+    for control in local::get().controls.in_use() {
+        if control.state() == State::Parked && control.doing() == doing {
+            Waiter::new(control, control.ticket()).wake();
+        }
+    }
+}

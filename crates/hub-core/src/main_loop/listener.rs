@@ -1,0 +1,115 @@
+//! Callbacks of the main loop: what is told about descriptors and about time.
+
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use crate::hub::Readiness;
+
+/// Target that a descriptor is ready, or was closed. Eventlet's listener, registered by
+/// [`HubRef::listen`](crate::HubRef::listen).
+///
+/// Runs in the main loop, so it must not block: a blocking call in it is an error. It may register,
+/// cancel and drop registrations, its own included. A panic is reported, the listener is taken back and
+/// its descriptor dropped; the loop goes on, and so does whoever waits in the other direction.
+///
+/// It is called in every turn in which the descriptor is still ready, and such a turn does not sleep. For a descriptor that
+/// no operation makes unready, such as a socket with something in its error queue, a listener drops its registration
+/// and registers again from a timer.
+///
+/// Closures that take a [`Readiness`] are listeners, and so are `Rc`s of listeners.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Interest, Listener, Readiness, get_hub, sleep};
+/// use std::os::fd::RawFd;
+/// use std::time::Duration;
+///
+/// struct Announce;
+///
+/// impl Listener for Announce {
+///     fn ready(&self, fd: RawFd, what: Readiness) {
+///         println!("descriptor {fd}: {what:?}");
+///     }
+/// }
+///
+/// let (reader, writer) = std::io::pipe()?;
+/// let _registration = get_hub().listen(reader, Interest::READ, Announce)?;
+/// drop(writer);
+/// sleep(Duration::from_millis(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+pub trait Listener {
+    /// The descriptor is ready as `what` says.
+    fn ready(&self, fd: RawFd, what: Readiness);
+
+    /// The descriptor was closed, or its number was given to another file. Nothing more is told.
+    ///
+    /// Runs in the main loop as [`ready`](Listener::ready) does, after the call that has closed it.
+    fn closed(&self, fd: RawFd) {
+        let _ = fd;
+    }
+}
+
+impl<F: Fn(Readiness)> Listener for F {
+    fn ready(&self, _fd: RawFd, what: Readiness) {
+        self(what);
+    }
+}
+
+impl<L: Listener + ?Sized> Listener for Rc<L> {
+    fn ready(&self, fd: RawFd, what: Readiness) {
+        (**self).ready(fd, what);
+    }
+
+    fn closed(&self, fd: RawFd) {
+        (**self).closed(fd);
+    }
+}
+
+/// Target that its time has come. Eventlet's timer, armed by [`HubRef::schedule`](crate::HubRef::schedule).
+///
+/// Runs in the main loop, so it must not block: a blocking call in it is an error. A panic is reported and
+/// the loop goes on. Each time it is scheduled it is told once; an `Rc` of a timer may be scheduled several
+/// times, also by itself. Closures are timers.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Timer, get_hub, sleep};
+/// use std::cell::Cell;
+/// use std::rc::Rc;
+/// use std::time::Duration;
+///
+/// struct Countdown(Cell<u32>);
+///
+/// impl Timer for Countdown {
+///     fn expired(&self) {
+///         self.0.set(self.0.get() - 1);
+///     }
+/// }
+///
+/// let countdown = Rc::new(Countdown(Cell::new(2)));
+/// for _ in 0..2 {
+///     get_hub().schedule(Duration::from_millis(1), Rc::clone(&countdown));
+/// }
+/// sleep(Duration::from_millis(5));
+/// assert_eq!(countdown.0.get(), 0);
+/// # });
+/// ```
+pub trait Timer {
+    /// The deadline has passed.
+    fn expired(&self);
+}
+
+impl<T: Timer + ?Sized> Timer for Rc<T> {
+    fn expired(&self) {
+        (**self).expired();
+    }
+}
+
+impl<F: Fn()> Timer for F {
+    fn expired(&self) {
+        self();
+    }
+}

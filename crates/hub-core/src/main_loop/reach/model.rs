@@ -1,0 +1,114 @@
+//! The interleavings of those who wait and those who end their waits, by loom:
+//! `RUSTFLAGS="--cfg loom" cargo test -p hub-core --release --lib model`.
+
+use std::sync::Arc;
+
+use loom::sync::Mutex;
+use loom::thread;
+
+use super::{PLAIN, Parked, Plain, Threads, Unparker};
+use crate::base::dormant::Sleep;
+use crate::main_loop::deadline::Limit;
+
+/// An OS thread that waits as a whole, entered under the number 1.
+fn waiter(threads: &Threads) -> Arc<Plain> {
+    let plain = Arc::new(Plain::default());
+    threads.register(1, |reach| reach.plain = Some(Arc::clone(&plain)));
+    plain
+}
+
+fn unparker(ticket: u64) -> Unparker {
+    Unparker { thread: 1, greenlet: PLAIN, ticket }
+}
+
+/// What a primitive is made of: something to have, and who waits for it.
+#[derive(Default)]
+struct Shelf {
+    there: bool,
+    waiting: Option<Unparker>,
+}
+
+impl Shelf {
+    /// Puts something there, and wakes who waits.
+    fn put(shelf: &Mutex<Shelf>, threads: &Threads) {
+        let mut shelf = shelf.lock().unwrap();
+        shelf.there = true;
+        if let Some(waiting) = shelf.waiting.take() {
+            threads.unpark(waiting);
+        }
+    }
+
+    /// Waits until something is there, and takes it. A lost wake-up is a deadlock.
+    fn take(shelf: &Mutex<Shelf>, plain: &Plain) {
+        loop {
+            let mut guard = shelf.lock().unwrap();
+            if std::mem::take(&mut guard.there) {
+                return;
+            }
+            let ticket = plain.begin();
+            guard.waiting = Some(unparker(ticket));
+            drop(guard);
+            assert_eq!(plain.park(ticket, &mut Limit::none()), Parked::Unparked);
+        }
+    }
+}
+
+#[test]
+fn what_is_put_while_somebody_begins_to_wait_reaches_them() {
+    loom::model(|| {
+        let shared = Arc::new((Mutex::new(Shelf::default()), Threads::default()));
+        let plain = waiter(&shared.1);
+        let putter = Arc::clone(&shared);
+        let putter = thread::spawn(move || Shelf::put(&putter.0, &putter.1));
+        Shelf::take(&shared.0, &plain);
+        putter.join().unwrap();
+    });
+}
+
+#[test]
+fn an_unparker_ends_the_wait_it_was_made_for_and_no_later_one() {
+    loom::model(|| {
+        let threads = Arc::new(Threads::default());
+        let plain = waiter(&threads);
+        let first = plain.begin();
+        let others = Arc::clone(&threads);
+        let others = thread::spawn(move || {
+            others.unpark(unparker(first));
+            others.unpark(unparker(first));
+        });
+        plain.park(first, &mut Limit::none());
+        let second = plain.begin();
+        others.join().unwrap();
+        assert!(plain.lasts(second), "ended by an unparker of the first");
+        threads.unpark(unparker(second));
+        plain.park(second, &mut Limit::none());
+    });
+}
+
+#[test]
+fn of_two_who_unpark_one_ends_the_wait() {
+    loom::model(|| {
+        let threads = Arc::new(Threads::default());
+        let plain = waiter(&threads);
+        let ticket = plain.begin();
+        let both = [(); 2].map(|()| {
+            let threads = Arc::clone(&threads);
+            thread::spawn(move || threads.unpark(unparker(ticket)))
+        });
+        plain.park(ticket, &mut Limit::none());
+        both.into_iter().for_each(|one| _ = one.join().unwrap());
+        assert_eq!(plain.begin(), ticket + 2, "ended twice");
+    });
+}
+
+#[test]
+fn a_thread_that_ends_is_unparked_or_not_found() {
+    loom::model(|| {
+        let threads = Arc::new(Threads::default());
+        let ticket = waiter(&threads).begin();
+        let other = Arc::clone(&threads);
+        let other = thread::spawn(move || other.unpark(unparker(ticket)));
+        threads.forget(1);
+        other.join().unwrap();
+    });
+}

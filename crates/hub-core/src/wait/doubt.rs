@@ -1,0 +1,101 @@
+//! Bounds the cost of reports that an operation does not confirm: the hub says "ready", the operation "would block".
+//!
+//! That happens once in a while, where another handle of the same file was faster. For some files it lasts: a socket with
+//! something in its error queue, a Unix listener that was shut down. Then each turn of the loop would bring the same
+//! report, and the waiter would try in vain in each of them.
+
+use std::time::Duration;
+
+use crate::hub::Time;
+
+/// The longest pause is the first one, 1 ms, doubled so often: 64 ms.
+const DOUBLINGS: u8 = 6;
+
+fn pause(doublings: u8) -> Duration {
+    Duration::from_millis(1 << doublings.min(DOUBLINGS))
+}
+
+/// Pauses that grow: 1 ms, 2 ms, and so on up to 64 ms.
+#[derive(Copy, Clone)]
+pub(crate) struct Pauses(u8);
+
+impl Pauses {
+    /// None yet.
+    pub(crate) const NONE: Pauses = Pauses(0);
+
+    pub(crate) fn next(&mut self) -> Duration {
+        let pause = pause(self.0);
+        self.0 = (self.0 + 1).min(DOUBLINGS);
+        pause
+    }
+}
+
+/// The unconfirmed reports of one operation that came one right after the other. Small, since every operation has it.
+#[derive(Copy, Clone)]
+pub(crate) struct Doubts {
+    /// When the last one came, or the pause after it ended: microseconds of the clock, of which the upper half is cut off.
+    last: u32,
+    /// How many there were; no more are counted than make a difference.
+    count: u8,
+}
+
+impl Doubts {
+    /// None yet.
+    pub(crate) const NONE: Doubts = Doubts { last: 0, count: 0 };
+
+    /// Takes in that a report was not confirmed at `now`. Returns how long the hub is not to be asked: the first time not
+    /// at all, then ever longer, until a report comes later after the one before than such a pause would have lasted.
+    pub(crate) fn add(&mut self, now: Time) -> Option<Duration> {
+        let now = (now.as_nanos() / 1000) as u32;
+        let pause = pause(self.count.saturating_sub(1));
+        let micros = pause.as_micros() as i32;
+        if self.count > 0 && (now.wrapping_sub(self.last) as i32) < micros {
+            *self = Doubts { last: now.wrapping_add(micros as u32), count: (self.count + 1).min(DOUBLINGS + 1) };
+            return Some(pause);
+        }
+        *self = Doubts { last: now, count: 1 };
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    fn at(time: Duration) -> Time {
+        Time::from_nanos(time.as_nanos() as u64)
+    }
+
+    #[test]
+    fn reports_without_end_are_bounded_by_pauses_that_grow() {
+        let (mut doubts, mut now) = (Doubts::NONE, Duration::from_secs(5));
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            let pause = doubts.add(at(now));
+            pauses.push(pause.map(|pause| pause.as_millis()));
+            now += pause.unwrap_or_default();
+        }
+        let expected = [None, Some(1), Some(2), Some(4), Some(8), Some(16), Some(32), Some(64), Some(64), Some(64)];
+        assert_eq!(pauses, expected);
+    }
+
+    #[test]
+    fn reports_that_come_seldom_are_believed() {
+        let (mut doubts, mut now) = (Doubts::NONE, Duration::ZERO);
+        for _ in 0..100 {
+            assert_eq!(doubts.add(at(now)), None);
+            now += 2 * MILLISECOND;
+        }
+    }
+
+    #[test]
+    fn a_report_after_a_quiet_time_ends_the_doubt() {
+        let mut doubts = Doubts::NONE;
+        assert_eq!(doubts.add(at(MILLISECOND)), None);
+        assert_eq!(doubts.add(at(MILLISECOND)), Some(MILLISECOND));
+        assert_eq!(doubts.add(at(20 * MILLISECOND)), None);
+        assert_eq!(doubts.add(at(20 * MILLISECOND)), Some(MILLISECOND));
+    }
+}

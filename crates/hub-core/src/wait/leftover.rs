@@ -1,0 +1,99 @@
+//! The leftovers of a job on its OS thread: green threads, callbacks, handles of the hub.
+//!
+//! An OS thread that waits for work runs no loop. So all green threads of a job end before its OS thread takes another.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::base::wait_reason::WaitReason;
+use crate::error::{GreenError, LoopError};
+use crate::greenlet::control::{ControlRef, Kind, State};
+use crate::greenlet::driver::Driver;
+use crate::greenlet::local::{self, Local};
+use crate::greenlet::run::{self, Refused, Waiter};
+use crate::greenlet::target::Target;
+use crate::greenlet::task::TaskRef;
+use crate::greenlet::unwind::Exit;
+use crate::report;
+
+/// Runs the green threads that a job has left on this OS thread until they have ended. False if the OS thread is to
+/// end, since something is left that only its hub could serve. Never unwinds. Switches.
+///
+/// Green threads that nothing can wake are reported and killed. Callbacks that are registered still are reported, and
+/// dropped with the hub when the OS thread ends.
+pub(crate) fn finish() -> bool {
+    let Some(local) = local::try_get() else { return true };
+    if let Err(error) = run_to_end(local) {
+        report::warn(cannot_end(local, &error));
+        for green in green_threads(local) {
+            run::interrupt(green, Exit::Kill(GreenError::Exit), false);
+        }
+        if run_to_end(local).is_err() {
+            return false;
+        }
+    }
+    match local.main_loop.registered() {
+        0 => local.main_loop.mailbox().is_none_or(|mailbox| mailbox.users() == 0),
+        left => {
+            report::warn(format!("a job of the thread pool has left {left} timers or listeners, which are dropped"));
+            false
+        }
+    }
+}
+
+fn run_to_end(local: &Local) -> Result<(), Refused> {
+    loop {
+        let left: Vec<ControlRef> = green_threads(local).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        match left.into_iter().filter_map(|green| green.task()).collect::<Vec<TaskRef>>() {
+            // They have ended, and their links run, one of which waits. No link tells of that.
+            tasks if tasks.is_empty() => wait_briefly(local)?,
+            tasks => wait_for_ends(&tasks)?,
+        }
+    }
+}
+
+fn wait_for_ends(tasks: &[TaskRef]) -> Result<(), Refused> {
+    let waiter = Waiter::current(WaitReason::Join)?;
+    let left = Rc::new(Cell::new(tasks.len()));
+    for task in tasks {
+        let left = Rc::clone(&left);
+        task.add_link(Box::new(move || {
+            left.set(left.get() - 1);
+            if left.get() == 0 {
+                waiter.wake();
+            }
+        }));
+    }
+    waiter.park().map(drop)
+}
+
+fn wait_briefly(local: &Local) -> Result<(), Refused> {
+    let waiter = Waiter::current(WaitReason::Join)?;
+    let timer = local.main_loop.arm(Duration::from_millis(1), Target::park(waiter));
+    let woken = waiter.park();
+    local.main_loop.disarm(timer);
+    woken.map(drop)
+}
+
+fn green_threads(local: &Local) -> impl Iterator<Item = ControlRef> {
+    local.controls.in_use().into_iter().filter(|one| one.kind() == Kind::Thread && one.state() != State::Cancelled)
+}
+
+/// The report of green threads that cannot run to their end, each on a line.
+fn cannot_end(local: &Local, error: &LoopError) -> String {
+    let why = match error {
+        LoopError::LoopExit(_) => "nothing can wake them".to_owned(),
+        error => error.to_string(),
+    };
+    let mut text = format!("green threads that a job of the thread pool has left are killed: {why}");
+    for green in green_threads(local) {
+        if let Some(task) = green.task() {
+            text.push_str(&format!("\n  {}, {}", task.describe(), green.doing().as_str()));
+        }
+    }
+    text
+}

@@ -1,0 +1,18 @@
+//! Waits of greenlets and of OS threads: for descriptors, for other threads, for jobs.
+//!
+//! [`source`] and [`trampoline`] wait for descriptors ([`doubt`]: reports that operations do not confirm); [`parker`] and
+//! [`biased`] are what locks and queues are made of ([`holder`]: the holder of a lock, in words); [`pool`], [`offload`]
+//! and [`leftover`] run jobs on OS threads; [`grace`] bounds the waits of destructors that unwind; [`shutdown`] ends the
+//! green threads of an OS thread in order.
+
+pub(crate) mod biased;
+pub(crate) mod doubt;
+pub(crate) mod grace;
+pub(crate) mod holder;
+pub(crate) mod leftover;
+pub(crate) mod offload;
+pub(crate) mod parker;
+pub(crate) mod pool;
+pub(crate) mod shutdown;
+pub(crate) mod source;
+pub(crate) mod trampoline;

@@ -1,0 +1,408 @@
+//! Work for other OS threads, for which only the calling green thread waits.
+//!
+//! Ground rules:
+//! - A job that borrows is given to the pool with its lifetime forgotten. `offload_scoped` does not return or unwind
+//!   from then on before [`Done`] says that the job, what it borrowed and its result's last other holder are gone;
+//!   the wait is masked, and where the loop cannot wait it blocks the OS thread. In a forked child the job does not
+//!   exist: its thread is the parent's.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::leftover;
+use super::pool::{self, JOBS, Job, ThreadPool};
+use crate::base::fork;
+use crate::base::wait_reason::WaitReason;
+use crate::error::{JobError, LoopError, payload_text};
+use crate::greenlet::local;
+use crate::greenlet::run::{Mask, Waiter};
+use crate::greenlet::task::TaskRef;
+use crate::greenlet::unhandled::{self, LostError};
+use crate::greenlet::unwind::{self, drop_contained};
+use crate::main_loop::remote::{Letter, Mailbox, PendingJob};
+use crate::report::{self, Report};
+
+/// Runs `job` on an OS thread of the default pool; only the calling green thread waits. Eventlet's `tpool.execute`.
+/// Switches.
+///
+/// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. An `Err` or a panic that
+/// is dropped so is [reported](crate::set_report_stream), as one of a green thread is: see [`spawn`](crate::spawn). While
+/// panicking, after the end of the thread's green threads, in a job, and with `EVENTLET_THREADPOOL_SIZE=0`, the job runs on
+/// the calling thread.
+///
+/// The job may block, wait like a main greenlet, and spawn green threads, which run on its OS thread. They run until they
+/// have ended; only then does the OS thread take another job. If nothing can wake them they are reported and killed.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let green = hub_core::spawn(|| "goes on meanwhile");
+/// let sum = hub_core::offload(|| (1..=1000_u64).sum::<u64>())?; // on another OS thread
+/// assert_eq!(sum, 500_500);
+/// assert!(green.is_finished());
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// [`JobError::Panicked`] if `job` panics; [`JobError::Io`] if no OS thread can be had, or the loop cannot wait.
+#[track_caller]
+pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
+    execute(&JOBS, job, unhandled::error_with_message_in)
+}
+
+/// `find` finds the error in a result that the caller does not take.
+#[track_caller]
+fn execute<T: Send + 'static>(
+    pool: &ThreadPool,
+    job: impl FnOnce() -> T + Send + 'static,
+    find: fn(&T) -> Option<LostError>,
+) -> Result<T, JobError> {
+    let called_at = Location::caller();
+    let Some((mut waiter, mailbox)) = begin(pool)? else { return here(job) };
+    let caller = waiter.control().task().map(TaskRef::spawned_at);
+    let origin = Origin { pool: pool.name(), called_at, caller };
+    let slot = Arc::new(Mutex::new(Slot::<T> { result: None, ticket: waiter.ticket(), origin, find }));
+    let filled = Arc::clone(&slot);
+    let greenlet = waiter.control().number();
+    // While the job is pending the loop does not take the wait for hopeless.
+    let pending = PendingJob::new(&mailbox);
+    let process = fork::generation();
+    let job: Job = Box::new(move || {
+        let result = catch_unwind(AssertUnwindSafe(job));
+        let mut slot = filled.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.result = Some(result);
+        let letter = Letter::Wake { greenlet, ticket: slot.ticket };
+        drop(slot);
+        drop(filled);
+        // A hub that is gone has nobody who waits.
+        drop(mailbox.post(letter));
+        drop(pending);
+    });
+    pool.submit(job, leftover::finish)?;
+    loop {
+        waiter.park_deferring_exit()?;
+        if fork::generation() != process {
+            // Nobody ends the job here, nor unlocks what its thread has locked.
+            let outcome = slot.try_lock().ok().and_then(|mut slot| slot.result.take());
+            return outcome.ok_or_else(left_behind)?.map_err(JobError::Panicked);
+        }
+        // An exit may have come first while the wake-up of a job that is done was under way.
+        let mut result = slot.lock().unwrap_or_else(PoisonError::into_inner).result.take();
+        if result.is_none() {
+            // Throws the exit, unless it is held back. The slot is not locked meanwhile, so the job may end.
+            waiter = Waiter::current(WaitReason::Offload)?;
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            slot.ticket = waiter.ticket();
+            result = slot.result.take();
+        }
+        if let Some(outcome) = result {
+            return outcome.map_err(JobError::Panicked);
+        }
+    }
+}
+
+/// The result of a job and the ticket of the park that it ends. Shared by the job and its caller.
+struct Slot<T: 'static> {
+    result: Option<Outcome<T>>,
+    ticket: u64,
+    origin: Origin,
+    find: fn(&T) -> Option<LostError>,
+}
+
+/// Where a job comes from.
+struct Origin {
+    pool: &'static str,
+    called_at: &'static Location<'static>,
+    /// Where the calling green thread was spawned.
+    caller: Option<&'static Location<'static>>,
+}
+
+impl<T: 'static> Drop for Slot<T> {
+    fn drop(&mut self) {
+        let Some(outcome) = self.result.take() else { return };
+        // The caller has left, and this may be within its unwinding.
+        if let Some((error, result)) = failure_in(&outcome, self.find) {
+            report::tell(Report::JobFailed { job: self.origin.describe(), error, result });
+        }
+        drop_contained(outcome);
+    }
+}
+
+impl Origin {
+    fn describe(&self) -> String {
+        let Origin { pool, called_at, caller } = self;
+        match caller {
+            Some(caller) => format!("{pool}, called at {called_at} by the green thread spawned at {caller}"),
+            None => format!("{pool}, called at {called_at}"),
+        }
+    }
+}
+
+/// The text of the failure, and the type of the result if it is an `Err`.
+fn failure_in<T>(outcome: &Outcome<T>, find: fn(&T) -> Option<LostError>) -> Option<(String, Option<&'static str>)> {
+    match outcome {
+        Err(payload) => Some((format!("it panicked: {}", payload_text(payload.as_ref())), None)),
+        Ok(value) => {
+            let error = unhandled::contained_in(value, find)?;
+            Some((error.text(), Some(error.result)))
+        }
+    }
+}
+
+/// As [`offload`], for a job that borrows. Its wait is not left early: it returns what the job did, and a kill or a
+/// timeout strikes at the next wait. A [shutdown](crate::HubRef::shutdown) waits for it up to its limit. Switches.
+///
+/// If the OS thread of the caller ends before the job, the job goes on. A job must therefore not borrow the value of a
+/// thread-local: see [`spawn`](crate::spawn).
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// let mut numbers = vec![3, 1, 2];
+/// hub_core::offload_scoped(|| numbers.sort())?;
+/// assert_eq!(numbers, [1, 2, 3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// What it borrows has to live on, and be for other threads too:
+///
+/// ```compile_fail,E0277
+/// let here = std::rc::Rc::new(1);
+/// hub_core::offload_scoped(|| *here);
+/// ```
+///
+/// # Errors
+///
+/// [`JobError::Panicked`] if `job` panics; [`JobError::Io`] if no OS thread can be had, or there is no loop that could
+/// wait: the job has not run then.
+pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
+    execute_scoped(&JOBS, job)
+}
+
+fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
+    let Some((waiter, mailbox)) = begin(pool)? else { return here(job) };
+    let mask = Mask::new();
+    let result = Arc::new(Mutex::new(None));
+    let done = Arc::new(Done::new());
+    let pending = PendingJob::new(&mailbox);
+    let greenlet = waiter.control().number();
+    let tell = Tell { done: Arc::clone(&done), mailbox, greenlet, _pending: pending };
+    let work = Work { job, result: Arc::clone(&result), tell };
+    let work: Box<dyn FnOnce() + Send + '_> = Box::new(move || work.run());
+    // SAFETY: only the lifetime is forgotten. `submit` drops what it refuses before it returns; what it takes tells
+    // `done` when it has run or is dropped, as the last thing that it does with anything borrowed, and `wait` returns,
+    // without unwinding, only then.
+    let work = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(work) };
+    pool.submit(work, leftover::finish)?;
+    let result = match done.wait(waiter) {
+        Ok(()) => result.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        Err(LeftBehind) => return Err(left_behind()),
+    };
+    drop(mask);
+    match result {
+        Some(outcome) => outcome.map_err(JobError::Panicked),
+        None => Err(io::Error::other("the job was dropped before it had run").into()),
+    }
+}
+
+impl ThreadPool {
+    /// Runs `job` on an OS thread of this pool; only the calling green thread waits. Switches.
+    ///
+    /// As [`offload`](crate::offload()), which uses the default pool: a caller that is killed or times out leaves at
+    /// once, and the job goes on; its failure is reported. While panicking, after the end of the thread's green threads
+    /// and in a job of any pool, the job runs on the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// As [`offload`](crate::offload()).
+    #[track_caller]
+    pub fn execute<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
+        execute(self, job, unhandled::error_with_message_in)
+    }
+
+    /// As [`execute`](ThreadPool::execute), for a job that does I/O: if its caller has left, the report of its error has the
+    /// message whatever `T` is. Switches.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let pool = hub_core::ThreadPool::new(1);
+    /// let metadata = pool.execute_io(|| std::fs::metadata("."))?;
+    /// assert!(metadata.is_dir());
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The error of `job`, and as [`execute`](ThreadPool::execute).
+    #[track_caller]
+    pub fn execute_io<T: Send + 'static>(&self, job: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+        execute(self, job, unhandled::io_error_in)?
+    }
+
+    /// As [`execute`](ThreadPool::execute), for a job that borrows. Its wait is not left early: a kill or a timeout
+    /// takes effect when the job has ended. Switches.
+    ///
+    /// ```
+    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+    /// # doctest::run(|| {
+    /// let pool = hub_core::ThreadPool::new(1);
+    /// let mut numbers = vec![3, 1, 2];
+    /// pool.execute_scoped(|| numbers.sort())?;
+    /// assert_eq!(numbers, [1, 2, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`offload_scoped`](crate::offload_scoped).
+    pub fn execute_scoped<T: Send>(&self, job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
+        execute_scoped(self, job)
+    }
+
+    /// Runs `job` on an OS thread of this pool and waits for nothing. Does not switch.
+    ///
+    /// A panic of `job` ends the job alone. With a pool of size 0 it runs before this returns.
+    ///
+    /// ```
+    /// let pool = hub_core::ThreadPool::new(1);
+    /// let (done, is_done) = std::sync::mpsc::channel();
+    /// pool.start(move || done.send(()).unwrap())?;
+    /// is_done.recv().unwrap();
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If no OS thread can be had; `job` is dropped.
+    pub fn start(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        if self.runs_in_caller()? {
+            pool::run(Box::new(job));
+            return Ok(());
+        }
+        self.submit(Box::new(job), leftover::finish)
+    }
+}
+
+/// In a forked child: the job runs in the parent.
+fn left_behind() -> JobError {
+    io::Error::other("the process was forked while the job ran, which goes on in the parent alone").into()
+}
+
+/// Runs the job on the calling thread. An exit of the caller goes through.
+fn here<T>(job: impl FnOnce() -> T) -> Result<T, JobError> {
+    catch_unwind(AssertUnwindSafe(job)).map_err(|payload| match payload.downcast::<unwind::Payload>() {
+        Ok(exit) => resume_unwind(exit),
+        Err(payload) => JobError::Panicked(payload),
+    })
+}
+
+/// The first park of a caller, and how another OS thread ends it. `None`: the job has to run here.
+fn begin(pool: &ThreadPool) -> Result<Option<(Waiter, Arc<Mailbox>)>, JobError> {
+    if pool::is_here() || pool.runs_in_caller()? {
+        return Ok(None);
+    }
+    let waiter = match Waiter::current(WaitReason::Offload) {
+        Ok(waiter) => waiter,
+        Err(error) if matches!(*error, LoopError::Panicking | LoopError::ThreadEnding) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let main_loop = &local::get().main_loop;
+    main_loop.ensure_hub().map_err(io::Error::from)?;
+    let mailbox = main_loop.mailbox();
+    let mailbox =
+        mailbox.ok_or_else(|| io::Error::other("cannot wait for another OS thread: this thread has no hub"))?;
+    Ok(Some((waiter, mailbox)))
+}
+
+/// A job that borrows. Dropped in this order, whether it has run or not.
+struct Work<F, T> {
+    job: F,
+    result: Arc<Mutex<Option<Outcome<T>>>>,
+    tell: Tell,
+}
+
+type Outcome<T> = Result<T, Box<dyn Any + Send>>;
+
+impl<F: FnOnce() -> T, T> Work<F, T> {
+    fn run(self) {
+        let Work { job, result, tell } = self;
+        let outcome = catch_unwind(AssertUnwindSafe(job));
+        *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        drop(result);
+        drop(tell);
+    }
+}
+
+/// Tells the caller when it is dropped. Borrows nothing.
+struct Tell {
+    done: Arc<Done>,
+    mailbox: Arc<Mailbox>,
+    greenlet: u32,
+    _pending: PendingJob,
+}
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        let mut state = self.done.lock();
+        state.over = true;
+        let letter = Letter::Wake { greenlet: self.greenlet, ticket: state.ticket };
+        drop(state);
+        self.done.told.notify_one();
+        // A hub that is gone wakes nobody: whoever waits without it was told above.
+        drop(self.mailbox.post(letter));
+    }
+}
+
+/// The process was forked, and the job belongs to the parent.
+struct LeftBehind;
+
+/// Whether a job that borrows is over.
+struct Done {
+    state: Mutex<DoneState>,
+    told: Condvar,
+}
+
+struct DoneState {
+    over: bool,
+    /// Of the park that its end ends; 0, which no park has, before the first.
+    ticket: u64,
+}
+
+impl Done {
+    fn new() -> Done {
+        Done { state: Mutex::new(DoneState { over: false, ticket: 0 }), told: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, DoneState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the job is over, or is nothing to this process. Called under a mask; never unwinds.
+    fn wait(&self, mut waiter: Waiter) -> Result<(), LeftBehind> {
+        let process = fork::generation();
+        loop {
+            if fork::generation() != process {
+                // No thread of this process has anything that the job borrows.
+                let over = self.state.try_lock().is_ok_and(|state| state.over);
+                return if over { Ok(()) } else { Err(LeftBehind) };
+            }
+            let mut state = self.lock();
+            if state.over {
+                return Ok(());
+            }
+            state.ticket = waiter.ticket();
+            drop(state);
+            match waiter.park().and_then(|_| Waiter::current(WaitReason::Offload)) {
+                Ok(next) => waiter = next,
+                Err(_) => {
+                    drop(self.told.wait_while(self.lock(), |state| !state.over));
+                    return Ok(());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,652 @@
+//! Pools of OS threads for jobs that block and cannot wait on a hub, such as name resolution.
+//!
+//! Each kind of job has a pool of its own, so that slow jobs of one kind do not keep those of another kind waiting.
+//! Threads are started when a job finds none idle, up to a bound, and end when they have been idle for a while. They
+//! block the signals that other threads are to receive. A forked child starts with empty pools.
+//!
+//! While jobs wait in line, a pool has a monitor: one more thread, which reports jobs that wait for long. The
+//! threads of the pool cannot, because each may be stuck in its job, and a caller would need a timer for each job.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::env;
+use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::shutdown::run_and_shutdown;
+use crate::base::dormant::Dormant;
+use crate::base::fork::{self, PerProcess};
+use crate::base::os_thread::start_thread;
+use crate::report;
+
+/// Work for a thread that may block.
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+const VARIABLE: &str = "EVENTLET_THREADPOOL_SIZE";
+const DEFAULT_SIZE: usize = 20;
+const IDLE: Duration = Duration::from_secs(10);
+/// How long a job may wait for a thread before it is reported.
+const LATE: Duration = Duration::from_secs(1);
+/// How long a thread that ends waits for the green threads of its jobs.
+const LIMIT: Duration = Duration::from_secs(10);
+/// In [`ThreadPool::size`]: the environment is asked at the first job.
+const UNSET: usize = usize::MAX;
+
+/// The pool of [`offload`](crate::offload()).
+pub(crate) static JOBS: ThreadPool = ThreadPool::named("greenhub-pool", UNSET);
+
+/// The threads and jobs of all pools.
+static USAGE: PerProcess<Usage> = PerProcess::new();
+
+#[derive(Default)]
+struct Usage {
+    threads: AtomicUsize,
+    jobs: AtomicUsize,
+}
+
+/// How many OS threads the pools of the process have, and how many of their jobs are queued or running.
+pub(crate) fn usage() -> (usize, usize) {
+    USAGE.get().map_or((0, 0), |usage| (usage.threads.load(Ordering::Relaxed), usage.jobs.load(Ordering::Relaxed)))
+}
+
+/// Sets how many OS threads [`offload`](crate::offload()) uses at most; before, `EVENTLET_THREADPOOL_SIZE` says so, or
+/// it is 20. Holds from the next job on: surplus threads end when they have done their job. Does not switch.
+pub fn set_threads(size: NonZeroUsize) {
+    JOBS.size.store(size.get().min(UNSET - 1), Ordering::Relaxed);
+}
+
+/// Ends the OS threads of [`offload`](crate::offload()): idle threads at once, the others when they have done their job
+/// and the queued ones. Does not wait for them, and a later job starts new ones. Does not switch.
+pub fn end_threads() {
+    JOBS.end();
+}
+
+/// Whether this is an OS thread of a pool.
+pub(crate) fn is_here() -> bool {
+    HERE.get()
+}
+
+thread_local! {
+    static HERE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A pool of OS threads for jobs that block. Only the green thread that asks for a job waits for it.
+///
+/// A thread is started when a job finds none idle, as long as there are fewer than the size of the pool. Further jobs
+/// wait in line; one that waits for more than a second is [reported](crate::set_report_stream), once. A thread that has
+/// been idle for ten seconds ends.
+///
+/// Dropping the pool ends its threads: idle threads at once, the others when they have done their job and the queued
+/// ones. It waits for none of them. A forked child starts with an empty pool.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::ThreadPool;
+/// let images = ThreadPool::new(4); // slow work that must not keep other jobs waiting
+/// let sum = images.execute(|| (1..=1000_u64).sum::<u64>())?;
+/// assert_eq!(sum, 500_500);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+pub struct ThreadPool {
+    name: &'static str,
+    size: AtomicUsize,
+    threads: PerProcess<Arc<Threads>>,
+}
+
+impl ThreadPool {
+    /// Makes a pool of at most `size` OS threads. None is started before the first job.
+    ///
+    /// With a size of 0 each job runs on the thread of its caller, and blocks it.
+    #[must_use]
+    pub const fn new(size: usize) -> ThreadPool {
+        // A size of that many threads is as good as no bound.
+        ThreadPool::named("greenhub-own", if size == UNSET { UNSET - 1 } else { size })
+    }
+
+    /// As [`new`](ThreadPool::new), with a name for its OS threads.
+    #[must_use]
+    pub const fn named(name: &'static str, size: usize) -> ThreadPool {
+        ThreadPool { name, size: AtomicUsize::new(size), threads: PerProcess::new() }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// How many OS threads there are at most.
+    ///
+    /// # Errors
+    ///
+    /// `EVENTLET_THREADPOOL_SIZE` is no number.
+    fn size(&self) -> io::Result<usize> {
+        let size = self.size.load(Ordering::Relaxed);
+        if size != UNSET {
+            return Ok(size);
+        }
+        let asked = match env::var_os(VARIABLE) {
+            None => DEFAULT_SIZE,
+            Some(value) => parse_size(&value.to_string_lossy())?,
+        };
+        // Yields to a bound that was set meanwhile.
+        let before = self.size.compare_exchange(UNSET, asked, Ordering::Relaxed, Ordering::Relaxed);
+        Ok(before.err().unwrap_or(asked))
+    }
+
+    /// Whether jobs run on the thread of the caller, because the size is 0. Warns once of such an environment.
+    ///
+    /// # Errors
+    ///
+    /// As [`size`](ThreadPool::size).
+    pub(crate) fn runs_in_caller(&self) -> io::Result<bool> {
+        static WARNED: AtomicBool = AtomicBool::new(false);
+        let none = self.size()? == 0;
+        if none && std::ptr::eq(self, &JOBS) && !WARNED.swap(true, Ordering::Relaxed) {
+            report::warn(format!("{VARIABLE} is 0: each job runs on the thread of its caller, and blocks it"));
+        }
+        Ok(none)
+    }
+
+    /// Queues `job`. Never waits for a thread to be free.
+    ///
+    /// A panic of `job` goes no further than its thread, which then calls `after`, and takes another job if that is
+    /// true.
+    ///
+    /// # Errors
+    ///
+    /// The size cannot be told, or the system refused a thread and there is none that could run the job later. `job` is
+    /// dropped.
+    pub(crate) fn submit(&self, job: Job, after: fn() -> bool) -> io::Result<()> {
+        let size = self.size()?;
+        let usage = USAGE.get_or_make(Usage::default)?;
+        self.threads.get_or_make(|| Arc::new(Threads::new(self.name, IDLE, usage)))?.submit(job, after, size)
+    }
+
+    fn end(&self) {
+        if let Some(threads) = self.threads.get() {
+            threads.end();
+        }
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadPool").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn parse_size(value: &str) -> io::Result<usize> {
+    value.trim().parse().map_err(|error| {
+        let message = format!("{VARIABLE}={value:?} is no number of threads: {error}");
+        io::Error::new(io::ErrorKind::InvalidInput, message)
+    })
+}
+
+/// The state that the threads of a pool share with the submitters of jobs.
+struct Threads {
+    name: &'static str,
+    idle: Duration,
+    late: Duration,
+    usage: &'static Usage,
+    /// How many jobs are in line, and how many of these were not reported: for the table of dormant threads, which is
+    /// read without the lock.
+    queued: AtomicUsize,
+    unreported: AtomicUsize,
+    state: Mutex<State>,
+    work: Condvar,
+    /// Wakes the monitor.
+    congested: Condvar,
+}
+
+struct Queued {
+    job: Job,
+    since: Instant,
+    reported: bool,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Queued>,
+    /// Threads that exist.
+    workers: usize,
+    /// Those of them that wait for work, or were told of some and are not up yet.
+    idle: usize,
+    size: usize,
+    /// How often the threads were told to end; those of before do.
+    ends: u64,
+    monitor: Monitor,
+}
+
+#[derive(Default)]
+enum Monitor {
+    #[default]
+    Absent,
+    /// It wakes by itself when the first job in line becomes late.
+    Watching,
+    /// Has nothing to watch, and is to be told of the next job.
+    Resting,
+}
+
+impl State {
+    /// The age of the first job that was not reported yet.
+    fn oldest(&self) -> Option<Duration> {
+        self.queue.iter().find(|queued| !queued.reported).map(|queued| queued.since.elapsed())
+    }
+
+    /// Marks the jobs that have waited for `late` and returns how many they are.
+    fn take_late(&mut self, late: Duration) -> usize {
+        let new = self.queue.iter_mut().filter(|queued| !queued.reported && queued.since.elapsed() >= late);
+        new.map(|queued| queued.reported = true).count()
+    }
+}
+
+impl Threads {
+    fn new(name: &'static str, idle: Duration, usage: &'static Usage) -> Threads {
+        Threads {
+            name,
+            idle,
+            late: LATE,
+            usage,
+            queued: AtomicUsize::new(0),
+            unreported: AtomicUsize::new(0),
+            state: Mutex::default(),
+            work: Condvar::new(),
+            congested: Condvar::new(),
+        }
+    }
+
+    fn submit(self: &Arc<Self>, job: Job, after: fn() -> bool, size: usize) -> io::Result<()> {
+        let mut state = self.lock();
+        state.size = size;
+        // Each queued job has one of the idle threads coming for it.
+        let mut has_thread = state.idle > state.queue.len();
+        if !has_thread && state.workers < size {
+            let born = state.ends;
+            match self.start("", move |threads| threads.work(born, after)) {
+                Ok(()) => {
+                    has_thread = true;
+                    state.workers += 1;
+                    self.usage.threads.fetch_add(1, Ordering::Relaxed);
+                }
+                // A busy thread will come for the job later.
+                Err(_) if state.workers > 0 => {}
+                Err(error) => {
+                    // The destructor of the job may submit another one.
+                    drop(state);
+                    let message = format!("cannot start a thread for a job that blocks: {error}");
+                    return Err(io::Error::new(error.kind(), message));
+                }
+            }
+        }
+        state.queue.push_back(Queued { job, since: Instant::now(), reported: false });
+        self.usage.jobs.fetch_add(1, Ordering::Relaxed);
+        self.queued.fetch_add(1, Ordering::Release);
+        self.unreported.fetch_add(1, Ordering::Release);
+        if !has_thread {
+            self.have_monitored(&mut state);
+        }
+        drop(state);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// Has the queued jobs reported that become late. Without a thread for that they are not.
+    fn have_monitored(self: &Arc<Self>, state: &mut State) {
+        match state.monitor {
+            Monitor::Watching => {}
+            Monitor::Resting => self.congested.notify_one(),
+            Monitor::Absent => {
+                if self.start("-mon", |threads| threads.monitor()).is_ok() {
+                    state.monitor = Monitor::Watching;
+                }
+            }
+        }
+    }
+
+    fn end(&self) {
+        self.lock().ends += 1;
+        self.work.notify_all();
+        self.congested.notify_all();
+    }
+
+    fn start(self: &Arc<Self>, suffix: &str, body: impl FnOnce(&Arc<Threads>) + Send + 'static) -> io::Result<()> {
+        let threads = Arc::clone(self);
+        start_thread(format!("{}{suffix}", self.name), move || run_and_shutdown(Some(LIMIT), || body(&threads)))
+    }
+
+    fn work(self: &Arc<Self>, born: u64, after: fn() -> bool) {
+        HERE.set(true);
+        let generation = fork::generation();
+        while let Some(job) = self.next_job(born) {
+            run(job);
+            if generation != fork::generation() {
+                // The job has forked: this is the child, where no thread may hold the lock to release it.
+                return;
+            }
+            self.usage.jobs.fetch_sub(1, Ordering::Release);
+            if !after() && self.leave(after) {
+                break;
+            }
+        }
+        self.usage.threads.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts the calling thread out, which cannot take another job. False if no other one could come for a queued job.
+    fn leave(self: &Arc<Self>, after: fn() -> bool) -> bool {
+        let mut state = self.lock();
+        if state.queue.len() > state.idle {
+            let born = state.ends;
+            if self.start("", move |threads| threads.work(born, after)).is_ok() {
+                // It takes the place of this one.
+                self.usage.threads.fetch_add(1, Ordering::Relaxed);
+                return true;
+            }
+            if state.workers == 1 {
+                return false;
+            }
+        }
+        state.workers -= 1;
+        true
+    }
+
+    /// `None`: the thread is surplus, and counted out.
+    fn next_job(self: &Arc<Self>, born: u64) -> Option<Job> {
+        let mut state = self.lock();
+        if state.workers <= state.size {
+            if let Some(job) = self.take_first(&mut state) {
+                return Some(job);
+            }
+            state.idle += 1;
+            let nothing = |state: &mut State| state.queue.is_empty() && state.ends == born;
+            let threads = Arc::clone(self);
+            let dormant = Dormant::worker(move || threads.queued.load(Ordering::Acquire) == 0);
+            let waited = self.work.wait_timeout_while(state, self.idle, nothing);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            drop(dormant);
+            state.idle -= 1;
+            if let Some(job) = self.take_first(&mut state) {
+                return Some(job);
+            }
+        }
+        state.workers -= 1;
+        None
+    }
+
+    /// For a thread that is awake.
+    fn take_first(&self, state: &mut State) -> Option<Job> {
+        let queued = state.queue.pop_front()?;
+        self.queued.fetch_sub(1, Ordering::Release);
+        self.unreported.fetch_sub(usize::from(!queued.reported), Ordering::Release);
+        Some(queued.job)
+    }
+
+    /// Reports late jobs, until no job has waited in line for a while.
+    fn monitor(self: &Arc<Self>) {
+        let mut state = self.lock();
+        let ends = state.ends;
+        loop {
+            let age = state.oldest();
+            if age.is_some_and(|age| age >= self.late) {
+                let (late, size) = (state.take_late(self.late), state.size);
+                self.unreported.fetch_sub(late, Ordering::Release);
+                drop(state);
+                report::warn(late_jobs(late, self.late, size, self.name));
+                // Jobs that become late soon after are reported together.
+                thread::sleep(self.late);
+                state = self.lock();
+                continue;
+            }
+            let pause = match age {
+                Some(age) => self.late.saturating_sub(age),
+                None if state.queue.is_empty() && state.ends != ends => break,
+                None => {
+                    state.monitor = Monitor::Resting;
+                    self.idle
+                }
+            };
+            let threads = Arc::clone(self);
+            let dormant = Dormant::worker(move || threads.unreported.load(Ordering::Acquire) == 0);
+            let waited = self.congested.wait_timeout(state, pause);
+            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            drop(dormant);
+            state.monitor = Monitor::Watching;
+            if age.is_none() && state.queue.is_empty() && timeout.timed_out() {
+                break;
+            }
+        }
+        state.monitor = Monitor::Absent;
+    }
+
+    /// Nothing panics while it is locked; and if it did, the counts would still be right.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn late_jobs(late: usize, after: Duration, size: usize, name: &str) -> String {
+    let jobs = if late == 1 { "a job has".to_owned() } else { format!("{late} jobs have") };
+    format!("{jobs} waited for {after:?} for one of the {size} OS threads of {name}, all of which are busy")
+}
+
+/// Keeps a panic of the job from the worker, and one of dropping what it panicked with.
+pub(crate) fn run(job: Job) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(job))
+        && let Err(worse) = catch_unwind(AssertUnwindSafe(|| drop(payload)))
+    {
+        std::mem::forget(worse);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::fork::tests::holds_in_child;
+    use std::sync::mpsc;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn pool(idle: Duration) -> Arc<Threads> {
+        Arc::new(Threads::new("test", idle, Box::leak(Box::default())))
+    }
+
+    fn submit(job: Job) -> io::Result<()> {
+        JOBS.submit(job, || true)
+    }
+
+    /// How many jobs of the process are queued or running.
+    fn pending() -> usize {
+        usage().1
+    }
+
+    impl Threads {
+        fn pending(&self) -> usize {
+            self.usage.jobs.load(Ordering::Relaxed)
+        }
+    }
+
+    /// Waits for what other threads will bring about; a hang fails.
+    fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let begin = Instant::now();
+        while !holds() {
+            assert!(begin.elapsed() < LONG, "{what}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn jobs_run_on_no_more_threads_than_the_bound() {
+        let pool = pool(LONG);
+        static RUNNING: AtomicUsize = AtomicUsize::new(0);
+        static MOST: AtomicUsize = AtomicUsize::new(0);
+        let (done, results) = mpsc::channel();
+        for _ in 0..30 {
+            let done = done.clone();
+            let job = move || {
+                MOST.fetch_max(RUNNING.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(2));
+                RUNNING.fetch_sub(1, Ordering::SeqCst);
+                done.send(()).unwrap();
+            };
+            pool.submit(Box::new(job), || true, 3).unwrap();
+        }
+        for _ in 0..30 {
+            results.recv_timeout(LONG).unwrap();
+        }
+        assert!(MOST.load(Ordering::SeqCst) <= 3);
+        assert_eq!(pool.lock().workers, 3);
+    }
+
+    #[test]
+    fn jobs_that_wait_for_each_other_get_a_thread_each() {
+        let pool = pool(LONG);
+        let barrier: &'static _ = Box::leak(Box::new(std::sync::Barrier::new(4)));
+        let (done, results) = mpsc::channel();
+        for _ in 0..4 {
+            let done = done.clone();
+            let job = move || {
+                barrier.wait();
+                done.send(()).unwrap();
+            };
+            pool.submit(Box::new(job), || true, 4).unwrap();
+        }
+        for _ in 0..4 {
+            results.recv_timeout(LONG).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_idle_thread_is_used_again() {
+        let pool = pool(LONG);
+        for _ in 0..5 {
+            let (done, result) = mpsc::channel();
+            pool.submit(Box::new(move || done.send(()).unwrap()), || true, 9).unwrap();
+            result.recv_timeout(LONG).unwrap();
+            until("the worker is idle again", || pool.lock().idle == 1);
+        }
+        assert_eq!(pool.lock().workers, 1);
+    }
+
+    #[test]
+    fn idle_threads_end() {
+        let pool = pool(Duration::from_millis(1));
+        pool.submit(Box::new(|| ()), || true, 1).unwrap();
+        until("the worker ends", || pool.lock().workers == 0);
+        let (done, result) = mpsc::channel();
+        pool.submit(Box::new(move || done.send(()).unwrap()), || true, 1).unwrap();
+        result.recv_timeout(LONG).unwrap();
+    }
+
+    #[test]
+    fn threads_above_a_lower_bound_end_after_their_job() {
+        let pool = pool(LONG);
+        let (hold, held) = mpsc::channel::<()>();
+        pool.submit(Box::new(move || _ = held.recv()), || true, 2).unwrap();
+        let (hold_too, held) = mpsc::channel::<()>();
+        pool.submit(Box::new(move || _ = held.recv()), || true, 2).unwrap();
+        assert_eq!(pool.lock().workers, 2);
+        pool.submit(Box::new(|| ()), || true, 1).unwrap();
+        drop((hold, hold_too));
+        until("one worker is left", || pool.lock().workers == 1 && pool.pending() == 0);
+    }
+
+    #[test]
+    fn a_panicking_job_leaves_its_thread_to_the_next() {
+        struct PanicsAgain;
+        impl Drop for PanicsAgain {
+            fn drop(&mut self) {
+                std::panic::resume_unwind(Box::new(()));
+            }
+        }
+        let pool = pool(LONG);
+        pool.submit(Box::new(|| std::panic::resume_unwind(Box::new(PanicsAgain))), || true, 1).unwrap();
+        let (done, result) = mpsc::channel();
+        pool.submit(Box::new(move || done.send(()).unwrap()), || true, 1).unwrap();
+        result.recv_timeout(LONG).unwrap();
+        assert_eq!(pool.lock().workers, 1);
+    }
+
+    #[test]
+    fn jobs_behind_one_that_ends_its_thread_get_another() {
+        let pool = pool(LONG);
+        let (hold, held) = mpsc::channel::<()>();
+        let (done, results) = mpsc::channel();
+        pool.submit(Box::new(move || _ = held.recv()), || false, 1).unwrap();
+        for n in 0..4 {
+            let done = done.clone();
+            pool.submit(Box::new(move || done.send(n).unwrap()), || false, 1).unwrap();
+        }
+        drop(hold);
+        let mut ran: Vec<i32> = (0..4).map(|_| results.recv_timeout(LONG).unwrap()).collect();
+        ran.sort_unstable();
+        assert_eq!(ran, [0, 1, 2, 3]);
+        until("all threads end", || pool.lock().workers == 0 && pool.usage.threads.load(Ordering::SeqCst) == 0);
+    }
+
+    #[test]
+    fn queued_and_running_jobs_are_pending() {
+        let pool = pool(LONG);
+        let (hold, held) = mpsc::channel::<()>();
+        pool.submit(Box::new(move || _ = held.recv()), || true, 1).unwrap();
+        pool.submit(Box::new(|| ()), || true, 1).unwrap();
+        until("one runs, one is queued", || pool.lock().queue.len() == 1);
+        assert_eq!(pool.pending(), 2);
+        drop(hold);
+        until("nothing is pending", || pool.pending() == 0);
+    }
+
+    #[test]
+    fn a_forked_child_has_a_pool_of_its_own_that_works() {
+        submit(Box::new(|| ())).unwrap();
+        assert!(holds_in_child(|| {
+            let (done, result) = mpsc::channel();
+            submit(Box::new(move || done.send(()).unwrap())).is_ok() && result.recv_timeout(LONG).is_ok()
+        }));
+    }
+
+    #[test]
+    fn a_pool_of_ones_own_starts_empty_in_a_forked_child() {
+        static OWN: ThreadPool = ThreadPool::new(1);
+        let (hold, held) = mpsc::channel::<()>();
+        OWN.submit(Box::new(move || _ = held.recv()), || true).unwrap();
+        OWN.submit(Box::new(|| ()), || true).unwrap();
+        assert!(holds_in_child(|| {
+            let (done, result) = mpsc::channel();
+            OWN.submit(Box::new(move || done.send(()).unwrap()), || true).is_ok() && result.recv_timeout(LONG).is_ok()
+        }));
+        drop(hold);
+    }
+
+    #[test]
+    fn nothing_of_the_parents_is_pending_in_a_child() {
+        let (hold, held) = mpsc::channel::<()>();
+        submit(Box::new(move || _ = held.recv())).unwrap();
+        assert!(pending() > 0);
+        assert!(holds_in_child(|| pending() == 0));
+        drop(hold);
+    }
+
+    #[test]
+    fn a_size_is_a_number() {
+        assert_eq!(parse_size("7").unwrap(), 7);
+        assert_eq!(parse_size(" 7 ").unwrap(), 7);
+        assert_eq!(parse_size("0").unwrap(), 0);
+        for wrong in ["", "-1", "many", "99999999999999999999999"] {
+            let error = parse_size(wrong).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(&format!("EVENTLET_THREADPOOL_SIZE={wrong:?}")), "{error}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The state of a source: the operations under way, the hub that knows the number, the end of the number.
+//!
+//! Ground rules:
+//! - The number is open from `new` until it is closed by whoever finds all of this: the source is marked
+//!   closed, nobody is [`Entered`], and it was not lent out by `as_fd`; or by dropping the last `Inner`.
+//!   `GONE` is set by the one who closes, once.
+//! - A greenlet that a fork, or the end of its OS thread, has left behind stays `Entered` for ever. So a source that is
+//!   closed then has its number led to a dead file, which lets go of its own; the number stays open.
+//! - A hub that knows the number is told to forget it before that. If it belongs to another thread, a
+//!   notice goes there, which is itself `Entered` and so keeps the number open until it was carried out.
+//! - `home` says which hub knows the number; it changes under the lock only, and then `mailbox` leads to its
+//!   thread. A waiter counts itself in `waiting` before it looks at `home`, and whoever moves `home` looks at
+//!   `waiting` afterwards, both sequentially consistent, so that at least one of the two sees the other. One
+//!   who finds somebody puts `home` back; without the lock it may be seen in between.
+//! - A waiter looks at `CLOSED` after it has settled `home`, whoever closes looks at `home` after it has set
+//!   `CLOSED`, both sequentially consistent: either the waiter leaves, or its hub hears of the end after it
+//!   has parked.
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::base::fork;
+use crate::error::TrampolineError;
+use crate::greenlet::local;
+use crate::hub::Interest;
+use crate::main_loop::MainLoop;
+use crate::main_loop::remote::{Letter, Mailbox};
+
+pub(super) struct Inner {
+    pub(super) id: u64,
+    pub(super) fd: RawFd,
+    /// The generation of forks in which it was made.
+    pub(super) generation: u32,
+    pub(super) state: AtomicU32,
+    /// The id of the hub that knows the number; 0 if none does.
+    pub(super) home: AtomicU64,
+    /// How many greenlets are parked on it.
+    pub(super) waiting: AtomicU32,
+    /// How many of them a fork has left behind. It changes under the lock only.
+    pub(super) left_behind: AtomicU32,
+    pub(super) mailbox: Mutex<Option<Arc<Mailbox>>>,
+}
+
+pub(super) const CLOSED: u32 = 1;
+
+pub(super) const LENT: u32 = 2;
+
+pub(super) const NONBLOCKING: u32 = 4;
+
+pub(super) const GONE: u32 = 8;
+
+pub(super) const RETRYING: u32 = 16;
+
+/// One operation under way; the rest of the word counts them.
+pub(super) const ENTERED: u32 = 32;
+
+/// Keeps the number open.
+pub(super) struct Entered<'a>(pub(super) &'a Inner);
+
+impl Inner {
+    #[inline]
+    pub(super) fn enter(&self) -> io::Result<Entered<'_>> {
+        let state = self.state.fetch_add(ENTERED, Acquire);
+        let entered = Entered(self);
+        if state & CLOSED != 0 { Err(self.is_closed()) } else { Ok(entered) }
+    }
+
+    #[cold]
+    pub(super) fn is_closed(&self) -> io::Error {
+        TrampolineError::Closed(self.fd).into()
+    }
+
+    /// Closes the number if nobody needs it any more.
+    #[cold]
+    pub(super) fn close_if_idle(&self, mut state: u32) {
+        while state & (CLOSED | LENT | GONE) == CLOSED && state < ENTERED {
+            match self.state.compare_exchange_weak(state, state | GONE, AcqRel, Acquire) {
+                // SAFETY: open until now, and nobody else closes it: GONE was set just here.
+                Ok(_) => return drop(unsafe { OwnedFd::from_raw_fd(self.fd) }),
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    /// Lets go of the open file of a source that is closed, if greenlets keep the number open that will never leave. The
+    /// caller is entered, and the hub of this thread has forgotten the number. If the hub of another thread knows it, that
+    /// thread does this when its hub has forgotten it: a hub cannot forget a file that the number no longer names.
+    pub(super) fn close_if_left_behind(&self) {
+        let state = self.state.load(Acquire);
+        if state & (LENT | GONE) != 0 || state < 2 * ENTERED {
+            return;
+        }
+        let is_left_behind = match &*self.lock() {
+            Some(mailbox) if mailbox.is_gone() => true,
+            Some(mailbox) if !leads_here(mailbox) => false,
+            _ => self.generation != fork::generation(),
+        };
+        if is_left_behind {
+            // Without a descriptor to spare it stays open.
+            let _ = self.lead_to_dead_file();
+        }
+    }
+
+    /// Has the number name a socket that is at its end in both directions.
+    #[cold]
+    pub(super) fn lead_to_dead_file(&self) -> io::Result<()> {
+        let (dead, _) = UnixStream::pair()?;
+        // SAFETY: open, for the caller is entered; it is given back to the source below.
+        let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.fd) });
+        #[cfg(not(target_vendor = "apple"))]
+        rustix::io::dup3(&dead, &mut number, rustix::io::DupFlags::CLOEXEC)?;
+        #[cfg(target_vendor = "apple")]
+        {
+            rustix::io::dup2(&dead, &mut number)?;
+            rustix::io::fcntl_setfd(&*number, rustix::io::FdFlags::CLOEXEC)?;
+        }
+        Ok(())
+    }
+
+    /// Has the hub that knows the number forget it, and wakes those who wait. The caller is entered.
+    pub(super) fn forget(self: &Arc<Self>) {
+        if let Some(local) = local::try_get() {
+            // Whoever waits here borrows the number from this source, even if no hub knows the source.
+            if self.state.load(Relaxed) & LENT != 0 {
+                local.main_loop.adopt(self.fd, self.id);
+            }
+            self.forget_here(&local.main_loop);
+        }
+        if self.home.load(SeqCst) == 0 {
+            return;
+        }
+        let mailbox = self.lock().clone();
+        if let Some(mailbox) = mailbox
+            && !leads_here(&mailbox)
+        {
+            self.post(&mailbox, Request::Forget);
+        }
+    }
+
+    /// Wakes the waiters in `directions` on every thread, so that their operations are tried again.
+    pub(super) fn wake(self: &Arc<Self>, directions: Interest) {
+        if self.waiting.load(SeqCst) == 0 {
+            return;
+        }
+        if let Some(local) = local::try_get() {
+            local.main_loop.wake_waiters(self.fd, self.id, directions);
+        }
+        let mailbox = self.lock().clone();
+        if let Some(mailbox) = mailbox
+            && !leads_here(&mailbox)
+        {
+            self.post(&mailbox, Request::Wake(directions));
+        }
+    }
+
+    pub(super) fn forget_here(&self, main_loop: &MainLoop) {
+        if main_loop.knows(self.fd, self.id) {
+            // SAFETY: open: the callers are entered.
+            let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
+            main_loop.closed(self.fd, Some(fd));
+        }
+    }
+
+    /// Sends a request to the hub of another thread.
+    pub(super) fn post(self: &Arc<Self>, mailbox: &Mailbox, request: Request) {
+        self.state.fetch_add(ENTERED, Acquire);
+        // A hub that is gone has nothing to forget and no waiter: the notice comes back and is dropped.
+        let request = ReleaseRequest { source: Arc::clone(self), request };
+        drop(mailbox.post(Letter::Run(Box::new(move || request.carry_out(&local::get().main_loop)))));
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Arc<Mailbox>>> {
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entered<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let state = self.0.state.fetch_sub(ENTERED, AcqRel) - ENTERED;
+        if state & CLOSED != 0 {
+            self.0.close_if_idle(state);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if *self.state.get_mut() & GONE == 0 {
+            // SAFETY: open until now, and this is the last reference.
+            drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
+        }
+    }
+}
+
+/// A request of another thread to a hub that knows a source. Counted as an operation under way.
+pub(crate) struct ReleaseRequest {
+    pub(super) source: Arc<Inner>,
+    pub(super) request: Request,
+}
+
+/// A request to the hub of another thread.
+pub(super) enum Request {
+    /// To let go of the source.
+    Forget,
+    /// To wake the waiters in these directions.
+    Wake(Interest),
+}
+
+impl ReleaseRequest {
+    pub(crate) fn carry_out(self, main_loop: &MainLoop) {
+        let source = &*self.source;
+        if let Request::Wake(directions) = self.request {
+            return main_loop.wake_waiters(source.fd, source.id, directions);
+        }
+        // The source may have come back meanwhile. Only this thread can bring it back, so a look is enough.
+        let mailbox = source.lock();
+        let is_here = source.home.load(SeqCst) == main_loop.id();
+        drop(mailbox);
+        if !is_here || source.state.load(Acquire) & CLOSED != 0 {
+            source.forget_here(main_loop);
+        }
+        if source.state.load(Acquire) & CLOSED != 0 {
+            source.close_if_left_behind();
+        }
+    }
+}
+
+impl Drop for ReleaseRequest {
+    fn drop(&mut self) {
+        drop(Entered(&self.source));
+    }
+}
+
+/// A handle that wakes the waiters of a [`Source`](crate::Source) and does not keep it open: for operations on other handles of the same
+/// file that the system does not report.
+#[derive(Clone, Debug)]
+pub struct SourceWaker(pub(super) Weak<Inner>);
+
+impl SourceWaker {
+    /// Wakes the green threads that wait in `directions`, on any OS thread. Their operations are tried again. Does not
+    /// switch.
+    pub fn wake(&self, directions: Interest) {
+        if let Some(source) = self.0.upgrade() {
+            source.wake(directions);
+        }
+    }
+
+    /// Whether the source was dropped.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
+/// Whether a mailbox is that of the calling thread.
+pub(super) fn leads_here(mailbox: &Arc<Mailbox>) -> bool {
+    let here = local::try_get().and_then(|local| local.main_loop.mailbox());
+    here.is_some_and(|here| Arc::ptr_eq(&here, mailbox))
+}
+
+/// A greenlet that is parked on a source, or about to be.
+pub(super) struct Waiting<'a>(pub(super) &'a Inner);
+
+impl Waiting<'_> {
+    pub(super) fn count(inner: &Inner) -> Waiting<'_> {
+        inner.waiting.fetch_add(1, SeqCst);
+        Waiting(inner)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, SeqCst);
+    }
+}

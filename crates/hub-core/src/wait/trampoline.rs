@@ -1,0 +1,327 @@
+//! Waiting for a descriptor: where "would block" becomes "switch to the hub".
+//!
+//! Ground rule: a descriptor that somebody waits for is borrowed, by a safe caller for as long as the wait, by a
+//! caller with a bare number under the promise to tell ([`notify_close`], [`notify_opened`]) before the number
+//! changes hands. The wait ends and leaves the loop's table by a destructor, so also when the greenlet is killed
+//! or its stack unwound.
+
+use std::error::Error;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::grace::Grace;
+use super::parker::{Parked, Parker};
+use crate::base::wait_reason::WaitReason;
+use crate::error::{LoopError, TrampolineError};
+use crate::greenlet::control::Wake;
+use crate::greenlet::local;
+use crate::greenlet::run;
+use crate::hub::Time;
+use crate::hub::round;
+use crate::hub::{Interest, Readiness};
+use crate::main_loop::deadline::Limit;
+use crate::main_loop::descriptors::Owner;
+
+/// Parks the running green thread until `fd` is ready for reading or for writing, whichever is asked for.
+/// Eventlet's `trampoline`. Switches.
+///
+/// The wait is level-true: what is ready already ends it at once, in the next turn. Readiness is a hint, as it is with
+/// poll(2):
+///
+/// - The operation may still say that it would block. Some files are reported for as long as they stay as they are, such as
+///   a socket with something in its error queue, so a loop of `trampoline` and an operation has to bound its attempts.
+///   [`Source::read`](crate::Source::read) and [`Source::write`](crate::Source::write) do.
+/// - What the system does not report ends no wait. A writer to a Unix socket hears neither of a `shutdown(Write)` of its
+///   own nor of a `shutdown(Read)` by its peer. The sockets of greenstd do.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Interest, trampoline};
+/// let (reader, writer) = std::io::pipe()?;
+/// std::io::Write::write_all(&mut &writer, b"x")?;
+/// trampoline(&reader, Interest::READ, None)?;
+/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// When the timeout passes, when another green thread waits for the same, when the descriptor is closed by
+/// [`notify_close`], when the hub refuses it, when the loop cannot wait. Nothing stays registered.
+pub fn trampoline(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) -> Result<Readiness, TrampolineError> {
+    let fd = fd.as_fd();
+    // SAFETY: the borrow keeps the descriptor open until this returns or unwinds.
+    unsafe { wait(fd.as_raw_fd(), interest, timeout) }
+}
+
+/// Parks the running green thread until one of several descriptors is ready, each in a direction of its own; looking
+/// tells which. What a wait for many, such as poll(2), is made of. Switches.
+///
+/// What is there more than once counts once. Without any descriptor it waits for the limit only.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Interest, Limit, trampoline_any};
+/// use std::os::fd::AsFd;
+/// let (silent, _kept) = std::io::pipe()?;
+/// let (reader, mut writer) = std::io::pipe()?;
+/// hub_core::spawn_n(move || std::io::Write::write_all(&mut writer, b"x").unwrap());
+/// let both = [(silent.as_fd(), Interest::READ), (reader.as_fd(), Interest::READ)];
+/// trampoline_any(&both, &mut Limit::none())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// As [`trampoline`]; a timeout names one of them. Nothing stays registered.
+/// While panicking it does not wait at all: [`LoopError::Panicking`].
+pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Limit) -> Result<(), TrampolineError> {
+    if fds.is_empty() {
+        // There is no number to tell.
+        let parked = Parker::new(WaitReason::Descriptor)?.park(limit)?;
+        return if parked == Parked::Late { Err(TrampolineError::TimedOut(-1)) } else { Ok(()) };
+    }
+    if let Some(&(fd, interest)) =
+        fds.iter().find(|(_, interest)| *interest != Interest::READ && *interest != Interest::WRITE)
+    {
+        return Err(TrampolineError::Interest(interest, fd.as_raw_fd()));
+    }
+    let mut each: Vec<_> = fds.iter().map(|(fd, interest)| (fd.as_raw_fd(), *interest == Interest::WRITE)).collect();
+    each.sort_unstable();
+    each.dedup();
+    let each = each.into_iter().map(|(fd, write)| (fd, if write { Interest::WRITE } else { Interest::READ }));
+    let local = local::get_unless_ended()?;
+    // SAFETY: the borrows keep each of them open until this returns or unwinds.
+    unsafe { local.main_loop.wait_for_any(each, limit) }
+}
+
+/// [`trampoline`] for a bare number, Eventlet's spelling. Switches.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Interest, trampoline_raw};
+/// use std::io::Write;
+/// use std::os::fd::AsRawFd;
+/// let (reader, mut writer) = std::io::pipe()?;
+/// writer.write_all(b"x")?;
+/// // SAFETY: `reader` keeps the number open until after the wait.
+/// unsafe { trampoline_raw(reader.as_raw_fd(), Interest::READ, None)? };
+/// drop(reader);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+///
+/// # Errors
+///
+/// As [`trampoline`], and [`TrampolineError::InvalidFd`] for a number that is negative or not open.
+///
+/// # Safety
+///
+/// The number stays open until this returns or unwinds, or until [`notify_close`] or [`notify_opened`] was
+/// called for it.
+pub unsafe fn trampoline_raw(
+    fd: RawFd,
+    interest: Interest,
+    timeout: Option<Duration>,
+) -> Result<Readiness, TrampolineError> {
+    // SAFETY: only asks whether the number is open.
+    if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(TrampolineError::InvalidFd(fd));
+    }
+    // SAFETY: open now, and by the contract until the wait ends.
+    unsafe { wait(fd, interest, timeout) }
+}
+
+/// # Safety
+///
+/// `fd` is open, and stays so until this returns or unwinds or the number is given up.
+unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Result<Readiness, TrampolineError> {
+    if interest != Interest::READ && interest != Interest::WRITE {
+        return Err(TrampolineError::Interest(interest, fd));
+    }
+    let Some(local) = local::get_if_any() else {
+        // SAFETY: by the contract.
+        return block_on(unsafe { BorrowedFd::borrow_raw(fd) }, interest, timeout);
+    };
+    // SAFETY: by the contract.
+    let waited = unsafe { local.main_loop.wait_for(fd, Owner::Raw, interest, &mut Limit::from(timeout)) };
+    match waited {
+        Ok(Wake::Ready(what)) => Ok(what),
+        Ok(_) => Ok(interest.into()),
+        Err(TrampolineError::Loop(LoopError::Panicking | LoopError::ThreadEnding)) => {
+            // SAFETY: by the contract.
+            block_on(unsafe { BorrowedFd::borrow_raw(fd) }, interest, timeout)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits for a descriptor with all that Eventlet's `trampoline` can be told.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::Trampoline;
+/// use std::time::Duration;
+/// let (reader, _writer) = std::io::pipe()?;
+/// let waited = Trampoline::new(&reader).read().timeout(Duration::from_millis(1)).timeout_exc(|| "too late").wait();
+/// assert_eq!(waited.unwrap_err().to_string(), "too late");
+/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// ```
+#[must_use = "nothing is waited for before `wait`"]
+pub struct Trampoline<'a, F> {
+    fd: F,
+    interest: Interest,
+    timeout: Option<Duration>,
+    timeout_exc: Option<Box<dyn FnOnce() -> Box<dyn Error + Send + Sync> + 'a>>,
+    mark_as_closed: Option<Box<dyn FnOnce()>>,
+}
+
+impl<'a, F: AsFd> Trampoline<'a, F> {
+    /// Waits for `fd`, in a direction still to be told.
+    pub fn new(fd: F) -> Self {
+        Trampoline { fd, interest: Interest::NONE, timeout: None, timeout_exc: None, mark_as_closed: None }
+    }
+
+    /// Waits until it can be read.
+    pub fn read(mut self) -> Self {
+        self.interest |= Interest::READ;
+        self
+    }
+
+    /// Waits until it can be written.
+    pub fn write(mut self) -> Self {
+        self.interest |= Interest::WRITE;
+        self
+    }
+
+    /// Waits no longer than that.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into();
+        self
+    }
+
+    /// Makes the error for a timeout.
+    pub fn timeout_exc<E: Into<Box<dyn Error + Send + Sync>>>(mut self, make: impl FnOnce() -> E + 'a) -> Self {
+        self.timeout_exc = Some(Box::new(move || make().into()));
+        self
+    }
+
+    /// Is called if the descriptor is closed under the waiter, before [`notify_close`] or [`notify_opened`]
+    /// returns: its owner must not close the number again. It must not block.
+    pub fn mark_as_closed(mut self, mark: impl FnOnce() + 'static) -> Self {
+        self.mark_as_closed = Some(Box::new(mark));
+        self
+    }
+
+    /// Waits. Switches.
+    ///
+    /// # Errors
+    ///
+    /// As [`trampoline`].
+    pub fn wait(self) -> Result<Readiness, TrampolineError> {
+        let mark = self.mark_as_closed.map(Mark::put);
+        let waited = trampoline(self.fd.as_fd(), self.interest, self.timeout);
+        drop(mark);
+        match (waited, self.timeout_exc) {
+            (Err(TrampolineError::TimedOut(_)), Some(make)) => Err(TrampolineError::Custom(Arc::from(make()))),
+            (waited, _) => waited,
+        }
+    }
+}
+
+/// What is called for the running greenlet if its descriptor is closed; taken back however the wait ends.
+struct Mark;
+
+impl Mark {
+    fn put(mark: Box<dyn FnOnce()>) -> Mark {
+        local::get().main_loop.put_mark(mark);
+        Mark
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        drop(local::get().main_loop.take_mark(run::current().number()));
+    }
+}
+
+impl<F: std::fmt::Debug> std::fmt::Debug for Trampoline<'_, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trampoline")
+            .field("fd", &self.fd)
+            .field("interest", &self.interest)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Tells this thread's hub that the number `fd` is about to be closed by other means than its owner's drop.
+/// Eventlet's `notify_close`. Never switches.
+///
+/// Its waiters are woken with an error in the next turn, and a new descriptor under the same number never wakes
+/// them. A number without waiters is nothing to do. A number proves nothing, so the hub is not lent a descriptor
+/// under it, and a live [`Source`](crate::Source) keeps its registration.
+///
+/// ```
+/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
+/// # doctest::run(|| {
+/// use hub_core::{Interest, TrampolineError, notify_close, trampoline};
+/// use std::os::fd::AsRawFd;
+/// use std::rc::Rc;
+/// let (reader, _writer) = std::io::pipe()?;
+/// let reader = Rc::new(reader);
+/// let waiting = Rc::clone(&reader);
+/// let green = hub_core::spawn(move || trampoline(&*waiting, Interest::READ, None));
+/// hub_core::yield_now();
+/// notify_close(reader.as_raw_fd());
+/// assert!(matches!(green.join()?, Err(TrampolineError::Closed(_))));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+pub fn notify_close(fd: RawFd) {
+    number_changed(fd);
+}
+
+/// Tells this thread's hub that the number `fd` was given to a new file. Eventlet's `notify_opened`. Never
+/// switches.
+///
+/// Waiters for the old file are woken with an error, and the new owner may wait at once.
+pub fn notify_opened(fd: RawFd) {
+    number_changed(fd);
+}
+
+fn number_changed(fd: RawFd) {
+    if fd < 0 {
+        return;
+    }
+    if let Some(local) = local::try_get() {
+        local.main_loop.given_up(fd);
+    }
+}
+
+/// Blocks the thread until `fd` is ready, for the time of grace at most.
+pub(crate) fn block_on(
+    fd: BorrowedFd<'_>,
+    interest: Interest,
+    timeout: Option<Duration>,
+) -> Result<Readiness, TrampolineError> {
+    let number = fd.as_raw_fd();
+    let grace = Grace::begin();
+    let deadline = Time::monotonic() + timeout.unwrap_or(Duration::MAX).min(grace.left());
+    let flags = if interest == Interest::READ { PollFlags::IN } else { PollFlags::OUT };
+    loop {
+        let (seconds, nanos) = round::nanos(deadline - Time::monotonic());
+        let timeout = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
+        match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&timeout)) {
+            Ok(0) => return Err(TrampolineError::TimedOut(number)),
+            Ok(_) => return Ok(interest.into()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(TrampolineError::Register(number, Arc::new(error.into()))),
+        }
+    }
+}
