@@ -18,8 +18,8 @@ use crate::support::descriptors::{
 use greenhub::sync::{Mutex, Queue};
 use greenhub::tpool::{execute, execute_scoped};
 use greenhub::{
-    Doing, Hub, Interest, Key, Lease, Limit, Parker, Readiness, Ready, Rearm, Source, Watched, get_hub, has_hub, sleep,
-    spawn, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
+    Hub, Interest, Key, Lease, Limit, Parker, Readiness, Ready, Rearm, Source, WaitReason, Watched, get_hub, has_hub,
+    sleep, spawn, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -597,7 +597,7 @@ fn an_unparker_of_a_thread_that_the_child_does_not_have_says_so() {
     in_child(|| {
         let (tell, told) = std::sync::mpsc::channel();
         let other = std::thread::spawn(move || {
-            let parker = Parker::new(Doing::Event).expect("no loop");
+            let parker = Parker::new(WaitReason::Event).expect("no loop");
             tell.send(parker.unparker()).expect("it is waited for");
             parker.park(&mut Limit::none())
         });
@@ -606,7 +606,7 @@ fn an_unparker_of_a_thread_that_the_child_does_not_have_says_so() {
         assert!(!unparker.is_left_behind());
         let child = forked(|| {
             assert!(unparker.is_left_behind());
-            let own = Parker::new(Doing::Event).expect("no loop");
+            let own = Parker::new(WaitReason::Event).expect("no loop");
             assert!(!own.unparker().is_left_behind());
         });
         ends_well(child);

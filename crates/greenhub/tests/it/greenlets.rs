@@ -9,7 +9,7 @@ use crate::support;
 use crate::support::green::{keep_reports, reports};
 use greenhub::sync::Event;
 use greenhub::{
-    Doing, GreenError, Greenlet, Interest, Limit, LoopError, Parker, Payload, RawError, TrampolineError, Unparker,
+    GreenError, Greenlet, Interest, Limit, LoopError, Parker, Payload, RawError, TrampolineError, Unparker, WaitReason,
     get_hub, green_local, shield, sleep, spawn, trampoline, with_timeout,
 };
 
@@ -1192,7 +1192,7 @@ fn an_interrupt_reaches_the_main_greenlet_in_a_switch() {
 
 /// A wait of the caller that is never over, and what ends it: as a parker that was forgotten leaves it.
 fn forgotten_wait() -> Unparker {
-    let parker = Parker::new(Doing::Event).unwrap();
+    let parker = Parker::new(WaitReason::Event).unwrap();
     let unparker = parker.unparker();
     std::mem::forget(parker);
     unparker
@@ -1252,7 +1252,7 @@ fn a_greenlet_that_a_drop_unwinds_has_no_ticket_of_an_earlier_wait() {
         let notes = Rc::clone(&lasted);
         let greenlet = Greenlet::new(move |_| {
             let before = forgotten_wait();
-            let parker = Parker::new(Doing::Event).unwrap();
+            let parker = Parker::new(WaitReason::Event).unwrap();
             LAST.with(|last| last.set(Some(Sleeps([before, parker.unparker()], notes))));
             parker.park(&mut Limit::none()).unwrap();
             Ok(Payload::unit())

@@ -90,16 +90,16 @@ fn an_unparker_of_a_wait_that_never_began_ends_no_later_one() {
 fn an_ended_or_forgotten_wait_of_an_os_thread_leaves_nothing_that_ends_the_next() {
     let plain = std::thread::spawn(move || {
         let is_late = |parker: Parker| assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
-        let late = Parker::new(Doing::Event).unwrap();
+        let late = Parker::new(WaitReason::Event).unwrap();
         let stale = late.unparker();
         is_late(late);
-        let next = Parker::new(Doing::Event).unwrap();
+        let next = Parker::new(WaitReason::Event).unwrap();
         stale.unpark();
         is_late(next);
-        let forgotten = Parker::new(Doing::Event).unwrap();
+        let forgotten = Parker::new(WaitReason::Event).unwrap();
         let stale = forgotten.unparker();
         std::mem::forget(forgotten);
-        let next = Parker::new(Doing::Event).unwrap();
+        let next = Parker::new(WaitReason::Event).unwrap();
         stale.unpark();
         is_late(next);
     });
@@ -115,7 +115,7 @@ fn a_waiter_that_a_shutdown_has_abandoned_is_gone_for_all() {
         // A wait for a lock holds the exit back, so the green thread lives on.
         let _waiting = spawn(move || {
             loop {
-                let parker = Parker::new(Doing::Lock).unwrap();
+                let parker = Parker::new(WaitReason::Lock).unwrap();
                 told.borrow_mut().push(parker.unparker());
                 parker.park_deferring_exit(&mut Limit::none()).unwrap();
             }
@@ -134,7 +134,7 @@ fn a_wait_is_refused_while_a_green_thread_panics() {
     struct Waits;
     impl Drop for Waits {
         fn drop(&mut self) {
-            let refused = Parker::new(Doing::Event).map(drop).unwrap_err();
+            let refused = Parker::new(WaitReason::Event).map(drop).unwrap_err();
             assert!(matches!(*refused, LoopError::Panicking), "{refused:?}");
         }
     }

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::support::descriptors::{in_child, ms};
-use greenhub::{Doing, Interest, Limit, Parked, Parker, set_turn_time, sleep, spawn, trampoline, yield_now};
+use greenhub::{Interest, Limit, Parked, Parker, WaitReason, set_turn_time, sleep, spawn, trampoline, yield_now};
 
 /// Which green threads yield once after they have run.
 #[derive(Copy, Clone)]
@@ -120,7 +120,7 @@ fn a_green_thread_that_mail_wakes_after_a_cut_turn_runs() {
         for sleepers in 1..4 {
             let (parked, unparker) = mpsc::channel();
             let woken = spawn(move || {
-                let parker = Parker::new(Doing::Event).expect("no loop");
+                let parker = Parker::new(WaitReason::Event).expect("no loop");
                 parked.send(parker.unparker()).expect("a receiver");
                 parker.park(&mut Limit::none()).expect("woken")
             });
