@@ -388,6 +388,18 @@ fn a_taken_err_is_not_reported() {
 }
 
 #[test]
+fn an_err_that_two_waits_have_seen_is_not_reported() {
+    in_own_process("an_err_that_two_waits_have_seen_is_not_reported", || {
+        let one = spawn(|| Err::<(), _>("seen"));
+        for _ in 0..2 {
+            assert_eq!(one.wait().unwrap(), Err("seen"));
+        }
+        drop(one);
+        assert_eq!(reported(&mut 0), [""; 0]);
+    });
+}
+
+#[test]
 fn an_ignored_result_is_not_reported() {
     run("an_ignored_result_is_not_reported", || {
         keep_reports();
