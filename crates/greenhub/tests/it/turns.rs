@@ -9,7 +9,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::support::descriptors::{in_child, ms};
-use greenhub::{Interest, Limit, Parked, Parker, WaitReason, set_turn_time, sleep, spawn, trampoline, yield_now};
+use greenhub::{
+    Interest, Limit, ManualClock, Parked, Parker, WaitReason, set_turn_time, sleep, spawn, trampoline, use_hub_with,
+    yield_now,
+};
 
 /// Which green threads yield once after they have run.
 #[derive(Copy, Clone)]
@@ -18,17 +21,26 @@ struct Yields {
     sleepers: bool,
 }
 
-/// Has every turn cut at its second look at the clock, with slices as short as can be.
-fn cut_turns() {
+/// Has every turn cut at its second look at the clock, with slices as short as can be. The time of the hub passes by
+/// hand, and while every green thread waits.
+fn cut_turns() -> ManualClock {
+    let clock = ManualClock::new();
+    let drives = clock.clone();
+    use_hub_with(move || {
+        let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        Ok(drives.drive((choose().map_err(io::Error::other)?.build)()?))
+    })
+    .expect("no hub yet");
     set_turn_time(Duration::ZERO);
     let other = spawn(|| (0..100).for_each(|_| yield_now()));
     (0..100).for_each(|_| yield_now());
     other.join().expect("no panic");
+    clock
 }
 
 /// Runs `readers` green threads that a report makes ready, and behind them in the same turn `sleepers` that a timer does.
 /// Returns the order: `r` is a reader, `y` a reader that has yielded, a digit a sleeper, `z` a sleeper that has yielded.
-fn order(readers: usize, sleepers: usize, yields: Yields) -> String {
+fn order(clock: &ManualClock, readers: usize, sleepers: usize, yields: Yields) -> String {
     let order = Rc::new(RefCell::new(String::new()));
     let mut writers = Vec::new();
     for _ in 0..readers {
@@ -60,8 +72,8 @@ fn order(readers: usize, sleepers: usize, yields: Yields) -> String {
         yield_now();
     }
     writers.iter_mut().for_each(|writer| writer.write_all(b"x").expect("room"));
-    // The loop stands still until the timers are late.
-    std::thread::sleep(ms(5));
+    // The timers are late when the loop sees the reports.
+    clock.advance(ms(5));
     sleep(ms(50));
     order.take()
 }
@@ -100,13 +112,17 @@ fn expected(readers: usize, sleepers: usize, yields: Yields) -> String {
 #[test]
 fn a_cut_turn_is_followed_by_what_was_due_in_it_and_one_of_the_others_each_time() {
     in_child(|| {
-        cut_turns();
+        let clock = cut_turns();
         for readers in 0..5 {
             for sleepers in 0..5 {
                 for (in_readers, in_sleepers) in [(false, false), (false, true), (true, false), (true, true)] {
                     let yields = Yields { readers: in_readers, sleepers: in_sleepers };
                     let expected = expected(readers, sleepers, yields);
-                    assert_eq!(order(readers, sleepers, yields), expected, "{readers} readers, {sleepers} sleepers");
+                    assert_eq!(
+                        order(&clock, readers, sleepers, yields),
+                        expected,
+                        "{readers} readers, {sleepers} sleepers"
+                    );
                 }
             }
         }
@@ -116,7 +132,7 @@ fn a_cut_turn_is_followed_by_what_was_due_in_it_and_one_of_the_others_each_time(
 #[test]
 fn a_green_thread_that_mail_wakes_after_a_cut_turn_runs() {
     in_child(|| {
-        cut_turns();
+        let clock = cut_turns();
         for sleepers in 1..4 {
             let (parked, unparker) = mpsc::channel();
             let woken = spawn(move || {
@@ -142,7 +158,7 @@ fn a_green_thread_that_mail_wakes_after_a_cut_turn_runs() {
             (0..sleepers).for_each(|_| _ = spawn(|| sleep(ms(1))));
             (0..4).for_each(|_| yield_now());
             writers.iter_mut().for_each(|writer| writer.write_all(b"x").expect("room"));
-            std::thread::sleep(ms(5));
+            clock.advance(ms(5));
             sleep(ms(50));
             assert_eq!(woken.join().expect("no panic"), Parked::Unparked);
         }
