@@ -20,7 +20,7 @@ fn greenhub_pool(count: u64) -> Duration {
     for number in 0..count {
         pool.spawn_n(move || number).expect("it may wait");
     }
-    pool.waitall().expect("it may wait");
+    pool.wait_all().expect("it may wait");
     watch.elapsed()
 }
 

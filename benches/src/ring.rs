@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use greenhub::{Hub, Interest, Lease, Left, Ready, Rearm, Source, Watched, sleep, spawn_n, trampoline};
+use greenhub::{Hub, Interest, Lease, ReadHint, Ready, Rearm, Source, Watched, sleep, spawn_n, trampoline};
 use nix::errno::Errno;
 use nix::unistd::{read, write};
 use rustix::event::{EventfdFlags, eventfd};
@@ -144,7 +144,7 @@ pub fn green(by: By, load: Load) -> io::Result<Duration> {
                 places,
                 |places: &Vec<Source>, index| {
                     places[index].read(None, |fd| match take(fd)? {
-                        true => Ok(((), Left::Perhaps)),
+                        true => Ok(((), ReadHint::Perhaps)),
                         false => Err(io::ErrorKind::WouldBlock.into()),
                     })
                 },

@@ -283,7 +283,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/greenlet/unwind.rs",
     "crates/hub-core/src/hub/watched.rs",
     "crates/hub-core/src/main_loop/blocking/no_snapshot.rs",
-    "crates/hub-core/src/main_loop/blocking/question.rs",
+    "crates/hub-core/src/main_loop/blocking/signal.rs",
     "crates/hub-core/src/main_loop/blocking/sample.rs",
     "crates/hub-core/src/main_loop/blocking/snapshot.rs",
     "crates/hub-core/src/main_loop/descriptors.rs",

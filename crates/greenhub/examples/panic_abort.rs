@@ -19,7 +19,8 @@ use clap::Parser;
 use greenhub::net::{StopServe, TcpListener, TcpStream, serve_until};
 use greenhub::thread::os;
 use greenhub::{
-    GreenError, GreenPool, Greenlet, Interest, Kill, Left, LoopError, Payload, RawError, Source, TrampolineError,
+    GreenError, GreenPool, Greenlet, GreenletError, Interest, KillOutcome, LoopError, Payload, ReadHint, Source,
+    TrampolineError,
 };
 
 use crate::cli::Failure;
@@ -83,7 +84,7 @@ fn a_kill_is_unsupported() -> io::Result<bool> {
     // It lives on, and ends by itself.
     let lives = !parked.is_finished();
     drop(writer);
-    Ok(killed == Kill::Unsupported && lives && parked.join()?)
+    Ok(killed == KillOutcome::Unsupported && lives && parked.join()?)
 }
 
 fn an_unstarted_one_is_cancelled() -> io::Result<bool> {
@@ -91,7 +92,7 @@ fn an_unstarted_one_is_cancelled() -> io::Result<bool> {
     let dropped = Rc::downgrade(&inside);
     let queued = greenhub::spawn(move || drop(inside));
     let delayed = greenhub::spawn_after(LONG, || ());
-    Ok(queued.kill() == Kill::Cancelled && dropped.upgrade().is_none() && delayed.cancel())
+    Ok(queued.kill() == KillOutcome::Cancelled && dropped.upgrade().is_none() && delayed.cancel())
 }
 
 /// Returns a plain greenlet that is suspended in a switch, with a sign that its stack was not unwound.
@@ -108,7 +109,7 @@ fn suspended() -> io::Result<(Greenlet, Weak<()>)> {
 
 fn a_kill_of_a_plain_greenlet_is_unsupported() -> io::Result<bool> {
     let (greenlet, lives) = suspended()?;
-    let refused = matches!(greenlet.kill(), Err(GreenError::Switch(RawError::Unsupported)));
+    let refused = matches!(greenlet.kill(), Err(GreenError::Switch(GreenletError::Unsupported)));
     let suspended = !greenlet.is_dead() && lives.upgrade().is_some();
     // It ends by itself.
     greenlet.switch(Payload::unit())?;
@@ -143,7 +144,7 @@ fn socket_timeouts_are_values() -> io::Result<bool> {
     let waited = greenhub::trampoline(&reader, Interest::READ, Some(SHORT));
     let source = Source::new(reader.into())?;
     let mut buffer = [0; 16];
-    let read = source.read(Some(SHORT), |fd| Ok((rustix::io::read(fd, &mut buffer)?, Left::Perhaps)));
+    let read = source.read(Some(SHORT), |fd| Ok((rustix::io::read(fd, &mut buffer)?, ReadHint::Perhaps)));
     Ok(matches!(waited, Err(TrampolineError::TimedOut(_))) && read.is_err_and(|e| e.kind() == ErrorKind::TimedOut))
 }
 
@@ -165,7 +166,7 @@ fn a_shield_calls_its_closure() -> io::Result<bool> {
     let green = greenhub::spawn(|| greenhub::shield(|| greenhub::sleep(SHORT)));
     greenhub::yield_now();
     let killed = green.kill();
-    Ok(killed == Kill::Unsupported && green.join().is_ok())
+    Ok(killed == KillOutcome::Unsupported && green.join().is_ok())
 }
 
 fn a_server_is_stopped_after_the_next_connection() -> io::Result<bool> {

@@ -107,8 +107,8 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     check.produce(None, options.starts).map_err(Failure::doing("cannot begin"))?;
     check.queue.join().map_err(Failure::doing("waiting for the last link"))?;
     // They wait for more.
-    consumers.killall();
-    consumers.waitall().map_err(Failure::doing("waiting for the consumers"))?;
+    consumers.kill_all();
+    consumers.wait_all().map_err(Failure::doing("waiting for the consumers"))?;
     let whole = check.report(began.elapsed()).map_err(Failure::doing("cannot write the report"))?;
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -95,7 +95,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         failure: RefCell::default(),
     });
     crawl.reach(options.start, 0);
-    crawl.pool.waitall().map_err(Failure::doing("waiting for the last page"))?;
+    crawl.pool.wait_all().map_err(Failure::doing("waiting for the last page"))?;
     if let Some(failure) = crawl.failure.take() {
         return Err(failure);
     }

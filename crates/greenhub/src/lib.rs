@@ -148,8 +148,8 @@ pub use greenstd::group::Group;
 
 // Green threads.
 pub use hub_core::{
-    BiasedMutex, BiasedMutexGuard, Builder, ExitKind, GreenError, GreenThread, Kill, Limit, LinkId, Linked, Parked,
-    Parker, Scope, ScopedGreenThread, Timeout, Unparker, WaitReason, consume_budget, current_id, current_name,
+    BiasedMutex, BiasedMutexGuard, Builder, Deadline, ExitKind, GreenError, GreenThread, KillOutcome, LinkId, Linked,
+    Parked, Parker, Scope, ScopedGreenThread, Timeout, Unparker, WaitReason, consume_budget, current_id, current_name,
     exit_kind, is_exit, kill, scope, set_quiet_time, shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n,
     with_timeout, yield_now,
 };
@@ -167,7 +167,7 @@ pub use hub_core::{
 
 // Waiting for descriptors, and for what other threads do.
 pub use hub_core::{
-    JobError, Left, Listener, Source, SourceWaker, Timer, Trampoline, TrampolineError, notify_close, notify_opened,
+    JobError, Listener, ReadHint, Source, SourceWaker, Timer, Trampoline, TrampolineError, notify_close, notify_opened,
     offload, trampoline, trampoline_any, trampoline_raw,
 };
 
@@ -178,4 +178,4 @@ pub use hub_core::{
 };
 
 // Greenlets.
-pub use hub_core::{Greenlet, Payload, RawError};
+pub use hub_core::{Greenlet, GreenletError, Payload};

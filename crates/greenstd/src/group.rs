@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, GreenError, GreenThread, Limit, LinkId, LoopError, WaitReason};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread, LinkId, LoopError, WaitReason};
 
 use crate::killed::wait_for_killed;
 use crate::sync::line::{Ended, Line, Wait};
@@ -25,8 +25,8 @@ use crate::sync::line::{Ended, Line, Wait};
 /// group.add(&slow);
 /// assert_eq!(quick.join()?, 42);
 /// assert_eq!(group.len(), 1);
-/// group.killall();
-/// group.waitall()?;
+/// group.kill_all();
+/// group.wait_all()?;
 /// assert!(slow.is_finished() && group.is_empty());
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
@@ -172,7 +172,7 @@ impl Group {
     /// let group = greenstd::group::Group::new();
     /// let green = group.spawn(|| "runs on");
     /// assert!(group.discard(&green) && !group.contains(&green));
-    /// group.killall();
+    /// group.kill_all();
     /// assert_eq!(green.join()?, "runs on");
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
@@ -185,18 +185,19 @@ impl Group {
         true
     }
 
-    /// Waits until the group has no members. Eventlet's `waitall`, gevent's `join`. Switches, unless it has none.
+    /// Waits until the group has no members. Eventlet's `wait_all`, gevent's `join`. Switches, unless it has none.
     ///
     /// It returns when the group was empty once, whoever has joined it since.
     ///
     /// # Errors
     ///
     /// [`Inside`](GroupError::Inside) from a member; if the caller cannot wait.
-    pub fn waitall(&self) -> Result<(), GroupError> {
-        self.wait_for::<ForAll>((), &mut Limit::none()).map(drop)
+    #[doc(alias = "waitall")]
+    pub fn wait_all(&self) -> Result<(), GroupError> {
+        self.wait_for::<ForAll>((), &mut Deadline::none()).map(drop)
     }
 
-    /// As [`waitall`](Group::waitall), but gives up when the first member fails: panics, times out or is ended with an
+    /// As [`wait_all`](Group::wait_all), but gives up when the first member fails: panics, times out or is ended with an
     /// error of somebody's choice. The others run on. gevent's `join(raise_error=True)`. Switches, unless there are no
     /// members.
     ///
@@ -209,25 +210,25 @@ impl Group {
     /// let group = greenstd::group::Group::new();
     /// let failing = group.spawn(|| -> () { panic!("on purpose") });
     /// group.spawn(|| greenstd::thread::sleep(std::time::Duration::from_secs(3600)));
-    /// let error = group.try_waitall().unwrap_err();
+    /// let error = group.try_wait_all().unwrap_err();
     /// assert_eq!(error.to_string(), "the green thread panicked: on purpose");
     /// assert!(failing.join().is_err());
-    /// group.killall();
-    /// group.waitall()?;
+    /// group.kill_all();
+    /// group.wait_all()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Member`](GroupError::Member) with how that member ended; else as [`waitall`](Group::waitall).
-    pub fn try_waitall(&self) -> Result<(), GroupError> {
+    /// [`Member`](GroupError::Member) with how that member ended; else as [`wait_all`](Group::wait_all).
+    pub fn try_wait_all(&self) -> Result<(), GroupError> {
         let failure = Failure::default();
-        self.wait_for::<ForAllOrFailed>(failure.clone(), &mut Limit::none())?;
+        self.wait_for::<ForAllOrFailed>(failure.clone(), &mut Deadline::none())?;
         failure.take().map_or(Ok(()), |error| Err(GroupError::Member(error)))
     }
 
     /// Whether what it waits for came within the limit.
-    fn wait_for<W: Wait<State = State>>(&self, brought: W::Brought, limit: &mut Limit) -> Result<bool, GroupError> {
+    fn wait_for<W: Wait<State = State>>(&self, brought: W::Brought, limit: &mut Deadline) -> Result<bool, GroupError> {
         let me = hub_core::current_id();
         let waited = W::wait(&self.shared, limit, brought, |state, unchosen| match unchosen {
             Some(_) if state.members.contains_key(&me) => Ok(Err(GroupError::Inside)),
@@ -242,14 +243,15 @@ impl Group {
     }
 
     /// Has every member exit when it runs next; one that has not begun never does. Each is struck once, however often
-    /// this is called. Eventlet's `killall`, gevent's `kill`. Never switches by itself: those that have begun are
-    /// members until they have run, and [`waitall`](Group::waitall) waits for that. A member that calls this exits too,
+    /// this is called. Eventlet's `kill_all`, gevent's `kill`. Never switches by itself: those that have begun are
+    /// members until they have run, and [`wait_all`](Group::wait_all) waits for that. A member that calls this exits too,
     /// at its next wait.
-    pub fn killall(&self) {
-        self.killall_with(GreenError::Exit);
+    #[doc(alias = "killall")]
+    pub fn kill_all(&self) {
+        self.kill_all_with(GreenError::Exit);
     }
 
-    /// As [`killall`](Group::killall), with an error of your choice, which those who wait for a member get. Never
+    /// As [`kill_all`](Group::kill_all), with an error of your choice, which those who wait for a member get. Never
     /// switches by itself.
     ///
     /// ```
@@ -257,11 +259,11 @@ impl Group {
     /// # doctest::run(|| {
     /// let group = greenstd::group::Group::new();
     /// let green = group.spawn(|| ());
-    /// group.killall_with(hub_core::GreenError::custom("shutting down"));
+    /// group.kill_all_with(hub_core::GreenError::custom("shutting down"));
     /// assert_eq!(green.join().unwrap_err().to_string(), "shutting down");
     /// # });
     /// ```
-    pub fn killall_with(&self, error: GreenError) {
+    pub fn kill_all_with(&self, error: GreenError) {
         let mut members: Vec<_> =
             self.lock().members.iter().map(|(greenlet, member)| (member.serial, *greenlet)).collect();
         members.sort_unstable();
@@ -275,10 +277,10 @@ impl Group {
         }
     }
 
-    /// As [`killall`](Group::killall), and waits for the ends of the members, for `limit` at most. Returns how many are
+    /// As [`kill_all`](Group::kill_all), and waits for the ends of the members, for `limit` at most. Returns how many are
     /// left. gevent's `kill(timeout=…)`. Switches, unless there are no members.
     ///
-    /// It returns early if all that are left [refuse](hub_core::Kill::Refused) the kill: those live on. Others that are left
+    /// It returns early if all that are left [refuse](hub_core::KillOutcome::Refused) the kill: those live on. Others that are left
     /// end later: they are in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
     ///
     /// ```
@@ -290,15 +292,15 @@ impl Group {
     /// group.spawn(move || greenstd::thread::sleep(hour));
     /// group.spawn(move || hub_core::shield(|| greenstd::thread::sleep(hour)));
     /// hub_core::yield_now();
-    /// assert_eq!(group.killall_within(Duration::from_millis(5))?, 1);
+    /// assert_eq!(group.kill_all_within(Duration::from_millis(5))?, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     ///
     /// # Errors
     ///
-    /// As [`waitall`](Group::waitall).
-    pub fn killall_within(&self, limit: Duration) -> Result<usize, GroupError> {
-        self.killall();
+    /// As [`wait_all`](Group::wait_all).
+    pub fn kill_all_within(&self, limit: Duration) -> Result<usize, GroupError> {
+        self.kill_all();
         let left = || self.lock().members.keys().copied().collect();
         wait_for_killed(limit, left, |limit| self.wait_for::<ForAll>((), limit))
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hub_core::{KillProgress, Limit, kill_progress};
+use hub_core::{Deadline, KillProgress, kill_progress};
 
 /// Waits until none of them is left, all that are left refuse their kill, or `limit` is reached. Returns how many are
 /// left. `wait` waits until none is left, and says whether that was within its limit. Switches.
@@ -13,9 +13,9 @@ use hub_core::{KillProgress, Limit, kill_progress};
 pub(crate) fn wait_for_killed<E>(
     limit: Duration,
     left: impl Fn() -> Vec<u32>,
-    mut wait: impl FnMut(&mut Limit) -> Result<bool, E>,
+    mut wait: impl FnMut(&mut Deadline) -> Result<bool, E>,
 ) -> Result<usize, E> {
-    let mut limit = Limit::from(Some(limit));
+    let mut limit = Deadline::from(Some(limit));
     loop {
         let left: Vec<KillProgress> = left().into_iter().map(kill_progress).collect();
         if left.iter().all(|progress| *progress == KillProgress::Refused) {
@@ -23,7 +23,7 @@ pub(crate) fn wait_for_killed<E>(
         }
         // The outcome of a kill that strikes is known after a bounded number of turns.
         let in_turn = left.contains(&KillProgress::Striking);
-        let mut turn = Limit::from(Some(Duration::ZERO));
+        let mut turn = Deadline::from(Some(Duration::ZERO));
         let all_ended = wait(if in_turn { &mut turn } else { &mut limit })?;
         if !all_ended && !in_turn {
             return Ok(left.len());

@@ -6,7 +6,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Limit, WaitReason};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, WaitReason};
 
 use crate::sync::difference;
 use crate::sync::line::{Ended, Line, Wait};
@@ -174,7 +174,7 @@ impl<T> Pool<T> {
     /// If making one does; its place goes to the next as well.
     pub fn get(&self) -> io::Result<T> {
         let leaving = Leaving(self);
-        let got = ForItem::wait(&self.state, &mut Limit::none(), (), |state, unchosen| {
+        let got = ForItem::wait(&self.state, &mut Deadline::none(), (), |state, unchosen| {
             match unchosen {
                 Some(()) if state.taken >= state.size => return Err(()),
                 Some(()) => state.taken += 1,

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use hub_core::{Grace, Interest, Limit, LoopError, Readiness, TrampolineError, trampoline_any};
+use hub_core::{Deadline, Grace, Interest, LoopError, Readiness, TrampolineError, trampoline_any};
 use rustix::event::{PollFlags, Timespec};
 use rustix::io::Errno;
 
@@ -70,7 +70,7 @@ impl<'fd> PollFd<'fd> {
 /// What [`trampoline`](hub_core::trampoline()) returns, as when another green thread waits for the same; if the loop
 /// cannot wait.
 pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usize> {
-    let mut limit = Limit::from(timeout);
+    let mut limit = Deadline::from(timeout);
     let mut parked = false;
     loop {
         let ready = look(fds, Duration::ZERO)?;

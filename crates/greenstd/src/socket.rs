@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use hub_core::{Interest, Left, Source, SourceWaker};
+use hub_core::{Interest, ReadHint, Source, SourceWaker};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SocketAddrAny};
 use socket2::{Domain, SockAddr, SockRef, Type};
@@ -238,7 +238,7 @@ impl Socket {
 // Waiting.
 impl Socket {
     #[inline]
-    fn read<R>(&self, mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>) -> io::Result<R> {
+    fn read<R>(&self, mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, ReadHint)>) -> io::Result<R> {
         let Some(options) = self.options.get() else { return self.source.read(None, op) };
         if options.nonblocking.load(Ordering::Relaxed) {
             return self.source.with(|fd| op(fd).map(|(value, _)| value));
@@ -260,7 +260,7 @@ impl Socket {
             Some(options) => options.timeout(Direction::Read),
         };
         // More pieces may have come with the first.
-        let op = |fd: BorrowedFd<'_>| op(fd).map(|value| (value, Left::Likely));
+        let op = |fd: BorrowedFd<'_>| op(fd).map(|value| (value, ReadHint::Likely));
         self.source.read_or_end(timeout, op, |fd| is_shut_down_for_reading(fd).then(&mut at_end))
     }
 
@@ -383,7 +383,7 @@ impl Socket {
         // What was looked at is still there.
         self.read(|fd| {
             let (_, n) = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK)?;
-            Ok((n, Left::Likely))
+            Ok((n, ReadHint::Likely))
         })
     }
 
@@ -482,8 +482,8 @@ fn is_shut_down_for_reading(fd: BorrowedFd<'_>) -> bool {
 
 /// What a read of `n` bytes into `room` leaves of a stream. A short one need not be the end of what is there: it
 /// also stops at an urgent mark, and where descriptors were sent along.
-fn left(n: usize, room: usize) -> Left {
-    if n == room && n >= LARGE { Left::Likely } else { Left::Perhaps }
+fn left(n: usize, room: usize) -> ReadHint {
+    if n == room && n >= LARGE { ReadHint::Likely } else { ReadHint::Perhaps }
 }
 
 fn is_in_progress(error: &io::Error) -> bool {

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hub_core::{Interest, Left, Source, ThreadPool};
+use hub_core::{Interest, ReadHint, Source, ThreadPool};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{FileType, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
@@ -180,16 +180,16 @@ impl Stream {
         }
         let read = self.source.read(None, |fd| {
             let read = self.description.perform(fd, &self.description.read_nowait, |way| read(fd, way, buffers))?;
-            Ok((read, read.map_or(Left::Likely, |n| self.left(n, room))))
+            Ok((read, read.map_or(ReadHint::Likely, |n| self.left(n, room))))
         })?;
         read.map_or_else(|| self.by_pool(Interest::READ, |fd| read_plainly(fd, buffers)), Ok)
     }
 
     /// Whether more is left after a read of `n` bytes.
-    fn left(&self, n: usize, room: usize) -> Left {
+    fn left(&self, n: usize, room: usize) -> ReadHint {
         // A terminal gives a line at a time, a socket may stop at a mark, and others may read what is left.
         let all = self.description.kind == Kind::Pipe && !self.description.exclusive.is_shared() && n < room;
-        if all { Left::Nothing } else { Left::Perhaps }
+        if all { ReadHint::Nothing } else { ReadHint::Perhaps }
     }
 
     /// Reads without waiting: `None` if there is nothing to read.

@@ -78,11 +78,11 @@ pub fn set_num_threads(threads: NonZeroUsize) {
 }
 
 /// Ends the OS threads of the default pool: idle threads at once, the others when they have done their job and the
-/// queued ones. Eventlet's `killall`. Waits for none of them, and a later job starts new ones. Does not switch.
+/// queued ones. Eventlet's `kill_all`. Waits for none of them, and a later job starts new ones. Does not switch.
 ///
 /// ```
-/// greenstd::tpool::killall();
+/// greenstd::tpool::kill_all();
 /// ```
-pub fn killall() {
+pub fn kill_all() {
     hub_core::end_threads();
 }

@@ -39,7 +39,7 @@ pub(crate) enum WaitReason {
     Waiting,
 }
 
-pub(crate) struct Limit;
+pub(crate) struct Deadline;
 
 #[derive(Debug)]
 pub(crate) enum LoopError {
@@ -142,7 +142,7 @@ impl Parker {
         Unparker { place: Arc::clone(&self.place), wait: self.wait }
     }
 
-    pub(crate) fn park_deferring_exit(self, _: &mut Limit) -> Result<Parked, Box<LoopError>> {
+    pub(crate) fn park_deferring_exit(self, _: &mut Deadline) -> Result<Parked, Box<LoopError>> {
         let mut present = self.place.present.lock().unwrap();
         let by = loop {
             match present.1 {
@@ -219,7 +219,7 @@ impl Tokens {
 
 /// Whether it has a token when the wait ends; not if it was struck before.
 fn acquire(tokens: &BiasedMutex<Tokens>) -> bool {
-    let waited = ForToken::wait(tokens, &mut Limit, (), |state, unchosen| match unchosen {
+    let waited = ForToken::wait(tokens, &mut Deadline, (), |state, unchosen| match unchosen {
         Some(()) if state.free == 0 => Err(()),
         Some(()) => {
             state.free -= 1;
@@ -381,7 +381,7 @@ fn what_is_brought_is_taken_or_comes_back_or_is_dropped_and_nothing_twice() {
             let (offers, count) = (Arc::new(BiasedMutex::new(Offers::default())), Arc::new(()));
             let (own, offer) = (Arc::clone(&offers), Offer(Arc::clone(&count)));
             let (place, offering) = waiter(move || {
-                let waited = ToBeTaken::wait(&own, &mut Limit, offer, |_, offer| match offer {
+                let waited = ToBeTaken::wait(&own, &mut Deadline, offer, |_, offer| match offer {
                     Some(offer) => Err(offer),
                     None => Ok(()),
                 });

@@ -61,7 +61,7 @@ pub use api::detection::hub_blocking_detection;
 pub use api::green_local::{AccessError, LocalKey};
 pub use api::green_thread::{GreenThread, current_id, current_name, kill};
 pub use api::hub_ref::{HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub};
-pub use api::kill::{Kill, interrupt, interrupt_with, kill_progress};
+pub use api::kill::{KillOutcome, interrupt, interrupt_with, kill_progress};
 pub use api::link::LinkId;
 pub use api::listing::{
     GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who, greenlets, listeners, timers,
@@ -80,7 +80,8 @@ pub use base::wait_reason::WaitReason;
 #[doc(hidden)]
 pub use base::{dormant::while_idle, fork::PerProcess, os_thread::start_thread};
 pub use error::{
-    ExitKind, GreenError, HubError, HubGone, JobError, Linked, LoopError, LoopExit, RawError, Timeout, TrampolineError,
+    ExitKind, GreenError, GreenletError, HubError, HubGone, JobError, Linked, LoopError, LoopExit, Timeout,
+    TrampolineError,
 };
 pub use greenlet::patience::{lock_patience, set_lock_patience};
 pub use greenlet::payload::Payload;
@@ -96,7 +97,7 @@ pub use hub::{
 };
 /// What fills [`DEFAULT_HUB`].
 pub use linkme;
-pub use main_loop::deadline::Limit;
+pub use main_loop::deadline::Deadline;
 pub use main_loop::listener::{Listener, Timer};
 pub use main_loop::remote::Remote;
 pub use main_loop::{
@@ -110,7 +111,7 @@ pub use wait::offload::{offload, offload_scoped};
 pub use wait::parker::{Parked, Parker, Unparker, throw_exit};
 pub use wait::pool::{ThreadPool, end_threads, set_threads};
 pub use wait::shutdown::{Ended, run_and_shutdown};
-pub use wait::source::{Left, Source, SourceWaker};
+pub use wait::source::{ReadHint, Source, SourceWaker};
 pub use wait::trampoline::{Trampoline, notify_close, notify_opened, trampoline, trampoline_any, trampoline_raw};
 
 /// The program of the README compiles.

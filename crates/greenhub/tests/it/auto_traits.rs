@@ -10,8 +10,8 @@ use greenhub::sync::{
 };
 use greenhub::thread::Thread;
 use greenhub::{
-    GreenError, GreenPile, GreenPool, GreenThread, Greenlet, Group, HubError, HubRef, Linked, LoopError, Payload,
-    RawError, Registration, Remote, Report, Scope, ScopedGreenThread, Source, Timeout, TimerHandle, Trampoline,
+    GreenError, GreenPile, GreenPool, GreenThread, Greenlet, GreenletError, Group, HubError, HubRef, Linked, LoopError,
+    Payload, Registration, Remote, Report, Scope, ScopedGreenThread, Source, Timeout, TimerHandle, Trampoline,
     TrampolineError,
 };
 
@@ -68,7 +68,7 @@ const _: () = {
     shared::<GreenError>();
     shared::<LoopError>();
     shared::<HubError>();
-    shared::<RawError>();
+    shared::<GreenletError>();
     shared::<TrampolineError>();
     shared::<Timeout>();
     shared::<Linked>();

@@ -12,7 +12,7 @@ use crate::support::descriptors::in_child;
 use crate::support::loops::{Calls, default_hub, limited};
 use greenhub::sync::Semaphore;
 use greenhub::{
-    Interest, Left, Readiness, Source, get_hub, set_turn_time, sleep, spawn, spawn_n, use_hub_with, with_timeout,
+    Interest, ReadHint, Readiness, Source, get_hub, set_turn_time, sleep, spawn, spawn_n, use_hub_with, with_timeout,
     yield_now,
 };
 use hub_core::Rearm;
@@ -112,7 +112,7 @@ fn pair() -> (Source, Source) {
 
 fn read(source: &Source) -> usize {
     let mut buffer = [0; 64];
-    source.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, Left::Nothing))).unwrap()
+    source.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, ReadHint::Nothing))).unwrap()
 }
 
 fn write(source: &Source) -> usize {

@@ -180,7 +180,7 @@ fn a_timeout_counts_over_all_the_parks_of_an_operation() {
     });
     // Never satisfied, though woken again and again.
     let error = here
-        .read(Some(ms(60)), |fd| -> io::Result<((), greenhub::Left)> {
+        .read(Some(ms(60)), |fd| -> io::Result<((), greenhub::ReadHint)> {
             rustix::io::read(fd, &mut [0; 8])?;
             Err(io::ErrorKind::WouldBlock.into())
         })
@@ -220,10 +220,10 @@ fn connections_that_came_together_are_all_accepted() {
     let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("connected")).collect();
     for _ in &clients {
         listener
-            .read(Some(Duration::from_secs(60)), |fd| Ok((rustix::net::accept(fd)?, greenhub::Left::Likely)))
+            .read(Some(Duration::from_secs(60)), |fd| Ok((rustix::net::accept(fd)?, greenhub::ReadHint::Likely)))
             .expect("accepted");
     }
-    let none = listener.read(Some(ms(1)), |fd| Ok((rustix::net::accept(fd)?, greenhub::Left::Likely)));
+    let none = listener.read(Some(ms(1)), |fd| Ok((rustix::net::accept(fd)?, greenhub::ReadHint::Likely)));
     assert_eq!(none.expect_err("no more").kind(), io::ErrorKind::TimedOut);
 }
 

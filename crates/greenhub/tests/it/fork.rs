@@ -18,8 +18,8 @@ use crate::support::descriptors::{
 use greenhub::sync::{Mutex, Queue};
 use greenhub::tpool::{execute, execute_scoped};
 use greenhub::{
-    Hub, Interest, Key, Lease, Limit, Parker, Readiness, Ready, Rearm, Source, WaitReason, Watched, get_hub, has_hub,
-    sleep, spawn, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
+    Deadline, Hub, Interest, Key, Lease, Parker, Readiness, Ready, Rearm, Source, WaitReason, Watched, get_hub,
+    has_hub, sleep, spawn, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -599,7 +599,7 @@ fn an_unparker_of_a_thread_that_the_child_does_not_have_says_so() {
         let other = std::thread::spawn(move || {
             let parker = Parker::new(WaitReason::Event).expect("no loop");
             tell.send(parker.unparker()).expect("it is waited for");
-            parker.park(&mut Limit::none())
+            parker.park(&mut Deadline::none())
         });
         let unparker = told.recv().expect("it waits");
         sleep(ms(1));

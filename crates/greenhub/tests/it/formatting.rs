@@ -25,8 +25,8 @@ use greenhub::sync::{
     OnceLock, PriorityQueue, Queue, RwLock, Semaphore, mpsc,
 };
 use greenhub::{
-    BiasedMutex, Builder, Ended, ExitKind, ForkAware, Grace, GreenError, GreenPool, Greenlet, Group, Hub,
-    HubDescriptor, Interest, JobError, Key, Lease, Limit, LoopExit, ManualClock, Parker, Payload, RawError, Readiness,
+    BiasedMutex, Builder, Deadline, Ended, ExitKind, ForkAware, Grace, GreenError, GreenPool, Greenlet, GreenletError,
+    Group, Hub, HubDescriptor, Interest, JobError, Key, Lease, LoopExit, ManualClock, Parker, Payload, Readiness,
     Ready, Rearm, Report, Scope, Source, Stats, Trampoline, Watched, debug, get_hub, green_local, interrupt_on,
     notify_close, scope, sleep, spawn, spawn_n, thread, tpool, with_timeout, yield_now,
 };
@@ -123,13 +123,13 @@ fn green_threads_are_used_while_they_are_formatted() {
     let greenlet = Greenlet::new(|_| Ok(Payload::unit()));
     shown(&greenlet, |greenlet| greenlet.parent());
     shown(&Payload::unit(), nothing);
-    shown(&Limit::none(), nothing);
+    shown(&Deadline::none(), nothing);
     let parker = Parker::new(greenhub::WaitReason::Lock).expect("it may park");
     shown(&parker, |parker| parker.unparker());
     shown(&parker.unparker(), |unparker| unparker.unpark());
     printed(&GreenError::Exit, nothing);
     printed(&ExitKind::Kill, nothing);
-    printed(&RawError::Main, nothing);
+    printed(&GreenletError::Main, nothing);
     green_local!(static VALUE: u8 = 1);
     shown(&VALUE, |_| VALUE.with(|value| *value));
     printed(&access_error(), nothing);
@@ -284,7 +284,7 @@ fn pools_and_groups_are_used_while_they_are_formatted() {
     shown(&pool.imap(0..3, |n| n), |_| pool.spawn(|| ()));
     shown(&Group::new(), |group| {
         group.spawn(|| ());
-        group.killall();
+        group.kill_all();
     });
     let items = Pool::new(2, || Ok(1));
     shown(&items, |pool| {
@@ -402,8 +402,13 @@ fn plain_values_are_formatted_into_a_writer_that_switches() {
     let mut ready = greenhub::Ready::new();
     ready.push(key, Readiness::READ);
     plain(&[&key, &ready, &Interest::READ, &Readiness::WRITE, &greenhub::Time::default(), &greenhub::Lease::Life]);
-    plain(&[&greenhub::Rearm::Level, &greenhub::WaitReason::Lock, &greenhub::Parked::Late, &greenhub::Left::Nothing]);
-    plain(&[&greenhub::StackPolicy::Guarded, &greenhub::Kill::Cancelled]);
+    plain(&[
+        &greenhub::Rearm::Level,
+        &greenhub::WaitReason::Lock,
+        &greenhub::Parked::Late,
+        &greenhub::ReadHint::Nothing,
+    ]);
+    plain(&[&greenhub::StackPolicy::Guarded, &greenhub::KillOutcome::Cancelled]);
     let (condvar, mutex) = (Condvar::new(), Mutex::new(()));
     let waited = condvar.wait_timeout(mutex.lock().expect("no poison"), ms(1)).expect("no poison").1;
     plain(&[&waited]);

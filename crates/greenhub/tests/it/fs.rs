@@ -13,7 +13,9 @@ use crate::support::green::{SHORT, held};
 use crate::support::random::Random;
 use crate::support::{in_child, is_child, open_descriptors, run};
 use greenhub::fs::{File, OpenOptions, read_dir};
-use greenhub::{Interest, Kill, TrampolineError, get_hub, sleep, spawn, trampoline_raw, with_timeout, yield_now};
+use greenhub::{
+    Interest, KillOutcome, TrampolineError, get_hub, sleep, spawn, trampoline_raw, with_timeout, yield_now,
+};
 
 /// A directory for one test, which is removed at the end.
 struct Place(PathBuf);
@@ -319,7 +321,7 @@ fn waiting_for_a_named_pipe_is_left_at_once() {
         let waiting = Rc::clone(&reader);
         let reading = spawn(move || (&*waiting).read(&mut [0]));
         yield_now();
-        assert_eq!(reading.kill(), Kill::Ended);
+        assert_eq!(reading.kill(), KillOutcome::Ended);
         drop(reading);
         assert_eq!(held(), before);
         writer.write_all(b"x").unwrap();

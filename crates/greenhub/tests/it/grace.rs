@@ -14,7 +14,9 @@ use greenhub::fs::File;
 use greenhub::net::{TcpListener, TcpStream, UdpSocket, serve};
 use greenhub::process::{Child, Command, Stdio};
 use greenhub::sync::{Condvar, Mutex};
-use greenhub::{Grace, GreenPool, Interest, Kill, Source, set_panicking_grace, sleep, spawn, trampoline, yield_now};
+use greenhub::{
+    Grace, GreenPool, Interest, KillOutcome, Source, set_panicking_grace, sleep, spawn, trampoline, yield_now,
+};
 
 /// Runs `f` in a destructor of a green thread that is killed, within one turn of the loop.
 fn while_unwinding(f: impl FnMut() + 'static) {
@@ -25,7 +27,7 @@ fn while_unwinding(f: impl FnMut() + 'static) {
         sleep(LONG);
     });
     yield_now();
-    assert_eq!(green.kill(), Kill::Ended);
+    assert_eq!(green.kill(), KillOutcome::Ended);
     assert!(green.join().unwrap_err().is_exit());
 }
 
@@ -238,8 +240,8 @@ fn destructors_of_many_green_threads_share_the_grace() {
         }
         sleep(SHORT);
         let begin = Instant::now();
-        pool.killall();
-        pool.waitall().unwrap();
+        pool.kill_all();
+        pool.wait_all().unwrap();
         let took = begin.elapsed();
         assert_eq!(ended.get(), CONNECTIONS);
         assert!(took < CONNECTIONS * grace * 3 / 4, "the OS thread stood still for {took:?}");

@@ -15,7 +15,8 @@ use crate::support::{alone, run};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::{Channel, Condvar, Event, Mutex, Queue, RwLock, Semaphore, mpsc};
 use greenhub::{
-    Kill, Listener, ManualClock, Readiness, get_hub, pools, sleep, spawn, tpool, use_hub_with, with_timeout, yield_now,
+    KillOutcome, Listener, ManualClock, Readiness, get_hub, pools, sleep, spawn, tpool, use_hub_with, with_timeout,
+    yield_now,
 };
 
 /// A wait, which says whether it was granted, and the grant, which may come from any OS thread.
@@ -166,7 +167,7 @@ fn a_grant_from_another_os_thread_comes_before_a_later_kill() {
             yield_now();
             // The wake-up lies in the mailbox of this thread, which does not look before the kill.
             elsewhere(grant);
-            assert_eq!(green.kill(), Kill::Ended, "{name}");
+            assert_eq!(green.kill(), KillOutcome::Ended, "{name}");
             assert!(granted.get(), "{name}: lost");
             assert!(!went_on.get(), "{name}: the kill did not strike at the next wait");
         });
@@ -226,7 +227,7 @@ fn the_result_of_a_job_that_is_done_comes_before_a_later_kill() {
         let second = spawn(move || tpool::execute(move || begun.send(()).unwrap()));
         yield_now();
         begins.recv().unwrap();
-        assert_eq!(green.take().unwrap().kill(), Kill::Ended);
+        assert_eq!(green.take().unwrap().kill(), KillOutcome::Ended);
         assert_eq!(got.get(), 7);
         second.join().unwrap().unwrap();
     });
@@ -243,7 +244,7 @@ fn a_job_that_borrows_returns_what_it_did_and_the_kill_strikes_afterwards() {
             sleep(LONG);
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         go.send(()).unwrap();
         assert!(green.join().unwrap_err().is_exit());
         assert_eq!(got.get(), 7);

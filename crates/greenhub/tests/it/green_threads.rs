@@ -12,7 +12,7 @@ use crate::support::green::{
 use crate::support::{alone, run};
 use greenhub::sync::Event;
 use greenhub::{
-    GreenError, GreenThread, Kill, LoopError, current_id, shield, sleep, spawn, spawn_after, spawn_after_local,
+    GreenError, GreenThread, KillOutcome, LoopError, current_id, shield, sleep, spawn, spawn_after, spawn_after_local,
     spawn_n, with_timeout, yield_now,
 };
 use hub_core::{KillProgress, kill_progress};
@@ -366,7 +366,7 @@ fn kill_unwinds_its_target_before_it_returns() {
             to.add("never");
         });
         yield_now();
-        assert_eq!(one.kill(), Kill::Ended);
+        assert_eq!(one.kill(), KillOutcome::Ended);
         log.add("kill returned");
         log.is(&["unwound", "kill returned"]);
         assert!(one.is_finished());
@@ -416,10 +416,10 @@ fn killing_an_unstarted_one_drops_its_body_and_tells_its_links() {
             if delay != Duration::ZERO {
                 yield_now();
             }
-            assert_eq!(one.kill(), Kill::Cancelled);
+            assert_eq!(one.kill(), KillOutcome::Cancelled);
             assert_eq!(drops.count(), 1);
             assert!(waiter.join().unwrap().unwrap_err().is_exit());
-            assert_eq!(one.kill(), Kill::Dead);
+            assert_eq!(one.kill(), KillOutcome::Dead);
             log.is(&["link: the green thread was killed"]);
         }
         assert_eq!(held(), before);
@@ -431,8 +431,8 @@ fn killing_an_ended_one_keeps_its_result() {
     run("killing_an_ended_one_keeps_its_result", || {
         let one = spawn(|| 5);
         one.wait().unwrap();
-        assert_eq!(one.kill(), Kill::Dead);
-        assert_eq!(one.kill_with(GreenError::custom("late")), Kill::Dead);
+        assert_eq!(one.kill(), KillOutcome::Dead);
+        assert_eq!(one.kill_with(GreenError::custom("late")), KillOutcome::Dead);
         assert_eq!(one.join().unwrap(), 5);
     });
 }
@@ -446,7 +446,7 @@ fn kill_with_hands_its_error_to_the_waiters() {
             move || one.wait()
         });
         yield_now();
-        assert_eq!(one.kill_with(GreenError::custom("shut down")), Kill::Ended);
+        assert_eq!(one.kill_with(GreenError::custom("shut down")), KillOutcome::Ended);
         for error in [waiter.join().unwrap(), one.wait()].map(Result::unwrap_err) {
             assert!(matches!(error, GreenError::Custom(_)), "{error:?}");
             assert_eq!(error.to_string(), "shut down");
@@ -491,14 +491,14 @@ fn a_swallowed_kill_is_thrown_again_at_the_next_park() {
             to.add("never");
         });
         yield_now();
-        assert_eq!(one.kill(), Kill::Ended);
+        assert_eq!(one.kill(), KillOutcome::Ended);
         log.is(&["swallowed", "swallowed again"]);
         assert!(one.join().unwrap_err().is_exit());
 
         // One that does not block any more keeps its result.
         let stubborn = spawn(|| catch_unwind(|| sleep(LONG)).is_err());
         yield_now();
-        assert_eq!(stubborn.kill(), Kill::Ended);
+        assert_eq!(stubborn.kill(), KillOutcome::Ended);
         assert!(stubborn.join().unwrap());
     });
 }
@@ -540,7 +540,7 @@ fn a_wake_up_queued_before_a_kill_is_kept_and_the_kill_strikes_at_the_next_wait(
         // It ends now and wakes the target, which is killed before it runs.
         let killer = spawn(move || target.kill());
         source.wait().unwrap();
-        assert_eq!(killer.join().unwrap(), Kill::Ended);
+        assert_eq!(killer.join().unwrap(), KillOutcome::Ended);
         sleep(SHORT);
         log.is(&["woken", "unwound"]);
     });
@@ -556,7 +556,7 @@ fn a_kill_strikes_a_ready_green_thread_that_gave_way() {
             to.add("went on");
         });
         yield_now();
-        assert_eq!(target.kill(), Kill::Ended);
+        assert_eq!(target.kill(), KillOutcome::Ended);
         log.is(&[]);
     });
 }
@@ -713,7 +713,12 @@ fn a_kill_at_every_park_point_leaks_nothing() {
             });
             sleep(SHORT);
             let killed = one.kill();
-            assert_eq!(killed, if point.masked { Kill::Scheduled } else { Kill::Ended }, "{}", point.name);
+            assert_eq!(
+                killed,
+                if point.masked { KillOutcome::Scheduled } else { KillOutcome::Ended },
+                "{}",
+                point.name
+            );
             assert!(one.join().unwrap_err().is_exit(), "{}", point.name);
             assert_eq!(drops.count(), 1, "{}", point.name);
             comes_to_hold(&before, point.name);
@@ -762,7 +767,7 @@ fn a_kill_by_main_loses_no_error_of_the_loop() {
                 spawn_n(|| ());
             }
             let kill = other.kill();
-            assert_eq!(kill, Kill::Ended);
+            assert_eq!(kill, KillOutcome::Ended);
             greenhub::spawn(|| sleep(SHORT)).join().unwrap_err()
         };
         assert!(matches!(error, GreenError::Loop(LoopError::Interrupted)), "{error:?}");
@@ -783,9 +788,9 @@ fn a_delayed_body_whose_destructor_blocks_is_dropped_once() {
         });
         yield_now();
         assert!(!cancelled.is_finished());
-        assert_eq!(cancelled.kill(), Kill::Cancelled);
+        assert_eq!(cancelled.kill(), KillOutcome::Cancelled);
         assert!(cancelled.wait().unwrap_err().is_exit());
-        assert_eq!(killer.join().unwrap(), Kill::Cancelled);
+        assert_eq!(killer.join().unwrap(), KillOutcome::Cancelled);
         assert_eq!(drops.count(), 1);
         drop(cancelled);
         assert_eq!(held(), before);
@@ -818,11 +823,11 @@ fn a_queued_body_whose_destructor_blocks_hits_no_bystander() {
             })
             .collect();
         yield_now();
-        assert_eq!(target.kill(), Kill::Cancelled);
+        assert_eq!(target.kill(), KillOutcome::Cancelled);
         for (index, bystander) in bystanders.into_iter().enumerate() {
             assert_eq!(bystander.join().unwrap(), index);
         }
-        assert_eq!(killer.join().unwrap(), Kill::Cancelled);
+        assert_eq!(killer.join().unwrap(), KillOutcome::Cancelled);
         assert!(target.wait().unwrap_err().is_exit());
         drop(target);
         assert_eq!(held(), before);

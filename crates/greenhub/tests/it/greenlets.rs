@@ -9,8 +9,8 @@ use crate::support;
 use crate::support::green::{keep_reports, reports};
 use greenhub::sync::Event;
 use greenhub::{
-    GreenError, Greenlet, Interest, Limit, LoopError, Parker, Payload, RawError, TrampolineError, Unparker, WaitReason,
-    get_hub, green_local, shield, sleep, spawn, trampoline, with_timeout,
+    Deadline, GreenError, Greenlet, GreenletError, Interest, LoopError, Parker, Payload, TrampolineError, Unparker,
+    WaitReason, get_hub, green_local, shield, sleep, spawn, trampoline, with_timeout,
 };
 
 /// Short for a wait, long for a switch.
@@ -89,7 +89,7 @@ fn the_main_greenlet_has_no_parent() {
         assert_eq!(main, Greenlet::current());
         assert_eq!(main.parent(), None);
         let other = Greenlet::new(Ok);
-        assert_eq!(main.set_parent(&other), Err(RawError::Main));
+        assert_eq!(main.set_parent(&other), Err(GreenletError::Main));
         assert_eq!(main.parent(), None);
         assert!(main.is_started() && !main.is_dead());
     });
@@ -434,7 +434,7 @@ fn a_cycle_of_parents_is_refused() {
         let second = Greenlet::with_parent(&first, Ok);
         let third = Greenlet::with_parent(&second, Ok);
         for descendant in [&first, &second, &third] {
-            assert_eq!(first.set_parent(descendant), Err(RawError::Cycle));
+            assert_eq!(first.set_parent(descendant), Err(GreenletError::Cycle));
             assert_eq!(first.parent(), Some(Greenlet::main()));
         }
         assert_eq!(third.set_parent(&first), Ok(()));
@@ -866,7 +866,7 @@ fn values_are_dropped_once_across_switches() {
                     let parked = greenlet.clone();
                     spawn(move || drop(parked.switch(Payload::unit())));
                     greenhub::yield_now();
-                    assert!(matches!(greenlet.switch(payload), Err(GreenError::Switch(RawError::Parked))));
+                    assert!(matches!(greenlet.switch(payload), Err(GreenError::Switch(GreenletError::Parked))));
                     sleep(Duration::from_millis(3));
                 }
             }
@@ -931,7 +931,7 @@ fn a_switch_to_a_greenlet_parked_on_the_hub_is_an_error() {
         });
         greenhub::yield_now();
         for outcome in [greenlet.switch(Payload::unit()), greenlet.throw(error("no")), greenlet.kill()] {
-            assert!(matches!(outcome, Err(GreenError::Switch(RawError::Parked))));
+            assert!(matches!(outcome, Err(GreenError::Switch(GreenletError::Parked))));
         }
         assert_eq!(green.join().unwrap(), "undisturbed");
     });
@@ -1104,7 +1104,7 @@ fn green_threads_switch_and_are_parents() {
         let green = spawn(|| {
             let me = Greenlet::current();
             assert_eq!(me.parent(), None);
-            assert_eq!(me.set_parent(&Greenlet::main()), Err(RawError::GreenThread));
+            assert_eq!(me.set_parent(&Greenlet::main()), Err(GreenletError::GreenThread));
             let partner = Greenlet::new(move |first| me.switch(first));
             assert_eq!(value::<i32>(partner.switch(Payload::new(1))), 1);
             value::<i32>(partner.switch(Payload::new(2)))
@@ -1127,7 +1127,7 @@ fn a_killed_green_thread_unwinds_from_its_switch() {
             sleeper.switch(Payload::unit()).map(drop)
         });
         greenhub::yield_now();
-        assert_eq!(green.kill(), greenhub::Kill::Ended);
+        assert_eq!(green.kill(), greenhub::KillOutcome::Ended);
         assert_eq!(*log.borrow(), ["unwound"]);
         greenhub::yield_now();
         assert_eq!(get_hub().stats().greenlets, 2, "main and its loop");
@@ -1254,7 +1254,7 @@ fn a_greenlet_that_a_drop_unwinds_has_no_ticket_of_an_earlier_wait() {
             let before = forgotten_wait();
             let parker = Parker::new(WaitReason::Event).unwrap();
             LAST.with(|last| last.set(Some(Sleeps([before, parker.unparker()], notes))));
-            parker.park(&mut Limit::none()).unwrap();
+            parker.park(&mut Deadline::none()).unwrap();
             Ok(Payload::unit())
         });
         let outcome = with_timeout(SHORT, || greenlet.switch(Payload::unit()));

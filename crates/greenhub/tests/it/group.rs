@@ -11,7 +11,7 @@ use crate::support::random::Random;
 use crate::support::run;
 use greenhub::group::GroupError;
 use greenhub::{
-    GreenError, GreenThread, Group, Kill, LinkId, LoopError, get_hub, green_local, sleep, spawn, spawn_after,
+    GreenError, GreenThread, Group, KillOutcome, LinkId, LoopError, get_hub, green_local, sleep, spawn, spawn_after,
     with_timeout, yield_now,
 };
 
@@ -43,7 +43,7 @@ fn a_group_holds_those_that_run_and_lets_go_of_who_ends() {
         killed.kill();
         later.kill();
         assert_eq!(group.len(), 1);
-        group.waitall().unwrap();
+        group.wait_all().unwrap();
         assert!(group.is_empty());
         assert_eq!(value.join().unwrap(), 7);
         assert!(failing.join().is_err());
@@ -58,8 +58,8 @@ fn waiting_for_an_empty_group_does_not_switch() {
         let (group, log) = (Group::new(), Log::new());
         let to = log.clone();
         let other = spawn(move || to.add("ran"));
-        group.waitall().unwrap();
-        group.try_waitall().unwrap();
+        group.wait_all().unwrap();
+        group.try_wait_all().unwrap();
         log.is(&[]);
         other.join().unwrap();
     });
@@ -80,12 +80,12 @@ fn all_who_wait_go_on_when_the_last_member_has_ended() {
             .map(|_| {
                 let (group, log) = (group.clone(), log.clone());
                 spawn(move || {
-                    group.waitall().unwrap();
+                    group.wait_all().unwrap();
                     log.add("waited");
                 })
             })
             .collect();
-        group.waitall().unwrap();
+        group.wait_all().unwrap();
         log.add("main");
         for waiting in waiting {
             waiting.join().unwrap();
@@ -107,12 +107,12 @@ fn a_wait_ends_when_the_group_was_empty_once() {
         group.add(&first);
         let own = group.clone();
         let waiting = spawn(move || {
-            own.waitall().unwrap();
+            own.wait_all().unwrap();
             own.len()
         });
         assert_eq!(waiting.join().unwrap(), 1, "somebody has joined since");
-        group.killall();
-        group.waitall().unwrap();
+        group.kill_all();
+        group.wait_all().unwrap();
     });
 }
 
@@ -120,7 +120,7 @@ fn a_wait_ends_when_the_group_was_empty_once() {
 fn a_member_cannot_wait_for_all_of_its_group() {
     run("a_member_cannot_wait_for_all_of_its_group", || {
         let group = Group::new();
-        for wait in [Group::waitall, Group::try_waitall] {
+        for wait in [Group::wait_all, Group::try_wait_all] {
             let own = group.clone();
             let inside = group.spawn(move || {
                 assert!(own.contains_current());
@@ -135,7 +135,7 @@ fn a_member_cannot_wait_for_all_of_its_group() {
         let own = group.clone();
         let outside = group.spawn(move || {
             yield_now();
-            own.waitall()
+            own.wait_all()
         });
         assert!(group.discard(&outside));
         outside.join().unwrap().unwrap();
@@ -150,9 +150,9 @@ fn waiting_on_the_main_loop_is_refused() {
         let (own, refused) = (group.clone(), Rc::new(RefCell::new(Vec::new())));
         let told = refused.clone();
         let _timer = get_hub().schedule(Duration::ZERO, move || {
-            told.borrow_mut().extend([own.waitall(), own.try_waitall()]);
+            told.borrow_mut().extend([own.wait_all(), own.try_wait_all()]);
         });
-        group.waitall().unwrap();
+        group.wait_all().unwrap();
         let is_refusal = |result: &_| matches!(result, Err(GroupError::Loop(LoopError::InMainloop { .. })));
         assert_eq!(refused.borrow().len(), 2);
         assert!(refused.borrow().iter().all(is_refusal));
@@ -183,17 +183,17 @@ fn who_was_let_go_runs_on_and_is_a_member_of_no_concern() {
             7
         });
         let own = group.clone();
-        let waiting = spawn(move || own.waitall());
+        let waiting = spawn(move || own.wait_all());
         yield_now();
         assert!(group.discard(&green));
         assert!(!group.discard(&green));
         // It was the last.
         waiting.join().unwrap().unwrap();
         assert!(!green.is_finished());
-        group.killall();
+        group.kill_all();
         // Back again, and once more: its end counts once.
         assert!(group.add(&green) && group.discard(&green) && group.add(&green));
-        group.waitall().unwrap();
+        group.wait_all().unwrap();
         assert_eq!(green.join().unwrap(), 7);
     });
 }
@@ -217,14 +217,14 @@ fn a_kill_of_all_strikes_each_once() {
             sleep(LONG);
         });
         yield_now();
-        group.killall();
-        group.killall_with(GreenError::custom("too late"));
+        group.kill_all();
+        group.kill_all_with(GreenError::custom("too late"));
         assert_eq!(group.len(), 1, "a member until it has run");
         yield_now();
         log.is(&["destructor blocks"]);
         // A destructor is not interrupted by what has struck the body.
-        group.killall();
-        group.waitall().unwrap();
+        group.kill_all();
+        group.wait_all().unwrap();
         log.is(&["destructor blocks", "destructor ends"]);
         assert!(green.join().unwrap_err().is_exit());
     });
@@ -243,7 +243,7 @@ fn a_kill_of_all_does_not_switch_and_they_are_members_until_they_have_run() {
         }
         yield_now();
         let unstarted = group.spawn(|| unreachable!());
-        group.killall();
+        group.kill_all();
         log.is(&[]);
         assert!(unstarted.is_finished());
         assert_eq!(group.len(), 2);
@@ -254,8 +254,8 @@ fn a_kill_of_all_does_not_switch_and_they_are_members_until_they_have_run() {
         let member = group.spawn(|| sleep(LONG));
         yield_now();
         let own = group.clone();
-        let _timer = get_hub().schedule(Duration::ZERO, move || own.killall());
-        group.waitall().unwrap();
+        let _timer = get_hub().schedule(Duration::ZERO, move || own.kill_all());
+        group.wait_all().unwrap();
         assert!(member.join().unwrap_err().is_exit());
     });
 }
@@ -267,12 +267,12 @@ fn a_member_that_kills_all_ends_with_them() {
         let others = [group.spawn(|| sleep(LONG)), group.spawn(|| sleep(LONG))];
         let (own, to) = (group.clone(), log.clone());
         let killer = group.spawn(move || {
-            own.killall_with(GreenError::custom("all together"));
+            own.kill_all_with(GreenError::custom("all together"));
             to.add("goes on");
             yield_now();
             to.add("never");
         });
-        group.waitall().unwrap();
+        group.wait_all().unwrap();
         log.is(&["goes on"]);
         for green in others.into_iter().chain([killer]) {
             assert_eq!(green.join().unwrap_err().to_string(), "all together");
@@ -302,12 +302,12 @@ fn a_kill_of_all_is_right_though_members_come_and_go_meanwhile() {
         };
         *saved.borrow_mut() = Some(group.spawn(body));
         let last = group.spawn(|| "quick");
-        group.killall();
+        group.kill_all();
         assert_eq!(group.len(), 1, "who came later runs");
         assert_eq!(saved.take().unwrap().join().unwrap(), "saved");
         assert!(last.is_finished() && last.join().is_ok(), "had ended before it was its turn");
-        group.killall();
-        group.waitall().unwrap();
+        group.kill_all();
+        group.wait_all().unwrap();
         assert_eq!(held(), before);
     });
 }
@@ -331,15 +331,15 @@ fn waiting_can_end_with_the_first_failure() {
         });
         let plain = {
             let group = group.clone();
-            spawn(move || group.waitall())
+            spawn(move || group.wait_all())
         };
-        let error = group.try_waitall().unwrap_err();
+        let error = group.try_wait_all().unwrap_err();
         assert!(matches!(&error, GroupError::Member(GreenError::Panic(message)) if &**message == "meanwhile"));
         assert!(!other.is_finished() && !plain.is_finished(), "the others run on");
         assert_eq!(group.len(), 1);
         other.kill_with(GreenError::custom("shut down"));
         plain.join().unwrap().unwrap();
-        group.try_waitall().unwrap();
+        group.try_wait_all().unwrap();
         for green in [failing, failed, other, let_go] {
             assert!(green.join().is_err());
         }
@@ -369,7 +369,7 @@ fn an_error_reaches_the_caller_and_its_member_leaves_though_the_report_fails() {
         assert!(group.is_empty());
         drop(group.spawn(|| -> Result<(), Box<dyn std::error::Error>> { Err(Box::new(Hostile)) }));
         drop(group.spawn(|| -> () { quiet_panic("nobody asks") }));
-        group.waitall().unwrap();
+        group.wait_all().unwrap();
         assert!(group.is_empty());
         assert_eq!(reports().len(), 2);
         assert!(reports()[1].contains("nobody asks"), "{:?}", reports());
@@ -380,7 +380,7 @@ fn an_error_reaches_the_caller_and_its_member_leaves_though_the_report_fails() {
 fn a_wait_that_ends_early_leaves_nothing_behind() {
     run("a_wait_that_ends_early_leaves_nothing_behind", || {
         let (group, before) = (Group::new(), held());
-        for wait in [Group::waitall, Group::try_waitall] {
+        for wait in [Group::wait_all, Group::try_wait_all] {
             let member = group.spawn(|| sleep(LONG));
             assert!(with_timeout(SHORT, || wait(&group)).is_err());
             let own = group.clone();
@@ -484,7 +484,7 @@ impl World {
         }
     }
 
-    fn killall(&mut self) {
+    fn kill_all(&mut self) {
         for green in self.greens.iter_mut().filter(|green| green.member) {
             if green.started { green.struck = true } else { green.end(false) }
         }
@@ -525,7 +525,7 @@ fn groups_and_links_do_what_their_model_does() {
                     }
                     2 => {
                         let own = group.clone();
-                        waiters.push(spawn(move || own.waitall().unwrap()));
+                        waiters.push(spawn(move || own.wait_all().unwrap()));
                         model.waiters.push(false);
                         // It comes last, when all others have run.
                         yield_now();
@@ -577,13 +577,13 @@ fn groups_and_links_do_what_their_model_does() {
                     }
                     10 => match random.below(3) {
                         0 => {
-                            group.killall();
-                            model.killall();
+                            group.kill_all();
+                            model.kill_all();
                         }
                         1 if !scopes.is_empty() => {
                             let (_, scope) = scopes.swap_remove(random.below(scopes.len()));
                             // One that parks is switched to; all others are ready, and run before the killer goes on.
-                            if scope.kill() == Kill::Ended {
+                            if scope.kill() == KillOutcome::Ended {
                                 model.settle();
                             }
                         }
@@ -617,8 +617,8 @@ fn groups_and_links_do_what_their_model_does() {
             for green in &greens {
                 group.add(green);
             }
-            group.killall();
-            group.waitall().unwrap();
+            group.kill_all();
+            group.wait_all().unwrap();
             for (_, scope) in scopes {
                 assert!(scope.join().unwrap(), "seed {seed}");
             }

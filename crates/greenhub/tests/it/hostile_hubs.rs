@@ -11,9 +11,9 @@ use std::time::Duration;
 use crate::support::green::{LONG, Log, OnDrop, SHORT, keep_reports, pipe, quiet_panic};
 use crate::support::run;
 use greenhub::{
-    GreenError, GreenThread, Greenlet, Hub, HubDescriptor, HubError, Interest, Key, Kill, Lease, LoopError, Payload,
-    Readiness, Ready, Rearm, Source, Time, TrampolineError, Watched, get_hub, register_hub, scope, sleep, spawn,
-    trampoline, use_hub, use_hub_with, yield_now,
+    GreenError, GreenThread, Greenlet, Hub, HubDescriptor, HubError, Interest, Key, KillOutcome, Lease, LoopError,
+    Payload, Readiness, Ready, Rearm, Source, Time, TrampolineError, Watched, get_hub, register_hub, scope, sleep,
+    spawn, trampoline, use_hub, use_hub_with, yield_now,
 };
 
 /// Longer than any wait that ends by a wake-up, so that a lost wake-up is a failure and not a hang.
@@ -365,7 +365,7 @@ fn rule_06_no_method_of_a_hub_waits_for_descriptors() {
                 writer.write_all(b"x").unwrap();
                 assert_refused(trampoline(&reader, Interest::READ, Some(SHORT)));
                 let any = [(reader.as_fd(), Interest::READ)];
-                assert_refused(hub_core::trampoline_any(&any, &mut hub_core::Limit::from(Some(SHORT))));
+                assert_refused(hub_core::trampoline_any(&any, &mut hub_core::Deadline::from(Some(SHORT))));
                 let wait = source.wait(Interest::READ, Some(SHORT)).unwrap_err();
                 assert_ne!(wait.kind(), io::ErrorKind::TimedOut, "{wait}");
                 assert!(hub.listen(reader, Interest::READ, |_| ()).is_err());
@@ -592,7 +592,7 @@ fn rule_06_timers_fire_when_the_clock_jumps_to_its_end() {
         for sleeper in sleepers {
             sleeper.join().unwrap();
         }
-        assert_eq!(late.kill(), Kill::Ended);
+        assert_eq!(late.kill(), KillOutcome::Ended);
         HOOK.take();
         // The clock does not go on from there.
         use_hooked_hub().unwrap();

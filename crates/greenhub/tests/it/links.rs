@@ -11,8 +11,8 @@ use crate::support::green::{Drops, LONG, Log, SHORT, held, keep_reports, quiet_p
 use crate::support::run;
 use greenhub::sync::{Event, Queue, Semaphore};
 use greenhub::{
-    GreenError, GreenThread, Kill, LinkId, Linked, LoopError, current_id, get_hub, scope, sleep, spawn, spawn_after,
-    with_timeout, yield_now,
+    GreenError, GreenThread, KillOutcome, LinkId, Linked, LoopError, current_id, get_hub, scope, sleep, spawn,
+    spawn_after, with_timeout, yield_now,
 };
 
 const ZERO: Duration = Duration::ZERO;
@@ -44,7 +44,7 @@ const ENDINGS: [Ending; 4] = [
                 "never"
             }));
             let victim = green.clone();
-            spawn(move || assert_eq!(victim.kill(), Kill::Ended));
+            spawn(move || assert_eq!(victim.kill(), KillOutcome::Ended));
             green
         },
         error: Some("the green thread was killed"),
@@ -55,7 +55,7 @@ const ENDINGS: [Ending; 4] = [
             keep_reports();
             let green = Rc::new(spawn_after(LONG, || "never"));
             let victim = green.clone();
-            spawn(move || assert_eq!(victim.kill_with(GreenError::custom("no need")), Kill::Cancelled));
+            spawn(move || assert_eq!(victim.kill_with(GreenError::custom("no need")), KillOutcome::Cancelled));
             green
         },
         error: Some("no need"),
@@ -315,7 +315,7 @@ fn a_strike_waits_for_the_next_wait_within_the_scope() {
         let (green, other) = (spawn(|| ()), spawn(|| ()));
         // Its end is told by the one who is in the scope.
         let linked = green.with_link(|| {
-            assert_eq!(green.kill(), Kill::Cancelled);
+            assert_eq!(green.kill(), KillOutcome::Cancelled);
             log.add("goes on");
             yield_now();
             log.add("never");
@@ -531,7 +531,7 @@ fn on_the_main_loop_links_and_looks_do_not_wait() {
             assert_eq!(own.with_link(|| "in place").unwrap(), "in place");
             let told = to.clone();
             own.link_error(move |_| told.add("told"));
-            assert_eq!(own.kill(), Kill::Scheduled);
+            assert_eq!(own.kill(), KillOutcome::Scheduled);
             to.add("timer");
         });
         assert!(linked.join().unwrap());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::support::green::{LONG, Log, SHORT, quiet_panic};
 use crate::support::{in_child, is_child, run};
 use greenhub::sync::{Arc, Condvar, Mutex, Once, OnceLock, RwLock, TryLockError};
-use greenhub::{Kill, lock_patience, set_lock_patience, sleep, spawn, with_timeout, yield_now};
+use greenhub::{KillOutcome, lock_patience, set_lock_patience, sleep, spawn, with_timeout, yield_now};
 
 /// Runs a test in a process of its own, which may set what holds for the whole process.
 fn alone(name: &'static str, test: impl FnOnce() + Send + 'static) {
@@ -66,8 +66,8 @@ fn a_kill_waits_until_a_destructor_has_its_lock() {
             sleep(LONG);
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Scheduled);
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         release();
         assert!(green.join().unwrap_err().is_exit());
         assert_eq!(*free.lock().unwrap(), [1]);
@@ -113,7 +113,7 @@ fn an_exit_strikes_when_the_patience_is_over() {
                 _ => drop(rwlock.try_write_for(LONG)),
             });
             yield_now();
-            assert_eq!(green.kill(), Kill::Scheduled, "{wait}");
+            assert_eq!(green.kill(), KillOutcome::Scheduled, "{wait}");
             assert!(green.join().unwrap_err().is_exit(), "{wait}");
         }
         // With the exit pending when the wait begins, and by a timeout.
@@ -131,7 +131,7 @@ fn without_patience_an_exit_strikes_at_once() {
         let (_held, own) = (mutex.lock().unwrap(), mutex.clone());
         let green = spawn(move || drop(own.lock()));
         yield_now();
-        assert_eq!(green.kill(), Kill::Ended);
+        assert_eq!(green.kill(), KillOutcome::Ended);
     });
 }
 
@@ -147,7 +147,7 @@ fn a_shield_around_a_lock_outlasts_the_patience() {
             sleep(LONG);
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         sleep(SHORT * 4);
         assert!(!green.is_finished());
         release();
@@ -173,7 +173,7 @@ fn a_notification_is_passed_on_when_the_patience_for_its_mutex_is_over() {
         let guard = pair.0.lock().unwrap();
         pair.1.notify_one();
         yield_now();
-        assert_eq!(first.kill(), Kill::Scheduled);
+        assert_eq!(first.kill(), KillOutcome::Scheduled);
         assert!(first.join().unwrap_err().is_exit());
         drop(guard);
         second.join().unwrap();
@@ -191,7 +191,7 @@ fn a_lock_wait_that_holds_an_exit_back_leaves_no_timer() {
         let own = lock.clone();
         let green = spawn(move || drop(own.lock().unwrap()));
         yield_now();
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         assert_eq!(greenhub::debug::timers().len(), 1);
         release();
         green.join().unwrap();

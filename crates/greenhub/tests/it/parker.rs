@@ -11,8 +11,8 @@ use crate::support::descriptors;
 use crate::support::green::{LONG, SHORT, held, keep_reports};
 use crate::support::run;
 use greenhub::{
-    Limit, LoopError, Parked, Parker, Unparker, WaitReason, get_hub, sleep, spawn, use_hub, use_hub_with, with_timeout,
-    yield_now,
+    Deadline, LoopError, Parked, Parker, Unparker, WaitReason, get_hub, sleep, spawn, use_hub, use_hub_with,
+    with_timeout, yield_now,
 };
 use hub_core::ManualClock;
 
@@ -21,7 +21,7 @@ fn park_until(done: impl Fn() -> bool, tell: impl Fn(Unparker)) -> Result<(), Lo
     while !done() {
         let parker = Parker::new(WaitReason::Event)?;
         tell(parker.unparker());
-        parker.park(&mut Limit::none())?;
+        parker.park(&mut Deadline::none())?;
     }
     Ok(())
 }
@@ -34,7 +34,7 @@ fn a_green_thread_is_unparked_by_another() {
         let waiting = spawn(move || {
             let parker = Parker::new(WaitReason::Event).unwrap();
             told.set(Some(parker.unparker()));
-            parker.park(&mut Limit::none()).unwrap()
+            parker.park(&mut Deadline::none()).unwrap()
         });
         yield_now();
         let unparker = slot.take().unwrap();
@@ -44,7 +44,7 @@ fn a_green_thread_is_unparked_by_another() {
         // What was left behind does nothing, to a later wait too.
         let parker = Parker::new(WaitReason::Event).unwrap();
         unparker.unpark();
-        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
     });
 }
 
@@ -54,11 +54,11 @@ fn an_unpark_before_the_park_is_not_lost() {
         yield_now();
         let parker = Parker::new(WaitReason::Event).unwrap();
         parker.unparker().unpark();
-        assert_eq!(parker.park(&mut Limit::none()).unwrap(), Parked::Unparked);
+        assert_eq!(parker.park(&mut Deadline::none()).unwrap(), Parked::Unparked);
         let parker = Parker::new(WaitReason::Event).unwrap();
         let unparker = parker.unparker();
         std::thread::spawn(move || unparker.unpark()).join().unwrap();
-        assert_eq!(parker.park(&mut Limit::from(Some(LONG))).unwrap(), Parked::Unparked);
+        assert_eq!(parker.park(&mut Deadline::from(Some(LONG))).unwrap(), Parked::Unparked);
     });
 }
 
@@ -70,7 +70,7 @@ fn an_unparker_of_a_wait_that_never_began_ends_no_later_one() {
         let unparker = left_behind();
         let parker = Parker::new(WaitReason::Event).unwrap();
         unparker.unpark();
-        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
         let unparker = left_behind();
         spawn(move || unparker.unpark());
         let begin = Instant::now();
@@ -81,7 +81,7 @@ fn an_unparker_of_a_wait_that_never_began_ends_no_later_one() {
         let unparker = left_behind();
         let parker = Parker::new(WaitReason::Event).unwrap();
         unparker.unpark();
-        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
     });
     plain.join().unwrap();
 }
@@ -89,7 +89,7 @@ fn an_unparker_of_a_wait_that_never_began_ends_no_later_one() {
 #[test]
 fn an_ended_or_forgotten_wait_of_an_os_thread_leaves_nothing_that_ends_the_next() {
     let plain = std::thread::spawn(move || {
-        let is_late = |parker: Parker| assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+        let is_late = |parker: Parker| assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
         let late = Parker::new(WaitReason::Event).unwrap();
         let stale = late.unparker();
         is_late(late);
@@ -117,7 +117,7 @@ fn a_waiter_that_a_shutdown_has_abandoned_is_gone_for_all() {
             loop {
                 let parker = Parker::new(WaitReason::Lock).unwrap();
                 told.borrow_mut().push(parker.unparker());
-                parker.park_deferring_exit(&mut Limit::none()).unwrap();
+                parker.park_deferring_exit(&mut Deadline::none()).unwrap();
             }
         });
         sleep(SHORT);
@@ -160,7 +160,7 @@ fn a_wait_that_begins_leaves_none_before_it_to_be_ended() {
         let first = Parker::new(WaitReason::Event).unwrap();
         let second = Parker::new(WaitReason::Event).unwrap();
         first.unparker().unpark();
-        assert_eq!(second.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+        assert_eq!(second.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
     });
 }
 
@@ -170,7 +170,7 @@ fn a_turn_that_was_given_up_ends_no_later_wait() {
         let given_up = with_timeout(SHORT, || get_hub().run_once(None));
         assert!(given_up.is_err());
         let parker = Parker::new(WaitReason::Event).unwrap();
-        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
     });
 }
 
@@ -180,7 +180,7 @@ fn nobody_parks_for_another_green_thread() {
         keep_reports();
         yield_now();
         let parker = Parker::new(WaitReason::Event).unwrap();
-        let other = spawn(move || parker.park(&mut Limit::from(Some(SHORT))));
+        let other = spawn(move || parker.park(&mut Deadline::from(Some(SHORT))));
         let error = other.join().unwrap_err();
         assert!(error.to_string().contains("a wait that another one has made"), "{error}");
         sleep(SHORT);
@@ -195,7 +195,7 @@ fn a_wait_may_outlive_its_hub_in_an_ending_thread() {
         fn drop(&mut self) {
             let parker = self.0.take().unwrap();
             let unparker = parker.unparker();
-            let parked = parker.park(&mut Limit::none()).map_err(|error| error.to_string());
+            let parked = parker.park(&mut Deadline::none()).map_err(|error| error.to_string());
             self.1.send((unparker, parked)).unwrap();
         }
     }
@@ -231,7 +231,7 @@ fn other_os_threads_unpark_a_sleeping_hub() {
         for _ in 0..20 {
             let parker = Parker::new(WaitReason::Event).unwrap();
             sender.send(parker.unparker()).unwrap();
-            assert_eq!(parker.park(&mut Limit::from(Some(LONG))).unwrap(), Parked::Unparked);
+            assert_eq!(parker.park(&mut Deadline::from(Some(LONG))).unwrap(), Parked::Unparked);
         }
         drop(sender);
         other.join().unwrap();
@@ -245,12 +245,12 @@ fn an_os_thread_without_green_threads_blocks_itself() {
         for _ in 0..100 {
             let parker = Parker::new(WaitReason::Event).unwrap();
             sender.send(parker.unparker()).unwrap();
-            assert_eq!(parker.park(&mut Limit::none()).unwrap(), Parked::Unparked);
+            assert_eq!(parker.park(&mut Deadline::none()).unwrap(), Parked::Unparked);
         }
         assert!(!greenhub::has_hub());
         let parker = Parker::new(WaitReason::Event).unwrap();
         let begin = Instant::now();
-        assert_eq!(parker.park(&mut Limit::from(Some(SHORT))).unwrap(), Parked::Late);
+        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
         assert!(begin.elapsed() >= SHORT);
     });
     run("an_os_thread_without_green_threads_blocks_itself", move || {
@@ -281,7 +281,7 @@ fn a_limit_counts_over_several_parks() {
             }
         });
         let hub = get_hub();
-        let (begin, mut limit, mut parks) = (hub.now(), Limit::from(Some(SHORT * 10)), 0);
+        let (begin, mut limit, mut parks) = (hub.now(), Deadline::from(Some(SHORT * 10)), 0);
         loop {
             let parker = Parker::new(WaitReason::Event).unwrap();
             slot.set(Some(parker.unparker()));
@@ -302,12 +302,12 @@ fn a_kill_or_a_timeout_ends_a_wait_and_leaves_nothing() {
         let before = held();
         let waiting = spawn(|| {
             let parker = Parker::new(WaitReason::Queue).unwrap();
-            parker.park(&mut Limit::from(Some(LONG))).unwrap()
+            parker.park(&mut Deadline::from(Some(LONG))).unwrap()
         });
         yield_now();
         waiting.kill();
         assert!(waiting.join().unwrap_err().is_exit());
-        let timed = with_timeout(SHORT, || Parker::new(WaitReason::Queue).unwrap().park(&mut Limit::none()));
+        let timed = with_timeout(SHORT, || Parker::new(WaitReason::Queue).unwrap().park(&mut Deadline::none()));
         assert!(timed.is_err());
         assert_eq!(held(), before);
     });
@@ -345,7 +345,7 @@ fn a_wait_outlives_the_hub() {
         let waiting = spawn(move || {
             let parker = Parker::new(WaitReason::Event).unwrap();
             sender.send(parker.unparker()).unwrap();
-            parker.park(&mut Limit::none()).unwrap()
+            parker.park(&mut Deadline::none()).unwrap()
         });
         yield_now();
         use_hub(None).unwrap();
@@ -379,7 +379,7 @@ fn a_loop_that_others_may_wake_does_not_give_up_but_says_so_once() {
             unparker.unpark();
             (first, told)
         });
-        assert_eq!(parker.park(&mut Limit::none()).unwrap(), Parked::Unparked);
+        assert_eq!(parker.park(&mut Deadline::none()).unwrap(), Parked::Unparked);
         let (first, told) = other.join().unwrap();
         assert!(first.contains("waiting for a semaphore"), "{first}");
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [""; 0]);
@@ -434,7 +434,7 @@ fn a_forked_childs_other_threads_reach_its_first() {
         let waiting = spawn(move || {
             let parker = Parker::new(WaitReason::Event).unwrap();
             told.set(Some(parker.unparker()));
-            parker.park(&mut Limit::none()).unwrap()
+            parker.park(&mut Deadline::none()).unwrap()
         });
         sleep(SHORT);
         let unparker = slot.take().unwrap();
@@ -443,7 +443,7 @@ fn a_forked_childs_other_threads_reach_its_first() {
             nix::unistd::ForkResult::Child => {
                 // Before the loop knows of the fork, and before another thread makes itself known.
                 std::thread::spawn(move || unparker.unpark()).join().unwrap();
-                let other = || Parker::new(WaitReason::Event).unwrap().park(&mut Limit::from(Some(SHORT)));
+                let other = || Parker::new(WaitReason::Event).unwrap().park(&mut Deadline::from(Some(SHORT)));
                 std::thread::spawn(other).join().unwrap().unwrap();
                 let woken = with_timeout(Duration::from_secs(60), || waiting.join());
                 let status = if matches!(woken, Ok(Ok(Parked::Unparked))) { 0 } else { 1 };

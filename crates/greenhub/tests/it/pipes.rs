@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::green::{SHORT, held};
 use crate::support::{in_child, is_child, run};
 use greenhub::io::{PipeReader, PipeWriter, pipe, stderr, stdin, stdout};
-use greenhub::{Kill, sleep, spawn, with_timeout, yield_now};
+use greenhub::{KillOutcome, sleep, spawn, with_timeout, yield_now};
 use rustix::fs::{OFlags, fcntl_getfl};
 
 /// More than any pipe has room for.
@@ -182,7 +182,7 @@ fn a_kill_leaves_a_pipe_usable() {
         let waiting = Rc::clone(&reader);
         let reading = spawn(move || (&*waiting).read(&mut [0]));
         yield_now();
-        assert_eq!(reading.kill(), Kill::Ended);
+        assert_eq!(reading.kill(), KillOutcome::Ended);
         assert!(with_timeout(SHORT, || (&*reader).read(&mut [0])).is_err());
         drop(reading);
         assert_eq!(held(), before);
@@ -303,7 +303,7 @@ fn a_kill_leaves_standard_input_usable() {
         let (_also, mut writer) = input();
         let reading = spawn(|| stdin().read_line(&mut String::new()));
         sleep(SHORT);
-        assert_eq!(reading.kill(), Kill::Ended);
+        assert_eq!(reading.kill(), KillOutcome::Ended);
         writer.write_all(b"late").unwrap();
         drop(writer);
         assert_eq!(std::io::read_to_string(stdin()).unwrap(), "late");

@@ -16,7 +16,7 @@ use crate::support::run;
 use greenhub::greenpool::WaitallError;
 use greenhub::pools::Pool;
 use greenhub::{
-    GreenError, GreenPile, GreenPool, Kill, current_id, sleep, spawn, spawn_after_local, with_timeout, yield_now,
+    GreenError, GreenPile, GreenPool, KillOutcome, current_id, sleep, spawn, spawn_after_local, with_timeout, yield_now,
 };
 
 /// Counts how many are at work at once, and the most that ever were.
@@ -61,7 +61,7 @@ fn at_most_the_size_of_a_pool_runs_at_once() {
             .collect();
         assert_eq!(pool.running(), 4, "the last was let in when only four were left");
         assert_eq!(pool.free(), 0);
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         assert_eq!(at_work.most(), 4);
         for (n, green) in greens.into_iter().enumerate() {
             assert!(green.is_finished());
@@ -83,7 +83,7 @@ fn work_of_a_pool_begins_in_the_order_of_spawning() {
             })
             .unwrap();
         }
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         log.is(&["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
     });
 }
@@ -103,8 +103,8 @@ fn those_who_wait_for_a_place_are_counted_after_shrinking_too() {
         assert_eq!((pool.waiting(), pool.free(), pool.running()), (1, -1, 2));
         waiting.kill();
         assert_eq!(pool.waiting(), 0);
-        pool.killall();
-        pool.waitall().unwrap();
+        pool.kill_all();
+        pool.wait_all().unwrap();
         assert_eq!((pool.free(), pool.running()), (1, 0));
     });
 }
@@ -126,7 +126,7 @@ fn a_worker_of_a_full_pool_runs_what_it_spawns_itself() {
         });
         let (inner, outer) = outer.unwrap().join().unwrap();
         assert_eq!(inner, outer);
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         assert_eq!((pool.running(), pool.free()), (0, 1));
         assert_eq!(reports().len(), 1);
         assert!(reports()[0].contains("nobody asks"), "{:?}", reports());
@@ -152,7 +152,7 @@ fn an_exit_within_what_runs_in_place_ends_the_worker() {
             })
             .unwrap();
         yield_now();
-        assert_eq!(worker.kill(), Kill::Ended);
+        assert_eq!(worker.kill(), KillOutcome::Ended);
         assert!(worker.join().unwrap_err().is_exit());
         log.is(&["inner unwound", "worker unwound"]);
         // A timeout of the worker goes through it too, up to its own scope.
@@ -180,11 +180,11 @@ fn a_place_is_free_again_however_its_worker_ends() {
         assert_eq!(pool.free(), 1);
         let unstarted = pool.spawn(|| unreachable!()).unwrap();
         assert_eq!(pool.free(), 0);
-        assert_eq!(unstarted.kill(), Kill::Cancelled);
+        assert_eq!(unstarted.kill(), KillOutcome::Cancelled);
         assert_eq!(pool.free(), 1);
-        assert_eq!(parked.kill(), Kill::Ended);
+        assert_eq!(parked.kill(), KillOutcome::Ended);
         assert_eq!((pool.free(), pool.running()), (2, 0));
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         drop((unstarted, parked));
         assert_eq!(held(), before);
     });
@@ -215,7 +215,7 @@ fn a_spawner_that_gives_up_takes_no_place() {
         assert_eq!(next.join().unwrap(), "let in");
         chosen.kill();
         assert_eq!(behind.join().unwrap(), "behind");
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         assert_eq!((pool.free(), pool.waiting()), (1, 0));
         drop((busy, killed, chosen));
         assert_eq!(held(), before);
@@ -240,7 +240,7 @@ fn a_spawner_that_was_let_in_and_is_killed_passes_its_place_on() {
         assert_eq!((pool.running(), pool.waiting()), (1, 1));
         first.kill();
         assert_eq!(second.join().unwrap(), 2);
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         assert_eq!((pool.free(), pool.waiting()), (1, 0));
     });
 }
@@ -252,7 +252,7 @@ fn a_worker_cannot_wait_for_all_of_its_pool() {
         let own = pool.clone();
         let inside = pool.spawn(move || {
             assert!(own.contains_current());
-            own.waitall()
+            own.wait_all()
         });
         let error = inside.unwrap().join().unwrap().unwrap_err();
         assert!(matches!(error, WaitallError::Inside));
@@ -283,14 +283,14 @@ fn waiting_for_all_returns_though_spawners_waited() {
             .map(|_| {
                 let pool = pool.clone();
                 spawn(move || {
-                    pool.waitall().unwrap();
+                    pool.wait_all().unwrap();
                     pool.running()
                 })
             })
             .collect();
         yield_now();
         assert_eq!(pool.waiting(), 5);
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         assert_eq!((pool.running(), ran.get()), (0, 6));
         for waiting in waiting {
             assert_eq!(waiting.join().unwrap(), 0);
@@ -328,7 +328,7 @@ fn a_new_size_kills_nobody_and_growing_lets_in_at_once() {
         pool.resize(1);
         assert_eq!((pool.running(), pool.free(), pool.size()), (3, -2, 1));
         gate.set(true);
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         for spawner in spawners {
             spawner.join().unwrap().join().unwrap();
         }
@@ -345,7 +345,7 @@ fn a_pool_of_size_zero_admits_nobody_until_it_grows() {
         let waiting = spawn(move || own.spawn(|| "admitted").unwrap().join());
         yields(3);
         assert!(!waiting.is_finished());
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         pool.resize(1);
         assert_eq!(waiting.join().unwrap().unwrap(), "admitted");
     });
@@ -357,7 +357,7 @@ fn spawn_n_reports_what_fails_and_frees_the_place() {
         keep_reports();
         let pool = GreenPool::new(1);
         pool.spawn_n(|| -> () { quiet_panic("lost") }).unwrap();
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         yield_now();
         assert_eq!(pool.free(), 1);
         assert_eq!(reports().len(), 1);
@@ -399,7 +399,7 @@ fn killing_all_ends_those_that_run_and_lets_in_those_who_wait() {
         let own = pool.clone();
         let killer = pool
             .spawn(move || {
-                own.killall();
+                own.kill_all();
                 // It is one of them.
                 yield_now();
                 unreachable!();
@@ -409,7 +409,7 @@ fn killing_all_ends_those_that_run_and_lets_in_those_who_wait() {
         let unstarted = pool.spawn(move || drop(dropped)).unwrap();
         let own = pool.clone();
         let spawner = spawn(move || own.spawn(|| "let in").unwrap().join().unwrap());
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         for ended in [parked, unstarted] {
             assert!(ended.join().unwrap_err().is_exit());
         }
@@ -417,8 +417,8 @@ fn killing_all_ends_those_that_run_and_lets_in_those_who_wait() {
         assert!(killer.unwrap_err().is_exit());
         log.is(&["dropped", "unwound"]);
         assert_eq!(spawner.join().unwrap(), "let in");
-        pool.killall();
-        pool.waitall().unwrap();
+        pool.kill_all();
+        pool.wait_all().unwrap();
         assert_eq!(held(), before);
     });
 }
@@ -453,7 +453,7 @@ fn two_share_their_fate_until_they_are_unlinked() {
                 assert!(matches!(partner.wait(), Err(GreenError::Panic(message)) if &*message == "fate"));
             }
         }
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
     });
 }
 
@@ -475,7 +475,7 @@ fn mapping_gives_results_in_order_and_reads_lazily() {
         assert!(results.next().is_none());
         assert!(results.next().is_none());
         assert!(pool.imap([0; 0], |_| ()).next().is_none());
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
     });
 }
 
@@ -509,7 +509,7 @@ fn a_source_that_fails_fails_the_one_who_asks() {
             move || pool.imap(source, |n| n).map(Result::unwrap).collect::<Vec<_>>()
         });
         assert!(matches!(asking.join(), Err(GreenError::Panic(message)) if &*message == "source"));
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         assert_eq!(pool.free(), 2);
     });
 }
@@ -552,7 +552,7 @@ fn waiting_for_all_of_a_pool_waits_for_the_items_of_a_mapping_too() {
         });
         results.next().unwrap().unwrap();
         assert!(pool.running() > 0, "others are in flight");
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         assert_eq!((pool.running(), begun.get(), done.get()), (0, 3, 3));
         // Those that were not begun are no part of it: they are read when they are asked for.
         assert!(results.all(|result| result.is_ok()));
@@ -583,7 +583,7 @@ fn who_is_interrupted_while_mapping_loses_nothing() {
         }
         assert_eq!(seen, [0, 1, 2, 3]);
         second.kill();
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         drop((busy, second, results));
         assert_eq!(held(), before);
     });
@@ -641,7 +641,7 @@ fn what_a_worker_has_spawned_for_later_ends_with_it() {
         let (pool, ran) = (GreenPool::new(1), Rc::new(Cell::new(false)));
         let seen = ran.clone();
         pool.spawn_n(move || drop(spawn_after_local(SHORT, move || seen.set(true)))).unwrap();
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         sleep(SHORT * 3);
         assert!(!ran.get());
     });
@@ -733,7 +733,7 @@ fn a_pool_does_what_its_model_does() {
             for spawner in &spawners {
                 spawner.kill();
             }
-            pool.waitall().unwrap();
+            pool.wait_all().unwrap();
             drop(spawners);
             assert_eq!((pool.running(), pool.waiting()), (0, 0));
             assert_eq!(held(), before, "seed {seed}");

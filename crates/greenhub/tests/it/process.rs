@@ -15,7 +15,7 @@ use crate::support::random::Random;
 use crate::support::{in_child, is_child, open_descriptors, run};
 use greenhub::os::unix::process::CommandExt;
 use greenhub::process::{Child, ChildStdin, Command};
-use greenhub::{Kill, sleep, spawn, with_timeout, yield_now};
+use greenhub::{KillOutcome, sleep, spawn, with_timeout, yield_now};
 
 /// A child that runs for longer than any test.
 fn sleeper() -> Child {
@@ -257,7 +257,7 @@ fn a_killed_waiter_leaves_the_child_usable() {
         let lent = Rc::clone(&child);
         let waiting = spawn(move || lent.borrow_mut().wait());
         yield_now();
-        assert_eq!(waiting.kill(), Kill::Ended);
+        assert_eq!(waiting.kill(), KillOutcome::Ended);
         drop(waiting);
         assert_eq!(held(), before);
         assert_eq!(child.borrow_mut().try_wait().unwrap(), None);
@@ -307,7 +307,7 @@ fn a_child_whose_last_waiter_is_killed_runs_on() {
         let mut told = BufReader::new(greenhub::io::PipeReader::from(ended.0));
         let mut line = String::new();
         told.read_line(&mut line).unwrap();
-        assert_eq!((line.as_str(), waiting.kill()), ("begun\n", Kill::Ended));
+        assert_eq!((line.as_str(), waiting.kill()), ("begun\n", KillOutcome::Ended));
         let mut input = begun.1;
         input.write_all(b"still there\n").unwrap();
         line.clear();
@@ -385,7 +385,7 @@ fn an_orphan_that_ends_leaves_no_zombie() {
             ];
             yield_now();
             for waiting in waiting {
-                assert_eq!(waiting.kill(), Kill::Ended);
+                assert_eq!(waiting.kill(), KillOutcome::Ended);
             }
             sleep(SHORT);
             assert!(has_children());

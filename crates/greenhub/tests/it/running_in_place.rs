@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::support::green::{Drops, LONG, Log, OnDrop, SHORT, comes_to_hold, held, keep_reports, quiet_panic, reports};
 use crate::support::run;
 use greenhub::{
-    Builder, GreenThread, Kill, get_hub, green_local, is_exit, shield, sleep, spawn, spawn_after, spawn_n, yield_now,
+    Builder, GreenThread, KillOutcome, get_hub, green_local, is_exit, shield, sleep, spawn, spawn_after, spawn_n,
+    yield_now,
 };
 
 /// A value whose drop panics, and is counted.
@@ -246,7 +247,7 @@ fn rule_10_links_may_panic_when_they_are_called_or_taken_back() {
 
 /// The ways in which a body comes to its end before it has begun.
 const CANCELS: [fn(&GreenThread<()>); 3] = [
-    |unstarted| assert_eq!(unstarted.kill(), Kill::Cancelled),
+    |unstarted| assert_eq!(unstarted.kill(), KillOutcome::Cancelled),
     |unstarted| assert!(unstarted.cancel()),
     // By a body that is run before it, maybe on the same stack.
     |unstarted| _ = unstarted.kill(),

@@ -13,7 +13,7 @@ use crate::support::run;
 use greenhub::io::{PipeReader, pipe};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::select::{PollFd, poll, select};
-use greenhub::{Interest, Kill, Readiness, get_hub, sleep, spawn, trampoline, with_timeout, yield_now};
+use greenhub::{Interest, KillOutcome, Readiness, get_hub, sleep, spawn, trampoline, with_timeout, yield_now};
 
 const NOBODY: &[BorrowedFd<'static>] = &[];
 
@@ -203,7 +203,7 @@ fn a_wait_that_ends_early_leaves_no_trace() {
         yield_now();
         sleep(SHORT);
         assert_eq!(get_hub().stats().readers, 20);
-        assert_eq!(waiting.kill(), Kill::Ended);
+        assert_eq!(waiting.kill(), KillOutcome::Ended);
         drop(waiting);
         assert!(with_timeout(SHORT, || wait(&streams)).is_err());
         assert_eq!(held(), before);

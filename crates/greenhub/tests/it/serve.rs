@@ -197,7 +197,7 @@ fn a_killed_handler_does_not_stop_the_server() {
         let client = greenhub::spawn(move || ask(address).unwrap());
         until(|| pool.running() == 1);
         greenhub::sleep(SHORT);
-        pool.killall();
+        pool.kill_all();
         assert_eq!(client.join().unwrap(), "");
         assert_eq!(ask(address).unwrap(), "served");
         stop.stop();
@@ -462,7 +462,7 @@ fn killing_the_server_leaves_its_handlers_alone() {
         assert_eq!(pool.running(), 1);
         gate.open();
         assert_eq!(client.join().unwrap(), "served");
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
         assert_eq!(green::held(), before);
         // Somebody else may serve it.
         stop.stop();
@@ -757,7 +757,7 @@ fn servers_are_right_under_random_kills_and_stops() {
                 .collect();
             for _ in 0..random.below(4) {
                 greenhub::sleep(random.moment());
-                pool.killall();
+                pool.kill_all();
             }
             greenhub::sleep(random.moment());
             match random.below(3) {

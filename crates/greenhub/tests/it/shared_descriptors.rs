@@ -19,7 +19,7 @@ use greenhub::fs::File;
 use greenhub::io::{PipeReader, PipeWriter, pipe};
 use greenhub::net::{TcpListener, TcpStream};
 use greenhub::os::unix::net::{UnixListener, UnixStream};
-use greenhub::{Kill, sleep, spawn, with_timeout, yield_now};
+use greenhub::{KillOutcome, sleep, spawn, with_timeout, yield_now};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_getfl};
 
@@ -323,7 +323,7 @@ fn a_kill_ends_a_read_of_a_shared_terminal() {
             let mut end = File::from(end.try_clone().unwrap());
             let reading = spawn(move || end.read(&mut [0]));
             sleep(SHORT);
-            assert_eq!(reading.kill(), Kill::Ended);
+            assert_eq!(reading.kill(), KillOutcome::Ended);
         }
     });
 }
@@ -431,7 +431,7 @@ fn a_shared_listener_that_has_no_connections_is_left_at_once() {
         let other = listener.clone();
         let accepting = spawn(move || other.accept());
         yield_now();
-        assert_eq!(accepting.kill(), Kill::Ended);
+        assert_eq!(accepting.kill(), KillOutcome::Ended);
         let other = listener.clone();
         let accepting = spawn(move || other.accept());
         let client = TcpStream::connect(address).unwrap();

@@ -11,7 +11,7 @@ use crate::support::green::{LONG, Log, OnDrop, PARK_POINTS, SHORT};
 use crate::support::{alone, run};
 use greenhub::sync::{Event, mpsc};
 use greenhub::{
-    GreenError, Greenlet, Kill, Payload, get_hub, has_hub, scope, shield, sleep, spawn, with_timeout, yield_now,
+    GreenError, Greenlet, KillOutcome, Payload, get_hub, has_hub, scope, shield, sleep, spawn, with_timeout, yield_now,
 };
 
 /// Longer than what strikes within a test takes to come.
@@ -41,8 +41,8 @@ fn a_kill_strikes_at_the_first_wait_after_a_shield() {
             own.add("never");
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Scheduled);
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         for _ in 0..10 {
             yield_now();
         }
@@ -68,7 +68,7 @@ fn a_kill_of_one_that_is_ready_waits_for_its_shield() {
             own.add("never");
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         assert!(green.join().unwrap_err().is_exit());
         log.is(&["in"]);
     });
@@ -84,7 +84,7 @@ fn killing_oneself_waits_for_the_shield() {
         let green = spawn(move || {
             shield(|| {
                 let killed = handle.borrow().as_ref().unwrap().kill();
-                assert_eq!(killed, Kill::Scheduled);
+                assert_eq!(killed, KillOutcome::Scheduled);
                 yield_now();
                 own.add("in");
             });
@@ -113,7 +113,7 @@ fn every_wait_outlasts_a_kill_and_ends_with_a_timeout_of_its_own() {
                 sleep(LONG);
             });
             yield_now();
-            assert_eq!(green.kill(), Kill::Scheduled, "{}", point.name);
+            assert_eq!(green.kill(), KillOutcome::Scheduled, "{}", point.name);
             assert!(green.join().unwrap_err().is_exit(), "{}", point.name);
             assert!(log.any("struck by its own"), "{}: {log:?}", point.name);
         }
@@ -138,7 +138,7 @@ fn no_exit_strikes_an_operation_served_at_once_in_a_shield() {
         });
         yield_now();
         assert!(received.get() > 0 && received.get() < ITEMS - 50, "it lets others run: {}", received.get());
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         assert!(green.join().unwrap_err().is_exit());
         assert!((ITEMS - 50..ITEMS).contains(&received.get()), "{}", received.get());
     });
@@ -213,7 +213,7 @@ fn an_inner_shield_does_not_end_the_outer_one() {
             sleep(LONG);
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         assert!(green.join().unwrap_err().is_exit());
         log.is(&["between", "outer"]);
     });
@@ -259,7 +259,7 @@ fn a_panic_ends_a_shield() {
             sleep(LONG);
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Ended);
+        assert_eq!(green.kill(), KillOutcome::Ended);
         log.is(&["caught"]);
     });
 }
@@ -281,7 +281,7 @@ fn a_panic_leaves_a_shield_with_a_kill_held_back() {
             sleep(LONG);
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         assert!(green.join().unwrap_err().is_exit());
         log.is(&["caught"]);
     });
@@ -306,7 +306,7 @@ fn a_scope_inside_a_shield_keeps_its_children() {
         });
         yield_now();
         yield_now();
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         assert!(green.join().unwrap_err().is_exit());
         log.is(&["child", "joined"]);
     });
@@ -344,7 +344,7 @@ fn a_destructor_in_a_shield_is_not_interrupted() {
             sleep(LONG);
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         assert!(green.join().unwrap_err().is_exit());
         log.is(&["given back"]);
     });
@@ -365,7 +365,7 @@ fn a_shield_while_unwinding_changes_nothing() {
             sleep(LONG);
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Ended);
+        assert_eq!(green.kill(), KillOutcome::Ended);
         log.is(&["given back"]);
     });
 }
@@ -433,7 +433,7 @@ fn shields_nest_deeper_than_they_are_counted() {
             sleep(LONG);
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         assert!(green.join().unwrap_err().is_exit());
         log.is(&["deepest"]);
     });

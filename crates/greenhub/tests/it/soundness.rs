@@ -22,10 +22,10 @@ use greenhub::group::Group;
 use greenhub::pools::Pool;
 use greenhub::sync::{Event, Queue, Semaphore};
 use greenhub::{
-    Builder, GreenError, GreenPool, GreenThread, Greenlet, Hub, HubError, Interest, Key, Kill, Lease, Left, Limit,
-    LoopError, Parker, Payload, RawError, Readiness, Ready, Rearm, ScopedGreenThread, Source, Time, TrampolineError,
-    Unparker, WaitReason, Watched, get_default_hub, get_hub, offload, scope, sleep, spawn, spawn_after, spawn_n, tpool,
-    trampoline, use_hub, use_hub_with, with_timeout, yield_now,
+    Builder, Deadline, GreenError, GreenPool, GreenThread, Greenlet, GreenletError, Hub, HubError, Interest, Key,
+    KillOutcome, Lease, LoopError, Parker, Payload, ReadHint, Readiness, Ready, Rearm, ScopedGreenThread, Source, Time,
+    TrampolineError, Unparker, WaitReason, Watched, get_default_hub, get_hub, offload, scope, sleep, spawn,
+    spawn_after, spawn_n, tpool, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
 };
 
 /// The same, seen by other threads.
@@ -91,7 +91,7 @@ fn rule_01_a_masked_park_is_not_left_early() {
                     let parent = s.spawn(body);
                     yield_now();
                     yield_now();
-                    assert_eq!(parent.kill(), Kill::Scheduled);
+                    assert_eq!(parent.kill(), KillOutcome::Scheduled);
                     assert!(parent.join().unwrap_err().is_exit());
                 });
             },
@@ -162,7 +162,7 @@ fn rule_01_a_wait_for_a_job_that_borrows_is_not_left_early() {
             yield_now();
             begun.recv().unwrap();
             if by_kill {
-                assert_eq!(parent.kill(), Kill::Scheduled);
+                assert_eq!(parent.kill(), KillOutcome::Scheduled);
             } else {
                 sleep(SHORT * 4);
             }
@@ -216,7 +216,7 @@ fn rule_01_results_may_hold_handles_of_their_siblings() {
         impl Drop for Asks<'_> {
             fn drop(&mut self) {
                 assert!(self.0.is_finished());
-                assert_eq!(self.0.kill(), Kill::Dead);
+                assert_eq!(self.0.kill(), KillOutcome::Dead);
                 self.1.set(self.1.get() + 1);
             }
         }
@@ -387,14 +387,14 @@ fn rule_02_a_stack_is_used_again_only_after_its_root_returned() {
             // A stale handle finds nobody, whoever has the block now.
             let dead: Vec<_> = all.drain(..100).collect();
             for one in &dead {
-                assert_eq!(one.kill(), Kill::Ended);
+                assert_eq!(one.kill(), KillOutcome::Ended);
             }
             assert_eq!(unwound.get(), 100 * (round + 1), "each is unwound before its stack is used again");
             all.extend((0..100).map(|index| guarded(round * 1000 + index)));
             yield_now();
             get_hub().trim_stacks();
             for one in &dead {
-                assert_eq!(one.kill(), Kill::Dead);
+                assert_eq!(one.kill(), KillOutcome::Dead);
             }
             assert_eq!(get_hub().stats().stacks_in_use, 201, "each parked one has its own, and the loop");
         }
@@ -417,7 +417,7 @@ fn rule_02_a_stale_unparker_ends_no_park_of_the_next_greenlet() {
                 for _ in 0..times {
                     let parker = Parker::new(WaitReason::Park).unwrap();
                     unparkers.borrow_mut().push(parker.unparker());
-                    parker.park(&mut Limit::none()).unwrap();
+                    parker.park(&mut Deadline::none()).unwrap();
                 }
             })
         };
@@ -557,11 +557,11 @@ fn rule_02_the_target_of_a_second_kill_may_end_while_its_error_is_dropped() {
         }));
         yield_now();
         yield_now();
-        assert_eq!(target.kill(), Kill::Scheduled);
+        assert_eq!(target.kill(), KillOutcome::Scheduled);
         // Runs when the target has killed its child and waits for it.
         let victim = target.clone();
         let killer = spawn(move || victim.kill_with(last(|| sleep(SHORT))));
-        assert_eq!(killer.join().unwrap(), Kill::Ended);
+        assert_eq!(killer.join().unwrap(), KillOutcome::Ended);
         let others: Vec<_> = (0..10).map(|_| spawn(yield_now)).collect();
         assert!(others.into_iter().all(|other| other.join().is_ok()));
         drop(target);
@@ -1026,7 +1026,7 @@ fn rule_05_a_reused_number_is_another_socket() {
     run(test, || {
         let read = |source: &Source, limit| {
             let mut buffer = [0; 16];
-            source.read(Some(limit), |fd| Ok((rustix::io::read(fd, &mut buffer)?, Left::Perhaps)))
+            source.read(Some(limit), |fd| Ok((rustix::io::read(fd, &mut buffer)?, ReadHint::Perhaps)))
         };
         let (reader, mut writer) = pipe();
         let number = reader.as_raw_fd();
@@ -1333,7 +1333,8 @@ fn rule_09_nothing_switches_while_panicking() {
             let (log, checked, bystander) = (log.clone(), checked.clone(), bystander.clone());
             let _end = OnDrop(move || {
                 let mut buffer = [0; 4];
-                let mut read = || source.read(Some(LONG), |fd| Ok((rustix::io::read(fd, &mut buffer)?, Left::Perhaps)));
+                let mut read =
+                    || source.read(Some(LONG), |fd| Ok((rustix::io::read(fd, &mut buffer)?, ReadHint::Perhaps)));
                 // At most for the grace.
                 let begin = Instant::now();
                 assert_eq!(read().unwrap_err().kind(), ErrorKind::TimedOut);
@@ -1345,7 +1346,7 @@ fn rule_09_nothing_switches_while_panicking() {
                 assert_eq!(read().unwrap(), 1);
                 assert!(matches!(spawn(|| ()).join(), Err(GreenError::Loop(LoopError::Panicking))));
                 assert_eq!(offload(|| 3).unwrap(), 3);
-                assert_eq!(bystander.kill(), Kill::Scheduled);
+                assert_eq!(bystander.kill(), KillOutcome::Scheduled);
                 assert_eq!(log.len(), runs);
                 checked.set(true);
             });
@@ -1455,7 +1456,7 @@ fn rule_10_an_error_that_nobody_takes_may_panic_when_it_is_dropped() {
         let switcher = spawn(move || drop(begun.switch(Payload::unit())));
         yield_now();
         assert!(child.is_dead());
-        assert_eq!((switcher.kill(), parent.kill()), (Kill::Ended, Kill::Ended));
+        assert_eq!((switcher.kill(), parent.kill()), (KillOutcome::Ended, KillOutcome::Ended));
     });
 }
 
@@ -1472,7 +1473,7 @@ fn rule_11_a_kill_returns_to_the_killer() {
             sleep(LONG);
         });
         yield_now();
-        assert_eq!(target.kill(), Kill::Ended);
+        assert_eq!(target.kill(), KillOutcome::Ended);
         drop(target);
         log.add("killer");
         // From a callback it is scheduled.
@@ -1553,7 +1554,7 @@ fn rule_11_who_drops_the_last_handle_goes_on_also_if_another_gets_what_comes_of_
         let begun = failed.clone();
         let switcher = spawn(move || drop(begun.switch(Payload::unit())));
         yield_now();
-        assert_eq!(switcher.kill(), Kill::Ended);
+        assert_eq!(switcher.kill(), KillOutcome::Ended);
         let dropper = spawn(move || drop(failed));
         assert_eq!(target.join().unwrap(), "failed");
         assert!(with_timeout(LONG, || dropper.join()).unwrap().is_ok());
@@ -1581,7 +1582,7 @@ fn rule_11_a_raw_switch_into_a_greenlet_that_is_parked_on_the_hub_is_an_error() 
             |child: &Greenlet| child.throw(GreenError::custom("thrown")).map(drop),
         ] {
             let error = switch(&child).unwrap_err();
-            assert!(matches!(error, GreenError::Switch(RawError::Parked)), "{error:?}");
+            assert!(matches!(error, GreenError::Switch(GreenletError::Parked)), "{error:?}");
             log.is(&[]);
         }
         parent.join().unwrap().unwrap();

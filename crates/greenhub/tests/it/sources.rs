@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::support::descriptors::{deadline, fill, in_child, ms, pair, read, read_within, source, write};
 use greenhub::{
-    Interest, Left, ManualClock, Source, get_hub, hub_prevent_multiple_readers, set_panicking_grace, sleep, spawn,
+    Interest, ManualClock, ReadHint, Source, get_hub, hub_prevent_multiple_readers, set_panicking_grace, sleep, spawn,
     use_hub_with, yield_now,
 };
 
@@ -60,7 +60,7 @@ fn read_or_end_does_not_ask_for_the_end_before_one_is_reported() {
 fn read_or_end_returns_data_without_asking_for_the_end() {
     let _deadline = deadline();
     let (here, _there) = ended_pair();
-    let result = here.read_or_end(None, |_| Ok((7, Left::Likely)), |_| panic!("there was data"));
+    let result = here.read_or_end(None, |_| Ok((7, ReadHint::Likely)), |_| panic!("there was data"));
     assert_eq!(result.expect("data"), 7);
 }
 
@@ -102,10 +102,10 @@ fn an_interrupted_operation_is_tried_again() {
         calls.set(calls.get() + 1);
         if calls.get() % 3 == 0 { Ok(()) } else { Err(io::Error::from(ErrorKind::Interrupted)) }
     };
-    here.read(None, |_| interrupted().map(|()| ((), Left::Likely))).expect("tried again");
+    here.read(None, |_| interrupted().map(|()| ((), ReadHint::Likely))).expect("tried again");
     here.write(None, |_| interrupted()).expect("tried again");
     here.set_nonblocking(true);
-    here.read(None, |_| interrupted().map(|()| ((), Left::Likely))).expect("tried again");
+    here.read(None, |_| interrupted().map(|()| ((), ReadHint::Likely))).expect("tried again");
     assert_eq!(calls.get(), 9);
 }
 
@@ -179,7 +179,7 @@ fn only_writes_of_a_retrying_source_are_tried_without_a_report() {
                 } else {
                     here.read(None, |fd| {
                         count();
-                        Ok((rustix::io::read(fd, &mut [0])?, Left::Likely))
+                        Ok((rustix::io::read(fd, &mut [0])?, ReadHint::Likely))
                     })
                 };
             })
@@ -242,7 +242,7 @@ fn what_a_destructor_that_unwinds_has_waited_for_is_read_at_once_afterwards() {
     }
     fn read_one(source: &Source) -> u8 {
         let mut byte = [0];
-        let read = source.read(Some(PATIENT), |fd| Ok((rustix::io::read(fd, &mut byte)?, Left::Likely)));
+        let read = source.read(Some(PATIENT), |fd| Ok((rustix::io::read(fd, &mut byte)?, ReadHint::Likely)));
         assert_eq!(read.expect("data"), 1);
         byte[0]
     }

@@ -11,7 +11,7 @@ use std::thread;
 use crate::support::green::{LONG, SHORT, held};
 use crate::support::run;
 use greenhub::fs::{File, OpenOptions};
-use greenhub::{Kill, sleep, spawn, with_timeout, yield_now};
+use greenhub::{KillOutcome, sleep, spawn, with_timeout, yield_now};
 
 /// More than any pool of the library has threads.
 const MANY: usize = 70;
@@ -70,7 +70,7 @@ fn opens_of_named_pipes_do_not_keep_files_waiting() {
         }
         files_are_served();
         for opening in opening {
-            assert_eq!(opening.kill(), Kill::Ended);
+            assert_eq!(opening.kill(), KillOutcome::Ended);
         }
         assert_eq!(held(), before);
     });
@@ -257,7 +257,7 @@ mod linux {
                 let read = file.clone();
                 let reading = spawn(move || (&*read).read(&mut [0; 512]));
                 sleep(SHORT);
-                assert_eq!(reading.kill(), Kill::Ended);
+                assert_eq!(reading.kill(), KillOutcome::Ended);
                 drop(reading);
                 drop(file);
                 assert_eq!(held(), before);
@@ -277,7 +277,7 @@ mod linux {
             sleep(SHORT);
             files_are_served();
             for reading in reading {
-                assert_eq!(reading.kill(), Kill::Ended);
+                assert_eq!(reading.kill(), KillOutcome::Ended);
             }
         });
     }

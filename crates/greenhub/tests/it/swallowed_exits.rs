@@ -12,8 +12,8 @@ use crate::support::green::{LONG, Log, SHORT, keep_reports, reports};
 use crate::support::{alone, run};
 use greenhub::net::{Cluster, StopServe, TcpListener, TcpStream, serve_until};
 use greenhub::{
-    ExitKind, GreenError, GreenPool, GreenThread, Greenlet, Group, Kill, Payload, exit_kind, get_hub, is_exit, scope,
-    shield, sleep, spawn, spawn_n, with_timeout, yield_now,
+    ExitKind, GreenError, GreenPool, GreenThread, Greenlet, Group, KillOutcome, Payload, exit_kind, get_hub, is_exit,
+    scope, shield, sleep, spawn, spawn_n, with_timeout, yield_now,
 };
 
 /// How often the same exit is thrown.
@@ -53,7 +53,7 @@ fn kill_returns_refused_for_one_that_swallows_its_exits() {
     run("kill_returns_refused_for_one_that_swallows_its_exits", || {
         let one = Supervisor::new();
         yield_now();
-        assert_eq!(one.green.kill(), Kill::Refused);
+        assert_eq!(one.green.kill(), KillOutcome::Refused);
         assert_eq!(one.caught.get(), MOST);
         // It lives on, and waits as ever.
         sleep(SHORT);
@@ -69,7 +69,7 @@ fn a_refused_kill_is_reported_once_with_the_place_of_the_spawn() {
         let one = Supervisor::new();
         yield_now();
         for round in 1..=3 {
-            assert_eq!(one.green.kill(), Kill::Refused);
+            assert_eq!(one.green.kill(), KillOutcome::Refused);
             assert_eq!(one.caught.get(), round * MOST);
         }
         let place = one.green.spawned_at().to_string();
@@ -100,7 +100,7 @@ fn others_run_between_two_throws() {
         });
         yield_now();
         let before = (ticks.get(), timers.get());
-        assert_eq!(one.green.kill(), Kill::Refused);
+        assert_eq!(one.green.kill(), KillOutcome::Refused);
         // Green threads that are ready, and those that the loop wakes.
         assert!(ticks.get() - before.0 >= MOST - 2, "{} ticks", ticks.get() - before.0);
         assert!(timers.get() - before.1 >= MOST / 4, "{} timers", timers.get() - before.1);
@@ -118,7 +118,7 @@ fn one_that_ends_after_some_throws_has_ended_when_kill_returns() {
                 }
             });
             yield_now();
-            assert_eq!(green.kill(), Kill::Ended, "{swallows}");
+            assert_eq!(green.kill(), KillOutcome::Ended, "{swallows}");
             green.join().unwrap();
         }
     });
@@ -136,7 +136,7 @@ fn one_that_goes_on_to_wait_in_a_shield_is_killed_after_it() {
             sleep(LONG);
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         assert!(green.join().unwrap_err().is_exit());
         log.is(&["gave back"]);
     });
@@ -229,7 +229,7 @@ fn a_link_around_one_that_swallows_it_gives_up() {
 #[test]
 fn killing_oneself_in_a_loop_is_refused_in_the_end() {
     run("killing_oneself_in_a_loop_is_refused_in_the_end", || {
-        let me = Rc::new(RefCell::new(None::<GreenThread<Kill>>));
+        let me = Rc::new(RefCell::new(None::<GreenThread<KillOutcome>>));
         let own = Rc::clone(&me);
         me.replace(Some(spawn(move || {
             loop {
@@ -240,7 +240,7 @@ fn killing_oneself_in_a_loop_is_refused_in_the_end() {
             }
         })));
         me.borrow().as_ref().unwrap().wait_for_end().unwrap();
-        assert_eq!(me.take().unwrap().join().unwrap(), Kill::Refused);
+        assert_eq!(me.take().unwrap().join().unwrap(), KillOutcome::Refused);
     });
 }
 
@@ -284,7 +284,7 @@ fn an_exit_passes_through_any_number_of_spawns_in_place() {
             })
             .unwrap();
         yield_now();
-        assert_eq!(green.kill(), Kill::Ended);
+        assert_eq!(green.kill(), KillOutcome::Ended);
         log.is(&[]);
         assert!(reports().is_empty());
         greenhub::set_default_stack_size(256 << 10).unwrap();
@@ -302,7 +302,7 @@ fn a_kill_from_the_main_loop_is_scheduled() {
         while one.caught.get() < MOST {
             sleep(SHORT);
         }
-        assert_eq!(killed.get(), Some(Kill::Scheduled));
+        assert_eq!(killed.get(), Some(KillOutcome::Scheduled));
         one.stop.set(true);
         one.green.wait_for_end().unwrap();
     });
@@ -316,7 +316,7 @@ fn a_killer_that_is_killed_meanwhile_unwinds() {
         yield_now();
         let killer = spawn(move || target.green.kill());
         yield_now();
-        assert_eq!(killer.kill(), Kill::Ended);
+        assert_eq!(killer.kill(), KillOutcome::Ended);
         assert!(killer.join().unwrap_err().is_exit());
         while one.caught.get() < MOST {
             yield_now();
@@ -336,7 +336,7 @@ fn two_killers_both_hear_that_the_kill_was_refused() {
             spawn(move || target.green.kill())
         });
         for killer in killers {
-            assert_eq!(killer.join().unwrap(), Kill::Refused);
+            assert_eq!(killer.join().unwrap(), KillOutcome::Refused);
         }
         one.stop.set(true);
         one.green.wait_for_end().unwrap();
@@ -394,10 +394,10 @@ fn a_group_counts_those_that_refuse() {
         }
         yield_now();
         // Long before the limit.
-        assert_eq!(group.killall_within(LONG).unwrap(), 3);
+        assert_eq!(group.kill_all_within(LONG).unwrap(), 3);
         stop.set(true);
-        group.waitall().unwrap();
-        assert_eq!(group.killall_within(LONG).unwrap(), 0);
+        group.wait_all().unwrap();
+        assert_eq!(group.kill_all_within(LONG).unwrap(), 0);
     });
 }
 
@@ -410,10 +410,10 @@ fn a_group_counts_those_that_are_left_at_the_limit() {
         group.spawn(|| sleep(LONG));
         yield_now();
         let begin = Instant::now();
-        assert_eq!(group.killall_within(4 * SHORT).unwrap(), 1);
+        assert_eq!(group.kill_all_within(4 * SHORT).unwrap(), 1);
         assert!(begin.elapsed() >= 4 * SHORT);
         go.send(()).unwrap();
-        group.waitall().unwrap();
+        group.wait_all().unwrap();
     });
 }
 
@@ -427,9 +427,9 @@ fn a_pool_counts_those_that_refuse() {
             pool.spawn_n(|| sleep(LONG)).unwrap();
         }
         yield_now();
-        assert_eq!(pool.killall_within(LONG).unwrap(), 2);
+        assert_eq!(pool.kill_all_within(LONG).unwrap(), 2);
         stop.set(true);
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
     });
 }
 
@@ -464,7 +464,7 @@ fn a_server_with_a_deadline_returns_though_a_handler_refuses() {
         let served = serve_until(&stop, &listener, &pool, |stream, _| stubborn(stream)).unwrap();
         assert_eq!((served.accepted, served.killed, served.left), (1, 1, 1));
         drop(client.join().unwrap());
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
     });
 }
 
@@ -482,7 +482,7 @@ fn a_server_with_a_deadline_returns_though_a_handler_is_shielded() {
         .unwrap();
         assert_eq!((served.accepted, served.killed, served.left), (1, 1, 1));
         drop(client.join().unwrap());
-        pool.waitall().unwrap();
+        pool.wait_all().unwrap();
     });
 }
 
@@ -566,7 +566,7 @@ fn what_catches_recognises_an_exit() {
             catch(&|| sleep(LONG));
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Ended);
+        assert_eq!(green.kill(), KillOutcome::Ended);
         log.is(&["begins"]);
         assert_eq!(*kinds.borrow(), [Some(ExitKind::Timeout), Some(ExitKind::Link), None, Some(ExitKind::Kill)]);
     });

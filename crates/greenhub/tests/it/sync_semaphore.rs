@@ -11,7 +11,7 @@ use crate::support::green::{LONG, Log, SHORT, held, keep_reports, quiet_panic};
 use crate::support::random::Random;
 use crate::support::run;
 use greenhub::sync::{BoundedSemaphore, CappedSemaphore, Semaphore, TooManyReleases};
-use greenhub::{GreenThread, Kill, LoopError, get_hub, sleep, spawn, with_timeout, yield_now};
+use greenhub::{GreenThread, KillOutcome, LoopError, get_hub, sleep, spawn, with_timeout, yield_now};
 
 fn tokens(count: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(count))
@@ -347,7 +347,7 @@ fn a_token_that_its_waiter_cannot_take_is_granted_to_the_next() {
         let (waits, released) = (semaphore.clone(), semaphore.clone());
         let next = spawn(move || {
             // Main waits, and so does the one that is killed, which leaves a gap in the line.
-            assert_eq!(killed.kill(), Kill::Ended);
+            assert_eq!(killed.kill(), KillOutcome::Ended);
             get_hub().schedule(Duration::ZERO, move || {
                 assert_eq!(released.balance(), -2);
                 get_hub().abort();

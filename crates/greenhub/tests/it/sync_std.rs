@@ -16,7 +16,9 @@ use greenhub::sync::{
     Arc, Barrier, Condvar, LazyLock, Mutex, Once, OnceLock, Queue, RwLock, RwLockWriteGuard, Semaphore, TryLockError,
     mpsc,
 };
-use greenhub::{GreenThread, Kill, get_hub, set_panicking_grace, sleep, spawn, use_hub_with, with_timeout, yield_now};
+use greenhub::{
+    GreenThread, KillOutcome, get_hub, set_panicking_grace, sleep, spawn, use_hub_with, with_timeout, yield_now,
+};
 
 same_as_std! {
     fn a_mutex_excludes() {
@@ -457,9 +459,9 @@ fn a_lock_goes_from_one_killed_waiter_to_the_next() {
         let guard = lock.lock().unwrap();
         let waiting = in_line(&log, &lock, 1..=4);
         // Before it has the lock, and when it has it already and does not know.
-        assert_eq!(waiting[1].kill(), Kill::Scheduled);
+        assert_eq!(waiting[1].kill(), KillOutcome::Scheduled);
         drop(guard);
-        assert_eq!(waiting[0].kill(), Kill::Ended);
+        assert_eq!(waiting[0].kill(), KillOutcome::Ended);
         drop(lock.lock().unwrap_err());
         log.is(&["1", "2", "3", "4"]);
         assert!(waiting[1].is_finished());
@@ -647,7 +649,7 @@ fn a_notified_waiter_that_is_killed_returns_with_the_mutex() {
             if relocking {
                 yield_now();
             }
-            assert_eq!(waiting[0].kill(), Kill::Scheduled);
+            assert_eq!(waiting[0].kill(), KillOutcome::Scheduled);
             drop(guard);
             sleep(SHORT);
             log.is(&["1"]);
@@ -745,7 +747,7 @@ fn a_killed_writer_lets_the_readers_in() {
             greenhub::set_lock_patience(SHORT);
             let [first, second] = writers;
             let [killed, last] = if which == 0 { [first, second] } else { [second, first] };
-            assert_eq!(killed.kill(), Kill::Scheduled);
+            assert_eq!(killed.kill(), KillOutcome::Scheduled);
             assert!(killed.join().unwrap_err().is_exit());
             assert!(!reader.is_finished());
             last.kill();
@@ -923,7 +925,7 @@ fn an_item_that_was_given_to_a_receiver_is_not_a_newcomers() {
         let offers = sender.clone();
         std::thread::spawn(move || assert!(with_timeout(SHORT, || offers.send(1)).is_err())).join().unwrap();
         // Runs before the second and after the first.
-        pool.killall();
+        pool.kill_all();
         let newcomer = {
             let receiver = receiver.clone();
             spawn(move || receiver.try_recv())

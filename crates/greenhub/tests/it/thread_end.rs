@@ -96,7 +96,7 @@ fn implicit_end_without_green_threads_reports_nothing() {
         on_std_thread(|| {
             spawn(|| sleep(SHORT)).join().unwrap();
             get_hub().schedule(LONG, || ());
-            assert!(spawn(|| 1).kill() == greenhub::Kill::Cancelled);
+            assert!(spawn(|| 1).kill() == greenhub::KillOutcome::Cancelled);
         });
         return;
     };
@@ -353,14 +353,14 @@ const BLOCKING: &[(&str, fn())] = &[
         for _ in 0..3 {
             assert!(pool.spawn(|| 1).is_err_and(|_| true) || pool.running() <= 1);
         }
-        let _ = pool.waitall();
-        pool.killall();
+        let _ = pool.wait_all();
+        pool.kill_all();
     }),
     ("Group", || {
         let group = greenhub::Group::new();
         drop(group.spawn(|| 1));
-        let _ = group.waitall();
-        group.killall();
+        let _ = group.wait_all();
+        group.kill_all();
     }),
     ("Greenlet", || {
         let greenlet = Greenlet::new(Ok);
@@ -372,12 +372,12 @@ const BLOCKING: &[(&str, fn())] = &[
         let (reader, _writer) = std::io::pipe().unwrap();
         assert!(greenhub::trampoline(&reader, greenhub::Interest::READ, Some(SHORT)).is_err());
         let many = [(std::os::fd::AsFd::as_fd(&reader), greenhub::Interest::READ)];
-        assert!(greenhub::trampoline_any(&many, &mut greenhub::Limit::from(Some(SHORT))).is_err());
+        assert!(greenhub::trampoline_any(&many, &mut greenhub::Deadline::from(Some(SHORT))).is_err());
     }),
     ("Source", || {
         let source = source();
         assert!(source.wait(greenhub::Interest::READ, Some(SHORT)).is_err());
-        let read = source.read(Some(SHORT), |fd| Ok((rustix::io::read(fd, &mut [0; 8])?, greenhub::Left::Nothing)));
+        let read = source.read(Some(SHORT), |fd| Ok((rustix::io::read(fd, &mut [0; 8])?, greenhub::ReadHint::Nothing)));
         assert!(read.is_err());
     }),
     ("TcpStream", || {

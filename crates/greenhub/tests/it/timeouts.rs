@@ -177,7 +177,7 @@ fn the_first_of_two_timeouts_to_expire_strikes() {
 fn a_timeout_can_strike_with_an_error_of_your_own() {
     run("a_timeout_can_strike_with_an_error_of_your_own", || {
         let (reader, _writer) = pipe();
-        let waited = Trampoline::new(&reader).read().timeout(SHORT).timeout_exc(|| "the peer is asleep").wait();
+        let waited = Trampoline::new(&reader).read().timeout(SHORT).timeout_error(|| "the peer is asleep").wait();
         let error = waited.unwrap_err();
         assert!(matches!(error, TrampolineError::Custom(_)));
         assert_eq!(error.to_string(), "the peer is asleep");
@@ -198,7 +198,7 @@ fn an_error_of_your_own_is_dropped_with_its_scope() {
             let _held = &held;
             "never made"
         };
-        Trampoline::new(&reader).read().timeout(LONG).timeout_exc(make).wait().unwrap();
+        Trampoline::new(&reader).read().timeout(LONG).timeout_error(make).wait().unwrap();
         assert!(weak.upgrade().is_none());
     });
 }
@@ -242,11 +242,11 @@ fn every_timeout_becomes_an_io_error_of_kind_timed_out() {
         assert_eq!(io::Error::from(scope).kind(), ErrorKind::TimedOut);
         let waited = trampoline(&reader, Interest::READ, Some(SHORT)).unwrap_err();
         assert_eq!(io::Error::from(waited).kind(), ErrorKind::TimedOut);
-        let custom = Trampoline::new(&reader).read().timeout(SHORT).timeout_exc(|| "late").wait().unwrap_err();
+        let custom = Trampoline::new(&reader).read().timeout(SHORT).timeout_error(|| "late").wait().unwrap_err();
         assert_eq!(io::Error::from(custom).kind(), ErrorKind::TimedOut);
         let source = Source::new(reader.into()).unwrap();
         let mut buffer = [0; 4];
-        let read = source.read(Some(SHORT), |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::Left::Nothing)));
+        let read = source.read(Some(SHORT), |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::ReadHint::Nothing)));
         assert_eq!(read.unwrap_err().kind(), ErrorKind::TimedOut);
         // One that leaves its green thread altogether.
         let payload = Rc::new(RefCell::new(None));
@@ -300,7 +300,7 @@ fn a_socket_is_usable_after_a_timed_out_operation() {
             let source = Source::new(reader.into()).unwrap();
             let mut buffer = [0; 16];
             let mut read =
-                |limit| source.read(limit, |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::Left::Nothing)));
+                |limit| source.read(limit, |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::ReadHint::Nothing)));
             for _ in 0..3 {
                 assert!(with_timeout(SHORT, || read(None)).is_err());
                 assert_eq!(read(Some(SHORT)).unwrap_err().kind(), ErrorKind::TimedOut);

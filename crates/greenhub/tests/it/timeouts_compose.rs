@@ -358,18 +358,18 @@ const PRIMITIVES: &[Primitive] = &[
             let rest = pool.clone();
             waits(move || drop(pool.spawn(|| 7).unwrap()), move || gate.open()).then(move || {
                 assert_eq!((rest.running(), rest.waiting()), (1, 0));
-                rest.waitall().unwrap();
+                rest.wait_all().unwrap();
                 assert_eq!(rest.free(), 1);
             })
         },
     },
     Primitive {
-        name: "GreenPool::waitall",
+        name: "GreenPool::wait_all",
         make: || {
             let (pool, gate) = (GreenPool::new(2), Gate::default());
             let worker = gate.clone();
             pool.spawn_n(move || worker.wait()).unwrap();
-            waits(move || pool.waitall().unwrap(), move || gate.open())
+            waits(move || pool.wait_all().unwrap(), move || gate.open())
         },
     },
     Primitive {
@@ -399,21 +399,21 @@ const PRIMITIVES: &[Primitive] = &[
         },
     },
     Primitive {
-        name: "Group::waitall",
+        name: "Group::wait_all",
         make: || {
             let (group, gate) = (Group::new(), Gate::default());
             let worker = gate.clone();
             group.spawn(move || worker.wait());
-            waits(move || group.waitall().unwrap(), move || gate.open())
+            waits(move || group.wait_all().unwrap(), move || gate.open())
         },
     },
     Primitive {
-        name: "Group::try_waitall",
+        name: "Group::try_wait_all",
         make: || {
             let (group, gate) = (Group::new(), Gate::default());
             let worker = gate.clone();
             group.spawn(move || worker.wait());
-            waits(move || group.try_waitall().unwrap(), move || gate.open())
+            waits(move || group.try_wait_all().unwrap(), move || gate.open())
         },
     },
     Primitive {

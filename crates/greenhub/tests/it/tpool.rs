@@ -16,8 +16,8 @@ use crate::support::open_descriptors;
 use crate::support::random::Random;
 use crate::support::{in_child, is_child, run};
 use greenhub::net::{Resolver, SystemResolver};
-use greenhub::tpool::{JobError, Pool, execute, execute_scoped, killall, set_num_threads};
-use greenhub::{GreenThread, Kill, set_report_stream, sleep, spawn, with_timeout, yield_now};
+use greenhub::tpool::{JobError, Pool, execute, execute_scoped, kill_all, set_num_threads};
+use greenhub::{GreenThread, KillOutcome, set_report_stream, sleep, spawn, with_timeout, yield_now};
 
 #[test]
 fn a_job_runs_on_another_os_thread_and_only_its_caller_waits() {
@@ -91,7 +91,7 @@ fn a_caller_that_gives_up_goes_on_and_the_job_ends_by_itself() {
         let (go_too, killed) = job(&ended);
         let killed = spawn(move || execute(killed));
         yield_now();
-        assert_eq!(killed.kill(), Kill::Ended);
+        assert_eq!(killed.kill(), KillOutcome::Ended);
         assert_eq!(ended.load(Ordering::SeqCst), 0);
         drop((go, go_too));
         while ended.load(Ordering::SeqCst) < 2 {
@@ -202,9 +202,9 @@ fn a_job_that_borrows_is_waited_for_by_a_kill() {
             sleep(LONG);
         });
         yield_now();
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         sleep(SHORT);
-        assert_eq!(green.kill(), Kill::Scheduled);
+        assert_eq!(green.kill(), KillOutcome::Scheduled);
         log.is(&[]);
         drop(go);
         assert!(green.join().unwrap_err().is_exit());
@@ -696,7 +696,7 @@ fn the_threads_of_the_pool_end_when_told_and_come_again() {
         let busy = spawn(move || execute(move || gone.recv().is_err()).unwrap());
         while pool_threads() > 1 {
             yield_now();
-            killall();
+            kill_all();
             std::thread::sleep(Duration::from_millis(1));
         }
         drop(go);
@@ -727,7 +727,7 @@ fn a_thread_of_the_pool_takes_the_hub_along_that_a_job_has_made() {
     };
     let (has_hub, meanwhile) = execute(with_hub).unwrap();
     assert!(has_hub && meanwhile > before);
-    killall();
+    kill_all();
     while pool_threads() > 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -753,5 +753,5 @@ fn the_end_of_a_program_waits_for_no_job() {
     }));
     yield_now();
     starts.recv().unwrap();
-    killall();
+    kill_all();
 }

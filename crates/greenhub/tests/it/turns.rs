@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::support::descriptors::{in_child, ms};
 use greenhub::{
-    Interest, Limit, ManualClock, Parked, Parker, WaitReason, set_turn_time, sleep, spawn, trampoline, use_hub_with,
+    Deadline, Interest, ManualClock, Parked, Parker, WaitReason, set_turn_time, sleep, spawn, trampoline, use_hub_with,
     yield_now,
 };
 
@@ -138,7 +138,7 @@ fn a_green_thread_that_mail_wakes_after_a_cut_turn_runs() {
             let woken = spawn(move || {
                 let parker = Parker::new(WaitReason::Event).expect("no loop");
                 parked.send(parker.unparker()).expect("a receiver");
-                parker.park(&mut Limit::none()).expect("woken")
+                parker.park(&mut Deadline::none()).expect("woken")
             });
             let mut writers = Vec::new();
             let unparker = Rc::new(unparker);

@@ -9,8 +9,8 @@ use crate::support::green::{LONG, Log, OnDrop, SHORT, held, keep_reports, pipe, 
 use crate::support::run;
 use greenhub::sync::{Event, Mutex, Queue, Semaphore};
 use greenhub::{
-    GreenError, GreenThread, Greenlet, Interest, Kill, LoopError, Payload, Source, consume_budget, get_hub, kill,
-    sleep, spawn, trampoline, with_timeout, yield_now,
+    GreenError, GreenThread, Greenlet, Interest, KillOutcome, LoopError, Payload, Source, consume_budget, get_hub,
+    kill, sleep, spawn, trampoline, with_timeout, yield_now,
 };
 
 /// A reason to unwind: runs a closure in a destructor meanwhile.
@@ -91,7 +91,7 @@ const CAUSES: &[Cause] = &[
                 sleep(LONG);
             });
             yield_now();
-            assert_eq!(green.kill(), Kill::Ended);
+            assert_eq!(green.kill(), KillOutcome::Ended);
         },
     },
     Cause {
@@ -250,7 +250,7 @@ fn waits_are_refused_or_hold_the_os_thread_while_a_greenlet_unwinds() {
 fn a_kill_while_a_greenlet_unwinds_strikes_afterwards() {
     test("a_kill_while_a_greenlet_unwinds_strikes_afterwards", || {
         while_unwinding(|others| {
-            [&others.ready, &others.parked].into_iter().all(|target| kill(target) == Kill::Scheduled)
+            [&others.ready, &others.parked].into_iter().all(|target| kill(target) == KillOutcome::Scheduled)
         });
     });
 }
@@ -263,7 +263,7 @@ fn a_greenlet_that_kills_itself_while_it_unwinds_unwinds_once() {
         let saw = scheduled.clone();
         let green = Rc::new(spawn(move || {
             let own = slot.take().expect("set before it runs");
-            let _end = in_drop(Box::new(move || saw.set(own.kill() == Kill::Scheduled)));
+            let _end = in_drop(Box::new(move || saw.set(own.kill() == KillOutcome::Scheduled)));
             quiet_panic("first");
         }));
         own.replace(Some(green.clone()));
@@ -338,7 +338,7 @@ fn a_caught_exit_is_not_seen_by_other_greenlets() {
             to.add("other ended");
         });
         yield_now();
-        assert_eq!(killed.kill(), Kill::Ended);
+        assert_eq!(killed.kill(), KillOutcome::Ended);
         log.is(&["caught: true", "exited"]);
         // Takes the block of the killed one.
         let next = spawn(|| {
@@ -367,7 +367,7 @@ fn an_exit_ends_its_own_greenlet_only() {
             let to = greens.clone();
             let _timer = hub.schedule(Duration::ZERO, move || {
                 for (index, error) in errors {
-                    assert_eq!(to[index].kill_with(GreenError::custom(error)), Kill::Scheduled);
+                    assert_eq!(to[index].kill_with(GreenError::custom(error)), KillOutcome::Scheduled);
                 }
             });
             move || {

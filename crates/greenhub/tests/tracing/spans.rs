@@ -9,9 +9,9 @@ use std::time::Duration;
 use greenhub::debug::in_span;
 use greenhub::sync::{Event, Queue};
 use greenhub::{
-    Builder, GreenError, GreenThread, Greenlet, Hub, Interest, Kill, Limit, Parker, Payload, WaitReason, current_id,
-    current_name, get_hub, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub, use_hub_with, with_timeout,
-    yield_now,
+    Builder, Deadline, GreenError, GreenThread, Greenlet, Hub, Interest, KillOutcome, Parker, Payload, WaitReason,
+    current_id, current_name, get_hub, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub, use_hub_with,
+    with_timeout, yield_now,
 };
 use tracing::{Span, info_span};
 
@@ -163,7 +163,7 @@ fn destructors_links_and_values_of_its_own_are_in_its_span() {
         let linked = note();
         killed.link(move |_| linked());
         yield_now();
-        assert_eq!(killed.kill(), Kill::Ended);
+        assert_eq!(killed.kill(), KillOutcome::Ended);
         assert_eq!(all.take(), [["killed"]; 3]);
     });
 }
@@ -212,7 +212,7 @@ fn one_that_never_begins_has_a_span_that_is_closed_and_was_never_entered() {
             assert_eq!((closed.entered, closed.closed), (0, 1));
         };
         let killed = spawn(|| ());
-        check(&|| killed.kill() == Kill::Cancelled);
+        check(&|| killed.kill() == KillOutcome::Cancelled);
         let cancelled = spawn(|| ());
         check(&|| cancelled.cancel());
         let later = spawn_after(LONG, || ());
@@ -223,7 +223,7 @@ fn one_that_never_begins_has_a_span_that_is_closed_and_was_never_entered() {
         let next = Rc::new(Cell::new(0));
         let counts = next.clone();
         spawn_n(move || (0..3).for_each(|_| drop(named("next", || ()).join().map(|()| counts.set(counts.get() + 1)))));
-        assert_eq!(held.kill(), Kill::Cancelled);
+        assert_eq!(held.kill(), KillOutcome::Cancelled);
         assert_eq!(next.get(), 3);
     });
 }
@@ -391,7 +391,7 @@ fn a_span_ends_by_a_panic_a_kill_and_a_timeout() {
         while notes.all().iter().all(|span| span.label != "kill") {
             sleep(SHORT);
         }
-        assert_eq!(green.kill(), Kill::Ended);
+        assert_eq!(green.kill(), KillOutcome::Ended);
         assert!(green.join().unwrap_err().is_exit());
         for label in ["panic", "timeout", "kill"] {
             assert_eq!(notes.of(label).closed, 1);
@@ -410,7 +410,7 @@ fn who_kills_at_once_is_out_of_its_spans_meanwhile() {
                     if waits { sleep(LONG) } else { (0..100).for_each(|_| yield_now()) }
                 });
                 yield_now();
-                assert_eq!(green.kill(), Kill::Ended);
+                assert_eq!(green.kill(), KillOutcome::Ended);
                 assert_eq!(notes.here(), ["killer"]);
                 assert!(matches!(green.join(), Err(GreenError::Exit)));
             }
@@ -534,7 +534,7 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
                     unparker.unpark();
                 }
             });
-            let parked = parker.park(&mut Limit::none()).unwrap();
+            let parked = parker.park(&mut Deadline::none()).unwrap();
             nothing_meanwhile();
             parked
         });
@@ -592,9 +592,9 @@ fn a_subscriber_may_change_whom_a_kill_is_for() {
             });
             same.kill()
         });
-        assert_eq!(killer.join().unwrap(), Kill::Ended);
+        assert_eq!(killer.join().unwrap(), KillOutcome::Ended);
         // Nobody is switched to from there.
-        assert_eq!(killed.take(), Some(Kill::Scheduled));
+        assert_eq!(killed.take(), Some(KillOutcome::Scheduled));
         assert!(target.is_finished());
     });
 }
@@ -623,7 +623,7 @@ fn a_subscriber_may_wake_whom_a_switch_is_to() {
                 }
             });
             let switched = target.switch(Payload::unit());
-            assert!(matches!(switched, Err(GreenError::Switch(greenhub::RawError::Parked))), "{switched:?}");
+            assert!(matches!(switched, Err(GreenError::Switch(greenhub::GreenletError::Parked))), "{switched:?}");
             assert_eq!(notes.here(), ["main's"]);
             assert!(green.wait().unwrap_err().is_exit());
         });
@@ -643,7 +643,7 @@ fn an_exit_that_is_pending_is_not_thrown_in_a_subscriber() {
                 *went.borrow_mut() = true;
             }
         });
-        assert_eq!(killed.kill(), Kill::Ended);
+        assert_eq!(killed.kill(), KillOutcome::Ended);
         assert!(on.take());
     });
 }
@@ -659,7 +659,7 @@ fn a_wait_that_began_before_is_refused_in_a_subscriber() {
                 if what == "exit"
                     && let Some(parker) = parker.take()
                 {
-                    *result.borrow_mut() = Some(parker.park(&mut Limit::from(Some(SHORT))).is_err());
+                    *result.borrow_mut() = Some(parker.park(&mut Deadline::from(Some(SHORT))).is_err());
                 }
             });
             yield_now();
@@ -730,7 +730,7 @@ fn the_error_of_a_second_kill_is_dropped_in_the_span_of_the_killer() {
         assert!(hub_core::interrupt(green.id().unwrap()));
         let (tell, told) = std::sync::mpsc::channel();
         in_span(part("killer"), || {
-            assert_eq!(green.kill_with(GreenError::custom(Noisy(notes, tell))), Kill::Ended);
+            assert_eq!(green.kill_with(GreenError::custom(Noisy(notes, tell))), KillOutcome::Ended);
         });
         assert_eq!(told.try_iter().collect::<Vec<_>>(), [["killer"]]);
     });
@@ -759,7 +759,7 @@ fn a_subscriber_that_panics_when_told_of_spans_does_no_harm() {
             assert!(spawn(|| ()).cancel());
             let killed = spawn(|| sleep(LONG));
             yield_now();
-            assert_eq!(killed.kill(), Kill::Ended);
+            assert_eq!(killed.kill(), KillOutcome::Ended);
             nothing_meanwhile();
         });
     }

@@ -8,7 +8,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, GreenThread, Limit, LoopError, WaitReason};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenThread, LoopError, WaitReason};
 
 use super::in_order::Imap;
 use crate::killed::wait_for_killed;
@@ -28,7 +28,7 @@ use crate::sync::line::{Ended, Line, Wait};
 /// let quick = pool.spawn(|| 6 * 7)?;
 /// assert_eq!(pool.free(), 0);
 /// pool.spawn_n(|| ())?; // waits until one of them has ended
-/// pool.waitall()?;
+/// pool.wait_all()?;
 /// assert_eq!((pool.running(), pool.free()), (0, 2));
 /// slow.join()?;
 /// assert_eq!(quick.join()?, 42);
@@ -39,12 +39,12 @@ pub struct GreenPool {
     shared: Rc<BiasedMutex<State>>,
 }
 
-/// Why [`waitall`](GreenPool::waitall) did not wait.
+/// Why [`wait_all`](GreenPool::wait_all) did not wait.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitallError {
     /// A green thread of the pool waits for the end of all of them, itself included.
-    #[error("calling waitall from within one of the pool's own green threads will never terminate")]
+    #[error("calling wait_all from within one of the pool's own green threads will never terminate")]
     Inside,
     /// The caller cannot wait.
     #[error(transparent)]
@@ -254,7 +254,7 @@ impl GreenPool {
     /// # doctest::run(|| {
     /// let pool = greenstd::greenpool::GreenPool::new(10);
     /// pool.spawn_n(|| ())?;
-    /// pool.waitall()?;
+    /// pool.wait_all()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     ///
@@ -266,7 +266,7 @@ impl GreenPool {
         self.spawn(f).map(drop)
     }
 
-    /// Waits until no green thread of the pool runs. Eventlet's `waitall`. Switches, unless none does.
+    /// Waits until no green thread of the pool runs. Eventlet's `wait_all`. Switches, unless none does.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -274,8 +274,8 @@ impl GreenPool {
     /// use greenstd::greenpool::{GreenPool, WaitallError};
     /// let pool = GreenPool::new(2);
     /// let own = pool.clone();
-    /// let inside = pool.spawn(move || own.waitall())?;
-    /// pool.waitall()?;
+    /// let inside = pool.spawn(move || own.wait_all())?;
+    /// pool.wait_all()?;
     /// assert!(matches!(inside.join()?, Err(WaitallError::Inside)));
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
@@ -283,12 +283,13 @@ impl GreenPool {
     /// # Errors
     ///
     /// [`Inside`](WaitallError::Inside) from a green thread of the pool; if the caller cannot wait.
-    pub fn waitall(&self) -> Result<(), WaitallError> {
-        self.wait_within(&mut Limit::none()).map(drop)
+    #[doc(alias = "waitall")]
+    pub fn wait_all(&self) -> Result<(), WaitallError> {
+        self.wait_within(&mut Deadline::none()).map(drop)
     }
 
     /// Whether all have ended within the limit.
-    fn wait_within(&self, limit: &mut Limit) -> Result<bool, WaitallError> {
+    fn wait_within(&self, limit: &mut Deadline) -> Result<bool, WaitallError> {
         let me = hub_core::current_id();
         let ended = ForAll::wait(&self.shared, limit, (), |state, _| {
             if state.is_worker(me) {
@@ -307,8 +308,8 @@ impl GreenPool {
     }
 
     /// Has every green thread of the pool exit when it runs next; one that has not begun never does. Eventlet's
-    /// `killall`, for sets of green threads. Those who wait for a place are let in. Never switches by itself:
-    /// [`waitall`](GreenPool::waitall) waits for their ends. A green thread of the pool that calls this exits too, at its
+    /// `kill_all`, for sets of green threads. Those who wait for a place are let in. Never switches by itself:
+    /// [`wait_all`](GreenPool::wait_all) waits for their ends. A green thread of the pool that calls this exits too, at its
     /// next wait.
     ///
     /// ```
@@ -317,12 +318,13 @@ impl GreenPool {
     /// use std::time::Duration;
     /// let pool = greenstd::greenpool::GreenPool::new(10);
     /// let green = pool.spawn(|| greenstd::thread::sleep(Duration::from_secs(3600)))?;
-    /// pool.killall();
-    /// pool.waitall()?;
+    /// pool.kill_all();
+    /// pool.wait_all()?;
     /// assert!(green.join().unwrap_err().is_exit());
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
-    pub fn killall(&self) {
+    #[doc(alias = "killall")]
+    pub fn kill_all(&self) {
         let workers: Vec<_> = self.lock().workers.iter().copied().enumerate().collect();
         for (slot, worker) in workers {
             // What those before had may have run others when it was dropped.
@@ -333,10 +335,10 @@ impl GreenPool {
         }
     }
 
-    /// As [`killall`](GreenPool::killall), and waits for their ends, for `limit` at most. Returns how many are left.
+    /// As [`kill_all`](GreenPool::kill_all), and waits for their ends, for `limit` at most. Returns how many are left.
     /// Switches, unless none runs.
     ///
-    /// It returns early if all that are left [refuse](hub_core::Kill::Refused) the kill: those live on. Others that are left
+    /// It returns early if all that are left [refuse](hub_core::KillOutcome::Refused) the kill: those live on. Others that are left
     /// end later: they are in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
     ///
     /// ```
@@ -345,15 +347,15 @@ impl GreenPool {
     /// use std::time::Duration;
     /// let pool = greenstd::greenpool::GreenPool::new(10);
     /// pool.spawn_n(|| greenstd::thread::sleep(Duration::from_secs(3600)))?;
-    /// assert_eq!(pool.killall_within(Duration::from_secs(1))?, 0);
+    /// assert_eq!(pool.kill_all_within(Duration::from_secs(1))?, 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     ///
     /// # Errors
     ///
-    /// As [`waitall`](GreenPool::waitall).
-    pub fn killall_within(&self, limit: Duration) -> Result<usize, WaitallError> {
-        self.killall();
+    /// As [`wait_all`](GreenPool::wait_all).
+    pub fn kill_all_within(&self, limit: Duration) -> Result<usize, WaitallError> {
+        self.kill_all();
         let left = || self.lock().workers.iter().flatten().map(|worker| worker.greenlet).collect();
         wait_for_killed(limit, left, |limit| self.wait_within(limit))
     }
@@ -446,7 +448,7 @@ impl GreenPool {
     /// A place, or leave to work in place. Switches if the pool is full.
     pub(crate) fn room(&self) -> Result<Room, LoopError> {
         let me = hub_core::current_id();
-        let let_in = ForPlace::wait(&self.shared, &mut Limit::none(), (), |state, unchosen| match unchosen {
+        let let_in = ForPlace::wait(&self.shared, &mut Deadline::none(), (), |state, unchosen| match unchosen {
             Some(()) if state.taken < state.size => {
                 state.taken += 1;
                 Ok(true)

@@ -82,7 +82,7 @@ pub struct Served {
     pub accepted: u64,
     /// How many handlers ran still when the time for them was over, and were killed.
     pub killed: usize,
-    /// How many of the killed handlers still ran when the server returned: they [refused](hub_core::Kill::Refused) the kill,
+    /// How many of the killed handlers still ran when the server returned: they [refused](hub_core::KillOutcome::Refused) the kill,
     /// or were in a [`shield`](hub_core::shield()) or a wait that must not be left early.
     pub left: usize,
 }
@@ -177,7 +177,7 @@ pub fn serve<L: Accept, R: 'static>(
 ///
 /// When it is stopped, no more is accepted and the handlers are waited for: without a limit, or until a
 /// [deadline](StopServe::stop_within) at which those that are left are killed. The server then returns when they have
-/// ended, or as soon as only those are left that [refuse](hub_core::Kill::Refused) the kill, and two seconds after the
+/// ended, or as soon as only those are left that [refuse](hub_core::KillOutcome::Refused) the kill, and two seconds after the
 /// deadline at the latest; [`Served::left`] counts them. The listener stays open, so it can be served again. If the caller is killed, or times out, the handlers run on.
 ///
 /// With `panic = "abort"` nothing can be interrupted: there a stop takes effect after the next connection, and
@@ -300,11 +300,11 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
             error => unreachable!("a server waits for its handlers: {error}"),
         };
         let late = Watch::new(self.called_at, stop, StopServe::wait_for_deadline);
-        if let Some(waited) = late.guard(|| self.handlers.waitall())? {
+        if let Some(waited) = late.guard(|| self.handlers.wait_all())? {
             return waited.map(|()| (0, 0)).map_err(failed);
         }
         let killed = self.handlers.len();
-        let left = self.handlers.killall_within(UNWINDING).map_err(failed)?;
+        let left = self.handlers.kill_all_within(UNWINDING).map_err(failed)?;
         Ok((killed, left))
     }
 }

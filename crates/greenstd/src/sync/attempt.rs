@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hub_core::{BiasedMutex, Grace, Limit, LoopError};
+use hub_core::{BiasedMutex, Deadline, Grace, LoopError};
 
 use super::line::{Ended, Wait};
 
@@ -43,7 +43,7 @@ pub(super) fn within_grace<W: Wait<Brought = ()>, R>(
     state: &BiasedMutex<W::State>,
     mut attempt: impl FnMut(&mut W::State, bool) -> Option<R>,
 ) -> Result<R, Late> {
-    let (mut limit, mut chosen) = (Limit::from(timeout), false);
+    let (mut limit, mut chosen) = (Deadline::from(timeout), false);
     loop {
         let waited =
             W::wait(state, &mut limit, (), |state, unchosen| attempt(state, unchosen.is_none() || chosen).ok_or(()));

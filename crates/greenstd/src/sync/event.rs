@@ -3,7 +3,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, GreenError, Limit, WaitReason};
+use hub_core::{BiasedMutex, Deadline, GreenError, WaitReason};
 
 use super::line::{Ended, Line, Wait};
 
@@ -156,7 +156,7 @@ impl<T: Clone> Event<T> {
     /// The error that was sent. [`GreenError::Loop`] where nobody may wait: in the main loop, while panicking.
     pub fn wait(&self) -> Result<T, GreenError> {
         loop {
-            if let Some(value) = self.wait_within(Limit::none())? {
+            if let Some(value) = self.wait_within(Deadline::none())? {
                 return Ok(value);
             }
         }
@@ -169,10 +169,10 @@ impl<T: Clone> Event<T> {
     ///
     /// As [`wait`](Event::wait).
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<T>, GreenError> {
-        self.wait_within(Limit::from(Some(timeout)))
+        self.wait_within(Deadline::from(Some(timeout)))
     }
 
-    fn wait_within(&self, mut limit: Limit) -> Result<Option<T>, GreenError> {
+    fn wait_within(&self, mut limit: Deadline) -> Result<Option<T>, GreenError> {
         let mut round = None;
         let sent = ToBeSent::wait(&self.state, &mut limit, (), |state, unchosen| {
             let round = round.get_or_insert_with(|| Arc::clone(&state.round));

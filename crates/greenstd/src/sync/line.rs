@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Limit, LoopError, Parked, Parker, Unparker, WaitReason};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, LoopError, Parked, Parker, Unparker, WaitReason};
 
 /// In the order in which they came, each with what it brought.
 pub(crate) struct Line<B = ()> {
@@ -204,7 +204,7 @@ pub(crate) trait Wait {
     #[inline]
     fn wait<R>(
         state: &BiasedMutex<Self::State>,
-        limit: &mut Limit,
+        limit: &mut Deadline,
         brought: Self::Brought,
         mut attempt: impl FnMut(&mut Self::State, Option<Self::Brought>) -> Result<R, Self::Brought>,
     ) -> Result<R, Ended<Self::Brought>> {
@@ -225,7 +225,7 @@ pub(crate) trait Wait {
     fn wait_in_line<R>(
         state: &BiasedMutex<Self::State>,
         guard: BiasedMutexGuard<'_, Self::State>,
-        limit: &mut Limit,
+        limit: &mut Deadline,
         back: Self::Brought,
         mut attempt: impl FnMut(&mut Self::State, Option<Self::Brought>) -> Result<R, Self::Brought>,
     ) -> Result<R, Ended<Self::Brought>> {

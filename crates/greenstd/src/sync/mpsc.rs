@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Grace, Limit, LoopError, WaitReason};
+use hub_core::{BiasedMutex, Deadline, Grace, LoopError, WaitReason};
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
@@ -514,7 +514,7 @@ impl<T> Sending<T> {
     fn hand_over(&self, number: u64, item: T) -> Result<(), SendError<T>> {
         let mut offered = Some(Offer { number, item });
         while let Some(offer) = offered.take() {
-            let sent = ToHandOver::wait(&self.0, &mut Limit::none(), offer, |state, offer| match offer {
+            let sent = ToHandOver::wait(&self.0, &mut Deadline::none(), offer, |state, offer| match offer {
                 Some(offer) if state.receiver => Err(offer),
                 Some(offer) => Ok(Err(SendError(offer.item))),
                 None => Ok(state.take_back(number).map_or(Ok(()), |item| Err(SendError(item)))),

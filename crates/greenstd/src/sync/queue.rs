@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::panic::resume_unwind;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Limit, LoopError, WaitReason};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, LoopError, WaitReason};
 
 use super::line::{Ended, Line, Wait};
 use super::order::{Fifo, Lifo, Order, Priority};
@@ -274,7 +274,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// [`PutError::Loop`] where nobody may wait: in the main loop, while panicking.
     pub fn put(&self, item: T) -> Result<(), PutError<T>> {
-        self.put_within(item, Limit::none())
+        self.put_within(item, Deadline::none())
     }
 
     /// As [`put`](OrderedLightQueue::put), for `timeout` at most. One of zero lets others run once.
@@ -283,10 +283,10 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// [`PutError::Full`] if there was no room in time; else as there.
     pub fn put_timeout(&self, item: T, timeout: Duration) -> Result<(), PutError<T>> {
-        self.put_within(item, Limit::from(Some(timeout)))
+        self.put_within(item, Deadline::from(Some(timeout)))
     }
 
-    fn put_within(&self, item: T, mut limit: Limit) -> Result<(), PutError<T>> {
+    fn put_within(&self, item: T, mut limit: Deadline) -> Result<(), PutError<T>> {
         self.refuse_use_by_order();
         let panic = ToPut::wait(&self.state, &mut limit, item, |state, item| match item {
             Some(item) if state.free() >= state.capacity => Err(item),
@@ -339,7 +339,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// [`GetError::Loop`] where nobody may wait: in the main loop, while panicking.
     pub fn get(&self) -> Result<T, GetError> {
-        self.get_within(Limit::none())
+        self.get_within(Deadline::none())
     }
 
     /// As [`get`](OrderedLightQueue::get), for `timeout` at most. One of zero lets others run once.
@@ -348,10 +348,10 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// [`GetError::Empty`] if there was no item in time; else as there.
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
-        self.get_within(Limit::from(Some(timeout)))
+        self.get_within(Deadline::from(Some(timeout)))
     }
 
-    fn get_within(&self, mut limit: Limit) -> Result<T, GetError> {
+    fn get_within(&self, mut limit: Deadline) -> Result<T, GetError> {
         self.refuse_use_by_order();
         let got = ToGet::wait(&self.state, &mut limit, (), |state, unchosen| {
             match unchosen {
@@ -591,7 +591,7 @@ impl<T, O: Order<T>> OrderedQueue<T, O> {
     /// Where nobody may wait: in the main loop, while panicking.
     pub fn join(&self) -> Result<(), LoopError> {
         self.refuse_use_by_order();
-        let joined = ToJoin::wait(&self.state, &mut Limit::none(), (), |state, unchosen| match unchosen {
+        let joined = ToJoin::wait(&self.state, &mut Deadline::none(), (), |state, unchosen| match unchosen {
             Some(()) if state.unfinished != 0 => Err(()),
             _ => Ok(()),
         });

@@ -2,7 +2,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Limit, LoopError, WaitReason};
+use hub_core::{BiasedMutex, Deadline, LoopError, WaitReason};
 
 use super::line::{Ended, Line, Wait};
 use super::order::Order;
@@ -95,7 +95,7 @@ impl Semaphore {
     ///
     /// Where nobody may wait: in the main loop, while panicking.
     pub fn acquire(&self) -> Result<(), LoopError> {
-        self.acquire_within(Limit::none()).map(drop)
+        self.acquire_within(Deadline::none()).map(drop)
     }
 
     /// As [`acquire`](Semaphore::acquire), for `timeout` at most: then false. One of zero lets others run once.
@@ -104,10 +104,10 @@ impl Semaphore {
     ///
     /// As there.
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<bool, LoopError> {
-        self.acquire_within(Limit::from(Some(timeout)))
+        self.acquire_within(Deadline::from(Some(timeout)))
     }
 
-    fn acquire_within(&self, mut limit: Limit) -> Result<bool, LoopError> {
+    fn acquire_within(&self, mut limit: Deadline) -> Result<bool, LoopError> {
         let acquired = ForToken::wait(&self.state, &mut limit, (), |state, unchosen| match unchosen {
             // Who was chosen has a token.
             Some(()) if !state.take() => Err(()),

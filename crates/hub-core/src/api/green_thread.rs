@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::Location;
 use std::rc::Rc;
 
-use super::kill::{Kill, end};
+use super::kill::{KillOutcome, end};
 use super::thread::{self, Thread};
 use crate::base::wait_reason::WaitReason;
 use crate::error::GreenError;
@@ -37,10 +37,10 @@ pub struct GreenThread<T> {
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// let green = hub_core::spawn(|| "never");
-/// assert_eq!(hub_core::kill(&green), hub_core::Kill::Cancelled);
+/// assert_eq!(hub_core::kill(&green), hub_core::KillOutcome::Cancelled);
 /// # });
 /// ```
-pub fn kill<T>(green: &GreenThread<T>) -> Kill {
+pub fn kill<T>(green: &GreenThread<T>) -> KillOutcome {
     green.kill()
 }
 
@@ -146,18 +146,18 @@ impl<T> GreenThread<T> {
     /// It has ended, or what this returns says why not. One that has not begun never does; what it was to run is
     /// dropped, and its links and waiters learn of it. Killing oneself starts to unwind at once. An exit that the target
     /// catches is thrown again when it next blocks, after a turn of the main loop; one that catches it a hundred times
-    /// lives on ([`Kill::Refused`]). Code that calls [`catch_unwind`](std::panic::catch_unwind) in a loop tells an exit from
+    /// lives on ([`KillOutcome::Refused`]). Code that calls [`catch_unwind`](std::panic::catch_unwind) in a loop tells an exit from
     /// a panic by [`is_exit`](crate::is_exit), whose example is a worker that does it right.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
-    /// use hub_core::Kill;
+    /// use hub_core::KillOutcome;
     /// use std::time::Duration;
     /// let green = hub_core::spawn(|| hub_core::sleep(Duration::from_secs(3600)));
     /// hub_core::yield_now();
-    /// assert_eq!(green.kill(), Kill::Ended);
-    /// assert_eq!(green.kill(), Kill::Dead);
+    /// assert_eq!(green.kill(), KillOutcome::Ended);
+    /// assert_eq!(green.kill(), KillOutcome::Dead);
     /// assert!(green.join().unwrap_err().is_exit());
     /// # });
     /// ```
@@ -165,7 +165,7 @@ impl<T> GreenThread<T> {
     /// # Panics
     ///
     /// Never by itself.
-    pub fn kill(&self) -> Kill {
+    pub fn kill(&self) -> KillOutcome {
         self.kill_with(GreenError::Exit)
     }
 
@@ -181,7 +181,7 @@ impl<T> GreenThread<T> {
     /// assert_eq!(green.join().unwrap_err().to_string(), "shutting down");
     /// # });
     /// ```
-    pub fn kill_with(&self, error: GreenError) -> Kill {
+    pub fn kill_with(&self, error: GreenError) -> KillOutcome {
         end(*self.task, error)
     }
 
@@ -203,7 +203,7 @@ impl<T> GreenThread<T> {
         if self.task.has_started() {
             return false;
         }
-        matches!(end(*self.task, GreenError::Exit), Kill::Cancelled)
+        matches!(end(*self.task, GreenError::Exit), KillOutcome::Cancelled)
     }
 
     /// Whether it has ended. Eventlet's `dead`.

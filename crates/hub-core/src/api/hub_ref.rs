@@ -330,7 +330,7 @@ impl HubRef {
     ///
     /// Each is made to exit as by [`kill`](crate::GreenThread::kill), with [`LoopError::ThreadEnding`]; one that has not
     /// begun never does. Their destructors may block, since the loop goes on meanwhile. It waits for them for `limit` at
-    /// most (`None`: for ever), but not for those that [refuse](crate::Kill::Refused) to exit. Then [shields](crate::shield()) are lifted. What lives on after that, because it is in a
+    /// most (`None`: for ever), but not for those that [refuse](crate::KillOutcome::Refused) to exit. Then [shields](crate::shield()) are lifted. What lives on after that, because it is in a
     /// wait that must not be left early or catches its exit, is abandoned: it never runs again, its memory stays as it is, its handle gives
     /// [`LoopError::ThreadEnding`], and it is [reported](crate::set_report_stream) once. While this runs nothing begins:
     /// what is spawned is dropped.

@@ -11,7 +11,7 @@ use crate::greenlet::unwind::{Exit, KillProgress};
 /// What [`kill`](crate::GreenThread::kill) did.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum Kill {
+pub enum KillOutcome {
     /// It has ended: its destructors have run.
     Ended,
     /// It had not begun, and never will; what it was to run was dropped.
@@ -28,18 +28,18 @@ pub enum Kill {
 }
 
 /// Ends a green thread.
-pub(crate) fn end(task: TaskRef, error: GreenError) -> Kill {
+pub(crate) fn end(task: TaskRef, error: GreenError) -> KillOutcome {
     let Some(target) = task.control() else {
-        return if task.is_done() { Kill::Dead } else { Kill::Cancelled };
+        return if task.is_done() { KillOutcome::Dead } else { KillOutcome::Cancelled };
     };
     let exit = Exit::Kill(error);
     if cfg!(panic = "abort") && task.has_started() {
-        return Kill::Unsupported;
+        return KillOutcome::Unsupported;
     }
     let refused = target.refused_kills();
     if target == run::current() {
         run::exit_now(exit);
-        return if target.refused_kills() == refused { Kill::Scheduled } else { Kill::Refused };
+        return if target.refused_kills() == refused { KillOutcome::Scheduled } else { KillOutcome::Refused };
     }
     let may_switch = !run::in_mainloop() && !local::get().main_loop.in_hub() && !local::has_ended();
     let at_once = may_switch && !std::thread::panicking();
@@ -48,18 +48,18 @@ pub(crate) fn end(task: TaskRef, error: GreenError) -> Kill {
     }
     // The handle that the caller holds keeps the cell.
     if run::interrupt(target, exit, at_once) == Interrupted::Cancelled {
-        return Kill::Cancelled;
+        return KillOutcome::Cancelled;
     }
     loop {
         if task.is_done() {
-            return Kill::Ended;
+            return KillOutcome::Ended;
         }
         if target.refused_kills() != refused {
-            return Kill::Refused;
+            return KillOutcome::Refused;
         }
         // It has swallowed the exit, which is thrown again: what comes of it is known in a few turns.
         if !at_once || target.kill_progress() != KillProgress::Striking || run::yield_now().is_err() {
-            return Kill::Scheduled;
+            return KillOutcome::Scheduled;
         }
     }
 }

@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 
 use super::green_thread::{wait_for, wait_once};
-use super::kill::{Kill, end};
+use super::kill::{KillOutcome, end};
 use super::thread::{self, Thread};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{GreenError, LoopError};
@@ -232,7 +232,7 @@ impl<T> ScopedGreenThread<'_, T> {
     }
 
     /// Ends it, see [`GreenThread::kill`](crate::GreenThread::kill). Switches.
-    pub fn kill(&self) -> Kill {
+    pub fn kill(&self) -> KillOutcome {
         end(*self.task, GreenError::Exit)
     }
 

@@ -8,7 +8,7 @@ use crate::greenlet::run;
 /// Runs `f` and holds back kills, timeouts and links until it is over. Switches if `f` does.
 ///
 /// A wait inside `f` goes on as if the exit had not been asked for; the exit strikes at the first wait after the
-/// outermost shield. A [`kill`](crate::GreenThread::kill) meanwhile returns [`Kill::Scheduled`](crate::Kill::Scheduled).
+/// outermost shield. A [`kill`](crate::GreenThread::kill) meanwhile returns [`KillOutcome::Scheduled`](crate::KillOutcome::Scheduled).
 /// Shields nest, and `f` may panic. `shield` builds no hub and allocates nothing, so it works in every OS thread; with
 /// `panic = "abort"`, where there are no exits, it calls `f`.
 ///
@@ -143,7 +143,7 @@ pub fn shield<R>(f: impl FnOnce() -> R) -> R {
 /// The payload, if `f` panics.
 pub fn without_switching<R>(f: impl FnOnce() -> R) -> std::thread::Result<R> {
     match local::try_get() {
-        Some(local) => local.main_loop.shut_in(f),
+        Some(local) => local.main_loop.call_guarded(f),
         None => catch_unwind(AssertUnwindSafe(f)),
     }
 }

@@ -202,7 +202,7 @@ pub fn spawn_after_local<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 's
     let me = run::current();
     let spawner: Weak<()> = me.life();
     let link = Rc::new(Cell::new(None));
-    let linked = Linked { life: spawner.clone(), link: link.clone(), to: me.task() };
+    let linked = SpawnerLink { life: spawner.clone(), link: link.clone(), to: me.task() };
     let body = move || {
         let alive = linked.life.upgrade().is_some();
         drop(linked);
@@ -214,21 +214,21 @@ pub fn spawn_after_local<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 's
         && let Some(control) = green.task.control()
     {
         let target = Target::Start { greenlet: control.number(), ticket: control.ticket() };
-        let begin = move || local::get().main_loop.bring_forward(timer, target);
+        let begin = move || local::get().main_loop.fire_now(timer, target);
         link.set(Some(task.add_link(Box::new(begin))));
     }
     green
 }
 
 /// The link by which the end of a spawner is told to what it has spawned for later.
-struct Linked {
+struct SpawnerLink {
     /// Alive as long as the spawner.
     life: Weak<()>,
     link: Rc<Cell<Option<u64>>>,
     to: Option<TaskRef>,
 }
 
-impl Drop for Linked {
+impl Drop for SpawnerLink {
     fn drop(&mut self) {
         // The cell of the spawner exists while it is alive.
         if self.life.strong_count() != 0

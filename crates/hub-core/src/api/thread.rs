@@ -12,7 +12,7 @@ use crate::error::LoopError;
 use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::greenlet::task::TaskRef;
-use crate::main_loop::deadline::Limit;
+use crate::main_loop::deadline::Deadline;
 use crate::wait::biased::BiasedMutex;
 use crate::wait::grace::Grace;
 use crate::wait::parker::{Parker, Unparker};
@@ -113,7 +113,7 @@ pub fn park_timeout(timeout: Duration) {
 
 #[track_caller]
 fn park_within(timeout: Option<Duration>) {
-    match current().wait(&mut Limit::from(timeout)) {
+    match current().wait(&mut Deadline::from(timeout)) {
         Ok(()) | Err(LoopError::Aborted | LoopError::HubReplaced) => {}
         Err(LoopError::Panicking) => {
             let grace = Grace::begin();
@@ -150,7 +150,7 @@ impl Thread {
     }
 
     /// Takes the token, waiting once if it is not there.
-    fn wait(&self, limit: &mut Limit) -> Result<(), LoopError> {
+    fn wait(&self, limit: &mut Deadline) -> Result<(), LoopError> {
         // Another OS thread may bring the token each time.
         consume_budget().map_err(|refused| *refused)?;
         let mut token = self.0.token.lock();

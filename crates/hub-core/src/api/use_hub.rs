@@ -5,7 +5,7 @@ use std::io;
 use crate::error::HubError;
 use crate::greenlet::local;
 use crate::hub::{Hub, HubDescriptor};
-use crate::main_loop::Builder;
+use crate::main_loop::HubBuilder;
 
 /// Chooses a hub of your own for the calling thread. It is built when it is first needed.
 ///
@@ -37,7 +37,7 @@ pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 's
     };
     local::get()
         .main_loop
-        .replace_hub(Some(Builder { name: "given to use_hub_with".to_owned(), build: Box::new(again) }))
+        .replace_hub(Some(HubBuilder { name: "given to use_hub_with".to_owned(), build: Box::new(again) }))
 }
 
 /// Chooses a hub by descriptor for the calling thread, under the rules of [`use_hub_with`]. `None`
@@ -64,5 +64,5 @@ pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 's
 ///
 /// [`HubError::InMainloop`] from a callback; then nothing changes.
 pub fn use_hub_descriptor(descriptor: Option<HubDescriptor>) -> Result<(), HubError> {
-    local::get().main_loop.replace_hub(descriptor.map(Builder::from))
+    local::get().main_loop.replace_hub(descriptor.map(HubBuilder::from))
 }

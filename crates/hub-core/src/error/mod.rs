@@ -164,7 +164,7 @@ impl std::fmt::Display for LoopExit {
 /// Why a plain greenlet could not be switched to, or be given a parent.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum RawError {
+pub enum GreenletError {
     /// The greenlet would be its own ancestor.
     #[error("cyclic parent chain: a greenlet cannot be its own ancestor")]
     Cycle,
@@ -214,7 +214,7 @@ pub enum GreenError {
     Loop(#[from] LoopError),
     /// A plain greenlet could not be switched to.
     #[error(transparent)]
-    Switch(#[from] RawError),
+    Switch(#[from] GreenletError),
     /// A green thread waited for itself.
     #[error("a green thread cannot wait for its own end")]
     Deadlock,

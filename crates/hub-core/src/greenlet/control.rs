@@ -12,7 +12,7 @@ use std::ptr::{self, NonNull};
 
 use super::stack::StackRef;
 use super::task::TaskRef;
-use super::unwind::Cold;
+use super::unwind::ColdState;
 use crate::base::wait_reason::WaitReason;
 use crate::hub::Readiness;
 use crate::hub::Stamp;
@@ -73,7 +73,7 @@ pub(crate) struct Control {
     pub(super) stack: Cell<Option<StackRef>>,
     pub(super) task: Cell<Option<TaskRef>>,
     /// What most greenlets never need: pending exits, raw greenlets' parents.
-    pub(super) cold: Cell<Option<NonNull<Cold>>>,
+    pub(super) cold: Cell<Option<NonNull<ColdState>>>,
     number: Cell<u32>,
     /// The time of the turn of the loop in which it was made.
     born: Cell<Stamp>,

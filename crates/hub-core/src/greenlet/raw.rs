@@ -24,7 +24,7 @@ use super::run::{self, thread};
 use super::spans::{self};
 use super::unwind::Exit;
 use crate::base::wait_reason::WaitReason;
-use crate::error::{GreenError, LoopError, RawError};
+use crate::error::{GreenError, GreenletError, LoopError};
 
 pub(super) use self::node::{Switching, release_dropper, run_raw};
 
@@ -140,30 +140,30 @@ impl Greenlet {
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
-    /// use hub_core::{Greenlet, Payload, RawError};
+    /// use hub_core::{Greenlet, Payload, GreenletError};
     /// let one = Greenlet::new(|value| Ok(value));
     /// let other = Greenlet::new(|_| Ok(Payload::new(7)));
     /// other.set_parent(&one)?;
-    /// assert_eq!(one.set_parent(&other), Err(RawError::Cycle));
+    /// assert_eq!(one.set_parent(&other), Err(GreenletError::Cycle));
     /// assert_eq!(other.switch(Payload::unit())?.downcast::<i32>().unwrap(), 7);
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     ///
     /// # Errors
     ///
-    /// [`RawError::Cycle`] if `parent` is this greenlet or one that descends from it, [`RawError::Main`] for
-    /// the main greenlet, [`RawError::GreenThread`] for a green thread. Nothing changes then.
-    pub fn set_parent(&self, parent: &Greenlet) -> Result<(), RawError> {
+    /// [`GreenletError::Cycle`] if `parent` is this greenlet or one that descends from it, [`GreenletError::Main`] for
+    /// the main greenlet, [`GreenletError::GreenThread`] for a green thread. Nothing changes then.
+    pub fn set_parent(&self, parent: &Greenlet) -> Result<(), GreenletError> {
         match self.node.kind {
             Kind::Raw => {}
-            Kind::Main => return Err(RawError::Main),
-            Kind::Thread => return Err(RawError::GreenThread),
-            Kind::Mainloop => return Err(RawError::Hub),
+            Kind::Main => return Err(GreenletError::Main),
+            Kind::Thread => return Err(GreenletError::GreenThread),
+            Kind::Mainloop => return Err(GreenletError::Hub),
         }
         let mut ancestor = Some(Rc::clone(&parent.node));
         while let Some(node) = ancestor {
             if Rc::ptr_eq(&node, &self.node) {
-                return Err(RawError::Cycle);
+                return Err(GreenletError::Cycle);
             }
             ancestor = node.parent();
         }
@@ -235,7 +235,7 @@ impl Greenlet {
     ///
     /// # Errors
     ///
-    /// As [`switch`](Greenlet::switch); with `panic = "abort"` always [`RawError::Unsupported`].
+    /// As [`switch`](Greenlet::switch); with `panic = "abort"` always [`GreenletError::Unsupported`].
     pub fn kill(&self) -> Result<Payload, GreenError> {
         self.deliver(Err(GreenError::Exit))
     }
@@ -260,7 +260,7 @@ impl Greenlet {
 
     fn deliver(&self, message: Message) -> Message {
         if cfg!(panic = "abort") && matches!(message, Err(GreenError::Exit)) {
-            return Err(RawError::Unsupported.into());
+            return Err(GreenletError::Unsupported.into());
         }
         // A handle can outlive the state of its thread.
         let Some(local) = local::try_get() else { return Err(LoopError::ThreadEnding.into()) };
@@ -271,8 +271,8 @@ impl Greenlet {
         }
         let target = match self.leave_spans(route(Rc::clone(&self.node), message, me), me) {
             Route::Here(message) => return accept_exit(me, message),
-            Route::Hub(_) => return Err(RawError::Hub.into()),
-            Route::Parked(_) => return Err(RawError::Parked.into()),
+            Route::Hub(_) => return Err(GreenletError::Hub.into()),
+            Route::Parked(_) => return Err(GreenletError::Parked.into()),
             Route::Enter(target, message) => {
                 deliver(target, message);
                 target
@@ -301,7 +301,7 @@ impl Greenlet {
         unsafe { thread().switch(me, target) };
         let message = me.switching().inbox.take();
         run::arrive(me).map_err(|error| *error)?;
-        message.unwrap_or_else(|| Err(me.held_exit().map_or(RawError::Interrupted.into(), GreenError::from)))
+        message.unwrap_or_else(|| Err(me.held_exit().map_or(GreenletError::Interrupted.into(), GreenError::from)))
     }
 
     /// Exits the spans of the running greenlet if `way` leads to another. Who is told of it may change where it leads.

@@ -48,7 +48,7 @@ pub(crate) type Refused = Box<LoopError>;
 /// The two counters are kept apart: side by side they would be changed together by one wide operation,
 /// which stalls on the narrow one before.
 #[repr(C)]
-pub(crate) struct Thread {
+pub(crate) struct RunQueue {
     ready: Cell<usize>,
     current: Cell<Option<ControlRef>>,
     head: Cell<Option<ControlRef>>,
@@ -73,8 +73,8 @@ pub(crate) struct Thread {
 }
 
 thread_local! {
-    static THREAD: Thread = const {
-        Thread {
+    static THREAD: RunQueue = const {
+        RunQueue {
             ready: Cell::new(0),
             current: Cell::new(None),
             head: Cell::new(None),
@@ -93,9 +93,9 @@ thread_local! {
 
 /// This thread's part. Small enough to be inlined wherever it is used.
 #[inline(always)]
-pub(super) fn thread() -> &'static Thread {
+pub(super) fn thread() -> &'static RunQueue {
     // SAFETY: a thread-local without destructor lives as long as its thread, which the reference cannot
-    // leave: it is `!Send`, as `Thread` consists of cells.
+    // leave: it is `!Send`, as `RunQueue` consists of cells.
     THREAD.with(|thread| unsafe { &*ptr::from_ref(thread) })
 }
 
@@ -139,17 +139,17 @@ pub(crate) fn queue_callback(control: ControlRef) {
 
 /// Changes whenever another greenlet runs, or the same one once more.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
-pub(crate) struct Stretch {
+pub(crate) struct RunEpoch {
     current: Option<u32>,
     ticket: u64,
     hand_offs: u64,
 }
 
 /// The present stretch. May be called in a signal handler of its thread.
-pub(crate) fn stretch() -> Stretch {
+pub(crate) fn run_epoch() -> RunEpoch {
     let thread = thread();
     let current = thread.current.get();
-    Stretch {
+    RunEpoch {
         current: current.map(|current| current.number()),
         ticket: current.map_or(0, |current| current.ticket()),
         hand_offs: thread.hand_offs(),
@@ -192,7 +192,7 @@ pub(crate) fn switches() -> u64 {
     thread.switches.get()
 }
 
-impl Thread {
+impl RunQueue {
     /// So many greenlets may run from now on. What ran before is in the difference, so that nobody has to count.
     #[inline]
     fn grant(&self, budget: usize) {
@@ -409,7 +409,7 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
     }
 }
 
-impl Thread {
+impl RunQueue {
     /// The main loop, after a greenlet that has ended. If there is none, it begins on the same stack.
     fn mainloop_after(&self, local: &Local, size: Option<usize>) -> ControlRef {
         if let Some(mainloop) = local.mainloop.get() {
@@ -487,7 +487,7 @@ pub(crate) fn report_callback(doing: &'static str, error: GreenError) {
     report::tell(Report::CallbackFailed { doing, error });
 }
 
-impl Thread {
+impl RunQueue {
     /// For the main loop: runs the head of the queue, and those to whom it hands on. False if it is a callback that is
     /// for the next turn.
     #[inline(always)]

@@ -7,7 +7,7 @@
 //! [`MOST_THROWS`](crate::error::MOST_THROWS) the exit is given up.
 //!
 //! Ground rules:
-//! - [`Cold`] belongs to one use of a control block: made when it is first needed, freed by `drop_cold`
+//! - [`ColdState`] belongs to one use of a control block: made when it is first needed, freed by `drop_cold`
 //!   when the greenlet has ended, by nobody else. Nothing of it is borrowed while foreign code runs.
 //! - Payloads of panics are foreign: dropping one may panic again, and is contained.
 
@@ -72,7 +72,7 @@ struct Pending {
 
 /// The part of a control block that most greenlets never need.
 #[derive(Default)]
-pub(crate) struct Cold {
+pub(crate) struct ColdState {
     /// In the order in which they are thrown.
     pending: RefCell<Vec<Pending>>,
     /// How often an exit was thrown.
@@ -125,7 +125,7 @@ impl ControlRef {
     }
 
     /// Removes the first pending exit that `is_it`.
-    fn take_back(self, cold: &Cold, is_it: impl FnMut(&Pending) -> bool) {
+    fn take_back(self, cold: &ColdState, is_it: impl FnMut(&Pending) -> bool) {
         let mut pending = cold.pending.borrow_mut();
         let place = pending.iter().position(is_it);
         let taken = place.map(|place| pending.remove(place));
@@ -288,9 +288,9 @@ impl ControlRef {
         self.clear_exits();
     }
 
-    fn cold(self) -> &'static Cold {
+    fn cold(self) -> &'static ColdState {
         let cold = self.cold.get().unwrap_or_else(|| {
-            let cold = NonNull::from(Box::leak(Box::new(Cold::default())));
+            let cold = NonNull::from(Box::leak(Box::new(ColdState::default())));
             self.cold.set(Some(cold));
             cold
         });
@@ -350,7 +350,7 @@ impl Pending {
 /// the green thread or up to its scope. An exit has to go on: pass it to [`resume_unwind`]. One
 /// that is swallowed is thrown again at the next wait, after the main loop has taken a turn; after a hundred times it
 /// is given up and [reported](crate::Report::Refused), the green thread lives on, and
-/// [`kill`](crate::GreenThread::kill) returns [`Kill::Refused`](crate::Kill::Refused).
+/// [`kill`](crate::GreenThread::kill) returns [`KillOutcome::Refused`](crate::KillOutcome::Refused).
 ///
 /// # Examples
 ///
@@ -359,7 +359,7 @@ impl Pending {
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
-/// use hub_core::{Kill, is_exit, sleep, spawn, yield_now};
+/// use hub_core::{KillOutcome, is_exit, sleep, spawn, yield_now};
 /// use std::panic::{catch_unwind, resume_unwind};
 /// use std::time::Duration;
 /// let worker = spawn(|| {
@@ -374,7 +374,7 @@ impl Pending {
 ///     }
 /// });
 /// yield_now();
-/// assert_eq!(worker.kill(), Kill::Ended);
+/// assert_eq!(worker.kill(), KillOutcome::Ended);
 /// # });
 /// ```
 #[must_use]

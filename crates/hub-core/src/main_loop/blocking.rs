@@ -5,8 +5,8 @@
 //! signal who runs: see [`sample`]. The same green thread in the same stretch twice, with the resolution between, is
 //! reported.
 
-mod question;
 mod sample;
+mod signal;
 #[cfg_attr(
     not(all(feature = "backtrace", target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))),
     path = "blocking/no_snapshot.rs"
@@ -18,8 +18,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub(crate) use self::sample::Pulse;
-use self::sample::{Sample, Sampling, Watched};
+pub(crate) use self::sample::Heartbeat;
+use self::sample::{Sample, Sampling, WatchedThread};
 use crate::base::dormant::Dormant;
 use crate::base::fork;
 use crate::report::{self, Report};
@@ -42,7 +42,7 @@ struct Stop {
 impl Detector {
     /// Kept by the loop itself, and stopped when its OS thread ends.
     /// Watches the calling OS thread by its `pulse`.
-    pub(crate) fn start(pulse: &'static Pulse, resolution: Duration) -> io::Result<Detector> {
+    pub(crate) fn start(pulse: &'static Heartbeat, resolution: Duration) -> io::Result<Detector> {
         fork::install()?;
         let sampling = Sampling::prepare()?;
         let stop = Arc::<Stop>::default();
@@ -110,7 +110,7 @@ struct Held {
 }
 
 /// What the watchdog does.
-fn watch(watched: &Watched, resolution: Duration, stop: &Stop) {
+fn watch(watched: &WatchedThread, resolution: Duration, stop: &Stop) {
     const SHORTEST: Duration = Duration::from_millis(1);
 
     let tick = (resolution / 4).max(SHORTEST);

@@ -8,7 +8,7 @@ use crate::error::HubError;
 use crate::hub::{Hub, HubDescriptor};
 
 /// How a hub is made when it is first needed.
-pub(crate) struct Builder {
+pub(crate) struct HubBuilder {
     pub(crate) name: String,
     pub(crate) build: Box<dyn FnMut() -> io::Result<Box<dyn Hub>>>,
 }
@@ -21,13 +21,13 @@ pub(crate) struct Builder {
 #[distributed_slice]
 pub static DEFAULT_HUB: [fn() -> Result<HubDescriptor, HubError>];
 
-pub(crate) fn default_builder() -> Result<Builder, HubError> {
+pub(crate) fn default_builder() -> Result<HubBuilder, HubError> {
     let choose = DEFAULT_HUB.first().ok_or(HubError::NoneAvailable)?;
-    Ok(Builder::from(choose()?))
+    Ok(HubBuilder::from(choose()?))
 }
 
-impl From<HubDescriptor> for Builder {
-    fn from(descriptor: HubDescriptor) -> Builder {
-        Builder { name: descriptor.name.to_owned(), build: Box::new(descriptor.build) }
+impl From<HubDescriptor> for HubBuilder {
+    fn from(descriptor: HubDescriptor) -> HubBuilder {
+        HubBuilder { name: descriptor.name.to_owned(), build: Box::new(descriptor.build) }
     }
 }

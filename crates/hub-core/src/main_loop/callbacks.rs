@@ -80,7 +80,7 @@ impl MainLoop {
             run::report_callback("a ready descriptor, which is dropped,", error);
             self.unlisten(id);
         } else if self.callbacks.borrow().get(id).is_some() {
-            self.look_again(key, direction, id);
+            self.rearm_listener(key, direction, id);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::timer_queue::{TimerId, TimerQueue};
 ///
 /// The time counts from the first park on, by the clock of the hub.
 #[derive(Copy, Clone, Debug)]
-pub struct Limit(Kind);
+pub struct Deadline(Kind);
 
 #[derive(Copy, Clone, Debug)]
 enum Kind {
@@ -21,19 +21,19 @@ enum Kind {
     Until(Time),
 }
 
-impl From<Option<Duration>> for Limit {
+impl From<Option<Duration>> for Deadline {
     #[inline]
-    fn from(timeout: Option<Duration>) -> Limit {
-        Limit(timeout.map_or(Kind::None, Kind::After))
+    fn from(timeout: Option<Duration>) -> Deadline {
+        Deadline(timeout.map_or(Kind::None, Kind::After))
     }
 }
 
-impl Limit {
+impl Deadline {
     /// A limit that is never reached.
     #[inline]
     #[must_use]
-    pub const fn none() -> Limit {
-        Limit(Kind::None)
+    pub const fn none() -> Deadline {
+        Deadline(Kind::None)
     }
 
     #[inline]

@@ -16,7 +16,7 @@ use crate::hub::{Lease, Rearm};
 
 /// What a read has left behind, as far as the reader can tell.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Left {
+pub enum ReadHint {
     /// There was no more. A short read of a socket does not say so: it may have stopped at an urgent mark, or
     /// where descriptors were sent along.
     Nothing,

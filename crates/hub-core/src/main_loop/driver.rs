@@ -5,10 +5,10 @@ use std::panic::Location;
 use std::time::Duration;
 
 use super::MainLoop;
-use super::blocking::Pulse;
-use super::outside::Outside;
+use super::blocking::Heartbeat;
 use super::reach;
-use super::remote::{Inbox, Letter};
+use super::remote::{Inbox, Message};
+use super::standstill::Standstill;
 use crate::error::LoopError;
 use crate::greenlet::driver::{Driver, Install, Installed};
 use crate::greenlet::local::Local;
@@ -29,7 +29,7 @@ impl Driver for MainLoop {
             hub: RefCell::new(None),
             name: Cell::new(""),
             rearm: Cell::new(Rearm::Explicit),
-            pulse: Pulse::default(),
+            pulse: Heartbeat::default(),
             calling: Cell::new(None),
             detector: Cell::default(),
             choice: RefCell::new(None),
@@ -55,7 +55,7 @@ impl Driver for MainLoop {
             main_error: RefCell::new(None),
             once: Cell::new(None),
             closing: Cell::new(false),
-            outside: Outside::default(),
+            standstill: Standstill::default(),
             wakeup: Cell::new(None),
         }
     }
@@ -103,7 +103,7 @@ impl Driver for MainLoop {
         let mut leaked = 0;
         for letter in self.inbox.get().map(Inbox::close).into_iter().flatten() {
             match letter {
-                Letter::Spawn(_, body) => {
+                Message::Spawn(_, body) => {
                     std::mem::forget(body);
                     leaked += 1;
                 }

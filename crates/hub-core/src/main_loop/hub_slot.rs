@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::builder::{Builder, default_builder};
+use super::builder::{HubBuilder, default_builder};
 use super::callback_table::Callback;
 use super::descriptors::Descriptors;
 use super::listener::Listener;
 use super::reach;
-use super::remote::{Bell, Inbox, Letter, Mailbox};
+use super::remote::{Bell, Inbox, Mailbox, Message};
 use super::wakeup::{Wakeup, WakeupKind};
 use super::{MainLoop, NEXT_ID};
 use crate::base::fork;
@@ -78,7 +78,7 @@ impl MainLoop {
                 None => default_builder()?,
             };
             let build = || (builder.build)().map(|hub| (hub.name(), hub.rearm(), hub));
-            let built = self.shut_in(build).map_err(error_of);
+            let built = self.call_guarded(build).map_err(error_of);
             let name = builder.name.clone();
             *self.choice.borrow_mut() = Some(builder);
             match built {
@@ -96,7 +96,7 @@ impl MainLoop {
         // There are some if an earlier hub failed.
         let waiting = self.descriptors.borrow_mut().unwatch_all();
         if let Err(error) = self.make_bell() {
-            self.lose_hub();
+            self.drop_failed_hub();
             return Err(HubError::Build { name: name.to_owned(), error: Arc::new(error) }.into());
         }
         trace::hub_built(name, self.id());
@@ -106,9 +106,9 @@ impl MainLoop {
     /// Lets go of a hub that has failed. Whoever waits stays, and is registered with the hub that is
     /// built next.
     #[cold]
-    pub(super) fn lose_hub(&self) {
+    pub(super) fn drop_failed_hub(&self) {
         self.name.set("");
-        self.drop_shut_in(self.hub.take());
+        self.drop_guarded(self.hub.take());
         self.now.set(Time::default());
         if let Some(wakeup) = self.wakeup.take() {
             self.unlisten(wakeup);
@@ -116,14 +116,14 @@ impl MainLoop {
     }
 
     /// Drops a hub, whose destructor must not bring another one about.
-    fn drop_shut_in(&self, hub: Option<Box<dyn Hub>>) {
-        if let Err(payload) = self.shut_in(|| drop(hub)) {
+    fn drop_guarded(&self, hub: Option<Box<dyn Hub>>) {
+        if let Err(payload) = self.call_guarded(|| drop(hub)) {
             drop_contained(payload);
         }
     }
 
     /// Runs code of a hub, or other code that must not switch: no hub is called meanwhile and no greenlet left.
-    pub(crate) fn shut_in<R>(&self, call: impl FnOnce() -> R) -> std::thread::Result<R> {
+    pub(crate) fn call_guarded<R>(&self, call: impl FnOnce() -> R) -> std::thread::Result<R> {
         let outer = self.pulse.enter_hub();
         let budget = run::stop_hand_off();
         let result = catch_unwind(AssertUnwindSafe(call));
@@ -150,7 +150,7 @@ impl MainLoop {
         call: impl FnOnce(&mut dyn Hub) -> R,
     ) -> Result<R, LoopError> {
         let Some(mut hub) = self.hub.take() else { return Err(LoopError::InMainloop { doing }) };
-        match self.shut_in(|| call(&mut *hub)) {
+        match self.call_guarded(|| call(&mut *hub)) {
             Ok(result) => {
                 *self.hub.borrow_mut() = Some(hub);
                 Ok(result)
@@ -162,7 +162,7 @@ impl MainLoop {
                 };
                 let name = self.name.get();
                 *self.hub.borrow_mut() = Some(hub);
-                self.lose_hub();
+                self.drop_failed_hub();
                 Err(LoopError::Panicked { hub: name, doing, message })
             }
         }
@@ -215,7 +215,7 @@ impl MainLoop {
     ///
     /// Its timers and descriptors are forgotten, and greenlets parked on them are unwound, except the
     /// main one, which gets an error.
-    pub(crate) fn replace_hub(&self, builder: Option<Builder>) -> Result<(), HubError> {
+    pub(crate) fn replace_hub(&self, builder: Option<HubBuilder>) -> Result<(), HubError> {
         if run::in_mainloop() || self.pulse.is_in_hub() {
             return Err(HubError::InMainloop);
         }
@@ -247,7 +247,7 @@ impl MainLoop {
             // It is the parent's, and dropping it could disturb that.
             std::mem::forget(hub);
         } else {
-            self.drop_shut_in(hub);
+            self.drop_guarded(hub);
         }
         self.wakeup.set(None);
         self.now.set(Time::default());
@@ -317,7 +317,7 @@ impl MainLoop {
         if let Err(error) = self.notice_fork() {
             self.stop_with(error);
         }
-        self.outside.stir();
+        self.standstill.stir();
         let mut letters = self.letters.take();
         inbox.take(&mut letters);
         if inbox.take_interrupt() {
@@ -325,10 +325,10 @@ impl MainLoop {
         }
         for letter in letters.drain(..) {
             match letter {
-                Letter::Spawn(place, run) => Task::new(local::get(), run, false, place).begin(),
-                Letter::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
-                Letter::Run(request) => request(),
-                Letter::Stop => self.abort(),
+                Message::Spawn(place, run) => Task::new(local::get(), run, false, place).begin(),
+                Message::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
+                Message::Run(request) => request(),
+                Message::Stop => self.abort(),
             }
         }
         *self.letters.borrow_mut() = letters;
@@ -343,7 +343,7 @@ impl MainLoop {
         }
         let hub = self.name.get();
         let parents = self.take_parents_wakeup();
-        let afresh = self.start_afresh(parents.is_some());
+        let afresh = self.reset_after_fork(parents.is_some());
         if afresh.is_err() {
             // What it has is the parent's, or half of it. The next call that blocks builds another.
             self.name.set("");
@@ -354,7 +354,7 @@ impl MainLoop {
             }
         }
         drop_contained(parents);
-        self.sort_mail();
+        self.retain_mail_after_fork();
         wake_all(WaitReason::Offload);
         let reachable = reach::register_again(|| self.mailbox());
         // Whatever fails: what was registered is the parent's.
@@ -376,7 +376,7 @@ impl MainLoop {
         callback
     }
 
-    fn start_afresh(&self, had_wakeup: bool) -> io::Result<()> {
+    fn reset_after_fork(&self, had_wakeup: bool) -> io::Result<()> {
         // Before the hub is called: one that both share would wake the parent.
         let own = if had_wakeup { Some(self.make_wakeup()?) } else { None };
         self.with_hub("starting afresh in a child process", |hub| hub.after_fork()).map_err(io::Error::from)??;
@@ -385,7 +385,7 @@ impl MainLoop {
 
     /// Mail from before a fork: what was asked of the parent is done by the parent alone; who was woken was
     /// woken in both.
-    fn sort_mail(&self) {
+    fn retain_mail_after_fork(&self) {
         let Some(inbox) = self.inbox.get() else { return };
         let mut letters = Vec::new();
         inbox.take(&mut letters);
@@ -394,9 +394,9 @@ impl MainLoop {
         }
         for letter in letters {
             match letter {
-                Letter::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
-                Letter::Run(request) => request(),
-                letter @ (Letter::Spawn(..) | Letter::Stop) => drop_contained(letter),
+                Message::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
+                Message::Run(request) => request(),
+                letter @ (Message::Spawn(..) | Message::Stop) => drop_contained(letter),
             }
         }
     }

@@ -21,9 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use self::blocking::{Detector, Pulse};
+use self::blocking::{Detector, Heartbeat};
 use self::descriptors::Descriptors;
-use self::remote::{Inbox, Letter};
+use self::remote::{Inbox, Message};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, LoopExit};
 use crate::greenlet::control::{State, Wake};
@@ -52,23 +52,23 @@ mod hub_slot;
 mod inventory;
 pub(crate) mod listener;
 mod origin;
-mod outside;
 pub(crate) mod reach;
 pub(crate) mod remote;
+mod standstill;
 mod stats;
 pub(crate) mod wakeup;
 mod watching;
 
 use self::callback_table::Callbacks;
-use self::outside::{Hope, Outside};
+use self::standstill::{Standstill, WakeSource};
 
-pub(crate) use self::builder::Builder;
 pub use self::builder::DEFAULT_HUB;
+pub(crate) use self::builder::HubBuilder;
 pub(crate) use self::callback_table::CallbackId;
 pub(crate) use self::inventory::DescriptorWait;
 pub(crate) use self::origin::Origin;
 pub use self::origin::{hub_listener_stacks, hub_timer_stacks};
-pub use self::outside::set_quiet_time;
+pub use self::standstill::set_quiet_time;
 pub use self::stats::Stats;
 
 /// Why a loop ends.
@@ -87,11 +87,11 @@ pub(crate) struct MainLoop {
     hub: RefCell<Option<Box<dyn Hub>>>,
     name: Cell<&'static str>,
     rearm: Cell<Rearm>,
-    pub(crate) pulse: Pulse,
+    pub(crate) pulse: Heartbeat,
     /// The callback that runs, by where it was made.
     calling: Cell<Option<&'static Location<'static>>>,
     pub(crate) detector: Cell<Option<Box<Detector>>>,
-    choice: RefCell<Option<Builder>>,
+    choice: RefCell<Option<HubBuilder>>,
     descriptors: RefCell<Descriptors>,
     timers: RefCell<TimerQueue<Target>>,
     callbacks: RefCell<Callbacks>,
@@ -103,7 +103,7 @@ pub(crate) struct MainLoop {
     ready: RefCell<Ready>,
     reports: RefCell<Vec<(Target, Readiness, Key, Interest)>>,
     inbox: OnceCell<Inbox>,
-    letters: RefCell<Vec<Letter>>,
+    letters: RefCell<Vec<Message>>,
     /// The last sample of the clock.
     now: Cell<Time>,
     /// The same, and the first one, for ages.
@@ -123,7 +123,7 @@ pub(crate) struct MainLoop {
     /// Leave after one turn, which waits at most so long, and end that wait of the main greenlet.
     once: Cell<Option<(Option<Duration>, Waiter)>>,
     closing: Cell<bool>,
-    outside: Outside,
+    standstill: Standstill,
     /// The registration of the loop's own wake-up descriptor.
     wakeup: Cell<Option<CallbackId>>,
 }
@@ -168,7 +168,7 @@ impl MainLoop {
     }
 
     /// Tells somebody now what a timer would tell, unless it has.
-    pub(crate) fn bring_forward(&self, id: TimerId, target: Target) {
+    pub(crate) fn fire_now(&self, id: TimerId, target: Target) {
         if self.disarm(id) {
             self.tell(target, Wake::Deadline);
         }
@@ -350,15 +350,15 @@ impl MainLoop {
         }
         // How long it stands still if only another OS thread can change that.
         let mut quiet = None;
-        let hope = if timeout.is_none() { self.hope(local) } else { Hope::Here };
+        let hope = if timeout.is_none() { self.hope(local) } else { WakeSource::Here };
         match hope {
-            Hope::Here => {}
-            Hope::Job | Hope::Elsewhere => {
-                quiet = Some(self.outside.patience(hope));
+            WakeSource::Here => {}
+            WakeSource::Job | WakeSource::Elsewhere => {
+                quiet = Some(self.standstill.idle_timeout(hope));
                 timeout = quiet;
             }
-            Hope::Lost => {
-                self.tell_hopeless(local);
+            WakeSource::Lost => {
+                self.report_deadlock(local);
                 if run::ready() != 0 {
                     return;
                 }
@@ -392,18 +392,18 @@ impl MainLoop {
             if let Some(stood_still) = quiet
                 && self.ready.borrow().reports().is_empty()
                 && !inbox.has_mail()
-                && self.outside.is_hopeless(local, inbox.mailbox(), stood_still, hope)
+                && self.standstill.is_hopeless(local, inbox.mailbox(), stood_still, hope)
                 // In this order: the last of the others may have left it when it ended.
                 && !inbox.has_mail()
             {
-                self.tell_hopeless(local);
+                self.report_deadlock(local);
             }
         }
         match waited {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 let hub = self.name.get();
-                self.lose_hub();
+                self.drop_failed_hub();
                 self.stop_with(LoopError::Wait { hub, error: Arc::new(error) });
             }
             Err(error) => self.stop_with(error),
@@ -437,7 +437,7 @@ impl MainLoop {
                 Target::Call(number) => self.call_listener(number, key, direction, what),
                 _ => self.tell(one, Wake::Ready(what)),
             }
-            self.move_up(key, direction);
+            self.promote_next_waiter(key, direction);
         }
         reports.clear();
         *self.reports.borrow_mut() = reports;
@@ -505,13 +505,13 @@ impl MainLoop {
 
     /// Gives the main greenlet an error: its park or its switch to another greenlet ends with it, or the
     /// next park does.
-    fn tell_hopeless(&self, local: &Local) {
+    fn report_deadlock(&self, local: &Local) {
         self.tell_main(LoopError::LoopExit(Arc::new(LoopExit { parked: describe::parked(local) })));
     }
 
     fn tell_main(&self, error: LoopError) {
         trace::main_is_told(&error);
-        self.outside.stir();
+        self.standstill.stir();
         drop_contained(self.main_error.replace(Some(error)));
         let main = local::get().main;
         match main.state() {
@@ -529,23 +529,23 @@ impl MainLoop {
     }
 
     /// The hope that the main greenlet is woken, for which no timer is armed.
-    fn hope(&self, local: &Local) -> Hope {
+    fn hope(&self, local: &Local) -> WakeSource {
         let own = usize::from(self.wakeup.get().is_some());
         let waits = matches!(local.main.state(), State::Parked | State::Switched);
         if !waits || self.descriptors.borrow().watched.len() > own {
-            return Hope::Here;
+            return WakeSource::Here;
         }
         if let Some(inbox) = self.inbox.get() {
             // In this order: the last handle may have been dropped after it was used.
             let (held, only_jobs) = (inbox.mailbox().users() != 0, inbox.mailbox().only_jobs_hold());
             if inbox.has_mail() || !only_jobs {
-                return Hope::Here;
+                return WakeSource::Here;
             }
             if held {
-                return Hope::Job;
+                return WakeSource::Job;
             }
         }
-        if self.outside.is_empty() { Hope::Lost } else { Hope::Elsewhere }
+        if self.standstill.is_empty() { WakeSource::Lost } else { WakeSource::Elsewhere }
     }
 
     /// Runs one turn, which sleeps at most `limit`, then returns to the main greenlet. Switches.

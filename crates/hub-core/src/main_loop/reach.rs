@@ -12,8 +12,8 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::deadline::Limit;
-use super::remote::{Letter, Mailbox};
+use super::deadline::Deadline;
+use super::remote::{Mailbox, Message};
 use crate::base::dormant::Sleep;
 use crate::base::fork::{self, PerProcess};
 use crate::base::sync::{Condvar, Mutex, MutexGuard};
@@ -219,7 +219,7 @@ impl Plain {
         self.ticket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn park(&self, ticket: u64, limit: &mut Limit) -> Parked {
+    pub(crate) fn park(&self, ticket: u64, limit: &mut Deadline) -> Parked {
         let mut present = self.lock();
         while *present == ticket {
             present = match limit.begin() {
@@ -339,7 +339,7 @@ impl Reach {
         match (whom.number(), &self.mailbox, &self.plain) {
             (Some(greenlet), ..) if self.abandoned.contains(&greenlet) => false,
             // A mailbox that refuses is that of a thread that is ending.
-            (Some(greenlet), Some(mailbox), _) => mailbox.post(Letter::Wake { greenlet, ticket: whom.ticket }).is_ok(),
+            (Some(greenlet), Some(mailbox), _) => mailbox.post(Message::Wake { greenlet, ticket: whom.ticket }).is_ok(),
             (None, _, Some(plain)) => {
                 plain.unpark(whom.ticket);
                 true

@@ -13,8 +13,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::callback_table::{Callback, CallbackId};
-use super::deadline::Limit;
-use super::descriptors::{Left, Owner, Place};
+use super::deadline::Deadline;
+use super::descriptors::{Owner, Place, ReadHint};
 use super::{MainLoop, PREVENT_MULTIPLE_READERS};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, TrampolineError};
@@ -42,7 +42,7 @@ impl MainLoop {
         fd: RawFd,
         owner: Owner,
         direction: Interest,
-        limit: &mut Limit,
+        limit: &mut Deadline,
     ) -> Result<Wake, TrampolineError> {
         let waiter = Waiter::current(WaitReason::Descriptor)?;
         if self.pulse.is_in_hub() {
@@ -121,7 +121,7 @@ impl MainLoop {
     pub(crate) unsafe fn wait_for_any(
         &self,
         many: impl Iterator<Item = (RawFd, Interest)>,
-        limit: &mut Limit,
+        limit: &mut Deadline,
     ) -> Result<(), TrampolineError> {
         let waiter = Waiter::current(WaitReason::Descriptor)?;
         if self.in_hub() {
@@ -277,14 +277,14 @@ impl MainLoop {
             _ => return,
         };
         let callback = self.callbacks.borrow_mut().remove(id);
-        self.let_go(key, interest, Target::Call(id.number()));
+        self.release(key, interest, Target::Call(id.number()));
         drop_contained(callback);
     }
 
     /// A listener waits no more; its descriptor is open still.
-    fn let_go(&self, key: Key, interest: Interest, target: Target) {
+    fn release(&self, key: Key, interest: Interest, target: Target) {
         if self.descriptors.borrow_mut().leave(key, interest, target) {
-            self.move_up(key, interest);
+            self.promote_next_waiter(key, interest);
         }
         if self.descriptors.borrow().may_be_forgotten(key) && !self.name.get().is_empty() {
             // SAFETY: open, for the caller keeps it so.
@@ -295,7 +295,7 @@ impl MainLoop {
     }
 
     /// Has the hub look again for a listener that stays: what is left is reported again.
-    pub(super) fn look_again(&self, key: Key, interest: Interest, id: CallbackId) {
+    pub(super) fn rearm_listener(&self, key: Key, interest: Interest, id: CallbackId) {
         let armed = {
             let descriptors = self.descriptors.borrow();
             if !descriptors.watched.is_current(key) {
@@ -312,7 +312,7 @@ impl MainLoop {
         // SAFETY: `kept` holds the descriptor, and then the registration, or nothing stays armed.
         let watched = unsafe { self.watch(key, armed | interest, interest, target) };
         if self.callbacks.borrow().get(id).is_none() {
-            self.let_go(key, interest, target);
+            self.release(key, interest, target);
             if let Err(TrampolineError::Loop(error)) = watched {
                 // Of the hub, whoever it was to watch for.
                 self.stop_with(error);
@@ -358,16 +358,16 @@ impl MainLoop {
 
     /// The waiter that was told has gone: the next one moves up.
     #[inline]
-    pub(super) fn move_up(&self, key: Key, direction: Interest) {
+    pub(super) fn promote_next_waiter(&self, key: Key, direction: Interest) {
         loop {
             let target = self.descriptors.borrow_mut().next_queued(key, direction);
             let Some(target) = target else { return };
-            self.put_in_place(key, direction, target);
+            self.rearm_waiter(key, direction, target);
         }
     }
 
     /// Where the hub does not watch, the next one is asked for after this one.
-    fn put_in_place(&self, key: Key, direction: Interest, target: Target) {
+    fn rearm_waiter(&self, key: Key, direction: Interest, target: Target) {
         let interest = self.descriptors.borrow().watched.armed(key) | direction;
         // SAFETY: a queued waiter keeps the descriptor open like the one before it.
         match unsafe { self.watch(key, interest, direction, target) } {
@@ -459,13 +459,13 @@ impl MainLoop {
 
     /// An operation on a socket has succeeded, or would block (`None`).
     #[inline]
-    pub(crate) fn operated(&self, fd: RawFd, socket: u64, direction: Interest, left: Option<Left>) {
+    pub(crate) fn operated(&self, fd: RawFd, socket: u64, direction: Interest, left: Option<ReadHint>) {
         let keep = match left {
-            None | Some(Left::Nothing) => false,
+            None | Some(ReadHint::Nothing) => false,
             // What is left is reported again, so that probing would cost a call for nothing; but hubs that
             // report each arrival once are silent about it.
-            Some(Left::Perhaps) => self.rearm.get() == Rearm::Automatic,
-            Some(Left::Likely) => true,
+            Some(ReadHint::Perhaps) => self.rearm.get() == Rearm::Automatic,
+            Some(ReadHint::Likely) => true,
         };
         if !keep {
             self.descriptors.borrow_mut().used_up(fd, socket, direction, left.is_none());
@@ -529,7 +529,7 @@ impl Drop for Waiting<'_> {
         }
         let left = self.main_loop.descriptors.borrow_mut().leave(self.key, self.direction, self.target);
         if left {
-            self.main_loop.move_up(self.key, self.direction);
+            self.main_loop.promote_next_waiter(self.key, self.direction);
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::greenlet::run::{Mask, Waiter};
 use crate::greenlet::task::TaskRef;
 use crate::greenlet::unhandled::{self, LostError};
 use crate::greenlet::unwind::{self, drop_contained};
-use crate::main_loop::remote::{Letter, Mailbox, PendingJob};
+use crate::main_loop::remote::{Mailbox, Message, PendingJob};
 use crate::report::{self, Report};
 
 /// Runs `job` on an OS thread of the default pool; only the calling green thread waits. Eventlet's `tpool.execute`.
@@ -74,7 +74,7 @@ fn execute<T: Send + 'static>(
         let result = catch_unwind(AssertUnwindSafe(job));
         let mut slot = filled.lock().unwrap_or_else(PoisonError::into_inner);
         slot.result = Some(result);
-        let letter = Letter::Wake { greenlet, ticket: slot.ticket };
+        let letter = Message::Wake { greenlet, ticket: slot.ticket };
         drop(slot);
         drop(filled);
         // A hub that is gone has nobody who waits.
@@ -349,7 +349,7 @@ impl Drop for Tell {
     fn drop(&mut self) {
         let mut state = self.done.lock();
         state.over = true;
-        let letter = Letter::Wake { greenlet: self.greenlet, ticket: state.ticket };
+        let letter = Message::Wake { greenlet: self.greenlet, ticket: state.ticket };
         drop(state);
         self.done.told.notify_one();
         // A hub that is gone wakes nobody: whoever waits without it was told above.

@@ -20,7 +20,7 @@ use crate::error::LoopError;
 use crate::greenlet::local;
 use crate::greenlet::patience;
 use crate::greenlet::run::{self, Waiter};
-use crate::main_loop::deadline::Limit;
+use crate::main_loop::deadline::Deadline;
 use crate::main_loop::reach::{self, PLAIN, Plain};
 pub use crate::main_loop::reach::{Parked, Unparker};
 use crate::report::{self, Report};
@@ -36,11 +36,11 @@ use crate::report::{self, Report};
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
-/// use hub_core::{WaitReason, Limit, Parked, Parker};
+/// use hub_core::{WaitReason, Deadline, Parked, Parker};
 /// let parker = Parker::new(WaitReason::Event)?;
 /// let unparker = parker.unparker();
 /// let other = std::thread::spawn(move || unparker.unpark());
-/// assert_eq!(parker.park(&mut Limit::none())?, Parked::Unparked);
+/// assert_eq!(parker.park(&mut Deadline::none())?, Parked::Unparked);
 /// other.join().unwrap();
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
@@ -144,7 +144,7 @@ impl Parker {
     ///
     /// If another green thread or a callback of the main loop has made it.
     #[inline]
-    pub fn park(self, limit: &mut Limit) -> Result<Parked, Box<LoopError>> {
+    pub fn park(self, limit: &mut Deadline) -> Result<Parked, Box<LoopError>> {
         let parked = self.park_deferring_exit(limit)?;
         if parked == Parked::Early {
             throw_exit();
@@ -167,7 +167,7 @@ impl Parker {
     ///
     /// As there.
     #[inline(always)]
-    pub fn park_deferring_exit(self, limit: &mut Limit) -> Result<Parked, Box<LoopError>> {
+    pub fn park_deferring_exit(self, limit: &mut Deadline) -> Result<Parked, Box<LoopError>> {
         let unparker = self.unparker;
         // Its own end takes it back.
         std::mem::forget(self);
@@ -200,7 +200,7 @@ pub fn throw_exit() {
     }
 }
 
-// Cold paths take the fields by value, so that `Unparker` stays in registers on the hot path.
+// ColdState paths take the fields by value, so that `Unparker` stays in registers on the hot path.
 
 #[cold]
 fn take_back(thread: u64, greenlet: NonZeroU64, ticket: u64) {
@@ -236,7 +236,7 @@ fn tell_elsewhere(report: Report) {
 const BRIEF: Duration = Duration::from_millis(100);
 
 #[cold]
-fn park_plain(ticket: u64, limit: &mut Limit) -> Result<Parked, Box<LoopError>> {
+fn park_plain(ticket: u64, limit: &mut Deadline) -> Result<Parked, Box<LoopError>> {
     let plain = plain()?;
     if limit.is_none() && !plain.ends_within(ticket, BRIEF) {
         park_dormant(&plain, ticket);

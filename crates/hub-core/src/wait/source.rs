@@ -25,11 +25,11 @@ use crate::greenlet::{local, run};
 use crate::hub::Interest;
 use crate::hub::Time;
 use crate::main_loop::MainLoop;
-use crate::main_loop::deadline::Limit;
+use crate::main_loop::deadline::Deadline;
 use crate::main_loop::descriptors::Owner;
 
 pub use self::state::SourceWaker;
-pub use crate::main_loop::descriptors::Left;
+pub use crate::main_loop::descriptors::ReadHint;
 
 /// An owned descriptor whose operations park the green thread instead of blocking the OS thread.
 ///
@@ -39,12 +39,12 @@ pub use crate::main_loop::descriptors::Left;
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
-/// use hub_core::{Left, Source};
+/// use hub_core::{ReadHint, Source};
 /// let (reader, mut writer) = std::io::pipe()?;
 /// let reader = Source::new(reader.into())?;
 /// hub_core::spawn_n(move || std::io::Write::write_all(&mut writer, b"hello").unwrap());
 /// let mut buffer = [0; 16];
-/// let n = reader.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, Left::Nothing)))?;
+/// let n = reader.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, ReadHint::Nothing)))?;
 /// assert_eq!(&buffer[..n], b"hello");
 /// # Ok::<(), std::io::Error>(()) }).unwrap();
 /// ```
@@ -54,7 +54,7 @@ pub struct Source {
 
 /// How an operation waits, over several parks.
 struct Wait {
-    limit: Limit,
+    limit: Deadline,
     doubts: Doubts,
     looks: Pauses,
     /// Not all that ends the wait is reported.
@@ -66,7 +66,7 @@ struct Wait {
 impl Wait {
     #[inline(always)]
     fn new(timeout: Option<Duration>, retrying: bool) -> Wait {
-        Wait { limit: Limit::from(timeout), doubts: Doubts::NONE, looks: Pauses::NONE, retrying, reported: false }
+        Wait { limit: Deadline::from(timeout), doubts: Doubts::NONE, looks: Pauses::NONE, retrying, reported: false }
     }
 }
 
@@ -112,7 +112,7 @@ impl Source {
     pub fn read<R>(
         &self,
         timeout: Option<Duration>,
-        op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
+        op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, ReadHint)>,
     ) -> io::Result<R> {
         self.charge::<_, false>(timeout, op)
     }
@@ -129,10 +129,10 @@ impl Source {
     pub fn read_or_end<R>(
         &self,
         timeout: Option<Duration>,
-        mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
+        mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, ReadHint)>,
         mut end: impl FnMut(BorrowedFd<'_>) -> Option<io::Result<R>>,
     ) -> io::Result<R> {
-        let would_block = |result: &io::Result<(R, Left)>| {
+        let would_block = |result: &io::Result<(R, ReadHint)>| {
             result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         };
         let op = |fd: BorrowedFd<'_>| {
@@ -147,7 +147,7 @@ impl Source {
             // Something may have come between the look for it and the look for the end.
             let result = op(fd);
             // No further report may come of this end, so the next operation tries at once.
-            if would_block(&result) { end.map(|value| (value, Left::Likely)) } else { result }
+            if would_block(&result) { end.map(|value| (value, ReadHint::Likely)) } else { result }
         };
         self.charge::<_, false>(timeout, op)
     }
@@ -177,7 +177,7 @@ impl Source {
         timeout: Option<Duration>,
         mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
-        let op = |fd: BorrowedFd<'_>| op(fd).map(|value| (value, Left::Likely));
+        let op = |fd: BorrowedFd<'_>| op(fd).map(|value| (value, ReadHint::Likely));
         self.charge::<_, true>(timeout, op)
     }
 
@@ -186,7 +186,7 @@ impl Source {
     fn charge<R, const WRITES: bool>(
         &self,
         timeout: Option<Duration>,
-        op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
+        op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, ReadHint)>,
     ) -> io::Result<R> {
         if run::charge() {
             self.perform::<_, WRITES>(timeout, op)
@@ -200,7 +200,7 @@ impl Source {
     fn perform_later<R, const WRITES: bool>(
         &self,
         timeout: Option<Duration>,
-        op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
+        op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, ReadHint)>,
     ) -> io::Result<R> {
         if !self.is_nonblocking() {
             run::operations_used_up().map_err(|refused| *refused)?;
@@ -213,7 +213,7 @@ impl Source {
     fn perform<R, const WRITES: bool>(
         &self,
         timeout: Option<Duration>,
-        mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
+        mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, ReadHint)>,
     ) -> io::Result<R> {
         let inner = &*self.inner;
         let entered = inner.enter()?;
@@ -304,7 +304,7 @@ impl Source {
         entered: &Entered<'_>,
         main_loop: &MainLoop,
         direction: Interest,
-        limit: &mut Limit,
+        limit: &mut Deadline,
     ) -> io::Result<()> {
         let inner = entered.0;
         let waiting = self.prepare(entered, main_loop, direction)?;
@@ -353,7 +353,7 @@ impl Source {
             wait.reported = true;
             return self.park_on_hub(entered, main_loop, direction, &mut wait.limit);
         }
-        match self.park_on_hub(entered, main_loop, direction, &mut Limit::from(Some(pause))) {
+        match self.park_on_hub(entered, main_loop, direction, &mut Deadline::from(Some(pause))) {
             Ok(()) => wait.reported = true,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
             Err(error) => return Err(error),
@@ -584,7 +584,7 @@ fn perform_alone<R>(
     direction: Interest,
     nonblocking: bool,
     mut wait: Wait,
-    mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, Left)>,
+    mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, ReadHint)>,
 ) -> io::Result<R> {
     loop {
         match op(fd) {

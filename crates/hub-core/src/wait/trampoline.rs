@@ -23,7 +23,7 @@ use crate::greenlet::run;
 use crate::hub::Time;
 use crate::hub::round;
 use crate::hub::{Interest, Readiness};
-use crate::main_loop::deadline::Limit;
+use crate::main_loop::deadline::Deadline;
 use crate::main_loop::descriptors::Owner;
 
 /// Parks the running green thread until `fd` is ready for reading or for writing, whichever is asked for.
@@ -66,13 +66,13 @@ pub fn trampoline(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) 
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
-/// use hub_core::{Interest, Limit, trampoline_any};
+/// use hub_core::{Interest, Deadline, trampoline_any};
 /// use std::os::fd::AsFd;
 /// let (silent, _kept) = std::io::pipe()?;
 /// let (reader, mut writer) = std::io::pipe()?;
 /// hub_core::spawn_n(move || std::io::Write::write_all(&mut writer, b"x").unwrap());
 /// let both = [(silent.as_fd(), Interest::READ), (reader.as_fd(), Interest::READ)];
-/// trampoline_any(&both, &mut Limit::none())?;
+/// trampoline_any(&both, &mut Deadline::none())?;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 ///
@@ -80,7 +80,7 @@ pub fn trampoline(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) 
 ///
 /// As [`trampoline`]; a timeout names one of them. Nothing stays registered.
 /// While panicking it does not wait at all: [`LoopError::Panicking`].
-pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Limit) -> Result<(), TrampolineError> {
+pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Deadline) -> Result<(), TrampolineError> {
     if fds.is_empty() {
         // There is no number to tell.
         let parked = Parker::new(WaitReason::Descriptor)?.park(limit)?;
@@ -149,7 +149,7 @@ unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Resu
         return block_on(unsafe { BorrowedFd::borrow_raw(fd) }, interest, timeout);
     };
     // SAFETY: by the contract.
-    let waited = unsafe { local.main_loop.wait_for(fd, Owner::Raw, interest, &mut Limit::from(timeout)) };
+    let waited = unsafe { local.main_loop.wait_for(fd, Owner::Raw, interest, &mut Deadline::from(timeout)) };
     match waited {
         Ok(Wake::Ready(what)) => Ok(what),
         Ok(_) => Ok(interest.into()),
@@ -169,7 +169,7 @@ unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Resu
 /// use hub_core::Trampoline;
 /// use std::time::Duration;
 /// let (reader, _writer) = std::io::pipe()?;
-/// let waited = Trampoline::new(&reader).read().timeout(Duration::from_millis(1)).timeout_exc(|| "too late").wait();
+/// let waited = Trampoline::new(&reader).read().timeout(Duration::from_millis(1)).timeout_error(|| "too late").wait();
 /// assert_eq!(waited.unwrap_err().to_string(), "too late");
 /// # Ok::<(), std::io::Error>(()) }).unwrap();
 /// ```
@@ -178,14 +178,14 @@ pub struct Trampoline<'a, F> {
     fd: F,
     interest: Interest,
     timeout: Option<Duration>,
-    timeout_exc: Option<Box<dyn FnOnce() -> Box<dyn Error + Send + Sync> + 'a>>,
+    timeout_error: Option<Box<dyn FnOnce() -> Box<dyn Error + Send + Sync> + 'a>>,
     mark_as_closed: Option<Box<dyn FnOnce()>>,
 }
 
 impl<'a, F: AsFd> Trampoline<'a, F> {
     /// Waits for `fd`, in a direction still to be told.
     pub fn new(fd: F) -> Self {
-        Trampoline { fd, interest: Interest::NONE, timeout: None, timeout_exc: None, mark_as_closed: None }
+        Trampoline { fd, interest: Interest::NONE, timeout: None, timeout_error: None, mark_as_closed: None }
     }
 
     /// Waits until it can be read.
@@ -207,8 +207,9 @@ impl<'a, F: AsFd> Trampoline<'a, F> {
     }
 
     /// Makes the error for a timeout.
-    pub fn timeout_exc<E: Into<Box<dyn Error + Send + Sync>>>(mut self, make: impl FnOnce() -> E + 'a) -> Self {
-        self.timeout_exc = Some(Box::new(move || make().into()));
+    #[doc(alias = "timeout_exc")]
+    pub fn timeout_error<E: Into<Box<dyn Error + Send + Sync>>>(mut self, make: impl FnOnce() -> E + 'a) -> Self {
+        self.timeout_error = Some(Box::new(move || make().into()));
         self
     }
 
@@ -228,7 +229,7 @@ impl<'a, F: AsFd> Trampoline<'a, F> {
         let mark = self.mark_as_closed.map(Mark::put);
         let waited = trampoline(self.fd.as_fd(), self.interest, self.timeout);
         drop(mark);
-        match (waited, self.timeout_exc) {
+        match (waited, self.timeout_error) {
             (Err(TrampolineError::TimedOut(_)), Some(make)) => Err(TrampolineError::Custom(Arc::from(make()))),
             (waited, _) => waited,
         }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use greenhub::{
-    Builder, GreenError, GreenThread, Interest, Left, LinkId, Source, Timer, TimerHandle, TrampolineError, get_hub,
+    Builder, GreenError, GreenThread, Interest, LinkId, ReadHint, Source, Timer, TimerHandle, TrampolineError, get_hub,
     notify_opened, scope, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub_with, with_timeout, yield_now,
 };
 
@@ -343,7 +343,7 @@ fn step(world: &Rc<World>, me: Thread, op: &Op) {
             let how = operation(world, me, &mut |tried| {
                 world.pipes[*pipe][0].read(limit.map(millis), |fd| {
                     tried();
-                    let left = if me.is_multiple_of(2) { Left::Likely } else { Left::Perhaps };
+                    let left = if me.is_multiple_of(2) { ReadHint::Likely } else { ReadHint::Perhaps };
                     Ok((rustix::io::read(fd, &mut [0; MESSAGE])?, left))
                 })
             });

@@ -115,12 +115,12 @@ struct Waiting {
 struct Transfer {
     pipe: usize,
     sends: bool,
-    limit: Limit,
+    limit: Deadline,
     waiting: Option<Waiting>,
 }
 
 #[derive(Copy, Clone)]
-enum Limit {
+enum Deadline {
     None,
     After(Millis),
     Until(Millis),
@@ -178,7 +178,7 @@ pub(crate) struct Reference<'p> {
     table: Vec<bool>,
     queue: VecDeque<Entry>,
     /// Timers that count from the loop's next look at the clock, with what they are told.
-    fresh: Vec<(u64, Limit)>,
+    fresh: Vec<(u64, Deadline)>,
     timers: BTreeMap<(Millis, u64), u64>,
     told: HashMap<u64, Told>,
     next: u64,
@@ -276,9 +276,9 @@ impl<'p> Reference<'p> {
     fn absorb(&mut self) {
         for (id, limit) in std::mem::take(&mut self.fresh) {
             let deadline = match limit {
-                Limit::After(delay) => self.now + delay,
-                Limit::Until(deadline) => deadline,
-                Limit::None => continue,
+                Deadline::After(delay) => self.now + delay,
+                Deadline::Until(deadline) => deadline,
+                Deadline::None => continue,
             };
             if self.told.contains_key(&id) {
                 // Numbers grow in the order of arming.
@@ -342,8 +342,8 @@ impl<'p> Reference<'p> {
         other_is_gone || if end.is_multiple_of(2) { self.full[end / 2] > 0 } else { self.full[end / 2] < CAPACITY }
     }
 
-    fn arm(&mut self, limit: Limit, told: Told) -> Option<u64> {
-        if let Limit::None = limit {
+    fn arm(&mut self, limit: Deadline, told: Told) -> Option<u64> {
+        if let Deadline::None = limit {
             return None;
         }
         self.next += 1;
@@ -404,7 +404,7 @@ impl<'p> Reference<'p> {
             self.queue.push_back(Entry::Green(child));
         } else {
             self.green(child).state = State::Delayed;
-            let timer = self.arm(Limit::After(delay), Told::Start(child));
+            let timer = self.arm(Deadline::After(delay), Told::Start(child));
             self.green(child).timer = timer;
         }
     }
@@ -647,7 +647,7 @@ impl<'p> Reference<'p> {
             }
             Then::End(mut transfer) => {
                 if let Some(deadline) = due_at {
-                    transfer.limit = Limit::Until(deadline);
+                    transfer.limit = Deadline::Until(deadline);
                 }
                 match wake {
                     Wake::Deadline => self.transferred(id, &transfer, "TimedOut"),
@@ -917,7 +917,7 @@ impl<'p> Reference<'p> {
                     return Flow::Left;
                 }
                 let ticket = self.green(id).ticket;
-                let timer = self.arm(Limit::After(*time), Told::Parked(id, ticket));
+                let timer = self.arm(Deadline::After(*time), Told::Parked(id, ticket));
                 self.green(id).timer = timer;
                 return self.park(id, then);
             }
@@ -990,7 +990,7 @@ impl<'p> Reference<'p> {
                     self.queue.push_back(Entry::Callback(self.turn, *number));
                     Callback::Immediate
                 } else {
-                    let armed = self.arm(Limit::After(*delay), Told::Call(*number));
+                    let armed = self.arm(Deadline::After(*delay), Told::Call(*number));
                     Callback::Armed(armed.expect("a limit"))
                 };
                 self.callbacks.insert(*number, (callback, ops));
@@ -1011,7 +1011,7 @@ impl<'p> Reference<'p> {
                     self.next = number;
                     self.set_exit(id, Payload::Timeout(number));
                 } else {
-                    self.arm(Limit::After(*limit), Told::Timeout(id, number));
+                    self.arm(Deadline::After(*limit), Told::Timeout(id, number));
                 }
                 self.green(id).frames.extend([Frame::Timeout { limit: *limit, number }, Frame::Ops(ops.iter())]);
             }
@@ -1033,7 +1033,7 @@ impl<'p> Reference<'p> {
                 if let Some(struck) = self.strike(id, None) {
                     return struck;
                 }
-                let limit = limit.map_or(Limit::None, Limit::After);
+                let limit = limit.map_or(Deadline::None, Deadline::After);
                 match self.take_place(id, 2 * PIPES + number, limit) {
                     Some(waiting) => return self.park(id, Then::Trampoline { number: *number, waiting }),
                     None => self.log(id, format!("trampoline {number}: taken")),
@@ -1059,7 +1059,7 @@ impl<'p> Reference<'p> {
 
     // ---- descriptors
 
-    fn take_place(&mut self, id: Thread, end: usize, limit: Limit) -> Option<Waiting> {
+    fn take_place(&mut self, id: Thread, end: usize, limit: Deadline) -> Option<Waiting> {
         if self.ends[end].waiter.is_some() {
             return None;
         }
@@ -1086,7 +1086,7 @@ impl<'p> Reference<'p> {
         let green = self.green(id);
         green.operations += 1;
         let tried = self.choices.tried.contains(&(id, self.greens[&id].operations));
-        let transfer = Transfer { pipe, sends, limit: limit.map_or(Limit::None, Limit::After), waiting: None };
+        let transfer = Transfer { pipe, sends, limit: limit.map_or(Deadline::None, Deadline::After), waiting: None };
         let end = 2 * pipe + usize::from(sends);
         if self.ends[end].closed {
             return self.transferred(id, &transfer, "NotConnected");

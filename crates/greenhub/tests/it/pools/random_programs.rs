@@ -81,7 +81,7 @@ fn random_mapping_kills_and_timeouts_keep_order_and_places() {
                 match random.below(4) {
                     0 => {
                         strikes.set(strikes.get() + 1);
-                        pool.killall();
+                        pool.kill_all();
                     }
                     1 => _ = mappers[random.below(4)].kill(),
                     2 => pool.resize(random.below(4)),
@@ -94,7 +94,7 @@ fn random_mapping_kills_and_timeouts_keep_order_and_places() {
                     assert!(error.is_exit(), "seed {seed}: {error}");
                 }
             }
-            pool.waitall().unwrap();
+            pool.wait_all().unwrap();
             assert_eq!((pool.running(), pool.free(), pool.waiting(), at_work.get()), (0, 2, 0, 0), "seed {seed}");
             drop(pool);
             assert_eq!(held(), before, "seed {seed}");
@@ -171,7 +171,7 @@ fn random_piles_kills_and_timeouts_keep_order_and_places() {
                 match random.below(3) {
                     0 => {
                         strikes.set(strikes.get() + 1);
-                        pool.killall();
+                        pool.kill_all();
                     }
                     1 => _ = piles[random.below(4)].kill(),
                     _ => {}
@@ -182,7 +182,7 @@ fn random_piles_kills_and_timeouts_keep_order_and_places() {
                     assert!(error.is_exit(), "seed {seed}: {error}");
                 }
             }
-            pool.waitall().unwrap();
+            pool.wait_all().unwrap();
             assert_eq!((pool.running(), pool.waiting(), at_work.get()), (0, 0, 0), "seed {seed}");
             drop(pool);
             assert_eq!(held(), before, "seed {seed}");

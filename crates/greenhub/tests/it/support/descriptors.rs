@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use greenhub::{Left, Source, Stats, get_hub};
+use greenhub::{ReadHint, Source, Stats, get_hub};
 
 /// Long for a machine that is busy, short for a person.
 pub(crate) const HANG: Duration = Duration::from_secs(120);
@@ -79,7 +79,7 @@ pub(crate) fn read_within(source: &Source, limit: usize, timeout: Option<Duratio
     let mut buffer = vec![0; limit];
     let count = source.read(timeout, |fd| {
         let count = rustix::io::read(fd, &mut buffer)?;
-        Ok((count, if count == limit { Left::Perhaps } else { Left::Nothing }))
+        Ok((count, if count == limit { ReadHint::Perhaps } else { ReadHint::Nothing }))
     })?;
     buffer.truncate(count);
     Ok(buffer)

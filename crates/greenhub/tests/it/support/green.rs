@@ -196,7 +196,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
             let (reader, _writer) = pipe();
             let source = Source::new(reader.into()).expect("a source");
             let mut buffer = [0; 16];
-            let _ = source.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::Left::Nothing)));
+            let _ = source.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::ReadHint::Nothing)));
         },
         masked: false,
     },
@@ -272,7 +272,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         park: || {
             let pool = greenhub::GreenPool::new(1);
             let _other = KillOnDrop(pool.spawn(|| greenhub::sleep(LONG)).expect("there is room"));
-            let _ = pool.waitall();
+            let _ = pool.wait_all();
         },
         masked: false,
     },
@@ -281,7 +281,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         park: || {
             let group = greenhub::Group::new();
             let _other = KillOnDrop(group.spawn(|| greenhub::sleep(LONG)));
-            let _ = group.waitall();
+            let _ = group.wait_all();
         },
         masked: false,
     },
@@ -290,7 +290,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         park: || {
             let group = greenhub::Group::new();
             let _other = KillOnDrop(group.spawn(|| greenhub::sleep(LONG)));
-            let _ = group.try_waitall();
+            let _ = group.try_wait_all();
         },
         masked: false,
     },
@@ -315,7 +315,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         park: || {
             let pool = greenhub::GreenPool::new(2);
             let end = pool.clone();
-            let _end = OnDrop(move || end.killall());
+            let _end = OnDrop(move || end.kill_all());
             let _ = pool.imap(0..4, |_| greenhub::sleep(LONG)).next();
         },
         masked: false,

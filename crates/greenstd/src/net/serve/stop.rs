@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hub_core::{BiasedMutex, Limit, WaitReason};
+use hub_core::{BiasedMutex, Deadline, WaitReason};
 
 use crate::sync::line::{Ended, Line, Wait};
 
@@ -102,15 +102,9 @@ impl StopServe {
 
     /// Waits for a change, for `limit` at most: whether it has come.
     fn wait_until(&self, limit: Option<Duration>, changed: impl Fn(&State) -> bool) -> bool {
-        let change =
-            ForChange::wait(
-                &self.shared,
-                &mut Limit::from(limit),
-                (),
-                |state, _| {
-                    if changed(state) { Ok(()) } else { Err(()) }
-                },
-            );
+        let change = ForChange::wait(&self.shared, &mut Deadline::from(limit), (), |state, _| {
+            if changed(state) { Ok(()) } else { Err(()) }
+        });
         match change {
             Ok(()) => true,
             // A loop that cannot wait any more waits for no deadline either.

@@ -327,9 +327,9 @@ impl Node {
             return;
         }
         let exit = Exit::Kill(GreenError::Exit);
-        let shut_in = me.kind() == Kind::Mainloop || trace::is_telling() || local::get().main_loop.in_hub();
+        let call_guarded = me.kind() == Kind::Mainloop || trace::is_telling() || local::get().main_loop.in_hub();
         let shielded = target.is_shielded_from(&exit);
-        if panicking || shut_in || target.is_masked() || shielded {
+        if panicking || call_guarded || target.is_masked() || shielded {
             self.successor.set(Successor::Hub);
             // Queued, not switched to: errors are impossible.
             let _ = run::interrupt(target, exit, false);

@@ -15,7 +15,7 @@
 //!   neither group keeps the other waiting for ever.
 //! - While a turn lasts, greenlets leave the queue only at its head and each one is charged to the turn. How many have
 //!   left says which of the others are still in their places.
-//! - `Thread::ready` counts the due ones too.
+//! - `RunQueue::ready` counts the due ones too.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ use std::time::Duration;
 use super::super::control::{ControlRef, Kind};
 use super::super::driver::Driver;
 use super::super::local::{self, Local};
-use super::{Refused, Thread, current, thread, yield_now};
+use super::{Refused, RunQueue, current, thread, yield_now};
 use crate::error::LoopError;
 use crate::hub::Time;
 
@@ -218,7 +218,7 @@ pub(crate) fn operations_used_up() -> Result<(), Refused> {
     yielded
 }
 
-impl Thread {
+impl RunQueue {
     /// How many hand-offs there were.
     #[inline]
     pub(super) fn hand_offs(&self) -> u64 {

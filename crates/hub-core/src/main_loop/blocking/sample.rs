@@ -6,17 +6,17 @@
 //!      ◄──────── reads, → IDLE ──────────────────────────────────────┘
 //! ```
 //!
-//! A signal that finds no question was answered before it came: the watchdog asks again when an answer takes long, and
-//! then the first signal may be answered while the second is sent. [`question`] tells it from those of the program.
+//! A signal that finds no signal was answered before it came: the watchdog asks again when an answer takes long, and
+//! then the first signal may be answered while the second is sent. [`signal`] tells it from those of the program.
 //!
 //! Ground rules:
 //! - The handler runs on the watched OS thread, at any point of any code. It takes no lock and no memory, makes no
-//!   system call, and writes to its [`Page`] alone. It reads words of its own thread that are written whole, and
+//!   system call, and writes to its [`SampleSlot`] alone. It reads words of its own thread that are written whole, and
 //!   follows them to what lives as long as they lead there: control blocks are never unmapped while their thread lives,
 //!   and a block leads to a cell only while the cell runs ([`run_task`](crate::greenlet) fences the end of that).
-//! - A page is written by the handler alone, between `ASKED` and `FILLED`, and read by the watchdog alone, from `FILLED`
+//! - A slot is written by the handler alone, between `ASKED` and `FILLED`, and read by the watchdog alone, from `FILLED`
 //!   on; the state passes it from one to the other.
-//! - `HERE` leads to a page that lives: [`Sampling`] sets it, and takes it back before it drops its share of the page.
+//! - `HERE` leads to a slot that lives: [`Sampling`] sets it, and takes it back before it drops its share of the slot.
 //! - The watchdog uses the pulse of the watched OS thread and sends signals to it. Both may be done until it is joined,
 //!   which is the first thing that happens at the end of that OS thread ([`local`](crate::greenlet)).
 
@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use libc::{c_void, sigaction, siginfo_t};
 
-use super::question::{self, Asked, Sender};
+use super::signal::{self, Asked, Sender};
 use super::snapshot::Snapshot;
 use crate::base::fork::{self, PerProcess};
 use crate::greenlet::describe;
@@ -47,13 +47,13 @@ const NAME: usize = 512;
 
 /// What of a loop another OS thread may look at. The loop alone writes it.
 #[derive(Default)]
-pub(crate) struct Pulse {
+pub(crate) struct Heartbeat {
     turn: AtomicU64,
     /// A call into the hub is under way. A number, which is copied as it is.
     in_hub: AtomicU8,
 }
 
-impl Pulse {
+impl Heartbeat {
     #[inline]
     pub(crate) fn turn(&self) -> u64 {
         self.turn.load(Ordering::Relaxed)
@@ -89,7 +89,7 @@ const FILLING: u8 = 2;
 const FILLED: u8 = 3;
 
 /// What goes from the handler to the watchdog.
-struct Page {
+struct SampleSlot {
     state: AtomicU8,
     sample: UnsafeCell<Sample>,
     /// The stack that the OS thread began with.
@@ -97,12 +97,12 @@ struct Page {
 }
 
 // SAFETY: `state` says who may touch the sample, and passes it on with release and acquire.
-unsafe impl Sync for Page {}
+unsafe impl Sync for SampleSlot {}
 
 /// Who ran when it was asked.
 #[derive(Clone)]
 pub(super) struct Sample {
-    stretch: run::Stretch,
+    epoch: run::RunEpoch,
     name: [u8; NAME],
     len: usize,
     snapshot: Snapshot,
@@ -111,7 +111,7 @@ pub(super) struct Sample {
 impl Sample {
     /// Whether it is the same greenlet, which has not given way in between.
     pub(super) fn is_same(&self, other: &Sample) -> bool {
-        self.stretch == other.stretch
+        self.epoch == other.epoch
     }
 
     /// Its name and origin.
@@ -133,20 +133,20 @@ impl Sample {
 }
 
 thread_local! {
-    /// The page of this thread. Without a destructor: a signal handler reads it.
-    static HERE: Cell<*const Page> = const { Cell::new(ptr::null()) };
+    /// The slot of this thread. Without a destructor: a signal handler reads it.
+    static HERE: Cell<*const SampleSlot> = const { Cell::new(ptr::null()) };
 }
 
 /// As long as it exists, the OS thread that made it answers.
 pub(super) struct Sampling {
-    page: Arc<Page>,
+    slot: Arc<SampleSlot>,
     generation: u32,
 }
 
 /// An OS thread and its loop, as the watchdog sees them.
-pub(super) struct Watched {
-    page: Arc<Page>,
-    pulse: &'static Pulse,
+pub(super) struct WatchedThread {
+    slot: Arc<SampleSlot>,
+    pulse: &'static Heartbeat,
     thread: Asked,
 }
 
@@ -154,27 +154,30 @@ impl Sampling {
     /// Puts the handler in place.
     pub(super) fn prepare() -> io::Result<Sampling> {
         handlers()?.lock().unwrap_or_else(PoisonError::into_inner).hold()?;
-        let sample = Sample { stretch: run::Stretch::default(), name: [0; NAME], len: 0, snapshot: Snapshot::new() };
-        let page =
-            Arc::new(Page { state: AtomicU8::new(IDLE), sample: UnsafeCell::new(sample), own_stack: own_stack() });
-        Ok(Sampling { page, generation: fork::generation() })
+        let sample = Sample { epoch: run::RunEpoch::default(), name: [0; NAME], len: 0, snapshot: Snapshot::new() };
+        let slot = Arc::new(SampleSlot {
+            state: AtomicU8::new(IDLE),
+            sample: UnsafeCell::new(sample),
+            own_stack: own_stack(),
+        });
+        Ok(Sampling { slot, generation: fork::generation() })
     }
 
     /// This OS thread, for a watchdog.
-    pub(super) fn watched(&self, pulse: &'static Pulse) -> io::Result<Watched> {
-        Ok(Watched { page: Arc::clone(&self.page), pulse, thread: Asked::this()? })
+    pub(super) fn watched(&self, pulse: &'static Heartbeat) -> io::Result<WatchedThread> {
+        Ok(WatchedThread { slot: Arc::clone(&self.slot), pulse, thread: Asked::this()? })
     }
 
     /// Answers from now on, in place of any other.
     pub(super) fn begin(&self) {
-        HERE.set(Arc::as_ptr(&self.page));
+        HERE.set(Arc::as_ptr(&self.slot));
     }
 }
 
 impl Drop for Sampling {
     fn drop(&mut self) {
         // There may be a newer one.
-        if HERE.get() == Arc::as_ptr(&self.page) {
+        if HERE.get() == Arc::as_ptr(&self.slot) {
             HERE.set(ptr::null());
         }
         if self.generation == fork::generation()
@@ -185,7 +188,7 @@ impl Drop for Sampling {
     }
 }
 
-impl Watched {
+impl WatchedThread {
     /// The number of the loop's turn; none while it is in its hub.
     pub(super) fn turn(&self) -> Option<u64> {
         (!self.pulse.is_in_hub()).then(|| self.pulse.turn())
@@ -195,22 +198,22 @@ impl Watched {
     pub(super) fn sample(&self, patience: Duration) -> Option<Sample> {
         const LOOK: Duration = Duration::from_micros(200);
 
-        let state = &self.page.state;
-        // An answer to an earlier question may have come late.
+        let state = &self.slot.state;
+        // An answer to an earlier signal may have come late.
         let is_new = matches!(state.load(Ordering::Acquire), IDLE | FILLED);
         if is_new {
             state.store(ASKED, Ordering::Release);
         }
-        // The signal of an earlier question may have been lost to one of the program's that was on its way. Where they
+        // The signal of an earlier signal may have been lost to one of the program's that was on its way. Where they
         // cannot be told apart, that one was taken for it.
-        if is_new || question::MARKED {
+        if is_new || signal::MARKED {
             self.thread.send(SIGNAL).ok()?;
         }
         let looks = patience.as_micros().div_ceil(LOOK.as_micros());
         for _ in 0..looks {
             if state.load(Ordering::Acquire) == FILLED {
                 // SAFETY: filled, and the handler leaves it alone until it is asked again.
-                let sample = unsafe { (*self.page.sample.get()).clone() };
+                let sample = unsafe { (*self.slot.sample.get()).clone() };
                 state.store(IDLE, Ordering::Release);
                 return Some(sample);
             }
@@ -222,7 +225,7 @@ impl Watched {
 
 extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: it is what the system passed.
-    let is_for_others = match unsafe { question::sender(info) } {
+    let is_for_others = match unsafe { signal::sender(info) } {
         Sender::Other => true,
         Sender::Watchdog => {
             answer(context);
@@ -238,19 +241,19 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
 /// Whether this OS thread has been asked and has not answered yet, which it does then.
 fn answer(context: *const c_void) -> bool {
     // SAFETY: by the ground rules.
-    let page = unsafe { HERE.get().as_ref() };
+    let slot = unsafe { HERE.get().as_ref() };
     let asked =
-        |page: &&Page| page.state.compare_exchange(ASKED, FILLING, Ordering::Acquire, Ordering::Relaxed).is_ok();
-    let Some(page) = page.filter(asked) else { return false };
+        |slot: &&SampleSlot| slot.state.compare_exchange(ASKED, FILLING, Ordering::Acquire, Ordering::Relaxed).is_ok();
+    let Some(slot) = slot.filter(asked) else { return false };
     // SAFETY: asked and not filled: it is ours.
-    let sample = unsafe { &mut *page.sample.get() };
-    sample.stretch = run::stretch();
+    let sample = unsafe { &mut *slot.sample.get() };
+    sample.epoch = run::run_epoch();
     sample.len = 0;
     describe::write_running(&mut |text| sample.push(text));
-    let bounds = local::running_stack().or_else(|| page.own_stack.clone());
+    let bounds = local::running_stack().or_else(|| slot.own_stack.clone());
     // SAFETY: the context is the system's; the stack of whoever runs is mapped, and the OS thread's own always is.
     unsafe { sample.snapshot.take(context, bounds) };
-    page.state.store(FILLED, Ordering::Release);
+    slot.state.store(FILLED, Ordering::Release);
     true
 }
 
@@ -366,7 +369,7 @@ mod tests {
     use super::*;
 
     static HEARD: AtomicUsize = AtomicUsize::new(0);
-    static PULSE: Pulse = Pulse { turn: AtomicU64::new(0), in_hub: AtomicU8::new(0) };
+    static PULSE: Heartbeat = Heartbeat { turn: AtomicU64::new(0), in_hub: AtomicU8::new(0) };
 
     extern "C" fn hear(_: c_int) {
         HEARD.fetch_add(1, Ordering::Relaxed);
@@ -384,15 +387,15 @@ mod tests {
             // To the calling thread, hence it has come; but for valgrind, which brings it with the next call.
             std::thread::sleep(Duration::from_millis(1));
         };
-        sampling.page.state.store(ASKED, Ordering::Release);
+        sampling.slot.state.store(ASKED, Ordering::Release);
         send();
-        assert_eq!(sampling.page.state.load(Ordering::Acquire), FILLED);
-        if question::MARKED {
+        assert_eq!(sampling.slot.state.load(Ordering::Acquire), FILLED);
+        if signal::MARKED {
             send();
         }
         assert_eq!(HEARD.load(Ordering::Relaxed), 0);
         // The program's own is no answer, where they can be told apart.
-        sampling.page.state.store(if question::MARKED { ASKED } else { IDLE }, Ordering::Release);
+        sampling.slot.state.store(if signal::MARKED { ASKED } else { IDLE }, Ordering::Release);
         // SAFETY: there is a handler.
         unsafe { libc::raise(SIGNAL) };
         std::thread::sleep(Duration::from_millis(1));

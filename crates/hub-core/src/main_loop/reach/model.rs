@@ -8,7 +8,7 @@ use loom::thread;
 
 use super::{PLAIN, Parked, Plain, Threads, Unparker};
 use crate::base::dormant::Sleep;
-use crate::main_loop::deadline::Limit;
+use crate::main_loop::deadline::Deadline;
 
 /// An OS thread that waits as a whole, entered under the number 1.
 fn waiter(threads: &Threads) -> Arc<Plain> {
@@ -48,7 +48,7 @@ impl Shelf {
             let ticket = plain.begin();
             guard.waiting = Some(unparker(ticket));
             drop(guard);
-            assert_eq!(plain.park(ticket, &mut Limit::none()), Parked::Unparked);
+            assert_eq!(plain.park(ticket, &mut Deadline::none()), Parked::Unparked);
         }
     }
 }
@@ -76,12 +76,12 @@ fn an_unparker_ends_the_wait_it_was_made_for_and_no_later_one() {
             others.unpark(unparker(first));
             others.unpark(unparker(first));
         });
-        plain.park(first, &mut Limit::none());
+        plain.park(first, &mut Deadline::none());
         let second = plain.begin();
         others.join().unwrap();
         assert!(plain.lasts(second), "ended by an unparker of the first");
         threads.unpark(unparker(second));
-        plain.park(second, &mut Limit::none());
+        plain.park(second, &mut Deadline::none());
     });
 }
 
@@ -95,7 +95,7 @@ fn of_two_who_unpark_one_ends_the_wait() {
             let threads = Arc::clone(&threads);
             thread::spawn(move || threads.unpark(unparker(ticket)))
         });
-        plain.park(ticket, &mut Limit::none());
+        plain.park(ticket, &mut Deadline::none());
         both.into_iter().for_each(|one| _ = one.join().unwrap());
         assert_eq!(plain.begin(), ticket + 2, "ended twice");
     });

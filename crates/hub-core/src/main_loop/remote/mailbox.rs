@@ -48,7 +48,7 @@ use crate::hub::Notify;
 use crate::main_loop::wakeup::Wakeup;
 
 /// What another thread asks of a loop.
-pub(crate) enum Letter {
+pub(crate) enum Message {
     /// Run it in a new green thread, which was asked for at that place.
     Spawn(&'static Location<'static>, Box<dyn FnOnce() + Send>),
     /// Make a greenlet ready, if it still waits with that ticket.
@@ -59,13 +59,13 @@ pub(crate) enum Letter {
     Stop,
 }
 
-impl fmt::Debug for Letter {
+impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Letter::Spawn(..) => f.write_str("Spawn"),
-            Letter::Wake { greenlet, ticket } => write!(f, "Wake({greenlet}, {ticket})"),
-            Letter::Run(_) => f.write_str("Run"),
-            Letter::Stop => f.write_str("Stop"),
+            Message::Spawn(..) => f.write_str("Spawn"),
+            Message::Wake { greenlet, ticket } => write!(f, "Wake({greenlet}, {ticket})"),
+            Message::Run(_) => f.write_str("Run"),
+            Message::Stop => f.write_str("Stop"),
         }
     }
 }
@@ -89,7 +89,7 @@ impl Bell {
 }
 
 struct Node {
-    letter: Letter,
+    letter: Message,
     next: *mut Node,
 }
 
@@ -137,7 +137,7 @@ impl Mailbox {
     }
 
     /// Leaves a letter and wakes the loop if it sleeps. The letter comes back if nobody will read it.
-    pub(crate) fn post(&self, letter: Letter) -> Result<(), Letter> {
+    pub(crate) fn post(&self, letter: Message) -> Result<(), Message> {
         if self.is_left_behind() {
             return Err(letter);
         }
@@ -325,7 +325,7 @@ impl Drop for Ring<'_> {
 }
 
 /// Moves the letters of a list that was swapped out of `head` to the end of `into`, oldest first.
-fn collect(mut head: *mut Node, into: &mut Vec<Letter>) {
+fn collect(mut head: *mut Node, into: &mut Vec<Message>) {
     let start = into.len();
     while is_node(head) {
         // SAFETY: made by `into_raw` in `post`; swapped out, so only this call has the list (rule 2).
@@ -381,7 +381,7 @@ impl Inbox {
     }
 
     /// Moves all letters to the end of `into`, oldest first; whether there were any, or a notice.
-    pub(crate) fn take(&self, into: &mut Vec<Letter>) -> bool {
+    pub(crate) fn take(&self, into: &mut Vec<Message>) -> bool {
         if !self.has_mail() {
             return false;
         }
@@ -445,7 +445,7 @@ impl Inbox {
     }
 
     /// Refuses letters from now on, and returns those that nobody has read.
-    pub(crate) fn close(&self) -> Vec<Letter> {
+    pub(crate) fn close(&self) -> Vec<Message> {
         let mut letters = Vec::new();
         collect(self.mailbox.head.swap(GONE, AcqRel), &mut letters);
         self.change_bell(None);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::HubGone;
 
-pub(crate) use self::mailbox::{Bell, Inbox, Letter, Mailbox};
+pub(crate) use self::mailbox::{Bell, Inbox, Mailbox, Message};
 
 /// A handle to the hub of a thread, for use by any thread. Takes the place of gevent's `async` watcher.
 ///
@@ -67,7 +67,7 @@ impl Remote {
     /// before `f` has started, `f` is abandoned like a green thread; a [shutdown](crate::HubRef::shutdown) drops it.
     #[track_caller]
     pub fn spawn(&self, f: impl FnOnce() + Send + 'static) -> Result<(), HubGone> {
-        self.post(Letter::Spawn(Location::caller(), Box::new(f)), "spawn a green thread on")
+        self.post(Message::Spawn(Location::caller(), Box::new(f)), "spawn a green thread on")
     }
 
     /// Ends the hub's sleep, or makes its next one a short one.
@@ -86,7 +86,7 @@ impl Remote {
     ///
     /// [`HubGone`] if the hub's thread has ended.
     pub fn stop(&self) -> Result<(), HubGone> {
-        self.post(Letter::Stop, "stop")
+        self.post(Message::Stop, "stop")
     }
 
     /// Ends the hub's main loop as Ctrl-C does: the interruption reaches the thread's main greenlet.
@@ -108,7 +108,7 @@ impl Remote {
         self.mailbox.hub_id()
     }
 
-    fn post(&self, letter: Letter, doing: &'static str) -> Result<(), HubGone> {
+    fn post(&self, letter: Message, doing: &'static str) -> Result<(), HubGone> {
         self.mailbox.post(letter).map_err(|_| HubGone { doing, hub: self.mailbox.hub_id() })
     }
 }

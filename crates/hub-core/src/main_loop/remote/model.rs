@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
-use super::{Bell, Inbox, Letter};
+use super::{Bell, Inbox, Message};
 use crate::hub::Notify;
 
 /// A bell whose sleeper really blocks, so that loom finds a lost wake-up as a deadlock.
@@ -53,7 +53,7 @@ fn inbox() -> (Inbox, Arc<Notices>) {
 }
 
 /// The loop: sleeps until `done` says that what it found suffices. How often it slept.
-fn run(inbox: &Inbox, bell: &Notices, mut done: impl FnMut(&[Letter]) -> bool) -> usize {
+fn run(inbox: &Inbox, bell: &Notices, mut done: impl FnMut(&[Message]) -> bool) -> usize {
     let mut letters = Vec::new();
     let mut sleeps = 0;
     loop {
@@ -76,7 +76,7 @@ fn no_letter_of_two_posters_is_slept_through_and_each_sleep_is_rung_out_once() {
         let posters: Vec<_> = [1, 2]
             .map(|greenlet| {
                 let mailbox = Arc::clone(inbox.mailbox());
-                thread::spawn(move || mailbox.post(Letter::Wake { greenlet, ticket: 0 }).unwrap())
+                thread::spawn(move || mailbox.post(Message::Wake { greenlet, ticket: 0 }).unwrap())
             })
             .into();
         let sleeps = run(&inbox, &bell, |letters| letters.len() == 2);
@@ -119,7 +119,7 @@ fn a_letter_is_either_left_over_at_closing_or_given_back() {
     loom::model(|| {
         let (inbox, _bell) = inbox();
         let mailbox = Arc::clone(inbox.mailbox());
-        let poster = thread::spawn(move || mailbox.post(Letter::Stop).is_err());
+        let poster = thread::spawn(move || mailbox.post(Message::Stop).is_err());
         inbox.prepare_sleep();
         let left = inbox.close().len();
         let given_back = usize::from(poster.join().unwrap());

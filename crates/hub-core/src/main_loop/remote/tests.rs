@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::{Bell, Inbox, Letter, Remote};
+use super::{Bell, Inbox, Message, Remote};
 use crate::hub::Notify;
 
 #[derive(Default)]
@@ -28,11 +28,11 @@ fn inbox() -> (Inbox, Arc<Notices>) {
     (inbox, bell)
 }
 
-fn wake(greenlet: u32) -> Letter {
-    Letter::Wake { greenlet, ticket: 0 }
+fn wake(greenlet: u32) -> Message {
+    Message::Wake { greenlet, ticket: 0 }
 }
 
-fn names(letters: &[Letter]) -> Vec<String> {
+fn names(letters: &[Message]) -> Vec<String> {
     letters.iter().map(|letter| format!("{letter:?}")).collect()
 }
 
@@ -112,7 +112,7 @@ fn letters_of_each_of_several_threads_stay_in_order() {
             let mailbox = Arc::clone(inbox.mailbox());
             thread::spawn(move || {
                 for ticket in 0..1000 {
-                    mailbox.post(Letter::Wake { greenlet: poster, ticket }).unwrap();
+                    mailbox.post(Message::Wake { greenlet: poster, ticket }).unwrap();
                 }
             })
         })
@@ -126,7 +126,7 @@ fn letters_of_each_of_several_threads_stay_in_order() {
     }
     let mut next = [0; 4];
     for letter in letters {
-        let Letter::Wake { greenlet, ticket } = letter else { panic!("not posted: {letter:?}") };
+        let Message::Wake { greenlet, ticket } = letter else { panic!("not posted: {letter:?}") };
         assert_eq!(ticket, next[greenlet as usize]);
         next[greenlet as usize] += 1;
     }
@@ -148,8 +148,8 @@ fn a_hub_that_is_gone_gives_the_letter_back() {
     let mailbox = Arc::clone(inbox.mailbox());
     drop(inbox);
     let (sender, receiver) = std::sync::mpsc::channel();
-    let Err(Letter::Spawn(_, run)) =
-        mailbox.post(Letter::Spawn(Location::caller(), Box::new(move || sender.send(3).unwrap())))
+    let Err(Message::Spawn(_, run)) =
+        mailbox.post(Message::Spawn(Location::caller(), Box::new(move || sender.send(3).unwrap())))
     else {
         panic!("the letter was not given back");
     };
@@ -232,7 +232,7 @@ fn a_remote_sends_closures_and_the_stop_in_order() {
     let mut letters = Vec::new();
     inbox.take(&mut letters);
     assert_eq!(names(&letters), ["Spawn", "Stop"]);
-    let Letter::Spawn(_, f) = letters.swap_remove(0) else { panic!("not a closure") };
+    let Message::Spawn(_, f) = letters.swap_remove(0) else { panic!("not a closure") };
     f();
     assert_eq!(ran.load(Ordering::SeqCst), 1);
 }

@@ -29,7 +29,7 @@ use crate::error::TrampolineError;
 use crate::greenlet::local;
 use crate::hub::Interest;
 use crate::main_loop::MainLoop;
-use crate::main_loop::remote::{Letter, Mailbox};
+use crate::main_loop::remote::{Mailbox, Message};
 
 pub(super) struct Inner {
     pub(super) id: u64,
@@ -171,7 +171,7 @@ impl Inner {
         self.state.fetch_add(ENTERED, Acquire);
         // A hub that is gone has nothing to forget and no waiter: the notice comes back and is dropped.
         let request = ReleaseRequest { source: Arc::clone(self), request };
-        drop(mailbox.post(Letter::Run(Box::new(move || request.carry_out(&local::get().main_loop)))));
+        drop(mailbox.post(Message::Run(Box::new(move || request.carry_out(&local::get().main_loop)))));
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<Arc<Mailbox>>> {

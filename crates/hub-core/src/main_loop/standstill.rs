@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::MainLoop;
-use super::deadline::Limit;
+use super::deadline::Deadline;
 use super::reach::{self, Parked};
 use super::remote::Mailbox;
 use crate::base::dormant::{Dormant, FIRST_LOOK, LONGEST_LOOK, Others, Sleep, Waits};
@@ -47,7 +47,7 @@ fn quiet_time() -> Option<Duration> {
 
 /// The source from which a wake-up could still come for a main greenlet without a timer.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub(super) enum Hope {
+pub(super) enum WakeSource {
     /// A descriptor or a letter of this thread, or a handle that the program holds.
     Here,
     /// A pending job, which keeps the loop alive.
@@ -60,7 +60,7 @@ pub(super) enum Hope {
 
 /// How many wait so, and for how long the loop has stood still.
 #[derive(Default)]
-pub(super) struct Outside {
+pub(super) struct Standstill {
     /// The generation of forks in which this thread was made reachable, plus one; 0: not yet.
     reachable: Cell<u32>,
     /// No hub could be built for the next wait, which needs none: it blocks the OS thread.
@@ -75,13 +75,13 @@ pub(super) struct Outside {
     dormant: RefCell<Option<Dormant>>,
 }
 
-impl Outside {
+impl Standstill {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.get() == 0
     }
 
     /// How long the loop may stand still before it looks why. A wait for a job is never called quiet.
-    pub(super) fn patience(&self, hope: Hope) -> Duration {
+    pub(super) fn idle_timeout(&self, hope: WakeSource) -> Duration {
         let ran = run::switches();
         if self.ran.replace(ran) != ran {
             self.silent.set(Duration::ZERO);
@@ -89,25 +89,31 @@ impl Outside {
         }
         let silent = self.silent.get();
         let look = self.next_look.get().max(FIRST_LOOK) - silent;
-        let quiet = quiet_time().filter(|quiet| hope == Hope::Elsewhere && *quiet > silent);
+        let quiet = quiet_time().filter(|quiet| hope == WakeSource::Elsewhere && *quiet > silent);
         quiet.map_or(look, |quiet| look.min(quiet - silent))
     }
 
     /// Looks why the loop has stood still for that time. True if there is neither a job nor an OS thread that could wake
     /// it.
-    pub(super) fn is_hopeless(&self, local: &Local, mailbox: &Arc<Mailbox>, stood_still: Duration, hope: Hope) -> bool {
+    pub(super) fn is_hopeless(
+        &self,
+        local: &Local,
+        mailbox: &Arc<Mailbox>,
+        stood_still: Duration,
+        hope: WakeSource,
+    ) -> bool {
         let (before, now) = (self.silent.get(), self.silent.get() + stood_still);
         self.silent.set(now);
         if now >= self.next_look.get().max(FIRST_LOOK) {
             self.next_look.set(now + now.min(LONGEST_LOOK));
             match self.fall_dormant(local, mailbox) {
-                Others::Idle if hope == Hope::Job => {}
+                Others::Idle if hope == WakeSource::Job => {}
                 Others::Idle => return true,
                 Others::Deadlocked(threads) => self.tell(Report::Deadlock { threads }),
                 Others::Awake => {}
             }
         }
-        if hope == Hope::Elsewhere && quiet_time().is_some_and(|quiet| before < quiet && quiet <= now) {
+        if hope == WakeSource::Elsewhere && quiet_time().is_some_and(|quiet| before < quiet && quiet <= now) {
             self.tell(Report::Quiet { parked: waits(local) });
         }
         false
@@ -151,7 +157,7 @@ impl MainLoop {
     /// Whether others can end the waits of this thread, which has a hub.
     #[inline]
     pub(crate) fn is_reachable(&self) -> bool {
-        self.outside.reachable.get() == fork::generation() + 1 && !self.name.get().is_empty()
+        self.standstill.reachable.get() == fork::generation() + 1 && !self.name.get().is_empty()
     }
 
     /// Makes this thread reachable for others that may end its waits, and builds its hub if there is none.
@@ -160,7 +166,7 @@ impl MainLoop {
         self.ensure_hub()?;
         reach::register(|| self.mailbox())
             .map_err(|error| LoopError::Wait { hub: self.name.get(), error: Arc::new(error) })?;
-        self.outside.reachable.set(fork::generation() + 1);
+        self.standstill.reachable.set(fork::generation() + 1);
         Ok(())
     }
 
@@ -170,7 +176,7 @@ impl MainLoop {
     pub(crate) fn prepare_wait(&self, local: &Local) -> Result<(), LoopError> {
         match self.be_reachable() {
             Err(LoopError::Hub(error)) if !matches!(error, HubError::ThreadEnding) && self.waits_alone(local) => {
-                self.outside.blocks.set(true);
+                self.standstill.blocks.set(true);
                 Ok(())
             }
             reachable => reachable,
@@ -181,7 +187,7 @@ impl MainLoop {
     /// next one tries to build the hub again.
     #[cold]
     pub(crate) fn takes_blocking(&self, local: &Local) -> bool {
-        self.outside.blocks.take() && self.waits_alone(local)
+        self.standstill.blocks.take() && self.waits_alone(local)
     }
 
     /// Whether nothing on this thread but its main greenlet, which asks, could need a turn of the loop.
@@ -195,8 +201,8 @@ impl MainLoop {
 
     /// Parks until the waiter is woken, the limit is reached, or an exit ends the wait, which is not thrown. Switches.
     #[inline(always)]
-    pub(crate) fn park_until(&self, waiter: Waiter, limit: &mut Limit) -> Result<Parked, Refused> {
-        let waiting = Waiting::begin(&self.outside);
+    pub(crate) fn park_until(&self, waiter: Waiter, limit: &mut Deadline) -> Result<Parked, Refused> {
+        let waiting = Waiting::begin(&self.standstill);
         let wake = if limit.is_none() { waiter.park_deferring_exit()? } else { self.park_limited(waiter, limit)? };
         drop(waiting);
         if waiter.control().has_exit() {
@@ -209,7 +215,7 @@ impl MainLoop {
         })
     }
 
-    fn park_limited(&self, waiter: Waiter, limit: &mut Limit) -> Result<Wake, Refused> {
+    fn park_limited(&self, waiter: Waiter, limit: &mut Deadline) -> Result<Wake, Refused> {
         let timer = limit.arm(&mut self.timers.borrow_mut(), Target::park(waiter));
         let armed = timer.map(|timer| Armed { main_loop: self, timer });
         let wake = waiter.park_deferring_exit()?;
@@ -225,9 +231,9 @@ struct Waiting<'a>(&'a Cell<usize>);
 
 impl Waiting<'_> {
     #[inline]
-    fn begin(outside: &Outside) -> Waiting<'_> {
-        outside.waiting.set(outside.waiting.get() + 1);
-        Waiting(&outside.waiting)
+    fn begin(standstill: &Standstill) -> Waiting<'_> {
+        standstill.waiting.set(standstill.waiting.get() + 1);
+        Waiting(&standstill.waiting)
     }
 }
 
