@@ -1,11 +1,11 @@
-//! Finds the libevent of the system, unless the feature `bundled` brings one along.
+//! Finds the system's libevent, unless the feature `bundled` builds one.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=DOCS_RS");
     let unix = std::env::var_os("CARGO_CFG_UNIX").is_some();
     let bundled = std::env::var_os("CARGO_FEATURE_BUNDLED").is_some();
-    // Documentation is made without the library.
+    // docs.rs does not have the library, and documentation does not need it.
     let only_documented = std::env::var_os("DOCS_RS").is_some();
     if !unix || bundled || only_documented {
         return;

@@ -1,9 +1,9 @@
 //! Green threads for Rust over pluggable event hubs.
 //!
 //! Code reads as if it blocked. Underneath, a call that would block registers with the hub of its OS thread (epoll
-//! on Linux) and lets another green thread run, so plain sequential code serves a hundred thousand connections
-//! from one thread. There is no `async` and no runtime to start: the main loop launches itself at the first call
-//! that blocks.
+//! on Linux) and lets another green thread run. Plain sequential code serves a hundred thousand connections from one
+//! OS thread. There is no `async` and no runtime to start: the main loop launches itself at the first call that
+//! blocks.
 //!
 //! ```no_run
 //! use greenhub::net::TcpListener;
@@ -27,62 +27,66 @@
 //!
 //! # What switches
 //!
-//! A green thread runs until it blocks, sleeps, waits or yields; nothing interrupts it in between. Every function
-//! that may let others run says "Switches" in its documentation: reading, writing, accepting, connecting,
-//! [`sleep`], [`GreenThread::join`] and [`wait`](GreenThread::wait), [`kill`](GreenThread::kill), [`trampoline`],
-//! the end of a [`scope`], [`offload`], [`Greenlet::switch`]. [`spawn`] does not, nor does anything that wakes others.
-//! A call that could be served at once mostly is, without a switch; but after 16 in a row the next one lets others run
-//! first, so that nobody who reads from a fast peer or a full queue keeps the others waiting ([`consume_budget`]). Taking
-//! a free lock never switches.
-//! Calls of std that block (its own `net`, `fs`, `process`, `Mutex`, `sleep`) block the whole OS thread.
+//! A green thread runs until it blocks, sleeps, waits or yields. Nothing preempts it. Every function that may let
+//! others run says "Switches" in its documentation: reading, writing, accepting, connecting, [`sleep`],
+//! [`GreenThread::join`] and [`wait`](GreenThread::wait), [`kill`](GreenThread::kill), [`trampoline`], the end of a
+//! [`scope`], [`offload`], [`Greenlet::switch`]. [`spawn`] does not switch, and neither does any call that wakes
+//! others.
+//!
+//! A call that need not wait usually returns without a switch. After 16 such calls in a row the next one yields first,
+//! so a reader with a fast peer or a full queue cannot starve the other green threads ([`consume_budget`]). Taking a
+//! free lock never switches.
+//!
+//! Blocking calls of std (its own `net`, `fs`, `process`, `Mutex`, `sleep`) block the whole OS thread.
 //!
 //! # Where to read on
 //!
 //! | to | see |
 //! |---|---|
-//! | run things side by side | [`spawn`], [`GreenThread`], [`scope`], [`Builder`], [`sleep`] |
-//! | use sockets | [`net`], [`os::unix::net`]; what differs from std is listed in `greenstd` |
+//! | run code concurrently | [`spawn`], [`GreenThread`], [`scope`], [`Builder`], [`sleep`] |
+//! | use sockets | [`net`], [`os::unix::net`]; `greenstd` lists the differences from std |
 //! | run a server, and stop it | [`net::serve_until`], [`net::ListenOptions`] |
-//! | connect from an address of one's choice | [`net::ConnectOptions`] |
+//! | connect from a given local address | [`net::ConnectOptions`] |
 //! | use more than one processor | [`net::Cluster`], [`thread::os`] |
 //! | end an OS thread with its green threads | [`thread::os::spawn`], [`HubRef::shutdown`] |
-//! | look names up in your own way | [`net::Resolver`] |
+//! | replace name resolution | [`net::Resolver`] |
 //! | use files, pipes, standard input | [`fs`], [`io`] |
-//! | start other programs and talk to them | [`process`] |
-//! | limit how long something takes | [`with_timeout`], the timeouts of sockets |
-//! | survive the panics of jobs, and still be killed | [`is_exit`], whose example is such a supervisor; [`exit_kind`] |
-//! | give something back though a kill or a timeout comes | [`shield`], which also lists where exits strike |
-//! | bound how much runs at once | [`GreenPool`], [`GreenPile`] |
-//! | learn of an end, end together | [`GreenThread::link`], [`with_link`](GreenThread::with_link) |
-//! | wait for many, end many | [`Group`] |
-//! | do what can only block the OS thread | [`tpool`] |
-//! | have a value for each green thread | [`green_local!`] |
+//! | start child processes and talk to them | [`process`] |
+//! | limit how long an operation takes | [`with_timeout`], the timeouts of sockets |
+//! | supervise jobs that panic | [`is_exit`], whose example is a supervisor; [`exit_kind`] |
+//! | clean up despite a kill or a timeout | [`shield`], which also lists where exits are delivered |
+//! | bound concurrency | [`GreenPool`], [`GreenPile`] |
+//! | observe the end of a green thread, or share it | [`GreenThread::link`], [`with_link`](GreenThread::with_link) |
+//! | join or kill several green threads | [`Group`] |
+//! | run blocking code on a pool of OS threads | [`tpool`] |
+//! | keep a value per green thread | [`green_local!`] |
 //! | wait for a descriptor of your own | [`trampoline`], [`HubRef::listen`], [`Source`] |
-//! | wait for many at once | [`select`] |
+//! | wait for several descriptors at once | [`select`] |
 //! | choose a hub | [`use_hub`], `EVENTLET_HUB`, [`get_default_hub`] |
-//! | bring a hub of your own | [`Hub`], [`use_hub_with`], [`register_hub`]; the crate `hub-testkit` checks it |
-//! | wake a hub from another thread | [`HubRef::remote`] |
+//! | write a hub | [`Hub`], [`use_hub_with`], [`register_hub`]; the crate `hub-testkit` checks it |
+//! | wake a hub from another OS thread | [`HubRef::remote`] |
 //! | leave a wait on Ctrl-C | [`interrupt_on`] |
-//! | learn what failed where nobody asked | [`set_report_stream`] |
-//! | look into a hub that runs | [`debug`], [`HubRef::stats`] |
-//! | test what sleeps, without the time | [`ManualClock`] |
-//! | make a primitive that waits | [`Parker`], [`BiasedMutex`] |
+//! | redirect reports of unhandled panics and failures | [`set_report_stream`] |
+//! | inspect a running hub | [`debug`], [`HubRef::stats`] |
+//! | test timeouts without waiting | [`ManualClock`] |
+//! | write a synchronization primitive | [`Parker`], [`BiasedMutex`] |
 //! | switch by hand | [`Greenlet`] |
 //!
-//! Examples that say `hub_core::` are about names that are here too.
+//! Some examples import from `hub_core`. This crate re-exports the same names.
 //!
 //! # Choosing a hub
 //!
-//! Each OS thread has a hub of its own, made at its first use. Which one it is, in this order:
+//! Each OS thread has a hub of its own, built at its first use. The first of these rules that applies decides:
 //!
-//! 1. What the thread chose: [`use_hub`]`("epoll")` by name, [`use_hub_with`]`(MyHub::new)` for one of your own.
-//! 2. What the environment variable `EVENTLET_HUB` names, for every thread that chose none. `use_hub(None)` goes back
-//!    to that.
-//! 3. The first of epoll, kqueue, poll and select that is compiled in and that the system has: [`get_default_hub`].
+//! 1. The OS thread chose a hub: [`use_hub`]`("epoll")` chooses by name, [`use_hub_with`]`(MyHub::new)` a hub of your
+//!    own. `use_hub(None)` withdraws the choice.
+//! 2. The environment variable `EVENTLET_HUB` names a hub.
+//! 3. The default is the first of epoll, kqueue, poll and select that is compiled in and available:
+//!    [`get_default_hub`].
 //!
-//! A name that is empty, unknown, not compiled in or not available is an error that says so; nothing else is chosen
-//! in its place. I/O returns it as an `io::Error`; [`sleep`] and [`get_hub`] panic with its message, [`try_get_hub`]
-//! does not.
+//! A name that is empty, unknown, not compiled in or not available is an error. No other hub is chosen in its place.
+//! I/O returns the error as an `io::Error`, [`try_get_hub`] as a [`HubError`]. [`sleep`] and [`get_hub`] panic with
+//! its message.
 //!
 //! ```
 //! # #[cfg(feature = "epoll")] {
@@ -96,42 +100,55 @@
 //! | name | alias | feature | system | |
 //! |---|---|---|---|---|
 //! | `epoll` | `epolls` | `epoll` (default) | Linux, Android | by default |
-//! | `kqueue` | | `kqueue` (default) | BSD, macOS | by default |
-//! | `poll` | | `poll` (default) | Unix | where neither epoll nor kqueue is |
-//! | `select` | `selects` | `select` (default) | Unix | the last resort; descriptors below 1024 |
-//! | `libevent` | `pyevent` | `libevent` | where libevent is | only by name |
-//! | `tokio` | | `tokio` | where Tokio is | not there yet; only by name |
-//! | any other | | – | – | [`register_hub`] makes it known; only by name |
+//! | `kqueue` | | `kqueue` (default) | FreeBSD, OpenBSD, DragonFly, macOS, iOS | by default |
+//! | `poll` | | `poll` (default) | Unix | by default, without the above |
+//! | `select` | `selects` | `select` (default) | Unix; descriptors below `FD_SETSIZE` | by default, last |
+//! | `libevent` | `pyevent` | `libevent` | Unix with libevent | only by name |
+//! | `tokio` | | – | – | reserved; there is no such hub yet |
+//! | any other | | – | – | only by name, after [`register_hub`] |
 //!
 //! # Features
 //!
-//! The first six bring in one hub each. Without any of these a program needs [`use_hub_with`], or its first blocking call fails with
-//! [`HubError::NoneAvailable`].
+//! The first six features bring in the hubs. A program without any of them needs [`use_hub_with`] or [`register_hub`];
+//! otherwise its first blocking call fails with [`HubError::NoneAvailable`].
 //!
-//! - `epoll` (default): epoll(7), on Linux and Android; elsewhere it compiles and is not available.
-//! - `kqueue` (default): kqueue(2), on BSD but for NetBSD and on macOS; elsewhere it compiles and is not available.
+//! - `epoll` (default): epoll(7), on Linux and Android. Elsewhere the feature compiles, and the hub is not available.
+//! - `kqueue` (default): kqueue(2), on FreeBSD, OpenBSD, DragonFly, macOS and iOS. Elsewhere the feature compiles, and
+//!   the hub is not available.
 //! - `poll` (default): poll(2), on every Unix.
-//! - `select` (default): select(2), on every Unix, for descriptors below `FD_SETSIZE`, mostly 1024.
-//! - `libevent`: libevent, on Unix; a build needs libevent 2.1 with its headers, and pkg-config.
-//! - `libevent-bundled`: `libevent`, with libevent 2.1.12 built along and linked statically; a build needs cmake 3, a C
-//!   compiler and libclang.
-//! - `backtrace`: [`Report::Blocked`] has a backtrace of the green thread that holds its loop; on Linux on x86-64 and
-//!   64-bit ARM. It brings in `framehop`, `object` and `backtrace`.
-//! - `tracing`: events for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`: each green thread
-//!   when it is spawned and when it has ended (`DEBUG`), hubs that are built (`INFO`), loops that begin and end (`DEBUG`),
-//!   what the main greenlet's wait ends with (`WARN`), and every [`Report`] (`ERROR` or `WARN`), which goes to the
-//!   [stream](set_report_stream) as well. And a span `green_thread` (`DEBUG`) for each green thread, with its `number`,
-//!   `name` and `spawned_at`, a child of the one in which it is spawned: it is entered while the green thread runs and
-//!   exited while it waits, so that whatever is told there is told of it, and closed when the green thread has ended.
-//!   For a span of one's own that lasts across calls which switch there is `debug::in_span`. A guard of `Span::enter`
-//!   must not be held across such a call, nor one of `tracing::subscriber::set_default`: they belong to the OS thread.
-//!   A subscriber runs on the stack of whoever tells it something, and must not block on green I/O: what blocks while
-//!   this crate tells it something gives an error instead, as in a callback of the main loop. What it does meanwhile is
-//!   not told.
+//! - `select` (default): select(2), on every Unix, for descriptors below `FD_SETSIZE`, usually 1024.
+//! - `libevent`: libevent, on Unix. A build needs libevent 2.1 with its headers, and pkg-config.
+//! - `libevent-bundled`: as `libevent`, with libevent 2.1.12 built from source and linked statically. A build needs
+//!   cmake 3, a C compiler and libclang.
+//! - `backtrace`: adds to [`Report::Blocked`] a backtrace of the green thread that holds the main loop. It works on
+//!   Linux on x86-64 and 64-bit ARM, and brings in `framehop`, `object` and `backtrace`.
+//! - `tracing`: events and spans for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`; see
+//!   below.
+//!
+//! ## Events and spans
+//!
+//! With the feature `tracing` this crate emits an event for
+//!
+//! - the spawn and the end of each green thread (`DEBUG`),
+//! - each hub that is built (`INFO`),
+//! - the start and the end of each main loop (`DEBUG`),
+//! - the error that ends a wait of the main greenlet (`WARN`),
+//! - every [`Report`] (`ERROR` or `WARN`). The [report stream](set_report_stream) still receives it, too.
+//!
+//! Each green thread has a span `green_thread` (`DEBUG`) with its `number`, `name` and `spawned_at`. The parent is the
+//! span in which the green thread is spawned. The span is entered while the green thread runs, exited while it waits,
+//! and closed after it has ended, so events that are emitted in the green thread belong to it.
+//!
+//! `debug::in_span` enters a span of your own across calls that switch. Neither a guard of `Span::enter` nor one of
+//! `tracing::subscriber::set_default` may be held across such a call, because these guards belong to the OS thread.
+//!
+//! A subscriber runs on the stack of the green thread that emits the event. It must not block on green I/O: while it
+//! handles an event of this crate, blocking calls return an error, as in a callback of the main loop. This crate emits
+//! no events for the subscriber's own actions in that time.
 
 mod registry;
 
-/// The programs of the README compile.
+/// Compiles the programs of the README as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
@@ -142,7 +159,7 @@ pub use greenstd::{
     debug, fs, green_local, greenpool, group, io, local, net, os, pools, process, select, sync, thread, time, tpool,
 };
 
-// What Eventlet has at its top, and gevent.
+// The top-level names of Eventlet and gevent.
 pub use greenstd::greenpool::{GreenPile, GreenPool};
 pub use greenstd::group::Group;
 
@@ -157,7 +174,7 @@ pub use hub_core::{
 // Stacks.
 pub use hub_core::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy};
 
-// The hub of a thread.
+// The hub of an OS thread.
 pub use hub_core::{
     Ended, Grace, HubError, HubGone, HubRef, InterruptOn, LoopError, LoopExit, Registration, Remote, Report, Stats,
     TimerHandle, get_hub, has_hub, hub_exceptions, hub_prevent_multiple_readers, interrupt_on, lock_patience,
@@ -165,13 +182,13 @@ pub use hub_core::{
     try_get_hub, use_hub_with,
 };
 
-// Waiting for descriptors, and for what other threads do.
+// Waits for descriptors and for other OS threads.
 pub use hub_core::{
     JobError, Listener, ReadHint, Source, SourceWaker, Timer, Trampoline, TrampolineError, notify_close, notify_opened,
     offload, trampoline, trampoline_any, trampoline_raw,
 };
 
-// What a hub of one's own is made of.
+// The building blocks of a hub.
 pub use hub_core::{
     Clocked, ForkAware, Hub, HubDescriptor, Interest, Key, Lease, ManualClock, Notify, Readiness, Ready, Rearm, Time,
     Watched, round,

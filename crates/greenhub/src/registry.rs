@@ -1,20 +1,21 @@
-//! Which hubs there are, and which one a name or the environment means.
+//! The known hubs, and the choice among them by name, by environment or by default.
 
 use std::env;
 use std::sync::{PoisonError, RwLock};
 
 use hub_core::{HubDescriptor, HubError};
 
-/// Names the hub of every thread that chooses none itself.
+/// The environment variable that names the hub of every OS thread without a choice of its own.
 const VARIABLE: &str = "EVENTLET_HUB";
 
-/// A hub of this project, whether compiled in or not.
+/// A hub of this project, compiled in or not.
 struct Known {
     name: &'static str,
     aliases: &'static [&'static str],
     feature: &'static str,
-    /// Whether this kind of system has it at all: then it is worth compiling in.
+    /// Whether the hub can work on the target system. If so, `NotCompiled` is the useful error, else `Unavailable`.
     exists_here: bool,
+    /// `None` without the feature.
     descriptor: Option<HubDescriptor>,
 }
 
@@ -48,7 +49,7 @@ const LIBEVENT: Option<HubDescriptor> = Some(hub_libevent::DESCRIPTOR);
 #[cfg(not(feature = "libevent"))]
 const LIBEVENT: Option<HubDescriptor> = None;
 
-/// Those that are chosen when nobody chooses, the preferred one first.
+/// The candidates for the default, the preferred one first.
 static PREFERENCE: [Known; 4] = [
     Known {
         name: "epoll",
@@ -62,7 +63,7 @@ static PREFERENCE: [Known; 4] = [
     Known { name: "select", aliases: &["selects"], feature: "select", exists_here: cfg!(unix), descriptor: SELECT },
 ];
 
-/// Those that have to be asked for.
+/// The hubs that are chosen by name only.
 static ON_DEMAND: [Known; 2] = [
     Known {
         name: "libevent",
@@ -74,7 +75,7 @@ static ON_DEMAND: [Known; 2] = [
     Known { name: "tokio", aliases: &[], feature: "tokio", exists_here: cfg!(unix), descriptor: None },
 ];
 
-/// Hubs of others.
+/// The hubs that [`register_hub`] has added.
 static REGISTERED: RwLock<Vec<HubDescriptor>> = RwLock::new(Vec::new());
 
 #[linkme::distributed_slice(hub_core::DEFAULT_HUB)]
@@ -96,18 +97,18 @@ impl Known {
     }
 }
 
-/// Chooses the hub of the calling thread, by name or, with `None`, by default: what the environment variable
-/// `EVENTLET_HUB` names, else the first available of epoll, kqueue, poll, select. Eventlet's `use_hub`. Does not
-/// switch.
+/// Chooses the hub of the calling OS thread. Does not switch.
 ///
-/// Names are `epoll`, `kqueue`, `poll`, `select`, `libevent`, `tokio`, Eventlet's own spellings `epolls`, `selects`
-/// and `pyevent`, and whatever [`register_hub`] made known. `libevent` needs the feature of that name; `tokio` has no
-/// feature yet and is an error that says so. A name given here beats the environment. The hub is built when it is first
-/// needed.
+/// `Some` chooses a hub by name. `None` chooses the hub that the environment variable `EVENTLET_HUB` names or, without
+/// the variable, the first available of epoll, kqueue, poll and select. Eventlet's `use_hub`.
 ///
-/// The present hub is dropped: its timers and descriptors are forgotten, its system objects closed, green threads
-/// parked on it are unwound, and the main greenlet, if it waits there, gets
-/// [`LoopError::HubReplaced`](hub_core::LoopError::HubReplaced). Other threads keep theirs.
+/// The names are `epoll`, `kqueue`, `poll`, `select`, `libevent`, Eventlet's spellings `epolls`, `selects` and
+/// `pyevent`, and the names and aliases of hubs added by [`register_hub`]. `libevent` needs the feature of that name.
+/// The name `tokio` is reserved: it is always an error. The hub is built when it is first needed.
+///
+/// The call drops the current hub of the OS thread. Its timers and registrations are discarded and its system objects
+/// are closed. Green threads parked on it are unwound. If the main greenlet waits on it, the wait fails with
+/// [`LoopError::HubReplaced`](hub_core::LoopError::HubReplaced). Other OS threads keep their hubs.
 ///
 /// ```
 /// # #[cfg(feature = "epoll")] {
@@ -119,8 +120,15 @@ impl Known {
 ///
 /// # Errors
 ///
-/// If the name is empty or blank, is that of no hub, or of one that is not compiled in or that this system cannot
-/// run; from a callback of the main loop. Then nothing changes.
+/// - [`HubError::EmptyName`] if the name is empty or blank.
+/// - [`HubError::Unknown`] if no hub has the name.
+/// - [`HubError::NotCompiled`] if the feature of the hub is not enabled.
+/// - [`HubError::Unavailable`] if this system cannot run the hub.
+/// - [`HubError::NoneAvailable`] if the default is asked for and there is none.
+/// - [`HubError::InMainloop`] in a callback of the main loop.
+/// - [`HubError::ThreadEnding`] if the OS thread is ending.
+///
+/// After an error the current hub stays.
 pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubError> {
     let descriptor = match name.into() {
         Some(name) => find(name, false)?,
@@ -129,8 +137,10 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
     hub_core::use_hub_descriptor(Some(descriptor))
 }
 
-/// Makes a hub of your own known to [`use_hub`] and to `EVENTLET_HUB`, on every thread of the process. Its names may
-/// contain `.`, `:` and `-`. It is never chosen by default. Does not switch.
+/// Adds a hub to those that [`use_hub`] and `EVENTLET_HUB` find by name. Does not switch.
+///
+/// The hub is known on every OS thread of the process. It is never chosen by default. Its name and aliases may contain
+/// `.`, `:` and `-`.
 ///
 /// ```
 /// # #[cfg(feature = "poll")] {
@@ -143,7 +153,7 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
 ///     available: || true,
 ///     build: || Ok(Box::new(PollHub::new()?)),
 /// })?;
-/// use_hub("my-poll")?; // EVENTLET_HUB=my-poll chooses it, too
+/// use_hub("my-poll")?; // or EVENTLET_HUB=my-poll
 /// get_hub();
 /// # }
 /// # Ok::<(), greenhub::HubError>(())
@@ -151,7 +161,8 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
 ///
 /// # Errors
 ///
-/// [`HubError::Duplicate`] if its name or an alias is taken; [`HubError::EmptyName`] if one is empty or blank.
+/// - [`HubError::Duplicate`] if the name or an alias is taken.
+/// - [`HubError::EmptyName`] if the name or an alias is empty or blank.
 pub fn register_hub(descriptor: HubDescriptor) -> Result<(), HubError> {
     let mut registered = REGISTERED.write().unwrap_or_else(PoisonError::into_inner);
     let mut names = vec![descriptor.name];
@@ -171,25 +182,27 @@ pub fn register_hub(descriptor: HubDescriptor) -> Result<(), HubError> {
     Ok(())
 }
 
-/// The hub that is preferred on this system: the first of epoll, kqueue, poll and select that is compiled in and
-/// available. Never libevent, and never what `EVENTLET_HUB` says. Eventlet's `get_default_hub`. Does not switch.
+/// Returns the preferred hub of this system. Does not switch.
+///
+/// It is the first of epoll, kqueue, poll and select that is compiled in and available, whatever `EVENTLET_HUB` says.
+/// Eventlet's `get_default_hub`.
 ///
 /// ```
 /// match greenhub::get_default_hub() {
-///     Ok(hub) => println!("threads that choose nothing wait by {}", hub.name),
+///     Ok(hub) => println!("the default hub is {}", hub.name),
 ///     Err(error) => println!("{error}"),
 /// }
 /// ```
 ///
 /// # Errors
 ///
-/// [`HubError::NoneAvailable`].
+/// [`HubError::NoneAvailable`] if no hub is compiled in and available.
 pub fn get_default_hub() -> Result<&'static HubDescriptor, HubError> {
     let compiled = PREFERENCE.iter().filter_map(|known| known.descriptor.as_ref());
     compiled.into_iter().find(|descriptor| (descriptor.available)()).ok_or(HubError::NoneAvailable)
 }
 
-/// What the environment asks for, else what is preferred.
+/// Returns the hub that the environment names, or the preferred one.
 fn choose_by_default() -> Result<HubDescriptor, HubError> {
     match env::var_os(VARIABLE) {
         Some(name) => find(&name.to_string_lossy(), true),
@@ -210,7 +223,7 @@ fn find(name: &str, from_environment: bool) -> Result<HubDescriptor, HubError> {
     }
     let registered = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
     if let Some(&descriptor) = registered.iter().find(|descriptor| descriptor.answers_to(name)) {
-        // What the probe does is not ours: it may register a hub.
+        // The probe is foreign code: it may call `register_hub`, which takes the lock.
         drop(registered);
         return available(descriptor);
     }

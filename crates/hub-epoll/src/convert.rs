@@ -1,9 +1,9 @@
-//! Directions to epoll's flags and back.
+//! Conversion between directions and epoll's flags.
 
 use hub_core::{Interest, Readiness};
 use rustix::event::epoll::EventFlags;
 
-/// The flags that ask for `interest`.
+/// Returns the flags to register for `interest`.
 pub(crate) fn flags(interest: Interest) -> EventFlags {
     let mut flags = EventFlags::empty();
     if interest.contains(Interest::READ) {
@@ -15,7 +15,7 @@ pub(crate) fn flags(interest: Interest) -> EventFlags {
     flags
 }
 
-/// What reported `flags` mean.
+/// Returns the readiness that reported `flags` mean.
 pub(crate) fn readiness(flags: EventFlags) -> Readiness {
     let mut found = Readiness::NONE;
     if flags.contains(EventFlags::IN) {
@@ -44,12 +44,12 @@ mod tests {
     }
 
     #[test]
-    fn a_half_close_is_no_news_for_a_writer() {
+    fn a_half_close_does_not_make_the_socket_writable() {
         assert_eq!(readiness(EventFlags::IN | EventFlags::RDHUP), Readiness::READ | Readiness::END);
     }
 
     #[test]
-    fn a_hang_up_and_an_error_concern_both_directions() {
+    fn a_hang_up_and_an_error_make_both_directions_ready() {
         assert_eq!(readiness(EventFlags::HUP), Readiness::HANGUP);
         assert_eq!(readiness(EventFlags::ERR), Readiness::HANGUP);
     }

@@ -15,23 +15,23 @@ use rustix::io::Errno;
 
 use crate::convert;
 
-/// The canonical name.
+/// The canonical name of the hub.
 pub(crate) const NAME: &str = "epoll";
 
-/// Events that one call of the system hands over. More cost a second call, not a report.
+/// How many events one system call returns at most. Further events are not lost: the next call returns them.
 const BATCH: usize = 1024;
 
 /// How descriptors that are lent for life are registered.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub enum Trigger {
-    /// Level-triggered: what is left unread is reported again, a reader never probes.
+    /// Level-triggered: unread data is reported again, so a reader needs no probing read.
     #[default]
     Level,
     /// Edge-triggered: each arrival is reported once.
     Edge,
 }
 
-/// Which ways through the system a hub takes; for tests and measurements, which force one.
+/// The system calls and flags that a hub uses, for tests and measurements that force one.
 ///
 /// ```
 /// use hub_epoll::{EpollHub, Paths, Trigger};
@@ -43,7 +43,7 @@ pub enum Trigger {
 pub struct Paths {
     /// How descriptors that are lent for life are registered.
     pub trigger: Trigger,
-    /// Whether to try the wait that counts nanoseconds.
+    /// Whether to try `epoll_pwait2`, which counts nanoseconds.
     pub precise_wait: bool,
 }
 
@@ -56,7 +56,7 @@ impl Default for Paths {
 impl Paths {
     const VARIABLE: &str = "GREENHUB_EPOLL";
 
-    /// The ways that `GREENHUB_EPOLL` forces.
+    /// Reads the paths that `GREENHUB_EPOLL` forces.
     pub(crate) fn from_env() -> io::Result<Paths> {
         match env::var_os(Self::VARIABLE) {
             None => Ok(Paths::default()),
@@ -66,8 +66,8 @@ impl Paths {
 
     fn parse(value: &str) -> io::Result<Paths> {
         let mut paths = Paths::default();
-        for way in value.split(',').filter(|way| !way.is_empty()) {
-            match way {
+        for path in value.split(',').filter(|path| !path.is_empty()) {
+            match path {
                 "edge" => paths.trigger = Trigger::Edge,
                 "millis" => paths.precise_wait = false,
                 other => {
@@ -80,10 +80,10 @@ impl Paths {
     }
 }
 
-/// How the set has a number.
+/// How a number is registered with the epoll set.
 #[derive(Copy, Clone, PartialEq, Eq, Default)]
 enum Registered {
-    /// Not at all.
+    /// Not registered.
     #[default]
     Not,
     /// Edge-triggered.
@@ -103,29 +103,29 @@ enum Registered {
 pub struct EpollHub {
     set: ForkAware<Set>,
     paths: Paths,
-    /// By number; only a guess where the system forgot a closed file by itself (quirk a).
+    /// Indexed by number. An entry is stale if the system dropped the registration with the file (quirk a).
     registered: Vec<Registered>,
-    /// What the last wait found; kept for its room.
+    /// The events of the last wait. The allocation is reused.
     events: Vec<Event>,
-    /// The same for the wait in milliseconds; empty until that is needed.
+    /// The buffer of the wait in milliseconds. It is empty until that wait is used.
     coarse: Vec<EpollEvent>,
 }
 
 impl EpollHub {
-    /// A hub that takes the best ways this system has.
+    /// Creates a hub that uses the best system calls available.
     ///
     /// # Errors
     ///
-    /// What `epoll_create1` says: mostly too many open files.
+    /// Returns the error of `epoll_create1`, usually too many open files.
     pub fn new() -> io::Result<EpollHub> {
         EpollHub::with(Paths::default())
     }
 
-    /// A hub that takes the given ways.
+    /// Creates a hub that uses the given paths.
     ///
     /// # Errors
     ///
-    /// As [`new`](EpollHub::new).
+    /// Returns the same errors as [`new`](EpollHub::new).
     pub fn with(paths: Paths) -> io::Result<EpollHub> {
         Ok(EpollHub {
             set: create()?,
@@ -177,7 +177,7 @@ impl Hub for EpollHub {
 
     fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
         if let Some(fd) = fd {
-            // Refused only if the system let go of it already.
+            // Fails only if the system has dropped the registration already.
             let _ = epoll::delete(&self.set.0.0, fd);
         }
         if let Some(entry) = self.registered.get_mut(key.fd() as usize) {
@@ -195,7 +195,7 @@ impl Hub for EpollHub {
             let key = Key::from_u64(event.data.u64());
             let found = convert::readiness(event.flags);
             match self.registered.get_mut(key.fd() as usize) {
-                // No direction is left: what cannot be masked is seen once more (quirk d).
+                // The registration has no direction left. Hang-ups cannot be masked and arrive once more (quirk d).
                 Some(Registered::Level(Interest::NONE)) => continue,
                 Some(Registered::Level(asked)) => *asked = disarm(&self.set.0.0, watched, key, *asked, found),
                 _ => {}
@@ -224,7 +224,7 @@ impl fmt::Debug for EpollHub {
 }
 
 impl EpollHub {
-    /// Sleeps and fills `events`.
+    /// Waits, and fills `events`.
     fn sleep(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
         if self.paths.precise_wait {
             let limit = timeout.map(round::nanos).map(|(secs, nanos)| Timespec { tv_sec: secs, tv_nsec: nanos.into() });
@@ -244,7 +244,7 @@ impl EpollHub {
     }
 }
 
-/// The set.
+/// The epoll set, in the form that [`ForkAware`] takes.
 #[derive(Debug)]
 struct Set(Epoll);
 
@@ -258,8 +258,8 @@ fn create() -> io::Result<ForkAware<Set>> {
     ForkAware::new(Set(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
 }
 
-/// Takes the directions that are reported in `found` and that nobody waits for out of a
-/// level-triggered registration for `asked` (quirks c, d), and returns what is left of it.
+/// Removes the directions of `found` that have no waiter from a level-triggered registration for `asked` (quirks c, d).
+/// Returns the remaining directions.
 fn disarm(set: &OwnedFd, watched: &Watched, key: Key, asked: Interest, found: Readiness) -> Interest {
     let left = asked.without(found.directions().without(watched.armed(key)));
     let Some(fd) = watched.fd(key).filter(|_| left != asked) else { return asked };
@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_forces_ways_and_names_the_ones_there_are() {
+    fn the_environment_forces_paths_and_an_error_lists_them() {
         assert_eq!(Paths::parse("").unwrap(), Paths::default());
         assert_eq!(Paths::parse("edge,millis").unwrap(), Paths { trigger: Trigger::Edge, precise_wait: false });
         let error = Paths::parse("edgy").unwrap_err().to_string();

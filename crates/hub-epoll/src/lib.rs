@@ -1,27 +1,27 @@
 //! The epoll(7) hub: the commented reference of all backends.
 //!
-//! What the system call does, and what that makes of this hub:
+//! The quirks of the system call, and their consequences for this hub:
 //!
-//! a) A registration belongs to the pair of *open file and number*, and dies with the last copy of
-//!    the open file, not with the number. A number that was closed and reused while a copy lives on
-//!    (`dup`, `fork`) is still reported, with the data of the old registration, and can no longer be
-//!    removed. So what is lent for one wait is registered edge-triggered: the old file is reported
-//!    once for each of its arrivals, under a key that the loop drops.
-//! b) `EPOLL_CTL_MOD` looks at the file again and reports what is ready, edge-triggered or not. It is
-//!    how `watch` looks again. It answers ENOENT if the number is a new file, which is then added.
-//! c) Level-triggered registrations save the probing read that edge-triggered ones need, but one that
-//!    nobody waits for would be reported for ever. `wait` takes such directions out of the
-//!    registration; `watch` puts them in again.
-//! d) EPOLLHUP and EPOLLERR cannot be masked. A registration of which no direction is left becomes
-//!    edge-triggered with an empty mask: they are reported once more, and that is dropped.
-//! e) Data and the end of the stream may arrive as one edge, so EPOLLRDHUP is always asked for
-//!    together with EPOLLIN: a short read must not make a reader wait for an end that was announced.
-//! f) A regular file or a directory is EPERM. A closed number is EBADF and is never reported.
-//! g) `epoll_wait` counts milliseconds. `epoll_pwait2` (Linux 5.11) takes nanoseconds; it may be
-//!    missing (ENOSYS) or forbidden by an older sandbox (EPERM). The first such answer is remembered.
-//! h) A forked child shares the set with its parent: adding or removing there would change what the
-//!    parent sees. Closing the child's number is harmless, if it still is that of the set.
-//! i) Ready files rotate through the kernel's list, so a full batch starves nobody.
+//! a) A registration belongs to the pair of *open file and number*. It ends with the last copy of the open file, not
+//!    with the number. If a number is closed and reused while a copy lives on (`dup`, `fork`), the old file is still
+//!    reported, with the data of the old registration, and the registration can no longer be removed. Therefore a
+//!    descriptor that is lent for one wait is registered edge-triggered: each arrival of the old file costs one report,
+//!    under a stale key that the main loop drops.
+//! b) `EPOLL_CTL_MOD` polls the file again and reports what is ready, edge-triggered or not. `watch` uses it to look
+//!    again. It fails with ENOENT if the number belongs to a new file; `watch` then adds the file.
+//! c) Level-triggered registrations save the probing read that edge-triggered ones need, but a ready direction without
+//!    a waiter would be reported forever. `wait` removes such directions from the registration; `watch` adds them
+//!    again.
+//! d) EPOLLHUP and EPOLLERR cannot be masked. A registration without directions becomes edge-triggered with an empty
+//!    mask. Both are then reported once more, and the hub drops that report.
+//! e) Data and the end of the stream may arrive as one edge. EPOLLRDHUP is always requested together with EPOLLIN, so
+//!    that a reader does not park after a short read although the end was announced.
+//! f) A regular file or a directory fails with EPERM. A closed number fails with EBADF and is never reported.
+//! g) `epoll_wait` counts milliseconds. `epoll_pwait2` (Linux 5.11) takes nanoseconds, but may be missing (ENOSYS) or
+//!    forbidden by an older sandbox (EPERM). The hub remembers the first such error.
+//! h) A forked child shares the set with its parent. Changes in the child would change what the parent sees. Closing
+//!    the child's number is harmless as long as the number still belongs to the set.
+//! i) The kernel rotates its list of ready files, so a full batch starves no descriptor.
 
 #![forbid(unsafe_code)]
 
@@ -38,16 +38,15 @@ use hub_core::HubDescriptor;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use hub::{EpollHub, Paths, Trigger};
 
-/// The epoll hub, as `use_hub` and `EVENTLET_HUB` find it.
+/// The descriptor of the epoll hub, for `use_hub` and `EVENTLET_HUB`.
 ///
-/// `GREENHUB_EPOLL`, a list with commas, forces ways through the system that it would not take by itself:
-/// `edge` ([`Trigger::Edge`]), `millis` (no [`precise_wait`](Paths::precise_wait)). It exists so that a test suite
-/// can be run again over them.
+/// The environment variable `GREENHUB_EPOLL` is a comma-separated list of [`Paths`] to force: `edge`
+/// ([`Trigger::Edge`]) and `millis` (no [`precise_wait`](Paths::precise_wait)). Test suites use it to run over them.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     name: hub::NAME,
     aliases: &["epolls"],
-    // One that only lacks descriptors or memory is there: building it says what it lacks.
+    // A lack of descriptors or memory does not make the hub unavailable: `build` reports that error.
     available: || {
         EpollHub::new()
             .err()
@@ -56,7 +55,7 @@ pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     build: || Ok(Box::new(EpollHub::with(Paths::from_env()?)?)),
 };
 
-/// The epoll hub, which this system does not have.
+/// The descriptor of the epoll hub, which is not available on this system.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     name: "epoll",
@@ -65,7 +64,7 @@ pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     build: || Err(std::io::Error::new(std::io::ErrorKind::Unsupported, "epoll exists on Linux and Android only")),
 };
 
-/// The program of the README compiles.
+/// Compiles the program of the README as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

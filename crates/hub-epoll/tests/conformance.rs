@@ -1,4 +1,4 @@
-//! The conformance suite, over every way that the hub can take through the system.
+//! The conformance suite, once for each of the paths that the hub can use.
 
 #![cfg(any(target_os = "linux", target_os = "android"))]
 

@@ -1,4 +1,4 @@
-//! Directions and errors to kqueue's events and back.
+//! Conversion of directions and errors to kqueue's events and back.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -7,29 +7,29 @@ use hub_core::{Interest, Key, Readiness};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-/// What an event is about.
+/// The filter of a change or an event.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Filter {
     /// `EVFILT_READ`.
     Read,
     /// `EVFILT_WRITE`.
     Write,
-    /// `EVFILT_TIMER`, with a number of its own choice.
+    /// `EVFILT_TIMER`. Its number is chosen freely.
     Timer,
 }
 
-/// A change or an event: what `struct kevent` holds, on every system alike.
+/// A change or an event: the fields of `struct kevent` with the same types on every system.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Event {
     /// `ident`: the number of a descriptor, or of a timer.
     pub number: RawFd,
     /// `filter`.
     pub filter: Filter,
-    /// `flags`, of the constants of this type.
+    /// `flags`: a combination of the constants of this type.
     pub flags: u16,
     /// `fflags`: the error of a socket.
     pub fflags: u32,
-    /// `data`: the error that answers a change; the milliseconds of a timer.
+    /// `data`: the error in the answer to a change, or the milliseconds of a timer.
     pub data: i64,
     /// `udata`: the generation of the number.
     pub generation: u32,
@@ -51,40 +51,41 @@ impl Event {
     /// `EV_EOF`.
     pub const EOF: u16 = 0x8000;
 
-    /// Of no meaning; room for an event.
+    /// A placeholder in buffers for events.
     pub(crate) const NONE: Event =
         Event { number: -1, filter: Filter::Read, flags: 0, fflags: 0, data: 0, generation: 0 };
 
-    /// The change that has each arrival reported under `key`.
+    /// Creates the change that makes the queue report each arrival under `key`.
     pub(crate) fn add(key: Key, filter: Filter) -> Event {
         let flags = Self::ADD | Self::CLEAR | Self::RECEIPT;
         Event { number: key.fd(), filter, flags, generation: key.generation(), ..Self::NONE }
     }
 
-    /// The change that takes a filter back.
+    /// Creates the change that removes a filter.
     pub(crate) fn delete(number: RawFd, filter: Filter) -> Event {
         Event { number, filter, flags: Self::DELETE | Self::RECEIPT, ..Self::NONE }
     }
 
-    /// The change that has a hang-up reported under `key` which the system says by refusing a filter (quirk g).
+    /// Creates the change that makes the queue report a hang-up under `key`, for a filter that the system refuses with
+    /// EPIPE (quirk g).
     pub(crate) fn hang_up(key: Key) -> Event {
         let flags = Self::ADD | Self::ONESHOT | Self::RECEIPT;
         Event { number: key.fd(), filter: Filter::Timer, flags, data: 1, generation: key.generation(), ..Self::NONE }
     }
 
-    /// The registration that this is a report of.
+    /// Returns the key of the reported registration.
     pub(crate) fn key(&self) -> Key {
         Key::new(self.number, self.generation)
     }
 }
 
-/// The filters for `interest`.
+/// Returns the filters for `interest`.
 pub(crate) fn filters(interest: Interest) -> impl Iterator<Item = Filter> {
     let filters = [(Interest::READ, Filter::Read), (Interest::WRITE, Filter::Write)];
     filters.into_iter().filter(move |&(direction, _)| interest.contains(direction)).map(|(_, filter)| filter)
 }
 
-/// What `event` means where `asked` is watched (quirks e, g).
+/// Returns the readiness that `event` means if the directions in `asked` are watched (quirks e, g).
 pub(crate) fn readiness(event: &Event, asked: Interest) -> Readiness {
     let ended = event.flags & Event::EOF != 0;
     match event.filter {
@@ -98,7 +99,7 @@ pub(crate) fn readiness(event: &Event, asked: Interest) -> Readiness {
     }
 }
 
-/// What the `answer` to `change` says of it (quirks c, h).
+/// Returns the result of `change` according to its `answer` (quirks c, h).
 pub(crate) fn verdict(change: &Event, answer: &Event) -> Result<(), Errno> {
     if change.flags & Event::DELETE != 0 || answer.data == 0 {
         return Ok(());
@@ -109,7 +110,7 @@ pub(crate) fn verdict(change: &Event, answer: &Event) -> Result<(), Errno> {
     })
 }
 
-/// Refuses what is never heard of again (quirk h).
+/// Refuses kinds of files that kqueue reports incompletely or never (quirk h).
 pub(crate) fn must_be_waitable(fd: BorrowedFd<'_>) -> io::Result<()> {
     match FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) {
         FileType::RegularFile | FileType::Directory => Err(Errno::PERM.into()),
@@ -133,19 +134,19 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_event_is_its_direction() {
+    fn an_event_without_flags_makes_its_direction_ready() {
         assert_eq!(readiness(&event(Filter::Read, Event::CLEAR), Interest::BOTH), Readiness::READ);
         assert_eq!(readiness(&event(Filter::Write, Event::CLEAR), Interest::BOTH), Readiness::WRITE);
     }
 
     #[test]
-    fn the_end_of_reading_is_no_news_for_a_writer() {
+    fn the_end_of_reading_does_not_make_the_socket_writable() {
         let end = event(Filter::Read, Event::EOF);
         assert_eq!(readiness(&end, Interest::BOTH), Readiness::READ | Readiness::END);
     }
 
     #[test]
-    fn a_reader_alone_hears_of_a_hang_up() {
+    fn the_end_of_reading_is_a_hang_up_without_a_writer() {
         assert_eq!(readiness(&event(Filter::Read, Event::EOF), Interest::READ), Readiness::HANGUP);
     }
 
@@ -157,18 +158,18 @@ mod tests {
     }
 
     #[test]
-    fn an_error_event_means_that_the_number_is_gone() {
+    fn an_error_event_is_reported_as_gone() {
         assert_eq!(readiness(&event(Filter::Read, Event::ERROR), Interest::READ), Readiness::GONE);
     }
 
     #[test]
-    fn a_key_survives_the_way_through_the_system() {
+    fn an_event_returns_the_key_of_its_change() {
         let key = Key::new(7, u32::MAX);
         assert_eq!(Event::add(key, Filter::Read).key(), key);
     }
 
     #[test]
-    fn what_cannot_be_waited_for_is_one_error() {
+    fn every_refusal_of_a_kind_of_file_becomes_eperm() {
         let add = Event::add(Key::new(3, 1), Filter::Read);
         let answer = |errno: Errno| Event { flags: Event::ERROR, data: errno.raw_os_error().into(), ..add };
         for errno in [Errno::INVAL, Errno::NODEV, Errno::OPNOTSUPP, Errno::PERM] {

@@ -10,28 +10,30 @@ use hub_core::{Hub, Interest, Key, Lease, Ready, Rearm, Watched, round};
 use crate::convert::{self, Event};
 use crate::sys;
 
-/// The canonical name.
+/// The canonical name of the hub.
 pub(crate) const NAME: &str = "kqueue";
 
-/// Events that one call of the system hands over. More cost a second call, not a report.
+/// How many events one system call returns at most. Further events are not lost: the next call returns them.
 const BATCH: usize = 256;
 
-/// The two calls of the system. Tests bring others.
+/// The two system calls of the hub. Tests provide other implementations.
 pub trait Kevent {
-    /// `kqueue`: a new queue, closed when another program is executed.
+    /// Creates a queue by `kqueue`. It is closed when another program is executed.
     ///
     /// # Errors
     ///
-    /// What the system says: mostly too many open files.
+    /// Returns the error of the system, usually too many open files.
     fn kqueue(&mut self) -> io::Result<OwnedFd>;
 
-    /// `kevent`: makes `changes`, then fills `events` from the beginning and says how many there are: the
-    /// answers to the changes in their order, else what has happened within `timeout` (seconds and
-    /// nanoseconds; `None`: no limit).
+    /// Submits `changes` and receives `events` by `kevent`.
+    ///
+    /// Fills `events` from the beginning and returns their number. With changes, the events are the answers to the
+    /// changes, in their order. Without changes, the events are those that occur within `timeout`, in seconds and
+    /// nanoseconds. `None` waits without a limit.
     ///
     /// # Errors
     ///
-    /// What the system says of the call as a whole. What it says of one change is its answer.
+    /// Returns the error of the call as a whole. The error of a single change is in its answer.
     fn kevent(
         &mut self,
         queue: BorrowedFd<'_>,
@@ -44,31 +46,33 @@ pub trait Kevent {
 /// A hub over one kernel queue.
 pub struct KqueueHub {
     system: Box<dyn Kevent>,
-    /// None only in a child that could not make one.
+    /// `None` only in a forked child that failed to create a queue.
     queue: Option<OwnedFd>,
-    /// What is watched, by number; only a guess where the system forgot a closed number by itself (quirk a).
+    /// The watched directions, indexed by number. An entry is stale if the system dropped the registration when the
+    /// number was closed (quirk a).
     asked: Vec<Interest>,
-    /// What the next call submits; kept for its room.
+    /// The changes of the next call. The allocation is reused.
     changes: Vec<Event>,
-    /// Room for what a call reports.
+    /// The buffer for events and answers.
     events: Vec<Event>,
 }
 
 impl KqueueHub {
-    /// A hub over the calls of this system.
+    /// Creates a hub over the calls of this system.
     ///
     /// # Errors
     ///
-    /// [`Unsupported`](io::ErrorKind::Unsupported) where it has none; what `kqueue` says: mostly too many open files.
+    /// Returns [`Unsupported`](io::ErrorKind::Unsupported) on a system without kqueue, or the error of `kqueue`,
+    /// usually too many open files.
     pub fn new() -> io::Result<KqueueHub> {
         KqueueHub::with(sys::calls()?)
     }
 
-    /// A hub over the given calls.
+    /// Creates a hub over the given calls.
     ///
     /// # Errors
     ///
-    /// What [`kqueue`](Kevent::kqueue) says.
+    /// Returns the error of [`kqueue`](Kevent::kqueue).
     pub fn with(mut system: Box<dyn Kevent>) -> io::Result<KqueueHub> {
         let queue = Some(system.kqueue()?);
         Ok(KqueueHub { system, queue, asked: Vec::new(), changes: Vec::new(), events: vec![Event::NONE; BATCH] })
@@ -92,13 +96,13 @@ impl Hub for KqueueHub {
         let asked = std::mem::replace(&mut self.asked[number], Interest::NONE);
         convert::must_be_waitable(fd)?;
         let result = match self.change(key, asked, interest) {
-            // A pipe that nobody reads any more (quirk g).
+            // A pipe without a reader (quirk g).
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.announce_hang_up(key),
             other => other,
         };
         match &result {
             Ok(()) => self.asked[number] = interest,
-            // What was added before the error, and what may have been there before.
+            // Remove the filters that were added before the error, and possible earlier ones.
             Err(_) => drop(self.change(key, Interest::BOTH, Interest::NONE)),
         }
         result
@@ -108,7 +112,7 @@ impl Hub for KqueueHub {
         let Some(asked) = self.asked.get_mut(key.fd() as usize) else { return };
         let asked = std::mem::take(asked);
         if fd.is_some() && !asked.is_empty() {
-            // Refused only if the system let go of it already.
+            // Fails only if the system has dropped the registration already.
             let _ = self.change(key, asked, Interest::NONE);
         }
     }
@@ -121,7 +125,7 @@ impl Hub for KqueueHub {
         };
         for event in &self.events[..count] {
             match self.asked.get(event.number as usize) {
-                // The timer of a number that was forgotten (quirk g).
+                // The timer of a forgotten number (quirk g).
                 None | Some(&Interest::NONE) => {}
                 Some(&asked) => ready.push(event.key(), convert::readiness(event, asked)),
             }
@@ -131,7 +135,7 @@ impl Hub for KqueueHub {
 
     fn after_fork(&mut self) -> io::Result<()> {
         if let Some(queue) = self.queue.take() {
-            // Its number is not open here, or it is something else (quirk j).
+            // In the child the number is not open, or belongs to another file (quirk j). Do not close it.
             let _ = queue.into_raw_fd();
         }
         self.asked.clear();
@@ -151,7 +155,7 @@ impl fmt::Debug for KqueueHub {
 }
 
 impl KqueueHub {
-    /// Replaces the filters for `old` by those for `new` (quirk b).
+    /// Replaces the filters for `old` with those for `new` (quirk b).
     fn change(&mut self, key: Key, old: Interest, new: Interest) -> io::Result<()> {
         self.changes.clear();
         self.changes.extend(convert::filters(old).map(|filter| Event::delete(key.fd(), filter)));
@@ -159,19 +163,19 @@ impl KqueueHub {
         self.submit()
     }
 
-    /// Has the queue itself report a hang-up (quirk g).
+    /// Makes a timer of the queue report a hang-up (quirk g).
     fn announce_hang_up(&mut self, key: Key) -> io::Result<()> {
         self.changes.clear();
         self.changes.push(Event::hang_up(key));
         self.submit()
     }
 
-    /// Submits `changes`. The error is that of the first that was refused; the others are made nevertheless.
+    /// Submits `changes`. Returns the error of the first refused change; the other changes take effect.
     fn submit(&mut self) -> io::Result<()> {
         let answers = &mut self.events[..self.changes.len()];
         let count = loop {
             match self.system.kevent(borrowed(&self.queue)?, &self.changes, answers, Some((0, 0))) {
-                // Made or not: a change may be made twice.
+                // The changes may have taken effect or not. Submitting them twice is harmless.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => break other?,
             }

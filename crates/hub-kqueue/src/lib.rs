@@ -1,30 +1,31 @@
 //! The kqueue(2) hub.
 //!
-//! What the system call does, and what that makes of this hub:
+//! The quirks of the system call, and their consequences for this hub:
 //!
-//! a) A registration belongs to a *number and a filter*, one for each direction, and dies when the number is
-//!    closed, whatever copies of the file are left. So a report is always of the file that has the number now;
-//!    it carries the generation in `udata`, which makes it the key of the registration.
-//! b) Adding a filter that is there already changes it, but not every implementation looks at the file again.
-//!    `watch` deletes and adds, in one call. Each change asks for a receipt: then each is answered by itself,
-//!    and no event is taken out of the queue along with the answers.
-//! c) Deleting what is gone already is ENOENT, and of a closed number EBADF. Both are what was wanted.
-//! d) EV_CLEAR makes a filter report each arrival once. It goes for both leases, so no report comes twice.
-//! e) The filter for writing says EV_EOF when nothing can be sent any more, which is a hang-up. The filter for
-//!    reading says it for a half close too; the two differ only by what the filter for writing says. A reader
-//!    who watches alone is told of a hang-up at once, since nobody waits for the other direction.
-//! f) A socket whose own sending side was shut down says EV_EOF for writing as well. Its reader may be woken once
-//!    for nothing.
-//! g) Adding a filter for writing to a pipe that nobody reads any more is EPIPE on some systems, so nothing would
-//!    ever be reported. A timer of the queue with the same number, for one shot, reports that hang-up.
-//! h) A regular file is readable until its end and silent from there on; a directory is readable in no way that
-//!    helps. Both are refused with EPERM, as epoll does, and so is what the system refuses in other words.
-//! i) A closed number is EBADF and is never reported.
-//! j) A forked child does not inherit the queue: its number is not open there, and may be given to something else
-//!    before the hub hears of the fork. It must not be closed.
-//! k) Timeouts above 10^8 seconds are EINVAL on some systems.
-//! l) On NetBSD kqueue-sys names the `kevent` that takes a 32-bit clock: this hub is not available there.
-//! m) What does not fit in a batch stays at the head of the queue, so a full batch starves nobody.
+//! a) A registration belongs to a *number and a filter*, one for each direction. It ends when the number is closed,
+//!    even if copies of the file are left. So an event always concerns the file that has the number now. The event
+//!    carries the generation in `udata`, so number and generation form the key of the registration.
+//! b) Adding a filter twice changes the first, but not every implementation then polls the file again. `watch` deletes
+//!    and adds, in one call. Each change requests a receipt, so each change has its own answer, and the call takes no
+//!    event out of the queue.
+//! c) Deleting a filter that does not exist fails with ENOENT, and a filter of a closed number with EBADF. Both count
+//!    as success.
+//! d) EV_CLEAR makes a filter report each arrival once. The hub uses it for both leases, so no report comes twice.
+//! e) The filter for writing sets EV_EOF when nothing can be sent any more, which is a hang-up. The filter for reading
+//!    sets it for a half close, too. Only the filter for writing tells the two apart. If only a reader watches, the hub
+//!    reports a hang-up at once: no writer could be woken by mistake.
+//! f) The filter for writing also sets EV_EOF for a socket whose own sending side was shut down. Its reader may be
+//!    woken once without data.
+//! g) Some systems refuse a filter for writing to a pipe without a reader with EPIPE, so no event would be reported. A
+//!    one-shot timer of the queue with the same number reports that hang-up.
+//! h) A regular file is readable until its end and silent from there on. Events of a directory are useless. The hub
+//!    refuses both with EPERM, as epoll does, and turns other refusals of a kind of file into EPERM.
+//! i) A closed number fails with EBADF and is never reported.
+//! j) A forked child does not inherit the queue: its number is not open there, and another file may have it before
+//!    `after_fork` runs. So the hub must not close it.
+//! k) Timeouts above 10^8 seconds fail with EINVAL on some systems, so the hub caps timeouts there.
+//! l) On NetBSD kqueue-sys declares the old `kevent` with a 32-bit clock, so this hub is not available there.
+//! m) Events that do not fit in a batch stay at the head of the queue, so a full batch starves no descriptor.
 
 #![deny(unsafe_code)]
 
@@ -50,7 +51,7 @@ mod sys {
 
     use crate::hub::Kevent;
 
-    /// This system has no such calls.
+    /// Returns an error: this system has no kqueue.
     pub(crate) fn calls() -> io::Result<Box<dyn Kevent>> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "kqueue exists on BSD and macOS only"))
     }
@@ -63,11 +64,13 @@ use hub_core::HubDescriptor;
 pub use convert::{Event, Filter};
 pub use hub::{Kevent, KqueueHub};
 
-/// The kqueue hub, as `use_hub` and `EVENTLET_HUB` find it. Where there is no kqueue it is not available.
+/// The descriptor of the kqueue hub, for `use_hub` and `EVENTLET_HUB`.
+///
+/// The hub is not available on systems without kqueue.
 pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     name: hub::NAME,
     aliases: &[],
-    // One that only lacks descriptors or memory is there: building it says what it lacks.
+    // A lack of descriptors or memory does not make the hub unavailable: `build` reports that error.
     available: || {
         KqueueHub::new()
             .err()
@@ -76,7 +79,7 @@ pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     build: || Ok(Box::new(KqueueHub::new()?)),
 };
 
-/// The program of the README compiles.
+/// Compiles the program of the README as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,9 +1,10 @@
-//! The calls of this system: the one file that uses kqueue-sys.
+//! The system calls: the only file that uses kqueue-sys.
 //!
 //! Ground rules:
-//! - `kqueue_sys::kevent` has an enum in it that the kernel writes. The kernel reports only what was registered, and
-//!   here only the filters of [`Filter`] are; so what it writes is a value of that enum.
-//! - The buffers outlive each call, and the kernel keeps none of them. `udata` is a number: nothing follows it.
+//! - `kqueue_sys::kevent` has an enum field that the kernel writes. The kernel reports registered filters only, and
+//!   this file registers the filters of [`Filter`] only. So the kernel writes valid values of the enum.
+//! - The buffers outlive each call, and the kernel keeps no pointer to them. `udata` is a number and is never
+//!   dereferenced.
 
 #![allow(unsafe_code)]
 
@@ -17,7 +18,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use crate::convert::{Event, Filter};
 use crate::hub::Kevent;
 
-// EV_RECEIPT is libc's, because kqueue-sys lacks it on OpenBSD.
+// EV_RECEIPT comes from libc, because kqueue-sys lacks it on OpenBSD.
 const _: () = assert!(
     EventFlag::EV_ADD.bits() == Event::ADD
         && EventFlag::EV_DELETE.bits() == Event::DELETE
@@ -26,29 +27,29 @@ const _: () = assert!(
         && libc::EV_RECEIPT == Event::RECEIPT
         && EventFlag::EV_ERROR.bits() == Event::ERROR
         && EventFlag::EV_EOF.bits() == Event::EOF,
-    "the flags of `Event` are those of every system"
+    "the flags of `Event` equal those of this system"
 );
 
-/// The calls of this system.
+/// Returns the calls of this system.
 pub(crate) fn calls() -> io::Result<Box<dyn Kevent>> {
     Ok(Box::new(System::default()))
 }
 
 #[derive(Default)]
 struct System {
-    /// Kept for their room.
+    /// The buffers of the calls, kept to reuse their allocations.
     changes: Vec<kevent>,
     events: Vec<kevent>,
 }
 
 impl Kevent for System {
     fn kqueue(&mut self) -> io::Result<OwnedFd> {
-        // SAFETY: takes nothing.
+        // SAFETY: the call has no arguments and no preconditions.
         let number = unsafe { kqueue_sys::kqueue() };
         if number == -1 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a new descriptor, which nobody else knows.
+        // SAFETY: the descriptor is new and open, and nothing else owns it.
         let queue = unsafe { OwnedFd::from_raw_fd(number) };
         fcntl_setfd(&queue, FdFlags::CLOEXEC)?;
         Ok(queue)
@@ -66,8 +67,8 @@ impl Kevent for System {
         self.events.clear();
         self.events.reserve(events.len());
         let timeout = timeout.map(|(secs, nanos)| libc::timespec { tv_sec: secs as _, tv_nsec: nanos.into() });
-        // SAFETY: the lists are as long as is said, the second in room that is reserved; the timeout, if any, lives
-        // until the call returns.
+        // SAFETY: `changes` has the given length. `events` has reserved capacity for the given number of events. The
+        // timeout, if any, lives until the call returns.
         let count = unsafe {
             kqueue_sys::kevent(
                 queue.as_raw_fd(),
@@ -79,7 +80,8 @@ impl Kevent for System {
             )
         };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
-        // SAFETY: the kernel has written so many, no more than was said, with filters that were registered.
+        // SAFETY: the kernel has initialized the first `count` events, which is at most `events.len()`, with filters
+        // that were registered (see the ground rules).
         unsafe { self.events.set_len(count) };
         for (event, from) in events.iter_mut().zip(&self.events) {
             *event = from_system(from);

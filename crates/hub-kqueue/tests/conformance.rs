@@ -1,4 +1,4 @@
-//! The conformance suite, over the calls of the system where it has them, else over an emulation.
+//! The conformance suite, over the system calls where they exist, elsewhere over an emulation.
 
 #[cfg(any(
     target_os = "macos",

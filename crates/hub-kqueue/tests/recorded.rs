@@ -1,5 +1,4 @@
-//! What the hub asks of the system, and what it makes of the answers: over calls that are recorded and answered
-//! from a list.
+//! The calls that the hub makes and how it handles the answers, over a recorder that answers from a list.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,7 +12,7 @@ use hub_core::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched};
 use hub_kqueue::{Event, Filter, Kevent, KqueueHub};
 use rustix::io::Errno;
 
-/// What `kevent` was called with.
+/// The arguments of one call of `kevent`.
 #[derive(Clone, PartialEq, Debug)]
 struct Call {
     queue: RawFd,
@@ -24,7 +23,7 @@ struct Call {
 
 enum Answer {
     Fails(Errno),
-    /// The error of each change, if it has one; no more answers than these.
+    /// The error of each change, if any. Changes beyond the list get no answer.
     Changes(Vec<Option<Errno>>),
     Events(Vec<Event>),
 }
@@ -87,11 +86,11 @@ impl Recorder {
         self.0.borrow_mut().answers.push_back(answer);
     }
 
-    /// The change lists since the last question, as (flags, filter), without the flag that every change must have.
+    /// Takes the recorded change lists as (flags, filter), without `RECEIPT`, which every change must have.
     fn changes(&self) -> Vec<Vec<(u16, Filter)>> {
         let calls = std::mem::take(&mut self.0.borrow_mut().calls);
         let short = |change: &Event| {
-            assert_ne!(change.flags & Event::RECEIPT, 0, "every change asks for its own answer");
+            assert_ne!(change.flags & Event::RECEIPT, 0, "every change requests a receipt");
             (change.flags & !Event::RECEIPT, change.filter)
         };
         calls.iter().map(|call| call.changes.iter().map(short).collect()).collect()
@@ -128,7 +127,7 @@ fn event(fd: &impl AsRawFd, filter: Filter, flags: u16) -> Event {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_system_without_kqueue_says_so() {
+fn a_system_without_kqueue_is_unsupported() {
     assert!(!(hub_kqueue::DESCRIPTOR.available)());
     assert_eq!(KqueueHub::new().unwrap_err().kind(), io::ErrorKind::Unsupported);
 }
@@ -145,7 +144,7 @@ fn each_direction_is_added_with_the_generation_of_its_key() {
 }
 
 #[test]
-fn there_is_room_for_the_answers_to_the_changes_and_for_no_event() {
+fn the_buffer_of_a_change_holds_the_answers_and_no_event() {
     let (recorder, (reader, _writer)) = (Recorder::default(), pipe());
     let mut hub = recorder.hub();
     watch(&mut hub, &reader, Interest::BOTH).unwrap();
@@ -154,7 +153,7 @@ fn there_is_room_for_the_answers_to_the_changes_and_for_no_event() {
 }
 
 #[test]
-fn watching_again_deletes_what_was_there_and_adds_what_is_wanted() {
+fn watching_again_deletes_the_old_filters_and_adds_the_new_ones() {
     let (recorder, (reader, _writer)) = (Recorder::default(), pipe());
     let mut hub = recorder.hub();
     watch(&mut hub, &reader, Interest::BOTH).unwrap();
@@ -171,7 +170,7 @@ fn watching_again_deletes_what_was_there_and_adds_what_is_wanted() {
 }
 
 #[test]
-fn a_number_that_the_system_forgot_is_watched_anew() {
+fn watching_again_succeeds_if_the_system_dropped_the_registration() {
     let (recorder, (reader, _writer)) = (Recorder::default(), pipe());
     let mut hub = recorder.hub();
     watch(&mut hub, &reader, Interest::READ).unwrap();
@@ -180,7 +179,7 @@ fn a_number_that_the_system_forgot_is_watched_anew() {
 }
 
 #[test]
-fn a_direction_that_is_refused_takes_the_other_with_it() {
+fn a_refused_direction_removes_the_other_direction() {
     let (recorder, (reader, _writer)) = (Recorder::default(), pipe());
     let mut hub = recorder.hub();
     recorder.will_answer(Answer::Changes(vec![None, Some(Errno::NOMEM)]));
@@ -193,7 +192,7 @@ fn a_direction_that_is_refused_takes_the_other_with_it() {
 }
 
 #[test]
-fn a_closed_number_is_told_to_its_caller() {
+fn watching_a_closed_number_returns_ebadf() {
     let (recorder, (reader, _writer)) = (Recorder::default(), pipe());
     let mut hub = recorder.hub();
     recorder.will_answer(Answer::Changes(vec![Some(Errno::BADF)]));
@@ -202,7 +201,7 @@ fn a_closed_number_is_told_to_its_caller() {
 }
 
 #[test]
-fn a_file_that_cannot_be_waited_for_is_one_error() {
+fn watching_an_unsupported_file_returns_eperm() {
     let (recorder, (reader, _writer)) = (Recorder::default(), pipe());
     let mut hub = recorder.hub();
     recorder.will_answer(Answer::Changes(vec![Some(Errno::INVAL)]));
@@ -213,7 +212,7 @@ fn a_file_that_cannot_be_waited_for_is_one_error() {
         recorder.changes();
         let error = watch(&mut hub, &file, Interest::READ).unwrap_err();
         assert_eq!(Errno::from_io_error(&error), Some(Errno::PERM));
-        assert!(recorder.changes().is_empty(), "the system is not asked");
+        assert!(recorder.changes().is_empty(), "no system call is made");
     }
 }
 
@@ -226,7 +225,7 @@ fn a_change_without_an_answer_is_an_error() {
 }
 
 #[test]
-fn an_interrupted_change_is_made_again() {
+fn an_interrupted_change_is_submitted_again() {
     let (recorder, (reader, _writer)) = (Recorder::default(), pipe());
     let mut hub = recorder.hub();
     recorder.will_answer(Answer::Fails(Errno::INTR));
@@ -235,7 +234,7 @@ fn an_interrupted_change_is_made_again() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_is_reported_by_a_timer() {
+fn a_timer_reports_the_hang_up_of_a_pipe_without_a_reader() {
     let (recorder, (_reader, writer)) = (Recorder::default(), pipe());
     let mut hub = recorder.hub();
     recorder.will_answer(Answer::Changes(vec![Some(Errno::PIPE)]));
@@ -248,7 +247,7 @@ fn a_pipe_that_nobody_reads_is_reported_by_a_timer() {
 }
 
 #[test]
-fn a_timer_of_a_number_that_was_forgotten_is_silent() {
+fn a_timer_of_a_forgotten_number_is_not_reported() {
     let (recorder, (_reader, writer)) = (Recorder::default(), pipe());
     let mut hub = recorder.hub();
     recorder.will_answer(Answer::Changes(vec![Some(Errno::PIPE)]));
@@ -259,7 +258,7 @@ fn a_timer_of_a_number_that_was_forgotten_is_silent() {
 }
 
 #[test]
-fn forgetting_deletes_before_the_number_is_closed_and_not_after() {
+fn forget_deletes_the_filters_of_open_numbers_only() {
     let (recorder, (reader, _writer)) = (Recorder::default(), pipe());
     let mut hub = recorder.hub();
     watch(&mut hub, &reader, Interest::READ).unwrap();
@@ -286,7 +285,7 @@ fn events_are_reported_under_the_generation_that_they_carry() {
 }
 
 #[test]
-fn what_does_not_fit_in_a_batch_comes_with_the_next() {
+fn events_beyond_a_batch_come_with_the_next_wait() {
     let (recorder, (reader, _writer)) = (Recorder::default(), pipe());
     let mut hub = recorder.hub();
     watch(&mut hub, &reader, Interest::READ).unwrap();
@@ -296,7 +295,7 @@ fn what_does_not_fit_in_a_batch_comes_with_the_next() {
 }
 
 #[test]
-fn an_interrupted_wait_is_an_early_end() {
+fn an_interrupted_wait_returns_nothing() {
     let recorder = Recorder::default();
     let mut hub = recorder.hub();
     recorder.will_answer(Answer::Fails(Errno::INTR));
@@ -304,7 +303,7 @@ fn an_interrupted_wait_is_an_early_end() {
 }
 
 #[test]
-fn any_other_error_of_a_wait_is_one_of_the_hub() {
+fn other_errors_of_a_wait_are_returned() {
     let recorder = Recorder::default();
     let mut hub = recorder.hub();
     recorder.will_answer(Answer::Fails(Errno::BADF));
@@ -327,7 +326,7 @@ fn timeouts_are_counted_in_nanoseconds_and_capped() {
 }
 
 #[test]
-fn a_child_makes_its_own_queue_and_does_not_close_the_number_of_the_old_one() {
+fn a_forked_child_creates_a_queue_and_does_not_close_the_old_number() {
     let (recorder, (reader, _writer)) = (Recorder::default(), pipe());
     let mut hub = recorder.hub();
     watch(&mut hub, &reader, Interest::READ).unwrap();
@@ -337,12 +336,12 @@ fn a_child_makes_its_own_queue_and_does_not_close_the_number_of_the_old_one() {
     watch(&mut hub, &reader, Interest::READ).unwrap();
     assert_ne!(recorder.last().queue, old);
     assert_eq!(hub.pollable().unwrap().as_raw_fd(), recorder.last().queue);
-    assert_eq!(recorder.changes(), [[(ADD, Filter::Read)]], "the new queue knows nothing");
+    assert_eq!(recorder.changes(), [[(ADD, Filter::Read)]], "the new queue is empty");
     let _still_open = rustix::io::fcntl_getfd(recorded(old)).unwrap();
 }
 
 #[test]
-fn a_child_without_a_queue_has_errors_and_closes_nothing() {
+fn a_forked_child_without_a_queue_returns_errors_and_closes_nothing() {
     let (recorder, (reader, _writer)) = (Recorder::default(), pipe());
     let mut hub = recorder.hub();
     let old = hub.pollable().unwrap().as_raw_fd();
@@ -355,8 +354,9 @@ fn a_child_without_a_queue_has_errors_and_closes_nothing() {
     let _still_open = rustix::io::fcntl_getfd(recorded(old)).unwrap();
 }
 
-/// The queue with that number, which the hub has leaked.
+/// Borrows the queue that the hub has leaked under `number`.
 fn recorded(number: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: nobody closes it; that is what its tests show.
+    // SAFETY: the hub leaks the queue. If it closed the number, `fcntl_getfd` would fail with EBADF and so would the
+    // test.
     unsafe { BorrowedFd::borrow_raw(number) }
 }

@@ -1,14 +1,15 @@
-//! One event base of libevent: the only file that calls the library. `sys` declares what it calls.
+//! One event base of libevent: the only file that calls the library. `sys` holds the declarations.
 //!
 //! Ground rules:
-//! - A base, its events and the list that they fill belong to one [`Base`], which is neither `Send` nor `Sync`. Nobody
-//!   else has their addresses, so nothing runs in the library while a method here does something else.
-//! - An event ends before its base: the fields of [`Base`] stand in the order in which they have to be dropped. The
-//!   library takes an event out of all its lists before it frees it, so no callback runs for a freed event.
-//! - The list is reached through one raw pointer, taken from a box that ends after the base. Callbacks use it while the
-//!   loop runs, for which [`Base::run`] borrows the base mutably, and the other methods only while it does not.
-//! - [`told`] does nothing but append a number to the list: it calls no code that could panic, block or switch. [`said`]
-//!   passes a text on by [`hub_core::warn`], which does not unwind.
+//! - A base, its events and the list that their callbacks fill belong to one [`Base`], which is neither `Send` nor
+//!   `Sync`. No other code has their addresses, so the library works on them only during a call from this file.
+//! - Events are dropped before their base: the fields of [`Base`] stand in drop order. The library removes an event
+//!   from all its lists before it frees the event, so no callback runs for a freed event.
+//! - All access to the list goes through one raw pointer, from a box that is freed after the base. Callbacks use the
+//!   pointer while the loop runs, during which [`Base::run`] holds the base mutably borrowed. Other methods use it only
+//!   while the loop does not run.
+//! - [`on_event`] only appends a number to the list: it calls no code that could panic, block or switch. [`on_log`]
+//!   passes a text to [`hub_core::warn`], which does not unwind.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_short, c_void};
@@ -25,11 +26,11 @@ use crate::{convert, sys};
 
 /// An event base with its events.
 pub(crate) struct Base {
-    /// By number: for reading and for writing.
+    /// Indexed by number, then by direction.
     events: Vec<[Option<Event>; 2]>,
-    /// How many of them there are.
+    /// The number of events in `events`.
     count: usize,
-    /// Ends a wait.
+    /// The event that ends a wait after its timeout.
     timer: Event,
     raw: Raw,
     found: Found,
@@ -38,15 +39,15 @@ pub(crate) struct Base {
 impl Base {
     pub(crate) fn new() -> io::Result<Base> {
         static ROUTE_WARNINGS: Once = Once::new();
-        // SAFETY: `said` has the signature that is asked for. The library's place for it is written once, by us.
-        ROUTE_WARNINGS.call_once(|| unsafe { sys::event_set_log_callback(said) });
+        // SAFETY: `on_log` has the required signature. The `Once` excludes concurrent writes to the library's variable.
+        ROUTE_WARNINGS.call_once(|| unsafe { sys::event_set_log_callback(on_log) });
         let found = Found(NonNull::from(Box::leak(Box::default())));
         let raw = Raw::new()?;
         let timer = Event::new(&raw, -1, 0, &found)?;
         Ok(Base { events: Vec::new(), count: 0, timer, raw, found })
     }
 
-    /// Registers one direction, or registers it still.
+    /// Registers one direction. A direction that is registered already stays so.
     pub(crate) fn add(&mut self, fd: BorrowedFd<'_>, direction: Interest, lease: Lease) -> io::Result<()> {
         let number = fd.as_raw_fd() as usize;
         if number >= self.events.len() {
@@ -60,9 +61,9 @@ impl Base {
                 let fresh = Event::new(&self.raw, fd.as_raw_fd(), flags, &self.found)?;
                 if place.is_none() {
                     self.count += 1;
-                    // SAFETY: the loop does not run, so the list is ours.
+                    // SAFETY: the loop does not run, so no callback uses the list.
                     let found = unsafe { self.found.0.as_mut() };
-                    // Each event is found once in a run: callbacks append without asking for memory.
+                    // The loop calls back once per event and run, so with this capacity callbacks never allocate.
                     found.reserve(self.count.saturating_sub(found.len()));
                 }
                 place.insert(fresh)
@@ -71,7 +72,7 @@ impl Base {
         event.add(None)
     }
 
-    /// Takes directions out, registered or not.
+    /// Deregisters directions, whether registered or not.
     pub(crate) fn remove(&self, number: RawFd, directions: Interest) {
         let Some(pair) = self.events.get(number as usize) else { return };
         for direction in [Interest::READ, Interest::WRITE] {
@@ -83,31 +84,32 @@ impl Base {
         }
     }
 
-    /// Sleeps until an event comes or `timeout` is over, and keeps the numbers of those that came.
+    /// Waits for an event or until `timeout` is over, and keeps the numbers of the events.
     pub(crate) fn run(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        // SAFETY: the loop does not run, so the list is ours.
+        // SAFETY: the loop does not run, so no callback uses the list.
         unsafe { self.found.0.as_mut() }.clear();
-        // Without ONCE, what is still ready would be reported within one call for ever.
+        // Without ONCE, one call would report a descriptor that stays ready again and again, and never return.
         let mut flags = sys::EVLOOP_ONCE | sys::EVLOOP_NO_EXIT_ON_EMPTY;
         match timeout {
             None => {}
             Some(Duration::ZERO) => flags |= sys::EVLOOP_NONBLOCK,
             Some(_) => self.timer.add(timeout)?,
         }
-        // SAFETY: the base is alive and, since `self` is borrowed mutably and callbacks only append, does not run.
+        // SAFETY: the base is alive. Its loop does not run: `self` is mutably borrowed, and callbacks only append to
+        // the list.
         let ended = unsafe { sys::event_base_loop(self.raw.0.as_ptr(), flags) };
         let result = if ended < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
         self.timer.remove();
         result
     }
 
-    /// The numbers that the last run named. One of them may be there twice.
+    /// Returns the numbers that the last run found. A number may occur twice.
     pub(crate) fn found(&self) -> &[RawFd] {
         // SAFETY: the loop does not run while `self` is borrowed, so the list does not change.
         unsafe { self.found.0.as_ref() }
     }
 
-    /// Leaves a base alone that came along in a fork (quirk i).
+    /// Leaks the copy of a base in a forked child (quirk i).
     pub(crate) fn abandon(self) {
         std::mem::forget(self);
     }
@@ -115,7 +117,7 @@ impl Base {
 
 impl fmt::Debug for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // SAFETY: the base is alive. Both calls return strings that last as long as the program.
+        // SAFETY: the base is alive. Both calls return static strings.
         let (method, version) = unsafe {
             let method = sys::event_base_get_method(self.raw.0.as_ptr());
             (CStr::from_ptr(method), CStr::from_ptr(sys::event_get_version()))
@@ -124,20 +126,20 @@ impl fmt::Debug for Base {
     }
 }
 
-/// The library's part.
+/// The base of the library.
 struct Raw(NonNull<sys::event_base>);
 
 impl Raw {
     fn new() -> io::Result<Raw> {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        // The library ends the process if it finds too few descriptors, and there is no way to be asked first. It needs a
-        // pair, the set and the timer; the others are for what the program's other OS threads open meanwhile.
+        // With too few free descriptors the library ends the process instead of returning an error. Probe for eight
+        // (quirk h): a base takes a pair, the set and the timer. The rest is a margin for other OS threads.
         let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         drop((io::pipe()?, io::pipe()?, io::pipe()?, io::pipe()?));
         let features = sys::EV_FEATURE_ET | sys::EV_FEATURE_O1;
         let flags = sys::EVENT_BASE_FLAG_PRECISE_TIMER | sys::EVENT_BASE_FLAG_IGNORE_ENV | sys::EVENT_BASE_FLAG_NOLOCK;
-        // SAFETY: the configuration is checked, used alive, and freed once.
-        let raw = hushed(|| unsafe {
+        // SAFETY: the configuration is not null, is used before it is freed, and is freed once.
+        let raw = without_warnings(|| unsafe {
             let config = NonNull::new(sys::event_config_new())?.as_ptr();
             sys::event_config_require_features(config, features);
             sys::event_config_set_flag(config, flags);
@@ -154,17 +156,17 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        // SAFETY: the base is alive, its events are freed, and nobody uses it after this.
-        hushed(|| unsafe { sys::event_base_free(self.0.as_ptr()) });
+        // SAFETY: the base is alive, its events are freed, and `drop` is the last use.
+        without_warnings(|| unsafe { sys::event_base_free(self.0.as_ptr()) });
     }
 }
 
-/// The numbers that callbacks found.
+/// The numbers that callbacks have found.
 struct Found(NonNull<Vec<RawFd>>);
 
 impl Drop for Found {
     fn drop(&mut self) {
-        // SAFETY: the pointer came from a box, and the events that knew it are freed.
+        // SAFETY: the pointer came from a box, and the events that held a copy are freed.
         drop(unsafe { Box::from_raw(self.0.as_ptr()) });
     }
 }
@@ -177,8 +179,8 @@ struct Event {
 
 impl Event {
     fn new(base: &Raw, fd: RawFd, flags: c_short, found: &Found) -> io::Result<Event> {
-        // SAFETY: the base is alive; the list outlives its events.
-        let raw = unsafe { sys::event_new(base.0.as_ptr(), fd, flags, told, found.0.as_ptr().cast()) };
+        // SAFETY: the base is alive, and the list outlives the event.
+        let raw = unsafe { sys::event_new(base.0.as_ptr(), fd, flags, on_event, found.0.as_ptr().cast()) };
         let raw = NonNull::new(raw).ok_or_else(io::Error::last_os_error)?;
         Ok(Event { raw, flags })
     }
@@ -187,23 +189,24 @@ impl Event {
         let limit =
             timeout.map(round::micros).map(|(secs, micros)| sys::timeval { tv_sec: secs as _, tv_usec: micros as _ });
         let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
-        // SAFETY: the event and its base are alive, and the limit is null or lives until the end of the call.
-        match hushed(|| unsafe { sys::event_add(self.raw.as_ptr(), limit) }) {
+        // SAFETY: the event and its base are alive, and the limit is null or lives until the call returns.
+        match without_warnings(|| unsafe { sys::event_add(self.raw.as_ptr(), limit) }) {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     }
 
     fn remove(&self) {
-        // SAFETY: the event and its base are alive. It fails where the number is closed, and has removed it then.
-        hushed(|| unsafe { sys::event_del(self.raw.as_ptr()) });
+        // An error is ignored: for a closed number the call fails and still removes the event.
+        // SAFETY: the event and its base are alive.
+        without_warnings(|| unsafe { sys::event_del(self.raw.as_ptr()) });
     }
 }
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // SAFETY: the event and its base are alive, and nobody uses it after this.
-        hushed(|| unsafe { sys::event_free(self.raw.as_ptr()) });
+        // SAFETY: the event and its base are alive, and `drop` is the last use of the event.
+        without_warnings(|| unsafe { sys::event_free(self.raw.as_ptr()) });
     }
 }
 
@@ -211,33 +214,34 @@ fn side(direction: Interest) -> usize {
     usize::from(direction == Interest::WRITE)
 }
 
-/// Called by the library, in [`Base::run`], for an event that came. The timer has no number.
-unsafe extern "C" fn told(fd: c_int, _what: c_short, found: *mut c_void) {
-    // SAFETY: `found` is the list of this event's base, and by the ground rules nobody else uses it now.
+/// Notes the number of an event. The library calls this in [`Base::run`], also for the timer, which has no number.
+unsafe extern "C" fn on_event(fd: c_int, _what: c_short, found: *mut c_void) {
+    // SAFETY: `found` is the list of the event's base. By the ground rules no other reference to it is in use while the
+    // loop runs.
     let found = unsafe { &mut *found.cast::<Vec<RawFd>>() };
-    // Both directions of a number mostly come one after the other.
+    // The two directions of a number usually come one after the other.
     if fd >= 0 && found.last() != Some(&fd) {
         found.push(fd);
     }
 }
 
 thread_local! {
-    /// Whether the caller of the library learns of what goes wrong by itself.
-    static HUSHED: Cell<bool> = const { Cell::new(false) };
+    /// Whether warnings are suppressed because the library call under way returns an error itself.
+    static SUPPRESSED: Cell<bool> = const { Cell::new(false) };
 }
 
-fn hushed<T>(call: impl FnOnce() -> T) -> T {
-    HUSHED.set(true);
+fn without_warnings<T>(call: impl FnOnce() -> T) -> T {
+    SUPPRESSED.set(true);
     let result = call();
-    HUSHED.set(false);
+    SUPPRESSED.set(false);
     result
 }
 
-/// Called by the library, on any thread, for what it has to say.
-unsafe extern "C" fn said(severity: c_int, text: *const c_char) {
+/// Reports a log message of the library as a warning. The library calls this on any OS thread.
+unsafe extern "C" fn on_log(severity: c_int, text: *const c_char) {
     let ends_the_process = severity > sys::EVENT_LOG_WARN;
-    if ends_the_process || severity >= sys::EVENT_LOG_WARN && !HUSHED.get() {
-        // SAFETY: the library passes a string that lasts until this returns.
+    if ends_the_process || severity >= sys::EVENT_LOG_WARN && !SUPPRESSED.get() {
+        // SAFETY: the library passes a string that is valid until this function returns.
         let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
         hub_core::warn(if ends_the_process {
             format!("libevent ends the process: {text}")

@@ -1,4 +1,4 @@
-//! Directions to libevent's and poll's flags and back.
+//! Conversion between directions and the flags of libevent and poll.
 
 use std::ffi::c_short;
 
@@ -7,21 +7,21 @@ use rustix::event::PollFlags;
 
 use crate::sys;
 
-/// The half close by the peer, where the system tells it apart.
+/// The poll flag for a half close by the peer, where the system has one.
 const HALF_CLOSE: PollFlags = if cfg!(any(target_os = "linux", target_os = "android")) {
     PollFlags::from_bits_retain(0x2000)
 } else {
     PollFlags::empty()
 };
 
-/// The flags of an event for one direction.
+/// Returns the flags of an event for one direction.
 pub(crate) fn event_flags(direction: Interest, lease: Lease) -> c_short {
     let direction = if direction == Interest::READ { sys::EV_READ } else { sys::EV_WRITE };
     let trigger = if lease == Lease::Wait { sys::EV_ET } else { 0 };
     direction | trigger | sys::EV_PERSIST
 }
 
-/// The flags that ask poll for `interest`.
+/// Returns the flags to poll for `interest`.
 pub(crate) fn poll_flags(interest: Interest) -> PollFlags {
     let mut flags = PollFlags::empty();
     flags.set(PollFlags::IN | HALF_CLOSE, interest.contains(Interest::READ));
@@ -29,7 +29,7 @@ pub(crate) fn poll_flags(interest: Interest) -> PollFlags {
     flags
 }
 
-/// What poll's answer means.
+/// Returns the readiness that the flags reported by poll mean.
 pub(crate) fn readiness(flags: PollFlags) -> Readiness {
     let meanings = [
         (PollFlags::IN, Readiness::READ),
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_lent_for_one_wait_is_edge_triggered() {
+    fn an_event_for_one_wait_is_edge_triggered() {
         assert_eq!(event_flags(Interest::READ, Lease::Life), 0x12);
         assert_eq!(event_flags(Interest::WRITE, Lease::Wait), 0x34);
     }
@@ -60,13 +60,13 @@ mod tests {
 
     #[test]
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn a_half_close_is_no_news_for_a_writer() {
+    fn a_half_close_does_not_make_the_socket_writable() {
         assert_eq!(HALF_CLOSE, PollFlags::RDHUP);
         assert_eq!(readiness(PollFlags::IN | HALF_CLOSE), Readiness::READ | Readiness::END);
     }
 
     #[test]
-    fn a_hang_up_an_error_and_a_dead_number_concern_both_directions() {
+    fn a_hang_up_an_error_and_a_dead_number_make_both_directions_ready() {
         assert_eq!(readiness(PollFlags::HUP), Readiness::HANGUP);
         assert_eq!(readiness(PollFlags::ERR), Readiness::HANGUP);
         assert_eq!(readiness(PollFlags::NVAL), Readiness::GONE);

@@ -12,14 +12,14 @@ use rustix::event::{PollFd, Timespec, poll};
 use crate::base::Base;
 use crate::convert;
 
-/// The canonical name.
+/// The canonical name of the hub.
 pub(crate) const NAME: &str = "libevent";
 
-/// How the base has a number.
+/// How a number is registered with the base.
 #[derive(Copy, Clone)]
 struct Registered {
     key: Key,
-    /// The directions that are registered; none: the number is not.
+    /// The registered directions. Empty if the number is not registered.
     asked: Interest,
     lease: Lease,
 }
@@ -34,20 +34,21 @@ struct Registered {
 /// ```
 pub struct LibeventHub {
     base: Base,
-    /// By number.
+    /// Indexed by number.
     registered: Vec<Registered>,
-    /// What the last wait looked at; kept for its room.
+    /// The keys of the descriptors that the last wait polled. The allocation is reused.
     keys: Vec<Key>,
-    /// Beside `keys`. Empty between waits, so it lends nothing for ever.
+    /// The polled descriptors, parallel to `keys`. Between waits it is empty, so it borrows no descriptor.
     fds: Vec<PollFd<'static>>,
 }
 
 impl LibeventHub {
-    /// A hub with an event base of its own.
+    /// Creates a hub with an event base of its own.
     ///
     /// # Errors
     ///
-    /// Too many open files, no memory, or a libevent that knows neither epoll nor kqueue.
+    /// Returns an error if too many files are open, if memory is exhausted, or if libevent supports neither epoll nor
+    /// kqueue.
     pub fn new() -> io::Result<LibeventHub> {
         Ok(LibeventHub { base: Base::new()?, registered: Vec::new(), keys: Vec::new(), fds: Vec::new() })
     }
@@ -69,7 +70,7 @@ impl Hub for LibeventHub {
             self.registered.push(Registered { key, asked: Interest::NONE, lease });
         }
         let known = &mut self.registered[number];
-        // The same file, level-triggered: what is registered is looked at again in any case.
+        // A level-triggered registration of the same file stays: each turn of libevent's loop looks at it again.
         let stays = lease == Lease::Life && known.lease == lease && known.key == key;
         let kept = if stays { known.asked & interest } else { Interest::NONE };
         self.base.remove(key.fd(), known.asked.without(kept));
@@ -102,7 +103,7 @@ impl Hub for LibeventHub {
                 self.keys.push(known.key);
                 fds.push(PollFd::from_borrowed_fd(fd, convert::poll_flags(known.asked)));
             } else {
-                // It was lent for one wait, which is over.
+                // The descriptor was lent for one wait, and that wait is over.
                 self.base.remove(number, known.asked);
                 known.asked = Interest::NONE;
             }
@@ -110,7 +111,7 @@ impl Hub for LibeventHub {
         let looked = fds.is_empty() || poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok();
         for (&key, fd) in self.keys.iter().zip(&fds) {
             let known = &mut self.registered[key.fd() as usize];
-            // If poll fails, it is for whoever asked to find out.
+            // If poll fails, report the registered directions: the waiters' own system calls find the state.
             let found = if looked { convert::readiness(fd.revents()) } else { Readiness::from(known.asked) };
             if found.is_empty() {
                 continue;
@@ -123,7 +124,7 @@ impl Hub for LibeventHub {
             }
             ready.push(key, found);
         }
-        // An empty vector may lend for any time; the standard library collects it in place.
+        // Keep the allocation under another lifetime: std collects an iterator over a `Vec` in place.
         fds.clear();
         self.fds = fds.into_iter().map(|_| unreachable!()).collect();
         Ok(())

@@ -1,11 +1,10 @@
 //! The declarations of libevent: the part of `<event2/event.h>` that this hub uses.
 //!
 //! Ground rules:
-//! - Each declaration is the library's own, for libevent 2.1 and later: `tests/declarations.rs` has a C compiler compare
-//!   this file with the installed headers. The test reads the text of this file, and fails for a form of declaration
-//!   that it does not know.
-//! - The structures are opaque. This crate only passes on pointers that the library gave.
-//! - `evutil_socket_t` is `int` on every system that this crate is for.
+//! - Each declaration matches libevent 2.1 and later: `tests/declarations.rs` lets a C compiler compare this file with
+//!   the installed headers. The test reads the text of this file, and fails for an unknown form of declaration.
+//! - The structures are opaque. This crate only passes pointers that the library returned.
+//! - `evutil_socket_t` is `int` on every supported system.
 
 #![allow(non_camel_case_types)]
 

@@ -1,4 +1,4 @@
-//! The declarations in `src/sys.rs` are those of the installed headers.
+//! The declarations in `src/sys.rs` agree with the installed headers.
 
 #![cfg(all(unix, not(feature = "bundled")))]
 
@@ -15,7 +15,7 @@ fn the_headers_agree_with_the_declarations() {
 }
 
 #[test]
-fn a_wrong_declaration_is_noticed() {
+fn a_wrong_declaration_does_not_compile() {
     let wrongs = [
         ("EV_READ: c_short = 0x02", "EV_READ: c_short = 0x03"),
         ("timeout: *const timeval", "timeout: *mut timeval"),
@@ -30,7 +30,7 @@ fn a_wrong_declaration_is_noticed() {
     }
 }
 
-/// A C program that compiles if the headers declare what `text` does.
+/// Returns a C program that compiles if the headers agree with the declarations in `text`.
 fn checks(text: &str) -> String {
     let mut c = String::from("#include <event2/event.h>\n");
     let mut count = 0;
@@ -57,7 +57,7 @@ fn checks(text: &str) -> String {
     c
 }
 
-/// The declarations of `text`, each in one line without its semicolon.
+/// Returns the declarations of `text`, each on one line without its semicolon.
 fn declarations(text: &str) -> Vec<String> {
     let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join(" ");
     let code = code.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -65,7 +65,7 @@ fn declarations(text: &str) -> Vec<String> {
     parts.filter(|part| part.starts_with("pub(crate) ")).map(str::to_owned).collect()
 }
 
-/// A C declaration of `name` with the Rust `signature`, such as `(fd: c_int) -> *mut event`.
+/// Returns the C declaration of `name` for a Rust `signature` such as `(fd: c_int) -> *mut event`.
 fn prototype(name: &str, signature: &str, value: Option<&str>) -> String {
     let (parameters, result) = signature.split_once(" -> ").unwrap_or((signature, "()"));
     let parameters = parameters.trim_start_matches('(').trim_end_matches([' ', ')']).trim_end_matches(',');
@@ -95,7 +95,7 @@ fn c_type(rust: &str) -> String {
     }
 }
 
-/// Has the C compiler check `program`.
+/// Lets the C compiler check `program`.
 fn compile(program: &str) -> Output {
     let flags = Command::new("pkg-config").args(["--cflags", "libevent_core"]).output().expect("pkg-config runs");
     assert!(flags.status.success(), "{}", String::from_utf8_lossy(&flags.stderr));

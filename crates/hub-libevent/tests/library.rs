@@ -1,4 +1,4 @@
-//! What the library under the hub may do to a program: run out, complain, and be asked who it is.
+//! The effects of the library on a program: exhausted resources, warnings, version information, callbacks.
 
 #![cfg(target_os = "linux")]
 
@@ -17,10 +17,10 @@ use hub_core::{Hub, Interest, Key, Lease, Ready, Watched};
 use hub_libevent::LibeventHub;
 use hub_testkit::process::alone;
 
-/// Set in a process of its own: what is done here concerns all of it.
+/// Set in the process of a single test. These tests change process-wide state.
 const ALONE: &str = "HUB_LIBEVENT_ALONE";
 
-/// Runs `case` in a process of its own, which must end well.
+/// Runs `case` in a process of its own, which must exit successfully.
 fn in_a_process_of_its_own(test: &str, case: impl FnOnce()) {
     if env::var_os(ALONE).is_some() {
         return case();
@@ -52,8 +52,8 @@ fn a_hub_with_registered_descriptors_can_be_dropped() {
 }
 
 #[test]
-fn too_few_descriptors_for_a_hub_are_an_error() {
-    in_a_process_of_its_own("too_few_descriptors_for_a_hub_are_an_error", || {
+fn creating_a_hub_fails_without_enough_descriptors() {
+    in_a_process_of_its_own("creating_a_hub_fails_without_enough_descriptors", || {
         rustix::process::setrlimit(
             rustix::process::Resource::Nofile,
             rustix::process::Rlimit { current: Some(64), maximum: Some(64) },
@@ -70,24 +70,24 @@ fn too_few_descriptors_for_a_hub_are_an_error() {
 }
 
 #[test]
-fn memory_that_is_refused_to_the_library_is_an_error() {
-    /// How many more times the library gets memory.
+fn a_failed_allocation_in_the_library_is_an_error() {
+    /// How many more allocations of the library succeed.
     static LEFT: AtomicUsize = AtomicUsize::new(0);
 
     fn may_have() -> bool {
         LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
     fn none() -> *mut c_void {
-        // SAFETY: this thread's errno is its own.
+        // SAFETY: errno is thread-local.
         unsafe { *libc::__errno_location() = libc::ENOMEM };
         std::ptr::null_mut()
     }
     unsafe extern "C" fn allocate(size: usize) -> *mut c_void {
-        // SAFETY: the C library's contract is the same.
+        // SAFETY: the caller upholds the contract of `malloc`, which is the same.
         if may_have() { unsafe { libc::malloc(size) } } else { none() }
     }
     unsafe extern "C" fn resize(memory: *mut c_void, size: usize) -> *mut c_void {
-        // SAFETY: as above; the memory came from `malloc`.
+        // SAFETY: the caller upholds the contract of `realloc`; the memory came from `malloc`.
         if may_have() { unsafe { libc::realloc(memory, size) } } else { none() }
     }
     unsafe extern "C" fn free(memory: *mut c_void) {
@@ -101,8 +101,8 @@ fn memory_that_is_refused_to_the_library_is_an_error() {
         fn event_set_mem_functions(allocate: Allocate, resize: Resize, free: Free);
     }
 
-    in_a_process_of_its_own("memory_that_is_refused_to_the_library_is_an_error", || {
-        // SAFETY: the functions are those of one allocator, and the library has no memory yet.
+    in_a_process_of_its_own("a_failed_allocation_in_the_library_is_an_error", || {
+        // SAFETY: the functions belong to one allocator, and the library has not allocated yet.
         unsafe { event_set_mem_functions(allocate, resize, free) };
         let (reader, _writer) = io::pipe().unwrap();
         let use_hub = || {
@@ -125,8 +125,8 @@ fn memory_that_is_refused_to_the_library_is_an_error() {
 }
 
 #[test]
-fn a_complaint_of_the_library_comes_as_a_warning() {
-    in_a_process_of_its_own("a_complaint_of_the_library_comes_as_a_warning", || {
+fn a_warning_of_the_library_is_reported() {
+    in_a_process_of_its_own("a_warning_of_the_library_is_reported", || {
         let told = Arc::new(Mutex::new(Vec::new()));
         let telling = Arc::clone(&told);
         hub_core::set_report_stream(move |report| telling.lock().unwrap().push(report.to_string()));
@@ -136,7 +136,7 @@ fn a_complaint_of_the_library_comes_as_a_warning() {
             .flatten()
             .find(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.to_string_lossy().contains("eventpoll")));
         let set: i32 = set.expect("the set of the hub").file_name().to_str().unwrap().parse().unwrap();
-        // SAFETY: nobody but the library has this number, which is to find that it is gone.
+        // SAFETY: only the library uses this number, and the test expects it to get EBADF.
         assert_eq!(unsafe { libc::close(set) }, 0);
         let error = hub.wait(&Watched::new(), Some(Duration::ZERO), &mut Ready::new()).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
@@ -146,8 +146,8 @@ fn a_complaint_of_the_library_comes_as_a_warning() {
 }
 
 #[test]
-fn what_a_caller_learns_is_not_told_twice() {
-    in_a_process_of_its_own("what_a_caller_learns_is_not_told_twice", || {
+fn an_error_returned_to_the_caller_is_not_reported_as_a_warning() {
+    in_a_process_of_its_own("an_error_returned_to_the_caller_is_not_reported_as_a_warning", || {
         static TOLD: AtomicUsize = AtomicUsize::new(0);
         hub_core::set_report_stream(|_| {
             TOLD.fetch_add(1, Ordering::Relaxed);
@@ -182,7 +182,7 @@ fn timers_armed_before_the_first_turn_fire() {
 }
 
 #[test]
-fn a_listener_that_was_removed_is_never_called() {
+fn a_removed_listener_is_not_called() {
     on_libevent(|| {
         let (reader, mut writer) = io::pipe().unwrap();
         let other = reader.try_clone().unwrap();
@@ -191,13 +191,13 @@ fn a_listener_that_was_removed_is_never_called() {
         writer.write_all(b"x").unwrap();
         drop(registration);
         hub_core::sleep(Duration::from_millis(5));
-        // The file is there, and is ready.
+        // The file is still open and is ready.
         hub_core::trampoline(&other, Interest::READ, Some(Duration::from_secs(10))).unwrap();
     });
 }
 
 #[test]
-fn a_failing_callback_does_not_unwind_through_the_library() {
+fn a_panicking_callback_does_not_unwind_through_the_library() {
     on_libevent(|| {
         let (reader, mut writer) = io::pipe().unwrap();
         let called = Rc::new(Cell::new(0));

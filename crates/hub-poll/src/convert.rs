@@ -1,11 +1,11 @@
-//! Directions to poll's flags and back.
+//! Conversion between directions and poll's flags.
 
 use std::time::Duration;
 
 use hub_core::{Interest, Readiness, round};
 use rustix::event::{PollFlags, Timespec};
 
-/// What asks for a half close (quirk e).
+/// The flag that requests half closes, where the system has it (quirk e).
 #[cfg(all(
     any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "illumos"),
     not(any(target_arch = "sparc", target_arch = "sparc64"))
@@ -17,10 +17,10 @@ const HALF_CLOSE: PollFlags = PollFlags::RDHUP;
 )))]
 const HALF_CLOSE: PollFlags = PollFlags::empty();
 
-/// The longest time that a count of milliseconds holds (quirk g).
+/// The longest timeout that `poll` can take: an `i32` of milliseconds (quirk g).
 const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 
-/// The flags that ask for `interest`.
+/// Returns the flags to poll for `interest`.
 pub(crate) fn flags(interest: Interest) -> PollFlags {
     let mut flags = PollFlags::empty();
     if interest.contains(Interest::READ) {
@@ -32,7 +32,7 @@ pub(crate) fn flags(interest: Interest) -> PollFlags {
     flags
 }
 
-/// What reported `flags` mean.
+/// Returns the readiness that reported `flags` mean.
 pub(crate) fn readiness(flags: PollFlags) -> Readiness {
     let mut found = Readiness::NONE;
     if flags.contains(PollFlags::IN) {
@@ -53,7 +53,7 @@ pub(crate) fn readiness(flags: PollFlags) -> Readiness {
     found
 }
 
-/// A timeout as the system takes it.
+/// Converts a timeout into the type of the system call.
 pub(crate) fn limit(timeout: Duration) -> Timespec {
     let (secs, nanos) = round::nanos(timeout.min(LONGEST));
     Timespec { tv_sec: secs, tv_nsec: nanos.into() }
@@ -70,12 +70,12 @@ mod tests {
     }
 
     #[test]
-    fn a_half_close_is_no_news_for_a_writer() {
+    fn a_half_close_does_not_make_the_socket_writable() {
         assert!(!readiness(PollFlags::IN | HALF_CLOSE).contains(Readiness::WRITE));
     }
 
     #[test]
-    fn a_hang_up_and_an_error_concern_both_directions() {
+    fn a_hang_up_and_an_error_make_both_directions_ready() {
         assert_eq!(readiness(PollFlags::HUP), Readiness::HANGUP);
         assert_eq!(readiness(PollFlags::ERR), Readiness::HANGUP);
     }

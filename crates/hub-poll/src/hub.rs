@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::convert;
 
-/// The canonical name.
+/// The canonical name of the hub.
 pub(crate) const NAME: &str = "poll";
 
 /// A hub over poll(2).
@@ -25,16 +25,17 @@ pub(crate) const NAME: &str = "poll";
 /// ```
 #[derive(Default)]
 pub struct PollHub {
-    /// What the call under way asks about; kept for its room. Empty between calls, so it lends nothing for ever.
+    /// The argument of the system call. Between calls it is empty, so it borrows no descriptor, and only keeps its
+    /// allocation.
     fds: Vec<PollFd<'static>>,
 }
 
 impl PollHub {
-    /// A hub.
+    /// Creates a hub.
     ///
     /// # Errors
     ///
-    /// None: it needs nothing of the system.
+    /// None at present: the hub needs no system object.
     pub fn new() -> io::Result<PollHub> {
         Ok(PollHub::default())
     }
@@ -57,7 +58,7 @@ impl Hub for PollHub {
 
     fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
         let mut fds: Vec<PollFd<'_>> = mem::take(&mut self.fds);
-        // One closure for all, which runs in loops over the table's words; `next` would leave them each time.
+        // `for_each` iterates inside the loops over the table's words; `next` would leave and re-enter them each time.
         watched.iter().for_each(|(_, fd, armed)| fds.push(PollFd::from_borrowed_fd(fd, convert::flags(armed))));
         let found = poll(&mut fds, timeout.map(convert::limit).as_ref());
         let reports = fds.iter().filter(|fd| !fd.revents().is_empty()).take(found.unwrap_or(0));
@@ -85,13 +86,13 @@ impl fmt::Debug for PollHub {
     }
 }
 
-/// The room of `fds`, which may lend for any time when it is empty: std collects it in place.
+/// Clears `fds` and keeps its allocation under another lifetime: std collects an iterator over a `Vec` in place.
 fn emptied(mut fds: Vec<PollFd<'_>>) -> Vec<PollFd<'static>> {
     fds.clear();
     fds.into_iter().map(|_| unreachable!("it is empty")).collect()
 }
 
-/// What EINVAL means (quirk h).
+/// Creates the error for EINVAL (quirk h).
 fn too_many(count: usize) -> io::Error {
     let what = format!("poll(2) refuses {count} descriptors: RLIMIT_NOFILE was lowered below the number that is open");
     io::Error::new(io::ErrorKind::InvalidInput, what)
@@ -102,10 +103,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_room_of_the_array_is_kept() {
+    fn the_allocation_of_the_array_is_reused() {
         let fds = Vec::with_capacity(100);
-        let room = fds.as_ptr();
+        let allocation = fds.as_ptr();
         let kept = emptied(fds);
-        assert_eq!((kept.as_ptr(), kept.capacity(), kept.len()), (room, 100, 0));
+        assert_eq!((kept.as_ptr(), kept.capacity(), kept.len()), (allocation, 100, 0));
     }
 }

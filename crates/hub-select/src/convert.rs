@@ -1,4 +1,4 @@
-//! Membership in select's sets to directions, and poll's flags to what select does not tell.
+//! Conversion of select's sets, and of the poll flags that refine them, to readiness.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use hub_core::{Interest, Readiness, round};
 use nix::sys::time::{TimeVal, TimeValLike};
 use rustix::event::PollFlags;
 
-/// What asks for a half close, where the system can tell it from data.
+/// The flag that requests half closes, where the system can tell them from data.
 #[cfg(all(
     any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "illumos"),
     not(any(target_arch = "sparc", target_arch = "sparc64"))
@@ -18,7 +18,7 @@ const HALF_CLOSE: PollFlags = PollFlags::RDHUP;
 )))]
 const HALF_CLOSE: PollFlags = PollFlags::empty();
 
-/// What a place in the sets means.
+/// Returns the readiness that membership in the two sets means.
 pub(crate) fn readiness(readable: bool, writable: bool) -> Readiness {
     let mut found = Readiness::NONE;
     if readable {
@@ -30,12 +30,13 @@ pub(crate) fn readiness(readable: bool, writable: bool) -> Readiness {
     found
 }
 
-/// The flags that ask for the end of what was `found`.
+/// Returns the poll flags that find the end of the stream for a descriptor that select has `found` ready.
 pub(crate) fn flags(found: Readiness) -> PollFlags {
     if found.directions().contains(Interest::READ) { HALF_CLOSE } else { PollFlags::empty() }
 }
 
-/// What reported `flags` say of the end. That poll cannot look at a kind of file (NVAL) says nothing.
+/// Returns what reported `flags` say about the end of the stream. NVAL is ignored: poll does not support every kind of
+/// file that select does.
 pub(crate) fn end(flags: PollFlags) -> Readiness {
     let mut found = Readiness::NONE;
     if flags.intersects(HALF_CLOSE) {
@@ -47,7 +48,7 @@ pub(crate) fn end(flags: PollFlags) -> Readiness {
     found
 }
 
-/// A timeout as the system takes it.
+/// Converts a timeout into the type of the system call.
 pub(crate) fn limit(timeout: Duration) -> TimeVal {
     let (secs, micros) = round::micros(timeout);
     TimeVal::microseconds(secs * 1_000_000 + i64::from(micros))
@@ -58,24 +59,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_is_asked_about_the_half_close_and_a_writer_is_not() {
+    fn a_reader_asks_for_the_half_close_and_a_writer_does_not() {
         assert_eq!(flags(readiness(true, true)), HALF_CLOSE);
         assert_eq!(flags(readiness(false, true)), PollFlags::empty());
     }
 
     #[test]
-    fn a_half_close_is_no_news_for_a_writer() {
+    fn a_half_close_does_not_make_the_socket_writable() {
         assert!(!end(HALF_CLOSE).contains(Readiness::WRITE));
     }
 
     #[test]
-    fn a_hang_up_and_an_error_concern_both_directions() {
+    fn a_hang_up_and_an_error_make_both_directions_ready() {
         assert_eq!(end(PollFlags::HUP), Readiness::HANGUP);
         assert_eq!(end(PollFlags::ERR), Readiness::HANGUP);
     }
 
     #[test]
-    fn a_file_that_poll_cannot_look_at_is_not_taken_for_dead() {
+    fn nval_from_poll_does_not_make_a_descriptor_invalid() {
         assert_eq!(end(PollFlags::NVAL), Readiness::NONE);
     }
 

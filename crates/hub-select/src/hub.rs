@@ -14,11 +14,11 @@ use rustix::io::fcntl_getfd;
 
 use crate::convert;
 
-/// The canonical name.
+/// The canonical name of the hub.
 pub(crate) const NAME: &str = "select";
 
-/// How late a writer may hear of a hang-up that unread data hides (quirk c).
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// The interval at which poll(2) looks for a hang-up that unread data hides from select (quirk c).
+const HANG_UP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A hub over select(2).
 ///
@@ -30,16 +30,17 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// ```
 #[derive(Default)]
 pub struct SelectHub {
-    /// What the call under way has found; kept for its room. Empty between calls, so it lends nothing for ever.
+    /// The descriptors that select has reported, for poll(2). Between calls it is empty, so it borrows no descriptor,
+    /// and only keeps its allocation.
     fds: Vec<PollFd<'static>>,
 }
 
 impl SelectHub {
-    /// A hub.
+    /// Creates a hub.
     ///
     /// # Errors
     ///
-    /// None: it needs nothing of the system.
+    /// None at present: the hub needs no system object.
     pub fn new() -> io::Result<SelectHub> {
         Ok(SelectHub::default())
     }
@@ -87,13 +88,13 @@ impl Hub for SelectHub {
             if self.report(watched, &mut sets, ready) {
                 return Ok(());
             }
-            // There was unread data that is not waited for, and nothing else.
+            // Select found only unread data that has no reader. Wait for the rest of the timeout.
             let spent = begun.map_or(Duration::ZERO, |begun| begun.elapsed());
             let left = timeout.map(|timeout| timeout.saturating_sub(spent));
             if left == Some(Duration::ZERO) {
                 return Ok(());
             }
-            limit = Some(left.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN));
+            limit = Some(left.unwrap_or(HANG_UP_INTERVAL).min(HANG_UP_INTERVAL));
         }
     }
 
@@ -109,14 +110,14 @@ impl fmt::Debug for SelectHub {
 }
 
 impl SelectHub {
-    /// Reports what select has found, with what poll(2) adds to it; whether that was anything. Descriptors that are
-    /// readable and only written to are put into `unread`.
+    /// Reports the findings of select, refined by poll(2), and returns whether there was a report. Puts descriptors
+    /// that have unread data and only a writer into `unread`.
     fn report<'fd>(&mut self, watched: &'fd Watched, sets: &mut Sets<'fd>, ready: &mut Ready) -> bool {
         let mut fds: Vec<PollFd<'_>> = mem::take(&mut self.fds);
         for (_, fd, interest) in armed(watched).filter(|&(_, fd, _)| sets.concern(fd)) {
             fds.push(PollFd::from_borrowed_fd(fd, convert::flags(sets.found(fd, interest))));
         }
-        // If it fails, the answer of select stands.
+        // If the call fails, the answer of select stands.
         let _ = poll(&mut fds, Some(&Timespec::default()));
         let mut reported = false;
         for asked in &fds {
@@ -135,7 +136,7 @@ impl SelectHub {
     }
 }
 
-/// The armed descriptors that a set can hold.
+/// Returns the armed descriptors that a set can hold.
 fn armed(watched: &Watched) -> impl Iterator<Item = (Key, BorrowedFd<'_>, Interest)> {
     watched.iter().take_while(|(key, ..)| fits(key.fd()))
 }
@@ -145,17 +146,17 @@ fn armed(watched: &Watched) -> impl Iterator<Item = (Key, BorrowedFd<'_>, Intere
 struct Sets<'fd> {
     readers: FdSet<'fd>,
     writers: FdSet<'fd>,
-    /// One more than the largest number in either.
+    /// One more than the largest number in either set.
     above: RawFd,
-    /// Whether a descriptor is in `readers` that is not waited for there.
+    /// Whether `readers` holds a descriptor that has only a writer.
     borrows_readers: bool,
-    /// Descriptors that are only written to and have unread data or its end, which hides their hang-up from select.
+    /// The descriptors that have only a writer, and unread data or its end, which hides a hang-up from select.
     unread: FdSet<'fd>,
 }
 
 impl<'fd> Sets<'fd> {
-    /// Asks about everything that is armed. A hang-up may show in the set of readers alone (quirk c), so writers are
-    /// there, too, unless they are known to have unread data.
+    /// Fills the sets with the armed descriptors. A hang-up may show in the set of readers only (quirk c), so
+    /// descriptors with only a writer are in that set, too, unless they are known to have unread data.
     fn ask(&mut self, watched: &'fd Watched) {
         self.readers.clear();
         self.writers.clear();
@@ -178,23 +179,23 @@ impl<'fd> Sets<'fd> {
         select(self.above, &mut self.readers, &mut self.writers, None, limit.as_mut())
     }
 
-    /// Whether poll(2) has to look at `fd`.
+    /// Returns whether poll(2) has to look at `fd`.
     fn concern(&self, fd: BorrowedFd<'_>) -> bool {
         self.readers.contains(fd) || self.writers.contains(fd) || self.unread.contains(fd)
     }
 
-    /// The part of what was asked for that select has found.
+    /// Returns the directions of `interest` that select has found ready.
     fn found(&self, fd: BorrowedFd<'_>, interest: Interest) -> Readiness {
         convert::readiness(self.readers.contains(fd), self.writers.contains(fd)) & interest.into()
     }
 }
 
-/// Whether a set can hold `fd`.
+/// Returns whether a set can hold `fd`.
 fn fits(fd: RawFd) -> bool {
     usize::try_from(fd).is_ok_and(|fd| fd < FD_SETSIZE)
 }
 
-/// Why `fd` is refused, and what helps.
+/// Creates the error for a number that no set can hold.
 fn too_large(fd: RawFd) -> io::Error {
     let what = format!(
         "select(2) takes descriptors below {FD_SETSIZE} (FD_SETSIZE), not {fd}; \
@@ -203,7 +204,7 @@ fn too_large(fd: RawFd) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
-/// The room of `fds`, which may lend for any time when it is empty: std collects it in place.
+/// Clears `fds` and keeps its allocation under another lifetime: std collects an iterator over a `Vec` in place.
 fn emptied(mut fds: Vec<PollFd<'_>>) -> Vec<PollFd<'static>> {
     fds.clear();
     fds.into_iter().map(|_| unreachable!("it is empty")).collect()
@@ -214,15 +215,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_room_of_the_array_is_kept() {
+    fn the_allocation_of_the_array_is_reused() {
         let fds = Vec::with_capacity(100);
-        let room = fds.as_ptr();
+        let allocation = fds.as_ptr();
         let kept = emptied(fds);
-        assert_eq!((kept.as_ptr(), kept.capacity(), kept.len()), (room, 100, 0));
+        assert_eq!((kept.as_ptr(), kept.capacity(), kept.len()), (allocation, 100, 0));
     }
 
     #[test]
-    fn a_refusal_names_the_number_the_limit_and_what_helps() {
+    fn the_error_for_a_large_number_names_the_number_the_limit_and_a_remedy() {
         let error = too_large(1500).to_string();
         assert!(error.contains("not 1500") && error.contains("below 1024") && error.contains("\"poll\""), "{error}");
     }

@@ -1,25 +1,23 @@
-//! The select(2) hub. As `hub-epoll`; differences are:
+//! The select(2) hub. It works like `hub-epoll`, with these differences:
 //!
-//! a) The system keeps nothing: each call is told every descriptor, and looks at every number up to the
-//!    largest. So there is nothing to forget or to inherit in a child; what is asked is the loop's
-//!    table of what is armed, and who stopped waiting is not in it.
-//! b) A set holds the numbers below `FD_SETSIZE`; one at or above is refused by `watch`. Linux and the
-//!    BSDs would take larger sets, but not through a call that proves its descriptors to be open: that
-//!    needs unsafe code, and poll(2) has no such limit.
-//! c) "Readable" is all that is said of data, of a half close and of a hang-up, and an error is
-//!    "readable and writable". What was found is put to a poll(2) that does not sleep, which tells them
-//!    apart; where it cannot look at a kind of file, the answer of select stands. On Linux a hang-up that is
-//!    no error, of a Unix socket or a terminal whose buffer is full, is "readable" and not "writable". So what
-//!    only a writer waits for is in the set of readers as well. If that says no more than that there is unread
-//!    data, which the writer has not asked for, it is taken out for the rest of the wait, and that poll(2)
-//!    looks at it every 50 ms.
-//! d) The third set is for urgent data alone, which nobody can ask for.
-//! e) One number that is no descriptor makes the whole call EBADF, which does not say which. Each is
-//!    then looked at by itself; those that are dead are told as INVALID, the others wait on.
-//! f) Linux passes over a number beyond what the process has ever opened, without a word. So `watch`
-//!    asks whether the number is a descriptor.
+//! a) The system keeps no registrations: each call takes every descriptor, and looks at every number up to the largest.
+//!    So there is nothing to forget or to inherit in a child. The hub passes the armed descriptors of the main loop's
+//!    table; a descriptor without a waiter is not among them.
+//! b) A set holds the numbers below `FD_SETSIZE`. `watch` refuses other numbers. Linux and the BSDs would take larger
+//!    sets, but only through unsafe code, since no safe wrapper of the call takes them; poll(2) has no such limit.
+//! c) select reports data, a half close and a hang-up alike as "readable", and an error as "readable and writable". The
+//!    hub passes the reported descriptors to a poll(2) that does not sleep, and that tells them apart. Where poll(2)
+//!    does not support a kind of file, the answer of select stands. On Linux a hang-up without an error, of a Unix
+//!    socket or a terminal whose buffer is full, is "readable" and not "writable". So a descriptor with only a writer
+//!    is in the set of readers as well. If that set reports only unread data, which the writer has not asked for, the
+//!    hub removes the descriptor from the set for the rest of the wait, and poll(2) looks at it every 50 ms.
+//! d) The third set is for urgent data only. No direction of the hub contract corresponds to it.
+//! e) One number that is not open makes the whole call fail with EBADF, which does not name the number. The hub then
+//!    checks each descriptor and reports the dead ones as INVALID. The others stay armed.
+//! f) Linux ignores numbers beyond the largest that the process has ever opened. So `watch` checks that the number is
+//!    open.
 //! g) A regular file or a directory is always ready.
-//! h) `select` counts microseconds, and some systems refuse more than 10^8 seconds: nothing sleeps longer.
+//! h) `select` counts microseconds, and some systems refuse more than 10^8 seconds, so the hub caps timeouts there.
 
 #![forbid(unsafe_code)]
 
@@ -30,7 +28,7 @@ use hub_core::HubDescriptor;
 
 pub use hub::SelectHub;
 
-/// The select hub, as `use_hub` and `EVENTLET_HUB` find it.
+/// The descriptor of the select hub, for `use_hub` and `EVENTLET_HUB`.
 pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     name: hub::NAME,
     aliases: &["selects"],
@@ -38,7 +36,7 @@ pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     build: || Ok(Box::new(SelectHub::new()?)),
 };
 
-/// The program of the README compiles.
+/// Compiles the program of the README as a doctest.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -34,7 +34,7 @@ pub mod saboteurs;
 
 pub use process::run;
 
-/// The program of the README compiles.
+/// Compiles the programs of the README as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,8 +1,8 @@
-//! `kqueue` and `kevent` as far as this hub uses them, over an epoll set: what the hub makes of them can be tried
-//! on Linux. It forgets a number when its file is closed, as far as epoll lets it know.
+//! The part of `kqueue` and `kevent` that the hub uses, emulated over an epoll set, so that the hub can be tested on
+//! Linux. Like kqueue, the emulation drops a registration when the number is closed, as far as epoll reveals that.
 //!
-//! Less exact than a kernel in one way: an arrival for one filter may report the other again. What is left unread
-//! then comes after the room that is new.
+//! The emulation differs from a kernel in one way: an arrival for one filter may report the other filter again. Then
+//! the new room to write is reported before the old unread data.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,7 +20,7 @@ type Filters = [Option<u32>; 2];
 #[derive(Copy, Clone, Default)]
 struct Registered {
     filters: Filters,
-    /// Tells the files that had the number one after another.
+    /// Distinguishes the successive files under the number.
     file: u32,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Emulation {
     numbers: HashMap<RawFd, Registered>,
     files: u32,
     found: Vec<epoll::Event>,
-    /// What did not fit.
+    /// The events that did not fit into the caller's buffer.
     left: Vec<Event>,
 }
 
@@ -50,7 +50,7 @@ impl Kevent for Emulation {
         timeout: Option<(i64, i32)>,
     ) -> io::Result<usize> {
         for (change, answer) in changes.iter().zip(events.iter_mut()) {
-            assert_ne!(change.flags & Event::RECEIPT, 0, "the answer to a change that asks for none is an event");
+            assert_ne!(change.flags & Event::RECEIPT, 0, "a change without a receipt would return events");
             let data = self.change(queue, change).err().map_or(0, |errno| errno.raw_os_error().into());
             *answer = Event { flags: Event::ERROR, data, ..*change };
         }
@@ -69,8 +69,8 @@ impl Kevent for Emulation {
 
 impl Emulation {
     fn change(&mut self, queue: BorrowedFd<'_>, change: &Event) -> Result<(), Errno> {
-        // SAFETY: numbers of changes are those of descriptors that the hub's caller lends, or that are closed, for
-        // which the system answers EBADF.
+        // SAFETY: the number of a change belongs to a descriptor that the hub's caller lends, or is closed. For a
+        // closed number the system call returns EBADF.
         let fd = unsafe { BorrowedFd::borrow_raw(change.number) };
         rustix::io::fcntl_getfd(fd)?;
         let Registered { filters, mut file } = self.numbers.get(&change.number).copied().unwrap_or_default();
@@ -95,7 +95,7 @@ impl Emulation {
                 self.left.retain(|event| event.number != change.number || event.filter != change.filter);
                 Ok(())
             }
-            // The number is another file by now: what was registered under it is gone.
+            // The number belongs to another file now: its registration is gone.
             Err(Errno::NOENT) if self.numbers.remove(&change.number).is_some() => self.change(queue, change),
             Err(errno) => Err(errno),
         }
