@@ -1,7 +1,7 @@
-//! The tests of the facade: one program, because linking one for each file would take most of the time of a test run.
+//! The tests of the facade, built as one program: linking one program a file takes most of the time of a test run.
 //!
-//! Tests run at the same time in one process. A test of what belongs to the process (a setting, a signal, a fork, a count of
-//! descriptors) runs in a process of its own, by `support::alone` or `support::in_child`.
+//! Tests run in parallel in one process. A test of process-wide state (a setting, a signal, a fork, a count of
+//! descriptors) runs in its own process, through `support::alone` or `support::in_child`.
 
 #[macro_use]
 mod support;

@@ -1,4 +1,4 @@
-//! The main loop: when it runs, what ends it, what it survives, and how it is driven from outside.
+//! The main loop: when it runs, when it ends, which failures it survives, and how an outer loop drives it.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, Write};
@@ -21,13 +21,13 @@ use hub_core::{HubDescriptor, ManualClock, use_hub_descriptor};
 const SHORT: Duration = Duration::from_millis(5);
 const LONG: Duration = Duration::from_secs(60);
 
-/// The hub under test on a clock that goes on only while everybody waits.
+/// Selects the hub under test with a clock that advances only while every green thread waits.
 fn use_manual_clock() -> HubRef {
     use_hub_with(|| Ok(ManualClock::new().drive(default_hub()?))).unwrap();
     get_hub()
 }
 
-/// Waits for what never comes; whatever ends that is returned.
+/// Waits for an event that never comes, and returns the error that ends the wait.
 fn wait_for_nothing() -> LoopError {
     let (reader, _writer) = io::pipe().unwrap();
     match trampoline(&reader, Interest::READ, None) {
@@ -36,7 +36,7 @@ fn wait_for_nothing() -> LoopError {
     }
 }
 
-/// Makes a flag, and a closure that sets it.
+/// Returns a flag and a closure that sets it.
 fn flag() -> (Rc<Cell<bool>>, impl Fn() + Clone + 'static) {
     let flag = Rc::new(Cell::new(false));
     let set = flag.clone();
@@ -94,7 +94,7 @@ fn a_program_that_never_blocks_never_polls() {
     });
 
     thread_local! {
-        /// Dropped with the other thread-locals, of which the hub is one.
+        /// Dropped with the other thread-locals of the OS thread, the hub among them.
         static COUNT_AT_EXIT: RefCell<Option<Exit>> = const { RefCell::new(None) };
     }
     struct Exit(Calls, Arc<AtomicUsize>);
@@ -179,7 +179,7 @@ fn a_failing_timer_is_reported_and_the_others_fire() {
     });
 }
 
-/// A descriptor that tells when it is dropped.
+/// A descriptor that records its own drop.
 struct Held(OwnedFd, Rc<Cell<bool>>);
 
 impl AsFd for Held {
@@ -216,7 +216,7 @@ fn a_failing_listener_is_reported_and_its_descriptor_dropped() {
         let reports = reports();
         assert!(reports.len() == 1 && reports[0].contains("the listener"), "{reports:?}");
 
-        // What is left of it does not concern the next one.
+        // Dropping the failed registration does not affect a new listener on the same number.
         let (reader, mut writer) = io::pipe().unwrap();
         let (called, call) = flag();
         let _next = hub.listen(reader, Interest::READ, move |_: Readiness| call()).unwrap();
@@ -256,7 +256,7 @@ impl AsFd for RcFd {
     }
 }
 
-/// Writes until there is no room.
+/// Writes until the socket's buffer is full.
 fn fill(mut stream: &UnixStream) {
     stream.set_nonblocking(true).unwrap();
     while stream.write(&[0; 4096]).is_ok() {}
@@ -332,7 +332,7 @@ fn the_loop_restarts_after_a_system_error_with_its_timers() {
         let (near, mut far) = UnixStream::pair().unwrap();
         let near = Rc::new(near);
         hub.schedule(4 * SHORT, fire);
-        // As long as there is something to be read the clock stands still.
+        // The manual clock stands still while a descriptor is readable.
         let listened = near.clone();
         let listener = move |_: Readiness| {
             assert_eq!(io::Read::read(&mut &*listened, &mut [0]).unwrap(), 1);
@@ -462,7 +462,7 @@ fn aborting_a_loop_that_never_ran_returns_at_once() {
         hub.abort();
         hub.abort_wait().unwrap();
         assert_eq!(hub.stats().turns, 0);
-        // Nothing of it is left for the loop that comes.
+        // The abort does not affect a later loop.
         let (reader, _writer) = io::pipe().unwrap();
         let waited = trampoline(&reader, Interest::READ, Some(SHORT));
         assert!(matches!(waited, Err(TrampolineError::TimedOut(_))), "{waited:?}");
@@ -481,7 +481,7 @@ fn abort_does_not_wait_for_far_timers() {
     });
 }
 
-/// Two green threads, "left" and "right", that wait for each other.
+/// Returns two green threads, "left" and "right", that wait for each other.
 fn deadlock() -> [Rc<GreenThread<()>>; 2] {
     let other: [Rc<OnceCell<Rc<GreenThread<()>>>>; 2] = Default::default();
     let spawn_one = |name: &str, other: &Rc<OnceCell<Rc<GreenThread<()>>>>| {
@@ -524,7 +524,7 @@ fn a_remote_handle_keeps_main_waiting() {
             remote.spawn(move || assert_eq!(std::thread::current().id(), main)).unwrap();
             std::thread::sleep(4 * SHORT);
         });
-        // The exit comes when the handle is gone, not before.
+        // `LoopExit` is reported only after the remote handle is dropped.
         assert!(matches!(left.wait(), Err(GreenError::Loop(LoopError::LoopExit(_)))));
         assert!(start.elapsed() >= 8 * SHORT);
         other.join().unwrap();
@@ -597,7 +597,7 @@ fn descriptors_are_served_while_green_threads_keep_yielding() {
                 }
             });
         }
-        // And callbacks without delay that never end.
+        // Zero-delay callbacks that reschedule themselves.
         fn again(hub: &HubRef, stop: &Rc<Cell<bool>>) {
             let (hub, stop) = (hub.clone(), stop.clone());
             hub.clone().schedule(Duration::ZERO, move || {
@@ -626,7 +626,7 @@ thread_local! {
     static CALLS: Calls = Calls::default();
 }
 
-/// Chooses a hub that is built anew when it has failed.
+/// Selects a hub that is rebuilt after a failure.
 fn use_tricky_hub() -> (HubRef, Calls) {
     let descriptor = HubDescriptor {
         name: "counted",
@@ -655,7 +655,7 @@ fn a_wait_that_fails_reaches_main_and_the_next_call_builds_a_new_hub() {
         assert!(!hub.is_running());
         sleep(2 * SHORT);
         assert!(fired.get());
-        // Who waited before waits on the new one.
+        // A waiter of the failed hub waits on the new one.
         writer.write_all(b"x").unwrap();
         assert!(green.join().unwrap());
     });
@@ -677,7 +677,7 @@ fn a_hub_that_panics_reaches_main_and_the_next_call_builds_a_new_one() {
         writer.write_all(b"x").unwrap();
         sleep(SHORT);
         assert!(called.get());
-        // Other threads reach the new one.
+        // A remote handle reaches the new hub.
         let green = spawn(|| drop(wait_for_nothing()));
         sleep(Duration::ZERO);
         let (done, is_done) = std::sync::mpsc::channel();
@@ -702,7 +702,7 @@ fn a_hub_that_panics_does_not_keep_a_dead_loop_waiting() {
 }
 
 #[test]
-fn a_hub_from_use_hub_with_that_failed_says_so_until_another_is_chosen() {
+fn a_failed_hub_from_use_hub_with_stays_an_error_until_use_hub() {
     limited(|| {
         let calls = Calls::default();
         let look = calls.clone();
@@ -718,7 +718,7 @@ fn a_hub_from_use_hub_with_that_failed_says_so_until_another_is_chosen() {
 }
 
 #[test]
-fn a_hub_that_waits_for_something_gets_the_blocking_error() {
+fn a_wait_inside_a_hub_call_is_the_blocking_error() {
     limited(|| {
         let (_hub, calls) = use_tricky_hub();
         let errors = Rc::new(RefCell::new(Vec::new()));
@@ -744,7 +744,7 @@ fn a_hub_that_waits_for_something_gets_the_blocking_error() {
             let place = if in_watch { &calls.in_watch } else { &calls.in_wait };
             place.set(Some(Box::new(trick)));
             let (reader, _writer) = io::pipe().unwrap();
-            // A call that fails inside may end the one outside early, as readiness is but a hint.
+            // The nested call's failure may end the outer wait early; readiness is only a hint.
             let _ = trampoline(&reader, Interest::READ, Some(SHORT));
             let waited = trampoline(&reader, Interest::READ, Some(SHORT));
             assert!(matches!(waited, Err(TrampolineError::TimedOut(_))), "the hub goes on: {waited:?}");
@@ -758,11 +758,11 @@ fn a_hub_that_waits_for_something_gets_the_blocking_error() {
 // ---- from outside -----------------------------------------------------------------------------
 
 #[test]
-fn a_notice_from_before_its_turn_keeps_run_once_from_sleeping() {
+fn a_notice_before_run_once_keeps_it_from_sleeping() {
     limited(|| {
         let hub = get_hub();
         let _long = hub.schedule(Duration::from_secs(3600), || ());
-        // It comes when whoever is about to run a turn has looked, and has none running yet.
+        // The notice arrives after the caller's last check and before its turn.
         hub.remote().notify();
         hub.run_once(None).unwrap();
         hub.remote().notify();
@@ -816,7 +816,7 @@ fn run_once_with_nothing_to_wait_for_is_a_loop_exit() {
 }
 
 #[test]
-fn something_ready_is_due_at_once_for_an_outer_loop() {
+fn a_ready_greenlet_is_due_at_once_for_an_outer_loop() {
     limited(|| {
         let hub = get_hub();
         hub.schedule(LONG, || ());
@@ -827,11 +827,11 @@ fn something_ready_is_due_at_once_for_an_outer_loop() {
     });
 }
 
-/// Sleeps as an outer loop does; whether the hub has something.
+/// Sleeps like an outer loop; returns whether the hub's descriptor is readable.
 fn outer_wait(hub: &HubRef, limit: Duration) -> bool {
     let number = hub.pollable().expect("asked only of hubs that have one");
     let mut poll = libc::pollfd { fd: number, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one entry, which lives on this stack.
+    // SAFETY: The pointer is to one entry on this stack, and the length is 1.
     let found = unsafe { libc::poll(&mut poll, 1, limit.as_millis() as i32) };
     assert!(found >= 0);
     found == 1
@@ -881,7 +881,7 @@ fn an_outer_loop_is_woken_by_other_threads() {
 }
 
 #[test]
-fn a_failure_in_run_once_is_that_calls_error() {
+fn run_once_returns_the_failure_of_its_turn() {
     limited(|| {
         let hub = get_hub();
         let interrupted = hub.clone();
@@ -893,14 +893,14 @@ fn a_failure_in_run_once_is_that_calls_error() {
 }
 
 #[test]
-fn a_listener_that_the_hub_refuses_to_go_on_with_is_told() {
+fn a_listener_is_closed_when_the_hub_refuses_to_rearm_it() {
     struct Refused {
         calls: Calls,
         closed: Rc<Cell<u32>>,
     }
     impl Listener for Refused {
         fn ready(&self, _fd: RawFd, _what: Readiness) {
-            // The next watch is the one with which the loop looks again.
+            // The next watch is the rearm after this call.
             self.calls.in_watch.set(Some(Box::new(|| Err(io::ErrorKind::StorageFull.into()))));
         }
         fn closed(&self, _fd: RawFd) {

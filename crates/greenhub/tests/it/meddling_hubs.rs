@@ -1,4 +1,4 @@
-//! Hubs that meddle: what a third party's hub calls and changes while it is called itself.
+//! Hubs that call back into the library, or change its state, from inside their own methods.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, PipeReader, PipeWriter, Write, pipe};
@@ -19,19 +19,19 @@ const SHORT: Duration = Duration::from_millis(5);
 
 type Hook = RefCell<Option<Box<dyn FnOnce()>>>;
 
-/// What the hubs of an OS thread are to do, and what they have seen.
+/// Instructions for the hubs of an OS thread, and a record of their calls.
 #[derive(Default)]
 struct Script {
-    /// Called once, by the next watch: of that descriptor, if one is named.
+    /// Called once, by the next `watch`; if `only` is set, by the next `watch` of that descriptor.
     on_watch: Hook,
     only: Cell<Option<RawFd>>,
-    /// Called once, when the time is asked for.
+    /// Called once, by the next `now`.
     on_now: Hook,
     refuse_watch: Cell<Option<RawFd>>,
     fail_wait: Cell<bool>,
-    /// What was watched, oldest first.
+    /// The descriptors passed to `watch`, oldest first.
     watched: RefCell<Vec<RawFd>>,
-    /// A descriptor that was lent to a wait and is not open.
+    /// A closed descriptor that was lent to `wait`.
     dead: Cell<Option<RawFd>>,
 }
 
@@ -50,7 +50,7 @@ fn call(hook: fn(&Script) -> &Hook) {
     }
 }
 
-/// poll(2), with a mind of its own.
+/// A `PollHub` that follows the thread's `Script`.
 struct Meddling {
     hub: PollHub,
     rearm: Rearm,
@@ -122,12 +122,12 @@ impl TakeIf for Cell<Option<RawFd>> {
     }
 }
 
-/// Runs a test on an OS thread with such a hub. Whatever it is about: no closed descriptor is lent to a hub.
+/// Runs a test on an OS thread with a meddling hub, and checks that the hub was lent no closed descriptor.
 fn meddled_with(name: &str, test: impl FnOnce() + Send + 'static) {
     run(name, || meddle(test));
 }
 
-/// As [`meddled_with`], in a process whose descriptors several greenlets may wait for.
+/// Like [`meddled_with`], in a process of its own that allows several waiters on one descriptor.
 fn meddled_with_and_queueing(name: &str, test: impl FnOnce() + Send + 'static) {
     alone(name, || {
         hub_prevent_multiple_readers(false);
@@ -142,7 +142,7 @@ fn meddle(test: impl FnOnce()) {
     assert_eq!(SCRIPT.with(|script| script.dead.get()), None, "a closed descriptor was lent to the hub");
 }
 
-/// A pipe with a byte in it.
+/// Returns a pipe that holds one byte.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = pipe().unwrap();
     writer.write_all(b"x").unwrap();
@@ -155,8 +155,8 @@ fn wait_for(reader: &Rc<PipeReader>) -> GreenThread<bool> {
 }
 
 #[test]
-fn one_that_wants_to_wait_itself_ends_the_wait_it_is_called_for_and_leaves_no_trace() {
-    meddled_with("one_that_wants_to_wait_itself_ends_the_wait_it_is_called_for_and_leaves_no_trace", || {
+fn a_wait_inside_watch_fails_the_outer_wait_and_leaves_no_trace() {
+    meddled_with("a_wait_inside_watch_fails_the_outer_wait_and_leaves_no_trace", || {
         let waits = spawn(|| {
             trampoline(&full_pipe().0, Interest::READ, None).unwrap();
             let (reader, _writer) = pipe().unwrap();
@@ -171,8 +171,8 @@ fn one_that_wants_to_wait_itself_ends_the_wait_it_is_called_for_and_leaves_no_tr
 }
 
 #[test]
-fn one_that_sets_parents_when_it_is_asked_for_the_time_does_not_come_between_a_switch() {
-    meddled_with("one_that_sets_parents_when_it_is_asked_for_the_time_does_not_come_between_a_switch", || {
+fn set_parent_inside_now_does_not_disturb_a_switch() {
+    meddled_with("set_parent_inside_now_does_not_disturb_a_switch", || {
         let (reader, _writer) = full_pipe();
         let parent = Greenlet::new(|_| Ok(Payload::unit()));
         let child = Greenlet::new(move |_| {
@@ -181,7 +181,7 @@ fn one_that_sets_parents_when_it_is_asked_for_the_time_does_not_come_between_a_s
         });
         child.set_parent(&parent).unwrap();
         drop(parent);
-        // A turn, after which nobody has asked for the time.
+        // The turn clears the cached time, so the next wait calls `now`.
         spawn(|| ()).join().unwrap();
         let (moved, main) = (child.clone(), Greenlet::current());
         SCRIPT.with(|script| script.on_now.replace(Some(Box::new(move || moved.set_parent(&main).unwrap()))));
@@ -190,8 +190,8 @@ fn one_that_sets_parents_when_it_is_asked_for_the_time_does_not_come_between_a_s
 }
 
 #[test]
-fn a_listener_that_is_taken_back_while_the_hub_watches_it_is_gone() {
-    meddled_with("a_listener_that_is_taken_back_while_the_hub_watches_it_is_gone", || {
+fn a_listener_deregistered_inside_watch_is_not_called_again() {
+    meddled_with("a_listener_deregistered_inside_watch_is_not_called_again", || {
         let (reader, _writer) = full_pipe();
         let registration = Rc::new(RefCell::new(None));
         let called = Rc::new(Cell::new(0));
@@ -200,7 +200,7 @@ fn a_listener_that_is_taken_back_while_the_hub_watches_it_is_gone() {
             move |_| {
                 called.set(called.get() + 1);
                 let registration = Rc::clone(&registration);
-                // In the watch that follows this call.
+                // Runs in the rearm that follows this call.
                 on_watch(move || drop(registration.take()));
             }
         };
@@ -212,8 +212,8 @@ fn a_listener_that_is_taken_back_while_the_hub_watches_it_is_gone() {
 }
 
 #[test]
-fn who_queues_for_a_descriptor_stays_when_a_listener_of_the_same_batch_comes() {
-    meddled_with_and_queueing("who_queues_for_a_descriptor_stays_when_a_listener_of_the_same_batch_comes", || {
+fn queued_waiters_survive_a_listener_added_in_the_same_batch() {
+    meddled_with_and_queueing("queued_waiters_survive_a_listener_added_in_the_same_batch", || {
         let ((first, mut wake_first), (second, mut wake_second)) = (pipe().unwrap(), pipe().unwrap());
         assert!(first.as_raw_fd() < second.as_raw_fd(), "poll(2) reports them in this order");
         let second = Rc::new(second);
@@ -241,8 +241,8 @@ fn who_queues_for_a_descriptor_stays_when_a_listener_of_the_same_batch_comes() {
 }
 
 #[test]
-fn who_queues_behind_one_whom_the_hub_refuses_is_served() {
-    meddled_with_and_queueing("who_queues_behind_one_whom_the_hub_refuses_is_served", || {
+fn waiters_queued_behind_a_refused_watch_are_served() {
+    meddled_with_and_queueing("waiters_queued_behind_a_refused_watch_are_served", || {
         let (reader, mut writer) = pipe().unwrap();
         let reader = Rc::new(reader);
         let waiting: Vec<_> = (0..4).map(|_| wait_for(&reader)).collect();
@@ -250,15 +250,15 @@ fn who_queues_behind_one_whom_the_hub_refuses_is_served() {
         SCRIPT.with(|script| script.refuse_watch.set(Some(reader.as_raw_fd())));
         writer.write_all(b"x").unwrap();
         for waiter in waiting {
-            // The one that was refused is told that it may try.
+            // A refused watch wakes its waiter with readiness as a hint.
             assert!(waiter.join().unwrap());
         }
     });
 }
 
 #[test]
-fn a_number_that_is_given_up_while_a_new_hub_watches_it_is_watched_anew() {
-    run("a_number_that_is_given_up_while_a_new_hub_watches_it_is_watched_anew", || {
+fn a_number_released_inside_the_watch_of_a_new_hub_is_watched_again() {
+    run("a_number_released_inside_the_watch_of_a_new_hub_is_watched_again", || {
         let build = || Ok(Box::new(Meddling::new(Rearm::Level)?) as Box<dyn Hub>);
         register_hub(HubDescriptor { name: "tests.meddling", aliases: &[], available: || true, build }).unwrap();
         use_hub("tests.meddling").unwrap();
@@ -270,14 +270,14 @@ fn a_number_that_is_given_up_while_a_new_hub_watches_it_is_watched_anew() {
             move || source.wait(Interest::READ, None)
         });
         sleep(SHORT);
-        // The hub is lost; the one after it closes the source when it is to watch it.
+        // The failed wait drops the hub. The next hub closes the source from inside its `watch`.
         SCRIPT.with(|script| script.only.set(Some(number)));
         on_watch({
             let source = Rc::clone(&source);
             move || source.close()
         });
         SCRIPT.with(|script| script.fail_wait.set(true));
-        // A sleep that is over before the hub is asked does not hear of it.
+        // A sleep that ends before the hub's `wait` is called does not see the failure.
         while catch_unwind(AssertUnwindSafe(|| sleep(SHORT))).is_ok() {}
         let _ = catch_unwind(AssertUnwindSafe(|| sleep(SHORT)));
         assert!(waits.join().unwrap().is_err(), "closed");

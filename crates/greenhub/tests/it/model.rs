@@ -1,7 +1,7 @@
-//! Random programs on the main loop, compared event for event with a small reference.
+//! Random programs on the main loop, compared event for event with a reference model.
 //!
-//! `GREENHUB_SEEDS` sets how many programs each test runs, `GREENHUB_SEED` the first of them. A program that
-//! fails is made smaller as long as it still fails, and printed.
+//! `GREENHUB_SEEDS` sets the number of programs a test runs, `GREENHUB_SEED` the first seed. A failing program is
+//! shrunk and printed.
 
 mod program;
 mod real;
@@ -15,14 +15,14 @@ use std::time::Duration;
 use crate::support::{descriptors, in_child, is_child};
 use program::{Layer, Op, Program};
 
-/// How many programs run one after another on one thread, so that what one leaves behind meets the next.
+/// The number of programs that run in sequence on one OS thread, so that state left behind by a program meets the next.
 const BATCH: usize = 16;
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Runs the programs on a thread of their own; tells what went wrong with the first that failed.
+/// Runs the programs on an OS thread of their own; returns the index and the error of the first failure.
 fn check(programs: Vec<Program>) -> Result<(), (usize, String)> {
     let (tell, hear) = mpsc::channel();
     let count = programs.len();
@@ -63,7 +63,7 @@ fn compare(program: &Program) -> Result<(), String> {
     if outcome.leaks.is_empty() { Ok(()) } else { Err(format!("not given back: {:?}", outcome.leaks)) }
 }
 
-/// The smallest program that fails and is made from this one, and how.
+/// Shrinks a failing program; returns the smallest program that still fails, and its error.
 fn shrink(mut program: Program, mut error: String) -> (Program, String) {
     'smaller: loop {
         for candidate in program.smaller() {
@@ -77,7 +77,7 @@ fn shrink(mut program: Program, mut error: String) -> (Program, String) {
 }
 
 fn random_programs(layer: Layer) {
-    // The hook and the reports are the process's.
+    // The panic hook and the report stream are process-wide.
     if is_child() {
         return compare_random_programs(layer);
     }
@@ -98,7 +98,9 @@ fn compare_random_programs(layer: Layer) {
         let seed = batch[index];
         let program = programs[index].clone();
         let message = match check(vec![program.clone()]) {
-            Ok(()) => format!("seed {seed} fails only after those of its batch: {error}\n{program:#?}"),
+            Ok(()) => {
+                format!("seed {seed} fails only after the programs before it in its batch: {error}\n{program:#?}")
+            }
             Err((_, error)) => {
                 let (program, error) = shrink(program, error);
                 format!("seed {seed}: {error}\n{:#?}", program.bodies)
@@ -129,7 +131,7 @@ fn random_closing_reuse_and_scopes_match_the_model() {
     random_programs(Layer::Everything);
 }
 
-/// A program that once differed from its model.
+/// Compares a program that once differed from the model.
 fn matches_the_model(bodies: Vec<Vec<Op>>) {
     descriptors::in_child(|| {
         real::take_reports();
@@ -141,7 +143,7 @@ fn matches_the_model(bodies: Vec<Vec<Op>>) {
 }
 
 #[test]
-fn the_handle_of_a_callback_that_has_run_cancels_no_other() {
+fn the_handle_of_a_finished_callback_cancels_no_other() {
     let callback = vec![Op::Schedule(2, 3, vec![]), Op::Unschedule(1)];
     matches_the_model(vec![vec![Op::Spawn(1)], vec![Op::Schedule(2, 1, callback)]]);
 }
@@ -153,18 +155,18 @@ fn a_sleeper_and_a_callback_with_equal_deadlines_keep_their_order() {
 }
 
 #[test]
-fn a_killer_that_has_to_exit_itself_kills_all_the_same() {
+fn a_killer_with_a_pending_exit_still_kills() {
     let killer = vec![Op::Catch(vec![Op::Yield]), Op::Kill(2)];
     matches_the_model(vec![vec![Op::Spawn(1), Op::Spawn(2)], killer, vec![Op::Kill(1), Op::Yield]]);
 }
 
 #[test]
-fn a_scope_that_is_left_by_an_exit_does_not_wait_for_what_never_began() {
+fn a_scope_left_by_an_exit_does_not_wait_for_unstarted_children() {
     matches_the_model(vec![vec![Op::Spawn(1)], vec![Op::Scope(vec![2], vec![Op::Kill(1)])], vec![Op::Yield]]);
 }
 
 #[test]
-fn a_reader_whose_data_was_taken_before_a_close_learns_of_the_close() {
+fn a_reader_that_lost_its_data_is_woken_by_a_close() {
     let thief = vec![Op::Receive(0, None), Op::Receive(1, None), Op::CloseReader(1)];
     let main = vec![Op::Spawn(2), Op::Spawn(1), Op::Yield, Op::Send(0, None), Op::Send(1, None)];
     matches_the_model(vec![main, thief, vec![Op::Receive(1, None)]]);

@@ -1,4 +1,4 @@
-//! TCP: what std does, and what is more.
+//! TCP: std's behaviour on both implementations, and the extensions.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
@@ -16,7 +16,7 @@ const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 const SHORT: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_secs(60);
 
-/// A listener with a full queue: whoever connects waits.
+/// Returns a listener with a full backlog: a further connect waits.
 fn full_listener() -> (OwnedFd, SocketAddr, Vec<OwnedFd>) {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with};
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -34,7 +34,7 @@ fn full_listener() -> (OwnedFd, SocketAddr, Vec<OwnedFd>) {
     (listener, address, waiting)
 }
 
-/// Data in which each place differs from its neighbours.
+/// Returns data in which neighbouring bytes differ.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i * 31 + i / 251) as u8).collect()
 }
@@ -72,7 +72,7 @@ same_as_std! {
             });
             (&stream).write_all(&pattern(4 << 20)).unwrap();
             stream.shutdown(Shutdown::Write).unwrap();
-            assert!(receiving.join().unwrap() == pattern(4 << 20), "what arrived is not what was sent");
+            assert!(receiving.join().unwrap() == pattern(4 << 20), "the received data differs from the sent data");
         };
         let server = thread::spawn(move || ends(listener.accept().unwrap().0));
         ends(net::TcpStream::connect(address).unwrap());
@@ -188,7 +188,7 @@ same_as_std! {
         assert_eq!(error.kind(), TIMED_OUT);
     }
 
-    fn connecting_where_nobody_listens_is_refused() {
+    fn connecting_without_a_listener_is_refused() {
         let nobody = Nobody::new();
         assert_eq!(net::TcpStream::connect(nobody.address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         let refused = net::TcpStream::connect_timeout(&nobody.address, LONG).unwrap_err();
@@ -215,7 +215,7 @@ same_as_std! {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
     }
 
-    fn connecting_in_time_is_no_matter_of_the_timeout() {
+    fn connecting_within_the_timeout_succeeds() {
         let listener = net::TcpListener::bind(ANY).unwrap();
         let address = listener.local_addr().unwrap();
         let mut client = net::TcpStream::connect_timeout(&address, LONG).unwrap();
@@ -235,13 +235,13 @@ same_as_std! {
             let listener = net::TcpListener::bind(ANY).unwrap();
             let address = listener.local_addr().unwrap();
             let mut client = net::TcpStream::connect(address).unwrap();
-            // The side that closes first keeps the address busy for a while.
+            // The side that closes first keeps the address in TIME_WAIT.
             drop(listener.accept().unwrap());
             assert_eq!(client.read(&mut [0]).unwrap(), 0);
             drop((client, listener));
             net::TcpListener::bind(address)
         };
-        // Another program may get it first, but not each time.
+        // Another program may take the address first, but not five times.
         assert!((0..5).map(again).any(|listener| listener.is_ok()));
     }
 
@@ -273,7 +273,7 @@ same_as_std! {
         assert_eq!(client.read(&mut [0; 2]).unwrap(), 1);
     }
 
-    fn writing_to_one_who_has_gone_is_an_error_and_no_signal() {
+    fn writing_to_a_closed_peer_is_an_error_without_a_signal() {
         let listener = net::TcpListener::bind(ANY).unwrap();
         let mut client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         drop(listener.accept().unwrap());
@@ -291,7 +291,7 @@ same_as_std! {
         let mut client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let reader = thread::spawn(move || {
             let reset = client.read(&mut [0]).unwrap_err().kind();
-            // Once.
+            // The reset is reported once; later reads return the end.
             assert_eq!((client.read(&mut [0]).unwrap(), client.read(&mut [0]).unwrap()), (0, 0));
             assert_eq!(client.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
             reset
@@ -355,8 +355,7 @@ same_as_std! {
     }
 }
 
-/// A connected pair.
-/// Says of whoever waits to write that it can, again and again, and of nobody else anything.
+/// A hub that reports every waiting writer as writable at each wait, and no other readiness.
 struct Hasty;
 
 impl Hub for Hasty {
@@ -403,17 +402,17 @@ fn connecting_has_one_deadline_however_often_it_is_woken() {
             assert!(begun.elapsed() >= TIMEOUT);
             greenhub::get_hub().stats().waits > before + 2
         };
-        // A machine that is held up has time for few waits, but not each time.
+        // A slow machine may fit few waits into the timeout, but not in 20 attempts.
         assert!((0..20).any(was_woken_often));
-        // For several addresses it is one, too.
+        // Several addresses share one deadline.
         let options = ConnectOptions::new().timeout(TIMEOUT);
         assert_eq!(options.connect(&[address; 1000][..]).unwrap_err().kind(), ErrorKind::TimedOut);
     });
 }
 
 #[test]
-fn a_connection_may_come_from_an_address_of_ones_choice() {
-    support::run("a_connection_may_come_from_an_address_of_ones_choice", || {
+fn a_connection_may_choose_its_source_address() {
+    support::run("a_connection_may_choose_its_source_address", || {
         let listener = TcpListener::bind(ANY).unwrap();
         let source = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 9), 0));
         let options = ConnectOptions::new().source(source).timeout(LONG);
@@ -423,7 +422,7 @@ fn a_connection_may_come_from_an_address_of_ones_choice() {
         let nobody = Nobody::new();
         let refused = options.connect(nobody.address).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
-        // For documentation (RFC 5737): nobody's.
+        // An address reserved for documentation (RFC 5737).
         let elsewhere = ConnectOptions::new().source((Ipv4Addr::new(192, 0, 2, 1), 0).into());
         assert_eq!(elsewhere.connect(listener.local_addr().unwrap()).unwrap_err().kind(), ErrorKind::AddrNotAvailable);
         let never = ConnectOptions::new().timeout(Duration::ZERO);
@@ -450,8 +449,8 @@ fn sockets_may_cross_threads() {
 }
 
 #[test]
-fn others_run_while_one_reads() {
-    support::run("others_run_while_one_reads", || {
+fn others_run_while_a_read_waits() {
+    support::run("others_run_while_a_read_waits", || {
         let (mut client, mut peer) = pair();
         let reader = greenhub::spawn(move || client.read(&mut [0; 8]).unwrap());
         greenhub::sleep(SHORT);
@@ -537,7 +536,7 @@ fn closing_wakes_reader_and_writer_of_the_same_thread() {
         assert_eq!(writer.join().unwrap(), ErrorKind::NotConnected);
         assert_eq!((&*client).read(&mut [0]).unwrap_err().kind(), ErrorKind::NotConnected);
         assert_eq!(client.set_nodelay(true).unwrap_err().kind(), ErrorKind::NotConnected);
-        // The number is free, so the other side sees the end.
+        // The number is released, so the peer reads the end.
         let mut rest = Vec::new();
         let _ = peer.read_to_end(&mut rest);
     });
@@ -564,7 +563,7 @@ fn closing_on_another_thread_wakes_the_reader() {
 fn a_socket_moved_to_another_thread_keeps_working() {
     support::run("a_socket_moved_to_another_thread_keeps_working", || {
         let (mut client, mut peer) = pair();
-        // Known to this thread's hub: it has been waited for here.
+        // The read registers the descriptor with this thread's hub.
         let writer = greenhub::spawn(move || {
             greenhub::sleep(Duration::from_millis(2));
             peer.write_all(b"1").unwrap();
@@ -580,7 +579,7 @@ fn a_socket_moved_to_another_thread_keeps_working() {
         greenhub::sleep(Duration::from_millis(5));
         peer.write_all(b"22").unwrap();
         assert_eq!(peer.read(&mut [0; 4]).unwrap(), 3);
-        // And back, while the other thread is gone.
+        // Moves the socket back after the other thread has ended.
         let mut client = there.join().unwrap();
         greenhub::spawn(move || {
             greenhub::sleep(Duration::from_millis(2));
@@ -623,7 +622,7 @@ fn others_run_while_a_name_is_looked_up() {
         assert_eq!(literal.collect::<Vec<_>>(), [SocketAddr::from((Ipv4Addr::LOCALHOST, 7))]);
         assert_eq!("[::1]:7".to_socket_addrs().unwrap().count(), 1);
         assert!(!ran.get(), "a literal address is no reason to switch");
-        // What another test has asked for may be known.
+        // The result may be cached by another test.
         let addresses = SystemResolver.resolve("localhost").unwrap();
         assert!(addresses.into_iter().all(|address| address.ip().is_loopback()));
         assert!(ran.get());
@@ -663,8 +662,8 @@ fn a_socket_goes_to_std_and_back_with_its_settings() {
 }
 
 #[test]
-fn a_lack_of_descriptors_is_told_to_who_accepts() {
-    const NAME: &str = "a_lack_of_descriptors_is_told_to_who_accepts";
+fn accept_returns_emfile_and_keeps_the_connection() {
+    const NAME: &str = "accept_returns_emfile_and_keeps_the_connection";
     if !support::is_child() {
         let output = support::in_child(NAME, |_| {});
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -673,7 +672,7 @@ fn a_lack_of_descriptors_is_told_to_who_accepts() {
     support::run(NAME, || {
         use rustix::process::{Resource, Rlimit, setrlimit};
         let listener = TcpListener::bind(ANY).unwrap();
-        // The hub has what it needs.
+        // The wait creates the hub and its descriptors before the limit is set.
         listener.set_nonblocking(true).unwrap();
         greenhub::sleep(Duration::from_millis(1));
         listener.set_nonblocking(false).unwrap();
@@ -693,8 +692,8 @@ fn a_lack_of_descriptors_is_told_to_who_accepts() {
 }
 
 #[test]
-fn a_hub_that_cannot_be_had_is_an_error_of_the_call() {
-    const NAME: &str = "a_hub_that_cannot_be_had_is_an_error_of_the_call";
+fn a_missing_hub_is_an_error_of_the_call() {
+    const NAME: &str = "a_missing_hub_is_an_error_of_the_call";
     if !support::is_child() {
         let output = support::in_child(NAME, |command| {
             command.env("EVENTLET_HUB", "no-such-hub");
@@ -710,8 +709,8 @@ fn a_hub_that_cannot_be_had_is_an_error_of_the_call() {
 }
 
 #[test]
-fn a_server_out_of_descriptors_serves_those_whom_it_has_accepted() {
-    const TEST: &str = "a_server_out_of_descriptors_serves_those_whom_it_has_accepted";
+fn a_server_out_of_descriptors_serves_accepted_connections() {
+    const TEST: &str = "a_server_out_of_descriptors_serves_accepted_connections";
     if !support::is_child() {
         let output = support::in_child(TEST, |_| ());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -725,7 +724,7 @@ fn a_server_out_of_descriptors_serves_those_whom_it_has_accepted() {
         let served = Rc::new(Cell::new(0));
         let count = Rc::clone(&served);
         greenhub::spawn(move || {
-            // What many servers do with an error.
+            // Many servers skip errors like this.
             for mut stream in listener.incoming().flatten() {
                 let count = Rc::clone(&count);
                 greenhub::spawn(move || {
@@ -745,7 +744,7 @@ fn a_server_out_of_descriptors_serves_those_whom_it_has_accepted() {
                 client.write_all(b"x").unwrap();
                 std::thread::sleep(Duration::from_millis(2));
             }
-            // Theirs stay open.
+            // The clients stay open, so only finished green threads free descriptors.
             let _ = release.recv();
         });
         while served.get() < CLIENTS {

@@ -1,4 +1,4 @@
-//! Hubs that bring a notifier of their own: when it is asked for, when it is called, what it may do.
+//! Hubs with their own notifier: when it is requested, when it is called, and what it may do.
 
 use std::cell::Cell;
 use std::io;
@@ -15,14 +15,14 @@ use greenhub::{
     use_hub_with, yield_now,
 };
 
-/// How often a notifier was asked for and called.
+/// Counts how often a notifier was requested and called.
 #[derive(Default)]
 struct Counts {
     asked: AtomicUsize,
     called: AtomicUsize,
 }
 
-/// A flag to wait for.
+/// A flag that a thread can wait for.
 #[derive(Default)]
 struct Bell {
     rung: Mutex<bool>,
@@ -128,7 +128,7 @@ impl Hub for Silent {
     }
 }
 
-/// Waits on this OS thread until a signal from another one interrupts that.
+/// Waits on this OS thread until a signal, raised by another thread, interrupts the wait.
 fn is_interrupted_by(signal: i32) {
     let _interrupt = interrupt_on(signal).expect("a signal that can be caught");
     let sender = std::thread::spawn(move || {
@@ -154,8 +154,8 @@ fn a_signal_interrupts_a_hub_without_descriptors_and_calls_no_notifier() {
 }
 
 #[test]
-fn a_hub_with_a_notifier_looks_for_signals_only_while_one_interrupts_it() {
-    run("a_hub_with_a_notifier_looks_for_signals_only_while_one_interrupts_it", || {
+fn a_hub_with_a_notifier_checks_signals_only_while_one_is_registered() {
+    run("a_hub_with_a_notifier_checks_signals_only_while_one_is_registered", || {
         use_hub_with(|| Ok(Bare::new(&Arc::default()))).unwrap();
         let turns = || {
             let before = get_hub().stats().turns;
@@ -169,8 +169,8 @@ fn a_hub_with_a_notifier_looks_for_signals_only_while_one_interrupts_it() {
 }
 
 #[test]
-fn a_shutdown_lets_go_of_the_notifier() {
-    run("a_shutdown_lets_go_of_the_notifier", || {
+fn a_shutdown_drops_the_notifier() {
+    run("a_shutdown_drops_the_notifier", || {
         let hub = Bare::new(&Arc::default());
         let notifier = Arc::downgrade(&hub.0);
         use_hub_with(move || Ok(hub)).unwrap();
@@ -201,7 +201,7 @@ fn a_hub_without_descriptors_is_woken_by_its_notifier() {
     });
 }
 
-/// A notifier that ends the wait, and does not return as long as a channel is open.
+/// A notifier that ends the wait, then blocks until a channel is closed.
 struct Stuck {
     bell: Arc<Bell>,
     ends: Mutex<std::sync::mpsc::Receiver<()>>,
@@ -214,7 +214,7 @@ impl Notify for Stuck {
     }
 }
 
-/// A hub that watches no descriptors and has such a notifier.
+/// A hub that watches no descriptors and has a `Stuck` notifier.
 struct WithStuck(Bare, Arc<Stuck>);
 
 impl Hub for WithStuck {
@@ -248,8 +248,8 @@ impl Hub for WithStuck {
 }
 
 #[test]
-fn rule_06_a_notifier_that_does_not_return_does_not_hold_up_the_loop() {
-    run("rule_06_a_notifier_that_does_not_return_does_not_hold_up_the_loop", || {
+fn rule_06_a_blocked_notifier_does_not_block_the_loop() {
+    run("rule_06_a_blocked_notifier_does_not_block_the_loop", || {
         let (end, ends) = std::sync::mpsc::channel();
         use_hub_with(move || {
             let bare = Bare::new(&Arc::default());
@@ -265,7 +265,7 @@ fn rule_06_a_notifier_that_does_not_return_does_not_hold_up_the_loop() {
             remote.spawn(move || puts.try_put(7).expect("room")).expect("alive");
         });
         assert_eq!(queue.get().expect("an item"), 7);
-        // The notifier is replaced while it is being called.
+        // The notifier is replaced during its call.
         use_hub(None).unwrap();
         spawn(|| greenhub::sleep(Duration::from_millis(1))).join().unwrap();
         drop(end);
@@ -284,7 +284,7 @@ fn a_signal_interrupts_a_hub_that_watches_descriptors_and_has_a_notifier() {
     });
 }
 
-/// Replaces the hub that it is to wake, and notes whether it is dropped meanwhile.
+/// A notifier that replaces its own hub, and records whether it is dropped during the call.
 struct Replacing;
 
 thread_local! {
@@ -312,7 +312,7 @@ impl Drop for Replacing {
     }
 }
 
-/// A hub whose notifier replaces it.
+/// A hub with a `Replacing` notifier.
 struct Replaced(Bare);
 
 impl Hub for Replaced {
@@ -349,7 +349,7 @@ fn a_notifier_that_replaces_its_hub_lives_until_it_returns() {
         use_hub_with(|| Ok(Replaced(Bare::new(&Arc::default())))).unwrap();
         let hub = get_hub();
         let remote = hub.remote();
-        // The turn ends with a notice, for which the loop rings in place of the poster.
+        // The turn ends with a pending notice, for which the loop itself calls the notifier.
         let notifies = spawn(move || {
             loop {
                 remote.notify();

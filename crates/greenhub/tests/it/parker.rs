@@ -1,4 +1,4 @@
-//! Waits that any thread may end.
+//! Waits that any thread can end.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use greenhub::{
 };
 use hub_core::ManualClock;
 
-/// Parks until `done`; what wakes it is given to `tell`.
+/// Parks until `done` returns true; passes the unparker of each park to `tell`.
 fn park_until(done: impl Fn() -> bool, tell: impl Fn(Unparker)) -> Result<(), LoopError> {
     while !done() {
         let parker = Parker::new(WaitReason::Event)?;
@@ -41,7 +41,7 @@ fn a_green_thread_is_unparked_by_another() {
         unparker.unpark();
         assert!(!waiting.is_finished(), "a wake-up never switches");
         assert_eq!(waiting.join().unwrap(), Parked::Unparked);
-        // What was left behind does nothing, to a later wait too.
+        // A stale unparker does not affect a later wait.
         let parker = Parker::new(WaitReason::Event).unwrap();
         unparker.unpark();
         assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
@@ -63,9 +63,9 @@ fn an_unpark_before_the_park_is_not_lost() {
 }
 
 #[test]
-fn an_unparker_of_a_wait_that_never_began_ends_no_later_one() {
+fn an_unparker_of_an_unstarted_wait_ends_no_later_wait() {
     let left_behind = || drop_after(Parker::new(WaitReason::Event).unwrap(), Parker::unparker);
-    run("an_unparker_of_a_wait_that_never_began_ends_no_later_one", move || {
+    run("an_unparker_of_an_unstarted_wait_ends_no_later_wait", move || {
         yield_now();
         let unparker = left_behind();
         let parker = Parker::new(WaitReason::Event).unwrap();
@@ -75,7 +75,7 @@ fn an_unparker_of_a_wait_that_never_began_ends_no_later_one() {
         spawn(move || unparker.unpark());
         let begin = Instant::now();
         sleep(SHORT);
-        assert!(begin.elapsed() >= SHORT, "a sleep was ended by what was left of a wait before it");
+        assert!(begin.elapsed() >= SHORT, "a stale unparker ended a sleep");
     });
     let plain = std::thread::spawn(move || {
         let unparker = left_behind();
@@ -87,7 +87,7 @@ fn an_unparker_of_a_wait_that_never_began_ends_no_later_one() {
 }
 
 #[test]
-fn an_ended_or_forgotten_wait_of_an_os_thread_leaves_nothing_that_ends_the_next() {
+fn a_stale_unparker_ends_no_later_wait_of_an_os_thread() {
     let plain = std::thread::spawn(move || {
         let is_late = |parker: Parker| assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
         let late = Parker::new(WaitReason::Event).unwrap();
@@ -107,12 +107,12 @@ fn an_ended_or_forgotten_wait_of_an_os_thread_leaves_nothing_that_ends_the_next(
 }
 
 #[test]
-fn a_waiter_that_a_shutdown_has_abandoned_is_gone_for_all() {
-    run("a_waiter_that_a_shutdown_has_abandoned_is_gone_for_all", || {
+fn unparking_a_waiter_abandoned_by_a_shutdown_returns_false() {
+    run("unparking_a_waiter_abandoned_by_a_shutdown_returns_false", || {
         keep_reports();
         let unparkers: Rc<RefCell<Vec<Unparker>>> = Rc::default();
         let told = unparkers.clone();
-        // A wait for a lock holds the exit back, so the green thread lives on.
+        // A wait for a lock defers the exit, so the green thread stays alive.
         let _waiting = spawn(move || {
             loop {
                 let parker = Parker::new(WaitReason::Lock).unwrap();
@@ -148,14 +148,14 @@ fn a_wait_is_refused_while_a_green_thread_panics() {
     });
 }
 
-/// What is asked of something before it is dropped.
+/// Queries a value, then drops it.
 fn drop_after<T, R>(one: T, ask: impl FnOnce(&T) -> R) -> R {
     ask(&one)
 }
 
 #[test]
-fn a_wait_that_begins_leaves_none_before_it_to_be_ended() {
-    run("a_wait_that_begins_leaves_none_before_it_to_be_ended", || {
+fn a_new_wait_supersedes_an_earlier_wait() {
+    run("a_new_wait_supersedes_an_earlier_wait", || {
         yield_now();
         let first = Parker::new(WaitReason::Event).unwrap();
         let second = Parker::new(WaitReason::Event).unwrap();
@@ -165,8 +165,8 @@ fn a_wait_that_begins_leaves_none_before_it_to_be_ended() {
 }
 
 #[test]
-fn a_turn_that_was_given_up_ends_no_later_wait() {
-    run("a_turn_that_was_given_up_ends_no_later_wait", || {
+fn a_run_once_that_timed_out_ends_no_later_wait() {
+    run("a_run_once_that_timed_out_ends_no_later_wait", || {
         let given_up = with_timeout(SHORT, || get_hub().run_once(None));
         assert!(given_up.is_err());
         let parker = Parker::new(WaitReason::Event).unwrap();
@@ -175,8 +175,8 @@ fn a_turn_that_was_given_up_ends_no_later_wait() {
 }
 
 #[test]
-fn nobody_parks_for_another_green_thread() {
-    run("nobody_parks_for_another_green_thread", || {
+fn parking_for_another_green_thread_is_refused() {
+    run("parking_for_another_green_thread_is_refused", || {
         keep_reports();
         yield_now();
         let parker = Parker::new(WaitReason::Event).unwrap();
@@ -189,7 +189,7 @@ fn nobody_parks_for_another_green_thread() {
 
 #[test]
 fn a_wait_may_outlive_its_hub_in_an_ending_thread() {
-    /// Looks at its parker when the thread's green threads are gone, and parks.
+    /// Parks in a destructor that runs after the thread's green threads are gone.
     struct Last(Option<Parker>, mpsc::Sender<(Unparker, Result<Parked, String>)>);
     impl Drop for Last {
         fn drop(&mut self) {
@@ -204,7 +204,7 @@ fn a_wait_may_outlive_its_hub_in_an_ending_thread() {
     }
     let (sender, told) = mpsc::channel();
     let ending = std::thread::spawn(move || {
-        // Destructors run in the reverse order.
+        // Destructors run in reverse order of initialization, so this one runs after the hub's.
         LAST.with(|last| assert!(last.borrow().is_none()));
         yield_now();
         let parker = Parker::new(WaitReason::Event).unwrap();
@@ -264,7 +264,7 @@ fn an_os_thread_without_green_threads_blocks_itself() {
 #[test]
 fn a_limit_counts_over_several_parks() {
     run("a_limit_counts_over_several_parks", || {
-        // Its clock goes on only while everybody waits.
+        // The clock advances only while every green thread waits.
         use_hub_with(|| {
             let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
             Ok(ManualClock::new().drive((choose()?.build)()?))
@@ -360,8 +360,8 @@ fn a_wait_outlives_the_hub() {
 }
 
 #[test]
-fn a_loop_that_others_may_wake_does_not_give_up_but_says_so_once() {
-    let test = "a_loop_that_others_may_wake_does_not_give_up_but_says_so_once";
+fn a_loop_with_remote_wakers_keeps_waiting_and_reports_once() {
+    let test = "a_loop_with_remote_wakers_keeps_waiting_and_reports_once";
     if !support::is_child() {
         let output = support::in_child(test, |_| ());
         return assert!(output.status.success(), "{output:?}");
@@ -410,7 +410,7 @@ fn waits_and_wake_ups_of_many_threads_lose_nothing() {
                             SERVED.fetch_add(1, Ordering::SeqCst);
                         }
                     };
-                    // One of them has no green threads.
+                    // The first OS thread has no green threads.
                     if hub == 0 {
                         return work();
                     }
@@ -427,7 +427,7 @@ fn waits_and_wake_ups_of_many_threads_lose_nothing() {
 }
 
 #[test]
-fn a_forked_childs_other_threads_reach_its_first() {
+fn unparks_from_other_threads_of_a_forked_child_reach_its_loop() {
     descriptors::in_child(|| {
         let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
         let told = slot.clone();
@@ -438,16 +438,16 @@ fn a_forked_childs_other_threads_reach_its_first() {
         });
         sleep(SHORT);
         let unparker = slot.take().unwrap();
-        // SAFETY: the other threads of this process sleep and hold no lock; the child leaves by `_exit`.
+        // SAFETY: The other threads of this process sleep and hold no lock; the child leaves through `_exit`.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
-                // Before the loop knows of the fork, and before another thread makes itself known.
+                // The loop has not noticed the fork yet, and no other thread of the child has used the library.
                 std::thread::spawn(move || unparker.unpark()).join().unwrap();
                 let other = || Parker::new(WaitReason::Event).unwrap().park(&mut Deadline::from(Some(SHORT)));
                 std::thread::spawn(other).join().unwrap().unwrap();
                 let woken = with_timeout(Duration::from_secs(60), || waiting.join());
                 let status = if matches!(woken, Ok(Ok(Parked::Unparked))) { 0 } else { 1 };
-                // SAFETY: ends the child and touches nothing.
+                // SAFETY: `_exit` ends the child without running any other code.
                 unsafe { libc::_exit(status) }
             }
             nix::unistd::ForkResult::Parent { child } => {
@@ -461,14 +461,14 @@ fn a_forked_childs_other_threads_reach_its_first() {
 }
 
 #[test]
-fn a_wait_of_an_os_thread_takes_no_unpark_of_std() {
-    run("a_wait_of_an_os_thread_takes_no_unpark_of_std", || {
+fn a_wait_of_an_os_thread_keeps_the_std_unpark_token() {
+    run("a_wait_of_an_os_thread_keeps_the_std_unpark_token", || {
         let mutex = std::sync::Arc::new(greenhub::sync::Mutex::new(()));
         let guard = mutex.lock().unwrap();
         let waiting = mutex.clone();
         let plain = std::thread::spawn(move || {
             drop(waiting.lock());
-            // As with std's mutex, it is still there.
+            // As with std's mutex, the token set by `unpark` is still available.
             let begin = Instant::now();
             std::thread::park_timeout(Duration::from_secs(60));
             begin.elapsed()

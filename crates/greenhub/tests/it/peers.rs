@@ -1,4 +1,4 @@
-//! Programs that others have written, at the other end: `cargo xtask test` runs these where they are installed.
+//! Third-party programs as peers. `cargo xtask test` runs these tests where the programs are installed.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -11,13 +11,13 @@ use crate::support::run;
 use crate::support::web_server::{Directory, WebServer};
 use greenhub::net::TcpStream;
 
-/// A program that runs as long as the test.
+/// A program that runs until the test ends.
 struct Peer(Child);
 
 impl Peer {
-    /// Starts a server at a port that is free, and waits until it serves.
+    /// Starts a server on a free port, and waits until it accepts connections.
     fn serve(command: impl Fn(u16) -> Command) -> (Peer, u16) {
-        // Another program may get a port first; then this one ends.
+        // Another program may take the port first; then the server exits and another port is tried.
         let serving = (0..20).find_map(|_| {
             let port = free_port();
             let mut command = command(port);
@@ -42,7 +42,7 @@ impl Drop for Peer {
     }
 }
 
-/// A port that nobody has now.
+/// Returns a port that is free at present.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
 }
@@ -66,7 +66,7 @@ mod curl {
 
     #[test]
     #[ignore = "needs curl: cargo xtask test"]
-    fn gets_what_a_server_of_ours_has() {
+    fn gets_the_files_of_our_server() {
         let directory = Directory::new();
         let large = "0123456789".repeat(300_000);
         directory.write("large.txt", &large);
@@ -74,7 +74,7 @@ mod curl {
         let server = WebServer::start(directory.path(), &["--threads", "2"]);
         let url = |name: &str| format!("http://{}/{name}", server.address);
         assert_eq!(curl(&[&url("large.txt")]), large);
-        // Three on one connection.
+        // Three requests over one connection.
         let three = curl(&["-w", "[%{num_connects}]", &url("small.html"), &url("small.html"), &url("none")]);
         assert_eq!(three, "<p>small[1]<p>small[0]404 Not Found[0]");
         assert!(curl(&["--head", &url("small.html")]).contains("Content-Length: 8\r\n"));
@@ -109,7 +109,7 @@ mod wrk {
         let requests = told.lines().find_map(|line| line.split_once(" requests in ")).expect("a count").0;
         let answered = example::text(&server.interrupt());
         let answered: u64 = answered.split(' ').next().expect("a count").parse().expect("a number");
-        // wrk leaves in the middle of what it has asked for.
+        // wrk closes connections with requests in flight.
         let counted: u64 = requests.trim().parse().expect("a number");
         assert!((counted..=counted + 400).contains(&answered), "{answered} answers, of which wrk counts {counted}");
     }
@@ -141,7 +141,7 @@ mod nginx {
         })
     }
 
-    /// What a server answers to one request, on a connection that it keeps.
+    /// Sends one request on a persistent connection, and returns the body of the response.
     fn get(stream: &mut BufReader<TcpStream>, path: &str) -> io::Result<Vec<u8>> {
         write!(stream.get_mut(), "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
         let (mut line, mut length) = (String::new(), 0);
@@ -159,14 +159,14 @@ mod nginx {
 
     #[test]
     #[ignore = "needs nginx: cargo xtask test"]
-    fn serves_many_clients_of_ours() {
+    fn serves_many_green_clients() {
         let directory = Directory::new();
         std::fs::create_dir(directory.path().join("files")).expect("room");
         for number in 0..10_usize {
             directory.write(&format!("files/{number}"), &number.to_string().repeat(number * 10_000 + 1));
         }
         let (nginx, port) = start(&directory);
-        run("nginx::serves_many_clients_of_ours", move || {
+        run("nginx::serves_many_green_clients", move || {
             let clients: Vec<_> = (0..100)
                 .map(|client| {
                     greenhub::spawn(move || {
@@ -186,7 +186,7 @@ mod nginx {
 
     #[test]
     #[ignore = "needs nginx: cargo xtask test"]
-    fn has_pages_that_the_recursive_fetch_finds() {
+    fn serves_the_pages_that_recursive_fetch_finds() {
         let directory = Directory::new();
         std::fs::create_dir(directory.path().join("files")).expect("room");
         directory.write("files/index.html", "<a href='a.html'>a</a> <a href='none.html'>none</a>");
@@ -215,7 +215,7 @@ mod redis {
         })
     }
 
-    /// One who speaks to it.
+    /// A client connection to the server.
     struct Client(BufReader<TcpStream>);
 
     impl Client {
@@ -231,7 +231,7 @@ mod redis {
             self.0.get_mut().write_all(command.as_bytes()).expect("it reads");
         }
 
-        /// An answer: lists in brackets, nothing as `-`.
+        /// Reads a response: a list in brackets, a null as `-`.
         fn answer(&mut self) -> String {
             let mut line = String::new();
             self.0.read_line(&mut line).expect("an answer");
@@ -259,10 +259,10 @@ mod redis {
 
     #[test]
     #[ignore = "needs redis-server: cargo xtask test"]
-    fn is_spoken_to_by_many_over_plain_sockets() {
+    fn serves_many_clients_over_plain_sockets() {
         let directory = Directory::new();
         let (redis, port) = start(&directory);
-        run("redis::is_spoken_to_by_many_over_plain_sockets", move || {
+        run("redis::serves_many_clients_over_plain_sockets", move || {
             let mut first = Client::new(port);
             assert_eq!(first.ask(&["PING"]), "PONG");
             assert_eq!(first.ask(&["GET", "nothing"]), "-");
@@ -286,14 +286,14 @@ mod redis {
 
     #[test]
     #[ignore = "needs redis-server: cargo xtask test"]
-    fn answers_a_pipeline_of_commands_and_pops_for_who_waits() {
+    fn answers_a_pipeline_and_a_blocking_pop() {
         let directory = Directory::new();
         let (redis, port) = start(&directory);
-        run("redis::answers_a_pipeline_of_commands_and_pops_for_who_waits", move || {
+        run("redis::answers_a_pipeline_and_a_blocking_pop", move || {
             let mut client = Client::new(port);
             (0..5000).for_each(|_| client.send(&["INCR", "count"]));
             assert!((1..=5000).all(|number: u32| client.answer() == number.to_string()));
-            // Its answer comes when another pushes.
+            // The answer comes after another client pushes.
             let waiting = greenhub::spawn(move || Client::new(port).ask(&["BLPOP", "list", "0"]));
             greenhub::sleep(Duration::from_millis(20));
             assert_eq!(client.ask(&["RPUSH", "list", "item"]), "1");

@@ -1,4 +1,4 @@
-//! Pipes and standard streams: what std does, and who waits.
+//! Pipes and standard streams: std's behaviour, and which callers wait.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -12,7 +12,7 @@ use greenhub::io::{PipeReader, PipeWriter, pipe, stderr, stdin, stdout};
 use greenhub::{KillOutcome, sleep, spawn, with_timeout, yield_now};
 use rustix::fs::{OFlags, fcntl_getfl};
 
-/// More than any pipe has room for.
+/// More bytes than any pipe's capacity.
 const MUCH: usize = 3 << 20;
 
 fn much() -> Vec<u8> {
@@ -23,7 +23,7 @@ fn is_nonblocking(fd: impl AsFd) -> bool {
     fcntl_getfl(fd).unwrap().contains(OFlags::NONBLOCK)
 }
 
-/// A green thread that counts how often it has run.
+/// Spawns a green thread that counts its turns.
 fn ticker() -> Rc<Cell<usize>> {
     let ticks = Rc::new(Cell::new(0));
     let counted = Rc::clone(&ticks);
@@ -69,7 +69,7 @@ same_as_std! {
         let peer = thread::spawn(move || {
             let mut received = Vec::new();
             reader.read_to_end(&mut received).unwrap();
-            assert!(received == much(), "what arrived is not what was written");
+            assert!(received == much(), "the received data differs from the written data");
         });
         writer.write_all(&much()).unwrap();
         drop(writer);
@@ -79,7 +79,7 @@ same_as_std! {
     fn a_pipe_without_reader_is_broken() {
         let (reader, mut writer) = streams::pipe().unwrap();
         drop(reader);
-        // A child that another test starts has a copy for a moment.
+        // A child process of another test may hold a copy of the descriptor for a moment.
         let error = loop {
             if let Err(error) = writer.write(b"x") {
                 break error;
@@ -132,8 +132,8 @@ fn reading_a_pipe_blocks_only_the_reader() {
 }
 
 #[test]
-fn closing_wakes_who_waits_and_twice_is_once() {
-    run("closing_wakes_who_waits_and_twice_is_once", || {
+fn closing_wakes_the_waiter_and_is_idempotent() {
+    run("closing_wakes_the_waiter_and_is_idempotent", || {
         let (reader, _writer) = pipe().unwrap();
         let reader = Rc::new(reader);
         let waiting = Rc::clone(&reader);
@@ -147,9 +147,9 @@ fn closing_wakes_who_waits_and_twice_is_once() {
 }
 
 #[test]
-fn a_number_that_was_used_again_is_not_closed_by_who_had_it() {
-    let name = "a_number_that_was_used_again_is_not_closed_by_who_had_it";
-    // No other thread of this process opens anything.
+fn a_reused_number_is_not_closed_by_its_previous_owner() {
+    let name = "a_reused_number_is_not_closed_by_its_previous_owner";
+    // No other thread of this process opens a descriptor.
     alone(name, || {
         sleep(SHORT);
         let next = || rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 0).unwrap();
@@ -161,13 +161,13 @@ fn a_number_that_was_used_again_is_not_closed_by_who_had_it() {
         reader.close();
         drop(reader);
         assert!(rustix::io::fcntl_getfd(&other).is_ok());
-        // Leaving the scope closes.
+        // The end of the scope closes the descriptor.
         drop(other);
         let number = writer.as_raw_fd();
         {
             let _writer = writer;
         }
-        // SAFETY: nothing is done with the number but to ask whether it is one.
+        // SAFETY: The number is only used to ask the system whether it is open.
         let gone = rustix::io::fcntl_getfd(unsafe { std::os::fd::BorrowedFd::borrow_raw(number) });
         assert_eq!(gone.unwrap_err(), rustix::io::Errno::BADF);
     });
@@ -192,8 +192,8 @@ fn a_kill_leaves_a_pipe_usable() {
 }
 
 #[test]
-fn a_pipe_that_blocks_is_waited_for_and_stays_so() {
-    run("a_pipe_that_blocks_is_waited_for_and_stays_so", || {
+fn a_read_of_a_blocking_pipe_parks_and_keeps_it_blocking() {
+    run("a_read_of_a_blocking_pipe_parks_and_keeps_it_blocking", || {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let elsewhere = reader.try_clone().unwrap();
         let mut reader = PipeReader::from(reader);
@@ -216,8 +216,8 @@ fn a_pipe_that_blocks_is_waited_for_and_stays_so() {
 }
 
 #[test]
-fn a_large_write_to_a_pipe_that_blocks_blocks_only_the_writer() {
-    run("a_large_write_to_a_pipe_that_blocks_blocks_only_the_writer", || {
+fn a_large_write_to_a_blocking_pipe_blocks_only_the_writer() {
+    run("a_large_write_to_a_blocking_pipe_blocks_only_the_writer", || {
         let (reader, writer) = std::io::pipe().unwrap();
         let elsewhere = writer.try_clone().unwrap();
         let mut writer = PipeWriter::from(writer);
@@ -229,14 +229,14 @@ fn a_large_write_to_a_pipe_that_blocks_blocks_only_the_writer() {
         drop(elsewhere);
         let mut received = Vec::new();
         reader.read_to_end(&mut received).unwrap();
-        assert!(received == much(), "what arrived is not what was written");
+        assert!(received == much(), "the received data differs from the written data");
         writing.join().unwrap();
     });
 }
 
 #[test]
-fn what_is_given_away_blocks_and_its_clone_stays_green() {
-    run("what_is_given_away_blocks_and_its_clone_stays_green", || {
+fn a_pipe_converted_to_std_blocks_and_its_clone_stays_green() {
+    run("a_pipe_converted_to_std_blocks_and_its_clone_stays_green", || {
         let (reader, writer) = pipe().unwrap();
         assert!(is_nonblocking(&reader));
         let mut clone = reader.try_clone().unwrap();
@@ -248,7 +248,7 @@ fn what_is_given_away_blocks_and_its_clone_stays_green() {
     });
 }
 
-/// Runs a test in a process of its own, whose standard streams it may exchange.
+/// Runs a test in a process of its own, which may replace its standard streams.
 fn alone(name: &str, test: impl FnOnce() + Send + 'static) {
     if is_child() {
         return run(name, test);
@@ -257,7 +257,7 @@ fn alone(name: &str, test: impl FnOnce() + Send + 'static) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// What standard input is from now on, as others have it too, and the other end of it.
+/// Replaces standard input by a pipe. Returns a duplicate of its reader, and its writer.
 fn input() -> (std::io::PipeReader, std::io::PipeWriter) {
     let (reader, writer) = std::io::pipe().unwrap();
     rustix::stdio::dup2_stdin(&reader).unwrap();
@@ -284,7 +284,7 @@ fn waiting_for_standard_input_blocks_only_the_reader() {
         let mut lines = stdin().lines();
         assert_eq!(lines.next().unwrap().unwrap(), "two");
         assert!(ticks.get() > 20);
-        // Others wait for the one who has it.
+        // A second reader waits for the lock holder.
         let other = spawn(|| stdin().read_line(&mut String::new()).unwrap());
         yield_now();
         assert_eq!(lines.next().unwrap().unwrap(), "three");
@@ -292,7 +292,7 @@ fn waiting_for_standard_input_blocks_only_the_reader() {
         drop(lines);
         assert_eq!(other.join().unwrap(), 0);
         assert!(!stdin().is_terminal());
-        // It has not touched what others have too.
+        // The shared open file description is still in blocking mode.
         assert!(!is_nonblocking(&also) && !is_nonblocking(stdin()));
     });
 }
@@ -311,9 +311,9 @@ fn a_kill_leaves_standard_input_usable() {
 }
 
 #[test]
-fn a_lock_knows_whether_it_is_of_a_terminal() {
-    alone("a_lock_knows_whether_it_is_of_a_terminal", || {
-        // Both are pipes.
+fn a_lock_reports_whether_its_stream_is_a_terminal() {
+    alone("a_lock_reports_whether_its_stream_is_a_terminal", || {
+        // Both streams are pipes.
         assert!(!stdout().lock().is_terminal() && !stderr().lock().is_terminal());
         let Ok(terminal) = std::fs::File::options().read(true).write(true).open("/dev/ptmx") else {
             return eprintln!("no terminals here");
@@ -360,14 +360,14 @@ fn waiting_for_room_in_standard_output_blocks_only_the_writer() {
         stdout().write_all(&much()).unwrap();
         assert!(ticks.get() > 10 && !is_nonblocking(&writer));
         rustix::stdio::dup2_stdout(before).unwrap();
-        assert!(reading.join().unwrap() == much(), "what arrived is not what was written");
+        assert!(reading.join().unwrap() == much(), "the received data differs from the written data");
     });
 }
 
 #[test]
-fn what_is_written_keeps_its_order_with_print() {
-    let name = "what_is_written_keeps_its_order_with_print";
-    // A pipe, and a file.
+fn output_keeps_its_order_with_print() {
+    let name = "output_keeps_its_order_with_print";
+    // Standard output is a pipe in the first run and a file in the second.
     if !is_child() {
         let path = std::env::temp_dir().join(format!("greenhub-order-{}", std::process::id()));
         let output = in_child(name, |_| {});
@@ -389,13 +389,13 @@ fn what_is_written_keeps_its_order_with_print() {
         return;
     }
     run(name, || {
-        // Not by `print!`, which tests catch.
+        // `write!` rather than `print!`, whose output the test harness captures.
         let mut std = std::io::stdout();
         write!(std, "[one ").unwrap();
         let mut lock = stdout().lock();
         let two = "two";
         write!(lock, "{two} ").unwrap();
-        // Whoever has it may take it again, in any order.
+        // The lock is reentrant, and its guards may be dropped in any order.
         let again = stdout().lock();
         writeln!(stdout(), "three").unwrap();
         drop(lock);

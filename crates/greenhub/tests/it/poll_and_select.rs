@@ -1,4 +1,4 @@
-//! What only shows on hubs that are told every descriptor at each wait, and hubs side by side.
+//! Behaviour of hubs that pass every descriptor at each wait, and of different hubs side by side.
 
 #![cfg(all(feature = "poll", feature = "select"))]
 
@@ -20,20 +20,20 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const BOTH: [&str; 2] = ["poll", "select"];
 
-/// A number that no set of select(2) holds.
+/// A number above the limit of select(2).
 const HIGH: RawFd = 1100;
 
-/// A green thread that waits for `direction` of the bare number `fd`, and is parked.
+/// Spawns a green thread that waits for `direction` of the bare number `fd`; returns when it is parked.
 fn waiter(fd: RawFd, direction: Interest) -> GreenThread<Result<Readiness, TrampolineError>> {
-    // SAFETY: closed behind the back of the loop, which is what is tested, in a process of its own.
+    // SAFETY: The loop is not notified of the close, which is the case under test, in a process of its own.
     let waiter = spawn(move || unsafe { trampoline_raw(fd, direction, None) });
     yield_now();
     waiter
 }
 
-/// Closes `fd` without a word to the loop.
+/// Closes `fd` without notifying the loop.
 fn close_behind_the_back(fd: RawFd) {
-    // SAFETY: the number is the test's own, and nobody opens another meanwhile.
+    // SAFETY: The test owns the number, and no other thread opens a descriptor meanwhile.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }
 
@@ -43,7 +43,7 @@ fn raise_limit() {
 }
 
 #[test]
-fn their_names_choose_them() {
+fn poll_and_select_are_chosen_by_name() {
     let _deadline = deadline();
     for (name, hub) in [("poll", "poll"), ("select", "select"), ("selects", "select")] {
         use_hub(name).expect("available");
@@ -52,7 +52,7 @@ fn their_names_choose_them() {
 }
 
 #[test]
-fn a_dead_number_wakes_all_its_waiters_with_an_error() {
+fn a_closed_number_wakes_all_its_waiters_with_an_error() {
     in_child(|| {
         for hub in BOTH {
             use_hub(hub).expect("available");
@@ -71,7 +71,7 @@ fn a_dead_number_wakes_all_its_waiters_with_an_error() {
 }
 
 #[test]
-fn a_dead_number_leaves_the_healthy_ones_waiting() {
+fn a_closed_number_leaves_open_ones_waiting() {
     in_child(|| {
         for hub in BOTH {
             use_hub(hub).expect("available");
@@ -98,7 +98,7 @@ fn a_large_number_that_is_no_descriptor_gives_the_same_error_each_time() {
     for hub in BOTH {
         use_hub(hub).expect("available");
         for _ in 0..2 {
-            // SAFETY: no test opens so many.
+            // SAFETY: No test opens this many descriptors, so the number is closed.
             let error = unsafe { trampoline_raw(100_000, Interest::READ, None) }.expect_err("not open");
             assert!(matches!(error, TrampolineError::InvalidFd(100_000)), "{hub}: {error}");
         }
@@ -121,12 +121,12 @@ fn a_number_too_large_for_select_is_refused_when_it_is_registered() {
         assert_eq!(high.wait(Interest::READ, None).expect_err("too large").kind(), io::ErrorKind::InvalidInput);
         let refused = get_hub().listen(here.try_clone().expect("a copy"), Interest::READ, |_: Readiness| {});
         assert!(refused.is_ok(), "the same file has a small number, too");
-        // The loop lives on, and serves whoever has a small number.
+        // The loop still serves small numbers.
         let (left, right) = pair();
         let reader = spawn(move || read(&left, 8));
         write(&right, b"x").expect("room");
         assert_eq!(reader.join().expect("told").expect("read"), b"x");
-        // Another hub takes the number that was refused.
+        // Another hub accepts the refused number.
         drop(refused);
         use_hub("poll").expect("available");
         io::Write::write_all(&mut &there, b"y").expect("room");
@@ -135,7 +135,7 @@ fn a_number_too_large_for_select_is_refused_when_it_is_registered() {
 }
 
 #[test]
-fn what_waits_on_a_large_number_is_told_when_select_takes_over() {
+fn a_waiter_on_a_large_number_fails_when_select_takes_over() {
     in_child(|| {
         raise_limit();
         use_hub("poll").expect("available");
@@ -180,7 +180,7 @@ fn a_hang_up_wakes_both_directions_and_a_failing_waiter_is_contained() {
 }
 
 #[test]
-fn more_descriptors_than_the_process_may_have_are_an_error_that_says_so() {
+fn exceeding_the_descriptor_limit_in_poll_names_the_limit() {
     in_child(|| {
         use_hub("poll").expect("available");
         let pairs: Vec<_> = (0..10).map(|_| pair()).collect();
@@ -193,7 +193,7 @@ fn more_descriptors_than_the_process_may_have_are_an_error_that_says_so() {
         let Err(TrampolineError::Loop(error @ LoopError::Wait { .. })) = error else { panic!("{error:?}") };
         assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
         raise_limit();
-        // The loop is built anew, and those who wait are still served.
+        // The hub is rebuilt, and the parked waiters are still served.
         for (reader, there) in parked {
             write(&there, b"x").expect("room");
             assert_eq!(reader.join().expect("told").expect("read"), b"x");
@@ -206,7 +206,7 @@ fn threads_with_different_hubs_talk_to_each_other() {
     let _deadline = deadline();
     let mut hubs = BOTH.to_vec();
     hubs.extend(cfg!(feature = "epoll").then_some("epoll").filter(|name| use_hub(*name).is_ok()));
-    // A ring: each hub's thread passes on to the next what it hears.
+    // The OS threads form a ring; each hub's thread passes every byte to the next.
     let mut ends: Vec<(UnixStream, UnixStream)> =
         (0..=hubs.len()).map(|_| UnixStream::pair().expect("a pair")).collect();
     let first = ends[0].0.try_clone().expect("a copy");

@@ -19,7 +19,7 @@ use greenhub::{
     GreenError, GreenPile, GreenPool, KillOutcome, current_id, sleep, spawn, spawn_after_local, with_timeout, yield_now,
 };
 
-/// Counts how many are at work at once, and the most that ever were.
+/// Counts the workers that run at present, and the highest count so far.
 #[derive(Clone, Default)]
 struct AtWork(Rc<Cell<(usize, usize)>>);
 
@@ -89,8 +89,8 @@ fn work_of_a_pool_begins_in_the_order_of_spawning() {
 }
 
 #[test]
-fn those_who_wait_for_a_place_are_counted_after_shrinking_too() {
-    run("those_who_wait_for_a_place_are_counted_after_shrinking_too", || {
+fn waiting_spawners_are_counted_after_a_shrink() {
+    run("waiting_spawners_are_counted_after_a_shrink", || {
         let pool = GreenPool::new(2);
         for _ in 0..2 {
             pool.spawn_n(|| sleep(LONG)).unwrap();
@@ -110,18 +110,18 @@ fn those_who_wait_for_a_place_are_counted_after_shrinking_too() {
 }
 
 #[test]
-fn a_worker_of_a_full_pool_runs_what_it_spawns_itself() {
-    run("a_worker_of_a_full_pool_runs_what_it_spawns_itself", || {
+fn a_worker_of_a_full_pool_runs_its_spawns_in_place() {
+    run("a_worker_of_a_full_pool_runs_its_spawns_in_place", || {
         keep_reports();
         let pool = GreenPool::new(1);
         let own = pool.clone();
         let outer = pool.spawn(move || {
             let inner = own.spawn(current_id).unwrap();
             assert!(inner.is_finished());
-            // One that fails is in its handle.
+            // A panic in place ends up in the handle.
             let failed = own.spawn(|| -> () { quiet_panic("inner") }).unwrap();
             assert!(matches!(failed.join(), Err(GreenError::Panic(message)) if &*message == "inner"));
-            own.spawn_n(|| -> () { quiet_panic("nobody asks") }).unwrap();
+            own.spawn_n(|| -> () { quiet_panic("unjoined") }).unwrap();
             (inner.join().unwrap(), current_id())
         });
         let (inner, outer) = outer.unwrap().join().unwrap();
@@ -129,13 +129,13 @@ fn a_worker_of_a_full_pool_runs_what_it_spawns_itself() {
         pool.wait_all().unwrap();
         assert_eq!((pool.running(), pool.free()), (0, 1));
         assert_eq!(reports().len(), 1);
-        assert!(reports()[0].contains("nobody asks"), "{:?}", reports());
+        assert!(reports()[0].contains("unjoined"), "{:?}", reports());
     });
 }
 
 #[test]
-fn an_exit_within_what_runs_in_place_ends_the_worker() {
-    run("an_exit_within_what_runs_in_place_ends_the_worker", || {
+fn an_exit_in_a_spawn_run_in_place_ends_the_worker() {
+    run("an_exit_in_a_spawn_run_in_place_ends_the_worker", || {
         keep_reports();
         let (pool, log, before) = (GreenPool::new(1), Log::new(), held());
         let own = pool.clone();
@@ -155,7 +155,7 @@ fn an_exit_within_what_runs_in_place_ends_the_worker() {
         assert_eq!(worker.kill(), KillOutcome::Ended);
         assert!(worker.join().unwrap_err().is_exit());
         log.is(&["inner unwound", "worker unwound"]);
-        // A timeout of the worker goes through it too, up to its own scope.
+        // A timeout of the worker unwinds the nested spawn too, up to the timeout's scope.
         let own = pool.clone();
         let timed = pool.spawn(move || {
             let timed = with_timeout(SHORT, || own.spawn(|| sleep(LONG)).map(drop));
@@ -169,8 +169,8 @@ fn an_exit_within_what_runs_in_place_ends_the_worker() {
 }
 
 #[test]
-fn a_place_is_free_again_however_its_worker_ends() {
-    run("a_place_is_free_again_however_its_worker_ends", || {
+fn a_worker_releases_its_permit_however_it_ends() {
+    run("a_worker_releases_its_permit_however_it_ends", || {
         let (pool, before) = (GreenPool::new(2), held());
         let failed = pool.spawn(|| -> () { quiet_panic("fails") }).unwrap();
         let parked = pool.spawn(|| sleep(LONG)).unwrap();
@@ -191,8 +191,8 @@ fn a_place_is_free_again_however_its_worker_ends() {
 }
 
 #[test]
-fn a_spawner_that_gives_up_takes_no_place() {
-    run("a_spawner_that_gives_up_takes_no_place", || {
+fn a_spawner_that_times_out_or_is_killed_takes_no_permit() {
+    run("a_spawner_that_times_out_or_is_killed_takes_no_permit", || {
         let (pool, before) = (GreenPool::new(1), held());
         let busy = pool.spawn(|| sleep(LONG)).unwrap();
         let timed = with_timeout(SHORT, || pool.spawn_n(|| unreachable!()));
@@ -204,7 +204,7 @@ fn a_spawner_that_gives_up_takes_no_place() {
         killed.kill();
         let own = pool.clone();
         let next = spawn(move || own.spawn(|| "let in").unwrap().join().unwrap());
-        // Chosen and killed at the same moment: the place goes to the one behind.
+        // Granted the permit and killed in the same turn: the permit goes to the next spawner.
         let own = pool.clone();
         let chosen = spawn(move || own.spawn_n(|| ()));
         let own = pool.clone();
@@ -223,8 +223,8 @@ fn a_spawner_that_gives_up_takes_no_place() {
 }
 
 #[test]
-fn a_spawner_that_was_let_in_and_is_killed_passes_its_place_on() {
-    run("a_spawner_that_was_let_in_and_is_killed_passes_its_place_on", || {
+fn a_spawner_killed_after_its_grant_regrants_the_permit() {
+    run("a_spawner_killed_after_its_grant_regrants_the_permit", || {
         let pool = GreenPool::new(0);
         let first = {
             let own = pool.clone();
@@ -235,7 +235,7 @@ fn a_spawner_that_was_let_in_and_is_killed_passes_its_place_on() {
             spawn(move || own.spawn(|| 2).unwrap().join().unwrap())
         };
         yield_now();
-        // The first is let in, and killed before it runs.
+        // The first spawner is granted a permit, and killed before it runs.
         pool.resize(1);
         assert_eq!((pool.running(), pool.waiting()), (1, 1));
         first.kill();
@@ -262,8 +262,8 @@ fn a_worker_cannot_wait_for_all_of_its_pool() {
 }
 
 #[test]
-fn waiting_for_all_returns_though_spawners_waited() {
-    run("waiting_for_all_returns_though_spawners_waited", || {
+fn wait_all_returns_after_waiting_spawners_have_run() {
+    run("wait_all_returns_after_waiting_spawners_have_run", || {
         let (pool, ran) = (GreenPool::new(1), Rc::new(Cell::new(0)));
         let work = move |ran: &Rc<Cell<u32>>| {
             let ran = ran.clone();
@@ -300,8 +300,8 @@ fn waiting_for_all_returns_though_spawners_waited() {
 }
 
 #[test]
-fn a_new_size_kills_nobody_and_growing_lets_in_at_once() {
-    run("a_new_size_kills_nobody_and_growing_lets_in_at_once", || {
+fn a_resize_kills_no_worker_and_growing_admits_spawners_at_once() {
+    run("a_resize_kills_no_worker_and_growing_admits_spawners_at_once", || {
         let pool = GreenPool::new(1);
         let gate = Rc::new(Cell::new(false));
         let work = |gate: &Rc<Cell<bool>>| {
@@ -337,8 +337,8 @@ fn a_new_size_kills_nobody_and_growing_lets_in_at_once() {
 }
 
 #[test]
-fn a_pool_of_size_zero_admits_nobody_until_it_grows() {
-    run("a_pool_of_size_zero_admits_nobody_until_it_grows", || {
+fn a_pool_of_size_zero_admits_no_spawner_until_it_grows() {
+    run("a_pool_of_size_zero_admits_no_spawner_until_it_grows", || {
         let pool = GreenPool::new(0);
         assert!(with_timeout(SHORT, || pool.spawn_n(|| ())).is_err());
         let own = pool.clone();
@@ -366,8 +366,8 @@ fn spawn_n_reports_what_fails_and_frees_the_place() {
 }
 
 #[test]
-fn a_full_pool_is_an_error_where_nobody_may_wait() {
-    run("a_full_pool_is_an_error_where_nobody_may_wait", || {
+fn a_spawn_on_a_full_pool_from_the_main_loop_is_an_error() {
+    run("a_spawn_on_a_full_pool_from_the_main_loop_is_an_error", || {
         let pool = GreenPool::new(1);
         let busy = pool.spawn(|| sleep(LONG)).unwrap();
         let (own, seen) = (pool.clone(), Rc::new(RefCell::new(None)));
@@ -385,8 +385,8 @@ fn a_full_pool_is_an_error_where_nobody_may_wait() {
 }
 
 #[test]
-fn killing_all_ends_those_that_run_and_lets_in_those_who_wait() {
-    run("killing_all_ends_those_that_run_and_lets_in_those_who_wait", || {
+fn kill_all_ends_running_workers_and_admits_waiting_spawners() {
+    run("kill_all_ends_running_workers_and_admits_waiting_spawners", || {
         let (pool, log, before) = (GreenPool::new(3), Log::new(), held());
         let unwound = log.on_drop("unwound");
         let parked = pool
@@ -400,7 +400,7 @@ fn killing_all_ends_those_that_run_and_lets_in_those_who_wait() {
         let killer = pool
             .spawn(move || {
                 own.kill_all();
-                // It is one of them.
+                // The kill of the calling worker strikes at its next switch.
                 yield_now();
                 unreachable!();
             })
@@ -424,8 +424,8 @@ fn killing_all_ends_those_that_run_and_lets_in_those_who_wait() {
 }
 
 #[test]
-fn two_share_their_fate_until_they_are_unlinked() {
-    run("two_share_their_fate_until_they_are_unlinked", || {
+fn a_linked_worker_ends_with_its_partner_until_unlinked() {
+    run("a_linked_worker_ends_with_its_partner_until_unlinked", || {
         let pool = GreenPool::new(4);
         for unlinked in [false, true] {
             let partner = Rc::new(pool.spawn(|| sleep(LONG)).unwrap());
@@ -496,8 +496,8 @@ fn an_item_that_fails_does_so_at_its_place() {
 }
 
 #[test]
-fn a_source_that_fails_fails_the_one_who_asks() {
-    run("a_source_that_fails_fails_the_one_who_asks", || {
+fn a_panic_of_the_source_reaches_the_caller_of_next() {
+    run("a_panic_of_the_source_reaches_the_caller_of_next", || {
         let pool = GreenPool::new(2);
         let source = (0..3).inspect(|n| {
             if *n == 1 {
@@ -515,8 +515,8 @@ fn a_source_that_fails_fails_the_one_who_asks() {
 }
 
 #[test]
-fn mapping_uses_the_places_of_its_pool() {
-    run("mapping_uses_the_places_of_its_pool", || {
+fn mapping_uses_the_permits_of_its_pool() {
+    run("mapping_uses_the_permits_of_its_pool", || {
         let (pool, at_work) = (GreenPool::new(3), AtWork::default());
         let worker = at_work.clone();
         pool.spawn_n(move || worker.work(5)).unwrap();
@@ -529,7 +529,7 @@ fn mapping_uses_the_places_of_its_pool() {
         assert!(pool.running() > 0);
         assert_eq!(results.by_ref().count(), 5);
         assert_eq!(at_work.most(), 3);
-        // Within a worker of a full pool the items are done in place.
+        // In a worker of a full pool, the items run in place.
         let (pool, own) = (GreenPool::new(1), pool);
         drop(own);
         let own = pool.clone();
@@ -554,15 +554,15 @@ fn waiting_for_all_of_a_pool_waits_for_the_items_of_a_mapping_too() {
         assert!(pool.running() > 0, "others are in flight");
         pool.wait_all().unwrap();
         assert_eq!((pool.running(), begun.get(), done.get()), (0, 3, 3));
-        // Those that were not begun are no part of it: they are read when they are asked for.
+        // Items that had not begun are not waited for; `next` reads them later.
         assert!(results.all(|result| result.is_ok()));
         assert_eq!(done.get(), 9);
     });
 }
 
 #[test]
-fn who_is_interrupted_while_mapping_loses_nothing() {
-    run("who_is_interrupted_while_mapping_loses_nothing", || {
+fn a_timeout_during_mapping_loses_no_item() {
+    run("a_timeout_during_mapping_loses_no_item", || {
         let (pool, before) = (GreenPool::new(2), held());
         let busy = pool.spawn(|| sleep(LONG)).unwrap();
         let second = pool.spawn(|| sleep(LONG)).unwrap();
@@ -570,7 +570,7 @@ fn who_is_interrupted_while_mapping_loses_nothing() {
             sleep(SHORT);
             n
         });
-        // While waiting for a place, and while waiting for a result.
+        // The first timeout strikes the wait for a permit, the later ones the wait for a result.
         assert!(with_timeout(Duration::from_micros(100), || results.next()).is_err());
         busy.kill();
         let mut seen = Vec::new();
@@ -611,8 +611,8 @@ fn piles_give_results_in_the_order_of_spawning_and_do_not_mix() {
 }
 
 #[test]
-fn a_spawn_of_a_pile_that_gave_up_is_not_counted() {
-    run("a_spawn_of_a_pile_that_gave_up_is_not_counted", || {
+fn a_timed_out_spawn_of_a_pile_is_not_counted() {
+    run("a_timed_out_spawn_of_a_pile_is_not_counted", || {
         let mut pile = GreenPile::new(2);
         let gate = Rc::new(Cell::new(false));
         for n in 0..2 {
@@ -636,8 +636,8 @@ fn a_spawn_of_a_pile_that_gave_up_is_not_counted() {
 }
 
 #[test]
-fn what_a_worker_has_spawned_for_later_ends_with_it() {
-    run("what_a_worker_has_spawned_for_later_ends_with_it", || {
+fn a_local_delayed_spawn_ends_with_its_worker() {
+    run("a_local_delayed_spawn_ends_with_its_worker", || {
         let (pool, ran) = (GreenPool::new(1), Rc::new(Cell::new(false)));
         let seen = ran.clone();
         pool.spawn_n(move || drop(spawn_after_local(SHORT, move || seen.set(true)))).unwrap();
@@ -647,7 +647,7 @@ fn what_a_worker_has_spawned_for_later_ends_with_it() {
     });
 }
 
-/// What a pool of size `size` has to do, without any switching.
+/// A reference model of a pool of size `size`, without any switching.
 struct Model {
     size: usize,
     running: Vec<usize>,
@@ -697,7 +697,7 @@ fn a_pool_does_what_its_model_does() {
                         }));
                         model.waiting.push(number);
                     }
-                    // The spawner is killed, and takes along what it has spawned.
+                    // Kills a spawner and, through its `KillOnDrop`, the worker it has spawned.
                     2 if !spawners.is_empty() => {
                         let number = next(spawners.len());
                         spawners[number].kill();
@@ -716,7 +716,7 @@ fn a_pool_does_what_its_model_does() {
                     _ => yield_now(),
                 }
                 model.settle();
-                // Not each time: so kills and ends come between being let in and going on.
+                // Not at every step, so that kills and ends also strike between a grant and the resumption.
                 if next(3) != 0 {
                     continue;
                 }
@@ -725,7 +725,7 @@ fn a_pool_does_what_its_model_does() {
                 let free = model.size as isize - model.running.len() as isize;
                 let expected = (model.running.len(), model.waiting.len(), free);
                 assert_eq!(real, expected, "seed {seed}, step {step}");
-                // Those who came first have places.
+                // The permits belong to the earliest spawners.
                 let has_begun = |number: &usize| began.borrow().contains(number);
                 assert!(model.running.iter().all(has_begun), "seed {seed}, step {step}");
                 assert!(!model.waiting.iter().any(has_begun), "seed {seed}, step {step}");
@@ -741,7 +741,7 @@ fn a_pool_does_what_its_model_does() {
     });
 }
 
-/// A pool of resources that counts those it has made.
+/// Returns a pool of numbered resources, and the count of resources made.
 fn numbered(size: usize) -> (Rc<Pool<usize>>, Arc<AtomicUsize>) {
     let made = Arc::new(AtomicUsize::new(0));
     let count = made.clone();
@@ -785,8 +785,8 @@ fn free_resources_are_handed_out_oldest_first_unless_asked() {
 }
 
 #[test]
-fn a_slow_maker_makes_none_too_many() {
-    run("a_slow_maker_makes_none_too_many", || {
+fn a_slow_maker_respects_the_limit() {
+    run("a_slow_maker_respects_the_limit", || {
         let made = Arc::new(AtomicUsize::new(0));
         let count = made.clone();
         let slow = move || {
@@ -809,8 +809,8 @@ fn a_slow_maker_makes_none_too_many() {
 }
 
 #[test]
-fn a_maker_that_fails_gives_its_place_to_who_waits() {
-    run("a_maker_that_fails_gives_its_place_to_who_waits", || {
+fn a_failed_maker_passes_its_slot_to_the_next_waiter() {
+    run("a_failed_maker_passes_its_slot_to_the_next_waiter", || {
         let before = held();
         let fails = Arc::new(AtomicUsize::new(0));
         let times = fails.clone();
@@ -849,8 +849,8 @@ fn a_maker_that_fails_gives_its_place_to_who_waits() {
 }
 
 #[test]
-fn giving_back_does_not_wait_for_those_who_have_given_up() {
-    run("giving_back_does_not_wait_for_those_who_have_given_up", || {
+fn a_put_skips_waiters_that_have_left() {
+    run("a_put_skips_waiters_that_have_left", || {
         let (pool, _) = numbered(1);
         let before = held();
         let item = pool.get().unwrap();
@@ -874,8 +874,8 @@ fn giving_back_does_not_wait_for_those_who_have_given_up() {
 }
 
 #[test]
-fn a_chosen_user_that_is_killed_passes_the_resource_on() {
-    run("a_chosen_user_that_is_killed_passes_the_resource_on", || {
+fn a_user_killed_after_its_grant_passes_the_resource_on() {
+    run("a_user_killed_after_its_grant_passes_the_resource_on", || {
         let (pool, made) = numbered(1);
         let item = pool.get().unwrap();
         let users: Vec<_> = (0..2)
@@ -893,8 +893,8 @@ fn a_chosen_user_that_is_killed_passes_the_resource_on() {
 }
 
 #[test]
-fn shrinking_drops_what_is_given_back_and_growing_makes_room() {
-    run("shrinking_drops_what_is_given_back_and_growing_makes_room", || {
+fn shrinking_drops_returned_resources_and_growing_makes_room() {
+    run("shrinking_drops_returned_resources_and_growing_makes_room", || {
         let (pool, _) = numbered(2);
         let (one, two) = (pool.get().unwrap(), pool.get().unwrap());
         pool.resize(1);
@@ -911,7 +911,7 @@ fn shrinking_drops_what_is_given_back_and_growing_makes_room() {
         yield_now();
         pool.resize(3);
         assert_eq!(waiting.join().unwrap(), 3);
-        // Free ones go at once.
+        // A resize drops free resources above the new size at once.
         (0..3).for_each(|n| pool.put(n));
         pool.resize(0);
         assert!(pool.is_empty());
@@ -919,8 +919,8 @@ fn shrinking_drops_what_is_given_back_and_growing_makes_room() {
 }
 
 #[test]
-fn shrinking_keeps_a_resource_that_was_handed_to_a_waiter() {
-    run("shrinking_keeps_a_resource_that_was_handed_to_a_waiter", || {
+fn shrinking_keeps_a_resource_granted_to_a_waiter() {
+    run("shrinking_keeps_a_resource_granted_to_a_waiter", || {
         let (pool, made) = numbered(1);
         for killed in [false, true] {
             let item = pool.get().unwrap();

@@ -1,4 +1,4 @@
-//! The example `port_forwarder`, from outside: what goes through, and the status with which it ends.
+//! Tests of the example `port_forwarder` as a program: forwarded data and exit status.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -25,7 +25,7 @@ impl Forwarder {
 
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("it listens");
-        // Who hears nothing for so long hears nothing at all.
+        // A read timeout turns a hang into a failure.
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
         stream
     }
@@ -35,7 +35,7 @@ impl Forwarder {
     }
 }
 
-/// Calls `serve` with each of so many connections; where.
+/// Serves `connections` connections with `serve`. Returns the address.
 fn server(connections: usize, serve: impl Fn(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound").to_string();
@@ -44,7 +44,7 @@ fn server(connections: usize, serve: impl Fn(TcpStream) + Send + 'static) -> Str
 }
 
 #[test]
-fn what_is_said_goes_through_in_both_directions() {
+fn data_is_forwarded_in_both_directions() {
     let shouting = server(1, |mut stream| {
         let mut said = String::new();
         stream.read_to_string(&mut said).expect("text");
@@ -53,7 +53,7 @@ fn what_is_said_goes_through_in_both_directions() {
     let forwarder = Forwarder::start(&shouting, &["--verbose"]);
     let mut stream = forwarder.connect();
     stream.write_all(b"is anybody there?").expect("it reads");
-    // The answer comes when we have ended what we say.
+    // The server answers after the end of the request.
     stream.shutdown(Shutdown::Write).expect("open");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("text");
@@ -64,7 +64,7 @@ fn what_is_said_goes_through_in_both_directions() {
 }
 
 #[test]
-fn much_goes_through_on_many_connections_at_once() {
+fn large_data_is_forwarded_on_many_connections_at_once() {
     const EACH: usize = 1 << 20;
     let echo = server(20, |mut stream| {
         thread::spawn(move || {
@@ -96,7 +96,7 @@ fn much_goes_through_on_many_connections_at_once() {
 }
 
 #[test]
-fn a_target_that_is_not_there_is_told_and_the_next_connection_served() {
+fn an_unreachable_target_is_reported_and_the_next_connection_served() {
     let nobody = Nobody::new();
     let forwarder = Forwarder::start(&nobody.address.to_string(), &[]);
     for _ in 0..2 {
@@ -108,7 +108,7 @@ fn a_target_that_is_not_there_is_told_and_the_next_connection_served() {
 }
 
 #[test]
-fn a_connection_that_is_silent_for_too_long_is_closed() {
+fn an_idle_connection_is_closed() {
     let silent = server(1, |stream| thread::sleep(Duration::from_secs(u64::from(stream.peer_addr().is_ok()) * 100)));
     let forwarder = Forwarder::start(&silent, &["--idle", "0.1"]);
     let begun = Instant::now();
@@ -118,9 +118,9 @@ fn a_connection_that_is_silent_for_too_long_is_closed() {
 }
 
 #[test]
-fn a_connection_that_is_silent_in_one_direction_stays() {
+fn a_connection_idle_in_one_direction_stays_open() {
     let talk = |idle: &str| {
-        // Twice as long as a silent connection may stay.
+        // Twenty of these pauses make twice the idle limit.
         let pause = Duration::from_secs_f64(idle.parse::<f64>().expect("a number") / 10.0);
         let talking = server(1, move |mut stream| {
             for _ in 0..20 {
@@ -150,7 +150,7 @@ fn help_is_no_error() {
 }
 
 #[test]
-fn wrong_arguments_are_told_in_a_line() {
+fn wrong_arguments_are_reported_in_one_line() {
     let refused = |arguments: &[&str]| example::run(&mut example::command("port_forwarder", arguments));
     refuses(&refused(&["127.0.0.1:0"]), 2, &["<TO>", "--help"]);
     refuses(&refused(&["nowhere", "127.0.0.1:1"]), 2, &["'nowhere'", "HOST:PORT"]);

@@ -1,4 +1,4 @@
-//! Children: what std does, and who waits for them.
+//! Child processes: std's behaviour, and which green threads wait.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -17,7 +17,7 @@ use greenhub::os::unix::process::CommandExt;
 use greenhub::process::{Child, ChildStdin, Command};
 use greenhub::{KillOutcome, sleep, spawn, with_timeout, yield_now};
 
-/// A child that runs for longer than any test.
+/// Spawns a child that outlives any test.
 fn sleeper() -> Child {
     Command::new("sleep").arg("1000").spawn().unwrap()
 }
@@ -28,7 +28,7 @@ fn shell(script: &str) -> Command {
     command
 }
 
-/// A child that ends when a green thread tells it to, after `when` has returned there.
+/// Spawns a child that ends when a green thread, after `when` has returned, writes to it.
 fn child_until(when: impl FnOnce() + 'static) -> Child {
     let mut child = shell("read line").stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -39,13 +39,13 @@ fn child_until(when: impl FnOnce() + 'static) -> Child {
     child
 }
 
-/// Ends a child, as tests leave none behind.
+/// Kills and reaps a child, so that the test leaves none behind.
 fn end(mut child: Child) {
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
 }
 
-/// A green thread that counts how often it has run.
+/// Spawns a green thread that counts its turns.
 fn ticker() -> Rc<Cell<usize>> {
     let ticks = Rc::new(Cell::new(0));
     let counted = Rc::clone(&ticks);
@@ -58,7 +58,7 @@ fn ticker() -> Rc<Cell<usize>> {
     ticks
 }
 
-/// Returns when the ticker has run several times.
+/// Returns a closure that returns after several turns of the ticker.
 fn several(ticks: &Rc<Cell<usize>>) -> impl FnOnce() + use<> {
     let ticks = Rc::clone(ticks);
     move || {
@@ -70,20 +70,20 @@ fn several(ticks: &Rc<Cell<usize>>) -> impl FnOnce() + use<> {
 }
 
 same_as_std! {
-    fn output_is_all_that_was_written_and_how_it_ended() {
+    fn output_returns_all_data_and_the_status() {
         let mut command = process::Command::new("sh");
         command.args(["-c", "cat; echo out; echo err >&2; exit 3"]);
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(3));
         assert_eq!((&*output.stdout, &*output.stderr), (&b"out\n"[..], &b"err\n"[..]));
-        // What was not set is as before for the next one.
+        // `output` leaves the command's stdio settings as they were.
         let mut child = command.stdin(process::Stdio::null()).stderr(process::Stdio::null()).spawn().unwrap();
         assert!(child.stdin.is_none() && child.stdout.is_none() && child.stderr.is_none());
         assert_eq!(child.wait().unwrap().code(), Some(3));
         assert_eq!(command.output().unwrap().stderr, b"");
     }
 
-    fn what_goes_in_comes_out() {
+    fn input_reaches_the_child_and_its_output_returns() {
         let mut command = process::Command::new("tr");
         command.arg("a-z").arg("A-Z").stdin(process::Stdio::piped()).stdout(process::Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -107,12 +107,12 @@ same_as_std! {
             writeln!(child.stdin.as_mut().unwrap(), "{line}").unwrap();
             assert_eq!(lines.next().unwrap().unwrap(), format!("<{line}>"));
         }
-        // The wait closes its input, which ends it.
+        // `wait` closes the child's input, which ends the child.
         assert!(child.wait().unwrap().success());
         assert!(lines.next().is_none());
     }
 
-    fn environment_and_directory_are_as_they_were_set() {
+    fn environment_and_directory_are_set() {
         let mut command = process::Command::new("sh");
         command.args(["-c", "echo $ONE $TWO $THREE $GONE; pwd"]).current_dir("/").env("GONE", "x").env_remove("GONE");
         command.env("ONE", "1").envs([("TWO", "2"), ("THREE", "3")]);
@@ -125,19 +125,19 @@ same_as_std! {
         assert_eq!(command.env_clear().env("ONLY", "this").output().unwrap().stdout, b"ONLY=this\n");
     }
 
-    fn a_child_that_was_killed_says_so() {
+    fn a_killed_child_reports_its_signal() {
         let mut child = process::Command::new("sleep").arg("1000").spawn().unwrap();
         assert!(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         let status = child.wait().unwrap();
         assert_eq!((status.code(), status.signal(), status.success()), (None, Some(9), false));
-        // Once more is the same, and the killed are not killed again.
+        // A second `wait` returns the same status, and a kill of a reaped child is not sent.
         assert_eq!(child.wait().unwrap(), status);
         assert_eq!(child.try_wait().unwrap(), Some(status));
         child.kill().unwrap();
     }
 
-    fn what_cannot_be_started_is_an_error() {
+    fn a_missing_program_is_an_error() {
         let missing = process::Command::new("/there/is/no/such/program").spawn().unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NotFound);
         assert_eq!(process::Command::new("/").status().unwrap_err().kind(), ErrorKind::PermissionDenied);
@@ -146,7 +146,7 @@ same_as_std! {
         assert_eq!(process::Command::new("a\0b").output().unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 
-    fn one_child_reads_what_another_writes() {
+    fn a_child_reads_the_output_of_another() {
         let echo = process::Command::new("echo").arg("hello").stdout(process::Stdio::piped()).spawn().unwrap();
         let mut echo = echo;
         let stdout = echo.stdout.take().unwrap();
@@ -164,7 +164,7 @@ same_as_std! {
         drop(writer);
         let (mut errors, stderr) = streams::pipe().unwrap();
         let status = command.stdin(reader).stdout(fs::File::create(&path).unwrap()).stderr(stderr).status().unwrap();
-        // It has the other end, too.
+        // The command holds a duplicate of the other end.
         drop(command);
         assert!(status.success());
         let mut told = String::new();
@@ -202,7 +202,7 @@ fn waiting_for_a_child_lets_others_run() {
 fn talking_to_a_child_lets_others_run() {
     run("talking_to_a_child_lets_others_run", || {
         let ticks = ticker();
-        // More than a pipe takes, on both, before anything is read of the input.
+        // More than a pipe's capacity on both outputs, before any input is read.
         let script = "head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero; wc -c";
         let mut child =
             shell(script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -291,7 +291,7 @@ fn many_children_are_waited_for_at_once() {
     });
 }
 
-/// Asks for a child that has ended, and leaves it to be reaped.
+/// Flags that query an ended child without reaping it.
 fn flags_to_look() -> nix::sys::wait::WaitPidFlag {
     use nix::sys::wait::WaitPidFlag;
     WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT
@@ -316,9 +316,9 @@ fn a_child_whose_last_waiter_is_killed_runs_on() {
     });
 }
 
-/// What waits for children, and leaves neither them nor descriptors behind.
+/// Waits for children in every way, and checks that neither children nor descriptors are left behind.
 fn children_are_reaped() {
-    // What is there for good.
+    // Creates the descriptors that live as long as the hub, before the count.
     sleep(SHORT);
     let before = open_descriptors();
     for _ in 0..3 {
@@ -331,12 +331,12 @@ fn children_are_reaped() {
         for (n, waiting) in (0..).zip(waiting) {
             assert_eq!(waiting.join().unwrap().code(), Some(n));
         }
-        // Nobody has this one any more, which ends when the other end of its input does.
+        // The timeout drops the handle. The child ends when its input is closed.
         let (reader, _writer) = std::io::pipe().unwrap();
         assert!(with_timeout(SHORT, || shell("read line").stdin(reader).status()).is_err());
         end(sleeper());
     }
-    // The three whose waiters have left are reaped, too.
+    // The three children whose waiters timed out are reaped as well.
     until_no_child_is_left();
     assert_eq!(open_descriptors(), before);
 }
@@ -351,12 +351,12 @@ fn children_leave_nothing_behind() {
     run(name, children_are_reaped);
 }
 
-/// Whether this process has a child, running or a zombie.
+/// Returns whether this process has a child, running or a zombie.
 fn has_children() -> bool {
     nix::sys::wait::waitid(nix::sys::wait::Id::All, flags_to_look()) != Err(nix::errno::Errno::ECHILD)
 }
 
-/// Waits, without starting a further child.
+/// Waits until no child is left, without spawning another one.
 fn until_no_child_is_left() {
     while has_children() {
         sleep(Duration::from_millis(5));
@@ -378,7 +378,7 @@ fn an_orphan_that_ends_leaves_no_zombie() {
                 spawn(move || drop(shell("read line").stdin(reader).status())),
                 spawn(move || drop(shell("read line").stdin(other).output())),
                 spawn(|| {
-                    // Dropped by the kill, which gives nothing else the chance to wait for it.
+                    // The kill drops the handle, which is never waited for.
                     let _child = sleeper_until(1);
                     sleep(LONG);
                 }),
@@ -395,14 +395,14 @@ fn an_orphan_that_ends_leaves_no_zombie() {
     });
 }
 
-/// A child that ends by itself.
+/// Spawns a child that ends after `tenths` tenths of a second.
 fn sleeper_until(tenths: u32) -> Child {
     Command::new("sleep").arg(format!("0.{tenths}")).spawn().unwrap()
 }
 
 #[test]
-fn a_child_that_was_dropped_can_be_waited_for_by_its_number() {
-    run("a_child_that_was_dropped_can_be_waited_for_by_its_number", || {
+fn a_dropped_child_can_be_waited_for_by_its_pid() {
+    run("a_dropped_child_can_be_waited_for_by_its_pid", || {
         let number = nix::unistd::Pid::from_raw(sleeper_until(0).id() as i32);
         sleep(SHORT);
         assert_eq!(nix::sys::wait::waitpid(number, None).unwrap().pid(), Some(number));
@@ -443,7 +443,7 @@ fn kills_at_random_points_leave_no_zombie() {
     });
 }
 
-/// Takes all descriptors that are left of a few.
+/// Lowers the descriptor limit and takes every free descriptor.
 fn exhaust_descriptors() -> Vec<std::fs::File> {
     use nix::sys::resource::{Resource, setrlimit};
     setrlimit(Resource::RLIMIT_NOFILE, 64, 64).unwrap();
@@ -458,7 +458,7 @@ fn children_are_waited_for_without_free_descriptors() {
         return assert!(output.status.success(), "{output:?}");
     }
     run(name, || {
-        // The hub is there.
+        // Creates the hub.
         sleep(SHORT);
         let ticks = ticker();
         let mut short = child_until(several(&ticks));
@@ -481,8 +481,8 @@ fn children_are_waited_for_without_free_descriptors() {
 }
 
 #[test]
-fn children_are_waited_for_whatever_their_descriptor_would_be() {
-    let name = "children_are_waited_for_whatever_their_descriptor_would_be";
+fn children_are_waited_for_with_large_descriptor_numbers() {
+    let name = "children_are_waited_for_with_large_descriptor_numbers";
     if !is_child() {
         let output = in_child(name, |_| {});
         return assert!(output.status.success(), "{output:?}");
@@ -492,7 +492,7 @@ fn children_are_waited_for_whatever_their_descriptor_would_be() {
         sleep(SHORT);
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, most.min(2048), most).unwrap();
-        // More than select can hold.
+        // The next number is above the limit of select(2).
         let _taken: Vec<_> = (0..1100).map_while(|_| std::fs::File::open("/dev/null").ok()).collect();
         let mut child = sleeper();
         assert_eq!(child.wait_timeout(SHORT).unwrap(), None);
@@ -501,7 +501,7 @@ fn children_are_waited_for_whatever_their_descriptor_would_be() {
     });
 }
 
-/// Has the system refuse a call to this process from now on, as an old one does that does not know it.
+/// Makes a system call fail with ENOSYS in this process, as on an old kernel without it.
 #[cfg(target_os = "linux")]
 fn forget_call(number: libc::c_long) {
     let filter = |code: u32, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
@@ -512,7 +512,7 @@ fn forget_call(number: libc::c_long) {
         filter(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: the program is there until the second call returns, which copies it.
+    // SAFETY: `program` lives until the second call returns, and the kernel copies it.
     let refused = unsafe {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
         libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
@@ -522,8 +522,8 @@ fn forget_call(number: libc::c_long) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn children_are_reaped_where_processes_have_no_descriptors() {
-    let name = "children_are_reaped_where_processes_have_no_descriptors";
+fn children_are_reaped_without_pidfd() {
+    let name = "children_are_reaped_without_pidfd";
     if !is_child() {
         let output = in_child(name, |_| {});
         return assert!(output.status.success(), "{output:?}");
@@ -537,37 +537,37 @@ fn children_are_reaped_where_processes_have_no_descriptors() {
             assert!(child.wait().unwrap().success());
             begun.elapsed()
         };
-        // The signal ends the wait, not the pause that is there in case it does not come.
+        // The wait is ended by SIGCHLD, not by the fallback timer.
         assert!((0..20).map(|_| time()).min().unwrap() < Duration::from_millis(200));
-        // That pause ends it when somebody else has taken the signal.
-        // SAFETY: no handler is installed.
+        // Without the signal's handler, the fallback timer ends the wait.
+        // SAFETY: `SIG_DFL` installs no handler function.
         unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, nix::sys::signal::SigHandler::SigDfl) }.unwrap();
         assert!(time() > Duration::from_millis(200));
     });
 }
 
-/// Forks while a green thread waits for a child, and expects both processes to go on.
-fn a_fork_concerns_no_wait_of_its_parent<T>(prepare: impl FnOnce() -> T) {
+/// Forks while a green thread waits for a child, and checks that both processes continue.
+fn fork_during_a_child_wait<T>(prepare: impl FnOnce() -> T) {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use nix::unistd::{ForkResult, Pid, fork};
     let mut child = sleeper();
     let number = Pid::from_raw(child.id().try_into().unwrap());
     let prepared = prepare();
     let waiting = spawn(move || child.wait());
-    // It has begun to wait.
+    // Lets the wait begin.
     (0..20).for_each(|_| sleep(Duration::from_millis(1)));
-    // SAFETY: the other thread of this process waits for this one, and holds no lock.
+    // SAFETY: The other thread of this process waits for this one, and holds no lock.
     let forked = match unsafe { fork() }.unwrap() {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             let ends_well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
                 drop(prepared);
-                // The child of its parent is none of its own.
+                // The child that is waited for belongs to the parent, so the wait fails.
                 assert_eq!(waiting.join().unwrap().unwrap_err().raw_os_error(), Some(libc::ECHILD));
                 assert!(Command::new("sleep").arg("0.05").status().unwrap().success());
                 end(sleeper());
             }));
-            // SAFETY: ends the process without the destructors of its parent.
+            // SAFETY: `_exit` ends the process without running the parent's destructors.
             unsafe { libc::_exit(i32::from(ends_well.is_err())) }
         }
     };
@@ -586,38 +586,38 @@ fn a_fork_concerns_no_wait_of_its_parent<T>(prepare: impl FnOnce() -> T) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_fork_while_a_child_is_waited_for_by_its_signal_concerns_neither_process() {
-    let name = "a_fork_while_a_child_is_waited_for_by_its_signal_concerns_neither_process";
+fn a_fork_during_a_child_wait_by_signal_disturbs_neither_process() {
+    let name = "a_fork_during_a_child_wait_by_signal_disturbs_neither_process";
     if !is_child() {
         let output = in_child(name, |_| {});
         return assert!(output.status.success(), "{output:?}");
     }
-    run(name, || a_fork_concerns_no_wait_of_its_parent(|| forget_call(libc::SYS_pidfd_open)));
+    run(name, || fork_during_a_child_wait(|| forget_call(libc::SYS_pidfd_open)));
 }
 
 #[test]
-fn a_fork_while_a_child_is_waited_for_without_descriptors_concerns_neither_process() {
-    let name = "a_fork_while_a_child_is_waited_for_without_descriptors_concerns_neither_process";
+fn a_fork_during_a_child_wait_without_descriptors_disturbs_neither_process() {
+    let name = "a_fork_during_a_child_wait_without_descriptors_disturbs_neither_process";
     if !is_child() {
         let output = in_child(name, |_| {});
         return assert!(output.status.success(), "{output:?}");
     }
     run(name, || {
-        // The hub is there.
+        // Creates the hub.
         sleep(SHORT);
-        a_fork_concerns_no_wait_of_its_parent(exhaust_descriptors);
+        fork_during_a_child_wait(exhaust_descriptors);
     });
 }
 
 #[test]
-fn a_child_that_somebody_else_reaps_is_an_error() {
-    let name = "a_child_that_somebody_else_reaps_is_an_error";
+fn waiting_for_a_child_reaped_elsewhere_is_an_error() {
+    let name = "waiting_for_a_child_reaped_elsewhere_is_an_error";
     if !is_child() {
         let output = in_child(name, |_| {});
         return assert!(output.status.success(), "{output:?}");
     }
     run(name, || {
-        // SAFETY: no handler is installed.
+        // SAFETY: `SIG_IGN` installs no handler function.
         unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
         let error = Command::new("sleep").arg("0.02").status().unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ECHILD));
@@ -627,11 +627,11 @@ fn a_child_that_somebody_else_reaps_is_an_error() {
 #[test]
 fn a_child_is_ended_and_reaped_while_panicking() {
     run("a_child_is_ended_and_reaped_while_panicking", || {
-        /// What it has found out in its destructor.
+        /// Waits for, kills and reaps its child in its destructor, and records the signal.
         struct Ends(Child, Rc<Cell<Option<i32>>>);
         impl Drop for Ends {
             fn drop(&mut self) {
-                // Within the time of grace.
+                // The wait times out after the grace period.
                 assert_eq!(self.0.wait().unwrap_err().kind(), ErrorKind::TimedOut);
                 self.0.kill().unwrap();
                 let status = std::iter::repeat_with(|| self.0.wait()).find_map(Result::ok);
@@ -649,14 +649,15 @@ fn a_child_is_ended_and_reaped_while_panicking() {
     });
 }
 
-/// Ends and reaps its child when it is dropped, where nothing may switch.
+/// Kills and reaps its child in its destructor, where a switch is impossible.
 struct EndsInDrop {
     child: Child,
-    /// The child ends when this is closed, so that none is left if the process is aborted.
+    /// The child ends when this is closed, so none is left if the process aborts.
     _input: ChildStdin,
-    /// Takes away what the wait would use. Called in the destructor, since the end of a thread frees descriptors.
+    /// Takes away the facilities of the wait. Called in the destructor, since the end of an OS thread frees
+    /// descriptors.
     prepare: fn() -> Vec<std::fs::File>,
-    /// The signal by which the child has ended.
+    /// The signal that ended the child.
     signal: Arc<AtomicI32>,
 }
 
@@ -672,7 +673,7 @@ impl Drop for EndsInDrop {
     fn drop(&mut self) {
         assert!(std::thread::panicking() || greenhub::try_get_hub().is_err(), "a switch would be possible");
         let _prepared = (self.prepare)();
-        // The child lives: the wait is over with the time of grace.
+        // The child still runs, so the wait times out after the grace period.
         assert_eq!(self.child.wait().unwrap_err().kind(), ErrorKind::TimedOut);
         self.child.kill().unwrap();
         let status = std::iter::repeat_with(|| self.child.wait()).find_map(Result::ok);
@@ -680,7 +681,7 @@ impl Drop for EndsInDrop {
     }
 }
 
-/// Drops such a child while a green thread unwinds, and at the end of an OS thread. In a process of its own.
+/// Drops an `EndsInDrop` while a green thread unwinds and at the end of an OS thread, in a process of its own.
 #[track_caller]
 fn a_child_is_reaped_in_destructors(name: &str, prepare: fn() -> Vec<std::fs::File>) {
     thread_local!(static ENDS: RefCell<Option<EndsInDrop>> = const { RefCell::new(None) });
@@ -692,7 +693,7 @@ fn a_child_is_reaped_in_destructors(name: &str, prepare: fn() -> Vec<std::fs::Fi
         let signal = Arc::new(AtomicI32::new(0));
         let to = signal.clone();
         let at_end = std::thread::spawn(move || {
-            // Destroyed after the guards of the library, which are made later.
+            // Initialized before the library's thread-locals, so destroyed after them.
             ENDS.with(|_| ());
             yield_now();
             ENDS.set(Some(EndsInDrop::new(prepare, to)));
@@ -712,8 +713,8 @@ fn a_child_is_reaped_in_destructors(name: &str, prepare: fn() -> Vec<std::fs::Fi
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_child_is_reaped_in_destructors_where_processes_have_no_descriptors() {
-    a_child_is_reaped_in_destructors("a_child_is_reaped_in_destructors_where_processes_have_no_descriptors", || {
+fn a_child_is_reaped_in_destructors_without_pidfd() {
+    a_child_is_reaped_in_destructors("a_child_is_reaped_in_destructors_without_pidfd", || {
         forget_call(libc::SYS_pidfd_open);
         Vec::new()
     });
@@ -740,8 +741,8 @@ fn a_child_of_std_becomes_green() {
 }
 
 #[test]
-fn a_command_is_of_its_own_group_and_name() {
-    run("a_command_is_of_its_own_group_and_name", || {
+fn a_command_sets_its_process_group_and_arg0() {
+    run("a_command_sets_its_process_group_and_arg0", || {
         let mut command = shell("echo $0; read line");
         command.arg0("another").process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = command.spawn().unwrap();
@@ -752,15 +753,15 @@ fn a_command_is_of_its_own_group_and_name() {
 }
 
 #[test]
-fn a_command_may_take_the_place_of_this_program() {
-    let name = "a_command_may_take_the_place_of_this_program";
+fn exec_replaces_this_program() {
+    let name = "exec_replaces_this_program";
     if !is_child() {
         let output = in_child(name, |_| {});
         assert_eq!(output.status.code(), Some(7));
         return;
     }
     run(name, || {
-        // Green threads that are left are not unwound.
+        // `exec` does not unwind the remaining green threads.
         spawn(|| sleep(LONG));
         yield_now();
         panic!("{}", shell("exit 7").exec());

@@ -1,4 +1,4 @@
-//! The example `producer_consumer`, from outside: what it prints, and the status with which it ends.
+//! Tests of the example `producer_consumer` as a program: output and exit status.
 
 use std::process::{Command, Output};
 
@@ -15,7 +15,7 @@ fn run(arguments: &[&str]) -> Output {
     example::run(&mut checker(arguments))
 }
 
-/// The lines about what is broken: all but the last two.
+/// Returns the lines about broken links: all but the last two.
 fn broken(output: &Output) -> Vec<String> {
     let text = text(output);
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -23,7 +23,7 @@ fn broken(output: &Output) -> Vec<String> {
     lines
 }
 
-/// A page with many links, each to a page that links back and to a neighbour.
+/// A site whose first page links to `count` pages, each with links back and to a neighbour.
 fn wide(count: usize) -> Site {
     let targets: Vec<String> = (0..count).map(|number| format!("/{number}")).collect();
     let start = links(&targets.iter().map(String::as_str).collect::<Vec<_>>());
@@ -50,7 +50,7 @@ fn every_page_of_a_whole_site_is_fetched_once() {
 }
 
 #[test]
-fn broken_links_are_told_with_the_pages_that_have_them() {
+fn broken_links_are_reported_with_their_pages() {
     let site = Site::serve([
         ("/", links(&["/gone", "/a", "/late"])),
         ("/a", links(&["/gone"])),
@@ -70,7 +70,7 @@ fn broken_links_are_told_with_the_pages_that_have_them() {
 }
 
 #[test]
-fn a_queue_for_one_link_and_one_consumer_do_not_deadlock() {
+fn one_consumer_and_a_queue_of_one_do_not_deadlock() {
     let site = wide(60);
     let output = run(&["--queue", "1", "--consumers", "1", &site.url("/")]);
     ends(&output, 0);
@@ -79,14 +79,14 @@ fn a_queue_for_one_link_and_one_consumer_do_not_deadlock() {
 }
 
 #[test]
-fn consumers_work_side_by_side_and_are_as_many_as_was_said() {
+fn the_requested_number_of_consumers_work_concurrently() {
     let site = wide(60);
     ends(&run(&["--consumers", "7", "--queue", "3", &site.url("/")]), 0);
     assert!((2..=7).contains(&site.most_at_once()), "{}", site.most_at_once());
 }
 
 #[test]
-fn several_sites_are_checked_by_the_same_consumers() {
+fn several_sites_share_the_consumers() {
     let (one, other) = (wide(3), Site::serve([("/start", links(&["/gone"]))]));
     let output = run(&[&one.url("/"), &other.url("/start"), &other.url("/start")]);
     ends(&output, 1);
@@ -107,12 +107,12 @@ fn links_to_other_servers_are_counted_and_not_followed() {
 }
 
 #[test]
-fn no_more_links_are_checked_than_was_said() {
+fn no_more_links_are_checked_than_requested() {
     let site = wide(60);
     let output = run(&["--most", "10", &site.url("/")]);
     ends(&output, 0);
     assert_eq!(site.asked().len(), 10);
-    // 51 of the first page; the last of the others has a neighbour that is not checked.
+    // 51 links of the first page, and the neighbour link of the last checked page.
     assert!(text(&output).contains(", 52 links beyond --most"), "{}", text(&output));
 }
 
@@ -128,7 +128,7 @@ fn redirections_are_links() {
 }
 
 #[test]
-fn links_are_those_of_elements() {
+fn links_are_taken_from_elements_only() {
     let site = Site::serve([
         ("/", html("<base href='/sub/'><IMG SRC=i.png><!-- <a href=x> --><script>'<a href=y>'</script><a name=z>")),
         ("/sub/i.png", answer("200 OK\r\nContent-Type: image/png", "<a href=/never>")),
@@ -167,7 +167,7 @@ fn servers_that_fail_make_broken_links() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_a_broken_link_without_a_page() {
+fn an_unreachable_server_is_a_broken_link_without_a_page() {
     let nobody = Nobody::new();
     let unused = nobody.address;
     let output = run(&[&format!("http://{unused}/")]);

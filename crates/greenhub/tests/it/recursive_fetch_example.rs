@@ -1,4 +1,4 @@
-//! The example `recursive_fetch`, from outside: what it prints, and the status with which it ends.
+//! Tests of the example `recursive_fetch` as a program: output and exit status.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
@@ -16,7 +16,7 @@ fn run(arguments: &[&str]) -> Output {
     example::run(&mut crawler(arguments))
 }
 
-/// Status and size of each path of the site that was printed; none was twice.
+/// Returns status and size of each printed path, and checks that no path is printed twice.
 fn pages(output: &Output, site: &Site) -> BTreeMap<String, (u16, u64)> {
     let text = text(output);
     let mut pages = BTreeMap::new();
@@ -35,7 +35,7 @@ fn paths(output: &Output, site: &Site) -> Vec<String> {
     pages(output, site).into_keys().collect()
 }
 
-/// A tree: each page but the leaves links to `width` others, and to the root.
+/// A tree of pages: each page but the leaves links to `width` others, and to the root.
 fn tree(width: usize, depth: usize) -> Site {
     let mut pages = Vec::new();
     let mut level = vec!["/".to_owned()];
@@ -54,7 +54,7 @@ fn tree(width: usize, depth: usize) -> Site {
     Site::serve(pages)
 }
 
-/// Pages in a row.
+/// A chain of pages.
 fn chain(length: usize) -> Site {
     Site::serve((0..length).map(|it| (format!("/{it}"), links(&[&format!("/{}", it + 1)]))))
 }
@@ -89,14 +89,14 @@ fn a_full_pool_does_not_deadlock() {
 }
 
 #[test]
-fn pages_are_fetched_side_by_side_up_to_the_size_of_the_pool() {
+fn pages_are_fetched_concurrently_up_to_the_size_of_the_pool() {
     let site = tree(4, 3);
     ends(&run(&["--pool", "6", &site.url("/")]), 0);
     assert!((2..=6).contains(&site.most_at_once()), "{}", site.most_at_once());
 }
 
 #[test]
-fn it_goes_as_deep_as_was_said() {
+fn it_follows_links_to_the_requested_depth() {
     let site = tree(2, 4);
     for (depth, expected) in [("0", 1), ("1", 3), ("2", 7)] {
         let output = run(&["--depth", depth, &site.url("/")]);
@@ -106,8 +106,8 @@ fn it_goes_as_deep_as_was_said() {
 }
 
 #[test]
-fn a_shorter_way_that_is_found_later_counts() {
-    // With one worker the way over /a and /b is gone first; it ends at /c.
+fn a_shorter_path_found_later_counts() {
+    // A single worker follows the path over /a and /b first, which ends at /c.
     let site = Site::serve([
         ("/", links(&["/a", "/c"])),
         ("/a", links(&["/b"])),
@@ -130,7 +130,7 @@ fn a_stack_has_room_for_the_greatest_depth() {
 }
 
 #[test]
-fn pages_of_other_servers_are_left_alone() {
+fn pages_of_other_servers_are_not_fetched() {
     let other = chain(1);
     let site = Site::serve([("/", links(&[&other.url("/0"), "https://127.0.0.1/", "mailto:a@b"]))]);
     let output = run(&[&site.url("/")]);
@@ -140,7 +140,7 @@ fn pages_of_other_servers_are_left_alone() {
 }
 
 #[test]
-fn a_page_that_cannot_be_fetched_fails_the_run_and_not_the_others() {
+fn a_failed_page_fails_the_run_and_no_other_page() {
     let early = answer("200 OK\r\nContent-Length: 100", "only this");
     let site = Site::serve([
         ("/", links(&["/early", "/silent", "/well"])),
@@ -162,7 +162,7 @@ fn a_page_that_cannot_be_fetched_fails_the_run_and_not_the_others() {
 }
 
 #[test]
-fn a_server_that_is_not_there_fails_the_run() {
+fn an_unreachable_server_fails_the_run() {
     let nobody = Nobody::new();
     let unused = nobody.address;
     let output = run(&[&format!("http://{unused}/")]);

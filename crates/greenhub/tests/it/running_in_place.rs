@@ -1,4 +1,5 @@
-//! Rule 10 of `docs/design.md`: a greenlet that finishes may run the next body on its own stack, and leaves nothing to it.
+//! Rule 10 of `docs/design.md`: a greenlet that finishes may run the next body on its own stack, without leaving state
+//! behind.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +13,7 @@ use greenhub::{
     yield_now,
 };
 
-/// A value whose drop panics, and is counted.
+/// Returns a value that panics in its destructor and counts its drops.
 fn panics_at_drop(drops: &Drops) -> impl Sized + use<> {
     let one = drops.one();
     OnDrop(move || {
@@ -23,7 +24,7 @@ fn panics_at_drop(drops: &Drops) -> impl Sized + use<> {
 
 #[test]
 fn rule_10_a_chain_of_bodies_lets_timers_fire() {
-    /// Ends by itself after that many.
+    /// The chain ends by itself after this many bodies.
     const MOST: u64 = 3_000_000;
 
     fn chain(stop: Rc<Cell<bool>>, ran: Rc<Cell<u64>>) {
@@ -56,7 +57,7 @@ fn rule_10_each_body_is_charged_to_the_budget() {
         while ran.get() < 10_000 {
             yield_now();
         }
-        // Counted as what is left of the budgets.
+        // A body run in place is counted as a switch, through the budget it has used.
         let switches = get_hub().stats().switches - switches;
         assert!(switches >= 10_000, "{switches} were counted");
     });
@@ -78,15 +79,15 @@ fn rule_10_callbacks_keep_their_place_among_bodies() {
 }
 
 #[test]
-fn rule_10_a_body_with_a_smaller_stack_leaves_it_to_none_that_needs_more() {
+fn rule_10_a_small_stack_runs_no_body_that_needs_a_larger_one() {
     fn dig(depth: usize) -> usize {
         let frame = std::hint::black_box([depth; 128]);
         if depth == 0 { frame[0] } else { dig(depth - 1) + frame[depth % 128] }
     }
-    run("rule_10_a_body_with_a_smaller_stack_leaves_it_to_none_that_needs_more", || {
+    run("rule_10_a_small_stack_runs_no_body_that_needs_a_larger_one", || {
         for _ in 0..4 {
             Builder::new().stack_size(1).spawn(|| ()).unwrap();
-            // More than 64 KiB, and less than the default.
+            // Needs more than 64 KiB, and less than the default stack size.
             let usual = spawn(|| dig(80));
             Builder::new().stack_size(1).spawn(|| ()).unwrap();
             let larger = Builder::new().stack_size(1 << 20).spawn(|| dig(400)).unwrap();
@@ -96,11 +97,11 @@ fn rule_10_a_body_with_a_smaller_stack_leaves_it_to_none_that_needs_more() {
 }
 
 #[test]
-fn rule_10_an_exit_that_is_pending_does_not_strike_links_and_destructors() {
+fn rule_10_a_pending_exit_does_not_strike_links_and_destructors() {
     green_local! {
         static KEPT: RefCell<Vec<Box<dyn std::any::Any>>> = RefCell::default()
     }
-    run("rule_10_an_exit_that_is_pending_does_not_strike_links_and_destructors", || {
+    run("rule_10_a_pending_exit_does_not_strike_links_and_destructors", || {
         let (log, before) = (Log::new(), held());
         let (local, result, link) = (log.clone(), log.clone(), log.clone());
         let body = spawn(move || {
@@ -120,7 +121,7 @@ fn rule_10_an_exit_that_is_pending_does_not_strike_links_and_destructors() {
             link.add("link");
         });
         yield_now();
-        // The exit is swallowed, and stays pending until the end of the body.
+        // The body swallows the exit, which stays pending until the body ends.
         body.kill();
         drop(body);
         comes_to_hold(&before, "every destructor has run");
@@ -129,11 +130,11 @@ fn rule_10_an_exit_that_is_pending_does_not_strike_links_and_destructors() {
 }
 
 #[test]
-fn rule_10_an_exit_that_strikes_a_destructor_does_not_strike_the_links_after_it() {
+fn rule_10_an_exit_in_a_destructor_does_not_strike_later_links() {
     green_local! {
         static KEPT: RefCell<Vec<Box<dyn std::any::Any>>> = RefCell::default()
     }
-    run("rule_10_an_exit_that_strikes_a_destructor_does_not_strike_the_links_after_it", || {
+    run("rule_10_an_exit_in_a_destructor_does_not_strike_later_links", || {
         let (log, before) = (Log::new(), held());
         let (local, link) = (log.clone(), log.clone());
         let body = spawn(move || {
@@ -157,8 +158,8 @@ fn rule_10_an_exit_that_strikes_a_destructor_does_not_strike_the_links_after_it(
 }
 
 #[test]
-fn rule_10_an_exit_that_is_pending_does_not_strike_the_next_body() {
-    run("rule_10_an_exit_that_is_pending_does_not_strike_the_next_body", || {
+fn rule_10_a_pending_exit_does_not_strike_the_next_body() {
+    run("rule_10_a_pending_exit_does_not_strike_the_next_body", || {
         let struck = Rc::new(Cell::new(0));
         for _ in 0..4 {
             let body = spawn(|| drop(catch_unwind(|| sleep(LONG))));
@@ -204,19 +205,19 @@ fn rule_10_green_locals_are_dropped_before_the_next_body() {
 }
 
 #[test]
-fn rule_10_results_that_nobody_takes_may_panic_when_they_are_dropped() {
-    run("rule_10_results_that_nobody_takes_may_panic_when_they_are_dropped", || {
+fn rule_10_unclaimed_results_may_panic_in_drop() {
+    run("rule_10_unclaimed_results_may_panic_in_drop", || {
         keep_reports();
         let before = held();
         let drops = Drops::default();
         for _ in 0..3 {
             let result = panics_at_drop(&drops);
-            // Dropped by the body's own greenlet.
+            // The result is dropped by the greenlet of the body.
             drop(spawn(move || result));
             let result = panics_at_drop(&drops);
             spawn_n(move || result);
         }
-        // Dropped with the handle.
+        // The result is dropped with the handle.
         let result = panics_at_drop(&drops);
         let ended = spawn(move || result);
         sleep(SHORT);
@@ -227,8 +228,8 @@ fn rule_10_results_that_nobody_takes_may_panic_when_they_are_dropped() {
 }
 
 #[test]
-fn rule_10_links_may_panic_when_they_are_called_or_taken_back() {
-    run("rule_10_links_may_panic_when_they_are_called_or_taken_back", || {
+fn rule_10_links_may_panic_when_called_or_dropped() {
+    run("rule_10_links_may_panic_when_called_or_dropped", || {
         keep_reports();
         let before = held();
         let drops = Drops::default();
@@ -245,28 +246,28 @@ fn rule_10_links_may_panic_when_they_are_called_or_taken_back() {
     });
 }
 
-/// The ways in which a body comes to its end before it has begun.
+/// The ways in which a body ends before it has begun.
 const CANCELS: [fn(&GreenThread<()>); 3] = [
     |unstarted| assert_eq!(unstarted.kill(), KillOutcome::Cancelled),
     |unstarted| assert!(unstarted.cancel()),
-    // By a body that is run before it, maybe on the same stack.
+    // Killed by a body that runs before it, possibly on the same stack.
     |unstarted| _ = unstarted.kill(),
 ];
 
 type Spawn = fn(Box<dyn FnOnce()>) -> GreenThread<()>;
 
-/// A body in the queue, and one that waits for its time.
+/// Spawns a body into the ready queue, and one with a delay.
 const UNSTARTED: [Spawn; 2] = [|body| spawn(body), |body| spawn_after(LONG, body)];
 
 #[test]
-fn rule_10_a_body_that_is_killed_before_its_start_fires_its_links() {
-    run("rule_10_a_body_that_is_killed_before_its_start_fires_its_links", || {
+fn rule_10_a_body_killed_before_its_start_fires_its_links() {
+    run("rule_10_a_body_killed_before_its_start_fires_its_links", || {
         let before = held();
         for make in UNSTARTED {
             for (index, cancel) in CANCELS.into_iter().enumerate() {
                 let log = Log::new();
                 let (never, links, errors, waits) = (log.clone(), log.clone(), log.clone(), log.clone());
-                // It may run first.
+                // Runs first, and kills the unstarted body if a killer is set.
                 let killer = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
                 let kills = killer.clone();
                 let first = spawn(move || kills.take().into_iter().for_each(|unstarted| cancel(&unstarted)));
@@ -294,8 +295,8 @@ fn rule_10_a_body_that_is_killed_before_its_start_fires_its_links() {
 }
 
 #[test]
-fn rule_10_a_body_that_is_killed_before_its_start_wakes_those_that_wait_for_it() {
-    run("rule_10_a_body_that_is_killed_before_its_start_wakes_those_that_wait_for_it", || {
+fn rule_10_a_body_killed_before_its_start_wakes_its_waiters() {
+    run("rule_10_a_body_killed_before_its_start_wakes_its_waiters", || {
         let later = Rc::new(spawn_after(LONG, || ()));
         let waiters: Vec<_> = (0..3)
             .map(|_| {
@@ -312,8 +313,8 @@ fn rule_10_a_body_that_is_killed_before_its_start_wakes_those_that_wait_for_it()
 }
 
 #[test]
-fn rule_10_a_body_that_is_killed_before_its_start_may_panic_when_it_is_dropped() {
-    run("rule_10_a_body_that_is_killed_before_its_start_may_panic_when_it_is_dropped", || {
+fn rule_10_a_body_killed_before_its_start_may_panic_in_drop() {
+    run("rule_10_a_body_killed_before_its_start_may_panic_in_drop", || {
         keep_reports();
         let before = held();
         let drops = Drops::default();
@@ -331,15 +332,15 @@ fn rule_10_a_body_that_is_killed_before_its_start_may_panic_when_it_is_dropped()
 }
 
 #[test]
-fn rule_10_a_stack_is_not_used_again_while_links_and_destructors_of_its_body_wait() {
-    run("rule_10_a_stack_is_not_used_again_while_links_and_destructors_of_its_body_wait", || {
+fn rule_10_a_stack_is_not_reused_while_links_and_destructors_wait() {
+    run("rule_10_a_stack_is_not_reused_while_links_and_destructors_wait", || {
         let before = held();
         let intact = Rc::new(Cell::new(0));
         let waits = |intact: &Rc<Cell<usize>>, number: usize| {
             let intact = intact.clone();
             move || {
                 let frame = std::hint::black_box([number; 64]);
-                // Others begin, on stacks of their own.
+                // The other bodies begin on stacks of their own.
                 (0..4).for_each(|_| spawn_n(|| _ = std::hint::black_box([usize::MAX; 512])));
                 sleep(SHORT);
                 if std::hint::black_box(&frame).iter().all(|&place| place == number) {

@@ -1,4 +1,4 @@
-//! Waiting for many descriptors at once.
+//! Waiting for several descriptors at once.
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
@@ -21,7 +21,7 @@ fn numbers(fds: &[impl AsFd]) -> Vec<RawFd> {
     fds.iter().map(|fd| fd.as_fd().as_raw_fd()).collect()
 }
 
-/// A stream that has no room any more.
+/// Returns a pair of streams; the first one's send buffer is full.
 fn full() -> (UnixStream, UnixStream) {
     let (one, other) = UnixStream::pair().unwrap();
     one.set_nonblocking(true).unwrap();
@@ -30,7 +30,7 @@ fn full() -> (UnixStream, UnixStream) {
     (one, other)
 }
 
-/// A green thread that counts how often it has run.
+/// Spawns a green thread that counts its turns.
 fn ticker() -> Rc<Cell<usize>> {
     let ticks = Rc::new(Cell::new(0));
     let counted = Rc::clone(&ticks);
@@ -65,8 +65,8 @@ fn waiting_for_many_blocks_only_the_caller() {
 }
 
 #[test]
-fn a_timeout_is_nothing() {
-    run("a_timeout_is_nothing", || {
+fn a_timeout_returns_an_empty_result() {
+    run("a_timeout_returns_an_empty_result", || {
         let (reader, _kept) = pipe().unwrap();
         let (full, _kept_too) = full();
         let begun = Instant::now();
@@ -77,8 +77,8 @@ fn a_timeout_is_nothing() {
 }
 
 #[test]
-fn a_timeout_of_zero_looks_once() {
-    run("a_timeout_of_zero_looks_once", || {
+fn a_timeout_of_zero_polls_once() {
+    run("a_timeout_of_zero_polls_once", || {
         let (reader, mut writer) = pipe().unwrap();
         let other = spawn(|| ());
         assert!(select(&[&reader], NOBODY, Some(Duration::ZERO)).unwrap().0.is_empty());
@@ -89,8 +89,8 @@ fn a_timeout_of_zero_looks_once() {
 }
 
 #[test]
-fn everything_that_is_ready_is_told_in_both_directions() {
-    run("everything_that_is_ready_is_told_in_both_directions", || {
+fn all_ready_descriptors_are_reported_in_both_directions() {
+    run("all_ready_descriptors_are_reported_in_both_directions", || {
         let (one, other) = UnixStream::pair().unwrap();
         (&one).write_all(b"x").unwrap();
         (&other).write_all(b"x").unwrap();
@@ -137,7 +137,7 @@ fn one_descriptor_is_waited_for_in_both_directions() {
 fn a_bad_descriptor_is_an_error_each_time() {
     run("a_bad_descriptor_is_an_error_each_time", || {
         let (reader, mut writer) = pipe().unwrap();
-        // SAFETY: nothing is done with it but to ask, and no test of this program opens that many.
+        // SAFETY: The number is only polled, and no test of this program opens that many descriptors.
         let bad = unsafe { BorrowedFd::borrow_raw(1_000_000) };
         for timeout in [None, Some(SHORT), Some(Duration::ZERO)] {
             for _ in 0..3 {
@@ -149,15 +149,15 @@ fn a_bad_descriptor_is_an_error_each_time() {
                 assert!(asked[1].readiness().contains(Readiness::INVALID | Readiness::WRITE));
             }
         }
-        // The good one can be waited for still.
+        // The valid descriptor can still be waited for.
         writer.write_all(b"x").unwrap();
         assert_eq!(select(&[&reader], NOBODY, None).unwrap().0.len(), 1);
     });
 }
 
 #[test]
-fn an_end_is_told() {
-    run("an_end_is_told", || {
+fn the_end_of_a_stream_is_reported() {
+    run("the_end_of_a_stream_is_reported", || {
         let (reader, writer) = pipe().unwrap();
         spawn(move || drop(writer));
         let mut asked = [PollFd::new(&reader, Interest::READ)];
@@ -179,8 +179,8 @@ fn a_file_is_always_ready() {
 }
 
 #[test]
-fn nothing_to_wait_for_is_a_sleep() {
-    run("nothing_to_wait_for_is_a_sleep", || {
+fn a_select_without_descriptors_sleeps() {
+    run("a_select_without_descriptors_sleeps", || {
         let begun = Instant::now();
         assert_eq!(poll(&mut [], Some(SHORT)).unwrap(), 0);
         assert!(begun.elapsed() >= SHORT);
@@ -207,7 +207,7 @@ fn a_wait_that_ends_early_leaves_no_trace() {
         drop(waiting);
         assert!(with_timeout(SHORT, || wait(&streams)).is_err());
         assert_eq!(held(), before);
-        // Who waits for one of them already is not disturbed, and the newcomer is told.
+        // A wait that includes a descriptor with a waiter is refused, and leaves that waiter parked.
         let lent = Rc::clone(&streams);
         let reading = spawn(move || (&lent[7].0).read(&mut [0]).unwrap());
         yield_now();
@@ -221,8 +221,8 @@ fn a_wait_that_ends_early_leaves_no_trace() {
 }
 
 #[test]
-fn what_is_closed_under_the_waiter_is_an_error() {
-    run("what_is_closed_under_the_waiter_is_an_error", || {
+fn closing_a_descriptor_fails_its_waiter() {
+    run("closing_a_descriptor_fails_its_waiter", || {
         let (reader, _kept) = pipe().unwrap();
         let (other, _kept_too) = pipe().unwrap();
         let closed = Rc::new(reader);
@@ -238,8 +238,8 @@ fn what_is_closed_under_the_waiter_is_an_error() {
 }
 
 #[test]
-fn somebody_who_always_finds_something_lets_others_run() {
-    run("somebody_who_always_finds_something_lets_others_run", || {
+fn a_select_that_is_always_ready_lets_others_run() {
+    run("a_select_that_is_always_ready_lets_others_run", || {
         let (reader, mut writer) = pipe().unwrap();
         writer.write_all(b"x").unwrap();
         let other = spawn(|| sleep(SHORT));
@@ -250,8 +250,8 @@ fn somebody_who_always_finds_something_lets_others_run() {
 }
 
 #[test]
-fn while_panicking_it_waits_for_the_time_of_grace() {
-    run("while_panicking_it_waits_for_the_time_of_grace", || {
+fn a_select_while_panicking_waits_for_the_grace_period() {
+    run("a_select_while_panicking_waits_for_the_grace_period", || {
         struct Asks<'a>(&'a PipeReader, &'a Cell<Option<usize>>);
         impl Drop for Asks<'_> {
             fn drop(&mut self) {
@@ -273,10 +273,10 @@ fn while_panicking_it_waits_for_the_time_of_grace() {
     });
 }
 
-/// Who is told what, over many rounds: exactly what the system says.
+/// Compares the reported readiness with the system's over many rounds.
 #[test]
-fn random_sets_are_told_what_the_system_says() {
-    run("random_sets_are_told_what_the_system_says", || {
+fn random_sets_match_the_system() {
+    run("random_sets_match_the_system", || {
         let mut random = Random::new(7);
         let pipes: Vec<_> = (0..12).map(|_| pipe().unwrap()).collect();
         let pipes = Rc::new(pipes);
@@ -302,7 +302,7 @@ fn random_sets_are_told_what_the_system_says() {
             if before == after || !written {
                 assert_eq!(found, before);
             } else {
-                // It was written before the look, or after it.
+                // The concurrent write may fall before the poll or after it.
                 assert!(found == before || found == after, "{found:?} is neither {before:?} nor {after:?}");
                 assert!(!found.is_empty());
             }

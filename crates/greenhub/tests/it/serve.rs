@@ -1,4 +1,4 @@
-//! Servers: connections in green threads of a pool, and how that ends.
+//! Servers: connections in green threads of a pool, and the ends of a server.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Read, Write};
@@ -26,7 +26,7 @@ fn listener() -> (Rc<TcpListener>, SocketAddr) {
     (Rc::new(listener), address)
 }
 
-/// A server in a green thread.
+/// Starts a server in a green thread.
 fn start<R: 'static>(
     stop: &StopServe,
     listener: &Rc<TcpListener>,
@@ -37,7 +37,7 @@ fn start<R: 'static>(
     greenhub::spawn(move || serve_until(&stop, &*listener, &pool, handler))
 }
 
-/// Has a handler do what `release` ends.
+/// Blocks handlers until it is opened.
 struct Gate {
     open: Rc<Cell<bool>>,
 }
@@ -88,7 +88,7 @@ fn each_connection_is_handled_in_a_green_thread_of_its_own() {
         let served = serve_until(&stop, &*listener, &pool, move |mut stream: TcpStream, peer| {
             assert_eq!(stream.peer_addr()?, peer);
             handlers.borrow_mut().push(greenhub::current_id());
-            // All of them are here before the first goes on.
+            // All handlers have begun before the first one continues.
             until(|| handlers.borrow().len() == MANY);
             last.stop();
             stream.write_all(b"served")
@@ -222,7 +222,7 @@ fn nothing_is_accepted_while_the_pool_is_full() {
         until(|| begun.get() == 2);
         greenhub::sleep(SHORT);
         assert_eq!((begun.get(), pool.running()), (2, 2));
-        // The others wait for the system: this is what the listener still has.
+        // The other connections stay in the listener's backlog, where the test accepts them.
         stop.stop();
         gate.open();
         let served = server.join().unwrap().unwrap();
@@ -237,8 +237,8 @@ fn nothing_is_accepted_while_the_pool_is_full() {
 }
 
 #[test]
-fn a_place_that_comes_with_the_stop_accepts_nothing() {
-    support::run("a_place_that_comes_with_the_stop_accepts_nothing", || {
+fn a_permit_granted_together_with_the_stop_accepts_nothing() {
+    support::run("a_permit_granted_together_with_the_stop_accepts_nothing", || {
         let (listener, address) = listener();
         let (stop, pool) = (StopServe::new(), GreenPool::new(1));
         let (end, begun) = (Rc::new(greenhub::sync::Event::new()), Rc::new(Cell::new(false)));
@@ -249,7 +249,7 @@ fn a_place_that_comes_with_the_stop_accepts_nothing() {
         });
         let clients = [(); 2].map(|()| TcpStream::connect(address).unwrap());
         until(|| begun.get() && pool.waiting() == 1);
-        // The handler that ends gives the server its place before the server hears of the stop.
+        // The ending handler grants the server a permit before the server sees the stop.
         end.send(()).unwrap();
         stop.stop();
         assert_eq!(server.join().unwrap().unwrap().accepted, 1);
@@ -272,7 +272,7 @@ fn an_idle_server_leaves_the_pool_to_others() {
             assert_eq!(pool.spawn(|| "mine").unwrap().join().unwrap(), "mine");
         }
         until(|| pool.running() == 0);
-        // One stop for both.
+        // The servers share one stop handle.
         stop.stop();
         assert_eq!(servers.map(|server| server.join().unwrap().unwrap().accepted), [3, 3]);
     });
@@ -312,8 +312,8 @@ fn another_thread_can_stop_an_idle_server() {
 }
 
 #[test]
-fn a_server_that_waits_for_room_can_be_stopped() {
-    support::run("a_server_that_waits_for_room_can_be_stopped", || {
+fn a_server_waiting_for_a_permit_can_be_stopped() {
+    support::run("a_server_waiting_for_a_permit_can_be_stopped", || {
         let (listener, address) = listener();
         let (stop, pool) = (StopServe::new(), GreenPool::new(1));
         let other = pool.spawn(|| greenhub::sleep(LONG)).unwrap();
@@ -321,7 +321,7 @@ fn a_server_that_waits_for_room_can_be_stopped() {
         let _client = TcpStream::connect(address).unwrap();
         until(|| pool.waiting() == 1);
         stop.stop();
-        // Whoever else is in the pool is none of the server's.
+        // The server does not wait for other workers of the pool.
         assert_eq!(server.join().unwrap().unwrap().accepted, 0);
         assert_eq!((pool.waiting(), pool.running()), (0, 1));
         other.kill();
@@ -329,8 +329,8 @@ fn a_server_that_waits_for_room_can_be_stopped() {
 }
 
 #[test]
-fn a_stop_stays() {
-    support::run("a_stop_stays", || {
+fn a_server_started_after_the_stop_returns_at_once() {
+    support::run("a_server_started_after_the_stop_returns_at_once", || {
         let (listener, address) = listener();
         let stop = StopServe::new();
         stop.stop();
@@ -366,8 +366,8 @@ fn a_stopped_server_waits_for_its_handlers() {
 }
 
 #[test]
-fn handlers_that_are_late_are_killed_at_the_deadline() {
-    support::run("handlers_that_are_late_are_killed_at_the_deadline", || {
+fn handlers_still_running_at_the_deadline_are_killed() {
+    support::run("handlers_still_running_at_the_deadline_are_killed", || {
         let (listener, address) = listener();
         let (stop, pool, drops) = (StopServe::new(), GreenPool::new(10), Drops::default());
         let held = drops.clone();
@@ -387,7 +387,7 @@ fn handlers_that_are_late_are_killed_at_the_deadline() {
         let served = server.join().unwrap().unwrap();
         assert!(begun.elapsed() >= SHORT);
         assert_eq!((served.end, served.accepted, served.killed), (ServeEnd::Stopped, 4, 3));
-        // They have ended, destructors included; others in the pool have not.
+        // The killed handlers have ended, destructors included; another worker of the pool still runs.
         assert_eq!(drops.count(), 4);
         assert!(!other.is_finished());
         other.kill();
@@ -397,8 +397,8 @@ fn handlers_that_are_late_are_killed_at_the_deadline() {
 }
 
 #[test]
-fn a_deadline_can_be_brought_nearer_and_not_put_off() {
-    support::run("a_deadline_can_be_brought_nearer_and_not_put_off", || {
+fn a_deadline_can_be_shortened_and_not_extended() {
+    support::run("a_deadline_can_be_shortened_and_not_extended", || {
         let (listener, address) = listener();
         let (stop, pool) = (StopServe::new(), GreenPool::new(10));
         let server = start(&stop, &listener, &pool, |_, _| greenhub::sleep(LONG));
@@ -464,7 +464,7 @@ fn killing_the_server_leaves_its_handlers_alone() {
         assert_eq!(client.join().unwrap(), "served");
         pool.wait_all().unwrap();
         assert_eq!(green::held(), before);
-        // Somebody else may serve it.
+        // The listener can be served again.
         stop.stop();
         assert_eq!(serve_until(&stop, &*listener, &pool, |_, _| ()).unwrap().accepted, 0);
     });
@@ -482,10 +482,10 @@ fn a_timeout_around_the_server_ends_it_in_main_too() {
 }
 
 #[test]
-fn an_error_that_will_not_pass_ends_the_server_with_it() {
-    support::run("an_error_that_will_not_pass_ends_the_server_with_it", || {
+fn a_permanent_error_ends_the_server() {
+    support::run("a_permanent_error_ends_the_server", || {
         let (listener, address) = listener();
-        // A socket that does not listen.
+        // A connected stream in the place of a listener.
         let client = TcpStream::connect(address).unwrap();
         let (_peer, _) = listener.accept().unwrap();
         let wrong = TcpListener::from(std::os::fd::OwnedFd::from(client));
@@ -511,8 +511,8 @@ fn serving_from_the_pool_of_the_handlers_is_an_error() {
 }
 
 #[test]
-fn a_lack_of_descriptors_is_survived_and_reported_once() {
-    const NAME: &str = "a_lack_of_descriptors_is_survived_and_reported_once";
+fn exhausted_descriptors_are_survived_and_reported_once() {
+    const NAME: &str = "exhausted_descriptors_are_survived_and_reported_once";
     if !support::is_child() {
         let output = support::in_child(NAME, |_| {});
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -528,7 +528,7 @@ fn a_lack_of_descriptors_is_survived_and_reported_once() {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         for episode in 1..=2 {
             let client = std::net::TcpStream::connect(address).unwrap();
-            // No number is left below this one.
+            // Every number below this one is in use.
             let full = client.as_raw_fd() as u64 + 1;
             let plugs: Vec<_> =
                 (support::open_descriptors() as u64..full).map(|_| client.try_clone().unwrap()).collect();
@@ -552,7 +552,7 @@ fn a_lack_of_descriptors_is_survived_and_reported_once() {
     });
 }
 
-/// A listener that fails so often before it accepts.
+/// A listener whose first calls fail with the given errors.
 #[derive(Debug)]
 struct Failing {
     listener: TcpListener,
@@ -576,10 +576,10 @@ impl Accept for Failing {
 }
 
 #[test]
-fn what_passes_is_survived() {
-    support::run("what_passes_is_survived", || {
+fn transient_accept_errors_are_survived() {
+    support::run("transient_accept_errors_are_survived", || {
         keep_reports();
-        // The errors of accept(2), but for those that say that the listener is none.
+        // The errors of accept(2), except those that report an invalid listener.
         let passing = [
             libc::ENFILE,
             libc::EMFILE,
@@ -605,7 +605,7 @@ fn what_passes_is_survived() {
         ];
         for errno in passing {
             let lack = || io::Error::from_raw_os_error(errno);
-            // Told by accept, and by the hub when it was to wait for the next.
+            // Returned by accept, and by the hub at the registration of the next wait.
             let errors = vec![TrampolineError::Register(3, Arc::new(lack())).into(), lack()];
             let failing = Failing { listener: TcpListener::bind(ANY).unwrap(), errors: RefCell::new(errors) };
             let address = failing.listener.local_addr().unwrap();
@@ -633,7 +633,7 @@ fn lost_connections_do_not_hold_up_the_next_one() {
         let begin = Instant::now();
         let served = serve_until(&stop, &failing, &GreenPool::new(1), move |_, _| last.stop());
         assert_eq!(served.unwrap().accepted, 1);
-        // With a pause after each it would be 50 seconds.
+        // A pause after every error would take 50 seconds.
         assert!(begin.elapsed() < Duration::from_secs(25), "{:?}", begin.elapsed());
         client.join().unwrap();
         assert_eq!(reports().len(), 1, "{:?}", reports());
@@ -641,8 +641,8 @@ fn lost_connections_do_not_hold_up_the_next_one() {
 }
 
 #[test]
-fn an_error_of_a_listener_that_is_none_ends_the_server() {
-    support::run("an_error_of_a_listener_that_is_none_ends_the_server", || {
+fn an_invalid_listener_ends_the_server() {
+    support::run("an_invalid_listener_ends_the_server", || {
         for errno in [libc::EBADF, libc::EINVAL, libc::ENOTSOCK, libc::EFAULT] {
             let errors = RefCell::new(vec![io::Error::from_raw_os_error(errno)]);
             let failing = Failing { listener: TcpListener::bind(ANY).unwrap(), errors };
@@ -667,7 +667,7 @@ fn a_pause_can_be_stopped() {
         });
         assert_eq!(serve_until(&stop, &failing, &pool, |_, _| ()).unwrap().accepted, 0);
         stopper.join().unwrap();
-        // Each pause is twice as long as the one before.
+        // Each pause is twice as long as the previous one.
         let attempts = 1000 - failing.errors.borrow().len();
         assert!((1..=6).contains(&attempts), "{attempts}");
         assert_eq!(pool.running(), 0);
@@ -718,7 +718,7 @@ fn a_stop_at_any_moment_loses_no_connection() {
             let served = serve_until(&stop, &*listener, &pool, |mut stream, _| stream.write_all(b"served")).unwrap();
             stopper.join().unwrap();
             gone.recv().unwrap();
-            // What was accepted was answered; the others are still there.
+            // Every accepted connection was answered; the others are still in the backlog.
             for _ in served.accepted..20 {
                 listener.accept().unwrap().0.write_all(b"served").unwrap();
             }
@@ -750,7 +750,7 @@ fn servers_are_right_under_random_kills_and_stops() {
                     let delay = random.moment();
                     greenhub::spawn(move || {
                         greenhub::sleep(delay);
-                        // One that is turned away with the listener is told so.
+                        // A connection refused by the closed listener is an error.
                         ask(address).unwrap_or_default()
                     })
                 })
@@ -770,7 +770,7 @@ fn servers_are_right_under_random_kills_and_stops() {
             let answers: Vec<String> = clients.into_iter().map(|client| client.join().unwrap()).collect();
             let answered = answers.iter().filter(|answer| *answer == "served").count() as u64;
             assert!(answers.iter().all(|answer| answer.is_empty() || answer == "served"), "seed {seed}: {answers:?}");
-            // All that began has ended, and there is no answer without a connection.
+            // Every handler that began has ended, and every answer belongs to an accepted connection.
             assert_eq!((ended.count(), pool.running()), (begun.get(), 0), "seed {seed}");
             assert!(answered <= begun.get() as u64 && begun.get() as u64 <= served.accepted, "seed {seed}");
             assert!(served.accepted <= 12 && served.killed as u64 <= served.accepted - answered, "seed {seed}");

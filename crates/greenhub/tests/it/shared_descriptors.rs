@@ -1,7 +1,7 @@
-//! Descriptors that other processes have too: no operation blocks the OS thread, whatever the others do.
+//! Descriptors shared with other processes: no operation blocks the OS thread, whatever the other processes do.
 //!
-//! An OS thread stands for the other process. It goes on only while green threads run, so that a blocked OS thread is
-//! a test that hangs.
+//! An OS thread stands in for the other process. It continues only while green threads run, so a blocked OS thread
+//! makes the test hang.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -23,18 +23,18 @@ use greenhub::{KillOutcome, sleep, spawn, with_timeout, yield_now};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_getfl};
 
-/// How often a reader and its rival are woken for the same byte.
+/// The number of times a reader and its rival are woken for the same item.
 const ROUNDS: usize = 2_000;
 
-/// How many connections come.
+/// The number of connections in a test of accept.
 const CONNECTIONS: usize = 300;
 
-/// Counts how often green threads of an OS thread have run.
+/// Counts the turns of a green thread on an OS thread.
 #[derive(Clone)]
 struct Beats(Arc<AtomicUsize>);
 
 impl Beats {
-    /// Of the calling OS thread.
+    /// Starts to count on the calling OS thread.
     fn here() -> Beats {
         let beats = Beats(Arc::default());
         let counted = beats.clone();
@@ -47,7 +47,7 @@ impl Beats {
         beats
     }
 
-    /// Blocks another OS thread until green threads have run.
+    /// Blocks another OS thread until the green thread has had two turns.
     fn wait(&self) {
         let before = self.0.load(Ordering::Relaxed);
         while self.0.load(Ordering::Relaxed) < before + 2 {
@@ -60,7 +60,7 @@ fn is_nonblocking(fd: impl AsFd) -> bool {
     fcntl_getfl(fd).unwrap().contains(OFlags::NONBLOCK)
 }
 
-/// A named pipe that is removed at the end.
+/// A named pipe that is removed on drop.
 struct Fifo(PathBuf);
 
 impl Fifo {
@@ -72,7 +72,7 @@ impl Fifo {
         Fifo(path)
     }
 
-    /// Its two ends, as std opens them.
+    /// Opens both ends with std.
     fn ends(&self) -> (fs::File, fs::File) {
         let path = self.0.clone();
         let reader = thread::spawn(move || fs::File::open(path).unwrap());
@@ -87,23 +87,23 @@ impl Drop for Fifo {
     }
 }
 
-/// A terminal and its other side, which has no line discipline but for lines.
+/// Opens a pseudoterminal, with only the line mode of its line discipline. Returns the terminal and its master.
 fn terminal() -> (fs::File, fs::File) {
     let open = fs::OpenOptions::new().read(true).write(true).to_owned();
     let master = open.open("/dev/ptmx").unwrap();
     let mut name = [0; 64];
-    // SAFETY: the descriptor is open, and the buffer is as long as is said.
+    // SAFETY: The descriptor is open, and the length is that of the buffer.
     let failed = unsafe {
         libc::grantpt(master.as_raw_fd()) != 0
             || libc::unlockpt(master.as_raw_fd()) != 0
             || libc::ptsname_r(master.as_raw_fd(), name.as_mut_ptr(), name.len()) != 0
     };
     assert!(!failed, "{}", io::Error::last_os_error());
-    // SAFETY: `ptsname_r` has ended it with a zero.
+    // SAFETY: `ptsname_r` succeeded, so the buffer holds a string that ends with a zero.
     let name = unsafe { std::ffi::CStr::from_ptr(name.as_ptr()) }.to_str().unwrap();
     use std::os::unix::fs::OpenOptionsExt;
     let slave = open.clone().custom_flags(libc::O_NOCTTY).open(name).unwrap();
-    // SAFETY: the descriptor is open, and the settings were read before they are changed.
+    // SAFETY: The descriptor is open, and `tcgetattr` fills in the settings before they are changed.
     unsafe {
         let mut settings = std::mem::zeroed();
         assert_eq!(libc::tcgetattr(slave.as_raw_fd(), &mut settings), 0);
@@ -114,7 +114,7 @@ fn terminal() -> (fs::File, fs::File) {
     (slave, master)
 }
 
-/// A green reader and a rival in another OS thread read the same, until all is read.
+/// Lets a green reader and a rival OS thread read from the same file until all items are read.
 fn read_with_a_rival(mut green: impl Read + 'static, rival: OwnedFd, writer: OwnedFd, item: &'static [u8]) {
     let beats = Beats::here();
     let read = Arc::new(AtomicUsize::new(0));
@@ -123,14 +123,14 @@ fn read_with_a_rival(mut green: impl Read + 'static, rival: OwnedFd, writer: Own
     let rival = thread::spawn(move || {
         let mut late = 0;
         loop {
-            // It reads at any moment between those at which the green reader asks and reads.
+            // The rival's read falls at any point between the green reader's poll and its read.
             rustix::event::poll(&mut [PollFd::new(&rival, PollFlags::IN)], None).unwrap();
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_nanos(late) {
                 std::hint::spin_loop();
             }
             late = (late + 173) % 40_000;
-            // The end of a terminal is an error.
+            // A terminal reports its end as an error.
             match rival.read(&mut [0; 64]) {
                 Ok(n @ 1..) => theirs.fetch_add(n, Ordering::SeqCst),
                 Ok(0) | Err(_) => return,
@@ -143,7 +143,7 @@ fn read_with_a_rival(mut green: impl Read + 'static, rival: OwnedFd, writer: Own
             beats.wait();
             writer.write_all(item).unwrap();
         }
-        // A terminal whose other side is closed loses what is in it.
+        // Closing the master of a terminal discards unread data.
         while all.load(Ordering::SeqCst) < ROUNDS * item.len() {
             thread::sleep(Duration::from_millis(1));
         }
@@ -159,8 +159,8 @@ fn read_with_a_rival(mut green: impl Read + 'static, rival: OwnedFd, writer: Own
 }
 
 #[test]
-fn a_reader_of_a_shared_pipe_that_comes_second_blocks_only_itself() {
-    run("a_reader_of_a_shared_pipe_that_comes_second_blocks_only_itself", || {
+fn a_reader_that_loses_the_race_for_a_shared_pipe_blocks_only_itself() {
+    run("a_reader_that_loses_the_race_for_a_shared_pipe_blocks_only_itself", || {
         let (reader, writer) = io::pipe().unwrap();
         let rival = reader.try_clone().unwrap();
         read_with_a_rival(PipeReader::from(reader), rival.into(), writer.into(), b"k");
@@ -168,8 +168,8 @@ fn a_reader_of_a_shared_pipe_that_comes_second_blocks_only_itself() {
 }
 
 #[test]
-fn a_reader_of_a_pipe_whose_clone_was_given_away_blocks_only_itself() {
-    run("a_reader_of_a_pipe_whose_clone_was_given_away_blocks_only_itself", || {
+fn a_reader_of_a_pipe_with_a_converted_clone_blocks_only_itself() {
+    run("a_reader_of_a_pipe_with_a_converted_clone_blocks_only_itself", || {
         let (reader, writer) = pipe().unwrap();
         let rival = OwnedFd::from(reader.try_clone().unwrap());
         assert!(!is_nonblocking(&rival));
@@ -178,8 +178,8 @@ fn a_reader_of_a_pipe_whose_clone_was_given_away_blocks_only_itself() {
 }
 
 #[test]
-fn a_reader_of_a_shared_named_pipe_that_comes_second_blocks_only_itself() {
-    run("a_reader_of_a_shared_named_pipe_that_comes_second_blocks_only_itself", || {
+fn a_reader_that_loses_the_race_for_a_named_pipe_blocks_only_itself() {
+    run("a_reader_that_loses_the_race_for_a_named_pipe_blocks_only_itself", || {
         let fifo = Fifo::new();
         let (reader, writer) = fifo.ends();
         let rival = reader.try_clone().unwrap();
@@ -191,8 +191,8 @@ fn a_reader_of_a_shared_named_pipe_that_comes_second_blocks_only_itself() {
 }
 
 #[test]
-fn a_reader_of_a_shared_terminal_that_comes_second_blocks_only_itself() {
-    run("a_reader_of_a_shared_terminal_that_comes_second_blocks_only_itself", || {
+fn a_reader_that_loses_the_race_for_a_terminal_blocks_only_itself() {
+    run("a_reader_that_loses_the_race_for_a_terminal_blocks_only_itself", || {
         let (slave, master) = terminal();
         let rival = slave.try_clone().unwrap();
         let mode = rival.try_clone().unwrap();
@@ -202,20 +202,20 @@ fn a_reader_of_a_shared_terminal_that_comes_second_blocks_only_itself() {
 }
 
 #[test]
-fn a_reader_of_a_shared_socket_that_comes_second_blocks_only_itself() {
-    run("a_reader_of_a_shared_socket_that_comes_second_blocks_only_itself", || {
+fn a_reader_that_loses_the_race_for_a_socket_blocks_only_itself() {
+    run("a_reader_that_loses_the_race_for_a_socket_blocks_only_itself", || {
         let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
         let rival = reader.try_clone().unwrap();
-        // As standard input may be one.
+        // Read as a `File`, as standard input may be a socket.
         read_with_a_rival(File::from(OwnedFd::from(reader)), rival.into(), writer.into(), b"k");
     });
 }
 
-/// A green writer and a rival in another OS thread write to the same, which a green thread reads.
+/// Lets a green writer and a rival OS thread write to the same file, while the main greenlet reads.
 fn write_with_a_rival(mut green: impl Write + 'static, rival: OwnedFd, mut reader: impl Read, each: usize) {
     let rival = thread::spawn(move || fs::File::from(rival).write_all(&vec![b'r'; each]).unwrap());
     let green = spawn(move || {
-        // In one go and in pieces.
+        // With one large write and with vectored pieces.
         green.write_all(&vec![b'g'; each / 2]).unwrap();
         for piece in vec![b'g'; each - each / 2].chunks(5_000) {
             let mut written = 0;
@@ -247,8 +247,8 @@ fn a_writer_to_a_shared_pipe_blocks_only_itself() {
 }
 
 #[test]
-fn a_writer_to_a_pipe_whose_clone_was_given_away_blocks_only_itself() {
-    run("a_writer_to_a_pipe_whose_clone_was_given_away_blocks_only_itself", || {
+fn a_writer_to_a_pipe_with_a_converted_clone_blocks_only_itself() {
+    run("a_writer_to_a_pipe_with_a_converted_clone_blocks_only_itself", || {
         let (reader, writer) = pipe().unwrap();
         let rival = OwnedFd::from(writer.try_clone().unwrap());
         write_with_a_rival(writer, rival, reader, 8 << 20);
@@ -270,17 +270,17 @@ fn a_writer_to_a_shared_terminal_blocks_only_itself() {
     run("a_writer_to_a_shared_terminal_blocks_only_itself", || {
         let (slave, master) = terminal();
         let rival = slave.try_clone().unwrap();
-        // No other description of the master can be had.
+        // The master cannot be opened a second time.
         write_with_a_rival(File::from(slave), rival.into(), File::from(master), 1 << 18);
     });
 }
 
 #[test]
-fn a_terminal_that_is_stopped_blocks_only_its_writer() {
-    run("a_terminal_that_is_stopped_blocks_only_its_writer", || {
+fn a_stopped_terminal_blocks_only_its_writer() {
+    run("a_stopped_terminal_blocks_only_its_writer", || {
         let (slave, master) = terminal();
         let flow = |action| {
-            // SAFETY: the descriptor is open.
+            // SAFETY: The descriptor is open.
             assert_eq!(unsafe { libc::tcflow(slave.as_raw_fd(), action) }, 0);
         };
         flow(libc::TCOOFF);
@@ -297,8 +297,8 @@ fn a_terminal_that_is_stopped_blocks_only_its_writer() {
 }
 
 #[test]
-fn a_named_pipe_that_is_given_away_blocks_and_its_clone_does_not() {
-    run("a_named_pipe_that_is_given_away_blocks_and_its_clone_does_not", || {
+fn a_converted_named_pipe_blocks_and_its_clone_does_not() {
+    run("a_converted_named_pipe_blocks_and_its_clone_does_not", || {
         let fifo = Fifo::new();
         let path = fifo.0.clone();
         let writer = thread::spawn(move || fs::OpenOptions::new().write(true).open(path).unwrap());
@@ -309,7 +309,7 @@ fn a_named_pipe_that_is_given_away_blocks_and_its_clone_does_not() {
         let given = OwnedFd::from(file);
         assert!(!is_nonblocking(&given) && is_nonblocking(&clone));
         assert!(with_timeout(SHORT, || clone.read(&mut [0])).is_err());
-        // The last one takes its description along.
+        // The last clone makes its own open file description blocking.
         let given = OwnedFd::from(clone);
         assert!(!is_nonblocking(given));
     });
@@ -328,7 +328,7 @@ fn a_kill_ends_a_read_of_a_shared_terminal() {
     });
 }
 
-/// Connections go to `accept` and to a rival that blocks, one by one.
+/// Connections go to the green `accept` and to a blocking rival.
 fn accept_with_a_rival(
     accept: impl Fn() -> bool + 'static,
     rival: impl Fn() -> bool + Send + 'static,
@@ -351,7 +351,7 @@ fn accept_with_a_rival(
             drop(connect());
         }
         over.store(true, Ordering::SeqCst);
-        // The rival waits for another one.
+        // The rival blocks in accept until another connection comes.
         while !is_ended.load(Ordering::SeqCst) {
             thread::sleep(Duration::from_millis(1));
             drop(connect());
@@ -373,8 +373,8 @@ fn accept_with_a_rival(
 }
 
 #[test]
-fn accept_blocks_no_os_thread_after_a_clone_was_given_away() {
-    run("accept_blocks_no_os_thread_after_a_clone_was_given_away", || {
+fn accept_blocks_no_os_thread_after_a_clone_is_converted() {
+    run("accept_blocks_no_os_thread_after_a_clone_is_converted", || {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let given = std::net::TcpListener::from(OwnedFd::from(listener.try_clone().unwrap()));
@@ -388,8 +388,8 @@ fn accept_blocks_no_os_thread_after_a_clone_was_given_away() {
 }
 
 #[test]
-fn accept_on_a_unix_listener_blocks_no_os_thread_after_a_clone_was_given_away() {
-    run("accept_on_a_unix_listener_blocks_no_os_thread_after_a_clone_was_given_away", || {
+fn unix_accept_blocks_no_os_thread_after_a_clone_is_converted() {
+    run("unix_accept_blocks_no_os_thread_after_a_clone_is_converted", || {
         let path = std::env::temp_dir().join(format!("greenhub-shared-{}.socket", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         let given = std::os::unix::net::UnixListener::from(OwnedFd::from(listener.try_clone().unwrap()));
@@ -404,8 +404,8 @@ fn accept_on_a_unix_listener_blocks_no_os_thread_after_a_clone_was_given_away() 
 }
 
 #[test]
-fn accept_on_an_inherited_listener_that_others_make_block_blocks_no_os_thread() {
-    run("accept_on_an_inherited_listener_that_others_make_block_blocks_no_os_thread", || {
+fn accept_on_an_inherited_listener_set_to_blocking_blocks_no_os_thread() {
+    run("accept_on_an_inherited_listener_set_to_blocking_blocks_no_os_thread", || {
         let given = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = given.local_addr().unwrap();
         let listener = TcpListener::from(given.try_clone().unwrap());
@@ -419,8 +419,8 @@ fn accept_on_an_inherited_listener_that_others_make_block_blocks_no_os_thread() 
 }
 
 #[test]
-fn a_shared_listener_that_has_no_connections_is_left_at_once() {
-    run("a_shared_listener_that_has_no_connections_is_left_at_once", || {
+fn accept_on_a_shared_idle_listener_ends_on_timeout_kill_and_close() {
+    run("accept_on_a_shared_idle_listener_ends_on_timeout_kill_and_close", || {
         let listener = Rc::new(TcpListener::bind("127.0.0.1:0").unwrap());
         let address = listener.local_addr().unwrap();
         let _given = OwnedFd::from(listener.try_clone().unwrap());
@@ -446,8 +446,8 @@ fn a_shared_listener_that_has_no_connections_is_left_at_once() {
 }
 
 #[test]
-fn a_child_that_has_a_clone_of_a_listener_does_not_keep_the_parent_from_serving() {
-    run("a_child_that_has_a_clone_of_a_listener_does_not_keep_the_parent_from_serving", || {
+fn a_parent_serves_while_a_child_holds_a_clone_of_the_listener() {
+    run("a_parent_serves_while_a_child_holds_a_clone_of_the_listener", || {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let clone = OwnedFd::from(listener.try_clone().unwrap());
@@ -467,8 +467,8 @@ fn a_child_that_has_a_clone_of_a_listener_does_not_keep_the_parent_from_serving(
 }
 
 #[test]
-fn a_socket_whose_clone_was_given_away_blocks_only_its_reader_and_writer() {
-    run("a_socket_whose_clone_was_given_away_blocks_only_its_reader_and_writer", || {
+fn a_socket_with_a_converted_clone_blocks_only_its_reader_and_writer() {
+    run("a_socket_with_a_converted_clone_blocks_only_its_reader_and_writer", || {
         let (mut one, other) = UnixStream::pair().unwrap();
         let given = OwnedFd::from(one.try_clone().unwrap());
         assert!(!is_nonblocking(&given));

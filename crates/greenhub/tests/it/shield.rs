@@ -1,4 +1,4 @@
-//! Shields: what they hold back, what they do not, and when it strikes.
+//! Shields: the exits they hold back, the exits they let through, and when a held-back exit strikes.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,7 @@ use greenhub::{
     GreenError, Greenlet, KillOutcome, Payload, get_hub, has_hub, scope, shield, sleep, spawn, with_timeout, yield_now,
 };
 
-/// Longer than what strikes within a test takes to come.
+/// Longer than any exit of these tests takes to arrive.
 const LATER: Duration = Duration::from_millis(20);
 
 #[test]
@@ -55,8 +55,8 @@ fn a_kill_strikes_at_the_first_wait_after_a_shield() {
 }
 
 #[test]
-fn a_kill_of_one_that_is_ready_waits_for_its_shield() {
-    run("a_kill_of_one_that_is_ready_waits_for_its_shield", || {
+fn a_kill_of_a_ready_green_thread_waits_for_its_shield() {
+    run("a_kill_of_a_ready_green_thread_waits_for_its_shield", || {
         let log = Log::new();
         let own = log.clone();
         let green = spawn(move || {
@@ -75,8 +75,8 @@ fn a_kill_of_one_that_is_ready_waits_for_its_shield() {
 }
 
 #[test]
-fn killing_oneself_waits_for_the_shield() {
-    run("killing_oneself_waits_for_the_shield", || {
+fn a_self_kill_waits_for_the_shield() {
+    run("a_self_kill_waits_for_the_shield", || {
         let log = Log::new();
         let own = log.clone();
         let me = Rc::new(RefCell::new(None::<greenhub::GreenThread<()>>));
@@ -166,8 +166,8 @@ fn a_timeout_around_a_shield_strikes_after_it() {
 }
 
 #[test]
-fn a_timeout_that_passed_in_a_shield_is_nothing_without_a_wait_after_it() {
-    run("a_timeout_that_passed_in_a_shield_is_nothing_without_a_wait_after_it", || {
+fn a_timeout_in_a_shield_without_a_later_wait_does_not_strike() {
+    run("a_timeout_in_a_shield_without_a_later_wait_does_not_strike", || {
         assert_eq!(with_timeout(SHORT, || shield(|| sleep(LATER))), Ok(()));
         sleep(SHORT);
     });
@@ -453,7 +453,7 @@ fn a_plain_greenlet_in_a_shield_gets_its_exit_as_an_error() {
             Ok(Payload::unit())
         });
         greenlet.switch(Payload::unit()).unwrap();
-        // Nothing can switch to it any more.
+        // Nothing can switch to the greenlet any more.
         drop(greenlet);
         sleep(SHORT);
         log.is(&["an error"]);
@@ -478,8 +478,8 @@ fn a_shielded_sleep_ends_with_its_loop() {
 }
 
 #[test]
-fn a_shield_at_the_end_of_a_thread_keeps_nobody() {
-    run("a_shield_at_the_end_of_a_thread_keeps_nobody", || {
+fn a_shield_does_not_outlast_a_shutdown() {
+    run("a_shield_does_not_outlast_a_shutdown", || {
         let green = spawn(|| shield(|| sleep(LONG)));
         yield_now();
         let ended = get_hub().shutdown(Some(SHORT)).unwrap();

@@ -11,7 +11,7 @@ use greenhub::{LoopError, get_hub, interrupt_on, sleep, spawn, yield_now};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
 
-/// Sends a signal to this process from another thread, when its hub has gone to sleep, and says when.
+/// Sends a signal to this process from another OS thread after the hub has gone to sleep; returns the time of sending.
 fn send_soon(signal: Signal) -> std::thread::JoinHandle<Instant> {
     let this = Pid::this();
     std::thread::spawn(move || {
@@ -22,7 +22,7 @@ fn send_soon(signal: Signal) -> std::thread::JoinHandle<Instant> {
     })
 }
 
-/// Runs a shell that does something to this process.
+/// Runs a shell script that sends signals to this process.
 fn shell(script: &str) -> std::process::Child {
     let script = script.replace("PID", &std::process::id().to_string());
     std::process::Command::new("/bin/sh").args(["-c", &script]).spawn().expect("a shell")
@@ -31,22 +31,22 @@ fn shell(script: &str) -> std::process::Child {
 #[test]
 fn an_interrupted_wait_is_not_an_error() {
     in_child(|| {
-        // A handler without SA_RESTART, so that the system call is interrupted; it tells nobody.
+        // A handler without SA_RESTART interrupts the system call; this one does nothing else.
         extern "C" fn nothing(_: libc::c_int) {}
         let action = nix::sys::signal::SigAction::new(
             nix::sys::signal::SigHandler::Handler(nothing),
             nix::sys::signal::SaFlags::empty(),
             nix::sys::signal::SigSet::empty(),
         );
-        // SAFETY: the handler does nothing.
+        // SAFETY: The handler does nothing.
         unsafe { nix::sys::signal::sigaction(Signal::SIGUSR1, &action) }.expect("a handler");
-        // To this very thread: it is the one that waits.
-        // SAFETY: a plain call.
+        // The signal must go to this OS thread, which waits.
+        // SAFETY: `pthread_self` has no preconditions.
         let thread = unsafe { libc::pthread_self() } as usize;
         let sender = std::thread::spawn(move || {
             for _ in 0..5 {
                 std::thread::sleep(ms(10));
-                // SAFETY: the thread lives until this one has been joined.
+                // SAFETY: The OS thread lives until it has joined this one.
                 unsafe { libc::pthread_kill(thread as libc::pthread_t, libc::SIGUSR1) };
             }
         });
@@ -61,8 +61,8 @@ fn an_interrupted_wait_is_not_an_error() {
     });
 }
 
-/// Whether the timer of [`a_stopped_and_continued_process_keeps_its_timers`] has fired, and whether it had when the process
-/// went on.
+/// Whether the timer of [`a_stopped_and_continued_process_keeps_its_timers`] has fired, and whether it had when the
+/// process was continued.
 static FIRED: AtomicBool = AtomicBool::new(false);
 static FIRED_BEFORE: AtomicBool = AtomicBool::new(false);
 
@@ -76,9 +76,9 @@ fn a_stopped_and_continued_process_keeps_its_timers() {
         let handler = nix::sys::signal::SigHandler::Handler(on_continued);
         let (flags, mask) = (nix::sys::signal::SaFlags::empty(), nix::sys::signal::SigSet::empty());
         let action = nix::sys::signal::SigAction::new(handler, flags, mask);
-        // SAFETY: the handler uses atomics.
+        // SAFETY: The handler only uses atomics.
         unsafe { nix::sys::signal::sigaction(Signal::SIGCONT, &action) }.expect("a handler");
-        // A shell that is held up may stop it too late, but not each time.
+        // A slow shell may stop the process too late, but not in 20 attempts.
         let was_stopped_meanwhile = (0..20).any(|_| {
             FIRED.store(false, Ordering::SeqCst);
             FIRED_BEFORE.store(true, Ordering::SeqCst);
@@ -119,13 +119,13 @@ fn ctrl_c_interrupts_an_idle_hub() {
         let cause = error.get_ref().expect("an error of ours").to_string();
         assert_eq!(cause, LoopError::Interrupted.to_string());
         assert_nobody_waits();
-        // The next blocking call launches the loop again, with its timers.
+        // The next blocking call restarts the loop and keeps its timers.
         assert_eq!(stats().timers, 1);
         write(&there, b"x").expect("room");
         assert_eq!(read(&here, 8).expect("data"), b"x");
         sleeper.kill();
         assert!(sleeper.join().expect_err("killed here").is_exit());
-        // And so does the next signal.
+        // A second signal interrupts as well.
         raise(Signal::SIGINT).expect("our own process");
         let error = read(&here, 1).expect_err("interrupted");
         assert!(error.to_string().contains("interrupted"), "{error}");
@@ -149,7 +149,7 @@ fn ctrl_c_interrupts_a_hub_that_is_never_idle() {
 }
 
 #[test]
-fn an_interrupt_that_was_taken_back_does_nothing() {
+fn a_deregistered_interrupt_does_nothing() {
     in_child(|| {
         let ctrl_c = interrupt_on(libc::SIGINT).expect("a signal that can be caught");
         assert_eq!(ctrl_c.signal(), libc::SIGINT);
@@ -182,7 +182,7 @@ fn a_remote_interrupts_an_idle_hub() {
 }
 
 #[test]
-fn a_hub_that_a_signal_interrupts_sleeps_until_then() {
+fn a_hub_with_a_registered_interrupt_sleeps_until_the_signal() {
     in_child(|| {
         let _ctrl_c = interrupt_on(libc::SIGINT).expect("a signal that can be caught");
         sleep(ms(1));
@@ -216,7 +216,7 @@ static TOLD: AtomicBool = AtomicBool::new(false);
 fn a_signal_wakes_an_idle_hub() {
     in_child(|| {
         REMOTE.set(get_hub().remote()).expect("once");
-        // SAFETY: an atomic, and `notify`, which may be called in a signal handler.
+        // SAFETY: The handler uses an atomic and `notify`, which is async-signal-safe.
         let handler = unsafe {
             signal_hook::low_level::register(libc::SIGUSR1, || {
                 TOLD.store(true, Ordering::SeqCst);
@@ -229,7 +229,7 @@ fn a_signal_wakes_an_idle_hub() {
         let hub = get_hub();
         let _long = hub.schedule(Duration::from_secs(60), || {});
         let sender = send_soon(Signal::SIGUSR1);
-        // The hub may be told of other things first.
+        // The hub may return for other events first.
         while !TOLD.load(Ordering::SeqCst) {
             hub.run_once(None).expect("woken");
         }
@@ -238,7 +238,7 @@ fn a_signal_wakes_an_idle_hub() {
 }
 
 #[test]
-fn a_green_thread_may_block_when_told_of_a_signal() {
+fn a_green_thread_notified_of_a_signal_may_block() {
     in_child(|| {
         let (receiver, sender) = UnixStream::pair().expect("a pair");
         signal_hook::low_level::pipe::register(libc::SIGUSR1, sender).expect("a signal that can be caught");
@@ -247,7 +247,7 @@ fn a_green_thread_may_block_when_told_of_a_signal() {
             let mut count = 0;
             while count < 2 {
                 count += read(&receiver, 1).expect("a byte for each signal").len();
-                // Blocks, and is not in the handler: others run meanwhile.
+                // The green thread blocks outside the handler, so others run meanwhile.
                 sleep(ms(5));
             }
             count
@@ -275,17 +275,17 @@ fn a_signal_does_not_end_the_wait_of_a_destructor() {
             nix::sys::signal::SaFlags::empty(),
             nix::sys::signal::SigSet::empty(),
         );
-        // SAFETY: the handler does nothing.
+        // SAFETY: The handler does nothing.
         unsafe { nix::sys::signal::sigaction(Signal::SIGUSR1, &action) }.expect("a handler");
         greenhub::set_panicking_grace(support::HANG);
-        // To this very thread: it is the one that waits.
-        // SAFETY: only asks.
+        // The signal must go to this OS thread, which waits.
+        // SAFETY: `pthread_self` has no preconditions.
         let this = unsafe { libc::pthread_self() };
         let (here, there) = pair();
         let sender = std::thread::spawn(move || {
             for _ in 0..20 {
                 std::thread::sleep(ms(1));
-                // SAFETY: the thread lives: it waits for what is sent below.
+                // SAFETY: The OS thread lives, since it waits for the byte sent below.
                 unsafe { libc::pthread_kill(this, libc::SIGUSR1) };
             }
             write(&there, b"x").expect("room");

@@ -1,5 +1,5 @@
-//! The examples `million`, `third_party_hub` and `panic_abort`, from outside: what they print, and their status; and what
-//! all take for an address.
+//! Tests of the examples `million`, `third_party_hub` and `panic_abort` as programs: output and exit status. One test
+//! covers the addresses that all examples accept.
 
 use std::process::Output;
 
@@ -22,7 +22,7 @@ fn help_is_no_error() {
 }
 
 #[test]
-fn wrong_arguments_are_told_in_a_line() {
+fn wrong_arguments_are_reported_in_one_line() {
     for name in NAMES {
         refuses(&run(name, &["--colour"]), 2, &[name, "--help"]);
     }
@@ -32,20 +32,20 @@ fn wrong_arguments_are_told_in_a_line() {
 }
 
 #[test]
-fn what_is_not_of_the_form_of_an_address_is_wrong_use_and_an_unknown_host_is_not() {
+fn a_malformed_address_is_wrong_use_and_an_unknown_host_is_not() {
     for wrong in ["localhost", ":80", "localhost:http"] {
         refuses(&run("echo", &["--connect", wrong]), 2, &[wrong, "HOST:PORT"]);
         refuses(&run("echo", &["--server", wrong]), 2, &[wrong, "HOST:PORT"]);
     }
-    // Nobody can have so long a name.
+    // No host can have so long a name.
     let unknown = format!("{}:80", "x".repeat(100));
-    // So few that every hub can have them.
+    // Few enough connections for every hub.
     refuses(&run("echo", &["--connect", &unknown, "--connections", "10"]), 1, &[&unknown]);
     refuses(&run("port_forwarder", &[&unknown, "localhost:80"]), 1, &[&unknown]);
 }
 
 #[test]
-fn as_many_are_parked_as_was_said() {
+fn million_parks_the_requested_number() {
     let output = run("million", &["500"]);
     ends(&output, 0);
     let parked = text(&output).lines().find_map(|line| line.strip_prefix("parked").map(|it| it.trim().to_owned()));
@@ -53,13 +53,13 @@ fn as_many_are_parked_as_was_said() {
 }
 
 #[test]
-fn the_ball_goes_round_on_the_hub_of_ones_own() {
+fn third_party_hub_passes_the_ball_on_its_own_hub() {
     let output = run("third_party_hub", &[]);
     ends(&output, 0);
     assert!(text(&output).starts_with("hub example.org:counting-poll: 100 rounds"), "{}", text(&output));
 }
 
 #[test]
-fn what_unwinds_is_not_what_the_check_is_about() {
+fn panic_abort_check_refuses_an_unwinding_build() {
     refuses(&run("panic_abort", &[]), 1, &["--profile abort"]);
 }

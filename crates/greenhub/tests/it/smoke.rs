@@ -1,7 +1,7 @@
-//! The facade finds a hub by itself.
+//! The facade chooses a default hub.
 
 #[test]
-fn the_default_hub_is_found_without_a_word() {
+fn the_default_hub_is_chosen_without_configuration() {
     let chosen = std::env::var("EVENTLET_HUB");
     let expected = chosen.as_deref().unwrap_or_else(|_| greenhub::get_default_hub().expect("there is one").name);
     assert_eq!(greenhub::get_hub().name(), expected);

@@ -1,6 +1,7 @@
-//! Rule 5 of `docs/design.md`: a socket is known by its identity, not by its number, and waited for on one hub at a time.
+//! Rule 5 of `docs/design.md`: the library identifies a socket by its identity, not by its number, and waits for it on
+//! one hub at a time.
 //!
-//! Each test has a process of its own, in which no other code opens or closes descriptors.
+//! Each test runs in a process of its own, in which no other code opens or closes descriptors.
 
 use std::io::{self, ErrorKind, PipeWriter, Write};
 use std::mem::ManuallyDrop;
@@ -14,24 +15,24 @@ use crate::support::descriptors::{in_child, ms, pair, read, read_within, source,
 use crate::support::noting::{Lent, use_noting_hub};
 use greenhub::{GreenThread, Interest, Source, get_hub, sleep, spawn, use_hub_with, yield_now};
 
-/// Longer than any wait that ends by a wake-up, so that a lost wake-up is a failure and not a hang.
+/// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.
 const PATIENT: Duration = Duration::from_secs(60);
 
 fn is_open(number: RawFd) -> bool {
-    // SAFETY: only asks whether the number is open.
+    // SAFETY: `F_GETFD` only queries the number.
     unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
 }
 
 /// Puts another file under the number `fd`.
 fn reopen(fd: RawFd, file: OwnedFd) -> OwnedFd {
-    // SAFETY: `dup2` replaces the file under the number in one step; the callers have given up the former owner.
+    // SAFETY: `dup2` replaces the file under the number in one step, and the callers no longer use the former owner.
     let got = unsafe { libc::dup2(file.as_raw_fd(), fd) };
     assert_eq!(got, fd);
-    // SAFETY: just made, and no other object owns it.
+    // SAFETY: The number was made just now, and no other object owns it.
     unsafe { OwnedFd::from_raw_fd(got) }
 }
 
-/// A reading end that the hub of this OS thread knows, and its writing end.
+/// Returns a reader that is registered with the hub of this OS thread, and its writer.
 fn known_pipe() -> (Source, PipeWriter) {
     let (reader, writer) = io::pipe().expect("a pipe");
     let reader = source(reader);
@@ -53,27 +54,27 @@ fn reading(source: &Rc<Source>) -> GreenThread<io::Result<Vec<u8>>> {
     let source = Rc::clone(source);
     let reader = spawn(move || read_within(&source, 8, Some(PATIENT)));
     yield_now();
-    // Its wait has reached the hub.
+    // Lets the wait reach the hub.
     sleep(ms(1));
     reader
 }
 
-/// A socket whose number the program has reopened for another one, without a word to the library.
+/// A socket whose number was reopened for another socket without notifying the library.
 struct Reopened {
-    /// It never closes the number.
+    /// Never closes the number.
     old: ManuallyDrop<Rc<Source>>,
     new: Rc<Source>,
     peer: Source,
     _old_peer: Source,
 }
 
-/// `before` uses the old socket, which is known to the hub, before its number is reopened.
+/// Opens a socket, applies `before` to it, which registers it with the hub, and reopens its number.
 fn reopened<T>(before: impl FnOnce(&Rc<Source>) -> T) -> (Reopened, T) {
     let (old, old_peer) = pair();
     read_within(&old, 8, Some(ms(1))).expect_err("nothing yet");
     let old = ManuallyDrop::new(Rc::new(old));
     let used = before(&old);
-    // Lent, so that `close` does not close the number.
+    // Marks the descriptor as lent, so that `close` does not close the number.
     let _ = old.as_fd();
     let (new, peer) = UnixStream::pair().expect("a pair");
     let new = Rc::new(source(reopen(old.as_raw_fd(), new.into())));
@@ -81,7 +82,7 @@ fn reopened<T>(before: impl FnOnce(&Rc<Source>) -> T) -> (Reopened, T) {
 }
 
 #[test]
-fn rule_05_readiness_of_a_former_socket_is_not_that_of_the_new_one() {
+fn rule_05_readiness_of_a_former_socket_does_not_apply_to_the_new_one() {
     in_child(|| {
         let (Reopened { new, peer, old: _old, _old_peer }, ()) = reopened(|_| ());
         write(&peer, b"x").expect("room");
@@ -135,7 +136,7 @@ fn rule_05_the_waiter_of_a_former_socket_is_woken_with_an_error() {
 }
 
 #[test]
-fn rule_05_a_closed_socket_does_not_operate_on_the_number_that_it_had() {
+fn rule_05_a_closed_socket_does_not_operate_on_its_former_number() {
     in_child(|| {
         let (old, _writer) = known_pipe();
         let number = old.as_raw_fd();
@@ -152,7 +153,7 @@ fn rule_05_a_closed_socket_does_not_operate_on_the_number_that_it_had() {
 }
 
 #[test]
-fn rule_05_a_socket_that_is_closed_on_another_thread_wakes_its_waiter() {
+fn rule_05_closing_a_socket_on_another_thread_wakes_its_waiter() {
     in_child(|| {
         let (reader, _writer) = known_pipe();
         let reader = Arc::new(reader);
@@ -166,7 +167,7 @@ fn rule_05_a_socket_that_is_closed_on_another_thread_wakes_its_waiter() {
 }
 
 #[test]
-fn rule_05_a_socket_that_is_closed_on_another_thread_is_closed_once_its_hub_has_forgotten_it() {
+fn rule_05_a_socket_closed_on_another_thread_is_deregistered_before_the_close() {
     in_child(|| {
         let (reader, writer) = known_pipe();
         let number = reader.as_raw_fd();
@@ -179,13 +180,13 @@ fn rule_05_a_socket_that_is_closed_on_another_thread_is_closed_once_its_hub_has_
 }
 
 #[test]
-fn rule_05_a_socket_that_is_dropped_on_another_thread_is_forgotten_and_then_closed() {
+fn rule_05_a_socket_dropped_on_another_thread_is_deregistered_before_the_close() {
     in_child(|| {
         let forgotten = use_noting_hub();
         let (reader, mut writer) = known_pipe();
         let number = reader.as_raw_fd();
         std::thread::spawn(move || drop(reader)).join().expect("no panic");
-        // The hub has had no turn since.
+        // The hub has had no turn since the drop.
         writer.write_all(b"x").expect("its number is open until its hub has forgotten it");
         assert_eq!(*forgotten.borrow(), []);
         sleep(ms(1));
@@ -195,7 +196,7 @@ fn rule_05_a_socket_that_is_dropped_on_another_thread_is_forgotten_and_then_clos
 }
 
 #[test]
-fn rule_05_a_socket_whose_hub_is_gone_is_closed_where_it_is_dropped() {
+fn rule_05_a_socket_without_its_hub_is_closed_by_the_drop() {
     in_child(|| {
         for has_hub in [false, true] {
             if has_hub {
@@ -211,13 +212,13 @@ fn rule_05_a_socket_whose_hub_is_gone_is_closed_where_it_is_dropped() {
 }
 
 #[test]
-fn rule_05_a_socket_whose_hub_ends_before_it_forgets_is_closed() {
+fn rule_05_a_socket_is_closed_when_its_hub_ends_with_the_request_pending() {
     in_child(|| {
         let (give, given) = mpsc::channel();
         let (end, ends) = mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
             give.send(known_pipe()).expect("it is waited for");
-            // Without a turn of its loop.
+            // The hub's loop runs no further turn.
             let _ = ends.recv();
         });
         let (reader, writer) = given.recv().expect("a pipe");
@@ -232,7 +233,7 @@ fn rule_05_a_socket_whose_hub_ends_before_it_forgets_is_closed() {
 }
 
 #[test]
-fn rule_05_a_second_hub_that_waits_for_a_socket_is_refused_each_time() {
+fn rule_05_a_wait_on_a_second_hub_is_refused_each_time() {
     in_child(|| {
         let (here, there) = pair();
         let here = Arc::new(here);
@@ -254,7 +255,7 @@ fn rule_05_a_second_hub_that_waits_for_a_socket_is_refused_each_time() {
 }
 
 #[test]
-fn rule_05_a_socket_that_moves_is_forgotten_by_its_former_hub() {
+fn rule_05_a_moved_socket_is_deregistered_by_its_former_hub() {
     in_child(|| {
         let forgotten = use_noting_hub();
         let (reader, mut writer) = known_pipe();
@@ -271,14 +272,14 @@ fn rule_05_a_socket_that_moves_is_forgotten_by_its_former_hub() {
 }
 
 #[test]
-fn rule_05_a_late_request_does_not_forget_a_socket_that_came_back() {
+fn rule_05_a_late_release_request_keeps_a_socket_that_came_back() {
     in_child(|| {
         let (reader, mut writer) = known_pipe();
         let reader = std::thread::spawn(move || {
             read_within(&reader, 8, Some(ms(1))).expect_err("nothing yet");
             reader
         });
-        // This hub has had no turn since, so it reads that it is to forget the socket when it waits for it again.
+        // This hub has had no turn since the request, so it reads the request when it waits for the socket again.
         let reader = reader.join().expect("no panic");
         let other = spawn(move || {
             sleep(ms(5));
@@ -290,13 +291,13 @@ fn rule_05_a_late_request_does_not_forget_a_socket_that_came_back() {
 }
 
 #[test]
-fn rule_05_a_socket_that_is_closed_while_its_hub_is_built_is_not_waited_for() {
+fn rule_05_a_socket_closed_while_its_hub_is_built_is_not_waited_for() {
     in_child(|| {
         let (reader, _writer) = io::pipe().expect("a pipe");
         let reader = Rc::new(source(reader));
         let closes = Rc::clone(&reader);
         use_hub_with(move || {
-            // The wait has begun, and no hub knows the socket yet.
+            // The wait has begun, and no hub has registered the socket yet.
             closes.close();
             let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
             (default().map_err(io::Error::other)?.build)()
@@ -307,7 +308,7 @@ fn rule_05_a_socket_that_is_closed_while_its_hub_is_built_is_not_waited_for() {
 }
 
 #[test]
-fn rule_05_a_number_stays_open_as_long_as_an_operation_uses_it() {
+fn rule_05_a_number_stays_open_while_an_operation_uses_it() {
     in_child(|| {
         let (reader, writer) = known_pipe();
         let still_open = reader.with(|fd| {
@@ -320,7 +321,7 @@ fn rule_05_a_number_stays_open_as_long_as_an_operation_uses_it() {
 }
 
 #[test]
-fn rule_05_a_socket_that_gives_its_descriptor_away_is_forgotten() {
+fn rule_05_into_fd_deregisters_the_socket() {
     in_child(|| {
         let forgotten = use_noting_hub();
         let (reader, _writer) = known_pipe();

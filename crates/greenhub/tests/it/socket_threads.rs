@@ -1,4 +1,4 @@
-//! Sockets between OS threads: handed over, closed and dropped elsewhere, while they are in use.
+//! Sockets that OS threads hand over, close and drop while they are in use.
 
 use std::cell::RefCell;
 use std::io::{BufWriter, ErrorKind, Read, Write};
@@ -37,8 +37,8 @@ fn closing_at_any_moment_wakes_the_reader_on_another_thread() {
 }
 
 #[test]
-fn a_socket_that_goes_round_keeps_its_data_in_order() {
-    support::run("a_socket_that_goes_round_keeps_its_data_in_order", || {
+fn a_socket_moved_around_a_ring_keeps_its_data_in_order() {
+    support::run("a_socket_moved_around_a_ring_keeps_its_data_in_order", || {
         const THREADS: usize = 3;
         const ROUNDS: u8 = 200;
         let (stream, mut source) = UnixStream::pair().unwrap();
@@ -68,7 +68,7 @@ fn a_socket_that_goes_round_keeps_its_data_in_order() {
             }
         }
         drop(senders);
-        // The one that read the last byte has dropped its sender, so the others end one after the other.
+        // The OS thread that read the last byte has dropped its sender, so the others end in turn.
         for thread in threads {
             thread.join().unwrap();
         }
@@ -90,11 +90,11 @@ fn sockets_dropped_on_other_threads_leave_no_descriptor_open() {
         let before = support::open_descriptors();
         for i in 0..500_u32 {
             let (mut here, mut there) = UnixStream::pair().unwrap();
-            // Known to this thread's hub.
+            // The wait registers the socket with this thread's hub.
             here.set_read_timeout(Some(Duration::from_micros(10))).unwrap();
             assert!(here.read(&mut [0]).is_err());
             send.send(here).unwrap();
-            // Its number may be given away again only when this hub has forgotten it.
+            // The number may be reused only after this hub has deregistered it.
             assert_eq!(there.read(&mut [0]).unwrap(), 0, "round {i}");
         }
         drop(send);
@@ -105,14 +105,14 @@ fn sockets_dropped_on_other_threads_leave_no_descriptor_open() {
 }
 
 #[test]
-fn what_is_flushed_when_a_thread_has_no_hub_any_more_arrives() {
+fn a_flush_after_the_end_of_the_hub_arrives() {
     thread_local! {
         static LAST: RefCell<Option<BufWriter<UnixStream>>> = const { RefCell::new(None) };
     }
-    support::run("what_is_flushed_when_a_thread_has_no_hub_any_more_arrives", || {
+    support::run("a_flush_after_the_end_of_the_hub_arrives", || {
         let (here, mut there) = UnixStream::pair().unwrap();
         let thread = std::thread::spawn(move || {
-            // Used first, destroyed last: after the state of the hub.
+            // Initialized first, so destroyed last, after the state of the hub.
             LAST.with(|_| ());
             greenhub::sleep(Duration::from_millis(1));
             let mut writer = BufWriter::new(here);

@@ -1,4 +1,4 @@
-//! What is true of all sockets: what std does, and the rows of Eventlet's catalogue.
+//! Behaviour common to all sockets: std's, and the rows of Eventlet's catalogue.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
@@ -17,19 +17,19 @@ const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 const SHORT: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_secs(60);
 
-/// Data in which each place differs from its neighbours.
+/// Returns data in which neighbouring bytes differ.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i * 31 + i / 251) as u8).collect()
 }
 
-/// How many wait to be accepted, where the system tells.
+/// Returns the number of connections in the backlog, where the system reports it.
 #[cfg(target_os = "linux")]
 fn waiting_connections(listener: &impl AsFd) -> Option<u32> {
     use std::os::fd::AsRawFd;
     let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
     let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
     let fd = listener.as_fd().as_raw_fd();
-    // SAFETY: writes so many bytes at most, and zeros are a `tcp_info` as well.
+    // SAFETY: The call writes at most `len` bytes, and all zeros are a valid `tcp_info`.
     let info = unsafe {
         let asked = libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut len);
         assert_eq!(asked, 0);
@@ -84,7 +84,7 @@ same_as_std! {
         assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
     }
 
-    fn shutting_down_what_is_not_connected_says_so() {
+    fn shutting_down_an_unconnected_socket_is_an_error() {
         let listener = net::TcpListener::bind(ANY).unwrap();
         let mut client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (peer, _) = listener.accept().unwrap();
@@ -94,12 +94,12 @@ same_as_std! {
         assert_eq!(client.shutdown(Shutdown::Both).unwrap_err().kind(), ErrorKind::NotConnected);
     }
 
-    fn shutting_down_what_is_no_socket_says_so() {
+    fn shutting_down_a_non_socket_is_an_error() {
         let wrong = net::TcpStream::from(OwnedFd::from(std::io::pipe().unwrap().0));
         assert_eq!(wrong.shutdown(Shutdown::Both).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
     }
 
-    fn shutting_down_a_listener_wakes_who_accepts() {
+    fn shutting_down_a_listener_wakes_accept() {
         let listener = net::TcpListener::bind(ANY).unwrap();
         let other = listener.as_fd().try_clone_to_owned().unwrap();
         let accepting = thread::spawn(move || listener.accept().unwrap_err());
@@ -149,7 +149,7 @@ same_as_std! {
         writing.join().unwrap();
     }
 
-    fn what_is_copied_from_stream_to_stream_arrives() {
+    fn a_copy_from_stream_to_stream_is_complete() {
         let listener = net::TcpListener::bind(ANY).unwrap();
         let address = listener.local_addr().unwrap();
         let source = net::TcpStream::connect(address).unwrap();
@@ -160,7 +160,7 @@ same_as_std! {
         let copying = thread::spawn(move || io::copy(&mut middle_in, &mut middle_out).unwrap());
         let mut received = Vec::new();
         sink.read_to_end(&mut received).unwrap();
-        assert!(received == pattern(2 << 20), "what arrived is not what was sent");
+        assert!(received == pattern(2 << 20), "the received data differs from the sent data");
         assert_eq!(copying.join().unwrap(), 2 << 20);
         writing.join().unwrap();
     }
@@ -171,7 +171,7 @@ same_as_std! {
         let clients: Vec<_> = (0..20)
             .map(|number| {
                 let client = net::TcpStream::connect(address).unwrap();
-                // The last step of it may be taken by another processor.
+                // Another processor may complete the handshake.
                 while waiting_connections(&listener).is_some_and(|waiting| waiting <= number) {
                     thread::yield_now();
                 }
@@ -183,19 +183,19 @@ same_as_std! {
         }
     }
 
-    fn an_address_that_is_not_here_cannot_be_had() {
-        // For documentation (RFC 5737): nobody's.
+    fn binding_a_remote_address_is_an_error() {
+        // An address reserved for documentation (RFC 5737).
         let nobody = (Ipv4Addr::new(192, 0, 2, 1), 0);
         assert_eq!(net::TcpListener::bind(nobody).unwrap_err().kind(), ErrorKind::AddrNotAvailable);
         assert_eq!(net::UdpSocket::bind(nobody).unwrap_err().kind(), ErrorKind::AddrNotAvailable);
     }
 
-    fn a_datagram_that_nobody_wanted_is_an_error_of_the_next_call_alone() {
+    fn a_refused_datagram_is_an_error_of_the_next_call_only() {
         let one = net::UdpSocket::bind(ANY).unwrap();
         let other = net::UdpSocket::bind(ANY).unwrap();
         let address = other.local_addr().unwrap();
         one.connect(address).unwrap();
-        // It has the address, and wants nothing but of itself.
+        // The address is taken by a socket that is connected to itself, so it accepts no other datagram.
         other.connect(address).unwrap();
         one.send(b"x").unwrap();
         assert_eq!(one.recv_from(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -203,7 +203,7 @@ same_as_std! {
         assert_eq!(one.recv_from(&mut [0; 8]).unwrap(), (3, address));
     }
 
-    fn a_connected_socket_hears_its_peer_only() {
+    fn a_connected_socket_receives_from_its_peer_only() {
         let [one, peer, stranger] = [(), (), ()].map(|()| net::UdpSocket::bind(ANY).unwrap());
         let address = one.local_addr().unwrap();
         one.connect(peer.local_addr().unwrap()).unwrap();
@@ -214,7 +214,7 @@ same_as_std! {
         assert_eq!(one.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock);
     }
 
-    fn a_broadcast_needs_leave() {
+    fn a_broadcast_needs_permission() {
         let one = net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let all = SocketAddr::from((Ipv4Addr::BROADCAST, 9));
         assert_eq!(one.send_to(b"x", all).unwrap_err().kind(), ErrorKind::PermissionDenied);
@@ -226,7 +226,7 @@ same_as_std! {
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
     }
 
-    fn what_is_no_connection_is_no_stream() {
+    fn a_listener_descriptor_is_not_a_stream() {
         let listener = std::net::TcpListener::bind(ANY).unwrap();
         let mut wrong = net::TcpStream::from(OwnedFd::from(listener));
         assert_eq!(wrong.read(&mut [0]).unwrap_err().kind(), ErrorKind::NotConnected);
@@ -241,7 +241,7 @@ fn pair() -> (TcpStream, TcpStream) {
     (client, listener.accept().unwrap().0)
 }
 
-/// Whether others have run since.
+/// Returns a closure that tells whether other green threads have run since the call.
 fn others() -> impl Fn() -> bool {
     let ran = Rc::new(Cell::new(false));
     let runs = Rc::clone(&ran);
@@ -282,8 +282,8 @@ fn no_descriptor_of_a_socket_blocks() {
 }
 
 #[test]
-fn what_can_be_done_at_once_is_done_without_a_switch() {
-    support::run("what_can_be_done_at_once_is_done_without_a_switch", || {
+fn an_operation_that_is_ready_does_not_switch() {
+    support::run("an_operation_that_is_ready_does_not_switch", || {
         let (mut one, mut other) = UnixStream::pair().unwrap();
         let others = others();
         let before = greenhub::get_hub().stats();
@@ -299,7 +299,7 @@ fn what_can_be_done_at_once_is_done_without_a_switch() {
     });
 }
 
-// std waits too, and returns nothing then, in place of the error.
+// std waits too, and then returns no data instead of the error.
 #[test]
 fn an_empty_read_waits_like_any_other() {
     support::run("an_empty_read_waits_like_any_other", || {
@@ -331,15 +331,15 @@ fn accepting_waits_gives_a_green_socket_and_can_time_out() {
     });
 }
 
-/// A stream that was never connected.
+/// Returns a stream that was never connected.
 fn unconnected() -> TcpStream {
     use rustix::net::{AddressFamily, SocketType, socket};
     TcpStream::from(socket(AddressFamily::INET, SocketType::STREAM, None).unwrap())
 }
 
 #[test]
-fn reading_what_was_never_connected_is_an_error_at_once() {
-    support::run("reading_what_was_never_connected_is_an_error_at_once", || {
+fn reading_an_unconnected_stream_is_an_error_at_once() {
+    support::run("reading_an_unconnected_stream_is_an_error_at_once", || {
         let others = others();
         let mut stream = unconnected();
         for _ in 0..3 {
@@ -350,8 +350,8 @@ fn reading_what_was_never_connected_is_an_error_at_once() {
 }
 
 #[test]
-fn writing_to_what_was_never_connected_is_an_error_at_once() {
-    support::run("writing_to_what_was_never_connected_is_an_error_at_once", || {
+fn writing_to_an_unconnected_stream_is_an_error_at_once() {
+    support::run("writing_to_an_unconnected_stream_is_an_error_at_once", || {
         let others = others();
         let mut stream = unconnected();
         for _ in 0..3 {
@@ -362,8 +362,8 @@ fn writing_to_what_was_never_connected_is_an_error_at_once() {
 }
 
 #[test]
-fn a_write_takes_what_there_is_room_for() {
-    support::run("a_write_takes_what_there_is_room_for", || {
+fn a_write_fills_the_free_buffer_space() {
+    support::run("a_write_fills_the_free_buffer_space", || {
         let (mut one, _other) = UnixStream::pair().unwrap();
         let data = vec![0; 16 << 20];
         let taken = one.write(&data).unwrap();
@@ -381,7 +381,7 @@ fn a_write_takes_what_there_is_room_for() {
 fn the_timeout_of_a_write_all_is_for_each_wait() {
     support::run("the_timeout_of_a_write_all_is_for_each_wait", || {
         const TIMEOUT: Duration = Duration::from_millis(700);
-        // A clock that goes on only while everybody waits.
+        // The clock advances only while every green thread waits.
         greenhub::use_hub_with(|| {
             let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
             Ok(hub_core::ManualClock::new().drive((choose()?.build)()?))
@@ -402,7 +402,7 @@ fn the_timeout_of_a_write_all_is_for_each_wait() {
         assert!(!writing.is_finished());
         other.read_to_end(&mut received).unwrap();
         writing.join().unwrap().unwrap();
-        assert!(received == pattern(4 << 20), "what arrived is not what was sent");
+        assert!(received == pattern(4 << 20), "the received data differs from the sent data");
     });
 }
 
@@ -440,7 +440,7 @@ fn the_hub_keeps_no_socket_alive() {
             assert_eq!(other.read(&mut [0; 8]).unwrap(), 1);
             other.set_read_timeout(Some(SHORT)).unwrap();
             assert_eq!(other.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::TimedOut);
-            // Known to the hub, it goes.
+            // The stream is dropped while it is registered with the hub.
         });
         greenhub::sleep(SHORT);
         one.write_all(b"x").unwrap();

@@ -1,6 +1,6 @@
-//! Random programs, and smaller ones made from them.
+//! Generates and shrinks random programs.
 
-/// A green thread, by its place in the program; 0 is the main greenlet.
+/// A green thread, by its index in the program; 0 is the main greenlet.
 pub(crate) type Thread = usize;
 /// Milliseconds of the virtual clock.
 pub(crate) type Millis = u64;
@@ -11,7 +11,7 @@ pub(crate) enum Op {
     SpawnN(Thread),
     SpawnAfter(Millis, Thread),
     Sleep(Millis),
-    /// Computes: the clock moves on, nobody else runs.
+    /// Computes: advances the clock without switching.
     Burn(Millis),
     Yield,
     Wait(Thread),
@@ -20,43 +20,43 @@ pub(crate) enum Op {
     KillWith(Thread),
     Cancel(Thread),
     Link(Thread),
-    /// Takes back the link that was added last to that green thread.
+    /// Removes the link that was added last to that green thread.
     Unlink(Thread),
     DropHandle(Thread),
     Panic,
-    /// Runs the operations and swallows whatever unwinds out of them.
+    /// Runs the operations and catches any unwinding out of them.
     Catch(Vec<Op>),
-    /// A callback of the main loop, by number, which runs operations that do not block.
+    /// Schedules a callback of the main loop, with its number and its operations, none of which blocks.
     Schedule(Millis, usize, Vec<Op>),
     Unschedule(usize),
     Timeout(Millis, Vec<Op>),
-    /// Spawns these, runs the operations, joins.
+    /// Spawns the green threads in a scope, runs the operations, and joins.
     Scope(Vec<Thread>, Vec<Op>),
     Send(usize, Option<Millis>),
     Receive(usize, Option<Millis>),
     CloseReader(usize),
     CloseWriter(usize),
-    /// Waits for a bare number to become readable.
+    /// Waits until a bare number is readable.
     Trampoline(usize, Option<Millis>),
     /// Makes a bare number readable.
     Fill(usize),
-    /// Gives a bare number to another file, which is not readable.
+    /// Moves a bare number to another file, which is not readable.
     Reuse(usize),
 }
 
-/// The body of each green thread.
+/// A program: the operations of each green thread.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Program {
     pub(crate) bodies: Vec<Vec<Op>>,
 }
 
-/// How many pipes, and how many bare numbers, a program uses.
+/// The number of pipes, and of bare numbers, in a program.
 pub(crate) const PIPES: usize = 3;
 pub(crate) const NUMBERS: usize = 2;
-/// How many messages a pipe holds.
+/// The capacity of a pipe, in messages.
 pub(crate) const CAPACITY: usize = 2;
 
-/// What programs may do.
+/// The set of operations that a program may contain.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Layer {
     Threads,
@@ -65,7 +65,7 @@ pub(crate) enum Layer {
     Everything,
 }
 
-/// A small generator of random numbers (splitmix64).
+/// A small random number generator (splitmix64).
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -82,7 +82,7 @@ impl Random {
     }
 }
 
-/// What is still to be spawned, scheduled and written.
+/// The state of the generator: the green threads, callbacks and operations still to be written.
 struct Writer {
     random: Random,
     layer: Layer,
@@ -99,7 +99,7 @@ impl Program {
         let left = 10 + random.below(50);
         let mut writer = Writer { random, layer, threads, spawned: 0, callbacks: 0, left };
         let mut bodies = vec![Vec::new()];
-        // A body is written when its spawner has been, so that everybody is spawned by an earlier one.
+        // A body is written after the body of its spawner, so each green thread has an earlier spawner.
         let mut next = 0;
         while next <= writer.spawned {
             let length = 3 + writer.random.below(8);
@@ -111,7 +111,7 @@ impl Program {
         Program { bodies }
     }
 
-    /// Programs that are a little smaller: without a run of operations, or with a nested one unwrapped.
+    /// Returns slightly smaller programs: with a run of operations removed, or a nested one unwrapped.
     pub(crate) fn smaller(&self) -> Vec<Program> {
         let mut all = Vec::new();
         for (thread, body) in self.bodies.iter().enumerate() {
@@ -161,7 +161,7 @@ impl Writer {
     fn body(&mut self, me: Thread, length: usize, depth: usize) -> Vec<Op> {
         let mut ops = Vec::new();
         for _ in 0..length {
-            // The main greenlet spawns first, so that there is somebody.
+            // The main greenlet spawns first, so that the operations after it have a target.
             if me == 0 && depth == 0 && ops.len() < 2 && self.spawned < self.threads {
                 ops.push(self.spawn());
                 continue;
@@ -188,7 +188,7 @@ impl Writer {
         1 + self.random.below(self.threads)
     }
 
-    /// Somebody to wait for: never in a circle, so always a later one.
+    /// Returns a green thread to wait for. It is always a later one, so waits form no cycle.
     fn someone_after(&mut self, me: Thread) -> Thread {
         me + 1 + self.random.below(self.threads)
     }
@@ -207,7 +207,7 @@ impl Writer {
         (0..1 + self.random.below(3)).map(|_| self.quiet()).collect()
     }
 
-    /// An operation that never blocks.
+    /// Generates an operation that never blocks.
     fn quiet(&mut self) -> Op {
         match self.random.below(11) {
             0 | 1 if self.spawned < self.threads => self.spawn(),
@@ -272,7 +272,7 @@ impl Writer {
             24 => Op::DropHandle(self.someone()),
             25..=27 if depth < 4 => Op::Catch(self.nested(me, depth)),
             28 => self.schedule(),
-            // The main greenlet has nobody who would catch it.
+            // Nothing catches an exit of the main greenlet.
             29 if me == 0 && depth == 0 => Op::Yield,
             29 => Op::Panic,
             30 => Op::Burn(1 + self.millis()),
@@ -299,16 +299,16 @@ impl Writer {
 }
 
 impl Program {
-    /// The main greenlet's operations, followed by the end of everybody.
+    /// Returns the main greenlet's operations, followed by the end of every green thread.
     pub(crate) fn with_epilogue(&self) -> Vec<Op> {
         const LONG: Millis = 1_000_000;
         let everybody = 1..self.bodies.len();
-        // Nobody can kill the main greenlet, so a wait for something that never comes has a limit.
+        // The main greenlet cannot be killed, so its waits have a limit.
         let body = Op::Timeout(LONG, self.bodies[0].clone());
         let mut ops = vec![Op::Catch(vec![body]), Op::Sleep(LONG)];
         ops.extend(everybody.clone().map(Op::Kill));
         ops.extend((0..PIPES).flat_map(|pipe| [Op::CloseReader(pipe), Op::CloseWriter(pipe)]));
-        // Those who wait on may give numbers to other files themselves.
+        // Green threads that still wait may reassign numbers themselves.
         for _ in 0..20 {
             ops.extend((0..NUMBERS).map(Op::Fill));
             ops.push(Op::Sleep(10));

@@ -1,4 +1,4 @@
-//! Runs a program on the real thing and writes down what happens.
+//! Runs a program on the real main loop and records its trace.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -18,23 +18,23 @@ use super::virtual_hub::{Clock, VirtualHub};
 
 const MESSAGE: usize = 4096;
 
-/// What the loop was free to choose: the model is told.
+/// Choices that the loop is free to make; the model takes them as input.
 #[derive(Default, Debug)]
 pub(crate) struct Choices {
-    /// The numbers of each pipe's ends, the reader's first, and of each bare descriptor.
+    /// The descriptor numbers of each pipe's ends, the reader's first.
     pub(crate) pipes: Vec<[RawFd; 2]>,
     pub(crate) numbers: Vec<RawFd>,
-    /// The operations on pipes, by thread and number, that were tried before they parked.
+    /// The pipe operations, by thread and number, that were tried before they parked.
     pub(crate) tried: HashSet<(Thread, usize)>,
-    /// Those that were tried after a park, each time with the length of the trace: parking again, because
-    /// somebody else took what was there, is as good.
+    /// The pipe operations that were tried again after a park, each with the length of the trace at that time. Parking
+    /// again without a retry is equally correct when another thread took the data.
     pub(crate) tried_again: HashSet<(Thread, usize, usize)>,
 }
 
 pub(crate) struct Outcome {
     pub(crate) trace: Vec<String>,
     pub(crate) choices: Choices,
-    /// What was not given back.
+    /// Descriptions of leaked objects.
     pub(crate) leaks: Vec<String>,
 }
 
@@ -52,11 +52,11 @@ struct World {
     fillers: RefCell<Vec<OwnedFd>>,
     choices: RefCell<Choices>,
     operations: RefCell<HashMap<Thread, usize>>,
-    /// Guards and results that were made and not dropped.
+    /// The number of live guards and results.
     alive: Cell<isize>,
 }
 
-/// Tells when a body, run or not, is dropped.
+/// Records the drop of a body, whether it ran or not.
 struct Guard {
     world: Rc<World>,
     me: Thread,
@@ -77,7 +77,7 @@ impl Drop for Guard {
     }
 }
 
-/// A result that is counted.
+/// A result whose live instances are counted.
 struct Value {
     world: Rc<World>,
     of: Thread,
@@ -107,7 +107,7 @@ struct Callback {
     ops: Vec<Op>,
 }
 
-/// Callbacks are written down as if they were threads with large numbers.
+/// Callbacks appear in the trace as threads with numbers from here up.
 pub(crate) const CALLBACK: usize = 1000;
 
 impl Timer for Callback {
@@ -122,7 +122,7 @@ thread_local! {
     static REPORTS: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
 }
 
-/// Has reports written down by the world of their thread.
+/// Sends reports to the trace of the reporting OS thread's world.
 pub(crate) fn take_reports() {
     greenhub::set_report_stream(|report| {
         let error = match report {
@@ -241,7 +241,7 @@ fn exec(world: &Rc<World>, me: Thread, ops: &[Op]) {
 
 fn step(world: &Rc<World>, me: Thread, op: &Op) {
     let log = |text: String| world.log(me, text);
-    // What an operation on a handle comes to, while the handle is kept.
+    // Applies an operation to a handle and logs its outcome; the handle is kept meanwhile.
     let with = |of: Thread, what: &str, call: &dyn Fn(&Handle) -> String| match world.handle(of) {
         Some(handle) => log(format!("{what} {of}: {}", call(&handle))),
         None => log(format!("{what} {of}: no handle")),
@@ -368,7 +368,7 @@ fn step(world: &Rc<World>, me: Thread, op: &Op) {
         Op::Reuse(number) => {
             let (reader, writer) = io::pipe().expect("a pipe");
             let fd = world.numbers[*number].as_raw_fd();
-            // SAFETY: both numbers are open; the one that changes its file stays with its owner.
+            // SAFETY: Both numbers are open, and the descriptor at `fd` stays with its owner.
             let changed = unsafe { libc::dup2(reader.as_raw_fd(), fd) };
             assert_eq!(changed, fd, "the number is given to another file");
             world.fillers.borrow_mut()[*number] = writer.into();
@@ -377,7 +377,7 @@ fn step(world: &Rc<World>, me: Thread, op: &Op) {
     }
 }
 
-/// Performs an operation on a pipe, and notes whether it was tried before it parked.
+/// Performs a pipe operation, and records whether it was tried before it parked.
 fn operation(world: &Rc<World>, me: Thread, perform: &mut dyn FnMut(&mut dyn FnMut()) -> io::Result<usize>) -> String {
     let number = {
         let mut operations = world.operations.borrow_mut();

@@ -1,6 +1,6 @@
-//! What a program must do: a plain state machine without a stack, a clock or a descriptor.
+//! The reference model: a plain state machine without stacks, clocks or descriptors.
 //!
-//! A thread is a stack of frames. It runs until it parks; who is woken joins the end of one queue.
+//! A thread is a stack of frames. It runs until it parks; a woken thread joins the end of the single ready queue.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -12,7 +12,7 @@ enum Payload {
     Kill(String),
     Timeout(u64),
     Panic(String),
-    /// A scope one of whose threads panicked.
+    /// The panic of a scope with a panicked thread.
     Scope,
 }
 
@@ -43,7 +43,7 @@ enum Told {
     Call(usize),
 }
 
-/// What one end of a pipe is to those who wait; bare numbers are ends too.
+/// The waiters and state of one end of a pipe; a bare number is an end too.
 #[derive(Default)]
 struct End {
     fd: i32,
@@ -65,21 +65,21 @@ enum Frame<'p> {
         limit: Millis,
         number: u64,
     },
-    /// A handle that an operation keeps.
+    /// A handle that an operation keeps alive.
     Hold(Thread),
-    /// An operation on an end of a pipe is under way.
+    /// An operation on an end of a pipe is in progress.
     Entered(usize),
     Scope(Vec<Thread>),
     Join {
         children: Vec<Thread>,
         payload: Option<Payload>,
         killing: bool,
-        /// An exit has ended children that would have gone on.
+        /// An exit has ended children that would otherwise have continued.
         cut_short: bool,
     },
 }
 
-/// What a thread goes on with when it is entered again.
+/// The continuation of a thread when it is entered again.
 enum Then {
     Nothing,
     Begin,
@@ -91,7 +91,7 @@ enum Then {
     Killed {
         of: Thread,
     },
-    /// An exit is thrown once more, or the error with which the thread kills itself.
+    /// Throws the pending exit again, or the error with which the thread kills itself.
     Strike {
         own: Option<Payload>,
     },
@@ -105,7 +105,7 @@ enum Then {
     },
 }
 
-/// A place at an end, and the timer beside it.
+/// A waiter's registration at an end, and its timer.
 struct Waiting {
     end: usize,
     ticket: u64,
@@ -130,9 +130,9 @@ struct Green<'p> {
     state: State,
     ticket: u64,
     wake: Wake,
-    /// It left without waiting for anything, so that an exit loses nothing.
+    /// Set if the thread yielded without waiting, so that an exit at the end of the park loses no wake-up.
     gave_way: bool,
-    /// With how often each was thrown.
+    /// The pending exits, each with the number of times it was thrown.
     exits: Vec<(Payload, u32)>,
     masks: u32,
     frames: Vec<Frame<'p>>,
@@ -156,7 +156,7 @@ enum Flow {
 
 enum Entry {
     Green(Thread),
-    /// With the turn in which it was scheduled.
+    /// A callback, with the turn in which it was scheduled.
     Callback(u64, usize),
 }
 
@@ -171,27 +171,27 @@ pub(crate) struct Reference<'p> {
     trace: Vec<String>,
     now: Millis,
     turn: u64,
-    /// The loop ends its turn before the queue is empty.
+    /// Ends the turn before the queue is empty.
     turn_is_over: bool,
     greens: HashMap<Thread, Green<'p>>,
-    /// Handles that the program can name.
+    /// Whether the program still has a handle, by thread.
     table: Vec<bool>,
     queue: VecDeque<Entry>,
-    /// Timers that count from the loop's next look at the clock, with what they are told.
+    /// Timers whose delay starts at the loop's next reading of the clock, with their limits.
     fresh: Vec<(u64, Deadline)>,
     timers: BTreeMap<(Millis, u64), u64>,
     told: HashMap<u64, Told>,
     next: u64,
     callbacks: HashMap<usize, (Callback, &'p [Op])>,
-    /// Callbacks whose handle the program can name.
+    /// Callbacks whose handle the program still has.
     named: Vec<usize>,
-    /// The ends of pipes, reader and writer in turn, and bare numbers.
+    /// The ends of pipes, reader and writer alternating, then the bare numbers.
     ends: Vec<End>,
     full: [usize; PIPES],
     filled: [bool; NUMBERS],
 }
 
-/// The trace that the program must have.
+/// Returns the trace that the program must produce.
 pub(crate) fn run(program: &Program, main: &[Op], choices: &Choices) -> Vec<String> {
     let fds = choices.pipes.iter().flatten().chain(&choices.numbers);
     let mut reference = Reference {
@@ -214,7 +214,7 @@ pub(crate) fn run(program: &Program, main: &[Op], choices: &Choices) -> Vec<Stri
         full: [0; PIPES],
         filled: [false; NUMBERS],
     };
-    // The lifetime of the main greenlet's operations ends with this call.
+    // The main greenlet's operations live only as long as this call.
     reference.run(main);
     reference.trace
 }
@@ -281,7 +281,7 @@ impl<'p> Reference<'p> {
                 Deadline::None => continue,
             };
             if self.told.contains_key(&id) {
-                // Numbers grow in the order of arming.
+                // Numbers increase in the order of arming.
                 self.timers.insert((deadline, id), id);
             }
         }
@@ -314,7 +314,7 @@ impl<'p> Reference<'p> {
         }
     }
 
-    /// Looks at the descriptors; if there is nothing to do, time passes.
+    /// Polls the descriptors; if none is ready, advances the clock.
     fn look(&mut self) {
         let mut found: Vec<usize> = (0..self.ends.len()).filter(|&end| self.is_ready(end)).collect();
         found.retain(|&end| self.ends[end].waiter.is_some());
@@ -446,7 +446,7 @@ impl<'p> Reference<'p> {
         }
     }
 
-    /// Ends one that has not begun.
+    /// Ends a thread that has not begun.
     fn cancel(&mut self, id: Thread, why: Payload) {
         self.log(id, "never run");
         self.queue.retain(|entry| !matches!(entry, Entry::Green(queued) if *queued == id));
@@ -475,13 +475,13 @@ impl<'p> Reference<'p> {
         }
     }
 
-    /// How often the exit was thrown that a park throws.
+    /// Returns how often the pending exit, which the next park throws, has been thrown already.
     fn throws(&mut self, id: Thread) -> Option<u32> {
         let green = self.green(id);
         if green.masks == 0 { green.exits.first().map(|(_, throws)| *throws) } else { None }
     }
 
-    /// The exit that a wait ends with.
+    /// Returns the exit that ends a wait, and counts the throw.
     fn pending(&mut self, id: Thread) -> Option<Payload> {
         self.throws(id)?;
         let (exit, throws) = self.green(id).exits.first_mut()?;
@@ -489,7 +489,8 @@ impl<'p> Reference<'p> {
         Some(exit.clone())
     }
 
-    /// The exit that a park throws before it begins; one that was thrown before, after a turn of the loop.
+    /// Throws a new exit before the park begins. An exit that was thrown before is thrown again after a turn of the
+    /// loop.
     fn strike(&mut self, id: Thread, own: Option<Payload>) -> Option<Flow> {
         if self.throws(id)? == 0 {
             let exit = self.pending(id)?;
@@ -500,14 +501,14 @@ impl<'p> Reference<'p> {
         Some(Flow::Left)
     }
 
-    /// Whether a kill strikes when the thread runs next.
+    /// Returns whether a kill strikes when the thread runs next.
     fn is_struck(&mut self, id: Thread) -> bool {
         let green = self.green(id);
         let killed = matches!(green.exits.first(), Some((Payload::Kill(_), _)));
         killed && green.masks == 0 && green.state == State::Ready
     }
 
-    /// The exit that is thrown at the end of a park: what a park was woken for is kept.
+    /// Returns the exit thrown at the end of a park. A wake-up by an event keeps its outcome.
     fn thrown(&mut self, id: Thread) -> Option<Payload> {
         let green = self.green(id);
         if green.gave_way || green.wake == Wake::Exit { self.pending(id) } else { None }
@@ -541,7 +542,7 @@ impl<'p> Reference<'p> {
         }
     }
 
-    /// Runs until the thread leaves. Returns whom it switched to.
+    /// Runs a thread until it leaves. Returns the thread it switched to.
     fn go(&mut self, id: Thread) -> Option<Thread> {
         let mut flow = self.resume(id);
         loop {
@@ -566,7 +567,7 @@ impl<'p> Reference<'p> {
 
     fn resume(&mut self, id: Thread) -> Flow {
         let then = std::mem::replace(&mut self.green(id).then, Then::Nothing);
-        // Whatever ends a park, its places are left.
+        // The end of a park, for any reason, removes the registrations of the wait.
         let mut due = None;
         match &then {
             Then::Wait { of, .. } | Then::Scope { child: of } => {
@@ -698,7 +699,7 @@ impl<'p> Reference<'p> {
         }
     }
 
-    /// Unwinds to whoever catches. `None`: the thread has ended.
+    /// Unwinds to the nearest catching frame. Returns `None` if the thread has ended.
     fn unwind(&mut self, id: Thread, payload: Payload) -> Option<Flow> {
         while let Some(frame) = self.green(id).frames.pop() {
             match frame {
@@ -753,7 +754,7 @@ impl<'p> Reference<'p> {
             }
             self.green(id).frames.push(Frame::Join { children, payload, killing, cut_short });
             let ticket = self.green(id).ticket;
-            // It is waited for even if it has just been taken back.
+            // A child is waited for even if it was cancelled just now.
             if self.green(child).state == State::Done {
                 return Flow::Next;
             }
@@ -791,7 +792,7 @@ impl<'p> Reference<'p> {
         Flow::Left
     }
 
-    /// Takes a place at the end of the queue.
+    /// Puts the thread at the end of the queue.
     fn requeue(&mut self, id: Thread, then: Then) {
         let green = self.green(id);
         green.state = State::Ready;
@@ -851,7 +852,7 @@ impl<'p> Reference<'p> {
                 self.log(id, format!("kill {of}: Scheduled"));
                 Flow::Next
             }
-            // The killer has to exit itself, after the target was woken.
+            // The killer has a pending exit: it strikes after the target is woken.
             State::Ready | State::Parked if self.throws(id).is_some() => {
                 self.interrupt(of, why);
                 self.hold(id, of);
@@ -1007,7 +1008,7 @@ impl<'p> Reference<'p> {
             Op::Timeout(limit, ops) => {
                 let number = self.next + 1;
                 if *limit == 0 {
-                    // It has struck from the beginning.
+                    // A limit of zero has expired at once.
                     self.next = number;
                     self.set_exit(id, Payload::Timeout(number));
                 } else {
@@ -1096,7 +1097,7 @@ impl<'p> Reference<'p> {
         self.transfer(id, transfer, tried)
     }
 
-    /// Tries, then parks.
+    /// Tries the transfer, then parks.
     fn transfer(&mut self, id: Thread, mut transfer: Transfer, tries: bool) -> Flow {
         let (pipe, end) = (transfer.pipe, 2 * transfer.pipe + usize::from(transfer.sends));
         let other_is_open = self.ends[end ^ 1].is_open();

@@ -1,4 +1,4 @@
-//! A hub whose clock jumps: it looks at descriptors by another hub and never sleeps.
+//! A hub with a virtual clock: it polls descriptors through another hub and never sleeps.
 
 use std::cell::Cell;
 use std::io;
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use hub_core::{DEFAULT_HUB, Hub, Interest, Key, Lease, Ready, Rearm, Time, Watched};
 
-/// More turns than any program here needs: a loop that spins ends with an error.
+/// More turns than any program needs: a spinning loop ends with an error.
 const TURNS: u32 = 100_000;
 
-/// The clock, in nanoseconds.
+/// The virtual clock, in nanoseconds.
 #[derive(Clone, Default)]
 pub(crate) struct Clock(Rc<Cell<u64>>);
 
@@ -63,7 +63,7 @@ impl Hub for VirtualHub {
             return Err(io::Error::other("the loop spins"));
         }
         self.inner.wait(watched, Some(Duration::ZERO), &mut self.found)?;
-        // The order of reports is not promised; here it is that of the numbers.
+        // The order of reports is unspecified; this hub sorts them by number.
         let mut reports = self.found.reports().to_vec();
         reports.sort_by_key(|(key, _)| key.fd());
         self.found.clear();

@@ -15,7 +15,7 @@ use crate::support::green::{OnDrop, held, quiet_panic};
 use crate::support::random::Random;
 use crate::support::run;
 
-/// What one who maps has to see: each item once, in order, and its failure in its place.
+/// Maps through a pool, and checks that each item comes once, in order, with its failure at its place.
 fn map_all(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work: &Rc<Cell<usize>>) {
     const ITEMS: usize = 20;
     let read = Rc::new(Cell::new(0));
@@ -46,7 +46,7 @@ fn map_all(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work
             0 => with_timeout(random.moment(), || results.next()),
             _ => Ok(results.next()),
         };
-        // Gives up, and finds the same item again.
+        // A timed-out call is repeated and must return the same item.
         let Ok(next) = next else { continue };
         let Some(result) = next else { break };
         match result {
@@ -102,7 +102,7 @@ fn random_mapping_kills_and_timeouts_keep_order_and_places() {
     });
 }
 
-/// What one with a pile has to see: the results of what it spawned, each once, in order, and failures in their places.
+/// Uses a pile, and checks that each spawn's result or failure comes once, in order.
 fn pile_up(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work: &Rc<Cell<usize>>) {
     let mut pile = GreenPile::with_pool(pool);
     let (mut spawned, mut expected) = (0, VecDeque::new());
@@ -126,7 +126,7 @@ fn pile_up(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work
                 _ => Ok(spawn_one()),
             };
             spawned += 1;
-            // Who gives up while it waits for a place has spawned nothing.
+            // A spawn that times out while it waits for a permit spawns nothing.
             if let Ok(done) = done {
                 done.unwrap();
                 expected.push_back(item);
@@ -137,7 +137,7 @@ fn pile_up(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work
             0 => with_timeout(random.moment(), || pile.next()),
             _ => Ok(pile.next()),
         };
-        // Gives up, and finds the same result again.
+        // A timed-out call is repeated and must return the same result.
         let Ok(next) = next else { continue };
         let item = expected.pop_front();
         match (next, item) {
@@ -190,7 +190,7 @@ fn random_piles_kills_and_timeouts_keep_order_and_places() {
     });
 }
 
-/// What a pool of resources has to do, without any switching.
+/// A reference model of a pool of resources, without any switching.
 struct Model {
     size: usize,
     using: Vec<usize>,
@@ -212,7 +212,7 @@ impl Model {
     }
 }
 
-/// How a user of a resource is to end.
+/// How a user releases its resource.
 #[derive(Copy, Clone)]
 enum End {
     PutBack,
@@ -267,7 +267,7 @@ fn a_pool_of_resources_does_what_its_model_does() {
                         model.remove(number);
                     }
                     4 => {
-                        // Who comes before the new size comes in by the old one.
+                        // Lets users enter under the old size before the resize.
                         (0..40).for_each(|_| yield_now());
                         model.size = random.below(4);
                         pool.resize(model.size);
@@ -275,7 +275,7 @@ fn a_pool_of_resources_does_what_its_model_does() {
                     _ => yield_now(),
                 }
                 model.settle();
-                // Not each time: so kills and ends come between being let in and going on.
+                // Not at every step, so that kills and ends also strike between a grant and the resumption.
                 if random.below(3) != 0 {
                     continue;
                 }
@@ -299,7 +299,7 @@ fn a_pool_of_resources_does_what_its_model_does() {
     });
 }
 
-/// Counts those that exist.
+/// A resource whose live instances are counted.
 struct Resource {
     number: usize,
     living: Arc<AtomicUsize>,
@@ -311,7 +311,7 @@ impl Drop for Resource {
     }
 }
 
-/// Uses a resource for a moment, which nobody else does.
+/// Uses a resource for a moment, and checks that no other user has it.
 fn use_one(pool: &Pool<Resource>, in_use: &Mutex<HashSet<usize>>, random: &mut Random) {
     let item = match pool.item() {
         Ok(item) => item,
