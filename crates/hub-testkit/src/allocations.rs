@@ -1,6 +1,6 @@
-//! Counts what a thread allocates.
+//! Counts the allocations of an OS thread.
 //!
-//! Ground rule: every call goes to the system's allocator unchanged.
+//! Ground rule: every call is passed to the system's allocator unchanged.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -14,28 +14,28 @@ thread_local! {
     static COUNT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How often this thread asked for memory so far.
+/// Returns the number of allocations by this OS thread so far.
 pub(crate) fn count() -> usize {
     COUNT.get()
 }
 
-// SAFETY: each method is the system allocator's; the counter is a thread-local that needs neither
-// memory nor a destructor.
+// SAFETY: each method calls the system allocator with unchanged arguments. The counter is a thread-local that needs
+// neither memory nor a destructor, so it may be used during an allocation.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.set(COUNT.get() + 1);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on; the memory came from the system's allocator.
+        // SAFETY: the caller upholds the contract of `dealloc`; the memory came from the system's allocator.
         unsafe { System.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         COUNT.set(COUNT.get() + 1);
-        // SAFETY: the caller's promise is passed on; the memory came from the system's allocator.
+        // SAFETY: the caller upholds the contract of `realloc`; the memory came from the system's allocator.
         unsafe { System.realloc(memory, layout, size) }
     }
 }

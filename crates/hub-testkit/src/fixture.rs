@@ -1,8 +1,8 @@
-//! Drives a hub as the main loop does, and owns every descriptor that it lends to it.
+//! A driver that calls a hub as the main loop does, and owns every descriptor that it lends to the hub.
 //!
-//! Ground rules: a [`Driver`] keeps a file open from [`enter`](Driver::enter) until its number is
-//! entered anew, forgotten or lost, and each of these first takes the entry out of the table. Only
-//! `die` breaks that, in a process of its own.
+//! Ground rules: a [`Driver`] keeps a file open from [`enter`](Driver::enter) until its number is entered anew,
+//! forgotten, given up or lost. Each of these first removes the entry from the table. Only `close_while_armed` breaks
+//! this rule, in a process of its own.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -16,29 +16,31 @@ use rustix::io::Errno;
 
 use crate::process::assert_own;
 
-/// How a case gets the hub under test.
+/// The constructor of the hub under test.
 pub type Make<'a, H> = &'a dyn Fn() -> io::Result<H>;
 
 /// An open file that cases and drivers share.
 pub type File = Arc<OwnedFd>;
 
-/// Longer than anything that happens at once takes on a busy machine, or what [`set_soon`] says.
+/// Returns the time within which an expected event must happen, even on a busy machine.
+///
+/// The value is 20 seconds, unless [`set_soon`] has changed it.
 pub fn soon() -> Duration {
     Duration::from_millis(SOON.load(Ordering::Relaxed))
 }
 
-/// What is late from now on in this process: for those who expect a case to fail and do not want to wait for it.
+/// Sets the value of [`soon`] in this process, for tests that expect a case to fail and should not wait for long.
 pub fn set_soon(late: Duration) {
     SOON.store(late.as_millis() as u64, Ordering::Relaxed);
 }
 
-/// In milliseconds.
+/// The value of [`soon`] in milliseconds.
 static SOON: AtomicU64 = AtomicU64::new(20_000);
 
-/// Long enough to notice a report that should not come.
+/// How long to wait for a report that must not come.
 pub const WHILE: Duration = Duration::from_millis(30);
 
-/// How often a wait may return with nothing for its caller.
+/// How often a wait may return without a report for its caller.
 const FEW: usize = 4;
 
 /// A hub, and the part of the main loop that it needs.
@@ -59,7 +61,7 @@ pub struct Driver<H: Hub> {
     pub hub: H,
     watched: Watched,
     ready: Ready,
-    /// By number.
+    /// Indexed by number.
     lent: Vec<Option<Lent>>,
 }
 
@@ -67,22 +69,22 @@ pub struct Driver<H: Hub> {
 struct Lent {
     file: File,
     lease: Lease,
-    /// The directions that the hub is not to speak of before the next `watch`.
+    /// The directions that the hub must not report before the next `watch`.
     silent: Interest,
 }
 
 impl<H: Hub> Driver<H> {
-    /// A driver with a new hub.
+    /// Creates a driver with a new hub.
     ///
     /// # Panics
     ///
-    /// If the hub cannot be made.
+    /// Panics if the hub cannot be created.
     pub fn new(make: Make<'_, H>) -> Driver<H> {
-        let hub = make().expect("a hub is made");
+        let hub = make().expect("the hub can be created");
         Driver { hub, watched: Watched::new(), ready: Ready::new(), lent: Vec::new() }
     }
 
-    /// Gives the number of `file` a new key.
+    /// Enters `file` into the table and returns a new key for its number.
     pub fn enter(&mut self, file: &File) -> Key {
         let number = file.as_raw_fd();
         let key = self.watched.enter(number);
@@ -93,11 +95,11 @@ impl<H: Hub> Driver<H> {
         key
     }
 
-    /// Lends the file of `key`, arms exactly `interest`, and watches it.
+    /// Watches the file of `key`, lends it to the hub under `lease`, and arms exactly `interest`.
     ///
     /// # Errors
     ///
-    /// The hub's.
+    /// Returns the error of the hub.
     pub fn watch(&mut self, key: Key, interest: Interest, lease: Lease) -> io::Result<()> {
         let lent = self.lent[key.fd() as usize].as_mut().expect("the file was entered");
         lent.lease = lease;
@@ -116,23 +118,24 @@ impl<H: Hub> Driver<H> {
         result
     }
 
-    /// Enters and watches a file that every hub can watch.
+    /// Enters and watches a file that every hub must accept.
     ///
     /// # Panics
     ///
-    /// If the hub refuses it.
+    /// Panics if the hub refuses the file.
     pub fn add(&mut self, file: &File, interest: Interest, lease: Lease) -> Key {
         let key = self.enter(file);
         self.watch(key, interest, lease).expect("a socket or pipe is watched");
         key
     }
 
-    /// Waits for `interest` as a green socket does at each park: watches again only where the hub
-    /// says that it must.
+    /// Arms `interest` as a green socket does at each park.
+    ///
+    /// Watches the file again only if [`Hub::rearm`] requires it.
     ///
     /// # Panics
     ///
-    /// If the hub refuses to watch again.
+    /// Panics if the hub refuses to watch again.
     pub fn park(&mut self, key: Key, interest: Interest) {
         let lent = self.lent[key.fd() as usize].as_ref().expect("the file was entered");
         let (lease, silent) = (lent.lease, lent.silent);
@@ -148,19 +151,19 @@ impl<H: Hub> Driver<H> {
         self.watched.disarm(key, Interest::BOTH.without(armed));
     }
 
-    /// Lends the file of `key` for life from its first park on.
+    /// Makes the first [`park`](Driver::park) lend the file of `key` for life.
     pub fn lend(&mut self, key: Key) {
         if let Some(lent) = &mut self.lent[key.fd() as usize] {
             lent.lease = Lease::Life;
         }
     }
 
-    /// Nobody waits for `interest` any more.
+    /// Disarms `interest`: its waiter has left.
     pub fn disarm(&mut self, key: Key, interest: Interest) {
         self.watched.disarm(key, interest);
     }
 
-    /// Forgets the registration and lets go of the file.
+    /// Forgets the registration and releases the file.
     pub fn forget(&mut self, key: Key) {
         if let Some(lent) = self.lent[key.fd() as usize].take() {
             self.hub.forget(key, Some(lent.file.as_fd()));
@@ -168,38 +171,38 @@ impl<H: Hub> Driver<H> {
         }
     }
 
-    /// Forgets the registration of a number that may be any file's by now.
+    /// Forgets the registration of a number that may belong to another file by now.
     pub fn give_up(&mut self, key: Key) {
         self.watched.enter(key.fd());
         self.lent[key.fd() as usize] = None;
         self.hub.forget(key, None);
     }
 
-    /// Lets go of the file without a word to the hub, as happens to what is lent for one wait.
+    /// Releases the file without a call to the hub, which is allowed for a file that was lent for one wait.
     pub fn lose(&mut self, key: Key) {
         self.watched.enter(key.fd());
         self.lent[key.fd() as usize] = None;
     }
 
-    /// Closes the number of `key` while it is armed, and returns what a dead number looks like, to hubs alone.
+    /// Closes the number of `key` while it is armed, and returns the dead descriptor, for calls of the hub only.
     ///
     /// # Panics
     ///
-    /// If anybody else holds the file, or the case has no process of its own.
-    pub(crate) fn die(&mut self, key: Key) -> BorrowedFd<'static> {
+    /// Panics if the file has another owner, or if the case has no process of its own.
+    pub(crate) fn close_while_armed(&mut self, key: Key) -> BorrowedFd<'static> {
         let lent = self.lent[key.fd() as usize].take().expect("the file was entered");
-        drop(Arc::into_inner(lent.file).expect("nobody else holds the file"));
+        drop(Arc::into_inner(lent.file).expect("the driver is the only owner of the file"));
         assert_own();
-        // SAFETY: the number is never -1, and since no other thread of this process opens anything, the
-        // system answers EBADF for it, whoever asks.
+        // SAFETY: the number is not -1. No other thread of this process opens descriptors, so the number stays closed,
+        // and every system call with it fails with EBADF.
         unsafe { BorrowedFd::borrow_raw(key.fd()) }
     }
 
-    /// One call of `wait`: the reports under current keys. Who is told does not wait any more.
+    /// Calls `wait` once, returns the reports under current keys, and disarms the reported directions.
     ///
     /// # Panics
     ///
-    /// If the hub fails.
+    /// Panics if the hub fails.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Vec<(Key, Readiness)> {
         self.wait_alone(timeout);
         let mut heard = Vec::new();
@@ -219,7 +222,9 @@ impl<H: Hub> Driver<H> {
         heard
     }
 
-    /// What the first wait with a report tells within `limit`: a signal may end a wait with nothing.
+    /// Waits until there is a report or `limit` is over, and returns the reports.
+    ///
+    /// One wait is not enough, because a signal may end it without a report.
     pub fn reported(&mut self, limit: Duration) -> Vec<(Key, Readiness)> {
         let end = Instant::now() + limit;
         loop {
@@ -231,22 +236,22 @@ impl<H: Hub> Driver<H> {
         }
     }
 
-    /// The hub's own part of [`wait`](Driver::wait), and nothing else.
+    /// Calls `wait` of the hub, without the bookkeeping of [`wait`](Driver::wait).
     ///
     /// # Panics
     ///
-    /// If the hub fails.
+    /// Panics if the hub fails.
     pub fn wait_alone(&mut self, timeout: Option<Duration>) {
         self.ready.clear();
         self.hub.wait(&self.watched, timeout, &mut self.ready).expect("wait succeeds");
     }
 
-    /// How many reports the last wait had, whatever their keys.
+    /// Returns the number of reports of the last wait, including those under stale keys.
     pub fn reports(&self) -> usize {
         self.ready.reports().len()
     }
 
-    /// What is reported of `key` within `limit`: the first report, and none if it is over.
+    /// Waits for the first report about `key`, and returns it, or [`Readiness::NONE`] after `limit`.
     pub fn hear(&mut self, key: Key, limit: Duration) -> Readiness {
         let end = Instant::now() + limit;
         loop {
@@ -261,29 +266,29 @@ impl<H: Hub> Driver<H> {
         }
     }
 
-    /// Waits and expects to hear of nothing.
+    /// Waits for the time [`WHILE`] and expects no report.
     ///
     /// # Panics
     ///
-    /// If anything is reported, or if `wait` keeps returning.
+    /// Panics if there is a report under a current key, or if `wait` returns again and again.
     pub fn expect_silence(&mut self) {
         let end = Instant::now() + WHILE;
         let mut returns = 0;
         while Instant::now() < end {
             let heard = self.wait(Some(end.saturating_duration_since(Instant::now())));
-            assert!(heard.is_empty(), "silence expected, but heard of {heard:?}");
+            assert!(heard.is_empty(), "no report expected, but got {heard:?}");
             returns += 1;
-            assert!(returns <= FEW, "wait returns again and again with nothing");
+            assert!(returns <= FEW, "wait returns again and again without a report");
         }
     }
 
-    /// Lets what nobody waits for be reported, until `wait` has nothing more to say.
+    /// Waits with a zero timeout until the hub has no more reports, such as those about directions without a waiter.
     ///
     /// # Panics
     ///
-    /// If that takes more than a few waits.
+    /// Panics if that takes more than a few waits.
     pub fn settle(&mut self) {
-        // A wait that a signal interrupted has nothing to say either, so one is not enough.
+        // One wait without a report is not enough: a signal may have interrupted it.
         let mut silent = 0;
         for _ in 0..2 * FEW {
             self.wait(Some(Duration::ZERO));
@@ -292,10 +297,10 @@ impl<H: Hub> Driver<H> {
                 return;
             }
         }
-        panic!("wait reports again and again what nobody waits for");
+        panic!("wait reports directions without a waiter again and again");
     }
 
-    /// The wake-up that the main loop would use: the hub's own, or a pipe that it watches.
+    /// Returns the notifier that the main loop would use: the hub's own, or a pipe that the hub watches.
     pub fn notifier(&mut self) -> Arc<dyn Notify> {
         self.hub.notifier().unwrap_or_else(|| {
             let (reader, writer) = pipe();
@@ -304,7 +309,7 @@ impl<H: Hub> Driver<H> {
         })
     }
 
-    /// Watches the wake-up again, where it is a descriptor, and empties it.
+    /// Empties the pipe of a notifier after its reports, and parks on it again.
     pub fn heed(&mut self, heard: &[(Key, Readiness)]) {
         for &(key, _) in heard {
             if let Some(lent) = &self.lent[key.fd() as usize] {
@@ -319,22 +324,22 @@ struct PipeNotifier(File);
 
 impl Notify for PipeNotifier {
     fn notify(&self) {
-        // A full pipe has a notice in it already.
+        // A full pipe holds a notice already.
         let _ = rustix::io::write(&*self.0, b"!");
     }
 }
 
-/// A pair of connected stream sockets that do not block.
+/// Creates a pair of connected, nonblocking stream sockets.
 ///
 /// # Panics
 ///
-/// If the system has none to give; so do all functions here.
+/// Panics if a system call fails, as all functions below do.
 pub fn pair() -> (File, File) {
     let (one, other) = UnixStream::pair().expect("a socket pair");
     (file(one.into()), file(other.into()))
 }
 
-/// The reading and the writing end of a pipe; neither blocks.
+/// Creates the reading and the writing end of a nonblocking pipe.
 pub fn pipe() -> (File, File) {
     let (reader, writer): (PipeReader, PipeWriter) = io::pipe().expect("a pipe");
     (file(reader.into()), file(writer.into()))
@@ -345,7 +350,7 @@ fn file(fd: OwnedFd) -> File {
     Arc::new(fd)
 }
 
-/// Puts a copy of `file` under the number `number`, which nobody uses.
+/// Duplicates `file` to the number `number`, which must be free.
 pub fn under(number: RawFd, file: &File) -> File {
     let copy = rustix::io::fcntl_dupfd_cloexec(&**file, number).expect("a copy of a descriptor");
     assert_eq!(copy.as_raw_fd(), number, "the number is free");
@@ -358,12 +363,14 @@ pub fn send(file: &File, data: &[u8]) {
     assert_eq!(sent, data.len());
 }
 
-/// Receives at most `limit` bytes, and says how many.
+/// Receives at most `limit` bytes and returns their number.
 pub fn receive(file: &File, limit: usize) -> usize {
     rustix::io::read(&**file, &mut vec![0; limit][..]).expect("data or the end")
 }
 
-/// Whether there is an end to be read soon: a child that another test starts has copies of all files for a moment.
+/// Returns whether the end of the stream arrives within [`soon`].
+///
+/// It may be delayed: a process that another test starts holds copies of all files for a moment.
 pub fn ends(file: &File) -> bool {
     let begin = Instant::now();
     while begin.elapsed() < soon() {
@@ -375,13 +382,13 @@ pub fn ends(file: &File) -> bool {
     false
 }
 
-/// Reads until there is nothing.
+/// Reads until the file is empty.
 pub fn drain(file: &File) {
     let mut buffer = [0; 65536];
     while matches!(rustix::io::read(&**file, &mut buffer[..]), Ok(1..)) {}
 }
 
-/// Writes until there is no room.
+/// Writes until the file is full.
 pub fn fill(file: &File) {
     let mut size = 65536;
     while size > 0 {

@@ -1,14 +1,14 @@
 //! The conformance suite for hubs.
 //!
-//! A backend outside this workspace runs it with a dev-dependency on this crate and one line in
-//! `tests/conformance.rs`, an expression that makes a hub when it is called:
+//! A hub in another workspace runs the suite with a dev-dependency on this crate and one line in
+//! `tests/conformance.rs`. The argument is an expression that creates a hub when it is called:
 //!
 //! ```
 //! hub_testkit::conformance!(hub_epoll::EpollHub::new);
 //! # fn main() {}
 //! ```
 //!
-//! A name in front puts the suite into a module, for a second way of making the hub:
+//! A name before the expression puts the suite into a module, for a second configuration of the hub:
 //!
 //! ```
 //! use hub_epoll::{EpollHub, Paths, Trigger};
@@ -17,11 +17,11 @@
 //! # fn main() {}
 //! ```
 //!
-//! Each case is a `#[test]` of its own and quotes the clause of [`hub_core::Hub`] that it holds. What a
-//! hub may do without (a [`pollable`](hub_core::Hub::pollable) descriptor, numbers above a limit) is
-//! skipped with a printed line. A case that hangs ends the test program with the name of the case.
-//! Cases about forks, signals, limits and reused numbers start the test program anew for themselves
-//! alone. The kit counts allocations with a global allocator of its own.
+//! Each case is a `#[test]` of its own and quotes the clause of [`hub_core::Hub`] that it checks. Cases for optional
+//! parts of the contract (a [`pollable`](hub_core::Hub::pollable) descriptor, numbers above a limit) are skipped with
+//! a printed line. A case that hangs ends the test program with the name of the case. Cases about forks, signals,
+//! limits and reused numbers run in a new process of the test program each. The kit counts allocations with a global
+//! allocator of its own.
 //!
 //! [`saboteurs`] holds hubs with one fault each, and the table of the cases that catch them.
 

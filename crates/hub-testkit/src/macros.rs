@@ -1,6 +1,8 @@
-//! The one list of all cases, and what is made of it.
+//! The list of all cases, and the macros over it.
 
-/// Runs every case over the hub that an expression makes: see the [crate's documentation](crate).
+/// Runs every case over the hub that an expression creates.
+///
+/// See the [crate's documentation](crate).
 #[macro_export]
 macro_rules! conformance {
     ($name:ident: $make:expr) => {
@@ -27,7 +29,7 @@ macro_rules! __tests {
     )*};
 }
 
-/// The same list as a table, over hubs chosen at run time.
+/// Makes the table of the cases over hubs that are chosen at run time.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __table {

@@ -1,8 +1,8 @@
-//! How a case is run: with a watchdog, and in a process of its own where it must not disturb others.
+//! Runs a case with a watchdog, and in a process of its own if it would disturb others.
 //!
-//! Ground rules: what touches the whole process (a fork, a handler for a signal, a number that is closed while it
-//! is in use) happens in a process that was started for one case. Its other threads, libtest's and the watchdog's,
-//! only sleep, hold no lock and open nothing.
+//! Ground rule: actions that affect the whole process (a fork, a signal handler, closing a number in use) happen only
+//! in a process that was started for one case. Its other OS threads, libtest's and the watchdog's, only sleep: they
+//! hold no lock and open no descriptor.
 
 use std::env;
 use std::os::fd::OwnedFd;
@@ -21,21 +21,23 @@ use nix::unistd::{ForkResult, alarm, fork};
 pub enum Home {
     /// Beside other tests.
     Shared,
-    /// In a process of its own: it forks, takes signals, or needs numbers that nobody else reuses.
+    /// In a process of its own: the case forks, takes signals, or needs numbers that no other test reuses.
     Own,
 }
 
-/// Names the one test that a process was started for.
+/// The environment variable with the name of the test that a process was started for.
 const ALONE: &str = "HUB_TESTKIT_ALONE";
 
-/// How long a case may take. The slowest needs about a second.
+/// The time limit of a case. The slowest case needs about a second.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs the case of the test `test`, which is its path with the name of the crate.
+/// Runs the case of the test `test`, a path that begins with the name of the crate.
+///
+/// A case that hangs ends the process.
 ///
 /// # Panics
 ///
-/// If the case fails. A case that hangs ends the process.
+/// Panics if the case fails.
 pub fn run(test: &str, home: Home, case: impl FnOnce()) {
     let test = test.split_once("::").map_or(test, |(_crate, path)| path);
     if home == Home::Shared || env::var(ALONE).is_ok_and(|alone| alone == test) {
@@ -53,7 +55,7 @@ pub fn run(test: &str, home: Home, case: impl FnOnce()) {
 ///
 /// # Panics
 ///
-/// If the program cannot be started.
+/// Panics if the program cannot be started.
 pub fn alone(test: &str, variable: &str, value: &str) -> Output {
     let program = env::current_exe().expect("the test program knows its path");
     let mut command = Command::new(program);
@@ -67,16 +69,16 @@ pub(crate) fn assert_own() {
     assert!(env::var_os(ALONE).is_some(), "the case wants a process of its own: Home::Own");
 }
 
-/// Runs `child` in a forked child and expects it to end without a panic.
+/// Runs `child` in a forked child process and expects it to return without a panic.
 pub(crate) fn in_child(child: impl FnOnce()) {
     assert_own();
-    // SAFETY: by the ground rules no lock is held, so the child may allocate. It leaves by `_exit`.
+    // SAFETY: by the ground rule no other thread holds a lock, so the child may allocate. The child ends by `_exit`.
     match unsafe { fork() }.expect("a child") {
         ForkResult::Child => {
-            // The watchdog did not come along.
+            // The watchdog's thread does not exist in the child.
             alarm::set(100);
             let result = catch_unwind(AssertUnwindSafe(child));
-            // SAFETY: ends the process and touches nothing.
+            // SAFETY: `_exit` has no preconditions. It runs no destructors of the parent's copied state.
             unsafe { libc::_exit(i32::from(result.is_err())) }
         }
         ForkResult::Parent { child } => {
@@ -86,7 +88,7 @@ pub(crate) fn in_child(child: impl FnOnce()) {
     }
 }
 
-/// The identity of a file: device and number. None if nothing is open there.
+/// The identity of an open file: device and inode. `None` if the descriptor is closed.
 pub(crate) type Identity = Option<(u64, u64)>;
 
 #[allow(clippy::unnecessary_cast, reason = "the types are narrower on other systems")]
@@ -94,15 +96,16 @@ pub(crate) fn identity_of(file: &OwnedFd) -> Identity {
     rustix::fs::fstat(file).ok().map(|stat| (stat.st_dev as u64, stat.st_ino as u64))
 }
 
-/// Closes every descriptor but the standard ones, and opens other files in their place. For a child, which must not use
-/// what it had open before.
+/// Closes every descriptor but the standard ones, and opens other files in their place.
+///
+/// For a forked child that does not use its earlier descriptors again.
 pub(crate) fn replace_all_descriptors() -> Vec<(OwnedFd, Identity)> {
     const HIGHEST: i32 = 256;
 
     assert_own();
     for number in 3..HIGHEST {
-        // SAFETY: what has these numbers is not used any more by the case, nor dropped: the child leaves by `_exit`. The hub
-        // under test has to do without.
+        // SAFETY: the case neither uses nor drops the owners of these numbers any more: the child ends by `_exit`. The
+        // hub under test must cope with the closed numbers by clause 16.
         unsafe { libc::close(number) };
     }
     let pipes = (0..16).map(|_| std::io::pipe().expect("a pipe"));
@@ -114,16 +117,18 @@ pub(crate) fn replace_all_descriptors() -> Vec<(OwnedFd, Identity)> {
     identified.collect()
 }
 
-/// Lets `signal` interrupt what it hits, and nothing else.
+/// Installs a handler for `signal` that only interrupts system calls.
 pub(crate) fn let_interrupt(signal: Signal) {
     extern "C" fn interrupted(_signal: i32) {}
     assert_own();
     let action = SigAction::new(SigHandler::Handler(interrupted), SaFlags::empty(), SigSet::empty());
-    // SAFETY: the handler does nothing.
+    // SAFETY: the handler does nothing, so it is async-signal-safe.
     unsafe { sigaction(signal, &action) }.expect("a handler for a signal");
 }
 
-/// Runs `work`, and ends the process with a line that names `what` if it takes longer than `limit`.
+/// Runs `work` under a time limit.
+///
+/// If `work` takes longer than `limit`, the process prints a line with `what` and aborts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -146,7 +151,7 @@ pub fn watchdog<T>(what: &str, limit: Duration, work: impl FnOnce() -> T) -> T {
 
 const SKIPPED: &str = "skipped: ";
 
-/// Says why a case does not apply to a hub.
+/// Prints why a case does not apply to a hub.
 pub(crate) fn skip(hub: &str, why: &str) {
     println!("{SKIPPED}{hub}: {why}");
 }

@@ -1,8 +1,8 @@
 //! Hubs with one fault each, which prove that every case can fail.
 //!
-//! [`TABLE`] says which case catches which fault, and over which sound hub the fault shows: a hub over
-//! poll(2) keeps no registrations, so what goes wrong in `watch` does not harm it, and one over epoll is
-//! never told of a dead number.
+//! [`TABLE`] lists the faults with the cases that catch them, and the kind of sound hub over which a fault shows. A hub
+//! over poll(2) keeps no registrations, so faults in `watch` do not affect it. A hub over epoll never reports a dead
+//! number, so faults in such reports do not affect it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,34 +13,34 @@ use std::time::{Duration, Instant};
 
 use hub_core::{Hub, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Watched};
 
-/// What a [`Saboteur`] does wrong.
+/// The fault of a [`Saboteur`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// Nothing: the control.
+    /// No fault: the control.
     None,
-    /// Drops every report of data.
+    /// Drops READ from every report.
     LoseRead,
-    /// Drops every report of room.
+    /// Drops WRITE from every report.
     LoseWrite,
     /// Ignores a second `watch` of the same key.
     OnlyNew,
-    /// Ignores a second `watch` that asks for more.
+    /// Ignores the directions that a second `watch` adds.
     IgnoreWiden,
-    /// Goes on asking for what a second `watch` left out.
+    /// Keeps the directions that a second `watch` removes.
     NeverNarrow,
     /// Keeps a copy of the open file.
     HoldFile,
     /// Ignores `forget`.
     ForgetNothing,
-    /// Reports the first key that it saw under a number.
+    /// Reports under the first key of a number.
     KeyForEver,
-    /// Returns at once for ever, once it reported a key that is no longer current.
+    /// Returns at once forever after it has reported a key that is no longer current.
     SpinOnStale,
-    /// Takes every later lease of a number for the first one.
+    /// Uses the first lease of a number for every later one.
     FirstLease,
-    /// Refuses a file that the system refused under the same number before.
+    /// Ignores `watch` for a number that the system has refused before, and returns `Ok`.
     TraceAfterError,
-    /// Says that `watch` succeeded when it did not.
+    /// Returns `Ok` from `watch` if the call failed.
     SwallowErrors,
     /// Accepts numbers from 1024 on and never reports them.
     HighSilent,
@@ -52,72 +52,72 @@ pub enum Fault {
     OneReport,
     /// Reports each key again at the next wait.
     ReportAgain,
-    /// Reports a key again only after the direction was watched again.
+    /// Reports a direction again only after it was watched again.
     EdgeOnly,
-    /// After a report in one direction drops the other one.
+    /// After a report about one direction drops reports about the other one.
     SilenceOther,
-    /// Reports a hang-up to readers alone.
+    /// Reports a hang-up as READ and END only.
     HangupReads,
-    /// Drops a hang-up where only room to write was asked for.
+    /// Drops a hang-up if only WRITE was asked for.
     DeafWriter,
-    /// The same, as long as there is unread data.
+    /// Drops a hang-up if only WRITE was asked for and there is unread data.
     DeafBesideData,
-    /// Reports the end in both directions, however it comes.
+    /// Reports every end as a hang-up.
     EndWrites,
     /// Never reports END.
     LoseEnd,
-    /// Returns at once for ever, once it reported a hang-up.
+    /// Returns at once forever after it has reported a hang-up.
     SpinOnHangup,
-    /// Hands over the report of the lowest number alone.
+    /// Reports the lowest number only.
     LowestOnly,
-    /// Reports a dead number for ever.
+    /// Reports a dead number forever.
     SpinOnDead,
-    /// Drops all other reports, once it reported a dead number.
+    /// Drops all other reports after it has reported a dead number.
     LoseNeighbours,
-    /// Sleeps half of the timeout.
+    /// Waits for half of the timeout.
     Early,
-    /// Cuts the timeout down to milliseconds.
+    /// Rounds the timeout down to milliseconds.
     Truncate,
-    /// Sleeps three seconds more after a wait with nothing.
+    /// Sleeps three seconds more after a wait without a report.
     Late,
-    /// Sleeps a little for zero.
+    /// Sleeps for two milliseconds if the timeout is zero.
     SleepOnZero,
-    /// Adds the timeout to a point in time.
+    /// Adds the timeout to an `Instant`, which overflows.
     Overflow,
-    /// Returns at once when there is no limit.
+    /// Returns at once if there is no timeout.
     NoneIsZero,
     /// Reports three seconds late.
     LateReport,
-    /// Has a wake-up that wakes nobody.
+    /// Returns a notifier that ends no wait.
     DeafNotifier,
-    /// Has a wake-up that is noticed before a wait only.
+    /// Returns a notifier that only ends waits that begin after the notice.
     NoticeBeforeOnly,
     /// Returns once for each notice.
     NoticeEach,
     /// Allocates in each wait.
     Allocate,
-    /// Takes an early return for an error.
+    /// Returns an error if a wait ends early without a report.
     ErrorOnSignal,
-    /// Keeps the parent's objects in a child.
+    /// Keeps the parent's system objects in a forked child.
     ForkKeep,
-    /// Closes the parent's objects in a child, whatever has their numbers by then.
+    /// Closes the numbers of the parent's system objects in a forked child, even if they belong to other files.
     ForkClose,
-    /// Hands out a descriptor that is never readable.
+    /// Returns a pollable descriptor that is never readable.
     DeadPollable,
 }
 
-/// The sound hub under a saboteur.
+/// The kind of the sound hub under a saboteur.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Over {
     /// A level-triggered hub that keeps registrations, such as epoll.
     Level,
-    /// The same, edge-triggered.
+    /// An edge-triggered hub that keeps registrations.
     Automatic,
-    /// One that is told everything at each wait, such as poll.
+    /// A hub that passes every descriptor to each wait, such as poll.
     Explicit,
 }
 
-/// Which fault shows over which hub, and the case that catches it.
+/// The faults, the kind of hub over which each shows, and the case that catches it.
 pub const TABLE: &[(Fault, Over, &str)] = &[
     (Fault::LoseRead, Over::Level, "data_is_reported"),
     (Fault::LoseWrite, Over::Explicit, "room_is_reported"),
@@ -196,13 +196,13 @@ pub const TABLE: &[(Fault, Over, &str)] = &[
 pub struct Saboteur {
     inner: Box<dyn Hub>,
     fault: Fault,
-    /// What `watch` was told, in the order of the calls.
-    told: Vec<(Key, Interest, Lease)>,
-    /// The numbers that the system refused.
+    /// The arguments of `watch`, in the order of the calls.
+    calls: Vec<(Key, Interest, Lease)>,
+    /// The numbers that the inner hub has refused.
     refused: Vec<i32>,
-    /// The keys with a report since their last `watch`, and what was reported.
+    /// The reports about each key since its last `watch`.
     reported: Vec<(Key, Readiness)>,
-    /// How many reports there were.
+    /// The number of reports so far.
     count: usize,
     copies: Vec<OwnedFd>,
     spare: OwnedFd,
@@ -210,45 +210,48 @@ pub struct Saboteur {
 }
 
 impl Saboteur {
-    /// Gives `inner` a fault.
+    /// Creates a hub that has a fault and otherwise works like `inner`.
     ///
     /// # Errors
     ///
-    /// If the system has no descriptors left.
+    /// Returns an error if too many files are open.
     pub fn new(inner: Box<dyn Hub>, fault: Fault) -> io::Result<Saboteur> {
         let (spare, writer) = io::pipe()?;
         Ok(Saboteur {
             inner,
             fault,
-            told: Vec::new(),
+            calls: Vec::new(),
             refused: Vec::new(),
             reported: Vec::new(),
             count: 0,
-            // The writer is kept, so that its reader hears of no hang-up.
+            // The writer stays open, so that the reader has no hang-up.
             copies: vec![writer.into()],
             spare: spare.into(),
             notices: Arc::default(),
         })
     }
 
-    fn told(&self, key: Key) -> Option<Interest> {
-        self.told.iter().rev().find(|told| told.0 == key).map(|told| told.1)
+    /// Returns the interest of the last `watch` of `key`.
+    fn asked(&self, key: Key) -> Option<Interest> {
+        self.calls.iter().rev().find(|call| call.0 == key).map(|call| call.1)
     }
 
+    /// Returns the arguments of the first `watch` of the number of `key`.
     fn first(&self, key: Key) -> Option<&(Key, Interest, Lease)> {
-        self.told.iter().find(|told| told.0.fd() == key.fd())
+        self.calls.iter().find(|call| call.0.fd() == key.fd())
     }
 
+    /// Returns the reported readiness of `key` since its last `watch`.
     fn before(&self, key: Key) -> Readiness {
         let reports = self.reported.iter().filter(|(whose, _)| *whose == key);
         reports.fold(Readiness::NONE, |all, &(_, found)| all | found)
     }
 
-    /// What becomes of one report.
+    /// Applies the fault to one report. `None` drops the report.
     fn spoil(&self, watched: &Watched, key: Key, found: Readiness) -> Option<(Key, Readiness)> {
         let before = self.before(key);
         let hangup = found.contains(Readiness::HANGUP);
-        let to_writer = hangup && self.told(key) == Some(Interest::WRITE);
+        let to_writer = hangup && self.asked(key) == Some(Interest::WRITE);
         let found = match self.fault {
             Fault::LoseRead => found & !Readiness::READ,
             Fault::LoseWrite => found & !Readiness::WRITE,
@@ -266,7 +269,7 @@ impl Saboteur {
             _ => found,
         };
         let key = match self.fault {
-            Fault::KeyForEver => self.first(key).map_or(key, |told| told.0),
+            Fault::KeyForEver => self.first(key).map_or(key, |call| call.0),
             _ => key,
         };
         (!found.is_empty()).then_some((key, found))
@@ -283,7 +286,7 @@ impl Hub for Saboteur {
     }
 
     fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
-        let known = self.told(key);
+        let known = self.asked(key);
         let asked = match (self.fault, known) {
             (Fault::OnlyNew, Some(_)) => return Ok(()),
             (Fault::IgnoreWiden, Some(known)) => known & interest,
@@ -297,10 +300,10 @@ impl Hub for Saboteur {
             self.copies.push(fd.try_clone_to_owned()?);
         }
         let lease = match self.first(key) {
-            Some(told) if self.fault == Fault::FirstLease => told.2,
+            Some(call) if self.fault == Fault::FirstLease => call.2,
             _ => lease,
         };
-        self.told.push((key, interest, lease));
+        self.calls.push((key, interest, lease));
         self.reported.retain(|(whose, _)| *whose != key);
         match self.inner.watch(key, fd, asked, lease) {
             Err(error) => {
@@ -411,12 +414,12 @@ fn has_unread(watched: &Watched, key: Key) -> bool {
     watched.fd(key).is_some_and(|fd| rustix::io::ioctl_fionread(fd).is_ok_and(|count| count > 0))
 }
 
-/// Notices that wake nobody: they are counted, and looked at before a wait at most.
+/// A counter of notices. A notice does not end a wait; a fault may check the counter before a wait.
 #[derive(Debug, Default)]
 struct Notices(AtomicUsize);
 
 impl Notices {
-    /// Takes one notice or all of them; whether there was one.
+    /// Takes one notice or all of them, as `fault` demands, and returns whether there was one.
     fn take(&self, fault: Fault) -> bool {
         let count = self.0.load(Ordering::Acquire);
         let left = if fault == Fault::NoticeEach { count.saturating_sub(1) } else { 0 };

@@ -1,6 +1,6 @@
-//! Every case fails over a hub with the fault that it is for, and every fault is caught.
+//! Each case fails over the hubs with the faults that it must catch, and each case catches a fault.
 
-#[allow(unreachable_pub)] // a crate's root in all but name
+#[allow(unreachable_pub)] // the file is also included as the root of a doctest
 #[path = "../../hub-core/tests/support/poll_hub.rs"]
 mod poll_hub;
 
@@ -17,18 +17,19 @@ use hub_testkit::fixture::set_soon;
 use hub_testkit::process::{alone, watchdog};
 use hub_testkit::saboteurs::{Fault, Over, Saboteur, TABLE};
 
-/// Names the row that a process is started for, which of its sound hubs, and whether with its fault.
+/// The environment variable with the row that a process is started for: the index of the row, the index of the sound
+/// hub, and whether the hub has the fault.
 const ROW: &str = "HUB_TESTKIT_ROW";
 
-/// How many processes run at once; most of them sleep.
+/// The number of processes that run at once. Most of them sleep.
 const WORKERS: usize = 8;
 
-/// What the process of a row prints when it finished its case.
+/// The line that the process of a row prints after its case has passed.
 const PASSED: &str = "the case passed";
 
 type Sound = fn() -> io::Result<Box<dyn Hub>>;
 
-/// The sound hubs of a kind, over each of which its faults are caught.
+/// Returns the sound hubs of a kind. The faults of a row are caught over each of them.
 fn sound(over: Over) -> &'static [Sound] {
     match over {
         Over::Level => &[|| Ok(Box::new(EpollHub::with(Paths { trigger: Trigger::Level, ..Paths::default() })?))],
@@ -45,7 +46,7 @@ fn case(name: &str) -> Case {
     *ALL.iter().find(|case| case.name == name).unwrap_or_else(|| panic!("no case is called {name}"))
 }
 
-/// The process of one row; nothing in the process that runs all tests.
+/// Runs one row in a process of its own. Does nothing in the process that runs all tests.
 #[test]
 fn row() {
     let Ok(row) = env::var(ROW) else { return };
@@ -57,7 +58,7 @@ fn row() {
     let case = case(name);
     let mut limit = Duration::from_secs(120);
     if fault != Fault::None {
-        // It is to fail, and is not waited for.
+        // The case is expected to fail or hang: do not wait for long.
         set_soon(Duration::from_secs(2));
         limit = Duration::from_secs(8);
     }
@@ -65,14 +66,14 @@ fn row() {
     println!("{PASSED}");
 }
 
-/// Runs a row over one of its sound hubs, with or without its fault, and says whether the case passed.
+/// Runs a row over one of its sound hubs, with or without its fault, and returns whether the case passed.
 fn passes(index: usize, sound: usize, with_fault: bool) -> bool {
     let output = alone("row", ROW, &format!("{index} {sound} {with_fault}"));
     String::from_utf8_lossy(&output.stdout).contains(PASSED)
 }
 
 #[test]
-fn every_fault_is_caught_by_its_case_and_only_the_fault_is() {
+fn every_case_fails_with_its_fault_and_passes_without() {
     let wrong: Vec<String> = thread::scope(|scope| {
         let workers: Vec<_> = (0..WORKERS)
             .map(|worker| {

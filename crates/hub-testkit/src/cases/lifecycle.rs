@@ -1,4 +1,4 @@
-//! Forks, and outer loops.
+//! Cases about forks and outer loops.
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ pub fn a_forked_child_has_a_working_hub<H: Hub>(make: Make<'_, H>) {
     });
 }
 
-/// Clause 16: *and MUST NOT touch what the parent still uses*. The latency counts: some hubs recover by
-/// their timeout.
+/// Clause 16: *and MUST NOT touch what the parent still uses*. The case checks the latency, too, because a damaged hub
+/// may recover at its timeout.
 pub fn a_forked_child_leaves_the_parent_alone<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (near, far) = fixture::pair();
@@ -39,12 +39,12 @@ pub fn a_forked_child_leaves_the_parent_alone<H: Hub>(make: Make<'_, H>) {
     });
     fixture::send(&far, b"x");
     let start = Instant::now();
-    assert_eq!(driver.hear(key, soon() * 2), Readiness::READ, "the parent is deaf");
-    assert!(start.elapsed() < soon(), "the parent heard it after {:?}", start.elapsed());
+    assert_eq!(driver.hear(key, soon() * 2), Readiness::READ, "the parent gets no report");
+    assert!(start.elapsed() < soon(), "the parent got the report after {:?}", start.elapsed());
 }
 
-/// Clause 16: *it MUST NOT close a number that may be another file's by now*. A daemon closes all descriptors that it has
-/// inherited, and opens files of its own.
+/// Clause 16: *it MUST NOT close a number that may be another file's by now*. A daemon closes all inherited
+/// descriptors, and opens files of its own.
 pub fn a_forked_child_keeps_the_files_that_it_has_opened<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (near, _far) = fixture::pair();
@@ -53,7 +53,7 @@ pub fn a_forked_child_keeps_the_files_that_it_has_opened<H: Hub>(make: Make<'_, 
         let files = replace_all_descriptors();
         driver.hub.after_fork().expect("a hub for the child");
         for (file, identity) in &files {
-            assert_eq!(identity_of(file), *identity, "descriptor {} is another file's", file.as_raw_fd());
+            assert_eq!(identity_of(file), *identity, "descriptor {} belongs to another file", file.as_raw_fd());
         }
         let (near, far) = fixture::pair();
         let key = driver.add(&near, Interest::READ, Lease::Life);
@@ -66,7 +66,7 @@ pub fn a_forked_child_keeps_the_files_that_it_has_opened<H: Hub>(make: Make<'_, 
 pub fn pollable_is_readable_with_a_report<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     if driver.hub.pollable().is_none() {
-        return skip(driver.hub.name(), "it has no descriptor for outer loops");
+        return skip(driver.hub.name(), "the hub has no descriptor for outer loops");
     }
     let (near, far) = fixture::pair();
     let key = driver.add(&near, Interest::READ, Lease::Life);

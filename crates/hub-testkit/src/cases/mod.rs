@@ -1,4 +1,4 @@
-//! The cases: one property each, with the clause of [`hub_core::Hub`] that it holds.
+//! The cases: each checks one property, and quotes the clause of [`hub_core::Hub`] that demands it.
 
 pub mod lifecycle;
 pub mod readiness;
@@ -10,10 +10,10 @@ use hub_core::{Hub, Lease};
 
 use crate::fixture::Make;
 
-/// Both ways of lending.
+/// Both kinds of leases.
 const LEASES: [Lease; 2] = [Lease::Wait, Lease::Life];
 
-/// One case, over a hub that is chosen at run time.
+/// A case over a hub that is chosen at run time.
 ///
 /// ```
 /// use hub_core::Hub;
@@ -24,9 +24,9 @@ const LEASES: [Lease; 2] = [Lease::Wait, Lease::Life];
 /// ```
 #[derive(Copy, Clone, Debug)]
 pub struct Case {
-    /// The name of its function and of its test.
+    /// The name of the case's function and test.
     pub name: &'static str,
-    /// The case; it panics if the hub fails it.
+    /// The case. It panics if the hub violates the clause.
     pub run: fn(Make<'_, Box<dyn Hub>>),
 }
 

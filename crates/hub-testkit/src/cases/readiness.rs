@@ -1,4 +1,4 @@
-//! What `wait` reports, and for how long.
+//! Cases about the reports of `wait`.
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -24,8 +24,8 @@ pub fn nothing_is_reported_unasked<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clause 3: *what `rearm` promises MUST hold for descriptors lent for life*: whoever parks as `rearm`
-/// demands hears of every arrival.
+/// Clause 3: *what `rearm` promises MUST hold for descriptors lent for life*. A waiter that parks as `rearm` demands
+/// gets a report for every arrival.
 pub fn every_arrival_is_reported_for_life<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (near, far) = fixture::pair();
@@ -38,12 +38,12 @@ pub fn every_arrival_is_reported_for_life<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clause 3, `Automatic` and `Explicit`: what was reported is not reported again, neither of itself nor
-/// (`Automatic`) to one who parks without a new arrival.
+/// Clause 3, `Automatic` and `Explicit`: an arrival is not reported again, even if (`Automatic`) a waiter parks without
+/// a new arrival.
 pub fn what_was_reported_is_silent_without_level<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     if driver.hub.rearm() == Rearm::Level {
-        return skip(driver.hub.name(), "it reports again what is still ready");
+        return skip(driver.hub.name(), "the hub reports ready descriptors again");
     }
     let (near, far) = fixture::pair();
     let key = driver.add(&near, Interest::READ, Lease::Life);
@@ -59,7 +59,7 @@ pub fn what_was_reported_is_silent_without_level<H: Hub>(make: Make<'_, H>) {
 pub fn what_is_left_unread_is_reported_again_at_level<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     if driver.hub.rearm() != Rearm::Level {
-        return skip(driver.hub.name(), "it does not report again what is still ready");
+        return skip(driver.hub.name(), "the hub does not report ready descriptors again");
     }
     let (near, far) = fixture::pair();
     let key = driver.add(&near, Interest::READ, Lease::Life);
@@ -76,27 +76,26 @@ pub fn what_is_left_unread_is_reported_again_at_level<H: Hub>(make: Make<'_, H>)
 pub fn an_unarmed_report_falls_silent_at_level<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     if driver.hub.rearm() != Rearm::Level {
-        return skip(driver.hub.name(), "it does not report again what is still ready");
+        return skip(driver.hub.name(), "the hub does not report ready descriptors again");
     }
     let (near, far) = fixture::pair();
     let key = driver.add(&near, Interest::READ, Lease::Life);
     driver.disarm(key, Interest::READ);
     fixture::send(&far, b"x");
-    assert_eq!(driver.reported(soon()), [(key, Readiness::READ)]);
+    assert_eq!(driver.reported(soon()), [(key, Readiness::READ)], "reported although it is not armed");
     driver.expect_silence();
     fixture::send(&far, b"more");
     driver.expect_silence();
     driver.watch(key, Interest::READ, Lease::Life).expect("watched again");
-    assert_eq!(driver.hear(key, soon()), Readiness::READ, "`watch` makes it speak again");
-    assert_eq!(driver.reported(soon()), [(key, Readiness::READ)], "nobody waits for it any more");
+    assert_eq!(driver.hear(key, soon()), Readiness::READ, "`watch` enables the direction again");
+    assert_eq!(driver.reported(soon()), [(key, Readiness::READ)], "the direction has no waiter any more");
     drop(far);
     driver.expect_silence();
     driver.watch(key, Interest::READ, Lease::Life).expect("watched again");
     assert_eq!(driver.hear(key, soon()), Readiness::HANGUP);
 }
 
-/// Clause 3: *reporting one direction MUST NOT silence the other*, whether the first was waited for or
-/// not.
+/// Clause 3: *reporting one direction MUST NOT silence the other*, with or without a waiter for the first.
 pub fn a_report_of_one_direction_leaves_the_other<H: Hub>(make: Make<'_, H>) {
     for waited_for in [true, false] {
         let mut driver = Driver::new(make);
@@ -112,13 +111,13 @@ pub fn a_report_of_one_direction_leaves_the_other<H: Hub>(make: Make<'_, H>) {
         driver.park(key, Interest::WRITE);
         driver.expect_silence();
         fixture::drain(&far);
-        // What is left unread may be told along with it.
-        assert!(driver.hear(key, soon()).contains(Readiness::WRITE), "waited for the first: {waited_for}");
+        // Unread data may be reported together with the room.
+        assert!(driver.hear(key, soon()).contains(Readiness::WRITE), "with a waiter for the first: {waited_for}");
     }
 }
 
-/// Clause 5: *a hang-up or an error MUST be reported as READ, WRITE and END*. Here a reader hears of the
-/// hang-up of a socket.
+/// Clause 5: *a hang-up or an error MUST be reported as READ, WRITE and END*. Here a reader waits, and the peer closes
+/// its socket.
 pub fn a_hang_up_concerns_both_directions<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
@@ -130,7 +129,7 @@ pub fn a_hang_up_concerns_both_directions<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clause 5: a writer hears of the error of a full pipe that nobody reads any more.
+/// Clause 5, for an error: a writer waits for room in a full pipe, and the reading end is closed.
 pub fn an_error_concerns_both_directions<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
@@ -143,7 +142,7 @@ pub fn an_error_concerns_both_directions<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clause 5: a writer hears of a hang-up that is no error, though no reader waits.
+/// Clause 5, for a hang-up without an error: a writer gets the report, even if no reader waits.
 pub fn a_writer_alone_hears_of_a_hang_up<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
@@ -156,7 +155,7 @@ pub fn a_writer_alone_hears_of_a_hang_up<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clauses 4 and 5: unread data, which a writer has not asked for, does not hide a hang-up from it.
+/// Clauses 4 and 5: unread data, which the writer has not asked for, does not hide a hang-up from the writer.
 pub fn unread_data_does_not_hide_a_hang_up_from_a_writer<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
@@ -183,8 +182,8 @@ pub fn a_half_close_ends_reading_alone<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clause 6: *a hub that is not `Explicit` MUST report END together with the last data, or report
-/// again*: a short read may make its reader park without a look.
+/// Clause 6: *a hub that is not `Explicit` MUST report END together with the last data, or report again*. After a short
+/// read a reader may park without another read.
 pub fn the_end_comes_with_the_last_data<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (near, far) = fixture::pair();
@@ -214,8 +213,8 @@ pub fn a_hang_up_nobody_waits_for_does_not_spin<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clause 14: *everything that is ready MUST be reported within a bounded number of waits*: 300
-/// descriptors, none of which is ever emptied, within 32.
+/// Clause 14: *everything that is ready MUST be reported within a bounded number of waits*. Here 300 descriptors stay
+/// ready, and each must be reported within 32 waits.
 pub fn everything_ready_is_reported_in_few_waits<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let pairs: Vec<_> = (0..300).map(|_| fixture::pair()).collect();
@@ -229,17 +228,17 @@ pub fn everything_ready_is_reported_in_few_waits<H: Hub>(make: Make<'_, H>) {
         }
     }
     let missing = seen.iter().filter(|&&seen| !seen).count();
-    assert_eq!(missing, 0, "of 300 that are ready");
+    assert_eq!(missing, 0, "missing reports about 300 ready descriptors");
 }
 
-/// Clause 9: *a dead descriptor MUST NOT make `wait` spin or fail; it is reported INVALID at most once,
-/// or stays silent*.
+/// Clause 9: *a dead descriptor MUST NOT make `wait` spin or fail. It is reported INVALID at most once, or stays
+/// silent*.
 pub fn a_dead_descriptor_does_not_spin<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (near, _far) = fixture::pair();
     let key = driver.add(&near, Interest::READ, Lease::Wait);
     drop(near);
-    let _dead = driver.die(key);
+    let _dead = driver.close_while_armed(key);
     let found = driver.hear(key, fixture::WHILE);
     assert!(found.is_empty() || found.contains(Readiness::INVALID), "{found:?}");
     if found.is_empty() {
@@ -257,7 +256,7 @@ pub fn a_dead_descriptor_costs_no_other_its_report<H: Hub>(make: Make<'_, H>) {
     let key = driver.add(&near, Interest::READ, Lease::Wait);
     fixture::send(&far, b"x");
     drop(dying);
-    let _dead = driver.die(dead);
+    let _dead = driver.close_while_armed(dead);
     assert_eq!(driver.hear(key, soon()), Readiness::READ);
 }
 
@@ -265,8 +264,10 @@ fn shut_down_writing(file: &fixture::File) {
     shut_down(file, Shutdown::Write);
 }
 
-/// Ends both directions of a peer, and returns it where it has to stay open: on Linux, closing a socket with unread data
-/// is an error as well, which every hub reports to writers by itself. Elsewhere only the close is a hang-up.
+/// Makes the peer hang up without an error, and returns the peer's file if it has to stay open.
+///
+/// On Linux, closing a socket with unread data is an error, and errors wake writers in any case. So there the peer only
+/// shuts down both directions. On other systems only a close is a hang-up.
 fn hang_up(far: fixture::File) -> Option<fixture::File> {
     let stays_open = cfg!(any(target_os = "linux", target_os = "android"));
     stays_open.then(|| {

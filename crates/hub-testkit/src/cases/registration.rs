@@ -1,4 +1,4 @@
-//! `watch` and `forget`.
+//! Cases about `watch` and `forget`.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -11,8 +11,9 @@ use super::LEASES;
 use crate::fixture::{self, Driver, File, Make, soon};
 use crate::process::skip;
 
-/// A number that no test program reaches by itself, and one that most limits of a table are below.
+/// A number that no test program reaches by itself.
 const SPARE: i32 = 200;
+/// A number above the usual limits of a hub, such as `FD_SETSIZE`.
 const HIGH: i32 = 1500;
 
 /// Clause 1: *a direction of `interest` that is ready or becomes ready MUST be reported*.
@@ -27,7 +28,7 @@ pub fn data_is_reported<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clause 1, the other direction.
+/// Clause 1, for the other direction.
 pub fn room_is_reported<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
@@ -67,7 +68,7 @@ pub fn a_later_watch_widens<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clause 2: *or narrower*. The dropped direction becomes ready only afterwards.
+/// Clause 2: *or narrower*. The removed direction becomes ready only after the second `watch`.
 pub fn a_later_watch_narrows<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
@@ -83,8 +84,8 @@ pub fn a_later_watch_narrows<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clause 2: *key, interest and lease*: what is lent for one wait now may be closed without a word,
-/// though it was lent for life before.
+/// Clause 2: *key, interest and lease*. A file that is lent for one wait may be closed without `forget`, even if it was
+/// lent for life before.
 pub fn a_later_watch_replaces_the_lease<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (near, far) = fixture::pair();
@@ -97,8 +98,8 @@ pub fn a_later_watch_replaces_the_lease<H: Hub>(make: Make<'_, H>) {
     driver.expect_silence();
 }
 
-/// Clause 10: *`forget` MUST let go of the open file before it returns*: the peer sees the end when
-/// the loop closes its number.
+/// Clause 10: *`forget` MUST let go of the open file before it returns*. The peer sees the end of the stream when the
+/// loop closes its number.
 pub fn forget_lets_go_of_the_open_file<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
@@ -111,7 +112,7 @@ pub fn forget_lets_go_of_the_open_file<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clauses 4 and 10: nothing is reported of what was forgotten, though a copy of the file is open.
+/// Clauses 4 and 10: there is no report about a forgotten descriptor, even if a copy of the file is open.
 pub fn a_forgotten_descriptor_is_silent<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
@@ -124,8 +125,8 @@ pub fn a_forgotten_descriptor_is_silent<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clauses 9 and 10: a number is given up while its file is open, and `forget` gets no descriptor. What is still reported
-/// of it is no endless news.
+/// Clauses 9 and 10: a number is given up while its file is open, and `forget` gets no descriptor. Late reports about
+/// the file come to an end.
 pub fn a_number_that_is_given_up_falls_silent<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (near, far) = fixture::pair();
@@ -146,7 +147,7 @@ pub fn a_reused_number_is_reported_under_its_new_key<H: Hub>(make: Make<'_, H>) 
             let (near, far) = fixture::pair();
             let file = fixture::under(SPARE, &near);
             drop(near);
-            // What is lent for life is always forgotten.
+            // A descriptor that is lent for life is always forgotten.
             let key = driver.add(&file, Interest::READ, lease);
             fixture::send(&far, b"x");
             assert_eq!(driver.hear(key, soon()), Readiness::READ, "{lease:?}, forgotten: {forgotten}");
@@ -156,8 +157,8 @@ pub fn a_reused_number_is_reported_under_its_new_key<H: Hub>(make: Make<'_, H>) 
     }
 }
 
-/// Clauses 2 and 9: a number lent for one wait is closed and reused while a copy keeps the old file
-/// alive. What the old file does is no endless news, and the new one is heard.
+/// Clauses 2 and 9: a number lent for one wait is closed and reused while a copy keeps the old file open. Reports about
+/// the old file come to an end, and the new file is reported.
 pub fn an_old_file_that_lives_on_neither_spins_nor_deafens<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (old, old_far) = fixture::pair();
@@ -203,20 +204,22 @@ pub fn a_dead_number_is_refused_or_invalid<H: Hub>(make: Make<'_, H>) {
     let file = fixture::under(SPARE, &near);
     let key = driver.add(&file, Interest::READ, Lease::Wait);
     drop(file);
-    let dead = driver.die(key);
+    let dead = driver.close_while_armed(key);
     match driver.hub.watch(key, dead.as_fd(), Interest::READ, Lease::Wait) {
-        Ok(()) => assert!(driver.hear(key, soon()).contains(Readiness::INVALID), "a dead number is silent"),
+        Ok(()) => {
+            assert!(driver.hear(key, soon()).contains(Readiness::INVALID), "a dead number must be reported as INVALID")
+        }
         Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::BADF)),
     }
 }
 
-/// Clause 8: *`InvalidInput` for a number too large*, else it works like any other.
+/// Clause 8: *`InvalidInput` for a number too large*. An accepted number works like any other.
 pub fn a_high_number_is_watched_or_refused<H: Hub>(make: Make<'_, H>) {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let mut driver = Driver::new(make);
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of descriptors");
     if hard <= HIGH as libc::rlim_t {
-        return skip(driver.hub.name(), "this system has no number that is high enough");
+        return skip(driver.hub.name(), "the limit of descriptors on this system is too low");
     }
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("a limit within the hard one");
     let (near, far) = fixture::pair();
@@ -225,7 +228,7 @@ pub fn a_high_number_is_watched_or_refused<H: Hub>(make: Make<'_, H>) {
     match driver.watch(key, Interest::READ, Lease::Life) {
         Err(error) => {
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-            skip(driver.hub.name(), "it has a limit for numbers");
+            skip(driver.hub.name(), "the hub has a limit for numbers");
         }
         Ok(()) => {
             fixture::send(&far, b"x");

@@ -1,4 +1,4 @@
-//! Random traffic, against what poll(2) says at the same moment.
+//! A case with random traffic, which compares the reports with poll(2).
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use rustix::io::retry_on_intr;
 
 use crate::fixture::{self, Driver, File, Make};
 
-/// A socket as a program uses it: its two directions are waited for by two tasks.
+/// A socket as a program uses it: each direction has a waiter of its own.
 struct Socket {
     near: File,
     far: File,
@@ -16,8 +16,8 @@ struct Socket {
     parked: Interest,
 }
 
-/// Clauses 1 and 3: readers and writers come, go and return in every order, always after a call that
-/// would have blocked; whoever waits for what is ready is told.
+/// Clauses 1 and 3: readers and writers park, leave and park again in random order, always after a call that would have
+/// blocked. Each waiter gets a report once its direction is ready.
 pub fn whoever_waits_is_told_in_random_traffic<H: Hub>(make: Make<'_, H>) {
     for seed in 1..=4 {
         let mut random = Random(seed);
@@ -35,7 +35,7 @@ pub fn whoever_waits_is_told_in_random_traffic<H: Hub>(make: Make<'_, H>) {
                 for (key, due) in due {
                     let heard = told.iter().filter(|(whose, _)| *whose == key);
                     let heard = heard.fold(Interest::NONE, |all, (_, found)| all | found.directions());
-                    assert!(heard.contains(due), "seed {seed}, step {step}: {due:?} is due, heard {heard:?}");
+                    assert!(heard.contains(due), "seed {seed}, step {step}: {due:?} is due, reported is {heard:?}");
                     for socket in sockets.iter_mut().filter(|socket| socket.key == key) {
                         socket.parked = socket.parked.without(heard);
                     }
@@ -45,7 +45,7 @@ pub fn whoever_waits_is_told_in_random_traffic<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// One random thing that happens to a socket.
+/// Performs one random action on a socket.
 fn act<H: Hub>(driver: &mut Driver<H>, socket: &mut Socket, what: usize) {
     match what {
         0..4 => {
@@ -59,7 +59,7 @@ fn act<H: Hub>(driver: &mut Driver<H>, socket: &mut Socket, what: usize) {
             socket.parked |= Interest::WRITE;
         }
         7..10 => {
-            // A full buffer has data in it already.
+            // A full buffer holds data already.
             let _ = rustix::io::write(&*socket.far, b"x");
         }
         10..13 => fixture::drain(&socket.far),
@@ -72,7 +72,7 @@ fn act<H: Hub>(driver: &mut Driver<H>, socket: &mut Socket, what: usize) {
     }
 }
 
-/// A waiter is killed, or runs out of time.
+/// Removes a waiter, as a kill or a timeout does.
 fn leave<H: Hub>(driver: &mut Driver<H>, socket: &mut Socket, interest: Interest) {
     driver.disarm(socket.key, interest);
     socket.parked = socket.parked.without(interest);
@@ -85,10 +85,10 @@ fn socket<H: Hub>(driver: &mut Driver<H>) -> Socket {
     Socket { near, far, key, parked: Interest::NONE }
 }
 
-/// What is ready now and waited for.
+/// Returns the directions that have a waiter and are ready now.
 fn due(socket: &Socket) -> Interest {
     let mut fds = [PollFd::new(&*socket.near, PollFlags::IN | PollFlags::OUT)];
-    retry_on_intr(|| poll(&mut fds, Some(&Timespec::default()))).expect("poll tells what is ready");
+    retry_on_intr(|| poll(&mut fds, Some(&Timespec::default()))).expect("poll succeeds");
     let ready = fds[0].revents();
     let of = |flag, interest| if ready.contains(flag) { interest } else { Interest::NONE };
     (of(PollFlags::IN, Interest::READ) | of(PollFlags::OUT, Interest::WRITE)) & socket.parked

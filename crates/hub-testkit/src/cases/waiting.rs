@@ -1,4 +1,4 @@
-//! How long `wait` sleeps, and what ends it.
+//! Cases about the duration of `wait`, and about timeouts, notices and signals.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use crate::allocations;
 use crate::fixture::{self, Driver, Make, soon};
 use crate::process::let_interrupt;
 
-/// Far beyond what any case takes: a wait that lasts so long was not ended.
+/// A timeout far beyond the duration of any case. A wait that lasts so long was not ended by its report or notice.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Sleeps for `timeout` and says how long it took, in how many waits.
+/// Sleeps for `timeout`, and returns the elapsed time and the number of waits.
 fn sleep<H: Hub>(driver: &mut Driver<H>, timeout: Duration) -> (Duration, usize) {
     let start = Instant::now();
     let mut waits = 0;
@@ -24,22 +24,22 @@ fn sleep<H: Hub>(driver: &mut Driver<H>, timeout: Duration) -> (Duration, usize)
         if start.elapsed() >= timeout {
             return (start.elapsed(), waits);
         }
-        assert!(waits < 100, "wait returns again and again with nothing");
+        assert!(waits < 100, "wait returns again and again without a report");
     }
 }
 
-/// Clause 11: *`wait` MUST NOT return before `timeout` is over*: one wait is the whole sleep.
+/// Clause 11: *`wait` MUST NOT return before `timeout` is over*. One wait takes the whole timeout.
 pub fn a_timeout_is_not_early<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let timeout = Duration::from_millis(40);
-    // Several times: on a busy machine one that ends early may seem to be in time.
+    // Several times, because on a busy machine a delay may hide an early return.
     for _ in 0..5 {
         let (_, waits) = sleep(&mut driver, timeout);
         assert!(waits <= 2, "{waits} waits for {timeout:?}");
     }
 }
 
-/// Clause 11: *it rounds up*: less than the system's unit is not zero.
+/// Clause 11: *it rounds up*. A timeout below the system's unit does not become zero.
 pub fn a_short_timeout_rounds_up<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     for micros in [1, 200, 999, 1_001] {
@@ -58,32 +58,32 @@ pub fn a_timeout_is_not_late<H: Hub>(make: Make<'_, H>) {
 /// Clause 11: *zero never sleeps*.
 pub fn zero_never_sleeps<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
-    // Whatever delays some of them: a hub that sleeps does so in all, and for its system's unit at least.
+    // The shortest of many: load delays some waits, but a hub that sleeps for zero delays all of them.
     let one = || {
         let start = Instant::now();
         driver.wait(Some(Duration::ZERO));
         start.elapsed()
     };
     let shortest = std::iter::repeat_with(one).take(1000).min().unwrap_or_default();
-    assert!(shortest < Duration::from_millis(1), "each wait for nothing took {shortest:?} or longer");
+    assert!(shortest < Duration::from_millis(1), "each wait with a zero timeout took {shortest:?} or longer");
 }
 
-/// Clause 11: *`Duration::MAX` does not overflow*: it sleeps until a report comes.
+/// Clause 11: *`Duration::MAX` does not overflow*. The wait lasts until a report comes.
 pub fn the_longest_timeout_does_not_overflow<H: Hub>(make: Make<'_, H>) {
     report_ends(make, Some(Duration::MAX));
 }
 
-/// Clause 11: *`None`* sleeps until a report comes.
+/// Clause 11: with *`None`*, the wait lasts until a report comes.
 pub fn no_timeout_sleeps_until_a_report<H: Hub>(make: Make<'_, H>) {
     report_ends(make, None);
 }
 
-/// Clause 11: *except for a report*, which ends the sleep when it comes.
+/// Clause 11: *except for a report*. A report ends the wait when it comes.
 pub fn a_report_ends_a_wait_at_once<H: Hub>(make: Make<'_, H>) {
     report_ends(make, Some(LONG));
 }
 
-/// Waits with `timeout` while another thread sends a byte after a moment.
+/// Waits with `timeout` while another OS thread sends a byte after a moment.
 fn report_ends<H: Hub>(make: Make<'_, H>, timeout: Option<Duration>) {
     let mut driver = Driver::new(make);
     let (near, far) = fixture::pair();
@@ -96,7 +96,7 @@ fn report_ends<H: Hub>(make: Make<'_, H>, timeout: Option<Duration>) {
     let mut waits = 0;
     let heard = loop {
         waits += 1;
-        assert!(waits <= 3, "wait returns again and again with nothing");
+        assert!(waits <= 3, "wait returns again and again without a report");
         let heard = driver.wait(timeout);
         if !heard.is_empty() {
             break heard;
@@ -105,7 +105,7 @@ fn report_ends<H: Hub>(make: Make<'_, H>, timeout: Option<Duration>) {
     let now = Instant::now();
     let (sent, _far) = sender.join().expect("a byte was sent");
     assert_eq!(heard, [(key, Readiness::READ)]);
-    assert!(now.saturating_duration_since(sent) < soon(), "heard {:?} after it was sent", now - sent);
+    assert!(now.saturating_duration_since(sent) < soon(), "reported {:?} after it was sent", now - sent);
 }
 
 /// Clause 13: *a notice before `wait` MUST end it*.
@@ -136,7 +136,7 @@ pub fn a_notice_during_the_wait_ends_it<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clause 13: *many notices end few waits*: after a thousand, the wait after next sleeps.
+/// Clause 13: *many notices end few waits*. A thousand notices end two waits at most.
 pub fn many_notices_end_few_waits<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let notifier = driver.notifier();
