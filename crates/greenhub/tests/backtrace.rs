@@ -1,4 +1,4 @@
-//! What the feature `backtrace` adds to the reports of the blocking detector.
+//! Backtraces in the reports of the blocking detector (feature `backtrace`).
 
 #[path = "it/support/mod.rs"]
 mod support;
@@ -11,7 +11,7 @@ use crate::support::{in_child, is_child, run};
 use greenhub::debug::hub_blocking_detection;
 use greenhub::{Report, get_hub, set_report_stream, sleep, spawn};
 
-/// Runs `test`, the body of the test `name`, in a process of its own.
+/// Runs `test`, the body of the test `name`, in its own process.
 fn alone(name: &str, test: fn()) {
     if is_child() {
         return run("alone", test);
@@ -20,13 +20,14 @@ fn alone(name: &str, test: fn()) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The backtraces that are reported from now on. Where the system takes the processor away for long, some are of others
-/// than the test means.
+/// The backtraces that are reported from now on.
+///
+/// If the system does not schedule this process for long, the detector reports other places than the tested one too.
 fn backtraces() -> Receiver<String> {
-    let (told, blocked) = channel();
+    let (reports, blocked) = channel();
     set_report_stream(move |report| {
         if let Report::Blocked { backtrace, .. } = report {
-            let _ = told.send(backtrace.clone().unwrap_or_default());
+            let _ = reports.send(backtrace.clone().unwrap_or_default());
         }
     });
     hub_blocking_detection(Duration::from_millis(50)).unwrap();
@@ -35,75 +36,75 @@ fn backtraces() -> Receiver<String> {
 }
 
 #[inline(never)]
-fn computes_until_told(told: &Receiver<String>) -> String {
+fn compute_until_reported(reports: &Receiver<String>) -> String {
     let mut sum = 0_u64;
     loop {
         for number in 0..black_box(10_000) {
             sum = black_box(sum.wrapping_mul(31) ^ number);
         }
-        match told.try_recv() {
-            Ok(backtrace) if backtrace.contains("computes_until_told") => return backtrace,
+        match reports.try_recv() {
+            Ok(backtrace) if backtrace.contains("compute_until_reported") => return backtrace,
             Ok(_) | Err(TryRecvError::Empty) => {}
-            Err(TryRecvError::Disconnected) => panic!("nobody tells"),
+            Err(TryRecvError::Disconnected) => panic!("the report stream is gone"),
         }
     }
 }
 
 #[inline(never)]
-fn blocks_the_os_thread(told: &Receiver<String>) -> String {
+fn block_the_os_thread(reports: &Receiver<String>) -> String {
     loop {
-        let backtrace = black_box(told.recv_timeout(Duration::from_secs(60)).expect("the detector tells"));
-        if backtrace.contains("blocks_the_os_thread") {
+        let backtrace = black_box(reports.recv_timeout(Duration::from_secs(60)).expect("the detector reports"));
+        if backtrace.contains("block_the_os_thread") {
             return backtrace;
         }
     }
 }
 
-/// Whether these calls are in it, the inner one first.
+/// Asserts that the backtrace shows these calls in order, the innermost first.
 #[track_caller]
 fn shows(backtrace: &str, calls: &[&str]) {
     let mut rest = backtrace;
     for call in calls {
         let at = rest.find(call);
-        assert!(at.is_some(), "{call} is not in, or not in its place:\n{backtrace}");
+        assert!(at.is_some(), "{call} is missing or out of order:\n{backtrace}");
         rest = &rest[at.unwrap_or_default()..];
     }
 }
 
 #[test]
-fn a_green_thread_that_computes_is_shown_where_it_does() {
-    alone("a_green_thread_that_computes_is_shown_where_it_does", || {
-        let told = backtraces();
-        let backtrace = spawn(move || computes_until_told(&told)).join().unwrap();
-        shows(&backtrace, &["backtrace::computes_until_told", "tests/backtrace.rs:", "hub_core::greenlet"]);
+fn backtrace_shows_the_computing_frame_of_a_green_thread() {
+    alone("backtrace_shows_the_computing_frame_of_a_green_thread", || {
+        let reports = backtraces();
+        let backtrace = spawn(move || compute_until_reported(&reports)).join().unwrap();
+        shows(&backtrace, &["backtrace::compute_until_reported", "tests/backtrace.rs:", "hub_core::greenlet"]);
     });
 }
 
 #[test]
-fn a_green_thread_that_blocks_its_os_thread_is_shown_in_the_call() {
-    alone("a_green_thread_that_blocks_its_os_thread_is_shown_in_the_call", || {
-        let told = backtraces();
-        let backtrace = spawn(move || blocks_the_os_thread(&told)).join().unwrap();
-        shows(&backtrace, &["recv_timeout", "backtrace::blocks_the_os_thread", "hub_core::greenlet"]);
+fn backtrace_shows_the_blocking_call_of_a_green_thread() {
+    alone("backtrace_shows_the_blocking_call_of_a_green_thread", || {
+        let reports = backtraces();
+        let backtrace = spawn(move || block_the_os_thread(&reports)).join().unwrap();
+        shows(&backtrace, &["recv_timeout", "backtrace::block_the_os_thread", "hub_core::greenlet"]);
     });
 }
 
 #[test]
-fn the_main_greenlet_is_shown_on_the_stack_of_its_os_thread() {
-    alone("the_main_greenlet_is_shown_on_the_stack_of_its_os_thread", || {
-        let told = backtraces();
-        let backtrace = computes_until_told(&told);
-        shows(&backtrace, &["backtrace::computes_until_told", "support::run"]);
+fn backtrace_of_the_main_greenlet_shows_the_os_threads_stack() {
+    alone("backtrace_of_the_main_greenlet_shows_the_os_threads_stack", || {
+        let reports = backtraces();
+        let backtrace = compute_until_reported(&reports);
+        shows(&backtrace, &["backtrace::compute_until_reported", "support::run"]);
     });
 }
 
 #[test]
-fn a_callback_is_shown_below_the_main_loop() {
-    alone("a_callback_is_shown_below_the_main_loop", || {
-        let told = backtraces();
+fn backtrace_of_a_callback_shows_the_main_loop() {
+    alone("backtrace_of_a_callback_shows_the_main_loop", || {
+        let reports = backtraces();
         let (tell, shown) = channel();
-        get_hub().schedule(Duration::from_millis(1), move || tell.send(blocks_the_os_thread(&told)).unwrap());
+        get_hub().schedule(Duration::from_millis(1), move || tell.send(block_the_os_thread(&reports)).unwrap());
         sleep(Duration::from_millis(5));
-        shows(&shown.try_recv().unwrap(), &["backtrace::blocks_the_os_thread", "MainLoop>::run"]);
+        shows(&shown.try_recv().unwrap(), &["backtrace::block_the_os_thread", "MainLoop>::run"]);
     });
 }

@@ -1,4 +1,4 @@
-//! An allocator that counts.
+//! A global allocator that counts calls, blocks and bytes.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicIsize, Ordering};
 
-/// Every call goes to the system's allocator unchanged.
+/// Forwards every call unchanged to the system allocator.
 struct Counting;
 
 #[global_allocator]
@@ -19,12 +19,12 @@ thread_local! {
 static BLOCKS: AtomicIsize = AtomicIsize::new(0);
 static BYTES: AtomicIsize = AtomicIsize::new(0);
 
-/// How often this thread asked for memory so far.
+/// The number of allocations and reallocations of this thread so far.
 pub(crate) fn allocations() -> usize {
     CALLS.get()
 }
 
-/// The blocks that the process holds, and their bytes.
+/// The number of blocks that the process holds, and their total size in bytes.
 pub(crate) fn allocated() -> (isize, isize) {
     (BLOCKS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed))
 }
@@ -35,24 +35,24 @@ fn count(calls: usize, blocks: isize, bytes: isize) {
     BYTES.fetch_add(bytes, Ordering::Relaxed);
 }
 
-// SAFETY: each method is the system allocator's; the counters are atomics and a thread-local that needs neither
-// memory nor a destructor.
+// SAFETY: each method forwards to the system allocator. The counters are atomics and a const-initialized thread-local
+// without a destructor, so that counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(1, 1, layout.size() as isize);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller upholds the contract of the same method of `System`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         count(0, -1, -(layout.size() as isize));
-        // SAFETY: the caller's promise is passed on; the memory came from the system's allocator.
+        // SAFETY: the caller upholds the contract of the same method of `System`, which allocated `memory`.
         unsafe { System.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(1, 0, size as isize - layout.size() as isize);
-        // SAFETY: the caller's promise is passed on; the memory came from the system's allocator.
+        // SAFETY: the caller upholds the contract of the same method of `System`, which allocated `memory`.
         unsafe { System.realloc(memory, layout, size) }
     }
 }

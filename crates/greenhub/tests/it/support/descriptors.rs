@@ -1,4 +1,4 @@
-//! What the tests of descriptors, threads and processes share.
+//! Helpers for tests of descriptors, threads and processes.
 
 #![allow(dead_code, reason = "each test file uses some of it")]
 
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use greenhub::{ReadHint, Source, Stats, get_hub};
 
-/// Long for a machine that is busy, short for a person.
+/// The time after which a test counts as hung. Ample even on a busy machine.
 pub(crate) const HANG: Duration = Duration::from_secs(120);
 
-/// Ends the process with the place of the test if it hangs; until it is dropped.
-pub(crate) struct Deadline(#[allow(dead_code, reason = "its drop is what is waited for")] Sender<()>);
+/// Aborts the process with the location of the test if the test hangs. Dropping the value disarms it.
+pub(crate) struct Deadline(#[allow(dead_code, reason = "the thread waits for its drop")] Sender<()>);
 
 #[track_caller]
 pub(crate) fn deadline() -> Deadline {
@@ -25,7 +25,7 @@ pub(crate) fn deadline() -> Deadline {
     let (sender, receiver) = channel::<()>();
     std::thread::spawn(move || {
         if receiver.recv_timeout(HANG) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            // Not by `eprintln!`, whose text is kept for the end of the test.
+            // The harness captures `eprintln!` until the end of the test, which never comes.
             let _ = writeln!(io::stderr(), "test {name} ({place}) hangs: it has run for {HANG:?}");
             std::process::abort();
         }
@@ -35,8 +35,9 @@ pub(crate) fn deadline() -> Deadline {
 
 const CHILD: &str = "GREENHUB_TEST_CHILD";
 
-/// Runs `body` in a process of its own, in which no other test runs: this program again, with the test's
-/// name.
+/// Runs `body` in its own process, in which no other test runs.
+///
+/// Starts this program again with the name of the calling test.
 #[track_caller]
 pub(crate) fn in_child(body: impl FnOnce()) {
     let name = std::thread::current().name().expect("tests are named").to_owned();
@@ -46,7 +47,7 @@ pub(crate) fn in_child(body: impl FnOnce()) {
     }
     let mut command = Command::new(std::env::current_exe().expect("the test program"));
     command.args([&name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
-    // A group of its own: a signal for it is none for the others.
+    // In its own process group, so that a signal to the group does not reach the other tests.
     let mut child = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a child");
     let mut errors = child.stderr.take().expect("piped");
     let errors = std::thread::spawn(move || {
@@ -56,11 +57,11 @@ pub(crate) fn in_child(body: impl FnOnce()) {
     });
     let output = child.wait_with_output().expect("a child");
     let errors = errors.join().expect("read");
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && told.contains("1 passed"), "{}: {told}{errors}", output.status);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && printed.contains("1 passed"), "{}: {printed}{errors}", output.status);
 }
 
-/// Two ends of a connection.
+/// The two ends of a connection.
 pub(crate) fn pair() -> (Source, Source) {
     let (left, right) = UnixStream::pair().expect("a pair");
     (source(left), source(right))
@@ -89,13 +90,15 @@ pub(crate) fn write(source: &Source, bytes: &[u8]) -> io::Result<usize> {
     source.write(None, |fd| Ok(rustix::io::write(fd, bytes)?))
 }
 
-/// The other end of `peer` is closed. A child that another test starts has a copy of it for a while.
+/// Asserts that the other end of `peer` is closed.
+///
+/// Retries for a while: a child that another test starts holds a copy of the descriptor until its `exec`.
 #[track_caller]
 pub(crate) fn assert_other_end_closed(peer: &Source) {
     until(|| write(peer, b"x").is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe));
 }
 
-/// Writes until the kernel takes no more.
+/// Writes until the kernel buffer is full, and returns the number of bytes.
 pub(crate) fn fill(source: &Source) -> usize {
     source.set_nonblocking(true);
     let mut total = 0;
@@ -106,7 +109,7 @@ pub(crate) fn fill(source: &Source) -> usize {
     total
 }
 
-/// Whether the hub reports each arrival once, waited for or not.
+/// Whether the hub is edge-triggered: it reports each arrival once, even without a waiter.
 pub(crate) fn reports_arrivals() -> bool {
     match get_hub().name() {
         "epoll" => std::env::var("GREENHUB_EPOLL").is_ok_and(|ways| ways.contains("edge")),
@@ -118,14 +121,14 @@ pub(crate) fn stats() -> Stats {
     get_hub().stats()
 }
 
-/// Nobody waits for any descriptor.
+/// Asserts that no greenlet waits for a descriptor.
 #[track_caller]
 pub(crate) fn assert_nobody_waits() {
     let stats = stats();
     assert_eq!((stats.readers, stats.writers), (0, 0));
 }
 
-/// Gives way until `done`.
+/// Sleeps until `done` returns true.
 #[track_caller]
 pub(crate) fn until(mut done: impl FnMut() -> bool) {
     let begin = Instant::now();
@@ -139,7 +142,7 @@ pub(crate) fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// How many descriptors this process has open.
+/// The number of open descriptors of this process.
 pub(crate) fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("procfs").count()
 }

@@ -1,4 +1,4 @@
-//! Running an example as a program of its own.
+//! Runs an example as a separate process.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -13,10 +13,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// An example that runs longer hangs.
+/// The time after which an example counts as hung.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// An example, built with the profile of this test: `cargo test --test` alone does not build it.
+/// Builds an example with the profile of this test, and returns its path.
+///
+/// `cargo test --test` alone does not build the examples.
 pub(crate) fn program(name: &str) -> PathBuf {
     static PROGRAMS: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
     let mut programs = PROGRAMS.lock().expect("the others build");
@@ -27,7 +29,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
             Some("debug") => "dev",
             other => other.expect("the name of a profile"),
         };
-        // The hub under test may be one that is not there by default.
+        // The hub under test may need a feature that is off by default.
         let features = if cfg!(feature = "libevent") { "libevent" } else { "" };
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--package", "greenhub", "--example", name, "--profile", profile])
@@ -43,15 +45,16 @@ pub(crate) fn program(name: &str) -> PathBuf {
     program.clone()
 }
 
-/// The example with these arguments, and with pipes for what it writes.
+/// A command that runs the example with these arguments, and with pipes for its output.
 pub(crate) fn command<A: AsRef<OsStr>>(name: &str, arguments: &[A]) -> Command {
     let mut command = Command::new(program(name));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-/// Calls `attempt` with limits on time, in seconds, until what it returns was done `in_time`: the first limit is enough
-/// unless the machine is busy. Which it was, and what was returned.
+/// Calls `attempt` with growing time limits in seconds until `in_time` accepts its result.
+///
+/// Returns the last limit and the result. The first limit is enough unless the machine is busy.
 #[track_caller]
 pub(crate) fn with_time<T>(attempt: impl Fn(&str) -> T, in_time: impl Fn(&T) -> bool) -> (&'static str, T) {
     for limit in ["0.5", "5"] {
@@ -63,12 +66,16 @@ pub(crate) fn with_time<T>(attempt: impl Fn(&str) -> T, in_time: impl Fn(&T) -> 
     ("30", attempt("30"))
 }
 
-/// Whether nothing but this URL has timed out, going by the lines that were told.
+/// Whether no URL but `url` timed out, according to the printed lines.
 pub(crate) fn only_late(told: &str, url: &str) -> bool {
     told.lines().filter(|line| line.contains(": timed out")).all(|line| line.contains(url))
 }
 
-/// Runs a command to its end. If it hangs it is killed, and the test fails with what it has told.
+/// Runs a command to its end.
+///
+/// # Panics
+///
+/// Panics if the command hangs: kills it, and puts its standard error in the message.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Output {
     let mut child = command.spawn().expect("the example starts");
@@ -99,17 +106,17 @@ fn read(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-/// A server in a process of its own, which is killed if a test fails.
+/// A server in its own process. Dropping the value kills the process.
 pub(crate) struct Server {
     process: Option<Child>,
-    /// The first line that it has told.
+    /// The first line on its standard error.
     pub(crate) greeting: String,
     rest: BufReader<ChildStderr>,
     _watchdog: mpsc::Sender<()>,
 }
 
 impl Server {
-    /// Starts it, and waits until it has told something.
+    /// Starts the server, and waits for the first line on its standard error.
     pub(crate) fn start(command: &mut Command) -> Server {
         let mut process = command.spawn().expect("the example starts");
         let watchdog = watch(&process);
@@ -119,7 +126,7 @@ impl Server {
         Server { process: Some(process), greeting, rest, _watchdog: watchdog }
     }
 
-    /// Waits until it tells a line with this.
+    /// Waits until the server prints a line that contains `what`.
     #[track_caller]
     pub(crate) fn tells(&mut self, what: &str) {
         let mut line = self.greeting.clone();
@@ -129,14 +136,14 @@ impl Server {
         }
     }
 
-    /// Ctrl-C, and what it has told since.
+    /// Interrupts the server as Ctrl-C does, and returns its remaining output.
     pub(crate) fn interrupt(self) -> Output {
         let process = self.process.as_ref().expect("it runs");
         kill_process(Pid::from_child(process), Signal::INT).expect("it runs");
         self.wait()
     }
 
-    /// It ends by itself.
+    /// Waits until the server ends by itself.
     pub(crate) fn wait(mut self) -> Output {
         let process = self.process.take().expect("it runs");
         let mut stderr = Vec::new();
@@ -146,7 +153,7 @@ impl Server {
     }
 }
 
-/// Kills a process that hangs, unless what is returned is dropped before.
+/// Kills the process after the limit, unless the returned sender is dropped before.
 fn watch(process: &Child) -> mpsc::Sender<()> {
     let (done, is_done) = mpsc::channel();
     let process = Pid::from_child(process);
@@ -175,13 +182,13 @@ pub(crate) fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Ended with this status and nothing on standard error.
+/// Asserts that the process ended with this status and an empty standard error.
 #[track_caller]
 pub(crate) fn ends(output: &Output, status: i32) {
     assert_eq!((output.status.code(), errors(output).as_str()), (Some(status), ""));
 }
 
-/// Ended with this status, nothing on standard output, and one line that has these words.
+/// Asserts that the process ended with this status, an empty standard output, and one error line with these words.
 #[track_caller]
 pub(crate) fn refuses(output: &Output, status: i32, words: &[&str]) {
     let told = errors(output);

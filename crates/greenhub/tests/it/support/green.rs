@@ -1,4 +1,4 @@
-//! What tests of green threads share.
+//! Helpers for tests of green threads.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use greenhub::net::Resolver;
 use greenhub::{GreenThread, Interest, Source, Stats};
 
-/// Longer than any test runs.
+/// A time longer than any test runs.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
 pub(crate) const SHORT: Duration = Duration::from_millis(5);
 
-/// What happened, in order.
+/// A log of events, in order.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Log(Rc<RefCell<Vec<String>>>);
 
@@ -42,7 +42,7 @@ impl Log {
         self.0.borrow().iter().any(|entry| entry == what)
     }
 
-    /// The place of the first such entry.
+    /// The index of the first such entry.
     pub(crate) fn position(&self, what: &str) -> Option<usize> {
         self.0.borrow().iter().position(|entry| entry == what)
     }
@@ -51,7 +51,7 @@ impl Log {
         self.0.borrow().iter().all(|entry| entry == what)
     }
 
-    /// Logs when it is dropped.
+    /// Returns a value that adds an entry when it is dropped.
     pub(crate) fn on_drop(&self, what: &'static str) -> OnDrop<impl FnMut() + use<>> {
         let log = self.clone();
         OnDrop(move || log.add(what))
@@ -67,7 +67,7 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// Counts up when what it made is dropped.
+/// Counts the drops of the values that it made.
 #[derive(Clone, Default)]
 pub(crate) struct Drops(Rc<Cell<usize>>);
 
@@ -82,7 +82,7 @@ impl Drops {
     }
 }
 
-/// What must be as before when nothing has leaked.
+/// The resources of a hub. Unchanged after a test that leaks none.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Held {
     greenlets: usize,
@@ -93,9 +93,9 @@ pub(crate) struct Held {
     stacks_in_use: usize,
 }
 
-/// What the hub of this thread holds once what is ready has run.
+/// The resources of this thread's hub, counted after the ready greenlets have run.
 pub(crate) fn held() -> Held {
-    // Launches the loop, and has it take a few turns.
+    // Starts the main loop, and lets it run a few turns.
     for _ in 0..3 {
         greenhub::sleep(Duration::from_micros(100));
     }
@@ -103,7 +103,7 @@ pub(crate) fn held() -> Held {
     Held { greenlets, green_threads, timers, readers, writers, stacks_in_use }
 }
 
-/// Waits until the hub of this thread holds that much: a job that nobody waits for ends by itself.
+/// Waits until this thread's hub holds exactly `expected`: a job without a waiter ends by itself.
 #[track_caller]
 pub(crate) fn comes_to_hold(expected: &Held, after: &str) {
     let begin = Instant::now();
@@ -114,7 +114,7 @@ pub(crate) fn comes_to_hold(expected: &Held, after: &str) {
     assert_eq!(now, *expected, "{after}");
 }
 
-/// Ends a green thread when it is dropped.
+/// Kills its green thread when it is dropped.
 pub(crate) struct KillOnDrop<T>(pub(crate) GreenThread<T>);
 
 impl<T> Drop for KillOnDrop<T> {
@@ -127,7 +127,7 @@ pub(crate) fn pipe() -> (PipeReader, PipeWriter) {
     io::pipe().expect("a pipe")
 }
 
-/// Looks for names as long as it is left alone.
+/// A resolver that never answers.
 struct Silent;
 
 impl Resolver for Silent {
@@ -137,15 +137,15 @@ impl Resolver for Silent {
     }
 }
 
-/// A place where a green thread blocks until it is unwound.
+/// A place where a green thread parks until it is unwound.
 pub(crate) struct ParkPoint {
     pub(crate) name: &'static str,
     pub(crate) park: fn(),
-    /// In a wait that a kill does not end at once.
+    /// Whether a kill does not end the wait at once.
     pub(crate) masked: bool,
 }
 
-/// Every kind of place where a green thread may block.
+/// Every kind of place where a green thread may park.
 pub(crate) const PARK_POINTS: &[ParkPoint] = &[
     ParkPoint { name: "sleep", park: || greenhub::sleep(LONG), masked: false },
     ParkPoint {
@@ -492,7 +492,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
 
 static REPORTS: Mutex<Vec<(ThreadId, String)>> = Mutex::new(Vec::new());
 
-/// From now on reports of this thread are kept for [`reports`].
+/// Keeps the reports of all threads from now on, for [`reports`] and [`reports_naming`].
 pub(crate) fn keep_reports() {
     static KEEP: Once = Once::new();
     KEEP.call_once(|| {
@@ -502,13 +502,13 @@ pub(crate) fn keep_reports() {
     });
 }
 
-/// What was reported on this thread.
+/// The reports of this thread.
 pub(crate) fn reports() -> Vec<String> {
     let here = std::thread::current().id();
     REPORTS.lock().unwrap().iter().filter(|(thread, _)| *thread == here).map(|(_, text)| text.clone()).collect()
 }
 
-/// The reports of all threads that name `place`, a part of their text.
+/// The reports of all threads whose text contains `place`.
 pub(crate) fn reports_naming(place: &str) -> Vec<String> {
     REPORTS.lock().unwrap().iter().filter(|(_, text)| text.contains(place)).map(|(_, text)| text.clone()).collect()
 }

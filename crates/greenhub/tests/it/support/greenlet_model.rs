@@ -1,6 +1,6 @@
-//! What Python's greenlets would do, without any switching: who runs next, with what, and who is dead.
+//! A model of Python's greenlets without any switching: the next greenlet to run, its message, and the dead ones.
 
-/// What arrives at a switch, or begins a body.
+/// The message that a switch returns, or that starts a body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Message {
     Value(u64),
@@ -17,7 +17,7 @@ pub(crate) enum Status {
     Unstarted,
     Running,
     Suspended,
-    /// Switched away without a handle: ends when the run queue gets to it.
+    /// Suspended without a handle: unwound when its turn in the run queue comes.
     Doomed,
     Dead,
 }
@@ -26,15 +26,15 @@ pub(crate) enum Status {
 pub(crate) struct One {
     pub(crate) status: Status,
     parent: Option<usize>,
-    /// Handles in the table and in frames, and children.
+    /// The number of handles in the table and in frames, plus the number of children.
     handles: usize,
     pub(crate) in_table: bool,
-    /// Whose handle the frame of its pending switch holds.
+    /// The greenlet whose handle the frame of the pending switch holds.
     holds: Option<usize>,
     waits_in_drop: bool,
 }
 
-/// Number 0 is the main greenlet.
+/// All greenlets. Number 0 is the main greenlet.
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) all: Vec<One>,
@@ -54,7 +54,7 @@ impl Model {
         Model { all: vec![main], current: 0 }
     }
 
-    /// A new greenlet, with a handle in the table.
+    /// Adds a greenlet with a handle in the table.
     pub(crate) fn make(&mut self, parent: usize) -> usize {
         self.all[parent].handles += 1;
         self.all.push(One {
@@ -68,7 +68,7 @@ impl Model {
         self.all.len() - 1
     }
 
-    /// The running one switches to `target`, or throws into it. Who goes on, with what.
+    /// Switches from the running greenlet to `target`, or throws into it. Returns the next greenlet and its message.
     pub(crate) fn switch(&mut self, target: usize, message: Message) -> (usize, Message) {
         let me = self.current;
         self.all[target].handles += 1;
@@ -82,14 +82,14 @@ impl Model {
         if message == Message::Exit && next != 0 { self.finish(Message::Exited) } else { (next, message) }
     }
 
-    /// The running one has come back from its switch: its frame drops the handle of the target.
+    /// Returns from the pending switch of the running greenlet, whose frame drops the handle of the target.
     pub(crate) fn back(&mut self) {
         if let Some(held) = self.all[self.current].holds.take() {
             self.release(held);
         }
     }
 
-    /// The body of the running one is over. Who goes on, with what.
+    /// Ends the body of the running greenlet. Returns the next greenlet and its message.
     pub(crate) fn finish(&mut self, message: Message) -> (usize, Message) {
         self.back();
         let me = self.current;
@@ -113,7 +113,7 @@ impl Model {
                 (Status::Unstarted, Message::Value(_) | Message::Exited) => return (target, message),
                 (Status::Unstarted, _) => one.status = Status::Dead,
                 (Status::Dead, _) => {}
-                (Status::Doomed, _) => panic!("somebody leads to {target}, which nobody holds"),
+                (Status::Doomed, _) => panic!("greenlet {target} is reachable without a handle"),
             }
             if message == Message::Exit {
                 message = Message::Exited;
@@ -122,7 +122,7 @@ impl Model {
         }
     }
 
-    /// False if that would be a cycle.
+    /// Returns false if the new parent would close a cycle.
     pub(crate) fn set_parent(&mut self, child: usize, parent: usize) -> bool {
         let mut ancestor = Some(parent);
         while let Some(one) = ancestor {
@@ -138,7 +138,7 @@ impl Model {
         true
     }
 
-    /// The table gives up its handle.
+    /// Drops the handle in the table.
     pub(crate) fn drop_handle(&mut self, of: usize) {
         self.all[of].in_table = false;
         self.release(of);
@@ -180,7 +180,7 @@ impl Model {
         self.all[of].status = Status::Dead;
     }
 
-    /// The run queue gets to those that nobody holds.
+    /// Unwinds the greenlets without handles, as the run queue does.
     pub(crate) fn end_doomed(&mut self) {
         while let Some(doomed) = self.all.iter().position(|one| one.status == Status::Doomed) {
             self.unwind(doomed);

@@ -1,4 +1,4 @@
-//! What the tests of the main loop share: a limit for each test, reports by thread, hubs to look into.
+//! Helpers for tests of the main loop: a time limit for each test, and hubs that count their calls.
 
 #![allow(dead_code)]
 
@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use hub_core::{Hub, Interest, Key, Lease, Notify, Ready, Rearm, Time, Watched};
 
-/// A test that takes longer hangs, on whatever machine.
+/// The time after which a test counts as hung.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs a test that must not hang.
+/// Runs a test, and aborts the process with the test's name if the test hangs.
 pub(crate) fn limited<R>(test: impl FnOnce() -> R) -> R {
     let name = thread::current().name().unwrap_or("a test").to_owned();
     let (done, is_done) = channel::<()>();
     thread::spawn(move || {
         if is_done.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
-            // Not by `eprintln!`, whose text is kept for the end of the test.
+            // The harness captures `eprintln!` until the end of the test, which never comes.
             let _ = writeln!(io::stderr(), "test {name} hangs: it has run for {LIMIT:?}");
             std::process::abort();
         }
@@ -32,7 +32,7 @@ pub(crate) fn limited<R>(test: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Runs `test`, the body of the test `name`, in a process of its own.
+/// Runs `test`, the body of the test `name`, in its own process.
 pub(crate) fn in_child(name: &str, test: impl FnOnce()) {
     const CHILD: &str = "GREENHUB_TEST_CHILD";
     if std::env::var_os(CHILD).is_some() {
@@ -42,33 +42,33 @@ pub(crate) fn in_child(name: &str, test: impl FnOnce()) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A hub of the kind that this run tests.
+/// A new hub of the kind under test.
 pub(crate) fn default_hub() -> io::Result<Box<dyn Hub>> {
     let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
     (choose()?.build)()
 }
 
-/// How often a [`Counted`] hub was called, and what may go wrong in it.
+/// The calls of a [`Counted`] hub, and the hooks to run inside them.
 #[derive(Clone, Default)]
 pub(crate) struct Calls {
     pub(crate) watches: Rc<Cell<usize>>,
     pub(crate) waits: Rc<Cell<usize>>,
-    /// Run by the next wait, inside the hub.
+    /// Runs inside the hub's next `wait`.
     pub(crate) in_wait: Rc<Cell<Option<Trick>>>,
-    /// Run by the next watch, inside the hub.
+    /// Runs inside the hub's next `watch`.
     pub(crate) in_watch: Rc<Cell<Option<Trick>>>,
 }
 
 pub(crate) type Trick = Box<dyn FnOnce() -> io::Result<()>>;
 
 impl Calls {
-    /// The default hub, looked into.
+    /// The default hub, with counted calls.
     pub(crate) fn hub(&self) -> io::Result<Counted> {
         Ok(Counted { hub: default_hub()?, calls: self.clone() })
     }
 }
 
-/// A hub that counts what it is asked and does what it is told.
+/// A hub that counts its calls, runs the hooks of [`Calls`], and forwards to the default hub.
 pub(crate) struct Counted {
     hub: Box<dyn Hub>,
     calls: Calls,

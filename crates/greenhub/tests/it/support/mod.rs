@@ -1,4 +1,4 @@
-//! What the tests of the facade share.
+//! Helpers for the tests of the facade.
 
 #![allow(dead_code, reason = "the programs for the features use a part of it")]
 
@@ -23,16 +23,17 @@ use std::io::Write;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// A test that takes longer hangs.
+/// The time after which a test counts as hung.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs a test on an OS thread of its own, which has no hub yet, and aborts the process with the test's name if
-/// it hangs: a loop that waits for ever would otherwise say nothing.
+/// Runs a test on a new OS thread, which has no hub yet.
+///
+/// If the test hangs, aborts the process with the test's name: a main loop that waits for ever prints nothing.
 pub(crate) fn run<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, ended) = mpsc::channel::<()>();
     let name = test_name(name);
     let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
-        // Dropped at the end, however that comes about.
+        // Dropped at the end, by a panic too.
         let _done = done;
         greenhub::thread::os::run_and_shutdown(Some(LIMIT / 4), test)
     });
@@ -47,28 +48,28 @@ pub(crate) fn run<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send
     }
 }
 
-/// How many descriptors this process has open.
+/// The number of open descriptors of this process.
 pub(crate) fn open_descriptors() -> usize {
-    // The listing itself has one open.
+    // The listing itself holds one descriptor.
     std::fs::read_dir("/proc/self/fd").expect("proc").count() - 1
 }
 
-/// Runs one test of this program in a process of its own, as `configure` wants it, and returns what it did.
+/// Runs one test of this program in a new process, and returns its output.
 ///
-/// The test asks [`is_child`] whether it is the one that was started here.
+/// `configure` may change the command. In the new process the test sees [`is_child`] return true.
 pub(crate) fn in_child(test: &str, configure: impl FnOnce(&mut std::process::Command)) -> std::process::Output {
     let mut command = std::process::Command::new(std::env::current_exe().expect("a test program"));
     let name = test_name(test);
     command.args([&name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
     configure(&mut command);
     let output = command.output().expect("the test program runs");
-    // A program that finds no such test succeeds, too. Empty is what goes elsewhere.
-    let told = &output.stdout;
-    assert!(told.is_empty() || told.starts_with(b"\nrunning 1 test\n"), "{name} is not found: {output:?}");
+    // The harness succeeds even if it finds no such test. The output is empty if `configure` redirected it.
+    let printed = &output.stdout;
+    assert!(printed.is_empty() || printed.starts_with(b"\nrunning 1 test\n"), "{name} is not found: {output:?}");
     output
 }
 
-/// Runs a test that changes or counts something of the whole process: as [`run`], in a process of its own.
+/// Runs a test like [`run`], but in its own process: for a test that changes or counts process-wide state.
 pub(crate) fn alone(name: &str, test: impl FnOnce() + Send + 'static) {
     if is_child() {
         return run(name, test);
@@ -77,7 +78,7 @@ pub(crate) fn alone(name: &str, test: impl FnOnce() + Send + 'static) {
     assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
 }
 
-/// The name of the running test with its modules, as the thread of the harness is called; elsewhere it is `test`.
+/// The name of the running test with its modules, taken from the harness thread. On other threads, `test`.
 fn test_name(test: &str) -> String {
     let thread = std::thread::current();
     let path = thread.name().filter(|path| path.rsplit("::").next() == test.rsplit("::").next());

@@ -1,11 +1,11 @@
-//! Addresses at which nobody listens.
+//! Addresses without a listener.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 
-/// An address of this machine at which nobody listens as long as this lives: it is bound, so nobody else gets it.
+/// A local address without a listener. The bound socket keeps the port reserved until it is dropped.
 pub(crate) struct Nobody {
     pub(crate) address: SocketAddr,
     _socket: OwnedFd,

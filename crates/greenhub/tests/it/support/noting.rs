@@ -1,4 +1,4 @@
-//! A hub that notes what it is to forget.
+//! A hub that records its `forget` calls.
 
 use std::cell::RefCell;
 use std::io;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use greenhub::{Hub, Interest, Key, Lease, Ready, Rearm, Time, Watched, use_hub_with};
 
-/// The descriptor lent to a hub with a number to forget.
+/// The descriptor that a `forget` call passes beside the number.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Lent {
     Nothing,
@@ -16,10 +16,10 @@ pub(crate) enum Lent {
     Closed,
 }
 
-/// The numbers that a hub was to forget.
+/// The recorded `forget` calls: the numbers with their descriptors.
 pub(crate) type Forgotten = Rc<RefCell<Vec<(RawFd, Lent)>>>;
 
-/// The default hub, with a note of what it was to forget.
+/// The default hub, which records its `forget` calls.
 struct Noting {
     hub: Box<dyn Hub>,
     forgotten: Forgotten,
@@ -55,7 +55,7 @@ impl Hub for Noting {
     }
 }
 
-/// Has the calling OS thread use the default hub, with a note of the numbers that it is to forget.
+/// Makes the calling OS thread use the default hub with recorded `forget` calls.
 pub(crate) fn use_noting_hub() -> Forgotten {
     let forgotten = Forgotten::default();
     let noted = Rc::clone(&forgotten);

@@ -1,4 +1,4 @@
-//! What random tests share.
+//! Random numbers for randomized tests.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -21,12 +21,12 @@ impl Random {
         ((bits ^ (bits >> 31)) % end as u64) as usize
     }
 
-    /// Another one, for somebody who draws at times that are not known.
+    /// Returns an independent generator, for a user that draws at nondeterministic times.
     pub(crate) fn fork(&mut self) -> Random {
         Random(self.below(usize::MAX) as u64)
     }
 
-    /// Up to a fifth of a millisecond.
+    /// A random time of less than 200 µs.
     pub(crate) fn moment(&mut self) -> Duration {
         Duration::from_micros(self.below(200) as u64)
     }

@@ -1,27 +1,28 @@
-//! Tests that hold for std and for this project alike.
+//! Tests that run over std and over greenhub.
 
-/// Makes two tests of each function: one over std, in which `thread` are OS threads, and one over greenhub. In the
-/// body `fs`, `net`, `process`, `streams`, `unix`, `sync` and `thread` mean the modules of either, `streams`
-/// being `io`.
+/// Makes two tests of each function: one over std, whose threads are OS threads, and one over greenhub.
 ///
-/// `TIMED_OUT` is the one kind of error that differs: a timeout of a socket is `WouldBlock` in std on Unix (what the
-/// system calls say there; on Windows std says `TimedOut`), and `TimedOut` in greenhub everywhere. A program that is
-/// right with std accepts both.
-#[allow(unused_macros, reason = "the programs for the features compare nothing")]
+/// In the body, `fs`, `net`, `process`, `streams`, `unix`, `sync` and `thread` name the modules of either. `streams`
+/// is the module `io`.
+///
+/// `TIMED_OUT` is the only error kind that differs. A socket timeout is `WouldBlock` in std on Unix, as the system
+/// calls report it, and `TimedOut` in std on Windows. In greenhub it is `TimedOut` everywhere. A correct std program
+/// accepts both.
+#[allow(unused_macros, reason = "the test programs of single features do not use it")]
 macro_rules! same_as_std {
     ($(fn $name:ident() $body:block)*) => {
         mod over_std {
-            #[allow(unused_imports, reason = "not each file uses all")]
+            #[allow(unused_imports, reason = "a file uses some of them")]
             use {super::*, std::{fs, io as streams, net, os::unix::net as unix, process, sync, thread}};
-            #[allow(dead_code, reason = "not each file uses it")]
+            #[allow(dead_code, reason = "some files do not use it")]
             const TIMED_OUT: io::ErrorKind = io::ErrorKind::WouldBlock;
             $(#[test] fn $name() { crate::support::run(concat!("over_std::", stringify!($name)), || $body) })*
         }
 
         mod green {
-            #[allow(unused_imports, reason = "not each file uses all")]
+            #[allow(unused_imports, reason = "a file uses some of them")]
             use {super::*, greenhub::{fs, io as streams, net, os::unix::net as unix, process, sync, thread}};
-            #[allow(dead_code, reason = "not each file uses it")]
+            #[allow(dead_code, reason = "some files do not use it")]
             const TIMED_OUT: io::ErrorKind = io::ErrorKind::TimedOut;
             $(#[test] fn $name() { crate::support::run(concat!("green::", stringify!($name)), || $body) })*
         }

@@ -1,4 +1,4 @@
-//! A web site on a green server, and what clients asked of it.
+//! A web site on a green server, which records the requests.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -12,19 +12,19 @@ use std::time::Duration;
 
 use greenhub::net::{TcpListener, TcpStream};
 
-/// How long an answer takes: clients that ask side by side are seen to do so.
+/// The time that each answer takes, so that concurrent requests overlap.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What the server does when it is asked for a page.
+/// The server's answer to a request for a page.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    /// Sends these bytes, and closes.
+    /// Sends these bytes, and closes the connection.
     Bytes(Vec<u8>),
-    /// Sends nothing, and keeps the connection.
+    /// Sends nothing, and keeps the connection open.
     Silence,
 }
 
-/// A page of HTML with these links.
+/// An HTML page with these links.
 pub(crate) fn links(targets: &[&str]) -> Answer {
     let body: String = targets.iter().map(|target| format!("<a href=\"{target}\">there</a>\n")).collect();
     html(&body)
@@ -34,12 +34,12 @@ pub(crate) fn html(body: &str) -> Answer {
     answer(&format!("200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}", body.len()), body)
 }
 
-/// A status with further headers, and a body that ends with the connection.
+/// A status line with further headers, and a body that ends with the connection.
 pub(crate) fn answer(head: &str, body: &str) -> Answer {
     Answer::Bytes(format!("HTTP/1.1 {head}\r\n\r\n{body}").into_bytes())
 }
 
-/// A site that is served until the process ends, by an OS thread of its own.
+/// A site that an OS thread serves until the process ends.
 pub(crate) struct Site {
     address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
@@ -52,7 +52,7 @@ struct Seen {
 }
 
 impl Site {
-    /// What is under no path of these is answered with 404.
+    /// Starts a site with these pages. Other paths are answered with 404.
     pub(crate) fn serve<P: Into<String>>(pages: impl IntoIterator<Item = (P, Answer)>) -> Site {
         let pages: HashMap<String, Answer> = pages.into_iter().map(|(path, answer)| (path.into(), answer)).collect();
         let seen = Arc::new(Mutex::new(Seen::default()));
@@ -80,20 +80,20 @@ impl Site {
         format!("http://{}{path}", self.address)
     }
 
-    /// What was asked for, in the order of the alphabet.
+    /// The requested paths, sorted.
     pub(crate) fn asked(&self) -> Vec<String> {
         let mut paths = self.seen.lock().expect("noted").paths.clone();
         paths.sort_unstable();
         paths
     }
 
-    /// How many requests were answered at the same time.
+    /// The largest number of requests served at the same time.
     pub(crate) fn most_at_once(&self) -> usize {
         self.seen.lock().expect("noted").most_at_once
     }
 }
 
-/// Answers one request. The connection comes back if it is to stay.
+/// Answers one request. Returns the connection if it is to stay open.
 fn serve_one(
     stream: TcpStream,
     pages: &HashMap<String, Answer>,

@@ -1,4 +1,4 @@
-//! An example that serves HTTP as a process of its own, and a directory for `cluster` to serve.
+//! An HTTP server example in its own process, and a directory for `cluster` to serve.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::example;
 
-/// A directory for a test, which is removed at its end.
+/// A temporary directory, removed when it is dropped.
 pub(crate) struct Directory(PathBuf);
 
 impl Directory {
@@ -38,19 +38,19 @@ impl Drop for Directory {
     }
 }
 
-/// A server in a process of its own.
+/// A server in its own process.
 pub(crate) struct WebServer {
     process: example::Server,
     pub(crate) address: String,
 }
 
 impl WebServer {
-    /// The example `cluster`.
+    /// Starts the example `cluster`.
     pub(crate) fn start(directory: &Path, arguments: &[&str]) -> WebServer {
         WebServer::run(example::command("cluster", arguments).arg(directory))
     }
 
-    /// One that is not told yet where to listen.
+    /// Starts `command`, which must not name an address yet, on a free port.
     pub(crate) fn run(command: &mut Command) -> WebServer {
         let process = example::Server::start(command.args(["--listen", "127.0.0.1:0"]));
         let address = process.greeting.split("http://").nth(1).and_then(|rest| rest.split('/').next());
@@ -62,7 +62,7 @@ impl WebServer {
         TcpStream::connect(&self.address).expect("a server")
     }
 
-    /// Everything that comes back on one connection.
+    /// Sends `requests` on one connection, and returns everything that comes back.
     pub(crate) fn say(&self, requests: &str) -> String {
         let mut stream = self.connect();
         stream.write_all(requests.as_bytes()).expect("it reads");
