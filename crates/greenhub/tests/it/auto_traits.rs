@@ -1,4 +1,4 @@
-//! What leaves its thread and what does not. What is said here is checked when it is compiled.
+//! Compile-time checks of the auto traits `Send`, `Sync` and `UnwindSafe` of public types.
 
 use greenhub::fs::{DirEntry, File, OpenOptions, ReadDir};
 use greenhub::io::{PipeReader, PipeWriter, StderrLock, Stdin, StdinLock, Stdout, StdoutLock};
@@ -15,7 +15,7 @@ use greenhub::{
     TrampolineError,
 };
 
-/// Fails to compile if a type implements a trait: there are two choices for the `_` then.
+/// Fails to compile if a type implements the trait: the `_` is ambiguous then.
 macro_rules! assert_not {
     ($trait:ident: $($type:ty),* $(,)?) => {
         $(const _: fn() = || {
@@ -37,7 +37,7 @@ macro_rules! pinned {
     };
 }
 
-// They name what belongs to one thread.
+// Handles of things that belong to one OS thread.
 pinned!(
     GreenThread<()>,
     Scope<'static, 'static>,
@@ -53,7 +53,7 @@ pinned!(
     Group,
 );
 
-// A guard is unlocked where it was locked, and a channel has one receiver.
+// A guard must be dropped on the OS thread that locked, and a channel has a single receiver.
 assert_not!(Send: MutexGuard<'static, ()>, RwLockReadGuard<'static, ()>, RwLockWriteGuard<'static, ()>);
 assert_not!(Send: StdinLock<'static>, StdoutLock<'static>, StderrLock<'static>);
 assert_not!(Sync: mpsc::Receiver<()>, Mutex<*const ()>, RwLock<std::cell::Cell<()>>, OnceLock<std::cell::Cell<()>>);
@@ -63,7 +63,7 @@ assert_not!(Send: mpsc::Sender<*const ()>);
 const fn shared<T: Send + Sync>() {}
 const fn sent<T: Send>() {}
 
-// Errors travel to those who wait elsewhere, sockets to other hubs, and a remote is made for that.
+// Errors reach waiters on other OS threads. Sockets move to other hubs. A remote is for use from other OS threads.
 const _: () = {
     shared::<GreenError>();
     shared::<LoopError>();
@@ -111,7 +111,7 @@ const _: () = {
     shared::<greenhub::group::GroupError>();
 };
 
-// What OS threads coordinate with, whatever they pass on; all waiters of an event look at one value.
+// Primitives are shared by OS threads even if their items are not `Sync`. All waiters of an event share one value.
 const _: () = {
     shared::<Event<u8>>();
     shared::<Queue<std::cell::Cell<u8>>>();
@@ -127,7 +127,7 @@ assert_not!(Send: Event<std::cell::Cell<u8>>, Queue<std::rc::Rc<u8>>, Channel<st
 
 const fn unwinds<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
 
-// As std's.
+// As in std.
 const _: () = {
     unwinds::<mpsc::Receiver<std::cell::Cell<u8>>>();
     unwinds::<mpsc::Iter<'static, std::cell::Cell<u8>>>();

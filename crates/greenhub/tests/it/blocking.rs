@@ -1,4 +1,5 @@
-//! Who holds the loop for too long is reported. What touches signals runs in a process of its own.
+//! The blocking detector reports a greenlet that holds the main loop for too long. Tests with signals run in their own
+//! process.
 
 use std::cell::Cell;
 use std::io;
@@ -13,11 +14,11 @@ use greenhub::debug::hub_blocking_detection;
 use greenhub::{Builder, Interest, Report, get_hub, set_report_stream, sleep, spawn, tpool, yield_now};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 
-/// Much longer than what is detected.
+/// Much longer than the detector's resolution.
 const PATIENCE: Duration = Duration::from_secs(60);
 const RESOLUTION: Duration = Duration::from_millis(40);
 
-/// Runs `test`, the body of the test `name`, in a process of its own.
+/// Runs `test`, the body of the test `name`, in its own process.
 fn alone(name: &str, test: fn()) {
     if is_child() {
         return run("alone", test);
@@ -26,38 +27,38 @@ fn alone(name: &str, test: fn()) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Who was reported as blocking, from now on.
+/// The greenlets that are reported as blocking from now on, with the time for which each held the loop.
 fn blockers() -> mpsc::Receiver<(String, Duration)> {
-    let (told, blocked) = mpsc::channel();
+    let (reports, blocked) = mpsc::channel();
     set_report_stream(move |report| {
         if let Report::Blocked { name, held, .. } = report {
-            let _ = told.send((name.clone(), *held));
+            let _ = reports.send((name.clone(), *held));
         }
     });
     blocked
 }
 
-/// Keeps the processor busy until it is reported with this in its name, and says how.
+/// Keeps the processor busy until a report's name contains `name`, and returns that report.
 ///
-/// Where the system takes the processor away for long, others are reported too.
-fn block_until_told(blocked: &mpsc::Receiver<(String, Duration)>, who: &str) -> (String, Duration) {
+/// If the system does not schedule this process for long, the detector reports other greenlets too.
+fn block_until_reported(blocked: &mpsc::Receiver<(String, Duration)>, name: &str) -> (String, Duration) {
     let begin = Instant::now();
     while begin.elapsed() < PATIENCE {
         match blocked.try_recv() {
-            Ok(told) if told.0.contains(who) => return told,
+            Ok(report) if report.0.contains(name) => return report,
             _ => {}
         }
     }
-    panic!("{who} was not reported")
+    panic!("{name} was not reported")
 }
 
 #[test]
-fn a_green_thread_that_never_gives_way_is_reported_while_it_runs() {
-    alone("a_green_thread_that_never_gives_way_is_reported_while_it_runs", || {
+fn a_green_thread_that_never_yields_is_reported_while_it_runs() {
+    alone("a_green_thread_that_never_yields_is_reported_while_it_runs", || {
         let blocked = blockers();
         hub_blocking_detection(RESOLUTION).unwrap();
         sleep(SHORT);
-        let selfish = Builder::new().name("selfish").spawn(move || block_until_told(&blocked, "selfish")).unwrap();
+        let selfish = Builder::new().name("selfish").spawn(move || block_until_reported(&blocked, "selfish")).unwrap();
         let (name, held) = selfish.join().unwrap();
         assert!(name.contains("green thread \"selfish\" (spawned at ") && name.contains(file!()), "{name}");
         assert!(held >= RESOLUTION, "{held:?}");
@@ -79,20 +80,20 @@ fn a_call_that_blocks_the_os_thread_is_reported() {
 }
 
 #[test]
-fn it_is_reported_once_for_each_time() {
-    alone("it_is_reported_once_for_each_time", || {
+fn each_blocking_period_is_reported_once() {
+    alone("each_blocking_period_is_reported_once", || {
         let blocked = Rc::new(blockers());
         hub_blocking_detection(RESOLUTION).unwrap();
         let twice = Builder::new().name("twice").spawn({
             let blocked = Rc::clone(&blocked);
             move || {
-                let first = block_until_told(&blocked, "twice").0;
-                // Goes on for as long as it took, and more.
+                let first = block_until_reported(&blocked, "twice").0;
+                // Blocks for longer than the detector needed for the first report.
                 std::thread::sleep(3 * RESOLUTION);
-                assert!(blocked.try_recv().is_err(), "told twice");
+                assert!(blocked.try_recv().is_err(), "reported twice");
                 yield_now();
                 sleep(SHORT);
-                (first, block_until_told(&blocked, "twice").0)
+                (first, block_until_reported(&blocked, "twice").0)
             }
         });
         let (first, second) = twice.unwrap().join().unwrap();
@@ -101,9 +102,9 @@ fn it_is_reported_once_for_each_time() {
 }
 
 #[test]
-fn who_gives_way_often_enough_is_not_reported() {
-    alone("who_gives_way_often_enough_is_not_reported", || {
-        nobody_is_reported(|paces| {
+fn a_greenlet_that_yields_often_enough_is_not_reported() {
+    alone("a_greenlet_that_yields_often_enough_is_not_reported", || {
+        nothing_is_reported(|paces| {
             let stop = Rc::new(Cell::new(false));
             let busy: Vec<_> = (0..2)
                 .map(|_| {
@@ -118,7 +119,7 @@ fn who_gives_way_often_enough_is_not_reported() {
                     })
                 })
                 .collect();
-            // Longer than the resolution, without any wait of the loop.
+            // Longer than the resolution, in which the loop never waits.
             let begin = Instant::now();
             while begin.elapsed() < Duration::from_millis(1500) {
                 paces.mark();
@@ -126,7 +127,7 @@ fn who_gives_way_often_enough_is_not_reported() {
             }
             stop.set(true);
             busy.into_iter().for_each(|one| one.join().unwrap());
-            // Nor is a hub that sleeps, or a job elsewhere.
+            // Neither a sleeping hub nor a job on a pool thread is reported.
             let long = Duration::from_millis(700);
             paces.mark();
             sleep(long);
@@ -137,8 +138,10 @@ fn who_gives_way_often_enough_is_not_reported() {
     });
 }
 
-/// How long the OS thread has gone without a mark, beyond what is said there: whoever runs marks when it begins and
-/// before it gives way, so nobody has held the loop for more than three such times.
+/// The longest time that the OS thread went without a mark, minus intended pauses.
+///
+/// Each greenlet marks when it begins to run and before it switches. So no greenlet held the loop for more than three
+/// such times.
 struct Paces {
     last: Cell<Instant>,
     longest: Cell<Duration>,
@@ -155,12 +158,14 @@ impl Paces {
     }
 }
 
-/// Has the detector watch `work`, again if the system has taken the processor away for so long that it may report it.
-fn nobody_is_reported(work: fn(&Rc<Paces>)) {
+/// Asserts that the detector reports nothing during `work`.
+///
+/// Repeats `work` if the system did not schedule this process for so long that a report would be right.
+fn nothing_is_reported(work: fn(&Rc<Paces>)) {
     let resolution = Duration::from_millis(400);
     let blocked = blockers();
     hub_blocking_detection(resolution).unwrap();
-    // A machine that never leaves it alone shows nothing.
+    // On a machine that is always too busy, the test proves nothing.
     for _ in 0..10 {
         let paces = Rc::new(Paces { last: Cell::new(Instant::now()), longest: Cell::default() });
         yield_now();
@@ -174,9 +179,9 @@ fn nobody_is_reported(work: fn(&Rc<Paces>)) {
 }
 
 #[test]
-fn many_that_run_side_by_side_are_told_from_one() {
-    alone("many_that_run_side_by_side_are_told_from_one", || {
-        nobody_is_reported(|paces| {
+fn many_short_runs_in_one_turn_are_not_reported() {
+    alone("many_short_runs_in_one_turn_are_not_reported", || {
+        nothing_is_reported(|paces| {
             let run = || {
                 let paces = Rc::clone(paces);
                 spawn(move || {
@@ -185,7 +190,7 @@ fn many_that_run_side_by_side_are_told_from_one() {
                     paces.mark();
                 })
             };
-            // One turn of the loop, in which each runs for a moment.
+            // One turn of the loop, in which each green thread runs for a moment.
             let many: Vec<_> = (0..200).map(|_| run()).collect();
             many.into_iter().for_each(|one| one.join().unwrap());
         });
@@ -199,7 +204,8 @@ fn a_timer_that_runs_too_long_is_reported() {
         hub_blocking_detection(RESOLUTION).unwrap();
         let told = Rc::new(Cell::new(None));
         let tell = Rc::clone(&told);
-        get_hub().schedule(Duration::from_millis(1), move || tell.set(Some(block_until_told(&blocked, "callback").0)));
+        get_hub()
+            .schedule(Duration::from_millis(1), move || tell.set(Some(block_until_reported(&blocked, "callback").0)));
         sleep(SHORT);
         let name = told.take().expect("the timer has run");
         assert!(name.starts_with("a callback (made at ") && name.contains(file!()), "{name}");
@@ -215,7 +221,7 @@ fn a_listener_that_runs_too_long_is_reported() {
         let tell = Rc::clone(&told);
         let (reader, writer) = pipe();
         let listener = move |_| {
-            let name = tell.take().unwrap_or_else(|| block_until_told(&blocked, "callback").0);
+            let name = tell.take().unwrap_or_else(|| block_until_reported(&blocked, "callback").0);
             tell.set(Some(name));
         };
         let registration = get_hub().listen(reader, Interest::READ, listener).unwrap();
@@ -232,12 +238,12 @@ fn a_listener_that_runs_too_long_is_reported() {
 }
 
 #[test]
-fn the_main_greenlet_is_reported_too() {
-    alone("the_main_greenlet_is_reported_too", || {
+fn a_blocking_main_greenlet_is_reported() {
+    alone("a_blocking_main_greenlet_is_reported", || {
         let blocked = blockers();
         hub_blocking_detection(RESOLUTION).unwrap();
         sleep(SHORT);
-        assert_eq!(block_until_told(&blocked, "main").0, "the main greenlet");
+        assert_eq!(block_until_reported(&blocked, "main").0, "the main greenlet");
     });
 }
 
@@ -256,7 +262,7 @@ fn os_threads() -> usize {
     std::fs::read_dir("/proc/self/task").expect("proc").count()
 }
 
-/// Whether there are so many OS threads, or soon will be: one that was joined may be listed for a moment.
+/// Whether the process soon has this number of OS threads. A joined OS thread may stay listed for a moment.
 fn comes_to(threads: usize) -> bool {
     let begin = Instant::now();
     while os_threads() != threads {
@@ -274,9 +280,9 @@ extern "C" fn on_urgent(_: i32) {
     RAISED.fetch_add(1, Ordering::Relaxed);
 }
 
-/// What is done about the signal.
+/// The disposition of `SIGURG`.
 fn disposition() -> libc::sighandler_t {
-    // SAFETY: all-zero bytes are a `sigaction`, and the call only asks.
+    // SAFETY: all-zero bytes are a valid `sigaction`. With a null pointer for the new action the call only reads.
     unsafe {
         let mut now: libc::sigaction = std::mem::zeroed();
         assert_eq!(libc::sigaction(libc::SIGURG, std::ptr::null(), &mut now), 0);
@@ -285,14 +291,14 @@ fn disposition() -> libc::sighandler_t {
 }
 
 #[test]
-fn switched_off_it_leaves_nothing_behind() {
-    alone("switched_off_it_leaves_nothing_behind", || {
+fn switching_the_detector_off_restores_threads_and_signal_handler() {
+    alone("switching_the_detector_off_restores_threads_and_signal_handler", || {
         let blocked = blockers();
         sleep(SHORT);
         let threads = os_threads();
         assert_eq!(disposition(), libc::SIG_DFL);
         hub_blocking_detection(RESOLUTION).unwrap();
-        // Again, with another resolution: there is one.
+        // A second call changes the resolution, and starts no second detector.
         hub_blocking_detection(2 * RESOLUTION).unwrap();
         assert!(comes_to(threads + 1));
         assert_ne!(disposition(), libc::SIG_DFL);
@@ -300,7 +306,7 @@ fn switched_off_it_leaves_nothing_behind() {
         hub_blocking_detection(None).unwrap();
         assert_eq!(disposition(), libc::SIG_DFL);
         assert!(comes_to(threads));
-        // What was told before.
+        // Discards the earlier reports.
         blocked.try_iter().for_each(drop);
         std::thread::sleep(5 * RESOLUTION);
         assert!(blocked.try_recv().is_err());
@@ -308,17 +314,18 @@ fn switched_off_it_leaves_nothing_behind() {
 }
 
 #[test]
-fn the_programs_own_handler_is_called_and_comes_back() {
-    alone("the_programs_own_handler_is_called_and_comes_back", || {
+fn the_programs_own_signal_handler_is_chained_and_restored() {
+    alone("the_programs_own_signal_handler_is_chained_and_restored", || {
         let own = SigHandler::Handler(on_urgent);
-        // SAFETY: the handler adds to an atomic.
+        // SAFETY: the handler only adds to an atomic, which is async-signal-safe.
         unsafe { sigaction(Signal::SIGURG, &SigAction::new(own, SaFlags::empty(), SigSet::empty())).unwrap() };
         let blocked = blockers();
         hub_blocking_detection(RESOLUTION).unwrap();
-        block_until_told(&blocked, "main");
-        // Another one, which asks nothing so soon: one signal that waits takes a second one in.
+        block_until_reported(&blocked, "main");
+        // With a long resolution the detector sends no signal in the rest of the test. A pending signal would absorb the
+        // program's own.
         hub_blocking_detection(LONG).unwrap();
-        assert_eq!(RAISED.load(Ordering::Relaxed), 0, "what the detector asks is not for the program");
+        assert_eq!(RAISED.load(Ordering::Relaxed), 0, "the program's handler does not run for the detector's signals");
         raise(Signal::SIGURG).unwrap();
         assert_eq!(RAISED.load(Ordering::Relaxed), 1);
         hub_blocking_detection(None).unwrap();
@@ -327,30 +334,30 @@ fn the_programs_own_handler_is_called_and_comes_back() {
 }
 
 #[test]
-fn the_programs_own_signal_is_no_answer() {
-    alone("the_programs_own_signal_is_no_answer", || {
+fn the_programs_own_signal_does_not_count_as_the_detectors() {
+    alone("the_programs_own_signal_does_not_count_as_the_detectors", || {
         let own = SigHandler::Handler(on_urgent);
-        // SAFETY: the handler adds to an atomic.
+        // SAFETY: the handler only adds to an atomic, which is async-signal-safe.
         unsafe { sigaction(Signal::SIGURG, &SigAction::new(own, SaFlags::empty(), SigSet::empty())).unwrap() };
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGURG);
         mask.thread_block().unwrap();
         raise(Signal::SIGURG).unwrap();
-        // What the detector sends while this one waits is taken in by it, and lost.
+        // The pending signal absorbs the detector's signals, which are lost.
         let blocked = blockers();
         hub_blocking_detection(RESOLUTION).unwrap();
         std::thread::sleep(5 * RESOLUTION);
         mask.thread_unblock().unwrap();
         assert_eq!(RAISED.load(Ordering::Relaxed), 1);
-        // It asks again.
-        block_until_told(&blocked, "main");
+        // The detector sends its signal again.
+        block_until_reported(&blocked, "main");
         assert_eq!(RAISED.load(Ordering::Relaxed), 1);
     });
 }
 
 #[test]
-fn several_hubs_use_it_at_once() {
-    alone("several_hubs_use_it_at_once", || {
+fn several_hubs_use_the_detector_at_once() {
+    alone("several_hubs_use_the_detector_at_once", || {
         let blocked = blockers();
         let told: Vec<Arc<AtomicUsize>> = (0..3).map(|_| Arc::default()).collect();
         let threads: Vec<_> = told
@@ -376,17 +383,17 @@ fn several_hubs_use_it_at_once() {
             }
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert_eq!(disposition(), libc::SIG_DFL, "threads that end switch theirs off");
+        assert_eq!(disposition(), libc::SIG_DFL, "a thread that ends switches its detector off");
     });
 }
 
 #[test]
-fn a_detector_ends_with_its_thread() {
-    alone("a_detector_ends_with_its_thread", || {
+fn the_detector_ends_with_its_os_thread() {
+    alone("the_detector_ends_with_its_os_thread", || {
         let threads = os_threads();
         std::thread::spawn(|| {
             hub_blocking_detection(Duration::from_millis(1)).unwrap();
-            // Some are left parked, and are unwound after the detector is gone.
+            // A parked green thread is left, and is unwound after the detector is gone.
             drop(spawn(|| sleep(LONG)));
             yield_now();
         })
@@ -397,20 +404,20 @@ fn a_detector_ends_with_its_thread() {
 }
 
 #[test]
-fn a_forked_child_has_none_and_may_have_its_own() {
-    alone("a_forked_child_has_none_and_may_have_its_own", || {
+fn a_forked_child_starts_without_a_detector_and_may_start_one() {
+    alone("a_forked_child_starts_without_a_detector_and_may_start_one", || {
         let blocked = blockers();
         hub_blocking_detection(RESOLUTION).unwrap();
         sleep(SHORT);
-        // SAFETY: the only other thread is the watchdog, which waits nearly always and holds no lock of the allocator then;
-        // the child ends by `_exit`.
+        // SAFETY: the only other thread is the watchdog, which nearly always waits and then holds no lock of the
+        // allocator. The child ends by `_exit`.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
                 let alone = os_threads() == 1;
                 let own =
-                    hub_blocking_detection(RESOLUTION).is_ok() && !block_until_told(&blocked, "main").0.is_empty();
+                    hub_blocking_detection(RESOLUTION).is_ok() && !block_until_reported(&blocked, "main").0.is_empty();
                 let off = hub_blocking_detection(None).is_ok() && comes_to(1);
-                // SAFETY: ends the child at once.
+                // SAFETY: `_exit` has no preconditions.
                 unsafe { libc::_exit(if alone && own && off { 0 } else { 1 }) }
             }
             nix::unistd::ForkResult::Parent { child } => {
@@ -418,7 +425,7 @@ fn a_forked_child_has_none_and_may_have_its_own() {
                 assert!(matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)), "{status:?}");
             }
         }
-        block_until_told(&blocked, "main");
+        block_until_reported(&blocked, "main");
     });
 }
 
@@ -433,6 +440,6 @@ fn a_thread_that_blocks_the_signal_is_not_reported() {
         std::thread::sleep(5 * RESOLUTION);
         assert!(blocked.try_recv().is_err());
         mask.thread_unblock().unwrap();
-        block_until_told(&blocked, "main");
+        block_until_reported(&blocked, "main");
     });
 }

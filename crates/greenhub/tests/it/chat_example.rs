@@ -1,4 +1,4 @@
-//! The example `chat`, from outside: what its clients hear, and the status with which it ends.
+//! The example `chat` as a separate process: the lines that its clients receive, and its exit status.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -30,14 +30,14 @@ impl Server {
 
     fn connect(&self) -> Client {
         let stream = TcpStream::connect(&self.address).expect("a server");
-        // Who hears nothing for so long hears nothing at all.
+        // Turns a server that hangs into a failure.
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
         let mut client = Client { lines: BufReader::new(stream.try_clone().expect("a clone")), stream };
         client.hears("* your name?");
         client
     }
 
-    /// A client who has told its name, with those who are here then.
+    /// Connects a client with this name. `here` lists the names of all clients then.
     fn enter(&self, name: &str, here: &str) -> Client {
         let mut client = self.connect();
         client.says(name);
@@ -45,7 +45,7 @@ impl Server {
         client
     }
 
-    /// A client who is alone here, unless it was too slow to tell its name.
+    /// Connects the only client. Returns `None` if the client was too slow to send its name.
     fn enter_in_time(&self, name: &str) -> Option<Client> {
         let mut client = self.connect();
         (&client.stream).write_all(format!("{name}\n").as_bytes()).ok()?;
@@ -82,7 +82,7 @@ impl Client {
         assert_eq!(self.hear(), expected);
     }
 
-    /// Nothing more comes.
+    /// Asserts that the server closes the connection without another line.
     #[track_caller]
     fn hears_no_more(mut self) {
         let mut rest = String::new();
@@ -92,7 +92,7 @@ impl Client {
 }
 
 #[test]
-fn what_one_says_all_others_hear_in_order() {
+fn each_line_reaches_all_other_clients_in_order() {
     let server = Server::start(&[]);
     let mut alice = server.enter("alice", "alice");
     let mut bob = server.enter("bob", "alice, bob");
@@ -110,7 +110,7 @@ fn what_one_says_all_others_hear_in_order() {
         }
     }
     bob.says("thanks");
-    // One's own lines are not among them.
+    // A client does not receive its own lines.
     alice.hears("bob: thanks");
     carol.hears("bob: thanks");
     let output = server.interrupt();
@@ -119,7 +119,7 @@ fn what_one_says_all_others_hear_in_order() {
 }
 
 #[test]
-fn a_name_is_asked_for_until_it_is_one() {
+fn the_server_asks_again_after_an_invalid_name() {
     let server = Server::start(&[]);
     let _alice = server.enter("alice", "alice");
     let mut client = server.connect();
@@ -136,7 +136,7 @@ fn a_name_is_asked_for_until_it_is_one() {
 }
 
 #[test]
-fn who_leaves_is_told_and_the_name_is_free_again() {
+fn a_leave_is_announced_and_frees_the_name() {
     let server = Server::start(&[]);
     let mut alice = server.enter("alice", "alice");
     for way in 0..3 {
@@ -145,7 +145,7 @@ fn who_leaves_is_told_and_the_name_is_free_again() {
         match way {
             0 => bob.says("/quit"),
             1 => bob.stream.shutdown(Shutdown::Write).expect("connected"),
-            // A reset.
+            // With this linger time, the drop resets the connection.
             _ => rustix::net::sockopt::set_socket_linger(&bob.stream, Some(Duration::ZERO)).expect("an option"),
         }
         if way < 2 {
@@ -162,7 +162,7 @@ fn who_leaves_is_told_and_the_name_is_free_again() {
 }
 
 #[test]
-fn what_would_confuse_a_terminal_is_left_out() {
+fn control_characters_are_removed_from_lines() {
     let server = Server::start(&[]);
     let alice = server.enter("alice", "alice");
     let mut bob = server.enter("bob", "alice, bob");
@@ -173,14 +173,14 @@ fn what_would_confuse_a_terminal_is_left_out() {
 }
 
 #[test]
-fn a_line_that_is_too_long_is_the_last() {
+fn a_line_over_the_limit_ends_the_connection() {
     let server = Server::start(&[]);
     let mut alice = server.enter("alice", "alice");
     let bob = server.enter("bob", "alice, bob");
     alice.hears("* bob has come");
     bob.says(&"x".repeat(900));
     alice.hears(&format!("bob: {}", "x".repeat(900)));
-    // Without an end.
+    // Without a line end.
     let _ = (&bob.stream).write_all(&[b'y'; 1001]);
     alice.hears("* bob has left");
     let mut bob = bob;
@@ -189,7 +189,7 @@ fn a_line_that_is_too_long_is_the_last() {
 }
 
 #[test]
-fn one_who_does_not_read_is_put_out_and_holds_up_nobody() {
+fn a_client_that_does_not_read_is_disconnected_without_delaying_others() {
     let server = Server::start(&["--behind", "20"]);
     let mut alice = server.enter("alice", "alice");
     let sleeper = server.enter("sleeper", "alice, sleeper");
@@ -199,11 +199,11 @@ fn one_who_does_not_read_is_put_out_and_holds_up_nobody() {
     let zs = "z".repeat(900);
     let mut said = 0;
     let out = "* sleeper was too slow and is gone";
-    // Each line is heard before the next is said: those who read are never behind.
+    // Bob receives each line before the next is sent, so that only the sleeper falls behind.
     loop {
         alice.says(&zs);
         said += 1;
-        assert!(said < 50_000, "45 megabytes wait for one who does not read");
+        assert!(said < 50_000, "45 megabytes are buffered for a client that does not read");
         match bob.hear() {
             line if line == out => break,
             line => assert_eq!(line, format!("alice: {zs}")),
@@ -219,7 +219,7 @@ fn one_who_does_not_read_is_put_out_and_holds_up_nobody() {
 }
 
 #[test]
-fn no_more_are_served_than_was_said() {
+fn connections_over_the_limit_wait() {
     let server = Server::start(&["--most", "1"]);
     let alice = server.enter("alice", "alice");
     let waiting = TcpStream::connect(&server.address).expect("a server");
@@ -234,10 +234,10 @@ fn no_more_are_served_than_was_said() {
 }
 
 #[test]
-fn who_never_tells_a_name_is_put_out() {
+fn a_client_without_a_name_is_disconnected_in_time() {
     let server = Server::start(&["--patience", "0.05"]);
     server.connect().hears_no_more();
-    // Those with a name may be silent.
+    // A client that has sent its name may stay silent.
     let mut alice = std::iter::repeat_with(|| server.enter_in_time("alice")).flatten().next().expect("many attempts");
     std::thread::sleep(Duration::from_millis(150));
     alice.says("/who");
@@ -245,13 +245,13 @@ fn who_never_tells_a_name_is_put_out() {
 }
 
 #[test]
-fn ctrl_c_says_goodbye_to_all() {
+fn ctrl_c_notifies_all_clients() {
     let server = Server::start(&[]);
     let mut alice = server.enter("alice", "alice");
     let mut bob = server.enter("bob", "alice, bob");
     alice.hears("* bob has come");
-    // Has not told its name.
-    let nobody = server.connect();
+    // This client has not sent its name.
+    let unnamed = server.connect();
     let output = server.interrupt();
     ends(&output, 0);
     for client in [&mut alice, &mut bob] {
@@ -259,7 +259,7 @@ fn ctrl_c_says_goodbye_to_all() {
     }
     alice.hears_no_more();
     bob.hears_no_more();
-    nobody.hears_no_more();
+    unnamed.hears_no_more();
     assert_eq!(text(&output), "3 clients, 0 lines, 0 clients were too slow\n");
 }
 

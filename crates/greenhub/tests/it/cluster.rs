@@ -1,4 +1,4 @@
-//! A server on several OS threads.
+//! `Cluster`: one server on several OS threads.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
@@ -75,8 +75,8 @@ fn a_stop_waits_for_handlers_and_kills_those_that_take_too_long() {
 }
 
 #[test]
-fn a_handler_that_panics_concerns_nobody_else() {
-    let test = "a_handler_that_panics_concerns_nobody_else";
+fn a_panic_in_a_handler_ends_only_its_connection() {
+    let test = "a_panic_in_a_handler_ends_only_its_connection";
     if !is_child() {
         let output = in_child(test, |_| ());
         return assert!(output.status.success(), "{output:?}");
@@ -104,8 +104,8 @@ fn a_handler_that_panics_concerns_nobody_else() {
 }
 
 #[test]
-fn as_many_connections_as_are_allowed_are_handled_at_a_time() {
-    run("as_many_connections_as_are_allowed_are_handled_at_a_time", || {
+fn at_most_the_allowed_connections_are_handled_at_a_time() {
+    run("at_most_the_allowed_connections_are_handled_at_a_time", || {
         const CLIENTS: usize = 12;
         let most = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
         let connected = Arc::new(AtomicUsize::new(0));
@@ -115,7 +115,7 @@ fn as_many_connections_as_are_allowed_are_handled_at_a_time() {
             .serve(ANY, move |mut stream, _| {
                 let now = own.0.fetch_add(1, Ordering::SeqCst) + 1;
                 own.1.fetch_max(now, Ordering::SeqCst);
-                // Until two are here, and all others at the door.
+                // Waits until two handlers run and all other clients have connected.
                 while own.1.load(Ordering::SeqCst) < 2 || waiting.load(Ordering::SeqCst) < CLIENTS {
                     greenhub::sleep(Duration::from_millis(1));
                 }
@@ -159,14 +159,16 @@ fn each_thread_is_set_up_before_it_serves() {
 }
 
 #[test]
-fn if_one_cannot_be_set_up_none_serves() {
-    run("if_one_cannot_be_set_up_none_serves", || {
+fn a_failed_setup_of_one_thread_is_an_error_of_serve() {
+    run("a_failed_setup_of_one_thread_is_an_error_of_serve", || {
         let refused = Cluster::new(3)
-            .setup(|number| if number == 1 { Err(io::Error::other("no second one")) } else { Ok(()) })
+            .setup(
+                |number| if number == 1 { Err(io::Error::other("setup of the second thread failed")) } else { Ok(()) },
+            )
             .serve(ANY, |_, _| ());
-        assert_eq!(refused.unwrap_err().to_string(), "no second one");
+        assert_eq!(refused.unwrap_err().to_string(), "setup of the second thread failed");
         let panicked = Cluster::new(2)
-            .setup(|number| if number == 0 { quiet_panic("no first one") } else { Ok(()) })
+            .setup(|number| if number == 0 { quiet_panic("setup of the first thread failed") } else { Ok(()) })
             .serve(ANY, |_, _| ());
         assert!(panicked.unwrap_err().to_string().contains("panicked"));
     });
@@ -182,8 +184,8 @@ fn an_address_that_is_taken_is_an_error() {
 }
 
 #[test]
-fn without_a_number_there_is_a_thread_for_each_processor() {
-    run("without_a_number_there_is_a_thread_for_each_processor", || {
+fn the_default_is_one_thread_per_processor() {
+    run("the_default_is_one_thread_per_processor", || {
         let server = Cluster::new(0).serve(ANY, |_, _| ()).unwrap();
         assert_eq!(server.threads(), std::thread::available_parallelism().unwrap().get());
         server.stop().stop();

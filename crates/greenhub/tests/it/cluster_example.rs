@@ -1,4 +1,4 @@
-//! The example `cluster`, from outside: what its clients get, and the status with which it ends.
+//! The example `cluster` as a separate process: the answers to its clients, and its exit status.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -47,7 +47,7 @@ fn requests_on_one_connection_are_answered_in_their_order() {
 }
 
 #[test]
-fn what_is_no_request_is_refused() {
+fn malformed_and_oversized_requests_are_refused() {
     let directory = Directory::new();
     let server = WebServer::start(directory.path(), &[]);
     assert!(server.say("what?\r\n\r\n").starts_with("HTTP/1.1 400 Bad Request\r\n"));
@@ -59,7 +59,7 @@ fn what_is_no_request_is_refused() {
 }
 
 #[test]
-fn a_client_that_says_nothing_is_left_in_time() {
+fn a_silent_client_is_disconnected_in_time() {
     let directory = Directory::new();
     let server = WebServer::start(directory.path(), &["--patience", "0.05"]);
     let mut silent = server.connect();
@@ -68,7 +68,7 @@ fn a_client_that_says_nothing_is_left_in_time() {
 }
 
 #[test]
-fn what_was_asked_for_is_answered_when_the_server_ends() {
+fn a_started_answer_is_completed_when_the_server_ends() {
     let directory = Directory::new();
     directory.write("large", &"x".repeat(8 << 20));
     let server = WebServer::start(directory.path(), &["--farewell", "20"]);
@@ -83,7 +83,7 @@ fn what_was_asked_for_is_answered_when_the_server_ends() {
 }
 
 #[test]
-fn more_than_there_is_memory_for_is_not_read() {
+fn a_directory_over_the_memory_limit_is_refused() {
     let directory = Directory::new();
     directory.write("large", &"x".repeat(3 << 19));
     let path = directory.path().to_str().expect("text");
@@ -105,7 +105,7 @@ fn wrong_arguments_are_told_in_a_line() {
     refuses(&refused(&["--threads", "0", "."]), 2, &["--threads", "0"]);
     refuses(&refused(&["--hub", "carrier pigeon", "."]), 2, &["carrier pigeon"]);
     refuses(&refused(&["/no such directory"]), 1, &["/no such directory", "No such file"]);
-    // The directory is not even looked at.
+    // The address is checked before the directory is read.
     refuses(&refused(&["--listen", "nowhere", "/no such directory"]), 2, &["'nowhere'", "HOST:PORT"]);
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();

@@ -1,4 +1,4 @@
-//! The console: a hub is looked into through a socket while it runs.
+//! The debug console: inspects a running hub through a socket.
 
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ use greenhub::{Builder, Interest, get_hub, sleep, spawn, spawn_after, trampoline
 
 const PROMPT: &str = "> ";
 
-/// A path where nothing is, for one test.
+/// A path for one test at which no file exists.
 fn free_path(test: &str) -> PathBuf {
     std::env::temp_dir().join(format!("greenhub-{}-{test}", std::process::id()))
 }
@@ -45,7 +45,7 @@ impl Client {
         Client::connect(path).0
     }
 
-    /// What comes before the next prompt.
+    /// Reads the answer up to the next prompt.
     fn answer(&mut self) -> io::Result<String> {
         let mut text = Vec::new();
         let mut byte = [0];
@@ -62,7 +62,7 @@ impl Client {
         self.answer().unwrap()
     }
 
-    /// Whether the other side has closed the connection, having said nothing more.
+    /// Whether the peer has closed the connection without further output.
     fn is_at_end(&mut self) -> bool {
         matches!(self.0.read(&mut [0]), Ok(0))
     }
@@ -174,7 +174,7 @@ fn a_client_that_leaves_at_once_does_no_harm() {
             let stream = UnixStream::connect(&path).unwrap();
             match round % 4 {
                 0 => {}
-                // Before it is greeted, with an answer under way, with half a line.
+                // Leaves before the greeting, during an answer, and after half a line.
                 1 => stream.shutdown(Shutdown::Both).unwrap(),
                 2 => (&stream).write_all(b"threads\nthreads\nthreads\n").unwrap(),
                 _ => (&stream).write_all(b"thr").unwrap(),
@@ -190,8 +190,8 @@ fn a_client_that_leaves_at_once_does_no_harm() {
 }
 
 #[test]
-fn a_line_without_an_end_is_taken_at_the_end() {
-    with_console("a_line_without_an_end_is_taken_at_the_end", |_console, path| {
+fn an_unterminated_last_line_is_a_command() {
+    with_console("an_unterminated_last_line_is_a_command", |_console, path| {
         let mut client = Client::new(&path);
         client.0.write_all(b"kill 0").unwrap();
         client.0.shutdown(Shutdown::Write).unwrap();
@@ -225,7 +225,7 @@ fn a_path_that_exists_is_an_error_and_is_left_alone() {
 #[test]
 fn a_stopped_console_leaves_nothing_behind() {
     if !is_child() {
-        // Neighbours open descriptors, too.
+        // Tests of the same process open descriptors too.
         let output = in_child("a_stopped_console_leaves_nothing_behind", |_| ());
         return assert!(output.status.success(), "{output:?}");
     }
@@ -261,8 +261,8 @@ fn a_dropped_console_ends_without_a_wait() {
 }
 
 #[test]
-fn somebody_elses_socket_at_the_path_stays() {
-    with_console("somebody_elses_socket_at_the_path_stays", |console, path| {
+fn stop_keeps_a_file_that_replaced_the_socket() {
+    with_console("stop_keeps_a_file_that_replaced_the_socket", |console, path| {
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "not ours").unwrap();
         console.stop();
@@ -318,8 +318,8 @@ fn a_console_that_is_killed_before_it_begins_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_console_whose_listener_is_of_no_use_ends_with_a_report() {
-    const NAME: &str = "a_console_whose_listener_is_of_no_use_ends_with_a_report";
+fn a_console_with_a_broken_listener_ends_with_a_report() {
+    const NAME: &str = "a_console_with_a_broken_listener_ends_with_a_report";
     if !is_child() {
         let output = in_child(NAME, |_| ());
         return assert!(output.status.success(), "{output:?}");
@@ -330,7 +330,7 @@ fn a_console_whose_listener_is_of_no_use_ends_with_a_report() {
         let listeners = greenhub::debug::listeners();
         let waits = listeners.iter().find(|info| info.to_string().contains("console")).expect("it accepts");
         let (reader, _writer) = io::pipe().unwrap();
-        // SAFETY: the number stays open; the library finds another file under it, and does nothing but accept there.
+        // SAFETY: the number stays open. The library only calls `accept` on the pipe that replaces the listener.
         let replaced = unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&reader), waits.fd) };
         assert_eq!(replaced, waits.fd);
         greenhub::notify_opened(waits.fd);

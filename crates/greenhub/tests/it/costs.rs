@@ -1,4 +1,4 @@
-//! What an operation may cost: no allocation in the long run, and few calls of the hub.
+//! Bounds on the cost of operations: no allocation in the steady state, and few calls of the hub.
 
 use std::cell::Cell;
 use std::io;
@@ -19,7 +19,7 @@ use hub_core::Rearm;
 
 const ROUNDS: usize = 1000;
 
-/// How often `operation` allocates in a thousand rounds, after as many that fill the pools.
+/// Counts the allocations of a thousand calls of `operation`, after a thousand calls that fill the pools.
 fn allocations(mut operation: impl FnMut()) -> usize {
     for _ in 0..ROUNDS {
         operation();
@@ -32,7 +32,7 @@ fn allocations(mut operation: impl FnMut()) -> usize {
 }
 
 #[test]
-fn the_counter_counts() {
+fn the_allocation_counter_counts() {
     assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), ROUNDS);
 }
 
@@ -71,7 +71,7 @@ fn spawn_and_join_allocate_nothing() {
 #[test]
 fn a_park_and_a_wake_up_allocate_nothing() {
     limited(|| {
-        // The one that is joined parks, so that the joiner does too.
+        // The green thread parks in `yield_now`, so that the joiner parks too.
         let operation = || spawn(yield_now).join().unwrap();
         assert_eq!(allocations(operation), 0);
     });
@@ -79,8 +79,8 @@ fn a_park_and_a_wake_up_allocate_nothing() {
 
 #[test]
 fn a_wait_of_an_os_thread_without_green_threads_allocates_nothing() {
-    let there_and_back = Arc::new([Semaphore::new(0), Semaphore::new(0)]);
-    let other = Arc::clone(&there_and_back);
+    let semaphores = Arc::new([Semaphore::new(0), Semaphore::new(0)]);
+    let other = Arc::clone(&semaphores);
     let partner = std::thread::spawn(move || {
         for _ in 0..2 * ROUNDS {
             other[0].acquire().unwrap();
@@ -88,8 +88,8 @@ fn a_wait_of_an_os_thread_without_green_threads_allocates_nothing() {
         }
     });
     let one = move || {
-        there_and_back[0].release();
-        there_and_back[1].acquire().unwrap();
+        semaphores[0].release();
+        semaphores[1].acquire().unwrap();
     };
     assert_eq!(std::thread::spawn(move || allocations(one)).join().unwrap(), 0);
     partner.join().unwrap();
@@ -104,7 +104,7 @@ fn a_timer_that_fires_and_one_that_is_cancelled_allocate_nothing() {
     });
 }
 
-/// The two ends of a stream.
+/// The two ends of a connection.
 fn pair() -> (Source, Source) {
     let (left, right) = UnixStream::pair().unwrap();
     (Source::new(left.into()).unwrap(), Source::new(right.into()).unwrap())
@@ -119,7 +119,7 @@ fn write(source: &Source) -> usize {
     source.write(None, |fd| Ok(rustix::io::write(fd, b"x")?)).unwrap()
 }
 
-/// Sends back what comes, until the end.
+/// Echoes the bytes of the source until its end.
 fn echo(source: Source) {
     while read(&source) != 0 {
         write(&source);
@@ -165,9 +165,9 @@ fn a_call_of_a_listener_allocates_nothing() {
     });
 }
 
-/// The hub's calls for a thousand echoes by each of `pairs`.
+/// Counts the hub's `watch` and `wait` calls while each of `pairs` connections echoes a thousand times.
 fn calls_of_echoes(pairs: usize) -> (usize, usize) {
-    // A turn that is cut looks at the descriptors once more.
+    // A turn that ends early polls the descriptors once more.
     set_turn_time(Duration::MAX);
     let calls = Calls::default();
     let look = calls.clone();
@@ -194,9 +194,10 @@ fn an_echo_costs_its_share_of_two_waits_and_no_watch() {
         let explicit = default_hub().unwrap().rearm() == Rearm::Explicit;
         for pairs in [1, 50] {
             let (watches, waits) = calls_of_echoes(pairs);
-            // One wait per direction serves all pairs; some more at the beginning and the end.
+            // One wait per direction serves all pairs. The beginning and the end need a few more.
             assert!(waits <= 2 * ROUNDS + 20, "{pairs} pairs: {waits} waits");
-            // Each source for life, at its first park, and the wake-up. An explicit hub is told at each park.
+            // Each source is registered once, at its first park, and so is the wake-up descriptor. An explicit hub
+            // needs a call at each park.
             let most = if explicit { 2 * pairs * (ROUNDS + 1) } else { 2 * pairs } + 20;
             assert!(watches <= most, "{pairs} pairs: {watches} watches");
         }
@@ -211,7 +212,7 @@ fn an_echo_tries_each_of_its_four_operations_once() {
             calls_of_echoes(pairs);
             let operations = get_hub().stats().operations - before;
             let least = (4 * pairs * ROUNDS) as u64;
-            // The first read of each source is tried before anything is known; the last finds the end.
+            // The first read of each source is tried without a hint; the last read finds the end.
             let most = least + 4 * pairs as u64;
             assert!((least..=most).contains(&operations), "{pairs} pairs: {operations} operations");
         }
@@ -219,7 +220,7 @@ fn an_echo_tries_each_of_its_four_operations_once() {
 }
 
 #[test]
-fn what_waits_for_no_descriptor_makes_no_calls_of_the_hub() {
+fn operations_without_descriptors_make_few_hub_calls() {
     let waits = |operation: fn()| {
         let calls = Calls::default();
         let look = calls.clone();
@@ -232,10 +233,10 @@ fn what_waits_for_no_descriptor_makes_no_calls_of_the_hub() {
     limited(|| {
         let yields = waits(|| spawn(yield_now).join().unwrap());
         let timeouts = waits(|| with_timeout(Duration::from_secs(60), || ()).unwrap());
-        // The loop looks at its descriptors once in a while even if it has enough to do.
+        // The main loop polls the descriptors now and then, even if greenlets are ready all the time.
         assert!(yields.0 <= ROUNDS / 50, "{} waits", yields.0);
         assert_eq!(timeouts.0, 0);
-        // The wake-up is watched.
+        // The only registration is the wake-up descriptor.
         assert!(yields.1 <= 1 && timeouts.1 <= 1, "{} and {} watches", yields.1, timeouts.1);
     });
 }

@@ -1,4 +1,4 @@
-//! The example `crawler`, from outside: what it prints, and the status with which it ends.
+//! The example `crawler` as a separate process: its output and its exit status.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -16,7 +16,7 @@ fn run(arguments: &[&str]) -> Output {
     example::run(&mut crawler(arguments))
 }
 
-/// With these lines on standard input, which are short enough to be sent before anything is read.
+/// Runs the crawler with this standard input, which must fit in a pipe's buffer.
 fn run_with_input(arguments: &[&str], input: &[u8]) -> Output {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     writer.write_all(input).expect("room for all of it");
@@ -24,7 +24,7 @@ fn run_with_input(arguments: &[&str], input: &[u8]) -> Output {
     example::run(crawler(arguments).stdin(Stdio::from(reader)))
 }
 
-/// Each line without the time, which has to be one.
+/// The printed lines without their times, which must parse.
 #[track_caller]
 fn lines(output: &Output) -> Vec<String> {
     let line = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
@@ -35,13 +35,13 @@ fn lines(output: &Output) -> Vec<String> {
     text(output).lines().map(line).collect()
 }
 
-/// Pages of as many bytes as their numbers say.
+/// A site of `count` pages. The page `/n` has `n` bytes.
 fn pages(count: usize) -> Site {
     Site::serve((0..count).map(|size| (format!("/{size}"), html(&"x".repeat(size)))))
 }
 
 #[test]
-fn pages_are_told_in_the_order_given() {
+fn pages_are_printed_in_the_order_given() {
     let site = pages(30);
     let order: Vec<usize> = (0..30).map(|it| it * 7 % 30).collect();
     let urls: Vec<String> = order.iter().map(|size| site.url(&format!("/{size}"))).collect();
@@ -61,7 +61,7 @@ fn pages_are_fetched_side_by_side_up_to_the_size_of_the_pool() {
 }
 
 #[test]
-fn a_page_that_is_given_twice_is_told_twice() {
+fn a_url_given_twice_is_printed_twice() {
     let site = pages(1);
     let url = site.url("/0");
     let output = run(&[&url, &url]);
@@ -71,7 +71,7 @@ fn a_page_that_is_given_twice_is_told_twice() {
 }
 
 #[test]
-fn where_a_page_has_moved_to_is_not_fetched() {
+fn a_redirect_is_not_followed() {
     let moved = answer("301 Moved Permanently\r\nLocation: /1\r\nContent-Length: 4", "gone");
     let site = Site::serve([("/0", moved), ("/1", html(""))]);
     let url = site.url("/0");
@@ -82,7 +82,7 @@ fn where_a_page_has_moved_to_is_not_fetched() {
 }
 
 #[test]
-fn a_status_of_failure_fails_the_run() {
+fn a_failure_status_of_a_page_fails_the_run() {
     let site = Site::serve([("/", html("")), ("/broken", answer("500 Internal Server Error", "sorry"))]);
     let (well, gone, broken) = (site.url("/"), site.url("/gone"), site.url("/broken"));
     let output = run(&[&gone, &well, &broken]);
@@ -91,7 +91,7 @@ fn a_status_of_failure_fails_the_run() {
 }
 
 #[test]
-fn errors_are_told_in_their_places() {
+fn errors_are_printed_in_the_order_given() {
     let site = Site::serve([
         ("/early", answer("200 OK\r\nContent-Length: 100", "only this")),
         ("/nonsense", Answer::Bytes(b"what?\r\n\r\n".to_vec())),
@@ -111,7 +111,7 @@ fn errors_are_told_in_their_places() {
 }
 
 #[test]
-fn a_silent_server_is_left_in_time() {
+fn a_silent_server_times_out() {
     let site = Site::serve([("/silent", Answer::Silence), ("/well", html(""))]);
     let (silent, well) = (site.url("/silent"), site.url("/well"));
     let late = format!("error {well}: timed out");
@@ -122,7 +122,7 @@ fn a_silent_server_is_left_in_time() {
 }
 
 #[test]
-fn lines_of_standard_input_stand_where_the_dash_is() {
+fn a_dash_stands_for_the_urls_on_standard_input() {
     let site = pages(4);
     let url = |size: usize| site.url(&format!("/{size}"));
     let input = format!("{}\r\n\n  {}", url(2), url(1));
@@ -132,7 +132,7 @@ fn lines_of_standard_input_stand_where_the_dash_is() {
 }
 
 #[test]
-fn a_line_of_standard_input_that_is_no_url_is_told_in_its_place() {
+fn an_invalid_url_on_standard_input_is_an_error_in_order() {
     let site = pages(2);
     let (first, last) = (site.url("/0"), site.url("/1"));
     let output = run_with_input(&["-"], format!("{first}\nhttps://127.0.0.1/\n{last}\n").as_bytes());
@@ -142,14 +142,14 @@ fn a_line_of_standard_input_that_is_no_url_is_told_in_its_place() {
 }
 
 #[test]
-fn nothing_on_standard_input_is_nothing_to_do() {
+fn empty_standard_input_prints_nothing() {
     let output = run_with_input(&["-"], b"");
     ends(&output, 0);
     assert_eq!(text(&output), "");
 }
 
 #[test]
-fn standard_input_that_is_no_text_fails_the_run() {
+fn standard_input_that_is_not_utf_8_fails_the_run() {
     refuses(&run_with_input(&["-"], b"http://\xff/\n"), 1, &["cannot read standard input", "UTF-8"]);
 }
 

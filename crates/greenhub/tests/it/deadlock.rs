@@ -1,6 +1,6 @@
-//! Deadlocks that only another OS thread could end: which OS threads count, and what is told.
+//! Deadlock detection across OS threads: the OS threads that count, and the reports.
 //!
-//! The OS threads of a process are what these tests are about, so each runs in a forked child, which has one.
+//! The tests depend on the OS threads of the process. So each runs in a forked child, which begins with one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,16 +13,16 @@ use greenhub::{Report, debug, fs, set_report_stream, spawn, tpool, yield_now};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-/// After how many seconds a child that hangs is ended.
+/// The number of seconds after which an alarm ends a hung child.
 const LIMIT: u32 = 100;
 
-/// Ends this child of a fork, without the parent's destructors.
+/// Ends the forked child without running the destructors that it inherited from its parent.
 fn exit(status: i32) -> ! {
-    // SAFETY: always allowed.
+    // SAFETY: the call has no preconditions.
     unsafe { libc::_exit(status) }
 }
 
-/// Runs `body` in a forked child, which has a hub and must end well.
+/// Runs `body` in a forked child that has a hub, and asserts that the child succeeds.
 #[track_caller]
 fn in_fork(body: fn()) {
     in_child(move || {
@@ -31,7 +31,7 @@ fn in_fork(body: fn()) {
     });
 }
 
-/// Runs `body` in a forked child, which has no hub and must end well.
+/// Runs `body` in a forked child that has no hub, and asserts that the child succeeds.
 #[track_caller]
 fn in_fork_without_hub(body: fn()) {
     in_child(move || {
@@ -50,11 +50,11 @@ fn ends_well(child: Pid) {
 }
 
 fn forked(body: fn()) -> Pid {
-    // SAFETY: `in_child` has left one other thread, which sleeps and holds no lock.
+    // SAFETY: the only other thread is the watchdog of `in_child`, which sleeps and holds no lock.
     match unsafe { fork() }.expect("a child") {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
-            // SAFETY: always allowed.
+            // SAFETY: the call has no preconditions.
             unsafe { libc::alarm(LIMIT) };
             let done = catch_unwind(AssertUnwindSafe(body));
             exit(i32::from(done.is_err()))
@@ -66,7 +66,7 @@ fn os_threads() -> usize {
     std::fs::read_dir("/proc/self/task").expect("proc").count()
 }
 
-/// Waits for an item that cannot come, and returns how that ended.
+/// Waits for an item that can never arrive, and returns the panic message that ends the wait.
 fn wait_in_vain() -> String {
     let (_sender, receiver) = mpsc::channel::<u8>();
     let received = catch_unwind(AssertUnwindSafe(|| receiver.recv()));
@@ -74,7 +74,7 @@ fn wait_in_vain() -> String {
     payload.downcast_ref::<String>().expect("a text").clone()
 }
 
-/// Main waits in vain, and hears so while the threads of the library are still there.
+/// Asserts that a hopeless wait of main ends although the library's own OS threads still run.
 fn own_threads_do_not_count() {
     assert!(os_threads() > 1);
     let error = wait_in_vain();
@@ -121,7 +121,7 @@ fn a_thread_in_a_call_of_std_may_wake_main() {
         fs::read("/proc/self/stat").unwrap();
         let (sender, receiver) = mpsc::channel();
         let other = std::thread::spawn(move || {
-            // The loop looks twice meanwhile.
+            // The main loop checks for a deadlock twice in this time.
             std::thread::sleep(Duration::from_millis(2500));
             sender.send(1).unwrap();
         });
@@ -147,8 +147,8 @@ fn a_short_quiet_time_brings_a_report_and_no_earlier_loop_exit() {
     });
 }
 
-/// Has a hub of its own and a green thread besides main; both wait for good.
-fn hub_that_waits() {
+/// Parks main and a green thread of a new hub for ever.
+fn park_with_hub() {
     let green = spawn(|| {
         let (_sender, receiver) = mpsc::channel::<u8>();
         receiver.recv()
@@ -156,8 +156,8 @@ fn hub_that_waits() {
     let _ = green.join();
 }
 
-/// Has no hub, and waits for good.
-fn plain_thread_that_waits() {
+/// Parks an OS thread without a hub for ever.
+fn park_without_hub() {
     let (_sender, receiver) = mpsc::channel::<u8>();
     let _ = receiver.recv();
 }
@@ -166,16 +166,18 @@ fn start(name: &str, body: fn()) {
     std::thread::Builder::new().name(name.to_owned()).spawn(body).unwrap();
 }
 
-/// Ends the process after some seconds, which are longer than the first looks of all threads: well if `reports` is 1.
-fn ends_if_reported_once(reports: &'static AtomicUsize) {
-    let told_once = || exit(i32::from(reports.load(Ordering::SeqCst) != 1));
-    // SAFETY: the handler reads an atomic and ends the process.
-    unsafe { signal_hook::low_level::register(libc::SIGALRM, told_once) }.unwrap();
-    // SAFETY: always allowed.
+/// Ends the process after a few seconds, with status 0 if `reports` is 1 then.
+///
+/// The time is longer than all OS threads need for their first checks.
+fn exit_by_alarm(reports: &'static AtomicUsize) {
+    let on_alarm = || exit(i32::from(reports.load(Ordering::SeqCst) != 1));
+    // SAFETY: the handler reads an atomic and calls `_exit`, which are async-signal-safe.
+    unsafe { signal_hook::low_level::register(libc::SIGALRM, on_alarm) }.unwrap();
+    // SAFETY: the call has no preconditions.
     unsafe { libc::alarm(7) };
 }
 
-/// Counts reports of deadlocks with `lines` lines that contain all of `parts`. Any other report counts a hundredfold.
+/// Counts the deadlock reports that have `lines` lines and contain all of `parts`. Any other report counts as 100.
 fn count_deadlocks(reports: &'static AtomicUsize, lines: usize, parts: &'static [&'static str]) {
     set_report_stream(move |report| {
         let all = report.to_string();
@@ -189,13 +191,13 @@ fn count_deadlocks(reports: &'static AtomicUsize, lines: usize, parts: &'static 
 }
 
 #[test]
-fn a_deadlock_of_several_threads_is_reported_once_with_all_that_wait() {
+fn a_deadlock_of_several_threads_is_reported_once_with_all_waiters() {
     static REPORTS: AtomicUsize = AtomicUsize::new(0);
     in_fork(|| {
         count_deadlocks(&REPORTS, 4, &["with-hub", "without", "main greenlet", "deadlock.rs", "waiting for a queue"]);
-        start("with-hub", hub_that_waits);
-        start("without", plain_thread_that_waits);
-        ends_if_reported_once(&REPORTS);
+        start("with-hub", park_with_hub);
+        start("without", park_without_hub);
+        exit_by_alarm(&REPORTS);
         let error = wait_in_vain();
         panic!("a deadlock of several threads ends no wait: {error}");
     });
@@ -217,30 +219,30 @@ fn a_deadlock_of_threads_without_hubs_is_reported_once() {
         };
         std::thread::Builder::new().name("crosswise".to_owned()).spawn(crosswise).unwrap();
         told.recv().unwrap();
-        ends_if_reported_once(&REPORTS);
+        exit_by_alarm(&REPORTS);
         assert!(!greenhub::has_hub());
         let _second = SECOND.lock();
     });
 }
 
 #[test]
-fn a_wait_in_vain_of_the_only_thread_without_a_hub_is_reported_once() {
+fn a_hopeless_wait_of_the_only_thread_without_a_hub_is_reported_once() {
     static REPORTS: AtomicUsize = AtomicUsize::new(0);
     in_fork_without_hub(|| {
         count_deadlocks(&REPORTS, 1, &["waiting for a queue"]);
-        ends_if_reported_once(&REPORTS);
-        plain_thread_that_waits();
+        exit_by_alarm(&REPORTS);
+        park_without_hub();
     });
 }
 
 #[test]
-fn a_deadlock_without_hubs_that_comes_back_is_reported_again() {
+fn a_recurring_deadlock_without_hubs_is_reported_again() {
     static REPORTS: AtomicUsize = AtomicUsize::new(0);
     in_fork_without_hub(|| {
         let (sender, receiver) = mpsc::channel();
         set_report_stream(move |report| {
             assert!(matches!(report, Report::Deadlock { .. }), "{report}");
-            // A wait of the stream leaves the wait that it reports as it was.
+            // A wait inside the report stream does not disturb the reported wait.
             let (_sender, late) = mpsc::channel::<()>();
             late.recv_timeout(Duration::from_millis(1)).unwrap_err();
             REPORTS.fetch_add(1, Ordering::SeqCst);
@@ -252,7 +254,7 @@ fn a_deadlock_without_hubs_that_comes_back_is_reported_again() {
     });
 }
 
-/// Leaves two threads in the pool, one of which stays idle.
+/// Starts two pool threads, one of which stays idle in the test.
 fn fill_pool() {
     let jobs = [(); 2].map(|()| spawn(|| tpool::execute(|| std::thread::sleep(Duration::from_millis(100))).unwrap()));
     jobs.into_iter().for_each(|job| job.join().unwrap());
@@ -266,7 +268,7 @@ fn a_deadlock_of_main_and_its_job_is_reported_once() {
         count_deadlocks(&REPORTS, 2, &["greenhub-pool", "main greenlet", "waiting for a lock"]);
         fill_pool();
         let _held = LOCK.lock().unwrap();
-        ends_if_reported_once(&REPORTS);
+        exit_by_alarm(&REPORTS);
         let ended = tpool::execute(|| drop(LOCK.lock())).is_ok();
         panic!("the job has ended: {ended}");
     });
@@ -285,24 +287,24 @@ fn a_deadlock_of_main_and_a_green_thread_that_waits_for_a_job_is_reported_once()
             tpool::execute(|| drop(MAINS.lock())).unwrap();
         });
         yield_now();
-        ends_if_reported_once(&REPORTS);
+        exit_by_alarm(&REPORTS);
         drop(OTHER.lock());
         panic!("main has got the lock");
     });
 }
 
 #[test]
-fn a_job_in_line_behind_a_deadlocked_one_does_not_hide_the_deadlock() {
+fn a_job_queued_behind_a_deadlocked_job_does_not_hide_the_deadlock() {
     static LOCK: Mutex<()> = Mutex::new(());
     in_fork(|| {
         set_report_stream(|report| match report {
-            // Main, the first job, and the green thread that waits for it.
+            // The report lists main, the first job, and the green thread that waits for that job.
             Report::Deadlock { threads } => exit(i32::from(threads.len() != 3)),
-            // The job in line is late.
+            // The warning concerns the queued job, which starts late.
             Report::Warning(_) => {}
             _ => exit(1),
         });
-        // Another pool has a thread that waits for work, and which takes no job of the one below.
+        // The idle thread belongs to another pool, and takes no job of the pool below.
         fill_pool();
         let pool = std::rc::Rc::new(tpool::Pool::new(1));
         let first = std::rc::Rc::clone(&pool);
@@ -310,12 +312,12 @@ fn a_job_in_line_behind_a_deadlocked_one_does_not_hide_the_deadlock() {
         spawn(move || first.execute(|| drop(LOCK.lock())));
         yield_now();
         let ended = pool.execute(|| ()).is_ok();
-        panic!("the job in line has ended: {ended}");
+        panic!("the queued job has ended: {ended}");
     });
 }
 
 #[test]
-fn a_job_in_line_behind_one_that_is_awake_brings_no_deadlock() {
+fn a_job_queued_behind_a_running_job_is_no_deadlock() {
     static REPORTS: AtomicUsize = AtomicUsize::new(0);
     in_fork(|| {
         set_report_stream(|report| match report {
@@ -324,7 +326,7 @@ fn a_job_in_line_behind_one_that_is_awake_brings_no_deadlock() {
         });
         let pool = std::rc::Rc::new(tpool::Pool::new(1));
         let first = std::rc::Rc::clone(&pool);
-        // The loop looks twice meanwhile.
+        // The main loop checks for a deadlock twice in this time.
         spawn(move || first.execute(|| std::thread::sleep(Duration::from_millis(3500))));
         yield_now();
         assert_eq!(pool.execute(|| 1).unwrap(), 1);
@@ -341,7 +343,7 @@ fn a_job_that_another_thread_serves_late_brings_no_report() {
         fill_pool();
         let (sender, receiver) = mpsc::channel();
         let other = std::thread::spawn(move || {
-            // The loop and the job look twice meanwhile.
+            // The main loop and the job check for a deadlock twice in this time.
             std::thread::sleep(Duration::from_millis(3500));
             sender.send(1).unwrap();
         });
@@ -352,7 +354,7 @@ fn a_job_that_another_thread_serves_late_brings_no_report() {
 }
 
 #[test]
-fn a_deadlock_that_comes_back_is_reported_again() {
+fn a_recurring_deadlock_is_reported_again() {
     static REPORTS: AtomicUsize = AtomicUsize::new(0);
     in_fork(|| {
         let (sender, receiver) = mpsc::channel();
@@ -361,7 +363,7 @@ fn a_deadlock_that_comes_back_is_reported_again() {
             REPORTS.fetch_add(1, Ordering::SeqCst);
             sender.send(()).unwrap();
         });
-        start("without", plain_thread_that_waits);
+        start("without", park_without_hub);
         receiver.recv().unwrap();
         receiver.recv().unwrap();
         assert_eq!(REPORTS.load(Ordering::SeqCst), 2);
@@ -373,15 +375,15 @@ fn the_end_of_the_last_other_thread_is_noticed() {
     in_fork(|| {
         let (end, ended) = channel::<()>();
         let other = std::thread::spawn(move || ended.recv().is_ok());
-        spawn_end(end);
+        end_on_quiet_report(end);
         let error = wait_in_vain();
         assert!(error.contains("block for ever"), "{error}");
         assert!(other.is_finished());
     });
 }
 
-/// Ends the other thread after the loop has looked for the first time.
-fn spawn_end(end: Sender<()>) {
+/// Ends the other OS thread after the main loop's first check.
+fn end_on_quiet_report(end: Sender<()>) {
     set_report_stream(move |report| {
         assert!(matches!(report, Report::Quiet { .. }), "{report}");
         let _ = end.send(());

@@ -1,4 +1,4 @@
-//! What a hub holds, to look at: green threads, listeners, timers; and what of reports can be switched.
+//! The debug listings of a hub (green threads, listeners, timers), and the switches of reports.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn each_green_thread_is_listed_with_what_it_waits_for() {
             .spawn(move || trampoline(&reader, Interest::READ, Some(LONG)).map(drop))
             .unwrap();
         let sleeping = spawn(|| sleep(LONG));
-        // Timers are counted from the next turn on.
+        // A timer is listed from the next turn on.
         sleep(SHORT);
         let lock = Rc::new(Mutex::new(()));
         let guard = lock.lock().unwrap();
@@ -94,8 +94,8 @@ fn main_the_loop_and_plain_greenlets_are_listed() {
 }
 
 #[test]
-fn who_has_ended_is_not_listed() {
-    run("who_has_ended_is_not_listed", || {
+fn an_ended_greenlet_is_not_listed() {
+    run("an_ended_greenlet_is_not_listed", || {
         sleep(SHORT);
         let before = format_green_threads();
         let ended = spawn(|| ());
@@ -133,12 +133,12 @@ fn listeners_are_listed_with_readers_first() {
 }
 
 #[test]
-fn who_queues_for_a_descriptor_is_listed_behind_the_first() {
+fn queued_waiters_of_a_descriptor_are_listed_in_order() {
     if !is_child() {
-        let test = "who_queues_for_a_descriptor_is_listed_behind_the_first";
+        let test = "queued_waiters_of_a_descriptor_are_listed_in_order";
         return assert!(in_child(test, |_| ()).status.success());
     }
-    // For the whole process.
+    // This setting is process-wide.
     hub_prevent_multiple_readers(false);
     let (reader, writer) = pipe();
     let reader = Rc::new(reader);
@@ -158,8 +158,8 @@ fn who_queues_for_a_descriptor_is_listed_behind_the_first() {
 }
 
 #[test]
-fn every_timer_is_listed_those_of_this_turn_included() {
-    run("every_timer_is_listed_those_of_this_turn_included", || {
+fn every_timer_is_listed_including_those_of_this_turn() {
+    run("every_timer_is_listed_including_those_of_this_turn", || {
         let sleeper = spawn(|| sleep(LONG));
         sleep(SHORT);
         get_hub().schedule(LONG / 2, || ());
@@ -182,13 +182,13 @@ fn every_timer_is_listed_those_of_this_turn_included() {
 }
 
 #[test]
-fn timers_are_listed_in_the_order_in_which_they_are_due() {
-    run("timers_are_listed_in_the_order_in_which_they_are_due", || {
+fn timers_are_listed_in_order_of_due_time() {
+    run("timers_are_listed_in_order_of_due_time", || {
         let hub = get_hub();
         for seconds in [30, 10, 20] {
             hub.schedule(Duration::from_secs(seconds), || ());
         }
-        // The next turn.
+        // Lets the next turn begin.
         sleep(SHORT);
         let due: Vec<u64> = timers().iter().map(|timer| timer.due_in.unwrap().as_secs().div_ceil(10)).collect();
         assert_eq!(due, [1, 2, 3]);
@@ -197,53 +197,53 @@ fn timers_are_listed_in_the_order_in_which_they_are_due() {
 }
 
 #[inline(never)]
-fn listens_here() -> greenhub::Registration {
+fn listen_here() -> greenhub::Registration {
     let (reader, _writer) = pipe();
     get_hub().listen(reader, Interest::READ, |_| ()).unwrap()
 }
 
 #[inline(never)]
-fn schedules_here() -> greenhub::TimerHandle {
+fn schedule_here() -> greenhub::TimerHandle {
     get_hub().schedule(LONG, || ())
 }
 
 #[test]
-fn listeners_carry_the_stack_of_their_maker_if_asked() {
+fn listeners_record_their_creation_stack_on_request() {
     if !is_child() {
-        return assert!(in_child("listeners_carry_the_stack_of_their_maker_if_asked", |_| ()).status.success());
+        return assert!(in_child("listeners_record_their_creation_stack_on_request", |_| ()).status.success());
     }
-    let plain = listens_here();
-    assert!(!format_hub_listeners().contains("listens_here"));
+    let plain = listen_here();
+    assert!(!format_hub_listeners().contains("listen_here"));
     drop(plain);
     hub_listener_stacks(true);
-    let asked = listens_here();
-    assert!(format_hub_listeners().contains("listens_here"), "{}", format_hub_listeners());
+    let asked = listen_here();
+    assert!(format_hub_listeners().contains("listen_here"), "{}", format_hub_listeners());
     hub_listener_stacks(false);
-    assert!(format_hub_listeners().contains("listens_here"), "it keeps what it has");
-    drop((asked, listens_here()));
-    let _timer = schedules_here();
-    assert!(!format_hub_timers().contains("schedules_here"), "timers have a switch of their own");
+    assert!(format_hub_listeners().contains("listen_here"), "a registration keeps its stack");
+    drop((asked, listen_here()));
+    let _timer = schedule_here();
+    assert!(!format_hub_timers().contains("schedule_here"), "timers have their own switch");
 }
 
 #[test]
-fn timers_carry_the_stack_of_their_maker_if_asked() {
+fn timers_record_their_creation_stack_on_request() {
     if !is_child() {
-        return assert!(in_child("timers_carry_the_stack_of_their_maker_if_asked", |_| ()).status.success());
+        return assert!(in_child("timers_record_their_creation_stack_on_request", |_| ()).status.success());
     }
-    let plain = schedules_here();
-    assert!(!format_hub_timers().contains("schedules_here"));
+    let plain = schedule_here();
+    assert!(!format_hub_timers().contains("schedule_here"));
     plain.cancel();
     hub_timer_stacks(true);
-    // On a green thread too, and on another hub.
+    // The setting holds on green threads and on other hubs too.
     let text = std::thread::spawn(|| {
         let green = spawn(|| {
-            let _timer = schedules_here();
+            let _timer = schedule_here();
             format_hub_timers()
         });
         green.join().unwrap()
     });
     let text = text.join().unwrap();
-    assert!(text.contains("schedules_here"), "{text}");
+    assert!(text.contains("schedule_here"), "{text}");
 }
 
 #[test]
@@ -266,18 +266,18 @@ fn silenced_reports_leave_the_error_to_the_waiter() {
 }
 
 #[test]
-fn a_thread_without_green_threads_has_nothing_to_list() {
+fn an_os_thread_without_a_hub_has_empty_listings() {
     std::thread::spawn(|| {
         assert!(greenlets().is_empty() && listeners().is_empty() && timers().is_empty());
-        assert!(!greenhub::has_hub(), "asking makes no hub");
+        assert!(!greenhub::has_hub(), "listing starts no hub");
     })
     .join()
     .unwrap();
 }
 
 #[test]
-fn listing_a_pool_of_waiters_names_each() {
-    run("listing_a_pool_of_waiters_names_each", || {
+fn the_listing_names_each_of_many_waiters() {
+    run("the_listing_names_each_of_many_waiters", || {
         let room = Rc::new(Semaphore::new(0));
         let waiting: Vec<_> = (0..600)
             .map(|number| {

@@ -1,4 +1,4 @@
-//! Descriptors that are closed, and numbers that are used again.
+//! Closed descriptors and reused numbers.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -18,25 +18,27 @@ use greenhub::{
 
 type Waited = GreenThread<Result<Readiness, TrampolineError>>;
 
-/// A green thread that waits to read the bare number `fd`, and is parked.
+/// Parks a green thread in a read of the raw number `fd`.
 fn raw_reader(fd: RawFd) -> Waited {
-    // SAFETY: the tests announce that they close the number, or close it after the wait.
+    // SAFETY: each test closes the number after the wait, or announces the close.
     let reader = spawn(move || unsafe { trampoline_raw(fd, Interest::READ, None) });
     yield_now();
     reader
 }
 
-/// Puts another file under the number `fd`. Only in a process of its own: nobody else may take it meanwhile.
+/// Puts another file under the number `fd`.
+///
+/// Call it only in a child process: no other test may open a descriptor with that number.
 fn reopen(fd: RawFd, file: OwnedFd) -> OwnedFd {
-    // SAFETY: `dup2` replaces the file under the number in one step; whoever owned the number has given it up.
+    // SAFETY: `dup2` replaces the file under the number atomically. The former owner has released the number.
     let got = unsafe { libc::dup2(file.as_raw_fd(), fd) };
     assert_eq!(got, fd);
-    // SAFETY: just made, and nobody else's.
+    // SAFETY: `dup2` has just opened the number, and it has no other owner.
     unsafe { OwnedFd::from_raw_fd(got) }
 }
 
 fn is_open(fd: RawFd) -> bool {
-    // SAFETY: only asks whether the number is open.
+    // SAFETY: `F_GETFD` has no effect on the descriptor, and is an error if the number is not open.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
@@ -70,7 +72,7 @@ fn stale_waiters_are_marked_closed_before_the_number_is_used_again() {
     notify_opened(fd);
     assert_eq!(*marks.borrow(), ["reader", "writer"]);
     waiters.into_iter().for_each(|waiter| assert_closed(waiter, fd));
-    // What was not called is dropped with the wait.
+    // A callback that was not called is dropped with the wait.
     let timed_out = Trampoline::new(&*here).read().timeout(ms(1)).mark_as_closed({
         let marks = Rc::clone(&marks);
         move || marks.borrow_mut().push("late")
@@ -107,7 +109,7 @@ fn announcing_an_unknown_number_does_nothing() {
     assert!(reader.join().expect("served").is_ok());
 }
 
-/// Counts registrations, and is otherwise the default hub.
+/// Records registrations, and forwards to the default hub.
 struct Counting {
     hub: Box<dyn Hub>,
     watched: Rc<RefCell<Vec<(RawFd, u32)>>>,
@@ -142,7 +144,7 @@ impl Hub for Counting {
 }
 
 #[test]
-fn every_new_socket_is_a_registration_of_its_own() {
+fn every_new_socket_is_registered_separately() {
     let _deadline = deadline();
     let watched: Rc<RefCell<Vec<(RawFd, u32)>>> = Rc::default();
     let seen = Rc::clone(&watched);
@@ -198,7 +200,7 @@ fn a_number_used_again_serves_its_new_owner_only() {
     in_child(|| {
         let (old, old_peer) = UnixStream::pair().expect("a pair");
         let number = old.as_raw_fd();
-        // A copy keeps the old file alive, so that the system does not forget it by itself.
+        // A duplicate keeps the old file open, so that the kernel does not drop the registration by itself.
         let copy = old.try_clone().expect("a copy");
         let stale = raw_reader(old.into_raw_fd());
         let (new, new_peer) = UnixStream::pair().expect("a pair");
@@ -207,7 +209,7 @@ fn a_number_used_again_serves_its_new_owner_only() {
         let owner = raw_reader(number);
         send(&old_peer, b"for the old one");
         sleep(ms(5));
-        assert!(!owner.is_finished(), "the old file is nobody's any more");
+        assert!(!owner.is_finished(), "the old file has no waiter any more");
         send(&new_peer, b"x");
         assert!(owner.join().expect("served").is_ok());
         assert_closed(stale, number);
@@ -232,7 +234,7 @@ fn closing_a_socket_wakes_its_waiters() {
     });
     let borrower = spawn({
         let here = Rc::clone(&here);
-        // Lent out: the number outlives `close`, not the source.
+        // The source lends out its descriptor, so that the number outlives `close`, but not the source.
         move || trampoline(&*here, Interest::READ, None).map_err(io::Error::from).map(drop)
     });
     yield_now();
@@ -242,7 +244,7 @@ fn closing_a_socket_wakes_its_waiters() {
         assert_eq!(error.kind(), io::ErrorKind::NotConnected);
         assert!(error.to_string().contains(&number.to_string()), "{error}");
     }
-    // A second reader was refused before.
+    // This second reader was refused at its start.
     assert_eq!(borrower.join().expect("woken").expect_err("taken").kind(), io::ErrorKind::ResourceBusy);
     assert_nobody_waits();
     drop(here);
@@ -250,7 +252,7 @@ fn closing_a_socket_wakes_its_waiters() {
 }
 
 #[test]
-fn closing_a_socket_wakes_those_it_was_lent_to() {
+fn closing_a_socket_wakes_waiters_on_its_lent_descriptor() {
     let _deadline = deadline();
     let (here, _there) = pair();
     let here = Rc::new(here);
@@ -265,7 +267,7 @@ fn closing_a_socket_wakes_those_it_was_lent_to() {
 }
 
 #[test]
-fn a_socket_that_waits_leaves_those_it_was_lent_to_in_peace() {
+fn a_timed_out_wait_keeps_waiters_on_the_lent_descriptor() {
     let _deadline = deadline();
     let (here, there) = pair();
     fill(&here);
@@ -289,7 +291,7 @@ fn notify_close_wakes_the_waiters_of_a_raw_number() {
     fill(&source(here.try_clone().expect("a copy")));
     let number = here.as_raw_fd();
     let reader = raw_reader(number);
-    // SAFETY: the number is open until the end of the test.
+    // SAFETY: the number stays open until the end of the test.
     let writer = spawn(move || unsafe { trampoline_raw(number, Interest::WRITE, None) });
     yield_now();
     notify_close(number);
@@ -308,7 +310,7 @@ fn a_waiter_that_ended_before_its_notice_is_skipped() {
     notify_close(number);
     let noticed = raw_reader(number);
     notify_close(number);
-    // It has its notice, but ends before it runs.
+    // The waiter has its notice, but ends before it runs.
     noticed.kill();
     assert!(noticed.is_finished());
     let next = raw_reader(number);
@@ -324,7 +326,7 @@ fn closed_notices_come_in_order_and_before_timers() {
     for (index, (here, _)) in pairs.iter().enumerate() {
         let (number, order) = (here.as_raw_fd(), Rc::clone(&order));
         spawn(move || {
-            // SAFETY: the number is open until the end of the test.
+            // SAFETY: the number stays open until the end of the test.
             unsafe { trampoline_raw(number, Interest::READ, None) }.expect_err("closed");
             order.borrow_mut().push(index.to_string());
         });
@@ -360,12 +362,12 @@ fn a_raw_number_reopened_without_notice_serves_the_next_wait() {
 }
 
 #[test]
-fn letting_go_of_a_closed_number_is_no_error() {
+fn deregistering_a_closed_number_is_no_error() {
     in_child(|| {
         let (here, there) = UnixStream::pair().expect("a pair");
         let number = here.as_raw_fd();
         let reader = raw_reader(number);
-        // SAFETY: the number is the test's own, and announced before anything else happens.
+        // SAFETY: the test owns the number, and announces the close before anything else happens.
         drop(unsafe { OwnedFd::from_raw_fd(here.into_raw_fd()) });
         notify_close(number);
         assert_closed(reader, number);
@@ -411,13 +413,13 @@ fn a_regular_file_is_refused_or_ready() {
             Err(error) => assert_eq!(io::Error::from(error).raw_os_error(), Some(libc::EPERM)),
         }
     }
-    // An operation is tried before anything is registered.
+    // A source tries the operation before it registers.
     let file = source(file);
     assert!(!read(&file, 64).expect("data").is_empty());
 }
 
 #[test]
-fn a_socket_closed_between_its_report_and_its_turn_wakes_its_reader() {
+fn a_socket_closed_after_its_readiness_report_wakes_its_reader() {
     let _deadline = deadline();
     let (here, there) = pair();
     let here = Rc::new(here);
@@ -425,7 +427,7 @@ fn a_socket_closed_between_its_report_and_its_turn_wakes_its_reader() {
     let stolen = Rc::new(Cell::new(false));
     let seen = Rc::clone(&stolen);
     let (signal, signal_peer) = pair();
-    // Told in the same batch as the reader, and runs before it.
+    // Woken in the same batch as the reader, and runs before it.
     let first = spawn(move || {
         signal.wait(Interest::READ, None).expect("ready");
         seen.set(thief.with(|fd| Ok(rustix::io::read(fd, &mut [0; 8])?)).is_ok());

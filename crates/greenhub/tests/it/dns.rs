@@ -1,4 +1,4 @@
-//! Names: who is asked for them, how often, and what is remembered.
+//! Name resolution: the resolver that is asked, the number of lookups, and the cache.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
@@ -17,7 +17,9 @@ use greenhub::net::{
 
 type Lookup = fn() -> io::Result<Vec<SocketAddr>>;
 
-/// Answers after a while, from a list of what to do; then with the address that is its number of questions.
+/// A resolver that follows a script, and answers after a pause.
+///
+/// After the script, it answers the lookup number `n` with `127.0.0.n`.
 #[derive(Clone, Default)]
 struct Fake(Arc<Script>);
 
@@ -29,14 +31,14 @@ struct Script {
 }
 
 impl Fake {
-    /// What it does at its first questions.
+    /// A fake with these answers to its first lookups.
     fn first(does: &[Lookup]) -> Fake {
         let fake = Fake::slow();
         *fake.0.first.lock().unwrap() = does.iter().rev().copied().collect();
         fake
     }
 
-    /// One that takes its time.
+    /// A fake that pauses before each answer.
     fn slow() -> Fake {
         let fake = Fake::default();
         fake.0.pause.store(10, Ordering::Relaxed);
@@ -69,12 +71,12 @@ impl Resolver for Fake {
     }
 }
 
-/// What a fake answers to its question of that number.
+/// The address with which a fake answers the lookup of that number.
 fn address(number: u8) -> SocketAddr {
     (Ipv4Addr::new(127, 0, 0, number), 0).into()
 }
 
-/// In a process of its own, for the resolver belongs to the process.
+/// Runs the test in its own process, because the resolver is a process-wide setting.
 fn alone(name: &str, test: impl FnOnce() + Send + 'static) {
     if support::is_child() {
         return support::run(name, test);
@@ -84,8 +86,8 @@ fn alone(name: &str, test: impl FnOnce() + Send + 'static) {
 }
 
 #[test]
-fn addresses_in_digits_ask_nobody() {
-    alone("addresses_in_digits_ask_nobody", || {
+fn numeric_addresses_need_no_resolver() {
+    alone("numeric_addresses_need_no_resolver", || {
         let fake = Fake::default();
         set_resolver(fake.clone());
         let ran = Rc::new(Cell::new(false));
@@ -107,8 +109,8 @@ fn addresses_in_digits_ask_nobody() {
 }
 
 #[test]
-fn a_resolver_of_ones_own_is_asked_for_every_name() {
-    alone("a_resolver_of_ones_own_is_asked_for_every_name", || {
+fn a_custom_resolver_is_asked_for_every_name() {
+    alone("a_custom_resolver_is_asked_for_every_name", || {
         let fake = Fake::default();
         set_resolver(fake.clone());
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
@@ -121,7 +123,7 @@ fn a_resolver_of_ones_own_is_asked_for_every_name() {
         assert_eq!(bound.ip(), Ipv4Addr::new(127, 0, 0, 3));
         let bound = UdpSocket::bind("four.test:0").unwrap().local_addr().unwrap();
         assert_eq!(bound.ip(), Ipv4Addr::new(127, 0, 0, 4));
-        // On another OS thread too.
+        // The setting holds on other OS threads too.
         let other = std::thread::spawn(|| ("five.test".to_owned(), 5).to_socket_addrs().unwrap().next());
         assert_eq!(other.join().unwrap(), Some((Ipv4Addr::new(127, 0, 0, 5), 5).into()));
         assert_eq!(fake.asked(), ["one.test", "two.test", "three.test", "four.test", "five.test"]);
@@ -175,8 +177,8 @@ fn the_system_knows_its_own_name() {
 }
 
 #[test]
-fn what_the_system_does_not_know_is_the_error_of_std() {
-    support::run("what_the_system_does_not_know_is_the_error_of_std", || {
+fn an_unknown_name_is_the_same_error_as_in_std() {
+    support::run("an_unknown_name_is_the_same_error_as_in_std", || {
         let too_long = "x".repeat(100);
         for host in [too_long.as_str(), "zero\0"] {
             let expected = std::net::ToSocketAddrs::to_socket_addrs(&(host, 1)).unwrap_err();
@@ -187,8 +189,8 @@ fn what_the_system_does_not_know_is_the_error_of_std() {
 }
 
 #[test]
-fn those_who_ask_at_the_same_time_share_one_question() {
-    support::run("those_who_ask_at_the_same_time_share_one_question", || {
+fn concurrent_lookups_of_a_name_share_one_question() {
+    support::run("concurrent_lookups_of_a_name_share_one_question", || {
         let fake = Fake::slow();
         let cached = Arc::new(CachedResolver::new(fake.clone()).ttl(Duration::ZERO));
         let askers: Vec<_> = ["one", "two", "one", "one", "two"]
@@ -201,7 +203,7 @@ fn those_who_ask_at_the_same_time_share_one_question() {
         let [one, two] = [1, 2].map(|number| vec![address(number)]);
         assert_eq!(found, [&one, &two, &one, &one, &two].map(Vec::clone));
         assert_eq!(fake.asked(), ["one", "two"]);
-        // Nothing is kept.
+        // With a TTL of zero, answers are not cached.
         cached.resolve("one").unwrap();
         assert_eq!(fake.count(), 3);
     });
@@ -212,7 +214,7 @@ fn os_threads_share_one_question() {
     support::run("os_threads_share_one_question", || {
         let fake = Fake::slow();
         fake.0.pause.store(200, Ordering::Relaxed);
-        // For threads that come when it is answered.
+        // The TTL serves threads that ask after the answer.
         let cached = Arc::new(CachedResolver::new(fake.clone()).ttl(LONG));
         let threads: Vec<_> = (0..8)
             .map(|_| {
@@ -228,8 +230,8 @@ fn os_threads_share_one_question() {
 }
 
 #[test]
-fn a_name_is_remembered_until_its_time_is_over() {
-    support::run("a_name_is_remembered_until_its_time_is_over", || {
+fn a_name_is_cached_until_its_ttl_expires() {
+    support::run("a_name_is_cached_until_its_ttl_expires", || {
         let fake = Fake::default();
         let cached = CachedResolver::new(fake.clone()).ttl(LONG);
         for _ in 0..3 {
@@ -249,9 +251,9 @@ fn a_name_is_remembered_until_its_time_is_over() {
 }
 
 #[test]
-fn no_more_names_are_remembered_than_was_said() {
-    support::run("no_more_names_are_remembered_than_was_said", || {
-        // The oldest goes first: what a plain list does.
+fn the_cache_evicts_the_oldest_name_beyond_its_capacity() {
+    support::run("the_cache_evicts_the_oldest_name_beyond_its_capacity", || {
+        // The oldest entry is evicted first, as a plain list does.
         for capacity in 0..4 {
             let mut random = random::Random::new(capacity as u64 + 1);
             let fake = Fake::default();
@@ -275,8 +277,8 @@ fn no_more_names_are_remembered_than_was_said() {
 }
 
 #[test]
-fn an_error_is_told_to_all_who_wait_and_not_remembered() {
-    support::run("an_error_is_told_to_all_who_wait_and_not_remembered", || {
+fn an_error_reaches_all_waiters_and_is_not_cached() {
+    support::run("an_error_reaches_all_waiters_and_is_not_cached", || {
         let failures: [Lookup; 2] = [
             || Err(io::Error::new(ErrorKind::NotFound, "no such host")),
             || Err(io::Error::from_raw_os_error(libc::EMFILE)),
@@ -304,8 +306,8 @@ fn an_error_is_told_to_all_who_wait_and_not_remembered() {
 }
 
 #[test]
-fn one_who_is_killed_while_it_asks_leaves_the_question_to_the_next() {
-    support::run("one_who_is_killed_while_it_asks_leaves_the_question_to_the_next", || {
+fn a_killed_lookup_is_taken_over_by_the_next_waiter() {
+    support::run("a_killed_lookup_is_taken_over_by_the_next_waiter", || {
         let fake = Fake::slow();
         let cached = Arc::new(CachedResolver::new(fake.clone()));
         let askers: Vec<_> = (0..3)
@@ -326,8 +328,8 @@ fn one_who_is_killed_while_it_asks_leaves_the_question_to_the_next() {
 }
 
 #[test]
-fn one_who_waits_can_be_killed() {
-    support::run("one_who_waits_can_be_killed", || {
+fn kill_ends_a_waiter_of_a_shared_lookup() {
+    support::run("kill_ends_a_waiter_of_a_shared_lookup", || {
         let fake = Fake::slow();
         let cached = Arc::new(CachedResolver::new(fake.clone()));
         let [first, second] = [(), ()].map(|()| {
@@ -343,8 +345,8 @@ fn one_who_waits_can_be_killed() {
 }
 
 #[test]
-fn a_resolver_that_panics_harms_its_caller_alone() {
-    support::run("a_resolver_that_panics_harms_its_caller_alone", || {
+fn a_panic_of_the_resolver_reaches_only_its_caller() {
+    support::run("a_panic_of_the_resolver_reaches_only_its_caller", || {
         let fake = Fake::first(&[|| quiet_panic("on purpose")]);
         let cached = Arc::new(CachedResolver::new(fake.clone()));
         let [first, second] = [(), ()].map(|()| {
@@ -357,8 +359,8 @@ fn a_resolver_that_panics_harms_its_caller_alone() {
 }
 
 #[test]
-fn who_cannot_wait_spoils_the_answer_for_nobody() {
-    support::run("who_cannot_wait_spoils_the_answer_for_nobody", || {
+fn a_caller_that_cannot_wait_does_not_fail_other_waiters() {
+    support::run("a_caller_that_cannot_wait_does_not_fail_other_waiters", || {
         let callers: Lookup = || Err(greenhub::LoopError::Aborted.into());
         let fake = Fake::first(&[callers]);
         let cached = Arc::new(CachedResolver::new(fake.clone()));
@@ -372,8 +374,8 @@ fn who_cannot_wait_spoils_the_answer_for_nobody() {
 }
 
 #[test]
-fn a_forked_child_asks_for_itself() {
-    alone("a_forked_child_asks_for_itself", || {
+fn a_forked_child_repeats_a_pending_lookup() {
+    alone("a_forked_child_repeats_a_pending_lookup", || {
         use nix::sys::wait::{WaitStatus, waitpid};
         use nix::unistd::{ForkResult, fork};
         let fake = Fake::slow();
@@ -395,13 +397,13 @@ fn a_forked_child_asks_for_itself() {
         is_parked.recv().unwrap();
         assert_eq!(fake.count(), 1);
         fake.0.pause.store(0, Ordering::Relaxed);
-        // SAFETY: the child uses what the library keeps usable after a fork, and exits.
+        // SAFETY: the child only calls the library, which stays usable after a fork, and `_exit`.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
-                // Nobody else would end one that hangs.
+                // An alarm ends a child that hangs.
                 nix::unistd::alarm::set(100);
                 let found = cached.resolve("one").is_ok_and(|found| found == [address(2)]);
-                // SAFETY: ends the process.
+                // SAFETY: `_exit` has no preconditions.
                 unsafe { libc::_exit(if found { 0 } else { 1 }) }
             }
             ForkResult::Parent { child } => {

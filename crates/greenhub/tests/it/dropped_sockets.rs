@@ -1,4 +1,4 @@
-//! A hub keeps no socket alive, whatever it was used for and however it is let go of.
+//! A hub keeps no socket open after its last owner, whatever the use before and the way of the release.
 
 use std::cell::RefCell;
 use std::fs;
@@ -20,10 +20,10 @@ use greenhub::{
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
-/// The numbers that a hub was to watch and not to forget since, with the files that they named.
+/// The numbers that a hub watches, and the files that they named at their registration.
 type Known = Rc<RefCell<Vec<(RawFd, PathBuf)>>>;
 
-/// The default hub, with a note of what it knows.
+/// The default hub, which records its registrations.
 struct Noting {
     hub: Box<dyn Hub>,
     known: Known,
@@ -50,7 +50,7 @@ impl Hub for Noting {
     }
     fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
         let named = fd.map(|fd| file(fd.as_raw_fd()));
-        // Only an open descriptor lets every hub let go of the open file.
+        // Every hub needs the open descriptor to deregister the file.
         self.known.borrow_mut().retain(|(number, file)| *number != key.fd() || named.as_ref() != Some(file));
         self.hub.forget(key, fd);
     }
@@ -65,7 +65,7 @@ impl Hub for Noting {
     }
 }
 
-/// Uses such a hub on this OS thread. Its own wake-up descriptor is left out of what it knows.
+/// Makes this OS thread use such a hub. Its own wake-up descriptor is not among the registrations.
 fn use_noting_hub() -> Known {
     let known = Known::default();
     let noted = known.clone();
@@ -80,7 +80,7 @@ fn use_noting_hub() -> Known {
     known
 }
 
-/// Whether a descriptor of this process leads to the file.
+/// Whether a descriptor of this process refers to the file.
 fn is_open(file: &PathBuf) -> bool {
     let listing = fs::read_dir("/proc/self/fd").expect("proc");
     listing.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|link| link == *file)
@@ -92,7 +92,7 @@ fn waits_for_nothing() {
     assert_eq!((stats.readers, stats.writers, stats.timers), (0, 0, 0));
 }
 
-/// The use that was made of a socket before.
+/// A use of a socket before its release.
 struct Use {
     name: &'static str,
     make: fn(TcpStream, &mut TcpStream) -> TcpStream,
@@ -114,7 +114,7 @@ fn miss(mut socket: &TcpStream) {
     assert_eq!(socket.read(&mut [0]).expect_err("nothing came").kind(), ErrorKind::TimedOut);
 }
 
-/// Kills a green thread that reads.
+/// Kills a green thread in a read of the socket.
 fn kill_reader(socket: TcpStream) -> TcpStream {
     socket.set_read_timeout(Some(LONG)).expect("a timeout");
     let socket = Rc::new(socket);
@@ -172,7 +172,7 @@ const USES: &[Use] = &[
     },
 ];
 
-/// Whether the peer of a socket that is gone hears of it.
+/// Asserts that the peer of a closed socket is notified of the end.
 #[track_caller]
 fn hears_the_end(mut peer: TcpStream, of: &str) {
     peer.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
@@ -237,8 +237,8 @@ fn a_socket_turned_into_its_descriptor_is_forgotten() {
 }
 
 #[test]
-fn a_dropped_socket_leaves_its_clone_to_the_hub() {
-    run("a_dropped_socket_leaves_its_clone_to_the_hub", || {
+fn dropping_a_socket_keeps_the_registration_of_its_clone() {
+    run("dropping_a_socket_keeps_the_registration_of_its_clone", || {
         let known = use_noting_hub();
         let (one, mut other) = pair();
         let mut clone = one.try_clone().unwrap();
@@ -261,14 +261,14 @@ fn a_dropped_socket_leaves_its_clone_to_the_hub() {
 }
 
 #[test]
-fn each_sort_of_socket_is_forgotten_and_closed_when_it_is_dropped() {
-    run("each_sort_of_socket_is_forgotten_and_closed_when_it_is_dropped", || {
-        /// Lets the hub know of the socket by a wait that times out, and drops it.
+fn each_type_of_socket_is_forgotten_and_closed_when_dropped() {
+    run("each_type_of_socket_is_forgotten_and_closed_when_dropped", || {
+        /// Registers the socket by a wait that times out, and drops it.
         fn check<S: AsFd + AsRawFd>(known: &Known, socket: S, wait: impl FnOnce(&S) -> bool) {
             let (file, sort) = (file(socket.as_raw_fd()), std::any::type_name::<S>());
             assert!(with_timeout(SHORT, || wait(&socket)).is_err(), "{sort}");
             assert!(known.borrow().iter().any(|(_, known)| *known == file), "{sort}");
-            // A number that was lent out is closed with the socket.
+            // A lent descriptor is closed with the socket.
             let _ = socket.as_fd();
             drop(socket);
             assert!(!known.borrow().iter().any(|(_, known)| *known == file), "{sort}");
@@ -305,7 +305,7 @@ fn a_socket_dropped_on_another_os_thread_is_forgotten_and_closed() {
             let one = make(one, &mut other);
             let file = file(one.as_raw_fd());
             std::thread::spawn(move || drop(one)).join().unwrap();
-            // Its notice takes a turn of the hub that knows the socket.
+            // The release takes effect in the next turn of the hub that registered the socket.
             let begin = Instant::now();
             while is_open(&file) && begin.elapsed() < Duration::from_secs(60) {
                 sleep(SHORT);

@@ -79,7 +79,7 @@ fn clients_share_the_pool() {
 }
 
 #[test]
-fn errors_are_told_in_their_places() {
+fn errors_are_printed_in_the_order_given() {
     let site = Site::serve([
         ("/first", rss("First")),
         ("/early", answer("200 OK\r\nContent-Length: 100", "<rss><channel>")),
