@@ -322,8 +322,8 @@ fn the_programs_own_signal_handler_is_chained_and_restored() {
         let blocked = blockers();
         hub_blocking_detection(RESOLUTION).unwrap();
         block_until_reported(&blocked, "main");
-        // With a long resolution the detector sends no signal in the rest of the test. A pending signal would absorb the
-        // program's own.
+        // With a long resolution the detector sends no signal in the rest of the test. A pending signal would absorb
+        // the program's own.
         hub_blocking_detection(LONG).unwrap();
         assert_eq!(RAISED.load(Ordering::Relaxed), 0, "the program's handler does not run for the detector's signals");
         raise(Signal::SIGURG).unwrap();

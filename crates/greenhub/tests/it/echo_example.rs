@@ -1,4 +1,4 @@
-//! The example `echo`, from outside: what it prints, and the status with which it ends.
+//! The example `echo` as a separate process: its output and its exit status.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -17,7 +17,7 @@ fn run(arguments: &[&str]) -> Output {
     example::run(&mut echo(arguments))
 }
 
-/// What stood on standard output, which must be one JSON object on one line.
+/// The standard output, which must be one JSON object on one line.
 fn object(output: &Output) -> Value {
     let text = String::from_utf8(output.stdout.clone()).expect("JSON is text");
     assert_eq!(text.lines().count(), 1, "one line: {text:?}, and on standard error: {}", errors(output));
@@ -61,15 +61,15 @@ fn one_process_echoes_and_reports_as_json() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_round_trip_costs_little_more_than_its_two_reads_and_two_writes() {
-    // So many that it does not count what each connection and the beginning of the run cost.
+    // With so many round trips, the costs of the connections and of the start do not count.
     let many = |output: &Output| object(output)["round_trips"].as_u64().is_some_and(|count| count >= 10_000);
     let (_, output) = example::with_time(|limit| run(&["--json", "--connections", "200", "--seconds", limit]), many);
     let calls = object(&output)["syscalls_per_round_trip"].as_f64().expect("counted");
-    // A hub that reports each arrival once makes readers of exact lengths look whether there was more.
+    // With an edge-triggered hub, a reader of exact lengths must probe for more data.
     let probes = if std::env::var("GREENHUB_EPOLL").is_ok_and(|ways| ways.contains("edge")) { 2.0 } else { 0.0 };
-    // One that checks a number looks at it before each wait for it.
+    // The select hub checks each number before it waits for it.
     let looks = if std::env::var("EVENTLET_HUB").is_ok_and(|name| name.starts_with("select")) { 2.0 } else { 0.0 };
-    // On a busy machine turns are cut, and what is reported meanwhile is taken out and put back.
+    // On a busy machine turns end early, and sockets that are reported meanwhile are deregistered and registered again.
     assert!((4.0..5.5 + probes + looks).contains(&calls), "{calls}");
 }
 
@@ -126,7 +126,7 @@ fn a_port_in_use_ends_with_status_1() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn what_is_beyond_all_bounds_is_refused_before_anything_is_sent() {
+fn arguments_out_of_bounds_are_refused_before_anything_is_sent() {
     let output = run(&["--connections", "300", "--bytes", "1000000000", "--connect", "127.0.0.1:1"]);
     refuses(&output, 1, &["memory", "300 connections", "1000000000 bytes"]);
     refuses(&run(&["--connections", &usize::MAX.to_string()]), 1, &["descriptors"]);
@@ -142,7 +142,7 @@ fn a_report_that_cannot_be_written_fails_the_run() {
 
 #[cfg(unix)]
 #[test]
-fn too_few_descriptors_are_told_plainly() {
+fn too_few_descriptors_are_a_clear_error() {
     let output = Command::new("sh")
         .args(["-c", "ulimit -n 100; exec \"$0\" --connections 1000"])
         .arg(echo(&[]).get_program())
@@ -155,7 +155,7 @@ fn too_few_descriptors_are_told_plainly() {
 }
 
 #[test]
-fn a_hub_with_little_room_is_told_plainly() {
+fn a_hub_with_too_little_room_is_a_clear_error() {
     let output = run(&["--hub", "select", "--json", "--seconds", "0.3"]);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     assert_eq!(object(&output)["connections"], 496);
@@ -163,7 +163,7 @@ fn a_hub_with_little_room_is_told_plainly() {
     refuses(&run(&["--hub", "select", "--connections", "497"]), 1, &["descriptors", "1024", "--connections 496"]);
 }
 
-/// A server in a process of its own, and its address.
+/// A server in its own process, and its address.
 struct Server {
     process: example::Server,
     address: String,
@@ -227,7 +227,7 @@ fn altered_bytes_fail_the_run() {
         peer.read_exact(&mut message).expect("a message");
         message[33] ^= 1;
         std::io::Write::write_all(&mut peer, &message).expect("sent");
-        // Open until the client has ended.
+        // Keeps the connection open until the client has ended.
         let _ = peer.read(&mut message);
     });
     let output = run(&["--connect", &address, "--json", "--connections", "1", "--seconds", "0.3"]);

@@ -1,4 +1,4 @@
-//! Sockets over a hub that reports each arrival once: nothing may be left unread for ever.
+//! Sockets over an edge-triggered hub, which reports each arrival once: no data may stay unread for ever.
 
 #![cfg(all(feature = "epoll", target_os = "linux"))]
 
@@ -21,7 +21,7 @@ fn run(name: &str, test: impl FnOnce() + Send + 'static) {
     });
 }
 
-/// A pair of which one end is known to the hub already, by a read that had to wait; then `data` arrives at once.
+/// A pair whose first end is registered already, by a read that had to wait. Then `data` arrives all at once.
 fn pair_with(data: &'static [u8]) -> (UnixStream, UnixStream) {
     let (mut here, mut there) = UnixStream::pair().unwrap();
     let writer = greenhub::spawn(move || {
@@ -86,8 +86,8 @@ fn a_peek_takes_nothing_away() {
 }
 
 #[test]
-fn datagrams_that_came_together_are_all_received() {
-    run("datagrams_that_came_together_are_all_received", || {
+fn datagrams_of_one_arrival_are_all_received() {
+    run("datagrams_of_one_arrival_are_all_received", || {
         let here = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let there = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         there.connect(here.local_addr().unwrap()).unwrap();
@@ -101,8 +101,8 @@ fn datagrams_that_came_together_are_all_received() {
 }
 
 #[test]
-fn connections_that_came_together_are_all_accepted() {
-    run("connections_that_came_together_are_all_accepted", || {
+fn connections_of_one_arrival_are_all_accepted() {
+    run("connections_of_one_arrival_are_all_accepted", || {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let server = greenhub::spawn(move || listener.incoming().take(20).filter(|peer| peer.is_ok()).count());

@@ -1,8 +1,8 @@
-//! Every end of every kind of socket: what an operation returns then, or that it blocks, is what std's returns.
+//! The results of socket operations after every kind of end, compared with std.
 //!
-//! The oracle is std itself: the same calls in OS threads of a process of their own, in which a thread that blocks is known
-//! by the system's word for it and ends with the process. A combination that differs is tried again with more time, and
-//! then named: kind of socket, end, operation, mode, and whether it had begun before the end came.
+//! The oracle runs the same calls of std on OS threads of a child process. The kernel's state of a thread shows that it
+//! blocks, and a blocked thread ends with the process. A combination that differs is tried again with more time. Then
+//! the test names it: kind of socket, end, operation, mode, and whether the operation began before the end.
 
 mod case;
 mod green;
@@ -16,10 +16,10 @@ use std::time::Duration;
 use self::case::{Case, Kind};
 use crate::support;
 
-/// How often a difference has to be seen.
+/// A difference counts if it occurs this many times.
 const ROUNDS: u32 = 3;
 
-/// So many differences are no matter of time.
+/// That many differences are not a matter of timing.
 const MANY: usize = 30;
 
 /// Compares every case of one kind of socket.

@@ -1,4 +1,4 @@
-//! How waiters learn of an end: hang-ups, shutdowns by either side, reports that no operation confirms.
+//! The ends of connections as waiters observe them: hang-ups, shutdowns by either side, spurious readiness reports.
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
@@ -16,10 +16,10 @@ use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use greenhub::{GreenPool, GreenThread, HubRef, Interest, ManualClock, Readiness, Source, trampoline, with_timeout};
 use rustix::net::Shutdown as Shut;
 
-/// Ends a wait that would last for ever, as a failure.
+/// The time after which a wait fails that should have ended.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Lets `green` run until it waits for a descriptor.
+/// Runs `green` until it waits for a descriptor.
 #[track_caller]
 fn until_it_waits<T>(green: &GreenThread<T>) {
     for _ in 0..20 {
@@ -28,7 +28,7 @@ fn until_it_waits<T>(green: &GreenThread<T>) {
     assert!(!green.is_finished(), "it should wait");
 }
 
-/// A hub whose time passes only while every green thread waits. With the wait for a report goes no time at all.
+/// Makes this thread use a hub with a manual clock, so that a wait for a report takes no time.
 fn on_a_manual_clock() -> HubRef {
     greenhub::use_hub_with(|| {
         let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
@@ -38,7 +38,7 @@ fn on_a_manual_clock() -> HubRef {
     greenhub::get_hub()
 }
 
-/// The result of `green`, which comes before any time has passed.
+/// Joins `green`, and asserts that no time has passed.
 #[track_caller]
 fn at_once<T>(hub: &HubRef, green: GreenThread<T>) -> T {
     let before = hub.now();
@@ -47,7 +47,7 @@ fn at_once<T>(hub: &HubRef, green: GreenThread<T>) -> T {
     result
 }
 
-/// A path for one socket, which is removed at the end.
+/// A path for one socket, whose file is removed on drop.
 struct SocketPath(std::path::PathBuf);
 
 impl SocketPath {
@@ -68,11 +68,11 @@ impl Drop for SocketPath {
     }
 }
 
-/// A socket with something in its error queue, so that it is ready for ever and has nothing to receive.
+/// A socket with an entry in its error queue. It is always ready, and has nothing to receive.
 fn with_an_error_in_its_queue() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let on: libc::c_int = 1;
-    // SAFETY: an open socket, and an option of the size that is told.
+    // SAFETY: the socket is open, and the value has the given size.
     let set =
         unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_RECVERR, (&raw const on).cast(), 4) };
     assert_eq!(set, 0);
@@ -83,11 +83,11 @@ fn with_an_error_in_its_queue() -> UdpSocket {
     socket
 }
 
-/// A raw terminal: the side of the program that drives it, whose calls do not block, and the terminal itself.
+/// A terminal in raw mode: the non-blocking controlling end, and the terminal itself.
 fn terminal() -> (std::fs::File, OwnedFd) {
     let (mut near, mut far) = (0, 0);
-    // SAFETY: `openpty` gets two places to write to and no options; on success both numbers are open and nobody else's.
-    // `termios` is a plain C structure, which `tcgetattr` fills.
+    // SAFETY: `openpty` gets two valid pointers to write to and null for its options. On success both numbers are open
+    // and have no other owner. `termios` is a plain C structure, which `tcgetattr` fills.
     unsafe {
         assert_eq!(libc::openpty(&mut near, &mut far, ptr::null_mut(), ptr::null_mut(), ptr::null_mut()), 0);
         let mut modes: libc::termios = std::mem::zeroed();
@@ -101,8 +101,8 @@ fn terminal() -> (std::fs::File, OwnedFd) {
 }
 
 #[test]
-fn a_writer_to_a_full_terminal_hears_of_its_hang_up() {
-    support::run("a_writer_to_a_full_terminal_hears_of_its_hang_up", || {
+fn a_hang_up_wakes_a_writer_to_a_full_terminal() {
+    support::run("a_hang_up_wakes_a_writer_to_a_full_terminal", || {
         let (near, far) = terminal();
         while (&near).write(&[b'x'; 1024]).is_ok() {}
         let writer = greenhub::spawn(move || trampoline(&near, Interest::WRITE, Some(LIMIT)).unwrap());
@@ -113,8 +113,8 @@ fn a_writer_to_a_full_terminal_hears_of_its_hang_up() {
 }
 
 #[test]
-fn a_writer_hears_of_a_hang_up_by_the_peer() {
-    support::run("a_writer_hears_of_a_hang_up_by_the_peer", || {
+fn a_hang_up_by_the_peer_wakes_a_writer() {
+    support::run("a_hang_up_by_the_peer_wakes_a_writer", || {
         for unread in [&b""[..], b"unread"] {
             let (near, mut far) = UnixStream::pair().unwrap();
             far.write_all(unread).unwrap();
@@ -193,7 +193,7 @@ fn a_waiter_on_another_thread_is_woken_by_the_source() {
             waiting.wait(Interest::READ, None).unwrap();
             done.send(()).unwrap();
         });
-        // It may not wait yet.
+        // The green thread may not wait yet, so the waker is called repeatedly.
         while is_done.recv_timeout(Duration::from_millis(10)).is_err() {
             waker.wake(Interest::WRITE);
             assert!(is_done.try_recv().is_err(), "it does not wait to write");
@@ -207,8 +207,8 @@ fn a_waiter_on_another_thread_is_woken_by_the_source() {
 }
 
 #[test]
-fn a_writer_finds_out_that_the_peer_does_not_read_any_more() {
-    support::run("a_writer_finds_out_that_the_peer_does_not_read_any_more", || {
+fn a_shutdown_of_the_peers_read_side_wakes_a_writer() {
+    support::run("a_shutdown_of_the_peers_read_side_wakes_a_writer", || {
         let (near, far) = UnixStream::pair().unwrap();
         near.set_write_timeout(Some(LIMIT)).unwrap();
         let writer = greenhub::spawn(move || (&near).write_all(&[0; 1 << 24]).unwrap_err().kind());
@@ -219,8 +219,8 @@ fn a_writer_finds_out_that_the_peer_does_not_read_any_more() {
 }
 
 #[test]
-fn a_sender_of_datagrams_finds_out_that_the_peer_does_not_read_any_more() {
-    support::run("a_sender_of_datagrams_finds_out_that_the_peer_does_not_read_any_more", || {
+fn a_shutdown_of_the_peers_read_side_wakes_a_sender_of_datagrams() {
+    support::run("a_shutdown_of_the_peers_read_side_wakes_a_sender_of_datagrams", || {
         let path = SocketPath::new("deaf");
         let (near, far) = (UnixDatagram::unbound().unwrap(), UnixDatagram::bind(&path).unwrap());
         near.connect(&path).unwrap();
@@ -239,8 +239,8 @@ fn a_sender_of_datagrams_finds_out_that_the_peer_does_not_read_any_more() {
 }
 
 #[test]
-fn the_write_timeout_of_a_unix_socket_holds_though_it_looks_again() {
-    support::run("the_write_timeout_of_a_unix_socket_holds_though_it_looks_again", || {
+fn the_write_timeout_of_a_unix_socket_holds_across_retries() {
+    support::run("the_write_timeout_of_a_unix_socket_holds_across_retries", || {
         let hub = on_a_manual_clock();
         const TIMEOUT: Duration = Duration::from_millis(700);
         let (near, _far) = UnixStream::pair().unwrap();
@@ -256,8 +256,8 @@ fn the_write_timeout_of_a_unix_socket_holds_though_it_looks_again() {
 }
 
 #[test]
-fn a_close_ends_the_wait_for_room_at_a_receiver_at_once() {
-    support::run("a_close_ends_the_wait_for_room_at_a_receiver_at_once", || {
+fn closing_the_receiver_wakes_a_sender_that_waits_for_room() {
+    support::run("closing_the_receiver_wakes_a_sender_that_waits_for_room", || {
         let hub = on_a_manual_clock();
         let path = SocketPath::new("full");
         let _receiver = UnixDatagram::bind(&path).unwrap();
@@ -335,8 +335,8 @@ fn receiving_from_a_socket_that_is_shut_down_ends_each_time() {
 }
 
 #[test]
-fn reports_that_are_never_confirmed_cost_few_turns() {
-    support::run("reports_that_are_never_confirmed_cost_few_turns", || {
+fn spurious_readiness_reports_cost_few_turns() {
+    support::run("spurious_readiness_reports_cost_few_turns", || {
         let hub = on_a_manual_clock();
         let socket = with_an_error_in_its_queue();
         let receiver = greenhub::spawn(move || socket.recv(&mut [0]).map_err(|error| error.kind()));
@@ -351,8 +351,8 @@ fn reports_that_are_never_confirmed_cost_few_turns() {
 }
 
 #[test]
-fn data_is_received_though_the_error_queue_is_not_empty() {
-    support::run("data_is_received_though_the_error_queue_is_not_empty", || {
+fn data_is_received_while_the_error_queue_is_not_empty() {
+    support::run("data_is_received_while_the_error_queue_is_not_empty", || {
         let socket = with_an_error_in_its_queue();
         let sender = UdpSocket::bind(socket.peer_addr().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
@@ -364,8 +364,8 @@ fn data_is_received_though_the_error_queue_is_not_empty() {
 }
 
 #[test]
-fn a_read_timeout_holds_where_reports_are_not_confirmed() {
-    support::run("a_read_timeout_holds_where_reports_are_not_confirmed", || {
+fn a_read_timeout_holds_despite_spurious_reports() {
+    support::run("a_read_timeout_holds_despite_spurious_reports", || {
         let hub = on_a_manual_clock();
         const TIMEOUT: Duration = Duration::from_millis(700);
         let socket = with_an_error_in_its_queue();
@@ -378,8 +378,8 @@ fn a_read_timeout_holds_where_reports_are_not_confirmed() {
 }
 
 #[test]
-fn every_exit_strikes_where_reports_are_not_confirmed() {
-    support::run("every_exit_strikes_where_reports_are_not_confirmed", || {
+fn every_exit_strikes_despite_spurious_reports() {
+    support::run("every_exit_strikes_despite_spurious_reports", || {
         let hub = on_a_manual_clock();
         let socket = Rc::new(with_an_error_in_its_queue());
         let receive = {
@@ -425,8 +425,8 @@ fn a_waiter_that_pauses_keeps_its_place() {
 }
 
 #[test]
-fn a_destructor_that_unwinds_gives_up_where_reports_are_not_confirmed() {
-    support::run("a_destructor_that_unwinds_gives_up_where_reports_are_not_confirmed", || {
+fn a_wait_while_unwinding_ends_despite_spurious_reports() {
+    support::run("a_wait_while_unwinding_ends_despite_spurious_reports", || {
         struct ReceiveOnDrop(UdpSocket, Rc<Cell<Option<ErrorKind>>>);
         impl Drop for ReceiveOnDrop {
             fn drop(&mut self) {

@@ -1,5 +1,6 @@
-//! Sockets that are registered once for their life: what is heard of them, and when. Most of it holds on every
-//! hub; it is on level-triggered epoll that it can go wrong.
+//! Reports of sockets that are registered once for their life.
+//!
+//! Most of these tests hold on every hub, but guard against faults of the level-triggered epoll hub.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -26,7 +27,7 @@ fn data_left_by_a_short_read_is_reported_again() {
 }
 
 #[test]
-fn a_report_that_nobody_waits_for_comes_once_and_is_not_lost() {
+fn a_report_without_a_waiter_comes_once_and_is_not_lost() {
     let _deadline = deadline();
     let (here, there) = pair();
     here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
@@ -41,7 +42,7 @@ fn a_report_that_nobody_waits_for_comes_once_and_is_not_lost() {
 }
 
 #[test]
-fn a_hang_up_that_nobody_waits_for_does_not_spin() {
+fn a_hang_up_without_a_waiter_does_not_spin() {
     let _deadline = deadline();
     let (here, there) = pair();
     here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
@@ -56,7 +57,7 @@ fn a_hang_up_that_nobody_waits_for_does_not_spin() {
 }
 
 #[test]
-fn an_end_stays_known() {
+fn a_read_after_the_end_returns_the_end_each_time() {
     let _deadline = deadline();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
@@ -65,7 +66,7 @@ fn an_end_stays_known() {
     client.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
     io::Write::write_all(&mut &peer, b"last words").expect("room");
     peer.shutdown(Shutdown::Write).expect("a half close");
-    // The data, though short, and then the end, each time that it is asked for.
+    // A short read returns the data. Every later read returns the end.
     assert_eq!(read(&client, 64).expect("data"), b"last words");
     for _ in 0..3 {
         assert_eq!(read_within(&client, 64, Some(Duration::from_secs(60))).expect("the end"), b"");
@@ -73,7 +74,7 @@ fn an_end_stays_known() {
 }
 
 #[test]
-fn an_end_comes_after_data_that_was_read_in_pieces() {
+fn the_end_comes_after_data_read_in_pieces() {
     let _deadline = deadline();
     let (here, there) = pair();
     here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
@@ -178,7 +179,7 @@ fn a_timeout_counts_over_all_the_parks_of_an_operation() {
             sleep(ms(5));
         }
     });
-    // Never satisfied, though woken again and again.
+    // The operation is woken again and again, and never succeeds.
     let error = here
         .read(Some(ms(60)), |fd| -> io::Result<((), greenhub::ReadHint)> {
             rustix::io::read(fd, &mut [0; 8])?;
@@ -204,14 +205,14 @@ fn a_nonblocking_socket_never_waits() {
     assert_eq!(read(&here, 8).expect("data"), b"x");
     here.set_nonblocking(false);
     assert_eq!(read_within(&here, 8, Some(ms(1))).expect_err("waited").kind(), io::ErrorKind::TimedOut);
-    // What was known before does not hide what has come since.
+    // An earlier readiness hint does not hide data that has arrived since.
     here.set_nonblocking(true);
     write(&there, b"y").expect("room");
     assert_eq!(read(&here, 8).expect("data"), b"y");
 }
 
 #[test]
-fn connections_that_came_together_are_all_accepted() {
+fn connections_of_one_arrival_are_all_accepted() {
     let _deadline = deadline();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -250,10 +251,10 @@ fn a_number_used_again_at_once_never_wakes_the_old_reader() {
 }
 
 #[test]
-fn the_old_file_under_a_copied_number_is_not_heard_of() {
+fn reports_of_a_duplicated_old_file_wake_no_new_waiter() {
     in_child(|| {
         let (here, there) = UnixStream::pair().expect("a pair");
-        // The copy keeps the registration of a closed number alive, in the system.
+        // The duplicate keeps the closed number's registration alive in the kernel.
         let copy = here.try_clone().expect("a copy");
         let old = source(here);
         old.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
@@ -284,7 +285,7 @@ fn a_wait_and_a_trampoline_share_a_socket() {
     write(&there, b"x").expect("room");
     assert!(reader.join().expect("no panic").is_ok());
     assert_eq!(read(&here, 8).expect("data"), b"x");
-    // The trampoline's wait has not silenced the other direction.
+    // The trampoline's wait has not disarmed the other direction.
     let drained = spawn(move || {
         sleep(ms(1));
         read(&there, 1 << 22).map(|_| there)
@@ -294,7 +295,7 @@ fn a_wait_and_a_trampoline_share_a_socket() {
 }
 
 #[test]
-fn a_destructor_that_panics_its_way_out_may_still_write() {
+fn a_destructor_may_write_while_panicking() {
     let _deadline = deadline();
     struct Farewell(greenhub::Source);
     impl Drop for Farewell {

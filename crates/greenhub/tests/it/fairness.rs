@@ -1,6 +1,6 @@
-//! Fairness: green threads that are served at once or compute for long keep nobody waiting for ever.
+//! Fairness: a green thread that is always served at once, or computes for long, does not starve others.
 //!
-//! Nothing here is timed: what others do is counted in operations and in hand-offs.
+//! These tests count operations and hand-offs, and measure no times.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -17,13 +17,14 @@ use greenhub::{
 };
 use hub_core::ManualClock;
 
-/// More operations in a row than any budget.
+/// More consecutive operations than any budget allows.
 const MANY: usize = 200;
 
-/// The longest row of operations that a documented budget allows.
+/// The most consecutive operations that a documented budget allows.
 const LONGEST: usize = 2 * 16;
 
-/// The most operations in a row during which no other green thread has run, of [`MANY`] that are served at once.
+/// Calls an operation [`MANY`] times that is served at once, and returns the most consecutive calls during which no
+/// other green thread ran.
 fn longest_row(mut operation: impl FnMut()) -> usize {
     let others = Rc::new(Cell::new(0));
     let (ran, stop) = (others.clone(), Rc::new(Cell::new(false)));
@@ -60,7 +61,7 @@ fn keeps_the_thread(operation: impl FnMut()) {
 }
 
 #[test]
-fn reading_what_is_there_lets_others_run() {
+fn reading_available_data_lets_others_run() {
     limited(|| {
         let (mut near, mut far) = UnixStream::pair().unwrap();
         std::io::Write::write_all(&mut near, &[7; MANY]).unwrap();
@@ -164,7 +165,7 @@ fn channels_and_queues_let_others_run() {
 }
 
 #[test]
-fn a_token_of_park_that_is_there_lets_others_run() {
+fn a_park_with_a_token_lets_others_run() {
     limited(|| {
         lets_others_run(|| {
             greenhub::thread::current().unpark();
@@ -188,7 +189,7 @@ fn taking_a_free_lock_never_switches() {
 }
 
 #[test]
-fn what_never_waits_never_switches() {
+fn non_blocking_operations_never_switch() {
     limited(|| {
         let (sender, receiver) = mpsc::channel();
         keeps_the_thread(|| sender.send(1).unwrap());
@@ -224,7 +225,7 @@ fn a_timer_fires_beside_a_reader_that_never_waits() {
 }
 
 #[test]
-fn a_descriptor_is_heard_of_beside_a_channel_that_never_waits() {
+fn a_descriptor_is_reported_beside_a_channel_that_never_waits() {
     limited(|| {
         let (mut near, mut far) = UnixStream::pair().unwrap();
         let heard = spawn(move || far.read(&mut [0]).unwrap());
@@ -307,7 +308,7 @@ fn a_timeout_strikes_in_a_loop_that_never_waits() {
 }
 
 #[test]
-fn nothing_is_let_run_while_panicking_and_in_the_main_loop() {
+fn no_budget_switch_while_panicking_or_in_the_main_loop() {
     struct Receives(Rc<mpsc::Receiver<usize>>, Rc<Cell<usize>>);
 
     impl Drop for Receives {
@@ -359,7 +360,7 @@ fn a_program_without_green_threads_builds_no_hub_by_its_budget() {
     });
 }
 
-/// Blocks the OS thread, as a computation would.
+/// Blocks the OS thread like a computation.
 fn compute() {
     std::thread::sleep(Duration::from_micros(200));
 }
@@ -416,13 +417,13 @@ fn a_ticker_runs_several_times_in_a_round_of_many_that_compute() {
         while rounds.get() < 6 {
             yield_now();
         }
-        // Once in each turn, of which there is less than one for each round if a turn lasts as long as it likes.
+        // The ticker runs once a turn. Without a limit on turns, there would be less than one turn for each round.
         assert!(ticks.get() >= 20, "{} ticks in 6 rounds", ticks.get());
     });
 }
 
 #[test]
-fn timers_that_take_all_the_time_starve_no_green_thread_that_is_ready() {
+fn long_timer_callbacks_starve_no_ready_green_thread() {
     limited(|| {
         let ran = Rc::new(Cell::new(0));
         for _ in 0..20 {
@@ -451,7 +452,7 @@ fn timers_that_take_all_the_time_starve_no_green_thread_that_is_ready() {
 }
 
 #[test]
-fn a_turn_is_not_cut_while_the_hubs_clock_stands_still() {
+fn a_turn_does_not_end_early_while_the_hubs_clock_stands_still() {
     limited(|| {
         let clock = ManualClock::new();
         let driven = clock.clone();
@@ -519,7 +520,7 @@ fn a_thread_ends_in_the_middle_of_overload() {
 }
 
 #[test]
-fn nobody_is_lost_among_turns_that_are_cut() {
+fn no_ready_greenlet_is_lost_when_turns_end_early() {
     limited(|| {
         let ends = Rc::new(Cell::new(0));
         let mut random = 7_u64;

@@ -1,5 +1,7 @@
-//! A system that fails. `cargo xtask test --full` runs this while every second wait fails, and says so by
-//! `GREENHUB_FAULTS`; by itself no wait does.
+//! Injected faults of the system.
+//!
+//! `cargo xtask test --full` runs this test with every second wait of the hub failing, and sets `GREENHUB_FAULTS`.
+//! Without that variable no wait fails.
 
 use std::env;
 use std::io::{self, Write};
@@ -12,7 +14,7 @@ const SHORT: Duration = Duration::from_millis(2);
 const ROUNDS: usize = 20;
 
 #[test]
-fn each_wait_that_fails_is_told_to_main_and_costs_nobody_a_wake_up() {
+fn a_failed_wait_of_the_hub_reaches_main_and_loses_no_wake_up() {
     limited(|| {
         let (reader, mut writer) = io::pipe().unwrap();
         let reading = spawn(move || {

@@ -1,4 +1,4 @@
-//! The example `feed_service`, from outside: what its clients get, and the status with which it ends.
+//! The example `feed_service` as a separate process: the answers to its clients, and its exit status.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use crate::support::nobody::Nobody;
 use crate::support::site::{Answer, Site, answer};
 use crate::support::web_server::WebServer;
 
-/// How many bytes a request may have.
+/// The largest number of bytes in a request.
 const LONGEST: usize = 64 << 10;
 
 fn run(arguments: &[&str]) -> Output {
@@ -22,7 +22,7 @@ fn start(arguments: &[&str]) -> WebServer {
     WebServer::run(&mut example::command("feed_service", arguments))
 }
 
-/// The service has these URLs to look after; its status, and what it answers.
+/// Posts these URLs to the service, and returns the status and the body of the answer.
 #[track_caller]
 fn post(service: &WebServer, urls: &str) -> (String, String) {
     let answer = service.say(&format!("POST / HTTP/1.1\r\nHost: here\r\nContent-Length: {}\r\n\r\n{urls}", urls.len()));
@@ -32,8 +32,8 @@ fn post(service: &WebServer, urls: &str) -> (String, String) {
     (status.to_owned(), body.to_owned())
 }
 
-/// What stands behind the URL of a feed with this content.
-fn told_of(content: &str) -> String {
+/// The answer of the service for a feed with this content.
+fn title_of(content: &str) -> String {
     let site = Site::serve([("/feed", feed(content))]);
     let service = start(&[]);
     let (status, body) = post(&service, &site.url("/feed"));
@@ -51,7 +51,7 @@ fn rss(title: &str) -> Answer {
 }
 
 #[test]
-fn feeds_are_told_in_the_order_of_the_request() {
+fn titles_come_in_the_order_of_the_request() {
     let site = Site::serve((0..20).map(|it| (format!("/{it}"), rss(&format!("Feed {it}")))));
     let service = start(&["--pool", "7"]);
     let order: Vec<usize> = (0..20).map(|it| it * 7 % 20).collect();
@@ -124,50 +124,50 @@ fn a_silent_server_costs_its_own_feed_only() {
 }
 
 #[test]
-fn titles_of_items_and_images_are_not_that_of_the_feed() {
+fn titles_of_items_and_images_are_ignored() {
     let content = "<rss><channel><link/><image><title>Image</title></image><item><title>Item</title></item>\
                    <title>Channel</title></channel></rss>";
-    assert_eq!(told_of(content), "Channel");
+    assert_eq!(title_of(content), "Channel");
 }
 
 #[test]
 fn atom_has_titles_too() {
     let content = "<feed xmlns='http://www.w3.org/2005/Atom'><entry><title>Entry</title></entry>\
                    <title type='xhtml'><div>An <b>Atom</b> feed</div></title></feed>";
-    assert_eq!(told_of(content), "An Atom feed");
+    assert_eq!(title_of(content), "An Atom feed");
 }
 
 #[test]
-fn a_title_is_told_in_one_line() {
+fn a_title_is_printed_in_one_line() {
     let content = "<rss><channel><title>\n\tTwo\u{1b}\n lines &amp; &#8211;\u{a0}more </title></channel></rss>";
-    assert_eq!(told_of(content), "Two lines & – more");
+    assert_eq!(title_of(content), "Two lines & – more");
 }
 
 #[test]
 fn a_title_may_be_in_cdata() {
     let content = "<rss><channel><title><![CDATA[1 > 0 & <b>so on</b>]]></title></channel></rss>";
-    assert_eq!(told_of(content), "1 > 0 & <b>so on</b>");
+    assert_eq!(title_of(content), "1 > 0 & <b>so on</b>");
 }
 
 #[test]
-fn elements_that_are_not_closed_hide_no_title() {
-    assert_eq!(told_of("<rss><channel><item><p>text<br></item><title>Sloppy</title>"), "Sloppy");
+fn unclosed_elements_hide_no_title() {
+    assert_eq!(title_of("<rss><channel><item><p>text<br></item><title>Sloppy</title>"), "Sloppy");
 }
 
 #[test]
 fn a_long_title_is_cut() {
     let title = "ä".repeat(1000);
-    assert_eq!(told_of(&format!("<feed><title>{title}</title></feed>")), "ä".repeat(300));
+    assert_eq!(title_of(&format!("<feed><title>{title}</title></feed>")), "ä".repeat(300));
 }
 
 #[test]
-fn what_has_no_title_of_a_feed_is_told_so() {
+fn a_feed_without_a_title_is_an_error() {
     let none = "error: no feed with a title";
-    assert_eq!(told_of(""), none);
-    assert_eq!(told_of("<html><head><title>A page</title></head></html>"), none);
-    assert_eq!(told_of("<rss><channel><title> </title></channel></rss>"), none);
-    assert_eq!(told_of("<rss><channel><title>It does not end"), none);
-    assert_eq!(told_of(&format!("{}<feed><title>Deep</title>", "<a>".repeat(200))), none);
+    assert_eq!(title_of(""), none);
+    assert_eq!(title_of("<html><head><title>A page</title></head></html>"), none);
+    assert_eq!(title_of("<rss><channel><title> </title></channel></rss>"), none);
+    assert_eq!(title_of("<rss><channel><title>It does not end"), none);
+    assert_eq!(title_of(&format!("{}<feed><title>Deep</title>", "<a>".repeat(200))), none);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_feed_is_not_read_to_its_end() {
 #[test]
 fn a_title_far_into_a_feed_is_not_looked_for() {
     let far = format!("<feed><!--{}--><title>Far</title></feed>", "x".repeat(1 << 20));
-    assert_eq!(told_of(&far), "error: no feed with a title");
+    assert_eq!(title_of(&far), "error: no feed with a title");
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_request_without_urls_is_refused_with_400() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_with_400() {
+fn a_malformed_request_is_refused_with_400() {
     let service = start(&[]);
     for request in ["what?\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"] {
         let answer = service.say(request);
@@ -203,7 +203,7 @@ fn what_is_no_request_is_refused_with_400() {
 }
 
 #[test]
-fn a_body_that_is_no_text_is_refused_with_400() {
+fn a_body_that_is_not_utf_8_is_refused_with_400() {
     let service = start(&[]);
     let mut stream = service.connect();
     stream.write_all(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n\xff\n").expect("it reads");
@@ -230,7 +230,7 @@ fn a_body_without_a_length_is_refused_with_411() {
 }
 
 #[test]
-fn a_body_may_be_as_long_as_is_said_and_no_longer() {
+fn a_body_over_the_limit_is_refused_with_413() {
     let service = start(&[]);
     let longest = format!("nonsense{}", " ".repeat(LONGEST - 8));
     assert_eq!(post(&service, &longest).0, "200 OK");
@@ -240,13 +240,13 @@ fn a_body_may_be_as_long_as_is_said_and_no_longer() {
     let mut stream = service.connect();
     stream.write_all(b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n").expect("it reads");
     let mut answer = String::new();
-    // Before any of it has come.
+    // The answer comes before any part of the body.
     stream.read_to_string(&mut answer).expect("text");
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
 #[test]
-fn a_client_that_hesitates_is_told_to_send_its_body() {
+fn a_client_that_expects_100_gets_it() {
     let service = start(&[]);
     let mut stream = service.connect();
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
@@ -262,7 +262,7 @@ fn a_client_that_hesitates_is_told_to_send_its_body() {
 }
 
 #[test]
-fn a_client_that_does_not_finish_its_request_is_left_in_time() {
+fn an_unfinished_request_times_out() {
     let service = start(&["--patience", "0.2"]);
     let mut slow = service.connect();
     slow.write_all(b"POST / HTTP/1.1\r\nContent-Length: 8\r\n\r\nnon").expect("it reads");
@@ -271,8 +271,8 @@ fn a_client_that_does_not_finish_its_request_is_left_in_time() {
 }
 
 #[test]
-fn what_was_asked_for_is_answered_when_the_service_ends() {
-    // One of them is seen to be asked for, and keeps the service busy until it is given up.
+fn a_started_request_is_answered_when_the_service_ends() {
+    // The request for the silent page is observed, and keeps the service busy until its timeout.
     let site = Site::serve([("/silent", Answer::Silence), ("/well", rss("Well"))]);
     let (silent, well) = (site.url("/silent"), site.url("/well"));
     let body = format!("{silent}\n{well}");
@@ -290,7 +290,7 @@ fn what_was_asked_for_is_answered_when_the_service_ends() {
         });
         (answer, output)
     };
-    // What is late is given up, a page as well as an answer.
+    // On a busy machine the other page or the answer may be late too.
     let (limit, (answer, output)) = example::with_time(ask, |(answer, _)| answer.ends_with("\tWell\n"));
     let expected = format!("\r\n\r\n{silent}\terror: timed out after {limit} seconds\n{well}\tWell\n");
     assert!(answer.ends_with(&expected), "{answer}");
@@ -299,10 +299,10 @@ fn what_was_asked_for_is_answered_when_the_service_ends() {
 }
 
 #[test]
-fn a_client_that_says_nothing_does_not_keep_the_service_from_ending() {
+fn a_silent_client_does_not_delay_the_end_of_the_service() {
     let service = start(&["--timeout", "0.1"]);
     let mut silent = service.connect();
-    // Whoever came before is served by then.
+    // The service has accepted the silent client by then.
     assert_eq!(post(&service, "nonsense").0, "200 OK");
     let output = service.interrupt();
     ends(&output, 0);

@@ -1,4 +1,4 @@
-//! Hubs and forks: the child has its own, the parent's is not touched.
+//! Hubs and forks: the child gets a new hub, and does not disturb the parent's.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -25,20 +25,20 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-/// Forks. The child does `body` and ends.
+/// Forks. The child runs `body` and exits.
 fn forked(body: impl FnOnce()) -> Pid {
-    // SAFETY: `in_child` has left one other thread, which sleeps and holds no lock.
+    // SAFETY: the only other thread is the watchdog of `in_child`, which sleeps and holds no lock.
     match unsafe { fork() }.expect("a child") {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             let done = catch_unwind(AssertUnwindSafe(body));
-            // SAFETY: ends the child without the parent's destructors.
+            // SAFETY: `_exit` has no preconditions. It skips the destructors that the child inherited.
             unsafe { libc::_exit(i32::from(done.is_err())) }
         }
     }
 }
 
-/// Waits for a child, green.
+/// Waits for a child without blocking the OS thread, and asserts that it succeeded.
 #[track_caller]
 fn ends_well(child: Pid) {
     let mut status = WaitStatus::StillAlive;
@@ -86,7 +86,7 @@ fn both_processes_work_when_forked_after_use() {
         write(&here, b"ping").expect("room");
         assert_eq!(read(&here, 8).expect("data"), b"pong");
         ends_well(child);
-        // The parent's hub still serves what it knew before.
+        // The parent's hub still serves its earlier registrations.
         let peer = spawn(move || {
             sleep(ms(5));
             write(&there, b"more").expect("room")
@@ -105,7 +105,7 @@ fn a_child_does_not_disturb_the_hub_of_its_parent() {
             source.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
         }
         let child = forked(|| {
-            // First of all, before any turn of its loop: closes what the parent's hub watches.
+            // Closes a socket that the parent's hub watches, before any turn of the child's loop.
             here.close();
             for _ in 0..100 {
                 write(&own_peer, b"x").expect("room");
@@ -119,9 +119,9 @@ fn a_child_does_not_disturb_the_hub_of_its_parent() {
             }
         });
         let turns = stats().turns;
-        // Long enough for the child to be done.
+        // Long enough for the child to finish.
         sleep(ms(300));
-        // What arrives at the file that both have open is an arrival for both.
+        // An arrival at a file that both processes have open is reported to both.
         let most = if reports_arrivals() { 110 } else { 10 };
         assert!(stats().turns - turns <= most, "{} turns for one sleep", stats().turns - turns);
         ends_well(child);
@@ -145,7 +145,7 @@ fn a_child_that_closes_at_once_leaves_the_parents_waiter_alone() {
             move || read(&here, 8).map_err(|error| error.kind())
         }));
         yield_now();
-        // Registered for as long as it is open.
+        // The source is registered until it is closed.
         sleep(ms(1));
         let child = forked(|| {
             here.close();
@@ -176,7 +176,7 @@ fn green_threads_and_their_timers_live_on_in_the_child() {
             get_hub().listen(listened, Interest::READ, move |_: Readiness| {
                 *told.borrow_mut() += 1;
                 let mut byte = [0_u8];
-                // SAFETY: the registration owns the descriptor.
+                // SAFETY: the registration owns the descriptor, and the buffer has one byte.
                 let got = unsafe { libc::read(number, byte.as_mut_ptr().cast(), 1) };
                 assert_eq!(got, 1);
             })
@@ -193,13 +193,13 @@ fn green_threads_and_their_timers_live_on_in_the_child() {
             drop(registration);
             assert_nobody_waits();
         });
-        // The parent's copies of the same descriptors would take the data.
+        // Blocks the OS thread, because the parent would read the data through its copies of the descriptors.
         waitpid(child, None).map(|status| assert_eq!(status, WaitStatus::Exited(child, 0))).expect("our child");
     });
 }
 
 #[test]
-fn a_lock_is_held_in_the_child_by_who_held_it_and_goes_on_there() {
+fn a_lock_keeps_its_holder_and_waiters_in_the_child() {
     in_child(|| {
         let (mutex, queue) = (Arc::new(Mutex::new(0)), Arc::new(Queue::bounded(1)));
         let (locks, gets) = (mutex.clone(), queue.clone());
@@ -216,7 +216,7 @@ fn a_lock_is_held_in_the_child_by_who_held_it_and_goes_on_there() {
             assert_eq!(waiter.wait().expect("no panic"), 7);
             assert_eq!(*mutex.lock().expect("no poison"), 7);
         });
-        // The parent's is held still.
+        // The parent's lock is still held.
         ends_well(child);
         assert!(mutex.try_lock().is_err());
         queue.put(1).expect("room");
@@ -226,7 +226,7 @@ fn a_lock_is_held_in_the_child_by_who_held_it_and_goes_on_there() {
     });
 }
 
-/// Starts an OS thread; with where the system tells of it.
+/// Starts an OS thread, and returns it with the path of its status file.
 fn tracked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (PathBuf, std::thread::JoinHandle<T>) {
     let (tell, told) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -236,9 +236,9 @@ fn tracked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (Pat
     (PathBuf::from("/proc").join(told.recv().expect("a place")).join("status"), thread)
 }
 
-/// Waits until an OS thread has slept for a while.
+/// Waits until an OS thread has been asleep for a while.
 fn until_asleep<T>((status, _): &(PathBuf, std::thread::JoinHandle<T>)) {
-    // Where nothing is told it is believed to.
+    // A system without the status file counts as asleep.
     let asleep = || std::fs::read_to_string(status).map_or(true, |status| status.contains("State:\tS"));
     let mut times = 0;
     while times < 20 {
@@ -248,7 +248,7 @@ fn until_asleep<T>((status, _): &(PathBuf, std::thread::JoinHandle<T>)) {
 }
 
 #[test]
-fn thousands_who_were_left_behind_are_passed_over() {
+fn thousands_of_left_behind_waiters_are_skipped() {
     in_child(|| {
         let queue = Arc::new(Queue::new());
         let gets = Arc::clone(&queue);
@@ -262,7 +262,7 @@ fn thousands_who_were_left_behind_are_passed_over() {
         until(|| queue.getting() == 5000);
         until_asleep(&other);
         let child = forked(|| {
-            // On a stack of the usual size.
+            // On a stack of the default size.
             spawn(move || queue.try_put(())).join().expect("no overflow").expect("room");
         });
         ends_well(child);
@@ -270,7 +270,7 @@ fn thousands_who_were_left_behind_are_passed_over() {
 }
 
 #[test]
-fn who_waits_on_another_os_thread_is_passed_over_in_the_child() {
+fn waiters_of_other_os_threads_are_skipped_in_the_child() {
     in_child(|| {
         let (mutex, queue) = (Arc::new(Mutex::new(0)), Arc::new(Queue::new()));
         let guard = mutex.lock().expect("no poison");
@@ -280,7 +280,7 @@ fn who_waits_on_another_os_thread_is_passed_over_in_the_child() {
         while queue.getting() == 0 {
             std::thread::yield_now();
         }
-        // Whoever runs may hold a lock of this program, which the child would never get.
+        // A running OS thread might hold a lock of this program, which the child could never acquire.
         for thread in [&locker, &getter] {
             until_asleep(thread);
         }
@@ -303,10 +303,10 @@ fn who_waits_on_another_os_thread_is_passed_over_in_the_child() {
 }
 
 #[test]
-fn who_waits_for_a_job_of_the_parent_is_told_in_the_child() {
+fn a_waiter_for_a_parents_job_is_woken_with_an_error_in_the_child() {
     in_child(|| {
         let ((end, ends), (end_too, ends_too)) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel::<()>());
-        // Both jobs have begun before the fork: whoever runs may hold a lock that the child would never get.
+        // Both jobs begin before the fork: a running OS thread might hold a lock that the child could never acquire.
         let (begin, begun) = std::sync::mpsc::channel();
         let begin_too = begin.clone();
         let own = spawn(move || {
@@ -344,8 +344,8 @@ fn who_waits_for_a_job_of_the_parent_is_told_in_the_child() {
 }
 
 #[test]
-fn a_wait_that_nobody_is_there_to_end_is_a_loop_exit() {
-    // The child of a fork has one OS thread.
+fn a_wait_that_only_a_lost_thread_could_end_is_a_loop_exit() {
+    // A forked child has one OS thread, so no other can end the waits.
     in_child(|| {
         yield_now();
         let child = forked(|| {
@@ -360,7 +360,7 @@ fn a_wait_that_nobody_is_there_to_end_is_a_loop_exit() {
             assert!(error.contains("block for ever") && error.contains("waiting to be unparked"), "{error}");
             let locked = catch_unwind(AssertUnwindSafe(|| drop(mutex.lock()))).expect_err("nobody unlocks it");
             assert!(locked.downcast::<String>().expect("text").contains("block for ever"));
-            // It was only told: what comes later is there.
+            // The error ends only that wait: the lock works afterwards.
             holder.thread().unpark();
             drop(mutex.lock());
         });
@@ -369,7 +369,7 @@ fn a_wait_that_nobody_is_there_to_end_is_a_loop_exit() {
 }
 
 #[test]
-fn what_other_threads_asked_of_the_parent_is_not_done_by_the_child() {
+fn remote_calls_of_the_parent_do_not_run_in_the_child() {
     in_child(|| {
         let (here, there) = pair();
         let there = Rc::new(there);
@@ -378,7 +378,7 @@ fn what_other_threads_asked_of_the_parent_is_not_done_by_the_child() {
         let remote = get_hub().remote();
         remote
             .spawn(move || {
-                // SAFETY: the number is open until the end of the test.
+                // SAFETY: the number stays open until the end of the test.
                 let sent = unsafe { libc::write(raw, b"x".as_ptr().cast(), 1) };
                 assert_eq!(sent, 1);
             })
@@ -398,7 +398,7 @@ fn a_child_has_as_many_descriptors_as_its_parent() {
         let before = support::open_descriptors();
         let child = forked(|| {
             sleep(ms(1));
-            // The copy of a base of libevent is left as it is.
+            // The child leaks the inherited event base of libevent.
             let before = before + if get_hub().name() == "libevent" { 4 } else { 0 };
             assert_eq!(support::open_descriptors(), before);
             here.close();
@@ -410,7 +410,7 @@ fn a_child_has_as_many_descriptors_as_its_parent() {
 }
 
 #[test]
-fn a_child_that_cannot_start_afresh_lets_go_of_its_parents_hub() {
+fn a_child_whose_hub_fails_to_restart_leaves_the_parents_hub() {
     in_child(|| {
         let (here, there) = pair();
         let (own, own_peer) = pair();
@@ -436,9 +436,9 @@ fn a_child_that_cannot_start_afresh_lets_go_of_its_parents_hub() {
             }
         });
         let turns = stats().turns;
-        // Long enough for the child to be done.
+        // Long enough for the child to finish.
         sleep(ms(300));
-        // What arrives at the file that both have open is an arrival for both.
+        // An arrival at a file that both processes have open is reported to both.
         let most = if reports_arrivals() { 110 } else { 10 };
         assert!(stats().turns - turns <= most, "{} turns for one sleep", stats().turns - turns);
         ends_well(child);
@@ -457,11 +457,11 @@ fn file_at(number: RawFd) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{number}")).ok()
 }
 
-/// Closes all descriptors but the standard ones, as a daemon does, and opens files of the program in their place.
+/// Closes all descriptors but the standard ones, as a daemon does, and opens files under their numbers.
 fn close_all_and_open_others() -> Vec<(RawFd, PathBuf, std::os::fd::OwnedFd)> {
     for number in 3..256 {
-        // SAFETY: the objects that have these numbers are not used any more by the test; the library has to do without its
-        // own.
+        // SAFETY: the test does not use the owners of these numbers any more. The library must cope with the loss of
+        // its descriptors: that is the subject of the test.
         unsafe { libc::close(number) };
     }
     let files = (0..20).map(|_| std::fs::File::open("/dev/null").expect("it is there"));
@@ -480,7 +480,7 @@ fn assert_still_open(files: Vec<(RawFd, PathBuf, std::os::fd::OwnedFd)>) {
     }
 }
 
-/// The use that a program makes of its hub.
+/// Uses the hub as a program does: timers, descriptors, and wake-ups from another OS thread.
 fn uses_everything() {
     sleep(ms(1));
     let (here, there) = pair();
@@ -500,7 +500,7 @@ fn uses_everything() {
 }
 
 #[test]
-fn a_child_that_has_closed_everything_builds_anew_and_closes_no_file() {
+fn a_child_that_closed_all_descriptors_builds_a_new_hub_and_closes_no_file() {
     in_child(|| {
         uses_everything();
         let child = forked(|| {
@@ -516,10 +516,10 @@ fn a_child_that_has_closed_everything_builds_anew_and_closes_no_file() {
 }
 
 #[test]
-fn a_child_that_closes_everything_later_loses_its_own_hub_only() {
+fn a_grandchild_that_closes_all_descriptors_closes_no_file() {
     in_child(|| {
         sleep(ms(1));
-        // The hub of the first child belongs to that, and is lost to the second.
+        // The grandchild closes the descriptors of the child's hub.
         let child = forked(|| {
             uses_everything();
             let grandchild = forked(|| {
@@ -538,7 +538,7 @@ fn a_grandchild_closes_no_file_that_its_parent_has_opened() {
     in_child(|| {
         sleep(ms(1));
         let child = forked(|| {
-            // Without a turn of the loop: the numbers are those of the first process.
+            // The child's loop has taken no turn, so its hub still has the numbers of the first process.
             let files = close_all_and_open_others();
             let grandchild = forked(|| {
                 uses_everything();
@@ -551,7 +551,7 @@ fn a_grandchild_closes_no_file_that_its_parent_has_opened() {
 }
 
 #[test]
-fn close_in_a_child_lets_go_of_what_another_thread_waited_for() {
+fn close_in_a_child_closes_a_socket_that_another_thread_waited_for() {
     in_child(|| {
         let (here, there) = pair();
         let here = Arc::new(here);
@@ -573,7 +573,7 @@ fn close_in_a_child_lets_go_of_what_another_thread_waited_for() {
 }
 
 #[test]
-fn close_in_a_child_leaves_the_file_of_a_lent_number_that_another_thread_waited_for() {
+fn close_in_a_child_keeps_a_lent_descriptor_open() {
     in_child(|| {
         let (here, there) = pair();
         let here = Arc::new(here);
@@ -593,7 +593,7 @@ fn close_in_a_child_leaves_the_file_of_a_lent_number_that_another_thread_waited_
 }
 
 #[test]
-fn an_unparker_of_a_thread_that_the_child_does_not_have_says_so() {
+fn an_unparker_of_a_lost_thread_is_left_behind_in_the_child() {
     in_child(|| {
         let (tell, told) = std::sync::mpsc::channel();
         let other = std::thread::spawn(move || {
@@ -616,7 +616,7 @@ fn an_unparker_of_a_thread_that_the_child_does_not_have_says_so() {
 }
 
 #[test]
-fn close_in_a_child_lets_go_of_a_socket_that_has_moved_to_its_hub() {
+fn close_in_a_child_closes_a_socket_that_moved_to_its_hub() {
     in_child(|| {
         let (here, there) = pair();
         let here = Arc::new(here);
@@ -637,7 +637,7 @@ fn close_in_a_child_lets_go_of_a_socket_that_has_moved_to_its_hub() {
 }
 
 #[test]
-fn a_socket_dropped_in_a_child_gives_its_number_back_though_another_thread_waited() {
+fn a_drop_in_a_child_closes_a_socket_that_another_thread_waited_for() {
     in_child(|| {
         let (here, there) = pair();
         let number = here.as_raw_fd();
@@ -645,7 +645,7 @@ fn a_socket_dropped_in_a_child_gives_its_number_back_though_another_thread_waite
         let other = tracked(move || read(here, 8));
         until_asleep(&other);
         let child = forked(|| {
-            // SAFETY: leaked above; in the child no other thread has it.
+            // SAFETY: the box was leaked above. In the child no other thread refers to it.
             drop(unsafe { Box::from_raw(ptr::from_ref(here).cast_mut()) });
             assert_eq!(file_at(number), None);
         });
@@ -656,18 +656,19 @@ fn a_socket_dropped_in_a_child_gives_its_number_back_though_another_thread_waite
 }
 
 #[test]
-fn a_late_request_in_a_child_leaves_a_socket_that_came_back() {
+fn a_late_release_request_in_a_child_keeps_a_socket_that_is_in_use_again() {
     in_child(|| {
         let (here, there) = pair();
         let here = Arc::new(here);
-        // Forks are noticed from here on.
+        // The library notices forks once the hub exists.
         sleep(ms(1));
         let child = forked(|| {
             read_within(&here, 8, Some(ms(1))).expect_err("nothing yet");
             let reads = Arc::clone(&here);
             let late = std::thread::spawn(move || read_within(&reads, 8, Some(ms(1)))).join().expect("no panic");
             late.expect_err("nothing yet");
-            // This hub has had no turn since, so it reads that it is to forget the socket when it waits for it again.
+            // This hub has had no turn since. So it receives the request to release the socket while it waits for the
+            // socket again.
             let other = spawn(move || {
                 sleep(ms(5));
                 write(&there, b"x").expect("room");
@@ -689,7 +690,7 @@ fn a_socket_that_another_thread_waited_for_is_free_in_the_child() {
         until_asleep(&other);
         let child = forked(|| {
             for _ in 0..2 {
-                // On one OS thread after the other.
+                // The OS threads take turns with the socket.
                 let reads = Arc::clone(&here);
                 let late = std::thread::spawn(move || read_within(&reads, 8, Some(ms(1)))).join().expect("no panic");
                 assert_eq!(late.expect_err("nothing comes").kind(), io::ErrorKind::TimedOut);
@@ -718,7 +719,7 @@ fn a_child_that_drops_a_console_leaves_the_path_to_its_parent() {
     });
 }
 
-/// A hub that tells when it is dropped, and whether it had started afresh by then.
+/// A hub that records its drop, and whether `after_fork` was called before.
 struct Mortal {
     hub: Box<dyn Hub>,
     afresh: bool,
@@ -754,7 +755,7 @@ impl Hub for Mortal {
 }
 
 #[test]
-fn a_child_that_chooses_a_hub_drops_none_of_its_parents() {
+fn use_hub_in_a_child_does_not_drop_the_parents_hub_in_the_parent() {
     in_child(|| {
         let dropped = Rc::new(Cell::new(None));
         let note = Rc::clone(&dropped);
@@ -776,11 +777,11 @@ fn a_child_that_chooses_a_hub_drops_none_of_its_parents() {
 }
 
 #[test]
-fn a_child_that_closes_a_socket_of_its_other_thread_leaves_that_threads_hub_quiet() {
+fn closing_a_socket_of_another_thread_in_a_child_does_not_spin_its_hub() {
     in_child(|| {
         let listener = Arc::new(greenhub::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
         let address = listener.local_addr().expect("an address");
-        // Forks are noticed from here on.
+        // The library notices forks once the hub exists.
         sleep(ms(1));
         let child = forked(|| {
             let accepts = Arc::clone(&listener);
@@ -791,10 +792,10 @@ fn a_child_that_closes_a_socket_of_its_other_thread_leaves_that_threads_hub_quie
                 yield_now();
                 sleep(ms(1));
                 parked.send(()).expect("a receiver");
-                // It hears of it later.
+                // The loop processes the close later.
                 is_closed.recv().expect("a sender");
                 green.join().expect("no panic").expect_err("closed");
-                // The parent has the listener still, so this one waits in its queue.
+                // The listener is still open in the parent, so this connection stays in its queue.
                 drop(std::net::TcpStream::connect(address).expect("it listens"));
                 let before = stats().turns;
                 sleep(ms(200));

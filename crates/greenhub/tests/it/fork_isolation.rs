@@ -1,4 +1,6 @@
-//! Rule 13 of `docs/design.md`: a forked child has a bell and a hub of its own, and a program that is executed inherits nothing.
+//! Rule 13 of `docs/design.md`: a forked child has its own bell and hub, an executed program inherits no descriptor.
+//!
+//! The bell is the descriptor through which other OS threads wake the main loop.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -23,23 +25,23 @@ use nix::unistd::{ForkResult, Pid, fork};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::FdFlags;
 
-/// Longer than any wait that ends by a wake-up, so that a lost wake-up is a failure and not a hang.
+/// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.
 const PATIENT: Duration = Duration::from_secs(60);
 
-/// Forks. The child does `body` and ends.
+/// Forks. The child runs `body` and exits.
 fn forked(body: impl FnOnce()) -> Pid {
-    // SAFETY: the callers see to it that no other OS thread holds a lock that the child needs.
+    // SAFETY: each caller ensures that no other OS thread holds a lock that the child needs.
     match unsafe { fork() }.expect("a child") {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             let done = catch_unwind(AssertUnwindSafe(body));
-            // SAFETY: ends the child without the parent's destructors.
+            // SAFETY: `_exit` has no preconditions. It skips the destructors that the child inherited.
             unsafe { libc::_exit(i32::from(done.is_err())) }
         }
     }
 }
 
-/// Waits for a child without a turn of the loop.
+/// Waits for a child without a turn of the loop, and asserts that it succeeded.
 #[track_caller]
 fn ends_well(child: Pid) {
     assert_eq!(waitpid(child, None).expect("our child"), WaitStatus::Exited(child, 0));
@@ -48,18 +50,18 @@ fn ends_well(child: Pid) {
 type Hook = RefCell<Option<Box<dyn FnOnce()>>>;
 
 thread_local! {
-    /// Called once, in the next wait of the hub.
+    /// Runs once, inside the hub's next `wait`.
     static ON_WAIT: Hook = const { RefCell::new(None) };
-    /// Called once, when the hub starts afresh.
+    /// Runs once, inside the hub's next `after_fork`.
     static AFTER_FORK: Hook = const { RefCell::new(None) };
-    /// The hub does not start afresh.
+    /// Makes the hub's `after_fork` fail.
     static FAILS: Cell<bool> = const { Cell::new(false) };
     static DROPPED: Cell<bool> = const { Cell::new(false) };
-    /// The numbers that the hub was to watch.
+    /// The numbers of the hub's `watch` calls.
     static WATCHED: RefCell<Vec<RawFd>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The number of the descriptor by which the loop is woken: the first that its hub watches.
+/// The number of the bell: the first that the hub watches.
 static BELL: AtomicI32 = AtomicI32::new(-1);
 
 fn call(hook: &'static std::thread::LocalKey<Hook>) {
@@ -105,7 +107,7 @@ impl Hub for Hooked {
     }
 }
 
-/// Has this OS thread use such a hub, which is built.
+/// Makes this OS thread use such a hub, and builds it.
 fn use_hooked_hub() {
     use_hub_with(|| {
         let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
@@ -116,22 +118,22 @@ fn use_hooked_hub() {
     assert!(BELL.load(Ordering::SeqCst) >= 0);
 }
 
-/// A copy of the descriptor by which the loop of this process is woken.
+/// A duplicate of this process's bell.
 fn bell() -> OwnedFd {
-    // SAFETY: open, for the loop keeps it so.
+    // SAFETY: the main loop keeps the bell open.
     let bell = unsafe { BorrowedFd::borrow_raw(BELL.load(Ordering::SeqCst)) };
     bell.try_clone_to_owned().expect("a copy")
 }
 
-/// Whether a loop that watches the bell would be woken now. That it is not drained meanwhile is for the caller to see to.
+/// Whether the bell is readable, so that it would wake a loop. The caller must ensure that no loop drains it meanwhile.
 fn is_rung(bell: &OwnedFd) -> bool {
     let mut bells = [PollFd::new(bell, PollFlags::IN)];
     poll(&mut bells, Some(&rustix::event::Timespec::default())).expect("poll") == 1
 }
 
 #[test]
-fn rule_13_a_bell_is_rung_by_the_process_that_has_it() {
-    // The tests below could fail.
+fn rule_13_a_process_rings_its_own_bell() {
+    // Proves that the tests below can fail.
     in_child(|| {
         use_hooked_hub();
         let (bell, remote) = (bell(), get_hub().remote());
@@ -147,14 +149,14 @@ fn rule_13_a_bell_is_rung_by_the_process_that_has_it() {
 }
 
 #[test]
-fn rule_13_a_child_rings_no_bell_of_a_thread_that_it_does_not_have() {
+fn rule_13_a_child_does_not_ring_the_bell_of_a_lost_thread() {
     in_child(|| {
         use_hooked_hub();
         let (bell, remote, queue) = (bell(), get_hub().remote(), Arc::new(Queue::<u32>::new()));
         let gets = Arc::clone(&queue);
         let waiter = spawn(move || with_timeout(PATIENT, || gets.get()).is_ok());
         let hub = get_hub().remote();
-        // In its wait the loop counts on being rung.
+        // Remote calls ring the bell only while the loop is inside the hub's wait.
         let (asks, asked) = std::sync::mpsc::channel::<()>();
         let (tell, told) = std::sync::mpsc::channel();
         let forks = std::thread::spawn(move || {
@@ -195,7 +197,7 @@ fn rule_13_a_child_rings_the_bell_of_its_own_loop_only() {
             let to = rung.clone();
             let looked_at = parents.try_clone().expect("a copy");
             ON_WAIT.set(Some(Box::new(move || {
-                // Its loop counts on being rung.
+                // The loop is inside the hub's wait, so that a notification rings the bell.
                 remote.notify();
                 to.set(is_rung(&looked_at));
             })));
@@ -220,7 +222,7 @@ fn rule_13_a_child_is_woken_by_a_bell_of_its_own() {
             });
             let begin = Instant::now();
             assert_eq!(with_timeout(PATIENT, || queue.get()).expect("in time").expect("an item"), 7);
-            // Mail is read before timers fire, so a loop that was not woken finds the item with its timer.
+            // The loop reads its mail before it fires timers. So without a wake-up, the item comes only with the timer.
             assert!(begin.elapsed() < PATIENT);
             other.join().expect("no panic");
         });
@@ -229,18 +231,18 @@ fn rule_13_a_child_is_woken_by_a_bell_of_its_own() {
 }
 
 #[test]
-fn rule_13_mail_of_the_parent_is_not_read_by_a_child_that_a_listener_forks() {
+fn rule_13_a_child_forked_in_a_listener_does_not_read_the_parents_mail() {
     in_child(|| {
         let (remote, queue) = (get_hub().remote(), Arc::new(Queue::new()));
         let (reader, writer) = io::pipe().expect("a pipe");
         let (registration, process) = (Rc::new(Cell::new(None)), Rc::new(Cell::new(None)));
         let (puts, own, forks) = (Arc::clone(&queue), Rc::clone(&registration), Rc::clone(&process));
         let listener = move |_: Readiness| {
-            // The last call of the hub in this turn: after it the loop reads its mail.
+            // This is the last call of the hub in the turn. The loop reads its mail after it.
             drop(own.take());
             let puts = Arc::clone(&puts);
             remote.spawn(move || puts.try_put(()).expect("room")).expect("alive");
-            // SAFETY: no other OS thread of this process holds a lock that the child needs.
+            // SAFETY: no other OS thread holds a lock that the child needs.
             forks.set(Some(unsafe { fork() }.expect("a child")));
         };
         registration.set(Some(get_hub().listen(Rc::new(reader), Interest::READ, listener).expect("registered")));
@@ -248,10 +250,10 @@ fn rule_13_mail_of_the_parent_is_not_read_by_a_child_that_a_listener_forks() {
         while process.get().is_none() {
             sleep(ms(1));
         }
-        // The loop takes turns enough to have read all mail.
+        // Long enough for the loop to read all mail.
         sleep(ms(20));
         match process.get().expect("it forked") {
-            // SAFETY: ends the child without the parent's destructors.
+            // SAFETY: `_exit` has no preconditions. It skips the destructors that the child inherited.
             ForkResult::Child => unsafe { libc::_exit(i32::from(queue.try_get().is_ok())) },
             ForkResult::Parent { child } => ends_well(child),
         }
@@ -260,7 +262,7 @@ fn rule_13_mail_of_the_parent_is_not_read_by_a_child_that_a_listener_forks() {
 }
 
 #[test]
-fn rule_13_the_bell_of_a_child_is_there_when_its_hub_starts_afresh() {
+fn rule_13_a_childs_bell_exists_before_its_hub_restarts() {
     in_child(|| {
         use_hooked_hub();
         let before = open_descriptors();
@@ -269,7 +271,7 @@ fn rule_13_the_bell_of_a_child_is_there_when_its_hub_starts_afresh() {
             let to = open.clone();
             AFTER_FORK.set(Some(Box::new(move || to.set(open_descriptors()))));
             sleep(ms(1));
-            // A pipe has two ends.
+            // The new bell may be a pipe with two ends.
             assert!(open.get() > before, "{} descriptors, and {before} in the parent", open.get());
         });
         ends_well(child);
@@ -298,7 +300,7 @@ fn rule_13_a_child_does_not_watch_the_bell_of_its_parent() {
 }
 
 #[test]
-fn rule_13_a_hub_that_fails_to_start_afresh_is_not_dropped_in_the_child() {
+fn rule_13_a_hub_that_fails_to_restart_is_not_dropped_in_the_child() {
     in_child(|| {
         use_hooked_hub();
         let child = forked(|| {
@@ -311,21 +313,22 @@ fn rule_13_a_hub_that_fails_to_start_afresh_is_not_dropped_in_the_child() {
     });
 }
 
-/// The descriptors that a program would inherit which is executed now.
+/// The descriptors that a program executed now would inherit.
 fn inherited() -> Vec<RawFd> {
     let listed = std::fs::read_dir("/proc/self/fd").expect("procfs");
     let numbers: Vec<RawFd> =
         listed.map(|entry| entry.expect("an entry").file_name().to_string_lossy().parse().expect("a number")).collect();
     let stays_open = |&number: &RawFd| {
-        // SAFETY: only asks for the flags; the listing's own descriptor is closed by now.
+        // SAFETY: `F_GETFD` has no effect on the descriptor. For the listing's own number, which is closed already,
+        // the call fails.
         let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
         flags >= 0 && !FdFlags::from_bits_retain(flags.cast_unsigned()).contains(FdFlags::CLOEXEC)
     };
     numbers.into_iter().filter(stays_open).collect()
 }
 
-/// Uses what opens descriptors, and looks each time.
-fn use_all_that_opens_descriptors() {
+/// Calls everything in the library that opens descriptors, and checks the inherited ones after each call.
+fn open_all_kinds_of_descriptors() {
     let before = inherited();
     let look = |what: &str| assert_eq!(inherited(), before, "after {what}");
     sleep(ms(1));
@@ -376,15 +379,15 @@ fn use_all_that_opens_descriptors() {
 }
 
 #[test]
-fn rule_13_a_program_that_is_executed_inherits_no_descriptor() {
-    in_child(use_all_that_opens_descriptors);
+fn rule_13_an_executed_program_inherits_no_descriptor() {
+    in_child(open_all_kinds_of_descriptors);
 }
 
 #[test]
-fn rule_13_a_program_that_is_executed_inherits_no_pipe_that_wakes_a_loop() {
-    let test = "rule_13_a_program_that_is_executed_inherits_no_pipe_that_wakes_a_loop";
+fn rule_13_an_executed_program_inherits_no_pipe_bell() {
+    let test = "rule_13_an_executed_program_inherits_no_pipe_bell";
     if support::is_child() {
-        return in_child(use_all_that_opens_descriptors);
+        return in_child(open_all_kinds_of_descriptors);
     }
     let output = support::in_child(test, |command| _ = command.env("GREENHUB_WAKEUP", "pipe"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -398,7 +401,7 @@ fn rule_13_the_dead_socket_of_a_child_is_not_inherited() {
         let waits = Arc::clone(&here);
         let refused = |error: &io::Error| error.kind() == io::ErrorKind::ResourceBusy;
         std::thread::spawn(move || while descriptors::read(&waits, 8).is_err_and(|error| refused(&error)) {});
-        // Until the other OS thread waits for it.
+        // Waits until the other OS thread waits for the socket.
         descriptors::until(|| here.wait(Interest::READ, Some(ms(1))).is_err_and(|error| refused(&error)));
         let before = inherited();
         let child = forked(|| {

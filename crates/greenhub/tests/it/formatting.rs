@@ -1,4 +1,4 @@
-//! Every public type is formatted into a writer that switches, while another green thread uses the same value.
+//! Formats every public type into a writer that switches, while another green thread uses the same value.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::{self, Debug, Display, Write};
@@ -31,7 +31,7 @@ use greenhub::{
     notify_close, scope, sleep, spawn, spawn_n, thread, tpool, with_timeout, yield_now,
 };
 
-/// Lets other green threads run at each write.
+/// A writer that yields to other green threads at each write.
 struct Switching(usize);
 
 impl Write for Switching {
@@ -42,7 +42,7 @@ impl Write for Switching {
     }
 }
 
-/// Calls `write` with a writer that switches, and `used` whenever it does.
+/// Calls `write` with a writer that switches, and calls `used` at each switch.
 #[track_caller]
 fn meanwhile<R>(used: impl Fn() -> R, write: impl FnOnce(&mut Switching) -> fmt::Result) {
     let is_done = Cell::new(false);
@@ -76,8 +76,8 @@ fn printed<T: Display + Debug + ?Sized, R>(value: &T, used: impl Fn(&T) -> R) {
 
 fn nothing<T: ?Sized>(_: &T) {}
 
-/// Each of these has a type of its own.
-fn told(errors: &[&(dyn std::error::Error + 'static)]) {
+/// Prints errors of different types.
+fn errors_printed(errors: &[&(dyn std::error::Error + 'static)]) {
     for error in errors {
         printed(*error, nothing);
     }
@@ -92,7 +92,7 @@ fn a_scope_takes_children_while_it_is_formatted() {
     });
 }
 
-/// Of a value that is used while it is dropped.
+/// The error of an access to a green local while it is dropped.
 fn access_error() -> AccessError {
     struct UsedInDrop(Rc<Cell<Option<AccessError>>>);
     impl Drop for UsedInDrop {
@@ -139,7 +139,7 @@ fn green_threads_are_used_while_they_are_formatted() {
     printed(&with_timeout(Duration::ZERO, || sleep(ms(1000))).expect_err("too late"), nothing);
 }
 
-/// Is never asked.
+/// A hub that is never called.
 #[derive(Debug)]
 struct Unused;
 
@@ -294,7 +294,7 @@ fn pools_and_groups_are_used_while_they_are_formatted() {
     });
     shown(&items.item().expect("made"), |_| items.resize(3));
     shown(&tpool::Pool::new(1), |pool| pool.execute(|| ()).expect("it is done"));
-    told(&[&GroupError::Inside, &WaitallError::Inside, &JobError::Panicked(Box::new("a payload"))]);
+    errors_printed(&[&GroupError::Inside, &WaitallError::Inside, &JobError::Panicked(Box::new("a payload"))]);
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn sockets_are_used_while_they_are_formatted() {
     shown(&server, |server| server.local_addr());
     server.stop().stop();
     server.join().expect("it has ended");
-    told(&[&ThreadError::Panicked(Box::new("a payload"))]);
+    errors_printed(&[&ThreadError::Panicked(Box::new("a payload"))]);
     shown(&Cluster::new(1), nothing);
     shown(&ConnectOptions::new(), nothing);
     shown(&ListenOptions::new(), nothing);
@@ -386,7 +386,8 @@ fn files_and_processes_are_used_while_they_are_formatted() {
     });
 }
 
-/// Values without anything to use meanwhile: nothing is borrowed for them either, as others are formatted at the same time.
+/// Formats values that have no operations to call meanwhile. Nothing may stay borrowed for them either, because other
+/// values are formatted at the same time.
 #[test]
 fn plain_values_are_formatted_into_a_writer_that_switches() {
     let _deadline = deadline();
@@ -414,7 +415,7 @@ fn plain_values_are_formatted_into_a_writer_that_switches() {
     plain(&[&waited]);
     let linked = spawn(|| ()).link(|_| ());
     plain(&[&linked, &greenhub::fs::DirBuilder::new()]);
-    told(&[
+    errors_printed(&[
         &greenhub::HubError::NoneAvailable,
         &greenhub::LoopError::Aborted,
         &greenhub::TrampolineError::TimedOut(3),

@@ -1,4 +1,4 @@
-//! Files and directories: what std does, and who waits.
+//! Files and directories: the same results as std, and no wait blocks other green threads.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -17,7 +17,7 @@ use greenhub::{
     Interest, KillOutcome, TrampolineError, get_hub, sleep, spawn, trampoline_raw, with_timeout, yield_now,
 };
 
-/// A directory for one test, which is removed at the end.
+/// A directory for one test, removed on drop.
 struct Place(PathBuf);
 
 impl Place {
@@ -47,7 +47,7 @@ impl Drop for Place {
     }
 }
 
-/// A green thread that counts how often it has run.
+/// Spawns a green thread that counts its runs.
 fn ticker() -> Rc<Cell<usize>> {
     let ticks = Rc::new(Cell::new(0));
     let counted = Rc::clone(&ticks);
@@ -60,7 +60,7 @@ fn ticker() -> Rc<Cell<usize>> {
     ticks
 }
 
-/// A file of std with these contents, open for both.
+/// A file of std with these contents, open for reading and writing.
 fn file_of(path: &Path, contents: &[u8]) -> std::fs::File {
     std::fs::write(path, contents).unwrap();
     std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap()
@@ -71,7 +71,7 @@ same_as_std! {
         let place = Place::new();
         let path = place.at("file");
         let contents = || String::from_utf8(fs::read(&path).unwrap()).unwrap();
-        // r, of what is not there
+        // r, without the file
         assert_eq!(fs::File::open(&path).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(fs::OpenOptions::new().write(true).open(&path).unwrap_err().kind(), ErrorKind::NotFound);
         // w
@@ -128,7 +128,7 @@ same_as_std! {
         file.sync_data().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"012\0\0");
         assert_eq!(file.metadata().unwrap().len(), 5);
-        // At places of their own, which leaves that of the file.
+        // Positioned reads and writes keep the position of the file.
         file.write_all_at(b"xy", 1).unwrap();
         file.read_exact_at(&mut two, 2).unwrap();
         assert_eq!((&two, file.stream_position().unwrap()), (b"y\0", 7));
@@ -139,7 +139,7 @@ same_as_std! {
         assert_eq!(all, "0xy\0\0");
     }
 
-    fn what_is_no_text_is_an_error() {
+    fn invalid_contents_and_paths_are_errors() {
         let place = Place::new();
         let path = place.at("file");
         fs::write(&path, b"a\xff").unwrap();
@@ -175,7 +175,7 @@ same_as_std! {
         assert_eq!(fs::copy(&one, &two).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
-    fn what_is_known_of_a_file_is_changed() {
+    fn permissions_and_times_of_a_file_are_changed() {
         let place = Place::new();
         let path = place.at("file");
         let file = fs::File::create(&path).unwrap();
@@ -196,7 +196,7 @@ same_as_std! {
         fs::create_dir_all(&deep).unwrap();
         assert_eq!(fs::create_dir(&deep).unwrap_err().kind(), ErrorKind::AlreadyExists);
         fs::DirBuilder::new().recursive(true).create(place.at("d/e")).unwrap();
-        // More than are read at a time.
+        // More entries than one system call returns.
         for n in 0..700 {
             std::fs::write(deep.join(n.to_string()), "").unwrap();
         }
@@ -265,7 +265,7 @@ fn files_that_no_hub_can_wait_for_are_read_and_written() {
         let mut all = Vec::new();
         File::open(place.at("file")).unwrap().read_to_end(&mut all).unwrap();
         assert!(all == data);
-        // Nor for these, though they are no files.
+        // No hub can wait for these devices either.
         assert_eq!(File::open("/dev/null").unwrap().read(&mut [0]).unwrap(), 0);
         OpenOptions::new().write(true).open("/dev/null").unwrap().write_all(&data).unwrap();
         let mut zeros = vec![1; 300_000];
@@ -283,7 +283,7 @@ fn only_the_caller_waits_for_a_file() {
         let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
         let mut step = |what: &str, op: &mut dyn FnMut(&mut File) -> std::io::Result<()>| {
             let before = ticks.get();
-            // A job that has ended already is not waited for, so it may take some.
+            // The caller does not park if its job has already ended, so the loop may need several operations.
             let begun = Instant::now();
             while ticks.get() == before {
                 op(&mut file).unwrap();
@@ -303,19 +303,19 @@ fn only_the_caller_waits_for_a_file() {
 }
 
 #[test]
-fn waiting_for_a_named_pipe_is_left_at_once() {
-    run("waiting_for_a_named_pipe_is_left_at_once", || {
+fn a_timeout_ends_the_wait_for_a_named_pipe_at_once() {
+    run("a_timeout_ends_the_wait_for_a_named_pipe_at_once", || {
         let place = Place::new();
         let path = place.fifo();
         let before = held();
-        // Nobody opens the other side.
+        // The other side is not opened.
         assert!(with_timeout(SHORT, || File::open(&path)).is_err());
         assert!(with_timeout(SHORT, || OpenOptions::new().write(true).open(&path)).is_err());
         let there = path.clone();
         let writer = spawn(move || OpenOptions::new().write(true).open(there).unwrap());
         let mut reader = OpenOptions::new().read(true).open(&path).unwrap();
         let mut writer = writer.join().unwrap();
-        // Nobody writes.
+        // The writer sends nothing.
         assert!(with_timeout(SHORT, || reader.read(&mut [0])).is_err());
         let reader = Rc::new(reader);
         let waiting = Rc::clone(&reader);
@@ -351,7 +351,7 @@ fn a_kill_leaves_a_file_usable() {
                 yield_now();
             }
             using.kill();
-            // Some are left at once, some when the call has ended.
+            // Some operations are abandoned at once, others end when their system call returns.
             let _ = using.join();
         }
         let mut all = Vec::new();
@@ -363,8 +363,8 @@ fn a_kill_leaves_a_file_usable() {
 }
 
 #[test]
-fn wrapping_a_file_takes_it_over() {
-    let name = "wrapping_a_file_takes_it_over";
+fn a_file_made_from_std_owns_its_descriptor() {
+    let name = "a_file_made_from_std_owns_its_descriptor";
     if !is_child() {
         let output = in_child(name, |_| {});
         return assert!(output.status.success(), "{output:?}");
@@ -372,7 +372,7 @@ fn wrapping_a_file_takes_it_over() {
     run(name, || {
         let place = Place::new();
         let path = place.at("file");
-        // The hub and the pool are there.
+        // Starts the hub and the pool.
         assert!(!greenhub::fs::exists(&path).unwrap());
         let before = open_descriptors();
         let std = file_of(&path, b"text");
@@ -384,7 +384,7 @@ fn wrapping_a_file_takes_it_over() {
         assert_eq!((std.as_raw_fd(), std.stream_position().unwrap()), (number, 4));
         drop(File::from(OwnedFd::from(std)));
         assert_eq!(open_descriptors(), before);
-        // Leaving the scope closes, and what was closed is not closed again.
+        // The end of the scope closes the file once.
         {
             let _file = File::open(&path).unwrap();
         }
@@ -404,14 +404,14 @@ fn a_file_knows_whether_it_is_a_terminal() {
 }
 
 #[test]
-fn an_opened_file_is_known_to_the_loop() {
-    let name = "an_opened_file_is_known_to_the_loop";
+fn opening_a_file_wakes_stale_waiters_of_its_number() {
+    let name = "opening_a_file_wakes_stale_waiters_of_its_number";
     if !is_child() {
         let output = in_child(name, |_| {});
         return assert!(output.status.success(), "{output:?}");
     }
     run(name, || {
-        // The OS threads of the pool and what it needs.
+        // Starts the pool and opens its descriptors.
         assert!(File::open("/dev/null").is_ok());
         sleep(SHORT);
         let place = Place::new();
@@ -419,14 +419,14 @@ fn an_opened_file_is_known_to_the_loop() {
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
         let number = reader.as_raw_fd();
-        // SAFETY: the number is closed under the wait, which is what is tried: nothing is done with it but to wait.
+        // SAFETY: the test closes the number during the wait on purpose. The number is used for the wait only.
         let waiting = spawn(move || unsafe { trampoline_raw(number, Interest::READ, None) });
         yield_now();
         drop((reader, writer));
-        // Nothing comes of it that could end the wait.
+        // The file has no data that could end the wait.
         let file = File::options().read(true).write(true).open(&fifo).unwrap();
         assert_eq!(file.as_raw_fd(), number);
-        // Hubs that look at the number each time may have found that out before.
+        // A hub that checks its numbers at each wait may have found the closed number before.
         let ended = waiting.join().unwrap();
         let told = matches!(ended, Err(TrampolineError::Closed(fd)) if fd == number);
         let found_out = matches!(ended, Err(TrampolineError::InvalidFd(fd)) if fd == number);
@@ -435,8 +435,8 @@ fn an_opened_file_is_known_to_the_loop() {
 }
 
 #[test]
-fn a_list_that_was_left_early_ends() {
-    run("a_list_that_was_left_early_ends", || {
+fn a_listing_ends_after_a_timeout() {
+    run("a_listing_ends_after_a_timeout", || {
         let place = Place::new();
         for n in 0..600 {
             std::fs::write(place.at(&n.to_string()), "").unwrap();
@@ -448,7 +448,7 @@ fn a_list_that_was_left_early_ends() {
     });
 }
 
-/// The same operations on a file of std and on one of ours.
+/// Runs the same random operations on a file of std and on a file of greenhub.
 #[test]
 fn random_operations_do_what_std_does() {
     run("random_operations_do_what_std_does", || {

@@ -1,15 +1,15 @@
-//! The combinations compared: kind of socket × end × operation × mode × whether the operation begins before the end.
+//! The compared combinations: kind of socket × end × operation × mode × whether the operation begins first.
 
 use std::net::Shutdown;
 
-/// A kind of socket, with what is at its other side.
+/// A kind of socket with its peer.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Tcp,
     Unix,
     Udp,
     DatagramPair,
-    /// Connected to a receiver that is bound to a path.
+    /// A socket connected to a receiver that is bound to a path.
     DatagramNamed,
     TcpListener,
     UnixListener,
@@ -17,15 +17,15 @@ pub(crate) enum Kind {
     UnixConnect,
 }
 
-/// An end that a socket meets.
+/// The end of a socket, or another event before or during the operation.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum End {
-    /// Nothing.
+    /// No event.
     Open,
     /// The peer sends 5 bytes, or connects.
     Data,
     PeerClosed,
-    /// The peer closes, with data that it has not read.
+    /// The peer closes with unread data.
     Reset,
     /// The peer sends or connects, then closes.
     DataThenClosed,
@@ -33,18 +33,18 @@ pub(crate) enum End {
     DataThenOwn(Shutdown),
     Peer(Shutdown),
     Own(Shutdown),
-    /// An error in the queue of errors, and the same as the pending error. For TCP: a timestamp in that queue, and no error.
+    /// An error in the error queue that is also the pending error. For TCP, a timestamp in the queue and no error.
     ErrorQueue,
-    /// Neither side can send any more, and the own side has data to read.
+    /// The send buffers of both sides are full, and the own side has data to read.
     BuffersFull,
-    /// The queue of the listener is full; then it accepts, is shut down or closed.
+    /// The listener's queue is full. In the variants, the listener then accepts, is shut down or is closed.
     Full,
     FullThenAccepted,
     FullThenPeer(Shutdown),
     FullThenClosed,
 }
 
-/// A call, made up to three times in a row.
+/// An operation, called up to three times in a row.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Op {
     Read,
@@ -54,11 +54,11 @@ pub(crate) enum Op {
     PeekFrom,
     Write,
     WriteVectored,
-    /// Writes until that fails.
+    /// Writes until an error.
     Fill,
     Accept,
     Connect,
-    /// poll(2), here a trampoline.
+    /// `poll(2)` for std, a trampoline for greenhub.
     WaitToRead,
     WaitToWrite,
 }
@@ -67,7 +67,7 @@ pub(crate) enum Op {
 pub(crate) enum Mode {
     Blocking,
     Nonblocking,
-    /// With timeouts of a few milliseconds.
+    /// Blocking with timeouts of a few milliseconds.
     Timeout,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Case {
     pub(crate) end: End,
     pub(crate) op: Op,
     pub(crate) mode: Mode,
-    /// The operation blocks when the end comes.
+    /// Whether the operation blocks when the end comes.
     pub(crate) begun: bool,
 }
 
@@ -109,7 +109,7 @@ impl Kind {
                 ends = vec![End::Open, End::Data, End::DataThenClosed];
                 ends.extend(shut(End::Own).chain(shut(End::DataThenOwn)));
             }
-            // Room in the queue is noticed only when the system asks again, after a second.
+            // The system notices room in the queue only at its retry after a second.
             Kind::TcpConnect => ends.extend(shut(End::Peer).chain([End::Full])),
             Kind::UnixConnect => {
                 ends.extend([End::Full, End::FullThenAccepted, End::FullThenClosed]);
@@ -124,7 +124,7 @@ impl Kind {
         match self {
             Kind::Tcp => &[Read, ReadVectored, Peek, Write, WriteVectored, Fill, WaitToRead, WaitToWrite],
             Kind::Unix => &[Read, ReadVectored, Write, WriteVectored, Fill, WaitToRead, WaitToWrite],
-            // Room for datagrams to another address of this machine comes by itself.
+            // The system delivers datagrams to a local address at once, so that their sender's buffer never stays full.
             Kind::Udp => &[Read, Peek, ReceiveFrom, PeekFrom, Write, WaitToRead, WaitToWrite],
             Kind::DatagramPair | Kind::DatagramNamed => &[Read, ReceiveFrom, Write, Fill, WaitToRead, WaitToWrite],
             Kind::TcpListener | Kind::UnixListener => &[Accept, WaitToRead],
@@ -132,14 +132,14 @@ impl Kind {
         }
     }
 
-    /// Whether a waiter for that is sure to wait as long as nothing happens.
+    /// Whether the operation always blocks until an event.
     fn blocks(self, op: Op) -> bool {
         !matches!(op, Op::Write | Op::WriteVectored | Op::WaitToWrite | Op::Connect)
     }
 }
 
 impl Case {
-    /// Every case of a kind.
+    /// All cases of a kind.
     pub(crate) fn all(kind: Kind) -> Vec<Case> {
         let mut all = Vec::new();
         for end in kind.ends() {
@@ -153,9 +153,9 @@ impl Case {
                 for &mode in modes {
                     all.push(Case { kind, end, op, mode, begun: false });
                 }
-                // Whether a thread that is woken by a connection takes it before the shutdown is up to the system.
+                // It depends on scheduling whether a thread that a connection wakes accepts it before the shutdown.
                 let races = op == Op::Accept && matches!(end, End::DataThenOwn(_));
-                // Buffers are filled before the operation, and full ones leave no room for the end.
+                // Buffers are filled before the operation, and full buffers leave no room for the event.
                 let comes = end != End::BuffersFull && (end, op) != (End::ErrorQueue, Op::Fill);
                 if (kind.blocks(op) || full) && comes && !races {
                     all.push(Case { kind, end, op, mode: Mode::Blocking, begun: true });
@@ -170,13 +170,14 @@ impl Case {
         format!("{kind:?}/{end:?}/{op:?}/{mode:?}/{}", if *begun { "begun" } else { "fresh" })
     }
 
-    /// Whether what std did and what was done here come to the same.
+    /// Whether the results of std and of greenhub agree.
     pub(crate) fn agree(&self, std: &str, green: &str) -> bool {
         std == green || std == "blocked" && self.result_of_another_try() == Some(green)
     }
 
-    /// Where the system never wakes a call that blocks already, a call that begins now returns this. Here the operation is
-    /// tried again.
+    /// The result of a new call where the system never wakes a call that already blocks.
+    ///
+    /// Greenhub retries the operation there, and so returns this result.
     fn result_of_another_try(&self) -> Option<&'static str> {
         let Case { kind, end, op, begun, .. } = self;
         match (kind, end, op, begun) {

@@ -1,4 +1,4 @@
-//! The compared side: each operation in a green thread.
+//! The side of greenhub: each operation runs in a green thread.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,14 +8,15 @@ use greenhub::GreenThread;
 use super::case::Case;
 use super::sockets::{Results, Scene, green};
 
-/// How many scenes are set up at once: on select no descriptor may be above 1023.
+/// The number of scenes that exist at once. Limited because `select(2)` accepts no descriptor above 1023.
 const AT_ONCE: usize = 16;
 
-/// How long the operations that return in std may take here, all together.
+/// The time for all operations of a chunk that return in std.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The turns of the main loop that the cases of a chunk may cost: so many for each of them, and for each time that the
-/// test itself sleeps beside them. A wait that asks again at each report takes over a hundred in a millisecond.
+/// The turns of the main loop that each case may cost, and that each sleep of the test itself may cost.
+///
+/// A wait that spins on its reports takes over a hundred turns in a millisecond.
 const TURNS: u64 = 30;
 const TURNS_OF_SLEEP: u64 = 2;
 
@@ -41,7 +42,7 @@ impl Performer {
     }
 }
 
-/// Performs the cases. `expected`: what came of them in std.
+/// Performs the cases. `expected` holds the results of std.
 pub(crate) fn run(
     cases: &[Case],
     expected: &HashMap<String, String>,

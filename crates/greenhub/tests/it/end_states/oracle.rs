@@ -1,4 +1,4 @@
-//! The oracle: each operation of std in an OS thread, in a process whose end takes those that still block.
+//! The oracle: each operation of std runs on an OS thread of a child process, whose exit ends blocked threads.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,10 +16,10 @@ const BLOCKED_AFTER: &str = "GREENHUB_BLOCKED_AFTER";
 /// The first word of each answer.
 const ANSWER: &str = "answer ";
 
-/// How many scenes are set up at once: each has a few descriptors.
+/// The number of scenes that exist at once. Limited because each needs a few descriptors.
 const AT_ONCE: usize = 100;
 
-/// How long operations may take that neither end nor block.
+/// The time for operations to finish or to block.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An OS thread that performs one operation.
@@ -49,7 +49,7 @@ impl Performer {
         self.finished.load(Ordering::Acquire)
     }
 
-    /// Whether the system says that the thread sleeps, in an operation that has no timeout.
+    /// Whether the thread sleeps, according to the system, in an operation without a timeout.
     fn is_blocked(&self) -> bool {
         let thread = self.thread.load(Ordering::Acquire);
         if thread == 0 || self.case.mode != Mode::Blocking {
@@ -60,13 +60,15 @@ impl Performer {
     }
 }
 
-/// A call of std. After a shutdown the system returns from recvfrom(2) without an address. std then looks at memory that
-/// nothing has written: for nearly every value there it returns `InvalidInput`, for two of them it panics.
+/// Calls std, and maps a panic to `InvalidInput`.
+///
+/// After a shutdown, `recvfrom(2)` returns without an address. std then reads an unwritten address family: for two
+/// values it panics, for all others it returns `InvalidInput`.
 fn call_of_std(call: &dyn Fn() -> io::Result<usize>) -> io::Result<usize> {
     panic::catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(io::ErrorKind::InvalidInput.into()))
 }
 
-/// Waits until each has finished or blocks, and for `at_least` if one blocks.
+/// Waits until every operation has finished or blocks. Waits for `at_least` if an operation blocks.
 fn settle(performers: &[Performer], at_least: Duration) {
     let begun = Instant::now();
     let mut quiet = 0;
@@ -83,7 +85,7 @@ fn settle(performers: &[Performer], at_least: Duration) {
     }
 }
 
-/// The child: performs the cases that it is asked for, says what came of each, and ends.
+/// Performs the requested cases in the child, prints their results, and ends the process.
 pub(crate) fn answer(kind: Kind) {
     let asked = std::env::var(CASES).unwrap();
     let at_least = Duration::from_millis(std::env::var(BLOCKED_AFTER).unwrap().parse().unwrap());
@@ -107,7 +109,7 @@ pub(crate) fn answer(kind: Kind) {
     std::process::exit(0);
 }
 
-/// Asks a child. `test` is the test that calls [`answer`] in it.
+/// Performs the cases in a child process. `test` is the test that calls [`answer`] there.
 pub(crate) fn ask(test: &str, cases: &[Case], blocked_after: Duration) -> HashMap<String, String> {
     let names: Vec<String> = cases.iter().map(Case::name).collect();
     let output = support::in_child(test, |command| {

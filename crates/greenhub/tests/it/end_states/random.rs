@@ -1,6 +1,6 @@
-//! Random calls on both sides of a connection, one after the other, each with a short timeout.
+//! Random sequences of calls on both sides of a connection, each call with a short timeout.
 //!
-//! `GREENHUB_SEEDS` says how many sequences are played for each kind of socket.
+//! The variable `GREENHUB_SEEDS` sets the number of sequences for each kind of socket.
 
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::support::random::Random;
 
 const KINDS: [Kind; 4] = [Kind::Tcp, Kind::Unix, Kind::Udp, Kind::DatagramPair];
 
-/// How often a sequence is played before a difference counts: the parts of the system that carry TCP have their own time.
+/// A difference counts if it occurs in this many runs: the TCP stack of the system has its own timing.
 const ROUNDS: usize = 4;
 
 /// One step, on one of two sides.
@@ -66,7 +66,7 @@ fn play((one, other): (Box<dyn Socket>, Box<dyn Socket>), steps: &[(usize, Step)
     steps.iter().map(&mut play_one).collect()
 }
 
-/// Compares random sequences.
+/// Compares random sequences of calls with std.
 pub(crate) fn compare() {
     let seeds = std::env::var("GREENHUB_SEEDS").ok().map_or(60, |text| text.parse::<u64>().expect("a number") / 100);
     let mut differences = Vec::new();
@@ -79,7 +79,7 @@ pub(crate) fn compare() {
                 let green = play(green::pair(kind, &path), &steps);
                 (std != green).then(|| format!("{kind:?}, seed {seed}: {steps:?}\nstd   {std:?}\ngreen {green:?}"))
             };
-            // The last of as many differences as there were rounds.
+            // Counts the last difference if every round had one.
             if let Some(Some(difference)) = (0..ROUNDS).map(difference).take_while(Option::is_some).nth(ROUNDS - 1) {
                 differences.push(difference);
             }

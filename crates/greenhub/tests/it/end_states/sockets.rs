@@ -1,4 +1,4 @@
-//! Sockets of std and their green counterparts as the same objects.
+//! One interface over the sockets of std and of greenhub.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
@@ -26,17 +26,17 @@ pub(crate) trait Socket: AsFd + Send + Sync {
     fn set(&self, mode: Mode) -> io::Result<()>;
 }
 
-/// A function that makes a call of a socket.
+/// A function that makes one call of a socket operation.
 pub(crate) type MakeCall = fn(&dyn Fn() -> io::Result<usize>) -> io::Result<usize>;
 
-/// A case that is ready to be played.
+/// A case whose sockets are set up.
 pub(crate) struct Scene {
     pub(crate) case: Case,
     near: Box<dyn Socket>,
-    /// Another handle of `near`.
+    /// A second handle of `near`.
     own: Box<dyn Socket>,
     far: Option<Box<dyn Socket>>,
-    /// Clients, and what keeps a queue full.
+    /// Clients, and connections that keep a queue full.
     others: Vec<std::os::fd::OwnedFd>,
     path: Arc<SocketPath>,
 }
@@ -59,17 +59,17 @@ impl Results {
     }
 }
 
-/// A result in a word that is the same for both families.
+/// A result as a word that is the same for both families.
 pub(crate) fn word(result: io::Result<usize>) -> String {
     match result {
         Ok(n) => format!("{n}"),
-        // A socket's timeout is `WouldBlock` in std on Unix.
+        // A socket timeout is `WouldBlock` in std on Unix.
         Err(error) if error.kind() == io::ErrorKind::TimedOut => "WouldBlock".to_owned(),
         Err(error) => format!("{:?}", error.kind()),
     }
 }
 
-/// A path, which is removed at the end.
+/// A path whose file is removed on drop.
 pub(crate) struct SocketPath(pub(crate) PathBuf);
 
 impl SocketPath {
@@ -100,7 +100,7 @@ fn trampoline_for(fd: impl AsFd, interest: greenhub::Interest) -> io::Result<usi
 }
 
 impl Scene {
-    /// The operation as a closure, to be run in a thread of its own. `make` makes the call.
+    /// The operation as a closure for a separate thread. `make` makes the call.
     pub(crate) fn operation(&self, results: Results, make: MakeCall) -> impl FnOnce() + Send + use<> {
         let (near, op) = (self.near.copy(), self.case.op);
         move || {
@@ -110,7 +110,7 @@ impl Scene {
         }
     }
 
-    /// Has the end come.
+    /// Causes the end.
     pub(crate) fn end(&mut self) {
         match self.case.end {
             End::Open | End::Full | End::BuffersFull => {}
@@ -159,7 +159,7 @@ impl Scene {
     /// Prepares the socket, before the operation and the end.
     fn prepare(&mut self) {
         match self.case.end {
-            // So that the peer closes with data that it has not read.
+            // The peer then closes with unread data.
             End::Reset => assert_eq!(self.own.call(Op::Write).unwrap(), 5),
             End::ErrorQueue if self.case.kind == Kind::Tcp => {
                 let timestamps = libc::SOF_TIMESTAMPING_TX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
@@ -188,12 +188,12 @@ fn tcp_address(listener: &dyn Socket) -> std::net::SocketAddr {
 }
 
 fn set_option(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: libc::c_int) {
-    // SAFETY: an open socket, and an option of the size that is told.
+    // SAFETY: the socket is open, and the value has the given size.
     let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), 4) };
     assert_eq!(set, 0, "{}", io::Error::last_os_error());
 }
 
-/// Sends until there has been no room for some time: what is on its way makes room as it arrives.
+/// Sends until there has been no room for some time, because data in transit makes room as it arrives.
 fn fill(socket: BorrowedFd<'_>) {
     const LOOKS: usize = 5;
     let mut without_room = 0;
@@ -302,7 +302,7 @@ macro_rules! listener {
     };
 }
 
-/// A client of a listener. It holds a copy of the listener, so that it is a descriptor before it has connected.
+/// A client of a listener. It holds a duplicate of the listener as its descriptor until it has connected.
 macro_rules! connector {
     ($name:ident, $address:ty, $connect:expr) => {
         struct $name(std::fs::File, $address);
@@ -328,7 +328,7 @@ macro_rules! connector {
     };
 }
 
-/// Everything of one family.
+/// Defines the sockets and the scenes of one family: std or greenhub.
 macro_rules! family {
     ($family:ident: $net:path, $unix:path, $wait:ident($($read:tt)*) ($($write:tt)*)) => {
         pub(crate) mod $family {
@@ -386,7 +386,7 @@ macro_rules! family {
                         near.connect(&path.0).unwrap();
                         boxed(near, far)
                     }
-                    // Its peers come as they are needed.
+                    // The clients connect later.
                     Kind::TcpListener => {
                         boxed(net::TcpListener::bind(ANY).unwrap(), net::TcpListener::bind(ANY).unwrap())
                     }
