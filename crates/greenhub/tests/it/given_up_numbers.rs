@@ -1,4 +1,4 @@
-//! `notify_close` and `notify_opened` with numbers, of which nothing shows whose they are.
+//! `notify_close` and `notify_opened` with raw numbers, whose owner the library cannot know.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -74,7 +74,7 @@ fn a_number_of_a_live_source_wakes_the_waiter_and_stays_registered() {
 }
 
 #[test]
-fn unread_data_of_a_given_up_number_does_not_keep_the_loop_busy() {
+fn unread_data_of_a_given_up_number_does_not_spin() {
     in_child(|| {
         let (here, there) = pair();
         here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
@@ -107,8 +107,8 @@ fn the_loop_is_still_woken_after_every_number_was_given_up() {
 }
 
 #[test]
-fn a_registration_that_is_taken_back_lends_the_hub_an_open_descriptor() {
-    // Alone in its process: no other test may be given the number in between.
+fn deregistration_lends_the_hub_an_open_descriptor() {
+    // In its own process, so that no other test gets the number in between.
     in_child(|| {
         let forgotten = use_noting_hub();
         let (reader, _writer) = io::pipe().expect("a pipe");

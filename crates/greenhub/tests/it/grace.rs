@@ -1,4 +1,4 @@
-//! The time of grace: how long waits of destructors that unwind block the OS thread, one by one and all together.
+//! The grace: how long the waits of unwinding destructors may block the OS thread, each and all together.
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
@@ -18,9 +18,9 @@ use greenhub::{
     Grace, GreenPool, Interest, KillOutcome, Source, set_panicking_grace, sleep, spawn, trampoline, yield_now,
 };
 
-/// Runs `f` in a destructor of a green thread that is killed, within one turn of the loop.
+/// Runs `f` in a destructor of a killed green thread, within one turn of the loop.
 fn while_unwinding(f: impl FnMut() + 'static) {
-    // The loop runs, and begins a turn.
+    // Starts the loop, and lets it begin a turn.
     sleep(SHORT);
     let green = spawn(move || {
         let _unwinds = OnDrop(f);
@@ -31,7 +31,7 @@ fn while_unwinding(f: impl FnMut() + 'static) {
     assert!(green.join().unwrap_err().is_exit());
 }
 
-/// A TCP connection with a peer that does not read, its send buffer full.
+/// A TCP connection with a full send buffer, and its peer, which does not read.
 fn full_connection(listener: &TcpListener) -> (TcpStream, std::net::TcpStream) {
     let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (mut stream, _) = listener.accept().unwrap();
@@ -41,13 +41,13 @@ fn full_connection(listener: &TcpListener) -> (TcpStream, std::net::TcpStream) {
     (stream, peer)
 }
 
-/// A wait and its name.
+/// A wait with its name.
 type Wait = (&'static str, Box<dyn FnMut()>);
 
-/// How often each wait is called in one turn.
+/// The number of calls of each wait in one turn.
 const WAITS: u32 = 40;
 
-/// A path that is removed with it.
+/// A named pipe, removed on drop.
 struct Fifo(PathBuf);
 
 impl Fifo {
@@ -64,19 +64,19 @@ impl Drop for Fifo {
     }
 }
 
-/// A child that ends when the writer is dropped.
+/// A child process that ends when the writer of its input is dropped.
 fn child_of(input: std::io::PipeReader) -> Child {
     Command::new("cat").stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits that nothing ends, each of which comes back when the grace is over.
+/// Waits that only the end of the grace ends.
 fn waits() -> Vec<Wait> {
     let mut waits = single_waits();
     waits.extend(waits_in_pieces());
     waits
 }
 
-/// Waits that consist of shorter ones.
+/// Waits that consist of several shorter waits.
 fn waits_in_pieces() -> Vec<Wait> {
     let late = |kind: ErrorKind| assert_eq!(kind, ErrorKind::TimedOut);
     let (to_read, to_write) = (Fifo::new("read"), Fifo::new("write"));
@@ -209,7 +209,7 @@ fn all_waits_of_a_turn_share_the_grace() {
                 (0..WAITS).for_each(|_| wait());
                 measured.set(begin.elapsed());
             });
-            // Each for itself would have blocked for the whole grace.
+            // Without a shared grace, each wait would have blocked for the whole grace.
             let blocked = blocked.get();
             assert!(blocked >= grace / 2 && blocked < WAITS * grace * 3 / 4, "{name}: blocked for {blocked:?}");
         }
@@ -249,8 +249,8 @@ fn destructors_of_many_green_threads_share_the_grace() {
 }
 
 #[test]
-fn what_is_ready_succeeds_without_grace() {
-    alone("what_is_ready_succeeds_without_grace", || {
+fn a_ready_wait_succeeds_without_grace() {
+    alone("a_ready_wait_succeeds_without_grace", || {
         set_panicking_grace(SHORT);
         let (reader, mut writer) = pipe();
         writer.write_all(b"x").unwrap();
@@ -292,7 +292,7 @@ fn a_thread_without_a_loop_has_the_whole_grace_each_time() {
 }
 
 #[test]
-fn the_end_of_a_thread_shares_one_grace() {
+fn the_destructors_of_an_ending_thread_share_one_grace() {
     const GRACE: Duration = Duration::from_millis(100);
     const READS: usize = 40;
     struct Late;
@@ -303,7 +303,8 @@ fn the_end_of_a_thread_shares_one_grace() {
                 let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
                 (TcpStream::from_std(listener.accept().unwrap().0).unwrap(), peer)
             };
-            // With a grace of its own each read would take that long. The first does, and any that the system holds up.
+            // Without a shared grace, each read would take the whole grace. The first read does, and so does a read
+            // that the system delays.
             let waits = |_: &usize| {
                 let begin = Instant::now();
                 assert!(stream.read(&mut [0]).is_err());

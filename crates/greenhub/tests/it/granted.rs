@@ -1,4 +1,4 @@
-//! A wait keeps what it was granted: a later kill or timeout strikes at the next wait.
+//! A granted wait returns its grant: a later kill or timeout takes effect at the next wait.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -19,7 +19,7 @@ use greenhub::{
     yield_now,
 };
 
-/// A wait, which says whether it was granted, and the grant, which may come from any OS thread.
+/// A wait that returns whether it was granted, and the grant, which may come from any OS thread.
 type Pair = (Box<dyn FnOnce() -> bool>, Box<dyn FnOnce() + Send>);
 
 /// A kind of wait with its grant.
@@ -134,7 +134,7 @@ const WAITS: &[Wait] = &[
     },
 ];
 
-/// A clock that stands still unless this thread moves it, so that a grant is in time though the machine is busy.
+/// A hub with a manual clock, so that a grant is in time even on a busy machine.
 fn manual_clock() -> ManualClock {
     let clock = ManualClock::new();
     let driven = clock.clone();
@@ -142,12 +142,12 @@ fn manual_clock() -> ManualClock {
     clock
 }
 
-/// Lets the loop take in the timers that were armed: their time begins then.
-fn let_the_loop_look() {
+/// Lets the loop arm the new timers, whose time begins then.
+fn let_the_loop_arm_timers() {
     sleep(Duration::from_nanos(1));
 }
 
-/// Does that on another OS thread, and holds up the calling one, with all of its green threads, until it is done.
+/// Runs `work` on another OS thread, and blocks the calling one with all of its green threads meanwhile.
 fn elsewhere(work: impl FnOnce() + Send + 'static) {
     std::thread::spawn(work).join().unwrap();
 }
@@ -165,7 +165,7 @@ fn a_grant_from_another_os_thread_comes_before_a_later_kill() {
                 after.set(true);
             });
             yield_now();
-            // The wake-up lies in the mailbox of this thread, which does not look before the kill.
+            // The wake-up is in the mailbox of this thread, which reads it only after the kill.
             elsewhere(grant);
             assert_eq!(green.kill(), KillOutcome::Ended, "{name}");
             assert!(granted.get(), "{name}: lost");
@@ -181,8 +181,8 @@ fn a_grant_from_another_os_thread_comes_before_a_later_timeout() {
             let clock = manual_clock();
             let (wait, grant) = make();
             let green = spawn(move || with_timeout(SHORT, wait));
-            let_the_loop_look();
-            // Granted in time, and computed until long after the deadline.
+            let_the_loop_arm_timers();
+            // The grant is in time, but the green thread runs only long after the deadline.
             elsewhere(grant);
             clock.advance(SHORT * 4);
             assert_eq!(green.join().unwrap(), Ok(true), "{name}");
@@ -191,8 +191,8 @@ fn a_grant_from_another_os_thread_comes_before_a_later_timeout() {
 }
 
 #[test]
-fn a_timeout_that_was_late_strikes_at_the_next_wait_of_its_scope() {
-    run("a_timeout_that_was_late_strikes_at_the_next_wait_of_its_scope", || {
+fn a_late_timeout_strikes_at_the_next_wait_of_its_scope() {
+    run("a_late_timeout_strikes_at_the_next_wait_of_its_scope", || {
         let clock = manual_clock();
         let (sender, receiver) = mpsc::channel();
         let got = Rc::new(Cell::new(0));
@@ -203,7 +203,7 @@ fn a_timeout_that_was_late_strikes_at_the_next_wait_of_its_scope() {
                 sleep(LONG);
             })
         });
-        let_the_loop_look();
+        let_the_loop_arm_timers();
         elsewhere(move || sender.send(7).unwrap());
         clock.advance(SHORT * 4);
         assert!(green.join().unwrap().is_err());
@@ -212,8 +212,8 @@ fn a_timeout_that_was_late_strikes_at_the_next_wait_of_its_scope() {
 }
 
 #[test]
-fn the_result_of_a_job_that_is_done_comes_before_a_later_kill() {
-    alone("the_result_of_a_job_that_is_done_comes_before_a_later_kill", || {
+fn the_result_of_a_finished_job_comes_before_a_later_kill() {
+    alone("the_result_of_a_finished_job_comes_before_a_later_kill", || {
         tpool::set_num_threads(NonZeroUsize::MIN);
         let (got, green) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
         let gets = got.clone();
@@ -222,7 +222,7 @@ fn the_result_of_a_job_that_is_done_comes_before_a_later_kill() {
             sleep(LONG);
         })));
         yield_now();
-        // The only thread of the pool begins this one when it is done with the one before.
+        // The pool's only thread begins this job after the first, so the first has finished.
         let (begun, begins) = std::sync::mpsc::channel();
         let second = spawn(move || tpool::execute(move || begun.send(()).unwrap()));
         yield_now();
@@ -234,8 +234,8 @@ fn the_result_of_a_job_that_is_done_comes_before_a_later_kill() {
 }
 
 #[test]
-fn a_job_that_borrows_returns_what_it_did_and_the_kill_strikes_afterwards() {
-    run("a_job_that_borrows_returns_what_it_did_and_the_kill_strikes_afterwards", || {
+fn a_scoped_job_returns_its_result_before_the_kill_strikes() {
+    run("a_scoped_job_returns_its_result_before_the_kill_strikes", || {
         let got = Rc::new(Cell::new(0));
         let gets = got.clone();
         let (go, goes) = std::sync::mpsc::channel::<()>();
@@ -251,7 +251,7 @@ fn a_job_that_borrows_returns_what_it_did_and_the_kill_strikes_afterwards() {
     });
 }
 
-/// Answers a peer, and computes until long after the peer's time is over.
+/// A listener that answers a peer, and then computes until long after the peer's timeout.
 struct AnswersSlowly {
     peer: std::os::unix::net::UnixStream,
     answered: AtomicBool,
@@ -268,8 +268,8 @@ impl Listener for AnswersSlowly {
 }
 
 #[test]
-fn an_answer_that_came_while_a_listener_computed_comes_before_a_late_timeout() {
-    run("an_answer_that_came_while_a_listener_computed_comes_before_a_late_timeout", || {
+fn an_answer_during_a_long_listener_call_comes_before_the_timeout() {
+    run("an_answer_during_a_long_listener_call_comes_before_the_timeout", || {
         let (near, peer) = std::os::unix::net::UnixStream::pair().unwrap();
         let mut near = UnixStream::from_std(near).unwrap();
         let (reader, mut writer) = std::io::pipe().unwrap();
@@ -280,17 +280,17 @@ fn an_answer_that_came_while_a_listener_computed_comes_before_a_late_timeout() {
             let read = with_timeout(SHORT, || near.read(&mut [0; 16]));
             read.map(|read| read.unwrap())
         });
-        let_the_loop_look();
+        let_the_loop_arm_timers();
         writer.write_all(b"x").unwrap();
         assert_eq!(green.join().unwrap(), Ok(6));
         drop(registration);
     });
 }
 
-/// How many operations an exactness test does.
+/// The number of operations of a counting test.
 const OPERATIONS: usize = if cfg!(debug_assertions) { 3_000 } else { 100_000 };
 
-/// Limits around the time in which the other side comes; every eighth is reached at once, and every eighth never.
+/// A random time limit near the time of the other side. Every eighth limit expires at once, every eighth never.
 fn limit(number: usize, random: &mut Random) -> Duration {
     match number % 8 {
         0 => Duration::ZERO,
@@ -299,7 +299,7 @@ fn limit(number: usize, random: &mut Random) -> Duration {
     }
 }
 
-/// Has green threads do `OPERATIONS` in all, each within a limit. `operation` says whether it was done.
+/// Runs `OPERATIONS` calls in green threads, each within a limit, and counts the calls that return true.
 fn count_done(operation: impl Fn(usize) -> bool + 'static) -> usize {
     const GREENS: usize = 16;
     let operation = Rc::new(operation);
@@ -321,7 +321,7 @@ fn count_done(operation: impl Fn(usize) -> bool + 'static) -> usize {
     greens.into_iter().map(|green| green.join().unwrap()).sum()
 }
 
-/// Takes a little time, at random.
+/// Spins for a short random time.
 fn dawdle(random: &mut Random) {
     for _ in 0..random.below(400) {
         std::hint::spin_loop();
@@ -332,9 +332,9 @@ fn dawdle(random: &mut Random) {
 }
 
 #[test]
-fn as_many_are_sent_as_are_received() {
+fn sends_under_timeouts_count_exactly() {
     for capacity in [0, 1] {
-        run("as_many_are_sent_as_are_received", move || {
+        run("sends_under_timeouts_count_exactly", move || {
             let (sender, receiver) = mpsc::sync_channel(capacity);
             let receiving = std::thread::spawn(move || {
                 let mut random = Random::new(1);
@@ -348,15 +348,15 @@ fn as_many_are_sent_as_are_received() {
 }
 
 #[test]
-fn as_many_are_put_as_are_got() {
+fn puts_under_timeouts_count_exactly() {
     for capacity in [0, 1] {
-        run("as_many_are_put_as_are_got", move || {
+        run("puts_under_timeouts_count_exactly", move || {
             let (queue, done) = (Arc::new(Queue::bounded(capacity)), Arc::new(AtomicBool::new(false)));
             let (getting, ends) = (queue.clone(), done.clone());
             let getter = std::thread::spawn(move || {
                 let (mut random, mut got) = (Random::new(2), 0);
                 loop {
-                    // Before the look at the queue: nothing is put after it.
+                    // Loaded before the get: no item is put after the flag is set.
                     let last = ends.load(Ordering::Acquire);
                     match getting.get_timeout(Duration::from_millis(1)) {
                         Ok(_) => got += 1,
@@ -376,8 +376,8 @@ fn as_many_are_put_as_are_got() {
 }
 
 #[test]
-fn as_many_are_received_as_are_sent() {
-    run("as_many_are_received_as_are_sent", || {
+fn gets_under_timeouts_count_exactly() {
+    run("gets_under_timeouts_count_exactly", || {
         let queue = Arc::new(Queue::new());
         let (putting, stop) = (queue.clone(), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();
@@ -403,8 +403,8 @@ fn as_many_are_received_as_are_sent() {
 }
 
 #[test]
-fn as_many_tokens_are_taken_as_are_missing() {
-    run("as_many_tokens_are_taken_as_are_missing", || {
+fn acquires_under_timeouts_count_exactly() {
+    run("acquires_under_timeouts_count_exactly", || {
         let semaphore = Arc::new(Semaphore::new(0));
         let (releasing, stop) = (semaphore.clone(), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();

@@ -1,4 +1,4 @@
-//! Green threads: spawning, waiting, links, kills.
+//! Green threads: spawns, waits, links and kills.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -33,8 +33,8 @@ fn spawned_bodies_run_later_in_order() {
 }
 
 #[test]
-fn many_can_wait_for_one_value_again_and_again() {
-    run("many_can_wait_for_one_value_again_and_again", || {
+fn several_waiters_can_wait_repeatedly_for_one_value() {
+    run("several_waiters_can_wait_repeatedly_for_one_value", || {
         let one = Rc::new(spawn(|| {
             sleep(SHORT);
             String::from("value")
@@ -54,8 +54,8 @@ fn many_can_wait_for_one_value_again_and_again() {
 }
 
 #[test]
-fn waiters_go_on_in_the_order_in_which_they_came() {
-    run("waiters_go_on_in_the_order_in_which_they_came", || {
+fn waiters_are_woken_in_order_of_arrival() {
+    run("waiters_are_woken_in_order_of_arrival", || {
         let log = Log::new();
         let one = Rc::new(spawn(|| sleep(SHORT)));
         let waiters: Vec<_> = ["a", "b", "c", "d"]
@@ -68,7 +68,7 @@ fn waiters_go_on_in_the_order_in_which_they_came() {
             })
             .into();
         yield_now();
-        // One that leaves does not disturb the others.
+        // A killed waiter does not disturb the others.
         waiters[0].kill();
         one.wait().unwrap();
         yield_now();
@@ -101,8 +101,8 @@ fn a_waiter_that_is_killed_leaves_the_others_in_order() {
 }
 
 #[test]
-fn a_timeout_that_is_held_back_is_no_kill() {
-    run("a_timeout_that_is_held_back_is_no_kill", || {
+fn a_shielded_timeout_is_not_a_pending_kill() {
+    run("a_shielded_timeout_is_not_a_pending_kill", || {
         let event = Rc::new(Event::new());
         let waits = event.clone();
         let green = spawn(move || with_timeout(SHORT, || shield(|| waits.wait())).is_err());
@@ -159,7 +159,7 @@ fn spawn_after_local_ends_with_its_spawner() {
         let orphan = spawn(move || later(&ran_too)).join().unwrap();
         assert_eq!(orphan.join().unwrap(), None);
         assert_eq!(ran.get(), 0);
-        // That of one who lives on does run.
+        // The body runs if its spawner lives on.
         assert_eq!(later(&ran).join().unwrap(), Some(()));
         assert_eq!(ran.get(), 1);
     });
@@ -223,8 +223,8 @@ fn links_run_after_the_result_and_before_the_waiters() {
             let (log, its_id) = (log.clone(), its_id.clone());
             one.link(move |result| {
                 assert_eq!(*result.as_ref().unwrap(), 7);
-                assert_eq!(current_id(), its_id.get(), "in the context of the one that ends");
-                // A waiter that was woken before the links would run here.
+                assert_eq!(current_id(), its_id.get(), "in the context of the green thread that ends");
+                // A waiter woken before the links would run here.
                 yield_now();
                 log.add(name);
             });
@@ -235,8 +235,8 @@ fn links_run_after_the_result_and_before_the_waiters() {
 }
 
 #[test]
-fn one_who_waits_while_links_run_waits_for_them() {
-    run("one_who_waits_while_links_run_waits_for_them", || {
+fn a_join_while_links_run_waits_for_them() {
+    run("a_join_while_links_run_waits_for_them", || {
         let log = Log::new();
         let one = spawn(|| String::from("value"));
         one.link({
@@ -317,8 +317,8 @@ fn a_failing_link_does_not_stop_the_others() {
 }
 
 #[test]
-fn unlink_says_whether_the_link_was_there() {
-    run("unlink_says_whether_the_link_was_there", || {
+fn unlink_returns_whether_the_link_existed() {
+    run("unlink_returns_whether_the_link_existed", || {
         let drops = Drops::default();
         let one = spawn(|| ());
         let held = drops.one();
@@ -335,8 +335,8 @@ fn unlink_says_whether_the_link_was_there() {
 }
 
 #[test]
-fn a_link_may_take_back_those_after_it() {
-    run("a_link_may_take_back_those_after_it", || {
+fn a_link_may_unlink_later_links() {
+    run("a_link_may_unlink_later_links", || {
         let log = Log::new();
         let one = Rc::new(spawn(|| ()));
         let second = Rc::new(Cell::new(None));
@@ -397,8 +397,8 @@ fn the_killer_is_queued_before_the_target_unwinds() {
 }
 
 #[test]
-fn killing_an_unstarted_one_drops_its_body_and_tells_its_links() {
-    run("killing_an_unstarted_one_drops_its_body_and_tells_its_links", || {
+fn kill_of_an_unstarted_green_thread_drops_its_body_and_runs_its_links() {
+    run("kill_of_an_unstarted_green_thread_drops_its_body_and_runs_its_links", || {
         let before = held();
         for delay in [Duration::ZERO, LONG] {
             let (log, drops) = (Log::new(), Drops::default());
@@ -427,8 +427,8 @@ fn killing_an_unstarted_one_drops_its_body_and_tells_its_links() {
 }
 
 #[test]
-fn killing_an_ended_one_keeps_its_result() {
-    run("killing_an_ended_one_keeps_its_result", || {
+fn kill_of_an_ended_green_thread_keeps_its_result() {
+    run("kill_of_an_ended_green_thread_keeps_its_result", || {
         let one = spawn(|| 5);
         one.wait().unwrap();
         assert_eq!(one.kill(), KillOutcome::Dead);
@@ -495,7 +495,7 @@ fn a_swallowed_kill_is_thrown_again_at_the_next_park() {
         log.is(&["swallowed", "swallowed again"]);
         assert!(one.join().unwrap_err().is_exit());
 
-        // One that does not block any more keeps its result.
+        // A green thread that does not park again keeps its result.
         let stubborn = spawn(|| catch_unwind(|| sleep(LONG)).is_err());
         yield_now();
         assert_eq!(stubborn.kill(), KillOutcome::Ended);
@@ -504,8 +504,8 @@ fn a_swallowed_kill_is_thrown_again_at_the_next_park() {
 }
 
 #[test]
-fn killing_yourself_unwinds_at_the_call() {
-    run("killing_yourself_unwinds_at_the_call", || {
+fn a_kill_of_the_current_green_thread_unwinds_at_the_call() {
+    run("a_kill_of_the_current_green_thread_unwinds_at_the_call", || {
         let log = Log::new();
         let me = Rc::new(RefCell::new(None::<GreenThread<()>>));
         let (to, myself) = (log.clone(), me.clone());
@@ -537,7 +537,7 @@ fn a_wake_up_queued_before_a_kill_is_kept_and_the_kill_strikes_at_the_next_wait(
             to.add("went on");
         });
         yield_now();
-        // It ends now and wakes the target, which is killed before it runs.
+        // The source ends now and wakes the target, which is killed before it runs.
         let killer = spawn(move || target.kill());
         source.wait().unwrap();
         assert_eq!(killer.join().unwrap(), KillOutcome::Ended);
@@ -547,8 +547,8 @@ fn a_wake_up_queued_before_a_kill_is_kept_and_the_kill_strikes_at_the_next_wait(
 }
 
 #[test]
-fn a_kill_strikes_a_ready_green_thread_that_gave_way() {
-    run("a_kill_strikes_a_ready_green_thread_that_gave_way", || {
+fn a_kill_strikes_a_ready_green_thread_that_yielded() {
+    run("a_kill_strikes_a_ready_green_thread_that_yielded", || {
         let log = Log::new();
         let to = log.clone();
         let target = spawn(move || {
@@ -575,7 +575,7 @@ fn an_exit_is_silent_and_a_panic_is_reported_once() {
         yield_now();
         assert_eq!(reports(), [] as [String; 0]);
 
-        // Taken by somebody: not reported.
+        // A joined panic is not reported.
         let taken: GreenThread<()> = spawn(|| quiet_panic("taken"));
         assert!(taken.join().is_err());
         assert_eq!(reports(), [] as [String; 0]);
@@ -595,8 +595,8 @@ fn an_exit_is_silent_and_a_panic_is_reported_once() {
 }
 
 #[test]
-fn waiting_for_yourself_is_an_error() {
-    run("waiting_for_yourself_is_an_error", || {
+fn waiting_for_the_current_green_thread_is_an_error() {
+    run("waiting_for_the_current_green_thread_is_an_error", || {
         let me = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
         let error = Rc::new(RefCell::new(None));
         let (myself, to) = (me.clone(), error.clone());
@@ -612,8 +612,8 @@ fn waiting_for_yourself_is_an_error() {
 }
 
 #[test]
-fn a_system_error_reaches_the_waiters_and_main() {
-    run("a_system_error_reaches_the_waiters_and_main", || {
+fn an_interrupt_reaches_main_and_an_abort_reaches_the_waiters() {
+    run("an_interrupt_reaches_main_and_an_abort_reaches_the_waiters", || {
         let before = held();
         let sleeper = Rc::new(spawn(|| {
             sleep(SHORT);
@@ -624,14 +624,14 @@ fn a_system_error_reaches_the_waiters_and_main() {
             move || sleeper.wait()
         });
         spawn_n(|| greenhub::get_hub().interrupt());
-        // Main's wait ends with it...
+        // The interrupt ends main's wait.
         let error = sleeper.wait().unwrap_err();
         assert!(matches!(error, GreenError::Loop(LoopError::Interrupted)), "{error:?}");
-        // ...and the next one launches the loop anew, with its timers intact.
+        // The next wait restarts the loop with its timers intact.
         assert_eq!(waiter.join().unwrap().unwrap(), 1);
         drop(sleeper);
 
-        // What ends a green thread so reaches those who wait for it.
+        // An aborted wait ends the green thread with the error, which its waiters get.
         let one = Rc::new(spawn(|| sleep(LONG)));
         let waiter = spawn({
             let one = one.clone();
@@ -648,8 +648,8 @@ fn a_system_error_reaches_the_waiters_and_main() {
 }
 
 #[test]
-fn started_and_dead_follow_its_life() {
-    run("started_and_dead_follow_its_life", || {
+fn is_started_and_is_finished_follow_the_state() {
+    run("is_started_and_is_finished_follow_the_state", || {
         let one = spawn(|| sleep(SHORT));
         assert_eq!((one.is_started(), one.is_finished()), (false, false));
         yield_now();
@@ -727,8 +727,8 @@ fn a_kill_at_every_park_point_leaks_nothing() {
 }
 
 #[test]
-fn a_killer_that_has_to_exit_itself_still_kills() {
-    run("a_killer_that_has_to_exit_itself_still_kills", || {
+fn a_kill_takes_effect_even_if_the_killer_has_a_pending_exit() {
+    run("a_kill_takes_effect_even_if_the_killer_has_a_pending_exit", || {
         let drops = Drops::default();
         let inside = drops.one();
         let target = spawn(move || {
@@ -737,7 +737,7 @@ fn a_killer_that_has_to_exit_itself_still_kills() {
         });
         let killer = spawn(move || {
             assert!(catch_unwind(|| sleep(LONG)).is_err());
-            // The killer's own exit is thrown here.
+            // The killer's own exit unwinds from this call.
             let caught = catch_unwind(AssertUnwindSafe(|| target.kill()));
             assert!(caught.is_err());
             target
@@ -762,7 +762,7 @@ fn a_kill_by_main_loses_no_error_of_the_loop() {
         let error = {
             target.kill();
             target.join().unwrap_err();
-            // The loop was told to end; the error comes with the next wait, whatever main does before.
+            // The loop was interrupted. Main gets the error at its next wait, whatever it does before.
             for _ in 0..1000 {
                 spawn_n(|| ());
             }
@@ -798,13 +798,13 @@ fn a_delayed_body_whose_destructor_blocks_is_dropped_once() {
 }
 
 #[test]
-fn a_queued_body_whose_destructor_blocks_hits_no_bystander() {
-    run("a_queued_body_whose_destructor_blocks_hits_no_bystander", || {
+fn a_queued_body_whose_destructor_blocks_does_not_affect_others() {
+    run("a_queued_body_whose_destructor_blocks_does_not_affect_others", || {
         let before = held();
         let inside = OnDrop(|| sleep(Duration::from_millis(20)));
         let cancelled = Rc::new(RefCell::new(None));
         let slot: Rc<RefCell<Option<Rc<GreenThread<()>>>>> = cancelled.clone();
-        // Runs before the one it kills, whose place in the queue stays.
+        // The killer runs before its target, whose entry stays in the run queue.
         let killer = spawn(move || {
             let target = slot.borrow().clone().unwrap();
             target.kill()
@@ -851,19 +851,19 @@ fn handles_may_be_dropped_at_every_stage() {
         yield_now();
         drop(parked);
         let ended = make();
-        // A copy of nothing is made: the link only looks.
+        // The link only borrows the result.
         ended.link(|result| assert!(result.is_ok()));
         sleep(Duration::from_millis(20));
         assert!(ended.is_finished());
         drop(ended);
-        // In its own link.
+        // Drops the handle in a link of the same green thread.
         let slot = Rc::new(RefCell::new(None));
         let one = make();
         let inner = slot.clone();
         one.link(move |_| drop(inner.take()));
         *slot.borrow_mut() = Some(one);
         sleep(Duration::from_millis(20));
-        // By its own body.
+        // Drops the handle in the body of the same green thread.
         let slot = Rc::new(RefCell::new(None::<GreenThread<()>>));
         let inner = slot.clone();
         let inside = drops.one();
@@ -880,8 +880,8 @@ fn handles_may_be_dropped_at_every_stage() {
 }
 
 #[test]
-fn a_result_stays_in_place_while_links_look_at_it() {
-    run("a_result_stays_in_place_while_links_look_at_it", || {
+fn a_result_stays_in_place_while_links_borrow_it() {
+    run("a_result_stays_in_place_while_links_borrow_it", || {
         let one = Rc::new(spawn(|| vec![1, 2, 3]));
         let seen = Rc::new(RefCell::new(Vec::new()));
         let to = seen.clone();
@@ -891,7 +891,7 @@ fn a_result_stays_in_place_while_links_look_at_it() {
             to.borrow_mut().extend(result.iter().copied());
         });
         yield_now();
-        // A second look, from elsewhere, ends before the first.
+        // A second link, called from main, ends before the first.
         one.link(|result| assert!(result.is_ok()));
         let value = Rc::into_inner(one).unwrap().join().unwrap();
         assert_eq!(value, [1, 2, 3]);
@@ -902,8 +902,8 @@ fn a_result_stays_in_place_while_links_look_at_it() {
 }
 
 #[test]
-fn looks_that_overlap_leave_the_result_to_be_taken() {
-    run("looks_that_overlap_leave_the_result_to_be_taken", || {
+fn overlapping_links_leave_the_result_for_join() {
+    run("overlapping_links_leave_the_result_for_join", || {
         let one = Rc::new(spawn(|| 9));
         one.wait().unwrap();
         let lookers: Vec<_> = [5, 20]
@@ -946,7 +946,7 @@ fn results_and_payloads_with_hostile_destructors_are_contained() {
         let drops = Drops::default();
         for panics in [false, true] {
             let value = Hostile(drops.clone(), panics);
-            // Nobody takes it, before and after the end.
+            // The result is dropped unused, before and after the last handle.
             spawn_n(move || value);
             let value = Hostile(drops.clone(), panics);
             let one = spawn(move || value);
@@ -987,7 +987,7 @@ fn an_error_whose_text_or_destructor_panics_does_no_harm() {
         one.kill_with(GreenError::custom(Bad));
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(one)));
         assert!(dropped.is_ok());
-        // Swallowed: the pending exit alone holds the error.
+        // The green thread swallows its exit, so that only the pending exit holds the error.
         let one = spawn(|| drop(catch_unwind(|| sleep(LONG))));
         yield_now();
         one.kill_with(GreenError::custom(Bad));
@@ -1000,8 +1000,8 @@ fn an_error_whose_text_or_destructor_panics_does_no_harm() {
 }
 
 #[test]
-fn nothing_runs_twice_whatever_is_killed() {
-    run("nothing_runs_twice_whatever_is_killed", || {
+fn no_body_runs_twice_under_random_kills() {
+    run("no_body_runs_twice_under_random_kills", || {
         let before = held();
         let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
         let mut random = move |below: u64| {

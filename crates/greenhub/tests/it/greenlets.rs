@@ -1,4 +1,4 @@
-//! Plain greenlets: Python's semantics, typed.
+//! Plain greenlets: the semantics of Python's greenlets, with types.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ use greenhub::{
     WaitReason, get_hub, green_local, shield, sleep, spawn, trampoline, with_timeout,
 };
 
-/// Short for a wait, long for a switch.
+/// A short wait, but longer than any switch.
 const SHORT: Duration = Duration::from_millis(5);
 
 type Outcome = Result<Payload, GreenError>;
@@ -37,7 +37,7 @@ fn error(words: &'static str) -> GreenError {
     GreenError::custom(words)
 }
 
-/// The words of a custom error, or a panic's.
+/// The message of a custom error or of a panic.
 fn words(outcome: Outcome) -> String {
     match outcome {
         Err(GreenError::Custom(error)) => error.to_string(),
@@ -50,7 +50,7 @@ fn is_exit(outcome: Outcome) -> bool {
     matches!(outcome, Ok(payload) if payload.is_exit())
 }
 
-/// A panic that prints nothing.
+/// Panics without a printed message.
 fn quiet_panic(message: &str) -> ! {
     std::panic::resume_unwind(Box::new(message.to_owned()))
 }
@@ -61,7 +61,7 @@ fn note(log: &Log, what: impl Into<String>) {
     log.borrow_mut().push(what.into());
 }
 
-/// Says when it is dropped.
+/// Adds an entry to the log when it is dropped.
 struct Noted(Log, &'static str);
 
 impl Drop for Noted {
@@ -70,7 +70,7 @@ impl Drop for Noted {
     }
 }
 
-/// A greenlet that switches to main, and notes when it is unwound or ends.
+/// A greenlet that has switched to main, and logs when it is unwound or ends.
 fn suspended(log: &Log, name: &'static str) -> Greenlet {
     let main = Greenlet::main();
     let noted = Noted(log.clone(), name);
@@ -96,8 +96,8 @@ fn the_main_greenlet_has_no_parent() {
 }
 
 #[test]
-fn the_maker_is_the_parent() {
-    test("the_maker_is_the_parent", || {
+fn the_creator_is_the_parent() {
+    test("the_creator_is_the_parent", || {
         let outer = Greenlet::new(|_| {
             let inner = Greenlet::new(Ok);
             assert_eq!(inner.parent(), Some(Greenlet::current()));
@@ -111,8 +111,8 @@ fn the_maker_is_the_parent() {
 }
 
 #[test]
-fn started_and_dead_follow_its_life() {
-    test("started_and_dead_follow_its_life", || {
+fn is_started_and_is_dead_follow_the_state() {
+    test("is_started_and_is_dead_follow_the_state", || {
         let main = Greenlet::main();
         let greenlet = Greenlet::new(move |_| {
             let me = Greenlet::current();
@@ -162,7 +162,7 @@ fn a_handle_that_outlives_its_thread_is_dead() {
         static LAST: Last = const { Last(RefCell::new(None)) };
     }
     test("a_handle_that_outlives_its_thread_is_dead", || {
-        // Destroyed after what it is touched before.
+        // Initialized before the library's thread-locals, and so destroyed after them.
         LAST.with(|_| ());
         let main = Greenlet::main();
         LAST.with(|last| *last.0.borrow_mut() = Some(main));
@@ -171,8 +171,8 @@ fn a_handle_that_outlives_its_thread_is_dead() {
 }
 
 #[test]
-fn switching_to_yourself_returns_the_value() {
-    test("switching_to_yourself_returns_the_value", || {
+fn a_switch_to_the_current_greenlet_returns_the_value() {
+    test("a_switch_to_the_current_greenlet_returns_the_value", || {
         assert_eq!(value::<i32>(Greenlet::main().switch(Payload::new(3))), 3);
         let greenlet = Greenlet::new(|_| Greenlet::current().switch(Payload::new(4)));
         assert_eq!(value::<i32>(greenlet.switch(Payload::unit())), 4);
@@ -195,8 +195,7 @@ fn a_switch_returns_from_the_pending_switch_of_its_target() {
     });
 }
 
-/// A greenlet whose child `inner` is switched to by another greenlet of main's; what comes of `inner` goes to
-/// `outer`, which returns it.
+/// Lets another greenlet switch to `inner`, a child of `outer`, and returns the outcome that `outer` gets.
 fn inner_entered_by_another(inner_body: impl FnOnce(Payload) -> Outcome + 'static) -> Outcome {
     let inner = Rc::new(RefCell::new(None));
     let main = Greenlet::main();
@@ -243,7 +242,7 @@ fn an_exit_is_returned_to_the_parent() {
         assert!(is_exit(greenlet.kill()));
         assert!(greenlet.is_dead());
         assert_eq!(*log.borrow(), ["unwound"]);
-        // So is one that a body passes on, and one that a greenlet throws at itself.
+        // An exit that a body returns, or that a greenlet throws into itself, is returned too.
         assert!(is_exit(Greenlet::new(|_| Err(GreenError::Exit)).switch(Payload::unit())));
         assert!(is_exit(Greenlet::new(|_| Greenlet::current().kill()).switch(Payload::unit())));
     });
@@ -525,7 +524,7 @@ fn a_panic_while_dropped_is_reported() {
         let told = reports();
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].contains("instead of the exit") && told[0].contains("greenlets.rs"), "{told:?}");
-        // An exit is nobody's failure.
+        // An exit is not reported as a failure.
         drop(suspended(&Log::default(), "quiet"));
         assert_eq!(reports(), told);
     });
@@ -550,7 +549,7 @@ fn dropping_an_unstarted_greenlet_drops_its_body() {
 fn a_process_ends_cleanly_with_parked_greenlets() {
     const NAME: &str = "a_process_ends_cleanly_with_parked_greenlets";
     if support::is_child() {
-        // Kept for ever, each inside the next one.
+        // Leaks nested greenlets: each is parked inside the next.
         fn nest(depth: usize) -> Greenlet {
             let main = Greenlet::main();
             let greenlet = Greenlet::new(move |_| {
@@ -631,7 +630,7 @@ fn a_long_chain_of_parents_is_dropped() {
         let chain = || (0..200_000).fold(Greenlet::new(Ok), |last, _| Greenlet::with_parent(&last, Ok));
         drop(chain());
         let last = chain();
-        // Each ends without having begun.
+        // Each greenlet of the chain ends without having started.
         assert_eq!(words(last.throw(error("to the top"))), "to the top");
         assert_eq!(value::<i32>(last.switch(Payload::new(9))), 9);
         drop(last);
@@ -689,15 +688,15 @@ fn no_switch_happens_while_a_greenlet_unwinds() {
         drop(greenlet);
         assert!(matches!(tried.take(), Some(Err(GreenError::Loop(LoopError::Panicking)))));
         assert!(!other.is_started());
-        // The state of unwinding is the greenlet's: here nothing is panicking.
+        // The panicking state belongs to the greenlet: main is not panicking here.
         assert!(!std::thread::panicking());
         value::<()>(other.switch(Payload::unit()));
     });
 }
 
 #[test]
-fn what_an_unwinding_greenlet_held_is_unwound_after_it() {
-    test("what_an_unwinding_greenlet_held_is_unwound_after_it", || {
+fn greenlets_held_by_an_unwinding_greenlet_unwind_after_it() {
+    test("greenlets_held_by_an_unwinding_greenlet_unwind_after_it", || {
         let log = Log::default();
         let before = get_hub().stats().greenlets;
         let (main, inside) = (Greenlet::main(), log.clone());
@@ -715,7 +714,7 @@ fn what_an_unwinding_greenlet_held_is_unwound_after_it() {
     });
 }
 
-/// An iterator over what a greenlet gives to whoever asks.
+/// An iterator over the values that a greenlet yields.
 struct Generator<T> {
     greenlet: Greenlet,
     asker: Rc<RefCell<Option<Greenlet>>>,
@@ -789,7 +788,7 @@ fn nested_generators_yield_in_order() {
         });
         assert_eq!(pairs.collect::<Vec<_>>(), [1, 1, 2, 4, 3, 9, 4, 16]);
 
-        // One that is not used up unwinds.
+        // A generator that is dropped early is unwound.
         let mut half = permutations(vec![1]);
         assert_eq!(half.next(), Some(vec![1]));
         drop(half);
@@ -804,8 +803,8 @@ fn a_greenlet_keeps_its_parent_alive() {
         let parent = suspended(&log, "parent unwound");
         let child = Greenlet::with_parent(&parent, Ok);
         drop(parent);
-        assert!(log.borrow().is_empty(), "the child holds it");
-        // Its result goes to the parent, which returns what it got to main.
+        assert!(log.borrow().is_empty(), "the child holds its parent");
+        // The child's result goes to the parent, which returns it to main.
         assert_eq!(value::<&str>(child.switch(text("by way of the parent"))), "by way of the parent");
         assert_eq!(*log.borrow(), ["parent unwound"]);
 
@@ -819,7 +818,7 @@ fn a_greenlet_keeps_its_parent_alive() {
 
 #[test]
 fn values_are_dropped_once_across_switches() {
-    /// Switches when it is dropped, if that is possible.
+    /// Switches in its destructor if that is possible.
     struct Nested(#[allow(dead_code)] Option<Box<Nested>>, Rc<Cell<usize>>);
     impl Drop for Nested {
         fn drop(&mut self) {
@@ -857,7 +856,7 @@ fn values_are_dropped_once_across_switches() {
                     value::<()>(greenlet.switch(payload));
                     drop(greenlet);
                 }
-                // Switched to somebody who cannot take it.
+                // Switched to a greenlet that is parked on the hub.
                 _ => {
                     let greenlet = Greenlet::new(|_| {
                         sleep(Duration::from_millis(1));
@@ -876,7 +875,7 @@ fn values_are_dropped_once_across_switches() {
 }
 
 #[test]
-fn what_a_killed_greenlet_leaves_may_block_while_it_is_dropped() {
+fn values_of_a_killed_greenlet_may_block_in_their_destructors() {
     struct Sleeps(Log);
     impl Drop for Sleeps {
         fn drop(&mut self) {
@@ -884,7 +883,7 @@ fn what_a_killed_greenlet_leaves_may_block_while_it_is_dropped() {
             note(&self.0, "slept");
         }
     }
-    test("what_a_killed_greenlet_leaves_may_block_while_it_is_dropped", || {
+    test("values_of_a_killed_greenlet_may_block_in_their_destructors", || {
         let log = Log::default();
         let left = Sleeps(log.clone());
         let greenlet = Greenlet::new(move |_| {
@@ -943,9 +942,9 @@ fn a_parent_parked_on_the_hub_is_not_woken_by_a_result() {
         keep_reports();
         let dropped = Rc::new(());
         let kept = dropped.clone();
-        // Main is the parent of both, and sleeps while they end.
+        // Main is the parent of both greenlets, and sleeps while they end.
         let good = Greenlet::new(move |_| Ok(Payload::new(kept)));
-        let bad = Greenlet::new(|_| Err(error("nobody waits")));
+        let bad = Greenlet::new(|_| Err(error("no waiter")));
         let first = spawn(move || drop(good.switch(Payload::unit())));
         let second = spawn(move || drop(bad.switch(Payload::unit())));
         let clock = std::time::Instant::now();
@@ -977,7 +976,7 @@ fn the_main_loop_and_its_callbacks_cannot_switch() {
         let made_in = made.clone();
         let call = move || {
             *result.borrow_mut() = Some(target.switch(Payload::unit()));
-            // One that is made here has the hub for its parent.
+            // A greenlet created in the main loop has the hub as its parent.
             *made_in.borrow_mut() = Some(Greenlet::new(Ok));
         };
         get_hub().schedule(Duration::from_millis(1), Call(RefCell::new(Some(Box::new(call)))));
@@ -1041,7 +1040,7 @@ fn a_greenlet_that_drops_its_own_last_handle_runs_on() {
             let _noted = Noted(inside.clone(), "unwound");
             let main = Greenlet::main();
             main.switch(Payload::unit())?;
-            // The child, which has ended, was the last to hold it.
+            // The ended child held the last handle of this greenlet.
             of_child.take().expect("a child").set_parent(&main).expect("no cycle");
             note(&inside, "runs on");
             sleep(Duration::from_millis(1));
@@ -1053,7 +1052,7 @@ fn a_greenlet_that_drops_its_own_last_handle_runs_on() {
         *child.borrow_mut() = Some(last.clone());
         drop(greenlet);
         value::<()>(last.switch(Payload::unit()));
-        // It has switched away, so nobody can ever switch back to it.
+        // The greenlet has switched away without a handle, so no switch can resume it.
         note(&log, "back");
         greenhub::yield_now();
         assert_eq!(*log.borrow(), ["runs on", "slept", "back", "unwound"]);
@@ -1062,8 +1061,8 @@ fn a_greenlet_that_drops_its_own_last_handle_runs_on() {
 }
 
 #[test]
-fn a_greenlet_dropped_by_one_that_it_drops_runs_on() {
-    test("a_greenlet_dropped_by_one_that_it_drops_runs_on", || {
+fn a_greenlet_dropped_by_its_victim_runs_on() {
+    test("a_greenlet_dropped_by_its_victim_runs_on", || {
         let log = Log::default();
         let slot: Rc<RefCell<Option<(Greenlet, Greenlet)>>> = Rc::default();
         let (inside, slot_inside) = (log.clone(), slot.clone());
@@ -1081,7 +1080,7 @@ fn a_greenlet_dropped_by_one_that_it_drops_runs_on() {
         });
         value::<()>(dropper.switch(Payload::unit()));
         let child = Greenlet::with_parent(&dropper, Ok);
-        // Besides the child, it is held by a frame of the victim.
+        // The child and a frame of the victim hold the dropper.
         let victim = Greenlet::with_parent(&Greenlet::main(), {
             let (held, noted) = (dropper, Noted(log.clone(), "victim unwound"));
             move |_| {
@@ -1150,20 +1149,20 @@ fn a_timeout_ends_a_switch() {
 }
 
 #[test]
-fn a_switch_that_nothing_can_end_gets_the_end_of_the_loop() {
-    test("a_switch_that_nothing_can_end_gets_the_end_of_the_loop", || {
+fn a_switch_that_cannot_return_gets_loop_exit() {
+    test("a_switch_that_cannot_return_gets_loop_exit", || {
         let me = Rc::new(Cell::new(None));
         let waits = me.clone();
         let stuck = Rc::new(spawn(move || {
             waits.set(Some(Greenlet::current()));
-            // Comes back when somebody switches here, which nobody does.
+            // This switch never returns, because no greenlet switches back here.
             Greenlet::with_parent(&Greenlet::main(), |_| Greenlet::main().switch(Payload::unit()))
                 .switch(Payload::unit())
                 .is_ok()
         }));
         let joined = stuck.clone();
         let greenlet = Greenlet::new(move |_| Ok(Payload::new(joined.wait())));
-        // The green thread's partner comes first.
+        // The green thread runs first, and parks in its switch.
         value::<()>(greenlet.switch(Payload::unit()));
         match Greenlet::new(move |_| Ok(Payload::new(stuck.wait()))).switch(Payload::unit()) {
             Err(GreenError::Loop(LoopError::LoopExit(exit))) => {
@@ -1190,7 +1189,7 @@ fn an_interrupt_reaches_the_main_greenlet_in_a_switch() {
     });
 }
 
-/// A wait of the caller that is never over, and what ends it: as a parker that was forgotten leaves it.
+/// Leaves a wait of the caller that never ends, like a leaked parker, and returns the unparker that would end it.
 fn forgotten_wait() -> Unparker {
     let parker = Parker::new(WaitReason::Event).unwrap();
     let unparker = parker.unparker();
@@ -1198,7 +1197,7 @@ fn forgotten_wait() -> Unparker {
     unparker
 }
 
-/// Sleeps, and has another green thread call all of `stale` meanwhile. Whether the sleep has lasted.
+/// Whether a sleep lasts although another green thread calls all of `stale` meanwhile.
 fn sleeps_on_despite(stale: &[Unparker]) -> bool {
     let stale = stale.to_vec();
     spawn(move || stale.into_iter().for_each(Unparker::unpark));
@@ -1237,7 +1236,7 @@ fn a_drop_that_unwinds_a_greenlet_outdates_the_tickets_of_earlier_waits() {
 }
 
 #[test]
-fn a_greenlet_that_a_drop_unwinds_has_no_ticket_of_an_earlier_wait() {
+fn a_greenlet_unwound_by_a_drop_has_no_ticket_of_an_earlier_wait() {
     green_local! {
         static LAST: Cell<Option<Sleeps>> = Cell::new(None);
     }
@@ -1247,7 +1246,7 @@ fn a_greenlet_that_a_drop_unwinds_has_no_ticket_of_an_earlier_wait() {
             self.1.set(Some(sleeps_on_despite(&self.0)));
         }
     }
-    test("a_greenlet_that_a_drop_unwinds_has_no_ticket_of_an_earlier_wait", || {
+    test("a_greenlet_unwound_by_a_drop_has_no_ticket_of_an_earlier_wait", || {
         let lasted = Rc::new(Cell::new(None));
         let notes = Rc::clone(&lasted);
         let greenlet = Greenlet::new(move |_| {
@@ -1265,8 +1264,8 @@ fn a_greenlet_that_a_drop_unwinds_has_no_ticket_of_an_earlier_wait() {
 }
 
 #[test]
-fn a_drop_that_a_timeout_has_ended_is_not_ended_again() {
-    test("a_drop_that_a_timeout_has_ended_is_not_ended_again", || {
+fn a_drop_ended_by_a_timeout_is_not_ended_again() {
+    test("a_drop_ended_by_a_timeout_is_not_ended_again", || {
         green_local! {
             static LAST: Cell<Option<Blocks>> = Cell::new(None);
         }
@@ -1295,8 +1294,8 @@ fn a_drop_that_a_timeout_has_ended_is_not_ended_again() {
 }
 
 #[test]
-fn dropping_the_last_handle_lets_no_other_run() {
-    test("dropping_the_last_handle_lets_no_other_run", || {
+fn dropping_the_last_handle_runs_no_other_greenlet() {
+    test("dropping_the_last_handle_runs_no_other_greenlet", || {
         let log = Log::default();
         let greenlet = suspended(&log, "unwound");
         let other = log.clone();
@@ -1309,8 +1308,8 @@ fn dropping_the_last_handle_lets_no_other_run() {
 }
 
 #[test]
-fn a_greenlet_dropped_in_a_wait_that_holds_exits_back_is_unwound_after_it() {
-    test("a_greenlet_dropped_in_a_wait_that_holds_exits_back_is_unwound_after_it", || {
+fn a_greenlet_dropped_in_a_shielded_wait_is_unwound_after_it() {
+    test("a_greenlet_dropped_in_a_shielded_wait_is_unwound_after_it", || {
         for masked in [false, true] {
             let log = Log::default();
             let noted = Noted(log.clone(), "unwound");
@@ -1321,7 +1320,7 @@ fn a_greenlet_dropped_in_a_wait_that_holds_exits_back_is_unwound_after_it() {
             let greenlet = Greenlet::new(move |_| {
                 let _noted = noted;
                 if masked {
-                    // The job borrows, so the wait for it lasts.
+                    // A scoped job borrows, so its wait holds the exit back.
                     greenhub::tpool::execute_scoped(move || _ = goes.recv()).unwrap();
                 } else {
                     shield(|| event.wait()).unwrap();
@@ -1348,8 +1347,8 @@ fn a_greenlet_dropped_in_a_wait_that_holds_exits_back_is_unwound_after_it() {
 }
 
 #[test]
-fn handles_are_equal_if_they_are_of_one_greenlet() {
-    test("handles_are_equal_if_they_are_of_one_greenlet", || {
+fn handles_of_one_greenlet_are_equal() {
+    test("handles_of_one_greenlet_are_equal", || {
         let one = Greenlet::new(|_| Ok(Payload::unit()));
         let other = Greenlet::new(|_| Ok(Payload::unit()));
         assert!(one == one.clone());
@@ -1358,7 +1357,7 @@ fn handles_are_equal_if_they_are_of_one_greenlet() {
 }
 
 #[test]
-fn a_payload_is_of_the_type_of_its_value() {
+fn a_payload_has_the_type_of_its_value() {
     let payload = Payload::new(7);
     assert!(payload.is::<i32>());
     assert!(!payload.is::<u32>());
@@ -1366,7 +1365,7 @@ fn a_payload_is_of_the_type_of_its_value() {
 }
 
 mod random {
-    //! Random switches, throws, ends, new parents and drops among ten greenlets, beside a model.
+    //! Random switches, throws, ends, reparentings and drops among ten greenlets, compared with a model.
 
     use std::sync::Arc;
     use std::sync::atomic::{AtomicIsize, Ordering};
@@ -1376,7 +1375,7 @@ mod random {
 
     const LIVING: usize = 10;
 
-    /// How many exist. Outlives the thread.
+    /// The number of existing values. Outlives the OS thread.
     type Count = Arc<AtomicIsize>;
 
     /// A value with a destructor.
@@ -1398,7 +1397,7 @@ mod random {
     struct World {
         model: RefCell<Model>,
         table: RefCell<Vec<Option<Greenlet>>>,
-        /// Whose body is gone.
+        /// Whether the body of each greenlet was dropped.
         gone: RefCell<Vec<bool>>,
         expected: RefCell<(usize, Message)>,
         random: Cell<u64>,
@@ -1408,7 +1407,7 @@ mod random {
         seed: u64,
     }
 
-    /// Owned by a body.
+    /// A value that a body owns.
     struct Body(usize, Rc<World>, #[allow(dead_code, reason = "counts")] Counted);
 
     impl Drop for Body {
@@ -1450,7 +1449,7 @@ mod random {
             self.table.borrow()[of].clone().expect("in the table")
         }
 
-        /// Holds what is so against what the model says.
+        /// Compares the state of all greenlets with the model.
         fn check(&self) {
             let model = self.model.borrow();
             for (id, one) in model.all.iter().enumerate().skip(1) {
@@ -1480,7 +1479,7 @@ mod random {
             assert_eq!((me, what), *self.expected.borrow(), "seed {}", self.seed);
         }
 
-        /// Does one random thing as `me`; an end is done by the caller.
+        /// Performs one random step as greenlet `me`. Returns an end for the caller to perform.
         fn step(self: &Rc<World>, me: usize) -> Option<End> {
             self.check();
             if self.steps.get() == 0 {
@@ -1500,7 +1499,7 @@ mod random {
                 2 => {
                     let (child, parent) = (self.in_table(), self.in_table());
                     if child != 0 {
-                        // The handles that this takes are those of the table.
+                        // These temporary handles are clones of the handles in the table.
                         let (child_handle, parent_handle) = (self.handle(child), self.handle(parent));
                         let allowed = child_handle.set_parent(&parent_handle).is_ok();
                         assert_eq!(self.model.borrow_mut().set_parent(child, parent), allowed, "seed {}", self.seed);
@@ -1606,7 +1605,7 @@ mod random {
     }
 
     #[test]
-    fn random_switches_do_what_a_model_says() {
+    fn random_switches_match_the_model() {
         let seeds = match std::env::var("GREENHUB_SEED") {
             Ok(seed) => vec![seed.parse().expect("a number")],
             Err(_) => (1..=300).collect(),
@@ -1614,8 +1613,8 @@ mod random {
         for seed in seeds {
             let values = Count::default();
             let inside = values.clone();
-            // What holds itself in a cycle is unwound at the end of the thread.
-            test("random_switches_do_what_a_model_says", move || play(seed, &inside));
+            // A greenlet in a reference cycle is unwound at the end of the OS thread.
+            test("random_switches_match_the_model", move || play(seed, &inside));
             assert_eq!(values.load(Ordering::Relaxed), 0, "seed {seed}: values were dropped other than once");
         }
     }

@@ -1,4 +1,4 @@
-//! Groups: green threads that are waited for and ended together.
+//! Groups: wait for several green threads, and kill them, together.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -22,8 +22,8 @@ fn yields(count: usize) {
 }
 
 #[test]
-fn a_group_holds_those_that_run_and_lets_go_of_who_ends() {
-    run("a_group_holds_those_that_run_and_lets_go_of_who_ends", || {
+fn a_group_holds_its_members_until_they_end() {
+    run("a_group_holds_its_members_until_they_end", || {
         let (group, before) = (Group::new(), held());
         assert!(group.is_empty());
         let value = group.spawn(|| {
@@ -66,8 +66,8 @@ fn waiting_for_an_empty_group_does_not_switch() {
 }
 
 #[test]
-fn all_who_wait_go_on_when_the_last_member_has_ended() {
-    run("all_who_wait_go_on_when_the_last_member_has_ended", || {
+fn all_waiters_are_woken_by_the_end_of_the_last_member() {
+    run("all_waiters_are_woken_by_the_end_of_the_last_member", || {
         let (group, log) = (Group::new(), Log::new());
         for number in 0..3 {
             let log = log.clone();
@@ -100,7 +100,7 @@ fn a_wait_ends_when_the_group_was_empty_once() {
         let group = Group::new();
         let first = spawn(yield_now);
         let own = group.clone();
-        // Runs after the last member has ended, and before those who wait.
+        // Runs after the last member has ended, and before the waiters.
         first.link(move |_| {
             spawn(move || drop(own.spawn(|| sleep(LONG))));
         });
@@ -110,15 +110,15 @@ fn a_wait_ends_when_the_group_was_empty_once() {
             own.wait_all().unwrap();
             own.len()
         });
-        assert_eq!(waiting.join().unwrap(), 1, "somebody has joined since");
+        assert_eq!(waiting.join().unwrap(), 1, "a member was added since");
         group.kill_all();
         group.wait_all().unwrap();
     });
 }
 
 #[test]
-fn a_member_cannot_wait_for_all_of_its_group() {
-    run("a_member_cannot_wait_for_all_of_its_group", || {
+fn a_member_cannot_wait_for_its_own_group() {
+    run("a_member_cannot_wait_for_its_own_group", || {
         let group = Group::new();
         for wait in [Group::wait_all, Group::try_wait_all] {
             let own = group.clone();
@@ -131,7 +131,7 @@ fn a_member_cannot_wait_for_all_of_its_group() {
             assert_eq!(std::io::Error::from(error).kind(), ErrorKind::Deadlock);
         }
         assert!(!group.contains_current());
-        // One that is no member any more may.
+        // A former member may wait for the group.
         let own = group.clone();
         let outside = group.spawn(move || {
             yield_now();
@@ -160,8 +160,8 @@ fn waiting_on_the_main_loop_is_refused() {
 }
 
 #[test]
-fn who_is_added_twice_is_one_member_and_who_has_ended_is_none() {
-    run("who_is_added_twice_is_one_member_and_who_has_ended_is_none", || {
+fn a_member_counts_once_and_an_ended_green_thread_cannot_be_added() {
+    run("a_member_counts_once_and_an_ended_green_thread_cannot_be_added", || {
         let (group, other) = (Group::new(), Group::new());
         let green = spawn(|| 7);
         assert!(group.add(&green) && other.add(&green));
@@ -175,8 +175,8 @@ fn who_is_added_twice_is_one_member_and_who_has_ended_is_none() {
 }
 
 #[test]
-fn who_was_let_go_runs_on_and_is_a_member_of_no_concern() {
-    run("who_was_let_go_runs_on_and_is_a_member_of_no_concern", || {
+fn a_discarded_member_runs_on_and_ends_the_wait() {
+    run("a_discarded_member_runs_on_and_ends_the_wait", || {
         let group = Group::new();
         let green = group.spawn(|| {
             sleep(SHORT);
@@ -187,11 +187,11 @@ fn who_was_let_go_runs_on_and_is_a_member_of_no_concern() {
         yield_now();
         assert!(group.discard(&green));
         assert!(!group.discard(&green));
-        // It was the last.
+        // The discarded member was the last, so the wait ends.
         waiting.join().unwrap().unwrap();
         assert!(!green.is_finished());
         group.kill_all();
-        // Back again, and once more: its end counts once.
+        // Added, discarded and added again: its end counts once.
         assert!(group.add(&green) && group.discard(&green) && group.add(&green));
         group.wait_all().unwrap();
         assert_eq!(green.join().unwrap(), 7);
@@ -199,8 +199,8 @@ fn who_was_let_go_runs_on_and_is_a_member_of_no_concern() {
 }
 
 #[test]
-fn a_kill_of_all_strikes_each_once() {
-    run("a_kill_of_all_strikes_each_once", || {
+fn kill_all_strikes_each_member_once() {
+    run("kill_all_strikes_each_member_once", || {
         type AtEnd = OnDrop<Box<dyn FnMut()>>;
         green_local!(static AT_END: RefCell<Vec<AtEnd>> = RefCell::default());
         let (group, log) = (Group::new(), Log::new());
@@ -219,10 +219,10 @@ fn a_kill_of_all_strikes_each_once() {
         yield_now();
         group.kill_all();
         group.kill_all_with(GreenError::custom("too late"));
-        assert_eq!(group.len(), 1, "a member until it has run");
+        assert_eq!(group.len(), 1, "a killed green thread is a member until it has run");
         yield_now();
         log.is(&["destructor blocks"]);
-        // A destructor is not interrupted by what has struck the body.
+        // The kill that ended the body does not interrupt a destructor.
         group.kill_all();
         group.wait_all().unwrap();
         log.is(&["destructor blocks", "destructor ends"]);
@@ -231,8 +231,8 @@ fn a_kill_of_all_strikes_each_once() {
 }
 
 #[test]
-fn a_kill_of_all_does_not_switch_and_they_are_members_until_they_have_run() {
-    run("a_kill_of_all_does_not_switch_and_they_are_members_until_they_have_run", || {
+fn kill_all_does_not_switch_and_keeps_members_until_they_have_run() {
+    run("kill_all_does_not_switch_and_keeps_members_until_they_have_run", || {
         let (group, log) = (Group::new(), Log::new());
         for name in ["first", "second"] {
             let end = log.on_drop(name);
@@ -250,7 +250,7 @@ fn a_kill_of_all_does_not_switch_and_they_are_members_until_they_have_run() {
         yield_now();
         log.is(&["first", "second"]);
         assert!(group.is_empty());
-        // The same from the main loop.
+        // The same holds for a kill from the main loop.
         let member = group.spawn(|| sleep(LONG));
         yield_now();
         let own = group.clone();
@@ -261,8 +261,8 @@ fn a_kill_of_all_does_not_switch_and_they_are_members_until_they_have_run() {
 }
 
 #[test]
-fn a_member_that_kills_all_ends_with_them() {
-    run("a_member_that_kills_all_ends_with_them", || {
+fn kill_all_ends_a_calling_member_too() {
+    run("kill_all_ends_a_calling_member_too", || {
         let (group, log) = (Group::new(), Log::new());
         let others = [group.spawn(|| sleep(LONG)), group.spawn(|| sleep(LONG))];
         let (own, to) = (group.clone(), log.clone());
@@ -281,10 +281,10 @@ fn a_member_that_kills_all_ends_with_them() {
 }
 
 #[test]
-fn a_kill_of_all_is_right_though_members_come_and_go_meanwhile() {
-    run("a_kill_of_all_is_right_though_members_come_and_go_meanwhile", || {
+fn kill_all_strikes_only_its_members_while_others_come_and_go() {
+    run("kill_all_strikes_only_its_members_while_others_come_and_go", || {
         let (group, before) = (Group::new(), held());
-        // What is dropped with the first runs others: one lets a member go, one adds another.
+        // The destructor of the first member's body discards a member, yields, and adds a member.
         let own = group.clone();
         let saved: Rc<RefCell<Option<GreenThread<&'static str>>>> = Rc::default();
         let to_save = saved.clone();
@@ -292,7 +292,7 @@ fn a_kill_of_all_is_right_though_members_come_and_go_meanwhile() {
             let saved = to_save.borrow();
             assert!(own.discard(saved.as_ref().unwrap()));
             yield_now();
-            // May have the number of one that is to be killed and has ended.
+            // The new member may reuse the number of an ended member that `kill_all` has still to visit.
             own.spawn(|| sleep(LONG));
         });
         group.spawn(move || drop(on_drop));
@@ -303,9 +303,9 @@ fn a_kill_of_all_is_right_though_members_come_and_go_meanwhile() {
         *saved.borrow_mut() = Some(group.spawn(body));
         let last = group.spawn(|| "quick");
         group.kill_all();
-        assert_eq!(group.len(), 1, "who came later runs");
+        assert_eq!(group.len(), 1, "the later member is not killed");
         assert_eq!(saved.take().unwrap().join().unwrap(), "saved");
-        assert!(last.is_finished() && last.join().is_ok(), "had ended before it was its turn");
+        assert!(last.is_finished() && last.join().is_ok(), "ended before the kill reached it");
         group.kill_all();
         group.wait_all().unwrap();
         assert_eq!(held(), before);
@@ -313,17 +313,17 @@ fn a_kill_of_all_is_right_though_members_come_and_go_meanwhile() {
 }
 
 #[test]
-fn waiting_can_end_with_the_first_failure() {
-    run("waiting_can_end_with_the_first_failure", || {
+fn try_wait_all_returns_the_first_failure() {
+    run("try_wait_all_returns_the_first_failure", || {
         keep_reports();
         let group = Group::new();
-        // One that has failed before is forgotten, and a kill is no failure.
+        // A failure before the wait does not count, and neither does a kill.
         let failed = group.spawn(|| -> () { quiet_panic("before") });
         yield_now();
         let killed = group.spawn(|| sleep(LONG));
         let other = group.spawn(|| sleep(LONG));
-        let let_go = group.spawn(|| -> () { quiet_panic("of no concern") });
-        assert!(group.discard(&let_go));
+        let discarded = group.spawn(|| -> () { quiet_panic("discarded") });
+        assert!(group.discard(&discarded));
         group.spawn(move || killed.kill());
         let failing = group.spawn(|| -> () {
             yields(3);
@@ -340,14 +340,14 @@ fn waiting_can_end_with_the_first_failure() {
         other.kill_with(GreenError::custom("shut down"));
         plain.join().unwrap().unwrap();
         group.try_wait_all().unwrap();
-        for green in [failing, failed, other, let_go] {
+        for green in [failing, failed, other, discarded] {
             assert!(green.join().is_err());
         }
         assert_eq!(reports(), [""; 0]);
     });
 }
 
-/// Its text cannot be had.
+/// An error whose `Display` panics.
 #[derive(Debug)]
 struct Hostile;
 
@@ -360,19 +360,19 @@ impl fmt::Display for Hostile {
 impl std::error::Error for Hostile {}
 
 #[test]
-fn an_error_reaches_the_caller_and_its_member_leaves_though_the_report_fails() {
-    run("an_error_reaches_the_caller_and_its_member_leaves_though_the_report_fails", || {
+fn a_failed_member_leaves_even_if_its_report_fails() {
+    run("a_failed_member_leaves_even_if_its_report_fails", || {
         keep_reports();
         let group = Group::new();
         let error = group.spawn(|| -> () { quiet_panic("applied") }).join().unwrap_err();
         assert!(matches!(error, GreenError::Panic(message) if &*message == "applied"));
         assert!(group.is_empty());
         drop(group.spawn(|| -> Result<(), Box<dyn std::error::Error>> { Err(Box::new(Hostile)) }));
-        drop(group.spawn(|| -> () { quiet_panic("nobody asks") }));
+        drop(group.spawn(|| -> () { quiet_panic("no waiter") }));
         group.wait_all().unwrap();
         assert!(group.is_empty());
         assert_eq!(reports().len(), 2);
-        assert!(reports()[1].contains("nobody asks"), "{:?}", reports());
+        assert!(reports()[1].contains("no waiter"), "{:?}", reports());
     });
 }
 
@@ -389,7 +389,7 @@ fn a_wait_that_ends_early_leaves_nothing_behind() {
                 sleep(LONG);
             });
             yield_now();
-            // The wait was granted before the kill, which strikes at the next one.
+            // The wait was granted before the kill, which takes effect at the next wait.
             member.kill();
             waiting.kill();
             assert!(waiting.join().unwrap_err().is_exit());
@@ -400,7 +400,7 @@ fn a_wait_that_ends_early_leaves_nothing_behind() {
     });
 }
 
-/// What a link wants to hear of.
+/// The ends that a link is called for.
 #[derive(Copy, Clone, PartialEq)]
 enum Kind {
     Any,
@@ -409,21 +409,21 @@ enum Kind {
 }
 
 impl Kind {
-    fn hears_of(self, value: bool) -> bool {
+    fn covers(self, value: bool) -> bool {
         self == Kind::Any || value == (self == Kind::Value)
     }
 }
 
-/// A green thread that yields until its gate is open, as its group and its links have to see it.
+/// The expected state of a green thread that yields until its gate is open, with its membership and its links.
 #[derive(Default)]
 struct Model {
     started: bool,
     gate: bool,
     member: bool,
-    /// Exits when it runs next.
+    /// Whether it exits at its next run.
     struck: bool,
     links: Vec<(usize, Kind)>,
-    /// Whether there is a value.
+    /// Whether it ended with a value. `None` while it runs.
     end: Option<bool>,
     told: Vec<usize>,
 }
@@ -433,7 +433,7 @@ impl Model {
         self.member = false;
         self.end = Some(value);
         for (link, kind) in std::mem::take(&mut self.links) {
-            if kind.hears_of(value) {
+            if kind.covers(value) {
                 self.told.push(link);
             }
         }
@@ -443,7 +443,7 @@ impl Model {
 #[derive(Default)]
 struct World {
     greens: Vec<Model>,
-    /// For each that waits for all whether it has to go on.
+    /// Whether each `wait_all` must have returned.
     waiters: Vec<bool>,
 }
 
@@ -452,14 +452,14 @@ impl World {
         self.greens.iter().filter(|green| green.member).count()
     }
 
-    /// Something has happened after which those who wait may have to go on.
-    fn tell_waiters(&mut self) {
+    /// Releases the waiters if the group is empty.
+    fn release_waiters(&mut self) {
         if self.members() == 0 {
             self.waiters.fill(true);
         }
     }
 
-    /// Each has run once.
+    /// Lets each green thread run once.
     fn settle(&mut self) {
         for green in self.greens.iter_mut().filter(|green| green.end.is_none()) {
             match (green.struck, green.gate) {
@@ -468,7 +468,7 @@ impl World {
                 _ => green.started = true,
             }
         }
-        self.tell_waiters();
+        self.release_waiters();
     }
 
     fn kill(&mut self, number: usize) {
@@ -478,7 +478,7 @@ impl World {
         }
         green.end(false);
         let switches = green.started;
-        self.tell_waiters();
+        self.release_waiters();
         if switches {
             self.settle();
         }
@@ -488,13 +488,13 @@ impl World {
         for green in self.greens.iter_mut().filter(|green| green.member) {
             if green.started { green.struck = true } else { green.end(false) }
         }
-        self.tell_waiters();
+        self.release_waiters();
     }
 }
 
 #[test]
-fn groups_and_links_do_what_their_model_does() {
-    run("groups_and_links_do_what_their_model_does", || {
+fn groups_and_links_match_their_model() {
+    run("groups_and_links_match_their_model", || {
         for seed in 0..200 {
             let (mut random, before) = (Random::new(seed), held());
             let (group, mut model) = (Group::new(), World::default());
@@ -527,7 +527,7 @@ fn groups_and_links_do_what_their_model_does() {
                         let own = group.clone();
                         waiters.push(spawn(move || own.wait_all().unwrap()));
                         model.waiters.push(false);
-                        // It comes last, when all others have run.
+                        // The new waiter is last in the run queue, so all others run before it.
                         yield_now();
                         model.settle();
                     }
@@ -540,7 +540,7 @@ fn groups_and_links_do_what_their_model_does() {
                     4 => {
                         let was = std::mem::take(&mut model.greens[some].member);
                         if was {
-                            model.tell_waiters();
+                            model.release_waiters();
                         }
                         assert_eq!(group.discard(&greens[some]), was, "{at}");
                     }
@@ -556,7 +556,7 @@ fn groups_and_links_do_what_their_model_does() {
                         let green = &mut model.greens[some];
                         match green.end {
                             None => green.links.push((number, kind)),
-                            Some(value) if kind.hears_of(value) => green.told.push(number),
+                            Some(value) if kind.covers(value) => green.told.push(number),
                             Some(_) => {}
                         }
                     }
@@ -582,7 +582,8 @@ fn groups_and_links_do_what_their_model_does() {
                         }
                         1 if !scopes.is_empty() => {
                             let (_, scope) = scopes.swap_remove(random.below(scopes.len()));
-                            // One that parks is switched to; all others are ready, and run before the killer goes on.
+                            // A kill of a parked green thread switches. All others are ready, and run before the
+                            // killer continues.
                             if scope.kill() == KillOutcome::Ended {
                                 model.settle();
                             }
@@ -601,7 +602,7 @@ fn groups_and_links_do_what_their_model_does() {
                     assert_eq!(real[number], green.told, "{at}: {number}");
                 }
                 assert_eq!(group.len(), model.members(), "{at}");
-                // Not each time, so that several things happen to those who have not run in between.
+                // Not after each step, so that several steps affect green threads that have not run in between.
                 if random.below(2) == 0 {
                     continue;
                 }
