@@ -1,4 +1,4 @@
-//! The rules of soundness, see `docs/design.md`: what safe code can do to break each, and does not.
+//! The rules of soundness of `docs/design.md`: attempts of safe code to break each rule.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
@@ -28,7 +28,7 @@ use greenhub::{
     spawn_after, spawn_n, tpool, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
 };
 
-/// The same, seen by other threads.
+/// Like `Drops`, for use across OS threads.
 #[derive(Clone, Default)]
 struct SharedDrops(Arc<AtomicUsize>);
 
@@ -49,7 +49,7 @@ fn succeeded(output: &Output) {
     assert!(output.status.success(), "{:?}\n{out}\n{err}", output.status);
 }
 
-/// A green thread that waits for one that waits for it.
+/// A green thread that is in a deadlock with another one.
 struct Never(Rc<GreenThread<()>>);
 
 impl Never {
@@ -66,7 +66,7 @@ impl Never {
         Never(one)
     }
 
-    /// Waits for what only this thread could bring about.
+    /// Waits for the green thread, which only this OS thread could end.
     fn wait(&self) {
         drop(self.0.wait());
     }
@@ -84,7 +84,7 @@ impl Drop for Never {
 fn rule_01_a_masked_park_is_not_left_early() {
     run("rule_01_a_masked_park_is_not_left_early", || {
         let before = held();
-        // A parent that is killed, one that times out, and main with nothing left to wait for.
+        // A killed parent, a parent that times out, and a loop with nothing left to wait for.
         let ends: [fn(&dyn Fn()); 3] = [
             |body| {
                 scope(|s| {
@@ -98,7 +98,7 @@ fn rule_01_a_masked_park_is_not_left_early() {
             |body| assert!(with_timeout(SHORT, body).is_err()),
             |body| {
                 body();
-                // What the loop had to tell comes with the next wait.
+                // The next wait receives the loop's error.
                 let other = spawn(yield_now);
                 assert!(matches!(other.join(), Err(GreenError::Loop(LoopError::LoopExit(_)))));
             },
@@ -111,7 +111,7 @@ fn rule_01_a_masked_park_is_not_left_early() {
                 scope(|s| {
                     s.spawn(|| {
                         let _end = OnDrop(|| {
-                            // The parent's frame is whole while its children unwind.
+                            // The parent's frame is still valid while its children unwind.
                             assert_eq!(borrowed[255], 7);
                             borrowed[0] = 1;
                             log.add("child");
@@ -133,8 +133,8 @@ fn rule_01_a_masked_park_is_not_left_early() {
 }
 
 #[test]
-fn rule_01_a_wait_for_a_job_that_borrows_is_not_left_early() {
-    run("rule_01_a_wait_for_a_job_that_borrows_is_not_left_early", || {
+fn rule_01_a_wait_for_a_borrowing_job_is_not_left_early() {
+    run("rule_01_a_wait_for_a_borrowing_job_is_not_left_early", || {
         let before = held();
         for by_kill in [true, false] {
             let (begin, begun) = std::sync::mpsc::channel();
@@ -148,13 +148,13 @@ fn rule_01_a_wait_for_a_job_that_borrows_is_not_left_early() {
                 let lent = &mut frame;
                 let _ = tpool::execute_scoped(move || {
                     begin.send(()).unwrap();
-                    // Until the exit has come.
+                    // Blocks until the exit has been requested.
                     let _ = goes.recv();
                     lent.fill(1);
                     wrote.store(looks.load(Ordering::SeqCst), Ordering::SeqCst);
                 });
                 assert_eq!(frame[255], 1);
-                // Where it strikes.
+                // The pending exit strikes here.
                 yield_now();
             };
             let limit = if by_kill { LONG } else { SHORT };
@@ -191,7 +191,7 @@ fn rule_01_masks_nest() {
                         scope(|s| {
                             s.spawn(|| {
                                 let _end = log.on_drop("grandchild");
-                                // Swallows what ends it, once.
+                                // Swallows one exit.
                                 assert!(catch_unwind(|| sleep(LONG)).is_err());
                                 sleep(LONG);
                             });
@@ -226,7 +226,7 @@ fn rule_01_results_may_hold_handles_of_their_siblings() {
             let first = s.spawn(|| vec![1; 100]);
             let to = asked.clone();
             s.spawn(move || Asks(first, to));
-            // And one that comes before the one whose handle it holds.
+            // The result with the handle may also come before the sibling it refers to.
             let slot = Rc::new(RefCell::new(None));
             let inner = slot.clone();
             s.spawn(move || {
@@ -261,8 +261,8 @@ fn rule_01_a_destructor_of_a_result_may_spawn_into_the_scope() {
 }
 
 #[test]
-fn rule_01_a_result_is_not_taken_while_its_text_is_asked_for() {
-    /// Lets others run while it is put into words.
+fn rule_01_a_result_is_not_claimed_by_a_join_during_its_formatting() {
+    /// An error whose `Display` switches.
     #[derive(Debug)]
     struct Wordy(Arc<AtomicUsize>);
     impl fmt::Display for Wordy {
@@ -278,9 +278,9 @@ fn rule_01_a_result_is_not_taken_while_its_text_is_asked_for() {
         }
     }
 
-    run("rule_01_a_result_is_not_taken_while_its_text_is_asked_for", || {
+    run("rule_01_a_result_is_not_claimed_by_a_join_during_its_formatting", || {
         let dropped = Arc::new(AtomicUsize::new(0));
-        // What a kill with an error throws, to be thrown again elsewhere.
+        // The payload of a kill with an error, to be thrown again in another green thread.
         let caught = Rc::new(Cell::new(None));
         let to = caught.clone();
         let victim = spawn(move || to.set(catch_unwind(|| sleep(LONG)).err()));
@@ -294,7 +294,7 @@ fn rule_01_a_result_is_not_taken_while_its_text_is_asked_for() {
             scope(|s| {
                 let slot: Rc<RefCell<Option<ScopedGreenThread<'_, ()>>>> = Rc::default();
                 let handle = slot.clone();
-                // Its result starts one that joins the other.
+                // The destructor of the first result spawns a green thread that joins the second.
                 s.spawn(move || {
                     OnDrop(move || {
                         let other = handle.take().unwrap();
@@ -330,7 +330,7 @@ fn rule_01_a_panic_of_the_closure_ends_the_children_first() {
         assert_eq!(*caught.unwrap_err().downcast::<i32>().unwrap(), 42);
         log.add("caught");
         log.is(&["unstarted", "begun", "caught"]);
-        // A child's panic that nobody took is the scope's.
+        // An unclaimed panic of a child becomes the scope's.
         let caught = catch_unwind(|| {
             scope(|s| {
                 s.spawn(|| quiet_panic("child"));
@@ -364,8 +364,8 @@ fn rule_01_a_scope_is_refused_while_panicking() {
 // ---- 2 ------------------------------------------------------------------------------------------
 
 #[test]
-fn rule_02_a_stack_is_used_again_only_after_its_root_returned() {
-    run("rule_02_a_stack_is_used_again_only_after_its_root_returned", || {
+fn rule_02_a_stack_is_reused_only_after_its_root_returned() {
+    run("rule_02_a_stack_is_reused_only_after_its_root_returned", || {
         let before = held();
         let (broken, unwound) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         let guarded = |index: usize| {
@@ -384,7 +384,7 @@ fn rule_02_a_stack_is_used_again_only_after_its_root_returned() {
         let mut all: Vec<_> = (0..200).map(guarded).collect();
         yield_now();
         for round in 0..5 {
-            // A stale handle finds nobody, whoever has the block now.
+            // A stale handle reaches no green thread, although its control block is in use again.
             let dead: Vec<_> = all.drain(..100).collect();
             for one in &dead {
                 assert_eq!(one.kill(), KillOutcome::Ended);
@@ -410,7 +410,7 @@ fn rule_02_a_stack_is_used_again_only_after_its_root_returned() {
 fn rule_02_a_stale_unparker_ends_no_park_of_the_next_greenlet() {
     run("rule_02_a_stale_unparker_ends_no_park_of_the_next_greenlet", || {
         let before = held();
-        // Parks each time until it is unparked.
+        // Spawns a green thread that parks `times` times until it is unparked.
         let parks = |unparkers: &Rc<RefCell<Vec<Unparker>>>, times: usize| {
             let unparkers = unparkers.clone();
             spawn(move || {
@@ -432,7 +432,7 @@ fn rule_02_a_stale_unparker_ends_no_park_of_the_next_greenlet() {
         }
         old.join().unwrap();
         assert_eq!(stale.borrow().len(), 5);
-        // Has the control block of the one before, and as many parks.
+        // Reuses the control block, and parks as many times.
         let current = Rc::new(RefCell::new(Vec::new()));
         let new = parks(&current, 5);
         assert_eq!(new.id(), number);
@@ -451,9 +451,9 @@ fn rule_02_a_stale_unparker_ends_no_park_of_the_next_greenlet() {
 }
 
 #[test]
-fn rule_02_a_stack_given_up_by_a_shutdown_is_not_used_again() {
-    run("rule_02_a_stack_given_up_by_a_shutdown_is_not_used_again", || {
-        // All of the others begin in one turn, however slow it is.
+fn rule_02_a_stack_abandoned_by_a_shutdown_is_not_reused() {
+    run("rule_02_a_stack_abandoned_by_a_shutdown_is_not_reused", || {
+        // All 200 green threads begin in one turn, however slow the machine is.
         greenhub::set_turn_time(Duration::MAX);
         let (said, at) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         let (frame_at, ran) = (at.clone(), said.clone());
@@ -493,7 +493,7 @@ fn rule_02_a_stack_given_up_by_a_shutdown_is_not_used_again() {
 }
 
 #[test]
-fn rule_02_the_end_of_an_os_thread_keeps_the_stacks_that_were_not_unwound() {
+fn rule_02_the_end_of_an_os_thread_keeps_suspended_stacks_mapped() {
     keep_reports();
     let parked_frame = || {
         std::thread::spawn(|| {
@@ -514,7 +514,7 @@ fn rule_02_the_end_of_an_os_thread_keeps_the_stacks_that_were_not_unwound() {
     assert!(parked.into_iter().all(is_mapped), "a stack with a suspended root was unmapped");
 }
 
-/// Whether memory of this process has that address.
+/// Returns whether the address is mapped in this process.
 fn is_mapped(address: usize) -> bool {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("proc");
     let bounds = |line: &str| {
@@ -524,7 +524,7 @@ fn is_mapped(address: usize) -> bool {
     maps.lines().filter_map(bounds).any(|range| range.contains(&address))
 }
 
-/// An error that does something when it is dropped.
+/// An error with a destructor of the test's choice.
 #[derive(Debug)]
 struct Last(fn());
 
@@ -558,7 +558,7 @@ fn rule_02_the_target_of_a_second_kill_may_end_while_its_error_is_dropped() {
         yield_now();
         yield_now();
         assert_eq!(target.kill(), KillOutcome::Scheduled);
-        // Runs when the target has killed its child and waits for it.
+        // Runs after the target has killed its child and while it waits for the end.
         let victim = target.clone();
         let killer = spawn(move || victim.kill_with(last(|| sleep(SHORT))));
         assert_eq!(killer.join().unwrap(), KillOutcome::Ended);
@@ -570,8 +570,8 @@ fn rule_02_the_target_of_a_second_kill_may_end_while_its_error_is_dropped() {
 }
 
 #[test]
-fn rule_02_an_error_that_goes_with_its_greenlet_may_park() {
-    run("rule_02_an_error_that_goes_with_its_greenlet_may_park", || {
+fn rule_02_an_error_dropped_with_its_greenlet_may_park() {
+    run("rule_02_an_error_dropped_with_its_greenlet_may_park", || {
         thread_local!(static ENDED: Cell<bool> = const { Cell::new(false) });
         keep_reports();
         let before = held();
@@ -579,13 +579,13 @@ fn rule_02_an_error_that_goes_with_its_greenlet_may_park() {
         let inner = slot.clone();
         let target = Rc::new(spawn(move || {
             let me = inner.take().unwrap();
-            // Scheduled, and dropped when the body has ended.
+            // Scheduled as a pending exit, and dropped after the body has ended.
             let _end = OnDrop(move || _ = me.kill_with(last(|| drop(catch_unwind(|| sleep(LONG))))));
             std::panic::resume_unwind(Box::new(()));
         }));
         *slot.borrow_mut() = Some(target.clone());
         yield_now();
-        // It is parked in that drop; this one is dropped last of all.
+        // The target is parked in that destructor; this error is dropped last.
         target.kill_with(last(|| {
             std::mem::forget(Greenlet::current());
             ENDED.set(with_timeout(SHORT, || sleep(LONG)).is_err());
@@ -601,10 +601,10 @@ fn rule_02_an_error_that_goes_with_its_greenlet_may_park() {
 // ---- 3 ------------------------------------------------------------------------------------------
 
 #[test]
-fn rule_03_a_shutdown_unwinds_every_park_and_an_implicit_end_none() {
-    let test = "rule_03_a_shutdown_unwinds_every_park_and_an_implicit_end_none";
+fn rule_03_a_shutdown_unwinds_every_park_and_a_thread_end_unwinds_none() {
+    let test = "rule_03_a_shutdown_unwinds_every_park_and_a_thread_end_unwinds_none";
     if !is_child() {
-        // Some of the points set the patience for locks.
+        // Some park points set the grace for locks, which is process-wide.
         return succeeded(&in_child(test, |_| ()));
     }
     green::keep_reports();
@@ -628,7 +628,7 @@ fn rule_03_a_shutdown_unwinds_every_park_and_an_implicit_end_none() {
             }));
             drops.count()
         };
-        let shut_down = end(|body| run("rule_03_a_shutdown_unwinds_every_park_and_an_implicit_end_none", body));
+        let shut_down = end(|body| run("rule_03_a_shutdown_unwinds_every_park_and_a_thread_end_unwinds_none", body));
         assert_eq!(shut_down, 5, "{}", point.name);
         let implicit = end(|body| std::thread::spawn(body).join().unwrap());
         assert_eq!(implicit, 0, "{}", point.name);
@@ -641,13 +641,13 @@ fn rule_03_green_threads_that_wait_for_each_other_end_in_a_shutdown() {
     let inside = drops.clone();
     run("rule_03_green_threads_that_wait_for_each_other_end_in_a_shutdown", move || {
         let slot = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
-        // One that waits for a later one, and one that waits for an earlier one.
+        // Waits for a green thread that ends after it; the third one waits for one that ends before it.
         let (one, later) = (inside.one(), slot.clone());
         spawn_n(move || {
             let _one = one;
             let later = later.take().unwrap();
             drop(later.wait());
-            // Once more, now that it has to exit.
+            // Waits again with a pending exit.
             drop(later.wait());
         });
         let one = inside.one();
@@ -680,7 +680,7 @@ fn rule_03_destructors_in_a_shutdown_may_block_and_spawn() {
             || drop(offload(|| 1)),
         ];
         for end in ends {
-            // Parked, unstarted, in a link, and after the exit was swallowed.
+            // The destructors run in a parked, an unstarted and a linked green thread, and after a swallowed exit.
             let one = inside.one();
             let end_here = OnDrop(end);
             spawn_n(move || {
@@ -709,8 +709,8 @@ fn rule_03_destructors_in_a_shutdown_may_block_and_spawn() {
 }
 
 #[test]
-fn rule_03_a_body_dropped_in_a_shutdown_says_so() {
-    let said = run("rule_03_a_body_dropped_in_a_shutdown_says_so", || {
+fn rule_03_a_spawn_refused_in_a_shutdown_is_an_error_of_join() {
+    let said = run("rule_03_a_spawn_refused_in_a_shutdown_is_an_error_of_join", || {
         let (tell, told) = std::sync::mpsc::channel();
         let end: Box<dyn FnMut()> = Box::new(move || {
             let refused = spawn(|| 1);
@@ -737,7 +737,7 @@ fn rule_03_handles_may_outlive_the_green_threads_of_their_thread() {
     }
     static DROPPED: AtomicUsize = AtomicUsize::new(0);
     run("rule_03_handles_may_outlive_the_green_threads_of_their_thread", || {
-        // Made before the state of the thread, so its destructor runs after that of the other.
+        // Initialized before the state of the OS thread, so destroyed after it.
         KEPT.with(|_| ());
         let value = || OnDrop((|| _ = DROPPED.fetch_add(1, Ordering::SeqCst)) as fn());
         let ended = spawn(value);
@@ -765,7 +765,7 @@ fn rule_03_nothing_begins_when_the_green_threads_are_gone() {
             drop(catch_unwind(yield_now));
         });
         yield_now();
-        // Never built.
+        // The hub is never built.
         use_hub_with(move || -> io::Result<Box<dyn Hub>> {
             let _both = (&one, &unused);
             Err(ErrorKind::Unsupported.into())
@@ -800,7 +800,7 @@ fn rule_03_the_end_of_the_process_unwinds_nothing() {
 #[test]
 fn rule_04_a_registration_keeps_its_descriptor_open() {
     let test = "rule_04_a_registration_keeps_its_descriptor_open";
-    // A child that another test starts holds a copy of every descriptor for a while.
+    // A child process of another test may hold copies of the descriptors for a while.
     if !is_child() {
         return succeeded(&in_child(test, |_| ()));
     }
@@ -808,7 +808,7 @@ fn rule_04_a_registration_keeps_its_descriptor_open() {
         let (reader, mut writer) = pipe();
         let heard = Rc::new(Cell::new(0));
         let to = heard.clone();
-        // The only owner of the reading end is the registration.
+        // The registration is the only owner of the reader.
         let registration = get_hub().listen(reader, Interest::READ, move |_| to.set(to.get() + 1)).unwrap();
         sleep(SHORT);
         assert_eq!(heard.get(), 0);
@@ -818,7 +818,7 @@ fn rule_04_a_registration_keeps_its_descriptor_open() {
         drop(registration);
         assert_eq!(writer.write_all(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
 
-        // Taken back in its own callback.
+        // The callback drops its own registration.
         let (reader, mut writer) = pipe();
         let slot = Rc::new(RefCell::new(None));
         let inner = slot.clone();
@@ -830,7 +830,7 @@ fn rule_04_a_registration_keeps_its_descriptor_open() {
     });
 }
 
-/// The default hub, which notes what it knows.
+/// The default hub, with a record of the numbers it watches.
 struct Noting {
     hub: Box<dyn Hub>,
     notes: Notes,
@@ -838,14 +838,14 @@ struct Noting {
 
 #[derive(Clone, Default)]
 struct Notes {
-    /// The numbers to be watched and not forgotten since.
+    /// The numbers that were watched and not forgotten since.
     known: Rc<RefCell<Vec<RawFd>>>,
-    /// A closed descriptor was lent.
+    /// Whether a closed descriptor, or none, was lent.
     broken: Rc<Cell<bool>>,
 }
 
 impl Notes {
-    /// Uses such a hub from now on.
+    /// Selects a noting hub for this OS thread.
     fn of_this_thread() -> Notes {
         let notes = Notes::default();
         let to = notes.clone();
@@ -877,7 +877,7 @@ impl Hub for Noting {
     }
 
     fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
-        // Without a descriptor not every hub can let go of the open file.
+        // Without the descriptor, some hubs cannot deregister the open file.
         match fd {
             Some(fd) => self.notes.lent(fd),
             None => self.notes.broken.set(true),
@@ -896,7 +896,7 @@ impl Hub for Noting {
     }
 }
 
-/// A descriptor that tells of its end.
+/// A descriptor that logs its drop.
 struct Owned {
     fd: OwnedFd,
     notes: Notes,
@@ -916,28 +916,28 @@ impl Drop for Owned {
     }
 }
 
-/// How a registration ends, with what it listens to and a writer that makes that ready.
+/// Ends a registration of the given descriptor; the closure makes it readable.
 type End = fn(Owned, &mut dyn FnMut());
 
 #[test]
 fn rule_04_a_registration_is_forgotten_before_its_descriptor_is_closed() {
     let test = "rule_04_a_registration_is_forgotten_before_its_descriptor_is_closed";
-    // A number that is closed too early must not be another test's.
+    // A number closed too early must not belong to another test.
     if !is_child() {
         return succeeded(&in_child(test, |_| ()));
     }
     run(test, || {
         keep_reports();
         let ends: [End; 6] = [
-            // Dropped while nothing came.
+            // Dropped without any event.
             |owned, _| {
                 let registration = get_hub().listen(owned, Interest::READ, |_| ()).unwrap();
                 sleep(SHORT);
                 drop(registration);
             },
-            // Dropped before the loop has looked.
+            // Dropped before the loop has polled.
             |owned, _| drop(get_hub().listen(owned, Interest::READ, |_| ()).unwrap()),
-            // Dropped after it was called, still ready.
+            // Dropped after its callback, while still ready.
             |owned, write| {
                 let registration = get_hub().listen(owned, Interest::READ, |_| ()).unwrap();
                 write();
@@ -953,12 +953,12 @@ fn rule_04_a_registration_is_forgotten_before_its_descriptor_is_closed() {
                 write();
                 sleep(SHORT);
             },
-            // Its callback panics.
+            // Deregistered by a panic of its callback.
             |owned, write| {
                 let registration = get_hub().listen(owned, Interest::READ, |_| quiet_panic("on purpose")).unwrap();
                 write();
                 sleep(SHORT);
-                // It was taken back already.
+                // The panic has already deregistered it.
                 std::mem::forget(registration);
             },
             // Dropped by a callback of the same turn.
@@ -989,23 +989,23 @@ fn rule_04_a_registration_is_forgotten_before_its_descriptor_is_closed() {
 }
 
 #[test]
-fn rule_04_a_registration_that_fails_closes_its_descriptor() {
-    run("rule_04_a_registration_that_fails_closes_its_descriptor", || {
+fn rule_04_a_failed_registration_drops_its_descriptor() {
+    run("rule_04_a_failed_registration_drops_its_descriptor", || {
         let notes = Notes::of_this_thread();
         let log = Log::new();
         let owned = |fd: OwnedFd| Owned { fd, notes: notes.clone(), log: log.clone() };
         let (reader, _writer) = pipe();
-        // Neither direction alone.
+        // A listener needs exactly one direction.
         let refused = get_hub().listen(owned(reader.into()), Interest::BOTH, |_| ());
         assert!(matches!(refused, Err(TrampolineError::Interest(..))));
         log.is(&["closed"]);
-        // Two for one descriptor.
+        // A second listener for the same descriptor and direction.
         let (reader, _writer) = pipe();
         let shared = Rc::new(owned(reader.into()));
         let first = get_hub().listen(shared.clone(), Interest::READ, |_| ()).unwrap();
         let second = get_hub().listen(shared.clone(), Interest::READ, |_| ());
         assert!(matches!(second, Err(TrampolineError::SecondSimultaneous(..))));
-        assert_eq!(Rc::strong_count(&shared), 2, "the one that failed holds nothing");
+        assert_eq!(Rc::strong_count(&shared), 2, "the failed registration holds no reference");
         sleep(SHORT);
         drop(shared);
         log.is(&["closed"]);
@@ -1031,7 +1031,7 @@ fn rule_05_a_reused_number_is_another_socket() {
         let (reader, mut writer) = pipe();
         let number = reader.as_raw_fd();
         let old = Rc::new(Source::new(reader.into()).unwrap());
-        // It is known as ready, and one waits for it.
+        // The socket has reported data, and a waiter waits for more.
         writer.write_all(b"x").unwrap();
         assert_eq!(read(&old, LONG).unwrap(), 1);
         let waits = old.clone();
@@ -1045,22 +1045,22 @@ fn rule_05_a_reused_number_is_another_socket() {
         let reader = at_number(reader.into(), number);
         let new = Source::new(reader).unwrap();
         assert_eq!(read(&new, SHORT).unwrap_err().kind(), ErrorKind::TimedOut);
-        // A stale owner closes nothing.
+        // Dropping the closed socket does not close the reused number.
         drop(old);
         writer.write_all(b"zz").unwrap();
         assert_eq!(read(&new, LONG).unwrap(), 2);
     });
 }
 
-/// The same file under another number, which is free.
+/// Moves a file to a given number, which is free.
 fn at_number(fd: OwnedFd, number: RawFd) -> OwnedFd {
     use std::os::fd::{FromRawFd, IntoRawFd};
     if fd.as_raw_fd() == number {
         return fd;
     }
     let from = fd.into_raw_fd();
-    // SAFETY: plain system calls. The test is alone in its process and found the number closed; what it
-    // returns is owned by nobody else.
+    // SAFETY: The calls take plain numbers. The test is alone in its process and has found the number closed, so no
+    // other object owns the new descriptor.
     unsafe {
         assert_eq!(libc::fcntl(number, libc::F_GETFD), -1, "the number is free");
         assert_eq!(libc::dup2(from, number), number);
@@ -1071,7 +1071,7 @@ fn at_number(fd: OwnedFd, number: RawFd) -> OwnedFd {
 
 // ---- 6 ------------------------------------------------------------------------------------------
 
-/// A hub that does what a hub may not.
+/// A hub that violates the contract.
 struct Hostile {
     turn: u32,
     wait: fn(&mut Hostile, &mut Ready) -> io::Result<()>,
@@ -1106,7 +1106,7 @@ impl Hub for Hostile {
     }
 
     fn now(&self) -> Time {
-        // Jumps to and fro.
+        // A clock that jumps back and forth.
         if self.turn % 3 == 2 { Time::monotonic() + LONG } else { Time::monotonic() }
     }
 }
@@ -1125,7 +1125,7 @@ fn rule_06_a_hostile_hub_cannot_break_the_loop() {
             Ok(())
         },
         |hub, _| {
-            // Every way back in.
+            // Calls of every kind back into the library.
             let (reader, _writer) = pipe();
             hub.log.add(trampoline(&reader, Interest::READ, None).is_err().to_string());
             hub.log.add(matches!(use_hub(None), Err(HubError::InMainloop)).to_string());
@@ -1138,7 +1138,7 @@ fn rule_06_a_hostile_hub_cannot_break_the_loop() {
             Ok(())
         },
         |hub, _| {
-            // Replaced by what it panics with, after it has let others work.
+            // After a few normal waits, panics with a payload that panics in its destructor.
             if hub.turn > 5 { quiet_panic(OnDrop(|| quiet_panic("again"))) } else { Ok(()) }
         },
     ];
@@ -1155,7 +1155,7 @@ fn rule_06_a_hostile_hub_cannot_break_the_loop() {
                 let (reader, _writer) = pipe();
                 trampoline(&reader, Interest::READ, None).is_ok()
             });
-            // Whatever comes of it, control comes back, and another hub takes over.
+            // The loop returns in every case, and another hub takes over.
             for _ in 0..10 {
                 let _ = catch_unwind(|| sleep(Duration::from_micros(10)));
             }
@@ -1172,7 +1172,7 @@ fn rule_06_a_hostile_hub_cannot_break_the_loop() {
     }
 }
 
-/// A hub that has no name.
+/// A hub whose `name` panics or switches.
 struct Nameless(Box<dyn Hub>, fn() -> &'static str);
 
 impl Hub for Nameless {
@@ -1202,8 +1202,8 @@ impl Hub for Nameless {
 }
 
 #[test]
-fn rule_06_a_hub_that_fails_to_tell_its_name_could_not_be_built() {
-    run("rule_06_a_hub_that_fails_to_tell_its_name_could_not_be_built", || {
+fn rule_06_a_hub_whose_name_panics_or_switches_is_a_build_error() {
+    run("rule_06_a_hub_whose_name_panics_or_switches_is_a_build_error", || {
         let names: [fn() -> &'static str; 2] = [
             || quiet_panic("no name"),
             || {
@@ -1214,7 +1214,7 @@ fn rule_06_a_hub_that_fails_to_tell_its_name_could_not_be_built() {
         for name in names {
             let build = move || Ok(Nameless((get_default_hub().map_err(io::Error::from)?.build)()?, name));
             use_hub_with(build).unwrap();
-            // The loop itself is the first who needs the hub.
+            // The loop itself is the first to need the hub.
             let error = spawn(|| sleep(SHORT)).join().unwrap_err();
             assert!(matches!(error, GreenError::Loop(LoopError::Hub(HubError::Build { .. }))), "{error}");
         }
@@ -1226,7 +1226,7 @@ fn rule_06_a_hub_that_fails_to_tell_its_name_could_not_be_built() {
 #[test]
 fn rule_07_replacing_a_hub_never_unwinds_main() {
     run("rule_07_replacing_a_hub_never_unwinds_main", || {
-        // Inside the main loop it is an error.
+        // Inside the main loop, `use_hub` is an error.
         let said = Rc::new(RefCell::new(None));
         let to = said.clone();
         get_hub().schedule(Duration::ZERO, move || *to.borrow_mut() = Some(use_hub(None)));
@@ -1284,7 +1284,7 @@ fn rule_08_a_swallowed_exit_comes_back_and_a_spent_timeout_does_not() {
                 assert!(caught.is_err());
                 to.add("swallowed");
             }
-            // A scope, an offload and a kill are parks too.
+            // A scope, an offload and a trampoline are parks too.
             assert!(catch_unwind(|| scope(|_| ())).is_err());
             assert!(catch_unwind(|| offload(|| ())).is_err());
             let (reader, _writer) = pipe();
@@ -1296,13 +1296,13 @@ fn rule_08_a_swallowed_exit_comes_back_and_a_spent_timeout_does_not() {
         log.is(&["swallowed", "swallowed", "swallowed", "ends"]);
         one.join().unwrap();
 
-        // A payload that is kept beyond its scope strikes nobody by itself.
+        // A payload kept beyond its scope strikes no later wait.
         let kept = Rc::new(RefCell::new(None));
         let to = kept.clone();
         with_timeout(SHORT, move || *to.borrow_mut() = catch_unwind(|| sleep(LONG)).err()).unwrap();
         yield_now();
         sleep(SHORT);
-        // Thrown on in another scope, it is not that scope's.
+        // Rethrown in another scope, it is not that scope's timeout.
         let foreign =
             catch_unwind(AssertUnwindSafe(|| with_timeout(LONG, || std::panic::resume_unwind(kept.take().unwrap()))));
         assert!(foreign.is_err());
@@ -1335,13 +1335,13 @@ fn rule_09_nothing_switches_while_panicking() {
                 let mut buffer = [0; 4];
                 let mut read =
                     || source.read(Some(LONG), |fd| Ok((rustix::io::read(fd, &mut buffer)?, ReadHint::Perhaps)));
-                // At most for the grace.
+                // The wait lasts for the grace period at most.
                 let begin = Instant::now();
                 assert_eq!(read().unwrap_err().kind(), ErrorKind::TimedOut);
                 sleep(LONG);
                 yield_now();
                 assert!(begin.elapsed() < Duration::from_secs(60));
-                // What is there is had.
+                // Data that is available is still read.
                 writer.write_all(b"x").unwrap();
                 assert_eq!(read().unwrap(), 1);
                 assert!(matches!(spawn(|| ()).join(), Err(GreenError::Loop(LoopError::Panicking))));
@@ -1376,7 +1376,7 @@ fn rule_10_a_body_run_in_place_starts_from_nothing() {
                 places.borrow_mut().push(std::ptr::from_ref(&here).addr());
                 assert!(!std::thread::panicking());
                 assert_eq!(greenhub::current_name(), None);
-                // No exit of the one before is pending, and no mask is in force.
+                // No exit of the previous body is pending, and no mask is in force.
                 yield_once_if(round % 2 == 0);
                 match round % 4 {
                     0 => quiet_panic("a payload"),
@@ -1441,11 +1441,11 @@ fn rule_10_a_body_with_a_larger_stack_is_not_run_in_place() {
 }
 
 #[test]
-fn rule_10_an_error_that_nobody_takes_may_panic_when_it_is_dropped() {
-    run("rule_10_an_error_that_nobody_takes_may_panic_when_it_is_dropped", || {
+fn rule_10_an_unclaimed_error_may_panic_in_drop() {
+    run("rule_10_an_unclaimed_error_may_panic_in_drop", || {
         let slot = Rc::new(RefCell::new(None::<Greenlet>));
         let made = slot.clone();
-        // Waits on the hub, so it cannot get what comes of its child.
+        // The parent is parked on the hub, so it cannot receive the child's error.
         let parent = spawn(move || {
             *made.borrow_mut() = Some(Greenlet::new(|_| Err(last(|| quiet_panic("dropped")))));
             sleep(LONG);
@@ -1476,7 +1476,7 @@ fn rule_11_a_kill_returns_to_the_killer() {
         assert_eq!(target.kill(), KillOutcome::Ended);
         drop(target);
         log.add("killer");
-        // From a callback it is scheduled.
+        // From a callback, the kill is scheduled.
         let to = log.clone();
         let target = Rc::new(spawn(move || {
             let _end = to.on_drop("unwound later");
@@ -1487,7 +1487,7 @@ fn rule_11_a_kill_returns_to_the_killer() {
         get_hub().schedule(Duration::ZERO, move || to.add(format!("{:?}", victim.kill())));
         assert!(target.wait().unwrap_err().is_exit());
         log.is(&["unwound", "killer", "Scheduled", "unwound later"]);
-        // Two that kill each other.
+        // Two green threads that kill each other.
         let slot = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
         let inner = slot.clone();
         let first = Rc::new(spawn(move || {
@@ -1511,8 +1511,8 @@ fn rule_11_a_kill_returns_to_the_killer() {
 }
 
 #[test]
-fn rule_11_one_that_drops_its_own_handle_is_detached() {
-    run("rule_11_one_that_drops_its_own_handle_is_detached", || {
+fn rule_11_a_green_thread_that_drops_its_own_handle_is_detached() {
+    run("rule_11_a_green_thread_that_drops_its_own_handle_is_detached", || {
         let before = held();
         let log = Log::new();
         let slot = Rc::new(RefCell::new(None::<GreenThread<OnDrop<fn()>>>));
@@ -1530,8 +1530,8 @@ fn rule_11_one_that_drops_its_own_handle_is_detached() {
 }
 
 #[test]
-fn rule_11_who_drops_the_last_handle_goes_on_also_if_another_gets_what_comes_of_it() {
-    run("rule_11_who_drops_the_last_handle_goes_on_also_if_another_gets_what_comes_of_it", || {
+fn rule_11_dropping_a_last_handle_returns_when_another_greenlet_gets_the_outcome() {
+    run("rule_11_dropping_a_last_handle_returns_when_another_greenlet_gets_the_outcome", || {
         let slot = Rc::new(RefCell::new(None::<Greenlet>));
         let made = slot.clone();
         let target = spawn(move || {
@@ -1549,7 +1549,7 @@ fn rule_11_who_drops_the_last_handle_goes_on_also_if_another_gets_what_comes_of_
             away.switch(Payload::unit()).map(drop).unwrap_err().to_string()
         });
         yield_now();
-        // Fails, so that the body of its parent is dropped, which parks it.
+        // The failure drops the body of the unstarted parent, whose destructor parks.
         let failed = slot.take().unwrap();
         let begun = failed.clone();
         let switcher = spawn(move || drop(begun.switch(Payload::unit())));
@@ -1562,8 +1562,8 @@ fn rule_11_who_drops_the_last_handle_goes_on_also_if_another_gets_what_comes_of_
 }
 
 #[test]
-fn rule_11_a_raw_switch_into_a_greenlet_that_is_parked_on_the_hub_is_an_error() {
-    run("rule_11_a_raw_switch_into_a_greenlet_that_is_parked_on_the_hub_is_an_error", || {
+fn rule_11_a_raw_switch_into_a_parked_greenlet_is_an_error() {
+    run("rule_11_a_raw_switch_into_a_parked_greenlet_is_an_error", || {
         let (log, slot) = (Log::new(), Rc::new(RefCell::new(None::<Greenlet>)));
         let (slept, made) = (log.clone(), slot.clone());
         let parent = spawn(move || {
@@ -1599,8 +1599,8 @@ fn dig_for_ever(depth: usize) -> usize {
 }
 
 #[test]
-fn rule_12_an_overflow_meets_a_guard() {
-    let test = "rule_12_an_overflow_meets_a_guard";
+fn rule_12_an_overflow_hits_the_guard_page() {
+    let test = "rule_12_an_overflow_hits_the_guard_page";
     if is_child() {
         for _ in 0..20 {
             spawn_n(|| sleep(LONG));
@@ -1618,8 +1618,8 @@ fn rule_12_an_overflow_meets_a_guard() {
 }
 
 #[test]
-fn rule_12_an_overflow_without_a_name_tells_where_it_was_spawned() {
-    let test = "rule_12_an_overflow_without_a_name_tells_where_it_was_spawned";
+fn rule_12_an_overflow_of_an_unnamed_green_thread_reports_the_spawn_location() {
+    let test = "rule_12_an_overflow_of_an_unnamed_green_thread_reports_the_spawn_location";
     if is_child() {
         println!("{:?}", spawn(|| dig_for_ever(0)).join());
         return;
@@ -1631,8 +1631,8 @@ fn rule_12_an_overflow_without_a_name_tells_where_it_was_spawned() {
 }
 
 #[test]
-fn rule_12_an_overflow_of_the_loop_tells_that_it_was_the_loop() {
-    let test = "rule_12_an_overflow_of_the_loop_tells_that_it_was_the_loop";
+fn rule_12_an_overflow_of_the_loop_is_reported_as_such() {
+    let test = "rule_12_an_overflow_of_the_loop_is_reported_as_such";
     if is_child() {
         get_hub().schedule(Duration::ZERO, || println!("{}", dig_for_ever(0)));
         sleep(LONG);
@@ -1686,7 +1686,7 @@ fn rule_12_the_default_size_of_stacks_can_be_set() {
         spawn(|| ()).join().unwrap();
         greenhub::set_default_stack_size(5 << 20).unwrap();
         assert_eq!(greenhub::default_stack_size(), 8 << 20);
-        // More than the default holds, also for those that take the place of a smaller one.
+        // Needs more than the former default, also in place of a body with a smaller stack.
         for _ in 0..3 {
             spawn_n(|| ());
             assert!(spawn(|| dig(2000)).join().unwrap() > 0);
@@ -1701,14 +1701,14 @@ fn rule_12_the_default_size_of_stacks_can_be_set() {
 }
 
 #[test]
-fn rule_12_unguarded_stacks_only_by_a_setter_that_is_unsafe() {
-    let test = "rule_12_unguarded_stacks_only_by_a_setter_that_is_unsafe";
+fn rule_12_unguarded_stacks_need_the_unsafe_setter() {
+    let test = "rule_12_unguarded_stacks_need_the_unsafe_setter";
     if !is_child() {
         return succeeded(&in_child(test, |command| _ = command.env("GREENHUB_GUARD", "mprotect")));
     }
     let limit: usize = match std::fs::read_to_string("/proc/sys/vm/max_map_count") {
         Ok(limit) if limit.trim().len() <= 6 => limit.trim().parse().unwrap(),
-        // Too many, or not known: nothing can be reached.
+        // With a very high or unknown limit, the test cannot reach it.
         _ => return,
     };
     run(test, move || {
@@ -1722,7 +1722,7 @@ fn rule_12_unguarded_stacks_only_by_a_setter_that_is_unsafe() {
         assert!(refused > 0, "the limit of mappings was met");
         let error = all.iter().find(|one| one.is_finished()).unwrap().wait().unwrap_err();
         assert!(matches!(error, GreenError::Loop(LoopError::Stack(_))), "{error:?}");
-        // SAFETY: these bodies only sleep.
+        // SAFETY: The bodies only sleep, so they do not overflow their stacks.
         unsafe { greenhub::set_stack_policy(greenhub::StackPolicy::Unguarded) };
         let more = parked(100);
         assert!(more.iter().all(|one| !one.is_finished()));
@@ -1737,7 +1737,7 @@ fn rule_13_a_child_never_wakes_its_parent() {
     if !is_child() {
         return succeeded(&in_child(test, |_| ()));
     }
-    // Parked before the fork: a sleeper, and one that waits for a descriptor.
+    // Parked before the fork: a sleeper, and a waiter on a descriptor.
     let (reader, mut writer) = pipe();
     spawn_n(move || {
         let _ = trampoline(&reader, Interest::READ, None);
@@ -1746,12 +1746,12 @@ fn rule_13_a_child_never_wakes_its_parent() {
     spawn_n(|| sleep(LONG));
     let remote = get_hub().remote();
     sleep(SHORT);
-    // SAFETY: the child uses this program's own code only, and no other thread of it holds a lock.
+    // SAFETY: The child runs only this program's own code, and no other thread of this process holds a lock.
     let child = unsafe { libc::fork() };
     assert!(child >= 0);
     if child == 0 {
         sleep(SHORT);
-        // Woken by another thread of the child, over and over.
+        // Another thread of the child wakes it repeatedly.
         let spawned = std::thread::spawn(move || {
             for _ in 0..20 {
                 remote.spawn(|| ()).unwrap();
@@ -1763,25 +1763,25 @@ fn rule_13_a_child_never_wakes_its_parent() {
         }
         writer.write_all(b"x").unwrap();
         sleep(Duration::from_millis(20));
-        // SAFETY: ends the process and runs nothing.
+        // SAFETY: `_exit` ends the process without running any other code.
         unsafe { libc::_exit(5) };
     }
     let waits = get_hub().stats().waits;
     sleep(Duration::from_millis(200));
     let waits = get_hub().stats().waits - waits;
     let mut status = 0;
-    // SAFETY: waits for the child from above and writes to `status`.
+    // SAFETY: `status` is valid for a write, and `child` is this process's child.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
     assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 5, "{status}");
-    // Its own sleep, what the child wrote to the pipe, and the slack of the timers.
+    // The parent's own sleep, the child's write to the pipe, and the timer slack.
     assert!(waits < 10, "the parent's loop has waited {waits} times");
 }
 
 // ---- 14 -----------------------------------------------------------------------------------------
 
 #[test]
-fn rule_14_loop_exit_tells_local_waits_from_remote_ones() {
-    run("rule_14_loop_exit_tells_local_waits_from_remote_ones", || {
+fn rule_14_loop_exit_distinguishes_local_from_remote_waits() {
+    run("rule_14_loop_exit_distinguishes_local_from_remote_waits", || {
         let never = Never::new();
         let error = never.0.wait().unwrap_err();
         let GreenError::Loop(LoopError::LoopExit(exit)) = error else { panic!("{error:?}") };
@@ -1789,7 +1789,7 @@ fn rule_14_loop_exit_tells_local_waits_from_remote_ones() {
         assert!(exit.parked.iter().all(|one| one.contains("soundness.rs")), "{exit}");
         assert_eq!(io::Error::from(LoopError::LoopExit(exit)).kind(), ErrorKind::Deadlock);
 
-        // A job that is under way counts, and so does a remote in the hands of a thread.
+        // A running job counts as a possible wake-up, and so does a remote on another OS thread.
         assert_eq!(offload(|| std::thread::sleep(Duration::from_millis(20))).ok(), Some(()));
         let remote = get_hub().remote();
         let never = Never::new();
@@ -1812,7 +1812,7 @@ fn rule_16_thread_locals_are_shared_across_a_park() {
         static DEPTH: Cell<u32> = const { Cell::new(0) };
     }
     run("rule_16_thread_locals_are_shared_across_a_park", || {
-        // Set and reset like a stack, around something that parks: the other one sees it.
+        // Used like a stack around a park, so the other green thread sees the change.
         let nested = || {
             DEPTH.set(DEPTH.get() + 1);
             yield_now();
@@ -1828,7 +1828,7 @@ fn rule_16_thread_locals_are_shared_across_a_park() {
 
 // ---- 17 -----------------------------------------------------------------------------------------
 
-/// A thread-local that says how many of its values are gone.
+/// A thread-local that counts dropped values.
 struct Lent(&'static AtomicUsize);
 
 impl Drop for Lent {
@@ -1856,7 +1856,7 @@ fn rule_17_a_shutdown_unwinds_a_park_inside_a_thread_local_in_time() {
 }
 
 #[test]
-fn rule_17_a_thread_local_whose_making_parks_is_made_twice() {
+fn rule_17_a_thread_local_whose_initializer_parks_is_initialized_twice() {
     static GONE: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static LENT: Lent = {
@@ -1864,10 +1864,10 @@ fn rule_17_a_thread_local_whose_making_parks_is_made_twice() {
             Lent(&GONE)
         };
     }
-    run("rule_17_a_thread_local_whose_making_parks_is_made_twice", || {
+    run("rule_17_a_thread_local_whose_initializer_parks_is_initialized_twice", || {
         let first = spawn(|| {
             LENT.with(|_lent| {
-                // The other one has it made too, and this value is dropped.
+                // The second green thread initializes the thread-local too, and this value is dropped.
                 yield_now();
                 yield_now();
                 GONE.load(Ordering::SeqCst)
@@ -1880,7 +1880,7 @@ fn rule_17_a_thread_local_whose_making_parks_is_made_twice() {
     assert_eq!(GONE.load(Ordering::SeqCst), 2);
 }
 
-/// Writes nowhere, and switches to do so, as a socket may.
+/// A writer that discards its input and switches.
 struct Slow<F>(F);
 
 impl<F: Fn()> fmt::Write for Slow<F> {
@@ -1892,8 +1892,8 @@ impl<F: Fn()> fmt::Write for Slow<F> {
 }
 
 #[test]
-fn what_is_written_to_while_a_primitive_is_shown_may_switch_and_use_it() {
-    run("what_is_written_to_while_a_primitive_is_shown_may_switch_and_use_it", || {
+fn a_formatter_may_switch_and_use_the_primitive_it_shows() {
+    run("a_formatter_may_switch_and_use_the_primitive_it_shows", || {
         fn show<T: fmt::Debug>(shown: &T, used: impl Fn(&T)) {
             fmt::write(&mut Slow(|| used(shown)), format_args!("{shown:?}")).unwrap();
         }

@@ -1,4 +1,4 @@
-//! The operations of a `Source`: how often the caller's closures are called, and which calls wait.
+//! The operations of a `Source`: how often they call the caller's closures, and which of them wait.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
@@ -15,21 +15,21 @@ use greenhub::{
     use_hub_with, yield_now,
 };
 
-/// Longer than any wait that ends by a wake-up, so that a lost wake-up is a failure and not a hang.
+/// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.
 const PATIENT: Duration = Duration::from_secs(60);
 
 fn would_block<T>() -> io::Result<T> {
     Err(ErrorKind::WouldBlock.into())
 }
 
-/// A connection whose first end the hub knows and has found empty.
+/// Returns a connection whose first end the hub has registered and found empty.
 fn known_pair() -> (Source, Source) {
     let (here, there) = pair();
     read_within(&here, 1, Some(ms(1))).expect_err("nothing yet");
     (here, there)
 }
 
-/// A connection whose second end is shut down for writing, which the hub has reported to the first end.
+/// Returns a connection whose second end is shut down for writing; the hub has reported the end to the first.
 fn ended_pair() -> (Source, Source) {
     let (here, there) = known_pair();
     there.with(|fd| Ok(rustix::net::shutdown(fd, rustix::net::Shutdown::Write)?)).expect("connected");
@@ -38,7 +38,7 @@ fn ended_pair() -> (Source, Source) {
     (here, there)
 }
 
-/// Has time pass only while every green thread waits. The wait for a report takes no time at all.
+/// Selects a clock that advances only while every green thread waits. A wait that a report ends takes no time.
 fn use_manual_clock() {
     use_hub_with(|| {
         let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
@@ -80,7 +80,7 @@ fn read_or_end_asks_for_a_reported_end_once() {
     };
     let first = read();
     assert_eq!(read(), first, "the end that was asked for is over");
-    // select(2) reports no ends.
+    // select(2) does not report the end of a stream.
     assert!(first == 1 || get_hub().name() == "select");
 }
 
@@ -110,7 +110,7 @@ fn an_interrupted_operation_is_tried_again() {
 }
 
 #[test]
-fn an_operation_that_finds_descriptors_used_up_lets_others_run_unless_it_is_nonblocking() {
+fn an_operation_out_of_descriptors_lets_others_run_unless_nonblocking() {
     let _deadline = deadline();
     let (here, _there) = pair();
     for nonblocking in [false, true] {
@@ -126,7 +126,7 @@ fn an_operation_that_finds_descriptors_used_up_lets_others_run_unless_it_is_nonb
 }
 
 #[test]
-fn set_retrying_changes_that_setting_alone() {
+fn set_retrying_changes_no_other_setting() {
     let (here, _there) = pair();
     assert!(!here.is_retrying());
     here.set_nonblocking(true);
@@ -138,7 +138,7 @@ fn set_retrying_changes_that_setting_alone() {
 }
 
 #[test]
-fn into_fd_gives_away_the_number_itself_whatever_is_set() {
+fn into_fd_returns_the_same_number_under_any_setting() {
     let (here, _there) = pair();
     here.set_nonblocking(true);
     here.set_retrying(true);
@@ -146,7 +146,7 @@ fn into_fd_gives_away_the_number_itself_whatever_is_set() {
     assert_eq!(here.into_fd().expect("open").as_raw_fd(), number);
 }
 
-/// How often the waiting operation of `begin` calls its closure in a second without a report.
+/// Returns how often the waiting operation of `begin` calls its closure in one second without a report.
 fn calls_in_a_quiet_second(begin: impl FnOnce(Rc<Cell<u32>>) + 'static) -> u32 {
     let calls = Rc::new(Cell::new(0));
     let counts = Rc::clone(&calls);
@@ -201,7 +201,7 @@ fn an_operation_that_does_not_confirm_a_report_waits_for_the_next_one() {
         let reader = spawn(move || {
             here.read::<()>(None, |fd| {
                 counts.set(counts.get() + 1);
-                // After the report the data is gone, as if another handle had been faster.
+                // After the report, the data is gone, as if another handle had read it first.
                 if counts.get() == 2 {
                     let _ = rustix::io::read(fd, &mut [0]);
                 }
@@ -233,7 +233,7 @@ fn a_retrying_write_is_refused_while_another_thread_waits() {
 }
 
 #[test]
-fn what_a_destructor_that_unwinds_has_waited_for_is_read_at_once_afterwards() {
+fn a_wait_while_unwinding_leaves_the_readiness_for_the_next_read() {
     struct ReadsOne<'a>(&'a Source);
     impl Drop for ReadsOne<'_> {
         fn drop(&mut self) {
@@ -301,15 +301,15 @@ fn wake_leaves_the_waiters_of_the_other_direction() {
 }
 
 #[test]
-fn a_source_that_waits_ends_the_wait_of_a_stale_waiter_under_its_number() {
+fn a_wait_on_a_source_ends_a_stale_wait_under_its_number() {
     in_child(|| {
         let (old, _old_peer) = UnixStream::pair().expect("a pair");
         let number = old.as_raw_fd();
-        // SAFETY: the wait is told that the number has changed hands, which this test is about.
+        // SAFETY: The wait ends with an error when the number changes hands, which is the case under test.
         let stale = spawn(move || unsafe { greenhub::trampoline_raw(number, Interest::READ, Some(PATIENT)) });
         yield_now();
         let (new, peer) = UnixStream::pair().expect("a pair");
-        // Without a word to the library.
+        // The library is not notified of the close.
         drop(old);
         let new = rustix::io::fcntl_dupfd_cloexec(&new, number).expect("a number");
         assert_eq!(new.as_raw_fd(), number);

@@ -1,4 +1,4 @@
-//! Files that a hub can wait for, whatever their type: named pipes while they are opened, and descriptors of the system.
+//! Pollable files of any type: opens of named pipes, and descriptors that the system provides.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Seek, Write};
@@ -13,10 +13,10 @@ use crate::support::run;
 use greenhub::fs::{File, OpenOptions};
 use greenhub::{KillOutcome, sleep, spawn, with_timeout, yield_now};
 
-/// More than any pool of the library has threads.
+/// More than the number of OS threads in any pool of the library.
 const MANY: usize = 70;
 
-/// A directory that is removed at the end.
+/// A directory that is removed on drop.
 struct Place(PathBuf);
 
 impl Place {
@@ -45,7 +45,7 @@ fn writing() -> OpenOptions {
     options
 }
 
-/// The pool of files has a free thread.
+/// Checks that the pool for file operations has a free OS thread.
 fn files_are_served() {
     assert!(with_timeout(LONG, || greenhub::fs::metadata("/").unwrap().is_dir()).unwrap());
     let read = with_timeout(LONG, || greenhub::fs::read("/proc/self/cmdline").unwrap().len());
@@ -53,8 +53,8 @@ fn files_are_served() {
 }
 
 #[test]
-fn opens_of_named_pipes_do_not_keep_files_waiting() {
-    run("opens_of_named_pipes_do_not_keep_files_waiting", || {
+fn opens_of_named_pipes_do_not_block_file_operations() {
+    run("opens_of_named_pipes_do_not_block_file_operations", || {
         let place = Place::new("opens");
         let path = place.fifo("fifo");
         let before = held();
@@ -87,7 +87,7 @@ fn readers_and_then_writers_of_many_named_pipes_meet() {
         sleep(SHORT);
         paths.iter().cloned().for_each(|path| drop(write(path)));
         readers.into_iter().for_each(|reader| assert_eq!(reader.join().unwrap(), "hello"));
-        // And the other way round.
+        // The writers first.
         let writers: Vec<_> = paths.iter().cloned().map(write).collect();
         sleep(SHORT);
         let readers: Vec<_> = paths.iter().cloned().map(read).collect();
@@ -96,7 +96,7 @@ fn readers_and_then_writers_of_many_named_pipes_meet() {
     });
 }
 
-/// Opens a named pipe on both sides, one of them green; `green_first` is begun before the other.
+/// Opens both ends of a named pipe, one green and one with std; `green_first` is the order.
 fn open_with_std(place: &Place, green: OpenOptions, std: fs::OpenOptions, green_first: bool) -> (File, fs::File) {
     let path = place.fifo(&format!("{green_first}-{:?}", std::time::Instant::now()));
     let there = path.clone();
@@ -121,8 +121,8 @@ fn open_with_std(place: &Place, green: OpenOptions, std: fs::OpenOptions, green_
 }
 
 #[test]
-fn a_reader_is_open_when_a_silent_writer_comes() {
-    run("a_reader_is_open_when_a_silent_writer_comes", || {
+fn opening_a_reader_ends_when_a_silent_writer_opens() {
+    run("opening_a_reader_ends_when_a_silent_writer_opens", || {
         let place = Place::new("silent");
         for green_first in [true, false] {
             let (reading, writing) =
@@ -139,8 +139,8 @@ fn a_reader_is_open_when_a_silent_writer_comes() {
 }
 
 #[test]
-fn a_writer_is_open_when_a_reader_comes() {
-    run("a_writer_is_open_when_a_reader_comes", || {
+fn opening_a_writer_ends_when_a_reader_opens() {
+    run("opening_a_writer_ends_when_a_reader_opens", || {
         let place = Place::new("writer");
         for green_first in [true, false] {
             let (writing, reading) = (writing(), fs::File::options().read(true).to_owned());
@@ -155,15 +155,15 @@ fn a_writer_is_open_when_a_reader_comes() {
 }
 
 #[test]
-fn a_reader_is_open_when_a_writer_has_come_and_gone() {
-    run("a_reader_is_open_when_a_writer_has_come_and_gone", || {
+fn opening_a_reader_ends_when_a_writer_has_opened_and_closed() {
+    run("opening_a_reader_ends_when_a_writer_has_opened_and_closed", || {
         let place = Place::new("gone");
         let path = place.fifo("fifo");
         let opening = {
             let path = path.clone();
             spawn(move || File::open(path).unwrap())
         };
-        // The green reader counts as one for the system, so that this waits for it only.
+        // The green open counts as a reader for the system, so std's open of a writer waits for it only.
         thread::scope(|scope| {
             let writer = scope.spawn(|| drop(fs::File::options().write(true).open(&path).unwrap()));
             while !writer.is_finished() {
@@ -175,15 +175,15 @@ fn a_reader_is_open_when_a_writer_has_come_and_gone() {
 }
 
 #[test]
-fn a_named_pipe_that_is_opened_without_waiting_is_as_in_std() {
-    run("a_named_pipe_that_is_opened_without_waiting_is_as_in_std", || {
+fn a_nonblocking_open_of_a_named_pipe_behaves_as_in_std() {
+    run("a_nonblocking_open_of_a_named_pipe_behaves_as_in_std", || {
         let place = Place::new("nonblocking");
         let path = place.fifo("fifo");
         let refused = writing().custom_flags(libc::O_NONBLOCK).open(&path).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(libc::ENXIO));
         let reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
         assert!(reader.metadata().unwrap().file_type().is_fifo());
-        // Both sides at once wait for none, and permissions are asked.
+        // Opening both directions does not wait; the other options are checked as in std.
         let mut both = File::options().read(true).write(true).open(&path).unwrap();
         both.write_all(b"x").unwrap();
         both.read_exact(&mut [0]).unwrap();
@@ -194,8 +194,8 @@ fn a_named_pipe_that_is_opened_without_waiting_is_as_in_std() {
 }
 
 #[test]
-fn a_file_is_copied_to_a_named_pipe_and_none_from_there() {
-    run("a_file_is_copied_to_a_named_pipe_and_none_from_there", || {
+fn a_file_is_copied_to_a_named_pipe_and_not_from_it() {
+    run("a_file_is_copied_to_a_named_pipe_and_not_from_it", || {
         let place = Place::new("copy");
         let (path, file) = (place.fifo("fifo"), place.0.join("file"));
         let data: Vec<u8> = (0..300_000_u32).map(|n| n as u8).collect();
@@ -218,27 +218,27 @@ mod linux {
 
     fn owned(fd: libc::c_int) -> OwnedFd {
         assert!(fd >= 0, "{}", io::Error::last_os_error());
-        // SAFETY: the callers have it from the system just now.
+        // SAFETY: The callers have just received the descriptor from the system.
         unsafe { OwnedFd::from_raw_fd(fd) }
     }
 
     fn eventfd() -> OwnedFd {
-        // SAFETY: takes no pointers.
+        // SAFETY: `eventfd` takes no pointers.
         owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })
     }
 
     fn timerfd() -> OwnedFd {
-        // SAFETY: takes no pointers.
+        // SAFETY: `timerfd_create` takes no pointers.
         owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC) })
     }
 
     fn inotify() -> OwnedFd {
-        // SAFETY: takes no pointers.
+        // SAFETY: `inotify_init1` takes no pointers.
         owned(unsafe { libc::inotify_init1(libc::IN_CLOEXEC) })
     }
 
     fn signalfd() -> OwnedFd {
-        // SAFETY: the set is initialized by the call that takes it first.
+        // SAFETY: `sigemptyset` initializes the set before the other calls read it.
         owned(unsafe {
             let mut set = std::mem::zeroed();
             libc::sigemptyset(&mut set);
@@ -248,8 +248,8 @@ mod linux {
     }
 
     #[test]
-    fn idle_reads_of_special_files_are_left_at_once() {
-        run("linux::idle_reads_of_special_files_are_left_at_once", || {
+    fn idle_reads_of_special_files_end_at_once_on_an_exit() {
+        run("linux::idle_reads_of_special_files_end_at_once_on_an_exit", || {
             for make in [eventfd, timerfd, inotify, signalfd] {
                 let before = held();
                 let file = Rc::new(File::from(make()));
@@ -266,8 +266,8 @@ mod linux {
     }
 
     #[test]
-    fn idle_reads_of_special_files_do_not_keep_files_waiting() {
-        run("linux::idle_reads_of_special_files_do_not_keep_files_waiting", || {
+    fn idle_reads_of_special_files_do_not_block_file_operations() {
+        run("linux::idle_reads_of_special_files_do_not_block_file_operations", || {
             let reading: Vec<_> = (0..MANY)
                 .map(|n| {
                     let mut file = File::from([eventfd, timerfd, inotify, signalfd][n % 4]());
@@ -283,10 +283,10 @@ mod linux {
     }
 
     #[test]
-    fn large_writes_to_eventfds_do_not_keep_files_waiting() {
-        run("linux::large_writes_to_eventfds_do_not_keep_files_waiting", || {
+    fn large_writes_to_eventfds_do_not_block_file_operations() {
+        run("linux::large_writes_to_eventfds_do_not_block_file_operations", || {
             let counters: Vec<_> = (0..MANY).map(|_| File::from(eventfd())).collect();
-            // Before any of them takes an OS thread for itself.
+            // A small write first, before any counter has an OS thread of its own.
             for mut counter in &counters {
                 counter.write_all(&1_u64.to_ne_bytes()).unwrap();
             }
@@ -297,7 +297,8 @@ mod linux {
             let writing: Vec<_> = counters.iter().map(write).collect();
             sleep(SHORT);
             files_are_served();
-            // All of them first: a write that waits for an OS thread ends when others have ended.
+            // Reads every counter before the joins: a write that waits for an OS thread proceeds only after others have
+            // ended.
             for mut counter in &counters {
                 counter.read_exact(&mut [0; 8]).unwrap();
             }
@@ -308,8 +309,8 @@ mod linux {
     }
 
     #[test]
-    fn special_files_tell_what_has_come() {
-        run("linux::special_files_tell_what_has_come", || {
+    fn special_files_report_their_events() {
+        run("linux::special_files_report_their_events", || {
             let counter = File::from(eventfd());
             let (mut other, mut number) = (counter.try_clone().unwrap(), [0; 8]);
             let adding = spawn(move || other.write(&7_u64.to_ne_bytes()));
@@ -322,7 +323,7 @@ mod linux {
                 it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
                 it_value: libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 },
             };
-            // SAFETY: the descriptor is open, the setting valid, and what was set before is not asked for.
+            // SAFETY: The descriptor is open, the new setting is valid, and a null pointer asks for no old setting.
             assert_eq!(unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &once, std::ptr::null_mut()) }, 0);
             File::from(timer).read_exact(&mut number).unwrap();
             assert_eq!(u64::from_ne_bytes(number), 1);
@@ -330,7 +331,7 @@ mod linux {
             let place = Place::new("watched");
             let watch = inotify();
             let path = std::ffi::CString::new(place.0.to_str().unwrap()).unwrap();
-            // SAFETY: the descriptor is open, and the path ends with a zero.
+            // SAFETY: The descriptor is open, and the path ends with a zero.
             assert!(unsafe { libc::inotify_add_watch(watch.as_raw_fd(), path.as_ptr(), libc::IN_CREATE) } >= 0);
             let mut watch = File::from(watch);
             let reading = spawn(move || watch.read(&mut [0; 512]).unwrap());
@@ -341,9 +342,9 @@ mod linux {
     }
 
     #[test]
-    fn files_of_proc_are_read_where_they_are_asked() {
-        run("linux::files_of_proc_are_read_where_they_are_asked", || {
-            // It can be waited for, and has positions all the same.
+    fn files_of_proc_support_positions() {
+        run("linux::files_of_proc_support_positions", || {
+            // A pollable file that has positions as well.
             for path in ["/proc/self/mounts", "/proc/sys/kernel/hostname", "/proc/self/status"] {
                 let mut file = File::open(path).unwrap();
                 let mut first = String::new();
@@ -367,7 +368,7 @@ mod linux {
             let mut random = [0; 64];
             File::open("/dev/urandom").unwrap().read_exact(&mut random).unwrap();
             assert_ne!(random, [0; 64]);
-            // Of others too, as standard input may be.
+            // A file made from a descriptor, as standard input may be.
             let mut zero = File::from(fs::File::open("/dev/zero").unwrap());
             zero.read_exact(&mut random).unwrap();
             assert_eq!(random, [0; 64]);

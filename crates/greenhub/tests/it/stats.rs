@@ -1,4 +1,4 @@
-//! What a hub counts, and what it holds.
+//! The counters of a hub, and the objects it holds.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ fn stats() -> Stats {
 }
 
 #[test]
-fn who_waits_is_counted_as_parked() {
-    run("who_waits_is_counted_as_parked", || {
+fn waiting_green_threads_are_counted_as_parked() {
+    run("waiting_green_threads_are_counted_as_parked", || {
         let before = stats().parked;
         let sleepers: Vec<_> = (0..3).map(|_| spawn(|| sleep(LONG))).collect();
         let busy = spawn(|| (0..10).for_each(|_| yield_now()));
         assert_eq!(stats().parked, before, "they have not begun");
         yield_now();
-        assert_eq!(stats().parked, before + 3, "one only gives way");
+        assert_eq!(stats().parked, before + 3, "the fourth only yields");
         for sleeper in sleepers {
             sleeper.kill();
         }
@@ -43,7 +43,7 @@ fn each_wait_that_ends_is_a_wake_up() {
         yield_now();
         killed.kill();
         assert_eq!(stats().wakeups, before + 6);
-        // One that ends without a wait, and those that never begin, wake nobody.
+        // A green thread that ends without a wait, and one that never begins, cause no wake-up.
         spawn_n(|| ());
         spawn(|| ()).kill();
         yield_now();
@@ -64,7 +64,7 @@ fn an_idle_hub_is_in_one_wait_until_another_thread_ends_it() {
         });
         assert_eq!(event.wait().unwrap(), "awake");
         let waits = stats().waits - before;
-        // The second is a look at what else is there.
+        // The second wait polls for further events.
         assert!((1..=2).contains(&waits), "{waits} waits");
         other.join().unwrap().unwrap();
         sleeper.kill();
@@ -92,8 +92,8 @@ fn each_turn_of_a_greenlet_is_a_switch() {
 }
 
 #[test]
-fn green_threads_that_were_spawned_are_counted() {
-    run("green_threads_that_were_spawned_are_counted", || {
+fn spawned_green_threads_are_counted() {
+    run("spawned_green_threads_are_counted", || {
         let before = stats();
         (0..10).for_each(|_| spawn_n(|| ()));
         let one = spawn(|| ());
@@ -122,8 +122,8 @@ fn timers_that_outlive_their_turn_are_counted() {
 }
 
 #[test]
-fn stacks_that_were_made_stay_counted() {
-    run("stacks_that_were_made_stay_counted", || {
+fn allocated_stacks_stay_counted() {
+    run("allocated_stacks_stay_counted", || {
         sleep(SHORT);
         let before = stats();
         let event = Rc::new(Event::<()>::new());
@@ -163,8 +163,8 @@ fn threads_of_the_pool_are_counted() {
 }
 
 #[test]
-fn a_hub_that_was_replaced_counts_nothing() {
-    run("a_hub_that_was_replaced_counts_nothing", || {
+fn a_replaced_hub_counts_nothing() {
+    run("a_replaced_hub_counts_nothing", || {
         let old = get_hub();
         sleep(SHORT);
         greenhub::use_hub(None).unwrap();

@@ -1,4 +1,4 @@
-//! `thread`: what std does with OS threads, done with green threads.
+//! `thread`: std's behaviour of OS threads, for green threads.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -30,7 +30,7 @@ same_as_std! {
         assert_eq!(handle.join().unwrap().as_deref(), Some("worker"));
     }
 
-    fn those_who_live_have_different_ids() {
+    fn live_threads_have_different_ids() {
         let here = thread::current().id();
         let there = thread::spawn(|| thread::current().id()).join().unwrap();
         assert_ne!(here, there);
@@ -84,7 +84,7 @@ same_as_std! {
         assert_eq!(parked.join().unwrap(), id);
     }
 
-    fn those_who_park_unpark_each_other() {
+    fn two_threads_park_and_unpark_in_turn() {
         let turns = AtomicUsize::new(0);
         let main = thread::current();
         thread::scope(|scope| {
@@ -169,26 +169,26 @@ fn a_park_is_left_by_a_kill_and_the_thread_outlives_it() {
     });
 }
 
-/// How a green thread of a random test parks.
+/// The way in which a green thread of a random program parks.
 #[derive(Copy, Clone, Debug)]
 enum Park {
     ForEver,
-    /// With a limit that is not reached.
+    /// With a timeout that does not expire.
     Long,
-    /// With one that is reached at once.
+    /// With a timeout that expires at once.
     AtOnce,
-    /// In a timeout that strikes at once.
+    /// Inside `with_timeout` with a limit of zero.
     Struck,
 }
 
-/// What green threads that park have to do, without any switching.
+/// A reference model of a parking green thread, without any switching.
 #[derive(Default)]
 struct Parker {
     token: bool,
     parked: bool,
     killed: bool,
     to_do: VecDeque<Park>,
-    /// For each park that is over, whether it was struck.
+    /// For each finished park, whether a timeout ended it.
     over: Vec<bool>,
 }
 
@@ -257,7 +257,7 @@ fn parks_do_what_their_model_does_under_kills_and_timeouts() {
                 let (model, (green, to_do, _)) = (&mut models[number], &real[number]);
                 match random.below(20) {
                     0 => {
-                        // Lets the others run.
+                        // Lets the other green threads run.
                         green.kill();
                         model.killed = true;
                     }

@@ -1,4 +1,4 @@
-//! Exits that are caught: how often they are thrown, who runs in between, and what is said of it.
+//! Swallowed exits: how often they are thrown, which green threads run between the throws, and the reports.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -16,10 +16,10 @@ use greenhub::{
     scope, shield, sleep, spawn, spawn_n, with_timeout, yield_now,
 };
 
-/// How often the same exit is thrown.
+/// The number of times the same exit is thrown.
 const MOST: usize = 100;
 
-/// Catches whatever its jobs end with, until `stop` is set.
+/// Catches the exits of its jobs until `stop` is set.
 fn supervise(stop: &Cell<bool>, caught: &Cell<usize>) {
     while !stop.get() {
         if catch_unwind(|| sleep(SHORT)).is_err() {
@@ -49,13 +49,13 @@ impl Supervisor {
 }
 
 #[test]
-fn kill_returns_refused_for_one_that_swallows_its_exits() {
-    run("kill_returns_refused_for_one_that_swallows_its_exits", || {
+fn kill_returns_refused_for_a_target_that_swallows_its_exits() {
+    run("kill_returns_refused_for_a_target_that_swallows_its_exits", || {
         let one = Supervisor::new();
         yield_now();
         assert_eq!(one.green.kill(), KillOutcome::Refused);
         assert_eq!(one.caught.get(), MOST);
-        // It lives on, and waits as ever.
+        // The supervisor lives on, and its waits work as before.
         sleep(SHORT);
         assert_eq!(one.caught.get(), MOST);
         one.end();
@@ -63,8 +63,8 @@ fn kill_returns_refused_for_one_that_swallows_its_exits() {
 }
 
 #[test]
-fn a_refused_kill_is_reported_once_with_the_place_of_the_spawn() {
-    run("a_refused_kill_is_reported_once_with_the_place_of_the_spawn", || {
+fn a_refused_kill_is_reported_once_with_the_spawn_location() {
+    run("a_refused_kill_is_reported_once_with_the_spawn_location", || {
         keep_reports();
         let one = Supervisor::new();
         yield_now();
@@ -101,7 +101,7 @@ fn others_run_between_two_throws() {
         yield_now();
         let before = (ticks.get(), timers.get());
         assert_eq!(one.green.kill(), KillOutcome::Refused);
-        // Green threads that are ready, and those that the loop wakes.
+        // Ready green threads run, and so do those that the loop wakes.
         assert!(ticks.get() - before.0 >= MOST - 2, "{} ticks", ticks.get() - before.0);
         assert!(timers.get() - before.1 >= MOST / 4, "{} timers", timers.get() - before.1);
         one.end();
@@ -109,8 +109,8 @@ fn others_run_between_two_throws() {
 }
 
 #[test]
-fn one_that_ends_after_some_throws_has_ended_when_kill_returns() {
-    run("one_that_ends_after_some_throws_has_ended_when_kill_returns", || {
+fn a_target_that_ends_after_some_throws_has_ended_when_kill_returns() {
+    run("a_target_that_ends_after_some_throws_has_ended_when_kill_returns", || {
         for swallows in [1, 2, 10, MOST - 1] {
             let green = spawn(move || {
                 for _ in 0..swallows {
@@ -125,8 +125,8 @@ fn one_that_ends_after_some_throws_has_ended_when_kill_returns() {
 }
 
 #[test]
-fn one_that_goes_on_to_wait_in_a_shield_is_killed_after_it() {
-    run("one_that_goes_on_to_wait_in_a_shield_is_killed_after_it", || {
+fn a_target_that_waits_in_a_shield_after_a_throw_is_killed_after_it() {
+    run("a_target_that_waits_in_a_shield_after_a_throw_is_killed_after_it", || {
         let log = Log::new();
         let own = log.clone();
         let green = spawn(move || {
@@ -143,8 +143,8 @@ fn one_that_goes_on_to_wait_in_a_shield_is_killed_after_it() {
 }
 
 #[test]
-fn a_timeout_around_one_that_swallows_it_gives_up() {
-    run("a_timeout_around_one_that_swallows_it_gives_up", || {
+fn a_swallowed_timeout_gives_up_and_is_reported() {
+    run("a_swallowed_timeout_gives_up_and_is_reported", || {
         keep_reports();
         let caught = Cell::new(0);
         for round in 1..=2 {
@@ -155,7 +155,7 @@ fn a_timeout_around_one_that_swallows_it_gives_up() {
                         caught.set(caught.get() + 1);
                     }
                 }
-                // No throw is left.
+                // All throws are used up.
                 sleep(SHORT);
                 yield_now();
                 "lives on"
@@ -170,8 +170,8 @@ fn a_timeout_around_one_that_swallows_it_gives_up() {
 }
 
 #[test]
-fn an_outer_timeout_strikes_though_an_inner_one_was_given_up() {
-    run("an_outer_timeout_strikes_though_an_inner_one_was_given_up", || {
+fn an_outer_timeout_strikes_after_an_inner_one_gave_up() {
+    run("an_outer_timeout_strikes_after_an_inner_one_gave_up", || {
         let late = with_timeout(20 * SHORT, || {
             with_timeout(SHORT, || {
                 for _ in 0..MOST {
@@ -196,7 +196,7 @@ fn others_run_while_a_timeout_is_swallowed() {
                 yield_now();
                 tick.set(tick.get() + 1);
             }
-            // Only now.
+            // Set only after the throws are used up.
             over.set(true);
         });
         with_timeout(Duration::ZERO, || {
@@ -210,8 +210,8 @@ fn others_run_while_a_timeout_is_swallowed() {
 }
 
 #[test]
-fn a_link_around_one_that_swallows_it_gives_up() {
-    run("a_link_around_one_that_swallows_it_gives_up", || {
+fn a_swallowed_link_exit_gives_up() {
+    run("a_swallowed_link_exit_gives_up", || {
         let caught = Cell::new(0);
         let peer = spawn(|| ());
         let linked = peer.with_link(|| {
@@ -227,8 +227,8 @@ fn a_link_around_one_that_swallows_it_gives_up() {
 }
 
 #[test]
-fn killing_oneself_in_a_loop_is_refused_in_the_end() {
-    run("killing_oneself_in_a_loop_is_refused_in_the_end", || {
+fn a_repeated_self_kill_is_refused_in_the_end() {
+    run("a_repeated_self_kill_is_refused_in_the_end", || {
         let me = Rc::new(RefCell::new(None::<GreenThread<KillOutcome>>));
         let own = Rc::clone(&me);
         me.replace(Some(spawn(move || {
@@ -245,8 +245,8 @@ fn killing_oneself_in_a_loop_is_refused_in_the_end() {
 }
 
 #[test]
-fn killing_oneself_after_a_swallowed_kill_ends_with_the_newer_error() {
-    run("killing_oneself_after_a_swallowed_kill_ends_with_the_newer_error", || {
+fn a_self_kill_after_a_swallowed_kill_ends_with_the_newer_error() {
+    run("a_self_kill_after_a_swallowed_kill_ends_with_the_newer_error", || {
         let me = Rc::new(RefCell::new(None::<GreenThread<()>>));
         let own = Rc::clone(&me);
         me.replace(Some(spawn(move || {
@@ -268,7 +268,7 @@ fn an_exit_passes_through_any_number_of_spawns_in_place() {
             sleep(LONG);
         } else {
             let own = pool.clone();
-            // The pool is full, so its worker runs this itself.
+            // The pool is full, so its worker runs the closure in place.
             pool.spawn_n(move || nest(&own, depth - 1)).unwrap();
         }
     }
@@ -309,8 +309,8 @@ fn a_kill_from_the_main_loop_is_scheduled() {
 }
 
 #[test]
-fn a_killer_that_is_killed_meanwhile_unwinds() {
-    run("a_killer_that_is_killed_meanwhile_unwinds", || {
+fn a_killer_that_is_killed_during_its_kill_unwinds() {
+    run("a_killer_that_is_killed_during_its_kill_unwinds", || {
         let one = Rc::new(Supervisor::new());
         let target = Rc::clone(&one);
         yield_now();
@@ -327,8 +327,8 @@ fn a_killer_that_is_killed_meanwhile_unwinds() {
 }
 
 #[test]
-fn two_killers_both_hear_that_the_kill_was_refused() {
-    run("two_killers_both_hear_that_the_kill_was_refused", || {
+fn two_killers_both_get_refused() {
+    run("two_killers_both_get_refused", || {
         let one = Rc::new(Supervisor::new());
         yield_now();
         let killers = [0, 1].map(|_| {
@@ -344,8 +344,8 @@ fn two_killers_both_hear_that_the_kill_was_refused() {
 }
 
 #[test]
-fn dropping_the_last_handle_of_one_that_swallows_its_exit_returns() {
-    run("dropping_the_last_handle_of_one_that_swallows_its_exit_returns", || {
+fn dropping_the_last_handle_of_a_refusing_greenlet_returns() {
+    run("dropping_the_last_handle_of_a_refusing_greenlet_returns", || {
         keep_reports();
         let stop = Rc::new(Cell::new(false));
         let (own, main) = (Rc::clone(&stop), Greenlet::current());
@@ -364,8 +364,8 @@ fn dropping_the_last_handle_of_one_that_swallows_its_exit_returns() {
 }
 
 #[test]
-fn a_scope_waits_for_a_child_that_refuses_without_spinning() {
-    run("a_scope_waits_for_a_child_that_refuses_without_spinning", || {
+fn a_scope_waits_for_a_refusing_child_without_spinning() {
+    run("a_scope_waits_for_a_refusing_child_without_spinning", || {
         let (stop, caught) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
         let over = Rc::clone(&stop);
         spawn_n(move || {
@@ -384,8 +384,8 @@ fn a_scope_waits_for_a_child_that_refuses_without_spinning() {
 }
 
 #[test]
-fn a_group_counts_those_that_refuse() {
-    run("a_group_counts_those_that_refuse", || {
+fn a_group_counts_refusing_members() {
+    run("a_group_counts_refusing_members", || {
         let (group, stop) = (Group::new(), Rc::new(Cell::new(false)));
         for _ in 0..3 {
             let own = Rc::clone(&stop);
@@ -393,7 +393,7 @@ fn a_group_counts_those_that_refuse() {
             group.spawn(|| sleep(LONG));
         }
         yield_now();
-        // Long before the limit.
+        // Returns long before the limit.
         assert_eq!(group.kill_all_within(LONG).unwrap(), 3);
         stop.set(true);
         group.wait_all().unwrap();
@@ -402,8 +402,8 @@ fn a_group_counts_those_that_refuse() {
 }
 
 #[test]
-fn a_group_counts_those_that_are_left_at_the_limit() {
-    run("a_group_counts_those_that_are_left_at_the_limit", || {
+fn a_group_counts_members_left_at_the_limit() {
+    run("a_group_counts_members_left_at_the_limit", || {
         let (group, go) = (Group::new(), Rc::new(greenhub::sync::Event::new()));
         let own = Rc::clone(&go);
         group.spawn(move || shield(|| drop(own.wait())));
@@ -418,8 +418,8 @@ fn a_group_counts_those_that_are_left_at_the_limit() {
 }
 
 #[test]
-fn a_pool_counts_those_that_refuse() {
-    run("a_pool_counts_those_that_refuse", || {
+fn a_pool_counts_refusing_workers() {
+    run("a_pool_counts_refusing_workers", || {
         let (pool, stop) = (GreenPool::new(4), Rc::new(Cell::new(false)));
         for _ in 0..2 {
             let own = Rc::clone(&stop);
@@ -433,7 +433,7 @@ fn a_pool_counts_those_that_refuse() {
     });
 }
 
-/// Answers whatever happens.
+/// Serves a connection and swallows every exit.
 fn stubborn(mut stream: TcpStream) {
     loop {
         let answered = catch_unwind(AssertUnwindSafe(|| -> std::io::Result<usize> {
@@ -449,8 +449,8 @@ fn stubborn(mut stream: TcpStream) {
 }
 
 #[test]
-fn a_server_with_a_deadline_returns_though_a_handler_refuses() {
-    run("a_server_with_a_deadline_returns_though_a_handler_refuses", || {
+fn a_server_with_a_deadline_returns_despite_a_refusing_handler() {
+    run("a_server_with_a_deadline_returns_despite_a_refusing_handler", || {
         let (listener, stop) = (TcpListener::bind("127.0.0.1:0").unwrap(), StopServe::new());
         let (address, last_orders) = (listener.local_addr().unwrap(), stop.clone());
         let client = spawn(move || {
@@ -469,8 +469,8 @@ fn a_server_with_a_deadline_returns_though_a_handler_refuses() {
 }
 
 #[test]
-fn a_server_with_a_deadline_returns_though_a_handler_is_shielded() {
-    run("a_server_with_a_deadline_returns_though_a_handler_is_shielded", || {
+fn a_server_with_a_deadline_returns_despite_a_shielded_handler() {
+    run("a_server_with_a_deadline_returns_despite_a_shielded_handler", || {
         let (listener, stop) = (TcpListener::bind("127.0.0.1:0").unwrap(), StopServe::new());
         let (address, last_orders) = (listener.local_addr().unwrap(), stop.clone());
         let client = spawn(move || TcpStream::connect(address).unwrap());
@@ -487,8 +487,8 @@ fn a_server_with_a_deadline_returns_though_a_handler_is_shielded() {
 }
 
 #[test]
-fn a_cluster_ends_though_a_handler_refuses() {
-    run("a_cluster_ends_though_a_handler_refuses", || {
+fn a_cluster_ends_despite_a_refusing_handler() {
+    run("a_cluster_ends_despite_a_refusing_handler", || {
         let server = Cluster::new(2).serve("127.0.0.1:0", |stream, _| stubborn(stream)).unwrap();
         let mut client = TcpStream::connect(server.local_addr()).unwrap();
         client.write_all(b"x").unwrap();
@@ -502,8 +502,8 @@ fn a_cluster_ends_though_a_handler_refuses() {
 }
 
 #[test]
-fn a_shutdown_does_not_wait_for_a_green_thread_that_refuses() {
-    run("a_shutdown_does_not_wait_for_a_green_thread_that_refuses", || {
+fn a_shutdown_does_not_wait_for_a_refusing_green_thread() {
+    run("a_shutdown_does_not_wait_for_a_refusing_green_thread", || {
         spawn_n(|| {
             loop {
                 let _ = catch_unwind(|| sleep(LONG));
@@ -517,7 +517,7 @@ fn a_shutdown_does_not_wait_for_a_green_thread_that_refuses() {
 }
 
 #[test]
-fn a_thread_ends_though_a_green_thread_refuses() {
+fn an_os_thread_ends_despite_a_refusing_green_thread() {
     fn leave_behind() {
         spawn_n(|| {
             loop {
@@ -536,8 +536,8 @@ fn a_thread_ends_though_a_green_thread_refuses() {
         });
         yield_now();
     }
-    run("a_thread_ends_though_a_green_thread_refuses", || {
-        // In order, at its limit, and without a shutdown.
+    run("an_os_thread_ends_despite_a_refusing_green_thread", || {
+        // An orderly end with a limit, and an end without a shutdown.
         let limit = Some(20 * SHORT);
         std::thread::spawn(move || greenhub::thread::os::run_and_shutdown(limit, leave_behind)).join().unwrap();
         std::thread::spawn(leave_behind).join().unwrap();
@@ -545,13 +545,13 @@ fn a_thread_ends_though_a_green_thread_refuses() {
 }
 
 #[test]
-fn what_catches_recognises_an_exit() {
-    run("what_catches_recognises_an_exit", || {
+fn exit_kind_recognises_a_caught_exit() {
+    run("exit_kind_recognises_a_caught_exit", || {
         let (kinds, log) = (Rc::new(RefCell::new(Vec::new())), Log::new());
         let seen = Rc::clone(&kinds);
         let catch = move |f: &dyn Fn()| {
             let payload = catch_unwind(AssertUnwindSafe(f)).unwrap_err();
-            // The box, what is in it, and a reference to either.
+            // Accepts the box, its contents, and a reference to either.
             assert_eq!(exit_kind(&payload), exit_kind(payload.as_ref()));
             assert_eq!(is_exit(&payload), exit_kind(&payload).is_some());
             seen.borrow_mut().push(exit_kind(&payload));
