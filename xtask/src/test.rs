@@ -177,7 +177,7 @@ fn long_seeds(command: &mut Command, hub: &Hub) {
 /// Runs a pool many times whose guards return their connections while they unwind, in each kind of build that changes
 /// how unwinding is compiled.
 fn guarded_pool(workspace: &Workspace, report: &mut Report) {
-    const TEST: &str = "a_pool_whose_guards_return_in_their_destructors_loses_nothing_under_timeouts";
+    const TEST: &str = "a_pool_with_returning_guards_loses_no_connection_under_timeouts";
     let (variable, runs) = MANY_RUNS;
     let test = || {
         let mut command = workspace.cargo();

@@ -1,5 +1,6 @@
-//! Green threads by the hundred thousand, again and again, leave nothing behind. The only test of its process, whose
-//! memory it measures.
+//! Repeated rounds of a hundred thousand green threads leak nothing.
+//!
+//! The test measures the memory of its process, and so runs alone in it.
 
 #![cfg(target_os = "linux")]
 
@@ -12,7 +13,7 @@ use greenhub::{get_hub, spawn, yield_now};
 
 const ROUNDS: usize = 10;
 
-/// What a round may leave behind.
+/// The resources after a round that must not grow.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 struct Left {
     mappings: usize,
@@ -21,7 +22,7 @@ struct Left {
     green_threads: usize,
 }
 
-/// So many that have all begun before the first of them ends.
+/// Runs `count` green threads, which have all begun before the first ends.
 fn round(count: usize) -> (Left, usize) {
     let begun = Rc::new(Cell::new(0));
     let threads: Vec<_> = (0..count)
@@ -53,7 +54,7 @@ fn resident_bytes() -> usize {
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
 }
 
-/// As before Linux 6.13, or by order.
+/// Whether each stack guard is a separate mapping: before Linux 6.13, or if the environment asks for it.
 fn guards_are_mappings() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let version: Vec<u32> = release.split('.').map_while(|part| part.parse().ok()).take(2).collect();
@@ -61,14 +62,14 @@ fn guards_are_mappings() -> bool {
 }
 
 #[test]
-fn a_hundred_thousand_green_threads_ten_times_over_leave_nothing_behind() {
+fn ten_rounds_of_a_hundred_thousand_green_threads_leak_nothing() {
     in_child(|| {
-        // Guards that are mappings would reach the limit of those.
+        // A hundred thousand guards would exceed the limit of mappings.
         let count = if guards_are_mappings() { 10_000 } else { 100_000 };
         let rounds: Vec<_> = (0..ROUNDS).map(|_| round(count)).collect();
         let (second, last) = (rounds[1], rounds[ROUNDS - 1]);
         assert_eq!(second.0, last.0);
-        // A byte for each green thread of one round, where a single page of each would be 4,096.
+        // Allows a byte for each green thread of a round. A leak of a page for each would be 4,096 bytes.
         assert!(last.1 <= second.1 + count, "{} bytes resident, then {}", second.1, last.1);
     });
 }

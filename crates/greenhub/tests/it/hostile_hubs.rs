@@ -1,4 +1,4 @@
-//! Rule 6 of `docs/design.md`: a hub is safe code of a third party, and may do anything in each of its methods.
+//! Rule 6 of `docs/design.md`: a hub is safe third-party code, and may do anything in each of its methods.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, PipeReader, Write};
@@ -16,7 +16,7 @@ use greenhub::{
     spawn, trampoline, use_hub, use_hub_with, yield_now,
 };
 
-/// Longer than any wait that ends by a wake-up, so that a lost wake-up is a failure and not a hang.
+/// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.
 const PATIENT: Duration = Duration::from_secs(60);
 
 /// A call of a hub.
@@ -24,14 +24,14 @@ enum Call<'a> {
     Build,
     Watch(Key),
     Forget,
-    /// With what it is to return, unless that is left as it is.
+    /// With the reports and the result, which the hook may change.
     Wait(&'a mut Ready, &'a mut io::Result<()>),
     Now(&'a mut Time),
     Pollable,
     Drop,
 }
 
-/// The methods of a hub that a greenlet can bring about, by a call of its own.
+/// The methods of a hub, each of which a greenlet can cause to be called.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Method {
     Build,
@@ -61,17 +61,17 @@ type Hook = Box<dyn FnMut(Call<'_>)>;
 
 thread_local! {
     static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
-    /// How many hubs of this OS thread were built and dropped.
+    /// The numbers of hubs of this OS thread that were built and dropped.
     static BUILT: Cell<usize> = const { Cell::new(0) };
     static DROPPED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Has every call of the hub go through `hook`, except those that it brings about itself.
+/// Calls `hook` in every call of the hub, except in calls that the hook causes itself.
 fn on_calls(hook: impl FnMut(Call<'_>) + 'static) {
     HOOK.set(Some(Box::new(hook)));
 }
 
-/// Has the next call of `method`, and no other, do `hook`.
+/// Calls `hook` in the next call of `method`, and in no other.
 fn on_next(method: Method, hook: impl FnOnce() + 'static) {
     let mut hook = Some(hook);
     on_calls(move |call| {
@@ -84,7 +84,7 @@ fn on_next(method: Method, hook: impl FnOnce() + 'static) {
 }
 
 fn called(call: Call<'_>) {
-    /// Puts the hook back, also if it panics.
+    /// Puts the hook back, even if it panics.
     struct PutBack(Option<Hook>);
     impl Drop for PutBack {
         fn drop(&mut self) {
@@ -92,14 +92,14 @@ fn called(call: Call<'_>) {
             HOOK.with_borrow_mut(|place| _ = place.get_or_insert_with(|| hook.expect("taken once")));
         }
     }
-    // A hub of an ended thread may be dropped after the hook.
+    // The hub of an ended thread may be dropped after the thread-local hook.
     if let Ok(Some(hook)) = HOOK.try_with(RefCell::take) {
         let mut hook = PutBack(Some(hook));
         hook.0.as_mut().expect("taken once")(call);
     }
 }
 
-/// The default hub, each call of which goes through the hook first.
+/// The default hub, which calls the hook first in each method.
 struct Hooked(Box<dyn Hub>);
 
 impl Hooked {
@@ -141,7 +141,7 @@ impl Hub for Hooked {
         let mut result = Ok(());
         called(Call::Wait(ready, &mut result));
         result?;
-        // The hook has to be called again although nothing comes.
+        // Limits the wait, so that the hook is called again without an event.
         let hooked = HOOK.with_borrow(Option::is_some);
         self.0.wait(watched, if hooked { Some(timeout.map_or(SHORT, |time| time.min(SHORT))) } else { timeout }, ready)
     }
@@ -162,7 +162,7 @@ impl Hub for Hooked {
     }
 }
 
-/// Chooses such a hub, which is built as often as one is needed.
+/// Makes this OS thread use such a hub, which is rebuilt when it is lost.
 fn use_hooked_hub() -> Result<(), HubError> {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
@@ -172,27 +172,27 @@ fn use_hooked_hub() -> Result<(), HubError> {
     use_hub("tests.hooked")
 }
 
-/// Runs a test on an OS thread with such a hub, without a hook at first.
+/// Runs a test on an OS thread with such a hub, initially without a hook.
 fn with_hooked(name: &str, test: impl FnOnce() + Send + 'static) {
     run(name, || {
         keep_reports();
         use_hooked_hub().unwrap();
         test();
         HOOK.take();
-        // Control has come back, whatever the hub did.
+        // The main loop works again, whatever the hub did.
         spawn(|| sleep(SHORT)).join().unwrap();
     });
 }
 
-/// Brings a call of `method` about.
-fn bring_about(method: Method) {
+/// Causes a call of `method`.
+fn cause_call(method: Method) {
     match method {
         Method::Watch => {
             let (reader, _writer) = pipe();
             let _ = trampoline(&reader, Interest::READ, Some(SHORT));
         }
         Method::Forget => {
-            let (source, _writer) = known_source();
+            let (source, _writer) = registered_source();
             source.close();
         }
         Method::Wait => sleep(SHORT),
@@ -207,8 +207,8 @@ fn bring_about(method: Method) {
     }
 }
 
-/// A source that the hub knows. Without the hook, which is for the calls to come.
-fn known_source() -> (Source, io::PipeWriter) {
+/// Registers a source with the hub. The hook is suspended meanwhile.
+fn registered_source() -> (Source, io::PipeWriter) {
     let hook = HOOK.take();
     let (reader, writer) = pipe();
     let source = Source::new(reader.into()).unwrap();
@@ -217,17 +217,17 @@ fn known_source() -> (Source, io::PipeWriter) {
     (source, writer)
 }
 
-/// All methods that a green thread, and not the main loop, calls.
+/// The methods that green threads call, and not the main loop.
 const OF_GREENLETS: [Method; 6] =
     [Method::Build, Method::Watch, Method::Forget, Method::Now, Method::Pollable, Method::Drop];
 
-/// Has the next call of `method` do `hook` while a green thread makes that call, and others are ready.
+/// Calls `hook` in the next call of `method`, which a green thread makes while others are ready.
 ///
 /// # Panics
 ///
-/// If another one runs before the call has ended.
+/// Panics if another green thread runs before the call has ended.
 fn inside_call(method: Method, hook: impl FnOnce() + 'static) {
-    // There is a hub, and a loop.
+    // Builds the hub and starts the loop.
     sleep(SHORT);
     let log = Log::new();
     let (begun, ended) = (log.clone(), log.clone());
@@ -236,7 +236,7 @@ fn inside_call(method: Method, hook: impl FnOnce() + 'static) {
         hook();
         ended.add("ended");
     });
-    let calls = spawn(move || bring_about(method));
+    let calls = spawn(move || cause_call(method));
     let runs = log.clone();
     let bystander = spawn(move || runs.add("bystander"));
     calls.join().unwrap();
@@ -260,11 +260,11 @@ fn assert_refused(wait: Result<impl Sized, TrampolineError>) {
 }
 
 #[test]
-fn rule_06_a_hub_that_panics_is_dropped_and_another_one_built() {
+fn rule_06_a_hub_that_panics_is_dropped_and_rebuilt() {
     for method in [Method::Watch, Method::Forget, Method::Wait, Method::Now, Method::Pollable] {
-        with_hooked("rule_06_a_hub_that_panics_is_dropped_and_another_one_built", move || {
+        with_hooked("rule_06_a_hub_that_panics_is_dropped_and_rebuilt", move || {
             sleep(SHORT);
-            let (source, _writer) = known_source();
+            let (source, _writer) = registered_source();
             assert_eq!((BUILT.get(), DROPPED.get()), (1, 0));
             on_next(method, || quiet_panic("on purpose"));
             match method {
@@ -274,12 +274,12 @@ fn rule_06_a_hub_that_panics_is_dropped_and_another_one_built() {
                     assert!(matches!(error, TrampolineError::Loop(LoopError::Panicked { .. })), "{error:?}");
                 }
                 Method::Forget => source.close(),
-                // The main loop tells main of it.
+                // Main gets the error from the main loop.
                 Method::Wait => assert!(catch_unwind(|| sleep(LONG)).is_err()),
-                method => bring_about(method),
+                method => cause_call(method),
             }
             assert_eq!(DROPPED.get(), 1, "{method:?}");
-            // The report of a lost clock comes with the next wait of main.
+            // The error of a panic in `now` comes with main's next wait.
             let _ = catch_unwind(|| sleep(SHORT));
             spawn(|| sleep(SHORT)).join().unwrap();
             assert_eq!((BUILT.get(), DROPPED.get()), (2, 1), "{method:?}");
@@ -288,8 +288,8 @@ fn rule_06_a_hub_that_panics_is_dropped_and_another_one_built() {
 }
 
 #[test]
-fn rule_06_a_hub_whose_wait_fails_is_dropped_and_another_one_built() {
-    with_hooked("rule_06_a_hub_whose_wait_fails_is_dropped_and_another_one_built", || {
+fn rule_06_a_hub_whose_wait_fails_is_dropped_and_rebuilt() {
+    with_hooked("rule_06_a_hub_whose_wait_fails_is_dropped_and_rebuilt", || {
         let (reader, mut writer) = pipe();
         let waiter = spawn(move || trampoline(&reader, Interest::READ, Some(PATIENT)));
         on_calls(|call| {
@@ -300,7 +300,7 @@ fn rule_06_a_hub_whose_wait_fails_is_dropped_and_another_one_built() {
         assert!(catch_unwind(|| sleep(LONG)).is_err());
         HOOK.take();
         assert_eq!((BUILT.get(), DROPPED.get()), (1, 1));
-        // The waiter has not heard of it.
+        // The failure did not wake the waiter.
         writer.write_all(b"x").unwrap();
         waiter.join().unwrap().unwrap();
         assert_eq!(BUILT.get(), 2);
@@ -357,10 +357,10 @@ fn rule_06_no_method_of_a_hub_unwinds_a_greenlet_whose_last_handle_it_drops() {
 fn rule_06_no_method_of_a_hub_waits_for_descriptors() {
     for method in OF_GREENLETS {
         with_hooked("rule_06_no_method_of_a_hub_waits_for_descriptors", move || {
-            let (source, _writer) = known_source();
+            let (source, _writer) = registered_source();
             let hub = get_hub();
             inside_call(method, move || {
-                // Ready ones, too.
+                // A ready descriptor is refused too.
                 let (reader, mut writer) = pipe();
                 writer.write_all(b"x").unwrap();
                 assert_refused(trampoline(&reader, Interest::READ, Some(SHORT)));
@@ -393,19 +393,19 @@ fn rule_06_no_method_of_a_hub_shuts_its_thread_down() {
             sleep(SHORT);
             let (hub, refused) = (get_hub(), Rc::new(Cell::new(false)));
             let to = refused.clone();
-            // Called by the main greenlet, which alone may do so elsewhere.
+            // Called on the main greenlet, which alone may shut down elsewhere.
             on_next(method, move || to.set(hub.shutdown(Some(Duration::ZERO)).is_err()));
-            bring_about(method);
+            cause_call(method);
             assert!(refused.get(), "{method:?}");
         });
     }
 }
 
 #[test]
-fn rule_06_a_hub_that_is_called_while_it_is_called_is_not_found() {
+fn rule_06_a_reentrant_call_does_not_find_the_hub() {
     for method in OF_GREENLETS {
-        with_hooked("rule_06_a_hub_that_is_called_while_it_is_called_is_not_found", move || {
-            let (source, _writer) = known_source();
+        with_hooked("rule_06_a_reentrant_call_does_not_find_the_hub", move || {
+            let (source, _writer) = registered_source();
             let hub = get_hub();
             inside_call(method, move || {
                 assert_eq!(hub.pollable(), None);
@@ -424,7 +424,7 @@ fn rule_06_a_hub_may_panic_when_it_is_dropped() {
             quiet_panic("on purpose");
         }
     };
-    // Replaced, and dropped after it has panicked.
+    // Dropped because it is replaced, and because it has panicked.
     let ends: [fn(); 2] = [
         || use_hub(None).unwrap(),
         || {
@@ -444,7 +444,7 @@ fn rule_06_a_hub_may_panic_when_it_is_dropped() {
             assert_eq!(DROPPED.get(), 1);
         });
     }
-    // At the end of its thread.
+    // Dropped at the end of its OS thread.
     let ends = move || {
         use_hooked_hub().unwrap();
         sleep(SHORT);
@@ -455,8 +455,8 @@ fn rule_06_a_hub_may_panic_when_it_is_dropped() {
 }
 
 #[test]
-fn rule_06_a_lost_hub_may_not_bring_another_one_about_when_it_is_dropped() {
-    with_hooked("rule_06_a_lost_hub_may_not_bring_another_one_about_when_it_is_dropped", || {
+fn rule_06_the_drop_of_a_lost_hub_may_not_build_another() {
+    with_hooked("rule_06_the_drop_of_a_lost_hub_may_not_build_another", || {
         sleep(SHORT);
         let said = Rc::new(Cell::new(None));
         let to = said.clone();
@@ -510,8 +510,8 @@ fn rule_06_a_report_of_a_stale_or_unknown_key_wakes_no_waiter() {
 }
 
 #[test]
-fn rule_06_a_report_that_comes_twice_wakes_once() {
-    with_hooked("rule_06_a_report_that_comes_twice_wakes_once", || {
+fn rule_06_a_duplicate_report_wakes_once() {
+    with_hooked("rule_06_a_duplicate_report_wakes_once", || {
         sleep(SHORT);
         let key = Rc::new(Cell::new(None::<Key>));
         on_calls(move |call| match call {
@@ -525,7 +525,7 @@ fn rule_06_a_report_that_comes_twice_wakes_once() {
         let (reader, _writer) = pipe();
         let waits = spawn(move || {
             trampoline(&reader, Interest::READ, Some(PATIENT)).unwrap();
-            // A park of another kind, which such a report is not for.
+            // A report must not end a park of another kind.
             let begin = std::time::Instant::now();
             sleep(Duration::from_millis(20));
             assert!(begin.elapsed() >= Duration::from_millis(20));
@@ -535,8 +535,8 @@ fn rule_06_a_report_that_comes_twice_wakes_once() {
 }
 
 #[test]
-fn rule_06_a_number_that_is_given_up_while_the_hub_watches_it_is_an_error() {
-    with_hooked("rule_06_a_number_that_is_given_up_while_the_hub_watches_it_is_an_error", || {
+fn rule_06_a_number_given_up_inside_watch_is_an_error() {
+    with_hooked("rule_06_a_number_given_up_inside_watch_is_an_error", || {
         sleep(SHORT);
         on_calls(|call| {
             if let Call::Watch(key) = call {
@@ -552,8 +552,8 @@ fn rule_06_a_number_that_is_given_up_while_the_hub_watches_it_is_an_error() {
 }
 
 #[test]
-fn rule_06_a_clock_that_goes_back_is_that_of_its_latest_sample() {
-    with_hooked("rule_06_a_clock_that_goes_back_is_that_of_its_latest_sample", || {
+fn rule_06_a_clock_that_goes_back_stays_at_its_latest_sample() {
+    with_hooked("rule_06_a_clock_that_goes_back_stays_at_its_latest_sample", || {
         sleep(SHORT);
         let mut samples = 0;
         on_calls(move |call| {
@@ -580,21 +580,21 @@ fn rule_06_a_clock_that_goes_back_is_that_of_its_latest_sample() {
 fn rule_06_timers_fire_when_the_clock_jumps_to_its_end() {
     with_hooked("rule_06_timers_fire_when_the_clock_jumps_to_its_end", || {
         let sleepers: Vec<_> = [SHORT * 10, LONG, LONG * 1000].map(|time| spawn(move || sleep(time))).into();
-        // They are armed by the clock of before.
+        // The timers are armed by the clock before the jump.
         sleep(SHORT);
         on_calls(move |call| {
             if let Call::Now(now) = call {
                 *now = Time::from_nanos(u64::MAX - 1_000_000);
             }
         });
-        // Due beyond the end.
+        // This sleep is due beyond the end of the clock.
         let late = spawn(|| sleep(LONG));
         for sleeper in sleepers {
             sleeper.join().unwrap();
         }
         assert_eq!(late.kill(), KillOutcome::Ended);
         HOOK.take();
-        // The clock does not go on from there.
+        // The clock stays at its end, so the test needs a new hub.
         use_hooked_hub().unwrap();
     });
 }
@@ -608,14 +608,14 @@ fn rule_06_a_deadline_beyond_the_end_of_the_clock_is_that_end() {
                 *now = Time::from_nanos(u64::MAX - 1_000_000);
             }
         });
-        // The sleep of main goes on with the next hub, for what is left until its deadline, which never comes.
+        // Main's sleep continues on the next hub with its deadline at the end of the clock, which never comes.
         let other = spawn(|| use_hooked_hub().unwrap());
         let slept = catch_unwind(|| sleep(LONG)).expect_err("the deadline has passed before the clock has reached it");
         let text = slept.downcast_ref::<String>().expect("a text");
         assert!(text.contains("block for ever"), "{text}");
         other.join().unwrap();
         HOOK.take();
-        // The clock does not go on from there.
+        // The clock stays at its end, so the test needs a new hub.
         use_hooked_hub().unwrap();
     });
 }
@@ -637,7 +637,7 @@ fn rule_06_no_builder_of_a_hub_switches_or_replaces_it() {
         })
         .unwrap();
         let bystander = spawn(move || log.add("bystander"));
-        // No loop is there yet, which would refuse by itself.
+        // The loop, which would refuse by itself, does not exist yet.
         let (reader, mut writer) = pipe();
         writer.write_all(b"x").unwrap();
         assert_refused(trampoline(&reader, Interest::READ, Some(PATIENT)));

@@ -1,4 +1,4 @@
-//! Choosing hubs, building them, letting go of them.
+//! The choice, the construction and the replacement of hubs.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
@@ -18,10 +18,10 @@ use crate::support::poll_hub::PollHub;
 
 const SHORT: Duration = Duration::from_millis(20);
 
-/// A third party's hub: over poll(2), and with a clock that can be its own.
+/// A third-party hub over `poll(2)`, optionally with its own clock.
 struct Mine {
     inner: PollHub,
-    /// Time passes when the loop waits, and only then.
+    /// Time passes only while the loop waits.
     clock: Option<Rc<Cell<Time>>>,
 }
 
@@ -70,8 +70,9 @@ impl Hub for Mine {
     }
 }
 
-/// Runs the rest of a test in a process of its own, in which `EVENTLET_HUB` is `hub` or not set. False in that
-/// process.
+/// Runs the rest of a test in its own process, in which `EVENTLET_HUB` is `hub` or not set.
+///
+/// Returns false in that process, and true in the parent after the child has succeeded.
 fn with_environment(test: &str, hub: Option<&str>) -> bool {
     if support::is_child() {
         return false;
@@ -93,7 +94,7 @@ fn no_hub_exists_before_its_first_use() {
     support::run("no_hub_exists_before_its_first_use", || {
         assert!(!has_hub());
         let green = greenhub::spawn(|| 1);
-        assert!(!has_hub(), "spawning is no use of the hub");
+        assert!(!has_hub(), "spawning does not use the hub");
         greenhub::sleep(Duration::from_millis(1));
         assert!(has_hub());
         green.join().unwrap();
@@ -101,8 +102,8 @@ fn no_hub_exists_before_its_first_use() {
 }
 
 #[test]
-fn get_hub_names_the_same_hub_each_time() {
-    support::run("get_hub_names_the_same_hub_each_time", || {
+fn get_hub_returns_the_same_hub_each_time() {
+    support::run("get_hub_returns_the_same_hub_each_time", || {
         let hub = get_hub();
         assert_eq!(get_hub().id(), hub.id());
         let inside = greenhub::spawn(|| get_hub().id());
@@ -178,12 +179,12 @@ fn timers_and_listeners_of_a_replaced_hub_never_fire() {
 }
 
 #[test]
-fn a_reference_to_a_replaced_hub_reaches_the_present_one() {
-    support::run("a_reference_to_a_replaced_hub_reaches_the_present_one", || {
+fn a_reference_to_a_replaced_hub_reaches_the_current_hub() {
+    support::run("a_reference_to_a_replaced_hub_reaches_the_current_hub", || {
         let old = get_hub();
         use_hub(old.name()).unwrap();
         assert!(!old.is_current() && !old.is_running());
-        let never = old.schedule(SHORT, || unreachable!("it was taken back"));
+        let never = old.schedule(SHORT, || unreachable!("it was cancelled"));
         assert!(never.cancel());
         let fired = Rc::new(Cell::new(false));
         old.schedule(Duration::ZERO, {
@@ -201,8 +202,8 @@ fn a_reference_to_a_replaced_hub_reaches_the_present_one() {
 }
 
 #[test]
-fn choosing_the_same_hub_again_makes_a_new_one() {
-    support::run("choosing_the_same_hub_again_makes_a_new_one", || {
+fn use_hub_with_the_same_name_builds_a_new_hub() {
+    support::run("use_hub_with_the_same_name_builds_a_new_hub", || {
         let name = get_default_hub().unwrap().name;
         use_hub(name).unwrap();
         let first = get_hub();
@@ -229,8 +230,8 @@ fn the_environment_chooses_the_hub() {
 }
 
 #[test]
-fn a_name_in_the_program_beats_the_environment() {
-    const TEST: &str = "a_name_in_the_program_beats_the_environment";
+fn use_hub_overrides_the_environment() {
+    const TEST: &str = "use_hub_overrides_the_environment";
     if with_environment(TEST, Some("mine")) {
         return;
     }
@@ -308,7 +309,7 @@ fn an_unknown_name_in_the_environment_is_an_error_that_quotes_it() {
     support::run(TEST, || {
         let text = try_get_hub().unwrap_err().to_string();
         assert!(text.contains("\"nope\"") && text.contains("EVENTLET_HUB"), "{text}");
-        // The variable is read again, and a program can still choose.
+        // The error is not final: the program can still choose a hub.
         use_hub(get_default_hub().unwrap().name).unwrap();
         assert_eq!(get_hub().name(), get_default_hub().unwrap().name);
     });
@@ -339,12 +340,12 @@ fn a_failed_use_hub_changes_nothing() {
                 assert!(use_hub(name).is_err());
             }
         };
-        // A choice that was not used yet.
+        // A failure keeps a choice that was not used yet.
         use_hub_with(Mine::new).unwrap();
         fail();
         let hub = get_hub();
         assert_eq!(hub.name(), Mine::NAME);
-        // A hub with a timer, and a failure inside the main loop.
+        // A failure inside the main loop keeps a hub with its timer.
         let fired = Rc::new(Cell::new(false));
         let refused = Rc::new(RefCell::new(None));
         hub.schedule(SHORT, {
@@ -458,8 +459,8 @@ fn a_third_party_hub_over_poll_runs_timers_and_listeners() {
 }
 
 #[test]
-fn asking_for_availability_leaves_nothing_behind() {
-    const TEST: &str = "asking_for_availability_leaves_nothing_behind";
+fn is_available_leaves_no_hub_behind() {
+    const TEST: &str = "is_available_leaves_no_hub_behind";
     if with_environment(TEST, None) {
         return;
     }
@@ -534,8 +535,8 @@ fn replaced_hubs_and_ended_threads_leave_no_descriptor_open() {
 }
 
 #[test]
-fn a_hub_with_a_clock_of_its_own_drives_the_timers() {
-    support::run("a_hub_with_a_clock_of_its_own_drives_the_timers", || {
+fn a_hub_with_its_own_clock_drives_the_timers() {
+    support::run("a_hub_with_its_own_clock_drives_the_timers", || {
         const HOUR: Duration = Duration::from_secs(3600);
         let clock = Rc::new(Cell::new(Time::from_nanos(1)));
         use_hub_with({
@@ -562,16 +563,16 @@ fn a_hub_with_a_clock_of_its_own_drives_the_timers() {
 }
 
 #[test]
-fn what_waits_while_a_hub_is_replaced_waits_on_the_next() {
+fn waiters_of_a_replaced_hub_wait_on_the_next() {
     struct Sleeps;
     impl Drop for Sleeps {
         fn drop(&mut self) {
             greenhub::sleep(Duration::from_millis(1));
         }
     }
-    support::run("what_waits_while_a_hub_is_replaced_waits_on_the_next", || {
+    support::run("waiters_of_a_replaced_hub_wait_on_the_next", || {
         let name = get_hub().name();
-        // Ended when the hub is replaced; its closure then gives way to the reader.
+        // Ends when the hub is replaced. The destructor of its closure then yields to the reader.
         let sleeps = Sleeps;
         let delayed = greenhub::spawn_after(Duration::from_secs(100), move || drop(sleeps));
         greenhub::yield_now();

@@ -1,4 +1,4 @@
-//! The leftovers of a job with the hub of its OS thread: green threads, callbacks, handles.
+//! Green threads, callbacks and handles that a job leaves on its pool thread.
 
 use std::cell::OnceCell;
 use std::num::NonZeroUsize;
@@ -13,17 +13,17 @@ use crate::support::run;
 use greenhub::tpool::{execute, execute_scoped, set_num_threads};
 use greenhub::{GreenThread, Remote, get_hub, sleep, spawn, spawn_after, spawn_n, sync, yield_now};
 
-/// A hang is a failure after that time.
+/// The time after which a wait counts as hung.
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
-fn a_green_thread_that_a_job_leaves_runs_to_its_end_on_the_jobs_thread() {
-    run("a_green_thread_that_a_job_leaves_runs_to_its_end_on_the_jobs_thread", || {
+fn a_leftover_green_thread_runs_to_its_end_on_the_pool_thread() {
+    run("a_leftover_green_thread_runs_to_its_end_on_the_pool_thread", || {
         let (tell, told) = channel();
         let job = move || {
             spawn_n(move || {
                 sleep(SHORT);
-                // Started by another one, and later.
+                // A leftover green thread starts another one later.
                 drop(spawn_after(SHORT, move || tell.send(std::thread::current().id())));
             });
             std::thread::current().id()
@@ -34,8 +34,8 @@ fn a_green_thread_that_a_job_leaves_runs_to_its_end_on_the_jobs_thread() {
 }
 
 #[test]
-fn a_green_thread_that_a_borrowing_job_leaves_runs_to_its_end() {
-    run("a_green_thread_that_a_borrowing_job_leaves_runs_to_its_end", || {
+fn a_leftover_green_thread_of_a_scoped_job_runs_to_its_end() {
+    run("a_leftover_green_thread_of_a_scoped_job_runs_to_its_end", || {
         let (tell, told) = channel();
         let text = String::from("borrowed");
         execute_scoped(|| {
@@ -48,8 +48,8 @@ fn a_green_thread_that_a_borrowing_job_leaves_runs_to_its_end() {
 }
 
 #[test]
-fn a_link_that_waits_runs_to_its_end() {
-    run("a_link_that_waits_runs_to_its_end", || {
+fn a_leftover_link_that_waits_runs_to_its_end() {
+    run("a_leftover_link_that_waits_runs_to_its_end", || {
         let (tell, told) = channel();
         execute(move || {
             spawn(|| ()).link(move |_| {
@@ -63,8 +63,8 @@ fn a_link_that_waits_runs_to_its_end() {
 }
 
 #[test]
-fn the_result_of_a_job_does_not_wait_for_what_it_leaves() {
-    run("the_result_of_a_job_does_not_wait_for_what_it_leaves", || {
+fn the_result_of_a_job_does_not_wait_for_its_leftovers() {
+    run("the_result_of_a_job_does_not_wait_for_its_leftovers", || {
         let (go, gone) = sync::mpsc::channel::<u32>();
         let (tell, told) = channel();
         let result = execute(move || {
@@ -80,8 +80,8 @@ fn the_result_of_a_job_does_not_wait_for_what_it_leaves() {
 }
 
 #[test]
-fn a_thread_takes_the_next_job_when_the_green_threads_of_the_last_have_ended() {
-    const TEST: &str = "a_thread_takes_the_next_job_when_the_green_threads_of_the_last_have_ended";
+fn a_pool_thread_takes_the_next_job_after_the_leftovers_have_ended() {
+    const TEST: &str = "a_pool_thread_takes_the_next_job_after_the_leftovers_have_ended";
     in_own_process(TEST, || {
         set_num_threads(NonZeroUsize::MIN);
         let (tell, told) = channel();
@@ -99,14 +99,14 @@ fn a_thread_takes_the_next_job_when_the_green_threads_of_the_last_have_ended() {
 }
 
 #[test]
-fn green_threads_that_nothing_can_wake_are_reported_and_killed() {
-    const TEST: &str = "green_threads_that_nothing_can_wake_are_reported_and_killed";
+fn deadlocked_leftovers_are_reported_and_killed() {
+    const TEST: &str = "deadlocked_leftovers_are_reported_and_killed";
     in_own_process(TEST, || {
         let (report, reported) = channel();
         greenhub::set_report_stream(move |one| report.send(one.to_string()).unwrap());
         let (tell, told) = channel();
         execute(move || {
-            // Each waits for the other one.
+            // The two green threads wait for each other.
             let other = Rc::new(OnceCell::<GreenThread<bool>>::new());
             let first = Rc::clone(&other);
             let second = spawn(move || {
@@ -123,7 +123,7 @@ fn green_threads_that_nothing_can_wake_are_reported_and_killed() {
     });
 }
 
-/// Waits until the hub has gone.
+/// Waits until the hub is gone.
 fn goes(remote: &Remote) {
     let begin = Instant::now();
     while !remote.is_gone() {
@@ -133,8 +133,8 @@ fn goes(remote: &Remote) {
 }
 
 #[test]
-fn a_handle_of_the_hub_of_a_job_says_gone_after_the_job() {
-    run("a_handle_of_the_hub_of_a_job_says_gone_after_the_job", || {
+fn a_remote_of_a_jobs_hub_is_gone_after_the_job() {
+    run("a_remote_of_a_jobs_hub_is_gone_after_the_job", || {
         let (tell, told) = channel();
         let job = move || {
             spawn_n(move || {
@@ -151,8 +151,8 @@ fn a_handle_of_the_hub_of_a_job_says_gone_after_the_job() {
 }
 
 #[test]
-fn a_timer_that_a_job_leaves_is_dropped_and_reported() {
-    const TEST: &str = "a_timer_that_a_job_leaves_is_dropped_and_reported";
+fn a_leftover_timer_is_dropped_and_reported() {
+    const TEST: &str = "a_leftover_timer_is_dropped_and_reported";
     in_own_process(TEST, || {
         let (report, reported) = channel();
         greenhub::set_report_stream(move |one| report.send(one.to_string()).unwrap());
@@ -171,7 +171,7 @@ fn a_timer_that_a_job_leaves_is_dropped_and_reported() {
     });
 }
 
-/// Runs the test in a process of its own: it changes the pool or the reports.
+/// Runs the test in its own process, because it changes the pool or the report stream.
 fn in_own_process(test: &str, body: fn()) {
     if support::is_child() {
         return run(test, body);

@@ -1,5 +1,6 @@
-//! Whatever way a green thread leaves the place where it is parked, nothing of it stays: memory, descriptors and
-//! cells are counted before and after.
+//! A green thread leaks nothing, in whichever way it leaves its park point.
+//!
+//! The tests count memory, descriptors and the resources of the hub before and after.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use crate::support::descriptors::{in_child, open_descriptors};
 use crate::support::green::{Drops, Held, OnDrop, PARK_POINTS, ParkPoint, SHORT, held, quiet_panic};
 use greenhub::{GreenError, GreenThread, sleep, spawn, spawn_after, spawn_n, with_timeout, yield_now};
 
-/// What the process holds.
+/// The memory and the resources of the process.
 #[derive(Debug, PartialEq, Eq)]
 struct Footprint {
     blocks: isize,
@@ -26,7 +27,7 @@ fn footprint() -> Footprint {
     Footprint { blocks, bytes, descriptors, cells }
 }
 
-/// Timers of the next second lie in buckets by the millisecond, each of which keeps its memory.
+/// Fills the buckets of the timer wheel once: each covers a millisecond of the next second, and keeps its memory.
 fn fill_every_bucket() {
     for half in 0..2400 {
         spawn_after(Duration::from_micros(half * 500), || ());
@@ -34,8 +35,9 @@ fn fill_every_bucket() {
     sleep(Duration::from_millis(1250));
 }
 
-/// Runs `round` at each park point until nothing more has come of a round than was there before it: pools grow
-/// in the first ones, and a job that nobody waits for ends by itself.
+/// Runs `round` at each park point until a round leaves the footprint unchanged.
+///
+/// The first rounds grow pools, and a job without a waiter ends by itself.
 #[track_caller]
 fn leaks_nothing(round: fn(&ParkPoint, &Drops)) {
     in_child(|| {
@@ -46,7 +48,7 @@ fn leaks_nothing(round: fn(&ParkPoint, &Drops)) {
                 let before = footprint();
                 let drops = Drops::default();
                 round(point, &drops);
-                assert_eq!(drops.count(), 1, "{}: what it held was dropped once", point.name);
+                assert_eq!(drops.count(), 1, "{}: its value was dropped once", point.name);
                 drop(drops);
                 let after = footprint();
                 let same = after == before;
@@ -58,7 +60,7 @@ fn leaks_nothing(round: fn(&ParkPoint, &Drops)) {
     });
 }
 
-/// A green thread that is parked at `point`, and holds one of `drops`.
+/// A green thread that is parked at `point`, and owns one of `drops`.
 fn parked_at(point: &ParkPoint, drops: &Drops) -> GreenThread<()> {
     let (inside, park) = (drops.one(), point.park);
     let one = spawn(move || {
@@ -71,7 +73,7 @@ fn parked_at(point: &ParkPoint, drops: &Drops) -> GreenThread<()> {
 }
 
 #[test]
-fn a_kill_leaves_nothing() {
+fn a_kill_leaks_nothing() {
     leaks_nothing(|point, drops| {
         let one = parked_at(point, drops);
         one.kill();
@@ -80,7 +82,7 @@ fn a_kill_leaves_nothing() {
 }
 
 #[test]
-fn an_error_thrown_in_leaves_nothing() {
+fn a_thrown_error_leaks_nothing() {
     leaks_nothing(|point, drops| {
         let one = parked_at(point, drops);
         one.kill_with(GreenError::custom(std::io::Error::other("an error of its own")));
@@ -89,12 +91,12 @@ fn an_error_thrown_in_leaves_nothing() {
 }
 
 #[test]
-fn a_panic_on_the_way_out_leaves_nothing() {
+fn a_panic_after_a_kill_leaks_nothing() {
     leaks_nothing(|point, drops| {
         let (inside, park) = (drops.one(), point.park);
         let one = spawn(move || {
             let _inside = inside;
-            // Not while unwinding, which would be the end of the process.
+            // Panics after the catch: a panic while unwinding would abort the process.
             let caught = std::panic::catch_unwind(park);
             drop(caught.expect_err("killed"));
             quiet_panic("on the way out");
@@ -106,7 +108,7 @@ fn a_panic_on_the_way_out_leaves_nothing() {
 }
 
 #[test]
-fn a_timeout_leaves_nothing() {
+fn a_timeout_leaks_nothing() {
     leaks_nothing(|point, drops| {
         let (inside, park) = (drops.one(), point.park);
         let one = spawn(move || {
@@ -114,7 +116,7 @@ fn a_timeout_leaves_nothing() {
             with_timeout(SHORT / 5, park).expect_err("parked for ever");
         });
         if point.masked {
-            // A wait for children is not cut short by a timeout, but by their end.
+            // A timeout does not end a masked wait. The kill of its children does.
             sleep(SHORT);
             one.kill();
             drop(one.join());
@@ -125,7 +127,7 @@ fn a_timeout_leaves_nothing() {
 }
 
 #[test]
-fn a_dropped_handle_and_a_kill_by_a_link_leave_nothing() {
+fn a_dropped_handle_and_a_kill_by_a_link_leak_nothing() {
     leaks_nothing(|point, drops| {
         let one = std::rc::Rc::new(parked_at(point, drops));
         let other = spawn(yield_now);
@@ -139,7 +141,7 @@ fn a_dropped_handle_and_a_kill_by_a_link_leave_nothing() {
 }
 
 #[test]
-fn the_end_of_a_thread_leaves_nothing() {
+fn the_end_of_an_os_thread_leaks_nothing() {
     leaks_nothing(|point, drops| {
         let park = point.park;
         let ended = Arc::new(AtomicUsize::new(0));
@@ -160,7 +162,7 @@ fn the_end_of_a_thread_leaves_nothing() {
 }
 
 #[test]
-fn what_is_leaked_is_noticed() {
+fn a_leak_changes_the_footprint() {
     in_child(|| {
         fill_every_bucket();
         let before = footprint();
@@ -171,7 +173,7 @@ fn what_is_leaked_is_noticed() {
 }
 
 #[test]
-fn a_park_that_is_given_up_again_and_again_leaves_nothing() {
+fn repeatedly_abandoned_parks_leak_nothing() {
     const ROUNDS: usize = 5_000;
     in_child(|| {
         fill_every_bucket();

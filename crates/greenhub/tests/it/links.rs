@@ -1,4 +1,4 @@
-//! Links: who is told of the end of a green thread, and who ends with it.
+//! Links: callbacks at the end of a green thread, and scopes that end with it.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{catch_unwind, resume_unwind};
@@ -19,7 +19,7 @@ const ZERO: Duration = Duration::ZERO;
 
 type Shared = Rc<GreenThread<&'static str>>;
 
-/// A green thread that ends by itself or is ended by another, when the caller next waits.
+/// A way to start a green thread that ends when the caller next waits.
 struct Ending {
     name: &'static str,
     begin: fn() -> Shared,
@@ -76,11 +76,11 @@ fn text(linked: &Linked) -> Option<String> {
 }
 
 #[test]
-fn a_link_hears_of_its_kind_of_end_only() {
-    run("a_link_hears_of_its_kind_of_end_only", || {
+fn a_link_is_called_for_its_kind_of_end_only() {
+    run("a_link_is_called_for_its_kind_of_end_only", || {
         for Ending { name, begin, error } in ENDINGS {
             let green = begin();
-            // While it runs, and when it has ended.
+            // Linked while the green thread runs, and after its end.
             for _ in 0..2 {
                 let (told, values, errors) = (Log::new(), Log::new(), Log::new());
                 let log = told.clone();
@@ -99,8 +99,8 @@ fn a_link_hears_of_its_kind_of_end_only() {
 }
 
 #[test]
-fn one_that_has_ended_tells_every_new_link() {
-    run("one_that_has_ended_tells_every_new_link", || {
+fn a_link_to_an_ended_green_thread_is_called_each_time() {
+    run("a_link_to_an_ended_green_thread_is_called_each_time", || {
         let green = spawn(|| 7);
         green.wait().unwrap();
         let sum = Rc::new(Cell::new(0));
@@ -113,8 +113,8 @@ fn one_that_has_ended_tells_every_new_link() {
 }
 
 #[test]
-fn a_closure_passes_the_end_on_to_an_event_or_a_queue() {
-    run("a_closure_passes_the_end_on_to_an_event_or_a_queue", || {
+fn a_link_may_forward_the_result_to_an_event_or_a_queue() {
+    run("a_link_may_forward_the_result_to_an_event_or_a_queue", || {
         for Ending { begin, error, .. } in ENDINGS {
             let (event, queue) = (Arc::new(Event::new()), Arc::new(Queue::new()));
             let green = begin();
@@ -148,8 +148,8 @@ fn a_link_is_called_once() {
 }
 
 #[test]
-fn links_that_are_taken_back_while_others_are_told_are_not_called() {
-    run("links_that_are_taken_back_while_others_are_told_are_not_called", || {
+fn links_unlinked_while_others_run_are_not_called() {
+    run("links_unlinked_while_others_run_are_not_called", || {
         let green = parked();
         let later: Rc<RefCell<Vec<LinkId>>> = Rc::default();
         let (drops, log) = (Drops::default(), Log::new());
@@ -159,7 +159,7 @@ fn links_that_are_taken_back_while_others_are_told_are_not_called() {
             let last = links.borrow_mut().pop().unwrap();
             assert!(links.borrow().iter().all(|link| own.unlink(*link)));
             taken.add("first");
-            // Also by others, while it blocks.
+            // Another green thread may unlink too, while this link blocks.
             let owner = own.clone();
             let by_another = spawn(move || owner.unlink(last));
             assert!(by_another.join().unwrap());
@@ -192,8 +192,8 @@ impl Drops {
 }
 
 #[test]
-fn a_linked_scope_is_given_up_when_the_other_ends() {
-    run("a_linked_scope_is_given_up_when_the_other_ends", || {
+fn a_linked_scope_ends_with_its_green_thread() {
+    run("a_linked_scope_ends_with_its_green_thread", || {
         for Ending { name, begin, error } in ENDINGS {
             for in_main in [true, false] {
                 let drops = Drops::default();
@@ -212,7 +212,7 @@ fn a_linked_scope_is_given_up_when_the_other_ends() {
                 assert_eq!(text(&linked).as_deref(), error, "{name}");
                 assert!(linked.to_string().contains("links.rs"), "{linked}");
                 assert_eq!(drops.count(), 1);
-                // It is over.
+                // No later switch throws the strike again.
                 yield_now();
             }
         }
@@ -220,8 +220,8 @@ fn a_linked_scope_is_given_up_when_the_other_ends() {
 }
 
 #[test]
-fn a_scope_that_is_linked_to_an_ended_one_does_not_begin() {
-    run("a_scope_that_is_linked_to_an_ended_one_does_not_begin", || {
+fn a_scope_linked_to_an_ended_green_thread_does_not_begin() {
+    run("a_scope_linked_to_an_ended_green_thread_does_not_begin", || {
         for Ending { begin, error, .. } in ENDINGS {
             let green = begin();
             let _ = green.wait();
@@ -246,8 +246,8 @@ fn a_linked_scope_is_struck_by_its_kind_of_end_only() {
 }
 
 #[test]
-fn leaving_a_linked_scope_takes_its_link_back() {
-    run("leaving_a_linked_scope_takes_its_link_back", || {
+fn leaving_a_linked_scope_unlinks_it() {
+    run("leaving_a_linked_scope_unlinks_it", || {
         let before = held();
         {
             let green = parked();
@@ -259,7 +259,7 @@ fn leaving_a_linked_scope_takes_its_link_back() {
             yield_now();
             killed.kill();
             assert!(killed.join().unwrap_err().is_exit());
-            // Nobody is struck, not even those who got the place of the killed one.
+            // A bystander that reuses the slot of the killed green thread is not struck either.
             let bystander = spawn(|| sleep(SHORT));
             green.kill();
             sleep(SHORT);
@@ -270,11 +270,11 @@ fn leaving_a_linked_scope_takes_its_link_back() {
 }
 
 #[test]
-fn who_is_struck_by_a_link_may_fail_with_it() {
-    run("who_is_struck_by_a_link_may_fail_with_it", || {
+fn a_linked_error_may_propagate_along_a_chain() {
+    run("a_linked_error_may_propagate_along_a_chain", || {
         for Ending { begin, error, .. } in ENDINGS {
             let first = begin();
-            // A chain: each ends with the one before.
+            // A chain, in which each green thread ends with the one before.
             let second = Rc::new(spawn(move || -> Result<(), GreenError> { Ok(first.with_link(|| sleep(LONG))?) }));
             let own = second.clone();
             let third = spawn(move || -> Result<(), GreenError> { Ok(own.with_link(|| sleep(LONG))?) });
@@ -287,8 +287,8 @@ fn who_is_struck_by_a_link_may_fail_with_it() {
 }
 
 #[test]
-fn two_that_are_linked_to_each_other_end_together() {
-    run("two_that_are_linked_to_each_other_end_together", || {
+fn two_green_threads_linked_to_each_other_end_together() {
+    run("two_green_threads_linked_to_each_other_end_together", || {
         for first in [0, 1] {
             let partners: Rc<RefCell<Vec<Rc<GreenThread<bool>>>>> = Rc::default();
             for number in 0..2 {
@@ -313,7 +313,7 @@ fn a_strike_waits_for_the_next_wait_within_the_scope() {
     run("a_strike_waits_for_the_next_wait_within_the_scope", || {
         let log = Log::new();
         let (green, other) = (spawn(|| ()), spawn(|| ()));
-        // Its end is told by the one who is in the scope.
+        // The green thread inside the scope causes the end.
         let linked = green.with_link(|| {
             assert_eq!(green.kill(), KillOutcome::Cancelled);
             log.add("goes on");
@@ -321,7 +321,7 @@ fn a_strike_waits_for_the_next_wait_within_the_scope() {
             log.add("never");
         });
         assert!(linked.unwrap_err().error().unwrap().is_exit());
-        // Without a wait the value counts, and what was to strike does not strike later.
+        // Without a wait the scope returns its value, and the strike is dropped.
         let value = other.with_link(|| {
             other.kill();
             "value"
@@ -340,14 +340,14 @@ fn linked_scopes_and_timeouts_nest_and_each_catches_its_own() {
             let green = green.clone();
             spawn(move || green.kill())
         };
-        // The outer one passes the inner scopes.
+        // The strike of the outer link passes the inner scopes.
         killer(&outer);
         let struck = outer.with_link(|| {
             let _ = with_timeout(LONG, || inner.with_link(|| sleep(LONG)));
             unreachable!("goes on to the outer scope");
         });
         assert!(Result::<(), _>::unwrap_err(struck).error().unwrap().is_exit());
-        // The inner one is caught by the inner scope, and the timeout strikes after it.
+        // The inner scope catches its own strike, and the timeout strikes after it.
         killer(&inner);
         let log = Log::new();
         let late = with_timeout(SHORT, || {
@@ -356,11 +356,11 @@ fn linked_scopes_and_timeouts_nest_and_each_catches_its_own() {
             sleep(LONG);
         });
         assert_eq!(late.unwrap_err().after(), Some(SHORT));
-        // A timeout passes the scope of a link.
+        // A timeout passes a linked scope.
         let green = parked();
         let late = with_timeout(SHORT, || green.with_link(|| sleep(LONG)).map_err(|_| ()));
         assert_eq!(late.unwrap_err().after(), Some(SHORT));
-        // Several links to the same one.
+        // Two nested scopes are linked to the same green thread.
         killer(&green);
         let struck = green.with_link(|| {
             let inner = green.with_link(|| sleep(LONG));
@@ -368,7 +368,7 @@ fn linked_scopes_and_timeouts_nest_and_each_catches_its_own() {
             yield_now();
             log.add("never");
         });
-        // The outer link was told first.
+        // The outer link was called first.
         assert!(struck.is_err());
         log.is(&["caught"]);
     });
@@ -425,7 +425,7 @@ fn a_strike_and_a_kill_at_once_end_as_killed() {
         let own = other.clone();
         let linked = Rc::new(spawn(move || own.with_link(|| sleep(LONG))));
         yield_now();
-        // Both before it runs again.
+        // Both strike before the green thread runs again.
         let victim = linked.clone();
         let _timer = get_hub().schedule(ZERO, move || {
             other.kill();
@@ -436,8 +436,8 @@ fn a_strike_and_a_kill_at_once_end_as_killed() {
 }
 
 #[test]
-fn a_strike_that_is_carried_out_of_its_scope_says_what_it_was() {
-    run("a_strike_that_is_carried_out_of_its_scope_says_what_it_was", || {
+fn a_strike_resumed_outside_its_scope_is_a_linked_error() {
+    run("a_strike_resumed_outside_its_scope_is_a_linked_error", || {
         let payload = Rc::new(RefCell::new(None));
         let to = payload.clone();
         spawn(|| ()).with_link(move || *to.borrow_mut() = catch_unwind(|| sleep(LONG)).err()).unwrap();
@@ -449,8 +449,8 @@ fn a_strike_that_is_carried_out_of_its_scope_says_what_it_was() {
 }
 
 #[test]
-fn an_error_is_reported_once_beside_its_links_unless_it_is_taken() {
-    run("an_error_is_reported_once_beside_its_links_unless_it_is_taken", || {
+fn an_error_is_reported_once_despite_links_unless_joined() {
+    run("an_error_is_reported_once_despite_links_unless_joined", || {
         keep_reports();
         for taken in [true, false] {
             let log = Log::new();
@@ -475,17 +475,17 @@ fn an_error_is_reported_once_beside_its_links_unless_it_is_taken() {
 }
 
 #[test]
-fn waiting_for_a_killed_one_is_an_error() {
-    run("waiting_for_a_killed_one_is_an_error", || {
+fn waiting_for_a_killed_green_thread_is_an_error() {
+    run("waiting_for_a_killed_green_thread_is_an_error", || {
         let green = parked();
         let own = green.clone();
         let waiter = spawn(move || own.wait());
         yield_now();
         green.kill();
-        // As a value of its own kind, never as a result.
+        // The kill is an error, never a result.
         assert!(waiter.join().unwrap().unwrap_err().is_exit());
         assert!(matches!(green.wait(), Err(GreenError::Exit)));
-        // And it is not thrown at the waiter, which goes on.
+        // The kill is not thrown into the waiter, which continues.
         yield_now();
     });
 }
@@ -499,7 +499,7 @@ fn waiting_with_a_zero_timeout_does_not_switch() {
         let late = with_timeout(ZERO, || green.wait());
         assert_eq!(late.unwrap_err().after(), Some(ZERO));
         log.is(&[]);
-        // With a longer one it does, and the one that is waited for is as it was.
+        // A longer timeout switches, and does not affect the target.
         assert!(with_timeout(SHORT, || green.wait()).is_err());
         log.is(&["ran"]);
         assert!(other.is_finished() && !green.is_finished());
@@ -509,8 +509,8 @@ fn waiting_with_a_zero_timeout_does_not_switch() {
 }
 
 #[test]
-fn on_the_main_loop_links_and_looks_do_not_wait() {
-    run("on_the_main_loop_links_and_looks_do_not_wait", || {
+fn links_and_polls_in_the_main_loop_do_not_wait() {
+    run("links_and_polls_in_the_main_loop_do_not_wait", || {
         let (event, queue) = (Arc::new(Event::<()>::new()), Arc::new(Queue::<()>::new()));
         let (tokens, log) = (Semaphore::new(0), Log::new());
         let green = parked();
@@ -525,7 +525,7 @@ fn on_the_main_loop_links_and_looks_do_not_wait() {
             assert!(event.poll().is_none() && !event.ready());
             assert!(queue.try_get().is_err() && !tokens.try_acquire());
             assert!(!own.is_finished());
-            // What would wait is refused, however short it was to be.
+            // A wait is refused, even with a zero timeout.
             let refused = event.wait_timeout(ZERO).unwrap_err();
             assert!(matches!(refused, GreenError::Loop(LoopError::InMainloop { .. })), "{refused}");
             assert_eq!(own.with_link(|| "in place").unwrap(), "in place");
@@ -561,9 +561,9 @@ fn the_end_of_an_os_thread_unwinds_linked_scopes() {
 }
 
 #[test]
-fn a_link_is_called_in_the_green_thread_that_ends_it() {
-    run("a_link_is_called_in_the_green_thread_that_ends_it", || {
-        // It ends itself, or never had anything of its own to run.
+fn a_link_is_called_in_the_green_thread_that_causes_the_end() {
+    run("a_link_is_called_in_the_green_thread_that_causes_the_end", || {
+        // The first unwinds on its own stack. The second is cancelled before its start.
         let running = parked();
         let unstarted = spawn_after(LONG, || ());
         let seen: Rc<RefCell<Vec<u32>>> = Rc::default();
@@ -593,7 +593,7 @@ fn a_join_within_a_link_leaves_the_result_to_the_link() {
         spawned.link(move |result| {
             let joined = handle.take().expect("the last handle").join();
             own.add(if joined.is_err() { "refused" } else { "taken" });
-            // The link still reads it.
+            // The link still borrows the result.
             assert_eq!(*result.as_ref().expect("a value"), [7; 4]);
             own.add("read");
         });

@@ -1,4 +1,4 @@
-//! Listening with options.
+//! `ListenOptions`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,8 +12,8 @@ const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 const SHORT: Duration = Duration::from_millis(20);
 
 #[test]
-fn without_options_it_is_a_plain_listener() {
-    support::run("without_options_it_is_a_plain_listener", || {
+fn default_options_make_a_plain_listener() {
+    support::run("default_options_make_a_plain_listener", || {
         assert_eq!(ListenOptions::default(), ListenOptions::new());
         let listener = ListenOptions::new().listen(ANY).unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -25,14 +25,14 @@ fn without_options_it_is_a_plain_listener() {
 }
 
 #[test]
-fn an_address_is_used_again_at_once_unless_that_is_turned_off() {
-    support::run("an_address_is_used_again_at_once_unless_that_is_turned_off", || {
+fn reuse_address_rebinds_an_address_at_once() {
+    support::run("reuse_address_rebinds_an_address_at_once", || {
         let again = |_| {
             let listener = TcpListener::bind(ANY).unwrap();
             assert!(rustix::net::sockopt::socket_reuseaddr(&listener).unwrap());
             let address = listener.local_addr().unwrap();
             let mut client = TcpStream::connect(address).unwrap();
-            // The side that closes first keeps the address busy for a while.
+            // The side that closes first keeps the address in use for a while.
             drop(listener.accept().unwrap());
             assert_eq!(client.read(&mut [0]).unwrap(), 0);
             drop((client, listener));
@@ -40,22 +40,22 @@ fn an_address_is_used_again_at_once_unless_that_is_turned_off() {
             assert_eq!(refused.kind(), ErrorKind::AddrInUse);
             ListenOptions::new().reuse_address(true).listen(address)
         };
-        // Another program may get it first, but not each time.
+        // Another program may bind the address first, but not each time.
         assert!((0..5).map(again).any(|listener| listener.is_ok()));
     });
 }
 
 #[test]
-fn a_port_can_be_shared_by_those_who_say_so() {
-    support::run("a_port_can_be_shared_by_those_who_say_so", || {
+fn reuse_port_lets_listeners_share_a_port() {
+    support::run("reuse_port_lets_listeners_share_a_port", || {
         let sharing = ListenOptions::new().reuse_port(true);
-        // A port that no other socket has.
+        // A port without another socket.
         let address = TcpListener::bind(ANY).unwrap().local_addr().unwrap();
         let one = sharing.listen(address).unwrap();
         let other = sharing.listen(address).unwrap();
         assert_eq!(other.local_addr().unwrap(), address);
         assert_eq!(TcpListener::bind(address).unwrap_err().kind(), ErrorKind::AddrInUse);
-        // Whoever of them gets the connections, none is lost.
+        // Every connection is served, whichever listener gets it.
         for listener in [one, other] {
             greenhub::spawn(move || {
                 for mut stream in listener.incoming().flatten() {
@@ -70,9 +70,9 @@ fn a_port_can_be_shared_by_those_who_say_so() {
 }
 
 #[test]
-fn a_port_that_the_system_chooses_is_shared_with_a_warning() {
+fn sharing_a_port_chosen_by_the_system_warns() {
     use std::sync::{Arc, Mutex};
-    alone("a_port_that_the_system_chooses_is_shared_with_a_warning", || {
+    alone("sharing_a_port_chosen_by_the_system_warns", || {
         let reports = Arc::<Mutex<Vec<String>>>::default();
         let told = Arc::clone(&reports);
         let here = std::thread::current().id();
@@ -85,7 +85,7 @@ fn a_port_that_the_system_chooses_is_shared_with_a_warning() {
         let one = sharing.listen(ANY).unwrap();
         assert_eq!(reports.lock().unwrap().len(), 1);
         assert!(reports.lock().unwrap()[0].contains("shares its port"), "{reports:?}");
-        // Neither where the port is known, nor where it is not shared, nor for a cluster, which shares it within itself.
+        // No warning for a known port, for a port that is not shared, or for a cluster, which shares its own port.
         let _other = sharing.listen(one.local_addr().unwrap()).unwrap();
         let _own = ListenOptions::new().listen(ANY).unwrap();
         let server = greenhub::net::Cluster::new(2).serve(ANY, |_, _| ()).unwrap();
@@ -96,8 +96,8 @@ fn a_port_that_the_system_chooses_is_shared_with_a_warning() {
 }
 
 #[test]
-fn so_many_connections_wait_as_the_backlog_says() {
-    support::run("so_many_connections_wait_as_the_backlog_says", || {
+fn the_backlog_limits_waiting_connections() {
+    support::run("the_backlog_limits_waiting_connections", || {
         let wait_at = |listener: &TcpListener| {
             let address = listener.local_addr().unwrap();
             let waiting: Vec<_> = (0..40).map_while(|_| TcpStream::connect_timeout(&address, SHORT).ok()).collect();
@@ -111,8 +111,8 @@ fn so_many_connections_wait_as_the_backlog_says() {
 }
 
 #[test]
-fn an_address_of_ipv6_is_for_ipv4_too_unless_that_is_turned_off() {
-    support::run("an_address_of_ipv6_is_for_ipv4_too_unless_that_is_turned_off", || {
+fn only_v6_controls_whether_ipv4_connects_to_an_ipv6_address() {
+    support::run("only_v6_controls_whether_ipv4_connects_to_an_ipv6_address", || {
         let any = (Ipv6Addr::UNSPECIFIED, 0);
         let both = match ListenOptions::new().only_v6(false).listen(any) {
             Ok(both) => both,
@@ -123,12 +123,12 @@ fn an_address_of_ipv6_is_for_ipv4_too_unless_that_is_turned_off() {
         let at =
             |listener: &TcpListener| SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
         TcpStream::connect(at(&both)).unwrap();
-        // At the port of one who has it for IPv4, and does not listen.
+        // At a port that an IPv4 socket has bound without listening.
         let nobody = Nobody::new();
         let any = (Ipv6Addr::UNSPECIFIED, nobody.address.port());
         let only = ListenOptions::new().only_v6(true).listen(any).unwrap();
         assert_eq!(TcpStream::connect(at(&only)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
-        // The option is none of theirs.
+        // The option is ignored for an IPv4 address.
         ListenOptions::new().only_v6(true).listen(ANY).unwrap();
     });
 }

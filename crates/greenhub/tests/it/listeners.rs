@@ -1,4 +1,4 @@
-//! Waiting for descriptors: who is told, when, and what is left afterwards.
+//! Waits for descriptors and listeners: their wake-ups, the order, and the state afterwards.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,7 +16,7 @@ use greenhub::{
     notify_close, sleep, spawn, trampoline, trampoline_raw, yield_now,
 };
 
-/// A green thread that waits for `stream` to be readable, and is parked.
+/// Parks a green thread until `stream` is readable.
 fn waiting_reader(stream: &Rc<UnixStream>) -> GreenThread<Result<Readiness, TrampolineError>> {
     let stream = Rc::clone(stream);
     let reader = spawn(move || trampoline(&*stream, Interest::READ, None));
@@ -151,7 +151,7 @@ fn second_readers_can_be_allowed() {
     });
 }
 
-/// Green threads that each read one byte and note who got it.
+/// Spawns green threads that each read one byte and log it.
 fn readers(
     here: &Rc<UnixStream>,
     count: usize,
@@ -251,7 +251,7 @@ fn a_hang_up_wakes_reader_and_writer() {
     assert_eq!((stats().readers, stats().writers), (1, 1));
     there.close();
     let read = reader.join().expect("woken");
-    // Unread data makes it a reset on some systems.
+    // On some systems, unread data turns the end into a reset.
     assert!(read.as_ref().is_ok_and(Vec::is_empty) || read.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset));
     assert_eq!(writer.join().expect("woken").expect_err("nobody reads").kind(), io::ErrorKind::BrokenPipe);
     assert_nobody_waits();
@@ -279,14 +279,14 @@ fn a_refused_registration_leaves_no_trace() {
 fn a_negative_descriptor_is_an_invalid_argument() {
     let _deadline = deadline();
     for _ in 0..2 {
-        // SAFETY: a negative number is never a descriptor, so nothing is lent.
+        // SAFETY: a negative number is never an open descriptor.
         let error = unsafe { trampoline_raw(-1, Interest::READ, None) }.expect_err("no descriptor");
         assert!(matches!(error, TrampolineError::InvalidFd(-1)), "{error}");
     }
 }
 
 #[test]
-fn a_listener_added_during_dispatch_is_told_in_a_later_turn() {
+fn a_listener_added_during_dispatch_is_called_in_a_later_turn() {
     let _deadline = deadline();
     let (first, first_peer) = streams();
     let (second, second_peer) = streams();
@@ -316,13 +316,13 @@ fn a_listener_added_during_dispatch_is_told_in_a_later_turn() {
 }
 
 #[test]
-fn a_listener_that_takes_the_place_of_another_in_a_batch_is_not_told_of_its_report() {
+fn a_listener_that_reuses_an_entry_is_not_called_for_the_old_report() {
     let _deadline = deadline();
     let (idle, _idle_peer) = streams();
     let registered: Rc<RefCell<Vec<Option<Registration>>>> = Rc::default();
     let replaced = Rc::new(Cell::new(0));
     let told = Rc::new(Cell::new(0));
-    // Whichever is told first takes the other back and registers a third one, which gets the free entry of the table.
+    // The listener that is called first deregisters the other, and registers a third, which reuses the free entry.
     let peers: Vec<_> = (0..2)
         .map(|one| {
             let (here, there) = streams();
@@ -352,7 +352,7 @@ fn a_listener_that_takes_the_place_of_another_in_a_batch_is_not_told_of_its_repo
 }
 
 #[test]
-fn a_listener_is_told_once_per_batch() {
+fn a_listener_is_called_once_per_batch() {
     let _deadline = deadline();
     let (here, there) = streams();
     send(&there, b"x");
@@ -426,14 +426,14 @@ fn removing_a_spent_listener_does_nothing() {
     assert_eq!(notes.closed.get(), 1);
     let reader = waiting_reader(&here);
     drop(spent);
-    assert_eq!(stats().readers, 1, "the one who waits now is not disturbed");
+    assert_eq!(stats().readers, 1, "the current waiter stays registered");
     send(&there, b"x");
     assert!(reader.join().expect("served").is_ok());
     assert_eq!(notes.ready.get(), 0);
 }
 
 #[test]
-fn a_listener_is_told_of_the_end_in_the_main_loop() {
+fn closed_is_called_in_the_main_loop() {
     struct Waits(Rc<std::cell::RefCell<Option<Result<Readiness, TrampolineError>>>>);
     impl Listener for Waits {
         fn ready(&self, _fd: i32, _what: Readiness) {}
@@ -443,22 +443,22 @@ fn a_listener_is_told_of_the_end_in_the_main_loop() {
         }
     }
     let _deadline = deadline();
-    // Before and after the loop has been launched.
+    // Before and after the start of the loop.
     for _ in 0..2 {
         let (here, _there) = streams();
         let waited = Rc::default();
         let listener = Waits(Rc::clone(&waited));
         let _registration = get_hub().listen(Rc::clone(&here), Interest::READ, listener).expect("registered");
         notify_close(here.as_raw_fd());
-        assert!(waited.borrow().is_none(), "it is not told by the caller");
+        assert!(waited.borrow().is_none(), "the caller does not call the listener");
         sleep(ms(1));
-        let error = waited.take().expect("it was told").expect_err("nothing may wait there");
+        let error = waited.take().expect("it was called").expect_err("nothing may wait there");
         assert!(matches!(error, TrampolineError::Loop(greenhub::LoopError::InMainloop { .. })), "{error}");
     }
 }
 
 #[test]
-fn a_listener_that_is_taken_back_at_once_is_not_told_of_the_end() {
+fn a_listener_deregistered_after_the_notice_is_not_called() {
     let _deadline = deadline();
     let (here, _there) = streams();
     let notes: Rc<Notes> = Rc::default();
@@ -475,12 +475,12 @@ struct Failing;
 impl Listener for Failing {
     fn ready(&self, _fd: i32, _what: Readiness) {}
     fn closed(&self, _fd: i32) {
-        panic!("a listener that fails when it is told of the end");
+        panic!("a listener that fails in `closed`");
     }
 }
 
 #[test]
-fn giving_up_a_descriptor_tells_every_waiter_even_if_one_fails() {
+fn notify_close_wakes_every_waiter_even_if_a_listener_panics() {
     let _deadline = deadline();
     let (here, _there) = streams();
     let filled = source(here.try_clone().expect("a copy"));
@@ -528,7 +528,7 @@ fn removing_the_reader_keeps_the_writer_armed() {
 }
 
 #[test]
-fn a_wait_takes_whatever_lends_a_descriptor() {
+fn a_wait_takes_any_type_that_lends_a_descriptor() {
     let _deadline = deadline();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("connected");
@@ -536,7 +536,7 @@ fn a_wait_takes_whatever_lends_a_descriptor() {
     trampoline(&client, Interest::WRITE, None).expect("room");
     let (owned, _peer) = pair();
     trampoline(&owned, Interest::WRITE, None).expect("room");
-    // SAFETY: `client` is open longer than the wait.
+    // SAFETY: `client` outlives the wait.
     unsafe { trampoline_raw(client.as_raw_fd(), Interest::WRITE, None) }.expect("room");
 }
 
@@ -580,7 +580,7 @@ fn a_half_close_does_not_wake_a_writer() {
 }
 
 #[test]
-fn a_listener_keeps_its_place_before_those_who_queue() {
+fn a_listener_stays_ahead_of_queued_waiters() {
     in_child(|| {
         hub_prevent_multiple_readers(false);
         let (here, there) = streams();
@@ -596,7 +596,7 @@ fn a_listener_keeps_its_place_before_those_who_queue() {
 }
 
 #[test]
-fn a_listener_taken_back_leaves_a_socket_registered() {
+fn deregistering_a_listener_keeps_the_socket_registered() {
     let _deadline = deadline();
     let (here, there) = pair();
     here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");

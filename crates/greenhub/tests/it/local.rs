@@ -1,4 +1,4 @@
-//! Values of which each green thread has its own.
+//! Green locals: each green thread has its own value.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -13,13 +13,13 @@ use greenhub::{Greenlet, Payload, current_id, green_local, sleep, spawn, spawn_n
 green_local! {
     static NUMBER: Cell<u32> = Cell::new(7);
     static LIST: RefCell<Vec<u32>> = RefCell::new(vec![1]);
-    /// What is in it is dropped with the green thread.
+    /// Values to be dropped with the green thread.
     static KEPT: RefCell<Vec<Box<dyn std::any::Any>>> = RefCell::default()
 }
 
 #[test]
-fn a_value_is_seen_by_its_own_green_thread_only_and_kept_across_switches() {
-    run("a_value_is_seen_by_its_own_green_thread_only_and_kept_across_switches", || {
+fn a_value_belongs_to_its_green_thread_and_survives_switches() {
+    run("a_value_belongs_to_its_green_thread_and_survives_switches", || {
         NUMBER.set(1);
         let greens: Vec<_> = (10..20)
             .map(|n| {
@@ -41,7 +41,7 @@ fn a_value_is_seen_by_its_own_green_thread_only_and_kept_across_switches() {
 }
 
 #[test]
-fn the_initial_value_is_made_once_for_each_at_first_use() {
+fn the_initializer_runs_once_per_green_thread_at_first_use() {
     thread_local! {
         static MADE: Cell<u32> = const { Cell::new(0) };
     }
@@ -51,7 +51,7 @@ fn the_initial_value_is_made_once_for_each_at_first_use() {
             Cell::new(MADE.get())
         };
     }
-    run("the_initial_value_is_made_once_for_each_at_first_use", || {
+    run("the_initializer_runs_once_per_green_thread_at_first_use", || {
         assert_eq!(MADE.get(), 0);
         assert_eq!((VALUE.get(), VALUE.get()), (1, 1));
         let green = spawn(|| {
@@ -59,7 +59,7 @@ fn the_initial_value_is_made_once_for_each_at_first_use() {
             (VALUE.get(), VALUE.get())
         });
         assert_eq!(green.join().unwrap(), (2, 2));
-        // One that is set first needs none.
+        // A first `set` does not run the initializer.
         spawn(|| VALUE.set(9)).join().unwrap();
         assert_eq!(MADE.get(), 2);
     });
@@ -107,7 +107,7 @@ fn values_are_dropped_with_their_green_thread_however_it_ends() {
         assert_eq!(drops.count(), 101);
         killed.kill();
         assert_eq!(drops.count(), 102);
-        // A timeout that is caught within ends nobody.
+        // A timeout caught inside the body does not end the green thread.
         let value = keep(&drops);
         let timed = spawn(move || {
             assert!(
@@ -135,8 +135,8 @@ fn values_are_dropped_with_their_green_thread_however_it_ends() {
 }
 
 #[test]
-fn main_and_those_without_a_handle_have_values_of_their_own() {
-    run("main_and_those_without_a_handle_have_values_of_their_own", || {
+fn main_the_loop_and_spawn_n_threads_have_their_own_values() {
+    run("main_the_loop_and_spawn_n_threads_have_their_own_values", || {
         NUMBER.set(1);
         let seen: Rc<RefCell<Vec<u32>>> = Rc::default();
         for n in 2..5 {
@@ -151,7 +151,7 @@ fn main_and_those_without_a_handle_have_values_of_their_own() {
         yield_now();
         assert_eq!(*seen.borrow(), [7, 7, 7, 2, 3, 4]);
         assert_eq!(NUMBER.get(), 1);
-        // In the main loop.
+        // The main loop has its own value too.
         let told = seen.clone();
         let _timer = greenhub::get_hub().schedule(Duration::ZERO, move || told.borrow_mut().push(NUMBER.get()));
         sleep(SHORT);
@@ -160,8 +160,8 @@ fn main_and_those_without_a_handle_have_values_of_their_own() {
 }
 
 #[test]
-fn a_plain_greenlet_has_values_of_its_own() {
-    run("a_plain_greenlet_has_values_of_its_own", || {
+fn a_plain_greenlet_has_its_own_values() {
+    run("a_plain_greenlet_has_its_own_values", || {
         NUMBER.set(1);
         let greenlet = Greenlet::new(|_| {
             let first = NUMBER.replace(2);
@@ -174,7 +174,7 @@ fn a_plain_greenlet_has_values_of_its_own() {
 }
 
 #[test]
-fn a_plain_os_thread_has_a_value_that_is_dropped_with_it() {
+fn a_value_of_an_os_thread_is_dropped_at_its_end() {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static DROPPED: AtomicUsize = AtomicUsize::new(0);
     struct Counts;
@@ -193,7 +193,7 @@ fn a_plain_os_thread_has_a_value_that_is_dropped_with_it() {
     .join()
     .unwrap();
     assert_eq!(DROPPED.load(Ordering::SeqCst), 1);
-    // With green threads that are left when it ends: unwound in a shutdown, else abandoned.
+    // Green threads that are left at the end are unwound by a shutdown, and abandoned without one.
     let ends = || {
         COUNTS.with(|_| ());
         drop(spawn(|| {
@@ -242,8 +242,8 @@ fn at_end(f: impl Fn() + 'static) {
 }
 
 #[test]
-fn a_destructor_may_block_and_those_who_wait_go_on_after_it() {
-    run("a_destructor_may_block_and_those_who_wait_go_on_after_it", || {
+fn a_destructor_may_block_and_waiters_wait_for_it() {
+    run("a_destructor_may_block_and_waiters_wait_for_it", || {
         let (log, before) = (Log::new(), held());
         let seen = log.clone();
         let green = spawn(move || {
@@ -255,7 +255,7 @@ fn a_destructor_may_block_and_those_who_wait_go_on_after_it() {
         });
         green.join().unwrap();
         log.is(&["slept"]);
-        // Killed while it blocks.
+        // Killed while its destructor blocks.
         let seen = log.clone();
         let green = spawn(move || {
             at_end(move || {
@@ -276,14 +276,14 @@ fn a_destructor_may_block_and_those_who_wait_go_on_after_it() {
 }
 
 #[test]
-fn a_destructor_finds_no_values_any_more_and_may_panic() {
-    run("a_destructor_finds_no_values_any_more_and_may_panic", || {
+fn a_destructor_gets_an_access_error_and_may_panic() {
+    run("a_destructor_gets_an_access_error_and_may_panic", || {
         let (log, before) = (Log::new(), held());
         let seen = log.clone();
         let green = spawn(move || {
             NUMBER.set(1);
             at_end(move || {
-                // The one before is still there; itself is gone, and what was not there is not made.
+                // An earlier key still has its value. The own key is gone, and an unused key is not initialized.
                 seen.add(format!("{:?}", NUMBER.try_with(Cell::get)));
                 seen.add(format!("{:?}", KEPT.try_with(|_| ())));
                 seen.add(format!("{:?}", LIST.try_with(|_| ())));
@@ -297,7 +297,7 @@ fn a_destructor_finds_no_values_any_more_and_may_panic() {
     });
 }
 
-/// What is said of a value that is gone.
+/// The error of an access to a destroyed value.
 fn error() -> AccessError {
     let result = Rc::new(Cell::new(None));
     let told = result.clone();
@@ -324,8 +324,8 @@ fn an_initial_value_may_use_its_key_and_block() {
 }
 
 #[test]
-fn a_link_that_uses_a_value_leaves_nothing() {
-    run("a_link_that_uses_a_value_leaves_nothing", || {
+fn a_value_used_in_a_link_is_dropped() {
+    run("a_value_used_in_a_link_is_dropped", || {
         let (drops, before) = (Drops::default(), held());
         let one = RefCell::new(Some(drops.one()));
         let green = spawn(|| ());

@@ -1,4 +1,4 @@
-//! Kills, timeouts and destructors that meet a lock.
+//! Kills and timeouts during waits for locks, and locks in destructors.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +10,7 @@ use crate::support::{in_child, is_child, run};
 use greenhub::sync::{Arc, Condvar, Mutex, Once, OnceLock, RwLock, TryLockError};
 use greenhub::{KillOutcome, lock_patience, set_lock_patience, sleep, spawn, with_timeout, yield_now};
 
-/// Runs a test in a process of its own, which may set what holds for the whole process.
+/// Runs a test in its own process, so that it may change process-wide settings.
 fn alone(name: &'static str, test: impl FnOnce() + Send + 'static) {
     if is_child() {
         return run(name, test);
@@ -19,7 +19,7 @@ fn alone(name: &'static str, test: impl FnOnce() + Send + 'static) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A lock that a green thread holds until it is told to let go.
+/// Lets a green thread hold the lock, and returns a function that releases it.
 fn held_until(lock: &Rc<Mutex<Vec<u32>>>) -> impl FnOnce() + use<> {
     let (lock, gate) = (lock.clone(), Rc::new(greenhub::sync::Event::new()));
     let opens = gate.clone();
@@ -34,7 +34,7 @@ fn held_until(lock: &Rc<Mutex<Vec<u32>>>) -> impl FnOnce() + use<> {
     }
 }
 
-/// Goes back under a lock when it is dropped.
+/// Pushes its number under the lock when it is dropped.
 struct Returned(Rc<Mutex<Vec<u32>>>, u32);
 
 impl Drop for Returned {
@@ -44,8 +44,8 @@ impl Drop for Returned {
 }
 
 #[test]
-fn the_patience_is_a_second_at_first_and_can_be_set() {
-    alone("the_patience_is_a_second_at_first_and_can_be_set", || {
+fn the_default_lock_patience_is_a_second() {
+    alone("the_default_lock_patience_is_a_second", || {
         assert_eq!(lock_patience(), Some(Duration::from_secs(1)));
         set_lock_patience(None);
         assert_eq!(lock_patience(), None);
@@ -55,8 +55,8 @@ fn the_patience_is_a_second_at_first_and_can_be_set() {
 }
 
 #[test]
-fn a_kill_waits_until_a_destructor_has_its_lock() {
-    alone("a_kill_waits_until_a_destructor_has_its_lock", || {
+fn a_kill_waits_until_a_destructor_has_acquired_its_lock() {
+    alone("a_kill_waits_until_a_destructor_has_acquired_its_lock", || {
         set_lock_patience(None);
         let free = Rc::new(Mutex::new(Vec::new()));
         let release = held_until(&free);
@@ -75,15 +75,15 @@ fn a_kill_waits_until_a_destructor_has_its_lock() {
 }
 
 #[test]
-fn a_timeout_waits_until_a_destructor_has_its_lock() {
-    alone("a_timeout_waits_until_a_destructor_has_its_lock", || {
+fn a_timeout_waits_until_a_destructor_has_acquired_its_lock() {
+    alone("a_timeout_waits_until_a_destructor_has_acquired_its_lock", || {
         set_lock_patience(None);
         let free = Rc::new(Mutex::new(Vec::new()));
         let release = held_until(&free);
         let own = free.clone();
         let green = spawn(move || {
             let first = with_timeout(SHORT, || drop(Returned(own.clone(), 1)));
-            // With an exit pending from the beginning.
+            // The exit is pending from the beginning.
             let second = with_timeout(Duration::ZERO, || drop(Returned(own, 2)));
             (first.is_ok(), second.is_ok())
         });
@@ -116,7 +116,7 @@ fn an_exit_strikes_when_the_patience_is_over() {
             assert_eq!(green.kill(), KillOutcome::Scheduled, "{wait}");
             assert!(green.join().unwrap_err().is_exit(), "{wait}");
         }
-        // With the exit pending when the wait begins, and by a timeout.
+        // The same holds for an exit pending at the start of the wait, and for a timeout.
         assert!(with_timeout(Duration::ZERO, || drop(mutex.lock())).is_err());
         assert!(with_timeout(SHORT, || drop(mutex.lock())).is_err());
         assert!(!mutex.is_poisoned() && !rwlock.is_poisoned());
@@ -157,8 +157,8 @@ fn a_shield_around_a_lock_outlasts_the_patience() {
 }
 
 #[test]
-fn a_notification_is_passed_on_when_the_patience_for_its_mutex_is_over() {
-    alone("a_notification_is_passed_on_when_the_patience_for_its_mutex_is_over", || {
+fn a_killed_waiter_passes_its_notification_on() {
+    alone("a_killed_waiter_passes_its_notification_on", || {
         set_lock_patience(SHORT);
         let (log, pair) = (Log::new(), Rc::new((Mutex::new(()), Condvar::new())));
         let wait = |n: u32| {
@@ -212,7 +212,7 @@ fn try_lock_for_returns_values() {
         let writing = rwlock.try_write_for(SHORT).unwrap();
         assert!(matches!(rwlock.try_read_for(SHORT), Err(TryLockError::WouldBlock)));
         drop(writing);
-        // It is had as soon as it is unlocked.
+        // The lock is acquired as soon as it is unlocked.
         let own = mutex.clone();
         let guard = mutex.lock().unwrap();
         let waiting = spawn(move || *own.try_lock_for(LONG).unwrap());
@@ -229,8 +229,8 @@ fn try_lock_for_returns_values() {
 }
 
 #[test]
-fn a_destructor_that_unwinds_takes_a_lock_that_was_handed_over_and_the_waiter_keeps_its_place() {
-    run("a_destructor_that_unwinds_takes_a_lock_that_was_handed_over_and_the_waiter_keeps_its_place", || {
+fn an_unwinding_destructor_takes_a_handed_over_lock_and_the_waiter_stays_first() {
+    run("an_unwinding_destructor_takes_a_handed_over_lock_and_the_waiter_stays_first", || {
         let (log, lock) = (Log::new(), Rc::new(Mutex::new(Vec::new())));
         let guard = lock.lock().unwrap();
         let waits = |n: u32| {
@@ -243,7 +243,7 @@ fn a_destructor_that_unwinds_takes_a_lock_that_was_handed_over_and_the_waiter_ke
         let waiting = [waits(1), waits(2)];
         yield_now();
         drop(guard);
-        // It is the first waiter's, who has not run.
+        // The lock was handed to the first waiter, which has not run.
         assert!(lock.try_lock().is_err());
         let own = lock.clone();
         let unwound = catch_unwind(AssertUnwindSafe(|| {
@@ -258,8 +258,8 @@ fn a_destructor_that_unwinds_takes_a_lock_that_was_handed_over_and_the_waiter_ke
 }
 
 #[test]
-fn a_waiter_that_is_killed_after_its_lock_was_taken_leaves_it_to_the_next() {
-    alone("a_waiter_that_is_killed_after_its_lock_was_taken_leaves_it_to_the_next", || {
+fn a_killed_waiter_whose_lock_was_taken_leaves_it_to_the_next() {
+    alone("a_killed_waiter_whose_lock_was_taken_leaves_it_to_the_next", || {
         set_lock_patience(Duration::ZERO);
         let lock = Rc::new(Mutex::new(Vec::new()));
         let guard = lock.lock().unwrap();
@@ -283,8 +283,8 @@ fn a_waiter_that_is_killed_after_its_lock_was_taken_leaves_it_to_the_next() {
 }
 
 #[test]
-fn a_destructor_that_unwinds_passes_those_that_wait_for_a_reader_writer_lock() {
-    run("a_destructor_that_unwinds_passes_those_that_wait_for_a_reader_writer_lock", || {
+fn an_unwinding_destructor_overtakes_waiters_of_a_reader_writer_lock() {
+    run("an_unwinding_destructor_overtakes_waiters_of_a_reader_writer_lock", || {
         struct Writes(Rc<RwLock<u32>>);
         impl Drop for Writes {
             fn drop(&mut self) {
@@ -298,7 +298,7 @@ fn a_destructor_that_unwinds_passes_those_that_wait_for_a_reader_writer_lock() {
             }
         }
         let lock = Rc::new(RwLock::new(0));
-        // One in the door and one behind it, handed over or not.
+        // One writer is next in line and one queues behind it. The lock is handed over or still held.
         for handed in [true, false] {
             let reading = lock.read().unwrap();
             let waiting = [(); 2].map(|()| {
@@ -328,13 +328,13 @@ fn a_destructor_that_unwinds_passes_those_that_wait_for_a_reader_writer_lock() {
     });
 }
 
-/// Runs a test of this program that aborts, and returns what it has said.
+/// Runs a test body that must abort the process.
 fn aborts(name: &'static str, test: impl FnOnce() + Send + 'static) {
     run(name, test);
     unreachable!("{name} did not abort");
 }
 
-/// Has a destructor wait for a lock while it unwinds and the lock is held by `hold`, a green thread that sleeps.
+/// Calls `lock_again` in a destructor while unwinding, after a green thread has taken the lock with `hold`.
 fn unwind_into(lock_again: impl FnOnce() + 'static, hold: impl FnOnce() + 'static) {
     struct Locks<F: FnOnce()>(Option<F>);
     impl<F: FnOnce()> Drop for Locks<F> {
@@ -448,7 +448,7 @@ fn an_exit_strikes_at_once_in_a_wait_for_a_once() {
     });
 }
 
-/// How client libraries keep their connections.
+/// A connection pool as client libraries have it.
 struct Pool {
     free: Mutex<Vec<u32>>,
     returned: Condvar,
@@ -476,11 +476,11 @@ impl Drop for Connection {
 }
 
 #[test]
-fn a_pool_whose_guards_return_in_their_destructors_loses_nothing_under_timeouts() {
+fn a_pool_with_returning_guards_loses_no_connection_under_timeouts() {
     let usual = if cfg!(debug_assertions) { 3 } else { 20 };
     let runs = std::env::var("GREENHUB_RUNS").map_or(usual, |runs| runs.parse().expect("a number of runs"));
     for _ in 0..runs {
-        run("a_pool_whose_guards_return_in_their_destructors_loses_nothing_under_timeouts", || {
+        run("a_pool_with_returning_guards_loses_no_connection_under_timeouts", || {
             let pool = Arc::new(Pool { free: Mutex::new(vec![1, 2, 3]), returned: Condvar::new() });
             let threads = [(); 2].map(|()| {
                 let pool = pool.clone();
