@@ -953,7 +953,7 @@ fn a_parent_parked_on_the_hub_is_not_woken_by_a_result() {
         assert_eq!(Rc::strong_count(&dropped), 1);
         let reports = reports();
         assert_eq!(reports.len(), 1, "{reports:?}");
-        assert!(reports[0].contains("nobody waits"));
+        assert!(reports[0].contains("no waiter"));
         first.kill();
         second.kill();
     });
