@@ -1,14 +1,15 @@
 //! The hub trait, greenlets and the main loop of greenhub.
 //!
-//! Hubs are written against this crate, programs against `greenhub`, which re-exports it. It names no backend: a thread
-//! uses the hub that [`use_hub_with`] gave it, or the one that a facade chooses through [`DEFAULT_HUB`].
+//! Hubs are written against this crate. Programs use `greenhub`, which re-exports it. The crate names no backend: a
+//! thread uses the hub given to [`use_hub_with`], or the default hub that a facade provides through [`DEFAULT_HUB`].
 //!
-//! A function that may let other green threads run says "Switches" in its documentation; the others do not, but for
-//! the drop of a [`Greenlet`]'s last handle.
+//! A function that may let other green threads run says "Switches" in its documentation. The other functions do not
+//! switch, with one exception: the drop of a [`Greenlet`]'s last handle.
 //!
 //! # Where to read
 //!
-//! The modules of `src` are floors: a module uses those below it, and `cargo xtask tidy` holds that. From the bottom up:
+//! The modules of `src` are floors. A module uses only the floors below it; `cargo xtask tidy` checks this. From the
+//! bottom up:
 //!
 //! | floor | contents | public |
 //! |---|---|---|
@@ -22,8 +23,8 @@
 //!
 //! # Implementing a hub
 //!
-//! A [`Hub`] is the system call and nothing else: green threads, timers, listeners, wake-ups from other
-//! threads and closing come with this crate. This is a whole one, over poll(2), and a program that uses it:
+//! A [`Hub`] wraps the system call and nothing else. This crate provides green threads, timers, listeners, wake-ups
+//! from other OS threads, and closing. Below is a complete hub over poll(2), and a program that uses it:
 //!
 //! ```
 #![doc = include_str!("../tests/support/poll_hub.rs")]
@@ -42,7 +43,7 @@
 //! }
 //! ```
 //!
-//! The clauses that it has to keep are listed at [`Hub`], and the crate `hub-testkit` checks them.
+//! [`Hub`] lists the clauses of the contract. The crate `hub-testkit` checks them.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -95,7 +96,7 @@ pub use hub::{
     Clocked, ForkAware, Hub, HubDescriptor, Interest, Key, Lease, ManualClock, Notify, Readiness, Ready, Rearm, Time,
     Watched, round,
 };
-/// What fills [`DEFAULT_HUB`].
+/// Fills [`DEFAULT_HUB`].
 pub use linkme;
 pub use main_loop::deadline::Deadline;
 pub use main_loop::listener::{Listener, Timer};
@@ -114,7 +115,7 @@ pub use wait::shutdown::{Ended, run_and_shutdown};
 pub use wait::source::{ReadHint, Source, SourceWaker};
 pub use wait::trampoline::{Trampoline, notify_close, notify_opened, trampoline, trampoline_any, trampoline_raw};
 
-/// The program of the README compiles.
+/// Compiles the program of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

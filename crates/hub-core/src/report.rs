@@ -1,4 +1,4 @@
-//! The reporting stream: what went wrong where nobody asked for a result.
+//! The reporting stream, for failures that no caller receives as a result.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,90 +10,97 @@ use std::time::Duration;
 
 use crate::error::{ExitKind, GreenError, MOST_THROWS};
 
-/// Something that went wrong and that no caller will be told.
+/// A failure that no caller receives as a result.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Report {
-    /// A green thread failed and nobody took its result.
+    /// A green thread failed, and its result was never taken.
     Unhandled {
-        /// Its name and where it was spawned.
+        /// Its name and the place where it was spawned.
         name: String,
         /// The message of the panic or the error.
         error: String,
         /// The type of its result, if it returned an `Err`.
         result: Option<&'static str>,
     },
-    /// A job of a thread pool failed, and its caller had left: it was killed, or it timed out.
+    /// A job of a thread pool failed after its caller had left, because of a kill or a timeout.
     JobFailed {
-        /// The pool, where the job was called, and where the calling green thread was spawned.
+        /// The pool, the place of the call, and the place where the calling green thread was spawned.
         job: String,
         /// The message of the panic or the error.
         error: String,
         /// The type of its result, if it returned an `Err`.
         result: Option<&'static str>,
     },
-    /// A plain greenlet failed, and no parent waited for what came of it.
+    /// A plain greenlet failed, and no parent waited for its result.
     GreenletFailed {
-        /// Where it was made.
+        /// The place where it was made.
         made_at: String,
-        /// What came of it.
+        /// The failure.
         error: GreenError,
     },
     /// A callback that was linked to a green thread panicked.
     LinkFailed {
         /// The green thread.
         name: String,
-        /// What happened.
+        /// The failure.
         error: GreenError,
     },
     /// A callback of the main loop panicked.
     CallbackFailed {
-        /// What it was called for.
+        /// The purpose of the callback.
         doing: &'static str,
-        /// What happened.
+        /// The failure.
         error: GreenError,
     },
-    /// A greenlet has caught the same exit a hundred times and lives on: it calls
-    /// [`catch_unwind`](std::panic::catch_unwind) in a loop and does not ask [`is_exit`](crate::is_exit). Reported once for
-    /// each greenlet.
+    /// A greenlet has caught the same exit a hundred times and lives on.
+    ///
+    /// It calls [`catch_unwind`](std::panic::catch_unwind) in a loop and does not check [`is_exit`](crate::is_exit).
+    /// Reported once for each greenlet.
     Refused {
-        /// Its name and where it was spawned.
+        /// Its name and the place where it was spawned.
         greenlet: String,
-        /// The exit that it has caught.
+        /// The exit that it caught.
         exit: ExitKind,
     },
-    /// A loop has had nothing to do for the [quiet time](crate::set_quiet_time): all that its green threads wait for
-    /// would have to come from another OS thread.
+    /// A loop had nothing to do for the [quiet time](crate::set_quiet_time).
+    ///
+    /// Its green threads wait only for wake-ups from other OS threads.
     Quiet {
-        /// Each green thread: its name, where it was spawned, and what it waits for.
+        /// Each green thread: its name, the place where it was spawned, and its reason to wait.
         parked: Vec<String>,
     },
-    /// Every OS thread of the process, with a hub or without, waits for locks, queues, events or pool jobs that only another
-    /// one could serve. Threads of this library that wait for work do not count. Only a signal handler could end such a wait.
-    /// An OS thread without a hub has it told by a thread of its own.
+    /// Every OS thread of the process waits for locks, queues, events or pool jobs of the others.
+    ///
+    /// This includes OS threads without a hub. Threads of this library that wait for work do not count. Only a signal
+    /// handler could end such a wait. For an OS thread without a hub, another thread of this library makes the report.
     Deadlock {
-        /// Each greenlet, and each OS thread without greenlets: its OS thread, where it was spawned, and what it waits for.
+        /// Each wait of a greenlet or of an OS thread without greenlets: the OS thread, the place of the spawn, and the
+        /// reason.
         threads: Vec<String>,
     },
-    /// A green thread has run for too long without giving way, or a callback has: see
-    /// [`hub_blocking_detection`](crate::hub_blocking_detection). It may run still.
+    /// A green thread or a callback has run for too long without switching. It may still be running.
+    ///
+    /// See [`hub_blocking_detection`](crate::hub_blocking_detection).
     Blocked {
-        /// Its name and where it was spawned.
+        /// Its name and the place where it was spawned.
         name: String,
-        /// For how long, at least.
+        /// The least time for which it has run.
         held: Duration,
-        /// What it was doing, call by call, with the feature `backtrace`.
+        /// The stack of calls, with the feature `backtrace`.
         backtrace: Option<String>,
     },
-    /// An OS thread has ended, or a [shutdown](crate::HubRef::shutdown) has reached its deadline, and left green threads
-    /// that were not unwound: their destructors never run, and their memory stays as it is.
+    /// Green threads were abandoned without being unwound.
+    ///
+    /// Their OS thread has ended, or a [shutdown](crate::HubRef::shutdown) has reached its deadline. Their destructors
+    /// never run, and their memory is leaked.
     Abandoned {
         /// The name of the OS thread, if it has one.
         thread: Option<String>,
-        /// Each green thread: its name, where it was spawned, and what it was doing.
+        /// Each green thread: its name, the place where it was spawned, and its last state.
         left: Vec<String>,
     },
-    /// Something works less well than it could.
+    /// A warning: something works less well than it could.
     Warning(String),
 }
 
@@ -115,10 +122,10 @@ impl fmt::Display for Report {
                 )
             }
             Report::GreenletFailed { made_at, error } => {
-                write!(f, "a greenlet made at {made_at} {}; no parent waited for it", how(error))
+                write!(f, "a greenlet made at {made_at} {}; no parent waited for it", outcome(error))
             }
-            Report::LinkFailed { name, error } => write!(f, "a link of green thread {name} {}", how(error)),
-            Report::CallbackFailed { doing, error } => write!(f, "a callback for {doing} {}", how(error)),
+            Report::LinkFailed { name, error } => write!(f, "a link of green thread {name} {}", outcome(error)),
+            Report::CallbackFailed { doing, error } => write!(f, "a callback for {doing} {}", outcome(error)),
             Report::Refused { greenlet, exit } => {
                 write!(f, "{greenlet} has caught the same {exit} {MOST_THROWS} times and lives on")?;
                 f.write_str("; a caught payload of which `is_exit` is true belongs to `resume_unwind`")
@@ -150,12 +157,12 @@ impl fmt::Display for Report {
     }
 }
 
-/// The name of a `Result` as it is written.
+/// Removes the path from the type name of a `Result`.
 fn without_path(result: &str) -> &str {
     result.strip_prefix("core::result::").unwrap_or(result)
 }
 
-/// Each text once, with how often it is there, in the order of its first place.
+/// Counts equal texts, in the order of their first appearance.
 fn by_text(texts: &[String]) -> Vec<(&str, usize)> {
     let mut counts: Vec<(&str, usize)> = Vec::new();
     let mut places = HashMap::new();
@@ -169,15 +176,15 @@ fn by_text(texts: &[String]) -> Vec<(&str, usize)> {
     counts
 }
 
-/// How a failure came about. The text of an error speaks of a green thread, which a callback is not.
-fn how(error: &GreenError) -> String {
+/// Describes a failure. The text of an error names a green thread, which is wrong for a callback.
+fn outcome(error: &GreenError) -> String {
     match error {
         GreenError::Panic(message) => format!("panicked: {message}"),
         error => format!("failed: {error}"),
     }
 }
 
-/// Hears of each report before the stream does. The floor above implements it, for [`Observer`].
+/// Receives each report before the stream does. A higher floor implements it for [`Observer`].
 pub(crate) trait Observe {
     fn reported(report: &Report);
 }
@@ -192,28 +199,29 @@ static ENABLED: AtomicBool = AtomicBool::new(true);
 
 /// Sends reports to `stream` instead of standard error, for the whole process. Does not switch.
 ///
-/// The stream must not block: it is called in the middle of the main loop and at the end of OS threads. A write to
-/// standard error blocks the OS thread if that is a pipe that nobody empties. A stream that panics is ignored for
-/// that report.
+/// The stream must not block: it is called in the middle of the main loop and at the end of OS threads. The default, a
+/// write to standard error, blocks the OS thread if standard error is a full pipe. If the stream panics, the panic is
+/// ignored and that report is lost.
 ///
 /// ```
 /// hub_core::set_report_stream(|report| eprintln!("greenhub: {report}"));
 /// ```
 pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
     let former = STREAM.write().unwrap_or_else(|poisoned| poisoned.into_inner()).replace(Arc::new(stream));
-    // Its destructor may report something.
+    // The destructor of the former stream may report something, so no lock is held here.
     drop(former);
 }
 
-/// Switches reports of failed callbacks and green threads on or off, for the whole process.
-/// Eventlet's `hub_exceptions`. What `wait` and `join` return does not change. A single result is passed over by
-/// [`ignore_result`](crate::GreenThread::ignore_result).
+/// Enables or disables reports of failed callbacks and green threads, for the whole process.
+///
+/// Eventlet's `hub_exceptions`. The results of `wait` and `join` do not change.
+/// [`ignore_result`](crate::GreenThread::ignore_result) skips the report of a single result.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// hub_core::hub_exceptions(false);
-/// drop(hub_core::spawn(|| Err::<(), _>("nobody hears of this")));
+/// drop(hub_core::spawn(|| Err::<(), _>("this error is not reported")));
 /// hub_core::yield_now();
 /// # });
 /// ```
@@ -221,8 +229,9 @@ pub fn hub_exceptions(enabled: bool) {
     ENABLED.store(enabled, Ordering::Relaxed);
 }
 
-/// Reports that something works less well than it could, where no caller would be told: for hubs, of what a
-/// library under them says. Does not unwind, and does not switch.
+/// Reports a warning that no caller would receive. Does not unwind, and does not switch.
+///
+/// Hubs use it for messages of an underlying library.
 ///
 /// ```
 /// hub_core::set_report_stream(|report| assert_eq!(report.to_string(), "only 2 descriptors are left"));
@@ -232,31 +241,32 @@ pub fn warn(text: impl Into<String>) {
     tell(Report::Warning(text.into()));
 }
 
-/// Reports green threads that the calling OS thread abandons, from another OS thread, and waits for that for a second.
+/// Reports the abandoned green threads of the calling OS thread, and waits up to a second for the report.
 ///
-/// The thread-locals that a stream needs may be gone here, and after a call of `std::process::exit` its locks may be held
-/// by the caller.
+/// Another OS thread makes the report. The thread-locals that a stream needs may be gone here, and after a call of
+/// `std::process::exit` the caller may hold the locks of the stream.
 pub(crate) fn abandoned(left: Vec<String>) {
     const PATIENCE: Duration = Duration::from_secs(1);
     if !ENABLED.load(Ordering::Relaxed) {
         return;
     }
     let thread = std::panic::catch_unwind(|| std::thread::current().name().map(str::to_owned)).unwrap_or_default();
-    let (told, done) = mpsc::channel::<()>();
+    let (sender, done) = mpsc::channel::<()>();
     let report = move || {
         tell(Report::Abandoned { thread, left });
-        drop(told);
+        drop(sender);
     };
-    // Without a thread to be had there is no way to report.
+    // If no OS thread can be started, the report is lost.
     if std::thread::Builder::new().name("greenhub-report".into()).spawn(report).is_ok() {
         let _ = done.recv_timeout(PATIENCE);
     }
 }
 
-/// Tells it to the stream. What is in a report is the program's: it is put into words and dropped in here, where
-/// it may panic.
+/// Passes the report to the stream.
+///
+/// The values in a report belong to the program. Formatting and dropping them may panic, so both happen in here.
 pub(crate) fn tell(report: Report) {
-    let told = catch_unwind(AssertUnwindSafe(move || {
+    let outcome = catch_unwind(AssertUnwindSafe(move || {
         let report = report;
         if !ENABLED.load(Ordering::Relaxed) {
             return;
@@ -265,11 +275,11 @@ pub(crate) fn tell(report: Report) {
         let stream = STREAM.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         match stream {
             Some(stream) => stream(&report),
-            // Standard error that is gone must not end a program.
+            // Ignores errors, so that a closed standard error does not end the program.
             None => drop(writeln!(std::io::stderr(), "greenhub: {report}")),
         }
     }));
-    if let Err(payload) = told {
+    if let Err(payload) = outcome {
         std::mem::forget(payload);
     }
 }

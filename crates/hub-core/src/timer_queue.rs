@@ -8,12 +8,12 @@
 //!                          └─ later ───────────────► far: a heap
 //! ```
 //!
-//! Most timers are timeouts that are cancelled within the turn that armed them: they only touch the
-//! end of the fresh list. The others wait unordered in the bucket of their tick, and are put in order
-//! among the few of the same tick. Ticks up to `present` are in the near heap and no others are, so
-//! its first timer is the first of all; while it is empty, so is every tick up to `present`.
+//! Most timers are timeouts that are cancelled in the turn that armed them. Such a timer touches only the end of the
+//! fresh list. Every other timer waits unordered in the bucket of its tick, and is sorted only among the few of the
+//! same tick. The near heap contains exactly the ticks up to `present`, so its first timer is the first of all. An
+//! empty near heap means that no timer of a tick up to `present` is left.
 //!
-//! A slot knows where its timer is kept, so cancelling removes it from there at once.
+//! A slot records where its timer is kept, so `cancel` removes the timer at once.
 
 mod heap;
 #[cfg(test)]
@@ -27,7 +27,7 @@ use self::heap::{Heap, Node};
 use self::wheel::{Tick, Wheel};
 use crate::hub::Time;
 
-/// Names one arming of a timer: a slot, and the generation that tells its timers apart.
+/// Identifies one arming of a timer: a slot, and the generation that distinguishes its timers.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct TimerId(NonZeroU64);
 
@@ -50,19 +50,19 @@ impl TimerId {
     }
 }
 
-/// By how much a timer may be late, so that the loop wakes once for many.
+/// How late a timer may fire, so that the loop wakes once for many timers.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Slack {
-    /// The delay is divided by this; zero for timers without slack.
+    /// The divisor of the delay; zero for timers without slack.
     pub(crate) fraction: u32,
-    /// The most, for long delays; no more than the 4 s that 32 bits of nanoseconds hold.
+    /// The upper limit, for long delays; at most the 4 s that 32 bits of nanoseconds hold.
     pub(crate) at_most: Duration,
 }
 
 impl Slack {
     const DEFAULT: Slack = Slack { fraction: 16, at_most: Duration::from_millis(1) };
 
-    /// Waking costs about as much, so less is not worth being late.
+    /// A wake-up costs about as much, so a smaller slack saves nothing.
     const LEAST: u64 = 8_000;
 
     fn of(self, delay: Duration) -> u32 {
@@ -74,21 +74,21 @@ impl Slack {
 /// Timers that fire in the order of their deadlines, and of arming among equal deadlines.
 pub(crate) struct TimerQueue<T> {
     slots: Vec<Slot<T>>,
-    /// The first free slot, [`NONE`] if every slot is taken. A free slot's place is the next one.
+    /// The first free slot; [`NONE`] if every slot is taken. The place of a free slot is the next free slot.
     free: u32,
     len: usize,
     fresh: Vec<Fresh>,
     near: Heap,
     wheel: Wheel,
     far: Heap,
-    /// The last tick of which timers are kept in the near heap.
+    /// The last tick whose timers are kept in the near heap.
     present: Tick,
     /// The sequence number of the next timer.
     sequence: u64,
     slack: Slack,
     /// The earliest time by which some timer must fire, `NEVER` if none must.
     wake: Time,
-    /// Whether the timer that `wake` is due to may be gone.
+    /// Whether the timer that determined `wake` may be gone.
     stale: bool,
 }
 
@@ -109,18 +109,18 @@ struct Fresh {
     start: Start,
 }
 
-/// What the nanoseconds of a fresh timer count from.
+/// The origin of the nanoseconds of a fresh timer.
 #[derive(Copy, Clone, PartialEq, Eq)]
 enum Start {
     Absorption,
     ClockZero,
-    /// From nothing: the timer was cancelled and its slot is free.
+    /// No origin: the timer was cancelled and its slot is free.
     Cancelled,
 }
 
 const NONE: u32 = u32::MAX;
 
-/// Where an armed timer is kept: a list in the upper two bits, an index into it in the others.
+/// The place of an armed timer: a list in the upper two bits, an index into the list in the others.
 const FRESH: u32 = 0 << 30;
 const NEAR: u32 = 1 << 30;
 const WHEEL: u32 = 2 << 30;
@@ -180,8 +180,8 @@ impl<T: Copy> TimerQueue<T> {
         id
     }
 
-    /// Inlined, so that `what` goes from registers to its slot: through memory, written in parts and read
-    /// as a whole, it costs more than all the rest.
+    /// Inlined, so that `what` goes from registers to its slot. Through memory, written in parts and read as a whole,
+    /// the value would cost more than everything else.
     #[inline(always)]
     fn grow(&mut self, place: u32, what: T) -> TimerId {
         let slot = self.slots.len() as u32;
@@ -190,7 +190,7 @@ impl<T: Copy> TimerQueue<T> {
         TimerId::new(slot, 1)
     }
 
-    /// Disarms a timer; `None` if it fired or was cancelled before.
+    /// Disarms a timer. Returns `None` if it has fired or was cancelled already.
     #[inline]
     pub(crate) fn cancel(&mut self, id: TimerId) -> Option<T> {
         let &Slot { place, what, .. } = self.slot(id)?;
@@ -235,13 +235,13 @@ impl<T: Copy> TimerQueue<T> {
         self.slots.get(id.slot() as usize).filter(|entry| entry.generation == id.generation())
     }
 
-    /// What an armed timer was armed with.
+    /// Returns the value of an armed timer.
     #[cfg(test)]
     fn get(&self, id: TimerId) -> Option<&T> {
         self.slot(id).map(|entry| &entry.what)
     }
 
-    /// When an armed timer is due, once it is absorbed.
+    /// Returns the deadline of an armed timer, once it is absorbed.
     #[inline]
     pub(crate) fn deadline(&self, id: TimerId) -> Option<Time> {
         self.slot(id).filter(|entry| entry.place & LIST != FRESH).map(|entry| entry.deadline)
@@ -252,7 +252,7 @@ impl<T: Copy> TimerQueue<T> {
         self.slot(id).is_some()
     }
 
-    /// Takes in what was armed since the last call, in order of arming.
+    /// Absorbs the timers armed since the last call, in order of arming.
     #[inline]
     pub(crate) fn absorb(&mut self, now: Time) {
         if !self.fresh.is_empty() {
@@ -261,7 +261,7 @@ impl<T: Copy> TimerQueue<T> {
     }
 
     fn absorb_fresh(&mut self, now: Time) {
-        // Ticks that passed without timers need not be kept apart.
+        // Passed ticks without timers need not be kept apart.
         let passed = self.next_tick().map_or(Tick::of(now), |next| next.before().min(Tick::of(now)));
         self.present = self.present.max(passed);
         let mut fresh = std::mem::take(&mut self.fresh);
@@ -293,7 +293,7 @@ impl<T: Copy> TimerQueue<T> {
         }
     }
 
-    /// The first tick after the present one that has timers.
+    /// Returns the first tick after the present one that has timers.
     #[inline]
     fn next_tick(&self) -> Option<Tick> {
         let far = self.far.first().map(|first| Tick::of(first.deadline));
@@ -303,7 +303,7 @@ impl<T: Copy> TimerQueue<T> {
         }
     }
 
-    /// Makes the next tick the present one if it has come by `now`.
+    /// Makes the next tick the present one if its start is not after `now`.
     fn advance(&mut self, now: Time) -> bool {
         let Some(tick) = self.next_tick().filter(|&tick| tick <= Tick::of(now)) else {
             return false;
@@ -319,7 +319,7 @@ impl<T: Copy> TimerQueue<T> {
         true
     }
 
-    /// Removes the first timer that is due at `now`: never early, never one that is still fresh.
+    /// Removes the first timer that is due at `now`. Never returns a timer early, or a fresh timer.
     #[inline]
     pub(crate) fn pop_due(&mut self, now: Time) -> Option<(TimerId, Time, T)> {
         if self.near.first().is_none() && !self.advance(now) {
@@ -336,8 +336,10 @@ impl<T: Copy> TimerQueue<T> {
         Some((TimerId::new(slot, generation), deadline, what))
     }
 
-    /// Until when the loop may sleep: not before the earliest deadline, and for no timer later than
-    /// its slack allows. `None` if no absorbed timer will ever fire.
+    /// Returns the time until which the loop may sleep.
+    ///
+    /// The time is not before the earliest deadline, and exceeds the slack of no timer. Returns `None` if no absorbed
+    /// timer will ever fire.
     pub(crate) fn next_wake(&mut self) -> Option<Time> {
         if self.stale {
             if self.near.first().is_none_or(|first| first.deadline > self.wake) {
@@ -348,7 +350,7 @@ impl<T: Copy> TimerQueue<T> {
         (self.wake != Time::NEVER).then_some(self.wake)
     }
 
-    /// The earliest time by which some timer must fire.
+    /// Returns the earliest time by which some timer must fire.
     fn latest(&self) -> Time {
         let mut bound = self.far.latest(self.near.latest(Time::NEVER));
         for tick in self.wheel.ticks_after(self.present) {
@@ -360,7 +362,7 @@ impl<T: Copy> TimerQueue<T> {
         bound
     }
 
-    /// The earliest deadline of all absorbed timers, `None` if none will ever fire.
+    /// Returns the earliest deadline of all absorbed timers, or `None` if none will ever fire.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let near = self.near.first().map(|first| first.deadline);
         let deadline = near.or_else(|| {
@@ -371,13 +373,13 @@ impl<T: Copy> TimerQueue<T> {
         deadline.filter(|&deadline| deadline != Time::NEVER)
     }
 
-    /// How many timers are armed, fresh ones included.
+    /// Returns the number of armed timers, including fresh ones.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// How many timers were ever absorbed.
+    /// Returns the number of timers absorbed so far.
     pub(crate) fn absorbed(&self) -> u64 {
         self.sequence
     }
@@ -387,7 +389,7 @@ impl<T: Copy> TimerQueue<T> {
         self.len == 0
     }
 
-    /// All armed timers in no particular order; a fresh one has no deadline yet.
+    /// Iterates over all armed timers in no particular order. A fresh timer has no deadline yet.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (TimerId, Option<Time>, T)> {
         self.slots.iter().zip(0..).filter(|(entry, _)| entry.generation % 2 == 1).map(|(entry, slot)| {
             let deadline = (entry.place & LIST != FRESH).then_some(entry.deadline);
@@ -396,7 +398,7 @@ impl<T: Copy> TimerQueue<T> {
     }
 }
 
-/// Notes in its slot where a timer of `list` went.
+/// Returns a closure that records in a slot the place of its timer in `list`.
 #[inline]
 fn place_in<T>(slots: &mut [Slot<T>], list: u32) -> impl FnMut(u32, usize) {
     move |slot, index| slots[slot as usize].place = list | index as u32

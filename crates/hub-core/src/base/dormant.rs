@@ -1,15 +1,15 @@
-//! Dormant OS threads: those that do nothing until another OS thread of this process wakes them.
+//! Dormant OS threads: they do nothing until another OS thread of this process wakes them.
 //!
-//! A main greenlet that waits for a lock or a queue is lost if no other OS thread can serve it. An OS thread of this
-//! library that waits for work cannot, nor can one that waits for a lock or a queue itself. So each such thread enters
-//! itself here before it goes to sleep and leaves before it does anything else. A thread that has stood still for a
-//! while, in its loop or as a whole, compares the table with the list of OS threads that the system keeps.
+//! A main greenlet that waits for a lock or a queue is lost if no other OS thread can serve it. A pool thread that
+//! waits for work cannot serve it, nor can an OS thread that itself waits for a lock or a queue. Each such thread
+//! therefore enters the table before it sleeps, and leaves it before it does anything else. A thread whose loop or
+//! whole execution has stood still for a while compares the table with the system's list of OS threads.
 //!
-//! The comparison is exact. While the table is locked no thread can leave it. An OS thread that the table does not
-//! have, the one that enters just now included, counts as awake. A waker that ended before the list was read has left a
-//! trace that a thread of the table cannot remove while the table is locked: a letter, a queued job, an ended wait. So the
-//! traces are looked for after the list was read. A queued job keeps awake only the threads that could do something for
-//! it, those of its own pool that wait for work: behind threads that wait for each other it never begins.
+//! The comparison is exact. No thread can leave the table while the table is locked. An OS thread outside the table
+//! counts as awake, including a thread that enters at this moment. A waker that ended before the list was read has left
+//! a trace: a message, a queued job, or an ended wait. No thread of the table can remove the trace while the table is
+//! locked, so the traces are checked after the list was read. A queued job keeps only idle threads of its own pool
+//! awake: behind threads that wait for each other it never starts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,13 +18,13 @@ use std::time::Duration;
 use super::fork::PerProcess;
 use super::wait_reason::WaitReason;
 
-/// The wait of an OS thread, as seen from another one.
+/// The wait of an OS thread, as seen from another OS thread.
 pub(crate) trait Sleep: Send + Sync {
-    /// Whether nothing has woken the sleep with that ticket yet.
+    /// Returns whether the sleep with that ticket has not been woken yet.
     fn lasts(&self, ticket: u64) -> bool;
 }
 
-/// A calling OS thread that is dormant until this is dropped.
+/// Marks the calling OS thread as dormant until it is dropped.
 #[must_use = "the OS thread counts as awake again once this is dropped"]
 pub(crate) struct Dormant {
     number: u64,
@@ -33,50 +33,49 @@ pub(crate) struct Dormant {
 /// The state of all other OS threads of the process.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Others {
-    /// There are none, but for threads of this library that wait for work.
+    /// There are no others, except threads of this library that wait for work.
     Idle,
-    /// All wait for each other, the caller included: a line for each wait. Target once.
+    /// All OS threads wait for each other, the caller included. Contains a line for each wait. Returned only once.
     Deadlocked(Vec<String>),
-    /// At least one is awake, or that cannot be told, or the deadlock was told before.
+    /// At least one is awake, or the state is unknown, or the deadlock was already reported.
     Awake,
 }
 
 /// The wait of a thread.
 pub(crate) enum Waits {
-    /// It waits as a whole.
+    /// The OS thread waits as a whole.
     Thread(WaitReason),
-    /// Each of its greenlets waits: in these words.
+    /// Each of its greenlets waits, for the given reason.
     Greenlets(Vec<String>),
 }
 
-enum Kind {
-    /// Waits for work of this library, of which there is none if this says so.
+enum Role {
+    /// Waits for work of this library. The closure returns whether there is none.
     Worker(Box<dyn Fn() -> bool + Send>),
-    /// Waits for other threads, in that sleep.
+    /// Waits for other OS threads, in that sleep.
     Waiter { waits: Waits, sleep: Arc<dyn Sleep>, ticket: u64 },
 }
 
 struct Entry {
-    /// No other entry of this process or its ancestors has it.
+    /// Unique among the entries of this process and its ancestors.
     number: u64,
     thread: system::Id,
-    kind: Kind,
-    /// Not dormant for the moment.
+    role: Role,
+    /// Temporarily not dormant.
     awake: bool,
 }
 
 #[derive(Default)]
 struct Table {
     entries: Vec<Entry>,
-    /// The present deadlock was told.
-    told: bool,
+    /// The current deadlock was reported.
+    reported: bool,
 }
 
 static TABLE: PerProcess<Mutex<Table>> = PerProcess::new();
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// How long a thread stands still before it looks for others that are awake; then twice as long, and so on, up to the
-/// second.
+/// The time that a thread stands still before it first compares the table. The interval doubles up to `LONGEST_LOOK`.
 pub(crate) const FIRST_LOOK: Duration = Duration::from_secs(1);
 pub(crate) const LONGEST_LOOK: Duration = Duration::from_secs(16);
 
@@ -85,24 +84,26 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
 }
 
 impl Dormant {
-    /// For a thread of this library that waits for work. It is woken if `is_idle` no longer holds, which must not take
-    /// a lock that is held while this is dropped.
+    /// Enters a thread of this library that waits for work.
+    ///
+    /// The thread counts as awake once `is_idle` returns false. `is_idle` must not take a lock that is held while the
+    /// value is dropped.
     pub(crate) fn worker(is_idle: impl Fn() -> bool + Send + 'static) -> Dormant {
-        Dormant::enter(|| Kind::Worker(Box::new(is_idle)))
+        Dormant::enter(|| Role::Worker(Box::new(is_idle)))
     }
 
-    /// For a thread that only another one can wake from that `sleep`.
+    /// Enters a thread that only another OS thread can wake from `sleep`.
     pub(crate) fn waiter(waits: Waits, sleep: Arc<dyn Sleep>, ticket: u64) -> Dormant {
-        Dormant::enter(|| Kind::Waiter { waits, sleep, ticket })
+        Dormant::enter(|| Role::Waiter { waits, sleep, ticket })
     }
 
-    fn enter(kind: impl FnOnce() -> Kind) -> Dormant {
+    fn enter(role: impl FnOnce() -> Role) -> Dormant {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // Without an entry the thread counts as awake, which is safe.
+        // Without an entry the thread counts as awake, which errs on the safe side.
         if let Some(thread) = system::this_thread()
             && let Ok(table) = TABLE.get_or_make(Mutex::default)
         {
-            lock(table).entries.push(Entry { number, thread, kind: kind(), awake: false });
+            lock(table).entries.push(Entry { number, thread, role: role(), awake: false });
         }
         Dormant { number }
     }
@@ -117,14 +118,15 @@ impl Dormant {
         }
     }
 
-    /// A line for each wait if no OS thread is awake, the caller's included, which may be the only one. Target once.
+    /// Returns a line for each wait if no OS thread is awake. The caller counts, and may be the only one. Returned only
+    /// once.
     pub(crate) fn deadlock(&self) -> Option<Vec<String>> {
         let mut table = lock(TABLE.get()?);
         table.others_wait(self.number)?;
         table.deadlock()
     }
 
-    /// Counts the thread as awake, or as dormant again, without ending a deadlock that was told.
+    /// Counts the thread as awake or dormant, without clearing a reported deadlock.
     pub(crate) fn set_awake(&self, awake: bool) {
         let Some(table) = TABLE.get() else { return };
         if let Some(entry) = lock(table).entries.iter_mut().find(|entry| entry.number == self.number) {
@@ -137,24 +139,25 @@ impl Drop for Dormant {
     fn drop(&mut self) {
         let Some(table) = TABLE.get() else { return };
         let mut table = lock(table);
-        // Not there if the process was forked since.
+        // The entry is missing if the process was forked in between.
         let Some(index) = table.entries.iter().position(|entry| entry.number == self.number) else { return };
         let entry = table.entries.swap_remove(index);
-        table.told &= matches!(entry.kind, Kind::Worker(_));
+        table.reported &= matches!(entry.role, Role::Worker(_));
         drop(table);
         drop(entry);
     }
 }
 
-/// Runs `wait`, during which the calling OS thread, one of this library, does nothing that could wake another one.
+/// Runs `wait`, and marks the calling OS thread of this library as idle meanwhile.
 pub fn while_idle<R>(wait: impl FnOnce() -> R) -> R {
     let _dormant = Dormant::worker(|| true);
     wait()
 }
 
 impl Table {
-    /// Whether any of the other threads waits for others. `None` if one of them is awake, or the caller, whose entry has
-    /// that number.
+    /// Returns whether any other thread waits for others.
+    ///
+    /// Returns `None` if one of them is awake, or the caller itself, whose entry has the number `caller`.
     fn others_wait(&self, caller: u64) -> Option<bool> {
         let others = system::other_threads()?;
         let asleep =
@@ -167,9 +170,9 @@ impl Table {
         Some(others.iter().any(waits))
     }
 
-    /// A line for each wait, once.
+    /// Returns a line for each wait, only once for a deadlock.
     fn deadlock(&mut self) -> Option<Vec<String>> {
-        if std::mem::replace(&mut self.told, true) {
+        if std::mem::replace(&mut self.reported, true) {
             return None;
         }
         self.entries.sort_unstable_by_key(|entry| entry.thread);
@@ -180,18 +183,18 @@ impl Table {
 impl Entry {
     fn is_asleep(&self) -> bool {
         !self.awake
-            && match &self.kind {
-                Kind::Worker(is_idle) => is_idle(),
-                Kind::Waiter { sleep, ticket, .. } => sleep.lasts(*ticket),
+            && match &self.role {
+                Role::Worker(is_idle) => is_idle(),
+                Role::Waiter { sleep, ticket, .. } => sleep.lasts(*ticket),
             }
     }
 
     fn is_waiter(&self) -> bool {
-        matches!(self.kind, Kind::Waiter { .. })
+        matches!(self.role, Role::Waiter { .. })
     }
 
     fn describe(&self) -> Vec<String> {
-        let Kind::Waiter { waits, .. } = &self.kind else { return Vec::new() };
+        let Role::Waiter { waits, .. } = &self.role else { return Vec::new() };
         let thread = system::describe(self.thread);
         match waits {
             Waits::Thread(doing) => vec![format!("{thread}: {}", doing.as_str())],
@@ -209,10 +212,10 @@ mod system {
 
     pub(super) type Id = i32;
 
-    /// The number by which the system lists the calling thread.
+    /// Returns the system's ID of the calling thread.
     pub(super) fn this_thread() -> Option<Id> {
         thread_local! {
-            /// With the generation of forks in which it was asked for.
+            /// The ID, with the fork generation in which it was read.
             static ID: Cell<Option<(u32, Id)>> = const { Cell::new(None) };
         }
         let generation = fork::generation();
@@ -226,7 +229,7 @@ mod system {
         Some(id)
     }
 
-    /// All threads of the process but the calling one. `None` if the system does not tell.
+    /// Returns all threads of the process except the caller, or `None` if the system does not list them.
     pub(super) fn other_threads() -> Option<Vec<Id>> {
         let this = this_thread()?;
         let mut all = Vec::new();

@@ -1,20 +1,20 @@
-//! Notices that the process was forked, without asking the system.
+//! Detects forks of the process without a system call.
 //!
-//! `pthread_atfork` calls [`in_child`] in the child before `fork` returns there. A child made
-//! without the C library's `fork` (a bare `clone`) is not noticed.
+//! `pthread_atfork` calls [`in_child`] in the child before `fork` returns there. A child made without the C library's
+//! `fork` (a bare `clone`) is not detected.
 //!
 //! Ground rules of the hook:
 //!
-//! 1. It may run where only async-signal-safe functions may: every other thread is gone and may have
-//!    held any lock. So it writes to atomics and to thread-local cells, and does nothing else.
-//! 2. The thread-locals are const-initialized and have no destructor: an access is an address
-//!    calculation. It registers nothing, and cannot fail at the end of a thread.
+//! 1. It may run where only async-signal-safe functions are allowed: every other thread is gone and may have held any
+//!    lock. So it writes to atomics and to thread-local cells, and does nothing else.
+//! 2. The thread-locals are const-initialized and have no destructor. An access is an address calculation: it registers
+//!    nothing, and cannot fail at the end of a thread.
 //!
 //! Ground rules of [`PerProcess`]:
 //!
-//! 1. An entry lives as long as its `PerProcess`. There is one per fork generation: what another thread was doing with
-//!    it when the process was forked is never finished. So the entry of an ancestor is leaked.
-//! 2. `current` is null or points to an entry that came from a `Box`, which only `drop` frees.
+//! 1. An entry lives as long as its `PerProcess`. There is one entry per fork generation. If another thread was using
+//!    an entry during the fork, that use never finishes in the child. So the entry of an ancestor is leaked.
+//! 2. `current` is null or points to an entry that came from a `Box`. Only `drop` frees a published entry.
 
 use std::cell::Cell;
 use std::io;
@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// How often this process and its ancestors were forked since the hook was installed.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
-/// The token of the one thread that came along in the last fork; 0 if it never had one.
+/// The token of the thread that survived the last fork; 0 if it never had one.
 static SURVIVOR: AtomicU64 = AtomicU64::new(0);
 static NEXT_TOKEN: AtomicU64 = AtomicU64::new(1);
 /// The first token that was given to a thread after the last fork.
@@ -36,16 +36,16 @@ thread_local! {
     static TOKEN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Makes later forks noticed. Cheap when done before.
+/// Installs the hook that detects later forks. Cheap if it is installed already.
 ///
-/// Two threads at once may both register the hook. It then runs twice per fork, which nobody can
-/// tell from once; a lock here could be held by a thread that a fork leaves behind.
+/// Two threads at once may both register the hook. It then runs twice per fork, which has no other effect than running
+/// once. A lock here could be held by a thread that a fork leaves behind.
 pub(crate) fn install() -> io::Result<()> {
     if INSTALLED.load(Ordering::Acquire) {
         return Ok(());
     }
-    // SAFETY: `in_child` has the signature that is asked for, and lives as long as the program.
-    // What it may do is kept to by the rules of this module.
+    // SAFETY: `in_child` has the required signature, and lives as long as the program. It only does what rule 1 of the
+    // hook allows.
     let error = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
     if error != 0 {
         return Err(io::Error::from_raw_os_error(error));
@@ -55,27 +55,28 @@ pub(crate) fn install() -> io::Result<()> {
 }
 
 extern "C" fn in_child() {
-    // Relaxed: no other thread exists, and those to come are started after this.
+    // Relaxed: no other thread exists, and later threads are started after this.
     GENERATION.fetch_add(1, Ordering::Relaxed);
     SURVIVOR.store(TOKEN.get(), Ordering::Relaxed);
     FIRST_TOKEN.store(NEXT_TOKEN.load(Ordering::Relaxed), Ordering::Relaxed);
     FORKED.set(true);
 }
 
-/// Differs before and after a fork, in the child only. What was made under another generation
-/// belongs to an ancestor.
+/// Returns a number that changes in the child at a fork.
+///
+/// A value made under another generation belongs to an ancestor.
 #[inline]
 pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// Whether the calling thread came along in a fork since it asked last.
+/// Returns whether the calling thread came through a fork since the last call.
 #[inline]
 pub(crate) fn take_forked() -> bool {
     FORKED.get() && FORKED.replace(false)
 }
 
-/// A number that no other thread of this process has, nor any that a fork left behind. Never 0.
+/// Returns a number unique among the threads of this process and those that a fork left behind. Never 0.
 #[inline]
 pub(crate) fn this_thread() -> u64 {
     match TOKEN.get() {
@@ -91,32 +92,35 @@ fn new_token() -> u64 {
     token
 }
 
-/// Whether a fork left that thread behind: it exists in an ancestor only.
+/// Returns whether a fork left that thread behind. Such a thread exists only in an ancestor.
 #[inline]
 pub(crate) fn is_left_behind(thread: u64) -> bool {
     thread < FIRST_TOKEN.load(Ordering::Relaxed) && thread != SURVIVOR.load(Ordering::Relaxed)
 }
 
-/// Whether something that `thread` made under `generation` is without its thread, because a fork
-/// left that behind.
+/// Returns whether the owner of a value was left behind by a fork.
+///
+/// `thread` made the value under `generation`.
 #[inline]
 pub(crate) fn left_behind(generation: u32, thread: u64) -> bool {
     generation != self::generation() && thread != SURVIVOR.load(Ordering::Relaxed)
 }
 
-/// The thread that came along in the last fork; 0 if it never asked for its token, or there was none.
+/// Returns the token of the thread that survived the last fork; 0 if it had no token, or there was no fork.
 pub(crate) fn survivor() -> u64 {
     SURVIVOR.load(Ordering::Relaxed)
 }
 
-/// Whether the number `fd` still is the file that it is in `process`, and that is the parent of this one. False where the
-/// system does not tell.
+/// Returns whether `fd` still refers to the same open file as in `process`, and `process` is the parent of this
+/// process.
+///
+/// Returns false where the system cannot compare the files.
 #[cfg(target_os = "linux")]
 pub(crate) fn is_shared_with_parent(process: u32, fd: RawFd) -> bool {
     const KCMP_FILE: libc::c_int = 0;
-    // SAFETY: both only ask for the number of a process.
+    // SAFETY: both calls only read a process ID.
     let (this, parent) = unsafe { (libc::getpid(), libc::getppid()) };
-    // SAFETY: compares two open files, and says so if one of the numbers is not open.
+    // SAFETY: the call compares two open files, and fails if one of the numbers is not open.
     parent.cast_unsigned() == process && unsafe { libc::syscall(libc::SYS_kcmp, this, parent, KCMP_FILE, fd, fd) } == 0
 }
 
@@ -125,8 +129,9 @@ pub(crate) fn is_shared_with_parent(_process: u32, _fd: RawFd) -> bool {
     false
 }
 
-/// A value of the process, of which a forked child makes another: its locks may be held by threads that the fork
-/// left behind.
+/// A value of which each process has its own.
+///
+/// A forked child makes a new value, because threads left behind by the fork may hold the locks of the old one.
 #[derive(Debug)]
 pub struct PerProcess<T> {
     current: AtomicPtr<Entry<T>>,
@@ -139,7 +144,7 @@ struct Entry<T> {
 }
 
 impl<T> PerProcess<T> {
-    /// Without a value.
+    /// Creates a cell without a value.
     #[expect(clippy::new_without_default, reason = "for statics")]
     #[must_use]
     pub const fn new() -> PerProcess<T> {
@@ -148,18 +153,18 @@ impl<T> PerProcess<T> {
 }
 
 impl<T: Send + Sync> PerProcess<T> {
-    /// The value of this process, if it was made.
+    /// Returns the value of this process, if it was made.
     pub fn get(&self) -> Option<&T> {
         // SAFETY: rule 2.
         let entry = unsafe { self.current.load(Ordering::Acquire).as_ref() }?;
         (entry.generation == generation()).then_some(&entry.value)
     }
 
-    /// The value of this process, made now if it was not before.
+    /// Returns the value of this process, and makes it if needed.
     ///
     /// # Errors
     ///
-    /// If forks cannot be noticed.
+    /// Fails if the hook that detects forks cannot be installed.
     pub fn get_or_make(&self, make: impl Fn() -> T) -> io::Result<&T> {
         install()?;
         let mut current = self.current.load(Ordering::Acquire);
@@ -172,10 +177,10 @@ impl<T: Send + Sync> PerProcess<T> {
             }
             let new = Box::into_raw(Box::new(Entry { generation: generation(), value: make() }));
             match self.current.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire) {
-                // SAFETY: lives as long as `self` (rule 1).
+                // SAFETY: the entry lives as long as `self` (rule 1).
                 Ok(_) => return Ok(unsafe { &(*new).value }),
                 Err(other) => {
-                    // SAFETY: from `into_raw` above, and nobody else has seen it.
+                    // SAFETY: `new` came from `into_raw` above, and was never published.
                     drop(unsafe { Box::from_raw(new) });
                     current = other;
                 }
@@ -189,7 +194,7 @@ impl<T> Drop for PerProcess<T> {
         let current = *self.current.get_mut();
         // SAFETY: rule 2.
         if unsafe { current.as_ref() }.is_some_and(|entry| entry.generation == generation()) {
-            // SAFETY: from `into_raw`, and all references to it borrowed `self`.
+            // SAFETY: `current` came from `into_raw`, and all references to it borrowed `self`.
             drop(unsafe { Box::from_raw(current) });
         }
     }
@@ -201,25 +206,26 @@ pub(crate) mod tests {
 
     static OTHER: AtomicU64 = AtomicU64::new(0);
 
-    /// Forks, and says whether `in_child` held in the child.
+    /// Forks, and returns whether `in_child` returned true in the child.
     pub(crate) fn holds_in_child(in_child: fn() -> bool) -> bool {
-        // SAFETY: the other threads of the test program may hold locks, so the child does only what
-        // `in_child` does, and leaves by `_exit`; the callers see to it that this is little.
+        // SAFETY: other threads of the test program may hold locks. The child runs only `in_child`, and leaves by
+        // `_exit`. The callers keep `in_child` free of such locks.
         let pid = unsafe { libc::fork() };
         assert!(pid >= 0, "fork: {}", io::Error::last_os_error());
         if pid == 0 {
             let held = std::panic::catch_unwind(in_child).unwrap_or(false);
-            // SAFETY: ends the child at once; runs nothing of the parent's.
+            // SAFETY: ends the child at once, and runs no destructor or exit handler of the parent.
             unsafe { libc::_exit(if held { 0 } else { 1 }) }
         }
         let mut status = 0;
-        // SAFETY: `status` is valid for writing, `pid` is our own child.
+        // SAFETY: `status` is valid for writing, and `pid` is our own child.
         assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
         libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
     }
 
-    /// Runs `body`, that of the test `name`, in a process in which no other test runs. A child may panic there: nobody
-    /// else was about to, and held a lock of std for that.
+    /// Runs `body`, that of the test `name`, in a process in which no other test runs.
+    ///
+    /// A child may then panic: no other thread can hold a lock of std for its own panic.
     pub(crate) fn in_own_process(name: &str, body: fn()) {
         const ALONE: &str = "GREENHUB_TEST_ALONE";
         if std::env::var_os(ALONE).is_some() {
@@ -227,13 +233,13 @@ pub(crate) mod tests {
         }
         let program = std::env::current_exe().unwrap();
         let mut test = std::process::Command::new(program);
-        // In a thread beside that of the program, whoever runs it and how.
+        // With two test threads, the test runs in a thread beside the main one, however the tests were started.
         test.args([name, "--exact", "--nocapture", "--test-threads=2"]).env(ALONE, "1");
         let output = test.output().unwrap();
-        let told = String::from_utf8_lossy(&output.stdout);
+        let output_text = String::from_utf8_lossy(&output.stdout);
         assert!(
-            output.status.success() && told.contains("1 passed"),
-            "{told}{}",
+            output.status.success() && output_text.contains("1 passed"),
+            "{output_text}{}",
             String::from_utf8_lossy(&output.stderr)
         );
     }
@@ -247,14 +253,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_fork_is_told_once_and_to_the_child_only() {
+    fn a_fork_is_noticed_once_and_by_the_child_only() {
         install().unwrap();
         assert!(holds_in_child(|| take_forked() && !take_forked()));
         assert!(!take_forked());
     }
 
     #[test]
-    fn what_the_forking_thread_made_is_not_left_behind() {
+    fn values_of_the_forking_thread_are_not_left_behind() {
         install().unwrap();
         this_thread();
         assert!(holds_in_child(|| !left_behind(0, this_thread()) && left_behind(0, this_thread() + 1)));

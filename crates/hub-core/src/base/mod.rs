@@ -1,7 +1,7 @@
-//! Tools of the library's own that know nothing of greenlets: what forks, signals and other OS threads require.
+//! Tools that do not depend on greenlets: support for forks, signals and other OS threads.
 //!
-//! [`sync`] (std's primitives, or those of loom), [`fork`], [`os_thread`], [`wait_reason`], [`dormant`] (which OS threads
-//! sleep until another one wakes them).
+//! [`sync`] contains std's primitives, or those of loom. [`dormant`] tracks OS threads that sleep until another one
+//! wakes them. The others are [`fork`], [`os_thread`] and [`wait_reason`].
 
 pub(crate) mod dormant;
 pub(crate) mod fork;

@@ -1,26 +1,26 @@
-//! OS threads of the library's own.
+//! The OS threads that the library starts.
 
 use std::io;
 use std::thread;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-/// Resolvers with their plug-ins need more than a small stack. Only touched pages are resident.
+/// Resolvers with plug-ins need more than a small stack. Only touched pages are resident.
 const STACK: usize = 1 << 20;
 
 /// Starts an OS thread that receives no signals.
 ///
 /// # Errors
 ///
-/// If the system refuses it.
+/// Fails if the system cannot start a thread.
 pub fn start_thread(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    // A thread begins with the mask of the one that starts it: so there is no moment in which
-    // a signal could be delivered to it.
+    // A thread inherits the mask of the thread that starts it, so it never has a moment in which a signal could be
+    // delivered to it.
     let _masked = SignalsBlocked::new()?;
     thread::Builder::new().name(name).stack_size(STACK).spawn(body).map(drop)
 }
 
-/// Blocks every signal of the calling thread that is not about a fault of its own.
+/// Blocks every signal of the calling thread, except those of the thread's own faults.
 struct SignalsBlocked {
     before: SigSet,
 }
@@ -29,7 +29,7 @@ impl SignalsBlocked {
     fn new() -> io::Result<SignalsBlocked> {
         use Signal::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
         let mut all = SigSet::all();
-        // A blocked fault kills the process without its handler, which has something to report.
+        // A blocked fault would kill the process without running its handler, which reports stack overflows.
         for fault in [SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS] {
             all.remove(fault);
         }
@@ -39,7 +39,7 @@ impl SignalsBlocked {
 
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
-        // The mask that the thread had cannot be refused.
+        // Restoring the former mask cannot fail.
         let _ = self.before.thread_set_mask();
     }
 }
@@ -51,14 +51,14 @@ mod tests {
 
     #[test]
     fn a_started_thread_blocks_all_signals_but_those_of_its_own_faults() {
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let body = move || {
             let mask = SigSet::thread_get_mask().unwrap();
             let blocked = [Signal::SIGINT, Signal::SIGCHLD, Signal::SIGSEGV].map(|signal| mask.contains(signal));
-            tell.send(blocked).unwrap();
+            sender.send(blocked).unwrap();
         };
         start_thread("greenhub-test".to_owned(), body).unwrap();
-        assert_eq!(told.recv().unwrap(), [true, true, false]);
+        assert_eq!(receiver.recv().unwrap(), [true, true, false]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The primitives of what crosses threads: std's, or loom's when a model is checked.
+//! The primitives of code that crosses OS threads: std's, or loom's when a model is checked.
 
 #[cfg(not(loom))]
 pub(crate) use self::std_sync::*;
@@ -10,7 +10,7 @@ pub(crate) use loom::{
     thread::yield_now,
 };
 
-/// In a model there is no time.
+/// A model has no time.
 #[cfg(loom)]
 pub(crate) use loom::thread::yield_now as nap;
 
@@ -25,7 +25,7 @@ mod std_sync {
         std::thread::sleep(std::time::Duration::from_micros(50));
     }
 
-    /// std's cell with loom's interface.
+    /// std's cell with the interface of loom's.
     #[derive(Debug)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 

@@ -1,10 +1,10 @@
 //! The reasons for which green threads and OS threads wait.
 
-/// The reason for which a green thread waits. Reports of a loop that stands still name it.
+/// The reason why a green thread waits, as reports of an idle loop name it.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum WaitReason {
-    /// Lets others run.
+    /// Yields to the other green threads.
     #[default]
     Yield,
     /// Sleeps.
@@ -15,7 +15,7 @@ pub enum WaitReason {
     Join,
     /// Waits for the green threads of a scope.
     Scope,
-    /// Waits for an OS thread.
+    /// Waits for a job on another OS thread.
     Offload,
     /// Switches to a greenlet.
     Switch,
@@ -27,13 +27,13 @@ pub enum WaitReason {
     Lock,
     /// Waits for an event.
     Event,
-    /// Waits for an item, or for room.
+    /// Waits for an item of a queue, or for free capacity.
     Queue,
     /// Waits for a semaphore.
     Semaphore,
     /// Waits for a condition.
     Condition,
-    /// Waits for others to come to the same place.
+    /// Waits at a barrier.
     Barrier,
     /// Waits to be unparked.
     Park,

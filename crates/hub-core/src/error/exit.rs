@@ -2,14 +2,15 @@
 
 use std::fmt;
 
-/// How often the same exit is thrown. Code that catches it each time does not mean to end.
+/// The limit of throws of one exit. Code that catches it each time does not intend to end.
 pub(crate) const MOST_THROWS: u32 = 100;
 
-/// The reason for which a green thread unwinds, other than a panic.
+/// The reason why a green thread unwinds, other than a panic.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ExitKind {
-    /// It is killed, as a whole: by [`kill`](crate::GreenThread::kill), by its scope, group or pool, by the end of its loop.
+    /// The whole green thread is killed: by [`kill`](crate::GreenThread::kill), by its scope, group or pool, or by the
+    /// end of its loop.
     Kill,
     /// A [`with_timeout`](crate::with_timeout) around the wait has run out.
     Timeout,

@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use super::GreenError;
 
-/// The green thread has ended to which a scope was [linked](crate::GreenThread::with_link).
+/// The error of a scope whose [linked](crate::GreenThread::with_link) green thread has ended.
 #[derive(Clone, Debug)]
-pub struct Linked(Option<Arc<Ended>>);
+pub struct Linked(Option<Arc<LinkedEnd>>);
 
 #[derive(Debug)]
-struct Ended {
+struct LinkedEnd {
     name: String,
     error: Option<GreenError>,
 }
 
 impl Linked {
     pub(crate) fn new(name: String, error: Option<&GreenError>) -> Linked {
-        Linked(Some(Arc::new(Ended { name, error: error.cloned() })))
+        Linked(Some(Arc::new(LinkedEnd { name, error: error.cloned() })))
     }
 
     /// The error of a scope that could not be opened, because nothing can be unwound.
@@ -27,7 +27,7 @@ impl Linked {
         Linked(None)
     }
 
-    /// How it ended; `None` if it returned a value.
+    /// Returns the error of the linked green thread, or `None` if it returned a value.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -43,7 +43,7 @@ impl Linked {
         self.0.as_ref()?.error.as_ref()
     }
 
-    /// Whether the function was not run at all: with `panic = "abort"` nothing can be interrupted.
+    /// Returns whether the function did not run at all: with `panic = "abort"` nothing can be interrupted.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         self.0.is_none()
@@ -53,8 +53,10 @@ impl Linked {
 impl fmt::Display for Linked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_deref() {
-            Some(Ended { name, error: None }) => write!(f, "the linked green thread {name} has returned"),
-            Some(Ended { name, error: Some(error) }) => write!(f, "the linked green thread {name} has ended: {error}"),
+            Some(LinkedEnd { name, error: None }) => write!(f, "the linked green thread {name} has returned"),
+            Some(LinkedEnd { name, error: Some(error) }) => {
+                write!(f, "the linked green thread {name} has ended: {error}")
+            }
             None => f.write_str("linked scopes need unwinding, and this program was built with panic = \"abort\""),
         }
     }

@@ -1,4 +1,4 @@
-//! What can go wrong, in words.
+//! The errors of the crate.
 
 use std::any::Any;
 use std::error::Error;
@@ -17,7 +17,7 @@ pub(crate) use self::exit::MOST_THROWS;
 pub use self::linked::Linked;
 pub use self::timeout::Timeout;
 
-/// A hub could not be chosen or built.
+/// The error of choosing or building a hub.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
@@ -30,9 +30,9 @@ pub enum HubError {
     /// No hub has that name.
     #[error("there is no hub named {name:?}{}: known are {known}; register_hub makes one of your own known", origin(.from_environment))]
     Unknown {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What could have been asked for.
+        /// The known names.
         known: String,
         /// Whether the name came from `EVENTLET_HUB`.
         from_environment: bool,
@@ -42,9 +42,9 @@ pub enum HubError {
         "the hub {name:?} is not compiled in: build greenhub with the feature `{feature}`, or choose another by use_hub or EVENTLET_HUB"
     )]
     NotCompiled {
-        /// The hub.
+        /// The name of the hub.
         name: String,
-        /// The Cargo feature that brings it.
+        /// The Cargo feature that contains the hub.
         feature: &'static str,
     },
     /// The hub exists, but not on this system.
@@ -52,7 +52,7 @@ pub enum HubError {
         "the selected hub {name:?} is not available on this system: choose another by use_hub or EVENTLET_HUB, or leave the choice open"
     )]
     Unavailable {
-        /// The hub.
+        /// The name of the hub.
         name: String,
     },
     /// No hub is compiled in and available.
@@ -60,10 +60,10 @@ pub enum HubError {
         "no hub is available: build greenhub with at least one of the features epoll, kqueue, poll, select, or call use_hub_with"
     )]
     NoneAvailable,
-    /// `use_hub` was called by the main loop itself.
+    /// The main loop itself called `use_hub`.
     #[error("cannot change the hub from inside the main loop: call use_hub from a green thread")]
     InMainloop,
-    /// A hub with that name is known already.
+    /// Another hub has that name already.
     #[error("cannot register the hub: the name {name:?} is taken; give it another")]
     Duplicate {
         /// The name or alias that is taken.
@@ -72,12 +72,12 @@ pub enum HubError {
     /// The system refused to make the hub.
     #[error("the hub {name:?} could not be built: {error}")]
     Build {
-        /// The hub.
+        /// The name of the hub.
         name: String,
-        /// What the system said.
+        /// The error of the system.
         error: Arc<io::Error>,
     },
-    /// The thread is ending and takes no new hub.
+    /// The OS thread is ending and accepts no new hub.
     #[error("this thread is ending: it has no hub any more")]
     ThreadEnding,
 }
@@ -86,15 +86,17 @@ fn origin(from_environment: &bool) -> &'static str {
     if *from_environment { " (from EVENTLET_HUB)" } else { "" }
 }
 
-/// Why a blocking call could not wait.
+/// The reason why a blocking call could not wait.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoopError {
-    /// The main loop itself, or a callback that it runs, tried to block; or a hub, the order of a queue, or a subscriber of
-    /// `tracing` that is told something by this crate.
+    /// Code that runs inside the main loop tried to block.
+    ///
+    /// Such code is the loop itself, its callbacks, a hub, the order of a queue, and a `tracing` subscriber during an
+    /// event of this crate.
     #[error("do not call blocking functions from the main loop: {doing} needs a green thread")]
     InMainloop {
-        /// What the call wanted to do.
+        /// The operation that the call tried.
         doing: &'static str,
     },
     /// Nothing is left that could ever wake the main greenlet. gevent's `LoopExit`.
@@ -106,7 +108,7 @@ pub enum LoopError {
     /// The loop was asked to end.
     #[error("the main loop was aborted")]
     Aborted,
-    /// A system error ended the loop: Ctrl-C, or an exit that was asked for from another thread.
+    /// The loop was interrupted: by Ctrl-C, another chosen signal, or a request from another OS thread.
     #[error("the main loop was interrupted")]
     Interrupted,
     /// The hub could not be built.
@@ -115,17 +117,17 @@ pub enum LoopError {
     /// The hub has failed for good.
     #[error("waiting on the hub {hub:?} failed: {error}")]
     Wait {
-        /// The hub.
+        /// The name of the hub.
         hub: &'static str,
-        /// What the system said.
+        /// The error of the system.
         error: Arc<io::Error>,
     },
     /// The hub panicked.
     #[error("the hub {hub:?} panicked while {doing}: {message}")]
     Panicked {
-        /// The hub.
+        /// The name of the hub.
         hub: &'static str,
-        /// What it was asked to do.
+        /// The operation of the hub.
         doing: &'static str,
         /// The message of the panic.
         message: Arc<str>,
@@ -133,13 +135,13 @@ pub enum LoopError {
     /// There is no stack for another greenlet.
     #[error("no stack for another greenlet: {0}")]
     Stack(Arc<str>),
-    /// The thread is ending.
+    /// The OS thread is ending.
     #[error("this thread is ending: green threads cannot block any more")]
     ThreadEnding,
-    /// A shutdown of the hub was asked for by another greenlet than the main one, or within one of its scopes.
+    /// The shutdown was requested outside the main greenlet, or within one of its scopes.
     #[error("cannot shut down from here: call it in the main greenlet of the OS thread, outside of any scope")]
     ShutdownRefused,
-    /// A destructor that runs during a panic tried to wait for something that cannot come.
+    /// A destructor that runs during a panic tried to wait, and the wake-up cannot come.
     #[error("cannot wait while panicking: switching away would confuse the panic of this thread")]
     Panicking,
 }
@@ -147,7 +149,7 @@ pub enum LoopError {
 /// The report of a loop that has nothing left to wait for.
 #[derive(Clone, Debug)]
 pub struct LoopExit {
-    /// Each parked green thread: its name, where it was spawned, and what it waits for.
+    /// Each parked green thread: its name, the place where it was spawned, and its reason to wait.
     pub parked: Vec<String>,
 }
 
@@ -161,7 +163,7 @@ impl std::fmt::Display for LoopExit {
     }
 }
 
-/// Why a plain greenlet could not be switched to, or be given a parent.
+/// The reason why a plain greenlet could not be switched to, or be given a parent.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GreenletError {
@@ -174,42 +176,42 @@ pub enum GreenletError {
     /// The parent of a green thread is the hub.
     #[error("the parent of a green thread is the hub and cannot be changed")]
     GreenThread,
-    /// It waits for a timer, a descriptor or an event, or was woken and has its place among those that run.
+    /// The greenlet is parked on a timer, a descriptor or an event, or is ready and in the run queue.
     #[error("cannot switch to a greenlet that is parked on the hub: the hub wakes it")]
     Parked,
-    /// It is the main loop, or has ended and its next living ancestor is the main loop.
+    /// The greenlet is the main loop, or has ended and its next living ancestor is the main loop.
     #[error("cannot switch to the main loop: call something that blocks instead")]
     Hub,
-    /// The switch was left by an exit that must wait.
+    /// A pending exit ended the switch. The exit is deferred.
     #[error("the switch was given up: this greenlet has to exit")]
     Interrupted,
-    /// With `panic = "abort"` nothing can be unwound.
+    /// The greenlet cannot be unwound, because of `panic = "abort"`.
     #[error(
         "a greenlet cannot be made to exit: this needs unwinding, and this program was built with panic = \"abort\""
     )]
     Unsupported,
 }
 
-/// How a green thread ended, if not with a result.
+/// The reason why a green thread ended without a result.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GreenError {
-    /// It was killed. Eventlet's `GreenletExit`.
+    /// The green thread was killed. Eventlet's `GreenletExit`.
     #[error("the green thread was killed")]
     Exit,
-    /// It panicked.
+    /// The green thread panicked.
     #[error("the green thread panicked: {0}")]
     Panic(Arc<str>),
-    /// A timeout went through it.
+    /// A timeout unwound the green thread beyond its scope.
     #[error("the green thread timed out: {0}")]
     Timeout(Timeout),
-    /// Another green thread ended, to which a part of it was [linked](crate::GreenThread::with_link).
+    /// Another green thread ended, and a scope of this one was [linked](crate::GreenThread::with_link) to it.
     #[error(transparent)]
     Linked(#[from] Linked),
-    /// It was killed with an error of the killer's choice.
+    /// The green thread was killed with an error of the caller's choice.
     #[error("{0}")]
     Custom(Arc<dyn Error + Send + Sync>),
-    /// The main loop could not go on, or the hub was replaced.
+    /// The main loop could not continue, or the hub was replaced.
     #[error(transparent)]
     Loop(#[from] LoopError),
     /// A plain greenlet could not be switched to.
@@ -224,7 +226,7 @@ pub enum GreenError {
 }
 
 impl GreenError {
-    /// An error of your own, for [`kill_with`](crate::GreenThread::kill_with).
+    /// Creates an error of your own, for [`kill_with`](crate::GreenThread::kill_with).
     ///
     /// ```
     /// let error = hub_core::GreenError::custom("shutting down");
@@ -235,20 +237,20 @@ impl GreenError {
         GreenError::Custom(Arc::from(error.into()))
     }
 
-    /// Whether this is a plain kill, which is reported to nobody.
+    /// Returns whether this is a plain kill, which is never reported.
     #[must_use]
     pub fn is_exit(&self) -> bool {
         matches!(self, GreenError::Exit)
     }
 
-    /// Whether this is a timeout.
+    /// Returns whether this is a timeout.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self, GreenError::Timeout(_))
     }
 }
 
-/// Why waiting for a descriptor failed.
+/// The reason why a wait for a descriptor failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrampolineError {
@@ -257,22 +259,22 @@ pub enum TrampolineError {
         "not allowed to wait for {0:?} on descriptor {1}: a trampoline waits for reading or for writing, use two green threads for both"
     )]
     Interest(Interest, RawFd),
-    /// The number is no descriptor.
+    /// The number is negative or not an open descriptor.
     #[error("cannot wait on descriptor {0}: the number is negative or not open")]
     InvalidFd(RawFd),
     /// Another green thread waits for the same direction.
     #[error("second simultaneous {what}: another green thread waits on descriptor {1}; give each its own connection, or allow it with hub_prevent_multiple_readers(false)", what = direction(.0))]
     SecondSimultaneous(Interest, RawFd),
-    /// It was not ready in time.
+    /// The descriptor was not ready in time.
     #[error("timed out waiting on descriptor {0}")]
     TimedOut(RawFd),
-    /// The error that the caller chose for a timeout.
+    /// The error that the caller chose for the timeout.
     #[error("{0}")]
     Custom(Arc<dyn Error + Send + Sync>),
-    /// It was closed under the waiter.
+    /// The descriptor was closed during the wait.
     #[error("operation on closed file: descriptor {0} was closed, or its number given to another file")]
     Closed(RawFd),
-    /// The hub refused it.
+    /// The hub refused the descriptor.
     #[error("the hub cannot wait on descriptor {0}: {1}{hint}", hint = if_file(.1))]
     Register(RawFd, Arc<io::Error>),
     /// The loop cannot wait.
@@ -338,7 +340,7 @@ impl From<TrampolineError> for io::Error {
     fn from(error: TrampolineError) -> io::Error {
         let kind = match &error {
             TrampolineError::Interest(..) => io::ErrorKind::InvalidInput,
-            // std has no stable kind for EBADF; the number itself is what callers look for.
+            // std has no stable kind for EBADF, and callers check the number itself.
             TrampolineError::InvalidFd(_) => return io::Error::from_raw_os_error(libc::EBADF),
             TrampolineError::SecondSimultaneous(..) => io::ErrorKind::ResourceBusy,
             TrampolineError::TimedOut(_) => io::ErrorKind::TimedOut,
@@ -365,7 +367,7 @@ impl From<GreenError> for io::Error {
     }
 }
 
-/// A hub could not be reached, because the thread that it belonged to has ended.
+/// The error of a handle whose hub is gone, because its OS thread has ended.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("cannot {doing} hub {hub}: its thread has ended, or was left behind by a fork")]
 pub struct HubGone {
@@ -374,21 +376,21 @@ pub struct HubGone {
 }
 
 impl HubGone {
-    /// The number of the hub, as [`Remote::hub_id`](crate::Remote::hub_id) gives it.
+    /// Returns the number of the hub, as from [`Remote::hub_id`](crate::Remote::hub_id).
     #[must_use]
     pub fn hub_id(&self) -> u64 {
         self.hub
     }
 }
 
-/// Why a job has no result.
+/// The reason why a job has no result.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JobError {
-    /// It panicked, with this payload.
+    /// The job panicked with this payload.
     #[error("the job panicked: {}", payload_text(.0.as_ref()))]
     Panicked(Box<dyn Any + Send>),
-    /// No OS thread can be had, or the loop cannot wait.
+    /// No OS thread could be started, or the loop cannot wait.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -396,7 +398,7 @@ pub enum JobError {
 impl From<JobError> for io::Error {
     fn from(error: JobError) -> io::Error {
         match error {
-            // The payload may not be for all threads.
+            // `io::Error` requires `Sync`, which the payload need not be.
             JobError::Panicked(_) => io::Error::other(error.to_string()),
             JobError::Io(error) => error,
         }
@@ -409,7 +411,7 @@ impl From<Box<LoopError>> for JobError {
     }
 }
 
-/// The text of a panic.
+/// Returns the message of a panic payload.
 pub(crate) fn payload_text(payload: &(dyn Any + Send)) -> &str {
     if let Some(text) = payload.downcast_ref::<&'static str>() {
         text

@@ -5,9 +5,9 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// A [`with_timeout`](crate::with_timeout) that ran out. Eventlet's `Timeout`, as a value.
+/// The error of a [`with_timeout`](crate::with_timeout) scope that ran out of time.
 ///
-/// Two are equal if they come from the same scope.
+/// Eventlet's `Timeout`, as a value. Two timeouts are equal if they come from the same scope.
 #[derive(Clone, Debug)]
 pub struct Timeout {
     number: u64,
@@ -16,29 +16,29 @@ pub struct Timeout {
 }
 
 impl Timeout {
-    /// After what time it ran out. `None` if that is not known any more.
+    /// Returns the duration of the timeout, or `None` if it is no longer known.
     #[must_use]
     pub fn after(&self) -> Option<Duration> {
         self.after
     }
 
-    /// Whether the function was not run at all: with `panic = "abort"` nothing can be interrupted.
+    /// Returns whether the function did not run at all: with `panic = "abort"` nothing can be interrupted.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         self.unsupported
     }
 
-    /// The timeout of the scope with that number.
+    /// Creates the timeout of the scope with that number.
     pub(crate) fn of_scope(number: u64, after: Duration) -> Timeout {
         Timeout { number, after: Some(after), unsupported: false }
     }
 
-    /// The timeout of a scope that could not be opened, because nothing can be unwound.
+    /// Creates the timeout of a scope that could not be opened, because nothing can be unwound.
     pub(crate) fn unsupported(number: u64, after: Duration) -> Timeout {
         Timeout { number, after: Some(after), unsupported: true }
     }
 
-    /// A timeout that went beyond its scope.
+    /// Creates the timeout of an exit that unwound beyond its scope.
     pub(crate) fn orphan(number: u64) -> Timeout {
         Timeout { number, after: None, unsupported: false }
     }

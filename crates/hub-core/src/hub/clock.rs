@@ -1,4 +1,4 @@
-//! Time that a program moves by hand, for tests of whatever sleeps.
+//! A clock that a program moves by hand, for tests of sleeps and timeouts.
 
 use std::cell::Cell;
 use std::io;
@@ -14,10 +14,10 @@ use super::ready::Ready;
 use super::time::Time;
 use super::watched::{Key, Watched};
 
-/// A clock that stands still until somebody moves it. Clones are the same clock.
+/// A clock that stands still until the program moves it.
 ///
-/// Given to a hub by [`drive`](ManualClock::drive), it makes sleeps and timeouts last no time at all, and in
-/// the same order each time.
+/// Clones share one clock. A hub gets the clock by [`drive`](ManualClock::drive). Sleeps and timeouts then take no real
+/// time, and end in the same order in each run.
 ///
 /// ```
 /// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs")); }
@@ -37,24 +37,24 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock at its beginning.
+    /// Creates a clock that shows zero.
     #[must_use]
     pub fn new() -> ManualClock {
         ManualClock::default()
     }
 
-    /// What it shows.
+    /// Returns the time that the clock shows.
     #[must_use]
     pub fn now(&self) -> Time {
         self.now.get()
     }
 
-    /// Moves it on. Timers that become due fire when the main loop runs next.
+    /// Moves the clock forward. Timers that become due fire when the main loop runs next.
     pub fn advance(&self, by: Duration) {
         self.now.set(self.now.get() + by);
     }
 
-    /// Makes it the clock of `hub`.
+    /// Wraps `hub`, so that it uses this clock.
     pub fn drive<H: Hub>(&self, hub: H) -> Clocked<H> {
         Clocked { hub, clock: self.clone() }
     }
@@ -62,9 +62,9 @@ impl ManualClock {
 
 /// A hub on a [`ManualClock`].
 ///
-/// Where it would sleep for a time it moves the clock on by that time instead, if no descriptor is ready and
-/// no notice has come: time passes only while nobody has anything to do, so a listener that leaves its
-/// descriptor ready stops it. A wait without limit is a real one.
+/// A wait with a timeout does not sleep. If no descriptor is ready and no notice has arrived, the wait moves the clock
+/// forward by the timeout instead. Time therefore passes only while the loop has nothing to do: a listener that leaves
+/// its descriptor ready stops the clock. A wait without a timeout sleeps as usual.
 #[derive(Debug)]
 pub struct Clocked<H> {
     hub: H,

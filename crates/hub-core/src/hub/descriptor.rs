@@ -1,10 +1,12 @@
-//! A hub as it is registered: its name, whether the system has it, and how it is built.
+//! A hub as it is registered: its name, its availability, and its constructor.
 
 use std::io;
 
 use super::contract::Hub;
 
-/// What a backend crate exports: its name, and how to ask for it. Eventlet's hub module with `is_available` and `Hub`.
+/// The name and the constructor of a hub, as a backend crate exports them.
+///
+/// Corresponds to Eventlet's hub module with `is_available` and `Hub`.
 ///
 /// ```
 /// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs")); }
@@ -23,16 +25,16 @@ use super::contract::Hub;
 pub struct HubDescriptor {
     /// The canonical name. May contain `.`, `:` and `-`.
     pub name: &'static str,
-    /// Other spellings that find this hub.
+    /// Other names that select this hub.
     pub aliases: &'static [&'static str],
-    /// Whether this system can run it. Must not fail and must leave nothing behind.
+    /// Returns whether this system can run the hub. Must not fail and must leave nothing behind.
     pub available: fn() -> bool,
     /// Makes a hub for the calling thread.
     pub build: fn() -> io::Result<Box<dyn Hub>>,
 }
 
 impl HubDescriptor {
-    /// Whether `name` is this hub's name or one of its aliases.
+    /// Returns whether `name` is this hub's name or one of its aliases.
     #[must_use]
     pub fn answers_to(&self, name: &str) -> bool {
         self.name == name || self.aliases.contains(&name)

@@ -1,4 +1,4 @@
-//! Descriptors of the library's own, which a forked child inherits.
+//! Descriptors that belong to the library, and that a forked child inherits.
 
 use std::fmt;
 use std::io;
@@ -8,12 +8,12 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use crate::base::fork;
 
-/// An object of the system that a hub has for itself, and of which a forked child has a copy.
+/// A system object that a hub owns, with a copy in each forked child.
 ///
-/// A child may close all descriptors that it inherits, as daemons do, and open files of its own: then the number of the
-/// object is that of one of those files. So in a child, dropping it closes the number only where the system can tell that
-/// it still is the file of the parent (by kcmp(2), on Linux); else the number stays as it is. In the process that made it
-/// the object is dropped as it is without this.
+/// A child may close all inherited descriptors, as daemons do, and open files of its own. The number of the object may
+/// then belong to one of those files. In a child, the drop therefore closes the number only if the system confirms that
+/// it still is the file of the parent (by kcmp(2), on Linux). Otherwise the number stays open. In the process that made
+/// the object, the drop closes it as usual.
 ///
 /// ```
 /// use hub_core::ForkAware;
@@ -24,7 +24,7 @@ use crate::base::fork;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct ForkAware<T: AsFd> {
-    /// `None` only while it is dropped.
+    /// `None` only during the drop.
     object: Option<T>,
     generation: u32,
     process: u32,
@@ -35,7 +35,7 @@ impl<T: AsFd> ForkAware<T> {
     ///
     /// # Errors
     ///
-    /// If forks cannot be noticed.
+    /// Fails if the hook that detects forks cannot be installed.
     pub fn new(object: T) -> io::Result<ForkAware<T>> {
         fork::install()?;
         Ok(ForkAware { object: Some(object), generation: fork::generation(), process: std::process::id() })
@@ -49,7 +49,7 @@ impl<T: AsFd> Deref for ForkAware<T> {
     fn deref(&self) -> &T {
         match &self.object {
             Some(object) => object,
-            None => unreachable!("it is there until it is dropped"),
+            None => unreachable!("the object is present until the drop"),
         }
     }
 }
@@ -108,10 +108,10 @@ mod tests {
             assert!(holds_in_child(|| {
                 let made = MADE.take().unwrap();
                 let number = made.as_raw_fd();
-                // Where the system does not tell, the number stays.
-                let told = fork::is_shared_with_parent(made.process, number);
+                // The number stays open where the system cannot compare the files.
+                let closes = fork::is_shared_with_parent(made.process, number);
                 drop(made);
-                is_open(number) != told
+                is_open(number) != closes
             }));
             assert!(is_open(MADE.take().unwrap().as_raw_fd()));
         });

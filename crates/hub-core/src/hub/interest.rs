@@ -1,9 +1,9 @@
-//! What is asked of a descriptor and what is told about it.
+//! The directions that a waiter asks for, and the readiness that a hub reports.
 
 use std::fmt;
 use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
 
-/// The directions in which somebody wants to use a descriptor. Eventlet's `READ` and `WRITE`.
+/// The directions in which a descriptor is to be used. Eventlet's `READ` and `WRITE`.
 ///
 /// ```
 /// use hub_core::Interest;
@@ -14,7 +14,7 @@ use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Interest(u8);
 
-/// What a hub found out about a descriptor.
+/// The readiness that a hub reports of a descriptor.
 ///
 /// ```
 /// use hub_core::{Interest, Readiness};
@@ -31,7 +31,7 @@ const END: u8 = 4;
 const INVALID: u8 = 8;
 
 impl Interest {
-    /// No direction at all. Never handed to [`Hub::watch`](crate::Hub::watch).
+    /// No direction. Never passed to [`Hub::watch`](crate::Hub::watch).
     pub const NONE: Interest = Interest(0);
     /// Data, a connection to accept, or the end of the stream.
     pub const READ: Interest = Interest(READ);
@@ -40,28 +40,28 @@ impl Interest {
     /// Both directions.
     pub const BOTH: Interest = Interest(READ | WRITE);
 
-    /// Whether every direction of `other` is part of `self`.
+    /// Returns whether every direction of `other` is part of `self`.
     #[must_use]
     #[inline]
     pub const fn contains(self, other: Interest) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Whether `self` and `other` share a direction.
+    /// Returns whether `self` and `other` share a direction.
     #[must_use]
     #[inline]
     pub const fn intersects(self, other: Interest) -> bool {
         self.0 & other.0 != 0
     }
 
-    /// Whether no direction is asked for.
+    /// Returns whether no direction is asked for.
     #[must_use]
     #[inline]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The directions of `self` that are not in `other`.
+    /// Returns the directions of `self` that are not in `other`.
     #[must_use]
     #[inline]
     pub const fn without(self, other: Interest) -> Interest {
@@ -70,38 +70,38 @@ impl Interest {
 }
 
 impl Readiness {
-    /// Nothing.
+    /// Nothing is ready.
     pub const NONE: Readiness = Readiness(0);
     /// A read would not block.
     pub const READ: Readiness = Readiness(READ);
     /// A write would not block.
     pub const WRITE: Readiness = Readiness(WRITE);
-    /// No more data will arrive after what is there: a half close, a hang-up or an error.
+    /// No more data will arrive after the data that is there: a half close, a hang-up or an error.
     ///
-    /// Sticky: a short read does not make a descriptor unready once this was reported.
+    /// The flag is sticky: a short read does not make the descriptor unready once END was reported.
     pub const END: Readiness = Readiness(END);
     /// The number is no descriptor any more, and the hub has dropped it.
     pub const INVALID: Readiness = Readiness(INVALID);
     /// A hang-up or an error, which concerns both directions.
     pub const HANGUP: Readiness = Readiness(READ | WRITE | END);
-    /// A dead descriptor: whoever waits for it is told at once.
+    /// A dead descriptor: all its waiters are notified at once.
     pub const GONE: Readiness = Readiness(READ | WRITE | END | INVALID);
 
-    /// Whether everything in `other` is part of `self`.
+    /// Returns whether everything in `other` is part of `self`.
     #[must_use]
     #[inline]
     pub const fn contains(self, other: Readiness) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Whether nothing was found.
+    /// Returns whether nothing was reported.
     #[must_use]
     #[inline]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The directions that are ready.
+    /// Returns the directions that are ready.
     #[must_use]
     #[inline]
     pub const fn directions(self) -> Interest {

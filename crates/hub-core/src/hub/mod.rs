@@ -1,9 +1,9 @@
-//! The contract between a hub and the main loop: all that the author of a hub needs.
+//! The contract between a hub and the main loop: everything the author of a hub needs.
 //!
-//! In reading order: [`Hub`] with its numbered clauses, [`Rearm`] and [`Lease`] (how long a watched descriptor is watched
-//! and stays open), [`Interest`] and [`Readiness`], [`Ready`] (the buffer of reports), [`Watched`] and [`Key`] (the
-//! loop's table of descriptors), [`Time`] and [`round`], [`HubDescriptor`] (a hub as it is registered), [`Notify`],
-//! [`ForkAware`], [`ManualClock`].
+//! In reading order: [`Hub`] with its numbered clauses; [`Rearm`] and [`Lease`], which say how long a descriptor is
+//! watched and stays open; [`Interest`] and [`Readiness`]; [`Ready`], the buffer of reports; [`Watched`] and [`Key`],
+//! the loop's table of descriptors; [`Time`] and [`round`]; [`HubDescriptor`], a hub as it is registered; [`Notify`];
+//! [`ForkAware`]; [`ManualClock`].
 
 mod clock;
 mod contract;

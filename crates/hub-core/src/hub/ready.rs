@@ -1,12 +1,12 @@
-//! What one wait collected.
+//! The buffer of reports that a wait fills.
 
 use super::interest::Readiness;
 use super::watched::Key;
 
 /// The reports of one [`Hub::wait`](crate::Hub::wait).
 ///
-/// Made once per loop; it grows to the largest batch and keeps that size, so a wait allocates
-/// nothing in the long run.
+/// Each loop has one buffer. It grows to the largest batch and keeps that capacity, so a wait allocates nothing in the
+/// long run.
 ///
 /// ```
 /// use hub_core::{Key, Readiness, Ready};
@@ -22,26 +22,26 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// An empty collection.
+    /// Creates an empty buffer.
     #[must_use]
     pub fn new() -> Ready {
         Ready::default()
     }
 
-    /// Reports `what` of the registration `key`.
+    /// Adds the report `what` for the registration `key`.
     #[inline]
     pub fn push(&mut self, key: Key, what: Readiness) {
         self.reports.push((key, what));
     }
 
-    /// The reports in the order in which they were pushed.
+    /// Returns the reports in the order in which they were pushed.
     #[must_use]
     #[inline]
     pub fn reports(&self) -> &[(Key, Readiness)] {
         &self.reports
     }
 
-    /// Forgets every report and keeps the room.
+    /// Removes all reports and keeps the capacity.
     #[inline]
     pub fn clear(&mut self) {
         self.reports.clear();

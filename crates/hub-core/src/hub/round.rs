@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Milliseconds for calls such as `poll` and `epoll_wait`; -1 for no limit.
+/// Converts to milliseconds for calls such as `poll` and `epoll_wait`; -1 means no limit.
 ///
 /// ```
 /// use hub_core::round::millis;
@@ -18,7 +18,7 @@ pub fn millis(timeout: Option<Duration>) -> i32 {
     }
 }
 
-/// Seconds and microseconds, for calls that take a `timeval`.
+/// Converts to seconds and microseconds, for calls that take a `timeval`.
 ///
 /// ```
 /// use hub_core::round::micros;
@@ -32,7 +32,7 @@ pub fn micros(timeout: Duration) -> (i64, i32) {
     ((micros / 1_000_000) as i64, (micros % 1_000_000) as i32)
 }
 
-/// Seconds and nanoseconds, for calls that take a `timespec`.
+/// Converts to seconds and nanoseconds, for calls that take a `timespec`.
 ///
 /// ```
 /// use hub_core::round::nanos;
@@ -45,7 +45,7 @@ pub fn nanos(timeout: Duration) -> (i64, i32) {
     (timeout.as_secs() as i64, timeout.subsec_nanos() as i32)
 }
 
-/// Some systems refuse timeouts of more than 10^8 seconds; waking once in three years is cheap.
+/// Some systems refuse timeouts of more than 10^8 seconds. One wake-up in three years is cheap.
 const LONGEST: Duration = Duration::from_secs(100_000_000);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The loop's notion of time.
+//! Points in time of the loop's clock.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -20,21 +20,21 @@ impl Time {
     /// Later than every deadline.
     pub const NEVER: Time = Time(u64::MAX);
 
-    /// A point `nanos` nanoseconds after the clock's own beginning.
+    /// Creates the point `nanos` nanoseconds after the clock's own beginning.
     #[must_use]
     #[inline]
     pub const fn from_nanos(nanos: u64) -> Time {
         Time(nanos)
     }
 
-    /// Nanoseconds since the clock's own beginning.
+    /// Returns the nanoseconds since the clock's own beginning.
     #[must_use]
     #[inline]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// The system's monotonic clock: wall-clock jumps do not move it.
+    /// Reads the system's monotonic clock. Wall-clock jumps do not move it.
     #[must_use]
     #[inline]
     pub fn monotonic() -> Time {
@@ -43,7 +43,7 @@ impl Time {
         Time((now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64))
     }
 
-    /// The time from `earlier` until `self`, zero if `earlier` is later.
+    /// Returns the time from `earlier` until `self`, or zero if `earlier` is later.
     #[must_use]
     #[inline]
     pub const fn saturating_since(self, earlier: Time) -> Duration {
@@ -68,8 +68,10 @@ impl Sub for Time {
     }
 }
 
-/// A point in time to the nearest 17 ms, for ages: it is copied from the loop's last sample of the clock, and half as
-/// large as a [`Time`]. What is older than a year is new again.
+/// A point in time to the nearest 17 ms, for ages.
+///
+/// It is copied from the loop's last sample of the clock, and is half as large as a [`Time`]. It wraps around: an age
+/// of more than a year looks like a recent one.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Stamp(u32);
 
@@ -84,7 +86,7 @@ impl Stamp {
         Stamp(((time.as_nanos() >> Stamp::STEP) as u32).max(1))
     }
 
-    /// The time from `earlier` until `self`, zero if `earlier` is later: another hub may have another clock.
+    /// Returns the time from `earlier` until `self`, or zero if `earlier` is later: another hub may have another clock.
     pub(crate) fn since(self, earlier: Stamp) -> Duration {
         let steps = self.0.wrapping_sub(earlier.0);
         if steps > u32::MAX / 2 { Duration::ZERO } else { Duration::from_nanos(u64::from(steps) << Stamp::STEP) }

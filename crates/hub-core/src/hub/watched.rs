@@ -1,12 +1,12 @@
 //! The loop's table of descriptors, as a hub sees it.
 //!
-//! A hub never keeps a descriptor: [`Watched`] lends it one for as long as somebody guarantees that
-//! the number is open. This is the one place where a number becomes a [`BorrowedFd`].
+//! A hub never keeps a descriptor, and never turns a number into a [`BorrowedFd`] itself. [`Watched`] lends it one for
+//! as long as the number is guaranteed to be open.
 //!
 //! Ground rules:
-//! - A direction is armed only while its waiter keeps the descriptor open (it borrows it, or the
-//!   registration owns it); an entry has the lease [`Life`](Lease::Life) only while its socket has
-//!   not been closed. Whoever calls [`arm`](Watched::arm) or [`lend`](Watched::lend) promises that.
+//! - A direction is armed only while its waiter keeps the descriptor open, either by a borrow or because the
+//!   registration owns it. An entry has the lease [`Life`](Lease::Life) only while its socket has not been closed. The
+//!   callers of [`arm`](Watched::arm) and [`lend`](Watched::lend) promise that.
 //! - The table hands out borrows of itself, so none outlives the next change of the table.
 
 use std::os::fd::{BorrowedFd, RawFd};
@@ -14,10 +14,10 @@ use std::os::fd::{BorrowedFd, RawFd};
 use super::interest::Interest;
 use super::lease::Lease;
 
-/// Names one registration: the number of the descriptor and the generation of its entry.
+/// Identifies one registration: the number of the descriptor and the generation of its entry.
 ///
-/// A number that is closed and used again gets a new generation, so a late report of the old file
-/// is recognised and dropped.
+/// A number that is closed and reused gets a new generation. A late report for the old file is thereby recognized and
+/// dropped.
 ///
 /// ```
 /// use hub_core::Key;
@@ -29,35 +29,35 @@ use super::lease::Lease;
 pub struct Key(u64);
 
 impl Key {
-    /// The key of generation `generation` of the number `fd`.
+    /// Creates the key of generation `generation` of the number `fd`.
     #[must_use]
     #[inline]
     pub const fn new(fd: RawFd, generation: u32) -> Key {
         Key((generation as u64) << 32 | fd as u32 as u64)
     }
 
-    /// The number of the descriptor.
+    /// Returns the number of the descriptor.
     #[must_use]
     #[inline]
     pub const fn fd(self) -> RawFd {
         self.0 as u32 as RawFd
     }
 
-    /// How often the entry of this number was given to a new file.
+    /// Returns how often the entry of this number was given to a new file.
     #[must_use]
     #[inline]
     pub const fn generation(self) -> u32 {
         (self.0 >> 32) as u32
     }
 
-    /// The key as one number, for the system to keep.
+    /// Returns the key as one integer, for the system to keep.
     #[must_use]
     #[inline]
     pub const fn to_u64(self) -> u64 {
         self.0
     }
 
-    /// The key that [`to_u64`](Key::to_u64) gave away.
+    /// Restores a key from the integer that [`to_u64`](Key::to_u64) returned.
     #[must_use]
     #[inline]
     pub const fn from_u64(bits: u64) -> Key {
@@ -72,7 +72,7 @@ struct Entry {
     lent: bool,
 }
 
-/// Which descriptors somebody waits for now. Kept by the loop, lent to [`Hub::wait`](crate::Hub::wait).
+/// The table of armed descriptors. The loop keeps it, and lends it to [`Hub::wait`](crate::Hub::wait).
 ///
 /// ```
 /// use hub_core::{Interest, Watched};
@@ -96,13 +96,13 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// An empty table.
+    /// Creates an empty table.
     #[must_use]
     pub fn new() -> Watched {
         Watched::default()
     }
 
-    /// The armed descriptors with the directions that are waited for, in ascending order.
+    /// Iterates over the armed descriptors and their armed directions, in ascending order of the numbers.
     pub fn iter(&self) -> impl Iterator<Item = (Key, BorrowedFd<'_>, Interest)> {
         self.armed.iter().enumerate().flat_map(move |(index, &word)| Bits(word).map(move |bit| index * 64 + bit)).map(
             move |number| {
@@ -115,42 +115,42 @@ impl Watched {
         )
     }
 
-    /// How many descriptors are armed.
+    /// Returns the number of armed descriptors.
     #[must_use]
     #[inline]
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether nobody waits for any descriptor.
+    /// Returns whether no descriptor is armed.
     #[must_use]
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The current key of a number.
+    /// Returns the current key of a number.
     #[must_use]
     #[inline]
     pub fn key(&self, fd: RawFd) -> Option<Key> {
         self.entries.get(fd as usize).map(|entry| Key::new(fd, entry.generation))
     }
 
-    /// Whether `key` is the current key of its number.
+    /// Returns whether `key` is the current key of its number.
     #[must_use]
     #[inline]
     pub fn is_current(&self, key: Key) -> bool {
         self.entry(key).is_some()
     }
 
-    /// The directions of `key` that are waited for; none if the key is not current.
+    /// Returns the armed directions of `key`; none if the key is not current.
     #[must_use]
     #[inline]
     pub fn armed(&self, key: Key) -> Interest {
         self.entry(key).map_or(Interest::NONE, |entry| entry.armed)
     }
 
-    /// The descriptor of `key`, if it is lent to the hub now.
+    /// Returns the descriptor of `key`, if it is lent to the hub now.
     #[must_use]
     #[inline]
     pub fn fd(&self, key: Key) -> Option<BorrowedFd<'_>> {
@@ -163,16 +163,16 @@ impl Watched {
         Some(unsafe { BorrowedFd::borrow_raw(key.fd()) })
     }
 
-    /// The lease under which the descriptor of `key` is lent.
+    /// Returns the lease under which the descriptor of `key` is lent.
     #[must_use]
     #[inline]
     pub fn lease(&self, key: Key) -> Lease {
         if self.entry(key).is_some_and(|entry| entry.lent) { Lease::Life } else { Lease::Wait }
     }
 
-    /// Gives the number `fd` to a new file: nothing is armed or lent, every older key is stale.
+    /// Gives the number `fd` to a new file: nothing is armed or lent, and every older key is stale.
     ///
-    /// For whoever drives a hub: the main loop, and test suites.
+    /// For callers that drive a hub: the main loop, and test suites.
     pub fn enter(&mut self, fd: RawFd) -> Key {
         let number = fd as usize;
         if number >= self.entries.len() {
@@ -184,11 +184,11 @@ impl Watched {
         Key::new(fd, generation)
     }
 
-    /// Adds `interest` to the directions of `key` that are waited for.
+    /// Adds `interest` to the armed directions of `key`.
     ///
     /// # Safety
     ///
-    /// The descriptor stays open until the direction is [disarmed](Watched::disarm) or the number is
+    /// The descriptor must stay open until the direction is [disarmed](Watched::disarm) or the number is
     /// [entered](Watched::enter) anew.
     #[inline]
     pub unsafe fn arm(&mut self, key: Key, interest: Interest) {
@@ -197,7 +197,7 @@ impl Watched {
         }
     }
 
-    /// Takes `interest` from the directions of `key` that are waited for.
+    /// Removes `interest` from the armed directions of `key`.
     #[inline]
     pub fn disarm(&mut self, key: Key, interest: Interest) {
         if let Some(&entry) = self.entry(key) {
@@ -209,7 +209,7 @@ impl Watched {
     ///
     /// # Safety
     ///
-    /// The descriptor stays open until the number is [entered](Watched::enter) anew.
+    /// The descriptor must stay open until the number is [entered](Watched::enter) anew.
     pub unsafe fn lend(&mut self, key: Key) {
         if let Some(&entry) = self.entry(key) {
             self.set(key.fd() as usize, Entry { lent: true, ..entry });
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_goes_through_one_number_and_back() {
+    fn a_key_survives_the_conversion_to_an_integer() {
         let key = Key::new(70_000, 9);
         assert_eq!(Key::from_u64(key.to_u64()), key);
         assert_eq!((key.fd(), key.generation()), (70_000, 9));

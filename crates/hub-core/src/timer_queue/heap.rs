@@ -1,26 +1,26 @@
-//! A 4-ary heap that reports where its nodes go, so that any of them can be removed.
+//! A 4-ary heap that reports the places of its nodes, so that any node can be removed.
 
 use crate::hub::Time;
 
-/// What the order of timers is made of, with the slot that holds the rest.
+/// The sort key of a timer, and the slot that holds the rest.
 #[derive(Copy, Clone)]
 pub(super) struct Node {
     pub(super) deadline: Time,
-    /// Tells timers of equal deadlines apart: armed later, fires later.
+    /// Orders timers of equal deadlines: a timer armed later fires later.
     pub(super) sequence: u64,
     pub(super) slot: u32,
-    /// By how many nanoseconds the timer may be late.
+    /// How many nanoseconds late the timer may fire.
     pub(super) slack: u32,
 }
 
 impl Node {
-    /// Both halves in one number, for a comparison without branches.
+    /// Returns both halves of the sort key as one integer, for a comparison without branches.
     #[inline]
     fn key(&self) -> u128 {
         u128::from(self.deadline.as_nanos()) << 64 | u128::from(self.sequence)
     }
 
-    /// Until when the loop may sleep for this timer; never only if its deadline is never.
+    /// Returns the time until which the loop may sleep for this timer; `NEVER` only if its deadline is.
     #[inline]
     pub(super) fn latest(&self) -> Time {
         let nanos = self.deadline.as_nanos();
@@ -30,9 +30,9 @@ impl Node {
 
 const ARITY: usize = 4;
 
-/// The node with the least deadline, and among equals the least sequence number, is first.
+/// The node with the least deadline comes first; among equal deadlines, the one with the least sequence number.
 ///
-/// Every change takes a `placed` that is told the slot and the new index of each node that moved.
+/// Every change takes a closure `placed`, and calls it with the slot and the new index of each moved node.
 pub(super) struct Heap {
     nodes: Vec<Node>,
 }
@@ -58,7 +58,7 @@ impl Heap {
     pub(super) fn remove(&mut self, index: usize, placed: impl FnMut(u32, usize)) -> Node {
         let removed = self.nodes.swap_remove(index);
         if index < self.nodes.len() {
-            // The node that took the place was the last, but may come from another branch.
+            // The replacement was the last node, but may come from another branch.
             if index > 0 && self.nodes[index].key() < self.nodes[(index - 1) / ARITY].key() {
                 self.sift_up(index, placed);
             } else {
@@ -68,13 +68,14 @@ impl Heap {
         removed
     }
 
-    /// The earliest [latest](Node::latest) time of all nodes, or `bound` if that is earlier.
+    /// Returns the earliest [latest](Node::latest) time of all nodes, or `bound` if that is earlier.
     pub(super) fn latest(&self, bound: Time) -> Time {
         if self.nodes.is_empty() { bound } else { self.latest_from(0, bound) }
     }
 
-    /// As [`latest`](Heap::latest), of the nodes from `index` down. What is due only after `bound`
-    /// cannot lower it, nor can anything below.
+    /// Like [`latest`](Heap::latest), but only for the subtree of `index`.
+    ///
+    /// A node that is due after `bound` cannot lower the result, nor can its descendants.
     fn latest_from(&self, index: usize, bound: Time) -> Time {
         if self.nodes[index].deadline >= bound {
             return bound;
@@ -115,7 +116,7 @@ impl Heap {
     }
 }
 
-/// The indices of the children of `index` in a heap of `len` nodes.
+/// Returns the indices of the children of `index` in a heap of `len` nodes.
 #[inline]
 fn children(index: usize, len: usize) -> std::ops::Range<usize> {
     let first = (index * ARITY + 1).min(len);

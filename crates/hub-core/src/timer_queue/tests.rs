@@ -89,7 +89,7 @@ fn a_deadline_in_the_past_comes_before_a_zero_delay() {
 }
 
 #[test]
-fn what_is_armed_while_firing_waits_for_the_next_absorption() {
+fn a_timer_armed_while_firing_waits_for_the_next_absorption() {
     let mut queue = TimerQueue::new();
     queue.arm(Duration::ZERO, 0);
     queue.absorb(at(1));
@@ -153,7 +153,7 @@ fn cancelling_the_newest_fresh_timer_also_drops_the_cancelled_ones_before_it() {
 }
 
 #[test]
-fn the_longest_delay_never_fires_and_wakes_nobody() {
+fn the_longest_delay_never_fires_and_sets_no_wake_time() {
     let mut queue = TimerQueue::new();
     queue.arm(Duration::MAX, 1);
     queue.arm_at(Time::NEVER, 2);
@@ -224,7 +224,7 @@ fn fresh_timers_are_listed_without_a_deadline() {
 }
 
 mod model {
-    //! The queue against a sorted map, under random operations.
+    //! Compares the queue with a sorted map, under random operations.
 
     use std::collections::BTreeMap;
 
@@ -244,7 +244,7 @@ mod model {
             self.next() % bound
         }
 
-        /// Of any magnitude, with equal values and the limits of the clock among them.
+        /// Returns a value of any magnitude, with equal values and the limits of the clock among them.
         fn nanos(&mut self) -> u64 {
             match self.below(8) {
                 0 => 0,
@@ -270,7 +270,7 @@ mod model {
     struct Model {
         now: u64,
         fresh: Vec<(u32, Due)>,
-        /// By deadline and order of arming: what, and until when it must have fired.
+        /// Maps deadline and order of arming to the value and the latest time to fire.
         absorbed: BTreeMap<(u64, u64), (u32, u64)>,
         sequence: u64,
         armed: Vec<(u32, TimerId)>,
@@ -384,7 +384,7 @@ mod model {
     }
 
     #[test]
-    fn agrees_with_the_queue() {
+    fn the_queue_agrees_with_the_model() {
         for seed in 0..3000 {
             if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
                 eprintln!("the seed is {seed}");

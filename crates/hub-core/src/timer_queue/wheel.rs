@@ -34,13 +34,13 @@ impl Tick {
 const BUCKETS: usize = 1024;
 const WORDS: usize = BUCKETS / 64;
 
-/// An emptied bucket keeps room for this many nodes, so that a burst does not hold memory for ever.
+/// The capacity that an emptied bucket keeps. The limit prevents a burst from holding memory for ever.
 const ROOM: usize = 256;
 
-/// Holds nodes whose ticks follow some present tick by less than the number of buckets, so that no
-/// bucket mixes two ticks.
+/// A ring of buckets. The tick of each node follows the present tick by less than the number of buckets, so no bucket
+/// mixes two ticks.
 pub(super) struct Wheel {
-    /// None until the first node comes, so that a queue without timers is small.
+    /// Empty until the first node arrives, so that a queue without timers is small.
     buckets: Vec<Vec<Node>>,
     /// One bit per bucket, set while it is not empty.
     occupied: [u64; WORDS],
@@ -52,13 +52,13 @@ impl Wheel {
         Wheel { buckets: Vec::new(), occupied: [0; WORDS], len: 0 }
     }
 
-    /// Whether a node of `tick` can be kept while `present` is the present tick.
+    /// Returns whether the wheel can hold a node of `tick` while `present` is the present tick.
     #[inline]
     pub(super) fn reaches(present: Tick, tick: Tick) -> bool {
         tick > present && tick.0 - present.0 < BUCKETS as u64
     }
 
-    /// Returns the index of the node in its bucket.
+    /// Adds a node, and returns its index in its bucket.
     #[inline]
     pub(super) fn push(&mut self, node: Node) -> usize {
         if self.buckets.is_empty() {
@@ -71,7 +71,7 @@ impl Wheel {
         self.buckets[bucket].len() - 1
     }
 
-    /// Removes the node at `index` of the bucket of `tick`; returns the slot of the one that took its place.
+    /// Removes the node at `index` of the bucket of `tick`. Returns the slot of the node that took its place.
     #[inline]
     pub(super) fn remove(&mut self, tick: Tick, index: usize) -> Option<u32> {
         let bucket = &mut self.buckets[tick.bucket()];
@@ -83,7 +83,7 @@ impl Wheel {
         self.buckets[tick.bucket()].get(index).map(|node| node.slot)
     }
 
-    /// The nodes of `tick`, which must be one that the wheel reaches.
+    /// Returns the nodes of `tick`, which must be within reach of the wheel.
     #[inline]
     pub(super) fn nodes(&self, tick: Tick) -> &[Node] {
         self.buckets.get(tick.bucket()).map_or(&[], Vec::as_slice)
@@ -99,18 +99,18 @@ impl Wheel {
         }
     }
 
-    /// The first tick after `present` that has nodes.
+    /// Returns the first tick after `present` that has nodes.
     #[inline]
     pub(super) fn first_after(&self, present: Tick) -> Option<Tick> {
         self.ticks_after(present).next()
     }
 
-    /// The ticks after `present` that have nodes, ascending.
+    /// Iterates over the ticks after `present` that have nodes, in ascending order.
     #[inline]
     pub(super) fn ticks_after(&self, present: Tick) -> impl Iterator<Item = Tick> {
         let first = Tick(present.0.wrapping_add(1));
         let start = first.bucket();
-        // The word that the ring starts in comes twice: its upper part first, its lower part last.
+        // The first word comes twice: its upper part first, its lower part last.
         let words = if self.len == 0 { 0 } else { WORDS + 1 };
         (0..words).flat_map(move |step| {
             let mask = match step {

@@ -98,7 +98,7 @@ pub fn a_later_watch_replaces_the_lease<H: Hub>(make: Make<'_, H>) {
     driver.expect_silence();
 }
 
-/// Clause 10: *`forget` MUST let go of the open file before it returns*. The peer sees the end of the stream when the
+/// Clause 10: *`forget` MUST release the open file before it returns*. The peer sees the end of the stream when the
 /// loop closes its number.
 pub fn forget_lets_go_of_the_open_file<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
