@@ -1,4 +1,4 @@
-//! Makes green threads with a name, or with a stack of another size.
+//! A factory of green threads with a name or a stack size of their own.
 
 use std::io;
 use std::panic::Location;
@@ -8,7 +8,7 @@ use crate::greenlet::local;
 use crate::greenlet::stack;
 use crate::greenlet::task::Task;
 
-/// How a green thread is to be made, std's `thread::Builder`.
+/// A factory for green threads with a name or a stack size. std's `thread::Builder`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -26,38 +26,38 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A green thread without a name, with a stack of the default size.
+    /// Creates the configuration of a green thread without a name, with a stack of the default size.
     #[must_use]
     pub fn new() -> Builder {
         Builder::default()
     }
 
-    /// Gives it a name, for reports and listings.
+    /// Names the green thread, for reports and listings.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Builder {
         self.name = Some(name.into());
         self
     }
 
-    /// Gives it a stack of at least `size` bytes; it is rounded up to a power of two, 64 KiB at least.
+    /// Sets the size of the stack in bytes, rounded up to a power of two, at least 64 KiB.
     #[must_use]
     pub fn stack_size(mut self, size: usize) -> Builder {
         self.stack_size = Some(size);
         self
     }
 
-    /// Sets the place that reports and listings name as that of the spawning, as for [`spawn_at`](crate::spawn_at).
+    /// Sets the location of the spawn that reports and listings show, like [`spawn_at`](crate::spawn_at).
     #[must_use]
     pub fn spawned_at(mut self, place: &'static Location<'static>) -> Builder {
         self.spawned_at = Some(place);
         self
     }
 
-    /// Spawns it like [`spawn`](crate::spawn). Never switches.
+    /// Spawns a green thread like [`spawn`](crate::spawn). Never switches.
     ///
     /// # Errors
     ///
-    /// If no stack can be that large.
+    /// Returns an error if no stack can be that large.
     #[track_caller]
     pub fn spawn<T: 'static>(self, f: impl FnOnce() -> T + 'static) -> io::Result<GreenThread<T>> {
         let local = local::get();

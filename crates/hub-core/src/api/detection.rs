@@ -1,4 +1,4 @@
-//! Switches the blocking detector of an OS thread on and off.
+//! The switch of an OS thread's blocking detector.
 
 use std::io;
 use std::time::Duration;
@@ -7,21 +7,26 @@ use crate::error::LoopError;
 use crate::greenlet::local;
 use crate::main_loop::blocking::Detector;
 
-/// Reports each green thread of this OS thread, and each callback, that runs for longer than `resolution` without
-/// giving way, as [`Report::Blocked`](crate::Report::Blocked); `None`: no longer. Eventlet's `hub_blocking_detection`. Does not switch.
+/// Reports greenlets that run for longer than `resolution` without a switch. Does not switch.
 ///
-/// What runs so keeps all others of its OS thread waiting: a computation that never yields, or a call that blocks the
-/// OS thread, as those of std do. The report comes while it lasts, once, after one and a half times the resolution at
-/// most, on another OS thread. It tells who it is and where it was spawned; with the feature `backtrace` also what it
-/// does, on Linux on x86-64 and 64-bit ARM: the signal handler copies the end of the stack, and the backtrace is made of
-/// the copy.
+/// Each green thread of this OS thread, and each callback of its main loop, is watched and reported as
+/// [`Report::Blocked`](crate::Report::Blocked). `None` switches the detector off. Eventlet's `hub_blocking_detection`.
 ///
-/// Off, which it is at first, it costs nothing, and on next to nothing: the loop does the same in both cases, and an OS
-/// thread looks at it four times in each `resolution`. It uses the signal `SIGURG`, which it sends to this OS
-/// thread only while that is suspected; system calls that are under way there go on (`SA_RESTART`), but those that
-/// the system never resumes, such as `poll` or `nanosleep`, end with `EINTR`. On Linux it carries a value by which it is
-/// known: any other `SIGURG` goes to the program's own handler, if there is one. Elsewhere as many are taken as were sent.
-/// When the last detector of the process is switched off the signal is as before. A forked child has none.
+/// Such a greenlet starves all others of its OS thread. It is a computation that never yields, or a call that blocks
+/// the OS thread, as those of std do. The report comes once, while the greenlet still runs, on another OS thread, and
+/// at most one and a half times the resolution after the greenlet began to run. It names the greenlet and the location
+/// of its spawn. With the feature `backtrace` it has a backtrace too, on Linux on x86-64 and 64-bit ARM: the signal
+/// handler copies the end of the stack, and the backtrace is made from the copy.
+///
+/// The detector is off by default, and costs nothing then. Switched on it costs next to nothing: the loop does the same
+/// in both cases, and an OS thread samples it four times in each `resolution`.
+///
+/// The detector uses the signal `SIGURG`. It sends the signal to this OS thread only while it suspects a greenlet.
+/// System calls in progress there resume (`SA_RESTART`), except those that the system never resumes, such as `poll` or
+/// `nanosleep`, which fail with `EINTR`. On Linux the signal carries a value that identifies it, and any other `SIGURG`
+/// goes to the program's own handler, if there is one. Elsewhere the handler consumes as many signals as were sent.
+/// When the last detector of the process is switched off, the former handling of the signal is restored. A forked child
+/// has no detector.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -43,9 +48,9 @@ use crate::main_loop::blocking::Detector;
 ///
 /// # Errors
 ///
-/// [`InvalidInput`](io::ErrorKind::InvalidInput) if `resolution` is zero, [`LoopError::ThreadEnding`] in an OS thread
-/// that ends, and what the system says if it has no thread or refuses the signal. A detector that was on stays on
-/// then.
+/// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) if `resolution` is zero, [`LoopError::ThreadEnding`] in an OS
+/// thread that ends, and the system's error if it refuses the OS thread or the signal. In these cases a detector that
+/// was on stays on.
 pub fn hub_blocking_detection(resolution: impl Into<Option<Duration>>) -> io::Result<()> {
     let resolution = resolution.into();
     if resolution == Some(Duration::ZERO) {
@@ -59,7 +64,7 @@ pub fn hub_blocking_detection(resolution: impl Into<Option<Duration>>) -> io::Re
     let detector = &local.main_loop.detector;
     let new =
         resolution.map(|resolution| Detector::start(&local.main_loop.pulse, resolution).map(Box::new)).transpose()?;
-    // It waits for its watchdog.
+    // The drop waits for the old detector's watchdog.
     drop(detector.replace(new));
     Ok(())
 }

@@ -10,68 +10,73 @@ use std::rc::Rc;
 use crate::greenlet::local;
 use crate::greenlet::run;
 
-/// A value of which each green thread has its own, std's `LocalKey`; declared by `green_local!`.
+/// A key to a value of which each green thread has its own. std's `LocalKey`; declared by `green_local!`.
 ///
-/// It is made when a green thread first uses it, and dropped when that ends, however that comes about: in its
-/// own context, before those who wait for it go on. The destructor may block. The main greenlet of an OS thread has a
-/// value too, which is dropped with the thread; so has an OS thread without green threads.
+/// The value is made on a green thread's first use. It is dropped when the green thread ends in any way, in the context
+/// of that green thread and before its waiters resume. The destructor may block. The main greenlet of an OS thread has
+/// a value too, which is dropped with the OS thread. So does an OS thread without green threads.
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
 }
 
-/// The green thread is ending: its value is gone, or is not made any more. std's `AccessError`.
+/// An error of [`LocalKey::try_with`]: the green thread is ending. std's `AccessError`.
+///
+/// Its value is destroyed, or is not made any more.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct AccessError;
 
 impl fmt::Display for AccessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the green thread is ending: it has this value no more")
+        f.write_str("the green thread is ending and no longer has this value")
     }
 }
 
 impl Error for AccessError {}
 
 impl<T: 'static> LocalKey<T> {
-    /// What `green_local!` expands to.
+    /// The constructor that `green_local!` expands to.
     #[doc(hidden)]
     #[must_use]
     pub const fn new(init: fn() -> T) -> LocalKey<T> {
         LocalKey { init }
     }
 
-    /// Lends the value of the running green thread to `f`; makes it before, if this is the first use. Does not switch
-    /// by itself.
+    /// Calls `f` with the value of the running green thread. Does not switch by itself.
+    ///
+    /// The value is made first if this is its first use.
     ///
     /// # Panics
     ///
-    /// If the green thread is ending and the value is gone: see [`try_with`](LocalKey::try_with).
+    /// Panics if the green thread is ending and its value is destroyed: see [`try_with`](LocalKey::try_with).
     #[track_caller]
     pub fn with<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         granted(self.try_with(f))
     }
 
-    /// As [`with`](LocalKey::with), where a destructor may ask that runs when the green thread ends.
+    /// Like [`with`](LocalKey::with), but returns an error for a destroyed value. Does not switch by itself.
+    ///
+    /// It is for destructors that run when the green thread ends.
     ///
     /// # Errors
     ///
-    /// If the green thread is ending and has the value no more.
+    /// Returns [`AccessError`] if the green thread is ending and its value is destroyed.
     pub fn try_with<R>(&'static self, f: impl FnOnce(&T) -> R) -> Result<R, AccessError> {
         self.value_or(self.init).map(|value| f(&value))
     }
 
-    /// The value of the running green thread. `init` runs while nothing is borrowed, and may use the same key.
+    /// Returns the value of the running green thread. `init` runs while nothing is borrowed, and may use the same key.
     fn value_or(&'static self, init: impl FnOnce() -> T) -> Result<Rc<T>, AccessError> {
         let key = ptr::from_ref(self).addr();
-        // It is that of the running greenlet, which does not end before its values: no reference is kept over what
-        // is foreign.
+        // The values belong to the running greenlet, which does not end before they are dropped. No reference into them
+        // is kept across foreign code.
         let find = || run::current().locals().find(key);
         let value = match find() {
             Some(value) => value,
             None if local::has_ended() || run::current().locals().is_ending() => return Err(AccessError),
             None => {
                 let made: Rc<dyn Any> = Rc::new(init());
-                // The first stays, if making it has made one.
+                // If `init` has made a value of the same key, that value stays.
                 find().unwrap_or_else(|| {
                     run::current().locals().insert(key, Rc::clone(&made));
                     made
@@ -81,7 +86,7 @@ impl<T: 'static> LocalKey<T> {
         value.downcast().map_err(|_| AccessError)
     }
 
-    /// Makes the first value of `value`, without the initial one. Gives it back with the value that there is already.
+    /// Makes the first value from `value` instead of `init`. If there is a value already, returns it with `value`.
     fn begin_with<V>(&'static self, value: V, make: fn(V) -> T) -> Result<Option<(Rc<T>, V)>, AccessError> {
         let mut value = Some(value);
         let there = self.value_or(|| value.take().map_or_else(self.init, make))?;
@@ -89,7 +94,7 @@ impl<T: 'static> LocalKey<T> {
     }
 }
 
-/// Names the failure as `with` does.
+/// Returns the result, or panics with the error as `with` does.
 #[track_caller]
 fn granted<R>(result: Result<R, AccessError>) -> R {
     match result {
@@ -99,11 +104,11 @@ fn granted<R>(result: Result<R, AccessError>) -> R {
 }
 
 impl<T: 'static> LocalKey<Cell<T>> {
-    /// Sets the value; the initial one is not made for that. Does not switch.
+    /// Sets the value, without making the initial one. Does not switch.
     ///
     /// # Panics
     ///
-    /// As [`with`](LocalKey::with).
+    /// The same as [`with`](LocalKey::with).
     #[track_caller]
     pub fn set(&'static self, value: T) {
         if let Some((cell, value)) = granted(self.begin_with(value, Cell::new)) {
@@ -111,11 +116,11 @@ impl<T: 'static> LocalKey<Cell<T>> {
         }
     }
 
-    /// A copy of the value. Does not switch.
+    /// Returns a copy of the value. Does not switch.
     ///
     /// # Panics
     ///
-    /// As [`with`](LocalKey::with).
+    /// The same as [`with`](LocalKey::with).
     pub fn get(&'static self) -> T
     where
         T: Copy,
@@ -123,11 +128,11 @@ impl<T: 'static> LocalKey<Cell<T>> {
         self.with(Cell::get)
     }
 
-    /// The value, and leaves the default. Does not switch.
+    /// Takes the value, leaving `Default::default()` in its place. Does not switch.
     ///
     /// # Panics
     ///
-    /// As [`with`](LocalKey::with).
+    /// The same as [`with`](LocalKey::with).
     pub fn take(&'static self) -> T
     where
         T: Default,
@@ -135,40 +140,40 @@ impl<T: 'static> LocalKey<Cell<T>> {
         self.with(Cell::take)
     }
 
-    /// Sets the value, and returns the one before. Does not switch.
+    /// Replaces the value, and returns the old one. Does not switch.
     ///
     /// # Panics
     ///
-    /// As [`with`](LocalKey::with).
+    /// The same as [`with`](LocalKey::with).
     pub fn replace(&'static self, value: T) -> T {
         self.with(|cell| cell.replace(value))
     }
 }
 
 impl<T: 'static> LocalKey<RefCell<T>> {
-    /// Lends the value to `f`. Does not switch by itself.
+    /// Calls `f` with a shared borrow of the value. Does not switch by itself.
     ///
     /// # Panics
     ///
-    /// As [`with`](LocalKey::with), and if it is lent to be changed.
+    /// The same as [`with`](LocalKey::with). Also panics if the value is mutably borrowed.
     pub fn with_borrow<R>(&'static self, f: impl FnOnce(&T) -> R) -> R {
         self.with(|cell| f(&cell.borrow()))
     }
 
-    /// Lends the value to `f`, to be changed. Does not switch by itself.
+    /// Calls `f` with a mutable borrow of the value. Does not switch by itself.
     ///
     /// # Panics
     ///
-    /// As [`with`](LocalKey::with), and if it is lent.
+    /// The same as [`with`](LocalKey::with). Also panics if the value is borrowed.
     pub fn with_borrow_mut<R>(&'static self, f: impl FnOnce(&mut T) -> R) -> R {
         self.with(|cell| f(&mut cell.borrow_mut()))
     }
 
-    /// Sets the value; the initial one is not made for that. Does not switch.
+    /// Sets the value, without making the initial one. Does not switch.
     ///
     /// # Panics
     ///
-    /// As [`with`](LocalKey::with), and if it is lent.
+    /// The same as [`with`](LocalKey::with). Also panics if the value is borrowed.
     #[track_caller]
     pub fn set(&'static self, value: T) {
         if let Some((cell, value)) = granted(self.begin_with(value, RefCell::new)) {
@@ -176,11 +181,11 @@ impl<T: 'static> LocalKey<RefCell<T>> {
         }
     }
 
-    /// The value, and leaves the default. Does not switch.
+    /// Takes the value, leaving `Default::default()` in its place. Does not switch.
     ///
     /// # Panics
     ///
-    /// As [`with`](LocalKey::with), and if it is lent.
+    /// The same as [`with`](LocalKey::with). Also panics if the value is borrowed.
     pub fn take(&'static self) -> T
     where
         T: Default,
@@ -188,11 +193,11 @@ impl<T: 'static> LocalKey<RefCell<T>> {
         self.with(RefCell::take)
     }
 
-    /// Sets the value, and returns the one before. Does not switch.
+    /// Replaces the value, and returns the old one. Does not switch.
     ///
     /// # Panics
     ///
-    /// As [`with`](LocalKey::with), and if it is lent.
+    /// The same as [`with`](LocalKey::with). Also panics if the value is borrowed.
     pub fn replace(&'static self, value: T) -> T {
         self.with(|cell| cell.replace(value))
     }

@@ -12,10 +12,11 @@ use crate::greenlet::control::State;
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::task::{Task, TaskRef};
 
-/// A handle of a green thread that returns a `T`. Eventlet's `GreenThread`, with the names of std's `JoinHandle` beside.
+/// A handle to a green thread that returns a `T`. Eventlet's `GreenThread`.
 ///
-/// Dropping it detaches the green thread: it runs on, its result is dropped, and a failure that nobody
-/// took is reported once. [`ignore_result`](GreenThread::ignore_result) detaches it without a report.
+/// The methods of std's `JoinHandle` exist under their names. Dropping the handle detaches the green thread: it runs
+/// on, its result is dropped, and a failure whose result was never taken is reported once.
+/// [`ignore_result`](GreenThread::ignore_result) detaches it without a report.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -31,7 +32,7 @@ pub struct GreenThread<T> {
     pub(crate) task: Task<T>,
 }
 
-/// Ends `green`: [`GreenThread::kill`] as a function. Eventlet's `kill`. Switches, except in the main loop.
+/// Kills `green`, like [`GreenThread::kill`]. Eventlet's `kill`. Switches, except in the main loop.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -45,13 +46,13 @@ pub fn kill<T>(green: &GreenThread<T>) -> KillOutcome {
 }
 
 impl<T> GreenThread<T> {
-    /// Who it is, std's `thread`.
+    /// Returns the [`Thread`] of this green thread. std's `thread`.
     #[must_use]
     pub fn thread(&self) -> &Thread {
         thread::of(*self.task)
     }
 
-    /// Waits for its end and takes the result. Switches, unless it has ended.
+    /// Waits for the green thread to finish and returns its result. Switches, unless it has ended.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -66,14 +67,16 @@ impl<T> GreenThread<T> {
     ///
     /// # Errors
     ///
-    /// How it ended otherwise; for the main greenlet also what the main loop has to tell it.
+    /// Returns the error with which the green thread ended. For the main greenlet also the error of the main loop, if
+    /// that ends the wait.
     pub fn join(self) -> Result<T, GreenError> {
         wait_for(*self.task)?;
         self.task.take_result()
     }
 
-    /// Waits for its end and copies the result, any number of times. Eventlet's `wait`. Switches, unless it
-    /// has ended.
+    /// Waits for the green thread to finish and returns a clone of its result. Switches, unless it has ended.
+    ///
+    /// May be called any number of times. Eventlet's `wait`.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -86,7 +89,7 @@ impl<T> GreenThread<T> {
     ///
     /// # Errors
     ///
-    /// As [`join`](GreenThread::join), the same each time.
+    /// The same as [`join`](GreenThread::join), on each call.
     pub fn wait(&self) -> Result<T, GreenError>
     where
         T: Clone,
@@ -96,7 +99,7 @@ impl<T> GreenThread<T> {
         self.task.look(Result::clone).unwrap_or(Err(GreenError::Taken))
     }
 
-    /// Waits for its end and leaves the result where it is. Switches, unless it has ended.
+    /// Waits for the green thread to finish and leaves the result in place. Switches, unless it has ended.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -110,14 +113,15 @@ impl<T> GreenThread<T> {
     ///
     /// # Errors
     ///
-    /// If it cannot be waited for: by itself, or by the main greenlet when the main loop has something to tell.
+    /// Returns [`GreenError::Deadlock`] if the green thread waits for itself. For the main greenlet also the error of
+    /// the main loop, if that ends the wait.
     pub fn wait_for_end(&self) -> Result<(), GreenError> {
         wait_for(*self.task)
     }
 
-    /// Drops the handle, and the result unseen: whatever comes of the green thread, it is not reported. Never switches.
+    /// Drops the handle and the result, without a report of a failure. Never switches.
     ///
-    /// A panic is told by the panic hook of the program all the same.
+    /// The program's panic hook still runs for a panic.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -134,20 +138,22 @@ impl<T> GreenThread<T> {
         self.task.see();
     }
 
-    /// A number that no other living greenlet of its OS thread has. `None` if it has ended.
+    /// Returns a number that no other living greenlet of its OS thread has. `None` if it has ended.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
         self.task.control().map(|control| control.number())
     }
 
-    /// Ends it: the call in which it blocks starts to unwind, its destructors run, and those who wait for it
-    /// get [`GreenError::Exit`]. Eventlet's `kill`. Switches, except in the main loop.
+    /// Ends the green thread. Eventlet's `kill`. Switches, except in the main loop.
     ///
-    /// It has ended, or what this returns says why not. One that has not begun never does; what it was to run is
-    /// dropped, and its links and waiters learn of it. Killing oneself starts to unwind at once. An exit that the target
-    /// catches is thrown again when it next blocks, after a turn of the main loop; one that catches it a hundred times
-    /// lives on ([`KillOutcome::Refused`]). Code that calls [`catch_unwind`](std::panic::catch_unwind) in a loop tells an exit from
-    /// a panic by [`is_exit`](crate::is_exit), whose example is a worker that does it right.
+    /// The call in which it blocks starts to unwind, its destructors run, and its waiters get [`GreenError::Exit`]. The
+    /// returned [`KillOutcome`] says whether it has ended, or why not.
+    ///
+    /// A green thread that has not begun never runs: its closure is dropped, and its links and waiters are notified. A
+    /// green thread that kills itself starts to unwind at once. An exit that the target catches is thrown again at its
+    /// next wait, after a turn of the main loop. A target that catches it a hundred times lives on
+    /// ([`KillOutcome::Refused`]). Code that calls [`catch_unwind`](std::panic::catch_unwind) in a loop can tell an
+    /// exit from a panic by [`is_exit`](crate::is_exit); the example there is a worker that does so.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -169,8 +175,9 @@ impl<T> GreenThread<T> {
         self.kill_with(GreenError::Exit)
     }
 
-    /// Ends it with an error of your choice, which those who wait for it get. Otherwise like
-    /// [`kill`](GreenThread::kill).
+    /// Ends the green thread with an error of the caller's choice, which its waiters get.
+    ///
+    /// Otherwise like [`kill`](GreenThread::kill).
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -185,8 +192,10 @@ impl<T> GreenThread<T> {
         end(*self.task, error)
     }
 
-    /// Takes it back if it has not begun: it never runs, and those who wait for it get
-    /// [`GreenError::Exit`]. Eventlet's `cancel`. False, and nothing happens, if it has. Never switches.
+    /// Cancels the green thread if it has not begun. Eventlet's `cancel`. Never switches.
+    ///
+    /// A cancelled green thread never runs, and its waiters get [`GreenError::Exit`]. Returns false, and does nothing,
+    /// if it has begun.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -206,32 +215,34 @@ impl<T> GreenThread<T> {
         matches!(end(*self.task, GreenError::Exit), KillOutcome::Cancelled)
     }
 
-    /// Whether it has ended. Eventlet's `dead`.
+    /// Returns whether the green thread has ended. Eventlet's `dead`.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.is_done()
     }
 
-    /// Whether it has begun.
+    /// Returns whether the green thread has begun.
     #[must_use]
     pub fn is_started(&self) -> bool {
         self.task.has_started()
     }
 
-    /// Its name, if it was given one.
+    /// Returns the name of the green thread, if it has one.
     #[must_use]
     pub fn name(&self) -> Option<Rc<str>> {
         self.task.name()
     }
 
-    /// Where it was spawned.
+    /// Returns the location where the green thread was spawned.
     #[must_use]
     pub fn spawned_at(&self) -> &'static Location<'static> {
         self.task.spawned_at()
     }
 
-    /// How much of its stack it has touched so far, in bytes and whole pages; what earlier users of the same
-    /// stack touched counts too. `None` if it has no stack: it has not begun, or has ended.
+    /// Returns how many bytes of its stack the green thread has touched so far, in whole pages.
+    ///
+    /// Pages that earlier users of the same stack touched count too. `None` if it has no stack, because it has not
+    /// begun or has ended.
     #[must_use]
     pub fn stack_high_water(&self) -> Option<usize> {
         self.task.control()?.stack_high_water()
@@ -266,33 +277,33 @@ pub(crate) fn wait_for(task: TaskRef) -> Result<(), GreenError> {
     Ok(())
 }
 
-/// Parks until a green thread ends, or until there is another reason to look.
+/// Parks until a green thread ends, or until a wake-up for another reason.
 pub(crate) fn wait_once(task: TaskRef) -> Result<(), GreenError> {
     if task.control() == Some(run::current()) {
         return Err(GreenError::Deadlock);
     }
     let waiter = Waiter::current(WaitReason::Join)?;
     task.add_waiter(waiter);
-    let place = Place { task, waiter };
+    let entry = JoinEntry { task, waiter };
     let woken = waiter.park();
-    drop(place);
+    drop(entry);
     woken?;
     Ok(())
 }
 
-/// A place among those who wait for a green thread; leaves it however the park ends.
-struct Place {
+/// The entry of a waiter in the list of a green thread's waiters. `Drop` removes it, however the park ends.
+struct JoinEntry {
     task: TaskRef,
     waiter: Waiter,
 }
 
-impl Drop for Place {
+impl Drop for JoinEntry {
     fn drop(&mut self) {
         self.task.remove_waiter(self.waiter);
     }
 }
 
-/// The name of the running green thread, if it has one.
+/// Returns the name of the running green thread, if it has one.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -307,7 +318,9 @@ pub fn current_name() -> Option<Rc<str>> {
     run::current().task()?.name()
 }
 
-/// A number of the running greenlet that no other living one of this thread has. Does not switch.
+/// Returns the number of the running greenlet. Does not switch.
+///
+/// No other living greenlet of this OS thread has the same number.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

@@ -1,4 +1,4 @@
-//! The hub of the calling thread: choosing it, finding it, asking it.
+//! The hub of the calling thread: `get_hub` and the handles that it gives out.
 
 use std::fmt;
 use std::io;
@@ -20,7 +20,7 @@ use crate::main_loop::{CallbackId, Stats};
 use crate::wait::pool;
 use crate::wait::shutdown::{self, Ended};
 
-/// This thread's hub, built now if it is the first use. Eventlet's `get_hub`. Does not switch.
+/// Returns this thread's hub, built now on first use. Eventlet's `get_hub`. Does not switch.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -31,11 +31,12 @@ use crate::wait::shutdown::{self, Ended};
 /// # });
 /// ```
 ///
-/// After the end of the thread's green threads, in a destructor of a thread-local, it refers to a hub that does nothing.
+/// In a destructor of a thread-local that runs after the thread's green threads have ended, the returned hub does
+/// nothing.
 ///
 /// # Panics
 ///
-/// If the hub cannot be built, with the message that [`try_get_hub`] returns.
+/// Panics if the hub cannot be built, with the message of the error that [`try_get_hub`] returns.
 #[must_use]
 pub fn get_hub() -> HubRef {
     match try_get_hub() {
@@ -46,7 +47,7 @@ pub fn get_hub() -> HubRef {
     }
 }
 
-/// This thread's hub, built now if it is the first use. Does not switch.
+/// Returns this thread's hub, built now on first use, or an error. Does not switch.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -60,7 +61,7 @@ pub fn get_hub() -> HubRef {
 ///
 /// # Errors
 ///
-/// Why the hub could not be chosen or built.
+/// Returns an error if the hub cannot be chosen or built.
 pub fn try_get_hub() -> Result<HubRef, HubError> {
     let main_loop = &local::get().main_loop;
     if local::has_ended() {
@@ -77,7 +78,7 @@ pub fn try_get_hub() -> Result<HubRef, HubError> {
     }
 }
 
-/// Whether this thread has a hub. Never makes one.
+/// Returns whether this thread has a hub. Never builds one.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -92,11 +93,11 @@ pub fn has_hub() -> bool {
     local::try_get().is_some_and(|local| !local.main_loop.name().is_empty())
 }
 
-/// Refers to a hub of this thread: what can be asked of Eventlet's hub object.
+/// A reference to a hub of this thread. Eventlet's hub object.
 ///
-/// A reference to a hub that was replaced stays valid: it names the old one, which is no longer
-/// [current](HubRef::is_current), does not run and counts nothing. What can still be asked for, as a callback or a
-/// turn, the thread's present hub does.
+/// A reference to a replaced hub stays valid. It keeps the name and the number of the old hub, which is no longer
+/// [current](HubRef::is_current), does not run and counts nothing. Requests through it, such as a callback or a turn,
+/// go to the thread's present hub.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -121,40 +122,40 @@ impl fmt::Debug for HubRef {
 }
 
 impl HubRef {
-    /// The hub that this thread has now or, if it was just replaced, will have.
+    /// Returns a reference to the present hub of this thread or, if it was just replaced, to the next one.
     fn present() -> HubRef {
         let main_loop = &local::get().main_loop;
         HubRef { id: main_loop.id(), name: main_loop.name(), here: PhantomData }
     }
 
-    /// The canonical name: `"epoll"`, `"poll"`…
+    /// Returns the canonical name of the hub: `"epoll"`, `"poll"`…
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// A number that no other hub of this process has or had.
+    /// Returns a number that no other hub of this process has or had.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Whether this is still the hub of its thread.
+    /// Returns whether this is still the hub of its thread.
     #[must_use]
     pub fn is_current(&self) -> bool {
         local::try_get().is_some_and(|local| local.main_loop.id() == self.id)
     }
 
-    /// Whether its main loop was launched and has not ended.
+    /// Returns whether the hub's main loop was launched and has not ended.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.is_current() && local::get().mainloop.get().is_some()
     }
 
-    /// A handle for other threads: to spawn on this hub, wake it, stop it.
+    /// Returns a handle for other threads: to spawn on this hub, wake it, stop it.
     ///
-    /// While one exists the loop never takes the main greenlet's wait for hopeless. It leads to this thread
-    /// for as long as that lives, whatever hub is used.
+    /// While a handle exists, the loop never reports a wait of the main greenlet as hopeless. The handle refers to this
+    /// thread, whichever hub it uses, for as long as the thread lives.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -171,7 +172,7 @@ impl HubRef {
     ///
     /// # Panics
     ///
-    /// If the hub was replaced and the next one cannot be built.
+    /// Panics if the hub was replaced and the next one cannot be built.
     #[must_use]
     pub fn remote(&self) -> Remote {
         match local::get().main_loop.mailbox() {
@@ -184,18 +185,17 @@ impl HubRef {
         }
     }
 
-    /// What it has done and holds.
+    /// Returns the hub's counters: what it has done and what it holds.
     #[must_use]
     pub fn stats(&self) -> Stats {
         if self.is_current() { local::get().main_loop.stats(local::get(), pool::usage()) } else { Stats::default() }
     }
 
-    /// Calls `timer` from the main loop, not before `delay` has passed. Eventlet's
-    /// `schedule_call_global`. Does not switch.
+    /// Calls `timer` from the main loop once `delay` has passed. Eventlet's `schedule_call_global`. Does not switch.
     ///
-    /// The callback runs even if the greenlet that scheduled it has ended. Callbacks without delay, ready
-    /// green threads and woken ones run in the order in which they became due; one that a callback
-    /// schedules runs in a later turn, after descriptors were looked at.
+    /// The callback runs even if the greenlet that scheduled it has ended. Callbacks without a delay, ready green
+    /// threads and woken green threads run in the order in which they became due. A callback that is scheduled by a
+    /// callback runs in a later turn, after the loop has polled the descriptors.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -223,10 +223,11 @@ impl HubRef {
         TimerHandle { id, hub: HubRef::present() }
     }
 
-    /// Calls `listener` from the main loop whenever `fd` is ready in one direction, until the
-    /// registration is dropped. The registration owns `fd`. Eventlet's `hub.add`. Does not switch.
+    /// Calls `listener` whenever `fd` is ready in one direction. Eventlet's `hub.add`. Does not switch.
     ///
-    /// Both are dropped in a [shutdown](HubRef::shutdown); in an OS thread that ends without one they are leaked.
+    /// The main loop makes the calls until the registration is dropped. The registration owns `fd`. A
+    /// [shutdown](HubRef::shutdown) drops both `fd` and `listener`. An OS thread that ends without a shutdown leaks
+    /// them.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -249,8 +250,8 @@ impl HubRef {
     ///
     /// # Errors
     ///
-    /// If both directions or none are asked for, if somebody else waits for the same, or if the hub
-    /// refuses the descriptor; nothing is registered then.
+    /// Returns an error, and registers nothing, if `interest` is both directions or none, if the descriptor already has
+    /// a waiter in that direction, or if the hub refuses the descriptor.
     #[track_caller]
     pub fn listen<F: AsFd + 'static>(
         &self,
@@ -262,17 +263,17 @@ impl HubRef {
         Ok(Registration { id, hub: HubRef::present() })
     }
 
-    /// Asks the main loop to end with its present turn. Its timers are discarded, green threads that
-    /// sleep end as killed by [`LoopError::Aborted`], and the main greenlet's wait ends with that error.
-    /// The next blocking call launches a new loop. Does nothing if no loop runs. Eventlet's `abort`. Does not
-    /// switch.
+    /// Ends the main loop with its present turn. Eventlet's `abort`. Does not switch.
+    ///
+    /// The loop's timers are discarded. Sleeping green threads exit with [`LoopError::Aborted`], and the main
+    /// greenlet's wait returns that error. The next blocking call launches a new loop. Does nothing if no loop runs.
     pub fn abort(&self) {
         if self.is_running() {
             local::get().main_loop.abort();
         }
     }
 
-    /// Like [`abort`](HubRef::abort), and waits until the loop has ended. Switches.
+    /// Like [`abort`](HubRef::abort), but waits until the loop has ended. Switches.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -288,7 +289,7 @@ impl HubRef {
     ///
     /// # Errors
     ///
-    /// [`LoopError::InMainloop`] from a callback, and for any greenlet but the main one.
+    /// Returns [`LoopError::InMainloop`] from a callback, and for any greenlet but the main one.
     pub fn abort_wait(&self) -> Result<(), LoopError> {
         if run::current().kind() != Kind::Main {
             return Err(LoopError::InMainloop { doing: WaitReason::Abort.as_str() });
@@ -304,9 +305,10 @@ impl HubRef {
         Ok(())
     }
 
-    /// Ends the main loop with the system error: the main greenlet's wait ends with
-    /// [`LoopError::Interrupted`], timers and descriptors stay, and the next blocking call launches a new
-    /// loop. Does not switch.
+    /// Ends the main loop with an error for the main greenlet. Does not switch.
+    ///
+    /// The main greenlet's wait returns [`LoopError::Interrupted`]. Timers and descriptors stay. The next blocking call
+    /// launches a new loop.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -325,22 +327,24 @@ impl HubRef {
         }
     }
 
-    /// Ends all green threads and plain greenlets of this OS thread while its thread-locals are alive, then closes the
-    /// hub. Switches.
+    /// Ends all green threads and plain greenlets of this OS thread, then closes the hub. Switches.
     ///
-    /// Each is made to exit as by [`kill`](crate::GreenThread::kill), with [`LoopError::ThreadEnding`]; one that has not
-    /// begun never does. Their destructors may block, since the loop goes on meanwhile. It waits for them for `limit` at
-    /// most (`None`: for ever), but not for those that [refuse](crate::KillOutcome::Refused) to exit. Then [shields](crate::shield()) are lifted. What lives on after that, because it is in a
-    /// wait that must not be left early or catches its exit, is abandoned: it never runs again, its memory stays as it is, its handle gives
-    /// [`LoopError::ThreadEnding`], and it is [reported](crate::set_report_stream) once. While this runs nothing begins:
-    /// what is spawned is dropped.
+    /// Each greenlet exits as by [`kill`](crate::GreenThread::kill), with [`LoopError::ThreadEnding`]; a green thread
+    /// that has not begun never runs. Their destructors may block, since the loop runs on and the thread-locals are
+    /// still alive. The call waits for them for at most `limit` (`None`: without a limit), but not for greenlets that
+    /// [refuse](crate::KillOutcome::Refused) to exit. Then [shields](crate::shield()) are lifted.
     ///
-    /// Timers and listeners are dropped, the descriptors of the hub closed, unused stacks unmapped. The next use builds a
-    /// new hub.
+    /// A greenlet that lives on after that, because its wait must not be left early or because it catches its exit, is
+    /// abandoned. It never runs again, its memory stays allocated, its handle returns [`LoopError::ThreadEnding`], and
+    /// it is [reported](crate::set_report_stream) once. During the shutdown no green thread begins: the closure of a
+    /// new one is dropped.
     ///
-    /// An OS thread that ends without this abandons all its green threads, because its thread-locals are destroyed
-    /// before: see [`run_and_shutdown`](crate::run_and_shutdown), which does this at the right moment. Takes the place
-    /// of `Hub.destroy` of gevent.
+    /// Timers and listeners are dropped, the hub's descriptors are closed, and unused stacks are unmapped. The next use
+    /// builds a new hub.
+    ///
+    /// An OS thread that ends without a shutdown abandons all its green threads, because its thread-locals are
+    /// destroyed first. [`run_and_shutdown`](crate::run_and_shutdown) calls this at the right moment. The counterpart
+    /// in gevent is `Hub.destroy`.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -355,15 +359,16 @@ impl HubRef {
     ///
     /// # Errors
     ///
-    /// [`LoopError::InMainloop`] from a callback; [`LoopError::ShutdownRefused`] for any greenlet but the main one, and
-    /// within a [`scope`](crate::scope()) of the main one; [`LoopError::Panicking`] while panicking; [`LoopError::ThreadEnding`]
-    /// when the thread has ended. Nothing happens then.
+    /// Returns [`LoopError::InMainloop`] from a callback, [`LoopError::ShutdownRefused`] for any greenlet but the main
+    /// one and within a [`scope`](crate::scope()) of the main one, [`LoopError::Panicking`] while panicking, and
+    /// [`LoopError::ThreadEnding`] when the thread has ended. In all these cases nothing happens.
     pub fn shutdown(&self, limit: Option<Duration>) -> Result<Ended, LoopError> {
         shutdown::shut_down(limit)
     }
 
-    /// Runs one turn of the loop, which sleeps for `limit` at most (`None`: until something happens), for
-    /// programs that have a loop of their own. gevent's `loop.run(once=True)`. Switches.
+    /// Runs one turn of the loop, for programs with a loop of their own. Switches.
+    ///
+    /// The turn sleeps for at most `limit` (`None`: until an event). gevent's `loop.run(once=True)`.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -379,41 +384,48 @@ impl HubRef {
     ///
     /// # Errors
     ///
-    /// What the main loop has to tell the main greenlet, and [`LoopError::InMainloop`] for any other.
+    /// Returns the error that the main loop has for the main greenlet, and [`LoopError::InMainloop`] for any other
+    /// greenlet.
     pub fn run_once(&self, limit: Option<Duration>) -> Result<(), LoopError> {
         local::get().main_loop.run_once(limit)
     }
 
-    /// When [`run_once`](HubRef::run_once) has something to do by the hub's clock, [`now`](HubRef::now), apart from
-    /// descriptors: at once if a green thread is ready, else when the next timer is due.
+    /// Returns when [`run_once`](HubRef::run_once) next has work, apart from descriptors.
+    ///
+    /// The time is by the hub's clock, [`now`](HubRef::now). It is the present time if a green thread is ready, else
+    /// the time of the next timer.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         local::get().main_loop.next_deadline()
     }
 
-    /// The hub's clock.
+    /// Returns the present time by the hub's clock.
     #[must_use]
     pub fn now(&self) -> Time {
         local::get().main_loop.now()
     }
 
-    /// The number of a descriptor that is readable, after a call of [`run_once`](HubRef::run_once), when the next
-    /// one would find a ready descriptor or something from another thread; if the hub has one. It belongs to
-    /// the hub.
+    /// Returns the number of a descriptor by which a foreign loop can wait for this one, if the hub has one.
+    ///
+    /// After a call of [`run_once`](HubRef::run_once), the descriptor becomes readable when the next call would find a
+    /// ready descriptor or a message of another thread. The hub owns the descriptor.
     #[must_use]
     pub fn pollable(&self) -> Option<RawFd> {
         local::get().main_loop.pollable()
     }
 
-    /// Lets timers be late by `delay / fraction`, `at_most` in the longest case, so that several share
-    /// one wait. By default a sixteenth, and 1 ms; `fraction` 0 means not at all. Less than 8 µs counts as nothing, so
-    /// short delays are exact by default. It concerns timers that are armed from now on. Does not switch.
+    /// Lets timers be late by `delay / fraction`, but by no more than `at_most`. Does not switch.
+    ///
+    /// Several timers can then share one wait. The default is a sixteenth, and 1 ms. A `fraction` of 0 switches the
+    /// slack off. A slack of less than 8 µs counts as none, so short delays are exact by default. The setting applies
+    /// to timers that are armed from now on.
     pub fn set_timer_slack(&self, fraction: u32, at_most: Duration) {
         local::get().main_loop.set_slack(fraction, at_most);
     }
 
-    /// Gives memory of stacks that nobody uses back to the system, but for the 64 of each size that were used last.
-    /// Returns how many stacks that were. The loop never does this by itself. Does not switch.
+    /// Returns the memory of unused stacks to the system, except the 64 stacks of each size that were used last.
+    ///
+    /// Returns the number of stacks that were trimmed. The loop never does this by itself. Does not switch.
     pub fn trim_stacks(&self) -> usize {
         local::get().stacks.trim()
     }
@@ -427,14 +439,15 @@ pub struct TimerHandle {
 }
 
 impl TimerHandle {
-    /// Takes the callback back; it is dropped at once. False if it has run or was taken back before.
+    /// Cancels the callback and drops it at once. Returns false if it has run or was cancelled before.
     pub fn cancel(&self) -> bool {
         self.hub.is_current() && local::get().main_loop.unschedule(self.id)
     }
 }
 
-/// A listener registered by [`HubRef::listen`]. Dropping it takes the listener back and drops the descriptor, as
-/// Eventlet's `hub.remove`.
+/// A listener registered by [`HubRef::listen`]. Dropping it deregisters.
+///
+/// The drop also drops the listener and the descriptor. Eventlet's `hub.remove`.
 #[derive(Debug)]
 pub struct Registration {
     id: CallbackId,

@@ -1,4 +1,4 @@
-//! Ends green threads from outside.
+//! Kills of green threads.
 
 use crate::error::GreenError;
 use crate::greenlet::control::{ControlRef, Kind};
@@ -8,22 +8,25 @@ use crate::greenlet::run::{self, Interrupted};
 use crate::greenlet::task::TaskRef;
 use crate::greenlet::unwind::{Exit, KillProgress};
 
-/// What [`kill`](crate::GreenThread::kill) did.
+/// The outcome of a [`kill`](crate::GreenThread::kill).
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum KillOutcome {
-    /// It has ended: its destructors have run.
+    /// The target has ended: its destructors have run.
     Ended,
-    /// It had not begun, and never will; what it was to run was dropped.
+    /// The target had not begun, and never will; its closure was dropped.
     Cancelled,
-    /// It will end when it runs next: the caller is the main loop or is panicking, or the target is in a
-    /// [`shield`](crate::shield()) or in a wait that must not be left early.
+    /// The target will end when it runs next.
+    ///
+    /// Either the caller is the main loop or is panicking, or the target is in a [`shield`](crate::shield()) or in a
+    /// wait that must not be left early.
     Scheduled,
-    /// It has caught the exit a hundred times and lives on, which is reported once: see [`is_exit`](crate::is_exit).
+    /// The target has caught the exit a hundred times and lives on, which is reported once: see
+    /// [`is_exit`](crate::is_exit).
     Refused,
-    /// It was over before.
+    /// The target had ended before.
     Dead,
-    /// With `panic = "abort"` nothing can be unwound.
+    /// Nothing can be unwound with `panic = "abort"`.
     Unsupported,
 }
 
@@ -46,7 +49,7 @@ pub(crate) fn end(task: TaskRef, error: GreenError) -> KillOutcome {
     if let Some(timer) = task.take_timer() {
         local::get().main_loop.disarm(timer);
     }
-    // The handle that the caller holds keeps the cell.
+    // The caller's handle keeps the cell alive.
     if run::interrupt(target, exit, at_once) == Interrupted::Cancelled {
         return KillOutcome::Cancelled;
     }
@@ -57,22 +60,23 @@ pub(crate) fn end(task: TaskRef, error: GreenError) -> KillOutcome {
         if target.refused_kills() != refused {
             return KillOutcome::Refused;
         }
-        // It has swallowed the exit, which is thrown again: what comes of it is known in a few turns.
+        // The target has swallowed the exit, which is thrown again: the outcome is known in a few turns.
         if !at_once || target.kill_progress() != KillProgress::Striking || run::yield_now().is_err() {
             return KillOutcome::Scheduled;
         }
     }
 }
 
-/// Has the greenlet with that [number](crate::current_id) exit when it runs next, if it is a green thread that has not
-/// ended; one that has not begun never does. False if there is none. Never switches by itself.
+/// Makes the green thread with this [number](crate::current_id) exit when it runs next. Never switches by itself.
 ///
-/// A number may be given to another greenlet when its own has ended.
+/// A green thread that has not begun never runs. Returns false if no living green thread has the number.
+///
+/// The number of an ended greenlet may be given to another one.
 pub fn interrupt(number: u32) -> bool {
     interrupt_with(number, GreenError::Exit)
 }
 
-/// [`interrupt`] with an error of your choice, which those who wait for it get. Never switches by itself.
+/// Like [`interrupt`], with an error of your choice, which the waiters get. Never switches by itself.
 pub fn interrupt_with(number: u32, error: GreenError) -> bool {
     let target = local::try_get().and_then(|local| local.controls.get(number));
     let Some(target) = target.filter(|target| target.kind() == Kind::Thread && target.task().is_some()) else {
@@ -82,7 +86,9 @@ pub fn interrupt_with(number: u32, error: GreenError) -> bool {
     true
 }
 
-/// How far the kill of the greenlet with that number has come, which has not ended. Never switches.
+/// Returns how far the kill of the greenlet with this number has come. Never switches.
+///
+/// The result is [`KillProgress::None`] if no living greenlet has the number.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

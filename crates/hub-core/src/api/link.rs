@@ -1,4 +1,4 @@
-//! Links: who is told of the end of a green thread, or ends with it.
+//! Links: callbacks at the end of a green thread, and scopes that end with it.
 
 use super::green_thread::GreenThread;
 use super::timeout::next_number;
@@ -9,17 +9,19 @@ use crate::greenlet::task::TaskRef;
 use crate::greenlet::unwind::{Exit, contained, in_scope};
 use crate::report::{self, Report};
 
-/// Names a link of a green thread, for [`unlink`](GreenThread::unlink).
+/// Identifies a link of a green thread, for [`unlink`](GreenThread::unlink).
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct LinkId(u64);
 
 impl<T: 'static> GreenThread<T> {
-    /// Calls `f` with the result when it ends, in its context and before those who wait go on; at once if it
-    /// has ended. Eventlet's `link`. Links are called in the order in which they were added; one that panics
-    /// is reported, and the others are called. Never switches by itself.
+    /// Calls `f` with the result when the green thread ends. Eventlet's `link`. Never switches by itself.
     ///
-    /// A link only looks: a failure is reported all the same, unless somebody takes it by
-    /// [`join`](GreenThread::join) or [`wait`](GreenThread::wait).
+    /// The call is made in the context of the ending green thread, before its waiters resume; at once if it has ended.
+    /// Links are called in the order in which they were added. A link that panics is reported, and the others are still
+    /// called.
+    ///
+    /// A link only borrows the result: a failure is still reported, unless [`join`](GreenThread::join) or
+    /// [`wait`](GreenThread::wait) takes it.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -46,7 +48,9 @@ impl<T: 'static> GreenThread<T> {
         LinkId(self.task.add_link(Box::new(call)))
     }
 
-    /// A [`link`](GreenThread::link) that is told of a value only. Eventlet's `link_value`. Never switches by itself.
+    /// Like [`link`](GreenThread::link), but called with a value only. Never switches by itself.
+    ///
+    /// Eventlet's `link_value`.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -65,8 +69,9 @@ impl<T: 'static> GreenThread<T> {
         })
     }
 
-    /// A [`link`](GreenThread::link) that is told only if there is no value: of a panic, a kill, a timeout. Eventlet's
-    /// `link_exception`. Never switches by itself.
+    /// Like [`link`](GreenThread::link), but called with an error only. Never switches by itself.
+    ///
+    /// The error is a panic, a kill or a timeout. Eventlet's `link_exception`.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -86,7 +91,9 @@ impl<T: 'static> GreenThread<T> {
         })
     }
 
-    /// Takes a link back, also while those before it are called. False if it was called or taken back before.
+    /// Removes a link. Returns false if it was called or removed before.
+    ///
+    /// A link can be removed while the links before it are called.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -101,12 +108,15 @@ impl<T: 'static> GreenThread<T> {
         self.task.remove_link(link.0)
     }
 
-    /// Runs `f` and gives it up when this green thread ends: the call in which `f` blocks then starts to unwind, its
-    /// destructors run, and `with_link` returns. If it has ended before, `f` is not run. Eventlet's `link` without a
-    /// listener, as a scope. Switches if `f` does.
+    /// Runs `f`, and unwinds it when this green thread ends. Switches if `f` does.
     ///
-    /// It works as [`with_timeout`](crate::with_timeout) does, in the main greenlet too: a call is interrupted
-    /// where it blocks or lets others run, scopes nest, and each catches its own end only. Leaving it takes the link back.
+    /// When the green thread ends, the call in which `f` blocks starts to unwind, the destructors of `f` run, and
+    /// `with_link` returns an error. If the green thread has ended before, `f` is not run. It is Eventlet's `link`
+    /// without a listener, as a scope.
+    ///
+    /// The rules are those of [`with_timeout`](crate::with_timeout), also in the main greenlet: a call is interrupted
+    /// where it waits or yields, scopes nest, and each catches its own end only. The link is removed when the scope
+    /// ends.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -121,17 +131,17 @@ impl<T: 'static> GreenThread<T> {
     ///
     /// # Errors
     ///
-    /// [`Linked`] if it ended. With `panic = "abort"` nothing can be interrupted: `f` is not run, and the error
-    /// says so ([`is_unsupported`](Linked::is_unsupported)).
+    /// Returns [`Linked`] if the green thread ended. With `panic = "abort"` nothing can be interrupted: `f` is not run,
+    /// and the error says so ([`is_unsupported`](Linked::is_unsupported)).
     ///
     /// # Panics
     ///
-    /// If `f` does.
+    /// Panics if `f` does.
     pub fn with_link<R>(&self, f: impl FnOnce() -> R) -> Result<R, Linked> {
         self.with_link_if(|_| true, f)
     }
 
-    /// As [`with_link`](GreenThread::with_link), but `f` is given up only if there is a value. Switches if `f` does.
+    /// Like [`with_link`](GreenThread::with_link), but unwinds `f` only for a value. Switches if `f` does.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -144,17 +154,18 @@ impl<T: 'static> GreenThread<T> {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// The same as [`with_link`](GreenThread::with_link).
     ///
     /// # Panics
     ///
-    /// If `f` does.
+    /// Panics if `f` does.
     pub fn with_link_value<R>(&self, f: impl FnOnce() -> R) -> Result<R, Linked> {
         self.with_link_if(Result::is_ok, f)
     }
 
-    /// As [`with_link`](GreenThread::with_link), but `f` is given up only if there is no value: for what makes no sense
-    /// without the other, which may well be done first. Switches if `f` does.
+    /// Like [`with_link`](GreenThread::with_link), but unwinds `f` only for an error. Switches if `f` does.
+    ///
+    /// It is for work that is useless once the green thread has failed, but not once it has succeeded.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -169,11 +180,11 @@ impl<T: 'static> GreenThread<T> {
     ///
     /// # Errors
     ///
-    /// As there.
+    /// The same as [`with_link`](GreenThread::with_link).
     ///
     /// # Panics
     ///
-    /// If `f` does.
+    /// Panics if `f` does.
     pub fn with_link_error<R>(&self, f: impl FnOnce() -> R) -> Result<R, Linked> {
         self.with_link_if(Result::is_err, f)
     }
@@ -195,12 +206,13 @@ impl<T: 'static> GreenThread<T> {
         let shields = greenlet.shields();
         let strike = move || {
             if let Some(linked) = ended() {
-                // Only woken, never switched to. It is within the scope, which takes this link back when it ends.
+                // The greenlet is only woken, never switched to. It is within the scope, which removes this link when
+                // it ends.
                 run::interrupt(greenlet, Exit::Linked { scope: number, shields, linked }, false);
             }
         };
         let link = task.add_link(Box::new(strike));
-        let scope = Scope { task: *task, link, greenlet, number };
+        let scope = LinkScope { task: *task, link, greenlet, number };
         in_scope(number, scope, f).map_err(|exit| match exit {
             Exit::Linked { linked, .. } => linked,
             exit => unreachable!("the scope of a link has a number of its own: {exit:?}"),
@@ -208,17 +220,17 @@ impl<T: 'static> GreenThread<T> {
     }
 }
 
-/// Linked while it exists.
-struct Scope {
+/// An open scope. `Drop` removes its link.
+struct LinkScope {
     task: TaskRef,
     link: u64,
     greenlet: ControlRef,
     number: u64,
 }
 
-impl Drop for Scope {
+impl Drop for LinkScope {
     fn drop(&mut self) {
-        // The cell lives: a handle of it is borrowed for the whole scope.
+        // The cell lives, since a handle to it is borrowed for the whole scope.
         if !self.task.remove_link(self.link) {
             self.greenlet.clear_scope(self.number);
         }

@@ -1,4 +1,4 @@
-//! Lists what the hub of this OS thread holds: greenlets, listeners, timers.
+//! Lists of the greenlets, listeners and timers of this OS thread's hub.
 
 mod info;
 
@@ -16,8 +16,9 @@ use crate::main_loop::DescriptorWait;
 
 pub use self::info::{GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who};
 
-/// All greenlets of this OS thread that have not ended, in the order of their numbers. Does not switch, and makes no
-/// hub.
+/// Returns all greenlets of this OS thread that have not ended. Does not switch.
+///
+/// They are in the order of their numbers. Builds no hub.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -38,8 +39,9 @@ pub fn greenlets() -> Vec<GreenletInfo> {
     local::try_get().map(list_greenlets).unwrap_or_default()
 }
 
-/// Everybody who waits for a descriptor on this thread's hub: readers first, in the order of the numbers of
-/// descriptors. Does not switch, and makes no hub.
+/// Returns all descriptor waiters of this thread's hub. Does not switch.
+///
+/// Readers come first, then writers, each in the order of the descriptors' numbers. Builds no hub.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -57,8 +59,9 @@ pub fn listeners() -> Vec<ListenerInfo> {
     local::try_get().map(list_listeners).unwrap_or_default()
 }
 
-/// Every timer that is armed on this OS thread, in the order in which they are due; those that only begin to count
-/// with the next turn last. Does not switch, and makes no hub.
+/// Returns every armed timer of this OS thread, in the order in which they are due. Does not switch.
+///
+/// Timers that only begin to count with the next turn are last. Builds no hub.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -124,7 +127,7 @@ fn list_greenlets(local: &Local) -> Vec<GreenletInfo> {
     .collect()
 }
 
-/// The park that a timer or a descriptor ends, or the begin of a delayed green thread.
+/// Returns the park that a timer or a descriptor ends, or the start of a delayed green thread.
 fn park_of(target: Target) -> Option<(u32, u64)> {
     match target {
         Target::Parked { greenlet, ticket } | Target::Start { greenlet, ticket } => Some((greenlet, ticket)),
@@ -139,7 +142,7 @@ fn list_listeners(local: &Local) -> Vec<ListenerInfo> {
             Some(ListenerInfo { fd, interest, who: who(local, target)?, queued })
         })
         .collect();
-    // Stable: a queued listener stays behind the first one.
+    // The sort is stable: a queued listener stays behind the first one.
     listeners.sort_by_key(|listener| (listener.interest == Interest::WRITE, listener.fd));
     listeners
 }

@@ -1,4 +1,4 @@
-//! What programs call.
+//! The public interface: the functions and types that programs use.
 
 pub(crate) mod builder;
 pub(crate) mod detection;

@@ -1,4 +1,4 @@
-//! Runs a body in the greenlet of its caller, as if it were a green thread.
+//! Runs a closure in the greenlet of its caller, like a green thread.
 
 use std::panic::Location;
 
@@ -7,11 +7,10 @@ use crate::greenlet::local;
 use crate::greenlet::run::{self};
 use crate::greenlet::task::Task;
 
-/// Runs `f` at once, in the green thread that calls this, and returns the handle of a green thread that has ended so.
-/// What `f` panics with is in the handle. May switch only where `f` does.
+/// Runs `f` at once in the caller's greenlet, and returns a finished handle. Switches only if `f` does.
 ///
-/// For pools that have no room for what one of their own spawns. An exit that reaches the caller within `f` goes on
-/// when `f` is unwound.
+/// A panic of `f` is in the handle. It is for pools that have no free slot for a task that one of their own tasks
+/// spawns. An exit that reaches the caller within `f` continues once `f` is unwound.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -27,7 +26,7 @@ pub fn run_in_place<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<
     run_in_place_at(Location::caller(), f)
 }
 
-/// Like [`run_in_place`], with the place that reports name as that of the spawning. May switch only where `f` does.
+/// Like [`run_in_place`], but reports show `place` as the location of the spawn. Switches only if `f` does.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -53,7 +52,7 @@ pub fn run_in_place_at<T: 'static>(
     task.finish();
     let green = GreenThread { task };
     if run::has_to_exit(me) {
-        // The caller ends, so the handle is of no use.
+        // The caller exits, so it cannot use the handle.
         task.discard();
         if me.thrown() != thrown {
             run::exit_again();

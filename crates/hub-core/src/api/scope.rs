@@ -1,11 +1,11 @@
-//! Green threads that borrow: joined before what they borrow goes away.
+//! Scoped green threads: they may borrow, and are joined before the borrowed values go away.
 //!
 //! Ground rules:
-//! - A child's cell forgets lifetimes. `scope` is a function, never a guard: whatever `f` does, every child
-//!   has ended and is released when it returns or unwinds; the wait is masked, and if nothing can be
-//!   waited for, no child is made.
-//! - Handles of children may be in the hands of children and in their results, so none is released before
-//!   all have ended and every result was dropped.
+//! - A child's cell erases lifetimes. `scope` is a function and never a guard: whatever `f` does, every child has ended
+//!   and is released before `scope` returns or unwinds. The wait for them is masked. If the caller cannot wait, no
+//!   child is made.
+//! - Children and their results may hold handles of other children. So no cell is released before every child has ended
+//!   and every result was dropped.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::unwind::Exit;
 
-/// Where green threads of a [`scope`] are spawned, std's `thread::Scope`.
+/// A scope to spawn scoped green threads in, see [`scope()`]. std's `thread::Scope`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -40,25 +40,28 @@ use crate::greenlet::unwind::Exit;
 /// ```
 pub struct Scope<'scope, 'env: 'scope> {
     children: RefCell<Vec<TaskRef>>,
-    /// How many children have ended and lost their result.
+    /// The number of children that have ended and whose result was dropped.
     discarded: Cell<usize>,
     failed: Cell<bool>,
     scope: PhantomData<&'scope mut &'scope ()>,
     env: PhantomData<&'env mut &'env ()>,
 }
 
-/// A handle of a green thread in a [`scope`], std's `ScopedJoinHandle`. Dropping it changes nothing: the scope waits.
+/// A handle to a scoped green thread. std's `ScopedJoinHandle`.
+///
+/// Dropping it changes nothing: the scope still waits for the green thread.
 pub struct ScopedGreenThread<'scope, T> {
     task: Task<T>,
     scope: PhantomData<&'scope ()>,
 }
 
-/// Runs `f`, which may spawn green threads that borrow from outside, and waits for all of them before it
-/// returns. std's `thread::scope`, green. Switches.
+/// Creates a scope for green threads that borrow from outside. std's `thread::scope`. Switches.
 ///
-/// If `f` panics, or the green thread that calls this is killed or times out, those that were spawned are
-/// killed and waited for, and the unwinding goes on when the last one has ended. That wait is not left
-/// early: kills, timeouts and what the main loop has to tell wait until it is over.
+/// All green threads spawned within the scope are joined before this function returns.
+///
+/// If `f` panics, or the caller is killed or times out, the children are killed and joined. The unwinding goes on when
+/// the last child has ended. That wait is not left early: kills, timeouts and errors of the main loop are held back
+/// until it is over.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -75,14 +78,16 @@ pub struct ScopedGreenThread<'scope, T> {
 ///
 /// # Panics
 ///
-/// If `f` does, if a green thread whose handle was not joined did, if called while panicking or from the
-/// main loop, where nothing could be waited for. In a destructor of a thread-local, when the thread's green threads have
-/// ended, each closure runs on the stack of the caller when it is waited for.
+/// Panics if `f` does, if a green thread whose handle was not joined did, and if called while panicking or from the
+/// main loop, where the caller cannot wait.
+///
+/// In a destructor of a thread-local that runs after the thread's green threads have ended, each closure runs on the
+/// stack of the caller when it is joined.
 pub fn scope<'env, F, R>(f: F) -> R
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> R,
 {
-    // Refused before any child exists: nothing could be joined. In a thread that has ended the children run in place.
+    // Refused before any child exists, since nothing could join it. In an ended thread the children run in place.
     if let Err(error) = Waiter::current(WaitReason::Scope)
         && !matches!(*error, LoopError::ThreadEnding)
     {
@@ -111,7 +116,8 @@ where
     }
 }
 
-/// A scope of the main greenlet is open: what its children borrow must outlive them, so they cannot be abandoned.
+/// Counts an open scope of the main greenlet. A shutdown is refused meanwhile: the borrowed values must outlive the
+/// children, so the children cannot be abandoned.
 struct OpenScope(Option<&'static Cell<usize>>);
 
 impl OpenScope {
@@ -128,10 +134,10 @@ impl Drop for OpenScope {
     }
 }
 
-/// Runs a child that has not begun on the stack of the caller, in a thread that has ended.
+/// In an ended thread, runs a child that has not begun on the stack of the caller.
 fn run_here(child: TaskRef) {
     if child.has_started() {
-        // It waits for itself, up the stack.
+        // The child waits for itself, further up the stack.
         return;
     }
     if let Some(control) = child.control() {
@@ -143,7 +149,9 @@ fn run_here(child: TaskRef) {
 }
 
 impl<'scope, 'env> Scope<'scope, 'env> {
-    /// Spawns a green thread that may borrow. Otherwise like [`spawn`](crate::spawn). Never switches.
+    /// Spawns a green thread within the scope, which may borrow. Never switches.
+    ///
+    /// Otherwise like [`spawn`](crate::spawn).
     #[track_caller]
     pub fn spawn<F, T>(&'scope self, f: F) -> ScopedGreenThread<'scope, T>
     where
@@ -151,20 +159,22 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         T: 'scope,
     {
         let local = local::get();
-        // SAFETY: `scope` joins every child, masked, and releases it before it returns or unwinds; what
-        // they borrow lives at least as long.
+        // SAFETY: `scope` joins every child under a mask and releases it before it returns or unwinds. The values that
+        // the children borrow live at least as long.
         let task = unsafe { Task::borrowing(local, f, Location::caller()) };
         self.children.borrow_mut().push(*task);
         match task.control() {
-            // It runs in place when it is waited for.
+            // The child runs in place when it is joined.
             Some(control) if local::has_ended() => control.set_delayed(),
             _ => task.begin(),
         }
         ScopedGreenThread { task, scope: PhantomData }
     }
 
-    /// Waits for every child, killing them first if `killing`, or as soon as an exit is pending for this greenlet:
-    /// then true, since what they were to do is not done. Children may spawn more.
+    /// Waits for every child. Children may spawn more.
+    ///
+    /// Kills the children first if `killing`, or as soon as an exit is pending for this greenlet. In the second case it
+    /// returns true, since the work of the children was cut short.
     fn join_all(&self, mut killing: bool) -> bool {
         let mut cut_short = false;
         let mask = run::Mask::new();
@@ -178,21 +188,21 @@ impl<'scope, 'env> Scope<'scope, 'env> {
             if killing || cut_short {
                 let children = self.children.borrow().clone();
                 for control in children.into_iter().filter_map(TaskRef::control) {
-                    // Woken, not switched to.
+                    // The child is woken, not switched to.
                     run::interrupt(control, Exit::Kill(GreenError::Exit), false);
                 }
-                // One that had not begun is over already.
+                // A child that had not begun is done already.
                 if child.is_done() {
                     continue;
                 }
             }
-            // A masked wait that ends before the child does tells that this greenlet has to exit, or that
-            // nobody is left to wake anything; then the children have to go.
+            // If a masked wait ends before the child does, then this greenlet has to exit, or no waker is left. In the
+            // second case the children have to be killed.
             killing |= wait_once(child).is_err() || (!child.is_done() && !run::exit_is_pending());
         }
         drop(mask);
-        // Results may hold handles of children, and their destructors may use those and spawn more. So no
-        // cell is released before every result is gone.
+        // Results may hold handles of children, and their destructors may use those and spawn more. So no cell is
+        // released before every result is dropped.
         loop {
             let child = self.children.borrow().get(self.discarded.get()).copied();
             match child {
@@ -212,17 +222,17 @@ impl<'scope, 'env> Scope<'scope, 'env> {
 }
 
 impl<T> ScopedGreenThread<'_, T> {
-    /// Who it is, std's `thread`.
+    /// Returns the [`Thread`] of this green thread. std's `thread`.
     #[must_use]
     pub fn thread(&self) -> &Thread {
         thread::of(*self.task)
     }
 
-    /// Waits for its end and takes the result. Switches, unless it has ended.
+    /// Waits for the green thread to finish and returns its result. Switches, unless it has ended.
     ///
     /// # Errors
     ///
-    /// As [`GreenThread::join`](crate::GreenThread::join).
+    /// The same as [`GreenThread::join`](crate::GreenThread::join).
     pub fn join(self) -> Result<T, GreenError> {
         if local::has_ended() && !self.task.is_done() {
             run_here(*self.task);
@@ -231,12 +241,12 @@ impl<T> ScopedGreenThread<'_, T> {
         self.task.take_result()
     }
 
-    /// Ends it, see [`GreenThread::kill`](crate::GreenThread::kill). Switches.
+    /// Ends the green thread, see [`GreenThread::kill`](crate::GreenThread::kill). Switches.
     pub fn kill(&self) -> KillOutcome {
         end(*self.task, GreenError::Exit)
     }
 
-    /// Whether it has ended.
+    /// Returns whether the green thread has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.is_done()
@@ -257,9 +267,9 @@ impl<T> fmt::Debug for ScopedGreenThread<'_, T> {
     }
 }
 
-/// What a green thread of a scope may not do.
+/// Uses of a scope that the compiler refuses.
 ///
-/// Borrow what goes away before the scope is left:
+/// A scoped green thread cannot borrow a value of the closure:
 ///
 /// ```compile_fail,E0597
 /// hub_core::scope(|s| {
@@ -269,7 +279,7 @@ impl<T> fmt::Debug for ScopedGreenThread<'_, T> {
 /// });
 /// ```
 ///
-/// Leave it, as a handle or as a result:
+/// Neither a handle nor a result that holds one can leave the scope:
 ///
 /// ```compile_fail
 /// let handle = hub_core::scope(|s| s.spawn(|| 1));
@@ -280,7 +290,7 @@ impl<T> fmt::Debug for ScopedGreenThread<'_, T> {
 /// hub_core::scope(|s| kept = Some(s.spawn(|| 1)));
 /// ```
 ///
-/// Have the scope itself, or a handle, go to another OS thread:
+/// Neither the scope nor a handle can go to another OS thread:
 ///
 /// ```compile_fail,E0277
 /// hub_core::scope(|s| std::thread::scope(|threads| drop(threads.spawn(|| drop(s.spawn(|| 1))))));
@@ -293,7 +303,7 @@ impl<T> fmt::Debug for ScopedGreenThread<'_, T> {
 /// });
 /// ```
 ///
-/// Change what a sibling borrows:
+/// Two green threads cannot borrow the same value mutably:
 ///
 /// ```compile_fail,E0499
 /// let mut count = 0;
@@ -303,11 +313,11 @@ impl<T> fmt::Debug for ScopedGreenThread<'_, T> {
 /// });
 /// ```
 ///
-/// And one without a scope borrows nothing:
+/// A green thread without a scope borrows nothing:
 ///
 /// ```compile_fail,E0373
 /// let text = String::new();
 /// hub_core::spawn(|| text.len());
 /// ```
 #[cfg(doctest)]
-struct Refused;
+struct CompileErrors;

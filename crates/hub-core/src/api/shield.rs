@@ -1,55 +1,55 @@
-//! Shields: parts of a program that no exit leaves early.
+//! Shields: sections of a program that no exit leaves early.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::greenlet::local;
 use crate::greenlet::run;
 
-/// Runs `f` and holds back kills, timeouts and links until it is over. Switches if `f` does.
+/// Runs `f`, and holds back kills, timeouts and links until it returns. Switches if `f` does.
 ///
-/// A wait inside `f` goes on as if the exit had not been asked for; the exit strikes at the first wait after the
-/// outermost shield. A [`kill`](crate::GreenThread::kill) meanwhile returns [`KillOutcome::Scheduled`](crate::KillOutcome::Scheduled).
-/// Shields nest, and `f` may panic. `shield` builds no hub and allocates nothing, so it works in every OS thread; with
-/// `panic = "abort"`, where there are no exits, it calls `f`.
+/// A wait inside `f` goes on despite a pending exit. The exit strikes at the first wait after the outermost shield. A
+/// [`kill`](crate::GreenThread::kill) meanwhile returns [`KillOutcome::Scheduled`](crate::KillOutcome::Scheduled).
+/// Shields nest, and `f` may panic. `shield` builds no hub and allocates nothing, so it works in every OS thread. With
+/// `panic = "abort"` there are no exits, and `shield` only calls `f`.
 ///
-/// It is for steps that belong together though there is a wait between them: giving back what was borrowed, telling
-/// the peer, writing the second of two records. **A wait without a limit inside a shield ends only by what it waits
-/// for**: no kill and no timeout around the shield can end it. Give it a limit: a
-/// [`with_timeout`](crate::with_timeout) or [`with_link`](crate::GreenThread::with_link) that is opened inside the shield
-/// strikes there, as with Trio's shields. Only the scopes around a shield wait for it.
+/// A shield is for steps that belong together although there is a wait between them: releasing a resource, notifying
+/// the peer, writing the second of two records. **A wait without a limit inside a shield ends only by the event that it
+/// waits for**: no kill and no timeout around the shield can end it. Give it a limit: a
+/// [`with_timeout`](crate::with_timeout) or [`with_link`](crate::GreenThread::with_link) that is opened inside the
+/// shield strikes there, as with Trio's shields. Only the exits of scopes around a shield are held back.
 ///
-/// A shield holds back nothing that is a value: the error of a main loop that ends, or of a socket's time limit. A
-/// [shutdown](crate::HubRef::shutdown) waits for the end of shields up to its limit, and lifts them then.
+/// A shield holds back no error that a call returns: that of a main loop that ends, or of a socket's time limit. A
+/// [shutdown](crate::HubRef::shutdown) waits for the end of shields up to its limit, and then lifts them.
 ///
 /// # Waits and exits
 ///
-/// A kill, a timeout or a link strikes where a green thread waits, and nowhere else. Code that computes is never
-/// interrupted, and neither is a call that takes a free lock.
+/// A kill, a timeout or a link strikes where a green thread waits, and nowhere else. It never interrupts code that
+/// computes, nor a call that takes a free lock.
 ///
-/// An operation on a socket, a pipe, a channel or a queue that can be served at once mostly does not wait either. But
-/// after 16 such operations in a row, or a few more, the next one first [lets others run](crate::consume_budget), and an
-/// exit strikes there, before the operation has begun. So a loop of reads that always find data can be killed. Inside a
-/// shield no such operation is struck.
+/// An operation on a socket, a pipe, a channel or a queue that can be served at once mostly does not wait either. After
+/// 16 such operations in a row, or a few more, the next one first [yields](crate::consume_budget), and an exit strikes
+/// there, before the operation has begun. So a loop of reads that always find data can be killed. Inside a shield no
+/// such operation is struck.
 ///
 /// | the green thread | an exit |
 /// |---|---|
-/// | sleeps, yields, lets others run before an operation that can be served at once, waits for a descriptor, a socket, a child, a [`join`](crate::GreenThread::join), a queue, a channel, a semaphore, an event, a barrier, a notification, a place in a pool, the closure of a `Once`, `OnceLock` or `LazyLock` that another one runs | strikes at once |
-/// | waits for a lock (a mutex, a reader-writer lock; to have the mutex again after a notification) | strikes at the first wait after it, or when it has waited for the [patience](crate::set_lock_patience), a second |
+/// | sleeps, yields, yields before an operation that can be served at once, waits for a descriptor, a socket, a child, a [`join`](crate::GreenThread::join), a queue, a channel, a semaphore, an event, a barrier, a notification, a free slot of a pool, the closure of a `Once`, `OnceLock` or `LazyLock` in another green thread | strikes at once |
+/// | waits for a lock (a mutex, a reader-writer lock, the mutex after a notification) | strikes at the first wait after it, or when the wait has lasted for the [patience](crate::set_lock_patience), one second by default |
 /// | waits for the green threads of a [`scope`](crate::scope()) | kills them, and strikes when they have ended |
 /// | waits for a job that borrows ([`offload_scoped`](crate::offload_scoped); files) | strikes at the first wait after the job |
 /// | is inside a shield | strikes at the first wait after it |
-/// | unwinds already (a destructor runs because of a panic or an exit) | is not thrown again; the wait blocks the OS thread for the [time of grace](crate::set_panicking_grace) at most |
+/// | unwinds already (a destructor runs because of a panic or an exit) | is not thrown again; the wait blocks the OS thread for at most the [time of grace](crate::set_panicking_grace) |
 ///
-/// A wait keeps what it was granted: if what it waits for came before the exit is thrown, the wait returns it and the exit
-/// strikes at the next one, or not at all if its scope has ended. So a send that timed out was not received, and an
+/// A wait keeps what it was granted: if the awaited event came before the exit is thrown, the wait returns it. The exit
+/// strikes at the next wait, or not at all if its scope has ended. So a send that timed out was not received, and an
 /// item that was taken out of a queue is not lost.
 ///
-/// # A destructor that gives something back
+/// # A destructor that releases something
 ///
-/// A destructor runs in two situations. At the end of a block it runs like any other code: a wait in it would be struck,
-/// and what comes after that wait would be left out. So it is shielded. While the green thread unwinds nothing can
-/// switch: a wait blocks the whole OS thread and fails after the time of grace. So a destructor waits for nothing that
-/// may take long, and hands what does to a green thread of its own.
+/// A destructor runs in two situations. At the end of a block it runs like any other code: an exit would strike a wait
+/// in it, and skip the steps after that wait. So it needs a shield. While the green thread unwinds, nothing can switch:
+/// a wait blocks the whole OS thread and fails after the time of grace. So a destructor should not wait long, and
+/// should leave long work to a green thread of its own.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -92,7 +92,7 @@ use crate::greenlet::run;
 ///
 /// # Panics
 ///
-/// If `f` does.
+/// Panics if `f` does.
 ///
 /// # Examples
 ///
@@ -116,17 +116,17 @@ use crate::greenlet::run;
 /// # });
 /// ```
 pub fn shield<R>(f: impl FnOnce() -> R) -> R {
-    // Where there are no greenlets yet, no scope is open from which an exit could come.
+    // Without greenlets no scope is open, so no exit can come.
     let shield = local::try_get().and_then(|_| run::Shield::new());
     let result = f();
     drop(shield);
     result
 }
 
-/// Runs foreign code under a lock of a primitive: nothing in it can switch. Returns its result, or the payload of its panic.
+/// Runs foreign code under a lock of a primitive, where nothing can switch.
 ///
-/// A wait in it fails or panics, as in the main loop, and so does giving way. An OS thread that has not used this library
-/// yet blocks in a wait as with std.
+/// Returns the result of `f`, or the payload of its panic. A wait or a yield in `f` fails or panics, as in the main
+/// loop. An OS thread that has not used this library yet blocks in a wait as with std.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -140,7 +140,7 @@ pub fn shield<R>(f: impl FnOnce() -> R) -> R {
 ///
 /// # Errors
 ///
-/// The payload, if `f` panics.
+/// Returns the payload if `f` panics.
 pub fn without_switching<R>(f: impl FnOnce() -> R) -> std::thread::Result<R> {
     match local::try_get() {
         Some(local) => local.main_loop.call_guarded(f),

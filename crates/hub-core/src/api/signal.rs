@@ -1,8 +1,8 @@
 //! Signals that end the main loop, as Ctrl-C does in Eventlet.
 //!
-//! Ground rule: what runs in a handler is async-signal-safe: atomics, and one write to the loop's own wake-up
-//! descriptor. It runs no code of a hub, which may be anybody's. It owns its part of the mailbox, which outlives
-//! the thread it belongs to.
+//! Ground rule: the code that runs in a handler is async-signal-safe. It uses atomics, and writes once to the loop's
+//! own wake-up descriptor. It runs no code of a hub, which is foreign code. It owns its part of the mailbox, which
+//! outlives the OS thread of the loop.
 
 use std::ffi::c_int;
 use std::io;
@@ -15,13 +15,14 @@ use super::hub_ref::try_get_hub;
 use crate::greenlet::local;
 use crate::main_loop::remote::Mailbox;
 
-/// While it exists, a signal interrupts the main loop of the thread that asked for it: the main greenlet's
-/// wait ends with [`LoopError::Interrupted`](crate::LoopError::Interrupted), timers and descriptors stay, and
-/// its next blocking call launches a new loop. Made by [`interrupt_on`].
+/// A signal that interrupts the main loop while this value exists. Made by [`interrupt_on`].
 ///
-/// Nothing of the program runs inside the signal handler. Several signals before the loop takes notice are
-/// one. When it is dropped the signal does nothing any more: what a signal did before anybody asked for it
-/// does not come back.
+/// The loop is that of the thread that called [`interrupt_on`]. The main greenlet's wait returns
+/// [`LoopError::Interrupted`](crate::LoopError::Interrupted), timers and descriptors stay, and its next blocking call
+/// launches a new loop.
+///
+/// No code of the program runs inside the signal handler. Several signals before the loop's next check count as one.
+/// After the drop the signal does nothing: the disposition that it had before [`interrupt_on`] does not come back.
 #[derive(Debug)]
 #[must_use = "the signal interrupts nothing once this is dropped"]
 pub struct InterruptOn {
@@ -30,14 +31,14 @@ pub struct InterruptOn {
     mailbox: Arc<Mailbox>,
 }
 
-/// Has `signal` interrupt the main loop of this thread: with `SIGINT` a program leaves its blocking call on
-/// Ctrl-C, instead of being killed by it. Does not switch.
+/// Makes `signal` interrupt the main loop of this thread. Does not switch.
 ///
-/// The signal may be delivered to any thread of the process. Other parts of the program that use the
-/// `signal-hook` crate are told of it as well. It does not keep a loop alive that has nothing else to wait
-/// for.
+/// With `SIGINT` a program leaves its blocking call on Ctrl-C, instead of being killed by it.
 ///
-/// A hub that cannot watch descriptors takes notice within 50 ms; any other at once.
+/// The signal may be delivered to any thread of the process. Other users of the `signal-hook` crate in the program get
+/// it as well. It does not keep a loop alive that has nothing else to wait for.
+///
+/// A hub that cannot watch descriptors notices the signal within 50 ms, any other hub at once.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -54,8 +55,9 @@ pub struct InterruptOn {
 ///
 /// # Errors
 ///
-/// If the hub cannot be built, if the system refuses the signal, and [`InvalidInput`](io::ErrorKind::InvalidInput)
-/// for one that cannot or must not be caught (`SIGKILL`, `SIGSTOP`, `SIGILL`, `SIGFPE`, `SIGSEGV`).
+/// Returns an error if the hub cannot be built or the system refuses the signal, and
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) for a signal that cannot or must not be caught (`SIGKILL`, `SIGSTOP`,
+/// `SIGILL`, `SIGFPE`, `SIGSEGV`).
 pub fn interrupt_on(signal: c_int) -> io::Result<InterruptOn> {
     if signal_hook::consts::FORBIDDEN.contains(&signal) {
         let text = format!("signal {signal} cannot interrupt a loop: it cannot or must not be caught");
@@ -66,15 +68,15 @@ pub fn interrupt_on(signal: c_int) -> io::Result<InterruptOn> {
         io::Error::other(format!("cannot interrupt a loop on signal {signal}: this thread has no hub"))
     })?;
     let interrupts = Arc::clone(&mailbox);
-    // SAFETY: `Mailbox::interrupt_in_handler` is async-signal-safe: atomics, and one write to a descriptor of the
-    // core's own. `signal-hook` keeps `errno` and drops the closure outside of handlers.
+    // SAFETY: `Mailbox::interrupt_in_handler` is async-signal-safe: it uses atomics, and writes once to a descriptor of
+    // the core's own. `signal-hook` preserves `errno` and drops the closure outside of handlers.
     let id = unsafe { register(signal, move || interrupts.interrupt_in_handler()) }?;
     mailbox.add_signal();
     Ok(InterruptOn { signal, id, mailbox })
 }
 
 impl InterruptOn {
-    /// The signal.
+    /// Returns the number of the signal.
     #[must_use]
     pub fn signal(&self) -> c_int {
         self.signal

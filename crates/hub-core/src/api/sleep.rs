@@ -1,4 +1,4 @@
-//! Lets other greenlets run: sleeping, yielding, and the budget of operations.
+//! Sleeping, yielding, and the budget of operations.
 
 use std::time::Duration;
 
@@ -11,12 +11,13 @@ use crate::greenlet::run::{self, Refused, Waiter};
 use crate::greenlet::target::Target;
 use crate::wait::grace::Grace;
 
-/// Lets other green threads run for at least `duration`. Eventlet's `sleep`; zero lets each that is ready
-/// run once. Switches.
+/// Puts the green thread to sleep for at least `duration`. Eventlet's `sleep`. Switches.
 ///
-/// Called while panicking, it blocks the thread instead, for the time of
-/// [`set_panicking_grace`](crate::set_panicking_grace) at most. In a destructor of a thread-local, when the thread's green
-/// threads have ended, it blocks the thread like std's. In a callback of the main loop a sleep of zero does
+/// Other green threads run meanwhile. A sleep of zero lets each ready green thread run once.
+///
+/// While panicking it blocks the OS thread, for at most the time of
+/// [`set_panicking_grace`](crate::set_panicking_grace). In a destructor of a thread-local that runs after the thread's
+/// green threads have ended, it blocks the OS thread like std's. In a callback of the main loop a sleep of zero does
 /// nothing.
 ///
 /// ```
@@ -33,8 +34,8 @@ use crate::wait::grace::Grace;
 ///
 /// # Panics
 ///
-/// In a callback of the main loop, if the hub cannot be built, and in the main greenlet if the loop is
-/// interrupted; with the message of the [`LoopError`]. A loop that is aborted ends the sleep early.
+/// Panics in a callback of the main loop, if the hub cannot be built, and in the main greenlet if the loop is
+/// interrupted. The message is that of the [`LoopError`]. A loop that is aborted ends the sleep early.
 pub fn sleep(duration: Duration) {
     if duration.is_zero() && run::in_mainloop() {
         return;
@@ -65,7 +66,7 @@ fn sleep_for(duration: Duration) -> Result<(), Refused> {
         let woken = waiter.park();
         drop(timer);
         match woken {
-            // The hub's timers are gone, the main greenlet's sleep is not over.
+            // The hub's timers are gone, but the main greenlet's sleep is not over.
             Err(error) if matches!(*error, LoopError::HubReplaced) => {
                 left = until.unwrap_or_default() - main_loop.now();
                 if left.is_zero() {
@@ -77,7 +78,7 @@ fn sleep_for(duration: Duration) -> Result<(), Refused> {
     }
 }
 
-/// A timer that is taken back however the park ends.
+/// An armed timer. `Drop` disarms it, however the park ends.
 struct ArmedTimer(crate::timer_queue::TimerId);
 
 impl Drop for ArmedTimer {
@@ -86,7 +87,9 @@ impl Drop for ArmedTimer {
     }
 }
 
-/// Lets every other green thread that is ready run once. std's `yield_now`; [`sleep`] of zero. Switches.
+/// Lets every other ready green thread run once. std's `yield_now`. Switches.
+///
+/// The same as a [`sleep`] of zero.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -99,7 +102,7 @@ impl Drop for ArmedTimer {
 ///
 /// # Panics
 ///
-/// As [`sleep`].
+/// The same as [`sleep`].
 #[inline]
 pub fn yield_now() {
     if let Err(refused) = run::yield_now() {
@@ -107,16 +110,15 @@ pub fn yield_now() {
     }
 }
 
-/// Counts an operation that is about to be served at once, and lets others run after many in a row. Tokio's
-/// `consume_budget`. Switches then.
+/// Counts one operation, and yields after many in a row without a wait. Switches then.
 ///
-/// A loop over operations that never have to wait would keep all others of its OS thread waiting. Sockets, pipes,
-/// channels and queues therefore call this before each operation; a primitive of one's own does the same. Green threads
-/// that wait or yield have a new budget, of 16 operations at least. Where nothing may switch, as in the main loop and
-/// while panicking, this returns at once.
+/// A loop over operations that never wait would starve all other green threads of its OS thread. Sockets, pipes,
+/// channels and queues therefore call this before each operation. A primitive of your own should do the same. A green
+/// thread that waits or yields gets a new budget, of at least 16 operations. Where nothing may switch, as in the main
+/// loop and while panicking, this returns at once. Tokio's `consume_budget`.
 ///
-/// Call it before the operation and without a lock: a kill or a timeout may strike here, and what was done before would
-/// be lost.
+/// Call it before the operation and without a lock: a kill or a timeout may strike here, and the result of an operation
+/// that was already done would be lost.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -130,7 +132,7 @@ pub fn yield_now() {
 ///
 /// # Errors
 ///
-/// For the main greenlet: what the main loop has to tell it.
+/// For the main greenlet: the error that the main loop has for it.
 #[inline]
 pub fn consume_budget() -> Result<(), Box<LoopError>> {
     if run::charge() { Ok(()) } else { run::operations_used_up() }

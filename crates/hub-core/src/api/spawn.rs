@@ -1,4 +1,4 @@
-//! Makes green threads that run at once, or later.
+//! Spawns green threads, at once or after a delay.
 
 use std::cell::Cell;
 use std::panic::Location;
@@ -14,33 +14,33 @@ use crate::greenlet::target::Target;
 use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::trace;
 
-/// Runs `f` in a new green thread, which begins when the caller next gives way. Eventlet's `spawn`. Never
-/// switches, and allocates nothing in the long run.
+/// Spawns a green thread that runs `f`. Eventlet's `spawn`. Never switches.
 ///
-/// Green threads begin in the order in which they were spawned. They stay on this thread, so `f` and its
-/// result need not be `Send`.
+/// The green thread begins when the caller next waits or yields. Green threads begin in the order in which they were
+/// spawned. They stay on this OS thread, so `f` and its result need not be `Send`. Cells and stacks are reused, so in
+/// the long run a spawn allocates nothing.
 ///
-/// A kill, a timeout or a link unwinds `f` like a panic. What calls [`catch_unwind`](std::panic::catch_unwind) in `f` has
-/// to let it pass: see [`is_exit`](crate::is_exit).
+/// A kill, a timeout or a link unwinds `f` like a panic. Code in `f` that calls
+/// [`catch_unwind`](std::panic::catch_unwind) has to let that unwinding pass: see [`is_exit`](crate::is_exit).
 ///
 /// # The end of the OS thread
 ///
-/// A green thread that has not ended when its OS thread ends is abandoned: it never runs again, its destructors do not
-/// run, its stack stays in memory, and it is [reported](crate::set_report_stream) once. It cannot be unwound then, for
-/// the thread-locals that it may borrow are destroyed. [`HubRef::shutdown`](crate::HubRef::shutdown) unwinds it in time,
-/// and an OS thread that was started by `greenhub::thread::os::spawn` does so by itself. At the end of the process
-/// nothing is unwound or reported, as in std.
+/// A green thread that has not ended when its OS thread ends is abandoned. It never runs again, its destructors do not
+/// run, its stack stays in memory, and it is [reported](crate::set_report_stream) once. It cannot be unwound then,
+/// because the thread-locals that it may borrow are destroyed. [`HubRef::shutdown`](crate::HubRef::shutdown) unwinds it
+/// in time. An OS thread that was started by `greenhub::thread::os::spawn` calls that by itself. At the end of the
+/// process nothing is unwound or reported, as in std.
 ///
-/// After the end of its OS thread's green threads, in a destructor of a thread-local, nothing begins any more: `f` is
-/// dropped, and the handle gives [`LoopError::ThreadEnding`](crate::LoopError::ThreadEnding).
+/// In a destructor of a thread-local that runs after the thread's green threads have ended, no green thread begins: `f`
+/// is dropped, and the handle returns [`LoopError::ThreadEnding`](crate::LoopError::ThreadEnding).
 ///
 /// # Thread-locals: undefined behaviour
 ///
-/// Other green threads of the OS thread run while one is parked, and use the same thread-locals. Four uses of
-/// thread-locals are *undefined behaviour* although they are safe code. No crate can prevent them:
+/// While a green thread is parked, other green threads of its OS thread run and use the same thread-locals. Four uses
+/// of thread-locals are *undefined behaviour* although they are safe code. No crate can prevent them:
 ///
-/// - *A call that switches in the initialiser of a thread-local.* A second green thread makes the value anew, and that of
-///   the first is dropped while it is lent:
+/// - *A call that switches in the initialiser of a thread-local.* A second green thread initialises the value again,
+///   and the value of the first is dropped while it is borrowed:
 ///
 ///   ```no_run
 ///   # use hub_core::{spawn, yield_now};
@@ -49,10 +49,10 @@ use crate::greenlet::trace;
 ///   # drop((a, b));
 ///   ```
 ///
-///   Instead: do what switches first, and keep its result in a thread-local `OnceCell` that begins empty; or use
-///   `green_local!`, of which each green thread has its own value.
-/// - *A call that switches while a thread-local leads into a stack frame*, as within `set` of the crate `scoped_tls`. Two
-///   green threads set and reset the pointer in turns, and it leads to a frame that is gone:
+///   Instead: call the function that switches first, and keep its result in a thread-local `OnceCell` that begins
+///   empty; or use `green_local!`, which has a value for each green thread.
+/// - *A call that switches while a thread-local points into a stack frame*, as within `set` of the crate `scoped_tls`.
+///   Two green threads set and reset the pointer in turns, and it points to a frame that no longer exists:
 ///
 ///   ```text
 ///   scoped_thread_local!(static KEY: String);
@@ -69,13 +69,13 @@ use crate::greenlet::trace;
 ///   thread_local!(static LOGS: Logs = const { Logs }); // undefined behaviour unless the end of the thread is noticed
 ///   ```
 ///
-///   The end is noticed, and nothing switches, in an OS thread that was started by `greenhub::thread::os::spawn`, and on
-///   Linux for every thread-local that was made before the first green thread. For others it mostly is, but nothing
-///   promises that. Instead: start OS threads so, and give back by hand what takes a wait to give back.
-///
+///   An OS thread that was started by `greenhub::thread::os::spawn` notices its end in time, and nothing switches. So
+///   does every OS thread on Linux, for the thread-locals that were initialised before the first green thread. In other
+///   cases the end is mostly noticed, but without a guarantee. Instead: start OS threads with that function, and
+///   release by an explicit call whatever takes a wait to release.
 /// - *A call that switches while another OS thread borrows a thread-local of this one*, as with `std::thread::scope` or
 ///   [`offload_scoped`](crate::offload_scoped()) within `with`. If this OS thread ends meanwhile, the green thread is
-///   abandoned and the value destroyed, and the other OS thread goes on:
+///   abandoned and the value is destroyed, while the other OS thread still uses it:
 ///
 ///   ```no_run
 ///   # use hub_core::{offload_scoped, spawn};
@@ -83,17 +83,22 @@ use crate::greenlet::trace;
 ///   spawn(|| V.with(|v| offload_scoped(|| v.iter().sum::<u64>()).ok())); // undefined behaviour if this thread ends
 ///   ```
 ///
-///   Instead: lend a clone, or keep an `Arc` in the thread-local and send a clone of that; or let the OS thread end by a
+///   Instead: lend a clone; or keep an `Arc` in the thread-local and send a clone of it; or end the OS thread by a
 ///   shutdown without a limit, which waits for the green thread.
 ///
 /// Counters and flags that are set and reset around a call that switches are not undefined behaviour, but other green
-/// threads see them.
+/// threads see the changed value.
 ///
-/// If the result is never taken, a panic is [reported](crate::set_report_stream) once, and so is an `Err`, whatever its
-/// type: with where the green thread was spawned, the type of the result, and the message if that is known. It is for
-/// the common errors of std and of this crate, and for those of [`set_error_message`](crate::set_error_message).
-/// [`ignore_result`](GreenThread::ignore_result) drops a handle without a report; a body that returns `()` has none
-/// either. Only the result itself is looked at, not an `Err` within it, as in `Ok(Err(..))` or a tuple.
+/// # Reports of failures
+///
+/// If the result is never taken, a panic is [reported](crate::set_report_stream) once, and so is an `Err` of any type.
+/// The report names the location of the spawn, the type of the result, and the message if it is known. The message is
+/// known for the common errors of std and of this crate, and for the types given to
+/// [`set_error_message`](crate::set_error_message). [`ignore_result`](GreenThread::ignore_result) drops a handle
+/// without a report. A closure that returns `()` has no result to report. Only the result itself is inspected, not an
+/// `Err` within it, as in `Ok(Err(..))` or a tuple.
+///
+/// # Examples
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -108,9 +113,9 @@ pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
     spawn_at(Location::caller(), f)
 }
 
-/// Like [`spawn`], with the place that reports and listings name as that of the spawning. Never switches.
+/// Like [`spawn`], but reports and listings show `place` as the location of the spawn. Never switches.
 ///
-/// For libraries that spawn on behalf of a caller from where `#[track_caller]` does not reach, such as a server.
+/// It is for libraries that spawn on behalf of a caller whose location `#[track_caller]` cannot give, such as a server.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -128,7 +133,7 @@ pub fn spawn_at<T: 'static>(place: &'static Location<'static>, f: impl FnOnce() 
     GreenThread { task }
 }
 
-/// Runs `f` in a new green thread without a handle. Eventlet's `spawn_n`. Otherwise like [`spawn`].
+/// Spawns a green thread without a handle. Eventlet's `spawn_n`. Otherwise like [`spawn`].
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -151,9 +156,9 @@ pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
     task.begin();
 }
 
-/// Runs `f` in a new green thread, not before `delay` has passed. Eventlet's `spawn_after`. Never switches.
+/// Spawns a green thread that begins once `delay` has passed. Eventlet's `spawn_after`. Never switches.
 ///
-/// It begins even if the spawner has ended; until then [`cancel`](GreenThread::cancel) takes it back.
+/// It begins even if the spawner has ended. Before it begins, [`cancel`](GreenThread::cancel) cancels it.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -184,9 +189,10 @@ fn begin_after<T>(delay: Duration, task: Task<T>) -> GreenThread<T> {
     GreenThread { task }
 }
 
-/// Like [`spawn_after`], but `f` is dropped instead of run if the green thread that calls this ends before.
-/// Eventlet's `spawn_after_local`. The result is `None` in that case, and there as soon as that has ended.
-/// Never switches.
+/// Like [`spawn_after`], but drops `f` if the spawner ends first. Never switches.
+///
+/// The spawner is the greenlet that calls this. If it ends before the delay has passed, the result is `None`, and it is
+/// available as soon as the spawner has ended. Eventlet's `spawn_after_local`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -220,7 +226,7 @@ pub fn spawn_after_local<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 's
     green
 }
 
-/// The link by which the end of a spawner is told to what it has spawned for later.
+/// The link by which the end of a spawner starts, and so drops, a delayed child.
 struct SpawnerLink {
     /// Alive as long as the spawner.
     life: Weak<()>,
@@ -230,7 +236,7 @@ struct SpawnerLink {
 
 impl Drop for SpawnerLink {
     fn drop(&mut self) {
-        // The cell of the spawner exists while it is alive.
+        // The spawner's cell exists while the spawner lives.
         if self.life.strong_count() != 0
             && let (Some(link), Some(task)) = (self.link.take(), self.to)
         {
@@ -251,11 +257,11 @@ fn weak_of(life: &Cell<Option<Rc<()>>>) -> Weak<()> {
 }
 
 impl ControlRef {
-    /// Something that lives as long as the greenlet.
+    /// Returns a reference that is alive as long as the greenlet.
     fn life(self) -> Weak<()> {
         match self.task() {
             Some(task) => task.life(),
-            // The main greenlet and plain ones: as long as the thread.
+            // The main greenlet and plain greenlets count as alive as long as their OS thread.
             None => MAIN_LIFE.try_with(weak_of).unwrap_or_default(),
         }
     }

@@ -1,4 +1,4 @@
-//! Who a green thread is, and waits that only it has: std's `park`.
+//! Handles of green threads, and std's `park`.
 
 use std::cell::Cell;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::wait::biased::BiasedMutex;
 use crate::wait::grace::Grace;
 use crate::wait::parker::{Parker, Unparker};
 
-/// Who a green thread is, std's `Thread`. May go to other OS threads.
+/// A handle to a green thread. std's `Thread`. May be sent to other OS threads.
 #[derive(Clone)]
 pub struct Thread(Arc<Inner>);
 
@@ -29,23 +29,25 @@ struct Inner {
 
 #[derive(Default)]
 struct Token {
-    there: bool,
-    /// Who waits for it: one, or several plain greenlets of an OS thread, which share a token.
+    available: bool,
+    /// The waiters: at most one, or several plain greenlets of an OS thread, which share a token.
     waiting: Vec<Unparker>,
 }
 
-/// Names a green thread, std's `ThreadId`: no two of a process have the same, also if one has ended.
+/// A unique identifier of a green thread. std's `ThreadId`.
+///
+/// No two green threads of a process have the same, even after one has ended.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ThreadId(u64);
 
 thread_local! {
-    /// The main greenlet's; plain ones have no other.
+    /// The handle of the main greenlet and of all plain greenlets of this OS thread.
     static MAIN: Cell<Option<Thread>> = const { Cell::new(None) };
 }
 
-/// The running green thread, std's `current`. Does not switch.
+/// Returns a handle to the running green thread. std's `current`. Does not switch.
 ///
-/// Plain greenlets are taken for the main one of their OS thread.
+/// In a plain greenlet it is the handle of the main greenlet of its OS thread.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -62,24 +64,25 @@ thread_local! {
 pub fn current() -> Thread {
     match local::try_get().and_then(|_| run::current().task()) {
         Some(task) => of(task).clone(),
-        None => MAIN.try_with(kept).unwrap_or_else(|_| Thread::new(None)),
+        None => MAIN.try_with(main_thread).unwrap_or_else(|_| Thread::new(None)),
     }
 }
 
-/// The handle of a green thread, made at first use.
+/// Returns the handle of a green thread, made on first use.
 pub(crate) fn of<'a>(task: TaskRef) -> &'a Thread {
     let made = task.companion(|| Box::new(Thread::new(task.name().as_deref())));
     made.downcast_ref().expect("a green thread has no other companion")
 }
 
-fn kept(main: &Cell<Option<Thread>>) -> Thread {
+fn main_thread(main: &Cell<Option<Thread>>) -> Thread {
     let thread = main.take().unwrap_or_else(|| Thread::new(None));
     main.set(Some(thread.clone()));
     thread
 }
 
-/// Waits until somebody calls [`Thread::unpark`] for the running green thread, which may have happened before,
-/// std's `park`. May return early. Switches.
+/// Blocks until the running green thread's token is made available. std's `park`. Switches.
+///
+/// [`Thread::unpark`] makes the token available. Returns at once if that happened before. May return early.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -94,18 +97,20 @@ fn kept(main: &Cell<Option<Thread>>) -> Thread {
 ///
 /// # Panics
 ///
-/// In the main loop, and in the main greenlet with what the loop has to tell it. While panicking it blocks the OS
-/// thread for the time of [`set_panicking_grace`](crate::set_panicking_grace), and returns.
+/// Panics in the main loop, and in the main greenlet if the main loop has an error for it.
+///
+/// While panicking it does not panic: it blocks the OS thread for at most the time of
+/// [`set_panicking_grace`](crate::set_panicking_grace), and returns.
 #[track_caller]
 pub fn park() {
     park_within(None);
 }
 
-/// As [`park`], for `timeout` at most. Switches.
+/// Like [`park`], but waits for at most `timeout`. Switches.
 ///
 /// # Panics
 ///
-/// As [`park`].
+/// The same as [`park`].
 #[track_caller]
 pub fn park_timeout(timeout: Duration) {
     park_within(Some(timeout));
@@ -130,31 +135,33 @@ impl Thread {
         Thread(Arc::new(Inner { id, name: name.map(Box::from), token: BiasedMutex::default() }))
     }
 
-    /// Tells it from every other.
+    /// Returns the unique identifier of the green thread.
     #[must_use]
     pub fn id(&self) -> ThreadId {
         self.0.id
     }
 
-    /// The name that [`Builder::name`](crate::Builder::name) gave it. The main greenlet of a thread has none.
+    /// Returns the name that [`Builder::name`](crate::Builder::name) set. The main greenlet has none.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.0.name.as_deref()
     }
 
-    /// Ends its [`park`], or the next one if it does not wait. May be called on any OS thread. Does not switch.
+    /// Makes the green thread's token available, which ends its [`park`] or the next one. Does not switch.
+    ///
+    /// May be called on any OS thread.
     pub fn unpark(&self) {
         let mut token = self.0.token.lock();
-        token.there = true;
+        token.available = true;
         token.waiting.drain(..).for_each(Unparker::unpark);
     }
 
-    /// Takes the token, waiting once if it is not there.
+    /// Takes the token. Waits once if it is not available.
     fn wait(&self, limit: &mut Deadline) -> Result<(), LoopError> {
-        // Another OS thread may bring the token each time.
+        // Another OS thread may make the token available each time, so the loop needs a budget.
         consume_budget().map_err(|refused| *refused)?;
         let mut token = self.0.token.lock();
-        while !token.there {
+        while !token.available {
             let Some(parker) = Parker::if_prepared(WaitReason::Park)? else {
                 drop(token);
                 Parker::prepare(WaitReason::Park)?;
@@ -164,25 +171,25 @@ impl Thread {
             let unparker = parker.unparker();
             token.waiting.push(unparker);
             drop(token);
-            let leaving = Leaving { thread: self, unparker };
+            let entry = TokenEntry { thread: self, unparker };
             let waited = parker.park(limit);
-            drop(leaving);
+            drop(entry);
             waited?;
             token = self.0.token.lock();
             break;
         }
-        token.there = false;
+        token.available = false;
         Ok(())
     }
 }
 
-/// Takes back what a wait has left, also if the wait is unwound.
-struct Leaving<'a> {
+/// Removes the unparker of a wait from the waiters, also if the wait is unwound.
+struct TokenEntry<'a> {
     thread: &'a Thread,
     unparker: Unparker,
 }
 
-impl Drop for Leaving<'_> {
+impl Drop for TokenEntry<'_> {
     fn drop(&mut self) {
         self.thread.0.token.lock().waiting.retain(|waiting| *waiting != self.unparker);
     }

@@ -1,4 +1,4 @@
-//! Timeouts: an exit that goes as far as the scope that set it.
+//! Timeouts: an exit that unwinds to the scope that set it.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,27 +12,29 @@ use crate::greenlet::target::Target;
 use crate::greenlet::unwind::{Exit, in_scope};
 use crate::timer_queue::TimerId;
 
-/// Runs `f` and gives it up if it has not returned after `limit`: the call in which it blocks then starts
-/// to unwind, its destructors run, and `with_timeout` returns. `None` means no limit. Eventlet's
-/// `with_timeout`. Switches if `f` does.
+/// Runs `f`, and unwinds it if it has not returned after `limit`. Switches if `f` does.
 ///
-/// A call is interrupted where it blocks or lets others run: code that computes runs on until the next such call. An
-/// operation on a socket, a pipe, a channel or a queue that can be served at once mostly is, and is not interrupted; but
-/// after 16 in a row, or a few more, the next one first [lets others run](crate::consume_budget), and the timeout strikes
-/// there, before the operation has begun.
+/// When the limit passes, the call in which `f` blocks starts to unwind, the destructors of `f` run, and `with_timeout`
+/// returns an error. `None` means no limit. Eventlet's `with_timeout`.
 ///
-/// The limit counts from the loop's next look at the clock, so it is never early; one of zero strikes at the first call
-/// that blocks or lets others run. Scopes nest; each catches its own timeout only. A limit that has passed when `f`
-/// returns without either changes nothing.
+/// A call is interrupted only where it waits or yields: code that computes runs on until its next such call. An
+/// operation on a socket, a pipe, a channel or a queue that can be served at once mostly is, and is not interrupted.
+/// After 16 such operations in a row, or a few more, the next one first [yields](crate::consume_budget), and the
+/// timeout strikes there, before the operation has begun.
+///
+/// The limit counts from the loop's next look at the clock, so the timeout is never early. A limit of zero strikes at
+/// the first wait or yield. Scopes nest, and each catches its own timeout only. A limit that passes has no effect if
+/// `f` returns without another wait or yield.
 ///
 /// A call keeps what it was granted before the timeout strikes: it returns that, and `f` is interrupted at its next
-/// such call. Data that had arrived by the deadline counts, however long other green threads computed meanwhile.
-/// In a part of `f` that must not be left early (a [`scope`](crate::scope) that joins its green
-/// threads, a [`shield`](crate::shield())) the timeout waits until that part is over. [`shield`](crate::shield()) lists
-/// which waits are struck, and shows a destructor that gives something back.
+/// wait. Data that had arrived by the deadline counts, however long other green threads computed meanwhile. In a part
+/// of `f` that must not be left early (a [`scope`](crate::scope) that joins its green threads, a
+/// [`shield`](crate::shield())) the timeout is held back until that part is over. [`shield`](crate::shield()) lists the
+/// waits that a timeout interrupts, and shows a destructor that releases something.
 ///
 /// Code inside `f` that calls [`catch_unwind`](std::panic::catch_unwind) has to let the timeout pass, see
-/// [`is_exit`](crate::is_exit). One that is swallowed is thrown again at the next wait, and given up after a hundred times.
+/// [`is_exit`](crate::is_exit). A timeout that is swallowed is thrown again at the next wait, and given up after a
+/// hundred times.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -47,24 +49,25 @@ use crate::timer_queue::TimerId;
 ///
 /// # Errors
 ///
-/// [`Timeout`] if the limit passed. With `panic = "abort"` nothing can be interrupted: `f` is not run,
-/// and the error says so ([`is_unsupported`](Timeout::is_unsupported)).
+/// Returns [`Timeout`] if the limit passed. With `panic = "abort"` nothing can be interrupted: `f` is not run, and the
+/// error says so ([`is_unsupported`](Timeout::is_unsupported)).
 ///
 /// # Panics
 ///
-/// If `f` does.
+/// Panics if `f` does.
 pub fn with_timeout<R>(limit: impl Into<Option<Duration>>, f: impl FnOnce() -> R) -> Result<R, Timeout> {
     let Some(limit) = limit.into() else { return Ok(f()) };
     let number = next_number();
     if cfg!(panic = "abort") {
         return Err(Timeout::unsupported(number, limit));
     }
-    let scope = Scope::open(number, limit);
+    let scope = TimeoutScope::open(number, limit);
     in_scope(number, scope, f).map_err(|_| Timeout::of_scope(number, limit))
 }
 
-/// A number that no other scope of the process has. Threads draw them in blocks, since an atomic addition
-/// costs as much as the timer.
+/// Returns a number that no other scope of the process has.
+///
+/// OS threads reserve numbers in blocks, since an atomic addition costs as much as the timer.
 #[inline]
 pub(crate) fn next_number() -> u64 {
     const BLOCK: u64 = 1 << 16;
@@ -80,26 +83,26 @@ pub(crate) fn next_number() -> u64 {
     })
 }
 
-/// Has its timer armed while it exists, so a timer that fires finds its greenlet inside the scope.
-struct Scope {
+/// An open scope. Its timer is armed while it exists, so a timer that fires finds its greenlet inside the scope.
+struct TimeoutScope {
     number: u64,
-    /// `None`: it has run out from the beginning.
+    /// `None` if the limit was zero: the scope has timed out from the start.
     timer: Option<TimerId>,
 }
 
-impl Scope {
-    fn open(number: u64, limit: Duration) -> Scope {
+impl TimeoutScope {
+    fn open(number: u64, limit: Duration) -> TimeoutScope {
         let greenlet = run::current();
         if limit.is_zero() {
             greenlet.set_exit(Exit::Timeout { scope: number, shields: greenlet.shields() });
-            return Scope { number, timer: None };
+            return TimeoutScope { number, timer: None };
         }
         let target = Target::Timeout { greenlet: greenlet.number(), shields: greenlet.shields(), timeout: number };
-        Scope { number, timer: Some(local::get().main_loop.arm(limit, target)) }
+        TimeoutScope { number, timer: Some(local::get().main_loop.arm(limit, target)) }
     }
 }
 
-impl Drop for Scope {
+impl Drop for TimeoutScope {
     fn drop(&mut self) {
         let disarmed = self.timer.is_some_and(|timer| local::get().main_loop.disarm(timer));
         if !disarmed {

@@ -7,15 +7,14 @@ use crate::greenlet::local;
 use crate::hub::{Hub, HubDescriptor};
 use crate::main_loop::HubBuilder;
 
-/// Chooses a hub of your own for the calling thread. It is built when it is first needed.
+/// Sets the hub of the calling thread to one of your own, built on first use. Does not switch.
 ///
-/// The present hub is dropped: its timers and descriptors are forgotten, its system objects closed,
-/// green threads parked on it are unwound, and the main greenlet, if it waits there, gets
+/// The present hub is dropped: its timers and descriptors are forgotten, and its system objects are closed. Green
+/// threads that sleep or wait for a descriptor on it are unwound. The main greenlet's wait returns
 /// [`LoopError::HubReplaced`](crate::LoopError::HubReplaced). Green threads that are ready or wait for events live on.
 ///
-/// `build` is called once. A hub that panics or whose wait fails is let go of, and blocking calls fail from
-/// then on until another is chosen; [`use_hub_descriptor`] names one that is built anew instead. Does not
-/// switch.
+/// `build` is called once. A hub that panics or whose wait fails is dropped, and blocking calls fail until another hub
+/// is chosen. [`use_hub_descriptor`] sets a hub that is rebuilt instead.
 ///
 /// ```
 /// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs")); }
@@ -28,7 +27,7 @@ use crate::main_loop::HubBuilder;
 ///
 /// # Errors
 ///
-/// [`HubError::InMainloop`] from a callback; then nothing changes.
+/// Returns [`HubError::InMainloop`] from a callback; then nothing changes.
 pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 'static) -> Result<(), HubError> {
     let mut build = Some(build);
     let again = move || match build.take() {
@@ -40,9 +39,10 @@ pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 's
         .replace_hub(Some(HubBuilder { name: "given to use_hub_with".to_owned(), build: Box::new(again) }))
 }
 
-/// Chooses a hub by descriptor for the calling thread, under the rules of [`use_hub_with`]. `None`
-/// leaves the choice to the default. A hub that fails is built anew at the next call that blocks; whoever
-/// waits stays.
+/// Sets the hub of the calling thread by descriptor. Does not switch.
+///
+/// The rules are those of [`use_hub_with`]. `None` restores the default choice. A hub that fails is rebuilt at the next
+/// blocking call, and its waiters stay.
 ///
 /// ```
 /// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs")); }
@@ -62,7 +62,7 @@ pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 's
 ///
 /// # Errors
 ///
-/// [`HubError::InMainloop`] from a callback; then nothing changes.
+/// Returns [`HubError::InMainloop`] from a callback; then nothing changes.
 pub fn use_hub_descriptor(descriptor: Option<HubDescriptor>) -> Result<(), HubError> {
     local::get().main_loop.replace_hub(descriptor.map(HubBuilder::from))
 }

@@ -1,4 +1,4 @@
-//! What a hub holds, as data with text.
+//! The entries of the lists, as data with a text.
 
 use std::backtrace::Backtrace;
 use std::fmt;
@@ -15,85 +15,91 @@ use crate::main_loop::Origin;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GreenletInfo {
-    /// Its [number](crate::current_id), by which [`interrupt`](crate::interrupt) ends it. When it has ended another may
-    /// have it.
+    /// Its [number](crate::current_id), for [`interrupt`](crate::interrupt).
+    ///
+    /// Once it has ended, another greenlet may get the same number.
     pub number: u32,
-    /// What sort it is of.
+    /// The kind of greenlet.
     pub kind: GreenletKind,
-    /// The name that it was given.
+    /// The name, if it has one.
     pub name: Option<String>,
-    /// Where it was spawned or made.
+    /// The location of its spawn or of its creation.
     pub made_at: Option<&'static Location<'static>>,
-    /// For how long it has existed, to about 20 ms: since the turn of the loop in which it was spawned or made, or since
-    /// the first turn if there was none yet. Not of the main greenlet and of the main loop, and once there is a hub.
+    /// The time since its creation, to about 20 ms.
+    ///
+    /// It counts from the turn of the loop in which the greenlet was spawned or made, or from the first turn. `None`
+    /// without a hub, and for the main greenlet and the main loop.
     pub age: Option<Duration>,
-    /// What it does.
+    /// Its present state.
     pub state: GreenletState,
 }
 
-/// Sorts of greenlets.
+/// The kind of a greenlet.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum GreenletKind {
-    /// The one that the OS thread began with.
+    /// The greenlet that the OS thread began with.
     Main,
     /// The main loop.
     MainLoop,
     /// A green thread.
     GreenThread,
-    /// A plain greenlet, which is switched to by hand.
+    /// A plain greenlet, which the program switches to by hand.
     Plain,
 }
 
-/// What a greenlet does.
+/// The state of a greenlet.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum GreenletState {
-    /// It is the one that asks.
+    /// It runs: it is the caller of the listing.
     Running,
-    /// It runs when its turn comes.
+    /// It is in the run queue.
     Ready,
-    /// It has not begun, and does when its turn comes.
+    /// It has not begun, and is in the run queue.
     Unstarted,
-    /// It has not begun, and does when its time has come.
+    /// It has not begun, and waits for its delay to pass.
     Delayed {
-        /// In what time that is, unless it only begins to count with the next turn.
+        /// The time until then; `None` if it only begins to count with the next turn.
         due_in: Option<Duration>,
     },
-    /// It has switched to another greenlet by hand, or to whoever it resumed.
+    /// It has switched to another greenlet by hand, or has resumed one.
     Switched,
-    /// It is parked until somebody or something wakes it.
+    /// It is parked until a wake-up.
     Waiting {
-        /// For what.
+        /// The reason of the wait.
         doing: WaitReason,
-        /// The descriptor, if it waits for one, and the direction.
+        /// The descriptor and the direction, if it waits for a descriptor.
         descriptor: Option<(RawFd, Interest)>,
-        /// In what time it no longer waits, if it has a timer of which that is known.
+        /// The time until a timer ends the wait, if it has one and that time is known.
         due_in: Option<Duration>,
     },
 }
 
-/// Who is told of a descriptor or a timer. Its text says where it comes from.
+/// The target of a descriptor's event or of a timer. Its text names its origin.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Who {
     /// A greenlet.
     Greenlet {
-        /// Its number.
+        /// The number of the greenlet.
         number: u32,
-        /// Name and origin, if it has not ended.
+        /// Its name and the location of its spawn, if it has not ended.
         description: String,
     },
     /// A callback of the main loop.
     Callback {
-        /// Where it was given to [`listen`](crate::HubRef::listen) or [`schedule`](crate::HubRef::schedule).
+        /// The location of the call of [`listen`](crate::HubRef::listen) or [`schedule`](crate::HubRef::schedule).
         made_at: &'static Location<'static>,
-        /// The stack at that place, if [`hub_listener_stacks`](crate::hub_listener_stacks) or [`hub_timer_stacks`](crate::hub_timer_stacks) asked for it.
+        /// The backtrace of that call.
+        ///
+        /// `None` unless [`hub_listener_stacks`](crate::hub_listener_stacks) or
+        /// [`hub_timer_stacks`](crate::hub_timer_stacks) switched it on.
         stack: Option<Arc<Backtrace>>,
     },
 }
 
-/// Somebody who waits for a descriptor, from [`listeners`](crate::listeners).
+/// A waiter for a descriptor, from [`listeners`](crate::listeners).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ListenerInfo {
@@ -101,31 +107,31 @@ pub struct ListenerInfo {
     pub fd: RawFd,
     /// The direction, one of the two.
     pub interest: Interest,
-    /// Who is told.
+    /// The target of the event.
     pub who: Who,
-    /// It waits behind another for the same.
+    /// Whether it waits behind another waiter for the same direction.
     pub queued: bool,
 }
 
-/// A timer that is armed, from [`timers`](crate::timers).
+/// An armed timer, from [`timers`](crate::timers).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TimerInfo {
-    /// In what time it is due; zero if it is overdue. `None` if it only begins to count with the next turn.
+    /// The time until it is due; zero if it is overdue, `None` if it only begins to count with the next turn.
     pub due_in: Option<Duration>,
-    /// What it does.
+    /// The effect of the timer.
     pub purpose: TimerPurpose,
-    /// To whom.
+    /// The target of the timer.
     pub who: Who,
 }
 
-/// What timers do.
+/// The effect of a timer.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum TimerPurpose {
-    /// Wakes a greenlet: its sleep or its wait is over.
+    /// Wakes a greenlet: its sleep is over, or its wait has timed out.
     Wake,
-    /// Has a green thread begin.
+    /// Starts a green thread.
     Begin,
     /// Ends the scope of a [`with_timeout`](crate::with_timeout).
     Timeout,
