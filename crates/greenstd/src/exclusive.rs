@@ -1,28 +1,29 @@
-//! Open file descriptions whose blocking mode only this process decides about.
+//! Open file descriptions whose blocking mode only this process controls.
 //!
 //! `O_NONBLOCK` belongs to the open file description, which clones and other processes share. A description that was
-//! made here is non-blocking until one of its descriptors is given away; from then on others may make it block. An
-//! operation that relies on the mode therefore holds [`Entered`], and the descriptor is given away only when no
+//! created here is non-blocking until one of its descriptors is given away; from then on other processes may make it
+//! block. An operation that relies on the mode therefore holds [`Entered`]. A descriptor is given away only when no
+//! operation of another OS thread holds it.
 //! operation of another OS thread does.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Shared by all handles of a description. At first no other process has it.
+/// Shared by all handles of a description. A default value belongs to a description that no other process has.
 #[derive(Default)]
 pub(crate) struct Exclusive(AtomicU32);
 
 const SHARED: u32 = 1;
-/// One operation under way; the rest of the word counts them.
+/// One operation under way; the bits above `SHARED` count the operations.
 const ENTERED: u32 = 2;
 
-/// How long an operation that does not wait may take on another OS thread. In a forked child such an operation of the
-/// parent never ends.
+/// The longest time to wait for an operation of another OS thread, which itself never waits. In a forked child an
+/// operation that the parent had begun never ends.
 const LONGEST: Duration = Duration::from_secs(5);
 
 impl Exclusive {
-    /// Of a description that others may have.
+    /// Creates the value of a description that other processes may have.
     pub(crate) fn shared() -> Exclusive {
         Exclusive(AtomicU32::new(SHARED))
     }
@@ -31,14 +32,15 @@ impl Exclusive {
         self.0.load(Ordering::SeqCst) & SHARED != 0
     }
 
-    /// Keeps the description non-blocking for one operation, which must not switch. `None` if it is shared.
+    /// Keeps the description non-blocking for one operation, which must not switch. `None` if the description is
+    /// shared.
     pub(crate) fn enter(&self) -> Option<Entered<'_>> {
         let state = self.0.fetch_add(ENTERED, Ordering::SeqCst);
         let entered = Entered(self);
         (state & SHARED == 0).then_some(entered)
     }
 
-    /// Marks the description as shared, and waits for the operations of other OS threads that have entered.
+    /// Marks the description as shared, and waits for the operations of other OS threads that hold [`Entered`].
     pub(crate) fn share(&self) {
         if self.0.fetch_or(SHARED, Ordering::SeqCst) & SHARED != 0 {
             return;
@@ -50,7 +52,7 @@ impl Exclusive {
     }
 }
 
-/// See [`Exclusive::enter`].
+/// An operation that relies on the non-blocking mode: see [`Exclusive::enter`].
 pub(crate) struct Entered<'a>(&'a Exclusive);
 
 impl Drop for Entered<'_> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread, LinkId, LoopError, WaitReason};
 
 use crate::killed::wait_for_killed;
-use crate::sync::line::{Ended, Line, Wait};
+use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 
 /// Green threads that run, to be waited for or ended together. gevent's `Group`, Eventlet's `RunningProcSet`. Who ends
 /// leaves it by itself. Clones are handles of the same group, which belongs to its OS thread; dropping them ends nobody.
@@ -65,9 +65,9 @@ struct State {
     /// By the number of the greenlet, which is nobody else's as long as the member has not ended.
     members: HashMap<u32, Member>,
     next_serial: u64,
-    all: Line,
+    all: WaitQueue,
     /// Those who want to know of a failure, too.
-    all_or_failed: Line<Failure>,
+    all_or_failed: WaitQueue<Failure>,
 }
 
 struct Member {
@@ -85,8 +85,8 @@ impl State {
     fn remove(&mut self, greenlet: u32) -> Option<Member> {
         let member = self.members.remove(&greenlet)?;
         if self.members.is_empty() {
-            self.all.choose_all();
-            while self.all_or_failed.choose_with().is_some() {}
+            self.all.grant_all();
+            while self.all_or_failed.grant_payload().is_some() {}
         }
         Some(member)
     }
@@ -97,15 +97,15 @@ struct ForAll;
 
 impl Wait for ForAll {
     type State = State;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Join;
+    const REASON: WaitReason = WaitReason::Join;
 
-    fn line(state: &mut State) -> &mut Line {
+    fn queue(state: &mut State) -> &mut WaitQueue {
         &mut state.all
     }
 
-    fn pass_on(_: &mut State) {}
+    fn regrant(_: &mut State) {}
 }
 
 /// Until all have ended, or one has failed.
@@ -113,15 +113,15 @@ struct ForAllOrFailed;
 
 impl Wait for ForAllOrFailed {
     type State = State;
-    type Brought = Failure;
+    type Payload = Failure;
 
-    const DOING: WaitReason = WaitReason::Join;
+    const REASON: WaitReason = WaitReason::Join;
 
-    fn line(state: &mut State) -> &mut Line<Failure> {
+    fn queue(state: &mut State) -> &mut WaitQueue<Failure> {
         &mut state.all_or_failed
     }
 
-    fn pass_on(_: &mut State) {}
+    fn regrant(_: &mut State) {}
 }
 
 impl Group {
@@ -228,17 +228,17 @@ impl Group {
     }
 
     /// Whether what it waits for came within the limit.
-    fn wait_for<W: Wait<State = State>>(&self, brought: W::Brought, limit: &mut Deadline) -> Result<bool, GroupError> {
+    fn wait_for<W: Wait<State = State>>(&self, brought: W::Payload, limit: &mut Deadline) -> Result<bool, GroupError> {
         let me = hub_core::current_id();
-        let waited = W::wait(&self.shared, limit, brought, |state, unchosen| match unchosen {
+        let waited = W::wait(&self.shared, limit, brought, |state, ungranted| match ungranted {
             Some(_) if state.members.contains_key(&me) => Ok(Err(GroupError::Inside)),
             Some(brought) if !state.members.is_empty() => Err(brought),
             _ => Ok(Ok(())),
         });
         match waited {
             Ok(waited) => waited.map(|()| true),
-            Err(Ended::Late(_)) => Ok(false),
-            Err(Ended::Failed(error, _)) => Err((*error).into()),
+            Err(WaitError::TimedOut(_)) => Ok(false),
+            Err(WaitError::Failed(error, _)) => Err((*error).into()),
         }
     }
 
@@ -333,7 +333,7 @@ impl Group {
     fn leave(&self, greenlet: u32, error: Option<&GreenError>) {
         let mut state = self.lock();
         if let Some(error) = error.filter(|error| !error.is_exit()) {
-            while let Some(failure) = state.all_or_failed.choose_with() {
+            while let Some(failure) = state.all_or_failed.grant_payload() {
                 failure.set(Some(error.clone()));
             }
         }

@@ -1,4 +1,4 @@
-//! Anything that may be behind a descriptor: a stream, for which a hub can wait, or a file, which only blocks.
+//! Any open descriptor: a stream, for which a hub can wait, or a file, which only blocks.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -9,12 +9,12 @@ use hub_core::ThreadPool;
 
 use crate::stream::Stream;
 
-/// What a file is asked for in one job, during which a kill of the caller has to wait.
+/// The largest part of a file that one job reads or writes. A kill of the caller has to wait for the end of the job.
 const AT_ONCE: usize = 1 << 20;
 
 pub(crate) enum Handle {
     Stream(Stream),
-    /// A regular file, a directory, a disk.
+    /// A regular file, a directory or a disk.
     File(Arc<File>),
 }
 
@@ -28,7 +28,7 @@ pub(crate) enum Kind {
 }
 
 impl Handle {
-    /// Takes over a file that was just opened, which no other process has. `kind` as [`kind`] says.
+    /// Takes over a file that was just opened, which no other process has. `kind` is the result of [`kind`].
     pub(crate) fn opened(file: File, kind: Kind) -> io::Result<Handle> {
         match kind {
             Kind::File => Ok(Handle::File(Arc::new(file))),
@@ -37,8 +37,8 @@ impl Handle {
         }
     }
 
-    /// Takes over a descriptor of anything, which others may have too. One that nothing can be learned of says so when it
-    /// is used.
+    /// Takes over a descriptor of any kind, which other processes may have, too. A descriptor that cannot be examined
+    /// counts as a file; its operations report the error.
     pub(crate) fn from_fd(fd: OwnedFd) -> Handle {
         let file = File::from(fd);
         match kind(&file) {
@@ -64,7 +64,7 @@ impl Handle {
         }
     }
 
-    /// Reads all that is left, by few jobs.
+    /// Reads everything that is left, in few jobs.
     pub(crate) fn read_to_end(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
         let file = match self {
             Handle::Stream(stream) => return Read::read_to_end(&mut { stream }, buffer),
@@ -73,7 +73,8 @@ impl Handle {
         let begin = buffer.len();
         loop {
             let n = borrowing(|| {
-                // So that it need not grow. What it is told about some files is wrong.
+                // Reserves the reported size, so that the buffer need not grow. The size of some files is reported
+                // wrongly.
                 let size = usize::try_from(file.metadata()?.len()).unwrap_or(0);
                 buffer.try_reserve(size.clamp(64, AT_ONCE))?;
                 file.take(AT_ONCE as u64).read_to_end(buffer)
@@ -91,7 +92,7 @@ impl Handle {
         }
     }
 
-    /// Writes, after `before`, as [`Stream::write_after`].
+    /// Writes after `before`: see [`Stream::write_after`].
     pub(crate) fn write_after(&self, data: &[u8], mut before: impl FnMut() -> io::Result<()>) -> io::Result<usize> {
         match self {
             Handle::Stream(stream) => stream.write_after(data, before),
@@ -99,7 +100,7 @@ impl Handle {
         }
     }
 
-    /// Runs `op`, as [`Stream::when_there_is_room`].
+    /// Runs `op`: see [`Stream::when_there_is_room`].
     pub(crate) fn when_there_is_room(&self, mut op: impl FnMut() -> io::Result<()>) -> io::Result<()> {
         match self {
             Handle::Stream(stream) => stream.when_there_is_room(op),
@@ -133,18 +134,18 @@ impl AsRawFd for Handle {
     }
 }
 
-/// Tells which kind it is. A hub can wait for streams, whatever their file type.
+/// Determines the kind of a file. A hub can wait for streams, whatever their file type.
 pub(crate) fn kind(file: &File) -> io::Result<Kind> {
     use std::os::unix::fs::FileTypeExt;
     let metadata = file.metadata()?;
     let kind = metadata.file_type();
     let is_file = if kind.is_file() {
-        // Files of proc and tracefs may wait, and are of no size. Written files are not looked at.
+        // Files of proc and tracefs may wait, and report no size. Files that can be written skip the check.
         metadata.len() > 0 || !is_read_only(file) || !can_be_waited_for(file)
     } else {
         kind.is_dir() || kind.is_symlink() || kind.is_block_device()
     };
-    // Others are pipes, sockets, devices, and descriptors without a type, such as eventfd.
+    // The rest are pipes, sockets, devices, and descriptors without a type, such as eventfd.
     Ok(if is_file { Kind::File } else { Kind::Stream })
 }
 
@@ -153,7 +154,7 @@ fn is_read_only(file: &File) -> bool {
     rustix::fs::fcntl_getfl(file).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY)
 }
 
-/// Whether an open file description of it that is non-blocking neither waits nor fails where a hub could not wait.
+/// Whether the file in non-blocking mode neither waits, nor fails where a hub could not wait.
 fn keeps_mode(file: &File) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let Ok(metadata) = file.metadata() else { return false };
@@ -161,7 +162,7 @@ fn keeps_mode(file: &File) -> bool {
     kind.is_fifo() || (kind.is_char_device() && can_be_waited_for(file))
 }
 
-/// Whether the system can report that the file is ready. Regular files are refused.
+/// Whether the system can report that the file is ready. It refuses regular files.
 #[cfg(target_os = "linux")]
 fn can_be_waited_for(file: &File) -> bool {
     use rustix::event::epoll;
@@ -174,16 +175,16 @@ fn can_be_waited_for(file: &File) -> bool {
     io::IsTerminal::is_terminal(file)
 }
 
-/// Of its own, so that other jobs that block do not keep files waiting, nor the other way round.
+/// A pool of its own, so that blocking jobs of others do not delay files, nor the other way round.
 static FILES: ThreadPool = ThreadPool::named("greenhub-files", 64);
 
-/// Runs a job of the pool that lives on if its caller does not wait for it any more.
+/// Runs a job in the pool. The job goes on if its caller stops waiting for it.
 #[track_caller]
 pub(crate) fn job<T: Send + 'static>(job: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     FILES.execute_io(job)
 }
 
-/// Runs a job of the pool for which its caller waits in any case: a short one.
+/// Runs a short job in the pool. Its caller waits for it in any case.
 pub(crate) fn borrowing<T: Send>(job: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     FILES.execute_scoped(job)?
 }

@@ -1,15 +1,17 @@
-//! Waiting for the ends of many that were killed.
+//! Waiting for the ends of many killed green threads.
 
 use std::time::Duration;
 
 use hub_core::{Deadline, KillProgress, kill_progress};
 
-/// Waits until none of them is left, all that are left refuse their kill, or `limit` is reached. Returns how many are
-/// left. `wait` waits until none is left, and says whether that was within its limit. Switches.
+/// Waits until all of them have ended, all that are left refuse their kill, or `limit` is reached. Switches.
+///
+/// Returns the number of green threads that are left. `left` lists them. `wait` waits for all ends, and returns false
+/// if its deadline came first.
 ///
 /// # Errors
 ///
-/// As `wait`.
+/// The errors of `wait`.
 pub(crate) fn wait_for_killed<E>(
     limit: Duration,
     left: impl Fn() -> Vec<u32>,
@@ -21,7 +23,7 @@ pub(crate) fn wait_for_killed<E>(
         if left.iter().all(|progress| *progress == KillProgress::Refused) {
             return Ok(left.len());
         }
-        // The outcome of a kill that strikes is known after a bounded number of turns.
+        // The outcome of a kill that is striking is known after a bounded number of turns.
         let in_turn = left.contains(&KillProgress::Striking);
         let mut turn = Deadline::from(Some(Duration::ZERO));
         let all_ended = wait(if in_turn { &mut turn } else { &mut limit })?;

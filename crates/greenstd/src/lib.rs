@@ -92,7 +92,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
-// For models of what crosses threads there is hub-core without the rest; `tests/line_model.rs` takes what it needs.
+// For models of what crosses threads there is hub-core without the rest; `tests/line_model.rs` includes the wait queue by itself.
 #![cfg(not(loom))]
 
 #[macro_use]

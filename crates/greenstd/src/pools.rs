@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut};
 use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, WaitReason};
 
 use crate::sync::difference;
-use crate::sync::line::{Ended, Line, Wait};
+use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 
 /// At most so many resources, such as connections, made when they are asked for and none is free. Eventlet's
 /// `pools.Pool`. For green threads of one or several OS threads, and for plain ones.
@@ -42,12 +42,12 @@ struct State<T> {
     taken: usize,
     size: usize,
     newest_first: bool,
-    waiting: Line,
+    waiting: WaitQueue,
 }
 
 impl<T> State<T> {
     fn settle(&mut self) {
-        while self.taken < self.size && self.waiting.choose() {
+        while self.taken < self.size && self.waiting.grant() {
             self.taken += 1;
         }
     }
@@ -80,15 +80,15 @@ struct ForItem<T>(PhantomData<T>);
 
 impl<T> Wait for ForItem<T> {
     type State = State<T>;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Queue;
+    const REASON: WaitReason = WaitReason::Queue;
 
-    fn line(state: &mut State<T>) -> &mut Line {
+    fn queue(state: &mut State<T>) -> &mut WaitQueue {
         &mut state.waiting
     }
 
-    fn pass_on(state: &mut State<T>) {
+    fn regrant(state: &mut State<T>) {
         state.give_back();
     }
 }
@@ -116,8 +116,14 @@ impl<T> Pool<T> {
     /// A pool of at most `size` items; `make` makes one, and may block. Items are handed out oldest first. In one of
     /// size zero all wait until it is [resized](Pool::resize). Does not switch.
     pub fn new(size: usize, make: impl Fn() -> io::Result<T> + Send + Sync + 'static) -> Pool<T> {
-        let state =
-            State { free: VecDeque::new(), made: 0, taken: 0, size, newest_first: false, waiting: Line::default() };
+        let state = State {
+            free: VecDeque::new(),
+            made: 0,
+            taken: 0,
+            size,
+            newest_first: false,
+            waiting: WaitQueue::default(),
+        };
         Pool { make: Box::new(make), state: BiasedMutex::new(state) }
     }
 
@@ -174,8 +180,8 @@ impl<T> Pool<T> {
     /// If making one does; its place goes to the next as well.
     pub fn get(&self) -> io::Result<T> {
         let leaving = Leaving(self);
-        let got = ForItem::wait(&self.state, &mut Deadline::none(), (), |state, unchosen| {
-            match unchosen {
+        let got = ForItem::wait(&self.state, &mut Deadline::none(), (), |state, ungranted| {
+            match ungranted {
                 Some(()) if state.taken >= state.size => return Err(()),
                 Some(()) => state.taken += 1,
                 // Who was chosen has a place.
@@ -186,9 +192,9 @@ impl<T> Pool<T> {
             Ok(item)
         });
         let item = match got {
-            Err(Ended::Failed(error, _)) => return Err((*error).into()),
+            Err(WaitError::Failed(error, _)) => return Err((*error).into()),
             // Without a limit it is never too late.
-            Err(Ended::Late(())) => None,
+            Err(WaitError::TimedOut(())) => None,
             Ok(item) => item,
         };
         std::mem::forget(leaving);

@@ -1,6 +1,6 @@
-//! What all sockets share: each operation is written here once, and waits by way of [`Source`].
+//! Sockets of all kinds: each operation is written here once, and waits through [`Source`].
 
-mod birth;
+mod create;
 mod shared;
 
 use std::fmt;
@@ -16,35 +16,35 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SocketAddrAny};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
-pub(crate) use birth::SEND;
+pub(crate) use create::SEND;
 use shared::{Abandoned, Accepted};
 
 use crate::exclusive::Exclusive;
 
-/// How many connections wait to be accepted at most; the system may allow fewer (on Linux
-/// `net.core.somaxconn`, 4096 by default).
+/// The number of connections that may wait to be accepted. The system may allow fewer (on Linux `net.core.somaxconn`,
+/// 4096 by default).
 pub(crate) const BACKLOG: i32 = 4096;
 
-/// A full buffer of this size and more is worth another try before parking.
+/// A buffer of at least this size that was filled is worth another attempt before parking.
 const LARGE: usize = 4096;
 
-/// More pieces than this the system refuses in one call; std clamps to the same.
+/// The system refuses more pieces than this in one call; std clamps to the same number.
 const MAX_PIECES: usize = 1024;
 
 /// A green socket of any family.
 pub(crate) struct Socket {
     source: Source,
-    /// Shared by all clones, as the system shares its own. Most sockets never set any.
+    /// Shared by all clones, as the system shares its own options. Most sockets never set any.
     options: OnceLock<Arc<Options>>,
 }
 
-/// What the system would keep for a blocking socket. Timeouts are nanoseconds, 0 for none.
+/// The options that the system would keep for a blocking socket. Timeouts are in nanoseconds, 0 for none.
 #[derive(Default)]
 struct Options {
     read_timeout: AtomicU64,
     write_timeout: AtomicU64,
     nonblocking: AtomicBool,
-    /// Whether the open file description is non-blocking for certain.
+    /// Whether the open file description is known to be non-blocking.
     exclusive: Exclusive,
     abandoned: Abandoned,
     handles: Handles,
@@ -55,13 +55,13 @@ struct Options {
 struct Handles(Mutex<Vec<SourceWaker>>);
 
 impl Handles {
-    /// Adds a clone, and the socket that it is cloned from if it is the first.
+    /// Adds a clone. For the first clone, also adds the socket that it is cloned from.
     fn add(&self, source: &Source, clone: &Source) {
         let mut handles = self.lock();
         if handles.is_empty() {
             handles.push(source.waker());
         }
-        // Handles that are gone are removed each time the vector would grow.
+        // Dropped handles are removed each time the vector would grow.
         if handles.len() == handles.capacity() {
             handles.retain(|handle| !handle.is_gone());
             let count = handles.len();
@@ -70,7 +70,7 @@ impl Handles {
         handles.push(clone.waker());
     }
 
-    /// A copy, so that nothing is locked while they are woken.
+    /// Returns a copy, so that nothing is locked while the handles are woken.
     fn all(&self) -> Vec<SourceWaker> {
         self.lock().clone()
     }
@@ -80,7 +80,7 @@ impl Handles {
     }
 }
 
-/// The direction to which a timeout belongs.
+/// The direction of a timeout.
 #[derive(Copy, Clone)]
 pub(crate) enum Direction {
     Read,
@@ -106,18 +106,18 @@ impl Options {
 // Making, cloning, handing over.
 impl Socket {
     pub(crate) fn new(domain: Domain, kind: Type) -> io::Result<Socket> {
-        Ok(Socket::owning(birth::open(domain, kind)?, domain == Domain::UNIX))
+        Ok(Socket::owning(create::open(domain, kind)?, domain == Domain::UNIX))
     }
 
     pub(crate) fn pair(kind: Type) -> io::Result<(Socket, Socket)> {
-        let (one, other) = birth::pair(kind)?;
+        let (one, other) = create::pair(kind)?;
         Ok((Socket::owning(one, true), Socket::owning(other, true)))
     }
 
     /// Takes over a descriptor that is non-blocking.
     fn owning(fd: OwnedFd, is_unix: bool) -> Socket {
         let source = Source::from_nonblocking(fd);
-        // Among Unix sockets the system reports neither room at a receiver that was full nor that it reads no more.
+        // For Unix sockets the system reports neither room at a full receiver nor the end of its reading.
         source.set_retrying(is_unix);
         Socket { source, options: OnceLock::new() }
     }
@@ -130,7 +130,7 @@ impl Socket {
     pub(crate) fn from_fd(fd: OwnedFd) -> io::Result<Socket> {
         let options = Options::default();
         let socket = SockRef::from(&fd);
-        // What is no socket has no timeouts either; its operations will say so.
+        // A descriptor that is no socket has no timeouts; its operations will report the error.
         let read_timeout = socket.read_timeout().unwrap_or(None);
         let write_timeout = socket.write_timeout().unwrap_or(None);
         let nonblocking = socket.nonblocking()?;
@@ -138,8 +138,8 @@ impl Socket {
         options.read_timeout.store(nanos(read_timeout), Ordering::Relaxed);
         options.write_timeout.store(nanos(write_timeout), Ordering::Relaxed);
         options.nonblocking.store(nonblocking, Ordering::Relaxed);
-        // Nothing else waits where the mode was changed by others.
-        let listens = birth::may_listen(fd.as_fd());
+        // Only an accept depends on the mode, which other processes may change: data calls pass `DONTWAIT`.
+        let listens = create::may_listen(fd.as_fd());
         if listens {
             options.exclusive.share();
         }
@@ -159,7 +159,7 @@ impl Socket {
         let fd = self.source.into_fd()?;
         let socket = SockRef::from(&fd);
         if let Some(options) = self.options.get() {
-            // The system counts microseconds, and takes zero for none.
+            // The system counts microseconds, and takes zero for no timeout.
             let timeout = |direction| options.timeout(direction).map(|timeout| timeout.max(Duration::from_micros(1)));
             socket.set_read_timeout(timeout(Direction::Read))?;
             socket.set_write_timeout(timeout(Direction::Write))?;
@@ -170,7 +170,7 @@ impl Socket {
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<Socket> {
-        // Standard input, output and error are left alone, as std does.
+        // Numbers below 3 stay free for standard input, output and error, as with std.
         let copy = self.source.with(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?))?;
         let clone = Socket::owning(copy, self.is_unix());
         let options = self.options();
@@ -213,14 +213,14 @@ impl Socket {
         self.source.with(|_| Ok(self.options.get().and_then(|options| options.timeout(direction))))
     }
 
-    /// Asks or sets what the system keeps.
+    /// Gets or sets an option of the system.
     pub(crate) fn configure<R>(&self, op: impl FnOnce(SockRef<'_>) -> io::Result<R>) -> io::Result<R> {
         self.source.with(|fd| op(SockRef::from(&fd)))
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.configure(|socket| socket.shutdown(how))?;
-        // The system does not report this to a writer on a Unix socket.
+        // The system does not report a shutdown to a writer on a Unix socket.
         let directions = match how {
             Shutdown::Read => Interest::READ,
             Shutdown::Write => Interest::WRITE,
@@ -246,9 +246,9 @@ impl Socket {
         self.source.read(options.timeout(Direction::Read), op)
     }
 
-    /// Reads what comes in one piece, a connection or a datagram. `at_end` makes what a blocking call returns when there is
-    /// none and the socket was shut down for reading: Linux tells a call that does not block that it would, while every
-    /// hub finds the socket ready.
+    /// Reads one piece, a connection or a datagram. `at_end` makes the result of a blocking call on a socket that was
+    /// shut down for reading. Linux returns "would block" to a non-blocking call there, while every hub reports the
+    /// socket as ready.
     fn read_piece<R>(
         &self,
         mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
@@ -259,7 +259,7 @@ impl Socket {
             Some(options) if options.nonblocking.load(Ordering::Relaxed) => return self.source.with(op),
             Some(options) => options.timeout(Direction::Read),
         };
-        // More pieces may have come with the first.
+        // More pieces may have arrived with the first.
         let op = |fd: BorrowedFd<'_>| op(fd).map(|value| (value, ReadHint::Likely));
         self.source.read_or_end(timeout, op, |fd| is_shut_down_for_reading(fd).then(&mut at_end))
     }
@@ -290,7 +290,7 @@ impl Socket {
         }
         let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
         self.source.wait(Interest::WRITE, left)?;
-        // A wait that was woken is none that took too long, however late it is.
+        // A wait that was woken has not timed out, however late it runs.
         let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
         self.source.write(left, |fd| {
             let socket = SockRef::from(&fd);
@@ -304,8 +304,8 @@ impl Socket {
         })
     }
 
-    /// Connects within this system, which either succeeds at once or has to be tried again: that the full queue of a
-    /// listener has room again is not reported.
+    /// Connects within this system. The call either succeeds at once or has to be repeated: the system does not report
+    /// that the full queue of a listener has room again.
     pub(crate) fn connect_local(&self, address: &SockAddr) -> io::Result<()> {
         self.write(|fd| SockRef::from(&fd).connect(address))
     }
@@ -315,7 +315,7 @@ impl Socket {
         accepted.map(|(socket, address, ())| (socket, address)).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
-    /// Accepts if `admit` gives something for it, which is asked for before each attempt. `None` if it does not.
+    /// Accepts if `admit`, which is called before each attempt, returns a ticket. Returns `None` if it does not.
     pub(crate) fn accept_if<T>(
         &self,
         mut admit: impl FnMut() -> Option<T>,
@@ -323,23 +323,24 @@ impl Socket {
         let accept = |fd: BorrowedFd<'_>| {
             self.unless_blocking(fd, || {
                 let Some(ticket) = admit() else { return Ok(None) };
-                Ok(Some((birth::accept(fd)?, ticket)))
+                Ok(Some((create::accept(fd)?, ticket)))
             })
         };
-        // A blocking call returns this for a listener that was shut down.
+        // The error of a blocking call on a listener that was shut down.
         let accepted = self.read_piece(accept, || Err(Errno::INVAL.into()))?;
         let accepted = accepted.or_else(|Blocks| self.accept_shared(admit))?;
         Ok(accepted.map(|((fd, address), ticket)| (Socket::owning(fd, self.is_unix()), address, ticket)))
     }
 
-    /// Runs `op` if its call on the socket does not block the OS thread.
+    /// Runs `op`, unless its call on the socket would block the OS thread.
     fn unless_blocking<R>(
         &self,
         fd: BorrowedFd<'_>,
         op: impl FnOnce() -> io::Result<R>,
     ) -> io::Result<Result<R, Blocks>> {
         let entered = self.options.get().map(|options| options.exclusive.enter());
-        // Where it is shared, another process would have to change the mode between the two calls.
+        // On a shared description, only another process that changes the mode between the two calls can make `op`
+        // block.
         if matches!(entered, Some(None)) && shared::blocks(fd)? {
             return Ok(Err(Blocks));
         }
@@ -380,14 +381,14 @@ impl Socket {
     }
 
     pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        // What was looked at is still there.
+        // A peek leaves the data in place.
         self.read(|fd| {
             let (_, n) = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK)?;
             Ok((n, ReadHint::Likely))
         })
     }
 
-    /// Receives one datagram, or looks at it.
+    /// Receives or peeks at one datagram.
     pub(crate) fn recv_datagram(&self, buffer: &mut [u8], peek: bool) -> io::Result<usize> {
         let receive = |fd: BorrowedFd<'_>| {
             let (_, n) = rustix::net::recv(fd, &mut *buffer, datagram_flags(peek))?;
@@ -418,8 +419,8 @@ impl Socket {
         self.write(|fd| Ok(rustix::net::sendto(fd, data, SEND, address)?))
     }
 
-    /// Sends a datagram within this system. Room in the queue of a receiver to whom this socket is not
-    /// connected is not reported.
+    /// Sends a datagram within this system. The system does not report room in the queue of a receiver that this socket
+    /// is not connected to.
     pub(crate) fn send_to_local(&self, data: &[u8], address: &SockAddr) -> io::Result<usize> {
         self.write(|fd| SockRef::from(&fd).send_to_with_flags(data, address, SEND.bits() as i32))
     }
@@ -438,7 +439,7 @@ impl AsRawFd for Socket {
 }
 
 impl Socket {
-    /// std's way to print a socket: what is known of it.
+    /// Formats a socket as std does: with everything known about it.
     pub(crate) fn debug<A: fmt::Debug>(
         &self,
         name: &str,
@@ -465,7 +466,7 @@ fn datagram_flags(peek: bool) -> RecvFlags {
     if peek { RecvFlags::DONTWAIT | RecvFlags::PEEK } else { RecvFlags::DONTWAIT }
 }
 
-/// Whether nothing more is received, for one who finds nothing there. Linux says it to calls that block alone.
+/// Returns true if the socket is shut down for reading and empty. Linux reports that only to blocking calls.
 fn is_shut_down_for_reading(fd: BorrowedFd<'_>) -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
@@ -480,18 +481,18 @@ fn is_shut_down_for_reading(fd: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// What a read of `n` bytes into `room` leaves of a stream. A short one need not be the end of what is there: it
-/// also stops at an urgent mark, and where descriptors were sent along.
+/// Returns what a read of `n` bytes into `room` tells about the rest of a stream. A short read need not have emptied
+/// it: a read also stops at an urgent mark, and where descriptors were sent along.
 fn left(n: usize, room: usize) -> ReadHint {
     if n == room && n >= LARGE { ReadHint::Likely } else { ReadHint::Perhaps }
 }
 
 fn is_in_progress(error: &io::Error) -> bool {
-    // A signal does not end the attempt, and who asks again is told that it goes on.
+    // A signal does not end the attempt; a repeated call reports that it is still in progress.
     [Errno::INPROGRESS, Errno::ALREADY].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// The error for an address of a family that the socket does not have.
+/// Returns the error for an address of a family other than the socket's.
 pub(crate) fn foreign_address() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "the socket has an address of another family")
 }

@@ -1,27 +1,27 @@
-//! std's `sync`, green, and what Eventlet adds to it.
+//! std's `sync` for green threads, and Eventlet's primitives.
 //!
-//! One type serves green threads of one hub, green threads of different hubs, and plain OS threads: a green thread
-//! parks, an OS thread without green threads blocks itself. A wake-up never switches. Neither does taking a lock, a token
-//! or an event that is there; channels and queues that are served at once let others run after many operations in a row.
+//! One primitive serves green threads of one hub, green threads of different hubs, and plain OS threads. A green thread
+//! parks; an OS thread without green threads blocks. A wake-up never switches. Taking a lock, a token or an event that
+//! is available does not switch either. Channels and queues that are served at once still yield after many operations
+//! in a row.
 //!
-//! An OS thread for which no hub can be built blocks itself, too, as long as it has no green threads, timers or listeners
-//! of its own. With some of them a wait needs a hub: it gives the error of the hub, or panics where std has no error.
+//! An OS thread for which no hub can be built blocks, too, as long as it has no green threads, timers or listeners of
+//! its own. With some of them a wait needs a hub: it returns the error of the hub, or panics where std's signature has
+//! no error.
 //!
-//! A destructor of a thread-local that runs after the end of the green threads of its OS thread may use all of it. Its
-//! waits block the OS thread until another one serves them, without a limit, as with std.
+//! The destructor of a thread-local may use all of this module, also after the green threads of its OS thread have
+//! ended. Its waits block the OS thread without a limit until another OS thread serves them, as with std.
 //!
-//! Whoever waits is chosen in the order in which they came, and nobody who comes later gets what they were chosen
-//! for. When they run is up to their OS threads: of two that were chosen one after the other on different ones, or
-//! one from here and one from another, either may run first. Where what is given is not all alike, as with items of
-//! a queue, each of them is sure of *one*, not of a particular one: whoever runs first takes the first.
+//! Waiters are granted in FIFO order, and a newcomer never gets what was granted to a waiter. Their OS threads decide
+//! when the waiters run: of two waiters that were granted on different OS threads, or by different OS threads, either
+//! may run first. Where the granted things differ, as the items of a queue do, a granted waiter is sure of *one* item,
+//! not of a particular one: the first waiter that runs takes the first item.
 
-mod attempt;
 mod barrier;
 mod channel;
 mod condvar;
 mod event;
 mod lazy_lock;
-pub(crate) mod line;
 pub mod mpsc;
 mod mutex;
 mod once;
@@ -31,6 +31,8 @@ mod poison;
 mod queue;
 mod rwlock;
 mod semaphore;
+mod wait_infallible;
+pub(crate) mod wait_queue;
 
 pub use std::sync::{Arc, LockResult, PoisonError, TryLockError, TryLockResult, Weak, atomic};
 

@@ -10,15 +10,15 @@
 extern crate self as hub_core;
 
 #[allow(dead_code, reason = "each primitive uses a part of it")]
-#[path = "../src/sync/line.rs"]
-mod line;
+#[path = "../src/sync/wait_queue.rs"]
+mod wait_queue;
 
 use std::sync::Arc;
 
 use loom::sync::{Condvar, Mutex, MutexGuard};
 use loom::thread;
 
-use line::{Ended, Line, Wait};
+use wait_queue::{Wait, WaitError, WaitQueue};
 
 pub(crate) struct BiasedMutex<T>(Mutex<T>);
 
@@ -184,22 +184,22 @@ impl Unparker {
 #[derive(Default)]
 struct Tokens {
     free: usize,
-    waiting: Line,
+    waiting: WaitQueue,
 }
 
 struct ForToken;
 
 impl Wait for ForToken {
     type State = Tokens;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Waiting;
+    const REASON: WaitReason = WaitReason::Waiting;
 
-    fn line(state: &mut Tokens) -> &mut Line {
+    fn queue(state: &mut Tokens) -> &mut WaitQueue {
         &mut state.waiting
     }
 
-    fn pass_on(state: &mut Tokens) {
+    fn regrant(state: &mut Tokens) {
         state.give();
     }
 }
@@ -211,7 +211,7 @@ impl Tokens {
 
     /// To the first who waits.
     fn give(&mut self) {
-        if !self.waiting.choose() {
+        if !self.waiting.grant() {
             self.free += 1;
         }
     }
@@ -219,7 +219,7 @@ impl Tokens {
 
 /// Whether it has a token when the wait ends; not if it was struck before.
 fn acquire(tokens: &BiasedMutex<Tokens>) -> bool {
-    let waited = ForToken::wait(tokens, &mut Deadline, (), |state, unchosen| match unchosen {
+    let waited = ForToken::wait(tokens, &mut Deadline, (), |state, ungranted| match ungranted {
         Some(()) if state.free == 0 => Err(()),
         Some(()) => {
             state.free -= 1;
@@ -351,7 +351,7 @@ fn who_is_woken_early_and_struck_then_passes_on() {
 /// Those who wait bring something to whoever takes it.
 #[derive(Default)]
 struct Offers {
-    line: Line<Offer>,
+    queue: WaitQueue<Offer>,
 }
 
 /// Counted as long as it exists.
@@ -361,15 +361,15 @@ struct ToBeTaken;
 
 impl Wait for ToBeTaken {
     type State = Offers;
-    type Brought = Offer;
+    type Payload = Offer;
 
-    const DOING: WaitReason = WaitReason::Waiting;
+    const REASON: WaitReason = WaitReason::Waiting;
 
-    fn line(state: &mut Offers) -> &mut Line<Offer> {
-        &mut state.line
+    fn queue(state: &mut Offers) -> &mut WaitQueue<Offer> {
+        &mut state.queue
     }
 
-    fn pass_on(_: &mut Offers) {
+    fn regrant(_: &mut Offers) {
         // Who takes it keeps it.
     }
 }
@@ -388,19 +388,19 @@ fn what_is_brought_is_taken_or_comes_back_or_is_dropped_and_nothing_twice() {
                 // Whether it was taken for certain, and what came back.
                 match waited {
                     Ok(()) => (true, None),
-                    Err(Ended::Late(back)) => (false, Some(back)),
-                    Err(Ended::Failed(_, back)) => (false, back),
+                    Err(WaitError::TimedOut(back)) => (false, Some(back)),
+                    Err(WaitError::Failed(_, back)) => (false, back),
                 }
             });
             let other = Arc::clone(&offers);
-            let taker = thread::spawn(move || other.lock().line.choose_with());
+            let taker = thread::spawn(move || other.lock().queue.grant_payload());
             place.strike(strike);
             let taken = taker.join().unwrap();
             let (certain, back) = offering.join().unwrap();
             assert!(!certain || taken.is_some(), "{strike:?}: nobody has taken it");
             assert!(taken.is_none() || back.is_none(), "{strike:?}: it was taken and came back");
             assert!(taken.is_some() || back.is_some(), "{strike:?}: it is gone");
-            assert!(offers.lock().line.is_empty());
+            assert!(offers.lock().queue.is_empty());
             drop((taken, back));
             assert_eq!(Arc::strong_count(&count), 1, "{strike:?}: it is dropped once");
         });

@@ -13,7 +13,7 @@ use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenThread, LoopError, 
 use super::in_order::Imap;
 use crate::killed::wait_for_killed;
 use crate::sync::difference;
-use crate::sync::line::{Ended, Line, Wait};
+use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 
 /// Green threads of which at most a given number runs at once. Eventlet's `GreenPool`. Clones are handles of the same
 /// pool, which belongs to its OS thread; dropping them ends nobody.
@@ -69,8 +69,8 @@ struct State {
     workers: Vec<Option<Worker>>,
     free_slots: Vec<usize>,
     next_serial: u64,
-    spawners: Line,
-    all: Line,
+    spawners: WaitQueue,
+    all: WaitQueue,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -82,11 +82,11 @@ struct Worker {
 impl State {
     /// Lets spawners in for whom there is room now; if nobody has a place, all has ended.
     fn settle(&mut self) {
-        while self.taken < self.size && self.spawners.choose() {
+        while self.taken < self.size && self.spawners.grant() {
             self.taken += 1;
         }
         if self.taken == 0 {
-            self.all.choose_all();
+            self.all.grant_all();
         }
     }
 
@@ -105,15 +105,15 @@ struct ForPlace;
 
 impl Wait for ForPlace {
     type State = State;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Semaphore;
+    const REASON: WaitReason = WaitReason::Semaphore;
 
-    fn line(state: &mut State) -> &mut Line {
+    fn queue(state: &mut State) -> &mut WaitQueue {
         &mut state.spawners
     }
 
-    fn pass_on(state: &mut State) {
+    fn regrant(state: &mut State) {
         state.give_back();
     }
 }
@@ -123,15 +123,15 @@ struct ForAll;
 
 impl Wait for ForAll {
     type State = State;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Join;
+    const REASON: WaitReason = WaitReason::Join;
 
-    fn line(state: &mut State) -> &mut Line {
+    fn queue(state: &mut State) -> &mut WaitQueue {
         &mut state.all
     }
 
-    fn pass_on(_: &mut State) {}
+    fn regrant(_: &mut State) {}
 }
 
 /// A place in the pool, which is free again when this is dropped.
@@ -212,8 +212,8 @@ impl GreenPool {
             workers: Vec::new(),
             free_slots: Vec::new(),
             next_serial: 0,
-            spawners: Line::default(),
-            all: Line::default(),
+            spawners: WaitQueue::default(),
+            all: WaitQueue::default(),
         };
         GreenPool { shared: Rc::new(BiasedMutex::new(state)) }
     }
@@ -302,8 +302,8 @@ impl GreenPool {
         });
         match ended {
             Ok(ended) => ended.map(|()| true),
-            Err(Ended::Late(())) => Ok(false),
-            Err(Ended::Failed(error, _)) => Err((*error).into()),
+            Err(WaitError::TimedOut(())) => Ok(false),
+            Err(WaitError::Failed(error, _)) => Err((*error).into()),
         }
     }
 
@@ -448,7 +448,7 @@ impl GreenPool {
     /// A place, or leave to work in place. Switches if the pool is full.
     pub(crate) fn room(&self) -> Result<Room, LoopError> {
         let me = hub_core::current_id();
-        let let_in = ForPlace::wait(&self.shared, &mut Deadline::none(), (), |state, unchosen| match unchosen {
+        let let_in = ForPlace::wait(&self.shared, &mut Deadline::none(), (), |state, ungranted| match ungranted {
             Some(()) if state.taken < state.size => {
                 state.taken += 1;
                 Ok(true)
@@ -460,8 +460,8 @@ impl GreenPool {
         });
         match let_in {
             Ok(true) => Ok(self.place()),
-            Ok(false) | Err(Ended::Late(())) => Ok(Room::Here),
-            Err(Ended::Failed(error, _)) => Err(*error),
+            Ok(false) | Err(WaitError::TimedOut(())) => Ok(Room::Here),
+            Err(WaitError::Failed(error, _)) => Err(*error),
         }
     }
 

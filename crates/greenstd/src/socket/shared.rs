@@ -1,8 +1,9 @@
-//! Accepting on a socket that other processes have too and that blocks, as after a clone went to a child.
+//! Accepting on a blocking socket that other processes share, as after a clone went to a child.
 //!
-//! No call accepts without waiting on a blocking socket, and the mode belongs to the child as well, which expects it. So
-//! an OS thread accepts, when poll(2) has said that there is a connection. If another process is faster, that thread waits
-//! for the next connection. The green thread can leave nevertheless; the next caller then gets the connection.
+//! No call accepts on a blocking socket without waiting, and the child, which shares the mode, expects it to block. So
+//! an OS thread accepts after poll(2) has reported a connection. If another process takes that connection first, the OS
+//! thread waits for the next one. The green thread can leave the wait nevertheless; the next caller then gets the
+//! connection.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,13 +16,14 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
-use super::birth;
+use super::create;
 use crate::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 
-/// Of its own, because each job may wait for ever.
+/// A pool of its own, because each job may wait for ever.
 static ACCEPTS: ThreadPool = ThreadPool::named("greenhub-accept", 64);
 
-/// How long a green thread waits before it looks whether the socket was closed, or an abandoned attempt has succeeded.
+/// The interval at which a waiting green thread checks for a closed socket and for abandoned attempts that have
+/// succeeded.
 const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) type Accepted = (OwnedFd, Option<SocketAddrAny>);
@@ -36,7 +38,7 @@ impl Abandoned {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection that was accepted for a caller that has left.
+    /// Takes a connection that was accepted for a caller that has left.
     fn take(&self) -> Option<Accepted> {
         let mut accepted = None;
         self.lock().retain(|attempt| {
@@ -46,7 +48,7 @@ impl Abandoned {
             match attempt.try_recv() {
                 Ok(Ok(connection)) => accepted = Some(connection),
                 Err(TryRecvError::Empty) => return true,
-                // The error was not this caller's.
+                // The error belonged to the caller that has left.
                 Ok(Err(_)) | Err(TryRecvError::Disconnected) => {}
             }
             false
@@ -55,7 +57,7 @@ impl Abandoned {
     }
 }
 
-/// An attempt that its caller waits for.
+/// An attempt that its caller waits for. `Drop` abandons it.
 struct Waiting<'a> {
     attempt: Option<Attempt>,
     abandoned: &'a Abandoned,
@@ -69,14 +71,14 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Whether the open file description blocks.
+/// Returns true if the open file description blocks.
 pub(super) fn blocks(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(!rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK))
 }
 
-/// Accepts a connection, by an OS thread, if `admit` gives something for it, which is asked for before each attempt; `None`
-/// if it does not. A timeout is an error of the kind `TimedOut`; `nonblocking` callers do not wait for a connection.
-/// Switches.
+/// Accepts a connection on an OS thread if `admit`, which is called before each attempt, returns a ticket. Returns
+/// `None` if it does not. A timeout is an error of the kind `TimedOut`. `nonblocking` callers do not wait for a
+/// connection. Switches.
 pub(super) fn accept<T>(
     source: &Source,
     abandoned: &Abandoned,
@@ -104,7 +106,7 @@ pub(super) fn accept<T>(
     }
 }
 
-/// Has an OS thread accept, and waits for it.
+/// Starts an attempt on an OS thread and waits for it.
 fn attempt(
     source: &Source,
     abandoned: &Abandoned,
@@ -115,8 +117,8 @@ fn attempt(
     let socket = source.with(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?))?;
     let (done, attempt) = channel();
     ACCEPTS.start(move || {
-        let accepted = has_connection(socket.as_fd()).and_then(|()| birth::accept(socket.as_fd()));
-        // Before the caller hears of it, which may bind the address of a listener that it has closed.
+        let accepted = has_connection(socket.as_fd()).and_then(|()| create::accept(socket.as_fd()));
+        // Closed before the caller is notified: the caller may bind the address of a listener that it has closed.
         drop(socket);
         drop(done.send(accepted));
     })?;
@@ -149,7 +151,7 @@ fn wait(source: &Source, abandoned: &Abandoned, pieces: &PiecewiseWait, timeout:
     }
 }
 
-/// "Would block", unless there is a connection to accept.
+/// Returns `WouldBlock` unless there is a connection to accept.
 fn has_connection(fd: BorrowedFd<'_>) -> io::Result<()> {
     let mut asked = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     match rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_of_a_caller_that_has_left_goes_to_the_next() {
+    fn the_connection_of_an_abandoned_attempt_goes_to_the_next_caller() {
         let ((source, _), (other, address)) = (listener(), listener());
         let abandoned = Abandoned::default();
         let (done, attempt) = channel();
@@ -178,9 +180,9 @@ mod tests {
         let nothing = accept(&source, &abandoned, None, true, || Some(())).expect_err("no connection");
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
         let client = std::net::TcpStream::connect(address).expect("a listener");
-        let connection = other.with(birth::accept).expect("a connection");
+        let connection = other.with(create::accept).expect("a connection");
         assert!(done.send(Ok(connection)).is_ok());
-        // The caller is not admitted, and leaves it where it is.
+        // A caller that is not admitted leaves the connection in place.
         assert!(accept(&source, &abandoned, None, true, || None::<()>).expect("no error").is_none());
         let accepted = accept(&source, &abandoned, None, true, || Some(7)).expect("an attempt");
         let ((socket, _), ticket) = accepted.expect("admitted");
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_a_caller_that_has_left_is_dropped() {
+    fn the_error_of_an_abandoned_attempt_is_dropped() {
         let abandoned = Abandoned::default();
         let (done, attempt) = channel();
         let (gone, lost) = channel();

@@ -4,12 +4,13 @@ use std::fmt;
 
 use hub_core::{BiasedMutex, WaitReason};
 
-use super::attempt::until;
-use super::line::{Line, Wait};
+use super::wait_infallible::until;
+use super::wait_queue::{Wait, WaitQueue};
 
-/// std's `Barrier`, for green threads of one or more hubs and for plain OS threads.
+/// A barrier enables multiple threads to synchronize the beginning of some computation, std's `Barrier`.
 ///
-/// One that is killed or timed out while it waits takes its arrival back: the others wait for one more.
+/// It serves green threads of one or more hubs and plain OS threads. A kill or a timeout of a waiter takes its arrival
+/// back: the others wait for one more.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -23,51 +24,53 @@ use super::line::{Line, Wait};
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub struct Barrier {
-    /// Those who have arrived, but for the last.
-    waiting: BiasedMutex<Line>,
+    /// All arrivals but the last.
+    waiting: BiasedMutex<WaitQueue>,
     count: usize,
 }
 
-/// For as many as are missing.
-struct Others;
+/// The wait for the missing arrivals.
+struct BarrierWait;
 
-impl Wait for Others {
-    type State = Line;
-    type Brought = ();
+impl Wait for BarrierWait {
+    type State = WaitQueue;
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Barrier;
-    const FOR_ALL: bool = true;
+    const REASON: WaitReason = WaitReason::Barrier;
+    const GRANTS_ALL: bool = true;
 
-    fn line(waiting: &mut Line) -> &mut Line {
+    fn queue(waiting: &mut WaitQueue) -> &mut WaitQueue {
         waiting
     }
 
-    fn pass_on(_: &mut Line) {}
+    fn regrant(_: &mut WaitQueue) {}
 }
 
 impl Barrier {
-    /// A barrier for `count` green threads or OS threads at a time; 0 is as 1.
+    /// Creates a new barrier that can block a given number of threads. A count of 0 is like 1.
     #[must_use]
     pub const fn new(count: usize) -> Barrier {
-        Barrier { waiting: BiasedMutex::new(Line::new()), count }
+        Barrier { waiting: BiasedMutex::new(WaitQueue::new()), count }
     }
 
-    /// Waits until so many wait that it opens, which the last one does for all. Switches if it has to wait.
+    /// Waits until `count` threads have arrived here. Switches if it has to wait.
+    ///
+    /// The last arrival opens the barrier for all.
     ///
     /// # Panics
     ///
-    /// As [`Mutex::lock`](super::Mutex::lock).
+    /// Like [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn wait(&self) -> BarrierWaitResult {
-        let arrive = |waiting: &mut Line, chosen: bool| {
-            let opens = !chosen && waiting.len() + 1 >= self.count;
+        let arrive = |waiting: &mut WaitQueue, granted: bool| {
+            let opens = !granted && waiting.len() + 1 >= self.count;
             if opens {
-                waiting.choose_all();
+                waiting.grant_all();
             }
-            (chosen || opens).then_some(opens)
+            (granted || opens).then_some(opens)
         };
-        let missing = |waiting: &Line| format!("a barrier while panicking: {} others have arrived", waiting.len());
-        BarrierWaitResult(until::<Others, _>(&self.waiting, arrive, missing))
+        let missing = |waiting: &WaitQueue| format!("a barrier while panicking: {} others have arrived", waiting.len());
+        BarrierWaitResult(until::<BarrierWait, _>(&self.waiting, arrive, missing))
     }
 }
 
@@ -77,11 +80,11 @@ impl fmt::Debug for Barrier {
     }
 }
 
-/// Whether a wait has opened the [`Barrier`], std's `BarrierWaitResult`.
+/// Tells whether a wait was the leader of its [`Barrier`], std's `BarrierWaitResult`.
 pub struct BarrierWaitResult(bool);
 
 impl BarrierWaitResult {
-    /// True for one of those whom the barrier let through together.
+    /// Returns `true` for exactly one of the threads that the barrier lets through together.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.0

@@ -5,10 +5,10 @@ use hub_core::{GreenError, LoopError};
 
 use super::queue::{GetError, LightQueue, PutError};
 
-/// Values and errors from those who send to those who wait, in order. The `Channel` of Eventlet's `coros`.
+/// A channel of values and errors in FIFO order, the `Channel` of Eventlet's `coros`.
 ///
-/// A new one holds nothing: who sends waits until somebody has received. It is a [`LightQueue`] whose items may be
-/// errors, which a wait returns as its own, and has its promises under kill and timeout.
+/// A new channel holds nothing: a sender waits until a receiver has taken its item. It is a [`LightQueue`] whose items
+/// may be errors, which a wait returns as its own, and keeps that queue's promises under kill and timeout.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -31,13 +31,13 @@ pub struct Channel<T> {
 }
 
 impl<T> Channel<T> {
-    /// One that holds nothing.
+    /// Creates a channel that holds nothing.
     #[must_use]
     pub fn new() -> Channel<T> {
         Channel::bounded(0)
     }
 
-    /// One that holds `capacity` values and errors, so that not every send waits.
+    /// Creates a channel that holds `capacity` values and errors, so that not every send waits.
     #[must_use]
     pub fn bounded(capacity: usize) -> Channel<T> {
         Channel { queue: LightQueue::bounded(capacity) }
@@ -47,16 +47,17 @@ impl<T> Channel<T> {
     ///
     /// # Errors
     ///
-    /// Where nobody may wait: in the main loop, while panicking. The value is dropped then, unless it was received.
+    /// Where the caller may not wait: in the main loop, while panicking. The value is dropped then, unless it was
+    /// received.
     pub fn send(&self, value: T) -> Result<(), LoopError> {
         self.put(Ok(value))
     }
 
-    /// Sends an error, which the wait that receives it returns. Eventlet's `send_exception`. Switches.
+    /// Sends an error, which the receiving wait returns, Eventlet's `send_exception`. Switches.
     ///
     /// # Errors
     ///
-    /// As [`send`](Channel::send).
+    /// Like [`send`](Channel::send).
     pub fn send_error(&self, error: GreenError) -> Result<(), LoopError> {
         self.put(Err(error))
     }
@@ -66,33 +67,33 @@ impl<T> Channel<T> {
             match self.queue.put(item) {
                 Ok(()) => return Ok(()),
                 Err(PutError::Loop(error, _)) => return Err(error),
-                // Without a limit it is never too late.
+                // Does not occur: without a timeout a put never returns `Full`.
                 Err(PutError::Full(back)) => item = back,
             }
         }
     }
 
-    /// Waits for what is sent next. Switches.
+    /// Waits for the next item. Switches.
     ///
     /// # Errors
     ///
-    /// The error that was sent. [`GreenError::Loop`] where nobody may wait: in the main loop, while panicking.
+    /// The error that was sent. [`GreenError::Loop`] where the caller may not wait: in the main loop, while panicking.
     pub fn wait(&self) -> Result<T, GreenError> {
         loop {
             match self.queue.get() {
                 Ok(item) => return item,
                 Err(GetError::Loop(error)) => return Err(error.into()),
-                // Without a limit it is never too late.
+                // Does not occur: without a timeout a get never returns `Empty`.
                 Err(GetError::Empty) => {}
             }
         }
     }
 
-    /// As [`wait`](Channel::wait), for `timeout` at most: then `None`.
+    /// Like [`wait`](Channel::wait), for at most `timeout`; returns `None` then.
     ///
     /// # Errors
     ///
-    /// As [`wait`](Channel::wait).
+    /// Like [`wait`](Channel::wait).
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<T>, GreenError> {
         match self.queue.get_timeout(timeout) {
             Ok(item) => item.map(Some),
@@ -101,13 +102,13 @@ impl<T> Channel<T> {
         }
     }
 
-    /// How many wait for something to be sent. Does not switch.
+    /// Returns the number of waiting receivers. Does not switch.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue.getting()
     }
 
-    /// How many wait for their value to be received. Does not switch.
+    /// Returns the number of waiting senders. Does not switch.
     #[must_use]
     pub fn sending(&self) -> usize {
         self.queue.putting()

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use hub_core::{BiasedMutex, Grace, LoopError, WaitReason};
 
-use super::attempt::{Late, within_grace};
-use super::line::{Line, Wait};
 use super::mutex::MutexGuard;
 use super::poison;
+use super::wait_infallible::{GraceError, within_grace};
+use super::wait_queue::{Wait, WaitQueue};
 
-/// std's `Condvar`, for green threads of one or more hubs and for plain OS threads, with a [`Mutex`](super::Mutex).
+/// A condition variable, std's `Condvar`, for use with a [`Mutex`](super::Mutex).
 ///
-/// Those who wait are notified in the order in which they came. One that is killed after it was notified, and
-/// before it has the mutex again, leaves the notification to the next. A kill or a timeout that strikes while it
-/// waits does not poison the mutex, which it does not have then.
+/// It serves green threads of one or more hubs and plain OS threads. Waiters are notified in FIFO order. A waiter that
+/// is killed after its notification, but before it has the mutex again, passes the notification to the next waiter. A
+/// kill or a timeout that strikes during the wait does not poison the mutex: the waiter does not hold it then.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -34,25 +34,25 @@ use super::poison;
 pub struct Condvar(BiasedMutex<Condition>);
 
 struct Condition {
-    waiting: Line,
-    /// How often somebody was notified.
+    waiting: WaitQueue,
+    /// The number of notifications so far.
     notified: u64,
 }
 
-/// To be notified.
-struct Notification;
+/// The wait for a notification.
+struct NotificationWait;
 
-impl Wait for Notification {
+impl Wait for NotificationWait {
     type State = Condition;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Condition;
+    const REASON: WaitReason = WaitReason::Condition;
 
-    fn line(state: &mut Condition) -> &mut Line {
+    fn queue(state: &mut Condition) -> &mut WaitQueue {
         &mut state.waiting
     }
 
-    fn pass_on(state: &mut Condition) {
+    fn regrant(state: &mut Condition) {
         state.notify();
     }
 }
@@ -60,26 +60,28 @@ impl Wait for Notification {
 impl Condition {
     fn notify(&mut self) {
         self.notified += 1;
-        self.waiting.choose();
+        self.waiting.grant();
     }
 }
 
 impl Condvar {
-    /// One that nobody waits for.
+    /// Creates a new condition variable which is ready to be waited on and notified.
     #[must_use]
     pub const fn new() -> Condvar {
-        Condvar(BiasedMutex::new(Condition { waiting: Line::new(), notified: 0 }))
+        Condvar(BiasedMutex::new(Condition { waiting: WaitQueue::new(), notified: 0 }))
     }
 
-    /// Unlocks the mutex, waits to be notified, and locks it again. Switches. May return without a notification.
+    /// Unlocks the mutex, waits for a notification, and locks the mutex again. Switches.
+    ///
+    /// It may return without a notification.
     ///
     /// # Errors
     ///
-    /// If the mutex is poisoned; the guard is in the error.
+    /// If the mutex is poisoned; the error holds the guard.
     ///
     /// # Panics
     ///
-    /// As [`Mutex::lock`](super::Mutex::lock).
+    /// Like [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
         let (result, waited) = self.wait_within(None, guard);
@@ -87,15 +89,15 @@ impl Condvar {
         result
     }
 
-    /// Waits as long as `condition` holds. Switches.
+    /// Waits until `condition` returns false. Switches.
     ///
     /// # Errors
     ///
-    /// As [`wait`](Condvar::wait).
+    /// Like [`wait`](Condvar::wait).
     ///
     /// # Panics
     ///
-    /// As [`wait`](Condvar::wait), and if `condition` does.
+    /// Like [`wait`](Condvar::wait), and if `condition` panics.
     #[track_caller]
     pub fn wait_while<'a, T, F>(&self, guard: MutexGuard<'a, T>, mut condition: F) -> LockResult<MutexGuard<'a, T>>
     where
@@ -108,16 +110,18 @@ impl Condvar {
         Ok(guard)
     }
 
-    /// As [`wait`](Condvar::wait), for at most `timeout`, not counted the time until the mutex is locked again.
-    /// While panicking it waits for the time of grace at most, which then counts as timed out. Switches.
+    /// Waits for a notification, for at most `timeout`. Switches.
+    ///
+    /// The time to lock the mutex again is not counted. While panicking, the wait ends at the latest with the panicking
+    /// grace, and that counts as timed out.
     ///
     /// # Errors
     ///
-    /// As [`wait`](Condvar::wait).
+    /// Like [`wait`](Condvar::wait).
     ///
     /// # Panics
     ///
-    /// As [`wait`](Condvar::wait).
+    /// Like [`wait`](Condvar::wait).
     #[track_caller]
     pub fn wait_timeout<'a, T>(
         &self,
@@ -128,15 +132,15 @@ impl Condvar {
         poison::map(result, |guard| (guard, WaitTimeoutResult(waited.is_err())))
     }
 
-    /// Waits as long as `condition` holds, and for at most `timeout`. Switches.
+    /// Waits until `condition` returns false, for at most `timeout`. Switches.
     ///
     /// # Errors
     ///
-    /// As [`wait`](Condvar::wait).
+    /// Like [`wait`](Condvar::wait).
     ///
     /// # Panics
     ///
-    /// As [`wait`](Condvar::wait), and if `condition` does.
+    /// Like [`wait`](Condvar::wait), and if `condition` panics.
     #[track_caller]
     pub fn wait_timeout_while<'a, T, F>(
         &self,
@@ -147,19 +151,19 @@ impl Condvar {
     where
         F: FnMut(&mut T) -> bool,
     {
-        let (begin, mut guard, mut is_late) = (Instant::now(), guard, false);
+        let (begin, mut guard, mut timed_out) = (Instant::now(), guard, false);
         loop {
             if !condition(&mut *guard) {
                 return Ok((guard, WaitTimeoutResult(false)));
             }
             let left = timeout.saturating_sub(begin.elapsed());
-            if is_late || left.is_zero() {
+            if timed_out || left.is_zero() {
                 return Ok((guard, WaitTimeoutResult(true)));
             }
             let waited;
             (guard, waited) = self.wait_timeout(guard, left)?;
-            // It may be the time of grace that is over, and not `left`.
-            is_late = waited.timed_out();
+            // The panicking grace may be over, and not `left`.
+            timed_out = waited.timed_out();
         }
     }
 
@@ -168,33 +172,33 @@ impl Condvar {
         &self,
         timeout: Option<Duration>,
         guard: MutexGuard<'a, T>,
-    ) -> (LockResult<MutexGuard<'a, T>>, Result<(), Late>) {
+    ) -> (LockResult<MutexGuard<'a, T>>, Result<(), GraceError>) {
         let mutex = guard.mutex();
         let (mut guard, mut before) = (Some(guard), None);
-        // Without a limit there is no way to say that it was too late.
+        // Without a timeout the signature cannot report the end of the grace: take the whole of it.
         let grace = if timeout.is_none() { Grace::begin_whole } else { Grace::begin };
-        let waited = within_grace::<Notification, _>(grace, timeout, &self.0, |condition, chosen| {
-            // Nobody can notify between the unlocking and the place in the line.
+        let waited = within_grace::<NotificationWait, _>(grace, timeout, &self.0, |condition, granted| {
+            // Unlocks under the lock of the condition, so no notification can come before the waiter is in the queue.
             drop(guard.take());
             let before = *before.get_or_insert(condition.notified);
-            (chosen || condition.notified != before).then_some(())
+            (granted || condition.notified != before).then_some(())
         });
-        let notified = Notified { condvar: self, notified: waited.is_ok() };
+        let notified = PendingNotification { condvar: self, notified: waited.is_ok() };
         let locked = mutex.lock();
         std::mem::forget(notified);
         (locked, waited)
     }
 
-    /// Wakes the first of those who wait, if there is one. Does not switch.
+    /// Wakes up the first waiter, if there is one. Does not switch.
     pub fn notify_one(&self) {
         self.0.lock().notify();
     }
 
-    /// Wakes all who wait. Does not switch.
+    /// Wakes up all waiters. Does not switch.
     pub fn notify_all(&self) {
         let mut condition = self.0.lock();
         condition.notified += 1;
-        condition.waiting.choose_all();
+        condition.waiting.grant_all();
     }
 }
 
@@ -210,13 +214,13 @@ impl fmt::Debug for Condvar {
     }
 }
 
-/// What a green thread was told, until it has the mutex.
-struct Notified<'a> {
+/// Holds a notification until its waiter has the mutex. `Drop` passes it to the next waiter.
+struct PendingNotification<'a> {
     condvar: &'a Condvar,
     notified: bool,
 }
 
-impl Drop for Notified<'_> {
+impl Drop for PendingNotification<'_> {
     fn drop(&mut self) {
         if self.notified {
             self.condvar.notify_one();
@@ -224,12 +228,12 @@ impl Drop for Notified<'_> {
     }
 }
 
-/// Whether a wait with a limit has timed out, std's `WaitTimeoutResult`.
+/// Whether a wait with a timeout timed out, std's `WaitTimeoutResult`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct WaitTimeoutResult(bool);
 
 impl WaitTimeoutResult {
-    /// Whether it has.
+    /// Returns true if the wait was known to have timed out.
     #[must_use]
     pub fn timed_out(&self) -> bool {
         self.0

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use hub_core::{BiasedMutex, Deadline, GreenError, WaitReason};
 
-use super::line::{Ended, Line, Wait};
+use super::wait_queue::{Wait, WaitError, WaitQueue};
 
-/// A result that is sent once and given to everybody who waits for it, now or later. Eventlet's `Event`.
+/// A result that is sent once and given to every waiter, now or later. Eventlet's `Event`.
 ///
-/// Whoever waits is woken in the order in which they came, and runs later: sending never switches, so timers,
-/// listeners and destructors may send. One that was [`reset`](Event::reset) can be sent again; those who waited
-/// before keep what was sent to them.
+/// Waiters are woken in FIFO order and run later. Sending never switches, so timers, listeners and destructors may
+/// send. An event that was [`reset`](Event::reset) can be sent again; earlier waiters keep the result that was sent to
+/// them.
 ///
-/// Green threads of any hub and plain OS threads may share one: it is `Send + Sync` if `T` is, for its clones are
-/// made by whoever waits.
+/// Green threads of any hub and plain OS threads may share an event. It is `Send + Sync` if `T` is, because each waiter
+/// makes its own clone of the value.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -34,48 +34,48 @@ pub struct Event<T> {
 
 struct State<T> {
     round: Arc<Round<T>>,
-    waiting: Line,
+    waiting: WaitQueue,
 }
 
-/// From one reset to the next. Whoever waits holds it, so that a reset takes nothing from those who were woken.
+/// The time from one reset to the next. A waiter holds its round, so that a reset takes nothing from granted waiters.
 type Round<T> = OnceLock<Result<T, GreenError>>;
 
-/// Why an [`Event`] refused something.
+/// Why a call of [`Event`] was refused.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EventError {
-    /// It was sent, and not reset since.
+    /// The event was sent, and not reset since.
     #[error("the event was sent before: reset it to send it again")]
     Sent,
-    /// It was not sent since it was made or reset.
+    /// The event was not sent since it was created or reset.
     #[error("the event is fresh: it can be reset once it was sent")]
     Fresh,
 }
 
-/// For what is sent, which is for everybody: there is nothing to pass on.
-struct ToBeSent<T>(PhantomData<T>);
+/// The wait for the result. The result is for all waiters: there is nothing to regrant.
+struct EventWait<T>(PhantomData<T>);
 
-impl<T> Wait for ToBeSent<T> {
+impl<T> Wait for EventWait<T> {
     type State = State<T>;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Event;
+    const REASON: WaitReason = WaitReason::Event;
 
-    fn line(state: &mut State<T>) -> &mut Line {
+    fn queue(state: &mut State<T>) -> &mut WaitQueue {
         &mut state.waiting
     }
 
-    fn pass_on(_: &mut State<T>) {}
+    fn regrant(_: &mut State<T>) {}
 }
 
 impl<T> Event<T> {
-    /// One that was not sent.
+    /// Creates an event that was not sent.
     #[must_use]
     pub fn new() -> Event<T> {
-        Event { state: BiasedMutex::new(State { round: Arc::default(), waiting: Line::default() }) }
+        Event { state: BiasedMutex::new(State { round: Arc::default(), waiting: WaitQueue::default() }) }
     }
 
-    /// Gives `value` to all who wait and will wait. Does not switch: they run later.
+    /// Sends `value` to all present and future waiters. Does not switch: they run later.
     ///
     /// # Errors
     ///
@@ -84,7 +84,9 @@ impl<T> Event<T> {
         self.finish(Ok(value))
     }
 
-    /// Has all waits fail with `error`, those that begin later too. Eventlet's `send_exception`. Does not switch.
+    /// Makes all present and future waits fail with `error`. Does not switch.
+    ///
+    /// Eventlet's `send_exception`.
     ///
     /// # Errors
     ///
@@ -97,13 +99,13 @@ impl<T> Event<T> {
         let mut state = self.state.lock();
         let sent = state.round.set(result);
         if sent.is_ok() {
-            while state.waiting.choose() {}
+            while state.waiting.grant() {}
         }
         drop(state);
         sent.map_err(|_| EventError::Sent)
     }
 
-    /// Forgets what was sent, so that the next wait waits. Does not switch.
+    /// Discards the result, so that the next wait waits. Does not switch.
     ///
     /// # Errors
     ///
@@ -119,25 +121,25 @@ impl<T> Event<T> {
         Ok(())
     }
 
-    /// Whether a wait would return at once. Does not switch.
+    /// Returns true if a wait would return at once. Does not switch.
     #[must_use]
     pub fn ready(&self) -> bool {
         self.round().get().is_some()
     }
 
-    /// Whether a value was sent. Does not switch.
+    /// Returns true if a value was sent. Does not switch.
     #[must_use]
     pub fn has_result(&self) -> bool {
         matches!(self.round().get(), Some(Ok(_)))
     }
 
-    /// Whether an error was sent. Eventlet's `has_exception`. Does not switch.
+    /// Returns true if an error was sent, Eventlet's `has_exception`. Does not switch.
     #[must_use]
     pub fn has_error(&self) -> bool {
         matches!(self.round().get(), Some(Err(_)))
     }
 
-    /// How many wait. Does not switch.
+    /// Returns the number of waiters. Does not switch.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.state.lock().waiting.len()
@@ -149,11 +151,11 @@ impl<T> Event<T> {
 }
 
 impl<T: Clone> Event<T> {
-    /// Waits for what is sent; returns at once if that has happened. Switches if not.
+    /// Waits for the result, and returns at once if it was sent. Switches if it waits.
     ///
     /// # Errors
     ///
-    /// The error that was sent. [`GreenError::Loop`] where nobody may wait: in the main loop, while panicking.
+    /// The error that was sent. [`GreenError::Loop`] where the caller may not wait: in the main loop, while panicking.
     pub fn wait(&self) -> Result<T, GreenError> {
         loop {
             if let Some(value) = self.wait_within(Deadline::none())? {
@@ -162,41 +164,42 @@ impl<T: Clone> Event<T> {
         }
     }
 
-    /// As [`wait`](Event::wait), for `timeout` at most: then `None`, and the event is as before. One of zero lets
-    /// others run once. Switches if nothing was sent.
+    /// Like [`wait`](Event::wait), for at most `timeout`; returns `None` then. Switches if it waits.
+    ///
+    /// A timeout does not change the event. A timeout of zero lets others run once.
     ///
     /// # Errors
     ///
-    /// As [`wait`](Event::wait).
+    /// Like [`wait`](Event::wait).
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<T>, GreenError> {
         self.wait_within(Deadline::from(Some(timeout)))
     }
 
     fn wait_within(&self, mut limit: Deadline) -> Result<Option<T>, GreenError> {
         let mut round = None;
-        let sent = ToBeSent::wait(&self.state, &mut limit, (), |state, unchosen| {
+        let sent = EventWait::wait(&self.state, &mut limit, (), |state, ungranted| {
             let round = round.get_or_insert_with(|| Arc::clone(&state.round));
-            if unchosen.is_none() || round.get().is_some() { Ok(()) } else { Err(()) }
+            if ungranted.is_none() || round.get().is_some() { Ok(()) } else { Err(()) }
         });
         match sent {
-            Ok(()) | Err(Ended::Late(())) => round.and_then(|round| round.get().cloned()).transpose(),
-            Err(Ended::Failed(error, _)) => Err((*error).into()),
+            Ok(()) | Err(WaitError::TimedOut(())) => round.and_then(|round| round.get().cloned()).transpose(),
+            Err(WaitError::Failed(error, _)) => Err((*error).into()),
         }
     }
 
-    /// What was sent, if anything. Does not switch.
+    /// Returns the result, if it was sent. Does not switch.
     #[must_use]
     pub fn poll(&self) -> Option<Result<T, GreenError>> {
         self.round().get().cloned()
     }
 
-    /// The value that was sent, if one was. Does not switch.
+    /// Returns the value, if one was sent. Does not switch.
     #[must_use]
     pub fn poll_result(&self) -> Option<T> {
         self.poll()?.ok()
     }
 
-    /// The error that was sent, if one was. Eventlet's `poll_exception`. Does not switch.
+    /// Returns the error, if one was sent. Eventlet's `poll_exception`. Does not switch.
     #[must_use]
     pub fn poll_error(&self) -> Option<GreenError> {
         match self.round().get() {
@@ -214,7 +217,7 @@ impl<T> Default for Event<T> {
 
 impl<T> fmt::Debug for Event<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Each without the lock: what is written to may be anybody's, and switch.
+        // The formatter is user code and may switch: each call releases the lock before its value is written.
         f.debug_struct("Event").field("ready", &self.ready()).field("waiting", &self.waiting()).finish()
     }
 }

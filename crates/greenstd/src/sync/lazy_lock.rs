@@ -1,4 +1,4 @@
-//! std's `LazyLock`: a green [`OnceLock`], and the closure that makes its value.
+//! std's `LazyLock`: a green [`OnceLock`] with the closure that initializes it.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -7,9 +7,10 @@ use std::sync;
 
 use super::once_lock::OnceLock;
 
-/// std's `LazyLock`, for green threads of one or more hubs and for plain OS threads.
+/// A value which is initialized on the first access, std's `LazyLock`.
 ///
-/// A closure that is left by unwinding, also by a kill or a timeout, poisons it for good: there is no other one.
+/// It serves green threads of one or more hubs and plain OS threads. A closure that unwinds, also by a kill or a
+/// timeout, poisons it for good: there is no other closure.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -26,23 +27,25 @@ use super::once_lock::OnceLock;
 /// ```
 pub struct LazyLock<T, F = fn() -> T> {
     value: OnceLock<T>,
-    /// Gone when it runs. Locked to take it, not while it runs.
+    /// Taken by the run of the closure. Locked while it is taken, not while it runs.
     make: sync::Mutex<Option<F>>,
 }
 
 impl<T, F: FnOnce() -> T> LazyLock<T, F> {
-    /// One whose value `make` makes when it is first asked for.
+    /// Creates a new lazy value with the given initializing function.
     #[must_use]
     pub const fn new(make: F) -> LazyLock<T, F> {
         LazyLock { value: OnceLock::new(), make: sync::Mutex::new(Some(make)) }
     }
 
-    /// The value, made if it is not there, as dereferencing does. Switches if somebody is about to make it, and waits
-    /// for them, and if the closure does. A closure that asks for the value waits for ever.
+    /// Forces the evaluation of this lazy value and returns a reference to the result.
+    ///
+    /// Dereferencing does the same. Switches if the closure does, or if another initialization is under way, and waits
+    /// for it. A closure that forces its own lazy value waits for ever.
     ///
     /// # Panics
     ///
-    /// If the closure does or was left by unwinding before; as [`Mutex::lock`](super::Mutex::lock).
+    /// If the closure panics or unwound before; like [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn force(this: &LazyLock<T, F>) -> &T {
         this.value.get_or_init(|| {
@@ -52,11 +55,11 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
         })
     }
 
-    /// As [`force`](LazyLock::force), to change it.
+    /// Forces the evaluation of this lazy value and returns a mutable reference to the result.
     ///
     /// # Panics
     ///
-    /// As there.
+    /// Like [`force`](LazyLock::force).
     #[track_caller]
     pub fn force_mut(this: &mut LazyLock<T, F>) -> &mut T {
         LazyLock::force(this);
@@ -65,12 +68,12 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
 }
 
 impl<T, F> LazyLock<T, F> {
-    /// The value, if it was made. Does not switch.
+    /// Returns a reference to the value if initialized. Does not switch.
     pub fn get(this: &LazyLock<T, F>) -> Option<&T> {
         this.value.get()
     }
 
-    /// The value, if it was made.
+    /// Returns a mutable reference to the value if initialized.
     pub fn get_mut(this: &mut LazyLock<T, F>) -> Option<&mut T> {
         this.value.get_mut()
     }
@@ -109,6 +112,6 @@ impl<T: fmt::Debug, F> fmt::Debug for LazyLock<T, F> {
     }
 }
 
-// As std's: a closure that was left is never called again, and a value is there whole or not at all.
+// As in std: a closure that unwound is never called again, and a value is there whole or not at all.
 impl<T: UnwindSafe, F: UnwindSafe> UnwindSafe for LazyLock<T, F> {}
 impl<T: RefUnwindSafe + UnwindSafe, F: UnwindSafe> RefUnwindSafe for LazyLock<T, F> {}

@@ -1,4 +1,4 @@
-//! std's `mpsc`, green: channels with many senders and one receiver.
+//! Multi-producer, single-consumer FIFO queue communication primitives, std's `mpsc`.
 //!
 //! The errors are std's own.
 
@@ -14,10 +14,12 @@ use hub_core::{BiasedMutex, Deadline, Grace, LoopError, WaitReason};
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
-use super::attempt::{block, within};
-use super::line::{Ended, Line, Wait};
+use super::wait_infallible::{block, within};
+use super::wait_queue::{Wait, WaitError, WaitQueue};
 
-/// A channel that holds as much as is sent.
+/// Creates a new asynchronous channel, returning the sender and receiver halves.
+///
+/// It has no bound: a send never waits.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -38,8 +40,10 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     (Sender(sender), receiver)
 }
 
-/// A channel that holds up to `bound` items: those who send more wait. With 0 it holds none: who sends waits until
-/// the item was received.
+/// Creates a new synchronous, bounded channel.
+///
+/// It holds up to `bound` items; a sender waits while it is full. With 0 it holds none: a sender waits until its item
+/// is received.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -59,43 +63,43 @@ pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {
     (SyncSender(sender), receiver)
 }
 
-fn pair<T>(capacity: usize) -> (Sending<T>, Receiver<T>) {
+fn pair<T>(capacity: usize) -> (RawSender<T>, Receiver<T>) {
     let state = State {
         items: VecDeque::new(),
         promised: 0,
         capacity,
-        lent: 0,
+        reserved: 0,
         next_offer: 0,
         returned: Vec::new(),
         senders: 1,
-        receiver: true,
-        receiving: Line::new(),
-        sending: Line::new(),
-        offering: Line::new(),
+        has_receiver: true,
+        receiving: WaitQueue::new(),
+        sending: WaitQueue::new(),
+        offering: WaitQueue::new(),
     };
     let shared = Arc::new(BiasedMutex::new(state));
-    (Sending(Arc::clone(&shared)), Receiver { shared, not_sync: PhantomData })
+    (RawSender(Arc::clone(&shared)), Receiver { shared, not_sync: PhantomData })
 }
 
-/// Sends into a [`channel`] without a bound, std's `Sender`.
-pub struct Sender<T>(Sending<T>);
+/// The sending half of a [`channel`], std's `Sender`.
+pub struct Sender<T>(RawSender<T>);
 
-/// Sends into a [`sync_channel`], std's `SyncSender`.
-pub struct SyncSender<T>(Sending<T>);
+/// The sending half of a [`sync_channel`], std's `SyncSender`.
+pub struct SyncSender<T>(RawSender<T>);
 
-/// Receives from a channel, std's `Receiver`.
+/// The receiving half of a channel, std's `Receiver`.
 pub struct Receiver<T> {
     shared: Arc<BiasedMutex<State<T>>>,
-    /// As std's: one OS thread at a time.
+    /// Not `Sync`, like std's.
     not_sync: PhantomData<AssertUnwindSafe<Cell<()>>>,
 }
 
 impl<T> Sender<T> {
-    /// Sends an item. Does not switch.
+    /// Attempts to send a value on this channel. Does not switch.
     ///
     /// # Errors
     ///
-    /// If there is no receiver any more; the item is in the error.
+    /// If the receiver is gone; the error holds the item.
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
         self.0.try_send(item).map_err(|error| match error {
             TrySendError::Full(item) | TrySendError::Disconnected(item) => SendError(item),
@@ -104,69 +108,72 @@ impl<T> Sender<T> {
 }
 
 impl<T> SyncSender<T> {
-    /// Sends an item, as soon as there is room for it; without a buffer it returns when the item was received.
-    /// Senders are served in the order in which they came. Switches.
+    /// Sends a value on this synchronous channel. Switches.
     ///
-    /// If the green thread is killed while it waits, the item is dropped.
+    /// It waits for room; without a buffer it waits until the item is received. Senders are served in FIFO order. If
+    /// the green thread is killed while it waits, the item is dropped.
     ///
     /// # Errors
     ///
-    /// If there is no receiver any more; the item is in the error. Also in a destructor that runs while panicking,
-    /// if there is no room after the time of [`set_panicking_grace`](hub_core::set_panicking_grace).
+    /// If the receiver is gone; the error holds the item. Also in a destructor that runs while panicking, if there is
+    /// no room within the time of [`set_panicking_grace`](hub_core::set_panicking_grace).
     ///
     /// # Panics
     ///
-    /// If it has to wait in the main loop; in the main greenlet, with what the loop has to tell it.
+    /// If it has to wait in the main loop; in the main greenlet, with the errors that the loop sends to it.
     #[track_caller]
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
         self.0.send(item)
     }
 
-    /// Sends an item if there is room for it, or without a buffer, if the receiver waits. Does not switch.
+    /// Attempts to send a value on this channel without waiting. Does not switch.
+    ///
+    /// Without a buffer it succeeds only if the receiver waits.
     ///
     /// # Errors
     ///
-    /// If there is no room, or no receiver any more; the item is in the error.
+    /// If there is no room, or the receiver is gone; the error holds the item.
     pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
         self.0.try_send(item)
     }
 }
 
 impl<T> Receiver<T> {
-    /// Receives the next item. Switches.
+    /// Attempts to wait for a value on this receiver. Switches.
     ///
     /// # Errors
     ///
-    /// If there is none and no sender any more. Also in a destructor that runs while panicking, if none comes
+    /// If there is no item and all senders are gone. Also in a destructor that runs while panicking, if no item comes
     /// within the time of [`set_panicking_grace`](hub_core::set_panicking_grace).
     ///
     /// # Panics
     ///
-    /// If it has to wait in the main loop; in the main greenlet, with what the loop has to tell it.
+    /// If it has to wait in the main loop; in the main greenlet, with the errors that the loop sends to it.
     #[track_caller]
     pub fn recv(&self) -> Result<T, RecvError> {
         self.receive(None).map_err(|_| RecvError)
     }
 
-    /// Receives the next item, if it comes before `timeout` has passed. Switches.
+    /// Attempts to wait for a value on this receiver for at most `timeout`. Switches.
     ///
     /// # Errors
     ///
-    /// If none came in time, which is limited while panicking, or there is none and no sender any more.
+    /// If no item came in time, or there is none and all senders are gone. While panicking, the panicking grace limits
+    /// the timeout.
     ///
     /// # Panics
     ///
-    /// As [`recv`](Receiver::recv).
+    /// Like [`recv`](Receiver::recv).
     #[track_caller]
     pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
         self.receive(Some(timeout))
     }
 
-    /// Receives the next item if it is there. Does not switch.
+    /// Attempts to return a pending value on this receiver without waiting. Does not switch.
     ///
     /// # Errors
     ///
-    /// If there is none, and then, whether there is a sender still.
+    /// If there is no item; the error tells whether there is still a sender.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         match self.shared.lock().take(false) {
             Some(Ok(item)) => Ok(item),
@@ -175,19 +182,19 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Receives until there is no sender any more. Its `next` switches.
+    /// Returns an iterator that waits for items until all senders are gone. Its `next` switches.
     pub fn iter(&self) -> Iter<'_, T> {
         Iter(self)
     }
 
-    /// Receives what is there. Does not switch.
+    /// Returns an iterator over the pending items. Does not switch.
     pub fn try_iter(&self) -> TryIter<'_, T> {
         TryIter(self)
     }
 
     #[track_caller]
     fn receive(&self, timeout: Option<Duration>) -> Result<T, RecvTimeoutError> {
-        match within::<ToReceive<T>, _>(timeout, &self.shared, State::take) {
+        match within::<ReceiveWait<T>, _>(timeout, &self.shared, State::take) {
             Ok(Ok(item)) => Ok(item),
             Ok(Err(RecvError)) => Err(RecvTimeoutError::Disconnected),
             Err(_) => Err(RecvTimeoutError::Timeout),
@@ -210,7 +217,7 @@ impl<T> Clone for SyncSender<T> {
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let left = self.shared.lock().disconnect();
-        // Foreign code, without the lock.
+        // The items' destructors are user code: they run without the lock.
         drop(left);
     }
 }
@@ -233,15 +240,15 @@ impl<T> fmt::Debug for Receiver<T> {
     }
 }
 
-/// What [`Receiver::iter`] returns.
+/// An iterator over messages on a [`Receiver`], created by [`Receiver::iter`].
 #[derive(Debug)]
 pub struct Iter<'a, T>(&'a Receiver<T>);
 
-/// What [`Receiver::try_iter`] returns.
+/// An iterator over pending messages on a [`Receiver`], created by [`Receiver::try_iter`].
 #[derive(Debug)]
 pub struct TryIter<'a, T>(&'a Receiver<T>);
 
-/// What a [`Receiver`] is turned into by `into_iter`.
+/// An owning iterator over messages on a [`Receiver`], created by `into_iter`.
 #[derive(Debug)]
 pub struct IntoIter<T>(Receiver<T>);
 
@@ -287,25 +294,26 @@ impl<T> IntoIterator for Receiver<T> {
     }
 }
 
-/// What both ends share.
+/// The state that both halves share.
 struct State<T> {
     items: VecDeque<T>,
-    /// How many receivers were chosen and did not run yet. As many items are theirs, unless their senders withdraw them.
+    /// The number of receivers that were granted and have not run since. As many items belong to them, unless their
+    /// senders withdraw them.
     promised: usize,
     capacity: usize,
-    /// How much of the room belongs to senders that were chosen.
-    lent: usize,
+    /// How much of the room belongs to granted senders.
+    reserved: usize,
     next_offer: u64,
-    /// The offers of senders that wait, after the receiver has gone, to be taken back.
+    /// The offers of waiting senders after the receiver is gone; each sender takes its own back.
     returned: Vec<Offer<T>>,
     senders: usize,
-    receiver: bool,
-    receiving: Line,
-    /// Senders that wait for room.
-    sending: Line,
-    /// Without a buffer: senders that wait until their item is received. An item is with its sender until then, so a
-    /// sender that leaves knows under the lock whether it was received.
-    offering: Line<Offer<T>>,
+    has_receiver: bool,
+    receiving: WaitQueue,
+    /// The senders that wait for room.
+    sending: WaitQueue,
+    /// Without a buffer: the senders that wait until their items are received. The item stays with its sender until
+    /// then, so a sender that leaves knows under the lock whether it was received.
+    offering: WaitQueue<Offer<T>>,
 }
 
 struct Offer<T> {
@@ -313,127 +321,127 @@ struct Offer<T> {
     item: T,
 }
 
-/// For an item.
-struct ToReceive<T>(PhantomData<T>);
+/// The wait for an item.
+struct ReceiveWait<T>(PhantomData<T>);
 
-impl<T> Wait for ToReceive<T> {
+impl<T> Wait for ReceiveWait<T> {
     type State = State<T>;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Queue;
+    const REASON: WaitReason = WaitReason::Queue;
     const CHARGED: bool = true;
 
-    fn line(state: &mut State<T>) -> &mut Line {
+    fn queue(state: &mut State<T>) -> &mut WaitQueue {
         &mut state.receiving
     }
 
-    fn pass_on(state: &mut State<T>) {
-        if !state.receiving.choose() {
+    fn regrant(state: &mut State<T>) {
+        if !state.receiving.grant() {
             state.promised -= 1;
         }
     }
 }
 
-/// For room.
-struct ToSend<T>(PhantomData<T>);
+/// The wait for room.
+struct RoomWait<T>(PhantomData<T>);
 
-impl<T> Wait for ToSend<T> {
+impl<T> Wait for RoomWait<T> {
     type State = State<T>;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Queue;
+    const REASON: WaitReason = WaitReason::Queue;
     const CHARGED: bool = true;
 
-    fn line(state: &mut State<T>) -> &mut Line {
+    fn queue(state: &mut State<T>) -> &mut WaitQueue {
         &mut state.sending
     }
 
-    fn pass_on(state: &mut State<T>) {
-        if !state.sending.choose() {
-            state.lent = state.lent.saturating_sub(1);
+    fn regrant(state: &mut State<T>) {
+        if !state.sending.grant() {
+            state.reserved = state.reserved.saturating_sub(1);
         }
     }
 }
 
-/// Without a buffer: for a receiver that takes the item.
-struct ToHandOver<T>(PhantomData<T>);
+/// The wait, without a buffer, for a receiver that takes the item.
+struct RendezvousWait<T>(PhantomData<T>);
 
-impl<T> Wait for ToHandOver<T> {
+impl<T> Wait for RendezvousWait<T> {
     type State = State<T>;
-    type Brought = Offer<T>;
+    type Payload = Offer<T>;
 
-    const DOING: WaitReason = WaitReason::Queue;
+    const REASON: WaitReason = WaitReason::Queue;
 
-    fn line(state: &mut State<T>) -> &mut Line<Offer<T>> {
+    fn queue(state: &mut State<T>) -> &mut WaitQueue<Offer<T>> {
         &mut state.offering
     }
 
-    fn entered(state: &mut State<T>) {
-        state.announce();
+    fn enqueued(state: &mut State<T>) {
+        state.grant_receiver();
     }
 
-    fn pass_on(_: &mut State<T>) {
-        // A receiver that takes an item from its sender keeps it.
+    fn regrant(_: &mut State<T>) {
+        // A receiver that takes the item of a sender keeps it.
     }
 }
 
 impl<T> State<T> {
     fn has_room(&self) -> bool {
-        self.items.len() + self.lent < self.capacity
+        self.items.len() + self.reserved < self.capacity
     }
 
-    /// Chooses a receiver for an item that has come.
-    fn announce(&mut self) {
-        if self.receiving.choose() {
+    /// Grants the receiver a new item.
+    fn grant_receiver(&mut self) {
+        if self.receiving.grant() {
             self.promised += 1;
         }
     }
 
     fn push(&mut self, item: T) {
         self.items.push_back(item);
-        self.announce();
+        self.grant_receiver();
     }
 
-    /// Takes the next item. None: it is to be waited for. A receiver that was chosen may find that the item was
+    /// Takes the next item. `None` if the caller has to wait for it. A granted receiver may find that its item was
     /// withdrawn.
     #[inline]
-    fn take(&mut self, chosen: bool) -> Option<Result<T, RecvError>> {
-        if chosen {
+    fn take(&mut self, granted: bool) -> Option<Result<T, RecvError>> {
+        if granted {
             self.promised -= 1;
         }
         if self.items.len() <= self.promised {
-            return if self.offering.is_empty() { self.take_nothing() } else { self.take_offered() };
+            return if self.offering.is_empty() { self.check_disconnected() } else { self.take_offered() };
         }
         let item = self.items.pop_front()?;
-        if !self.sending.is_empty() && self.has_room() && self.sending.choose() {
-            self.lent += 1;
+        if !self.sending.is_empty() && self.has_room() && self.sending.grant() {
+            self.reserved += 1;
         }
         Some(Ok(item))
     }
 
-    fn take_nothing(&self) -> Option<Result<T, RecvError>> {
+    fn check_disconnected(&self) -> Option<Result<T, RecvError>> {
         (self.senders == 0).then_some(Err(RecvError))
     }
 
-    /// Takes the next item, as far as those that are there are promised.
+    /// Takes the next item, when all items in the buffer are promised.
     #[cold]
     fn take_offered(&mut self) -> Option<Result<T, RecvError>> {
         if self.items.len() + self.offering.len() <= self.promised {
-            return self.take_nothing();
+            return self.check_disconnected();
         }
-        let item = self.items.pop_front().or_else(|| Some(self.offering.choose_with()?.item));
+        let item = self.items.pop_front().or_else(|| Some(self.offering.grant_payload()?.item));
         item.map(Ok)
     }
 
-    /// Without a buffer: takes an item if a receiver waits for it.
+    /// Without a buffer: passes the item on if a receiver waits.
     #[cold]
-    fn hand_to_waiting(&mut self, item: T) -> Result<(), T> {
+    fn hand_to_receiver(&mut self, item: T) -> Result<(), T> {
         if self.receiving.is_empty() {
             return Err(item);
         }
-        // Senders whose receivers were chosen before came first.
+        // Senders whose receivers were granted before came first.
         while self.items.len() < self.promised
-            && let Some(offer) = self.offering.choose_with()
+            && let Some(offer) = self.offering.grant_payload()
         {
             self.items.push_back(offer.item);
         }
@@ -441,7 +449,7 @@ impl<T> State<T> {
         Ok(())
     }
 
-    /// The number of a new offer, if there is no buffer.
+    /// Returns the number of a new offer if there is no buffer.
     fn number_offer(&mut self) -> Option<u64> {
         if self.capacity > 0 {
             return None;
@@ -450,38 +458,38 @@ impl<T> State<T> {
         Some(self.next_offer)
     }
 
-    /// Gives a sender back what nobody has received, if the receiver has gone.
+    /// Returns the item of an offer that the receiver's end has put back.
     fn take_back(&mut self, number: u64) -> Option<T> {
         let index = self.returned.iter().position(|offer| offer.number == number)?;
         Some(self.returned.swap_remove(index).item)
     }
 
-    /// The receiver has gone: senders that wait get their items back, and the rest is left to the caller.
+    /// Disconnects the receiver: waiting senders get their items back. Returns the buffered items.
     fn disconnect(&mut self) -> VecDeque<T> {
-        self.receiver = false;
+        self.has_receiver = false;
         self.promised = 0;
-        while let Some(offer) = self.offering.choose_with() {
+        while let Some(offer) = self.offering.grant_payload() {
             self.returned.push(offer);
         }
-        self.sending.choose_all();
+        self.sending.grant_all();
         std::mem::take(&mut self.items)
     }
 }
 
-/// The sending end.
-struct Sending<T>(Arc<BiasedMutex<State<T>>>);
+/// The sending half of both kinds of channels.
+struct RawSender<T>(Arc<BiasedMutex<State<T>>>);
 
-impl<T> Sending<T> {
+impl<T> RawSender<T> {
     fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
         let mut state = self.0.lock();
-        if !state.receiver {
+        if !state.has_receiver {
             return Err(TrySendError::Disconnected(item));
         }
         if state.has_room() {
             state.push(item);
             return Ok(());
         }
-        if state.capacity > 0 { Err(item) } else { state.hand_to_waiting(item) }.map_err(TrySendError::Full)
+        if state.capacity > 0 { Err(item) } else { state.hand_to_receiver(item) }.map_err(TrySendError::Full)
     }
 
     #[track_caller]
@@ -491,14 +499,14 @@ impl<T> Sending<T> {
             return self.hand_over(number, item);
         }
         let mut item = Some(item);
-        let sent = within::<ToSend<T>, _>(None, &self.0, |state, chosen| {
-            if chosen {
-                state.lent = state.lent.saturating_sub(1);
+        let sent = within::<RoomWait<T>, _>(None, &self.0, |state, granted| {
+            if granted {
+                state.reserved = state.reserved.saturating_sub(1);
             }
-            if state.receiver && !state.has_room() {
+            if state.has_receiver && !state.has_room() {
                 return None;
             }
-            if state.receiver
+            if state.has_receiver
                 && let Some(item) = item.take()
             {
                 state.push(item);
@@ -509,28 +517,28 @@ impl<T> Sending<T> {
         item.map_or(Ok(()), |item| Err(SendError(item)))
     }
 
-    /// Offers the item, and waits until it was received.
+    /// Offers the item, and waits until it is received.
     #[track_caller]
     fn hand_over(&self, number: u64, item: T) -> Result<(), SendError<T>> {
         let mut offered = Some(Offer { number, item });
         while let Some(offer) = offered.take() {
-            let sent = ToHandOver::wait(&self.0, &mut Deadline::none(), offer, |state, offer| match offer {
-                Some(offer) if state.receiver => Err(offer),
+            let sent = RendezvousWait::wait(&self.0, &mut Deadline::none(), offer, |state, offer| match offer {
+                Some(offer) if state.has_receiver => Err(offer),
                 Some(offer) => Ok(Err(SendError(offer.item))),
                 None => Ok(state.take_back(number).map_or(Ok(()), |item| Err(SendError(item)))),
             });
             let (error, left) = match sent {
                 Ok(result) => return result,
-                Err(Ended::Failed(error, left)) => (error, left),
-                // Without a limit it is never too late.
-                Err(Ended::Late(left)) => {
+                Err(WaitError::Failed(error, left)) => (error, left),
+                // Does not occur without a timeout.
+                Err(WaitError::TimedOut(left)) => {
                     offered = Some(left);
                     continue;
                 }
             };
             offered = left;
             match (*error, offered.take()) {
-                // It was chosen before the error came.
+                // A grant came before the error.
                 (_, None) => return self.0.lock().take_back(number).map_or(Ok(()), |item| Err(SendError(item))),
                 (LoopError::Aborted | LoopError::HubReplaced, left) => offered = left,
                 (LoopError::Panicking, Some(offer)) => return self.hand_over_with_grace(offer.item),
@@ -540,34 +548,34 @@ impl<T> Sending<T> {
         Ok(())
     }
 
-    /// While panicking, when nothing may switch: a receiver on another OS thread may come.
+    /// Blocks while panicking, when nothing may switch: a receiver on another OS thread may come.
     #[cold]
     fn hand_over_with_grace(&self, item: T) -> Result<(), SendError<T>> {
         let mut item = Some(item);
         let _late = block(&Grace::begin(), None, || {
             let mut state = self.0.lock();
-            if state.receiver {
-                item = state.hand_to_waiting(item.take()?).err();
+            if state.has_receiver {
+                item = state.hand_to_receiver(item.take()?).err();
             }
-            (item.is_none() || !state.receiver).then_some(())
+            (item.is_none() || !state.has_receiver).then_some(())
         });
         item.map_or(Ok(()), |item| Err(SendError(item)))
     }
 }
 
-impl<T> Clone for Sending<T> {
-    fn clone(&self) -> Sending<T> {
+impl<T> Clone for RawSender<T> {
+    fn clone(&self) -> RawSender<T> {
         self.0.lock().senders += 1;
-        Sending(Arc::clone(&self.0))
+        RawSender(Arc::clone(&self.0))
     }
 }
 
-impl<T> Drop for Sending<T> {
+impl<T> Drop for RawSender<T> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.senders -= 1;
         if state.senders == 0 {
-            while state.receiving.choose() {
+            while state.receiving.grant() {
                 state.promised += 1;
             }
         }

@@ -1,6 +1,6 @@
-//! std's `Mutex`: a green lock, and std's own around the value, which is free for whoever holds the green one.
+//! std's `Mutex`: a green lock, and a std mutex around the value, which the holder of the green lock always finds free.
 //!
-//! std's guard belongs to an OS thread, which a green thread never leaves; it tells of the poison, too.
+//! std's guard belongs to an OS thread, which a green thread never leaves. std's mutex keeps the poison flag, too.
 
 use std::fmt;
 use std::sync::{self, LockResult, TryLockError, TryLockResult};
@@ -8,21 +8,21 @@ use std::time::Duration;
 
 use hub_core::{BiasedMutex, Grace, Holder, WaitReason};
 
-use super::attempt::within_grace;
-use super::line::{Line, Wait};
 use super::poison;
+use super::wait_infallible::within_grace;
+use super::wait_queue::{Wait, WaitQueue};
 
-/// std's `Mutex`, for green threads of one or more hubs and for plain OS threads.
+/// A mutual exclusion primitive useful for protecting shared data, std's `Mutex`.
 ///
-/// Waiters get it in the order in which they came: an unlock hands it to the first of them. A guard may be kept while
-/// the green thread parks.
+/// It serves green threads of one or more hubs and plain OS threads. Waiters get the lock in FIFO order: an unlock
+/// hands it to the first of them. A guard may be held while its green thread parks.
 ///
-/// A kill or a timeout does not strike at once while it waits for the lock, so that a destructor that needs the lock does
-/// its work: it strikes at the next wait, or after the time of [`set_lock_patience`](hub_core::set_lock_patience).
+/// A kill or a timeout does not strike at once in a wait for the lock, so a destructor that needs the lock can do its
+/// work. It strikes at the next wait, or after the time of [`set_lock_patience`](hub_core::set_lock_patience).
 ///
-/// A guard that is dropped while its green thread unwinds poisons the mutex, also if it unwinds because it was
-/// killed or its [`with_timeout`](hub_core::with_timeout) has struck: what it was doing to the value is left half
-/// done. One that waits for the lock does not poison it.
+/// Dropping a guard while its green thread unwinds poisons the mutex. That includes the unwinding of a kill or of a
+/// [`with_timeout`](hub_core::with_timeout), which leaves the value half changed. A wait for the lock that is unwound
+/// does not poison it.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -46,68 +46,68 @@ use super::poison;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub struct Mutex<T: ?Sized> {
-    lock: Lock,
+    lock: RawMutex,
     data: sync::Mutex<T>,
 }
 
 /// Unlocks its [`Mutex`] when dropped, std's `MutexGuard`.
 #[must_use = "if unused the Mutex will immediately unlock"]
 pub struct MutexGuard<'a, T: ?Sized> {
-    // Dropped in this order: the value is free before the next one gets the lock.
+    // The order of the fields matters: the value must be free before the next waiter gets the lock.
     data: sync::MutexGuard<'a, T>,
     mutex: &'a Mutex<T>,
-    _held: Held<'a>,
+    _held: MutexHold<'a>,
 }
 
 impl<T> Mutex<T> {
-    /// An unlocked mutex.
+    /// Creates a new mutex in an unlocked state.
     #[must_use]
     pub const fn new(value: T) -> Mutex<T> {
-        Mutex { lock: Lock::new(), data: sync::Mutex::new(value) }
+        Mutex { lock: RawMutex::new(), data: sync::Mutex::new(value) }
     }
 
-    /// The value, when nobody else has the mutex any more.
+    /// Consumes this mutex, returning the underlying value.
     ///
     /// # Errors
     ///
-    /// If it is poisoned; the value is in the error.
+    /// If the mutex is poisoned; the error holds the value.
     pub fn into_inner(self) -> LockResult<T> {
         self.data.into_inner()
     }
 }
 
 impl<T: ?Sized> Mutex<T> {
-    /// Waits until the mutex is unlocked, and locks it. Switches if it has to wait.
+    /// Acquires the mutex, parking the caller until it is able to do so. Switches if it has to wait.
     ///
     /// # Errors
     ///
-    /// If it is poisoned; the guard is in the error.
+    /// If the mutex is poisoned; the error holds the guard.
     ///
     /// # Panics
     ///
-    /// If it has to wait in the main loop; in the main greenlet, with what the loop has to tell it.
+    /// If it has to wait in the main loop; in the main greenlet, with the errors that the loop sends to it.
     ///
-    /// A destructor that runs while panicking cannot switch. It gets a lock that was handed to a green thread that has
-    /// not run since. For one that is held it blocks the OS thread, for the time of
-    /// [`set_panicking_grace`](hub_core::set_panicking_grace) at most: only another OS thread could unlock it meanwhile.
-    /// Then it panics, which aborts the process; the message names the holder. That happens if a guard is kept over a wait; a destructor that has to
-    /// cope with it calls [`try_lock`](Mutex::try_lock).
+    /// A destructor that runs while panicking cannot switch. It takes a lock that was handed to a waiter that has not
+    /// run since. For a lock that is held, it blocks the OS thread for at most the time of
+    /// [`set_panicking_grace`](hub_core::set_panicking_grace): only another OS thread could unlock it meanwhile. Then
+    /// it panics, which aborts the process; the message names the lock holder. This happens if a guard is held over a
+    /// wait. A destructor that has to cope with it calls [`try_lock`](Mutex::try_lock).
     #[track_caller]
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         self.guard(self.lock.acquire())
     }
 
-    /// Locks the mutex if it is unlocked. Does not switch.
+    /// Attempts to acquire the mutex. Does not switch.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if it is locked, `Poisoned` if it is poisoned.
+    /// `WouldBlock` if the mutex is locked, `Poisoned` if it is poisoned.
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
         let held = self.lock.try_acquire().ok_or(TryLockError::WouldBlock)?;
         Ok(self.guard(held)?)
     }
 
-    /// Like [`lock`](Mutex::lock), but waits for at most `timeout`; parking_lot's. Switches if it has to wait.
+    /// Attempts to acquire the mutex for at most `timeout`, parking_lot's. Switches if it has to wait.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -124,37 +124,37 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if it was not unlocked in time, `Poisoned` if it is poisoned.
+    /// `WouldBlock` if the mutex was not unlocked in time, `Poisoned` if it is poisoned.
     ///
     /// # Panics
     ///
-    /// As [`lock`](Mutex::lock), but for the time of grace, after which it returns `WouldBlock`.
+    /// Like [`lock`](Mutex::lock), except at the end of the panicking grace: then it returns `WouldBlock`.
     #[track_caller]
     pub fn try_lock_for(&self, timeout: Duration) -> TryLockResult<MutexGuard<'_, T>> {
         let held = self.lock.acquire_within(Grace::begin, Some(timeout)).ok_or(TryLockError::WouldBlock)?;
         Ok(self.guard(held)?)
     }
 
-    fn guard<'a>(&'a self, held: Held<'a>) -> LockResult<MutexGuard<'a, T>> {
-        let data = poison::held(self.data.try_lock());
+    fn guard<'a>(&'a self, held: MutexHold<'a>) -> LockResult<MutexGuard<'a, T>> {
+        let data = poison::uncontended(self.data.try_lock());
         poison::map(data, |data| MutexGuard { data, mutex: self, _held: held })
     }
 
-    /// Whether it is poisoned.
+    /// Determines whether the mutex is poisoned.
     pub fn is_poisoned(&self) -> bool {
         self.data.is_poisoned()
     }
 
-    /// Takes the poison away: the value is right again.
+    /// Clears the poisoned state from the mutex.
     pub fn clear_poison(&self) {
         self.data.clear_poison();
     }
 
-    /// The value, which nobody else has.
+    /// Returns a mutable reference to the underlying data.
     ///
     /// # Errors
     ///
-    /// If it is poisoned; the value is in the error.
+    /// If the mutex is poisoned; the error holds the reference.
     pub fn get_mut(&mut self) -> LockResult<&mut T> {
         self.data.get_mut()
     }
@@ -174,13 +174,13 @@ impl<T: Default> Default for Mutex<T> {
 
 impl<T: ?Sized + fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By the green lock, which tells who may touch std's.
+        // Through the green lock: its holder alone may touch std's mutex.
         poison::debug(f, "Mutex", self.try_lock(), self.is_poisoned())
     }
 }
 
 impl<'a, T: ?Sized> MutexGuard<'a, T> {
-    /// The mutex that it unlocks.
+    /// Returns the mutex of the guard.
     pub(super) fn mutex(&self) -> &'a Mutex<T> {
         self.mutex
     }
@@ -189,111 +189,115 @@ impl<'a, T: ?Sized> MutexGuard<'a, T> {
 poison::guard!(MutexGuard, mut);
 
 /// A lock without a value.
-struct Lock(BiasedMutex<Locked>);
+struct RawMutex(BiasedMutex<MutexState>);
 
-struct Locked {
-    hold: Hold,
-    /// The last that took it.
+struct MutexState {
+    hold: LockState,
+    /// The green thread or OS thread that took the lock last.
     holder: Holder,
-    waiting: Line,
+    waiting: WaitQueue,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq)]
-enum Hold {
+enum LockState {
     Free,
     Held,
-    /// Given to a waiter that was chosen, and has not run since. A destructor that unwinds may take it: it cannot let
-    /// the waiter run, which finds that and takes its place in the line again.
+    /// Granted to a waiter that has not run since. A destructor that runs while unwinding may take the lock, because it
+    /// cannot let the waiter run. The waiter then finds the lock taken and regains its place in the queue.
     Handed,
 }
 
-/// Until it is unlocked.
-struct ToLock;
+/// The wait for the lock.
+struct LockWait;
 
-impl Wait for ToLock {
-    type State = Locked;
-    type Brought = ();
+impl Wait for LockWait {
+    type State = MutexState;
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Lock;
-    const HOLDS_EXITS: bool = true;
+    const REASON: WaitReason = WaitReason::Lock;
+    const DEFERS_EXITS: bool = true;
 
-    fn line(state: &mut Locked) -> &mut Line {
+    fn queue(state: &mut MutexState) -> &mut WaitQueue {
         &mut state.waiting
     }
 
-    fn pass_on(state: &mut Locked) {
-        if state.hold == Hold::Handed {
+    fn regrant(state: &mut MutexState) {
+        if state.hold == LockState::Handed {
             state.release();
         }
     }
 }
 
-impl Lock {
-    const fn new() -> Lock {
-        Lock(BiasedMutex::new(Locked { hold: Hold::Free, holder: Holder::NOBODY, waiting: Line::new() }))
+impl RawMutex {
+    const fn new() -> RawMutex {
+        RawMutex(BiasedMutex::new(MutexState {
+            hold: LockState::Free,
+            holder: Holder::NOBODY,
+            waiting: WaitQueue::new(),
+        }))
     }
 
     #[track_caller]
-    fn acquire(&self) -> Held<'_> {
+    fn acquire(&self) -> MutexHold<'_> {
         match self.acquire_within(Grace::begin_whole, None) {
             Some(held) => held,
-            None => self.stays_held(),
+            None => self.panic_still_held(),
         }
     }
 
-    /// In a destructor that unwinds: the process is about to be aborted.
+    /// Panics in a destructor that runs while unwinding, which aborts the process.
     #[cold]
     #[track_caller]
-    fn stays_held(&self) -> ! {
+    fn panic_still_held(&self) -> ! {
         let holder = self.0.lock().holder.describe();
         panic!("a destructor cannot wait for a mutex while panicking: {holder}, holds it");
     }
 
     #[inline(always)]
     #[track_caller]
-    fn acquire_within(&self, begin: fn() -> Grace, timeout: Option<Duration>) -> Option<Held<'_>> {
+    fn acquire_within(&self, begin: fn() -> Grace, timeout: Option<Duration>) -> Option<MutexHold<'_>> {
         let waited =
-            within_grace::<ToLock, _>(begin, timeout, &self.0, |locked, chosen| locked.take(chosen).then_some(()));
-        waited.ok().map(|()| Held(self))
+            within_grace::<LockWait, _>(begin, timeout, &self.0, |locked, granted| locked.take(granted).then_some(()));
+        waited.ok().map(|()| MutexHold(self))
     }
 
-    fn try_acquire(&self) -> Option<Held<'_>> {
-        self.0.lock().take(false).then(|| Held(self))
+    fn try_acquire(&self) -> Option<MutexHold<'_>> {
+        self.0.lock().take(false).then(|| MutexHold(self))
     }
 }
 
-impl Locked {
-    /// Takes what is free, or was handed to the caller.
+impl MutexState {
+    /// Takes the lock if it is free or was handed to the caller.
     #[inline]
-    fn take(&mut self, chosen: bool) -> bool {
-        if self.hold != Hold::Free {
-            return self.take_handed(chosen);
+    fn take(&mut self, granted: bool) -> bool {
+        if self.hold != LockState::Free {
+            return self.take_handed(granted);
         }
-        self.hold = Hold::Held;
+        self.hold = LockState::Held;
         self.holder = Holder::current();
         true
     }
 
     #[cold]
-    fn take_handed(&mut self, chosen: bool) -> bool {
-        let takes = self.hold == Hold::Handed && (chosen || std::thread::panicking());
+    fn take_handed(&mut self, granted: bool) -> bool {
+        let takes = self.hold == LockState::Handed && (granted || std::thread::panicking());
         if takes {
-            self.hold = Hold::Held;
+            self.hold = LockState::Held;
             self.holder = Holder::current();
         }
         takes
     }
 
-    /// It goes to the first waiter, and is never free in between.
+    /// Hands the lock to the first waiter; it is never free in between.
     fn release(&mut self) {
-        self.hold = if self.waiting.choose() { Hold::Handed } else { Hold::Free };
+        self.hold = if self.waiting.grant() { LockState::Handed } else { LockState::Free };
     }
 }
 
-/// Gives the lock back.
-struct Held<'a>(&'a Lock);
+/// Releases the lock when dropped.
+struct MutexHold<'a>(&'a RawMutex);
 
-impl Drop for Held<'_> {
+impl Drop for MutexHold<'_> {
     fn drop(&mut self) {
         self.0.0.lock().release();
     }

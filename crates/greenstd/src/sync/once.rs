@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hub_core::{BiasedMutex, Holder, WaitReason};
 
-use super::attempt::until;
-use super::line::{Line, Wait};
+use super::wait_infallible::until;
+use super::wait_queue::{Wait, WaitQueue};
 
-/// std's `Once`, for green threads of one or more hubs and for plain OS threads.
+/// A primitive which can be used to run a one-time global initialization, std's `Once`.
 ///
-/// A closure that is left by unwinding poisons it, also if its green thread was killed or timed out.
+/// It serves green threads of one or more hubs and plain OS threads. A closure that unwinds poisons it, also if its
+/// green thread was killed or timed out.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -24,20 +25,20 @@ use super::line::{Line, Wait};
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub struct Once {
-    /// Tells without the lock.
+    /// Read without the lock.
     completed: AtomicBool,
     progress: BiasedMutex<Progress>,
 }
 
 struct Progress {
     stage: Stage,
-    /// The last that ran a closure.
+    /// The green thread or OS thread that ran a closure last.
     runner: Holder,
-    waiting: Line,
+    waiting: WaitQueue,
 }
 
 impl Progress {
-    /// Why a wait while panicking was in vain.
+    /// Describes the state, for the message of a wait that panics.
     fn describe(&self) -> String {
         match self.stage {
             Stage::Running => format!("a `Once` while panicking: {}, runs its closure", self.runner.describe()),
@@ -54,39 +55,40 @@ enum Stage {
     Completed,
 }
 
-/// Until the closure that runs has ended.
-struct ToEnd;
+/// The wait for the end of the running closure.
+struct OnceWait;
 
-impl Wait for ToEnd {
+impl Wait for OnceWait {
     type State = Progress;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Event;
+    const REASON: WaitReason = WaitReason::Event;
 
-    fn line(state: &mut Progress) -> &mut Line {
+    fn queue(state: &mut Progress) -> &mut WaitQueue {
         &mut state.waiting
     }
 
-    fn pass_on(_: &mut Progress) {
-        // All are woken at the end, and look.
+    fn regrant(_: &mut Progress) {
+        // The end of the closure wakes all waiters; each looks at the stage itself.
     }
 }
 
 impl Once {
-    /// One whose closure has not run.
+    /// Creates a new `Once` value.
     #[must_use]
     #[allow(clippy::new_without_default, reason = "std's has none")]
     pub const fn new() -> Once {
-        let progress = Progress { stage: Stage::New, runner: Holder::NOBODY, waiting: Line::new() };
+        let progress = Progress { stage: Stage::New, runner: Holder::NOBODY, waiting: WaitQueue::new() };
         Once { completed: AtomicBool::new(false), progress: BiasedMutex::new(progress) }
     }
 
-    /// Runs `f` if no closure has run here, or waits until the one that runs has returned. Switches if it has to
-    /// wait, or `f` does.
+    /// Performs an initialization routine once and only once. Switches if it waits, or if `f` does.
+    ///
+    /// It runs `f` if no closure has run here, or waits until the running closure has returned.
     ///
     /// # Panics
     ///
-    /// If it is poisoned; if `f` does; as [`Mutex::lock`](super::Mutex::lock).
+    /// If the `Once` is poisoned; if `f` panics; like [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn call_once<F: FnOnce()>(&self, f: F) {
         self.call_once_force(|state| {
@@ -95,11 +97,11 @@ impl Once {
         });
     }
 
-    /// As [`call_once`](Once::call_once), but tries again when poisoned. Switches if it has to wait, or `f` does.
+    /// Like [`call_once`](Once::call_once), but ignores poisoning. Switches if it waits, or if `f` does.
     ///
     /// # Panics
     ///
-    /// If `f` does; as [`Mutex::lock`](super::Mutex::lock).
+    /// If `f` panics; like [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn call_once_force<F: FnOnce(&OnceState)>(&self, f: F) {
         if self.is_completed() {
@@ -114,25 +116,25 @@ impl Once {
                 Some(before)
             }
         };
-        let before = until::<ToEnd, _>(&self.progress, begin, Progress::describe);
+        let before = until::<OnceWait, _>(&self.progress, begin, Progress::describe);
         if before != Stage::Completed {
-            let mut run = Run { once: self, ends: Stage::Poisoned };
+            let mut run = RunGuard { once: self, ends: Stage::Poisoned };
             f(&OnceState { poisoned: before == Stage::Poisoned });
             run.ends = Stage::Completed;
         }
     }
 
-    /// Whether a closure has run here. Does not switch.
+    /// Returns `true` if some `call_once` call has completed successfully. Does not switch.
     #[must_use]
     pub fn is_completed(&self) -> bool {
         self.completed.load(Ordering::Acquire)
     }
 
-    /// Waits until a closure has run here. Switches if it has to wait.
+    /// Blocks the caller until initialization has completed. Switches if it waits.
     ///
     /// # Panics
     ///
-    /// If it is poisoned; as [`Mutex::lock`](super::Mutex::lock).
+    /// If the `Once` is poisoned; like [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn wait(&self) {
         self.wait_until(|stage| {
@@ -141,11 +143,11 @@ impl Once {
         });
     }
 
-    /// As [`wait`](Once::wait), but goes on when poisoned. Switches if it has to wait.
+    /// Like [`wait`](Once::wait), but ignores poisoning. Switches if it waits.
     ///
     /// # Panics
     ///
-    /// As [`Mutex::lock`](super::Mutex::lock).
+    /// Like [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn wait_force(&self) {
         self.wait_until(|stage| stage == Stage::Completed);
@@ -155,7 +157,7 @@ impl Once {
     fn wait_until(&self, mut done: impl FnMut(Stage) -> bool) {
         if !self.is_completed() {
             let attempt = |progress: &mut Progress, _| done(progress.stage).then_some(());
-            until::<ToEnd, _>(&self.progress, attempt, Progress::describe);
+            until::<OnceWait, _>(&self.progress, attempt, Progress::describe);
         }
     }
 }
@@ -166,29 +168,29 @@ impl fmt::Debug for Once {
     }
 }
 
-/// Ends the run however its closure ends.
-struct Run<'a> {
+/// Sets the stage and wakes the waiters when dropped, however the closure ends.
+struct RunGuard<'a> {
     once: &'a Once,
     ends: Stage,
 }
 
-impl Drop for Run<'_> {
+impl Drop for RunGuard<'_> {
     fn drop(&mut self) {
         let mut progress = self.once.progress.lock();
         progress.stage = self.ends;
         self.once.completed.store(self.ends == Stage::Completed, Ordering::Release);
-        progress.waiting.choose_all();
+        progress.waiting.grant_all();
     }
 }
 
-/// What the closure of [`Once::call_once_force`] is told, std's `OnceState`.
+/// The state of the `Once` for the closure of [`Once::call_once_force`], std's `OnceState`.
 #[derive(Debug)]
 pub struct OnceState {
     poisoned: bool,
 }
 
 impl OnceState {
-    /// Whether an earlier closure was left by unwinding.
+    /// Returns `true` if the `Once` was poisoned before the closure ran.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
         self.poisoned

@@ -1,13 +1,14 @@
-//! std's `OnceLock`: std's own for the value, and a green [`Once`] for those who wait.
+//! std's `OnceLock`: a std `OnceLock` for the value, and a green [`Once`] for the waiters.
 
 use std::fmt;
 use std::sync;
 
 use super::once::Once;
 
-/// std's `OnceLock`, for green threads of one or more hubs and for plain OS threads.
+/// A synchronization primitive which can nominally be written to only once, std's `OnceLock`.
 ///
-/// A closure that is left by unwinding, also by a kill or a timeout, leaves it empty: the next one runs.
+/// It serves green threads of one or more hubs and plain OS threads. A closure that unwinds, also by a kill or a
+/// timeout, leaves it empty: the next closure runs.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -25,42 +26,42 @@ pub struct OnceLock<T> {
 }
 
 impl<T> OnceLock<T> {
-    /// An empty one.
+    /// Creates a new uninitialized cell.
     #[must_use]
     pub const fn new() -> OnceLock<T> {
         OnceLock { once: Once::new(), value: sync::OnceLock::new() }
     }
 
-    /// The value, if it is there. Does not switch.
+    /// Gets the reference to the underlying value, if it is set. Does not switch.
     pub fn get(&self) -> Option<&T> {
         self.value.get()
     }
 
-    /// The value, if it is there.
+    /// Gets the mutable reference to the underlying value, if it is set.
     pub fn get_mut(&mut self) -> Option<&mut T> {
         self.value.get_mut()
     }
 
-    /// Waits for the value. Switches if it has to wait.
+    /// Waits until the cell is initialized. Switches if it has to wait.
     ///
     /// # Panics
     ///
-    /// As [`Mutex::lock`](super::Mutex::lock).
+    /// Like [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn wait(&self) -> &T {
         self.once.wait_force();
-        self.there()
+        self.expect_value()
     }
 
-    /// Puts a value there. Switches if somebody is about to do so, and waits for them.
+    /// Initializes the contents of the cell to `value`. Switches if an initialization is under way, and waits for it.
     ///
     /// # Errors
     ///
-    /// The value, if there was one already.
+    /// The value, if the cell was initialized before.
     ///
     /// # Panics
     ///
-    /// As [`Mutex::lock`](super::Mutex::lock).
+    /// Like [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn set(&self, value: T) -> Result<(), T> {
         let mut value = Some(value);
@@ -68,35 +69,37 @@ impl<T> OnceLock<T> {
         value.map_or(Ok(()), Err)
     }
 
-    /// The value, made by `f` if there is none. Switches if somebody is about to make it, and waits for them, and
-    /// if `f` does. An `f` that asks for the value waits for ever.
+    /// Gets the contents of the cell, initializing it to `f()` if the cell is uninitialized.
+    ///
+    /// Switches if `f` does, or if another initialization is under way, and waits for it. An `f` that initializes the
+    /// same cell waits for ever.
     ///
     /// # Panics
     ///
-    /// If `f` does; as [`Mutex::lock`](super::Mutex::lock).
+    /// If `f` panics; like [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn get_or_init<F: FnOnce() -> T>(&self, f: F) -> &T {
         if let Some(value) = self.get() {
             return value;
         }
         self.once.call_once_force(|_| {
-            // Nobody else sets it: this is the one closure that runs.
+            // Cannot fail: `Once` runs one closure at a time, and only until one succeeds.
             let _ = self.value.set(f());
         });
-        self.there()
+        self.expect_value()
     }
 
-    /// The value.
+    /// Consumes the `OnceLock`, returning the wrapped value.
     pub fn into_inner(self) -> Option<T> {
         self.value.into_inner()
     }
 
-    /// Takes the value out; then it is empty.
+    /// Takes the value out of this `OnceLock`, moving it back to an uninitialized state.
     pub fn take(&mut self) -> Option<T> {
         std::mem::take(self).into_inner()
     }
 
-    fn there(&self) -> &T {
+    fn expect_value(&self) -> &T {
         self.get().expect("set before the closure returned")
     }
 }

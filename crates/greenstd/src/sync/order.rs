@@ -1,31 +1,32 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-/// In which order the items of a queue leave it.
+/// The order in which items leave a queue.
 ///
-/// It works under the lock of the queue, and so does the comparison of items in [`Priority`]. Code that it calls cannot
-/// switch: giving way and waiting panic there, and so does the use of any queue whose order [calls
-/// out](Order::CALLS_OUT), this one included.
+/// Its methods run under the lock of the queue, and so do the comparisons of items in [`Priority`]. Code that they call
+/// cannot switch: yielding and waiting panic there. Any use of a queue whose order [calls out](Order::CALLS_OUT) panics
+/// there, too, this queue included.
 ///
-/// A panic leaves the queue usable. It reaches the operation in which it occurs, when the lock is released; one that
-/// occurs in an operation that gets an item, or while a green thread unwinds, reaches a later one that puts or gets none.
+/// A panic leaves the queue usable. It resumes in the operation that caused it, after the lock is released. If that
+/// operation gets an item, or its green thread is unwinding, the panic resumes in a later operation that puts an item
+/// or gets none.
 pub trait Order<T>: Default {
-    /// Whether a method may call code of the program, such as a comparison, or panic. Where this is false the queue saves
-    /// the precautions.
+    /// Whether a method may call user code, such as a comparison, or panic. The queue skips its precautions where this
+    /// is false.
     const CALLS_OUT: bool = true;
 
-    /// How many items there are.
+    /// Returns the number of items.
     fn len(&self) -> usize;
 
-    /// Whether there is none.
+    /// Returns true if there are no items.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Takes an item in.
+    /// Adds an item.
     fn push(&mut self, item: T);
 
-    /// Lets the next item out.
+    /// Removes the next item and returns it.
     fn pop(&mut self) -> Option<T>;
 }
 
@@ -37,13 +38,13 @@ pub struct Fifo<T>(VecDeque<T>);
 #[derive(Debug)]
 pub struct Lifo<T>(Vec<T>);
 
-/// The smallest first; of equal ones the first in.
+/// The smallest item first; equal items in the order in which they came.
 ///
-/// A comparison that panics loses no item: that which was to leave stays, and that which came is kept, maybe out of its
-/// place. (An item that leaves std's `BinaryHeap` is dropped then.)
+/// A comparison that panics loses no item. The item that was to leave stays; a new item is kept, maybe out of its
+/// place. (std's `BinaryHeap` drops an item that leaves it then.)
 #[derive(Debug)]
 pub struct Priority<T> {
-    /// A binary heap. The items move only when all comparisons are done.
+    /// A binary heap. Items move only after all comparisons are done.
     items: Vec<(T, u64)>,
     next: u64,
 }
@@ -126,7 +127,7 @@ impl<T: Ord> Priority<T> {
         one.cmp(other).then_with(|| came.cmp(other_came)) == Ordering::Less
     }
 
-    /// Where the item at `place`, which has come last, belongs on its way to the first place.
+    /// Returns the heap position of the last item, which is at `place`, on the way to the root.
     fn place_above(&self, place: usize) -> usize {
         let mut target = place;
         while target > 0 && self.precedes(place, parent(target)) {
@@ -135,7 +136,7 @@ impl<T: Ord> Priority<T> {
         target
     }
 
-    /// Where the last item belongs when it has taken the first place.
+    /// Returns the position of the last item after it has replaced the root.
     fn place_below_first(&self) -> usize {
         let last = self.items.len() - 1;
         let mut target = 0;
@@ -159,7 +160,8 @@ impl<T> Priority<T> {
         }
     }
 
-    /// Takes the first item to `target`. The ancestors of a place are the leading digits of its number, counted from 1.
+    /// Moves the first item to `target`. The ancestors of a position are the binary prefixes of its number, counted
+    /// from 1.
     fn rotate_down(&mut self, target: usize) {
         let mut place = 0;
         for level in (0..(target + 1).ilog2()).rev() {
@@ -201,14 +203,14 @@ mod tests {
         }
     }
 
-    /// Numbers that repeat.
+    /// Pseudo-random numbers with repetitions.
     fn numbers(seed: u32) -> impl Iterator<Item = u32> {
         std::iter::successors(Some(seed), |n| Some(n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)))
             .map(|n| (n >> 16) % 50)
     }
 
     #[test]
-    fn the_smallest_of_many_leaves_first_and_of_equal_ones_the_first() {
+    fn priority_pops_the_smallest_item_and_equal_items_in_order_of_arrival() {
         for length in 0..100 {
             let mut order = Priority::default();
             numbers(length).take(length as usize).enumerate().for_each(|(number, n)| order.push((n, number)));
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comparison_that_panics_loses_no_item() {
+    fn a_panicking_comparison_loses_no_item() {
         for comparisons in 0..12 {
             let mut order = Priority::default();
             for n in numbers(7).take(40) {

@@ -1,10 +1,10 @@
-//! std's poisoning: the types are its own.
+//! Poisoning by std's own types.
 
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 
-/// Makes a guard of ours from one of std, poisoned or not.
+/// Maps the guard inside a result, poisoned or not.
 pub(super) fn map<G, R>(result: LockResult<G>, make: impl FnOnce(G) -> R) -> LockResult<R> {
     match result {
         Ok(guard) => Ok(make(guard)),
@@ -12,16 +12,16 @@ pub(super) fn map<G, R>(result: LockResult<G>, make: impl FnOnce(G) -> R) -> Loc
     }
 }
 
-/// What the attempt on std's lock has brought to those who hold the green one, so that nobody else has it.
-pub(super) fn held<G>(result: TryLockResult<G>) -> LockResult<G> {
+/// Unwraps the attempt on std's lock by the holder of the green lock, which cannot be contended.
+pub(super) fn uncontended<G>(result: TryLockResult<G>) -> LockResult<G> {
     match result {
         Ok(guard) => Ok(guard),
         Err(TryLockError::Poisoned(poisoned)) => Err(poisoned),
-        Err(TryLockError::WouldBlock) => unreachable!("who holds the green lock is alone"),
+        Err(TryLockError::WouldBlock) => unreachable!("std's lock is contended under the green lock"),
     }
 }
 
-/// Shows a lock as std does.
+/// Formats a lock as std does.
 pub(super) fn debug<G: Deref<Target: fmt::Debug>>(
     f: &mut fmt::Formatter<'_>,
     name: &str,
@@ -37,7 +37,7 @@ pub(super) fn debug<G: Deref<Target: fmt::Debug>>(
     shown.field("poisoned", &poisoned).finish_non_exhaustive()
 }
 
-/// What every guard of std can do: it is used, and shown, as the value.
+/// Implements the traits that all guards of std have: they deref to the value and are shown as it.
 macro_rules! guard {
     ($guard:ident, mut) => {
         $crate::sync::poison::guard!($guard);

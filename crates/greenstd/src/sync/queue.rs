@@ -8,54 +8,54 @@ use std::time::Duration;
 
 use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, LoopError, WaitReason};
 
-use super::line::{Ended, Line, Wait};
 use super::order::{Fifo, Lifo, Order, Priority};
+use super::wait_queue::{Wait, WaitError, WaitQueue};
 
-/// A [`LightQueue`] whose items leave in the order `O`. What is said there holds for it.
+/// A [`LightQueue`] whose items leave in the order `O`, with the same promises.
 pub struct OrderedLightQueue<T, O> {
     state: BiasedMutex<State<T, O>>,
 }
 
 struct State<T, O> {
     items: O,
-    /// `usize::MAX`: without limit.
+    /// `usize::MAX`: no limit.
     capacity: usize,
-    getters: Line,
-    /// With the items that wait for room.
-    putters: Line<T>,
-    /// How many getters were woken and did not run yet. As many items are theirs.
+    getters: WaitQueue,
+    /// The waiters for room, each with its item as payload.
+    putters: WaitQueue<T>,
+    /// The number of getters that were granted and have not run since. As many items belong to them.
     promised: usize,
-    /// What was taken in and is not reported done.
+    /// The number of items that were put and not reported done.
     unfinished: usize,
-    joiners: Line,
-    /// Of a panic of the order that no operation was told of yet.
-    panic: Option<Payload>,
+    joiners: WaitQueue,
+    /// The panic of the order that no operation has resumed yet.
+    panic: Option<PanicPayload>,
 }
 
-type Payload = Box<dyn Any + Send>;
+type PanicPayload = Box<dyn Any + Send>;
 
 thread_local! {
-    /// Whether an order that calls out works on this OS thread: it has the lock of a queue.
+    /// Whether an order that calls out is running on this OS thread, under the lock of a queue.
     static ORDERING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Why nothing was put.
+/// Why an item was not put.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum PutError<T> {
-    /// There is no room, or was none in time. The item comes back.
+    /// There was no room, or none in time. Holds the item.
     #[error("the queue is full")]
     Full(T),
-    /// The caller cannot wait. The item comes back, unless somebody had taken it before the error came.
+    /// The caller cannot wait. Holds the item, unless a getter took it before the error came.
     #[error("{0}")]
     Loop(LoopError, Option<T>),
 }
 
-/// Why nothing was got.
+/// Why no item was returned.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GetError {
-    /// There is no item, or was none in time.
+    /// There was no item, or none in time.
     #[error("the queue is empty")]
     Empty,
     /// The caller cannot wait.
@@ -72,46 +72,46 @@ impl<T> fmt::Debug for PutError<T> {
     }
 }
 
-impl<T> From<Ended<T>> for PutError<T> {
-    fn from(ended: Ended<T>) -> PutError<T> {
+impl<T> From<WaitError<T>> for PutError<T> {
+    fn from(ended: WaitError<T>) -> PutError<T> {
         match ended {
-            Ended::Late(item) => PutError::Full(item),
-            Ended::Failed(error, item) => PutError::Loop(*error, item),
+            WaitError::TimedOut(item) => PutError::Full(item),
+            WaitError::Failed(error, item) => PutError::Loop(*error, item),
         }
     }
 }
 
-impl From<Ended> for GetError {
-    fn from(ended: Ended) -> GetError {
+impl From<WaitError> for GetError {
+    fn from(ended: WaitError) -> GetError {
         match ended {
-            Ended::Late(()) => GetError::Empty,
-            Ended::Failed(error, _) => GetError::Loop(*error),
+            WaitError::TimedOut(()) => GetError::Empty,
+            WaitError::Failed(error, _) => GetError::Loop(*error),
         }
     }
 }
 
 impl<T, O: Order<T>> State<T, O> {
-    /// Items that nobody was promised.
-    fn free(&self) -> usize {
+    /// Returns the number of items that are not promised to a getter.
+    fn unpromised(&self) -> usize {
         self.items.len().saturating_sub(self.promised)
     }
 
-    /// Items that are there or with putters.
-    fn there(&self) -> usize {
+    /// Returns the number of items, those of waiting putters included.
+    fn total(&self) -> usize {
         self.items.len().saturating_add(self.putters.len())
     }
 
-    /// Whether there is an item for one who gets now, or comes with one who waits to put.
+    /// Returns true if a newcomer may get an item, from the queue or from a waiting putter.
     fn has_more(&self) -> bool {
-        self.there() > self.promised
+        self.total() > self.promised
     }
 
-    /// Whether an item taken in now is within the limit, or for a getter that has none to get.
+    /// Returns true if one more item is within the limit, or has a getter that waits without one.
     fn has_room(&self) -> bool {
-        self.free() < self.capacity || self.there() < self.promised + self.getters.len()
+        self.unpromised() < self.capacity || self.total() < self.promised + self.getters.len()
     }
 
-    /// Calls the order, and keeps its panic: `None` then.
+    /// Calls the order. Stores its panic, and returns `None` then.
     fn order<R>(&mut self, call: impl FnOnce(&mut O) -> R) -> Option<R> {
         if !O::CALLS_OUT {
             return Some(call(&mut self.items));
@@ -124,7 +124,7 @@ impl<T, O: Order<T>> State<T, O> {
             Err(payload) => {
                 match self.panic {
                     None => self.panic = Some(payload),
-                    // Its destructor is foreign code, too.
+                    // The payload's destructor is user code and must not run under the lock.
                     Some(_) => std::mem::forget(payload),
                 }
                 None
@@ -132,36 +132,36 @@ impl<T, O: Order<T>> State<T, O> {
         }
     }
 
-    /// For the running operation, which throws it without the lock.
-    fn take_panic(&mut self) -> Option<Payload> {
-        // A second panic would abort the process.
+    /// Returns the stored panic for the running operation, which resumes it without the lock.
+    fn take_panic(&mut self) -> Option<PanicPayload> {
+        // A second panic while unwinding would abort the process.
         if self.panic.is_some() && std::thread::panicking() { None } else { self.panic.take() }
     }
 
     fn push(&mut self, item: T) {
         let before = self.items.len();
         let pushed = self.order(|items| items.push(item));
-        // An item that is kept out of its place is there.
+        // An item that a panic left out of its place is in the queue all the same.
         self.unfinished += usize::from(pushed.is_some() || self.items.len() > before);
     }
 
-    /// Takes in the item of the putter that waits longest.
-    fn take_in(&mut self) -> bool {
-        let item = self.putters.choose_with();
+    /// Moves the item of the first putter into the queue.
+    fn admit_putter(&mut self) -> bool {
+        let item = self.putters.grant_payload();
         item.map(|item| self.push(item)).is_some()
     }
 
-    /// Wakes getters while there is more to get, and takes in what waits while there is room.
+    /// Grants getters while there are more items, and admits putters while there is room.
     fn settle(&mut self) {
-        while self.has_more() && self.getters.choose() {
+        while self.has_more() && self.getters.grant() {
             self.promised += 1;
         }
-        while self.free() < self.capacity && self.take_in() {}
+        while self.unpromised() < self.capacity && self.admit_putter() {}
     }
 
-    /// The next item, for one who has it promised no more. `None` if the putter that came with it has left.
+    /// Removes the next item, for a getter without a promise. `None` if the putter that it was granted for has left.
     fn take(&mut self) -> Option<T> {
-        if self.items.is_empty() && !self.take_in() {
+        if self.items.is_empty() && !self.admit_putter() {
             return None;
         }
         let item = self.order(O::pop).flatten();
@@ -170,139 +170,141 @@ impl<T, O: Order<T>> State<T, O> {
     }
 }
 
-/// Goes on with a panic of the order, when the lock is released.
-fn throw(panic: Option<Payload>) {
+/// Resumes a panic of the order. Called after the lock is released.
+fn throw(panic: Option<PanicPayload>) {
     if let Some(payload) = panic {
         resume_unwind(payload);
     }
 }
 
-/// For an item.
-struct ToGet<T, O>(PhantomData<(T, O)>);
+/// The wait for an item.
+struct GetWait<T, O>(PhantomData<(T, O)>);
 
-impl<T, O: Order<T>> Wait for ToGet<T, O> {
+impl<T, O: Order<T>> Wait for GetWait<T, O> {
     type State = State<T, O>;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Queue;
+    const REASON: WaitReason = WaitReason::Queue;
     const CHARGED: bool = true;
 
-    fn line(state: &mut State<T, O>) -> &mut Line {
+    fn queue(state: &mut State<T, O>) -> &mut WaitQueue {
         &mut state.getters
     }
 
-    fn pass_on(state: &mut State<T, O>) {
+    fn regrant(state: &mut State<T, O>) {
         state.promised -= 1;
         state.settle();
     }
 }
 
-/// For room, or somebody who takes the item.
-struct ToPut<T, O>(PhantomData<(T, O)>);
+/// The wait for room, or for a getter that takes the item.
+struct PutWait<T, O>(PhantomData<(T, O)>);
 
-impl<T, O: Order<T>> Wait for ToPut<T, O> {
+impl<T, O: Order<T>> Wait for PutWait<T, O> {
     type State = State<T, O>;
-    type Brought = T;
+    type Payload = T;
 
-    const DOING: WaitReason = WaitReason::Queue;
+    const REASON: WaitReason = WaitReason::Queue;
     const CHARGED: bool = true;
 
-    fn line(state: &mut State<T, O>) -> &mut Line<T> {
+    fn queue(state: &mut State<T, O>) -> &mut WaitQueue<T> {
         &mut state.putters
     }
 
-    fn entered(state: &mut State<T, O>) {
+    fn enqueued(state: &mut State<T, O>) {
         state.settle();
     }
 
-    fn pass_on(_: &mut State<T, O>) {
-        // Who takes an item from a putter keeps it.
+    fn regrant(_: &mut State<T, O>) {
+        // A getter that takes the item of a putter keeps it.
     }
 }
 
-/// Until all is done.
-struct ToJoin<T, O>(PhantomData<(T, O)>);
+/// The wait until all items are reported done.
+struct JoinWait<T, O>(PhantomData<(T, O)>);
 
-impl<T, O: Order<T>> Wait for ToJoin<T, O> {
+impl<T, O: Order<T>> Wait for JoinWait<T, O> {
     type State = State<T, O>;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Queue;
+    const REASON: WaitReason = WaitReason::Queue;
 
-    fn line(state: &mut State<T, O>) -> &mut Line {
+    fn queue(state: &mut State<T, O>) -> &mut WaitQueue {
         &mut state.joiners
     }
 
-    fn pass_on(_: &mut State<T, O>) {}
+    fn regrant(_: &mut State<T, O>) {}
 }
 
 impl<T, O: Order<T>> OrderedLightQueue<T, O> {
-    /// A queue that is never full.
+    /// Creates a queue without a limit.
     #[must_use]
     pub fn new() -> Self {
         Self::bounded(usize::MAX)
     }
 
-    /// A queue that is full with `capacity` items. With zero, who puts meets who gets.
+    /// Creates a queue that is full with `capacity` items. With zero, a put meets a get.
     #[must_use]
     pub fn bounded(capacity: usize) -> Self {
         let state = State {
             items: O::default(),
             capacity,
-            getters: Line::default(),
-            putters: Line::default(),
+            getters: WaitQueue::default(),
+            putters: WaitQueue::default(),
             promised: 0,
             unfinished: 0,
-            joiners: Line::default(),
+            joiners: WaitQueue::default(),
             panic: None,
         };
         Self { state: BiasedMutex::new(state) }
     }
 
-    /// One that has these items from the beginning.
+    /// Creates a queue with these items.
     pub(super) fn filled(items: O, capacity: usize) -> Self {
         let queue = Self::bounded(capacity);
         queue.state.lock().items = items;
         queue
     }
 
-    /// Puts an item in, and waits for room if the queue is full. Switches.
+    /// Puts an item, and waits for room if the queue is full. Switches.
     ///
-    /// If a timeout or a kill ends the wait the item is dropped, and nobody gets it.
+    /// If a timeout or a kill ends the wait, the item is dropped, and no getter gets it.
     ///
     /// # Errors
     ///
-    /// [`PutError::Loop`] where nobody may wait: in the main loop, while panicking.
+    /// [`PutError::Loop`] where the caller may not wait: in the main loop, while panicking.
     pub fn put(&self, item: T) -> Result<(), PutError<T>> {
         self.put_within(item, Deadline::none())
     }
 
-    /// As [`put`](OrderedLightQueue::put), for `timeout` at most. One of zero lets others run once.
+    /// Like [`put`](OrderedLightQueue::put), for at most `timeout`. Switches.
+    ///
+    /// A timeout of zero lets others run once.
     ///
     /// # Errors
     ///
-    /// [`PutError::Full`] if there was no room in time; else as there.
+    /// [`PutError::Full`] if there was no room in time; else like [`put`](OrderedLightQueue::put).
     pub fn put_timeout(&self, item: T, timeout: Duration) -> Result<(), PutError<T>> {
         self.put_within(item, Deadline::from(Some(timeout)))
     }
 
     fn put_within(&self, item: T, mut limit: Deadline) -> Result<(), PutError<T>> {
         self.refuse_use_by_order();
-        let panic = ToPut::wait(&self.state, &mut limit, item, |state, item| match item {
-            Some(item) if state.free() >= state.capacity => Err(item),
+        let panic = PutWait::wait(&self.state, &mut limit, item, |state, item| match item {
+            Some(item) if state.unpromised() >= state.capacity => Err(item),
             Some(item) => {
                 state.push(item);
                 state.settle();
                 Ok(state.take_panic())
             }
-            // The item was taken.
+            // The granting side has taken the item.
             None => Ok(state.take_panic()),
         })?;
         throw(panic);
         Ok(())
     }
 
-    /// Without this the OS thread would wait for the lock that it has.
+    /// Panics in a call from an order: the OS thread would wait for the lock that it holds.
     #[inline]
     fn refuse_use_by_order(&self) {
         assert!(!(O::CALLS_OUT && ORDERING.get()), "the order of a queue, or a comparison of its items, uses a queue");
@@ -313,18 +315,18 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         self.state.lock()
     }
 
-    /// Puts an item in if there is room, or if somebody waits for it. Eventlet's `put_nowait`. Does not switch.
+    /// Puts an item if there is room or a waiting getter, Eventlet's `put_nowait`. Does not switch.
     ///
     /// # Errors
     ///
-    /// [`PutError::Full`] if not.
+    /// [`PutError::Full`] if the queue is full.
     pub fn try_put(&self, item: T) -> Result<(), PutError<T>> {
         let mut state = self.lock();
         if !state.has_room() {
             return Err(PutError::Full(item));
         }
-        // Those who wait for a getter came before.
-        while state.items.len() < state.promised && state.take_in() {}
+        // Putters that wait for a getter came before this call.
+        while state.items.len() < state.promised && state.admit_putter() {}
         state.push(item);
         state.settle();
         let panic = state.take_panic();
@@ -333,42 +335,44 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         Ok(())
     }
 
-    /// Takes the next item, and waits for one if there is none. Switches.
+    /// Removes the next item and returns it, and waits for one if there is none. Switches.
     ///
     /// # Errors
     ///
-    /// [`GetError::Loop`] where nobody may wait: in the main loop, while panicking.
+    /// [`GetError::Loop`] where the caller may not wait: in the main loop, while panicking.
     pub fn get(&self) -> Result<T, GetError> {
         self.get_within(Deadline::none())
     }
 
-    /// As [`get`](OrderedLightQueue::get), for `timeout` at most. One of zero lets others run once.
+    /// Like [`get`](OrderedLightQueue::get), for at most `timeout`. Switches.
+    ///
+    /// A timeout of zero lets others run once.
     ///
     /// # Errors
     ///
-    /// [`GetError::Empty`] if there was no item in time; else as there.
+    /// [`GetError::Empty`] if there was no item in time; else like [`get`](OrderedLightQueue::get).
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
         self.get_within(Deadline::from(Some(timeout)))
     }
 
     fn get_within(&self, mut limit: Deadline) -> Result<T, GetError> {
         self.refuse_use_by_order();
-        let got = ToGet::wait(&self.state, &mut limit, (), |state, unchosen| {
-            match unchosen {
+        let got = GetWait::wait(&self.state, &mut limit, (), |state, ungranted| {
+            match ungranted {
                 Some(()) if !state.has_more() => return Err(()),
                 Some(()) => {}
                 None => state.promised -= 1,
             }
             match state.take() {
                 Some(item) => Ok(Ok(item)),
-                // Without a panic the putter has left for which this getter was woken.
+                // Without a panic, the putter that this getter was granted for has left.
                 None => state.take_panic().map(Err).ok_or(()),
             }
         })?;
         Ok(got.unwrap_or_else(|payload| resume_unwind(payload)))
     }
 
-    /// Takes the next item if there is one. Eventlet's `get_nowait`. Does not switch.
+    /// Removes the next item if there is one, Eventlet's `get_nowait`. Does not switch.
     ///
     /// # Errors
     ///
@@ -382,44 +386,47 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         item.ok_or(GetError::Empty)
     }
 
-    /// How many items are there for those who come. Eventlet's `qsize`. Does not switch.
+    /// Returns the number of items for newcomers, Eventlet's `qsize`. Does not switch.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lock().free()
+        self.lock().unpromised()
     }
 
-    /// Whether there is none: a get would wait, unless somebody waits to put. Does not switch.
+    /// Returns true if there are no items for newcomers. Does not switch.
+    ///
+    /// A get then waits, unless a putter waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether the limit is reached. With a limit of zero it always is. Does not switch.
+    /// Returns true if the limit is reached; always with a limit of zero. Does not switch.
     #[must_use]
     pub fn is_full(&self) -> bool {
         let state = self.lock();
-        state.free() >= state.capacity
+        state.unpromised() >= state.capacity
     }
 
-    /// How many items it may hold; `None` if that has no limit. Eventlet's `maxsize`. Does not switch.
+    /// Returns the limit, or `None` if there is none. Eventlet's `maxsize`. Does not switch.
     #[must_use]
     pub fn capacity(&self) -> Option<usize> {
         Some(self.lock().capacity).filter(|&capacity| capacity != usize::MAX)
     }
 
-    /// Whether a get would return at once.
+    /// Returns true if a get would return at once.
     pub(super) fn has_more(&self) -> bool {
         self.lock().has_more()
     }
 
-    /// How many items nobody was promised, there or with those who wait for room, and how many wait for one.
-    pub(super) fn there_and_waiting(&self) -> (usize, usize) {
+    /// Returns the number of items not promised, those of waiting putters included, and the number of waiting getters.
+    pub(super) fn available_and_waiting(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.there().saturating_sub(state.promised), state.getters.len())
+        (state.total().saturating_sub(state.promised), state.getters.len())
     }
 
-    /// Changes the limit; `None` removes it. Who waits for room that is there now goes on; what is there beyond the
-    /// new limit stays. Does not switch.
+    /// Changes the limit; `None` removes it. Does not switch.
+    ///
+    /// Putters that have room now go on. Items beyond the new limit stay.
     pub fn resize(&self, capacity: impl Into<Option<usize>>) {
         let capacity = capacity.into().unwrap_or(usize::MAX);
         let mut state = self.lock();
@@ -430,13 +437,13 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
         throw(panic);
     }
 
-    /// How many wait for an item. Does not switch.
+    /// Returns the number of waiting getters. Does not switch.
     #[must_use]
     pub fn getting(&self) -> usize {
         self.lock().getters.len()
     }
 
-    /// How many wait for room. Does not switch.
+    /// Returns the number of waiting putters. Does not switch.
     #[must_use]
     pub fn putting(&self) -> usize {
         self.lock().putters.len()
@@ -459,8 +466,8 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     fn describe<'a, 'f>(&self, f: &'a mut fmt::Formatter<'f>, name: &str) -> fmt::DebugStruct<'a, 'f> {
         let capacity = self.capacity();
         let state = self.lock();
-        let (items, getting, putting) = (state.free(), state.getters.len(), state.putters.len());
-        // What is written to may be anybody's, and switch.
+        let (items, getting, putting) = (state.unpromised(), state.getters.len(), state.putters.len());
+        // The formatter is user code and may switch: hold no lock while calling it.
         drop(state);
         let mut shown = f.debug_struct(name);
         shown.field("capacity", &capacity).field("items", &items);
@@ -469,22 +476,22 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     }
 }
 
-/// A [`Queue`] whose items leave in the order `O`: an [`OrderedLightQueue`] that also counts what is done.
+/// A [`Queue`] whose items leave in the order `O`, an [`OrderedLightQueue`] that also counts unfinished items.
 pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
 
-/// Items that some put and others get. Eventlet's `LightQueue`: a [`Queue`] that does not count what is done.
+/// A queue between putters and getters, Eventlet's `LightQueue`: a [`Queue`] that does not count unfinished items.
 ///
-/// Getters and putters are chosen in the order in which they came, and a newcomer takes nothing that somebody
-/// before it was chosen for. A getter that is woken is sure of one item, not of a particular one: it takes the next
-/// by the queue's order when it runs, and of getters that were woken from or on several OS threads a later one may
-/// run earlier. If it is killed before it runs, another getter is woken. An item that somebody is sure of takes no
-/// room, and is kept, even beyond the limit, if nobody comes for it. The item of a putter that waits stays with it until
-/// there is room, and is not taken in if the putter is killed or gives up.
+/// Getters and putters are granted in FIFO order, and a newcomer takes nothing that was granted to a waiter. A granted
+/// getter is sure of one item, not of a particular one. It takes the next item of the queue's order when it runs. Of
+/// getters that were granted from or on several OS threads, a later one may run earlier. If a granted getter is killed
+/// before it runs, another getter is granted. A granted item takes no room. If its getter never comes for it, the item
+/// is kept, even beyond the limit. The item of a waiting putter stays with it until there is room. It does not enter
+/// the queue if the putter is killed or gives up.
 ///
-/// A queue [`bounded`](OrderedLightQueue::bounded) to zero holds nothing: who puts waits until somebody has taken the
+/// A queue [`bounded`](OrderedLightQueue::bounded) to zero holds nothing: a putter waits until a getter has taken its
 /// item.
 ///
-/// Green threads of any hub and plain OS threads may share one: it is `Send + Sync` if `T` is `Send`.
+/// Green threads of any hub and plain OS threads may share a queue: it is `Send + Sync` if `T` is `Send`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -501,8 +508,7 @@ pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
 /// ```
 pub type LightQueue<T> = OrderedLightQueue<T, Fifo<T>>;
 
-/// A [`LightQueue`] that also counts what is done with its items, so that one can wait until all of it is. Eventlet's
-/// `Queue`.
+/// A [`LightQueue`] that also counts unfinished items, so that callers can join it. Eventlet's `Queue`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -523,10 +529,10 @@ pub type LightQueue<T> = OrderedLightQueue<T, Fifo<T>>;
 /// ```
 pub type Queue<T> = OrderedQueue<T, Fifo<T>>;
 
-/// A [`Queue`] that gives the smallest item first, and of equal ones the one that was put first.
+/// A [`Queue`] that returns the smallest item first, and equal items in the order in which they were put.
 ///
-/// Items are compared under the lock of the queue: a comparison that waits, gives way, or uses a queue with such an order
-/// panics. A panic of a comparison reaches the operation and loses no item: see [`Order`].
+/// Items are compared under the lock of the queue. A comparison panics if it waits, yields, or uses a queue with such
+/// an order. A panic of a comparison reaches the operation and loses no item: see [`Order`].
 ///
 /// ```
 /// use greenstd::sync::PriorityQueue;
@@ -539,7 +545,7 @@ pub type Queue<T> = OrderedQueue<T, Fifo<T>>;
 /// ```
 pub type PriorityQueue<T> = OrderedQueue<T, Priority<T>>;
 
-/// A [`Queue`] that gives the item first that was put last.
+/// A [`Queue`] that returns the item first that was put last.
 ///
 /// ```
 /// use greenstd::sync::LifoQueue;
@@ -551,57 +557,58 @@ pub type PriorityQueue<T> = OrderedQueue<T, Priority<T>>;
 /// ```
 pub type LifoQueue<T> = OrderedQueue<T, Lifo<T>>;
 
-/// More was reported done than was put.
+/// The error of a `task_done` without an unfinished item.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("task_done was called more often than items were put")]
 pub struct TooManyTasksDone;
 
 impl<T, O: Order<T>> OrderedQueue<T, O> {
-    /// A queue that is never full.
+    /// Creates a queue without a limit.
     #[must_use]
     pub fn new() -> Self {
         OrderedQueue(OrderedLightQueue::new())
     }
 
-    /// A queue that is full with `capacity` items. With zero, who puts meets who gets.
+    /// Creates a queue that is full with `capacity` items. With zero, a put meets a get.
     #[must_use]
     pub fn bounded(capacity: usize) -> Self {
         OrderedQueue(OrderedLightQueue::bounded(capacity))
     }
 
-    /// Says that what was to be done with one item is done. Does not switch.
+    /// Reports the work for one item as done. Does not switch.
     ///
     /// # Errors
     ///
-    /// [`TooManyTasksDone`] if it was said for each item before.
+    /// [`TooManyTasksDone`] if all items were reported done before.
     pub fn task_done(&self) -> Result<(), TooManyTasksDone> {
         let mut state = self.lock();
         state.unfinished = state.unfinished.checked_sub(1).ok_or(TooManyTasksDone)?;
         if state.unfinished == 0 {
-            state.joiners.choose_all();
+            state.joiners.grant_all();
         }
         Ok(())
     }
 
-    /// Waits until all that was put is done; returns at once if it is. Items that still wait for room do not count.
-    /// Switches if something is to be done.
+    /// Waits until all items that were put are reported done. Switches if it waits.
+    ///
+    /// Items of waiting putters do not count.
     ///
     /// # Errors
     ///
-    /// Where nobody may wait: in the main loop, while panicking.
+    /// Where the caller may not wait: in the main loop, while panicking.
     pub fn join(&self) -> Result<(), LoopError> {
         self.refuse_use_by_order();
-        let joined = ToJoin::wait(&self.state, &mut Deadline::none(), (), |state, unchosen| match unchosen {
+        let joined = JoinWait::wait(&self.state, &mut Deadline::none(), (), |state, ungranted| match ungranted {
             Some(()) if state.unfinished != 0 => Err(()),
             _ => Ok(()),
         });
         match joined {
-            Ok(()) | Err(Ended::Late(())) => Ok(()),
-            Err(Ended::Failed(error, _)) => Err(*error),
+            Ok(()) | Err(WaitError::TimedOut(())) => Ok(()),
+            Err(WaitError::Failed(error, _)) => Err(*error),
         }
     }
 
-    /// How many items are not reported done. Does not switch.
+    /// Returns the number of items that are not reported done. Does not switch.
     #[must_use]
     pub fn unfinished(&self) -> usize {
         self.lock().unfinished

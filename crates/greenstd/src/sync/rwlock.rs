@@ -1,8 +1,8 @@
-//! std's `RwLock`: a green lock, and std's own around the value, as [`Mutex`](super::Mutex).
+//! std's `RwLock`: a green lock, and a std lock around the value, as in [`Mutex`](super::Mutex).
 //!
-//! Readers and writers come through one door, one after the other. Who stands in it waits until those inside have
-//! left as far as they are in the way; then they go in and leave the door to the next. So a writer is not overtaken
-//! by readers, and readers who follow each other are inside together.
+//! Readers and writers pass a turnstile one at a time, in FIFO order. The access that holds the turnstile waits until
+//! it conflicts with no present holder, takes the lock, and releases the turnstile to the next. So readers cannot
+//! overtake a waiting writer, and consecutive readers share the lock.
 
 use std::fmt;
 use std::sync::{self, LockResult, PoisonError, TryLockError, TryLockResult};
@@ -10,20 +10,20 @@ use std::time::{Duration, Instant};
 
 use hub_core::{BiasedMutex, Grace, Holder, WaitReason};
 
-use super::attempt::within_grace;
-use super::line::{Line, Wait};
 use super::poison;
+use super::wait_infallible::within_grace;
+use super::wait_queue::{Wait, WaitQueue};
 
-/// std's `RwLock`, for green threads of one or more hubs and for plain OS threads.
+/// A reader-writer lock, std's `RwLock`.
 ///
-/// Readers and writers are served in the order in which they came, so a second `read` of one that reads already
-/// waits for ever if a writer came in between.
+/// It serves green threads of one or more hubs and plain OS threads. Readers and writers are served in FIFO order. So a
+/// green thread that holds a read guard and calls `read` again waits for ever if a writer came in between.
 ///
-/// A kill or a timeout does not strike at once while it waits: see [`Mutex`](super::Mutex). A destructor that runs while
-/// panicking goes before those that wait.
+/// A kill or a timeout does not strike at once during a wait: see [`Mutex`](super::Mutex). A destructor that runs while
+/// panicking goes before the waiters.
 ///
-/// A write guard that is dropped while its green thread unwinds poisons the lock, also if it unwinds because it was
-/// killed or timed out; a read guard does not.
+/// Dropping a write guard while its green thread unwinds poisons the lock, also if it unwinds by a kill or a timeout. A
+/// read guard does not poison it.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -40,70 +40,72 @@ use super::poison;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub struct RwLock<T: ?Sized> {
-    lock: Lock,
+    lock: RawRwLock,
     data: sync::RwLock<T>,
 }
 
-/// Ends a shared access when dropped, std's `RwLockReadGuard`.
+/// Releases the shared access when dropped, std's `RwLockReadGuard`.
 #[must_use = "if unused the RwLock will immediately unlock"]
 pub struct RwLockReadGuard<'a, T: ?Sized> {
-    // Dropped in this order: the value is free before the next one gets the lock.
+    // The order of the fields matters: the value must be free before the next waiter gets the lock.
     data: sync::RwLockReadGuard<'a, T>,
-    _held: Held<'a>,
+    _held: RwHold<'a>,
 }
 
-/// Ends an exclusive access when dropped, std's `RwLockWriteGuard`.
+/// Releases the exclusive access when dropped, std's `RwLockWriteGuard`.
 #[must_use = "if unused the RwLock will immediately unlock"]
 pub struct RwLockWriteGuard<'a, T: ?Sized> {
-    // As above.
+    // The order of the fields matters, as above.
     data: sync::RwLockWriteGuard<'a, T>,
-    held: Held<'a>,
+    held: RwHold<'a>,
     rwlock: &'a RwLock<T>,
 }
 
 impl<T> RwLock<T> {
-    /// An unlocked lock.
+    /// Creates a new instance of an `RwLock<T>` which is unlocked.
     #[must_use]
     pub const fn new(value: T) -> RwLock<T> {
-        RwLock { lock: Lock::new(), data: sync::RwLock::new(value) }
+        RwLock { lock: RawRwLock::new(), data: sync::RwLock::new(value) }
     }
 
-    /// The value, when nobody else has the lock any more.
+    /// Consumes this `RwLock`, returning the underlying data.
     ///
     /// # Errors
     ///
-    /// If it is poisoned; the value is in the error.
+    /// If the lock is poisoned; the error holds the value.
     pub fn into_inner(self) -> LockResult<T> {
         self.data.into_inner()
     }
 }
 
 impl<T: ?Sized> RwLock<T> {
-    /// Waits for shared access. Switches if it has to wait.
+    /// Locks this `RwLock` with shared read access. Switches if it has to wait.
     ///
     /// # Errors
     ///
-    /// If it is poisoned; the guard is in the error.
+    /// If the lock is poisoned; the error holds the guard.
     ///
     /// # Panics
     ///
-    /// As [`Mutex::lock`](super::Mutex::lock).
+    /// Like [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn read(&self) -> LockResult<RwLockReadGuard<'_, T>> {
         self.read_guard(self.lock.acquire(Access::Shared))
     }
 
-    /// Takes shared access if it may be had at once, which is not so if somebody waits. Does not switch.
+    /// Attempts to acquire shared read access. Does not switch.
+    ///
+    /// It fails if there is a waiter, also where only readers hold the lock.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if it may not be had, `Poisoned` if the lock is poisoned.
+    /// `WouldBlock` if the access could not be granted, `Poisoned` if the lock is poisoned.
     pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
         let held = self.lock.try_acquire(Access::Shared).ok_or(TryLockError::WouldBlock)?;
         Ok(self.read_guard(held)?)
     }
 
-    /// Like [`read`](RwLock::read), but waits for at most `timeout`; parking_lot's. Switches if it has to wait.
+    /// Attempts to acquire shared read access for at most `timeout`, parking_lot's. Switches if it has to wait.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -120,11 +122,11 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if it was not to be had in time, `Poisoned` if the lock is poisoned.
+    /// `WouldBlock` if the access was not granted in time, `Poisoned` if the lock is poisoned.
     ///
     /// # Panics
     ///
-    /// As [`Mutex::try_lock_for`](super::Mutex::try_lock_for).
+    /// Like [`Mutex::try_lock_for`](super::Mutex::try_lock_for).
     #[track_caller]
     pub fn try_read_for(&self, timeout: Duration) -> TryLockResult<RwLockReadGuard<'_, T>> {
         let held =
@@ -132,31 +134,31 @@ impl<T: ?Sized> RwLock<T> {
         Ok(self.read_guard(held)?)
     }
 
-    /// Waits for exclusive access. Switches if it has to wait.
+    /// Locks this `RwLock` with exclusive write access. Switches if it has to wait.
     ///
     /// # Errors
     ///
-    /// If it is poisoned; the guard is in the error.
+    /// If the lock is poisoned; the error holds the guard.
     ///
     /// # Panics
     ///
-    /// As [`Mutex::lock`](super::Mutex::lock).
+    /// Like [`Mutex::lock`](super::Mutex::lock).
     #[track_caller]
     pub fn write(&self) -> LockResult<RwLockWriteGuard<'_, T>> {
         self.write_guard(self.lock.acquire(Access::Exclusive))
     }
 
-    /// Takes exclusive access if nobody has any. Does not switch.
+    /// Attempts to lock this `RwLock` with exclusive write access. Does not switch.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if it may not be had, `Poisoned` if the lock is poisoned.
+    /// `WouldBlock` if the access could not be granted, `Poisoned` if the lock is poisoned.
     pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
         let held = self.lock.try_acquire(Access::Exclusive).ok_or(TryLockError::WouldBlock)?;
         Ok(self.write_guard(held)?)
     }
 
-    /// Like [`write`](RwLock::write), but waits for at most `timeout`; parking_lot's. Switches if it has to wait.
+    /// Attempts to acquire exclusive write access for at most `timeout`, parking_lot's. Switches if it has to wait.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -173,11 +175,11 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if it was not to be had in time, `Poisoned` if the lock is poisoned.
+    /// `WouldBlock` if the access was not granted in time, `Poisoned` if the lock is poisoned.
     ///
     /// # Panics
     ///
-    /// As [`Mutex::try_lock_for`](super::Mutex::try_lock_for).
+    /// Like [`Mutex::try_lock_for`](super::Mutex::try_lock_for).
     #[track_caller]
     pub fn try_write_for(&self, timeout: Duration) -> TryLockResult<RwLockWriteGuard<'_, T>> {
         let held =
@@ -185,38 +187,38 @@ impl<T: ?Sized> RwLock<T> {
         Ok(self.write_guard(held)?)
     }
 
-    fn read_guard<'a>(&'a self, held: Held<'a>) -> LockResult<RwLockReadGuard<'a, T>> {
-        let data = poison::held(self.data.try_read());
+    fn read_guard<'a>(&'a self, held: RwHold<'a>) -> LockResult<RwLockReadGuard<'a, T>> {
+        let data = poison::uncontended(self.data.try_read());
         poison::map(data, |data| RwLockReadGuard { data, _held: held })
     }
 
-    fn write_guard<'a>(&'a self, held: Held<'a>) -> LockResult<RwLockWriteGuard<'a, T>> {
-        let data = poison::held(self.data.try_write());
+    fn write_guard<'a>(&'a self, held: RwHold<'a>) -> LockResult<RwLockWriteGuard<'a, T>> {
+        let data = poison::uncontended(self.data.try_write());
         poison::map(data, |data| RwLockWriteGuard { data, held, rwlock: self })
     }
 
-    /// Whether it is poisoned.
+    /// Determines whether the lock is poisoned.
     pub fn is_poisoned(&self) -> bool {
         self.data.is_poisoned()
     }
 
-    /// Takes the poison away: the value is right again.
+    /// Clears the poisoned state from the lock.
     pub fn clear_poison(&self) {
         self.data.clear_poison();
     }
 
-    /// The value, which nobody else has.
+    /// Returns a mutable reference to the underlying data.
     ///
     /// # Errors
     ///
-    /// If it is poisoned; the value is in the error.
+    /// If the lock is poisoned; the error holds the reference.
     pub fn get_mut(&mut self) -> LockResult<&mut T> {
         self.data.get_mut()
     }
 }
 
 impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
-    /// Turns the exclusive access into a shared one; nobody writes in between. Does not switch.
+    /// Downgrades the write guard to a read guard. No writer gets in between. Does not switch.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -231,9 +233,9 @@ impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
     /// ```
     pub fn downgrade(s: Self) -> RwLockReadGuard<'a, T> {
         let RwLockWriteGuard { data, mut held, rwlock } = s;
-        // The green lock keeps everybody out while std's is free.
+        // The green lock keeps all others out while std's lock is free.
         drop(data);
-        let data = poison::held(rwlock.data.try_read()).unwrap_or_else(PoisonError::into_inner);
+        let data = poison::uncontended(rwlock.data.try_read()).unwrap_or_else(PoisonError::into_inner);
         held.downgrade();
         RwLockReadGuard { data, _held: held }
     }
@@ -253,7 +255,7 @@ impl<T: Default> Default for RwLock<T> {
 
 impl<T: ?Sized + fmt::Debug> fmt::Debug for RwLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // By the green lock, which tells who may touch std's.
+        // Through the green lock: its holder alone may touch std's lock.
         poison::debug(f, "RwLock", self.try_read(), self.is_poisoned())
     }
 }
@@ -268,119 +270,120 @@ enum Access {
 }
 
 /// A lock without a value.
-struct Lock(BiasedMutex<Room>);
+struct RawRwLock(BiasedMutex<RwState>);
 
-struct Room {
+struct RwState {
     readers: usize,
     writer: bool,
-    /// The last that came in.
+    /// The green thread or OS thread that took the lock last.
     holder: Holder,
-    /// Somebody stands in the door.
-    door: bool,
-    /// Who wait for the door.
-    outside: Line,
-    /// Who stands in the door, if they have to wait.
-    in_door: Line,
+    /// Whether an access holds the turnstile.
+    turnstile_taken: bool,
+    /// The waiters for the turnstile.
+    turnstile_queue: WaitQueue,
+    /// The holder of the turnstile, while a conflicting access holds the lock.
+    access_queue: WaitQueue,
 }
 
-/// For the door.
-struct Outside;
+/// The wait for the turnstile.
+struct TurnstileWait;
 
-impl Wait for Outside {
-    type State = Room;
-    type Brought = ();
+impl Wait for TurnstileWait {
+    type State = RwState;
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Lock;
-    const HOLDS_EXITS: bool = true;
+    const REASON: WaitReason = WaitReason::Lock;
+    const DEFERS_EXITS: bool = true;
 
-    fn line(state: &mut Room) -> &mut Line {
-        &mut state.outside
+    fn queue(state: &mut RwState) -> &mut WaitQueue {
+        &mut state.turnstile_queue
     }
 
-    fn pass_on(state: &mut Room) {
-        state.leave_door();
-    }
-}
-
-/// In the door, for those who are in the way.
-struct InDoor;
-
-impl Wait for InDoor {
-    type State = Room;
-    type Brought = ();
-
-    const DOING: WaitReason = WaitReason::Lock;
-    const HOLDS_EXITS: bool = true;
-
-    fn line(state: &mut Room) -> &mut Line {
-        &mut state.in_door
-    }
-
-    fn pass_on(_: &mut Room) {
-        // Who leaves the door leaves it to somebody who looks by themselves.
+    fn regrant(state: &mut RwState) {
+        state.release_turnstile();
     }
 }
 
-impl Lock {
-    const fn new() -> Lock {
-        Lock(BiasedMutex::new(Room {
+/// The wait of the turnstile's holder for conflicting accesses to end.
+struct AccessWait;
+
+impl Wait for AccessWait {
+    type State = RwState;
+    type Payload = ();
+
+    const REASON: WaitReason = WaitReason::Lock;
+    const DEFERS_EXITS: bool = true;
+
+    fn queue(state: &mut RwState) -> &mut WaitQueue {
+        &mut state.access_queue
+    }
+
+    fn regrant(_: &mut RwState) {
+        // The next holder of the turnstile checks for conflicts itself.
+    }
+}
+
+impl RawRwLock {
+    const fn new() -> RawRwLock {
+        RawRwLock(BiasedMutex::new(RwState {
             readers: 0,
             writer: false,
             holder: Holder::NOBODY,
-            door: false,
-            outside: Line::new(),
-            in_door: Line::new(),
+            turnstile_taken: false,
+            turnstile_queue: WaitQueue::new(),
+            access_queue: WaitQueue::new(),
         }))
     }
 
     #[track_caller]
-    fn acquire(&self, access: Access) -> Held<'_> {
+    fn acquire(&self, access: Access) -> RwHold<'_> {
         match self.acquire_within(Grace::begin_whole, None, access) {
             Some(held) => held,
-            None => self.stays_held(),
+            None => self.panic_still_held(),
         }
     }
 
-    /// In a destructor that unwinds: the process is about to be aborted.
+    /// Panics in a destructor that runs while unwinding, which aborts the process.
     #[cold]
     #[track_caller]
-    fn stays_held(&self) -> ! {
+    fn panic_still_held(&self) -> ! {
         let holder = self.0.lock().holder.describe();
         panic!("a destructor cannot wait for a reader-writer lock while panicking: {holder}, took it last");
     }
 
     #[track_caller]
-    fn acquire_within(&self, begin: fn() -> Grace, timeout: Option<Duration>, access: Access) -> Option<Held<'_>> {
+    fn acquire_within(&self, begin: fn() -> Grace, timeout: Option<Duration>, access: Access) -> Option<RwHold<'_>> {
         let started = timeout.map(|_| Instant::now());
-        let entered = within_grace::<Outside, _>(begin, timeout, &self.0, |room, chosen| {
-            if !chosen && room.door {
-                return room.pass_door(access).then_some(true);
+        let acquired = within_grace::<TurnstileWait, _>(begin, timeout, &self.0, |state, granted| {
+            if !granted && state.turnstile_taken {
+                return state.bypass_turnstile(access).then_some(true);
             }
-            room.door = true;
-            let entered = room.enter(access);
-            if entered {
-                room.leave_door();
+            state.turnstile_taken = true;
+            let acquired = state.try_enter(access);
+            if acquired {
+                state.release_turnstile();
             }
-            Some(entered)
+            Some(acquired)
         });
-        if !entered.ok()? {
-            let _door = Door(self);
+        if !acquired.ok()? {
+            let _turnstile = Turnstile(self);
             let left = timeout.zip(started).map(|(timeout, started)| timeout.saturating_sub(started.elapsed()));
-            within_grace::<InDoor, _>(begin, left, &self.0, |room, _| room.enter(access).then_some(())).ok()?;
+            within_grace::<AccessWait, _>(begin, left, &self.0, |state, _| state.try_enter(access).then_some(()))
+                .ok()?;
         }
-        Some(Held { lock: self, access })
+        Some(RwHold { lock: self, access })
     }
 
-    fn try_acquire(&self, access: Access) -> Option<Held<'_>> {
-        let mut room = self.0.lock();
-        let entered = if room.door { room.pass_door(access) } else { room.enter(access) };
-        entered.then(|| Held { lock: self, access })
+    fn try_acquire(&self, access: Access) -> Option<RwHold<'_>> {
+        let mut state = self.0.lock();
+        let acquired = if state.turnstile_taken { state.bypass_turnstile(access) } else { state.try_enter(access) };
+        acquired.then(|| RwHold { lock: self, access })
     }
 }
 
-impl Room {
-    /// Goes in, unless somebody is in the way.
-    fn enter(&mut self, access: Access) -> bool {
+impl RwState {
+    /// Takes the lock, unless a present holder conflicts with `access`.
+    fn try_enter(&mut self, access: Access) -> bool {
         let free = !self.writer && (self.readers == 0 || matches!(access, Access::Shared));
         match access {
             Access::Shared if free => self.readers += 1,
@@ -391,10 +394,11 @@ impl Room {
         true
     }
 
-    /// Goes in past a waiter in the door, which comes in later: for a destructor that unwinds, which cannot let it run.
+    /// Takes the lock before the holder of the turnstile: for a destructor that unwinds, which cannot let that holder
+    /// run.
     #[cold]
-    fn pass_door(&mut self, access: Access) -> bool {
-        std::thread::panicking() && self.enter(access)
+    fn bypass_turnstile(&mut self, access: Access) -> bool {
+        std::thread::panicking() && self.try_enter(access)
     }
 
     fn leave(&mut self, access: Access) {
@@ -403,43 +407,43 @@ impl Room {
             Access::Exclusive => self.writer = false,
         }
         if self.readers == 0 {
-            self.in_door.choose();
+            self.access_queue.grant();
         }
     }
 
-    /// The door is the next one's.
-    fn leave_door(&mut self) {
-        self.door = self.outside.choose();
+    /// Hands the turnstile to its next waiter.
+    fn release_turnstile(&mut self) {
+        self.turnstile_taken = self.turnstile_queue.grant();
     }
 }
 
-/// Standing in the door.
-struct Door<'a>(&'a Lock);
+/// Holds the turnstile, and releases it when dropped.
+struct Turnstile<'a>(&'a RawRwLock);
 
-impl Drop for Door<'_> {
+impl Drop for Turnstile<'_> {
     fn drop(&mut self) {
-        self.0.0.lock().leave_door();
+        self.0.0.lock().release_turnstile();
     }
 }
 
-/// Gives the access back.
-struct Held<'a> {
-    lock: &'a Lock,
+/// Holds an access, and releases it when dropped.
+struct RwHold<'a> {
+    lock: &'a RawRwLock,
     access: Access,
 }
 
-impl Held<'_> {
+impl RwHold<'_> {
     fn downgrade(&mut self) {
         self.access = Access::Shared;
-        let mut room = self.lock.0.lock();
-        room.writer = false;
-        room.readers = 1;
-        // A reader may come in now; a writer finds that it has to wait still.
-        room.in_door.choose();
+        let mut state = self.lock.0.lock();
+        state.writer = false;
+        state.readers = 1;
+        // A reader with the turnstile may take the lock now; a writer finds that it still has to wait.
+        state.access_queue.grant();
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for RwHold<'_> {
     fn drop(&mut self) {
         self.lock.0.lock().leave(self.access);
     }

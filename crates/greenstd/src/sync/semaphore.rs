@@ -4,18 +4,17 @@ use std::time::Duration;
 
 use hub_core::{BiasedMutex, Deadline, LoopError, WaitReason};
 
-use super::line::{Ended, Line, Wait};
 use super::order::Order;
 use super::queue::{GetError, OrderedLightQueue, PutError};
+use super::wait_queue::{Wait, WaitError, WaitQueue};
 
-/// A number of tokens that are acquired and released, by the same or by others. Eventlet's `Semaphore`.
+/// A number of tokens, each acquired and released by any green thread or OS thread, Eventlet's `Semaphore`.
 ///
-/// Whoever waits is served in the order in which they came. No form of acquiring goes before those who wait: the
-/// ones with a timeout queue like the others, and [`try_acquire`](Semaphore::try_acquire) finds nothing free while
-/// somebody waits. A green thread that is killed while it waits, or just when a token was given to it, leaves the
-/// token to the next.
+/// Waiters are served in FIFO order, and no form of acquiring overtakes them. Waits with a timeout queue like the
+/// others, and [`try_acquire`](Semaphore::try_acquire) fails while there are waiters. A green thread that is killed in
+/// its wait, or after its token was granted, leaves the token to the next waiter.
 ///
-/// Green threads of any hub and plain OS threads may share one: it is `Send + Sync`.
+/// Green threads of any hub and plain OS threads may share a semaphore: it is `Send + Sync`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -39,84 +38,86 @@ pub struct Semaphore {
 }
 
 struct State {
-    /// Above zero only while nobody waits.
+    /// Above zero only while there are no waiters.
     free: usize,
-    waiting: Line,
+    waiting: WaitQueue,
 }
 
 impl State {
-    /// Takes one that is free.
+    /// Takes a free token.
     fn take(&mut self) -> bool {
         let free = self.free > 0;
         self.free -= usize::from(free);
         free
     }
 
-    /// To the first who waits.
+    /// Grants the token to the first waiter, or frees it.
     fn give(&mut self) {
-        if !self.waiting.choose() {
+        if !self.waiting.grant() {
             self.free += 1;
         }
     }
 }
 
-/// For a token.
-struct ForToken;
+/// The wait for a token.
+struct TokenWait;
 
-impl Wait for ForToken {
+impl Wait for TokenWait {
     type State = State;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Semaphore;
+    const REASON: WaitReason = WaitReason::Semaphore;
 
-    fn line(state: &mut State) -> &mut Line {
+    fn queue(state: &mut State) -> &mut WaitQueue {
         &mut state.waiting
     }
 
-    fn pass_on(state: &mut State) {
+    fn regrant(state: &mut State) {
         state.give();
     }
 }
 
 impl Semaphore {
-    /// With that many tokens; one makes a lock without an owner.
+    /// Creates a semaphore with that many tokens. With one token it is a lock without an owner.
     #[must_use]
     pub const fn new(tokens: usize) -> Semaphore {
         Semaphore::with_limit(tokens, usize::MAX)
     }
 
     const fn with_limit(tokens: usize, limit: usize) -> Semaphore {
-        Semaphore { state: BiasedMutex::new(State { free: tokens, waiting: Line::new() }), limit }
+        Semaphore { state: BiasedMutex::new(State { free: tokens, waiting: WaitQueue::new() }), limit }
     }
 
-    /// Takes a token, and waits for one if none is free. Switches only then.
+    /// Takes a token, and waits for one if none is free. Switches only if it waits.
     ///
     /// # Errors
     ///
-    /// Where nobody may wait: in the main loop, while panicking.
+    /// Where the caller may not wait: in the main loop, while panicking.
     pub fn acquire(&self) -> Result<(), LoopError> {
         self.acquire_within(Deadline::none()).map(drop)
     }
 
-    /// As [`acquire`](Semaphore::acquire), for `timeout` at most: then false. One of zero lets others run once.
+    /// Like [`acquire`](Semaphore::acquire), for at most `timeout`; returns false then.
+    ///
+    /// A timeout of zero lets others run once.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`acquire`](Semaphore::acquire).
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<bool, LoopError> {
         self.acquire_within(Deadline::from(Some(timeout)))
     }
 
     fn acquire_within(&self, mut limit: Deadline) -> Result<bool, LoopError> {
-        let acquired = ForToken::wait(&self.state, &mut limit, (), |state, unchosen| match unchosen {
-            // Who was chosen has a token.
+        let acquired = TokenWait::wait(&self.state, &mut limit, (), |state, ungranted| match ungranted {
+            // A granted waiter has its token.
             Some(()) if !state.take() => Err(()),
             _ => Ok(()),
         });
         match acquired {
             Ok(()) => Ok(true),
-            Err(Ended::Late(())) => Ok(false),
-            Err(Ended::Failed(error, _)) => Err(*error),
+            Err(WaitError::TimedOut(())) => Ok(false),
+            Err(WaitError::Failed(error, _)) => Err(*error),
         }
     }
 
@@ -126,12 +127,14 @@ impl Semaphore {
         self.state.lock().take()
     }
 
-    /// Gives a token back, or a new one: to the first who waits, who runs later. Does not switch.
+    /// Releases a token, or adds a new one. Does not switch.
+    ///
+    /// The token goes to the first waiter, which runs later.
     pub fn release(&self) {
         self.give();
     }
 
-    /// False at the limit.
+    /// Returns false at the limit.
     fn give(&self) -> bool {
         let mut state = self.state.lock();
         let below = state.free < self.limit;
@@ -141,37 +144,37 @@ impl Semaphore {
         below
     }
 
-    /// [`acquire`](Semaphore::acquire)s a token that goes back when the guard is dropped. Switches if none is free.
+    /// Acquires a token that is released when the guard is dropped. Switches if none is free.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`acquire`](Semaphore::acquire).
     pub fn access(&self) -> Result<SemaphoreGuard<'_>, LoopError> {
         self.acquire().map(|()| SemaphoreGuard { semaphore: self })
     }
 
-    /// As [`access`](Semaphore::access), for `timeout` at most: then `None`.
+    /// Like [`access`](Semaphore::access), for at most `timeout`; returns `None` then.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`acquire`](Semaphore::acquire).
     pub fn access_timeout(&self, timeout: Duration) -> Result<Option<SemaphoreGuard<'_>>, LoopError> {
         Ok(self.acquire_timeout(timeout)?.then(|| SemaphoreGuard { semaphore: self }))
     }
 
-    /// As [`access`](Semaphore::access), if a token is free. Does not switch.
+    /// Like [`access`](Semaphore::access), but only if a token is free. Does not switch.
     #[must_use]
     pub fn try_access(&self) -> Option<SemaphoreGuard<'_>> {
         self.try_acquire().then(|| SemaphoreGuard { semaphore: self })
     }
 
-    /// Whether acquiring would wait. Does not switch.
+    /// Returns true if acquiring would wait. Does not switch.
     #[must_use]
     pub fn locked(&self) -> bool {
         self.state.lock().free == 0
     }
 
-    /// The tokens that are free, less those who wait. Does not switch.
+    /// Returns the number of free tokens, less the number of waiters. Does not switch.
     #[must_use]
     pub fn balance(&self) -> isize {
         let state = self.state.lock();
@@ -179,13 +182,13 @@ impl Semaphore {
     }
 }
 
-/// `there - taken`, which may be negative. What no `isize` can tell counts as the largest.
+/// Returns `there - taken`, which may be negative. A number too large for `isize` counts as `isize::MAX`.
 pub(crate) fn difference(there: usize, taken: usize) -> isize {
     isize::try_from(there).unwrap_or(isize::MAX).saturating_sub_unsigned(taken)
 }
 
 impl Default for Semaphore {
-    /// With one token.
+    /// Creates a semaphore with one token.
     fn default() -> Semaphore {
         Semaphore::new(1)
     }
@@ -195,13 +198,13 @@ impl fmt::Debug for Semaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.lock();
         let (free, waiting) = (state.free, state.waiting.len());
-        // What is written to may be anybody's, and switch.
+        // The formatter is user code and may switch: hold no lock while calling it.
         drop(state);
         f.debug_struct("Semaphore").field("free", &free).field("waiting", &waiting).finish()
     }
 }
 
-/// Gives its token back when it is dropped, which does not switch.
+/// Releases its token when dropped, which does not switch.
 #[derive(Debug)]
 #[must_use = "the token goes back at once if the guard is not kept"]
 pub struct SemaphoreGuard<'a> {
@@ -214,7 +217,7 @@ impl Drop for SemaphoreGuard<'_> {
     }
 }
 
-/// A [`Semaphore`] that never has more tokens than at its start. Eventlet's `BoundedSemaphore`.
+/// A [`Semaphore`] that never has more tokens than at its start, Eventlet's `BoundedSemaphore`.
 ///
 /// ```
 /// use greenstd::sync::BoundedSemaphore;
@@ -225,29 +228,29 @@ impl Drop for SemaphoreGuard<'_> {
 /// ```
 pub struct BoundedSemaphore(Semaphore);
 
-/// A token was given back that nobody had taken.
+/// The error of a release without a token that was acquired.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the semaphore was released too many times")]
 pub struct TooManyReleases;
 
 impl BoundedSemaphore {
-    /// With that many tokens.
+    /// Creates a semaphore with that many tokens.
     #[must_use]
     pub const fn new(tokens: usize) -> BoundedSemaphore {
         BoundedSemaphore(Semaphore::with_limit(tokens, tokens))
     }
 
-    /// Gives a token back: to the first who waits, who runs later. Does not switch.
+    /// Releases a token to the first waiter, which runs later. Does not switch.
     ///
     /// # Errors
     ///
-    /// [`TooManyReleases`] if all tokens are free; nothing is changed then.
+    /// [`TooManyReleases`] if all tokens are free. Nothing changes then.
     pub fn release(&self) -> Result<(), TooManyReleases> {
         if self.0.give() { Ok(()) } else { Err(TooManyReleases) }
     }
 }
 
-/// Everything but the release, which [`Semaphore::release`] does too, without saying that it was one too many.
+/// Everything but `release`. [`Semaphore::release`] releases, too, but does not report one release too many.
 impl Deref for BoundedSemaphore {
     type Target = Semaphore;
 
@@ -257,7 +260,7 @@ impl Deref for BoundedSemaphore {
 }
 
 impl Default for BoundedSemaphore {
-    /// With one token.
+    /// Creates a semaphore with one token.
     fn default() -> BoundedSemaphore {
         BoundedSemaphore::new(1)
     }
@@ -269,13 +272,13 @@ impl fmt::Debug for BoundedSemaphore {
     }
 }
 
-/// A semaphore that waits at both ends: acquiring for a token, releasing for room below a limit. Eventlet's
+/// A semaphore that waits at both ends: acquiring waits for a token, releasing waits for room below a limit. Eventlet's
 /// `CappedSemaphore`.
 ///
-/// It is a queue whose items are all alike, and has its promises: with a limit of zero, who releases meets who
-/// acquires; a token that waits for room is not given if its releaser is killed. A token that was given to one who waits
-/// takes no room; if that one is killed or its time is over before it runs, the token is kept, even beyond the limit. There
-/// is no guard, since giving back may wait.
+/// It is a queue whose items are all alike, and keeps the promises of queues. With a limit of zero, a release meets an
+/// acquisition. A token whose releaser is killed while it waits for room is not added. A token that was granted to a
+/// waiter takes no room. If that waiter is killed or times out before it runs, the token is kept, even beyond the
+/// limit. There is no guard, because a release may wait.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -292,7 +295,7 @@ pub struct CappedSemaphore {
     tokens: OrderedLightQueue<(), Tokens>,
 }
 
-/// A [`CappedSemaphore`] cannot begin above its limit.
+/// The error of a [`CappedSemaphore`] that would start above its limit.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a semaphore capped at {limit} cannot start with {tokens} tokens")]
 pub struct AboveLimit {
@@ -300,7 +303,7 @@ pub struct AboveLimit {
     limit: usize,
 }
 
-/// A queue of what is all alike.
+/// An order for items that are all alike.
 #[derive(Default)]
 struct Tokens(usize);
 
@@ -322,11 +325,11 @@ impl Order<()> for Tokens {
 }
 
 impl CappedSemaphore {
-    /// With that many tokens, and never more than `limit`.
+    /// Creates a semaphore with that many tokens, and never more than `limit`.
     ///
     /// # Errors
     ///
-    /// [`AboveLimit`] if there are more from the beginning.
+    /// [`AboveLimit`] if `tokens` is above `limit`.
     pub fn new(tokens: usize, limit: usize) -> Result<CappedSemaphore, AboveLimit> {
         if tokens > limit {
             return Err(AboveLimit { tokens, limit });
@@ -338,18 +341,18 @@ impl CappedSemaphore {
     ///
     /// # Errors
     ///
-    /// Where nobody may wait: in the main loop, while panicking.
+    /// Where the caller may not wait: in the main loop, while panicking.
     pub fn acquire(&self) -> Result<(), LoopError> {
-        in_time(self.tokens.get()).map(drop)
+        acquired_in_time(self.tokens.get()).map(drop)
     }
 
-    /// As [`acquire`](CappedSemaphore::acquire), for `timeout` at most: then false.
+    /// Like [`acquire`](CappedSemaphore::acquire), for at most `timeout`; returns false then.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`acquire`](CappedSemaphore::acquire).
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<bool, LoopError> {
-        in_time(self.tokens.get_timeout(timeout))
+        acquired_in_time(self.tokens.get_timeout(timeout))
     }
 
     /// Takes a token if there is one. Does not switch.
@@ -358,76 +361,78 @@ impl CappedSemaphore {
         self.tokens.try_get().is_ok()
     }
 
-    /// Gives a token, and waits if there are as many as may be. Switches.
+    /// Adds a token, and waits for room at the limit. Switches.
     ///
     /// # Errors
     ///
-    /// Where nobody may wait: in the main loop, while panicking.
+    /// Where the caller may not wait: in the main loop, while panicking.
     pub fn release(&self) -> Result<(), LoopError> {
-        in_time(self.tokens.put(())).map(drop)
+        acquired_in_time(self.tokens.put(())).map(drop)
     }
 
-    /// As [`release`](CappedSemaphore::release), for `timeout` at most: then false.
+    /// Like [`release`](CappedSemaphore::release), for at most `timeout`; returns false then.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Like [`release`](CappedSemaphore::release).
     pub fn release_timeout(&self, timeout: Duration) -> Result<bool, LoopError> {
-        in_time(self.tokens.put_timeout((), timeout))
+        acquired_in_time(self.tokens.put_timeout((), timeout))
     }
 
-    /// Gives a token if there is room for it, or if somebody waits for it. Does not switch.
+    /// Adds a token if there is room for it, or a waiter. Does not switch.
     #[must_use]
     pub fn try_release(&self) -> bool {
         self.tokens.try_put(()).is_ok()
     }
 
-    /// Whether acquiring would wait. Does not switch.
+    /// Returns true if acquiring would wait. Does not switch.
     #[must_use]
     pub fn locked(&self) -> bool {
         !self.tokens.has_more()
     }
 
-    /// Whether releasing would wait. Does not switch.
+    /// Returns true if releasing would wait. Does not switch.
     #[must_use]
     pub fn bounded(&self) -> bool {
         self.tokens.is_full()
     }
 
-    /// The tokens that are there or wait for room, less those who wait for one. Does not switch.
+    /// Returns the number of tokens, those of waiting releasers included, less the number of waiters for a token.
+    ///
+    /// Does not switch.
     #[must_use]
     pub fn balance(&self) -> isize {
-        let (there, waiting) = self.tokens.there_and_waiting();
-        difference(there, waiting)
+        let (available, waiting) = self.tokens.available_and_waiting();
+        difference(available, waiting)
     }
 }
 
-/// What a wait of the queue says, as a semaphore says it.
-fn in_time(done: Result<(), impl Into<Late>>) -> Result<bool, LoopError> {
+/// Translates the result of a queue operation: false for a timeout.
+fn acquired_in_time(done: Result<(), impl Into<FailedWait>>) -> Result<bool, LoopError> {
     match done.map_err(Into::into) {
         Ok(()) => Ok(true),
-        Err(Late(None)) => Ok(false),
-        Err(Late(Some(error))) => Err(error),
+        Err(FailedWait(None)) => Ok(false),
+        Err(FailedWait(Some(error))) => Err(error),
     }
 }
 
-/// A wait that was in vain, with the error if it was not the time.
-struct Late(Option<LoopError>);
+/// A wait without a result: `None` for a timeout, else the error.
+struct FailedWait(Option<LoopError>);
 
-impl From<GetError> for Late {
-    fn from(error: GetError) -> Late {
+impl From<GetError> for FailedWait {
+    fn from(error: GetError) -> FailedWait {
         match error {
-            GetError::Empty => Late(None),
-            GetError::Loop(error) => Late(Some(error)),
+            GetError::Empty => FailedWait(None),
+            GetError::Loop(error) => FailedWait(Some(error)),
         }
     }
 }
 
-impl From<PutError<()>> for Late {
-    fn from(error: PutError<()>) -> Late {
+impl From<PutError<()>> for FailedWait {
+    fn from(error: PutError<()>) -> FailedWait {
         match error {
-            PutError::Full(()) => Late(None),
-            PutError::Loop(error, _) => Late(Some(error)),
+            PutError::Full(()) => FailedWait(None),
+            PutError::Loop(error, _) => FailedWait(Some(error)),
         }
     }
 }

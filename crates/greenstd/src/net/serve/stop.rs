@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hub_core::{BiasedMutex, Deadline, WaitReason};
 
-use crate::sync::line::{Ended, Line, Wait};
+use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 
 /// Stops servers, from any thread: Eventlet's `StopServe`. Clones stop the same ones.
 ///
@@ -28,7 +28,7 @@ struct State {
     stopped: bool,
     /// At which handlers are killed.
     deadline: Option<Instant>,
-    watching: Line,
+    watching: WaitQueue,
 }
 
 /// For a change.
@@ -36,15 +36,15 @@ struct ForChange;
 
 impl Wait for ForChange {
     type State = State;
-    type Brought = ();
+    type Payload = ();
 
-    const DOING: WaitReason = WaitReason::Event;
+    const REASON: WaitReason = WaitReason::Event;
 
-    fn line(state: &mut State) -> &mut Line {
+    fn queue(state: &mut State) -> &mut WaitQueue {
         &mut state.watching
     }
 
-    fn pass_on(_: &mut State) {}
+    fn regrant(_: &mut State) {}
 }
 
 impl StopServe {
@@ -70,7 +70,7 @@ impl StopServe {
         let mut state = self.shared.lock();
         state.stopped = true;
         state.deadline = state.deadline.into_iter().chain(deadline).min();
-        state.watching.choose_all();
+        state.watching.grant_all();
     }
 
     /// Whether it was used.
@@ -97,7 +97,7 @@ impl StopServe {
 
     /// Has those who wait see what is over. Never switches.
     pub(super) fn look_again(&self) {
-        self.shared.lock().watching.choose_all();
+        self.shared.lock().watching.grant_all();
     }
 
     /// Waits for a change, for `limit` at most: whether it has come.
@@ -108,7 +108,7 @@ impl StopServe {
         match change {
             Ok(()) => true,
             // A loop that cannot wait any more waits for no deadline either.
-            Err(Ended::Late(()) | Ended::Failed(..)) => false,
+            Err(WaitError::TimedOut(()) | WaitError::Failed(..)) => false,
         }
     }
 }

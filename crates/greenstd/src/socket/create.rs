@@ -1,5 +1,4 @@
-//! Making sockets: non-blocking, closed on exec, and without a signal for a broken connection, from the first moment
-//! where the system can do that.
+//! Creation of sockets that are non-blocking, closed on exec, and without `SIGPIPE`, atomically where the system can.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -27,7 +26,7 @@ mod system {
         Ok(rustix::net::acceptfrom_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
     }
 
-    /// Whether the socket may be one that accepts.
+    /// Whether the socket may be a listener.
     pub(crate) fn may_listen(fd: BorrowedFd<'_>) -> bool {
         rustix::net::sockopt::socket_acceptconn(fd).unwrap_or(false)
     }
@@ -37,7 +36,7 @@ mod system {
 mod system {
     use super::*;
 
-    /// The option that spares the signal is set once for each socket.
+    /// `SO_NOSIGPIPE` is set once for each socket instead.
     pub(crate) const SEND: SendFlags = SendFlags::DONTWAIT;
 
     pub(crate) fn open(domain: Domain, kind: Type) -> io::Result<OwnedFd> {
@@ -61,7 +60,7 @@ mod system {
         Ok((fd, address))
     }
 
-    /// The system does not say.
+    /// The system does not tell: assume so.
     pub(crate) fn may_listen(_fd: BorrowedFd<'_>) -> bool {
         true
     }
