@@ -70,12 +70,12 @@ fn a_call_that_blocks_the_os_thread_is_reported() {
     alone("a_call_that_blocks_the_os_thread_is_reported", || {
         let blocked = blockers();
         hub_blocking_detection(RESOLUTION).unwrap();
-        let told = spawn(move || {
+        let reported = spawn(move || {
             // Each wait blocks the OS thread; the main greenlet may have been reported before.
             std::iter::from_fn(|| blocked.recv_timeout(PATIENCE).ok())
                 .any(|(name, _)| name.starts_with("green thread (spawned at "))
         });
-        assert!(told.join().unwrap());
+        assert!(reported.join().unwrap());
     });
 }
 
@@ -202,12 +202,12 @@ fn a_timer_that_runs_too_long_is_reported() {
     alone("a_timer_that_runs_too_long_is_reported", || {
         let blocked = blockers();
         hub_blocking_detection(RESOLUTION).unwrap();
-        let told = Rc::new(Cell::new(None));
-        let tell = Rc::clone(&told);
+        let reported = Rc::new(Cell::new(None));
+        let report = Rc::clone(&reported);
         get_hub()
-            .schedule(Duration::from_millis(1), move || tell.set(Some(block_until_reported(&blocked, "callback").0)));
+            .schedule(Duration::from_millis(1), move || report.set(Some(block_until_reported(&blocked, "callback").0)));
         sleep(SHORT);
-        let name = told.take().expect("the timer has run");
+        let name = reported.take().expect("the timer has run");
         assert!(name.starts_with("a callback (made at ") && name.contains(file!()), "{name}");
     });
 }
@@ -217,18 +217,18 @@ fn a_listener_that_runs_too_long_is_reported() {
     alone("a_listener_that_runs_too_long_is_reported", || {
         let blocked = blockers();
         hub_blocking_detection(RESOLUTION).unwrap();
-        let told = Rc::new(Cell::new(None));
-        let tell = Rc::clone(&told);
+        let reported = Rc::new(Cell::new(None));
+        let report = Rc::clone(&reported);
         let (reader, writer) = pipe();
         let listener = move |_| {
-            let name = tell.take().unwrap_or_else(|| block_until_reported(&blocked, "callback").0);
-            tell.set(Some(name));
+            let name = report.take().unwrap_or_else(|| block_until_reported(&blocked, "callback").0);
+            report.set(Some(name));
         };
         let registration = get_hub().listen(reader, Interest::READ, listener).unwrap();
         drop(writer);
         let name = loop {
             sleep(SHORT);
-            if let Some(name) = told.take() {
+            if let Some(name) = reported.take() {
                 break name;
             }
         };
@@ -359,16 +359,16 @@ fn the_programs_own_signal_does_not_count_as_the_detectors() {
 fn several_hubs_use_the_detector_at_once() {
     alone("several_hubs_use_the_detector_at_once", || {
         let blocked = blockers();
-        let told: Vec<Arc<AtomicUsize>> = (0..3).map(|_| Arc::default()).collect();
-        let threads: Vec<_> = told
+        let reported: Vec<Arc<AtomicUsize>> = (0..3).map(|_| Arc::default()).collect();
+        let threads: Vec<_> = reported
             .iter()
             .enumerate()
-            .map(|(number, told)| {
-                let told = Arc::clone(told);
+            .map(|(number, reported)| {
+                let reported = Arc::clone(reported);
                 std::thread::spawn(move || {
                     hub_blocking_detection(RESOLUTION).unwrap();
                     let block = move || {
-                        while told.load(Ordering::Relaxed) == 0 {
+                        while reported.load(Ordering::Relaxed) == 0 {
                             std::hint::spin_loop();
                         }
                     };
@@ -376,10 +376,10 @@ fn several_hubs_use_the_detector_at_once() {
                 })
             })
             .collect();
-        while told.iter().any(|told| told.load(Ordering::Relaxed) == 0) {
+        while reported.iter().any(|reported| reported.load(Ordering::Relaxed) == 0) {
             let (name, _) = blocked.recv_timeout(PATIENCE).unwrap();
             if let Some(number) = (0..3).find(|number| name.contains(&format!("\"on {number}\""))) {
-                told[number].fetch_add(1, Ordering::Relaxed);
+                reported[number].fetch_add(1, Ordering::Relaxed);
             }
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());

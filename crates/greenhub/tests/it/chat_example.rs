@@ -33,15 +33,15 @@ impl Server {
         // Turns a server that hangs into a failure.
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
         let mut client = Client { lines: BufReader::new(stream.try_clone().expect("a clone")), stream };
-        client.hears("* your name?");
+        client.expect_line("* your name?");
         client
     }
 
     /// Connects a client with this name. `here` lists the names of all clients then.
     fn enter(&self, name: &str, here: &str) -> Client {
         let mut client = self.connect();
-        client.says(name);
-        client.hears(&format!("* here: {here}"));
+        client.send_line(name);
+        client.expect_line(&format!("* here: {here}"));
         client
     }
 
@@ -50,9 +50,9 @@ impl Server {
         let mut client = self.connect();
         (&client.stream).write_all(format!("{name}\n").as_bytes()).ok()?;
         let mut line = String::new();
-        let heard = client.lines.read_line(&mut line).ok()?;
-        assert_eq!(line, if heard == 0 { String::new() } else { format!("* here: {name}\n") });
-        (heard > 0).then_some(client)
+        let count = client.lines.read_line(&mut line).ok()?;
+        assert_eq!(line, if count == 0 { String::new() } else { format!("* here: {name}\n") });
+        (count > 0).then_some(client)
     }
 
     fn interrupt(self) -> Output {
@@ -66,25 +66,25 @@ struct Client {
 }
 
 impl Client {
-    fn says(&self, text: &str) {
+    fn send_line(&self, text: &str) {
         (&self.stream).write_all(format!("{text}\n").as_bytes()).expect("sent");
     }
 
     #[track_caller]
-    fn hear(&mut self) -> String {
+    fn receive_line(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("a line");
         line.strip_suffix('\n').expect("a whole line").to_owned()
     }
 
     #[track_caller]
-    fn hears(&mut self, expected: &str) {
-        assert_eq!(self.hear(), expected);
+    fn expect_line(&mut self, expected: &str) {
+        assert_eq!(self.receive_line(), expected);
     }
 
     /// Asserts that the server closes the connection without another line.
     #[track_caller]
-    fn hears_no_more(mut self) {
+    fn expect_end(mut self) {
         let mut rest = String::new();
         self.lines.read_to_string(&mut rest).expect("the end");
         assert_eq!(rest, "");
@@ -96,23 +96,23 @@ fn each_line_reaches_all_other_clients_in_order() {
     let server = Server::start(&[]);
     let mut alice = server.enter("alice", "alice");
     let mut bob = server.enter("bob", "alice, bob");
-    alice.hears("* bob has come");
+    alice.expect_line("* bob has come");
     let mut carol = server.enter("carol", "alice, bob, carol");
     for client in [&mut alice, &mut bob] {
-        client.hears("* carol has come");
+        client.expect_line("* carol has come");
     }
     for number in 0..100 {
-        alice.says(&format!("line {number}"));
+        alice.send_line(&format!("line {number}"));
     }
     for number in 0..100 {
         for client in [&mut bob, &mut carol] {
-            client.hears(&format!("alice: line {number}"));
+            client.expect_line(&format!("alice: line {number}"));
         }
     }
-    bob.says("thanks");
+    bob.send_line("thanks");
     // A client does not receive its own lines.
-    alice.hears("bob: thanks");
-    carol.hears("bob: thanks");
+    alice.expect_line("bob: thanks");
+    carol.expect_line("bob: thanks");
     let output = server.interrupt();
     ends(&output, 0);
     assert_eq!(text(&output), "3 clients, 101 lines, 0 clients were too slow\n");
@@ -124,15 +124,15 @@ fn the_server_asks_again_after_an_invalid_name() {
     let _alice = server.enter("alice", "alice");
     let mut client = server.connect();
     for wrong in ["", "two words", "x\u{1b}[2J", "abcdefghijklmnopqrstuvwxyz"] {
-        client.says(wrong);
-        client.hears("* a name has up to 20 letters and digits");
-        client.hears("* your name?");
+        client.send_line(wrong);
+        client.expect_line("* a name has up to 20 letters and digits");
+        client.expect_line("* your name?");
     }
-    client.says("alice");
-    client.hears("* the name alice is taken");
-    client.hears("* your name?");
-    client.says("bob");
-    client.hears("* here: alice, bob");
+    client.send_line("alice");
+    client.expect_line("* the name alice is taken");
+    client.expect_line("* your name?");
+    client.send_line("bob");
+    client.expect_line("* here: alice, bob");
 }
 
 #[test]
@@ -141,24 +141,24 @@ fn a_leave_is_announced_and_frees_the_name() {
     let mut alice = server.enter("alice", "alice");
     for way in 0..3 {
         let bob = server.enter("bob", "alice, bob");
-        alice.hears("* bob has come");
+        alice.expect_line("* bob has come");
         match way {
-            0 => bob.says("/quit"),
+            0 => bob.send_line("/quit"),
             1 => bob.stream.shutdown(Shutdown::Write).expect("connected"),
             // With this linger time, the drop resets the connection.
             _ => rustix::net::sockopt::set_socket_linger(&bob.stream, Some(Duration::ZERO)).expect("an option"),
         }
         if way < 2 {
-            bob.hears_no_more();
+            bob.expect_end();
         } else {
             drop(bob);
         }
-        alice.hears("* bob has left");
+        alice.expect_line("* bob has left");
     }
-    alice.says("/who");
-    alice.hears("* here: alice");
-    alice.says("/dance");
-    alice.hears("* there are /who and /quit");
+    alice.send_line("/who");
+    alice.expect_line("* here: alice");
+    alice.send_line("/dance");
+    alice.expect_line("* there are /who and /quit");
 }
 
 #[test]
@@ -167,9 +167,9 @@ fn control_characters_are_removed_from_lines() {
     let alice = server.enter("alice", "alice");
     let mut bob = server.enter("bob", "alice, bob");
     (&alice.stream).write_all(b"\x1b[2Jhi\x07 \xff there\r\n\n").expect("sent");
-    bob.hears("alice: [2Jhi \u{fffd} there");
-    alice.says("/quit");
-    bob.hears("* alice has left");
+    bob.expect_line("alice: [2Jhi \u{fffd} there");
+    alice.send_line("/quit");
+    bob.expect_line("* alice has left");
 }
 
 #[test]
@@ -177,15 +177,15 @@ fn a_line_over_the_limit_ends_the_connection() {
     let server = Server::start(&[]);
     let mut alice = server.enter("alice", "alice");
     let bob = server.enter("bob", "alice, bob");
-    alice.hears("* bob has come");
-    bob.says(&"x".repeat(900));
-    alice.hears(&format!("bob: {}", "x".repeat(900)));
+    alice.expect_line("* bob has come");
+    bob.send_line(&"x".repeat(900));
+    alice.expect_line(&format!("bob: {}", "x".repeat(900)));
     // Without a line end.
     let _ = (&bob.stream).write_all(&[b'y'; 1001]);
-    alice.hears("* bob has left");
+    alice.expect_line("* bob has left");
     let mut bob = bob;
-    bob.hears("* a line has up to 1000 bytes");
-    bob.hears_no_more();
+    bob.expect_line("* a line has up to 1000 bytes");
+    bob.expect_end();
 }
 
 #[test]
@@ -193,25 +193,25 @@ fn a_client_that_does_not_read_is_disconnected_without_delaying_others() {
     let server = Server::start(&["--behind", "20"]);
     let mut alice = server.enter("alice", "alice");
     let sleeper = server.enter("sleeper", "alice, sleeper");
-    alice.hears("* sleeper has come");
+    alice.expect_line("* sleeper has come");
     let mut bob = server.enter("bob", "alice, bob, sleeper");
-    alice.hears("* bob has come");
+    alice.expect_line("* bob has come");
     let zs = "z".repeat(900);
-    let mut said = 0;
+    let mut sent = 0;
     let out = "* sleeper was too slow and is gone";
     // Bob receives each line before the next is sent, so that only the sleeper falls behind.
     loop {
-        alice.says(&zs);
-        said += 1;
-        assert!(said < 50_000, "45 megabytes are buffered for a client that does not read");
-        match bob.hear() {
+        alice.send_line(&zs);
+        sent += 1;
+        assert!(sent < 50_000, "45 megabytes are buffered for a client that does not read");
+        match bob.receive_line() {
             line if line == out => break,
             line => assert_eq!(line, format!("alice: {zs}")),
         }
     }
-    alice.hears(out);
-    alice.says("/who");
-    alice.hears("* here: alice, bob");
+    alice.expect_line(out);
+    alice.send_line("/who");
+    alice.expect_line("* here: alice, bob");
     drop(sleeper);
     let output = server.interrupt();
     ends(&output, 0);
@@ -225,8 +225,8 @@ fn connections_over_the_limit_wait() {
     let waiting = TcpStream::connect(&server.address).expect("a server");
     waiting.set_read_timeout(Some(Duration::from_millis(50))).expect("a time");
     assert!((&waiting).read(&mut [0]).is_err(), "it waits");
-    alice.says("/quit");
-    alice.hears_no_more();
+    alice.send_line("/quit");
+    alice.expect_end();
     waiting.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
     let mut line = String::new();
     BufReader::new(waiting).read_line(&mut line).expect("a line");
@@ -236,12 +236,12 @@ fn connections_over_the_limit_wait() {
 #[test]
 fn a_client_without_a_name_is_disconnected_in_time() {
     let server = Server::start(&["--patience", "0.05"]);
-    server.connect().hears_no_more();
+    server.connect().expect_end();
     // A client that has sent its name may stay silent.
     let mut alice = std::iter::repeat_with(|| server.enter_in_time("alice")).flatten().next().expect("many attempts");
     std::thread::sleep(Duration::from_millis(150));
-    alice.says("/who");
-    alice.hears("* here: alice");
+    alice.send_line("/who");
+    alice.expect_line("* here: alice");
 }
 
 #[test]
@@ -249,17 +249,17 @@ fn ctrl_c_notifies_all_clients() {
     let server = Server::start(&[]);
     let mut alice = server.enter("alice", "alice");
     let mut bob = server.enter("bob", "alice, bob");
-    alice.hears("* bob has come");
+    alice.expect_line("* bob has come");
     // This client has not sent its name.
     let unnamed = server.connect();
     let output = server.interrupt();
     ends(&output, 0);
     for client in [&mut alice, &mut bob] {
-        client.hears("* the server is closing");
+        client.expect_line("* the server is closing");
     }
-    alice.hears_no_more();
-    bob.hears_no_more();
-    unnamed.hears_no_more();
+    alice.expect_end();
+    bob.expect_end();
+    unnamed.expect_end();
     assert_eq!(text(&output), "3 clients, 0 lines, 0 clients were too slow\n");
 }
 

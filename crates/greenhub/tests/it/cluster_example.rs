@@ -19,7 +19,7 @@ fn files_and_directories_are_served() {
     directory.write("a<b.txt", "plain");
     directory.write("below/index.html", "<p>index");
     let server = WebServer::start(directory.path(), &["--threads", "2"]);
-    let get = |path: &str| server.say(&format!("GET {path} HTTP/1.0\r\n\r\n"));
+    let get = |path: &str| server.request(&format!("GET {path} HTTP/1.0\r\n\r\n"));
     assert!(
         get("/").ends_with("<li><a href=\"a&lt;b.txt\">a&lt;b.txt</a>\n<li><a href=\"below/\">below/</a>\n</ul>\n")
     );
@@ -37,8 +37,8 @@ fn requests_on_one_connection_are_answered_in_their_order() {
     directory.write("one", "1");
     directory.write("two", "2");
     let server = WebServer::start(directory.path(), &["--threads", "1"]);
-    let answers =
-        server.say("GET /one HTTP/1.1\r\n\r\nHEAD /two HTTP/1.1\r\n\r\nGET /two HTTP/1.1\r\nConnection: close\r\n\r\n");
+    let answers = server
+        .request("GET /one HTTP/1.1\r\n\r\nHEAD /two HTTP/1.1\r\n\r\nGET /two HTTP/1.1\r\nConnection: close\r\n\r\n");
     let bodies: Vec<_> = answers.split("\r\n\r\n").skip(1).collect();
     assert_eq!(bodies.len(), 3, "{answers}");
     assert!(bodies[0].starts_with("1HTTP/1.1 200 OK") && bodies[1].starts_with("HTTP/1.1 200 OK"), "{answers}");
@@ -50,11 +50,11 @@ fn requests_on_one_connection_are_answered_in_their_order() {
 fn malformed_and_oversized_requests_are_refused() {
     let directory = Directory::new();
     let server = WebServer::start(directory.path(), &[]);
-    assert!(server.say("what?\r\n\r\n").starts_with("HTTP/1.1 400 Bad Request\r\n"));
-    assert!(server.say("POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
-    assert!(server.say("GET / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").starts_with("HTTP/1.1 413 "));
+    assert!(server.request("what?\r\n\r\n").starts_with("HTTP/1.1 400 Bad Request\r\n"));
+    assert!(server.request("POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
+    assert!(server.request("GET / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").starts_with("HTTP/1.1 413 "));
     let long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(20_000));
-    assert!(server.say(&long).starts_with("HTTP/1.1 431 "));
+    assert!(server.request(&long).starts_with("HTTP/1.1 431 "));
     ends(&server.interrupt(), 0);
 }
 
@@ -100,7 +100,7 @@ fn help_is_no_error() {
 }
 
 #[test]
-fn wrong_arguments_are_told_in_a_line() {
+fn wrong_arguments_are_a_one_line_error() {
     refuses(&refused(&[]), 2, &["<DIR>", "--help"]);
     refuses(&refused(&["--threads", "0", "."]), 2, &["--threads", "0"]);
     refuses(&refused(&["--hub", "carrier pigeon", "."]), 2, &["carrier pigeon"]);

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
+use crate::support::closed_port::ClosedPort;
 use crate::support::example;
 use crate::support::example::{ends, errors, refuses, text, with_time};
-use crate::support::nobody::Nobody;
 use crate::support::site::{Answer, Site, answer, html};
 
 fn crawler(arguments: &[&str]) -> Command {
@@ -67,7 +67,7 @@ fn a_url_given_twice_is_printed_twice() {
     let output = run(&[&url, &url]);
     ends(&output, 0);
     assert_eq!(lines(&output).len(), 2);
-    assert_eq!(site.asked().len(), 2);
+    assert_eq!(site.requested().len(), 2);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn a_redirect_is_not_followed() {
     let output = run(&[&url]);
     ends(&output, 0);
     assert_eq!(lines(&output), [format!("301 4 {url}")]);
-    assert_eq!(site.asked(), ["/0"]);
+    assert_eq!(site.requested(), ["/0"]);
 }
 
 #[test]
@@ -97,8 +97,8 @@ fn errors_are_printed_in_the_order_given() {
         ("/nonsense", Answer::Bytes(b"what?\r\n\r\n".to_vec())),
         ("/well", html("12345")),
     ]);
-    let nobody = Nobody::new();
-    let unused = nobody.address;
+    let closed = ClosedPort::new();
+    let unused = closed.address;
     let (early, nonsense, well) = (site.url("/early"), site.url("/nonsense"), site.url("/well"));
     let output = run(&[&early, &format!("http://{unused}/"), &well, &nonsense]);
     ends(&output, 1);
@@ -161,7 +161,7 @@ fn help_is_no_error() {
 }
 
 #[test]
-fn wrong_arguments_are_told_in_a_line() {
+fn wrong_arguments_are_a_one_line_error() {
     let url = "http://127.0.0.1:1/";
     refuses(&run(&[]), 2, &["<URL>", "--help"]);
     refuses(&run(&[url, "nonsense"]), 2, &["nonsense", "http://host"]);
@@ -189,5 +189,5 @@ fn lines_that_cannot_be_written_end_the_run() {
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
     let output = example::run(crawler(&[&["--pool", "1"], &urls[..]].concat()).stdout(full));
     refuses(&output, 1, &["write", "space"]);
-    assert_eq!(site.asked(), ["/0"]);
+    assert_eq!(site.requested(), ["/0"]);
 }

@@ -211,14 +211,14 @@ fn a_deadlock_of_threads_without_hubs_is_reported_once() {
     in_fork_without_hub(|| {
         count_deadlocks(&REPORTS, 2, &["crosswise", "waiting for a lock"]);
         let _first = FIRST.lock().unwrap();
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         let crosswise = move || {
             let _second = SECOND.lock().unwrap();
-            tell.send(()).unwrap();
+            sender.send(()).unwrap();
             let _first = FIRST.lock().unwrap();
         };
         std::thread::Builder::new().name("crosswise".to_owned()).spawn(crosswise).unwrap();
-        told.recv().unwrap();
+        receiver.recv().unwrap();
         exit_by_alarm(&REPORTS);
         assert!(!greenhub::has_hub());
         let _second = SECOND.lock();

@@ -252,10 +252,10 @@ fn silenced_reports_leave_the_error_to_the_waiter() {
         let output = in_child("silenced_reports_leave_the_error_to_the_waiter", |_| ());
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8_lossy(&output.stderr);
-        assert!(text.contains("is told") && !text.contains("is silenced"), "{text}");
+        assert!(text.contains("is reported") && !text.contains("is silenced"), "{text}");
         return;
     }
-    drop(spawn(|| Err::<(), _>("is told")));
+    drop(spawn(|| Err::<(), _>("is reported")));
     yield_now();
     hub_exceptions(false);
     drop(spawn(|| Err::<(), _>("is silenced")));

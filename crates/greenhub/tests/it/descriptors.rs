@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::descriptors::{
-    assert_nobody_waits, assert_other_end_closed, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
+    assert_no_waiters, assert_other_end_closed, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
 };
 use greenhub::{
     GreenThread, Hub, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Source, Time, Trampoline, TrampolineError,
@@ -246,7 +246,7 @@ fn closing_a_socket_wakes_its_waiters() {
     }
     // This second reader was refused at its start.
     assert_eq!(borrower.join().expect("woken").expect_err("taken").kind(), io::ErrorKind::ResourceBusy);
-    assert_nobody_waits();
+    assert_no_waiters();
     drop(here);
     assert_other_end_closed(&there);
 }
@@ -297,7 +297,7 @@ fn notify_close_wakes_the_waiters_of_a_raw_number() {
     notify_close(number);
     assert_closed(reader, number);
     assert_closed(writer, number);
-    assert_nobody_waits();
+    assert_no_waiters();
 }
 
 #[test]
@@ -376,7 +376,7 @@ fn deregistering_a_closed_number_is_no_error() {
         notify_close(lent.as_raw_fd());
         drop(registration);
         sleep(ms(1));
-        assert_nobody_waits();
+        assert_no_waiters();
     });
 }
 

@@ -87,7 +87,7 @@ fn is_open(file: &PathBuf) -> bool {
 }
 
 #[track_caller]
-fn waits_for_nothing() {
+fn assert_no_waiters() {
     let stats = get_hub().stats();
     assert_eq!((stats.readers, stats.writers, stats.timers), (0, 0, 0));
 }
@@ -174,7 +174,7 @@ const USES: &[Use] = &[
 
 /// Asserts that the peer of a closed socket is notified of the end.
 #[track_caller]
-fn hears_the_end(mut peer: TcpStream, of: &str) {
+fn assert_end_seen(mut peer: TcpStream, of: &str) {
     peer.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
     let mut buffer = [0; 1 << 16];
     loop {
@@ -197,8 +197,8 @@ fn a_dropped_socket_is_forgotten_and_closed_at_once() {
             drop(one);
             assert!(!known.borrow().iter().any(|(_, known)| *known == file), "{name}");
             assert!(!is_open(&file), "{name}");
-            hears_the_end(other, name);
-            waits_for_nothing();
+            assert_end_seen(other, name);
+            assert_no_waiters();
         }
     });
 }
@@ -214,8 +214,8 @@ fn a_closed_socket_is_forgotten_and_closed_at_once() {
             one.close();
             assert!(!known.borrow().iter().any(|(_, known)| *known == file), "{name}");
             assert!(!is_open(&file), "{name}");
-            hears_the_end(other, name);
-            waits_for_nothing();
+            assert_end_seen(other, name);
+            assert_no_waiters();
         }
     });
 }
@@ -231,7 +231,7 @@ fn a_socket_turned_into_its_descriptor_is_forgotten() {
             assert!(!known.borrow().iter().any(|(_, known)| *known == file), "{name}");
             drop(one);
             assert!(!is_open(&file), "{name}");
-            hears_the_end(other, name);
+            assert_end_seen(other, name);
         }
     });
 }
@@ -273,7 +273,7 @@ fn each_type_of_socket_is_forgotten_and_closed_when_dropped() {
             drop(socket);
             assert!(!known.borrow().iter().any(|(_, known)| *known == file), "{sort}");
             assert!(!is_open(&file), "{sort}");
-            waits_for_nothing();
+            assert_no_waiters();
         }
         let known = use_noting_hub();
         let (stream, _peer) = pair();
@@ -312,7 +312,7 @@ fn a_socket_dropped_on_another_os_thread_is_forgotten_and_closed() {
             }
             assert!(!is_open(&file), "{name}");
             assert!(!known.borrow().iter().any(|(_, known)| *known == file), "{name}");
-            hears_the_end(other, name);
+            assert_end_seen(other, name);
         }
     });
 }
@@ -342,6 +342,6 @@ fn a_socket_used_on_another_os_thread_is_forgotten_by_its_first_hub() {
         assert!(is_open(&file));
         drop(one);
         assert!(!is_open(&file));
-        hears_the_end(other, "used on two OS threads");
+        assert_end_seen(other, "used on two OS threads");
     });
 }

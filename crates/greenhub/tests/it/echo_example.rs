@@ -4,9 +4,9 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
+use crate::support::closed_port::ClosedPort;
 use crate::support::example;
 use crate::support::example::{errors, refuses};
-use crate::support::nobody::Nobody;
 use serde_json::Value;
 
 fn echo(arguments: &[&str]) -> Command {
@@ -83,7 +83,7 @@ fn messages_larger_than_all_buffers_come_back() {
 #[test]
 fn without_json_there_is_a_table_and_progress_is_on_standard_error() {
     let mut running = example::Server::start(&mut echo(&["--connections", "3", "--seconds", "600"]));
-    running.tells("3 of 3 connections");
+    running.wait_for_line("3 of 3 connections");
     let output = running.interrupt();
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let table = String::from_utf8(output.stdout.clone()).expect("text");
@@ -210,8 +210,8 @@ fn a_server_ends_by_itself_when_its_time_is_over() {
 
 #[test]
 fn clients_without_a_server_fail_and_say_so() {
-    let nobody = Nobody::new();
-    let output = run(&["--connect", &nobody.address.to_string(), "--json", "--connections", "3"]);
+    let closed = ClosedPort::new();
+    let output = run(&["--connect", &closed.address.to_string(), "--json", "--connections", "3"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(object(&output)["errors"], 3);
     assert!(errors(&output).contains("refused"), "{}", errors(&output));

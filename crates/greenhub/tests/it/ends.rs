@@ -43,7 +43,7 @@ fn on_a_manual_clock() -> HubRef {
 fn at_once<T>(hub: &HubRef, green: GreenThread<T>) -> T {
     let before = hub.now();
     let result = green.join().unwrap();
-    assert_eq!(hub.now(), before, "it was not told, and found out by itself");
+    assert_eq!(hub.now(), before, "a report must end the wait, not a timer");
     result
 }
 

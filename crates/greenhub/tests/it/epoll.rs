@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::descriptors::{
-    assert_nobody_waits, assert_other_end_closed, deadline, fill, in_child, ms, pair, read, read_within, source, stats,
+    assert_no_waiters, assert_other_end_closed, deadline, fill, in_child, ms, pair, read, read_within, source, stats,
     until, write,
 };
 use greenhub::{Interest, get_hub, sleep, spawn, trampoline, with_timeout, yield_now};
@@ -107,7 +107,7 @@ fn a_full_socket_blocks_its_writer_until_there_is_room() {
         left -= read(&there, 1 << 20).expect("data").len();
     }
     writer.join().expect("no panic");
-    assert_nobody_waits();
+    assert_no_waiters();
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_stream_goes_through_in_both_directions_at_once() {
         })
         .collect();
     workers.into_iter().for_each(|worker| worker.join().expect("whole and in order"));
-    assert_nobody_waits();
+    assert_no_waiters();
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_waiter_that_is_killed_or_timed_out_leaves_a_socket_usable() {
             waiter.kill();
         }
         let _ = waiter.join();
-        assert_nobody_waits();
+        assert_no_waiters();
         assert_eq!(stats().timers, 0);
         write(&there, b"x").expect("room");
         assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("data"), b"x");
@@ -246,7 +246,7 @@ fn a_number_used_again_at_once_never_wakes_the_old_reader() {
             drop(old);
             assert_eq!(read(&new, 64).expect("data"), b"for the new one");
         }
-        assert_nobody_waits();
+        assert_no_waiters();
     });
 }
 

@@ -26,7 +26,7 @@ fn a_failed_wait_of_the_hub_reaches_main_and_loses_no_wake_up() {
         });
         let sleeping = spawn(|| (0..ROUNDS).for_each(|_| sleep(SHORT)));
         let (idle, _writer) = io::pipe().unwrap();
-        let (mut told, mut sent) = (0, 0);
+        let (mut failed, mut sent) = (0, 0);
         while !reading.is_finished() || !sleeping.is_finished() {
             match trampoline(&idle, Interest::READ, Some(SHORT)) {
                 Err(TrampolineError::TimedOut(_)) if sent < ROUNDS => {
@@ -38,13 +38,13 @@ fn a_failed_wait_of_the_hub_reaches_main_and_loses_no_wake_up() {
                     let expected = [libc::ENOMEM, libc::EAGAIN].map(Some);
                     assert!(expected.contains(&error.raw_os_error()), "{error:?}");
                     assert_eq!(hub, get_hub().name());
-                    told += 1;
+                    failed += 1;
                 }
                 other => panic!("{other:?}"),
             }
         }
         reading.join().unwrap();
         sleeping.join().unwrap();
-        assert_eq!(told > 0, env::var_os("GREENHUB_FAULTS").is_some(), "{told} waits failed");
+        assert_eq!(failed > 0, env::var_os("GREENHUB_FAULTS").is_some(), "{failed} waits failed");
     });
 }

@@ -5,9 +5,9 @@ use std::net::TcpListener;
 use std::process::Output;
 use std::time::Duration;
 
+use crate::support::closed_port::ClosedPort;
 use crate::support::example;
 use crate::support::example::{ends, refuses, text};
-use crate::support::nobody::Nobody;
 use crate::support::site::{Answer, Site, answer};
 use crate::support::web_server::WebServer;
 
@@ -25,7 +25,8 @@ fn start(arguments: &[&str]) -> WebServer {
 /// Posts these URLs to the service, and returns the status and the body of the answer.
 #[track_caller]
 fn post(service: &WebServer, urls: &str) -> (String, String) {
-    let answer = service.say(&format!("POST / HTTP/1.1\r\nHost: here\r\nContent-Length: {}\r\n\r\n{urls}", urls.len()));
+    let answer =
+        service.request(&format!("POST / HTTP/1.1\r\nHost: here\r\nContent-Length: {}\r\n\r\n{urls}", urls.len()));
     let (head, body) = answer.split_once("\r\n\r\n").expect("a whole head");
     let status = head.lines().next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).expect("a status");
     assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
@@ -38,8 +39,8 @@ fn title_of(content: &str) -> String {
     let service = start(&[]);
     let (status, body) = post(&service, &site.url("/feed"));
     assert_eq!(status, "200 OK");
-    let told = body.strip_prefix(&format!("{}\t", site.url("/feed"))).and_then(|rest| rest.strip_suffix('\n'));
-    told.unwrap_or_else(|| panic!("no line of the feed: {body}")).to_owned()
+    let title = body.strip_prefix(&format!("{}\t", site.url("/feed"))).and_then(|rest| rest.strip_suffix('\n'));
+    title.unwrap_or_else(|| panic!("no line of the feed: {body}")).to_owned()
 }
 
 fn feed(content: &str) -> Answer {
@@ -85,8 +86,8 @@ fn errors_are_printed_in_the_order_given() {
         ("/early", answer("200 OK\r\nContent-Length: 100", "<rss><channel>")),
         ("/last", rss("Last")),
     ]);
-    let nobody = Nobody::new();
-    let unused = nobody.address;
+    let closed = ClosedPort::new();
+    let unused = closed.address;
     let service = start(&[]);
     let urls = [
         site.url("/first"),
@@ -100,11 +101,11 @@ fn errors_are_printed_in_the_order_given() {
     assert_eq!(status, "200 OK");
     let lines: Vec<(&str, &str)> = body.lines().map(|line| line.split_once('\t').expect("a tab")).collect();
     assert_eq!(lines.iter().map(|line| line.0).collect::<Vec<_>>(), urls);
-    let told: Vec<&str> = lines.iter().map(|line| line.1).collect();
-    assert_eq!((told[0], told[5]), ("First", "Last"));
-    assert!(told[1].starts_with("error: not of the form http://"), "{body}");
-    assert_eq!(told[2..4], ["error: status 404", "error: the page ended 86 bytes early"]);
-    assert!(told[4].starts_with("error: cannot connect: "), "{body}");
+    let titles: Vec<&str> = lines.iter().map(|line| line.1).collect();
+    assert_eq!((titles[0], titles[5]), ("First", "Last"));
+    assert!(titles[1].starts_with("error: not of the form http://"), "{body}");
+    assert_eq!(titles[2..4], ["error: status 404", "error: the page ended 86 bytes early"]);
+    assert!(titles[4].starts_with("error: cannot connect: "), "{body}");
     assert_eq!(text(&service.interrupt()), "1 clients, 6 feeds, 2 titles\n");
 }
 
@@ -188,8 +189,8 @@ fn a_title_far_into_a_feed_is_not_looked_for() {
 fn a_request_without_urls_is_refused_with_400() {
     let service = start(&[]);
     for body in ["", "\r\n \n"] {
-        let (status, told) = post(&service, body);
-        assert_eq!((status.as_str(), told.contains("no URL")), ("400 Bad Request", true), "{told}");
+        let (status, reply) = post(&service, body);
+        assert_eq!((status.as_str(), reply.contains("no URL")), ("400 Bad Request", true), "{reply}");
     }
 }
 
@@ -197,7 +198,7 @@ fn a_request_without_urls_is_refused_with_400() {
 fn a_malformed_request_is_refused_with_400() {
     let service = start(&[]);
     for request in ["what?\r\n\r\n", "POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"] {
-        let answer = service.say(request);
+        let answer = service.request(request);
         assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
     }
 }
@@ -216,7 +217,7 @@ fn a_body_that_is_not_utf_8_is_refused_with_400() {
 fn other_methods_are_refused_with_405() {
     let service = start(&[]);
     for method in ["GET", "HEAD", "PUT"] {
-        let answer = service.say(&format!("{method} / HTTP/1.1\r\n\r\n"));
+        let answer = service.request(&format!("{method} / HTTP/1.1\r\n\r\n"));
         assert!(answer.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{answer}");
         assert!(answer.contains("\r\nAllow: POST\r\n"), "{answer}");
     }
@@ -225,7 +226,7 @@ fn other_methods_are_refused_with_405() {
 #[test]
 fn a_body_without_a_length_is_refused_with_411() {
     let service = start(&[]);
-    let answer = service.say("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
+    let answer = service.request("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 411 Length Required\r\n"), "{answer}");
 }
 
@@ -234,9 +235,9 @@ fn a_body_over_the_limit_is_refused_with_413() {
     let service = start(&[]);
     let longest = format!("nonsense{}", " ".repeat(LONGEST - 8));
     assert_eq!(post(&service, &longest).0, "200 OK");
-    let (status, told) = post(&service, &format!("{longest} "));
+    let (status, reply) = post(&service, &format!("{longest} "));
     assert_eq!(status, "413 Content Too Large");
-    assert!(told.contains(&LONGEST.to_string()), "{told}");
+    assert!(reply.contains(&LONGEST.to_string()), "{reply}");
     let mut stream = service.connect();
     stream.write_all(b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n").expect("it reads");
     let mut answer = String::new();
@@ -277,13 +278,13 @@ fn a_started_request_is_answered_when_the_service_ends() {
     let (silent, well) = (site.url("/silent"), site.url("/well"));
     let body = format!("{silent}\n{well}");
     let ask = |limit: &str| {
-        let (service, before) = (start(&["--timeout", limit]), site.asked().len());
+        let (service, before) = (start(&["--timeout", limit]), site.requested().len());
         let mut client = service.connect();
         write!(client, "POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("it reads");
         let mut answer = String::new();
         let output = std::thread::scope(|scope| {
             let reading = scope.spawn(|| client.read_to_string(&mut answer).expect("text"));
-            while site.asked().len() < before + 2 && !reading.is_finished() {
+            while site.requested().len() < before + 2 && !reading.is_finished() {
                 std::thread::sleep(Duration::from_millis(1));
             }
             service.interrupt()
@@ -318,7 +319,7 @@ fn help_is_no_error() {
 }
 
 #[test]
-fn wrong_arguments_are_told_in_a_line() {
+fn wrong_arguments_are_a_one_line_error() {
     refuses(&run(&["nonsense"]), 2, &["nonsense", "--help"]);
     refuses(&run(&["--pool", "0"]), 2, &["--pool", "1..=10000"]);
     refuses(&run(&["--timeout", "0"]), 2, &["--timeout"]);

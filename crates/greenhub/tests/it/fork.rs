@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::support::descriptors as support;
 use crate::support::descriptors::{
-    assert_nobody_waits, in_child, ms, pair, read, read_within, reports_arrivals, source, stats, until, write,
+    assert_no_waiters, in_child, ms, pair, read, read_within, reports_arrivals, source, stats, until, write,
 };
 use greenhub::sync::{Mutex, Queue};
 use greenhub::tpool::{execute, execute_scoped};
@@ -168,13 +168,13 @@ fn green_threads_and_their_timers_live_on_in_the_child() {
             sleep(ms(50));
             "slept"
         });
-        let told: Rc<RefCell<usize>> = Rc::default();
+        let calls: Rc<RefCell<usize>> = Rc::default();
         let (listened, listened_peer) = UnixStream::pair().expect("a pair");
         let number = listened.as_raw_fd();
         let registration = {
-            let told = Rc::clone(&told);
+            let calls = Rc::clone(&calls);
             get_hub().listen(listened, Interest::READ, move |_: Readiness| {
-                *told.borrow_mut() += 1;
+                *calls.borrow_mut() += 1;
                 let mut byte = [0_u8];
                 // SAFETY: the registration owns the descriptor, and the buffer has one byte.
                 let got = unsafe { libc::read(number, byte.as_mut_ptr().cast(), 1) };
@@ -189,9 +189,9 @@ fn green_threads_and_their_timers_live_on_in_the_child() {
             assert_eq!(sleeper.join().expect("no panic"), "slept");
             assert_eq!(stats().timers, 0);
             std::io::Write::write_all(&mut &listened_peer, b"x").expect("room");
-            until(|| *told.borrow() == 1);
+            until(|| *calls.borrow() == 1);
             drop(registration);
-            assert_nobody_waits();
+            assert_no_waiters();
         });
         // Blocks the OS thread, because the parent would read the data through its copies of the descriptors.
         waitpid(child, None).map(|status| assert_eq!(status, WaitStatus::Exited(child, 0))).expect("our child");
@@ -228,12 +228,12 @@ fn a_lock_keeps_its_holder_and_waiters_in_the_child() {
 
 /// Starts an OS thread, and returns it with the path of its status file.
 fn tracked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (PathBuf, std::thread::JoinHandle<T>) {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
-        tell.send(std::fs::read_link("/proc/thread-self").unwrap_or_default()).expect("it is waited for");
+        sender.send(std::fs::read_link("/proc/thread-self").unwrap_or_default()).expect("it is waited for");
         work()
     });
-    (PathBuf::from("/proc").join(told.recv().expect("a place")).join("status"), thread)
+    (PathBuf::from("/proc").join(receiver.recv().expect("a place")).join("status"), thread)
 }
 
 /// Waits until an OS thread has been asleep for a while.
@@ -595,13 +595,13 @@ fn close_in_a_child_keeps_a_lent_descriptor_open() {
 #[test]
 fn an_unparker_of_a_lost_thread_is_left_behind_in_the_child() {
     in_child(|| {
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let other = std::thread::spawn(move || {
             let parker = Parker::new(WaitReason::Event).expect("no loop");
-            tell.send(parker.unparker()).expect("it is waited for");
+            sender.send(parker.unparker()).expect("it is waited for");
             parker.park(&mut Deadline::none())
         });
-        let unparker = told.recv().expect("it waits");
+        let unparker = receiver.recv().expect("it waits");
         sleep(ms(1));
         assert!(!unparker.is_left_behind());
         let child = forked(|| {

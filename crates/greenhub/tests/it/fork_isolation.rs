@@ -158,7 +158,7 @@ fn rule_13_a_child_does_not_ring_the_bell_of_a_lost_thread() {
         let hub = get_hub().remote();
         // Remote calls ring the bell only while the loop is inside the hub's wait.
         let (asks, asked) = std::sync::mpsc::channel::<()>();
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let forks = std::thread::spawn(move || {
             asked.recv().expect("it waits");
             let child = forked(|| {
@@ -169,14 +169,14 @@ fn rule_13_a_child_does_not_ring_the_bell_of_a_lost_thread() {
                 assert!(!is_rung(&bell));
             });
             ends_well(child);
-            tell.send(is_rung(&bell)).expect("it waits");
+            sender.send(is_rung(&bell)).expect("it waits");
             queue.try_put(2).expect("room");
         });
         let rung = Rc::new(Cell::new(true));
         let to = rung.clone();
         ON_WAIT.set(Some(Box::new(move || {
             asks.send(()).expect("it waits");
-            to.set(told.recv().expect("a child was forked"));
+            to.set(receiver.recv().expect("a child was forked"));
         })));
         assert!(waiter.join().expect("no panic"));
         forks.join().expect("no panic");

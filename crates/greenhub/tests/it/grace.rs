@@ -329,11 +329,11 @@ fn a_lock_has_the_whole_grace() {
         let grace = Duration::from_millis(2500);
         set_panicking_grace(grace);
         let mutex = Arc::new(Mutex::new(0));
-        let (other, (unlock, told), (lock, locked)) = (Arc::clone(&mutex), mpsc::channel(), mpsc::channel());
+        let (other, (unlock, unlocked), (lock, locked)) = (Arc::clone(&mutex), mpsc::channel(), mpsc::channel());
         let holder = std::thread::spawn(move || {
             let guard = other.lock().unwrap();
             lock.send(()).unwrap();
-            told.recv().unwrap();
+            unlocked.recv().unwrap();
             std::thread::sleep(SHORT);
             drop(guard);
         });

@@ -521,12 +521,15 @@ fn a_panic_while_dropped_is_reported() {
         });
         value::<()>(greenlet.switch(Payload::unit()));
         drop(greenlet);
-        let told = reports();
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("instead of the exit") && told[0].contains("greenlets.rs"), "{told:?}");
+        let first_reports = reports();
+        assert_eq!(first_reports.len(), 1, "{first_reports:?}");
+        assert!(
+            first_reports[0].contains("instead of the exit") && first_reports[0].contains("greenlets.rs"),
+            "{first_reports:?}"
+        );
         // An exit is not reported as a failure.
         drop(suspended(&Log::default(), "quiet"));
-        assert_eq!(reports(), told);
+        assert_eq!(reports(), first_reports);
     });
 }
 
@@ -725,7 +728,7 @@ struct Yielder<T>(Rc<RefCell<Option<Greenlet>>>, std::marker::PhantomData<T>);
 
 impl<T: 'static> Yielder<T> {
     fn give(&self, value: T) {
-        let asker = self.0.take().expect("somebody who asks");
+        let asker = self.0.take().expect("an asker");
         asker.switch(Payload::new(Some(value))).expect("asked again");
     }
 }
@@ -736,7 +739,7 @@ impl<T: 'static> Generator<T> {
         let yielder = Yielder(asker.clone(), std::marker::PhantomData);
         let greenlet = Greenlet::with_parent(&Greenlet::main(), move |_| {
             body(&yielder);
-            let last = yielder.0.take().expect("somebody who asks");
+            let last = yielder.0.take().expect("an asker");
             Greenlet::current().set_parent(&last).expect("no cycle");
             Ok(Payload::new(None::<T>))
         });

@@ -148,9 +148,9 @@ fn waiting_on_the_main_loop_is_refused() {
         let group = Group::new();
         group.spawn(|| sleep(SHORT));
         let (own, refused) = (group.clone(), Rc::new(RefCell::new(Vec::new())));
-        let told = refused.clone();
+        let results = refused.clone();
         let _timer = get_hub().schedule(Duration::ZERO, move || {
-            told.borrow_mut().extend([own.wait_all(), own.try_wait_all()]);
+            results.borrow_mut().extend([own.wait_all(), own.try_wait_all()]);
         });
         group.wait_all().unwrap();
         let is_refusal = |result: &_| matches!(result, Err(GroupError::Loop(LoopError::InMainloop { .. })));
@@ -425,7 +425,7 @@ struct Model {
     links: Vec<(usize, Kind)>,
     /// Whether it ended with a value. `None` while it runs.
     end: Option<bool>,
-    told: Vec<usize>,
+    called: Vec<usize>,
 }
 
 impl Model {
@@ -434,7 +434,7 @@ impl Model {
         self.end = Some(value);
         for (link, kind) in std::mem::take(&mut self.links) {
             if kind.covers(value) {
-                self.told.push(link);
+                self.called.push(link);
             }
         }
     }
@@ -499,7 +499,7 @@ fn groups_and_links_match_their_model() {
             let (mut random, before) = (Random::new(seed), held());
             let (group, mut model) = (Group::new(), World::default());
             let gates: Rc<RefCell<Vec<bool>>> = Rc::default();
-            let told: Rc<RefCell<Vec<Vec<usize>>>> = Rc::default();
+            let called: Rc<RefCell<Vec<Vec<usize>>>> = Rc::default();
             let mut greens: Vec<Rc<GreenThread<usize>>> = Vec::new();
             let mut links: Vec<(usize, usize, LinkId)> = Vec::new();
             let mut scopes: Vec<(usize, GreenThread<bool>)> = Vec::new();
@@ -511,7 +511,7 @@ fn groups_and_links_match_their_model() {
                     0 | 1 => {
                         let number = greens.len();
                         gates.borrow_mut().push(false);
-                        told.borrow_mut().push(Vec::new());
+                        called.borrow_mut().push(Vec::new());
                         let gates = gates.clone();
                         let body = move || {
                             while !gates.borrow()[number] {
@@ -545,18 +545,18 @@ fn groups_and_links_match_their_model() {
                         assert_eq!(group.discard(&greens[some]), was, "{at}");
                     }
                     5 | 6 => {
-                        let (number, told) = (links.len(), told.clone());
-                        let tell = move || told.borrow_mut()[some].push(number);
+                        let (number, called) = (links.len(), called.clone());
+                        let call = move || called.borrow_mut()[some].push(number);
                         let (kind, link) = match random.below(3) {
-                            0 => (Kind::Any, greens[some].link(move |_| tell())),
-                            1 => (Kind::Value, greens[some].link_value(move |_| tell())),
-                            _ => (Kind::Error, greens[some].link_error(move |_| tell())),
+                            0 => (Kind::Any, greens[some].link(move |_| call())),
+                            1 => (Kind::Value, greens[some].link_value(move |_| call())),
+                            _ => (Kind::Error, greens[some].link_error(move |_| call())),
                         };
                         links.push((some, number, link));
                         let green = &mut model.greens[some];
                         match green.end {
                             None => green.links.push((number, kind)),
-                            Some(value) if kind.covers(value) => green.told.push(number),
+                            Some(value) if kind.covers(value) => green.called.push(number),
                             Some(_) => {}
                         }
                     }
@@ -595,11 +595,11 @@ fn groups_and_links_match_their_model() {
                         model.kill(some);
                     }
                 }
-                let real = told.borrow().clone();
+                let real = called.borrow().clone();
                 for (number, green) in model.greens.iter().enumerate() {
                     assert_eq!(greens[number].is_finished(), green.end.is_some(), "{at}: {number}");
                     assert_eq!(group.contains(&greens[number]), green.member, "{at}: {number}");
-                    assert_eq!(real[number], green.told, "{at}: {number}");
+                    assert_eq!(real[number], green.called, "{at}: {number}");
                 }
                 assert_eq!(group.len(), model.members(), "{at}");
                 // Not after each step, so that several steps affect green threads that have not run in between.

@@ -166,8 +166,8 @@ fn timers_and_listeners_of_a_replaced_hub_never_fire() {
         let old = get_hub();
         let timer = old.schedule(SHORT / 4, note(&fired));
         let (reader, mut writer) = io::pipe().unwrap();
-        let told = note(&fired);
-        let registration = old.listen(reader, Interest::READ, move |_: Readiness| told()).unwrap();
+        let called = note(&fired);
+        let registration = old.listen(reader, Interest::READ, move |_: Readiness| called()).unwrap();
         writer.write_all(b"x").unwrap();
         use_hub(old.name()).unwrap();
         greenhub::sleep(SHORT);

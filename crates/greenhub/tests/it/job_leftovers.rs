@@ -19,46 +19,46 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[test]
 fn a_leftover_green_thread_runs_to_its_end_on_the_pool_thread() {
     run("a_leftover_green_thread_runs_to_its_end_on_the_pool_thread", || {
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         let job = move || {
             spawn_n(move || {
                 sleep(SHORT);
                 // A leftover green thread starts another one later.
-                drop(spawn_after(SHORT, move || tell.send(std::thread::current().id())));
+                drop(spawn_after(SHORT, move || sender.send(std::thread::current().id())));
             });
             std::thread::current().id()
         };
         let there = execute(job).unwrap();
-        assert_eq!(told.recv_timeout(LIMIT), Ok(there));
+        assert_eq!(receiver.recv_timeout(LIMIT), Ok(there));
     });
 }
 
 #[test]
 fn a_leftover_green_thread_of_a_scoped_job_runs_to_its_end() {
     run("a_leftover_green_thread_of_a_scoped_job_runs_to_its_end", || {
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         let text = String::from("borrowed");
         execute_scoped(|| {
             let length = text.len();
-            spawn_n(move || tell.send(length));
+            spawn_n(move || sender.send(length));
         })
         .unwrap();
-        assert_eq!(told.recv_timeout(LIMIT), Ok(text.len()));
+        assert_eq!(receiver.recv_timeout(LIMIT), Ok(text.len()));
     });
 }
 
 #[test]
 fn a_leftover_link_that_waits_runs_to_its_end() {
     run("a_leftover_link_that_waits_runs_to_its_end", || {
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         execute(move || {
             spawn(|| ()).link(move |_| {
                 sleep(SHORT);
-                tell.send(()).unwrap();
+                sender.send(()).unwrap();
             });
         })
         .unwrap();
-        told.recv_timeout(LIMIT).expect("the link ran to its end");
+        receiver.recv_timeout(LIMIT).expect("the link ran to its end");
     });
 }
 
@@ -66,16 +66,16 @@ fn a_leftover_link_that_waits_runs_to_its_end() {
 fn the_result_of_a_job_does_not_wait_for_its_leftovers() {
     run("the_result_of_a_job_does_not_wait_for_its_leftovers", || {
         let (go, gone) = sync::mpsc::channel::<u32>();
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         let result = execute(move || {
-            spawn_n(move || tell.send(gone.recv()));
+            spawn_n(move || sender.send(gone.recv()));
             yield_now();
             "result"
         });
         assert_eq!(result.unwrap(), "result");
-        assert_eq!(told.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout));
+        assert_eq!(receiver.recv_timeout(SHORT), Err(RecvTimeoutError::Timeout));
         go.send(7).unwrap();
-        assert_eq!(told.recv_timeout(LIMIT), Ok(Ok(7)));
+        assert_eq!(receiver.recv_timeout(LIMIT), Ok(Ok(7)));
     });
 }
 
@@ -84,17 +84,17 @@ fn a_pool_thread_takes_the_next_job_after_the_leftovers_have_ended() {
     const TEST: &str = "a_pool_thread_takes_the_next_job_after_the_leftovers_have_ended";
     in_own_process(TEST, || {
         set_num_threads(NonZeroUsize::MIN);
-        let (tell, told) = channel();
-        let also = tell.clone();
+        let (sender, receiver) = channel();
+        let also = sender.clone();
         execute(move || {
             spawn_n(move || {
                 sleep(SHORT * 4);
-                tell.send("green thread").unwrap();
+                sender.send("green thread").unwrap();
             });
         })
         .unwrap();
         execute(move || also.send("next job").unwrap()).unwrap();
-        assert_eq!(told.iter().collect::<Vec<_>>(), ["green thread", "next job"]);
+        assert_eq!(receiver.iter().collect::<Vec<_>>(), ["green thread", "next job"]);
     });
 }
 
@@ -104,19 +104,19 @@ fn deadlocked_leftovers_are_reported_and_killed() {
     in_own_process(TEST, || {
         let (report, reported) = channel();
         greenhub::set_report_stream(move |one| report.send(one.to_string()).unwrap());
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         execute(move || {
             // The two green threads wait for each other.
             let other = Rc::new(OnceCell::<GreenThread<bool>>::new());
             let first = Rc::clone(&other);
             let second = spawn(move || {
-                let _unwound = OnDrop(|| tell.send(()).unwrap());
+                let _unwound = OnDrop(|| sender.send(()).unwrap());
                 first.get().unwrap().wait_for_end().is_ok()
             });
             let _ = other.set(spawn(move || second.wait_for_end().is_ok()));
         })
         .unwrap();
-        told.recv_timeout(LIMIT).expect("unwound");
+        receiver.recv_timeout(LIMIT).expect("unwound");
         let report = reported.recv_timeout(LIMIT).unwrap();
         assert_eq!(report.matches("job_leftovers.rs").count(), 2, "{report}");
         assert!(report.contains("are killed: nothing can wake them"), "{report}");
@@ -135,16 +135,16 @@ fn goes(remote: &Remote) {
 #[test]
 fn a_remote_of_a_jobs_hub_is_gone_after_the_job() {
     run("a_remote_of_a_jobs_hub_is_gone_after_the_job", || {
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         let job = move || {
             spawn_n(move || {
                 sleep(SHORT);
-                tell.send(()).unwrap();
+                sender.send(()).unwrap();
             });
             get_hub().remote()
         };
         let remote = execute(job).unwrap();
-        told.recv_timeout(LIMIT).expect("what the job leaves runs first");
+        receiver.recv_timeout(LIMIT).expect("the leftovers run first");
         goes(&remote);
         assert!(remote.spawn(|| ()).is_err());
     });

@@ -82,15 +82,15 @@ fn a_link_is_called_for_its_kind_of_end_only() {
             let green = begin();
             // Linked while the green thread runs, and after its end.
             for _ in 0..2 {
-                let (told, values, errors) = (Log::new(), Log::new(), Log::new());
-                let log = told.clone();
-                green.link(move |_| log.add("told"));
+                let (called, values, errors) = (Log::new(), Log::new(), Log::new());
+                let log = called.clone();
+                green.link(move |_| log.add("called"));
                 let log = values.clone();
                 green.link_value(move |value| log.add(*value));
                 let log = errors.clone();
                 green.link_error(move |error| log.add(error.to_string()));
                 let _ = green.wait();
-                told.is(&["told"]);
+                called.is(&["called"]);
                 values.is(if error.is_none() { &["value"] } else { &[] });
                 assert!(error.map_or(errors.len() == 0, |error| errors.any(error)), "{name}: {errors:?}");
             }
@@ -529,14 +529,14 @@ fn links_and_polls_in_the_main_loop_do_not_wait() {
             let refused = event.wait_timeout(ZERO).unwrap_err();
             assert!(matches!(refused, GreenError::Loop(LoopError::InMainloop { .. })), "{refused}");
             assert_eq!(own.with_link(|| "in place").unwrap(), "in place");
-            let told = to.clone();
-            own.link_error(move |_| told.add("told"));
+            let called = to.clone();
+            own.link_error(move |_| called.add("called"));
             assert_eq!(own.kill(), KillOutcome::Scheduled);
             to.add("timer");
         });
         assert!(linked.join().unwrap());
         assert!(green.wait().is_err());
-        log.is(&["timer", "another", "told"]);
+        log.is(&["timer", "another", "called"]);
     });
 }
 

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::support::nobody::Nobody;
+use crate::support::closed_port::ClosedPort;
 use crate::support::{self, alone};
 use greenhub::net::{ListenOptions, TcpListener, TcpStream};
 
@@ -74,11 +74,11 @@ fn sharing_a_port_chosen_by_the_system_warns() {
     use std::sync::{Arc, Mutex};
     alone("sharing_a_port_chosen_by_the_system_warns", || {
         let reports = Arc::<Mutex<Vec<String>>>::default();
-        let told = Arc::clone(&reports);
+        let added = Arc::clone(&reports);
         let here = std::thread::current().id();
         greenhub::set_report_stream(move |report| {
             if std::thread::current().id() == here {
-                told.lock().unwrap().push(report.to_string());
+                added.lock().unwrap().push(report.to_string());
             }
         });
         let sharing = ListenOptions::new().reuse_port(true);
@@ -124,8 +124,8 @@ fn only_v6_controls_whether_ipv4_connects_to_an_ipv6_address() {
             |listener: &TcpListener| SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
         TcpStream::connect(at(&both)).unwrap();
         // At a port that an IPv4 socket has bound without listening.
-        let nobody = Nobody::new();
-        let any = (Ipv6Addr::UNSPECIFIED, nobody.address.port());
+        let closed = ClosedPort::new();
+        let any = (Ipv6Addr::UNSPECIFIED, closed.address.port());
         let only = ListenOptions::new().only_v6(true).listen(any).unwrap();
         assert_eq!(TcpStream::connect(at(&only)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         // The option is ignored for an IPv4 address.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::support::descriptors::{
-    assert_nobody_waits, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
+    assert_no_waiters, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
 };
 use greenhub::{
     GreenThread, Interest, Listener, Readiness, Registration, TrampolineError, get_hub, hub_prevent_multiple_readers,
@@ -50,7 +50,7 @@ fn a_timed_out_wait_leaves_no_listener() {
     assert!(matches!(error, TrampolineError::TimedOut(fd) if fd == here.as_raw_fd()), "{error}");
     assert!(begin.elapsed() >= ms(10));
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::TimedOut);
-    assert_nobody_waits();
+    assert_no_waiters();
     assert_eq!(stats().timers, 0);
 }
 
@@ -79,7 +79,7 @@ fn a_wait_for_both_directions_or_none_is_an_error() {
         assert_eq!(owned.wait(wrong, None).expect_err("not one direction").kind(), io::ErrorKind::InvalidInput);
     }
     assert_eq!(stats().turns, turns);
-    assert_nobody_waits();
+    assert_no_waiters();
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn second_readers_can_be_allowed() {
         let second = waiting_reader(&here);
         assert!(!second.is_finished());
         send(&there, b"x");
-        assert!(first.join().expect("told").is_ok() && second.join().expect("told").is_ok());
+        assert!(first.join().expect("woken").is_ok() && second.join().expect("woken").is_ok());
         hub_prevent_multiple_readers(true);
         let _first = waiting_reader(&there);
         assert!(trampoline(&*there, Interest::READ, None).is_err());
@@ -181,7 +181,7 @@ fn allowed_readers_are_served_in_order() {
         send(&there, b"abc");
         readers.into_iter().for_each(|reader| reader.join().expect("served").expect("ready"));
         assert_eq!(*got.borrow(), [(0, b'a'), (1, b'b'), (2, b'c')]);
-        assert_nobody_waits();
+        assert_no_waiters();
     });
 }
 
@@ -254,24 +254,24 @@ fn a_hang_up_wakes_reader_and_writer() {
     // On some systems, unread data turns the end into a reset.
     assert!(read.as_ref().is_ok_and(Vec::is_empty) || read.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset));
     assert_eq!(writer.join().expect("woken").expect_err("nobody reads").kind(), io::ErrorKind::BrokenPipe);
-    assert_nobody_waits();
+    assert_no_waiters();
 }
 
 #[test]
 fn a_refused_registration_leaves_no_trace() {
     let _deadline = deadline();
     let file = std::fs::File::open("/etc/passwd").expect("a file");
-    let told: Vec<Option<i32>> = (0..2)
+    let errors: Vec<Option<i32>> = (0..2)
         .map(|_| match trampoline(&file, Interest::READ, Some(ms(100))) {
             Ok(_) => None,
             Err(error) => Some(io::Error::from(error).raw_os_error().expect("what the system says")),
         })
         .collect();
-    assert_eq!(told[0], told[1]);
+    assert_eq!(errors[0], errors[1]);
     if get_hub().name() == "epoll" {
-        assert_eq!(told[0], Some(libc::EPERM));
+        assert_eq!(errors[0], Some(libc::EPERM));
     }
-    assert_nobody_waits();
+    assert_no_waiters();
     assert_eq!(stats().timers, 0);
 }
 
@@ -321,21 +321,21 @@ fn a_listener_that_reuses_an_entry_is_not_called_for_the_old_report() {
     let (idle, _idle_peer) = streams();
     let registered: Rc<RefCell<Vec<Option<Registration>>>> = Rc::default();
     let replaced = Rc::new(Cell::new(0));
-    let told = Rc::new(Cell::new(0));
+    let called = Rc::new(Cell::new(0));
     // The listener that is called first deregisters the other, and registers a third, which reuses the free entry.
     let peers: Vec<_> = (0..2)
         .map(|one| {
             let (here, there) = streams();
             send(&there, b"x");
-            let (registered, replaced, told) = (Rc::clone(&registered), Rc::clone(&replaced), Rc::clone(&told));
+            let (registered, replaced, called) = (Rc::clone(&registered), Rc::clone(&replaced), Rc::clone(&called));
             let (idle, kept) = (Rc::clone(&idle), Rc::clone(&registered));
             let replaces = move |_: Readiness| {
                 replaced.set(replaced.get() + 1);
                 let other = registered.borrow_mut()[1 - one].take();
                 drop(other);
-                let told = Rc::clone(&told);
-                let third =
-                    get_hub().listen(Rc::clone(&idle), Interest::READ, move |_: Readiness| told.set(told.get() + 1));
+                let called = Rc::clone(&called);
+                let third = get_hub()
+                    .listen(Rc::clone(&idle), Interest::READ, move |_: Readiness| called.set(called.get() + 1));
                 registered.borrow_mut()[1 - one] = Some(third.expect("registered"));
                 let own = registered.borrow_mut()[one].take();
                 drop(own);
@@ -346,7 +346,7 @@ fn a_listener_that_reuses_an_entry_is_not_called_for_the_old_report() {
         })
         .collect();
     sleep(ms(1));
-    assert_eq!((replaced.get(), told.get()), (1, 0));
+    assert_eq!((replaced.get(), called.get()), (1, 0));
     registered.borrow_mut().clear();
     drop(peers);
 }
@@ -363,10 +363,10 @@ fn a_listener_is_called_once_per_batch() {
     let registration = get_hub().listen(here, Interest::READ, listener).expect("registered");
     until(|| turns.borrow().len() > 2);
     drop(registration);
-    let told = turns.borrow().clone();
-    let mut once = told.clone();
+    let calls = turns.borrow().clone();
+    let mut once = calls.clone();
     once.dedup();
-    assert_eq!(told, once, "data, end and hang-up are one report");
+    assert_eq!(calls, once, "data, end and hang-up are one report");
 }
 
 #[test]
@@ -492,9 +492,9 @@ fn notify_close_wakes_every_waiter_even_if_a_listener_panics() {
     });
     yield_now();
     notify_close(here.as_raw_fd());
-    let error = writer.join().expect("told").expect_err("given up");
+    let error = writer.join().expect("woken").expect_err("given up");
     assert!(matches!(error, TrampolineError::Closed(_)), "{error}");
-    assert_nobody_waits();
+    assert_no_waiters();
 }
 
 #[test]
@@ -561,7 +561,7 @@ fn killing_a_waiter_removes_listener_and_timer() {
     let before = stats();
     assert_eq!((before.readers, before.writers, before.timers), (2, 1, 3));
     waiters.iter().for_each(|waiter| _ = waiter.kill());
-    assert_nobody_waits();
+    assert_no_waiters();
     assert_eq!(stats().timers, 0);
 }
 

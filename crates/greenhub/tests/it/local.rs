@@ -152,8 +152,8 @@ fn main_the_loop_and_spawn_n_threads_have_their_own_values() {
         assert_eq!(*seen.borrow(), [7, 7, 7, 2, 3, 4]);
         assert_eq!(NUMBER.get(), 1);
         // The main loop has its own value too.
-        let told = seen.clone();
-        let _timer = greenhub::get_hub().schedule(Duration::ZERO, move || told.borrow_mut().push(NUMBER.get()));
+        let to = seen.clone();
+        let _timer = greenhub::get_hub().schedule(Duration::ZERO, move || to.borrow_mut().push(NUMBER.get()));
         sleep(SHORT);
         assert_eq!(seen.borrow().last(), Some(&7));
     });
@@ -300,8 +300,8 @@ fn a_destructor_gets_an_access_error_and_may_panic() {
 /// The error of an access to a destroyed value.
 fn error() -> AccessError {
     let result = Rc::new(Cell::new(None));
-    let told = result.clone();
-    spawn(move || at_end(move || told.set(KEPT.try_with(|_| ()).err()))).join().unwrap();
+    let to = result.clone();
+    spawn(move || at_end(move || to.set(KEPT.try_with(|_| ()).err()))).join().unwrap();
     result.get().unwrap()
 }
 

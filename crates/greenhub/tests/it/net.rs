@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::support;
-use crate::support::nobody::Nobody;
+use crate::support::closed_port::ClosedPort;
 use greenhub::net::{ConnectOptions, Resolver, SystemResolver, TcpListener, TcpStream, ToSocketAddrs};
 use greenhub::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched};
 
@@ -189,16 +189,16 @@ same_as_std! {
     }
 
     fn connecting_without_a_listener_is_refused() {
-        let nobody = Nobody::new();
-        assert_eq!(net::TcpStream::connect(nobody.address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
-        let refused = net::TcpStream::connect_timeout(&nobody.address, LONG).unwrap_err();
+        let closed = ClosedPort::new();
+        assert_eq!(net::TcpStream::connect(closed.address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        let refused = net::TcpStream::connect_timeout(&closed.address, LONG).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     }
 
     fn connecting_tries_all_addresses() {
         let listener = net::TcpListener::bind(ANY).unwrap();
-        let nobody = Nobody::new();
-        let addresses = [nobody.address, listener.local_addr().unwrap()];
+        let closed = ClosedPort::new();
+        let addresses = [closed.address, listener.local_addr().unwrap()];
         let client = net::TcpStream::connect(&addresses[..]).unwrap();
         assert_eq!(client.peer_addr().unwrap(), addresses[1]);
         let none: &[SocketAddr] = &[];
@@ -419,8 +419,8 @@ fn a_connection_may_choose_its_source_address() {
         let client = options.connect(listener.local_addr().unwrap()).unwrap();
         let (_, from) = listener.accept().unwrap();
         assert_eq!((from, from.ip()), (client.local_addr().unwrap(), source.ip()));
-        let nobody = Nobody::new();
-        let refused = options.connect(nobody.address).unwrap_err();
+        let closed = ClosedPort::new();
+        let refused = options.connect(closed.address).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         // An address reserved for documentation (RFC 5737).
         let elsewhere = ConnectOptions::new().source((Ipv4Addr::new(192, 0, 2, 1), 0).into());

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use crate::support::descriptors::{
-    assert_nobody_waits, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
+    assert_no_waiters, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
 };
 use greenhub::{
     GreenThread, Interest, LoopError, Readiness, TrampolineError, get_hub, hub_exceptions, spawn, trampoline,
@@ -65,7 +65,7 @@ fn a_closed_number_wakes_all_its_waiters_with_an_error() {
                 let error = waiter.join().expect("woken").expect_err("dead");
                 assert!(matches!(error, TrampolineError::InvalidFd(dead) if dead == number), "{hub}: {error}");
             }
-            assert_nobody_waits();
+            assert_no_waiters();
         }
     });
 }

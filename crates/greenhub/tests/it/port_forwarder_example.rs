@@ -6,9 +6,9 @@ use std::process::Output;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::closed_port::ClosedPort;
 use crate::support::example;
 use crate::support::example::{ends, errors, refuses, text};
-use crate::support::nobody::Nobody;
 
 struct Forwarder {
     process: example::Server,
@@ -97,8 +97,8 @@ fn large_data_is_forwarded_on_many_connections_at_once() {
 
 #[test]
 fn an_unreachable_target_is_reported_and_the_next_connection_served() {
-    let nobody = Nobody::new();
-    let forwarder = Forwarder::start(&nobody.address.to_string(), &[]);
+    let closed = ClosedPort::new();
+    let forwarder = Forwarder::start(&closed.address.to_string(), &[]);
     for _ in 0..2 {
         assert_eq!(forwarder.connect().read(&mut [0]).expect("the end"), 0);
     }

@@ -2,9 +2,9 @@
 
 use std::process::{Command, Output};
 
+use crate::support::closed_port::ClosedPort;
 use crate::support::example;
-use crate::support::example::{ends, errors, only_late, refuses, text, with_time};
-use crate::support::nobody::Nobody;
+use crate::support::example::{ends, errors, only_timed_out, refuses, text, with_time};
 use crate::support::site::{Answer, Site, answer, html, links};
 
 fn checker(arguments: &[&str]) -> Command {
@@ -43,7 +43,7 @@ fn every_page_of_a_whole_site_is_fetched_once() {
     ]);
     let output = run(&[&site.url("/")]);
     ends(&output, 0);
-    assert_eq!(site.asked(), ["/", "/a", "/b.html", "/sub/c", "/sub/c?query=1"]);
+    assert_eq!(site.requested(), ["/", "/a", "/b.html", "/sub/c", "/sub/c?query=1"]);
     assert!(broken(&output).is_empty());
     assert!(text(&output).starts_with("5 links checked, "), "{}", text(&output));
     assert!(text(&output).contains(": 0 broken\n"), "{}", text(&output));
@@ -74,7 +74,7 @@ fn one_consumer_and_a_queue_of_one_do_not_deadlock() {
     let site = wide(60);
     let output = run(&["--queue", "1", "--consumers", "1", &site.url("/")]);
     ends(&output, 0);
-    assert_eq!(site.asked().len(), 61);
+    assert_eq!(site.requested().len(), 61);
     assert_eq!(site.most_at_once(), 1);
 }
 
@@ -94,7 +94,7 @@ fn several_sites_share_the_consumers() {
         broken(&output),
         [format!("{}: status 404", other.url("/gone")), format!("    on {}", other.url("/start"))]
     );
-    assert_eq!((one.asked().len(), other.asked().len()), (4, 2));
+    assert_eq!((one.requested().len(), other.requested().len()), (4, 2));
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn no_more_links_are_checked_than_requested() {
     let site = wide(60);
     let output = run(&["--most", "10", &site.url("/")]);
     ends(&output, 0);
-    assert_eq!(site.asked().len(), 10);
+    assert_eq!(site.requested().len(), 10);
     // 51 links of the first page, and the neighbour link of the last checked page.
     assert!(text(&output).contains(", 52 links beyond --most"), "{}", text(&output));
 }
@@ -124,7 +124,7 @@ fn redirections_are_links() {
     ]);
     let output = run(&[&site.url("/")]);
     ends(&output, 0);
-    assert_eq!(site.asked(), ["/", "/new"]);
+    assert_eq!(site.requested(), ["/", "/new"]);
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn links_are_taken_from_elements_only() {
         ("/sub/i.png", answer("200 OK\r\nContent-Type: image/png", "<a href=/never>")),
     ]);
     ends(&run(&[&site.url("/")]), 0);
-    assert_eq!(site.asked(), ["/", "/sub/i.png"]);
+    assert_eq!(site.requested(), ["/", "/sub/i.png"]);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn servers_that_fail_make_broken_links() {
     ]);
     let (limit, output) = with_time(
         |limit| run(&["--timeout", limit, &site.url("/")]),
-        |output| only_late(&text(output), &site.url("/silent")),
+        |output| only_timed_out(&text(output), &site.url("/silent")),
     );
     ends(&output, 1);
     let told = broken(&output);
@@ -168,8 +168,8 @@ fn servers_that_fail_make_broken_links() {
 
 #[test]
 fn an_unreachable_server_is_a_broken_link_without_a_page() {
-    let nobody = Nobody::new();
-    let unused = nobody.address;
+    let closed = ClosedPort::new();
+    let unused = closed.address;
     let output = run(&[&format!("http://{unused}/")]);
     ends(&output, 1);
     let [told] = &broken(&output)[..] else { panic!("{}", text(&output)) };

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
+use crate::support::closed_port::ClosedPort;
 use crate::support::example;
-use crate::support::example::{ends, errors, only_late, refuses, text, with_time};
-use crate::support::nobody::Nobody;
+use crate::support::example::{ends, errors, only_timed_out, refuses, text, with_time};
 use crate::support::site::{Answer, Site, answer, links};
 
 fn crawler(arguments: &[&str]) -> Command {
@@ -72,7 +72,7 @@ fn each_page_is_printed_once_with_status_and_size() {
     let expected =
         [("/", (200, 74)), ("/a", (200, 75)), ("/data", (200, 5)), ("/gone", (404, 21)), ("/moved", (301, 0))];
     assert_eq!(pages(&output, &site), expected.map(|(path, found)| (path.to_owned(), found)).into());
-    assert_eq!(site.asked().len(), 5);
+    assert_eq!(site.requested().len(), 5);
     let text = text(&output);
     assert!(text.lines().last().is_some_and(|last| last.starts_with("5 pages, 175 bytes in ")), "{text}");
 }
@@ -85,7 +85,7 @@ fn a_full_pool_does_not_deadlock() {
         ends(&output, 0);
         assert_eq!(paths(&output, &site).len(), 1 + 3 + 9 + 27);
     }
-    assert_eq!(site.asked().len(), 3 * 40);
+    assert_eq!(site.requested().len(), 3 * 40);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn pages_of_other_servers_are_not_fetched() {
     let output = run(&[&site.url("/")]);
     ends(&output, 0);
     assert_eq!(paths(&output, &site), ["/"]);
-    assert!(other.asked().is_empty());
+    assert!(other.requested().is_empty());
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_failed_page_fails_the_run_and_no_other_page() {
     ]);
     let (limit, output) = with_time(
         |limit| run(&["--timeout", limit, &site.url("/")]),
-        |output| only_late(&errors(output), &site.url("/silent")),
+        |output| only_timed_out(&errors(output), &site.url("/silent")),
     );
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(paths(&output, &site), ["/", "/deeper", "/well"]);
@@ -163,8 +163,8 @@ fn a_failed_page_fails_the_run_and_no_other_page() {
 
 #[test]
 fn an_unreachable_server_fails_the_run() {
-    let nobody = Nobody::new();
-    let unused = nobody.address;
+    let closed = ClosedPort::new();
+    let unused = closed.address;
     let output = run(&[&format!("http://{unused}/")]);
     assert_eq!(output.status.code(), Some(1));
     let told = errors(&output);
@@ -214,5 +214,5 @@ fn lines_that_cannot_be_written_end_the_run() {
     let site = tree(3, 3);
     let output = example::run(crawler(&["--pool", "1", &site.url("/")]).stdout(full));
     refuses(&output, 1, &["write", "space"]);
-    assert_eq!(site.asked(), ["/"]);
+    assert_eq!(site.requested(), ["/"]);
 }

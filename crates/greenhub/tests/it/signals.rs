@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::descriptors as support;
-use crate::support::descriptors::{assert_nobody_waits, in_child, ms, pair, read, read_within, source, stats, write};
+use crate::support::descriptors::{assert_no_waiters, in_child, ms, pair, read, read_within, source, stats, write};
 use greenhub::{LoopError, get_hub, interrupt_on, sleep, spawn, yield_now};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
@@ -118,7 +118,7 @@ fn ctrl_c_interrupts_an_idle_hub() {
         assert!(latency < Duration::from_secs(30), "{latency:?}");
         let cause = error.get_ref().expect("an error of ours").to_string();
         assert_eq!(cause, LoopError::Interrupted.to_string());
-        assert_nobody_waits();
+        assert_no_waiters();
         // The next blocking call restarts the loop and keeps its timers.
         assert_eq!(stats().timers, 1);
         write(&there, b"x").expect("room");

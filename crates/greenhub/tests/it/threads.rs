@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::descriptors as support;
 use crate::support::descriptors::{
-    assert_nobody_waits, assert_other_end_closed, deadline, fill, in_child, ms, open_descriptors, pair, read,
+    assert_no_waiters, assert_other_end_closed, deadline, fill, in_child, ms, open_descriptors, pair, read,
     read_within, stats, until, write,
 };
 use greenhub::{Interest, Source, get_hub, sleep, spawn, yield_now};
@@ -30,7 +30,7 @@ fn two_threads_sleep_independently() {
             sleep(ms(5));
         }
         write(&there, b"y").expect("room");
-        assert_nobody_waits();
+        assert_no_waiters();
         id
     });
     let id = wait.recv().expect("the thread starts");
@@ -38,7 +38,7 @@ fn two_threads_sleep_independently() {
     for _ in 0..3 {
         sleep(ms(5));
     }
-    assert_nobody_waits();
+    assert_no_waiters();
     write(&here, b"x").expect("room");
     assert_eq!(read(&here, 1).expect("data"), b"y");
     assert_eq!(thread.join().expect("no panic"), id);
@@ -125,7 +125,7 @@ fn a_socket_may_move_to_the_hub_of_another_thread() {
     here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
     let thread = thread::spawn(move || {
         let data = read(&here, 8).expect("data");
-        assert_nobody_waits();
+        assert_no_waiters();
         (data, here)
     });
     sleep(ms(20));
@@ -190,7 +190,7 @@ fn two_hubs_cannot_wait_for_one_socket() {
         let error = here.wait(direction, None).expect_err("another hub waits");
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy, "{error}");
     }
-    assert_nobody_waits();
+    assert_no_waiters();
     // The refusal has not moved it.
     write(&there, b"x").expect("room");
     assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
@@ -235,7 +235,7 @@ fn closing_from_another_thread_wakes_the_waiters() {
     let error = reader.join().expect("woken").expect_err("closed");
     assert_eq!(error.kind(), io::ErrorKind::NotConnected);
     assert!(error.to_string().contains(&number.to_string()), "{error}");
-    assert_nobody_waits();
+    assert_no_waiters();
     thread.join().expect("no panic");
     assert_other_end_closed(&there);
 }
@@ -342,7 +342,7 @@ fn every_waiter_hears_of_a_close_that_races_with_its_park() {
     }
     drop(sender);
     closer.join().expect("no panic");
-    assert_nobody_waits();
+    assert_no_waiters();
 }
 
 /// Small and seeded: which of a few things a thread does next.
@@ -386,7 +386,7 @@ fn threads_that_read_write_close_and_move_sockets_leave_nothing_behind() {
                         })
                         .collect();
                     workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
-                    assert_nobody_waits();
+                    assert_no_waiters();
                 })
             })
             .collect();

@@ -123,7 +123,7 @@ pub(crate) fn stats() -> Stats {
 
 /// Asserts that no greenlet waits for a descriptor.
 #[track_caller]
-pub(crate) fn assert_nobody_waits() {
+pub(crate) fn assert_no_waiters() {
     let stats = stats();
     assert_eq!((stats.readers, stats.writers), (0, 0));
 }

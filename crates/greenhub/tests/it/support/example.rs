@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// `cargo test --test` alone does not build the examples.
 pub(crate) fn program(name: &str) -> PathBuf {
     static PROGRAMS: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
-    let mut programs = PROGRAMS.lock().expect("the others build");
+    let mut programs = PROGRAMS.lock().expect("not poisoned");
     let program = programs.entry(name.to_owned()).or_insert_with(|| {
         let test = std::env::current_exe().expect("this test is a file");
         let directory = test.parent().and_then(Path::parent).expect("tests are in TARGET/PROFILE/deps");
@@ -67,8 +67,8 @@ pub(crate) fn with_time<T>(attempt: impl Fn(&str) -> T, in_time: impl Fn(&T) -> 
 }
 
 /// Whether no URL but `url` timed out, according to the printed lines.
-pub(crate) fn only_late(told: &str, url: &str) -> bool {
-    told.lines().filter(|line| line.contains(": timed out")).all(|line| line.contains(url))
+pub(crate) fn only_timed_out(printed: &str, url: &str) -> bool {
+    printed.lines().filter(|line| line.contains(": timed out")).all(|line| line.contains(url))
 }
 
 /// Runs a command to its end.
@@ -93,8 +93,8 @@ pub(crate) fn run(command: &mut Command) -> Output {
         std::thread::sleep(Duration::from_millis(2));
     };
     let [stdout, stderr] = [stdout, stderr].map(|reader| reader.map_or_else(Vec::new, |it| it.join().expect("read")));
-    let told = String::from_utf8_lossy(&stderr);
-    let status = status.unwrap_or_else(|| panic!("{command:?} hangs: it has run for {LIMIT:?} and told: {told}"));
+    let printed = String::from_utf8_lossy(&stderr);
+    let status = status.unwrap_or_else(|| panic!("{command:?} hangs: it has run for {LIMIT:?} and printed: {printed}"));
     Output { status, stdout, stderr }
 }
 
@@ -128,11 +128,11 @@ impl Server {
 
     /// Waits until the server prints a line that contains `what`.
     #[track_caller]
-    pub(crate) fn tells(&mut self, what: &str) {
+    pub(crate) fn wait_for_line(&mut self, what: &str) {
         let mut line = self.greeting.clone();
         while !line.contains(what) {
             line.clear();
-            assert_ne!(self.rest.read_line(&mut line).expect("text"), 0, "{what:?} was not told");
+            assert_ne!(self.rest.read_line(&mut line).expect("text"), 0, "{what:?} was not printed");
         }
     }
 
@@ -191,11 +191,11 @@ pub(crate) fn ends(output: &Output, status: i32) {
 /// Asserts that the process ended with this status, an empty standard output, and one error line with these words.
 #[track_caller]
 pub(crate) fn refuses(output: &Output, status: i32, words: &[&str]) {
-    let told = errors(output);
-    assert_eq!(output.status.code(), Some(status), "{told}");
+    let text = errors(output);
+    assert_eq!(output.status.code(), Some(status), "{text}");
     assert!(output.stdout.is_empty());
-    assert_eq!(told.lines().count(), 1, "one line: {told}");
+    assert_eq!(text.lines().count(), 1, "one line: {text}");
     for word in words {
-        assert!(told.contains(word), "{word:?} in {told}");
+        assert!(text.contains(word), "{word:?} in {text}");
     }
 }

@@ -242,7 +242,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "serving",
+        name: "a server",
         park: || {
             let listener = greenhub::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
             let _ = greenhub::net::serve(&listener, &greenhub::GreenPool::new(1), |_, _| ());
@@ -250,14 +250,14 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "asking for a name",
+        name: "a name lookup",
         park: || {
             let _ = greenhub::net::CachedResolver::new(Silent).resolve("host.test");
         },
         masked: false,
     },
     ParkPoint {
-        name: "a name that another asks for",
+        name: "a shared name lookup",
         park: || {
             let cached = Rc::new(greenhub::net::CachedResolver::new(Silent));
             let own = Rc::clone(&cached);
@@ -268,7 +268,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "waiting for all of a pool",
+        name: "a wait for a pool",
         park: || {
             let pool = greenhub::GreenPool::new(1);
             let _other = KillOnDrop(pool.spawn(|| greenhub::sleep(LONG)).expect("there is room"));
@@ -277,7 +277,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "waiting for a group",
+        name: "a wait for a group",
         park: || {
             let group = greenhub::Group::new();
             let _other = KillOnDrop(group.spawn(|| greenhub::sleep(LONG)));
@@ -286,7 +286,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "waiting for a group or a failure of it",
+        name: "a wait for a group or its first failure",
         park: || {
             let group = greenhub::Group::new();
             let _other = KillOnDrop(group.spawn(|| greenhub::sleep(LONG)));
@@ -303,7 +303,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "after a linked scope was struck",
+        name: "a sleep after a struck linked scope",
         park: || {
             let _ = greenhub::spawn(|| ()).with_link(|| greenhub::sleep(LONG));
             greenhub::sleep(LONG);
@@ -311,7 +311,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "mapping",
+        name: "imap",
         park: || {
             let pool = greenhub::GreenPool::new(2);
             let end = pool.clone();
@@ -330,7 +330,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "a maker of resources",
+        name: "a constructor of a resource pool",
         park: || {
             let pool = greenhub::pools::Pool::new(1, || {
                 greenhub::sleep(LONG);
@@ -348,7 +348,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "unfinished tasks",
+        name: "a queue with unfinished tasks",
         park: || {
             let queue = greenhub::sync::Queue::new();
             let _ = queue.put(());
@@ -357,7 +357,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "a channel with nobody at the other end",
+        name: "a channel without a receiver",
         park: || drop(greenhub::sync::Channel::new().send(Box::new(1))),
         masked: false,
     },
@@ -383,7 +383,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: true,
     },
     ParkPoint {
-        name: "a reader behind a writer that waits",
+        name: "a reader behind a waiting writer",
         park: || {
             greenhub::set_lock_patience(SHORT);
             let lock = std::sync::Arc::new(greenhub::sync::RwLock::new(()));
@@ -395,7 +395,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: true,
     },
     ParkPoint {
-        name: "a condition",
+        name: "a condition variable",
         park: || {
             let (mutex, condvar) = (greenhub::sync::Mutex::new(()), greenhub::sync::Condvar::new());
             if let Ok(guard) = mutex.lock() {
@@ -412,11 +412,11 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "a lazy value in the making",
+        name: "a lazy value during its initialization",
         park: || *greenhub::sync::LazyLock::new(|| greenhub::sleep(LONG)),
         masked: false,
     },
-    ParkPoint { name: "a value to be set", park: || _ = greenhub::sync::OnceLock::<()>::new().wait(), masked: false },
+    ParkPoint { name: "an unset OnceLock", park: || _ = greenhub::sync::OnceLock::<()>::new().wait(), masked: false },
     ParkPoint {
         name: "a receiver",
         park: || {
@@ -426,7 +426,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "a sender without room",
+        name: "a sender to a full channel",
         park: || {
             let (sender, _receiver) = greenhub::sync::mpsc::sync_channel(1);
             let _ = sender.send(Box::new(1));
@@ -435,7 +435,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "a sender without a buffer",
+        name: "a sender to a rendezvous channel",
         park: || {
             let (sender, _receiver) = greenhub::sync::mpsc::sync_channel(0);
             let _ = sender.send(Box::new(1));
@@ -467,12 +467,12 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: true,
     },
     ParkPoint {
-        name: "a timeout within",
+        name: "a sleep with a timeout",
         park: || drop(greenhub::with_timeout(LONG, || greenhub::sleep(LONG))),
         masked: false,
     },
     ParkPoint {
-        name: "a timeout that strikes within",
+        name: "a sleep after a timeout",
         park: || {
             let _ = greenhub::with_timeout(Duration::from_micros(50), || greenhub::sleep(LONG));
             greenhub::sleep(LONG);
@@ -480,7 +480,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         masked: false,
     },
     ParkPoint {
-        name: "caught once",
+        name: "a sleep after a swallowed exit",
         park: || {
             let caught = std::panic::catch_unwind(|| greenhub::sleep(LONG));
             assert!(caught.is_err());

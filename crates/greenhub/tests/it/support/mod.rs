@@ -2,13 +2,13 @@
 
 #![allow(dead_code, reason = "the programs for the features use a part of it")]
 
+pub(crate) mod closed_port;
 pub(crate) mod counting;
 pub(crate) mod descriptors;
 pub(crate) mod example;
 pub(crate) mod green;
 pub(crate) mod greenlet_model;
 pub(crate) mod loops;
-pub(crate) mod nobody;
 pub(crate) mod noting;
 #[allow(unreachable_pub, reason = "hub-core shows it as a third party would write it")]
 #[path = "../../../../hub-core/tests/support/poll_hub.rs"]

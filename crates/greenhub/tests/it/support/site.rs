@@ -81,7 +81,7 @@ impl Site {
     }
 
     /// The requested paths, sorted.
-    pub(crate) fn asked(&self) -> Vec<String> {
+    pub(crate) fn requested(&self) -> Vec<String> {
         let mut paths = self.seen.lock().expect("noted").paths.clone();
         paths.sort_unstable();
         paths

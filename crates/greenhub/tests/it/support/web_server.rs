@@ -63,7 +63,7 @@ impl WebServer {
     }
 
     /// Sends `requests` on one connection, and returns everything that comes back.
-    pub(crate) fn say(&self, requests: &str) -> String {
+    pub(crate) fn request(&self, requests: &str) -> String {
         let mut stream = self.connect();
         stream.write_all(requests.as_bytes()).expect("it reads");
         let mut answers = String::new();

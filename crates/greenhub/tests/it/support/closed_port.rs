@@ -6,17 +6,17 @@ use std::os::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
 
 /// A local address without a listener. The bound socket keeps the port reserved until it is dropped.
-pub(crate) struct Nobody {
+pub(crate) struct ClosedPort {
     pub(crate) address: SocketAddr,
     _socket: OwnedFd,
 }
 
-impl Nobody {
-    pub(crate) fn new() -> Nobody {
+impl ClosedPort {
+    pub(crate) fn new() -> ClosedPort {
         let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
         let socket = socket.expect("a socket");
         bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
         let address = getsockname(&socket).ok().and_then(|address| address.try_into().ok());
-        Nobody { address: address.expect("bound"), _socket: socket }
+        ClosedPort { address: address.expect("bound"), _socket: socket }
     }
 }
