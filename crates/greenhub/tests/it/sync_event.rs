@@ -1,4 +1,4 @@
-//! `Event`: what is sent once reaches everybody who waits.
+//! `Event`: a sent value or error reaches every waiter.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -59,8 +59,8 @@ fn sending_never_switches() {
 }
 
 #[test]
-fn waiters_wake_in_the_order_in_which_they_came() {
-    run("waiters_wake_in_the_order_in_which_they_came", || {
+fn waiters_wake_in_order_of_arrival() {
+    run("waiters_wake_in_order_of_arrival", || {
         let (event, order) = (shared(), Rc::new(RefCell::new(Vec::new())));
         for number in 0..20 {
             let (event, order) = (event.clone(), order.clone());
@@ -77,7 +77,7 @@ fn waiters_wake_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn what_was_sent_is_not_sent_again_and_what_was_not_is_not_reset() {
+fn a_second_send_and_a_reset_of_a_fresh_event_are_errors() {
     let event = Event::new();
     assert_eq!(event.reset(), Err(EventError::Fresh));
     event.send(1).unwrap();
@@ -89,8 +89,8 @@ fn what_was_sent_is_not_sent_again_and_what_was_not_is_not_reset() {
 }
 
 #[test]
-fn a_reset_event_is_as_new() {
-    run("a_reset_event_is_as_new", || {
+fn a_reset_event_is_like_a_fresh_one() {
+    run("a_reset_event_is_like_a_fresh_one", || {
         let event = shared();
         event.send_error(GreenError::custom("old")).unwrap();
         event.reset().unwrap();
@@ -121,8 +121,8 @@ fn a_sent_error_ends_every_wait() {
 }
 
 #[test]
-fn who_has_left_is_not_resumed_by_a_send() {
-    run("who_has_left_is_not_resumed_by_a_send", || {
+fn a_send_does_not_wake_a_waiter_that_has_left() {
+    run("a_send_does_not_wake_a_waiter_that_has_left", || {
         let (event, log) = (shared(), Log::new());
         let (killed, timed) = (event.clone(), event.clone());
         let killed = spawn(move || killed.wait());
@@ -230,8 +230,8 @@ fn an_empty_value_counts_as_sent() {
 }
 
 #[test]
-fn asking_never_waits() {
-    run("asking_never_waits", || {
+fn queries_never_wait() {
+    run("queries_never_wait", || {
         let log = Log::new();
         let other = log.clone();
         let late = spawn(move || other.add("another ran"));
@@ -252,11 +252,11 @@ fn asking_never_waits() {
 }
 
 #[test]
-fn a_value_that_is_sent_before_a_due_timeout_is_thrown_is_received() {
-    run("a_value_that_is_sent_before_a_due_timeout_is_thrown_is_received", || {
+fn a_value_sent_before_a_due_timeout_is_thrown_is_received() {
+    run("a_value_sent_before_a_due_timeout_is_thrown_is_received", || {
         let event = shared();
         let sender = event.clone();
-        // All is due when the loop looks again: the sender runs while the waiter has its timeout and did not run yet.
+        // All is due at once: the sender runs when the waiter's timeout has expired, but has not been thrown yet.
         spawn(move || {
             sleep(SHORT);
             sender.send(1)
@@ -317,8 +317,8 @@ fn a_wait_while_panicking_is_refused() {
 }
 
 #[test]
-fn those_who_were_woken_keep_what_was_sent_to_them() {
-    run("those_who_were_woken_keep_what_was_sent_to_them", || {
+fn woken_waiters_keep_their_value_across_a_reset() {
+    run("woken_waiters_keep_their_value_across_a_reset", || {
         let event = shared();
         let waiting = event.clone();
         let green = spawn(move || waiting.wait());
@@ -332,8 +332,8 @@ fn those_who_were_woken_keep_what_was_sent_to_them() {
 }
 
 #[test]
-fn who_resets_and_waits_again_is_not_woken_by_the_same_send() {
-    run("who_resets_and_waits_again_is_not_woken_by_the_same_send", || {
+fn a_waiter_that_resets_and_waits_again_is_not_woken_by_the_same_send() {
+    run("a_waiter_that_resets_and_waits_again_is_not_woken_by_the_same_send", || {
         let (event, got) = (shared(), Rc::new(RefCell::new(Vec::new())));
         for number in 0..2 {
             let (event, got) = (event.clone(), got.clone());
@@ -341,7 +341,7 @@ fn who_resets_and_waits_again_is_not_woken_by_the_same_send() {
                 for _ in 0..2 {
                     let value = event.wait().unwrap();
                     got.borrow_mut().push((number, value));
-                    // The first of them does.
+                    // The first waiter resets the event.
                     let _ = event.reset();
                 }
             });
@@ -387,15 +387,15 @@ fn one_send_reaches_two_hubs_and_a_plain_thread() {
 }
 
 #[test]
-fn random_waits_kills_and_timeouts_leave_nobody_behind() {
-    run("random_waits_kills_and_timeouts_leave_nobody_behind", || {
+fn random_waits_kills_and_timeouts_leave_no_waiter_behind() {
+    run("random_waits_kills_and_timeouts_leave_no_waiter_behind", || {
         for seed in 0..60 {
             let mut random = Random::new(seed);
             let (event, before) = (shared(), held());
             let greens: Vec<_> = (0..12)
                 .map(|_| {
                     let (event, mut random) = (event.clone(), random.fork());
-                    // Some(value): it has it. None: its time was over.
+                    // `Some(value)` for a received value, `None` for an expired timeout.
                     spawn(move || match random.below(3) {
                         0 => Some(event.wait().unwrap()),
                         1 => event.wait_timeout(random.moment()).unwrap(),

@@ -1,4 +1,4 @@
-//! The queues and `Channel`: no item is lost, none comes twice, and nobody goes before its turn.
+//! The queues and `Channel`: no item is lost or duplicated, and waiters are served in order of arrival.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -21,12 +21,12 @@ fn bounded<T>(capacity: usize) -> Arc<Queue<T>> {
     Arc::new(Queue::bounded(capacity))
 }
 
-/// Lets all that is ready run until it waits.
+/// Lets every ready green thread run until it waits.
 fn settle() {
     (0..5).for_each(|_| yield_now());
 }
 
-/// A green thread that gets one item.
+/// Spawns a green thread that gets one item.
 fn getter<T: 'static>(queue: &Arc<Queue<T>>) -> GreenThread<T> {
     let queue = queue.clone();
     let green = spawn(move || queue.get().unwrap());
@@ -34,7 +34,7 @@ fn getter<T: 'static>(queue: &Arc<Queue<T>>) -> GreenThread<T> {
     green
 }
 
-/// A green thread that puts one item.
+/// Spawns a green thread that puts one item.
 fn putter<T: 'static>(queue: &Arc<Queue<T>>, item: T) -> GreenThread<()> {
     let queue = queue.clone();
     let green = spawn(move || queue.put(item).unwrap());
@@ -118,7 +118,7 @@ fn a_queue_of_size_zero_is_empty_and_full() {
     });
 }
 
-/// A sender and a receiver of two words meet; `Log` says in which order they went on.
+/// Passes two words from a sender to a receiver; the log records the order in which they continue.
 fn meet(receiver_first: bool) -> Log {
     let (channel, log) = (Arc::new(Channel::new()), Log::new());
     let (sender, sends) = (channel.clone(), log.clone());
@@ -157,8 +157,8 @@ fn with_the_receiver_first_it_runs_before_the_sender_goes_on() {
 }
 
 #[test]
-fn who_gives_up_in_time_leaves_nothing_behind() {
-    run("who_gives_up_in_time_leaves_nothing_behind", || {
+fn a_timed_out_wait_leaves_nothing_behind() {
+    run("a_timed_out_wait_leaves_nothing_behind", || {
         for capacity in 0..3 {
             let (queue, before) = (bounded(capacity), held());
             let begin = Instant::now();
@@ -193,7 +193,7 @@ fn a_zero_timeout_gives_up_in_the_next_turn() {
 }
 
 #[test]
-fn the_forms_that_never_wait_say_full_or_empty() {
+fn the_try_forms_return_full_or_empty() {
     for capacity in 0..3 {
         let queue = bounded(capacity);
         assert!(matches!(queue.try_get(), Err(GetError::Empty)));
@@ -204,8 +204,8 @@ fn the_forms_that_never_wait_say_full_or_empty() {
 }
 
 #[test]
-fn on_the_main_loop_items_go_to_and_come_from_those_who_wait() {
-    run("on_the_main_loop_items_go_to_and_come_from_those_who_wait", || {
+fn try_forms_on_the_main_loop_serve_waiting_green_threads() {
+    run("try_forms_on_the_main_loop_serve_waiting_green_threads", || {
         for capacity in [0, 1] {
             let queue = bounded(capacity);
             let green = getter(&queue);
@@ -255,8 +255,8 @@ fn on_the_main_loop_and_while_panicking_a_wait_is_refused() {
 }
 
 #[test]
-fn items_pass_by_getters_that_have_left_and_reach_the_others_in_order() {
-    run("items_pass_by_getters_that_have_left_and_reach_the_others_in_order", || {
+fn items_skip_getters_that_have_left_and_reach_the_others_in_order() {
+    run("items_skip_getters_that_have_left_and_reach_the_others_in_order", || {
         for capacity in [0, 1, 100] {
             let (queue, got) = (bounded(capacity), Rc::new(RefCell::new(Vec::new())));
             let getters: Vec<_> = (0..20)
@@ -296,8 +296,8 @@ fn a_getter_that_gave_up_takes_no_item() {
 }
 
 #[test]
-fn a_getter_that_is_killed_after_it_was_chosen_gets_the_item() {
-    run("a_getter_that_is_killed_after_it_was_chosen_gets_the_item", || {
+fn a_getter_killed_after_its_grant_gets_the_item() {
+    run("a_getter_killed_after_its_grant_gets_the_item", || {
         for capacity in [0, 1] {
             let queue = bounded(capacity);
             let (first, second) = (getter(&queue), getter(&queue));
@@ -313,11 +313,11 @@ fn a_getter_that_is_killed_after_it_was_chosen_gets_the_item() {
 }
 
 #[test]
-fn a_newcomer_takes_neither_the_item_nor_the_room_of_who_came_before() {
-    run("a_newcomer_takes_neither_the_item_nor_the_room_of_who_came_before", || {
+fn a_newcomer_takes_neither_a_granted_item_nor_granted_room() {
+    run("a_newcomer_takes_neither_a_granted_item_nor_granted_room", || {
         let queue = bounded(1);
         let green = getter(&queue);
-        // The item is the getter's from here on, though it has not run.
+        // The item is granted to the getter, which has not run yet.
         queue.put(1).unwrap();
         assert!(matches!(queue.try_get(), Err(GetError::Empty)));
         assert!(matches!(queue.get_timeout(ZERO), Err(GetError::Empty)));
@@ -338,13 +338,13 @@ fn a_newcomer_takes_neither_the_item_nor_the_room_of_who_came_before() {
 }
 
 #[test]
-fn a_getter_whose_putter_left_stays_the_first() {
-    run("a_getter_whose_putter_left_stays_the_first", || {
+fn a_getter_whose_putter_left_stays_first_in_line() {
+    run("a_getter_whose_putter_left_stays_first_in_line", || {
         let queue = bounded(0);
         let (first, second) = (getter(&queue), getter(&queue));
         let leaving = queue.clone();
         let leaving = spawn(move || leaving.put(0));
-        // The putter chooses the first getter, and is killed before that runs.
+        // The putter grants its item to the first getter, and is killed before that getter runs.
         let killer = spawn(move || leaving.kill());
         settle();
         killer.join().unwrap();
@@ -356,11 +356,11 @@ fn a_getter_whose_putter_left_stays_the_first() {
 }
 
 #[test]
-fn an_item_that_is_put_before_a_due_timeout_is_thrown_is_got() {
-    run("an_item_that_is_put_before_a_due_timeout_is_thrown_is_got", || {
+fn an_item_put_before_a_due_timeout_is_thrown_is_received() {
+    run("an_item_put_before_a_due_timeout_is_thrown_is_received", || {
         let queue = bounded(1);
         let putting = queue.clone();
-        // All is due when the loop looks again: the putter runs while the getter has its timeout and did not run yet.
+        // All is due at once: the putter runs when the getter's timeout has expired, but has not been thrown yet.
         spawn(move || {
             sleep(SHORT);
             putting.put(1)
@@ -375,13 +375,13 @@ fn an_item_that_is_put_before_a_due_timeout_is_thrown_is_got() {
 }
 
 #[test]
-fn the_item_of_a_putter_that_ended_is_delivered() {
-    run("the_item_of_a_putter_that_ended_is_delivered", || {
+fn the_item_of_an_ended_putter_is_delivered() {
+    run("the_item_of_an_ended_putter_is_delivered", || {
         let queue = bounded(1);
         putter(&queue, "left").join().unwrap();
         let green = putter(&queue, "taken in later");
         assert_eq!(queue.get().unwrap(), "left");
-        // Its item was taken in, so this comes too late.
+        // The item has moved into the queue already, so the kill comes too late.
         green.kill();
         green.join().unwrap();
         assert_eq!(queue.get().unwrap(), "taken in later");
@@ -405,8 +405,8 @@ fn the_item_of_a_killed_putter_is_not_taken_in() {
 }
 
 #[test]
-fn an_item_that_leaves_with_its_putter_may_use_the_queue_when_it_is_dropped() {
-    run("an_item_that_leaves_with_its_putter_may_use_the_queue_when_it_is_dropped", || {
+fn the_item_of_a_killed_putter_may_use_the_queue_in_drop() {
+    run("the_item_of_a_killed_putter_may_use_the_queue_in_drop", || {
         struct Item(Arc<Queue<Item>>, Rc<Cell<bool>>);
         impl Drop for Item {
             fn drop(&mut self) {
@@ -422,8 +422,8 @@ fn an_item_that_leaves_with_its_putter_may_use_the_queue_when_it_is_dropped() {
 }
 
 #[test]
-fn an_item_whose_put_is_struck_at_once_may_use_the_queue_when_it_is_dropped() {
-    run("an_item_whose_put_is_struck_at_once_may_use_the_queue_when_it_is_dropped", || {
+fn the_item_of_a_put_that_times_out_at_once_may_use_the_queue_in_drop() {
+    run("the_item_of_a_put_that_times_out_at_once_may_use_the_queue_in_drop", || {
         struct Looks(Rc<LightQueue<Looks>>, Rc<Cell<Option<usize>>>);
         impl Drop for Looks {
             fn drop(&mut self) {
@@ -438,8 +438,8 @@ fn an_item_whose_put_is_struck_at_once_may_use_the_queue_when_it_is_dropped() {
 }
 
 #[test]
-fn items_leave_in_their_order_whoever_runs_first() {
-    run("items_leave_in_their_order_whoever_runs_first", || {
+fn items_leave_in_queue_order_whichever_getter_runs_first() {
+    run("items_leave_in_queue_order_whichever_getter_runs_first", || {
         let queue = bounded(0);
         let first = getter(&queue);
         queue.try_put("the first").unwrap();
@@ -448,7 +448,7 @@ fn items_leave_in_their_order_whoever_runs_first() {
         while queue.putting() == 0 {
             std::thread::yield_now();
         }
-        // The one who was woken is sure of an item, and of no particular one.
+        // The woken getter is guaranteed an item, but not a particular one.
         assert_eq!(queue.try_get().unwrap(), "the first");
         assert_eq!(first.join().unwrap(), "the second");
         putter.join().unwrap();
@@ -456,8 +456,8 @@ fn items_leave_in_their_order_whoever_runs_first() {
 }
 
 #[test]
-fn an_item_that_never_waits_does_not_overtake_one_that_does() {
-    run("an_item_that_never_waits_does_not_overtake_one_that_does", || {
+fn a_try_put_does_not_overtake_a_waiting_put() {
+    run("a_try_put_does_not_overtake_a_waiting_put", || {
         let queue = bounded(0);
         let left = Rc::new(RefCell::new(Vec::new()));
         let getters: Vec<_> = (0..2)
@@ -471,13 +471,13 @@ fn an_item_that_never_waits_does_not_overtake_one_that_does() {
             .collect();
         yield_now();
         let putting = queue.clone();
-        // Puts on another OS thread, so the getters do not run meanwhile.
+        // Puts from another OS thread, so that the getters do not run in between.
         let putter = std::thread::spawn(move || putting.put("waits").unwrap());
         while queue.putting() == 0 {
             std::thread::yield_now();
         }
         queue.try_put("never waits").unwrap();
-        // In whatever order the two getters hear of it.
+        // The two getters may run in either order.
         getters.into_iter().for_each(|green| green.join().unwrap());
         assert_eq!(*left.borrow(), ["waits", "never waits"]);
         putter.join().unwrap();
@@ -485,8 +485,8 @@ fn an_item_that_never_waits_does_not_overtake_one_that_does() {
 }
 
 #[test]
-fn getters_and_putters_are_served_in_the_order_in_which_they_came() {
-    run("getters_and_putters_are_served_in_the_order_in_which_they_came", || {
+fn getters_and_putters_are_served_in_order_of_arrival() {
+    run("getters_and_putters_are_served_in_order_of_arrival", || {
         for capacity in 0..3 {
             let queue = bounded(capacity);
             let getters: Vec<_> = (0..10).map(|_| getter(&queue)).collect();
@@ -502,8 +502,8 @@ fn getters_and_putters_are_served_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn the_numbers_of_those_who_wait_are_known() {
-    run("the_numbers_of_those_who_wait_are_known", || {
+fn waiting_getters_and_putters_are_counted() {
+    run("waiting_getters_and_putters_are_counted", || {
         let queue = bounded(0);
         let getters: Vec<_> = (0..3).map(|_| getter(&queue)).collect();
         assert_eq!((queue.getting(), queue.putting()), (3, 0));
@@ -535,7 +535,7 @@ fn growing_lets_waiting_putters_in() {
 }
 
 #[test]
-fn shrinking_keeps_what_is_there() {
+fn shrinking_keeps_the_items() {
     let queue = bounded(5);
     (0..5).for_each(|item| queue.try_put(item).unwrap());
     queue.resize(2);
@@ -544,8 +544,8 @@ fn shrinking_keeps_what_is_there() {
 }
 
 #[test]
-fn join_waits_until_all_that_was_put_is_done() {
-    run("join_waits_until_all_that_was_put_is_done", || {
+fn join_waits_until_every_item_is_done() {
+    run("join_waits_until_every_item_is_done", || {
         let queue = bounded(10);
         queue.join().unwrap();
         (0..3).for_each(|item| queue.put(item).unwrap());
@@ -620,7 +620,7 @@ fn stacks_and_priorities_keep_their_order() {
 }
 
 thread_local! {
-    /// Done by each comparison of [`Compared`] on this OS thread.
+    /// Called by each comparison of [`Compared`] on this OS thread.
     static WHILE_COMPARING: Cell<fn()> = const { Cell::new(|| ()) };
 }
 
@@ -640,7 +640,7 @@ impl Ord for Compared {
     }
 }
 
-/// Whether an operation panics if each comparison is a `misdeed`.
+/// Returns whether an operation panics when every comparison calls `misdeed`.
 fn panics_by(misdeed: fn(), operation: impl FnOnce()) -> bool {
     WHILE_COMPARING.set(misdeed);
     let result = catch_unwind(AssertUnwindSafe(operation));
@@ -648,7 +648,7 @@ fn panics_by(misdeed: fn(), operation: impl FnOnce()) -> bool {
     result.is_err()
 }
 
-/// Puts and gets while each comparison is a `misdeed`.
+/// Puts and gets while every comparison calls `misdeed`.
 #[track_caller]
 fn survives(queue: &PriorityQueue<Compared>, misdeed: fn()) {
     queue.put(Compared(2)).unwrap();
@@ -673,7 +673,7 @@ fn a_comparison_that_panics_or_waits_loses_no_item() {
         for misdeed in misdeeds {
             let queue = Arc::new(PriorityQueue::new());
             let (other, count) = (queue.clone(), ran.clone());
-            // Would find the lock taken.
+            // Finds the lock held if it runs during a comparison.
             let green = spawn(move || count.set(count.get() + other.len()));
             survives(&queue, misdeed);
             assert_eq!(ran.get(), 0, "another green thread ran");
@@ -689,7 +689,7 @@ fn a_comparison_that_uses_the_queue_panics_and_does_not_hang() {
     run("a_comparison_that_uses_the_queue_panics_and_does_not_hang", || {
         survives(&BIASED, || assert!(BIASED.len() > 9));
         survives(&BIASED, || drop(BIASED.put_timeout(Compared(9), ZERO)));
-        // The lock belongs to no OS thread any more.
+        // The use by a second OS thread ends the lock's bias towards one OS thread.
         assert!(SHARED.is_empty() && std::thread::spawn(|| SHARED.is_empty()).join().unwrap());
         survives(&SHARED, || assert!(SHARED.len() > 9));
         survives(&SHARED, || drop(SHARED.get()));
@@ -711,17 +711,17 @@ fn a_getter_is_woken_for_an_item_whose_comparison_panics() {
 }
 
 #[test]
-fn a_comparison_that_panics_in_a_get_does_not_lose_what_a_putter_brought() {
-    run("a_comparison_that_panics_in_a_get_does_not_lose_what_a_putter_brought", || {
+fn a_comparison_that_panics_in_a_get_keeps_the_item_of_a_putter() {
+    run("a_comparison_that_panics_in_a_get_keeps_the_item_of_a_putter", || {
         let queue = Arc::new(PriorityQueue::bounded(2));
         (2..4).for_each(|n| queue.put(Compared(n)).unwrap());
         let other = queue.clone();
         let putter = spawn(move || other.put(Compared(1)).is_ok());
         yield_now();
-        // The item leaves without a comparison, and that of the putter comes in.
+        // The item leaves without a comparison; only then does the putter's item enter.
         assert!(!panics_by(|| quiet_panic("compared"), || assert_eq!(queue.get().unwrap(), Compared(2))));
         assert_eq!(queue.len(), 2);
-        // The panic is that of its put.
+        // The panic belongs to the putter's own call.
         assert!(putter.join().is_err());
         let left = [queue.get().unwrap(), queue.get().unwrap()];
         assert!(left.contains(&Compared(1)) && left.contains(&Compared(3)));
@@ -745,8 +745,8 @@ fn an_interrupt_by_a_getter_reaches_main() {
 }
 
 #[test]
-fn the_debug_text_shows_size_items_and_who_waits() {
-    run("the_debug_text_shows_size_items_and_who_waits", || {
+fn debug_output_shows_size_items_and_waiters() {
+    run("debug_output_shows_size_items_and_waiters", || {
         let queue = bounded(2);
         (0..2).for_each(|item| queue.put(item).unwrap());
         let green = putter(&queue, 3);
@@ -788,7 +788,7 @@ fn an_interrupted_sender_takes_its_value_back_and_receivers_are_counted() {
     });
 }
 
-/// What became of the items of a random test. Those whose putter was unwound may or may not have arrived.
+/// The outcome of the items of a random program. An item whose putter was unwound may or may not have arrived.
 #[derive(Default, Debug)]
 struct Fate {
     put: BTreeSet<usize>,
@@ -796,7 +796,7 @@ struct Fate {
     got: Vec<usize>,
 }
 
-/// Puts eight items with rising numbers, in every way.
+/// Puts eight increasing items through every form of `put`.
 fn put_some(queue: &LightQueue<usize>, number: usize, random: &mut Random, fate: &RefCell<Fate>) {
     for item in (0..8).map(|item| number * 100 + item) {
         let done = match random.below(4) {
@@ -814,7 +814,7 @@ fn put_some(queue: &LightQueue<usize>, number: usize, random: &mut Random, fate:
     }
 }
 
-/// Tries to get eight items, in every way.
+/// Gets up to eight items through every form of `get`.
 fn get_some(queue: &LightQueue<usize>, random: &mut Random, fate: &RefCell<Fate>) {
     for _ in 0..8 {
         let got = match random.below(4) {
@@ -833,8 +833,8 @@ fn get_some(queue: &LightQueue<usize>, random: &mut Random, fate: &RefCell<Fate>
 }
 
 #[test]
-fn random_puts_gets_kills_and_timeouts_lose_and_double_no_item() {
-    run("random_puts_gets_kills_and_timeouts_lose_and_double_no_item", || {
+fn random_puts_gets_kills_and_timeouts_lose_and_duplicate_no_item() {
+    run("random_puts_gets_kills_and_timeouts_lose_and_duplicate_no_item", || {
         let mut arrived = 0;
         for seed in 0..120 {
             let mut random = Random::new(seed);
@@ -852,10 +852,13 @@ fn random_puts_gets_kills_and_timeouts_lose_and_double_no_item() {
                 sleep(random.moment());
                 greens[random.below(12)].kill();
             }
-            // Those who wait for others that were killed.
+            // Gives waiters whose counterpart was killed time to proceed.
             sleep(Duration::from_millis(1));
             let nothing_there = queue.len() + queue.putting() == 0;
-            assert!(queue.getting() == 0 || nothing_there, "seed {seed}: one waits for what is there: {queue:?}");
+            assert!(
+                queue.getting() == 0 || nothing_there,
+                "seed {seed}: a getter waits although there is an item: {queue:?}"
+            );
             for green in greens {
                 green.kill();
                 if let Err(error) = green.join() {
@@ -881,7 +884,7 @@ fn random_puts_gets_kills_and_timeouts_lose_and_double_no_item() {
     });
 }
 
-/// Sends eight values and errors with rising numbers, in every way.
+/// Sends eight increasing values and errors through every form of `send`.
 fn send_some(channel: &Channel<usize>, number: usize, random: &mut Random, fate: &RefCell<Fate>) {
     for item in (0..8).map(|item| number * 100 + item) {
         let send = || match item % 3 {
@@ -899,7 +902,7 @@ fn send_some(channel: &Channel<usize>, number: usize, random: &mut Random, fate:
     }
 }
 
-/// Waits for eight values or errors, in every way.
+/// Receives up to eight values or errors through every form of `wait`.
 fn receive_some(channel: &Channel<usize>, random: &mut Random, fate: &RefCell<Fate>) {
     for _ in 0..8 {
         let received = match random.below(3) {
@@ -920,8 +923,8 @@ fn receive_some(channel: &Channel<usize>, random: &mut Random, fate: &RefCell<Fa
 }
 
 #[test]
-fn random_ends_of_a_channel_lose_and_double_nothing_under_kills_and_timeouts() {
-    run("random_ends_of_a_channel_lose_and_double_nothing_under_kills_and_timeouts", || {
+fn random_channel_ends_under_kills_and_timeouts_lose_and_duplicate_no_item() {
+    run("random_channel_ends_under_kills_and_timeouts_lose_and_duplicate_no_item", || {
         let mut arrived = 0;
         for seed in 0..80 {
             let mut random = Random::new(seed);
@@ -949,7 +952,7 @@ fn random_ends_of_a_channel_lose_and_double_nothing_under_kills_and_timeouts() {
                 }
             }
             assert_eq!((channel.waiting(), channel.sending()), (0, 0), "seed {seed}");
-            // What is left came into the buffer.
+            // The remaining items are in the buffer.
             let mut fate = fate.take();
             loop {
                 match channel.wait_timeout(ZERO) {
@@ -1008,7 +1011,7 @@ fn items_cross_hubs_and_plain_threads_and_none_is_lost() {
                         }
                     };
                     if thread == 0 {
-                        // Without green threads.
+                        // An OS thread without green threads.
                         let other = std::thread::spawn(get);
                         put(0);
                         put(1);

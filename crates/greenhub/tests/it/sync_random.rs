@@ -1,5 +1,6 @@
-//! Random programs on the primitives of `sync`, with kills and timeouts at their waits: on one thread beside a model
-//! that says who gets what and when, and on two hubs, of every two kinds, against what must hold at the end.
+//! Random programs on the primitives of `sync`, with kills and timeouts at their waits. On one OS thread they are
+//! compared with a model of the order of service. On two hubs, of every pair of kinds, they are checked against
+//! invariants at the end.
 
 mod hubs;
 mod items;

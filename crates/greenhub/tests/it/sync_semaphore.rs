@@ -1,4 +1,4 @@
-//! The semaphores: no token is lost or made, and nobody goes before its turn.
+//! The semaphores: no token is lost or created, and waiters are served in order of arrival.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -21,12 +21,12 @@ fn capped(count: usize, limit: usize) -> Arc<CappedSemaphore> {
     Arc::new(CappedSemaphore::new(count, limit).unwrap())
 }
 
-/// Lets all that is ready run until it waits.
+/// Lets every ready green thread run until it waits.
 fn settle() {
     (0..5).for_each(|_| yield_now());
 }
 
-/// A green thread that acquires a token and keeps it.
+/// Spawns a green thread that acquires a token and keeps it.
 fn taker(semaphore: &Arc<Semaphore>) -> GreenThread<()> {
     let semaphore = semaphore.clone();
     let green = spawn(move || semaphore.acquire().unwrap());
@@ -34,7 +34,7 @@ fn taker(semaphore: &Arc<Semaphore>) -> GreenThread<()> {
     green
 }
 
-/// As [`taker`], of a bounded semaphore.
+/// Like [`taker`], for a bounded semaphore.
 fn bounded_taker(semaphore: &Arc<BoundedSemaphore>) -> GreenThread<()> {
     let semaphore = semaphore.clone();
     let green = spawn(move || semaphore.acquire().unwrap());
@@ -61,7 +61,7 @@ fn acquire_takes_one_or_waits_and_release_gives_one_back() {
 }
 
 #[test]
-fn the_form_that_never_waits_says_no() {
+fn try_acquire_fails_without_a_token() {
     let semaphore = Semaphore::new(1);
     assert!(semaphore.try_acquire());
     assert!(!semaphore.try_acquire());
@@ -94,8 +94,8 @@ fn release_never_switches() {
 }
 
 #[test]
-fn a_guard_gives_its_token_back_however_it_goes() {
-    run("a_guard_gives_its_token_back_however_it_goes", || {
+fn a_guard_releases_its_token_however_it_is_dropped() {
+    run("a_guard_releases_its_token_however_it_is_dropped", || {
         keep_reports();
         let semaphore = tokens(1);
         drop(semaphore.access().unwrap());
@@ -120,8 +120,8 @@ fn a_guard_gives_its_token_back_however_it_goes() {
 }
 
 #[test]
-fn two_that_contend_get_about_the_same() {
-    run("two_that_contend_get_about_the_same", || {
+fn two_contenders_get_equal_shares() {
+    run("two_contenders_get_equal_shares", || {
         let semaphore = tokens(1);
         let counts = [(); 2].map(|()| Rc::new(Cell::new(0u32)));
         let greens = counts.clone().map(|count| {
@@ -144,13 +144,13 @@ fn two_that_contend_get_about_the_same() {
 }
 
 #[test]
-fn waiters_are_served_in_the_order_in_which_they_came() {
-    run("waiters_are_served_in_the_order_in_which_they_came", || {
+fn waiters_are_served_in_order_of_arrival() {
+    run("waiters_are_served_in_order_of_arrival", || {
         let (semaphore, order) = (tokens(0), Rc::new(RefCell::new(Vec::new())));
         for number in 0..10 {
             let (semaphore, order) = (semaphore.clone(), order.clone());
             spawn(move || {
-                // The forms wait in one line.
+                // Both forms wait in the same queue.
                 match number % 2 {
                     0 => semaphore.acquire().unwrap(),
                     _ => assert!(semaphore.acquire_timeout(LONG).unwrap()),
@@ -167,7 +167,7 @@ fn waiters_are_served_in_the_order_in_which_they_came() {
 
 /// The ways to release a token.
 const RELEASES: [fn(&Arc<BoundedSemaphore>); 2] = [
-    // Through `Deref`, as a plain semaphore is released.
+    // Through `Deref`, like a plain semaphore.
     |semaphore| Semaphore::release(semaphore),
     |semaphore| semaphore.release().unwrap(),
 ];
@@ -198,7 +198,7 @@ fn a_blocking_newcomer_is_served_after_all_waiters() {
                     })
                 });
                 settle();
-                // The token is the first waiter's from here on, though that has not run.
+                // The token is granted to the first waiter, which has not run yet.
                 semaphore.release();
                 newcomer(&semaphore);
                 log.add("newcomer");
@@ -329,7 +329,7 @@ fn a_killed_waiter_leaves_its_token_to_the_next() {
         second.kill();
         assert!(second.join().unwrap_err().is_exit());
         semaphore.release();
-        // It was given the token before the kill, though it did not run.
+        // The token was granted before the kill, although the waiter has not run.
         first.kill();
         first.join().unwrap();
         semaphore.release();
@@ -339,19 +339,19 @@ fn a_killed_waiter_leaves_its_token_to_the_next() {
 }
 
 #[test]
-fn a_token_that_its_waiter_cannot_take_is_granted_to_the_next() {
-    run("a_token_that_its_waiter_cannot_take_is_granted_to_the_next", || {
+fn a_token_refused_by_its_waiter_is_regranted() {
+    run("a_token_refused_by_its_waiter_is_regranted", || {
         let semaphore = tokens(0);
         let waits = semaphore.clone();
         let killed = spawn(move || waits.acquire().unwrap());
         let (waits, released) = (semaphore.clone(), semaphore.clone());
         let next = spawn(move || {
-            // Main waits, and so does the one that is killed, which leaves a gap in the line.
+            // Main waits, and so does the killed green thread, whose exit leaves a gap in the queue.
             assert_eq!(killed.kill(), KillOutcome::Ended);
             get_hub().schedule(Duration::ZERO, move || {
                 assert_eq!(released.balance(), -2);
                 get_hub().abort();
-                // From another OS thread: main is not told of it before the loop has ended.
+                // From another OS thread, so that main does not see the wake-up before the loop ends.
                 let released = released.clone();
                 std::thread::spawn(move || released.release()).join().unwrap();
             });
@@ -367,8 +367,8 @@ fn a_token_that_its_waiter_cannot_take_is_granted_to_the_next() {
 }
 
 #[test]
-fn acquire_gives_up_in_time_and_leaves_the_line() {
-    run("acquire_gives_up_in_time_and_leaves_the_line", || {
+fn acquire_times_out_and_leaves_the_queue() {
+    run("acquire_times_out_and_leaves_the_queue", || {
         let (semaphore, before) = (tokens(0), held());
         let begin = Instant::now();
         assert!(!semaphore.acquire_timeout(SHORT).unwrap());
@@ -383,8 +383,8 @@ fn acquire_gives_up_in_time_and_leaves_the_line() {
 }
 
 #[test]
-fn many_that_give_up_behind_one_who_waits_leave_no_gaps() {
-    run("many_that_give_up_behind_one_who_waits_leave_no_gaps", || {
+fn many_timed_out_waiters_leave_no_gaps_in_the_queue() {
+    run("many_timed_out_waiters_leave_no_gaps_in_the_queue", || {
         let semaphore = tokens(0);
         let first = taker(&semaphore);
         for _ in 0..500 {
@@ -401,8 +401,8 @@ fn many_that_give_up_behind_one_who_waits_leave_no_gaps() {
 }
 
 #[test]
-fn the_balance_is_what_is_free_less_those_who_wait() {
-    run("the_balance_is_what_is_free_less_those_who_wait", || {
+fn the_balance_is_free_tokens_minus_waiters() {
+    run("the_balance_is_free_tokens_minus_waiters", || {
         let semaphore = tokens(3);
         assert_eq!(semaphore.balance(), 3);
         let all: Vec<_> = (0..6).map(|_| taker(&semaphore)).collect();
@@ -414,8 +414,8 @@ fn the_balance_is_what_is_free_less_those_who_wait() {
 }
 
 #[test]
-fn a_bounded_one_is_not_released_above_its_start() {
-    run("a_bounded_one_is_not_released_above_its_start", || {
+fn a_bounded_semaphore_is_not_released_above_its_start() {
+    run("a_bounded_semaphore_is_not_released_above_its_start", || {
         let semaphore = BoundedSemaphore::new(2);
         assert_eq!(semaphore.release(), Err(TooManyReleases));
         semaphore.acquire().unwrap();
@@ -423,15 +423,15 @@ fn a_bounded_one_is_not_released_above_its_start() {
         assert_eq!(semaphore.release(), Err(TooManyReleases));
         let guard = semaphore.access().unwrap();
         semaphore.release().unwrap();
-        // One too many, which nobody can be told.
+        // The excess release of a guard is not reported.
         drop(guard);
         assert_eq!(semaphore.balance(), 2);
     });
 }
 
 #[test]
-fn a_capped_one_waits_at_both_ends() {
-    run("a_capped_one_waits_at_both_ends", || {
+fn a_capped_semaphore_waits_at_both_ends() {
+    run("a_capped_semaphore_waits_at_both_ends", || {
         let semaphore = capped(1, 2);
         assert!(!semaphore.locked() && !semaphore.bounded());
         semaphore.release().unwrap();
@@ -478,8 +478,8 @@ fn with_a_limit_of_zero_both_ends_meet() {
 }
 
 #[test]
-fn both_ends_of_a_capped_one_give_up_in_time() {
-    run("both_ends_of_a_capped_one_give_up_in_time", || {
+fn both_ends_of_a_capped_semaphore_time_out() {
+    run("both_ends_of_a_capped_semaphore_time_out", || {
         let semaphore = capped(1, 1);
         assert!(!semaphore.release_timeout(SHORT).unwrap());
         assert!(with_timeout(SHORT, || semaphore.release()).is_err());
@@ -493,16 +493,16 @@ fn both_ends_of_a_capped_one_give_up_in_time() {
 }
 
 #[test]
-fn a_capped_one_may_have_as_many_tokens_as_there_are_numbers() {
-    run("a_capped_one_may_have_as_many_tokens_as_there_are_numbers", || {
+fn a_capped_semaphore_may_hold_usize_max_tokens() {
+    run("a_capped_semaphore_may_hold_usize_max_tokens", || {
         let semaphore = CappedSemaphore::new(usize::MAX, usize::MAX).unwrap();
         assert!(semaphore.bounded() && semaphore.try_acquire() && !semaphore.bounded());
     });
 }
 
 #[test]
-fn a_token_on_its_way_is_not_in_the_balance() {
-    run("a_token_on_its_way_is_not_in_the_balance", || {
+fn a_granted_token_is_not_in_the_balance() {
+    run("a_granted_token_is_not_in_the_balance", || {
         let semaphore = Arc::new(CappedSemaphore::new(0, 0).unwrap());
         let (acquires, releases) = (semaphore.clone(), semaphore.clone());
         let acquirer = spawn(move || acquires.acquire().unwrap());
@@ -516,7 +516,7 @@ fn a_token_on_its_way_is_not_in_the_balance() {
 }
 
 #[test]
-fn a_capped_one_does_not_start_above_its_limit() {
+fn a_capped_semaphore_does_not_start_above_its_limit() {
     let error = CappedSemaphore::new(3, 2).unwrap_err();
     assert_eq!(error.to_string(), "a semaphore capped at 2 cannot start with 3 tokens");
     assert_eq!(CappedSemaphore::new(2, 2).unwrap().balance(), 2);
@@ -529,7 +529,7 @@ fn on_the_main_loop_and_while_panicking_a_wait_is_refused() {
         let (semaphore, refusals) = (tokens(1), Rc::new(RefCell::new(Vec::new())));
         let (waits, told) = (semaphore.clone(), refusals.clone());
         let both = move || {
-            // One that is free is taken, the next is not waited for.
+            // A free token is taken; the wait for the next one is refused.
             let _guard = waits.access().unwrap();
             told.borrow_mut().push(waits.acquire().unwrap_err());
         };
@@ -547,14 +547,14 @@ fn on_the_main_loop_and_while_panicking_a_wait_is_refused() {
 }
 
 #[test]
-fn random_waits_kills_and_timeouts_lose_and_make_no_token() {
-    run("random_waits_kills_and_timeouts_lose_and_make_no_token", || {
+fn random_waits_kills_and_timeouts_lose_and_create_no_token() {
+    run("random_waits_kills_and_timeouts_lose_and_create_no_token", || {
         let mut served = 0;
         for seed in 0..120 {
             let mut random = Random::new(seed);
             let start = 1 + random.below(3);
             let (semaphore, before) = (tokens(start), held());
-            // How many hold a token, which the model says never are more than there were.
+            // The number of token holders, which never exceeds the initial number of tokens.
             let (holding, count) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
             let mut greens = Vec::new();
             for _ in 0..10 {
@@ -587,7 +587,7 @@ fn random_waits_kills_and_timeouts_lose_and_make_no_token() {
                 greens[random.below(10)].kill();
             }
             for green in greens {
-                // Nobody waits for ever: those who hold a token give it back.
+                // No wait is endless, since every holder releases its token.
                 if let Err(error) = green.join() {
                     assert!(error.is_exit(), "seed {seed}: {error}");
                 }
@@ -601,8 +601,8 @@ fn random_waits_kills_and_timeouts_lose_and_make_no_token() {
 }
 
 #[test]
-fn random_ends_of_a_capped_one_keep_its_tokens() {
-    run("random_ends_of_a_capped_one_keep_its_tokens", || {
+fn random_ends_of_a_capped_semaphore_keep_its_tokens() {
+    run("random_ends_of_a_capped_semaphore_keep_its_tokens", || {
         for seed in 0..60 {
             let mut random = Random::new(seed);
             let limit = random.below(3);
@@ -632,8 +632,8 @@ fn random_ends_of_a_capped_one_keep_its_tokens() {
 }
 
 #[test]
-fn a_wait_for_another_thread_gives_up_in_time_and_leaves_nothing() {
-    run("a_wait_for_another_thread_gives_up_in_time_and_leaves_nothing", || {
+fn a_wait_for_another_os_thread_times_out_and_leaves_nothing_behind() {
+    run("a_wait_for_another_os_thread_times_out_and_leaves_nothing_behind", || {
         let semaphore = tokens(1);
         assert!(semaphore.try_acquire());
         for green in [false, true] {
@@ -652,12 +652,12 @@ fn a_wait_for_another_thread_gives_up_in_time_and_leaves_nothing() {
 }
 
 #[test]
-fn each_hub_and_each_plain_thread_resumes_its_own_waiters() {
+fn each_hub_and_plain_thread_resumes_its_own_waiters() {
     static HOLDING: AtomicUsize = AtomicUsize::new(0);
     static SERVED: AtomicUsize = AtomicUsize::new(0);
     let semaphore = tokens(2);
     let shared = semaphore.clone();
-    run("each_hub_and_each_plain_thread_resumes_its_own_waiters", move || {
+    run("each_hub_and_plain_thread_resumes_its_own_waiters", move || {
         thread_local!(static HERE: Cell<usize> = const { Cell::new(0) });
         let work = move |semaphore: &Semaphore| {
             for round in 0..200 {
@@ -679,7 +679,7 @@ fn each_hub_and_each_plain_thread_resumes_its_own_waiters() {
             .map(|number| {
                 let semaphore = shared.clone();
                 std::thread::spawn(move || {
-                    // Each wait without a limit was ended where it was begun.
+                    // Every wait without a limit ends on the OS thread on which it began.
                     if number < 2 {
                         work(&semaphore);
                         assert_eq!(HERE.get(), 133);

@@ -1,4 +1,4 @@
-//! `sync`: what std has there. One body runs over std and over ours; what is green about ours follows.
+//! `sync`: std's behaviour on both implementations, from one test body, then the green differences.
 
 mod random;
 
@@ -51,7 +51,7 @@ same_as_std! {
         assert_eq!(mutex.into_inner().unwrap(), 2);
     }
 
-    fn a_panic_poisons_a_mutex_until_that_is_cleared() {
+    fn a_panic_poisons_a_mutex_until_it_is_cleared() {
         let mutex = sync::Arc::new(sync::Mutex::new(1));
         let other = sync::Arc::clone(&mutex);
         let ended = thread::spawn(move || {
@@ -67,7 +67,7 @@ same_as_std! {
         assert_eq!(*mutex.lock().unwrap(), 2);
     }
 
-    fn who_has_a_lock_alone_needs_no_guard() {
+    fn exclusive_access_to_a_lock_needs_no_guard() {
         let mut mutex = sync::Mutex::new(1);
         *mutex.get_mut().unwrap() += 1;
         assert_eq!(*mutex.lock().unwrap(), 2);
@@ -77,7 +77,7 @@ same_as_std! {
         assert_eq!(lock.into_inner().unwrap(), "ab");
     }
 
-    fn what_was_poisoned_says_so_without_a_guard_too_until_that_is_cleared() {
+    fn poison_is_reported_without_a_guard_until_it_is_cleared() {
         let (mut mutex, mut lock) = (sync::Mutex::new(1), sync::RwLock::new(1));
         let unwound = catch_unwind(AssertUnwindSafe(|| {
             let (_first, _second) = (mutex.lock(), lock.write());
@@ -108,7 +108,7 @@ same_as_std! {
         assert_eq!(shared.lock().unwrap()(), 7);
     }
 
-    fn readers_share_and_a_writer_is_alone() {
+    fn readers_share_and_a_writer_excludes() {
         let lock = sync::RwLock::new(1);
         let (first, second) = (lock.read().unwrap(), lock.try_read().unwrap());
         assert_eq!(*first + *second, 2);
@@ -165,7 +165,7 @@ same_as_std! {
         assert_eq!(*pair.read().unwrap(), (90, 90));
     }
 
-    fn a_condvar_tells_of_a_change() {
+    fn a_condvar_notifies_of_a_change() {
         let pair = sync::Arc::new((sync::Mutex::new(0), sync::Condvar::new()));
         let other = sync::Arc::clone(&pair);
         let counting = thread::spawn(move || {
@@ -181,7 +181,7 @@ same_as_std! {
         counting.join().unwrap();
     }
 
-    fn all_are_notified() {
+    fn notify_all_wakes_all_waiters() {
         let pair = sync::Arc::new((sync::Mutex::new(false), sync::Condvar::new()));
         let waiting = (0..4).map(|_| {
             let pair = sync::Arc::clone(&pair);
@@ -300,7 +300,7 @@ same_as_std! {
         assert_eq!((lock.take(), lock.into_inner()), (Some(3), None));
     }
 
-    fn a_lazy_value_is_made_by_whoever_first_asks_and_others_wait() {
+    fn a_lazy_value_is_made_by_the_first_access_and_others_wait() {
         static MADE: sync::atomic::AtomicUsize = sync::atomic::AtomicUsize::new(0);
         static VALUE: sync::LazyLock<String> = sync::LazyLock::new(|| {
             thread::sleep(SHORT);
@@ -370,7 +370,7 @@ same_as_std! {
         sending.join().unwrap();
     }
 
-    fn an_end_that_is_gone_is_an_error() {
+    fn a_dropped_end_is_an_error() {
         let (sender, receiver) = sync::mpsc::channel();
         assert_eq!(receiver.try_recv(), Err(sync::mpsc::TryRecvError::Empty));
         assert_eq!(receiver.recv_timeout(SHORT), Err(sync::mpsc::RecvTimeoutError::Timeout));
@@ -412,7 +412,7 @@ same_as_std! {
         sending.join().unwrap();
     }
 
-    fn a_receiver_that_goes_gives_the_item_back() {
+    fn a_dropped_receiver_returns_the_item() {
         for bound in [0, 1] {
             let (sender, receiver) = sync::mpsc::sync_channel(bound);
             let sending = thread::spawn(move || (0..=bound).map(|n| sender.send(n)).fold(None, |_, sent| Some(sent)));
@@ -423,7 +423,7 @@ same_as_std! {
     }
 }
 
-/// Green threads that each take the lock, log their number, and keep it over a yield.
+/// Spawns green threads that each take the lock, log their number, and hold the lock over a yield.
 fn in_line(log: &Log, lock: &Rc<Mutex<()>>, numbers: impl IntoIterator<Item = u32>) -> Vec<GreenThread<()>> {
     let spawn_one = |n: u32| {
         let (log, lock) = (log.clone(), lock.clone());
@@ -439,13 +439,13 @@ fn in_line(log: &Log, lock: &Rc<Mutex<()>>, numbers: impl IntoIterator<Item = u3
 }
 
 #[test]
-fn a_mutex_is_handed_over_in_order_and_not_overtaken() {
-    run("a_mutex_is_handed_over_in_order_and_not_overtaken", || {
+fn a_mutex_is_handed_off_in_order_of_arrival() {
+    run("a_mutex_is_handed_off_in_order_of_arrival", || {
         let (log, lock) = (Log::new(), Rc::new(Mutex::new(())));
         let guard = lock.lock().unwrap();
         let waiting = in_line(&log, &lock, 1..=3);
         drop(guard);
-        assert!(lock.try_lock().is_err(), "it belongs to the first who waits");
+        assert!(lock.try_lock().is_err(), "it is granted to the first waiter");
         drop(lock.lock().unwrap());
         log.is(&["1", "2", "3"]);
         waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
@@ -458,7 +458,7 @@ fn a_lock_goes_from_one_killed_waiter_to_the_next() {
         let (log, lock, before) = (Log::new(), Rc::new(Mutex::new(())), held());
         let guard = lock.lock().unwrap();
         let waiting = in_line(&log, &lock, 1..=4);
-        // Before it has the lock, and when it has it already and does not know.
+        // One waiter is killed before it gets the lock, one after its grant and before it runs.
         assert_eq!(waiting[1].kill(), KillOutcome::Scheduled);
         drop(guard);
         assert_eq!(waiting[0].kill(), KillOutcome::Ended);
@@ -471,8 +471,8 @@ fn a_lock_goes_from_one_killed_waiter_to_the_next() {
 }
 
 #[test]
-fn a_timeout_leaves_the_lock_to_the_next() {
-    run("a_timeout_leaves_the_lock_to_the_next", || {
+fn a_timed_out_waiter_leaves_the_lock_to_the_next() {
+    run("a_timed_out_waiter_leaves_the_lock_to_the_next", || {
         let lock = Mutex::new(());
         let guard = lock.lock().unwrap();
         assert!(with_timeout(SHORT, || drop(lock.lock())).is_err());
@@ -546,8 +546,8 @@ fn one_mutex_serves_two_hubs_and_plain_threads() {
 }
 
 #[test]
-fn a_held_lock_ends_a_destructor_that_panics_with_a_message_and_not_for_ever() {
-    const NAME: &str = "a_held_lock_ends_a_destructor_that_panics_with_a_message_and_not_for_ever";
+fn a_held_lock_panics_in_an_unwinding_destructor() {
+    const NAME: &str = "a_held_lock_panics_in_an_unwinding_destructor";
     if support::is_child() {
         let lock = Rc::new(Mutex::new(()));
         let _guard = lock.lock();
@@ -566,8 +566,8 @@ fn a_held_lock_ends_a_destructor_that_panics_with_a_message_and_not_for_ever() {
 }
 
 #[test]
-fn a_destructor_that_runs_while_panicking_has_locks_that_are_free_or_become_so() {
-    alone("a_destructor_that_runs_while_panicking_has_locks_that_are_free_or_become_so", || {
+fn an_unwinding_destructor_takes_locks_that_are_free_or_released_in_time() {
+    alone("an_unwinding_destructor_takes_locks_that_are_free_or_released_in_time", || {
         set_panicking_grace(Duration::from_secs(60));
         let (free, busy) = (Mutex::new(0), Arc::new(Mutex::new(0)));
         let (tell, told) = std::sync::mpsc::channel();
@@ -594,8 +594,8 @@ fn a_destructor_that_runs_while_panicking_has_locks_that_are_free_or_become_so()
 }
 
 #[test]
-fn an_item_for_which_there_is_no_room_is_an_error_while_panicking() {
-    run("an_item_for_which_there_is_no_room_is_an_error_while_panicking", || {
+fn a_send_without_room_while_panicking_is_an_error() {
+    run("a_send_without_room_while_panicking_is_an_error", || {
         for bound in [0, 1] {
             let (sender, receiver) = mpsc::sync_channel(bound);
             yield_now();
@@ -632,7 +632,7 @@ fn a_lock_in_the_main_loop_is_refused_with_a_panic() {
 #[test]
 fn a_notified_waiter_that_is_killed_returns_with_the_mutex() {
     run("a_notified_waiter_that_is_killed_returns_with_the_mutex", || {
-        // Killed before it runs again, and killed while it waits for the mutex.
+        // Killed before it runs again, or while it waits for the mutex.
         for relocking in [false, true] {
             let (log, pair) = (Log::new(), Rc::new((Mutex::new(()), Condvar::new())));
             let wait = |n: u32| {
@@ -698,8 +698,8 @@ fn a_writer_is_not_overtaken_by_readers() {
 }
 
 #[test]
-fn a_writer_that_becomes_a_reader_lets_readers_in_and_writers_not() {
-    run("a_writer_that_becomes_a_reader_lets_readers_in_and_writers_not", || {
+fn a_downgraded_writer_admits_readers_and_no_writer() {
+    run("a_downgraded_writer_admits_readers_and_no_writer", || {
         let (lock, log) = (Arc::new(RwLock::new(0)), Log::new());
         let (reading, read) = (lock.clone(), log.clone());
         let mut guard = lock.write().unwrap();
@@ -730,9 +730,9 @@ fn a_writer_that_becomes_a_reader_lets_readers_in_and_writers_not() {
 }
 
 #[test]
-fn a_killed_writer_lets_the_readers_in() {
-    alone("a_killed_writer_lets_the_readers_in", || {
-        // In the door, and behind somebody who stands there.
+fn a_killed_writer_admits_the_readers() {
+    alone("a_killed_writer_admits_the_readers", || {
+        // The first writer stands at the turnstile, the second behind it.
         for which in [0, 1] {
             let lock = Rc::new(RwLock::new(()));
             let reading = lock.read().unwrap();
@@ -761,8 +761,8 @@ fn a_killed_writer_lets_the_readers_in() {
 }
 
 #[test]
-fn a_killed_waiter_takes_its_arrival_at_a_barrier_back() {
-    run("a_killed_waiter_takes_its_arrival_at_a_barrier_back", || {
+fn a_killed_waiter_withdraws_its_arrival_at_a_barrier() {
+    run("a_killed_waiter_withdraws_its_arrival_at_a_barrier", || {
         let barrier = Rc::new(Barrier::new(3));
         let arrive = || {
             let barrier = barrier.clone();
@@ -780,15 +780,15 @@ fn a_killed_waiter_takes_its_arrival_at_a_barrier_back() {
 }
 
 #[test]
-fn an_arrival_that_the_barrier_let_through_counts_though_the_loop_was_aborted() {
-    run("an_arrival_that_the_barrier_let_through_counts_though_the_loop_was_aborted", || {
+fn an_arrival_released_by_the_barrier_counts_despite_an_abort() {
+    run("an_arrival_released_by_the_barrier_counts_despite_an_abort", || {
         let barrier = Arc::new(Barrier::new(2));
         let (there, through) = std::sync::mpsc::channel();
         let _abort = get_hub().schedule(Duration::ZERO, {
             let barrier = barrier.clone();
             move || {
                 get_hub().abort();
-                // Main is in the barrier, and does not go on before the loop has ended.
+                // Main waits at the barrier, and does not continue before the loop has ended.
                 let (barrier, there) = (barrier.clone(), there.clone());
                 std::thread::spawn(move || there.send(barrier.wait().is_leader()));
                 assert!(through.recv().unwrap());
@@ -799,13 +799,13 @@ fn an_arrival_that_the_barrier_let_through_counts_though_the_loop_was_aborted() 
 }
 
 #[test]
-fn who_builds_its_hub_on_arrival_is_not_let_through_by_an_opening_meanwhile() {
-    run("who_builds_its_hub_on_arrival_is_not_let_through_by_an_opening_meanwhile", || {
+fn an_arrival_that_builds_its_hub_is_not_released_by_an_earlier_opening() {
+    run("an_arrival_that_builds_its_hub_is_not_released_by_an_earlier_opening", || {
         let (barrier, came) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
         let (built, is_built) = std::sync::mpsc::channel();
         let others = barrier.clone();
         use_hub_with(move || {
-            // Under no lock, and before this thread has its place.
+            // Runs without a lock, and before this OS thread has its place at the barrier.
             let pair = [(); 2].map(|()| others.clone()).map(|own| std::thread::spawn(move || own.wait().is_leader()));
             assert_eq!(pair.map(|one| one.join().unwrap()).iter().filter(|leads| **leads).count(), 1);
             built.send(()).unwrap();
@@ -853,8 +853,8 @@ fn a_killed_closure_poisons_its_once_and_leaves_a_once_lock_empty() {
 }
 
 #[test]
-fn a_killed_closure_poisons_its_lazy_value_for_those_who_wait() {
-    run("a_killed_closure_poisons_its_lazy_value_for_those_who_wait", || {
+fn a_killed_closure_poisons_its_lazy_value_for_waiters() {
+    run("a_killed_closure_poisons_its_lazy_value_for_waiters", || {
         let lazy = Rc::new(LazyLock::new(|| {
             sleep(LONG);
             1
@@ -872,8 +872,8 @@ fn a_killed_closure_poisons_its_lazy_value_for_those_who_wait() {
 }
 
 #[test]
-fn a_lazy_value_that_is_borrowed_alone_may_be_changed() {
-    run("a_lazy_value_that_is_borrowed_alone_may_be_changed", || {
+fn an_exclusively_borrowed_lazy_value_may_be_changed() {
+    run("an_exclusively_borrowed_lazy_value_may_be_changed", || {
         let mut lazy = LazyLock::new(|| {
             yield_now();
             1
@@ -887,8 +887,8 @@ fn a_lazy_value_that_is_borrowed_alone_may_be_changed() {
 }
 
 #[test]
-fn a_receiver_that_is_killed_after_it_was_given_an_item_receives() {
-    run("a_receiver_that_is_killed_after_it_was_given_an_item_receives", || {
+fn a_receiver_killed_after_its_grant_receives() {
+    run("a_receiver_killed_after_its_grant_receives", || {
         let (sender, receiver) = mpsc::channel();
         let receiver = Rc::new(receiver);
         let receive = || {
@@ -898,7 +898,7 @@ fn a_receiver_that_is_killed_after_it_was_given_an_item_receives() {
         let waiting = [receive(), receive()];
         yield_now();
         sender.send(1).unwrap();
-        assert!(receiver.try_recv().is_err(), "it belongs to the first who waits");
+        assert!(receiver.try_recv().is_err(), "it is granted to the first waiter");
         waiting[0].kill();
         let [first, second] = waiting;
         assert_eq!(first.join().unwrap(), Ok(1));
@@ -908,8 +908,8 @@ fn a_receiver_that_is_killed_after_it_was_given_an_item_receives() {
 }
 
 #[test]
-fn an_item_that_was_given_to_a_receiver_is_not_a_newcomers() {
-    run("an_item_that_was_given_to_a_receiver_is_not_a_newcomers", || {
+fn an_item_granted_to_a_receiver_is_not_free_for_a_newcomer() {
+    run("an_item_granted_to_a_receiver_is_not_free_for_a_newcomer", || {
         let (sender, receiver) = mpsc::sync_channel(0);
         let receiver = Rc::new(receiver);
         let get = || {
@@ -921,10 +921,10 @@ fn an_item_that_was_given_to_a_receiver_is_not_a_newcomers() {
         yield_now();
         let second = spawn(get());
         yield_now();
-        // An offer for the first, which is taken back before it runs.
+        // Offers an item to the first receiver, and withdraws it before the receiver runs.
         let offers = sender.clone();
         std::thread::spawn(move || assert!(with_timeout(SHORT, || offers.send(1)).is_err())).join().unwrap();
-        // Runs before the second and after the first.
+        // The kill regrants the item after the first receiver and before the second.
         pool.kill_all();
         let newcomer = {
             let receiver = receiver.clone();
@@ -938,8 +938,8 @@ fn an_item_that_was_given_to_a_receiver_is_not_a_newcomers() {
 }
 
 #[test]
-fn a_sender_that_is_killed_after_it_was_given_room_sends() {
-    run("a_sender_that_is_killed_after_it_was_given_room_sends", || {
+fn a_sender_killed_after_its_grant_sends() {
+    run("a_sender_killed_after_its_grant_sends", || {
         let (sender, receiver) = mpsc::sync_channel(1);
         sender.send(0).unwrap();
         let send = |n| {
@@ -950,8 +950,8 @@ fn a_sender_that_is_killed_after_it_was_given_room_sends() {
         yield_now();
         waiting[1].kill();
         assert_eq!(receiver.recv(), Ok(0));
-        assert!(sender.try_send(9).is_err(), "the room belongs to the first who waits");
-        // The room is its own already.
+        assert!(sender.try_send(9).is_err(), "the room is granted to the first waiter");
+        // The room is already granted to it.
         waiting[0].kill();
         assert_eq!((receiver.recv_timeout(LONG), receiver.recv_timeout(LONG)), (Ok(1), Ok(3)));
         assert_eq!(sender.try_send(4), Ok(()));
@@ -959,8 +959,8 @@ fn a_sender_that_is_killed_after_it_was_given_room_sends() {
 }
 
 #[test]
-fn a_killed_sender_takes_its_offer_back() {
-    run("a_killed_sender_takes_its_offer_back", || {
+fn a_killed_sender_withdraws_its_offer() {
+    run("a_killed_sender_withdraws_its_offer", || {
         let (sender, receiver) = mpsc::sync_channel(0);
         let send = |n| {
             let sender = sender.clone();
@@ -973,7 +973,7 @@ fn a_killed_sender_takes_its_offer_back() {
         assert_eq!(receiver.try_recv(), Err(mpsc::TryRecvError::Empty));
         let [_, second, third] = waiting;
         assert_eq!((second.join().unwrap(), third.join().unwrap()), (Ok(()), Ok(())));
-        // One who waits is as good as room.
+        // A waiting receiver counts as room.
         let receiving = spawn(move || receiver.recv());
         yield_now();
         assert_eq!(sender.try_send(4), Ok(()));
@@ -982,8 +982,8 @@ fn a_killed_sender_takes_its_offer_back() {
 }
 
 #[test]
-fn an_os_thread_that_ends_keeps_what_it_was_given_before_and_is_passed_over_later() {
-    run("an_os_thread_that_ends_keeps_what_it_was_given_before_and_is_passed_over_later", || {
+fn an_ending_os_thread_keeps_earlier_grants_and_is_skipped_later() {
+    run("an_ending_os_thread_keeps_earlier_grants_and_is_skipped_later", || {
         for given_before in [false, true] {
             let (mutex, tokens, queue) = (Arc::new(Mutex::new(0)), Arc::new(Semaphore::new(0)), Arc::new(Queue::new()));
             let (sender, receiver) = mpsc::sync_channel(1);
@@ -1000,10 +1000,10 @@ fn an_os_thread_that_ends_keeps_what_it_was_given_before_and_is_passed_over_late
                 spawn(move || sender.send(1));
                 yield_now();
                 waits.send(()).unwrap();
-                // None of them runs before the end.
+                // No waiter runs before the end.
                 assert!(ends.recv().is_err());
             };
-            // A waiter is passed over if it was abandoned; if it was woken before, a shutdown has it take what it got.
+            // An abandoned waiter is skipped. A waiter woken earlier takes its grant during the shutdown.
             let spawn_thread = if given_before { greenhub::thread::os::spawn } else { std::thread::spawn };
             let thread = spawn_thread(waits_and_ends);
             waiting.recv().unwrap();
@@ -1033,8 +1033,8 @@ fn an_os_thread_that_ends_keeps_what_it_was_given_before_and_is_passed_over_late
 }
 
 #[test]
-fn channels_lead_from_and_to_plain_threads_and_other_hubs() {
-    run("channels_lead_from_and_to_plain_threads_and_other_hubs", || {
+fn channels_connect_hubs_and_plain_threads() {
+    run("channels_connect_hubs_and_plain_threads", || {
         for bound in [0, 1, 8] {
             let (sender, receiver) = mpsc::sync_channel(bound);
             let (back, answers) = mpsc::channel();
@@ -1059,8 +1059,8 @@ fn channels_lead_from_and_to_plain_threads_and_other_hubs() {
 }
 
 #[test]
-fn a_poisoned_lock_tells_whoever_waited() {
-    run("a_poisoned_lock_tells_whoever_waited", || {
+fn a_poisoned_lock_is_reported_to_its_waiters() {
+    run("a_poisoned_lock_is_reported_to_its_waiters", || {
         let lock = Rc::new(Mutex::new(()));
         let other = lock.clone();
         let holder = spawn(move || {
@@ -1077,10 +1077,10 @@ fn a_poisoned_lock_tells_whoever_waited() {
     });
 }
 
-/// Between two throws of an exit others run, which must not be under the lock of a primitive.
+/// Between two throws of an exit, others run, so the exit must not be thrown under the lock of a primitive.
 #[test]
-fn exit_that_is_thrown_again_does_not_switch_under_the_lock_of_a_primitive() {
-    run("exit_that_is_thrown_again_does_not_switch_under_the_lock_of_a_primitive", || {
+fn a_rethrown_exit_does_not_switch_under_the_lock_of_a_primitive() {
+    run("a_rethrown_exit_does_not_switch_under_the_lock_of_a_primitive", || {
         let mutex = Arc::new(Mutex::new(()));
         let held = mutex.lock().unwrap();
         let waiting = mutex.clone();

@@ -1,4 +1,4 @@
-//! Each primitive between the hubs of two OS threads, for every two kinds of hub.
+//! Each primitive between the hubs of two OS threads, for every pair of hub kinds.
 
 use std::sync::{Arc, mpsc as plain};
 
@@ -9,10 +9,10 @@ use super::storm::pairs;
 use crate::support::run;
 
 #[test]
-fn each_primitive_leads_from_any_kind_of_hub_to_any_other() {
+fn each_primitive_works_between_any_two_kinds_of_hub() {
     const ROUNDS: usize = 20;
 
-    /// One gives, the other takes.
+    /// The giving and the taking side.
     type Sides = [Box<dyn FnOnce() + Send>; 2];
     type Make = fn() -> Sides;
 

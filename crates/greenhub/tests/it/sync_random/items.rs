@@ -1,5 +1,5 @@
-//! Items and tokens between two hubs and plain OS threads. What waits without a limit is served as long as nothing is
-//! lost: else the test hangs.
+//! Items and tokens between two hubs and plain OS threads. Waits without a limit are served as long as nothing is lost;
+//! otherwise the test hangs.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -13,12 +13,12 @@ use super::storm::{Count, MOMENT, job, on_hub, patiently, pause, storms, until};
 use crate::support::green::OnDrop;
 use crate::support::random::Random;
 
-/// What became of items. Those whose putter was unwound may or may not have arrived.
+/// The outcome of the items. An item whose putter was unwound may or may not have arrived.
 #[derive(Default)]
 struct Fate {
     put: Mutex<BTreeSet<usize>>,
     refused: Mutex<BTreeSet<usize>>,
-    /// By whom, and which.
+    /// Pairs of getter and item.
     got: Mutex<Vec<(usize, usize)>>,
 }
 
@@ -41,7 +41,7 @@ impl Fate {
         for getter in getters {
             for putter in 0..24 {
                 let seen = got.iter().filter(|(by, item)| *by == getter && item / 100 == putter);
-                assert!(seen.is_sorted(), "what {putter} put came to {getter} out of order");
+                assert!(seen.is_sorted(), "the items of putter {putter} came to getter {getter} out of order");
             }
         }
     }
@@ -91,8 +91,8 @@ fn get_all(queue: &Items, fate: &Fate, getter: usize, random: &mut Random) {
 }
 
 #[test]
-fn items_of_a_queue_are_neither_lost_nor_doubled_and_all_are_done() {
-    storms("items_of_a_queue_are_neither_lost_nor_doubled_and_all_are_done", |pair, seed| {
+fn items_of_a_queue_are_neither_lost_nor_duplicated_and_all_are_done() {
+    storms("items_of_a_queue_are_neither_lost_nor_duplicated_and_all_are_done", |pair, seed| {
         let queue: Arc<Items> = Arc::new(Queue::bounded([0, 1, 3, usize::MAX][seed as usize % 4]));
         let (fate, putting, getting) = (Arc::new(Fate::default()), Count::default(), Count::default());
         let hubs = [0, 1].map(|hub| {
@@ -117,7 +117,7 @@ fn items_of_a_queue_are_neither_lost_nor_doubled_and_all_are_done() {
                 jobs
             })
         });
-        // One that lives: whatever waits is got.
+        // An immortal getter, so that every item is received.
         let (own, own_fate, gets) = (queue.clone(), fate.clone(), getting.one());
         let plain = std::thread::spawn(move || {
             let _gets = gets;
@@ -128,7 +128,7 @@ fn items_of_a_queue_are_neither_lost_nor_doubled_and_all_are_done() {
             own.task_done().unwrap();
         });
         until(|| putting.get() == 0);
-        // Somebody is to get it without being told that there will be no more.
+        // The last item must be received before the getters are sent their end.
         until(|| queue.len() + queue.putting() == 0);
         while getting.get() > 0 {
             let _ = queue.put_timeout(None, MOMENT);
@@ -146,8 +146,8 @@ fn items_of_a_queue_are_neither_lost_nor_doubled_and_all_are_done() {
 }
 
 #[test]
-fn items_of_an_unbounded_channel_are_neither_lost_nor_doubled() {
-    storms("items_of_an_unbounded_channel_are_neither_lost_nor_doubled", |pair, seed| {
+fn items_of_an_unbounded_channel_are_neither_lost_nor_duplicated() {
+    storms("items_of_an_unbounded_channel_are_neither_lost_nor_duplicated", |pair, seed| {
         let (sender, receiver) = mpsc::channel();
         let (fate, sending) = (Arc::new(Fate::default()), Count::default());
         let mut senders = [0, 1]
@@ -180,7 +180,7 @@ fn items_of_an_unbounded_channel_are_neither_lost_nor_doubled() {
                 job(move |random| {
                     loop {
                         let received = match (n, random.below(3)) {
-                            // One that lives, and has to be woken.
+                            // An immortal receiver, which has to be woken.
                             (3, _) => receiver.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
                             (_, 0) => receiver.recv_timeout(random.moment()),
                             _ => match patiently(random, || receiver.recv()) {
@@ -202,7 +202,7 @@ fn items_of_an_unbounded_channel_are_neither_lost_nor_doubled() {
             jobs
         });
         until(|| sending.get() == 0);
-        // Somebody is to receive it without being told that there will be no more.
+        // The last item must be received before the senders' end is visible.
         until(|| fate.got.lock().unwrap().len() >= fate.put.lock().unwrap().len());
         drop(sender);
         far.join().unwrap();
@@ -213,8 +213,8 @@ fn items_of_an_unbounded_channel_are_neither_lost_nor_doubled() {
 }
 
 #[test]
-fn an_item_for_a_receiver_that_is_struck_reaches_another() {
-    storms("an_item_for_a_receiver_that_is_struck_reaches_another", |pair, seed| {
+fn an_item_for_a_killed_receiver_reaches_another() {
+    storms("an_item_for_a_killed_receiver_reaches_another", |pair, seed| {
         const ITEMS: usize = 30;
         let (sender, receiver) = mpsc::channel();
         let received = Arc::new(AtomicUsize::new(0));
@@ -224,7 +224,7 @@ fn an_item_for_a_receiver_that_is_struck_reaches_another() {
             let receive = |n| {
                 let (receiver, count) = (receiver.clone(), count.clone());
                 job(move |random| {
-                    // Struck once it has enough, but for the last one.
+                    // All but the last receiver may be killed or time out.
                     let mut receive =
                         || if n < 8 { patiently(random, || receiver.recv()) } else { Some(receiver.recv()) };
                     while let Some(Ok(())) = receive() {
@@ -238,7 +238,7 @@ fn an_item_for_a_receiver_that_is_struck_reaches_another() {
             vec![job(move |random| {
                 for sent in 1..=ITEMS {
                     sender.send(()).unwrap();
-                    // The next only when this was received: no other send wakes those who were not told of it.
+                    // The next send waits for this receipt, since no other send would wake the remaining receivers.
                     while received.load(SeqCst) < sent {
                         sleep(MOMENT);
                     }
@@ -252,8 +252,8 @@ fn an_item_for_a_receiver_that_is_struck_reaches_another() {
 }
 
 #[test]
-fn a_bounded_semaphore_has_its_tokens_again() {
-    storms("a_bounded_semaphore_has_its_tokens_again", |pair, seed| {
+fn a_bounded_semaphore_gets_its_tokens_back() {
+    storms("a_bounded_semaphore_gets_its_tokens_back", |pair, seed| {
         let tokens = 1 + seed as usize % 3;
         let (semaphore, holding) = (Arc::new(BoundedSemaphore::new(tokens)), Count::default());
         let hubs = [0, 1].map(|hub| {
@@ -288,14 +288,14 @@ fn a_bounded_semaphore_has_its_tokens_again() {
 }
 
 #[test]
-fn a_capped_semaphore_loses_and_makes_no_token() {
-    storms("a_capped_semaphore_loses_and_makes_no_token", |pair, seed| {
+fn a_capped_semaphore_loses_and_creates_no_token() {
+    storms("a_capped_semaphore_loses_and_creates_no_token", |pair, seed| {
         let limit = seed as usize % 3;
         let semaphore = Arc::new(CappedSemaphore::new(0, limit).unwrap());
-        // Given for certain, given or not by those who were unwound meanwhile, taken, not taken; who works still.
+        // Released; released or not, by unwound calls; acquired; not acquired. `working` counts the running jobs.
         let counts: Arc<[AtomicUsize; 4]> = Arc::default();
         let working = Count::default();
-        // Of those who give, in each other storm nobody is struck: then the count is exact.
+        // In every other storm, no releaser is killed or times out, so the count is exact.
         let struck_giving = seed % 2 == 0;
         let hubs = [0, 1].map(|hub| {
             let (semaphore, counts) = (semaphore.clone(), counts.clone());
@@ -332,7 +332,7 @@ fn a_capped_semaphore_loses_and_makes_no_token() {
                 works.into_iter().enumerate().map(work).collect()
             })
         });
-        // Serves whoever is left alone, at both ends.
+        // Serves a job whose counterparts have ended, at both ends.
         while working.get() > 0 {
             counts[0].fetch_add(semaphore.release_timeout(MOMENT).unwrap().into(), SeqCst);
             counts[2].fetch_add(semaphore.acquire_timeout(MOMENT).unwrap().into(), SeqCst);
@@ -340,7 +340,7 @@ fn a_capped_semaphore_loses_and_makes_no_token() {
         hubs.into_iter().for_each(|hub| hub.join().unwrap());
         let [given, perhaps, taken, missed] = [0, 1, 2, 3].map(|index| counts[index].load(SeqCst) as isize);
         let there = semaphore.balance();
-        // What was promised to those who did not come is kept beyond the limit. Each of the eight is unwound once at most.
+        // A token granted to a waiter that left stays beyond the limit. Each of the eight jobs is unwound once at most.
         assert!((0..=limit as isize + missed + 8).contains(&there), "{there} of {limit}, {missed} did not come");
         assert!((given..=given + perhaps).contains(&(taken + there)), "{given}, {perhaps}; {taken}, {there}");
         assert!(struck_giving || perhaps == 0);

@@ -1,4 +1,4 @@
-//! Queues on one thread, beside a model of them and of the order in which green threads run.
+//! Queues on one OS thread, compared with a model of the queue and of the order in which green threads run.
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -17,7 +17,7 @@ use crate::support::run;
 
 const TICK: Duration = Duration::from_millis(1);
 
-/// An item, of which only the priority is compared.
+/// An item of which only the priority is compared.
 #[derive(Copy, Clone, Debug)]
 struct Item {
     priority: usize,
@@ -44,7 +44,7 @@ impl PartialEq for Item {
 
 impl Eq for Item {}
 
-/// What a green thread is there for.
+/// The operation of a green thread.
 #[derive(Copy, Clone, Debug)]
 enum Wish {
     Get,
@@ -52,13 +52,13 @@ enum Wish {
     Join,
 }
 
-/// How long it waits at most.
+/// The longest time that the operation waits.
 #[derive(Copy, Clone, Debug)]
 enum Patience {
     Endless,
-    /// By the form of the call that has a timeout, in ticks.
+    /// In ticks, by the form of the call with a timeout.
     Limit(u32),
-    /// By `with_timeout`.
+    /// In ticks, by `with_timeout`.
     Scope(u32),
 }
 
@@ -71,7 +71,7 @@ impl Patience {
     }
 }
 
-/// What became of it.
+/// The outcome of an operation.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Outcome {
     Got(usize),
@@ -84,7 +84,7 @@ enum Outcome {
 enum State {
     Unstarted,
     Waiting,
-    /// It was woken and did not run yet; true if it was killed since.
+    /// Woken, but not run yet; true if a kill came since.
     Woken(bool),
     Ended(Outcome),
 }
@@ -96,18 +96,18 @@ struct Actor {
     state: State,
 }
 
-/// A queue and those who use it, without any switching.
+/// A queue and its users, without any switching.
 struct Model {
     next: fn(&[Item]) -> usize,
     items: Vec<Item>,
     capacity: usize,
     actors: Vec<Actor>,
-    /// Who runs next, by numbers of actors.
+    /// The actors in the order in which they run next.
     ready: VecDeque<usize>,
     getters: VecDeque<usize>,
     putters: VecDeque<usize>,
     joiners: VecDeque<usize>,
-    /// To so many who are woken an item was promised.
+    /// The number of woken getters, each of which was granted an item.
     promised: usize,
     unfinished: usize,
     now: u32,
@@ -127,7 +127,7 @@ impl Model {
         self.items.len().saturating_sub(self.promised)
     }
 
-    /// Whether there is an item that nobody was promised, in the queue or with a putter.
+    /// Returns whether there is an ungranted item, in the queue or with a putter.
     fn has_more(&self) -> bool {
         self.items.len() + self.putters.len() > self.promised
     }
@@ -137,7 +137,7 @@ impl Model {
         self.unfinished += 1;
     }
 
-    /// The item of the putter that waits longest comes in.
+    /// Moves the item of the longest waiting putter into the queue.
     fn take_in(&mut self) -> bool {
         let Some(putter) = self.putters.pop_front() else { return false };
         let Wish::Put(item) = self.actors[putter].wish else { unreachable!() };
@@ -171,7 +171,7 @@ impl Model {
         if !room && !wanted {
             return false;
         }
-        // Those who wait to put came before.
+        // Waiting putters go first.
         while self.items.len() < self.promised && self.take_in() {}
         self.push(item);
         self.settle();
@@ -200,7 +200,7 @@ impl Model {
         self.settle();
     }
 
-    /// Somebody runs until it waits or ends.
+    /// Runs an actor until it waits or ends.
     fn go_on(&mut self, actor: usize) {
         match (self.actors[actor].state, self.actors[actor].wish) {
             (State::Unstarted, wish) => {
@@ -228,9 +228,9 @@ impl Model {
                 self.promised -= 1;
                 match self.pop() {
                     Some(item) => self.end(actor, Outcome::Got(item.number)),
-                    // The kill strikes when it would wait again.
+                    // A kill strikes when the actor would wait again.
                     None if killed => self.end(actor, Outcome::Killed),
-                    // The putter that it was woken for has left. Those who came first are first.
+                    // The putter of the granted item has left. The getter returns to its place in order of arrival.
                     None => {
                         let place = self.getters.partition_point(|other| *other < actor);
                         self.getters.insert(place, actor);
@@ -243,7 +243,7 @@ impl Model {
         }
     }
 
-    /// All who are ready run once.
+    /// Runs every ready actor once.
     fn run_ready(&mut self) {
         for _ in 0..self.ready.len() {
             if let Some(actor) = self.ready.pop_front() {
@@ -262,7 +262,7 @@ impl Model {
     fn kill(&mut self, actor: usize) {
         match self.actors[actor].state {
             State::Unstarted => self.end(actor, Outcome::Killed),
-            // It unwinds at once, and the killer is behind all who are ready.
+            // The victim unwinds at once; the killer runs after every ready actor.
             State::Waiting => {
                 self.leave(actor, Outcome::Killed);
                 self.run_ready();
@@ -275,7 +275,7 @@ impl Model {
         }
     }
 
-    /// A tick goes by, in which nobody is ready.
+    /// Passes a tick, while no actor is ready.
     fn tick(&mut self) {
         self.now += 1;
         for actor in 0..self.actors.len() {
@@ -287,7 +287,7 @@ impl Model {
     }
 }
 
-/// Does what it is there for, and says what became of it.
+/// Performs the operation and returns its outcome.
 fn act<O: Order<Item>>(queue: &OrderedQueue<Item, O>, wish: Wish, patience: Patience) -> Outcome {
     let limit = match patience {
         Patience::Limit(ticks) => Some(TICK * ticks),
@@ -423,20 +423,20 @@ fn compare<O: Order<Item> + 'static>(seeds: u64, next: fn(&[Item]) -> usize) {
 }
 
 #[test]
-fn a_queue_does_what_its_model_does() {
-    run("a_queue_does_what_its_model_does", || compare::<Fifo<Item>>(400, |_| 0));
+fn a_queue_matches_its_model() {
+    run("a_queue_matches_its_model", || compare::<Fifo<Item>>(400, |_| 0));
 }
 
 #[test]
-fn a_lifo_queue_does_what_its_model_does() {
-    run("a_lifo_queue_does_what_its_model_does", || compare::<Lifo<Item>>(200, |items| items.len() - 1));
+fn a_lifo_queue_matches_its_model() {
+    run("a_lifo_queue_matches_its_model", || compare::<Lifo<Item>>(200, |items| items.len() - 1));
 }
 
 #[test]
-fn a_priority_queue_does_what_its_model_does() {
-    run("a_priority_queue_does_what_its_model_does", || {
+fn a_priority_queue_matches_its_model() {
+    run("a_priority_queue_matches_its_model", || {
         compare::<Priority<Item>>(200, |items| {
-            // Of equal ones the first.
+            // The first of several equal items.
             (0..items.len()).min_by_key(|index| items[*index].priority).unwrap()
         });
     });

@@ -1,4 +1,4 @@
-//! Green threads of two hubs, for every two kinds of hub. Some are killed, some calls are given up.
+//! Jobs in green threads of two hubs, for every pair of hub kinds, with kills and timeouts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::support::random::Random;
 use crate::support::run;
 
 pub(crate) const MOMENT: Duration = Duration::from_micros(100);
-/// Storms for each two kinds of hub.
+/// The number of storms for each pair of hub kinds.
 const STORMS: u64 = 6;
 
-/// Every two kinds of hub that are to be had here, of the same kind too.
+/// Returns every pair of available hub kinds, pairs of the same kind included.
 pub(crate) fn pairs() -> Vec<[&'static str; 2]> {
     let had = |name: &&str| {
         let name = (*name).to_owned();
@@ -30,7 +30,7 @@ pub(crate) fn pairs() -> Vec<[&'static str; 2]> {
         .collect()
 }
 
-/// Runs `storm` for every two kinds of hub, some times.
+/// Runs `storm` for every pair of hub kinds, with several seeds.
 pub(crate) fn storms(name: &str, storm: impl Fn([&'static str; 2], u64) + Copy + Send + 'static) {
     for (index, pair) in pairs().into_iter().enumerate() {
         for seed in 0..STORMS {
@@ -49,7 +49,7 @@ pub(crate) fn job(job: impl FnOnce(&mut Random) + 'static) -> Job {
     Box::new(job)
 }
 
-/// Runs what `jobs` makes in green threads of an OS thread with such a hub, and kills some of the first `mortal`.
+/// Runs the jobs in green threads of an OS thread with the named hub, and kills some of the first `mortal`.
 pub(crate) fn on_hub(
     name: &'static str,
     seed: u64,
@@ -79,7 +79,7 @@ pub(crate) fn on_hub(
     })
 }
 
-/// Waits, or is ready to for a moment only.
+/// Waits without a limit, or with a short timeout.
 pub(crate) fn patiently<R>(random: &mut Random, wait: impl FnOnce() -> R) -> Option<R> {
     match random.below(3) {
         0 => with_timeout(random.moment(), wait).ok(),
@@ -95,12 +95,12 @@ pub(crate) fn pause(random: &mut Random) {
     }
 }
 
-/// How many there are still.
+/// The number of live tokens of this count.
 #[derive(Clone, Default)]
 pub(crate) struct Count(pub(crate) Arc<AtomicUsize>);
 
 impl Count {
-    /// Counts until it is dropped.
+    /// Returns a token that counts until it is dropped.
     pub(crate) fn one(&self) -> OnDrop<impl FnMut() + use<>> {
         let count = self.0.clone();
         count.fetch_add(1, SeqCst);
@@ -112,7 +112,7 @@ impl Count {
     }
 }
 
-/// Blocks the OS thread until it is so.
+/// Blocks the OS thread until the condition holds.
 pub(crate) fn until(so: impl Fn() -> bool) {
     while !so() {
         std::thread::sleep(MOMENT);

@@ -1,4 +1,4 @@
-//! What wakes all who wait, on one thread beside models: events and barriers.
+//! Primitives that wake all waiters, events and barriers, compared with models on one OS thread.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,13 +14,13 @@ use crate::support::run;
 enum State<R> {
     Unstarted,
     Waiting,
-    /// It has a result when it runs.
+    /// Woken with a result, but not run yet.
     Woken(R),
-    /// `None`: it was killed.
+    /// `None` after a kill.
     Ended(Option<R>),
 }
 
-/// Green threads that wait once, and what the model says of each.
+/// Green threads that wait once, and the state of each in the model.
 struct Waiters<R> {
     greens: Vec<GreenThread<()>>,
     results: Rc<RefCell<Vec<Option<R>>>>,
@@ -54,22 +54,22 @@ impl<R: Copy + PartialEq + std::fmt::Debug + 'static> Waiters<R> {
         }
     }
 
-    /// Has one of them exit. If it had begun, all who are ready run, those who begin as `begin` says.
+    /// Kills a green thread. If it had begun, every ready one runs; unstarted ones begin with `begin`.
     fn kill(&mut self, victim: usize, begin: impl FnMut(&mut Self) -> Option<R>) {
         self.greens[victim].kill();
         match self.states[victim] {
             State::Unstarted => return self.states[victim] = State::Ended(None),
             State::Waiting => self.states[victim] = State::Ended(None),
-            // It keeps the result that it was woken for.
+            // A woken waiter keeps its result.
             State::Woken(_) => {}
             State::Ended(_) => return,
         }
         self.run_ready(begin);
     }
 
-    /// All who are ready run.
+    /// Runs every ready green thread; unstarted ones begin with `begin`.
     fn run_ready(&mut self, mut begin: impl FnMut(&mut Self) -> Option<R>) {
-        // Who is woken by those who begin is woken behind them, and runs in the next round.
+        // Waiters woken during this round run in the next one.
         let before = self.states.clone();
         for (number, state) in before.into_iter().enumerate() {
             match state {
@@ -99,12 +99,12 @@ impl<R: Copy + PartialEq + std::fmt::Debug + 'static> Waiters<R> {
 }
 
 #[test]
-fn an_event_that_is_sent_and_reset_does_what_its_model_does() {
-    run("an_event_that_is_sent_and_reset_does_what_its_model_does", || {
+fn an_event_matches_its_model() {
+    run("an_event_matches_its_model", || {
         for seed in 0..300 {
             let (mut random, before) = (Random::new(seed), held());
             let event = std::sync::Arc::new(Event::new());
-            // A value, or an error.
+            // The sent value or error.
             let mut sent: Option<Result<usize, usize>> = None;
             let mut waiters = Waiters::new();
             for step in 0..80 {
@@ -147,14 +147,14 @@ fn an_event_that_is_sent_and_reset_does_what_its_model_does() {
 }
 
 #[test]
-fn a_barrier_whose_waiters_are_killed_does_what_its_model_does() {
-    run("a_barrier_whose_waiters_are_killed_does_what_its_model_does", || {
+fn a_barrier_matches_its_model_under_kills() {
+    run("a_barrier_matches_its_model_under_kills", || {
         for seed in 0..300 {
             let (mut random, before) = (Random::new(seed), held());
             let count = 1 + random.below(4);
             let barrier = Rc::new(Barrier::new(count));
             let mut waiters = Waiters::new();
-            // The last one that is missing leads, and lets the others through.
+            // The last missing arrival leads and releases the others.
             let arrive = |waiters: &mut Waiters<bool>| {
                 let opens = waiters.waiting() + 1 == count;
                 if opens {

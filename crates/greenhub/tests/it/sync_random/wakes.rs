@@ -1,4 +1,4 @@
-//! Events, conditions, barriers and what is done once, between two hubs. Whoever is forgotten hangs the test.
+//! Events, conditions, barriers and one-time initialization between two hubs. A forgotten waiter hangs the test.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use super::storm::{Count, MOMENT, job, on_hub, patiently, pause, storms, until};
 use crate::support::random::Random;
 
 #[test]
-fn a_notification_for_one_who_is_struck_reaches_another() {
-    storms("a_notification_for_one_who_is_struck_reaches_another", |pair, seed| {
+fn a_notification_for_a_killed_waiter_reaches_another() {
+    storms("a_notification_for_a_killed_waiter_reaches_another", |pair, seed| {
         for round in 0..4 {
             let (tokens, waiting) = (Arc::new((sync::Mutex::new(0), Condvar::new())), Count::default());
             let hubs = [0, 1].map(|hub| {
@@ -26,21 +26,21 @@ fn a_notification_for_one_who_is_struck_reaches_another() {
                                 let (lock, condvar) = &*tokens;
                                 *condvar.wait_while(lock.lock().unwrap(), |tokens| *tokens == 0).unwrap() -= 1;
                             };
-                            // Two of them stay, whatever happens.
+                            // Two waiters of each hub are never killed and have no timeout.
                             if n < 4 { _ = patiently(random, take) } else { take() }
                         })
                     };
                     ones.into_iter().enumerate().map(wait).collect()
                 })
             });
-            // The next one only when the last was taken: nobody else is told of one whose notification got lost.
+            // The next notification waits until the last token was taken, so a lost one is not made up for.
             let mut random = Random::new(seed);
             while waiting.get() > 0 {
                 let mut there = tokens.0.lock().unwrap();
                 if *there == 0 {
                     *there = 1;
                     tokens.1.notify_one();
-                    // Who was told waits for the lock.
+                    // The notified waiter waits for the lock.
                     std::thread::sleep(random.moment());
                 }
                 drop(there);
@@ -52,8 +52,8 @@ fn a_notification_for_one_who_is_struck_reaches_another() {
 }
 
 #[test]
-fn an_event_reaches_all_in_each_of_its_rounds() {
-    storms("an_event_reaches_all_in_each_of_its_rounds", |pair, seed| {
+fn an_event_reaches_all_waiters_in_every_round() {
+    storms("an_event_reaches_all_waiters_in_every_round", |pair, seed| {
         const LAST: usize = 30;
         let (event, sent) = (Arc::new(Event::new()), Arc::new(AtomicUsize::new(0)));
         let hubs = [0, 1].map(|hub| {
@@ -82,7 +82,7 @@ fn an_event_reaches_all_in_each_of_its_rounds() {
         });
         let mut random = Random::new(seed);
         for round in 1..=LAST {
-            // One of each hub stays. Those who wait now are woken by this one, and have it whatever is sent later.
+            // One waiter of each hub stays. Current waiters receive this round's value, whatever is sent later.
             until(|| event.waiting() >= 2);
             event.send(round).unwrap();
             assert!(event.send(0).is_err());
@@ -98,8 +98,8 @@ fn an_event_reaches_all_in_each_of_its_rounds() {
 }
 
 #[test]
-fn a_barrier_opens_for_whole_numbers_of_those_who_stay() {
-    storms("a_barrier_opens_for_whole_numbers_of_those_who_stay", |pair, seed| {
+fn a_barrier_opens_once_for_each_full_group() {
+    storms("a_barrier_opens_once_for_each_full_group", |pair, seed| {
         const COUNT: usize = 3;
         let (barrier, inside, led, through) =
             (Arc::new(Barrier::new(COUNT)), Count::default(), Count::default(), Arc::new(AtomicUsize::new(0)));
@@ -127,7 +127,7 @@ fn a_barrier_opens_for_whole_numbers_of_those_who_stay() {
                 ones.into_iter().map(one).collect()
             })
         });
-        // Who is left alone gets company, until all have gone.
+        // Two companions keep arriving until every job has ended, so that no job waits alone.
         let (company, gone) = (arrive, inside.clone());
         let company = std::thread::spawn(move || {
             let keep = || {
@@ -147,7 +147,7 @@ fn a_barrier_opens_for_whole_numbers_of_those_who_stay() {
         });
         company.join().unwrap();
         hubs.into_iter().for_each(|hub| hub.join().unwrap());
-        // Who was let through and struck before it ran is not among those who say so.
+        // A waiter that was released and then killed before it ran is not counted.
         let (led, through) = (led.get(), through.load(SeqCst));
         assert!(led > 0 && through <= COUNT * led, "{through} came through when it opened {led} times");
         std::thread::spawn(move || {
@@ -199,7 +199,7 @@ fn one_closure_at_a_time_runs_until_one_returns() {
                 (0..6).map(ask).collect()
             })
         });
-        // Whoever else has given up: this one does not.
+        // This call has no timeout, whatever happens to the others.
         world.0.call_once_force(|_| _ = made[0].fetch_add(1, SeqCst));
         world.1.get_or_init(|| {
             made[1].fetch_add(1, SeqCst);
@@ -211,9 +211,9 @@ fn one_closure_at_a_time_runs_until_one_returns() {
 }
 
 #[test]
-fn a_lazy_value_is_made_for_all_or_for_none() {
+fn a_lazy_value_is_initialized_for_all_or_for_none() {
     const POISONED: &str = "LazyLock instance has previously been poisoned";
-    storms("a_lazy_value_is_made_for_all_or_for_none", |pair, seed| {
+    storms("a_lazy_value_is_initialized_for_all_or_for_none", |pair, seed| {
         let (ran, made) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let make: Box<dyn FnOnce() -> u32 + Send> = {
             let (ran, made, mut random) = (ran.clone(), made.clone(), Random::new(seed));

@@ -1,4 +1,4 @@
-//! Random programs of green threads on two hubs, with kills and timeouts at every wait, against counters.
+//! Random programs of green threads on two hubs, with kills and timeouts at every wait, checked by counters.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,7 @@ use greenhub::{GreenThread, sleep, spawn, with_timeout, yield_now};
 
 use crate::support::run;
 
-/// A small generator: the same numbers for the same seed.
+/// A small random number generator; a seed always gives the same numbers.
 struct Random(u64);
 
 impl Random {
@@ -23,7 +23,7 @@ impl Random {
     }
 }
 
-/// What everybody shares, and what counts beside it.
+/// The shared primitives, each with the counters that check it.
 struct World {
     total: Mutex<u64>,
     added: AtomicU64,
@@ -35,12 +35,12 @@ struct World {
     tokens: (Mutex<i64>, Condvar),
     given: AtomicI64,
     taken: AtomicI64,
-    /// How many want a token.
+    /// The number of green threads that want a token.
     hungry: AtomicI64,
 }
 
 impl World {
-    /// One more token, and one more who is told.
+    /// Adds a token and notifies one waiter.
     fn give(&self, mut tokens: MutexGuard<'_, i64>) {
         *tokens += 1;
         self.given.fetch_add(1, Ordering::SeqCst);
@@ -48,7 +48,7 @@ impl World {
         self.tokens.1.notify_one();
     }
 
-    /// Gives one if somebody wants one and there is none: whoever waits beside one that is there waits for ever.
+    /// Adds a token if one is wanted and none is there. A waiter beside an available token would wait for ever.
     fn feed(&self) {
         let tokens = locked(&self.tokens.0);
         if self.hungry.load(Ordering::SeqCst) > 0 && *tokens == 0 {
@@ -57,7 +57,7 @@ impl World {
     }
 }
 
-/// Killed ones poison, which is not what is looked at here.
+/// Locks despite poison: kills poison, which is not tested here.
 fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -89,13 +89,13 @@ fn step(world: &World, random: &mut Random) {
         }
         2 => {
             let mut pair = world.pair.write().unwrap_or_else(PoisonError::into_inner);
-            assert_eq!(world.inside.fetch_sub(1 << 32, Ordering::SeqCst), 0, "somebody is inside");
+            assert_eq!(world.inside.fetch_sub(1 << 32, Ordering::SeqCst), 0, "a reader or writer is inside");
             let leave = Leave(&world.inside, 1 << 32);
             pause(random);
             *pair = (pair.0 + 1, pair.1 + 1);
             drop(leave);
             if random.below(2) == 0 {
-                // Alone still: so it counts as a reader before others can come in.
+                // Still exclusive, so it counts as a reader before others can enter.
                 let written = *pair;
                 world.inside.fetch_add(1, Ordering::SeqCst);
                 let leave = Leave(&world.inside, -1);
@@ -118,7 +118,7 @@ fn step(world: &World, random: &mut Random) {
             }
         }
         _ => {
-            // A token for each that is taken: a notification that got lost would leave one there and somebody waiting.
+            // One token a notification: a lost notification leaves a token beside a waiter.
             if random.below(3) == 0 {
                 return world.give(locked(&world.tokens.0));
             }
@@ -150,7 +150,7 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// Green threads that work on the world; some are killed, some calls are given up.
+/// Runs green threads that work on the world; some are killed, some calls time out.
 fn hub(world: &Arc<World>, seed: u64) {
     let threads: Rc<RefCell<Vec<GreenThread<()>>>> = Rc::default();
     for n in 0..12 {
@@ -194,7 +194,7 @@ fn check(seed: u64, bound: usize) {
         taken: AtomicI64::new(0),
         hungry: AtomicI64::new(0),
     });
-    // Whoever waits for room, or for a token that is not there, is served until the end.
+    // Serves waiters for room or for a missing token until the end.
     let over = Arc::new(Mutex::new(false));
     let (served, end) = (world.clone(), over.clone());
     let serving = std::thread::spawn(move || {
@@ -222,7 +222,7 @@ fn check(seed: u64, bound: usize) {
     let World { total, added, pair, inside, items, sent, received, tokens, given, taken, hungry } = world;
     assert_eq!(tokens.0.into_inner().unwrap(), given.into_inner() - taken.into_inner());
     assert_eq!(hungry.into_inner(), 0);
-    assert!(!matches!(total.try_lock(), Err(TryLockError::WouldBlock)), "held by nobody");
+    assert!(!matches!(total.try_lock(), Err(TryLockError::WouldBlock)), "not locked");
     assert_eq!(total.into_inner().unwrap_or_else(PoisonError::into_inner), added.into_inner());
     assert_eq!(inside.into_inner(), 0);
     let pair = pair.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -231,13 +231,13 @@ fn check(seed: u64, bound: usize) {
     drop(items.0);
     let left: u64 = receiver.iter().sum();
     let (received, sent) = (received.into_inner() + left, sent.into_inner());
-    // Without a buffer a sender may be killed when its item was received already.
+    // Without a buffer, a sender may be killed after its item was received.
     assert!(received == sent || bound == 0 && received > sent, "{received} of {sent}");
 }
 
 #[test]
 fn nothing_is_lost_under_kills_and_timeouts() {
-    // One of these programs takes as long as a thousand of `model.rs`, for which the variable is made.
+    // One of these programs takes as long as a thousand of `model.rs`, the scale of the variable.
     let seeds = std::env::var("GREENHUB_SEEDS").ok().map_or(6, |text| text.parse::<u64>().expect("a number") / 200);
     for seed in 0..seeds {
         for bound in [0, 1, 3] {
