@@ -17,7 +17,7 @@ use crate::support::green;
 use crate::support::green::{
     Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, pipe, quiet_panic, reports,
 };
-use crate::support::{in_child, is_child, run};
+use crate::support::{alone, in_child, is_child, run};
 use greenhub::group::Group;
 use greenhub::pools::Pool;
 use greenhub::sync::{Event, Queue, Semaphore};
@@ -452,7 +452,7 @@ fn rule_02_a_stale_unparker_ends_no_park_of_the_next_greenlet() {
 
 #[test]
 fn rule_02_a_stack_abandoned_by_a_shutdown_is_not_reused() {
-    run("rule_02_a_stack_abandoned_by_a_shutdown_is_not_reused", || {
+    alone("rule_02_a_stack_abandoned_by_a_shutdown_is_not_reused", || {
         // All 200 green threads begin in one turn, however slow the machine is.
         greenhub::set_turn_time(Duration::MAX);
         let (said, at) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
