@@ -581,7 +581,7 @@ fn a_subscriber_may_change_whom_a_kill_is_for() {
         let target = Rc::new(named("target", || sleep(LONG)));
         yield_now();
         let same = target.clone();
-        let (meant, killed) = seen::<Option<Kill>>();
+        let (meant, killed) = seen::<Option<KillOutcome>>();
         let killer = named("killer", move || {
             let again = same.clone();
             meanwhile(move |what, label| {
