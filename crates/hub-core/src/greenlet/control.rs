@@ -1,9 +1,9 @@
 //! Control blocks: one cache line per greenlet, in an arena that outlives every handle.
 //!
 //! Ground rules:
-//! - A block never moves and is never unmapped while its thread lives, so a [`ControlRef`] may always
-//!   be read. Blocks are recycled; what tells two uses apart is the ticket, which only grows.
-//! - Everything in a block is a `Cell`: blocks are shared freely, but never leave their thread.
+//! - A block never moves and is never unmapped while its OS thread lives, so a [`ControlRef`] may always be read.
+//!   Blocks are recycled; the ticket, which only grows, distinguishes two uses of a block.
+//! - Everything in a block is a `Cell`: blocks are shared freely, but never leave their OS thread.
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::cell::{Cell, UnsafeCell};
@@ -17,7 +17,7 @@ use crate::base::wait_reason::WaitReason;
 use crate::hub::Readiness;
 use crate::hub::Stamp;
 
-/// What a greenlet is doing.
+/// The state of a greenlet.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum State {
@@ -27,29 +27,30 @@ pub(crate) enum State {
     Unstarted,
     /// In the run queue, suspended.
     Ready,
-    /// The one that runs.
+    /// The running greenlet.
     Running,
     /// Suspended until its ticket is woken.
     Parked,
-    /// Suspended in a raw switch, until somebody switches back.
+    /// Suspended in a raw switch, until another greenlet switches back.
     Switched,
-    /// In the run queue with nothing left to run: killed before it began.
+    /// In the run queue with nothing left to run, because it was killed before it began.
     Cancelled,
-    /// Waits for its time to begin; in no queue.
+    /// Waits for its start time; in no queue.
     Delayed,
-    /// In the run queue: a callback for the main loop, not a greenlet.
+    /// In the run queue, as the entry of a callback of the main loop. Not a greenlet.
     Callback,
-    /// Suspended for good: its thread shut down without it. In no queue, and never entered again.
+    /// Suspended for good, because its OS thread was shut down without unwinding it. In no queue, and never entered
+    /// again.
     Abandoned,
 }
 
-/// Why a park ended.
+/// The reason why a park ended.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Wake {
-    /// Somebody woke it: an event, a result, a notice.
+    /// A wake-up: an event, a result, a notice.
     #[default]
     Event,
-    /// The deadline of this very park passed.
+    /// The deadline of this park passed.
     Deadline,
     /// Its descriptor is ready.
     Ready(Readiness),
@@ -57,46 +58,46 @@ pub(crate) enum Wake {
     Closed,
     /// The main loop has an error for the main greenlet.
     Failed,
-    /// A kill or a timeout is pending and this park is masked.
+    /// A kill or a timeout is pending.
     Exit,
 }
 
-/// A greenlet, as switching and waking see it.
+/// The control block of a greenlet, for switching and waking.
 #[repr(C, align(64))]
 pub(crate) struct Control {
     /// Link of the run queue or of the free list.
     pub(super) next: Cell<Option<ControlRef>>,
-    /// Where it is suspended; 0 if it runs or has not begun.
+    /// The context in which it is suspended; 0 if it runs or has not begun.
     pub(super) context: Cell<usize>,
-    /// Names the present park. Grows with each park that ends, for ever.
+    /// Identifies the current park. Grows with each park that ends, and is never reset.
     pub(super) ticket: Cell<u64>,
     pub(super) stack: Cell<Option<StackRef>>,
     pub(super) task: Cell<Option<TaskRef>>,
-    /// What most greenlets never need: pending exits, raw greenlets' parents.
+    /// The state that most greenlets never need: pending exits, the node of a plain greenlet.
     pub(super) cold: Cell<Option<NonNull<ColdState>>>,
     number: Cell<u32>,
-    /// The time of the turn of the loop in which it was made.
+    /// The time of the loop's turn in which it was made.
     born: Cell<Stamp>,
-    /// How many masks are in force; exits wait until there is none.
+    /// The number of masks in force. Exits are deferred until there is none.
     pub(super) masks: Cell<u8>,
-    /// How many shields are in force: exits of scopes that were opened under fewer wait, and so do kills.
+    /// The number of shields in force. A kill is deferred, and so is the exit of a scope opened under fewer shields.
     pub(super) shields: Cell<u8>,
     pub(super) state: Cell<State>,
-    /// An exit is pending.
+    /// Whether an exit is pending.
     pub(super) exit: Cell<bool>,
     pub(super) wake: Cell<Wake>,
-    /// What it did when it parked last.
+    /// The reason of the last park.
     pub(super) doing: Cell<WaitReason>,
     pub(super) kind: Cell<Kind>,
 }
 
-/// What sort of greenlet a block is for.
+/// The kind of greenlet that a block is used for.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// A green thread: its parent is the hub.
+    /// A green thread. Its parent is the hub.
     Thread = 0,
-    /// The thread's own stack.
+    /// The main greenlet, on the OS thread's own stack.
     Main,
     /// The main loop.
     Mainloop,
@@ -104,7 +105,7 @@ pub(crate) enum Kind {
     Raw,
 }
 
-/// Refers to a control block of this thread.
+/// Refers to a control block of this OS thread.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct ControlRef(NonNull<Control>);
 
@@ -113,7 +114,7 @@ impl ControlRef {
         self.0.as_ptr()
     }
 
-    /// To be compared only.
+    /// Returns the address of the block, for comparisons only.
     #[inline]
     pub(crate) fn address(self) -> usize {
         self.0.as_ptr().addr()
@@ -124,14 +125,14 @@ impl Deref for ControlRef {
     type Target = Control;
     #[inline]
     fn deref(&self) -> &Control {
-        // SAFETY: blocks are never moved or unmapped while their thread lives, a reference cannot
-        // leave the thread (it is !Send through the pointer), and all fields are cells.
+        // SAFETY: blocks are never moved or unmapped while their OS thread lives, a reference cannot leave the thread
+        // (it is !Send through the pointer), and all fields are cells.
         unsafe { self.0.as_ref() }
     }
 }
 
 impl Control {
-    /// The number under which descriptor slots and timers know this greenlet.
+    /// Returns the number by which descriptor slots and timers refer to this greenlet.
     #[inline]
     pub(crate) fn number(&self) -> u32 {
         self.number.get()
@@ -157,18 +158,18 @@ impl Control {
         self.task.get()
     }
 
-    /// It begins when its time has come.
+    /// Marks the greenlet as delayed: it begins at its start time.
     pub(crate) fn set_delayed(&self) {
         self.state.set(State::Delayed);
     }
 
-    /// Suspended in a raw switch, it can be woken now.
+    /// Turns the suspension in a raw switch into a park, so that the greenlet can be woken.
     pub(crate) fn set_parked(&self) {
         debug_assert_eq!(self.state.get(), State::Switched);
         self.state.set(State::Parked);
     }
 
-    /// How much of its stack was touched, in bytes.
+    /// Returns how many bytes of its stack were touched.
     pub(crate) fn stack_high_water(&self) -> Option<usize> {
         let stack = self.stack.get()?;
         // SAFETY: a stack that is lent to a greenlet is mapped, and so is its header.
@@ -179,25 +180,27 @@ impl Control {
         self.born.get()
     }
 
-    /// It is a green thread or a plain greenlet that has not ended and was not given up.
+    /// Returns whether this is a green thread or a plain greenlet that has neither ended nor was abandoned.
     pub(crate) fn is_alive(&self) -> bool {
         let ended = matches!(self.state.get(), State::Free | State::Cancelled | State::Callback | State::Abandoned);
         !ended && matches!(self.kind.get(), Kind::Thread | Kind::Raw)
     }
 
-    /// Whether its body has begun.
+    /// Returns whether its body has begun.
     pub(crate) fn has_begun(&self) -> bool {
         !matches!(self.state.get(), State::Unstarted | State::Delayed)
     }
 
-    /// Gives it up: nothing wakes it or enters it again. It is suspended, and was taken out of the run queue.
+    /// Abandons the greenlet: nothing wakes or enters it again.
+    ///
+    /// It is suspended, and was removed from the run queue.
     pub(crate) fn abandon(&self) {
         debug_assert!(matches!(self.state.get(), State::Ready | State::Parked | State::Switched));
         self.state.set(State::Abandoned);
         self.ticket.set(self.ticket.get() + 1);
     }
 
-    /// It has begun, and waits for its turn or for somebody.
+    /// Returns whether it has begun and is ready, parked or switched away.
     pub(crate) fn is_suspended(&self) -> bool {
         matches!(self.state.get(), State::Ready | State::Parked | State::Switched)
     }
@@ -206,7 +209,7 @@ impl Control {
         self.doing.get()
     }
 
-    /// Whether an exit is pending, thrown soon or held back.
+    /// Returns whether an exit is pending, thrown soon or held back.
     #[inline]
     pub(crate) fn has_exit(&self) -> bool {
         self.exit.get()
@@ -228,13 +231,13 @@ const CHUNK: usize = 512;
 /// The first ticket of every block.
 const FIRST_TICKET: u64 = 1;
 
-/// All control blocks of a thread.
+/// All control blocks of an OS thread.
 pub(crate) struct Controls {
     chunks: UnsafeCell<Vec<NonNull<Control>>>,
-    /// Chunks of an ended thread with blocks in use, in no order: nothing finds them by number any more.
+    /// The chunks of an ended OS thread that have blocks in use, in no order. No block of them is found by its number.
     kept: UnsafeCell<Vec<NonNull<Control>>>,
     free: Cell<Option<ControlRef>>,
-    /// How many blocks were ever taken, and given back: counted apart, so that neither costs more than one sum.
+    /// The numbers of blocks taken and given back so far. Two counters, so that each operation costs one addition.
     taken: Cell<u64>,
     given: Cell<u64>,
 }
@@ -250,7 +253,7 @@ impl Controls {
         }
     }
 
-    /// A block for a new greenlet, with a ticket nobody holds.
+    /// Takes a block for a new greenlet, with a fresh ticket.
     #[inline]
     pub(crate) fn take(&self, kind: Kind, born: Stamp) -> ControlRef {
         let control = match self.free.get() {
@@ -265,7 +268,7 @@ impl Controls {
         control
     }
 
-    /// The block of a greenlet that has ended. Its ticket moves on, so nothing finds it any more.
+    /// Gives back the block of an ended greenlet. Its ticket is advanced, so old tickets are stale.
     #[inline]
     pub(crate) fn give(&self, control: ControlRef) {
         debug_assert!(control.cold.get().is_none() && control.stack.get().is_none());
@@ -281,41 +284,41 @@ impl Controls {
         self.given.set(self.given.get() + 1);
     }
 
-    /// The block with that number.
+    /// Returns the block with that number.
     #[inline]
     pub(crate) fn get(&self, number: u32) -> Option<ControlRef> {
         let number = number as usize;
-        // SAFETY: the vector is only changed by `grow`, which runs no foreign code; no reference into
-        // it outlives a call of this module.
+        // SAFETY: the vector is only changed by `grow`, which runs no foreign code; no reference into it outlives a
+        // call of this module.
         let chunk = *unsafe { &*self.chunks.get() }.get(number / CHUNK)?;
         // SAFETY: a chunk has CHUNK blocks.
         Some(ControlRef(unsafe { chunk.add(number % CHUNK) }))
     }
 
-    /// How many greenlets exist, ended ones not counted.
+    /// Returns the number of greenlets that have not ended.
     pub(crate) fn live(&self) -> usize {
         (self.taken.get() - self.given.get()) as usize
     }
 
-    /// How many parks have ended, in whatever way: every end of one moves a ticket on, as the end of a greenlet does.
+    /// Returns how many parks have ended so far. Every end of a park advances a ticket, as the end of a greenlet does.
     pub(crate) fn ended_parks(&self) -> u64 {
         let moves: u64 = self.blocks().map(|control| control.ticket.get() - FIRST_TICKET).sum();
         moves - self.given.get()
     }
 
-    /// Every block that is in use.
+    /// Returns every block that is in use.
     pub(crate) fn in_use(&self) -> Vec<ControlRef> {
         self.blocks().filter(|control| control.state.get() != State::Free).collect()
     }
 
-    /// Every block, those of the free list included. New ones that come meanwhile are left out.
+    /// Iterates over every block, including the free list. Blocks made during the iteration are left out.
     fn blocks(&self) -> impl Iterator<Item = ControlRef> {
         // SAFETY: as in `get`.
         let chunks = unsafe { &*self.chunks.get() }.len();
         (0..(chunks * CHUNK) as u32).filter_map(|number| self.get(number))
     }
 
-    /// How many greenlets are parked.
+    /// Returns the number of parked greenlets.
     pub(crate) fn parked(&self) -> usize {
         self.blocks().filter(|control| control.state.get() == State::Parked).count()
     }
@@ -328,7 +331,7 @@ impl Controls {
         // `WaitReason::Yield`, `State::Free`, `Kind::Thread`, `Stamp::NONE`; `wake` is written below.
         let chunk = unsafe { alloc_zeroed(layout) }.cast::<Control>();
         let Some(chunk) = NonNull::new(chunk) else { handle_alloc_error(layout) };
-        // SAFETY: nobody else refers to the vector, see `get`.
+        // SAFETY: no other reference to the vector exists, see `get`.
         let chunks = unsafe { &mut *self.chunks.get() };
         let first = chunks.len() * CHUNK;
         chunks.push(chunk);
@@ -351,11 +354,11 @@ impl Controls {
         Layout::array::<Control>(CHUNK).expect("a chunk of control blocks has a size that fits")
     }
 
-    /// Frees the chunks in which no block is in use. From now on no block is found by its number.
+    /// Frees the chunks in which no block is in use. Afterwards no block is found by its number.
     ///
     /// # Safety
     ///
-    /// No `ControlRef` of a block that is not in use is used afterwards, and none is handed out from the free list.
+    /// No `ControlRef` of an unused block may be used afterwards.
     pub(crate) unsafe fn release(&self) {
         self.free.set(None);
         // SAFETY: no other reference to the vectors exists, see `get`.
@@ -366,7 +369,7 @@ impl Controls {
             if in_use {
                 kept.push(chunk);
             } else {
-                // SAFETY: allocated in `grow` with this layout; the caller vouches for references to its blocks.
+                // SAFETY: allocated in `grow` with this layout. By the contract, no references to its blocks are used.
                 unsafe { std::alloc::dealloc(chunk.as_ptr().cast(), Self::layout()) };
             }
         }
@@ -383,7 +386,7 @@ impl Controls {
         let (chunks, kept) =
             unsafe { (std::mem::take(&mut *self.chunks.get()), std::mem::take(&mut *self.kept.get())) };
         for chunk in chunks.into_iter().chain(kept) {
-            // SAFETY: allocated in `grow` with this layout; the caller vouches for the references.
+            // SAFETY: allocated in `grow` with this layout. By the contract, no references to its blocks are used.
             unsafe { std::alloc::dealloc(chunk.as_ptr().cast(), Self::layout()) };
         }
     }
@@ -427,7 +430,7 @@ mod tests {
         let kept = blocks[CHUNK + 7];
         kept.state.set(State::Parked);
         blocks.iter().filter(|&&block| block != kept).for_each(|&block| controls.give(block));
-        // SAFETY: of all references only the one to `kept` is used afterwards, which is in use.
+        // SAFETY: only the reference to `kept` is used afterwards, and that block is in use.
         unsafe { controls.release() };
         assert_eq!((kept.number() as usize, kept.state()), (CHUNK + 7, State::Parked));
         assert_eq!(controls.get(kept.number()), None, "nothing is found by its number any more");
@@ -435,7 +438,7 @@ mod tests {
         assert_eq!(unsafe { (*controls.kept.get()).len() }, 1);
         let new = controls.take(Kind::Thread, Stamp::NONE);
         assert_ne!(new, kept);
-        // SAFETY: none is used afterwards.
+        // SAFETY: no reference is used afterwards.
         unsafe { controls.unmap() };
     }
 }

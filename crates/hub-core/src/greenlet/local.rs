@@ -1,17 +1,18 @@
-//! The state of one OS thread: its greenlets, their memory, its main loop; and how that ends.
+//! The state of one OS thread: its greenlets, their memory, its main loop; and the end of the thread.
 //!
-//! A thread ends in one of two ways. [`end_with_thread_locals`] is the implicit one: it runs in a destructor of a
-//! thread-local, when other thread-locals are gone, so it enters no greenlet and drops nothing of the program's. A
-//! [shutdown](crate::crate::crate::crate::crate::shutdown) unwinds the greenlets before, while all thread-locals are alive.
+//! An OS thread ends in one of two ways. [`end_with_thread_locals`] is the implicit way: it runs in a destructor of a
+//! thread-local, when other thread-locals are gone. It therefore enters no greenlet and drops no value of the program.
+//! A [shutdown](crate::HubRef::shutdown) unwinds the greenlets earlier, while all thread-locals are alive.
 //!
 //! Ground rules:
-//! - A [`Local`] is made at the first use on a thread and stays until the thread ends; `get` lends it for as long as
-//!   code on the thread can ask for it. It is freed at the end of the thread only if no handle and no greenlet is left.
-//! - After the end the thread is in the state `ended`, and switches nowhere: `Waiter::current` and all that leaves a
-//!   greenlet refuse. `try_get` finds nothing then. `get` finds what is left, or makes a state in which nothing
-//!   begins, so that destructors that run later get errors.
-//! - An abandoned greenlet is never entered again. So its stack, its control block and what refers to them stay in
-//!   memory; everything else is freed.
+//! - A [`Local`] is made at the first use on an OS thread and stays until the thread ends. `get` lends it for as long
+//!   as code on the thread can ask for it. It is freed at the end of the thread only if no handle and no greenlet is
+//!   left.
+//! - After the end the thread is in the state `ended`, and switches nowhere: `Waiter::current` and all other ways to
+//!   leave a greenlet refuse. `try_get` then returns `None`. `get` returns the state that is left, or makes a state in
+//!   which nothing begins, so that destructors that run later get errors.
+//! - An abandoned greenlet is never entered again. Its stack, its control block and everything that refers to them stay
+//!   in memory; the rest is freed.
 
 use std::alloc::Layout;
 use std::cell::Cell;
@@ -30,7 +31,7 @@ use crate::error::LoopError;
 use crate::hub::Stamp;
 use crate::report;
 
-/// The state of a thread that has used greenlets. The loop is its first field, so that who finds one has found the other.
+/// The state of an OS thread that has used greenlets. The loop is the first field, so both have the same address.
 #[repr(C)]
 pub(crate) struct Local {
     pub(crate) main_loop: MainLoop,
@@ -39,14 +40,15 @@ pub(crate) struct Local {
     pub(crate) stacks: Stacks,
     pub(crate) main: ControlRef,
     pub(crate) mainloop: Cell<Option<ControlRef>>,
-    /// How many scopes of the main greenlet are open.
+    /// The number of open scopes of the main greenlet.
     pub(crate) main_scopes: Cell<usize>,
-    /// No body begins: the thread has ended, or its hub is being shut down.
+    /// No body begins, because the OS thread has ended or its hub is being shut down.
     refuses_bodies: Cell<bool>,
-    /// How many guards are registered, and after how many more calls of [`Local::watch_for_end`] the next one is.
+    /// The number of registered guards, and the number of calls of [`Local::watch_for_end`] until the next
+    /// registration.
     guards: Cell<u32>,
     until_guard: Cell<u64>,
-    /// It is never freed: another OS thread refers to it, or the process ends.
+    /// The state is never freed, because another OS thread refers to it, or the process ends.
     pinned: Cell<bool>,
 }
 
@@ -59,27 +61,27 @@ impl Drop for Guard {
     }
 }
 
-/// The implicit end of this thread: its thread-locals are being destroyed. A later call frees what an earlier one could not.
+/// Ends this OS thread while its thread-locals are being destroyed. A later call frees what an earlier one could not.
 pub(crate) fn end_with_thread_locals() {
     end_now();
     if let Some(local) = thread().late.get() {
-        // SAFETY: `late` leads to it. The frames of the main greenlet are gone, or are never returned to, since `exit` was
-        // called in them: a destructor of a thread-local runs.
+        // SAFETY: `late` leads to `local`. A destructor of a thread-local runs, so the frames of the main greenlet are
+        // gone, or are never returned to because `exit` was called in them.
         unsafe { free(local) };
     }
 }
 
-/// Guards of which the first is registered with the state of a thread, and the others one by one as the thread goes on.
+/// Guards of an OS thread. The first is registered with the state of the thread, the others one by one later.
 ///
-/// Destructors of thread-locals run in the reverse order of their registration on Linux, and in no order that a program
-/// may rely on elsewhere. The guard that runs first ends the thread. With a single one, the thread-locals that were made
-/// after it would be destroyed while green threads can still run.
+/// Destructors of thread-locals run in the reverse order of their registration on Linux, and in no reliable order
+/// elsewhere. The first guard that is dropped ends the thread. With a single guard, the thread-locals made after it
+/// would be destroyed while green threads can still run.
 macro_rules! guards {
     ($($name:ident)*) => {
         thread_local! {
             $(static $name: Guard = const { Guard };)*
         }
-        /// Each registers one. False if its destructor has run.
+        /// Functions that each register one guard. They return false if its destructor has run.
         static GUARDS: [fn() -> bool; [$(stringify!($name)),*].len()] = [$(|| $name.try_with(|_| ()).is_ok()),*];
     };
 }
@@ -89,11 +91,11 @@ guards! {
 }
 
 thread_local! {
-    /// Frees the state that a destructor had made after the end of its thread.
+    /// Frees a state that a destructor has made after the end of its OS thread.
     static LATE_GUARD: Guard = const { Guard };
 }
 
-/// This thread's state, made at first use. After the end of the thread: one in which nothing begins.
+/// Returns this OS thread's state, made at first use. After the end of the thread: a state in which nothing begins.
 #[inline]
 pub(crate) fn get() -> &'static Local {
     match thread().local.get() {
@@ -103,30 +105,30 @@ pub(crate) fn get() -> &'static Local {
     }
 }
 
-/// This thread's state, if it was made and the thread has not ended.
+/// Returns this OS thread's state, if it was made and the thread has not ended.
 #[inline]
 pub(crate) fn try_get() -> Option<&'static Local> {
     // SAFETY: as in `get`.
     thread().local.get().map(|local| unsafe { local.as_ref() })
 }
 
-/// Like [`get`], where a caller can do without after the end of the thread.
+/// Like [`get`], for callers that work without it after the end of the OS thread.
 ///
 /// # Errors
 ///
-/// [`LoopError::ThreadEnding`] then.
+/// Returns [`LoopError::ThreadEnding`] after the end of the thread.
 #[inline]
 pub(crate) fn get_unless_ended() -> Result<&'static Local, LoopError> {
     get_if_any().ok_or(LoopError::ThreadEnding)
 }
 
-/// Like [`get`], but `None` after the end of the thread.
+/// Like [`get`], but returns `None` after the end of the OS thread.
 #[inline]
 pub(crate) fn get_if_any() -> Option<&'static Local> {
     if thread().local.get().is_none() && has_ended() { None } else { Some(get()) }
 }
 
-/// Whether this thread has ended, as far as greenlets are concerned: nothing switches any more.
+/// Returns whether this OS thread has ended for its greenlets: nothing switches any more.
 #[inline]
 pub(crate) fn has_ended() -> bool {
     thread().ended.get()
@@ -135,7 +137,7 @@ pub(crate) fn has_ended() -> bool {
 #[cold]
 #[inline(never)]
 fn get_slowly() -> &'static Local {
-    // SAFETY: as in `get`: what `late` leads to was not freed.
+    // SAFETY: as in `get`: the state that `late` leads to was not freed.
     let late = thread().late.get().map(|local| unsafe { local.as_ref() });
     late.unwrap_or_else(|| create(has_ended()))
 }
@@ -174,8 +176,9 @@ fn create(ended: bool) -> &'static Local {
     this
 }
 
-/// The stack of the greenlet that runs, from its lowest byte on; none for the main one, which has the thread's. May be
-/// called in a signal handler.
+/// Returns the stack of the running greenlet, from its lowest byte on. May be called in a signal handler.
+///
+/// Returns `None` for the main greenlet, which uses the OS thread's stack.
 pub(crate) fn running_stack() -> Option<std::ops::Range<usize>> {
     let stack = thread().running()?.stack.get()?;
     // SAFETY: a stack that is lent to a greenlet is mapped, and so is its header.
@@ -183,19 +186,19 @@ pub(crate) fn running_stack() -> Option<std::ops::Range<usize>> {
     Some(stack.bottom().addr()..stack.top().addr())
 }
 
-/// Whether the end of this thread will be noticed.
+/// Returns whether the end of this OS thread will be noticed.
 pub(crate) fn will_end_in_order() -> bool {
     GUARDS[0]()
 }
 
 impl Local {
-    /// Whether no body begins any more.
+    /// Returns whether no body may begin any more.
     #[inline]
     pub(crate) fn refuses_bodies(&self) -> bool {
         self.refuses_bodies.get()
     }
 
-    /// As long as the result exists, no body begins.
+    /// Prevents bodies from beginning, as long as the returned value exists.
     pub(crate) fn refuse_bodies(&self) -> impl Drop + '_ {
         struct Refusing<'a>(&'a Cell<bool>, bool);
         impl Drop for Refusing<'_> {
@@ -206,8 +209,10 @@ impl Local {
         Refusing(&self.refuses_bodies, self.refuses_bodies.replace(true))
     }
 
-    /// Registers another guard, at first each time and then ever more rarely, so that most thread-locals that exist at the
-    /// end of the thread were made before the youngest guard. Called when main parks and in turns of the loop.
+    /// Registers another guard, at first at each call and then ever more rarely.
+    ///
+    /// Most thread-locals that exist at the end of the OS thread are then older than the youngest guard. Called when
+    /// the main greenlet parks, and in turns of the loop.
     #[inline]
     pub(crate) fn watch_for_end(&self) {
         let left = self.until_guard.get() - 1;
@@ -228,12 +233,14 @@ impl Local {
         }
     }
 
-    /// The greenlets that have not ended when it is their turn, main and the main loop left out. New ones are left out too.
+    /// Iterates over the greenlets that are alive when their turn comes, except the main greenlet and the main loop.
+    ///
+    /// Greenlets made during the iteration are left out.
     pub(crate) fn alive(&self) -> impl Iterator<Item = ControlRef> + use<> {
         self.controls.in_use().into_iter().filter(|control| control.is_alive())
     }
 
-    /// A stack of the default size, or of another.
+    /// Takes a stack of the given size, or of the default size.
     #[inline]
     pub(super) fn take_stack(&self, size: Option<usize>) -> Result<StackRef, LoopError> {
         let size = size.unwrap_or_else(super::stack::default_size);
@@ -241,7 +248,7 @@ impl Local {
     }
 }
 
-/// The context that enters a stack: that of the root loop at rest on it, or a fresh one.
+/// Returns the context that enters a stack: that of the root loop at rest on it, or a fresh one.
 #[inline]
 pub(super) fn enter_stack(stack: StackRef) -> usize {
     // SAFETY: stack headers are never freed while their thread's state exists.
@@ -253,37 +260,37 @@ pub(super) fn enter_stack(stack: StackRef) -> usize {
 
 /// Gives the memory of a cell back to its pool.
 pub(super) fn give_task(memory: NonNull<u8>, class: u8, layout: Layout) {
-    // SAFETY: cells are made with the pool of their thread and never leave it; the cell that frees
-    // itself names its class and layout. A state with cells in use is never freed.
+    // SAFETY: cells are made with the pool of their OS thread and never leave it. The cell that frees itself passes its
+    // own class and layout. A state with cells in use is never freed.
     unsafe { get().tasks.give(memory, class, layout) };
 }
 
-/// Ends this thread, unless it has ended; after a shutdown, before its thread-locals are destroyed.
+/// Ends this OS thread, unless it has ended. Called after a shutdown, before the thread-locals are destroyed.
 ///
-/// It frees no memory that a frame of the main greenlet may refer to.
+/// Frees no memory that a frame of the main greenlet may refer to.
 pub(crate) fn end_now() {
     if let Some(local) = thread().local.get() {
-        // SAFETY: made by `create`, and not freed: that is done only after the end.
+        // SAFETY: made by `create`, and not freed, which is done only after the end.
         end(unsafe { local.as_ref() });
     }
     thread().ended.set(true);
 }
 
-/// Closes the hub of this thread, and abandons the greenlets that are left and reports them.
+/// Closes the hub of this OS thread, and abandons and reports the remaining greenlets.
 ///
-/// It drops nothing that belongs to a green thread or a callback: in the implicit case other thread-locals are gone, and
-/// in `std::process::exit` the caller may hold a lock that a destructor wants.
+/// Drops no value of a green thread or a callback: in the implicit case other thread-locals are gone, and in
+/// `std::process::exit` the caller may hold a lock that a destructor needs.
 fn end(this: &Local) {
     let me = run::current();
     thread().ended.set(true);
     this.refuses_bodies.set(true);
     thread().late.set(thread().local.take());
-    // Its watchdog refers to this thread and its state.
+    // The watchdog refers to this OS thread and its state.
     this.pinned.set(!this.main_loop.end_detector());
     let sent = this.main_loop.close();
     if me != this.main {
-        // `exit` was called in a greenlet, so the process ends. The main greenlet is suspended in frames that use all of
-        // this, and the main loop may be the one that called.
+        // `exit` was called in a greenlet, so the process ends. The main greenlet is suspended in frames that use this
+        // state, and the main loop may be the caller.
         return run::end_here(me);
     }
     this.main.drop_locals();
@@ -302,30 +309,30 @@ fn end(this: &Local) {
     }
 }
 
-/// Frees the state of an ended thread, as far as nothing refers to it any more.
+/// Frees the parts of an ended OS thread's state that nothing refers to any more.
 ///
 /// # Safety
 ///
-/// `late` of this thread leads to `local`. No frame refers to anything of it, or none that does is ever returned to.
+/// `late` of this OS thread leads to `local`. No frame that will run again refers to any part of it.
 unsafe fn free(local: NonNull<Local>) {
     // SAFETY: by the contract.
     let this = unsafe { local.as_ref() };
     if this.pinned.get() || run::current() != this.main {
         return;
     }
-    // First of all, for it drops what may be foreign, and use any of this.
+    // Must be first, because it may drop foreign values, which may use any part of the state.
     this.main.drop_cold();
     if this.tasks.live() != 0 || this.controls.live() != 1 {
         this.stacks.release();
         this.tasks.release();
-        // SAFETY: what refers to a block that is not in use is a stale ticket. It leads there by number, and none is found
-        // by its number any more; new blocks come from new chunks.
+        // SAFETY: only stale tickets refer to unused blocks. They do so by number, and no block is found by its number
+        // any more. New blocks come from new chunks.
         return unsafe { this.controls.release() };
     }
-    // Destructors of what the main loop still holds find that the thread has ended.
+    // Destructors of values that the main loop still holds find that the OS thread has ended.
     thread().forget_late();
-    // SAFETY: no cell is in use, so no handle is left; no greenlet is left but main, which is running this. The thread
-    // has forgotten the pointer, and frames do not refer to it, by the contract.
+    // SAFETY: no cell is in use, so no handle is left. The only greenlet left is the main one, which runs this. The
+    // thread has forgotten the pointer, and frames do not refer to it, by the contract.
     unsafe {
         this.controls.unmap();
         this.tasks.unmap();
@@ -333,7 +340,7 @@ unsafe fn free(local: NonNull<Local>) {
     }
 }
 
-/// Whether this is the thread whose end is that of the process.
+/// Returns whether this is the OS thread whose end is the end of the process.
 fn is_process_main_thread() -> bool {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {

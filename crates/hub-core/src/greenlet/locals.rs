@@ -1,7 +1,7 @@
 //! The values of `green_local!` that one greenlet has.
 //!
-//! They lie in the part of a control block that most greenlets never need. A user holds a count on a value, so it
-//! outlives its removal.
+//! They are part of the cold state of a control block, which most greenlets never need. A user holds a count on a
+//! value, so the value outlives its removal.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -10,9 +10,9 @@ use std::rc::Rc;
 /// The values of one greenlet.
 #[derive(Default)]
 pub(crate) struct Locals {
-    /// By the addresses of their keys.
+    /// Each value with the address of its key.
     values: RefCell<Vec<(usize, Rc<dyn Any>)>>,
-    /// They are being dropped, and no other is made.
+    /// The values are being dropped, and no new one is made.
     ending: Cell<bool>,
 }
 
@@ -29,7 +29,7 @@ impl Locals {
         self.values.borrow_mut().push((key, value));
     }
 
-    /// Takes out the value that was made last. From now on none is made.
+    /// Removes the value that was made last. No value is made from now on.
     pub(super) fn end_one(&self) -> Option<Rc<dyn Any>> {
         self.ending.set(true);
         self.values.borrow_mut().pop().map(|(_, value)| value)

@@ -1,10 +1,16 @@
-//! Greenlets: who runs, on which stack, and how one gives way to another.
+//! Greenlets: stacks, switches, exits, and the run queue.
 //!
-//! In reading order: [`control`] (a block per greenlet), [`run`] (parking, waking, handing off),
-//! [`switch`] (all calls into `context`), [`unwind`] (exits and panics), [`task`] (what a green thread runs),
-//! [`raw`] (greenlets that are switched by hand, with a [`payload`]),
-//! [`stack`] and [`overflow`] (memory), [`local`] (what a thread has of all this), [`spans`] (who is in which, for the
-//! crate `tracing`).
+//! In reading order:
+//!
+//! - [`control`]: the control block of a greenlet;
+//! - [`run`]: parking, waking, and the hand-off to the next greenlet;
+//! - [`switch`]: all calls into `context`;
+//! - [`unwind`]: exits and panics;
+//! - [`task`]: the cell of a green thread, with its body and its result;
+//! - [`raw`]: greenlets that are switched by hand, with a [`payload`];
+//! - [`stack`] and [`overflow`]: the memory of stacks;
+//! - [`local`]: the state of an OS thread, which contains all of this;
+//! - [`spans`]: the spans of each greenlet, for the crate `tracing`.
 
 pub(crate) mod control;
 pub(crate) mod describe;

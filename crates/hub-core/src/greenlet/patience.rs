@@ -1,12 +1,12 @@
 //! Waits for locks hold exits back, up to a limit.
 //!
-//! A destructor that gives something back does so under a lock: a kill or a timeout that struck in there would lose
-//! what was to be given back. A lock is mostly free again soon, so an exit waits until its target has the lock, and
-//! strikes at the next wait that is not for a lock. If the lock is not free after the *patience*, the exit strikes all
-//! the same: else one that is never unlocked could not be given up.
+//! A destructor that returns a resource does so under a lock. A kill or a timeout that struck in that wait would lose
+//! the resource. Most locks are free again soon, so an exit waits until its target has the lock, and strikes at the
+//! next wait that is not for a lock. If the lock is not free after the *patience*, the exit strikes anyway. Otherwise a
+//! wait for a lock that is never unlocked could not be ended.
 //!
-//! The patience is a timer that ends the park with the exit. It is armed when an exit meets a park for a lock, or such a
-//! park begins with an exit pending, and disarmed when that park ends.
+//! The patience is a timer that ends the park with the exit. It is armed when an exit meets a park for a lock, or when
+//! such a park begins with an exit pending. It is disarmed when that park ends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,13 +19,13 @@ use super::unwind::Exit;
 use crate::base::wait_reason::WaitReason;
 use crate::error::GreenError;
 
-/// In nanoseconds; the largest value: for ever.
+/// In nanoseconds; the largest value means no limit.
 static LOCK_PATIENCE: AtomicU64 = AtomicU64::new(1_000_000_000);
 
-/// Sets for how long a kill or a timeout waits for a target that waits for a lock. For the whole process.
+/// Sets how long a kill or a timeout waits for a target that waits for a lock.
 ///
-/// `None`: until the target has the lock. Zero: not at all. It is a second at first. See [`with_timeout`] for what
-/// strikes where.
+/// Applies to the whole process. `None` means until the target has the lock. Zero means not at all. The default is one
+/// second. [`with_timeout`] describes where exits strike.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -42,7 +42,9 @@ pub fn set_lock_patience(patience: impl Into<Option<Duration>>) {
     LOCK_PATIENCE.store(nanos, Ordering::Relaxed);
 }
 
-/// For how long a kill or a timeout waits for a target that waits for a lock: see [`set_lock_patience`].
+/// Returns how long a kill or a timeout waits for a target that waits for a lock.
+///
+/// See [`set_lock_patience`].
 #[must_use]
 pub fn lock_patience() -> Option<Duration> {
     match LOCK_PATIENCE.load(Ordering::Relaxed) {
@@ -51,18 +53,19 @@ pub fn lock_patience() -> Option<Duration> {
     }
 }
 
-/// Whether a wait of that kind holds exits back.
+/// Returns whether a wait of that kind holds exits back.
 pub(crate) fn holds_exits(doing: WaitReason) -> bool {
     doing == WaitReason::Lock && lock_patience() != Some(Duration::ZERO)
 }
 
-/// Whether the wait in which `target` is parked holds that exit back. An error of the loop strikes at once: the
-/// timer of the wait itself may be gone.
+/// Returns whether the wait in which `target` is parked holds that exit back.
+///
+/// An error of the loop strikes at once, because the timer of the wait itself may be gone.
 pub(super) fn holds_back(target: ControlRef, exit: &Exit) -> bool {
     !matches!(exit, Exit::Kill(GreenError::Loop(_))) && holds_exits(target.doing())
 }
 
-/// Has the park with that ticket end by the exit that is pending, when the patience is over.
+/// Arms a timer that ends the park with that ticket by the pending exit, when the patience is over.
 pub(super) fn begin(target: ControlRef, ticket: u64) {
     let Some(patience) = lock_patience() else { return };
     let entry = Target::Patience { greenlet: target.number(), ticket };
@@ -71,7 +74,7 @@ pub(super) fn begin(target: ControlRef, ticket: u64) {
     }
 }
 
-/// The park of `me` is over.
+/// Disarms the patience, because the park of `me` is over.
 #[cold]
 pub(crate) fn end(me: ControlRef) {
     if let Some(timer) = me.replace_patience(None) {

@@ -1,9 +1,9 @@
-//! What plain greenlets hand to each other.
+//! The values that plain greenlets pass to each other.
 
 use std::any::Any;
 use std::fmt;
 
-/// A value of any type, as [`Greenlet`](crate::Greenlet)s hand it to each other.
+/// A value of any type, passed between [`Greenlet`](crate::Greenlet)s.
 ///
 /// ```
 /// let payload = hub_core::Payload::new(7);
@@ -13,44 +13,44 @@ use std::fmt;
 /// ```
 pub struct Payload(Box<dyn Any>);
 
-/// What a greenlet that was made to exit returns.
+/// The value returned by a greenlet that was made to exit.
 struct Exited;
 
 impl Payload {
-    /// A payload with `value` in it.
+    /// Creates a payload that contains `value`.
     #[must_use]
     pub fn new<T: 'static>(value: T) -> Payload {
         Payload(Box::new(value))
     }
 
-    /// A payload with nothing in it: `()`.
+    /// Creates an empty payload: `()`.
     #[must_use]
     pub fn unit() -> Payload {
         Payload::new(())
     }
 
-    /// What a greenlet that was made to exit returns to its parent.
+    /// Creates the payload that a greenlet returns to its parent when it was made to exit.
     pub(super) fn exit() -> Payload {
         Payload::new(Exited)
     }
 
-    /// Whether it comes from a greenlet that was made to exit, instead of from one that returned.
+    /// Returns whether the payload comes from a greenlet that was made to exit.
     #[must_use]
     pub fn is_exit(&self) -> bool {
         self.is::<Exited>()
     }
 
-    /// Whether a `T` is in it.
+    /// Returns whether the payload contains a `T`.
     #[must_use]
     pub fn is<T: 'static>(&self) -> bool {
         self.0.is::<T>()
     }
 
-    /// The value.
+    /// Returns the value as a `T`.
     ///
     /// # Errors
     ///
-    /// The payload itself, if the value is of another type.
+    /// Returns the payload itself, if the value is of another type.
     pub fn downcast<T: 'static>(self) -> Result<T, Payload> {
         self.0.downcast().map(|value| *value).map_err(Payload)
     }

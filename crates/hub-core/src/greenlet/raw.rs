@@ -1,14 +1,14 @@
-//! Plain greenlets: switched to by hand, with a parent that gets what comes of them.
+//! Plain greenlets: switched to by hand, with a parent that gets their result.
 //!
 //! ```text
 //! unstarted ── first switch ──► live: runs ◄── switches ──► suspended ── body ends ──► dead
 //!     └──────── an error thrown in, the last handle dropped ───────────────────────────▲
 //! ```
 //!
-//! What handles and children know of a greenlet is its [`node`].
+//! Handles and children refer to a greenlet by its [`node`].
 //!
 //! Ground rules: those of [`node`], and
-//! - A target is entered in the call that has found it suspended, and no foreign code runs in between.
+//! - A target is entered in the call that found it suspended, and no foreign code runs in between.
 
 mod node;
 
@@ -28,27 +28,30 @@ use crate::error::{GreenError, GreenletError, LoopError};
 
 pub(super) use self::node::{Switching, release_dropper, run_raw};
 
-/// A handle of a plain greenlet: a function with a stack of its own, which runs when somebody switches to
-/// it and stops when it switches to somebody else. Python's `greenlet`.
+/// A plain greenlet: a function with its own stack that switches explicitly. Python's `greenlet`.
 ///
-/// Each greenlet has a parent, at first the one that made it. When its body ends, its parent goes on: the
-/// parent's pending switch returns the result, or fails with the error or the panic of the body, whoever
-/// switched to the greenlet last. A greenlet that has ended stands for its parent: a switch to it goes there.
-/// The main greenlet of a thread has no parent; green threads can take part, their parent is the hub.
+/// The value is a handle. The function runs when another greenlet switches to it, and stops when it switches away.
 ///
-/// A body may call what blocks. It then parks on the hub like a green thread, and other green threads run;
-/// until it is woken, switching to it is an error.
+/// Each greenlet has a parent, at first the greenlet that made it. When the body ends, the parent continues: its
+/// pending switch returns the result, or fails with the error or the panic of the body. It does not matter which
+/// greenlet switched last. A switch to an ended greenlet goes to its parent. The main greenlet of an OS thread has no
+/// parent. Green threads can take part; their parent is the hub.
 ///
-/// Handles are counted. When the last one of a suspended greenlet is dropped, it is made to exit: its
-/// pending switch unwinds, and its destructors have run when the drop returns, except in a callback of the
-/// main loop, while panicking, and in a wait that must not be left early, where this is done as soon as
-/// possible. An exit that the body catches is thrown again at its next switch. A greenlet that drops its own
-/// last handle runs on until it switches away. A child counts as a handle of its parent; so one whose own frames
-/// hold a handle of itself or of a descendant is kept for as long as its thread lives, as with [`Rc`].
-/// [`Greenlet::current`] does without the former, [`with_parent`](Greenlet::with_parent) without the latter.
+/// A body may call blocking functions. It then parks on the hub like a green thread, and other green threads run. A
+/// switch to a parked greenlet is an error until it is woken.
 ///
-/// At the end of a thread its suspended greenlets are abandoned, unless a [shutdown](crate::HubRef::shutdown) has unwound
-/// them before; see [`spawn`](crate::spawn).
+/// Handles are counted. Dropping the last handle of a suspended greenlet makes it exit: its pending switch unwinds, and
+/// its destructors have run when the drop returns. The exit happens as soon as possible, but later than the drop, in a
+/// callback of the main loop, while panicking, and in a wait that must not be left early. An exit that the body catches
+/// is thrown again at the next switch of the greenlet. A greenlet that drops its own last handle runs until it switches
+/// away.
+///
+/// A child counts as a handle of its parent. A greenlet whose own frames hold a handle of itself or of a descendant is
+/// therefore kept as long as its OS thread lives, as with [`Rc`]. [`Greenlet::current`] makes the former needless,
+/// [`with_parent`](Greenlet::with_parent) the latter.
+///
+/// At the end of an OS thread its suspended greenlets are abandoned, unless a [shutdown](crate::HubRef::shutdown) has
+/// unwound them before. See [`spawn`](crate::spawn).
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -74,8 +77,9 @@ pub struct Greenlet {
 }
 
 impl Greenlet {
-    /// A greenlet that will run `body` with the first value that is switched to it. Its parent is the running
-    /// greenlet. Never switches.
+    /// Creates a greenlet that will run `body` with the first value switched to it. Never switches.
+    ///
+    /// Its parent is the running greenlet.
     #[track_caller]
     #[must_use]
     pub fn new(body: impl FnOnce(Payload) -> Result<Payload, GreenError> + 'static) -> Greenlet {
@@ -84,7 +88,7 @@ impl Greenlet {
         Greenlet::make(Box::new(body), parent)
     }
 
-    /// Like [`new`](Greenlet::new), with a parent of your choice. Never switches.
+    /// Creates a greenlet like [`new`](Greenlet::new), with the given parent. Never switches.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -113,29 +117,31 @@ impl Greenlet {
         Greenlet::from(Rc::new(node))
     }
 
-    /// The running greenlet: a plain one, a green thread's, or the main one.
+    /// Returns the running greenlet: a plain one, a green thread's, or the main one.
     #[track_caller]
     #[must_use]
     pub fn current() -> Greenlet {
         Greenlet::from(Node::of(run::current()))
     }
 
-    /// The main greenlet of this thread.
+    /// Returns the main greenlet of this OS thread.
     #[track_caller]
     #[must_use]
     pub fn main() -> Greenlet {
         Greenlet::from(Node::of(local::get().main))
     }
 
-    /// Who goes on when this one has ended. `None`: the main greenlet has no parent, and that of a green
-    /// thread is the hub.
+    /// Returns the greenlet that continues when this one has ended.
+    ///
+    /// Returns `None` for the main greenlet, which has no parent, and for a green thread, whose parent is the hub.
     #[must_use]
     pub fn parent(&self) -> Option<Greenlet> {
         self.node.parent().map(Greenlet::from)
     }
 
-    /// Gives it another parent, also after it has ended. The handle that it has of the former one is dropped,
-    /// so this can switch.
+    /// Sets the parent, also of a greenlet that has ended. Switches.
+    ///
+    /// The greenlet drops its handle of the former parent, which can make that parent exit.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -151,8 +157,11 @@ impl Greenlet {
     ///
     /// # Errors
     ///
-    /// [`GreenletError::Cycle`] if `parent` is this greenlet or one that descends from it, [`GreenletError::Main`] for
-    /// the main greenlet, [`GreenletError::GreenThread`] for a green thread. Nothing changes then.
+    /// Nothing changes in case of an error.
+    ///
+    /// - [`GreenletError::Cycle`] if `parent` is this greenlet or one of its descendants.
+    /// - [`GreenletError::Main`] for the main greenlet.
+    /// - [`GreenletError::GreenThread`] for a green thread.
     pub fn set_parent(&self, parent: &Greenlet) -> Result<(), GreenletError> {
         match self.node.kind {
             Kind::Raw => {}
@@ -171,27 +180,30 @@ impl Greenlet {
         Ok(())
     }
 
-    /// Switches to it. Its pending switch returns `value`, or its body begins with it. Returns when somebody
-    /// switches back here, with what they brought.
+    /// Switches to this greenlet and passes `value` to it.
     ///
-    /// A switch to oneself returns `value`; one to a greenlet that has ended goes to its parent.
+    /// The pending switch of the target returns `value`, or its body begins with it. The call returns the next value
+    /// that is switched to the caller. A switch to the running greenlet itself returns `value`. A switch to an ended
+    /// greenlet goes to its parent.
     ///
     /// # Errors
     ///
-    /// What was thrown in here instead: by [`throw`](Greenlet::throw), or by a child whose body failed or
-    /// panicked. [`GreenError::Switch`] if there is nobody to switch to, which drops `value`;
-    /// [`GreenError::Loop`] in a callback of the main loop, while panicking, when no stack is left, when the
-    /// thread is ending, and in the main greenlet when the main loop ends or nothing is left that could ever
-    /// run it.
+    /// Returns an error thrown into the caller: by [`throw`](Greenlet::throw), or by a child whose body failed or
+    /// panicked.
+    ///
+    /// Returns [`GreenError::Switch`] if there is no greenlet to switch to. `value` is then dropped.
+    ///
+    /// Returns [`GreenError::Loop`] in a callback of the main loop, while panicking, when no stack is left, and when
+    /// the OS thread is ending. In the main greenlet, also when the main loop ends or nothing is left that could ever
+    /// run the main greenlet.
     pub fn switch(&self, value: Payload) -> Result<Payload, GreenError> {
         self.deliver(Ok(value))
     }
 
-    /// Switches to it and has its pending switch fail with `error`. Otherwise like
-    /// [`switch`](Greenlet::switch).
+    /// Switches to this greenlet and makes its pending switch fail with `error`.
     ///
-    /// One that has not begun never does: its body is dropped, and the error goes to its parent.
-    /// [`GreenError::Exit`] makes it exit, see [`kill`](Greenlet::kill).
+    /// Otherwise like [`switch`](Greenlet::switch). A greenlet that has not begun never does: its body is dropped, and
+    /// the error goes to its parent. [`GreenError::Exit`] makes the target exit, see [`kill`](Greenlet::kill).
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -210,16 +222,18 @@ impl Greenlet {
     ///
     /// # Errors
     ///
-    /// As [`switch`](Greenlet::switch); thrown into oneself, `error` itself.
+    /// As [`switch`](Greenlet::switch). Thrown into the running greenlet itself, returns `error`.
     pub fn throw(&self, error: GreenError) -> Result<Payload, GreenError> {
         self.deliver(Err(error))
     }
 
-    /// Switches to it and makes it exit: its pending switch unwinds, its destructors run, and its parent goes
-    /// on with a payload that [says so](Payload::is_exit). Python's `throw` without arguments.
+    /// Switches to this greenlet and makes it exit. Python's `throw` without arguments.
     ///
-    /// One that has not begun never does. One that has ended is an alias of its parent, which gets the payload
-    /// returned. Killing oneself unwinds at once; the main greenlet gets [`GreenError::Exit`] instead.
+    /// Its pending switch unwinds, its destructors run, and its parent continues with a payload that [is an
+    /// exit](Payload::is_exit).
+    ///
+    /// A greenlet that has not begun never does. For an ended greenlet, the parent receives the payload. The running
+    /// greenlet unwinds at once when it kills itself. The main greenlet receives [`GreenError::Exit`] instead.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -235,24 +249,24 @@ impl Greenlet {
     ///
     /// # Errors
     ///
-    /// As [`switch`](Greenlet::switch); with `panic = "abort"` always [`GreenletError::Unsupported`].
+    /// As [`switch`](Greenlet::switch). With `panic = "abort"` always [`GreenletError::Unsupported`].
     pub fn kill(&self) -> Result<Payload, GreenError> {
         self.deliver(Err(GreenError::Exit))
     }
 
-    /// Whether it has begun, or has ended before it could.
+    /// Returns whether the body has begun, or the greenlet has ended before that.
     #[must_use]
     pub fn is_started(&self) -> bool {
         !matches!(self.node.status.get(), Status::Unstarted)
     }
 
-    /// Whether it has ended.
+    /// Returns whether the greenlet has ended.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         matches!(self.node.status.get(), Status::Dead)
     }
 
-    /// Whether it is the one that runs.
+    /// Returns whether this is the running greenlet.
     #[must_use]
     pub fn is_current(&self) -> bool {
         matches!(self.node.status.get(), Status::Live(control) if control == run::current())
@@ -291,20 +305,21 @@ impl Greenlet {
             && node.handles.get() == 0
             && !cfg!(panic = "abort")
         {
-            // Nobody can ever switch back: it exits when the run queue gets to it.
+            // No handle is left, so no greenlet can switch back: it exits when the run queue gets to it.
             node.successor.set(Successor::Hub);
             let _ = run::interrupt(me, Exit::Kill(GreenError::Exit), false);
         }
-        // SAFETY: the target is fresh, or suspended in this very place and in no queue, and is not `me`.
-        // Nothing ran since `route` saw that but `begin` and `interrupt` of `me`, which run no foreign
-        // code. `me` is entered by whoever hands it a message or makes it exit.
+        // SAFETY: the target is fresh, or suspended in this very place and in no queue, and is not `me`. Since `route`
+        // saw that, only `begin` and `interrupt` of `me` ran, and they run no foreign code. `me` is entered by the
+        // greenlet that hands it a message or makes it exit.
         unsafe { thread().switch(me, target) };
         let message = me.switching().inbox.take();
         run::arrive(me).map_err(|error| *error)?;
         message.unwrap_or_else(|| Err(me.held_exit().map_or(GreenletError::Interrupted.into(), GreenError::from)))
     }
 
-    /// Exits the spans of the running greenlet if `way` leads to another. Who is told of it may change where it leads.
+    /// Exits the spans of the running greenlet if `way` leads to another one. A subscriber that runs here may change
+    /// the route.
     #[cfg(feature = "tracing")]
     fn leave_spans(&self, mut way: Route, me: ControlRef) -> Route {
         loop {
@@ -344,7 +359,7 @@ impl Clone for Greenlet {
 }
 
 impl PartialEq for Greenlet {
-    /// Whether both are handles of the same greenlet.
+    /// Returns whether both are handles of the same greenlet.
     fn eq(&self, other: &Greenlet) -> bool {
         Rc::ptr_eq(&self.node, &other.node)
     }

@@ -1,13 +1,13 @@
-//! Who runs: the run queue, parking, waking, and the hand-off from one greenlet to the next.
+//! The run queue, parking, waking, and the hand-off from one greenlet to the next.
 //!
-//! A greenlet that parks switches straight to the next ready one; only when none is ready, or the
-//! budget of the turn is used up, does the switch go to the main loop. A wake-up only queues.
+//! A greenlet that parks switches straight to the next ready one. The switch goes to the main loop only when no
+//! greenlet is ready, or the budget of the turn is used up. A wake-up only queues.
 //!
 //! Ground rules:
-//! - `current` is set by whoever switches, before the jump; so the one who arrives finds itself there.
+//! - `current` is set before the jump, by the greenlet that switches. So a greenlet that arrives is current.
 //! - A block is in the run queue exactly in the states Unstarted, Ready, Cancelled and Callback, once.
-//! - A ticket is woken at most once: waking moves it on, and so does every other end of a park.
-//! - Nothing of a `RefCell` or of a hub is borrowed when a greenlet is left.
+//! - A ticket is woken at most once: a wake-up advances it, and so does every other end of a park.
+//! - No borrow of a `RefCell` or of a hub is held when a greenlet is left.
 
 mod exits;
 mod interrupt;
@@ -39,35 +39,33 @@ pub(crate) use self::turn::{charge, fire, operations_used_up, run_ready};
 pub(super) use self::waiter::arrive;
 pub(crate) use self::waiter::{Waiter, may_leave, yield_now};
 
-/// Why a greenlet cannot park. Boxed, so that the results of the hot paths fit into registers.
+/// The reason why a greenlet cannot park. Boxed, so that the results of the hot paths fit into registers.
 pub(crate) type Refused = Box<LoopError>;
 
-/// The part of a thread's state that every switch touches: plain cells, no destructor, no lazy
-/// initialisation.
+/// The part of an OS thread's state that every switch touches: plain cells, no destructor, no lazy initialization.
 ///
-/// The two counters are kept apart: side by side they would be changed together by one wide operation,
-/// which stalls on the narrow one before.
+/// The two counters are kept apart. Side by side, one wide operation would change both, which stalls on the narrow one
+/// before.
 #[repr(C)]
 pub(crate) struct RunQueue {
     ready: Cell<usize>,
     current: Cell<Option<ControlRef>>,
     head: Cell<Option<ControlRef>>,
     tail: Cell<Option<ControlRef>>,
-    /// How many more greenlets may run before the main loop looks at descriptors and timers again.
-    /// Zero while there is no main loop.
-    /// That is, in a slice of the turn.
+    /// How many more greenlets may run in this slice before the main loop polls descriptors and timers again. Zero
+    /// while there is no main loop.
     budget: Cell<usize>,
-    /// Of how much the budget is what is left.
+    /// The budget at the beginning of the slice.
     granted: Cell<usize>,
-    /// How many more operations are served at once before [`charge`] looks whether others have run.
+    /// How many more operations may complete without a switch before [`charge`] checks whether others have run.
     operations: Cell<u32>,
-    /// How many ran by the budgets before.
+    /// How many greenlets ran by the earlier budgets.
     switches: Cell<u64>,
-    /// The state of this thread, until it ends.
+    /// The state of this OS thread, until it ends.
     pub(super) local: Cell<Option<NonNull<Local>>>,
-    /// The state of this thread after its end, as far as anything of it is still needed.
+    /// The state of this OS thread after its end, while some of it is still needed.
     pub(super) late: Cell<Option<NonNull<Local>>>,
-    /// The thread has ended or is ending: nothing is switched to any more.
+    /// The OS thread has ended or is ending: nothing is switched to any more.
     pub(super) ended: Cell<bool>,
     turn: turn::Turn,
 }
@@ -91,15 +89,15 @@ thread_local! {
     };
 }
 
-/// This thread's part. Small enough to be inlined wherever it is used.
+/// Returns this OS thread's part. Small enough to be inlined wherever it is used.
 #[inline(always)]
 pub(super) fn thread() -> &'static RunQueue {
-    // SAFETY: a thread-local without destructor lives as long as its thread, which the reference cannot
-    // leave: it is `!Send`, as `RunQueue` consists of cells.
+    // SAFETY: a thread-local without destructor lives as long as its thread. The reference cannot leave the thread: it
+    // is `!Send`, as `RunQueue` consists of cells.
     THREAD.with(|thread| unsafe { &*ptr::from_ref(thread) })
 }
 
-/// The running greenlet.
+/// Returns the running greenlet.
 #[inline]
 pub(crate) fn current() -> ControlRef {
     match thread().current.get() {
@@ -108,20 +106,22 @@ pub(crate) fn current() -> ControlRef {
     }
 }
 
-/// The address of the block of the running greenlet; 0 if the thread has none.
+/// Returns the address of the block of the running greenlet; 0 if the OS thread has none.
 #[inline]
 pub(crate) fn running_address() -> usize {
     thread().current.get().map_or(0, ControlRef::address)
 }
 
-/// Whether the running greenlet is the main loop, which must not block, or a subscriber is told something, which must
-/// not either.
+/// Returns whether the running code must not block.
+///
+/// It is the main loop, or a subscriber during an event of this crate.
 #[inline]
 pub(crate) fn in_mainloop() -> bool {
     trace::is_telling() || thread().current.get().is_some_and(|control| control.kind() == Kind::Mainloop)
 }
 
-/// Queues a greenlet whose body has not begun; after the end or during the shutdown of its thread it never will.
+/// Queues a greenlet whose body has not begun. After the end or during the shutdown of its OS thread, cancels it
+/// instead.
 #[inline]
 pub(crate) fn start(control: ControlRef) {
     if local::get().refuses_bodies() {
@@ -131,13 +131,13 @@ pub(crate) fn start(control: ControlRef) {
     thread().push(control);
 }
 
-/// Queues a stand-in for a callback of the main loop, which keeps its place among the greenlets.
+/// Queues an entry for a callback of the main loop, so that the callback keeps its place among the greenlets.
 pub(crate) fn queue_callback(control: ControlRef) {
     control.state.set(State::Callback);
     thread().push(control);
 }
 
-/// Changes whenever another greenlet runs, or the same one once more.
+/// A value that changes whenever another greenlet runs, or the same one again.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 pub(crate) struct RunEpoch {
     current: Option<u32>,
@@ -145,7 +145,7 @@ pub(crate) struct RunEpoch {
     hand_offs: u64,
 }
 
-/// The present stretch. May be called in a signal handler of its thread.
+/// Returns the current epoch. May be called in a signal handler of its OS thread.
 pub(crate) fn run_epoch() -> RunEpoch {
     let thread = thread();
     let current = thread.current.get();
@@ -156,13 +156,13 @@ pub(crate) fn run_epoch() -> RunEpoch {
     }
 }
 
-/// How many are in the run queue.
+/// Returns the length of the run queue.
 #[inline]
 pub(crate) fn ready() -> usize {
     thread().ready.get()
 }
 
-/// Keeps the running greenlet from giving way, which is an error from now on. Returns what resumes it.
+/// Makes every later attempt of the running greenlet to yield an error. Returns the value that resumes it.
 #[inline]
 pub(crate) fn stop_hand_off() -> usize {
     let thread = thread();
@@ -185,7 +185,7 @@ fn refuse(control: ControlRef) {
     local::get().controls.give(control);
 }
 
-/// How often a greenlet was run from the queue.
+/// Returns how often a greenlet was run from the queue.
 pub(crate) fn switches() -> u64 {
     let thread = thread();
     thread.grant(thread.budget.get());
@@ -193,7 +193,8 @@ pub(crate) fn switches() -> u64 {
 }
 
 impl RunQueue {
-    /// So many greenlets may run from now on. What ran before is in the difference, so that nobody has to count.
+    /// Grants a new budget. The used part of the former budget is added to the count of switches, which saves a
+    /// counter.
     #[inline]
     fn grant(&self, budget: usize) {
         let ran = self.granted.get() - self.budget.get();
@@ -212,7 +213,7 @@ impl RunQueue {
         self.ready.set(self.ready.get() + 1);
     }
 
-    /// Takes out `head`, which is the head of the queue.
+    /// Removes `head`, which is the head of the queue.
     #[inline]
     fn pop(&self, head: ControlRef) {
         let next = head.next.take();
@@ -223,7 +224,7 @@ impl RunQueue {
         self.ready.set(self.ready.get() - 1);
     }
 
-    /// Takes out `head`, which is the head of the queue and does not run: charged to the turn, but not counted.
+    /// Removes `head`, which is the head of the queue and does not run. It is charged to the turn, but not counted.
     fn pop_unrun(&self, head: ControlRef) {
         self.pop(head);
         if self.budget.get() != 0 {
@@ -232,7 +233,7 @@ impl RunQueue {
         }
     }
 
-    /// Queues the running greenlet behind those who are ready, and leaves it.
+    /// Queues the running greenlet behind the ready ones, and leaves it.
     #[inline]
     fn give_way(&self, me: ControlRef) -> Result<(), Refused> {
         if self.budget.get() == 0 && !self.renew() {
@@ -244,7 +245,7 @@ impl RunQueue {
         self.leave(me)
     }
 
-    /// Leaves the running greenlet, which is parked or queued, for whoever is next.
+    /// Leaves the running greenlet, which is parked or queued, for the next one.
     #[inline]
     pub(super) fn leave(&self, me: ControlRef) -> Result<(), Refused> {
         if let Some(next) = self.head.get()
@@ -256,8 +257,7 @@ impl RunQueue {
             if next == me {
                 me.state.set(State::Running);
             } else {
-                // SAFETY: `next` is suspended and was just taken out of the queue; `me` is parked or
-                // queued.
+                // SAFETY: `next` is suspended and was just taken out of the queue; `me` is parked or queued.
                 unsafe { self.switch(me, next) };
             }
             return Ok(());
@@ -272,7 +272,7 @@ impl RunQueue {
         let mainloop = match self.mainloop() {
             Ok(mainloop) => mainloop,
             Err(error) => {
-                // Nobody will wake this park any more: it never happened, and nothing came of it.
+                // No wake-up can reach this park any more, so the park is undone.
                 me.ticket.set(me.ticket.get() + 1);
                 me.wake.set(Wake::Event);
                 me.state.set(State::Running);
@@ -289,7 +289,7 @@ impl RunQueue {
                     continue;
                 }
                 State::Unstarted => {
-                    // Without a stack the main loop tries again, and ends it if there is none.
+                    // Without a stack the main loop tries again, and cancels the greenlet if there still is none.
                     if give_stack(local, next).is_err() {
                         break;
                     }
@@ -302,8 +302,7 @@ impl RunQueue {
             if next == me {
                 me.state.set(State::Running);
             } else {
-                // SAFETY: `next` is suspended or fresh and was just taken out of the queue; `me` is
-                // parked or queued.
+                // SAFETY: `next` is suspended or fresh and was just taken out of the queue; `me` is parked or queued.
                 unsafe { self.switch(me, next) };
             }
             return Ok(());
@@ -313,28 +312,28 @@ impl RunQueue {
         Ok(())
     }
 
-    /// Leaves `me` and enters `next`. Returns when somebody enters `me`.
+    /// Leaves `me` and enters `next`. Returns when another greenlet enters `me`.
     ///
     /// # Safety
     ///
-    /// `next` is suspended or fresh, in no queue, and not `me`. `me` is the running greenlet, in a
-    /// state from which somebody will enter it.
+    /// `next` must be suspended or fresh, in no queue, and not `me`. `me` must be the running greenlet, in a state from
+    /// which it will be entered again.
     #[inline]
     pub(super) unsafe fn switch(&self, me: ControlRef, next: ControlRef) {
         next.state.set(State::Running);
         self.current.set(Some(next));
         let context = next.context.replace(0);
         debug_assert_ne!(context, 0, "entered twice");
-        // SAFETY: the context was just taken out of its cell; control blocks are never unmapped while
-        // their thread runs, so `save` is valid.
+        // SAFETY: the context was just taken out of its cell. Control blocks are never unmapped while their thread
+        // runs, so `save` is valid.
         unsafe { switch::jump(context, &raw const (*me.as_ptr()).context) };
     }
 
-    /// The main loop, launched if it does not exist.
+    /// Returns the main loop, and launches it if needed.
     fn mainloop(&self) -> Result<ControlRef, Refused> {
         let local = local::get();
         if local.main_loop.in_hub() {
-            return Err(LoopError::InMainloop { doing: "what a hub or the order of a queue wants to wait for" }.into());
+            return Err(LoopError::InMainloop { doing: "a wait in a hub or in the order of a queue" }.into());
         }
         if let Some(mainloop) = local.mainloop.get() {
             return Ok(mainloop);
@@ -349,7 +348,7 @@ impl RunQueue {
     }
 }
 
-/// Lends a stack to a green thread that is about to begin.
+/// Takes a stack for a green thread that is about to begin.
 #[inline]
 fn give_stack(local: &Local, control: ControlRef) -> Result<(), LoopError> {
     let stack = local.take_stack(requested_size(control))?;
@@ -358,8 +357,9 @@ fn give_stack(local: &Local, control: ControlRef) -> Result<(), LoopError> {
     Ok(())
 }
 
-/// For `root`: runs the greenlet that is current, and then as many as may run on the same stack.
-/// Returns the context to enter next and where to keep the one of this stack. Never unwinds.
+/// For `root`: runs the current greenlet, and then as many as may run on the same stack. Never unwinds.
+///
+/// Returns the context to enter next, and the cell for the context of this stack.
 pub(super) fn run_current() -> (usize, *const Cell<usize>) {
     let local = local::get();
     let thread = thread();
@@ -382,11 +382,11 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
             Kind::Main => unreachable!("the main greenlet has the thread's own stack"),
         };
         me.drop_cold();
-        let stack = me.stack.take().expect("whoever runs here was lent this stack");
+        let stack = me.stack.take().expect("a greenlet that runs here was lent this stack");
         local.controls.give(me);
 
         let next = match next {
-            // The main loop, which main has entered to end it.
+            // `me` is the main loop, which the main greenlet has entered to end it.
             _ if thread.ended.get() => local.main,
             Some(next) => next,
             None => thread.successor(local, size).unwrap_or_else(|| thread.mainloop_after(local, size)),
@@ -401,8 +401,8 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
         thread.current.set(Some(next));
         let context = next.context.replace(0);
         debug_assert_ne!(context, 0, "entered twice");
-        // SAFETY: the body has returned, nothing of it is on the stack, and nobody can take the
-        // stack before the jump leaves it.
+        // SAFETY: the body has returned and nothing of it is on the stack. No other code can take the stack before the
+        // jump leaves it.
         unsafe { local.stacks.give(stack) };
         // SAFETY: headers outlive the use of their stack and never move.
         return (context, unsafe { &raw const (*stack.as_ptr()).context });
@@ -410,12 +410,12 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
 }
 
 impl RunQueue {
-    /// The main loop, after a greenlet that has ended. If there is none, it begins on the same stack.
+    /// Returns the main loop, to run after an ended greenlet. If there is none, it begins on the same stack.
     fn mainloop_after(&self, local: &Local, size: Option<usize>) -> ControlRef {
         if let Some(mainloop) = local.mainloop.get() {
             return mainloop;
         }
-        // A stack of a size of its own may be too small for the loop and what it calls.
+        // A stack of a custom size may be too small for the loop and the code it calls.
         if size.is_some()
             && let Ok(mainloop) = self.mainloop()
         {
@@ -427,14 +427,15 @@ impl RunQueue {
         mainloop
     }
 
-    /// Who runs after a greenlet that has ended: a ready one, or one that has not begun and may use
-    /// the same stack (it comes back in the state Unstarted). `None`: the main loop.
+    /// Returns the greenlet to run after an ended one, or `None` for the main loop.
+    ///
+    /// The greenlet is ready, or has not begun and may use the same stack. In the latter case its state is Unstarted.
     #[inline]
     fn successor(&self, local: &Local, size: Option<usize>) -> Option<ControlRef> {
         while let Some(next) = self.head.get() {
             match next.state() {
-                // The main greenlet must get what the end of the loop has for it, even if the budget
-                // is used up and there is no loop to go to.
+                // The main greenlet must get the error of an ended loop, even if the budget is used up and there is no
+                // loop.
                 _ if self.budget.get() == 0 && local.mainloop.get().is_some() && !self.renew() => return None,
                 State::Cancelled => {
                     self.pop_unrun(next);
@@ -463,7 +464,7 @@ impl RunQueue {
     }
 }
 
-/// The stack size that a green thread was spawned with, if it was not the default.
+/// Returns the stack size that a green thread was spawned with, if it was not the default.
 #[inline]
 fn requested_size(control: ControlRef) -> Option<usize> {
     control.task.get().and_then(TaskRef::stack_size)
@@ -474,22 +475,23 @@ fn run_task(me: ControlRef) {
     spans::entered(me);
     task.run();
     me.task.set(None);
-    // A signal handler that finds a cell here finds one that lives.
+    // A signal handler that reads a cell here reads a live one.
     compiler_fence(Ordering::SeqCst);
-    // What was pending concerned the body; links and destructors may block again.
+    // Pending exits concerned the body. Links and destructors may block again.
     me.clear_exits();
     me.drop_locals();
     task.finish();
 }
 
-/// Reports a callback that panicked; the loop goes on.
+/// Reports a callback that panicked. The loop continues.
 pub(crate) fn report_callback(doing: &'static str, error: GreenError) {
     report::tell(Report::CallbackFailed { doing, error });
 }
 
 impl RunQueue {
-    /// For the main loop: runs the head of the queue, and those to whom it hands on. False if it is a callback that is
-    /// for the next turn.
+    /// For the main loop: runs the head of the queue, and the greenlets to which it hands on.
+    ///
+    /// Returns false if the head is a callback that is for the next turn.
     #[inline(always)]
     fn run_head(&self, local: &Local, head: ControlRef) -> bool {
         match head.state() {
@@ -521,13 +523,13 @@ impl RunQueue {
         self.pop(head);
         self.budget.set(self.budget.get() - 1);
         me.state.set(State::Switched);
-        // SAFETY: `head` is suspended or fresh and was just taken out of the queue; the main loop
-        // is entered by whoever finds nothing to run.
+        // SAFETY: `head` is suspended or fresh and was just taken out of the queue. The main loop is entered by a
+        // greenlet that finds nothing to run.
         unsafe { self.switch(me, head) };
         true
     }
 
-    /// The running greenlet, if the thread has one.
+    /// Returns the running greenlet, if the OS thread has one.
     pub(super) fn running(&self) -> Option<ControlRef> {
         self.current.get()
     }
@@ -542,7 +544,7 @@ impl RunQueue {
     }
 }
 
-/// Empties the run queue. The greenlets that were in it keep their states; nothing hands on to them any more.
+/// Empties the run queue. The greenlets in it keep their states, and are not run any more.
 pub(crate) fn clear_queue(local: &Local) {
     let thread = thread();
     thread.end_turns();
@@ -554,18 +556,19 @@ pub(crate) fn clear_queue(local: &Local) {
     }
 }
 
-/// Lets the main loop of an ended thread return, so that its stack is free. Called by the main greenlet.
+/// Lets the main loop of an ended OS thread return, so that its stack is free. Called by the main greenlet.
 pub(super) fn end_mainloop(local: &Local) {
     if let Some(mainloop) = local.mainloop.get() {
         local.main.state.set(State::Switched);
-        // SAFETY: the main loop is suspended and in no queue. It runs nothing else, for the queue is empty, and
-        // returns, since the loop is closed; in an ended thread the greenlet that returns goes to main.
+        // SAFETY: the main loop is suspended and in no queue. It runs nothing else, because the queue is empty, and
+        // returns, because the loop is closed. In an ended thread the greenlet that returns goes to the main greenlet.
         unsafe { thread().switch(local.main, mainloop) };
     }
 }
 
-/// The thread ends on the stack of this greenlet, which is never left again: from now on it counts as a main one, which
-/// is asked before each park whether it may.
+/// Marks `me` as a main greenlet, because the OS thread ends on its stack, which is never left again.
+///
+/// Each park of a main greenlet is checked first.
 pub(super) fn end_here(me: ControlRef) {
     me.kind.set(Kind::Main);
 }

@@ -1,4 +1,4 @@
-//! All calls into `context`: how one greenlet is left and another entered.
+//! All calls into `context`: leaving one greenlet and entering another.
 //!
 //! ```text
 //! fresh                     running                   suspended
@@ -13,19 +13,16 @@
 //! └──────────────┘ bottom   └──────────────┘ bottom   └──────────────┘ bottom
 //! ```
 //!
-//! A stack whose body has ended is *at rest*: suspended inside `root`, with nothing of a user's on it.
-//! It is entered again like any suspended one, and `root` picks up whatever is current then.
+//! A stack whose body has ended is *at rest*: suspended inside `root`, with no frame of a user on it. It is entered
+//! again like any suspended stack, and `root` then runs the current greenlet.
 //!
 //! Ground rules:
-//! - A context is a number in a cell. Whoever enters it takes the number out first, and the one who
-//!   arrives stores the context of the one who left, as its very first action: [`land`]. So a context
-//!   is entered at most once.
-//! - Nothing unwinds across a switch: `root` never returns and never unwinds (every piece of foreign
-//!   code below it is under `catch_unwind`), and a greenlet is made to exit by a flag that it reads
-//!   after it has landed.
+//! - A context is a number in a cell. The number is taken out before the context is entered. The greenlet that arrives
+//!   stores the context of the one that left, as its very first action: [`land`]. So a context is entered at most once.
+//! - Nothing unwinds across a switch. `root` never returns and never unwinds: every piece of foreign code below it is
+//!   under `catch_unwind`. A greenlet is made to exit by a flag that it reads after it has landed.
 //! - Between the choice of a successor and the jump no foreign code runs.
-//! - Greenlets never leave their thread: `Context` is `Send`, our numbers are in cells of blocks that
-//!   are not.
+//! - Greenlets never leave their OS thread: `Context` is `Send`, but our numbers are in cells of blocks that are not.
 
 use std::cell::Cell;
 use std::mem::transmute;
@@ -34,38 +31,37 @@ use context::{Context, Transfer};
 
 use super::stack::StackRef;
 
-/// Leaves the running greenlet, whose context goes to `save`, and enters `context`.
+/// Leaves the running greenlet, saves its context in `save`, and enters `context`.
 ///
-/// Returns when somebody enters what was saved.
+/// Returns when the saved context is entered.
 ///
 /// # Safety
 ///
-/// `context` was taken out of a cell that [`jump`] or [`fresh`] filled on this thread and that nobody
-/// enters again; `save` is valid until the one who arrives has stored to it.
+/// `context` must come from a cell that [`jump`] or [`fresh`] filled on this OS thread, and must not be entered again.
+/// `save` must be valid until the arriving greenlet has stored to it.
 #[inline]
 pub(super) unsafe fn jump(context: usize, save: *const Cell<usize>) {
     // SAFETY: `Context` is one pointer, and this number came out of one in `land` or `fresh`.
     let context: Context = unsafe { transmute(context) };
-    // SAFETY: it is suspended and entered this once, by the contract.
+    // SAFETY: the context is suspended, and is entered only this once, by the contract.
     let transfer = unsafe { context.resume(save as usize) };
     land(transfer);
 }
 
-/// Stores the context of the greenlet that was just left where it said.
+/// Stores the context of the greenlet that was just left in the cell that it passed.
 #[inline]
 fn land(transfer: Transfer) {
     let save = transfer.data as *const Cell<usize>;
-    // SAFETY: every jump of this module passes a cell that is valid until now; `Context` is one
-    // pointer.
+    // SAFETY: every jump of this module passes a cell that is valid until now; `Context` is one pointer.
     unsafe { (*save).set(transmute::<Context, usize>(transfer.context)) };
 }
 
-/// A context that will run `root` from the top of an unused stack.
+/// Creates a context that will run `root` from the top of an unused stack.
 pub(super) fn fresh(stack: StackRef) -> usize {
     // SAFETY: a stack that was just taken belongs to the caller until it is given back.
     let stack = unsafe { stack.as_ref() };
-    // SAFETY: top and bottom delimit mapped, writable memory that nobody uses; it stays mapped until
-    // the stack is given back, which only `root` does, and `context` copies nothing but the entry.
+    // SAFETY: top and bottom delimit mapped, writable memory that is not in use. It stays mapped until the stack is
+    // given back, which only `root` does, and `context` copies nothing but the entry.
     let context = unsafe { Context::new(&context::stack::Stack::new(stack.top().cast(), stack.bottom().cast()), root) };
     // SAFETY: `Context` is one pointer.
     unsafe { transmute::<Context, usize>(context) }
@@ -75,8 +71,8 @@ extern "C" fn root(transfer: Transfer) -> ! {
     land(transfer);
     loop {
         let (context, save) = super::run::run_current();
-        // SAFETY: `run_current` took the context out of its cell; `save` is in the header of this
-        // stack, which is never moved or freed while the stack exists.
+        // SAFETY: `run_current` took the context out of its cell. `save` is in the header of this stack, which is never
+        // moved or freed while the stack exists.
         unsafe { jump(context, save) };
     }
 }

@@ -9,11 +9,11 @@ pub(crate) enum Target {
     Nobody,
     /// The park with this ticket, of the greenlet with this number.
     Parked { greenlet: u32, ticket: u64 },
-    /// A delayed green thread, which begins now.
+    /// A delayed green thread that begins at the deadline.
     Start { greenlet: u32, ticket: u64 },
-    /// The scope of a timeout of that greenlet, opened that many shields deep.
+    /// The scope of a timeout of that greenlet, opened at that depth of shields.
     Timeout { greenlet: u32, shields: u8, timeout: u64 },
-    /// The park for a lock with this ticket, which holds an exit back no longer.
+    /// The park for a lock with this ticket. It stops holding an exit back.
     Patience { greenlet: u32, ticket: u64 },
     /// A callback, by the number of its registration.
     Call(u32),
@@ -26,7 +26,7 @@ impl Target {
         Target::Parked { greenlet: waiter.control().number(), ticket: waiter.ticket() }
     }
 
-    /// Whether it belongs to a timer from which an exit comes.
+    /// Returns whether this is the target of a timer that makes an exit.
     pub(crate) fn is_for_exits(self) -> bool {
         matches!(self, Target::Timeout { .. } | Target::Patience { .. })
     }

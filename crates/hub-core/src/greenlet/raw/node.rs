@@ -1,20 +1,18 @@
-//! The node of a plain greenlet, and where a switch, an error and an end lead.
+//! The node of a plain greenlet, and the routes of a switch, an error and an end.
 //!
-//! A [`Node`] is what handles and children know of a greenlet. It outlives the control block, which
-//! exists only while the greenlet is live; a dead node leads to its parent. Green threads and the main
-//! greenlet get a node when somebody asks for a handle.
+//! Handles and children refer to a greenlet by its [`Node`]. A node outlives the control block, which exists only while
+//! the greenlet is live. A dead node leads to its parent. Green threads and the main greenlet get a node when a handle
+//! of them is first needed.
 //!
 //! Ground rules:
-//! - `status` is `Live` exactly as long as the control block belongs to this greenlet: [`begin`] sets it,
-//!   [`run_raw`] and [`Switching::end`] take it back before the block is recycled. So the block of a live
-//!   node may always be looked at.
-//! - A greenlet in the state `Switched` is suspended in [`Greenlet::deliver`](crate::Greenlet::deliver), in no queue, with an empty
-//!   inbox. Whoever fills the inbox enters it at once.
-//! - `handles` counts handles and children, not the greenlet itself. A node without any is unreachable
-//!   from outside; if it is live and suspended it is made to exit.
-//! - Foreign code (bodies, destructors, reports) runs on the stack of a greenlet that is `Running`, with
-//!   no borrow held, and what was known before it is asked again after it.
-
+//! - `status` is `Live` exactly as long as the control block belongs to this greenlet: [`begin`] sets it; [`run_raw`]
+//!   and [`Switching::end`] reset it before the block is recycled. So the block of a live node may always be read.
+//! - A greenlet in the state `Switched` is suspended in [`Greenlet::deliver`](crate::Greenlet::deliver), in no queue,
+//!   with an empty inbox. The code that fills the inbox enters the greenlet at once.
+//! - `handles` counts handles and children, not the greenlet itself. A node without any is unreachable from outside; if
+//!   it is live and suspended it is made to exit.
+//! - Foreign code (bodies, destructors, reports) runs on the stack of a greenlet that is `Running`, with no borrow
+//!   held. State that was read before foreign code is read again after it.
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::rc::Rc;
@@ -39,14 +37,14 @@ pub(super) struct Node {
     pub(super) kind: Kind,
     pub(super) status: Cell<Status>,
     pub(super) handles: Cell<usize>,
-    /// `None` stands for the hub, and for nobody in the case of the main greenlet.
+    /// `None` stands for the hub. For the main greenlet it means that there is no parent.
     pub(super) parent: RefCell<Option<Rc<Node>>>,
-    /// What it is to run, until it begins.
+    /// The body, until it begins.
     pub(super) body: Cell<Option<Body>>,
     pub(super) successor: Cell<Successor>,
-    /// It waits for one whose last handle it dropped.
+    /// This greenlet waits in the drop of the last handle of another one.
     pub(super) in_drop: Cell<bool>,
-    /// Lost their last handle while this one was panicking; they exit when it ends.
+    /// Greenlets that lost their last handle while this one was panicking. They exit when this one ends.
     pub(super) orphans: RefCell<Vec<Rc<Node>>>,
     pub(super) made_at: &'static Location<'static>,
 }
@@ -58,13 +56,13 @@ pub(super) enum Status {
     Dead,
 }
 
-/// Who goes on when a greenlet has ended.
+/// What continues when a greenlet has ended.
 #[derive(Copy, Clone)]
 pub(super) enum Successor {
     Parent,
-    /// Waits in the drop of the last handle; gets no result.
+    /// The greenlet that waits in the drop of the last handle. It gets no result.
     Dropper(Waiter),
-    /// Whoever is next in the run queue.
+    /// The next greenlet of the run queue.
     Hub,
 }
 
@@ -72,25 +70,25 @@ pub(super) enum Successor {
 #[derive(Default)]
 pub(in super::super) struct Switching {
     pub(super) node: RefCell<Option<Rc<Node>>>,
-    /// What the pending switch returns.
+    /// The result of the pending switch.
     pub(super) inbox: Cell<Option<Message>>,
 }
 
-/// Where a message leads.
+/// The route of a message.
 pub(super) enum Route {
     /// To the running greenlet.
     Here(Message),
-    /// To one that is suspended in a switch.
+    /// To a greenlet that is suspended in a switch.
     Enter(ControlRef, Message),
-    /// To one that begins with it.
+    /// To a greenlet that begins with it.
     Begin(Rc<Node>, Payload),
-    /// To one that only the hub may enter.
+    /// To a greenlet that only the hub may enter.
     Parked(Message),
     /// To the main loop.
     Hub(Message),
 }
 
-/// Follows the parents of those that cannot take a message. An error ends those that have not begun.
+/// Follows the parents of greenlets that cannot take a message. An error ends greenlets that have not begun.
 pub(super) fn route(mut node: Rc<Node>, mut message: Message, me: ControlRef) -> Route {
     loop {
         match node.status.get() {
@@ -116,7 +114,7 @@ pub(super) fn route(mut node: Rc<Node>, mut message: Message, me: ControlRef) ->
     }
 }
 
-/// What the end of a greenlet with `message` means to its parent.
+/// Converts the last message of a greenlet to the message for its parent.
 pub(super) fn returned(message: Message) -> Message {
     match message {
         Err(GreenError::Exit) => Ok(Payload::exit()),
@@ -133,7 +131,7 @@ pub(super) fn accept_exit(me: ControlRef, message: Message) -> Message {
     message
 }
 
-/// Ends the switch in which a greenlet is suspended. The caller enters it.
+/// Ends the switch in which a greenlet is suspended. The caller must enter the greenlet.
 pub(super) fn deliver(target: ControlRef, message: Message) {
     target.ticket.set(target.ticket() + 1);
     match message {
@@ -143,7 +141,7 @@ pub(super) fn deliver(target: ControlRef, message: Message) {
     target.state.set(State::Running);
 }
 
-/// Gives one that has not begun a control block, and a value to begin with. The caller enters it.
+/// Gives a greenlet that has not begun a control block, and a value to begin with. The caller must enter it.
 pub(super) fn begin(local: &Local, node: &Rc<Node>, value: Payload) -> ControlRef {
     let control = local.controls.take(Kind::Raw, local.main_loop.last_stamp());
     control.state.set(State::Unstarted);
@@ -154,14 +152,16 @@ pub(super) fn begin(local: &Local, node: &Rc<Node>, value: Payload) -> ControlRe
     control
 }
 
-/// Runs the body of `me`, which is current, and hands on what comes of it. Returns whom to enter: suspended,
-/// or in the state Unstarted, to be run on the same stack; `None` leaves it to the run queue. Never unwinds.
+/// Runs the body of `me`, which is current, and hands on its result. Never unwinds.
+///
+/// Returns the greenlet to enter: suspended, or in the state Unstarted, to be run on the same stack. `None` leaves the
+/// choice to the run queue.
 pub(in super::super) fn run_raw(me: ControlRef) -> Option<ControlRef> {
     let node = me.raw_node().expect("a plain greenlet has its node until it ends");
     let body = node.body.take().expect("a greenlet begins once");
     let value = me.switching().inbox.take().expect("a greenlet begins with a value");
     let message = contained(|| body(value?)).and_then(|message| message);
-    // What was pending concerned the body; destructors may switch and block again.
+    // Pending exits concerned the body. Destructors may switch and block again.
     me.clear_exits();
     me.drop_locals();
     loop {
@@ -187,8 +187,8 @@ pub(in super::super) fn run_raw(me: ControlRef) -> Option<ControlRef> {
             None
         }
     };
-    // Nobody can ask for the parent any more. The one that is entered counts as running already, so
-    // nothing makes it exit, and those between it and here are dead: with a target nothing foreign runs.
+    // No handle can ask for the parent any more. The greenlet that is entered counts as running already, so nothing
+    // makes it exit. The greenlets between it and `me` are dead. With a target, no foreign code runs here.
     if node.handles.get() == 0
         && let Some(parent) = node.parent.take()
     {
@@ -199,7 +199,7 @@ pub(in super::super) fn run_raw(me: ControlRef) -> Option<ControlRef> {
     match node.successor.get() {
         Successor::Dropper(waiter) if next.is_none() => take_waiter(waiter),
         Successor::Dropper(waiter) => {
-            // It came while a body above was being dropped; what came of this one has gone to the parent.
+            // `me` was entered while a body above was being dropped. The result of `me` has gone to its parent.
             waiter.wake();
             next
         }
@@ -207,7 +207,7 @@ pub(in super::super) fn run_raw(me: ControlRef) -> Option<ControlRef> {
     }
 }
 
-/// Ends the park of one that waits in a drop, if it still does. The caller enters it.
+/// Ends the park of a greenlet that waits in a drop, if it still does. The caller must enter it.
 pub(super) fn take_waiter(waiter: Waiter) -> Option<ControlRef> {
     let dropper = waiter.control();
     if dropper.ticket() != waiter.ticket() || dropper.state() != State::Parked {
@@ -218,7 +218,7 @@ pub(super) fn take_waiter(waiter: Waiter) -> Option<ControlRef> {
     Some(dropper)
 }
 
-/// A greenlet without handles does not end though it was made to: the one that waits for that in a drop goes on.
+/// Wakes the greenlet that waits in a drop for the end of `me`, because `me` caught its exit and lives on.
 pub(in super::super) fn release_dropper(me: ControlRef) {
     if let Some(node) = me.raw_node()
         && let Successor::Dropper(waiter) = node.successor.get()
@@ -228,7 +228,9 @@ pub(in super::super) fn release_dropper(me: ControlRef) {
     }
 }
 
-/// A handle or a child is gone. Goes up to the parent if this was the last one of a greenlet that is not live.
+/// Removes one handle or child from the count of `node`.
+///
+/// If it was the last one, a live greenlet is made to exit. Otherwise the release continues with the parent.
 pub(super) fn release(mut node: Rc<Node>) {
     loop {
         node.handles.set(node.handles.get() - 1);
@@ -263,7 +265,7 @@ impl Node {
         }
     }
 
-    /// The node of a greenlet that lives, made now if nobody asked for it before.
+    /// Returns the node of a live greenlet, and makes it if needed.
     #[track_caller]
     pub(super) fn of(control: ControlRef) -> Rc<Node> {
         let mut node = control.switching().node.borrow_mut();
@@ -285,7 +287,7 @@ impl Node {
         }
     }
 
-    /// Ends it if it has not begun.
+    /// Ends a greenlet that has not begun.
     pub(super) fn drop_body(&self) {
         self.status.set(Status::Dead);
         if let Some(body) = self.body.take()
@@ -295,11 +297,11 @@ impl Node {
         }
     }
 
-    /// Drops what nobody waits for.
+    /// Drops a message without a receiver.
     pub(super) fn discard(&self, message: Message) {
         match message {
             Ok(value) => drop_contained(value),
-            // Ended from outside: whoever did it knows.
+            // The greenlet was ended from outside, so the caller knows.
             Err(GreenError::Exit | GreenError::Loop(_)) => {}
             Err(error) => self.report(error),
         }
@@ -309,14 +311,13 @@ impl Node {
         report::tell(Report::GreenletFailed { made_at: self.made_at.to_string(), error });
     }
 
-    /// Makes a suspended greenlet exit that nobody has a handle of. The running one waits until it has ended,
-    /// where that is possible.
+    /// Makes a suspended greenlet without handles exit. The running greenlet waits for its end, where that is possible.
     pub(super) fn end_unless_held(self: &Rc<Self>) {
         let Status::Live(target) = self.status.get() else { return };
         if self.kind != Kind::Raw || self.handles.get() != 0 || cfg!(panic = "abort") {
             return;
         }
-        // One that runs, is about to or waits in a drop goes on. In a thread that has ended nothing is entered any more.
+        // A greenlet that runs, is about to run or waits in a drop continues. An ended OS thread enters no greenlet.
         if !target.is_suspended() || self.in_drop.get() || local::has_ended() {
             return;
         }
@@ -331,17 +332,17 @@ impl Node {
         let shielded = target.is_shielded_from(&exit);
         if panicking || call_guarded || target.is_masked() || shielded {
             self.successor.set(Successor::Hub);
-            // Queued, not switched to: errors are impossible.
+            // The exit is queued instead of a switch, so no error is possible.
             let _ = run::interrupt(target, exit, false);
             if shielded && target.state() == State::Switched {
-                // Nothing can switch to it any more, so its switch ends with the exit as an error.
+                // No greenlet can switch to it any more, so its switch ends with the exit as an error.
                 target.set_parked();
                 Waiter::new(target, target.ticket()).wake_with(Wake::Exit);
             }
             return;
         }
         let _away = Away::new();
-        // A drop cannot unwind because of an exit of its own; one that comes up ends the wait.
+        // A drop cannot unwind for an exit of `me`. Such an exit ends the wait.
         let mask = Mask::new();
         let in_drop = |yes| {
             if let Some(node) = me.raw_node() {
@@ -354,13 +355,13 @@ impl Node {
         me.wake.set(Wake::Event);
         me.state.set(State::Parked);
         if target.state() == State::Ready {
-            // Without a main loop to go to this returns at once; the target keeps its place.
+            // Without a main loop this returns at once. The target keeps its place.
             let _ = thread().leave(me);
         } else {
             target.ticket.set(target.ticket() + 1);
             target.wake.set(Wake::Exit);
-            // SAFETY: the target is suspended, in no queue, and is not `me`, which runs. It enters `me` when
-            // it has ended; until then others may wake `me` by its ticket.
+            // SAFETY: the target is suspended, in no queue, and is not `me`, which runs. The target enters `me` when it
+            // has ended; until then `me` may be woken by its ticket.
             unsafe { thread().switch(me, target) };
         }
         in_drop(false);
@@ -373,9 +374,9 @@ impl Switching {
         self.node.borrow().clone()
     }
 
-    /// The control block is about to be recycled.
+    /// Marks the node as dead, because the control block is about to be recycled.
     pub(in super::super) fn end(&self) {
-        // A node that is freed here has neither body nor parent.
+        // If the node is freed here, it has neither body nor parent.
         let node = self.node.take();
         if let Some(node) = node {
             node.status.set(Status::Dead);
@@ -391,12 +392,12 @@ impl ControlRef {
         self.try_switching()?.node()
     }
 
-    /// A plain greenlet in words.
+    /// Describes a plain greenlet.
     pub(crate) fn describe_raw(self) -> Option<String> {
         Some(format!("a greenlet made at {}", self.made_at()?))
     }
 
-    /// Where a plain greenlet was made.
+    /// Returns the place where a plain greenlet was made.
     pub(crate) fn made_at(self) -> Option<&'static Location<'static>> {
         Some(self.raw_node()?.made_at)
     }

@@ -1,4 +1,4 @@
-//! Throws the exit that is pending for the running greenlet.
+//! Throws the pending exit of the running greenlet.
 
 use super::super::control::{ControlRef, Kind};
 use super::super::driver::Driver;
@@ -10,8 +10,10 @@ use super::{current, thread};
 use crate::error::MOST_THROWS;
 use crate::report::{self, Report};
 
-/// Throws the exit that comes next, if there is one and nothing holds it back; instead of an earlier kill, `own`. One
-/// that was swallowed before is thrown after `between`, and given up at some point.
+/// Throws the exit that comes next, if there is one and nothing holds it back.
+///
+/// Throws `own` instead of an earlier kill. A swallowed exit is thrown again after `between`, and given up after
+/// [`MOST_THROWS`] throws.
 pub(super) fn throw_pending(me: ControlRef, mut own: Option<Exit>, between: impl Fn(ControlRef)) {
     let mut gave_way = false;
     while !me.is_masked()
@@ -28,21 +30,21 @@ pub(super) fn throw_pending(me: ControlRef, mut own: Option<Exit>, between: impl
     }
 }
 
-/// Lets the main loop take a turn, and others run, before `me` goes on; returns at once where that is not possible.
+/// Lets the main loop take a turn, and others run, before `me` continues. Returns at once where that is not possible.
 pub(super) fn take_turn(me: ControlRef) {
     if trace::is_telling() || local::get().main_loop.in_hub() {
         return;
     }
     spans::exited(me);
     let thread = thread();
-    // Without a budget the way leads to the main loop, past those who are ready: they run in its next turn.
+    // Without a budget the switch goes to the main loop, past the ready greenlets. They run in its next turn.
     thread.end_turn();
     // Where no loop can be launched this fails, and the exit is thrown at once.
     let _ = thread.give_way(me);
     spans::entered(me);
 }
 
-/// The greenlet catches its exit again and again, so it lives on.
+/// Gives up an exit that the greenlet catches again and again, so that the greenlet lives on.
 #[cold]
 pub(super) fn give_up_exit(me: ControlRef) {
     let refused = me.give_up_exit();
@@ -57,17 +59,17 @@ pub(super) fn give_up_exit(me: ControlRef) {
     super::super::raw::release_dropper(me);
 }
 
-/// Whether the running greenlet has to exit as soon as no mask is in force.
+/// Returns whether the running greenlet has to exit as soon as no mask is in force.
 pub(crate) fn exit_is_pending() -> bool {
     current().has_pending_exit()
 }
 
-/// Whether an exit is pending for `me`, and neither a mask nor a shield holds it back.
+/// Returns whether an exit is pending for `me`, and neither a mask nor a shield holds it back.
 pub(crate) fn has_to_exit(me: ControlRef) -> bool {
     !me.is_masked() && me.has_pending_exit()
 }
 
-/// The running greenlet kills itself: throws `exit`, unless something holds it back.
+/// Kills the running greenlet by itself: throws `exit`, unless something holds it back.
 pub(crate) fn exit_now(exit: Exit) {
     let me = current();
     drop(me.set_exit(exit.clone()));
@@ -76,7 +78,7 @@ pub(crate) fn exit_now(exit: Exit) {
     }
 }
 
-/// Throws the exit that is pending on, which was caught by code that is not the program's.
+/// Continues the pending exit, which code of this library caught.
 pub(crate) fn exit_again() {
     let me = current();
     if !me.is_masked()
@@ -88,7 +90,7 @@ pub(crate) fn exit_again() {
     }
 }
 
-/// Throws the exit that is pending, if one is and nothing holds it back.
+/// Throws the pending exit, if there is one and nothing holds it back.
 pub(crate) fn check_exit() {
     let me = current();
     if !std::thread::panicking() && !thread().ended.get() {

@@ -1,7 +1,7 @@
 //! Makes other greenlets exit.
 //!
 //! Ground rules: those of the [run queue](super), and
-//! - A target is entered in the call that has found it parked or switched, and no foreign code runs in between.
+//! - A target is entered in the call that found it parked or switched, and no foreign code runs in between.
 
 use super::super::control::{ControlRef, State, Wake};
 use super::super::local::{self};
@@ -13,28 +13,28 @@ use super::waiter::Waiter;
 use super::{current, thread};
 use crate::error::GreenError;
 
-/// What [`interrupt`] did.
+/// The outcome of [`interrupt`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Interrupted {
-    /// It had not begun, and never will.
+    /// The target had not begun, and never will.
     Cancelled,
-    /// It was switched to and has run until its end or its next park.
+    /// The target was switched to and has run until its end or its next park.
     Ran,
-    /// It will find the exit when it runs next.
+    /// The target will find the exit when it runs next.
     Later,
-    /// A mask or a shield is in force, or the target waits for a lock; it finds the exit when that is over.
+    /// A mask or a shield is in force, or the target waits for a lock. It finds the exit when that is over.
     HeldBack,
 }
 
 /// Makes a greenlet other than the running one exit.
 ///
-/// If `at_once`, the running greenlet is queued and the target runs until its end or its next park;
-/// otherwise the target is only woken. An exit that is pending for the running greenlet itself is thrown
-/// then, after the target was woken; what the main loop has for the main greenlet waits for its next park.
+/// If `at_once`, the running greenlet is queued and the target runs until its end or its next park. Otherwise the
+/// target is only woken. An exit that is pending for the running greenlet itself is then thrown, after the target was
+/// woken. An error of the main loop for the main greenlet waits for its next park.
 pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interrupted {
-    // Dropped at the end of all, for its destructor may switch.
+    // Dropped last, because its destructor may switch.
     let _unneeded;
-    // First of all, for it may change what the target does.
+    // Must be first, because it may change the state of the target.
     let _away = (at_once && target.is_suspended()).then(Away::new);
     match target.state() {
         State::Unstarted => {
@@ -51,7 +51,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             Interrupted::Cancelled
         }
         State::Free | State::Cancelled | State::Callback | State::Abandoned => Interrupted::Cancelled,
-        // What has begun cannot be unwound.
+        // A begun greenlet cannot be unwound.
         _ if cfg!(panic = "abort") => Interrupted::Later,
         State::Running => {
             target.set_exit(exit);
@@ -90,7 +90,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             _unneeded = target.set_exit(exit);
             let me = current();
             if !at_once || masked || shielded || has_to_exit(me) {
-                // A masked wait looks after those for whom it waits. Under a shield a wait goes on as if nothing were.
+                // A masked wait looks after those for whom it waits. A shielded wait continues unchanged.
                 if !shielded {
                     target.state.set(State::Parked);
                     Waiter::new(target, target.ticket()).wake_with(Wake::Exit);
@@ -106,7 +106,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             me.state.set(State::Ready);
             me.wake.set(Wake::Event);
             thread.push(me);
-            // SAFETY: the target is suspended and in no queue, and no foreign code ran since that was seen; we are
+            // SAFETY: the target is suspended and in no queue, and no foreign code ran since that was checked; `me` is
             // queued.
             unsafe { thread.switch(me, target) };
             check_exit();
@@ -120,14 +120,14 @@ pub(super) fn cancel(target: ControlRef, error: GreenError) {
     target.state.set(State::Cancelled);
     let _span = spans::unentered(target);
     if let Some(task) = target.task.take() {
-        // What is dropped may block, and the block be given to another greenlet meanwhile.
+        // The dropped values may block, and the block may be given to another greenlet meanwhile.
         task.forget_control();
         task.fail(error);
         task.finish();
     }
 }
 
-/// Gives those that wait for an abandoned greenlet `error` as its result.
+/// Sets the result of an abandoned greenlet to `error`, for its waiters.
 pub(crate) fn end_abandoned(target: ControlRef, error: GreenError) {
     debug_assert_eq!(target.state(), State::Abandoned);
     if let Some(task) = target.task.take() {

@@ -1,9 +1,9 @@
-//! Masks and shields, under which exits wait.
+//! Masks and shields, which defer exits.
 
 use super::super::control::ControlRef;
 use super::current;
 
-/// While it exists, exits of the running greenlet wait.
+/// Defers exits of the running greenlet while it exists.
 pub(crate) struct Mask {
     pub(super) me: ControlRef,
 }
@@ -23,15 +23,15 @@ impl Drop for Mask {
     }
 }
 
-/// While it exists, exits of the running greenlet wait, except those of scopes opened inside.
+/// Defers exits of the running greenlet while it exists, except those of scopes opened inside.
 ///
-/// Unlike under a mask, an exit that waits does not end a park.
+/// Unlike under a mask, a deferred exit does not end a park.
 pub(crate) struct Shield {
     pub(super) me: ControlRef,
 }
 
 impl Shield {
-    /// `None` at the greatest depth: the shields around it hold back all that strikes from outside of them.
+    /// Returns `None` at the greatest depth. The outer shields then defer every exit from outside of them.
     pub(crate) fn new() -> Option<Shield> {
         let me = current();
         me.shields.set(me.shields.get().checked_add(1)?);
@@ -46,7 +46,7 @@ impl Drop for Shield {
     }
 }
 
-/// Lifts the shields of a greenlet. True if there were some.
+/// Lifts the shields of a greenlet. Returns true if there were some.
 pub(crate) fn lift_shields(target: ControlRef) -> bool {
     target.shields.replace(0) != 0
 }

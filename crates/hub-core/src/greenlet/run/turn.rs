@@ -1,20 +1,19 @@
-//! Fairness: how long a turn of the main loop lasts, and how many operations a greenlet has served at once before it
-//! lets others run.
+//! Fairness: the length of a turn of the main loop, and the number of operations without a switch.
 //!
-//! A turn is granted a number of hand-offs in slices. Between two slices the greenlet that is about to be left looks at
-//! the system's clock: a turn that has lasted for the [turn time](set_turn_time) is over. A slice that took long is
-//! followed by a shorter one, so slow hand-offs are timed one by one and fast ones rarely. Operations that are served at
-//! once use a slice up as well.
+//! A turn is granted a number of hand-offs in slices. Between two slices the greenlet that is about to be left reads
+//! the system's clock. A turn that has lasted for the [turn time](set_turn_time) is over. A slow slice is followed by a
+//! shorter one, so slow hand-offs are timed one by one and fast ones rarely. Operations that complete without a switch
+//! are charged to the slice as well.
 //!
-//! The system's clock proposes and the hub's clock decides: the main loop goes on with a turn in which no time has
-//! passed for its timers. A program on a [`ManualClock`](crate::ManualClock) therefore runs in the same order each time.
+//! The system's clock proposes and the hub's clock decides: the main loop continues a turn in which no time has passed
+//! for its timers. A program on a [`ManualClock`](crate::ManualClock) therefore runs in the same order each time.
 //!
 //! Ground rules:
-//! - A turn that is cut leaves ready greenlets behind. The timers that had expired in it and were not reached, and those
-//!   that expire until no turn is cut, run before them; but one of those left behind runs in each turn, too, so that
-//!   neither group keeps the other waiting for ever.
-//! - While a turn lasts, greenlets leave the queue only at its head and each one is charged to the turn. How many have
-//!   left says which of the others are still in their places.
+//! - A turn that is cut leaves ready greenlets behind. Two groups of timers run before these greenlets: those that had
+//!   expired in the cut turn and were not reached, and those that expire until no turn is cut. One of the greenlets
+//!   left behind runs in each turn, too, so that neither group keeps the other waiting for ever.
+//! - While a turn lasts, greenlets leave the queue only at its head, and each one is charged to the turn. The number
+//!   that have left tells which of the others are still in their places.
 //! - `RunQueue::ready` counts the due ones too.
 
 use std::cell::Cell;
@@ -28,10 +27,10 @@ use super::{Refused, RunQueue, current, thread, yield_now};
 use crate::error::LoopError;
 use crate::hub::Time;
 
-/// At least so many hand-offs are granted to a turn.
+/// The least number of hand-offs granted to a turn.
 const HAND_OFFS: usize = 256;
 
-/// A turn that has lasted for so many nanoseconds is over. A quarter of it is long for a slice.
+/// The nanoseconds after which a turn is over. A slice that takes a quarter of it is a long one.
 static TURN_TIME: AtomicU64 = AtomicU64::new(2_000_000);
 
 /// The longest slice, in hand-offs.
@@ -40,14 +39,16 @@ const SLICE: usize = 64;
 /// The longest second slice after the loop may have slept: the time of the first one is not known then.
 const SLICE_AFTER_SLEEP: usize = 16;
 
-/// How many operations are served at once before the next one looks whether others have run meanwhile.
+/// How many operations may complete without a switch before the next one checks whether others have run meanwhile.
 pub(super) const OPERATIONS: u32 = 16;
 
-/// How long a turn of the main loop lasts at most before timers are looked at again, and descriptors if one has expired
-/// or after five such turns; what runs at the end of it is not interrupted. 2 ms by default, for the whole process. Does not switch.
+/// Sets the longest time of a turn of the main loop. Does not switch.
 ///
-/// A shorter time makes timers more exact while many green threads compute, and costs looks at the clock. A program that
-/// counts what it does, under a tool that slows it down, takes a long one.
+/// Timers are checked after each turn. Descriptors are checked if a timer has expired, or after five such turns. The
+/// code that runs at the end of a turn is not interrupted. The default is 2 ms, and applies to the whole process.
+///
+/// A shorter time makes timers more exact while many green threads compute, and costs reads of the clock. A program
+/// that counts its operations, under a tool that slows it down, should set a long time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,9 +58,9 @@ pub fn set_turn_time(time: Duration) {
     TURN_TIME.store(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
-/// The part of a thread's state that only the borders of slices and turns touch.
+/// The part of an OS thread's state that only the ends of slices and turns touch.
 pub(super) struct Turn {
-    /// The hand-offs of this turn after the present slice.
+    /// The hand-offs of this turn after the current slice.
     left: Cell<usize>,
     slice: Cell<usize>,
     /// In nanoseconds of the system's monotonic clock.
@@ -68,9 +69,9 @@ pub(super) struct Turn {
     since: Cell<Since>,
     /// The time of this turn is up.
     over: Cell<bool>,
-    /// The turn before this one was cut.
+    /// Whether the turn before this one was cut.
     cut: Cell<bool>,
-    /// The number of hand-offs at the last look at the budget of operations.
+    /// The number of hand-offs at the last check of the budget of operations.
     charged_at: Cell<u64>,
     /// How many greenlets the timers have queued in this turn, and their place in the queue.
     fired: Cell<usize>,
@@ -79,21 +80,21 @@ pub(super) struct Turn {
     due_tail: Cell<Option<ControlRef>>,
 }
 
-/// Since when the time of a slice counts.
+/// The beginning of a slice's time.
 #[derive(Copy, Clone, PartialEq, Eq)]
 enum Since {
-    /// The last look, in this turn.
+    /// The last read of the clock, in this turn.
     Look,
-    /// The last look, which was in the turn before.
+    /// The last read of the clock, in the turn before.
     EarlierLook,
-    /// Nothing was ready at the end of the turn before, so that the loop may have slept.
+    /// Unknown: nothing was ready at the end of the turn before, so the loop may have slept.
     Sleep,
 }
 
-/// The place in the queue of the greenlets that one look at the timers has queued.
+/// The place in the queue of the greenlets that timers have queued at one time.
 #[derive(Copy, Clone)]
 struct Fired {
-    /// The last greenlet before them, and how many there are up to it.
+    /// The last greenlet before them, and the number of greenlets up to it.
     before: Option<ControlRef>,
     older: usize,
     last: Option<ControlRef>,
@@ -117,7 +118,7 @@ impl Turn {
         }
     }
 
-    /// Looks at the clock. True if the time of this turn is up.
+    /// Reads the clock. Returns true if the time of this turn is up.
     fn look(&self) -> bool {
         let now = Time::monotonic().as_nanos();
         let last = self.looked.replace(now);
@@ -135,7 +136,8 @@ impl Turn {
         now - self.began.get() >= turn_time
     }
 
-    /// Asks the hub's clock whether this turn, which is over by the system's, has lasted for long. If not, it begins anew.
+    /// Asks the hub's clock whether this turn, which is over by the system's clock, has lasted long. If not, it begins
+    /// anew.
     fn is_cut(&self, local: &Local) -> bool {
         self.over.set(false);
         self.began.set(self.looked.get());
@@ -145,7 +147,7 @@ impl Turn {
     }
 }
 
-/// Fires timers. What they queue goes behind the ready greenlets, or before them if the last turn was cut.
+/// Fires timers. The greenlets they queue go behind the ready ones, or before them if the last turn was cut.
 pub(crate) fn fire(fire: impl FnOnce()) {
     let thread = thread();
     let turn = &thread.turn;
@@ -157,7 +159,7 @@ pub(crate) fn fire(fire: impl FnOnce()) {
         thread.append_due(thread.head.replace(head), thread.tail.replace(tail));
     } else {
         fire();
-        // At the head of the queue they are in any case if nothing is older.
+        // If nothing is older, they are at the head of the queue anyway.
         if older != 0 {
             turn.fired.set(thread.ready.get() - older);
             turn.place.set(Fired { before: tail, older, last: thread.tail.get() });
@@ -165,8 +167,9 @@ pub(crate) fn fire(fire: impl FnOnce()) {
     }
 }
 
-/// For the main loop: runs what is ready, up to the end of the turn. True if the turn was cut, so that ready greenlets are
-/// left over. Switches.
+/// For the main loop: runs the ready greenlets, up to the end of the turn. Switches.
+///
+/// Returns true if the turn was cut, so that ready greenlets are left over.
 pub(crate) fn run_ready(local: &Local) -> bool {
     let thread = thread();
     let turn = &thread.turn;
@@ -178,8 +181,10 @@ pub(crate) fn run_ready(local: &Local) -> bool {
     turn.cut.get()
 }
 
-/// Charges an operation to the budget of operations that are served at once. False if it is used up: then
-/// [`operations_used_up`] is to be called before the operation is performed.
+/// Charges one operation that completes without a switch.
+///
+/// Returns false if the budget is used up. The caller must then call [`operations_used_up`] before it performs the
+/// operation.
 #[inline(always)]
 pub(crate) fn charge() -> bool {
     let thread = thread();
@@ -188,20 +193,20 @@ pub(crate) fn charge() -> bool {
     !used_up
 }
 
-/// Grants operations anew, after letting others run if none have run since that was done last. Switches then.
+/// Grants operations anew, after a yield if no other greenlet has run since the last grant. Switches in that case.
 ///
-/// Throws the exit that is pending then, if one is: nothing was done yet that could be lost.
+/// The yield throws the pending exit, if there is one. No result can be lost, because the operation has not begun.
 ///
 /// # Errors
 ///
-/// For the main greenlet: what the main loop has to tell it.
+/// In the main greenlet, returns the error that the main loop has for it.
 #[cold]
 #[inline(never)]
 pub(crate) fn operations_used_up() -> Result<(), Refused> {
     let thread = thread();
     let turn = &thread.turn;
     thread.operations.set(OPERATIONS - 1);
-    // Operations take time as hand-offs do, and bring the next look at the clock nearer.
+    // Operations take time as hand-offs do, so they bring the next read of the clock nearer.
     let budget = thread.budget.get();
     let charged = budget.min(OPERATIONS as usize);
     thread.budget.set(budget - charged);
@@ -210,7 +215,7 @@ pub(crate) fn operations_used_up() -> Result<(), Refused> {
     if turn.charged_at.replace(thread.hand_offs()) != thread.hand_offs() {
         return Ok(());
     }
-    // The next greenlet has a whole budget, too.
+    // The next greenlet has a full budget, too.
     turn.charged_at.set(thread.hand_offs() + 1);
     let yielded = thread.let_others_run();
     thread.operations.set(OPERATIONS - 1);
@@ -219,7 +224,7 @@ pub(crate) fn operations_used_up() -> Result<(), Refused> {
 }
 
 impl RunQueue {
-    /// How many hand-offs there were.
+    /// Returns the number of hand-offs so far.
     #[inline]
     pub(super) fn hand_offs(&self) -> u64 {
         self.switches.get().wrapping_add(self.granted.get().wrapping_sub(self.budget.get()) as u64)
@@ -242,7 +247,7 @@ impl RunQueue {
         true
     }
 
-    /// Grants a slice of what is left of the turn.
+    /// Grants a slice of the remaining hand-offs of the turn.
     #[inline]
     fn grant_slice(&self, left: usize) {
         let turn = &self.turn;
@@ -251,13 +256,13 @@ impl RunQueue {
         self.grant(slice);
     }
 
-    /// Nothing more is granted to this turn: the next hand-off goes to the main loop.
+    /// Ends the turn: nothing more is granted, and the next hand-off goes to the main loop.
     pub(super) fn end_turn(&self) {
         self.grant(0);
         self.turn.left.set(0);
     }
 
-    /// No turn follows, and what was due is ready like everything else.
+    /// Ends the last turn. Due greenlets become ready like all others.
     pub(super) fn end_turns(&self) {
         let turn = &self.turn;
         self.end_turn();
@@ -267,7 +272,7 @@ impl RunQueue {
         }
     }
 
-    /// Yields where that is possible; elsewhere the operation is performed all the same.
+    /// Yields where that is possible. Elsewhere the operation is performed anyway.
     fn let_others_run(&self) -> Result<(), Refused> {
         let Some(local) = local::try_get() else { return Ok(()) };
         // A program that never waits needs no loop.
@@ -276,12 +281,12 @@ impl RunQueue {
             return Ok(());
         }
         let Err(refused) = yield_now() else { return Ok(()) };
-        let told_to_main = current().kind() == Kind::Main
+        let for_main = current().kind() == Kind::Main
             && !matches!(*refused, LoopError::InMainloop { .. } | LoopError::Panicking | LoopError::ThreadEnding);
-        if told_to_main { Err(refused) } else { Ok(()) }
+        if for_main { Err(refused) } else { Ok(()) }
     }
 
-    /// Runs what is ready until the hand-offs of the turn are used up or its time is.
+    /// Runs ready greenlets until the hand-offs or the time of the turn are used up.
     #[inline]
     fn run_turn(&self, local: &Local) {
         let granted = HAND_OFFS.max(self.ready.get());
@@ -301,7 +306,7 @@ impl RunQueue {
         {}
     }
 
-    /// The turn is over by the system's clock.
+    /// Handles a turn that is over by the system's clock.
     #[cold]
     fn end_in_time(&self, local: &Local, granted: usize) {
         let turn = &self.turn;
@@ -316,7 +321,8 @@ impl RunQueue {
         }
     }
 
-    /// Runs what is due, and then one of those that a cut turn has left behind. False if this turn is cut as well.
+    /// Runs the due greenlets, and then one of those that a cut turn has left behind. Returns false if this turn is cut
+    /// too.
     #[cold]
     fn run_due(&self, local: &Local) -> bool {
         let turn = &self.turn;
@@ -339,7 +345,7 @@ impl RunQueue {
         !turn.cut.get()
     }
 
-    /// Runs the first in the queue, and nobody after it.
+    /// Runs the first greenlet of the queue, and none after it.
     fn run_one(&self, local: &Local) {
         self.grant(1);
         if let Some(next) = self.head.get() {
@@ -348,7 +354,7 @@ impl RunQueue {
         self.grant(0);
     }
 
-    /// Keeps apart what timers have queued and the turn has not reached, after so many hand-offs.
+    /// Keeps apart the greenlets that timers have queued and the turn has not reached, after so many hand-offs.
     fn set_due_aside(&self, handed_off: usize) {
         let (fired, count) = (self.turn.place.get(), self.turn.fired.get());
         let Some(last) = fired.last else { return };
@@ -357,7 +363,7 @@ impl RunQueue {
         }
         let after = last.next.take();
         let first = match fired.before {
-            // Still in its place, and so is everything between it and `last`.
+            // `before` is still in its place, and so is everything between it and `last`.
             Some(before) if handed_off < fired.older => before.next.replace(after),
             _ => self.head.replace(after),
         };
@@ -367,7 +373,7 @@ impl RunQueue {
         self.append_due(first, Some(last));
     }
 
-    /// Puts what is linked from `head` to `tail`, and counted already, before the queue.
+    /// Puts the greenlets linked from `head` to `tail`, which are counted already, before the queue.
     fn push_front(&self, head: ControlRef, tail: ControlRef) {
         tail.next.set(self.head.replace(Some(head)));
         if self.tail.get().is_none() {

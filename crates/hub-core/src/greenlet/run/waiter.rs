@@ -1,4 +1,4 @@
-//! A park of the running greenlet, and what may end it.
+//! A park of the running greenlet, and its wake-up.
 
 use super::super::control::{ControlRef, Kind, State, Wake};
 use super::super::driver::Driver;
@@ -11,7 +11,7 @@ use super::{Refused, current, in_mainloop, thread};
 use crate::base::wait_reason::WaitReason;
 use crate::error::LoopError;
 
-/// One park of one greenlet. Whoever holds it may end that park and no other.
+/// One park of one greenlet. A holder may end that park and no other.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Waiter {
     pub(super) control: ControlRef,
@@ -19,14 +19,14 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// The next park of the running greenlet.
+    /// Prepares the next park of the running greenlet.
     ///
-    /// Throws the exit that is pending, if one is.
+    /// Throws the pending exit, if there is one.
     ///
     /// # Errors
     ///
-    /// Where parking is not possible: in the main loop, in a subscriber that is told something, while panicking, at the
-    /// end of the thread.
+    /// Returns an error where parking is not possible: in the main loop, in a subscriber during an event of this crate,
+    /// while panicking, at the end of the OS thread.
     #[inline]
     pub(crate) fn current(doing: WaitReason) -> Result<Waiter, Refused> {
         let control = current();
@@ -38,8 +38,10 @@ impl Waiter {
     }
 
     /// Like [`current`](Waiter::current), but takes a fresh ticket, so a wake-up meant for an earlier, abandoned park
-    /// cannot end this one. `None` if an exit is to be thrown first, by [`check_exit`](super::check_exit): the caller may hold a lock, and
-    /// others may run before an exit that was swallowed is thrown again.
+    /// cannot end this one.
+    ///
+    /// Returns `None` if an exit must be thrown first, by [`check_exit`](super::check_exit): the caller may hold a
+    /// lock, and others may run before a swallowed exit is thrown again.
     #[inline]
     pub(crate) fn begin(doing: WaitReason) -> Result<Option<Waiter>, Refused> {
         let control = current();
@@ -69,13 +71,13 @@ impl Waiter {
         self.ticket
     }
 
-    /// Ends the park. False if it has ended already. Never switches.
+    /// Ends the park. Returns false if it has ended already. Never switches.
     #[inline]
     pub(crate) fn wake(self) -> bool {
         self.wake_with(Wake::Event)
     }
 
-    /// Ends the park for a reason. False if it has ended already. Never switches.
+    /// Ends the park for the given reason. Returns false if it has ended already. Never switches.
     #[inline]
     pub(crate) fn wake_with(self, why: Wake) -> bool {
         let control = self.control;
@@ -84,7 +86,7 @@ impl Waiter {
         }
         control.ticket.set(self.ticket + 1);
         control.wake.set(why);
-        // One that has a ticket but does not park yet finds at its park that the ticket has moved.
+        // A greenlet that has a ticket but has not parked yet detects at its park that the ticket has moved.
         if control.state.get() == State::Parked {
             control.state.set(State::Ready);
             thread().push(control);
@@ -94,28 +96,29 @@ impl Waiter {
 
     /// Parks the running greenlet until this ticket is woken. Switches.
     ///
-    /// Throws the exit that has ended the park, unless a mask is in force. One that came after the park had ended is
-    /// left for the next wait: what the park was woken for is kept.
+    /// Throws the exit that has ended the park, unless a mask is in force. An exit that came after the end of the park
+    /// is left for the next wait, so that the result of the park is not lost.
     ///
     /// # Errors
     ///
-    /// For the main greenlet: what the main loop has to tell it.
+    /// In the main greenlet, returns the error that the main loop has for it.
     #[inline(always)]
     pub(crate) fn park(self) -> Result<Wake, Refused> {
         self.park_until_entered()?;
         let wake = self.control.wake.get();
         if matches!(wake, Wake::Exit | Wake::Failed) {
-            arrive_in_trouble(self.control)?;
+            arrive_interrupted(self.control)?;
         }
         Ok(wake)
     }
 
-    /// Like [`park`](Waiter::park), but an exit only ends the park: the caller looks whether it was granted what it
-    /// waits for, and throws by [`check_exit`](super::check_exit) if not.
+    /// Like [`park`](Waiter::park), but an exit only ends the park.
+    ///
+    /// The caller checks whether its wait was granted, and otherwise throws by [`check_exit`](super::check_exit).
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`park`](Waiter::park).
     #[inline]
     pub(crate) fn park_deferring_exit(self) -> Result<Wake, Refused> {
         self.park_until_entered()?;
@@ -136,7 +139,7 @@ impl Waiter {
         if me.ticket.get() == self.ticket && spans::exited_for(self) {
             me.state.set(State::Parked);
             thread().leave(me).inspect_err(|_| spans::entered(me))?;
-            // Whoever ended the park moved the ticket on, so nothing late finds this greenlet.
+            // Every end of a park advances the ticket, so no late wake-up finds this greenlet.
             debug_assert_ne!(me.ticket.get(), self.ticket);
         }
         spans::entered(me);
@@ -144,19 +147,21 @@ impl Waiter {
     }
 }
 
-/// For a greenlet that was entered again after it gave way: throws the exit that is pending unless a mask is in force.
+/// Handles the arrival of a greenlet that was entered again after it gave way.
+///
+/// Throws the pending exit unless a mask is in force.
 #[inline]
 pub(in super::super) fn arrive(me: ControlRef) -> Result<Wake, Refused> {
     spans::entered(me);
     let wake = me.wake.get();
     if me.exit.get() || wake == Wake::Failed {
-        arrive_in_trouble(me)?;
+        arrive_interrupted(me)?;
     }
     Ok(wake)
 }
 
 #[cold]
-pub(super) fn arrive_in_trouble(me: ControlRef) -> Result<(), Refused> {
+pub(super) fn arrive_interrupted(me: ControlRef) -> Result<(), Refused> {
     // The park is not taken down yet, so nothing else runs before this throw.
     throw_pending(me, None, |_| {});
     take_main_error(me)
@@ -180,7 +185,7 @@ pub(super) fn may_park(me: ControlRef, doing: WaitReason) -> Result<(), Refused>
     take_main_error(me)
 }
 
-/// False if an exit is to be thrown first.
+/// Returns false if an exit must be thrown first.
 #[cold]
 pub(super) fn may_begin(me: ControlRef, doing: WaitReason) -> Result<bool, Refused> {
     let may_throw = !in_mainloop() && !std::thread::panicking() && !local::has_ended();
@@ -194,9 +199,9 @@ pub(super) fn may_begin(me: ControlRef, doing: WaitReason) -> Result<bool, Refus
     Ok(true)
 }
 
-/// Whether the running greenlet may be left. Throws the exit that is pending, if one is.
+/// Checks whether the running greenlet may be left. Throws the pending exit, if there is one.
 pub(crate) fn may_leave(me: ControlRef, doing: WaitReason) -> Result<(), Refused> {
-    // Before all others: an exit must not unwind a destructor of a thread-local.
+    // Must be first: an exit must not unwind a destructor of a thread-local.
     if thread().ended.get() {
         return Err(LoopError::ThreadEnding.into());
     }
@@ -204,7 +209,7 @@ pub(crate) fn may_leave(me: ControlRef, doing: WaitReason) -> Result<(), Refused
         return Err(LoopError::InMainloop { doing: doing.as_str() }.into());
     }
     if trace::is_telling() {
-        return Err(LoopError::InMainloop { doing: "what a subscriber of `tracing` wants to wait for" }.into());
+        return Err(LoopError::InMainloop { doing: "a wait in a subscriber of `tracing`" }.into());
     }
     if std::thread::panicking() {
         return Err(LoopError::Panicking.into());
@@ -215,7 +220,7 @@ pub(crate) fn may_leave(me: ControlRef, doing: WaitReason) -> Result<(), Refused
     Ok(())
 }
 
-/// Lets every other ready greenlet run once, then goes on. Switches.
+/// Lets every other ready greenlet run once, then continues. Switches.
 #[inline]
 pub(crate) fn yield_now() -> Result<(), Refused> {
     let me = Waiter::current(WaitReason::Yield)?.control;
