@@ -32,7 +32,7 @@ pub use dir::{DirBuilder, DirEntry, ReadDir, read_dir};
 pub use file::File;
 pub use options::OpenOptions;
 
-use crate::handle::{Kind, job};
+use crate::handle::{FileKind, job};
 use options::Opened;
 
 /// A function of std for one path.
@@ -74,7 +74,7 @@ pub fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
     options.read(true);
     let job = options.clone();
     let opened = at(path, move |path| match job.open_now(&path)? {
-        Opened::File(file, Kind::File) => Ok(Ok(read_whole(file)?)),
+        Opened::File(file, FileKind::File) => Ok(Ok(read_whole(file)?)),
         stream => Ok(Err(stream)),
     })?;
     match opened {

@@ -4,5 +4,5 @@ mod in_order;
 mod pool;
 
 pub use in_order::{GreenPile, Imap};
-pub(crate) use pool::Room;
+pub(crate) use pool::Admission;
 pub use pool::{GreenPool, WaitallError};

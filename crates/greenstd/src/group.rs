@@ -93,9 +93,9 @@ impl State {
 }
 
 /// Until all have ended.
-struct ForAll;
+struct GroupJoinWait;
 
-impl Wait for ForAll {
+impl Wait for GroupJoinWait {
     type State = State;
     type Payload = ();
 
@@ -109,9 +109,9 @@ impl Wait for ForAll {
 }
 
 /// Until all have ended, or one has failed.
-struct ForAllOrFailed;
+struct JoinOrFailureWait;
 
-impl Wait for ForAllOrFailed {
+impl Wait for JoinOrFailureWait {
     type State = State;
     type Payload = Failure;
 
@@ -157,7 +157,7 @@ impl Group {
         state.members.insert(greenlet, Member { serial, link: None });
         drop(state);
         let own = self.clone();
-        let link = green.link(move |result| own.leave(greenlet, result.as_ref().err()));
+        let link = green.link(move |result| own.member_ended(greenlet, result.as_ref().err()));
         if let Some(member) = self.lock().members.get_mut(&greenlet) {
             member.link = Some(link);
         }
@@ -194,7 +194,7 @@ impl Group {
     /// [`Inside`](GroupError::Inside) from a member; if the caller cannot wait.
     #[doc(alias = "waitall")]
     pub fn wait_all(&self) -> Result<(), GroupError> {
-        self.wait_for::<ForAll>((), &mut Deadline::none()).map(drop)
+        self.wait_for::<GroupJoinWait>((), &mut Deadline::none()).map(drop)
     }
 
     /// As [`wait_all`](Group::wait_all), but gives up when the first member fails: panics, times out or is ended with an
@@ -223,16 +223,16 @@ impl Group {
     /// [`Member`](GroupError::Member) with how that member ended; else as [`wait_all`](Group::wait_all).
     pub fn try_wait_all(&self) -> Result<(), GroupError> {
         let failure = Failure::default();
-        self.wait_for::<ForAllOrFailed>(failure.clone(), &mut Deadline::none())?;
+        self.wait_for::<JoinOrFailureWait>(failure.clone(), &mut Deadline::none())?;
         failure.take().map_or(Ok(()), |error| Err(GroupError::Member(error)))
     }
 
     /// Whether what it waits for came within the limit.
-    fn wait_for<W: Wait<State = State>>(&self, brought: W::Payload, limit: &mut Deadline) -> Result<bool, GroupError> {
+    fn wait_for<W: Wait<State = State>>(&self, payload: W::Payload, limit: &mut Deadline) -> Result<bool, GroupError> {
         let me = hub_core::current_id();
-        let waited = W::wait(&self.shared, limit, brought, |state, ungranted| match ungranted {
+        let waited = W::wait(&self.shared, limit, payload, |state, ungranted| match ungranted {
             Some(_) if state.members.contains_key(&me) => Ok(Err(GroupError::Inside)),
-            Some(brought) if !state.members.is_empty() => Err(brought),
+            Some(payload) if !state.members.is_empty() => Err(payload),
             _ => Ok(Ok(())),
         });
         match waited {
@@ -302,7 +302,7 @@ impl Group {
     pub fn kill_all_within(&self, limit: Duration) -> Result<usize, GroupError> {
         self.kill_all();
         let left = || self.lock().members.keys().copied().collect();
-        wait_for_killed(limit, left, |limit| self.wait_for::<ForAll>((), limit))
+        wait_for_killed(limit, left, |limit| self.wait_for::<GroupJoinWait>((), limit))
     }
 
     /// Whether that green thread is a member.
@@ -330,7 +330,7 @@ impl Group {
     }
 
     /// A member has ended.
-    fn leave(&self, greenlet: u32, error: Option<&GreenError>) {
+    fn member_ended(&self, greenlet: u32, error: Option<&GreenError>) {
         let mut state = self.lock();
         if let Some(error) = error.filter(|error| !error.is_exit()) {
             while let Some(failure) = state.all_or_failed.grant_payload() {

@@ -20,7 +20,7 @@ pub(crate) enum Handle {
 
 /// How a file is read and written.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
+pub(crate) enum FileKind {
     /// By the pool: no hub can wait for it.
     File,
     /// A hub can wait for it.
@@ -29,11 +29,11 @@ pub(crate) enum Kind {
 
 impl Handle {
     /// Takes over a file that was just opened, which no other process has. `kind` is the result of [`kind`].
-    pub(crate) fn opened(file: File, kind: Kind) -> io::Result<Handle> {
+    pub(crate) fn opened(file: File, kind: FileKind) -> io::Result<Handle> {
         match kind {
-            Kind::File => Ok(Handle::File(Arc::new(file))),
-            Kind::Stream if keeps_mode(&file) => Stream::own(file.into()).map(Handle::Stream),
-            Kind::Stream => Ok(Handle::Stream(Stream::shared(file.into()))),
+            FileKind::File => Ok(Handle::File(Arc::new(file))),
+            FileKind::Stream if keeps_mode(&file) => Stream::own(file.into()).map(Handle::Stream),
+            FileKind::Stream => Ok(Handle::Stream(Stream::shared(file.into()))),
         }
     }
 
@@ -42,8 +42,8 @@ impl Handle {
     pub(crate) fn from_fd(fd: OwnedFd) -> Handle {
         let file = File::from(fd);
         match kind(&file) {
-            Ok(Kind::Stream) => Handle::Stream(Stream::shared(file.into())),
-            Ok(Kind::File) | Err(_) => Handle::File(Arc::new(file)),
+            Ok(FileKind::Stream) => Handle::Stream(Stream::shared(file.into())),
+            Ok(FileKind::File) | Err(_) => Handle::File(Arc::new(file)),
         }
     }
 
@@ -135,7 +135,7 @@ impl AsRawFd for Handle {
 }
 
 /// Determines the kind of a file. A hub can wait for streams, whatever their file type.
-pub(crate) fn kind(file: &File) -> io::Result<Kind> {
+pub(crate) fn kind(file: &File) -> io::Result<FileKind> {
     use std::os::unix::fs::FileTypeExt;
     let metadata = file.metadata()?;
     let kind = metadata.file_type();
@@ -146,7 +146,7 @@ pub(crate) fn kind(file: &File) -> io::Result<Kind> {
         kind.is_dir() || kind.is_symlink() || kind.is_block_device()
     };
     // The rest are pipes, sockets, devices, and descriptors without a type, such as eventfd.
-    Ok(if is_file { Kind::File } else { Kind::Stream })
+    Ok(if is_file { FileKind::File } else { FileKind::Stream })
 }
 
 fn is_read_only(file: &File) -> bool {

@@ -1,11 +1,13 @@
-//! What every kind of socket repeats.
+//! The code that all kinds of sockets and pipes repeat.
 
-/// Descriptor traits, `close`, timeouts' neighbours: everything that does not depend on the address family.
+/// Descriptor traits, `close`, and everything else that depends neither on the address family nor on timeouts.
 macro_rules! socket_common {
     ($name:ident, $std:ty) => {
         impl $name {
-            /// Another handle of the same socket, std's `try_clone`. It is watched on its own, so original
-            /// and clone may wait at the same time; timeouts and mode are shared. Does not switch.
+            /// Creates a new independently owned handle to the underlying socket. Does not switch.
+            ///
+            /// Each handle is watched on its own, so the original and the clone may wait at the same time. Timeouts and
+            /// the non-blocking mode are shared.
             ///
             /// # Errors
             ///
@@ -14,7 +16,7 @@ macro_rules! socket_common {
                 Ok($name(self.0.try_clone()?))
             }
 
-            /// The pending error of the socket, which is taken by this. Does not switch.
+            /// Gets the value of the `SO_ERROR` option on this socket, and clears it. Does not switch.
             ///
             /// # Errors
             ///
@@ -23,8 +25,10 @@ macro_rules! socket_common {
                 self.0.configure(|socket| socket.take_error())
             }
 
-            /// Has operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting. Off by
-            /// default: waiting parks the green thread only. Does not switch.
+            /// Moves this socket into or out of nonblocking mode. Does not switch.
+            ///
+            /// In that mode operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting. Off by
+            /// default: waiting parks only the green thread.
             ///
             /// # Errors
             ///
@@ -33,26 +37,29 @@ macro_rules! socket_common {
                 self.0.set_nonblocking(nonblocking)
             }
 
-            /// Closes the socket now: whoever waits for it, on any thread, is woken with an error of the kind
-            /// [`NotConnected`](io::ErrorKind::NotConnected), which every later operation returns too. Its
-            /// number is free when the last operation under way has ended. Clones stay open. Does not switch.
+            /// Closes the socket now and wakes its waiters on all OS threads. Does not switch.
+            ///
+            /// The waits and every later operation fail with [`NotConnected`](io::ErrorKind::NotConnected). The number
+            /// of the descriptor is free when the last operation under way has ended. Clones stay open.
             pub fn close(&self) {
                 self.0.close();
             }
 
-            /// Makes a socket of std green, with its timeouts and its mode. It becomes non-blocking for the
-            /// system, clones included. Does not switch.
+            /// Converts a std socket, with its timeouts and its mode. Does not switch.
+            ///
+            /// The descriptor becomes non-blocking for the system, that of clones included.
             ///
             /// # Errors
             ///
-            /// If the system refuses that.
+            /// If the system refuses the change of the mode.
             pub fn from_std(socket: $std) -> io::Result<$name> {
                 Ok($name(Socket::from_fd(socket.into())?))
             }
 
-            /// Gives the socket to std, with its timeouts; it blocks again unless
-            /// [`set_nonblocking`](Self::set_nonblocking) was asked for. Clones share that mode, and stay green: a listener
-            /// accepts by another OS thread from then on. Does not switch.
+            /// Converts into a std socket, with its timeouts. Does not switch.
+            ///
+            /// The descriptor blocks again, unless [`set_nonblocking`](Self::set_nonblocking) was called. Clones share
+            /// that mode and stay green: from then on a clone of a listener accepts on another OS thread.
             ///
             /// # Errors
             ///
@@ -63,7 +70,7 @@ macro_rules! socket_common {
         }
 
         impl From<$std> for $name {
-            /// [`from_std`](Self::from_std).
+            /// Calls [`from_std`](Self::from_std).
             ///
             /// # Panics
             ///
@@ -74,7 +81,7 @@ macro_rules! socket_common {
         }
 
         impl From<OwnedFd> for $name {
-            /// Takes over a descriptor, which has to be a socket of this kind.
+            /// Takes ownership of a descriptor, which has to be a socket of this kind.
             ///
             /// # Panics
             ///
@@ -88,9 +95,9 @@ macro_rules! socket_common {
         }
 
         impl From<$name> for OwnedFd {
-            /// The descriptor, as [`into_std`](
+            /// Returns the descriptor, as [`into_std`](
             #[doc = concat!(stringify!($name), "::into_std")]
-            /// ) gives it.
+            /// ) does.
             ///
             /// # Panics
             ///
@@ -127,9 +134,11 @@ macro_rules! socket_common {
 macro_rules! socket_timeouts {
     ($name:ident) => {
         impl $name {
-            /// Limits how long each single read waits; `None`, the default, is for ever. A read that waits
-            /// longer fails with [`TimedOut`](io::ErrorKind::TimedOut), on every system; std's says `WouldBlock` on Unix,
-            /// so whoever handles both is right with either. Shared with clones. Does not switch.
+            /// Sets the read timeout. Does not switch.
+            ///
+            /// It limits each single read; `None`, the default, is no limit. A read that waits longer fails with
+            /// [`TimedOut`](io::ErrorKind::TimedOut) on every system; std's fails with `WouldBlock` on Unix, so
+            /// portable code handles both kinds. Shared with clones.
             ///
             /// # Errors
             ///
@@ -138,9 +147,11 @@ macro_rules! socket_timeouts {
                 self.0.set_timeout(Direction::Read, timeout)
             }
 
-            /// Limits how long each single write waits; `None`, the default, is for ever. A write that waits
-            /// longer fails with [`TimedOut`](io::ErrorKind::TimedOut), on every system; std's says `WouldBlock` on Unix,
-            /// so whoever handles both is right with either. Shared with clones. Does not switch.
+            /// Sets the write timeout. Does not switch.
+            ///
+            /// It limits each single write; `None`, the default, is no limit. A write that waits longer fails with
+            /// [`TimedOut`](io::ErrorKind::TimedOut) on every system; std's fails with `WouldBlock` on Unix, so
+            /// portable code handles both kinds. Shared with clones.
             ///
             /// # Errors
             ///
@@ -149,7 +160,7 @@ macro_rules! socket_timeouts {
                 self.0.set_timeout(Direction::Write, timeout)
             }
 
-            /// The limit of a single read.
+            /// Returns the read timeout of this socket.
             ///
             /// # Errors
             ///
@@ -158,7 +169,7 @@ macro_rules! socket_timeouts {
                 self.0.timeout(Direction::Read)
             }
 
-            /// The limit of a single write.
+            /// Returns the write timeout of this socket.
             ///
             /// # Errors
             ///
@@ -227,11 +238,13 @@ macro_rules! socket_stream {
     };
 }
 
-/// The iterator over the connections of a listener, and what servers need. `$address` makes the address of a peer.
+/// The iterator over the connections of a listener, and the implementation of `Accept`. `$address` converts a peer's
+/// address.
 macro_rules! socket_incoming {
     ($listener:ident, $stream:ident, $address:path) => {
-        /// The connections of a listener, one after the other, std's `Incoming`. Waiting for the next parks the
-        /// green thread. It ends when the listener is [closed](
+        /// An iterator that infinitely accepts connections on a listener, std's `Incoming`.
+        ///
+        /// Waiting for the next connection parks the green thread. Unlike std's it ends, when the listener is [closed](
         #[doc = concat!(stringify!($listener), "::close")]
         /// ).
         #[must_use = "connections are accepted by iterating"]
@@ -273,35 +286,40 @@ macro_rules! socket_incoming {
     };
 }
 
-/// One end of a pipe: descriptor traits, handing over, `close`.
+/// One end of a pipe: descriptor traits, conversions, `close`.
 macro_rules! pipe_common {
     ($name:ident, $std:ty) => {
         impl $name {
-            /// Closes it now: whoever waits for it, on any thread, is woken with an error of the kind
-            /// [`NotConnected`](io::ErrorKind::NotConnected), which every later operation returns too. Its number is
-            /// free when the last operation under way has ended. Twice is the same as once. Does not switch.
+            /// Closes it now and wakes its waiters on all OS threads. Does not switch.
+            ///
+            /// The waits and every later operation fail with [`NotConnected`](io::ErrorKind::NotConnected). The number
+            /// of the descriptor is free when the last operation under way has ended. A second call does nothing.
             pub fn close(&self) {
                 self.0.close();
             }
         }
 
         impl From<$std> for $name {
-            /// Makes std's green. The open file stays blocking for others that have it too. Does not switch.
+            /// Converts std's. Does not switch.
+            ///
+            /// The open file description stays blocking for other handles of it.
             fn from(pipe: $std) -> $name {
                 $name::from(OwnedFd::from(pipe))
             }
         }
 
         impl From<OwnedFd> for $name {
-            /// Takes over a descriptor. The open file stays blocking for others that have it too; no operation on it
-            /// blocks the OS thread. Does not switch.
+            /// Takes ownership of a descriptor. Does not switch.
+            ///
+            /// The open file description stays blocking for other handles of it; yet no operation here blocks the OS
+            /// thread.
             fn from(fd: OwnedFd) -> $name {
                 $name(Stream::shared(fd))
             }
         }
 
         impl From<$name> for OwnedFd {
-            /// The descriptor, which blocks from now on. Clones stay green. Does not switch.
+            /// Returns the descriptor, which blocks from now on. Clones stay green. Does not switch.
             ///
             /// # Panics
             ///
@@ -315,7 +333,7 @@ macro_rules! pipe_common {
         }
 
         impl From<$name> for std::process::Stdio {
-            /// For a child, for which it blocks. Clones stay green.
+            /// Converts it for a child, for which it blocks. Clones stay green.
             ///
             /// # Panics
             ///

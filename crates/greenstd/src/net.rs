@@ -1,4 +1,4 @@
-//! std's `net`, green: waiting for a socket parks the calling green thread only.
+//! std's `net` for green threads: waiting for a socket parks only the calling green thread.
 
 mod addr;
 mod cluster;
@@ -42,12 +42,12 @@ fn internet(address: SockAddr) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(foreign_address)
 }
 
-/// The address of an accepted connection. Some systems tell none of a connection that the peer has given up before.
+/// Converts the address of an accepted connection. Some systems return none for a connection that the peer has aborted.
 fn client(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
     if address.is_none() { Err(Errno::CONNABORTED.into()) } else { sender(address) }
 }
 
-/// The address that came with a datagram.
+/// Converts the sender's address of a datagram.
 fn sender(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
     address.and_then(|address| address.try_into().ok()).ok_or_else(foreign_address)
 }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_without_an_address_is_an_aborted_one() {
+    fn accept_without_an_address_is_connection_aborted() {
         assert_eq!(client(None).unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     }
 }

@@ -53,15 +53,15 @@ impl<T> State<T> {
     }
 
     /// One who had a place has it no more.
-    fn give_back(&mut self) {
+    fn release_permit(&mut self) {
         self.taken = self.taken.saturating_sub(1);
         self.settle();
     }
 
     /// One item is no more, and its place is free.
-    fn lose(&mut self) {
+    fn discard_item(&mut self) {
         self.made = self.made.saturating_sub(1);
-        self.give_back();
+        self.release_permit();
     }
 
     /// Takes out a free item, the last that came, if there are more than may be, unless somebody will take it.
@@ -76,9 +76,9 @@ impl<T> State<T> {
 }
 
 /// For an item, or leave to make one.
-struct ForItem<T>(PhantomData<T>);
+struct ItemWait<T>(PhantomData<T>);
 
-impl<T> Wait for ForItem<T> {
+impl<T> Wait for ItemWait<T> {
     type State = State<T>;
     type Payload = ();
 
@@ -89,14 +89,14 @@ impl<T> Wait for ForItem<T> {
     }
 
     fn regrant(state: &mut State<T>) {
-        state.give_back();
+        state.release_permit();
     }
 }
 
 /// Drops, when it is dropped, the item that was kept for one who cannot take it any more, if it is one too many.
-struct Leaving<'a, T>(&'a Pool<T>);
+struct SurplusGuard<'a, T>(&'a Pool<T>);
 
-impl<T> Drop for Leaving<'_, T> {
+impl<T> Drop for SurplusGuard<'_, T> {
     fn drop(&mut self) {
         let surplus = self.0.lock().surplus();
         drop(surplus);
@@ -104,11 +104,11 @@ impl<T> Drop for Leaving<'_, T> {
 }
 
 /// Counts an item as lost when it is dropped: making it has failed.
-struct Making<'a, T>(&'a Pool<T>);
+struct CreateGuard<'a, T>(&'a Pool<T>);
 
-impl<T> Drop for Making<'_, T> {
+impl<T> Drop for CreateGuard<'_, T> {
     fn drop(&mut self) {
-        self.0.lock().lose();
+        self.0.lock().discard_item();
     }
 }
 
@@ -179,8 +179,8 @@ impl<T> Pool<T> {
     ///
     /// If making one does; its place goes to the next as well.
     pub fn get(&self) -> io::Result<T> {
-        let leaving = Leaving(self);
-        let got = ForItem::wait(&self.state, &mut Deadline::none(), (), |state, ungranted| {
+        let surplus_guard = SurplusGuard(self);
+        let got = ItemWait::wait(&self.state, &mut Deadline::none(), (), |state, ungranted| {
             match ungranted {
                 Some(()) if state.taken >= state.size => return Err(()),
                 Some(()) => state.taken += 1,
@@ -197,13 +197,13 @@ impl<T> Pool<T> {
             Err(WaitError::TimedOut(())) => None,
             Ok(item) => item,
         };
-        std::mem::forget(leaving);
+        std::mem::forget(surplus_guard);
         if let Some(item) = item {
             return Ok(item);
         }
-        let making = Making(self);
+        let create_guard = CreateGuard(self);
         let item = (self.make)()?;
-        std::mem::forget(making);
+        std::mem::forget(create_guard);
         Ok(item)
     }
 
@@ -223,7 +223,7 @@ impl<T> Pool<T> {
     /// Gives the place of an item up that [`get`](Pool::get) gave and that is of no use any more: another may be made.
     /// Never switches.
     pub fn forget(&self) {
-        self.lock().lose();
+        self.lock().discard_item();
     }
 
     /// Changes how many there may be. Free ones that are too many are dropped, others when they are put back. Growing

@@ -73,7 +73,7 @@ pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usi
     let mut limit = Deadline::from(timeout);
     let mut parked = false;
     loop {
-        let ready = look(fds, Duration::ZERO)?;
+        let ready = poll_now(fds, Duration::ZERO)?;
         if timeout == Some(Duration::ZERO) {
             return Ok(ready);
         }
@@ -91,10 +91,10 @@ pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usi
         let each: Vec<_> = each.map(|(asked, direction)| (asked.fd, direction)).collect();
         match trampoline_any(&each, &mut limit) {
             Ok(()) => {}
-            Err(TrampolineError::TimedOut(_)) => return look(fds, Duration::ZERO),
+            Err(TrampolineError::TimedOut(_)) => return poll_now(fds, Duration::ZERO),
             Err(TrampolineError::Loop(LoopError::Panicking | LoopError::ThreadEnding)) => {
                 let grace = Grace::begin();
-                return look(fds, timeout.unwrap_or(Duration::MAX).min(grace.left()));
+                return poll_now(fds, timeout.unwrap_or(Duration::MAX).min(grace.left()));
             }
             Err(error) => return Err(error.into()),
         }
@@ -102,7 +102,7 @@ pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usi
 }
 
 /// Asks the system, and waits for it that long.
-fn look(fds: &mut [PollFd<'_>], wait: Duration) -> io::Result<usize> {
+fn poll_now(fds: &mut [PollFd<'_>], wait: Duration) -> io::Result<usize> {
     let mut asked: Vec<_> =
         fds.iter().map(|asked| rustix::event::PollFd::from_borrowed_fd(asked.fd, flags(asked.interest))).collect();
     let (seconds, nanos) = hub_core::round::nanos(wait);

@@ -328,7 +328,7 @@ impl Socket {
         };
         // The error of a blocking call on a listener that was shut down.
         let accepted = self.read_piece(accept, || Err(Errno::INVAL.into()))?;
-        let accepted = accepted.or_else(|Blocks| self.accept_shared(admit))?;
+        let accepted = accepted.or_else(|BlocksThread| self.accept_shared(admit))?;
         Ok(accepted.map(|((fd, address), ticket)| (Socket::owning(fd, self.is_unix()), address, ticket)))
     }
 
@@ -337,12 +337,12 @@ impl Socket {
         &self,
         fd: BorrowedFd<'_>,
         op: impl FnOnce() -> io::Result<R>,
-    ) -> io::Result<Result<R, Blocks>> {
+    ) -> io::Result<Result<R, BlocksThread>> {
         let entered = self.options.get().map(|options| options.exclusive.enter());
         // On a shared description, only another process that changes the mode between the two calls can make `op`
         // block.
         if matches!(entered, Some(None)) && shared::blocks(fd)? {
-            return Ok(Err(Blocks));
+            return Ok(Err(BlocksThread));
         }
         op().map(Ok)
     }
@@ -357,7 +357,7 @@ impl Socket {
 }
 
 /// A call on the socket would block the OS thread.
-struct Blocks;
+struct BlocksThread;
 
 // Data.
 impl Socket {
@@ -365,7 +365,7 @@ impl Socket {
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.read(|fd| {
             let (_, n) = rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT)?;
-            Ok((n, left(n, buffer.len())))
+            Ok((n, hint_after(n, buffer.len())))
         })
     }
 
@@ -376,7 +376,7 @@ impl Socket {
         self.read(|fd| {
             let mut control = RecvAncillaryBuffer::default();
             let n = rustix::net::recvmsg(fd, buffers, &mut control, RecvFlags::DONTWAIT)?.bytes;
-            Ok((n, left(n, capacity)))
+            Ok((n, hint_after(n, capacity)))
         })
     }
 
@@ -483,7 +483,7 @@ fn is_shut_down_for_reading(fd: BorrowedFd<'_>) -> bool {
 
 /// Returns what a read of `n` bytes into `room` tells about the rest of a stream. A short read need not have emptied
 /// it: a read also stops at an urgent mark, and where descriptors were sent along.
-fn left(n: usize, room: usize) -> ReadHint {
+fn hint_after(n: usize, room: usize) -> ReadHint {
     if n == room && n >= LARGE { ReadHint::Likely } else { ReadHint::Perhaps }
 }
 

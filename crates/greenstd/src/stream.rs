@@ -1,15 +1,16 @@
-//! Pipes, terminals and other streams of bytes: they wait by way of [`Source`].
+//! Pipes, terminals and other streams of bytes, which wait through [`Source`].
 //!
-//! `O_NONBLOCK` belongs to the open file description, which clones and other processes share; so a stream that others may
-//! have is never made non-blocking. Asking it by poll(2) before each call is not enough, because another
-//! reader or writer may come in between. Each operation takes the first of these ways that the system offers:
+//! `O_NONBLOCK` belongs to the open file description, which clones and other processes share. So a stream that other
+//! processes may have is never made non-blocking. Asking poll(2) before each call is not enough, because another reader
+//! or writer may come in between. Each operation takes the first of these ways that the system offers:
 //!
-//! 1. `recv` and `send` of sockets, told not to wait.
+//! 1. `recv` and `send` with `MSG_DONTWAIT`, for sockets.
 //! 2. `preadv2` and `pwritev2` with `RWF_NOWAIT`, which do not wait whatever the mode is. Linux has them for pipes,
 //!    for reading eventfd, timerfd and signalfd, and for some devices.
-//! 3. `readv` and `writev` of an open file description that only this process has, which is non-blocking. Linux gives
-//!    one for named pipes and terminals, by opening `/proc/self/fd/N` anew.
-//! 4. A call on an OS thread of a pool, made when poll(2) has said that it does not wait. It may wait all the same: another
+//! 3. `readv` and `writev` on an open file description that only this process has, which is non-blocking. Linux gives
+//!    one for named pipes and terminals, by reopening `/proc/self/fd/N`.
+//! 4. A call on a pool thread, made when poll(2) has reported that it does not wait. It may wait all the same: another
+//!    process was faster, or the value that is written to an eventfd is too large for now.
 //!    process was faster, or what is written to an eventfd is too large for now.
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
@@ -27,20 +28,20 @@ use rustix::pipe::PIPE_BUF;
 use crate::exclusive::Exclusive;
 use crate::socket::SEND;
 
-/// More pieces than this the system refuses in one call; std clamps to the same.
+/// The system refuses more pieces than this in one call; std clamps to the same number.
 const MAX_PIECES: usize = 1024;
 
-/// The most that is written to a pipe or a terminal by a call that may wait: it fits into a pipe that can be written to
-/// at all, less the quarter that [`Stream::write_after`] may have written before.
+/// The largest write to a pipe or a terminal by a call that may wait. It fits into a pipe that is writable at all, less
+/// the quarter that [`Stream::write_after`] may have written before.
 const AT_ONCE: usize = PIPE_BUF - PIPE_BUF / 4;
 
-/// As [`AT_ONCE`], for anything else, whose records must not be cut.
+/// Like [`AT_ONCE`], for all other kinds, whose records must not be split.
 const RECORD: usize = 1 << 20;
 
-/// Of its own, so that files are not kept waiting: each job may wait for ever.
+/// A pool of its own, so that files are not delayed: each job may wait for ever.
 static STREAMS: ThreadPool = ThreadPool::named("greenhub-streams", 64);
 
-/// Runs a job of the pool of streams for which its caller waits in any case.
+/// Runs a job in the pool of streams. Its caller waits for it in any case.
 pub(crate) fn borrowing<T: Send>(job: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     STREAMS.execute_scoped(job)?
 }
@@ -48,37 +49,37 @@ pub(crate) fn borrowing<T: Send>(job: impl FnOnce() -> io::Result<T> + Send) -> 
 /// A stream of bytes, in one direction or in both.
 pub(crate) struct Stream {
     source: Source,
-    /// The same for all clones.
+    /// Shared by all clones.
     description: Arc<Description>,
 }
 
 /// The open file description, as far as it is known.
 struct Description {
-    kind: Kind,
+    kind: StreamKind,
     exclusive: Exclusive,
-    /// Whether `RWF_NOWAIT` was not refused yet.
+    /// Whether `RWF_NOWAIT` was not refused so far.
     read_nowait: AtomicBool,
     write_nowait: AtomicBool,
 }
 
 #[derive(Copy, Clone, PartialEq, Eq)]
-enum Kind {
+enum StreamKind {
     Socket,
     /// An anonymous pipe.
     Pipe,
-    /// A named pipe or a terminal, of which another description can be had.
+    /// A named pipe or a terminal, which can be reopened for another description.
     Reopenable,
-    /// A pipe or a terminal of which no other description can be had.
+    /// A pipe or a terminal that cannot be reopened.
     Fixed,
     Other,
 }
 
 /// How one operation is kept from waiting.
 #[derive(Copy, Clone)]
-enum Way {
+enum CallMode {
     Socket,
     NoWait,
-    /// By the mode of the description, or because poll(2) was asked.
+    /// The mode of the description, or an earlier poll(2), keeps it from waiting.
     Plain,
 }
 
@@ -89,46 +90,47 @@ impl Description {
         Arc::new(Description { kind, exclusive, read_nowait: nowait(), write_nowait: nowait() })
     }
 
-    /// Performs an operation that does not wait. `None`: only another OS thread can.
+    /// Performs an operation without waiting. `None` if only another OS thread can perform it.
     fn perform<R>(
         &self,
         fd: BorrowedFd<'_>,
         nowait: &AtomicBool,
-        mut op: impl FnMut(Way) -> io::Result<R>,
+        mut op: impl FnMut(CallMode) -> io::Result<R>,
     ) -> io::Result<Option<R>> {
-        if self.kind == Kind::Socket {
-            return op(Way::Socket).map(Some);
+        if self.kind == StreamKind::Socket {
+            return op(CallMode::Socket).map(Some);
         }
         if nowait.load(Ordering::Relaxed) {
-            match op(Way::NoWait) {
+            match op(CallMode::NoWait) {
                 Err(error) if is_refused(&error) => nowait.store(false, Ordering::Relaxed),
                 result => return result.map(Some),
             }
         }
         if let Some(_entered) = self.exclusive.enter() {
-            return op(Way::Plain).map(Some);
+            return op(CallMode::Plain).map(Some);
         }
-        // Made non-blocking by others, who would have to change that between the two calls.
-        if rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK) { op(Way::Plain).map(Some) } else { Ok(None) }
+        // Non-blocking by the choice of others, which would have to change the mode between the two calls.
+        if rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK) { op(CallMode::Plain).map(Some) } else { Ok(None) }
     }
 
-    /// The most that is written by a call that may wait.
+    /// Returns the size of the largest write by a call that may wait.
     fn at_once(&self) -> usize {
-        if self.kind == Kind::Other { RECORD } else { AT_ONCE }
+        if self.kind == StreamKind::Other { RECORD } else { AT_ONCE }
     }
 }
 
 impl Stream {
-    /// Takes over a descriptor that no other process has, and makes it non-blocking.
+    /// Takes ownership of a descriptor that no other process has, and makes it non-blocking.
     pub(crate) fn own(fd: OwnedFd) -> io::Result<Stream> {
         let description = Description::of(fd.as_fd(), Exclusive::default());
         Ok(Stream { source: Source::new(fd)?, description })
     }
 
-    /// Takes over a descriptor that others may have too. Its description is not made non-blocking: where an operation could not be
-    /// kept from waiting otherwise, the number gets an open file description of its own if there is one.
+    /// Takes ownership of a descriptor that other processes may have, too. Its description is not made non-blocking.
+    /// Where nothing else would keep an operation from waiting, the descriptor gets a description of its own if it can
+    /// be reopened.
     pub(crate) fn shared(mut fd: OwnedFd) -> Stream {
-        let exclusive = if kind(fd.as_fd()) == Kind::Reopenable && take_own(&mut fd).is_ok() {
+        let exclusive = if kind(fd.as_fd()) == StreamKind::Reopenable && reopen_in_place(&mut fd).is_ok() {
             Exclusive::default()
         } else {
             Exclusive::shared()
@@ -138,12 +140,12 @@ impl Stream {
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<Stream> {
-        // Standard input, output and error are left alone, as std does.
+        // Numbers below 3 stay free for standard input, output and error, as with std.
         let copy = self.source.with(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?))?;
         Ok(Stream { source: Source::from_nonblocking(copy), description: Arc::clone(&self.description) })
     }
 
-    /// Gives the descriptor away, blocking. The operations of clones do not wait all the same.
+    /// Returns the descriptor, blocking. The operations of clones still do not wait.
     pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
         let Stream { source, description } = self;
         if description.exclusive.is_shared() {
@@ -151,10 +153,10 @@ impl Stream {
         }
         let has_clones = Arc::strong_count(&description) > 1;
         if has_clones
-            && description.kind == Kind::Reopenable
+            && description.kind == StreamKind::Reopenable
             && let Ok(other) = source.with(|fd| reopen(fd, false))
         {
-            // The clones keep the description.
+            // The clones keep the present description.
             return Ok(other);
         }
         description.exclusive.share();
@@ -179,27 +181,27 @@ impl Stream {
             return self.source.with(|_| Ok(0));
         }
         let read = self.source.read(None, |fd| {
-            let read = self.description.perform(fd, &self.description.read_nowait, |way| read(fd, way, buffers))?;
-            Ok((read, read.map_or(ReadHint::Likely, |n| self.left(n, room))))
+            let read = self.description.perform(fd, &self.description.read_nowait, |mode| read(fd, mode, buffers))?;
+            Ok((read, read.map_or(ReadHint::Likely, |n| self.hint_after(n, room))))
         })?;
         read.map_or_else(|| self.by_pool(Interest::READ, |fd| read_plainly(fd, buffers)), Ok)
     }
 
-    /// Whether more is left after a read of `n` bytes.
-    fn left(&self, n: usize, room: usize) -> ReadHint {
-        // A terminal gives a line at a time, a socket may stop at a mark, and others may read what is left.
-        let all = self.description.kind == Kind::Pipe && !self.description.exclusive.is_shared() && n < room;
+    /// Returns what a read of `n` bytes tells about the rest.
+    fn hint_after(&self, n: usize, room: usize) -> ReadHint {
+        // A terminal returns a line at a time, a socket may stop at a mark, and others may read the rest.
+        let all = self.description.kind == StreamKind::Pipe && !self.description.exclusive.is_shared() && n < room;
         if all { ReadHint::Nothing } else { ReadHint::Perhaps }
     }
 
-    /// Reads without waiting: `None` if there is nothing to read.
+    /// Reads without waiting. `None` if there is nothing to read.
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let buffers = &mut [IoSliceMut::new(buffer)];
         let read = self.source.with(|fd| {
-            let read = self.description.perform(fd, &self.description.read_nowait, |way| read(fd, way, buffers))?;
+            let read = self.description.perform(fd, &self.description.read_nowait, |mode| read(fd, mode, buffers))?;
             match read {
                 Some(n) => Ok(n),
-                None => now(fd, PollFlags::IN, &mut |fd| read_plainly(fd, buffers)),
+                None => run_if_ready(fd, PollFlags::IN, &mut |fd| read_plainly(fd, buffers)),
             }
         });
         match read {
@@ -219,40 +221,40 @@ impl Stream {
             return self.source.with(|_| Ok(0));
         }
         let written = self.source.write(None, |fd| {
-            self.description.perform(fd, &self.description.write_nowait, |way| write(fd, way, pieces))
+            self.description.perform(fd, &self.description.write_nowait, |mode| write(fd, mode, pieces))
         })?;
         written.map_or_else(|| self.by_pool(Interest::WRITE, |fd| self.write_some(fd, pieces)), Ok)
     }
 
-    /// Writes, after something that is written before it, of less than a quarter of [`PIPE_BUF`].
+    /// Writes after `before`, which writes less than a quarter of [`PIPE_BUF`].
     pub(crate) fn write_after(&self, data: &[u8], mut before: impl FnMut() -> io::Result<()>) -> io::Result<usize> {
         if data.is_empty() {
             return self.source.with(|_| Ok(0));
         }
         let pieces = [IoSlice::new(data)];
         let written = self.source.write(None, |fd| {
-            ask(fd, PollFlags::OUT)?;
+            check_ready(fd, PollFlags::OUT)?;
             before()?;
-            self.description.perform(fd, &self.description.write_nowait, |way| write(fd, way, &pieces))
+            self.description.perform(fd, &self.description.write_nowait, |mode| write(fd, mode, &pieces))
         })?;
         written.map_or_else(|| self.by_pool(Interest::WRITE, |fd| self.write_some(fd, &pieces)), Ok)
     }
 
-    /// Runs `op`, which writes less than a quarter of [`PIPE_BUF`], when there is room for it.
+    /// Runs `op`, which writes less than a quarter of [`PIPE_BUF`], when there is room.
     pub(crate) fn when_there_is_room(&self, mut op: impl FnMut() -> io::Result<()>) -> io::Result<()> {
         self.source.write(None, |fd| {
-            ask(fd, PollFlags::OUT)?;
+            check_ready(fd, PollFlags::OUT)?;
             op()
         })
     }
 
-    /// Writes no more than a call takes without waiting, if poll(2) has said that there is room.
+    /// Writes no more than a call takes without waiting after poll(2) has reported room.
     fn write_some(&self, fd: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let first = pieces.iter().find(|piece| !piece.is_empty()).map_or(&[][..], |piece| piece);
         Ok(rustix::io::write(fd, &first[..first.len().min(self.description.at_once())])?)
     }
 
-    /// Performs `op` on an OS thread of the pool, where it may wait after all.
+    /// Performs `op` on a pool thread, where it may wait after all.
     fn by_pool(
         &self,
         direction: Interest,
@@ -260,7 +262,7 @@ impl Stream {
     ) -> io::Result<usize> {
         let flags = if direction == Interest::READ { PollFlags::IN } else { PollFlags::OUT };
         loop {
-            match self.source.with(|fd| now(fd, flags, &mut op)) {
+            match self.source.with(|fd| run_if_ready(fd, flags, &mut op)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.source.wait(direction, None)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
@@ -268,7 +270,7 @@ impl Stream {
         }
     }
 
-    /// Moves the position. Some files of `/proc` have one; the system refuses it for others.
+    /// Moves the position. Some files of `/proc` have one; the system refuses the call for other streams.
     pub(crate) fn seek(&self, position: io::SeekFrom) -> io::Result<u64> {
         let position = match position {
             io::SeekFrom::Start(offset) => SeekFrom::Start(offset),
@@ -279,7 +281,7 @@ impl Stream {
     }
 }
 
-/// For `read_to_end` and its like.
+/// For `read_to_end` and similar methods.
 impl Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         Stream::read(self, buffer)
@@ -298,11 +300,11 @@ impl AsRawFd for Stream {
     }
 }
 
-fn read(fd: BorrowedFd<'_>, way: Way, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-    match way {
-        Way::Plain => read_plainly(fd, buffers),
-        Way::NoWait => nowait::read(fd, buffers),
-        Way::Socket => {
+fn read(fd: BorrowedFd<'_>, mode: CallMode, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+    match mode {
+        CallMode::Plain => read_plainly(fd, buffers),
+        CallMode::NoWait => nowait::read(fd, buffers),
+        CallMode::Socket => {
             let mut control = RecvAncillaryBuffer::default();
             Ok(rustix::net::recvmsg(fd, buffers, &mut control, RecvFlags::DONTWAIT)?.bytes)
         }
@@ -313,30 +315,30 @@ fn read_plainly(fd: BorrowedFd<'_>, buffers: &mut [IoSliceMut<'_>]) -> io::Resul
     Ok(rustix::io::readv(fd, buffers)?)
 }
 
-fn write(fd: BorrowedFd<'_>, way: Way, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-    Ok(match way {
-        Way::Plain => rustix::io::writev(fd, pieces)?,
-        Way::NoWait => return nowait::write(fd, pieces),
-        Way::Socket => rustix::net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SEND)?,
+fn write(fd: BorrowedFd<'_>, mode: CallMode, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    Ok(match mode {
+        CallMode::Plain => rustix::io::writev(fd, pieces)?,
+        CallMode::NoWait => return nowait::write(fd, pieces),
+        CallMode::Socket => rustix::net::sendmsg(fd, pieces, &mut SendAncillaryBuffer::default(), SEND)?,
     })
 }
 
-/// Performs `op` on an OS thread of the pool if the system says that it does not wait.
-fn now(
+/// Performs `op` on a pool thread if poll(2) reports that it does not wait.
+fn run_if_ready(
     fd: BorrowedFd<'_>,
     flags: PollFlags,
     op: &mut (impl FnMut(BorrowedFd<'_>) -> io::Result<usize> + Send),
 ) -> io::Result<usize> {
-    ask(fd, flags)?;
+    check_ready(fd, flags)?;
     borrowing(|| {
-        // Once more: the job may have waited in line.
-        ask(fd, flags)?;
+        // A second check: the job may have waited in the queue of the pool.
+        check_ready(fd, flags)?;
         op(fd)
     })
 }
 
-/// "Would block", unless the system says that the next call does not.
-fn ask(fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Errno> {
+/// Returns `WOULDBLOCK`, unless poll(2) reports that the next call does not wait.
+fn check_ready(fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Errno> {
     let mut asked = [PollFd::from_borrowed_fd(fd, flags)];
     match rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? {
         0 => Err(Errno::WOULDBLOCK),
@@ -345,13 +347,13 @@ fn ask(fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Errno> {
     }
 }
 
-/// Whether the system does not know `RWF_NOWAIT`, or not for such a descriptor.
+/// Whether the system does not support `RWF_NOWAIT`, or not for this descriptor.
 fn is_refused(error: &io::Error) -> bool {
     let refused = [Errno::OPNOTSUPP, Errno::NOSYS].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|error| refused.contains(&error))
 }
 
-/// Calls that do not wait whatever the mode of the description is.
+/// Calls that do not wait, whatever the mode of the description is.
 mod nowait {
     use super::*;
 
@@ -376,45 +378,45 @@ mod nowait {
     }
 }
 
-fn kind(fd: BorrowedFd<'_>) -> Kind {
-    let Ok(stat) = rustix::fs::fstat(fd) else { return Kind::Other };
+fn kind(fd: BorrowedFd<'_>) -> StreamKind {
+    let Ok(stat) = rustix::fs::fstat(fd) else { return StreamKind::Other };
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Socket => Kind::Socket,
+        FileType::Socket => StreamKind::Socket,
         FileType::Fifo => reopening::fifo(fd),
         FileType::CharacterDevice if io::IsTerminal::is_terminal(&fd) => reopening::terminal(&stat),
-        _ => Kind::Other,
+        _ => StreamKind::Other,
     }
 }
 
-use reopening::{reopen, take_own};
+use reopening::{reopen, reopen_in_place};
 
 #[cfg(target_os = "linux")]
 mod reopening {
     use super::*;
     use rustix::fs::Mode;
 
-    /// The file system of anonymous pipes, which need no other description: they know `RWF_NOWAIT`.
+    /// The file system of anonymous pipes, which need no other description: they support `RWF_NOWAIT`.
     const PIPEFS: rustix::fs::FsWord = 0x5049_5045;
 
-    pub(super) fn fifo(fd: BorrowedFd<'_>) -> Kind {
+    pub(super) fn fifo(fd: BorrowedFd<'_>) -> StreamKind {
         let anonymous = rustix::fs::fstatfs(fd).is_ok_and(|system| system.f_type == PIPEFS);
-        if anonymous { Kind::Pipe } else { Kind::Reopenable }
+        if anonymous { StreamKind::Pipe } else { StreamKind::Reopenable }
     }
 
-    pub(super) fn terminal(stat: &Stat) -> Kind {
-        // Names whose opening gives another terminal: `/dev/tty`, `/dev/console`, `/dev/ptmx`, `/dev/tty0`.
+    pub(super) fn terminal(stat: &Stat) -> StreamKind {
+        // Opening these names gives another terminal: `/dev/tty`, `/dev/console`, `/dev/ptmx`, `/dev/tty0`.
         let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-        if major == 5 || (major, minor) == (4, 0) { Kind::Fixed } else { Kind::Reopenable }
+        if major == 5 || (major, minor) == (4, 0) { StreamKind::Fixed } else { StreamKind::Reopenable }
     }
 
-    /// Has the number refer to an open file description that no other process has, and that is non-blocking.
-    pub(super) fn take_own(fd: &mut OwnedFd) -> io::Result<()> {
+    /// Replaces the descriptor's description by one that no other process has, and that is non-blocking.
+    pub(super) fn reopen_in_place(fd: &mut OwnedFd) -> io::Result<()> {
         let own = reopen(fd.as_fd(), true)?;
         rustix::io::dup3(&own, fd, rustix::io::DupFlags::CLOEXEC)?;
         Ok(())
     }
 
-    /// Opens the file behind `fd` anew, in the same direction.
+    /// Reopens the file behind `fd`, in the same direction.
     pub(super) fn reopen(fd: BorrowedFd<'_>, nonblocking: bool) -> io::Result<OwnedFd> {
         let direction = rustix::fs::fcntl_getfl(fd)? & (OFlags::ACCMODE | OFlags::APPEND);
         let flags = direction | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -430,20 +432,20 @@ mod reopening {
     }
 }
 
-/// No other description can be had.
+/// No other description is available.
 #[cfg(not(target_os = "linux"))]
 mod reopening {
     use super::*;
 
-    pub(super) fn fifo(_fd: BorrowedFd<'_>) -> Kind {
-        Kind::Pipe
+    pub(super) fn fifo(_fd: BorrowedFd<'_>) -> StreamKind {
+        StreamKind::Pipe
     }
 
-    pub(super) fn terminal(_stat: &Stat) -> Kind {
-        Kind::Fixed
+    pub(super) fn terminal(_stat: &Stat) -> StreamKind {
+        StreamKind::Fixed
     }
 
-    pub(super) fn take_own(_fd: &mut OwnedFd) -> io::Result<()> {
+    pub(super) fn reopen_in_place(_fd: &mut OwnedFd) -> io::Result<()> {
         Err(Errno::OPNOTSUPP.into())
     }
 

@@ -66,10 +66,10 @@ const LONGEST: u64 = 1024;
 #[track_caller]
 pub fn console(path: impl AsRef<Path>) -> io::Result<Console> {
     hub_core::try_get_hub()?;
-    let served = Rc::new(Served::open(path.as_ref(), Location::caller())?);
+    let served = Rc::new(ConsoleState::open(path.as_ref(), Location::caller())?);
     let server = {
-        let serving = Serving(Rc::clone(&served));
-        Builder::new().name("console").spawned_at(served.opened_at).spawn(move || serving.0.accept())?
+        let guard = CloseOnDrop(Rc::clone(&served));
+        Builder::new().name("console").spawned_at(served.opened_at).spawn(move || guard.0.accept())?
     };
     Ok(Console { served, server: Some(server) })
 }
@@ -78,7 +78,7 @@ pub fn console(path: impl AsRef<Path>) -> io::Result<Console> {
 /// does not wait.
 #[must_use = "the console ends when this is dropped"]
 pub struct Console {
-    served: Rc<Served>,
+    served: Rc<ConsoleState>,
     server: Option<GreenThread<()>>,
 }
 
@@ -118,16 +118,16 @@ impl fmt::Debug for Console {
 }
 
 /// The belongings of the green thread of the console. However that ends, begun or not, nothing is left at the path.
-struct Serving(Rc<Served>);
+struct CloseOnDrop(Rc<ConsoleState>);
 
-impl Drop for Serving {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
 /// What the console, its server and its clients share.
-struct Served {
+struct ConsoleState {
     process: u32,
     /// Where `console` was called.
     opened_at: &'static Location<'static>,
@@ -145,8 +145,8 @@ struct Client {
     green: GreenThread<()>,
 }
 
-impl Served {
-    fn open(path: &Path, opened_at: &'static Location<'static>) -> io::Result<Served> {
+impl ConsoleState {
+    fn open(path: &Path, opened_at: &'static Location<'static>) -> io::Result<ConsoleState> {
         let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&SockAddr::unix(path)?)?;
         // Nobody can connect before it listens.
@@ -162,7 +162,7 @@ impl Served {
             }
         };
         let listener = UnixListener::from(OwnedFd::from(socket));
-        Ok(Served {
+        Ok(ConsoleState {
             process: std::process::id(),
             opened_at,
             path: path.to_owned(),
@@ -175,13 +175,13 @@ impl Served {
     }
 
     /// Serves clients until it is closed.
-    fn accept(self: &Rc<Served>) {
+    fn accept(self: &Rc<ConsoleState>) {
         let mut pauses = Pauses::begin();
         while !self.closed.get() {
             match self.listener.accept() {
                 Ok((stream, _)) => {
                     pauses = Pauses::begin();
-                    self.take_in(stream);
+                    self.serve_client(stream);
                 }
                 Err(_) if self.listener.is_closed() => break,
                 Err(error) => {
@@ -205,13 +205,13 @@ impl Served {
         }
     }
 
-    fn take_in(self: &Rc<Served>, stream: UnixStream) {
+    fn serve_client(self: &Rc<ConsoleState>, stream: UnixStream) {
         let number = self.next.replace(self.next.get() + 1);
         let stream = Rc::new(stream);
-        let place = Place { served: Rc::downgrade(self), number };
+        let entry = ClientEntry { served: Rc::downgrade(self), number };
         let (weak, name) = (Rc::downgrade(&stream), format!("console client {number}"));
         let serve = move || {
-            let _place = place;
+            let _entry = entry;
             // One that has gone is served.
             let _ = serve(&stream);
         };
@@ -240,12 +240,12 @@ impl Served {
 }
 
 /// The entry of a client; leaves with it however it ends.
-struct Place {
-    served: Weak<Served>,
+struct ClientEntry {
+    served: Weak<ConsoleState>,
     number: u64,
 }
 
-impl Drop for Place {
+impl Drop for ClientEntry {
     fn drop(&mut self) {
         let client = self.served.upgrade().and_then(|served| served.clients.borrow_mut().remove(&self.number));
         drop(client);

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::{File, at, fifo};
-use crate::handle::{Handle, Kind, kind};
+use crate::handle::{FileKind, Handle, kind};
 
 /// How a file is opened, std's `OpenOptions`.
 ///
@@ -35,7 +35,7 @@ pub struct OpenOptions {
 
 /// An open file, or a named pipe that cannot be opened without waiting for more than a disk.
 pub(super) enum Opened {
-    File(std::fs::File, Kind),
+    File(std::fs::File, FileKind),
     /// Its other side is to be waited for.
     Fifo(fifo::Unopened),
 }
@@ -129,7 +129,7 @@ impl OpenOptions {
     pub(super) fn finish(&self, opened: Opened) -> io::Result<File> {
         let (file, kind) = match opened {
             Opened::File(file, kind) => (file, kind),
-            Opened::Fifo(fifo) => (fifo.open(self)?, Kind::Stream),
+            Opened::Fifo(fifo) => (fifo.open(self)?, FileKind::Stream),
         };
         hub_core::notify_opened(std::os::fd::AsRawFd::as_raw_fd(&file));
         Ok(File(Handle::opened(file, kind)?))

@@ -115,20 +115,20 @@ where
     }
 
     /// Sets as many to work as the pool is large and has room for; waits only if none is at work.
-    fn look_ahead(&mut self) -> Result<(), LoopError> {
+    fn spawn_ahead(&mut self) -> Result<(), LoopError> {
         while let Some(source) = &mut self.source
             && self.results.0.len() < self.pool.size().max(1)
         {
             // A place first: who is interrupted while waiting for one has taken no item.
-            let room = match self.pool.room_now() {
-                Some(room) => room,
-                None if self.results.0.is_empty() => self.pool.room()?,
+            let admission = match self.pool.try_admit() {
+                Some(admission) => admission,
+                None if self.results.0.is_empty() => self.pool.admit()?,
                 None => break,
             };
             match source.next() {
                 Some(item) => {
                     let f = Rc::clone(&self.f);
-                    self.results.0.push_back(room.spawn(self.spawned_at, move || f(item)));
+                    self.results.0.push_back(admission.spawn(self.spawned_at, move || f(item)));
                 }
                 None => self.source = None,
             }
@@ -154,7 +154,7 @@ where
     ///
     /// If the source does.
     fn next(&mut self) -> Option<Result<T, GreenError>> {
-        if let Err(error) = self.look_ahead() {
+        if let Err(error) = self.spawn_ahead() {
             self.source = None;
             return Some(Err(error.into()));
         }

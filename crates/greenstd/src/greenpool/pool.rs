@@ -90,7 +90,7 @@ impl State {
         }
     }
 
-    fn give_back(&mut self) {
+    fn release_permit(&mut self) {
         self.taken -= 1;
         self.settle();
     }
@@ -101,9 +101,9 @@ impl State {
 }
 
 /// For a place.
-struct ForPlace;
+struct PermitWait;
 
-impl Wait for ForPlace {
+impl Wait for PermitWait {
     type State = State;
     type Payload = ();
 
@@ -114,14 +114,14 @@ impl Wait for ForPlace {
     }
 
     fn regrant(state: &mut State) {
-        state.give_back();
+        state.release_permit();
     }
 }
 
 /// Until all have ended.
-struct ForAll;
+struct PoolJoinWait;
 
-impl Wait for ForAll {
+impl Wait for PoolJoinWait {
     type State = State;
     type Payload = ();
 
@@ -135,31 +135,31 @@ impl Wait for ForAll {
 }
 
 /// A place in the pool, which is free again when this is dropped.
-pub(crate) struct Place {
+pub(crate) struct Permit {
     pool: GreenPool,
     slot: Option<usize>,
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
         if let Some(slot) = self.slot {
             state.workers[slot] = None;
             state.free_slots.push(slot);
         }
-        state.give_back();
+        state.release_permit();
     }
 }
 
 /// Where work that is spawned may run.
-pub(crate) enum Room {
+pub(crate) enum Admission {
     /// In a green thread of its own.
-    Place(Place),
+    Permit(Permit),
     /// In the caller, which is a worker of a full pool.
-    Here,
+    InPlace,
 }
 
-impl Room {
+impl Admission {
     /// `spawned_at`: where the user of the pool asked for it.
     pub(crate) fn spawn<T: 'static>(
         self,
@@ -167,12 +167,12 @@ impl Room {
         f: impl FnOnce() -> T + 'static,
     ) -> GreenThread<T> {
         match self {
-            Room::Here => hub_core::run_in_place_at(spawned_at, f),
-            Room::Place(mut place) => {
-                let (pool, slot, serial) = place.take_slot();
+            Admission::InPlace => hub_core::run_in_place_at(spawned_at, f),
+            Admission::Permit(mut permit) => {
+                let (pool, slot, serial) = permit.take_slot();
                 let green = hub_core::spawn_at(spawned_at, move || {
                     // Free again when what `f` had is gone.
-                    let _place = place;
+                    let _permit = permit;
                     f()
                 });
                 // One that was refused has given its place back.
@@ -185,7 +185,7 @@ impl Room {
     }
 }
 
-impl Place {
+impl Permit {
     fn take_slot(&mut self) -> (GreenPool, usize, u64) {
         let mut guard = self.pool.lock();
         let state = &mut *guard;
@@ -244,7 +244,7 @@ impl GreenPool {
     #[track_caller]
     pub fn spawn<T: 'static>(&self, f: impl FnOnce() -> T + 'static) -> Result<GreenThread<T>, LoopError> {
         let spawned_at = Location::caller();
-        Ok(self.room()?.spawn(spawned_at, f))
+        Ok(self.admit()?.spawn(spawned_at, f))
     }
 
     /// As [`spawn`](GreenPool::spawn), without a handle: a failure is reported. Switches if the pool is full.
@@ -291,7 +291,7 @@ impl GreenPool {
     /// Whether all have ended within the limit.
     fn wait_within(&self, limit: &mut Deadline) -> Result<bool, WaitallError> {
         let me = hub_core::current_id();
-        let ended = ForAll::wait(&self.shared, limit, (), |state, _| {
+        let ended = PoolJoinWait::wait(&self.shared, limit, (), |state, _| {
             if state.is_worker(me) {
                 Ok(Err(WaitallError::Inside))
             } else if state.taken == 0 {
@@ -446,9 +446,9 @@ impl GreenPool {
     }
 
     /// A place, or leave to work in place. Switches if the pool is full.
-    pub(crate) fn room(&self) -> Result<Room, LoopError> {
+    pub(crate) fn admit(&self) -> Result<Admission, LoopError> {
         let me = hub_core::current_id();
-        let let_in = ForPlace::wait(&self.shared, &mut Deadline::none(), (), |state, ungranted| match ungranted {
+        let admitted = PermitWait::wait(&self.shared, &mut Deadline::none(), (), |state, ungranted| match ungranted {
             Some(()) if state.taken < state.size => {
                 state.taken += 1;
                 Ok(true)
@@ -458,26 +458,26 @@ impl GreenPool {
             // Who was chosen has a place.
             None => Ok(true),
         });
-        match let_in {
-            Ok(true) => Ok(self.place()),
-            Ok(false) | Err(WaitError::TimedOut(())) => Ok(Room::Here),
+        match admitted {
+            Ok(true) => Ok(self.permit()),
+            Ok(false) | Err(WaitError::TimedOut(())) => Ok(Admission::InPlace),
             Err(WaitError::Failed(error, _)) => Err(*error),
         }
     }
 
     /// A place, if one is free. Never switches.
-    pub(crate) fn room_now(&self) -> Option<Room> {
+    pub(crate) fn try_admit(&self) -> Option<Admission> {
         let mut state = self.lock();
         if state.taken >= state.size {
             return None;
         }
         state.taken += 1;
         drop(state);
-        Some(self.place())
+        Some(self.permit())
     }
 
-    fn place(&self) -> Room {
-        Room::Place(Place { pool: self.clone(), slot: None })
+    fn permit(&self) -> Admission {
+        Admission::Permit(Permit { pool: self.clone(), slot: None })
     }
 
     fn lock(&self) -> BiasedMutexGuard<'_, State> {

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use crate::stream::Stream;
 
-/// Makes a pipe, std's `io::pipe`: what is written to one end is read from the other. Does not switch.
+/// Creates an anonymous pipe, std's `io::pipe`. Does not switch.
+///
+/// Data that is written to one end is read from the other.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -28,12 +30,12 @@ pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
     Ok((PipeReader(Stream::own(reader.into())?), PipeWriter(Stream::own(writer.into())?)))
 }
 
-/// The end of a pipe that is read, std's `PipeReader`. Reading parks the calling green thread only.
+/// The read end of an anonymous pipe, std's `PipeReader`. Reading parks only the calling green thread.
 ///
 /// It is `Send + Sync`; a second green thread that reads needs a [clone](PipeReader::try_clone).
 pub struct PipeReader(Stream);
 
-/// The end of a pipe that is written, std's `PipeWriter`. Writing parks the calling green thread only.
+/// The write end of an anonymous pipe, std's `PipeWriter`. Writing parks only the calling green thread.
 ///
 /// It is `Send + Sync`; a second green thread that writes needs a [clone](PipeWriter::try_clone).
 pub struct PipeWriter(Stream);
@@ -44,7 +46,7 @@ pipe_read!(PipeReader, &PipeReader);
 pipe_write!(PipeWriter, &PipeWriter);
 
 impl PipeReader {
-    /// Another handle of the same end. It is watched on its own. Does not switch.
+    /// Creates a new handle to the same end, which is watched on its own. Does not switch.
     ///
     /// # Errors
     ///
@@ -55,7 +57,7 @@ impl PipeReader {
 }
 
 impl PipeWriter {
-    /// Another handle of the same end. It is watched on its own. Does not switch.
+    /// Creates a new handle to the same end, which is watched on its own. Does not switch.
     ///
     /// # Errors
     ///

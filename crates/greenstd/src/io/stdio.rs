@@ -1,6 +1,6 @@
 //! Standard input, output and error.
 //!
-//! Other processes have them too, such as the shell, so they are never made non-blocking.
+//! Other processes share them, such as the shell, so they are never made non-blocking.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, IsTerminal, Lines, Read, Write};
@@ -14,10 +14,10 @@ use rustix::io::fcntl_dupfd_cloexec;
 use crate::handle::Handle;
 use crate::sync::{Mutex, MutexGuard, Semaphore};
 
-/// A descriptor of its own for what 0, 1 or 2 is at its first use: the hub may know others of that number.
+/// A duplicate of descriptor 0, 1 or 2, made at the first use: the hub may watch another file by the original number.
 struct Standard {
     fd: fn() -> BorrowedFd<'static>,
-    /// Writes the bytes that std keeps in a buffer.
+    /// Writes the bytes that std has buffered.
     flush: Option<fn() -> io::Result<()>>,
     handle: OnceLock<Handle>,
 }
@@ -35,13 +35,13 @@ impl Standard {
         Ok(self.handle.get_or_init(|| handle))
     }
 
-    /// Writes, after the bytes that std has kept.
+    /// Writes `data` after the bytes that std has buffered.
     fn write(&self, data: &[u8]) -> io::Result<usize> {
         let written = self.handle().and_then(|handle| match self.flush {
             Some(flush) => handle.write_after(data, flush),
             None => handle.write(data),
         });
-        // As std's: output of a program that was started without is not missed.
+        // As in std: the output of a program that was started without the stream is discarded.
         written.or_else(|error| if is_absent(&error) { Ok(data.len()) } else { Err(error) })
     }
 
@@ -59,10 +59,10 @@ fn is_absent(error: &io::Error) -> bool {
 
 static INPUT: Standard = Standard::new(rustix::stdio::stdin, None);
 static OUTPUT: Standard = Standard::new(rustix::stdio::stdout, Some(|| io::stdout().flush()));
-/// std's has no buffer.
+/// std's standard error has no buffer.
 static ERROR: Standard = Standard::new(rustix::stdio::stderr, None);
 
-/// What was read of standard input and not asked for yet.
+/// Bytes of standard input that were read ahead.
 static BUFFER: Mutex<Option<BufReader<Input>>> = Mutex::new(None);
 
 struct Input;
@@ -70,17 +70,17 @@ struct Input;
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match INPUT.handle().and_then(|handle| handle.read(buffer)) {
-            // As std's: a program that was started without has nothing to read.
+            // As in std: a program that was started without the stream reads nothing.
             Err(error) if is_absent(&error) => Ok(0),
             read => read,
         }
     }
 }
 
-/// Standard input, std's `stdin`. Waiting for it parks the calling green thread only.
+/// Constructs a new handle to the standard input of the current process. Does not switch.
 ///
-/// A pipe or a terminal is waited for by the hub, a file is read by the pool. It has a buffer of its own, beside that
-/// of std: a program better uses one of them. Does not switch.
+/// Waiting for input parks only the calling green thread: the hub waits for a pipe or a terminal, the pool reads a
+/// file. The handle has its own buffer beside std's, so a program should use only one of them.
 ///
 /// ```no_run
 /// let mut line = String::new();
@@ -95,36 +95,36 @@ pub fn stdin() -> Stdin {
     Stdin(())
 }
 
-/// Standard input, see [`stdin`].
+/// A handle to the standard input, see [`stdin`].
 #[derive(Debug)]
 pub struct Stdin(());
 
 impl Stdin {
-    /// Keeps other green threads from reading. Waits for whoever does. Switches then.
+    /// Locks this handle to the standard input. Switches if it has to wait.
     ///
     /// # Panics
     ///
-    /// Where nobody may wait, as [`sync::Mutex`](crate::sync::Mutex#method.lock).
+    /// Where the caller may not wait, as in [`sync::Mutex`](crate::sync::Mutex#method.lock).
     #[must_use]
     pub fn lock(&self) -> StdinLock<'static> {
         StdinLock { buffer: BUFFER.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
-    /// Reads a line, and appends it with its end. Switches.
+    /// Locks this handle and reads a line of input, appending it to the specified buffer. Switches.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn read_line(&self, line: &mut String) -> io::Result<usize> {
         self.lock().read_line(line)
     }
 
-    /// The lines, without their ends.
+    /// Consumes this handle and returns an iterator over input lines.
     pub fn lines(self) -> Lines<StdinLock<'static>> {
         self.lock().lines()
     }
 
-    /// Whether it is a terminal. Does not switch.
+    /// Returns true if it is a terminal. Does not switch.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         self.as_fd().is_terminal()
@@ -167,13 +167,13 @@ impl Read for &Stdin {
     }
 }
 
-/// Standard input, locked by [`Stdin::lock`]. The green thread that has it must not lock it once more.
+/// A locked reference to the standard input, from [`Stdin::lock`]. Its holder must not lock it again.
 pub struct StdinLock<'a> {
     buffer: MutexGuard<'a, Option<BufReader<Input>>>,
 }
 
 impl StdinLock<'_> {
-    /// Whether it is a terminal. Does not switch.
+    /// Returns true if it is a terminal. Does not switch.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         self.as_fd().is_terminal()
@@ -206,41 +206,41 @@ impl fmt::Debug for StdinLock<'_> {
     }
 }
 
-/// A lock that whoever has it may take again: printing while something prints.
-struct Again {
+/// A reentrant lock, so that printing works inside of printing.
+struct ReentrantLock {
     permit: Semaphore,
-    /// Who has it, and how often.
+    /// The lock holder, and how often it holds the lock.
     holder: std::sync::Mutex<Option<(ThreadId, usize)>>,
 }
 
-impl Again {
-    const fn new() -> Again {
-        Again { permit: Semaphore::new(1), holder: std::sync::Mutex::new(None) }
+impl ReentrantLock {
+    const fn new() -> ReentrantLock {
+        ReentrantLock { permit: Semaphore::new(1), holder: std::sync::Mutex::new(None) }
     }
 
     fn holder(&self) -> std::sync::MutexGuard<'_, Option<(ThreadId, usize)>> {
         self.holder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> Result<Held<'_>, LoopError> {
+    fn lock(&self) -> Result<ReentrantGuard<'_>, LoopError> {
         let this = hub_core::current().id();
         match &mut *self.holder() {
             Some((holder, times)) if *holder == this => {
                 *times += 1;
-                return Ok(Held(self, PhantomData));
+                return Ok(ReentrantGuard(self, PhantomData));
             }
             _ => {}
         }
         self.permit.acquire()?;
         *self.holder() = Some((this, 1));
-        Ok(Held(self, PhantomData))
+        Ok(ReentrantGuard(self, PhantomData))
     }
 }
 
-/// Has [`Again`]; let go of where it was taken.
-struct Held<'a>(&'a Again, PhantomData<*const ()>);
+/// Holds a [`ReentrantLock`]; released on the OS thread that took it.
+struct ReentrantGuard<'a>(&'a ReentrantLock, PhantomData<*const ()>);
 
-impl Drop for Held<'_> {
+impl Drop for ReentrantGuard<'_> {
     fn drop(&mut self) {
         let mut holder = self.0.holder();
         match &mut *holder {
@@ -255,18 +255,18 @@ impl Drop for Held<'_> {
 
 macro_rules! output {
     ($name:ident, $lock:ident, $make:ident, $standard:ident, $std:path, $turn:ident) => {
-        static $turn: Again = Again::new();
+        static $turn: ReentrantLock = ReentrantLock::new();
 
         #[doc = concat!("See [`", stringify!($make), "`].")]
         #[derive(Debug)]
         pub struct $name(());
 
         impl $name {
-            /// Keeps other green threads from writing. Waits for whoever does. Switches then.
+            /// Locks this handle, keeping other green threads from writing. Switches if it has to wait.
             ///
             /// # Panics
             ///
-            /// Where nobody may wait, as [`sync::Mutex`](crate::sync::Mutex#method.lock).
+            /// Where the caller may not wait, as in [`sync::Mutex`](crate::sync::Mutex#method.lock).
             #[must_use]
             pub fn lock(&self) -> $lock<'static> {
                 match self.take() {
@@ -279,7 +279,7 @@ macro_rules! output {
                 Ok($lock { _held: $turn.lock()?, this: &$standard })
             }
 
-            /// Whether it is a terminal. Does not switch.
+            /// Returns true if it is a terminal. Does not switch.
             #[must_use]
             pub fn is_terminal(&self) -> bool {
                 self.as_fd().is_terminal()
@@ -322,14 +322,14 @@ macro_rules! output {
             }
         }
 
-        #[doc = concat!("Locked by [`", stringify!($name), "::lock`]. Whoever has it may lock it once more.")]
+        #[doc = concat!("A locked reference, from [`", stringify!($name), "::lock`]. Its holder may lock again.")]
         pub struct $lock<'a> {
-            _held: Held<'a>,
+            _held: ReentrantGuard<'a>,
             this: &'a Standard,
         }
 
         impl $lock<'_> {
-            /// Whether it is a terminal. Does not switch.
+            /// Returns true if it is a terminal. Does not switch.
             #[must_use]
             pub fn is_terminal(&self) -> bool {
                 self.as_fd().is_terminal()
@@ -337,7 +337,7 @@ macro_rules! output {
         }
 
         impl From<$name> for std::process::Stdio {
-            /// A child writes there too.
+            /// Lets a child write to the same stream.
             fn from(_: $name) -> std::process::Stdio {
                 $std().into()
             }
@@ -348,7 +348,7 @@ macro_rules! output {
                 self.this.write(data)
             }
 
-            /// Writes the bytes that `print!` of std has kept. Switches.
+            /// Writes the bytes that std's `print!` has buffered. Switches.
             fn flush(&mut self) -> io::Result<()> {
                 self.this.flush()
             }
@@ -356,7 +356,7 @@ macro_rules! output {
             fn write_fmt(&mut self, arguments: fmt::Arguments<'_>) -> io::Result<()> {
                 match arguments.as_str() {
                     Some(text) => self.write_all(text.as_bytes()),
-                    // In one piece.
+                    // Formats first, so that the text is written as one piece.
                     None => self.write_all(fmt::format(arguments).as_bytes()),
                 }
             }
@@ -370,13 +370,13 @@ macro_rules! output {
     };
 }
 
-/// Standard output, std's `stdout`. Waiting for room parks the calling green thread only.
+/// Constructs a new handle to the standard output of the current process. Does not switch.
 ///
-/// A pipe or a terminal is waited for by the hub, a file is written by the pool. Unlike std's it has no buffer: each
-/// call of `write`, each `write!` as a whole, is written at once, in order with what `print!` of std writes. Who
-/// writes much takes a [`BufWriter`](std::io::BufWriter). `print!` itself is std's, and blocks the OS thread. So does
-/// the part of a line that it has kept, if another process fills the pipe at the moment in which it is written. Does
-/// not switch.
+/// Waiting for room parks only the calling green thread: the hub waits for a pipe or a terminal, the pool writes a
+/// file. Unlike std's it has no buffer. Each `write`, and each `write!` as a whole, is written at once, in order with
+/// the output of std's `print!`. For many small writes use a [`BufWriter`](std::io::BufWriter). `print!` itself is
+/// std's, and blocks the OS thread. The part of a line that `print!` has buffered blocks it, too, if another process
+/// fills the pipe at the moment in which that part is written.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -390,7 +390,7 @@ pub fn stdout() -> Stdout {
     Stdout(())
 }
 
-/// Standard error, std's `stderr`. As [`stdout`].
+/// Constructs a new handle to the standard error of the current process. Like [`stdout`].
 #[must_use]
 pub fn stderr() -> Stderr {
     Stderr(())

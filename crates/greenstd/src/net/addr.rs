@@ -6,11 +6,11 @@ use std::{option, slice, vec};
 
 use super::resolver::look_up;
 
-/// What can be turned into addresses: std's trait of the same name, with the same implementors.
+/// A type that converts to socket addresses: std's trait of the same name, with the same implementors.
 ///
-/// It is a trait of its own because std's resolves names on the calling thread, for which all its green
-/// threads would wait. Here literal addresses are read at once, and everything else is asked of the
-/// [resolver](super::set_resolver) of this process, for which the calling green thread alone is parked.
+/// It is a trait of its own because std's resolves names on the calling OS thread and so blocks all its green threads.
+/// Here literal addresses are parsed at once. All other names go to the [resolver](super::set_resolver) of this
+/// process, which parks only the calling green thread.
 ///
 /// ```
 /// use greenstd::net::ToSocketAddrs;
@@ -19,18 +19,18 @@ use super::resolver::look_up;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub trait ToSocketAddrs {
-    /// Gives the addresses, the preferred one first.
+    /// The iterator over the addresses, the preferred one first.
     type Iter: Iterator<Item = SocketAddr>;
 
-    /// The addresses. Switches if a name has to be looked up.
+    /// Converts this object to an iterator of addresses. Switches if it looks up a name.
     ///
     /// # Errors
     ///
-    /// If there is no such name, or no port where one is needed.
+    /// If there is no such name, or no port where one is required.
     fn to_socket_addrs(&self) -> io::Result<Self::Iter>;
 }
 
-/// Addresses that are there already: std's own conversion looks nothing up.
+/// Literal addresses: std's own conversion looks nothing up.
 macro_rules! literal {
     ($($kind:ty),*) => {$(
         impl ToSocketAddrs for $kind {

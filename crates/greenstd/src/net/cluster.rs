@@ -1,4 +1,4 @@
-//! A server on several OS threads, each with a hub and a listener of its own.
+//! A server on several OS threads, each with its own hub and listener.
 
 use std::any::Any;
 use std::fmt;
@@ -16,9 +16,11 @@ use crate::greenpool::GreenPool;
 use crate::sync::mpsc;
 use crate::thread::os;
 
-/// How a server runs on several OS threads: each has a hub, a pool of green threads and a listener of its own at one
-/// address, over which the system spreads the connections (`SO_REUSEPORT`). All call one handler. A green thread stays on
-/// the OS thread that has accepted its connection.
+/// The settings of a server on several OS threads.
+///
+/// Each OS thread has its own hub, pool of green threads and listener. All listeners share one address, and the system
+/// spreads the connections over them (`SO_REUSEPORT`). All OS threads call one handler. A green thread stays on the OS
+/// thread that accepted its connection.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -49,41 +51,45 @@ pub struct Cluster {
 type Setup = dyn Fn(usize) -> io::Result<()> + Send + Sync;
 
 impl Cluster {
-    /// With so many OS threads; 0 is one for each processor that the process may use. Each handles up to 1,000
-    /// connections at a time, as Eventlet's servers do.
+    /// Creates a cluster of that many OS threads; 0 is one for each processor available to the process.
+    ///
+    /// Each OS thread handles up to 1,000 connections at a time, as Eventlet's servers do.
     #[must_use]
     pub fn new(threads: usize) -> Cluster {
         let setup = Arc::new(|_| Ok(()));
         Cluster { threads, connections: 1000, options: ListenOptions::new(), setup }
     }
 
-    /// How many connections each OS thread handles at a time; the others wait.
+    /// Limits the number of connections that each OS thread handles at a time; further ones wait.
     #[must_use]
     pub fn connections(self, each: usize) -> Cluster {
         Cluster { connections: each, ..self }
     }
 
-    /// How the listeners listen. Whether they share the address is not asked.
+    /// Sets the options of the listeners. They share the address whatever `reuse_port` is.
     #[must_use]
     pub fn listen_options(self, options: ListenOptions) -> Cluster {
         Cluster { options, ..self }
     }
 
-    /// What each OS thread does before it serves, with its number from 0: choose its hub, for instance.
+    /// Sets the closure that each OS thread runs before it serves, for example to choose its hub.
+    ///
+    /// Its argument is the number of the OS thread, from 0.
     #[must_use]
     pub fn setup(self, setup: impl Fn(usize) -> io::Result<()> + Send + Sync + 'static) -> Cluster {
         Cluster { setup: Arc::new(setup), ..self }
     }
 
-    /// Listens at an address and starts the OS threads, which call `handler` with each connection. Returns when all of
-    /// them are ready. Switches.
+    /// Listens at an address and starts the OS threads, which call `handler` with each connection. Switches.
     ///
-    /// A handler that fails or panics ends no other handler, as with [`serve_until`](super::serve_until). An OS thread that
-    /// fails as a whole is [reported](hub_core::set_report_stream), and the others get its connections.
+    /// It returns when all of them are ready. A handler that fails or panics ends no other handler, as with
+    /// [`serve_until`](super::serve_until). An OS thread that fails as a whole is
+    /// [reported](hub_core::set_report_stream), and the others get its connections.
     ///
     /// # Errors
     ///
-    /// If the address cannot be had, or shared; if an OS thread cannot be started, or its setup fails. Nothing runs then.
+    /// If the address cannot be bound or shared; if an OS thread cannot be started, or its setup fails. Nothing runs
+    /// then.
     #[track_caller]
     pub fn serve<R: 'static>(
         &self,
@@ -110,16 +116,16 @@ impl Cluster {
             let (setup, connections, stop) = (Arc::clone(&self.setup), self.connections, server.stop.clone());
             let (handler, ready, running) = (Arc::clone(&handler), ready.clone(), running.clone());
             let body = move || {
-                // A thread without a hub could not serve.
+                // An OS thread without a hub could not serve.
                 let hub = || hub_core::try_get_hub().map(drop).map_err(io::Error::from);
                 let prepared = setup(number).and_then(|()| hub());
                 let failed = prepared.is_err();
-                // Nobody listens if another has failed already.
+                // The receiver is gone if another OS thread has failed already.
                 let _ = ready.send(prepared);
                 drop(ready);
                 (!failed).then(|| serve_one(called_at, number, &stop, &listener, connections, handler))
             };
-            // Told when its green threads have ended, so that a join waits for them too.
+            // Dropped after its green threads have ended, so that a join waits for them, too.
             let thread = move || {
                 let _running = running;
                 os::run_and_shutdown(Some(os::SHUTDOWN_LIMIT), body)
@@ -132,14 +138,14 @@ impl Cluster {
                 break;
             }
         }
-        // What is left of them is the threads'.
+        // The OS threads hold the remaining clones.
         drop((ready, running));
-        // One whose setup panics says nothing.
+        // A setup that panics sends nothing.
         let ready = started.and_then(|()| readiness.iter().try_fold(0, |ready, one| one.map(|()| ready + 1)));
         match ready {
             Ok(ready) if ready == count => Ok(server),
-            Ok(_) => server.give_up(io::Error::other("the setup of a thread of the server panicked")),
-            Err(error) => server.give_up(error),
+            Ok(_) => server.stop_with_error(io::Error::other("the setup of a thread of the server panicked")),
+            Err(error) => server.stop_with_error(error),
         }
     }
 }
@@ -170,24 +176,24 @@ impl fmt::Debug for Cluster {
     }
 }
 
-/// A server of a [`Cluster`]. It runs on when this is dropped.
+/// A running server of a [`Cluster`]. Dropping it does not stop the server.
 #[derive(Debug)]
 pub struct ClusterServer {
     address: SocketAddr,
     stop: StopServe,
-    threads: Vec<thread::JoinHandle<Ended>>,
-    /// Gets nothing: it ends when all of them have.
+    threads: Vec<thread::JoinHandle<ThreadEnd>>,
+    /// Receives nothing: it disconnects when all OS threads have ended.
     ends: mpsc::Receiver<()>,
 }
 
-/// How a thread has ended; `None` if it was not set up.
-type Ended = Option<Result<Served, ServeError>>;
+/// The end of an OS thread; `None` if its setup failed.
+type ThreadEnd = Option<Result<Served, ServeError>>;
 
-/// How an OS thread of a server has failed.
+/// Why an OS thread of a server failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ThreadError {
-    /// It could not serve any more.
+    /// It could not go on serving.
     #[error(transparent)]
     Serve(#[from] ServeError),
     /// It panicked outside of a handler, with this payload.
@@ -196,25 +202,25 @@ pub enum ThreadError {
 }
 
 impl ClusterServer {
-    /// Where it listens, which tells the port if any was to be taken.
+    /// Returns the address at which it listens, with the port that the system chose.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many OS threads it has.
+    /// Returns the number of OS threads.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.threads.len()
     }
 
-    /// What stops it, from any thread.
+    /// Returns a handle that stops the server from any thread.
     #[must_use]
     pub fn stop(&self) -> StopServe {
         self.stop.clone()
     }
 
-    /// Waits for the end of all OS threads: how each of them has ended. Switches.
+    /// Waits until all OS threads have ended, and returns the result of each. Switches.
     ///
     /// # Errors
     ///
@@ -227,19 +233,19 @@ impl ClusterServer {
         Ok(ended.collect())
     }
 
-    /// Some threads could not be started.
-    fn give_up(self, error: io::Error) -> io::Result<ClusterServer> {
+    /// Stops the OS threads that were started, and returns `error`.
+    fn stop_with_error(self, error: io::Error) -> io::Result<ClusterServer> {
         self.stop.stop();
         self.join_all()?;
         Err(error)
     }
 
-    fn join_all(self) -> io::Result<Vec<thread::Result<Ended>>> {
-        // The last thing that they do.
+    fn join_all(self) -> io::Result<Vec<thread::Result<ThreadEnd>>> {
+        // Dropping the sender is the last action of each OS thread.
         let Err(mpsc::RecvError) = self.ends.recv() else { unreachable!("nobody sends") };
         let threads = self.threads;
         let join = move || threads.into_iter().map(thread::JoinHandle::join).collect();
-        // Without a hub there are no green threads to keep waiting.
+        // Without a hub there are no green threads that a blocking join would delay.
         if hub_core::try_get_hub().is_ok() { Ok(hub_core::offload(join)?) } else { Ok(join()) }
     }
 }

@@ -1,4 +1,4 @@
-//! Connecting, with options.
+//! Connecting with options.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use super::addr::each_address;
 use super::{TcpStream, ToSocketAddrs};
 use crate::socket::Socket;
 
-/// How to connect, if not as [`TcpStream::connect`] does: Eventlet's `connect` with its arguments.
+/// Settings for a connection beyond those of [`TcpStream::connect`], Eventlet's `connect` with its arguments.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -30,31 +30,33 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// What [`TcpStream::connect`] does.
+    /// Creates the settings of [`TcpStream::connect`].
     #[must_use]
     pub const fn new() -> ConnectOptions {
         ConnectOptions { source: None, timeout: None }
     }
 
-    /// From which address; the port is the system's choice if it is 0. The address is used again at once, as
-    /// [`TcpListener::bind`](super::TcpListener::bind) does (`SO_REUSEADDR`).
+    /// Sets the local address. Port 0 lets the system choose the port.
+    ///
+    /// An address whose connections have just ended may be used again (`SO_REUSEADDR`), as in
+    /// [`TcpListener::bind`](super::TcpListener::bind).
     #[must_use]
     pub const fn source(self, address: SocketAddr) -> ConnectOptions {
         ConnectOptions { source: Some(address), ..self }
     }
 
-    /// How long it may take, all addresses together. Looking up a name is not counted.
+    /// Limits the time for all addresses together. The look-up of a name is not counted.
     #[must_use]
     pub const fn timeout(self, timeout: Duration) -> ConnectOptions {
         ConnectOptions { timeout: Some(timeout), ..self }
     }
 
-    /// Connects to an address; to the first that answers, if there are several. Switches.
+    /// Connects to the first address that answers. Switches.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout of zero; [`TimedOut`](io::ErrorKind::TimedOut); why
-    /// the last address could not be reached, be it that the source is of another kind, or the name not be looked up.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout of zero; [`TimedOut`](io::ErrorKind::TimedOut); the
+    /// error of the last address, for example if the local address is of another family; the error of the name look-up.
     pub fn connect<A: ToSocketAddrs>(&self, address: A) -> io::Result<TcpStream> {
         if self.timeout.is_some_and(|timeout| timeout.is_zero()) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "cannot set a 0 duration timeout"));

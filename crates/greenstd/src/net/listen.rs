@@ -1,4 +1,4 @@
-//! Listening, with options.
+//! Listening with options.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use super::addr::each_address;
 use super::{TcpListener, ToSocketAddrs};
 use crate::socket::{BACKLOG, Socket};
 
-/// How to listen, if not as [`TcpListener::bind`] does: Eventlet's `listen` with its arguments.
+/// Settings for a listener beyond those of [`TcpListener::bind`], Eventlet's `listen` with its arguments.
 ///
 /// ```
 /// use greenstd::net::ListenOptions;
@@ -26,50 +26,53 @@ pub struct ListenOptions {
 }
 
 impl ListenOptions {
-    /// What [`TcpListener::bind`] does: as many connections wait as the system allows, up to 4096, and an address whose
-    /// connections have ended only just may be taken again.
+    /// Creates the settings of [`TcpListener::bind`].
+    ///
+    /// The backlog is as large as the system allows, up to 4096. An address whose connections have just ended may be
+    /// bound again.
     #[must_use]
     pub const fn new() -> ListenOptions {
         ListenOptions { backlog: BACKLOG, reuse_address: true, reuse_port: false, only_v6: None }
     }
 
-    /// How many connections wait to be accepted. The system may allow fewer, and rounds as it likes.
+    /// Sets the number of connections that may wait to be accepted. The system may lower or round it.
     #[must_use]
     pub const fn backlog(self, connections: u32) -> ListenOptions {
         let backlog = if connections > i32::MAX as u32 { i32::MAX } else { connections as i32 };
         ListenOptions { backlog, ..self }
     }
 
-    /// Whether an address may be taken whose connections have ended only just (`SO_REUSEADDR`). On by default.
+    /// Sets whether an address whose connections have just ended may be bound (`SO_REUSEADDR`). On by default.
     #[must_use]
     pub const fn reuse_address(self, reuse: bool) -> ListenOptions {
         ListenOptions { reuse_address: reuse, ..self }
     }
 
-    /// Whether several listeners may share an address, if all of them say so (`SO_REUSEPORT`). Connections are spread over
-    /// them on Linux: one for each OS thread with a hub. Off by default, where Eventlet has it on: a second server by
-    /// mistake would take half of the connections.
+    /// Sets whether several listeners may share an address, if all of them set it (`SO_REUSEPORT`).
     ///
-    /// With port 0, where the system chooses, it is [reported](hub_core::warn): it may choose the port of another
-    /// listener of the same user that shares. [`Cluster`](super::Cluster) shares a port that the system has chosen.
+    /// Linux spreads the connections over the listeners: one for each OS thread with a hub. Off by default, unlike in
+    /// Eventlet: a second server that is started by mistake would take half of the connections.
+    ///
+    /// With port 0 a listener that shares is [reported](hub_core::warn), because the system may choose the port of
+    /// another sharing listener of the same user. [`Cluster`](super::Cluster) shares a port that the system has chosen.
     #[must_use]
     pub const fn reuse_port(self, reuse: bool) -> ListenOptions {
         ListenOptions { reuse_port: reuse, ..self }
     }
 
-    /// Whether an address of IPv6 is for IPv6 only, or for IPv4 too (`IPV6_V6ONLY`). By default it is as the system
-    /// likes. It does not matter for addresses of IPv4.
+    /// Sets whether an IPv6 address is for IPv6 only, or for IPv4 too (`IPV6_V6ONLY`).
+    ///
+    /// By default the system decides. The setting has no effect on IPv4 addresses.
     #[must_use]
     pub const fn only_v6(self, only: bool) -> ListenOptions {
         ListenOptions { only_v6: Some(only), ..self }
     }
 
-    /// Listens at an address; at the first that can be had, if there are several. Switches if a name has to be looked
-    /// up.
+    /// Listens at the first address that can be bound. Switches if it looks up a name.
     ///
     /// # Errors
     ///
-    /// Why the last address could not be had, or the name not be looked up. If the system has no such option.
+    /// The error of the last address, or of the name look-up; if the system does not support an option.
     pub fn listen<A: ToSocketAddrs>(&self, address: A) -> io::Result<TcpListener> {
         each_address(address, |address| {
             if self.reuse_port && address.port() == 0 {
@@ -81,7 +84,7 @@ impl ListenOptions {
         })
     }
 
-    /// As [`listen`](ListenOptions::listen), at an address that is known, and without a warning.
+    /// Like [`listen`](ListenOptions::listen), at a known address, and without a warning.
     pub(super) fn listen_at(&self, address: &SocketAddr) -> io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(*address), Type::STREAM)?;
         socket.configure(|socket| {

@@ -1,4 +1,4 @@
-//! Who looks names up.
+//! Name resolution.
 
 mod cache;
 
@@ -10,11 +10,11 @@ use hub_core::ThreadPool;
 
 pub use cache::CachedResolver;
 
-/// Finds the addresses of hosts by their names. [`set_resolver`] has this process ask one of your own.
+/// A source of host addresses by name, installed by [`set_resolver`].
 ///
-/// It is asked by green threads of any OS thread, and never for what is an address in digits. A resolver may switch: one
-/// that asks servers by [green sockets](super::UdpSocket) does. One that blocks better does that by
-/// [`tpool::execute`](crate::tpool::execute), for all green threads of an OS thread would wait.
+/// Green threads of any OS thread call it, and never for a literal address. It may switch, as a resolver that asks
+/// servers through [green sockets](super::UdpSocket) does. A resolver that blocks should do that in
+/// [`tpool::execute`](crate::tpool::execute): it would block all green threads of the OS thread.
 ///
 /// ```
 /// use greenstd::net::{Resolver, SystemResolver};
@@ -36,11 +36,11 @@ pub use cache::CachedResolver;
 /// # Ok::<(), io::Error>(())
 /// ```
 pub trait Resolver: Send + Sync {
-    /// The addresses of `host`, the preferred one first. Their ports do not matter: whoever asks puts in its own.
+    /// Returns the addresses of `host`, the preferred one first. The caller replaces their ports.
     ///
     /// # Errors
     ///
-    /// If there is no such host, or it cannot be found out.
+    /// If there is no such host, or the look-up fails.
     fn resolve(&self, host: &str) -> io::Result<Vec<SocketAddr>>;
 }
 
@@ -50,10 +50,10 @@ impl<R: Resolver + ?Sized> Resolver for Arc<R> {
     }
 }
 
-/// Of its own, since a look-up may take half a minute where a server is silent.
+/// A pool of its own, since a look-up may take half a minute if a server does not answer.
 static NAMES: ThreadPool = ThreadPool::named("greenhub-names", 64);
 
-/// The resolver of the system, asked on another OS thread each time. Switches.
+/// The resolver of the system, called on another OS thread each time. Switches.
 #[derive(Copy, Clone, Default, Debug)]
 pub struct SystemResolver;
 
@@ -66,10 +66,10 @@ impl Resolver for SystemResolver {
 
 static RESOLVER: RwLock<Option<Arc<dyn Resolver>>> = RwLock::new(None);
 
-/// Has this process ask `resolver` for names from now on: whatever takes a name, as
-/// [`TcpStream::connect`](super::TcpStream::connect) does. Does not switch.
+/// Sets the resolver of this process. Does not switch.
 ///
-/// Until then it is a [`CachedResolver`] over the [`SystemResolver`]. To keep names longer, or not at all:
+/// All calls that take a name use it from now on, such as [`TcpStream::connect`](super::TcpStream::connect). The
+/// default is a [`CachedResolver`] over the [`SystemResolver`]. To keep names longer, or not at all:
 ///
 /// ```
 /// use greenstd::net::{CachedResolver, SystemResolver, set_resolver};
@@ -79,11 +79,11 @@ static RESOLVER: RwLock<Option<Arc<dyn Resolver>>> = RwLock::new(None);
 /// ```
 pub fn set_resolver(resolver: impl Resolver + 'static) {
     let former = RESOLVER.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::new(resolver));
-    // Its destructor may look something up.
+    // Its destructor may look up a name, and must not run under the lock.
     drop(former);
 }
 
-/// Asks the resolver of this process. Switches.
+/// Calls the resolver of this process. Switches.
 pub(super) fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     static SYSTEM: LazyLock<CachedResolver<SystemResolver>> = LazyLock::new(|| CachedResolver::new(SystemResolver));
     let chosen = RESOLVER.read().unwrap_or_else(PoisonError::into_inner).clone();

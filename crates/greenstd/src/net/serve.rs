@@ -1,4 +1,4 @@
-//! Servers: connections are accepted as long as a pool has room, and each is handled in a green thread of it.
+//! Servers, which accept connections while a pool has room, and handle each in a green thread of the pool.
 
 mod stop;
 
@@ -14,18 +14,18 @@ use rustix::io::Errno;
 
 pub use stop::StopServe;
 
-use crate::greenpool::{GreenPool, Room};
+use crate::greenpool::{Admission, GreenPool};
 use crate::group::{Group, GroupError};
 
-/// What connections come from: [`TcpListener`](super::TcpListener), [`UnixListener`](crate::os::unix::net::UnixListener),
-/// or something of your own around one of them.
+/// A source of connections: [`TcpListener`](super::TcpListener), [`UnixListener`](crate::os::unix::net::UnixListener),
+/// or a type that wraps one of them.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
 /// # doctest::run(|| {
 /// use greenstd::net::{Accept, Accepted, SocketAddr, TcpListener, TcpStream};
 /// use std::io;
-/// /// Has small messages sent at once.
+/// Has small messages sent at once.
 /// #[derive(Debug)]
 /// struct Prompt(TcpListener);
 /// impl Accept for Prompt {
@@ -34,7 +34,7 @@ use crate::group::{Group, GroupError};
 ///     fn accept_if<T>(&self, admit: impl FnMut() -> Option<T>) -> io::Result<Option<Accepted<Prompt, T>>> {
 ///         let accepted = self.0.accept_if(admit)?;
 ///         if let Some((stream, ..)) = &accepted {
-///             // It may be broken by now, which is its handler's to find out.
+/// The connection may be broken by now; its handler will find that out.
 ///             let _ = stream.set_nodelay(true);
 ///         }
 ///         Ok(accepted)
@@ -50,14 +50,15 @@ use crate::group::{Group, GroupError};
 /// # Ok::<(), io::Error>(()) }).unwrap();
 /// ```
 pub trait Accept: fmt::Debug {
-    /// A connection.
+    /// The type of a connection.
     type Stream: 'static;
-    /// Where it comes from.
+    /// The type of the peer's address.
     type Address: 'static;
 
-    /// Waits for a connection, and takes it if `admit` gives something for it. `admit` is asked before each attempt, and
-    /// what it gave is dropped when there was nothing to accept after all. `None`, with nothing accepted, if it gives
-    /// nothing. Switches.
+    /// Waits for a connection, and accepts it if `admit` returns a ticket for it. Switches.
+    ///
+    /// `admit` is called before each attempt. Its ticket is dropped if there was nothing to accept after all. Returns
+    /// `None`, with nothing accepted, if it returns `None`.
     ///
     /// # Errors
     ///
@@ -65,46 +66,47 @@ pub trait Accept: fmt::Debug {
     /// connection, and ends no server.
     fn accept_if<T>(&self, admit: impl FnMut() -> Option<T>) -> io::Result<Option<Accepted<Self, T>>>;
 
-    /// Whether it was closed, so that an error is no surprise.
+    /// Returns true if the listener was closed, which explains an error.
     fn is_closed(&self) -> bool;
 }
 
-/// A connection, where it comes from, and what it was admitted with.
+/// A connection, the peer's address, and the ticket of its admission.
 pub type Accepted<L, T> = (<L as Accept>::Stream, <L as Accept>::Address, T);
 
-/// How a server has ended, if not by an error.
+/// The result of a server that ended without an error.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Served {
-    /// Whether it was stopped, or its listener closed.
+    /// The cause of the end.
     pub end: ServeEnd,
-    /// How many connections it has accepted.
+    /// The number of accepted connections.
     pub accepted: u64,
-    /// How many handlers ran still when the time for them was over, and were killed.
+    /// The number of handlers that were killed at the deadline.
     pub killed: usize,
-    /// How many of the killed handlers still ran when the server returned: they [refused](hub_core::KillOutcome::Refused) the kill,
-    /// or were in a [`shield`](hub_core::shield()) or a wait that must not be left early.
+    /// The number of killed handlers that still ran when the server returned. They
+    /// [refused](hub_core::KillOutcome::Refused) the kill, or were in a [`shield`](hub_core::shield()) or in a wait
+    /// that must not be left early.
     pub left: usize,
 }
 
-/// Why a server has ended.
+/// The cause of a server's end.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ServeEnd {
-    /// By its [`StopServe`].
+    /// Its [`StopServe`] was stopped.
     Stopped,
     /// Its listener was closed.
     Closed,
 }
 
-/// Why a server has failed.
+/// Why a server failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The caller is a green thread of the pool: when the pool is full it would wait for itself.
+    /// The caller is a green thread of the pool: with a full pool it would wait for itself.
     #[error("cannot serve from a green thread of the pool that is to run the handlers")]
     Inside,
-    /// The listener is of no use any more.
+    /// The listener cannot accept any more.
     #[error("cannot accept connections: {0}")]
     Accept(#[source] io::Error),
     /// The caller cannot wait.
@@ -123,8 +125,9 @@ impl From<ServeError> for io::Error {
     }
 }
 
-/// Accepts connections until the listener is closed, and calls `handler` with each in a green thread of `pool`.
-/// Eventlet's `serve`. Switches.
+/// Accepts connections until the listener is closed, and handles each in a green thread of `pool`. Switches.
+///
+/// Eventlet's `serve`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -148,11 +151,11 @@ impl From<ServeError> for io::Error {
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 ///
-/// This is [`serve_until`] without anybody who stops it.
+/// This is [`serve_until`] with a handle that is never stopped.
 ///
 /// # Errors
 ///
-/// As there.
+/// Like [`serve_until`].
 #[track_caller]
 pub fn serve<L: Accept, R: 'static>(
     listener: &L,
@@ -162,26 +165,27 @@ pub fn serve<L: Accept, R: 'static>(
     serve_until(&StopServe::new(), listener, pool, handler)
 }
 
-/// Accepts connections until `stop` says so or the listener is closed, and calls `handler` with each in a green thread
-/// of `pool`. Switches.
+/// Accepts connections until `stop` is stopped or the listener is closed. Switches.
 ///
-/// While the pool is full nothing is accepted: connections wait in the queue of the system. Several servers may share a
-/// pool, and a [`StopServe`]. The stream is the handler's, so it is closed when the handler has ended, in whichever way,
-/// unless it was given away. A handler that panics or returns an `Err` is [reported](hub_core::spawn), and the server
-/// goes on; so it does when one is killed.
+/// It calls `handler` with each connection in a green thread of `pool`. While the pool is full nothing is accepted:
+/// connections wait in the backlog of the system. Several servers may share a pool, and a [`StopServe`]. The handler
+/// owns the stream, so the stream is closed when the handler ends, unless it was moved elsewhere. A handler that panics
+/// or returns an `Err` is [reported](hub_core::spawn), and the server goes on. It also goes on when a handler is
+/// killed.
 ///
-/// A lack of descriptors or memory, and connections that have failed before they were accepted, end no server. Such an
-/// error is [reported](hub_core::set_report_stream), once until a connection is accepted again. After a lack there is
-/// another attempt when a pause is over, which grows from 5 milliseconds to a second; after a lost connection there is one
-/// at once, unless many fail in a row.
+/// A lack of descriptors or memory ends no server, nor does a connection that failed before it was accepted. Such an
+/// error is [reported](hub_core::set_report_stream) once, until a connection is accepted again. After a lack, the next
+/// attempt follows a pause, which grows from 5 milliseconds to a second. After a lost connection the next attempt
+/// follows at once, unless many fail in a row.
 ///
-/// When it is stopped, no more is accepted and the handlers are waited for: without a limit, or until a
-/// [deadline](StopServe::stop_within) at which those that are left are killed. The server then returns when they have
-/// ended, or as soon as only those are left that [refuse](hub_core::KillOutcome::Refused) the kill, and two seconds after the
-/// deadline at the latest; [`Served::left`] counts them. The listener stays open, so it can be served again. If the caller is killed, or times out, the handlers run on.
+/// A stopped server accepts no more and waits for the handlers: without a limit, or until a
+/// [deadline](StopServe::stop_within) at which the remaining ones are killed. Then it returns when all have ended, or
+/// only handlers that [refuse](hub_core::KillOutcome::Refused) the kill are left, and at the latest two seconds after
+/// the deadline; [`Served::left`] counts the rest. The listener stays open and can be served again. If the caller is
+/// killed or times out, the handlers run on.
 ///
-/// With `panic = "abort"` nothing can be interrupted: there a stop takes effect after the next connection, and
-/// handlers are waited for without a limit.
+/// With `panic = "abort"` nothing can be interrupted. There a stop takes effect after the next connection, and the
+/// server waits for its handlers without a limit.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -205,8 +209,8 @@ pub fn serve<L: Accept, R: 'static>(
 ///
 /// # Errors
 ///
-/// [`ServeError::Accept`] if accepting fails in a way that will not pass; [`ServeError::Inside`] from a green thread of
-/// the pool; if the caller cannot wait. The handlers run on.
+/// [`ServeError::Accept`] if accepting fails permanently; [`ServeError::Inside`] from a green thread of the pool; if
+/// the caller cannot wait. The handlers run on.
 #[track_caller]
 pub fn serve_until<L: Accept, R: 'static>(
     stop: &StopServe,
@@ -217,7 +221,7 @@ pub fn serve_until<L: Accept, R: 'static>(
     serve_at(Location::caller(), stop, listener, pool, handler)
 }
 
-/// [`serve_until`] on behalf of a caller at `called_at`, which is the spawn place of the handlers.
+/// Like [`serve_until`], for a caller at `called_at`, which is the spawn location of the handlers.
 pub(super) fn serve_at<L: Accept, R: 'static>(
     called_at: &'static Location<'static>,
     stop: &StopServe,
@@ -247,28 +251,28 @@ struct Server<'a, L, F> {
     accepted: u64,
 }
 
-/// How long handlers that were killed may take to end.
+/// The time that killed handlers have to unwind.
 const UNWINDING: Duration = Duration::from_secs(2);
 
-/// So many connections are accepted in one go before their handlers run.
+/// The number of connections that are accepted in a row before their handlers run.
 const BURST: u64 = 64;
 
 impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<'_, L, F> {
     fn accept_all(&mut self, stop: &StopServe) -> Result<ServeEnd, ServeError> {
         let mut pauses = Pauses::begin();
         while !stop.is_stopped() {
-            let mut room = Some(self.pool.room()?);
-            // A place that was granted is kept, also if the stop came before this green thread ran again.
+            let mut admission = Some(self.pool.admit()?);
+            // A permit that was granted is kept, even if the stop came before this green thread ran again.
             if stop.is_stopped() {
                 break;
             }
-            // A place is kept while there are connections, and not while one waits for the next.
-            let accepted = self.listener.accept_if(|| room.take().or_else(|| self.pool.room_now()));
+            // A permit is held while there are connections, but not during the wait for the next one.
+            let accepted = self.listener.accept_if(|| admission.take().or_else(|| self.pool.try_admit()));
             match accepted {
-                Ok(Some((stream, address, room))) => {
+                Ok(Some((stream, address, admission))) => {
                     pauses = Pauses::begin();
                     self.accepted += 1;
-                    self.handle(stream, address, room);
+                    self.handle(stream, address, admission);
                     if self.accepted.is_multiple_of(BURST) {
                         hub_core::yield_now();
                     }
@@ -277,7 +281,7 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
                 Err(_) if self.listener.is_closed() => return Ok(ServeEnd::Closed),
                 Err(error) => match Failure::of(&error) {
                     Some(failure) => {
-                        drop(room);
+                        drop(admission);
                         pauses.next(self.listener, failure, error).map_err(ServeError::Accept)?;
                     }
                     None => return Err(ServeError::Accept(error)),
@@ -287,14 +291,14 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
         Ok(ServeEnd::Stopped)
     }
 
-    fn handle(&self, stream: L::Stream, address: L::Address, room: Room) {
+    fn handle(&self, stream: L::Stream, address: L::Address, admission: Admission) {
         let handler = Rc::clone(&self.handler);
-        self.handlers.add(&room.spawn(self.called_at, move || handler(stream, address)));
+        self.handlers.add(&admission.spawn(self.called_at, move || handler(stream, address)));
     }
 
-    /// Waits for the handlers, and kills those that are late. Returns how many, and how many of them are left.
+    /// Waits for the handlers, and kills the late ones. Returns how many were killed, and how many are left.
     fn drain(&self, stop: &StopServe) -> Result<(usize, usize), ServeError> {
-        // Handlers alone are members, and this is none.
+        // Only handlers are members of the group, and the caller is none.
         let failed = |error| match error {
             GroupError::Loop(error) => ServeError::from(error),
             error => unreachable!("a server waits for its handlers: {error}"),
@@ -309,7 +313,7 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
     }
 }
 
-/// A green thread that waits for something, as long as this is there.
+/// A green thread that waits for a stop or a deadline until this is dropped.
 struct Watch<'a> {
     stop: &'a StopServe,
     over: Rc<Cell<bool>>,
@@ -323,14 +327,14 @@ impl<'a> Watch<'a> {
         Watch { stop, over, green: hub_core::spawn_at(called_at, move || wait(&own, &seen)) }
     }
 
-    /// Runs `f`, unless what is waited for comes first: then `None`.
+    /// Runs `f`. Returns `None` if the watched event comes first.
     fn guard<R>(&self, mut f: impl FnMut() -> R) -> Result<Option<R>, LoopError> {
         match self.green.with_link(&mut f) {
             Ok(value) => Ok(Some(value)),
             Err(linked) if linked.is_unsupported() => Ok(Some(f())),
             Err(linked) => match linked.error() {
                 None => Ok(None),
-                // It had no stack, for instance.
+                // For example, the green thread had no stack.
                 Some(GreenError::Loop(error)) => Err(error.clone()),
                 Some(_) => Err(LoopError::Aborted),
             },
@@ -340,13 +344,13 @@ impl<'a> Watch<'a> {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        // It ends by itself: this may be dropped by unwinding, and without unwinding nobody could end it.
+        // The watcher ends by itself: this may be dropped while unwinding, and without unwinding nothing could kill it.
         self.over.set(true);
-        self.stop.look_again();
+        self.stop.wake_watchers();
     }
 }
 
-/// Pauses between attempts to accept, ever longer.
+/// The growing pauses between attempts to accept.
 pub(crate) struct Pauses {
     failures: u64,
     last: Option<Duration>,
@@ -361,11 +365,11 @@ impl Pauses {
         Pauses { failures: 0, last: None, wait: PiecewiseWait::begin() }
     }
 
-    /// Reports the first of several failures, and pauses. Switches.
+    /// Reports the first failure in a row, and pauses. Switches.
     ///
     /// # Errors
     ///
-    /// `error`, where nothing may switch and the time of grace is used up.
+    /// `error`, where nothing may switch and the panicking grace is used up.
     pub(crate) fn next<L: Accept>(&mut self, listener: &L, failure: Failure, error: io::Error) -> io::Result<()> {
         if self.wait.is_over() {
             return Err(error);
@@ -377,8 +381,7 @@ impl Pauses {
                 "{listener:?} cannot accept connections: {error}; tries again, with pauses of up to {longest:?}"
             ));
         }
-        // Each has taken a connection, so others are not to wait for it. A failure that goes on and on is no matter of
-        // connections.
+        // Each failure has taken a connection, so the others must not wait. Too many in a row have another cause.
         if failure == Failure::Connection && self.failures <= BURST {
             hub_core::yield_now();
             return Ok(());
@@ -390,18 +393,18 @@ impl Pauses {
     }
 }
 
-/// Why accepting has failed, if that ends no server.
+/// A failure to accept that ends no server.
 #[derive(Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// One connection is lost: the network, a firewall or the peer has ended it before it was accepted. accept(2) of
-    /// Linux returns what was pending at the new socket.
+    /// One connection is lost: the network, a firewall or the peer ended it before it was accepted. Linux's accept(2)
+    /// returns the pending error of the new socket.
     Connection,
-    /// Something was lacking, which is a matter of time.
+    /// A resource is lacking for now.
     Lack,
 }
 
 impl Failure {
-    /// `None` if the listener is of no use any more.
+    /// Classifies an error. `None` if the listener cannot accept any more.
     pub(crate) fn of(error: &io::Error) -> Option<Failure> {
         const LACKS: &[Errno] = &[Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::NOSPC];
         const CONNECTIONS: &[Errno] = &[
@@ -424,7 +427,7 @@ impl Failure {
             #[cfg(any(target_os = "linux", target_os = "android"))]
             Errno::NONET,
         ];
-        // A lack of the hub is a matter of time, too.
+        // A lack inside the hub passes, too.
         let refused = match error.get_ref().and_then(|error| error.downcast_ref()) {
             Some(TrampolineError::Register(_, cause)) => cause,
             Some(TrampolineError::TimedOut(_)) => return Some(Failure::Connection),

@@ -1,4 +1,4 @@
-//! TCP.
+//! TCP sockets.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -9,15 +9,15 @@ use std::time::Duration;
 use super::{ConnectOptions, ListenOptions, ToSocketAddrs, client, local_addr, peer_addr};
 use crate::socket::{Direction, Socket};
 
-/// A TCP connection, std's `TcpStream`.
+/// A TCP stream between a local and a remote socket, std's `TcpStream`.
 ///
-/// Reading and writing park the calling green thread only. It is `Send + Sync`; two green threads may use it
-/// at the same time, one reading and one writing. A second reader, or writer, is refused with
+/// Reading and writing park only the calling green thread. It is `Send + Sync`; two green threads may use it at the
+/// same time, one reading and one writing. A second reader or writer is refused with
 /// [`ResourceBusy`](io::ErrorKind::ResourceBusy): give it a [clone](TcpStream::try_clone).
 ///
-/// Where the peer has ended its side a read returns 0, each time. Where it has reset the connection the next read or
-/// write is [`ConnectionReset`](io::ErrorKind::ConnectionReset), once; from then on reads return 0 and writes are
-/// [`BrokenPipe`](io::ErrorKind::BrokenPipe). Eventlet returns an empty string for either.
+/// After the peer has ended its side, each read returns 0. After the peer has reset the connection, the next read or
+/// write fails with [`ConnectionReset`](io::ErrorKind::ConnectionReset), once; from then on reads return 0 and writes
+/// fail with [`BrokenPipe`](io::ErrorKind::BrokenPipe). Eventlet returns an empty string for either.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -40,23 +40,23 @@ socket_timeouts!(TcpStream);
 socket_stream!(TcpStream);
 
 impl TcpStream {
-    /// Connects to an address; to the first that answers, if there are several. [`ConnectOptions`] has other ways.
-    /// Switches.
+    /// Opens a TCP connection to a remote host. Switches.
+    ///
+    /// It tries the addresses in order and returns the first connection. [`ConnectOptions`] has more settings.
     ///
     /// # Errors
     ///
-    /// Why the last address could not be reached, or the name not be looked up.
+    /// The error of the last address, or of the name look-up.
     pub fn connect<A: ToSocketAddrs>(address: A) -> io::Result<TcpStream> {
         ConnectOptions::new().connect(address)
     }
 
-    /// Connects to an address, and gives up with [`TimedOut`](io::ErrorKind::TimedOut) after `timeout`.
-    /// Switches.
+    /// Opens a TCP connection to a remote host with a timeout. Switches.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout of zero; why the address could not be
-    /// reached.
+    /// [`TimedOut`](io::ErrorKind::TimedOut) after `timeout`; [`InvalidInput`](io::ErrorKind::InvalidInput) for a
+    /// timeout of zero; the error of the connection.
     pub fn connect_timeout(address: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         ConnectOptions::new().timeout(timeout).connect(address)
     }
@@ -65,7 +65,7 @@ impl TcpStream {
         TcpStream(socket)
     }
 
-    /// The address of the other side.
+    /// Returns the socket address of the remote peer of this TCP connection.
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl TcpStream {
         peer_addr(&self.0)
     }
 
-    /// The address of this side.
+    /// Returns the socket address of the local half of this TCP connection.
     ///
     /// # Errors
     ///
@@ -83,8 +83,9 @@ impl TcpStream {
         local_addr(&self.0)
     }
 
-    /// Shuts down one direction or both, for every clone: operations that wait for them return, on any OS thread.
-    /// Does not switch.
+    /// Shuts down the read, write, or both halves of this connection. Does not switch.
+    ///
+    /// It acts on every clone: operations that wait for these halves return, on all OS threads.
     ///
     /// # Errors
     ///
@@ -93,16 +94,16 @@ impl TcpStream {
         self.0.shutdown(how)
     }
 
-    /// Reads without taking: the next read returns the same bytes. Switches.
+    /// Receives data without removing it: the next read returns the same bytes. Switches.
     ///
     /// # Errors
     ///
-    /// As a read.
+    /// Like a read.
     pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.peek(buffer)
     }
 
-    /// Sends small segments at once (`TCP_NODELAY`).
+    /// Sets the value of the `TCP_NODELAY` option: small segments are sent at once.
     ///
     /// # Errors
     ///
@@ -111,7 +112,7 @@ impl TcpStream {
         self.0.configure(|socket| socket.set_tcp_nodelay(nodelay))
     }
 
-    /// Whether small segments are sent at once.
+    /// Gets the value of the `TCP_NODELAY` option on this socket.
     ///
     /// # Errors
     ///
@@ -120,9 +121,10 @@ impl TcpStream {
         self.0.configure(|socket| socket.tcp_nodelay())
     }
 
-    /// How long the system tries to deliver what is unsent at the close (`SO_LINGER`, whole seconds). Zero
-    /// resets the connection instead. With any other limit the close itself blocks the OS thread. std has this
-    /// as an unstable method.
+    /// Sets the value of the `SO_LINGER` option on this socket.
+    ///
+    /// It is the time, in whole seconds, that the system tries to deliver unsent data after the close. Zero resets the
+    /// connection instead. With any other value the close itself blocks the OS thread. The method is unstable in std.
     ///
     /// # Errors
     ///
@@ -131,7 +133,7 @@ impl TcpStream {
         self.0.configure(|socket| socket.set_linger(linger))
     }
 
-    /// What [`set_linger`](TcpStream::set_linger) has set.
+    /// Gets the value of the `SO_LINGER` option on this socket.
     ///
     /// # Errors
     ///
@@ -140,16 +142,16 @@ impl TcpStream {
         self.0.configure(|socket| socket.linger())
     }
 
-    /// Sets how many routers a packet may pass (`IP_TTL`).
+    /// Sets the value for the `IP_TTL` option on this socket.
     ///
     /// # Errors
     ///
-    /// If the number is none that the system takes, or the stream was closed.
+    /// If the system refuses the value, or the stream was closed.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.0.configure(|socket| socket.set_ttl_v4(ttl))
     }
 
-    /// How many routers a packet may pass.
+    /// Gets the value of the `IP_TTL` option for this socket.
     ///
     /// # Errors
     ///
@@ -165,10 +167,10 @@ impl fmt::Debug for TcpStream {
     }
 }
 
-/// A TCP socket that accepts connections, std's `TcpListener`.
+/// A TCP socket server, listening for connections, std's `TcpListener`.
 ///
-/// Accepting parks the calling green thread only. It is `Send + Sync`; several green threads of one thread that
-/// accept at the same time need a [clone](TcpListener::try_clone) each.
+/// Accepting parks only the calling green thread. It is `Send + Sync`. Green threads of one OS thread that accept at
+/// the same time need a [clone](TcpListener::try_clone) each.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -187,13 +189,14 @@ socket_common!(TcpListener, std::net::TcpListener);
 socket_incoming!(TcpListener, TcpStream, client);
 
 impl TcpListener {
-    /// Listens at an address; at the first that can be had, if there are several. An address whose connections
-    /// have ended only just may be taken again (`SO_REUSEADDR`); [`ListenOptions`] has other ways. Switches if a name has
-    /// to be looked up.
+    /// Creates a listener which will be bound to the specified address. Switches if it looks up a name.
+    ///
+    /// It tries the addresses in order. An address whose connections have just ended may be bound again
+    /// (`SO_REUSEADDR`). [`ListenOptions`] has more settings.
     ///
     /// # Errors
     ///
-    /// Why the last address could not be had, or the name not be looked up.
+    /// The error of the last address, or of the name look-up.
     pub fn bind<A: ToSocketAddrs>(address: A) -> io::Result<TcpListener> {
         ListenOptions::new().listen(address)
     }
@@ -202,7 +205,7 @@ impl TcpListener {
         TcpListener(socket)
     }
 
-    /// The address at which it listens: how to learn of a port that the system chose.
+    /// Returns the local socket address of this listener, with the port that the system chose.
     ///
     /// # Errors
     ///
@@ -211,32 +214,32 @@ impl TcpListener {
         local_addr(&self.0)
     }
 
-    /// Waits for the next connection. Switches.
+    /// Accepts a new incoming connection from this listener. Switches.
     ///
     /// # Errors
     ///
-    /// What the system says: among others, that no descriptor is free, or that the peer has gone again.
+    /// The system's error, for example that no descriptor is free, or that the peer has aborted the connection.
     /// [`NotConnected`](io::ErrorKind::NotConnected) if the listener is closed.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (socket, address) = self.0.accept()?;
         Ok((TcpStream(socket), client(address)?))
     }
 
-    /// The connections, one after the other.
+    /// Returns an iterator over the connections being received on this listener.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: self }
     }
 
-    /// Sets how many routers a packet may pass, for the connections too (`IP_TTL`).
+    /// Sets the value for the `IP_TTL` option on this socket and its connections.
     ///
     /// # Errors
     ///
-    /// If the number is none that the system takes, or the listener was closed.
+    /// If the system refuses the value, or the listener was closed.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.0.configure(|socket| socket.set_ttl_v4(ttl))
     }
 
-    /// How many routers a packet may pass.
+    /// Gets the value of the `IP_TTL` option for this socket.
     ///
     /// # Errors
     ///

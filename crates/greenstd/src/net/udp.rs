@@ -1,4 +1,4 @@
-//! UDP.
+//! UDP sockets.
 
 use std::fmt;
 use std::io;
@@ -14,8 +14,8 @@ use crate::socket::{Direction, Socket};
 
 /// A UDP socket, std's `UdpSocket`.
 ///
-/// Sending and receiving park the calling green thread only. It is `Send + Sync`; one green thread may receive
-/// while another sends, a second receiver needs a [clone](UdpSocket::try_clone).
+/// Sending and receiving park only the calling green thread. It is `Send + Sync`; one green thread may receive while
+/// another sends. A second receiver needs a [clone](UdpSocket::try_clone).
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -34,15 +34,15 @@ pub struct UdpSocket(Socket);
 socket_common!(UdpSocket, std::net::UdpSocket);
 socket_timeouts!(UdpSocket);
 
-/// Options that are no more than a name and a type.
+/// Options that consist of a name and a type.
 macro_rules! options {
     ($($(#[$about:meta])* $get:ident, $set:ident: $kind:ty = $ask:ident, $tell:ident;)*) => {
         impl UdpSocket {$(
-            #[doc = concat!("What [`", stringify!($set), "`](UdpSocket::", stringify!($set), ") has set.")]
+            #[doc = concat!("Gets the value set by [`", stringify!($set), "`](UdpSocket::", stringify!($set), ").")]
             ///
             /// # Errors
             ///
-            /// If the socket was closed, or has no such option.
+            /// If the socket was closed, or does not have the option.
             pub fn $get(&self) -> io::Result<$kind> {
                 self.0.configure(|socket| socket.$ask())
             }
@@ -51,7 +51,7 @@ macro_rules! options {
             ///
             /// # Errors
             ///
-            /// If the socket was closed, or has no such option.
+            /// If the socket was closed, or does not have the option.
             pub fn $set(&self, value: $kind) -> io::Result<()> {
                 self.0.configure(|socket| socket.$tell(value))
             }
@@ -60,25 +60,26 @@ macro_rules! options {
 }
 
 options! {
-    /// Allows sending to a broadcast address (`SO_BROADCAST`).
+    /// Sets the value of the `SO_BROADCAST` option: whether it may send to a broadcast address.
     broadcast, set_broadcast: bool = broadcast, set_broadcast;
-    /// Delivers what is sent to a group to this machine too (`IP_MULTICAST_LOOP`).
+    /// Sets the value of the `IP_MULTICAST_LOOP` option: whether this host receives its own multicast packets.
     multicast_loop_v4, set_multicast_loop_v4: bool = multicast_loop_v4, set_multicast_loop_v4;
-    /// Sets how many routers a packet to a group may pass (`IP_MULTICAST_TTL`).
+    /// Sets the value of the `IP_MULTICAST_TTL` option: the number of hops of a multicast packet.
     multicast_ttl_v4, set_multicast_ttl_v4: u32 = multicast_ttl_v4, set_multicast_ttl_v4;
-    /// Delivers what is sent to an IPv6 group to this machine too (`IPV6_MULTICAST_LOOP`).
+    /// Sets the value of the `IPV6_MULTICAST_LOOP` option: whether this host receives its own multicast packets.
     multicast_loop_v6, set_multicast_loop_v6: bool = multicast_loop_v6, set_multicast_loop_v6;
-    /// Sets how many routers a packet may pass (`IP_TTL`).
+    /// Sets the value for the `IP_TTL` option: the number of hops of a packet.
     ttl, set_ttl: u32 = ttl_v4, set_ttl_v4;
 }
 
 impl UdpSocket {
-    /// A socket at an address; at the first that can be had, if there are several. Switches if a name has to be
-    /// looked up.
+    /// Creates a UDP socket from the given address. Switches if it looks up a name.
+    ///
+    /// It tries the addresses in order.
     ///
     /// # Errors
     ///
-    /// Why the last address could not be had, or the name not be looked up.
+    /// The error of the last address, or of the name look-up.
     pub fn bind<A: ToSocketAddrs>(address: A) -> io::Result<UdpSocket> {
         each_address(address, |address| {
             let socket = Socket::new(Domain::for_address(address), Type::DGRAM)?;
@@ -87,17 +88,19 @@ impl UdpSocket {
         })
     }
 
-    /// Exchanges datagrams with one address only from now on, by [`send`](UdpSocket::send) and
-    /// [`recv`](UdpSocket::recv). Switches if a name has to be looked up.
+    /// Connects this UDP socket to a remote address. Switches if it looks up a name.
+    ///
+    /// From then on it exchanges datagrams with that address only, by [`send`](UdpSocket::send) and
+    /// [`recv`](UdpSocket::recv).
     ///
     /// # Errors
     ///
-    /// If the name cannot be looked up, or no address is of the socket's family.
+    /// If the name look-up fails, or no address is of the socket's family.
     pub fn connect<A: ToSocketAddrs>(&self, address: A) -> io::Result<()> {
         each_address(address, |address| self.0.configure(|socket| socket.connect(&address.into())))
     }
 
-    /// The address to which it is connected.
+    /// Returns the socket address of the remote peer this socket was connected to.
     ///
     /// # Errors
     ///
@@ -106,7 +109,7 @@ impl UdpSocket {
         peer_addr(&self.0)
     }
 
-    /// The address of the socket.
+    /// Returns the socket address that this socket was created from.
     ///
     /// # Errors
     ///
@@ -115,31 +118,33 @@ impl UdpSocket {
         local_addr(&self.0)
     }
 
-    /// Receives a datagram and the address of its sender. What does not fit into the buffer is lost. Switches.
+    /// Receives a single datagram message, and returns its origin. Switches.
+    ///
+    /// Bytes that do not fit into the buffer are lost.
     ///
     /// # Errors
     ///
-    /// What the system says; [`TimedOut`](io::ErrorKind::TimedOut) after the read timeout.
+    /// The system's error; [`TimedOut`](io::ErrorKind::TimedOut) after the read timeout.
     pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let (n, address) = self.0.recv_from(buffer, false)?;
         Ok((n, sender(address)?))
     }
 
-    /// [`recv_from`](UdpSocket::recv_from) without taking the datagram. Switches.
+    /// Like [`recv_from`](UdpSocket::recv_from), without removing the datagram. Switches.
     ///
     /// # Errors
     ///
-    /// As [`recv_from`](UdpSocket::recv_from).
+    /// Like [`recv_from`](UdpSocket::recv_from).
     pub fn peek_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let (n, address) = self.0.recv_from(buffer, true)?;
         Ok((n, sender(address)?))
     }
 
-    /// Sends a datagram to the first address. Switches.
+    /// Sends data to the given address, the first if there are several. Switches.
     ///
     /// # Errors
     ///
-    /// What the system says; [`TimedOut`](io::ErrorKind::TimedOut) after the write timeout.
+    /// The system's error; [`TimedOut`](io::ErrorKind::TimedOut) after the write timeout.
     pub fn send_to<A: ToSocketAddrs>(&self, data: &[u8], address: A) -> io::Result<usize> {
         match address.to_socket_addrs()?.next() {
             Some(address) => self.0.send_to(data, &address),
@@ -147,65 +152,65 @@ impl UdpSocket {
         }
     }
 
-    /// Receives a datagram of the connected address. Switches.
+    /// Receives a single datagram message from the connected address. Switches.
     ///
     /// # Errors
     ///
-    /// As [`recv_from`](UdpSocket::recv_from).
+    /// Like [`recv_from`](UdpSocket::recv_from).
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.recv_datagram(buffer, false)
     }
 
-    /// [`recv`](UdpSocket::recv) without taking the datagram. Switches.
+    /// Like [`recv`](UdpSocket::recv), without removing the datagram. Switches.
     ///
     /// # Errors
     ///
-    /// As [`recv_from`](UdpSocket::recv_from).
+    /// Like [`recv_from`](UdpSocket::recv_from).
     pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.recv_datagram(buffer, true)
     }
 
-    /// Sends a datagram to the connected address. Switches.
+    /// Sends data to the connected address. Switches.
     ///
     /// # Errors
     ///
-    /// As [`send_to`](UdpSocket::send_to), and if the socket is not connected.
+    /// Like [`send_to`](UdpSocket::send_to), and if the socket is not connected.
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
         self.0.send(data)
     }
 
-    /// Receives what is sent to a group, on the interface that has the given address.
+    /// Joins an IPv4 multicast group, on the interface that has the given address.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
     pub fn join_multicast_v4(&self, group: &Ipv4Addr, interface: &Ipv4Addr) -> io::Result<()> {
         self.0.configure(|socket| socket.join_multicast_v4(group, interface))
     }
 
-    /// Leaves a group.
+    /// Leaves an IPv4 multicast group.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
     pub fn leave_multicast_v4(&self, group: &Ipv4Addr, interface: &Ipv4Addr) -> io::Result<()> {
         self.0.configure(|socket| socket.leave_multicast_v4(group, interface))
     }
 
-    /// Receives what is sent to an IPv6 group, on the interface of that index; 0 for any.
+    /// Joins an IPv6 multicast group, on the interface of that index; 0 for any.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
     pub fn join_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.0.configure(|socket: SockRef<'_>| socket.join_multicast_v6(group, interface))
     }
 
-    /// Leaves an IPv6 group.
+    /// Leaves an IPv6 multicast group.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
     pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.0.configure(|socket: SockRef<'_>| socket.leave_multicast_v6(group, interface))
     }

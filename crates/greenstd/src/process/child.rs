@@ -27,7 +27,7 @@ pub struct Child {
     pub stdout: Option<ChildStdout>,
     /// What the child tells of errors, if it was asked for.
     pub stderr: Option<ChildStderr>,
-    child: Held,
+    child: ChildHolder,
 }
 
 impl Child {
@@ -39,7 +39,7 @@ impl Child {
     pub fn from_std(mut child: std::process::Child) -> io::Result<Child> {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         // Until all is well.
-        let mut child = Held::last(child);
+        let mut child = ChildHolder::last(child);
         let stdin = stdin.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStdin);
         let stdout = stdout.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStdout);
         let stderr = stderr.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStderr);
@@ -138,16 +138,16 @@ impl Child {
 }
 
 /// A child of std, which becomes an orphan when no handle can wait for it any more.
-struct Held {
+struct ChildHolder {
     /// There until it is dropped.
     child: Option<std::process::Child>,
     /// Whether nothing but this will wait for the child.
     is_last: bool,
 }
 
-impl Held {
-    fn last(child: std::process::Child) -> Held {
-        Held { child: Some(child), is_last: true }
+impl ChildHolder {
+    fn last(child: std::process::Child) -> ChildHolder {
+        ChildHolder { child: Some(child), is_last: true }
     }
 
     fn get(&self) -> &std::process::Child {
@@ -165,7 +165,7 @@ impl Held {
 
 const THERE: &str = "a child is there until it is dropped";
 
-impl Drop for Held {
+impl Drop for ChildHolder {
     /// A frame that is unwound, as by a kill, has not chosen to leave its child.
     fn drop(&mut self) {
         if let Some(child) = self.child.take()

@@ -12,12 +12,12 @@ use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level;
 
 /// How long a signal that never comes is waited for.
-const PAUSE: Duration = Duration::from_millis(250);
+const SIGNAL_LIMIT: Duration = Duration::from_millis(250);
 
 /// The first pause between two looks, where no descriptor can be had.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// And the longest.
-const LAST_LOOK: Duration = Duration::from_millis(32);
+const LONGEST_PAUSE: Duration = Duration::from_millis(32);
 
 /// Waits until the child has ended, and reaps it: `None` if that takes longer than `timeout`. A caller who is killed
 /// in it leaves the child as it is.
@@ -28,23 +28,23 @@ pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<O
     let (wait, begun) = (PiecewiseWait::begin(), Instant::now());
     let left = || timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
     match by_descriptor(child, timeout)? {
-        Noticed::Ended(status) => return Ok(Some(status)),
-        Noticed::Late => return late(child, timeout),
-        Noticed::Nothing => {}
+        WaitOutcome::Ended(status) => return Ok(Some(status)),
+        WaitOutcome::TimedOut => return timed_out(child, timeout),
+        WaitOutcome::Unknown => {}
     }
     match by_signal(child, &wait, left)? {
-        Noticed::Ended(status) => return Ok(Some(status)),
-        Noticed::Late => return late(child, timeout),
-        Noticed::Nothing => {}
+        WaitOutcome::Ended(status) => return Ok(Some(status)),
+        WaitOutcome::TimedOut => return timed_out(child, timeout),
+        WaitOutcome::Unknown => {}
     }
-    let mut pause = FIRST_LOOK;
+    let mut pause = FIRST_PAUSE;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
         let left = left().unwrap_or(Duration::MAX);
         if left.is_zero() || wait.is_over() {
-            return late(child, timeout);
+            return timed_out(child, timeout);
         }
         match hub_core::try_get_hub() {
             Ok(_) => hub_core::sleep(pause.min(left)),
@@ -52,47 +52,47 @@ pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<O
             // Without a hub no green thread runs that the OS thread could keep waiting.
             Err(_) => std::thread::sleep(pause.min(left)),
         }
-        pause = (pause * 2).min(LAST_LOOK);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
 /// The result of one way to notice the end of a child.
-enum Noticed {
+enum WaitOutcome {
     Ended(ExitStatus),
-    Late,
+    TimedOut,
     /// This way cannot be had, or the report was about something else.
-    Nothing,
+    Unknown,
 }
 
-fn by_descriptor(child: &mut Child, timeout: Option<Duration>) -> io::Result<Noticed> {
+fn by_descriptor(child: &mut Child, timeout: Option<Duration>) -> io::Result<WaitOutcome> {
     // Not reaped, so that its number is that of no other process.
-    let Ok(process) = open(child.id()) else { return Ok(Noticed::Nothing) };
+    let Ok(process) = open(child.id()) else { return Ok(WaitOutcome::Unknown) };
     match trampoline(&process, Interest::READ, timeout) {
         Ok(_) => {}
-        Err(TrampolineError::TimedOut(_)) => return Ok(Noticed::Late),
-        Err(error) if is_unavailable(&error) => return Ok(Noticed::Nothing),
+        Err(TrampolineError::TimedOut(_)) => return Ok(WaitOutcome::TimedOut),
+        Err(error) if is_unavailable(&error) => return Ok(WaitOutcome::Unknown),
         Err(error) => return Err(error.into()),
     }
     // A debugger may keep it from here for a moment.
-    Ok(child.try_wait()?.map_or(Noticed::Nothing, Noticed::Ended))
+    Ok(child.try_wait()?.map_or(WaitOutcome::Unknown, WaitOutcome::Ended))
 }
 
-fn by_signal(child: &mut Child, wait: &PiecewiseWait, left: impl Fn() -> Option<Duration>) -> io::Result<Noticed> {
-    let Ok(signal) = Signal::new() else { return Ok(Noticed::Nothing) };
+fn by_signal(child: &mut Child, wait: &PiecewiseWait, left: impl Fn() -> Option<Duration>) -> io::Result<WaitOutcome> {
+    let Ok(signal) = Signal::new() else { return Ok(WaitOutcome::Unknown) };
     loop {
         // It may have ended before the signal was asked for.
         if let Some(status) = child.try_wait()? {
-            return Ok(Noticed::Ended(status));
+            return Ok(WaitOutcome::Ended(status));
         }
         let left = left().unwrap_or(Duration::MAX);
         if left.is_zero() {
-            return Ok(Noticed::Late);
+            return Ok(WaitOutcome::TimedOut);
         }
-        match trampoline(&signal.told, Interest::READ, Some(left.min(PAUSE))) {
+        match trampoline(&signal.receiver, Interest::READ, Some(left.min(SIGNAL_LIMIT))) {
             Ok(_) => signal.take(),
-            Err(TrampolineError::TimedOut(_)) if wait.is_over() => return Ok(Noticed::Late),
+            Err(TrampolineError::TimedOut(_)) if wait.is_over() => return Ok(WaitOutcome::TimedOut),
             Err(TrampolineError::TimedOut(_)) => {}
-            Err(error) if is_unavailable(&error) => return Ok(Noticed::Nothing),
+            Err(error) if is_unavailable(&error) => return Ok(WaitOutcome::Unknown),
             Err(error) => return Err(error.into()),
         }
     }
@@ -108,7 +108,7 @@ fn is_unavailable(error: &TrampolineError) -> bool {
 }
 
 /// It was waited for until now, for the time of grace only if the caller is panicking.
-fn late(child: &mut Child, timeout: Option<Duration>) -> io::Result<Option<ExitStatus>> {
+fn timed_out(child: &mut Child, timeout: Option<Duration>) -> io::Result<Option<ExitStatus>> {
     match child.try_wait()? {
         None if timeout.is_none() => Err(io::ErrorKind::TimedOut.into()),
         ended => Ok(ended),
@@ -132,22 +132,22 @@ fn open(_process: u32) -> io::Result<OwnedFd> {
 
 /// Told when any child has ended, as long as it exists.
 struct Signal {
-    told: UnixStream,
+    receiver: UnixStream,
     id: SigId,
 }
 
 impl Signal {
     fn new() -> io::Result<Signal> {
-        let (told, tell) = UnixStream::pair()?;
-        told.set_nonblocking(true)?;
-        let id = low_level::pipe::register(SIGCHLD, tell)?;
-        Ok(Signal { told, id })
+        let (receiver, sender) = UnixStream::pair()?;
+        receiver.set_nonblocking(true)?;
+        let id = low_level::pipe::register(SIGCHLD, sender)?;
+        Ok(Signal { receiver, id })
     }
 
     /// Takes the notices that have come until now.
     fn take(&self) {
         // Errors and the end leave nothing to take.
-        while (&self.told).read(&mut [0; 64]).is_ok_and(|n| n > 0) {}
+        while (&self.receiver).read(&mut [0; 64]).is_ok_and(|n| n > 0) {}
     }
 }
 

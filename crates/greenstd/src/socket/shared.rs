@@ -24,7 +24,7 @@ static ACCEPTS: ThreadPool = ThreadPool::named("greenhub-accept", 64);
 
 /// The interval at which a waiting green thread checks for a closed socket and for abandoned attempts that have
 /// succeeded.
-const LOOK: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) type Accepted = (OwnedFd, Option<SocketAddrAny>);
 type Attempt = Receiver<io::Result<Accepted>>;
@@ -58,12 +58,12 @@ impl Abandoned {
 }
 
 /// An attempt that its caller waits for. `Drop` abandons it.
-struct Waiting<'a> {
+struct PendingAttempt<'a> {
     attempt: Option<Attempt>,
     abandoned: &'a Abandoned,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PendingAttempt<'_> {
     fn drop(&mut self) {
         if let Some(attempt) = self.attempt.take() {
             self.abandoned.lock().push(attempt);
@@ -122,18 +122,18 @@ fn attempt(
         drop(socket);
         drop(done.send(accepted));
     })?;
-    let mut waiting = Waiting { attempt: Some(attempt), abandoned };
+    let mut pending = PendingAttempt { attempt: Some(attempt), abandoned };
     loop {
         let left = timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
-        let look = left.map_or(LOOK, |left| left.min(LOOK));
-        let Some(attempt) = &waiting.attempt else { return Err(Errno::WOULDBLOCK.into()) };
-        match attempt.recv_timeout(look) {
+        let interval = left.map_or(CHECK_INTERVAL, |left| left.min(CHECK_INTERVAL));
+        let Some(attempt) = &pending.attempt else { return Err(Errno::WOULDBLOCK.into()) };
+        match attempt.recv_timeout(interval) {
             Ok(accepted) => {
-                waiting.attempt = None;
+                pending.attempt = None;
                 return accepted;
             }
-            Err(RecvTimeoutError::Disconnected) => waiting.attempt = None,
-            Err(RecvTimeoutError::Timeout) if left.is_some_and(|left| left <= look) || pieces.is_over() => {
+            Err(RecvTimeoutError::Disconnected) => pending.attempt = None,
+            Err(RecvTimeoutError::Timeout) if left.is_some_and(|left| left <= interval) || pieces.is_over() => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             // An error if the socket was closed meanwhile.
@@ -144,9 +144,9 @@ fn attempt(
 
 /// Waits until the hub reports a connection, or an abandoned attempt may have one.
 fn wait(source: &Source, abandoned: &Abandoned, pieces: &PiecewiseWait, timeout: Option<Duration>) -> io::Result<()> {
-    let looks = !abandoned.lock().is_empty() && timeout.is_none_or(|timeout| timeout > LOOK);
-    match source.wait(Interest::READ, if looks { Some(LOOK) } else { timeout }) {
-        Err(error) if looks && error.kind() == io::ErrorKind::TimedOut => pieces.check(),
+    let checks = !abandoned.lock().is_empty() && timeout.is_none_or(|timeout| timeout > CHECK_INTERVAL);
+    match source.wait(Interest::READ, if checks { Some(CHECK_INTERVAL) } else { timeout }) {
+        Err(error) if checks && error.kind() == io::ErrorKind::TimedOut => pieces.check(),
         waited => waited,
     }
 }
@@ -175,7 +175,7 @@ mod tests {
         let ((source, _), (other, address)) = (listener(), listener());
         let abandoned = Abandoned::default();
         let (done, attempt) = channel();
-        drop(Waiting { attempt: Some(attempt), abandoned: &abandoned });
+        drop(PendingAttempt { attempt: Some(attempt), abandoned: &abandoned });
         assert!(abandoned.take().is_none());
         let nothing = accept(&source, &abandoned, None, true, || Some(())).expect_err("no connection");
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
@@ -203,7 +203,7 @@ mod tests {
         fn drop(&mut self) {
             let ((source, _), abandoned) = (listener(), Abandoned::default());
             let (_done, attempt) = channel();
-            drop(Waiting { attempt: Some(attempt), abandoned: &abandoned });
+            drop(PendingAttempt { attempt: Some(attempt), abandoned: &abandoned });
             let error = accept(&source, &abandoned, None, false, || Some(())).expect_err("no connection");
             _ = self.0.send(error.kind());
         }
@@ -228,7 +228,7 @@ mod tests {
         let (done, attempt) = channel();
         let (gone, lost) = channel();
         for attempt in [attempt, lost] {
-            drop(Waiting { attempt: Some(attempt), abandoned: &abandoned });
+            drop(PendingAttempt { attempt: Some(attempt), abandoned: &abandoned });
         }
         assert!(done.send(Err(Errno::CONNABORTED.into())).is_ok());
         drop(gone);

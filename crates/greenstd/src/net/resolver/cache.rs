@@ -11,11 +11,10 @@ use hub_core::{BiasedMutex, BiasedMutexGuard, HubError, LoopError};
 use super::Resolver;
 use crate::sync::Event;
 
-/// Remembers what another resolver has found, for a short time; and asks it once for those who want the same name at
-/// the same time.
+/// A resolver that caches the results of another one for a short time, and merges simultaneous look-ups of one name.
 ///
-/// Errors are not remembered, but told to all who have waited for the one answer. Whoever asks the other resolver does so
-/// itself: if it is killed or times out meanwhile, the next who waits asks again.
+/// Errors are not cached, but all waiters for the one look-up get the error. The first caller runs the look-up itself.
+/// If it is killed or times out meanwhile, the next waiter starts a new one.
 ///
 /// ```
 /// use greenstd::net::{CachedResolver, Resolver};
@@ -41,26 +40,26 @@ pub struct CachedResolver<R> {
 }
 
 struct State {
-    /// Of this process. After a fork those who ask are the parent's, and would answer nobody here.
+    /// The process of this state. After a fork the pending look-ups belong to the parent and never finish here.
     process: u32,
     known: HashMap<Arc<str>, Arc<[SocketAddr]>>,
-    /// All that are known, in the order in which they are to be forgotten.
+    /// All known names, in the order in which they expire.
     order: VecDeque<(Instant, Arc<str>)>,
-    asked: HashMap<Arc<str>, Arc<Event<Answer>>>,
+    pending: HashMap<Arc<str>, Arc<Event<Answer>>>,
 }
 
-/// What comes of a question, for those who wait for it.
+/// The result of a look-up, for its waiters.
 #[derive(Clone)]
 enum Answer {
     Found(Arc<[SocketAddr]>),
     Failed(Arc<io::Error>),
-    /// Who has asked was stopped, which says nothing about the host.
+    /// The look-up was interrupted, which tells nothing about the host.
     None,
 }
 
 impl State {
     fn new() -> State {
-        State { process: std::process::id(), known: HashMap::new(), order: VecDeque::new(), asked: HashMap::new() }
+        State { process: std::process::id(), known: HashMap::new(), order: VecDeque::new(), pending: HashMap::new() }
     }
 
     fn forget_first(&mut self) {
@@ -78,25 +77,25 @@ impl State {
 }
 
 impl<R: Resolver> CachedResolver<R> {
-    /// Remembers up to 256 names, for 5 seconds each.
+    /// Creates a cache of up to 256 names, for 5 seconds each.
     #[must_use]
     pub fn new(resolver: R) -> CachedResolver<R> {
         CachedResolver { resolver, ttl: Duration::from_secs(5), capacity: 256, state: BiasedMutex::new(State::new()) }
     }
 
-    /// How long a name is remembered. With zero it is not, and only those who ask at the same time share an answer.
+    /// Sets how long a name is cached. With zero, only simultaneous look-ups share a result.
     #[must_use]
     pub fn ttl(self, ttl: Duration) -> CachedResolver<R> {
         CachedResolver { ttl, ..self }
     }
 
-    /// How many names are remembered. When there are more, the oldest is forgotten.
+    /// Sets how many names are cached. At the limit the oldest one is removed.
     #[must_use]
     pub fn capacity(self, names: usize) -> CachedResolver<R> {
         CachedResolver { capacity: names, ..self }
     }
 
-    /// Forgets all names. Does not switch.
+    /// Removes all names. Does not switch.
     pub fn clear(&self) {
         let mut state = self.lock();
         state.known.clear();
@@ -112,7 +111,7 @@ impl<R: Resolver> CachedResolver<R> {
     }
 
     fn remember(&self, state: &mut State, host: &Arc<str>, addresses: &Arc<[SocketAddr]>) {
-        // A time that no clock reaches is never over.
+        // A time beyond the range of the clock never comes.
         let until = Instant::now().checked_add(self.ttl);
         if self.ttl.is_zero() || self.capacity == 0 || state.known.contains_key(host) {
             return;
@@ -127,7 +126,7 @@ impl<R: Resolver> CachedResolver<R> {
 }
 
 impl<R: Resolver> Resolver for CachedResolver<R> {
-    /// Switches, unless the name is known; so may the other resolver.
+    /// Switches, unless the name is cached. The other resolver may switch, too.
     fn resolve(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
         loop {
             let mut state = self.lock();
@@ -135,14 +134,14 @@ impl<R: Resolver> Resolver for CachedResolver<R> {
             if let Some(addresses) = state.known.get(host) {
                 return Ok(addresses.to_vec());
             }
-            let Some(asked) = state.asked.get(host).map(Arc::clone) else {
+            let Some(pending) = state.pending.get(host).map(Arc::clone) else {
                 let (host, answer) = (Arc::<str>::from(host), Arc::default());
-                state.asked.insert(Arc::clone(&host), Arc::clone(&answer));
+                state.pending.insert(Arc::clone(&host), Arc::clone(&answer));
                 drop(state);
-                return Question { cache: self, host, answer }.ask();
+                return Lookup { cache: self, host, answer }.run();
             };
             drop(state);
-            match asked.wait()? {
+            match pending.wait()? {
                 Answer::Found(addresses) => return Ok(addresses.to_vec()),
                 Answer::Failed(error) => return Err(copy(&error)),
                 Answer::None => {}
@@ -151,77 +150,77 @@ impl<R: Resolver> Resolver for CachedResolver<R> {
     }
 }
 
-/// Asked once for all. Whoever waits is told something, however this ends.
-struct Question<'a, R: Resolver> {
+/// A look-up for all its waiters. `Drop` publishes a result, however the look-up ends.
+struct Lookup<'a, R: Resolver> {
     cache: &'a CachedResolver<R>,
     host: Arc<str>,
     answer: Arc<Event<Answer>>,
 }
 
-impl<R: Resolver> Question<'_, R> {
-    fn ask(self) -> io::Result<Vec<SocketAddr>> {
+impl<R: Resolver> Lookup<'_, R> {
+    fn run(self) -> io::Result<Vec<SocketAddr>> {
         match self.cache.resolver.resolve(&self.host) {
             Ok(addresses) => {
                 let shared = Arc::<[SocketAddr]>::from(addresses);
-                self.tell(Answer::Found(Arc::clone(&shared)));
+                self.publish(Answer::Found(Arc::clone(&shared)));
                 Ok(shared.to_vec())
             }
-            Err(error) if is_of_who_asked(&error) => Err(error),
+            Err(error) if is_callers_own(&error) => Err(error),
             Err(error) => {
                 let shared = Arc::new(error);
-                self.tell(Answer::Failed(Arc::clone(&shared)));
+                self.publish(Answer::Failed(Arc::clone(&shared)));
                 drop(self);
                 Err(Arc::try_unwrap(shared).unwrap_or_else(|shared| copy(&shared)))
             }
         }
     }
 
-    fn tell(&self, answer: Answer) {
+    fn publish(&self, answer: Answer) {
         let mut state = self.cache.lock();
         if let Answer::Found(addresses) = &answer {
             self.cache.remember(&mut state, &self.host, addresses);
         }
-        let own = state.asked.get(&self.host).is_some_and(|asked| Arc::ptr_eq(asked, &self.answer));
-        let asked = if own { state.asked.remove(&self.host) } else { None };
+        let own = state.pending.get(&self.host).is_some_and(|pending| Arc::ptr_eq(pending, &self.answer));
+        let pending = if own { state.pending.remove(&self.host) } else { None };
         drop(state);
-        drop(asked);
-        // Told once.
+        drop(pending);
+        // Fails only if a result was published before.
         let _ = self.answer.send(answer);
     }
 }
 
-impl<R: Resolver> Drop for Question<'_, R> {
+impl<R: Resolver> Drop for Lookup<'_, R> {
     fn drop(&mut self) {
         if !self.answer.ready() {
-            self.tell(Answer::None);
+            self.publish(Answer::None);
         }
     }
 }
 
-/// Whether whoever has asked could not wait, which others perhaps can.
-fn is_of_who_asked(error: &io::Error) -> bool {
+/// Whether the error is that the caller could not wait: another caller may be able to.
+fn is_callers_own(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|error| error.is::<LoopError>() || error.is::<HubError>())
 }
 
-/// The same error for another.
+/// Copies the error for another caller.
 fn copy(error: &Arc<io::Error>) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(error.kind(), Shared(Arc::clone(error))),
+        None => io::Error::new(error.kind(), SharedError(Arc::clone(error))),
     }
 }
 
-/// An error that several have got.
+/// An error that several callers get.
 #[derive(Debug)]
-struct Shared(Arc<io::Error>);
+struct SharedError(Arc<io::Error>);
 
-impl fmt::Display for Shared {
+impl fmt::Display for SharedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl Error for Shared {
+impl Error for SharedError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.source()
     }
@@ -229,7 +228,7 @@ impl Error for Shared {
 
 impl<R> fmt::Debug for CachedResolver<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Nothing is locked while somebody's formatter runs.
+        // The formatter is user code and may switch: hold no lock while calling it.
         let known = self.state.lock().known.len();
         let mut debug = f.debug_struct("CachedResolver");
         debug.field("ttl", &self.ttl).field("capacity", &self.capacity).field("known", &known).finish_non_exhaustive()

@@ -7,9 +7,9 @@ use hub_core::{BiasedMutex, Deadline, WaitReason};
 
 use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 
-/// Stops servers, from any thread: Eventlet's `StopServe`. Clones stop the same ones.
+/// A handle that stops servers from any thread, Eventlet's `StopServe`. Clones stop the same servers.
 ///
-/// A stop stays: a server that is started with one that was used ends at once.
+/// A stop is permanent: a server that is started with a stopped handle ends at once.
 ///
 /// ```
 /// use greenstd::net::StopServe;
@@ -26,15 +26,15 @@ pub struct StopServe {
 #[derive(Default)]
 struct State {
     stopped: bool,
-    /// At which handlers are killed.
+    /// The time at which the handlers are killed.
     deadline: Option<Instant>,
     watching: WaitQueue,
 }
 
-/// For a change.
-struct ForChange;
+/// The wait for a change of the state.
+struct ChangeWait;
 
-impl Wait for ForChange {
+impl Wait for ChangeWait {
     type State = State;
     type Payload = ();
 
@@ -48,21 +48,22 @@ impl Wait for ForChange {
 }
 
 impl StopServe {
-    /// One that has stopped nobody.
+    /// Creates a handle that is not stopped.
     #[must_use]
     pub fn new() -> StopServe {
         StopServe::default()
     }
 
-    /// Has the servers accept no more, wait for their handlers, and return. Never switches.
+    /// Makes the servers accept no more connections, wait for their handlers, and return. Never switches.
     pub fn stop(&self) {
         self.stop_at(None);
     }
 
-    /// As [`stop`](StopServe::stop), and has those handlers killed that run still after `time`. Called again it may bring the
-    /// deadline nearer, and never puts it off. Never switches.
+    /// Like [`stop`](StopServe::stop), and kills the handlers that still run after `time`. Never switches.
+    ///
+    /// A later call may bring the deadline nearer, but never postpones it.
     pub fn stop_within(&self, time: Duration) {
-        // A time that no clock reaches is no limit.
+        // A time beyond the range of the clock is no limit.
         self.stop_at(Instant::now().checked_add(time));
     }
 
@@ -73,18 +74,18 @@ impl StopServe {
         state.watching.grant_all();
     }
 
-    /// Whether it was used.
+    /// Returns true if it was stopped.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.shared.lock().stopped
     }
 
-    /// Waits until it is used, or `over`.
+    /// Waits until it is stopped, or `over` is set.
     pub(super) fn wait(&self, over: &Cell<bool>) {
         self.wait_until(None, |state| state.stopped || over.get());
     }
 
-    /// Waits until the deadline, wherever it is moved, or `over`.
+    /// Waits until the deadline, which may change meanwhile, or until `over` is set.
     pub(super) fn wait_for_deadline(&self, over: &Cell<bool>) {
         while !over.get() {
             let deadline = self.shared.lock().deadline;
@@ -95,19 +96,19 @@ impl StopServe {
         }
     }
 
-    /// Has those who wait see what is over. Never switches.
-    pub(super) fn look_again(&self) {
+    /// Wakes the waiters, which then check `over`. Never switches.
+    pub(super) fn wake_watchers(&self) {
         self.shared.lock().watching.grant_all();
     }
 
-    /// Waits for a change, for `limit` at most: whether it has come.
+    /// Waits for a change, for at most `limit`. Returns false if none came.
     fn wait_until(&self, limit: Option<Duration>, changed: impl Fn(&State) -> bool) -> bool {
-        let change = ForChange::wait(&self.shared, &mut Deadline::from(limit), (), |state, _| {
+        let change = ChangeWait::wait(&self.shared, &mut Deadline::from(limit), (), |state, _| {
             if changed(state) { Ok(()) } else { Err(()) }
         });
         match change {
             Ok(()) => true,
-            // A loop that cannot wait any more waits for no deadline either.
+            // A green thread that cannot wait any more does not wait for a deadline either.
             Err(WaitError::TimedOut(()) | WaitError::Failed(..)) => false,
         }
     }
@@ -115,7 +116,7 @@ impl StopServe {
 
 impl fmt::Debug for StopServe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Nothing is locked while somebody's formatter runs.
+        // The formatter is user code and may switch: hold no lock while calling it.
         let (stopped, deadline) = {
             let state = self.shared.lock();
             (state.stopped, state.deadline)
