@@ -1,10 +1,10 @@
-//! A web crawler: many pages at once, told in the order in which they were asked for.
+//! A web crawler: fetches many pages at once, and prints the results in the order of the arguments.
 //!
-//! `cargo run --release --example crawler -- http://127.0.0.1:8000/ http://127.0.0.1:8001/` fetches both at the same
-//! time; `crawler - < urls.txt` fetches as many as there are lines.
+//! `cargo run --release --example crawler -- http://127.0.0.1:8000/ http://127.0.0.1:8001/` fetches both pages at the
+//! same time. `crawler - < urls.txt` fetches the URL of each line.
 //!
-//! `GreenPool::imap` is all that runs side by side: it calls a plain function with each URL in green threads of the
-//! pool, gives the results in order, and reads only as far ahead as the pool is large.
+//! All concurrency comes from `GreenPool::imap`. It calls a plain function with each URL in green threads of the pool,
+//! yields the results in order, and takes URLs only as far ahead as the pool is large.
 
 mod cli;
 mod web;
@@ -18,32 +18,32 @@ use greenhub::GreenPool;
 
 use crate::cli::Failure;
 
-/// Fetches pages side by side; prints the status, size in bytes, time and URL of each, in the order given, or its error.
+/// Fetches pages concurrently. Prints the status, size, time and URL of each, or its error, in the given order.
 ///
-/// Nothing is followed: where a page has moved to is another page.
+/// Redirects and links are not followed.
 ///
-/// Exit status: 0 if every status was 2xx or 3xx; 1 if one was not, or something went wrong; 2 for wrong use.
+/// Exit status: 0 if every status was 2xx or 3xx; 1 for another status or after an error; 2 for wrong usage.
 #[derive(Parser)]
 #[command(name = "crawler")]
 struct Options {
-    /// What to fetch; - stands for the lines of standard input
+    /// Pages to fetch; - stands for the lines of standard input
     #[arg(value_name = "URL", required = true, value_parser = source)]
     sources: Vec<String>,
 
-    /// How many pages are fetched at the same time, up to 10,000
+    /// Number of pages fetched at the same time, up to 10,000
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pool: u16,
 
-    /// How long one page may take
+    /// Time limit for one page, in seconds
     #[arg(long, value_name = "S", default_value = "10", value_parser = cli::seconds, allow_negative_numbers = true)]
     timeout: Duration,
 
-    /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
+    /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
 }
 
-/// What a server had under a URL.
+/// The result of fetching a page.
 struct Fetched {
     status: u16,
     size: u64,
@@ -75,7 +75,10 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// All that is to be fetched. Standard input is read to its end before anything begins: nothing has to wait for it.
+/// Returns the URLs to fetch.
+///
+/// Reads standard input to its end, and blocks the OS thread meanwhile. No green thread runs yet that would have to
+/// wait.
 fn urls(sources: Vec<String>) -> io::Result<Vec<String>> {
     let mut urls = Vec::new();
     for source in sources {
@@ -89,6 +92,7 @@ fn urls(sources: Vec<String>) -> io::Result<Vec<String>> {
     Ok(urls)
 }
 
+/// Fetches a page and discards its body. Switches.
 fn fetch(url: &str, timeout: Duration) -> Result<Fetched, String> {
     let url = web::url(url)?;
     let began = Instant::now();
@@ -97,7 +101,7 @@ fn fetch(url: &str, timeout: Duration) -> Result<Fetched, String> {
     Ok(Fetched { status, size, took: began.elapsed() })
 }
 
-/// The value of an argument.
+/// Parses an argument: a URL or `-`.
 fn source(text: &str) -> Result<String, String> {
     if text != "-" {
         web::url(text)?;

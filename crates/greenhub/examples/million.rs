@@ -1,7 +1,7 @@
-//! A million green threads, parked at the same time, each on a stack of its own with a guard.
+//! A million green threads, parked at the same time, each on a stack of its own with a guard page.
 //!
-//! `cargo run --release --example million -- [COUNT]` prints how long it took, what they keep resident, and how many
-//! mappings the process has; then it wakes them all and waits for each. A stack without a guard would be an error.
+//! `cargo run --release --example million -- [COUNT]` prints the time, the resident memory per green thread and the
+//! number of memory mappings of the process. Then it wakes all green threads and joins each of them.
 
 mod cli;
 
@@ -17,13 +17,13 @@ use greenhub::{get_hub, sleep, spawn, yield_now};
 
 use crate::cli::Failure;
 
-/// Parks many green threads at the same time, and tells what they cost.
+/// Parks many green threads at the same time, and prints their costs.
 ///
-/// Exit status: 0 if all were parked and woken, 1 if something went wrong, 2 for wrong use.
+/// Exit status: 0 if all were parked and woken, 1 after an error, 2 for wrong usage.
 #[derive(Parser)]
 #[command(name = "million")]
 struct Options {
-    /// How many
+    /// Number of green threads
     #[arg(value_name = "COUNT", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
 }
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 fn run(count: usize) -> io::Result<()> {
     let parked = Rc::new(Cell::new(0));
-    // All wait for this one, which ends when it is told to.
+    // All green threads wait for the end of this one.
     let gate = Rc::new(spawn(|| sleep(Duration::MAX)));
     let mut threads = Vec::with_capacity(count);
     let resident_before = resident_bytes()?;
@@ -47,7 +47,7 @@ fn run(count: usize) -> io::Result<()> {
         let (parked, gate) = (Rc::clone(&parked), Rc::clone(&gate));
         threads.push(spawn(move || {
             parked.set(parked.get() + 1);
-            // It ends by being killed, which is an error to whoever waits.
+            // The gate ends by a kill, which `wait` returns as an error.
             assert!(gate.wait().is_err_and(|error| error.is_exit()));
             number
         }));
@@ -75,14 +75,14 @@ fn run(count: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// The resident memory of this process.
+/// Returns the resident memory of this process.
 fn resident_bytes() -> io::Result<u64> {
     let statm = fs::read_to_string("/proc/self/statm")?;
     let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());
     Ok(pages.ok_or(io::ErrorKind::InvalidData)? * rustix::param::page_size() as u64)
 }
 
-/// The number of mappings of this process.
+/// Returns the number of memory mappings of this process.
 fn mappings() -> io::Result<usize> {
     Ok(fs::read_to_string("/proc/self/maps")?.lines().count())
 }

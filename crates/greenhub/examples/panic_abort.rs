@@ -1,11 +1,12 @@
-//! What holds without unwinding: built with `panic = "abort"`, this exits with 0 if all of it does.
+//! Checks the behaviour without unwinding, in a program built with `panic = "abort"`.
 //!
 //! ```text
 //! cargo run --profile abort --example panic_abort -p greenhub
 //! ```
 //!
-//! A green thread that has begun cannot be ended early then, so `kill`, `with_timeout` and `with_link` say that they
-//! are not supported. Whatever needs no unwinding works: timeouts of sockets, taking back what has not begun, scopes.
+//! Without unwinding a started green thread cannot be ended early. So `kill`, `with_timeout` and `with_link` return an
+//! "unsupported" result. Operations that need no unwinding work: timeouts of sockets, cancelling a green thread before
+//! its start, scopes.
 
 mod cli;
 
@@ -31,23 +32,23 @@ const LONG: Duration = Duration::from_secs(3600);
 type Check = fn() -> io::Result<bool>;
 
 const CHECKS: &[(&str, Check)] = &[
-    ("a green thread that has begun cannot be killed", a_kill_is_unsupported),
-    ("one that has not begun can be taken back", an_unstarted_one_is_cancelled),
-    ("a plain greenlet that has begun cannot be killed", a_kill_of_a_plain_greenlet_is_unsupported),
+    ("a started green thread cannot be killed", a_kill_is_unsupported),
+    ("a green thread can be cancelled before its start", an_unstarted_green_thread_is_cancelled),
+    ("a started plain greenlet cannot be killed", a_kill_of_a_plain_greenlet_is_unsupported),
     ("a plain greenlet outlives its last handle", a_plain_greenlet_outlives_its_last_handle),
-    ("with_timeout does not run what it could not interrupt", with_timeout_is_unsupported),
-    ("with_link does not run what it could not interrupt", with_link_is_unsupported),
-    ("timeouts of sockets and descriptors are values", socket_timeouts_are_values),
+    ("with_timeout does not call a closure that it could not interrupt", with_timeout_is_unsupported),
+    ("with_link does not call a closure that it could not interrupt", with_link_is_unsupported),
+    ("timeouts of sockets and descriptors are returned as errors", socket_timeouts_are_errors),
     ("a scope joins its green threads", a_scope_joins),
     ("a shield calls its closure", a_shield_calls_its_closure),
     ("a server is stopped after the next connection", a_server_is_stopped_after_the_next_connection),
-    ("replacing the hub ends no green thread", replacing_the_hub_ends_nobody),
-    ("a thread ends with green threads parked", a_thread_ends),
+    ("replacing the hub ends no green thread", replacing_the_hub_ends_no_green_thread),
+    ("an OS thread ends while green threads are parked", an_os_thread_ends),
 ];
 
-/// Checks what holds without unwinding.
+/// Checks the behaviour without unwinding.
 ///
-/// Exit status: 0 if all of it holds, 1 if something does not, 2 for wrong use.
+/// Exit status: 0 if every claim holds, 1 if a claim does not hold, 2 for wrong usage.
 #[derive(Parser)]
 #[command(name = "panic_abort")]
 struct Options {}
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
 
 fn check_all() -> Result<ExitCode, Failure> {
     if cfg!(panic = "unwind") {
-        return Err(Failure::Run("it is about `panic = \"abort\"`: build it with `--profile abort`".to_owned()));
+        return Err(Failure::Run("this needs `panic = \"abort\"`: build it with `--profile abort`".to_owned()));
     }
     let mut code = ExitCode::SUCCESS;
     for (claim, check) in CHECKS {
@@ -81,13 +82,13 @@ fn a_kill_is_unsupported() -> io::Result<bool> {
     greenhub::sleep(SHORT);
     let killed = parked.kill();
     greenhub::sleep(SHORT);
-    // It lives on, and ends by itself.
+    // The green thread continues, and ends after its wait.
     let lives = !parked.is_finished();
     drop(writer);
     Ok(killed == KillOutcome::Unsupported && lives && parked.join()?)
 }
 
-fn an_unstarted_one_is_cancelled() -> io::Result<bool> {
+fn an_unstarted_green_thread_is_cancelled() -> io::Result<bool> {
     let inside = Rc::new(());
     let dropped = Rc::downgrade(&inside);
     let queued = greenhub::spawn(move || drop(inside));
@@ -95,7 +96,7 @@ fn an_unstarted_one_is_cancelled() -> io::Result<bool> {
     Ok(queued.kill() == KillOutcome::Cancelled && dropped.upgrade().is_none() && delayed.cancel())
 }
 
-/// Returns a plain greenlet that is suspended in a switch, with a sign that its stack was not unwound.
+/// Returns a plain greenlet that is suspended in a switch, and a reference that dies if its stack is unwound.
 fn suspended() -> io::Result<(Greenlet, Weak<()>)> {
     let (main, inside) = (Greenlet::main(), Rc::new(()));
     let lives = Rc::downgrade(&inside);
@@ -111,7 +112,7 @@ fn a_kill_of_a_plain_greenlet_is_unsupported() -> io::Result<bool> {
     let (greenlet, lives) = suspended()?;
     let refused = matches!(greenlet.kill(), Err(GreenError::Switch(GreenletError::Unsupported)));
     let suspended = !greenlet.is_dead() && lives.upgrade().is_some();
-    // It ends by itself.
+    // Resumed, the greenlet ends.
     greenlet.switch(Payload::unit())?;
     Ok(refused && suspended && greenlet.is_dead() && lives.upgrade().is_none())
 }
@@ -139,7 +140,7 @@ fn with_link_is_unsupported() -> io::Result<bool> {
     Ok(unsupported && !ran.get())
 }
 
-fn socket_timeouts_are_values() -> io::Result<bool> {
+fn socket_timeouts_are_errors() -> io::Result<bool> {
     let (reader, _writer) = io::pipe()?;
     let waited = greenhub::trampoline(&reader, Interest::READ, Some(SHORT));
     let source = Source::new(reader.into())?;
@@ -182,7 +183,7 @@ fn a_server_is_stopped_after_the_next_connection() -> io::Result<bool> {
         })
     });
     greenhub::sleep(SHORT);
-    // Handlers cannot be killed either.
+    // Without unwinding the handlers cannot be killed, so the server waits for them.
     stop.stop_within(SHORT);
     greenhub::sleep(SHORT);
     let goes_on = !server.is_finished();
@@ -194,18 +195,18 @@ fn a_server_is_stopped_after_the_next_connection() -> io::Result<bool> {
     Ok(goes_on && text == "served" && (served.accepted, served.killed, left) == (1, 0, 0))
 }
 
-fn replacing_the_hub_ends_nobody() -> io::Result<bool> {
+fn replacing_the_hub_ends_no_green_thread() -> io::Result<bool> {
     let parked = greenhub::spawn(|| greenhub::sleep(LONG));
     greenhub::yield_now();
     greenhub::spawn_n(|| drop(greenhub::use_hub(None)));
-    // The main greenlet's wait is a value too.
+    // The wait of the main greenlet returns an error.
     let (reader, _writer) = io::pipe()?;
     let waited = greenhub::trampoline(&reader, Interest::READ, Some(LONG));
     greenhub::sleep(SHORT);
     Ok(matches!(waited, Err(TrampolineError::Loop(LoopError::HubReplaced))) && !parked.is_finished())
 }
 
-fn a_thread_ends() -> io::Result<bool> {
+fn an_os_thread_ends() -> io::Result<bool> {
     let ends = || {
         greenhub::spawn_n(|| greenhub::sleep(LONG));
         greenhub::spawn_n(|| {

@@ -1,7 +1,8 @@
 //! Forwards connections to another address.
 //!
-//! `cargo run --release --example port_forwarder -- 127.0.0.1:8080 example.org:80` listens on port 8080. Each connection has two
-//! green threads, one for each direction; when one side ends what it says, the other is told, and may go on.
+//! `cargo run --release --example port_forwarder -- 127.0.0.1:8080 example.org:80` listens on port 8080. Each
+//! connection has two green threads, one for each direction. When one side shuts down its sending half, the forwarder
+//! does the same to the other side, which may continue to send.
 
 mod cli;
 
@@ -21,37 +22,37 @@ use crate::cli::signals::Signals;
 
 /// Forwards connections to another address.
 ///
-/// Ctrl-C ends it: connections that are open may end until the farewell is over.
+/// Ctrl-C stops it. Open connections may continue for the time of --farewell.
 ///
-/// Exit status: 0 if it was ended by Ctrl-C, 1 if something went wrong, 2 for wrong use.
+/// Exit status: 0 after Ctrl-C, 1 after an error, 2 for wrong usage.
 #[derive(Parser)]
 #[command(name = "port_forwarder")]
 struct Options {
-    /// Where to listen
+    /// Address to listen on
     #[arg(value_name = "FROM", value_parser = cli::address)]
     from: String,
 
-    /// Where to forward to; a name is looked up for each connection
+    /// Address to forward to; a host name is looked up for each connection
     #[arg(value_name = "TO", value_parser = cli::address)]
     to: String,
 
-    /// How many connections are forwarded at the same time; others wait
+    /// Number of connections forwarded at the same time; others wait
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     most: u32,
 
-    /// How long a connection may be silent in both directions before it is closed [default: for ever]
+    /// Seconds without data in either direction after which a connection is closed [default: no limit]
     #[arg(long, value_name = "S", value_parser = cli::seconds, allow_negative_numbers = true)]
     idle: Option<Duration>,
 
-    /// How long connections that are open may go on when it ends
+    /// Seconds that open connections may continue after Ctrl-C
     #[arg(long, value_name = "S", default_value = "1", value_parser = cli::seconds, allow_negative_numbers = true)]
     farewell: Duration,
 
-    /// Tell of each connection
+    /// Print a line for each connection
     #[arg(long)]
     verbose: bool,
 
-    /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
+    /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
 }
@@ -71,7 +72,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let stop = StopServe::new();
     let (last, farewell) = (stop.clone(), options.farewell);
     greenhub::spawn(move || {
-        // Whatever ends the wait: nobody could end it any more.
+        // Stop after an error, too: without the signals nothing else could stop the server.
         let _ = signals.wait(None);
         last.stop_within(farewell);
     });
@@ -107,7 +108,7 @@ fn forward(options: &Options, client: TcpStream, peer: SocketAddr, totals: &Rc<T
     }
 }
 
-/// How much went there, and back.
+/// Copies both directions, and returns the number of bytes to the server and back.
 fn both_ways(
     client: TcpStream,
     server: TcpStream,
@@ -117,13 +118,13 @@ fn both_ways(
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (asking, asked) = (client.try_clone()?, server.try_clone()?);
-    // What the one direction carries keeps the other open.
+    // Data in one direction restarts the idle time of both.
     let watch = Rc::new(Watch { idle, moved: Cell::new(0) });
     let (own, sum) = (Rc::clone(&watch), Rc::clone(totals));
     let there = greenhub::spawn(move || one_way(&asking, &asked, &own, &sum.there));
     let back = one_way(&server, &client, &watch, &totals.back);
     if back.is_err() {
-        // The other direction is of no use any more.
+        // One direction is useless without the other.
         let _ = client.shutdown(Shutdown::Both);
         let _ = server.shutdown(Shutdown::Both);
     }
@@ -133,11 +134,11 @@ fn both_ways(
 
 struct Watch {
     idle: Option<Duration>,
-    /// How often anything was moved, in either direction.
+    /// The number of copied pieces, in both directions.
     moved: Cell<u64>,
 }
 
-/// Copies until the source ends what it says, which the target is told. How much it was.
+/// Copies until the end of the source, shuts down the target's half, and returns the number of bytes.
 fn one_way(mut from: &TcpStream, mut to: &TcpStream, watch: &Watch, total: &Cell<u64>) -> io::Result<u64> {
     let mut piece = vec![0; 16 << 10];
     let mut copied = 0;
@@ -150,7 +151,7 @@ fn one_way(mut from: &TcpStream, mut to: &TcpStream, watch: &Watch, total: &Cell
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::TimedOut && watch.moved.get() != before => continue,
             Err(error) => {
-                // Both directions end.
+                // Shutting down both sockets ends the other direction as well.
                 let _ = from.shutdown(Shutdown::Both);
                 let _ = to.shutdown(Shutdown::Both);
                 return Err(error);
@@ -160,7 +161,7 @@ fn one_way(mut from: &TcpStream, mut to: &TcpStream, watch: &Watch, total: &Cell
         copied += count as u64;
         total.set(total.get() + count as u64);
     }
-    // It may be gone.
+    // Ignore an error: the target may have closed already.
     let _ = to.shutdown(Shutdown::Write);
     Ok(copied)
 }

@@ -1,11 +1,11 @@
-//! A link checker: what producers put into a queue, a fixed number of consumers takes out.
+//! A link checker: producers put links into a queue, and a fixed number of consumers takes them out.
 //!
-//! `cargo run --release --example producer_consumer -- http://127.0.0.1:8000/` fetches that page, what it links to on
-//! the same server, and so on until nothing is left; then it lists the links that are broken and where they are.
+//! `cargo run --release --example producer_consumer -- http://127.0.0.1:8000/` fetches that page and, recursively, the
+//! pages on the same server that it links to. Then it lists the broken links and the pages that contain them.
 //!
-//! The queue is bounded. A consumer that put links into it might wait for room that only consumers make, so each page
-//! has a producer of its own, a green thread that puts its links and waits as long as it takes. A link counts as done
-//! when the producer of its page is: then `join` returns when nothing is left and nothing more can come.
+//! The queue is bounded. A consumer that put links into the queue could deadlock, because only consumers make room. So
+//! each page has a producer of its own: a green thread that puts the links and waits for room. A link counts as done
+//! when the producer of its page has finished. So `join` returns when the queue is empty and no producer is left.
 
 mod cli;
 mod web;
@@ -25,60 +25,61 @@ use url::Url;
 use crate::cli::Failure;
 use crate::web::Fetch;
 
-/// Checks the links of sites: fetches pages, what they link to on the same server, and so on until nothing is left.
+/// Checks the links of sites: fetches pages and, recursively, the pages on the same server that they link to.
 ///
-/// Links to other servers and by other schemes than http are counted and not checked.
+/// Links to other servers, and links with other schemes than http, are counted but not checked.
 ///
-/// Exit status: 0 if all is there, 1 if something is broken or went wrong, 2 for wrong use.
+/// Exit status: 0 if no link is broken, 1 if a link is broken or after an error, 2 for wrong usage.
 #[derive(Parser)]
 #[command(name = "producer_consumer")]
 struct Options {
-    /// Where to begin
+    /// Pages to start from
     #[arg(value_name = "URL", required = true, value_parser = web::url)]
     starts: Vec<Url>,
 
-    /// How many links are checked at the same time, up to 500
+    /// Number of links checked at the same time, up to 500
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=500))]
     consumers: u16,
 
-    /// How many links the queue holds; those who have more wait
+    /// Capacity of the queue; producers wait while it is full
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     queue: u32,
 
-    /// How many links are checked at most; the others are counted
+    /// Maximum number of links to check; others are counted
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     most: u32,
 
-    /// How long one answer may take
+    /// Time limit for one response, in seconds
     #[arg(long, value_name = "S", default_value = "10", value_parser = cli::seconds, allow_negative_numbers = true)]
     timeout: Duration,
 
-    /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
+    /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
 }
 
-/// What producers and consumers share.
+/// The state that producers and consumers share.
 struct Check {
     fetch: Fetch,
     starts: Vec<Url>,
     most: usize,
-    /// What is to be fetched.
+    /// The links to fetch.
     queue: Queue<Url>,
-    /// All that was ever put into the queue.
+    /// All links that were ever put into the queue.
     links: RefCell<BTreeMap<Url, Link>>,
-    /// How much was read.
+    /// The number of bytes read.
     bytes: Cell<u64>,
-    /// How many links of pages were not checked: to other servers, and beyond `most`.
+    /// The number of unchecked links to other servers.
     elsewhere: Cell<u64>,
+    /// The number of unchecked links beyond `most`.
     beyond: Cell<u64>,
 }
 
 #[derive(Default)]
 struct Link {
-    /// The pages that have it.
+    /// The pages that contain the link.
     pages: Vec<Rc<Url>>,
-    /// Why it leads nowhere.
+    /// Why the link is broken, if it is.
     broken: Option<String>,
 }
 
@@ -106,7 +107,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     }
     check.produce(None, options.starts).map_err(Failure::doing("cannot begin"))?;
     check.queue.join().map_err(Failure::doing("waiting for the last link"))?;
-    // They wait for more.
+    // The consumers wait for more links: end them.
     consumers.kill_all();
     consumers.wait_all().map_err(Failure::doing("waiting for the consumers"))?;
     let whole = check.report(began.elapsed()).map_err(Failure::doing("cannot write the report"))?;
@@ -114,7 +115,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
 }
 
 impl Check {
-    /// Takes links out of the queue, until it is killed.
+    /// Takes links from the queue and fetches them, until the green thread is killed.
     fn consume(self: &Rc<Check>) {
         while let Ok(url) = self.queue.get() {
             let done = Done(Rc::clone(self));
@@ -133,7 +134,7 @@ impl Check {
         }
     }
 
-    /// Puts the links of a page into the queue that were never there. Waits while it is full.
+    /// Puts the new links of a page into the queue. Waits while the queue is full.
     fn produce(&self, page: Option<Rc<Url>>, links: Vec<Url>) -> Result<(), io::Error> {
         for url in links {
             if !self.starts.iter().any(|start| start.origin() == url.origin()) {
@@ -145,7 +146,7 @@ impl Check {
         Ok(())
     }
 
-    /// Notes where a link was found, and whether that was for the first time.
+    /// Notes that `page` contains the link, and returns whether the link is new and to be checked.
     fn is_new(&self, url: &Url, page: Option<&Rc<Url>>) -> bool {
         let mut links = self.links.borrow_mut();
         let is_new = !links.contains_key(url);
@@ -161,7 +162,7 @@ impl Check {
         self.links.borrow_mut().entry(url.clone()).or_default().broken = Some(reason);
     }
 
-    /// Whether nothing is broken.
+    /// Prints the broken links and the totals, and returns whether no link is broken.
     fn report(&self, took: Duration) -> io::Result<bool> {
         let links = self.links.borrow();
         let mut out = io::stdout().lock();
@@ -184,12 +185,12 @@ impl Check {
     }
 }
 
-/// A link that was taken out of the queue: done when this is dropped, whichever way that comes about.
+/// Marks a link from the queue as done when it is dropped, be it by a return, a panic or a kill.
 struct Done(Rc<Check>);
 
 impl Drop for Done {
     fn drop(&mut self) {
-        // One of these for each that was taken: it cannot be one too many.
+        // `task_done` fails only if it is called more often than links were taken, and each link has one `Done`.
         let _ = self.0.queue.task_done();
     }
 }

@@ -1,11 +1,11 @@
-//! A crawler whose workers give each other work: a green thread that has fetched a page spawns one for each link of it,
-//! into the pool of which it is one itself.
+//! A recursive crawler: each green thread of a pool fetches a page, and spawns a green thread into the same pool for
+//! each link of the page.
 //!
-//! `cargo run --release --example recursive_fetch -- http://127.0.0.1:8000/ --depth 2` fetches that page, what it links
-//! to on the same server, and what that links to, and prints each once.
+//! `cargo run --release --example recursive_fetch -- http://127.0.0.1:8000/ --depth 2` fetches that page and the pages
+//! on the same server that are up to two links away, and prints each once.
 //!
-//! A pool that is full does not deadlock: what a worker would have to wait for, it runs itself, at once and on its own
-//! stack. As many of these runs may be within each other as `--depth` says, for which the stacks are made large enough.
+//! A full pool does not deadlock: a green thread of the pool that would have to wait for room runs the new function
+//! itself, at once and on its own stack. These calls nest up to `--depth` levels, so the stacks are sized for it.
 
 mod cli;
 mod web;
@@ -25,38 +25,40 @@ use url::Url;
 use crate::cli::Failure;
 use crate::web::Fetch;
 
-/// Fetches a page and, on the same server, what it links to, recursively; prints the status, size and URL of each.
+/// Fetches a page and, recursively, the pages on the same server that it links to. Prints the status, size and URL of
+/// each.
 ///
-/// Exit status: 0 if every page was fetched, whatever its status; 1 if one was not; 2 for wrong use.
+/// Exit status: 0 if every page was fetched, with any HTTP status; 1 if a page was not; 2 for wrong usage.
 #[derive(Parser)]
 #[command(name = "recursive_fetch")]
 struct Options {
-    /// Where to begin
+    /// Page to start from
     #[arg(value_name = "URL", value_parser = web::url)]
     start: Url,
 
-    /// How many links away a page may be, up to 50
+    /// Maximum number of links from the start to a page, up to 50
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..=50))]
     depth: u32,
 
-    /// How many pages are fetched at the same time, up to 500
+    /// Number of pages fetched at the same time, up to 500
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=500))]
     pool: u16,
 
-    /// How long one page may take
+    /// Time limit for one page, in seconds
     #[arg(long, value_name = "S", default_value = "10", value_parser = cli::seconds, allow_negative_numbers = true)]
     timeout: Duration,
 
-    /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
+    /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
 }
 
-/// What fetching a page takes of a stack, and what stays there of it, without optimisation, while links are followed.
+/// The stack for fetching a page, in a build without optimization.
 const STACK: usize = 256 << 10;
+/// The part of the stack that stays in use for each level of nested calls.
 const STACK_PER_LINK: usize = 12 << 10;
 
-/// What the workers share.
+/// The state that the green threads of the pool share.
 struct Crawl {
     fetch: Fetch,
     depth: u32,
@@ -64,15 +66,15 @@ struct Crawl {
     pages: RefCell<HashMap<Url, Reached>>,
     bytes: Cell<u64>,
     failed: Cell<usize>,
-    /// What ends the crawl.
+    /// The failure that ends the crawl.
     failure: RefCell<Option<Failure>>,
 }
 
-/// A page that is fetched, or was.
+/// A page that was found.
 struct Reached {
-    /// By the shortest way that is known.
+    /// The length of the shortest known path from the start.
     depth: u32,
-    /// Once it is there.
+    /// The links of the page. Empty until it is fetched.
     links: Rc<[Url]>,
 }
 
@@ -107,7 +109,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
 }
 
 impl Crawl {
-    /// A way of this length leads to a page.
+    /// Notes that a path of length `depth` leads to a page, and fetches the page if it is new.
     fn reach(self: &Rc<Crawl>, url: Url, depth: u32) {
         let mut pages = self.pages.borrow_mut();
         match pages.entry(url) {
@@ -120,7 +122,7 @@ impl Crawl {
                     self.stop(Failure::doing("cannot begin a page")(error));
                 }
             }
-            // A way that was longer may have ended at this page, or at one behind it.
+            // A longer path may have hit the limit at this page or behind it: follow the links again.
             Entry::Occupied(mut place) if depth < place.get().depth => {
                 place.get_mut().depth = depth;
                 let links = Rc::clone(&place.get().links);
@@ -131,13 +133,14 @@ impl Crawl {
         }
     }
 
+    /// Follows the links of a page at `depth`, if the limit allows.
     fn follow(self: &Rc<Crawl>, links: &[Url], depth: u32) {
         if depth < self.depth {
             links.iter().for_each(|link| self.reach(link.clone(), depth + 1));
         }
     }
 
-    /// Fetches a page, and follows its links.
+    /// Fetches a page and follows its links.
     fn visit(self: &Rc<Crawl>, url: Url) {
         if self.failure.borrow().is_some() {
             return;
@@ -163,7 +166,7 @@ impl Crawl {
         self.follow(&links, depth);
     }
 
-    /// Nothing new is begun.
+    /// Ends the crawl: no further page is fetched.
     fn stop(&self, failure: Failure) {
         self.failure.borrow_mut().get_or_insert(failure);
     }

@@ -1,8 +1,8 @@
-//! A hub of one's own, whole and in one file: over poll(2), and it counts what goes through it.
+//! A complete hub of your own in one file: it waits by poll(2) and counts its calls.
 //!
-//! `cargo run --example third_party_hub` registers it by name and runs a small program on it;
-//! `cargo test --example third_party_hub` holds it against every clause of the contract.
-//! In a crate of its own it depends on `hub-core` alone, and on `hub-testkit` for its tests.
+//! `cargo run --example third_party_hub` registers the hub by name and runs a small program on it.
+//! `cargo test --example third_party_hub` checks it against every clause of the contract.
+//! In a crate of its own, the hub would depend on `hub-core`, and on `hub-testkit` for its tests.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -18,7 +18,7 @@ use greenhub::{Hub, HubDescriptor, Interest, Key, Lease, Readiness, Ready, Rearm
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// How a program finds the hub: `use_hub("example.org:counting-poll")`, `EVENTLET_HUB=counting-poll`.
+/// Makes the hub available to `use_hub("example.org:counting-poll")` and `EVENTLET_HUB=counting-poll`.
 pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     name: "example.org:counting-poll",
     aliases: &["counting-poll"],
@@ -26,16 +26,16 @@ pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
     build: || Ok(Box::new(CountingHub::new()?)),
 };
 
-/// What the hub of a thread did.
+/// The statistics of the hub of an OS thread.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct Counts {
     /// Calls of poll(2).
     pub waits: u64,
-    /// Descriptors that were asked about, over all calls.
+    /// Descriptors passed to poll(2), over all calls.
     pub asked: u64,
-    /// Descriptors that were reported.
+    /// Descriptors reported by poll(2), over all calls.
     pub reported: u64,
-    /// How long the calls took.
+    /// The duration of all calls.
     pub waited: Duration,
 }
 
@@ -43,24 +43,25 @@ thread_local! {
     static COUNTS: Cell<Counts> = Cell::default();
 }
 
-/// What the hub of this thread did so far.
+/// Returns the statistics of the calling OS thread so far.
 pub fn counts() -> Counts {
     COUNTS.get()
 }
 
-/// A hub over poll(2). The system keeps nothing between two calls, so neither does the hub.
+/// A hub over poll(2). The system keeps no registrations between two calls, so the hub keeps none either.
 #[derive(Default)]
 pub struct CountingHub {
-    /// Empty between calls, so it lends nothing for ever; kept because a wait must not allocate.
+    /// The argument of poll(2). It is a field to reuse the allocation, because a wait must not allocate. Between calls
+    /// it is empty, so it borrows no descriptor.
     fds: Vec<PollFd<'static>>,
 }
 
 impl CountingHub {
-    /// A hub.
+    /// Creates a hub.
     ///
     /// # Errors
     ///
-    /// None: it needs nothing of the system.
+    /// None at present: the hub needs no system object.
     pub fn new() -> io::Result<CountingHub> {
         Ok(CountingHub::default())
     }
@@ -71,12 +72,13 @@ impl Hub for CountingHub {
         DESCRIPTOR.name
     }
 
-    /// poll(2) knows what it is told at each call; a direction that was reported is no longer in the loop's table.
+    /// A reported direction leaves the main loop's table, and each call of poll(2) takes the table as it is. So a
+    /// direction stays silent after a report until it is watched again.
     fn rearm(&self) -> Rearm {
         Rearm::Explicit
     }
 
-    /// A wait looks at the loop's table: there is nothing to note.
+    /// Does nothing: `wait` reads the main loop's table.
     fn watch(&mut self, _key: Key, _fd: BorrowedFd<'_>, _interest: Interest, _lease: Lease) -> io::Result<()> {
         Ok(())
     }
@@ -104,7 +106,7 @@ impl Hub for CountingHub {
             }
         }
         fds.clear();
-        // An empty vector may lend for any time, and std collects it in place.
+        // Keep the allocation under the lifetime `'static`: std collects an iterator over a `Vec` in place.
         self.fds = fds.into_iter().map(|_| unreachable!("it is empty")).collect();
         match found {
             Ok(_) | Err(Errno::INTR) => Ok(()),
@@ -112,7 +114,7 @@ impl Hub for CountingHub {
         }
     }
 
-    /// A child shares nothing with its parent.
+    /// Does nothing: a forked child shares no system object with its parent.
     fn after_fork(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -124,13 +126,13 @@ impl fmt::Debug for CountingHub {
     }
 }
 
-/// What tells a half close from data; elsewhere a read finds the end.
+/// The flag that tells a half close from data. On systems without it a read finds the end.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 const HALF_CLOSE: PollFlags = PollFlags::RDHUP;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 const HALF_CLOSE: PollFlags = PollFlags::empty();
 
-/// The flags that ask for `interest`.
+/// Returns the flags to poll for `interest`.
 fn flags(interest: Interest) -> PollFlags {
     let mut flags = PollFlags::empty();
     flags.set(PollFlags::IN | HALF_CLOSE, interest.contains(Interest::READ));
@@ -138,7 +140,7 @@ fn flags(interest: Interest) -> PollFlags {
     flags
 }
 
-/// What reported `flags` mean.
+/// Returns the readiness that reported `flags` mean.
 fn readiness(flags: PollFlags) -> Readiness {
     let meanings = [
         (PollFlags::IN, Readiness::READ),
@@ -162,7 +164,7 @@ fn main() -> ExitCode {
             }
         },
         [help] if help == "--help" || help == "-h" => {
-            println!("A ball goes round a ring of green threads, on a hub of one's own.\n\nUsage: third_party_hub");
+            println!("Passes a ball around a ring of green threads, on a hub of its own.\n\nUsage: third_party_hub");
             ExitCode::SUCCESS
         }
         _ => {
@@ -172,7 +174,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A ball goes round a ring of green threads.
+/// Passes a ball around a ring of green threads.
 fn play_all() -> Result<(), Box<dyn Error>> {
     const PLAYERS: usize = 50;
     const ROUNDS: usize = 100;
@@ -203,7 +205,7 @@ fn play_all() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Passes on what comes.
+/// Passes the ball on in each round.
 fn play(mut from: UnixStream, mut to: UnixStream, rounds: usize) -> io::Result<()> {
     let mut ball = [0];
     for _ in 0..rounds {

@@ -1,9 +1,9 @@
-//! OS threads, green threads and the pool for what blocks, side by side: SHA-256 sums of files.
+//! OS threads, green threads and the pool for blocking code together: SHA-256 sums of files.
 //!
-//! `cargo run --release --example threads -- FILE…` prints what `sha256sum` prints, in the same order. `--threads` OS
-//! threads have a hub each and `--green` green threads on it. All of them take files from one list under one mutex, have
-//! them read by a pool of `--jobs` OS threads, and send the sums through one channel to the main thread, which prints
-//! them. A semaphore counts the sums that wait there for one before them.
+//! `cargo run --release --example threads -- FILE…` prints the same lines as `sha256sum`, in the same order. Each of
+//! `--threads` OS threads has a hub and `--green` green threads. All green threads take files from one list under a
+//! mutex, let a pool of `--jobs` OS threads read them, and send the sums through one channel to the main thread, which
+//! prints them. A semaphore bounds the sums that wait for an earlier one.
 
 mod cli;
 
@@ -30,44 +30,44 @@ use crate::cli::Failure;
 
 /// Prints the SHA-256 sums of files as sha256sum does, in the order of the arguments, many files at a time.
 ///
-/// Exit status: 0 if every file was read, 1 if one was not or something went wrong, 2 for wrong use.
+/// Exit status: 0 if every file was read, 1 after an error, 2 for wrong usage.
 #[derive(Parser)]
 #[command(name = "threads")]
 struct Options {
-    /// What to read
+    /// Files to read
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 
-    /// How many OS threads with a hub there are, up to 100
+    /// Number of OS threads with a hub, up to 100
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=100))]
     threads: u16,
 
-    /// How many green threads each of them has, up to 10000
+    /// Number of green threads on each OS thread, up to 10000
     #[arg(long, value_name = "M", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     green: u16,
 
-    /// How many files are read at the same time, each by an OS thread, up to 100 [default: one for each processor]
+    /// Number of files read at the same time, each by an OS thread, up to 100 [default: one per processor]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=100))]
     jobs: Option<u16>,
 
-    /// Tell each second how far it is, and at the end who did how much
+    /// Print the progress every second, and the files per OS thread at the end
     #[arg(long)]
     verbose: bool,
 
-    /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
+    /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
 }
 
-/// What all threads share, green or not.
+/// The state that all threads share.
 struct Shared {
-    /// The files that nobody has taken, with their numbers.
+    /// The remaining files, with their numbers.
     files: Mutex<Enumerate<vec::IntoIter<PathBuf>>>,
-    /// How many more files may be taken before one is printed.
+    /// One permit for each file that may be taken before another sum is printed.
     room: Semaphore,
-    /// Set when all hubs are there. No barrier: an OS thread that fails for want of a hub ends without arriving at one.
+    /// Set when all hubs are built. A barrier would not do: an OS thread that fails to build its hub never reaches it.
     begin: OnceLock<()>,
-    /// How much was read.
+    /// The number of bytes read.
     bytes: AtomicU64,
 }
 
@@ -101,16 +101,16 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         os::Builder::new().spawn(move || os_thread(&shared, hub.as_deref(), ready, green, &sender))
     });
     let os_threads = os_threads.collect::<Result<Vec<_>, _>>().map_err(Failure::doing("cannot start a thread"))?;
-    // The channels end with the last thread.
+    // Drop our senders, so that the channels end with the last OS thread.
     drop((ready, sender));
 
-    // Nothing is sent: it ends when each OS thread has a hub, or has failed.
+    // Nothing is sent. The channel ends when each OS thread has dropped its sender: it has a hub, or has failed.
     hubs.iter().for_each(drop);
     let _ = shared.begin.set(());
     let began = Instant::now();
     let progress = options.verbose.then(|| {
         let shared = Arc::clone(&shared);
-        greenhub::spawn(move || tell_progress(&shared, count))
+        greenhub::spawn(move || print_progress(&shared, count))
     });
     let failed = print(&shared, sums).map_err(Failure::doing("cannot write"))?;
     if let Some(progress) = progress {
@@ -136,7 +136,7 @@ fn jobs(options: &Options) -> Option<NonZeroUsize> {
     }
 }
 
-/// Runs green threads on a hub of its own, and returns how many files they took.
+/// Runs the green threads of an OS thread on a hub of its own, and returns the number of files that they took.
 fn os_thread(
     shared: &Arc<Shared>,
     hub: Option<&str>,
@@ -146,7 +146,7 @@ fn os_thread(
 ) -> Result<usize, Failure> {
     cli::use_hub(hub)?;
     drop(ready);
-    // The first thread would take all of a short list.
+    // Wait for all hubs. Otherwise the first OS thread would take a short list alone.
     shared.begin.wait();
     let workers: Vec<_> = (0..green)
         .map(|_| {
@@ -165,14 +165,14 @@ fn os_thread(
     Ok(done)
 }
 
-/// A green thread: takes files until there are none.
+/// Takes files until the list is empty, and returns their number. The body of a green thread.
 fn work(shared: &Arc<Shared>, sums: &Sender<Sum>) -> io::Result<usize> {
     let mut done = 0;
     loop {
         shared.room.acquire()?;
         let next = shared.files.lock().unwrap_or_else(PoisonError::into_inner).next();
         let Some((number, path)) = next else {
-            // For one who waits for room, to find that too.
+            // Return the permit to another waiter, which finds the empty list as well.
             shared.room.release();
             return Ok(done);
         };
@@ -186,7 +186,7 @@ fn work(shared: &Arc<Shared>, sums: &Sender<Sum>) -> io::Result<usize> {
     }
 }
 
-/// Reads a file. Blocks the OS thread.
+/// Returns the SHA-256 sum of a file. Blocks the OS thread.
 fn digest(path: &Path, bytes: &AtomicU64) -> io::Result<[u8; 32]> {
     let mut file = File::open(path)?;
     let mut hash = Sha256::new();
@@ -204,7 +204,7 @@ fn digest(path: &Path, bytes: &AtomicU64) -> io::Result<[u8; 32]> {
     }
 }
 
-/// Prints sums in the order of their files until all threads have ended, and returns how many there are not.
+/// Prints the sums in the order of the files until all threads have ended, and returns the number of failed files.
 fn print(shared: &Shared, sums: Receiver<Sum>) -> io::Result<usize> {
     let (mut early, mut next, mut failed) = (BTreeMap::new(), 0, 0);
     for sum in sums {
@@ -225,7 +225,7 @@ fn print(shared: &Shared, sums: Receiver<Sum>) -> io::Result<usize> {
     Ok(failed)
 }
 
-/// The line that sha256sum prints and checks: names with line breaks are marked, and written without them.
+/// Returns a line in the format of sha256sum: a name with line breaks or backslashes is escaped, and the line marked.
 fn line(digest: &[u8; 32], path: &Path) -> Vec<u8> {
     let name = path.as_os_str().as_bytes();
     let mut line = if name.iter().any(|byte| b"\\\n\r".contains(byte)) { b"\\".to_vec() } else { Vec::new() };
@@ -243,8 +243,8 @@ fn line(digest: &[u8; 32], path: &Path) -> Vec<u8> {
     line
 }
 
-/// A line a second on standard error, until it is killed.
-fn tell_progress(shared: &Shared, count: usize) {
+/// Prints a line per second to standard error. The caller ends this by a kill.
+fn print_progress(shared: &Shared, count: usize) {
     loop {
         greenhub::sleep(Duration::from_secs(1));
         let left = shared.files.lock().unwrap_or_else(PoisonError::into_inner).len();

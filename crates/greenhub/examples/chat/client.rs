@@ -1,4 +1,4 @@
-//! One client: what it sends is said, what others say is sent to it.
+//! The connection of one client: a reader passes its lines to the room, a writer sends it the lines of the room.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -10,9 +10,10 @@ use greenhub::sync::mpsc::Receiver;
 
 use crate::room::{Line, Room, Seat};
 
-/// How many bytes a line may have.
+/// The maximum length of a line, in bytes.
 const LONGEST: usize = 1000;
 
+/// Serves a client until it leaves or is removed. Switches.
 pub(crate) fn serve(room: &Rc<Room>, stream: TcpStream, patience: Duration) -> io::Result<()> {
     let stream = Rc::new(stream);
     let mut lines = Lines { stream: BufReader::new(&stream) };
@@ -22,19 +23,19 @@ pub(crate) fn serve(room: &Rc<Room>, stream: TcpStream, patience: Duration) -> i
     stream.set_read_timeout(None)?;
     greenhub::scope(|scope| {
         scope.spawn(|| write(&stream, others));
-        let said = listen(&seat, &mut lines);
-        if let Err(error) = &said
+        let result = listen(&seat, &mut lines);
+        if let Err(error) = &result
             && error.kind() == io::ErrorKind::InvalidData
         {
-            seat.hear(&format!("* {error}"));
+            seat.send(&format!("* {error}"));
         }
-        // The writer sends what is left, and ends.
+        // Without its seat the queue has no sender: the writer sends the remaining lines and ends.
         drop(seat);
-        said
+        result
     })
 }
 
-/// Asks for a name until it is one. `None` if the client leaves.
+/// Asks for a name until it is valid and free. `None` if the client leaves.
 fn introduce(
     room: &Rc<Room>,
     stream: &Rc<TcpStream>,
@@ -55,21 +56,21 @@ fn introduce(
     }
 }
 
-/// Until the client leaves.
+/// Passes the lines of the client to the room, until the client leaves.
 fn listen(seat: &Seat, lines: &mut Lines<'_>) -> io::Result<()> {
     while let Some(line) = lines.next()? {
         match line.as_str() {
             "" => {}
             "/quit" => break,
-            "/who" => seat.hear(&format!("* {}", seat.room().who())),
-            command if command.starts_with('/') => seat.hear("* there are /who and /quit"),
+            "/who" => seat.send(&format!("* {}", seat.room().who())),
+            command if command.starts_with('/') => seat.send("* there are /who and /quit"),
             text => seat.say(text),
         }
     }
     Ok(())
 }
 
-/// Sends what others say, until there is nobody who could say more. Then, or if it cannot be sent, the client is done with.
+/// Sends the queued lines until the queue has no sender or a write fails, and then shuts down the connection.
 fn write(mut stream: &TcpStream, lines: Receiver<Line>) {
     for line in &lines {
         if stream.write_all(line.as_bytes()).is_err() {
@@ -79,13 +80,13 @@ fn write(mut stream: &TcpStream, lines: Receiver<Line>) {
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-/// The lines that a client sends.
+/// A reader of the lines of a client.
 struct Lines<'a> {
     stream: BufReader<&'a TcpStream>,
 }
 
 impl Lines<'_> {
-    /// The next one, without what would confuse a terminal. `None` at the end.
+    /// Reads the next line, without control characters, which could confuse a terminal. `None` at the end.
     fn next(&mut self) -> io::Result<Option<String>> {
         let mut line = Vec::new();
         let length = (&mut self.stream).take(LONGEST as u64 + 1).read_until(b'\n', &mut line)?;

@@ -1,8 +1,9 @@
-//! A chat server: what one says, all others hear.
+//! A chat server: it sends each line of a client to all other clients.
 //!
-//! `cargo run --release --example chat` listens on port 7001 of this machine; `nc localhost 7001` is a client. Each client
-//! is served by two green threads, one that reads and one that writes, with a bounded queue of lines between the
-//! room and the writer. Whoever does not read its lines is put out before it costs memory, and nobody waits for it.
+//! `cargo run --release --example chat` listens on port 7001 of this machine; `nc localhost 7001` is a client. Two
+//! green threads serve each client: a reader and a writer. A bounded queue of lines connects the room and the writer.
+//! If the queue of a client is full, the room removes the client. So a slow client costs little memory and delays no
+//! other.
 
 #[path = "../cli/mod.rs"]
 mod cli;
@@ -22,37 +23,37 @@ use crate::cli::Failure;
 use crate::cli::signals::Signals;
 use crate::room::Room;
 
-/// A chat server: what one says, all others hear.
+/// A chat server: sends each line of a client to all other clients.
 ///
-/// Clients are programs that send and show lines, such as nc or telnet. The first line is a name. /who tells who is here,
-/// /quit ends. Ctrl-C ends the server.
+/// Clients are programs that send and print lines, such as nc or telnet. The first line is a name. /who lists the
+/// clients, and /quit leaves. Ctrl-C stops the server.
 ///
-/// Exit status: 0 if it was ended by Ctrl-C, 1 if something went wrong, 2 for wrong use.
+/// Exit status: 0 after Ctrl-C, 1 after an error, 2 for wrong usage.
 #[derive(Parser)]
 #[command(name = "chat")]
 struct Options {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7001", value_parser = cli::address)]
     listen: String,
 
-    /// How many clients are served at the same time; others wait
+    /// Number of clients served at the same time; others wait
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     most: u32,
 
-    /// How many lines may wait for a client; one that is further behind is put out
+    /// Capacity of the queue of lines for each client; a client whose queue is full is disconnected
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     behind: u32,
 
-    /// How long a client has to tell its name, and to take a line
+    /// Time limit for a client to send its name and to accept a line, in seconds
     #[arg(long, value_name = "S", default_value = "60", value_parser = cli::seconds, allow_negative_numbers = true)]
     patience: Duration,
 
-    /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
+    /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
 }
 
-/// How long clients have to take the last lines.
+/// The time limit for sending the last lines after Ctrl-C.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -72,7 +73,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let stop = StopServe::new();
     let (closing, last) = (Rc::clone(&room), stop.clone());
     greenhub::spawn(move || {
-        // Whatever ends the wait: nobody could end the server any more.
+        // Stop after an error, too: without the signals nothing else could stop the server.
         let _ = signals.wait(None);
         last.stop_within(FAREWELL);
         closing.close();
@@ -80,7 +81,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let (pool, patience) = (GreenPool::new(options.most as usize), options.patience);
     let own = Rc::clone(&room);
     let served = serve_until(&stop, &listener, &pool, move |stream: TcpStream, _| {
-        // An error here is a client that has left without a word.
+        // Ignore an error: the client has closed the connection, or was too slow.
         let _ = client::serve(&own, stream, patience);
     });
     report(&room, served.map_err(Failure::doing("serving"))?).map_err(Failure::doing("cannot write the report"))?;

@@ -1,4 +1,4 @@
-//! What the command lines of the examples have in common: the form of their errors, their exit status, the hub.
+//! The command-line conventions of the examples: error messages, exit status, choice of the hub.
 
 #![allow(dead_code, reason = "each example uses a part of it")]
 
@@ -11,29 +11,29 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use greenhub::{HubError, HubRef};
 
-/// Why a program ends early.
+/// The reason why a program fails.
 pub(crate) enum Failure {
-    /// What was asked for cannot be.
+    /// Wrong usage: exit status 2.
     Usage(String),
-    /// It went wrong.
+    /// An error while the program runs: exit status 1.
     Run(String),
 }
 
 impl Failure {
-    /// What went wrong while something was done.
+    /// Returns a function for `map_err` that prefixes an error with the failed action.
     pub(crate) fn doing<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> Failure {
         let what = what.into();
         move |error| Failure::Run(format!("{what}: {error}"))
     }
 }
 
-/// Runs a program with the options of this process. Failures are told in one line.
+/// Parses the command line, calls `run`, and prints a failure in one line.
 pub(crate) fn main<O: Parser>(run: impl FnOnce(O) -> Result<ExitCode, Failure>) -> ExitCode {
     let name = O::command().get_name().to_owned();
     let options = match O::try_parse() {
         Ok(options) => options,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            // Nobody is left to tell if standard output is closed.
+            // Ignore an error: standard output may be closed.
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
@@ -55,7 +55,7 @@ pub(crate) fn main<O: Parser>(run: impl FnOnce(O) -> Result<ExitCode, Failure>) 
     }
 }
 
-/// What clap says first; an option that is missing is named in the line below.
+/// Returns the first line of an error of clap, with the second line if that names a missing argument.
 fn first_line(message: &str) -> String {
     let mut lines = message.lines().map(str::trim);
     let first = lines.next().unwrap_or_default().trim_start_matches("error: ");
@@ -65,7 +65,9 @@ fn first_line(message: &str) -> String {
     }
 }
 
-/// Has this OS thread use the hub of that name; without one that of `EVENTLET_HUB`, or the best of this system.
+/// Chooses and builds the hub of the calling OS thread.
+///
+/// `None` chooses the hub that `EVENTLET_HUB` names, or the best available one.
 pub(crate) fn use_hub(name: Option<&str>) -> Result<HubRef, Failure> {
     greenhub::use_hub(name).and_then(|()| greenhub::try_get_hub()).map_err(|error| match error {
         HubError::Build { .. } => Failure::Run(error.to_string()),
@@ -73,13 +75,13 @@ pub(crate) fn use_hub(name: Option<&str>) -> Result<HubRef, Failure> {
     })
 }
 
-/// The value of an option: where to listen or to connect. The host may be a name, which is looked up later.
+/// Parses an option of the form `HOST:PORT`. The host may be a name, which is looked up later.
 pub(crate) fn address(text: &str) -> Result<String, String> {
     let is_one = text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     if is_one { Ok(text.to_owned()) } else { Err("not of the form HOST:PORT, with a number as port".to_owned()) }
 }
 
-/// The value of an option.
+/// Parses an option with a positive number of seconds.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     seconds.filter(|seconds| !seconds.is_zero()).ok_or_else(|| "not a time in seconds, more than 0".to_owned())

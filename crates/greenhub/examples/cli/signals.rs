@@ -1,4 +1,4 @@
-//! Ctrl-C, as a descriptor.
+//! Ctrl-C as a readable descriptor.
 
 use std::io::{self, PipeReader};
 use std::time::Duration;
@@ -7,11 +7,13 @@ use greenhub::{Interest, TrampolineError, trampoline};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe::register;
 
+/// A pipe into which the handlers of SIGINT and SIGTERM write.
 pub(crate) struct Signals {
     pipe: PipeReader,
 }
 
 impl Signals {
+    /// Installs the signal handlers.
     pub(crate) fn new() -> io::Result<Signals> {
         let (reader, writer) = io::pipe()?;
         register(SIGTERM, writer.try_clone()?)?;
@@ -19,7 +21,7 @@ impl Signals {
         Ok(Signals { pipe: reader })
     }
 
-    /// Waits until a signal comes or the time is over.
+    /// Waits for a signal or until the time limit is over. Switches.
     pub(crate) fn wait(&self, limit: Option<Duration>) -> Result<(), TrampolineError> {
         match trampoline(&self.pipe, Interest::READ, limit) {
             Ok(_) | Err(TrampolineError::TimedOut(_)) => Ok(()),

@@ -1,7 +1,7 @@
-//! A web server on every processor: the files of a directory, from memory.
+//! A web server that uses every processor, and serves the files of a directory from memory.
 //!
-//! `cargo run --release --example cluster -- docs` listens on port 8001 of this machine. Each OS thread has a hub, a listener
-//! and green threads of its own; one handler serves them all, and the site is shared.
+//! `cargo run --release --example cluster -- docs` listens on port 8001 of this machine. Each OS thread has a hub, a
+//! listener and green threads of its own. All OS threads share the handler and the site.
 
 #[path = "../cli/mod.rs"]
 mod cli;
@@ -25,43 +25,43 @@ use crate::cli::signals::Signals;
 use crate::http::{Answer, Rules};
 use crate::site::Site;
 
-/// A web server on every processor: serves the files of a directory, which it reads once, by HTTP/1.1.
+/// A web server that uses every processor: serves the files of a directory by HTTP/1.1. It reads the files once.
 ///
-/// Ctrl-C ends it: what was asked for is answered still.
+/// Ctrl-C stops it after it has answered the requests in progress.
 ///
-/// Exit status: 0 if it was ended by Ctrl-C, 1 if something went wrong, 2 for wrong use.
+/// Exit status: 0 after Ctrl-C, 1 after an error, 2 for wrong usage.
 #[derive(Parser)]
 #[command(name = "cluster")]
 struct Options {
-    /// Which files to serve: this directory and what is below it
+    /// Directory to serve, with its subdirectories
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8001", value_parser = cli::address)]
     listen: String,
 
-    /// How many OS threads serve [default: one for each processor]
+    /// Number of OS threads [default: one per processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     threads: Option<u8>,
 
-    /// How many connections each of them handles at the same time; others wait
+    /// Number of connections per OS thread at the same time; others wait
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
 
-    /// How long a client has for its next request, and to take an answer
+    /// Time limit for a client to send its next request and to accept a response, in seconds
     #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds, allow_negative_numbers = true)]
     patience: Duration,
 
-    /// How long requests that have begun may take when the server ends
+    /// Seconds that requests in progress may take after Ctrl-C
     #[arg(long, value_name = "S", default_value = "1", value_parser = cli::seconds, allow_negative_numbers = true)]
     farewell: Duration,
 
-    /// How much memory the files may take
+    /// Maximum size of all files, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     memory: u32,
 
-    /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
+    /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
 }
@@ -93,7 +93,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
 
     let stop = server.stop();
     greenhub::spawn(move || {
-        // Whatever ends the wait: nobody could end the server any more.
+        // Stop after an error, too: without the signals nothing else could stop the server.
         let _ = signals.wait(None);
         stop.stop_within(options.farewell);
     });

@@ -5,10 +5,11 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
+/// The files of a site.
 pub(crate) struct Site {
-    /// By the path of a request.
+    /// The files, by the path of a request.
     files: HashMap<String, File>,
-    /// How many bytes there is room for.
+    /// The number of bytes that may still be added.
     room: u64,
 }
 
@@ -18,8 +19,9 @@ pub(crate) struct File {
 }
 
 impl Site {
-    /// Reads the directory and what is below it, if it has so many bytes at most. Only plain files count, and no link is
-    /// followed.
+    /// Reads the plain files of a directory and its subdirectories. Symbolic links are not followed.
+    ///
+    /// Returns an error if the files and their paths have more than `most` bytes.
     pub(crate) fn read(directory: &Path, most: u64) -> io::Result<Site> {
         let mut site = Site { files: HashMap::new(), room: most };
         site.add(directory, "/")?;
@@ -54,12 +56,12 @@ impl Site {
         Ok(())
     }
 
-    /// How many there are, with the listings of directories.
+    /// Returns the number of files, including the listings of directories.
     pub(crate) fn files(&self) -> usize {
         self.files.len()
     }
 
-    /// What is there under the path of a request, whatever it asks of it.
+    /// Finds the file for the path of a request. A query or fragment is ignored.
     pub(crate) fn find(&self, path: &str) -> Option<&File> {
         self.files.get(path.split(['?', '#']).next()?)
     }

@@ -1,4 +1,4 @@
-//! The clients: each sends a message, waits until all of it has come back, compares, and begins anew.
+//! The clients: each sends messages in a loop, receives each message back, and compares it.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -11,13 +11,13 @@ use greenhub::net::TcpStream;
 use crate::options::Options;
 use crate::{PATIENCE, Run, add};
 
-/// Larger messages may fill the buffers of both sides, so sending and receiving take turns.
+/// The largest message that fits into the buffers of the sockets. A larger one needs a concurrent sender and receiver.
 const FITS: usize = 16 * 1024;
 
-/// So many connect at a time: more could overflow the queue of the listening socket.
+/// The number of concurrent connection attempts. More could overflow the queue of the listening socket.
 const AT_A_TIME: usize = 64;
 
-/// Makes all connections; those that fail are counted.
+/// Opens all connections, counts those that fail, and returns the others.
 pub(crate) fn connect(run: &Run, options: &Options, addresses: &[SocketAddr]) -> Vec<TcpStream> {
     let wanted = if addresses.is_empty() { 0 } else { options.connections() };
     let mut connected = Vec::with_capacity(wanted);
@@ -49,7 +49,7 @@ fn connect_one(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A green thread for each connection.
+/// Starts a green thread for each connection.
 pub(crate) fn start(run: &Rc<Run>, connected: Vec<TcpStream>, bytes: usize) -> Vec<GreenThread<io::Result<()>>> {
     connected
         .into_iter()
@@ -61,7 +61,7 @@ pub(crate) fn start(run: &Rc<Run>, connected: Vec<TcpStream>, bytes: usize) -> V
         .collect()
 }
 
-/// Waits for all of them; those that failed are counted.
+/// Joins all clients, and counts those that failed.
 pub(crate) fn join(run: &Run, clients: Vec<GreenThread<io::Result<()>>>) {
     for client in clients {
         if let Err(error) = client.join().map_err(io::Error::from).and_then(|result| result) {
@@ -70,6 +70,7 @@ pub(crate) fn join(run: &Run, clients: Vec<GreenThread<io::Result<()>>>) {
     }
 }
 
+/// Exchanges messages until the run is over.
 fn talk(run: &Run, stream: &TcpStream, number: u64, bytes: usize) -> io::Result<()> {
     let mut sent = vec![0; bytes];
     let mut received = vec![0; bytes];
@@ -92,6 +93,7 @@ fn talk(run: &Run, stream: &TcpStream, number: u64, bytes: usize) -> io::Result<
     Ok(())
 }
 
+/// Sends a message and receives it back.
 fn exchange(stream: &TcpStream, sent: &[u8], received: &mut [u8]) -> io::Result<()> {
     let (mut writer, mut reader) = (stream, stream);
     if sent.len() <= FITS {
@@ -102,7 +104,7 @@ fn exchange(stream: &TcpStream, sent: &[u8], received: &mut [u8]) -> io::Result<
         let writing = scope.spawn(|| writer.write_all(sent));
         let read = reader.read_exact(received);
         if read.is_err() {
-            // Nobody takes what is sent any more.
+            // The server does not receive any more: end the sender.
             stream.shutdown(std::net::Shutdown::Both).ok();
         }
         let written = writing.join().map_err(io::Error::from).and_then(|result| result);
@@ -110,11 +112,11 @@ fn exchange(stream: &TcpStream, sent: &[u8], received: &mut [u8]) -> io::Result<
     })
 }
 
-/// Bytes that differ from message to message, and from place to place.
+/// Fills a message with bytes that depend on the seed and the position.
 fn fill(message: &mut [u8], seed: u64) {
     let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
     for part in message.chunks_mut(8) {
-        // The generator of Knuth's MMIX.
+        // The linear congruential generator of Knuth's MMIX.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         part.copy_from_slice(&state.to_be_bytes()[..part.len()]);
     }

@@ -1,8 +1,8 @@
-//! An echo server and its clients: every connection is a green thread on each side.
+//! An echo server and its clients: every connection has a green thread on each side.
 //!
-//! `cargo run --release --example echo` runs both in one process over loopback TCP, shows what goes on
-//! while it runs, and ends with a table. Every byte that comes back is compared with what was sent.
-//! `--server ADDR` and `--connect ADDR` split it over two processes.
+//! `cargo run --release --example echo` runs both in one process over loopback TCP, shows the progress, and ends with a
+//! table. The clients compare every byte that comes back. `--server ADDR` and `--connect ADDR` split the run over two
+//! processes.
 
 #[path = "../cli/mod.rs"]
 mod cli;
@@ -32,27 +32,27 @@ use crate::report::Report;
 use crate::server::Server;
 use crate::system::Calls;
 
-/// What all green threads of a run share.
+/// The state that all green threads of a run share.
 struct Run {
-    /// Nothing new is begun.
+    /// Set at the end of the run: clients send no further message.
     stopping: Cell<bool>,
-    /// How many connections clients have made.
+    /// The number of connections that clients have opened.
     connected: Cell<usize>,
-    /// How many connections a server has accepted.
+    /// The number of connections that the server has accepted.
     accepted: Cell<usize>,
-    /// What clients have compared.
+    /// The number of messages that clients have compared.
     compared: Cell<u64>,
-    /// How many bytes the server has sent back.
+    /// The number of bytes that the server has sent back.
     served: Cell<u64>,
     failures: Arc<Mutex<Failures>>,
-    /// In nanoseconds, up to [`LONGEST`].
+    /// The round-trip times in nanoseconds, up to [`LONGEST`].
     latencies: RefCell<Histogram<u64>>,
 }
 
 impl Run {
     fn new() -> Rc<Run> {
         let failures = Arc::<Mutex<Failures>>::default();
-        // What fails where nobody asks counts too: a server that cannot accept, for instance.
+        // Count reported failures, too, such as a server that cannot accept.
         let reported = Arc::clone(&failures);
         greenhub::set_report_stream(move |report| Failures::add(&reported, report.to_string()));
         Rc::new(Run {
@@ -66,11 +66,14 @@ impl Run {
         })
     }
 
-    /// Of messages of so many bytes. A process without clients goes by what it has sent back.
+    /// Returns the number of round trips of messages of `bytes` bytes.
+    ///
+    /// A process without clients derives the number from the bytes that it has sent back.
     fn round_trips(&self, bytes: u64) -> u64 {
         if self.compared.get() > 0 { self.compared.get() } else { self.served.get() / bytes }
     }
 
+    /// Counts a failure.
     fn failed(&self, doing: &str, error: &dyn Display) {
         Failures::add(&self.failures, format!("{doing}: {error}"));
     }
@@ -80,7 +83,7 @@ impl Run {
     }
 }
 
-/// What went wrong.
+/// The failures of a run.
 #[derive(Default)]
 struct Failures {
     count: u64,
@@ -95,7 +98,7 @@ impl Failures {
     }
 }
 
-/// What took longer counts as this long.
+/// The longest round-trip time in the histogram, in nanoseconds. Longer times count as this one.
 const LONGEST: u64 = 60_000_000_000;
 
 fn add(cell: &Cell<u64>, count: u64) {
@@ -143,7 +146,7 @@ fn run(options: &mut Options) -> Result<Report, Failure> {
         signals.wait(options.limit()).map_err(Failure::doing("waiting for the end"))?;
     }
 
-    // Every connection is still open, and its green threads suspended in the middle of their work.
+    // Measure memory now: every connection is open, and its green threads are parked.
     let bytes_after = system::resident_bytes();
     let green_threads = (connections + server.as_ref().map_or(0, Server::connections)) as u64;
     run.stopping.set(true);
@@ -175,11 +178,12 @@ fn run(options: &mut Options) -> Result<Report, Failure> {
     })
 }
 
-/// Any free port, which nobody else's machine can reach.
+/// Any free port of the loopback interface.
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// How many listening sockets it takes: each has room for so many connections from one address, since
-/// the system has about 28,000 numbers for the other side.
+/// Returns the number of listening sockets for a number of connections.
+///
+/// The system has about 28,000 ephemeral ports for connections from one address to one listening socket.
 fn listeners(connections: usize) -> usize {
     const PER_LISTENER: usize = 20_000;
     connections.div_ceil(PER_LISTENER)
@@ -191,5 +195,5 @@ fn resolve(address: &str) -> Result<SocketAddr, Failure> {
     found.next().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
 }
 
-/// How long anything may take before it counts as lost.
+/// The time limit for connecting and for each read and write of a client.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -6,33 +6,33 @@ use clap::Parser;
 
 use crate::cli::{address, seconds};
 
-/// An echo server and N clients, every connection a green thread on each side.
+/// An echo server and its clients: every connection has a green thread on each side.
 ///
-/// Exit status: 0 if every byte came back as it was sent, 1 if something failed, 2 for wrong use.
+/// Exit status: 0 if every byte came back as it was sent, 1 after an error, 2 for wrong usage.
 #[derive(Parser)]
 #[command(name = "echo")]
 pub(crate) struct Options {
-    /// How many connections the clients make [default: 1000, or as many as the hub can hold]
+    /// Number of connections [default: 1000, or as many as the hub can hold]
     #[arg(long, value_name = "N", value_parser = count)]
     pub(crate) connections: Option<usize>,
 
-    /// The size of one message, in bytes
+    /// Size of a message, in bytes
     #[arg(long, value_name = "M", default_value_t = 64, value_parser = size)]
     pub(crate) bytes: usize,
 
-    /// How long messages are sent [default: 5; a server of its own runs until Ctrl-C]
+    /// Duration of the run, in seconds [default: 5; with --server until Ctrl-C]
     #[arg(long, value_name = "S", value_parser = seconds, allow_negative_numbers = true)]
     seconds: Option<Duration>,
 
-    /// Run the server only, on this address
+    /// Run only the server, on this address
     #[arg(long, value_name = "ADDR", value_parser = address, conflicts_with = "connect")]
     server: Option<String>,
 
-    /// Run the clients only, against a server at this address
+    /// Run only the clients, against a server at this address
     #[arg(long, value_name = "ADDR", value_parser = address)]
     connect: Option<String>,
 
-    /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
+    /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
     pub(crate) hub: Option<String>,
 
@@ -41,7 +41,7 @@ pub(crate) struct Options {
     pub(crate) json: bool,
 }
 
-/// What this process runs.
+/// The part of the example that this process runs.
 #[derive(Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Mode<'a> {
     Both,
@@ -50,7 +50,7 @@ pub(crate) enum Mode<'a> {
 }
 
 impl Options {
-    /// How many connections the clients make.
+    /// Returns the number of connections.
     pub(crate) fn connections(&self) -> usize {
         self.connections.unwrap_or(1000)
     }
@@ -63,7 +63,7 @@ impl Options {
         }
     }
 
-    /// How long it runs; `None` for ever.
+    /// Returns the duration of the run. `None` is unlimited.
     pub(crate) fn limit(&self) -> Option<Duration> {
         match self.mode() {
             Mode::Server(_) => self.seconds,

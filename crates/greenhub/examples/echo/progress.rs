@@ -1,4 +1,4 @@
-//! What goes on, on standard error: a line that changes on a terminal, a line a second elsewhere.
+//! The progress on standard error: one changing line on a terminal, a line per second elsewhere.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -27,7 +27,7 @@ impl Progress {
 
     pub(crate) fn stop(self) {
         self.stopped.set(true);
-        // It shows things; there is nothing that it could fail with.
+        // The ticker only prints: it has no result and no error.
         let _ = self.ticker.join();
     }
 }

@@ -1,4 +1,4 @@
-//! What came of a run: a table, or one JSON object.
+//! The report of a run: a table, or one JSON object.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -12,14 +12,14 @@ pub(crate) struct Report {
     pub(crate) bytes: usize,
     pub(crate) seconds: Duration,
     pub(crate) round_trips: u64,
-    /// p50, p99 and p99.9 in nanoseconds; a server of its own does not know them.
+    /// p50, p99 and p99.9 in nanoseconds. `None` without clients.
     pub(crate) latencies: Option<[u64; 3]>,
     pub(crate) resident_bytes: Option<u64>,
-    /// Per round trip, made by this process.
+    /// System calls of this process per round trip.
     pub(crate) calls: Option<f64>,
     pub(crate) errors: u64,
     pub(crate) first_error: Option<String>,
-    /// Whether a run without round trips is in order, as of a server that nobody called.
+    /// Whether a run without round trips is a success, as for a server without clients.
     pub(crate) idle_is_well: bool,
 }
 
@@ -32,7 +32,7 @@ impl Report {
         }
     }
 
-    /// To standard output; what went wrong, in one line, to standard error.
+    /// Prints the report to standard output, and the first error to standard error.
     pub(crate) fn print(&self, as_json: bool) -> io::Result<()> {
         if let Some(first) = &self.first_error {
             eprintln!("echo: {} errors, the first: {first}", self.errors);

@@ -44,12 +44,12 @@ impl Server {
         &self.addresses
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     pub(crate) fn connections(&self) -> usize {
         self.pool.running()
     }
 
-    /// Takes no more connections and ends those that are left.
+    /// Stops accepting, and ends the open connections.
     pub(crate) fn stop(self, run: &Run) {
         self.stop.stop_within(Duration::ZERO);
         for server in self.servers {
@@ -62,7 +62,7 @@ impl Server {
     }
 }
 
-/// Sends back what comes until the other side ends.
+/// Sends received bytes back until the client ends the connection.
 fn echo(stream: &TcpStream, run: &Run) -> io::Result<()> {
     const SMALL: usize = 512;
     const LARGE: usize = 64 * 1024;
@@ -77,7 +77,7 @@ fn echo(stream: &TcpStream, run: &Run) -> io::Result<()> {
         };
         peer.write_all(&buffer[..length])?;
         add(&run.served, length as u64);
-        // A connection with short messages, one of very many perhaps, keeps its small buffer.
+        // Grow the buffer only for long messages: there may be many connections with short ones.
         if length == buffer.len() && length < LARGE {
             buffer.resize(2 * length, 0);
         }

@@ -1,4 +1,4 @@
-//! What the system allows and what it says about this process.
+//! The limits of the system, and statistics of this process.
 
 use std::ops::Sub;
 
@@ -7,12 +7,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::options::{Mode, Options};
 
-/// Descriptors besides connections: standard streams, hub, signals, listening sockets.
+/// The number of descriptors besides connections: standard streams, hub, signals, listening sockets.
 const OTHERS: u64 = 32;
 
-/// Makes no more connections than the hub can hold if nobody said how many, and says so.
+/// Reduces the default number of connections to the capacity of the hub, and prints a notice.
+///
+/// Returns an error if the command line asks for more connections than the hub can hold.
 pub(crate) fn fit_to_hub(options: &mut Options, hub: &str) -> Result<(), String> {
-    // A set of select(2) holds the numbers below this.
+    // A set of select(2) holds only numbers below this limit.
     const ROOM: u64 = libc::FD_SETSIZE as u64;
     let needed = needed(options);
     if hub != "select" || needed <= ROOM {
@@ -30,7 +32,7 @@ pub(crate) fn fit_to_hub(options: &mut Options, hub: &str) -> Result<(), String>
     Ok(())
 }
 
-/// Raises the limit as far as is needed and allowed.
+/// Raises the limit of open files as far as needed and allowed.
 pub(crate) fn raise_descriptor_limit(options: &Options) -> Result<(), String> {
     let per_connection = per_connection(options);
     let needed = needed(options);
@@ -57,24 +59,26 @@ pub(crate) fn raise_descriptor_limit(options: &Options) -> Result<(), String> {
     ))
 }
 
-/// How many descriptors of this process a connection takes.
+/// Returns the number of descriptors that a connection takes in this process.
 fn per_connection(options: &Options) -> u64 {
     match options.mode() {
         Mode::Both => 2,
         Mode::Clients(_) => 1,
-        // It does not know how many will come.
+        // A server does not know the number of its clients.
         Mode::Server(_) => 0,
     }
 }
 
-/// How many descriptors this process needs, as far as it knows.
+/// Returns the number of descriptors that this process needs for its known connections.
 fn needed(options: &Options) -> u64 {
     (options.connections() as u64).saturating_mul(per_connection(options)).saturating_add(OTHERS)
 }
 
-/// Refuses messages for which there is no memory: the system might end some other process for them.
+/// Returns an error if the messages do not fit into the available memory.
+///
+/// Without this check the system might kill another process to free memory.
 pub(crate) fn require_memory(options: &Options) -> Result<(), String> {
-    // A client compares what it received with what it sent; a server keeps no message.
+    // A client has two buffers, for the sent and the received message. A server keeps no message.
     let needed = match options.mode() {
         Mode::Server(_) => 0,
         Mode::Both | Mode::Clients(_) => (options.connections() as u64).saturating_mul(2 * options.bytes as u64),
@@ -87,21 +91,21 @@ pub(crate) fn require_memory(options: &Options) -> Result<(), String> {
     ))
 }
 
-/// What this system could give to a process, where it says so.
+/// Returns the available memory, if the system reports it.
 fn available_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The resident memory of this process, where the system says so.
+/// Returns the resident memory of this process, if the system reports it.
 pub(crate) fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// The system calls that a hub and the sockets on it have made.
+/// The number of system calls of a hub and its sockets.
 #[derive(Copy, Clone)]
 pub(crate) struct Calls(u64);
 
@@ -109,9 +113,9 @@ impl Calls {
     pub(crate) fn of(hub: &HubRef) -> Calls {
         let stats = hub.stats();
         let hubs_own = match hub.name() {
-            // It is told everything at each wait.
+            // The hub registers nothing: `watch` makes no system call.
             "poll" => stats.waits,
-            // What a wait found is looked at by a second call.
+            // A wait calls select, then poll. `watch` checks the number by fcntl.
             "select" => 2 * stats.waits + stats.watches,
             _ => stats.waits + stats.watches,
         };

@@ -1,10 +1,11 @@
-//! A service for feeds: a client sends their URLs and gets their titles.
+//! A feed service: a client posts the URLs of feeds and gets their titles.
 //!
 //! `cargo run --release --example feed_service` listens on port 9010 of this machine, and
-//! `curl --data-binary @urls.txt http://127.0.0.1:9010/` asks it.
+//! `curl --data-binary @urls.txt http://127.0.0.1:9010/` posts URLs to it.
 //!
-//! There are two pools: in one each client has a green thread; in the other, which the clients share, each feed. The
-//! feeds of a client are fetched side by side, and a `GreenPile` gives their titles in the order of the request.
+//! There are two pools: one has a green thread for each client, the other one for each feed. All clients share the pool
+//! of feeds. The feeds of a request are fetched concurrently, and a `GreenPile` yields their titles in the order of the
+//! request.
 
 #[path = "../cli/mod.rs"]
 mod cli;
@@ -29,50 +30,52 @@ use crate::cli::Failure;
 use crate::cli::signals::Signals;
 use crate::http::{Answer, Rules};
 
-/// A service for feeds: tells the titles of those whose URLs are posted to it.
+/// A feed service: returns the titles of the feeds whose URLs are posted to it.
 ///
-/// The body of a request has a URL in each line. The answer has for each, in the same order, a line with the URL, a tab,
-/// and the title, or "error: " and what is wrong. Ctrl-C ends the service: what was asked for is answered still.
+/// The body of a request has one URL per line. The response has one line per URL, in the same order: the URL, a tab,
+/// and the title, or "error: " and the reason. Ctrl-C stops the service after it has answered the requests in progress.
 ///
-/// Exit status: 0 if it was ended by Ctrl-C, 1 if something went wrong, 2 for wrong use.
+/// Exit status: 0 after Ctrl-C, 1 after an error, 2 for wrong usage.
 #[derive(Parser)]
 #[command(name = "feed_service")]
 struct Options {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9010", value_parser = cli::address)]
     listen: String,
 
-    /// How many feeds are fetched at the same time, for all clients, up to 10,000
+    /// Number of feeds fetched at the same time, for all clients, up to 10,000
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pool: u16,
 
-    /// How long one feed may take
+    /// Time limit for one feed, in seconds
     #[arg(long, value_name = "S", default_value = "10", value_parser = cli::seconds, allow_negative_numbers = true)]
     timeout: Duration,
 
-    /// How long a client has for its request, and to take the answer
+    /// Time limit for a client to send its request and to accept the response, in seconds
     #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds, allow_negative_numbers = true)]
     patience: Duration,
 
-    /// Which hub to use [default: that of EVENTLET_HUB, or the best of this system]
+    /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
     hub: Option<String>,
 }
 
-/// How many clients are served at the same time; others wait.
+/// The number of clients served at the same time. Others wait.
 const CLIENTS: usize = 1000;
 
-/// How many bytes a request may have.
+/// The maximum length of a request body, in bytes.
 const LONGEST: usize = 64 << 10;
 
-/// How long clients have, when the service ends, beyond what a feed may take.
+/// The time limit for the last responses after Ctrl-C, in addition to the limit for a feed.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// What the clients share.
+/// The state that the handlers of all clients share.
 struct Service {
     feeds: GreenPool,
     timeout: Duration,
+    /// The number of requested feeds.
     asked: Cell<u64>,
+    /// The number of titles found.
     found: Cell<u64>,
 }
 
@@ -92,14 +95,14 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let stop = StopServe::new();
     let (last, farewell) = (stop.clone(), options.timeout.saturating_add(FAREWELL));
     greenhub::spawn(move || {
-        // Whatever ends the wait: nobody could end the service any more.
+        // Stop after an error, too: without the signals nothing else could stop the service.
         let _ = signals.wait(None);
         last.stop_within(farewell);
     });
     let feeds = GreenPool::new(options.pool.into());
     let service = Service { feeds, timeout: options.timeout, asked: Cell::new(0), found: Cell::new(0) };
     let service = Rc::new(service);
-    // A connection that is kept and not used would put off the end.
+    // An idle kept-alive connection would delay the end of the service.
     let rules = Rules { methods: &["POST"], body: LONGEST, keep: false, patience: options.patience };
     let own = Rc::clone(&service);
     let served = serve_until(&stop, &listener, &GreenPool::new(CLIENTS), move |stream: TcpStream, _| {
@@ -126,7 +129,7 @@ impl Service {
         }
     }
 
-    /// A line for each feed.
+    /// Fetches feeds concurrently, and returns a line for each. Switches.
     fn titles(&self, urls: &[&str]) -> Result<String, LoopError> {
         self.asked.set(self.asked.get() + urls.len() as u64);
         let mut pile = GreenPile::with_pool(&self.feeds);
@@ -149,7 +152,7 @@ impl Service {
     }
 }
 
-/// The title of a feed, or why there is none.
+/// Returns the title of a feed, or the reason why there is none. Switches.
 fn title(url: &str, timeout: Duration) -> Result<String, String> {
     let url = web::url(url)?;
     let got = web::get(&url, timeout, |head, body| match head.status {

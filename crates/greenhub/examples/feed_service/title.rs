@@ -1,26 +1,28 @@
-//! The title of a feed.
+//! Extraction of the title of a feed.
 
 use std::io::{self, ErrorKind, Read};
 
 use html5gum::emitters::default::DefaultEmitter;
 use html5gum::{Emitter, ForwardingEmitter, IoReader, Token, Tokenizer};
 
-/// How far into a feed its title is looked for, in bytes.
+/// The number of bytes in which to look for the title.
 const FAR: u64 = 1 << 20;
 
-/// How deeply elements may be within each other: those of a feed are not, before its title.
+/// The maximum nesting of elements before the title.
 const DEEP: usize = 100;
 
-/// How many letters of a title are told.
+/// The maximum number of characters of a title.
 const LONGEST: usize = 300;
 
-/// The title of an RSS or Atom feed, in one line. Little more is read than that takes, and what is no good XML is
-/// read all the same. Only a title directly in the `channel` of RSS or the `feed` of Atom is one: items and images have others.
+/// Returns the title of an RSS or Atom feed, in one line.
+///
+/// Reads little beyond the title, and tolerates malformed XML. The title must be a child of the `channel` of RSS or of
+/// the `feed` of Atom, because items and images have titles, too.
 pub(crate) fn of(feed: impl Read) -> io::Result<String> {
     let input = IoReader::new_with_buffer_size::<4096>(feed.take(FAR));
-    // Those that are open.
+    // The names of the open elements, from the root.
     let mut elements: Vec<Vec<u8>> = Vec::new();
-    // How many are down to the title, if that is open, and its text.
+    // The depth of the title element while it is open, and its text.
     let mut title = None;
     let mut text = Vec::new();
     for token in Tokenizer::new_with_emitter(input, Xml::default()) {
@@ -58,12 +60,12 @@ fn no_title() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "no feed with a title")
 }
 
-/// Whether the last of these elements is the title of the feed.
+/// Returns whether the last of the open elements is the title of the feed.
 fn is_title(elements: &[Vec<u8>]) -> bool {
     matches!(elements, [.., parent, title] if title == b"title" && (parent == b"channel" || parent == b"feed"))
 }
 
-/// Tokens of XML, which has CDATA everywhere.
+/// An emitter of XML tokens: unlike HTML, XML allows CDATA everywhere.
 #[derive(Default)]
 struct Xml(DefaultEmitter);
 

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as a server: requests, one after the other, and an answer to each.
+//! An HTTP/1.1 server for one connection: it reads requests one after the other, and answers each.
 
 #![allow(dead_code, reason = "each example uses a part of it")]
 
@@ -9,34 +9,35 @@ use std::time::Duration;
 
 use greenhub::net::TcpStream;
 
-/// The longest head of a request.
+/// The maximum length of the head of a request, in bytes.
 const LONGEST: usize = 16 << 10;
 
-/// How much is read of what is not looked at, so that the client sees why.
+/// The number of bytes to read and discard after a refusal, so that the client can receive it.
 const WASTE: u64 = 1 << 20;
 
-/// What clients may ask.
+/// The limits for clients.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) methods: &'static [&'static str],
-    /// How many bytes a body may have.
+    /// The maximum length of a body, in bytes.
     pub(crate) body: usize,
-    /// Whether one connection may bring several requests.
+    /// Whether a connection may carry several requests.
     pub(crate) keep: bool,
-    /// How long a client has for its next request, and to take an answer.
+    /// The time limit for each read of a request, and for each write of an answer.
     pub(crate) patience: Duration,
 }
 
-/// What is asked for.
+/// A request of a client.
 pub(crate) struct Request {
     pub(crate) path: String,
     pub(crate) body: Vec<u8>,
-    /// Whether only the head of the answer is.
+    /// Whether the answer has no body.
     head_only: bool,
-    /// Whether there may be another one.
+    /// Whether the client may send another request.
     keep: bool,
 }
 
+/// An answer to a request.
 pub(crate) struct Answer<'a> {
     pub(crate) status: &'static str,
     pub(crate) kind: &'static str,
@@ -49,10 +50,12 @@ impl Answer<'_> {
     }
 }
 
-/// Answers what a client asks for until it leaves, asks for nothing in time, or asks in vain: how many answers it got.
+/// Answers the requests of a client, and returns the number of answers.
+///
+/// Returns when the client leaves, sends nothing in time, or sends a request that is refused. Switches.
 pub(crate) fn serve<'a>(stream: TcpStream, rules: Rules, answer: impl FnMut(&Request) -> Answer<'a>) -> u64 {
     let mut connection = Connection { stream, rules, input: Vec::new(), answered: 0 };
-    // An error here is a client that has left without a word.
+    // Ignore an error: the client has closed the connection, or was too slow.
     let _ = connection.answer_all(answer);
     connection.answered
 }
@@ -60,22 +63,23 @@ pub(crate) fn serve<'a>(stream: TcpStream, rules: Rules, answer: impl FnMut(&Req
 struct Connection {
     stream: TcpStream,
     rules: Rules,
-    /// What was read and not looked at.
+    /// Bytes that are read but not parsed.
     input: Vec<u8>,
     answered: u64,
 }
 
-/// A request before its body.
+/// The head of a request.
 struct Head {
     request: Request,
-    /// How many bytes it has itself, and its body.
+    /// The length of the head in bytes.
     length: usize,
+    /// The length of the body in bytes.
     body: usize,
-    /// Whether the client wants to be told to send the body.
-    hesitates: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    expects_continue: bool,
 }
 
-/// Why there is no answer but this.
+/// The answer to a request that is not served.
 struct Refusal {
     status: &'static str,
     reason: String,
@@ -99,7 +103,7 @@ impl Connection {
         }
     }
 
-    /// The next request; `None` if the client has left.
+    /// Reads the next request. `None` if the client has left.
     fn next(&mut self) -> io::Result<Option<Result<Request, Refusal>>> {
         let head = loop {
             match parse(&self.input, &self.rules) {
@@ -116,7 +120,7 @@ impl Connection {
             }
         };
         let length = head.length + head.body;
-        if head.hesitates && self.input.len() < length {
+        if head.expects_continue && self.input.len() < length {
             self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         while self.input.len() < length {
@@ -129,7 +133,7 @@ impl Connection {
         Ok(Some(Ok(Request { body, ..head.request })))
     }
 
-    /// Whether there was more.
+    /// Reads more input, and returns `false` at the end of the connection.
     fn read(&mut self) -> io::Result<bool> {
         let mut piece = [0; 4096];
         let count = self.stream.read(&mut piece)?;
@@ -142,7 +146,7 @@ impl Connection {
         let headers = if refusal.status.starts_with("405") { &allow } else { "" };
         let text = format!("{}\n", refusal.reason);
         self.send(&Answer::text(refusal.status, text), headers, false, false)?;
-        // A connection that is closed with something unread is reset, and the answer may be lost.
+        // Closing a connection with unread data resets it, and the client may lose the answer. So read the rest first.
         self.stream.shutdown(Shutdown::Write)?;
         io::copy(&mut (&mut self.stream).take(WASTE), &mut io::sink()).map(drop)
     }
@@ -164,7 +168,7 @@ impl Connection {
     }
 }
 
-/// The head of a request, if all of it is there.
+/// Parses the head of a request. `None` if `input` does not hold all of it.
 fn parse(input: &[u8], rules: &Rules) -> Result<Option<Head>, Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
@@ -184,7 +188,7 @@ fn parse(input: &[u8], rules: &Rules) -> Result<Option<Head>, Refusal> {
         return Err(refusal("411 Length Required", "a body needs a Content-Length".to_owned()));
     }
     let body = match header("content-length") {
-        // The longest number that is understood is no body that would be read.
+        // A number that overflows is above any limit for bodies, and so is `usize::MAX`.
         Some(text) if text.bytes().all(|digit| digit.is_ascii_digit()) && !text.is_empty() => {
             text.parse().unwrap_or(usize::MAX)
         }
@@ -196,10 +200,10 @@ fn parse(input: &[u8], rules: &Rules) -> Result<Option<Head>, Refusal> {
     }
     let asked = header("connection").unwrap_or_default();
     let keep = if request.version == Some(1) { asked != "close" } else { asked == "keep-alive" };
-    let hesitates = header("expect").is_some_and(|what| what == "100-continue");
+    let expects_continue = header("expect").is_some_and(|what| what == "100-continue");
     let path = request.path.unwrap_or("/").to_owned();
     let request = Request { path, body: Vec::new(), head_only: method == "HEAD", keep };
-    Ok(Some(Head { request, length, body, hesitates }))
+    Ok(Some(Head { request, length, body, expects_continue }))
 }
 
 fn refusal(status: &'static str, reason: String) -> Refusal {

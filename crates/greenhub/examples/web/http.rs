@@ -1,23 +1,23 @@
-//! HTTP/1.0 as a client: one request, one answer, and the connection is over.
+//! An HTTP/1.0 client: one request and one response per connection.
 
 use std::io::{self, ErrorKind, Read, Write};
 
 use greenhub::net::TcpStream;
 use url::{Position, Url};
 
-/// What comes before the body.
+/// The status line and the headers of a response.
 pub(crate) struct Head {
     pub(crate) status: u16,
-    /// Where the server sends us instead.
+    /// The target of a redirect.
     pub(super) location: Option<String>,
     pub(super) is_html: bool,
-    /// How long the body is; without it, it lasts as long as the connection.
+    /// The length of the body. `None` if the end of the connection ends the body.
     length: Option<u64>,
 }
 
-/// Asks for a page. Switches, and so does reading the body.
+/// Requests a page, and returns the head of the response and a reader of its body. Switches, as the reader does.
 pub(super) fn get(url: &Url) -> io::Result<(Head, impl Read)> {
-    // An address of IPv6 is in brackets.
+    // A URL has an IPv6 address in brackets.
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let port = url.port_or_known_default().unwrap_or(80);
     let mut stream = TcpStream::connect((host, port)).map_err(|error| doing("cannot connect", &error))?;
@@ -32,7 +32,7 @@ pub(super) fn get(url: &Url) -> io::Result<(Head, impl Read)> {
     Ok((head, Body { reader: io::Cursor::new(start).chain(stream), left }))
 }
 
-/// The head, and what came with it of the body.
+/// Reads the head, and returns it with the beginning of the body that arrived with it.
 fn read_head(stream: &mut TcpStream) -> io::Result<(Head, Vec<u8>)> {
     const LONGEST: usize = 64 << 10;
     let mut bytes = Vec::new();
@@ -52,7 +52,7 @@ fn read_head(stream: &mut TcpStream) -> io::Result<(Head, Vec<u8>)> {
     }
 }
 
-/// The head and its length, if all of it is there.
+/// Parses a head, and returns it with its length. `None` if `bytes` does not hold all of it.
 fn parse(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 100];
     let mut response = httparse::Response::new(&mut headers);
@@ -76,7 +76,7 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
     Ok(Some((Head { status, location, is_html, length }, end)))
 }
 
-/// A body, which has to be as long as was said.
+/// A reader of a body, which returns an error if the body is shorter than its `Content-Length`.
 struct Body<R> {
     reader: R,
     left: Option<u64>,

@@ -6,7 +6,7 @@ use html5gum::emitters::default::DefaultEmitter;
 use html5gum::{Token, Tokenizer};
 use url::Url;
 
-/// Where elements of these names lead, and the attribute that says so.
+/// The elements with links, each with the attribute that holds the URL.
 const LEADING: &[(&[u8], &[u8])] = &[
     (b"a", b"href"),
     (b"area", b"href"),
@@ -21,10 +21,10 @@ const LEADING: &[(&[u8], &[u8])] = &[
     (b"video", b"src"),
 ];
 
-/// Where a page leads by HTTP, each URL once, in its order. What is no URL leads nowhere.
+/// Returns the HTTP links of a page in their order, each URL once. Invalid URLs are skipped.
 pub(super) fn of(html: &[u8], page: &Url) -> Vec<Url> {
     let mut emitter = DefaultEmitter::default();
-    // Texts of scripts and styles may look like elements.
+    // The text of a script or style may look like elements: let the tokenizer switch states.
     emitter.naively_switch_states(true);
     let mut base = page.clone();
     let mut links = Vec::new();
@@ -43,10 +43,10 @@ pub(super) fn of(html: &[u8], page: &Url) -> Vec<Url> {
     links
 }
 
-/// The URL to which `text` refers on the page `base`, if that is one of HTTP.
+/// Resolves `text` against `base`. `None` if the result is not an HTTP URL.
 pub(super) fn resolve(base: &Url, text: &str) -> Option<Url> {
     let mut url = base.join(text).ok()?;
-    // The same page.
+    // A fragment names a part of the same page.
     url.set_fragment(None);
     matches!(url.scheme(), "http" | "https").then_some(url)
 }

@@ -1,4 +1,4 @@
-//! Pages of the web, fetched by the calling green thread, and what they link to. Plain HTTP only.
+//! Fetching of web pages and their links by plain HTTP, in the calling green thread.
 
 #![allow(dead_code, reason = "each example uses a part of it")]
 
@@ -12,25 +12,25 @@ use url::Url;
 
 use self::http::Head;
 
-/// How pages are fetched.
+/// The parameters for fetching pages.
 pub(crate) struct Fetch {
-    /// How long one of them may take.
+    /// The time limit for one page.
     pub(crate) timeout: Duration,
-    /// Whether bodies without links are left with the server.
+    /// Whether to read only the bodies of HTML pages.
     pub(crate) only_html: bool,
 }
 
-/// What a server had under a URL.
+/// A fetched page.
 pub(crate) struct Page {
     pub(crate) status: u16,
-    /// How much of the body was read, in bytes.
+    /// The number of bytes read of the body.
     pub(crate) size: u64,
-    /// Where it leads, each URL once, in its order.
+    /// The links of the page in their order, each URL once.
     pub(crate) links: Vec<Url>,
 }
 
 impl Fetch {
-    /// Gets one page. Switches.
+    /// Fetches a page. Switches.
     pub(crate) fn page(&self, url: &Url) -> io::Result<Page> {
         get(url, self.timeout, |head, body| self.read(url, head, body))
     }
@@ -42,7 +42,7 @@ impl Fetch {
         }
         if head.is_html {
             let html = read_text(body)?;
-            // What a page says about its absence leads nowhere.
+            // Ignore the links of an error page.
             let links = if status < 300 { links::of(&html, url) } else { Vec::new() };
             return Ok(Page { status, size: html.len() as u64, links });
         }
@@ -51,7 +51,7 @@ impl Fetch {
     }
 }
 
-/// Gets what is under a URL, and has `read` take of it what it wants, all within that time. Switches.
+/// Requests a URL, and calls `read` with the head and the body, all within `timeout`. Switches.
 pub(crate) fn get<T>(
     url: &Url,
     timeout: Duration,
@@ -72,7 +72,7 @@ fn read_text(body: impl Read) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The value of an argument.
+/// Parses a URL argument.
 pub(crate) fn url(text: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(mut url) if url.scheme() == "http" => {
