@@ -1,4 +1,4 @@
-//! How green threads end with their OS thread: abandoned at the implicit end, unwound by a shutdown.
+//! How green threads end with their OS thread: abandoned at an implicit end, unwound by a shutdown.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,10 +17,10 @@ use greenhub::{
     Ended, GreenError, Greenlet, LoopError, Payload, get_hub, scope, sleep, spawn, spawn_after, spawn_n, yield_now,
 };
 
-/// Longer than a shutdown takes on a machine that is busy, and shorter than the watchdogs.
+/// Longer than a shutdown takes on a busy machine, and shorter than the watchdogs.
 const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
 
-/// Runs this test once more in a process of its own, which is aborted if it hangs. `None` there.
+/// Runs this test again in a process of its own, which aborts if it hangs. Returns `None` in that process.
 fn in_own_process(test: &str, variant: &str) -> Option<Output> {
     if is_child() {
         std::thread::spawn(|| {
@@ -104,12 +104,12 @@ fn implicit_end_without_green_threads_reports_nothing() {
     assert!(!String::from_utf8_lossy(&output.stderr).contains("greenhub"), "{output:?}");
 }
 
-/// The thread that comes along in a fork is the main thread of the child.
+/// The OS thread that calls `fork` is the main thread of the child.
 #[test]
 fn end_of_the_main_thread_reports_nothing_and_unwinds_nothing() {
     let test = "end_of_the_main_thread_reports_nothing_and_unwinds_nothing";
     let Some(output) = in_own_process(test, "") else {
-        // SAFETY: the child does what `exit` does, and nothing that a lock of the parent's other threads could stop.
+        // SAFETY: The child only does what `exit` does, and takes no lock that another thread of the parent may hold.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
                 spawn_n(|| {
@@ -131,7 +131,7 @@ fn end_of_the_main_thread_reports_nothing_and_unwinds_nothing() {
     assert!(!told.contains("abandoned") && !told.contains("unwound"), "{output:?}");
 }
 
-/// A value that says when it is gone, and what was written to it.
+/// A thread-local that a parked green thread borrows, and writes to while it unwinds.
 #[derive(Default)]
 struct Lines(RefCell<Vec<String>>);
 
@@ -181,7 +181,7 @@ fn implicit_end_closes_the_hub_and_frees_unused_stacks() {
         greenhub::hub_exceptions(false);
         let once = || {
             on_std_thread(|| {
-                // Unused when the thread ends: as many stacks as a slab has, of another size.
+                // A slab full of stacks of another size, all unused when the OS thread ends.
                 let one = || greenhub::Builder::new().stack_size(1 << 20).spawn(yield_now).unwrap();
                 let many: Vec<_> = (0..40).map(|_| one()).collect();
                 many.into_iter().for_each(|one| one.join().unwrap());
@@ -194,7 +194,7 @@ fn implicit_end_closes_the_hub_and_frees_unused_stacks() {
             once();
         }
         assert_eq!(open_descriptors(), descriptors);
-        // A slab of 16 small stacks stays with each abandoned green thread, and none of 16 MiB or more.
+        // Each abandoned green thread keeps a slab of 16 small stacks mapped, and none of 16 MiB or more.
         let grown = mapped() - before;
         assert!(grown < 8 * (8 << 20), "{grown} bytes more are mapped");
         return;
@@ -202,7 +202,7 @@ fn implicit_end_closes_the_hub_and_frees_unused_stacks() {
     ended_with(&output, 0);
 }
 
-/// How many bytes of address space this process has.
+/// Returns the number of mapped bytes of this process.
 fn mapped() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     pages.split(' ').next().unwrap().parse::<usize>().unwrap() * 4096
@@ -210,7 +210,7 @@ fn mapped() -> usize {
 
 // ---- exit ------------------------------------------------------------------------------------------
 
-/// Locks when it is dropped.
+/// Takes a lock in its destructor.
 struct Locks(Arc<std::sync::Mutex<()>>);
 
 impl Drop for Locks {
@@ -240,7 +240,7 @@ fn exit_does_not_wait_for_a_lock_that_the_caller_holds() {
                     "callback" => drop(get_hub().schedule(LONG, move || _ = &locks)),
                     "remote" => get_hub().remote().spawn(move || drop(locks)).unwrap(),
                     "detector" => {
-                        // Its watchdog reports the sleep below, and waits for the lock.
+                        // The detector's watchdog reports the sleep below, and waits for the lock in the report stream.
                         greenhub::set_report_stream(move |_| drop(locks.0.lock()));
                         greenhub::debug::hub_blocking_detection(SHORT).unwrap();
                         sleep(SHORT);
@@ -260,8 +260,8 @@ fn exit_does_not_wait_for_a_lock_that_the_caller_holds() {
 }
 
 #[test]
-fn exit_does_not_wait_for_a_job_that_borrows() {
-    let test = "exit_does_not_wait_for_a_job_that_borrows";
+fn exit_does_not_wait_for_a_borrowing_job() {
+    let test = "exit_does_not_wait_for_a_borrowing_job";
     let Some(output) = in_own_process(test, "") else {
         return on_std_thread(|| {
             spawn_n(|| {
@@ -280,10 +280,10 @@ fn exit_does_not_wait_for_a_job_that_borrows() {
 
 // ---- destructors of thread-locals --------------------------------------------------------------------
 
-/// At the end of a variant: `exit` is called on the stack of a green thread.
+/// Suffix of a variant: `exit` is called on the stack of a green thread.
 const ON_A_GREEN_THREAD: &str = ", exit on a green thread";
 
-/// Calls `variant` of [`BLOCKING`] when it is dropped.
+/// Calls the variant's operation of [`BLOCKING`] in its destructor.
 struct Blocks(Cell<bool>);
 
 impl Drop for Blocks {
@@ -305,7 +305,7 @@ fn timed_out(error: std::io::Error) {
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error:?}");
 }
 
-/// The operations that block, or may.
+/// The operations that block, or may block.
 const BLOCKING: &[(&str, fn())] = &[
     ("sleep", || sleep(Duration::from_millis(1))),
     ("yield_now", yield_now),
@@ -387,7 +387,7 @@ const BLOCKING: &[(&str, fn())] = &[
         let (mut other, _) = listener.accept().unwrap();
         other.write_all(b"x").unwrap();
         one.read_exact(&mut [0]).unwrap();
-        assert!(one.read(&mut [0]).is_err(), "nothing comes within the time of grace");
+        assert!(one.read(&mut [0]).is_err(), "no data arrives within the grace period");
     }),
     ("select", || {
         let (reader, _writer) = std::io::pipe().unwrap();
@@ -429,7 +429,7 @@ const BLOCKING: &[(&str, fn())] = &[
         assert!(status.is_ok_and(|status| status.success()));
     }),
     ("the output of a child", || {
-        // It ends when the writer is dropped.
+        // The child ends when the writer is dropped.
         let (input, _writer) = std::io::pipe().unwrap();
         let child = greenhub::process::Command::new("cat").stdin(input).output();
         timed_out(child.unwrap_err());
@@ -466,7 +466,7 @@ const BLOCKING: &[(&str, fn())] = &[
     ("run_and_shutdown", || assert_eq!(os::run_and_shutdown(LIMIT, || 1), 1)),
 ];
 
-/// Leaves thread-locals that block when they are destroyed, made before and after the first green thread.
+/// Leaves thread-locals with blocking destructors, initialized before and after the first green thread.
 fn block_at_the_end() {
     thread_local! {
         static LAST: Blocks = const { Blocks(Cell::new(false)) };
@@ -480,10 +480,10 @@ fn block_at_the_end() {
     park_for_long();
 }
 
-/// Each operation in a process of its own, for what fails there ends the process.
+/// Each operation runs in a process of its own, since a failure ends the process.
 #[test]
-fn nothing_that_blocks_in_a_destructor_of_a_thread_local_aborts() {
-    let test = "nothing_that_blocks_in_a_destructor_of_a_thread_local_aborts";
+fn blocking_operations_in_thread_local_destructors_do_not_abort() {
+    let test = "blocking_operations_in_thread_local_destructors_do_not_abort";
     if is_child() {
         assert!(in_own_process(test, "").is_none());
         greenhub::hub_exceptions(false);
@@ -495,7 +495,7 @@ fn nothing_that_blocks_in_a_destructor_of_a_thread_local_aborts() {
             if variant().ends_with(ON_A_GREEN_THREAD) { spawn(exit).join().unwrap() } else { exit() }
         });
     }
-    // Both for each would double the time.
+    // The variants alternate; both for each operation would double the time.
     let mut variants = 0;
     let failed: Vec<_> = BLOCKING
         .iter()
@@ -533,7 +533,7 @@ fn a_late_destructor_waits_for_another_os_thread_without_a_limit() {
     let Some(output) = in_own_process(test, "") else {
         let ((tell, told), (sender, receiver)) = (mpsc::channel(), greenhub::sync::mpsc::channel());
         let serves = std::thread::spawn(move || {
-            // Longer than the grace that limits other waits there.
+            // Longer than the grace period that limits other waits of such a destructor.
             let pause = || std::thread::sleep(3 * greenhub::panicking_grace());
             let held = LOCK.lock().unwrap();
             told.recv().unwrap();
@@ -545,7 +545,7 @@ fn a_late_destructor_waits_for_another_os_thread_without_a_limit() {
             sender.send(1).unwrap();
         });
         on_std_thread(move || {
-            // Destroyed after the guards of the library, which are made later.
+            // Initialized before the library's thread-locals, so destroyed after them.
             WAITS.with(|_| ());
             yield_now();
             WAITS.set(Some(Waits(tell, receiver)));
@@ -589,8 +589,8 @@ fn sleep_in_a_destructor_of_a_thread_local_does_not_switch() {
 // ---- the explicit end ------------------------------------------------------------------------------
 
 #[test]
-fn shutdown_unwinds_what_has_begun_and_cancels_what_has_not() {
-    run("shutdown_unwinds_what_has_begun_and_cancels_what_has_not", || {
+fn shutdown_unwinds_started_and_cancels_unstarted_green_threads() {
+    run("shutdown_unwinds_started_and_cancels_unstarted_green_threads", || {
         static DROPPED: AtomicUsize = AtomicUsize::new(0);
         let drops = || OnDrop(|| _ = DROPPED.fetch_add(1, Ordering::SeqCst));
         let one = drops();
@@ -620,7 +620,7 @@ fn shutdown_unwinds_what_has_begun_and_cancels_what_has_not() {
             assert!(matches!(green.join(), Err(GreenError::Loop(LoopError::ThreadEnding))));
         }
         assert!(greenlet.is_dead());
-        // The next use makes another hub.
+        // The next use builds another hub.
         assert_eq!(spawn(|| 1).join().unwrap(), 1);
         sleep(SHORT);
         let nothing = get_hub().shutdown(LIMIT).unwrap();
@@ -629,14 +629,14 @@ fn shutdown_unwinds_what_has_begun_and_cancels_what_has_not() {
 }
 
 #[test]
-fn shutdown_waits_for_destructors_that_block() {
-    run("shutdown_waits_for_destructors_that_block", || {
+fn shutdown_waits_for_blocking_destructors() {
+    run("shutdown_waits_for_blocking_destructors", || {
         let (tell, told) = mpsc::channel();
         for _ in 0..3 {
             let tell = tell.clone();
             spawn_n(move || {
                 let _end = OnDrop(move || {
-                    // Unwinding because of an exit is no panic, so this does not wait.
+                    // Unwinding through an exit is not a panic, so the wait is not refused.
                     let late = std::thread::panicking();
                     let _ = tell.send(late);
                 });
@@ -653,8 +653,8 @@ fn shutdown_waits_for_destructors_that_block() {
 }
 
 #[test]
-fn shutdown_waits_for_jobs_that_borrow() {
-    run("shutdown_waits_for_jobs_that_borrow", || {
+fn shutdown_waits_for_borrowing_jobs() {
+    run("shutdown_waits_for_borrowing_jobs", || {
         let (go, wait) = mpsc::channel::<()>();
         let green = spawn(move || {
             let mut done = false;
@@ -681,8 +681,8 @@ fn shutdown_waits_for_jobs_that_borrow() {
 }
 
 #[test]
-fn shutdown_goes_on_after_an_interrupt_that_came_before() {
-    run("shutdown_goes_on_after_an_interrupt_that_came_before", || {
+fn shutdown_continues_after_an_earlier_interrupt() {
+    run("shutdown_continues_after_an_earlier_interrupt", || {
         let (go, wait) = mpsc::channel::<()>();
         spawn_n(move || execute_scoped(move || _ = wait.recv()).is_ok());
         spawn_n(|| get_hub().interrupt());
@@ -694,14 +694,14 @@ fn shutdown_goes_on_after_an_interrupt_that_came_before() {
         let ended = get_hub().shutdown(LIMIT).unwrap();
         assert_eq!((ended.unwound, ended.abandoned), (1, 0));
         other.join().unwrap();
-        // Nothing of it is left for the next loop.
+        // The interrupt does not affect the next loop.
         sleep(SHORT);
     });
 }
 
 #[test]
-fn shutdown_abandons_at_its_deadline_what_lives_on() {
-    run("shutdown_abandons_at_its_deadline_what_lives_on", || {
+fn shutdown_abandons_remaining_green_threads_at_its_deadline() {
+    run("shutdown_abandons_remaining_green_threads_at_its_deadline", || {
         green::keep_reports();
         static DROPPED: AtomicUsize = AtomicUsize::new(0);
         let (go, wait) = mpsc::channel::<()>();
@@ -721,7 +721,7 @@ fn shutdown_abandons_at_its_deadline_what_lives_on() {
         assert_eq!((ended.unwound, ended.cancelled, ended.abandoned), (1, 0, 2));
         assert_eq!(DROPPED.load(Ordering::SeqCst), 0);
         assert_eq!(told.get(), 2);
-        // The job ends, and wakes nothing that runs.
+        // The job ends, but its abandoned caller is not woken.
         drop(go);
         for _ in 0..3 {
             sleep(SHORT);
@@ -785,7 +785,7 @@ fn os_thread_ends_its_green_threads_when_it_panics() {
     assert_eq!(told.try_recv(), Ok(()));
 }
 
-/// The open descriptors and the mappings of a process, by their names.
+/// Returns the number of open descriptors, and the mappings of the process by name.
 fn held() -> (usize, BTreeMap<String, usize>) {
     let mut names = BTreeMap::new();
     for line in std::fs::read_to_string("/proc/self/maps").unwrap().lines() {
@@ -795,8 +795,8 @@ fn held() -> (usize, BTreeMap<String, usize>) {
 }
 
 #[test]
-fn threads_that_come_and_go_leave_nothing_behind() {
-    let test = "threads_that_come_and_go_leave_nothing_behind";
+fn many_os_threads_leave_nothing_behind() {
+    let test = "many_os_threads_leave_nothing_behind";
     let Some(output) = in_own_process(test, "") else {
         let one = || {
             os::spawn(|| {
@@ -813,7 +813,7 @@ fn threads_that_come_and_go_leave_nothing_behind() {
             .unwrap();
         };
         let count = if cfg!(debug_assertions) { 500 } else { 10_000 };
-        // The allocator keeps arenas, and the C library stacks.
+        // Warms up the allocator's arenas and the C library's cached stacks.
         (0..50).for_each(|_| one());
         let before = held();
         (0..count).for_each(|_| one());
@@ -828,7 +828,7 @@ fn threads_that_come_and_go_leave_nothing_behind() {
 
 // ---- others -----------------------------------------------------------------------------------------
 
-/// An abandoned waiter is passed over by those that are still there.
+/// An abandoned waiter is skipped by live ones.
 #[test]
 fn lock_is_not_granted_to_a_waiter_whose_thread_has_ended() {
     run("lock_is_not_granted_to_a_waiter_whose_thread_has_ended", || {

@@ -1,4 +1,4 @@
-//! Hubs of several OS threads, and sockets that go from one to another.
+//! Hubs of several OS threads, and sockets that move between them.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -23,9 +23,9 @@ fn two_threads_sleep_independently() {
     let thread = thread::spawn(move || {
         let id = get_hub().id();
         started.send(id).expect("the test waits");
-        // While the other sleeps.
+        // This hub works while the other sleeps.
         assert_eq!(read(&there, 1).expect("data"), b"x");
-        // And while the other waits.
+        // The other hub's wait does not delay this one either.
         for _ in 0..3 {
             sleep(ms(5));
         }
@@ -44,10 +44,10 @@ fn two_threads_sleep_independently() {
     assert_eq!(thread.join().expect("no panic"), id);
 }
 
-/// The half of what a hub sleeps unless it is woken.
+/// Half of the time that a hub sleeps unless it is woken.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Has `wake` called by another thread while this one's hub sleeps for a minute, and says how long it slept on.
+/// Calls `wake` on another OS thread while this hub sleeps for a minute; returns the time from the call to the wake-up.
 fn sleeping_until(wake: impl FnOnce(greenhub::Remote) + Send + 'static) -> Duration {
     let remote = get_hub().remote();
     let thread = thread::spawn(move || {
@@ -81,7 +81,7 @@ fn a_remote_wakes_an_idle_hub() {
 }
 
 #[test]
-fn a_turn_run_from_outside_reads_the_mail_that_woke_it() {
+fn run_once_reads_the_mail_that_woke_it() {
     let _deadline = deadline();
     let (sender, receiver) = channel();
     let latency = sleeping_until(move |remote| {
@@ -103,7 +103,7 @@ fn ended_threads_leave_no_descriptor_open() {
                 yield_now();
                 write(&there, b"x").expect("room");
                 assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
-                // Half of them leave somebody parked, and a remote behind.
+                // Every second OS thread leaves a parked green thread and a remote behind.
                 if round % 2 == 0 {
                     drop(spawn(move || read(&there, 8)));
                     yield_now();
@@ -121,7 +121,7 @@ fn ended_threads_leave_no_descriptor_open() {
 fn a_socket_may_move_to_the_hub_of_another_thread() {
     let _deadline = deadline();
     let (here, there) = pair();
-    // This hub knows it.
+    // The wait registers the socket with this hub.
     here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
     let thread = thread::spawn(move || {
         let data = read(&here, 8).expect("data");
@@ -133,7 +133,7 @@ fn a_socket_may_move_to_the_hub_of_another_thread() {
     until(|| thread.is_finished());
     let (data, here) = thread.join().expect("no panic");
     assert_eq!(data, b"there");
-    // And back, after that thread and its hub have ended.
+    // Moves the socket back, after the other OS thread and its hub have ended.
     let sender = spawn(move || {
         sleep(ms(5));
         write(&there, b"back").expect("room");
@@ -144,7 +144,7 @@ fn a_socket_may_move_to_the_hub_of_another_thread() {
 }
 
 #[test]
-fn a_hub_that_a_socket_has_left_is_not_disturbed_by_it() {
+fn a_moved_socket_does_not_wake_its_former_hub() {
     let _deadline = deadline();
     let (here, there) = pair();
     here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
@@ -191,16 +191,16 @@ fn two_hubs_cannot_wait_for_one_socket() {
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy, "{error}");
     }
     assert_no_waiters();
-    // The refusal has not moved it.
+    // The refused wait has not moved the socket.
     write(&there, b"x").expect("room");
     assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
-    // Free again.
+    // The socket may be waited for again.
     write(&there, b"y").expect("room");
     here.wait(Interest::READ, None).expect("ready");
 }
 
 #[test]
-fn a_hub_of_the_same_thread_that_is_gone_does_not_keep_a_socket() {
+fn a_replaced_hub_of_the_same_thread_does_not_keep_a_socket() {
     let _deadline = deadline();
     let (here, _there) = pair();
     let here = Arc::new(here);
@@ -241,12 +241,12 @@ fn closing_from_another_thread_wakes_the_waiters() {
 }
 
 #[test]
-fn a_socket_dropped_on_a_foreign_thread_is_closed_by_its_hub() {
+fn a_socket_dropped_on_another_os_thread_is_closed_by_its_hub() {
     in_child(|| {
         let (here, there) = pair();
         here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
         let before = open_descriptors();
-        // The thread has no hub; the notice wakes ours.
+        // The other OS thread has no hub; the release request wakes this one.
         thread::spawn(move || drop(here)).join().expect("no panic");
         let error = {
             let mut result = write(&there, b"x");
@@ -282,7 +282,7 @@ fn a_socket_of_an_ended_thread_can_be_used_and_closed() {
 }
 
 #[test]
-fn a_descriptor_taken_out_on_a_foreign_thread_is_forgotten_by_its_hub() {
+fn into_fd_on_another_os_thread_deregisters_the_descriptor() {
     in_child(|| {
         let (here, there) = pair();
         here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
@@ -297,13 +297,14 @@ fn a_descriptor_taken_out_on_a_foreign_thread_is_forgotten_by_its_hub() {
 }
 
 #[test]
-fn a_descriptor_taken_out_while_a_hub_still_knows_its_number_gets_another() {
+fn into_fd_returns_a_new_number_while_a_hub_still_watches_the_old_one() {
     in_child(|| {
         let (here, _there) = pair();
         here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
         let number = here.as_raw_fd();
         let fd = thread::spawn(move || {
-            // Moved here, and our notice was not read yet: the hub of the test does not turn.
+            // The wait moves the socket here. The hub of the test does not turn, so it has not read the release
+            // request.
             here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
             here.into_fd().expect("open")
         })
@@ -311,13 +312,13 @@ fn a_descriptor_taken_out_while_a_hub_still_knows_its_number_gets_another() {
         .expect("no panic");
         assert_ne!(fd.as_raw_fd(), number);
         sleep(ms(1));
-        // SAFETY: only asks whether the number is open.
+        // SAFETY: `F_GETFD` only queries the number.
         assert!(unsafe { libc::fcntl(number, libc::F_GETFD) } < 0);
     });
 }
 
 #[test]
-fn every_waiter_hears_of_a_close_that_races_with_its_park() {
+fn every_waiter_is_woken_by_a_close_that_races_with_its_park() {
     let _deadline = deadline();
     let begin = Arc::new(Barrier::new(2));
     let (sender, receiver) = channel::<Arc<Source>>();
@@ -336,7 +337,7 @@ fn every_waiter_hears_of_a_close_that_races_with_its_park() {
         let here = Arc::new(here);
         sender.send(Arc::clone(&here)).expect("it closes");
         begin.wait();
-        // A watchdog ends the test if the close is lost; the timeout is not what ends the wait.
+        // A watchdog bounds the test if the close is lost; the timeout must not end the wait.
         let error = read_within(&here, 8, Some(2 * SOON)).expect_err("closed");
         assert_eq!(error.kind(), io::ErrorKind::NotConnected);
     }
@@ -345,7 +346,7 @@ fn every_waiter_hears_of_a_close_that_races_with_its_park() {
     assert_no_waiters();
 }
 
-/// Small and seeded: which of a few things a thread does next.
+/// A small seeded random number generator for the choice of operations.
 struct Dice(u64);
 
 impl Dice {
@@ -358,7 +359,7 @@ impl Dice {
 }
 
 #[test]
-fn threads_that_read_write_close_and_move_sockets_leave_nothing_behind() {
+fn concurrent_reads_writes_closes_and_moves_leave_nothing_behind() {
     in_child(|| {
         const PLACES: usize = 4;
         let _ = get_hub();
@@ -415,7 +416,7 @@ fn work(places: &[RwLock<Arc<Source>>], dice: &mut Dice) {
             Ok(())
         }
         9 => {
-            // Others may have closed it.
+            // Another OS thread may have closed the source.
             if !source.is_closed() {
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| source.as_fd().as_raw_fd()));
             }

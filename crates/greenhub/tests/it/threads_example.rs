@@ -1,4 +1,4 @@
-//! The example `threads`, from outside: what it prints, and the status with which it ends.
+//! Tests of the example `threads` as a program: output and exit status.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -24,7 +24,7 @@ fn run<A: AsRef<OsStr>>(options: &[&str], files: &[A]) -> Output {
 
 const NONE: &[&str] = &[];
 
-/// A directory that is removed when this is dropped.
+/// A directory that is removed on drop.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -40,7 +40,7 @@ impl Directory {
         path
     }
 
-    /// Files of different sizes, the largest first: its sum comes last and is printed first.
+    /// Writes files of different sizes. The largest comes first: its sum is computed last and printed first.
     fn files(&self, count: usize) -> Vec<PathBuf> {
         let content = |number: usize| vec![number as u8; if number == 0 { 3 << 20 } else { number * 101 }];
         (0..count).map(|number| self.file(&number.to_string(), &content(number))).collect()
@@ -53,7 +53,7 @@ impl Drop for Directory {
     }
 }
 
-/// What `sha256sum` prints.
+/// Returns the output of `sha256sum`.
 fn expected(files: &[PathBuf]) -> String {
     let digest = |path: &Path| Sha256::digest(fs::read(path).expect("a file"));
     let hex = |path: &Path| digest(path).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -74,7 +74,7 @@ fn known_sums() {
 }
 
 #[test]
-fn sums_are_in_the_order_of_the_files_however_many_threads_there_are() {
+fn sums_keep_the_order_of_the_files_for_any_number_of_threads() {
     let directory = Directory::new("order");
     let files = directory.files(120);
     let expected = expected(&files);
@@ -95,7 +95,7 @@ fn far_more_green_threads_than_files() {
 }
 
 #[test]
-fn it_says_who_did_how_much_if_asked() {
+fn verbose_prints_the_work_of_each_thread() {
     let directory = Directory::new("verbose");
     let files = directory.files(30);
     let output = run(&["--verbose", "--threads", "3", "--green", "2"], &files);
@@ -112,7 +112,7 @@ fn it_says_who_did_how_much_if_asked() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_fails_the_run_and_not_the_others() {
+fn an_unreadable_file_fails_the_run_and_no_other_file() {
     let directory = Directory::new("missing");
     let files = directory.files(40);
     let (missing, folder) = (directory.0.join("missing"), directory.0.clone());
@@ -129,7 +129,7 @@ fn a_file_that_cannot_be_read_fails_the_run_and_not_the_others() {
 }
 
 #[test]
-fn names_with_line_breaks_make_no_lines() {
+fn line_breaks_in_names_are_escaped() {
     let directory = Directory::new("names");
     let path = directory.file("a\nb\\c", b"abc");
     let output = run(&[], &[&path]);
@@ -163,7 +163,7 @@ fn an_unknown_hub_is_refused_with_status_2() {
 }
 
 #[test]
-fn as_many_files_are_read_at_once_as_was_said() {
+fn the_requested_number_of_files_is_read_at_once() {
     let directory = Directory::new("jobs");
     let pipes: Vec<PathBuf> = (0..4).map(|number| directory.0.join(number.to_string())).collect();
     for pipe in &pipes {
@@ -171,7 +171,7 @@ fn as_many_files_are_read_at_once_as_was_said() {
     }
     let mut command = threads(&["--jobs", "2"], &pipes);
     let running = std::thread::spawn(move || example::run(&mut command));
-    // Whoever opens a pipe for reading is blocked until there is a writer.
+    // Opening a pipe for reading blocks until there is a writer, so a successful open of a writer counts a reader.
     let mut left = pipes.clone();
     while !left.is_empty() {
         let mut writers = Vec::new();
@@ -192,7 +192,7 @@ fn as_many_files_are_read_at_once_as_was_said() {
 }
 
 #[test]
-fn a_size_of_the_pool_in_the_environment_does_not_matter() {
+fn the_pool_size_in_the_environment_is_ignored() {
     let directory = Directory::new("pool");
     let files = directory.files(3);
     let output = example::run(threads(&[], &files).env("EVENTLET_THREADPOOL_SIZE", "many"));
@@ -202,7 +202,7 @@ fn a_size_of_the_pool_in_the_environment_does_not_matter() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn sums_that_cannot_be_written_fail_the_run() {
+fn a_failed_write_of_the_sums_fails_the_run() {
     let full = fs::File::options().write(true).open("/dev/full").expect("Linux has it");
     let directory = Directory::new("full");
     let files = directory.files(20);
@@ -211,7 +211,7 @@ fn sums_that_cannot_be_written_fail_the_run() {
 }
 
 #[test]
-fn a_thread_without_a_hub_does_not_keep_the_others_waiting() {
+fn a_thread_without_a_hub_does_not_block_the_others() {
     let directory = Directory::new("descriptors");
     let files = directory.files(3);
     let mut command = Command::new("sh");

@@ -1,4 +1,4 @@
-//! Timeouts: `with_timeout`, whom it strikes and when.
+//! `with_timeout`: which waits a timeout strikes, and when.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind};
@@ -17,8 +17,8 @@ use greenhub::{
 };
 
 #[test]
-fn a_timeout_ends_the_wait_of_its_maker() {
-    run("a_timeout_ends_the_wait_of_its_maker", || {
+fn a_timeout_ends_the_wait_of_its_own_green_thread() {
+    run("a_timeout_ends_the_wait_of_its_own_green_thread", || {
         let begin = Instant::now();
         let drops = Drops::default();
         let inside = drops.one();
@@ -30,7 +30,7 @@ fn a_timeout_ends_the_wait_of_its_maker() {
         assert!(begin.elapsed() >= SHORT);
         assert_eq!(timeout.after(), Some(SHORT));
         assert_eq!(drops.count(), 1);
-        // And of nobody else.
+        // No other green thread is struck.
         let bystander = spawn(|| sleep(Duration::from_millis(20)));
         let struck = spawn(|| with_timeout(SHORT, || sleep(LONG)).is_err());
         assert!(struck.join().unwrap());
@@ -44,7 +44,7 @@ fn a_timeout_without_a_duration_never_fires() {
         let before = held();
         let value = with_timeout(None, || {
             sleep(SHORT);
-            // No timer is armed for it.
+            // A timeout without a duration arms no timer.
             assert_eq!(held(), before);
             3
         });
@@ -66,7 +66,7 @@ fn a_zero_timeout_strikes_at_the_next_park() {
             });
             assert!(struck.is_err());
             log.is(&["in between"]);
-            // It is over.
+            // The timeout is spent.
             yield_now();
         }
         assert_eq!(with_timeout(Duration::ZERO, || 5).unwrap(), 5);
@@ -83,7 +83,7 @@ fn code_that_does_not_park_is_not_interrupted() {
         });
         assert_eq!(value.unwrap(), "computed");
         sleep(SHORT);
-        // The next park after it is struck.
+        // The next park is struck.
         let log = Log::new();
         let struck = with_timeout(SHORT, || {
             yield_now();
@@ -101,7 +101,7 @@ fn a_timeout_ends_with_its_scope() {
     run("a_timeout_ends_with_its_scope", || {
         let before = held();
         let limit = Duration::from_millis(20);
-        // By a value, a panic, an exit and an outer timeout.
+        // The scope ends by a value, a panic, an exit and an outer timeout.
         with_timeout(limit, yield_now).unwrap();
         let panicked = catch_unwind(|| with_timeout(limit, || green::quiet_panic("out")));
         assert!(panicked.is_err());
@@ -112,7 +112,7 @@ fn a_timeout_ends_with_its_scope() {
         let outer = with_timeout(SHORT, || with_timeout(limit, || sleep(LONG)));
         assert!(outer.is_err());
         assert_eq!(held(), before);
-        // None strikes later.
+        // No timeout strikes later.
         sleep(Duration::from_millis(50));
     });
 }
@@ -134,7 +134,7 @@ fn a_scope_catches_its_own_timeout_only() {
 #[test]
 fn nested_timeouts_keep_their_identity() {
     run("nested_timeouts_keep_their_identity", || {
-        // The inner one first: the outer stays pending.
+        // The inner timeout strikes first; the outer one stays pending.
         let mut caught = None;
         let outer = with_timeout(Duration::from_millis(20), || {
             let inner = with_timeout(SHORT, || sleep(LONG)).unwrap_err();
@@ -148,7 +148,7 @@ fn nested_timeouts_keep_their_identity() {
         assert_ne!(outer, inner);
         assert_eq!(inner, inner.clone());
 
-        // Both in one turn: the inner scope catches its own, and the outer one strikes after it.
+        // Both expire in one turn: the inner scope catches its own, and the outer one strikes after it.
         let log = Log::new();
         let outer = with_timeout(Duration::from_millis(6), || {
             let inner = with_timeout(SHORT, || {
@@ -174,22 +174,22 @@ fn the_first_of_two_timeouts_to_expire_strikes() {
 }
 
 #[test]
-fn a_timeout_can_strike_with_an_error_of_your_own() {
-    run("a_timeout_can_strike_with_an_error_of_your_own", || {
+fn a_timeout_can_return_a_custom_error() {
+    run("a_timeout_can_return_a_custom_error", || {
         let (reader, _writer) = pipe();
         let waited = Trampoline::new(&reader).read().timeout(SHORT).timeout_error(|| "the peer is asleep").wait();
         let error = waited.unwrap_err();
         assert!(matches!(error, TrampolineError::Custom(_)));
         assert_eq!(error.to_string(), "the peer is asleep");
-        // And one of a scope becomes what the caller makes of it.
+        // The caller converts the timeout of a scope itself.
         let error = with_timeout(SHORT, || sleep(LONG)).map_err(|_| GreenError::custom("too slow")).unwrap_err();
         assert_eq!(error.to_string(), "too slow");
     });
 }
 
 #[test]
-fn an_error_of_your_own_is_dropped_with_its_scope() {
-    run("an_error_of_your_own_is_dropped_with_its_scope", || {
+fn the_custom_error_of_a_timeout_is_dropped_with_its_scope() {
+    run("the_custom_error_of_a_timeout_is_dropped_with_its_scope", || {
         let held = Rc::new(());
         let weak = Rc::downgrade(&held);
         let (reader, mut writer) = pipe();
@@ -248,7 +248,7 @@ fn every_timeout_becomes_an_io_error_of_kind_timed_out() {
         let mut buffer = [0; 4];
         let read = source.read(Some(SHORT), |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::ReadHint::Nothing)));
         assert_eq!(read.unwrap_err().kind(), ErrorKind::TimedOut);
-        // One that leaves its green thread altogether.
+        // A timeout whose payload ends another green thread.
         let payload = Rc::new(RefCell::new(None));
         let to = payload.clone();
         with_timeout(SHORT, move || *to.borrow_mut() = catch_unwind(|| sleep(LONG)).err()).unwrap();
@@ -275,13 +275,13 @@ fn a_timeout_of_an_ended_green_thread_is_silent() {
     run("a_timeout_of_an_ended_green_thread_is_silent", || {
         keep_reports();
         let before = held();
-        // Killed in its scope, and ended by itself.
+        // A green thread killed in its scope, and one that ends by itself.
         let killed = spawn(|| with_timeout(SHORT, || sleep(LONG)).is_err());
         yield_now();
         killed.kill();
         drop(killed);
         spawn(|| with_timeout(SHORT, yield_now)).join().unwrap().unwrap();
-        // Those who get their blocks next are not struck.
+        // The green threads that reuse their control blocks are not struck.
         let heirs: Vec<_> = (0..4).map(|_| spawn(|| sleep(Duration::from_millis(20)))).collect();
         for heir in heirs {
             heir.join().unwrap();
@@ -337,8 +337,8 @@ fn a_timeout_at_every_park_point_leaks_nothing() {
 }
 
 #[test]
-fn a_caught_timeout_comes_back_while_its_scope_is_open() {
-    run("a_caught_timeout_comes_back_while_its_scope_is_open", || {
+fn a_caught_timeout_is_rethrown_while_its_scope_is_open() {
+    run("a_caught_timeout_is_rethrown_while_its_scope_is_open", || {
         let log = Log::new();
         let struck = with_timeout(SHORT, || {
             assert!(catch_unwind(|| sleep(LONG)).is_err());
@@ -347,7 +347,7 @@ fn a_caught_timeout_comes_back_while_its_scope_is_open() {
             log.add("never");
         });
         assert!(struck.is_err());
-        // A body that only swallows it gives its value, and the timeout is spent.
+        // A body that swallows its timeout returns its value, and the timeout is spent.
         let value = with_timeout(SHORT, || catch_unwind(|| sleep(LONG)).is_err());
         assert!(value.unwrap());
         yield_now();
@@ -360,7 +360,7 @@ fn a_timeout_within_a_scope_ends_its_children_first() {
     run("a_timeout_within_a_scope_ends_its_children_first", || {
         let before = held();
         let log = Log::new();
-        // While the scope joins, and while its closure blocks.
+        // The timeout strikes while the scope joins, and while its closure blocks.
         for joins in [true, false] {
             let borrowed = Cell::new(0);
             let struck = with_timeout(SHORT, || {
@@ -381,7 +381,7 @@ fn a_timeout_within_a_scope_ends_its_children_first() {
             log.add("struck");
         }
         log.is(&["child", "struck", "child", "struck"]);
-        // A timeout inside the closure concerns that closure alone.
+        // A timeout inside the closure does not affect the scope's children.
         let value = scope(|s| {
             let child = s.spawn(|| {
                 sleep(Duration::from_millis(20));
@@ -408,7 +408,7 @@ fn a_timeout_and_a_kill_at_once_end_as_killed() {
         std::thread::sleep(Duration::from_millis(20));
         one.kill();
         assert!(one.join().unwrap_err().is_exit());
-        // A timeout that strikes a green thread which swallowed its kill does not hide the kill.
+        // A timeout does not hide a swallowed kill that is still pending.
         let one = spawn(|| {
             let _ = catch_unwind(AssertUnwindSafe(|| sleep(LONG)));
             let _ = with_timeout(Duration::ZERO, yield_now);
@@ -421,8 +421,8 @@ fn a_timeout_and_a_kill_at_once_end_as_killed() {
 }
 
 #[test]
-fn a_timeout_strikes_a_wait_and_not_what_is_waited_for() {
-    run("a_timeout_strikes_a_wait_and_not_what_is_waited_for", || {
+fn a_timeout_ends_the_wait_and_not_its_target() {
+    run("a_timeout_ends_the_wait_and_not_its_target", || {
         let other = KillOnDrop(spawn(|| {
             sleep(Duration::from_millis(20));
             6

@@ -1,4 +1,4 @@
-//! Timeouts and linked scopes around each call that blocks: what was waited for is as it was, and usable.
+//! Timeouts and linked scopes around each blocking call: the object of the wait is unchanged and usable afterwards.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
@@ -20,19 +20,19 @@ use greenhub::{
     GreenPile, GreenPool, Group, Interest, pools, sleep, spawn, spawn_after, tpool, trampoline, with_timeout, yield_now,
 };
 
-/// A call that blocks.
+/// A blocking call.
 struct Primitive {
     name: &'static str,
     make: fn() -> Waits,
 }
 
 struct Waits {
-    /// What it waits for is that something is taken from it. That may be so though a timeout strikes that very moment.
+    /// Whether the call waits for a taker of its item. The item may be taken in the moment in which a timeout strikes.
     gives: bool,
-    /// Blocks until `release`, and checks what it gets.
+    /// Blocks until `release`, and checks its result.
     wait: Rc<dyn Fn()>,
     release: Box<dyn FnOnce()>,
-    /// What must hold when one has waited until the end, however many have given up before.
+    /// Checks the state after a complete wait, however many waits have timed out before.
     then: Box<dyn FnOnce()>,
 }
 
@@ -50,7 +50,7 @@ impl Waits {
     }
 }
 
-/// What a green thread waits for before it goes on.
+/// An event that a green thread waits for before it continues.
 #[derive(Clone, Default)]
 struct Gate(Rc<Event<()>>);
 
@@ -341,7 +341,7 @@ const PRIMITIVES: &[Primitive] = &[
                 },
                 move || {
                     released.set(true);
-                    // Nobody may be there yet.
+                    // The caller may not have parked yet.
                     if let Some(parked) = who.take() {
                         parked.unpark();
                     }
@@ -493,7 +493,7 @@ const PRIMITIVES: &[Primitive] = &[
             writer.set_nonblocking(false).unwrap();
             let release = move || {
                 let mut buffer = vec![0; 1 << 20];
-                // Kept open, and empty enough.
+                // Keeps the peer open, with free buffer space.
                 while (&reader).read(&mut buffer).unwrap() == buffer.len() {}
                 std::mem::forget(reader);
             };
@@ -502,7 +502,7 @@ const PRIMITIVES: &[Primitive] = &[
     },
 ];
 
-/// Runs `test` on each of them, and checks that what came after is right and nothing is left.
+/// Runs `test` on each primitive, then checks a complete wait, the final state, and that nothing is left behind.
 fn on_each(test_name: &'static str, test: fn(&Waits, &str)) {
     for primitive in PRIMITIVES {
         run(&format!("{test_name}: {}", primitive.name), move || {
@@ -521,12 +521,12 @@ fn on_each(test_name: &'static str, test: fn(&Waits, &str)) {
 }
 
 #[test]
-fn what_timed_out_can_be_waited_for_again_and_nothing_is_lost() {
-    on_each("what_timed_out_can_be_waited_for_again_and_nothing_is_lost", |waits, name| {
+fn a_timed_out_wait_can_be_repeated_and_loses_nothing() {
+    on_each("a_timed_out_wait_can_be_repeated_and_loses_nothing", |waits, name| {
         for limit in [SHORT, Duration::ZERO, SHORT] {
             assert_eq!(with_timeout(limit, || (waits.wait)()).unwrap_err().after(), Some(limit), "{name}");
         }
-        // By another green thread as well.
+        // A wait of another green thread times out as well.
         let wait = waits.wait.clone();
         assert!(spawn(move || with_timeout(SHORT, || wait()).is_err()).join().unwrap(), "{name}");
     });
@@ -541,7 +541,7 @@ fn nested_timeouts_around_each_wait_keep_their_identity() {
         let outer = with_timeout(SHORT, || with_timeout(LONG, wait).map_err(drop)).unwrap_err();
         assert_eq!(outer.after(), Some(SHORT), "{name}");
         assert_ne!(outer, inner);
-        // The inner one is spent when the outer strikes.
+        // The inner timeout is spent when the outer one strikes.
         let longer = SHORT * 3;
         let mut caught = false;
         let outer = with_timeout(longer, || {
@@ -553,12 +553,12 @@ fn nested_timeouts_around_each_wait_keep_their_identity() {
 }
 
 #[test]
-fn a_linked_scope_around_each_wait_leaves_it_as_it_was() {
-    on_each("a_linked_scope_around_each_wait_leaves_it_as_it_was", |waits, name| {
+fn a_linked_scope_around_each_wait_leaves_its_object_unchanged() {
+    on_each("a_linked_scope_around_each_wait_leaves_its_object_unchanged", |waits, name| {
         let other = spawn(|| sleep(SHORT));
         let linked = other.with_link(|| with_timeout(LONG, || (waits.wait)()));
         assert!(linked.unwrap_err().error().is_none(), "{name}");
-        // And the other way round.
+        // The linked scope inside the timeout.
         let other = spawn(|| sleep(SHORT));
         let linked = with_timeout(LONG, || other.with_link(|| (waits.wait)()));
         assert!(linked.unwrap().is_err(), "{name}");

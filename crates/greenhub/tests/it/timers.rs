@@ -1,4 +1,4 @@
-//! Timers of the main loop: when they fire, in which order, and what takes them back.
+//! Timers of the main loop: firing, order and cancellation.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -15,7 +15,7 @@ use hub_core::{ManualClock, Time};
 
 const SHORT: Duration = Duration::from_millis(5);
 
-/// The default hub on a clock that only the test moves.
+/// Selects the default hub with a clock that only the test advances.
 fn use_manual_clock() -> (HubRef, ManualClock) {
     let clock = ManualClock::new();
     let driven = clock.clone();
@@ -25,7 +25,7 @@ fn use_manual_clock() -> (HubRef, ManualClock) {
     (hub, clock)
 }
 
-/// Random numbers, the same in each run.
+/// A random number generator with the same numbers in each run.
 struct Random(u64);
 
 impl Random {
@@ -37,7 +37,7 @@ impl Random {
     }
 }
 
-/// A log, and what writes into it.
+/// A log shared with the callbacks that write to it.
 type Log<T> = Rc<RefCell<Vec<T>>>;
 
 fn push<T: Clone + 'static>(log: &Log<T>, entry: T) -> impl Fn() + use<T> {
@@ -206,7 +206,7 @@ fn cancelled_timers_leave_the_queue_at_once() {
                 .collect();
             assert_eq!(hub.stats().timers, 2000);
             if delay == SHORT {
-                // Those that the loop has seen, too.
+                // Cancels timers that the loop has absorbed, too.
                 hub.run_once(Some(Duration::ZERO)).unwrap();
             }
             assert!(handles.iter().all(TimerHandle::cancel));
@@ -235,7 +235,8 @@ fn the_armed_count_follows_a_model_under_random_use() {
     limited(|| {
         let (hub, clock) = use_manual_clock();
         let mut random = Random(13);
-        // What is armed: deadline, order of arming, handle. Deadlines count from the loop's next look.
+        // The armed timers: deadline, order of arming, handle. A deadline counts from the loop's next reading of the
+        // clock.
         let mut model: Vec<(Time, usize, TimerHandle)> = Vec::new();
         let log = Log::default();
         for number in 0..3000 {
@@ -268,11 +269,11 @@ fn the_armed_count_follows_a_model_under_random_use() {
     });
 }
 
-/// A timer with a state of its own.
+/// A timer object with its own state.
 #[derive(Default)]
 struct Counter {
     fired: Cell<usize>,
-    /// How often it arms itself again.
+    /// The number of times that the timer rearms itself.
     again: Cell<usize>,
     me: RefCell<Weak<Counter>>,
 }
@@ -319,12 +320,12 @@ fn a_fired_timer_can_be_armed_again() {
 }
 
 #[test]
-fn timers_follow_the_clock_of_the_hub_alone() {
+fn timers_follow_only_the_clock_of_the_hub() {
     limited(|| {
         let (hub, clock) = use_manual_clock();
         let log = Log::default();
         hub.schedule(SHORT, push(&log, ()));
-        // Time that passes elsewhere is none.
+        // Real time does not advance the manual clock.
         hub.run_once(Some(Duration::ZERO)).unwrap();
         std::thread::sleep(2 * SHORT);
         hub.run_once(Some(Duration::ZERO)).unwrap();
@@ -339,7 +340,7 @@ fn timers_follow_the_clock_of_the_hub_alone() {
 }
 
 #[test]
-fn a_manual_clock_makes_a_program_that_sleeps_deterministic() {
+fn a_manual_clock_makes_sleeps_deterministic() {
     limited(|| {
         let run = || {
             let (_hub, clock) = use_manual_clock();
@@ -370,7 +371,7 @@ fn a_manual_clock_makes_a_program_that_sleeps_deterministic() {
 }
 
 #[test]
-fn a_ready_descriptor_goes_before_time_that_stands_still() {
+fn a_ready_descriptor_is_served_while_the_clock_stands_still() {
     limited(|| {
         let (_hub, clock) = use_manual_clock();
         let (reader, mut writer) = io::pipe().unwrap();
@@ -392,7 +393,7 @@ fn the_armed_count_holds_fresh_timers_and_no_cancelled_ones() {
         let counting = hub.clone();
         let green = spawn(move || {
             sleep(SHORT);
-            // The one of this sleep is spent; so is what fired before it.
+            // The timer of this sleep and those fired before it are spent.
             count(&counting)
         });
         fresh.cancel();
@@ -445,7 +446,7 @@ fn a_hundred_thousand_timers_fire_in_order() {
 #[test]
 fn the_shortest_and_the_longest_delay_are_kept() {
     limited(|| {
-        // On the system's clock: a nanosecond is not nothing, and the longest does not overflow the wait.
+        // On the system's clock: a nanosecond is not rounded to zero, and the longest delay does not overflow the wait.
         let hub = get_hub();
         let log = Log::default();
         let far = [Duration::from_secs(1_000_000_000), Duration::from_secs(u64::MAX), Duration::MAX];
@@ -460,7 +461,7 @@ fn the_shortest_and_the_longest_delay_are_kept() {
         hub.run_once(Some(Duration::from_micros(1))).unwrap();
         assert!(handles.iter().all(TimerHandle::cancel));
 
-        // On a clock of our own the far one fires, and the one that is for ever does not.
+        // On the manual clock, the far timer fires, and the endless ones do not.
         let (hub, clock) = use_manual_clock();
         log.borrow_mut().clear();
         for delay in far {
@@ -484,7 +485,7 @@ fn a_short_sleep_takes_few_waits() {
             for _ in 0..10 {
                 sleep(Duration::from_micros(micros));
             }
-            // One that ends a little early would be repeated over and over until the time has come.
+            // A wait that ends slightly early would be repeated until the deadline.
             let waits = hub.stats().waits - before;
             assert!(waits <= 20, "{micros} µs: {waits} waits for 10 sleeps");
         }
@@ -513,7 +514,7 @@ fn no_sleep_ends_early() {
     });
 }
 
-/// The age of a green thread, to a second.
+/// Returns the age of a green thread, rounded to seconds.
 fn age_of(number: Option<u32>) -> Option<Duration> {
     let all = greenhub::debug::greenlets();
     let one = all.iter().find(|one| Some(one.number) == number).expect("it has not ended");
@@ -534,7 +535,7 @@ fn green_threads_are_listed_with_their_age() {
         sleep(Duration::from_secs(5));
         let ages = [&before_the_first_turn, &first, &second].map(|one| age_of(one.id()).unwrap().as_secs());
         assert_eq!(ages, [3615, 3605, 5]);
-        // One that takes over what an older one left is as old as itself.
+        // A green thread that reuses a control block starts with age zero.
         let number = first.id();
         first.kill();
         let again = forever();
@@ -546,7 +547,7 @@ fn green_threads_are_listed_with_their_age() {
 }
 
 #[test]
-fn who_outlives_a_hub_is_not_older_by_the_clock_of_the_next() {
+fn a_green_thread_that_outlives_its_hub_does_not_age_by_the_next_clock() {
     limited(|| {
         let (_hub, clock) = use_manual_clock();
         clock.advance(Duration::from_secs(1_000_000));
@@ -554,7 +555,7 @@ fn who_outlives_a_hub_is_not_older_by_the_clock_of_the_next() {
         let waits = Rc::clone(&event);
         let waiting = spawn(move || waits.wait().map(drop));
         sleep(Duration::from_secs(1));
-        // It begins at zero.
+        // The new clock starts at zero.
         let (_hub, _clock) = use_manual_clock();
         sleep(Duration::from_secs(1));
         assert_eq!(age_of(waiting.id()), Some(Duration::ZERO));
@@ -564,7 +565,7 @@ fn who_outlives_a_hub_is_not_older_by_the_clock_of_the_next() {
 }
 
 #[test]
-fn ages_are_told_by_a_loop_without_timers_too() {
+fn ages_are_known_to_a_loop_without_timers() {
     limited(|| {
         let (_hub, clock) = use_manual_clock();
         let (reader, mut writer) = std::io::pipe().unwrap();

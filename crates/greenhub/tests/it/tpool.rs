@@ -1,4 +1,4 @@
-//! Jobs for other OS threads.
+//! Jobs on the OS threads of a pool.
 
 use std::cell::Cell;
 use std::io;
@@ -66,15 +66,15 @@ fn each_caller_gets_its_own_result_or_panic() {
                 Err(payload) => assert_eq!((payload, n % 10), (n, 3)),
             }
         }
-        // What looks like an error is a result.
+        // An `Err` returned by the job is a result.
         let result = execute(|| Err::<u32, _>(io::Error::other("a result"))).unwrap();
         assert_eq!(result.unwrap_err().to_string(), "a result");
     });
 }
 
 #[test]
-fn a_caller_that_gives_up_goes_on_and_the_job_ends_by_itself() {
-    run("a_caller_that_gives_up_goes_on_and_the_job_ends_by_itself", || {
+fn a_caller_that_times_out_continues_and_the_job_still_ends() {
+    run("a_caller_that_times_out_continues_and_the_job_still_ends", || {
         let before = held();
         let ended = Arc::new(AtomicUsize::new(0));
         let job = |ended: &Arc<AtomicUsize>| {
@@ -104,8 +104,8 @@ fn a_caller_that_gives_up_goes_on_and_the_job_ends_by_itself() {
 }
 
 #[test]
-fn a_job_that_asks_for_a_job_runs_it_in_place() {
-    run("a_job_that_asks_for_a_job_runs_it_in_place", || {
+fn a_job_started_by_a_job_runs_in_place() {
+    run("a_job_started_by_a_job_runs_in_place", || {
         let here = || std::thread::current().id();
         let (outer, inner, borrowed) =
             execute(move || (here(), execute(here).unwrap(), execute_scoped(here).unwrap())).unwrap();
@@ -126,7 +126,7 @@ fn nothing_of_a_job_is_kept_after_it_is_delivered() {
         drop(panicked);
         let borrowed = &argument;
         execute_scoped(|| drop(Arc::clone(borrowed))).unwrap();
-        // The pool lets go of a closure a moment after it has told of its end.
+        // The pool drops the closure shortly after it has reported the end of the job.
         let begin = Instant::now();
         while Arc::strong_count(&argument) > 1 {
             assert!(begin.elapsed() < LONG);
@@ -137,8 +137,8 @@ fn nothing_of_a_job_is_kept_after_it_is_delivered() {
 }
 
 #[test]
-fn results_go_to_the_hub_that_asked() {
-    run("results_go_to_the_hub_that_asked", || {
+fn results_go_to_the_hub_of_the_caller() {
+    run("results_go_to_the_hub_of_the_caller", || {
         let threads: Vec<_> = (0..4)
             .map(|n| {
                 std::thread::spawn(move || {
@@ -169,7 +169,7 @@ fn many_results_are_absorbed_by_few_waits() {
             })
             .collect();
         yield_now();
-        // All are done before this hub looks.
+        // All jobs are done before this hub polls.
         while done.load(Ordering::SeqCst) < 1000 {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -184,8 +184,8 @@ fn many_results_are_absorbed_by_few_waits() {
 }
 
 #[test]
-fn a_job_that_borrows_is_waited_for_by_a_kill() {
-    run("a_job_that_borrows_is_waited_for_by_a_kill", || {
+fn a_kill_waits_for_a_borrowing_job() {
+    run("a_kill_waits_for_a_borrowing_job", || {
         let (log, before) = (Log::new(), held());
         let (go, gone) = mpsc::channel::<()>();
         let seen = log.clone();
@@ -214,13 +214,13 @@ fn a_job_that_borrows_is_waited_for_by_a_kill() {
 }
 
 #[test]
-fn a_job_that_borrows_is_waited_for_by_a_timeout() {
-    run("a_job_that_borrows_is_waited_for_by_a_timeout", || {
+fn a_timeout_waits_for_a_borrowing_job() {
+    run("a_timeout_waits_for_a_borrowing_job", || {
         let before = held();
         let over = AtomicBool::new(false);
         let (go, gone) = mpsc::channel::<()>();
         let timed = with_timeout(SHORT, || {
-            // Due after the timeout, so the loop has that fire first, however late it looks.
+            // Due after the timeout, so the loop fires the timeout first, even in a late turn.
             spawn(move || {
                 sleep(SHORT * 4);
                 drop(go);
@@ -269,7 +269,7 @@ fn scoped_jobs_are_right_under_random_kills_and_timeouts() {
                                 done.set(true);
                             });
                             assert_eq!(timed.is_ok(), done.get());
-                            // It has run to its end, also if the time is over, or was not begun.
+                            // The job has run to its end, even after a timeout, or has not begun.
                             let ran = *sum - n - jobs;
                             assert!(ran == 1 || ran == 0 && timed.is_err() && begun.get(), "{ran}");
                             jobs += ran;
@@ -291,10 +291,10 @@ fn scoped_jobs_are_right_under_random_kills_and_timeouts() {
     });
 }
 
-/// What became of one job.
+/// The counters of one job.
 #[derive(Default)]
 struct Job {
-    /// How often it began, has run, and its result was dropped.
+    /// The number of times that the job began and ended, and that its result was dropped.
     began: AtomicUsize,
     ran: AtomicUsize,
     dropped: AtomicUsize,
@@ -308,7 +308,7 @@ impl Drop for Outcome {
     }
 }
 
-/// What `execute` brought of a job, on which a kill or a timeout may strike. False: it panicked.
+/// Runs a job under kills and timeouts, and checks its result. Returns false if the job panicked.
 fn one_job(job: &Arc<Job>, random: &mut Random) -> bool {
     let (panics, delay) = (random.below(4) == 0, random.moment());
     let own = job.clone();
@@ -361,7 +361,7 @@ fn jobs_run_once_and_results_are_dropped_once_under_random_kills_and_timeouts() 
                     assert!(error.is_exit(), "seed {seed}: {error}");
                 }
             }
-            // What nobody waits for any more goes on.
+            // A job without a waiting caller continues.
             let begin = Instant::now();
             while jobs.iter().any(|job| Arc::strong_count(job) > 1) {
                 assert!(begin.elapsed() < Duration::from_secs(60), "seed {seed}: a job is kept");
@@ -382,7 +382,7 @@ fn jobs_run_once_and_results_are_dropped_once_under_random_kills_and_timeouts() 
 }
 
 #[test]
-fn a_shutdown_waits_for_jobs_that_borrow() {
+fn a_shutdown_waits_for_borrowing_jobs() {
     let (over, unwound) = (AtomicBool::new(false), AtomicBool::new(false));
     let (over, unwound): (&'static AtomicBool, &'static AtomicBool) =
         (Box::leak(over.into()), Box::leak(unwound.into()));
@@ -407,14 +407,14 @@ fn a_shutdown_waits_for_jobs_that_borrow() {
     assert!(unwound.load(Ordering::SeqCst));
 }
 
-/// Runs a test of this program anew, with the size of the pool from the environment.
+/// Runs a test of this program in a new process, with the pool size in the environment.
 fn with_size(test: &str, size: &str) -> Output {
     in_child(test, |command| {
         command.env("EVENTLET_THREADPOOL_SIZE", size);
     })
 }
 
-/// How many jobs run at once, of more than there are threads.
+/// Returns the highest number of jobs that run at once.
 fn most_at_once(jobs: usize) -> usize {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let jobs: Vec<_> = (0..jobs)
@@ -434,8 +434,8 @@ fn most_at_once(jobs: usize) -> usize {
 }
 
 #[test]
-fn twenty_threads_unless_the_environment_says_otherwise() {
-    const NAME: &str = "twenty_threads_unless_the_environment_says_otherwise";
+fn the_pool_has_twenty_threads_or_the_size_in_the_environment() {
+    const NAME: &str = "the_pool_has_twenty_threads_or_the_size_in_the_environment";
     if !is_child() {
         let output = in_child(NAME, |command| {
             command.env_remove("EVENTLET_THREADPOOL_SIZE");
@@ -446,7 +446,7 @@ fn twenty_threads_unless_the_environment_says_otherwise() {
         return;
     }
     let size = std::env::var("EVENTLET_THREADPOOL_SIZE").map_or(20, |size| size.parse().unwrap());
-    // As many as the pool has wait for each other; one more waits for a thread.
+    // As many jobs as the pool has OS threads wait for each other.
     let together = Arc::new(Barrier::new(size));
     let jobs: Vec<_> = (0..size)
         .map(|_| {
@@ -459,8 +459,8 @@ fn twenty_threads_unless_the_environment_says_otherwise() {
 }
 
 #[test]
-fn a_size_that_is_no_number_is_an_error_before_anything_runs() {
-    const NAME: &str = "a_size_that_is_no_number_is_an_error_before_anything_runs";
+fn an_invalid_size_is_an_error_before_any_job_runs() {
+    const NAME: &str = "an_invalid_size_is_an_error_before_any_job_runs";
     if !is_child() {
         for wrong in ["-1", "many"] {
             let output = with_size(NAME, wrong);
@@ -472,9 +472,9 @@ fn a_size_that_is_no_number_is_an_error_before_anything_runs() {
         assert!(error.to_string().contains("EVENTLET_THREADPOOL_SIZE"), "{error}");
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
     }
-    // Files and names have pools of their own.
+    // File operations and name lookups have pools of their own.
     use_files_and_names();
-    // A refused job has not woken anybody.
+    // The refused job has posted no wake-up.
     let begin = Instant::now();
     sleep(SHORT);
     assert!(begin.elapsed() >= SHORT);
@@ -482,16 +482,16 @@ fn a_size_that_is_no_number_is_an_error_before_anything_runs() {
     assert_eq!(execute(|| 1).unwrap(), 1);
 }
 
-/// Reads a file and looks a name up.
+/// Queries a file and looks up a name.
 fn use_files_and_names() {
     let file = with_timeout(LONG, || greenhub::fs::metadata("/").unwrap().is_dir());
     assert!(file.unwrap());
-    // Of the system each time, so that none is remembered.
+    // The system resolver caches nothing.
     let name = with_timeout(LONG, || SystemResolver.resolve("localhost").unwrap().len());
     assert!(name.unwrap() > 0);
 }
 
-/// Reports of this process from now on.
+/// Collects the reports of this process from now on.
 fn reported() -> Arc<Mutex<Vec<String>>> {
     let reports = Arc::new(Mutex::new(Vec::new()));
     let kept = reports.clone();
@@ -500,8 +500,8 @@ fn reported() -> Arc<Mutex<Vec<String>>> {
 }
 
 #[test]
-fn a_size_of_zero_runs_jobs_on_the_thread_of_the_caller_and_warns_once() {
-    const NAME: &str = "a_size_of_zero_runs_jobs_on_the_thread_of_the_caller_and_warns_once";
+fn a_size_of_zero_runs_jobs_in_place_and_warns_once() {
+    const NAME: &str = "a_size_of_zero_runs_jobs_in_place_and_warns_once";
     if !is_child() {
         let output = with_size(NAME, "0");
         assert!(output.status.success(), "{output:?}");
@@ -519,7 +519,7 @@ fn a_size_of_zero_runs_jobs_on_the_thread_of_the_caller_and_warns_once() {
     assert!(matches!(&reports[..], [one] if one.contains("EVENTLET_THREADPOOL_SIZE")), "{reports:?}");
 }
 
-/// Jobs that fill the default pool until the senders are dropped.
+/// Starts jobs that occupy the default pool until the senders are dropped.
 fn fill_the_default_pool() -> (Vec<mpsc::Sender<()>>, Vec<GreenThread<()>>) {
     (0..20)
         .map(|_| {
@@ -538,8 +538,8 @@ fn fill_the_default_pool() -> (Vec<mpsc::Sender<()>>, Vec<GreenThread<()>>) {
 }
 
 #[test]
-fn jobs_do_not_keep_files_names_and_other_pools_waiting() {
-    const NAME: &str = "jobs_do_not_keep_files_names_and_other_pools_waiting";
+fn jobs_do_not_block_files_names_and_other_pools() {
+    const NAME: &str = "jobs_do_not_block_files_names_and_other_pools";
     if !is_child() {
         let output = in_child(NAME, |command| {
             command.env_remove("EVENTLET_THREADPOOL_SIZE");
@@ -557,8 +557,8 @@ fn jobs_do_not_keep_files_names_and_other_pools_waiting() {
 }
 
 #[test]
-fn jobs_that_wait_in_line_for_a_second_are_reported_once() {
-    const NAME: &str = "jobs_that_wait_in_line_for_a_second_are_reported_once";
+fn jobs_queued_for_a_second_are_reported_once() {
+    const NAME: &str = "jobs_queued_for_a_second_are_reported_once";
     if !is_child() {
         let output = in_child(NAME, |_| ());
         assert!(output.status.success(), "{output:?}");
@@ -580,7 +580,7 @@ fn jobs_that_wait_in_line_for_a_second_are_reported_once() {
         Some((jobs, _)) => jobs.parse::<usize>().unwrap(),
         None => panic!("{text}"),
     };
-    // In one report or in several, each job once.
+    // In one report or in several, but each job once.
     while reports.lock().unwrap().iter().map(|text| waited(text)).sum::<usize>() < 3 {
         sleep(SHORT);
     }
@@ -595,8 +595,8 @@ fn jobs_that_wait_in_line_for_a_second_are_reported_once() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_pool_of_ones_own_has_no_more_threads_than_its_size_and_ends_them_when_dropped() {
-    const NAME: &str = "a_pool_of_ones_own_has_no_more_threads_than_its_size_and_ends_them_when_dropped";
+fn an_own_pool_respects_its_size_and_ends_its_threads_on_drop() {
+    const NAME: &str = "an_own_pool_respects_its_size_and_ends_its_threads_on_drop";
     if !is_child() {
         let output = in_child(NAME, |_| ());
         assert!(output.status.success(), "{output:?}");
@@ -619,7 +619,7 @@ fn a_pool_of_ones_own_has_no_more_threads_than_its_size_and_ends_them_when_dropp
         most = most.max(threads_named("greenhub-own"));
         sleep(Duration::from_millis(1));
     }
-    // The fourth reports late jobs.
+    // The fourth OS thread reports late jobs.
     assert!((1..=4).contains(&most), "{most}");
     assert_eq!(jobs.into_iter().map(|job| job.join().unwrap()).sum::<i32>(), (0..12).sum::<i32>() * 2);
     let (hold, held) = mpsc::channel::<()>();
@@ -633,7 +633,7 @@ fn a_pool_of_ones_own_has_no_more_threads_than_its_size_and_ends_them_when_dropp
     })
     .unwrap();
     drop(pool);
-    // A job that was asked for is done all the same.
+    // A started job is completed despite the drop of its pool.
     drop(hold);
     is_done.recv().unwrap();
     while threads_named("greenhub-own") > 0 {
@@ -642,8 +642,8 @@ fn a_pool_of_ones_own_has_no_more_threads_than_its_size_and_ends_them_when_dropp
 }
 
 #[test]
-fn a_new_number_of_threads_holds_from_the_next_job_on() {
-    const NAME: &str = "a_new_number_of_threads_holds_from_the_next_job_on";
+fn a_new_number_of_threads_applies_to_the_next_job() {
+    const NAME: &str = "a_new_number_of_threads_applies_to_the_next_job";
     if !is_child() {
         let output = in_child(NAME, |_| ());
         assert!(output.status.success(), "{output:?}");
@@ -663,13 +663,13 @@ fn a_new_number_of_threads_holds_from_the_next_job_on() {
     assert_eq!(jobs.into_iter().filter_map(|job| job.join().ok().filter(|leader| *leader)).count(), 1);
 }
 
-/// How many OS threads of the pool there are.
+/// Returns the number of OS threads in the default pool.
 #[cfg(target_os = "linux")]
 fn pool_threads() -> usize {
     threads_named("greenhub-pool")
 }
 
-/// How many OS threads have a name that begins so.
+/// Returns the number of OS threads whose name begins with `begin`.
 #[cfg(target_os = "linux")]
 fn threads_named(begin: &str) -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
@@ -679,8 +679,8 @@ fn threads_named(begin: &str) -> usize {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn the_threads_of_the_pool_end_when_told_and_come_again() {
-    const NAME: &str = "the_threads_of_the_pool_end_when_told_and_come_again";
+fn kill_all_ends_the_threads_and_the_next_job_restarts_them() {
+    const NAME: &str = "kill_all_ends_the_threads_and_the_next_job_restarts_them";
     if !is_child() {
         let output = in_child(NAME, |_| ());
         assert!(output.status.success(), "{output:?}");
@@ -691,7 +691,7 @@ fn the_threads_of_the_pool_end_when_told_and_come_again() {
         let begin = Instant::now();
         assert!(most_at_once(4) > 0);
         assert!(pool_threads() > 0);
-        // One is at work, and ends when it has done that.
+        // The busy OS thread ends after its job.
         let (go, gone) = mpsc::channel::<()>();
         let busy = spawn(move || execute(move || gone.recv().is_err()).unwrap());
         while pool_threads() > 1 {
@@ -706,14 +706,14 @@ fn the_threads_of_the_pool_end_when_told_and_come_again() {
         }
         shortest = shortest.min(begin.elapsed());
     }
-    // Not because they have been idle for long, which is ten seconds each time.
+    // The idle timeout of ten seconds would take longer.
     assert!(shortest < Duration::from_secs(9));
 }
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_thread_of_the_pool_takes_the_hub_along_that_a_job_has_made() {
-    const NAME: &str = "a_thread_of_the_pool_takes_the_hub_along_that_a_job_has_made";
+fn a_pool_thread_ends_with_the_hub_that_a_job_created() {
+    const NAME: &str = "a_pool_thread_ends_with_the_hub_that_a_job_created";
     if !is_child() {
         let output = in_child(NAME, |_| ());
         assert!(output.status.success(), "{output:?}");
@@ -735,8 +735,8 @@ fn a_thread_of_the_pool_takes_the_hub_along_that_a_job_has_made() {
 }
 
 #[test]
-fn the_end_of_a_program_waits_for_no_job() {
-    const NAME: &str = "the_end_of_a_program_waits_for_no_job";
+fn the_end_of_the_program_does_not_wait_for_jobs() {
+    const NAME: &str = "the_end_of_the_program_does_not_wait_for_jobs";
     if !is_child() {
         let begin = Instant::now();
         let output = in_child(NAME, |_| ());

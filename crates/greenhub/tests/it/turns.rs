@@ -1,4 +1,4 @@
-//! The order in which green threads run while every turn of the loop is cut as soon as it may be.
+//! The order of green threads when every turn of the loop is cut as early as possible.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -14,7 +14,7 @@ use greenhub::{
     yield_now,
 };
 
-/// Which green threads yield once after they have run.
+/// Selects the green threads that yield once after they have run.
 #[derive(Copy, Clone)]
 struct Yields {
     readers: bool,
@@ -38,8 +38,8 @@ fn cut_turns() -> ManualClock {
     clock
 }
 
-/// Runs `readers` green threads that a report makes ready, and behind them in the same turn `sleepers` that a timer does.
-/// Returns the order: `r` is a reader, `y` a reader that has yielded, a digit a sleeper, `z` a sleeper that has yielded.
+/// Runs `readers` green threads woken by a report and, behind them in the same turn, `sleepers` woken by timers.
+/// Returns the order: `r` is a reader, `y` a reader after its yield, a digit a sleeper, `z` a sleeper after its yield.
 fn order(clock: &ManualClock, readers: usize, sleepers: usize, yields: Yields) -> String {
     let order = Rc::new(RefCell::new(String::new()));
     let mut writers = Vec::new();
@@ -67,7 +67,7 @@ fn order(clock: &ManualClock, readers: usize, sleepers: usize, yields: Yields) -
             }
         });
     }
-    // All wait now.
+    // Lets every green thread reach its wait.
     for _ in 0..4 {
         yield_now();
     }
@@ -78,8 +78,8 @@ fn order(clock: &ManualClock, readers: usize, sleepers: usize, yields: Yields) -
     order.take()
 }
 
-/// The order by the rule: the first turn is cut after two hand-offs, for the first look at the clock begins its time.
-/// Each later turn runs one sleeper that was not reached, and then one of the others.
+/// Returns the order required by the rule. The first turn is cut after two hand-offs, since the first reading of the
+/// clock starts its time. Each later turn runs one unreached sleeper, then one of the others.
 fn expected(readers: usize, sleepers: usize, yields: Yields) -> String {
     let mut order = String::new();
     let mut queue: VecDeque<_> = iter::repeat_n('r', readers).chain(('0'..).take(sleepers)).collect();
@@ -96,7 +96,7 @@ fn expected(readers: usize, sleepers: usize, yields: Yields) -> String {
         run(next, &mut queue);
     }
     let mut due = VecDeque::new();
-    // Without anything older the sleepers are the first in the queue as it is.
+    // Without readers, the sleepers are first in the queue.
     if readers > 0 {
         due.extend(queue.iter().copied().filter(char::is_ascii_digit));
         queue.retain(|one| !one.is_ascii_digit());
@@ -110,7 +110,7 @@ fn expected(readers: usize, sleepers: usize, yields: Yields) -> String {
 }
 
 #[test]
-fn a_cut_turn_is_followed_by_what_was_due_in_it_and_one_of_the_others_each_time() {
+fn a_cut_turn_alternates_due_sleepers_with_the_other_green_threads() {
     in_child(|| {
         let clock = cut_turns();
         for readers in 0..5 {
@@ -130,7 +130,7 @@ fn a_cut_turn_is_followed_by_what_was_due_in_it_and_one_of_the_others_each_time(
 }
 
 #[test]
-fn a_green_thread_that_mail_wakes_after_a_cut_turn_runs() {
+fn a_green_thread_woken_by_mail_after_a_cut_turn_runs() {
     in_child(|| {
         let clock = cut_turns();
         for sleepers in 1..4 {
@@ -148,7 +148,7 @@ fn a_green_thread_that_mail_wakes_after_a_cut_turn_runs() {
                 let unparker = Rc::clone(&unparker);
                 spawn(move || {
                     trampoline(&reader, Interest::READ, None).expect("data");
-                    // The turn is cut after the second one, and the next one begins with the mail.
+                    // The turn is cut after the second reader, and the next one begins with the mail.
                     if number == 1 {
                         let unparker = unparker.recv().expect("it is parked");
                         std::thread::spawn(move || unparker.unpark()).join().expect("no panic");
