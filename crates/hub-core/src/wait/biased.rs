@@ -1,23 +1,23 @@
-//! A lock that costs next to nothing as long as one OS thread uses it.
+//! A lock that costs next to nothing as long as only one OS thread uses it.
 //!
-//! It is *biased* to the first thread that locks it, its owner, which goes in and out with plain loads and stores. When
-//! another thread comes, the bias is over for good: that thread says so in `owner`, has the system put a memory
-//! barrier into all threads of the process, and waits until the owner is not inside. From then on it is an ordinary
-//! lock. Where the system has no such barrier, it is one from the beginning.
+//! The lock is *biased* to the first thread that locks it, its owner. The owner locks and unlocks with plain loads and
+//! stores. When another thread comes, the bias ends for good: that thread marks it in `owner`, makes the system put a
+//! memory barrier into all threads of the process, and waits until the owner is not inside. From then on it is an
+//! ordinary lock. Where the system has no such barrier, it is ordinary from the beginning.
 //!
 //! Ground rules:
 //!
-//! 1. `owner` changes only under `shared`: from `NOBODY` to a thread, from there to `EVERYBODY`, which stays. (It goes
-//!    back to the thread, before `shared` is unlocked, if the barrier failed.)
-//! 2. `inside` is written by the owner alone, or by the thread that was the owner when it began.
-//! 3. There are two ways in: the owner sets `inside`, and finds after that that it is the owner still; anybody else
-//!    holds `shared` while `owner` is `EVERYBODY`, and `inside` was seen false after the barrier that follows the end
-//!    of the bias.
-//! 4. The two do not meet: of the owner's store to `inside` and its load of `owner` after it, with a light barrier
-//!    between them, and the other's store to `owner` and its loads of `inside`, with the heavy one between them, one
-//!    of the loads sees the other's store.
-//! 5. A guard does not leave its thread, and is dropped by whoever made it. One that is forgotten leaves the lock
-//!    locked.
+//! 1. `owner` changes only under `shared`: from `NO_OWNER` to a thread, and from there to `UNBIASED`, which stays. (If
+//!    the barrier fails, `owner` is set back to the thread before `shared` is unlocked.)
+//! 2. `inside` is written only by the owner, or by a thread that was the owner when its entry began.
+//! 3. There are two entries. The owner sets `inside`, and finds after that that it is still the owner. Any other thread
+//!    holds `shared` while `owner` is `UNBIASED`, and `inside` was seen false after the barrier that follows the end of
+//!    the bias.
+//! 4. The two entries exclude each other. The owner stores `inside`, passes the light barrier, and loads `owner`. The
+//!    other thread stores `owner`, passes the heavy barrier, and loads `inside`. So at least one of the loads sees the
+//!    other thread's store.
+//! 5. A guard does not leave its thread, and only the thread that made it drops it. A guard that is forgotten leaves
+//!    the lock locked.
 
 mod barrier;
 #[cfg(all(test, loom))]
@@ -37,12 +37,13 @@ use self::raw_mutex::RawMutex;
 use crate::base::fork;
 use crate::base::sync::{AtomicBool, AtomicU64, nap, yield_now};
 
-/// A lock for the short moments in which a primitive looks at its state and changes it, of green threads of any hub
-/// and of plain OS threads. As long as only one OS thread uses it, locking it takes a few loads and stores; the first
-/// other one ends that, once, at the price of a system call.
+/// A lock for short critical sections of primitives, of green threads of any hub and of OS threads.
 ///
-/// It is locked for a moment only: whoever finds it locked blocks the OS thread. While a green thread holds it nothing
-/// may switch.
+/// As long as only one OS thread uses it, locking takes a few loads and stores. The first other OS thread ends that,
+/// once, at the price of a system call.
+///
+/// A thread that finds it locked blocks the OS thread, so it must be held only briefly. While a green thread holds it,
+/// nothing may switch.
 ///
 /// ```
 /// use hub_core::BiasedMutex;
@@ -56,34 +57,34 @@ pub struct BiasedMutex<T: ?Sized> {
     value: UnsafeCell<T>,
 }
 
-// SAFETY: rules 3 and 4: of all who call `lock`, one at a time gets to the value.
+// SAFETY: by rules 3 and 4 only one of the threads that call `lock` gets access to the value at a time.
 unsafe impl<T: ?Sized + Send> Sync for BiasedMutex<T> {}
 
-// It tells of no poison, and its users change the value by what cannot panic.
+// It has no poison: its users change the value only by code that cannot panic.
 impl<T: ?Sized> UnwindSafe for BiasedMutex<T> {}
 impl<T: ?Sized> RefUnwindSafe for BiasedMutex<T> {}
 
-/// Unlocks its [`BiasedMutex`] when dropped.
+/// A guard that unlocks its [`BiasedMutex`] when dropped.
 #[must_use = "if unused the BiasedMutex will immediately unlock"]
 pub struct BiasedMutexGuard<'a, T: ?Sized> {
     mutex: &'a BiasedMutex<T>,
-    way: Way,
-    /// It stays on its thread.
+    entry: Entry,
+    /// A guard stays on its thread.
     not_send: PhantomData<*mut ()>,
 }
 
-// SAFETY: a shared guard gives shared access to the value only.
+// SAFETY: a shared guard gives only shared access to the value.
 unsafe impl<T: ?Sized + Sync> Sync for BiasedMutexGuard<'_, T> {}
 
 impl<T> BiasedMutex<T> {
-    /// An unlocked one, biased to nobody.
+    /// Creates an unlocked lock without an owner.
     #[cfg(not(loom))]
     #[must_use]
     pub const fn new(value: T) -> BiasedMutex<T> {
         BiasedMutex { bias: Bias::new(), value: UnsafeCell::new(value) }
     }
 
-    /// An unlocked one, in a model.
+    /// Creates an unlocked lock without an owner, in a model.
     #[cfg(loom)]
     #[must_use]
     pub fn new(value: T) -> BiasedMutex<T> {
@@ -92,21 +93,24 @@ impl<T> BiasedMutex<T> {
 }
 
 impl<T: ?Sized> BiasedMutex<T> {
-    /// Waits until it is unlocked, and locks it. Blocks the OS thread; does not switch.
+    /// Acquires the lock. Blocks the OS thread while it is locked; does not switch.
     ///
-    /// It knows no poison: a value that must be right after a panic is not changed by what can panic.
+    /// It has no poison: a value that must be right after a panic must be changed only by code that cannot panic.
     ///
     /// # Panics
     ///
-    /// If this thread holds it already and the lock is biased to it; it deadlocks if it is not. If its owner was inside
-    /// at the moment of a fork and this is the child, which does not have that thread: the value is left half changed.
-    /// Where it was an ordinary lock by then the child deadlocks, as at std's. If the system refuses the memory
-    /// barrier that it had agreed to before: locks that are biased by then stay with their owners, new ones are
-    /// ordinary.
+    /// Panics if this thread already holds the lock and the lock is biased to it. If the lock is not biased, it
+    /// deadlocks.
+    ///
+    /// Panics in a forked child if the owner was inside at the fork: that thread does not exist in the child, and the
+    /// value is half changed. If the lock was ordinary by then, the child deadlocks, as with std's.
+    ///
+    /// Panics if the system refuses the memory barrier that it granted before. Locks that are biased by then stay with
+    /// their owners, and new locks are ordinary.
     #[inline]
     pub fn lock(&self) -> BiasedMutexGuard<'_, T> {
-        let way = self.bias.enter(fork::this_thread());
-        BiasedMutexGuard { mutex: self, way, not_send: PhantomData }
+        let entry = self.bias.enter(fork::this_thread());
+        BiasedMutexGuard { mutex: self, entry, not_send: PhantomData }
     }
 }
 
@@ -115,7 +119,7 @@ impl<T: ?Sized> Deref for BiasedMutexGuard<'_, T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: until `way` is left nobody else gets to the value.
+        // SAFETY: by rules 3 and 4 no other thread gets access to the value until this entry is left.
         unsafe { &*self.mutex.value.get() }
     }
 }
@@ -123,7 +127,7 @@ impl<T: ?Sized> Deref for BiasedMutexGuard<'_, T> {
 impl<T: ?Sized> DerefMut for BiasedMutexGuard<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as in `deref`, and this guard is borrowed alone.
+        // SAFETY: as in `deref`, and this guard is borrowed exclusively.
         unsafe { &mut *self.mutex.value.get() }
     }
 }
@@ -131,8 +135,8 @@ impl<T: ?Sized> DerefMut for BiasedMutexGuard<'_, T> {
 impl<T: ?Sized> Drop for BiasedMutexGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: it was entered that way, and is left once.
-        unsafe { self.mutex.bias.leave(self.way) };
+        // SAFETY: the guard has entered this way, and leaves once.
+        unsafe { self.mutex.bias.leave(self.entry) };
     }
 }
 
@@ -154,9 +158,9 @@ impl<T: ?Sized + fmt::Debug> fmt::Debug for BiasedMutexGuard<'_, T> {
     }
 }
 
-/// Not the token of a thread.
-const NOBODY: u64 = u64::MAX;
-const EVERYBODY: u64 = u64::MAX - 1;
+/// The two values of `owner` that are not the token of a thread.
+const NO_OWNER: u64 = u64::MAX;
+const UNBIASED: u64 = u64::MAX - 1;
 
 /// The lock without a value.
 struct Bias {
@@ -165,9 +169,9 @@ struct Bias {
     shared: RawMutex,
 }
 
-/// How somebody got in. A guard of `shared` in it would have it copied through memory.
+/// The kind of an entry. A guard of `shared` here would be copied through memory.
 #[derive(Copy, Clone, PartialEq, Eq)]
-enum Way {
+enum Entry {
     /// As the owner.
     Biased,
     /// With `shared` locked.
@@ -177,21 +181,21 @@ enum Way {
 impl Bias {
     #[cfg(not(loom))]
     const fn new() -> Bias {
-        Bias { owner: AtomicU64::new(NOBODY), inside: AtomicBool::new(false), shared: RawMutex::new() }
+        Bias { owner: AtomicU64::new(NO_OWNER), inside: AtomicBool::new(false), shared: RawMutex::new() }
     }
 
     #[cfg(loom)]
     fn new() -> Bias {
-        Bias { owner: AtomicU64::new(NOBODY), inside: AtomicBool::new(false), shared: RawMutex::new() }
+        Bias { owner: AtomicU64::new(NO_OWNER), inside: AtomicBool::new(false), shared: RawMutex::new() }
     }
 
     #[inline]
-    fn enter(&self, me: u64) -> Way {
+    fn enter(&self, me: u64) -> Entry {
         if self.owner.load(Relaxed) == me && !self.inside.load(Relaxed) {
             self.inside.store(true, Relaxed);
             barrier::light();
             if self.owner.load(Relaxed) == me {
-                return Way::Biased;
+                return Entry::Biased;
             }
             self.inside.store(false, Release);
         }
@@ -200,25 +204,25 @@ impl Bias {
 
     /// # Safety
     ///
-    /// The caller has entered that way, and leaves once.
+    /// The caller has entered this way, and leaves once.
     #[inline]
-    unsafe fn leave(&self, way: Way) {
-        match way {
-            Way::Biased => self.inside.store(false, Release),
-            // SAFETY: who got in that way has locked it.
-            Way::Shared => unsafe { self.shared.unlock() },
+    unsafe fn leave(&self, entry: Entry) {
+        match entry {
+            Entry::Biased => self.inside.store(false, Release),
+            // SAFETY: this kind of entry has locked `shared`, by the contract.
+            Entry::Shared => unsafe { self.shared.unlock() },
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn enter_slowly(&self, me: u64) -> Way {
+    fn enter_slowly(&self, me: u64) -> Entry {
         let shared = Shared::lock(&self.shared);
         match self.owner.load(Relaxed) {
-            EVERYBODY => {}
-            // An owner that a fork leaves behind has to be known for that.
-            NOBODY if !barrier::available() || fork::install().is_err() => self.owner.store(EVERYBODY, Relaxed),
-            NOBODY => {
+            UNBIASED => {}
+            // An owner that a fork leaves behind has to be recognized, which needs the fork handler.
+            NO_OWNER if !barrier::available() || fork::install().is_err() => self.owner.store(UNBIASED, Relaxed),
+            NO_OWNER => {
                 self.owner.store(me, Relaxed);
                 drop(shared);
                 return self.enter(me);
@@ -231,31 +235,31 @@ impl Bias {
             owner => self.end_bias(owner),
         }
         std::mem::forget(shared);
-        Way::Shared
+        Entry::Shared
     }
 
-    /// Makes it an ordinary lock, and waits until its owner is not inside. Under `shared`.
+    /// Makes it an ordinary lock, and waits until the owner is not inside. Called under `shared`.
     fn end_bias(&self, owner: u64) {
         assert!(
             !(fork::is_left_behind(owner) && self.inside.load(Relaxed)),
-            "a lock was held by a thread that a fork has left behind: what it protects is half changed"
+            "a lock was held by a thread that a fork has left behind: the value it protects is half changed"
         );
-        self.owner.store(EVERYBODY, Relaxed);
+        self.owner.store(UNBIASED, Relaxed);
         if let Err(error) = barrier::heavy() {
             self.owner.store(owner, Relaxed);
             panic!("a lock cannot be taken over from another thread, as the system refuses membarrier now: {error}");
         }
-        // A moment, or as long as the owner is not given the processor: a thread of a lower priority gets it only from one
-        // that sleeps.
-        let mut looks = 0;
+        // This takes a moment, or as long as the owner gets no processor: a thread of a lower priority gets it only
+        // from a thread that sleeps.
+        let mut rounds = 0;
         while self.inside.load(Acquire) {
-            looks += 1;
-            if looks < 100 { yield_now() } else { nap() }
+            rounds += 1;
+            if rounds < 100 { yield_now() } else { nap() }
         }
     }
 }
 
-/// Unlocks when dropped.
+/// A guard of `shared`.
 struct Shared<'a>(&'a RawMutex);
 
 impl Shared<'_> {
@@ -267,7 +271,7 @@ impl Shared<'_> {
 
 impl Drop for Shared<'_> {
     fn drop(&mut self) {
-        // SAFETY: it was locked when this was made.
+        // SAFETY: `shared` was locked when this was made.
         unsafe { self.0.unlock() };
     }
 }

@@ -1,26 +1,26 @@
-//! Bounds the cost of reports that an operation does not confirm: the hub says "ready", the operation "would block".
+//! Bounds the cost of unconfirmed reports: the hub says "ready", the operation "would block".
 //!
-//! That happens once in a while, where another handle of the same file was faster. For some files it lasts: a socket with
-//! something in its error queue, a Unix listener that was shut down. Then each turn of the loop would bring the same
-//! report, and the waiter would try in vain in each of them.
+//! A single one occurs where another handle of the same file was faster. For some files it lasts: a socket with an
+//! entry in its error queue, a Unix listener that was shut down. Then each turn of the loop would bring the same
+//! report, and the waiter would try in vain in each turn.
 
 use std::time::Duration;
 
 use crate::hub::Time;
 
-/// The longest pause is the first one, 1 ms, doubled so often: 64 ms.
+/// The longest pause is the first pause, 1 ms, doubled this often: 64 ms.
 const DOUBLINGS: u8 = 6;
 
 fn pause(doublings: u8) -> Duration {
     Duration::from_millis(1 << doublings.min(DOUBLINGS))
 }
 
-/// Pauses that grow: 1 ms, 2 ms, and so on up to 64 ms.
+/// Growing pauses: 1 ms, 2 ms, and so on up to 64 ms.
 #[derive(Copy, Clone)]
 pub(crate) struct Pauses(u8);
 
 impl Pauses {
-    /// None yet.
+    /// No pause yet.
     pub(crate) const NONE: Pauses = Pauses(0);
 
     pub(crate) fn next(&mut self) -> Duration {
@@ -30,21 +30,23 @@ impl Pauses {
     }
 }
 
-/// The unconfirmed reports of one operation that came one right after the other. Small, since every operation has it.
+/// The consecutive unconfirmed reports of one operation. It is small, since every operation has one.
 #[derive(Copy, Clone)]
 pub(crate) struct Doubts {
-    /// When the last one came, or the pause after it ended: microseconds of the clock, of which the upper half is cut off.
+    /// The time of the last report, or the end of the pause after it: the lower 32 bits of the clock's microseconds.
     last: u32,
-    /// How many there were; no more are counted than make a difference.
+    /// The number of reports, counted only as far as it makes a difference.
     count: u8,
 }
 
 impl Doubts {
-    /// None yet.
+    /// No report yet.
     pub(crate) const NONE: Doubts = Doubts { last: 0, count: 0 };
 
-    /// Takes in that a report was not confirmed at `now`. Returns how long the hub is not to be asked: the first time not
-    /// at all, then ever longer, until a report comes later after the one before than such a pause would have lasted.
+    /// Records that a report was not confirmed at `now`. Returns for how long the hub must not be asked.
+    ///
+    /// The first time that is `None`. Then the pauses grow, until a report comes later after the one before than such a
+    /// pause would have lasted.
     pub(crate) fn add(&mut self, now: Time) -> Option<Duration> {
         let now = (now.as_nanos() / 1000) as u32;
         let pause = pause(self.count.saturating_sub(1));
@@ -69,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_without_end_are_bounded_by_pauses_that_grow() {
+    fn endless_reports_are_bounded_by_growing_pauses() {
         let (mut doubts, mut now) = (Doubts::NONE, Duration::from_secs(5));
         let mut pauses = Vec::new();
         for _ in 0..10 {
@@ -82,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_that_come_seldom_are_believed() {
+    fn rare_reports_cause_no_pause() {
         let (mut doubts, mut now) = (Doubts::NONE, Duration::ZERO);
         for _ in 0..100 {
             assert_eq!(doubts.add(at(now)), None);

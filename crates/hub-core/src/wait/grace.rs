@@ -8,16 +8,16 @@ use std::time::Duration;
 use crate::greenlet::local;
 use crate::hub::Time;
 
-/// In nanoseconds.
+/// The grace in nanoseconds.
 static GRACE: AtomicU64 = AtomicU64::new(100_000_000);
 
 /// Sets how long waits may block the OS thread while it is panicking. Does not switch.
 ///
-/// A destructor that runs because of a panic, a kill or a timeout cannot switch, so a wait in it blocks the whole OS
-/// thread, with all green threads, and fails with [`TimedOut`](std::io::ErrorKind::TimedOut) when the grace is over. The
-/// grace is for one wait, and also for all of them together in one turn of the main loop: once it is used up, such waits
-/// fail at once until the next turn. Waits whose failure would abort the process, such as that for a lock, have the
-/// whole grace each. 100 ms by default, for the whole process.
+/// A destructor that runs because of a panic, a kill or a timeout cannot switch. A wait in it blocks the whole OS
+/// thread, with all its green threads, and fails with [`TimedOut`](std::io::ErrorKind::TimedOut) when the grace is
+/// over. All such waits in one turn of the main loop share the grace. Once it is used up, they fail at once until the
+/// next turn. Waits whose failure would abort the process, such as a wait for a lock, have the whole grace each. The
+/// default is 100 ms; the setting is that of the process.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,12 +34,13 @@ pub fn panicking_grace() -> Duration {
 }
 
 thread_local! {
-    /// The turn in which grace was used last, and how much of it.
+    /// The last turn in which grace was used, and how much.
     static USED: Cell<(u64, Duration)> = const { Cell::new((0, Duration::ZERO)) };
 }
 
-/// One wait that blocks the OS thread while it is panicking. Until it is dropped, the time is taken from the grace of the
-/// turn. For primitives: see [`set_panicking_grace`].
+/// One wait that blocks the OS thread while it is panicking. For primitives.
+///
+/// Until it is dropped, the time counts against the grace of the turn: see [`set_panicking_grace`].
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -54,23 +55,23 @@ thread_local! {
 pub struct Grace {
     begun: Time,
     allowed: Duration,
-    /// How much of the turn's grace was used before.
+    /// The part of the turn's grace that was used before.
     before: Duration,
 }
 
 impl Grace {
-    /// A wait that has what is left of the grace in this turn of the main loop. Does not switch.
+    /// Begins a wait that has the rest of the grace of this turn of the main loop. Does not switch.
     pub fn begin() -> Grace {
         let before = used();
         Grace { begun: Time::monotonic(), allowed: panicking_grace().saturating_sub(before), before }
     }
 
-    /// A wait that has the whole grace, for one whose failure aborts the process. Does not switch.
+    /// Begins a wait that has the whole grace, since its failure aborts the process. Does not switch.
     pub fn begin_whole() -> Grace {
         Grace { begun: Time::monotonic(), allowed: panicking_grace(), before: used() }
     }
 
-    /// For how long it may still block. Does not switch.
+    /// Returns how long the wait may still block. Does not switch.
     #[must_use]
     pub fn left(&self) -> Duration {
         self.allowed.saturating_sub(Time::monotonic() - self.begun)
@@ -80,17 +81,17 @@ impl Grace {
 impl Drop for Grace {
     fn drop(&mut self) {
         if let Some(turn) = turn() {
-            // The waits within this one have taken their time already, which counts once.
+            // Waits within this one have recorded their time already; it counts once.
             let until_now = self.before.saturating_add(Time::monotonic() - self.begun);
             USED.set((turn, used_in(turn).max(until_now)));
         }
     }
 }
 
-/// The limit of a wait that consists of shorter waits, such as a loop that looks in growing pauses.
+/// The limit of a wait that consists of shorter waits, such as a loop of growing sleeps. For primitives.
 ///
-/// Where nothing may switch, all its parts together have what is left of the [grace](set_panicking_grace): each part
-/// returns at once when the grace is used up, so the loop has to end then. Elsewhere there is no limit. For primitives.
+/// Where nothing may switch, all parts together have the rest of the [grace](set_panicking_grace). Once it is used up,
+/// each part returns at once, so the loop has to end. Elsewhere there is no limit.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -129,7 +130,7 @@ impl PiecewiseWait {
         self.0.as_ref().is_some_and(|grace| grace.left().is_zero())
     }
 
-    /// Fails if the wait [is over](PiecewiseWait::is_over). Does not switch.
+    /// Returns an error if the wait [is over](PiecewiseWait::is_over). Does not switch.
     ///
     /// # Errors
     ///
@@ -139,7 +140,7 @@ impl PiecewiseWait {
     }
 }
 
-/// How much of the grace was used in the present turn.
+/// Returns how much of the grace was used in the present turn.
 fn used() -> Duration {
     turn().map_or(Duration::ZERO, used_in)
 }
@@ -149,8 +150,8 @@ fn used_in(turn: u64) -> Duration {
     if last == turn { used } else { Duration::ZERO }
 }
 
-/// The span in which the grace is shared: the present turn, or the end of the OS thread. `None` without a main loop: nothing else
-/// would run meanwhile.
+/// Returns the span that shares one grace: the present turn, or the end of the OS thread. `None` without a main loop,
+/// where a blocking wait delays no green thread.
 fn turn() -> Option<u64> {
     const END: u64 = u64::MAX;
     match local::try_get() {

@@ -3,8 +3,9 @@
 use crate::greenlet::control::State;
 use crate::greenlet::{describe, local, run};
 
-/// Names the greenlet that has taken something, for a message. Two words of code on the way in, and nothing on the way
-/// out.
+/// The greenlet that holds something, for a message.
+///
+/// Recording the holder is cheap, and releasing costs nothing.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -22,7 +23,7 @@ use crate::greenlet::{describe, local, run};
 /// ```
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Holder(
-    /// The address of its control block, which is only compared; 0 on an OS thread without greenlets.
+    /// The address of the greenlet's control block, which is only compared; 0 on an OS thread without greenlets.
     usize,
 );
 
@@ -30,15 +31,17 @@ impl Holder {
     /// No greenlet.
     pub const NOBODY: Holder = Holder(0);
 
-    /// The running greenlet.
+    /// Returns the running greenlet.
     #[inline]
     #[must_use]
     pub fn current() -> Holder {
         Holder(run::running_address())
     }
 
-    /// Describes it: its name, where it was spawned and what it waits for, if it is one of the calling OS thread
-    /// and lives. The block of one that has ended may be another's by now.
+    /// Describes the greenlet: its name, where it was spawned and what it waits for.
+    ///
+    /// That is known only for a living greenlet of the calling OS thread. The control block of an ended greenlet may
+    /// belong to another one by now.
     #[must_use]
     pub fn describe(self) -> String {
         let found = local::try_get()

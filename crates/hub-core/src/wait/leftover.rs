@@ -1,6 +1,7 @@
 //! The leftovers of a job on its OS thread: green threads, callbacks, handles of the hub.
 //!
-//! An OS thread that waits for work runs no loop. So all green threads of a job end before its OS thread takes another.
+//! An OS thread that waits for work runs no loop. So all green threads of a job end before its OS thread takes another
+//! job.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,10 +18,11 @@ use crate::greenlet::task::TaskRef;
 use crate::greenlet::unwind::Exit;
 use crate::report;
 
-/// Runs the green threads that a job has left on this OS thread until they have ended. False if the OS thread is to
-/// end, since something is left that only its hub could serve. Never unwinds. Switches.
+/// Runs the green threads that a job has left on this OS thread until they have ended. Switches.
 ///
-/// Green threads that nothing can wake are reported and killed. Callbacks that are registered still are reported, and
+/// Returns false if the OS thread has to end, since something is left that only its hub could serve. Never unwinds.
+///
+/// Green threads that nothing can wake are reported and killed. Callbacks that are still registered are reported, and
 /// dropped with the hub when the OS thread ends.
 pub(crate) fn finish() -> bool {
     let Some(local) = local::try_get() else { return true };
@@ -49,7 +51,7 @@ fn run_to_end(local: &Local) -> Result<(), Refused> {
             return Ok(());
         }
         match left.into_iter().filter_map(|green| green.task()).collect::<Vec<TaskRef>>() {
-            // They have ended, and their links run, one of which waits. No link tells of that.
+            // These green threads have ended, and a link of theirs waits. Nothing notifies of the end of a link.
             tasks if tasks.is_empty() => wait_briefly(local)?,
             tasks => wait_for_ends(&tasks)?,
         }
@@ -83,7 +85,7 @@ fn green_threads(local: &Local) -> impl Iterator<Item = ControlRef> {
     local.controls.in_use().into_iter().filter(|one| one.kind() == Kind::Thread && one.state() != State::Cancelled)
 }
 
-/// The report of green threads that cannot run to their end, each on a line.
+/// Returns the report of green threads that cannot run to their end, one a line.
 fn cannot_end(local: &Local, error: &LoopError) -> String {
     let why = match error {
         LoopError::LoopExit(_) => "nothing can wake them".to_owned(),

@@ -1,10 +1,10 @@
-//! Work for other OS threads, for which only the calling green thread waits.
+//! Jobs on other OS threads, for which only the calling green thread waits.
 //!
 //! Ground rules:
-//! - A job that borrows is given to the pool with its lifetime forgotten. `offload_scoped` does not return or unwind
-//!   from then on before [`Done`] says that the job, what it borrowed and its result's last other holder are gone;
-//!   the wait is masked, and where the loop cannot wait it blocks the OS thread. In a forked child the job does not
-//!   exist: its thread is the parent's.
+//! - A job that borrows is given to the pool with its lifetime erased. From then on `offload_scoped` neither returns
+//!   nor unwinds before [`Done`] says that the job, its borrows and the job's handle to the result are gone. The wait
+//!   is masked. If the loop cannot wait, the wait blocks the OS thread. In a forked child the job does not exist: its
+//!   thread is the parent's.
 
 use std::any::Any;
 use std::io;
@@ -24,16 +24,15 @@ use crate::greenlet::unwind::{self, drop_contained};
 use crate::main_loop::remote::{Mailbox, Message, PendingJob};
 use crate::report::{self, Report};
 
-/// Runs `job` on an OS thread of the default pool; only the calling green thread waits. Eventlet's `tpool.execute`.
-/// Switches.
+/// Runs `job` on an OS thread of the default pool, and waits for it. Eventlet's `tpool.execute`. Switches.
 ///
-/// A caller that is killed or times out leaves at once; the job goes on and its result is dropped. An `Err` or a panic that
-/// is dropped so is [reported](crate::set_report_stream), as one of a green thread is: see [`spawn`](crate::spawn). While
-/// panicking, after the end of the thread's green threads, in a job, and with `EVENTLET_THREADPOOL_SIZE=0`, the job runs on
-/// the calling thread.
+/// Only the calling green thread waits. A caller that is killed or times out leaves at once; the job goes on, and its
+/// result is dropped. An `Err` or a panic that is dropped this way is [reported](crate::set_report_stream), as that of
+/// a green thread is: see [`spawn`](crate::spawn). The job runs on the calling thread while panicking, after the end of
+/// the thread's green threads, within another job, and with `EVENTLET_THREADPOOL_SIZE=0`.
 ///
-/// The job may block, wait like a main greenlet, and spawn green threads, which run on its OS thread. They run until they
-/// have ended; only then does the OS thread take another job. If nothing can wake them they are reported and killed.
+/// The job may block, wait like a main greenlet, and spawn green threads, which run on its OS thread. The OS thread
+/// takes its next job only when they have ended. If nothing can wake them, they are reported and killed.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -47,13 +46,14 @@ use crate::report::{self, Report};
 ///
 /// # Errors
 ///
-/// [`JobError::Panicked`] if `job` panics; [`JobError::Io`] if no OS thread can be had, or the loop cannot wait.
+/// Returns [`JobError::Panicked`] if `job` panics, and [`JobError::Io`] if no OS thread can be started or the loop
+/// cannot wait.
 #[track_caller]
 pub fn offload<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
     execute(&JOBS, job, unhandled::error_with_message_in)
 }
 
-/// `find` finds the error in a result that the caller does not take.
+/// Runs `job`. `find` returns the error in a result that the caller does not take.
 #[track_caller]
 fn execute<T: Send + 'static>(
     pool: &ThreadPool,
@@ -61,9 +61,9 @@ fn execute<T: Send + 'static>(
     find: fn(&T) -> Option<LostError>,
 ) -> Result<T, JobError> {
     let called_at = Location::caller();
-    let Some((mut waiter, mailbox)) = begin(pool)? else { return here(job) };
+    let Some((mut waiter, mailbox)) = begin(pool)? else { return run_inline(job) };
     let caller = waiter.control().task().map(TaskRef::spawned_at);
-    let origin = Origin { pool: pool.name(), called_at, caller };
+    let origin = JobOrigin { pool: pool.name(), called_at, caller };
     let slot = Arc::new(Mutex::new(Slot::<T> { result: None, ticket: waiter.ticket(), origin, find }));
     let filled = Arc::clone(&slot);
     let greenlet = waiter.control().number();
@@ -74,25 +74,25 @@ fn execute<T: Send + 'static>(
         let result = catch_unwind(AssertUnwindSafe(job));
         let mut slot = filled.lock().unwrap_or_else(PoisonError::into_inner);
         slot.result = Some(result);
-        let letter = Message::Wake { greenlet, ticket: slot.ticket };
+        let message = Message::Wake { greenlet, ticket: slot.ticket };
         drop(slot);
         drop(filled);
-        // A hub that is gone has nobody who waits.
-        drop(mailbox.post(letter));
+        // A hub that is gone has no waiter.
+        drop(mailbox.post(message));
         drop(pending);
     });
     pool.submit(job, leftover::finish)?;
     loop {
         waiter.park_deferring_exit()?;
         if fork::generation() != process {
-            // Nobody ends the job here, nor unlocks what its thread has locked.
+            // In this process nothing ends the job, and nothing unlocks a mutex that its thread has locked.
             let outcome = slot.try_lock().ok().and_then(|mut slot| slot.result.take());
             return outcome.ok_or_else(left_behind)?.map_err(JobError::Panicked);
         }
-        // An exit may have come first while the wake-up of a job that is done was under way.
+        // An exit may have come first while the wake-up of a finished job was on its way.
         let mut result = slot.lock().unwrap_or_else(PoisonError::into_inner).result.take();
         if result.is_none() {
-            // Throws the exit, unless it is held back. The slot is not locked meanwhile, so the job may end.
+            // This throws the exit, unless it is held back. The slot is not locked meanwhile, so the job may end.
             waiter = Waiter::current(WaitReason::Offload)?;
             let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
             slot.ticket = waiter.ticket();
@@ -104,26 +104,26 @@ fn execute<T: Send + 'static>(
     }
 }
 
-/// The result of a job and the ticket of the park that it ends. Shared by the job and its caller.
+/// The result of a job, and the ticket of the park that its end wakes. Shared by the job and its caller.
 struct Slot<T: 'static> {
     result: Option<Outcome<T>>,
     ticket: u64,
-    origin: Origin,
+    origin: JobOrigin,
     find: fn(&T) -> Option<LostError>,
 }
 
-/// Where a job comes from.
-struct Origin {
+/// The origin of a job, for reports.
+struct JobOrigin {
     pool: &'static str,
     called_at: &'static Location<'static>,
-    /// Where the calling green thread was spawned.
+    /// The location where the calling green thread was spawned.
     caller: Option<&'static Location<'static>>,
 }
 
 impl<T: 'static> Drop for Slot<T> {
     fn drop(&mut self) {
         let Some(outcome) = self.result.take() else { return };
-        // The caller has left, and this may be within its unwinding.
+        // The caller has left, and this may run while it unwinds.
         if let Some((error, result)) = failure_in(&outcome, self.find) {
             report::tell(Report::JobFailed { job: self.origin.describe(), error, result });
         }
@@ -131,9 +131,9 @@ impl<T: 'static> Drop for Slot<T> {
     }
 }
 
-impl Origin {
+impl JobOrigin {
     fn describe(&self) -> String {
-        let Origin { pool, called_at, caller } = self;
+        let JobOrigin { pool, called_at, caller } = self;
         match caller {
             Some(caller) => format!("{pool}, called at {called_at} by the green thread spawned at {caller}"),
             None => format!("{pool}, called at {called_at}"),
@@ -141,7 +141,7 @@ impl Origin {
     }
 }
 
-/// The text of the failure, and the type of the result if it is an `Err`.
+/// Returns the text of the failure, and the type of the result if it is an `Err`.
 fn failure_in<T>(outcome: &Outcome<T>, find: fn(&T) -> Option<LostError>) -> Option<(String, Option<&'static str>)> {
     match outcome {
         Err(payload) => Some((format!("it panicked: {}", payload_text(payload.as_ref())), None)),
@@ -152,10 +152,12 @@ fn failure_in<T>(outcome: &Outcome<T>, find: fn(&T) -> Option<LostError>) -> Opt
     }
 }
 
-/// As [`offload`], for a job that borrows. Its wait is not left early: it returns what the job did, and a kill or a
-/// timeout strikes at the next wait. A [shutdown](crate::HubRef::shutdown) waits for it up to its limit. Switches.
+/// Like [`offload`], for a job that borrows. Switches.
 ///
-/// If the OS thread of the caller ends before the job, the job goes on. A job must therefore not borrow the value of a
+/// The wait is not left early: it returns the job's result, and a kill or a timeout strikes at the next wait. A
+/// [shutdown](crate::HubRef::shutdown) waits for it up to its limit.
+///
+/// If the OS thread of the caller ends before the job, the job goes on. So a job must not borrow the value of a
 /// thread-local: see [`spawn`](crate::spawn).
 ///
 /// ```
@@ -167,7 +169,7 @@ fn failure_in<T>(outcome: &Outcome<T>, find: fn(&T) -> Option<LostError>) -> Opt
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 ///
-/// What it borrows has to live on, and be for other threads too:
+/// The borrowed values have to outlive the call, and be usable by other threads:
 ///
 /// ```compile_fail,E0277
 /// let here = std::rc::Rc::new(1);
@@ -176,25 +178,25 @@ fn failure_in<T>(outcome: &Outcome<T>, find: fn(&T) -> Option<LostError>) -> Opt
 ///
 /// # Errors
 ///
-/// [`JobError::Panicked`] if `job` panics; [`JobError::Io`] if no OS thread can be had, or there is no loop that could
-/// wait: the job has not run then.
+/// Returns [`JobError::Panicked`] if `job` panics. Returns [`JobError::Io`] if no OS thread can be started, or if no
+/// loop could wait; the job has not run then.
 pub fn offload_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
     execute_scoped(&JOBS, job)
 }
 
 fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
-    let Some((waiter, mailbox)) = begin(pool)? else { return here(job) };
+    let Some((waiter, mailbox)) = begin(pool)? else { return run_inline(job) };
     let mask = Mask::new();
     let result = Arc::new(Mutex::new(None));
     let done = Arc::new(Done::new());
     let pending = PendingJob::new(&mailbox);
     let greenlet = waiter.control().number();
-    let tell = Tell { done: Arc::clone(&done), mailbox, greenlet, _pending: pending };
-    let work = Work { job, result: Arc::clone(&result), tell };
+    let notice = DoneNotice { done: Arc::clone(&done), mailbox, greenlet, _pending: pending };
+    let work = Work { job, result: Arc::clone(&result), notice };
     let work: Box<dyn FnOnce() + Send + '_> = Box::new(move || work.run());
-    // SAFETY: only the lifetime is forgotten. `submit` drops what it refuses before it returns; what it takes tells
-    // `done` when it has run or is dropped, as the last thing that it does with anything borrowed, and `wait` returns,
-    // without unwinding, only then.
+    // SAFETY: only the lifetime is erased. `submit` drops a job that it refuses before it returns. An accepted job
+    // notifies `done` when it has run or is dropped, as its last action after everything borrowed is gone. `wait`
+    // returns only then, and never unwinds.
     let work = unsafe { std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Job>(work) };
     pool.submit(work, leftover::finish)?;
     let result = match done.wait(waiter) {
@@ -209,22 +211,23 @@ fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) ->
 }
 
 impl ThreadPool {
-    /// Runs `job` on an OS thread of this pool; only the calling green thread waits. Switches.
+    /// Runs `job` on an OS thread of this pool, and waits for it. Switches.
     ///
-    /// As [`offload`](crate::offload()), which uses the default pool: a caller that is killed or times out leaves at
-    /// once, and the job goes on; its failure is reported. While panicking, after the end of the thread's green threads
-    /// and in a job of any pool, the job runs on the calling thread.
+    /// Like [`offload`](crate::offload()), which uses the default pool: a caller that is killed or times out leaves at
+    /// once, the job goes on, and its failure is reported. The job runs on the calling thread while panicking, after
+    /// the end of the thread's green threads, and within a job of any pool.
     ///
     /// # Errors
     ///
-    /// As [`offload`](crate::offload()).
+    /// The same as [`offload`](crate::offload()).
     #[track_caller]
     pub fn execute<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
         execute(self, job, unhandled::error_with_message_in)
     }
 
-    /// As [`execute`](ThreadPool::execute), for a job that does I/O: if its caller has left, the report of its error has the
-    /// message whatever `T` is. Switches.
+    /// Like [`execute`](ThreadPool::execute), for a job that does I/O. Switches.
+    ///
+    /// If the caller has left, the report of the job's error has its message, whatever `T` is.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -237,14 +240,15 @@ impl ThreadPool {
     ///
     /// # Errors
     ///
-    /// The error of `job`, and as [`execute`](ThreadPool::execute).
+    /// Returns the error of `job`, and the errors of [`execute`](ThreadPool::execute).
     #[track_caller]
     pub fn execute_io<T: Send + 'static>(&self, job: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
         execute(self, job, unhandled::io_error_in)?
     }
 
-    /// As [`execute`](ThreadPool::execute), for a job that borrows. Its wait is not left early: a kill or a timeout
-    /// takes effect when the job has ended. Switches.
+    /// Like [`execute`](ThreadPool::execute), for a job that borrows. Switches.
+    ///
+    /// The wait is not left early: a kill or a timeout takes effect when the job has ended.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -258,14 +262,14 @@ impl ThreadPool {
     ///
     /// # Errors
     ///
-    /// As [`offload_scoped`](crate::offload_scoped).
+    /// The same as [`offload_scoped`](crate::offload_scoped).
     pub fn execute_scoped<T: Send>(&self, job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
         execute_scoped(self, job)
     }
 
-    /// Runs `job` on an OS thread of this pool and waits for nothing. Does not switch.
+    /// Runs `job` on an OS thread of this pool without waiting for it. Does not switch.
     ///
-    /// A panic of `job` ends the job alone. With a pool of size 0 it runs before this returns.
+    /// A panic of `job` ends only the job. With a pool of size 0 the job runs before this returns.
     ///
     /// ```
     /// let pool = hub_core::ThreadPool::new(1);
@@ -277,7 +281,7 @@ impl ThreadPool {
     ///
     /// # Errors
     ///
-    /// If no OS thread can be had; `job` is dropped.
+    /// Returns an error if no OS thread can be started; `job` is dropped.
     pub fn start(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
         if self.runs_in_caller()? {
             pool::run(Box::new(job));
@@ -287,20 +291,21 @@ impl ThreadPool {
     }
 }
 
-/// In a forked child: the job runs in the parent.
+/// Returns the error in a forked child: the job runs in the parent.
 fn left_behind() -> JobError {
     io::Error::other("the process was forked while the job ran, which goes on in the parent alone").into()
 }
 
-/// Runs the job on the calling thread. An exit of the caller goes through.
-fn here<T>(job: impl FnOnce() -> T) -> Result<T, JobError> {
+/// Runs the job on the calling thread. An exit of the caller passes through.
+fn run_inline<T>(job: impl FnOnce() -> T) -> Result<T, JobError> {
     catch_unwind(AssertUnwindSafe(job)).map_err(|payload| match payload.downcast::<unwind::Payload>() {
         Ok(exit) => resume_unwind(exit),
         Err(payload) => JobError::Panicked(payload),
     })
 }
 
-/// The first park of a caller, and how another OS thread ends it. `None`: the job has to run here.
+/// Returns the first park of a caller and the mailbox of its thread. `None` if the job has to run on the calling
+/// thread.
 fn begin(pool: &ThreadPool) -> Result<Option<(Waiter, Arc<Mailbox>)>, JobError> {
     if pool::is_here() || pool.runs_in_caller()? {
         return Ok(None);
@@ -318,75 +323,77 @@ fn begin(pool: &ThreadPool) -> Result<Option<(Waiter, Arc<Mailbox>)>, JobError> 
     Ok(Some((waiter, mailbox)))
 }
 
-/// A job that borrows. Dropped in this order, whether it has run or not.
+/// A job that borrows. Its fields are dropped in this order, whether it has run or not.
 struct Work<F, T> {
     job: F,
     result: Arc<Mutex<Option<Outcome<T>>>>,
-    tell: Tell,
+    notice: DoneNotice,
 }
 
 type Outcome<T> = Result<T, Box<dyn Any + Send>>;
 
 impl<F: FnOnce() -> T, T> Work<F, T> {
     fn run(self) {
-        let Work { job, result, tell } = self;
+        let Work { job, result, notice } = self;
         let outcome = catch_unwind(AssertUnwindSafe(job));
         *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         drop(result);
-        drop(tell);
+        drop(notice);
     }
 }
 
-/// Tells the caller when it is dropped. Borrows nothing.
-struct Tell {
+/// Notifies the caller when it is dropped. Borrows nothing.
+struct DoneNotice {
     done: Arc<Done>,
     mailbox: Arc<Mailbox>,
     greenlet: u32,
     _pending: PendingJob,
 }
 
-impl Drop for Tell {
+impl Drop for DoneNotice {
     fn drop(&mut self) {
         let mut state = self.done.lock();
         state.over = true;
-        let letter = Message::Wake { greenlet: self.greenlet, ticket: state.ticket };
+        let message = Message::Wake { greenlet: self.greenlet, ticket: state.ticket };
         drop(state);
-        self.done.told.notify_one();
-        // A hub that is gone wakes nobody: whoever waits without it was told above.
-        drop(self.mailbox.post(letter));
+        self.done.changed.notify_one();
+        // A hub that is gone wakes no greenlet. A caller that waits without the loop was notified above.
+        drop(self.mailbox.post(message));
     }
 }
 
 /// The process was forked, and the job belongs to the parent.
 struct LeftBehind;
 
-/// Whether a job that borrows is over.
+/// The completion of a job that borrows.
 struct Done {
     state: Mutex<DoneState>,
-    told: Condvar,
+    changed: Condvar,
 }
 
 struct DoneState {
     over: bool,
-    /// Of the park that its end ends; 0, which no park has, before the first.
+    /// The ticket of the park that the completion wakes; before the first park 0, which no park has.
     ticket: u64,
 }
 
 impl Done {
     fn new() -> Done {
-        Done { state: Mutex::new(DoneState { over: false, ticket: 0 }), told: Condvar::new() }
+        Done { state: Mutex::new(DoneState { over: false, ticket: 0 }), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, DoneState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the job is over, or is nothing to this process. Called under a mask; never unwinds.
+    /// Waits for the job to finish. Returns `LeftBehind` in a forked child, where it never will.
+    ///
+    /// It is called under a mask and never unwinds.
     fn wait(&self, mut waiter: Waiter) -> Result<(), LeftBehind> {
         let process = fork::generation();
         loop {
             if fork::generation() != process {
-                // No thread of this process has anything that the job borrows.
+                // No thread of this process uses what the job borrows.
                 let over = self.state.try_lock().is_ok_and(|state| state.over);
                 return if over { Ok(()) } else { Err(LeftBehind) };
             }
@@ -399,7 +406,7 @@ impl Done {
             match waiter.park().and_then(|_| Waiter::current(WaitReason::Offload)) {
                 Ok(next) => waiter = next,
                 Err(_) => {
-                    drop(self.told.wait_while(self.lock(), |state| !state.over));
+                    drop(self.changed.wait_while(self.lock(), |state| !state.over));
                     return Ok(());
                 }
             }

@@ -1,10 +1,10 @@
-//! Waits that any thread may end: what locks, queues and events are built on.
+//! Waits that any thread may end: locks, queues and events are built on them.
 //!
 //! A [`Parker`] is one wait of its caller: of a green thread, which parks, or of a plain OS thread, which blocks
-//! itself. Its [`Unparker`] names that wait and no other, is a few numbers, and may be left anywhere; so a
-//! primitive keeps unparkers under a lock of its own, and nothing has to be taken back before it goes away.
+//! itself. Its [`Unparker`] identifies that wait and no other. It consists of a few numbers and may outlive the wait,
+//! so a primitive keeps unparkers under a lock of its own and has to take none of them back.
 //!
-//! Whoever unparks a green thread of the same OS thread only queues it. For all others there is a table of the
+//! An unpark of a green thread of the same OS thread only queues the green thread. All others go through a table of the
 //! process: see [`reach`].
 
 use std::marker::PhantomData;
@@ -25,13 +25,13 @@ use crate::main_loop::reach::{self, PLAIN, Plain};
 pub use crate::main_loop::reach::{Parked, Unparker};
 use crate::report::{self, Report};
 
-/// One wait of the calling green thread, or of the OS thread if it has no green threads.
+/// One wait of the calling green thread, or of an OS thread without green threads.
 ///
-/// The order that loses no wake-up: take a lock, find that there is nothing to be had, make a parker, leave its
-/// [`unparker`](Parker::unparker) where others find it, let go of the lock, [`park`](Parker::park), look again.
-/// An unparker that was left behind does nothing.
+/// This order loses no wake-up: take a lock, find that the operation cannot proceed, make a parker, store its
+/// [`unparker`](Parker::unparker) where others find it, release the lock, [`park`](Parker::park), check again. An
+/// unparker that is left over does nothing.
 ///
-/// It is for one wait at a time: between `new` and `park` the caller waits for nothing else.
+/// A parker is for one wait at a time: between `new` and `park` the caller waits for nothing else.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -46,25 +46,27 @@ use crate::report::{self, Report};
 /// ```
 #[derive(Debug)]
 pub struct Parker {
-    /// By numbers: a parker may outlive the memory of the thread's greenlets, and is kept in registers.
+    /// Numbers only: a parker may outlive the memory of the thread's greenlets, and is kept in registers.
     unparker: Unparker,
-    /// It stays on its thread.
+    /// A parker stays on its thread.
     not_send: PhantomData<*mut ()>,
 }
 
 impl Parker {
-    /// Begins a wait, in which the caller does what `doing` says; reports tell of it. Does not switch.
+    /// Begins a wait for the reason `doing`, which reports show. Does not switch.
     ///
     /// A pending kill or timeout is thrown, unless `doing` is [`WaitReason::Lock`]: see
-    /// [`set_lock_patience`](crate::set_lock_patience). Others may run before it is thrown again, and the first wait of
-    /// an OS thread that has green threads builds its hub, which is foreign code. So under a lock
-    /// [`if_prepared`](Parker::if_prepared) is to be used.
+    /// [`set_lock_patience`](crate::set_lock_patience). If it was swallowed before, other green threads may run before
+    /// it is thrown again. The first wait of an OS thread with green threads builds its hub, which is foreign code. So
+    /// use [`if_prepared`](Parker::if_prepared) under a lock.
     ///
     /// # Errors
     ///
-    /// Where nobody may wait: in the main loop, while panicking. What the main loop has to
-    /// tell the main greenlet. If no hub can be built and the OS thread has green threads, timers or listeners, which only a
-    /// hub could serve; without them the wait blocks the OS thread.
+    /// Returns an error where the caller cannot wait: in the main loop, and while panicking. For the main greenlet also
+    /// the error that the main loop has for it.
+    ///
+    /// Returns an error if no hub can be built and the OS thread has green threads, timers or listeners, which only a
+    /// hub can serve. Without them the wait blocks the OS thread.
     pub fn new(doing: WaitReason) -> Result<Parker, Box<LoopError>> {
         match Parker::if_prepared(doing)? {
             Some(parker) => Ok(parker),
@@ -75,12 +77,14 @@ impl Parker {
         }
     }
 
-    /// As [`new`](Parker::new), but `None` if a hub is to be built or an exit to be thrown first, for which
-    /// [`prepare`](Parker::prepare) is to be called without a lock.
+    /// Like [`new`](Parker::new), but builds no hub and throws no exit. Does not switch.
+    ///
+    /// Returns `None` if a hub has to be built or an exit has to be thrown first. Call [`prepare`](Parker::prepare)
+    /// without a lock then.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// The same as [`new`](Parker::new).
     #[inline(always)]
     pub fn if_prepared(doing: WaitReason) -> Result<Option<Parker>, Box<LoopError>> {
         let Some(local) = local::try_get() else { return Parker::plain(doing).map(Some) };
@@ -93,7 +97,7 @@ impl Parker {
         Ok(Some(Parker::begun(greenlet, waiter.ticket())))
     }
 
-    /// A wait of this OS thread as a whole.
+    /// Begins a wait of this OS thread as a whole.
     #[cold]
     fn plain(doing: WaitReason) -> Result<Parker, Box<LoopError>> {
         reach::note_reason(doing);
@@ -105,12 +109,13 @@ impl Parker {
         Parker { unparker: Unparker { thread: fork::this_thread(), greenlet, ticket }, not_send: PhantomData }
     }
 
-    /// Does what is to be done before such a wait: builds the hub of the OS thread, if it has green threads, and throws
-    /// a pending exit. Switches before it throws one that was swallowed.
+    /// Prepares a wait: builds the hub, and throws a pending exit.
+    ///
+    /// It builds a hub only in an OS thread with green threads. Switches before it throws an exit that was swallowed.
     ///
     /// # Errors
     ///
-    /// If no hub can be built, as [`new`](Parker::new).
+    /// Returns an error if no hub can be built, like [`new`](Parker::new).
     #[cold]
     pub fn prepare(doing: WaitReason) -> Result<(), Box<LoopError>> {
         let Some(local) = local::try_get() else { return Ok(()) };
@@ -123,26 +128,26 @@ impl Parker {
         Ok(())
     }
 
-    /// What ends this wait.
+    /// Returns the handle that ends this wait.
     #[inline]
     #[must_use]
     pub fn unparker(&self) -> Unparker {
         self.unparker
     }
 
-    /// Waits until it is unparked, which may have happened before, or `limit` is reached. Switches.
+    /// Waits until it is unparked, or `limit` is reached. Switches.
     ///
-    /// A kill or a timeout that comes first unwinds. One that comes after the wait was unparked is left for the next
-    /// wait.
+    /// Returns at once if it was unparked before. A kill or a timeout that comes first unwinds. An exit that comes
+    /// after the wait was unparked is left for the next wait.
     ///
     /// # Errors
     ///
-    /// The error that the main loop left for the main greenlet. While panicking, and for a green thread's wait after the
-    /// end of its thread.
+    /// Returns the error that the main loop has for the main greenlet. Returns an error while panicking, and for a
+    /// green thread's wait after the end of its thread.
     ///
     /// # Panics
     ///
-    /// If another green thread or a callback of the main loop has made it.
+    /// Panics if another green thread, or a callback of the main loop, has made the parker.
     #[inline]
     pub fn park(self, limit: &mut Deadline) -> Result<Parked, Box<LoopError>> {
         let parked = self.park_deferring_exit(limit)?;
@@ -152,24 +157,23 @@ impl Parker {
         Ok(parked)
     }
 
-    /// Like [`park`](Parker::park), but a kill or a timeout does not unwind: it ends the wait as [`Parked::Early`].
-    /// Switches.
+    /// Like [`park`](Parker::park), but returns [`Parked::Early`] for a kill or a timeout. Switches.
     ///
-    /// For primitives whose other side may be another OS thread. It may have granted what is waited for before its
-    /// wake-up has arrived here, so the caller looks under its lock whether it was granted. If not it leaves, and calls
-    /// [`throw_exit`].
+    /// It is for primitives whose other side may be another OS thread. The other side may have granted the operation
+    /// before its wake-up has arrived here. So the caller checks that under its lock. If nothing was granted, it gives
+    /// up and calls [`throw_exit`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// The same as [`park`](Parker::park).
     ///
     /// # Panics
     ///
-    /// As there.
+    /// The same as [`park`](Parker::park).
     #[inline(always)]
     pub fn park_deferring_exit(self, limit: &mut Deadline) -> Result<Parked, Box<LoopError>> {
         let unparker = self.unparker;
-        // Its own end takes it back.
+        // The end of the park retires the ticket, so `Drop` must not run.
         std::mem::forget(self);
         let Some(number) = unparker.number() else { return park_plain(unparker.ticket, limit) };
         let Some(local) = local::try_get() else { return Err(LoopError::ThreadEnding.into()) };
@@ -183,7 +187,7 @@ impl Parker {
 }
 
 impl Drop for Parker {
-    /// A wait that never began is over: what was left of it ends no other.
+    /// Ends a wait that never began, so that a late unpark ends no other wait.
     #[inline]
     fn drop(&mut self) {
         let Unparker { thread, greenlet, ticket } = self.unparker;
@@ -191,8 +195,9 @@ impl Drop for Parker {
     }
 }
 
-/// Throws the kill or timeout that is pending for the running green thread, unless a mask holds it back. Does nothing
-/// if none is, and while panicking.
+/// Throws the pending exit of the running green thread. Switches only before an exit that was swallowed.
+///
+/// Does nothing if no kill or timeout is pending, if a mask holds it back, and while panicking.
 #[cold]
 pub fn throw_exit() {
     if local::try_get().is_some() {
@@ -200,19 +205,19 @@ pub fn throw_exit() {
     }
 }
 
-// ColdState paths take the fields by value, so that `Unparker` stays in registers on the hot path.
+// Cold paths take the fields by value, so that `Unparker` stays in registers on the hot path.
 
 #[cold]
 fn take_back(thread: u64, greenlet: NonZeroU64, ticket: u64) {
     Unparker { thread, greenlet, ticket }.unpark();
 }
 
-/// How this OS thread waits as a whole.
+/// Returns the state by which this OS thread waits as a whole.
 fn plain() -> Result<Arc<Plain>, Box<LoopError>> {
     reach::plain().map_err(|error| Box::new(LoopError::Wait { hub: "none", error: Arc::new(error) }))
 }
 
-/// Waits without a limit, and looks between for a deadlock, which no loop may be there to find.
+/// Waits without a limit, and checks for a deadlock at intervals: there may be no loop that finds one.
 fn park_dormant(plain: &Arc<Plain>, ticket: u64) {
     let dormant = Dormant::waiter(Waits::Thread(reach::reason()), Arc::clone(plain) as Arc<dyn Sleep>, ticket);
     let mut pause = FIRST_LOOK;
@@ -224,15 +229,15 @@ fn park_dormant(plain: &Arc<Plain>, ticket: u64) {
     }
 }
 
-/// Tells it from an OS thread of its own. The stream is foreign code, and a wait in it must not take the place of the
-/// caller's.
+/// Reports from an OS thread of its own. The report stream is foreign code, and a wait in it must not replace the
+/// caller's wait.
 fn tell_elsewhere(report: Report) {
-    // Without a thread there is no report.
+    // Without an OS thread there is no report.
     let _ = start_thread("greenhub-report".to_owned(), move || report::tell(report));
 }
 
-/// How long an OS thread waits before it counts as dormant, for which it takes a lock of the process. Most waits are
-/// shorter, and a deadlock is looked for after a second.
+/// The time after which a waiting OS thread counts as dormant, which takes a lock of the process. Most waits are
+/// shorter, and deadlocks are checked for after a second.
 const BRIEF: Duration = Duration::from_millis(100);
 
 #[cold]

@@ -1,11 +1,11 @@
 //! Pools of OS threads for jobs that block and cannot wait on a hub, such as name resolution.
 //!
-//! Each kind of job has a pool of its own, so that slow jobs of one kind do not keep those of another kind waiting.
-//! Threads are started when a job finds none idle, up to a bound, and end when they have been idle for a while. They
-//! block the signals that other threads are to receive. A forked child starts with empty pools.
+//! Each kind of job has a pool of its own, so slow jobs of one kind do not delay those of another. A pool starts a
+//! thread when a job finds no idle one, up to a bound. A thread ends when it has been idle for a while. The threads
+//! block the signals that other threads should receive. A forked child starts with empty pools.
 //!
-//! While jobs wait in line, a pool has a monitor: one more thread, which reports jobs that wait for long. The
-//! threads of the pool cannot, because each may be stuck in its job, and a caller would need a timer for each job.
+//! While jobs are queued, a pool has a monitor: one more thread, which reports jobs that are queued for long. The pool
+//! threads cannot do this, because each may be stuck in its job. A caller would need a timer for each job.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -25,23 +25,23 @@ use crate::base::fork::{self, PerProcess};
 use crate::base::os_thread::start_thread;
 use crate::report;
 
-/// Work for a thread that may block.
+/// A job, which may block its OS thread.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 const VARIABLE: &str = "EVENTLET_THREADPOOL_SIZE";
 const DEFAULT_SIZE: usize = 20;
 const IDLE: Duration = Duration::from_secs(10);
-/// How long a job may wait for a thread before it is reported.
+/// The time after which a queued job is reported.
 const LATE: Duration = Duration::from_secs(1);
-/// How long a thread that ends waits for the green threads of its jobs.
+/// The time that an ending thread waits for the green threads of its jobs.
 const LIMIT: Duration = Duration::from_secs(10);
-/// In [`ThreadPool::size`]: the environment is asked at the first job.
+/// The value of [`ThreadPool::size`] until the first job reads the environment.
 const UNSET: usize = usize::MAX;
 
 /// The pool of [`offload`](crate::offload()).
 pub(crate) static JOBS: ThreadPool = ThreadPool::named("greenhub-pool", UNSET);
 
-/// The threads and jobs of all pools.
+/// The number of threads and jobs of all pools.
 static USAGE: PerProcess<Usage> = PerProcess::new();
 
 #[derive(Default)]
@@ -50,24 +50,28 @@ struct Usage {
     jobs: AtomicUsize,
 }
 
-/// How many OS threads the pools of the process have, and how many of their jobs are queued or running.
+/// Returns the number of the process's pool threads, and of the jobs that are queued or running.
 pub(crate) fn usage() -> (usize, usize) {
     USAGE.get().map_or((0, 0), |usage| (usage.threads.load(Ordering::Relaxed), usage.jobs.load(Ordering::Relaxed)))
 }
 
-/// Sets how many OS threads [`offload`](crate::offload()) uses at most; before, `EVENTLET_THREADPOOL_SIZE` says so, or
-/// it is 20. Holds from the next job on: surplus threads end when they have done their job. Does not switch.
+/// Sets the maximum number of OS threads for [`offload`](crate::offload()). Does not switch.
+///
+/// The default is `EVENTLET_THREADPOOL_SIZE`, or else 20. The setting applies from the next job on: surplus threads end
+/// after their job.
 pub fn set_threads(size: NonZeroUsize) {
     JOBS.size.store(size.get().min(UNSET - 1), Ordering::Relaxed);
 }
 
-/// Ends the OS threads of [`offload`](crate::offload()): idle threads at once, the others when they have done their job
-/// and the queued ones. Does not wait for them, and a later job starts new ones. Does not switch.
+/// Ends the OS threads of [`offload`](crate::offload()). Does not switch.
+///
+/// Idle threads end at once, the others after their job and the queued jobs. The call does not wait for them. A later
+/// job starts new threads.
 pub fn end_threads() {
     JOBS.end();
 }
 
-/// Whether this is an OS thread of a pool.
+/// Returns whether this is an OS thread of a pool.
 pub(crate) fn is_here() -> bool {
     HERE.get()
 }
@@ -76,14 +80,14 @@ thread_local! {
     static HERE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A pool of OS threads for jobs that block. Only the green thread that asks for a job waits for it.
+/// A pool of OS threads for jobs that block.
 ///
-/// A thread is started when a job finds none idle, as long as there are fewer than the size of the pool. Further jobs
-/// wait in line; one that waits for more than a second is [reported](crate::set_report_stream), once. A thread that has
-/// been idle for ten seconds ends.
+/// Only the green thread that submits a job waits for it. A thread is started when a job finds no idle one and the pool
+/// has fewer threads than its size. Further jobs are queued. A job that is queued for more than a second is
+/// [reported](crate::set_report_stream), once. A thread that has been idle for ten seconds ends.
 ///
-/// Dropping the pool ends its threads: idle threads at once, the others when they have done their job and the queued
-/// ones. It waits for none of them. A forked child starts with an empty pool.
+/// Dropping the pool ends its threads: idle threads at once, the others after their job and the queued jobs. The drop
+/// does not wait for them. A forked child starts with an empty pool.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -101,16 +105,16 @@ pub struct ThreadPool {
 }
 
 impl ThreadPool {
-    /// Makes a pool of at most `size` OS threads. None is started before the first job.
+    /// Creates a pool of at most `size` OS threads. None is started before the first job.
     ///
     /// With a size of 0 each job runs on the thread of its caller, and blocks it.
     #[must_use]
     pub const fn new(size: usize) -> ThreadPool {
-        // A size of that many threads is as good as no bound.
+        // `UNSET` itself is no size; one thread less is as good as no bound.
         ThreadPool::named("greenhub-own", if size == UNSET { UNSET - 1 } else { size })
     }
 
-    /// As [`new`](ThreadPool::new), with a name for its OS threads.
+    /// Like [`new`](ThreadPool::new), with a name for the OS threads.
     #[must_use]
     pub const fn named(name: &'static str, size: usize) -> ThreadPool {
         ThreadPool { name, size: AtomicUsize::new(size), threads: PerProcess::new() }
@@ -120,11 +124,11 @@ impl ThreadPool {
         self.name
     }
 
-    /// How many OS threads there are at most.
+    /// Returns the maximum number of OS threads.
     ///
     /// # Errors
     ///
-    /// `EVENTLET_THREADPOOL_SIZE` is no number.
+    /// Returns an error if `EVENTLET_THREADPOOL_SIZE` is not a number.
     fn size(&self) -> io::Result<usize> {
         let size = self.size.load(Ordering::Relaxed);
         if size != UNSET {
@@ -134,16 +138,17 @@ impl ThreadPool {
             None => DEFAULT_SIZE,
             Some(value) => parse_size(&value.to_string_lossy())?,
         };
-        // Yields to a bound that was set meanwhile.
+        // A bound that was set meanwhile wins.
         let before = self.size.compare_exchange(UNSET, asked, Ordering::Relaxed, Ordering::Relaxed);
         Ok(before.err().unwrap_or(asked))
     }
 
-    /// Whether jobs run on the thread of the caller, because the size is 0. Warns once of such an environment.
+    /// Returns whether jobs run on the thread of the caller, because the size is 0. Warns once if the environment says
+    /// so.
     ///
     /// # Errors
     ///
-    /// As [`size`](ThreadPool::size).
+    /// The same as [`size`](ThreadPool::size).
     pub(crate) fn runs_in_caller(&self) -> io::Result<bool> {
         static WARNED: AtomicBool = AtomicBool::new(false);
         let none = self.size()? == 0;
@@ -153,15 +158,15 @@ impl ThreadPool {
         Ok(none)
     }
 
-    /// Queues `job`. Never waits for a thread to be free.
+    /// Queues `job`. Never waits for a free thread.
     ///
-    /// A panic of `job` goes no further than its thread, which then calls `after`, and takes another job if that is
-    /// true.
+    /// A panic of `job` does not leave its thread. After each job the thread calls `after`, and takes another job if
+    /// that returns true.
     ///
     /// # Errors
     ///
-    /// The size cannot be told, or the system refused a thread and there is none that could run the job later. `job` is
-    /// dropped.
+    /// Returns an error if the size cannot be determined, or if the system refuses a thread and the pool has none that
+    /// could run the job later. `job` is dropped.
     pub(crate) fn submit(&self, job: Job, after: fn() -> bool) -> io::Result<()> {
         let size = self.size()?;
         let usage = USAGE.get_or_make(Usage::default)?;
@@ -189,7 +194,7 @@ impl fmt::Debug for ThreadPool {
 
 fn parse_size(value: &str) -> io::Result<usize> {
     value.trim().parse().map_err(|error| {
-        let message = format!("{VARIABLE}={value:?} is no number of threads: {error}");
+        let message = format!("{VARIABLE}={value:?} is not a number of threads: {error}");
         io::Error::new(io::ErrorKind::InvalidInput, message)
     })
 }
@@ -200,8 +205,8 @@ struct Threads {
     idle: Duration,
     late: Duration,
     usage: &'static Usage,
-    /// How many jobs are in line, and how many of these were not reported: for the table of dormant threads, which is
-    /// read without the lock.
+    /// The number of queued jobs, and of those that were not reported yet. The table of dormant threads reads them
+    /// without the lock.
     queued: AtomicUsize,
     unreported: AtomicUsize,
     state: Mutex<State>,
@@ -219,12 +224,12 @@ struct Queued {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Queued>,
-    /// Threads that exist.
+    /// The number of threads.
     workers: usize,
-    /// Those of them that wait for work, or were told of some and are not up yet.
+    /// The number of idle threads, including those that were notified and have not woken up yet.
     idle: usize,
     size: usize,
-    /// How often the threads were told to end; those of before do.
+    /// The number of calls of `end`. A thread that was started before the last one ends.
     ends: u64,
     monitor: Monitor,
 }
@@ -233,19 +238,19 @@ struct State {
 enum Monitor {
     #[default]
     Absent,
-    /// It wakes by itself when the first job in line becomes late.
+    /// The monitor wakes by itself when the first queued job becomes late.
     Watching,
-    /// Has nothing to watch, and is to be told of the next job.
+    /// The monitor has nothing to watch, and has to be notified of the next job.
     Resting,
 }
 
 impl State {
-    /// The age of the first job that was not reported yet.
+    /// Returns the age of the first job that was not reported yet.
     fn oldest(&self) -> Option<Duration> {
         self.queue.iter().find(|queued| !queued.reported).map(|queued| queued.since.elapsed())
     }
 
-    /// Marks the jobs that have waited for `late` and returns how many they are.
+    /// Marks the jobs that were queued for `late` as reported, and returns their number.
     fn take_late(&mut self, late: Duration) -> usize {
         let new = self.queue.iter_mut().filter(|queued| !queued.reported && queued.since.elapsed() >= late);
         new.map(|queued| queued.reported = true).count()
@@ -270,7 +275,7 @@ impl Threads {
     fn submit(self: &Arc<Self>, job: Job, after: fn() -> bool, size: usize) -> io::Result<()> {
         let mut state = self.lock();
         state.size = size;
-        // Each queued job has one of the idle threads coming for it.
+        // Each queued job has one idle thread on its way.
         let mut has_thread = state.idle > state.queue.len();
         if !has_thread && state.workers < size {
             let born = state.ends;
@@ -280,7 +285,7 @@ impl Threads {
                     state.workers += 1;
                     self.usage.threads.fetch_add(1, Ordering::Relaxed);
                 }
-                // A busy thread will come for the job later.
+                // A busy thread takes the job later.
                 Err(_) if state.workers > 0 => {}
                 Err(error) => {
                     // The destructor of the job may submit another one.
@@ -302,7 +307,7 @@ impl Threads {
         Ok(())
     }
 
-    /// Has the queued jobs reported that become late. Without a thread for that they are not.
+    /// Makes sure that queued jobs are reported when they become late. If no monitor can be started, they are not.
     fn have_monitored(self: &Arc<Self>, state: &mut State) {
         match state.monitor {
             Monitor::Watching => {}
@@ -332,7 +337,7 @@ impl Threads {
         while let Some(job) = self.next_job(born) {
             run(job);
             if generation != fork::generation() {
-                // The job has forked: this is the child, where no thread may hold the lock to release it.
+                // The job has forked, and this is the child, where the holder of the lock may not exist.
                 return;
             }
             self.usage.jobs.fetch_sub(1, Ordering::Release);
@@ -343,13 +348,14 @@ impl Threads {
         self.usage.threads.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts the calling thread out, which cannot take another job. False if no other one could come for a queued job.
+    /// Removes the calling thread, which cannot take another job. Returns false if no other thread could take a queued
+    /// job.
     fn leave(self: &Arc<Self>, after: fn() -> bool) -> bool {
         let mut state = self.lock();
         if state.queue.len() > state.idle {
             let born = state.ends;
             if self.start("", move |threads| threads.work(born, after)).is_ok() {
-                // It takes the place of this one.
+                // The new thread replaces this one.
                 self.usage.threads.fetch_add(1, Ordering::Relaxed);
                 return true;
             }
@@ -361,7 +367,7 @@ impl Threads {
         true
     }
 
-    /// `None`: the thread is surplus, and counted out.
+    /// Returns the next job. `None` if the thread is surplus, which is then removed.
     fn next_job(self: &Arc<Self>, born: u64) -> Option<Job> {
         let mut state = self.lock();
         if state.workers <= state.size {
@@ -384,7 +390,7 @@ impl Threads {
         None
     }
 
-    /// For a thread that is awake.
+    /// Takes the first queued job, for a thread that is awake.
     fn take_first(&self, state: &mut State) -> Option<Job> {
         let queued = state.queue.pop_front()?;
         self.queued.fetch_sub(1, Ordering::Release);
@@ -392,7 +398,7 @@ impl Threads {
         Some(queued.job)
     }
 
-    /// Reports late jobs, until no job has waited in line for a while.
+    /// Reports late jobs, until no job was queued for a while.
     fn monitor(self: &Arc<Self>) {
         let mut state = self.lock();
         let ends = state.ends;
@@ -430,7 +436,7 @@ impl Threads {
         state.monitor = Monitor::Absent;
     }
 
-    /// Nothing panics while it is locked; and if it did, the counts would still be right.
+    /// Locks the state. Nothing panics under the lock, and if it did, the counts would still be right.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -441,7 +447,7 @@ fn late_jobs(late: usize, after: Duration, size: usize, name: &str) -> String {
     format!("{jobs} waited for {after:?} for one of the {size} OS threads of {name}, all of which are busy")
 }
 
-/// Keeps a panic of the job from the worker, and one of dropping what it panicked with.
+/// Runs a job. Contains its panic, and a panic of the payload's destructor.
 pub(crate) fn run(job: Job) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(job))
         && let Err(worse) = catch_unwind(AssertUnwindSafe(|| drop(payload)))
@@ -466,7 +472,7 @@ mod tests {
         JOBS.submit(job, || true)
     }
 
-    /// How many jobs of the process are queued or running.
+    /// Returns the number of the process's jobs that are queued or running.
     fn pending() -> usize {
         usage().1
     }
@@ -477,7 +483,7 @@ mod tests {
         }
     }
 
-    /// Waits for what other threads will bring about; a hang fails.
+    /// Waits until other threads have made `holds` true; a hang fails.
     fn until(what: &str, mut holds: impl FnMut() -> bool) {
         let begin = Instant::now();
         while !holds() {
@@ -579,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_behind_one_that_ends_its_thread_get_another() {
+    fn jobs_queued_behind_an_ending_thread_get_another() {
         let pool = pool(LONG);
         let (hold, held) = mpsc::channel::<()>();
         let (done, results) = mpsc::channel();
@@ -617,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_of_ones_own_starts_empty_in_a_forked_child() {
+    fn an_own_pool_starts_empty_in_a_forked_child() {
         static OWN: ThreadPool = ThreadPool::new(1);
         let (hold, held) = mpsc::channel::<()>();
         OWN.submit(Box::new(move || _ = held.recv()), || true).unwrap();
@@ -630,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_parents_is_pending_in_a_child() {
+    fn jobs_of_the_parent_are_not_pending_in_a_child() {
         let (hold, held) = mpsc::channel::<()>();
         submit(Box::new(move || _ = held.recv())).unwrap();
         assert!(pending() > 0);

@@ -1,4 +1,4 @@
-//! The ordered end of a thread's green threads: they are unwound while the thread-locals of the OS thread are alive.
+//! The ordered end of a thread's green threads, while the thread-locals of the OS thread are alive.
 //!
 //! ```text
 //! refuse new bodies → make all exit → run the loop until all have ended or the deadline → abandon the rest
@@ -21,34 +21,36 @@ use crate::hub::Time;
 use crate::main_loop::reach;
 use crate::report;
 
-/// How the greenlets of an OS thread ended in a [shutdown](crate::HubRef::shutdown).
+/// The counts of a [shutdown](crate::HubRef::shutdown): how the greenlets of an OS thread ended.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct Ended {
-    /// How many have ended: their destructors have run.
+    /// The number of greenlets that have ended: their destructors have run.
     pub unwound: usize,
-    /// How many had not begun, and never will.
+    /// The number of greenlets that had not begun, and never will.
     pub cancelled: usize,
-    /// How many had not ended at the deadline. They never run again; their destructors do not run.
+    /// The number of greenlets that had not ended at the deadline.
+    ///
+    /// They never run again, and their destructors do not run.
     pub abandoned: usize,
 }
 
 impl Ended {
-    /// Whether none was abandoned.
+    /// Returns whether no greenlet was abandoned.
     #[must_use]
     pub fn is_complete(self) -> bool {
         self.abandoned == 0
     }
 }
 
-/// Runs `f`, then [shuts down](crate::HubRef::shutdown) the hub of the calling OS thread for good: what an OS thread with
-/// green threads does as the outermost call. Switches.
+/// Runs `f`, then [shuts down](crate::HubRef::shutdown) the hub of this OS thread for good. Switches.
 ///
-/// The shutdown waits for `limit` at most (`None`: for ever). It takes place if `f` panics, too, and the panic goes on
-/// after it. From then on the thread has no green threads: in destructors of thread-locals what would switch blocks the
-/// OS thread, or is an error.
+/// An OS thread with green threads should call this as its outermost function. The shutdown waits for at most `limit`
+/// (`None`: without a limit). It takes place also if `f` panics, and the panic continues after it. From then on the
+/// thread has no green threads: in destructors of thread-locals a call that would switch blocks the OS thread, or
+/// returns an error.
 ///
-/// Within a green thread, or where a shutdown is not possible for another reason, it only runs `f`.
+/// Within a green thread, and wherever else a shutdown is impossible, it only runs `f`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -60,7 +62,7 @@ impl Ended {
 ///
 /// # Panics
 ///
-/// If `f` does.
+/// Panics if `f` does.
 pub fn run_and_shutdown<R>(limit: Option<Duration>, f: impl FnOnce() -> R) -> R {
     let result = catch_unwind(AssertUnwindSafe(f));
     if local::try_get().is_none() || shut_down(limit).is_ok() {
@@ -75,13 +77,13 @@ pub fn run_and_shutdown<R>(limit: Option<Duration>, f: impl FnOnce() -> R) -> R 
 pub(crate) fn shut_down(limit: Option<Duration>) -> Result<Ended, LoopError> {
     let local = local::get_unless_ended()?;
     may_shut_down(local)?;
-    // They are about a loop that ends anyway, and must not end the wait below.
+    // The errors concern a loop that ends anyway, and must not end the wait below.
     local.main_loop.forget_errors();
     let refusing = local.refuse_bodies();
     let mut ended = make_all_exit(local);
     wait_for_all(local, limit);
     strike_shielded(local);
-    // A greenlet that began meanwhile is one more.
+    // A greenlet that began meanwhile is not in the count of unwound greenlets, hence the saturation.
     ended.abandoned = abandon_rest(local);
     ended.unwound = ended.unwound.saturating_sub(ended.abandoned);
     close(local);
@@ -99,7 +101,7 @@ fn may_shut_down(local: &Local) -> Result<(), LoopError> {
     Ok(())
 }
 
-/// Makes each exit, and runs it up to its end or its next park. Those that have begun are counted as unwound.
+/// Makes each greenlet exit, and runs it up to its end or its next park. Counts those that have begun as unwound.
 fn make_all_exit(local: &Local) -> Ended {
     let mut cancelled = 0;
     for target in local.alive().filter(|target| !target.has_begun()) {
@@ -110,7 +112,7 @@ fn make_all_exit(local: &Local) -> Ended {
         cancelled += 1;
     }
     let unwound = local.alive().count();
-    // A plain greenlet whose child ends first is entered by that, and has to exit as well.
+    // A plain greenlet whose child ends first is resumed by that, and has to exit as well.
     for target in local.alive().filter(|target| !cfg!(panic = "abort") && target.is_suspended()) {
         drop_contained(target.set_exit(ending()));
     }
@@ -120,11 +122,11 @@ fn make_all_exit(local: &Local) -> Ended {
     Ended { unwound, cancelled, abandoned: 0 }
 }
 
-/// Runs the loop until no greenlet is left but those that refuse to exit, the limit is reached, or the loop cannot go on.
+/// Runs the loop until only greenlets that refuse to exit are left, the limit is reached, or the loop cannot go on.
 fn wait_for_all(local: &Local, limit: Option<Duration>) {
     let main_loop = &local.main_loop;
     let none_ends = || local.alive().all(|target| target.kill_progress() == KillProgress::Refused);
-    // Nothing that has begun can be unwound.
+    // With `panic = "abort"` no greenlet that has begun can be unwound.
     if none_ends() || cfg!(panic = "abort") {
         return;
     }
@@ -134,17 +136,17 @@ fn wait_for_all(local: &Local, limit: Option<Duration>) {
         if left == Some(Duration::ZERO) {
             return;
         }
-        // A turn that begins with others ready sleeps after they have run.
+        // With green threads ready, the turn would run them and then sleep.
         let limit = if run::ready() == 0 { left } else { Some(Duration::ZERO) };
         match main_loop.run_once(limit) {
-            // The loop that is launched next goes on.
+            // The next loop goes on.
             Ok(()) | Err(LoopError::Aborted | LoopError::HubReplaced) => {}
             Err(_) => return,
         }
     }
 }
 
-/// Lifts the shields of those that are left, and makes them exit.
+/// Lifts the shields of the remaining greenlets, and makes them exit.
 fn strike_shielded(local: &Local) {
     for target in local.alive() {
         if run::lift_shields(target) {
@@ -157,7 +159,7 @@ fn ending() -> Exit {
     Exit::Kill(GreenError::Loop(LoopError::ThreadEnding))
 }
 
-/// Abandons what is left, and reports it. Returns how many that are.
+/// Abandons the remaining greenlets, and reports them. Returns their number.
 fn abandon_rest(local: &Local) -> usize {
     let rest: Vec<ControlRef> = local.alive().collect();
     if rest.is_empty() {
@@ -165,7 +167,7 @@ fn abandon_rest(local: &Local) -> usize {
     }
     let described = rest.iter().map(|&control| describe::abandoned(control)).collect();
     run::clear_queue(local);
-    // All of them first, for links of one may wake another.
+    // All are abandoned before the first is ended, since a link of one may wake another.
     rest.iter().for_each(|control| control.abandon());
     reach::abandon(rest.iter().map(|control| control.number()));
     for &control in &rest {
@@ -175,7 +177,7 @@ fn abandon_rest(local: &Local) -> usize {
     rest.len()
 }
 
-/// Has the main loop return, so that its stack is free.
+/// Makes the main loop return, so that its stack is free.
 fn end_loop(local: &Local) {
     while local.mainloop.get().is_some() {
         local.main_loop.abort();
@@ -188,7 +190,7 @@ fn end_loop(local: &Local) {
 
 fn close(local: &Local) {
     let main_loop = &local.main_loop;
-    // A destructor of a callback may block, and the last turn of the loop may ask for the time: both build a hub anew.
+    // A destructor of a callback may block, and the last turn of the loop may read the clock: both build a hub again.
     for _ in 0..2 {
         main_loop.shut_down().for_each(drop_contained);
         end_loop(local);

@@ -1,6 +1,6 @@
-//! Owned descriptors: sockets and whatever else is registered once for its life.
+//! Owned descriptors: sockets and other files that are registered once for their life.
 //!
-//! The operations are here; [`state`] decides when the number is closed and which hub knows it.
+//! The operations are here; [`state`] decides when the number is closed and which hub has it registered.
 //!
 //! Ground rules: those of [`state`], and
 //! - A number is borrowed only by an operation that is [`Entered`], or for as long as the source itself is borrowed.
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use self::state::{CLOSED, ENTERED, Entered, GONE, Inner, LENT, NONBLOCKING, RETRYING, Request, Waiting};
+use self::state::{CLOSED, CountedWaiter, ENTERED, Entered, GONE, Inner, LENT, NONBLOCKING, RETRYING, Request};
 use super::doubt::{Doubts, Pauses};
 use super::trampoline::block_on;
 use crate::base::fork;
@@ -31,10 +31,10 @@ use crate::main_loop::descriptors::Owner;
 pub use self::state::SourceWaker;
 pub use crate::main_loop::descriptors::ReadHint;
 
-/// An owned descriptor whose operations park the green thread instead of blocking the OS thread.
+/// An owned descriptor whose operations park the green thread instead of the OS thread.
 ///
-/// It is `Send + Sync`. Used on another thread, it is watched by that thread's hub and let go by the one
-/// before; two hubs cannot wait for one source at a time.
+/// It is `Send + Sync`. The hub of the thread that uses it has it registered. A wait on another thread moves the
+/// registration to that thread's hub. Two hubs cannot wait for one source at the same time.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -52,12 +52,12 @@ pub struct Source {
     inner: Arc<Inner>,
 }
 
-/// How an operation waits, over several parks.
+/// The state of an operation's wait, over several parks.
 struct Wait {
     limit: Deadline,
     doubts: Doubts,
     looks: Pauses,
-    /// Not all that ends the wait is reported.
+    /// The system may not report every event that ends the wait.
     retrying: bool,
     /// A report has ended the last park.
     reported: bool,
@@ -71,18 +71,19 @@ impl Wait {
 }
 
 impl Source {
-    /// Takes over a descriptor and makes it non-blocking. Does not switch.
+    /// Takes ownership of a descriptor and makes it non-blocking. Does not switch.
     ///
     /// # Errors
     ///
-    /// If the system refuses; the descriptor is closed then.
+    /// Returns the error of the system if it refuses; the descriptor is closed then.
     pub fn new(fd: OwnedFd) -> io::Result<Source> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         Ok(Source::from_nonblocking(fd))
     }
 
-    /// Takes over a descriptor that is non-blocking already, which saves a system call. One that is not blocks
-    /// the OS thread. Does not switch.
+    /// Takes ownership of a descriptor that is non-blocking already. Does not switch.
+    ///
+    /// That saves a system call. A descriptor that is not non-blocking blocks the OS thread.
     #[must_use]
     pub fn from_nonblocking(fd: OwnedFd) -> Source {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -99,15 +100,15 @@ impl Source {
         Source { inner: Arc::new(inner) }
     }
 
-    /// Reads by `op`, and parks and tries again as long as it would block. Switches.
+    /// Reads by `op`; while it would block, parks and tries again. Switches.
     ///
-    /// `op` returns its value, and what it leaves behind.
+    /// `op` returns its value and a [`ReadHint`] about the next read.
     ///
     /// # Errors
     ///
-    /// What `op` returns; [`TimedOut`](io::ErrorKind::TimedOut) when `timeout` passes first; what
-    /// [`trampoline`](crate::trampoline()) returns. On a non-blocking source
-    /// [`WouldBlock`](io::ErrorKind::WouldBlock), instead of a wait.
+    /// Returns the error of `op`, and the errors of [`trampoline`](crate::trampoline()). Returns
+    /// [`TimedOut`](io::ErrorKind::TimedOut) if `timeout` passes first. On a non-blocking source it returns
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
     #[inline]
     pub fn read<R>(
         &self,
@@ -117,14 +118,14 @@ impl Source {
         self.charge::<_, false>(timeout, op)
     }
 
-    /// Like [`read`](Source::read), with an end that the system keeps from calls that do not block. Switches.
+    /// Like [`read`](Source::read), for an end of file that non-blocking calls do not report. Switches.
     ///
-    /// `end` is asked when `op` would block although the hub has reported an end. It returns what a blocking call that
-    /// found nothing would return, or `None` if that would block, too.
+    /// `end` is called when `op` would block although the hub has reported an end. It returns the result of a blocking
+    /// call that finds no data, or `None` if that would block too.
     ///
     /// # Errors
     ///
-    /// As [`read`](Source::read); what `end` returns.
+    /// The same as [`read`](Source::read), and the error of `end`.
     #[inline]
     pub fn read_or_end<R>(
         &self,
@@ -144,21 +145,21 @@ impl Source {
                 self.has_not_ended();
                 return result;
             };
-            // Something may have come between the look for it and the look for the end.
+            // Data may have arrived between the calls of `op` and `end`.
             let result = op(fd);
-            // No further report may come of this end, so the next operation tries at once.
+            // No further report may come for this end, so the next operation tries at once.
             if would_block(&result) { end.map(|value| (value, ReadHint::Likely)) } else { result }
         };
         self.charge::<_, false>(timeout, op)
     }
 
-    /// Whether the hub has reported an end; true where there is no hub to do so.
+    /// Returns whether the hub has reported an end; true without a hub.
     #[inline(never)]
     fn may_have_ended(&self) -> bool {
         local::get_if_any().is_none_or(|local| local.main_loop.has_ended(self.inner.fd, self.inner.id))
     }
 
-    /// Forgets a reported end that was an error, which is over.
+    /// Clears a reported end that was an error, which is over.
     #[cold]
     fn has_not_ended(&self) {
         if let Some(local) = local::get_if_any() {
@@ -166,11 +167,11 @@ impl Source {
         }
     }
 
-    /// Writes by `op`, and parks and tries again as long as it would block. Switches.
+    /// Writes by `op`; while it would block, parks and tries again. Switches.
     ///
     /// # Errors
     ///
-    /// As [`read`](Source::read).
+    /// The same as [`read`](Source::read).
     #[inline]
     pub fn write<R>(
         &self,
@@ -181,7 +182,7 @@ impl Source {
         self.charge::<_, true>(timeout, op)
     }
 
-    /// Performs `op` at once, or lets others run before it: an exit that strikes then loses nothing.
+    /// Performs `op` at once, or yields first: an exit that strikes there loses nothing.
     #[inline]
     fn charge<R, const WRITES: bool>(
         &self,
@@ -208,7 +209,8 @@ impl Source {
         self.perform::<_, WRITES>(timeout, op)
     }
 
-    /// However often the hub reports what `op` does not confirm, that costs a bounded number of turns: see [`Doubts`].
+    /// Performs `op`. Reports that `op` does not confirm cost a bounded number of turns, however many come: see
+    /// [`Doubts`].
     #[inline(never)]
     fn perform<R, const WRITES: bool>(
         &self,
@@ -217,7 +219,7 @@ impl Source {
     ) -> io::Result<R> {
         let inner = &*self.inner;
         let entered = inner.enter()?;
-        // SAFETY: open as long as `entered` lives.
+        // SAFETY: the number is open as long as `entered` lives.
         let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
         let state = inner.state.load(Relaxed);
         let nonblocking = state & NONBLOCKING != 0;
@@ -227,7 +229,8 @@ impl Source {
             return perform_alone(fd, direction, nonblocking, wait, op);
         };
         let main_loop = &local.main_loop;
-        // Where it is known to block, a caller that polls still wants to see for itself, and one that panics cannot park.
+        // Even where the operation is known to block, a non-blocking caller tries it, and a panicking caller cannot
+        // park.
         let mut attempt =
             main_loop.may_succeed(inner.fd, inner.id, direction) || nonblocking || std::thread::panicking();
         loop {
@@ -247,15 +250,15 @@ impl Source {
                 }
             }
             self.park(&entered, main_loop, direction, &mut wait)?;
-            // A waiter that was woken looks, whatever others that wait for the same have made of the readiness.
+            // A woken waiter tries, whatever other waiters in the same direction have left of the readiness.
             attempt = true;
         }
     }
 
     /// Waits until the source is ready in one direction. Switches.
     ///
-    /// Readiness is a hint, as that of [`trampoline`](crate::trampoline()): a caller that tries an operation after each
-    /// such wait has to bound how often it does so. [`read`](Source::read) and [`write`](Source::write) do.
+    /// Readiness is a hint, as with [`trampoline`](crate::trampoline()): a caller that tries an operation after each
+    /// such wait has to bound its attempts. [`read`](Source::read) and [`write`](Source::write) do.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -271,18 +274,18 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// As [`read`](Source::read).
+    /// The same as [`read`](Source::read).
     pub fn wait(&self, direction: Interest, timeout: Option<Duration>) -> io::Result<()> {
         let entered = self.inner.enter()?;
         let Some(local) = local::get_if_any() else {
-            // SAFETY: open as long as `entered` lives.
+            // SAFETY: the number is open as long as `entered` lives.
             let fd = unsafe { BorrowedFd::borrow_raw(self.inner.fd) };
             return Ok(block_on(fd, direction, timeout).map(drop)?);
         };
         self.park(&entered, &local.main_loop, direction, &mut Wait::new(timeout, false))
     }
 
-    /// Parks until the operation is to be tried. A call after the first one means that it did not confirm the report.
+    /// Parks until the operation should be tried. A second call means that the operation did not confirm the report.
     fn park(
         &self,
         entered: &Entered<'_>,
@@ -308,14 +311,14 @@ impl Source {
     ) -> io::Result<()> {
         let inner = entered.0;
         let waiting = self.prepare(entered, main_loop, direction)?;
-        // SAFETY: open as long as `entered` lives, which is longer than the wait; for the registration's
-        // life because it is forgotten before the number is closed.
+        // SAFETY: the number is open as long as `entered` lives, which is longer than the wait. It is open for the life
+        // of the registration, which ends before the number is closed.
         let waited = unsafe { main_loop.wait_for(inner.fd, Owner::Socket(inner.id), direction, limit) };
         drop(waiting);
         match waited {
             Ok(_) => Ok(()),
             Err(TrampolineError::Loop(LoopError::Panicking | LoopError::ThreadEnding)) => {
-                // SAFETY: open as long as `entered` lives.
+                // SAFETY: the number is open as long as `entered` lives.
                 let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
                 block_on(fd, direction, limit.duration())?;
                 main_loop.make_ready(inner.fd, inner.id, direction);
@@ -339,7 +342,7 @@ impl Source {
         if mem::take(&mut wait.reported)
             && let Some(pause) = wait.doubts.add(now)
         {
-            // A report comes before a deadline, whose timer would never end the wait.
+            // Reports that keep coming win over the timer of the deadline, so the deadline is checked here.
             let left = wait.limit.left_at(now).unwrap_or(Duration::MAX);
             if left.is_zero() {
                 return Err(TrampolineError::TimedOut(inner.fd).into());
@@ -361,7 +364,7 @@ impl Source {
         Ok(())
     }
 
-    /// Parks for `pause` without asking the hub.
+    /// Parks for `pause` without a registration at the hub.
     fn pause(
         &self,
         entered: &Entered<'_>,
@@ -375,7 +378,7 @@ impl Source {
         let waited = unsafe { main_loop.pause(inner.fd, Owner::Socket(inner.id), direction, pause) };
         drop(waiting);
         waited.map_err(|error| match error {
-            // A destructor that unwinds cannot park, and is not to spin.
+            // A destructor that unwinds cannot park, and must not spin.
             TrampolineError::Loop(LoopError::Panicking) => TrampolineError::TimedOut(inner.fd).into(),
             error => error.into(),
         })
@@ -383,25 +386,30 @@ impl Source {
 
     /// Prepares a wait of the running greenlet.
     #[inline(always)]
-    fn prepare<'a>(&self, entered: &Entered<'a>, main_loop: &MainLoop, direction: Interest) -> io::Result<Waiting<'a>> {
+    fn prepare<'a>(
+        &self,
+        entered: &Entered<'a>,
+        main_loop: &MainLoop,
+        direction: Interest,
+    ) -> io::Result<CountedWaiter<'a>> {
         let inner = entered.0;
         if direction != Interest::READ && direction != Interest::WRITE {
             return Err(TrampolineError::Interest(direction, inner.fd).into());
         }
-        let waiting = Waiting::count(inner);
+        let waiting = CountedWaiter::count(inner);
         self.settle(main_loop)?;
         let state = inner.state.load(SeqCst);
         if state & CLOSED != 0 {
             return Err(TrampolineError::Closed(inner.fd).into());
         }
         if state & LENT != 0 {
-            // A waiter under the number has borrowed it, and stays.
+            // A waiter by number has borrowed the number, and stays.
             main_loop.adopt(inner.fd, inner.id);
         }
         Ok(waiting)
     }
 
-    /// Makes this thread's hub the one that knows the source.
+    /// Makes this thread's hub the home of the source.
     #[inline]
     fn settle(&self, main_loop: &MainLoop) -> io::Result<()> {
         if self.inner.home.load(SeqCst) == main_loop.id() { Ok(()) } else { self.move_here(main_loop) }
@@ -414,7 +422,7 @@ impl Source {
         let Some(here) = main_loop.mailbox() else { return Err(TrampolineError::Closed(inner.fd).into()) };
         let mut mailbox = inner.lock();
         let before = inner.home.swap(main_loop.id(), SeqCst);
-        // An earlier hub of this thread is gone, with everything that it knew.
+        // An earlier hub of this thread is gone, with all its registrations.
         let elsewhere = mailbox.as_ref().is_some_and(|mailbox| !Arc::ptr_eq(mailbox, &here) && !mailbox.is_gone());
         // This greenlet is counted too.
         let others = inner.waiting.load(SeqCst) - 1;
@@ -440,8 +448,10 @@ impl Source {
         SourceWaker(Arc::downgrade(&self.inner))
     }
 
-    /// Wakes the green threads that wait in `directions`, on any OS thread. Their operations are tried again: for what the
-    /// system does not report, such as a `shutdown(Write)` of this side of a Unix socket. Does not switch.
+    /// Wakes the green threads that wait in `directions`. Does not switch.
+    ///
+    /// It wakes them on any OS thread. Their operations are tried again. It is for events that the system does not
+    /// report, such as a `shutdown(Write)` of this side of a Unix socket.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -461,26 +471,27 @@ impl Source {
         self.inner.wake(directions);
     }
 
-    /// Runs `op`, which does not wait, with the descriptor. Does not switch.
+    /// Calls `op`, which must not wait, with the descriptor. Does not switch.
     ///
     /// # Errors
     ///
-    /// What `op` returns, and [`NotConnected`](io::ErrorKind::NotConnected) when the source is closed.
+    /// Returns the error of `op`, and [`NotConnected`](io::ErrorKind::NotConnected) if the source is closed.
     pub fn with<R>(&self, op: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
         let _entered = self.inner.enter()?;
-        // SAFETY: open as long as it is entered.
+        // SAFETY: the number is open as long as `_entered` lives.
         op(unsafe { BorrowedFd::borrow_raw(self.inner.fd) })
     }
 
-    /// Closes the source: whoever waits for it is woken with an error, and every later operation fails with
-    /// [`NotConnected`](io::ErrorKind::NotConnected). The number is closed when the last operation under way
-    /// has ended, or with the source if it was lent by `as_fd`. Twice is the same as once. Does not switch.
+    /// Closes the source, and wakes its waiters with an error. Does not switch.
     ///
-    /// In a forked child, green threads of OS threads that are not there keep the number: the open file behind it is let
-    /// go of at once, and the number stays taken.
+    /// Every later operation returns [`NotConnected`](io::ErrorKind::NotConnected). The number is closed when the last
+    /// operation in progress ends, or with the source if `as_fd` has lent it. A second call does nothing.
     ///
-    /// A [`trampoline`](crate::trampoline) on the bare descriptor, which knows nothing of this, is woken too if
-    /// it runs on the OS thread that waits for the source; on another one it is not.
+    /// In a forked child, green threads of OS threads that do not exist there keep the number open. The open file
+    /// behind it is released at once, and the number stays taken.
+    ///
+    /// A [`trampoline`](crate::trampoline) on the bare descriptor, which does not know the source, is woken too if it
+    /// runs on the OS thread that waits for the source. On another OS thread it is not woken.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -502,14 +513,15 @@ impl Source {
         drop(entered);
     }
 
-    /// Whether it was closed.
+    /// Returns whether the source was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.inner.state.load(Acquire) & CLOSED != 0
     }
 
-    /// Has operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting, or wait again. Off at
-    /// first; the descriptor itself is non-blocking either way.
+    /// Makes operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting. Does not switch.
+    ///
+    /// It is off by default. The descriptor itself is non-blocking in either case.
     pub fn set_nonblocking(&self, nonblocking: bool) {
         if nonblocking {
             self.inner.state.fetch_or(NONBLOCKING, Relaxed);
@@ -518,8 +530,10 @@ impl Source {
         }
     }
 
-    /// Has writes that wait tried again after pauses that grow from 1 ms to 64 ms as well, whatever the hub reports: for
-    /// sockets of which the system does not report every end of such a wait. Off at first. Does not switch.
+    /// Makes waiting writes try again after pauses, too. Does not switch.
+    ///
+    /// The pauses grow from 1 ms to 64 ms, whatever the hub reports. It is for sockets for which the system does not
+    /// report every end of a wait. It is off by default.
     pub fn set_retrying(&self, retrying: bool) {
         if retrying {
             self.inner.state.fetch_or(RETRYING, Relaxed);
@@ -528,43 +542,43 @@ impl Source {
         }
     }
 
-    /// Whether writes that wait are tried again as well.
+    /// Returns whether waiting writes try again after pauses, too.
     #[must_use]
     pub fn is_retrying(&self) -> bool {
         self.inner.state.load(Relaxed) & RETRYING != 0
     }
 
-    /// Whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
+    /// Returns whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
     #[inline]
     #[must_use]
     pub fn is_nonblocking(&self) -> bool {
         self.inner.state.load(Relaxed) & NONBLOCKING != 0
     }
 
-    /// The descriptor, which no hub knows any more. It is non-blocking still.
+    /// Returns the descriptor, deregistered from every hub. It is still non-blocking.
     ///
     /// # Errors
     ///
-    /// If the source was closed, or the number is still known to the hub of another thread and cannot be
-    /// duplicated.
+    /// Returns an error if the source was closed, or if the number is still registered at the hub of another thread and
+    /// cannot be duplicated.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         let inner = &self.inner;
         let _entered = inner.enter()?;
         inner.forget();
-        // Alone but for this call: no notice that another hub has to read is under way.
+        // Only this call is in progress, so no request waits for another hub.
         let alone = |state| (state < 2 * ENTERED).then_some(state | CLOSED | GONE);
         if inner.state.fetch_update(AcqRel, Acquire, alone).is_ok() {
-            // SAFETY: open until now, and GONE says that nobody else closes it.
+            // SAFETY: the number was open until now, and GONE says that nothing else closes it.
             return Ok(unsafe { OwnedFd::from_raw_fd(inner.fd) });
         }
-        // The number itself stays open until that hub has let go of it.
-        // SAFETY: open as long as it is entered.
+        // The number itself stays open until that hub has deregistered it.
+        // SAFETY: the number is open as long as `_entered` lives.
         Ok(rustix::io::fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(inner.fd) }, 0)?)
     }
 }
 
-/// Where descriptors have run out, those who hold some have to run: the caller is likely to try again at once,
-/// and again. What the main loop has to tell the main greenlet is the error then.
+/// Yields if descriptors have run out, so that green threads that hold some can run: the caller is likely to try again
+/// at once. Returns the error, or that of the main loop for the main greenlet.
 #[cold]
 fn give_way_if_exhausted(error: io::Error) -> io::Error {
     if !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
@@ -576,8 +590,8 @@ fn give_way_if_exhausted(error: io::Error) -> io::Error {
     }
 }
 
-/// Performs `op` in a destructor at the end of a thread that has no loop any more: it blocks for the time of
-/// grace at most.
+/// Performs `op` in a destructor at the end of a thread, where there is no loop any more. It blocks for at most the
+/// time of grace.
 #[cold]
 fn perform_alone<R>(
     fd: BorrowedFd<'_>,
@@ -609,19 +623,20 @@ impl Drop for Source {
 }
 
 impl AsFd for Source {
-    /// Lends the descriptor: from now on its number is open until the source is dropped. A source that was
-    /// closed before must not be lent.
+    /// Borrows the descriptor. From now on its number stays open until the source is dropped.
+    ///
+    /// A closed source must not be borrowed.
     ///
     /// # Panics
     ///
-    /// If the source was closed.
+    /// Panics if the source was closed.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.state.fetch_add(ENTERED, Acquire);
         let entered = Entered(&self.inner);
         let state = self.inner.state.fetch_or(LENT, AcqRel);
         assert!(state & GONE == 0, "descriptor {} was closed before it was lent", self.inner.fd);
         drop(entered);
-        // SAFETY: not GONE while it was entered, and with LENT nobody closes it before the drop.
+        // SAFETY: the number was not GONE while it was entered. With LENT set, nothing closes it before the drop.
         unsafe { BorrowedFd::borrow_raw(self.inner.fd) }
     }
 }
@@ -649,7 +664,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_closes_the_number_at_once_when_nobody_uses_it() {
+    fn close_closes_an_unused_number_at_once() {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let source = Source::new(reader.into()).expect("non-blocking");
         source.close();
@@ -659,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_was_lent_stays_open_until_the_drop() {
+    fn a_lent_number_stays_open_until_the_drop() {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let source = Source::new(reader.into()).expect("non-blocking");
         let lent = source.as_fd();

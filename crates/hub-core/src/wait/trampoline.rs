@@ -1,9 +1,9 @@
-//! Waiting for a descriptor: where "would block" becomes "switch to the hub".
+//! Waits for a descriptor: an operation that would block becomes a switch to the hub.
 //!
-//! Ground rule: a descriptor that somebody waits for is borrowed, by a safe caller for as long as the wait, by a
-//! caller with a bare number under the promise to tell ([`notify_close`], [`notify_opened`]) before the number
-//! changes hands. The wait ends and leaves the loop's table by a destructor, so also when the greenlet is killed
-//! or its stack unwound.
+//! Ground rule: a descriptor with a waiter is borrowed. A safe caller borrows it for as long as the wait. A caller with
+//! a bare number promises to call [`notify_close`] or [`notify_opened`] before the number names another file. A
+//! destructor ends the wait and removes it from the loop's table, so this also happens when the greenlet is killed or
+//! its stack is unwound.
 
 use std::error::Error;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -26,17 +26,16 @@ use crate::hub::{Interest, Readiness};
 use crate::main_loop::deadline::Deadline;
 use crate::main_loop::descriptors::Owner;
 
-/// Parks the running green thread until `fd` is ready for reading or for writing, whichever is asked for.
-/// Eventlet's `trampoline`. Switches.
+/// Parks the running green thread until `fd` is ready. Eventlet's `trampoline`. Switches.
 ///
-/// The wait is level-true: what is ready already ends it at once, in the next turn. Readiness is a hint, as it is with
-/// poll(2):
+/// `interest` is reading or writing. The wait is level-triggered: a descriptor that is ready already ends it in the
+/// next turn. Readiness is a hint, as with poll(2):
 ///
-/// - The operation may still say that it would block. Some files are reported for as long as they stay as they are, such as
-///   a socket with something in its error queue, so a loop of `trampoline` and an operation has to bound its attempts.
-///   [`Source::read`](crate::Source::read) and [`Source::write`](crate::Source::write) do.
-/// - What the system does not report ends no wait. A writer to a Unix socket hears neither of a `shutdown(Write)` of its
-///   own nor of a `shutdown(Read)` by its peer. The sockets of greenstd do.
+/// - The operation may still return that it would block. Some files are reported as ready for as long as their state
+///   does not change, such as a socket with an entry in its error queue. So a loop of `trampoline` and an operation has
+///   to bound its attempts. [`Source::read`](crate::Source::read) and [`Source::write`](crate::Source::write) do.
+/// - An event that the system does not report ends no wait. A writer to a Unix socket is not notified of its own
+///   `shutdown(Write)`, nor of a `shutdown(Read)` of its peer. The sockets of greenstd notify it.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -50,18 +49,19 @@ use crate::main_loop::descriptors::Owner;
 ///
 /// # Errors
 ///
-/// When the timeout passes, when another green thread waits for the same, when the descriptor is closed by
-/// [`notify_close`], when the hub refuses it, when the loop cannot wait. Nothing stays registered.
+/// Returns an error if the timeout passes, if another green thread waits for the same direction, if [`notify_close`]
+/// closes the descriptor, if the hub refuses it, or if the loop cannot wait. Nothing stays registered.
 pub fn trampoline(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) -> Result<Readiness, TrampolineError> {
     let fd = fd.as_fd();
     // SAFETY: the borrow keeps the descriptor open until this returns or unwinds.
     unsafe { wait(fd.as_raw_fd(), interest, timeout) }
 }
 
-/// Parks the running green thread until one of several descriptors is ready, each in a direction of its own; looking
-/// tells which. What a wait for many, such as poll(2), is made of. Switches.
+/// Parks the running green thread until one of several descriptors is ready. Switches.
 ///
-/// What is there more than once counts once. Without any descriptor it waits for the limit only.
+/// Each descriptor has a direction of its own. The caller finds the ready descriptors by checking them. Waits for many
+/// descriptors, such as poll(2), are built on this. Duplicates count once. Without descriptors it waits for the limit
+/// only.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -78,11 +78,11 @@ pub fn trampoline(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) 
 ///
 /// # Errors
 ///
-/// As [`trampoline`]; a timeout names one of them. Nothing stays registered.
-/// While panicking it does not wait at all: [`LoopError::Panicking`].
+/// The same as [`trampoline`]; a timeout names one of the descriptors. Nothing stays registered. While panicking it
+/// returns [`LoopError::Panicking`] without waiting.
 pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Deadline) -> Result<(), TrampolineError> {
     if fds.is_empty() {
-        // There is no number to tell.
+        // There is no number for the error.
         let parked = Parker::new(WaitReason::Descriptor)?.park(limit)?;
         return if parked == Parked::Late { Err(TrampolineError::TimedOut(-1)) } else { Ok(()) };
     }
@@ -96,11 +96,11 @@ pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Deadline) 
     each.dedup();
     let each = each.into_iter().map(|(fd, write)| (fd, if write { Interest::WRITE } else { Interest::READ }));
     let local = local::get_unless_ended()?;
-    // SAFETY: the borrows keep each of them open until this returns or unwinds.
+    // SAFETY: the borrows keep each descriptor open until this returns or unwinds.
     unsafe { local.main_loop.wait_for_any(each, limit) }
 }
 
-/// [`trampoline`] for a bare number, Eventlet's spelling. Switches.
+/// Like [`trampoline`], for a bare number, as in Eventlet. Switches.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -118,50 +118,50 @@ pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Deadline) 
 ///
 /// # Errors
 ///
-/// As [`trampoline`], and [`TrampolineError::InvalidFd`] for a number that is negative or not open.
+/// The same as [`trampoline`], and [`TrampolineError::InvalidFd`] for a number that is negative or not open.
 ///
 /// # Safety
 ///
-/// The number stays open until this returns or unwinds, or until [`notify_close`] or [`notify_opened`] was
-/// called for it.
+/// The number must stay open until this returns or unwinds, or until [`notify_close`] or [`notify_opened`] was called
+/// for it.
 pub unsafe fn trampoline_raw(
     fd: RawFd,
     interest: Interest,
     timeout: Option<Duration>,
 ) -> Result<Readiness, TrampolineError> {
-    // SAFETY: only asks whether the number is open.
+    // SAFETY: the call only asks whether the number is open.
     if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
         return Err(TrampolineError::InvalidFd(fd));
     }
-    // SAFETY: open now, and by the contract until the wait ends.
+    // SAFETY: the number is open now, and by the contract until the wait ends.
     unsafe { wait(fd, interest, timeout) }
 }
 
 /// # Safety
 ///
-/// `fd` is open, and stays so until this returns or unwinds or the number is given up.
+/// `fd` must be open, and stay so until this returns or unwinds or the number is given up.
 unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Result<Readiness, TrampolineError> {
     if interest != Interest::READ && interest != Interest::WRITE {
         return Err(TrampolineError::Interest(interest, fd));
     }
     let Some(local) = local::get_if_any() else {
-        // SAFETY: by the contract.
+        // SAFETY: the number is open by the contract.
         return block_on(unsafe { BorrowedFd::borrow_raw(fd) }, interest, timeout);
     };
-    // SAFETY: by the contract.
+    // SAFETY: the number is open by the contract.
     let waited = unsafe { local.main_loop.wait_for(fd, Owner::Raw, interest, &mut Deadline::from(timeout)) };
     match waited {
         Ok(Wake::Ready(what)) => Ok(what),
         Ok(_) => Ok(interest.into()),
         Err(TrampolineError::Loop(LoopError::Panicking | LoopError::ThreadEnding)) => {
-            // SAFETY: by the contract.
+            // SAFETY: the number is open by the contract.
             block_on(unsafe { BorrowedFd::borrow_raw(fd) }, interest, timeout)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Waits for a descriptor with all that Eventlet's `trampoline` can be told.
+/// A builder for a wait with all options of Eventlet's `trampoline`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -183,38 +183,40 @@ pub struct Trampoline<'a, F> {
 }
 
 impl<'a, F: AsFd> Trampoline<'a, F> {
-    /// Waits for `fd`, in a direction still to be told.
+    /// Creates a wait for `fd`, without a direction yet.
     pub fn new(fd: F) -> Self {
         Trampoline { fd, interest: Interest::NONE, timeout: None, timeout_error: None, mark_as_closed: None }
     }
 
-    /// Waits until it can be read.
+    /// Waits until the descriptor is readable.
     pub fn read(mut self) -> Self {
         self.interest |= Interest::READ;
         self
     }
 
-    /// Waits until it can be written.
+    /// Waits until the descriptor is writable.
     pub fn write(mut self) -> Self {
         self.interest |= Interest::WRITE;
         self
     }
 
-    /// Waits no longer than that.
+    /// Waits for at most `timeout`.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = timeout.into();
         self
     }
 
-    /// Makes the error for a timeout.
+    /// Sets the constructor of the error for a timeout.
     #[doc(alias = "timeout_exc")]
     pub fn timeout_error<E: Into<Box<dyn Error + Send + Sync>>>(mut self, make: impl FnOnce() -> E + 'a) -> Self {
         self.timeout_error = Some(Box::new(move || make().into()));
         self
     }
 
-    /// Is called if the descriptor is closed under the waiter, before [`notify_close`] or [`notify_opened`]
-    /// returns: its owner must not close the number again. It must not block.
+    /// Sets a callback for the case that the descriptor is closed during the wait.
+    ///
+    /// It runs before [`notify_close`] or [`notify_opened`] returns, so that the owner does not close the number again.
+    /// It must not block.
     pub fn mark_as_closed(mut self, mark: impl FnOnce() + 'static) -> Self {
         self.mark_as_closed = Some(Box::new(mark));
         self
@@ -224,7 +226,7 @@ impl<'a, F: AsFd> Trampoline<'a, F> {
     ///
     /// # Errors
     ///
-    /// As [`trampoline`].
+    /// The same as [`trampoline`].
     pub fn wait(self) -> Result<Readiness, TrampolineError> {
         let mark = self.mark_as_closed.map(Mark::put);
         let waited = trampoline(self.fd.as_fd(), self.interest, self.timeout);
@@ -236,7 +238,7 @@ impl<'a, F: AsFd> Trampoline<'a, F> {
     }
 }
 
-/// What is called for the running greenlet if its descriptor is closed; taken back however the wait ends.
+/// The close callback of the running greenlet. `Drop` removes it, however the wait ends.
 struct Mark;
 
 impl Mark {
@@ -262,12 +264,12 @@ impl<F: std::fmt::Debug> std::fmt::Debug for Trampoline<'_, F> {
     }
 }
 
-/// Tells this thread's hub that the number `fd` is about to be closed by other means than its owner's drop.
-/// Eventlet's `notify_close`. Never switches.
+/// Notifies this thread's hub that the number `fd` is about to be closed. Never switches.
 ///
-/// Its waiters are woken with an error in the next turn, and a new descriptor under the same number never wakes
-/// them. A number without waiters is nothing to do. A number proves nothing, so the hub is not lent a descriptor
-/// under it, and a live [`Source`](crate::Source) keeps its registration.
+/// It is for a close by other means than the drop of the owner. Eventlet's `notify_close`. The waiters of the number
+/// are woken with an error in the next turn, and a new descriptor with the same number never wakes them. Without
+/// waiters it does nothing. A bare number does not prove that a file is open, so the hub gets no descriptor from it,
+/// and a live [`Source`](crate::Source) keeps its registration.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -288,10 +290,9 @@ pub fn notify_close(fd: RawFd) {
     number_changed(fd);
 }
 
-/// Tells this thread's hub that the number `fd` was given to a new file. Eventlet's `notify_opened`. Never
-/// switches.
+/// Notifies this thread's hub that the number `fd` names a new file. Never switches.
 ///
-/// Waiters for the old file are woken with an error, and the new owner may wait at once.
+/// Waiters for the old file are woken with an error, and the new owner may wait at once. Eventlet's `notify_opened`.
 pub fn notify_opened(fd: RawFd) {
     number_changed(fd);
 }
@@ -305,7 +306,7 @@ fn number_changed(fd: RawFd) {
     }
 }
 
-/// Blocks the thread until `fd` is ready, for the time of grace at most.
+/// Blocks the OS thread until `fd` is ready, for at most the time of grace.
 pub(crate) fn block_on(
     fd: BorrowedFd<'_>,
     interest: Interest,

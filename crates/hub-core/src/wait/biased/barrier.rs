@@ -1,4 +1,4 @@
-//! Two barriers, of which one is for nothing: the heavy one is felt by all threads of the process.
+//! Two barriers: a light one that costs nothing, and a heavy one that acts on all threads of the process.
 
 pub(super) use self::system::{available, heavy, light};
 
@@ -13,11 +13,11 @@ mod system {
     const YES: u8 = 1;
     const NO: u8 = 2;
 
-    /// Whether there is a heavy one; 0 before somebody has asked. Not a lock: a fork could leave the thread behind that
-    /// asks. Several may ask at once.
+    /// Whether the system has the heavy barrier; 0 until it was asked. This is not a lock, since a fork could leave the
+    /// thread that asks behind. Several threads may ask at once.
     static KNOWN: AtomicU8 = AtomicU8::new(0);
 
-    /// Whether there is a heavy one.
+    /// Returns whether the system has the heavy barrier.
     pub(in super::super) fn available() -> bool {
         match KNOWN.load(Ordering::Relaxed) {
             YES => true,
@@ -35,17 +35,17 @@ mod system {
         membarrier(MembarrierCommand::RegisterPrivateExpedited)
     }
 
-    /// Keeps the compiler from moving loads before stores. What the processor does is up to the heavy one.
+    /// Keeps the compiler from moving loads before stores. The heavy barrier takes care of the processor.
     #[inline(always)]
     pub(in super::super) fn light() {
         compiler_fence(Ordering::SeqCst);
     }
 
-    /// Has every thread of the process pass a full memory barrier before this returns. There is none any more if it is
-    /// refused.
+    /// Makes every thread of the process pass a full memory barrier before this returns. If the system refuses it, the
+    /// barrier counts as unavailable from now on.
     pub(in super::super) fn heavy() -> io::Result<()> {
         let passed = match membarrier(MembarrierCommand::PrivateExpedited) {
-            // Not registered: a child may have to do it again.
+            // The process is not registered: a forked child may have to register again.
             Err(Errno::PERM) => register().and_then(|()| membarrier(MembarrierCommand::PrivateExpedited)),
             passed => passed,
         };
@@ -72,7 +72,7 @@ mod system {
     }
 }
 
-/// In a model both are the fence that they make together.
+/// In a model both barriers are the fence that they amount to together.
 #[cfg(loom)]
 mod system {
     use std::io;

@@ -1,5 +1,5 @@
-//! The interleavings of an owner and of those who end its bias, by loom:
-//! `RUSTFLAGS="--cfg loom" cargo test -p hub-core --release --lib model`.
+//! The interleavings of an owner and of threads that end its bias, by loom: `RUSTFLAGS="--cfg loom" cargo test -p
+//! hub-core --release --lib model`.
 //!
 //! Ground rule: the count is touched between `enter` and `leave` only.
 
@@ -7,15 +7,15 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
-use super::{Bias, EVERYBODY};
+use super::{Bias, UNBIASED};
 
-/// loom finds two who are inside at once, or one who does not see what another has done.
+/// A counter by which loom finds two threads that are inside at once, or a thread that misses another's change.
 struct Counter {
     bias: Bias,
     count: UnsafeCell<u32>,
 }
 
-// SAFETY: loom's cell tells if two threads use it at once.
+// SAFETY: loom's cell reports two threads that use it at once.
 unsafe impl Sync for Counter {}
 // SAFETY: as above.
 unsafe impl Send for Counter {}
@@ -26,19 +26,19 @@ impl Counter {
     }
 
     fn add(&self, me: u64) {
-        let way = self.bias.enter(me);
-        // SAFETY: loom checks that nobody else is here.
+        let entry = self.bias.enter(me);
+        // SAFETY: loom checks that no other thread is here.
         self.count.with_mut(|count| unsafe { *count += 1 });
         // SAFETY: entered above.
-        unsafe { self.bias.leave(way) };
+        unsafe { self.bias.leave(entry) };
     }
 
     fn count(&self, me: u64) -> u32 {
-        let way = self.bias.enter(me);
+        let entry = self.bias.enter(me);
         // SAFETY: as above.
         let count = self.count.with(|count| unsafe { *count });
         // SAFETY: entered above.
-        unsafe { self.bias.leave(way) };
+        unsafe { self.bias.leave(entry) };
         count
     }
 }
@@ -55,7 +55,7 @@ fn threads(counter: &Arc<Counter>, each: &[(u64, usize)]) {
 }
 
 #[test]
-fn an_owner_and_one_who_ends_its_bias_are_never_inside_together() {
+fn the_owner_and_a_thread_that_ends_the_bias_exclude_each_other() {
     loom::model(|| {
         let counter = Counter::new();
         counter.add(1);
@@ -65,12 +65,12 @@ fn an_owner_and_one_who_ends_its_bias_are_never_inside_together() {
         counter.add(1);
         other.join().unwrap();
         assert_eq!(counter.count(1), 4);
-        assert_eq!(counter.bias.owner.load(loom::sync::atomic::Ordering::Relaxed), EVERYBODY);
+        assert_eq!(counter.bias.owner.load(loom::sync::atomic::Ordering::Relaxed), UNBIASED);
     });
 }
 
 #[test]
-fn two_who_come_first_together_are_served_one_after_the_other() {
+fn two_simultaneous_first_lockers_exclude_each_other() {
     loom::model(|| {
         let counter = Counter::new();
         threads(&counter, &[(1, 1), (2, 2)]);
@@ -79,7 +79,7 @@ fn two_who_come_first_together_are_served_one_after_the_other() {
 }
 
 #[test]
-fn two_who_end_a_bias_together_are_served_one_after_the_other() {
+fn two_threads_that_end_a_bias_exclude_each_other() {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(|| {

@@ -1,6 +1,6 @@
-//! A lock without a value and without a guard: parking_lot's, or one of loom's parts when a model is checked.
+//! A lock without a value and without a guard: parking_lot's, or one built from loom's parts in a model.
 //!
-//! Ground rule: who unlocks it has locked it.
+//! Ground rule: only a caller that has locked it unlocks it.
 
 #[cfg(not(loom))]
 pub(super) use self::real::RawMutex;
@@ -26,7 +26,7 @@ mod real {
         /// The caller has locked it.
         #[inline]
         pub(in super::super) unsafe fn unlock(&self) {
-            // SAFETY: by the contract.
+            // SAFETY: the caller has locked it, by the contract.
             unsafe { self.0.unlock() };
         }
     }
@@ -54,7 +54,7 @@ impl RawMutex {
 
     /// # Safety
     ///
-    /// As the other's, which it keeps to.
+    /// The same as for the other `RawMutex`.
     pub(super) unsafe fn unlock(&self) {
         *self.locked.lock().unwrap() = false;
         self.unlocked.notify_one();

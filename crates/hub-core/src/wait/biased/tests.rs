@@ -12,13 +12,13 @@ fn own<T>(mutex: &BiasedMutex<T>) {
 }
 
 fn is_ordinary<T>(mutex: &BiasedMutex<T>) -> bool {
-    mutex.bias.owner.load(Relaxed) == EVERYBODY
+    mutex.bias.owner.load(Relaxed) == UNBIASED
 }
 
 #[test]
-fn the_first_thread_that_locks_it_owns_it() {
+fn the_first_thread_to_lock_it_owns_the_lock() {
     let mutex = BiasedMutex::new(0);
-    assert_eq!(mutex.bias.owner.load(Relaxed), NOBODY);
+    assert_eq!(mutex.bias.owner.load(Relaxed), NO_OWNER);
     own(&mutex);
     *mutex.lock() += 1;
     assert_eq!(*mutex.lock(), 1);
@@ -35,7 +35,7 @@ fn another_thread_makes_it_an_ordinary_lock() {
 }
 
 #[test]
-fn one_that_ended_leaves_it_to_others() {
+fn an_ended_owner_leaves_the_lock_to_others() {
     let mutex = BiasedMutex::new(1);
     thread::scope(|scope| scope.spawn(|| own(&mutex)).join().unwrap());
     *mutex.lock() += 1;
@@ -67,7 +67,7 @@ fn another_thread_waits_until_its_owner_has_left() {
 }
 
 #[test]
-fn locking_it_twice_is_told() {
+fn locking_twice_panics() {
     let mutex = BiasedMutex::new(());
     own(&mutex);
     if barrier::available() {
@@ -109,7 +109,7 @@ fn many_threads_lose_no_addition_while_the_bias_ends() {
 static OF_A_CHILD: BiasedMutex<u32> = BiasedMutex::new(0);
 
 #[test]
-fn its_owner_goes_on_in_a_forked_child() {
+fn the_owner_goes_on_in_a_forked_child() {
     own(&OF_A_CHILD);
     assert!(fork::tests::holds_in_child(|| {
         *OF_A_CHILD.lock() += 1;
@@ -121,9 +121,9 @@ static HELD_ELSEWHERE: BiasedMutex<u32> = BiasedMutex::new(0);
 static FREE_ELSEWHERE: BiasedMutex<u32> = BiasedMutex::new(5);
 
 #[test]
-fn what_a_thread_that_was_left_behind_has_is_told_in_a_forked_child() {
+fn a_lock_held_by_a_left_behind_thread_panics_in_a_forked_child() {
     fork::tests::in_own_process(
-        "wait::biased::tests::what_a_thread_that_was_left_behind_has_is_told_in_a_forked_child",
+        "wait::biased::tests::a_lock_held_by_a_left_behind_thread_panics_in_a_forked_child",
         || {
             fork::this_thread();
             let ((locked, is_locked), (done, wait)) = (mpsc::channel(), mpsc::channel::<()>());
@@ -148,7 +148,7 @@ fn what_a_thread_that_was_left_behind_has_is_told_in_a_forked_child() {
     );
 }
 
-/// Has the system refuse membarrier to the calling thread from now on, as in a sandbox.
+/// Makes the system refuse membarrier to the calling thread from now on, as in a sandbox.
 #[cfg(target_os = "linux")]
 fn refuse_barriers() {
     const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -162,9 +162,9 @@ fn refuse_barriers() {
         step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let filter = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
-    // SAFETY: takes numbers only.
+    // SAFETY: the call takes numbers only.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
-    // SAFETY: the filter is copied by the system before this returns.
+    // SAFETY: the system copies the filter before this returns.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) }, 0);
 }
 
@@ -173,9 +173,9 @@ static IN_THE_SANDBOX: BiasedMutex<u32> = BiasedMutex::new(0);
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_barrier_that_is_refused_later_leaves_a_lock_with_its_owner_and_new_ones_to_all() {
+fn a_barrier_refused_later_keeps_the_bias_and_makes_new_locks_ordinary() {
     fork::tests::in_own_process(
-        "wait::biased::tests::a_barrier_that_is_refused_later_leaves_a_lock_with_its_owner_and_new_ones_to_all",
+        "wait::biased::tests::a_barrier_refused_later_keeps_the_bias_and_makes_new_locks_ordinary",
         || {
             assert!(fork::tests::holds_in_child(|| {
                 std::panic::set_hook(Box::new(|_| ()));

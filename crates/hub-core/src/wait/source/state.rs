@@ -1,20 +1,21 @@
-//! The state of a source: the operations under way, the hub that knows the number, the end of the number.
+//! The state of a source: operations in progress, the hub that has it registered, the close of the number.
 //!
 //! Ground rules:
-//! - The number is open from `new` until it is closed by whoever finds all of this: the source is marked
-//!   closed, nobody is [`Entered`], and it was not lent out by `as_fd`; or by dropping the last `Inner`.
-//!   `GONE` is set by the one who closes, once.
-//! - A greenlet that a fork, or the end of its OS thread, has left behind stays `Entered` for ever. So a source that is
-//!   closed then has its number led to a dead file, which lets go of its own; the number stays open.
-//! - A hub that knows the number is told to forget it before that. If it belongs to another thread, a
-//!   notice goes there, which is itself `Entered` and so keeps the number open until it was carried out.
-//! - `home` says which hub knows the number; it changes under the lock only, and then `mailbox` leads to its
-//!   thread. A waiter counts itself in `waiting` before it looks at `home`, and whoever moves `home` looks at
-//!   `waiting` afterwards, both sequentially consistent, so that at least one of the two sees the other. One
-//!   who finds somebody puts `home` back; without the lock it may be seen in between.
-//! - A waiter looks at `CLOSED` after it has settled `home`, whoever closes looks at `home` after it has set
-//!   `CLOSED`, both sequentially consistent: either the waiter leaves, or its hub hears of the end after it
-//!   has parked.
+//! - The number is open from `new` on. It is closed by the operation that finds all of this: the source is marked
+//!   closed, no operation is [`Entered`], and `as_fd` has not lent it. Otherwise the drop of the last `Inner` closes
+//!   it. The closer sets `GONE`, once.
+//! - A greenlet that a fork or the end of its OS thread has left behind stays `Entered` for ever. So the close of such
+//!   a source redirects its number to a dead file, which releases the source's own file; the number stays open.
+//! - Before the close, the hub that has the number registered is told to deregister it. If that hub belongs to another
+//!   thread, a request is sent there. The request is itself `Entered`, and so keeps the number open until it was
+//!   carried out.
+//! - `home` says which hub has the number registered. It changes under the lock only, and then `mailbox` is that of the
+//!   hub's thread. A waiter counts itself in `waiting` before it reads `home`. The thread that moves `home` reads
+//!   `waiting` afterwards. Both are sequentially consistent, so at least one of the two sees the other. A thread that
+//!   finds a waiter puts `home` back; a reader without the lock may see the value in between.
+//! - A waiter reads `CLOSED` after it has settled `home`. A closer reads `home` after it has set `CLOSED`. Both are
+//!   sequentially consistent: either the waiter leaves, or its hub is notified of the close after the waiter has
+//!   parked.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -34,14 +35,14 @@ use crate::main_loop::remote::{Mailbox, Message};
 pub(super) struct Inner {
     pub(super) id: u64,
     pub(super) fd: RawFd,
-    /// The generation of forks in which it was made.
+    /// The generation of forks in which the source was made.
     pub(super) generation: u32,
     pub(super) state: AtomicU32,
-    /// The id of the hub that knows the number; 0 if none does.
+    /// The id of the hub that has the number registered; 0 if none has.
     pub(super) home: AtomicU64,
-    /// How many greenlets are parked on it.
+    /// The number of greenlets that are parked on the source.
     pub(super) waiting: AtomicU32,
-    /// How many of them a fork has left behind. It changes under the lock only.
+    /// The number of them that a fork has left behind. It changes under the lock only.
     pub(super) left_behind: AtomicU32,
     pub(super) mailbox: Mutex<Option<Arc<Mailbox>>>,
 }
@@ -56,10 +57,10 @@ pub(super) const GONE: u32 = 8;
 
 pub(super) const RETRYING: u32 = 16;
 
-/// One operation under way; the rest of the word counts them.
+/// One operation in progress; the upper bits of the word count them.
 pub(super) const ENTERED: u32 = 32;
 
-/// Keeps the number open.
+/// An operation in progress. It keeps the number open.
 pub(super) struct Entered<'a>(pub(super) &'a Inner);
 
 impl Inner {
@@ -75,21 +76,23 @@ impl Inner {
         TrampolineError::Closed(self.fd).into()
     }
 
-    /// Closes the number if nobody needs it any more.
+    /// Closes the number if the source is closed and nothing uses the number any more.
     #[cold]
     pub(super) fn close_if_idle(&self, mut state: u32) {
         while state & (CLOSED | LENT | GONE) == CLOSED && state < ENTERED {
             match self.state.compare_exchange_weak(state, state | GONE, AcqRel, Acquire) {
-                // SAFETY: open until now, and nobody else closes it: GONE was set just here.
+                // SAFETY: the number was open until now, and nothing else closes it: GONE was set just here.
                 Ok(_) => return drop(unsafe { OwnedFd::from_raw_fd(self.fd) }),
                 Err(now) => state = now,
             }
         }
     }
 
-    /// Lets go of the open file of a source that is closed, if greenlets keep the number open that will never leave. The
-    /// caller is entered, and the hub of this thread has forgotten the number. If the hub of another thread knows it, that
-    /// thread does this when its hub has forgotten it: a hub cannot forget a file that the number no longer names.
+    /// Releases the open file of a closed source if greenlets that were left behind keep the number open for ever.
+    ///
+    /// The caller is entered, and the hub of this thread has deregistered the number. If the hub of another thread has
+    /// the number registered, that thread does this once its hub has deregistered it: a hub cannot deregister a file
+    /// that the number no longer names.
     pub(super) fn close_if_left_behind(&self) {
         let state = self.state.load(Acquire);
         if state & (LENT | GONE) != 0 || state < 2 * ENTERED {
@@ -97,20 +100,20 @@ impl Inner {
         }
         let is_left_behind = match &*self.lock() {
             Some(mailbox) if mailbox.is_gone() => true,
-            Some(mailbox) if !leads_here(mailbox) => false,
+            Some(mailbox) if !is_own_mailbox(mailbox) => false,
             _ => self.generation != fork::generation(),
         };
         if is_left_behind {
-            // Without a descriptor to spare it stays open.
+            // Without a spare descriptor the file stays open.
             let _ = self.lead_to_dead_file();
         }
     }
 
-    /// Has the number name a socket that is at its end in both directions.
+    /// Makes the number name a socket that is at its end in both directions.
     #[cold]
     pub(super) fn lead_to_dead_file(&self) -> io::Result<()> {
         let (dead, _) = UnixStream::pair()?;
-        // SAFETY: open, for the caller is entered; it is given back to the source below.
+        // SAFETY: the number is open, since the caller is entered; `ManuallyDrop` leaves it to the source.
         let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.fd) });
         #[cfg(not(target_vendor = "apple"))]
         rustix::io::dup3(&dead, &mut number, rustix::io::DupFlags::CLOEXEC)?;
@@ -122,10 +125,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Has the hub that knows the number forget it, and wakes those who wait. The caller is entered.
+    /// Makes the hub that has the number registered deregister it, and wakes the waiters. The caller is entered.
     pub(super) fn forget(self: &Arc<Self>) {
         if let Some(local) = local::try_get() {
-            // Whoever waits here borrows the number from this source, even if no hub knows the source.
+            // A waiter by number borrows the number from this source, even if no hub has the source registered.
             if self.state.load(Relaxed) & LENT != 0 {
                 local.main_loop.adopt(self.fd, self.id);
             }
@@ -136,7 +139,7 @@ impl Inner {
         }
         let mailbox = self.lock().clone();
         if let Some(mailbox) = mailbox
-            && !leads_here(&mailbox)
+            && !is_own_mailbox(&mailbox)
         {
             self.post(&mailbox, Request::Forget);
         }
@@ -152,7 +155,7 @@ impl Inner {
         }
         let mailbox = self.lock().clone();
         if let Some(mailbox) = mailbox
-            && !leads_here(&mailbox)
+            && !is_own_mailbox(&mailbox)
         {
             self.post(&mailbox, Request::Wake(directions));
         }
@@ -160,7 +163,7 @@ impl Inner {
 
     pub(super) fn forget_here(&self, main_loop: &MainLoop) {
         if main_loop.knows(self.fd, self.id) {
-            // SAFETY: open: the callers are entered.
+            // SAFETY: the number is open, since the callers are entered.
             let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
             main_loop.closed(self.fd, Some(fd));
         }
@@ -169,7 +172,7 @@ impl Inner {
     /// Sends a request to the hub of another thread.
     pub(super) fn post(self: &Arc<Self>, mailbox: &Mailbox, request: Request) {
         self.state.fetch_add(ENTERED, Acquire);
-        // A hub that is gone has nothing to forget and no waiter: the notice comes back and is dropped.
+        // A hub that is gone has no registration and no waiter: the message comes back and is dropped.
         let request = ReleaseRequest { source: Arc::clone(self), request };
         drop(mailbox.post(Message::Run(Box::new(move || request.carry_out(&local::get().main_loop)))));
     }
@@ -192,23 +195,23 @@ impl Drop for Entered<'_> {
 impl Drop for Inner {
     fn drop(&mut self) {
         if *self.state.get_mut() & GONE == 0 {
-            // SAFETY: open until now, and this is the last reference.
+            // SAFETY: the number was open until now, and this is the last reference.
             drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
         }
     }
 }
 
-/// A request of another thread to a hub that knows a source. Counted as an operation under way.
+/// A request of another thread to a hub that has a source registered. It counts as an operation in progress.
 pub(crate) struct ReleaseRequest {
     pub(super) source: Arc<Inner>,
     pub(super) request: Request,
 }
 
-/// A request to the hub of another thread.
+/// The kind of a request to the hub of another thread.
 pub(super) enum Request {
-    /// To let go of the source.
+    /// Deregister the source.
     Forget,
-    /// To wake the waiters in these directions.
+    /// Wake the waiters in these directions.
     Wake(Interest),
 }
 
@@ -218,7 +221,7 @@ impl ReleaseRequest {
         if let Request::Wake(directions) = self.request {
             return main_loop.wake_waiters(source.fd, source.id, directions);
         }
-        // The source may have come back meanwhile. Only this thread can bring it back, so a look is enough.
+        // The source may have come back meanwhile. Only this thread can bring it back, so the answer stays true.
         let mailbox = source.lock();
         let is_here = source.home.load(SeqCst) == main_loop.id();
         drop(mailbox);
@@ -237,44 +240,46 @@ impl Drop for ReleaseRequest {
     }
 }
 
-/// A handle that wakes the waiters of a [`Source`](crate::Source) and does not keep it open: for operations on other handles of the same
-/// file that the system does not report.
+/// A handle that wakes the waiters of a [`Source`](crate::Source) without keeping it open.
+///
+/// It is for operations on other handles of the same file that the system does not report.
 #[derive(Clone, Debug)]
 pub struct SourceWaker(pub(super) Weak<Inner>);
 
 impl SourceWaker {
-    /// Wakes the green threads that wait in `directions`, on any OS thread. Their operations are tried again. Does not
-    /// switch.
+    /// Wakes the green threads that wait in `directions`. Does not switch.
+    ///
+    /// It wakes them on any OS thread. Their operations are tried again.
     pub fn wake(&self, directions: Interest) {
         if let Some(source) = self.0.upgrade() {
             source.wake(directions);
         }
     }
 
-    /// Whether the source was dropped.
+    /// Returns whether the source was dropped.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.0.strong_count() == 0
     }
 }
 
-/// Whether a mailbox is that of the calling thread.
-pub(super) fn leads_here(mailbox: &Arc<Mailbox>) -> bool {
+/// Returns whether a mailbox is that of the calling thread.
+pub(super) fn is_own_mailbox(mailbox: &Arc<Mailbox>) -> bool {
     let here = local::try_get().and_then(|local| local.main_loop.mailbox());
     here.is_some_and(|here| Arc::ptr_eq(&here, mailbox))
 }
 
-/// A greenlet that is parked on a source, or about to be.
-pub(super) struct Waiting<'a>(pub(super) &'a Inner);
+/// Counts a greenlet that is parked on a source, or is about to park.
+pub(super) struct CountedWaiter<'a>(pub(super) &'a Inner);
 
-impl Waiting<'_> {
-    pub(super) fn count(inner: &Inner) -> Waiting<'_> {
+impl CountedWaiter<'_> {
+    pub(super) fn count(inner: &Inner) -> CountedWaiter<'_> {
         inner.waiting.fetch_add(1, SeqCst);
-        Waiting(inner)
+        CountedWaiter(inner)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for CountedWaiter<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, SeqCst);
     }
