@@ -1,4 +1,4 @@
-//! How the hub of a thread is made: as the thread chose, or as the facade chooses for it.
+//! The construction of a thread's hub: the choice of the thread, or the default of the facade.
 
 use std::io;
 
@@ -7,17 +7,17 @@ use linkme::distributed_slice;
 use crate::error::HubError;
 use crate::hub::{Hub, HubDescriptor};
 
-/// How a hub is made when it is first needed.
+/// The recipe of a hub, which is built on first use.
 pub(crate) struct HubBuilder {
     pub(crate) name: String,
     pub(crate) build: Box<dyn FnMut() -> io::Result<Box<dyn Hub>>>,
 }
 
-/// Who picks a hub for threads that chose none: the facade puts its choice in here.
+/// The default choice of a hub, for threads that have chosen none. The facade sets it.
 ///
-/// One element at most is expected; the first is used. Without one, a thread has to call
-/// [`use_hub_with`](crate::use_hub_with). An element is added with `#[linkme::distributed_slice(hub_core::DEFAULT_HUB)]`; programs leave
-/// that to `greenhub`.
+/// At most one element is expected; the first is used. Without an element a thread has to call
+/// [`use_hub_with`](crate::use_hub_with). `#[linkme::distributed_slice(hub_core::DEFAULT_HUB)]` adds an element;
+/// programs leave that to `greenhub`.
 #[distributed_slice]
 pub static DEFAULT_HUB: [fn() -> Result<HubDescriptor, HubError>];
 

@@ -1,7 +1,7 @@
 //! The callbacks of one loop, by number.
 //!
-//! Timers and descriptor slots know a callback by its number alone, and are told to forget it before the
-//! number is given to another. Handles outlive their callbacks, so they know the serial number too.
+//! Timers and descriptor slots know a callback by its number alone, and drop the number before it is given to another
+//! callback. Handles outlive their callbacks, so they know the serial number too.
 
 use std::os::fd::{AsFd, RawFd};
 use std::rc::Rc;
@@ -12,27 +12,27 @@ use crate::hub::Interest;
 use crate::hub::Key;
 use crate::timer_queue::TimerId;
 
-/// Who is called back.
+/// A registered callback.
 pub(crate) enum Callback {
     Listener {
         key: Key,
         interest: Interest,
         listener: Rc<dyn Listener>,
         origin: Origin,
-        /// Keeps the descriptor open; nobody asks it for the number again.
+        /// Keeps the descriptor open; its number is not read again.
         fd: Rc<dyn AsFd>,
     },
     Timer {
         timer: Rc<dyn Timer>,
         origin: Origin,
-        /// None without delay.
+        /// `None` without a delay.
         armed: Option<TimerId>,
     },
-    /// The descriptor of this listener was closed, which is to be told in the main loop.
+    /// The descriptor of this listener was closed; the main loop has to notify the listener.
     Closed { listener: CallbackId, fd: RawFd },
 }
 
-/// Names one registration for ever.
+/// Identifies one registration for ever.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct CallbackId {
     number: u32,
@@ -40,13 +40,13 @@ pub(crate) struct CallbackId {
 }
 
 impl CallbackId {
-    /// What timers and slots know it by while it exists.
+    /// Returns the number by which timers and slots know the callback while it exists.
     pub(crate) fn number(self) -> u32 {
         self.number
     }
 }
 
-/// The table.
+/// The table of callbacks.
 #[derive(Default)]
 pub(crate) struct Callbacks {
     entries: slab::Slab<(u64, Callback)>,
@@ -64,7 +64,7 @@ impl Callbacks {
         CallbackId { number, serial: self.serial }
     }
 
-    /// The registration that has the number now.
+    /// Returns the registration that has the number now.
     pub(crate) fn id(&self, number: u32) -> Option<CallbackId> {
         self.entries.get(number as usize).map(|&(serial, _)| CallbackId { number, serial })
     }
@@ -83,7 +83,7 @@ impl Callbacks {
         Some(self.entries.remove(id.number as usize).1)
     }
 
-    /// Callbacks without delay that have not run.
+    /// Returns the callbacks without a delay that have not run.
     pub(crate) fn immediate(&self) -> impl Iterator<Item = CallbackId> {
         self.entries.iter().filter_map(|(number, (serial, callback))| {
             matches!(callback, Callback::Timer { armed: None, .. })
@@ -91,7 +91,7 @@ impl Callbacks {
         })
     }
 
-    /// Empties the table; ids of before name nothing afterwards.
+    /// Empties the table; earlier ids identify nothing afterwards.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Callback> + use<> {
         std::mem::take(&mut self.entries).into_iter().map(|(_, (_, callback))| callback)
     }

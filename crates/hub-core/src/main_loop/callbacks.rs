@@ -45,25 +45,25 @@ impl MainLoop {
         Ok(callback)
     }
 
-    /// How many listeners and timers of the program are registered.
+    /// Returns the number of registered listeners and timers of the program.
     pub(crate) fn registered(&self) -> usize {
         self.callbacks.borrow().len() - usize::from(self.wakeup.get().is_some())
     }
 
-    /// Notes under which key a listener is registered.
+    /// Sets the key under which a listener is registered.
     pub(super) fn set_listener_key(&self, callback: CallbackId, key: Key) {
         if let Some(Callback::Listener { key: known, .. }) = self.callbacks.borrow_mut().get_mut(callback) {
             *known = key;
         }
     }
 
-    /// Calls a listener, and looks at its descriptor again if it is still registered.
+    /// Calls a listener, and rearms its descriptor if it is still registered.
     pub(super) fn call_listener(&self, number: u32, key: Key, direction: Interest, what: Readiness) {
         let (id, listener, at) = {
             let callbacks = self.callbacks.borrow();
             let Some(id) = callbacks.id(number) else { return };
             match callbacks.get(id) {
-                // One that was taken back in this batch, or whose number was reused, is not called.
+                // A listener that was deregistered in this batch, or whose number was reused, is not called.
                 Some(Callback::Listener { key: known, interest, listener, origin, .. })
                     if *known == key && *interest == direction =>
                 {
@@ -84,7 +84,7 @@ impl MainLoop {
         }
     }
 
-    /// Schedules a callback; without delay it keeps its place among the greenlets that are ready.
+    /// Schedules a callback. Without a delay it keeps its place among the ready greenlets.
     #[track_caller]
     pub(crate) fn schedule(&self, delay: Duration, timer: Rc<dyn Timer>) -> CallbackId {
         let id = self.callbacks.borrow_mut().insert(Callback::Timer { timer, origin: Origin::of_timer(), armed: None });
@@ -101,7 +101,7 @@ impl MainLoop {
         id
     }
 
-    /// Takes a scheduled callback back. False if it has run.
+    /// Cancels a scheduled callback. Returns false if it has run.
     pub(crate) fn unschedule(&self, id: CallbackId) -> bool {
         let callback = self.callbacks.borrow_mut().remove(id);
         if let Some(Callback::Timer { armed: Some(timer), .. }) = &callback {
@@ -112,7 +112,7 @@ impl MainLoop {
         scheduled
     }
 
-    /// The time of a callback has come: it keeps its place among the greenlets that were woken.
+    /// Queues a callback whose timer has fired. It keeps its place among the woken greenlets.
     pub(super) fn queue_expired(&self, number: u32) {
         let mut callbacks = self.callbacks.borrow_mut();
         let Some(id) = callbacks.id(number) else { return };
@@ -139,7 +139,7 @@ impl MainLoop {
         }
     }
 
-    /// Has the main loop tell a listener that its descriptor was closed. Whatever closes it may run in any greenlet.
+    /// Queues the notification of a listener that its descriptor was closed: the close may happen in any greenlet.
     pub(super) fn queue_closed(&self, number: u32, fd: RawFd) {
         let mut callbacks = self.callbacks.borrow_mut();
         let Some(listener) = callbacks.id(number) else { return };
@@ -147,7 +147,7 @@ impl MainLoop {
         self.queue_due(id);
     }
 
-    /// Tells a listener that its descriptor was closed, unless it was taken back meanwhile.
+    /// Notifies a listener that its descriptor was closed, unless it was deregistered meanwhile.
     fn tell_listener(&self, id: CallbackId, fd: RawFd) {
         let (listener, at) = match self.callbacks.borrow().get(id) {
             Some(Callback::Listener { listener, origin, .. }) => (listener.clone(), origin.at()),
@@ -162,7 +162,7 @@ impl MainLoop {
         drop_contained(listener);
     }
 
-    /// Queues a callback as if from the turn before: descriptors were looked at since.
+    /// Queues a callback as if from the turn before: descriptors were polled since.
     fn queue_due(&self, id: CallbackId) {
         self.immediate.borrow_mut().push_back((self.pulse.turn().wrapping_sub(1), id));
         run::queue_callback(local::get().controls.take(Kind::Thread, Stamp::NONE));

@@ -1,4 +1,4 @@
-//! How long somebody is ready to wait.
+//! The limit of a wait.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use crate::greenlet::target::Target;
 use crate::hub::Time;
 use crate::timer_queue::{TimerId, TimerQueue};
 
-/// How long somebody is ready to wait, over several parks: what begins again after it was woken in vain waits for
-/// the rest only.
+/// The limit of a wait, over several parks.
 ///
-/// The time counts from the first park on, by the clock of the hub.
+/// A wait that begins again after a spurious wake-up waits only for the rest. The time counts from the first park on,
+/// by the clock of the hub.
 #[derive(Copy, Clone, Debug)]
 pub struct Deadline(Kind);
 
 #[derive(Copy, Clone, Debug)]
 enum Kind {
     None,
-    /// From the first park on.
+    /// The time counts from the first park on.
     After(Duration),
     Until(Time),
 }
@@ -29,7 +29,7 @@ impl From<Option<Duration>> for Deadline {
 }
 
 impl Deadline {
-    /// A limit that is never reached.
+    /// Returns a limit that is never reached.
     #[inline]
     #[must_use]
     pub const fn none() -> Deadline {
@@ -50,7 +50,7 @@ impl Deadline {
         }
     }
 
-    /// The first park is over: what follows ends when its timer would have fired.
+    /// Ends the first park: later parks end when its timer would have fired.
     #[inline]
     pub(crate) fn fix(&mut self, timers: &TimerQueue<Target>, timer: TimerId) {
         if let Some(deadline) = timers.deadline(timer) {
@@ -69,7 +69,7 @@ impl Deadline {
         }
     }
 
-    /// For those who wait without a loop, by the system's clock: what is left of it, and from now on counts down.
+    /// Returns the time left by the system's clock, for waits without a loop. It counts down from now on.
     pub(crate) fn begin(&mut self) -> Option<Duration> {
         if let Kind::After(delay) = self.0 {
             self.0 = Kind::Until(Time::monotonic() + delay);
@@ -77,7 +77,7 @@ impl Deadline {
         self.duration()
     }
 
-    /// What is left of it at least, for those who wait without the loop.
+    /// Returns the least time left, for waits without a loop.
     pub(crate) fn duration(self) -> Option<Duration> {
         match self.0 {
             Kind::None => None,

@@ -15,12 +15,12 @@ pub(crate) struct DescriptorWait {
     pub(crate) fd: RawFd,
     pub(crate) interest: Interest,
     pub(crate) target: Target,
-    /// It waits behind another one.
+    /// Whether it waits behind another waiter.
     pub(crate) queued: bool,
 }
 
 impl MainLoop {
-    /// The waits for descriptors, queued ones after the others. The loop's own wake-up descriptor is left out.
+    /// Returns the waits for descriptors, queued ones last, without the loop's own wake-up descriptor.
     pub(crate) fn descriptor_waits(&self) -> Vec<DescriptorWait> {
         let own = self.wakeup.get().map(|wakeup| Target::Call(wakeup.number()));
         let descriptors = self.descriptors.borrow();
@@ -31,7 +31,7 @@ impl MainLoop {
             .collect()
     }
 
-    /// The timers and for how long they run still, as far as that is known; callbacks without delay first.
+    /// Returns the timers and the time left, as far as it is known. Callbacks without a delay come first.
     pub(crate) fn armed_timers(&self) -> Vec<(Option<Duration>, Target)> {
         let now = self.time_if_built();
         let mut all: Vec<(Option<Duration>, Target)> =
@@ -50,7 +50,7 @@ impl MainLoop {
         }
     }
 
-    /// The age of something that was made at `born`, if there is a clock to ask.
+    /// Returns the age of an object that was made at `born`, if there is a clock.
     pub(crate) fn age(&self, born: Stamp) -> Option<Duration> {
         self.time_if_built()?;
         let begin = if born == Stamp::NONE { self.first_stamp.get() } else { born };

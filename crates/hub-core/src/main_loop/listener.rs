@@ -1,20 +1,20 @@
-//! Callbacks of the main loop: what is told about descriptors and about time.
+//! Callbacks of the main loop, for descriptors and for timers.
 
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
 use crate::hub::Readiness;
 
-/// Target that a descriptor is ready, or was closed. Eventlet's listener, registered by
-/// [`HubRef::listen`](crate::HubRef::listen).
+/// A callback for a ready or closed descriptor. Eventlet's listener.
 ///
-/// Runs in the main loop, so it must not block: a blocking call in it is an error. It may register,
-/// cancel and drop registrations, its own included. A panic is reported, the listener is taken back and
-/// its descriptor dropped; the loop goes on, and so does whoever waits in the other direction.
+/// [`HubRef::listen`](crate::HubRef::listen) registers it. It runs in the main loop, so it must not block: a blocking
+/// call in it is an error. It may register, cancel and drop registrations, including its own. If it panics, the panic
+/// is reported, the listener is deregistered and its descriptor is dropped. The loop goes on, and a waiter in the other
+/// direction keeps waiting.
 ///
-/// It is called in every turn in which the descriptor is still ready, and such a turn does not sleep. For a descriptor that
-/// no operation makes unready, such as a socket with something in its error queue, a listener drops its registration
-/// and registers again from a timer.
+/// It is called in every turn in which the descriptor is still ready, and such a turn does not sleep. For a descriptor
+/// that no operation makes unready, such as a socket with an entry in its error queue, a listener should drop its
+/// registration and register again from a timer.
 ///
 /// Closures that take a [`Readiness`] are listeners, and so are `Rc`s of listeners.
 ///
@@ -40,12 +40,12 @@ use crate::hub::Readiness;
 /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
 /// ```
 pub trait Listener {
-    /// The descriptor is ready as `what` says.
+    /// Called when the descriptor is ready; `what` says for what.
     fn ready(&self, fd: RawFd, what: Readiness);
 
-    /// The descriptor was closed, or its number was given to another file. Nothing more is told.
+    /// Called when the descriptor was closed, or its number was given to another file. No further call follows.
     ///
-    /// Runs in the main loop as [`ready`](Listener::ready) does, after the call that has closed it.
+    /// It runs in the main loop like [`ready`](Listener::ready), after the call that has closed the descriptor.
     fn closed(&self, fd: RawFd) {
         let _ = fd;
     }
@@ -67,11 +67,11 @@ impl<L: Listener + ?Sized> Listener for Rc<L> {
     }
 }
 
-/// Target that its time has come. Eventlet's timer, armed by [`HubRef::schedule`](crate::HubRef::schedule).
+/// A callback for an expired timer. Eventlet's timer.
 ///
-/// Runs in the main loop, so it must not block: a blocking call in it is an error. A panic is reported and
-/// the loop goes on. Each time it is scheduled it is told once; an `Rc` of a timer may be scheduled several
-/// times, also by itself. Closures are timers.
+/// [`HubRef::schedule`](crate::HubRef::schedule) arms it. It runs in the main loop, so it must not block: a blocking
+/// call in it is an error. A panic is reported, and the loop goes on. It is called once each time that it is scheduled.
+/// An `Rc` of a timer may be scheduled several times, also by itself. Closures are timers.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -98,7 +98,7 @@ impl<L: Listener + ?Sized> Listener for Rc<L> {
 /// # });
 /// ```
 pub trait Timer {
-    /// The deadline has passed.
+    /// Called when the deadline has passed.
     fn expired(&self);
 }
 

@@ -1,4 +1,4 @@
-//! Where a callback was made, for listings and reports.
+//! The origin of a callback, for listings and reports.
 
 use std::backtrace::Backtrace;
 use std::panic::Location;
@@ -8,20 +8,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static LISTENER_STACKS: AtomicBool = AtomicBool::new(false);
 static TIMER_STACKS: AtomicBool = AtomicBool::new(false);
 
-/// Whether callbacks that are registered from now on carry the stack at that place in [`listeners`](crate::listeners); off at first.
-/// For the whole process. Eventlet's `hub_listener_stacks`. The place itself they always have. Green threads that
-/// wait carry where they were spawned, for a stack with each wait would cost more than the wait. Does not switch.
+/// Sets whether new listeners carry a backtrace of their registration. Does not switch.
+///
+/// [`listeners`](crate::listeners) shows it. It is off by default, and applies to the whole process. The location of
+/// the registration is always recorded. Waiting green threads carry only the location of their spawn, since a backtrace
+/// for each wait would cost more than the wait. Eventlet's `hub_listener_stacks`.
 pub fn hub_listener_stacks(enabled: bool) {
     LISTENER_STACKS.store(enabled, Ordering::Relaxed);
 }
 
-/// Whether callbacks that are scheduled from now on carry the stack at that place in [`timers`](crate::timers); off at first. For
-/// the whole process. Eventlet's `hub_timer_stacks`. Otherwise as [`hub_listener_stacks`]. Does not switch.
+/// Sets whether new timers carry a backtrace of the call that scheduled them. Does not switch.
+///
+/// [`timers`](crate::timers) shows it. Otherwise like [`hub_listener_stacks`]. Eventlet's `hub_timer_stacks`.
 pub fn hub_timer_stacks(enabled: bool) {
     TIMER_STACKS.store(enabled, Ordering::Relaxed);
 }
 
-/// Where a callback comes from.
+/// The origin of a callback: the location, and the backtrace if it is switched on.
 #[derive(Clone)]
 pub(crate) struct Origin {
     at: &'static Location<'static>,

@@ -1,4 +1,4 @@
-//! What a loop has done and holds, in numbers.
+//! Counters: what a loop has done and what it holds.
 
 use std::fmt;
 
@@ -7,64 +7,67 @@ use crate::greenlet::local::Local;
 use crate::greenlet::run;
 use crate::hub::Interest;
 
-/// A snapshot of what a hub has done and holds, from [`HubRef::stats`](crate::HubRef::stats).
+/// A snapshot of a hub's counters, from [`HubRef::stats`](crate::HubRef::stats).
 ///
-/// What is counted so far belongs to the OS thread, and goes on when its hub is replaced. Taking a snapshot looks at
-/// each greenlet once; nothing else costs anything.
+/// The running totals belong to the OS thread, and go on when its hub is replaced. A snapshot visits each greenlet
+/// once; the counters cost nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Turns of the main loop.
     pub turns: u64,
-    /// How often a greenlet ran from the queue of those that are ready: a new one, one that was woken, one that gave
-    /// way. Neither switches by hand nor those to the main loop are among them.
+    /// Greenlets that were resumed from the run queue: new ones, woken ones and those that had yielded.
+    ///
+    /// Switches by hand, and switches to the main loop, do not count.
     pub switches: u64,
     /// Calls of [`Hub::wait`](crate::Hub::wait).
     pub waits: u64,
     /// Calls of [`Hub::watch`](crate::Hub::watch).
     pub watches: u64,
-    /// Operations on owned descriptors that were tried, those that would have blocked included. With
-    /// `waits` and `watches` these are nearly all the system calls of a program that does network I/O.
+    /// Operations on owned descriptors that were tried, including those that would have blocked.
+    ///
+    /// Together with `waits` and `watches` these are nearly all system calls of a program that does network I/O.
     pub operations: u64,
-    /// Timers that are armed, those of sleeping green threads included.
+    /// Armed timers, including those of sleeping green threads.
     pub timers: usize,
-    /// Green threads and callbacks that wait for reading, without those that queue behind another.
+    /// Green threads and callbacks that wait for reading, except those queued behind another.
     pub readers: usize,
-    /// Green threads and callbacks that wait for writing, without those that queue behind another.
+    /// Green threads and callbacks that wait for writing, except those queued behind another.
     pub writers: usize,
-    /// Greenlets that run next.
+    /// Greenlets in the run queue.
     pub ready: usize,
-    /// Greenlets that wait to be woken: for a descriptor, a timer, a lock, each other…
+    /// Parked greenlets: they wait for a descriptor, a timer, a lock, another greenlet…
     pub parked: usize,
-    /// Waits of greenlets that have ended so far: what was waited for has come, or a timeout, or a kill. Giving way
-    /// to others is no wait.
+    /// Waits of greenlets that have ended so far: by the awaited event, a timeout or a kill.
+    ///
+    /// A yield is no wait.
     pub wakeups: u64,
-    /// Timers that were armed so far and not taken back within the turn that armed them, as those of most timeouts are.
+    /// Timers that were armed so far and not disarmed within the same turn, as those of most timeouts are.
     pub timers_armed: u64,
-    /// Greenlets that have not ended, the main one and the main loop included.
+    /// Greenlets that have not ended, including the main greenlet and the main loop.
     pub greenlets: usize,
-    /// Green threads that have not ended or whose handle is held.
+    /// Green threads that have not ended or whose handle still exists.
     pub green_threads: usize,
     /// Green threads that were spawned so far.
     pub spawned: u64,
     /// Address space reserved for stacks, in bytes.
     pub stack_bytes_mapped: usize,
-    /// Memory that stacks take at least, in bytes: one touched page for each that is in use or idle.
+    /// The minimum of memory that stacks take, in bytes: one touched page for each stack in use or idle.
     pub stack_bytes_resident: usize,
-    /// Stacks that greenlets run on.
+    /// Stacks in use by greenlets.
     pub stacks_in_use: usize,
-    /// Stacks that wait to be used again.
+    /// Idle stacks, which wait for reuse.
     pub stacks_idle: usize,
-    /// Stacks that were ever made: as many as were in use at the same time, at most, in each size.
+    /// Stacks that were ever mapped: for each size the most that were in use at the same time.
     pub stacks_most: usize,
-    /// OS threads that the process has for what can only block. One number for all hubs.
+    /// OS threads of the process's pools. One number for all hubs.
     pub pool_threads: usize,
-    /// Jobs that wait for such a thread or run on one. One number for all hubs.
+    /// Jobs of the pools, queued or running. One number for all hubs.
     pub pool_jobs: usize,
 }
 
 impl fmt::Display for Stats {
-    /// One line for each number.
+    /// Writes one line for each number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines: [(&str, u64); 22] = [
             ("turns", self.turns),
@@ -95,7 +98,7 @@ impl fmt::Display for Stats {
 }
 
 impl MainLoop {
-    /// `pool`: the OS threads and the jobs of the pools.
+    /// Returns a snapshot. `pool`: the numbers of OS threads and jobs of the pools.
     pub(crate) fn stats(&self, local: &Local, pool: (usize, usize)) -> Stats {
         let descriptors = self.descriptors.borrow();
         let own = usize::from(self.wakeup.get().is_some());
