@@ -21,8 +21,8 @@ struct Yields {
     sleepers: bool,
 }
 
-/// Has every turn cut at its second look at the clock, with slices as short as can be. The time of the hub passes by
-/// hand, and while every green thread waits.
+/// Cuts every turn at its second reading of the clock, with the shortest slices. The hub's clock advances by hand, and
+/// while every green thread waits.
 fn cut_turns() -> ManualClock {
     let clock = ManualClock::new();
     let drives = clock.clone();

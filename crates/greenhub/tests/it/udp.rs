@@ -1,4 +1,4 @@
-//! UDP: what std does, and what is more.
+//! UDP: std's behaviour on both implementations, and the extensions.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,7 +26,7 @@ same_as_std! {
         }
     }
 
-    fn what_does_not_fit_is_lost() {
+    fn data_beyond_the_buffer_is_lost() {
         let one = net::UdpSocket::bind(ANY).unwrap();
         let other = net::UdpSocket::bind(ANY).unwrap();
         other.send_to(b"12345", one.local_addr().unwrap()).unwrap();
@@ -109,7 +109,7 @@ same_as_std! {
         assert!(one.send_to(b"x", six).is_err());
     }
 
-    fn a_clone_receives_what_its_original_does_not() {
+    fn a_clone_and_its_original_share_the_datagrams() {
         let one = net::UdpSocket::bind(ANY).unwrap();
         let clone = one.try_clone().unwrap();
         let address = one.local_addr().unwrap();
@@ -120,8 +120,8 @@ same_as_std! {
 }
 
 #[test]
-fn others_run_while_one_receives() {
-    support::run("others_run_while_one_receives", || {
+fn others_run_while_a_receive_waits() {
+    support::run("others_run_while_a_receive_waits", || {
         let one = UdpSocket::bind(ANY).unwrap();
         let address = one.local_addr().unwrap();
         let receiver = greenhub::spawn(move || one.recv(&mut [0; 8]).unwrap());

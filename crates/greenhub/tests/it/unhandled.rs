@@ -1,4 +1,4 @@
-//! Unhandled results: each `Err` is reported, whatever its type.
+//! Unhandled results: every `Err` is reported, whatever its type.
 
 use std::error::Error;
 use std::io;
@@ -17,17 +17,17 @@ use greenhub::{
     spawn_after_local, spawn_n, yield_now,
 };
 
-/// Has neither `Debug` nor `Display`.
+/// An error with neither `Debug` nor `Display`.
 struct Opaque;
 
-/// Runs all that is ready and begins within `SHORT`, and returns what was reported since the last call.
+/// Lets every green thread run that is ready within `SHORT`; returns the reports since the last call.
 fn reported(seen: &mut usize) -> Vec<String> {
     sleep(SHORT * 2);
     let all = reports();
     all[std::mem::replace(seen, all.len())..].to_vec()
 }
 
-/// Runs a test in a process of its own, which has no reports of others.
+/// Runs a test in a process of its own, without reports of other tests.
 fn in_own_process(test: &'static str, body: fn()) {
     if !support::is_child() {
         let output = support::in_child(test, |_| ());
@@ -39,7 +39,7 @@ fn in_own_process(test: &'static str, body: fn()) {
     });
 }
 
-/// Runs `fail` and expects it to be the only thing reported, as an `Err(Opaque)` of this file.
+/// Runs `fail` and checks that the only report is one of an `Err(Opaque)` of this file.
 #[track_caller]
 fn reports_opaque(way: &str, fail: impl FnOnce()) {
     let mut seen = reports().len();
@@ -51,8 +51,8 @@ fn reports_opaque(way: &str, fail: impl FnOnce()) {
 }
 
 #[test]
-fn an_err_of_any_type_is_reported_with_its_type_and_spawn_place() {
-    run("an_err_of_any_type_is_reported_with_its_type_and_spawn_place", || {
+fn an_err_of_any_type_is_reported_with_its_type_and_spawn_location() {
+    run("an_err_of_any_type_is_reported_with_its_type_and_spawn_location", || {
         keep_reports();
         let mut seen = 0;
         let line = line!() + 1;
@@ -98,8 +98,8 @@ fn an_err_of_a_common_type_is_reported_with_its_message() {
 }
 
 #[test]
-fn an_err_is_reported_however_its_body_was_spawned() {
-    run("an_err_is_reported_however_its_body_was_spawned", || {
+fn an_err_is_reported_for_every_kind_of_spawn() {
+    run("an_err_is_reported_for_every_kind_of_spawn", || {
         keep_reports();
         let fail = || Err::<(), _>(Opaque);
         reports_opaque("spawn", || drop(spawn(fail)));
@@ -119,8 +119,8 @@ fn an_err_is_reported_however_its_body_was_spawned() {
 }
 
 #[test]
-fn an_unjoined_err_in_a_scope_is_reported_and_no_panic() {
-    run("an_unjoined_err_in_a_scope_is_reported_and_no_panic", || {
+fn an_unjoined_err_in_a_scope_is_reported_without_a_panic() {
+    run("an_unjoined_err_in_a_scope_is_reported_without_a_panic", || {
         keep_reports();
         let text = String::from("borrowed");
         reports_opaque("a scope", || {
@@ -158,7 +158,7 @@ fn an_err_of_a_handler_is_reported_and_the_server_goes_on() {
     });
 }
 
-/// Expects `fail` to be reported with the place in this file where this function is called.
+/// Checks that `fail` is reported with the location of this call.
 #[track_caller]
 fn reports_call_site(way: &str, fail: impl FnOnce()) {
     let place = format!("spawned at {}:{}:", Location::caller().file(), Location::caller().line());
@@ -168,7 +168,7 @@ fn reports_call_site(way: &str, fail: impl FnOnce()) {
     assert_eq!(library, [""; 0], "{way}: the spawn place is not the library's");
 }
 
-/// Connects, and reads until the server closes.
+/// Connects, and reads until the server closes the connection.
 fn visit(address: SocketAddr) {
     let mut stream = TcpStream::connect(address).unwrap();
     io::Read::read_to_end(&mut stream, &mut Vec::new()).unwrap();
@@ -244,7 +244,7 @@ fn the_green_threads_of_a_server_and_a_console_are_listed_with_their_call() {
         });
         wait_until("a client of the console", || console.clients() == 1);
         let listed = greenhub::debug::format_green_threads();
-        // The console, its client, the server, and its green thread that waits for the stop.
+        // The console, its client, the server, and the server's green thread that waits for the stop.
         assert_eq!(listed.matches("tests/it/unhandled.rs:").count(), 4, "{listed}");
         assert!(!listed.contains("crates/greenstd/") && !listed.contains("crates/hub-core/"), "{listed}");
         server.kill();
@@ -252,7 +252,7 @@ fn the_green_threads_of_a_server_and_a_console_are_listed_with_their_call() {
     });
 }
 
-/// Starts a job of which the caller is killed before the job goes on to `fail`, and expects one report.
+/// Starts a job, kills its caller, lets the job fail, and checks that there is one report.
 #[track_caller]
 fn reports_killed_call<T: 'static>(way: &str, call: fn(Job) -> T) -> String {
     let place = format!("spawned at {} ", Location::caller());
@@ -278,7 +278,7 @@ fn reports_killed_call<T: 'static>(way: &str, call: fn(Job) -> T) -> String {
 
 type Job = Box<dyn FnOnce() -> Result<(), Opaque> + Send>;
 
-/// Has a job run.
+/// Runs a job.
 type Call = fn(Job) -> Result<Result<(), Opaque>, greenhub::tpool::JobError>;
 
 #[track_caller]
@@ -351,9 +351,9 @@ fn an_ok_of_a_job_whose_caller_was_killed_is_not_reported() {
 }
 
 #[test]
-fn an_err_of_a_file_or_a_name_is_reported_though_its_caller_was_killed() {
+fn an_err_of_a_file_or_a_name_is_reported_after_a_kill_of_its_caller() {
     const TIMES: usize = 50;
-    run("an_err_of_a_file_or_a_name_is_reported_though_its_caller_was_killed", || {
+    run("an_err_of_a_file_or_a_name_is_reported_after_a_kill_of_its_caller", || {
         keep_reports();
         let no_file: fn() -> io::Result<()> = || greenhub::fs::File::open("/no/such/file").map(drop);
         let no_host: fn() -> io::Result<()> = || SystemResolver.resolve(&"x".repeat(64)).map(drop);
@@ -363,7 +363,7 @@ fn an_err_of_a_file_or_a_name_is_reported_though_its_caller_was_killed() {
             for _ in 0..TIMES {
                 let caller = spawn(fail);
                 yield_now();
-                // The job may have ended first, and then the green thread returns its error.
+                // If the job ends before the kill, the green thread returns its error.
                 caller.kill();
             }
             wait_until(way, || reports_naming(&place).len() >= before + TIMES);
@@ -413,9 +413,9 @@ fn an_ignored_result_is_not_reported() {
 }
 
 #[test]
-fn a_message_that_was_set_is_reported_or_ignores_the_error() {
+fn an_error_message_function_sets_the_report_or_ignores_the_error() {
     struct Own(u8);
-    run("a_message_that_was_set_is_reported_or_ignores_the_error", || {
+    run("an_error_message_function_sets_the_report_or_ignores_the_error", || {
         keep_reports();
         let mut seen = 0;
         set_error_message::<(), Own>(|own| (own.0 != 0).then(|| format!("own {}", own.0)));
@@ -423,7 +423,7 @@ fn a_message_that_was_set_is_reported_or_ignores_the_error() {
         spawn_n(|| Err::<(), _>(Own(7)));
         let reports = reported(&mut seen);
         assert!(reports.len() == 1 && reports[0].contains("own 7"), "{reports:?}");
-        // A later one takes its place, and it is for that pair of types.
+        // A later message replaces the earlier one, for this pair of types only.
         set_error_message::<(), Own>(|own| Some(format!("another {}", own.0)));
         spawn_n(|| Err::<(), _>(Own(0)));
         spawn_n(|| Err::<u8, _>(Own(0)));

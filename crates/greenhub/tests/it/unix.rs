@@ -1,4 +1,4 @@
-//! Sockets within this system: what std does, and what is more.
+//! Unix domain sockets: std's behaviour on both implementations, and the extensions.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -13,7 +13,7 @@ use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
 const SHORT: Duration = Duration::from_millis(20);
 
-/// A path for one socket, which is removed at the end.
+/// A path for one socket, which is removed on drop.
 struct Place(PathBuf);
 
 impl Place {
@@ -36,7 +36,8 @@ impl Drop for Place {
     }
 }
 
-/// Fills the queue of a connected or addressed receiver by `send`, which returns an error when it is full.
+/// Fills the queue of a receiver with `send`, which returns an error when the queue is full. Returns the number of
+/// sends.
 fn fill(mut send: impl FnMut() -> io::Result<usize>) -> usize {
     let mut sent = 0;
     while send().is_ok() {
@@ -74,7 +75,7 @@ same_as_std! {
         let reader = thread::spawn(move || {
             let mut received = Vec::new();
             other.read_to_end(&mut received).unwrap();
-            assert!(received == expected, "what arrived is not what was sent");
+            assert!(received == expected, "the received data differs from the sent data");
         });
         one.write_all(&data).unwrap();
         drop(one);
@@ -102,7 +103,7 @@ same_as_std! {
         assert_eq!(unix::UnixDatagram::bind("a\0b").unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 
-    fn connecting_to_a_listener_that_is_gone_is_refused() {
+    fn connecting_to_a_closed_listener_is_refused() {
         let place = Place::new();
         drop(unix::UnixListener::bind(&place).unwrap());
         assert_eq!(unix::UnixStream::connect(&place).unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -127,7 +128,7 @@ same_as_std! {
         assert_eq!(error.kind(), TIMED_OUT);
     }
 
-    fn writing_to_one_who_has_gone_is_a_broken_pipe() {
+    fn writing_to_a_closed_peer_is_a_broken_pipe() {
         let (mut one, other) = unix::UnixStream::pair().unwrap();
         drop(other);
         assert_eq!(one.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
@@ -167,7 +168,7 @@ same_as_std! {
         assert_eq!((&buffer[..n], from.is_unnamed()), (&b"third"[..], true));
     }
 
-    fn a_datagram_without_sender_comes_from_nobody() {
+    fn a_datagram_of_an_unbound_sender_has_an_unnamed_address() {
         let place = Place::new();
         let one = unix::UnixDatagram::bind(&place).unwrap();
         unix::UnixDatagram::unbound().unwrap().send_to(b"x", &place).unwrap();
@@ -217,17 +218,17 @@ same_as_std! {
     }
 }
 
-/// Linux takes a path that leaves no room for its final zero.
+/// Linux accepts a path without room for its final zero.
 #[test]
-fn a_sender_with_the_longest_path_is_no_trouble() {
-    support::run("a_sender_with_the_longest_path_is_no_trouble", || {
+fn a_datagram_from_a_sender_with_the_longest_path_is_received() {
+    support::run("a_datagram_from_a_sender_with_the_longest_path_is_received", || {
         let (here, there) = (Place::new(), Place::new());
         let mut path = there.0.clone().into_os_string();
         path.push("x".repeat(108 - path.len()));
         let there = Place(path.into());
         let receiver = UnixDatagram::bind(&here).unwrap();
         let unbound = UnixDatagram::unbound().unwrap();
-        // SAFETY: an address of the length that is told, on an open socket.
+        // SAFETY: The address is valid for the given length, and the socket is open.
         let bound = unsafe {
             let mut address: libc::sockaddr_un = std::mem::zeroed();
             address.sun_family = libc::AF_UNIX as libc::sa_family_t;
@@ -301,8 +302,8 @@ fn sending_waits_for_room_at_the_receiver() {
 }
 
 #[test]
-fn closing_wakes_who_waits() {
-    support::run("closing_wakes_who_waits", || {
+fn closing_wakes_every_waiter() {
+    support::run("closing_wakes_every_waiter", || {
         let place = Place::new();
         let listener = Rc::new(UnixListener::bind(&place).unwrap());
         let (stream, _other) = UnixStream::pair().unwrap();
@@ -324,8 +325,8 @@ fn closing_wakes_who_waits() {
 }
 
 #[test]
-fn the_shortest_timeout_stays_one_in_std() {
-    support::run("the_shortest_timeout_stays_one_in_std", || {
+fn the_shortest_timeout_stays_nonzero_in_std() {
+    support::run("the_shortest_timeout_stays_nonzero_in_std", || {
         let (stream, _other) = UnixStream::pair().unwrap();
         stream.set_read_timeout(Some(Duration::from_nanos(1))).unwrap();
         assert!(stream.into_std().unwrap().read_timeout().unwrap().is_some());

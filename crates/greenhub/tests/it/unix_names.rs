@@ -1,4 +1,4 @@
-//! Names of sockets within this system: none that a peer may have is in the way.
+//! Names of Unix domain sockets: no name of a peer loses data or a connection.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use greenhub::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream
 use greenhub::{GreenPool, spawn};
 use rustix::net::{AddressFamily, SocketType};
 
-/// A folder that is removed in the end.
+/// A directory that is removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -23,7 +23,7 @@ impl Folder {
         Folder(path)
     }
 
-    /// A path of so many bytes.
+    /// Returns a path of `length` bytes.
     fn path(&self, letter: &str, length: usize) -> PathBuf {
         let path = self.0.join(letter.repeat(length - self.0.as_os_str().len() - 1));
         assert_eq!(path.as_os_str().len(), length);
@@ -37,7 +37,7 @@ impl Drop for Folder {
     }
 }
 
-/// The names that a peer may have.
+/// The kinds of names that a peer may have.
 #[derive(Clone, Debug)]
 enum Name {
     None,
@@ -47,7 +47,7 @@ enum Name {
 }
 
 impl Name {
-    /// Of every kind and length that may be in the way.
+    /// Returns names of every kind, with every length that may cause an error.
     fn all(folder: &Folder) -> Vec<Name> {
         let mut all = vec![Name::None];
         let longest = if cfg!(target_os = "linux") { 108 } else { 104 };
@@ -62,12 +62,12 @@ impl Name {
         all
     }
 
-    /// A socket of that name.
+    /// Creates a socket with this name.
     fn socket(&self, kind: SocketType) -> OwnedFd {
         let socket = rustix::net::socket(AddressFamily::UNIX, kind, None).unwrap();
         match self {
             Name::None => {}
-            // Also where there is no room for the final zero.
+            // A path may leave no room for its final zero.
             Name::Path(path) => bind(&socket, path),
             #[cfg(target_os = "linux")]
             Name::Abstract(name) => {
@@ -78,7 +78,7 @@ impl Name {
         socket
     }
 
-    /// Whether std's type can hold it.
+    /// Returns whether std's type can hold the name.
     fn is_known(&self) -> bool {
         let longest = if cfg!(target_os = "linux") { 107 } else { 103 };
         !matches!(self, Name::Path(path) if path.as_os_str().len() > longest)
@@ -146,8 +146,8 @@ fn no_name_of_a_client_loses_its_connection() {
 }
 
 #[test]
-fn every_name_of_a_listener_is_told() {
-    run("every_name_of_a_listener_is_told", || {
+fn every_name_of_a_listener_is_reported() {
+    run("every_name_of_a_listener_is_reported", || {
         let folder = Folder::new("listen");
         for name in Name::all(&folder) {
             if matches!(name, Name::None) {

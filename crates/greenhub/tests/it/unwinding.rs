@@ -1,4 +1,4 @@
-//! A greenlet that unwinds keeps the OS thread, so no other greenlet finds itself panicking.
+//! A greenlet that unwinds keeps its OS thread, so no other greenlet ever finds the thread panicking.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,13 +13,13 @@ use greenhub::{
     kill, sleep, spawn, trampoline, with_timeout, yield_now,
 };
 
-/// A reason to unwind: runs a closure in a destructor meanwhile.
+/// A reason to unwind; runs a closure in a destructor meanwhile.
 struct Cause {
     name: &'static str,
     unwind: fn(Box<dyn FnOnce()>),
 }
 
-/// Calls the closure when it is dropped.
+/// Calls the closure in a destructor.
 fn in_drop(during: Box<dyn FnOnce()>) -> OnDrop<impl FnMut()> {
     let mut during = Some(during);
     OnDrop(move || {
@@ -106,12 +106,12 @@ const CAUSES: &[Cause] = &[
     },
 ];
 
-/// Greenlets that note whether they run, and panicking or not.
+/// Greenlets that log whether they run, and whether the OS thread is panicking then.
 struct Bystanders {
     log: Log,
     unstarted: Greenlet,
     suspended: Greenlet,
-    /// Ready each time.
+    /// Ready at every turn.
     ready: Rc<GreenThread<()>>,
     parked: Rc<GreenThread<()>>,
 }
@@ -153,21 +153,25 @@ impl Bystanders {
     }
 }
 
-/// Runs `attempt` in a destructor while a greenlet unwinds, for each cause, and checks that no other greenlet ran
-/// meanwhile, and none ever found itself panicking. What `attempt` returns is true if all went as it should.
+/// Runs `attempt` in a destructor of an unwinding greenlet, for each cause. Checks that `attempt` returns true, that no
+/// other greenlet runs meanwhile, and that none ever finds the OS thread panicking.
 fn while_unwinding(attempt: fn(&Bystanders) -> bool) {
     for Cause { name, unwind } in CAUSES {
         let bystanders = Rc::new(Bystanders::new());
         let (log, inside) = (bystanders.log.clone(), bystanders.clone());
         let seen = Rc::new(Cell::new(None));
         let saw = seen.clone();
-        // A panic in here would abort.
+        // A panic in this destructor would abort.
         unwind(Box::new(move || {
             let before = inside.log.len();
             let attempted = catch_unwind(AssertUnwindSafe(|| attempt(&inside)));
             saw.set(Some((attempted.ok(), inside.log.len() - before)));
         }));
-        assert_eq!(seen.get(), Some((Some(true), 0)), "{name}: as it should, and how often others ran meanwhile");
+        assert_eq!(
+            seen.get(),
+            Some((Some(true), 0)),
+            "{name}: the result of the attempt, and the number of runs of others"
+        );
         yield_now();
         assert!(!std::thread::panicking());
         assert!(!log.any("ran while panicking"), "{name}");
@@ -234,7 +238,7 @@ fn waits_are_refused_or_hold_the_os_thread_while_a_greenlet_unwinds() {
             |_| (0..100).all(|_| consume_budget().is_ok()),
             |_| Mutex::new(7).lock().is_ok_and(|value| *value == 7),
             |_| get_hub().run_once(Some(Duration::ZERO)).is_err(),
-            // The exit that unwinds the greenlet is not thrown once more.
+            // The exit that unwinds the greenlet is not thrown again.
             |_| {
                 hub_core::throw_exit();
                 true
@@ -256,8 +260,8 @@ fn a_kill_while_a_greenlet_unwinds_strikes_afterwards() {
 }
 
 #[test]
-fn a_greenlet_that_kills_itself_while_it_unwinds_unwinds_once() {
-    test("a_greenlet_that_kills_itself_while_it_unwinds_unwinds_once", || {
+fn a_self_kill_while_unwinding_unwinds_once() {
+    test("a_self_kill_while_unwinding_unwinds_once", || {
         let own = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
         let (slot, scheduled) = (own.clone(), Rc::new(Cell::new(false)));
         let saw = scheduled.clone();
@@ -296,8 +300,8 @@ fn a_greenlet_dropped_while_another_unwinds_unwinds_afterwards() {
 }
 
 #[test]
-fn a_panic_is_over_before_the_end_of_its_green_thread_is_told() {
-    test("a_panic_is_over_before_the_end_of_its_green_thread_is_told", || {
+fn a_panic_is_over_before_links_and_joiners_run() {
+    test("a_panic_is_over_before_links_and_joiners_run", || {
         let log = Log::new();
         let note = |log: &Log, place: &str| log.add(format!("{place}, panicking: {}", std::thread::panicking()));
         let panics = Rc::new(spawn(|| quiet_panic("green")));
@@ -325,7 +329,7 @@ fn a_caught_exit_is_not_seen_by_other_greenlets() {
         let killed = spawn(move || {
             let caught = catch_unwind(|| sleep(LONG));
             to.add(format!("caught: {}", caught.is_err()));
-            // Its own exit is thrown again here, and at nobody who runs meanwhile.
+            // Its own exit is thrown again here, and not in a greenlet that runs meanwhile.
             let _end = to.on_drop("exited");
             sleep(LONG);
         });
@@ -340,7 +344,7 @@ fn a_caught_exit_is_not_seen_by_other_greenlets() {
         yield_now();
         assert_eq!(killed.kill(), KillOutcome::Ended);
         log.is(&["caught: true", "exited"]);
-        // Takes the block of the killed one.
+        // The next green thread reuses the control block of the killed one.
         let next = spawn(|| {
             yield_now();
             sleep(SHORT);
@@ -359,7 +363,7 @@ fn an_exit_ends_its_own_greenlet_only() {
         let errors = ["one", "two", "three"];
         let greens = errors.map(|_| spawn(|| sleep(LONG)));
         yield_now();
-        // Pending together, in another order than that of the spawns.
+        // The exits are pending together, in an order that differs from that of the spawns.
         let killer = spawn({
             let errors = [2, 0, 1].map(|index: usize| (index, errors[index]));
             let hub = get_hub();

@@ -1,4 +1,4 @@
-//! OS threads for which no hub can be built, such as those of a process that has used up its descriptors.
+//! OS threads for which no hub can be built, as in a process without free descriptors.
 
 use std::io;
 use std::process::Stdio;
@@ -15,11 +15,11 @@ use greenhub::sync::{
 };
 use greenhub::{Hub, HubDescriptor, HubError, pools, spawn, thread, try_get_hub, use_hub_with, with_timeout};
 
-/// Longer than any wait of these tests lasts.
+/// Longer than any wait of these tests.
 const LONG: Duration = Duration::from_secs(100);
 const SHORT: Duration = Duration::from_millis(5);
 
-/// Runs a test on an OS thread that knows that it can have no hub.
+/// Runs a test on an OS thread whose hub has failed to build.
 fn hubless<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send + 'static) -> T {
     run(name, || {
         lose_hub();
@@ -33,7 +33,7 @@ fn lose_hub() {
     assert!(matches!(try_get_hub(), Err(HubError::Build { .. })));
 }
 
-/// Sets up a thread of a cluster.
+/// Sets up an OS thread of a cluster.
 fn without_hub(loses: bool) -> io::Result<()> {
     if loses {
         lose_hub();
@@ -41,7 +41,7 @@ fn without_hub(loses: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs `serve` on another OS thread without green threads, a moment after this one has begun to `wait`.
+/// Runs `serve` on another OS thread without green threads, shortly after this one has begun to `wait`.
 fn served<T>(wait: impl FnOnce() -> T, serve: impl FnOnce() + Send + 'static) -> T {
     let server = std::thread::spawn(move || {
         std::thread::sleep(SHORT * 4);
@@ -61,7 +61,7 @@ fn a_barrier_opens_for_an_os_thread_without_a_hub() {
     });
 }
 
-/// Has another OS thread hold a lock for a moment.
+/// Holds a lock on another OS thread while `wait` begins.
 fn while_held<G>(hold: impl FnOnce() -> G + Send + 'static, wait: impl FnOnce()) {
     let (held, is_held) = std::sync::mpsc::channel();
     let holder = std::thread::spawn(move || {
@@ -111,7 +111,7 @@ fn a_condvar_notifies_an_os_thread_without_a_hub() {
 }
 
 #[test]
-fn what_runs_once_is_waited_for_by_an_os_thread_without_a_hub() {
+fn one_time_initialization_is_waited_for_by_an_os_thread_without_a_hub() {
     static ONCE: Once = Once::new();
     static CELL: OnceLock<u8> = OnceLock::new();
     static LAZY: LazyLock<u8> = LazyLock::new(slow);
@@ -119,7 +119,7 @@ fn what_runs_once_is_waited_for_by_an_os_thread_without_a_hub() {
         std::thread::sleep(SHORT * 8);
         1
     }
-    hubless("what_runs_once_is_waited_for_by_an_os_thread_without_a_hub", || {
+    hubless("one_time_initialization_is_waited_for_by_an_os_thread_without_a_hub", || {
         served(|| ONCE.wait(), || ONCE.call_once(|| ()));
         served(|| assert_eq!(*CELL.wait(), 1), || assert_eq!(*CELL.get_or_init(slow), 1));
         let (begun, has_begun) = std::sync::mpsc::channel();
@@ -188,8 +188,8 @@ fn pools_and_parks_serve_an_os_thread_without_a_hub() {
 }
 
 #[test]
-fn a_wait_takes_the_hub_that_can_be_built_in_the_meantime() {
-    run("a_wait_takes_the_hub_that_can_be_built_in_the_meantime", || {
+fn a_wait_uses_a_hub_that_can_be_built_later() {
+    run("a_wait_uses_a_hub_that_can_be_built_later", || {
         static REFUSES: AtomicBool = AtomicBool::new(true);
         fn build() -> io::Result<Box<dyn Hub>> {
             if REFUSES.load(Ordering::SeqCst) {
@@ -205,7 +205,7 @@ fn a_wait_takes_the_hub_that_can_be_built_in_the_meantime() {
         REFUSES.store(false, Ordering::SeqCst);
         assert!(!semaphore.acquire_timeout(SHORT).unwrap());
         assert!(greenhub::has_hub());
-        // Green threads run in the next wait.
+        // Green threads run during the next wait.
         let other = Arc::clone(&semaphore);
         let green = spawn(move || other.release());
         semaphore.acquire().unwrap();
@@ -218,10 +218,10 @@ fn a_wait_that_needs_a_hub_fails_without_one() {
     hubless("a_wait_that_needs_a_hub_fails_without_one", || {
         let semaphore = Arc::new(Semaphore::new(0));
         let other = Arc::clone(&semaphore);
-        // Nothing would strike.
+        // Without a hub, the timeout could not strike.
         let error = with_timeout(LONG, || semaphore.acquire()).unwrap().unwrap_err();
         assert!(error.to_string().contains("could not be built"), "{error}");
-        // Nothing else would release it, and its green thread cannot run.
+        // Only the green thread would release the semaphore, and it cannot run.
         let _green = spawn(move || other.release());
         let error = semaphore.acquire().unwrap_err();
         assert!(error.to_string().contains("could not be built"), "{error}");
@@ -229,9 +229,9 @@ fn a_wait_that_needs_a_hub_fails_without_one() {
 }
 
 #[test]
-fn a_cluster_without_hubs_serves_nothing_and_gives_the_reason() {
-    hubless("a_cluster_without_hubs_serves_nothing_and_gives_the_reason", || {
-        // Nor has the caller one, which waits for the threads that give up.
+fn a_cluster_without_hubs_serves_nothing_and_returns_the_cause() {
+    hubless("a_cluster_without_hubs_serves_nothing_and_returns_the_cause", || {
+        // The caller has no hub either while it waits for the failing OS threads.
         let refused = Cluster::new(3).setup(|_| without_hub(true)).serve("127.0.0.1:0", |_, _| ());
         let error = refused.map(drop).unwrap_err().to_string();
         assert!(error.contains("could not be built"), "{error}");
@@ -239,8 +239,8 @@ fn a_cluster_without_hubs_serves_nothing_and_gives_the_reason() {
 }
 
 #[test]
-fn a_cluster_of_which_one_thread_has_no_hub_serves_nothing() {
-    run("a_cluster_of_which_one_thread_has_no_hub_serves_nothing", || {
+fn a_cluster_with_one_thread_without_a_hub_serves_nothing() {
+    run("a_cluster_with_one_thread_without_a_hub_serves_nothing", || {
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let refused = Cluster::new(3)
             .setup(|number| {
@@ -270,9 +270,9 @@ fn a_child_is_waited_for_without_a_hub() {
 }
 
 #[test]
-fn a_child_is_waited_for_where_neither_a_hub_nor_a_descriptor_can_be_had() {
+fn a_child_is_waited_for_without_a_hub_and_without_descriptors() {
     use nix::sys::resource::{Resource, setrlimit};
-    const TEST: &str = "a_child_is_waited_for_where_neither_a_hub_nor_a_descriptor_can_be_had";
+    const TEST: &str = "a_child_is_waited_for_without_a_hub_and_without_descriptors";
     if !is_child() {
         let output = in_child(TEST, |_| {});
         return assert!(output.status.success(), "{output:?}");

@@ -1,4 +1,4 @@
-//! What the feature `tracing` tells.
+//! The events and spans of the feature `tracing`.
 
 mod notes;
 mod random_spans;
@@ -24,7 +24,7 @@ thread_local! {
     static HEARD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Writes each event of the target into a line of this OS thread.
+/// A subscriber that records each event of the target `greenhub` as a line, by OS thread.
 struct Ear;
 
 struct Line(String);
@@ -57,7 +57,7 @@ fn listen() -> DefaultGuard {
     tracing::subscriber::set_default(Ear)
 }
 
-/// What was heard since it was asked last.
+/// Returns the lines recorded since the last call.
 fn heard() -> Vec<String> {
     HEARD.take()
 }
@@ -67,8 +67,8 @@ fn with(parts: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn a_green_thread_is_told_of_when_it_is_spawned_and_when_it_has_ended() {
-    run("a_green_thread_is_told_of_when_it_is_spawned_and_when_it_has_ended", || {
+fn a_green_thread_emits_events_at_its_spawn_and_its_end() {
+    run("a_green_thread_emits_events_at_its_spawn_and_its_end", || {
         let _ear = listen();
         let green = Builder::new().name("worker").spawn(|| ()).unwrap();
         let spawned = with(&["DEBUG", "green thread spawned", "worker", file!()]);
@@ -94,8 +94,8 @@ fn a_green_thread_is_told_of_when_it_is_spawned_and_when_it_has_ended() {
 }
 
 #[test]
-fn hubs_and_loops_are_told_of() {
-    run("hubs_and_loops_are_told_of", || {
+fn hubs_and_loops_emit_events() {
+    run("hubs_and_loops_emit_events", || {
         let _ear = listen();
         sleep(SHORT);
         let hub = get_hub();
@@ -113,8 +113,8 @@ fn hubs_and_loops_are_told_of() {
 }
 
 #[test]
-fn what_ends_the_wait_of_main_is_told() {
-    run("what_ends_the_wait_of_main_is_told", || {
+fn the_end_of_the_wait_of_main_emits_an_event() {
+    run("the_end_of_the_wait_of_main_emits_an_event", || {
         let _ear = listen();
         let hub = get_hub();
         spawn_n(move || hub.interrupt());
@@ -125,28 +125,28 @@ fn what_ends_the_wait_of_main_is_told() {
 }
 
 #[test]
-fn reports_are_told_unless_they_are_switched_off() {
+fn reports_emit_events_unless_switched_off() {
     if !is_child() {
-        return assert!(in_child("reports_are_told_unless_they_are_switched_off", |_| ()).status.success());
+        return assert!(in_child("reports_emit_events_unless_switched_off", |_| ()).status.success());
     }
     run("reports", || {
         let _ear = listen();
-        drop(spawn(|| Err::<(), _>("nobody asks")));
+        drop(spawn(|| Err::<(), _>("unjoined")));
         yield_now();
-        assert_eq!(with(&["ERROR", "nobody asks"]).len(), 1);
-        drop(spawn(|| -> () { quiet_panic("nobody catches") }));
+        assert_eq!(with(&["ERROR", "unjoined"]).len(), 1);
+        drop(spawn(|| -> () { quiet_panic("uncaught") }));
         yield_now();
-        assert_eq!(with(&["ERROR", "nobody catches"]).len(), 1);
+        assert_eq!(with(&["ERROR", "uncaught"]).len(), 1);
         hub_core::warn("not so good");
         assert_eq!(with(&["WARN", "not so good"]).len(), 1);
         hub_exceptions(false);
-        drop(spawn(|| Err::<(), _>("nobody asks")));
+        drop(spawn(|| Err::<(), _>("unjoined")));
         yield_now();
         assert_eq!(with(&["ERROR"]).len(), 0);
     });
 }
 
-/// Tells whoever waits at the other end.
+/// A subscriber that sends each event to a channel.
 struct Bell(std::sync::mpsc::Sender<String>);
 
 impl Subscriber for Bell {
@@ -168,9 +168,9 @@ impl Subscriber for Bell {
 }
 
 #[test]
-fn the_blocking_detector_is_heard_everywhere() {
+fn the_blocking_detector_reaches_the_global_subscriber() {
     if !is_child() {
-        return assert!(in_child("the_blocking_detector_is_heard_everywhere", |_| ()).status.success());
+        return assert!(in_child("the_blocking_detector_reaches_the_global_subscriber", |_| ()).status.success());
     }
     run("blocking", || {
         let (bell, rung) = std::sync::mpsc::channel();
@@ -188,7 +188,7 @@ fn the_blocking_detector_is_heard_everywhere() {
     });
 }
 
-/// Panics at each event.
+/// A subscriber that panics at each event.
 struct Wreck;
 
 impl Subscriber for Wreck {
@@ -208,8 +208,8 @@ impl Subscriber for Wreck {
 }
 
 #[test]
-fn a_subscriber_that_panics_does_no_harm() {
-    run("a_subscriber_that_panics_does_no_harm", || {
+fn a_panicking_subscriber_does_no_harm() {
+    run("a_panicking_subscriber_does_no_harm", || {
         let _wreck = tracing::subscriber::set_default(Wreck);
         sleep(SHORT);
         assert_eq!(spawn(|| 7).join().unwrap(), 7);

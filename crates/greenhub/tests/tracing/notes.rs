@@ -1,4 +1,4 @@
-//! A subscriber that takes notes of spans, in the order that `tracing` asks for: it knows OS threads only.
+//! A subscriber that records spans and checks the order of calls that `tracing` requires: it knows OS threads only.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -10,14 +10,14 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Metadata, Subscriber};
 
-/// What is known of one test, which runs on one OS thread.
+/// The record of one test, which runs on one OS thread.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Notes(Arc<Mutex<State>>);
 
 #[derive(Default, Debug)]
 struct State {
     spans: Vec<Noted>,
-    /// Those that are entered, from the outermost inwards.
+    /// The entered spans, from the outermost inwards.
     stack: Vec<usize>,
     /// The stack at the last event.
     at_event: Vec<String>,
@@ -30,10 +30,10 @@ impl State {
     }
 }
 
-/// What is known of a span.
+/// The record of a span.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub(crate) struct Noted {
-    /// Its field `name` or `label`, else its own name.
+    /// The field `name` or `label`, else the span's own name.
     pub(crate) label: String,
     pub(crate) fields: Vec<String>,
     pub(crate) parent: Option<String>,
@@ -56,19 +56,19 @@ impl Visit for Noted {
     }
 }
 
-/// What a test does while the subscriber is told something: `new`, `enter`, `exit` or `close`, of which span.
+/// A hook of the test for calls to the subscriber: `new`, `enter`, `exit` or `close`, and the label of the span.
 type Meanwhile = Rc<dyn Fn(&str, &str)>;
 
 thread_local! {
     static MEANWHILE: RefCell<Option<Meanwhile>> = const { RefCell::new(None) };
 }
 
-/// Has the subscriber of this OS thread do something each time that it is told of a span.
+/// Sets the hook that the subscriber of this OS thread calls for every span.
 pub(crate) fn meanwhile(what: impl Fn(&str, &str) + 'static) {
     MEANWHILE.set(Some(Rc::new(what)));
 }
 
-/// It only takes notes from now on.
+/// Removes the hook.
 pub(crate) fn nothing_meanwhile() {
     MEANWHILE.set(None);
 }
@@ -83,18 +83,18 @@ impl Notes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The spans in which an event is that is told here and now.
+    /// Emits an event, and returns the spans in which it is.
     pub(crate) fn here(&self) -> Vec<String> {
         tracing::info!(target: "test", "here");
         self.state().at_event.clone()
     }
 
-    /// The spans that are entered, whoever asks.
+    /// Returns the entered spans, without an event.
     pub(crate) fn entered(&self) -> Vec<String> {
         self.state().labels()
     }
 
-    /// The last span with that label.
+    /// Returns the last span with that label.
     #[track_caller]
     pub(crate) fn of(&self, label: &str) -> Noted {
         let found = self.state().spans.iter().rfind(|span| span.label == label).cloned();
@@ -109,7 +109,7 @@ impl Notes {
         self.state().spans.clone()
     }
 
-    /// Nothing was told out of order, nothing is entered, and every span was closed once.
+    /// Checks that the order of calls was valid, that no span is entered, and that every span was closed once.
     #[track_caller]
     pub(crate) fn are_settled(&self) {
         let state = self.state();

@@ -1,4 +1,4 @@
-//! Random programs: whoever tells something is in the spans that a model says, and everybody's are closed once.
+//! Random programs: every event is in the spans of the model, and every span is closed once.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,12 +16,12 @@ use crate::support::green::{OnDrop, keep_reports, quiet_panic};
 use crate::support::random::Random;
 use crate::support::run;
 
-/// What the greenlets of a program share.
+/// The state shared by the greenlets of a program.
 struct World {
     notes: Notes,
     wrong: RefCell<Vec<String>>,
     green_threads: RefCell<Vec<Rc<GreenThread<()>>>>,
-    /// How many more may be spawned.
+    /// The number of green threads that may still be spawned.
     left: Cell<usize>,
     labels: Cell<usize>,
     queue: Queue<usize>,
@@ -48,12 +48,12 @@ impl World {
         format!("{what} {}", self.labels.get())
     }
 
-    /// Tells something.
+    /// Emits an event and checks its spans.
     fn check(&self, model: &Model, at: &str) {
         self.compare(&self.notes.here(), &model.0.borrow(), at);
     }
 
-    /// Kept until the end: a green thread that panics is nothing special here.
+    /// Differences are kept until the end, since the programs catch panics.
     fn compare(&self, here: &[String], expected: &[String], at: &str) {
         if here != expected {
             self.wrong.borrow_mut().push(format!("{at}: in {here:?} instead of {expected:?}"));
@@ -64,7 +64,7 @@ impl World {
         let label = self.label("part");
         in_span(part(&label), || {
             model.0.borrow_mut().push(label);
-            // In whatever way it is left.
+            // Runs at the end of the span, by return or by unwinding.
             let _leaves = OnDrop(|| {
                 self.check(model, "at the end of a span");
                 model.0.borrow_mut().pop();
@@ -106,7 +106,7 @@ fn spawn_one(world: &Rc<World>, model: &Model, random: &mut Random, depth: usize
     world.green_threads.borrow_mut().push(Rc::new(green.unwrap()));
 }
 
-/// A greenlet that is switched to by hand, and to it back, unless it waits for something or is given up.
+/// Makes a greenlet and switches to it and back by hand; it may also wait, or be dropped while it is suspended.
 fn switch_by_hand(world: &Rc<World>, model: &Model, random: &mut Random) {
     let (maker, its_world, waits) = (Greenlet::current(), world.clone(), random.below(3) == 0);
     let plain = Greenlet::new(move |_| {
@@ -142,7 +142,7 @@ fn act(world: &Rc<World>, model: &Model, random: &mut Random, depth: usize) {
             }
             6 if depth > 0 => {
                 let panics = random.below(2) == 0;
-                // It may swallow a kill, too, which strikes again at the next wait.
+                // May swallow a kill as well, which strikes again at the next wait.
                 let _ = catch_unwind(AssertUnwindSafe(|| {
                     world.in_part(model, || {
                         act(world, model, random, below);
@@ -200,10 +200,10 @@ fn act(world: &Rc<World>, model: &Model, random: &mut Random, depth: usize) {
 }
 
 #[test]
-fn events_are_in_the_spans_that_a_model_says() {
+fn events_are_in_the_spans_of_the_model() {
     let seeds = std::env::var("GREENHUB_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(300);
     for seed in 0..seeds {
-        let (notes, wrong) = run("events_are_in_the_spans_that_a_model_says", move || {
+        let (notes, wrong) = run("events_are_in_the_spans_of_the_model", move || {
             keep_reports();
             let (notes, _listening) = Notes::listen();
             let mut random = Random::new(seed);

@@ -1,4 +1,4 @@
-//! Who is in which span.
+//! The spans of green threads, and when they are entered.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,7 @@ use crate::notes::{Notes, meanwhile, nothing_meanwhile};
 use crate::support::green::{LONG, OnDrop, SHORT, keep_reports, pipe, quiet_panic};
 use crate::support::{in_child, is_child, run};
 
-/// A test with a subscriber that takes notes, on an OS thread of its own.
+/// Runs a test with a recording subscriber, on an OS thread of its own.
 fn test(name: &str, body: impl FnOnce(Notes) + Send + 'static) {
     let notes = run(name, || {
         keep_reports();
@@ -28,7 +28,7 @@ fn test(name: &str, body: impl FnOnce(Notes) + Send + 'static) {
         nothing_meanwhile();
         notes
     });
-    // The OS thread has ended, and with it whatever was suspended there.
+    // The OS thread has ended, and with it every greenlet suspended there.
     notes.are_settled();
 }
 
@@ -40,15 +40,15 @@ fn part(label: &str) -> Span {
     info_span!(target: "test", "part", label)
 }
 
-/// A cell that is filled in the course of a test.
+/// Returns two handles to a cell that the test fills.
 fn seen<T: Default>() -> (Rc<RefCell<T>>, Rc<RefCell<T>>) {
     let seen = Rc::new(RefCell::default());
     (seen.clone(), seen)
 }
 
 #[test]
-fn a_green_thread_has_a_span_that_says_who_it_is() {
-    test("a_green_thread_has_a_span_that_says_who_it_is", |notes| {
+fn a_green_thread_has_a_span_with_its_identity() {
+    test("a_green_thread_has_a_span_with_its_identity", |notes| {
         let green = named("worker", current_id);
         let number = green.id().unwrap();
         let span = notes.of("worker");
@@ -62,8 +62,8 @@ fn a_green_thread_has_a_span_that_says_who_it_is() {
 }
 
 #[test]
-fn the_span_is_a_child_of_the_one_in_which_the_green_thread_is_spawned() {
-    test("the_span_is_a_child_of_the_one_in_which_the_green_thread_is_spawned", |notes| {
+fn a_span_is_a_child_of_the_span_of_its_spawner() {
+    test("a_span_is_a_child_of_the_span_of_its_spawner", |notes| {
         let parent = named("parent", || {
             named("child", || ()).join().unwrap();
             in_span(part("a part"), || named("of a part", || ()).join().unwrap());
@@ -78,8 +78,8 @@ fn the_span_is_a_child_of_the_one_in_which_the_green_thread_is_spawned() {
 }
 
 #[test]
-fn events_are_in_the_span_of_the_green_thread_that_runs_and_in_no_other() {
-    test("events_are_in_the_span_of_the_green_thread_that_runs_and_in_no_other", |notes| {
+fn events_are_in_the_span_of_the_running_green_thread_only() {
+    test("events_are_in_the_span_of_the_running_green_thread_only", |notes| {
         let talk = |name: &'static str| {
             let notes = notes.clone();
             named(name, move || {
@@ -101,8 +101,8 @@ fn events_are_in_the_span_of_the_green_thread_that_runs_and_in_no_other() {
 }
 
 #[test]
-fn who_runs_on_the_stack_of_one_that_has_ended_is_in_its_own_span() {
-    test("who_runs_on_the_stack_of_one_that_has_ended_is_in_its_own_span", |notes| {
+fn a_body_run_on_a_reused_stack_is_in_its_own_span() {
+    test("a_body_run_on_a_reused_stack_is_in_its_own_span", |notes| {
         let (places, all) = seen::<Vec<(String, usize)>>();
         for name in ["first", "second", "third"] {
             let (notes, places) = (notes.clone(), places.clone());
@@ -141,8 +141,8 @@ fn callbacks_of_the_loop_are_in_no_span() {
 }
 
 #[test]
-fn destructors_links_and_values_of_its_own_are_in_its_span() {
-    test("destructors_links_and_values_of_its_own_are_in_its_span", |notes| {
+fn destructors_links_and_green_locals_are_in_the_span_of_their_green_thread() {
+    test("destructors_links_and_green_locals_are_in_the_span_of_their_green_thread", |notes| {
         greenhub::green_local! {
             static OWN: RefCell<Option<Box<dyn std::any::Any>>> = RefCell::new(None);
         }
@@ -202,8 +202,8 @@ fn the_span_is_closed_once_however_the_green_thread_ends() {
 }
 
 #[test]
-fn one_that_never_begins_has_a_span_that_is_closed_and_was_never_entered() {
-    test("one_that_never_begins_has_a_span_that_is_closed_and_was_never_entered", |notes| {
+fn an_unstarted_green_thread_has_a_span_that_is_closed_and_never_entered() {
+    test("an_unstarted_green_thread_has_a_span_that_is_closed_and_never_entered", |notes| {
         let check = |kill: &dyn Fn() -> bool| {
             let open = notes.last().unwrap();
             assert_eq!((open.entered, open.closed), (0, 0));
@@ -217,7 +217,7 @@ fn one_that_never_begins_has_a_span_that_is_closed_and_was_never_entered() {
         check(&|| cancelled.cancel());
         let later = spawn_after(LONG, || ());
         check(&|| later.cancel());
-        // Its block is given to another while what it held is dropped.
+        // The control block is reused while the cancelled body's captures are dropped.
         let parks = OnDrop(|| sleep(SHORT));
         let held = spawn(move || drop(parks));
         let next = Rc::new(Cell::new(0));
@@ -229,9 +229,9 @@ fn one_that_never_begins_has_a_span_that_is_closed_and_was_never_entered() {
 }
 
 #[test]
-fn what_an_ending_os_thread_unwinds_is_in_its_spans() {
+fn green_threads_unwound_by_an_ending_os_thread_are_in_their_spans() {
     let (tell, told) = std::sync::mpsc::channel();
-    test("what_an_ending_os_thread_unwinds_is_in_its_spans", move |notes| {
+    test("green_threads_unwound_by_an_ending_os_thread_are_in_their_spans", move |notes| {
         let ends = notes.clone();
         drop(named("left behind", move || {
             in_span(part("a part"), || {
@@ -328,8 +328,8 @@ fn the_main_greenlet_leaves_its_spans_while_others_run() {
 }
 
 #[test]
-fn greenlets_that_are_switched_by_hand_have_spans_of_their_own() {
-    test("greenlets_that_are_switched_by_hand_have_spans_of_their_own", |notes| {
+fn greenlets_switched_by_hand_have_their_own_spans() {
+    test("greenlets_switched_by_hand_have_their_own_spans", |notes| {
         let main = Greenlet::current();
         let theirs = notes.clone();
         let (places, all) = seen::<Vec<Vec<String>>>();
@@ -349,7 +349,7 @@ fn greenlets_that_are_switched_by_hand_have_spans_of_their_own() {
                 plain.switch(Payload::unit()).unwrap();
                 assert_eq!(notes.here(), ["main's"]);
             }
-            // Made to exit: switched to and back.
+            // The drop makes it exit: a switch to it and back.
             drop(plain);
             assert_eq!(notes.here(), ["main's"]);
             let gone = Greenlet::new(Ok);
@@ -383,7 +383,7 @@ fn a_span_ends_by_a_panic_a_kill_and_a_timeout() {
                 assert_eq!(notes.here(), ["green"]);
                 let killed = catch_unwind(AssertUnwindSafe(|| inside("kill", &notes, || sleep(LONG))));
                 assert_eq!(notes.here(), ["green"]);
-                // It goes on as a kill.
+                // The kill continues to unwind.
                 std::panic::resume_unwind(killed.unwrap_err());
             })
         };
@@ -400,8 +400,8 @@ fn a_span_ends_by_a_panic_a_kill_and_a_timeout() {
 }
 
 #[test]
-fn who_kills_at_once_is_out_of_its_spans_meanwhile() {
-    test("who_kills_at_once_is_out_of_its_spans_meanwhile", |notes| {
+fn a_killer_leaves_its_spans_while_the_target_unwinds() {
+    test("a_killer_leaves_its_spans_while_the_target_unwinds", |notes| {
         in_span(part("killer"), || {
             for waits in [false, true] {
                 let theirs = notes.clone();
@@ -419,8 +419,8 @@ fn who_kills_at_once_is_out_of_its_spans_meanwhile() {
 }
 
 #[test]
-fn a_masked_wait_is_left_and_entered_like_any() {
-    test("a_masked_wait_is_left_and_entered_like_any", |notes| {
+fn a_masked_wait_exits_and_enters_spans_like_any_wait() {
+    test("a_masked_wait_exits_and_enters_spans_like_any_wait", |notes| {
         let (theirs, childs) = (notes.clone(), notes.clone());
         let green = named("green", move || {
             in_span(part("a part"), || {
@@ -440,13 +440,13 @@ fn a_masked_wait_is_left_and_entered_like_any() {
 }
 
 #[test]
-fn a_subscriber_that_blocks_gets_an_error_and_no_wait_is_lost() {
+fn a_blocking_subscriber_gets_an_error_and_loses_no_wait() {
     if !is_child() {
-        // It says what it panics with.
-        let name = "spans::a_subscriber_that_blocks_gets_an_error_and_no_wait_is_lost";
+        // The test writes about its panics to standard error, so it runs in a process of its own.
+        let name = "spans::a_blocking_subscriber_gets_an_error_and_loses_no_wait";
         return assert!(in_child(name, |_| ()).status.success());
     }
-    test("a_subscriber_that_blocks_gets_an_error_and_no_wait_is_lost", |_| {
+    test("a_blocking_subscriber_gets_an_error_and_loses_no_wait", |_| {
         sleep(SHORT);
         let (tried, refused) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         let lock = Arc::new(greenhub::sync::Mutex::new(()));
@@ -468,7 +468,7 @@ fn a_subscriber_that_blocks_gets_an_error_and_no_wait_is_lost() {
         let held = lock.clone();
         meanwhile(move |what, label| {
             if (what, label) == ("new", "main's") {
-                // The program itself makes that one.
+                // The program itself makes that span.
                 return;
             }
             tries.set(tries.get() + 1);
@@ -482,12 +482,12 @@ fn a_subscriber_that_blocks_gets_an_error_and_no_wait_is_lost() {
             assert!(!matches!(locked, Ok(true)));
             assert!(catch_unwind(|| sleep(SHORT)).is_err());
             yield_now();
-            // A greenlet that nobody holds any more exits later.
+            // A dropped greenlet exits later.
             let exited = exits.get();
             drop(suspended.borrow_mut().pop());
             assert_eq!(exits.get(), exited);
             assert_eq!((current_id(), current_name()), (before, name));
-            // What panics above goes no further.
+            // A panic of a check above is caught by the library, so the checks are counted.
             refusals.set(refusals.get() + 1);
         });
         let queue = Rc::new(Queue::new());
@@ -525,7 +525,7 @@ fn a_subscriber_that_blocks_gets_an_error_and_no_wait_is_lost() {
 #[test]
 fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
     test("a_subscriber_may_end_the_wait_that_is_about_to_begin", |_| {
-        // By what is waited for.
+        // By the event that is waited for.
         let woken = spawn(|| {
             let parker = Parker::new(WaitReason::Event).unwrap();
             let unparker = parker.unparker();
@@ -539,7 +539,7 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
             parked
         });
         assert_eq!(woken.join().unwrap(), greenhub::Parked::Unparked);
-        // By a kill, without which the last would be left for good.
+        // By a kill, without which the last wait would never end.
         let to_one_that_sleeps = || {
             let one = Greenlet::new(|_| {
                 sleep(LONG);
@@ -560,7 +560,7 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
             });
             assert!(killed.join().unwrap_err().is_exit());
         }
-        // When it goes on.
+        // When the greenlet resumes.
         let killed = spawn(|| {
             meanwhile(|what, _| {
                 if what == "enter" {
@@ -576,8 +576,8 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
 }
 
 #[test]
-fn a_subscriber_may_change_whom_a_kill_is_for() {
-    test("a_subscriber_may_change_whom_a_kill_is_for", |_| {
+fn a_subscriber_may_kill_the_target_of_a_kill() {
+    test("a_subscriber_may_kill_the_target_of_a_kill", |_| {
         let target = Rc::new(named("target", || sleep(LONG)));
         yield_now();
         let same = target.clone();
@@ -593,15 +593,15 @@ fn a_subscriber_may_change_whom_a_kill_is_for() {
             same.kill()
         });
         assert_eq!(killer.join().unwrap(), KillOutcome::Ended);
-        // Nobody is switched to from there.
+        // The hook does not switch, so its kill is scheduled.
         assert_eq!(killed.take(), Some(KillOutcome::Scheduled));
         assert!(target.is_finished());
     });
 }
 
 #[test]
-fn a_subscriber_may_wake_whom_a_switch_is_to() {
-    test("a_subscriber_may_wake_whom_a_switch_is_to", |notes| {
+fn a_subscriber_may_wake_the_target_of_a_switch() {
+    test("a_subscriber_may_wake_the_target_of_a_switch", |notes| {
         let (to, target) = seen::<Option<Greenlet>>();
         let green = named("target", move || {
             *to.borrow_mut() = Some(Greenlet::current());
@@ -631,14 +631,14 @@ fn a_subscriber_may_wake_whom_a_switch_is_to() {
 }
 
 #[test]
-fn an_exit_that_is_pending_is_not_thrown_in_a_subscriber() {
-    test("an_exit_that_is_pending_is_not_thrown_in_a_subscriber", |_| {
+fn a_pending_exit_is_not_thrown_in_a_subscriber() {
+    test("a_pending_exit_is_not_thrown_in_a_subscriber", |_| {
         let (went, on) = seen::<bool>();
         let killed = named("killed", || sleep(LONG));
         yield_now();
         meanwhile(move |what, label| {
             if (what, label) == ("enter", "killed") {
-                // Looks for such an exit at its end.
+                // `run_in_place` checks for a pending exit at its end.
                 drop(hub_core::run_in_place(|| ()));
                 *went.borrow_mut() = true;
             }
@@ -649,8 +649,8 @@ fn an_exit_that_is_pending_is_not_thrown_in_a_subscriber() {
 }
 
 #[test]
-fn a_wait_that_began_before_is_refused_in_a_subscriber() {
-    test("a_wait_that_began_before_is_refused_in_a_subscriber", |_| {
+fn an_earlier_wait_is_refused_in_a_subscriber() {
+    test("an_earlier_wait_is_refused_in_a_subscriber", |_| {
         sleep(SHORT);
         let (result, refused) = seen::<Option<bool>>();
         in_span(part("main's"), || {
@@ -669,15 +669,15 @@ fn a_wait_that_began_before_is_refused_in_a_subscriber() {
 }
 
 #[test]
-fn a_wait_that_is_refused_at_last_leaves_nobody_outside() {
+fn a_wait_refused_late_reenters_its_spans() {
     if !is_child() {
-        // It says what it panics with.
-        let name = "spans::a_wait_that_is_refused_at_last_leaves_nobody_outside";
+        // The test writes about its panics to standard error, so it runs in a process of its own.
+        let name = "spans::a_wait_refused_late_reenters_its_spans";
         return assert!(in_child(name, |_| ()).status.success());
     }
-    test("a_wait_that_is_refused_at_last_leaves_nobody_outside", |notes| {
+    test("a_wait_refused_late_reenters_its_spans", |notes| {
         let (places, all) = seen::<Vec<Vec<String>>>();
-        // There is no loop yet, and none can be made within a hub.
+        // There is no loop yet, and none can be made while a hub is built.
         let build = move || -> std::io::Result<Box<dyn Hub>> {
             assert!(catch_unwind(|| sleep(SHORT)).is_err());
             places.borrow_mut().push(notes.here());
@@ -692,11 +692,11 @@ fn a_wait_that_is_refused_at_last_leaves_nobody_outside() {
 }
 
 #[test]
-fn a_switch_that_finds_no_stack_is_back_in_its_spans() {
+fn a_switch_without_a_stack_reenters_its_spans() {
     if !is_child() {
-        return assert!(in_child("spans::a_switch_that_finds_no_stack_is_back_in_its_spans", |_| ()).status.success());
+        return assert!(in_child("spans::a_switch_without_a_stack_reenters_its_spans", |_| ()).status.success());
     }
-    test("a_switch_that_finds_no_stack_is_back_in_its_spans", |notes| {
+    test("a_switch_without_a_stack_reenters_its_spans", |notes| {
         sleep(SHORT);
         const MUCH: usize = 512 << 20;
         nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, MUCH as _, MUCH as _).unwrap();
@@ -737,9 +737,9 @@ fn the_error_of_a_second_kill_is_dropped_in_the_span_of_the_killer() {
 }
 
 #[test]
-fn a_subscriber_that_panics_when_told_of_spans_does_no_harm() {
+fn a_subscriber_that_panics_in_span_calls_does_no_harm() {
     for at in ["new", "enter", "exit", "close"] {
-        run("a_subscriber_that_panics_when_told_of_spans_does_no_harm", move || {
+        run("a_subscriber_that_panics_in_span_calls_does_no_harm", move || {
             keep_reports();
             let (_, _listening) = Notes::listen();
             meanwhile(move |what, _| {
@@ -750,7 +750,7 @@ fn a_subscriber_that_panics_when_told_of_spans_does_no_harm() {
             let green = spawn(|| {
                 yield_now();
                 let child = spawn(|| sleep(SHORT));
-                // Made here, where a panic would be the program's own.
+                // The program makes its own span only where a panic of the subscriber is not its own.
                 let span = if current_name().is_none() { Span::none() } else { part("never") };
                 in_span(span, || child.join().unwrap());
                 7
@@ -766,14 +766,14 @@ fn a_subscriber_that_panics_when_told_of_spans_does_no_harm() {
 }
 
 #[test]
-fn a_subscriber_may_spawn_which_is_not_told() {
+fn a_subscriber_may_spawn_without_spans() {
     if !is_child() {
-        return assert!(in_child("spans::a_subscriber_may_spawn_which_is_not_told", |_| ()).status.success());
+        return assert!(in_child("spans::a_subscriber_may_spawn_without_spans", |_| ()).status.success());
     }
-    // For the whole process: only so it would be told of what it does itself.
+    // A global subscriber, since a scoped one is not called for spans made inside its own methods.
     let notes = Notes::default();
     tracing::subscriber::set_global_default(notes.clone()).unwrap();
-    run("a_subscriber_may_spawn_which_is_not_told", move || {
+    run("a_subscriber_may_spawn_without_spans", move || {
         let (ran, count) = seen::<usize>();
         meanwhile(move |what, label| {
             let ran = ran.clone();
@@ -794,20 +794,20 @@ fn a_subscriber_may_spawn_which_is_not_told() {
 }
 
 #[test]
-fn a_forked_child_goes_on_in_its_spans() {
+fn a_forked_child_stays_in_its_spans() {
     if !is_child() {
-        return assert!(in_child("spans::a_forked_child_goes_on_in_its_spans", |_| ()).status.success());
+        return assert!(in_child("spans::a_forked_child_stays_in_its_spans", |_| ()).status.success());
     }
-    test("a_forked_child_goes_on_in_its_spans", |notes| {
+    test("a_forked_child_stays_in_its_spans", |notes| {
         let green = named("green", move || {
             in_span(part("a part"), || {
                 sleep(SHORT);
-                // SAFETY: this process has no other thread that runs; the child ends without any clean-up.
+                // SAFETY: No other thread of this process runs, and the child ends without any cleanup.
                 let forked = unsafe { nix::unistd::fork() }.unwrap();
                 sleep(SHORT);
                 let here = notes.here() == ["green", "a part"];
                 match forked {
-                    // SAFETY: ends the child at once.
+                    // SAFETY: `_exit` ends the child without running any other code.
                     nix::unistd::ForkResult::Child => unsafe { libc::_exit(if here { 0 } else { 1 }) },
                     nix::unistd::ForkResult::Parent { child } => {
                         let status = nix::sys::wait::waitpid(child, None).unwrap();
@@ -821,12 +821,12 @@ fn a_forked_child_goes_on_in_its_spans() {
 }
 
 #[test]
-fn without_a_subscriber_there_is_nothing_to_enter() {
-    run("without_a_subscriber_there_is_nothing_to_enter", || {
-        assert_eq!(in_span(part("nobody's"), || spawn(|| 7).join().unwrap()), 7);
+fn no_span_is_entered_without_a_subscriber() {
+    run("no_span_is_entered_without_a_subscriber", || {
+        assert_eq!(in_span(part("unrecorded"), || spawn(|| 7).join().unwrap()), 7);
         let (notes, listening) = Notes::listen();
         drop(listening);
-        in_span(part("nobody's"), || spawn(yield_now).join().unwrap());
+        in_span(part("unrecorded"), || spawn(yield_now).join().unwrap());
         assert_eq!(notes.all(), []);
     });
 }
