@@ -1,4 +1,4 @@
-//! A message of 64 bytes there and back, over socket pairs and over TCP, both ends on one thread.
+//! An echo of 64 bytes over socket pairs and over TCP, with both ends on one OS thread.
 
 use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 const BYTES: usize = 64;
 
-/// A kind of socket, as each peer names it.
+/// A kind of socket, with the type of each library.
 trait Kind {
     type Green: From<OwnedFd> + Read + Write + 'static;
     type Tokio: AsyncRead + AsyncWrite + Unpin + Send + 'static;
@@ -20,7 +20,7 @@ trait Kind {
 
     fn pairs(count: usize) -> Vec<Pair>;
 
-    /// Called on a runtime.
+    /// Converts a socket. Must be called on a tokio runtime.
     fn for_tokio(socket: OwnedFd) -> Self::Tokio;
 }
 
@@ -111,7 +111,7 @@ fn tokio<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
 }
 
 fn may<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
-    // SAFETY: the number is given away by its owner.
+    // SAFETY: `into_raw_fd` gives up the ownership of the open descriptor.
     let pairs = both(pairs, |socket| unsafe { K::May::from_raw_fd(socket.into_raw_fd()) });
     let watch = Stopwatch::start();
     let player = |(mut near, mut far): (K::May, K::May)| {
@@ -145,7 +145,7 @@ fn echo<K: Kind>(criterion: &mut Criterion) {
         let mut bench = |name: &str, run: fn(Vec<Pair>, u64) -> Duration| {
             group.bench_function(name, |bencher| {
                 bencher.iter_custom(|iterations| {
-                    // Enough that registering and closing weigh little.
+                    // Enough rounds that registering and closing the sockets cost little.
                     let rounds = (iterations / connections).max(50);
                     let elapsed = run(K::pairs(connections as usize), rounds);
                     scaled(elapsed, connections * rounds, iterations)

@@ -1,4 +1,4 @@
-//! Work that is given to others: a bounded pool of green threads, and OS threads for what blocks. Ours beside tokio's.
+//! A bounded pool of green threads, and a pool of OS threads for blocking code, compared with tokio.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use benches::{Stopwatch, Way, scaled};
 use criterion::{Criterion, criterion_group, criterion_main};
 
-/// How many may run at once.
+/// The number of tasks that may run at once.
 const SIZE: usize = 100;
 
 fn tokio_runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
 }
 
-/// Spawned as there is room, and all waited for at the end.
+/// Spawns into a `GreenPool`, which waits for room, and waits for all at the end.
 fn greenhub_pool(count: u64) -> Duration {
     let pool = greenhub::GreenPool::new(SIZE);
     let watch = Stopwatch::start();
@@ -24,7 +24,7 @@ fn greenhub_pool(count: u64) -> Duration {
     watch.elapsed()
 }
 
-/// Each task has one of so many permits.
+/// Spawns tasks, each of which holds a permit of a semaphore.
 fn tokio_pool(count: u64) -> Duration {
     tokio_runtime().block_on(async move {
         let (permits, mut tasks) = (Arc::new(tokio::sync::Semaphore::new(SIZE)), tokio::task::JoinSet::new());
@@ -68,7 +68,7 @@ fn pools(criterion: &mut Criterion) {
         for (name, run) in ways {
             group.bench_function(name, |bencher| {
                 bencher.iter_custom(|iterations| {
-                    // So that the start weighs nothing.
+                    // Enough operations that the start costs little.
                     let count = iterations.max(least);
                     scaled(run(count), count, iterations)
                 });

@@ -1,4 +1,4 @@
-//! Spawning a thousand and waiting for each; the time is that of one.
+//! Spawning and joining in batches of a thousand. The time is that of one spawn and join.
 
 use std::time::Duration;
 
@@ -31,21 +31,22 @@ async fn tokio_batch() {
 }
 
 extern "C" fn leave(from: Transfer) -> ! {
-    // SAFETY: whoever jumped here is suspended in that jump. Nobody comes back: the stack is used anew.
+    // SAFETY: the context that jumped here is suspended in that jump. This context is never resumed, so its stack may
+    // be reused.
     unsafe { from.context.resume(from.data) };
     unreachable!("left for good")
 }
 
-/// New contexts on the same warm stack, each entered and left at once.
+/// Creates contexts on the same warm stack, and enters and leaves each.
 fn context_batch(stack: &FixedSizeStack) {
     for number in 0..BATCH as usize {
-        // SAFETY: the stack outlives the jump, and the context before it was left for good.
+        // SAFETY: the stack outlives the jump, and the previous context on it is never resumed.
         let back = unsafe { Context::new(stack, leave).resume(number) };
         assert_eq!(back.data, number);
     }
 }
 
-/// The time of so many, by whole batches.
+/// Returns the time of `iterations` operations, measured over whole batches.
 fn batches(iterations: u64, batch: impl FnMut()) -> Duration {
     let batches = iterations.div_ceil(BATCH);
     scaled(timed(batches, batch), batches * BATCH, iterations)
@@ -62,7 +63,7 @@ fn spawns(criterion: &mut Criterion) {
         bencher.iter_custom(|count| batches(count, || runtime.block_on(tokio_batch())));
     });
     group.bench_function("may", |bencher| {
-        // On a coroutine, as the others: a thread that joins is woken by the system.
+        // Join on a coroutine, as the others do. The system would have to wake a joining OS thread.
         bencher.iter_custom(|count| may::go!(move || batches(count, may_batch)).join().expect("it only counts"));
     });
 }

@@ -1,4 +1,4 @@
-//! A switch there and one back, by hand: the floor of everything else.
+//! A switch by hand to another context and back: the lower bound for all other operations.
 
 use benches::timed;
 use context::stack::FixedSizeStack;
@@ -8,20 +8,20 @@ use greenhub::{Greenlet, Payload};
 
 extern "C" fn bounce(mut from: Transfer) -> ! {
     loop {
-        // SAFETY: whoever jumped here is suspended in that jump, and its stack lives on.
+        // SAFETY: the context that jumped here is suspended in that jump, and its stack is alive.
         from = unsafe { from.context.resume(0) };
     }
 }
 
 fn context_alone(criterion: &mut Criterion) {
     let stack = FixedSizeStack::default();
-    // SAFETY: the stack outlives the last jump into it, at the end of this function; `bounce` keeps nothing on it
-    // that would have to be dropped.
+    // SAFETY: the stack is dropped at the end of this function, after the last jump into it. `bounce` keeps no value
+    // with a destructor on the stack.
     let mut there = Some(unsafe { Context::new(&stack, bounce) });
     criterion.bench_function("switch there and back/context", |bencher| {
         let mut there_and_back = || {
             let context = there.take().expect("put back after each jump");
-            // SAFETY: each context is resumed once; `bounce` jumps straight back.
+            // SAFETY: each context is resumed once, and `bounce` jumps straight back.
             there = Some(unsafe { context.resume(0) }.context);
         };
         bencher.iter_custom(|count| timed(count, &mut there_and_back));

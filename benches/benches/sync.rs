@@ -1,5 +1,5 @@
-//! Messages, turns and events between two and back, on one OS thread and on two, and what is done where nobody waits:
-//! ours beside std's, tokio's and may's.
+//! Messages, turns and events between two green threads on one OS thread and on two, and primitives without contention,
+//! compared with std, tokio and may.
 
 use std::sync;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use benches::{Stopwatch, Way, scaled, timed};
 use criterion::{Criterion, criterion_group, criterion_main};
 
-/// So that the start weighs nothing.
+/// Returns the number of rounds of a sample: enough that the start costs little.
 fn rounds(iterations: u64) -> u64 {
     iterations.max(1000)
 }
@@ -68,7 +68,7 @@ fn tokio_channel(rounds: u64) -> Duration {
     })
 }
 
-/// Between two OS threads: what a program without green threads pays.
+/// Sends between two OS threads, as a program without green threads does.
 fn std_channel(rounds: u64) -> Duration {
     use sync::mpsc::channel;
     let ((there, arrived), (back, returned)) = (channel(), channel());
@@ -83,7 +83,7 @@ fn std_channel(rounds: u64) -> Duration {
     watch.elapsed()
 }
 
-/// Runs both in green threads, and waits for them.
+/// Runs two functions in green threads, and joins them.
 fn both_green(one: impl FnOnce() + 'static, other: impl FnOnce() + 'static) -> Duration {
     let watch = Stopwatch::start();
     let both = [greenhub::spawn(one), greenhub::spawn(other)];
@@ -91,7 +91,7 @@ fn both_green(one: impl FnOnce() + 'static, other: impl FnOnce() + 'static) -> D
     watch.elapsed()
 }
 
-/// Runs both in tasks of one OS thread, and waits for them.
+/// Runs two futures as tasks on one OS thread, and waits for them.
 fn both_tasks(
     one: impl Future<Output = ()> + Send + 'static,
     other: impl Future<Output = ()> + Send + 'static,
@@ -110,7 +110,7 @@ fn tokio_runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
 }
 
-/// Runs both in OS threads of their own, and waits for them.
+/// Runs two functions on OS threads of their own, and joins them.
 fn both_threads(one: impl FnOnce() + Send + 'static, other: impl FnOnce() + Send + 'static) -> Duration {
     let watch = Stopwatch::start();
     let both = [std::thread::spawn(one), std::thread::spawn(other)];
@@ -133,7 +133,7 @@ fn greenhub_queue(rounds: u64) -> Duration {
     both_green(send, bounce)
 }
 
-/// Between the hubs of two OS threads: each message wakes a hub.
+/// Sends between the green threads of two OS threads: each message wakes a hub.
 fn greenhub_across(rounds: u64) -> Duration {
     use greenhub::sync::mpsc::channel;
     let ((there, arrived), (back, returned)) = (channel(), channel());
@@ -204,7 +204,7 @@ fn tokio_notify(rounds: u64) -> Duration {
     both_tasks(ask, answer)
 }
 
-/// Two who take turns by a mutex and a condition, of whichever library.
+/// Takes turns by a mutex and a condition variable of the given library.
 macro_rules! turns {
     ($sync:path, $both:expr, $rounds:expr) => {{
         use $sync as here;
@@ -272,7 +272,7 @@ fn channels(criterion: &mut Criterion) {
     );
 }
 
-/// In one thread, which sends and then receives.
+/// Sends and then receives in one thread, so that no receive waits.
 fn messages(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a message that is there when it is asked for");
     group.bench_function("greenhub, mpsc", |bencher| {

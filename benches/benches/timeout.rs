@@ -1,4 +1,4 @@
-//! Arming a timeout and cancelling it, alone and while 100,000 others are armed.
+//! Arming and cancelling a timeout, alone and while 100,000 others are armed.
 //!
 //! `may` arms a timer only together with a park, so it has no figure here.
 
@@ -12,7 +12,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Deadlines of timers that stay armed throughout.
+/// Returns the delays of timers that stay armed throughout.
 fn others(count: u64) -> impl Iterator<Item = Duration> {
     (0..count).map(|number| Duration::from_secs(600 + number % 600))
 }
@@ -35,7 +35,7 @@ fn timeouts(criterion: &mut Criterion) {
                 for timer in &mut timers {
                     assert_eq!(timer.as_mut().poll(&mut waiting), Poll::Pending);
                 }
-                // `timeout` around what is ready would not arm anything.
+                // `timeout` around a ready future would arm no timer.
                 let mut arm_and_cancel =
                     || assert_eq!(pin!(tokio::time::sleep(LIMIT)).poll(&mut waiting), Poll::Pending);
                 bencher.iter_custom(|count| timed(count, &mut arm_and_cancel));

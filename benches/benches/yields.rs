@@ -1,4 +1,4 @@
-//! A yield to the next of 2, and of 1,000.
+//! A yield among 2 green threads, and among 1,000.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use benches::{Stopwatch, scaled};
 use criterion::{Criterion, criterion_group, criterion_main};
 
-/// How often each yields, so that the start weighs nothing, in a sample of `iterations` yields.
+/// Returns how often each green thread yields in a sample of `iterations` yields: enough that the start costs little.
 fn rounds(iterations: u64, threads: u64) -> u64 {
     (iterations / threads).max(200)
 }
@@ -49,7 +49,7 @@ where
     })
 }
 
-/// Yields without a visit to the driver, which tokio's own `yield_now` makes.
+/// Yields without polling the driver, unlike tokio's own `yield_now`.
 async fn wake_itself() {
     let mut woken = false;
     poll_fn(|context| {

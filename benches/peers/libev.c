@@ -22,7 +22,7 @@ static void watch_all(void)
 		watchers[place].data = (void *)(intptr_t)place;
 		ev_io_start(main_loop, &watchers[place]);
 	}
-	/* Takes the places into the kernel's set, as the others have done by now. */
+	/* Registers the places with the kernel, which libev would otherwise do within the measured time. */
 	ev_run(main_loop, EVRUN_NOWAIT);
 }
 

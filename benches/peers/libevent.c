@@ -1,6 +1,6 @@
 /*
- * libevent: an event for each place, in a base as it comes. The events persist or, with ONE_WAIT, are added anew for each
- * wait; with PRECISE_TIMERS the base has those.
+ * libevent: an event for each place, in a base with default settings. The events persist or, with ONE_WAIT, are added
+ * anew for each wait. With PRECISE_TIMERS the base uses precise timers.
  */
 #include "ring.h"
 #include <event2/event.h>

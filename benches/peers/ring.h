@@ -1,9 +1,9 @@
 /*
- * What the peers in C share: a ring of descriptors with messages, and the processor time of it. The same work
- * as that of src/ring.rs: an eventfd for each place, which hands out one message at a time.
+ * The shared part of the peers in C: a ring of descriptors with messages, and the measurement of its processor time. The
+ * work is that of src/ring.rs: an eventfd for each place, which hands out one message at a time.
  *
- * A peer is called with the number of descriptors, of messages under way, of messages to hand on, and of places that a
- * message goes at a time; it prints the nanoseconds of processor time.
+ * The arguments of a peer are the number of descriptors, the number of messages in the ring, the number of messages to
+ * pass on, and the number of places that a message moves at a time. A peer prints its processor time in nanoseconds.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -29,7 +29,7 @@ static void give(long place)
 	check(write(places[place], &one, sizeof one) == sizeof one, "write");
 }
 
-/* Hands on the message of a place. Returns whether it was the last one. */
+/* Passes the message of a place on. Returns whether it was the last one. */
 static int hand_on(long place)
 {
 	uint64_t one;
@@ -47,7 +47,7 @@ static int64_t processor_time(void)
 	return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
-/* The peer's own part: watches each place, and calls hand_on for those that are readable until that returns 1. */
+/* The part of each peer: watches each place, and calls hand_on for readable places until hand_on returns 1. */
 static void watch_all(void);
 static void loop(void);
 

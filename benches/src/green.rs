@@ -1,4 +1,4 @@
-//! Ping-pong between green threads: two for each pair of sockets, on one hub.
+//! Ping-pong between two green threads for each pair of sockets, on one hub.
 
 use std::io::{Read, Write};
 
@@ -10,7 +10,7 @@ use greenhub::{spawn, spawn_n};
 ///
 /// # Panics
 ///
-/// If a socket fails, or the connection ends early.
+/// Panics if a socket fails, or if a connection ends early.
 pub fn ping_pong<S: Read + Write + 'static>(pairs: Vec<(S, S)>, rounds: u64, bytes: usize) {
     let player = |(mut near, mut far): (S, S)| {
         spawn_n(move || {

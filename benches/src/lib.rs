@@ -1,8 +1,8 @@
-//! What the benches share: a clock, pairs of connected sockets, two ways to play ping-pong over them, and a ring of
-//! descriptors of which few are busy.
+//! Shared parts of the benches: a clock, pairs of connected sockets, ping-pong over them with and without green
+//! threads, and a ring of descriptors of which few are busy.
 //!
-//! Time is the processor time of the whole process, system calls included: what else a machine runs weighs less on it than
-//! on a wall clock, and nothing here waits for anything but itself.
+//! Times are the processor time of the whole process, system calls included. Other load on the machine affects
+//! processor time less than wall-clock time, and the benches wait for no other process.
 
 pub mod green;
 pub mod raw;
@@ -23,13 +23,13 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct Stopwatch(Duration);
 
 impl Stopwatch {
-    /// Starts one.
+    /// Starts a stopwatch.
     #[must_use]
     pub fn start() -> Stopwatch {
         Stopwatch(processor_time())
     }
 
-    /// The processor time of this process since the start.
+    /// Returns the processor time of this process since the start.
     #[must_use]
     pub fn elapsed(self) -> Duration {
         processor_time().saturating_sub(self.0)
@@ -41,7 +41,7 @@ fn processor_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
-/// The time of so many operations, one after the other.
+/// Returns the time of `count` operations, one after the other.
 pub fn timed<R>(count: u64, mut operation: impl FnMut() -> R) -> Duration {
     let watch = Stopwatch::start();
     for _ in 0..count {
@@ -50,27 +50,27 @@ pub fn timed<R>(count: u64, mut operation: impl FnMut() -> R) -> Duration {
     watch.elapsed()
 }
 
-/// A name, and what does something so many times and says how long that took.
+/// A name, and a function that performs a number of operations and returns their time.
 pub type Way = (&'static str, fn(u64) -> Duration);
 
 /// Both ends of a connection.
 pub type Pair = (OwnedFd, OwnedFd);
 
-/// Both ends of so many Unix streams.
+/// Creates both ends of `count` Unix streams.
 ///
 /// # Errors
 ///
-/// The system's, such as too many open files.
+/// Returns the error of the system, such as too many open files.
 pub fn unix_pairs(count: usize) -> io::Result<Vec<Pair>> {
     raise_descriptor_limit()?;
     (0..count).map(|_| UnixStream::pair().map(|(near, far)| (near.into(), far.into()))).collect()
 }
 
-/// Both ends of so many TCP connections over the loopback interface, which send without delay.
+/// Creates both ends of `count` TCP connections over the loopback interface, with `TCP_NODELAY`.
 ///
 /// # Errors
 ///
-/// The system's, such as too many open files.
+/// Returns the error of the system, such as too many open files.
 pub fn tcp_pairs(count: usize) -> io::Result<Vec<Pair>> {
     raise_descriptor_limit()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -85,17 +85,17 @@ pub fn tcp_pairs(count: usize) -> io::Result<Vec<Pair>> {
     (0..count).map(pair).collect()
 }
 
-/// The time of `wanted` operations, where `done` of them took `elapsed`.
+/// Returns the time of `wanted` operations if `done` operations took `elapsed`.
 #[must_use]
 pub fn scaled(elapsed: Duration, done: u64, wanted: u64) -> Duration {
     elapsed.mul_f64(wanted as f64 / done as f64)
 }
 
-/// As far as an unprivileged process may.
+/// Raises the limit of open files to the hard limit.
 ///
 /// # Errors
 ///
-/// The system's.
+/// Returns the error of the system.
 pub fn raise_descriptor_limit() -> io::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)

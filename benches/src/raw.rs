@@ -8,11 +8,13 @@ use rustix::io::{read, write};
 
 use crate::Pair;
 
-/// Sends a message of `bytes` over each pair and back, `rounds` times. A message must fit into the buffers of a socket.
+/// Sends a message of `bytes` over each pair and back, `rounds` times.
+///
+/// A message must fit into the buffers of a socket.
 ///
 /// # Panics
 ///
-/// If a system call fails, or a message does not come in one piece.
+/// Panics if a system call fails, or if a message does not arrive in one piece.
 pub fn ping_pong(pairs: Vec<Pair>, rounds: u64, bytes: usize) {
     let set = epoll::create(CreateFlags::CLOEXEC).expect("an epoll set");
     let ends: Vec<_> = pairs.into_iter().flat_map(|(near, far)| [near, far]).collect();

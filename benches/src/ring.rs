@@ -1,8 +1,8 @@
-//! Messages in a ring of descriptors, of which few are busy: over a bare hub, and over green threads.
+//! Messages in a ring of descriptors of which few are busy, over a bare hub and over green threads.
 //!
-//! Each place is an eventfd that hands out one message at a time: one descriptor, where a pipe would take two, and so
-//! little work for a message that what waits for it weighs as much as it can. `peers/ring.h` is the same in C; reads and
-//! writes are those of the C library here too.
+//! Each place is an eventfd that hands out one message at a time. An eventfd takes one descriptor, where a pipe would
+//! take two, and costs little per message, so the cost of waiting dominates. `peers/ring.h` does the same in C. Both
+//! use the reads and writes of the C library.
 
 use std::cell::Cell;
 use std::io;
@@ -17,16 +17,17 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::Stopwatch;
 
-/// What goes round.
+/// The parameters of a run.
 #[derive(Copy, Clone, Debug)]
 pub struct Load {
-    /// How many descriptors are registered.
+    /// The number of registered descriptors.
     pub places: usize,
-    /// How many messages are under way.
+    /// The number of messages in the ring.
     pub busy: usize,
-    /// How many messages are handed on in all.
+    /// The total number of messages that are passed on.
     pub messages: u64,
-    /// How far a message goes at a time: 1 takes it to each place in turn; at 0 the same places stay busy.
+    /// The number of places that a message moves at a time. With 1 it visits each place in turn, with 0 the same places
+    /// stay busy.
     pub step: usize,
 }
 
@@ -36,24 +37,24 @@ impl Load {
     }
 }
 
-/// How green threads wait, one for each place.
+/// How the green threads wait. Each place has one.
 #[derive(Copy, Clone, Debug)]
 pub enum By {
     /// By a [`Source`], which is registered once.
     Source,
-    /// By [`trampoline`], to which the descriptor is lent for one wait.
+    /// By [`trampoline`], which lends the descriptor for one wait.
     Trampoline,
 }
 
-/// The processor time of the messages alone, which nobody waits for: what every other way takes too.
+/// Measures the processor time of the reads and writes without waits, a part of every other measurement.
 ///
 /// # Errors
 ///
-/// The system's.
+/// Returns the error of the system.
 ///
 /// # Panics
 ///
-/// If a message is lost.
+/// Panics if a message is lost.
 pub fn alone(load: Load) -> io::Result<Duration> {
     let places = places(load)?;
     start(load, |index| give(places[index].as_fd()))?;
@@ -74,15 +75,15 @@ pub fn alone(load: Load) -> io::Result<Duration> {
     }
 }
 
-/// The processor time of a bare hub that is driven as the main loop drives it.
+/// Measures the processor time of a bare hub, called as the main loop calls it.
 ///
 /// # Errors
 ///
-/// What the hub says of the descriptors.
+/// Returns the error of the hub.
 ///
 /// # Panics
 ///
-/// If a place has no message that was reported to have one.
+/// Panics if a reported place has no message.
 pub fn bare(mut hub: impl Hub, lease: Lease, load: Load) -> io::Result<Duration> {
     let places = places(load)?;
     let watch_again = lease == Lease::Wait || hub.rearm() == Rearm::Explicit;
@@ -91,7 +92,7 @@ pub fn bare(mut hub: impl Hub, lease: Lease, load: Load) -> io::Result<Duration>
     for (index, fd) in places.iter().enumerate() {
         let key = watched.enter(fd.as_raw_fd());
         hub.watch(key, fd.as_fd(), Interest::READ, lease)?;
-        // SAFETY: the places are open until after the last wait.
+        // SAFETY: the places stay open until after the last wait.
         unsafe {
             watched.arm(key, Interest::READ);
             if lease == Lease::Life {
@@ -121,17 +122,19 @@ pub fn bare(mut hub: impl Hub, lease: Lease, load: Load) -> io::Result<Duration>
             if watch_again {
                 hub.watch(key, fd, Interest::READ, lease)?;
             }
-            // SAFETY: as above.
+            // SAFETY: the places stay open until after the last wait.
             unsafe { watched.arm(key, Interest::READ) };
         }
     }
 }
 
-/// The processor time of green threads on the hub of this thread. Switches, and leaves most of them parked.
+/// Measures the processor time of green threads on the hub of the calling OS thread.
+///
+/// Switches, and leaves most of the green threads parked.
 ///
 /// # Errors
 ///
-/// What the hub says of the descriptors.
+/// Returns the error of the hub.
 pub fn green(by: By, load: Load) -> io::Result<Duration> {
     let places = places(load)?;
     let over = Source::from_nonblocking(place()?);
@@ -168,17 +171,17 @@ pub fn green(by: By, load: Load) -> io::Result<Duration> {
     }
 }
 
-/// What the green threads of a ring share.
+/// The state that the green threads of a ring share.
 struct Ring<P> {
     places: Vec<P>,
     left: Cell<u64>,
     watch: Cell<Stopwatch>,
     outcome: Cell<Option<io::Result<Duration>>>,
-    /// Readable when there is an outcome.
+    /// Readable when `outcome` is set.
     over: Source,
 }
 
-/// Has one green thread for each place hand on what comes there.
+/// Runs one green thread for each place, which passes the messages of the place on.
 fn round<P: 'static>(
     load: Load,
     over: Source,
@@ -211,7 +214,7 @@ fn round<P: 'static>(
             ring.over.with(give).expect("there is room");
         });
     }
-    // They all run until they park, or fail to.
+    // Let all green threads run until they park or fail.
     sleep(Duration::ZERO);
     start(load, |index| send(&ring.places, index))?;
     ring.watch.set(Stopwatch::start());
@@ -227,7 +230,7 @@ fn place() -> io::Result<OwnedFd> {
     Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE)?)
 }
 
-/// Puts the messages in, all equally far from one another.
+/// Sends the messages to places at equal distances.
 fn start(load: Load, send: impl Fn(usize) -> io::Result<()>) -> io::Result<()> {
     (0..load.busy).try_for_each(|message| send(message * (load.places / load.busy)))
 }
@@ -237,7 +240,7 @@ fn give(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether there was a message.
+/// Takes a message, and returns whether there was one.
 fn take(fd: BorrowedFd<'_>) -> io::Result<bool> {
     match read(fd, &mut [0; 8]) {
         Ok(_) => Ok(true),

@@ -1,4 +1,4 @@
-//! Whether two OS threads of a server do twice as much: answers in a second, each of which takes a processor for a while.
+//! Compares a server on one OS thread with a server on two: answers per second, each of which takes processor time.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use greenhub::net::{Cluster, TcpStream};
 
-/// How long an answer takes to be found.
+/// The processor time of an answer.
 const WORK: Duration = Duration::from_micros(100);
 const CLIENTS: usize = 64;
 const RUN: Duration = Duration::from_secs(3);

@@ -1,7 +1,7 @@
-//! Does one thing so many times, for tools that count: `hot_paths WHAT COUNT`.
+//! Performs an operation a number of times, for tools that count: `hot_paths WHAT COUNT`.
 //!
-//! `cargo xtask test --full` runs it with two counts under valgrind and under strace, divides the difference, and holds
-//! the instructions and the system calls of one operation to a table.
+//! `cargo xtask test --full` runs it with two counts under valgrind and under strace. It divides the differences by the
+//! difference of the counts, and compares the instructions and system calls per operation with a table.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         "echo1000" => |count| echo(1000, count),
         _ => return wrong(),
     };
-    // The tools that count slow it down by much, and its turns are to be what they are without.
+    // The tools slow the program down. Without a time limit its turns are the same as without the tools.
     greenhub::set_turn_time(Duration::MAX);
     run(count);
     ExitCode::SUCCESS
@@ -43,7 +43,7 @@ fn wrong() -> ExitCode {
     ExitCode::from(2)
 }
 
-/// `count` switches to a greenlet and back.
+/// Switches to a greenlet and back `count` times.
 fn switch(count: usize) {
     let main = Greenlet::main();
     let bounce = Greenlet::new(move |mut payload| {
@@ -56,7 +56,7 @@ fn switch(count: usize) {
     }
 }
 
-/// `count` yields in all, by so many green threads.
+/// Yields `count` times in all, in the given number of green threads.
 fn yields(threads: usize, count: usize) {
     let each = count / threads;
     let yielding = move || (0..each).for_each(|_| greenhub::yield_now());
@@ -66,7 +66,7 @@ fn yields(threads: usize, count: usize) {
     }
 }
 
-/// `count` green threads spawned and joined, a thousand at a time.
+/// Spawns and joins `count` green threads, a thousand at a time.
 fn spawn_join(count: usize) {
     let mut batch = Vec::with_capacity(1000);
     for _ in 0..count / 1000 {
@@ -77,7 +77,7 @@ fn spawn_join(count: usize) {
     }
 }
 
-/// `count` green threads without a handle, a thousand at a time.
+/// Spawns `count` green threads without a handle, a thousand at a time.
 fn spawn_n(count: usize) {
     for _ in 0..count / 1000 {
         (0..1000).for_each(|_| greenhub::spawn_n(|| ()));
@@ -85,7 +85,7 @@ fn spawn_n(count: usize) {
     }
 }
 
-/// `count` timeouts armed and cancelled while others are armed.
+/// Arms and cancels `count` timeouts while others are armed.
 fn timer(others: u32, count: usize) {
     let hub = greenhub::get_hub();
     for number in 0..others {
@@ -102,12 +102,12 @@ fn timer(others: u32, count: usize) {
     hub.abort();
 }
 
-/// `count` sleeps that end at once, each with a turn of the main loop.
+/// Sleeps for one nanosecond `count` times, each with a turn of the main loop.
 fn sleep(count: usize) {
     (0..count).for_each(|_| greenhub::sleep(Duration::from_nanos(1)));
 }
 
-/// `count` messages between two green threads and back.
+/// Sends `count` messages between two green threads and back.
 fn channel(count: usize) {
     let ((there, arrived), (back, returned)) = (mpsc::channel(), mpsc::channel());
     let bounce = greenhub::spawn(move || arrived.iter().try_for_each(|number: usize| back.send(number)));
@@ -121,14 +121,14 @@ fn channel(count: usize) {
     bounce.join().expect("bounces only").expect("the other receives");
 }
 
-/// A mutex that is free, locked and unlocked `count` times.
+/// Locks and unlocks a free mutex `count` times.
 fn mutex(count: usize) {
     let counter = Mutex::new(0);
     (0..count).for_each(|_| *counter.lock().expect("nobody panics") += 1);
     assert_eq!(counter.into_inner().expect("nobody panics"), count);
 }
 
-/// `count` messages of a byte in all through so many socket pairs and back.
+/// Sends `count` messages of a byte in all over the given number of socket pairs and back.
 fn echo(pairs: usize, count: usize) {
     let sockets = benches::unix_pairs(pairs).expect("enough descriptors").into_iter();
     let sockets = sockets.map(|(near, far)| (UnixStream::from(near), UnixStream::from(far)));

@@ -1,7 +1,7 @@
-//! How owned sockets should be registered with epoll, level- or edge-triggered: both, in turns, on the same work.
+//! Compares level-triggered and edge-triggered registration of owned sockets with epoll, alternately on the same work.
 //!
-//! `level_or_edge [REPETITIONS]` prints a table; each cell has the least and the median processor time over the
-//! repetitions, and the system calls that the loop counts.
+//! `level_or_edge [REPETITIONS]` prints a table with the least and the median processor time over the repetitions, and
+//! the system calls that the main loop counts.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -13,21 +13,21 @@ use greenhub::net::TcpStream;
 use greenhub::{get_hub, spawn, use_hub_with};
 use hub_epoll::{EpollHub, Paths, Trigger};
 
-/// What the sockets are used for.
+/// The use of the sockets.
 #[derive(Copy, Clone)]
 enum Work {
-    /// A message there and back, again and again; the unit is a round trip.
+    /// Messages go there and back. The unit is a round trip.
     PingPong,
-    /// One end sends all the time, the other reads; the unit is a message sent.
+    /// One end sends and the other one reads. The unit is a message.
     OneWay,
 }
 
-/// A line of the table.
+/// A row of the table.
 struct Case {
     work: Work,
     connections: usize,
     bytes: usize,
-    /// In all.
+    /// The total number of units over all connections.
     units: usize,
 }
 
@@ -52,7 +52,7 @@ const CASES: &[Case] = &[
     Case { work: Work::OneWay, connections: 100, bytes: 64 * 1024, units: 10_000 },
 ];
 
-/// What one unit cost.
+/// The cost of one unit.
 #[derive(Copy, Clone)]
 struct Cost {
     time: Duration,
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Several runs of the same work.
+/// The summary of several runs of the same work.
 struct Summary {
     least: Duration,
     median: Duration,
@@ -112,7 +112,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// On a thread of its own, so that each run has a new hub.
+/// Runs a case on an OS thread of its own, so that each run has a new hub.
 fn run(case: &Case, trigger: Trigger) -> Cost {
     let pairs = tcp_pairs(case.connections).expect("enough descriptors");
     let each = case.units / case.connections;
@@ -137,7 +137,7 @@ fn sockets(pairs: Vec<Pair>) -> Vec<(TcpStream, TcpStream)> {
     pairs.into_iter().map(|(near, far)| (near.into(), far.into())).collect()
 }
 
-/// Sends `count` messages of `bytes` over each pair; whoever reads takes up to 64 KiB at a time.
+/// Sends `count` messages of `bytes` over each pair. The reader takes up to 64 KiB at a time.
 fn one_way(pairs: Vec<(TcpStream, TcpStream)>, count: usize, bytes: usize) {
     let reader = |(mut near, mut far): (TcpStream, TcpStream)| {
         greenhub::spawn_n(move || {

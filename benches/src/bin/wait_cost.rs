@@ -1,7 +1,7 @@
-//! What one wait costs: that of each hub, beside poll(2) on an array that is kept.
+//! The cost of one wait of each hub, compared with poll(2) on an array that is filled once.
 //!
-//! For each number of descriptors, and how many of them are ready, the processor time in nanoseconds of a wait that does
-//! not sleep: the median over turns that the hubs take with one another.
+//! Prints the processor time in nanoseconds of a wait that does not sleep, for several numbers of descriptors and of
+//! ready ones. Each figure is the median over turns in which the hubs alternate.
 
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Descriptors, and how many of them are ready.
+/// The number of descriptors, and how many of them are ready.
 const CASES: [(usize, usize); 7] = [(1, 0), (1, 1), (10, 0), (100, 0), (100, 100), (450, 0), (5000, 0)];
 
 const TURNS: usize = 31;
@@ -37,7 +37,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// What a wait for one end of each pair costs; nothing where a hub cannot wait for so many.
+/// Measures the cost of a wait for one end of each pair. `None` if a hub cannot hold the descriptors.
 fn measure(pairs: &[(UnixStream, UnixStream)]) -> io::Result<Vec<Option<f64>>> {
     let waits = (40_000 / (pairs.len() + 4)).clamp(20, 4_000);
     let mut watched = Watched::new();
@@ -78,14 +78,14 @@ fn measure(pairs: &[(UnixStream, UnixStream)]) -> io::Result<Vec<Option<f64>>> {
     Ok(costs.into_iter().map(median).collect())
 }
 
-/// What a program does that has only poll(2): asks, and looks for what was found.
+/// Polls and looks for the reports, as a program without a hub does.
 #[inline(never)]
 fn bare(fds: &mut [PollFd<'_>]) -> usize {
     let found = poll(fds, Some(&Timespec::default())).expect("poll");
     fds.iter().filter(|fd| !fd.revents().is_empty()).take(found).count()
 }
 
-/// Nanoseconds of this thread for one of so many calls.
+/// Returns the processor time of this OS thread for one of `calls` calls, in nanoseconds.
 fn time(calls: usize, mut call: impl FnMut()) -> f64 {
     let start = clock_gettime(ClockId::ThreadCPUTime);
     for _ in 0..calls {

@@ -1,7 +1,7 @@
-//! How long a green thread that sleeps for 1 ms is kept waiting by others that never wait: `worst_gap [SECONDS]`.
+//! The delay of a green thread that sleeps for 1 ms among others that never wait: `worst_gap [SECONDS]`.
 //!
-//! For each kind of operation, and how many green threads perform nothing else, each followed by 50 µs of work: how often
-//! the sleeper woke and the longest time from one time to the next.
+//! The other green threads perform one kind of operation in a loop, each followed by 50 µs of work. For each kind and
+//! number of them, the program prints how often the sleeper woke and the longest time between two wake-ups.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::Queue;
 
-/// A round of a green thread that never waits.
+/// One round of a green thread that never waits.
 type Operation = Box<dyn FnMut()>;
 
 type Kind = (&'static str, fn() -> Operation);
@@ -23,7 +23,7 @@ fn main() {
     println!("operation  greedy   wake-ups   worst gap");
     for (name, make) in kinds {
         for greedy in [1, 10, 100, 500] {
-            // An OS thread has a hub of its own.
+            // Use a new OS thread for each measurement, and so a new hub.
             let measured = std::thread::spawn(move || measure(make, greedy, Duration::from_secs_f64(seconds)));
             let (wake_ups, gap) = measured.join().expect("measures only");
             println!("{name:<10} {greedy:>6} {wake_ups:>10} {:>8.2} ms", gap.as_secs_f64() * 1e3);
@@ -58,7 +58,7 @@ fn measure(make: fn() -> Operation, greedy: usize, time: Duration) -> (usize, Du
     (wake_ups, worst)
 }
 
-/// A byte through a pair of sockets, always there when it is read.
+/// Sends a byte over a pair of sockets, so that the read need not wait.
 fn socket() -> Operation {
     let (mut near, mut far) = UnixStream::pair().expect("a pair");
     Box::new(move || {
@@ -75,7 +75,7 @@ fn queue() -> Operation {
     })
 }
 
-/// A connection that is there when it is accepted.
+/// Opens a connection before it is accepted, so that the accept need not wait.
 fn accept() -> Operation {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static NEXT: AtomicUsize = AtomicUsize::new(0);

@@ -1,10 +1,10 @@
-//! What a message costs among many descriptors of which few are busy: every hub, driven bare and under
-//! green threads, beside libevent and libev driven from C.
+//! The cost of a message among many descriptors of which few are busy: each hub, bare and under green threads, compared
+//! with libevent and libev in C.
 //!
-//! `ring [TURNS]` prints two tables, for messages that stay where they are and for such that go round: the least and the
-//! median processor time for a message, in nanoseconds, over the turns that all of them take with one another, and in
-//! brackets how the median compares with that of the first row, which is libevent's if its headers are here. Each
-//! measurement is a process of its own, and all of them run on one processor.
+//! `ring [TURNS]` prints two tables: one for messages that return to their place, and one for messages that go around.
+//! Each cell has the least and the median processor time per message, in nanoseconds, over turns in which the rows
+//! alternate. In brackets is the ratio of the median to that of the first row, which is libevent if its headers are
+//! installed. Each measurement is a process of its own, and all run on one processor.
 
 mod peers;
 
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One row: whose time it is, and what starts it.
+/// A row of the table: its name, and the command to measure it.
 struct Row {
     name: String,
     program: PathBuf,
@@ -96,7 +96,7 @@ fn table(rows: &[Row], turns: usize, step: usize, title: &str) -> Result<(), Fai
     Ok(())
 }
 
-/// All that can run here, the one to compare with first.
+/// Returns the rows that can run here. The first one is the base of the ratios.
 fn rows() -> Result<Vec<Row>, Failure> {
     let this = env::current_exe()?;
     let mut rows = Vec::new();
@@ -119,7 +119,7 @@ fn rows() -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
-/// Nanoseconds for a message; nothing where a hub cannot wait for so many.
+/// Measures a row, and returns nanoseconds per message. `None` if the hub cannot hold the descriptors.
 fn run(row: &Row, places: usize, step: usize) -> Result<Option<f64>, Failure> {
     let numbers = [places, BUSY, MESSAGES, step].map(|number| number.to_string());
     let output = Command::new(&row.program).args(&row.words).args(numbers).output()?;
@@ -133,7 +133,7 @@ fn run(row: &Row, places: usize, step: usize) -> Result<Option<f64>, Failure> {
     }
 }
 
-/// Of times in order: the least, the median, and the ratio of that to the median of others.
+/// Formats the least and the median of sorted times, and the ratio of the median to that of `others`.
 fn cell(times: &[f64], others: &[f64]) -> String {
     let median = |times: &[f64]| times.get(times.len() / 2).copied();
     match (median(times), median(others)) {
@@ -157,15 +157,15 @@ fn measure(driver: &str, hub: &str, numbers: &[&str]) -> Result<(), Failure> {
             use_hub(hub)?;
             green(if driver == "source" { By::Source } else { By::Trampoline }, load)
         }
-        _ => return Err(format!("nothing drives by the name {driver}").into()),
+        _ => return Err(format!("no such driver: {driver}").into()),
     };
     match time {
         Ok(time) => println!("{}", time.as_nanos()),
-        // Such is the answer of select to a number that its sets have no room for.
+        // The hub select refuses numbers that its sets cannot hold with this error.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => println!("{TOO_MANY}"),
         Err(error) => return Err(error.into()),
     }
-    // Most green threads are parked for ever.
+    // Most green threads stay parked: do not wait for them.
     std::process::exit(0);
 }
 
@@ -180,7 +180,7 @@ fn measure_bare(hub: &str, lease: Lease, load: Load) -> io::Result<Duration> {
     }
 }
 
-/// This process, and those that it starts.
+/// Restricts this process and its children to one processor.
 fn stay_on_one_processor() -> io::Result<()> {
     let mut allowed = sched_getaffinity(None)?;
     let last = (0..CpuSet::MAX_CPU).rev().find(|&processor| allowed.is_set(processor));

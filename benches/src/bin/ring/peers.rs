@@ -1,11 +1,11 @@
-//! The peers in C: which there are, and what they are built from.
+//! The peers in C, and how they are built.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A file in `peers/`.
+/// A program in `peers/`.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) name: &'static str,
@@ -16,7 +16,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// The first is what the others are compared with.
+    /// All peers. The first one is the base of the ratios.
     pub(crate) const ALL: [Peer; 4] = [
         Peer {
             name: "libevent",
@@ -42,11 +42,11 @@ impl Peer {
         Peer { name: "libev", source: "libev.c", header: "ev.h", package: "libev-dev", arguments: &["-lev"] },
     ];
 
-    /// Compiles it into `folder`: the program, or what has to be installed first.
+    /// Compiles the peer into `folder`, and returns the program, or a message about what has to be installed first.
     ///
     /// # Errors
     ///
-    /// If it does not compile although all is there.
+    /// Returns an error if the peer does not compile although nothing is missing.
     pub(crate) fn build(&self, folder: &Path) -> io::Result<Result<PathBuf, String>> {
         let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
         let mut look = Command::new(&compiler);
