@@ -1,21 +1,21 @@
-//! Looking into a hub while it runs, Eventlet's `debug`: what waits for what, who blocks the loop, and a console
-//! from which both can be asked for.
+//! Inspection of a running hub, Eventlet's `debug`: waiters and their reasons, callbacks that block the loop, and a
+//! console for both.
 //!
 //! | Eventlet | here |
 //! |---|---|
 //! | `format_hub_listeners`, `format_hub_timers` | [`format_hub_listeners`], [`format_hub_timers`]; as data: [`listeners`], [`timers`] |
 //! | – | [`format_green_threads`]; as data: [`greenlets`] |
-//! | `hub_listener_stacks`, `hub_timer_stacks` | [`hub_listener_stacks`], [`hub_timer_stacks`]: for callbacks; the place alone is always there |
+//! | `hub_listener_stacks`, `hub_timer_stacks` | [`hub_listener_stacks`], [`hub_timer_stacks`]: for callbacks; the location alone is always recorded |
 //! | `hub_blocking_detection` | [`hub_blocking_detection`] |
 //! | `hub_exceptions` | [`hub_exceptions`] |
 //! | `hub_prevent_multiple_readers` | [`hub_prevent_multiple_readers`] |
 //! | `backdoor` | [`console`]: a few commands instead of Python |
-//! | `tpool_exceptions` | – : a job that panics is an error of its caller |
+//! | `tpool_exceptions` | – : the caller of a job gets its panic as an error |
 //! | `spew`, `unspew` | – : compiled code cannot be traced line by line; a debugger can |
 //!
-//! With the feature `tracing` `in_span` runs a function in a span of that crate across calls that switch.
+//! With the feature `tracing`, `in_span` runs a function in a span of that crate across calls that switch.
 //!
-//! All of it is about the calling OS thread. To look into the hub of another, have it asked there:
+//! All of it concerns the calling OS thread. To inspect the hub of another OS thread, run the call there with
 //! [`Remote::spawn`](hub_core::Remote::spawn).
 
 mod console;
@@ -35,8 +35,9 @@ pub use hub_core::in_span;
 
 use hub_core::Interest;
 
-/// Who waits for which descriptor, in text: those who read under `READERS:`, then those who write under `WRITERS:`.
-/// Eventlet's `format_hub_listeners`. Does not switch.
+/// Formats the listeners and their waiters, Eventlet's `format_hub_listeners`. Does not switch.
+///
+/// Readers are listed under `READERS:`, then writers under `WRITERS:`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -61,8 +62,7 @@ pub fn format_hub_listeners() -> String {
     text
 }
 
-/// Every timer that is armed, in text, in the order in which they are due. Eventlet's `format_hub_timers`. Does not
-/// switch.
+/// Formats the armed timers in the order of their due times, Eventlet's `format_hub_timers`. Does not switch.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -80,7 +80,7 @@ pub fn format_hub_timers() -> String {
     text
 }
 
-/// Every greenlet that has not ended, in text: number, name, where it was spawned, what it does. Does not switch.
+/// Formats the greenlets that have not ended: number, name, spawn location and wait reason. Does not switch.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -100,7 +100,7 @@ pub fn format_green_threads() -> String {
 
 fn push_lines(text: &mut String, lines: &[impl Display]) {
     for line in lines {
-        // A string takes everything.
+        // Writing to a string does not fail.
         let _ = writeln!(text, "  {line}");
     }
 }

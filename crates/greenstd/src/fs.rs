@@ -1,22 +1,24 @@
-//! std's `fs`, green: files are read and written on a pool of OS threads, because no hub can wait for a disk. The pool
-//! has 64 threads at most; the jobs of [`tpool`](crate::tpool) run on others.
+//! std's `fs` for green threads.
 //!
-//! # What it costs
+//! Files are read and written on a pool of OS threads, because no hub can wait for a disk. The pool has at most 64 OS
+//! threads; the jobs of [`tpool`](crate::tpool) run on others.
 //!
-//! Each call is a job of that pool, so a small read or write takes as long as handing it to another OS thread and
-//! back: some 10 to 30 µs, where the system alone needs 1 µs for what it has in memory. So large pieces are better
-//! than small ones: [`read`] and [`write()`] for whole files, [`BufReader`](std::io::BufReader) and
-//! [`BufWriter`](std::io::BufWriter) with a capacity of 64 KiB and more. Reading and writing copy nothing. For
-//! small files that are certainly in memory, std's own calls are cheaper.
+//! # Cost
+//!
+//! Each call is a job of that pool, so a small read or write takes as long as a hand-over to another OS thread and
+//! back: some 10 to 30 µs, where the system alone needs 1 µs for cached data. So large pieces are better than small
+//! ones: [`read`] and [`write()`] for whole files, [`BufReader`](std::io::BufReader) and
+//! [`BufWriter`](std::io::BufWriter) with a capacity of at least 64 KiB. Reading and writing copy nothing. For small
+//! files that are certainly cached, std's own calls are cheaper.
 //!
 //! # Kills and timeouts
 //!
-//! A green thread that is killed or times out in [`File`]'s reading and writing of a file leaves when the call has
-//! ended, of 1 MiB at most. From everything else it leaves at once; what the system was asked for is done all the
-//! same.
+//! A kill or a timeout during a read or write of a [`File`] takes effect when the call has ended, which covers at most
+//! 1 MiB. During all other calls it takes effect at once, and the call to the system is completed all the same.
 //!
-//! The hub waits for every file that the system can report, whatever its type: a named pipe, a terminal, another device,
-//! or a descriptor such as an eventfd. Opening a named pipe waits for the other side as in std, and can be left at once.
+//! The hub waits for every file whose readiness the system can report, whatever its type: a named pipe, a terminal,
+//! another device, or a descriptor such as an eventfd. Opening a named pipe waits for the other side as in std, and a
+//! kill or a timeout ends that wait at once.
 
 mod dir;
 mod fifo;
@@ -35,7 +37,7 @@ pub use options::OpenOptions;
 use crate::handle::{FileKind, job};
 use options::Opened;
 
-/// A function of std for one path.
+/// Runs a function of std for one path as a job.
 fn at<T: Send + 'static>(
     path: impl AsRef<Path>,
     op: impl FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
@@ -44,7 +46,7 @@ fn at<T: Send + 'static>(
     job(move || op(path))
 }
 
-/// A function of std for two paths.
+/// Runs a function of std for two paths as a job.
 fn between<T: Send + 'static>(
     from: impl AsRef<Path>,
     to: impl AsRef<Path>,
@@ -54,7 +56,9 @@ fn between<T: Send + 'static>(
     job(move || op(from, to))
 }
 
-/// Reads a whole file, std's `read`: one job, but for a stream. Switches.
+/// Reads the entire contents of a file into a bytes vector, std's `read`. Switches.
+///
+/// It is one job, unless the file is a stream.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -68,7 +72,7 @@ fn between<T: Send + 'static>(
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -88,7 +92,7 @@ pub fn read<P: AsRef<Path>>(path: P) -> io::Result<Vec<u8>> {
 }
 
 fn read_whole(mut file: std::fs::File) -> io::Result<Vec<u8>> {
-    // So that it need not grow. The system tells a wrong size of some files.
+    // Reserves the reported size, so that the buffer need not grow. The size of some files is reported wrongly.
     let size = file.metadata().map_or(0, |metadata| usize::try_from(metadata.len()).unwrap_or(0));
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(size)?;
@@ -96,32 +100,38 @@ fn read_whole(mut file: std::fs::File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a whole file of text, std's `read_to_string`: one job, but for a stream. Switches.
+/// Reads the entire contents of a file into a string, std's `read_to_string`. Switches.
+///
+/// It is one job, unless the file is a stream.
 ///
 /// # Errors
 ///
-/// As std's: [`InvalidData`](io::ErrorKind::InvalidData) for what is not UTF-8.
+/// Like std's: [`InvalidData`](io::ErrorKind::InvalidData) if the contents are not UTF-8.
 pub fn read_to_string<P: AsRef<Path>>(path: P) -> io::Result<String> {
     let bytes = read(path)?;
-    // The same words as std's.
+    // The text of std's error.
     String::from_utf8(bytes)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
 }
 
-/// Makes a file of these contents, or replaces those of one that is there, std's `write`. Switches.
+/// Writes a slice as the entire contents of a file, std's `write`. Switches.
+///
+/// It creates the file, or replaces its contents.
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn write<P: AsRef<Path>, C: AsRef<[u8]>>(path: P, contents: C) -> io::Result<()> {
     File::create(path)?.write_all(contents.as_ref())
 }
 
-/// Copies the contents and the permissions of a file, std's `copy`: one job. Switches.
+/// Copies the contents and the permissions of a file, std's `copy`. Switches.
+///
+/// It is one job, unless a file is a pipe or a device.
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<u64> {
     let copied = between(&from, &to, |from, to| {
         if is_special(&from) || is_special(&to) { Ok(None) } else { std::fs::copy(from, to).map(Some) }
@@ -132,14 +142,14 @@ pub fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<u64> {
     }
 }
 
-/// Whether opening or using it may wait for anything but a disk.
+/// Whether opening or using the file may wait for anything but a disk.
 fn is_special(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let kind = std::fs::metadata(path).map(|metadata| metadata.file_type());
     kind.is_ok_and(|kind| kind.is_fifo() || kind.is_char_device())
 }
 
-/// As std's `copy`, for a pipe or a device as source, which is refused, or as destination.
+/// Like std's `copy`, where one file is a pipe or a device. Refuses it as the source.
 fn copy_special(from: &Path, to: &Path) -> io::Result<u64> {
     let mut reader = File::open(from)?;
     let metadata = reader.metadata()?;
@@ -152,47 +162,47 @@ fn copy_special(from: &Path, to: &Path) -> io::Result<u64> {
     io::copy(&mut reader, &mut writer)
 }
 
-/// Gives a file or directory another name, std's `rename`. Switches.
+/// Renames a file or directory to a new name, std's `rename`. Switches.
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn rename<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<()> {
     between(from, to, std::fs::rename)
 }
 
-/// Gives a file one more name, std's `hard_link`. Switches.
+/// Creates a new hard link on the filesystem, std's `hard_link`. Switches.
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn hard_link<P: AsRef<Path>, Q: AsRef<Path>>(original: P, link: Q) -> io::Result<()> {
     between(original, link, std::fs::hard_link)
 }
 
-/// Removes a file, std's `remove_file`. Switches.
+/// Removes a file from the filesystem, std's `remove_file`. Switches.
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn remove_file<P: AsRef<Path>>(path: P) -> io::Result<()> {
     at(path, std::fs::remove_file)
 }
 
-/// Makes a directory, std's `create_dir`. Switches.
+/// Creates a new, empty directory at the provided path, std's `create_dir`. Switches.
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn create_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
     at(path, std::fs::create_dir)
 }
 
-/// Makes a directory and those above it that are missing, std's `create_dir_all`. Switches.
+/// Creates a directory and all missing parent directories, std's `create_dir_all`. Switches.
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn create_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
     at(path, std::fs::create_dir_all)
 }
@@ -201,70 +211,72 @@ pub fn create_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn remove_dir<P: AsRef<Path>>(path: P) -> io::Result<()> {
     at(path, std::fs::remove_dir)
 }
 
-/// Removes a directory with everything in it, std's `remove_dir_all`: one job. Switches.
+/// Removes a directory after removing all its contents, std's `remove_dir_all`. Switches.
+///
+/// It is one job.
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn remove_dir_all<P: AsRef<Path>>(path: P) -> io::Result<()> {
     at(path, std::fs::remove_dir_all)
 }
 
-/// What is known of the file at a path, std's `metadata`. Switches.
+/// Queries the file system for information about a file, std's `metadata`. Switches.
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
     at(path, std::fs::metadata)
 }
 
-/// As [`metadata`], but of a symbolic link itself. Switches.
+/// Like [`metadata`], without following a symbolic link. Switches.
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn symlink_metadata<P: AsRef<Path>>(path: P) -> io::Result<Metadata> {
     at(path, std::fs::symlink_metadata)
 }
 
-/// Whether something is at a path, std's `exists`. Switches.
+/// Returns true if the path points at an existing entity, std's `exists`. Switches.
 ///
 /// # Errors
 ///
-/// As std's: if it cannot be found out.
+/// Like std's: if the existence cannot be determined.
 pub fn exists<P: AsRef<Path>>(path: P) -> io::Result<bool> {
     at(path, std::fs::exists)
 }
 
-/// Where a symbolic link leads, std's `read_link`. Switches.
+/// Reads a symbolic link, returning the file that the link points to, std's `read_link`. Switches.
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn read_link<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
     at(path, std::fs::read_link)
 }
 
-/// The absolute path without symbolic links, std's `canonicalize`. Switches.
+/// Returns the absolute path with all symbolic links resolved, std's `canonicalize`. Switches.
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn canonicalize<P: AsRef<Path>>(path: P) -> io::Result<PathBuf> {
     at(path, std::fs::canonicalize)
 }
 
-/// Changes the permissions of a file, std's `set_permissions`. Switches.
+/// Changes the permissions of a file or directory, std's `set_permissions`. Switches.
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn set_permissions<P: AsRef<Path>>(path: P, permissions: Permissions) -> io::Result<()> {
     at(path, |path| std::fs::set_permissions(path, permissions))
 }

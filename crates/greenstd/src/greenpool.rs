@@ -1,4 +1,4 @@
-//! Green threads of which a bounded number runs at once: Eventlet's `greenpool`.
+//! Pools with a bounded number of green threads, Eventlet's `greenpool`.
 
 mod in_order;
 mod pool;

@@ -1,4 +1,4 @@
-//! Sets of green threads that run.
+//! Sets of running green threads.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -11,8 +11,10 @@ use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread,
 use crate::killed::wait_for_killed;
 use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 
-/// Green threads that run, to be waited for or ended together. gevent's `Group`, Eventlet's `RunningProcSet`. Who ends
-/// leaves it by itself. Clones are handles of the same group, which belongs to its OS thread; dropping them ends nobody.
+/// A set of running green threads, to be waited for or killed together. gevent's `Group`, Eventlet's `RunningProcSet`.
+///
+/// A member leaves the group when it ends. Clones are handles of the same group, which belongs to its OS thread.
+/// Dropping them ends no green thread.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -35,14 +37,14 @@ pub struct Group {
     shared: Rc<BiasedMutex<State>>,
 }
 
-/// Why waiting for a [`Group`] has failed.
+/// Why waiting for a [`Group`] failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GroupError {
-    /// A member waits for the end of all of them, itself included.
+    /// A member would wait for its own end.
     #[error("a green thread cannot wait for the end of a group to which it belongs")]
     Inside,
-    /// A member has failed.
+    /// A member failed.
     #[error(transparent)]
     Member(GreenError),
     /// The caller cannot wait.
@@ -62,26 +64,26 @@ impl From<GroupError> for std::io::Error {
 
 #[derive(Default)]
 struct State {
-    /// By the number of the greenlet, which is nobody else's as long as the member has not ended.
+    /// By the number of the greenlet, which stays unique until the member has ended.
     members: HashMap<u32, Member>,
     next_serial: u64,
     all: WaitQueue,
-    /// Those who want to know of a failure, too.
+    /// Waiters that also end at the first failure.
     all_or_failed: WaitQueue<Failure>,
 }
 
 struct Member {
-    /// In the order of adding.
+    /// The position in the order of adding.
     serial: u64,
-    /// There, but for a moment at its beginning.
+    /// `None` only for a moment at the beginning.
     link: Option<LinkId>,
 }
 
-/// What went wrong, if anything did.
+/// The failure that the waiter gets, if there is one.
 type Failure = Rc<Cell<Option<GreenError>>>;
 
 impl State {
-    /// A member is no more, which may be what others wait for.
+    /// Removes a member, and wakes the waiters if it was the last one.
     fn remove(&mut self, greenlet: u32) -> Option<Member> {
         let member = self.members.remove(&greenlet)?;
         if self.members.is_empty() {
@@ -92,7 +94,7 @@ impl State {
     }
 }
 
-/// Until all have ended.
+/// The wait until all members have ended.
 struct GroupJoinWait;
 
 impl Wait for GroupJoinWait {
@@ -108,7 +110,7 @@ impl Wait for GroupJoinWait {
     fn regrant(_: &mut State) {}
 }
 
-/// Until all have ended, or one has failed.
+/// The wait until all members have ended, or one has failed.
 struct JoinOrFailureWait;
 
 impl Wait for JoinOrFailureWait {
@@ -125,18 +127,17 @@ impl Wait for JoinOrFailureWait {
 }
 
 impl Group {
-    /// A group without members. Does not switch.
+    /// Creates a group without members. Does not switch.
     #[must_use]
     pub fn new() -> Group {
         Group::default()
     }
 
-    /// Runs `f` in a new green thread, as [`thread::spawn`](crate::thread::spawn) does, which is a member. Never
-    /// switches.
+    /// Runs `f` in a new green thread, which is a member. Never switches.
     ///
     /// # Panics
     ///
-    /// As there.
+    /// Like [`thread::spawn`](crate::thread::spawn).
     #[track_caller]
     pub fn spawn<T: 'static>(&self, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
         let green = hub_core::spawn(f);
@@ -144,8 +145,10 @@ impl Group {
         green
     }
 
-    /// Makes a green thread a member until it ends, begun or not. False if it is one, or has ended. It may belong to
-    /// any number of groups. Never switches.
+    /// Adds a green thread, which stays a member until it ends. Never switches.
+    ///
+    /// It may have begun or not, and may belong to any number of groups. Returns false if it is a member already, or
+    /// has ended.
     pub fn add<T: 'static>(&self, green: &GreenThread<T>) -> bool {
         let Some(greenlet) = green.id() else { return false };
         let mut state = self.lock();
@@ -164,7 +167,7 @@ impl Group {
         true
     }
 
-    /// Lets a member go that runs on. False if it is none. Never switches.
+    /// Removes a member, which runs on. Returns false if it is no member. Never switches.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -185,9 +188,10 @@ impl Group {
         true
     }
 
-    /// Waits until the group has no members. Eventlet's `wait_all`, gevent's `join`. Switches, unless it has none.
+    /// Waits until the group has no members. Switches, unless it has none.
     ///
-    /// It returns when the group was empty once, whoever has joined it since.
+    /// Eventlet's `waitall`, gevent's `join`. It returns when the group was empty once, even if members were added
+    /// since.
     ///
     /// # Errors
     ///
@@ -197,12 +201,12 @@ impl Group {
         self.wait_for::<GroupJoinWait>((), &mut Deadline::none()).map(drop)
     }
 
-    /// As [`wait_all`](Group::wait_all), but gives up when the first member fails: panics, times out or is ended with an
-    /// error of somebody's choice. The others run on. gevent's `join(raise_error=True)`. Switches, unless there are no
+    /// Like [`wait_all`](Group::wait_all), but returns at the first failure of a member. Switches, unless there are no
     /// members.
     ///
-    /// Who has failed before is forgotten. An `Err` that a member returns is a result like others. That one knows of
-    /// the failure does not keep it from being reported, unless somebody [joins](GreenThread::join) the member.
+    /// gevent's `join(raise_error=True)`. A failure is a panic, a timeout, or a kill with a custom error. The other
+    /// members run on. Earlier failures do not count. An `Err` that a member returns is an ordinary result. The failure
+    /// is still reported, unless the member is [joined](GreenThread::join).
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -220,14 +224,14 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// [`Member`](GroupError::Member) with how that member ended; else as [`wait_all`](Group::wait_all).
+    /// [`Member`](GroupError::Member) with the error of that member; else like [`wait_all`](Group::wait_all).
     pub fn try_wait_all(&self) -> Result<(), GroupError> {
         let failure = Failure::default();
         self.wait_for::<JoinOrFailureWait>(failure.clone(), &mut Deadline::none())?;
         failure.take().map_or(Ok(()), |error| Err(GroupError::Member(error)))
     }
 
-    /// Whether what it waits for came within the limit.
+    /// Waits. Returns false at the deadline.
     fn wait_for<W: Wait<State = State>>(&self, payload: W::Payload, limit: &mut Deadline) -> Result<bool, GroupError> {
         let me = hub_core::current_id();
         let waited = W::wait(&self.shared, limit, payload, |state, ungranted| match ungranted {
@@ -242,17 +246,17 @@ impl Group {
         }
     }
 
-    /// Has every member exit when it runs next; one that has not begun never does. Each is struck once, however often
-    /// this is called. Eventlet's `kill_all`, gevent's `kill`. Never switches by itself: those that have begun are
-    /// members until they have run, and [`wait_all`](Group::wait_all) waits for that. A member that calls this exits too,
-    /// at its next wait.
+    /// Kills every member: each exits when it runs next. Never switches by itself.
+    ///
+    /// Eventlet's `killall`, gevent's `kill`. A member that has not begun never does. Each member is killed once,
+    /// however often this is called. Members that have begun stay members until they have run, and
+    /// [`wait_all`](Group::wait_all) waits for that. A member that calls this exits too, at its next wait.
     #[doc(alias = "killall")]
     pub fn kill_all(&self) {
         self.kill_all_with(GreenError::Exit);
     }
 
-    /// As [`kill_all`](Group::kill_all), with an error of your choice, which those who wait for a member get. Never
-    /// switches by itself.
+    /// Like [`kill_all`](Group::kill_all), with a custom error for the joiners of a member. Never switches by itself.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -268,20 +272,21 @@ impl Group {
             self.lock().members.iter().map(|(greenlet, member)| (member.serial, *greenlet)).collect();
         members.sort_unstable();
         for (serial, greenlet) in members {
-            // What those before had may have run others when it was dropped.
+            // The values that an earlier kill dropped may have run other green threads, so this member may be gone.
             let still = self.lock().members.get(&greenlet).is_some_and(|member| member.serial == serial);
             if still {
-                // The first kill stands, and none strikes when the body has ended.
+                // The first kill stands. After the end of the body a kill has no effect.
                 hub_core::interrupt_with(greenlet, error.clone());
             }
         }
     }
 
-    /// As [`kill_all`](Group::kill_all), and waits for the ends of the members, for `limit` at most. Returns how many are
-    /// left. gevent's `kill(timeout=…)`. Switches, unless there are no members.
+    /// Kills all like [`kill_all`](Group::kill_all), and waits for at most `limit`. Returns how many are left.
+    /// Switches, unless there are no members.
     ///
-    /// It returns early if all that are left [refuse](hub_core::KillOutcome::Refused) the kill: those live on. Others that are left
-    /// end later: they are in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
+    /// gevent's `kill(timeout=…)`. It returns early if all that are left [refuse](hub_core::KillOutcome::Refused) the
+    /// kill: those live on. Others that are left end later: they are in a [`shield`](hub_core::shield()), or in a wait
+    /// that must not be left early.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -298,38 +303,38 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// As [`wait_all`](Group::wait_all).
+    /// Like [`wait_all`](Group::wait_all).
     pub fn kill_all_within(&self, limit: Duration) -> Result<usize, GroupError> {
         self.kill_all();
         let left = || self.lock().members.keys().copied().collect();
         wait_for_killed(limit, left, |limit| self.wait_for::<GroupJoinWait>((), limit))
     }
 
-    /// Whether that green thread is a member.
+    /// Returns true if that green thread is a member.
     #[must_use]
     pub fn contains<T>(&self, green: &GreenThread<T>) -> bool {
         green.id().is_some_and(|greenlet| self.lock().members.contains_key(&greenlet))
     }
 
-    /// Whether the running green thread is a member.
+    /// Returns true if the running green thread is a member.
     #[must_use]
     pub fn contains_current(&self) -> bool {
         self.lock().members.contains_key(&hub_core::current_id())
     }
 
-    /// How many members there are.
+    /// Returns the number of members.
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().members.len()
     }
 
-    /// Whether there are no members.
+    /// Returns true if there are no members.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lock().members.is_empty()
     }
 
-    /// A member has ended.
+    /// Removes a member that has ended, and reports its failure to the waiters.
     fn member_ended(&self, greenlet: u32, error: Option<&GreenError>) {
         let mut state = self.lock();
         if let Some(error) = error.filter(|error| !error.is_exit()) {

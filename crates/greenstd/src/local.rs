@@ -1,12 +1,13 @@
-//! Values of which each green thread has its own. Eventlet's `corolocal`.
+//! Green-thread-local values, Eventlet's `corolocal`.
 //!
 //! std's `thread_local!` has one value for all green threads of an OS thread.
 
 pub use hub_core::{AccessError, LocalKey};
 
-/// Declares values of which each green thread has its own, as std's `thread_local!` does for OS threads. They are made
-/// at their first use and dropped when the green thread ends; the main greenlet, and an OS thread without green threads,
-/// have theirs too. How they are used says [`LocalKey`]. Does not switch by itself.
+/// Declares green-thread-local values, like std's `thread_local!` for OS threads. Does not switch by itself.
+///
+/// Each green thread has its own value, initialized at the first use and dropped when the green thread ends. The main
+/// greenlet, and an OS thread without green threads, have their own values, too. [`LocalKey`] describes the access.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

@@ -1,4 +1,4 @@
-//! std's `os`, as far as it is about descriptors, sockets, files and processes.
+//! std's `os`: descriptors, and the Unix parts of sockets, files and processes.
 
 /// std's `os::fd`, unchanged.
 pub mod fd {
@@ -6,7 +6,7 @@ pub mod fd {
 }
 
 #[cfg(unix)]
-/// std's `os::unix`, as far as it has something green.
+/// std's `os::unix`: the modules that have green items.
 pub mod unix {
     pub mod fs;
     /// std's `os::unix::io`, unchanged.

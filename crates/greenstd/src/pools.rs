@@ -1,4 +1,4 @@
-//! Resources that are made on demand and shared: Eventlet's `pools`.
+//! Pools of shared resources that are created on demand, Eventlet's `pools`.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,8 +11,10 @@ use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, WaitReason};
 use crate::sync::difference;
 use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 
-/// At most so many resources, such as connections, made when they are asked for and none is free. Eventlet's
-/// `pools.Pool`. For green threads of one or several OS threads, and for plain ones.
+/// A bounded number of resources, such as connections, Eventlet's `pools.Pool`.
+///
+/// A resource is created when it is asked for and none is free. Green threads of one or several OS threads and plain OS
+/// threads may share a pool.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -36,9 +38,9 @@ type Make<T> = dyn Fn() -> io::Result<T> + Send + Sync;
 
 struct State<T> {
     free: VecDeque<T>,
-    /// Items that exist or are being made.
+    /// The items that exist or are being created.
     made: usize,
-    /// Places of those who have an item, or will take or make one.
+    /// The permits in use: by callers that have an item, or will take or create one.
     taken: usize,
     size: usize,
     newest_first: bool,
@@ -52,19 +54,19 @@ impl<T> State<T> {
         }
     }
 
-    /// One who had a place has it no more.
+    /// Releases a permit.
     fn release_permit(&mut self) {
         self.taken = self.taken.saturating_sub(1);
         self.settle();
     }
 
-    /// One item is no more, and its place is free.
+    /// Removes an item that is gone, and releases its permit.
     fn discard_item(&mut self) {
         self.made = self.made.saturating_sub(1);
         self.release_permit();
     }
 
-    /// Takes out a free item, the last that came, if there are more than may be, unless somebody will take it.
+    /// Removes the newest free item if there are too many, unless a waiter is about to take it.
     fn surplus(&mut self) -> Option<T> {
         if self.made <= self.size.max(self.taken) {
             return None;
@@ -75,7 +77,7 @@ impl<T> State<T> {
     }
 }
 
-/// For an item, or leave to make one.
+/// The wait for a permit to take an item or to create one.
 struct ItemWait<T>(PhantomData<T>);
 
 impl<T> Wait for ItemWait<T> {
@@ -93,7 +95,7 @@ impl<T> Wait for ItemWait<T> {
     }
 }
 
-/// Drops, when it is dropped, the item that was kept for one who cannot take it any more, if it is one too many.
+/// Drops a surplus item when dropped: one that was kept for a waiter that cannot take it any more.
 struct SurplusGuard<'a, T>(&'a Pool<T>);
 
 impl<T> Drop for SurplusGuard<'_, T> {
@@ -103,7 +105,7 @@ impl<T> Drop for SurplusGuard<'_, T> {
     }
 }
 
-/// Counts an item as lost when it is dropped: making it has failed.
+/// Discards the item when dropped: its creation has failed.
 struct CreateGuard<'a, T>(&'a Pool<T>);
 
 impl<T> Drop for CreateGuard<'_, T> {
@@ -113,8 +115,10 @@ impl<T> Drop for CreateGuard<'_, T> {
 }
 
 impl<T> Pool<T> {
-    /// A pool of at most `size` items; `make` makes one, and may block. Items are handed out oldest first. In one of
-    /// size zero all wait until it is [resized](Pool::resize). Does not switch.
+    /// Creates a pool of at most `size` items. Does not switch.
+    ///
+    /// `make` creates an item, and may block. Items are handed out oldest first. In a pool of size zero all callers
+    /// wait until it is [resized](Pool::resize).
     pub fn new(size: usize, make: impl Fn() -> io::Result<T> + Send + Sync + 'static) -> Pool<T> {
         let state = State {
             free: VecDeque::new(),
@@ -127,7 +131,7 @@ impl<T> Pool<T> {
         Pool { make: Box::new(make), state: BiasedMutex::new(state) }
     }
 
-    /// Has the item that was put back last be handed out first. Eventlet's `order_as_stack`.
+    /// Hands out the newest item first, Eventlet's `order_as_stack`.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -145,21 +149,23 @@ impl<T> Pool<T> {
         self
     }
 
-    /// An item that goes back when it is dropped: see [`get`](Pool::get). Switches if it has to wait.
+    /// Takes an item that is put back when dropped. Switches if it has to wait.
     ///
     /// # Errors
     ///
-    /// As [`get`](Pool::get).
+    /// Like [`get`](Pool::get).
     ///
     /// # Panics
     ///
-    /// If making one does.
+    /// If the creation of an item panics.
     pub fn item(&self) -> io::Result<Item<'_, T>> {
         Ok(Item { pool: self, value: Some(self.get()?) })
     }
 
-    /// A free item, or a new one; if there are as many as may be, waits until one is [put](Pool::put) back, after
-    /// those who came before. Switches then. Each has to be put back: [`item`](Pool::item) sees to that.
+    /// Takes a free item, or creates one. Switches if it has to wait.
+    ///
+    /// At the limit it waits until an item is [put](Pool::put) back; waiters are served in FIFO order. The caller has
+    /// to put the item back: [`item`](Pool::item) does that by itself.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -173,18 +179,18 @@ impl<T> Pool<T> {
     ///
     /// # Errors
     ///
-    /// What making one failed with; the place goes to the next who waits. If the caller cannot wait.
+    /// The error of the creation; the permit goes to the next waiter. If the caller cannot wait.
     ///
     /// # Panics
     ///
-    /// If making one does; its place goes to the next as well.
+    /// If the creation panics; the permit goes to the next waiter as well.
     pub fn get(&self) -> io::Result<T> {
         let surplus_guard = SurplusGuard(self);
         let got = ItemWait::wait(&self.state, &mut Deadline::none(), (), |state, ungranted| {
             match ungranted {
                 Some(()) if state.taken >= state.size => return Err(()),
                 Some(()) => state.taken += 1,
-                // Who was chosen has a place.
+                // A granted waiter has its permit.
                 None => {}
             }
             let item = if state.newest_first { state.free.pop_back() } else { state.free.pop_front() };
@@ -193,7 +199,7 @@ impl<T> Pool<T> {
         });
         let item = match got {
             Err(WaitError::Failed(error, _)) => return Err((*error).into()),
-            // Without a limit it is never too late.
+            // Does not occur without a timeout.
             Err(WaitError::TimedOut(())) => None,
             Ok(item) => item,
         };
@@ -207,8 +213,9 @@ impl<T> Pool<T> {
         Ok(item)
     }
 
-    /// Puts an item back that [`get`](Pool::get) gave, or another in its stead; the first who waits has it then. After
-    /// shrinking, those that are too many are dropped. Never switches by itself.
+    /// Puts back an item of [`get`](Pool::get), or a replacement. Never switches by itself.
+    ///
+    /// The first waiter gets it. After shrinking, surplus items are dropped.
     pub fn put(&self, item: T) {
         let mut state = self.lock();
         state.taken = state.taken.saturating_sub(1);
@@ -216,18 +223,20 @@ impl<T> Pool<T> {
         let surplus = state.surplus();
         state.settle();
         drop(state);
-        // Foreign code, and so not under the lock.
+        // The item's destructor is user code: it runs without the lock.
         drop(surplus);
     }
 
-    /// Gives the place of an item up that [`get`](Pool::get) gave and that is of no use any more: another may be made.
-    /// Never switches.
+    /// Gives up the permit of an item of [`get`](Pool::get) that cannot be used any more. Never switches.
+    ///
+    /// Another item may be created.
     pub fn forget(&self) {
         self.lock().discard_item();
     }
 
-    /// Changes how many there may be. Free ones that are too many are dropped, others when they are put back. Growing
-    /// lets those who wait make more. Never switches by itself.
+    /// Changes the limit. Never switches by itself.
+    ///
+    /// Surplus items are dropped: free ones at once, others when they are put back. Growing lets waiters create more.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -252,32 +261,34 @@ impl<T> Pool<T> {
         drop(surplus);
     }
 
-    /// How many there may be.
+    /// Returns the limit.
     #[must_use]
     pub fn size(&self) -> usize {
         self.lock().size
     }
 
-    /// How many can be had without waiting, made or not; negative while more are in use than may be. Eventlet's `free`.
+    /// Returns how many items are available without waiting, created or not. Eventlet's `free`.
+    ///
+    /// It is negative while too many are in use.
     #[must_use]
     pub fn free(&self) -> isize {
         let state = self.lock();
         difference(state.size, state.taken)
     }
 
-    /// How many there are: in use, being made and free.
+    /// Returns the number of items: in use, being created and free.
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().made
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no items.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many wait for an item. Eventlet's `waiting`.
+    /// Returns the number of callers that wait for an item, Eventlet's `waiting`.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.lock().waiting.len()
@@ -292,7 +303,7 @@ impl<T> fmt::Debug for Pool<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
         let (size, made, taken, waiting) = (state.size, state.made, state.taken, state.waiting.len());
-        // What is written to may be anybody's, and switch.
+        // The formatter is user code and may switch: hold no lock while calling it.
         drop(state);
         let mut debug = f.debug_struct("Pool");
         debug.field("size", &size).field("made", &made).field("taken", &taken);
@@ -300,15 +311,17 @@ impl<T> fmt::Debug for Pool<T> {
     }
 }
 
-/// An item of a [`Pool`], which goes back when this is dropped.
+/// An item of a [`Pool`], put back when dropped.
 pub struct Item<'a, T> {
     pool: &'a Pool<T>,
-    /// There until it is dropped.
+    /// `Some` until it is dropped.
     value: Option<T>,
 }
 
 impl<T> Item<'_, T> {
-    /// The item for good, of no use to others any more: another may be made in its place. Does not switch.
+    /// Takes the item out of the pool for good. Does not switch.
+    ///
+    /// Another item may be created in its place.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

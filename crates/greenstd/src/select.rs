@@ -1,8 +1,8 @@
-//! Waiting for many descriptors at once: Eventlet's green `select` and `poll`. Only the calling green thread waits.
+//! Waiting for many descriptors at once: Eventlet's green `select` and `poll`.
 //!
-//! A program of green threads rarely needs them: a green thread for each descriptor says the same, and a hub finds
-//! the ready one among thousands without looking at the others. They are for code that has descriptors of its own
-//! and asks for them all.
+//! Only the calling green thread waits. A program of green threads rarely needs these calls: it can use one green
+//! thread for each descriptor, and a hub finds the ready one among thousands without checking the others. They serve
+//! code that has its own set of descriptors.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,7 +12,7 @@ use hub_core::{Deadline, Grace, Interest, LoopError, Readiness, TrampolineError,
 use rustix::event::{PollFlags, Timespec};
 use rustix::io::Errno;
 
-/// A descriptor to wait for, and what has come of it.
+/// A descriptor to wait for, with the result of the last wait.
 #[derive(Clone, Debug)]
 pub struct PollFd<'fd> {
     fd: BorrowedFd<'fd>,
@@ -21,34 +21,38 @@ pub struct PollFd<'fd> {
 }
 
 impl<'fd> PollFd<'fd> {
-    /// Waits until `fd` can be read, written, or either, as `interest` says. With [`Interest::NONE`] only its end
-    /// and its errors are told, when the others are looked at.
+    /// Creates an entry that waits until `fd` is ready for `interest`.
+    ///
+    /// With [`Interest::NONE`] it reports only errors and the end, when another entry is ready.
     pub fn new(fd: &'fd impl AsFd, interest: Interest) -> PollFd<'fd> {
         PollFd { fd: fd.as_fd(), interest, readiness: Readiness::NONE }
     }
 
-    /// The descriptor.
+    /// Returns the descriptor.
     #[must_use]
     pub fn fd(&self) -> BorrowedFd<'fd> {
         self.fd
     }
 
-    /// What is waited for.
+    /// Returns the interest.
     #[must_use]
     pub fn interest(&self) -> Interest {
         self.interest
     }
 
-    /// What the last [`poll`] has found. Errors and a number that is not open count as ready in each direction that
-    /// was asked for; the latter is [`INVALID`](Readiness::INVALID) too.
+    /// Returns the result of the last [`poll`].
+    ///
+    /// Errors and a number that is not open count as ready in each direction of the interest. A number that is not open
+    /// is also [`INVALID`](Readiness::INVALID).
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.readiness
     }
 }
 
-/// Waits until one of many descriptors is ready, and tells everything that is: how many are. 0 after the timeout,
-/// without which it waits for ever; a timeout of zero looks once. Switches, but for a timeout of zero.
+/// Waits until one of many descriptors is ready, and returns how many are. Switches, unless the timeout is zero.
+///
+/// It sets the readiness of each entry. It returns 0 after the timeout; `None` waits for ever, and zero checks once.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -67,8 +71,8 @@ impl<'fd> PollFd<'fd> {
 ///
 /// # Errors
 ///
-/// What [`trampoline`](hub_core::trampoline()) returns, as when another green thread waits for the same; if the loop
-/// cannot wait.
+/// The errors of [`trampoline`](hub_core::trampoline()), for example if another green thread waits for the same; if the
+/// caller cannot wait.
 pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usize> {
     let mut limit = Deadline::from(timeout);
     let mut parked = false;
@@ -79,7 +83,7 @@ pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usi
         }
         if ready > 0 {
             if !parked && !std::thread::panicking() {
-                // Somebody who finds something each time lets others run all the same.
+                // A caller that finds something ready each time must let others run all the same.
                 hub_core::yield_now();
             }
             return Ok(ready);
@@ -101,7 +105,7 @@ pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usi
     }
 }
 
-/// Asks the system, and waits for it that long.
+/// Calls poll(2) with that timeout.
 fn poll_now(fds: &mut [PollFd<'_>], wait: Duration) -> io::Result<usize> {
     let mut asked: Vec<_> =
         fds.iter().map(|asked| rustix::event::PollFd::from_borrowed_fd(asked.fd, flags(asked.interest))).collect();
@@ -145,9 +149,10 @@ fn readiness(flags: PollFlags, interest: Interest) -> Readiness {
     readiness
 }
 
-/// Waits until one of `readers` can be read or one of `writers` written, and returns all that can: those of both
-/// kinds, in the order in which they were given. Nothing after the timeout, without which it waits for ever; a
-/// timeout of zero looks once. Switches, but for a timeout of zero.
+/// Waits until a reader is readable or a writer is writable, and returns all that are. Switches, unless the timeout is
+/// zero.
+///
+/// The results keep the given order. They are empty after the timeout; `None` waits for ever, and zero checks once.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -161,7 +166,7 @@ fn readiness(flags: PollFlags, interest: Interest) -> Readiness {
 ///
 /// # Errors
 ///
-/// As [`poll`], and `EBADF` if one of them is not open.
+/// Like [`poll`], and `EBADF` if one of them is not open.
 pub fn select<R: AsFd + Copy, W: AsFd + Copy>(
     readers: &[R],
     writers: &[W],

@@ -1,6 +1,6 @@
-//! std's `thread`, green: what std does with OS threads is done with green threads of the calling OS thread.
+//! std's `thread` with green threads of the calling OS thread in the place of OS threads.
 //!
-//! Work for other cores is for OS threads: those of [`os`] end their green threads in order.
+//! To use other cores, start OS threads: those of [`os`] unwind their green threads at their end.
 
 pub mod os;
 

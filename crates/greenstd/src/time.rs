@@ -1,3 +1,3 @@
-//! std's `time`, unchanged: reading a clock never blocks. To wait there is [`thread::sleep`](crate::thread::sleep).
+//! std's `time`, unchanged: reading a clock never blocks. [`thread::sleep`](crate::thread::sleep) waits.
 
 pub use std::time::*;

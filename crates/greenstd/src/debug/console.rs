@@ -1,4 +1,4 @@
-//! A console on a socket: one line in, an answer out.
+//! A console on a socket, which answers one-line commands.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -20,28 +20,28 @@ use crate::os::unix::net::{UnixListener, UnixStream};
 
 const HELP: &str = "\
 help       lists the commands
-threads    lists the green threads: number, name, origin, what they do
-listeners  lists who waits for descriptors
+threads    lists the green threads: number, name, origin, wait reason
+listeners  lists the waiters for descriptors
 timers     lists the timers that are armed
 stats      what the hub has done and holds
 kill N     ends green thread N when it runs next
 quit       ends this connection
 ";
 
-/// The longest line that is read, in bytes.
+/// The longest accepted line in bytes.
 const LONGEST: u64 = 1024;
 
-/// Serves a console at `path`, from which the hub of this OS thread can be looked into while it runs. Eventlet's
-/// backdoor; instead of a Python prompt there are a few commands, which `help` lists. Does not switch.
+/// Serves a console at `path`, to inspect the hub of this OS thread while it runs. Does not switch.
 ///
-/// `nc -U path` is a client; several may be connected. The socket can be reached by its owner alone (mode 0600), for
-/// whoever reaches it can end green threads; over TCP, where everybody of the machine reaches it, there is none. Each client is served by a green thread of its own, so an answer comes
-/// when the loop comes to it. As long as the console is there the loop never takes the main greenlet's wait for
-/// hopeless.
+/// It is Eventlet's backdoor with a few commands instead of a Python prompt; `help` lists them. `nc -U path` is a
+/// client; several may be connected. Only the owner can connect to the socket (mode 0600), because a client can kill
+/// green threads. There is no console over TCP, where every user of the machine could connect. A green thread serves
+/// each client, so an answer comes at the loop's next turns. While the console exists, the loop never reports a
+/// deadlock of the main greenlet.
 ///
-/// The console ends when its green thread does: it may be killed, also by a client, and it ends with a
-/// [report](hub_core::set_report_stream) if its listener is of no use any more. A lack of descriptors and connections that
-/// are lost do not end it, as they do not end a [server](crate::net::serve).
+/// The console ends with its green thread, which may be killed, also by a client. It ends with a
+/// [report](hub_core::set_report_stream) if its listener cannot accept any more. A lack of descriptors or a lost
+/// connection does not end it, as it does not end a [server](crate::net::serve).
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -62,7 +62,7 @@ const LONGEST: u64 = 1024;
 ///
 /// # Errors
 ///
-/// What the system says, in particular that the path exists, and if this thread can have no hub.
+/// The system's error, for example if the path exists; if this OS thread can have no hub.
 #[track_caller]
 pub fn console(path: impl AsRef<Path>) -> io::Result<Console> {
     hub_core::try_get_hub()?;
@@ -74,8 +74,7 @@ pub fn console(path: impl AsRef<Path>) -> io::Result<Console> {
     Ok(Console { served, server: Some(server) })
 }
 
-/// A console that is served, from [`console`]. Dropping it ends the console as [`stop`](Console::stop) does, but
-/// does not wait.
+/// A running console, from [`console`]. Dropping it ends the console like [`stop`](Console::stop), without waiting.
 #[must_use = "the console ends when this is dropped"]
 pub struct Console {
     served: Rc<ConsoleState>,
@@ -83,22 +82,22 @@ pub struct Console {
 }
 
 impl Console {
-    /// Ends it: takes the socket away, disconnects every client, and waits until all of that is over. Switches.
+    /// Removes the socket, disconnects all clients, and waits for their ends. Switches.
     pub fn stop(mut self) {
         self.served.close();
         if let Some(server) = self.server.take() {
-            // It fails only if somebody has killed it.
+            // Fails only if the green thread was killed.
             let _ = server.join();
         }
     }
 
-    /// Where it is served.
+    /// Returns the path of its socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.served.path
     }
 
-    /// How many clients are connected.
+    /// Returns the number of connected clients.
     #[must_use]
     pub fn clients(&self) -> usize {
         self.served.clients.borrow().len()
@@ -117,7 +116,7 @@ impl fmt::Debug for Console {
     }
 }
 
-/// The belongings of the green thread of the console. However that ends, begun or not, nothing is left at the path.
+/// Closes the console when its green thread ends, begun or not, so that nothing is left at the path.
 struct CloseOnDrop(Rc<ConsoleState>);
 
 impl Drop for CloseOnDrop {
@@ -126,13 +125,13 @@ impl Drop for CloseOnDrop {
     }
 }
 
-/// What the console, its server and its clients share.
+/// The state that the console, its server and its clients share.
 struct ConsoleState {
     process: u32,
-    /// Where `console` was called.
+    /// The location of the call of `console`.
     opened_at: &'static Location<'static>,
     path: PathBuf,
-    /// The socket at the path is ours if it is this one.
+    /// Identifies the socket at the path as ours.
     inode: (u64, u64),
     listener: UnixListener,
     clients: RefCell<HashMap<u64, Client>>,
@@ -149,14 +148,14 @@ impl ConsoleState {
     fn open(path: &Path, opened_at: &'static Location<'static>) -> io::Result<ConsoleState> {
         let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&SockAddr::unix(path)?)?;
-        // Nobody can connect before it listens.
+        // No client can connect before `listen`.
         let opened = fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .and_then(|()| socket.listen(16))
             .and_then(|()| inode(path));
         let inode = match opened {
             Ok(inode) => inode,
             Err(error) => {
-                // The first error is the one to tell.
+                // The first error is returned, not that of the removal.
                 let _ = fs::remove_file(path);
                 return Err(error);
             }
@@ -174,7 +173,7 @@ impl ConsoleState {
         })
     }
 
-    /// Serves clients until it is closed.
+    /// Serves clients until the console is closed.
     fn accept(self: &Rc<ConsoleState>) {
         let mut pauses = Pauses::begin();
         while !self.closed.get() {
@@ -200,7 +199,7 @@ impl ConsoleState {
         loop {
             let Some(number) = self.clients.borrow().keys().next().copied() else { break };
             let client = self.clients.borrow_mut().remove(&number);
-            // Who was killed has failed, which is not for us to tell.
+            // Fails for a client that was killed, which is reported elsewhere.
             let _ = client.map(|client| client.green.join());
         }
     }
@@ -212,7 +211,7 @@ impl ConsoleState {
         let (weak, name) = (Rc::downgrade(&stream), format!("console client {number}"));
         let serve = move || {
             let _entry = entry;
-            // One that has gone is served.
+            // An error means that the client is gone.
             let _ = serve(&stream);
         };
         if let Ok(green) = Builder::new().name(name).spawned_at(self.opened_at).spawn(serve) {
@@ -220,14 +219,15 @@ impl ConsoleState {
         }
     }
 
-    /// Takes the socket away and disconnects everybody, who then end. Does not switch.
+    /// Removes the socket and disconnects all clients, which then end. Does not switch.
     fn close(&self) {
         if self.closed.replace(true) {
             return;
         }
-        // A forked child has a copy of all this, and its parent still serves the path. Another may have come to it.
+        // A forked child has a copy of this state while its parent still serves the path. A new socket may also be
+        // there.
         if std::process::id() == self.process && inode(&self.path).is_ok_and(|inode| inode == self.inode) {
-            // It can be gone already.
+            // The path may be gone already.
             let _ = fs::remove_file(&self.path);
         }
         self.listener.close();
@@ -239,7 +239,7 @@ impl ConsoleState {
     }
 }
 
-/// The entry of a client; leaves with it however it ends.
+/// The entry of a client, removed when dropped.
 struct ClientEntry {
     served: Weak<ConsoleState>,
     number: u64,
@@ -284,7 +284,7 @@ fn serve(stream: &UnixStream) -> io::Result<()> {
     }
 }
 
-/// The answer to a line; none if it ends the connection.
+/// Returns the answer to a line. `None` ends the connection.
 fn answer(line: &str) -> Option<String> {
     let mut words = line.split_whitespace();
     let command = words.next().unwrap_or_default();

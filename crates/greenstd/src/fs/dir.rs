@@ -13,10 +13,12 @@ use std::sync::Arc;
 use super::at;
 use crate::handle::job;
 
-/// How many entries are read by one job.
+/// The number of entries that one job reads.
 const BATCH: usize = 256;
 
-/// Lists a directory, std's `read_dir`. Switches, and so does the iterator now and then.
+/// Returns an iterator over the entries within a directory, std's `read_dir`. Switches.
+///
+/// The iterator switches each time it reads more entries.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -29,18 +31,18 @@ const BATCH: usize = 256;
 ///
 /// # Errors
 ///
-/// As std's.
+/// Like std's.
 pub fn read_dir<P: AsRef<Path>>(path: P) -> io::Result<ReadDir> {
     let batch = at(path, |path| Ok(Batch::read(std::fs::read_dir(path)?)))?;
     Ok(ReadDir { batch })
 }
 
-/// The entries of a directory, std's `ReadDir`: 256 are read at a time.
+/// An iterator over the entries in a directory, std's `ReadDir`. It reads 256 entries at a time.
 pub struct ReadDir {
     batch: Batch,
 }
 
-/// What was read, and what goes on with it.
+/// The entries of one job, and std's iterator for the next job.
 struct Batch {
     entries: VecDeque<io::Result<DirEntry>>,
     /// `None` after the last one.
@@ -59,7 +61,7 @@ impl Batch {
 impl Iterator for ReadDir {
     type Item = io::Result<DirEntry>;
 
-    /// A caller who is killed while it switches finds no more entries.
+    /// Switches if it reads more entries. After a kill during that the iterator is at its end.
     fn next(&mut self) -> Option<io::Result<DirEntry>> {
         if self.batch.entries.is_empty() {
             let rest = self.batch.rest.take()?;
@@ -78,47 +80,47 @@ impl fmt::Debug for ReadDir {
     }
 }
 
-/// An entry of a directory, std's `DirEntry`.
+/// An entry inside of a directory, std's `DirEntry`.
 pub struct DirEntry {
     entry: Arc<std::fs::DirEntry>,
-    /// Learned with the entry itself.
+    /// The type as the system returned it with the entry.
     kind: Option<FileType>,
 }
 
 impl DirEntry {
-    /// The path of the directory, as it was given, and the name. Does not switch.
+    /// Returns the full path to the file that this entry represents. Does not switch.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.entry.path()
     }
 
-    /// The name. Does not switch.
+    /// Returns the file name of this directory entry without any leading path. Does not switch.
     #[must_use]
     pub fn file_name(&self) -> OsString {
         self.entry.file_name()
     }
 
-    /// The number of the file, std's `DirEntryExt::ino`. Does not switch.
+    /// Returns the underlying inode number, std's `DirEntryExt::ino`. Does not switch.
     #[must_use]
     pub fn ino(&self) -> u64 {
         self.entry.ino()
     }
 
-    /// What is known of it, of a symbolic link itself. Switches.
+    /// Returns the metadata for the file, without following a symbolic link. Switches.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn metadata(&self) -> io::Result<Metadata> {
         let entry = Arc::clone(&self.entry);
         job(move || entry.metadata())
     }
 
-    /// What kind of file it is. Switches if that was not told with the entry.
+    /// Returns the file type of the file. Switches if the system did not return it with the entry.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn file_type(&self) -> io::Result<FileType> {
         match self.kind {
             Some(kind) => Ok(kind),
@@ -136,7 +138,7 @@ impl fmt::Debug for DirEntry {
     }
 }
 
-/// How directories are made, std's `DirBuilder`.
+/// A builder used to create directories in various manners, std's `DirBuilder`.
 #[derive(Debug)]
 pub struct DirBuilder {
     recursive: bool,
@@ -144,30 +146,30 @@ pub struct DirBuilder {
 }
 
 impl DirBuilder {
-    /// One directory at a time, with the permissions that are usual.
+    /// Creates a new set of options: one directory at a time, with the default permissions.
     #[expect(clippy::new_without_default, reason = "as std's")]
     #[must_use]
     pub fn new() -> DirBuilder {
         DirBuilder { recursive: false, mode: None }
     }
 
-    /// Makes those above it that are missing, too.
+    /// Indicates that directories should be created recursively, creating all missing parents.
     pub fn recursive(&mut self, recursive: bool) -> &mut DirBuilder {
         self.recursive = recursive;
         self
     }
 
-    /// The permissions, std's `DirBuilderExt::mode`.
+    /// Sets the mode to create new directories with, std's `DirBuilderExt::mode`.
     pub fn mode(&mut self, mode: u32) -> &mut DirBuilder {
         self.mode = Some(mode);
         self
     }
 
-    /// Makes a directory. Switches.
+    /// Creates the specified directory with the options configured in this builder. Switches.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(self.recursive);

@@ -1,15 +1,16 @@
 //! Opening named pipes, which waits for the other side.
 //!
-//! open(2) waits in the system, where no timeout and no kill ends it. On Linux the pipe is opened without waiting
-//! instead, and the green thread waits:
+//! open(2) waits inside the system, where no timeout and no kill ends it. So on Linux the pipe is opened in
+//! non-blocking mode, and the green thread waits:
 //!
-//! - A reader is open at once, and counts as one for writers, as a reader that waits in open(2) does. It then waits for a
-//!   writer: the hub reports data, and a writer that has come and gone. A writer that is there and silent is not
-//!   reported, so the reader looks for one in growing pauses, by tee(2), which takes nothing out of the pipe.
-//! - A writer is refused as long as there is no reader. It tries again in growing pauses. A reader that comes and goes in
-//!   a pause is missed, as one is that came before.
+//! - A reader is open at once, and counts as a reader for writers, like a reader that waits in open(2). It then waits
+//!   for a writer. The hub reports data, and a writer that has come and gone. It does not report a writer that has
+//!   written nothing. So the reader checks for a writer in growing pauses, by tee(2), which takes nothing out of the
+//!   pipe.
+//! - A writer is refused as long as there is no reader. It tries again in growing pauses, and misses a reader that
+//!   comes and goes within a pause.
 //!
-//! Elsewhere an OS thread of a pool of its own waits in open(2).
+//! On other systems a pool thread waits in open(2).
 
 #[cfg(target_os = "linux")]
 mod system {
@@ -30,16 +31,17 @@ mod system {
     const FIRST_PAUSE: Duration = Duration::from_millis(1);
     const LONGEST_PAUSE: Duration = Duration::from_millis(32);
 
-    /// A named pipe that was found, but not opened for reading or writing.
+    /// A named pipe that was found, but is not open for reading or writing.
     pub(in super::super) struct Unopened {
-        /// Names the pipe, whatever comes to be at its path.
+        /// Refers to the pipe, even if its path is replaced.
         path: OwnedFd,
     }
 
-    /// The named pipe at a path, if there is one for which open(2) would wait.
+    /// Returns the named pipe at a path, if there is one for which open(2) would wait.
     pub(in super::super) fn find(path: &Path, options: &OpenOptions) -> io::Result<Option<Unopened>> {
         let flags = OFlags::from_bits_retain(options.flags as u32);
-        // With `O_NONBLOCK` the program has chosen not to wait, with `O_PATH` not to open. Both sides wait for none.
+        // With `O_NONBLOCK` the program chose not to wait, with `O_PATH` not to open. A pipe opened in both directions
+        // does not wait.
         let waits = !flags.intersects(OFlags::NONBLOCK | OFlags::PATH) && options.read != options.writes();
         let is_fifo = |mode| FileType::from_raw_mode(mode) == FileType::Fifo;
         if !waits || !rustix::fs::stat(path).is_ok_and(|stat| is_fifo(stat.st_mode)) {
@@ -48,7 +50,7 @@ mod system {
         let flags = OFlags::PATH | OFlags::CLOEXEC | (flags & OFlags::NOFOLLOW);
         let path = rustix::fs::open(path, flags, Mode::empty())?;
         let name = name(&path);
-        // Without proc it is opened as std does.
+        // Without `/proc` the pipe is opened as std does.
         let found = is_fifo(rustix::fs::fstat(&path)?.st_mode) && rustix::fs::stat(&name).is_ok();
         Ok(found.then_some(Unopened { path }))
     }
@@ -60,10 +62,10 @@ mod system {
     impl Unopened {
         /// Opens the pipe when its other side is open. Switches.
         pub(in super::super) fn open(self, options: &OpenOptions) -> io::Result<std::fs::File> {
-            // It may have the number of a descriptor that a green thread still waits for.
+            // A green thread may still wait for an earlier descriptor of the same number.
             hub_core::notify_opened(self.path.as_raw_fd());
             let mut file = options.std().clone();
-            // The name is a link of the system's.
+            // The name itself is a symbolic link.
             let flags = OFlags::from_bits_retain(options.flags as u32).difference(OFlags::NOFOLLOW);
             file.custom_flags(flags.union(OFlags::NONBLOCK).bits() as i32);
             let name = name(&self.path);
@@ -72,9 +74,9 @@ mod system {
                 match file.open(&name) {
                     Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
                         wait.check()?;
-                        // A hub that cannot be had is an error here, not the panic of `sleep`.
+                        // A hub that cannot be built is an error here, where `sleep` would panic.
                         match hub_core::try_get_hub() {
-                            // At the end of a thread `sleep` needs no hub.
+                            // While the OS thread ends, `sleep` needs no hub.
                             Ok(_) | Err(HubError::ThreadEnding) => hub_core::sleep(pause),
                             Err(error) => return Err(error.into()),
                         }
@@ -97,7 +99,7 @@ mod system {
         let (_kept, scratch) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let mut pause = FIRST_PAUSE;
         loop {
-            // Nothing without a writer; "would block" if there is one that has written nothing.
+            // `tee` returns 0 without a writer, and "would block" for a writer that has written nothing.
             if rustix::pipe::tee(reader, &scratch, 1, SpliceFlags::NONBLOCK) != Ok(0) {
                 return Ok(());
             }
@@ -112,7 +114,7 @@ mod system {
         }
     }
 
-    /// Whether there is data, or a writer has come and gone.
+    /// Returns true if there is data, or a writer has come and gone.
     fn has_event(reader: &std::fs::File) -> io::Result<bool> {
         let mut asked = [PollFd::new(reader, PollFlags::IN)];
         Ok(rustix::event::poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0)
@@ -129,14 +131,14 @@ mod system {
 
     use super::super::OpenOptions;
 
-    /// Of its own, because each open may wait for ever.
+    /// A pool of its own, because each open may wait for ever.
     static OPENS: ThreadPool = ThreadPool::named("greenhub-fifos", 64);
 
     pub(in super::super) struct Unopened {
         path: PathBuf,
     }
 
-    /// The named pipe at a path, if there is one for which open(2) would wait.
+    /// Returns the named pipe at a path, if there is one for which open(2) would wait.
     pub(in super::super) fn find(path: &Path, options: &OpenOptions) -> io::Result<Option<Unopened>> {
         let waits = options.read != options.writes();
         let is_fifo = waits && std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());

@@ -13,10 +13,10 @@ use super::OpenOptions;
 use crate::handle::{Handle, borrowing, job};
 use crate::stream;
 
-/// An open file, std's `File`. What reads, writes or asks for something parks the calling green thread; seeking and
-/// closing do not.
+/// An object providing access to an open file, std's `File`.
 ///
-/// It is `Send + Sync`, and several green threads may use it at the same time.
+/// Reading, writing and queries park the calling green thread; seeking and closing do not. It is `Send + Sync`, and
+/// several green threads may use it at the same time.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -35,50 +35,52 @@ pub struct File(pub(super) Handle);
 
 // Opening, handing over.
 impl File {
-    /// Opens a file for reading. Switches.
+    /// Opens a file in read-only mode. Switches.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn open<P: AsRef<Path>>(path: P) -> io::Result<File> {
         OpenOptions::new().read(true).open(path)
     }
 
-    /// Makes a file, or empties one that is there, for writing. Switches.
+    /// Opens a file in write-only mode. Switches.
+    ///
+    /// It creates the file if it does not exist, and truncates it if it does.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn create<P: AsRef<Path>>(path: P) -> io::Result<File> {
         OpenOptions::new().write(true).create(true).truncate(true).open(path)
     }
 
-    /// Makes a file for reading and writing, which must not be there. Switches.
+    /// Creates a new file in read-write mode; fails if the file exists. Switches.
     ///
     /// # Errors
     ///
-    /// As std's: [`AlreadyExists`](io::ErrorKind::AlreadyExists).
+    /// Like std's: [`AlreadyExists`](io::ErrorKind::AlreadyExists).
     pub fn create_new<P: AsRef<Path>>(path: P) -> io::Result<File> {
         OpenOptions::new().read(true).write(true).create_new(true).open(path)
     }
 
-    /// [`OpenOptions::new`].
+    /// Returns a new [`OpenOptions`] object.
     #[must_use]
     pub fn options() -> OpenOptions {
         OpenOptions::new()
     }
 
-    /// Makes a file of std green. Does not switch.
+    /// Converts a std file. Does not switch.
     #[must_use]
     pub fn from_std(file: std::fs::File) -> File {
         File(Handle::from_fd(file.into()))
     }
 
-    /// Gives the file to std. Does not switch.
+    /// Converts into a std file. Does not switch.
     ///
     /// # Errors
     ///
-    /// If a job that was left early still has the file, and no descriptor is free for another one.
+    /// If an abandoned job still holds the file, and no descriptor is free for another one.
     pub fn into_std(self) -> io::Result<std::fs::File> {
         match self.0 {
             Handle::Stream(stream) => Ok(stream.into_fd()?.into()),
@@ -86,13 +88,13 @@ impl File {
         }
     }
 
-    /// Whether it is a terminal. Does not switch.
+    /// Returns true if it is a terminal. Does not switch.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         self.as_fd().is_terminal()
     }
 
-    /// Another handle of the same file, with the same position. Does not switch.
+    /// Creates a new `File` instance with the same underlying file and position. Does not switch.
     ///
     /// # Errors
     ///
@@ -105,9 +107,9 @@ impl File {
     }
 }
 
-// What the system keeps.
+// Attributes that the system keeps.
 impl File {
-    /// A job that is left at once by a caller who is killed, and goes on.
+    /// Runs a job that goes on if its caller is killed, which leaves the wait at once.
     fn job<T: Send + 'static>(
         &self,
         op: impl FnOnce(&std::fs::File) -> io::Result<T> + Send + 'static,
@@ -119,65 +121,65 @@ impl File {
         job(move || op(&file))
     }
 
-    /// Has everything that was written, and what is known of the file, reach the disk. Switches.
+    /// Attempts to sync all OS-internal file content and metadata to disk. Switches.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn sync_all(&self) -> io::Result<()> {
         self.job(std::fs::File::sync_all)
     }
 
-    /// Has everything that was written reach the disk. Switches.
+    /// Like [`sync_all`](File::sync_all), except that it might not synchronize file metadata. Switches.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn sync_data(&self) -> io::Result<()> {
         self.job(std::fs::File::sync_data)
     }
 
-    /// Cuts the file off, or fills it up with zeros. Switches.
+    /// Truncates or extends the underlying file, with zeros. Switches.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn set_len(&self, size: u64) -> io::Result<()> {
         self.job(move |file| file.set_len(size))
     }
 
-    /// What is known of the file. Switches.
+    /// Queries metadata about the underlying file. Switches.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn metadata(&self) -> io::Result<Metadata> {
         self.job(std::fs::File::metadata)
     }
 
-    /// Changes its permissions. Switches.
+    /// Changes the permissions on the underlying file. Switches.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn set_permissions(&self, permissions: Permissions) -> io::Result<()> {
         self.job(|file| file.set_permissions(permissions))
     }
 
-    /// Changes its times. Switches.
+    /// Changes the timestamps of the underlying file. Switches.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn set_times(&self, times: FileTimes) -> io::Result<()> {
         self.job(move |file| file.set_times(times))
     }
 
-    /// Changes the time of its last change. Switches.
+    /// Changes the modification time of the underlying file. Switches.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn set_modified(&self, time: SystemTime) -> io::Result<()> {
         self.set_times(FileTimes::new().set_modified(time))
     }
@@ -254,7 +256,7 @@ impl Write for File {
 impl Seek for &File {
     fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
         match &self.0 {
-            // No disk is asked for this.
+            // A seek does not access the disk.
             Handle::File(file) => (&**file).seek(position),
             Handle::Stream(stream) => stream.seek(position),
         }
@@ -271,7 +273,7 @@ impl FileExt for File {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         match &self.0 {
             Handle::File(file) => borrowing(|| file.read_at(buffer, offset)),
-            // The system refuses it for streams without positions, such as pipes.
+            // The system refuses the call for streams without positions, such as pipes.
             Handle::Stream(stream) => stream::borrowing(|| Ok(rustix::io::pread(stream, buffer, offset)?)),
         }
     }
@@ -291,18 +293,18 @@ impl From<std::fs::File> for File {
 }
 
 impl From<OwnedFd> for File {
-    /// Takes over a descriptor of anything. Does not switch.
+    /// Takes ownership of a descriptor of any kind. Does not switch.
     fn from(fd: OwnedFd) -> File {
         File(Handle::from_fd(fd))
     }
 }
 
 impl From<File> for OwnedFd {
-    /// [`into_std`](File::into_std).
+    /// Calls [`into_std`](File::into_std).
     ///
     /// # Panics
     ///
-    /// If that is an error.
+    /// If that returns an error.
     fn from(file: File) -> OwnedFd {
         match file.into_std() {
             Ok(file) => file.into(),
@@ -312,11 +314,11 @@ impl From<File> for OwnedFd {
 }
 
 impl From<File> for std::process::Stdio {
-    /// For a child.
+    /// Converts it for a child.
     ///
     /// # Panics
     ///
-    /// As [`into_std`](File::into_std) fails.
+    /// If [`into_std`](File::into_std) returns an error.
     fn from(file: File) -> std::process::Stdio {
         OwnedFd::from(file).into()
     }

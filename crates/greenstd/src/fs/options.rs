@@ -1,4 +1,4 @@
-//! How files are opened.
+//! Options for opening files.
 
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{File, at, fifo};
 use crate::handle::{FileKind, Handle, kind};
 
-/// How a file is opened, std's `OpenOptions`.
+/// Options and flags which can be used to configure how a file is opened, std's `OpenOptions`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -26,96 +26,96 @@ use crate::handle::{FileKind, Handle, kind};
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     options: std::fs::OpenOptions,
-    /// The directions, and the flags of the program, which std does not tell.
+    /// The directions and the custom flags, which std does not return.
     pub(super) read: bool,
     pub(super) write: bool,
     append: bool,
     pub(super) flags: i32,
 }
 
-/// An open file, or a named pipe that cannot be opened without waiting for more than a disk.
+/// An open file, or a named pipe whose opening has to wait.
 pub(super) enum Opened {
     File(std::fs::File, FileKind),
-    /// Its other side is to be waited for.
+    /// The green thread has to wait for the other side.
     Fifo(fifo::Unopened),
 }
 
 impl OpenOptions {
-    /// Nothing is allowed at first.
+    /// Creates a blank new set of options ready for configuration.
     #[expect(clippy::new_without_default, reason = "as std's")]
     #[must_use]
     pub fn new() -> OpenOptions {
         OpenOptions { options: std::fs::OpenOptions::new(), read: false, write: false, append: false, flags: 0 }
     }
 
-    /// For reading.
+    /// Sets the option for read access.
     pub fn read(&mut self, read: bool) -> &mut OpenOptions {
         self.options.read(read);
         self.read = read;
         self
     }
 
-    /// For writing.
+    /// Sets the option for write access.
     pub fn write(&mut self, write: bool) -> &mut OpenOptions {
         self.options.write(write);
         self.write = write;
         self
     }
 
-    /// For writing at the end, wherever that is at the time.
+    /// Sets the option for the append mode: each write goes to the present end.
     pub fn append(&mut self, append: bool) -> &mut OpenOptions {
         self.options.append(append);
         self.append = append;
         self
     }
 
-    /// Empties a file that is there.
+    /// Sets the option for truncating a previous file.
     pub fn truncate(&mut self, truncate: bool) -> &mut OpenOptions {
         self.options.truncate(truncate);
         self
     }
 
-    /// Makes a file that is not there.
+    /// Sets the option to create a new file, or open it if it already exists.
     pub fn create(&mut self, create: bool) -> &mut OpenOptions {
         self.options.create(create);
         self
     }
 
-    /// Makes the file, and fails if it is there.
+    /// Sets the option to create a new file, failing if it already exists.
     pub fn create_new(&mut self, create_new: bool) -> &mut OpenOptions {
         self.options.create_new(create_new);
         self
     }
 
-    /// The permissions of a file that is made, std's `OpenOptionsExt::mode`.
+    /// Sets the mode bits that a new file will be created with, std's `OpenOptionsExt::mode`.
     pub fn mode(&mut self, mode: u32) -> &mut OpenOptions {
         self.options.mode(mode);
         self
     }
 
-    /// More flags for the system, std's `OpenOptionsExt::custom_flags`.
+    /// Passes custom flags to the system, std's `OpenOptionsExt::custom_flags`.
     pub fn custom_flags(&mut self, flags: i32) -> &mut OpenOptions {
         self.options.custom_flags(flags);
         self.flags = flags;
         self
     }
 
-    /// Opens the file at a path. A green thread that still waits for a descriptor that had its number before is woken
-    /// with an error. Switches.
+    /// Opens a file at `path` with the options specified by `self`. Switches.
     ///
-    /// A named pipe is waited for as std does, until its other side is open too; only the calling green thread waits, and
-    /// no OS thread of the pool does.
+    /// A green thread that still waits for an earlier descriptor of the same number is woken with an error. For a named
+    /// pipe it waits, as std does, until the other side is open. Only the calling green thread waits, and no thread of
+    /// the pool.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn open<P: AsRef<Path>>(&self, path: P) -> io::Result<File> {
         let options = self.clone();
         let opened = at(path, move |path| options.open_now(&path))?;
         self.finish(opened)
     }
 
-    /// The part of opening a file that an OS thread of the pool does.
+    /// The part of opening a file that runs on a pool thread.
     pub(super) fn open_now(&self, path: &Path) -> io::Result<Opened> {
         if let Some(fifo) = fifo::find(path, self)? {
             return Ok(Opened::Fifo(fifo));
@@ -125,7 +125,7 @@ impl OpenOptions {
         Ok(Opened::File(file, kind))
     }
 
-    /// The part that the green thread does.
+    /// The part of opening a file that runs on the green thread.
     pub(super) fn finish(&self, opened: Opened) -> io::Result<File> {
         let (file, kind) = match opened {
             Opened::File(file, kind) => (file, kind),
@@ -139,7 +139,7 @@ impl OpenOptions {
         &self.options
     }
 
-    /// Whether the file is to be written, at its end or elsewhere.
+    /// Whether the options ask for writing, at the end or elsewhere.
     pub(super) fn writes(&self) -> bool {
         self.write || self.append
     }

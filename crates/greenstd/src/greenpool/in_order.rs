@@ -1,4 +1,4 @@
-//! Results in the order in which they were asked for.
+//! Results in the order of spawning.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,9 +9,10 @@ use hub_core::{GreenError, GreenThread, LoopError};
 
 use super::pool::GreenPool;
 
-/// Green threads whose results are taken in the order of spawning, in whatever order they end. Eventlet's
-/// `GreenPile`. As an iterator it waits for the next result: switches. It ends when every result was taken; those that
-/// were not are dropped with it, and the green threads run on.
+/// Green threads whose results are taken in the order of spawning, Eventlet's `GreenPile`.
+///
+/// As an iterator it waits for the next result, which switches. It ends when all results were taken. Dropping it drops
+/// the other results, and their green threads run on.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -34,24 +35,25 @@ pub struct GreenPile<T> {
 }
 
 impl<T: 'static> GreenPile<T> {
-    /// A pile with a pool of its own, of that size. Does not switch.
+    /// Creates a pile with its own pool of that size. Does not switch.
     #[must_use]
     pub fn new(size: usize) -> GreenPile<T> {
         GreenPile::with_pool(&GreenPool::new(size))
     }
 
-    /// A pile that shares `pool` with others. Does not switch.
+    /// Creates a pile that shares `pool` with others. Does not switch.
     #[must_use]
     pub fn with_pool(pool: &GreenPool) -> GreenPile<T> {
         GreenPile { pool: pool.clone(), results: InOrder::new() }
     }
 
-    /// Runs `f` in a green thread of the pool; its result is behind those of before. Switches if the pool is full. One
-    /// that fails, or is killed or times out, adds nothing.
+    /// Runs `f` in a green thread of the pool, and queues its result. Switches if the pool is full.
+    ///
+    /// A call that fails, is killed or times out queues nothing.
     ///
     /// # Errors
     ///
-    /// As [`GreenPool::spawn`].
+    /// Like [`GreenPool::spawn`].
     #[track_caller]
     pub fn spawn(&mut self, f: impl FnOnce() -> T + 'static) -> Result<(), LoopError> {
         let green = self.pool.spawn(f)?;
@@ -59,13 +61,13 @@ impl<T: 'static> GreenPile<T> {
         Ok(())
     }
 
-    /// How many results were not taken yet.
+    /// Returns the number of results that were not taken yet.
     #[must_use]
     pub fn len(&self) -> usize {
         self.results.0.len()
     }
 
-    /// Whether every result was taken.
+    /// Returns true if all results were taken.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.results.0.is_empty()
@@ -91,15 +93,15 @@ impl<T> fmt::Debug for GreenPile<T> {
     }
 }
 
-/// The results of [`GreenPool::imap`]. Waiting for the next switches.
+/// The results of [`GreenPool::imap`]. Waiting for the next one switches.
 #[must_use = "nothing is done before a result is asked for"]
 pub struct Imap<I: Iterator, F, T> {
     pool: GreenPool,
-    /// None when it has ended.
+    /// `None` after its end.
     source: Option<I>,
     f: Rc<F>,
     results: InOrder<T>,
-    /// Where `imap` was called.
+    /// The location of the call of `imap`.
     spawned_at: &'static Location<'static>,
 }
 
@@ -114,12 +116,12 @@ where
         Imap { pool, source: Some(source), f: Rc::new(f), results: InOrder::new(), spawned_at }
     }
 
-    /// Sets as many to work as the pool is large and has room for; waits only if none is at work.
+    /// Spawns as far ahead as the pool is large and has permits. Waits for a permit only if nothing runs.
     fn spawn_ahead(&mut self) -> Result<(), LoopError> {
         while let Some(source) = &mut self.source
             && self.results.0.len() < self.pool.size().max(1)
         {
-            // A place first: who is interrupted while waiting for one has taken no item.
+            // The permit comes first: an interruption during the wait for it loses no item.
             let admission = match self.pool.try_admit() {
                 Some(admission) => admission,
                 None if self.results.0.is_empty() => self.pool.admit()?,
@@ -146,13 +148,14 @@ where
 {
     type Item = Result<T, GreenError>;
 
-    /// The result of the next item. Switches.
+    /// Returns the result of the next item. Switches.
     ///
-    /// An error says how its green thread ended, or that there is no waiting: then no more of the source is read.
+    /// The error of an item is how its green thread ended. The error of a caller that cannot wait ends the reading of
+    /// the source.
     ///
     /// # Panics
     ///
-    /// If the source does.
+    /// If the source panics.
     fn next(&mut self) -> Option<Result<T, GreenError>> {
         if let Err(error) = self.spawn_ahead() {
             self.source = None;
@@ -168,7 +171,7 @@ impl<I: Iterator, F, T> fmt::Debug for Imap<I, F, T> {
     }
 }
 
-/// Those whose results are still to be taken.
+/// The green threads whose results are still to be taken.
 struct InOrder<T>(VecDeque<GreenThread<T>>);
 
 impl<T> InOrder<T> {
@@ -176,7 +179,7 @@ impl<T> InOrder<T> {
         InOrder(VecDeque::new())
     }
 
-    /// The next result. Who is interrupted while waiting for it finds it again.
+    /// Returns the next result. An interruption during the wait for it loses no result.
     fn next(&mut self) -> Option<Result<T, GreenError>> {
         let waited = self.0.front()?.wait_for_end();
         let green = self.0.pop_front()?;

@@ -1,7 +1,7 @@
-//! A bounded number of green threads.
+//! A pool with a bounded number of green threads.
 //!
-//! A place is counted from the moment when somebody has it: a spawner that was let in owns one before it runs
-//! again, and what it spawns takes it over. So there is no moment at which a place is both free and promised.
+//! A permit is counted from the moment of its grant. A granted spawner owns its permit before it runs again, and passes
+//! it to its green thread. So no permit is ever both free and promised.
 
 use std::fmt;
 use std::panic::Location;
@@ -15,8 +15,9 @@ use crate::killed::wait_for_killed;
 use crate::sync::difference;
 use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 
-/// Green threads of which at most a given number runs at once. Eventlet's `GreenPool`. Clones are handles of the same
-/// pool, which belongs to its OS thread; dropping them ends nobody.
+/// A pool in which at most a given number of green threads runs at once, Eventlet's `GreenPool`.
+///
+/// Clones are handles of the same pool, which belongs to its OS thread. Dropping them ends no green thread.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -43,7 +44,7 @@ pub struct GreenPool {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitallError {
-    /// A green thread of the pool waits for the end of all of them, itself included.
+    /// A green thread of the pool would wait for its own end.
     #[error("calling wait_all from within one of the pool's own green threads will never terminate")]
     Inside,
     /// The caller cannot wait.
@@ -63,9 +64,9 @@ impl From<WaitallError> for std::io::Error {
 #[derive(Debug)]
 struct State {
     size: usize,
-    /// Places that somebody has: a worker, or a spawner that is about to make one.
+    /// The permits in use: by workers, and by spawners that are about to spawn.
     taken: usize,
-    /// The workers, in slots that are used again.
+    /// The workers, in slots that are reused.
     workers: Vec<Option<Worker>>,
     free_slots: Vec<usize>,
     next_serial: u64,
@@ -80,7 +81,7 @@ struct Worker {
 }
 
 impl State {
-    /// Lets spawners in for whom there is room now; if nobody has a place, all has ended.
+    /// Grants free permits to spawners. Wakes the joiners if no permit is in use.
     fn settle(&mut self) {
         while self.taken < self.size && self.spawners.grant() {
             self.taken += 1;
@@ -100,7 +101,7 @@ impl State {
     }
 }
 
-/// For a place.
+/// The wait for a permit.
 struct PermitWait;
 
 impl Wait for PermitWait {
@@ -118,7 +119,7 @@ impl Wait for PermitWait {
     }
 }
 
-/// Until all have ended.
+/// The wait until all green threads have ended.
 struct PoolJoinWait;
 
 impl Wait for PoolJoinWait {
@@ -134,7 +135,7 @@ impl Wait for PoolJoinWait {
     fn regrant(_: &mut State) {}
 }
 
-/// A place in the pool, which is free again when this is dropped.
+/// A permit of the pool, released when dropped.
 pub(crate) struct Permit {
     pool: GreenPool,
     slot: Option<usize>,
@@ -151,7 +152,7 @@ impl Drop for Permit {
     }
 }
 
-/// Where work that is spawned may run.
+/// Where the work of a spawn may run.
 pub(crate) enum Admission {
     /// In a green thread of its own.
     Permit(Permit),
@@ -160,7 +161,7 @@ pub(crate) enum Admission {
 }
 
 impl Admission {
-    /// `spawned_at`: where the user of the pool asked for it.
+    /// Spawns `f`. `spawned_at` is the location in the code of the pool's user.
     pub(crate) fn spawn<T: 'static>(
         self,
         spawned_at: &'static Location<'static>,
@@ -171,11 +172,11 @@ impl Admission {
             Admission::Permit(mut permit) => {
                 let (pool, slot, serial) = permit.take_slot();
                 let green = hub_core::spawn_at(spawned_at, move || {
-                    // Free again when what `f` had is gone.
+                    // Released after the captures of `f` are dropped.
                     let _permit = permit;
                     f()
                 });
-                // One that was refused has given its place back.
+                // A refused green thread has dropped its permit.
                 if let Some(greenlet) = green.id() {
                     pool.lock().workers[slot] = Some(Worker { greenlet, serial });
                 }
@@ -202,8 +203,9 @@ impl Permit {
 }
 
 impl GreenPool {
-    /// A pool in which at most `size` green threads run at once. In one of size zero nobody runs until it is
-    /// [resized](GreenPool::resize). Does not switch.
+    /// Creates a pool in which at most `size` green threads run at once. Does not switch.
+    ///
+    /// In a pool of size zero nothing runs until it is [resized](GreenPool::resize).
     #[must_use]
     pub fn new(size: usize) -> GreenPool {
         let state = State {
@@ -218,15 +220,17 @@ impl GreenPool {
         GreenPool { shared: Rc::new(BiasedMutex::new(state)) }
     }
 
-    /// Runs `f` in a green thread of the pool, as [`thread::spawn`](crate::thread::spawn) does. Waits while the pool
-    /// is full: switches then. Those who wait are let in in the order in which they came.
+    /// Runs `f` in a green thread of the pool, like [`thread::spawn`](crate::thread::spawn). Switches if the pool is
+    /// full.
     ///
-    /// A green thread of the pool that finds it full runs `f` itself, at once, since it would wait for itself; what
-    /// `f` panics with is in the handle as ever. It does so on its own stack: work that spawns work that spawns work
-    /// needs a [larger one](hub_core::set_default_stack_size), or a bound to how deep that goes.
+    /// It waits while the pool is full. Spawners are served in FIFO order.
     ///
-    /// The place is free again when `f` has returned, panicked or was killed, begun or not. A caller that is killed or
-    /// times out while it waits takes none.
+    /// A green thread of the pool that finds it full runs `f` itself, at once, because it would wait for itself. A
+    /// panic of `f` is in the handle as ever. It runs on the stack of the caller: for deeply nested spawns set a
+    /// [larger stack](hub_core::set_default_stack_size), or bound the depth.
+    ///
+    /// The permit is released when `f` has returned, panicked or was killed, begun or not. A caller that is killed or
+    /// times out in the wait takes no permit.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -239,15 +243,15 @@ impl GreenPool {
     ///
     /// # Errors
     ///
-    /// If the pool is full and the caller cannot wait: in the main loop, while panicking, after the end of its thread; what
-    /// the main loop has to tell the main greenlet.
+    /// If the pool is full and the caller cannot wait: in the main loop, while panicking, after the end of its thread;
+    /// the errors that the main loop sends to the main greenlet.
     #[track_caller]
     pub fn spawn<T: 'static>(&self, f: impl FnOnce() -> T + 'static) -> Result<GreenThread<T>, LoopError> {
         let spawned_at = Location::caller();
         Ok(self.admit()?.spawn(spawned_at, f))
     }
 
-    /// As [`spawn`](GreenPool::spawn), without a handle: a failure is reported. Switches if the pool is full.
+    /// Like [`spawn`](GreenPool::spawn), without a handle: a failure is reported. Switches if the pool is full.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -260,13 +264,13 @@ impl GreenPool {
     ///
     /// # Errors
     ///
-    /// As [`spawn`](GreenPool::spawn).
+    /// Like [`spawn`](GreenPool::spawn).
     #[track_caller]
     pub fn spawn_n<T: 'static>(&self, f: impl FnOnce() -> T + 'static) -> Result<(), LoopError> {
         self.spawn(f).map(drop)
     }
 
-    /// Waits until no green thread of the pool runs. Eventlet's `wait_all`. Switches, unless none does.
+    /// Waits until no green thread of the pool runs, Eventlet's `waitall`. Switches, unless none runs.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -288,7 +292,7 @@ impl GreenPool {
         self.wait_within(&mut Deadline::none()).map(drop)
     }
 
-    /// Whether all have ended within the limit.
+    /// Waits for the ends of all. Returns false at the deadline.
     fn wait_within(&self, limit: &mut Deadline) -> Result<bool, WaitallError> {
         let me = hub_core::current_id();
         let ended = PoolJoinWait::wait(&self.shared, limit, (), |state, _| {
@@ -307,10 +311,11 @@ impl GreenPool {
         }
     }
 
-    /// Has every green thread of the pool exit when it runs next; one that has not begun never does. Eventlet's
-    /// `kill_all`, for sets of green threads. Those who wait for a place are let in. Never switches by itself:
-    /// [`wait_all`](GreenPool::wait_all) waits for their ends. A green thread of the pool that calls this exits too, at its
-    /// next wait.
+    /// Kills every green thread of the pool: each exits when it runs next. Never switches by itself.
+    ///
+    /// Eventlet's `killall`, for sets of green threads. A green thread that has not begun never does. Spawners that
+    /// wait for a permit get one. [`wait_all`](GreenPool::wait_all) waits for the ends. A green thread of the pool that
+    /// calls this exits too, at its next wait.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -327,7 +332,7 @@ impl GreenPool {
     pub fn kill_all(&self) {
         let workers: Vec<_> = self.lock().workers.iter().copied().enumerate().collect();
         for (slot, worker) in workers {
-            // What those before had may have run others when it was dropped.
+            // The values that an earlier kill dropped may have run other green threads, so this worker may be gone.
             let still = self.lock().workers[slot];
             if let Some(worker) = worker.filter(|worker| still == Some(*worker)) {
                 hub_core::interrupt(worker.greenlet);
@@ -335,11 +340,11 @@ impl GreenPool {
         }
     }
 
-    /// As [`kill_all`](GreenPool::kill_all), and waits for their ends, for `limit` at most. Returns how many are left.
+    /// Kills all like [`kill_all`](GreenPool::kill_all), and waits for at most `limit`. Returns how many are left.
     /// Switches, unless none runs.
     ///
-    /// It returns early if all that are left [refuse](hub_core::KillOutcome::Refused) the kill: those live on. Others that are left
-    /// end later: they are in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
+    /// It returns early if all that are left [refuse](hub_core::KillOutcome::Refused) the kill: those live on. Others
+    /// that are left end later: they are in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -353,15 +358,17 @@ impl GreenPool {
     ///
     /// # Errors
     ///
-    /// As [`wait_all`](GreenPool::wait_all).
+    /// Like [`wait_all`](GreenPool::wait_all).
     pub fn kill_all_within(&self, limit: Duration) -> Result<usize, WaitallError> {
         self.kill_all();
         let left = || self.lock().workers.iter().flatten().map(|worker| worker.greenlet).collect();
         wait_for_killed(limit, left, |limit| self.wait_within(limit))
     }
 
-    /// Changes how many may run at once. Nobody is killed: after shrinking, places that become free are not given
-    /// away until few enough run. Growing lets in who waits. Eventlet's `resize`. Never switches.
+    /// Changes how many green threads may run at once, Eventlet's `resize`. Never switches.
+    ///
+    /// It kills none: after shrinking, released permits are withheld until few enough run. Growing grants permits to
+    /// waiting spawners.
     ///
     /// ```
     /// let pool = greenstd::greenpool::GreenPool::new(1);
@@ -374,19 +381,21 @@ impl GreenPool {
         state.settle();
     }
 
-    /// How many may run at once.
+    /// Returns how many green threads may run at once.
     #[must_use]
     pub fn size(&self) -> usize {
         self.lock().size
     }
 
-    /// How many run, begun or not. Eventlet's `running`.
+    /// Returns how many green threads run, begun or not. Eventlet's `running`.
     #[must_use]
     pub fn running(&self) -> usize {
         self.lock().taken
     }
 
-    /// How many more may run; negative while more run than may after [`resize`](GreenPool::resize). Eventlet's `free`.
+    /// Returns how many more green threads may run, Eventlet's `free`.
+    ///
+    /// It is negative while too many run after a [`resize`](GreenPool::resize).
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -404,26 +413,27 @@ impl GreenPool {
         difference(state.size, state.taken)
     }
 
-    /// How many wait for a place. Eventlet's `waiting`.
+    /// Returns the number of spawners that wait for a permit, Eventlet's `waiting`.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.lock().spawners.len()
     }
 
-    /// Whether the running green thread is one of the pool.
+    /// Returns true if the running green thread belongs to the pool.
     #[must_use]
     pub fn contains_current(&self) -> bool {
         self.lock().is_worker(hub_core::current_id())
     }
 
-    /// Calls `f` with each item of `source` in green threads of the pool, and gives the results in the order of the
-    /// items. Eventlet's `imap`; `starmap` is this with an `f` that takes a tuple, several sources are `zip`ped. Never
-    /// switches: all is done by the iterator.
+    /// Maps the items of `source` in green threads of the pool, Eventlet's `imap`. Never switches: the iterator does.
     ///
-    /// The iterator reads `source` itself, when its next result is asked for, and only as far ahead as the pool is large
-    /// and has room; results wait in it for those before them. What `f` panics with is the result of that item, and
-    /// the following items are done all the same. A panic of `source` goes through. Dropping the iterator leaves
-    /// what has begun running.
+    /// The results come in the order of the items. Eventlet's `starmap` is this with an `f` that takes a tuple, and
+    /// several sources are `zip`ped.
+    ///
+    /// The iterator reads `source` itself, when its next result is asked for, and only as far ahead as the pool is
+    /// large and has permits. Results wait in the iterator for earlier results. A panic of `f` is the result of its
+    /// item, and the following items go on. A panic of `source` is propagated. Dropping the iterator leaves running
+    /// green threads alone.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -445,7 +455,7 @@ impl GreenPool {
         Imap::new(self.clone(), source.into_iter(), f, Location::caller())
     }
 
-    /// A place, or leave to work in place. Switches if the pool is full.
+    /// Waits for a permit, or lets a worker run in place. Switches if the pool is full.
     pub(crate) fn admit(&self) -> Result<Admission, LoopError> {
         let me = hub_core::current_id();
         let admitted = PermitWait::wait(&self.shared, &mut Deadline::none(), (), |state, ungranted| match ungranted {
@@ -455,7 +465,7 @@ impl GreenPool {
             }
             Some(()) if state.is_worker(me) => Ok(false),
             Some(()) => Err(()),
-            // Who was chosen has a place.
+            // A granted spawner has its permit.
             None => Ok(true),
         });
         match admitted {
@@ -465,7 +475,7 @@ impl GreenPool {
         }
     }
 
-    /// A place, if one is free. Never switches.
+    /// Takes a permit if one is free. Never switches.
     pub(crate) fn try_admit(&self) -> Option<Admission> {
         let mut state = self.lock();
         if state.taken >= state.size {
@@ -489,7 +499,7 @@ impl fmt::Debug for GreenPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
         let (size, running, waiting) = (state.size, state.taken, state.spawners.len());
-        // What is written to may be anybody's, and switch.
+        // The formatter is user code and may switch: hold no lock while calling it.
         drop(state);
         f.debug_struct("GreenPool").field("size", &size).field("running", &running).field("waiting", &waiting).finish()
     }

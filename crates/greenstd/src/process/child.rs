@@ -1,4 +1,4 @@
-//! Processes that were started here.
+//! Child processes.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -12,33 +12,36 @@ use super::{ending, orphans};
 use crate::select::{PollFd, poll};
 use crate::stream::Stream;
 
-/// A child process, std's `Child`. Dropping it neither ends it nor waits for it.
+/// Representation of a running or exited child process, std's `Child`. Dropping it neither kills the child nor waits
+/// for it.
 ///
-/// A green thread that is killed or times out in one of its waits leaves the child running, and it can be waited for
-/// again. From [`wait_with_output`](Child::wait_with_output), and from the methods of [`Command`](super::Command) that wait,
-/// no handle is left that could: it runs on, as if it had been dropped, and its output finds no reader. Such a child, and
-/// a child whose handle is dropped by unwinding, as a kill does, is an orphan: it is reaped within a second of its end. A
-/// child that is dropped otherwise stays a zombie until this process ends, as in std; the program may wait for it by its
-/// number.
+/// A kill or a timeout during one of its waits leaves the child running, and the handle can wait again.
+/// [`wait_with_output`](Child::wait_with_output), and the methods of [`Command`](super::Command) that wait, own the
+/// last handle. After a kill or a timeout in them the child runs on as if the handle had been dropped, and its output
+/// has no reader. Such a child is an orphan, and so is a child whose handle is dropped by unwinding, as a kill does. An
+/// orphan is reaped within a second of its end. A child whose handle is dropped otherwise stays a zombie until this
+/// process ends, as in std; the program may wait for it by its process ID.
 pub struct Child {
-    /// What the child reads, if it was asked for.
+    /// The handle for writing to the child's standard input, if it was captured.
     pub stdin: Option<ChildStdin>,
-    /// What the child writes, if it was asked for.
+    /// The handle for reading from the child's standard output, if it was captured.
     pub stdout: Option<ChildStdout>,
-    /// What the child tells of errors, if it was asked for.
+    /// The handle for reading from the child's standard error, if it was captured.
     pub stderr: Option<ChildStderr>,
     child: ChildHolder,
 }
 
 impl Child {
-    /// Makes a child of std green. Its pipes, which nobody else has, become non-blocking here. Does not switch.
+    /// Converts a std child. Does not switch.
+    ///
+    /// Its pipes, which no other handle shares, become non-blocking.
     ///
     /// # Errors
     ///
-    /// If the system refuses that.
+    /// If the system refuses the change of the mode.
     pub fn from_std(mut child: std::process::Child) -> io::Result<Child> {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        // Until all is well.
+        // An orphan if the conversion fails.
         let mut child = ChildHolder::last(child);
         let stdin = stdin.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStdin);
         let stdout = stdout.map(|pipe| Stream::own(pipe.into())).transpose()?.map(ChildStdout);
@@ -47,31 +50,35 @@ impl Child {
         Ok(Child { stdin, stdout, stderr, child })
     }
 
-    /// The number of the process.
+    /// Returns the OS-assigned process identifier associated with this child.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.get().id()
     }
 
-    /// Ends the child by `SIGKILL`; one that was waited for already is left alone. Does not switch.
+    /// Forces the child process to exit, by `SIGKILL`. Does not switch.
+    ///
+    /// If the child has been waited for already, it does nothing.
     ///
     /// # Errors
     ///
-    /// If the system refuses.
+    /// If the system refuses the signal.
     pub fn kill(&mut self) -> io::Result<()> {
         self.child.get_mut().kill()
     }
 
-    /// Whether the child has ended, and how. Does not switch.
+    /// Attempts to collect the exit status of the child if it has already exited. Does not switch.
     ///
     /// # Errors
     ///
-    /// If somebody else has reaped it.
+    /// If other code has reaped the child.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.get_mut().try_wait()
     }
 
-    /// Closes its standard input, and waits until the child has ended. Switches.
+    /// Waits for the child to exit completely, returning the status that it exited with. Switches.
+    ///
+    /// It closes the child's standard input first.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -85,13 +92,13 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// If somebody else has reaped it, or the loop cannot wait.
+    /// If other code has reaped the child, or the caller cannot wait.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         drop(self.stdin.take());
         self.child.wait()
     }
 
-    /// As [`wait`](Child::wait), but no longer than that: `None` if the child runs on. Switches.
+    /// Like [`wait`](Child::wait), for at most `timeout`; returns `None` if the child runs on. Switches.
     ///
     /// ```
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -106,22 +113,22 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// As [`wait`](Child::wait).
+    /// Like [`wait`](Child::wait).
     pub fn wait_timeout(&mut self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
         drop(self.stdin.take());
         ending::wait(self.child.get_mut(), Some(timeout))
     }
 
-    /// Closes its standard input, reads both outputs at the same time to their ends, and waits for that of the
-    /// child. Switches.
+    /// Waits for the child to exit and collects all remaining output on both streams. Switches.
     ///
-    /// If the calling green thread is killed or times out in it, what was read is lost and the child runs on. Eventlet's
-    /// `communicate` with a timeout keeps the child: who wants that takes its outputs and reads them, and then has
+    /// It closes the child's standard input first, and reads both streams at the same time. If the calling green thread
+    /// is killed or times out meanwhile, the output is lost and the child runs on. Eventlet's `communicate` with a
+    /// timeout keeps the child. A program that needs this takes the outputs and reads them itself, and then calls
     /// [`wait_timeout`](Child::wait_timeout) and [`kill`](Child::kill).
     ///
     /// # Errors
     ///
-    /// As [`wait`](Child::wait), and if reading fails.
+    /// Like [`wait`](Child::wait), and if reading fails.
     pub fn wait_with_output(mut self) -> io::Result<Output> {
         drop(self.stdin.take());
         let outputs = [self.stdout.take().map(|pipe| pipe.0), self.stderr.take().map(|pipe| pipe.0)];
@@ -130,18 +137,18 @@ impl Child {
         Ok(Output { status: self.child.wait()?, stdout, stderr })
     }
 
-    /// As [`wait`](Child::wait), for a child that has no other handle.
+    /// Like [`wait`](Child::wait), for a child without another handle.
     pub(super) fn wait_at_last(mut self) -> io::Result<ExitStatus> {
         self.child.is_last = true;
         self.wait()
     }
 }
 
-/// A child of std, which becomes an orphan when no handle can wait for it any more.
+/// Holds std's child, and makes it an orphan when no handle can wait for it any more.
 struct ChildHolder {
-    /// There until it is dropped.
+    /// `Some` until it is dropped.
     child: Option<std::process::Child>,
-    /// Whether nothing but this will wait for the child.
+    /// Whether this is the last handle that will wait for the child.
     is_last: bool,
 }
 
@@ -166,7 +173,7 @@ impl ChildHolder {
 const THERE: &str = "a child is there until it is dropped";
 
 impl Drop for ChildHolder {
-    /// A frame that is unwound, as by a kill, has not chosen to leave its child.
+    /// A green thread that unwinds, as after a kill, has not chosen to abandon its child.
     fn drop(&mut self) {
         if let Some(child) = self.child.take()
             && (self.is_last || std::thread::panicking())
@@ -187,13 +194,13 @@ impl fmt::Debug for Child {
     }
 }
 
-/// Reads several streams at the same time.
+/// Reads several streams to their ends at the same time.
 fn read_to_ends<const N: usize>(mut streams: [Option<Stream>; N]) -> io::Result<[Vec<u8>; N]> {
     let mut texts = [const { Vec::new() }; N];
     let mut buffer = vec![0; 16 * 1024];
     loop {
         for (stream, text) in streams.iter_mut().zip(&mut texts) {
-            // One piece each, so that others run in between.
+            // One piece of each, so that others run in between.
             match stream.as_ref().map(|stream| stream.try_read(&mut buffer)).transpose()? {
                 Some(Some(0)) => *stream = None,
                 Some(Some(n)) => text.extend_from_slice(&buffer[..n]),
@@ -204,20 +211,20 @@ fn read_to_ends<const N: usize>(mut streams: [Option<Stream>; N]) -> io::Result<
         if open.is_empty() {
             return Ok(texts);
         }
-        // Without a limit nothing is ready only when the time of grace is used up.
+        // Without a timeout, nothing is ready only at the end of the panicking grace.
         if poll(&mut open, None)? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
     }
 }
 
-/// What a child reads, std's `ChildStdin`. Writing to it parks the calling green thread only.
+/// A handle to a child process's standard input, std's `ChildStdin`. Writing parks only the calling green thread.
 pub struct ChildStdin(Stream);
 
-/// What a child writes, std's `ChildStdout`. Reading it parks the calling green thread only.
+/// A handle to a child process's standard output, std's `ChildStdout`. Reading parks only the calling green thread.
 pub struct ChildStdout(Stream);
 
-/// What a child tells of errors, std's `ChildStderr`. Reading it parks the calling green thread only.
+/// A handle to a child process's standard error, std's `ChildStderr`. Reading parks only the calling green thread.
 pub struct ChildStderr(Stream);
 
 pipe_common!(ChildStdin, std::process::ChildStdin);

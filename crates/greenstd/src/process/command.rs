@@ -1,4 +1,4 @@
-//! How processes are started.
+//! Starting processes.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::process::{CommandArgs, CommandEnvs, ExitStatus, Output, Stdio};
 
 use super::{Child, orphans};
 
-/// How a process is started, std's `Command`.
+/// A process builder, std's `Command`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -23,99 +23,106 @@ use super::{Child, orphans};
 /// ```
 pub struct Command {
     command: std::process::Command,
-    /// Which of the three standard streams was set; the others differ between `spawn` and `output`.
+    /// Which of the three standard streams were set. The defaults of the others differ between `spawn` and `output`.
     set: [bool; 3],
 }
 
 impl Command {
-    /// Starts the program at a path, or of a name that is looked up in `PATH`.
+    /// Constructs a new `Command` for launching the program at path `program`, or of that name in `PATH`.
     pub fn new<S: AsRef<OsStr>>(program: S) -> Command {
         Command { command: std::process::Command::new(program), set: [false; 3] }
     }
 
-    /// One more argument.
+    /// Adds an argument to pass to the program.
     pub fn arg<S: AsRef<OsStr>>(&mut self, arg: S) -> &mut Command {
         self.command.arg(arg);
         self
     }
 
-    /// More arguments.
+    /// Adds multiple arguments to pass to the program.
     pub fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&mut self, args: I) -> &mut Command {
         self.command.args(args);
         self
     }
 
-    /// Sets a variable of its environment.
+    /// Inserts or updates an explicit environment variable mapping.
     pub fn env<K: AsRef<OsStr>, V: AsRef<OsStr>>(&mut self, key: K, value: V) -> &mut Command {
         self.command.env(key, value);
         self
     }
 
-    /// Sets variables of its environment.
+    /// Inserts or updates multiple explicit environment variable mappings.
     pub fn envs<I: IntoIterator<Item = (K, V)>, K: AsRef<OsStr>, V: AsRef<OsStr>>(&mut self, vars: I) -> &mut Command {
         self.command.envs(vars);
         self
     }
 
-    /// Leaves a variable out of its environment.
+    /// Removes an explicitly set environment variable and prevents inheriting it.
     pub fn env_remove<K: AsRef<OsStr>>(&mut self, key: K) -> &mut Command {
         self.command.env_remove(key);
         self
     }
 
-    /// Leaves out every variable that was not set here.
+    /// Clears all explicitly set environment variables and prevents inheriting any parent variables.
     pub fn env_clear(&mut self) -> &mut Command {
         self.command.env_clear();
         self
     }
 
-    /// Where it begins.
+    /// Sets the working directory for the child process.
     pub fn current_dir<P: AsRef<Path>>(&mut self, dir: P) -> &mut Command {
         self.command.current_dir(dir);
         self
     }
 
-    /// What it reads. For [`spawn`](Command::spawn) and [`status`](Command::status) what this process reads, unless it
-    /// is set; for [`output`](Command::output) nothing.
+    /// Configuration for the child process's standard input handle.
+    ///
+    /// The default is to inherit for [`spawn`](Command::spawn) and [`status`](Command::status), and an empty input for
+    /// [`output`](Command::output).
     pub fn stdin<T: Into<Stdio>>(&mut self, stdin: T) -> &mut Command {
         self.set[0] = true;
         self.command.stdin(stdin);
         self
     }
 
-    /// Where it writes. For [`spawn`](Command::spawn) and [`status`](Command::status) where this process writes, unless
-    /// it is set; for [`output`](Command::output) a pipe.
+    /// Configuration for the child process's standard output handle.
+    ///
+    /// The default is to inherit for [`spawn`](Command::spawn) and [`status`](Command::status), and a pipe for
+    /// [`output`](Command::output).
     pub fn stdout<T: Into<Stdio>>(&mut self, stdout: T) -> &mut Command {
         self.set[1] = true;
         self.command.stdout(stdout);
         self
     }
 
-    /// Where it tells of errors; as [`stdout`](Command::stdout).
+    /// Configuration for the child process's standard error handle. The defaults are those of
+    /// [`stdout`](Command::stdout).
     pub fn stderr<T: Into<Stdio>>(&mut self, stderr: T) -> &mut Command {
         self.set[2] = true;
         self.command.stderr(stderr);
         self
     }
 
-    /// Starts it. Does not switch: the OS thread waits until the program runs, or does not.
+    /// Executes the command as a child process, returning a handle to it. Does not switch.
+    ///
+    /// The OS thread waits until the system has started the program, or failed to.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn spawn(&mut self) -> io::Result<Child> {
         orphans::reap();
         Child::from_std(self.command.spawn()?)
     }
 
-    /// Starts it, and waits for its end with all that it has written. Switches.
+    /// Executes the command as a child process, waiting for it and collecting all of its output. Switches.
     ///
-    /// If the calling green thread is killed or times out in it, the child runs on: [`spawn`](Command::spawn) gives one that
-    /// can be killed.
+    /// If the calling green thread is killed or times out meanwhile, the child runs on. [`spawn`](Command::spawn)
+    /// returns a handle that can kill the child.
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn output(&mut self) -> io::Result<Output> {
         let [stdin, stdout, stderr] = self.set;
         if !stdin {
@@ -128,7 +135,7 @@ impl Command {
             self.command.stderr(Stdio::piped());
         }
         let child = self.spawn();
-        // What was not set is as before.
+        // Restores the streams that were not set.
         if !stdin {
             self.command.stdin(Stdio::inherit());
         }
@@ -141,47 +148,49 @@ impl Command {
         child?.wait_with_output()
     }
 
-    /// Starts it, and waits for its end. Switches.
+    /// Executes a command as a child process, waiting for it and returning its status. Switches.
     ///
-    /// If the calling green thread is killed or times out in it, the child runs on, as from [`output`](Command::output).
+    /// If the calling green thread is killed or times out meanwhile, the child runs on, as for
+    /// [`output`](Command::output).
     ///
     /// # Errors
     ///
-    /// As std's.
+    /// Like std's.
     pub fn status(&mut self) -> io::Result<ExitStatus> {
         self.spawn()?.wait_at_last()
     }
 
-    /// The program.
+    /// Returns the path to the program that was given to [`Command::new`].
     #[must_use]
     pub fn get_program(&self) -> &OsStr {
         self.command.get_program()
     }
 
-    /// Its arguments.
+    /// Returns an iterator of the arguments that will be passed to the program.
     pub fn get_args(&self) -> CommandArgs<'_> {
         self.command.get_args()
     }
 
-    /// What was set in its environment, and left out of it.
+    /// Returns an iterator of the environment variables explicitly set or removed for the child process.
     pub fn get_envs(&self) -> CommandEnvs<'_> {
         self.command.get_envs()
     }
 
-    /// Where it begins, if that was set.
+    /// Returns the working directory for the child process, if it was set.
     #[must_use]
     pub fn get_current_dir(&self) -> Option<&Path> {
         self.command.get_current_dir()
     }
 
-    /// std's own, for what is not here, such as `pre_exec`. The standard streams better are set here.
+    /// Returns std's command, for other settings such as `pre_exec`. The standard streams should be set here.
     pub fn as_std_mut(&mut self) -> &mut std::process::Command {
         &mut self.command
     }
 }
 
 impl From<std::process::Command> for Command {
-    /// As if none of the standard streams had been set: [`output`](Command::output) sets them all.
+    /// Converts a std command as if none of its standard streams had been set: [`output`](Command::output) sets them
+    /// all.
     fn from(command: std::process::Command) -> Command {
         Command { command, set: [false; 3] }
     }

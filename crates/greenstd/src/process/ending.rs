@@ -1,4 +1,4 @@
-//! How the end of a child is noticed.
+//! Waiting for the end of a child.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -11,16 +11,16 @@ use signal_hook::SigId;
 use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level;
 
-/// How long a signal that never comes is waited for.
+/// The time after which the child is checked although no signal came.
 const SIGNAL_LIMIT: Duration = Duration::from_millis(250);
 
-/// The first pause between two looks, where no descriptor can be had.
+/// The first pause between two checks, where no descriptor is available.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
-/// And the longest.
+/// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(32);
 
-/// Waits until the child has ended, and reaps it: `None` if that takes longer than `timeout`. A caller who is killed
-/// in it leaves the child as it is.
+/// Waits until the child has ended, and reaps it. `None` after `timeout`. A kill of the caller leaves the child as it
+/// is.
 pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<Option<ExitStatus>> {
     if let Some(status) = child.try_wait()? {
         return Ok(Some(status));
@@ -49,23 +49,23 @@ pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<O
         match hub_core::try_get_hub() {
             Ok(_) => hub_core::sleep(pause.min(left)),
             Err(error @ HubError::InMainloop) => return Err(error.into()),
-            // Without a hub no green thread runs that the OS thread could keep waiting.
+            // Without a hub there are no green threads that a sleep of the OS thread would delay.
             Err(_) => std::thread::sleep(pause.min(left)),
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// The result of one way to notice the end of a child.
+/// The result of one way to wait for the end.
 enum WaitOutcome {
     Ended(ExitStatus),
     TimedOut,
-    /// This way cannot be had, or the report was about something else.
+    /// This way is not available, or the report was about something else.
     Unknown,
 }
 
 fn by_descriptor(child: &mut Child, timeout: Option<Duration>) -> io::Result<WaitOutcome> {
-    // Not reaped, so that its number is that of no other process.
+    // The child was not reaped, so no other process has its number.
     let Ok(process) = open(child.id()) else { return Ok(WaitOutcome::Unknown) };
     match trampoline(&process, Interest::READ, timeout) {
         Ok(_) => {}
@@ -73,14 +73,14 @@ fn by_descriptor(child: &mut Child, timeout: Option<Duration>) -> io::Result<Wai
         Err(error) if is_unavailable(&error) => return Ok(WaitOutcome::Unknown),
         Err(error) => return Err(error.into()),
     }
-    // A debugger may keep it from here for a moment.
+    // A debugger may delay the status for a moment.
     Ok(child.try_wait()?.map_or(WaitOutcome::Unknown, WaitOutcome::Ended))
 }
 
 fn by_signal(child: &mut Child, wait: &PiecewiseWait, left: impl Fn() -> Option<Duration>) -> io::Result<WaitOutcome> {
     let Ok(signal) = Signal::new() else { return Ok(WaitOutcome::Unknown) };
     loop {
-        // It may have ended before the signal was asked for.
+        // The child may have ended before the signal handler was registered.
         if let Some(status) = child.try_wait()? {
             return Ok(WaitOutcome::Ended(status));
         }
@@ -98,7 +98,7 @@ fn by_signal(child: &mut Child, wait: &PiecewiseWait, left: impl Fn() -> Option<
     }
 }
 
-/// Whether no hub can wait for the descriptor: its number may be too large for the hub, or there is no hub to be had.
+/// Whether no hub can wait for the descriptor: its number may be too large for the hub, or no hub can be built.
 fn is_unavailable(error: &TrampolineError) -> bool {
     match error {
         TrampolineError::Register(..) => true,
@@ -107,7 +107,7 @@ fn is_unavailable(error: &TrampolineError) -> bool {
     }
 }
 
-/// It was waited for until now, for the time of grace only if the caller is panicking.
+/// The result after the timeout, or after the panicking grace of a caller that is panicking.
 fn timed_out(child: &mut Child, timeout: Option<Duration>) -> io::Result<Option<ExitStatus>> {
     match child.try_wait()? {
         None if timeout.is_none() => Err(io::ErrorKind::TimedOut.into()),
@@ -115,7 +115,7 @@ fn timed_out(child: &mut Child, timeout: Option<Duration>) -> io::Result<Option<
     }
 }
 
-/// A descriptor that can be read when the process has ended.
+/// Opens a descriptor that becomes readable when the process ends.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn open(process: u32) -> io::Result<OwnedFd> {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -124,13 +124,13 @@ fn open(process: u32) -> io::Result<OwnedFd> {
     Ok(pidfd_open(number, PidfdFlags::empty())?)
 }
 
-/// Not on this system.
+/// Not available on this system.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn open(_process: u32) -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Told when any child has ended, as long as it exists.
+/// Receives a notice when any child has ended, as long as it exists.
 struct Signal {
     receiver: UnixStream,
     id: SigId,
@@ -144,9 +144,9 @@ impl Signal {
         Ok(Signal { receiver, id })
     }
 
-    /// Takes the notices that have come until now.
+    /// Takes the notices that have come so far.
     fn take(&self) {
-        // Errors and the end leave nothing to take.
+        // After an error or the end there is nothing left to take.
         while (&self.receiver).read(&mut [0; 64]).is_ok_and(|n| n > 0) {}
     }
 }

@@ -1,8 +1,8 @@
-//! Children that no handle can wait for any more.
+//! Orphans: children that no handle can wait for any more.
 //!
-//! A child stays in the system as a zombie after its end until its parent has waited for it. An OS thread does that for
-//! orphans, as long as there are any. It looks in pauses: a descriptor for each may not be free, and a handler of
-//! `SIGCHLD` would replace the one that the program has chosen for its other children.
+//! A child stays a zombie after its end until its parent has waited for it. An OS thread does that for orphans, as long
+//! as there are any. It checks in pauses: a descriptor for each child may not be free, and a handler of `SIGCHLD` would
+//! replace the one that the program has set for its other children.
 
 use std::process::Child;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,9 +13,9 @@ use hub_core::{PerProcess, start_thread, while_idle};
 static ORPHANS: PerProcess<Orphans> = PerProcess::new();
 
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
-/// For how long an orphan that has ended may stay a zombie.
+/// The longest time that an orphan stays a zombie.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How long the thread stays without orphans.
+/// How long the OS thread stays without orphans.
 const IDLE: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
@@ -27,12 +27,12 @@ struct Orphans {
 #[derive(Default)]
 struct State {
     children: Vec<Child>,
-    /// Whether the thread runs.
+    /// Whether the OS thread runs.
     served: bool,
 }
 
 impl State {
-    /// Reaps the children that have ended. One that cannot be waited for was reaped by other code.
+    /// Reaps the children that have ended. Drops a child that cannot be waited for: other code has reaped it.
     fn reap(&mut self) {
         self.children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
     }
@@ -43,7 +43,7 @@ impl Orphans {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees to it that the thread runs if it is needed.
+    /// Starts the OS thread if it is needed and does not run.
     fn have_served(&'static self, state: &mut State) {
         if !state.served && !state.children.is_empty() {
             state.served = start_thread("greenhub-reaper".into(), move || self.serve()).is_ok();
@@ -76,9 +76,9 @@ impl Orphans {
     }
 }
 
-/// Takes a child that no handle can wait for any more.
+/// Takes over a child that no handle can wait for any more.
 pub(super) fn adopt(mut child: Child) {
-    // An error means that forks cannot be noticed. The children of a fork must not wait for this child.
+    // An error means that forks cannot be noticed. Then the children of a fork must not wait for this child.
     let Ok(orphans) = ORPHANS.get_or_make(Orphans::default) else { return };
     if !matches!(child.try_wait(), Ok(None)) {
         return;

@@ -47,7 +47,7 @@ impl<T> Channel<T> {
     ///
     /// # Errors
     ///
-    /// Where the caller may not wait: in the main loop, while panicking. The value is dropped then, unless it was
+    /// If the caller may not wait: in the main loop, while panicking. The value is dropped then, unless it was
     /// received.
     pub fn send(&self, value: T) -> Result<(), LoopError> {
         self.put(Ok(value))

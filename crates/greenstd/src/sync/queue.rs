@@ -595,7 +595,7 @@ impl<T, O: Order<T>> OrderedQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// Where the caller may not wait: in the main loop, while panicking.
+    /// If the caller may not wait: in the main loop, while panicking.
     pub fn join(&self) -> Result<(), LoopError> {
         self.refuse_use_by_order();
         let joined = JoinWait::wait(&self.state, &mut Deadline::none(), (), |state, ungranted| match ungranted {

@@ -92,7 +92,7 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// Where the caller may not wait: in the main loop, while panicking.
+    /// If the caller may not wait: in the main loop, while panicking.
     pub fn acquire(&self) -> Result<(), LoopError> {
         self.acquire_within(Deadline::none()).map(drop)
     }
@@ -341,7 +341,7 @@ impl CappedSemaphore {
     ///
     /// # Errors
     ///
-    /// Where the caller may not wait: in the main loop, while panicking.
+    /// If the caller may not wait: in the main loop, while panicking.
     pub fn acquire(&self) -> Result<(), LoopError> {
         acquired_in_time(self.tokens.get()).map(drop)
     }
@@ -365,7 +365,7 @@ impl CappedSemaphore {
     ///
     /// # Errors
     ///
-    /// Where the caller may not wait: in the main loop, while panicking.
+    /// If the caller may not wait: in the main loop, while panicking.
     pub fn release(&self) -> Result<(), LoopError> {
         acquired_in_time(self.tokens.put(())).map(drop)
     }

@@ -24,7 +24,7 @@ pub(super) enum GraceError {
 ///
 /// # Panics
 ///
-/// Where the caller may not wait, and with the errors that the main loop sends to the main greenlet.
+/// If the caller may not wait, and with the errors that the main loop sends to the main greenlet.
 #[inline]
 #[track_caller]
 pub(super) fn within<W: Wait<Payload = ()>, R>(

@@ -1,11 +1,11 @@
-//! OS threads whose green threads end with them, in order.
+//! OS threads that unwind their green threads at their end.
 //!
 //! When an OS thread of std ends, its green threads are abandoned: its thread-locals are destroyed by then, and a green
 //! thread may still refer to one. An OS thread that is started here unwinds its green threads first, as
 //! [`HubRef::shutdown`](hub_core::HubRef::shutdown) does, while all thread-locals are alive.
 //!
-//! In a thread that is started by other means, such as `std::thread::scope`, [`run_and_shutdown`] does the same around the
-//! closure of the thread.
+//! In an OS thread that is started by other means, such as `std::thread::scope`, [`run_and_shutdown`] does the same
+//! around the closure of the thread.
 
 use std::io;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use std::time::Duration;
 pub use hub_core::run_and_shutdown;
 pub use std::thread::JoinHandle;
 
-/// How long an OS thread waits for its green threads when it ends, if nothing else was set.
+/// How long an OS thread waits for its green threads at its end by default.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
-/// Spawns an OS thread, and ends its green threads when `f` has returned, std's `spawn`. Does not switch.
+/// Spawns an OS thread that unwinds its green threads after `f` has returned, std's `spawn`. Does not switch.
 ///
-/// The thread ends when its green threads have been unwound, or after [`SHUTDOWN_LIMIT`]; those that are left then are
-/// abandoned and [reported](hub_core::set_report_stream).
+/// The OS thread ends when its green threads have been unwound, or after [`SHUTDOWN_LIMIT`]. The remaining green
+/// threads are then abandoned and [reported](hub_core::set_report_stream).
 ///
 /// Joining blocks the calling OS thread, like std's.
 ///
@@ -39,7 +39,7 @@ pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// # Panics
 ///
-/// If the system refuses a thread; [`Builder::spawn`] returns the error.
+/// If the system refuses an OS thread; [`Builder::spawn`] returns the error.
 pub fn spawn<F, T>(f: F) -> JoinHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -51,7 +51,7 @@ where
     }
 }
 
-/// How an OS thread is to be made whose green threads end with it, std's `Builder`.
+/// OS thread factory, std's `Builder`: the OS threads unwind their green threads at their end.
 ///
 /// ```
 /// use greenstd::thread::os;
@@ -74,31 +74,31 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// An OS thread without a name, with the stack size and limit that are usual.
+    /// Generates the base configuration for spawning an OS thread: no name, default stack size and limit.
     pub fn new() -> Builder {
         Builder { builder: std::thread::Builder::new(), limit: Some(SHUTDOWN_LIMIT) }
     }
 
-    /// Gives it a name, std's `name`.
+    /// Names the thread-to-be.
     pub fn name(self, name: String) -> Builder {
         Builder { builder: self.builder.name(name), ..self }
     }
 
-    /// Sets the size of its stack in bytes, std's `stack_size`. That of its green threads is another one.
+    /// Sets the size of the stack (in bytes) for the new OS thread. The stacks of its green threads have another size.
     pub fn stack_size(self, size: usize) -> Builder {
         Builder { builder: self.builder.stack_size(size), ..self }
     }
 
-    /// Sets how long it waits for its green threads when it ends. `None`: for ever.
+    /// Sets how long the OS thread waits for its green threads at its end. `None`: for ever.
     pub fn shutdown_limit(self, limit: Option<Duration>) -> Builder {
         Builder { limit, ..self }
     }
 
-    /// Spawns it like [`spawn`]. Does not switch.
+    /// Spawns a new OS thread, like [`spawn`]. Does not switch.
     ///
     /// # Errors
     ///
-    /// If the system refuses a thread.
+    /// If the system refuses an OS thread.
     pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
     where
         F: FnOnce() -> T + Send + 'static,

@@ -1,7 +1,7 @@
-//! std's `os::unix::net`, green: sockets within this system.
+//! std's `os::unix::net` for green threads: Unix sockets.
 //!
-//! A peer's name never makes an accept or a receive fail: one that std's [`SocketAddr`] cannot hold, which on Linux is a
-//! path of 108 bytes, is left out.
+//! A peer's name never makes an accept or a receive fail. A name that std's [`SocketAddr`] cannot hold, which on Linux
+//! is a path of 108 bytes, becomes an unnamed address.
 
 mod datagram;
 mod listener;
@@ -31,7 +31,7 @@ fn peer_addr(socket: &Socket) -> io::Result<SocketAddr> {
     own_name(socket.configure(|socket| Ok(rustix::net::getpeername(&*socket)?))?)
 }
 
-/// The name of a socket, which is an error for one of another family.
+/// Converts the name of a socket. A name of another family is an error.
 fn own_name(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
     match address {
         Some(address) if address.address_family() != AddressFamily::UNIX => Err(foreign_address()),
@@ -39,8 +39,8 @@ fn own_name(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
     }
 }
 
-/// The name of a peer, which came with a connection or a datagram. One that std's type cannot hold is left out: any
-/// process may choose its name, and must not make an accept or a receive fail by that.
+/// Converts the name of a peer, which came with a connection or a datagram. A name that std's type cannot hold becomes
+/// an unnamed address: any process may choose its name, and must not make an accept or a receive fail by it.
 fn peer_name(address: Option<SocketAddrAny>) -> SocketAddr {
     match address.map(known_name) {
         Some(Ok(name)) => name,
@@ -48,17 +48,17 @@ fn peer_name(address: Option<SocketAddrAny>) -> SocketAddr {
     }
 }
 
-/// The name of a peer, for [`serve`](crate::net::serve).
+/// Converts the name of a peer, for [`serve`](crate::net::serve).
 #[expect(clippy::unnecessary_wraps, reason = "other sockets have peers whose address is an error")]
 fn client(address: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
     Ok(peer_name(address))
 }
 
 fn known_name(address: SocketAddrAny) -> io::Result<SocketAddr> {
-    /// What comes before the path: the family, beside its own length on some systems.
+    /// The bytes before the path: the family, and on some systems the length.
     const FAMILY: usize = 2;
-    /// The longest path whose final zero fits beside it. Linux lets one more byte be bound, and then tells a length that
-    /// is beyond the buffer.
+    /// The length of the longest path that fits together with its final zero. Linux allows binding one more byte, and
+    /// then reports a length beyond the buffer.
     const PATH: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 108 } else { 104 };
     if !(FAMILY + 1..=FAMILY + PATH).contains(&(address.addr_len() as usize)) {
         return SocketAddr::from_pathname("");
@@ -73,11 +73,11 @@ fn known_name(address: SocketAddrAny) -> io::Result<SocketAddr> {
         return SocketAddr::from_abstract_name(bytes);
     }
     let path = address.path_bytes().unwrap_or_default();
-    // rustix leaves the zero behind the longest path in it.
+    // rustix includes the zero behind the longest path.
     SocketAddr::from_pathname(OsStr::from_bytes(path.strip_suffix(&[0]).unwrap_or(path)))
 }
 
-/// What the system is told of a path. Errors are those of std.
+/// Converts a path. The errors are those of std.
 fn at_path(path: &Path) -> io::Result<SockAddr> {
     at(&SocketAddr::from_pathname(path)?)
 }

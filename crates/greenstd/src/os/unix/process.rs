@@ -1,4 +1,4 @@
-//! std's `os::unix::process`: what processes have on Unix only.
+//! std's `os::unix::process`: the Unix parts of processes.
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,24 +8,25 @@ pub use std::os::unix::process::{ExitStatusExt, parent_id};
 
 use crate::process::Command;
 
-/// What a command has on Unix only, std's `CommandExt`. What can only be used with care, `pre_exec`, is std's own,
-/// by way of [`as_std_mut`](Command::as_std_mut).
+/// Unix-specific extensions to the [`Command`] builder, std's `CommandExt`.
+///
+/// The unsafe `pre_exec` is std's own, through [`as_std_mut`](Command::as_std_mut).
 pub trait CommandExt: private::Sealed {
-    /// Whose process it is.
+    /// Sets the child process's user ID.
     fn uid(&mut self, id: u32) -> &mut Command;
 
-    /// Of which group of users.
+    /// Sets the child process's group ID.
     fn gid(&mut self, id: u32) -> &mut Command;
 
-    /// What it is told to be called, instead of the name of the program.
+    /// Sets the executable argument, which replaces the program's name as `argv[0]`.
     fn arg0<S: AsRef<OsStr>>(&mut self, arg: S) -> &mut Command;
 
-    /// Of which group of processes; 0 for one of its own.
+    /// Sets the process group ID of the child process; 0 for a new group of its own.
     fn process_group(&mut self, group: i32) -> &mut Command;
 
-    /// Becomes that program, and does not return: nothing is unwound. Does not switch.
+    /// Replaces this process by the program. Does not switch.
     ///
-    /// Returns why it could not.
+    /// It returns only an error; on success nothing is unwound.
     fn exec(&mut self) -> io::Error;
 }
 

@@ -1,4 +1,4 @@
-//! Datagrams.
+//! Unix datagram sockets.
 
 use std::fmt;
 use std::io;
@@ -13,10 +13,10 @@ use socket2::{Domain, SockAddr, Type};
 use super::{at, at_path, local_addr, peer_addr, peer_name};
 use crate::socket::{Direction, Socket};
 
-/// A datagram socket within this system, std's `UnixDatagram`. No datagram is lost: sending waits for room.
+/// A Unix datagram socket, std's `UnixDatagram`. No datagram is lost: sending waits for room.
 ///
-/// Sending and receiving park the calling green thread only. It is `Send + Sync`; one green thread may receive
-/// while another sends, a second receiver needs a [clone](UnixDatagram::try_clone).
+/// Sending and receiving park only the calling green thread. It is `Send + Sync`; one green thread may receive while
+/// another sends. A second receiver needs a [clone](UnixDatagram::try_clone).
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -35,20 +35,22 @@ socket_common!(UnixDatagram, std::os::unix::net::UnixDatagram);
 socket_timeouts!(UnixDatagram);
 
 impl UnixDatagram {
-    /// A socket at a path, which must not exist yet and stays when the socket is gone. Does not switch.
+    /// Creates a Unix datagram socket bound to the given path. Does not switch.
+    ///
+    /// The path must not exist, and is not removed with the socket.
     ///
     /// # Errors
     ///
-    /// What the system says, in particular that the path exists or is too long.
+    /// The system's error, for example if the path exists or is too long.
     pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixDatagram> {
         UnixDatagram::open(&at_path(path.as_ref())?)
     }
 
-    /// A socket at an address, as [`bind`](UnixDatagram::bind).
+    /// Creates a Unix datagram socket bound to an address, like [`bind`](UnixDatagram::bind).
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
     pub fn bind_addr(address: &SocketAddr) -> io::Result<UnixDatagram> {
         UnixDatagram::open(&at(address)?)
     }
@@ -59,7 +61,7 @@ impl UnixDatagram {
         Ok(socket)
     }
 
-    /// A socket without a name. Does not switch.
+    /// Creates a Unix datagram socket which is not bound to any address. Does not switch.
     ///
     /// # Errors
     ///
@@ -68,7 +70,7 @@ impl UnixDatagram {
         Ok(UnixDatagram(Socket::new(Domain::UNIX, Type::DGRAM)?))
     }
 
-    /// Two sockets that are connected to each other. Does not switch.
+    /// Creates an unnamed pair of connected sockets. Does not switch.
     ///
     /// # Errors
     ///
@@ -78,8 +80,10 @@ impl UnixDatagram {
         Ok((UnixDatagram(one), UnixDatagram(other)))
     }
 
-    /// Exchanges datagrams with the socket at one path only from now on, by [`send`](UnixDatagram::send) and
-    /// [`recv`](UnixDatagram::recv). Does not switch.
+    /// Connects the socket to the specified path. Does not switch.
+    ///
+    /// From then on it exchanges datagrams with that socket only, by [`send`](UnixDatagram::send) and
+    /// [`recv`](UnixDatagram::recv).
     ///
     /// # Errors
     ///
@@ -89,7 +93,7 @@ impl UnixDatagram {
         self.0.configure(|socket| socket.connect(&address))
     }
 
-    /// [`connect`](UnixDatagram::connect) with an address.
+    /// Connects the socket to an address, like [`connect`](UnixDatagram::connect).
     ///
     /// # Errors
     ///
@@ -99,7 +103,7 @@ impl UnixDatagram {
         self.0.configure(|socket| socket.connect(&address))
     }
 
-    /// The address of the socket.
+    /// Returns the address of this socket.
     ///
     /// # Errors
     ///
@@ -108,7 +112,7 @@ impl UnixDatagram {
         local_addr(&self.0)
     }
 
-    /// The address to which it is connected.
+    /// Returns the address of this socket's peer.
     ///
     /// # Errors
     ///
@@ -117,58 +121,62 @@ impl UnixDatagram {
         peer_addr(&self.0)
     }
 
-    /// Receives a datagram and the address of its sender. What does not fit into the buffer is lost. Switches.
+    /// Receives data from the socket, and returns its origin. Switches.
+    ///
+    /// Bytes that do not fit into the buffer are lost.
     ///
     /// # Errors
     ///
-    /// What the system says; [`TimedOut`](io::ErrorKind::TimedOut) after the read timeout.
+    /// The system's error; [`TimedOut`](io::ErrorKind::TimedOut) after the read timeout.
     pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let (n, address) = self.0.recv_from(buffer, false)?;
         Ok((n, peer_name(address)))
     }
 
-    /// Receives a datagram. What does not fit into the buffer is lost. Switches.
+    /// Receives data from the socket. Switches.
+    ///
+    /// Bytes that do not fit into the buffer are lost.
     ///
     /// # Errors
     ///
-    /// As [`recv_from`](UnixDatagram::recv_from).
+    /// Like [`recv_from`](UnixDatagram::recv_from).
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.recv_datagram(buffer, false)
     }
 
-    /// Sends a datagram to the socket at a path. A receiver that has no room is tried again, ever more slowly:
-    /// the system does not tell when it has. Switches.
+    /// Sends data on the socket to the specified path. Switches.
+    ///
+    /// While the receiver is full the call is repeated with growing pauses: the system does not report room.
     ///
     /// # Errors
     ///
-    /// What the system says; [`TimedOut`](io::ErrorKind::TimedOut) after the write timeout.
+    /// The system's error; [`TimedOut`](io::ErrorKind::TimedOut) after the write timeout.
     pub fn send_to<P: AsRef<Path>>(&self, data: &[u8], path: P) -> io::Result<usize> {
         self.0.send_to_local(data, &at_path(path.as_ref())?)
     }
 
-    /// [`send_to`](UnixDatagram::send_to) with an address.
+    /// Sends data on the socket to an address, like [`send_to`](UnixDatagram::send_to). Switches.
     ///
     /// # Errors
     ///
-    /// As [`send_to`](UnixDatagram::send_to).
+    /// Like [`send_to`](UnixDatagram::send_to).
     pub fn send_to_addr(&self, data: &[u8], address: &SocketAddr) -> io::Result<usize> {
         self.0.send_to_local(data, &at(address)?)
     }
 
-    /// Sends a datagram to the connected socket. Switches.
+    /// Sends data on the socket to the socket's peer. Switches.
     ///
     /// # Errors
     ///
-    /// As [`send_to`](UnixDatagram::send_to), and if the socket is not connected.
+    /// Like [`send_to`](UnixDatagram::send_to), and if the socket is not connected.
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
         self.0.send(data)
     }
 
-    /// Shuts down one direction or both, for every clone: operations that wait for them return, on any OS thread.
-    /// Does not switch.
+    /// Shuts down the read, write, or both halves of this connection. Does not switch.
     ///
-    /// A sender that waits for room at its receiver also returns when the receiver shuts down reading, within 64 ms; in
-    /// std it waits on.
+    /// It acts on every clone: operations that wait for these halves return, on all OS threads. A sender that waits for
+    /// room at its receiver also returns, within 64 ms, when the receiver shuts down reading; in std it keeps waiting.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Accepting connections.
+//! Unix listeners.
 
 use std::fmt;
 use std::io;
@@ -11,9 +11,9 @@ use socket2::{Domain, SockAddr, Type};
 use super::{UnixStream, at, at_path, client, local_addr, peer_name};
 use crate::socket::{BACKLOG, Socket};
 
-/// A socket that accepts connections from within this system, std's `UnixListener`.
+/// A structure representing a Unix domain socket server, std's `UnixListener`.
 ///
-/// Accepting parks the calling green thread only. It is `Send + Sync`.
+/// Accepting parks only the calling green thread. It is `Send + Sync`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -34,20 +34,22 @@ socket_common!(UnixListener, std::os::unix::net::UnixListener);
 socket_incoming!(UnixListener, UnixStream, client);
 
 impl UnixListener {
-    /// Listens at a path, which must not exist yet and stays when the listener is gone. Does not switch.
+    /// Creates a new `UnixListener` bound to the specified path. Does not switch.
+    ///
+    /// The path must not exist, and is not removed with the listener.
     ///
     /// # Errors
     ///
-    /// What the system says, in particular that the path exists or is too long.
+    /// The system's error, for example if the path exists or is too long.
     pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixListener> {
         UnixListener::open(&at_path(path.as_ref())?)
     }
 
-    /// Listens at an address, as [`bind`](UnixListener::bind).
+    /// Creates a new `UnixListener` bound to an address, like [`bind`](UnixListener::bind).
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
     pub fn bind_addr(address: &SocketAddr) -> io::Result<UnixListener> {
         UnixListener::open(&at(address)?)
     }
@@ -61,18 +63,18 @@ impl UnixListener {
         Ok(UnixListener(socket))
     }
 
-    /// Waits for the next connection. Switches.
+    /// Accepts a new incoming connection to this listener. Switches.
     ///
     /// # Errors
     ///
-    /// What the system says: among others, that no descriptor is free.
-    /// [`NotConnected`](io::ErrorKind::NotConnected) if the listener is closed.
+    /// The system's error, for example that no descriptor is free. [`NotConnected`](io::ErrorKind::NotConnected) if the
+    /// listener is closed.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let (socket, address) = self.0.accept()?;
         Ok((UnixStream(socket), peer_name(address)))
     }
 
-    /// The address at which it listens.
+    /// Returns the local socket address of this listener.
     ///
     /// # Errors
     ///
@@ -81,7 +83,7 @@ impl UnixListener {
         local_addr(&self.0)
     }
 
-    /// The connections, one after the other.
+    /// Returns an iterator over incoming connections.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: self }
     }

@@ -1,4 +1,4 @@
-//! Connections.
+//! Unix streams.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -13,10 +13,10 @@ use socket2::{Domain, SockAddr, Type};
 use super::{at, at_path, local_addr, peer_addr};
 use crate::socket::{Direction, Socket};
 
-/// A connection within this system, std's `UnixStream`.
+/// A Unix stream socket, std's `UnixStream`.
 ///
-/// Reading and writing park the calling green thread only. It is `Send + Sync`; one green thread may read while
-/// another writes, a second reader or writer needs a [clone](UnixStream::try_clone).
+/// Reading and writing park only the calling green thread. It is `Send + Sync`; one green thread may read while another
+/// writes. A second reader or writer needs a [clone](UnixStream::try_clone).
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -38,21 +38,22 @@ socket_timeouts!(UnixStream);
 socket_stream!(UnixStream);
 
 impl UnixStream {
-    /// Connects to the listener at a path. A listener whose queue is full is tried again, ever more slowly.
-    /// Switches.
+    /// Connects to the socket named by `path`. Switches.
+    ///
+    /// While the queue of the listener is full the call is repeated with growing pauses.
     ///
     /// # Errors
     ///
-    /// Why it cannot be reached.
+    /// The error of the connection.
     pub fn connect<P: AsRef<Path>>(path: P) -> io::Result<UnixStream> {
         UnixStream::open(&at_path(path.as_ref())?)
     }
 
-    /// Connects to the listener at an address, as [`connect`](UnixStream::connect).
+    /// Connects to the socket named by an address, like [`connect`](UnixStream::connect). Switches.
     ///
     /// # Errors
     ///
-    /// Why it cannot be reached.
+    /// The error of the connection.
     pub fn connect_addr(address: &SocketAddr) -> io::Result<UnixStream> {
         UnixStream::open(&at(address)?)
     }
@@ -63,7 +64,7 @@ impl UnixStream {
         Ok(UnixStream(socket))
     }
 
-    /// Two streams that are connected to each other. Does not switch.
+    /// Creates an unnamed pair of connected sockets. Does not switch.
     ///
     /// # Errors
     ///
@@ -73,7 +74,7 @@ impl UnixStream {
         Ok((UnixStream(one), UnixStream(other)))
     }
 
-    /// The address of this side.
+    /// Returns the socket address of the local half of this connection.
     ///
     /// # Errors
     ///
@@ -82,7 +83,7 @@ impl UnixStream {
         local_addr(&self.0)
     }
 
-    /// The address of the other side.
+    /// Returns the socket address of the remote half of this connection.
     ///
     /// # Errors
     ///
@@ -91,10 +92,10 @@ impl UnixStream {
         peer_addr(&self.0)
     }
 
-    /// Shuts down one direction or both, for every clone: operations that wait for them return, on any OS thread.
-    /// Does not switch.
+    /// Shuts down the read, write, or both halves of this connection. Does not switch.
     ///
-    /// The system does not report to a writer that its peer has shut down reading. The writer finds out within 64 ms.
+    /// It acts on every clone: operations that wait for these halves return, on all OS threads. The system does not
+    /// report to a writer that its peer has shut down reading; the writer notices it within 64 ms.
     ///
     /// # Errors
     ///
