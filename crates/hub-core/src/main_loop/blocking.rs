@@ -1,9 +1,9 @@
-//! Who holds the loop for too long: a detector of green threads that run without giving way.
+//! The blocking detector: it finds greenlets that run for too long without a switch.
 //!
-//! An OS thread of its own, the watchdog, looks now and then whether the watched loop has begun another turn or called
-//! its hub, by two words that the loop writes anyway. If it has not, the watchdog has the watched OS thread say by a
-//! signal who runs: see [`sample`]. The same green thread in the same stretch twice, with the resolution between, is
-//! reported.
+//! An OS thread of its own, the watchdog, checks at intervals whether the watched loop has begun another turn or called
+//! its hub, by two words that the loop writes anyway. If it has not, the watchdog samples the running greenlet by a
+//! signal to the watched OS thread: see [`sample`]. Two samples of the same greenlet in the same run, with the
+//! resolution between them, are reported.
 
 mod sample;
 mod signal;
@@ -24,12 +24,12 @@ use crate::base::dormant::Dormant;
 use crate::base::fork;
 use crate::report::{self, Report};
 
-/// The watchdog of one OS thread. Dropping it stops that, and waits until it has ended.
+/// The watchdog of one OS thread. Dropping it stops the watchdog, and waits until it has ended.
 pub(crate) struct Detector {
     stop: Arc<Stop>,
     watchdog: Option<JoinHandle<()>>,
     generation: u32,
-    /// Given up after the watchdog has ended.
+    /// Dropped after the watchdog has ended.
     _sampling: Sampling,
 }
 
@@ -40,8 +40,9 @@ struct Stop {
 }
 
 impl Detector {
-    /// Kept by the loop itself, and stopped when its OS thread ends.
-    /// Watches the calling OS thread by its `pulse`.
+    /// Starts to watch the calling OS thread by its `pulse`.
+    ///
+    /// The loop keeps the detector, and it is stopped when the OS thread ends.
     pub(crate) fn start(pulse: &'static Heartbeat, resolution: Duration) -> io::Result<Detector> {
         fork::install()?;
         let sampling = Sampling::prepare()?;
@@ -57,7 +58,7 @@ impl Detector {
 }
 
 impl Detector {
-    /// Stops it, like the drop, but waits no longer than a second. False if the watchdog runs on.
+    /// Stops the watchdog like the drop, but waits for at most a second. Returns false if the watchdog still runs.
     pub(crate) fn end(self: Box<Self>) -> bool {
         const PATIENCE: Duration = Duration::from_secs(1);
         self.stop.ask();
@@ -79,11 +80,11 @@ impl Drop for Detector {
     fn drop(&mut self) {
         let Some(watchdog) = self.watchdog.take() else { return };
         if self.generation != fork::generation() {
-            // It exists in the parent only, and may have held any lock.
+            // The watchdog exists in the parent only, and may have held any lock.
             return std::mem::forget(watchdog);
         }
         self.stop.ask();
-        // It does not panic; and if it did, it has ended.
+        // The watchdog does not panic; and if it did, it has ended.
         let _ = watchdog.join();
     }
 }
@@ -94,7 +95,7 @@ impl Stop {
         self.changed.notify_one();
     }
 
-    /// Waits. True if the watchdog is to end.
+    /// Waits for at most `time`. Returns true if the watchdog has to end.
     fn wait(&self, time: Duration) -> bool {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.changed.wait_timeout_while(asked, time, |asked| !*asked);
@@ -102,44 +103,44 @@ impl Stop {
     }
 }
 
-/// A stretch without a turn, and who runs in it.
-struct Held {
+/// A span without a new turn, and the greenlet that runs in it.
+struct BusySpan {
     by: Sample,
     since: Instant,
-    told: bool,
+    reported: bool,
 }
 
-/// What the watchdog does.
+/// Runs the watchdog.
 fn watch(watched: &WatchedThread, resolution: Duration, stop: &Stop) {
     const SHORTEST: Duration = Duration::from_millis(1);
 
     let tick = (resolution / 4).max(SHORTEST);
     let mut turn = None;
-    let mut held: Option<Held> = None;
+    let mut span: Option<BusySpan> = None;
     let mut dormant = Some(Dormant::worker(|| true));
     while !stop.wait(tick) {
         let now = watched.turn();
         if now.is_none() || now != turn {
             turn = now;
-            held = None;
+            span = None;
             continue;
         }
         let Some(by) = watched.sample(tick) else { continue };
-        match &mut held {
-            Some(held) if held.by.is_same(&by) => {
-                if !held.told && held.since.elapsed() >= resolution {
-                    held.told = true;
-                    // The stream is foreign code.
+        match &mut span {
+            Some(span) if span.by.is_same(&by) => {
+                if !span.reported && span.since.elapsed() >= resolution {
+                    span.reported = true;
+                    // The report stream is foreign code, which may wait.
                     drop(dormant.take());
                     report::tell(Report::Blocked {
                         name: by.name(),
-                        held: held.since.elapsed(),
+                        held: span.since.elapsed(),
                         backtrace: by.backtrace(),
                     });
                     dormant = Some(Dormant::worker(|| true));
                 }
             }
-            _ => held = Some(Held { by, since: Instant::now(), told: false }),
+            _ => span = Some(BusySpan { by, since: Instant::now(), reported: false }),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The loop's table of descriptors: who waits for what, and what is known to be ready.
+//! The loop's table of descriptors: their waiters, and the known readiness.
 //!
-//! Pure bookkeeping: nothing here calls a hub, runs foreign code or switches. The half of it that hubs
-//! see is [`Watched`]; the two are indexed alike.
+//! This is bookkeeping only: nothing here calls a hub, runs foreign code or switches. [`Watched`] is the half of the
+//! table that hubs see; both halves have the same indexes.
 //!
-//! Ground rule: no descriptor is used here, numbers are only looked at. Who arms or lends one promises the hub
-//! that it stays open, and the promise is handed on to [`Watched`] as it is.
+//! Ground rule: no descriptor is used here, only its number. A caller that arms or lends a number promises the hub that
+//! it stays open. The promise is passed on to [`Watched`] unchanged.
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
@@ -14,42 +14,44 @@ use crate::hub::{Interest, Readiness};
 use crate::hub::{Key, Watched};
 use crate::hub::{Lease, Rearm};
 
-/// What a read has left behind, as far as the reader can tell.
+/// A hint about the data that a read has left, as far as the reader can tell.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum ReadHint {
-    /// There was no more. A short read of a socket does not say so: it may have stopped at an urgent mark, or
-    /// where descriptors were sent along.
+    /// No data is left.
+    ///
+    /// A short read of a socket does not prove that: it may have stopped at an urgent mark, or at passed descriptors.
     Nothing,
-    /// There may be more. The next one tries at once only if the hub would not report what is left.
+    /// Data may be left. The next read tries at once only if the hub would not report it.
     Perhaps,
-    /// More is to be expected: a large buffer was filled, a connection accepted, a datagram received. The next
-    /// one tries at once.
+    /// Data is probably left: a large buffer was filled, a connection accepted, a datagram received.
+    ///
+    /// The next operation tries at once.
     Likely,
 }
 
-/// Who holds a number.
+/// The owner of a number.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Owner {
-    /// Nobody that we know: it is lent for one wait.
+    /// No known owner: the number is lent for one wait.
     Raw,
-    /// The socket with this id: it is lent for life.
+    /// The socket with this id: the number is lent for the socket's life.
     Socket(u64),
 }
 
 #[derive(Debug)]
 struct Slot {
     owner: Owner,
-    /// For reading and for writing.
+    /// The first waiters, for reading and for writing.
     target: [Target; 2],
-    /// An operation in these directions may succeed at once.
+    /// The directions in which an operation may succeed at once.
     ready: Interest,
-    /// No more data will come: a short read does not make it unready.
+    /// No more data will come: a short read does not clear the readiness.
     ended: bool,
-    /// The directions that somebody has waited for, so that `ready` tells something.
+    /// The directions that had a waiter, so that `ready` is valid for them.
     known: Interest,
     /// The directions that the hub reports without being asked again.
     watched: Interest,
-    /// Those who wait behind the first one, oldest first.
+    /// The waiters behind the first ones, oldest first.
     queued: VecDeque<(Interest, Target)>,
 }
 
@@ -68,25 +70,25 @@ impl Default for Slot {
 }
 
 impl Slot {
-    /// All waiters, those that queue last.
+    /// Returns all waiters, queued ones last.
     fn waiters(self) -> Vec<Target> {
         let queued = self.queued.into_iter().map(|(_, target)| target);
         self.target.into_iter().filter(|target| *target != Target::Nobody).chain(queued).collect()
     }
 }
 
-/// What [`Descriptors::prepare`] found.
+/// The result of [`Descriptors::prepare`].
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// Go on under this key; the hub watches already.
+pub(crate) enum Prepared {
+    /// The hub watches already: arm this key.
     Watched(Key),
-    /// Go on under this key when the hub watches this much.
+    /// The hub has to watch this interest first: then arm this key.
     Watch(Key, Interest),
-    /// Somebody waits in that direction.
+    /// The direction has a waiter.
     Taken,
 }
 
-/// The table.
+/// The table of descriptors.
 #[derive(Debug, Default)]
 pub(crate) struct Descriptors {
     pub(crate) watched: Watched,
@@ -98,12 +100,12 @@ fn side(direction: Interest) -> usize {
     usize::from(direction == Interest::WRITE)
 }
 
-/// Both directions, one at a time.
+/// Both directions, for loops.
 pub(crate) const SIDES: [Interest; 2] = [Interest::READ, Interest::WRITE];
 
 impl Descriptors {
-    /// Finds the place for somebody who wants to wait for one direction of `fd`. Changes no waiter.
-    pub(crate) fn prepare(&mut self, fd: RawFd, owner: Owner, direction: Interest, rearm: Rearm) -> Place {
+    /// Prepares a wait for one direction of `fd`. Changes no waiter.
+    pub(crate) fn prepare(&mut self, fd: RawFd, owner: Owner, direction: Interest, rearm: Rearm) -> Prepared {
         if fd as usize >= self.slots.len() {
             self.slots.resize_with(fd as usize + 1, Slot::default);
         }
@@ -111,7 +113,8 @@ impl Descriptors {
         let slot = &mut self.slots[fd as usize];
         let waits = slot.target.map(|target| target != Target::Nobody);
         let key = match (owner, known) {
-            // A raw wait on a socket of ours shares its registration, and a second raw wait the first's.
+            // A raw wait on a number of a socket shares the socket's registration, and a second raw wait shares that of
+            // the first.
             (Owner::Raw, Some(key)) if slot.owner != Owner::Raw || waits[0] || waits[1] || !slot.queued.is_empty() => {
                 key
             }
@@ -123,23 +126,23 @@ impl Descriptors {
             }
         };
         if slot.target[side(direction)] != Target::Nobody || slot.queued.iter().any(|(other, _)| *other == direction) {
-            return Place::Taken;
+            return Prepared::Taken;
         }
         let lasting = slot.owner != Owner::Raw && owner == slot.owner && rearm != Rearm::Explicit;
         if lasting && slot.watched.contains(direction) {
-            return Place::Watched(key);
+            return Prepared::Watched(key);
         }
         let armed = self.watched.armed(key);
         let kept = if rearm == Rearm::Explicit { Interest::NONE } else { slot.watched };
-        Place::Watch(key, armed | kept | direction)
+        Prepared::Watch(key, armed | kept | direction)
     }
 
-    /// What [`prepare`](Descriptors::prepare) and [`arm`](Descriptors::arm) come to for a socket whose direction the hub
-    /// watches already, as nearly always. `None`, and nothing is changed, if it is not so.
+    /// Does [`prepare`](Descriptors::prepare) and [`arm`](Descriptors::arm) for a socket's direction that the hub
+    /// watches already, the common case. Otherwise returns `None`, and changes nothing.
     ///
     /// # Safety
     ///
-    /// As for [`arm`](Descriptors::arm).
+    /// The same as for [`arm`](Descriptors::arm).
     #[inline]
     pub(crate) unsafe fn arm_again(
         &mut self,
@@ -149,26 +152,26 @@ impl Descriptors {
         target: Target,
     ) -> Option<Key> {
         let slot = self.slots.get_mut(fd as usize)?;
-        let place = &mut slot.target[side(direction)];
-        // Only what a socket owns is watched for longer than a wait.
-        if owner == Owner::Raw || slot.owner != owner || !slot.watched.contains(direction) || *place != Target::Nobody {
+        let first = &mut slot.target[side(direction)];
+        // Only a number that a socket owns is watched for longer than a wait.
+        if owner == Owner::Raw || slot.owner != owner || !slot.watched.contains(direction) || *first != Target::Nobody {
             return None;
         }
         let key = self.watched.key(fd)?;
-        *place = target;
+        *first = target;
         slot.ready = slot.ready.without(direction);
         slot.known |= direction;
-        // SAFETY: by the contract.
+        // SAFETY: the caller upholds the same contract.
         unsafe { self.watched.arm(key, direction) };
         Some(key)
     }
 
-    /// Whether the hub may let go of `key`: nobody waits, and no socket counts on the registration.
+    /// Returns whether the hub may forget `key`: it has no waiter, and no socket relies on the registration.
     pub(crate) fn may_be_forgotten(&self, key: Key) -> bool {
         self.watched.is_current(key) && self.watched.armed(key).is_empty() && self.lease(key) == Lease::Wait
     }
 
-    /// How the descriptor of `key` is lent to the hub.
+    /// Returns how the descriptor of `key` is lent to the hub.
     pub(crate) fn lease(&self, key: Key) -> Lease {
         match self.slots.get(key.fd() as usize) {
             Some(Slot { owner: Owner::Socket(_), .. }) if self.watched.is_current(key) => Lease::Life,
@@ -176,13 +179,13 @@ impl Descriptors {
         }
     }
 
-    /// Whether another socket, or a raw waiter, still waits under a number that `owner` wants to use.
+    /// Returns whether another socket, or a raw waiter, still waits under a number that `owner` wants to use.
     pub(crate) fn is_stale_for(&self, fd: RawFd, owner: Owner) -> bool {
         let Some(slot) = self.slots.get(fd as usize) else { return false };
         matches!(owner, Owner::Socket(_)) && slot.owner != owner && slot.target != [Target::Nobody; 2]
     }
 
-    /// Lets somebody wait for `direction` of `key`.
+    /// Adds a waiter for `direction` of `key`.
     ///
     /// # Safety
     ///
@@ -192,11 +195,11 @@ impl Descriptors {
         slot.target[side(direction)] = target;
         slot.ready = slot.ready.without(direction);
         slot.known |= direction;
-        // SAFETY: by the contract.
+        // SAFETY: the caller upholds the same contract.
         unsafe { self.watched.arm(key, direction) };
     }
 
-    /// Notes what the hub now reports of a socket without being asked again, unless the number was given up.
+    /// Records what the hub reports of a socket without being asked again, unless the number was given up.
     ///
     /// # Safety
     ///
@@ -205,24 +208,24 @@ impl Descriptors {
         if self.watched.is_current(key) {
             self.slots[key.fd() as usize].watched = interest;
         }
-        // SAFETY: by the contract.
+        // SAFETY: the caller upholds the same contract.
         unsafe { self.watched.lend(key) };
     }
 
-    /// Queues behind whoever waits already.
+    /// Queues a waiter behind the first one.
     pub(crate) fn queue(&mut self, fd: RawFd, direction: Interest, target: Target) {
         self.slots[fd as usize].queued.push_back((direction, target));
     }
 
-    /// Queues a waiter that pauses: nothing is armed for it. Later waiters find the place taken nevertheless.
+    /// Queues a waiter that pauses: nothing is armed for it. Later waiters still find the direction taken.
     pub(crate) fn queue_paused(&mut self, fd: RawFd, direction: Interest, target: Target) {
         let slot = &mut self.slots[fd as usize];
-        // `arm_again` does not look at the queue.
+        // `arm_again` does not check the queue.
         slot.watched = slot.watched.without(direction);
         slot.queued.push_back((direction, target));
     }
 
-    /// Takes a waiter back. True if no waiter is told from now on, so that the next one moves up.
+    /// Removes a waiter. Returns true if the direction has no first waiter now, so that the next one moves up.
     pub(crate) fn leave(&mut self, key: Key, direction: Interest, target: Target) -> bool {
         if !self.watched.is_current(key) {
             return false;
@@ -262,12 +265,12 @@ impl Descriptors {
         taken
     }
 
-    /// Who moves up when the one that was told has gone. Nobody if its place is taken again, or if the
-    /// number is in new hands.
+    /// Removes and returns the next queued waiter once the first one has gone. `None` if there is a new first waiter,
+    /// or if the number has a new owner.
     #[inline]
     pub(crate) fn next_queued(&mut self, key: Key, direction: Interest) -> Option<Target> {
         let slot = self.slots.get_mut(key.fd() as usize)?;
-        // Nearly always.
+        // The common case.
         if slot.queued.is_empty() || slot.target[side(direction)] != Target::Nobody || !self.watched.is_current(key) {
             return None;
         }
@@ -275,7 +278,7 @@ impl Descriptors {
         slot.queued.remove(index).map(|(_, target)| target)
     }
 
-    /// Makes those who wait under a number that a socket has lent out waiters of the socket's own.
+    /// Makes the waiters of a number that a socket has lent waiters of the socket's own.
     pub(crate) fn adopt(&mut self, fd: RawFd, socket: u64) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
             && slot.owner == Owner::Raw
@@ -285,14 +288,14 @@ impl Descriptors {
         }
     }
 
-    /// Takes in a report. Those who are told are appended to `told` with what they are to know.
+    /// Records a report of the hub. Appends the waiters to notify to `reported`, each with its readiness.
     #[inline]
     pub(crate) fn report(
         &mut self,
         key: Key,
         what: Readiness,
         rearm: Rearm,
-        target: &mut Vec<(Target, Readiness, Key, Interest)>,
+        reported: &mut Vec<(Target, Readiness, Key, Interest)>,
     ) -> bool {
         if !self.watched.is_current(key) {
             return false;
@@ -310,22 +313,21 @@ impl Descriptors {
                         slot.watched = slot.watched.without(direction);
                     }
                 }
-                someone => {
+                waiter => {
                     self.watched.disarm(key, direction);
-                    target.push((someone, what, key, direction));
+                    reported.push((waiter, what, key, direction));
                 }
             }
         }
         if what.contains(Readiness::INVALID)
             && let Some((_, waited)) = self.retire(key.fd())
         {
-            target.extend(waited.into_iter().map(|one| (one, Readiness::GONE, key, Interest::NONE)));
+            reported.extend(waited.into_iter().map(|one| (one, Readiness::GONE, key, Interest::NONE)));
         }
         true
     }
 
-    /// Gives up a number: every key of it is stale, nobody waits. Returns the old key and whoever
-    /// waited.
+    /// Retires a number: all its keys become stale, and it has no waiter. Returns the old key and the former waiters.
     pub(crate) fn retire(&mut self, fd: RawFd) -> Option<(Key, Vec<Target>)> {
         let key = self.watched.key(fd)?;
         let retired = std::mem::take(self.slots.get_mut(fd as usize)?);
@@ -333,8 +335,8 @@ impl Descriptors {
         Some((key, retired.waiters()))
     }
 
-    /// Takes the waiters of a number that a socket owns, and leaves the registration. The hub is asked anew for the next
-    /// waiter, and the next operation is tried. `None`, and nothing is changed, if no socket owns the number.
+    /// Removes the waiters of a number that a socket owns, and keeps the registration. The hub is asked again for the
+    /// next waiter, and the next operation is tried. Returns `None`, and changes nothing, if no socket owns the number.
     pub(crate) fn evict(&mut self, fd: RawFd) -> Option<Vec<Target>> {
         let key = self.watched.key(fd)?;
         let slot = self.slots.get_mut(fd as usize).filter(|slot| slot.owner != Owner::Raw)?;
@@ -343,14 +345,14 @@ impl Descriptors {
         Some(evicted.waiters())
     }
 
-    /// The key under which a socket is registered.
+    /// Returns the key under which a socket is registered.
     #[inline]
     pub(crate) fn key_of(&self, fd: RawFd, socket: u64) -> Option<Key> {
         let slot = self.slots.get(fd as usize)?;
         if slot.owner == Owner::Socket(socket) { self.watched.key(fd) } else { None }
     }
 
-    /// Whether an operation on a socket may succeed at once. A socket that is not registered is tried.
+    /// Returns whether an operation on a socket may succeed at once. It may on a socket that is not registered.
     #[inline]
     pub(crate) fn may_succeed(&self, fd: RawFd, socket: u64, direction: Interest) -> bool {
         match self.slots.get(fd as usize) {
@@ -361,7 +363,7 @@ impl Descriptors {
         }
     }
 
-    /// Notes that nothing is known to be left in that direction: the next operation parks at once.
+    /// Records that a direction is exhausted: the next operation parks at once.
     #[inline]
     pub(crate) fn used_up(&mut self, fd: RawFd, socket: u64, direction: Interest, blocked: bool) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
@@ -372,12 +374,12 @@ impl Descriptors {
         }
     }
 
-    /// Whether an end of a socket was reported: a half close, a hang-up or an error.
+    /// Returns whether an end of a socket was reported: a half close, a hang-up or an error.
     pub(crate) fn has_ended(&self, fd: RawFd, socket: u64) -> bool {
         self.slots.get(fd as usize).is_some_and(|slot| slot.owner == Owner::Socket(socket) && slot.ended)
     }
 
-    /// Forgets an end that was reported.
+    /// Clears a reported end.
     pub(crate) fn has_not_ended(&mut self, fd: RawFd, socket: u64) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
             && slot.owner == Owner::Socket(socket)
@@ -386,7 +388,7 @@ impl Descriptors {
         }
     }
 
-    /// An operation may succeed again.
+    /// Records that an operation may succeed again.
     pub(crate) fn make_ready(&mut self, fd: RawFd, socket: u64, direction: Interest) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
             && slot.owner == Owner::Socket(socket)
@@ -395,7 +397,7 @@ impl Descriptors {
         }
     }
 
-    /// Forgets what the hub was told: it is a new one, or a child's. Those who wait are returned.
+    /// Clears what the hub watches, for a new hub or in a forked child. Returns the armed directions.
     pub(crate) fn unwatch_all(&mut self) -> Vec<(Key, Interest)> {
         for slot in &mut self.slots {
             slot.watched = Interest::NONE;
@@ -403,12 +405,12 @@ impl Descriptors {
         self.watched.iter().map(|(key, _, interest)| (key, interest)).collect()
     }
 
-    /// Everybody who waits, with number and direction.
+    /// Returns all waiters, each with number and direction.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
         self.first_in_line().chain(self.queued())
     }
 
-    /// Everybody who queues behind another.
+    /// Returns the waiters that are queued behind another.
     pub(crate) fn queued(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
         self.slots
             .iter()
@@ -416,7 +418,7 @@ impl Descriptors {
             .flat_map(|(fd, slot)| slot.queued.iter().map(move |&(direction, target)| (fd as RawFd, direction, target)))
     }
 
-    /// Everybody who waits and does not queue behind another.
+    /// Returns the waiters that are not queued behind another.
     pub(crate) fn first_in_line(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
         self.slots.iter().enumerate().flat_map(|(fd, slot)| {
             SIDES
@@ -436,7 +438,7 @@ mod tests {
 
     fn armed(table: &mut Descriptors, fd: RawFd, owner: Owner, direction: Interest, target: Target) -> Key {
         match table.prepare(fd, owner, direction, Rearm::Level) {
-            Place::Watch(key, interest) => {
+            Prepared::Watch(key, interest) => {
                 // SAFETY: the tests only look at numbers and never use the descriptors.
                 unsafe {
                     table.arm(key, direction, target);
@@ -446,29 +448,29 @@ mod tests {
                 }
                 key
             }
-            Place::Watched(key) => {
+            Prepared::Watched(key) => {
                 // SAFETY: as above.
                 unsafe { table.arm(key, direction, target) };
                 key
             }
-            Place::Taken => panic!("somebody waits already"),
+            Prepared::Taken => panic!("the direction has a waiter"),
         }
     }
 
     #[test]
-    fn who_is_told_takes_16_bytes() {
+    fn a_target_takes_16_bytes() {
         assert!(size_of::<Target>() <= 16);
     }
 
     #[test]
-    fn a_second_waiter_in_one_direction_finds_the_place_taken() {
+    fn a_second_waiter_finds_the_direction_taken() {
         let mut table = Descriptors::default();
         armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
-        assert_eq!(table.prepare(5, Owner::Raw, Interest::READ, Rearm::Level), Place::Taken);
+        assert_eq!(table.prepare(5, Owner::Raw, Interest::READ, Rearm::Level), Prepared::Taken);
     }
 
     #[test]
-    fn reader_and_writer_share_a_key_and_are_told_apart() {
+    fn reader_and_writer_share_a_key_and_get_separate_reports() {
         let mut table = Descriptors::default();
         let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
         assert_eq!(armed(&mut table, 5, Owner::Raw, Interest::WRITE, TWO), key);
@@ -483,26 +485,29 @@ mod tests {
         let mut table = Descriptors::default();
         let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
         table.report(key, Readiness::READ, Rearm::Level, &mut Vec::new());
-        assert_eq!(table.prepare(7, Owner::Socket(3), Interest::READ, Rearm::Level), Place::Watched(key));
+        assert_eq!(table.prepare(7, Owner::Socket(3), Interest::READ, Rearm::Level), Prepared::Watched(key));
     }
 
     #[test]
-    fn a_report_that_nobody_waits_for_asks_for_another_watch_on_level_hubs() {
+    fn a_report_without_a_waiter_needs_another_watch_on_level_hubs() {
         let mut table = Descriptors::default();
         let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
         let mut target = Vec::new();
         table.report(key, Readiness::READ, Rearm::Level, &mut target);
         table.report(key, Readiness::READ, Rearm::Level, &mut target);
         assert_eq!(target.len(), 1);
-        assert_eq!(table.prepare(7, Owner::Socket(3), Interest::READ, Rearm::Level), Place::Watch(key, Interest::READ));
+        assert_eq!(
+            table.prepare(7, Owner::Socket(3), Interest::READ, Rearm::Level),
+            Prepared::Watch(key, Interest::READ)
+        );
     }
 
     #[test]
-    fn a_number_in_new_hands_has_a_new_key_and_no_old_readiness() {
+    fn a_number_of_a_new_owner_has_a_new_key_and_no_old_readiness() {
         let mut table = Descriptors::default();
         let old = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
-        let Place::Watch(new, _) = table.prepare(7, Owner::Socket(4), Interest::READ, Rearm::Level) else {
-            panic!("a new owner starts afresh")
+        let Prepared::Watch(new, _) = table.prepare(7, Owner::Socket(4), Interest::READ, Rearm::Level) else {
+            panic!("a new owner has a new key")
         };
         assert_ne!(old, new);
         assert!(!table.report(old, Readiness::READ, Rearm::Level, &mut Vec::new()));
@@ -520,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_moves_up_while_the_place_is_taken() {
+    fn no_waiter_moves_up_while_the_direction_is_taken() {
         let mut table = Descriptors::default();
         let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
         table.queue(5, Interest::READ, TWO);
@@ -530,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_waiter_keeps_its_place_and_the_next_one_moves_up_when_it_leaves() {
+    fn a_paused_waiter_keeps_its_place_until_it_leaves() {
         let mut table = Descriptors::default();
         let owner = Owner::Socket(3);
         let key = armed(&mut table, 7, owner, Interest::READ, ONE);
@@ -538,14 +543,14 @@ mod tests {
         table.queue_paused(7, Interest::READ, ONE);
         // SAFETY: the tests only look at numbers and never use the descriptors.
         assert!(unsafe { table.arm_again(7, owner, Interest::READ, TWO) }.is_none());
-        assert_eq!(table.prepare(7, owner, Interest::READ, Rearm::Level), Place::Taken);
+        assert_eq!(table.prepare(7, owner, Interest::READ, Rearm::Level), Prepared::Taken);
         table.queue(7, Interest::READ, TWO);
         assert!(table.leave(key, Interest::READ, ONE));
         assert_eq!(table.next_queued(key, Interest::READ), Some(TWO));
     }
 
     #[test]
-    fn the_waiters_of_one_direction_are_taken_out_first_one_and_queue() {
+    fn take_parked_removes_the_first_waiter_and_the_queue() {
         let mut table = Descriptors::default();
         let owner = Owner::Socket(3);
         let key = armed(&mut table, 7, owner, Interest::READ, ONE);
@@ -559,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_moves_up_under_a_number_in_new_hands() {
+    fn no_waiter_moves_up_under_a_retired_number() {
         let mut table = Descriptors::default();
         let old = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
         table.retire(5);
@@ -569,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_number_is_told_to_those_who_queue_too() {
+    fn an_invalid_number_is_reported_to_queued_waiters_too() {
         let mut table = Descriptors::default();
         let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
         table.queue(5, Interest::READ, TWO);
@@ -579,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_shares_its_number_with_those_it_lent_it_to() {
+    fn a_socket_adopts_the_waiters_of_its_lent_number() {
         let mut table = Descriptors::default();
         let key = armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
         assert!(table.is_stale_for(5, Owner::Socket(3)));
@@ -587,7 +592,7 @@ mod tests {
         assert!(!table.is_stale_for(5, Owner::Socket(3)));
         assert_eq!(
             table.prepare(5, Owner::Socket(3), Interest::WRITE, Rearm::Level),
-            Place::Watch(key, Interest::BOTH)
+            Prepared::Watch(key, Interest::BOTH)
         );
     }
 
@@ -598,7 +603,10 @@ mod tests {
         table.queue(5, Interest::READ, TWO);
         assert_eq!(table.evict(5), Some(vec![ONE, TWO]));
         assert!(table.watched.is_empty());
-        assert_eq!(table.prepare(5, Owner::Socket(3), Interest::READ, Rearm::Level), Place::Watch(key, Interest::READ));
+        assert_eq!(
+            table.prepare(5, Owner::Socket(3), Interest::READ, Rearm::Level),
+            Prepared::Watch(key, Interest::READ)
+        );
     }
 
     #[test]
@@ -610,7 +618,7 @@ mod tests {
     }
 
     #[test]
-    fn retiring_a_number_returns_everybody_who_waited() {
+    fn retiring_a_number_returns_all_waiters() {
         let mut table = Descriptors::default();
         armed(&mut table, 5, Owner::Raw, Interest::READ, ONE);
         table.queue(5, Interest::READ, TWO);

@@ -1,5 +1,6 @@
-//! How OS threads are reached by others that end their waits: a table of the process, from the number of an OS thread to
-//! its mailbox, or to itself if it has no green threads.
+//! A table of the process by which an OS thread ends waits on another one.
+//!
+//! It leads from the number of an OS thread to its mailbox, or to the thread itself if it has no green threads.
 
 #[cfg(all(test, loom))]
 mod model;
@@ -22,43 +23,45 @@ use crate::greenlet::control::State;
 use crate::greenlet::local;
 use crate::greenlet::run::Waiter;
 
-/// How a wait has ended.
+/// The reason for which a wait has ended.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Parked {
-    /// By its [`Unparker`].
+    /// Its [`Unparker`] ended it.
     Unparked,
-    /// By its limit.
+    /// Its limit was reached.
     Late,
-    /// By a kill or a timeout, which a mask holds back or the caller is to throw.
+    /// A kill or a timeout ended it. A mask holds the exit back, or the caller has to throw it.
     Early,
 }
 
-/// Ends the wait of one [`Parker`](crate::Parker), once.
+/// A handle that ends the wait of one [`Parker`](crate::Parker), once.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Unparker {
-    // Whole words, one of which is never zero: an `Option` of it is as large, and copied without stalls.
+    // Whole words, one of which is never zero: an `Option` of it has the same size, and is copied without stalls.
     pub(crate) thread: u64,
-    /// One more than the number of the greenlet, or [`PLAIN`].
+    /// The number of the greenlet plus one, or [`PLAIN`].
     pub(crate) greenlet: NonZeroU64,
     pub(crate) ticket: u64,
 }
 
-/// Instead of a greenlet: the OS thread itself.
+/// The value for a wait of the OS thread itself, instead of a greenlet.
 pub(crate) const PLAIN: NonZeroU64 = NonZeroU64::MAX;
 
 #[cfg(test)]
 const _: () = assert!(size_of::<Option<Unparker>>() == 24);
 
 impl Unparker {
-    /// Ends the wait, if it lasts still. Never switches, and does not wait for anybody.
+    /// Ends the wait, if it still lasts. Never switches, and does not park.
     #[inline]
     pub fn unpark(self) {
         self.try_unpark();
     }
 
-    /// Like [`unpark`](Unparker::unpark), and tells whether the waiter still exists. False if its OS thread has ended or
-    /// was left behind by a fork, or if a [shutdown](crate::HubRef::shutdown) has abandoned it: then it never takes what
-    /// it was woken for, which another waiter should get.
+    /// Like [`unpark`](Unparker::unpark), but returns whether the waiter still exists.
+    ///
+    /// Returns false if its OS thread has ended or was left behind by a fork, or if a
+    /// [shutdown](crate::HubRef::shutdown) has abandoned it. Such a waiter never takes what was granted, so the caller
+    /// should grant it to another waiter.
     #[inline]
     pub fn try_unpark(self) -> bool {
         if let Some(number) = self.number()
@@ -71,15 +74,16 @@ impl Unparker {
         }
     }
 
-    /// Whether the process was forked, and the OS thread of that wait belongs to an ancestor: then there is nobody to
-    /// wake.
+    /// Returns whether the waiter belongs to an OS thread that a fork has left behind.
+    ///
+    /// Such a thread belongs to an ancestor of this process, so there is no waiter to wake.
     #[inline]
     #[must_use]
     pub fn is_left_behind(self) -> bool {
         fork::is_left_behind(self.thread)
     }
 
-    /// The number of the greenlet, if it is one.
+    /// Returns the number of the greenlet. `None` for an OS thread.
     #[inline]
     pub(crate) fn number(self) -> Option<u32> {
         (self.greenlet != PLAIN).then_some((self.greenlet.get() - 1) as u32)
@@ -97,13 +101,13 @@ fn threads() -> io::Result<&'static Threads> {
     THREADS.get_or_make(Threads::default)
 }
 
-/// What this thread has entered in the table, and takes out when it ends.
+/// The entries of this thread in the table. They are removed when it ends.
 struct Registered {
-    /// The generation of forks in which its mailbox was entered, plus one; 0: not at all.
+    /// The generation of forks in which the mailbox was entered, plus one; 0 if it was not.
     mailbox: Cell<u32>,
-    /// The same of itself.
+    /// The same for the entry of the thread itself.
     plain: Cell<u32>,
-    /// The reason of its present wait as a whole.
+    /// The reason of the thread's present wait as a whole.
     doing: Cell<WaitReason>,
     itself: OnceCell<Arc<Plain>>,
 }
@@ -122,7 +126,7 @@ thread_local! {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        // Waiters of this thread could not be found any more.
+        // From here on waiters of this thread could not be found any more.
         local::end_with_thread_locals();
         if let Some(threads) = THREADS.get() {
             threads.forget(fork::this_thread());
@@ -130,7 +134,7 @@ impl Drop for Registered {
     }
 }
 
-/// The calling thread has ended: its green threads cannot be unparked any more.
+/// Removes the calling thread, which has ended: its green threads cannot be unparked any more.
 pub(crate) fn forget_thread() {
     let _ = REGISTERED.try_with(|registered| {
         registered.mailbox.set(0);
@@ -141,14 +145,14 @@ pub(crate) fn forget_thread() {
     }
 }
 
-/// The calling thread has given up those greenlets.
+/// Records that the calling thread has abandoned `greenlets`.
 pub(crate) fn abandon(greenlets: impl Iterator<Item = u32>) {
     if let Some(threads) = THREADS.get() {
         threads.register(fork::this_thread(), |reach| reach.abandoned.extend(greenlets));
     }
 }
 
-/// Makes this thread reachable by `mailbox`. Cheap when done before.
+/// Makes this thread reachable by `mailbox`. A repeated call is cheap.
 pub(crate) fn register(mailbox: impl FnOnce() -> Option<Arc<Mailbox>>) -> io::Result<()> {
     let now = fork::generation() + 1;
     let known = REGISTERED.try_with(|registered| registered.mailbox.get() == now).unwrap_or(false);
@@ -159,13 +163,13 @@ pub(crate) fn register(mailbox: impl FnOnce() -> Option<Arc<Mailbox>>) -> io::Re
     Ok(())
 }
 
-/// After a fork, in the child's first thread: those who were left early are told.
+/// After a fork, registers the child's first thread again and delivers the early wake-ups.
 pub(crate) fn register_again(mailbox: impl FnOnce() -> Option<Arc<Mailbox>>) -> io::Result<()> {
     let before = REGISTERED.try_with(|registered| registered.mailbox.get()).unwrap_or(0);
     if before == 0 { Ok(()) } else { register(mailbox) }
 }
 
-/// How this OS thread waits as a whole, entered in the table.
+/// Returns the state by which this OS thread waits as a whole, entered in the table.
 pub(crate) fn plain() -> io::Result<Arc<Plain>> {
     let now = fork::generation() + 1;
     let entered = REGISTERED.try_with(|registered| {
@@ -176,21 +180,21 @@ pub(crate) fn plain() -> io::Result<Arc<Plain>> {
         }
         Ok(Arc::clone(plain))
     });
-    // For a thread that is ending the table alone keeps it.
+    // For an ending thread, only the table keeps it.
     entered.unwrap_or_else(|_| Ok(threads()?.plain(fork::this_thread())))
 }
 
-/// Notes the reason of this OS thread's next wait as a whole.
+/// Sets the reason of this OS thread's next wait as a whole.
 pub(crate) fn note_reason(doing: WaitReason) {
     let _ = REGISTERED.try_with(|registered| registered.doing.set(doing));
 }
 
-/// The reason of this OS thread's wait as a whole.
+/// Returns the reason of this OS thread's wait as a whole.
 pub(crate) fn reason() -> WaitReason {
     REGISTERED.try_with(|registered| registered.doing.get()).unwrap_or(WaitReason::Park)
 }
 
-/// Takes a thread out of the table whose destructors have run, which nothing else does after its wait.
+/// Removes a thread from the table if its destructors have run: nothing else does so after its wait.
 pub(crate) fn forget_if_ending() {
     if REGISTERED.try_with(|_| ()).is_err()
         && let Some(threads) = THREADS.get()
@@ -199,16 +203,16 @@ pub(crate) fn forget_if_ending() {
     }
 }
 
-/// How an OS thread waits that has no green threads. Not by `park`: that token is the program's.
+/// The wait of an OS thread without green threads. It does not use std's `park`, whose token belongs to the program.
 #[derive(Default)]
 pub(crate) struct Plain {
-    /// Of the present wait.
+    /// The ticket of the present wait.
     ticket: Mutex<u64>,
     ended: Condvar,
 }
 
 impl Plain {
-    /// The ticket of a new wait, which no other had.
+    /// Returns the ticket of a new wait, which no other wait had.
     pub(crate) fn begin(&self) -> u64 {
         let mut ticket = self.lock();
         *ticket += 1;
@@ -234,7 +238,7 @@ impl Plain {
         Parked::Unparked
     }
 
-    /// Whether the wait with that ticket ends within `time`. It goes on if not.
+    /// Returns whether the wait with this ticket ends within `time`. If not, it goes on.
     pub(crate) fn ends_within(&self, ticket: u64, time: Duration) -> bool {
         let begun = Instant::now();
         let mut present = self.lock();
@@ -248,7 +252,7 @@ impl Plain {
         true
     }
 
-    /// Ends the wait with that ticket, if it lasts still.
+    /// Ends the wait with this ticket, if it still lasts.
     pub(crate) fn unpark(&self, ticket: u64) {
         let mut present = self.lock();
         if *present == ticket {
@@ -270,16 +274,16 @@ impl fmt::Debug for Plain {
     }
 }
 
-/// How an OS thread is reached.
+/// The ways by which an OS thread is reached.
 #[derive(Default)]
 pub(crate) struct Reach {
     pub(crate) mailbox: Option<Arc<Mailbox>>,
     pub(crate) plain: Option<Arc<Plain>>,
-    /// Greenlets that a shutdown has given up.
+    /// The greenlets that a shutdown has abandoned.
     pub(crate) abandoned: HashSet<u32>,
 }
 
-/// The OS threads of a process that somebody may want to unpark, by their numbers.
+/// The OS threads of a process that may be unparked, by number.
 #[derive(Default)]
 pub(crate) struct Threads {
     state: Mutex<Entries>,
@@ -288,7 +292,7 @@ pub(crate) struct Threads {
 #[derive(Default)]
 struct Entries {
     reach: HashMap<u64, Reach>,
-    /// In a forked child: for its first thread, which has not told yet how it is reached now.
+    /// In a forked child, wake-ups for its first thread until that registers again.
     early: Vec<Unparker>,
 }
 
@@ -297,16 +301,16 @@ impl Threads {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False if the waiter does not exist any more.
-    pub(crate) fn unpark(&self, whom: Unparker) -> bool {
+    /// Ends a wait. Returns false if the waiter does not exist any more.
+    pub(crate) fn unpark(&self, unparker: Unparker) -> bool {
         let mut state = self.lock();
-        match state.reach.get(&whom.thread) {
-            Some(reach) => reach.unpark(whom),
-            None if whom.thread == fork::survivor() && whom.number().is_some() => {
-                state.early.push(whom);
+        match state.reach.get(&unparker.thread) {
+            Some(reach) => reach.unpark(unparker),
+            None if unparker.thread == fork::survivor() && unparker.number().is_some() => {
+                state.early.push(unparker);
                 true
             }
-            // Its thread has ended.
+            // The thread of the waiter has ended.
             None => false,
         }
     }
@@ -316,18 +320,18 @@ impl Threads {
         let Entries { reach, early } = &mut *state;
         let reach = reach.entry(thread).or_default();
         change(reach);
-        // They are all for the first thread of a child, whoever registers before it.
+        // All early wake-ups are for the child's first thread, even if another one registers before it.
         if thread == fork::survivor() && reach.mailbox.is_some() {
-            early.drain(..).for_each(|whom| _ = reach.unpark(whom));
+            early.drain(..).for_each(|unparker| _ = reach.unpark(unparker));
         }
     }
 
-    /// How that thread waits as a whole.
+    /// Returns the state by which a thread waits as a whole.
     pub(crate) fn plain(&self, thread: u64) -> Arc<Plain> {
         Arc::clone(self.lock().reach.entry(thread).or_default().plain.get_or_insert_default())
     }
 
-    /// The thread has ended.
+    /// Removes a thread, which has ended.
     pub(crate) fn forget(&self, thread: u64) {
         let left = self.lock().reach.remove(&thread);
         drop(left);
@@ -335,13 +339,15 @@ impl Threads {
 }
 
 impl Reach {
-    fn unpark(&self, whom: Unparker) -> bool {
-        match (whom.number(), &self.mailbox, &self.plain) {
+    fn unpark(&self, unparker: Unparker) -> bool {
+        match (unparker.number(), &self.mailbox, &self.plain) {
             (Some(greenlet), ..) if self.abandoned.contains(&greenlet) => false,
-            // A mailbox that refuses is that of a thread that is ending.
-            (Some(greenlet), Some(mailbox), _) => mailbox.post(Message::Wake { greenlet, ticket: whom.ticket }).is_ok(),
+            // A mailbox that refuses the message belongs to an ending thread.
+            (Some(greenlet), Some(mailbox), _) => {
+                mailbox.post(Message::Wake { greenlet, ticket: unparker.ticket }).is_ok()
+            }
             (None, _, Some(plain)) => {
-                plain.unpark(whom.ticket);
+                plain.unpark(unparker.ticket);
                 true
             }
             _ => false,

@@ -1,4 +1,4 @@
-//! Waits that other OS threads may end, so that the loop does not take them for hopeless while there are any.
+//! Standstills: the loop waits, and only other OS threads may still end its waits.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -22,17 +22,19 @@ use crate::greenlet::target::Target;
 use crate::report::{self, Report};
 use crate::timer_queue::TimerId;
 
-/// In nanoseconds; the largest value: never.
+/// The time in nanoseconds; the largest value means never.
 static QUIET_TIME: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// After what time without anything to do a loop reports, once, that all its green threads wait for locks, queues
-/// or events which only another OS thread could still serve. `None`, as it is at first: never. For the whole process.
+/// Sets after what time without work a loop reports its waiting green threads.
 ///
-/// If there is no other OS thread, but for those of this library that wait for work, the main greenlet gets
-/// [`LoopError::LoopExit`] instead. If there are others that all wait for each other in this way, or in a pool job, that is
-/// reported once as a [`Report::Deadlock`]: which of the waits should fail is not for this library to choose. Both come
-/// whatever is set here, where the system lists its threads (Linux): after a second, or, if an OS thread has ended in the
-/// meantime, when the loop looks next, at most 16 seconds later.
+/// The report comes once, if all green threads wait for locks, queues or events that only another OS thread could still
+/// serve. `None`, the default, switches it off. The setting applies to the whole process.
+///
+/// Two other cases do not depend on this setting. If there is no other OS thread, except idle threads of this library,
+/// the main greenlet gets [`LoopError::LoopExit`] instead. If all other OS threads wait for each other in this way, or
+/// in a pool job, that is reported once as a [`Report::Deadlock`]; the library does not choose which of the waits
+/// should fail. Both are found where the system lists its threads (Linux): after a second or, if an OS thread has ended
+/// in the meantime, at the loop's next check, at most 16 seconds later.
 pub fn set_quiet_time(quiet: Option<Duration>) {
     let nanos = quiet.map_or(u64::MAX, |quiet| u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX));
     QUIET_TIME.store(nanos, Ordering::Relaxed);
@@ -45,10 +47,10 @@ fn quiet_time() -> Option<Duration> {
     }
 }
 
-/// The source from which a wake-up could still come for a main greenlet without a timer.
+/// The source of a possible wake-up for a main greenlet without a timer.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum WakeSource {
-    /// A descriptor or a letter of this thread, or a handle that the program holds.
+    /// A descriptor or a message of this thread, or a handle that the program holds.
     Here,
     /// A pending job, which keeps the loop alive.
     Job,
@@ -58,7 +60,7 @@ pub(super) enum WakeSource {
     Lost,
 }
 
-/// How many wait so, and for how long the loop has stood still.
+/// The number of such waits, and the time for which the loop has stood still.
 #[derive(Default)]
 pub(super) struct Standstill {
     /// The generation of forks in which this thread was made reachable, plus one; 0: not yet.
@@ -66,12 +68,12 @@ pub(super) struct Standstill {
     /// No hub could be built for the next wait, which needs none: it blocks the OS thread.
     blocks: Cell<bool>,
     waiting: Cell<usize>,
-    /// For how long no greenlet has run, and how many switches there were before.
+    /// The time for which no greenlet has run, and the number of switches before.
     silent: Cell<Duration>,
     ran: Cell<u64>,
-    /// After how much silence the loop looks next for other OS threads; zero: after the first time.
+    /// The silence after which the loop next looks for other OS threads; zero for the first time.
     next_look: Cell<Duration>,
-    /// While nothing but another OS thread can wake the loop, and a first look has found that.
+    /// Set while only another OS thread can wake the loop, and a first look has found that.
     dormant: RefCell<Option<Dormant>>,
 }
 
@@ -80,7 +82,8 @@ impl Standstill {
         self.waiting.get() == 0
     }
 
-    /// How long the loop may stand still before it looks why. A wait for a job is never called quiet.
+    /// Returns how long the loop may stand still before it checks the reason. A wait for a job is never reported as
+    /// quiet.
     pub(super) fn idle_timeout(&self, hope: WakeSource) -> Duration {
         let ran = run::switches();
         if self.ran.replace(ran) != ran {
@@ -93,8 +96,7 @@ impl Standstill {
         quiet.map_or(look, |quiet| look.min(quiet - silent))
     }
 
-    /// Looks why the loop has stood still for that time. True if there is neither a job nor an OS thread that could wake
-    /// it.
+    /// Checks why the loop has stood still. Returns true if no job and no OS thread could wake it.
     pub(super) fn is_hopeless(
         &self,
         local: &Local,
@@ -119,7 +121,7 @@ impl Standstill {
         false
     }
 
-    /// The stream is foreign code, which may wake greenlets of this thread and of others.
+    /// Reports from this thread. The stream is foreign code, which may wake greenlets of this thread and of others.
     fn tell(&self, report: Report) {
         let dormant = self.dormant.take();
         if let Some(dormant) = &dormant {
@@ -134,33 +136,33 @@ impl Standstill {
         }
     }
 
-    /// Counts the calling thread as dormant, and looks for others.
+    /// Counts the calling thread as dormant, and looks for other threads.
     fn fall_dormant(&self, local: &Local, mailbox: &Arc<Mailbox>) -> Others {
         let enter = || Dormant::waiter(Waits::Greenlets(waits(local)), Arc::clone(mailbox) as Arc<dyn Sleep>, 0);
         self.dormant.borrow_mut().get_or_insert_with(enter).others()
     }
 
-    /// To be called before the loop takes in anything that may have been sent to it.
+    /// Ends the dormancy. Called before the loop accepts any message.
     #[inline]
     pub(super) fn stir(&self) {
         drop(self.dormant.take());
     }
 }
 
-/// The wait of each greenlet of this thread, in words.
+/// Returns a description of each wait on this thread.
 fn waits(local: &Local) -> Vec<String> {
     let main = format!("the main greenlet, {}", local.main.doing().as_str());
     std::iter::once(main).chain(describe::parked(local)).collect()
 }
 
 impl MainLoop {
-    /// Whether others can end the waits of this thread, which has a hub.
+    /// Returns whether other threads can end the waits of this thread, which has a hub.
     #[inline]
     pub(crate) fn is_reachable(&self) -> bool {
         self.standstill.reachable.get() == fork::generation() + 1 && !self.name.get().is_empty()
     }
 
-    /// Makes this thread reachable for others that may end its waits, and builds its hub if there is none.
+    /// Makes this thread reachable for other threads that end its waits, and builds its hub if there is none.
     #[cold]
     pub(crate) fn be_reachable(&self) -> Result<(), LoopError> {
         self.ensure_hub()?;
@@ -183,14 +185,14 @@ impl MainLoop {
         }
     }
 
-    /// Whether this wait, for which no hub could be built, blocks the OS thread. Asked once for each such wait, so that the
-    /// next one tries to build the hub again.
+    /// Returns whether this wait, for which no hub could be built, blocks the OS thread. Asked once for each such wait,
+    /// so that the next wait tries to build the hub again.
     #[cold]
     pub(crate) fn takes_blocking(&self, local: &Local) -> bool {
         self.standstill.blocks.take() && self.waits_alone(local)
     }
 
-    /// Whether nothing on this thread but its main greenlet, which asks, could need a turn of the loop.
+    /// Returns whether only the calling main greenlet could need a turn of the loop.
     fn waits_alone(&self, local: &Local) -> bool {
         let needs_none = |one: &ControlRef| matches!(one.kind(), Kind::Main | Kind::Mainloop);
         run::current() == local.main
@@ -199,10 +201,10 @@ impl MainLoop {
             && local.controls.in_use().iter().all(needs_none)
     }
 
-    /// Parks until the waiter is woken, the limit is reached, or an exit ends the wait, which is not thrown. Switches.
+    /// Parks until a wake-up, the limit, or an exit, which is not thrown. Switches.
     #[inline(always)]
     pub(crate) fn park_until(&self, waiter: Waiter, limit: &mut Deadline) -> Result<Parked, Refused> {
-        let waiting = Waiting::begin(&self.standstill);
+        let waiting = CountedPark::begin(&self.standstill);
         let wake = if limit.is_none() { waiter.park_deferring_exit()? } else { self.park_limited(waiter, limit)? };
         drop(waiting);
         if waiter.control().has_exit() {
@@ -217,40 +219,40 @@ impl MainLoop {
 
     fn park_limited(&self, waiter: Waiter, limit: &mut Deadline) -> Result<Wake, Refused> {
         let timer = limit.arm(&mut self.timers.borrow_mut(), Target::park(waiter));
-        let armed = timer.map(|timer| Armed { main_loop: self, timer });
+        let armed = timer.map(|timer| ParkTimer { main_loop: self, timer });
         let wake = waiter.park_deferring_exit()?;
-        if let Some(Armed { timer, .. }) = &armed {
+        if let Some(ParkTimer { timer, .. }) = &armed {
             limit.fix(&self.timers.borrow(), *timer);
         }
         Ok(wake)
     }
 }
 
-/// Somebody waits; over however the park ends.
-struct Waiting<'a>(&'a Cell<usize>);
+/// Counts a wait. `Drop` ends it, however the park ends.
+struct CountedPark<'a>(&'a Cell<usize>);
 
-impl Waiting<'_> {
+impl CountedPark<'_> {
     #[inline]
-    fn begin(standstill: &Standstill) -> Waiting<'_> {
+    fn begin(standstill: &Standstill) -> CountedPark<'_> {
         standstill.waiting.set(standstill.waiting.get() + 1);
-        Waiting(&standstill.waiting)
+        CountedPark(&standstill.waiting)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for CountedPark<'_> {
     #[inline]
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
 }
 
-/// A timer of somebody's wait; disarmed however the park ends.
-struct Armed<'a> {
+/// The timer of a wait. `Drop` disarms it, however the park ends.
+struct ParkTimer<'a> {
     main_loop: &'a MainLoop,
     timer: TimerId,
 }
 
-impl Drop for Armed<'_> {
+impl Drop for ParkTimer<'_> {
     fn drop(&mut self) {
         self.main_loop.disarm(self.timer);
     }

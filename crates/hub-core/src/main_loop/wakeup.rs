@@ -1,4 +1,4 @@
-//! The descriptor with which another thread ends the loop's sleep.
+//! The descriptor by which another thread ends the loop's sleep.
 
 use std::env;
 use std::io;
@@ -10,10 +10,10 @@ use rustix::io::Errno;
 use crate::hub::ForkAware;
 use crate::hub::Notify;
 
-/// What a [`Wakeup`] is made of.
+/// The kind of a [`Wakeup`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) enum WakeupKind {
-    /// An eventfd; a pipe on systems that have none.
+    /// An eventfd; a pipe on systems without eventfds.
     #[default]
     Eventfd,
     /// A pipe everywhere.
@@ -23,8 +23,8 @@ pub(crate) enum WakeupKind {
 impl WakeupKind {
     const VARIABLE: &str = "GREENHUB_WAKEUP";
 
-    /// What `GREENHUB_WAKEUP` asks for: `pipe`, or `eventfd` as without it. It exists so that a test
-    /// suite can be run again over pipes on a system that has eventfds.
+    /// Returns the kind that `GREENHUB_WAKEUP` sets: `pipe`, or `eventfd`, the default. The variable exists so that a
+    /// test suite can run again over pipes on a system that has eventfds.
     pub(crate) fn from_env() -> io::Result<WakeupKind> {
         match env::var_os(Self::VARIABLE) {
             None => Ok(WakeupKind::default()),
@@ -46,8 +46,7 @@ impl WakeupKind {
 
 /// A descriptor that is readable from [`notify`](Notify::notify) until [`drain`](Wakeup::drain).
 ///
-/// Both ends are nonblocking and close-on-exec. After a fork the child makes one of its own and drops
-/// this.
+/// Both ends are non-blocking and close-on-exec. After a fork the child makes a new one and drops this.
 #[derive(Debug)]
 pub(crate) struct Wakeup {
     read: ForkAware<OwnedFd>,
@@ -71,8 +70,8 @@ impl Wakeup {
         Ok(Arc::new(wakeup))
     }
 
-    /// Takes every notice so far. A loop that was woken must drain before it looks for mail: a full
-    /// pipe takes no further notice, and makes no further edge.
+    /// Takes every notice so far. A woken loop must drain before it checks for mail: a full pipe takes no further
+    /// notice, and makes no further edge.
     pub(crate) fn drain(&self) {
         let mut buffer = [0; 64];
         // A short read has emptied either kind; an eventfd always reads short.
@@ -80,7 +79,7 @@ impl Wakeup {
     }
 }
 
-/// What the hub watches for reading.
+/// The descriptor that the hub watches for reading.
 impl AsFd for Wakeup {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.read.as_fd()
@@ -88,11 +87,13 @@ impl AsFd for Wakeup {
 }
 
 impl Notify for Wakeup {
-    /// One write, which never blocks; async-signal-safe but for `errno`, which a signal handler
-    /// saves where the system calls of this platform go through the C library.
+    /// Writes once, and never blocks.
+    ///
+    /// Async-signal-safe except for `errno`, which a signal handler saves where the system calls of this platform go
+    /// through the C library.
     fn notify(&self) {
-        // Full already: then there is a notice to be found. No other error is possible while both
-        // ends are open, and they are open as long as `self` lives.
+        // If it is full, there is a notice already. No other error is possible while both ends are open, and they are
+        // open as long as `self` lives.
         let one = 1_u64.to_ne_bytes();
         let _ = match &self.write {
             None => rustix::io::write(&*self.read, &one),
@@ -101,7 +102,7 @@ impl Notify for Wakeup {
     }
 }
 
-/// `None` on a system without.
+/// Returns `None` if the kernel has no eventfds.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd", target_os = "illumos"))]
 fn eventfd() -> io::Result<Option<OwnedFd>> {
     use rustix::event::EventfdFlags;

@@ -1,10 +1,10 @@
-//! Waiting for descriptors.
+//! Waits for descriptors.
 //!
 //! Ground rules:
-//! - A descriptor is armed only under a promise that it stays open: a trampoline borrows it, a callback's
-//!   registration owns it, a socket is forgotten before it is closed. Whoever waits leaves the table
-//!   however the park ends, by [`Waiting`]'s destructor.
-//! - No cell is borrowed while the hub or a callback is called, and when a greenlet is left.
+//! - A descriptor is armed only under a promise that it stays open: a trampoline borrows it, a callback's registration
+//!   owns it, a socket is deregistered before it is closed. [`DescriptorWaiter`]'s destructor removes the waiter from
+//!   the table, however the park ends.
+//! - No cell is borrowed while the hub or a callback is called, nor across a switch.
 
 use std::cell::Cell;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::callback_table::{Callback, CallbackId};
 use super::deadline::Deadline;
-use super::descriptors::{Owner, Place, ReadHint};
+use super::descriptors::{Owner, Prepared, ReadHint};
 use super::{MainLoop, PREVENT_MULTIPLE_READERS};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, TrampolineError};
@@ -33,8 +33,8 @@ impl MainLoop {
     ///
     /// # Safety
     ///
-    /// `fd` stays open until this returns or unwinds, or its number is given up by [`closed`]. For an
-    /// owned descriptor it stays open until then even after this.
+    /// `fd` stays open until this returns or unwinds, or until [`closed`] gives up its number. An owned descriptor
+    /// stays open until its number is given up, also after this returns.
     ///
     /// [`closed`]: MainLoop::closed
     pub(crate) unsafe fn wait_for(
@@ -50,20 +50,20 @@ impl MainLoop {
         }
         self.ensure_hub()?;
         let target = Target::park(waiter);
-        // SAFETY: by the contract of this function.
-        let place = unsafe { self.take_place(fd, owner, direction, target) }?;
+        // SAFETY: the caller upholds the same contract.
+        let entry = unsafe { self.add_waiter(fd, owner, direction, target) }?;
         if !limit.is_none() {
-            place.timer.set(limit.arm(&mut self.timers.borrow_mut(), target));
+            entry.timer.set(limit.arm(&mut self.timers.borrow_mut(), target));
         }
         let wake = waiter.park()?;
-        match place.timer.get() {
+        match entry.timer.get() {
             Some(timer) => limit.fix(&self.timers.borrow(), timer),
-            // The report has taken it out of the table.
-            None if matches!(wake, Wake::Ready(_)) => place.was_taken_out(),
+            // The report has removed the waiter from the table.
+            None if matches!(wake, Wake::Ready(_)) => entry.was_removed(),
             None => {}
         }
         match wake {
-            // Nothing ends such a wait without a reason: what was called on the way wanted to wait itself.
+            // Only a wake-up without a reason ends the wait so: code that was called on the way tried to wait itself.
             Wake::Event => Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into()),
             Wake::Deadline => Err(TrampolineError::TimedOut(fd)),
             Wake::Closed => Err(TrampolineError::Closed(fd)),
@@ -72,12 +72,13 @@ impl MainLoop {
         }
     }
 
-    /// Parks the running greenlet for `pause` without asking the hub. It stands in line for `direction`, so it is woken
-    /// when the number is given up. Switches.
+    /// Parks the running greenlet for `pause` without a watch of the hub. Switches.
+    ///
+    /// It is queued for `direction`, so it is woken when the number is given up.
     ///
     /// # Safety
     ///
-    /// As for [`wait_for`](MainLoop::wait_for).
+    /// The same as for [`wait_for`](MainLoop::wait_for).
     pub(crate) unsafe fn pause(
         &self,
         fd: RawFd,
@@ -98,12 +99,12 @@ impl MainLoop {
             let mut descriptors = self.descriptors.borrow_mut();
             descriptors.prepare(fd, owner, direction, self.rearm.get());
             descriptors.queue_paused(fd, direction, target);
-            descriptors.watched.key(fd).expect("a prepared place has a key")
+            descriptors.watched.key(fd).expect("a prepared descriptor has a key")
         };
         let timer = Cell::new(Some(self.arm(pause, target)));
-        let place = Waiting { main_loop: self, key, direction, target, timer };
+        let entry = DescriptorWaiter { main_loop: self, key, direction, target, timer };
         let wake = waiter.park()?;
-        drop(place);
+        drop(entry);
         match wake {
             Wake::Event => Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into()),
             Wake::Closed => Err(TrampolineError::Closed(fd)),
@@ -112,12 +113,13 @@ impl MainLoop {
         }
     }
 
-    /// Parks the running greenlet until one of several is ready, no matter which. There is one at least, and none
-    /// twice. Switches.
+    /// Parks the running greenlet until any of several descriptors is ready. Switches.
+    ///
+    /// `many` is not empty, and has no duplicates.
     ///
     /// # Safety
     ///
-    /// As for [`wait_for`](MainLoop::wait_for), for each of them.
+    /// The same as for [`wait_for`](MainLoop::wait_for), for each descriptor.
     pub(crate) unsafe fn wait_for_any(
         &self,
         many: impl Iterator<Item = (RawFd, Interest)>,
@@ -129,11 +131,11 @@ impl MainLoop {
         }
         self.ensure_hub()?;
         let target = Target::park(waiter);
-        // SAFETY: by the contract of this function.
-        let places = many.map(|(fd, direction)| unsafe { self.take_place(fd, Owner::Raw, direction, target) });
-        let places = places.collect::<Result<Vec<_>, _>>()?;
-        let Some(first) = places.first() else { return Ok(()) };
-        // One of them keeps the timer, too.
+        // SAFETY: the caller upholds the same contract.
+        let entries = many.map(|(fd, direction)| unsafe { self.add_waiter(fd, Owner::Raw, direction, target) });
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = entries.first() else { return Ok(()) };
+        // The first waiter keeps the timer, too.
         first.timer.set(limit.arm(&mut self.timers.borrow_mut(), target));
         let wake = waiter.park()?;
         if let Some(timer) = first.timer.get() {
@@ -143,41 +145,41 @@ impl MainLoop {
             Wake::Deadline => Err(TrampolineError::TimedOut(first.key.fd())),
             Wake::Closed => {
                 let descriptors = self.descriptors.borrow();
-                let closed = places.iter().find(|place| !descriptors.watched.is_current(place.key));
+                let closed = entries.iter().find(|entry| !descriptors.watched.is_current(entry.key));
                 Err(TrampolineError::Closed(closed.unwrap_or(first).key.fd()))
             }
             _ => Ok(()),
         }
     }
 
-    /// Has the hub tell `told` of a direction.
+    /// Makes the hub notify `target` of a direction.
     ///
     /// # Safety
     ///
-    /// `fd` stays open until the place is dropped, else as for [`wait_for`](MainLoop::wait_for).
+    /// `fd` stays open until the waiter is dropped; otherwise the same as for [`wait_for`](MainLoop::wait_for).
     #[inline]
-    unsafe fn take_place(
+    unsafe fn add_waiter(
         &self,
         fd: RawFd,
         owner: Owner,
         direction: Interest,
         target: Target,
-    ) -> Result<Waiting<'_>, TrampolineError> {
-        // SAFETY: by the contract of this function.
+    ) -> Result<DescriptorWaiter<'_>, TrampolineError> {
+        // SAFETY: the caller upholds the same contract.
         let again = unsafe { self.descriptors.borrow_mut().arm_again(fd, owner, direction, target) };
         let key = match again {
             Some(key) => key,
-            // SAFETY: by the contract of this function.
+            // SAFETY: the caller upholds the same contract.
             None => unsafe { self.arm_first(fd, owner, direction, target) }?,
         };
-        Ok(Waiting { main_loop: self, key, direction, target, timer: Cell::new(None) })
+        Ok(DescriptorWaiter { main_loop: self, key, direction, target, timer: Cell::new(None) })
     }
 
-    /// Has the hub watch a direction and tell `told` of it, or queues it behind who is told before.
+    /// Makes the hub watch a direction and notify `target` of it, or queues `target` behind the present waiter.
     ///
     /// # Safety
     ///
-    /// As for [`take_place`](MainLoop::take_place).
+    /// The same as for [`add_waiter`](MainLoop::add_waiter).
     #[inline(never)]
     unsafe fn arm_first(
         &self,
@@ -189,34 +191,34 @@ impl MainLoop {
         if self.descriptors.borrow().is_stale_for(fd, owner) {
             self.closed(fd, None);
         }
-        let place = self.descriptors.borrow_mut().prepare(fd, owner, direction, self.rearm.get());
-        match place {
-            Place::Taken if PREVENT_MULTIPLE_READERS.load(Ordering::Relaxed) => {
+        let prepared = self.descriptors.borrow_mut().prepare(fd, owner, direction, self.rearm.get());
+        match prepared {
+            Prepared::Taken if PREVENT_MULTIPLE_READERS.load(Ordering::Relaxed) => {
                 Err(TrampolineError::SecondSimultaneous(direction, fd))
             }
-            Place::Taken => {
+            Prepared::Taken => {
                 let mut descriptors = self.descriptors.borrow_mut();
                 descriptors.queue(fd, direction, target);
-                Ok(descriptors.watched.key(fd).expect("a taken place has a key"))
+                Ok(descriptors.watched.key(fd).expect("a taken direction has a key"))
             }
-            Place::Watched(key) => {
-                // SAFETY: by the contract of this function.
+            Prepared::Watched(key) => {
+                // SAFETY: the caller upholds the same contract.
                 unsafe { self.descriptors.borrow_mut().arm(key, direction, target) };
                 Ok(key)
             }
-            Place::Watch(key, interest) => {
-                // SAFETY: by the contract of this function.
+            Prepared::Watch(key, interest) => {
+                // SAFETY: the caller upholds the same contract.
                 unsafe { self.watch(key, interest, direction, target) }?;
                 Ok(key)
             }
         }
     }
 
-    /// Has the hub watch, then arms. On error nothing is armed.
+    /// Makes the hub watch a direction, then arms it. On error nothing is armed.
     ///
     /// # Safety
     ///
-    /// As for [`wait_for`](MainLoop::wait_for).
+    /// The same as for [`wait_for`](MainLoop::wait_for).
     pub(super) unsafe fn watch(
         &self,
         key: Key,
@@ -226,7 +228,7 @@ impl MainLoop {
     ) -> Result<(), TrampolineError> {
         self.watches.set(self.watches.get() + 1);
         let lease = self.descriptors.borrow().lease(key);
-        // SAFETY: open, by the contract.
+        // SAFETY: the number is open, by the contract.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
         match self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease))? {
             Ok(()) => {}
@@ -236,11 +238,11 @@ impl MainLoop {
             Err(error) => return Err(TrampolineError::Register(key.fd(), Arc::new(error))),
         }
         let mut descriptors = self.descriptors.borrow_mut();
-        // The hub is foreign code: it may have had the number given up.
+        // The hub is foreign code: it may have given up the number.
         if !descriptors.watched.is_current(key) {
             return Err(TrampolineError::Closed(key.fd()));
         }
-        // SAFETY: by the contract.
+        // SAFETY: the caller upholds the same contract.
         unsafe {
             descriptors.arm(key, direction, target);
             if lease == Lease::Life {
@@ -259,18 +261,18 @@ impl MainLoop {
         direction: Interest,
     ) -> Result<(), TrampolineError> {
         self.ensure_hub()?;
-        let place = self.descriptors.borrow_mut().prepare(fd, Owner::Raw, direction, self.rearm.get());
-        let (key, interest) = match place {
-            Place::Taken => return Err(TrampolineError::SecondSimultaneous(direction, fd)),
-            Place::Watch(key, interest) => (key, interest),
-            Place::Watched(key) => (key, direction),
+        let prepared = self.descriptors.borrow_mut().prepare(fd, Owner::Raw, direction, self.rearm.get());
+        let (key, interest) = match prepared {
+            Prepared::Taken => return Err(TrampolineError::SecondSimultaneous(direction, fd)),
+            Prepared::Watch(key, interest) => (key, interest),
+            Prepared::Watched(key) => (key, direction),
         };
         self.set_listener_key(callback, key);
-        // SAFETY: the registration owns the descriptor, and leaves the table before it lets go of it.
+        // SAFETY: the registration owns the descriptor, and leaves the table before it releases the descriptor.
         unsafe { self.watch(key, interest, direction, Target::Call(callback.number())) }
     }
 
-    /// Takes a listener back. Its descriptor is let go of.
+    /// Deregisters a listener, and releases its descriptor.
     pub(crate) fn unlisten(&self, id: CallbackId) {
         let (key, interest) = match self.callbacks.borrow().get(id) {
             Some(&Callback::Listener { key, interest, .. }) => (key, interest),
@@ -281,20 +283,20 @@ impl MainLoop {
         drop_contained(callback);
     }
 
-    /// A listener waits no more; its descriptor is open still.
+    /// Removes the waiter of a listener, whose descriptor is still open.
     fn release(&self, key: Key, interest: Interest, target: Target) {
         if self.descriptors.borrow_mut().leave(key, interest, target) {
             self.promote_next_waiter(key, interest);
         }
         if self.descriptors.borrow().may_be_forgotten(key) && !self.name.get().is_empty() {
-            // SAFETY: open, for the caller keeps it so.
+            // SAFETY: the number is open, since the caller keeps it so.
             let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
             // A hub that fails here has nothing left to forget.
             let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, Some(fd)));
         }
     }
 
-    /// Has the hub look again for a listener that stays: what is left is reported again.
+    /// Rearms a listener that stays: the hub reports again what is left.
     pub(super) fn rearm_listener(&self, key: Key, interest: Interest, id: CallbackId) {
         let armed = {
             let descriptors = self.descriptors.borrow();
@@ -303,18 +305,18 @@ impl MainLoop {
             }
             descriptors.watched.armed(key)
         };
-        // The hub is foreign code: the registration may be taken back meanwhile.
+        // The hub is foreign code: it may deregister the listener.
         let kept = match self.callbacks.borrow().get(id) {
             Some(Callback::Listener { fd, .. }) => fd.clone(),
             _ => return,
         };
         let target = Target::Call(id.number());
-        // SAFETY: `kept` holds the descriptor, and then the registration, or nothing stays armed.
+        // SAFETY: `kept` holds the descriptor during the call. After it the registration does, or nothing stays armed.
         let watched = unsafe { self.watch(key, armed | interest, interest, target) };
         if self.callbacks.borrow().get(id).is_none() {
             self.release(key, interest, target);
             if let Err(TrampolineError::Loop(error)) = watched {
-                // Of the hub, whoever it was to watch for.
+                // The error is the hub's, not the listener's.
                 self.stop_with(error);
             }
             return drop_contained(kept);
@@ -327,16 +329,16 @@ impl MainLoop {
                 // SAFETY: the registration owns the descriptor.
                 unsafe { self.descriptors.borrow_mut().arm(key, interest, target) };
                 match error {
-                    // The hub is lost; the next one is told of whoever is armed.
+                    // The hub is lost. The next hub watches whatever is armed.
                     TrampolineError::Loop(error) => self.stop_with(error),
-                    // Whoever is armed is told.
+                    // The close notifies the armed waiters.
                     _ => self.closed(key.fd(), None),
                 }
             }
         }
     }
 
-    /// Has a hub that knows nothing watch what is armed. An error is that of the hub, which is lost.
+    /// Makes a new hub watch an armed key. An error is that of the hub, which is lost.
     pub(super) fn watch_again(&self, key: Key, interest: Interest) -> Result<(), LoopError> {
         let lease = {
             let descriptors = self.descriptors.borrow();
@@ -345,18 +347,18 @@ impl MainLoop {
             }
             descriptors.lease(key)
         };
-        // SAFETY: armed, so whoever waits keeps it open.
+        // SAFETY: the key is armed, so its waiter keeps the number open.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
         if self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease))?.is_err() {
             self.closed(key.fd(), None);
         } else if lease == Lease::Life && self.rearm.get() != Rearm::Explicit {
-            // SAFETY: lent for life before, under the same promise.
+            // SAFETY: the number was lent for life before, under the same promise.
             unsafe { self.descriptors.borrow_mut().lend(key, interest) };
         }
         Ok(())
     }
 
-    /// The waiter that was told has gone: the next one moves up.
+    /// Promotes the next queued waiter once the first one has gone.
     #[inline]
     pub(super) fn promote_next_waiter(&self, key: Key, direction: Interest) {
         loop {
@@ -366,7 +368,7 @@ impl MainLoop {
         }
     }
 
-    /// Where the hub does not watch, the next one is asked for after this one.
+    /// Arms a queued waiter. If the hub does not watch for it, the caller promotes the one after it.
     fn rearm_waiter(&self, key: Key, direction: Interest, target: Target) {
         let interest = self.descriptors.borrow().watched.armed(key) | direction;
         // SAFETY: a queued waiter keeps the descriptor open like the one before it.
@@ -376,14 +378,14 @@ impl MainLoop {
                 if let TrampolineError::Loop(error) = error {
                     self.stop_with(error);
                 }
-                // It finds out what is wrong by trying.
+                // Its operation finds out what is wrong.
                 self.tell(target, Wake::Ready(Readiness::HANGUP));
             }
         }
     }
 
-    /// The number `fd` is closed, or about to be, or given to another file: its waiters are woken with
-    /// an error, and the hub lets go of it. `open`: the descriptor, from a caller that keeps it open.
+    /// Retires the number `fd`, which is closed, about to be closed, or given to another file. Wakes its waiters with
+    /// an error, and makes the hub forget it. `open` is the descriptor, from a caller that keeps it open.
     pub(crate) fn closed(&self, fd: RawFd, open: Option<BorrowedFd<'_>>) {
         let Some((key, waited)) = self.descriptors.borrow_mut().retire(fd) else { return };
         if !self.name.get().is_empty() {
@@ -393,9 +395,8 @@ impl MainLoop {
         self.tell_closed(fd, waited);
     }
 
-    /// The program says that the number `fd` is given up. Nothing shows whose it is now, so the hub is lent no
-    /// descriptor. A live socket of ours and the loop's own wake-up descriptor keep their numbers, whatever is said, and
-    /// stay registered.
+    /// Gives up the number `fd` for the program. Its present owner is unknown, so the hub is lent no descriptor. A live
+    /// socket and the loop's own wake-up descriptor keep their numbers in any case, and stay registered.
     pub(crate) fn given_up(&self, fd: RawFd) {
         if self.is_wakeup(fd) {
             return;
@@ -413,7 +414,7 @@ impl MainLoop {
         matches!(wakeup, Some(Callback::Listener { key, .. }) if key.fd() == fd)
     }
 
-    /// Tells the waiters of `fd` that it was closed.
+    /// Notifies the waiters of `fd` that it was closed.
     fn tell_closed(&self, fd: RawFd, waited: Vec<Target>) {
         for target in waited {
             if let Target::Call(number) = target {
@@ -438,32 +439,32 @@ impl MainLoop {
         }
     }
 
-    /// Has `mark` called if a descriptor is closed while the running greenlet waits for it; until
+    /// Sets the callback for a close of the descriptor that the running greenlet waits for, until
     /// [`take_mark`](MainLoop::take_mark).
     pub(crate) fn put_mark(&self, mark: Box<dyn FnOnce()>) {
         self.marks.borrow_mut().push((run::current().number(), mark));
     }
 
-    /// Takes back what was to be called for a greenlet.
+    /// Removes the close callback of a greenlet.
     pub(crate) fn take_mark(&self, greenlet: u32) -> Option<Box<dyn FnOnce()>> {
         let mut marks = self.marks.borrow_mut();
         let index = marks.iter().position(|(number, _)| *number == greenlet)?;
         Some(marks.swap_remove(index).1)
     }
 
-    /// What is known of a socket's direction, see [`Descriptors::may_succeed`](super::descriptors::Descriptors::may_succeed).
+    /// See [`Descriptors::may_succeed`](super::descriptors::Descriptors::may_succeed).
     #[inline]
     pub(crate) fn may_succeed(&self, fd: RawFd, socket: u64, direction: Interest) -> bool {
         self.descriptors.borrow().may_succeed(fd, socket, direction)
     }
 
-    /// An operation on a socket has succeeded, or would block (`None`).
+    /// Records an operation on a socket that has succeeded, or would block (`None`).
     #[inline]
     pub(crate) fn operated(&self, fd: RawFd, socket: u64, direction: Interest, left: Option<ReadHint>) {
         let keep = match left {
             None | Some(ReadHint::Nothing) => false,
-            // What is left is reported again, so that probing would cost a call for nothing; but hubs that
-            // report each arrival once are silent about it.
+            // A level-triggered hub reports the rest again, so a probe would waste a system call. A hub that reports
+            // each arrival once does not.
             Some(ReadHint::Perhaps) => self.rearm.get() == Rearm::Automatic,
             Some(ReadHint::Likely) => true,
         };
@@ -488,7 +489,7 @@ impl MainLoop {
         self.operations.set(self.operations.get() + 1);
     }
 
-    /// Somebody has found out by other means that a socket is ready.
+    /// Records that a socket is ready, as found by other means.
     pub(crate) fn make_ready(&self, fd: RawFd, socket: u64, direction: Interest) {
         self.descriptors.borrow_mut().make_ready(fd, socket, direction);
     }
@@ -498,14 +499,14 @@ impl MainLoop {
         self.descriptors.borrow_mut().adopt(fd, socket);
     }
 
-    /// Whether a socket is registered here.
+    /// Returns whether a socket is registered here.
     pub(crate) fn knows(&self, fd: RawFd, socket: u64) -> bool {
         self.descriptors.borrow().key_of(fd, socket).is_some()
     }
 }
 
-/// Somebody's place in the table; leaves it however the park ends.
-struct Waiting<'a> {
+/// A waiter in the table. `Drop` removes it, however the park ends.
+struct DescriptorWaiter<'a> {
     main_loop: &'a MainLoop,
     key: Key,
     direction: Interest,
@@ -513,16 +514,16 @@ struct Waiting<'a> {
     timer: Cell<Option<TimerId>>,
 }
 
-impl Waiting<'_> {
-    /// There is nothing to leave any more.
+impl DescriptorWaiter<'_> {
+    /// Forgets the waiter, which the report has removed already.
     #[inline]
-    fn was_taken_out(self) {
+    fn was_removed(self) {
         debug_assert!(!self.main_loop.descriptors.borrow_mut().leave(self.key, self.direction, self.target));
         std::mem::forget(self);
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for DescriptorWaiter<'_> {
     fn drop(&mut self) {
         if let Some(timer) = self.timer.get() {
             self.main_loop.disarm(timer);

@@ -1,11 +1,11 @@
-//! No copy of a stack: the feature `backtrace` is off, or nobody has tried it on this system.
+//! No copy of a stack: the feature `backtrace` is off, or it was not tried on this system.
 //!
 //! Ground rule: nothing is read.
 
 use std::ffi::c_void;
 use std::ops::Range;
 
-/// Nothing.
+/// An empty snapshot.
 #[derive(Clone)]
 pub(super) struct Snapshot;
 
@@ -16,7 +16,7 @@ impl Snapshot {
 
     /// # Safety
     ///
-    /// None is needed.
+    /// There is no requirement.
     pub(super) unsafe fn take(&mut self, _context: *const c_void, _bounds: Option<Range<usize>>) {}
 
     pub(super) fn backtrace(&self) -> Option<String> {

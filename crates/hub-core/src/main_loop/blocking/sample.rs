@@ -1,4 +1,4 @@
-//! Asking a busy OS thread who runs on it.
+//! Samples of a busy OS thread: the greenlet that runs on it.
 //!
 //! ```text
 //! watchdog                      watched OS thread
@@ -6,18 +6,19 @@
 //!      ◄──────── reads, → IDLE ──────────────────────────────────────┘
 //! ```
 //!
-//! A signal that finds no signal was answered before it came: the watchdog asks again when an answer takes long, and
-//! then the first signal may be answered while the second is sent. [`signal`] tells it from those of the program.
+//! The watchdog sends again when an answer takes long. The first signal may then be answered while the second is on its
+//! way, and the second finds no question. [`signal`] tells the watchdog's signals from those of the program.
 //!
 //! Ground rules:
-//! - The handler runs on the watched OS thread, at any point of any code. It takes no lock and no memory, makes no
+//! - The handler runs on the watched OS thread, at any point of any code. It takes no lock, allocates nothing, makes no
 //!   system call, and writes to its [`SampleSlot`] alone. It reads words of its own thread that are written whole, and
-//!   follows them to what lives as long as they lead there: control blocks are never unmapped while their thread lives,
-//!   and a block leads to a cell only while the cell runs ([`run_task`](crate::greenlet) fences the end of that).
-//! - A slot is written by the handler alone, between `ASKED` and `FILLED`, and read by the watchdog alone, from `FILLED`
-//!   on; the state passes it from one to the other.
-//! - `HERE` leads to a slot that lives: [`Sampling`] sets it, and takes it back before it drops its share of the slot.
-//! - The watchdog uses the pulse of the watched OS thread and sends signals to it. Both may be done until it is joined,
+//!   follows them only to objects that live as long as the words point there. Control blocks are never unmapped while
+//!   their thread lives. A block points to a cell only while the cell runs ([`run_task`](crate::greenlet) fences the
+//!   end of that).
+//! - The handler alone writes a slot, between `ASKED` and `FILLED`. The watchdog alone reads it, from `FILLED` on. The
+//!   state passes it from one to the other.
+//! - `SLOT` points to a slot that lives: [`Sampling`] sets it, and clears it before it drops its share of the slot.
+//! - The watchdog uses the pulse of the watched OS thread and sends signals to it. It may do both until it is joined,
 //!   which is the first thing that happens at the end of that OS thread ([`local`](crate::greenlet)).
 
 use std::cell::{Cell, UnsafeCell};
@@ -32,24 +33,24 @@ use std::time::Duration;
 
 use libc::{c_void, sigaction, siginfo_t};
 
-use super::signal::{self, Asked, Sender};
+use super::signal::{self, Recipient, Sender};
 use super::snapshot::Snapshot;
 use crate::base::fork::{self, PerProcess};
 use crate::greenlet::describe;
 use crate::greenlet::local;
 use crate::greenlet::run;
 
-/// Ignored unless somebody wants it, so that one that comes late does no harm.
+/// The signal of the watchdog. By default it is ignored, so a late one does no harm.
 const SIGNAL: c_int = libc::SIGURG;
 
 /// The longest name that is kept, in bytes.
 const NAME: usize = 512;
 
-/// What of a loop another OS thread may look at. The loop alone writes it.
+/// The part of a loop's state that another OS thread may read. Only the loop writes it.
 #[derive(Default)]
 pub(crate) struct Heartbeat {
     turn: AtomicU64,
-    /// A call into the hub is under way. A number, which is copied as it is.
+    /// Whether a call into the hub is in progress. It is a number, which is copied as it is.
     in_hub: AtomicU8,
 }
 
@@ -69,7 +70,7 @@ impl Heartbeat {
         self.in_hub.load(Ordering::Relaxed) != 0
     }
 
-    /// A call into the hub begins. Returns what to restore when it has ended.
+    /// Begins a call into the hub. Returns the value for [`leave_hub`](Heartbeat::leave_hub).
     #[inline]
     pub(crate) fn enter_hub(&self) -> u8 {
         let outer = self.in_hub.load(Ordering::Relaxed);
@@ -88,7 +89,7 @@ const ASKED: u8 = 1;
 const FILLING: u8 = 2;
 const FILLED: u8 = 3;
 
-/// What goes from the handler to the watchdog.
+/// The memory by which the handler passes a sample to the watchdog.
 struct SampleSlot {
     state: AtomicU8,
     sample: UnsafeCell<Sample>,
@@ -96,10 +97,10 @@ struct SampleSlot {
     own_stack: Option<Range<usize>>,
 }
 
-// SAFETY: `state` says who may touch the sample, and passes it on with release and acquire.
+// SAFETY: `state` says which thread may touch the sample, and passes it on with release and acquire.
 unsafe impl Sync for SampleSlot {}
 
-/// Who ran when it was asked.
+/// A sample: the greenlet that ran.
 #[derive(Clone)]
 pub(super) struct Sample {
     epoch: run::RunEpoch,
@@ -109,17 +110,17 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// Whether it is the same greenlet, which has not given way in between.
+    /// Returns whether it is the same greenlet, without a switch in between.
     pub(super) fn is_same(&self, other: &Sample) -> bool {
         self.epoch == other.epoch
     }
 
-    /// Its name and origin.
+    /// Returns the name and origin of the greenlet.
     pub(super) fn name(&self) -> String {
         String::from_utf8_lossy(&self.name[..self.len]).into_owned()
     }
 
-    /// What it was doing.
+    /// Returns the calls that were in progress.
     pub(super) fn backtrace(&self) -> Option<String> {
         self.snapshot.backtrace()
     }
@@ -133,11 +134,11 @@ impl Sample {
 }
 
 thread_local! {
-    /// The slot of this thread. Without a destructor: a signal handler reads it.
-    static HERE: Cell<*const SampleSlot> = const { Cell::new(ptr::null()) };
+    /// The slot of this thread. It has no destructor, since a signal handler reads it.
+    static SLOT: Cell<*const SampleSlot> = const { Cell::new(ptr::null()) };
 }
 
-/// As long as it exists, the OS thread that made it answers.
+/// The sampling of the OS thread that made it, for as long as it exists.
 pub(super) struct Sampling {
     slot: Arc<SampleSlot>,
     generation: u32,
@@ -147,11 +148,11 @@ pub(super) struct Sampling {
 pub(super) struct WatchedThread {
     slot: Arc<SampleSlot>,
     pulse: &'static Heartbeat,
-    thread: Asked,
+    thread: Recipient,
 }
 
 impl Sampling {
-    /// Puts the handler in place.
+    /// Installs the handler.
     pub(super) fn prepare() -> io::Result<Sampling> {
         handlers()?.lock().unwrap_or_else(PoisonError::into_inner).hold()?;
         let sample = Sample { epoch: run::RunEpoch::default(), name: [0; NAME], len: 0, snapshot: Snapshot::new() };
@@ -163,22 +164,22 @@ impl Sampling {
         Ok(Sampling { slot, generation: fork::generation() })
     }
 
-    /// This OS thread, for a watchdog.
+    /// Returns this OS thread for a watchdog.
     pub(super) fn watched(&self, pulse: &'static Heartbeat) -> io::Result<WatchedThread> {
-        Ok(WatchedThread { slot: Arc::clone(&self.slot), pulse, thread: Asked::this()? })
+        Ok(WatchedThread { slot: Arc::clone(&self.slot), pulse, thread: Recipient::this()? })
     }
 
-    /// Answers from now on, in place of any other.
+    /// Makes this thread answer from now on, in place of an earlier sampling.
     pub(super) fn begin(&self) {
-        HERE.set(Arc::as_ptr(&self.slot));
+        SLOT.set(Arc::as_ptr(&self.slot));
     }
 }
 
 impl Drop for Sampling {
     fn drop(&mut self) {
-        // There may be a newer one.
-        if HERE.get() == Arc::as_ptr(&self.slot) {
-            HERE.set(ptr::null());
+        // There may be a newer sampling.
+        if SLOT.get() == Arc::as_ptr(&self.slot) {
+            SLOT.set(ptr::null());
         }
         if self.generation == fork::generation()
             && let Ok(handlers) = handlers()
@@ -189,30 +190,30 @@ impl Drop for Sampling {
 }
 
 impl WatchedThread {
-    /// The number of the loop's turn; none while it is in its hub.
+    /// Returns the number of the loop's turn; `None` while it is in its hub.
     pub(super) fn turn(&self) -> Option<u64> {
         (!self.pulse.is_in_hub()).then(|| self.pulse.turn())
     }
 
-    /// Who runs there, if the OS thread answers within `patience`.
+    /// Returns a sample, if the OS thread answers within `patience`.
     pub(super) fn sample(&self, patience: Duration) -> Option<Sample> {
         const LOOK: Duration = Duration::from_micros(200);
 
         let state = &self.slot.state;
-        // An answer to an earlier signal may have come late.
+        // The answer to an earlier signal may have come late.
         let is_new = matches!(state.load(Ordering::Acquire), IDLE | FILLED);
         if is_new {
             state.store(ASKED, Ordering::Release);
         }
-        // The signal of an earlier signal may have been lost to one of the program's that was on its way. Where they
-        // cannot be told apart, that one was taken for it.
+        // An earlier signal may have been lost, since a signal of the program was pending. Where the two cannot be told
+        // apart, the program's signal was taken for it.
         if is_new || signal::MARKED {
             self.thread.send(SIGNAL).ok()?;
         }
         let looks = patience.as_micros().div_ceil(LOOK.as_micros());
         for _ in 0..looks {
             if state.load(Ordering::Acquire) == FILLED {
-                // SAFETY: filled, and the handler leaves it alone until it is asked again.
+                // SAFETY: the slot is filled, and the handler does not touch it until it is asked again.
                 let sample = unsafe { (*self.slot.sample.get()).clone() };
                 state.store(IDLE, Ordering::Release);
                 return Some(sample);
@@ -224,7 +225,7 @@ impl WatchedThread {
 }
 
 extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: it is what the system passed.
+    // SAFETY: `info` is what the system passed.
     let is_for_others = match unsafe { signal::sender(info) } {
         Sender::Other => true,
         Sender::Watchdog => {
@@ -238,38 +239,39 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
     }
 }
 
-/// Whether this OS thread has been asked and has not answered yet, which it does then.
+/// Answers if this OS thread was asked and has not answered yet. Returns whether it did.
 fn answer(context: *const c_void) -> bool {
-    // SAFETY: by the ground rules.
-    let slot = unsafe { HERE.get().as_ref() };
+    // SAFETY: `SLOT` is null or points to a slot that lives, by the ground rules.
+    let slot = unsafe { SLOT.get().as_ref() };
     let asked =
         |slot: &&SampleSlot| slot.state.compare_exchange(ASKED, FILLING, Ordering::Acquire, Ordering::Relaxed).is_ok();
     let Some(slot) = slot.filter(asked) else { return false };
-    // SAFETY: asked and not filled: it is ours.
+    // SAFETY: the state was ASKED and is FILLING now, so the slot is ours.
     let sample = unsafe { &mut *slot.sample.get() };
     sample.epoch = run::run_epoch();
     sample.len = 0;
     describe::write_running(&mut |text| sample.push(text));
     let bounds = local::running_stack().or_else(|| slot.own_stack.clone());
-    // SAFETY: the context is the system's; the stack of whoever runs is mapped, and the OS thread's own always is.
+    // SAFETY: the context is the system's. The stack of the running greenlet is mapped, and the OS thread's own always
+    // is.
     unsafe { sample.snapshot.take(context, bounds) };
     slot.state.store(FILLED, Ordering::Release);
     true
 }
 
-/// What was done about the signal before: the handler, and whether it takes three arguments.
+/// The former disposition of the signal: the handler, and the flags that say whether it takes three arguments.
 static FORMER: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 static FORMER_FLAGS: AtomicI32 = AtomicI32::new(0);
 
-/// Does what would have been done without this handler.
+/// Does what the former disposition would have done.
 fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let former = FORMER.load(Ordering::Acquire);
-    // By default it is ignored.
+    // The default disposition ignores the signal.
     if former == libc::SIG_DFL || former == libc::SIG_IGN {
         return;
     }
-    // SAFETY: the address was installed as a handler of the type that its flags name, and it is called as the system
-    // would call it, with what the system passed.
+    // SAFETY: the address was installed as a handler of the type that its flags name. It is called as the system would
+    // call it, with the arguments that the system passed.
     unsafe {
         if FORMER_FLAGS.load(Ordering::Relaxed) & libc::SA_SIGINFO != 0 {
             let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = std::mem::transmute(former);
@@ -281,7 +283,7 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     }
 }
 
-/// How many in this process want the handler, and what was there before.
+/// The number of samplings in this process that need the handler, and the former disposition.
 struct Handlers {
     wanted: usize,
     former: Option<sigaction>,
@@ -296,7 +298,7 @@ impl Handlers {
     fn hold(&mut self) -> io::Result<()> {
         if self.wanted == 0 {
             let former = action_now()?;
-            // In a forked child it may be ours already; then so is what was kept.
+            // In a forked child the handler may be ours already; then `former` is kept already, too.
             if !is_ours(&former) {
                 FORMER_FLAGS.store(former.sa_flags, Ordering::Relaxed);
                 FORMER.store(former.sa_sigaction, Ordering::Release);
@@ -306,8 +308,7 @@ impl Handlers {
             let mut new: sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
             new.sa_sigaction = on_signal as extern "C" fn(c_int, *mut siginfo_t, *mut c_void) as usize;
             new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
-            // SAFETY: the mask is ours. The handler has the type that `SA_SIGINFO` asks for and keeps to what a handler
-            // may do.
+            // SAFETY: the record is ours. The handler has the type that `SA_SIGINFO` requires and is async-signal-safe.
             if unsafe { libc::sigaction(SIGNAL, &raw const new, ptr::null_mut()) } != 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -320,16 +321,16 @@ impl Handlers {
         self.wanted -= 1;
         if self.wanted == 0
             && let Some(former) = self.former.take()
-            // One that was installed over ours calls ours, and stays.
+            // A handler that was installed over ours calls ours, and stays.
             && action_now().is_ok_and(|now| is_ours(&now))
         {
-            // SAFETY: it is what the system gave as the action of this signal.
+            // SAFETY: the system returned it as the action of this signal.
             let _ = unsafe { libc::sigaction(SIGNAL, &raw const former, ptr::null_mut()) };
         }
     }
 }
 
-/// The stack of this OS thread, where the system tells.
+/// Returns the stack of this OS thread, where the system knows it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn own_stack() -> Option<Range<usize>> {
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
@@ -352,11 +353,11 @@ fn own_stack() -> Option<Range<usize>> {
 
 fn action_now() -> io::Result<sigaction> {
     let mut now = MaybeUninit::<sigaction>::zeroed();
-    // SAFETY: only asks, and writes to `now`.
+    // SAFETY: the call only asks, and writes to `now`.
     if unsafe { libc::sigaction(SIGNAL, ptr::null(), now.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call above succeeded, hence wrote it.
+    // SAFETY: the call above succeeded, so it wrote `now`.
     Ok(unsafe { now.assume_init() })
 }
 
@@ -376,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_that_comes_after_its_answer_is_not_for_the_program() {
+    fn a_late_watchdog_signal_is_not_passed_to_the_program() {
         // SAFETY: the handler adds to an atomic.
         unsafe { libc::signal(SIGNAL, hear as extern "C" fn(c_int) as usize) };
         let sampling = Sampling::prepare().unwrap();
@@ -384,7 +385,8 @@ mod tests {
         sampling.begin();
         let send = || {
             watched.thread.send(SIGNAL).unwrap();
-            // To the calling thread, hence it has come; but for valgrind, which brings it with the next call.
+            // A signal to the calling thread has arrived by now, except under valgrind, which delivers it with the next
+            // call.
             std::thread::sleep(Duration::from_millis(1));
         };
         sampling.slot.state.store(ASKED, Ordering::Release);
@@ -394,14 +396,14 @@ mod tests {
             send();
         }
         assert_eq!(HEARD.load(Ordering::Relaxed), 0);
-        // The program's own is no answer, where they can be told apart.
+        // The program's own signal is no answer, where the two can be told apart.
         sampling.slot.state.store(if signal::MARKED { ASKED } else { IDLE }, Ordering::Release);
         // SAFETY: there is a handler.
         unsafe { libc::raise(SIGNAL) };
         std::thread::sleep(Duration::from_millis(1));
         assert_eq!(HEARD.load(Ordering::Relaxed), 1);
         drop(sampling);
-        // SAFETY: nobody waits for it any more.
+        // SAFETY: no code waits for the signal any more.
         unsafe { libc::signal(SIGNAL, libc::SIG_DFL) };
     }
 }

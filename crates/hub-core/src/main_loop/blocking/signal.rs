@@ -1,14 +1,14 @@
-//! The watchdog's signal, and by what the handler knows it.
+//! The watchdog's signal, and the mark by which the handler knows it.
 //!
-//! Where a signal can carry a value, it carries one that nobody else has: only the watchdog's own is taken. Elsewhere one
-//! signal is sent for each question, and one is taken for it. If one of the program's comes in between it is taken for
-//! the question, and the program gets the watchdog's in its place.
+//! Where a signal can carry a value, the watchdog's carries a unique one, and only such a signal is taken. Elsewhere
+//! one signal is sent for each question, and one is taken for it. If a signal of the program comes in between, it is
+//! taken for the question, and the program gets the watchdog's signal in its place.
 //!
 //! Ground rules:
-//! - An [`Asked`] leads to an OS thread that has not ended; whoever sends sees to that.
-//! - [`sender`] runs in a signal handler. It reads what the system passed to that, and nothing else.
+//! - A [`Recipient`] names an OS thread that has not ended; the sender makes sure of that.
+//! - [`sender`] runs in a signal handler. It reads what the system passed to the handler, and nothing else.
 
-/// Whose signal it is.
+/// The sender of a signal.
 pub(super) enum Sender {
     #[cfg_attr(not(any(target_os = "linux", target_os = "android")), expect(dead_code, reason = "there is no value"))]
     Watchdog,
@@ -18,7 +18,7 @@ pub(super) enum Sender {
     Unknown,
 }
 
-pub(super) use self::system::{Asked, MARKED, sender};
+pub(super) use self::system::{MARKED, Recipient, sender};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod system {
@@ -30,19 +30,19 @@ mod system {
 
     use super::Sender;
 
-    /// Signals carry a value.
+    /// Whether signals carry a value.
     pub(in super::super) const MARKED: bool = true;
 
-    /// Its address is the value.
+    /// A byte whose address is the value.
     static MARK: u8 = 0;
 
-    /// An OS thread that is asked.
-    pub(in super::super) struct Asked {
+    /// An OS thread to send the signal to.
+    pub(in super::super) struct Recipient {
         process: pid_t,
         thread: pid_t,
     }
 
-    /// What a `siginfo_t` has after its three numbers when it carries a value.
+    /// The layout of a `siginfo_t` with a value, after its three numbers.
     #[repr(C)]
     struct Queued {
         process: pid_t,
@@ -50,14 +50,14 @@ mod system {
         value: sigval,
     }
 
-    impl Asked {
-        /// The calling thread, if the system lets it be sent `signal` with a value.
-        pub(in super::super) fn this() -> io::Result<Asked> {
-            // SAFETY: always allowed.
+    impl Recipient {
+        /// Returns the calling thread, if the system allows a signal with a value to it.
+        pub(in super::super) fn this() -> io::Result<Recipient> {
+            // SAFETY: these calls have no preconditions.
             let (process, thread) = unsafe { (libc::getpid(), libc::syscall(libc::SYS_gettid) as pid_t) };
-            let asked = Asked { process, thread };
-            // The signal zero is none; it is only looked whether one might be sent.
-            asked.send(0).map(|()| asked)
+            let recipient = Recipient { process, thread };
+            // Signal number zero sends nothing; it only checks the permission.
+            recipient.send(0).map(|()| recipient)
         }
 
         pub(in super::super) fn send(&self, signal: c_int) -> io::Result<()> {
@@ -65,11 +65,12 @@ mod system {
             const { assert!(AT + size_of::<Queued>() <= size_of::<siginfo_t>()) }
 
             let value = sigval { sival_ptr: (&raw const MARK).cast_mut().cast::<c_void>() };
-            // SAFETY: always allowed.
+            // SAFETY: the call has no preconditions.
             let user = unsafe { libc::getuid() };
             let mut info = MaybeUninit::<siginfo_t>::zeroed();
             let start = info.as_mut_ptr();
-            // SAFETY: all lies within the record, which is zeroed and aligned for a pointer; the system reads it.
+            // SAFETY: all fields lie within the record, which is zeroed and aligned for a pointer. The system only
+            // reads it.
             let sent = unsafe {
                 (*start).si_signo = signal;
                 (*start).si_code = libc::SI_QUEUE;
@@ -80,13 +81,13 @@ mod system {
         }
     }
 
-    /// Who has sent it.
+    /// Returns the sender of a signal.
     ///
     /// # Safety
     ///
     /// `info` is what the system passed to the handler.
     pub(in super::super) unsafe fn sender(info: *const siginfo_t) -> Sender {
-        // SAFETY: it lives while the handler runs; a value is there where the code says so.
+        // SAFETY: the record lives while the handler runs. It has a value where the code says so.
         let is_ours = unsafe {
             (*info).si_code == libc::SI_QUEUE && ptr::eq((*info).si_value().sival_ptr.cast::<u8>(), &raw const MARK)
         };
@@ -103,19 +104,19 @@ mod system {
 
     use super::Sender;
 
-    /// Not all of these systems send a value to one OS thread.
+    /// Whether signals carry a value. Not all of these systems can send one with a value to one OS thread.
     pub(in super::super) const MARKED: bool = false;
 
-    /// An OS thread that is asked.
-    pub(in super::super) struct Asked(libc::pthread_t);
+    /// An OS thread to send the signal to.
+    pub(in super::super) struct Recipient(libc::pthread_t);
 
-    // SAFETY: the handle of an OS thread, a pointer on some systems, may be used by any.
-    unsafe impl Send for Asked {}
+    // SAFETY: any thread may use the handle of an OS thread, which is a pointer on some systems.
+    unsafe impl Send for Recipient {}
 
-    impl Asked {
-        pub(in super::super) fn this() -> io::Result<Asked> {
-            // SAFETY: always allowed.
-            Ok(Asked(unsafe { libc::pthread_self() }))
+    impl Recipient {
+        pub(in super::super) fn this() -> io::Result<Recipient> {
+            // SAFETY: the call has no preconditions.
+            Ok(Recipient(unsafe { libc::pthread_self() }))
         }
 
         pub(in super::super) fn send(&self, signal: c_int) -> io::Result<()> {
@@ -127,11 +128,11 @@ mod system {
         }
     }
 
-    /// Who has sent it.
+    /// Returns the sender of a signal, which is not known.
     ///
     /// # Safety
     ///
-    /// None is needed.
+    /// There is no requirement.
     pub(in super::super) unsafe fn sender(_: *const siginfo_t) -> Sender {
         Sender::Unknown
     }

@@ -1,10 +1,10 @@
-//! A copy of a stack, taken in a signal handler, and the backtrace that another OS thread makes of it.
+//! A copy of a stack, taken in a signal handler, and the backtrace that another OS thread makes from it.
 //!
-//! The handler only copies registers and words. All that an unwinder does (finding tables, following pointers, taking
-//! memory) happens afterwards, on the copy: a wrong table leads to a wrong backtrace, never to a wrong access.
+//! The handler only copies registers and words. The unwinding (finding tables, following pointers, allocating) happens
+//! afterwards, on the copy: a wrong table leads to a wrong backtrace, never to a wrong access.
 //!
-//! Ground rule: [`Snapshot::take`] reads the words between the stack pointer and the end of the same stack, and
-//! nothing else.
+//! Ground rule: [`Snapshot::take`] reads the words between the stack pointer and the end of the same stack, and nothing
+//! else.
 
 use std::ffi::c_void;
 use std::fmt::Write;
@@ -18,9 +18,9 @@ use framehop::{UnwindRegsNative, UnwinderNative};
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSegment, ReadCache, ReadRef};
 
-/// How much of a stack is kept, in words: its last few dozen calls.
+/// The size of the copy in words: the last few dozen calls.
 const WORDS: usize = 8192;
-/// The most frames that are told.
+/// The maximum number of frames in a backtrace.
 const FRAMES: usize = 100;
 const WORD: usize = size_of::<u64>();
 
@@ -31,8 +31,8 @@ type Loaded = Module<Vec<u8>>;
 pub(super) struct Snapshot {
     pc: u64,
     sp: u64,
-    /// On x86-64 also `rbx`, on others the link register.
     fp: u64,
+    /// `rbx` on x86-64, the link register elsewhere.
     other: u64,
     words: Box<[u64; WORDS]>,
     len: usize,
@@ -43,11 +43,13 @@ impl Snapshot {
         Snapshot { pc: 0, sp: 0, fp: 0, other: 0, words: Box::new([0; WORDS]), len: 0 }
     }
 
-    /// Copies what was interrupted, if it runs on the stack with these `bounds`. Takes no memory and no lock.
+    /// Copies the interrupted code's state, if it runs on the stack with these `bounds`. Takes no lock, allocates
+    /// nothing.
     ///
     /// # Safety
     ///
-    /// In a signal handler: `context` is what the system passed to it. What lies within `bounds` is mapped.
+    /// This runs in a signal handler, and `context` is what the system passed to it. The memory within `bounds` is
+    /// mapped.
     pub(super) unsafe fn take(&mut self, context: *const c_void, bounds: Option<Range<usize>>) {
         self.len = 0;
         // SAFETY: with `SA_SIGINFO` the system passes a context.
@@ -72,20 +74,20 @@ impl Snapshot {
         self.len = ((bounds.end - sp) / WORD).min(WORDS);
         let from = std::ptr::with_exposed_provenance::<u64>(sp);
         for (index, word) in self.words[..self.len].iter_mut().enumerate() {
-            // SAFETY: within the bounds, which are mapped. Volatile: the words are those of the interrupted code, which
-            // goes on when this is over.
+            // SAFETY: the address is within the bounds, which are mapped. The read is volatile, since the words belong
+            // to the interrupted code, which resumes afterwards.
             *word = unsafe { from.add(index).read_volatile() };
         }
     }
 
-    /// The calls that were under way, innermost first, in std's format.
+    /// Returns the calls in progress, innermost first, in std's format.
     pub(super) fn backtrace(&self) -> Option<String> {
         let mut text = String::new();
         for (number, address) in self.frames()?.into_iter().enumerate() {
             let mut known = false;
             backtrace::resolve(std::ptr::without_provenance_mut(address as usize), |symbol| {
                 let name = symbol.name().map_or_else(|| "<unknown>".to_owned(), |name| format!("{name:#}"));
-                // The names of what was inlined stand behind the number of the frame that it was inlined into.
+                // Names of inlined functions follow the number of the frame that they were inlined into.
                 let _ = if known { write!(text, "      {name}") } else { write!(text, "{number:4}: {name}") };
                 if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
                     let _ = write!(text, "\n             at {}:{line}", file.display());
@@ -100,7 +102,7 @@ impl Snapshot {
         (!text.is_empty()).then_some(text)
     }
 
-    /// The addresses of the calls.
+    /// Returns the addresses of the calls.
     fn frames(&self) -> Option<Vec<u64>> {
         if self.len == 0 {
             return None;
@@ -121,7 +123,7 @@ impl Snapshot {
         {
             found.push(match frame {
                 FrameAddress::InstructionPointer(address) => address,
-                // Within the call, not behind it.
+                // An address within the call instruction, not behind it.
                 FrameAddress::ReturnAddress(address) => address.get() - 1,
             });
         }
@@ -141,13 +143,13 @@ impl Snapshot {
     }
 }
 
-/// The code of this process, by its map.
+/// Returns the code of this process, by its memory map.
 fn modules() -> std::io::Result<Vec<Loaded>> {
     let map = std::fs::read_to_string("/proc/self/maps")?;
     Ok(map.lines().filter_map(module).collect())
 }
 
-/// A line such as `55d0-55e0 r-xp 00001000 08:01 1234   /usr/bin/program`, if it is about code.
+/// Parses a line such as `55d0-55e0 r-xp 00001000 08:01 1234   /usr/bin/program`, if it is about code.
 fn module(line: &str) -> Option<Loaded> {
     let mut words = line.split_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
@@ -165,12 +167,12 @@ fn module(line: &str) -> Option<Loaded> {
     load(path, range, offset, &ReadCache::new(BufReader::new(file)))
 }
 
-/// What an unwinder has to know of a file that is mapped at `range` from `offset` on.
+/// Returns what an unwinder needs of a file that is mapped at `range` from `offset` on.
 fn load<'a, R: ReadRef<'a>>(name: &str, range: Range<u64>, offset: u64, data: R) -> Option<Loaded> {
     let file = ElfFile64::<object::NativeEndian, R>::parse(data).ok()?;
     let base = file.segments().find_map(|segment| {
         let (start, len) = segment.file_range();
-        // Mappings begin at whole pages, segments need not.
+        // Mappings begin at whole pages; segments need not.
         let at = offset.max(start);
         let is_it = segment.permissions().executable() && at < start + len;
         is_it.then(|| (range.start + (at - offset)).wrapping_sub(segment.address() + (at - start)))

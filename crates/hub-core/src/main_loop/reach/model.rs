@@ -1,5 +1,5 @@
-//! The interleavings of those who wait and those who end their waits, by loom:
-//! `RUSTFLAGS="--cfg loom" cargo test -p hub-core --release --lib model`.
+//! The interleavings of waiters and unparkers, by loom: `RUSTFLAGS="--cfg loom" cargo test -p hub-core --release --lib
+//! model`.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::{PLAIN, Parked, Plain, Threads, Unparker};
 use crate::base::dormant::Sleep;
 use crate::main_loop::deadline::Deadline;
 
-/// An OS thread that waits as a whole, entered under the number 1.
+/// Returns an OS thread that waits as a whole, entered under the number 1.
 fn waiter(threads: &Threads) -> Arc<Plain> {
     let plain = Arc::new(Plain::default());
     threads.register(1, |reach| reach.plain = Some(Arc::clone(&plain)));
@@ -21,28 +21,28 @@ fn unparker(ticket: u64) -> Unparker {
     Unparker { thread: 1, greenlet: PLAIN, ticket }
 }
 
-/// What a primitive is made of: something to have, and who waits for it.
+/// The core of a primitive: an item and its waiter.
 #[derive(Default)]
 struct Shelf {
-    there: bool,
+    available: bool,
     waiting: Option<Unparker>,
 }
 
 impl Shelf {
-    /// Puts something there, and wakes who waits.
+    /// Puts an item, and wakes the waiter.
     fn put(shelf: &Mutex<Shelf>, threads: &Threads) {
         let mut shelf = shelf.lock().unwrap();
-        shelf.there = true;
+        shelf.available = true;
         if let Some(waiting) = shelf.waiting.take() {
             threads.unpark(waiting);
         }
     }
 
-    /// Waits until something is there, and takes it. A lost wake-up is a deadlock.
+    /// Waits for an item and takes it. A lost wake-up is a deadlock.
     fn take(shelf: &Mutex<Shelf>, plain: &Plain) {
         loop {
             let mut guard = shelf.lock().unwrap();
-            if std::mem::take(&mut guard.there) {
+            if std::mem::take(&mut guard.available) {
                 return;
             }
             let ticket = plain.begin();
@@ -54,7 +54,7 @@ impl Shelf {
 }
 
 #[test]
-fn what_is_put_while_somebody_begins_to_wait_reaches_them() {
+fn a_put_during_the_start_of_a_wait_wakes_the_waiter() {
     loom::model(|| {
         let shared = Arc::new((Mutex::new(Shelf::default()), Threads::default()));
         let plain = waiter(&shared.1);
@@ -66,7 +66,7 @@ fn what_is_put_while_somebody_begins_to_wait_reaches_them() {
 }
 
 #[test]
-fn an_unparker_ends_the_wait_it_was_made_for_and_no_later_one() {
+fn an_unparker_ends_its_own_wait_and_no_later_one() {
     loom::model(|| {
         let threads = Arc::new(Threads::default());
         let plain = waiter(&threads);
@@ -86,7 +86,7 @@ fn an_unparker_ends_the_wait_it_was_made_for_and_no_later_one() {
 }
 
 #[test]
-fn of_two_who_unpark_one_ends_the_wait() {
+fn two_unparks_end_a_wait_once() {
     loom::model(|| {
         let threads = Arc::new(Threads::default());
         let plain = waiter(&threads);
@@ -102,7 +102,7 @@ fn of_two_who_unpark_one_ends_the_wait() {
 }
 
 #[test]
-fn a_thread_that_ends_is_unparked_or_not_found() {
+fn an_ending_thread_is_unparked_or_not_found() {
     loom::model(|| {
         let threads = Arc::new(Threads::default());
         let ticket = waiter(&threads).begin();

@@ -10,18 +10,18 @@ use crate::error::HubGone;
 
 pub(crate) use self::mailbox::{Bell, Inbox, Mailbox, Message};
 
-/// A handle to the hub of a thread, for use by any thread. Takes the place of gevent's `async` watcher.
+/// A handle to the hub of a thread, for use by any thread.
 ///
-/// Green threads and most of what belongs to a hub stay on its thread. A `Remote` is the way in from
-/// outside: it hands the hub a closure to run there, wakes it, or ends its loop. Calls take effect in
-/// the order in which one thread makes them. A hub that is awake is reached without a system call; a
-/// sleeping one is woken by one write, however many calls come in until it is up.
+/// Green threads and most parts of a hub stay on its thread. A `Remote` is the entry from outside: it sends the hub a
+/// closure to run there, wakes it, or ends its loop. The calls of one thread take effect in order. A hub that is awake
+/// is reached without a system call. A sleeping hub is woken by one write, however many calls come in until it is
+/// awake. The counterpart in gevent is the `async` watcher.
 ///
-/// While any `Remote` of a hub exists, a loop that has nothing else to wait for goes on waiting: the
-/// holder may still send it something. No call blocks, and none switches to another green thread.
+/// While any `Remote` of a hub exists, a loop without anything else to wait for goes on waiting, since the holder may
+/// still send a message. No call blocks, and none switches to another green thread.
 ///
-/// When the hub's thread has ended, what needs it fails with [`HubGone`], and the rest does nothing.
-/// The same goes for a forked child: only the hub of the thread that called `fork` exists there.
+/// When the hub's thread has ended, a call that needs it returns [`HubGone`], and the others do nothing. The same holds
+/// in a forked child: only the hub of the thread that called `fork` exists there.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -43,13 +43,13 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// A handle that is counted among the users' own.
+    /// Returns a handle that counts as one of the users' handles.
     pub(crate) fn new(mailbox: &Arc<Mailbox>) -> Remote {
         mailbox.hold();
         Remote { mailbox: Arc::clone(mailbox) }
     }
 
-    /// A handle of a hub whose thread has ended.
+    /// Returns a handle of a hub whose thread has ended.
     pub(crate) fn gone(hub: u64) -> Remote {
         let inbox = Inbox::new(hub);
         inbox.close();
@@ -58,19 +58,20 @@ impl Remote {
 
     /// Runs `f` in a new green thread of the hub.
     ///
-    /// Returns without waiting for it. Closures of one thread start in the order in which it sent
-    /// them. A panic of `f` ends its green thread and is reported there.
+    /// Returns without waiting for it. The closures of one thread start in the order in which it sent them. A panic of
+    /// `f` ends its green thread and is reported there.
     ///
     /// # Errors
     ///
-    /// [`HubGone`] if the hub's thread has ended; `f` is dropped, on the calling thread. If the thread ends later but
-    /// before `f` has started, `f` is abandoned like a green thread; a [shutdown](crate::HubRef::shutdown) drops it.
+    /// Returns [`HubGone`] if the hub's thread has ended; `f` is dropped, on the calling thread. If the thread ends
+    /// later but before `f` has started, `f` is abandoned like a green thread; a [shutdown](crate::HubRef::shutdown)
+    /// drops it.
     #[track_caller]
     pub fn spawn(&self, f: impl FnOnce() + Send + 'static) -> Result<(), HubGone> {
         self.post(Message::Spawn(Location::caller(), Box::new(f)), "spawn a green thread on")
     }
 
-    /// Ends the hub's sleep, or makes its next one a short one.
+    /// Ends the hub's sleep, or shortens its next one.
     ///
     /// Async-signal-safe, except for a hub that watches no descriptors: its own [`Notify`](crate::Notify) is called,
     /// which may be any code. [`interrupt_on`](crate::interrupt_on) is safe for every hub.
@@ -78,38 +79,38 @@ impl Remote {
         self.mailbox.notify();
     }
 
-    /// Ends the hub's main loop after its current turn, as [`HubRef::abort`](crate::HubRef::abort) does.
+    /// Ends the hub's main loop after its current turn, like [`HubRef::abort`](crate::HubRef::abort).
     ///
     /// A later blocking call on that thread starts it again.
     ///
     /// # Errors
     ///
-    /// [`HubGone`] if the hub's thread has ended.
+    /// Returns [`HubGone`] if the hub's thread has ended.
     pub fn stop(&self) -> Result<(), HubGone> {
         self.post(Message::Stop, "stop")
     }
 
-    /// Ends the hub's main loop as Ctrl-C does: the interruption reaches the thread's main greenlet.
+    /// Ends the hub's main loop like Ctrl-C: the thread's main greenlet gets the interruption.
     ///
-    /// Several calls before the loop takes notice are one. Async-signal-safe where [`notify`](Remote::notify) is.
+    /// Several calls before the loop's next check count as one. Async-signal-safe where [`notify`](Remote::notify) is.
     pub fn interrupt(&self) {
         self.mailbox.interrupt();
     }
 
-    /// Whether the hub's thread has ended. It may end at any moment after this says no.
+    /// Returns whether the hub's thread has ended. It may end at any moment after a false result.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.mailbox.is_gone()
     }
 
-    /// The number of the hub. No other hub of this process has it.
+    /// Returns the number of the hub. No other hub of this process has it.
     #[must_use]
     pub fn hub_id(&self) -> u64 {
         self.mailbox.hub_id()
     }
 
-    fn post(&self, letter: Message, doing: &'static str) -> Result<(), HubGone> {
-        self.mailbox.post(letter).map_err(|_| HubGone { doing, hub: self.mailbox.hub_id() })
+    fn post(&self, message: Message, doing: &'static str) -> Result<(), HubGone> {
+        self.mailbox.post(message).map_err(|_| HubGone { doing, hub: self.mailbox.hub_id() })
     }
 }
 
@@ -125,7 +126,7 @@ impl Drop for Remote {
     }
 }
 
-/// A job of another OS thread, which keeps the loop alive like a [`Remote`] until this is dropped.
+/// A job on another OS thread, which keeps the loop alive like a [`Remote`] until this is dropped.
 pub(crate) struct PendingJob(Arc<Mailbox>);
 
 impl PendingJob {

@@ -15,7 +15,7 @@ use crate::hub::Notify;
 struct Notices {
     heard: Mutex<bool>,
     ringing: Condvar,
-    /// std's: it is only counted, and orders nothing.
+    /// std's atomic, since it is only counted and orders nothing.
     rung: AtomicUsize,
 }
 
@@ -37,8 +37,8 @@ impl Notices {
     }
 }
 
-/// Checks what three threads may do, with at most three switches away from one that could go on.
-/// Without a bound there are too many orders to try.
+/// Checks the interleavings of three threads, with at most three switches away from a thread that could go on. Without
+/// a bound there are too many.
 fn three_threads(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
@@ -52,13 +52,13 @@ fn inbox() -> (Inbox, Arc<Notices>) {
     (inbox, bell)
 }
 
-/// The loop: sleeps until `done` says that what it found suffices. How often it slept.
+/// Runs the loop: sleeps until `done` accepts the messages. Returns the number of sleeps.
 fn run(inbox: &Inbox, bell: &Notices, mut done: impl FnMut(&[Message]) -> bool) -> usize {
-    let mut letters = Vec::new();
+    let mut messages = Vec::new();
     let mut sleeps = 0;
     loop {
-        inbox.take(&mut letters);
-        if done(&letters) {
+        inbox.take(&mut messages);
+        if done(&messages) {
             return sleeps;
         }
         if inbox.prepare_sleep() {
@@ -70,7 +70,7 @@ fn run(inbox: &Inbox, bell: &Notices, mut done: impl FnMut(&[Message]) -> bool) 
 }
 
 #[test]
-fn no_letter_of_two_posters_is_slept_through_and_each_sleep_is_rung_out_once() {
+fn no_message_of_two_posters_is_slept_through_and_each_sleep_has_one_ring() {
     three_threads(|| {
         let (inbox, bell) = inbox();
         let posters: Vec<_> = [1, 2]
@@ -79,7 +79,7 @@ fn no_letter_of_two_posters_is_slept_through_and_each_sleep_is_rung_out_once() {
                 thread::spawn(move || mailbox.post(Message::Wake { greenlet, ticket: 0 }).unwrap())
             })
             .into();
-        let sleeps = run(&inbox, &bell, |letters| letters.len() == 2);
+        let sleeps = run(&inbox, &bell, |messages| messages.len() == 2);
         for poster in posters {
             poster.join().unwrap();
         }
@@ -88,7 +88,7 @@ fn no_letter_of_two_posters_is_slept_through_and_each_sleep_is_rung_out_once() {
 }
 
 #[test]
-fn an_interrupt_is_never_hidden_by_a_notice_under_way() {
+fn an_interrupt_is_never_hidden_by_a_pending_notice() {
     three_threads(|| {
         let (inbox, bell) = inbox();
         let mailbox = Arc::clone(inbox.mailbox());
@@ -115,7 +115,7 @@ fn the_last_release_is_never_slept_through() {
 }
 
 #[test]
-fn a_letter_is_either_left_over_at_closing_or_given_back() {
+fn a_message_is_either_returned_by_close_or_refused() {
     loom::model(|| {
         let (inbox, _bell) = inbox();
         let mailbox = Arc::clone(inbox.mailbox());

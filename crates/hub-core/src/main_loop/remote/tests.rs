@@ -32,12 +32,12 @@ fn wake(greenlet: u32) -> Message {
     Message::Wake { greenlet, ticket: 0 }
 }
 
-fn names(letters: &[Message]) -> Vec<String> {
-    letters.iter().map(|letter| format!("{letter:?}")).collect()
+fn names(messages: &[Message]) -> Vec<String> {
+    messages.iter().map(|message| format!("{message:?}")).collect()
 }
 
 #[test]
-fn a_running_hub_is_reached_without_a_ring() {
+fn post_to_an_awake_hub_does_not_ring() {
     let (inbox, bell) = inbox();
     inbox.mailbox().post(wake(1)).unwrap();
     inbox.mailbox().notify();
@@ -46,7 +46,7 @@ fn a_running_hub_is_reached_without_a_ring() {
 }
 
 #[test]
-fn many_letters_to_a_sleeping_hub_are_one_ring() {
+fn many_messages_to_a_sleeping_hub_are_one_ring() {
     let (inbox, bell) = inbox();
     assert!(inbox.prepare_sleep());
     for greenlet in 0..1000 {
@@ -58,7 +58,7 @@ fn many_letters_to_a_sleeping_hub_are_one_ring() {
 }
 
 #[test]
-fn each_sleep_is_rung_out_anew() {
+fn each_sleep_is_ended_by_one_ring() {
     let (inbox, bell) = inbox();
     for sleep in 1..=3 {
         assert!(inbox.prepare_sleep());
@@ -79,7 +79,7 @@ fn a_hub_that_woke_by_itself_is_not_rung() {
 }
 
 #[test]
-fn with_mail_there_is_no_sleep() {
+fn mail_prevents_a_sleep() {
     let (inbox, _) = inbox();
     inbox.mailbox().post(wake(1)).unwrap();
     assert!(!inbox.prepare_sleep());
@@ -91,21 +91,21 @@ fn with_mail_there_is_no_sleep() {
 }
 
 #[test]
-fn letters_are_taken_in_order_behind_what_was_taken_before() {
+fn messages_are_appended_in_order() {
     let (inbox, _) = inbox();
-    let mut letters = vec![wake(0)];
+    let mut messages = vec![wake(0)];
     inbox.mailbox().notify();
     for greenlet in 1..4 {
         inbox.mailbox().post(wake(greenlet)).unwrap();
         inbox.mailbox().notify();
     }
-    assert!(inbox.take(&mut letters));
-    assert_eq!(names(&letters), ["Wake(0, 0)", "Wake(1, 0)", "Wake(2, 0)", "Wake(3, 0)"]);
-    assert!(!inbox.take(&mut letters));
+    assert!(inbox.take(&mut messages));
+    assert_eq!(names(&messages), ["Wake(0, 0)", "Wake(1, 0)", "Wake(2, 0)", "Wake(3, 0)"]);
+    assert!(!inbox.take(&mut messages));
 }
 
 #[test]
-fn letters_of_each_of_several_threads_stay_in_order() {
+fn messages_of_each_thread_stay_in_order() {
     let (inbox, _) = inbox();
     let posters: Vec<_> = (0..4)
         .map(|poster| {
@@ -117,23 +117,23 @@ fn letters_of_each_of_several_threads_stay_in_order() {
             })
         })
         .collect();
-    let mut letters = Vec::new();
-    while letters.len() < 4000 {
-        inbox.take(&mut letters);
+    let mut messages = Vec::new();
+    while messages.len() < 4000 {
+        inbox.take(&mut messages);
     }
     for poster in posters {
         poster.join().unwrap();
     }
     let mut next = [0; 4];
-    for letter in letters {
-        let Message::Wake { greenlet, ticket } = letter else { panic!("not posted: {letter:?}") };
+    for message in messages {
+        let Message::Wake { greenlet, ticket } = message else { panic!("not posted: {message:?}") };
         assert_eq!(ticket, next[greenlet as usize]);
         next[greenlet as usize] += 1;
     }
 }
 
 #[test]
-fn an_interrupt_is_mail_and_is_told_once() {
+fn an_interrupt_is_mail_and_is_taken_once() {
     let (inbox, _) = inbox();
     inbox.mailbox().interrupt();
     inbox.mailbox().interrupt();
@@ -143,7 +143,7 @@ fn an_interrupt_is_mail_and_is_told_once() {
 }
 
 #[test]
-fn a_hub_that_is_gone_gives_the_letter_back() {
+fn a_gone_hub_gives_the_message_back() {
     let (inbox, _) = inbox();
     let mailbox = Arc::clone(inbox.mailbox());
     drop(inbox);
@@ -151,14 +151,14 @@ fn a_hub_that_is_gone_gives_the_letter_back() {
     let Err(Message::Spawn(_, run)) =
         mailbox.post(Message::Spawn(Location::caller(), Box::new(move || sender.send(3).unwrap())))
     else {
-        panic!("the letter was not given back");
+        panic!("the message was not given back");
     };
     run();
     assert_eq!(receiver.recv(), Ok(3));
 }
 
 #[test]
-fn closing_returns_what_nobody_has_read_and_lets_go_of_the_bell() {
+fn close_returns_unread_messages_and_drops_the_bell() {
     let (inbox, bell) = inbox();
     let mailbox = Arc::clone(inbox.mailbox());
     mailbox.post(wake(1)).unwrap();
@@ -210,7 +210,7 @@ fn handles_of_users_are_counted() {
 }
 
 #[test]
-fn only_the_last_handle_wakes_the_hub_when_it_goes() {
+fn only_the_drop_of_the_last_handle_wakes_the_hub() {
     let (inbox, bell) = inbox();
     let first = Remote::new(inbox.mailbox());
     let second = first.clone();
@@ -229,16 +229,16 @@ fn a_remote_sends_closures_and_the_stop_in_order() {
     let count = Arc::clone(&ran);
     remote.spawn(move || _ = count.fetch_add(1, Ordering::SeqCst)).unwrap();
     remote.stop().unwrap();
-    let mut letters = Vec::new();
-    inbox.take(&mut letters);
-    assert_eq!(names(&letters), ["Spawn", "Stop"]);
-    let Message::Spawn(_, f) = letters.swap_remove(0) else { panic!("not a closure") };
+    let mut messages = Vec::new();
+    inbox.take(&mut messages);
+    assert_eq!(names(&messages), ["Spawn", "Stop"]);
+    let Message::Spawn(_, f) = messages.swap_remove(0) else { panic!("not a closure") };
     f();
     assert_eq!(ran.load(Ordering::SeqCst), 1);
 }
 
 #[test]
-fn a_remote_of_a_gone_hub_says_what_it_could_not_do_and_drops_the_closure() {
+fn a_remote_of_a_gone_hub_returns_an_error_and_drops_the_closure() {
     let (inbox, _) = inbox();
     let remote = Remote::new(inbox.mailbox());
     assert!(!remote.is_gone());
@@ -303,25 +303,25 @@ mod forked {
     }
 
     #[test]
-    fn a_child_with_a_new_bell_goes_on_with_the_letters_it_had() {
+    fn a_child_with_a_new_bell_keeps_its_messages() {
         MADE.set(Some(inbox()));
         with(|inbox, _| inbox.mailbox().post(wake(1)).unwrap());
         assert!(holds_in_child(|| {
             with(|inbox, old| {
                 let new = Arc::new(Notices::default());
                 inbox.replace_bell(Bell::Notifier(new.clone())).unwrap();
-                let mut letters = Vec::new();
-                inbox.take(&mut letters);
+                let mut messages = Vec::new();
+                inbox.take(&mut messages);
                 inbox.prepare_sleep();
                 inbox.mailbox().notify();
-                letters.len() == 1 && (old.rung(), new.rung()) == (0, 1)
+                messages.len() == 1 && (old.rung(), new.rung()) == (0, 1)
             })
         }));
         with(|inbox, _| assert!(inbox.has_mail()));
     }
 
     #[test]
-    fn a_hub_of_a_thread_that_the_child_does_not_have_is_gone_there() {
+    fn a_hub_of_a_thread_left_behind_is_gone_in_the_child() {
         static REMOTE: std::sync::Mutex<Option<Remote>> = std::sync::Mutex::new(None);
         let (inbox, _) = inbox();
         *REMOTE.lock().unwrap() = Some(Remote::new(inbox.mailbox()));
