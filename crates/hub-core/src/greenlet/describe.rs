@@ -1,4 +1,4 @@
-//! Greenlets in words, for reports and listings.
+//! Descriptions of greenlets, for reports and listings.
 
 use super::control::{ControlRef, Kind, State};
 use super::driver::Driver;
@@ -7,25 +7,25 @@ use super::run::thread;
 use super::stack::StackRef;
 use super::task::{TaskRef, write_location};
 
-/// A greenlet in words: its kind, its name and where it was spawned.
+/// Describes a greenlet: its kind, its name and the place where it was spawned.
 pub(crate) fn greenlet(control: ControlRef) -> String {
     if let Some(task) = control.task() {
         return format!("green thread {}", task.describe());
     }
     match control.kind() {
         Kind::Main => "the main greenlet".to_owned(),
-        _ => control.describe_raw().unwrap_or_else(|| "a green thread that tells of its end".to_owned()),
+        _ => control.describe_raw().unwrap_or_else(|| "a green thread that is ending".to_owned()),
     }
 }
 
-/// A greenlet in words, for the report of those that were abandoned.
+/// Describes a greenlet for the report of abandoned ones.
 pub(crate) fn abandoned(control: ControlRef) -> String {
     let who = control.task().map(TaskRef::describe).or_else(|| control.describe_raw());
-    let who = who.unwrap_or_else(|| "a green thread that tells of its end".to_owned());
+    let who = who.unwrap_or_else(|| "a green thread that is ending".to_owned());
     if control.has_begun() { format!("{who}, {}", control.doing().as_str()) } else { format!("{who}, not begun") }
 }
 
-/// The parked greenlets and what they wait for, for the report of a loop that nothing can wake.
+/// Describes the parked greenlets and their reasons to wait, for the report of a loop that nothing can wake.
 pub(crate) fn parked(local: &Local) -> Vec<String> {
     local
         .controls
@@ -39,24 +39,24 @@ pub(crate) fn parked(local: &Local) -> Vec<String> {
         .collect()
 }
 
-/// Writes who runs on a stack. It runs in a signal handler, on the thread whose stack has overflowed.
+/// Writes which greenlet runs on a stack. Runs in a signal handler, on the OS thread whose stack has overflowed.
 pub(super) fn write_owner(stack: StackRef, out: &mut dyn FnMut(&[u8])) {
     let current = thread().running().filter(|current| current.stack.get() == Some(stack));
     match current.map(|current| (current.kind(), current.task())) {
         // The body is still running, so its cell lives.
         Some((Kind::Thread, Some(task))) => task.write_to(out),
-        Some((Kind::Thread, None)) => out(b"a green thread that tells of its end"),
+        Some((Kind::Thread, None)) => out(b"a green thread that is ending"),
         Some((Kind::Mainloop, _)) => out(b"the main loop"),
         _ => out(b"a greenlet"),
     }
 }
 
-/// Writes who runs on this thread. May be called in a signal handler: it takes no memory and no lock.
+/// Writes which greenlet runs on this OS thread. May be called in a signal handler: it takes no memory and no lock.
 pub(crate) fn write_running(out: &mut dyn FnMut(&[u8])) {
     let current = thread().running();
     match current.map(|current| (current.kind(), current.task())) {
         Some((Kind::Thread, Some(task))) => task.write_to(out),
-        Some((Kind::Thread, None)) => out(b"a green thread that tells of its end"),
+        Some((Kind::Thread, None)) => out(b"a green thread that is ending"),
         Some((Kind::Mainloop, _)) => match try_get().and_then(|local| local.main_loop.calling()) {
             Some(made_at) => {
                 out(b"a callback (made at ");

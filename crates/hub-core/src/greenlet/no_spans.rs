@@ -1,4 +1,4 @@
-//! No spans: the feature `tracing` is off, and nothing of this is left in what is compiled.
+//! No spans: the feature `tracing` is off, and nothing of this module is left after compilation.
 
 use super::control::ControlRef;
 use super::run::Waiter;

@@ -1,15 +1,13 @@
-//! What happens when a greenlet needs more stack than it has: a message that says which one, and the
-//! end of the process.
+//! The handling of stack overflows: a message that names the greenlet, and the end of the process.
 //!
-//! One handler per process, for the two signals that an access to a guard may raise. A fault
-//! elsewhere goes to whatever handler was there before, which is usually std's: it reports overflows
-//! of threads.
+//! The process has one handler, for the two signals that an access to a guard may raise. A fault elsewhere is passed to
+//! the handler that was installed before. That is usually std's, which reports overflows of threads.
 //!
 //! Ground rules:
-//! - The handler runs on the thread's alternate signal stack, which may have 8 KiB, at any point of any
-//!   code. It takes no lock and no memory, reads only cells of its own thread, and writes only to
-//!   its own frame and to standard error.
-//! - What the handler needs is in place before the handler is.
+//! - The handler runs on the OS thread's alternate signal stack, which may have 8 KiB, at any point of any code. It
+//!   takes no lock and no memory, reads only cells of its own thread, and writes only to its own frame and to standard
+//!   error.
+//! - Everything that the handler needs is in place before the handler is installed.
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +26,7 @@ use super::stack::{StackRef, stack_guarded_at};
 
 /// Writes which greenlet runs on a stack, such as `greenlet 'worker' (spawned at src/main.rs:12)`.
 ///
-/// It is called in a signal handler: it may take no lock and no memory, and has few KiB of stack.
+/// Called in a signal handler: it may take no lock and no memory, and has a few KiB of stack.
 pub(crate) type Describe = fn(StackRef, &mut dyn FnMut(&[u8]));
 
 thread_local! {
@@ -36,12 +34,12 @@ thread_local! {
     static ALTERNATE: AlternateStack = AlternateStack::ensure();
 }
 
-/// Sets who names the greenlets of this thread in the message.
+/// Sets the function that describes the greenlets of this OS thread in the message.
 pub(crate) fn set_describe(describe: Describe) {
     DESCRIBE.set(Some(describe));
 }
 
-/// Makes sure that an overflow on this thread is reported. Called for each new slab.
+/// Ensures that an overflow on this OS thread is reported. Called for each new slab.
 pub(super) fn watch() {
     // A thread that is ending has released its alternate stack and gets no other.
     let _ = ALTERNATE.try_with(|_| ());
@@ -53,17 +51,17 @@ pub(super) fn watch() {
     });
 }
 
-/// The signals of an access to a guard, with what was done about them before.
+/// The signals of an access to a guard, with their former actions.
 static PREVIOUS: [(c_int, OnceLock<sigaction>); 2] =
     [(libc::SIGSEGV, OnceLock::new()), (libc::SIGBUS, OnceLock::new())];
 
 fn install(signal: c_int, previous: &OnceLock<sigaction>) {
     let mut old = MaybeUninit::<sigaction>::zeroed();
-    // SAFETY: only asks, and writes to `old`.
+    // SAFETY: only queries the action, and writes it to `old`.
     if unsafe { libc::sigaction(signal, ptr::null(), old.as_mut_ptr()) } != 0 {
         return;
     }
-    // SAFETY: the call above succeeded, hence wrote it.
+    // SAFETY: the call above succeeded, so it has written `old`.
     let old = unsafe { old.assume_init() };
     previous.get_or_init(|| old);
 
@@ -71,8 +69,8 @@ fn install(signal: c_int, previous: &OnceLock<sigaction>) {
     let mut new = unsafe { MaybeUninit::<sigaction>::zeroed().assume_init() };
     new.sa_sigaction = on_fault as extern "C" fn(c_int, *mut siginfo_t, *mut c_void) as usize;
     new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    // SAFETY: the mask is ours. The handler has the type that `SA_SIGINFO` asks for and keeps to what
-    // a handler may do. Should it fail, an overflow ends the process without a message.
+    // SAFETY: the mask is ours. The handler has the type that `SA_SIGINFO` requires and does only what a handler may
+    // do. If the call fails, an overflow ends the process without a message.
     unsafe {
         libc::sigemptyset(&raw mut new.sa_mask);
         libc::sigaction(signal, &raw const new, ptr::null_mut());
@@ -80,8 +78,8 @@ fn install(signal: c_int, previous: &OnceLock<sigaction>) {
 }
 
 extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: with `SA_SIGINFO` the system passes a valid record; for these signals it has an address,
-    // and if a process sent them, other bytes of the record, which are no guard's address.
+    // SAFETY: with `SA_SIGINFO` the system passes a valid record. For these signals it contains an address; if a
+    // process sent them, other bytes of the record, which are no guard's address.
     let address = unsafe { (*info).si_addr() }.addr();
     match stack_guarded_at(address) {
         Some(stack) => report(stack),
@@ -89,7 +87,7 @@ extern "C" fn on_fault(signal: c_int, info: *mut siginfo_t, context: *mut c_void
     }
 }
 
-/// A line of text in a fixed place; what does not fit is left out.
+/// A line of text in a buffer of fixed size. Text that does not fit is left out.
 struct Message {
     bytes: [u8; 768],
     len: usize,
@@ -100,7 +98,7 @@ impl Message {
         self.push_within(self.bytes.len(), text);
     }
 
-    /// Leaves what comes after `end` free for others.
+    /// Appends text up to `end`. The rest of the buffer stays free.
     fn push_within(&mut self, end: usize, text: &[u8]) {
         for (place, byte) in self.bytes[..end].iter_mut().skip(self.len).zip(text) {
             *place = *byte;
@@ -121,7 +119,7 @@ impl Message {
 }
 
 fn report(stack: StackRef) -> ! {
-    /// The most that a description may take, in bytes.
+    /// The largest length of a description, in bytes.
     const DESCRIPTION: usize = 512;
 
     let mut message = Message { bytes: [0; 768], len: 0 };
@@ -130,26 +128,25 @@ fn report(stack: StackRef) -> ! {
         Some(describe) => describe(stack, &mut |text| message.push_within(DESCRIPTION, text)),
         None => message.push(b"a greenlet"),
     }
-    // SAFETY: it was found in the list of this thread's slabs, so it is mapped.
+    // SAFETY: the stack was found in the list of this thread's slabs, so it is mapped.
     let size = unsafe { stack.as_ref() }.size();
     message.push(b" has overflowed its stack of ");
     message.push_number(size >> 10);
     message.push(b" KiB\nfatal: stack overflow; `Builder::stack_size` gives a greenlet a larger stack\n");
-    // SAFETY: plain system calls, both allowed in a signal handler. If nobody takes the message,
-    // nothing is left to be done about it.
+    // SAFETY: plain system calls, both allowed in a signal handler. A failure to write the message cannot be handled.
     unsafe {
         libc::write(libc::STDERR_FILENO, message.bytes.as_ptr().cast(), message.len);
         libc::abort()
     }
 }
 
-/// Does what would have been done without this handler.
+/// Does what the system or the former handler would have done without this handler.
 fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let previous = PREVIOUS.iter().find(|(of, _)| *of == signal).and_then(|(_, previous)| previous.get());
     let action = previous.map_or(libc::SIG_DFL, |previous| previous.sa_sigaction);
     // SAFETY: the system passes a valid record.
     let code = unsafe { (*info).si_code };
-    // Linux counts what processes send from zero down; others have a constant for it.
+    // Linux uses codes up to zero for signals from processes; other systems have a constant for it.
     let sent = code <= 0 || code == 0x10001;
 
     if action == libc::SIG_IGN && sent {
@@ -166,8 +163,8 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
         return;
     }
     let with_info = previous.is_some_and(|previous| previous.sa_flags & libc::SA_SIGINFO != 0);
-    // SAFETY: the address was installed as a handler of the type that its flags name, and it is called
-    // as the system would call it, with what the system passed.
+    // SAFETY: the address was installed as a handler of the type that its flags name. It is called as the system would
+    // call it, with the arguments from the system.
     unsafe {
         if with_info {
             let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = std::mem::transmute(action);
@@ -179,26 +176,27 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     }
 }
 
-/// The stack on which signal handlers of this thread run, if it is ours: std gives one to the main
-/// thread and to those it starts, but other threads have none.
+/// The stack for signal handlers of this OS thread, if it is ours.
+///
+/// std gives one to the main thread and to the threads it starts. Other threads have none.
 struct AlternateStack {
     memory: Option<(*mut c_void, usize)>,
 }
 
 impl AlternateStack {
-    /// Sees to it that this thread has an alternate stack. If there is no memory for one, an overflow
-    /// ends the process without a message.
+    /// Ensures that this OS thread has an alternate stack. Without memory for one, an overflow ends the process without
+    /// a message.
     fn ensure() -> AlternateStack {
         AlternateStack { memory: if Self::exists() { None } else { Self::make().ok() } }
     }
 
     fn current() -> io::Result<stack_t> {
         let mut current = MaybeUninit::<stack_t>::zeroed();
-        // SAFETY: only asks, and writes to `current`.
+        // SAFETY: only queries the stack, and writes it to `current`.
         if unsafe { libc::sigaltstack(ptr::null(), current.as_mut_ptr()) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the call above succeeded, hence wrote it.
+        // SAFETY: the call above succeeded, so it has written `current`.
         Ok(unsafe { current.assume_init() })
     }
 
@@ -215,11 +213,10 @@ impl AlternateStack {
         let mut stack = unsafe { MaybeUninit::<stack_t>::zeroed().assume_init() };
         stack.ss_sp = base.cast();
         stack.ss_size = len;
-        // SAFETY: the memory is nobody else's, and stays until this thread has another alternate stack
-        // or none.
+        // SAFETY: the memory is used by no other code, and stays until this thread has another alternate stack or none.
         if unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) } != 0 {
             let error = io::Error::last_os_error();
-            // SAFETY: the mapping from above, which nobody uses.
+            // SAFETY: the mapping from above, which is not in use.
             let _ = unsafe { munmap(base, len) };
             return Err(error);
         }
@@ -235,7 +232,7 @@ impl Drop for AlternateStack {
         let mut none = unsafe { MaybeUninit::<stack_t>::zeroed().assume_init() };
         none.ss_flags = libc::SS_DISABLE;
         none.ss_size = len;
-        // SAFETY: no handler runs on it, for this code does not. If it cannot be taken out of use it
+        // SAFETY: no handler runs on the stack, because this code is none. A stack that cannot be taken out of use
         // stays mapped.
         if !ours || unsafe { libc::sigaltstack(&raw const none, ptr::null_mut()) } == 0 {
             // SAFETY: the mapping that `make` made, which the system no longer uses.
@@ -244,14 +241,15 @@ impl Drop for AlternateStack {
     }
 }
 
-/// What the system itself puts on the stack of a signal handler, at most; large vector registers make it
-/// larger than the constant says.
+/// Returns the size of the frame that the system puts on the stack of a signal handler, at most.
+///
+/// Large vector registers make it larger than the constant.
 fn signal_frame() -> usize {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         // Absent from `libc` for some targets.
         const AT_MINSIGSTKSZ: libc::c_ulong = 51;
-        // SAFETY: reads a table that the system gave to the process; zero if the entry is missing.
+        // SAFETY: reads a table that the system gave to the process; returns zero if the entry is missing.
         unsafe { libc::getauxval(AT_MINSIGSTKSZ) as usize }
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]

@@ -117,7 +117,7 @@ pub(crate) fn running_address() -> usize {
 /// It is the main loop, or a subscriber during an event of this crate.
 #[inline]
 pub(crate) fn in_mainloop() -> bool {
-    trace::is_telling() || thread().current.get().is_some_and(|control| control.kind() == Kind::Mainloop)
+    trace::in_subscriber() || thread().current.get().is_some_and(|control| control.kind() == Kind::Mainloop)
 }
 
 /// Queues a greenlet whose body has not begun. After the end or during the shutdown of its OS thread, cancels it
@@ -162,7 +162,7 @@ pub(crate) fn ready() -> usize {
     thread().ready.get()
 }
 
-/// Makes every later attempt of the running greenlet to yield an error. Returns the value that resumes it.
+/// Stops hand-offs: the running greenlet cannot give way from now on. Returns the value that resumes them.
 #[inline]
 pub(crate) fn stop_hand_off() -> usize {
     let thread = thread();

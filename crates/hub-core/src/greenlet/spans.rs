@@ -1,15 +1,15 @@
-//! Spans of the crate `tracing`: a greenlet is in its spans while it runs, and in none of another.
+//! Spans of the crate `tracing`: a greenlet is in its own spans while it runs, and in none of another greenlet.
 //!
-//! A subscriber knows OS threads: for each it keeps a stack of the spans that are entered. So whoever is left exits its
-//! spans first, the innermost first, and enters them again before anything else when it runs again. The outermost span
-//! of a green thread is its own, which ends with it; the others are those of [`in_span`].
+//! A subscriber knows OS threads: for each it keeps a stack of the entered spans. A greenlet that is left therefore
+//! exits its spans first, from the innermost on. When it runs again, it enters them before anything else. The outermost
+//! span of a green thread is its own, and ends with it. The others are those of [`in_span`].
 //!
-//! Rules:
+//! Ground rules:
 //! - Spans are exited before a greenlet marks itself as parked or queued, and entered before an exit is thrown. Between
 //!   the two the greenlet is *away*, and no foreign code runs in it.
-//! - Subscribers are foreign code. They are called through [`tell`], with nothing borrowed, and what was known of
-//!   greenlets before is asked again after. Who has the greenlet exit that is about to park, or wakes it, has ended
-//!   that park.
+//! - Subscribers are foreign code. They are called through [`call_subscriber`], with no borrow held. State of greenlets
+//!   that was read before is read again after the call. If a subscriber makes the greenlet exit that is about to park,
+//!   or wakes it, that park has ended.
 
 use std::cell::{Cell, RefCell};
 
@@ -19,14 +19,14 @@ use super::control::{ControlRef, Wake};
 use super::local;
 use super::run::{self, Waiter};
 use super::task::TaskRef;
-use super::trace::{is_heard, is_telling, tell};
+use super::trace::{call_subscriber, in_subscriber, is_enabled};
 
-/// The part of a control block's use that spans need.
+/// The state of spans in a control block.
 #[derive(Default)]
 pub(super) struct Spans {
-    /// From the outermost inwards. Taken out while they are told of.
+    /// From the outermost span inwards. Taken out during calls of a subscriber.
     stack: RefCell<Vec<Span>>,
-    /// They are not entered.
+    /// Whether the spans are exited.
     away: Cell<bool>,
 }
 
@@ -45,17 +45,17 @@ impl Spans {
 }
 
 fn enter(span: &Span) {
-    tell(|| span.with_subscriber(|(id, subscriber)| subscriber.enter(id)));
+    call_subscriber(|| span.with_subscriber(|(id, subscriber)| subscriber.enter(id)));
 }
 
 fn exit(span: &Span) {
-    tell(|| span.with_subscriber(|(id, subscriber)| subscriber.exit(id)));
+    call_subscriber(|| span.with_subscriber(|(id, subscriber)| subscriber.exit(id)));
 }
 
-/// Makes the span of a green thread that has not begun, within those of whoever spawns it.
+/// Creates the span of a green thread that has not begun, within the spans of the spawning greenlet.
 #[inline]
 pub(crate) fn open(task: TaskRef) {
-    if is_heard(Level::DEBUG) {
+    if is_enabled(Level::DEBUG) {
         make(task);
     }
 }
@@ -63,7 +63,7 @@ pub(crate) fn open(task: TaskRef) {
 #[cold]
 fn make(task: TaskRef) {
     let Some(control) = task.control() else { return };
-    let span = tell(|| {
+    let span = call_subscriber(|| {
         tracing::debug_span!(
             target: "greenhub",
             "green_thread",
@@ -79,8 +79,9 @@ fn make(task: TaskRef) {
     }
 }
 
-/// Exits the spans of the running greenlet, which is about to be left. False if it is away already, or has none:
-/// then nobody was told.
+/// Exits the spans of the running greenlet, which is about to be left.
+///
+/// Returns false if it is away already, or has none: no subscriber was called then.
 pub(super) fn exited(me: ControlRef) -> bool {
     let Some(spans) = me.try_spans() else { return false };
     if spans.stack.borrow().is_empty() || spans.away.replace(true) {
@@ -89,20 +90,20 @@ pub(super) fn exited(me: ControlRef) -> bool {
     let had_to_exit = me.has_pending_exit();
     spans.exit();
     if !had_to_exit && me.has_pending_exit() {
-        // Nobody wakes it for that: it was running.
+        // A subscriber does not wake the greenlet for the exit, because the greenlet was running.
         Waiter::new(me, me.ticket()).wake_with(Wake::Exit);
     }
     true
 }
 
-/// As [`exited`], for a park. False if that has ended.
+/// Like [`exited`], for a park. Returns false if that park has ended.
 #[inline]
 pub(super) fn exited_for(park: Waiter) -> bool {
     exited(park.control());
     park.control().ticket() == park.ticket()
 }
 
-/// Enters the spans of the greenlet that runs again, unless it has.
+/// Enters the spans of the greenlet that runs again, unless they are entered.
 #[inline]
 pub(super) fn entered(me: ControlRef) {
     if let Some(spans) = me.try_spans()
@@ -112,16 +113,16 @@ pub(super) fn entered(me: ControlRef) {
     }
 }
 
-/// As [`entered`], for whoever runs.
+/// Like [`entered`], for the running greenlet.
 pub(super) fn back() {
     entered(run::current());
 }
 
-/// Enters the spans of the running greenlet when it is dropped, if that is away.
+/// Exits the spans of the running greenlet, and enters them when it is dropped, if the greenlet is away then.
 pub(super) struct Away(ControlRef);
 
 impl Away {
-    /// Exits them.
+    /// Exits the spans.
     pub(super) fn new() -> Away {
         let me = run::current();
         exited(me);
@@ -135,20 +136,20 @@ impl Drop for Away {
     }
 }
 
-/// The running greenlet has ended, and with it its span.
+/// Ends the span of the running greenlet, because the greenlet has ended.
 pub(super) fn ended(me: ControlRef) {
     let Some(spans) = me.try_spans() else { return };
     let stack = spans.stack.take();
     for span in stack.into_iter().rev() {
         exit(&span);
-        tell(|| drop(span));
+        call_subscriber(|| drop(span));
     }
 }
 
-/// The span of a green thread that never begins, which ends when this is dropped.
+/// The span of a green thread that never begins. The span ends when this is dropped.
 pub(super) struct Unentered(Option<Span>);
 
-/// Takes what a green thread that never begins has for spans; nothing else is left of it.
+/// Takes the spans of a green thread that never begins.
 pub(super) fn unentered(target: ControlRef) -> Unentered {
     let span = target.try_spans().and_then(|spans| spans.stack.borrow_mut().pop());
     target.drop_cold();
@@ -158,20 +159,22 @@ pub(super) fn unentered(target: ControlRef) -> Unentered {
 impl Drop for Unentered {
     fn drop(&mut self) {
         if let Some(span) = self.0.take() {
-            tell(|| drop(span));
+            call_subscriber(|| drop(span));
         }
     }
 }
 
-/// Runs `f` in a span that may last across calls which switch: it is exited whenever the greenlet that calls this is
-/// left, and entered when that runs again. Switches if `f` does. With the feature `tracing`.
+/// Runs `f` in a span that may last across calls which switch. Switches if `f` does.
 ///
-/// The guard of [`Span::enter`], and [`Span::in_scope`], are for what does not switch: a subscriber notes for the OS
-/// thread that the span is entered. The green threads that run while this one waits would be in it with all that they
-/// tell, and the span be exited in the midst of theirs. It is the same with a guard that is held across an `.await`.
+/// The span is exited whenever the calling greenlet is left, and entered when the greenlet runs again. Needs the
+/// feature `tracing`.
 ///
-/// Calls nest, and `f` may be left in any way: by a panic, a kill or a timeout. Green threads that are spawned in it have
-/// spans of their own, as children of this one.
+/// The guard of [`Span::enter`], and [`Span::in_scope`], are only for code that does not switch. A subscriber records
+/// for the OS thread that the span is entered. Events of green threads that run meanwhile would belong to the span, and
+/// the span would be exited in the midst of theirs. A guard that is held across an `.await` has the same problem.
+///
+/// Calls nest, and `f` may be left in any way: by a panic, a kill or a timeout. Green threads that are spawned in it
+/// have spans of their own, as children of this one.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -193,13 +196,13 @@ impl Drop for Unentered {
 ///
 /// # Panics
 ///
-/// If `f` does. What a subscriber panics with when it is told goes no further.
+/// Panics if `f` panics. A panic of a subscriber is contained.
 pub fn in_span<R>(span: Span, f: impl FnOnce() -> R) -> R {
     if span.is_disabled() {
         return f();
     }
-    // A subscriber is not left, and an ended thread has nobody to switch to.
-    if is_telling() || local::get_unless_ended().is_err() {
+    // A subscriber is not left, and an ended OS thread does not switch.
+    if in_subscriber() || local::get_unless_ended().is_err() {
         return span.in_scope(f);
     }
     let inside = Inside::new(span);
@@ -208,7 +211,7 @@ pub fn in_span<R>(span: Span, f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// The running greenlet is in one more span while it exists.
+/// Keeps the running greenlet in one more span while it exists.
 struct Inside(ControlRef);
 
 impl Inside {
@@ -226,7 +229,7 @@ impl Drop for Inside {
         let span = self.0.try_spans().and_then(|spans| spans.stack.borrow_mut().pop());
         if let Some(span) = span {
             exit(&span);
-            tell(|| drop(span));
+            call_subscriber(|| drop(span));
         }
     }
 }

@@ -1,16 +1,16 @@
-//! Stacks: cut from slabs, recycled last in first out, one pool per thread.
+//! Stacks: cut from slabs, recycled last in first out, one pool per OS thread.
 //!
-//! A stack costs address space; memory it costs only where it was touched, one page for a parked
-//! greenlet with few frames. The stack given back last is the first to be taken, because it is hot.
+//! A stack costs address space. It costs memory only where it was touched: one page for a parked greenlet with few
+//! frames. The stack given back last is the first to be taken, because it is hot.
 //!
 //! Ground rules:
-//! - A [`Stack`] is the header of a stack. It lies at the front of the slab, apart from the stack,
-//!   never moves, and lives as long as the slab. It is shared by [`StackRef`]; what changes is in cells.
-//! - `Stacks` and all its headers belong to one thread: they are `!Send` and `!Sync` by their pointers.
-//! - A stack is in at most one list, and only while nobody uses it. Who takes it uses it alone.
-//! - A stack is recycled, trimmed or unmapped only when its root is at rest: it has returned, or it
-//!   is suspended where it owns nothing and is never resumed if `context` is zero. That is the promise
-//!   of [`Stacks::give`]. A stack that was never given back is never unmapped, nor is its slab.
+//! - A [`Stack`] is the header of a stack. It lies at the front of the slab, apart from the stack, never moves, and
+//!   lives as long as the slab. It is shared by [`StackRef`]; its mutable fields are cells.
+//! - `Stacks` and all its headers belong to one OS thread: they are `!Send` and `!Sync` by their pointers.
+//! - A stack is in at most one list, and only while it is not in use. A stack that was taken has one user.
+//! - A stack is recycled, trimmed or unmapped only when its root is at rest: it has returned, or it is suspended where
+//!   it owns nothing and is never resumed if `context` is zero. That is the promise of [`Stacks::give`]. A stack that
+//!   was never given back is never unmapped, nor is its slab.
 
 mod error;
 mod guard;
@@ -35,20 +35,20 @@ pub(super) use self::slab::stack_guarded_at;
 #[cfg(test)]
 pub(super) use self::tests::{in_child, role};
 
-/// The size of the smallest class, in bytes. Each class has twice the size of the one before.
+/// The size of the smallest class, in bytes. Each class has twice the size of the previous one.
 ///
-/// A panic has room in it: std's hook runs on the stack that panics, and needs 20 KiB to print a backtrace.
+/// A panic fits: std's hook runs on the stack that panics, and needs 20 KiB to print a backtrace.
 const SMALLEST: usize = 64 << 10;
-/// The number of classes; the largest has 512 MiB on a 64-bit system.
+/// The number of classes. The largest class has 512 MiB on a 64-bit system.
 const CLASSES: usize = if cfg!(target_pointer_width = "64") { 14 } else { 8 };
 
-/// The class whose stacks hold `size` bytes. It exists if the number is less than [`CLASSES`].
+/// Returns the class whose stacks hold `size` bytes. The class exists if the number is less than [`CLASSES`].
 #[inline]
 const fn class_of(size: usize) -> usize {
     ((size.saturating_sub(1) | (SMALLEST - 1)).ilog2() - (SMALLEST - 1).ilog2()) as usize
 }
 
-/// The bytes that a stack of a class holds.
+/// Returns the number of bytes that a stack of a class holds.
 #[inline]
 const fn size_of_class(class: usize) -> usize {
     SMALLEST << class
@@ -56,21 +56,22 @@ const fn size_of_class(class: usize) -> usize {
 
 static DEFAULT_SIZE: AtomicUsize = AtomicUsize::new(256 << 10);
 
-/// The size of a stack for which nobody asked for another, in bytes: 256 KiB, or what was set.
+/// Returns the default size of stacks, in bytes: 256 KiB, unless it was set.
 #[inline]
 pub(crate) fn default_size() -> usize {
     DEFAULT_SIZE.load(Relaxed)
 }
 
-/// Sets the size of the stacks that are taken from now on, in bytes, for all threads. It is rounded
-/// up to a power of two, and to 64 KiB at least.
+/// Sets the default size of stacks, in bytes, for all OS threads.
+///
+/// Applies to stacks that are taken from now on. The size is rounded up to a power of two, and to 64 KiB at least.
 pub(crate) fn set_default_size(size: usize) -> Result<(), StackError> {
     let class = existing_class(size)?;
     DEFAULT_SIZE.store(size_of_class(class), Relaxed);
     Ok(())
 }
 
-/// The size that a stack for `size` bytes has.
+/// Returns the real size of a stack for `size` bytes.
 pub(crate) fn round_up(size: usize) -> io::Result<usize> {
     let class = existing_class(size).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     Ok(size_of_class(class))
@@ -98,40 +99,41 @@ pub(crate) struct Stack {
 
 const _: () = assert!(size_of::<Stack>() == 64);
 
-/// A stack, as the thread that it belongs to refers to it.
+/// Refers to a stack of this OS thread.
 pub(crate) type StackRef = NonNull<Stack>;
 
 impl Stack {
-    /// Where the stack starts: just above its highest byte, aligned to a cache line.
+    /// Returns the top of the stack: the address just above its highest byte, aligned to a cache line.
     #[inline]
     pub(crate) fn top(&self) -> *mut u8 {
         self.top
     }
 
-    /// Where the stack ends: its lowest byte, above the guard.
+    /// Returns the lowest byte of the stack, just above the guard.
     #[inline]
     pub(crate) fn bottom(&self) -> *mut u8 {
         self.bottom
     }
 
-    /// How many bytes the stack holds, at least.
+    /// Returns the least number of bytes that the stack holds.
     #[inline]
     pub(crate) fn size(&self) -> usize {
         size_of_class(self.class)
     }
 
-    /// Whether an access to `address` is one below the end of this stack.
+    /// Returns whether `address` is in the guard below this stack.
     pub(crate) fn guard_contains(&self, address: usize) -> bool {
         let end = self.bottom.addr();
         (end - self.guard..end).contains(&address)
     }
 
-    /// How many bytes of the stack were in use at most since it was mapped or trimmed, to the page:
-    /// from its top down to the lowest page that is in memory. What was swapped out is not seen.
+    /// Returns the largest use of the stack since it was mapped or trimmed, in bytes, to the page.
+    ///
+    /// The use reaches from the top down to the lowest page that is in memory. Swapped-out pages are not counted.
     ///
     /// # Errors
     ///
-    /// What the system says; [`Unsupported`](io::ErrorKind::Unsupported) where it cannot tell.
+    /// Returns the error of the system, or [`Unsupported`](io::ErrorKind::Unsupported) where the system cannot tell.
     pub(crate) fn high_water(&self) -> io::Result<usize> {
         let page = page_size();
         let end = self.top.addr().next_multiple_of(page);
@@ -168,26 +170,26 @@ impl List {
     #[inline]
     fn pop(&self) -> Option<StackRef> {
         let stack = NonNull::new(self.head.get())?;
-        // SAFETY: what is in a list is an idle stack, whose slab is mapped.
+        // SAFETY: a list contains idle stacks, whose slabs are mapped.
         self.head.set(unsafe { stack.as_ref() }.next.get());
         Some(stack)
     }
 
     /// # Safety
     ///
-    /// The stack is in no list, its slab stays mapped while it is in this one.
+    /// The stack must be in no list, and its slab must stay mapped while it is in this one.
     #[inline]
     unsafe fn push(&self, stack: StackRef) {
-        // SAFETY: its slab is mapped, by the caller's promise.
+        // SAFETY: its slab is mapped, by the contract.
         unsafe { stack.as_ref() }.next.set(self.head.get());
         self.head.set(stack.as_ptr());
     }
 
-    /// Keeps what `stays` says, in the same order.
+    /// Keeps the stacks for which `stays` returns true, in the same order.
     fn retain(&self, stays: impl Fn(&Stack) -> bool) {
         let mut next = self.head.get();
         let mut link = &self.head;
-        // SAFETY: what is in a list is an idle stack, whose slab is mapped.
+        // SAFETY: a list contains idle stacks, whose slabs are mapped.
         while let Some(stack) = unsafe { next.as_ref() } {
             if stays(stack) {
                 link.set(next);
@@ -199,8 +201,7 @@ impl List {
     }
 
     fn iter(&self) -> impl Iterator<Item = &Stack> {
-        // SAFETY: what is in a list is an idle stack, whose slab is mapped. No caller changes the
-        // list while it walks.
+        // SAFETY: a list contains idle stacks, whose slabs are mapped. No caller changes the list during the walk.
         iter::successors(unsafe { self.head.get().as_ref() }, |stack| unsafe { stack.next.get().as_ref() })
     }
 }
@@ -209,7 +210,7 @@ impl List {
 struct Class {
     /// Idle stacks with the memory that they touched.
     idle: List,
-    /// Idle stacks whose memory went back to the system.
+    /// Idle stacks whose memory was returned to the system.
     trimmed: List,
     /// The slab to cut from.
     slab: Cell<*const Slab>,
@@ -221,9 +222,9 @@ impl Class {
     }
 }
 
-/// The stacks of a thread.
+/// The stacks of an OS thread.
 ///
-/// Dropping it unmaps every slab without a stack in use; the others stay for good.
+/// The drop unmaps every slab without a stack in use. The other slabs are leaked.
 pub(crate) struct Stacks {
     classes: [Class; CLASSES],
     /// All slabs, newest first.
@@ -232,12 +233,12 @@ pub(crate) struct Stacks {
 }
 
 impl Stacks {
-    /// No stacks yet; the first one taken maps a slab.
+    /// Creates an empty pool. The first stack taken maps a slab.
     pub(crate) const fn new() -> Stacks {
         Stacks { classes: [const { Class::new() }; CLASSES], slabs: Cell::new(ptr::null()), guard: None }
     }
 
-    /// As [`new`](Stacks::new), with this kind of guard whatever `GREENHUB_GUARD` says.
+    /// Like [`new`](Stacks::new), with this kind of guard, whatever `GREENHUB_GUARD` says.
     #[cfg(test)]
     pub(crate) const fn with_guard(guard: GuardKind) -> Stacks {
         let mut stacks = Stacks::new();
@@ -245,10 +246,10 @@ impl Stacks {
         stacks
     }
 
-    /// The hottest idle stack that holds `size` bytes, or a new one. Sizes are rounded up to a power of
-    /// two, and to 64 KiB at least.
+    /// Takes the hottest idle stack that holds `size` bytes, or a new one.
     ///
-    /// If its `context` is not zero, the root loop that it was given back with is still suspended on it.
+    /// Sizes are rounded up to a power of two, and to 64 KiB at least. If the `context` is not zero, the root loop of
+    /// the former use is still suspended on the stack.
     #[inline]
     pub(crate) fn take(&self, size: usize) -> Result<StackRef, StackError> {
         if let Some(class) = self.classes.get(class_of(size))
@@ -266,7 +267,7 @@ impl Stacks {
         if let Some(stack) = class.trimmed.pop() {
             return Ok(stack);
         }
-        // Before the first slab too, so that a wrong setting is no half success.
+        // Before the first slab too, so that a wrong setting fails before anything is mapped.
         let guard = self.guard.map_or_else(GuardKind::preferred, Ok)?;
         // SAFETY: the slabs of `self` are mapped until it is dropped.
         let mut slab = unsafe { class.slab.get().as_ref() };
@@ -279,34 +280,34 @@ impl Stacks {
             slab = Some(unsafe { new.as_ref() });
         }
         match slab {
-            // SAFETY: it is mapped, and not used up: an old one was asked, a new one has a stack.
+            // SAFETY: the slab is mapped, and not used up: an old one was checked, a new one has a stack.
             Some(slab) => unsafe { slab.cut_next(guard) },
             None => unreachable!("a slab was mapped"),
         }
     }
 
-    /// Takes a stack back; it will be the next one taken of its class.
+    /// Gives a stack back. It will be the next one taken of its class.
     ///
     /// # Safety
     ///
-    /// The stack was taken from here and not given back since. Its root loop has returned, or is
-    /// suspended where it owns nothing: it may be resumed by way of `context`, and it may as well
-    /// vanish, after which `context` is zero. Code may run on the stack up to its next switch, if
-    /// nothing takes or trims stacks on this thread before that.
+    /// The stack must have been taken from this pool and not given back since. Its root loop must have returned, or be
+    /// suspended where it owns nothing: it may be resumed by way of `context`, and it may as well vanish, after which
+    /// `context` is zero. Code may run on the stack up to its next switch, if nothing takes or trims stacks on this OS
+    /// thread before that.
     #[inline]
     pub(crate) unsafe fn give(&self, stack: StackRef) {
         // SAFETY: stacks in use are mapped.
         let class = unsafe { stack.as_ref() }.class;
-        // SAFETY: the stack is in no list, for it was in use; its slab is unmapped only with `self`.
+        // SAFETY: the stack is in no list, because it was in use. Its slab is unmapped only with `self`.
         unsafe { self.classes[class].idle.push(stack) };
     }
 
-    /// Gives the memory of idle stacks back to the system, except for the hottest few of each class, and
-    /// tells how many stacks that were. A root loop that was suspended on one is gone: `context` is zero.
+    /// Returns the memory of idle stacks to the system, except for the hottest few of each class.
     ///
-    /// If the system refuses, as it does for locked memory, the stacks stay idle and count as none.
+    /// Returns how many stacks that were. A root loop that was suspended on one is gone: `context` is zero. If the
+    /// system refuses, as it does for locked memory, the stacks stay idle and are not counted.
     pub(crate) fn trim(&self) -> usize {
-        /// As many as a batch of greenlets that wake and finish together may use at once.
+        /// The number of stacks that a batch of greenlets may use at once when it wakes and finishes together.
         const HOT: usize = 64;
 
         self.classes.iter().map(|class| Self::trim_class(class, HOT)).sum()
@@ -320,8 +321,8 @@ impl Stacks {
             let end = stack.top.addr().next_multiple_of(page_size());
             (stack.bottom, end - stack.bottom.addr())
         });
-        // SAFETY: these are whole pages of idle stacks. What was suspended there may vanish, as
-        // `give` promised, and nobody can resume it any more.
+        // SAFETY: these are whole pages of idle stacks. A root that was suspended there may vanish, as `give` promised,
+        // and cannot be resumed any more.
         if unsafe { guard::advise(ranges, DISCARD) }.is_err() {
             return 0;
         }
@@ -337,7 +338,7 @@ impl Stacks {
         count
     }
 
-    /// Unmaps the slabs of which no stack is in use, and gives the memory of all other idle stacks back to the system.
+    /// Unmaps the slabs without a stack in use, and returns the memory of all other idle stacks to the system.
     pub(crate) fn release(&self) {
         for class in &self.classes {
             for stack in class.idle.iter().chain(class.trimmed.iter()) {
@@ -351,7 +352,7 @@ impl Stacks {
             let stays = |stack: &Stack| !unsafe { &*stack.slab }.is_unused();
             class.idle.retain(stays);
             class.trimmed.retain(stays);
-            // SAFETY: the slabs of `self` are mapped, but for those that are unmapped below.
+            // SAFETY: the slabs of `self` are mapped, except those that are unmapped below.
             if unsafe { class.slab.get().as_ref() }.is_some_and(Slab::is_unused) {
                 class.slab.set(ptr::null());
             }
@@ -362,8 +363,8 @@ impl Stacks {
         while let Some(current) = unsafe { slab.as_ref() } {
             let next = current.next.get();
             if current.is_unused() {
-                // SAFETY: all of its stacks are idle, and their roots at rest, as `give` promised; no list leads to
-                // one of them any more, nor does a class. This is the thread that mapped it, for `Stacks` does not
+                // SAFETY: all of its stacks are idle, and their roots at rest, as `give` promised. No list and no class
+                // refers to one of them any more. This is the OS thread that mapped the slab, because `Stacks` does not
                 // leave its thread.
                 unsafe { Slab::unmap(slab) };
             } else {
@@ -379,7 +380,7 @@ impl Stacks {
         }
     }
 
-    /// How many stacks there are, and what they cost.
+    /// Returns the numbers of stacks and their cost.
     pub(crate) fn stats(&self) -> StackStats {
         let mut stats = StackStats::default();
         for slab in self.slabs() {
@@ -393,7 +394,7 @@ impl Stacks {
             stats.idle += class.idle.iter().count();
             stats.trimmed += class.trimmed.iter().count();
         }
-        // Nothing is cut while a stack of that size is idle.
+        // Nothing is cut while a stack of that size is idle, so the stacks that were cut were once in use together.
         stats.most = stats.in_use;
         stats.in_use -= stats.idle + stats.trimmed;
         stats.resident = (stats.in_use + stats.idle) * page_size();
@@ -406,7 +407,7 @@ impl Stacks {
     }
 }
 
-/// Takes a page's memory away; what is read there next is zero, or was there before.
+/// Advice that releases the memory of a page. A later read returns zero or the former content.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const DISCARD: libc::c_int = libc::MADV_DONTNEED;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -430,7 +431,7 @@ impl fmt::Debug for Stack {
     }
 }
 
-/// The stacks of a thread in numbers.
+/// The statistics of the stacks of an OS thread.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub(crate) struct StackStats {
@@ -438,18 +439,18 @@ pub(crate) struct StackStats {
     pub(crate) slabs: usize,
     /// Address space reserved for stacks, in bytes.
     pub(crate) reserved: usize,
-    /// Stacks that there is address space for.
+    /// Stacks that have address space.
     pub(crate) mapped: usize,
-    /// Stacks that were in use at the same time, at most.
+    /// The largest number of stacks that were in use at the same time.
     pub(crate) most: usize,
-    /// Stacks that somebody uses.
+    /// Stacks in use.
     pub(crate) in_use: usize,
     /// Stacks given back, with the memory that they touched.
     pub(crate) idle: usize,
-    /// Stacks given back whose memory went back to the system.
+    /// Stacks given back whose memory was returned to the system.
     pub(crate) trimmed: usize,
     /// Stacks without a guard.
     pub(crate) unguarded: usize,
-    /// The memory that stacks take at least, in bytes, with one touched page each.
+    /// The least memory of all stacks, in bytes, with one touched page each.
     pub(crate) resident: usize,
 }

@@ -1,15 +1,15 @@
-//! Cells: what a green thread is to run, and afterwards what came of it.
+//! The cells of green threads: the body of a green thread, and afterwards its result.
 //!
-//! A cell is written by `spawn` and has no stack; whoever starts it lends it one. It lives until the
-//! green thread has ended and nobody holds a handle. Cells are pooled in size classes.
+//! `spawn` writes a cell, which has no stack. The green thread gets a stack when it begins. A cell lives until the
+//! green thread has ended and no handle is left. Cells are pooled in size classes.
 //!
 //! Ground rules:
-//! - `bits` says what the body holds: the closure until [`STARTED`], nothing while it runs, the result
-//!   from [`DONE`] until [`TAKEN`]. Only this module reads or writes the body.
-//! - A cell is freed by whoever clears the last of [`HANDLE`] and [`ALIVE`].
-//! - Foreign code (closures, destructors, links, the text of errors) runs while [`HANDLE`] or [`ALIVE`] keeps
-//!   the cell, or when nobody else finds it any more. What it works on was moved out of the body, or is lent
-//!   and stays: `looks` keeps it from being taken, or [`TAKEN`] does.
+//! - `bits` describes the content of the body: the closure until [`STARTED`], nothing while it runs, the result from
+//!   [`DONE`] until [`TAKEN`]. Only this module reads or writes the body.
+//! - A cell is freed by the code that clears the last of [`HANDLE`] and [`ALIVE`].
+//! - Foreign code (closures, destructors, links, the text of errors) runs while [`HANDLE`] or [`ALIVE`] keeps the cell,
+//!   or when nothing else refers to it any more. The value it works on was moved out of the body, or is lent and stays:
+//!   `looks` or [`TAKEN`] prevents it from being taken.
 
 mod cell;
 mod pool;
@@ -43,11 +43,11 @@ pub(crate) use self::pool::TaskPool;
 pub(crate) struct TaskRef(NonNull<Header>);
 
 impl TaskRef {
-    /// A new greenlet with a cell that will run `closure`. It is in no queue yet.
+    /// Creates a greenlet with a cell that will run `closure`. It is in no queue yet.
     ///
     /// # Safety
     ///
-    /// What `F` and `T` borrow outlives the cell.
+    /// Everything that `F` and `T` borrow must outlive the cell.
     #[inline]
     unsafe fn new<F, T, U>(local: &Local, closure: F, handle: bool, spawned_at: &'static Location<'static>) -> TaskRef
     where
@@ -69,7 +69,7 @@ impl TaskRef {
         };
         let cell = memory.cast::<TaskCell<F, T>>();
         let body = UnsafeCell::new(Body { closure: ManuallyDrop::new(closure) });
-        // SAFETY: the pool gave memory of this layout to us alone.
+        // SAFETY: the pool gave out this memory, which has this layout and no other user.
         unsafe { cell.write(TaskCell { header, body }) };
         let task = TaskRef(cell.cast());
         control.task.set(Some(task));
@@ -87,46 +87,46 @@ impl TaskRef {
 
     #[inline]
     fn header<'a>(self) -> &'a Header {
-        // SAFETY: by the ground rules a `TaskRef` is used only while its cell lives, and the header
-        // consists of cells and constants.
+        // SAFETY: by the ground rules a `TaskRef` is used only while its cell lives, and the header consists of cells
+        // and constants.
         unsafe { self.0.as_ref() }
     }
 
-    /// Runs the closure and keeps its result. Never unwinds.
+    /// Runs the closure and stores its result. Never unwinds.
     #[inline]
     pub(crate) fn run(self) {
         let header = self.header();
         header.bits.set(header.bits.get() | STARTED);
-        // SAFETY: the closure is still in, as STARTED was not set before (cells are started once,
-        // by whoever pops them from the run queue).
+        // SAFETY: the closure is still in the body, because STARTED was not set before: a cell is started once, when it
+        // is popped from the run queue.
         unsafe { (header.vtable.run)(self) };
     }
 
-    /// Ends a cell that never started: the closure is dropped, `error` is its result.
+    /// Ends a cell that never started. The closure is dropped, and `error` becomes the result.
     pub(super) fn fail(self, error: GreenError) {
         let header = self.header();
         debug_assert!(!self.has_started());
         header.bits.set(header.bits.get() | STARTED);
-        // SAFETY: the closure is still in, as in `run`.
+        // SAFETY: the closure is still in the body, as in `run`.
         unsafe {
             (header.vtable.drop_closure)(self);
             (header.vtable.fail)(self, error);
         }
     }
 
-    /// Ends a cell whose body has begun and never goes on: `error` is its result. Never unwinds.
+    /// Ends a cell whose body has begun and never continues. `error` becomes the result. Never unwinds.
     ///
     /// The stack of the body may still refer to the cell, but nothing runs there any more.
     pub(super) fn abandon(self, error: GreenError) {
         let header = self.header();
         debug_assert!(self.has_started() && !self.is_done());
-        // SAFETY: the body of the cell is empty: the closure was moved out when it began, and the result, which
-        // its root would write, never comes, because its stack is never entered again.
+        // SAFETY: the body of the cell is empty. The closure was moved out when it began. Its root would write the
+        // result, but the stack of the root is never entered again.
         unsafe { (header.vtable.fail)(self, error) };
         self.finish();
     }
 
-    /// Tells everybody who waits, then frees the cell unless a handle exists. Never unwinds.
+    /// Wakes all waiters, then frees the cell unless a handle exists. Never unwinds.
     #[inline]
     pub(crate) fn finish(self) {
         let header = self.header();
@@ -155,7 +155,7 @@ impl TaskRef {
     fn run_links(self) {
         let Some(more) = self.extra() else { return };
         more.linking.set(Some(run::current()));
-        // One at a time, so that a link can take back those after it.
+        // One at a time, so that a link can remove later ones.
         loop {
             let Some((_, link)) = more.links.borrow_mut().pop_front() else { break };
             if let Err(error) = contained(link) {
@@ -165,7 +165,7 @@ impl TaskRef {
         more.linking.set(None);
     }
 
-    /// The handle is gone.
+    /// Releases the handle.
     #[inline]
     pub(crate) fn release(self) {
         let header = self.header();
@@ -181,28 +181,29 @@ impl TaskRef {
         let bits = header.bits.get();
         if bits & TAKEN == 0 {
             if bits & SEEN == 0 {
-                // SAFETY: the result is in: DONE is set and TAKEN is not.
+                // SAFETY: the body contains the result: DONE is set and TAKEN is not.
                 if let Some(failure) = unsafe { (header.vtable.unhandled)(self) } {
                     self.report(failure);
                 }
             }
-            // SAFETY: as above, and nobody finds the cell after this.
+            // SAFETY: as above, and nothing refers to the cell after this.
             unsafe { (header.vtable.drop_result)(self) };
         }
         if let Some(more) = header.extra.take() {
-            // SAFETY: leaked by `extra_or_new`, taken out of its cell just now.
+            // SAFETY: leaked by `extra_or_new`, and just taken out of its cell.
             drop_contained(unsafe { Box::from_raw(more.as_ptr()) });
         }
         super::local::give_task(self.0.cast(), header.class, header.vtable.layout);
     }
 
-    /// Whether the result is in.
+    /// Returns whether the cell contains the result, or contained it.
     pub(crate) fn is_done(self) -> bool {
         self.header().bits.get() & DONE != 0
     }
 
-    /// Whether the running greenlet need not wait for its end: everybody was told, or is being told by
-    /// the running greenlet itself.
+    /// Returns whether the running greenlet need not wait for the end.
+    ///
+    /// The waiters were woken, or the running greenlet is about to do so itself.
     #[inline]
     pub(crate) fn has_ended(self) -> bool {
         self.header().bits.get() & ALIVE == 0 || self.is_linking_here()
@@ -213,13 +214,14 @@ impl TaskRef {
         self.extra().is_some_and(|more| more.linking.get() == Some(run::current()))
     }
 
-    /// It no longer has a greenlet: it was taken back before it began.
+    /// Removes the greenlet of the cell, because it was cancelled before it began.
     pub(crate) fn forget_control(self) {
         self.header().control.set(None);
     }
 
-    /// Drops the result, which is out of reach. An `Err` is reported; any other failure that was not seen is left to the
-    /// caller, which gets true.
+    /// Drops the result, which is out of reach. An `Err` is reported.
+    ///
+    /// Returns true for any other failure that was not seen, which the caller must report.
     pub(crate) fn discard(self) -> bool {
         let header = self.header();
         let bits = header.bits.get();
@@ -227,9 +229,10 @@ impl TaskRef {
         if bits & TAKEN != 0 {
             return false;
         }
-        // First of all: the text of an error is foreign code, which may run others who have a handle.
+        // Must be first: the text of an error is foreign code, which may run code that has a handle.
         header.bits.set(bits | TAKEN | SEEN);
-        // SAFETY: the result is in: DONE was set and TAKEN was not. With TAKEN nobody else finds it any more.
+        // SAFETY: the body contains the result: DONE was set and TAKEN was not. With TAKEN no other code uses it any
+        // more.
         let failure = if bits & SEEN == 0 { unsafe { (header.vtable.unhandled)(self) } } else { None };
         // SAFETY: as above.
         unsafe { (header.vtable.drop_result)(self) };
@@ -252,7 +255,7 @@ impl TaskRef {
         report::tell(Report::Unhandled { name: self.describe(), error, result });
     }
 
-    /// Somebody gets to know the result, so a failure need not be reported.
+    /// Marks the result as seen, so that a failure need not be reported.
     pub(crate) fn see(self) {
         let header = self.header();
         header.bits.set(header.bits.get() | SEEN);
@@ -262,13 +265,13 @@ impl TaskRef {
         self.header().bits.get() & STARTED != 0
     }
 
-    /// The greenlet that runs it, while there is one.
+    /// Returns the greenlet that runs the body, while there is one.
     #[inline]
     pub(crate) fn control(self) -> Option<ControlRef> {
         self.header().control.get()
     }
 
-    /// Adds somebody who wants to know of the end.
+    /// Adds a waiter for the end.
     pub(crate) fn add_waiter(self, waiter: Waiter) {
         let header = self.header();
         match header.waiter.get() {
@@ -277,7 +280,7 @@ impl TaskRef {
         }
     }
 
-    /// Takes a waiter back that has left.
+    /// Removes a waiter that has left.
     pub(crate) fn remove_waiter(self, waiter: Waiter) {
         let header = self.header();
         if header.waiter.get() == Some(waiter) {
@@ -292,7 +295,7 @@ impl TaskRef {
         }
     }
 
-    /// Adds a callback for the end. The number takes it back.
+    /// Adds a callback for the end. Returns a number for [`remove_link`](TaskRef::remove_link).
     pub(crate) fn add_link(self, link: Link) -> u64 {
         let more = self.extra_or_new();
         let number = more.next_link.get();
@@ -323,7 +326,7 @@ impl TaskRef {
         self.extra_or_new().stack_size.set(Some(size));
     }
 
-    /// The size that was asked for, in bytes.
+    /// Returns the requested stack size, in bytes.
     #[inline]
     pub(super) fn stack_size(self) -> Option<usize> {
         self.extra()?.stack_size.get()
@@ -333,7 +336,7 @@ impl TaskRef {
         self.header().spawned_at
     }
 
-    /// Name and origin, for reports.
+    /// Returns name and origin, for reports.
     pub(crate) fn describe(self) -> String {
         match self.name() {
             Some(name) => format!("{name:?} (spawned at {})", self.spawned_at()),
@@ -341,8 +344,9 @@ impl TaskRef {
         }
     }
 
-    /// Writes what it runs to `out`, piece by piece. May be called in a signal handler of its thread: it takes
-    /// no memory and no lock, and leaves out what is being changed at that moment.
+    /// Writes name and origin to `out`, piece by piece. May be called in a signal handler of its OS thread.
+    ///
+    /// It takes no memory and no lock, and leaves out a name that is being changed at that moment.
     pub(super) fn write_to(self, out: &mut dyn FnMut(&[u8])) {
         out(b"green thread ");
         if let Some(more) = self.extra()
@@ -360,8 +364,7 @@ impl TaskRef {
 
     fn result_ptr<T>(self) -> *mut ManuallyDrop<Result<T, GreenError>> {
         let offset = self.header().vtable.body;
-        // SAFETY: the body lies at this offset of the allocation, and a union keeps each of its
-        // fields at its beginning.
+        // SAFETY: the body is at this offset of the allocation, and a union keeps each of its fields at its beginning.
         unsafe { self.0.as_ptr().byte_add(offset).cast() }
     }
 
@@ -377,12 +380,12 @@ impl TaskRef {
         self.extra()?.timer.take()
     }
 
-    /// Something that lives until it has ended.
+    /// Returns a reference to a value that lives until the green thread has ended.
     pub(crate) fn life(self) -> Weak<()> {
         Rc::downgrade(self.extra_or_new().life.borrow_mut().get_or_insert_default())
     }
 
-    /// The value that an upper floor keeps with the green thread, made at first use.
+    /// Returns the value that a higher floor keeps with the green thread, made at first use.
     pub(crate) fn companion<'a>(self, make: impl FnOnce() -> Box<dyn Any>) -> &'a dyn Any {
         &**self.extra_or_new().companion.get_or_init(make)
     }
@@ -401,7 +404,7 @@ impl TaskRef {
     }
 }
 
-/// Writes a place as `file:line:column`, under the conditions of [`TaskRef::write_to`].
+/// Writes a location as `file:line:column`, under the conditions of [`TaskRef::write_to`].
 pub(super) fn write_location(at: &Location<'_>, out: &mut dyn FnMut(&[u8])) {
     out(at.file().as_bytes());
     for number in [at.line(), at.column()] {
@@ -445,23 +448,23 @@ impl<T> Deref for Task<T> {
 }
 
 impl<T> Task<T> {
-    /// A new greenlet with a cell that will run `closure`. It is in no queue yet.
+    /// Creates a greenlet with a cell that will run `closure`. It is in no queue yet.
     #[inline]
     pub(crate) fn new<F>(local: &Local, closure: F, handle: bool, spawned_at: &'static Location<'static>) -> Task<T>
     where
         F: FnOnce() -> T + 'static,
         T: 'static,
     {
-        // SAFETY: neither borrows anything.
+        // SAFETY: neither type borrows anything.
         let cell = unsafe { TaskRef::new::<F, T, Owned>(local, closure, handle, spawned_at) };
         Task { cell, result: PhantomData }
     }
 
-    /// A new greenlet with a cell that has a handle and will run a `closure` which may borrow.
+    /// Creates a greenlet with a handle and a cell that will run a `closure` which may borrow.
     ///
     /// # Safety
     ///
-    /// What `F` and `T` borrow outlives the cell: it ends and its handle is released before.
+    /// Everything that `F` and `T` borrow must outlive the cell: the cell must end and its handle be released before.
     pub(crate) unsafe fn borrowing<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> Task<T>
     where
         F: FnOnce() -> T,
@@ -471,7 +474,7 @@ impl<T> Task<T> {
         Task { cell, result: PhantomData }
     }
 
-    /// The result, moved out. Nobody gets it twice, or while it is looked at.
+    /// Moves the result out. It is given out once, and never during a look.
     pub(crate) fn take_result(self) -> Result<T, GreenError> {
         let header = self.header();
         let bits = header.bits.get();
@@ -480,13 +483,14 @@ impl<T> Task<T> {
             return Err(GreenError::Taken);
         }
         header.bits.set(bits | TAKEN | SEEN);
-        // SAFETY: DONE and not TAKEN: the result is in, and a `Task<T>` is made for results of type `T`.
+        // SAFETY: DONE is set and TAKEN was not: the body contains the result, and a `Task<T>` is made for results of
+        // type `T`.
         unsafe { ManuallyDrop::take(&mut *self.result_ptr::<T>()) }
     }
 
-    /// Shows the result in place, which does not count as taking it. `None` if it was moved out.
+    /// Calls `at` with the result in place, which does not take it. Returns `None` if the result was moved out.
     pub(crate) fn look<R>(self, at: impl FnOnce(&Result<T, GreenError>) -> R) -> Option<R> {
-        /// Ends the look, also by a panic of the one who looks.
+        /// Ends the look, also in case of a panic of `at`.
         struct LookedAt(TaskRef);
         impl Drop for LookedAt {
             fn drop(&mut self) {
@@ -502,20 +506,22 @@ impl<T> Task<T> {
         }
         header.looks.set(header.looks.get() + 1);
         let _looked_at = LookedAt(self.cell);
-        // SAFETY: DONE and not TAKEN: the result is in, and `looks` keeps it there; its cell lives, for the
-        // caller has a handle or is called before it has ended. `T` is right, as in `take_result`.
+        // SAFETY: DONE is set and TAKEN is not: the body contains the result, and `looks` keeps it there. The cell
+        // lives, because the caller has a handle or is called before the green thread has ended. `T` is right, as in
+        // `take_result`.
         Some(at(unsafe { &*self.result_ptr::<T>() }))
     }
 }
 
 impl<T: 'static> Task<Option<T>> {
-    /// As [`new`](Task::new), with a handle, for a closure that gives `None` if its body is not to run. An `Err` in its
-    /// `Some` is an error of the green thread.
+    /// Like [`new`](Task::new), with a handle, for a closure that returns `None` if its body is not to run.
+    ///
+    /// An `Err` in its `Some` is an error of the green thread.
     pub(crate) fn optional<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> Task<Option<T>>
     where
         F: FnOnce() -> Option<T> + 'static,
     {
-        // SAFETY: neither borrows anything.
+        // SAFETY: neither type borrows anything.
         let cell = unsafe { TaskRef::new::<F, Option<T>, OwnedOption>(local, closure, true, spawned_at) };
         Task { cell, result: PhantomData }
     }
@@ -526,7 +532,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_written_as_it_is_displayed() {
+    fn a_location_is_written_as_it_is_displayed() {
         let at = Location::caller();
         let mut text = Vec::new();
         write_location(at, &mut |part| text.extend_from_slice(part));

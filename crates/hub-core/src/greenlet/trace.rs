@@ -1,9 +1,8 @@
-//! What is told to subscribers of the crate `tracing`, with the feature of that name; without it nothing of this is
-//! compiled.
+//! The events for subscribers of the crate `tracing`, with the feature of that name. Without it they compile to
+//! nothing.
 //!
-//! A subscriber is foreign code: it is called where nothing is borrowed, and its panics go no further. As a wait may be
-//! about to begin there, nothing parks while it is told something, no exit is thrown, and what it does is not told in
-//! turn.
+//! A subscriber is foreign code. It is called where nothing is borrowed, and its panics are contained. A wait may be
+//! about to begin at such a place, so during the call nothing parks, no exit is thrown, and no further event is made.
 
 #[cfg_attr(not(feature = "tracing"), path = "trace/no_subscriber.rs")]
 mod subscriber;
@@ -15,24 +14,24 @@ use super::task::TaskRef;
 use crate::error::LoopError;
 use crate::report::{Observe, Observer, Report};
 
-/// Expands to the event with the feature, to nothing without.
+/// Expands to the event with the feature, to nothing without it.
 macro_rules! event {
     ($level:ident, $($fields:tt)+) => {{
         #[cfg(feature = "tracing")]
-        if is_heard(tracing::Level::$level) {
-            tell(|| tracing::event!(target: "greenhub", tracing::Level::$level, $($fields)+));
+        if is_enabled(tracing::Level::$level) {
+            call_subscriber(|| tracing::event!(target: "greenhub", tracing::Level::$level, $($fields)+));
         }
     }};
 }
 
-/// A green thread was spawned, and is about to be queued.
+/// Records that a green thread was spawned, and is about to be queued.
 #[inline]
 pub(crate) fn spawned(task: TaskRef) {
     event!(DEBUG, number = task.control().map(|control| control.number()), name = task.name().as_deref(), spawned_at = %task.spawned_at(), "green thread spawned");
     spans::open(task);
 }
 
-/// A green thread has ended; nobody was told yet.
+/// Records that a green thread has ended. Its waiters are not woken yet.
 #[inline]
 pub(crate) fn ended(task: TaskRef) {
     event!(DEBUG, number = task.control().map(|control| control.number()), name = task.name().as_deref(), spawned_at = %task.spawned_at(), "green thread ended");
@@ -54,30 +53,30 @@ impl Observe for Observer {
     }
 }
 
-/// A hub was built.
+/// Records that a hub was built.
 #[inline]
 pub(crate) fn hub_built(name: &'static str, id: u64) {
     event!(INFO, hub = name, id, "hub built");
     let _ = (name, id);
 }
 
-/// The main loop begins.
+/// Records that the main loop begins.
 #[inline]
 pub(crate) fn loop_began(hub: &'static str) {
     event!(DEBUG, hub, "main loop began");
     let _ = hub;
 }
 
-/// The main loop has ended.
+/// Records that the main loop has ended.
 #[inline]
 pub(crate) fn loop_ended(hub: &'static str) {
     event!(DEBUG, hub, "main loop ended");
     let _ = hub;
 }
 
-/// The main greenlet's wait ends with this.
+/// Records the error that ends the main greenlet's wait.
 #[inline]
-pub(crate) fn main_is_told(error: &LoopError) {
+pub(crate) fn main_failed(error: &LoopError) {
     event!(WARN, "the main greenlet's wait ends: {error}");
     let _ = error;
 }

@@ -1,9 +1,9 @@
-//! Unhandled results: how an `Err` is found in one, and the message of its report.
+//! Unhandled results: detects an `Err` in a result, and makes the message of its report.
 //!
-//! A green thread may return any type, so neither `Debug` nor `Display` can be asked of its error. The name of the
-//! result's type tells that it is a `Result`, and its discriminant that it is an `Err`; both exist for every type. The
-//! message is found by the type's identity, for the errors of [`KNOWN`] and those of [`set_error_message`]. All of it
-//! is safe code: a name that misleads gives a wrong report and nothing worse.
+//! A green thread may return any type, so neither `Debug` nor `Display` is available for its error. The name of the
+//! result's type shows that it is a `Result`, and its discriminant that it is an `Err`; both exist for every type. The
+//! message is found by the type's identity, for the errors of [`KNOWN`] and those of [`set_error_message`]. This is all
+//! safe code: a misleading type name gives a wrong report and nothing worse.
 
 use std::any::{Any, TypeId, type_name};
 use std::collections::BTreeMap;
@@ -17,13 +17,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::unwind::{contained, drop_contained};
 use crate::error::{GreenError, HubError, HubGone, JobError, LoopError, Timeout, TrampolineError};
 
-/// How [`type_name`] begins for every `Result`.
+/// The beginning of [`type_name`] for every `Result`.
 const RESULT: &str = "core::result::Result<";
 
 /// An unhandled `Err`.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct LostError {
-    /// `None`: the type has none that is known.
+    /// `None` if no message is known for the type.
     pub(crate) message: Option<String>,
     /// The type of the whole result.
     pub(crate) result: &'static str,
@@ -35,18 +35,18 @@ impl LostError {
     }
 }
 
-/// As `find`, which may panic: then there is an error whose message cannot be had.
+/// Like `find`, which may panic. In case of a panic, returns an error without its message.
 #[inline]
 pub(crate) fn contained_in<T>(result: &T, find: fn(&T) -> Option<LostError>) -> Option<LostError> {
     let found = contained(|| find(result));
     found.unwrap_or_else(|failed| Some(LostError { message: Some(no_text(failed)), result: type_name::<T>() }))
 }
 
-/// The text in place of one that could not be made.
+/// Returns the text in place of a message that could not be made.
 pub(crate) fn no_text(failed: GreenError) -> String {
     match failed {
         GreenError::Panic(message) => format!("an error whose text cannot be had: {message}"),
-        // The text was left by an exit, whose error may be foreign too.
+        // An exit ended the making of the text. Its error may be foreign too.
         failed => {
             drop_contained(failed);
             "an error whose text cannot be had".to_owned()
@@ -54,33 +54,33 @@ pub(crate) fn no_text(failed: GreenError) -> String {
     }
 }
 
-/// Finds the error in `result`, which may borrow: without a message. `None` if it is no `Result`, or fine.
+/// Finds the error in `result`, which may borrow, without a message. Returns `None` if it is no `Result`, or `Ok`.
 #[inline]
 pub(crate) fn error_in<T>(result: &T) -> Option<LostError> {
     is_err(result).then(|| LostError { message: None, result: type_name::<T>() })
 }
 
-/// Finds the error in `result`, with its message. `None` if it is no `Result`, or fine, or to be ignored.
+/// Finds the error in `result`, with its message. Returns `None` if it is no `Result`, or `Ok`, or to be ignored.
 ///
-/// The message is made by foreign code, which may panic.
+/// Foreign code makes the message, and may panic.
 #[inline]
 pub(crate) fn error_with_message_in<T: 'static>(result: &T) -> Option<LostError> {
     if is_err(result) { describe(result, type_name::<T>()) } else { None }
 }
 
-/// As [`error_with_message_in`], for an error whose message is known whatever the value beside it is.
+/// Like [`error_with_message_in`], for an error whose message is known for every type of value.
 pub(crate) fn io_error_in<T: 'static>(result: &io::Result<T>) -> Option<LostError> {
     let found = error_with_message_in(result)?;
     Some(LostError { message: found.message.or_else(|| result.as_ref().err().map(ToString::to_string)), ..found })
 }
 
-/// Decided when this is compiled for a `T` that is no `Result`: nothing is left of it then.
+/// Returns whether the value is an `Err`. The check is resolved at compile time for a `T` that is no `Result`.
 #[inline]
 fn is_err<T>(value: &T) -> bool {
     type_name::<T>().starts_with(RESULT) && number(discriminant(value)) == number(discriminant(&Err::<(), ()>(())))
 }
 
-/// The number of a variant, of which only the hash is public. It is the same for every `Err`.
+/// Returns a number for a variant, of which only the hash is public. It is the same for every `Err`.
 #[inline]
 fn number<T>(variant: Discriminant<T>) -> u64 {
     struct Bytes(u64);
@@ -111,15 +111,16 @@ fn describe(result: &dyn Any, type_name: &'static str) -> Option<LostError> {
 
 type Message = dyn Fn(&dyn Any) -> Option<String> + Send + Sync;
 
-/// By the type of the result.
+/// The messages, by the type of the result.
 static MESSAGES: RwLock<BTreeMap<TypeId, Arc<Message>>> = RwLock::new(BTreeMap::new());
 
-/// Sets the message with which an unhandled `Err` of a `Result<T, E>` is reported, for the whole process.
+/// Sets the message for unhandled errors of the type `Result<T, E>`. Does not switch.
 ///
-/// A result of a green thread that is never taken is reported if it is an `Err`, see [`spawn`](crate::spawn). The report
-/// has a message for the common errors of std and of this crate beside the common values; for every other pair of
-/// types it names only the type, until it is set here. With `None` for a message that error is not reported. A later
-/// call for the same types replaces the earlier one. `message` must not block a green thread. Does not switch.
+/// Applies to the whole process. An `Err` that a green thread returns and that is never taken is reported, see
+/// [`spawn`](crate::spawn). The report has a message for the common errors of std and of this crate, combined with the
+/// common values. For every other pair of types it only names the type, unless a message is set. An error for which
+/// `message` returns `None` is not reported. A later call for the same types replaces the earlier one. `message` must
+/// not block a green thread.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -130,14 +131,14 @@ static MESSAGES: RwLock<BTreeMap<TypeId, Arc<Message>>> = RwLock::new(BTreeMap::
 /// }
 /// hub_core::set_error_message::<(), Failure>(|failure| match failure {
 ///     Failure::Refused(port) => Some(format!("port {port} is refused")),
-///     Failure::PeerLeft => None, // as usual
+///     Failure::PeerLeft => None, // expected, not reported
 /// });
-/// let (tell, told) = std::sync::mpsc::channel();
-/// hub_core::set_report_stream(move |report| tell.send(report.to_string()).unwrap());
+/// let (sender, receiver) = std::sync::mpsc::channel();
+/// hub_core::set_report_stream(move |report| sender.send(report.to_string()).unwrap());
 /// hub_core::spawn_n(|| Err::<(), _>(Failure::PeerLeft));
 /// hub_core::spawn_n(|| Err::<(), _>(Failure::Refused(80)));
 /// hub_core::yield_now();
-/// assert!(told.try_recv().unwrap().contains("port 80 is refused"));
+/// assert!(receiver.try_recv().unwrap().contains("port 80 is refused"));
 /// # });
 /// ```
 pub fn set_error_message<T: 'static, E: 'static>(message: impl Fn(&E) -> Option<String> + Send + Sync + 'static) {
@@ -169,7 +170,7 @@ macro_rules! known {
     };
 }
 
-/// The messages that are there without being set.
+/// The built-in messages.
 const KNOWN: &[fn(&dyn Any) -> Option<String>] = known![
     io::Error,
     Box<dyn Error>,
@@ -203,7 +204,7 @@ mod tests {
     struct Own;
 
     #[test]
-    fn an_err_is_told_from_an_ok_of_every_layout() {
+    fn an_err_is_distinguished_from_an_ok_in_every_layout() {
         assert!(is_err(&Err::<(), ()>(())) && !is_err(&Ok::<(), ()>(())));
         assert!(is_err(&Err::<Vec<u8>, Own>(Own)) && !is_err(&Ok::<Vec<u8>, Own>(Vec::new())));
         assert!(is_err(&Err::<(), Box<u8>>(Box::new(0))) && !is_err(&Ok::<(), Box<u8>>(())));

@@ -1,14 +1,14 @@
-//! How a greenlet is made to end from outside: exits, and what becomes of panics.
+//! Exits, which end a greenlet from outside, and the handling of panics.
 //!
-//! An exit is a flag on the control block and a reason beside it. The target reads it when it next
-//! arrives from a park and starts to unwind in its own frames, with a payload that prints nothing.
-//! Swallowed by a `catch_unwind` on the way, it is thrown again at the next park: a kill as long as the greenlet lives, what
-//! goes up to a scope as long as that is open. Between two throws the main loop takes a turn, and after
-//! [`MOST_THROWS`](crate::error::MOST_THROWS) the exit is given up.
+//! An exit is a flag on the control block and a reason in the cold state. The target reads the flag when it next
+//! arrives from a park, and starts to unwind its own frames. The payload prints nothing. If a `catch_unwind` on the way
+//! swallows the exit, it is thrown again at the next park: a kill as long as the greenlet lives, the exit of a scope as
+//! long as the scope is open. Between two throws the main loop takes a turn. After
+//! [`MOST_THROWS`](crate::error::MOST_THROWS) throws the exit is given up.
 //!
 //! Ground rules:
-//! - [`ColdState`] belongs to one use of a control block: made when it is first needed, freed by `drop_cold`
-//!   when the greenlet has ended, by nobody else. Nothing of it is borrowed while foreign code runs.
+//! - [`ColdState`] belongs to one use of a control block. It is made when it is first needed. Only `drop_cold` frees
+//!   it, when the greenlet has ended. No borrow of it is held while foreign code runs.
 //! - Payloads of panics are foreign: dropping one may panic again, and is contained.
 
 use std::any::Any;
@@ -24,19 +24,20 @@ use super::spans;
 use crate::error::{ExitKind, GreenError, Linked, Timeout, payload_text};
 use crate::timer_queue::TimerId;
 
-/// Why a greenlet has to end.
+/// The reason why a greenlet has to end.
 #[derive(Clone, Debug)]
 pub(crate) enum Exit {
-    /// For good; this is how it ends for those who wait for it.
+    /// Ends the whole greenlet. The error is its result.
     Kill(GreenError),
-    /// Up to the scope of the timeout with this number, opened under so many shields.
+    /// Ends the scope of the timeout with this number. `shields` is the number of shields under which it was opened.
     Timeout { scope: u64, shields: u8 },
-    /// Up to the scope with this number, opened under so many shields, whose green thread has ended.
+    /// Ends the scope with this number, because its linked green thread has ended. `shields` is the number of shields
+    /// under which it was opened.
     Linked { scope: u64, shields: u8, linked: Linked },
 }
 
 impl Exit {
-    /// The scope up to which it goes.
+    /// Returns the scope that the exit ends.
     pub(crate) fn scope(&self) -> Option<u64> {
         match self {
             Exit::Kill(_) => None,
@@ -52,7 +53,7 @@ impl Exit {
         }
     }
 
-    /// Under how many shields it still strikes: under those inside which its scope was opened.
+    /// Returns the number of shields that the exit passes: those inside which its scope was opened.
     fn shields(&self) -> u8 {
         match self {
             Exit::Kill(_) => 0,
@@ -61,10 +62,10 @@ impl Exit {
     }
 }
 
-/// The payload of the unwinding that an exit starts.
+/// The panic payload of an exit.
 pub(crate) struct Payload(pub(crate) Exit);
 
-/// An exit that waits for its greenlet, and how often it was thrown and swallowed.
+/// A pending exit of a greenlet, and how often it was thrown and swallowed.
 struct Pending {
     exit: Exit,
     throws: u32,
@@ -75,13 +76,13 @@ struct Pending {
 pub(crate) struct ColdState {
     /// In the order in which they are thrown.
     pending: RefCell<Vec<Pending>>,
-    /// How often an exit was thrown.
+    /// The number of throws of exits so far.
     thrown: Cell<u64>,
-    /// How many kills were given up.
+    /// The number of kills given up.
     refused_kills: Cell<u32>,
-    /// That an exit was given up has been reported.
+    /// Whether it was reported that an exit was given up.
     reported: Cell<bool>,
-    /// The timer that ends a wait for a lock by the exit that it holds back.
+    /// The timer that ends a wait for a lock by the exit that the wait holds back.
     patience: Cell<Option<TimerId>>,
     switching: Switching,
     locals: Locals,
@@ -102,13 +103,13 @@ impl From<Exit> for GreenError {
 impl ControlRef {
     /// Adds an exit. It takes effect when the greenlet next arrives from a park without a mask.
     ///
-    /// The first kill stands, and a second one comes back: dropping its error is foreign code, after which the
-    /// caller knows nothing of the greenlet any more.
+    /// The first kill stays, and a second one is returned. Dropping its error is foreign code, after which the caller
+    /// must read the state of the greenlet again.
     pub(crate) fn set_exit(self, exit: Exit) -> Option<Exit> {
         let mut pending = self.cold().pending.borrow_mut();
         match exit {
             Exit::Kill(_) if pending.first().is_some_and(Pending::is_kill) => return Some(exit),
-            // A kill goes before all that ends with a scope.
+            // A kill goes before all exits of scopes.
             Exit::Kill(_) => pending.insert(0, Pending { exit, throws: 0 }),
             Exit::Timeout { .. } | Exit::Linked { .. } => pending.push(Pending { exit, throws: 0 }),
         }
@@ -116,7 +117,7 @@ impl ControlRef {
         None
     }
 
-    /// Takes back what was to go up to a scope: that has ended, or has caught it.
+    /// Removes the exits of a scope that has ended or has caught them.
     pub(crate) fn clear_scope(self, number: u64) {
         let Some(cold) = self.cold.get() else { return };
         // SAFETY: see `cold`.
@@ -124,19 +125,20 @@ impl ControlRef {
         self.take_back(cold, |pending| pending.exit.scope() == Some(number));
     }
 
-    /// Removes the first pending exit that `is_it`.
+    /// Removes the first pending exit for which `is_it` returns true.
     fn take_back(self, cold: &ColdState, is_it: impl FnMut(&Pending) -> bool) {
         let mut pending = cold.pending.borrow_mut();
         let place = pending.iter().position(is_it);
         let taken = place.map(|place| pending.remove(place));
         self.exit.set(!pending.is_empty());
         drop(pending);
-        // It may hold an error of the program's.
+        // The exit may contain an error of the program.
         drop_contained(taken);
     }
 
-    /// How often the exit was thrown that comes next as soon as no mask is in force: the first that no shield holds
-    /// back.
+    /// Returns how often the next exit was thrown.
+    ///
+    /// The next exit is the first that no shield holds back. It is thrown as soon as no mask is in force.
     pub(super) fn throws(self) -> Option<u32> {
         if !self.exit.get() {
             return None;
@@ -144,7 +146,7 @@ impl ControlRef {
         self.cold().pending.borrow().iter().find(|pending| self.is_due(pending)).map(|pending| pending.throws)
     }
 
-    /// The exit that comes next, to be thrown now.
+    /// Returns the next exit, and counts a throw.
     pub(super) fn next_throw(self) -> Option<Exit> {
         let cold = self.cold();
         let mut pending = cold.pending.borrow_mut();
@@ -154,20 +156,21 @@ impl ControlRef {
         Some(next.exit.clone())
     }
 
-    /// The exit that comes next, to go on after it was caught on its way. It does not count as swallowed.
+    /// Returns the next exit, to continue it after it was caught on its way. It does not count as swallowed.
     pub(super) fn next_again(self) -> Option<Exit> {
         let pending = self.cold().pending.borrow();
         pending.iter().find(|pending| self.is_due(pending)).map(|pending| pending.exit.clone())
     }
 
-    /// How often an exit of this greenlet was thrown so far.
+    /// Returns the number of throws of exits so far.
     pub(crate) fn thrown(self) -> u64 {
         // SAFETY: see `cold`.
         self.cold.get().map_or(0, |cold| unsafe { cold.as_ref() }.thrown.get())
     }
 
-    /// Gives up the exit that comes next: the greenlet has swallowed it too often. Returns what sort it was, at the
-    /// first time for this greenlet.
+    /// Gives up the next exit, because the greenlet has swallowed it too often.
+    ///
+    /// Returns the kind of the exit, at the first time for this greenlet.
     pub(super) fn give_up_exit(self) -> Option<ExitKind> {
         let cold = self.cold();
         let kind = cold.pending.borrow().iter().find(|pending| self.is_due(pending))?.exit.kind();
@@ -175,18 +178,18 @@ impl ControlRef {
             cold.refused_kills.set(cold.refused_kills.get() + 1);
         }
         let reported = cold.reported.replace(true);
-        // May drop an error of the program's.
+        // May drop an error of the program.
         self.take_back(cold, |pending| self.is_due(pending));
         (!reported).then_some(kind)
     }
 
-    /// How many kills this greenlet has refused.
+    /// Returns how many kills this greenlet has refused.
     pub(crate) fn refused_kills(self) -> u32 {
         // SAFETY: see `cold`.
         self.cold.get().map_or(0, |cold| unsafe { cold.as_ref() }.refused_kills.get())
     }
 
-    /// How far the kill of this greenlet has come.
+    /// Returns the progress of the kill of this greenlet.
     pub(crate) fn kill_progress(self) -> KillProgress {
         if !self.exit.get() {
             return if self.refused_kills() == 0 { KillProgress::None } else { KillProgress::Refused };
@@ -201,7 +204,7 @@ impl ControlRef {
         }
     }
 
-    /// The exit that comes first of those that are pending, held back or not.
+    /// Returns the first of the pending exits, held back or not.
     pub(super) fn held_exit(self) -> Option<Exit> {
         if !self.exit.get() {
             return None;
@@ -209,7 +212,7 @@ impl ControlRef {
         self.cold().pending.borrow().first().map(|pending| pending.exit.clone())
     }
 
-    /// Whether an exit is pending that no shield holds back.
+    /// Returns whether an exit is pending that no shield holds back.
     pub(crate) fn has_pending_exit(self) -> bool {
         self.throws().is_some()
     }
@@ -218,17 +221,17 @@ impl ControlRef {
         !self.is_shielded_from(&pending.exit)
     }
 
-    /// Whether a shield holds that exit back.
+    /// Returns whether a shield holds that exit back.
     pub(crate) fn is_shielded_from(self, exit: &Exit) -> bool {
         exit.shields() < self.shields()
     }
 
-    /// Keeps the timer of a wait that holds an exit back, for the one before.
+    /// Replaces the timer of a wait that holds an exit back, and returns the former one.
     pub(super) fn replace_patience(self, timer: Option<TimerId>) -> Option<TimerId> {
         self.cold().patience.replace(timer)
     }
 
-    /// Forgets every exit that is pending.
+    /// Removes all pending exits.
     #[inline]
     pub(super) fn clear_exits(self) {
         self.exit.set(false);
@@ -242,36 +245,36 @@ impl ControlRef {
         drop_contained(self.cold().pending.take());
     }
 
-    /// What raw switches know of it. Not to be kept beyond the end of the greenlet.
+    /// Returns the state of raw switches. Must not be kept beyond the end of the greenlet.
     pub(super) fn switching(self) -> &'static Switching {
         &self.cold().switching
     }
 
-    /// As `switching`, if there is anything.
+    /// Like `switching`, but returns `None` if there is no cold state.
     pub(super) fn try_switching(self) -> Option<&'static Switching> {
         // SAFETY: see `cold`.
         self.cold.get().map(|cold| unsafe { &cold.as_ref().switching })
     }
 
-    /// The values of its own. Not to be kept beyond foreign code.
+    /// Returns the greenlet's local values. Must not be kept over foreign code.
     pub(crate) fn locals(self) -> &'static Locals {
         &self.cold().locals
     }
 
-    /// The spans that it is in. Not to be kept beyond the end of the greenlet.
+    /// Returns the greenlet's spans. Must not be kept beyond the end of the greenlet.
     #[cfg(feature = "tracing")]
     pub(super) fn spans(self) -> &'static spans::Spans {
         &self.cold().spans
     }
 
-    /// As `spans`, if there are any.
+    /// Like `spans`, but returns `None` if there is no cold state.
     #[cfg(feature = "tracing")]
     pub(super) fn try_spans(self) -> Option<&'static spans::Spans> {
         // SAFETY: see `cold`.
         self.cold.get().map(|cold| unsafe { &cold.as_ref().spans })
     }
 
-    /// Drops the values of its own, in its own context: destructors may park it.
+    /// Drops the greenlet's local values, in its own context: destructors may park it.
     #[inline]
     pub(super) fn drop_locals(self) {
         if self.cold.get().is_some() {
@@ -284,7 +287,7 @@ impl ControlRef {
         while let Some(value) = self.locals().end_one() {
             drop_contained(value);
         }
-        // What was pending concerned the destructors.
+        // Pending exits concerned the destructors.
         self.clear_exits();
     }
 
@@ -294,13 +297,13 @@ impl ControlRef {
             self.cold.set(Some(cold));
             cold
         });
-        // SAFETY: leaked above and freed only by `drop_cold`, when the greenlet has ended. Neither this
-        // module nor `raw` nor `green_local` keeps the reference over foreign code or a switch; `spans` keeps it while
-        // subscribers are told of the greenlet that runs, which does not end in there.
+        // SAFETY: leaked above and freed only by `drop_cold`, when the greenlet has ended. Neither this module nor
+        // `raw` nor `green_local` keeps the reference over foreign code or a switch. `spans` keeps it during calls of
+        // subscribers, for the running greenlet, which does not end in there.
         unsafe { cold.as_ref() }
     }
 
-    /// Frees what only this use of the block needed.
+    /// Frees the state that only this use of the block needed.
     #[inline]
     pub(super) fn drop_cold(self) {
         if self.cold.get().is_some() {
@@ -310,13 +313,13 @@ impl ControlRef {
 
     #[cold]
     fn free_cold(self) {
-        // Those that were made after its body had ended: by a link, for instance.
+        // Drops values made after the body had ended, by a link, for instance.
         self.end_locals();
         spans::ended(self);
-        // What was pending may hold an error of the program's, whose destructor is foreign code: this greenlet may
-        // need such a part again.
+        // A pending exit may contain an error of the program, whose destructor is foreign code. The destructor may make
+        // a new cold state.
         while let Some(cold) = self.cold.take() {
-            // SAFETY: leaked in `cold`, taken out of the cell just now, so nobody finds it again.
+            // SAFETY: leaked in `cold`, and just taken out of the only cell that refers to it.
             let cold = unsafe { Box::from_raw(cold.as_ptr()) };
             cold.switching.end();
             drop_contained(cold);
@@ -324,15 +327,17 @@ impl ControlRef {
     }
 }
 
-/// How far the kill of a green thread has come that has not ended. For what waits for the ends of many.
+/// The progress of the kill of a green thread that has not ended.
+///
+/// For code that waits for the ends of many green threads.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum KillProgress {
-    /// It was not killed.
+    /// The green thread was not killed.
     None,
     /// A mask or a shield holds the kill back.
     HeldBack,
-    /// The kill is thrown in the next turn, for the first time or once more.
+    /// The kill is thrown in the next turn, for the first time or again.
     Striking,
     /// The green thread has swallowed the kill too often and lives on.
     Refused,
@@ -344,13 +349,13 @@ impl Pending {
     }
 }
 
-/// Whether a payload that was caught is an exit: a kill, a timeout or a link, and no panic. Never switches.
+/// Returns whether a caught payload is an exit: a kill, a timeout or a link. Never switches.
 ///
-/// A payload of [`catch_unwind`] is that of a panic of the job, or an exit that is on its way out of
-/// the green thread or up to its scope. An exit has to go on: pass it to [`resume_unwind`]. One
-/// that is swallowed is thrown again at the next wait, after the main loop has taken a turn; after a hundred times it
-/// is given up and [reported](crate::Report::Refused), the green thread lives on, and
-/// [`kill`](crate::GreenThread::kill) returns [`KillOutcome::Refused`](crate::KillOutcome::Refused).
+/// A payload from [`catch_unwind`] is that of a panic, or an exit on its way out of the green thread or up to its
+/// scope. Pass an exit to [`resume_unwind`], so that it continues. A swallowed exit is thrown again at the next wait,
+/// after the main loop has taken a turn. After a hundred times it is given up and [reported](crate::Report::Refused).
+/// The green thread then lives on, and [`kill`](crate::GreenThread::kill) returns
+/// [`KillOutcome::Refused`](crate::KillOutcome::Refused).
 ///
 /// # Examples
 ///
@@ -382,7 +387,9 @@ pub fn is_exit(payload: &(dyn Any + Send)) -> bool {
     exit_kind(payload).is_some()
 }
 
-/// Which exit a payload that was caught is, see [`is_exit`]. `None` if it is a panic. Never switches.
+/// Returns the kind of exit of a caught payload, or `None` for a panic. Never switches.
+///
+/// See [`is_exit`].
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -403,12 +410,13 @@ pub fn exit_kind(payload: &(dyn Any + Send)) -> Option<ExitKind> {
     if let Some(Payload(exit)) = payload.downcast_ref() {
         return Some(exit.kind());
     }
-    // A reference to the box that `catch_unwind` returns coerces to this, instead of to one to its content.
+    // A reference to the box of `catch_unwind` coerces to a reference to the box itself, instead of to its content.
     payload.downcast_ref::<Box<dyn Any + Send>>().and_then(|payload| exit_kind(payload.as_ref()))
 }
 
-/// Runs `f` within the scope with that number, which `open` keeps open. What goes up to that scope ends here and is
-/// the error; all else goes through.
+/// Runs `f` within the scope with that number, which `open` keeps open.
+///
+/// Returns an exit of that scope as the error. All other unwinding goes through.
 #[inline]
 pub(crate) fn in_scope<S, R>(number: u64, open: S, f: impl FnOnce() -> R) -> Result<R, Exit> {
     let result = catch_unwind(AssertUnwindSafe(f));
@@ -429,8 +437,9 @@ pub(crate) fn throw(exit: Exit) -> ! {
     resume_unwind(Box::new(Payload(exit)))
 }
 
-/// What a caught payload means to those who wait for the greenlet. Drops the payload, whose
-/// destructor is foreign code.
+/// Converts a caught payload to the result for the waiters of the greenlet.
+///
+/// Drops the payload, whose destructor is foreign code.
 pub(crate) fn error_of(payload: Box<dyn Any + Send>) -> GreenError {
     let payload = match payload.downcast::<Payload>() {
         Ok(payload) => {
@@ -443,16 +452,15 @@ pub(crate) fn error_of(payload: Box<dyn Any + Send>) -> GreenError {
     GreenError::Panic(message)
 }
 
-/// Runs foreign code in a place where nothing may unwind. A panic's message is returned.
+/// Runs foreign code in a place where nothing may unwind. Returns the message of a panic as an error.
 pub(crate) fn contained<R>(foreign: impl FnOnce() -> R) -> Result<R, GreenError> {
     catch_unwind(AssertUnwindSafe(foreign)).map_err(error_of)
 }
 
-/// Drops a value whose destructor may panic. The panic was printed by its hook; there is nobody to
-/// give it to.
+/// Drops a value whose destructor may panic. The panic hook has printed the panic, and no caller can receive it.
 pub(crate) fn drop_contained<T>(value: T) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // A payload whose own destructor panics again is given up.
+        // A payload whose own destructor panics again is leaked.
         std::mem::forget(payload);
     }
 }

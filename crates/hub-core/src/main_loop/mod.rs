@@ -510,7 +510,7 @@ impl MainLoop {
     }
 
     fn tell_main(&self, error: LoopError) {
-        trace::main_is_told(&error);
+        trace::main_failed(&error);
         self.standstill.stir();
         drop_contained(self.main_error.replace(Some(error)));
         let main = local::get().main;

@@ -11,7 +11,7 @@ use super::*;
 
 const SIZE: usize = 64 << 10;
 
-/// Goes down as far as `depth` says, with frames that nothing optimises away.
+/// Recurses to the given depth, with frames that the compiler cannot remove.
 #[inline(never)]
 fn dig(depth: usize) -> usize {
     let frame = std::hint::black_box([depth; 64]);
@@ -23,15 +23,15 @@ extern "C" fn dig_for_ever(_: Transfer) -> ! {
     unreachable!("reached {deep}");
 }
 
-/// Runs a greenlet that needs more stack than there is.
+/// Runs a greenlet that overflows its stack.
 fn overflow(guard: GuardKind, others: usize) {
     let stacks = Stacks::with_guard(guard);
     for _ in 0..others {
         stacks.take(SIZE).unwrap();
     }
     let stack = stacks.take(SIZE).unwrap();
-    // SAFETY: `stacks` lives, and the stack was taken, so it is writable from bottom to top and
-    // nobody else's. The entry never returns.
+    // SAFETY: `stacks` lives, and the stack was taken, so it is writable from bottom to top and has no other user. The
+    // entry never returns.
     unsafe {
         let stack = stack.as_ref();
         let stack = context::stack::Stack::new(stack.top().cast(), stack.bottom().cast());
@@ -89,7 +89,7 @@ fn a_description_that_is_too_long_is_cut() {
     assert!(text.contains(" has overflowed its stack of 64 KiB\n"), "{text}");
 }
 
-/// Runs `body` on a thread that std does not know, hence has no alternate stack.
+/// Runs `body` on an OS thread that std does not know, and that therefore has no alternate stack.
 fn on_foreign_thread(body: extern "C" fn(*mut c_void) -> *mut c_void) {
     // SAFETY: a plain thread, started with default attributes and joined once.
     unsafe {
@@ -145,9 +145,9 @@ fn an_alternate_stack_is_out_of_use_before_its_memory_is_given_back() {
         assert_ne!(AlternateStack::current().unwrap().ss_sp, of_std.ss_sp);
         drop(ours);
         assert!(!AlternateStack::exists());
-        // One that is not in use any more leaves the present one in its place.
+        // An alternate stack that is not in use any more leaves the current one installed.
         let ours = AlternateStack { memory: Some(AlternateStack::make().unwrap()) };
-        // SAFETY: the stack that std has made for this thread, and takes back at its end.
+        // SAFETY: this is the stack that std has made for this thread, and takes back at its end.
         assert_eq!(unsafe { libc::sigaltstack(&raw const of_std, ptr::null_mut()) }, 0);
         drop(ours);
         assert_eq!(AlternateStack::current().unwrap().ss_sp, of_std.ss_sp);
@@ -207,7 +207,7 @@ fn the_previous_handler_gets_the_faults_that_are_not_ours() {
             // SAFETY: the record is valid; the rest is allowed in a signal handler.
             unsafe { libc::_exit(if (*info).si_addr().addr() == 64 { 42 } else { 1 }) };
         }
-        // SAFETY: both handlers keep to what a handler may do and have the type that the flags name.
+        // SAFETY: both handlers do only what a handler may do, and have the type that the flags name.
         unsafe {
             let mut action: sigaction = std::mem::zeroed();
             if role == "plain" {

@@ -230,7 +230,7 @@ pub(in super::super) fn release_dropper(me: ControlRef) {
 
 /// Removes one handle or child from the count of `node`.
 ///
-/// If it was the last one, a live greenlet is made to exit. Otherwise the release continues with the parent.
+/// If it was the last one, a live greenlet is made to exit. For any other greenlet, the parent is released in turn.
 pub(super) fn release(mut node: Rc<Node>) {
     loop {
         node.handles.set(node.handles.get() - 1);
@@ -328,7 +328,7 @@ impl Node {
             return;
         }
         let exit = Exit::Kill(GreenError::Exit);
-        let call_guarded = me.kind() == Kind::Mainloop || trace::is_telling() || local::get().main_loop.in_hub();
+        let call_guarded = me.kind() == Kind::Mainloop || trace::in_subscriber() || local::get().main_loop.in_hub();
         let shielded = target.is_shielded_from(&exit);
         if panicking || call_guarded || target.is_masked() || shielded {
             self.successor.set(Successor::Hub);

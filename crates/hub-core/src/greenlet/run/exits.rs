@@ -32,7 +32,7 @@ pub(super) fn throw_pending(me: ControlRef, mut own: Option<Exit>, between: impl
 
 /// Lets the main loop take a turn, and others run, before `me` continues. Returns at once where that is not possible.
 pub(super) fn take_turn(me: ControlRef) {
-    if trace::is_telling() || local::get().main_loop.in_hub() {
+    if trace::in_subscriber() || local::get().main_loop.in_hub() {
         return;
     }
     spans::exited(me);
@@ -69,7 +69,7 @@ pub(crate) fn has_to_exit(me: ControlRef) -> bool {
     !me.is_masked() && me.has_pending_exit()
 }
 
-/// Kills the running greenlet by itself: throws `exit`, unless something holds it back.
+/// Makes the running greenlet exit: throws `exit`, unless something holds it back.
 pub(crate) fn exit_now(exit: Exit) {
     let me = current();
     drop(me.set_exit(exit.clone()));

@@ -90,7 +90,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             _unneeded = target.set_exit(exit);
             let me = current();
             if !at_once || masked || shielded || has_to_exit(me) {
-                // A masked wait looks after those for whom it waits. A shielded wait continues unchanged.
+                // A masked wait passes the exit on to the greenlets it waits for. A shielded wait continues unchanged.
                 if !shielded {
                     target.state.set(State::Parked);
                     Waiter::new(target, target.ticket()).wake_with(Wake::Exit);

@@ -30,7 +30,7 @@ impl Waiter {
     #[inline]
     pub(crate) fn current(doing: WaitReason) -> Result<Waiter, Refused> {
         let control = current();
-        if control.kind() != Kind::Thread || control.exit.get() || trace::is_telling() || std::thread::panicking() {
+        if control.kind() != Kind::Thread || control.exit.get() || trace::in_subscriber() || std::thread::panicking() {
             may_park(control, doing)?;
         }
         control.doing.set(doing);
@@ -45,7 +45,7 @@ impl Waiter {
     #[inline]
     pub(crate) fn begin(doing: WaitReason) -> Result<Option<Waiter>, Refused> {
         let control = current();
-        if (control.kind() != Kind::Thread || control.exit.get() || trace::is_telling() || std::thread::panicking())
+        if (control.kind() != Kind::Thread || control.exit.get() || trace::in_subscriber() || std::thread::panicking())
             && !may_begin(control, doing)?
         {
             return Ok(None);
@@ -133,7 +133,7 @@ impl Waiter {
     pub(super) fn park_until_entered(self) -> Result<(), Refused> {
         let me = self.control;
         debug_assert_eq!(current(), me, "only the running greenlet parks");
-        if trace::is_telling() {
+        if trace::in_subscriber() {
             may_leave(me, me.doing())?;
         }
         if me.ticket.get() == self.ticket && spans::exited_for(self) {
@@ -208,7 +208,7 @@ pub(crate) fn may_leave(me: ControlRef, doing: WaitReason) -> Result<(), Refused
     if me.kind() == Kind::Mainloop {
         return Err(LoopError::InMainloop { doing: doing.as_str() }.into());
     }
-    if trace::is_telling() {
+    if trace::in_subscriber() {
         return Err(LoopError::InMainloop { doing: "a wait in a subscriber of `tracing`" }.into());
     }
     if std::thread::panicking() {

@@ -1,14 +1,12 @@
 //! Guards: memory below each stack that traps.
 //!
-//! Best is advice (`MADV_GUARD_INSTALL`, Linux 6.13): it costs no mapping, whatever the number of
-//! stacks. Else the guard is protected, which splits the slab's mapping in two for each stack, until
-//! the mapping limit of the process nears. Beyond it there is no stack, unless the policy allows
-//! unguarded ones.
+//! The best guard is made by advice (`MADV_GUARD_INSTALL`, Linux 6.13): it costs no mapping, for any number of stacks.
+//! Otherwise the guard is protected memory, which splits the slab's mapping in two for each stack, until the process is
+//! near its mapping limit. Beyond the limit there is no stack, unless the policy allows unguarded ones.
 //!
 //! Ground rules:
-//! - The callers pass ranges of whole pages that lie in one of their slabs and hold nothing alive:
-//!   guards below stacks, or stacks that nobody uses. Advice on them changes no memory that a
-//!   reference points to.
+//! - The callers pass ranges of whole pages that lie in one of their slabs and contain nothing alive: guards below
+//!   stacks, or stacks that are not in use. Advice on them changes no memory that a reference points to.
 
 use std::env;
 use std::ffi::OsString;
@@ -23,17 +21,17 @@ use rustix::mm::{MprotectFlags, mprotect};
 
 use super::error::StackError;
 
-/// How a guard is made.
+/// The way in which a guard is made.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum GuardKind {
-    /// By advice, which takes no mapping; by protection where the system does not know that advice.
+    /// By advice, which takes no mapping; by protection where the system lacks that advice.
     Advice,
     /// By protection, which takes two mappings for each stack.
     Protect,
 }
 
 impl GuardKind {
-    /// What `GREENHUB_GUARD` asks for, else advice.
+    /// Returns the kind that `GREENHUB_GUARD` names, or advice.
     ///
     /// The variable is read once. `GREENHUB_GUARD=mprotect` runs a whole program, or its tests, as
     /// it would run on a system without guards by advice.
@@ -49,8 +47,9 @@ impl GuardKind {
     }
 }
 
-/// What to do when the system allows the process no more guards below stacks. See
-/// [`set_stack_policy`](crate::set_stack_policy).
+/// The policy for stacks beyond the number of guards that the system allows.
+///
+/// See [`set_stack_policy`](crate::set_stack_policy).
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub enum StackPolicy {
@@ -67,13 +66,13 @@ static UNGUARDED: AtomicBool = AtomicBool::new(false);
 ///
 /// # Safety
 ///
-/// With [`StackPolicy::Unguarded`], no greenlet may need more stack than it has: it would write into
-/// the stack of another one.
+/// With [`StackPolicy::Unguarded`], no greenlet may need more stack than it has. It would write into the stack of
+/// another greenlet.
 pub(crate) unsafe fn set_policy(policy: StackPolicy) {
     UNGUARDED.store(policy == StackPolicy::Unguarded, Relaxed);
 }
 
-/// The stacks of the process whose guard takes mappings.
+/// The number of stacks of the process whose guard takes mappings.
 static PROTECTED: AtomicUsize = AtomicUsize::new(0);
 
 /// Gives back the mappings of `stacks` guards, whose slab is gone.
@@ -96,28 +95,28 @@ impl Guards {
     }
 }
 
-/// How far [`install`] came.
+/// The result of [`install`].
 #[derive(Copy, Clone, Default)]
 pub(super) struct Installed {
-    /// How many stacks of the row may be used; at least one.
+    /// The number of stacks of the row that may be used; at least one.
     pub(super) count: usize,
-    /// How many of these have a guard that takes mappings.
+    /// The number of these whose guard takes mappings.
     pub(super) protected: usize,
-    /// How many of these have no guard.
+    /// The number of these without a guard.
     pub(super) unguarded: usize,
 }
 
-/// Makes guards, from the front of the row, as many as may be had.
+/// Installs guards from the front of the row, as many as the system allows.
 ///
 /// # Safety
 ///
-/// The guards are whole pages of one slab, and hold nothing.
+/// The guards must be whole pages of one slab, and contain nothing.
 pub(super) unsafe fn install(kind: GuardKind, guards: Guards) -> Result<Installed, StackError> {
-    // SAFETY: the caller's promise is the one that is asked for.
+    // SAFETY: the contract is the same.
     if kind == GuardKind::Advice && unsafe { install_by_advice(guards) } {
         return Ok(Installed { count: guards.count, ..Installed::default() });
     }
-    // SAFETY: the caller's promise is the one that is asked for.
+    // SAFETY: the contract is the same.
     match unsafe { install_by_protection(guards) } {
         Ok(count) => Ok(Installed { count, protected: count, unguarded: 0 }),
         Err(StackError::MappingLimit { .. }) if UNGUARDED.load(Relaxed) => {
@@ -127,14 +126,14 @@ pub(super) unsafe fn install(kind: GuardKind, guards: Guards) -> Result<Installe
     }
 }
 
-/// Whether all guards were installed; one that was and is protected in addition does no harm.
+/// Installs all guards by advice. Returns false if one failed. A guard that is protected in addition does no harm.
 ///
 /// # Safety
 ///
 /// As [`install`].
 #[cfg(any(target_os = "linux", target_os = "android"))]
 unsafe fn install_by_advice(guards: Guards) -> bool {
-    /// The kernel does not know the advice.
+    /// Whether the kernel lacks the advice.
     static UNKNOWN: AtomicBool = AtomicBool::new(false);
     /// Not in `libc` yet.
     const MADV_GUARD_INSTALL: c_int = 102;
@@ -142,7 +141,7 @@ unsafe fn install_by_advice(guards: Guards) -> bool {
     if UNKNOWN.load(Relaxed) {
         return false;
     }
-    // SAFETY: guards hold nothing, so that what they held may go.
+    // SAFETY: guards contain nothing, so their content may be discarded.
     let installed = unsafe { advise(guards.ranges(), MADV_GUARD_INSTALL) };
     if installed.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)) {
         UNKNOWN.store(true, Relaxed);
@@ -155,7 +154,7 @@ unsafe fn install_by_advice(_: Guards) -> bool {
     false
 }
 
-/// How many guards, from the front, were protected; at least one.
+/// Protects guards from the front of the row. Returns how many were protected; at least one.
 ///
 /// # Safety
 ///
@@ -171,7 +170,7 @@ unsafe fn install_by_protection(guards: Guards) -> Result<usize, StackError> {
     let mut refused = None;
     let mut done = 0;
     for (guard, len) in guards.ranges().take(granted) {
-        // SAFETY: the range lies in a slab of the caller's and holds nothing, so nobody misses it.
+        // SAFETY: the range lies in a slab of the caller and contains nothing in use.
         match unsafe { mprotect(guard.cast::<c_void>(), len, MprotectFlags::empty()) } {
             Ok(()) => done += 1,
             Err(error) => {
@@ -190,33 +189,35 @@ unsafe fn install_by_protection(guards: Guards) -> Result<usize, StackError> {
     }
 }
 
-/// Each protected stack takes two mappings; a sixteenth is left to the rest of the process, because a
-/// process at its limit cannot even load a library or start a thread.
+/// Returns the largest number of protected stacks.
+///
+/// Each takes two mappings. A sixteenth of the limit is left to the rest of the process, because a process at its limit
+/// cannot even load a library or start an OS thread.
 fn protected_at_most(limit: usize) -> usize {
     (limit - limit / 16) / 2
 }
 
-/// How many mappings the process may have, where the system has such a limit.
+/// Returns the mapping limit of the process, where the system has such a limit.
 fn mapping_limit() -> Option<usize> {
     static LIMIT: OnceLock<Option<usize>> = OnceLock::new();
     *LIMIT.get_or_init(|| {
         if !cfg!(any(target_os = "linux", target_os = "android")) {
             return None;
         }
-        /// What the kernel starts with; for a process that may not see `/proc`.
+        /// The default of the kernel, for a process without access to `/proc`.
         const USUAL: usize = 65_530;
         let limit = fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse().ok());
         Some(limit.unwrap_or(USUAL))
     })
 }
 
-/// Gives the system the same advice for many ranges, in few calls where it takes them.
+/// Gives the system the same advice for many ranges, in few calls where the system accepts that.
 ///
 /// # Safety
 ///
-/// The ranges are whole pages of the caller's slabs, and nobody misses what the advice takes away.
+/// The ranges must be whole pages of the caller's slabs, and the advice must not discard content that is in use.
 pub(super) unsafe fn advise(mut ranges: impl Iterator<Item = (*mut u8, usize)>, advice: c_int) -> io::Result<()> {
-    /// One KiB of the running stack, which may be a small one; more at once is not faster.
+    /// One KiB of the running stack, which may be a small one. A larger batch is not faster.
     const BATCH: usize = 64;
 
     let mut batch = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
@@ -229,12 +230,12 @@ pub(super) unsafe fn advise(mut ranges: impl Iterator<Item = (*mut u8, usize)>, 
         if len == 0 {
             return Ok(());
         }
-        // SAFETY: the caller's promise is the one that is asked for.
+        // SAFETY: the contract is the same.
         if unsafe { advise_batch(&batch[..len], advice) } {
             continue;
         }
         for range in &batch[..len] {
-            // SAFETY: the caller owns these pages and does not miss what the advice takes away.
+            // SAFETY: the caller owns these pages, and the advice discards no content in use.
             if unsafe { libc::madvise(range.iov_base, range.iov_len, advice) } != 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -242,23 +243,23 @@ pub(super) unsafe fn advise(mut ranges: impl Iterator<Item = (*mut u8, usize)>, 
     }
 }
 
-/// Whether one call took the whole batch. If not, parts of it may be done; advice may be given twice.
+/// Gives the advice for a batch in one call. Returns false if parts of the batch failed. Advice may be given twice.
 ///
 /// # Safety
 ///
 /// As [`advise`].
 #[cfg(any(target_os = "linux", target_os = "android"))]
 unsafe fn advise_batch(batch: &[libc::iovec], advice: c_int) -> bool {
-    /// Names the calling process, in a child after fork too (Linux 6.14; not in `libc` yet). A real
-    /// descriptor would name the parent there, and guards would go into its memory.
+    /// Refers to the calling process, in a child after fork too (Linux 6.14; not in `libc` yet). A real descriptor
+    /// would refer to the parent there, and guards would be installed in the parent's memory.
     const PIDFD_SELF: c_int = -10_000;
-    /// The kernel does not take batches for the process itself.
+    /// Whether the kernel refuses batches for the process itself.
     static UNKNOWN: AtomicBool = AtomicBool::new(false);
 
     if batch.len() == 1 || UNKNOWN.load(Relaxed) {
         return false;
     }
-    // SAFETY: the vectors name pages of the caller's, which does not miss what the advice takes away.
+    // SAFETY: the vectors refer to pages of the caller, and the advice discards no content in use.
     let done =
         unsafe { libc::syscall(libc::SYS_process_madvise, PIDFD_SELF, batch.as_ptr(), batch.len(), advice, 0usize) };
     if done < 0 {

@@ -8,11 +8,11 @@
 //!
 //! Ground rules:
 //! - A slab and its headers lie at the front of its own mapping; they live until [`Slab::unmap`].
-//! - Pointers into a slab are made from the pointer that the mapping gave, so that they may reach all
-//!   of it. No `&mut` to any of it exists; what changes is in cells, and belongs to one thread.
+//! - Pointers into a slab are derived from the pointer of the mapping, so that they may reach all of it. No `&mut` to
+//!   any of it exists; its mutable fields are cells, and belong to one OS thread.
 //! - A header is written when its stack is cut, before its number counts as cut.
-//! - The slabs of a thread form a list that a signal handler may walk at any time: a slab is complete
-//!   before it is linked, and unlinked before it is unmapped.
+//! - The slabs of an OS thread form a list that a signal handler may walk at any time: a slab is complete before it is
+//!   linked, and unlinked before it is unmapped.
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
@@ -25,26 +25,26 @@ use super::error::StackError;
 use super::guard::{self, GuardKind, Guards};
 use super::{Stack, StackRef, size_of_class};
 
-/// The least guard: a C frame this large may touch its far end first.
+/// The least size of a guard. A C frame of this size may touch its far end first.
 const GUARD: usize = 64 << 10;
 
-/// Tops differ by this many cache lines at most.
+/// The number of colours: tops differ by up to this many cache lines.
 const COLOURS: usize = 32;
 /// The distance between two colours, and the alignment of a header.
 const LINE: usize = 64;
 
-/// The most address space of one slab, unless one stack takes more.
+/// The largest address space of a slab, unless a single stack takes more.
 const SLAB_BYTES: usize = if cfg!(target_pointer_width = "64") { 4 << 30 } else { 32 << 20 };
 
-/// The stacks in the first slab of a class, and in the largest.
+/// The numbers of stacks in the first slab of a class, and in the largest.
 const FIRST: usize = 16;
 const LARGEST: usize = 8_192;
 
 /// The measures of a class.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Geometry {
-    /// From one stack to the next, in bytes: an odd number of pages. The hot pages of neighbours
-    /// with a power of two between them would share a few sets of the cache and of the TLB.
+    /// The distance between two stacks, in bytes: an odd number of pages. With a power of two, the hot pages of
+    /// neighbours would share a few sets of the cache and of the TLB.
     pub(super) stride: usize,
     /// The guard at the low end, in bytes.
     pub(super) guard: usize,
@@ -53,7 +53,7 @@ pub(super) struct Geometry {
 impl Geometry {
     pub(super) fn of_class(class: usize) -> Geometry {
         let page = page_size();
-        // One page more than the size, because the colour takes from the top.
+        // One page more than the size, because the colour reduces the stack at the top.
         let usable = size_of_class(class).next_multiple_of(page) + page;
         let guard = GUARD.next_multiple_of(page);
         let even = ((guard + usable) / page).is_multiple_of(2);
@@ -61,16 +61,17 @@ impl Geometry {
         Geometry { stride: guard + usable, guard }
     }
 
-    /// How many stacks the next slab gets after one of `before`: few at first, so that a process with
-    /// three greenlets does not reserve gigabytes; then more, so that a million take few mappings.
+    /// Returns the number of stacks of the next slab after one of `before`.
+    ///
+    /// Few at first, so that a process with three greenlets does not reserve gigabytes. Then more, so that a million
+    /// stacks take few mappings.
     fn count_after(self, before: usize) -> usize {
         (before * 2).clamp(FIRST, LARGEST).min(SLAB_BYTES / self.stride).max(1)
     }
 }
 
 thread_local! {
-    /// All slabs of the thread, newest first. Plain cells without a destructor: a signal handler
-    /// reads them.
+    /// All slabs of the OS thread, newest first. A plain cell without a destructor, because a signal handler reads it.
     static SLABS: Cell<*const Slab> = const { Cell::new(ptr::null()) };
 }
 
@@ -82,27 +83,28 @@ pub(super) struct Slab {
     next_of_thread: Cell<*const Slab>,
     class: usize,
     geometry: Geometry,
-    /// Length of the mapping.
+    /// The length of the mapping.
     len: usize,
     headers: *mut Stack,
     /// The low end of the first guard.
     first: *mut u8,
     count: usize,
-    /// How many stacks were cut; they have headers.
+    /// The number of stacks that were cut. They have headers.
     cut: Cell<usize>,
-    /// How many stacks may be cut before the next guards are due.
+    /// The number of stacks that may be cut before the next guards are due.
     guarded: Cell<usize>,
-    /// How many guards take mappings.
+    /// The number of guards that take mappings.
     protected: Cell<usize>,
-    /// How many stacks have no guard.
+    /// The number of stacks without a guard.
     unguarded: Cell<usize>,
-    /// How many stacks were found idle; counted while the owner looks for unused slabs.
+    /// The number of stacks found idle, counted while the owner searches for unused slabs.
     pub(super) idle: Cell<usize>,
 }
 
 impl Slab {
-    /// Maps a slab for a class that has one of `before` stacks, with fewer if the system has not
-    /// enough address space, and links it into the thread's list and in front of `next`.
+    /// Maps a slab, and links it into the OS thread's list and in front of `next`.
+    ///
+    /// The former slab of the class has `before` stacks. The new one has fewer than planned if address space is short.
     pub(super) fn map(class: usize, before: usize, next: *const Slab) -> Result<NonNull<Slab>, StackError> {
         let geometry = Geometry::of_class(class);
         let mut count = geometry.count_after(before);
@@ -136,8 +138,8 @@ impl Slab {
             unguarded: Cell::new(0),
             idle: Cell::new(0),
         };
-        // SAFETY: the front of the mapping is writable, aligned to a page, large enough, and nobody
-        // else's.
+        // SAFETY: the front of the mapping is writable, aligned to a page, and large enough. No other code refers to
+        // it.
         unsafe { slab.write(new) };
         compiler_fence(Ordering::SeqCst);
         SLABS.set(slab);
@@ -161,12 +163,12 @@ impl Slab {
         self.len
     }
 
-    /// Whether every stack was cut.
+    /// Returns whether every stack was cut.
     pub(super) fn is_used_up(&self) -> bool {
         self.cut.get() == self.count
     }
 
-    /// Whether every stack that was cut was counted as idle.
+    /// Returns whether every stack that was cut was counted as idle.
     pub(super) fn is_unused(&self) -> bool {
         self.idle.get() == self.cut.get()
     }
@@ -175,7 +177,7 @@ impl Slab {
     ///
     /// # Safety
     ///
-    /// The slab is not used up, and not unmapped.
+    /// The slab must not be used up, and not be unmapped.
     pub(super) unsafe fn cut_next(&self, kind: GuardKind) -> Result<StackRef, StackError> {
         let index = self.cut.get();
         if index == self.guarded.get() {
@@ -184,8 +186,8 @@ impl Slab {
         let low = self.first.wrapping_add(index * self.geometry.stride);
         let colour = (index * 5 % COLOURS) * LINE;
         let header = self.headers.wrapping_add(index);
-        // SAFETY: the caller promises that there is a stack of this number, hence room for its
-        // header in the mapping, which this thread alone writes.
+        // SAFETY: by the contract there is a stack of this number, hence room for its header in the mapping, which only
+        // this thread writes.
         unsafe {
             header.write(Stack {
                 next: Cell::new(ptr::null_mut()),
@@ -199,7 +201,7 @@ impl Slab {
         }
         compiler_fence(Ordering::SeqCst);
         self.cut.set(index + 1);
-        // SAFETY: it points into a mapping, which is not at address zero.
+        // SAFETY: the pointer is within a mapping, which is not at address zero.
         Ok(unsafe { NonNull::new_unchecked(header) })
     }
 
@@ -224,10 +226,10 @@ impl Slab {
     ///
     /// # Safety
     ///
-    /// Nobody uses a stack of this slab, nor its header, ever again; `slab` was mapped by this thread
-    /// and is still mapped.
+    /// No stack of this slab and no header may be used afterwards. `slab` must have been mapped by this OS thread, and
+    /// still be mapped.
     pub(super) unsafe fn unmap(slab: *const Slab) {
-        // SAFETY: it is still mapped, by the caller's promise.
+        // SAFETY: the slab is still mapped, by the contract.
         let (next, len, protected) = unsafe { ((*slab).next_of_thread.get(), (*slab).len, (*slab).protected.get()) };
         if SLABS.get() == slab {
             SLABS.set(next);
@@ -235,23 +237,23 @@ impl Slab {
             previous.next_of_thread.set(next);
         }
         compiler_fence(Ordering::SeqCst);
-        // SAFETY: the slab is at the front of its mapping, which is as long as it says, and no longer
-        // used, by the caller's promise.
-        // It cannot fail: the range is a whole mapping. If it did, the address space would be leaked.
+        // SAFETY: the slab is at the front of its mapping, whose length it records, and is no longer used, by the
+        // contract. It cannot fail: the range is a whole mapping. If it did, the address space would be leaked.
         let _ = unsafe { munmap(slab.cast_mut().cast(), len) };
         guard::release(protected);
     }
 }
 
-/// The slabs of this thread.
+/// Iterates over the slabs of this OS thread.
 fn of_thread() -> impl Iterator<Item = &'static Slab> {
-    // SAFETY: what is in the list is complete and mapped. No caller keeps the reference: it would
-    // have to end before the slab is unmapped.
+    // SAFETY: slabs in the list are complete and mapped. No caller keeps the reference: it would have to end before the
+    // slab is unmapped.
     std::iter::successors(unsafe { SLABS.get().as_ref() }, |slab| unsafe { slab.next_of_thread.get().as_ref() })
 }
 
-/// The stack of this thread whose guard contains `address`. For a signal handler: it reads cells, and
-/// takes no lock and no memory.
+/// Returns the stack of this OS thread whose guard contains `address`.
+///
+/// For a signal handler: it reads cells, and takes no lock and no memory.
 pub(in crate::greenlet) fn stack_guarded_at(address: usize) -> Option<StackRef> {
     of_thread().find_map(|slab| {
         let index = address.checked_sub(slab.first.addr())? / slab.geometry.stride;
@@ -262,25 +264,25 @@ pub(in crate::greenlet) fn stack_guarded_at(address: usize) -> Option<StackRef> 
     })
 }
 
-/// Private memory that is not accounted for before it is touched, where the system can tell.
+/// Returns flags for private memory that is not accounted for before it is touched, where the system supports this.
 fn map_flags() -> MapFlags {
     let flags = MapFlags::PRIVATE;
     // FreeBSD and DragonFly do not account for it anyway.
     #[cfg(not(any(target_os = "freebsd", target_os = "dragonfly")))]
     let flags = flags | MapFlags::NORESERVE;
-    // OpenBSD kills a process whose stack pointer is elsewhere. On FreeBSD it would mean a mapping
+    // OpenBSD kills a process whose stack pointer is outside such a mapping. On FreeBSD the flag would mean a mapping
     // that grows.
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "openbsd", target_os = "netbsd"))]
     let flags = flags | MapFlags::STACK;
     flags
 }
 
-/// One touched page of a stack shall stay one page.
+/// Disables huge pages, so that one touched page of a stack stays one page.
 fn never_huge(base: *mut u8, len: usize) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         use rustix::mm::{Advice, madvise};
-        // A kernel without huge pages refuses, rightly.
+        // A kernel without huge pages refuses the advice, which is fine.
         // SAFETY: a new mapping, and the advice changes no content.
         let _ = unsafe { madvise(base.cast(), len, Advice::LinuxNoHugepage) };
     }

@@ -12,8 +12,8 @@ use super::*;
 
 const SIZE: usize = 256 << 10;
 
-/// Runs this very test again in a process of its own, with `GREENHUB_TEST_CHILD` set to `role`, and
-/// with the variables `env`.
+/// Runs the test `test` again in its own process, with `GREENHUB_TEST_CHILD` set to `role`, and with the variables
+/// `vars`.
 pub(in crate::greenlet) fn in_child(test: &str, role: &str, vars: &[(&str, &str)]) -> Output {
     Command::new(env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
@@ -23,7 +23,7 @@ pub(in crate::greenlet) fn in_child(test: &str, role: &str, vars: &[(&str, &str)
         .unwrap()
 }
 
-/// What this process was started for, if [`in_child`] did.
+/// Returns the role of this process, if [`in_child`] started it.
 pub(in crate::greenlet) fn role() -> Option<String> {
     env::var("GREENHUB_TEST_CHILD").ok()
 }
@@ -36,18 +36,18 @@ fn assert_passes(output: &Output) {
 }
 
 fn header(stack: &StackRef) -> &Stack {
-    // SAFETY: the tests look at a stack only while its `Stacks` live.
+    // SAFETY: the tests read a stack only while its `Stacks` live.
     unsafe { stack.as_ref() }
 }
 
 fn give(stacks: &Stacks, stack: StackRef) {
-    // SAFETY: nothing in these tests leaves a root on a stack.
+    // SAFETY: no test leaves a root on a stack.
     unsafe { stacks.give(stack) };
 }
 
 /// Writes to the byte just below the top.
 fn touch(stack: StackRef) {
-    // SAFETY: the stack was taken, so its memory is the test's.
+    // SAFETY: the stack was taken, so its memory belongs to the test.
     unsafe { header(&stack).top().sub(1).write_volatile(1) };
 }
 
@@ -131,7 +131,7 @@ fn a_touched_top_is_one_page() {
     let stacks = Stacks::new();
     for _ in 0..64 {
         let stack = stacks.take(SIZE).unwrap();
-        // SAFETY: the stack was taken, so its memory is the test's.
+        // SAFETY: the stack was taken, so its memory belongs to the test.
         unsafe { header(&stack).top().sub(1_800).write_bytes(1, 1_800) };
         assert!(header(&stack).high_water().unwrap() <= page_size());
     }
@@ -205,7 +205,7 @@ fn trimming_keeps_the_hottest_and_frees_the_rest() {
         assert_eq!(header(stack).high_water().unwrap() == 0, trimmed, "{number}");
         assert_eq!(header(stack).context.get() == 0, trimmed, "{number}");
     }
-    // Hot ones first, then the trimmed, each once, before any new one.
+    // Hot ones come first, then the trimmed ones, each once, before any new one.
     let again: Vec<_> = (0..100).map(|_| stacks.take(SIZE).unwrap()).collect();
     assert!(again.iter().eq(taken.iter().rev()));
 }
@@ -228,7 +228,7 @@ fn high_water_is_the_distance_to_the_lowest_touched_page() {
     touch(stack);
     let one = header(&stack).high_water().unwrap();
     assert!(one > 0 && one <= page_size());
-    // SAFETY: the stack was taken, so its memory is the test's.
+    // SAFETY: the stack was taken, so its memory belongs to the test.
     unsafe { header(&stack).top().sub(100_000).write_volatile(1) };
     let water = header(&stack).high_water().unwrap();
     assert!((100_000..100_000 + page_size()).contains(&water), "{water}");
@@ -242,7 +242,7 @@ fn every_stack_has_its_guard() {
     let is_readable = |at: *mut u8| unsafe { libc::write(writer.as_raw_fd(), at.cast(), 1) } == 1;
     for kind in [GuardKind::Advice, GuardKind::Protect] {
         let stacks = Stacks::with_guard(kind);
-        // More than are guarded at once.
+        // More stacks than are guarded at once.
         let all: Vec<_> = (0..100).map(|_| stacks.take(SIZE).unwrap()).collect();
         for stack in &all {
             let bottom = header(stack).bottom();
@@ -295,7 +295,7 @@ fn stats_count_what_there_is() {
     assert!(stats.reserved < 8 << 20, "{}", stats.reserved);
 }
 
-/// Whether the page of `address` belongs to the process; asks the system without touching it.
+/// Returns whether the page of `address` belongs to the process. Asks the system, and does not touch the page.
 fn is_mapped(address: *mut u8) -> bool {
     let mut page = 0u8;
     // SAFETY: the system checks the range and writes one byte.
@@ -304,7 +304,7 @@ fn is_mapped(address: *mut u8) -> bool {
 
 #[test]
 fn dropping_unmaps_idle_slabs_and_leaks_those_in_use() {
-    // Alone in its process: no neighbour may map where a slab was.
+    // Runs in its own process, so that no other test maps memory where a slab was.
     if role().is_none() {
         let test = "greenlet::stack::tests::dropping_unmaps_idle_slabs_and_leaks_those_in_use";
         return assert_passes(&in_child(test, "alone", &[]));
@@ -346,7 +346,7 @@ fn releasing_unmaps_unused_slabs_and_the_rest_is_taken_again() {
     assert_eq!(slabs, [false, true, false]);
     let stats = stacks.stats();
     assert_eq!((stats.slabs, stats.in_use, stats.idle, stats.trimmed), (1, 1, 0, 31));
-    // The idle ones of the slab that stays, then new ones.
+    // The idle ones of the slab that stays come first, then new ones.
     let again: Vec<_> = (0..40).map(|_| stacks.take(SIZE).unwrap()).collect();
     again.iter().for_each(|&stack| touch(stack));
     let known = again.iter().filter(|stack| bottoms.contains(&header(stack).bottom())).count();
@@ -376,7 +376,7 @@ fn a_guard_traps() {
         }
         // The first stack given back is among the trimmed ones.
         let bottom = header(&all[0]).bottom();
-        // SAFETY: the lowest byte of an idle stack, which nobody uses.
+        // SAFETY: the lowest byte of an idle stack, which is not in use.
         unsafe { bottom.write_volatile(1) };
         println!("the stack itself is writable");
         // SAFETY: none; this must end the process.
@@ -400,7 +400,7 @@ fn guards_by_advice_take_no_mapping() {
     if role().is_none() {
         return assert_passes(&in_child(test, "alone", &[]));
     }
-    // Before Linux 6.13 there is no such advice, and protection takes over.
+    // Linux before 6.13 lacks the advice, and protection is used instead.
     let stacks = Stacks::with_guard(GuardKind::Advice);
     let before = maps_lines();
     let _all: Vec<_> = (0..1_000).map(|_| stacks.take(SIZE).unwrap()).collect();
@@ -408,7 +408,7 @@ fn guards_by_advice_take_no_mapping() {
     assert_eq!(maps_lines() < before + 30, by_advice);
 }
 
-/// The version of the running Linux.
+/// Returns the version of the running Linux.
 fn kernel() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut parts = release.split('.').map(|part| part.parse().unwrap_or(0));
@@ -469,13 +469,13 @@ fn protection_stops_before_the_mapping_limit_with_a_clear_error() {
     assert!(std::thread::spawn(|| true).join().unwrap());
     give(&stacks, taken[0]);
     assert_eq!(stacks.take(1).unwrap(), taken[0]);
-    // Another policy goes on without guards.
+    // The other policy continues without guards.
     // SAFETY: nothing in this process runs on these stacks.
     unsafe { set_policy(StackPolicy::Unguarded) };
     let more: Vec<_> = (0..100).map(|_| stacks.take(SMALLEST).unwrap()).collect();
     more.iter().for_each(|&stack| touch(stack));
     assert!(stacks.stats().unguarded >= 100);
-    // What a dropped pool gives back, the next one gets.
+    // The mappings that a dropped pool gives back are available to the next one.
     for stack in taken.into_iter().chain(more) {
         give(&stacks, stack);
     }
@@ -574,27 +574,27 @@ fn a_forked_child_guards_its_own_stacks_and_not_its_parent_s() {
     // The slabs of 16, 32, … up to the one of 512, whose guards come in batches.
     let taken = (1..496 + 1).map(|_| stacks.take(SIZE).unwrap()).last().unwrap();
     let stride = Geometry::of_class(class_of(SIZE)).stride;
-    // The place of the first guard that was not due yet.
+    // The lowest address of the first guard that was not due yet.
     let low = header(&taken).bottom().addr() - Geometry::of_class(class_of(SIZE)).guard;
     let later = header(&taken).bottom().with_addr(low + 32 * stride);
-    // SAFETY: the child only takes stacks, touches memory and ends; this process has one other
-    // thread, which waits for the test.
+    // SAFETY: the child only takes stacks, touches memory and ends. This process has one other thread, which waits for
+    // the test.
     match unsafe { libc::fork() } {
         0 => {
             let child = (0..40).map(|_| stacks.take(SIZE).unwrap()).last().unwrap();
             touch(child);
-            // SAFETY: either a fault, which is what the parent looks for, or private memory.
+            // SAFETY: either a fault, which the parent expects, or private memory.
             unsafe { header(&first).bottom().sub(1).write_volatile(1) };
             // SAFETY: ends the child at once.
             unsafe { libc::_exit(0) };
         }
         child => {
             let mut status = 0;
-            // SAFETY: the child of above, waited for once.
+            // SAFETY: the child from above, waited for once.
             assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
             assert!(libc::WIFSIGNALED(status), "an inherited guard did not trap");
-            // SAFETY: memory of this slab that no stack was cut from. It must not trap here, for
-            // only the child had that guard installed.
+            // SAFETY: memory of this slab from which no stack was cut. It must not trap here, because only the child
+            // has installed that guard.
             unsafe { later.write_volatile(1) };
         }
     }

@@ -1,6 +1,6 @@
 //! The layout of a cell: a header that does not depend on the body, and the body, which is a closure and then a result.
 //!
-//! Ground rules: those of the [module above](super). Nothing here decides when a body is read or written.
+//! Ground rules: those of the [module above](super). This module does not decide when a body is read or written.
 
 use std::alloc::Layout;
 use std::any::Any;
@@ -23,22 +23,22 @@ use crate::timer_queue::TimerId;
 /// A handle exists.
 pub(super) const HANDLE: u8 = 1;
 
-/// It has not ended.
+/// The green thread has not ended.
 pub(super) const ALIVE: u8 = 2;
 
 /// The closure was taken out.
 pub(super) const STARTED: u8 = 4;
 
-/// The result is in.
+/// The body contains the result, or contained it.
 pub(super) const DONE: u8 = 8;
 
 /// The result was taken out.
 pub(super) const TAKEN: u8 = 16;
 
-/// Somebody was given the result, so nothing needs to be reported.
+/// A caller has seen the result, so nothing needs to be reported.
 pub(super) const SEEN: u8 = 32;
 
-/// The part of a cell that does not depend on what it runs.
+/// The part of a cell that does not depend on the body's type.
 #[repr(C)]
 pub(crate) struct Header {
     pub(super) vtable: &'static Vtable,
@@ -46,27 +46,27 @@ pub(crate) struct Header {
     pub(super) control: Cell<Option<ControlRef>>,
     pub(super) waiter: Cell<Option<Waiter>>,
     pub(super) extra: Cell<Option<NonNull<Extra>>>,
-    /// How many look at the result in place.
+    /// The number of running looks at the result in place.
     pub(super) looks: Cell<u32>,
     pub(super) bits: Cell<u8>,
     pub(super) class: u8,
 }
 
-/// What most cells never need.
+/// The state that most cells never need.
 #[derive(Default)]
 pub(super) struct Extra {
     pub(super) name: RefCell<Option<Rc<str>>>,
     pub(super) waiters: RefCell<Vec<Waiter>>,
     pub(super) links: RefCell<VecDeque<(u64, Link)>>,
     pub(super) next_link: Cell<u64>,
-    /// The greenlet that calls the links now.
+    /// The greenlet that is calling the links.
     pub(super) linking: Cell<Option<ControlRef>>,
     pub(super) stack_size: Cell<Option<usize>>,
-    /// When it begins, if that is later.
+    /// The timer of a delayed start.
     pub(super) timer: Cell<Option<TimerId>>,
-    /// Alive until it has ended.
+    /// Alive until the green thread has ended.
     pub(super) life: RefCell<Option<Rc<()>>>,
-    /// Made and used by an upper floor.
+    /// Made and used by a higher floor.
     pub(super) companion: OnceCell<Box<dyn Any>>,
 }
 
@@ -74,7 +74,7 @@ pub(super) type Link = Box<dyn FnOnce()>;
 
 pub(super) struct Vtable {
     pub(super) layout: Layout,
-    /// Where in the cell the body lies.
+    /// The offset of the body in the cell.
     pub(super) body: usize,
     pub(super) run: unsafe fn(TaskRef),
     pub(super) drop_closure: unsafe fn(TaskRef),
@@ -99,20 +99,20 @@ where
     F: FnOnce() -> T,
     U: Unhandled<T>,
 {
-    /// # Safety: the cell is a `TaskCell<F, T>` with its closure in.
+    /// # Safety: the cell is a `TaskCell<F, T>` that contains its closure.
     unsafe fn run<F: FnOnce() -> T, T>(task: TaskRef) {
         // SAFETY: by the contract.
         let closure = unsafe { ManuallyDrop::take(&mut (*body::<F, T>(task)).closure) };
         let result = contained(closure);
-        // SAFETY: the closure was moved out; nobody else refers to the body.
+        // SAFETY: the closure was moved out, and nothing else refers to the body.
         unsafe { (*body::<F, T>(task)).result = ManuallyDrop::new(result) };
     }
-    /// # Safety: the cell is a `TaskCell<F, T>` with its closure in.
+    /// # Safety: the cell is a `TaskCell<F, T>` that contains its closure.
     unsafe fn drop_closure<F, T>(task: TaskRef) {
         // SAFETY: by the contract.
         drop_contained(unsafe { ManuallyDrop::take(&mut (*body::<F, T>(task)).closure) });
     }
-    /// # Safety: the cell is a `TaskCell<F, T>` with its result in.
+    /// # Safety: the cell is a `TaskCell<F, T>` that contains its result.
     unsafe fn drop_result<F, T>(task: TaskRef) {
         if std::mem::needs_drop::<Result<T, GreenError>>() {
             // SAFETY: by the contract.
@@ -127,11 +127,11 @@ where
         // SAFETY: by the contract.
         unsafe { (*body::<F, T>(task)).result = ManuallyDrop::new(Err(error)) };
     }
-    /// # Safety: the cell is a `TaskCell<F, T>` with its result in.
+    /// # Safety: the cell is a `TaskCell<F, T>` that contains its result.
     unsafe fn unhandled<F, T, U: Unhandled<T>>(task: TaskRef) -> Option<Failure> {
         // SAFETY: by the contract.
         match unsafe { &*(*body::<F, T>(task)).result } {
-            // The thread that ended it knows.
+            // The code that ended the green thread knows.
             Err(GreenError::Exit | GreenError::Loop(_)) => None,
             Err(error) => Some(Failure::Ended(text_of(error))),
             Ok(value) => unhandled::contained_in(value, U::error_in).map(Failure::Returned),
@@ -150,6 +150,6 @@ where
 
 pub(super) fn body<F, T>(task: TaskRef) -> *mut Body<F, T> {
     let cell = task.0.cast::<TaskCell<F, T>>();
-    // SAFETY: computes an address within the allocation, reads nothing.
+    // SAFETY: this computes an address within the allocation, and reads nothing.
     unsafe { UnsafeCell::raw_get(&raw const (*cell.as_ptr()).body) }
 }

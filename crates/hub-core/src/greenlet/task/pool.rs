@@ -1,8 +1,8 @@
 //! The memory of cells, in size classes of whole cache lines.
 //!
 //! Ground rules:
-//! - Memory on a free list belongs to the pool alone and holds a link; memory that was taken is its taker's until it is
-//!   given back, once, with its class and layout.
+//! - Memory on a free list belongs to the pool alone and contains a link. Memory that was taken belongs to the taker
+//!   until it is given back, once, with its class and layout.
 //! - A batch is freed when all of its cells are free and on no list, or with the pool.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -18,11 +18,11 @@ pub(super) const BATCH: usize = 64;
 
 pub(super) const UNPOOLED: u8 = u8::MAX;
 
-/// Free cells of a thread, in size classes of whole cache lines. Larger ones come from the allocator.
+/// The free cells of an OS thread, in size classes of whole cache lines. Larger cells come from the allocator.
 pub(crate) struct TaskPool {
     pub(super) free: [Cell<Option<NonNull<FreeCell>>>; CLASSES],
     pub(super) batches: RefCell<Vec<(NonNull<u8>, Layout)>>,
-    /// How many cells were ever taken, and freed.
+    /// The numbers of cells taken and freed so far.
     pub(super) taken: Cell<u64>,
     pub(super) given: Cell<u64>,
 }
@@ -41,12 +41,12 @@ impl TaskPool {
         }
     }
 
-    /// How many cells are not freed.
+    /// Returns the number of cells that are not freed.
     pub(crate) fn live(&self) -> usize {
         (self.taken.get() - self.given.get()) as usize
     }
 
-    /// How many there ever were.
+    /// Returns the number of cells taken so far.
     pub(crate) fn taken(&self) -> u64 {
         self.taken.get()
     }
@@ -62,14 +62,14 @@ impl TaskPool {
             Some(cell) => cell,
             None => self.grow(class),
         };
-        // SAFETY: cells on the list are free memory of this class with a link in them.
+        // SAFETY: cells on the list are free memory of this class with a link in it.
         self.free[class].set(unsafe { cell.as_ref() }.next);
         (cell.cast(), class as u8)
     }
 
     /// # Safety
     ///
-    /// `memory` came from `take` of this pool with that class and layout, and nobody refers to it.
+    /// `memory` must come from `take` of this pool with that class and layout, and must not be used afterwards.
     #[inline]
     pub(in super::super) unsafe fn give(&self, memory: NonNull<u8>, class: u8, layout: Layout) {
         self.given.set(self.given.get() + 1);
@@ -109,7 +109,7 @@ impl TaskPool {
         batches.sort_unstable_by_key(|&(batch, _)| batch);
         let batch_of =
             |cell: NonNull<FreeCell>| batches.partition_point(|(batch, _)| batch.addr() <= cell.addr()).checked_sub(1);
-        // SAFETY: cells on the lists are free memory with a link in them.
+        // SAFETY: cells on the lists are free memory with a link in it.
         let cells = |first: Option<NonNull<FreeCell>>| iter::successors(first, |cell| unsafe { cell.as_ref() }.next);
         let mut free = vec![0; batches.len()];
         for cell in self.free.iter().flat_map(|list| cells(list.get())) {
@@ -119,7 +119,7 @@ impl TaskPool {
             let kept: Vec<_> =
                 cells(list.take()).filter(|&cell| batch_of(cell).is_some_and(|batch| free[batch] < BATCH)).collect();
             for &cell in kept.iter().rev() {
-                // SAFETY: a free cell of a batch that stays, which is on no list now.
+                // SAFETY: this is a free cell of a batch that stays, and the cell is on no list now.
                 unsafe { cell.write(FreeCell { next: list.get() }) };
                 list.set(Some(cell));
             }
@@ -141,13 +141,13 @@ impl TaskPool {
     ///
     /// # Safety
     ///
-    /// No `TaskRef` of this pool is used afterwards.
+    /// No `TaskRef` of this pool may be used afterwards.
     pub(crate) unsafe fn unmap(&self) {
         for free in &self.free {
             free.set(None);
         }
         for (batch, layout) in self.batches.take() {
-            // SAFETY: allocated in `grow` with this layout; the caller vouches for the references.
+            // SAFETY: allocated in `grow` with this layout. By the contract, no references to its cells are used.
             unsafe { dealloc(batch.as_ptr(), layout) };
         }
     }
@@ -168,14 +168,14 @@ mod tests {
         let pool = TaskPool::new();
         let layout = Layout::from_size_align(100, 8).unwrap();
         let cells: Vec<_> = (0..3 * BATCH + 5).map(|_| pool.take(layout)).collect();
-        // In the second batch and in the last one.
+        // One in the second batch, one in the last.
         let kept = [cells[BATCH + 3], cells[3 * BATCH + 1]];
         // SAFETY: from `take`, given back once, and not used afterwards.
         let give = |(memory, class): (NonNull<u8>, u8)| unsafe { pool.give(memory, class, layout) };
         cells.iter().filter(|cell| !kept.contains(cell)).for_each(|&cell| give(cell));
         pool.release();
         assert_eq!(pool.batches.borrow().len(), 2);
-        // Free cells are taken again: each once, and none that is in use.
+        // Free cells are taken again, each once, and no cell in use is among them.
         let mut again: Vec<_> = (0..2 * BATCH - 2).map(|_| pool.take(layout)).collect();
         assert_eq!(pool.batches.borrow().len(), 2);
         again.extend(kept);

@@ -6,9 +6,9 @@ use crate::error::GreenError;
 
 /// A failure that was never taken.
 pub(super) enum Failure {
-    /// The green thread panicked, or exited with an error: this one.
+    /// The green thread panicked, or exited with an error. Contains the text.
     Ended(String),
-    /// It returned an `Err`.
+    /// The green thread returned an `Err`.
     Returned(LostError),
 }
 
@@ -17,7 +17,7 @@ pub(super) trait Unhandled<T> {
     fn error_in(value: &T) -> Option<LostError>;
 }
 
-/// In a result that may borrow: without its message.
+/// For a result that may borrow: without the message.
 pub(super) struct Borrowed;
 
 impl<T> Unhandled<T> for Borrowed {
@@ -27,7 +27,7 @@ impl<T> Unhandled<T> for Borrowed {
     }
 }
 
-/// In a result that owns what it holds.
+/// For a result that owns its content.
 pub(super) struct Owned;
 
 impl<T: 'static> Unhandled<T> for Owned {
@@ -37,7 +37,7 @@ impl<T: 'static> Unhandled<T> for Owned {
     }
 }
 
-/// In a result that owns what it holds and is `None` if the body was not run.
+/// For a result that owns its content, and is `None` if the body was not run.
 pub(super) struct OwnedOption;
 
 impl<T: 'static> Unhandled<Option<T>> for OwnedOption {
@@ -47,7 +47,7 @@ impl<T: 'static> Unhandled<Option<T>> for OwnedOption {
     }
 }
 
-/// The text of an error, which foreign code makes.
+/// Returns the text of an error. Foreign code makes it.
 pub(super) fn text_of(error: &GreenError) -> String {
     contained(|| error.to_string()).unwrap_or_else(unhandled::no_text)
 }

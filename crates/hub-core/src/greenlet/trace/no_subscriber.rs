@@ -1,7 +1,7 @@
-//! Nobody to tell: the feature `tracing` is off, and nothing of this is left in what is compiled.
+//! No subscriber: the feature `tracing` is off, and nothing of this module is left after compilation.
 
-/// Never.
+/// Returns false.
 #[inline(always)]
-pub(crate) fn is_telling() -> bool {
+pub(crate) fn in_subscriber() -> bool {
     false
 }

@@ -1,4 +1,4 @@
-//! How a subscriber is called.
+//! The calls of a subscriber.
 
 use std::cell::Cell;
 
@@ -10,28 +10,28 @@ use crate::greenlet::run::Mask;
 use crate::greenlet::unwind::{contained, drop_contained};
 
 thread_local! {
-    static TELLING: Cell<bool> = const { Cell::new(false) };
+    static IN_SUBSCRIBER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a subscriber is told something on this OS thread now.
+/// Returns whether a subscriber is being called on this OS thread.
 #[inline]
-pub(crate) fn is_telling() -> bool {
-    TELLING.get()
+pub(crate) fn in_subscriber() -> bool {
+    IN_SUBSCRIBER.get()
 }
 
-/// Whether somebody may want to be told what has that level.
+/// Returns whether events of that level are enabled.
 #[inline]
-pub(crate) fn is_heard(level: Level) -> bool {
-    level <= LevelFilter::current() && !is_telling()
+pub(crate) fn is_enabled(level: Level) -> bool {
+    level <= LevelFilter::current() && !in_subscriber()
 }
 
-/// Calls a subscriber. Never unwinds; `None` if it panicked.
-pub(crate) fn tell<R>(subscriber: impl FnOnce() -> R) -> Option<R> {
-    // One that is told something may end a green thread, whose span is closed then.
-    let outer = TELLING.replace(true);
+/// Calls a subscriber. Never unwinds. Returns `None` if the subscriber panicked.
+pub(crate) fn call_subscriber<R>(subscriber: impl FnOnce() -> R) -> Option<R> {
+    // A subscriber may end a green thread, whose span is then closed by a nested call.
+    let outer = IN_SUBSCRIBER.replace(true);
     let mask = local::try_get().map(|_| Mask::new());
-    let told = contained(subscriber).map_err(drop_contained);
+    let result = contained(subscriber).map_err(drop_contained);
     drop(mask);
-    TELLING.set(outer);
-    told.ok()
+    IN_SUBSCRIBER.set(outer);
+    result.ok()
 }
