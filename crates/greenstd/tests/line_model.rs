@@ -1,10 +1,10 @@
-//! The interleavings of those who wait in a line, those who choose them and those who strike them meanwhile, by loom:
+//! Explores by loom the interleavings of waiters in a `WaitQueue`, their grants, and exits that strike meanwhile:
 //! `RUSTFLAGS="--cfg loom" cargo test -p greenstd --release --test line_model`.
 //!
-//! The line is the one that all primitives share, word for word. What it stands on, `hub_core`, is played by this
-//! file: a lock of loom's, and waits that are ended once, by the first that comes. A kill ends a wait early, and makes
-//! the next one of its thread an error, in the place of an unwinding: all threads of a model are one of the system's, so
-//! that with one that unwinds all seem to panic.
+//! The wait queue is the source file that every primitive uses. This file plays its dependency `hub_core`: a lock of
+//! loom's, and waits that end once, by the first cause. A kill ends a wait early and turns the next wait of its thread
+//! into an error, in place of unwinding. loom runs every thread of a model on one OS thread, so an unwinding thread
+//! would make all of them appear to be panicking.
 #![cfg(loom)]
 
 extern crate self as hub_core;
@@ -54,29 +54,29 @@ pub(crate) enum Parked {
     Early,
 }
 
-/// What ends a wait.
+/// The cause that ends a wait.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Strike {
     Unpark,
     Late,
-    /// Something that a mask holds back.
+    /// An exit that a mask holds back.
     Early,
     /// An error of the main loop.
     Abort,
     Kill,
 }
 
-/// How one thread of the model waits.
+/// The waits of one thread of the model.
 #[derive(Default)]
 struct Place {
-    /// The number of the present wait, and what has ended it. Before the first one: what it will be struck by.
+    /// The number of the current wait, and the cause of its end. Before the first wait, the cause that will end it.
     present: Mutex<(u64, Option<Strike>)>,
     ended: Condvar,
     killed: Mutex<bool>,
 }
 
 impl Place {
-    /// Ends that wait, if it lasts.
+    /// Ends the wait with number `wait` if it is still the current one.
     fn end(&self, wait: u64, by: Strike) {
         let mut present = self.present.lock().unwrap();
         if present.0 == wait {
@@ -84,7 +84,7 @@ impl Place {
         }
     }
 
-    /// Ends the present wait, or the first one as soon as it begins.
+    /// Ends the current wait, or the first one as soon as it begins.
     fn strike(&self, by: Strike) {
         self.end_present(&mut self.present.lock().unwrap(), by);
     }
@@ -160,12 +160,12 @@ impl Parker {
     }
 }
 
-/// A thread of the model has no budget that could be used up.
+/// A thread of the model has an unlimited budget.
 pub(crate) fn consume_budget() -> Result<(), Box<LoopError>> {
     Ok(())
 }
 
-/// The next wait is an error instead.
+/// Does nothing: the next wait returns an error instead.
 pub(crate) fn throw_exit() {}
 
 impl Unparker {
@@ -173,14 +173,14 @@ impl Unparker {
         self.place.end(self.wait, Strike::Unpark);
     }
 
-    /// No waiter of a model is ever without its thread.
+    /// Always succeeds: a waiter of a model never outlives its thread.
     pub(crate) fn try_unpark(self) -> bool {
         self.unpark();
         true
     }
 }
 
-/// What most primitives are made of: something of which there is a number, and who waits for it.
+/// The state of most primitives: a count and a queue of waiters.
 #[derive(Default)]
 struct Tokens {
     free: usize,
@@ -209,7 +209,7 @@ impl Tokens {
         Arc::new(BiasedMutex::new(Tokens::default()))
     }
 
-    /// To the first who waits.
+    /// Grants a token to the first waiter, or frees it.
     fn give(&mut self) {
         if !self.waiting.grant() {
             self.free += 1;
@@ -217,7 +217,7 @@ impl Tokens {
     }
 }
 
-/// Whether it has a token when the wait ends; not if it was struck before.
+/// Waits for a token. Returns false if another cause ended the wait first.
 fn acquire(tokens: &BiasedMutex<Tokens>) -> bool {
     let waited = ForToken::wait(tokens, &mut Deadline, (), |state, ungranted| match ungranted {
         Some(()) if state.free == 0 => Err(()),
@@ -230,7 +230,7 @@ fn acquire(tokens: &BiasedMutex<Tokens>) -> bool {
     waited.is_ok()
 }
 
-/// A thread that waits, and the place where it is struck.
+/// Spawns a waiting thread; returns the place through which its wait is ended.
 fn waiter<R: 'static>(wait: impl FnOnce() -> R + 'static) -> (Arc<Place>, thread::JoinHandle<R>) {
     let place = Arc::new(Mutex::new(None));
     let told = Arc::clone(&place);
@@ -255,7 +255,7 @@ fn model(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
 const STRIKES: [Strike; 3] = [Strike::Late, Strike::Abort, Strike::Kill];
 
 #[test]
-fn each_of_two_who_wait_gets_what_is_given_for_it() {
+fn each_of_two_waiters_gets_a_token() {
     model(3, || {
         let tokens = Tokens::new();
         let waiters = [(); 2].map(|()| {
@@ -271,7 +271,7 @@ fn each_of_two_who_wait_gets_what_is_given_for_it() {
 }
 
 #[test]
-fn what_one_was_chosen_for_who_is_struck_then_is_there_for_others() {
+fn a_grant_to_a_struck_waiter_is_freed() {
     for strike in STRIKES {
         model(3, move || {
             let tokens = Tokens::new();
@@ -280,7 +280,7 @@ fn what_one_was_chosen_for_who_is_struck_then_is_there_for_others() {
             let other = Arc::clone(&tokens);
             let giver = thread::spawn(move || other.lock().give());
             place.strike(strike);
-            // Struck before its wait, it would wait for ever if nobody gave.
+            // A thread struck before its wait would wait for ever without a grant.
             let got = struck.join().unwrap();
             giver.join().unwrap();
             let tokens = tokens.lock();
@@ -290,7 +290,7 @@ fn what_one_was_chosen_for_who_is_struck_then_is_there_for_others() {
 }
 
 #[test]
-fn what_one_was_chosen_for_who_is_struck_then_goes_to_the_next() {
+fn a_grant_to_a_struck_waiter_goes_to_the_next() {
     for strike in STRIKES {
         model(2, move || {
             let tokens = Tokens::new();
@@ -313,7 +313,7 @@ fn what_one_was_chosen_for_who_is_struck_then_goes_to_the_next() {
 }
 
 #[test]
-fn who_is_woken_early_keeps_its_place_and_what_it_is_chosen_for() {
+fn a_waiter_woken_early_keeps_its_place_and_its_grant() {
     model(3, || {
         let tokens = Tokens::new();
         let own = Arc::clone(&tokens);
@@ -330,7 +330,7 @@ fn who_is_woken_early_keeps_its_place_and_what_it_is_chosen_for() {
 }
 
 #[test]
-fn who_is_woken_early_and_struck_then_passes_on() {
+fn a_waiter_woken_early_and_then_struck_regrants() {
     for strike in STRIKES {
         model(2, move || {
             let tokens = Tokens::new();
@@ -348,13 +348,13 @@ fn who_is_woken_early_and_struck_then_passes_on() {
     }
 }
 
-/// Those who wait bring something to whoever takes it.
+/// A queue whose waiters offer payloads.
 #[derive(Default)]
 struct Offers {
     queue: WaitQueue<Offer>,
 }
 
-/// Counted as long as it exists.
+/// A payload whose live instances are counted.
 struct Offer(#[expect(dead_code, reason = "held")] Arc<()>);
 
 struct ToBeTaken;
@@ -370,12 +370,12 @@ impl Wait for ToBeTaken {
     }
 
     fn regrant(_: &mut Offers) {
-        // Who takes it keeps it.
+        // A taker keeps its payload.
     }
 }
 
 #[test]
-fn what_is_brought_is_taken_or_comes_back_or_is_dropped_and_nothing_twice() {
+fn a_payload_is_taken_or_returned_and_dropped_once() {
     for strike in STRIKES {
         model(3, move || {
             let (offers, count) = (Arc::new(BiasedMutex::new(Offers::default())), Arc::new(()));
@@ -385,7 +385,7 @@ fn what_is_brought_is_taken_or_comes_back_or_is_dropped_and_nothing_twice() {
                     Some(offer) => Err(offer),
                     None => Ok(()),
                 });
-                // Whether it was taken for certain, and what came back.
+                // Whether the payload was certainly taken, and the returned payload.
                 match waited {
                     Ok(()) => (true, None),
                     Err(WaitError::TimedOut(back)) => (false, Some(back)),
@@ -397,7 +397,7 @@ fn what_is_brought_is_taken_or_comes_back_or_is_dropped_and_nothing_twice() {
             place.strike(strike);
             let taken = taker.join().unwrap();
             let (certain, back) = offering.join().unwrap();
-            assert!(!certain || taken.is_some(), "{strike:?}: nobody has taken it");
+            assert!(!certain || taken.is_some(), "{strike:?}: it was not taken");
             assert!(taken.is_none() || back.is_none(), "{strike:?}: it was taken and came back");
             assert!(taken.is_some() || back.is_some(), "{strike:?}: it is gone");
             assert!(offers.lock().queue.is_empty());

@@ -1,4 +1,4 @@
-//! The suite for hubs, over the smallest hub there is.
+//! The conformance suite, over a minimal hub.
 
 #[allow(unreachable_pub)] // a crate's root in all but name
 #[path = "support/poll_hub.rs"]

@@ -921,7 +921,7 @@ fn a_listener_is_closed_when_the_hub_refuses_to_rearm_it() {
 }
 
 #[test]
-fn a_number_given_up_inside_the_hub_leaves_no_trace() {
+fn a_number_released_inside_the_hub_leaves_no_trace() {
     limited(|| {
         let calls = Calls::default();
         let hub = calls.clone();
@@ -936,6 +936,6 @@ fn a_number_given_up_inside_the_hub_leaves_no_trace() {
         })));
         let waited = trampoline(&reader, Interest::READ, Some(LONG));
         assert!(matches!(waited, Err(TrampolineError::Closed(_))), "{waited:?}");
-        trampoline(&reader, Interest::READ, Some(LONG)).expect("nobody waits for it");
+        trampoline(&reader, Interest::READ, Some(LONG)).expect("no waiter of the number is left");
     });
 }

@@ -158,7 +158,7 @@ same_as_std! {
         assert_eq!(client.read_timeout().unwrap(), None);
     }
 
-    fn a_read_gives_up_after_its_timeout_and_loses_nothing() {
+    fn a_read_times_out_and_loses_nothing() {
         let listener = net::TcpListener::bind(ANY).unwrap();
         let mut client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
@@ -175,7 +175,7 @@ same_as_std! {
         assert_eq!(&received, b"late");
     }
 
-    fn a_write_gives_up_after_its_timeout() {
+    fn a_write_times_out() {
         let listener = net::TcpListener::bind(ANY).unwrap();
         let mut client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let _peer = listener.accept().unwrap();
@@ -205,7 +205,7 @@ same_as_std! {
         assert_eq!(net::TcpStream::connect(none).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 
-    fn connecting_gives_up_after_its_timeout() {
+    fn connecting_times_out() {
         let (_listener, address, _waiting) = full_listener();
         let begun = Instant::now();
         let error = net::TcpStream::connect_timeout(&address, SHORT).unwrap_err();
@@ -259,7 +259,7 @@ same_as_std! {
         assert!(listener.take_error().unwrap().is_none());
     }
 
-    fn a_nonblocking_socket_says_that_it_would_block() {
+    fn a_nonblocking_socket_returns_would_block() {
         let listener = net::TcpListener::bind(ANY).unwrap();
         listener.set_nonblocking(true).unwrap();
         assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);

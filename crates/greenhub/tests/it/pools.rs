@@ -352,8 +352,8 @@ fn a_pool_of_size_zero_admits_no_spawner_until_it_grows() {
 }
 
 #[test]
-fn spawn_n_reports_what_fails_and_frees_the_place() {
-    run("spawn_n_reports_what_fails_and_frees_the_place", || {
+fn spawn_n_reports_a_failure_and_releases_the_permit() {
+    run("spawn_n_reports_a_failure_and_releases_the_permit", || {
         keep_reports();
         let pool = GreenPool::new(1);
         pool.spawn_n(|| -> () { quiet_panic("lost") }).unwrap();
@@ -480,8 +480,8 @@ fn mapping_gives_results_in_order_and_reads_lazily() {
 }
 
 #[test]
-fn an_item_that_fails_does_so_at_its_place() {
-    run("an_item_that_fails_does_so_at_its_place", || {
+fn a_failed_item_fails_at_its_position() {
+    run("a_failed_item_fails_at_its_position", || {
         let pool = GreenPool::new(2);
         let fails = |n: i32| if n == 1 { quiet_panic("one") } else { n };
         let results: Vec<_> = pool.imap(0..4, fails).map(|result| result.map_err(|error| error.to_string())).collect();
@@ -663,8 +663,8 @@ impl Model {
 }
 
 #[test]
-fn a_pool_does_what_its_model_does() {
-    run("a_pool_does_what_its_model_does", || {
+fn a_pool_matches_its_model() {
+    run("a_pool_matches_its_model", || {
         for seed in 1..100_u64 {
             let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
             let mut next = |below: usize| {

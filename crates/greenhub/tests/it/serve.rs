@@ -155,8 +155,8 @@ fn the_connection_is_closed_after_its_handler() {
 }
 
 #[test]
-fn a_handler_that_fails_is_reported_and_the_server_goes_on() {
-    support::run("a_handler_that_fails_is_reported_and_the_server_goes_on", || {
+fn a_failed_handler_is_reported_and_the_server_continues() {
+    support::run("a_failed_handler_is_reported_and_the_server_continues", || {
         keep_reports();
         let (listener, address) = listener();
         let (stop, pool) = (StopServe::new(), GreenPool::new(1));

@@ -418,11 +418,11 @@ fn a_shield_takes_no_memory() {
 }
 
 #[test]
-fn shields_nest_deeper_than_they_are_counted() {
+fn shields_nest_deeper_than_their_counter() {
     fn nest(depth: usize, f: &dyn Fn()) {
         if depth == 0 { f() } else { shield(|| nest(depth - 1, f)) }
     }
-    run("shields_nest_deeper_than_they_are_counted", || {
+    run("shields_nest_deeper_than_their_counter", || {
         let log = Log::new();
         let own = log.clone();
         let green = spawn(move || {

@@ -204,7 +204,7 @@ fn an_interrupt_does_not_hide_a_loop_with_nothing_left() {
         });
         let second = spawn(move || drop(first.wait()));
         never.set(second).expect("once");
-        let error = never.get().expect("set").wait().expect_err("nobody can end it");
+        let error = never.get().expect("set").wait().expect_err("the wait is a deadlock");
         assert!(matches!(error, greenhub::GreenError::Loop(LoopError::LoopExit(_))), "{error}");
     });
 }

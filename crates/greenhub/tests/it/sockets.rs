@@ -165,7 +165,7 @@ same_as_std! {
         writing.join().unwrap();
     }
 
-    fn connections_are_accepted_in_the_order_in_which_they_came() {
+    fn connections_are_accepted_in_order_of_arrival() {
         let listener = net::TcpListener::bind(ANY).unwrap();
         let address = listener.local_addr().unwrap();
         let clients: Vec<_> = (0..20)

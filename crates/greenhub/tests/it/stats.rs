@@ -19,7 +19,7 @@ fn waiting_green_threads_are_counted_as_parked() {
         let before = stats().parked;
         let sleepers: Vec<_> = (0..3).map(|_| spawn(|| sleep(LONG))).collect();
         let busy = spawn(|| (0..10).for_each(|_| yield_now()));
-        assert_eq!(stats().parked, before, "they have not begun");
+        assert_eq!(stats().parked, before, "the green threads have not begun");
         yield_now();
         assert_eq!(stats().parked, before + 3, "the fourth only yields");
         for sleeper in sleepers {
@@ -77,7 +77,7 @@ fn each_turn_of_a_greenlet_is_a_switch() {
         let since = |before: u64| stats().switches - before;
         let before = stats().switches;
         (0..5).for_each(|_| yield_now());
-        assert_eq!(since(before), 5, "giving way, though to nobody");
+        assert_eq!(since(before), 5, "a yield counts, even without another greenlet");
         let other = spawn(|| (0..1000).for_each(|_| yield_now()));
         (0..10).for_each(|_| yield_now());
         assert_eq!(since(before), 5 + 10 + 10, "the other has begun, and gone on nine times");

@@ -227,8 +227,8 @@ fn park(how: Park) -> bool {
 }
 
 #[test]
-fn parks_do_what_their_model_does_under_kills_and_timeouts() {
-    support::run("parks_do_what_their_model_does_under_kills_and_timeouts", || {
+fn parks_match_their_model_under_kills_and_timeouts() {
+    support::run("parks_match_their_model_under_kills_and_timeouts", || {
         for seed in 0..25 {
             let (mut random, before) = (Random::new(seed), held());
             let mut models: Vec<_> = (0..4).map(|_| Parker::default()).collect();

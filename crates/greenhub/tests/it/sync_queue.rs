@@ -143,15 +143,15 @@ fn meet(receiver_first: bool) -> Log {
 }
 
 #[test]
-fn with_the_sender_first_the_receiver_runs_before_the_sender_goes_on() {
-    run("with_the_sender_first_the_receiver_runs_before_the_sender_goes_on", || {
+fn a_receiver_runs_before_an_earlier_sender_continues() {
+    run("a_receiver_runs_before_an_earlier_sender_continues", || {
         meet(false).is(&["sending hello", "waiting", "hello", "sent hello", "sending world", "world", "sent world"]);
     });
 }
 
 #[test]
-fn with_the_receiver_first_it_runs_before_the_sender_goes_on() {
-    run("with_the_receiver_first_it_runs_before_the_sender_goes_on", || {
+fn an_earlier_receiver_runs_before_the_sender_continues() {
+    run("an_earlier_receiver_runs_before_the_sender_continues", || {
         meet(true).is(&["waiting", "sending hello", "hello", "sent hello", "sending world", "world", "sent world"]);
     });
 }
@@ -177,8 +177,8 @@ fn a_timed_out_wait_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_zero_timeout_gives_up_in_the_next_turn() {
-    run("a_zero_timeout_gives_up_in_the_next_turn", || {
+fn a_zero_timeout_expires_in_the_next_turn() {
+    run("a_zero_timeout_expires_in_the_next_turn", || {
         let (queue, log) = (bounded(1), Log::new());
         let logs = log.clone();
         spawn(move || logs.add("ran"));
@@ -281,8 +281,8 @@ fn items_skip_getters_that_have_left_and_reach_the_others_in_order() {
 }
 
 #[test]
-fn a_getter_that_gave_up_takes_no_item() {
-    run("a_getter_that_gave_up_takes_no_item", || {
+fn a_timed_out_getter_takes_no_item() {
+    run("a_timed_out_getter_takes_no_item", || {
         for capacity in [0, 1] {
             let queue = bounded(capacity);
             let gone = queue.clone();
@@ -572,8 +572,8 @@ fn reporting_more_done_than_was_put_is_an_error() {
 }
 
 #[test]
-fn a_put_after_a_finished_join_counts_anew() {
-    run("a_put_after_a_finished_join_counts_anew", || {
+fn a_put_after_a_finished_join_is_unfinished_again() {
+    run("a_put_after_a_finished_join_is_unfinished_again", || {
         let queue = bounded(1);
         queue.put(1).unwrap();
         queue.task_done().unwrap();

@@ -647,7 +647,7 @@ fn a_wait_for_another_os_thread_times_out_and_leaves_nothing_behind() {
             assert_eq!(semaphore.balance(), 0);
         }
         semaphore.release();
-        assert!(semaphore.try_acquire(), "it was given to nobody who has left");
+        assert!(semaphore.try_acquire(), "no waiter that left has taken the token");
     });
 }
 

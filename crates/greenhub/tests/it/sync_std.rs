@@ -254,7 +254,7 @@ same_as_std! {
         once.wait();
     }
 
-    fn a_forced_wait_goes_on_until_a_later_closure_returns() {
+    fn a_forced_wait_lasts_until_a_later_closure_returns() {
         let once = sync::Arc::new(sync::Once::new());
         let call = || once.call_once(|| quiet_panic("on purpose"));
         assert!(catch_unwind(AssertUnwindSafe(call)).is_err());
@@ -822,7 +822,7 @@ fn an_arrival_that_builds_its_hub_is_not_released_by_an_earlier_opening() {
         });
         let _has_green_threads = spawn(|| ());
         let leads = barrier.wait().is_leader();
-        assert!(came.load(Ordering::SeqCst), "nobody has arrived beside it");
+        assert!(came.load(Ordering::SeqCst), "released without the arrival of the partner");
         assert_ne!(partner.join().unwrap(), leads);
     });
 }

@@ -177,7 +177,7 @@ fn the_requested_number_of_files_is_read_at_once() {
         let mut writers = Vec::new();
         let began = Instant::now();
         while writers.len() < 2 || began.elapsed() < Duration::from_millis(50) {
-            assert!(began.elapsed() < Duration::from_secs(60), "nobody reads {left:?}");
+            assert!(began.elapsed() < Duration::from_secs(60), "no reader for {left:?}");
             left.retain(|pipe| {
                 let writer = fs::File::options().write(true).custom_flags(libc::O_NONBLOCK).open(pipe);
                 writer.map(|writer| writers.push(writer)).is_err()

@@ -98,7 +98,7 @@ const PRIMITIVES: &[Primitive] = &[
             queue.put(1).unwrap();
             let (getter, rest) = (queue.clone(), queue.clone());
             gives(move || queue.put(2).unwrap(), move || assert_eq!(getter.get().unwrap(), 1)).then(move || {
-                assert_eq!(rest.get().unwrap(), 2, "one of those who have tried");
+                assert_eq!(rest.get().unwrap(), 2, "the item that was put");
                 assert_eq!((rest.len(), rest.putting(), rest.unfinished()), (0, 0, 2));
             })
         },
@@ -310,7 +310,7 @@ const PRIMITIVES: &[Primitive] = &[
             let receiver = Rc::new(receiver);
             let rest = receiver.clone();
             gives(move || sender.send(2).unwrap(), move || assert_eq!(receiver.recv().unwrap(), 1)).then(move || {
-                assert_eq!(rest.try_recv().unwrap(), 2, "one of those who have tried");
+                assert_eq!(rest.try_recv().unwrap(), 2, "the item that was put");
                 assert!(rest.try_recv().is_err());
             })
         },

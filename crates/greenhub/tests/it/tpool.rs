@@ -230,7 +230,7 @@ fn a_timeout_waits_for_a_borrowing_job() {
                 let _ = gone.recv();
                 over.store(true, Ordering::SeqCst);
             });
-            assert!(result.is_ok(), "what the job did is known");
+            assert!(result.is_ok(), "the result of the job is known");
             sleep(LONG);
         });
         assert!(timed.is_err());
@@ -369,7 +369,7 @@ fn jobs_run_once_and_results_are_dropped_once_under_random_kills_and_timeouts() 
             }
             let mut all = 0;
             for job in jobs {
-                let job = Arc::into_inner(job).expect("nobody else has it");
+                let job = Arc::into_inner(job).expect("the last reference");
                 let (began, ran) = (job.began.into_inner(), job.ran.into_inner());
                 assert!(began <= 1, "seed {seed}: it ran {began} times");
                 assert_eq!((began, began), (ran, job.dropped.into_inner()), "seed {seed}");

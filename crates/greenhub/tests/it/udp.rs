@@ -60,7 +60,7 @@ same_as_std! {
         assert_eq!(one.recv_from(&mut buffer).unwrap(), (3, other.local_addr().unwrap()));
     }
 
-    fn a_receive_gives_up_after_its_timeout() {
+    fn a_receive_times_out() {
         let one = net::UdpSocket::bind(ANY).unwrap();
         one.set_read_timeout(Some(SHORT)).unwrap();
         let begun = Instant::now();
@@ -69,7 +69,7 @@ same_as_std! {
         assert_eq!(one.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 
-    fn a_nonblocking_socket_says_that_it_would_block() {
+    fn a_nonblocking_socket_returns_would_block() {
         let one = net::UdpSocket::bind(ANY).unwrap();
         one.set_nonblocking(true).unwrap();
         assert_eq!(one.recv_from(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);

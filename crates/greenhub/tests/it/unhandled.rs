@@ -135,8 +135,8 @@ fn an_unjoined_err_in_a_scope_is_reported_without_a_panic() {
 }
 
 #[test]
-fn an_err_of_a_handler_is_reported_and_the_server_goes_on() {
-    run("an_err_of_a_handler_is_reported_and_the_server_goes_on", || {
+fn an_err_of_a_handler_is_reported_and_the_server_continues() {
+    run("an_err_of_a_handler_is_reported_and_the_server_continues", || {
         keep_reports();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

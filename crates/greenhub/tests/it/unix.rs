@@ -109,7 +109,7 @@ same_as_std! {
         assert_eq!(unix::UnixStream::connect(&place).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     }
 
-    fn a_read_gives_up_after_its_timeout() {
+    fn a_read_times_out() {
         let (mut one, _other) = unix::UnixStream::pair().unwrap();
         one.set_read_timeout(Some(SHORT)).unwrap();
         let begun = Instant::now();
@@ -117,7 +117,7 @@ same_as_std! {
         assert!(begun.elapsed() >= SHORT);
     }
 
-    fn a_write_gives_up_after_its_timeout() {
+    fn a_write_times_out() {
         let (mut one, _other) = unix::UnixStream::pair().unwrap();
         one.set_write_timeout(Some(SHORT)).unwrap();
         let error = loop {
@@ -142,7 +142,7 @@ same_as_std! {
         assert!((&listener).into_iter().next().unwrap().is_ok());
     }
 
-    fn a_nonblocking_socket_says_that_it_would_block() {
+    fn a_nonblocking_socket_returns_would_block() {
         let place = Place::new();
         let listener = unix::UnixListener::bind(&place).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -190,7 +190,7 @@ same_as_std! {
         assert!(right.take_error().unwrap().is_none());
     }
 
-    fn a_datagram_socket_gives_up_after_its_timeouts() {
+    fn a_datagram_socket_times_out() {
         let (one, other) = unix::UnixDatagram::pair().unwrap();
         one.set_read_timeout(Some(SHORT)).unwrap();
         assert_eq!(one.recv(&mut [0]).unwrap_err().kind(), TIMED_OUT);

@@ -58,12 +58,12 @@ fn listen() -> DefaultGuard {
 }
 
 /// Returns the lines recorded since the last call.
-fn heard() -> Vec<String> {
+fn take_lines() -> Vec<String> {
     HEARD.take()
 }
 
 fn with(parts: &[&str]) -> Vec<String> {
-    heard().into_iter().filter(|line| parts.iter().all(|part| line.contains(part))).collect()
+    take_lines().into_iter().filter(|line| parts.iter().all(|part| line.contains(part))).collect()
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_green_thread_emits_events_at_its_spawn_and_its_end() {
         greenhub::scope(|scope| {
             scope.spawn(|| ());
         });
-        let all = heard();
+        let all = take_lines();
         for what in ["spawned", "ended"] {
             let count = all.iter().filter(|line| line.contains(&format!("green thread {what}"))).count();
             assert_eq!(count, 5, "{all:#?}");
@@ -99,7 +99,7 @@ fn hubs_and_loops_emit_events() {
         let _ear = listen();
         sleep(SHORT);
         let hub = get_hub();
-        let all = heard();
+        let all = take_lines();
         assert!(
             all.iter().any(|line| line.starts_with("INFO") && line.contains("hub built") && line.contains(hub.name()))
         );

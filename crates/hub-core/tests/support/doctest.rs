@@ -1,4 +1,4 @@
-// Included by the examples in the documentation: runs them on a hub of the tests.
+// Included by the documentation's examples: runs them on a hub of the tests.
 mod poll_hub {
     include!("poll_hub.rs");
 }

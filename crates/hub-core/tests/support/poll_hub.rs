@@ -1,5 +1,5 @@
-// A complete hub over poll(2), as a third party would write it: tests run the core and the
-// conformance suite on it, and the examples of the documentation include it.
+// A complete hub over poll(2), written like a third-party hub. The tests run the core and the conformance suite on it,
+// and the examples of the documentation include it.
 
 use std::fmt;
 use std::io;
@@ -10,18 +10,18 @@ use hub_core::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, roun
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// A hub without any state: poll(2) is told everything at each call, and a direction that nobody
-/// waits for is not in the loop's table.
+/// A hub without any state. Each call passes every descriptor to poll(2); a direction without a waiter is not in the
+/// loop's table.
 #[derive(Default)]
 pub struct PollHub {
-    /// What the call under way asks about; kept for its room.
+    /// The keys of the current call; kept for their capacity.
     keys: Vec<Key>,
-    /// Beside `keys`. Empty between calls, so it lends nothing for ever.
+    /// The descriptors for `keys`. Empty between calls, so no borrow outlives its call.
     fds: Vec<PollFd<'static>>,
 }
 
 impl PollHub {
-    /// A hub; it needs nothing of the system.
+    /// Creates a hub, without using any resource of the system.
     pub fn new() -> io::Result<PollHub> {
         Ok(PollHub::default())
     }
@@ -59,7 +59,7 @@ impl Hub for PollHub {
                 }
             }
         }
-        // An empty vector may lend for any time; the standard library collects it in place.
+        // An empty vector holds no borrow, so its lifetime can be changed. The standard library collects it in place.
         fds.clear();
         self.fds = fds.into_iter().map(|_| unreachable!()).collect();
         match result {
@@ -79,7 +79,7 @@ impl fmt::Debug for PollHub {
     }
 }
 
-/// Tells a half close from data; elsewhere a read finds the end.
+/// Distinguishes a half-close from data. Without the flag, a read finds the end.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 const HALF_CLOSE: PollFlags = PollFlags::RDHUP;
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]

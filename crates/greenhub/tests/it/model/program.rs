@@ -184,12 +184,12 @@ impl Writer {
         (self.random.below(3) == 0).then(|| 1 + self.millis())
     }
 
-    fn someone(&mut self) -> Thread {
+    fn any_thread(&mut self) -> Thread {
         1 + self.random.below(self.threads)
     }
 
     /// Returns a green thread to wait for. It is always a later one, so waits form no cycle.
-    fn someone_after(&mut self, me: Thread) -> Thread {
+    fn later_thread(&mut self, me: Thread) -> Thread {
         me + 1 + self.random.below(self.threads)
     }
 
@@ -211,12 +211,12 @@ impl Writer {
     fn quiet(&mut self) -> Op {
         match self.random.below(11) {
             0 | 1 if self.spawned < self.threads => self.spawn(),
-            0..=2 => Op::Kill(self.someone()),
-            3 => Op::KillWith(self.someone()),
-            4 => Op::Cancel(self.someone()),
-            5 => Op::Link(self.someone()),
-            6 => Op::Unlink(self.someone()),
-            7 => Op::DropHandle(self.someone()),
+            0..=2 => Op::Kill(self.any_thread()),
+            3 => Op::KillWith(self.any_thread()),
+            4 => Op::Cancel(self.any_thread()),
+            5 => Op::Link(self.any_thread()),
+            6 => Op::Unlink(self.any_thread()),
+            7 => Op::DropHandle(self.any_thread()),
             8 => self.schedule(),
             9 if self.callbacks > 0 => Op::Unschedule(self.random.below(self.callbacks)),
             9 => Op::Burn(1 + self.millis()),
@@ -263,13 +263,13 @@ impl Writer {
             0..=4 if self.spawned < self.threads => self.spawn(),
             0..=7 => Op::Sleep(self.millis()),
             8..=11 => Op::Yield,
-            12..=14 => Op::Wait(self.someone_after(me)),
-            15 | 16 => Op::Join(self.someone_after(me)),
-            17..=20 => Op::Kill(self.someone()),
-            21 => Op::KillWith(self.someone()),
-            22 => Op::Cancel(self.someone()),
-            23 => Op::Link(self.someone()),
-            24 => Op::DropHandle(self.someone()),
+            12..=14 => Op::Wait(self.later_thread(me)),
+            15 | 16 => Op::Join(self.later_thread(me)),
+            17..=20 => Op::Kill(self.any_thread()),
+            21 => Op::KillWith(self.any_thread()),
+            22 => Op::Cancel(self.any_thread()),
+            23 => Op::Link(self.any_thread()),
+            24 => Op::DropHandle(self.any_thread()),
             25..=27 if depth < 4 => Op::Catch(self.nested(me, depth)),
             28 => self.schedule(),
             // Nothing catches an exit of the main greenlet.
@@ -302,11 +302,11 @@ impl Program {
     /// Returns the main greenlet's operations, followed by the end of every green thread.
     pub(crate) fn with_epilogue(&self) -> Vec<Op> {
         const LONG: Millis = 1_000_000;
-        let everybody = 1..self.bodies.len();
+        let others = 1..self.bodies.len();
         // The main greenlet cannot be killed, so its waits have a limit.
         let body = Op::Timeout(LONG, self.bodies[0].clone());
         let mut ops = vec![Op::Catch(vec![body]), Op::Sleep(LONG)];
-        ops.extend(everybody.clone().map(Op::Kill));
+        ops.extend(others.clone().map(Op::Kill));
         ops.extend((0..PIPES).flat_map(|pipe| [Op::CloseReader(pipe), Op::CloseWriter(pipe)]));
         // Green threads that still wait may reassign numbers themselves.
         for _ in 0..20 {
@@ -314,7 +314,7 @@ impl Program {
             ops.push(Op::Sleep(10));
         }
         ops.push(Op::Sleep(LONG));
-        ops.extend(everybody.map(Op::DropHandle));
+        ops.extend(others.map(Op::DropHandle));
         ops.extend([Op::Yield, Op::Yield]);
         ops
     }

@@ -61,8 +61,8 @@ fn map_all(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work
 }
 
 #[test]
-fn random_mapping_kills_and_timeouts_keep_order_and_places() {
-    run("random_mapping_kills_and_timeouts_keep_order_and_places", || {
+fn random_mapping_kills_and_timeouts_keep_order_and_permits() {
+    run("random_mapping_kills_and_timeouts_keep_order_and_permits", || {
         crate::support::green::keep_reports();
         for seed in 0..25 {
             let mut random = Random::new(seed);
@@ -151,8 +151,8 @@ fn pile_up(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work
 }
 
 #[test]
-fn random_piles_kills_and_timeouts_keep_order_and_places() {
-    run("random_piles_kills_and_timeouts_keep_order_and_places", || {
+fn random_piles_kills_and_timeouts_keep_order_and_permits() {
+    run("random_piles_kills_and_timeouts_keep_order_and_permits", || {
         crate::support::green::keep_reports();
         for seed in 0..25 {
             let mut random = Random::new(seed);
@@ -220,8 +220,8 @@ enum End {
 }
 
 #[test]
-fn a_pool_of_resources_does_what_its_model_does() {
-    run("a_pool_of_resources_does_what_its_model_does", || {
+fn a_pool_of_resources_matches_its_model() {
+    run("a_pool_of_resources_matches_its_model", || {
         for seed in 0..100 {
             let (mut random, before) = (Random::new(seed), held());
             let living = Arc::new(());

@@ -157,7 +157,7 @@ fn a_barrier_opens_once_for_each_full_group() {
             others.into_iter().for_each(|other| other.join().unwrap());
         })
         .join()
-        .expect("nobody is left in it");
+        .expect("the barrier is empty");
     });
 }
 
