@@ -62,7 +62,9 @@ pub fn format_hub_listeners() -> String {
     text
 }
 
-/// Formats the armed timers in the order of their due times, Eventlet's `format_hub_timers`. Does not switch.
+/// Formats the armed timers in the order of their due times. Does not switch.
+///
+/// Eventlet's `format_hub_timers`.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -80,7 +82,9 @@ pub fn format_hub_timers() -> String {
     text
 }
 
-/// Formats the greenlets that have not ended: number, name, spawn location and wait reason. Does not switch.
+/// Formats the greenlets that have not ended. Does not switch.
+///
+/// Each line has the number, name, spawn location and wait reason.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

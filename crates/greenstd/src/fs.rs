@@ -142,7 +142,7 @@ pub fn copy<P: AsRef<Path>, Q: AsRef<Path>>(from: P, to: Q) -> io::Result<u64> {
     }
 }
 
-/// Whether opening or using the file may wait for anything but a disk.
+/// Returns true if opening or using the file may wait for anything but a disk.
 fn is_special(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let kind = std::fs::metadata(path).map(|metadata| metadata.file_type());

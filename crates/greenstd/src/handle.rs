@@ -154,7 +154,7 @@ fn is_read_only(file: &File) -> bool {
     rustix::fs::fcntl_getfl(file).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDONLY)
 }
 
-/// Whether the file in non-blocking mode neither waits, nor fails where a hub could not wait.
+/// Returns true if the file in non-blocking mode neither waits, nor fails where a hub could not wait.
 fn keeps_mode(file: &File) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let Ok(metadata) = file.metadata() else { return false };
@@ -162,7 +162,7 @@ fn keeps_mode(file: &File) -> bool {
     kind.is_fifo() || (kind.is_char_device() && can_be_waited_for(file))
 }
 
-/// Whether the system can report that the file is ready. It refuses regular files.
+/// Returns true if the system can report that the file is ready. It refuses regular files.
 #[cfg(target_os = "linux")]
 fn can_be_waited_for(file: &File) -> bool {
     use rustix::event::epoll;

@@ -149,7 +149,7 @@ fn readiness(flags: PollFlags, interest: Interest) -> Readiness {
     readiness
 }
 
-/// Waits until a reader is readable or a writer is writable, and returns all that are. Switches, unless the timeout is
+/// Waits until a reader or a writer is ready, and returns all that are. Switches, unless the timeout is zero.
 /// zero.
 ///
 /// The results keep the given order. They are empty after the timeout; `None` waits for ever, and zero checks once.

@@ -347,7 +347,7 @@ fn check_ready(fd: BorrowedFd<'_>, flags: PollFlags) -> Result<(), Errno> {
     }
 }
 
-/// Whether the system does not support `RWF_NOWAIT`, or not for this descriptor.
+/// Returns true if the system does not support `RWF_NOWAIT`, or not for this descriptor.
 fn is_refused(error: &io::Error) -> bool {
     let refused = [Errno::OPNOTSUPP, Errno::NOSYS].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|error| refused.contains(&error))

@@ -146,7 +146,7 @@ pub struct DirBuilder {
 }
 
 impl DirBuilder {
-    /// Creates a new set of options: one directory at a time, with the default permissions.
+    /// Creates a new set of options: one directory at a time, default permissions.
     #[expect(clippy::new_without_default, reason = "as std's")]
     #[must_use]
     pub fn new() -> DirBuilder {

@@ -139,7 +139,7 @@ impl OpenOptions {
         &self.options
     }
 
-    /// Whether the options ask for writing, at the end or elsewhere.
+    /// Returns true if the options ask for writing, at the end or elsewhere.
     pub(super) fn writes(&self) -> bool {
         self.write || self.append
     }

@@ -9,7 +9,7 @@ use hub_core::{GreenError, GreenThread, LoopError};
 
 use super::pool::GreenPool;
 
-/// Green threads whose results are taken in the order of spawning, Eventlet's `GreenPile`.
+/// Green threads whose results are taken in the order of spawning. Eventlet's `GreenPile`.
 ///
 /// As an iterator it waits for the next result, which switches. It ends when all results were taken. Dropping it drops
 /// the other results, and their green threads run on.

@@ -15,7 +15,7 @@ use crate::killed::wait_for_killed;
 use crate::sync::difference;
 use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 
-/// A pool in which at most a given number of green threads runs at once, Eventlet's `GreenPool`.
+/// A pool of which at most a given number of green threads runs at once. Eventlet's `GreenPool`.
 ///
 /// Clones are handles of the same pool, which belongs to its OS thread. Dropping them ends no green thread.
 ///

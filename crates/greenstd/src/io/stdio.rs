@@ -52,7 +52,7 @@ impl Standard {
     }
 }
 
-/// Whether the program was started without this stream.
+/// Returns true if the program was started without this stream.
 fn is_absent(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::BADF.raw_os_error())
 }

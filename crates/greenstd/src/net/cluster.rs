@@ -51,16 +51,17 @@ pub struct Cluster {
 type Setup = dyn Fn(usize) -> io::Result<()> + Send + Sync;
 
 impl Cluster {
-    /// Creates a cluster of that many OS threads; 0 is one for each processor available to the process.
+    /// Creates a cluster of that many OS threads.
     ///
-    /// Each OS thread handles up to 1,000 connections at a time, as Eventlet's servers do.
+    /// Each handles up to 1,000 connections at a time, as Eventlet's servers do. With 0 there is one OS thread for each
+    /// processor available to the process.
     #[must_use]
     pub fn new(threads: usize) -> Cluster {
         let setup = Arc::new(|_| Ok(()));
         Cluster { threads, connections: 1000, options: ListenOptions::new(), setup }
     }
 
-    /// Limits the number of connections that each OS thread handles at a time; further ones wait.
+    /// Limits the connections that each OS thread handles at a time; further ones wait.
     #[must_use]
     pub fn connections(self, each: usize) -> Cluster {
         Cluster { connections: each, ..self }
@@ -72,7 +73,7 @@ impl Cluster {
         Cluster { options, ..self }
     }
 
-    /// Sets the closure that each OS thread runs before it serves, for example to choose its hub.
+    /// Sets the closure that each OS thread runs first, for example to choose its hub.
     ///
     /// Its argument is the number of the OS thread, from 0.
     #[must_use]
@@ -80,11 +81,11 @@ impl Cluster {
         Cluster { setup: Arc::new(setup), ..self }
     }
 
-    /// Listens at an address and starts the OS threads, which call `handler` with each connection. Switches.
+    /// Listens at an address and starts the OS threads. Switches.
     ///
-    /// It returns when all of them are ready. A handler that fails or panics ends no other handler, as with
-    /// [`serve_until`](super::serve_until). An OS thread that fails as a whole is
-    /// [reported](hub_core::set_report_stream), and the others get its connections.
+    /// The OS threads call `handler` with each connection. The call returns when all of them are ready. A handler that
+    /// fails or panics ends no other handler, as with [`serve_until`](super::serve_until). An OS thread that fails as a
+    /// whole is [reported](hub_core::set_report_stream), and the others get its connections.
     ///
     /// # Errors
     ///

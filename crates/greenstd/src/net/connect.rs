@@ -10,7 +10,7 @@ use super::addr::each_address;
 use super::{TcpStream, ToSocketAddrs};
 use crate::socket::Socket;
 
-/// Settings for a connection beyond those of [`TcpStream::connect`], Eventlet's `connect` with its arguments.
+/// Settings for a connection beyond those of [`TcpStream::connect`]. Eventlet's `connect` with its arguments.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }

@@ -9,7 +9,7 @@ use super::addr::each_address;
 use super::{TcpListener, ToSocketAddrs};
 use crate::socket::{BACKLOG, Socket};
 
-/// Settings for a listener beyond those of [`TcpListener::bind`], Eventlet's `listen` with its arguments.
+/// Settings for a listener beyond those of [`TcpListener::bind`]. Eventlet's `listen` with its arguments.
 ///
 /// ```
 /// use greenstd::net::ListenOptions;
@@ -48,7 +48,9 @@ impl ListenOptions {
         ListenOptions { reuse_address: reuse, ..self }
     }
 
-    /// Sets whether several listeners may share an address, if all of them set it (`SO_REUSEPORT`).
+    /// Sets whether several listeners may share an address (`SO_REUSEPORT`).
+    ///
+    /// All of them have to set it.
     ///
     /// Linux spreads the connections over the listeners: one for each OS thread with a hub. Off by default, unlike in
     /// Eventlet: a second server that is started by mistake would take half of the connections.

@@ -17,8 +17,10 @@ pub use stop::StopServe;
 use crate::greenpool::{Admission, GreenPool};
 use crate::group::{Group, GroupError};
 
-/// A source of connections: [`TcpListener`](super::TcpListener), [`UnixListener`](crate::os::unix::net::UnixListener),
-/// or a type that wraps one of them.
+/// A source of connections, such as [`TcpListener`](super::TcpListener).
+///
+/// [`UnixListener`](crate::os::unix::net::UnixListener) is another one. A program may implement it for a type that
+/// wraps one of them.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -125,7 +127,9 @@ impl From<ServeError> for io::Error {
     }
 }
 
-/// Accepts connections until the listener is closed, and handles each in a green thread of `pool`. Switches.
+/// Accepts connections until the listener is closed. Switches.
+///
+/// It handles each connection in a green thread of `pool`.
 ///
 /// Eventlet's `serve`.
 ///

@@ -205,7 +205,9 @@ impl TcpListener {
         TcpListener(socket)
     }
 
-    /// Returns the local socket address of this listener, with the port that the system chose.
+    /// Returns the local socket address of this listener.
+    ///
+    /// It has the port that the system chose.
     ///
     /// # Errors
     ///

@@ -28,7 +28,9 @@ pub struct Command {
 }
 
 impl Command {
-    /// Constructs a new `Command` for launching the program at path `program`, or of that name in `PATH`.
+    /// Constructs a new `Command` for launching the program at path `program`.
+    ///
+    /// A name without a slash is looked up in `PATH`.
     pub fn new<S: AsRef<OsStr>>(program: S) -> Command {
         Command { command: std::process::Command::new(program), set: [false; 3] }
     }

@@ -98,7 +98,7 @@ fn by_signal(child: &mut Child, wait: &PiecewiseWait, left: impl Fn() -> Option<
     }
 }
 
-/// Whether no hub can wait for the descriptor: its number may be too large for the hub, or no hub can be built.
+/// Returns true if no hub can wait for the descriptor: its number may be too large for the hub, or no hub can be built.
 fn is_unavailable(error: &TrampolineError) -> bool {
     match error {
         TrampolineError::Register(..) => true,

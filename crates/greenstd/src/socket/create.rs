@@ -26,7 +26,7 @@ mod system {
         Ok(rustix::net::acceptfrom_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
     }
 
-    /// Whether the socket may be a listener.
+    /// Returns true if the socket may be a listener.
     pub(crate) fn may_listen(fd: BorrowedFd<'_>) -> bool {
         rustix::net::sockopt::socket_acceptconn(fd).unwrap_or(false)
     }

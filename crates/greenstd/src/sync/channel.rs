@@ -5,7 +5,7 @@ use hub_core::{GreenError, LoopError};
 
 use super::queue::{GetError, LightQueue, PutError};
 
-/// A channel of values and errors in FIFO order, the `Channel` of Eventlet's `coros`.
+/// A channel of values and errors in FIFO order. The `Channel` of Eventlet's `coros`.
 ///
 /// A new channel holds nothing: a sender waits until a receiver has taken its item. It is a [`LightQueue`] whose items
 /// may be errors, which a wait returns as its own, and keeps that queue's promises under kill and timeout.
@@ -37,7 +37,9 @@ impl<T> Channel<T> {
         Channel::bounded(0)
     }
 
-    /// Creates a channel that holds `capacity` values and errors, so that not every send waits.
+    /// Creates a channel that holds `capacity` values and errors.
+    ///
+    /// A send waits only while it is full.
     #[must_use]
     pub fn bounded(capacity: usize) -> Channel<T> {
         Channel { queue: LightQueue::bounded(capacity) }

@@ -476,10 +476,14 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     }
 }
 
-/// A [`Queue`] whose items leave in the order `O`, an [`OrderedLightQueue`] that also counts unfinished items.
+/// A [`Queue`] whose items leave in the order `O`.
+///
+/// It is an [`OrderedLightQueue`] that also counts unfinished items.
 pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
 
-/// A queue between putters and getters, Eventlet's `LightQueue`: a [`Queue`] that does not count unfinished items.
+/// A queue between putters and getters. Eventlet's `LightQueue`.
+///
+/// Unlike a [`Queue`] it does not count unfinished items.
 ///
 /// Getters and putters are granted in FIFO order, and a newcomer takes nothing that was granted to a waiter. A granted
 /// getter is sure of one item, not of a particular one. It takes the next item of the queue's order when it runs. Of
@@ -508,7 +512,9 @@ pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
 /// ```
 pub type LightQueue<T> = OrderedLightQueue<T, Fifo<T>>;
 
-/// A [`LightQueue`] that also counts unfinished items, so that callers can join it. Eventlet's `Queue`.
+/// A [`LightQueue`] that also counts unfinished items. Eventlet's `Queue`.
+///
+/// Callers can wait until all items are reported done.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -529,7 +535,9 @@ pub type LightQueue<T> = OrderedLightQueue<T, Fifo<T>>;
 /// ```
 pub type Queue<T> = OrderedQueue<T, Fifo<T>>;
 
-/// A [`Queue`] that returns the smallest item first, and equal items in the order in which they were put.
+/// A [`Queue`] that returns the smallest item first. Eventlet's `PriorityQueue`.
+///
+/// Equal items leave in the order in which they were put.
 ///
 /// Items are compared under the lock of the queue. A comparison panics if it waits, yields, or uses a queue with such
 /// an order. A panic of a comparison reaches the operation and loses no item: see [`Order`].

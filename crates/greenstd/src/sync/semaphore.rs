@@ -8,7 +8,7 @@ use super::order::Order;
 use super::queue::{GetError, OrderedLightQueue, PutError};
 use super::wait_queue::{Wait, WaitError, WaitQueue};
 
-/// A number of tokens, each acquired and released by any green thread or OS thread, Eventlet's `Semaphore`.
+/// A counter of tokens, which any thread acquires and releases. Eventlet's `Semaphore`.
 ///
 /// Waiters are served in FIFO order, and no form of acquiring overtakes them. Waits with a timeout queue like the
 /// others, and [`try_acquire`](Semaphore::try_acquire) fails while there are waiters. A green thread that is killed in
@@ -272,8 +272,9 @@ impl fmt::Debug for BoundedSemaphore {
     }
 }
 
-/// A semaphore that waits at both ends: acquiring waits for a token, releasing waits for room below a limit. Eventlet's
-/// `CappedSemaphore`.
+/// A semaphore that waits at both ends. Eventlet's `CappedSemaphore`.
+///
+/// Acquiring waits for a token, releasing waits for room below a limit.
 ///
 /// It is a queue whose items are all alike, and keeps the promises of queues. With a limit of zero, a release meets an
 /// acquisition. A token whose releaser is killed while it waits for room is not added. A token that was granted to a
@@ -397,9 +398,9 @@ impl CappedSemaphore {
         self.tokens.is_full()
     }
 
-    /// Returns the number of tokens, those of waiting releasers included, less the number of waiters for a token.
+    /// Returns the number of tokens, less the number of waiting acquirers. Does not switch.
     ///
-    /// Does not switch.
+    /// It counts the tokens of waiting releasers, too.
     #[must_use]
     pub fn balance(&self) -> isize {
         let (available, waiting) = self.tokens.available_and_waiting();

@@ -93,8 +93,8 @@ impl<P> WaitQueue<P> {
     /// Makes the first of the other waiters the first of all.
     #[cold]
     fn promote_next_waiter(&mut self) {
-        while let Some((number, place)) = self.rest.pop_front() {
-            if let Some((unparker, payload)) = place {
+        while let Some((number, entry)) = self.rest.pop_front() {
+            if let Some((unparker, payload)) = entry {
                 self.first = Some(Entry { number, unparker, payload });
                 return;
             }
@@ -115,18 +115,18 @@ impl<P> WaitQueue<P> {
         number
     }
 
-    /// Puts a waiter back in its former place after a grant that it could not use.
+    /// Puts a waiter back in its former place after a wake-up that it could not use.
     #[cold]
     fn rejoin(&mut self, number: u64, unparker: Unparker, payload: P) -> u64 {
-        let mut place = Entry { number, unparker, payload };
+        let mut entry = Entry { number, unparker, payload };
         if let Some(first) = &mut self.first {
             if number < first.number {
-                std::mem::swap(first, &mut place);
+                std::mem::swap(first, &mut entry);
             }
-            let index = self.rest.partition_point(|(other, _)| *other < place.number);
-            self.rest.insert(index, (place.number, Some((place.unparker, place.payload))));
+            let index = self.rest.partition_point(|(other, _)| *other < entry.number);
+            self.rest.insert(index, (entry.number, Some((entry.unparker, entry.payload))));
         } else {
-            self.first = Some(place);
+            self.first = Some(entry);
         }
         number
     }
@@ -143,7 +143,7 @@ impl<P> WaitQueue<P> {
         self.gaps += 1;
         // Many waiters may come and go behind one that waits for long: bound the number of gaps.
         if self.gaps > self.rest.len() / 2 + 16 {
-            self.rest.retain(|(_, place)| place.is_some());
+            self.rest.retain(|(_, entry)| entry.is_some());
             self.gaps = 0;
         }
         Some(payload)

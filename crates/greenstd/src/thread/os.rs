@@ -74,7 +74,9 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Generates the base configuration for spawning an OS thread: no name, default stack size and limit.
+    /// Generates the base configuration for spawning an OS thread.
+    ///
+    /// It has no name, and the default stack size and limit.
     pub fn new() -> Builder {
         Builder { builder: std::thread::Builder::new(), limit: Some(SHUTDOWN_LIMIT) }
     }

@@ -11,7 +11,9 @@ use hub_core::{BiasedMutex, BiasedMutexGuard, HubError, LoopError};
 use super::Resolver;
 use crate::sync::Event;
 
-/// A resolver that caches the results of another one for a short time, and merges simultaneous look-ups of one name.
+/// A resolver that caches the results of another resolver for a short time.
+///
+/// It also merges simultaneous look-ups of one name.
 ///
 /// Errors are not cached, but all waiters for the one look-up get the error. The first caller runs the look-up itself.
 /// If it is killed or times out meanwhile, the next waiter starts a new one.
@@ -197,7 +199,7 @@ impl<R: Resolver> Drop for Lookup<'_, R> {
     }
 }
 
-/// Whether the error is that the caller could not wait: another caller may be able to.
+/// Returns true if the error is that the caller could not wait, which another caller may be able to do.
 fn is_callers_own(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|error| error.is::<LoopError>() || error.is::<HubError>())
 }
