@@ -232,7 +232,7 @@ impl Drop for AlternateStack {
         let mut none = unsafe { MaybeUninit::<stack_t>::zeroed().assume_init() };
         none.ss_flags = libc::SS_DISABLE;
         none.ss_size = len;
-        // SAFETY: no handler runs on the stack, because this code is none. A stack that cannot be taken out of use
+        // SAFETY: no handler runs on the stack, because this code does not. A stack that cannot be taken out of use
         // stays mapped.
         if !ours || unsafe { libc::sigaltstack(&raw const none, ptr::null_mut()) } == 0 {
             // SAFETY: the mapping that `make` made, which the system no longer uses.

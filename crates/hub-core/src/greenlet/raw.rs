@@ -318,30 +318,30 @@ impl Greenlet {
         message.unwrap_or_else(|| Err(me.held_exit().map_or(GreenletError::Interrupted.into(), GreenError::from)))
     }
 
-    /// Exits the spans of the running greenlet if `way` leads to another one. A subscriber that runs here may change
+    /// Exits the spans of the running greenlet if `destination` leads to another one. A subscriber that runs here may change
     /// the route.
     #[cfg(feature = "tracing")]
-    fn leave_spans(&self, mut way: Route, me: ControlRef) -> Route {
+    fn leave_spans(&self, mut destination: Route, me: ControlRef) -> Route {
         loop {
-            let message = match way {
+            let message = match destination {
                 Route::Enter(target, message) if !spans::exited(me) => return Route::Enter(target, message),
                 Route::Begin(node, value) if !spans::exited(me) => return Route::Begin(node, value),
                 Route::Enter(_, message) => message,
                 Route::Begin(_, value) => Ok(value),
-                way => {
+                destination => {
                     spans::entered(me);
-                    return way;
+                    return destination;
                 }
             };
             run::check_exit();
-            way = route(Rc::clone(&self.node), message, me);
+            destination = route(Rc::clone(&self.node), message, me);
         }
     }
 
     #[cfg(not(feature = "tracing"))]
     #[inline(always)]
-    fn leave_spans(&self, way: Route, _: ControlRef) -> Route {
-        way
+    fn leave_spans(&self, destination: Route, _: ControlRef) -> Route {
+        destination
     }
 }
 

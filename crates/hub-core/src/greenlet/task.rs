@@ -126,7 +126,7 @@ impl TaskRef {
         self.finish();
     }
 
-    /// Wakes all waiters, then frees the cell unless a handle exists. Never unwinds.
+    /// Runs the links, wakes all waiters, and frees the cell unless a handle exists. Never unwinds.
     #[inline]
     pub(crate) fn finish(self) {
         let header = self.header();
@@ -139,9 +139,9 @@ impl TaskRef {
         if let Some(waiter) = header.waiter.take() {
             waiter.wake();
         }
-        if let Some(more) = self.extra() {
-            more.life.take();
-            for waiter in more.waiters.take() {
+        if let Some(extra) = self.extra() {
+            extra.life.take();
+            for waiter in extra.waiters.take() {
                 waiter.wake();
             }
         }
@@ -153,16 +153,16 @@ impl TaskRef {
 
     #[cold]
     fn run_links(self) {
-        let Some(more) = self.extra() else { return };
-        more.linking.set(Some(run::current()));
+        let Some(extra) = self.extra() else { return };
+        extra.linking.set(Some(run::current()));
         // One at a time, so that a link can remove later ones.
         loop {
-            let Some((_, link)) = more.links.borrow_mut().pop_front() else { break };
+            let Some((_, link)) = extra.links.borrow_mut().pop_front() else { break };
             if let Err(error) = contained(link) {
                 report::tell(Report::LinkFailed { name: self.describe(), error });
             }
         }
-        more.linking.set(None);
+        extra.linking.set(None);
     }
 
     /// Releases the handle.
@@ -189,9 +189,9 @@ impl TaskRef {
             // SAFETY: as above, and nothing refers to the cell after this.
             unsafe { (header.vtable.drop_result)(self) };
         }
-        if let Some(more) = header.extra.take() {
+        if let Some(extra) = header.extra.take() {
             // SAFETY: leaked by `extra_or_new`, and just taken out of its cell.
-            drop_contained(unsafe { Box::from_raw(more.as_ptr()) });
+            drop_contained(unsafe { Box::from_raw(extra.as_ptr()) });
         }
         super::local::give_task(self.0.cast(), header.class, header.vtable.layout);
     }
@@ -211,7 +211,7 @@ impl TaskRef {
 
     #[cold]
     fn is_linking_here(self) -> bool {
-        self.extra().is_some_and(|more| more.linking.get() == Some(run::current()))
+        self.extra().is_some_and(|extra| extra.linking.get() == Some(run::current()))
     }
 
     /// Removes the greenlet of the cell, because it was cancelled before it began.
@@ -285,28 +285,28 @@ impl TaskRef {
         let header = self.header();
         if header.waiter.get() == Some(waiter) {
             // The oldest of the others moves up, so that waiters are woken in order.
-            let next = self.extra().and_then(|more| {
-                let mut waiters = more.waiters.borrow_mut();
+            let next = self.extra().and_then(|extra| {
+                let mut waiters = extra.waiters.borrow_mut();
                 (!waiters.is_empty()).then(|| waiters.remove(0))
             });
             header.waiter.set(next);
-        } else if let Some(more) = self.extra() {
-            more.waiters.borrow_mut().retain(|other| *other != waiter);
+        } else if let Some(extra) = self.extra() {
+            extra.waiters.borrow_mut().retain(|other| *other != waiter);
         }
     }
 
     /// Adds a callback for the end. Returns a number for [`remove_link`](TaskRef::remove_link).
     pub(crate) fn add_link(self, link: Link) -> u64 {
-        let more = self.extra_or_new();
-        let number = more.next_link.get();
-        more.next_link.set(number + 1);
-        more.links.borrow_mut().push_back((number, link));
+        let extra = self.extra_or_new();
+        let number = extra.next_link.get();
+        extra.next_link.set(number + 1);
+        extra.links.borrow_mut().push_back((number, link));
         number
     }
 
     pub(crate) fn remove_link(self, number: u64) -> bool {
-        let Some(more) = self.extra() else { return false };
-        let mut links = more.links.borrow_mut();
+        let Some(extra) = self.extra() else { return false };
+        let mut links = extra.links.borrow_mut();
         let Some(index) = links.iter().position(|(link, _)| *link == number) else { return false };
         let link = links.remove(index);
         drop(links);
@@ -349,8 +349,8 @@ impl TaskRef {
     /// It takes no memory and no lock, and leaves out a name that is being changed at that moment.
     pub(super) fn write_to(self, out: &mut dyn FnMut(&[u8])) {
         out(b"green thread ");
-        if let Some(more) = self.extra()
-            && let Ok(name) = more.name.try_borrow()
+        if let Some(extra) = self.extra()
+            && let Ok(name) = extra.name.try_borrow()
             && let Some(name) = &*name
         {
             out(b"\"");
@@ -392,7 +392,7 @@ impl TaskRef {
 
     fn extra<'a>(self) -> Option<&'a Extra> {
         // SAFETY: leaked by `extra_or_new` and freed with the cell.
-        self.header().extra.get().map(|more| unsafe { more.as_ref() })
+        self.header().extra.get().map(|extra| unsafe { extra.as_ref() })
     }
 
     fn extra_or_new<'a>(self) -> &'a Extra {

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamps_are_apart_by_the_time_between_them_also_when_they_come_round() {
+    fn stamps_measure_ages_across_a_wrap_around() {
         let year = Duration::from_secs(365 * 24 * 3600);
         assert_eq!(Stamp::of(Time::from_nanos(0)).since(Stamp::of(Time::from_nanos(1 << 40))), Duration::ZERO);
         for begin in [0, 1 << 30, 3 << 55, (1 << 56) - 1] {

@@ -28,7 +28,7 @@ use super::super::unwind::{Exit, contained, drop_contained};
 use crate::error::GreenError;
 use crate::report::{self, Report};
 
-/// What a switch carries: a value, or an error for the pending switch of the target.
+/// The message that a switch carries: a value, or an error for the pending switch of the target.
 pub(super) type Message = Result<Payload, GreenError>;
 
 pub(super) type Body = Box<dyn FnOnce(Payload) -> Message>;
@@ -56,7 +56,7 @@ pub(super) enum Status {
     Dead,
 }
 
-/// What continues when a greenlet has ended.
+/// The successor of an ended greenlet.
 #[derive(Copy, Clone)]
 pub(super) enum Successor {
     Parent,
@@ -172,11 +172,11 @@ pub(in super::super) fn run_raw(me: ControlRef) -> Option<ControlRef> {
         }
     }
 
-    let way = match (node.successor.get(), node.parent()) {
+    let destination = match (node.successor.get(), node.parent()) {
         (Successor::Parent, Some(parent)) => route(parent, returned(message), me),
         _ => Route::Hub(returned(message)),
     };
-    let next = match way {
+    let next = match destination {
         Route::Enter(target, message) => {
             deliver(target, message);
             Some(target)

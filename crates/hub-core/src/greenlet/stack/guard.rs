@@ -243,7 +243,9 @@ pub(super) unsafe fn advise(mut ranges: impl Iterator<Item = (*mut u8, usize)>, 
     }
 }
 
-/// Gives the advice for a batch in one call. Returns false if parts of the batch failed. Advice may be given twice.
+/// Gives the advice for a batch in one call. Returns false if the call did not take the whole batch.
+///
+/// Parts of the batch may be done then. Advice may be given twice.
 ///
 /// # Safety
 ///

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_that_needs_more_alignment_than_a_batch_has_is_not_of_the_pool() {
+    fn a_cell_with_larger_alignment_than_a_batch_bypasses_the_pool() {
         let pool = TaskPool::new();
         for (align, pooled) in [(STEP, true), (2 * STEP, false)] {
             let layout = Layout::from_size_align(2 * STEP, align).unwrap();
