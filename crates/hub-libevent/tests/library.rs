@@ -127,9 +127,9 @@ fn a_failed_allocation_in_the_library_is_an_error() {
 #[test]
 fn a_warning_of_the_library_is_reported() {
     in_a_process_of_its_own("a_warning_of_the_library_is_reported", || {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let telling = Arc::clone(&told);
-        hub_core::set_report_stream(move |report| telling.lock().unwrap().push(report.to_string()));
+        let reports = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&reports);
+        hub_core::set_report_stream(move |report| sink.lock().unwrap().push(report.to_string()));
         let mut hub = LibeventHub::new().unwrap();
         let set = fs::read_dir("/proc/self/fd")
             .unwrap()
@@ -140,23 +140,23 @@ fn a_warning_of_the_library_is_reported() {
         assert_eq!(unsafe { libc::close(set) }, 0);
         let error = hub.wait(&Watched::new(), Some(Duration::ZERO), &mut Ready::new()).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBADF));
-        let told = told.lock().unwrap();
-        assert!(told.iter().any(|text| text.starts_with("libevent: epoll_wait")), "{told:?}");
+        let reports = reports.lock().unwrap();
+        assert!(reports.iter().any(|text| text.starts_with("libevent: epoll_wait")), "{reports:?}");
     });
 }
 
 #[test]
 fn an_error_returned_to_the_caller_is_not_reported_as_a_warning() {
     in_a_process_of_its_own("an_error_returned_to_the_caller_is_not_reported_as_a_warning", || {
-        static TOLD: AtomicUsize = AtomicUsize::new(0);
+        static REPORTS: AtomicUsize = AtomicUsize::new(0);
         hub_core::set_report_stream(|_| {
-            TOLD.fetch_add(1, Ordering::Relaxed);
+            REPORTS.fetch_add(1, Ordering::Relaxed);
         });
         let file = fs::File::open("/proc/self/exe").unwrap();
         let mut hub = LibeventHub::new().unwrap();
         let error = hub.watch(key(&file), file.as_fd(), Interest::READ, Lease::Wait).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EPERM));
-        assert_eq!(TOLD.load(Ordering::Relaxed), 0);
+        assert_eq!(REPORTS.load(Ordering::Relaxed), 0);
     });
 }
 

@@ -55,7 +55,7 @@ pub fn what_was_reported_is_silent_without_level<H: Hub>(make: Make<'_, H>) {
     driver.expect_silence();
 }
 
-/// Clause 3, `Level`: *whatever is still ready is reported again, as long as the direction is armed*.
+/// Clause 3, `Level`: *a direction that is still ready is reported again, as long as it is armed*.
 pub fn what_is_left_unread_is_reported_again_at_level<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     if driver.hub.rearm() != Rearm::Level {
@@ -72,7 +72,7 @@ pub fn what_is_left_unread_is_reported_again_at_level<H: Hub>(make: Make<'_, H>)
     driver.expect_silence();
 }
 
-/// Clause 3, `Level`: *a direction that is reported while it is not armed is silent until `watch`*.
+/// Clause 3, `Level`: *a direction that is reported while it is not armed is silent until the next `watch`*.
 pub fn an_unarmed_report_falls_silent_at_level<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     if driver.hub.rearm() != Rearm::Level {

@@ -28,16 +28,19 @@ pub fn whoever_waits_is_told_in_random_traffic<H: Hub>(make: Make<'_, H>) {
             act(&mut driver, &mut sockets[index], random.below(16));
             let due: Vec<(Key, Interest)> = sockets.iter().map(|socket| (socket.key, due(socket))).collect();
             if random.below(3) == 0 {
-                let mut told = Vec::new();
+                let mut reports = Vec::new();
                 for _ in 0..3 {
-                    told.extend(driver.wait(Some(Duration::ZERO)));
+                    reports.extend(driver.wait(Some(Duration::ZERO)));
                 }
                 for (key, due) in due {
-                    let heard = told.iter().filter(|(whose, _)| *whose == key);
-                    let heard = heard.fold(Interest::NONE, |all, (_, found)| all | found.directions());
-                    assert!(heard.contains(due), "seed {seed}, step {step}: {due:?} is due, reported is {heard:?}");
+                    let found = reports.iter().filter(|(whose, _)| *whose == key);
+                    let reported = found.fold(Interest::NONE, |all, (_, found)| all | found.directions());
+                    assert!(
+                        reported.contains(due),
+                        "seed {seed}, step {step}: {due:?} is due, reported is {reported:?}"
+                    );
                     for socket in sockets.iter_mut().filter(|socket| socket.key == key) {
-                        socket.parked = socket.parked.without(heard);
+                        socket.parked = socket.parked.without(reported);
                     }
                 }
             }
