@@ -8,8 +8,7 @@ use std::rc::Rc;
 
 use super::listener::{Listener, Timer};
 use super::origin::Origin;
-use crate::hub::Interest;
-use crate::hub::Key;
+use crate::hub::{Interest, Key};
 use crate::timer_queue::TimerId;
 
 /// A registered callback.

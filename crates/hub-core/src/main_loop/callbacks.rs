@@ -10,13 +10,10 @@ use super::listener::{Listener, Timer};
 use super::origin::Origin;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::Kind;
-use crate::greenlet::local;
-use crate::greenlet::run;
 use crate::greenlet::target::Target;
 use crate::greenlet::unwind::{contained, drop_contained};
-use crate::hub::Key;
-use crate::hub::Stamp;
-use crate::hub::{Interest, Readiness};
+use crate::greenlet::{local, run};
+use crate::hub::{Interest, Key, Readiness, Stamp};
 
 impl MainLoop {
     /// Registers a listener that owns its descriptor.

@@ -10,9 +10,7 @@ use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 use crate::greenlet::target::Target;
-use crate::hub::{Interest, Readiness};
-use crate::hub::{Key, Watched};
-use crate::hub::{Lease, Rearm};
+use crate::hub::{Interest, Key, Lease, Readiness, Rearm, Watched};
 
 /// A hint about the data that a read has left, as far as the reader can tell.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]

@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use super::MainLoop;
 use super::blocking::Heartbeat;
+use super::clock::Clock;
+use super::ending::Ending;
+use super::hub_slot::HubSlot;
 use super::reach;
 use super::remote::{Inbox, Message};
 use super::standstill::Standstill;
+use super::stats::Counters;
 use crate::error::LoopError;
 use crate::greenlet::driver::{Driver, Install, Installed};
 use crate::greenlet::local::Local;
 use crate::greenlet::target::Target;
 use crate::greenlet::unwind::drop_contained;
-use crate::hub::Rearm;
-use crate::hub::{Stamp, Time};
+use crate::hub::Stamp;
 use crate::timer_queue::{TimerId, TimerQueue};
 
 impl Install for Installed {
@@ -25,14 +28,10 @@ impl Install for Installed {
 impl Driver for MainLoop {
     fn new() -> MainLoop {
         MainLoop {
-            id: Cell::new(0),
-            hub: RefCell::new(None),
-            name: Cell::new(""),
-            rearm: Cell::new(Rearm::Explicit),
+            slot: HubSlot::default(),
             pulse: Heartbeat::default(),
             calling: Cell::new(None),
             detector: Cell::default(),
-            choice: RefCell::new(None),
             descriptors: RefCell::default(),
             timers: RefCell::new(TimerQueue::new()),
             callbacks: RefCell::default(),
@@ -42,48 +41,39 @@ impl Driver for MainLoop {
             reports: RefCell::default(),
             inbox: OnceCell::new(),
             letters: RefCell::default(),
-            now: Cell::new(Time::default()),
-            stamp: Cell::new(Stamp::NONE),
-            first_stamp: Cell::new(Stamp::NONE),
-            turn_began: Cell::new(Time::default()),
-            clock_is_old: Cell::new(false),
-            due: Cell::new(None),
-            waits: Cell::new(0),
-            watches: Cell::new(0),
-            operations: Cell::new(0),
-            stop: RefCell::new(None),
-            main_error: RefCell::new(None),
+            clock: Clock::new(),
+            counters: Counters::default(),
+            ending: Ending::default(),
             once: Cell::new(None),
-            closing: Cell::new(false),
             standstill: Standstill::default(),
             wakeup: Cell::new(None),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn arm(&self, delay: Duration, target: Target) -> TimerId {
         self.timers.borrow_mut().arm(delay, target)
     }
 
-    #[inline]
+    #[inline(always)]
     fn disarm(&self, id: TimerId) -> bool {
         self.timers.borrow_mut().cancel(id).is_some()
     }
 
     fn is_untouched(&self) -> bool {
-        self.name.get().is_empty() && self.timers.borrow().is_empty()
+        self.slot.is_empty() && self.timers.borrow().is_empty()
     }
 
     #[inline]
     fn stamp(&self) -> Stamp {
-        if self.clock_is_old.get() {
+        if self.clock.is_old() {
             self.time_if_built();
         }
-        self.stamp.get()
+        self.clock.stamp()
     }
 
     fn last_stamp(&self) -> Stamp {
-        self.stamp.get()
+        self.clock.stamp()
     }
 
     fn run(&self, local: &Local) {
@@ -91,15 +81,15 @@ impl Driver for MainLoop {
     }
 
     fn turn_has_lasted(&self, time: Duration) -> bool {
-        self.now() - self.turn_began.get() >= time
+        self.now() - self.clock.fired_at() >= time
     }
 
     fn take_main_error(&self) -> Result<(), LoopError> {
-        self.main_error.take().map_or(Ok(()), Err)
+        self.ending.take_main_error().map_or(Ok(()), Err)
     }
 
     fn close(&self) -> usize {
-        self.closing.set(true);
+        self.ending.close();
         let mut leaked = 0;
         for letter in self.inbox.get().map(Inbox::close).into_iter().flatten() {
             match letter {
@@ -111,7 +101,7 @@ impl Driver for MainLoop {
                 letter => drop_contained(letter),
             }
         }
-        drop_contained(self.choice.take());
+        drop_contained(self.slot.take_choice());
         leaked
     }
 

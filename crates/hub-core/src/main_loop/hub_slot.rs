@@ -1,13 +1,15 @@
 //! The loop's hub: built when it is first needed, called by one at a time, replaced on request.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::MainLoop;
 use super::builder::{HubBuilder, default_builder};
 use super::callback_table::Callback;
 use super::descriptors::Descriptors;
@@ -15,34 +17,111 @@ use super::listener::Listener;
 use super::reach;
 use super::remote::{Bell, Inbox, Mailbox, Message};
 use super::wakeup::{Wakeup, WakeupKind};
-use super::{MainLoop, NEXT_ID};
 use crate::base::fork;
 use crate::base::wait_reason::WaitReason;
 use crate::error::{GreenError, HubError, LoopError};
 use crate::greenlet::control::{State, Wake};
-use crate::greenlet::local;
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::target::Target;
 use crate::greenlet::task::Task;
-use crate::greenlet::trace;
 use crate::greenlet::unwind::{Exit, drop_contained, error_of};
-use crate::hub::Hub;
-use crate::hub::Time;
-use crate::hub::{Interest, Readiness};
+use crate::greenlet::{local, trace};
+use crate::hub::{Hub, Interest, Readiness, Rearm};
 use crate::timer_queue::TimerId;
 
-impl MainLoop {
+/// The hub of a thread, and the choice of the next one.
+pub(super) struct HubSlot {
+    id: Cell<u64>,
+    /// Empty while there is no hub to call.
+    name: Cell<&'static str>,
+    rearm: Cell<Rearm>,
+    /// Taken out for the time of a call.
+    hub: RefCell<Option<Box<dyn Hub>>>,
+    choice: RefCell<Option<HubBuilder>>,
+}
+
+impl Default for HubSlot {
+    fn default() -> HubSlot {
+        HubSlot {
+            id: Cell::new(0),
+            name: Cell::new(""),
+            rearm: Cell::new(Rearm::Explicit),
+            hub: RefCell::new(None),
+            choice: RefCell::new(None),
+        }
+    }
+}
+
+impl HubSlot {
     /// The number of this hub, different for every hub of the process.
-    pub(crate) fn id(&self) -> u64 {
+    fn id(&self) -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         if self.id.get() == 0 {
-            self.id.set(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+            self.id.set(NEXT.fetch_add(1, Ordering::Relaxed));
         }
         self.id.get()
     }
 
+    /// The next hub gets another number.
+    fn forget_id(&self) {
+        self.id.set(0);
+    }
+
+    #[inline]
+    pub(super) fn name(&self) -> &'static str {
+        self.name.get()
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.name.get().is_empty()
+    }
+
+    #[inline]
+    pub(super) fn rearm(&self) -> Rearm {
+        self.rearm.get()
+    }
+
+    fn fill(&self, name: &'static str, rearm: Rearm, hub: Box<dyn Hub>) {
+        self.name.set(name);
+        self.rearm.set(rearm);
+        self.put_back(hub);
+    }
+
+    /// From now on there is no hub to call. One that was not taken stays for its last drop.
+    fn set_empty(&self) {
+        self.name.set("");
+    }
+
+    #[inline(always)]
+    fn take(&self) -> Option<Box<dyn Hub>> {
+        self.hub.take()
+    }
+
+    #[inline(always)]
+    fn put_back(&self, hub: Box<dyn Hub>) {
+        *self.hub.borrow_mut() = Some(hub);
+    }
+
+    pub(super) fn take_choice(&self) -> Option<HubBuilder> {
+        self.choice.take()
+    }
+
+    /// Chooses the next hub. Returns the former choice.
+    fn set_choice(&self, choice: Option<HubBuilder>) -> Option<HubBuilder> {
+        self.choice.replace(choice)
+    }
+}
+
+impl MainLoop {
+    /// The number of this hub, different for every hub of the process.
+    pub(crate) fn id(&self) -> u64 {
+        self.slot.id()
+    }
+
     /// The name of the hub, empty before it is built.
     pub(crate) fn name(&self) -> &'static str {
-        self.name.get()
+        self.slot.name()
     }
 
     /// Builds the hub if there is none.
@@ -54,7 +133,7 @@ impl MainLoop {
     /// Builds the hub if there is none, where a fork has been noticed.
     #[inline]
     pub(super) fn build_if_missing(&self) -> Result<(), LoopError> {
-        if self.name.get().is_empty() { self.build() } else { Ok(()) }
+        if self.slot.is_empty() { self.build() } else { Ok(()) }
     }
 
     /// Before anything is asked of a hub: in a child it is the parent's until it has started afresh.
@@ -65,14 +144,14 @@ impl MainLoop {
 
     #[cold]
     pub(super) fn build(&self) -> Result<(), LoopError> {
-        if self.closing.get() {
+        if self.ending.is_closing() {
             return Err(HubError::ThreadEnding.into());
         }
         if self.pulse.is_in_hub() {
             return Err(LoopError::InMainloop { doing: "building a hub" });
         }
         let (name, rearm, built) = {
-            let choice = self.choice.borrow_mut().take();
+            let choice = self.slot.take_choice();
             let mut builder = match choice {
                 Some(builder) => builder,
                 None => default_builder()?,
@@ -80,7 +159,7 @@ impl MainLoop {
             let build = || (builder.build)().map(|hub| (hub.name(), hub.rearm(), hub));
             let built = self.call_guarded(build).map_err(error_of);
             let name = builder.name.clone();
-            *self.choice.borrow_mut() = Some(builder);
+            self.slot.set_choice(Some(builder));
             match built {
                 Ok(built) => built.map_err(|error| HubError::Build { name, error: Arc::new(error) })?,
                 Err(error) => {
@@ -90,9 +169,7 @@ impl MainLoop {
             }
         };
         self.id();
-        self.name.set(name);
-        self.rearm.set(rearm);
-        *self.hub.borrow_mut() = Some(built);
+        self.slot.fill(name, rearm, built);
         // There are some if an earlier hub failed.
         let waiting = self.descriptors.borrow_mut().unwatch_all();
         if let Err(error) = self.make_bell() {
@@ -107,9 +184,9 @@ impl MainLoop {
     /// built next.
     #[cold]
     pub(super) fn drop_failed_hub(&self) {
-        self.name.set("");
-        self.drop_guarded(self.hub.take());
-        self.now.set(Time::default());
+        self.slot.set_empty();
+        self.drop_guarded(self.slot.take());
+        self.clock.reset();
         if let Some(wakeup) = self.wakeup.take() {
             self.unlisten(wakeup);
         }
@@ -149,10 +226,10 @@ impl MainLoop {
         doing: &'static str,
         call: impl FnOnce(&mut dyn Hub) -> R,
     ) -> Result<R, LoopError> {
-        let Some(mut hub) = self.hub.take() else { return Err(LoopError::InMainloop { doing }) };
+        let Some(mut hub) = self.slot.take() else { return Err(LoopError::InMainloop { doing }) };
         match self.call_guarded(|| call(&mut *hub)) {
             Ok(result) => {
-                *self.hub.borrow_mut() = Some(hub);
+                self.slot.put_back(hub);
                 Ok(result)
             }
             Err(payload) => {
@@ -160,8 +237,8 @@ impl MainLoop {
                     GreenError::Panic(message) => message,
                     error => Arc::from(error.to_string()),
                 };
-                let name = self.name.get();
-                *self.hub.borrow_mut() = Some(hub);
+                let name = self.slot.name();
+                self.slot.put_back(hub);
                 self.drop_failed_hub();
                 Err(LoopError::Panicked { hub: name, doing, message })
             }
@@ -173,7 +250,7 @@ impl MainLoop {
     fn make_bell(&self) -> io::Result<()> {
         let Err(refused) = self.make_wakeup().and_then(|wakeup| self.watch_wakeup(wakeup)) else { return Ok(()) };
         // A hub that is lost has nothing to be asked for.
-        if self.name.get().is_empty() {
+        if self.slot.is_empty() {
             return Err(refused);
         }
         match self.with_hub("asking for its notifier", |hub| hub.notifier()).map_err(io::Error::from)? {
@@ -219,16 +296,16 @@ impl MainLoop {
         if run::in_mainloop() || self.pulse.is_in_hub() {
             return Err(HubError::InMainloop);
         }
-        if self.closing.get() {
+        if self.ending.is_closing() {
             return Err(HubError::ThreadEnding);
         }
         // Of a hub that is let go of anyway.
         let _ = self.notice_fork();
-        let choice = self.choice.replace(builder);
+        let choice = self.slot.set_choice(builder);
         let waiters = self.take_waiters();
         let callbacks = self.drop_hub();
         // The next hub is another one. Other threads reach it as they did the old one.
-        self.id.set(0);
+        self.slot.forget_id();
         // From here on foreign code runs. What it waits for is the next hub's.
         for waiter in waiters {
             self.end_waiter(waiter, &LoopError::HubReplaced);
@@ -241,8 +318,8 @@ impl MainLoop {
     /// Drops hub and wake-up descriptor, and forgets what was registered. The callbacks are for the caller to
     /// drop: they may block.
     pub(crate) fn drop_hub(&self) -> impl Iterator<Item = Callback> + use<> {
-        self.name.set("");
-        let hub = self.hub.take();
+        self.slot.set_empty();
+        let hub = self.slot.take();
         if fork::take_forked() {
             // It is the parent's, and dropping it could disturb that.
             std::mem::forget(hub);
@@ -250,7 +327,7 @@ impl MainLoop {
             self.drop_guarded(hub);
         }
         self.wakeup.set(None);
-        self.now.set(Time::default());
+        self.clock.reset();
         *self.descriptors.borrow_mut() = Descriptors::default();
         self.callbacks.borrow_mut().take_all()
     }
@@ -264,7 +341,7 @@ impl MainLoop {
         if let Some(inbox) = self.inbox.get() {
             inbox.remove_notifier();
         }
-        self.id.set(0);
+        self.slot.forget_id();
         callbacks
     }
 
@@ -308,11 +385,19 @@ impl MainLoop {
     }
 
     /// Does what other threads have asked for. False if there was nothing, not even a notice.
+    #[inline]
     pub(super) fn read_mail(&self) -> bool {
-        let Some(inbox) = self.inbox.get() else { return false };
-        if !inbox.has_mail() {
-            return false;
+        match self.inbox.get() {
+            Some(inbox) if inbox.has_mail() => {
+                self.carry_out_mail(inbox);
+                true
+            }
+            _ => false,
         }
+    }
+
+    #[inline(never)]
+    fn carry_out_mail(&self, inbox: &Inbox) {
         // A callback may have forked: what the parent was asked for is not done in the child as well.
         if let Err(error) = self.notice_fork() {
             self.stop_with(error);
@@ -332,23 +417,22 @@ impl MainLoop {
             }
         }
         *self.letters.borrow_mut() = letters;
-        true
     }
 
     /// In a child: the wake-up descriptor first, then the hub, then everybody who waits. Jobs are the parent's.
     #[cold]
     fn after_fork(&self) -> Result<(), LoopError> {
-        if self.name.get().is_empty() {
+        if self.slot.is_empty() {
             return Ok(());
         }
-        let hub = self.name.get();
+        let hub = self.slot.name();
         let parents = self.take_parents_wakeup();
         let afresh = self.reset_after_fork(parents.is_some());
         if afresh.is_err() {
             // What it has is the parent's, or half of it. The next call that blocks builds another.
-            self.name.set("");
-            std::mem::forget(self.hub.take());
-            self.now.set(Time::default());
+            self.slot.set_empty();
+            std::mem::forget(self.slot.take());
+            self.clock.reset();
             if let Some(wakeup) = self.wakeup.take() {
                 self.unlisten(wakeup);
             }

@@ -7,8 +7,7 @@ use super::MainLoop;
 use super::callback_table::Callback;
 use super::origin::Origin;
 use crate::greenlet::target::Target;
-use crate::hub::Interest;
-use crate::hub::Stamp;
+use crate::hub::{Interest, Stamp};
 
 /// One wait for a descriptor.
 pub(crate) struct DescriptorWait {
@@ -53,7 +52,6 @@ impl MainLoop {
     /// Returns the age of an object that was made at `born`, if there is a clock.
     pub(crate) fn age(&self, born: Stamp) -> Option<Duration> {
         self.time_if_built()?;
-        let begin = if born == Stamp::NONE { self.first_stamp.get() } else { born };
-        Some(self.stamp.get().since(begin))
+        Some(self.clock.age(born))
     }
 }

@@ -13,12 +13,11 @@ use crate::base::dormant::{Dormant, FIRST_LOOK, LONGEST_LOOK, Others, Sleep, Wai
 use crate::base::fork;
 use crate::error::{HubError, LoopError};
 use crate::greenlet::control::{ControlRef, Kind, Wake};
-use crate::greenlet::describe;
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local::Local;
-use crate::greenlet::patience;
 use crate::greenlet::run::{self, Refused, Waiter};
 use crate::greenlet::target::Target;
+use crate::greenlet::{describe, patience};
 use crate::report::{self, Report};
 use crate::timer_queue::TimerId;
 
@@ -159,7 +158,7 @@ impl MainLoop {
     /// Returns whether other threads can end the waits of this thread, which has a hub.
     #[inline]
     pub(crate) fn is_reachable(&self) -> bool {
-        self.standstill.reachable.get() == fork::generation() + 1 && !self.name.get().is_empty()
+        self.standstill.reachable.get() == fork::generation() + 1 && !self.slot.is_empty()
     }
 
     /// Makes this thread reachable for other threads that end its waits, and builds its hub if there is none.
@@ -167,7 +166,7 @@ impl MainLoop {
     pub(crate) fn be_reachable(&self) -> Result<(), LoopError> {
         self.ensure_hub()?;
         reach::register(|| self.mailbox())
-            .map_err(|error| LoopError::Wait { hub: self.name.get(), error: Arc::new(error) })?;
+            .map_err(|error| LoopError::Wait { hub: self.slot.name(), error: Arc::new(error) })?;
         self.standstill.reachable.set(fork::generation() + 1);
         Ok(())
     }

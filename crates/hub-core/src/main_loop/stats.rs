@@ -1,5 +1,6 @@
 //! Counters: what a loop has done and what it holds.
 
+use std::cell::Cell;
 use std::fmt;
 
 use super::MainLoop;
@@ -97,6 +98,30 @@ impl fmt::Display for Stats {
     }
 }
 
+/// How often a loop has called its hub.
+#[derive(Default)]
+pub(super) struct Counters {
+    waits: Cell<u64>,
+    watches: Cell<u64>,
+    operations: Cell<u64>,
+}
+
+impl Counters {
+    #[inline]
+    pub(super) fn count_wait(&self) {
+        self.waits.set(self.waits.get() + 1);
+    }
+
+    pub(super) fn count_watch(&self) {
+        self.watches.set(self.watches.get() + 1);
+    }
+
+    #[inline]
+    pub(super) fn count_operation(&self) {
+        self.operations.set(self.operations.get() + 1);
+    }
+}
+
 impl MainLoop {
     /// Returns a snapshot. `pool`: the numbers of OS threads and jobs of the pools.
     pub(crate) fn stats(&self, local: &Local, pool: (usize, usize)) -> Stats {
@@ -110,9 +135,9 @@ impl MainLoop {
         Stats {
             turns: self.pulse.turn(),
             switches: run::switches(),
-            waits: self.waits.get(),
-            watches: self.watches.get(),
-            operations: self.operations.get(),
+            waits: self.counters.waits.get(),
+            watches: self.counters.watches.get(),
+            operations: self.counters.operations.get(),
             timers: timers.len() + self.callbacks.borrow().immediate().count(),
             readers: readers.saturating_sub(own),
             writers,

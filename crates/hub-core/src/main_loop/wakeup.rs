@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use crate::hub::ForkAware;
-use crate::hub::Notify;
+use crate::hub::{ForkAware, Notify};
 
 /// The kind of a [`Wakeup`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]

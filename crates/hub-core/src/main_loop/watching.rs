@@ -23,9 +23,7 @@ use crate::greenlet::driver::Driver;
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::target::Target;
 use crate::greenlet::unwind::{contained, drop_contained};
-use crate::hub::Key;
-use crate::hub::{Interest, Readiness};
-use crate::hub::{Lease, Rearm};
+use crate::hub::{Interest, Key, Lease, Readiness, Rearm};
 use crate::timer_queue::TimerId;
 
 impl MainLoop {
@@ -97,7 +95,7 @@ impl MainLoop {
         let target = Target::park(waiter);
         let key = {
             let mut descriptors = self.descriptors.borrow_mut();
-            descriptors.prepare(fd, owner, direction, self.rearm.get());
+            descriptors.prepare(fd, owner, direction, self.slot.rearm());
             descriptors.queue_paused(fd, direction, target);
             descriptors.watched.key(fd).expect("a prepared descriptor has a key")
         };
@@ -191,7 +189,7 @@ impl MainLoop {
         if self.descriptors.borrow().is_stale_for(fd, owner) {
             self.closed(fd, None);
         }
-        let prepared = self.descriptors.borrow_mut().prepare(fd, owner, direction, self.rearm.get());
+        let prepared = self.descriptors.borrow_mut().prepare(fd, owner, direction, self.slot.rearm());
         match prepared {
             Prepared::Taken if PREVENT_MULTIPLE_READERS.load(Ordering::Relaxed) => {
                 Err(TrampolineError::SecondSimultaneous(direction, fd))
@@ -226,7 +224,7 @@ impl MainLoop {
         direction: Interest,
         target: Target,
     ) -> Result<(), TrampolineError> {
-        self.watches.set(self.watches.get() + 1);
+        self.counters.count_watch();
         let lease = self.descriptors.borrow().lease(key);
         // SAFETY: the number is open, by the contract.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
@@ -246,7 +244,7 @@ impl MainLoop {
         unsafe {
             descriptors.arm(key, direction, target);
             if lease == Lease::Life {
-                let lasting = if self.rearm.get() == Rearm::Explicit { Interest::NONE } else { interest };
+                let lasting = if self.slot.rearm() == Rearm::Explicit { Interest::NONE } else { interest };
                 descriptors.lend(key, lasting);
             }
         }
@@ -261,7 +259,7 @@ impl MainLoop {
         direction: Interest,
     ) -> Result<(), TrampolineError> {
         self.ensure_hub()?;
-        let prepared = self.descriptors.borrow_mut().prepare(fd, Owner::Raw, direction, self.rearm.get());
+        let prepared = self.descriptors.borrow_mut().prepare(fd, Owner::Raw, direction, self.slot.rearm());
         let (key, interest) = match prepared {
             Prepared::Taken => return Err(TrampolineError::SecondSimultaneous(direction, fd)),
             Prepared::Watch(key, interest) => (key, interest),
@@ -288,7 +286,7 @@ impl MainLoop {
         if self.descriptors.borrow_mut().leave(key, interest, target) {
             self.promote_next_waiter(key, interest);
         }
-        if self.descriptors.borrow().may_be_forgotten(key) && !self.name.get().is_empty() {
+        if self.descriptors.borrow().may_be_forgotten(key) && !self.slot.is_empty() {
             // SAFETY: the number is open, since the caller keeps it so.
             let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
             // A hub that fails here has nothing left to forget.
@@ -351,7 +349,7 @@ impl MainLoop {
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
         if self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease))?.is_err() {
             self.closed(key.fd(), None);
-        } else if lease == Lease::Life && self.rearm.get() != Rearm::Explicit {
+        } else if lease == Lease::Life && self.slot.rearm() != Rearm::Explicit {
             // SAFETY: the number was lent for life before, under the same promise.
             unsafe { self.descriptors.borrow_mut().lend(key, interest) };
         }
@@ -388,7 +386,7 @@ impl MainLoop {
     /// an error, and makes the hub forget it. `open` is the descriptor, from a caller that keeps it open.
     pub(crate) fn closed(&self, fd: RawFd, open: Option<BorrowedFd<'_>>) {
         let Some((key, waited)) = self.descriptors.borrow_mut().retire(fd) else { return };
-        if !self.name.get().is_empty() {
+        if !self.slot.is_empty() {
             // A hub that fails here has nothing left to forget.
             let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, open));
         }
@@ -465,7 +463,7 @@ impl MainLoop {
             None | Some(ReadHint::Nothing) => false,
             // A level-triggered hub reports the rest again, so a probe would waste a system call. A hub that reports
             // each arrival once does not.
-            Some(ReadHint::Perhaps) => self.rearm.get() == Rearm::Automatic,
+            Some(ReadHint::Perhaps) => self.slot.rearm() == Rearm::Automatic,
             Some(ReadHint::Likely) => true,
         };
         if !keep {
@@ -486,7 +484,7 @@ impl MainLoop {
     /// Counts an operation on an owned descriptor.
     #[inline]
     pub(crate) fn count_operation(&self) {
-        self.operations.set(self.operations.get() + 1);
+        self.counters.count_operation();
     }
 
     /// Records that a socket is ready, as found by other means.

@@ -1,0 +1,134 @@
+//! The end of a loop: who asked for it, and the error that the main greenlet gets.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use super::MainLoop;
+use super::callback_table::CallbackId;
+use crate::error::{LoopError, LoopExit};
+use crate::greenlet::control::{State, Wake};
+use crate::greenlet::local::{self, Local};
+use crate::greenlet::run::Waiter;
+use crate::greenlet::target::Target;
+use crate::greenlet::unwind::drop_contained;
+use crate::greenlet::{describe, trace};
+use crate::timer_queue::TimerId;
+
+/// The reason for which a loop ends.
+#[derive(Clone, Debug)]
+enum Stop {
+    Abort,
+    Error(LoopError),
+}
+
+/// The requests to end a loop.
+#[derive(Default)]
+pub(super) struct Ending {
+    stop: RefCell<Option<Stop>>,
+    main_error: RefCell<Option<LoopError>>,
+    closing: Cell<bool>,
+}
+
+impl Ending {
+    /// The error for the main greenlet, once.
+    pub(super) fn take_main_error(&self) -> Option<LoopError> {
+        self.main_error.take()
+    }
+
+    /// Ends the loop for good: its OS thread ends.
+    pub(super) fn close(&self) {
+        self.closing.set(true);
+    }
+
+    #[inline]
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+}
+
+impl MainLoop {
+    /// Asks the loop to end. The first request stands.
+    pub(crate) fn abort(&self) {
+        self.ending.stop.borrow_mut().get_or_insert(Stop::Abort);
+    }
+
+    pub(super) fn stop_with(&self, error: LoopError) {
+        if matches!(*self.ending.stop.borrow(), Some(Stop::Error(_))) {
+            // The first says what is wrong; what fails after it mostly follows from it. Either may be a hub's.
+            return drop_contained(error);
+        }
+        self.ending.stop.replace(Some(Stop::Error(error)));
+    }
+
+    /// Ends the loop with the system error.
+    pub(crate) fn interrupt(&self) {
+        drop_contained(self.ending.stop.replace(Some(Stop::Error(LoopError::Interrupted))));
+    }
+
+    /// Carries out a request to end. True if the loop ends now.
+    pub(super) fn end_is_due(&self) -> bool {
+        let Some(stop) = self.ending.stop.take() else { return false };
+        let error = match stop {
+            Stop::Abort => {
+                self.forget_timers();
+                LoopError::Aborted
+            }
+            Stop::Error(error) => error,
+        };
+        self.tell_main(error);
+        true
+    }
+
+    /// Forgets the timers; greenlets that sleep end as aborted. Scopes of timeouts belong to greenlets that
+    /// may live on.
+    fn forget_timers(&self) {
+        let armed: Vec<(TimerId, Target)> = {
+            let timers = self.timers.borrow();
+            let armed = timers.iter().filter(|(_, _, target)| !target.is_for_exits());
+            armed.map(|(id, _, target)| (id, target)).collect()
+        };
+        for (timer, target) in armed {
+            match target {
+                Target::Call(number) => {
+                    let id = self.callbacks.borrow().id(number);
+                    id.map(|id| self.unschedule(id));
+                }
+                target => {
+                    self.timers.borrow_mut().cancel(timer);
+                    if !matches!(target, Target::Parked { greenlet, .. } if greenlet == local::get().main.number()) {
+                        self.end_waiter(target, &LoopError::Aborted);
+                    }
+                }
+            }
+        }
+        let immediate: Vec<CallbackId> = self.callbacks.borrow().immediate().collect();
+        for id in immediate {
+            self.unschedule(id);
+        }
+    }
+
+    /// Gives the main greenlet an error: its park or its switch to another greenlet ends with it, or the
+    /// next park does.
+    pub(super) fn report_deadlock(&self, local: &Local) {
+        self.tell_main(LoopError::LoopExit(Arc::new(LoopExit { parked: describe::parked(local) })));
+    }
+
+    pub(super) fn tell_main(&self, error: LoopError) {
+        trace::main_failed(&error);
+        self.standstill.stir();
+        drop_contained(self.ending.main_error.replace(Some(error)));
+        let main = local::get().main;
+        match main.state() {
+            // Whom it waits for may be parked for ever.
+            State::Switched => main.set_parked(),
+            State::Parked => {}
+            _ => return,
+        }
+        Waiter::new(main, main.ticket()).wake_with(Wake::Failed);
+    }
+
+    /// Forgets a request to end the loop, and what the loop has for the main greenlet.
+    pub(crate) fn forget_errors(&self) {
+        drop_contained((self.ending.stop.take(), self.ending.main_error.take()));
+    }
+}

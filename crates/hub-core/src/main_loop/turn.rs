@@ -1,0 +1,302 @@
+//! A turn of the loop, from the mail to the reports of the hub.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::MainLoop;
+use super::standstill::WakeSource;
+use crate::base::wait_reason::WaitReason;
+use crate::error::LoopError;
+use crate::greenlet::control::{State, Wake};
+use crate::greenlet::local::{self, Local};
+use crate::greenlet::run::{self, Waiter};
+use crate::greenlet::target::Target;
+use crate::greenlet::trace;
+use crate::greenlet::unwind::Exit;
+
+/// The number of cut turns that may follow each other without a look at the descriptors, unless a timer is due. A look
+/// costs more than itself: a descriptor whose greenlet has not run yet is reported once more, and is then taken out and
+/// put back by calls of the hub.
+const MOST_CUTS: usize = 4;
+
+/// The next wait of the hub.
+struct Sleep {
+    timeout: Option<Duration>,
+    /// How long to sleep when only `source`, outside of this thread, could wake the main greenlet.
+    idle: Option<Duration>,
+    source: WakeSource,
+}
+
+impl MainLoop {
+    /// The body of the main loop's greenlet. Returns when the loop ends. Never unwinds.
+    pub(super) fn take_turns(&self, local: &Local) {
+        trace::loop_began(self.slot.name());
+        let (mut was_told, mut cuts) = (false, 0);
+        loop {
+            self.pulse.begin_turn();
+            local.watch_for_end();
+            was_told |= self.read_mail();
+            self.fire();
+            let cut = run::run_ready(local);
+            if self.ending.is_closing() {
+                return;
+            }
+            if self.end_is_due() {
+                trace::loop_ended(self.slot.name());
+                return;
+            }
+            if cut && cuts < MOST_CUTS && !self.timer_is_due() {
+                cuts += 1;
+                continue;
+            }
+            cuts = 0;
+            self.wait(local, std::mem::take(&mut was_told));
+            self.dispatch();
+            if let Some((_, waiter)) = self.once.take() {
+                self.read_mail();
+                self.fire();
+                run::run_ready(local);
+                // It may have been given up, and the main greenlet wait for something else.
+                waiter.wake();
+            }
+        }
+    }
+
+    /// Fires what was due when the last wait ended.
+    fn fire(&self) {
+        let Some(now) = self.clock.take_due() else { return };
+        run::fire(|| {
+            loop {
+                let due = self.timers.borrow_mut().pop_due(now);
+                match due {
+                    Some((_, _, target)) => self.tell(target, Wake::Deadline),
+                    None => return,
+                }
+            }
+        });
+    }
+
+    /// Whether a timer is due by the last sample of the clock.
+    fn timer_is_due(&self) -> bool {
+        let now = self.clock.last();
+        let mut timers = self.timers.borrow_mut();
+        timers.absorb(now);
+        timers.next_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Waits on the hub, and takes a sample of the clock. `was_told`: the turn has found mail.
+    fn wait(&self, local: &Local, was_told: bool) {
+        // In a child it wakes the greenlets that wait for the parent's pool jobs, which never finish here.
+        if let Err(error) = self.notice_fork() {
+            return self.stop_with(error);
+        }
+        let timeout = match self.time_to_sleep() {
+            Ok(timeout) => self.limited(timeout, was_told),
+            Err(error) => return self.stop_with(error),
+        };
+        let Some(sleep) = self.plan_sleep(local, timeout) else { return };
+        self.sleep(local, sleep);
+    }
+
+    /// Decides how long the hub waits. `None`: not at all, as the main greenlet has become ready or the loop ends.
+    #[inline(always)]
+    fn plan_sleep(&self, local: &Local, mut timeout: Option<Duration>) -> Option<Sleep> {
+        let mut idle = None;
+        let source = if timeout.is_none() { self.wake_source(local) } else { WakeSource::Here };
+        match source {
+            WakeSource::Here => {}
+            WakeSource::Job | WakeSource::Elsewhere => {
+                idle = Some(self.standstill.idle_timeout(source));
+                timeout = idle;
+            }
+            WakeSource::Lost => {
+                self.report_deadlock(local);
+                if run::ready() != 0 {
+                    return None;
+                }
+            }
+        }
+        if let Err(error) = self.build_if_missing() {
+            self.stop_with(error);
+            return None;
+        }
+        if timeout != Some(Duration::ZERO) && self.inbox.get().is_some_and(|inbox| !inbox.prepare_sleep()) {
+            timeout = Some(Duration::ZERO);
+            idle = None;
+        }
+        if let Some(longest) = self.longest_deaf_wait() {
+            timeout = Some(timeout.map_or(longest, |timeout| timeout.min(longest)));
+            idle = idle.map(|idle| idle.min(longest));
+        }
+        Some(Sleep { timeout, idle, source })
+    }
+
+    /// The timeout of a turn, which is shorter if [`run_once`](MainLoop::run_once) asks for it.
+    #[inline(always)]
+    fn limited(&self, timeout: Option<Duration>, was_told: bool) -> Option<Duration> {
+        let Some((limit, _)) = self.once.get() else { return timeout };
+        // The caller checks its own state between turns. A notice that arrived just before this turn must not be slept over.
+        let limit = if was_told { Some(Duration::ZERO) } else { limit };
+        match (timeout, limit) {
+            (Some(timeout), Some(limit)) => Some(timeout.min(limit)),
+            (timeout, limit) => timeout.or(limit),
+        }
+    }
+
+    /// Waits on the hub.
+    #[inline(always)]
+    fn sleep(&self, local: &Local, sleep: Sleep) {
+        let mut ready = self.ready.take();
+        // Borrowed within, so that the table is free again when a hub that panics is dropped.
+        let waited = self.call_hub("waiting", |hub| {
+            let descriptors = self.descriptors.borrow();
+            hub.wait(&descriptors.watched, sleep.timeout, &mut ready)
+        });
+        *self.ready.borrow_mut() = ready;
+        self.counters.count_wait();
+        self.clock.set_old(true);
+        if let Ok(Ok(())) = waited {
+            self.note_time();
+        }
+        if let Some(inbox) = self.inbox.get() {
+            inbox.woke();
+            if let Some(idle) = sleep.idle
+                && self.ready.borrow().reports().is_empty()
+                && !inbox.has_mail()
+                && self.standstill.is_hopeless(local, inbox.mailbox(), idle, sleep.source)
+                // In this order: the last of the other OS threads may have sent mail when it ended.
+                && !inbox.has_mail()
+            {
+                self.report_deadlock(local);
+            }
+        }
+        match waited {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.wait_failed(error),
+            Err(error) => self.stop_with(error),
+        }
+    }
+
+    /// Drops a hub whose wait has failed.
+    #[cold]
+    fn wait_failed(&self, error: io::Error) {
+        let hub = self.slot.name();
+        self.drop_failed_hub();
+        self.stop_with(LoopError::Wait { hub, error: Arc::new(error) });
+    }
+
+    /// How long the loop may sleep for its ready greenlets and its timers.
+    #[inline(always)]
+    fn time_to_sleep(&self) -> Result<Option<Duration>, LoopError> {
+        if run::ready() != 0 {
+            return Ok(Some(Duration::ZERO));
+        }
+        if self.timers.borrow().is_empty() {
+            return Ok(None);
+        }
+        let now = self.sample_clock()?;
+        let mut timers = self.timers.borrow_mut();
+        timers.absorb(now);
+        Ok(timers.next_wake().map(|wake| wake - now))
+    }
+
+    /// Samples the clock at the end of a wait. A timer fires only if it was due by then: whatever came before its
+    /// deadline, from the system or by mail, has been taken in when it fires, however long others have computed.
+    fn note_time(&self) {
+        if self.timers.borrow().is_empty() {
+            return;
+        }
+        match self.sample_clock() {
+            Ok(now) => {
+                self.timers.borrow_mut().absorb(now);
+                self.clock.make_due(now);
+            }
+            Err(error) => self.stop_with(error),
+        }
+    }
+
+    /// Takes in everything that the wait collected, then tells the callbacks.
+    fn dispatch(&self) {
+        let mut reports = self.reports.take();
+        {
+            let mut ready = self.ready.borrow_mut();
+            let mut descriptors = self.descriptors.borrow_mut();
+            for &(key, what) in ready.reports() {
+                descriptors.report(key, what, self.slot.rearm(), &mut reports);
+            }
+            ready.clear();
+        }
+        for &(one, what, key, direction) in &reports {
+            match one {
+                Target::Call(number) => self.call_listener(number, key, direction, what),
+                _ => self.tell(one, Wake::Ready(what)),
+            }
+            self.promote_next_waiter(key, direction);
+        }
+        reports.clear();
+        *self.reports.borrow_mut() = reports;
+    }
+
+    #[inline]
+    pub(super) fn tell(&self, target: Target, why: Wake) {
+        match target {
+            Target::Nobody => {}
+            Target::Parked { greenlet, ticket } => {
+                if let Some(control) = local::get().controls.get(greenlet) {
+                    Waiter::new(control, ticket).wake_with(why);
+                }
+            }
+            Target::Start { greenlet, ticket } => {
+                if let Some(control) = local::get().controls.get(greenlet)
+                    && control.ticket() == ticket
+                    && control.state() == State::Delayed
+                {
+                    run::start(control);
+                }
+            }
+            Target::Timeout { greenlet, shields, timeout } => {
+                if let Some(control) = local::get().controls.get(greenlet) {
+                    // Only woken, never switched to.
+                    run::interrupt(control, Exit::Timeout { scope: timeout, shields }, false);
+                }
+            }
+            Target::Patience { greenlet, ticket } => {
+                if let Some(control) = local::get().controls.get(greenlet) {
+                    Waiter::new(control, ticket).wake_with(Wake::Exit);
+                }
+            }
+            Target::Call(number) => self.queue_expired(number),
+        }
+    }
+
+    /// Runs one turn, which sleeps at most `limit`, then returns to the main greenlet. Switches.
+    pub(crate) fn run_once(&self, limit: Option<Duration>) -> Result<(), LoopError> {
+        let waiter = Waiter::current(WaitReason::RunOnce).map_err(|error| *error)?;
+        if waiter.control() != local::get().main {
+            return Err(LoopError::InMainloop { doing: WaitReason::RunOnce.as_str() });
+        }
+        self.ensure_hub()?;
+        self.once.set(Some((limit, waiter)));
+        let single = SingleTurn(&self.once);
+        let parked = waiter.park();
+        drop(single);
+        // A caller that waits in place of the loop is woken like the loop.
+        if let Some(inbox) = self.inbox.get()
+            && !inbox.prepare_sleep()
+        {
+            inbox.ring();
+        }
+        parked.map(drop).map_err(|error| *error)
+    }
+}
+
+/// The request for a single turn, which is forgotten however the wait for it ends.
+struct SingleTurn<'a>(&'a Cell<Option<(Option<Duration>, Waiter)>>);
+
+impl Drop for SingleTurn<'_> {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
+}
