@@ -114,7 +114,7 @@ type Message = dyn Fn(&dyn Any) -> Option<String> + Send + Sync;
 /// The messages, by the type of the result.
 static MESSAGES: RwLock<BTreeMap<TypeId, Arc<Message>>> = RwLock::new(BTreeMap::new());
 
-/// Sets the message for unhandled errors of the type `Result<T, E>`. Does not switch.
+/// Sets the report's message for the unhandled `Err` of a `Result<T, E>`. Does not switch.
 ///
 /// Applies to the whole process. An `Err` that a green thread returns and that is never taken is reported, see
 /// [`spawn`](crate::spawn). The report has a message for the common errors of std and of this crate, combined with the
