@@ -182,7 +182,7 @@ fn a_closed_socket_never_closes_a_number_used_again() {
         here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
         let number = here.as_raw_fd();
         here.close();
-        assert!(!is_open(number), "nobody uses it");
+        assert!(!is_open(number), "unused");
         let (other, other_peer) = UnixStream::pair().expect("a pair");
         let other = if other.as_raw_fd() == number { other.into() } else { reopen(number, other.into()) };
         assert_eq!(here.wait(Interest::READ, None).expect_err("closed").kind(), io::ErrorKind::NotConnected);

@@ -217,7 +217,7 @@ fn connections_of_one_arrival_are_all_accepted() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let listener = source(listener);
-    listener.wait(Interest::READ, Some(ms(1))).expect_err("nobody yet");
+    listener.wait(Interest::READ, Some(ms(1))).expect_err("no connection yet");
     let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("connected")).collect();
     for _ in &clients {
         listener

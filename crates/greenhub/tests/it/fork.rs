@@ -356,9 +356,9 @@ fn a_wait_that_only_a_lost_thread_could_end_is_a_loop_exit() {
                 greenhub::thread::park();
             });
             yield_now();
-            let error = queue.get().expect_err("nobody puts").to_string();
+            let error = queue.get().expect_err("no putter").to_string();
             assert!(error.contains("block for ever") && error.contains("waiting to be unparked"), "{error}");
-            let locked = catch_unwind(AssertUnwindSafe(|| drop(mutex.lock()))).expect_err("nobody unlocks it");
+            let locked = catch_unwind(AssertUnwindSafe(|| drop(mutex.lock()))).expect_err("never unlocked");
             assert!(locked.downcast::<String>().expect("text").contains("block for ever"));
             // The error ends only that wait: the lock works afterwards.
             holder.thread().unpark();
@@ -519,7 +519,7 @@ fn a_child_that_closed_all_descriptors_builds_a_new_hub_and_closes_no_file() {
 fn a_grandchild_that_closes_all_descriptors_closes_no_file() {
     in_child(|| {
         sleep(ms(1));
-        // The grandchild closes the descriptors of the child's hub.
+        // The grandchild closes its inherited descriptors of the child's hub.
         let child = forked(|| {
             uses_everything();
             let grandchild = forked(|| {

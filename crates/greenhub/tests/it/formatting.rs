@@ -422,9 +422,9 @@ fn plain_values_are_formatted_into_a_writer_that_switches() {
         &greenhub::net::ServeError::Inside,
         &greenhub::sync::mpsc::RecvError,
     ]);
-    let full = LightQueue::bounded(0).try_put(1).expect_err("nobody gets");
+    let full = LightQueue::bounded(0).try_put(1).expect_err("no getter");
     printed(&full, nothing);
-    printed(&LightQueue::<u8>::new().try_get().expect_err("nobody puts"), nothing);
+    printed(&LightQueue::<u8>::new().try_get().expect_err("no putter"), nothing);
     printed(&Event::<u8>::new().reset().expect_err("nothing was sent"), nothing);
     printed(&BoundedSemaphore::new(1).release().expect_err("it is full"), nothing);
     printed(&CappedSemaphore::new(3, 2).expect_err("above the limit"), nothing);

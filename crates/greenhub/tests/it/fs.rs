@@ -287,7 +287,7 @@ fn only_the_caller_waits_for_a_file() {
             let begun = Instant::now();
             while ticks.get() == before {
                 op(&mut file).unwrap();
-                assert!(begun.elapsed() < Duration::from_secs(60), "nobody else has run: {what}");
+                assert!(begun.elapsed() < Duration::from_secs(60), "no other green thread has run: {what}");
             }
         };
         step("write", &mut |file| file.write_all(&[7; 200]));

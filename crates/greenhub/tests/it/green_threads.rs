@@ -129,11 +129,11 @@ fn each_wait_gives_the_same_error() {
 fn a_panic_in_spawn_n_is_reported() {
     run("a_panic_in_spawn_n_is_reported", || {
         keep_reports();
-        spawn_n(|| quiet_panic("nobody waits"));
+        spawn_n(|| quiet_panic("no waiter"));
         yield_now();
         let reports = reports();
         assert_eq!(reports.len(), 1, "{reports:?}");
-        assert!(reports[0].contains("nobody waits") && reports[0].contains("green_threads.rs"), "{reports:?}");
+        assert!(reports[0].contains("no waiter") && reports[0].contains("green_threads.rs"), "{reports:?}");
     });
 }
 
@@ -582,7 +582,7 @@ fn an_exit_is_silent_and_a_panic_is_reported_once() {
 
         let failed: GreenThread<()> = spawn(|| quiet_panic("a panic"));
         yield_now();
-        assert_eq!(reports(), [] as [String; 0], "somebody may take it still");
+        assert_eq!(reports(), [] as [String; 0], "a join may still take it");
         drop(failed);
         drop(spawn(|| Err::<(), _>(io::Error::other("an error"))));
         drop(spawn(|| Err::<(), _>(LoopError::Panicking)));
@@ -946,7 +946,7 @@ fn results_and_payloads_with_hostile_destructors_are_contained() {
         let drops = Drops::default();
         for panics in [false, true] {
             let value = Hostile(drops.clone(), panics);
-            // The result is dropped unused, before and after the last handle.
+            // No join takes these results: the first has no handle, the second drops its handle after the end.
             spawn_n(move || value);
             let value = Hostile(drops.clone(), panics);
             let one = spawn(move || value);

@@ -1165,7 +1165,7 @@ fn a_switch_that_cannot_return_gets_loop_exit() {
         }));
         let joined = stuck.clone();
         let greenlet = Greenlet::new(move |_| Ok(Payload::new(joined.wait())));
-        // The green thread runs first, and parks in its switch.
+        // The green thread's partner switches to main first, and this switch returns its unit.
         value::<()>(greenlet.switch(Payload::unit()));
         match Greenlet::new(move |_| Ok(Payload::new(stuck.wait()))).switch(Payload::unit()) {
             Err(GreenError::Loop(LoopError::LoopExit(exit))) => {

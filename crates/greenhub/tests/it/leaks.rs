@@ -116,7 +116,7 @@ fn a_timeout_leaks_nothing() {
             with_timeout(SHORT / 5, park).expect_err("parked for ever");
         });
         if point.masked {
-            // A timeout does not end a masked wait. The kill of its children does.
+            // A timeout alone does not end a masked wait.
             sleep(SHORT);
             one.kill();
             drop(one.join());

@@ -87,7 +87,7 @@ fn a_second_reader_is_refused_and_the_first_is_served() {
     let _deadline = deadline();
     let (here, there) = streams();
     let first = waiting_reader(&here);
-    let error = trampoline(&*here, Interest::READ, None).expect_err("somebody reads");
+    let error = trampoline(&*here, Interest::READ, None).expect_err("a reader waits");
     let number = here.as_raw_fd();
     assert!(matches!(error, TrampolineError::SecondSimultaneous(Interest::READ, fd) if fd == number));
     let text = error.to_string();
@@ -101,7 +101,7 @@ fn a_second_reader_is_refused_and_the_first_is_served() {
         move || trampoline(&*here, Interest::WRITE, None)
     });
     yield_now();
-    let error = trampoline(&*here, Interest::WRITE, None).expect_err("somebody writes");
+    let error = trampoline(&*here, Interest::WRITE, None).expect_err("a writer waits");
     assert!(matches!(error, TrampolineError::SecondSimultaneous(Interest::WRITE, fd) if fd == number));
     assert!(error.to_string().contains("write"), "{error}");
     while left > 0 {
@@ -253,7 +253,7 @@ fn a_hang_up_wakes_reader_and_writer() {
     let read = reader.join().expect("woken");
     // On some systems, unread data turns the end into a reset.
     assert!(read.as_ref().is_ok_and(Vec::is_empty) || read.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset));
-    assert_eq!(writer.join().expect("woken").expect_err("nobody reads").kind(), io::ErrorKind::BrokenPipe);
+    assert_eq!(writer.join().expect("woken").expect_err("the reader is gone").kind(), io::ErrorKind::BrokenPipe);
     assert_no_waiters();
 }
 
