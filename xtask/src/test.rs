@@ -13,6 +13,7 @@ use crate::step::Report;
 use crate::tables::{
     FEATURE_EXAMPLES, FEATURE_TESTS, FORCED, Forced, HUBS, Hub, LONG_SEEDS, MANY_RUNS, PEERS, hubs_here,
 };
+use crate::tidy;
 use crate::workspace::Workspace;
 
 /// Runs the tests in debug, and the green suite also in release. `full` adds the tests that take longer.
@@ -47,6 +48,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         command.args(["test", "-p", package, "--features", feature, "--doc", example]);
         report.run_tests(format!("example of {example}, feature {feature}"), command);
     }
+    conformance_map(workspace, report);
     // All of them share one build, since a build in release takes long.
     let mut all = of_features(workspace, FEATURE_TESTS);
     in_release(&mut all);
@@ -137,6 +139,18 @@ fn of_features(workspace: &Workspace, tests: &[(&str, &str)]) -> Command {
         command.args(["--features", feature, "--test", test]);
     }
     command
+}
+
+/// Finds the tests of the conformance map in the programs that the steps in debug have built.
+fn conformance_map(workspace: &Workspace, report: &mut Report) {
+    let mut others = workspace.cargo();
+    others.arg("test");
+    all_but_green(workspace, &mut others);
+    let mut facade = workspace.cargo();
+    facade.args(["test", "-p", "greenhub"]);
+    let features = FEATURE_TESTS.iter().map(|feature_test| of_features(workspace, &[*feature_test]));
+    let commands = [others, facade].into_iter().chain(features).collect();
+    tidy::check_tests_of_conformance(workspace, commands, report);
 }
 
 fn in_release(command: &mut Command) {

@@ -1,49 +1,124 @@
 //! `docs/conformance.md`: each row of the catalogues has a test that exists, a decision or an area that it waits for.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::path::PathBuf;
+use std::io::BufReader;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, Result, ensure};
+use cargo_metadata::Message;
 
 use super::Faults;
-use crate::workspace::{Workspace, files};
+use crate::step::Report;
+use crate::workspace::Workspace;
 
 const MAP: &str = "docs/conformance.md";
 
+/// Checks the form of the rows. [`check_tests`] finds their tests, which have to be built for it.
 pub fn check(workspace: &Workspace) -> Faults {
-    let text = fs::read_to_string(workspace.root.join(MAP)).context(MAP)?;
-    let mut faults = Vec::new();
     let mut seen = HashSet::new();
-    for (number, line) in text.lines().enumerate() {
-        let mut fault = |what: String| faults.push(format!("{MAP}:{}: {what}", number + 1));
-        match row(line) {
-            None => {}
-            Some(Err(what)) => fault(what),
-            Some(Ok(row)) => {
-                if !seen.insert(row.id) {
-                    fault(format!("{} is there twice", row.id));
-                }
-                if let Disposition::Tests(paths) = row.disposition {
-                    for path in paths.split(", ") {
-                        if let Err(what) = find_test(workspace, path.trim_matches('`')) {
-                            fault(format!("{}: {what}", row.id));
-                        }
-                    }
-                }
-            }
+    let mut faults = each_row(workspace, |row| {
+        if !seen.insert(row.id.to_owned()) {
+            return vec!["is there twice".to_owned()];
         }
-    }
+        let package = |path: &str| path.split("::").next().unwrap_or_default().to_owned();
+        let unknown = row.tests().map(package).filter(|package| workspace.package(package).is_none());
+        unknown.map(|package| format!("there is no crate `{package}`")).collect()
+    })?;
     if seen.is_empty() {
         faults.push(format!("{MAP}: no row was found"));
     }
     Ok(faults)
 }
 
+/// Checks that the tests of the map are among those that the test programs list, which `commands` build and name.
+pub fn check_tests(workspace: &Workspace, commands: Vec<Command>, report: &mut Report) {
+    const NAME: &str = "tests of the conformance map";
+    if !report.asks_for(NAME) {
+        return;
+    }
+    let start = Instant::now();
+    let faults = listed(workspace, commands).and_then(|tests| {
+        each_row(workspace, |row| {
+            let missing = row.tests().filter(|path| !tests.has(path));
+            missing.map(|path| format!("there is no test `{path}`")).collect()
+        })
+    });
+    report.check(NAME, &faults.unwrap_or_else(|error| vec![format!("{error:#}")]), start);
+}
+
+/// Returns the faults of the map: a line that is no row, and what `judge` finds.
+fn each_row(workspace: &Workspace, mut judge: impl FnMut(&Row<'_>) -> Vec<String>) -> Faults {
+    let text = fs::read_to_string(workspace.root.join(MAP)).context(MAP)?;
+    let mut faults = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let found = match row(line) {
+            None => continue,
+            Some(Err(what)) => vec![what],
+            Some(Ok(row)) => judge(&row).into_iter().map(|what| format!("{}: {what}", row.id)).collect(),
+        };
+        faults.extend(found.into_iter().map(|what| format!("{MAP}:{}: {what}", number + 1)));
+    }
+    Ok(faults)
+}
+
+/// The tests of each crate, as its programs list them. Those of a program other than the crate's own begin with its name.
+#[derive(Default)]
+struct Tests(HashMap<String, Vec<String>>);
+
+impl Tests {
+    /// Whether there is a test `crate::module::name`. Modules inside that one may come between.
+    fn has(&self, path: &str) -> bool {
+        let Some((package, path)) = path.split_once("::") else { return false };
+        let Some((modules, name)) = path.rsplit_once("::") else { return false };
+        let tests = self.0.get(package).map(Vec::as_slice).unwrap_or_default();
+        tests.iter().any(|test| {
+            let inside = test.strip_prefix(modules).and_then(|rest| rest.strip_prefix("::"));
+            inside.is_some_and(|inside| inside.rsplit("::").next() == Some(name))
+        })
+    }
+
+    fn add(&mut self, package: &str, program: &str, listed: &str) {
+        let tests = self.0.entry(package.to_owned()).or_default();
+        for test in listed.lines().filter_map(|line| line.strip_suffix(": test")) {
+            tests.push(test.to_owned());
+            tests.push(format!("{program}::{test}"));
+        }
+    }
+}
+
+fn listed(workspace: &Workspace, commands: Vec<Command>) -> Result<Tests> {
+    let mut tests = Tests::default();
+    for mut command in commands {
+        command.args(["--no-run", "--message-format=json-render-diagnostics"]).stdout(Stdio::piped());
+        let mut building = command.spawn().context("cargo test --no-run")?;
+        for message in Message::parse_stream(BufReader::new(building.stdout.take().context("piped")?)) {
+            let Message::CompilerArtifact(artifact) = message? else { continue };
+            let Some(program) = artifact.executable.filter(|_| artifact.profile.test) else { continue };
+            let source = Path::new(&artifact.target.src_path);
+            let package = workspace.packages.iter().find(|package| source.starts_with(&package.folder));
+            let package = package.with_context(|| format!("{program} is of no crate"))?;
+            let output = Command::new(&program).args(["--list", "--format=terse"]).output().context(program)?;
+            tests.add(&package.name, &artifact.target.name, &String::from_utf8_lossy(&output.stdout));
+        }
+        ensure!(building.wait()?.success(), "the tests do not build");
+    }
+    Ok(tests)
+}
+
 #[derive(PartialEq, Eq, Debug)]
 struct Row<'a> {
     id: &'a str,
     disposition: Disposition<'a>,
+}
+
+impl Row<'_> {
+    fn tests(&self) -> impl Iterator<Item = &str> {
+        let paths = if let Disposition::Tests(paths) = self.disposition { paths } else { "" };
+        paths.split(", ").map(|path| path.trim_matches('`')).filter(|path| !path.is_empty())
+    }
 }
 
 #[derive(PartialEq, Eq, Debug)]
@@ -87,64 +162,6 @@ fn is_id(word: &str) -> bool {
         && number.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Whether `crate::module::name` is a test: a function of that name with a test attribute, in `tests/` or `src/` of the
-/// crate, or a case of the testkit that the crate's `conformance.rs` instantiates.
-fn find_test(workspace: &Workspace, path: &str) -> Result<(), String> {
-    let parts: Vec<&str> = path.split("::").collect();
-    let [package, modules @ .., name] = parts.as_slice() else { return Err(format!("`{path}` is no path of a test")) };
-    let package = workspace.package(package).ok_or_else(|| format!("there is no crate `{package}`"))?;
-    if modules.is_empty() {
-        return Err(format!("`{path}` names no file"));
-    }
-    let module: PathBuf = modules.iter().collect();
-    let mut places = Vec::new();
-    for folder in ["tests", "tests/it", "src"] {
-        places.push(package.folder.join(folder).join(&module).with_extension("rs"));
-        places.push(package.folder.join(folder).join(&module).join("mod.rs"));
-        places.push(package.folder.join(folder).join(&module).join("main.rs"));
-    }
-    let generated = *modules == ["conformance"];
-    if generated && let Some(kit) = workspace.package("hub-testkit") {
-        places.extend(files(&kit.folder.join("src")).unwrap_or_default());
-    }
-    let texts: Vec<String> = places.iter().filter_map(|place| fs::read_to_string(place).ok()).collect();
-    if texts.is_empty() {
-        return Err(format!("`{path}` is in no file of {}", package.name));
-    }
-    let found = texts.iter().any(|text| if generated { defines(text, name) } else { tests(text, name) });
-    if found { Ok(()) } else { Err(format!("there is no test `{path}`")) }
-}
-
-/// Whether `text` has a function of this name.
-fn defines(text: &str, name: &str) -> bool {
-    line_of(text, name).is_some()
-}
-
-/// Whether `text` has a function of this name that is a test: by an attribute right above it, because it is in a
-/// `same_as_std!`, which makes tests of all its functions, or because a test of its own harness names it a second time.
-fn tests(text: &str, name: &str) -> bool {
-    let Some(line) = line_of(text, name) else { return false };
-    let above: Vec<&str> = text.lines().take(line).collect();
-    let attributes = above.iter().rev().map(|line| line.trim()).take_while(|line| line.starts_with(['#', '/']));
-    let marked = attributes.filter(|line| line.starts_with("#[")).any(|line| line.contains("test"));
-    let outside = above.iter().rev().find(|line| !line.is_empty() && !line.starts_with([' ', '#', '/']));
-    let compared = text.lines().nth(line).is_some_and(|line| line.starts_with("    fn "))
-        && outside.is_some_and(|line| line.starts_with("same_as_std! {"));
-    marked || compared || (!text.contains("#[test]") && words(text).filter(|&word| word == name).count() > 1)
-}
-
-fn line_of(text: &str, name: &str) -> Option<usize> {
-    text.lines().position(|line| {
-        let code = line.trim_start();
-        let code = code.strip_prefix("pub ").unwrap_or(code);
-        code.strip_prefix("fn ").is_some_and(|rest| words(rest).next() == Some(name))
-    })
-}
-
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').filter(|word| !word.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,24 +195,17 @@ mod tests {
     }
 
     #[test]
-    fn a_test_is_a_function_with_its_attribute() {
-        let text = "#[test]\n/// Why.\n#[ignore = \"slow\"]\nfn counts_up() {}\n\nfn helper() {}\n";
-        assert!(tests(text, "counts_up"));
-        assert!(!tests(text, "helper"));
-        assert!(!tests(text, "counts"));
-    }
-
-    #[test]
-    fn what_is_compared_with_std_is_a_test() {
-        let text = "same_as_std! {\n    fn reads() {\n        fn inner() {}\n    }\n\n    fn writes() {}\n}\n\nimpl A {\n    fn helper() {}\n}\n#[test]\nfn a() {}\n";
-        assert!(tests(text, "reads") && tests(text, "writes"));
-        assert!(!tests(text, "inner") && !tests(text, "helper"));
-    }
-
-    #[test]
-    fn a_harness_of_its_own_names_its_tests_twice() {
-        let text = "fn main() {\n    run(\"a\", child_works);\n}\nfn child_works() {}\nfn unused() {}\n";
-        assert!(tests(text, "child_works"));
-        assert!(!tests(text, "unused"));
+    fn tests_are_found_by_crate_module_and_name() {
+        let mut tests = Tests::default();
+        tests.add("greenhub", "it", "timers::fires: test\nsockets::green::reads: test\n\n2 tests, 0 benchmarks\n");
+        tests.add("hub-kqueue", "recorded", "wakes: test\n");
+        for path in ["greenhub::timers::fires", "greenhub::sockets::reads", "hub-kqueue::recorded::wakes"] {
+            assert!(tests.has(path), "{path}");
+        }
+        for path in
+            ["greenhub::timers::fire", "greenhub::time::fires", "hub-kqueue::timers::fires", "hub-kqueue::wakes"]
+        {
+            assert!(!tests.has(path), "{path}");
+        }
     }
 }

@@ -16,6 +16,7 @@ use crate::step::Report;
 use crate::tables::CONTRACT;
 use crate::workspace::Workspace;
 
+pub use conformance::check_tests as check_tests_of_conformance;
 pub use floors::print as print_arrows;
 
 /// One line for each fault. An error means that the check could not read something.
