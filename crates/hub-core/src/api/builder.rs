@@ -26,7 +26,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Creates the configuration of a green thread without a name, with a stack of the default size.
+    /// Creates a configuration without a name, with the default stack size.
     #[must_use]
     pub fn new() -> Builder {
         Builder::default()
@@ -39,7 +39,9 @@ impl Builder {
         self
     }
 
-    /// Sets the size of the stack in bytes, rounded up to a power of two, at least 64 KiB.
+    /// Sets the stack size in bytes.
+    ///
+    /// It is rounded up to a power of two, at least 64 KiB.
     #[must_use]
     pub fn stack_size(mut self, size: usize) -> Builder {
         self.stack_size = Some(size);

@@ -33,10 +33,10 @@ use crate::main_loop::blocking::Detector;
 /// # doctest::run(|| {
 /// use hub_core::{Report, hub_blocking_detection, set_report_stream};
 /// use std::time::Duration;
-/// let (told, blocked) = std::sync::mpsc::channel();
+/// let (sender, blocked) = std::sync::mpsc::channel();
 /// set_report_stream(move |report| {
 ///     if let Report::Blocked { name, .. } = report {
-///         let _ = told.send(name.clone());
+///         let _ = sender.send(name.clone());
 ///     }
 /// });
 /// hub_blocking_detection(Duration::from_millis(20))?;

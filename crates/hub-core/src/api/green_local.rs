@@ -10,16 +10,20 @@ use std::rc::Rc;
 use crate::greenlet::local;
 use crate::greenlet::run;
 
-/// A key to a value of which each green thread has its own. std's `LocalKey`; declared by `green_local!`.
+/// A key to a value of which each green thread has its own. std's `LocalKey`.
+///
+/// `green_local!` declares it.
 ///
 /// The value is made on a green thread's first use. It is dropped when the green thread ends in any way, in the context
 /// of that green thread and before its waiters resume. The destructor may block. The main greenlet of an OS thread has
-/// a value too, which is dropped with the OS thread. So does an OS thread without green threads.
+/// a value too, which is dropped with the OS thread. So has an OS thread without green threads.
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
 }
 
-/// An error of [`LocalKey::try_with`]: the green thread is ending. std's `AccessError`.
+/// An error of [`LocalKey::try_with`]: the green thread is ending.
+///
+/// It is std's `AccessError`.
 ///
 /// Its value is destroyed, or is not made any more.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]

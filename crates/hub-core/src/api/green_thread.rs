@@ -239,7 +239,7 @@ impl<T> GreenThread<T> {
         self.task.spawned_at()
     }
 
-    /// Returns how many bytes of its stack the green thread has touched so far, in whole pages.
+    /// Returns the touched part of the stack in bytes, in whole pages.
     ///
     /// Pages that earlier users of the same stack touched count too. `None` if it has no stack, because it has not
     /// begun or has ended.

@@ -238,12 +238,12 @@ impl HubRef {
     /// use std::rc::Rc;
     /// use std::time::Duration;
     /// let (reader, mut writer) = std::io::pipe()?;
-    /// let told = Rc::new(Cell::new(Readiness::NONE));
-    /// let seen = Rc::clone(&told);
+    /// let readiness = Rc::new(Cell::new(Readiness::NONE));
+    /// let seen = Rc::clone(&readiness);
     /// let registration = get_hub().listen(reader, Interest::READ, move |what| seen.set(what))?;
     /// writer.write_all(b"x")?;
     /// sleep(Duration::from_millis(5));
-    /// assert!(told.get().contains(Readiness::READ));
+    /// assert!(readiness.get().contains(Readiness::READ));
     /// drop(registration); // closes the reader, too
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
@@ -405,7 +405,9 @@ impl HubRef {
         local::get().main_loop.now()
     }
 
-    /// Returns the number of a descriptor by which a foreign loop can wait for this one, if the hub has one.
+    /// Returns a descriptor by which a foreign loop can wait for this one.
+    ///
+    /// `None` if the hub has none.
     ///
     /// After a call of [`run_once`](HubRef::run_once), the descriptor becomes readable when the next call would find a
     /// ready descriptor or a message of another thread. The hub owns the descriptor.
@@ -423,9 +425,10 @@ impl HubRef {
         local::get().main_loop.set_slack(fraction, at_most);
     }
 
-    /// Returns the memory of unused stacks to the system, except the 64 stacks of each size that were used last.
+    /// Releases the memory of unused stacks to the system. Does not switch.
     ///
-    /// Returns the number of stacks that were trimmed. The loop never does this by itself. Does not switch.
+    /// Returns the number of trimmed stacks. The 64 stacks of each size that were used last keep their memory. The loop
+    /// never does this by itself.
     pub fn trim_stacks(&self) -> usize {
         local::get().stacks.trim()
     }

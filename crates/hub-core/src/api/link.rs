@@ -99,7 +99,7 @@ impl<T: 'static> GreenThread<T> {
     /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
     /// # doctest::run(|| {
     /// let green = hub_core::spawn(|| 7);
-    /// let link = green.link(|_| panic!("taken back before it was called"));
+    /// let link = green.link(|_| panic!("removed before it was called"));
     /// assert!(green.unlink(link));
     /// assert!(!green.unlink(link));
     /// # });

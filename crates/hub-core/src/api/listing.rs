@@ -139,7 +139,7 @@ fn list_listeners(local: &Local) -> Vec<ListenerInfo> {
     let waits = local.main_loop.descriptor_waits().into_iter();
     let mut listeners: Vec<ListenerInfo> = waits
         .filter_map(|DescriptorWait { fd, interest, target, queued }| {
-            Some(ListenerInfo { fd, interest, who: who(local, target)?, queued })
+            Some(ListenerInfo { fd, interest, who: target_of(local, target)?, queued })
         })
         .collect();
     // The sort is stable: a queued listener stays behind the first one.
@@ -158,14 +158,14 @@ fn list_timers(local: &Local) -> Vec<TimerInfo> {
                 Target::Timeout { .. } | Target::Patience { .. } => TimerPurpose::Timeout,
                 Target::Call(_) => TimerPurpose::Call,
             };
-            Some(TimerInfo { due_in, purpose, who: who(local, target)? })
+            Some(TimerInfo { due_in, purpose, who: target_of(local, target)? })
         })
         .collect();
     timers.sort_by_key(|timer| timer.due_in.unwrap_or(Duration::MAX));
     timers
 }
 
-fn who(local: &Local, target: Target) -> Option<Who> {
+fn target_of(local: &Local, target: Target) -> Option<Who> {
     match target {
         Target::Nobody => None,
         Target::Parked { greenlet, .. }

@@ -113,7 +113,9 @@ pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
     spawn_at(Location::caller(), f)
 }
 
-/// Like [`spawn`], but reports and listings show `place` as the location of the spawn. Never switches.
+/// Like [`spawn`], with `place` as the location of the spawn. Never switches.
+///
+/// Reports and listings show the location.
 ///
 /// It is for libraries that spawn on behalf of a caller whose location `#[track_caller]` cannot give, such as a server.
 ///

@@ -8,7 +8,9 @@ use crate::greenlet::stack;
 
 pub use crate::greenlet::stack::StackPolicy;
 
-/// Returns the default stack size in bytes: 256 KiB, unless [`set_default_stack_size`] changed it.
+/// Returns the default stack size in bytes.
+///
+/// It is 256 KiB, unless [`set_default_stack_size`] changed it.
 #[must_use]
 pub fn default_stack_size() -> usize {
     stack::default_size()

@@ -131,7 +131,7 @@ impl MainLoop {
                 }
                 drop_contained(timer);
             }
-            Some(Callback::Closed { listener, fd }) => self.tell_listener(listener, fd),
+            Some(Callback::Closed { listener, fd }) => self.notify_listener(listener, fd),
             Some(Callback::Listener { .. }) | None => {}
         }
     }
@@ -145,7 +145,7 @@ impl MainLoop {
     }
 
     /// Notifies a listener that its descriptor was closed, unless it was deregistered meanwhile.
-    fn tell_listener(&self, id: CallbackId, fd: RawFd) {
+    fn notify_listener(&self, id: CallbackId, fd: RawFd) {
         let (listener, at) = match self.callbacks.borrow().get(id) {
             Some(Callback::Listener { listener, origin, .. }) => (listener.clone(), origin.at()),
             _ => return,

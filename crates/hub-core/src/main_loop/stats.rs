@@ -17,7 +17,9 @@ use crate::hub::Interest;
 pub struct Stats {
     /// Turns of the main loop.
     pub turns: u64,
-    /// Greenlets that were resumed from the run queue: new ones, woken ones and those that had yielded.
+    /// Greenlets that were resumed from the run queue.
+    ///
+    /// These are new ones, woken ones and those that had yielded.
     ///
     /// Switches by hand, and switches to the main loop, do not count.
     pub switches: u64,
@@ -25,25 +27,35 @@ pub struct Stats {
     pub waits: u64,
     /// Calls of [`Hub::watch`](crate::Hub::watch).
     pub watches: u64,
-    /// Operations on owned descriptors that were tried, including those that would have blocked.
+    /// Operations on owned descriptors that were tried.
+    ///
+    /// Operations that would have blocked count, too.
     ///
     /// Together with `waits` and `watches` these are nearly all system calls of a program that does network I/O.
     pub operations: u64,
     /// Armed timers, including those of sleeping green threads.
     pub timers: usize,
-    /// Green threads and callbacks that wait for reading, except those queued behind another.
+    /// Green threads and callbacks that wait for reading.
+    ///
+    /// Those queued behind another do not count.
     pub readers: usize,
-    /// Green threads and callbacks that wait for writing, except those queued behind another.
+    /// Green threads and callbacks that wait for writing.
+    ///
+    /// Those queued behind another do not count.
     pub writers: usize,
     /// Greenlets in the run queue.
     pub ready: usize,
     /// Parked greenlets: they wait for a descriptor, a timer, a lock, another greenlet…
     pub parked: usize,
-    /// Waits of greenlets that have ended so far: by the awaited event, a timeout or a kill.
+    /// Waits of greenlets that have ended so far.
+    ///
+    /// They ended by the awaited event, a timeout or a kill.
     ///
     /// A yield is no wait.
     pub wakeups: u64,
-    /// Timers that were armed so far and not disarmed within the same turn, as those of most timeouts are.
+    /// Timers that were armed so far.
+    ///
+    /// A timer that was disarmed within the same turn, like that of most timeouts, does not count.
     pub timers_armed: u64,
     /// Greenlets that have not ended, including the main greenlet and the main loop.
     pub greenlets: usize,
@@ -53,13 +65,17 @@ pub struct Stats {
     pub spawned: u64,
     /// Address space reserved for stacks, in bytes.
     pub stack_bytes_mapped: usize,
-    /// The minimum of memory that stacks take, in bytes: one touched page for each stack in use or idle.
+    /// The minimum of memory that stacks take, in bytes.
+    ///
+    /// It is one touched page for each stack in use or idle.
     pub stack_bytes_resident: usize,
     /// Stacks in use by greenlets.
     pub stacks_in_use: usize,
     /// Idle stacks, which wait for reuse.
     pub stacks_idle: usize,
-    /// Stacks that were ever mapped: for each size the most that were in use at the same time.
+    /// Stacks that were ever mapped.
+    ///
+    /// For each size these are the most that were in use at the same time.
     pub stacks_most: usize,
     /// OS threads of the process's pools. One number for all hubs.
     pub pool_threads: usize,

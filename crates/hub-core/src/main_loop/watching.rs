@@ -390,7 +390,7 @@ impl MainLoop {
             // A hub that fails here has nothing left to forget.
             let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, open));
         }
-        self.tell_closed(fd, waited);
+        self.notify_closed(fd, waited);
     }
 
     /// Gives up the number `fd` for the program. Its present owner is unknown, so the hub is lent no descriptor. A live
@@ -401,7 +401,7 @@ impl MainLoop {
         }
         let evicted = self.descriptors.borrow_mut().evict(fd);
         match evicted {
-            Some(waited) => self.tell_closed(fd, waited),
+            Some(waited) => self.notify_closed(fd, waited),
             None => self.closed(fd, None),
         }
     }
@@ -413,7 +413,7 @@ impl MainLoop {
     }
 
     /// Notifies the waiters of `fd` that it was closed.
-    fn tell_closed(&self, fd: RawFd, waited: Vec<Target>) {
+    fn notify_closed(&self, fd: RawFd, waited: Vec<Target>) {
         for target in waited {
             if let Target::Call(number) = target {
                 self.queue_closed(number, fd);

@@ -37,7 +37,9 @@ use self::raw_mutex::RawMutex;
 use crate::base::fork;
 use crate::base::sync::{AtomicBool, AtomicU64, nap, yield_now};
 
-/// A lock for short critical sections of primitives, of green threads of any hub and of OS threads.
+/// A lock for short critical sections, of green threads and of OS threads.
+///
+/// It is for primitives. The green threads may be those of any hub.
 ///
 /// As long as only one OS thread uses it, locking takes a few loads and stores. The first other OS thread ends that,
 /// once, at the price of a system call.

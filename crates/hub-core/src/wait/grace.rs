@@ -88,7 +88,9 @@ impl Drop for Grace {
     }
 }
 
-/// The limit of a wait that consists of shorter waits, such as a loop of growing sleeps. For primitives.
+/// The limit of a wait that consists of shorter waits.
+///
+/// An example is a loop of growing sleeps. For primitives.
 ///
 /// Where nothing may switch, all parts together have the rest of the [grace](set_panicking_grace). Once it is used up,
 /// each part returns at once, so the loop has to end. Elsewhere there is no limit.

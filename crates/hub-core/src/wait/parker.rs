@@ -2,7 +2,7 @@
 //!
 //! A [`Parker`] is one wait of its caller: of a green thread, which parks, or of a plain OS thread, which blocks
 //! itself. Its [`Unparker`] identifies that wait and no other. It consists of a few numbers and may outlive the wait,
-//! so a primitive keeps unparkers under a lock of its own and has to take none of them back.
+//! so a primitive keeps unparkers under a lock of its own and has to remove none of them.
 //!
 //! An unpark of a green thread of the same OS thread only queues the green thread. All others go through a table of the
 //! process: see [`reach`].

@@ -31,7 +31,9 @@ use crate::main_loop::descriptors::Owner;
 pub use self::state::SourceWaker;
 pub use crate::main_loop::descriptors::ReadHint;
 
-/// An owned descriptor whose operations park the green thread instead of the OS thread.
+/// An owned descriptor whose operations park only the green thread.
+///
+/// The OS thread is not blocked.
 ///
 /// It is `Send + Sync`. The hub of the thread that uses it has it registered. A wait on another thread moves the
 /// registration to that thread's hub. Two hubs cannot wait for one source at the same time.

@@ -117,7 +117,9 @@ pub struct ListenerInfo {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TimerInfo {
-    /// The time until it is due; zero if it is overdue, `None` if it only begins to count with the next turn.
+    /// The time until the timer is due.
+    ///
+    /// Zero if it is overdue, `None` if it only begins to count with the next turn.
     pub due_in: Option<Duration>,
     /// The effect of the timer.
     pub purpose: TimerPurpose,

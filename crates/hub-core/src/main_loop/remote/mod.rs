@@ -90,7 +90,9 @@ impl Remote {
         self.post(Message::Stop, "stop")
     }
 
-    /// Ends the hub's main loop like Ctrl-C: the thread's main greenlet gets the interruption.
+    /// Ends the hub's main loop with an interruption, like Ctrl-C.
+    ///
+    /// The thread's main greenlet gets the interruption.
     ///
     /// Several calls before the loop's next check count as one. Async-signal-safe where [`notify`](Remote::notify) is.
     pub fn interrupt(&self) {

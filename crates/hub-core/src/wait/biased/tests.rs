@@ -138,8 +138,8 @@ fn a_lock_held_by_a_left_behind_thread_panics_in_a_forked_child() {
             if barrier::available() {
                 assert!(fork::tests::holds_in_child(|| {
                     std::panic::set_hook(Box::new(|_| ()));
-                    let told = catch_unwind(|| drop(HELD_ELSEWHERE.lock())).is_err();
-                    told && catch_unwind(|| drop(HELD_ELSEWHERE.lock())).is_err() && *FREE_ELSEWHERE.lock() == 5
+                    let panicked = catch_unwind(|| drop(HELD_ELSEWHERE.lock())).is_err();
+                    panicked && catch_unwind(|| drop(HELD_ELSEWHERE.lock())).is_err() && *FREE_ELSEWHERE.lock() == 5
                 }));
             }
             drop(done);

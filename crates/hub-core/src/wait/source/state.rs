@@ -6,7 +6,7 @@
 //!   it. The closer sets `GONE`, once.
 //! - A greenlet that a fork or the end of its OS thread has left behind stays `Entered` for ever. So the close of such
 //!   a source redirects its number to a dead file, which releases the source's own file; the number stays open.
-//! - Before the close, the hub that has the number registered is told to deregister it. If that hub belongs to another
+//! - Before the close, the hub that has the number registered is asked to deregister it. If that hub belongs to another
 //!   thread, a request is sent there. The request is itself `Entered`, and so keeps the number open until it was
 //!   carried out.
 //! - `home` says which hub has the number registered. It changes under the lock only, and then `mailbox` is that of the
