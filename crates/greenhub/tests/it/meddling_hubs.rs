@@ -181,7 +181,7 @@ fn set_parent_inside_now_does_not_disturb_a_switch() {
         });
         child.set_parent(&parent).unwrap();
         drop(parent);
-        // The turn clears the cached time, so the next wait calls `now`.
+        // Starts a turn in which the time has not been read yet.
         spawn(|| ()).join().unwrap();
         let (moved, main) = (child.clone(), Greenlet::current());
         SCRIPT.with(|script| script.on_now.replace(Some(Box::new(move || moved.set_parent(&main).unwrap()))));

@@ -604,7 +604,7 @@ fn rule_02_an_error_dropped_with_its_greenlet_may_park() {
 fn rule_03_a_shutdown_unwinds_every_park_and_a_thread_end_unwinds_none() {
     let test = "rule_03_a_shutdown_unwinds_every_park_and_a_thread_end_unwinds_none";
     if !is_child() {
-        // Some park points set the grace for locks, which is process-wide.
+        // Some park points set the lock patience, which is process-wide.
         return succeeded(&in_child(test, |_| ()));
     }
     green::keep_reports();

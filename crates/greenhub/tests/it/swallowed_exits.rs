@@ -19,7 +19,7 @@ use greenhub::{
 /// The number of times the same exit is thrown.
 const MOST: usize = 100;
 
-/// Catches the exits of its jobs until `stop` is set.
+/// Sleeps in a loop and catches every exit, until `stop` is set.
 fn supervise(stop: &Cell<bool>, caught: &Cell<usize>) {
     while !stop.get() {
         if catch_unwind(|| sleep(SHORT)).is_err() {
@@ -196,7 +196,7 @@ fn others_run_while_a_timeout_is_swallowed() {
                 yield_now();
                 tick.set(tick.get() + 1);
             }
-            // Set only after the throws are used up.
+            // Ends the body only after these turns.
             over.set(true);
         });
         with_timeout(Duration::ZERO, || {

@@ -732,7 +732,7 @@ fn a_downgraded_writer_admits_readers_and_no_writer() {
 #[test]
 fn a_killed_writer_admits_the_readers() {
     alone("a_killed_writer_admits_the_readers", || {
-        // The first writer stands at the turnstile, the second behind it.
+        // The killed writer stands at the turnstile, or behind the writer there.
         for which in [0, 1] {
             let lock = Rc::new(RwLock::new(()));
             let reading = lock.read().unwrap();
@@ -924,7 +924,7 @@ fn an_item_granted_to_a_receiver_is_not_free_for_a_newcomer() {
         // Offers an item to the first receiver, and withdraws it before the receiver runs.
         let offers = sender.clone();
         std::thread::spawn(move || assert!(with_timeout(SHORT, || offers.send(1)).is_err())).join().unwrap();
-        // The kill regrants the item after the first receiver and before the second.
+        // The newcomer runs after the first receiver and before the second.
         pool.kill_all();
         let newcomer = {
             let receiver = receiver.clone();

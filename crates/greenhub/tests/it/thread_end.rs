@@ -636,7 +636,6 @@ fn shutdown_waits_for_blocking_destructors() {
             let tell = tell.clone();
             spawn_n(move || {
                 let _end = OnDrop(move || {
-                    // Unwinding through an exit is not a panic, so the wait is not refused.
                     let late = std::thread::panicking();
                     let _ = tell.send(late);
                 });

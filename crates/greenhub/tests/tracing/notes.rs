@@ -1,4 +1,4 @@
-//! A subscriber that records spans and checks the order of calls that `tracing` requires: it knows OS threads only.
+//! A subscriber that records spans and checks the order of calls that `tracing` requires. It knows OS threads only.
 
 use std::cell::RefCell;
 use std::fmt::Debug;

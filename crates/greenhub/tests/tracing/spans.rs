@@ -750,7 +750,7 @@ fn a_subscriber_that_panics_in_span_calls_does_no_harm() {
             let green = spawn(|| {
                 yield_now();
                 let child = spawn(|| sleep(SHORT));
-                // The program makes its own span only where a panic of the subscriber is not its own.
+                // No span of the program's own: a panic of the subscriber at its creation would be the program's.
                 let span = if current_name().is_none() { Span::none() } else { part("never") };
                 in_span(span, || child.join().unwrap());
                 7
