@@ -191,7 +191,7 @@ impl HubRef {
         if self.is_current() { local::get().main_loop.stats(local::get(), pool::usage()) } else { Stats::default() }
     }
 
-    /// Calls `timer` from the main loop once `delay` has passed. Eventlet's `schedule_call_global`. Does not switch.
+    /// Calls `timer` from the main loop after `delay`. Eventlet's `schedule_call_global`. Does not switch.
     ///
     /// The callback runs even if the greenlet that scheduled it has ended. Callbacks without a delay, ready green
     /// threads and woken green threads run in the order in which they became due. A callback that is scheduled by a
@@ -448,9 +448,9 @@ impl TimerHandle {
     }
 }
 
-/// A listener registered by [`HubRef::listen`]. Dropping it deregisters.
+/// A listener registered by [`HubRef::listen`].
 ///
-/// The drop also drops the listener and the descriptor. Eventlet's `hub.remove`.
+/// Dropping it deregisters the listener, and drops the listener and the descriptor. Eventlet's `hub.remove`.
 #[derive(Debug)]
 pub struct Registration {
     id: CallbackId,

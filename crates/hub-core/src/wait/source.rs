@@ -35,8 +35,8 @@ pub use crate::main_loop::descriptors::ReadHint;
 ///
 /// The OS thread is not blocked.
 ///
-/// It is `Send + Sync`. The hub of the thread that uses it has it registered. A wait on another thread moves the
-/// registration to that thread's hub. Two hubs cannot wait for one source at the same time.
+/// It is `Send + Sync`. A wait registers it at the hub of the waiting thread, and deregisters it from the hub of the
+/// thread that waited before. Two hubs cannot wait for one source at the same time.
 ///
 /// ```
 /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
@@ -351,7 +351,7 @@ impl Source {
             }
             return self.pause(entered, main_loop, direction, pause.min(left));
         }
-        // A destructor that unwinds waits once.
+        // While the greenlet unwinds, a destructor waits once.
         let looks_again = wait.retrying && !std::thread::panicking();
         let pause = if looks_again { wait.looks.next() } else { Duration::MAX };
         if wait.limit.left_at(now).unwrap_or(Duration::MAX) <= pause {
@@ -380,7 +380,7 @@ impl Source {
         let waited = unsafe { main_loop.pause(inner.fd, Owner::Socket(inner.id), direction, pause) };
         drop(waiting);
         waited.map_err(|error| match error {
-            // A destructor that unwinds cannot park, and must not spin.
+            // While the greenlet unwinds, a destructor cannot park, and must not spin.
             TrampolineError::Loop(LoopError::Panicking) => TrampolineError::TimedOut(inner.fd).into(),
             error => error.into(),
         })
@@ -521,7 +521,7 @@ impl Source {
         self.inner.state.load(Acquire) & CLOSED != 0
     }
 
-    /// Makes operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting. Does not switch.
+    /// Sets whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting. Does not switch.
     ///
     /// It is off by default. The descriptor itself is non-blocking in either case.
     pub fn set_nonblocking(&self, nonblocking: bool) {
@@ -532,7 +532,7 @@ impl Source {
         }
     }
 
-    /// Makes waiting writes try again after pauses, too. Does not switch.
+    /// Sets whether waiting writes also try again after pauses. Does not switch.
     ///
     /// The pauses grow from 1 ms to 64 ms, whatever the hub reports. It is for sockets for which the system does not
     /// report every end of a wait. It is off by default.
@@ -544,7 +544,7 @@ impl Source {
         }
     }
 
-    /// Returns whether waiting writes try again after pauses, too.
+    /// Returns whether waiting writes also try again after pauses.
     #[must_use]
     pub fn is_retrying(&self) -> bool {
         self.inner.state.load(Relaxed) & RETRYING != 0

@@ -1,9 +1,9 @@
 //! Waits for a descriptor: an operation that would block becomes a switch to the hub.
 //!
 //! Ground rule: a descriptor with a waiter is borrowed. A safe caller borrows it for as long as the wait. A caller with
-//! a bare number promises to call [`notify_close`] or [`notify_opened`] before the number names another file. A
-//! destructor ends the wait and removes it from the loop's table, so this also happens when the greenlet is killed or
-//! its stack is unwound.
+//! a bare number promises that it stays open until the wait ends, or until [`notify_close`] or [`notify_opened`] is
+//! called for it. A destructor ends the wait and removes it from the loop's table, so this also happens when the
+//! greenlet is killed or its stack is unwound.
 
 use std::error::Error;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
