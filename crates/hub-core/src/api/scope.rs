@@ -3,7 +3,7 @@
 //! Ground rules:
 //! - A child's cell erases lifetimes. `scope` is a function and never a guard: whatever `f` does, every child has ended
 //!   and is released before `scope` returns or unwinds. The wait for them is masked. If the caller cannot wait, no
-//!   child is made.
+//!   child is made, except in an ended thread, where the children run in place.
 //! - Children and their results may hold handles of other children. So no cell is released before every child has ended
 //!   and every result was dropped.
 

@@ -24,7 +24,7 @@ use crate::timer_queue::TimerId;
 /// The time in nanoseconds; the largest value means never.
 static QUIET_TIME: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// Sets after what time without work a loop reports its waiting green threads.
+/// Sets the time without work after which a loop reports its green threads.
 ///
 /// The report comes once, if all green threads wait for locks, queues or events that only another OS thread could still
 /// serve. `None`, the default, switches it off. The setting applies to the whole process.
