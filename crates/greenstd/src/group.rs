@@ -69,7 +69,7 @@ struct State {
     next_serial: u64,
     all: WaitQueue,
     /// Waiters that also end at the first failure.
-    all_or_failed: WaitQueue<Failure>,
+    all_or_failed: WaitQueue<FailureSlot>,
 }
 
 struct Member {
@@ -80,7 +80,7 @@ struct Member {
 }
 
 /// The failure that the waiter gets, if there is one.
-type Failure = Rc<Cell<Option<GreenError>>>;
+type FailureSlot = Rc<Cell<Option<GreenError>>>;
 
 impl State {
     /// Removes a member, and wakes the waiters if it was the last one.
@@ -115,11 +115,11 @@ struct JoinOrFailureWait;
 
 impl Wait for JoinOrFailureWait {
     type State = State;
-    type Payload = Failure;
+    type Payload = FailureSlot;
 
     const REASON: WaitReason = WaitReason::Join;
 
-    fn queue(state: &mut State) -> &mut WaitQueue<Failure> {
+    fn queue(state: &mut State) -> &mut WaitQueue<FailureSlot> {
         &mut state.all_or_failed
     }
 
@@ -226,7 +226,7 @@ impl Group {
     ///
     /// [`Member`](GroupError::Member) with the error of that member; else like [`wait_all`](Group::wait_all).
     pub fn try_wait_all(&self) -> Result<(), GroupError> {
-        let failure = Failure::default();
+        let failure = FailureSlot::default();
         self.wait_for::<JoinOrFailureWait>(failure.clone(), &mut Deadline::none())?;
         failure.take().map_or(Ok(()), |error| Err(GroupError::Member(error)))
     }
@@ -248,7 +248,7 @@ impl Group {
 
     /// Kills every member: each exits when it runs next. Never switches by itself.
     ///
-    /// Eventlet's `killall`, gevent's `kill`. A member that has not begun never does. Each member is killed once,
+    /// Eventlet's `killall`, gevent's `kill`. A member that has not begun never begins. Each member is killed once,
     /// however often this is called. Members that have begun stay members until they have run, and
     /// [`wait_all`](Group::wait_all) waits for that. A member that calls this exits too, at its next wait.
     #[doc(alias = "killall")]

@@ -17,7 +17,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SocketAdd
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 pub(crate) use create::SEND;
-use shared::{Abandoned, Accepted};
+use shared::{Abandoned, AcceptedSocket};
 
 use crate::exclusive::Exclusive;
 
@@ -348,7 +348,7 @@ impl Socket {
     }
 
     #[cold]
-    fn accept_shared<T>(&self, admit: impl FnMut() -> Option<T>) -> io::Result<Option<(Accepted, T)>> {
+    fn accept_shared<T>(&self, admit: impl FnMut() -> Option<T>) -> io::Result<Option<(AcceptedSocket, T)>> {
         let options = self.options();
         let nonblocking = options.nonblocking.load(Ordering::Relaxed);
         let timeout = options.timeout(Direction::Read);

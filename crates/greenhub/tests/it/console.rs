@@ -101,11 +101,11 @@ fn a_client_is_greeted_and_each_command_answered() {
 fn an_unknown_command_is_answered_as_such() {
     with_console("an_unknown_command_is_answered_as_such", |_console, path| {
         let mut client = Client::new(&path);
-        assert_eq!(client.ask("reboot now"), "there is no command \"reboot\"; `help` lists those that there are\n");
-        assert_eq!(client.ask("threads please"), "`threads` stands alone\n");
+        assert_eq!(client.ask("reboot now"), "unknown command \"reboot\"; `help` lists the commands\n");
+        assert_eq!(client.ask("threads please"), "`threads` takes no arguments\n");
         assert!(client.ask("kill").contains("needs the number"));
-        assert!(client.ask("kill nobody").contains("is no number"));
-        assert!(client.ask("\u{1b}[31m").contains("there is no command"), "what is no text does no harm");
+        assert!(client.ask("kill nobody").contains("is not the number"));
+        assert!(client.ask("\u{1b}[31m").contains("unknown command"), "what is no text does no harm");
         writeln!(client.0, "{}", "x".repeat(5000)).unwrap();
         let mut rest = String::new();
         client.0.read_to_string(&mut rest).unwrap();
@@ -197,7 +197,7 @@ fn an_unterminated_last_line_is_a_command() {
         client.0.shutdown(Shutdown::Write).unwrap();
         let mut rest = String::new();
         client.0.read_to_string(&mut rest).unwrap();
-        assert_eq!(rest, "there is no green thread 0; `threads` lists those that there are\n> ");
+        assert_eq!(rest, "there is no green thread 0; `threads` lists the green threads\n> ");
     });
 }
 

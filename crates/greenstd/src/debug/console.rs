@@ -298,18 +298,18 @@ fn answer(line: &str) -> Option<String> {
         ("stats", []) => get_hub().stats().to_string(),
         ("kill", [number]) => kill(number),
         ("quit", []) => return None,
-        ("kill", _) => "`kill` needs the number of one green thread; `threads` lists them\n".to_owned(),
+        ("kill", _) => "`kill` needs the number of one green thread; `threads` lists the numbers\n".to_owned(),
         ("help" | "threads" | "listeners" | "timers" | "stats" | "quit", _) => {
-            format!("`{command}` stands alone\n")
+            format!("`{command}` takes no arguments\n")
         }
-        _ => format!("there is no command {command:?}; `help` lists those that there are\n"),
+        _ => format!("unknown command {command:?}; `help` lists the commands\n"),
     })
 }
 
 fn kill(number: &str) -> String {
     match number.parse() {
         Ok(found) if interrupt(found) => format!("green thread {number} ends when it runs next\n"),
-        Ok(_) => format!("there is no green thread {number}; `threads` lists those that there are\n"),
-        Err(_) => format!("{number:?} is no number of a green thread; `threads` lists them\n"),
+        Ok(_) => format!("there is no green thread {number}; `threads` lists the green threads\n"),
+        Err(_) => format!("{number:?} is not the number of a green thread; `threads` lists the numbers\n"),
     }
 }

@@ -226,7 +226,7 @@ impl GreenPool {
     /// It waits while the pool is full. Spawners are served in FIFO order.
     ///
     /// A green thread of the pool that finds it full runs `f` itself, at once, because it would wait for itself. A
-    /// panic of `f` is in the handle as ever. It runs on the stack of the caller: for deeply nested spawns set a
+    /// panic of `f` goes to the handle as usual. It runs on the stack of the caller: for deeply nested spawns set a
     /// [larger stack](hub_core::set_default_stack_size), or bound the depth.
     ///
     /// The permit is released when `f` has returned, panicked or was killed, begun or not. A caller that is killed or
@@ -313,7 +313,7 @@ impl GreenPool {
 
     /// Kills every green thread of the pool: each exits when it runs next. Never switches by itself.
     ///
-    /// Eventlet's `killall`, for sets of green threads. A green thread that has not begun never does. Spawners that
+    /// Eventlet's `killall`, for sets of green threads. A green thread that has not begun never begins. Spawners that
     /// wait for a permit get one. [`wait_all`](GreenPool::wait_all) waits for the ends. A green thread of the pool that
     /// calls this exits too, at its next wait.
     ///

@@ -52,7 +52,7 @@ impl ToSocketAddrs for str {
             return Ok(vec![address].into_iter());
         }
         let (host, port) = self.rsplit_once(':').ok_or_else(|| invalid("no port: an address is HOST:PORT"))?;
-        let port = port.parse().map_err(|_| invalid("the port is no number up to 65535"))?;
+        let port = port.parse().map_err(|_| invalid("the port is not a number up to 65535"))?;
         Ok(look_up(host, port)?.into_iter())
     }
 }

@@ -27,7 +27,7 @@ use crate::group::{Group, GroupError};
 /// # doctest::run(|| {
 /// use greenstd::net::{Accept, Accepted, SocketAddr, TcpListener, TcpStream};
 /// use std::io;
-/// Has small messages sent at once.
+/// /// Sends small messages at once.
 /// #[derive(Debug)]
 /// struct Prompt(TcpListener);
 /// impl Accept for Prompt {
@@ -36,7 +36,7 @@ use crate::group::{Group, GroupError};
 ///     fn accept_if<T>(&self, admit: impl FnMut() -> Option<T>) -> io::Result<Option<Accepted<Prompt, T>>> {
 ///         let accepted = self.0.accept_if(admit)?;
 ///         if let Some((stream, ..)) = &accepted {
-/// The connection may be broken by now; its handler will find that out.
+///             // The connection may be broken by now; its handler will find that out.
 ///             let _ = stream.set_nodelay(true);
 ///         }
 ///         Ok(accepted)

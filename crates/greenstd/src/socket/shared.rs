@@ -26,8 +26,8 @@ static ACCEPTS: ThreadPool = ThreadPool::named("greenhub-accept", 64);
 /// succeeded.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-pub(super) type Accepted = (OwnedFd, Option<SocketAddrAny>);
-type Attempt = Receiver<io::Result<Accepted>>;
+pub(super) type AcceptedSocket = (OwnedFd, Option<SocketAddrAny>);
+type Attempt = Receiver<io::Result<AcceptedSocket>>;
 
 /// Attempts whose callers were killed or timed out; shared by the clones of a socket.
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl Abandoned {
     }
 
     /// Takes a connection that was accepted for a caller that has left.
-    fn take(&self) -> Option<Accepted> {
+    fn take(&self) -> Option<AcceptedSocket> {
         let mut accepted = None;
         self.lock().retain(|attempt| {
             if accepted.is_some() {
@@ -85,7 +85,7 @@ pub(super) fn accept<T>(
     timeout: Option<Duration>,
     nonblocking: bool,
     mut admit: impl FnMut() -> Option<T>,
-) -> io::Result<Option<(Accepted, T)>> {
+) -> io::Result<Option<(AcceptedSocket, T)>> {
     let (pieces, begun) = (PiecewiseWait::begin(), Instant::now());
     let left = || timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
     loop {
@@ -112,7 +112,7 @@ fn attempt(
     abandoned: &Abandoned,
     pieces: &PiecewiseWait,
     timeout: Option<Duration>,
-) -> io::Result<Accepted> {
+) -> io::Result<AcceptedSocket> {
     let begun = Instant::now();
     let socket = source.with(|fd| Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?))?;
     let (done, attempt) = channel();

@@ -141,7 +141,7 @@ impl<T, O: Order<T>> State<T, O> {
     fn push(&mut self, item: T) {
         let before = self.items.len();
         let pushed = self.order(|items| items.push(item));
-        // An item that a panic left out of its place is in the queue all the same.
+        // An item that a panic left out of its place is still in the queue.
         self.unfinished += usize::from(pushed.is_some() || self.items.len() > before);
     }
 

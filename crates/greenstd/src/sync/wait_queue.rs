@@ -167,7 +167,7 @@ pub(crate) trait Wait {
 
     /// The reason that reports state for a parked waiter.
     const REASON: WaitReason;
-    /// Whether a waiter that could not use its grant regains its place instead of going to the end.
+    /// Whether a waiter that could not use its wake-up regains its place instead of going to the end.
     const KEEPS_PLACE: bool = true;
     /// Whether a grant wakes all waiters for something that is not used up. A waiter that is interrupted after such a
     /// grant keeps it and regrants nothing.
