@@ -257,8 +257,8 @@ pub const ARROWS: &[Arrows] = &[
 /// The arrows of each backend.
 pub const BACKEND_ARROWS: (&[&str], &[&str]) = (&["hub-core"], &["hub-testkit"]);
 
-/// The module of hub-core from which backends and the testkit import. None: it does not exist yet.
-pub const CONTRACT: Option<&str> = None;
+/// The module of hub-core from which backends and the testkit import.
+pub const CONTRACT: Option<&str> = Some("hub");
 
 /// The only files under a `src` folder with unsafe code. Each opens with its ground rules.
 pub const UNSAFE_FILES: &[&str] = &[

@@ -1,6 +1,6 @@
 //! Conversion between directions and epoll's flags.
 
-use hub_core::{Interest, Readiness};
+use hub_core::hub::{Interest, Readiness};
 use rustix::event::epoll::EventFlags;
 
 /// Returns the flags to register for `interest`.

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use hub_core::{ForkAware, Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, round};
+use hub_core::hub::{ForkAware, Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, round};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;

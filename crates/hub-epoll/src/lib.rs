@@ -33,7 +33,7 @@ mod hub;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::io::ErrorKind;
 
-use hub_core::HubDescriptor;
+use hub_core::hub::HubDescriptor;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub use hub::{EpollHub, Paths, Trigger};

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
-use hub_core::{Interest, Key, Readiness};
+use hub_core::hub::{Interest, Key, Readiness};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 

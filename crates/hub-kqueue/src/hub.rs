@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
-use hub_core::{Hub, Interest, Key, Lease, Ready, Rearm, Watched, round};
+use hub_core::hub::{Hub, Interest, Key, Lease, Ready, Rearm, Watched, round};
 
 use crate::convert::{self, Event};
 use crate::sys;

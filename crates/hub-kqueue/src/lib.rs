@@ -59,7 +59,7 @@ mod sys {
 
 use std::io::ErrorKind;
 
-use hub_core::HubDescriptor;
+use hub_core::hub::HubDescriptor;
 
 pub use convert::{Event, Filter};
 pub use hub::{Kevent, KqueueHub};

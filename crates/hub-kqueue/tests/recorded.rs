@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched};
+use hub_core::hub::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched};
 use hub_kqueue::{Event, Filter, Kevent, KqueueHub};
 use rustix::io::Errno;
 

@@ -20,7 +20,7 @@ use std::ptr::{self, NonNull};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
-use hub_core::{Interest, Lease, round};
+use hub_core::hub::{Interest, Lease, round};
 
 use crate::{convert, sys};
 
@@ -243,7 +243,7 @@ unsafe extern "C" fn on_log(severity: c_int, text: *const c_char) {
     if ends_the_process || severity >= sys::EVENT_LOG_WARN && !SUPPRESSED.get() {
         // SAFETY: the library passes a string that is valid until this function returns.
         let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
-        hub_core::warn(if ends_the_process {
+        hub_core::hub::warn(if ends_the_process {
             format!("libevent ends the process: {text}")
         } else {
             format!("libevent: {text}")

@@ -2,7 +2,7 @@
 
 use std::ffi::c_short;
 
-use hub_core::{Interest, Lease, Readiness};
+use hub_core::hub::{Interest, Lease, Readiness};
 use rustix::event::PollFlags;
 
 use crate::sys;

@@ -6,7 +6,7 @@ use std::mem;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use hub_core::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched};
+use hub_core::hub::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched};
 use rustix::event::{PollFd, Timespec, poll};
 
 use crate::base::Base;

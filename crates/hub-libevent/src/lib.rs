@@ -46,7 +46,7 @@ use libevent_sys as _;
 #[cfg(unix)]
 use std::io::ErrorKind;
 
-use hub_core::HubDescriptor;
+use hub_core::hub::HubDescriptor;
 
 #[cfg(unix)]
 pub use hub::LibeventHub;

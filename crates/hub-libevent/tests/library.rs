@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hub_core::{Hub, Interest, Key, Lease, Ready, Watched};
+use hub_core::hub::{Hub, Interest, Key, Lease, Ready, Watched};
 use hub_libevent::LibeventHub;
 use hub_testkit::process::alone;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hub_core::{Interest, Readiness, round};
+use hub_core::hub::{Interest, Readiness, round};
 use rustix::event::{PollFlags, Timespec};
 
 /// The flag that requests half closes, where the system has it (quirk e).

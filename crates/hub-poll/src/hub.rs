@@ -6,7 +6,7 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use hub_core::{Hub, Interest, Key, Lease, Ready, Rearm, Watched};
+use hub_core::hub::{Hub, Interest, Key, Lease, Ready, Rearm, Watched};
 use rustix::event::{PollFd, poll};
 use rustix::io::Errno;
 

@@ -20,7 +20,7 @@
 mod convert;
 mod hub;
 
-use hub_core::HubDescriptor;
+use hub_core::hub::HubDescriptor;
 
 pub use hub::PollHub;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hub_core::{Interest, Readiness, round};
+use hub_core::hub::{Interest, Readiness, round};
 use nix::sys::time::{TimeVal, TimeValLike};
 use rustix::event::PollFlags;
 

@@ -6,7 +6,7 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use hub_core::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched};
+use hub_core::hub::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched};
 use nix::errno::Errno;
 use nix::sys::select::{FD_SETSIZE, FdSet, select};
 use rustix::event::{PollFd, Timespec, poll};

@@ -24,7 +24,7 @@
 mod convert;
 mod hub;
 
-use hub_core::HubDescriptor;
+use hub_core::hub::HubDescriptor;
 
 pub use hub::SelectHub;
 

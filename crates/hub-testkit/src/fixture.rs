@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hub_core::{Hub, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Watched};
+use hub_core::hub::{Hub, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Watched};
 use rustix::io::Errno;
 
 use crate::process::assert_own;

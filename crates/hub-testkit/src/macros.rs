@@ -34,7 +34,7 @@ macro_rules! __tests {
 #[macro_export]
 macro_rules! __table {
     (() $($home:ident $module:ident $case:ident)*) => {
-        &[$(Case { name: stringify!($case), run: $module::$case::<Box<dyn hub_core::Hub>> }),*]
+        &[$(Case { name: stringify!($case), run: $module::$case::<Box<dyn hub_core::hub::Hub>> }),*]
     };
 }
 

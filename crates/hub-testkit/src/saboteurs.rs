@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hub_core::{Hub, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Watched};
+use hub_core::hub::{Hub, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Watched};
 
 /// The fault of a [`Saboteur`].
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]

@@ -10,7 +10,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use hub_core::Hub;
+use hub_core::hub::Hub;
 use hub_epoll::{EpollHub, Paths, Trigger};
 use hub_testkit::cases::{ALL, Case};
 use hub_testkit::fixture::set_soon;

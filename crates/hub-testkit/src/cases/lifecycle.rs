@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use hub_core::{Hub, Interest, Key, Lease, Readiness};
+use hub_core::hub::{Hub, Interest, Key, Lease, Readiness};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::fixture::{self, Driver, Make, soon};

@@ -6,7 +6,7 @@ pub mod registration;
 pub mod traffic;
 pub mod waiting;
 
-use hub_core::{Hub, Lease};
+use hub_core::hub::{Hub, Lease};
 
 use crate::fixture::Make;
 

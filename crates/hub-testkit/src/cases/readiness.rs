@@ -4,7 +4,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use hub_core::{Hub, Interest, Lease, Readiness, Rearm};
+use hub_core::hub::{Hub, Interest, Lease, Readiness, Rearm};
 
 use super::LEASES;
 use crate::fixture::{self, Driver, Make, soon};

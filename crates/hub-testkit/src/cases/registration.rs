@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use hub_core::{Hub, Interest, Lease, Readiness};
+use hub_core::hub::{Hub, Interest, Lease, Readiness};
 use rustix::io::Errno;
 
 use super::LEASES;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hub_core::{Hub, Interest, Key};
+use hub_core::hub::{Hub, Interest, Key};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hub_core::{Hub, Interest, Lease, Readiness};
+use hub_core::hub::{Hub, Interest, Lease, Readiness};
 use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
