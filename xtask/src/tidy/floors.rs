@@ -77,7 +77,7 @@ impl Floors {
         self.place(file).map_or("none", |place| self.floors[place.floor].name)
     }
 
-    /// Those of `arrows` that point up, with one path for each pair of files.
+    /// The arrows that point up, with one path for each pair of files.
     fn upward<'a>(&self, arrows: &'a [Arrow]) -> BTreeMap<(&'a str, &'a str), &'a Arrow> {
         let mut upward = BTreeMap::new();
         for arrow in arrows {

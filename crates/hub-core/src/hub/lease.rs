@@ -1,4 +1,4 @@
-//! What a hub and the loop promise each other about a descriptor.
+//! The promises about a descriptor: how often a hub reports it, and how long the loop keeps it open.
 
 /// How a descriptor lent for [life](Lease::Life) reports again after a report.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]

@@ -1,4 +1,4 @@
-//! What greenlets ask of their main loop.
+//! The methods of the main loop that greenlets call.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::panic::Location;
@@ -97,7 +97,7 @@ impl Driver for MainLoop {
                     std::mem::forget(body);
                     leaked += 1;
                 }
-                // Closes what another thread has left to this one to close.
+                // A request of another OS thread may hold a descriptor, which is closed here.
                 letter => drop_contained(letter),
             }
         }

@@ -1,4 +1,4 @@
-//! The end of a loop: who asked for it, and the error that the main greenlet gets.
+//! The end of a loop: the requests for it, and the error that the main greenlet gets.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -54,7 +54,8 @@ impl MainLoop {
 
     pub(super) fn stop_with(&self, error: LoopError) {
         if matches!(*self.ending.stop.borrow(), Some(Stop::Error(_))) {
-            // The first says what is wrong; what fails after it mostly follows from it. Either may be a hub's.
+            // The first error names the cause; later ones mostly follow from it. Either may be a hub's, so its drop is
+            // contained.
             return drop_contained(error);
         }
         self.ending.stop.replace(Some(Stop::Error(error)));
@@ -65,7 +66,7 @@ impl MainLoop {
         drop_contained(self.ending.stop.replace(Some(Stop::Error(LoopError::Interrupted))));
     }
 
-    /// Carries out a request to end. True if the loop ends now.
+    /// Carries out a request to end. Returns whether the loop ends now.
     pub(super) fn end_is_due(&self) -> bool {
         let Some(stop) = self.ending.stop.take() else { return false };
         let error = match stop {
@@ -107,8 +108,7 @@ impl MainLoop {
         }
     }
 
-    /// Gives the main greenlet an error: its park or its switch to another greenlet ends with it, or the
-    /// next park does.
+    /// Reports a wait that nothing can end to the main greenlet: its park, its switch or its next park fails.
     pub(super) fn report_deadlock(&self, local: &Local) {
         self.tell_main(LoopError::LoopExit(Arc::new(LoopExit { parked: describe::parked(local) })));
     }
@@ -119,7 +119,7 @@ impl MainLoop {
         drop_contained(self.ending.main_error.replace(Some(error)));
         let main = local::get().main;
         match main.state() {
-            // Whom it waits for may be parked for ever.
+            // The greenlet that it has switched to may be parked for ever.
             State::Switched => main.set_parked(),
             State::Parked => {}
             _ => return,
@@ -127,7 +127,7 @@ impl MainLoop {
         Waiter::new(main, main.ticket()).wake_with(Wake::Failed);
     }
 
-    /// Forgets a request to end the loop, and what the loop has for the main greenlet.
+    /// Forgets a request to end the loop, and the error for the main greenlet.
     pub(crate) fn forget_errors(&self) {
         drop_contained((self.ending.stop.take(), self.ending.main_error.take()));
     }

@@ -1,4 +1,4 @@
-//! The loop's hub: built when it is first needed, called by one at a time, replaced on request.
+//! The loop's hub: built at first use, never called by two callers at once, replaced on request.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -88,7 +88,7 @@ impl HubSlot {
         self.put_back(hub);
     }
 
-    /// From now on there is no hub to call. One that was not taken stays for its last drop.
+    /// Marks the slot as empty. A hub that is still in it is dropped later.
     fn set_empty(&self) {
         self.name.set("");
     }
@@ -136,7 +136,8 @@ impl MainLoop {
         if self.slot.is_empty() { self.build() } else { Ok(()) }
     }
 
-    /// Before anything is asked of a hub: in a child it is the parent's until it has started afresh.
+    /// Resets the hub after a fork. Called before every use of a hub: in a child it shares kernel objects with the
+    /// parent's.
     #[inline]
     pub(super) fn notice_fork(&self) -> Result<(), LoopError> {
         if fork::take_forked() { self.after_fork() } else { Ok(()) }
@@ -170,7 +171,7 @@ impl MainLoop {
         };
         self.id();
         self.slot.fill(name, rearm, built);
-        // There are some if an earlier hub failed.
+        // Waiters of an earlier hub that failed.
         let waiting = self.descriptors.borrow_mut().unwatch_all();
         if let Err(error) = self.make_bell() {
             self.drop_failed_hub();
@@ -180,8 +181,7 @@ impl MainLoop {
         waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
     }
 
-    /// Lets go of a hub that has failed. Whoever waits stays, and is registered with the hub that is
-    /// built next.
+    /// Drops a hub that has failed. Its waiters stay, and are registered with the next hub.
     #[cold]
     pub(super) fn drop_failed_hub(&self) {
         self.slot.set_empty();
@@ -192,14 +192,14 @@ impl MainLoop {
         }
     }
 
-    /// Drops a hub, whose destructor must not bring another one about.
+    /// Drops a hub. Its destructor must not build another one.
     fn drop_guarded(&self, hub: Option<Box<dyn Hub>>) {
         if let Err(payload) = self.call_guarded(|| drop(hub)) {
             drop_contained(payload);
         }
     }
 
-    /// Runs code of a hub, or other code that must not switch: no hub is called meanwhile and no greenlet left.
+    /// Runs code of a hub, or other code that must not switch. Meanwhile no hub can be called and no greenlet left.
     pub(crate) fn call_guarded<R>(&self, call: impl FnOnce() -> R) -> std::thread::Result<R> {
         let outer = self.pulse.enter_hub();
         let budget = run::stop_hand_off();
@@ -209,7 +209,7 @@ impl MainLoop {
         result
     }
 
-    /// Calls the hub, which must not be called by anybody else meanwhile.
+    /// Calls the hub. A nested call is an error.
     pub(super) fn with_hub<R>(
         &self,
         doing: &'static str,
@@ -245,11 +245,11 @@ impl MainLoop {
         }
     }
 
-    /// Has other threads wake the loop by a descriptor of its own, which the hub watches. One that refuses
-    /// descriptors is woken by its own notifier.
+    /// Sets how other OS threads wake the loop: by a descriptor that the hub watches, or by the notifier of a hub that
+    /// refuses descriptors.
     fn make_bell(&self) -> io::Result<()> {
         let Err(refused) = self.make_wakeup().and_then(|wakeup| self.watch_wakeup(wakeup)) else { return Ok(()) };
-        // A hub that is lost has nothing to be asked for.
+        // A hub that was dropped has no notifier.
         if self.slot.is_empty() {
             return Err(refused);
         }
@@ -259,28 +259,28 @@ impl MainLoop {
         }
     }
 
-    /// Makes the loop's own wake-up descriptor, and has other threads use it.
+    /// Creates the loop's wake-up descriptor, and makes other OS threads use it.
     fn make_wakeup(&self) -> io::Result<Arc<Wakeup>> {
         let wakeup = Wakeup::new(WakeupKind::from_env()?)?;
         self.wake_by(Bell::Descriptor(wakeup.clone()))?;
         Ok(wakeup)
     }
 
-    /// Has the hub watch the wake-up descriptor.
+    /// Registers the wake-up descriptor with the hub.
     fn watch_wakeup(&self, wakeup: Arc<Wakeup>) -> io::Result<()> {
         let held = Rc::new(HeldWakeup(wakeup.clone()));
         self.wakeup.set(Some(self.listen(held, Interest::READ, Rc::new(DrainWakeup(wakeup)))?));
         Ok(())
     }
 
-    /// Has other threads wake the loop by `bell` from now on.
+    /// Makes other OS threads wake the loop by `bell`.
     fn wake_by(&self, bell: Bell) -> io::Result<()> {
         let inbox = self.inbox.get_or_init(|| Inbox::new(self.id()));
         inbox.renumber(self.id());
         inbox.replace_bell(bell)
     }
 
-    /// How long a wait may last at most, if a signal that interrupts the loop cannot end it.
+    /// The longest wait, if a signal that interrupts the loop cannot end the wait.
     pub(super) fn longest_deaf_wait(&self) -> Option<Duration> {
         const LONGEST: Duration = Duration::from_millis(50);
 
@@ -288,10 +288,10 @@ impl MainLoop {
         is_deaf.then_some(LONGEST)
     }
 
-    /// Sets the hub to be built next and lets go of the present one.
+    /// Drops the present hub and sets the one to be built next.
     ///
-    /// Its timers and descriptors are forgotten, and greenlets parked on them are unwound, except the
-    /// main one, which gets an error.
+    /// Timers and descriptors are forgotten. Greenlets parked on them are unwound, except the main greenlet, which gets
+    /// an error.
     pub(crate) fn replace_hub(&self, builder: Option<HubBuilder>) -> Result<(), HubError> {
         if run::in_mainloop() || self.pulse.is_in_hub() {
             return Err(HubError::InMainloop);
@@ -299,14 +299,14 @@ impl MainLoop {
         if self.ending.is_closing() {
             return Err(HubError::ThreadEnding);
         }
-        // Of a hub that is let go of anyway.
+        // The hub is dropped in any case.
         let _ = self.notice_fork();
         let choice = self.slot.set_choice(builder);
         let waiters = self.take_waiters();
         let callbacks = self.drop_hub();
-        // The next hub is another one. Other threads reach it as they did the old one.
+        // The next hub has another number. Other OS threads reach it as they did the old one.
         self.slot.forget_id();
-        // From here on foreign code runs. What it waits for is the next hub's.
+        // From here on foreign code runs. Its waits belong to the next hub.
         for waiter in waiters {
             self.end_waiter(waiter, &LoopError::HubReplaced);
         }
@@ -315,13 +315,14 @@ impl MainLoop {
         Ok(())
     }
 
-    /// Drops hub and wake-up descriptor, and forgets what was registered. The callbacks are for the caller to
-    /// drop: they may block.
+    /// Drops the hub and the wake-up descriptor, and forgets all registrations. Returns the callbacks, whose
+    /// destructors may
+    /// block.
     pub(crate) fn drop_hub(&self) -> impl Iterator<Item = Callback> + use<> {
         self.slot.set_empty();
         let hub = self.slot.take();
         if fork::take_forked() {
-            // It is the parent's, and dropping it could disturb that.
+            // It shares kernel objects with the parent's, which dropping it could disturb.
             std::mem::forget(hub);
         } else {
             self.drop_guarded(hub);
@@ -332,7 +333,7 @@ impl MainLoop {
         self.callbacks.borrow_mut().take_all()
     }
 
-    /// Forgets timers, drops hub and wake-up descriptor, and returns the callbacks, for the caller to drop.
+    /// Forgets the timers, drops the hub and the wake-up descriptor, and returns the callbacks, for the caller to drop.
     pub(crate) fn shut_down(&self) -> impl Iterator<Item = Callback> + use<> {
         drop(self.take_waiters());
         self.immediate.take();
@@ -345,8 +346,8 @@ impl MainLoop {
         callbacks
     }
 
-    /// Takes every timer, but for those that exits come from: these belong to greenlets that may live on. Returns
-    /// the waits that end by a timer or a descriptor.
+    /// Cancels the timers, except those of exits, whose greenlets may live on. Returns the waits that a timer or a
+    /// descriptor would have ended.
     fn take_waiters(&self) -> Vec<Target> {
         let mut timers = self.timers.borrow_mut();
         let armed: Vec<(TimerId, Target)> =
@@ -372,19 +373,19 @@ impl MainLoop {
             let exit = Exit::Kill(GreenError::Loop(error.clone()));
             // Queued, not switched to. Under a shield the exit waits, but nothing is left that could end this park.
             run::interrupt(control, exit, false);
-            // A greenlet that cannot be unwound must not take its wait for one that is over.
+            // A greenlet that cannot be unwound must not see its wait as granted.
             if cfg!(panic = "unwind") {
                 Waiter::new(control, ticket).wake_with(Wake::Exit);
             }
         }
     }
 
-    /// Where other threads leave letters, once a hub was built.
+    /// The mailbox of this loop, once a hub was built.
     pub(crate) fn mailbox(&self) -> Option<Arc<Mailbox>> {
         self.inbox.get().map(|inbox| Arc::clone(inbox.mailbox()))
     }
 
-    /// Does what other threads have asked for. False if there was nothing, not even a notice.
+    /// Carries out the messages of other OS threads. Returns false if there was no mail, not even a notice.
     #[inline]
     pub(super) fn read_mail(&self) -> bool {
         match self.inbox.get() {
@@ -398,7 +399,7 @@ impl MainLoop {
 
     #[inline(never)]
     fn carry_out_mail(&self, inbox: &Inbox) {
-        // A callback may have forked: what the parent was asked for is not done in the child as well.
+        // A callback may have forked: the child must not carry out the parent's messages as well.
         if let Err(error) = self.notice_fork() {
             self.stop_with(error);
         }
@@ -419,7 +420,8 @@ impl MainLoop {
         *self.letters.borrow_mut() = letters;
     }
 
-    /// In a child: the wake-up descriptor first, then the hub, then everybody who waits. Jobs are the parent's.
+    /// In a child, replaces the wake-up descriptor and resets the hub, then registers all waiters again. Pool jobs are
+    /// the parent's.
     #[cold]
     fn after_fork(&self) -> Result<(), LoopError> {
         if self.slot.is_empty() {
@@ -429,7 +431,7 @@ impl MainLoop {
         let parents = self.take_parents_wakeup();
         let afresh = self.reset_after_fork(parents.is_some());
         if afresh.is_err() {
-            // What it has is the parent's, or half of it. The next call that blocks builds another.
+            // Its kernel objects are the parent's, all or some of them. The next call that blocks builds another hub.
             self.slot.set_empty();
             std::mem::forget(self.slot.take());
             self.clock.reset();
@@ -441,14 +443,14 @@ impl MainLoop {
         self.retain_mail_after_fork();
         wake_all(WaitReason::Offload);
         let reachable = reach::register_again(|| self.mailbox());
-        // Whatever fails: what was registered is the parent's.
+        // Also after a failure: the registrations are the parent's.
         let waiting = self.descriptors.borrow_mut().unwatch_all();
         afresh.and(reachable).map_err(|error| LoopError::Wait { hub, error: Arc::new(error) })?;
         waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
     }
 
-    /// Takes the wake-up descriptor of the parent out of the tables. The hub hears nothing of it: by now its number may be
-    /// that of any file of the child's.
+    /// Removes the parent's wake-up descriptor from the tables. The hub is not notified: by now the number may name any
+    /// file of the child.
     fn take_parents_wakeup(&self) -> Option<Callback> {
         let callback = self.wakeup.take().and_then(|id| self.callbacks.borrow_mut().remove(id));
         if let Some(Callback::Listener { key, .. }) = &callback {
@@ -461,14 +463,13 @@ impl MainLoop {
     }
 
     fn reset_after_fork(&self, had_wakeup: bool) -> io::Result<()> {
-        // Before the hub is called: one that both share would wake the parent.
+        // Before the hub is called: a shared wake-up descriptor would wake the parent.
         let own = if had_wakeup { Some(self.make_wakeup()?) } else { None };
         self.with_hub("starting afresh in a child process", |hub| hub.after_fork()).map_err(io::Error::from)??;
         own.map_or_else(|| self.make_bell(), |wakeup| self.watch_wakeup(wakeup))
     }
 
-    /// Mail from before a fork: what was asked of the parent is done by the parent alone; who was woken was
-    /// woken in both.
+    /// Sorts the mail from before a fork: wake-ups hold in both processes, all other messages are the parent's.
     fn retain_mail_after_fork(&self) {
         let Some(inbox) = self.inbox.get() else { return };
         let mut letters = Vec::new();
@@ -503,7 +504,7 @@ impl AsFd for HeldWakeup {
     }
 }
 
-/// Wakes all who wait for that, to look again.
+/// Wakes all greenlets that wait for `doing`, so that they check again.
 fn wake_all(doing: WaitReason) {
     for control in local::get().controls.in_use() {
         if control.state() == State::Parked && control.doing() == doing {

@@ -1,17 +1,18 @@
-//! The main loop: one turn after another, until nothing is left or somebody asks it to end.
+//! The main loop: one turn after another, until it is asked to end.
 //!
 //! ```text
-//! mail → fire what was due when the wait ended → run ready greenlets (FIFO, up to 256 or 2 ms)
-//!   → wait (0 if anything is ready, else until the next deadline) and sample the clock, once
-//!   → take in all reports → tell callbacks
+//! mail → fire the timers that were due when the wait ended → run ready greenlets (FIFO, up to 256 or 2 ms)
+//!   → wait on the hub (not at all if a greenlet is ready, else until the next deadline) and sample the clock, once
+//!   → take all reports in → wake waiters and call listeners
 //! ```
 //!
-//! The loop is a greenlet of its own, launched by the first call that blocks. What it knows lives in
-//! [`MainLoop`] and outlives it: a loop that ended is launched again by the next call that blocks.
+//! The loop is a greenlet of its own, launched by the first call that blocks. Its state is [`MainLoop`], which outlives
+//! it: the next call that blocks launches an ended loop again. The parts of the state have files of their own, with
+//! private fields: [`clock`], [`hub_slot`], [`ending`], [`stats`], [`standstill`], [`descriptors`], [`callback_table`].
+//! A turn is in [`turn`].
 //!
-//! No cell is borrowed while foreign code runs (hubs, callbacks, destructors) and when a greenlet is
-//! left. The hub is taken out of its cell for the time of a call, so that one that re-enters finds it gone
-//! and gets an error.
+//! No cell is borrowed while foreign code runs (hubs, callbacks, destructors), nor when a greenlet is left. The hub is
+//! taken out of its cell for the time of a call, so a nested call finds no hub and returns an error.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -69,23 +70,23 @@ pub use self::standstill::set_quiet_time;
 use self::stats::Counters;
 pub use self::stats::Stats;
 
-/// What is called if the descriptor of a park goes away, with the number of the greenlet.
+/// The number of a parked greenlet, and the function to call if the descriptor of its park is closed.
 type Mark = (u32, Box<dyn FnOnce()>);
 
-/// What the loop of one thread knows.
+/// The state of the loop of one OS thread.
 pub(crate) struct MainLoop {
     slot: HubSlot,
     pub(crate) pulse: Heartbeat,
-    /// The callback that runs, by where it was made.
+    /// The location at which the running callback was made.
     calling: Cell<Option<&'static Location<'static>>>,
     pub(crate) detector: Cell<Option<Box<Detector>>>,
     descriptors: RefCell<Descriptors>,
     timers: RefCell<TimerQueue<Target>>,
     callbacks: RefCell<Callbacks>,
-    /// Callbacks that are due, with the turn in which they were scheduled, those that were taken back
-    /// included. Each has a stand-in in the run queue.
+    /// Callbacks that are due, canceled ones included, with the turn in which they were scheduled. Each has a stand-in
+    /// in the run queue.
     immediate: RefCell<VecDeque<(u64, CallbackId)>>,
-    /// What is called for a parked greenlet if its descriptor is closed under it, by number.
+    /// The parked greenlets whose descriptor may be closed under them.
     marks: RefCell<Vec<Mark>>,
     ready: RefCell<Ready>,
     reports: RefCell<Vec<(Target, Readiness, Key, Interest)>>,
@@ -94,7 +95,7 @@ pub(crate) struct MainLoop {
     clock: Clock,
     counters: Counters,
     ending: Ending,
-    /// Leave after one turn, which waits at most so long, and end that wait of the main greenlet.
+    /// The request of [`run_once`](MainLoop::run_once): the longest wait of the turn, and the park to end after it.
     once: Cell<Option<(Option<Duration>, Waiter)>>,
     standstill: Standstill,
     /// The registration of the loop's own wake-up descriptor.
@@ -134,14 +135,14 @@ impl MainLoop {
         self.timers.borrow_mut().set_slack(crate::timer_queue::Slack { fraction, at_most });
     }
 
-    /// Tells somebody now what a timer would tell, unless it has.
+    /// Fires a timer now, unless it has fired.
     pub(crate) fn fire_now(&self, id: TimerId, target: Target) {
         if self.disarm(id) {
             self.tell(target, Wake::Deadline);
         }
     }
 
-    /// When the loop has something to do, apart from descriptors.
+    /// The next instant at which the loop has work, apart from descriptors.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let now = self.now();
         if run::ready() != 0 {
@@ -152,7 +153,8 @@ impl MainLoop {
         timers.next_deadline()
     }
 
-    /// The hub's clock, or the system's if there can be no hub. Never goes back, whatever the hub says.
+    /// The time by the hub's clock, or by the system's if no hub can be built. It never goes back, even if the hub's
+    /// does.
     pub(crate) fn now(&self) -> Time {
         self.sample_clock().unwrap_or_else(|error| {
             if matches!(error, LoopError::Panicked { .. }) {
@@ -190,7 +192,7 @@ impl MainLoop {
             return WakeSource::Here;
         }
         if let Some(inbox) = self.inbox.get() {
-            // In this order: the last handle may have been dropped after it was used.
+            // In this order: the last handle may have been used and dropped in between.
             let (held, only_jobs) = (inbox.mailbox().users() != 0, inbox.mailbox().only_jobs_hold());
             if inbox.has_mail() || !only_jobs {
                 return WakeSource::Here;

@@ -37,11 +37,11 @@ pub struct Stats {
     pub timers: usize,
     /// Green threads and callbacks that wait for reading.
     ///
-    /// Those queued behind another do not count.
+    /// Queued ones behind the first do not count.
     pub readers: usize,
     /// Green threads and callbacks that wait for writing.
     ///
-    /// Those queued behind another do not count.
+    /// Queued ones behind the first do not count.
     pub writers: usize,
     /// Greenlets in the run queue.
     pub ready: usize,

@@ -58,13 +58,13 @@ impl MainLoop {
                 self.read_mail();
                 self.fire();
                 run::run_ready(local);
-                // It may have been given up, and the main greenlet wait for something else.
+                // Has no effect if the main greenlet has left that park in the meantime.
                 waiter.wake();
             }
         }
     }
 
-    /// Fires what was due when the last wait ended.
+    /// Fires the timers that were due when the last wait ended.
     fn fire(&self) {
         let Some(now) = self.clock.take_due() else { return };
         run::fire(|| {
@@ -137,7 +137,8 @@ impl MainLoop {
     #[inline(always)]
     fn limited(&self, timeout: Option<Duration>, was_told: bool) -> Option<Duration> {
         let Some((limit, _)) = self.once.get() else { return timeout };
-        // The caller checks its own state between turns. A notice that arrived just before this turn must not be slept over.
+        // The caller checks its own state between turns. A notice that arrived just before this turn must not be slept
+        // over.
         let limit = if was_told { Some(Duration::ZERO) } else { limit };
         match (timeout, limit) {
             (Some(timeout), Some(limit)) => Some(timeout.min(limit)),
@@ -202,8 +203,8 @@ impl MainLoop {
         Ok(timers.next_wake().map(|wake| wake - now))
     }
 
-    /// Samples the clock at the end of a wait. A timer fires only if it was due by then: whatever came before its
-    /// deadline, from the system or by mail, has been taken in when it fires, however long others have computed.
+    /// Samples the clock at the end of a wait. A timer fires only if it was due by then. So all readiness and mail from
+    /// before its deadline has been taken in when it fires, even if greenlets have computed for long.
     fn note_time(&self) {
         if self.timers.borrow().is_empty() {
             return;
@@ -217,7 +218,7 @@ impl MainLoop {
         }
     }
 
-    /// Takes in everything that the wait collected, then tells the callbacks.
+    /// Takes in all reports of the wait, then wakes waiters and calls listeners.
     fn dispatch(&self) {
         let mut reports = self.reports.take();
         {
@@ -258,7 +259,7 @@ impl MainLoop {
             }
             Target::Timeout { greenlet, shields, timeout } => {
                 if let Some(control) = local::get().controls.get(greenlet) {
-                    // Only woken, never switched to.
+                    // A wake-up never switches.
                     run::interrupt(control, Exit::Timeout { scope: timeout, shields }, false);
                 }
             }
