@@ -118,14 +118,26 @@ fn all_but_green(workspace: &Workspace, command: &mut Command) {
 /// Selects the green suite on `hub`.
 pub fn green(command: &mut Command, hub: &Hub) {
     command.args(["-p", "greenhub"]).env("EVENTLET_HUB", hub.name);
+    run_side_by_side(command);
     if !hub.default {
         command.args(["--features", hub.name]);
+    }
+}
+
+/// Runs two tests for each processor at once, since most of them sleep or wait for a process of their own.
+fn run_side_by_side(command: &mut Command) {
+    const THREADS: &str = "RUST_TEST_THREADS";
+    if std::env::var_os(THREADS).is_none()
+        && let Ok(processors) = std::thread::available_parallelism()
+    {
+        command.env(THREADS, (2 * processors.get()).to_string());
     }
 }
 
 /// Selects the green suite on `hub`, with every hub that runs here compiled in, so that all hubs share one build.
 fn green_with_all(command: &mut Command, hub: &Hub) {
     command.args(["-p", "greenhub"]).env("EVENTLET_HUB", hub.name);
+    run_side_by_side(command);
     for other in runnable().filter(|it| !it.default) {
         command.args(["--features", other.name]);
     }
