@@ -76,7 +76,10 @@ impl SocketPath {
     pub(crate) fn new() -> SocketPath {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        SocketPath(std::env::temp_dir().join(format!("greenhub-end-{}-{number}", std::process::id())))
+        let path = std::env::temp_dir().join(format!("greenhub-end-{}-{number}", std::process::id()));
+        // An earlier process of the same number may have been killed before it could remove its sockets.
+        drop(std::fs::remove_file(&path));
+        SocketPath(path)
     }
 }
 
