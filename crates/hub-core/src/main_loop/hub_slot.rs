@@ -127,12 +127,6 @@ impl MainLoop {
     /// Builds the hub if there is none.
     pub(crate) fn ensure_hub(&self) -> Result<(), LoopError> {
         self.notice_fork()?;
-        self.build_if_missing()
-    }
-
-    /// Builds the hub if there is none, where a fork has been noticed.
-    #[inline]
-    pub(super) fn build_if_missing(&self) -> Result<(), LoopError> {
         if self.slot.is_empty() { self.build() } else { Ok(()) }
     }
 

@@ -118,7 +118,8 @@ impl MainLoop {
                 }
             }
         }
-        if let Err(error) = self.build_if_missing() {
+        // Once more: the clock of the hub and the report are foreign code, which may have forked.
+        if let Err(error) = self.ensure_hub() {
             self.stop_with(error);
             return None;
         }
