@@ -4,7 +4,7 @@ use std::panic::Location;
 
 use super::green_thread::GreenThread;
 use crate::greenlet::local;
-use crate::greenlet::run::{self};
+use crate::greenlet::run;
 use crate::greenlet::task::Task;
 
 /// Runs `f` at once in the caller's greenlet, and returns a finished handle. Switches only if `f` does.

@@ -9,7 +9,7 @@ use super::green_thread::GreenThread;
 use crate::greenlet::control::ControlRef;
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local;
-use crate::greenlet::run::{self};
+use crate::greenlet::run;
 use crate::greenlet::target::Target;
 use crate::greenlet::task::{Task, TaskRef};
 use crate::greenlet::trace;

@@ -22,7 +22,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use super::control::{ControlRef, Kind, State, Wake};
 use super::driver::Driver;
 use super::local::{self, Local};
-use super::spans::{self};
+use super::spans;
 use super::switch;
 use super::task::TaskRef;
 use super::trace;

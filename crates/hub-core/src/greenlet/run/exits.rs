@@ -2,8 +2,8 @@
 
 use super::super::control::{ControlRef, Kind};
 use super::super::driver::Driver;
-use super::super::local::{self};
-use super::super::spans::{self};
+use super::super::local;
+use super::super::spans;
 use super::super::trace;
 use super::super::unwind::{Exit, throw};
 use super::{current, thread};

@@ -4,7 +4,7 @@
 //! - A target is entered in the call that found it parked or switched, and no foreign code runs in between.
 
 use super::super::control::{ControlRef, State, Wake};
-use super::super::local::{self};
+use super::super::local;
 use super::super::patience;
 use super::super::spans::{self, Away};
 use super::super::unwind::Exit;

@@ -2,9 +2,9 @@
 
 use super::super::control::{ControlRef, Kind, State, Wake};
 use super::super::driver::Driver;
-use super::super::local::{self};
+use super::super::local;
 use super::super::patience;
-use super::super::spans::{self};
+use super::super::spans;
 use super::super::trace;
 use super::exits::{has_to_exit, take_turn, throw_pending};
 use super::{Refused, current, in_mainloop, thread};
