@@ -15,11 +15,12 @@ use greenhub::{
     use_hub_with, yield_now,
 };
 
-/// Counts how often a notifier was requested and called.
+/// Counts how often a notifier was requested and called, and how often its hub began to wait.
 #[derive(Default)]
 struct Counts {
     asked: AtomicUsize,
     called: AtomicUsize,
+    waits: AtomicUsize,
 }
 
 /// A flag that a thread can wait for.
@@ -64,6 +65,9 @@ impl Hub for Bare {
 
     fn wait(&mut self, _: &Watched, timeout: Option<Duration>, _: &mut Ready) -> io::Result<()> {
         let timeout = timeout.unwrap_or(Duration::from_secs(3600));
+        if !timeout.is_zero() {
+            self.0.counts.waits.fetch_add(1, Ordering::SeqCst);
+        }
         let waited = self.0.changed.wait_timeout_while(self.0.rung.lock().unwrap(), timeout, |rung| !*rung);
         *waited.unwrap().0 = false;
         Ok(())
@@ -191,8 +195,11 @@ fn a_hub_without_descriptors_is_woken_by_its_notifier() {
         let sleeper = Rc::new(spawn(|| greenhub::sleep(Duration::from_secs(3600))));
         let queue = Arc::new(greenhub::sync::Queue::new());
         let puts = Arc::clone(&queue);
+        let waiting = Arc::clone(&counts);
         std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(20));
+            while waiting.waits.load(Ordering::SeqCst) == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             remote.spawn(move || puts.try_put(7).expect("room")).expect("alive");
         });
         assert_eq!(queue.get().expect("an item"), 7);
