@@ -126,11 +126,13 @@ pub fn green(command: &mut Command, hub: &Hub) {
 
 /// Runs two tests for each processor at once, since most of them sleep or wait for a process of their own.
 fn run_side_by_side(command: &mut Command) {
-    const THREADS: &str = "RUST_TEST_THREADS";
-    if std::env::var_os(THREADS).is_none()
-        && let Ok(processors) = std::thread::available_parallelism()
-    {
-        command.env(THREADS, (2 * processors.get()).to_string());
+    // That of cargo's own programs and that of nextest.
+    for threads in ["RUST_TEST_THREADS", "NEXTEST_TEST_THREADS"] {
+        if std::env::var_os(threads).is_none()
+            && let Ok(processors) = std::thread::available_parallelism()
+        {
+            command.env(threads, (2 * processors.get()).to_string());
+        }
     }
 }
 
