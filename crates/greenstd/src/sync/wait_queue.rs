@@ -76,18 +76,33 @@ impl<P> WaitQueue<P> {
 
     #[inline(never)]
     fn grant_first(&mut self) -> Option<P> {
+        let granted = self.pop_first()?;
+        if granted.unparker.try_unpark() { Some(granted.payload) } else { self.grant_next(granted.payload) }
+    }
+
+    /// Grants the first waiter that still exists, after one that does not.
+    #[cold]
+    #[inline(never)]
+    fn grant_next(&mut self, mut abandoned: P) -> Option<P> {
         loop {
-            let granted = self.first.take()?;
-            if !self.rest.is_empty() {
-                self.promote_next_waiter();
-            }
+            // A fork or the end of its OS thread abandoned this waiter. Its payload must not be dropped here: it is the
+            // waiter's.
+            std::mem::forget(abandoned);
+            let granted = self.pop_first()?;
             if granted.unparker.try_unpark() {
                 return Some(granted.payload);
             }
-            // A fork or the end of its OS thread abandoned this waiter. Its payload must not be dropped here: it is the
-            // waiter's.
-            std::mem::forget(granted.payload);
+            abandoned = granted.payload;
         }
+    }
+
+    #[inline]
+    fn pop_first(&mut self) -> Option<Entry<P>> {
+        let first = self.first.take()?;
+        if !self.rest.is_empty() {
+            self.promote_next_waiter();
+        }
+        Some(first)
     }
 
     /// Makes the first of the other waiters the first of all.

@@ -70,7 +70,7 @@ impl Unparker {
             let Some(control) = local::try_get().and_then(|local| local.controls.get(number)) else { return false };
             Waiter::new(control, self.ticket).wake() || control.state() != State::Abandoned
         } else {
-            !self.is_left_behind() && unpark_elsewhere(self.thread, self.greenlet, self.ticket)
+            unpark_elsewhere(self.thread, self.greenlet, self.ticket)
         }
     }
 
@@ -92,7 +92,8 @@ impl Unparker {
 
 #[cold]
 fn unpark_elsewhere(thread: u64, greenlet: NonZeroU64, ticket: u64) -> bool {
-    threads().is_ok_and(|threads| threads.unpark(Unparker { thread, greenlet, ticket }))
+    !fork::is_left_behind(thread)
+        && threads().is_ok_and(|threads| threads.unpark(Unparker { thread, greenlet, ticket }))
 }
 
 static THREADS: PerProcess<Threads> = PerProcess::new();
