@@ -4,7 +4,7 @@ use benches::timed;
 use context::stack::FixedSizeStack;
 use context::{Context, Transfer};
 use criterion::{Criterion, criterion_group, criterion_main};
-use greenhub::{Greenlet, Payload};
+use greenhub::greenlet::{Greenlet, Payload};
 
 extern "C" fn bounce(mut from: Transfer) -> ! {
     loop {

@@ -14,7 +14,7 @@ fn rounds(iterations: u64, threads: u64) -> u64 {
 
 fn greenhub_yields(threads: u64, rounds: u64) -> Duration {
     let watch = Stopwatch::start();
-    let yielding = move || (0..rounds).for_each(|_| greenhub::yield_now());
+    let yielding = move || (0..rounds).for_each(|_| greenhub::thread::yield_now());
     let all: Vec<_> = (0..threads).map(|_| greenhub::spawn(yielding)).collect();
     all.into_iter().for_each(|one| one.join().expect("it only yields"));
     watch.elapsed()

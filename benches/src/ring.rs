@@ -10,7 +10,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use greenhub::{Hub, Interest, Lease, ReadHint, Ready, Rearm, Source, Watched, sleep, spawn_n, trampoline};
+use greenhub::hub::{Hub, Lease, Ready, Rearm, Watched};
+use greenhub::park::{ReadHint, Source};
+use greenhub::{Interest, sleep, spawn_n, trampoline};
 use nix::errno::Errno;
 use nix::unistd::{read, write};
 use rustix::event::{EventfdFlags, eventfd};

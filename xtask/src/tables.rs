@@ -242,9 +242,9 @@ pub struct Arrows {
 
 /// Every crate but the backends, whose arrows are [`BACKEND_ARROWS`]. `*` stands for every backend.
 pub const ARROWS: &[Arrows] = &[
-    Arrows { package: "hub-core", to: &[], dev: &["hub-testkit"] },
+    Arrows { package: "hub-core", to: &[], dev: &["greenhub", "hub-testkit"] },
     Arrows { package: "hub-testkit", to: &["hub-core"], dev: &["*"] },
-    Arrows { package: "greenstd", to: &["hub-core"], dev: &["hub-poll"] },
+    Arrows { package: "greenstd", to: &["hub-core"], dev: &["greenhub", "hub-poll"] },
     Arrows { package: "greenhub", to: &["hub-core", "greenstd", "*"], dev: &["hub-testkit"] },
     Arrows {
         package: "benches",
@@ -259,6 +259,9 @@ pub const BACKEND_ARROWS: (&[&str], &[&str]) = (&["hub-core"], &["hub-testkit"])
 
 /// The module of hub-core from which backends and the testkit import.
 pub const CONTRACT: Option<&str> = Some("hub");
+
+/// The most names at the root of the facade, modules included.
+pub const ROOT_NAMES: usize = 45;
 
 /// The only files under a `src` folder with unsafe code. Each opens with its ground rules.
 pub const UNSAFE_FILES: &[&str] = &[

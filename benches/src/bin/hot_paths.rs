@@ -6,9 +6,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::{Mutex, mpsc};
-use greenhub::{Greenlet, Payload};
 
 const USAGE: &str = "usage: hot_paths (switch | yield1 | yield2 | yield1000 | spawn_join | spawn_n | timer | timer100k | sleep | channel | mutex | echo | echo1000) COUNT";
 
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         _ => return wrong(),
     };
     // The tools slow the program down. Without a time limit its turns are the same as without the tools.
-    greenhub::set_turn_time(Duration::MAX);
+    greenhub::hub::set_turn_time(Duration::MAX);
     run(count);
     ExitCode::SUCCESS
 }
@@ -59,7 +59,7 @@ fn switch(count: usize) {
 /// Yields `count` times in all, in the given number of green threads.
 fn yields(threads: usize, count: usize) {
     let each = count / threads;
-    let yielding = move || (0..each).for_each(|_| greenhub::yield_now());
+    let yielding = move || (0..each).for_each(|_| greenhub::thread::yield_now());
     let running: Vec<_> = (0..threads).map(|_| greenhub::spawn(yielding)).collect();
     for one in running {
         one.join().expect("yields only");

@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use greenhub::{Hub, Interest, Lease, Ready, Watched};
+use greenhub::Interest;
+use greenhub::hub::{Hub, Lease, Ready, Watched};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};

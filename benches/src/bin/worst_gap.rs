@@ -19,7 +19,7 @@ type Kind = (&'static str, fn() -> Operation);
 fn main() {
     let seconds = std::env::args().nth(1).and_then(|seconds| seconds.parse().ok()).unwrap_or(2.0);
     let kinds: [Kind; 4] =
-        [("socket", socket), ("queue", queue), ("yield", || Box::new(greenhub::yield_now)), ("accept", accept)];
+        [("socket", socket), ("queue", queue), ("yield", || Box::new(greenhub::thread::yield_now)), ("accept", accept)];
     println!("operation  greedy   wake-ups   worst gap");
     for (name, make) in kinds {
         for greedy in [1, 10, 100, 500] {

@@ -13,7 +13,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use greenhub::{get_hub, sleep, spawn, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{get_hub, sleep, spawn};
 
 use crate::cli::Failure;
 

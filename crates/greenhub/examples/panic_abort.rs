@@ -17,12 +17,13 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use clap::Parser;
+use greenhub::greenlet::{Greenlet, GreenletError, Payload};
+use greenhub::greenthread::KillOutcome;
+use greenhub::hub::LoopError;
 use greenhub::net::{StopServe, TcpListener, TcpStream, serve_until};
+use greenhub::park::{ReadHint, Source};
 use greenhub::thread::os;
-use greenhub::{
-    GreenError, GreenPool, Greenlet, GreenletError, Interest, KillOutcome, LoopError, Payload, ReadHint, Source,
-    TrampolineError,
-};
+use greenhub::{GreenError, GreenPool, Interest, TrampolineError};
 
 use crate::cli::Failure;
 
@@ -165,7 +166,7 @@ fn a_scope_joins() -> io::Result<bool> {
 
 fn a_shield_calls_its_closure() -> io::Result<bool> {
     let green = greenhub::spawn(|| greenhub::shield(|| greenhub::sleep(SHORT)));
-    greenhub::yield_now();
+    greenhub::thread::yield_now();
     let killed = green.kill();
     Ok(killed == KillOutcome::Unsupported && green.join().is_ok())
 }
@@ -197,7 +198,7 @@ fn a_server_is_stopped_after_the_next_connection() -> io::Result<bool> {
 
 fn replacing_the_hub_ends_no_green_thread() -> io::Result<bool> {
     let parked = greenhub::spawn(|| greenhub::sleep(LONG));
-    greenhub::yield_now();
+    greenhub::thread::yield_now();
     greenhub::spawn_n(|| drop(greenhub::use_hub(None)));
     // The wait of the main greenlet returns an error.
     let (reader, _writer) = io::pipe()?;

@@ -84,7 +84,7 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<ExitCode, Failure> {
     cli::use_hub(options.hub.as_deref())?;
-    greenhub::set_default_stack_size(STACK + options.depth as usize * STACK_PER_LINK)
+    greenhub::greenthread::set_default_stack_size(STACK + options.depth as usize * STACK_PER_LINK)
         .map_err(Failure::doing("cannot have stacks for this depth"))?;
     let began = Instant::now();
     let crawl = Rc::new(Crawl {

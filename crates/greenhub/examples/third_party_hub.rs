@@ -13,8 +13,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use greenhub::Interest;
+use greenhub::hub::{Hub, HubDescriptor, Key, Lease, Readiness, Ready, Rearm, Watched, round};
 use greenhub::os::unix::net::UnixStream;
-use greenhub::{Hub, HubDescriptor, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, round};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 

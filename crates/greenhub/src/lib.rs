@@ -30,12 +30,12 @@
 //! A green thread runs until it blocks, sleeps, waits or yields. Nothing preempts it. Every function that may let
 //! others run says "Switches" in its documentation: reading, writing, accepting, connecting, [`sleep`],
 //! [`GreenThread::join`] and [`wait`](GreenThread::wait), [`kill`](GreenThread::kill), [`trampoline`], the end of a
-//! [`scope`], [`offload`], [`Greenlet::switch`]. [`spawn`] does not switch, and neither does any call that wakes
-//! others.
+//! [`scope`], [`tpool::execute`], [`Greenlet::switch`](greenlet::Greenlet::switch). [`spawn`] does not switch, and
+//! neither does any call that wakes others.
 //!
 //! A call that need not wait usually returns without a switch. After 16 such calls in a row the next one yields first,
-//! so a reader with a fast peer or a full queue cannot starve the other green threads ([`consume_budget`]). Taking a
-//! free lock never switches.
+//! so a reader with a fast peer or a full queue cannot starve the other green threads
+//! ([`consume_budget`](park::consume_budget)). Taking a free lock never switches.
 //!
 //! Blocking calls of std (its own `net`, `fs`, `process`, `Mutex`, `sleep`) block the whole OS thread.
 //!
@@ -53,26 +53,26 @@
 //! | use files, pipes, standard input | [`fs`], [`io`] |
 //! | start child processes and talk to them | [`process`] |
 //! | limit how long an operation takes | [`with_timeout`], the timeouts of sockets |
-//! | supervise jobs that panic | [`is_exit`], whose example is a supervisor; [`exit_kind`] |
+//! | supervise jobs that panic | [`is_exit`], whose example is a supervisor; [`exit_kind`](greenthread::exit_kind) |
 //! | clean up despite a kill or a timeout | [`shield`], which also lists where exits are delivered |
-//! | bound concurrency | [`GreenPool`], [`GreenPile`] |
+//! | bound concurrency | [`GreenPool`], [`GreenPile`](greenpool::GreenPile) |
 //! | observe the end of a green thread, or share it | [`GreenThread::link`], [`with_link`](GreenThread::with_link) |
-//! | join or kill several green threads | [`Group`] |
+//! | join or kill several green threads | [`Group`](greenpool::Group) |
 //! | run blocking code on a pool of OS threads | [`tpool`] |
-//! | keep a value per green thread | [`green_local!`] |
-//! | wait for a descriptor of your own | [`trampoline`], [`HubRef::listen`], [`Source`] |
+//! | keep a value per green thread | [`green_local!`](local::green_local) |
+//! | wait for a descriptor of your own | [`trampoline`], [`HubRef::listen`], [`Source`](park::Source) |
 //! | wait for several descriptors at once | [`select`] |
 //! | choose a hub | [`use_hub`], `EVENTLET_HUB`, [`get_default_hub`] |
-//! | write a hub | [`Hub`], [`use_hub_with`], [`register_hub`]; the crate `hub-testkit` checks it |
+//! | write a hub | [`Hub`](hub::Hub), [`use_hub_with`], [`register_hub`]; the crate `hub-testkit` checks it |
 //! | wake a hub from another OS thread | [`HubRef::remote`] |
-//! | leave a wait on Ctrl-C | [`interrupt_on`] |
-//! | redirect reports of unhandled panics and failures | [`set_report_stream`] |
+//! | leave a wait on Ctrl-C | [`interrupt_on`](hub::interrupt_on) |
+//! | redirect reports of unhandled panics and failures | [`set_report_stream`](debug::set_report_stream) |
 //! | inspect a running hub | [`debug`], [`HubRef::stats`] |
-//! | test timeouts without waiting | [`ManualClock`] |
-//! | write a synchronization primitive | [`Parker`], [`BiasedMutex`] |
-//! | switch by hand | [`Greenlet`] |
+//! | test timeouts without waiting | [`ManualClock`](hub::ManualClock) |
+//! | write a synchronization primitive | [`Parker`](park::Parker), [`BiasedMutex`](park::BiasedMutex) |
+//! | switch by hand | [`Greenlet`](greenlet::Greenlet) |
 //!
-//! Some examples import from `hub_core`. This crate re-exports the same names.
+//! A program that names only items of `hub-core` gets these hubs, too, if it says `use greenhub as _;`.
 //!
 //! # Choosing a hub
 //!
@@ -120,7 +120,7 @@
 //! - `libevent`: libevent, on Unix. A build needs libevent 2.1 with its headers, and pkg-config.
 //! - `libevent-bundled`: as `libevent`, with libevent 2.1.12 built from source and linked statically. A build needs
 //!   cmake 3, a C compiler and libclang.
-//! - `backtrace`: adds to [`Report::Blocked`] a backtrace of the green thread that holds the main loop. It works on
+//! - `backtrace`: adds to [`Report::Blocked`](debug::Report::Blocked) a backtrace of the green thread that holds the main loop. It works on
 //!   Linux on x86-64 and 64-bit ARM, and brings in `framehop`, `object` and `backtrace`.
 //! - `tracing`: events and spans for the crate [`tracing`](https://docs.rs/tracing), under the target `greenhub`; see
 //!   below.
@@ -133,7 +133,7 @@
 //! - each hub that is built (`INFO`),
 //! - the start and the end of each main loop (`DEBUG`),
 //! - the error that ends a wait of the main greenlet (`WARN`),
-//! - every [`Report`] (`ERROR` or `WARN`). The [report stream](set_report_stream) still receives it, too.
+//! - every [`Report`](debug::Report) (`ERROR` or `WARN`). The [report stream](debug::set_report_stream) still receives it, too.
 //!
 //! Each green thread has a span `green_thread` (`DEBUG`) with its `number`, `name` and `spawned_at`. The parent is the
 //! span in which the green thread is spawned. The span is entered while the green thread runs, exited while it waits,
@@ -146,6 +146,10 @@
 //! handles an event of this crate, blocking calls return an error, as in a callback of the main loop. This crate emits
 //! no events for the subscriber's own actions in that time.
 
+pub mod greenlet;
+pub mod greenthread;
+pub mod hub;
+pub mod park;
 mod registry;
 
 /// Compiles the programs of the README as doctests.
@@ -153,46 +157,12 @@ mod registry;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+pub use greenstd::greenpool::GreenPool;
+pub use greenstd::{debug, fs, greenpool, io, local, net, os, pools, process, select, sync, thread, time, tpool};
+pub use hub_core::hub::Interest;
+pub use hub_core::{
+    Builder, GreenError, GreenThread, HubError, HubRef, Timeout, Trampoline, TrampolineError, get_hub, is_exit, kill,
+    scope, shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n, trampoline, try_get_hub, use_hub_with,
+    with_timeout,
+};
 pub use registry::{get_default_hub, register_hub, use_hub};
-
-pub use greenstd::{
-    debug, fs, green_local, greenpool, group, io, local, net, os, pools, process, select, sync, thread, time, tpool,
-};
-
-// The top-level names of Eventlet and gevent.
-pub use greenstd::greenpool::{GreenPile, GreenPool};
-pub use greenstd::group::Group;
-
-// Green threads.
-pub use hub_core::{
-    BiasedMutex, BiasedMutexGuard, Builder, Deadline, ExitKind, GreenError, GreenThread, KillOutcome, LinkId, Linked,
-    Parked, Parker, Scope, ScopedGreenThread, Timeout, Unparker, WaitReason, consume_budget, current_id, current_name,
-    exit_kind, is_exit, kill, scope, set_quiet_time, shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n,
-    with_timeout, yield_now,
-};
-
-// Stacks.
-pub use hub_core::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy};
-
-// The hub of an OS thread.
-pub use hub_core::{
-    Ended, Grace, HubError, HubGone, HubRef, InterruptOn, LoopError, LoopExit, Registration, Remote, Report, Stats,
-    TimerHandle, get_hub, has_hub, hub_exceptions, hub_prevent_multiple_readers, interrupt_on, lock_patience,
-    panicking_grace, set_error_message, set_lock_patience, set_panicking_grace, set_report_stream, set_turn_time,
-    try_get_hub, use_hub_with,
-};
-
-// Waits for descriptors and for other OS threads.
-pub use hub_core::{
-    JobError, Listener, ReadHint, Source, SourceWaker, Timer, Trampoline, TrampolineError, notify_close, notify_opened,
-    offload, trampoline, trampoline_any, trampoline_raw,
-};
-
-// The building blocks of a hub.
-pub use hub_core::{
-    Clocked, ForkAware, Hub, HubDescriptor, Interest, Key, Lease, ManualClock, Notify, Readiness, Ready, Rearm, Time,
-    Watched, round,
-};
-
-// Greenlets.
-pub use hub_core::{Greenlet, GreenletError, Payload};

@@ -3,7 +3,8 @@
 use std::env;
 use std::sync::{PoisonError, RwLock};
 
-use hub_core::{HubDescriptor, HubError};
+use hub_core::HubError;
+use hub_core::hub::HubDescriptor;
 
 /// The environment variable that names the hub of every OS thread without a choice of its own.
 const VARIABLE: &str = "EVENTLET_HUB";
@@ -78,7 +79,7 @@ static ON_DEMAND: [Known; 2] = [
 /// The hubs that [`register_hub`] has added.
 static REGISTERED: RwLock<Vec<HubDescriptor>> = RwLock::new(Vec::new());
 
-#[linkme::distributed_slice(hub_core::DEFAULT_HUB)]
+#[linkme::distributed_slice(hub_core::internal::DEFAULT_HUB)]
 static DEFAULT: fn() -> Result<HubDescriptor, HubError> = choose_by_default;
 
 impl Known {
@@ -134,7 +135,7 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
         Some(name) => find(name, false)?,
         None => choose_by_default()?,
     };
-    hub_core::use_hub_descriptor(Some(descriptor))
+    hub_core::internal::use_hub_descriptor(Some(descriptor))
 }
 
 /// Adds a hub to those that [`use_hub`] and `EVENTLET_HUB` find by name. Does not switch.
@@ -144,7 +145,8 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
 ///
 /// ```
 /// # #[cfg(feature = "poll")] {
-/// use greenhub::{HubDescriptor, get_hub, register_hub, use_hub};
+/// use greenhub::{get_hub, register_hub, use_hub};
+/// use greenhub::hub::HubDescriptor;
 /// # use hub_poll::PollHub;
 ///
 /// register_hub(HubDescriptor {

@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
 use crate::support::{in_child, is_child, run};
-use greenhub::debug::hub_blocking_detection;
-use greenhub::{Report, get_hub, set_report_stream, sleep, spawn};
+use greenhub::debug::{Report, hub_blocking_detection, set_report_stream};
+use greenhub::{get_hub, sleep, spawn};
 
 /// Runs `test`, the body of the test `name`, in its own process.
 fn alone(name: &str, test: fn()) {

@@ -25,31 +25,29 @@ use std::fmt::{Display, Write};
 pub use self::console::{Console, console};
 
 pub use hub_core::{
-    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who, greenlets,
+    GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Report, TimerInfo, TimerPurpose, Who, greenlets,
     hub_blocking_detection, hub_exceptions, hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks,
-    listeners, timers,
+    listeners, set_error_message, set_quiet_time, set_report_stream, timers,
 };
 
 #[cfg(feature = "tracing")]
 pub use hub_core::in_span;
 
-use hub_core::Interest;
+use hub_core::hub::Interest;
 
 /// Formats the listeners and their waiters, Eventlet's `format_hub_listeners`. Does not switch.
 ///
 /// Readers are listed under `READERS:`, then writers under `WRITERS:`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::Interest;
+/// use greenhub::Interest;
 /// let (reader, _writer) = std::io::pipe()?;
-/// let _waiting = hub_core::spawn(move || hub_core::trampoline(&reader, Interest::READ, None));
-/// hub_core::yield_now();
-/// let text = greenstd::debug::format_hub_listeners();
+/// let _waiting = greenhub::spawn(move || greenhub::trampoline(&reader, Interest::READ, None));
+/// greenhub::thread::yield_now();
+/// let text = greenhub::debug::format_hub_listeners();
 /// assert!(text.starts_with("READERS:\n  reading from "), "{text}");
 /// assert!(text.ends_with("WRITERS:\n"), "{text}");
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
 pub fn format_hub_listeners() -> String {
@@ -67,13 +65,10 @@ pub fn format_hub_listeners() -> String {
 /// Eventlet's `format_hub_timers`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// use std::time::Duration;
-/// hub_core::spawn_after(Duration::from_secs(5), || ());
-/// let text = greenstd::debug::format_hub_timers();
+/// greenhub::spawn_after(Duration::from_secs(5), || ());
+/// let text = greenhub::debug::format_hub_timers();
 /// assert!(text.starts_with("TIMERS:\n") && text.contains(file!()), "{text}");
-/// # });
 /// ```
 #[must_use]
 pub fn format_hub_timers() -> String {
@@ -87,13 +82,11 @@ pub fn format_hub_timers() -> String {
 /// Each line has the number, name, spawn location and wait reason.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let sleeper = hub_core::Builder::new().name("sleeper").spawn(|| hub_core::sleep(std::time::Duration::MAX))?;
-/// hub_core::yield_now();
-/// println!("{}", greenstd::debug::format_green_threads());
-/// assert!(greenstd::debug::format_green_threads().contains("green thread \"sleeper\" (spawned at "));
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// let sleeper = greenhub::Builder::new().name("sleeper").spawn(|| greenhub::sleep(std::time::Duration::MAX))?;
+/// greenhub::thread::yield_now();
+/// println!("{}", greenhub::debug::format_green_threads());
+/// assert!(greenhub::debug::format_green_threads().contains("green thread \"sleeper\" (spawned at "));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
 pub fn format_green_threads() -> String {

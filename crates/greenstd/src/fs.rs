@@ -61,13 +61,11 @@ fn between<T: Send + 'static>(
 /// It is one job, unless the file is a stream.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// # let path = std::env::temp_dir().join(format!("greenstd-read-{}", std::process::id()));
-/// greenstd::fs::write(&path, "some bytes")?;
-/// assert_eq!(greenstd::fs::read(&path)?, b"some bytes");
-/// greenstd::fs::remove_file(&path)?;
-/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// greenhub::fs::write(&path, "some bytes")?;
+/// assert_eq!(greenhub::fs::read(&path)?, b"some bytes");
+/// greenhub::fs::remove_file(&path)?;
+/// # Ok::<(), std::io::Error>(())
 /// ```
 ///
 /// # Errors

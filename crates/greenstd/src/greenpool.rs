@@ -1,8 +1,10 @@
-//! Pools with a bounded number of green threads, Eventlet's `greenpool`.
+//! Green threads in pools of a bounded number, Eventlet's `greenpool`, and in groups, gevent's `pool`.
 
+mod group;
 mod in_order;
 mod pool;
 
+pub use group::{Group, GroupError};
 pub use in_order::{GreenPile, Imap};
 pub(crate) use pool::Admission;
 pub use pool::{GreenPool, WaitallError};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use hub_core::{Deadline, KillProgress, kill_progress};
+use hub_core::Deadline;
+use hub_core::internal::{KillProgress, kill_progress};
 
 /// Waits until all of them have ended, all that are left refuse their kill, or `limit` is reached. Switches.
 ///

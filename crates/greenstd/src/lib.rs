@@ -66,7 +66,7 @@
 //!
 //! Eventlet's names beside those of std: [`net::serve`], [`net::ListenOptions`] and [`net::ConnectOptions`],
 //! [`greenpool`], [`tpool`], the events, queues and semaphores of [`sync`], [`pools`], [`local`], and the green
-//! `select` and `poll` of [`select`]. From gevent: [`group`].
+//! `select` and `poll` of [`select`]. From gevent: [`Group`](greenpool::Group).
 //!
 //! # All of `sync`
 //!
@@ -108,7 +108,6 @@ mod stream;
 pub mod debug;
 pub mod fs;
 pub mod greenpool;
-pub mod group;
 pub mod io;
 pub mod local;
 pub mod net;

@@ -4,25 +4,25 @@
 
 pub use hub_core::{AccessError, LocalKey};
 
+#[doc(inline)]
+pub use crate::green_local;
+
 /// Declares green-thread-local values, like std's `thread_local!` for OS threads. Does not switch by itself.
 ///
 /// Each green thread has its own value, initialized at the first use and dropped when the green thread ends. The main
 /// greenlet, and an OS thread without green threads, have their own values, too. [`LocalKey`] describes the access.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// use std::cell::{Cell, RefCell};
-/// greenstd::green_local! {
+/// greenhub::local::green_local! {
 ///     static REQUEST: Cell<u32> = Cell::new(0);
 ///     static NOTES: RefCell<Vec<String>> = RefCell::default();
 /// }
 /// REQUEST.set(7);
 /// NOTES.with_borrow_mut(|notes| notes.push("of main".into()));
-/// let other = greenstd::thread::spawn(|| (REQUEST.get(), NOTES.with_borrow(Vec::len)));
+/// let other = greenhub::thread::spawn(|| (REQUEST.get(), NOTES.with_borrow(Vec::len)));
 /// assert_eq!(other.join().unwrap(), (0, 0));
 /// assert_eq!(REQUEST.get(), 7);
-/// # });
 /// ```
 #[macro_export]
 macro_rules! green_local {

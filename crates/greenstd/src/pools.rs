@@ -17,9 +17,7 @@ use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 /// threads may share a pool.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let pool = greenstd::pools::Pool::new(2, || Ok(String::from("connection")));
+/// let pool = greenhub::pools::Pool::new(2, || Ok(String::from("connection")));
 /// let mut one = pool.item()?;
 /// let two = pool.item()?;
 /// one.push_str(", used");
@@ -27,7 +25,7 @@ use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 /// drop(one);
 /// assert_eq!(*pool.item()?, "connection, used");
 /// # drop(two);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Pool<T> {
     make: Box<Make<T>>,
@@ -134,14 +132,12 @@ impl<T> Pool<T> {
     /// Hands out the newest item first, Eventlet's `order_as_stack`.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let pool = greenstd::pools::Pool::new(2, || Ok(0)).newest_first();
+    /// let pool = greenhub::pools::Pool::new(2, || Ok(0)).newest_first();
     /// let (_, _) = (pool.get()?, pool.get()?);
     /// pool.put(1);
     /// pool.put(2);
     /// assert_eq!(pool.get()?, 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
     pub fn newest_first(self) -> Pool<T> {
@@ -168,13 +164,11 @@ impl<T> Pool<T> {
     /// to put the item back: [`item`](Pool::item) does that by itself.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let pool = greenstd::pools::Pool::new(1, || Ok(7));
+    /// let pool = greenhub::pools::Pool::new(1, || Ok(7));
     /// let seven = pool.get()?;
     /// pool.put(seven);
     /// assert_eq!(pool.free(), 1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -239,15 +233,13 @@ impl<T> Pool<T> {
     /// Surplus items are dropped: free ones at once, others when they are put back. Growing lets waiters create more.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let pool = greenstd::pools::Pool::new(2, || Ok("connection"));
+    /// let pool = greenhub::pools::Pool::new(2, || Ok("connection"));
     /// let (one, two) = (pool.get()?, pool.get()?);
     /// pool.resize(1);
     /// pool.put(one); // dropped
     /// pool.put(two); // kept
     /// assert_eq!((pool.free(), pool.len()), (1, 1));
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn resize(&self, size: usize) {
         let mut surplus = Vec::new();
@@ -324,13 +316,11 @@ impl<T> Item<'_, T> {
     /// Another item may be created in its place.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let pool = greenstd::pools::Pool::new(1, || Ok("connection"));
+    /// let pool = greenhub::pools::Pool::new(1, || Ok("connection"));
     /// let broken = pool.item()?.into_inner();
     /// assert!(pool.is_empty());
     /// # let _ = broken;
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
     pub fn into_inner(mut self) -> T {

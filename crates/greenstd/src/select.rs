@@ -8,7 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use hub_core::{Deadline, Grace, Interest, LoopError, Readiness, TrampolineError, trampoline_any};
+use hub_core::hub::{Interest, Readiness};
+use hub_core::{Deadline, Grace, LoopError, TrampolineError, trampoline_any};
 use rustix::event::{PollFlags, Timespec};
 use rustix::io::Errno;
 
@@ -55,18 +56,17 @@ impl<'fd> PollFd<'fd> {
 /// It sets the readiness of each entry. It returns 0 after the timeout; `None` waits for ever, and zero checks once.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::select::{PollFd, poll};
-/// use hub_core::{Interest, Readiness};
+/// use greenhub::select::{PollFd, poll};
+/// use greenhub::Interest;
+/// use greenhub::hub::Readiness;
 /// use std::io::Write;
-/// let (one, _kept) = greenstd::io::pipe()?;
-/// let (other, mut writer) = greenstd::io::pipe()?;
-/// hub_core::spawn_n(move || writer.write_all(b"x").unwrap());
+/// let (one, _kept) = greenhub::io::pipe()?;
+/// let (other, mut writer) = greenhub::io::pipe()?;
+/// greenhub::spawn_n(move || writer.write_all(b"x").unwrap());
 /// let mut both = [PollFd::new(&one, Interest::READ), PollFd::new(&other, Interest::READ)];
 /// assert_eq!(poll(&mut both, None)?, 1);
 /// assert!(both[1].readiness().contains(Readiness::READ));
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
@@ -109,7 +109,7 @@ pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usi
 fn poll_now(fds: &mut [PollFd<'_>], wait: Duration) -> io::Result<usize> {
     let mut asked: Vec<_> =
         fds.iter().map(|asked| rustix::event::PollFd::from_borrowed_fd(asked.fd, flags(asked.interest))).collect();
-    let (seconds, nanos) = hub_core::round::nanos(wait);
+    let (seconds, nanos) = hub_core::hub::round::nanos(wait);
     let wait = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
     let ready = loop {
         match rustix::event::poll(&mut asked, Some(&wait)) {
@@ -155,13 +155,11 @@ fn readiness(flags: PollFlags, interest: Interest) -> Readiness {
 /// The results keep the given order. They are empty after the timeout; `None` waits for ever, and zero checks once.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// use std::time::Duration;
-/// let (reader, writer) = greenstd::io::pipe()?;
-/// let (readable, writable) = greenstd::select::select(&[&reader], &[&writer], Some(Duration::from_secs(10)))?;
+/// let (reader, writer) = greenhub::io::pipe()?;
+/// let (readable, writable) = greenhub::select::select(&[&reader], &[&writer], Some(Duration::from_secs(10)))?;
 /// assert_eq!((readable.len(), writable.len()), (0, 1));
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors

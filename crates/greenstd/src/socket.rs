@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use hub_core::{Interest, ReadHint, Source, SourceWaker};
+use hub_core::hub::Interest;
+use hub_core::{ReadHint, Source, SourceWaker};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SocketAddrAny};
 use socket2::{Domain, SockAddr, SockRef, Type};

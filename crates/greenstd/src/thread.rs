@@ -7,6 +7,6 @@ pub mod os;
 pub use std::thread::{available_parallelism, panicking};
 
 pub use hub_core::{
-    Builder, GreenThread, GreenThread as JoinHandle, Scope, ScopedGreenThread, ScopedGreenThread as ScopedJoinHandle,
-    Thread, ThreadId, current, park, park_timeout, scope, sleep, spawn, yield_now,
+    Builder, GreenThread as JoinHandle, Scope, ScopedGreenThread as ScopedJoinHandle, Thread, ThreadId, current, park,
+    park_timeout, scope, sleep, spawn, yield_now,
 };

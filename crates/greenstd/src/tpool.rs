@@ -26,12 +26,10 @@ pub use hub_core::{JobError, ThreadPool as Pool};
 /// [`Remote`](hub_core::Remote) of the hub then fails, because the hub is gone.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// let here = std::thread::current().id();
-/// let there = greenstd::tpool::execute(|| std::thread::current().id())?;
+/// let there = greenhub::tpool::execute(|| std::thread::current().id())?;
 /// assert_ne!(there, here);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
@@ -40,7 +38,7 @@ pub use hub_core::{JobError, ThreadPool as Pool};
 /// can be started, or the caller cannot wait. A job that was queued before the error runs all the same.
 #[track_caller]
 pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
-    hub_core::offload(job)
+    hub_core::internal::offload(job)
 }
 
 /// Like [`execute`], for a job that borrows. Switches.
@@ -52,12 +50,10 @@ pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
 /// thread-local: see [`spawn`](hub_core::spawn).
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// let mut numbers = vec![3, 1, 2];
-/// greenstd::tpool::execute_scoped(|| numbers.sort())?;
+/// greenhub::tpool::execute_scoped(|| numbers.sort())?;
 /// assert_eq!(numbers, [1, 2, 3]);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
@@ -65,7 +61,7 @@ pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
 /// [`JobError::Panicked`] if `job` panics. [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a number, no OS thread
 /// can be started, or there is no loop that could wait; the job has not run then.
 pub fn execute_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
-    hub_core::offload_scoped(job)
+    hub_core::internal::offload_scoped(job)
 }
 
 /// Sets the size of the default pool, Eventlet's `set_num_threads`. Does not switch.
@@ -74,10 +70,10 @@ pub fn execute_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobE
 /// their present job.
 ///
 /// ```
-/// greenstd::tpool::set_num_threads(std::num::NonZeroUsize::new(4).unwrap());
+/// greenhub::tpool::set_num_threads(std::num::NonZeroUsize::new(4).unwrap());
 /// ```
 pub fn set_num_threads(threads: NonZeroUsize) {
-    hub_core::set_threads(threads);
+    hub_core::internal::set_threads(threads);
 }
 
 /// Ends the OS threads of the default pool, Eventlet's `killall`. Does not switch.
@@ -86,8 +82,8 @@ pub fn set_num_threads(threads: NonZeroUsize) {
 /// and a later job starts new ones.
 ///
 /// ```
-/// greenstd::tpool::kill_all();
+/// greenhub::tpool::kill_all();
 /// ```
 pub fn kill_all() {
-    hub_core::end_threads();
+    hub_core::internal::end_threads();
 }

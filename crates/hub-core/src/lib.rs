@@ -1,7 +1,8 @@
 //! The hub trait, greenlets and the main loop of greenhub.
 //!
-//! Hubs are written against this crate. Programs use `greenhub`, which re-exports it. The crate names no backend: a
-//! thread uses the hub given to [`use_hub_with`], or the default hub that a facade provides through [`DEFAULT_HUB`].
+//! Hubs are written against this crate. Programs use `greenhub`, which re-exports it; the examples of this documentation
+//! are for such programs. The crate names no backend: a thread uses the hub given to [`use_hub_with`], or the default
+//! hub of the facade. A program that names only items of this crate gets the facade's hubs by `use greenhub as _;`.
 //!
 //! A function that may let other green threads run says "Switches" in its documentation. The other functions do not
 //! switch, with one exception: the drop of a [`Greenlet`]'s last handle.
@@ -14,17 +15,17 @@
 //! | floor | contents | public |
 //! |---|---|---|
 //! | `base` | forks, OS threads of the library's own, reasons of waits | [`WaitReason`] |
-//! | [`hub`] | the contract between a hub and the loop, with its own front page | [`Hub`], [`HubDescriptor`], [`Interest`], [`Watched`] |
+//! | [`hub`] | the contract between a hub and the loop, with its own front page | [`Hub`](hub::Hub), [`HubDescriptor`](hub::HubDescriptor), [`Interest`](hub::Interest), [`Watched`](hub::Watched) |
 //! | `error`, `report`, `timer_queue` | errors, the reporting stream, the queue of timers | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
 //! | `greenlet` | stacks, switches, exits, the run queue, the cells of green threads | [`Greenlet`], [`Payload`], [`is_exit`] |
 //! | `main_loop` | one turn after another; the table of descriptors, callbacks, mail from other threads, the blocking detector | [`Stats`], [`Listener`], [`Remote`] |
-//! | `wait` | waits for descriptors, for other threads, for jobs | [`trampoline()`], [`Source`], [`Parker`], [`offload()`] |
+//! | `wait` | waits for descriptors, for other threads, for jobs | [`trampoline()`], [`Source`], [`Parker`] |
 //! | `api` | the functions and handles that programs use | [`spawn`], [`GreenThread`], [`sleep`], [`scope()`], [`with_timeout`], [`HubRef`] |
 //!
 //! # Implementing a hub
 //!
-//! A [`Hub`] wraps the system call and nothing else. This crate provides green threads, timers, listeners, wake-ups
-//! from other OS threads, and closing. Below is a complete hub over poll(2), and a program that uses it:
+//! A [`Hub`](hub::Hub) wraps the system call and nothing else. This crate provides green threads, timers, listeners,
+//! wake-ups from other OS threads, and closing. Below is a complete hub over poll(2), and a program that uses it:
 //!
 //! ```
 #![doc = include_str!("../tests/support/poll_hub.rs")]
@@ -43,7 +44,7 @@
 //! }
 //! ```
 //!
-//! [`Hub`] lists the clauses of the contract. The crate `hub-testkit` checks them.
+//! [`Hub`](hub::Hub) lists the clauses of the contract. The crate `hub-testkit` checks them.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -62,24 +63,21 @@ pub use api::detection::hub_blocking_detection;
 pub use api::green_local::{AccessError, LocalKey};
 pub use api::green_thread::{GreenThread, current_id, current_name, kill};
 pub use api::hub_ref::{HubRef, Registration, TimerHandle, get_hub, has_hub, try_get_hub};
-pub use api::kill::{KillOutcome, interrupt, interrupt_with, kill_progress};
+pub use api::kill::KillOutcome;
 pub use api::link::LinkId;
 pub use api::listing::{
     GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerInfo, TimerPurpose, Who, greenlets, listeners, timers,
 };
-pub use api::run_in_place::{run_in_place, run_in_place_at};
 pub use api::scope::{Scope, ScopedGreenThread, scope};
-pub use api::shield::{shield, without_switching};
+pub use api::shield::shield;
 pub use api::signal::{InterruptOn, interrupt_on};
 pub use api::sleep::{consume_budget, sleep, yield_now};
-pub use api::spawn::{spawn, spawn_after, spawn_after_local, spawn_at, spawn_n};
+pub use api::spawn::{spawn, spawn_after, spawn_after_local, spawn_n};
 pub use api::stacks::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy};
 pub use api::thread::{Thread, ThreadId, current, park, park_timeout};
 pub use api::timeout::with_timeout;
-pub use api::use_hub::{use_hub_descriptor, use_hub_with};
+pub use api::use_hub::use_hub_with;
 pub use base::wait_reason::WaitReason;
-#[doc(hidden)]
-pub use base::{dormant::while_idle, fork::PerProcess, os_thread::start_thread};
 pub use error::{
     ExitKind, GreenError, GreenletError, HubError, HubGone, JobError, Linked, LoopError, LoopExit, Timeout,
     TrampolineError,
@@ -91,29 +89,43 @@ pub use greenlet::run::set_turn_time;
 #[cfg(feature = "tracing")]
 pub use greenlet::spans::in_span;
 pub use greenlet::unhandled::set_error_message;
-pub use greenlet::unwind::{KillProgress, exit_kind, is_exit};
-pub use hub::{
-    Clocked, ForkAware, Hub, HubDescriptor, Interest, Key, Lease, ManualClock, Notify, Readiness, Ready, Rearm, Time,
-    Watched, round,
-};
-/// Fills [`DEFAULT_HUB`].
-pub use linkme;
+pub use greenlet::unwind::{exit_kind, is_exit};
 pub use main_loop::deadline::Deadline;
 pub use main_loop::listener::{Listener, Timer};
 pub use main_loop::remote::Remote;
-pub use main_loop::{
-    DEFAULT_HUB, Stats, hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks, set_quiet_time,
-};
-pub use report::{Report, hub_exceptions, set_report_stream, warn};
+pub use main_loop::{Stats, hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks, set_quiet_time};
+pub use report::{Report, hub_exceptions, set_report_stream};
 pub use wait::biased::{BiasedMutex, BiasedMutexGuard};
-pub use wait::grace::{Grace, PiecewiseWait, panicking_grace, set_panicking_grace};
-pub use wait::holder::Holder;
-pub use wait::offload::{offload, offload_scoped};
+pub use wait::grace::{Grace, panicking_grace, set_panicking_grace};
 pub use wait::parker::{Parked, Parker, Unparker, throw_exit};
-pub use wait::pool::{ThreadPool, end_threads, set_threads};
-pub use wait::shutdown::{Ended, run_and_shutdown};
+pub use wait::pool::ThreadPool;
+pub use wait::shutdown::Ended;
 pub use wait::source::{ReadHint, Source, SourceWaker};
 pub use wait::trampoline::{Trampoline, notify_close, notify_opened, trampoline, trampoline_any, trampoline_raw};
+
+/// What `greenstd` and the facade need beside the public names. It is for these crates alone, and may change at any
+/// time.
+#[doc(hidden)]
+pub mod internal {
+    pub use linkme;
+
+    pub use crate::api::kill::{interrupt, interrupt_with, kill_progress};
+    pub use crate::api::run_in_place::{run_in_place, run_in_place_at};
+    pub use crate::api::shield::without_switching;
+    pub use crate::api::spawn::spawn_at;
+    pub use crate::api::use_hub::use_hub_descriptor;
+    pub use crate::base::dormant::while_idle;
+    pub use crate::base::fork::PerProcess;
+    pub use crate::base::os_thread::start_thread;
+    pub use crate::greenlet::unwind::KillProgress;
+    pub use crate::main_loop::DEFAULT_HUB;
+    pub use crate::report::warn;
+    pub use crate::wait::grace::PiecewiseWait;
+    pub use crate::wait::holder::Holder;
+    pub use crate::wait::offload::{offload, offload_scoped};
+    pub use crate::wait::pool::{end_threads, set_threads};
+    pub use crate::wait::shutdown::run_and_shutdown;
+}
 
 /// Compiles the program of the README.
 #[cfg(doctest)]

@@ -204,7 +204,7 @@ static ENABLED: AtomicBool = AtomicBool::new(true);
 /// ignored and that report is lost.
 ///
 /// ```
-/// hub_core::set_report_stream(|report| eprintln!("greenhub: {report}"));
+/// greenhub::debug::set_report_stream(|report| eprintln!("greenhub: {report}"));
 /// ```
 pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
     let former = STREAM.write().unwrap_or_else(|poisoned| poisoned.into_inner()).replace(Arc::new(stream));
@@ -218,12 +218,9 @@ pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
 /// [`ignore_result`](crate::GreenThread::ignore_result) skips the report of a single result.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// hub_core::hub_exceptions(false);
-/// drop(hub_core::spawn(|| Err::<(), _>("this error is not reported")));
-/// hub_core::yield_now();
-/// # });
+/// greenhub::debug::hub_exceptions(false);
+/// drop(greenhub::spawn(|| Err::<(), _>("this error is not reported")));
+/// greenhub::thread::yield_now();
 /// ```
 pub fn hub_exceptions(enabled: bool) {
     ENABLED.store(enabled, Ordering::Relaxed);
@@ -234,8 +231,8 @@ pub fn hub_exceptions(enabled: bool) {
 /// Hubs use it for messages of an underlying library.
 ///
 /// ```
-/// hub_core::set_report_stream(|report| assert_eq!(report.to_string(), "only 2 descriptors are left"));
-/// hub_core::warn("only 2 descriptors are left");
+/// greenhub::debug::set_report_stream(|report| assert_eq!(report.to_string(), "only 2 descriptors are left"));
+/// hub_core::internal::warn("only 2 descriptors are left");
 /// ```
 pub fn warn(text: impl Into<String>) {
     tell(Report::Warning(text.into()));

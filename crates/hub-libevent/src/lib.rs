@@ -19,7 +19,7 @@
 //!    features of epoll and kqueue, and ignores the environment variables `EVENT_…`.
 //! f) The library continues to sleep when a signal interrupts its wait.
 //! g) The library prints warnings to standard error. The only way to redirect them is one log callback per process. The
-//!    hub sets that callback and turns the messages into [warnings](hub_core::warn), except those about an error that
+//!    hub sets that callback and turns the messages into [warnings](hub_core::internal::warn), except those about an error that
 //!    the call also returns.
 //! h) The library ends the process if it cannot open two descriptors for its signals while it creates a base. So the
 //!    hub first checks that eight are available, twice as many as a base takes, and creates one base at a time. If

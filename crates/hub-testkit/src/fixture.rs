@@ -46,7 +46,7 @@ const FEW: usize = 4;
 /// A hub, and the part of the main loop that it needs.
 ///
 /// ```
-/// use hub_core::{Interest, Lease, Readiness};
+/// use hub_core::hub::{Interest, Lease, Readiness};
 /// use hub_testkit::fixture::{Driver, pair, send, soon};
 ///
 /// let mut driver = Driver::new(&hub_epoll::EpollHub::new);

@@ -182,7 +182,7 @@ pub const TABLE: &[(Fault, Over, &str)] = &[
 /// A sound hub with one [`Fault`].
 ///
 /// ```
-/// use hub_core::{Interest, Lease, Readiness};
+/// use hub_core::hub::{Interest, Lease, Readiness};
 /// use hub_testkit::fixture::{Driver, WHILE, pair, send};
 /// use hub_testkit::saboteurs::{Fault, Saboteur};
 ///

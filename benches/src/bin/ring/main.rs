@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use benches::raise_descriptor_limit;
 use benches::ring::{By, Load, alone, bare, green};
-use greenhub::{Lease, use_hub};
+use greenhub::hub::Lease;
+use greenhub::use_hub;
 use hub_epoll::EpollHub;
 use hub_poll::PollHub;
 use hub_select::SelectHub;

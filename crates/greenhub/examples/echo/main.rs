@@ -54,7 +54,7 @@ impl Run {
         let failures = Arc::<Mutex<Failures>>::default();
         // Count reported failures, too, such as a server that cannot accept.
         let reported = Arc::clone(&failures);
-        greenhub::set_report_stream(move |report| Failures::add(&reported, report.to_string()));
+        greenhub::debug::set_report_stream(move |report| Failures::add(&reported, report.to_string()));
         Rc::new(Run {
             stopping: Cell::new(false),
             connected: Cell::new(0),

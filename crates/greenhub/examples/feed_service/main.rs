@@ -23,8 +23,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
+use greenhub::GreenPool;
+use greenhub::greenpool::GreenPile;
+use greenhub::hub::LoopError;
 use greenhub::net::{ListenOptions, StopServe, TcpStream, serve_until};
-use greenhub::{GreenPile, GreenPool, LoopError};
 
 use crate::cli::Failure;
 use crate::cli::signals::Signals;

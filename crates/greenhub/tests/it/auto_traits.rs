@@ -1,19 +1,21 @@
 //! Compile-time checks of the auto traits `Send`, `Sync` and `UnwindSafe` of public types.
 
+use greenhub::debug::Report;
 use greenhub::fs::{DirEntry, File, OpenOptions, ReadDir};
+use greenhub::greenlet::{Greenlet, GreenletError, Payload};
+use greenhub::greenpool::{GreenPile, Group};
+use greenhub::greenthread::{Linked, ScopedGreenThread};
+use greenhub::hub::{LoopError, Registration, Remote, TimerHandle};
 use greenhub::io::{PipeReader, PipeWriter, StderrLock, Stdin, StdinLock, Stdout, StdoutLock};
 use greenhub::net::{CachedResolver, ServeError, StopServe, SystemResolver, TcpListener, TcpStream, UdpSocket};
+use greenhub::park::Source;
 use greenhub::process::{Child, ChildStdin, ChildStdout, Command};
 use greenhub::sync::{
     Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LazyLock, LifoQueue, LightQueue, Mutex,
     MutexGuard, Once, OnceLock, PriorityQueue, Queue, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore, mpsc,
 };
-use greenhub::thread::Thread;
-use greenhub::{
-    GreenError, GreenPile, GreenPool, GreenThread, Greenlet, GreenletError, Group, HubError, HubRef, Linked, LoopError,
-    Payload, Registration, Remote, Report, Scope, ScopedGreenThread, Source, Timeout, TimerHandle, Trampoline,
-    TrampolineError,
-};
+use greenhub::thread::{Scope, Thread};
+use greenhub::{GreenError, GreenPool, GreenThread, HubError, HubRef, Timeout, Trampoline, TrampolineError};
 
 /// Fails to compile if a type implements the trait: the `_` is ambiguous then.
 macro_rules! assert_not {
@@ -108,7 +110,7 @@ const _: () = {
     shared::<greenhub::local::LocalKey<std::rc::Rc<()>>>();
     shared::<greenhub::local::AccessError>();
     shared::<greenhub::greenpool::WaitallError>();
-    shared::<greenhub::group::GroupError>();
+    shared::<greenhub::greenpool::GroupError>();
 };
 
 // Primitives are shared by OS threads even if their items are not `Sync`. All waiters of an event share one value.

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::green::{LONG, SHORT, pipe};
 use crate::support::{in_child, is_child, run};
-use greenhub::debug::hub_blocking_detection;
-use greenhub::{Builder, Interest, Report, get_hub, set_report_stream, sleep, spawn, tpool, yield_now};
+use greenhub::debug::{Report, hub_blocking_detection, set_report_stream};
+use greenhub::thread::yield_now;
+use greenhub::{Builder, Interest, get_hub, sleep, spawn, tpool};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 
 /// Much longer than the detector's resolution.

@@ -83,7 +83,7 @@ fn a_panic_in_a_handler_ends_only_its_connection() {
     }
     let reported = Arc::new(AtomicUsize::new(0));
     let count = reported.clone();
-    greenhub::set_report_stream(move |_| _ = count.fetch_add(1, Ordering::SeqCst));
+    greenhub::debug::set_report_stream(move |_| _ = count.fetch_add(1, Ordering::SeqCst));
     run(test, move || {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = calls.clone();

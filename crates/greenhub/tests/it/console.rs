@@ -12,7 +12,8 @@ use crate::support::{in_child, is_child, open_descriptors, run};
 use greenhub::debug::{Console, console};
 use greenhub::net::Shutdown;
 use greenhub::os::unix::net::UnixStream;
-use greenhub::{Builder, Interest, get_hub, sleep, spawn, spawn_after, trampoline, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{Builder, Interest, get_hub, sleep, spawn, spawn_after, trampoline};
 
 const PROMPT: &str = "> ";
 
@@ -311,7 +312,7 @@ fn a_killed_console_closes_its_listener_and_its_clients() {
 #[test]
 fn a_console_that_is_killed_before_it_begins_leaves_nothing_behind() {
     with_console("a_console_that_is_killed_before_it_begins_leaves_nothing_behind", |console, path| {
-        assert!(hub_core::interrupt(server()));
+        assert!(hub_core::internal::interrupt(server()));
         assert!(!path.exists());
         console.stop();
     });
@@ -333,7 +334,7 @@ fn a_console_with_a_broken_listener_ends_with_a_report() {
         // SAFETY: the number stays open. The library only calls `accept` on the pipe that replaces the listener.
         let replaced = unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&reader), waits.fd) };
         assert_eq!(replaced, waits.fd);
-        greenhub::notify_opened(waits.fd);
+        greenhub::park::notify_opened(waits.fd);
         while path.exists() {
             sleep(SHORT);
         }

@@ -10,12 +10,12 @@ use std::time::Duration;
 use crate::support::counting::allocations as allocations_so_far;
 use crate::support::descriptors::in_child;
 use crate::support::loops::{Calls, default_hub, limited};
+use greenhub::hub::{Readiness, set_turn_time};
+use greenhub::park::{ReadHint, Source};
 use greenhub::sync::Semaphore;
-use greenhub::{
-    Interest, ReadHint, Readiness, Source, get_hub, set_turn_time, sleep, spawn, spawn_n, use_hub_with, with_timeout,
-    yield_now,
-};
-use hub_core::Rearm;
+use greenhub::thread::yield_now;
+use greenhub::{Interest, get_hub, sleep, spawn, spawn_n, use_hub_with, with_timeout};
+use hub_core::hub::Rearm;
 
 const ROUNDS: usize = 1000;
 

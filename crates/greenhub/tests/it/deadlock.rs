@@ -8,8 +8,10 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::support::descriptors::{in_child, until};
+use greenhub::debug::{Report, set_report_stream};
 use greenhub::sync::{Mutex, mpsc};
-use greenhub::{Report, debug, fs, set_report_stream, spawn, tpool, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{debug, fs, spawn, tpool};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
@@ -35,7 +37,7 @@ fn in_fork(body: fn()) {
 #[track_caller]
 fn in_fork_without_hub(body: fn()) {
     in_child(move || {
-        assert!(!greenhub::has_hub());
+        assert!(!greenhub::hub::has_hub());
         ends_well(forked(body));
     });
 }
@@ -139,7 +141,7 @@ fn a_short_quiet_time_brings_a_report_and_no_earlier_loop_exit() {
             assert!(matches!(report, Report::Quiet { .. }), "{report}");
             REPORTS.fetch_add(1, Ordering::SeqCst);
         });
-        greenhub::set_quiet_time(Some(Duration::from_millis(5)));
+        greenhub::debug::set_quiet_time(Some(Duration::from_millis(5)));
         let begin = Instant::now();
         wait_in_vain();
         assert!(begin.elapsed() >= Duration::from_secs(1));
@@ -220,7 +222,7 @@ fn a_deadlock_of_threads_without_hubs_is_reported_once() {
         std::thread::Builder::new().name("crosswise".to_owned()).spawn(crosswise).unwrap();
         receiver.recv().unwrap();
         exit_by_alarm(&REPORTS);
-        assert!(!greenhub::has_hub());
+        assert!(!greenhub::hub::has_hub());
         let _second = SECOND.lock();
     });
 }
@@ -339,7 +341,7 @@ fn a_job_that_another_thread_serves_late_brings_no_report() {
     static REPORTS: AtomicUsize = AtomicUsize::new(0);
     in_fork(|| {
         set_report_stream(|_| _ = REPORTS.fetch_add(1, Ordering::SeqCst));
-        greenhub::set_quiet_time(Some(Duration::from_millis(5)));
+        greenhub::debug::set_quiet_time(Some(Duration::from_millis(5)));
         fill_pool();
         let (sender, receiver) = mpsc::channel();
         let other = std::thread::spawn(move || {
@@ -388,5 +390,5 @@ fn end_on_quiet_report(end: Sender<()>) {
         assert!(matches!(report, Report::Quiet { .. }), "{report}");
         let _ = end.send(());
     });
-    greenhub::set_quiet_time(Some(Duration::from_secs(1)));
+    greenhub::debug::set_quiet_time(Some(Duration::from_secs(1)));
 }

@@ -7,14 +7,14 @@ use crate::support::green::{LONG, SHORT, pipe, quiet_panic};
 use crate::support::{in_child, is_child, run};
 use greenhub::debug::{
     GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerPurpose, Who, format_green_threads,
-    format_hub_listeners, format_hub_timers, greenlets, hub_exceptions, hub_listener_stacks, hub_timer_stacks,
-    listeners, timers,
+    format_hub_listeners, format_hub_timers, greenlets, hub_exceptions, hub_listener_stacks,
+    hub_prevent_multiple_readers, hub_timer_stacks, listeners, timers,
 };
+use greenhub::greenlet::{Greenlet, Payload};
+use greenhub::park::WaitReason;
 use greenhub::sync::{Mutex, Semaphore};
-use greenhub::{
-    Builder, Greenlet, Interest, Payload, WaitReason, get_hub, hub_prevent_multiple_readers, sleep, spawn, spawn_after,
-    trampoline, with_timeout, yield_now,
-};
+use greenhub::thread::yield_now;
+use greenhub::{Builder, Interest, get_hub, sleep, spawn, spawn_after, trampoline, with_timeout};
 
 fn one(number: Option<u32>) -> GreenletInfo {
     let all = greenlets();
@@ -69,7 +69,7 @@ fn each_green_thread_is_listed_with_what_it_waits_for() {
         assert_eq!(one(yielding.id()).state, GreenletState::Ready);
         assert_eq!(one(new.id()).state, GreenletState::Unstarted);
         assert!(matches!(one(later.id()).state, GreenletState::Delayed { .. }));
-        assert_eq!(one(Some(greenhub::current_id())).state, GreenletState::Running);
+        assert_eq!(one(Some(greenhub::greenthread::current_id())).state, GreenletState::Running);
         drop(guard);
         joining.join().unwrap().unwrap();
         sleeping.kill();
@@ -197,13 +197,13 @@ fn timers_are_listed_in_order_of_due_time() {
 }
 
 #[inline(never)]
-fn listen_here() -> greenhub::Registration {
+fn listen_here() -> greenhub::hub::Registration {
     let (reader, _writer) = pipe();
     get_hub().listen(reader, Interest::READ, |_| ()).unwrap()
 }
 
 #[inline(never)]
-fn schedule_here() -> greenhub::TimerHandle {
+fn schedule_here() -> greenhub::hub::TimerHandle {
     get_hub().schedule(LONG, || ())
 }
 
@@ -269,7 +269,7 @@ fn silenced_reports_leave_the_error_to_the_waiter() {
 fn an_os_thread_without_a_hub_has_empty_listings() {
     std::thread::spawn(|| {
         assert!(greenlets().is_empty() && listeners().is_empty() && timers().is_empty());
-        assert!(!greenhub::has_hub(), "listing starts no hub");
+        assert!(!greenhub::hub::has_hub(), "listing starts no hub");
     })
     .join()
     .unwrap();

@@ -11,10 +11,10 @@ use std::time::Duration;
 use crate::support::descriptors::{
     assert_no_waiters, assert_other_end_closed, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
 };
-use greenhub::{
-    GreenThread, Hub, Interest, Key, Lease, Notify, Readiness, Ready, Rearm, Source, Time, Trampoline, TrampolineError,
-    Watched, get_hub, notify_close, notify_opened, sleep, spawn, trampoline, trampoline_raw, use_hub_with, yield_now,
-};
+use greenhub::hub::{Hub, Key, Lease, Notify, Readiness, Ready, Rearm, Time, Watched};
+use greenhub::park::{Source, notify_close, notify_opened, trampoline_raw};
+use greenhub::thread::yield_now;
+use greenhub::{GreenThread, Interest, Trampoline, TrampolineError, get_hub, sleep, spawn, trampoline, use_hub_with};
 
 type Waited = GreenThread<Result<Readiness, TrampolineError>>;
 

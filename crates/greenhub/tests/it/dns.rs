@@ -316,7 +316,7 @@ fn a_killed_lookup_is_taken_over_by_the_next_waiter() {
                 greenhub::spawn(move || cached.resolve("one").unwrap())
             })
             .collect();
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         assert_eq!(fake.count(), 1);
         askers[0].kill();
         let found: Vec<_> = askers.into_iter().map(|asker| asker.join()).collect();
@@ -336,7 +336,7 @@ fn kill_ends_a_waiter_of_a_shared_lookup() {
             let cached = Arc::clone(&cached);
             greenhub::spawn(move || cached.resolve("one").unwrap())
         });
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         second.kill();
         assert!(second.join().unwrap_err().is_exit());
         assert_eq!(first.join().unwrap(), [address(1)]);
@@ -361,7 +361,7 @@ fn a_panic_of_the_resolver_reaches_only_its_caller() {
 #[test]
 fn a_caller_that_cannot_wait_does_not_fail_other_waiters() {
     support::run("a_caller_that_cannot_wait_does_not_fail_other_waiters", || {
-        let callers: Lookup = || Err(greenhub::LoopError::Aborted.into());
+        let callers: Lookup = || Err(greenhub::hub::LoopError::Aborted.into());
         let fake = Fake::first(&[callers]);
         let cached = Arc::new(CachedResolver::new(fake.clone()));
         let [first, second] = [(), ()].map(|()| {
@@ -387,7 +387,7 @@ fn a_forked_child_repeats_a_pending_lookup() {
             let cached = Arc::clone(&cached);
             std::thread::spawn(move || {
                 let asker = greenhub::spawn(move || cached.resolve("one"));
-                greenhub::yield_now();
+                greenhub::thread::yield_now();
                 parked.send(()).unwrap();
                 let _ = is_over.recv();
                 asker.kill();

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::support::green::{LONG, SHORT};
 use crate::support::run;
+use greenhub::hub::{Hub, Key, Lease, Ready, Rearm, Time, Watched};
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use greenhub::{
-    Hub, Interest, Key, Lease, Ready, Rearm, Source, Time, Watched, get_hub, sleep, spawn, use_hub_with, with_timeout,
-    yield_now,
-};
+use greenhub::park::Source;
+use greenhub::thread::yield_now;
+use greenhub::{Interest, get_hub, sleep, spawn, use_hub_with, with_timeout};
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
@@ -70,7 +70,7 @@ fn use_noting_hub() -> Known {
     let known = Known::default();
     let noted = known.clone();
     use_hub_with(move || {
-        let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        let default = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
         let hub = (default().map_err(io::Error::other)?.build)()?;
         Ok(Noting { hub, known: noted })
     })

@@ -11,9 +11,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::support::{self, alone};
+use greenhub::hub::{ManualClock, Readiness};
 use greenhub::net::{TcpListener, UdpSocket};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use greenhub::{GreenPool, GreenThread, HubRef, Interest, ManualClock, Readiness, Source, trampoline, with_timeout};
+use greenhub::park::Source;
+use greenhub::{GreenPool, GreenThread, HubRef, Interest, trampoline, with_timeout};
 use rustix::net::Shutdown as Shut;
 
 /// The time after which a wait fails that should have ended.
@@ -31,7 +33,7 @@ fn until_it_waits<T>(green: &GreenThread<T>) {
 /// Makes this thread use a hub with a manual clock, so that a wait for a report takes no time.
 fn on_a_manual_clock() -> HubRef {
     greenhub::use_hub_with(|| {
-        let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
         Ok(ManualClock::new().drive((choose()?.build)()?))
     })
     .unwrap();
@@ -413,7 +415,7 @@ fn a_waiter_that_pauses_keeps_its_place() {
             assert_eq!(greenhub::spawn(receive.clone()).join().unwrap(), Err(ErrorKind::ResourceBusy));
             greenhub::sleep(Duration::from_millis(7));
         }
-        greenhub::hub_prevent_multiple_readers(false);
+        greenhub::debug::hub_prevent_multiple_readers(false);
         let second = greenhub::spawn(receive);
         until_it_waits(&second);
         let sender = UdpSocket::bind(socket.peer_addr().unwrap()).unwrap();

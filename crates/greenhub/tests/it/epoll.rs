@@ -12,7 +12,8 @@ use crate::support::descriptors::{
     assert_no_waiters, assert_other_end_closed, deadline, fill, in_child, ms, pair, read, read_within, source, stats,
     until, write,
 };
-use greenhub::{Interest, get_hub, sleep, spawn, trampoline, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{Interest, get_hub, sleep, spawn, trampoline, with_timeout};
 
 #[test]
 fn data_left_by_a_short_read_is_reported_again() {
@@ -181,7 +182,7 @@ fn a_timeout_counts_over_all_the_parks_of_an_operation() {
     });
     // The operation is woken again and again, and never succeeds.
     let error = here
-        .read(Some(ms(60)), |fd| -> io::Result<((), greenhub::ReadHint)> {
+        .read(Some(ms(60)), |fd| -> io::Result<((), greenhub::park::ReadHint)> {
             rustix::io::read(fd, &mut [0; 8])?;
             Err(io::ErrorKind::WouldBlock.into())
         })
@@ -221,10 +222,10 @@ fn connections_of_one_arrival_are_all_accepted() {
     let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("connected")).collect();
     for _ in &clients {
         listener
-            .read(Some(Duration::from_secs(60)), |fd| Ok((rustix::net::accept(fd)?, greenhub::ReadHint::Likely)))
+            .read(Some(Duration::from_secs(60)), |fd| Ok((rustix::net::accept(fd)?, greenhub::park::ReadHint::Likely)))
             .expect("accepted");
     }
-    let none = listener.read(Some(ms(1)), |fd| Ok((rustix::net::accept(fd)?, greenhub::ReadHint::Likely)));
+    let none = listener.read(Some(ms(1)), |fd| Ok((rustix::net::accept(fd)?, greenhub::park::ReadHint::Likely)));
     assert_eq!(none.expect_err("no more").kind(), io::ErrorKind::TimedOut);
 }
 
@@ -297,7 +298,7 @@ fn a_wait_and_a_trampoline_share_a_socket() {
 #[test]
 fn a_destructor_may_write_while_panicking() {
     let _deadline = deadline();
-    struct Farewell(greenhub::Source);
+    struct Farewell(greenhub::park::Source);
     impl Drop for Farewell {
         fn drop(&mut self) {
             assert_eq!(write(&self.0, b"bye").expect("room"), 3);

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::loops::{default_hub, limited};
+use greenhub::hub::LoopError;
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use greenhub::park::consume_budget;
 use greenhub::sync::{CappedSemaphore, Channel, Event, LightQueue, Mutex, Queue, RwLock, Semaphore, mpsc};
-use greenhub::{
-    GreenError, LoopError, consume_budget, get_hub, io, sleep, spawn, spawn_n, use_hub_with, with_timeout, yield_now,
-};
-use hub_core::ManualClock;
+use greenhub::thread::yield_now;
+use greenhub::{GreenError, get_hub, io, sleep, spawn, spawn_n, use_hub_with, with_timeout};
+use hub_core::hub::ManualClock;
 
 /// More consecutive operations than any budget allows.
 const MANY: usize = 200;
@@ -356,7 +357,7 @@ fn a_program_without_green_threads_builds_no_hub_by_its_budget() {
             sender.send(number).unwrap();
             receiver.recv().unwrap();
         }
-        assert!(!greenhub::has_hub());
+        assert!(!greenhub::hub::has_hub());
     });
 }
 

@@ -8,7 +8,8 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use crate::support::loops::limited;
-use greenhub::{Interest, LoopError, TrampolineError, get_hub, sleep, spawn, trampoline};
+use greenhub::hub::LoopError;
+use greenhub::{Interest, TrampolineError, get_hub, sleep, spawn, trampoline};
 
 const SHORT: Duration = Duration::from_millis(2);
 const ROUNDS: usize = 20;

@@ -15,12 +15,12 @@ use crate::support::descriptors as support;
 use crate::support::descriptors::{
     assert_no_waiters, in_child, ms, pair, read, read_within, reports_arrivals, source, stats, until, write,
 };
+use greenhub::hub::{Hub, Key, Lease, Readiness, Ready, Rearm, Watched, has_hub};
+use greenhub::park::{Deadline, Parker, Source, WaitReason};
 use greenhub::sync::{Mutex, Queue};
+use greenhub::thread::yield_now;
 use greenhub::tpool::{execute, execute_scoped};
-use greenhub::{
-    Deadline, Hub, Interest, Key, Lease, Parker, Readiness, Ready, Rearm, Source, WaitReason, Watched, get_hub,
-    has_hub, sleep, spawn, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
-};
+use greenhub::{Interest, get_hub, sleep, spawn, trampoline, use_hub, use_hub_with, with_timeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
@@ -760,7 +760,7 @@ fn use_hub_in_a_child_does_not_drop_the_parents_hub_in_the_parent() {
         let dropped = Rc::new(Cell::new(None));
         let note = Rc::clone(&dropped);
         use_hub_with(move || {
-            let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+            let default = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
             let hub = (default().map_err(io::Error::other)?.build)()?;
             Ok(Mortal { hub, afresh: false, dropped: note })
         })

@@ -14,12 +14,10 @@ use std::time::{Duration, Instant};
 
 use crate::support::descriptors::{in_child, ms, open_descriptors};
 use crate::support::{self, descriptors};
+use greenhub::hub::{Hub, Key, Lease, Readiness, Ready, Rearm, Time, Watched};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use greenhub::sync::Queue;
-use greenhub::{
-    Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Time, Watched, get_hub, net, process, sleep, spawn,
-    use_hub_with, with_timeout,
-};
+use greenhub::{Interest, get_hub, net, process, sleep, spawn, use_hub_with, with_timeout};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -110,7 +108,7 @@ impl Hub for Hooked {
 /// Makes this OS thread use such a hub, and builds it.
 fn use_hooked_hub() {
     use_hub_with(|| {
-        let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        let default = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
         Ok(Hooked((default().map_err(io::Error::other)?.build)()?))
     })
     .expect("not in the main loop");
@@ -341,7 +339,7 @@ fn open_all_kinds_of_descriptors() {
     .join()
     .expect("no panic");
     look("the hub of another thread");
-    greenhub::offload(|| ()).expect("done");
+    greenhub::tpool::execute(|| ()).expect("done");
     look("the pool");
 
     let listener = net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -8,15 +8,22 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::descriptors::{deadline, in_child, ms, pair};
+use greenhub::debug::Report;
 use greenhub::fs::{File, OpenOptions};
-use greenhub::greenpool::{GreenPile, WaitallError};
-use greenhub::group::GroupError;
-use greenhub::local::AccessError;
+use greenhub::greenlet::{Greenlet, GreenletError, Payload};
+use greenhub::greenpool::{GreenPile, Group, GroupError, WaitallError};
+use greenhub::greenthread::ExitKind;
+use greenhub::hub::{
+    Ended, ForkAware, Hub, HubDescriptor, Key, Lease, LoopExit, ManualClock, Readiness, Ready, Rearm, Stats, Watched,
+    interrupt_on,
+};
+use greenhub::local::{AccessError, green_local};
 use greenhub::net::{
     CachedResolver, Cluster, ConnectOptions, ListenOptions, StopServe, SystemResolver, TcpListener, TcpStream,
     ThreadError, UdpSocket, serve_until,
 };
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use greenhub::park::{BiasedMutex, Deadline, Grace, Parker, Source, notify_close};
 use greenhub::pools::Pool;
 use greenhub::process::{Command, Stdio};
 use greenhub::select::PollFd;
@@ -24,11 +31,11 @@ use greenhub::sync::{
     Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LazyLock, LifoQueue, LightQueue, Mutex, Once,
     OnceLock, PriorityQueue, Queue, RwLock, Semaphore, mpsc,
 };
+use greenhub::thread::{Scope, yield_now};
+use greenhub::tpool::JobError;
 use greenhub::{
-    BiasedMutex, Builder, Deadline, Ended, ExitKind, ForkAware, Grace, GreenError, GreenPool, Greenlet, GreenletError,
-    Group, Hub, HubDescriptor, Interest, JobError, Key, Lease, LoopExit, ManualClock, Parker, Payload, Readiness,
-    Ready, Rearm, Report, Scope, Source, Stats, Trampoline, Watched, debug, get_hub, green_local, interrupt_on,
-    notify_close, scope, sleep, spawn, spawn_n, thread, tpool, with_timeout, yield_now,
+    Builder, GreenError, GreenPool, Interest, Trampoline, debug, get_hub, scope, sleep, spawn, spawn_n, thread, tpool,
+    with_timeout,
 };
 
 /// A writer that yields to other green threads at each write.
@@ -124,7 +131,7 @@ fn green_threads_are_used_while_they_are_formatted() {
     shown(&greenlet, |greenlet| greenlet.parent());
     shown(&Payload::unit(), nothing);
     shown(&Deadline::none(), nothing);
-    let parker = Parker::new(greenhub::WaitReason::Lock).expect("it may park");
+    let parker = Parker::new(greenhub::park::WaitReason::Lock).expect("it may park");
     shown(&parker, |parker| parker.unparker());
     shown(&parker.unparker(), |unparker| unparker.unpark());
     printed(&GreenError::Exit, nothing);
@@ -205,7 +212,7 @@ fn the_hub_is_used_while_it_is_formatted() {
         for info in debug::listeners() {
             printed(&info, |_| debug::listeners());
         }
-        printed(&Report::Warning("a warning".to_owned()), |_| greenhub::set_report_stream(|_| ()));
+        printed(&Report::Warning("a warning".to_owned()), |_| greenhub::debug::set_report_stream(|_| ()));
     });
 }
 
@@ -399,17 +406,24 @@ fn plain_values_are_formatted_into_a_writer_that_switches() {
             });
         }
     }
-    let key = greenhub::Key::new(3, 1);
-    let mut ready = greenhub::Ready::new();
+    let key = greenhub::hub::Key::new(3, 1);
+    let mut ready = greenhub::hub::Ready::new();
     ready.push(key, Readiness::READ);
-    plain(&[&key, &ready, &Interest::READ, &Readiness::WRITE, &greenhub::Time::default(), &greenhub::Lease::Life]);
     plain(&[
-        &greenhub::Rearm::Level,
-        &greenhub::WaitReason::Lock,
-        &greenhub::Parked::Late,
-        &greenhub::ReadHint::Nothing,
+        &key,
+        &ready,
+        &Interest::READ,
+        &Readiness::WRITE,
+        &greenhub::hub::Time::default(),
+        &greenhub::hub::Lease::Life,
     ]);
-    plain(&[&greenhub::StackPolicy::Guarded, &greenhub::KillOutcome::Cancelled]);
+    plain(&[
+        &greenhub::hub::Rearm::Level,
+        &greenhub::park::WaitReason::Lock,
+        &greenhub::park::Parked::Late,
+        &greenhub::park::ReadHint::Nothing,
+    ]);
+    plain(&[&greenhub::greenthread::StackPolicy::Guarded, &greenhub::greenthread::KillOutcome::Cancelled]);
     let (condvar, mutex) = (Condvar::new(), Mutex::new(()));
     let waited = condvar.wait_timeout(mutex.lock().expect("no poison"), ms(1)).expect("no poison").1;
     plain(&[&waited]);
@@ -417,7 +431,7 @@ fn plain_values_are_formatted_into_a_writer_that_switches() {
     plain(&[&linked, &greenhub::fs::DirBuilder::new()]);
     errors_printed(&[
         &greenhub::HubError::NoneAvailable,
-        &greenhub::LoopError::Aborted,
+        &greenhub::hub::LoopError::Aborted,
         &greenhub::TrampolineError::TimedOut(3),
         &greenhub::net::ServeError::Inside,
         &greenhub::sync::mpsc::RecvError,

@@ -13,9 +13,10 @@ use crate::support::green::{SHORT, held};
 use crate::support::random::Random;
 use crate::support::{in_child, is_child, open_descriptors, run};
 use greenhub::fs::{File, OpenOptions, read_dir};
-use greenhub::{
-    Interest, KillOutcome, TrampolineError, get_hub, sleep, spawn, trampoline_raw, with_timeout, yield_now,
-};
+use greenhub::greenthread::KillOutcome;
+use greenhub::park::trampoline_raw;
+use greenhub::thread::yield_now;
+use greenhub::{Interest, TrampolineError, get_hub, sleep, spawn, with_timeout};
 
 /// A directory for one test, removed on drop.
 struct Place(PathBuf);

@@ -6,7 +6,9 @@ use std::rc::Rc;
 
 use crate::support::descriptors::{in_child, ms, pair, read, stats, write};
 use crate::support::noting::{Lent, use_noting_hub};
-use greenhub::{Interest, TrampolineError, get_hub, notify_close, notify_opened, sleep, spawn, trampoline, yield_now};
+use greenhub::park::{notify_close, notify_opened};
+use greenhub::thread::yield_now;
+use greenhub::{Interest, TrampolineError, get_hub, sleep, spawn, trampoline};
 
 #[test]
 fn a_number_of_another_owner_is_not_lent_to_the_hub() {

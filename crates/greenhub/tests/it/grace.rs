@@ -11,12 +11,13 @@ use crate::support::alone;
 use crate::support::green;
 use crate::support::green::{LONG, OnDrop, SHORT, pipe};
 use greenhub::fs::File;
+use greenhub::greenthread::{KillOutcome, set_panicking_grace};
 use greenhub::net::{TcpListener, TcpStream, UdpSocket, serve};
+use greenhub::park::{Grace, Source};
 use greenhub::process::{Child, Command, Stdio};
 use greenhub::sync::{Condvar, Mutex};
-use greenhub::{
-    Grace, GreenPool, Interest, KillOutcome, Source, set_panicking_grace, sleep, spawn, trampoline, yield_now,
-};
+use greenhub::thread::yield_now;
+use greenhub::{GreenPool, Interest, sleep, spawn, trampoline};
 
 /// Runs `f` in a destructor of a killed green thread, within one turn of the loop.
 fn while_unwinding(f: impl FnMut() + 'static) {

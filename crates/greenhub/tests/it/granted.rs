@@ -12,12 +12,12 @@ use crate::support::green::{LONG, SHORT};
 use crate::support::loops;
 use crate::support::random::Random;
 use crate::support::{alone, run};
+use greenhub::greenthread::KillOutcome;
+use greenhub::hub::{Listener, ManualClock, Readiness};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::{Channel, Condvar, Event, Mutex, Queue, RwLock, Semaphore, mpsc};
-use greenhub::{
-    KillOutcome, Listener, ManualClock, Readiness, get_hub, pools, sleep, spawn, tpool, use_hub_with, with_timeout,
-    yield_now,
-};
+use greenhub::thread::yield_now;
+use greenhub::{get_hub, pools, sleep, spawn, tpool, use_hub_with, with_timeout};
 
 /// A wait that returns whether it was granted, and the grant, which may come from any OS thread.
 type Pair = (Box<dyn FnOnce() -> bool>, Box<dyn FnOnce() + Send>);

@@ -10,12 +10,12 @@ use crate::support::green::{
     Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, comes_to_hold, held, keep_reports, quiet_panic, reports,
 };
 use crate::support::{alone, run};
+use greenhub::greenthread::{KillOutcome, current_id};
+use greenhub::hub::LoopError;
 use greenhub::sync::Event;
-use greenhub::{
-    GreenError, GreenThread, KillOutcome, LoopError, current_id, shield, sleep, spawn, spawn_after, spawn_after_local,
-    spawn_n, with_timeout, yield_now,
-};
-use hub_core::{KillProgress, kill_progress};
+use greenhub::thread::yield_now;
+use greenhub::{GreenError, GreenThread, shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout};
+use hub_core::internal::{KillProgress, kill_progress};
 
 #[test]
 fn spawned_bodies_run_later_in_order() {

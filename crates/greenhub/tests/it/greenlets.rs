@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::green::{keep_reports, reports};
+use greenhub::greenlet::{Greenlet, GreenletError, Payload};
+use greenhub::hub::LoopError;
+use greenhub::local::green_local;
+use greenhub::park::{Deadline, Parker, Unparker, WaitReason};
 use greenhub::sync::Event;
-use greenhub::{
-    Deadline, GreenError, Greenlet, GreenletError, Interest, LoopError, Parker, Payload, TrampolineError, Unparker,
-    WaitReason, get_hub, green_local, shield, sleep, spawn, trampoline, with_timeout,
-};
+use greenhub::{GreenError, Interest, TrampolineError, get_hub, shield, sleep, spawn, trampoline, with_timeout};
 
 /// A short wait, but longer than any switch.
 const SHORT: Duration = Duration::from_millis(5);
@@ -467,7 +468,7 @@ fn a_greenlet_parked_on_the_hub_is_unwound_with_its_last_handle() {
             let greenlet = Greenlet::new(move |_| {
                 let _noted = noted;
                 loop {
-                    if ready { greenhub::yield_now() } else { sleep(Duration::from_secs(3600)) }
+                    if ready { greenhub::thread::yield_now() } else { sleep(Duration::from_secs(3600)) }
                 }
             });
             let outcome = with_timeout(Duration::from_millis(1), || greenlet.switch(Payload::unit()));
@@ -867,7 +868,7 @@ fn values_are_dropped_once_across_switches() {
                     });
                     let parked = greenlet.clone();
                     spawn(move || drop(parked.switch(Payload::unit())));
-                    greenhub::yield_now();
+                    greenhub::thread::yield_now();
                     assert!(matches!(greenlet.switch(payload), Err(GreenError::Switch(GreenletError::Parked))));
                     sleep(Duration::from_millis(3));
                 }
@@ -931,7 +932,7 @@ fn a_switch_to_a_greenlet_parked_on_the_hub_is_an_error() {
                 target.switch(Payload::unit())
             })
         });
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         for outcome in [greenlet.switch(Payload::unit()), greenlet.throw(error("no")), greenlet.kill()] {
             assert!(matches!(outcome, Err(GreenError::Switch(GreenletError::Parked))));
         }
@@ -966,7 +967,7 @@ fn a_parent_parked_on_the_hub_is_not_woken_by_a_result() {
 fn the_main_loop_and_its_callbacks_cannot_switch() {
     test("the_main_loop_and_its_callbacks_cannot_switch", || {
         struct Call(RefCell<Option<Box<dyn FnOnce()>>>);
-        impl greenhub::Timer for Call {
+        impl greenhub::hub::Timer for Call {
             fn expired(&self) {
                 if let Some(call) = self.0.take() {
                     call();
@@ -999,7 +1000,7 @@ fn the_main_loop_and_its_callbacks_cannot_switch() {
 fn a_greenlet_dropped_in_a_callback_is_unwound_later() {
     test("a_greenlet_dropped_in_a_callback_is_unwound_later", || {
         struct Drops(RefCell<Option<Greenlet>>, Log);
-        impl greenhub::Timer for Drops {
+        impl greenhub::hub::Timer for Drops {
             fn expired(&self) {
                 drop(self.0.take());
                 note(&self.1, "callback over");
@@ -1028,7 +1029,7 @@ fn a_greenlet_dropped_while_panicking_is_unwound_later() {
         }));
         assert!(caught.is_err());
         note(&log, "caught");
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         assert_eq!(*log.borrow(), ["panicking", "caught", "unwound"]);
     });
 }
@@ -1057,7 +1058,7 @@ fn a_greenlet_that_drops_its_own_last_handle_runs_on() {
         value::<()>(last.switch(Payload::unit()));
         // The greenlet has switched away without a handle, so no switch can resume it.
         note(&log, "back");
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         assert_eq!(*log.borrow(), ["runs on", "slept", "back", "unwound"]);
         assert_eq!(get_hub().stats().greenlets, 2, "main and its loop");
     });
@@ -1095,7 +1096,7 @@ fn a_greenlet_dropped_by_its_victim_runs_on() {
         *slot.borrow_mut() = Some((child.clone(), victim));
         value::<()>(child.switch(Payload::unit()));
         note(&log, "back");
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         assert_eq!(*log.borrow(), ["victim unwound", "runs on", "slept", "back", "dropper unwound"]);
     });
 }
@@ -1128,10 +1129,10 @@ fn a_killed_green_thread_unwinds_from_its_switch() {
             });
             sleeper.switch(Payload::unit()).map(drop)
         });
-        greenhub::yield_now();
-        assert_eq!(green.kill(), greenhub::KillOutcome::Ended);
+        greenhub::thread::yield_now();
+        assert_eq!(green.kill(), greenhub::greenthread::KillOutcome::Ended);
         assert_eq!(*log.borrow(), ["unwound"]);
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         assert_eq!(get_hub().stats().greenlets, 2, "main and its loop");
     });
 }
@@ -1599,7 +1600,7 @@ mod random {
             }
         }
         world.model.borrow_mut().end_doomed();
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         world.check();
         let left = world.model.borrow().all.iter().skip(1).filter(|one| one.status != Status::Dead).count();
         if left == 0 {

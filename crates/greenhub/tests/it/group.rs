@@ -9,11 +9,12 @@ use std::time::Duration;
 use crate::support::green::{LONG, Log, OnDrop, SHORT, held, keep_reports, quiet_panic, reports};
 use crate::support::random::Random;
 use crate::support::run;
-use greenhub::group::GroupError;
-use greenhub::{
-    GreenError, GreenThread, Group, KillOutcome, LinkId, LoopError, get_hub, green_local, sleep, spawn, spawn_after,
-    with_timeout, yield_now,
-};
+use greenhub::greenpool::{Group, GroupError};
+use greenhub::greenthread::{KillOutcome, LinkId};
+use greenhub::hub::LoopError;
+use greenhub::local::green_local;
+use greenhub::thread::yield_now;
+use greenhub::{GreenError, GreenThread, get_hub, sleep, spawn, spawn_after, with_timeout};
 
 fn yields(count: usize) {
     for _ in 0..count {

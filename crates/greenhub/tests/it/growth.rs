@@ -9,7 +9,8 @@ use std::fs;
 use std::rc::Rc;
 
 use crate::support::descriptors::in_child;
-use greenhub::{get_hub, spawn, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{get_hub, spawn};
 
 const ROUNDS: usize = 10;
 

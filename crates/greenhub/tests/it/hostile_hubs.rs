@@ -10,10 +10,14 @@ use std::time::Duration;
 
 use crate::support::green::{LONG, Log, OnDrop, SHORT, keep_reports, pipe, quiet_panic};
 use crate::support::run;
+use greenhub::greenlet::{Greenlet, Payload};
+use greenhub::greenthread::KillOutcome;
+use greenhub::hub::{Hub, HubDescriptor, Key, Lease, LoopError, Readiness, Ready, Rearm, Time, Watched};
+use greenhub::park::Source;
+use greenhub::thread::yield_now;
 use greenhub::{
-    GreenError, GreenThread, Greenlet, Hub, HubDescriptor, HubError, Interest, Key, KillOutcome, Lease, LoopError,
-    Payload, Readiness, Ready, Rearm, Source, Time, TrampolineError, Watched, get_hub, register_hub, scope, sleep,
-    spawn, trampoline, use_hub, use_hub_with, yield_now,
+    GreenError, GreenThread, HubError, Interest, TrampolineError, get_hub, register_hub, scope, sleep, spawn,
+    trampoline, use_hub, use_hub_with,
 };
 
 /// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.
@@ -106,7 +110,7 @@ impl Hooked {
     fn build() -> io::Result<Hooked> {
         BUILT.set(BUILT.get() + 1);
         called(Call::Build);
-        let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        let default = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
         Ok(Hooked((default().map_err(io::Error::other)?.build)()?))
     }
 }
@@ -411,7 +415,7 @@ fn rule_06_a_reentrant_call_does_not_find_the_hub() {
                 assert_eq!(hub.pollable(), None);
                 let _ = (hub.now(), hub.stats());
                 source.close();
-                greenhub::notify_close(0);
+                greenhub::park::notify_close(0);
             });
         });
     }
@@ -540,7 +544,7 @@ fn rule_06_a_number_given_up_inside_watch_is_an_error() {
         sleep(SHORT);
         on_calls(|call| {
             if let Call::Watch(key) = call {
-                greenhub::notify_close(key.fd());
+                greenhub::park::notify_close(key.fd());
             }
         });
         let (reader, _writer) = pipe();

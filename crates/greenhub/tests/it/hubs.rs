@@ -7,11 +7,9 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use greenhub::hub::{Hub, HubDescriptor, Key, Lease, Readiness, Ready, Rearm, Time, Watched, has_hub};
 use greenhub::os::unix::net::UnixStream;
-use greenhub::{
-    Hub, HubDescriptor, HubError, Interest, Key, Lease, Readiness, Ready, Rearm, Time, Watched, get_default_hub,
-    get_hub, has_hub, register_hub, try_get_hub, use_hub, use_hub_with,
-};
+use greenhub::{HubError, Interest, get_default_hub, get_hub, register_hub, try_get_hub, use_hub, use_hub_with};
 
 use crate::support;
 use crate::support::poll_hub::PollHub;
@@ -438,7 +436,7 @@ fn a_third_party_hub_over_poll_runs_timers_and_listeners() {
             move |_: Readiness| log.borrow_mut().push("heard")
         };
         let registration = get_hub().listen(reader, Interest::READ, heard).unwrap();
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         one.write_all(b"abc").unwrap();
         one.read_exact(&mut [0; 3]).unwrap();
         echo.join().unwrap();
@@ -575,7 +573,7 @@ fn waiters_of_a_replaced_hub_wait_on_the_next() {
         // Ends when the hub is replaced. The destructor of its closure then yields to the reader.
         let sleeps = Sleeps;
         let delayed = greenhub::spawn_after(Duration::from_secs(100), move || drop(sleeps));
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         let (mut here, mut there) = UnixStream::pair().unwrap();
         let reader = greenhub::spawn(move || {
             let mut byte = [0];

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use crate::support;
 use crate::support::green::{LONG, OnDrop, SHORT};
 use crate::support::run;
+use greenhub::hub::Remote;
+use greenhub::thread::yield_now;
 use greenhub::tpool::{execute, execute_scoped, set_num_threads};
-use greenhub::{GreenThread, Remote, get_hub, sleep, spawn, spawn_after, spawn_n, sync, yield_now};
+use greenhub::{GreenThread, get_hub, sleep, spawn, spawn_after, spawn_n, sync};
 
 /// The time after which a wait counts as hung.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -103,7 +105,7 @@ fn deadlocked_leftovers_are_reported_and_killed() {
     const TEST: &str = "deadlocked_leftovers_are_reported_and_killed";
     in_own_process(TEST, || {
         let (report, reported) = channel();
-        greenhub::set_report_stream(move |one| report.send(one.to_string()).unwrap());
+        greenhub::debug::set_report_stream(move |one| report.send(one.to_string()).unwrap());
         let (sender, receiver) = channel();
         execute(move || {
             // The two green threads wait for each other.
@@ -155,7 +157,7 @@ fn a_leftover_timer_is_dropped_and_reported() {
     const TEST: &str = "a_leftover_timer_is_dropped_and_reported";
     in_own_process(TEST, || {
         let (report, reported) = channel();
-        greenhub::set_report_stream(move |one| report.send(one.to_string()).unwrap());
+        greenhub::debug::set_report_stream(move |one| report.send(one.to_string()).unwrap());
         let held = Arc::new(());
         let kept = Arc::clone(&held);
         execute(move || {

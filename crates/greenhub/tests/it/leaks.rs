@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::support::counting::allocated;
 use crate::support::descriptors::{in_child, open_descriptors};
 use crate::support::green::{Drops, Held, OnDrop, PARK_POINTS, ParkPoint, SHORT, held, quiet_panic};
-use greenhub::{GreenError, GreenThread, sleep, spawn, spawn_after, spawn_n, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{GreenError, GreenThread, sleep, spawn, spawn_after, spawn_n, with_timeout};
 
 /// The memory and the resources of the process.
 #[derive(Debug, PartialEq, Eq)]

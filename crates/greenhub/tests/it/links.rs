@@ -9,11 +9,11 @@ use std::time::Duration;
 use crate::support::green;
 use crate::support::green::{Drops, LONG, Log, SHORT, held, keep_reports, quiet_panic, reports};
 use crate::support::run;
+use greenhub::greenthread::{KillOutcome, LinkId, Linked, current_id};
+use greenhub::hub::LoopError;
 use greenhub::sync::{Event, Queue, Semaphore};
-use greenhub::{
-    GreenError, GreenThread, KillOutcome, LinkId, Linked, LoopError, current_id, get_hub, scope, sleep, spawn,
-    spawn_after, with_timeout, yield_now,
-};
+use greenhub::thread::yield_now;
+use greenhub::{GreenError, GreenThread, get_hub, scope, sleep, spawn, spawn_after, with_timeout};
 
 const ZERO: Duration = Duration::ZERO;
 

@@ -76,7 +76,7 @@ fn sharing_a_port_chosen_by_the_system_warns() {
         let reports = Arc::<Mutex<Vec<String>>>::default();
         let added = Arc::clone(&reports);
         let here = std::thread::current().id();
-        greenhub::set_report_stream(move |report| {
+        greenhub::debug::set_report_stream(move |report| {
             if std::thread::current().id() == here {
                 added.lock().unwrap().push(report.to_string());
             }

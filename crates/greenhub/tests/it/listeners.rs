@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use crate::support::descriptors::{
     assert_no_waiters, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
 };
-use greenhub::{
-    GreenThread, Interest, Listener, Readiness, Registration, TrampolineError, get_hub, hub_prevent_multiple_readers,
-    notify_close, sleep, spawn, trampoline, trampoline_raw, yield_now,
-};
+use greenhub::debug::hub_prevent_multiple_readers;
+use greenhub::hub::{Listener, Readiness, Registration};
+use greenhub::park::{notify_close, trampoline_raw};
+use greenhub::thread::yield_now;
+use greenhub::{GreenThread, Interest, TrampolineError, get_hub, sleep, spawn, trampoline};
 
 /// Parks a green thread until `stream` is readable.
 fn waiting_reader(stream: &Rc<UnixStream>) -> GreenThread<Result<Readiness, TrampolineError>> {
@@ -453,7 +454,7 @@ fn closed_is_called_in_the_main_loop() {
         assert!(waited.borrow().is_none(), "the caller does not call the listener");
         sleep(ms(1));
         let error = waited.take().expect("it was called").expect_err("nothing may wait there");
-        assert!(matches!(error, TrampolineError::Loop(greenhub::LoopError::InMainloop { .. })), "{error}");
+        assert!(matches!(error, TrampolineError::Loop(greenhub::hub::LoopError::InMainloop { .. })), "{error}");
     }
 }
 
@@ -601,7 +602,7 @@ fn deregistering_a_listener_keeps_the_socket_registered() {
     let (here, there) = pair();
     here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
     let here = Rc::new(here);
-    struct Lent(Rc<greenhub::Source>);
+    struct Lent(Rc<greenhub::park::Source>);
     impl std::os::fd::AsFd for Lent {
         fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
             self.0.as_fd()

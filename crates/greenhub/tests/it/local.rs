@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use crate::support::green::{Drops, LONG, Log, SHORT, held, keep_reports, quiet_panic, reports};
 use crate::support::run;
-use greenhub::local::AccessError;
-use greenhub::{Greenlet, Payload, current_id, green_local, sleep, spawn, spawn_n, with_timeout, yield_now};
+use greenhub::greenlet::{Greenlet, Payload};
+use greenhub::greenthread::current_id;
+use greenhub::local::{AccessError, green_local};
+use greenhub::thread::yield_now;
+use greenhub::{sleep, spawn, spawn_n, with_timeout};
 
 green_local! {
     static NUMBER: Cell<u32> = Cell::new(7);
@@ -188,7 +191,7 @@ fn a_value_of_an_os_thread_is_dropped_at_its_end() {
     }
     std::thread::spawn(|| {
         COUNTS.with(|_| ());
-        assert!(!greenhub::has_hub());
+        assert!(!greenhub::hub::has_hub());
     })
     .join()
     .unwrap();

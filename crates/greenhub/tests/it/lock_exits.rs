@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use crate::support::green::{LONG, Log, SHORT, quiet_panic};
 use crate::support::{in_child, is_child, run};
+use greenhub::greenthread::{KillOutcome, lock_patience, set_lock_patience};
 use greenhub::sync::{Arc, Condvar, Mutex, Once, OnceLock, RwLock, TryLockError};
-use greenhub::{KillOutcome, lock_patience, set_lock_patience, sleep, spawn, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{sleep, spawn, with_timeout};
 
 /// Runs a test in its own process, so that it may change process-wide settings.
 fn alone(name: &'static str, test: impl FnOnce() + Send + 'static) {

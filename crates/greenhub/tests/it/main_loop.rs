@@ -12,11 +12,16 @@ use std::time::{Duration, Instant};
 
 use crate::support::green::{keep_reports, reports};
 use crate::support::loops::{Calls, default_hub, in_child, limited};
+use greenhub::debug::hub_exceptions;
+use greenhub::greenlet::{Greenlet, Payload};
+use greenhub::hub::{Listener, LoopError, LoopExit, Readiness};
+use greenhub::park::notify_close;
 use greenhub::{
-    Builder, GreenError, GreenThread, Greenlet, HubRef, Interest, Listener, LoopError, LoopExit, Payload, Readiness,
-    TrampolineError, get_hub, hub_exceptions, notify_close, sleep, spawn, spawn_n, trampoline, use_hub_with,
+    Builder, GreenError, GreenThread, HubRef, Interest, TrampolineError, get_hub, sleep, spawn, spawn_n, trampoline,
+    use_hub_with,
 };
-use hub_core::{HubDescriptor, ManualClock, use_hub_descriptor};
+use hub_core::hub::{HubDescriptor, ManualClock};
+use hub_core::internal::use_hub_descriptor;
 
 const SHORT: Duration = Duration::from_millis(5);
 const LONG: Duration = Duration::from_secs(60);
@@ -593,7 +598,7 @@ fn descriptors_are_served_while_green_threads_keep_yielding() {
             let stop = stop.clone();
             spawn_n(move || {
                 while !stop.get() {
-                    greenhub::yield_now();
+                    greenhub::thread::yield_now();
                 }
             });
         }
@@ -614,7 +619,7 @@ fn descriptors_are_served_while_green_threads_keep_yielding() {
         writer.write_all(b"x").unwrap();
         assert!(served.join().unwrap());
         while !fired.get() {
-            greenhub::yield_now();
+            greenhub::thread::yield_now();
         }
         stop.set(true);
     });
@@ -728,7 +733,7 @@ fn a_wait_inside_a_hub_call_is_the_blocking_error() {
             sleep(Duration::ZERO);
             let trick = move || {
                 let slept = message(catch_unwind(|| sleep(SHORT)));
-                let yielded = in_watch.then(|| message(catch_unwind(greenhub::yield_now)));
+                let yielded = in_watch.then(|| message(catch_unwind(greenhub::thread::yield_now)));
                 let joined = victim.wait().unwrap_err().to_string();
                 let ran = get_hub().run_once(None).unwrap_err().to_string();
                 let (reader, _writer) = io::pipe().unwrap();

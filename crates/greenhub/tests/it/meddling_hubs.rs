@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use crate::support::poll_hub::PollHub;
 use crate::support::{alone, run};
+use greenhub::debug::hub_prevent_multiple_readers;
+use greenhub::greenlet::{Greenlet, Payload};
+use greenhub::hub::{Hub, HubDescriptor, Key, Lease, LoopError, Ready, Rearm, Time, Watched};
+use greenhub::park::Source;
 use greenhub::{
-    GreenThread, Greenlet, Hub, HubDescriptor, Interest, Key, Lease, LoopError, Payload, Ready, Rearm, Source, Time,
-    TrampolineError, Watched, get_hub, hub_prevent_multiple_readers, register_hub, sleep, spawn, trampoline, use_hub,
-    use_hub_with,
+    GreenThread, Interest, TrampolineError, get_hub, register_hub, sleep, spawn, trampoline, use_hub, use_hub_with,
 };
 
 const SHORT: Duration = Duration::from_millis(5);

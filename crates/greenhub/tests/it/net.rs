@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::closed_port::ClosedPort;
+use greenhub::Interest;
+use greenhub::hub::{Hub, Key, Lease, Readiness, Ready, Rearm, Watched};
 use greenhub::net::{ConnectOptions, Resolver, SystemResolver, TcpListener, TcpStream, ToSocketAddrs};
-use greenhub::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched};
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 const SHORT: Duration = Duration::from_millis(20);
@@ -600,11 +601,11 @@ fn a_second_reader_is_refused_and_a_clone_is_not() {
             let client = Rc::clone(&client);
             move || (&*client).read(&mut [0; 1]).unwrap()
         });
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         let refused = (&*client).read(&mut [0; 1]).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ResourceBusy);
         let second = greenhub::spawn(move || (&clone).read(&mut [0; 1]).unwrap());
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         peer.write_all(b"ab").unwrap();
         assert_eq!((first.join().unwrap(), second.join().unwrap()), (1, 1));
     });

@@ -10,10 +10,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use crate::support::run;
-use greenhub::{
-    Hub, Interest, Key, Lease, LoopError, Notify, Ready, Rearm, Time, Watched, get_hub, interrupt_on, spawn, use_hub,
-    use_hub_with, yield_now,
-};
+use greenhub::hub::{Hub, Key, Lease, LoopError, Notify, Ready, Rearm, Time, Watched, interrupt_on};
+use greenhub::thread::yield_now;
+use greenhub::{Interest, get_hub, spawn, use_hub, use_hub_with};
 
 /// Counts how often a notifier was requested and called, and how often its hub began to wait.
 #[derive(Default)]
@@ -91,7 +90,7 @@ struct Silent {
 
 impl Silent {
     fn new(counts: &Arc<Counts>) -> io::Result<Silent> {
-        let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        let default = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
         let hub = (default().map_err(io::Error::other)?.build)()?;
         Ok(Silent { hub, bell: Bare::new(counts).0 })
     }

@@ -10,11 +10,11 @@ use crate::support;
 use crate::support::descriptors;
 use crate::support::green::{LONG, SHORT, held, keep_reports};
 use crate::support::run;
-use greenhub::{
-    Deadline, LoopError, Parked, Parker, Unparker, WaitReason, get_hub, sleep, spawn, use_hub, use_hub_with,
-    with_timeout, yield_now,
-};
-use hub_core::ManualClock;
+use greenhub::hub::LoopError;
+use greenhub::park::{Deadline, Parked, Parker, Unparker, WaitReason};
+use greenhub::thread::yield_now;
+use greenhub::{get_hub, sleep, spawn, use_hub, use_hub_with, with_timeout};
+use hub_core::hub::ManualClock;
 
 /// Parks until `done` returns true; passes the unparker of each park to `tell`.
 fn park_until(done: impl Fn() -> bool, tell: impl Fn(Unparker)) -> Result<(), LoopError> {
@@ -247,7 +247,7 @@ fn an_os_thread_without_green_threads_blocks_itself() {
             sender.send(parker.unparker()).unwrap();
             assert_eq!(parker.park(&mut Deadline::none()).unwrap(), Parked::Unparked);
         }
-        assert!(!greenhub::has_hub());
+        assert!(!greenhub::hub::has_hub());
         let parker = Parker::new(WaitReason::Event).unwrap();
         let begin = Instant::now();
         assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
@@ -266,7 +266,7 @@ fn a_limit_counts_over_several_parks() {
     run("a_limit_counts_over_several_parks", || {
         // The clock advances only while every green thread waits.
         use_hub_with(|| {
-            let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+            let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
             Ok(ManualClock::new().drive((choose()?.build)()?))
         })
         .unwrap();
@@ -367,8 +367,8 @@ fn a_loop_with_remote_wakers_keeps_waiting_and_reports_once() {
         return assert!(output.status.success(), "{output:?}");
     }
     let (tell, told) = mpsc::channel();
-    greenhub::set_report_stream(move |report| tell.send(report.to_string()).unwrap());
-    greenhub::set_quiet_time(Some(SHORT));
+    greenhub::debug::set_report_stream(move |report| tell.send(report.to_string()).unwrap());
+    greenhub::debug::set_quiet_time(Some(SHORT));
     run(test, || {
         yield_now();
         let parker = Parker::new(WaitReason::Semaphore).unwrap();

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use crate::support::green::{SHORT, held};
 use crate::support::{in_child, is_child, run};
+use greenhub::greenthread::KillOutcome;
 use greenhub::io::{PipeReader, PipeWriter, pipe, stderr, stdin, stdout};
-use greenhub::{KillOutcome, sleep, spawn, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{sleep, spawn, with_timeout};
 use rustix::fs::{OFlags, fcntl_getfl};
 
 /// More bytes than any pipe's capacity.

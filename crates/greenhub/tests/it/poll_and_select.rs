@@ -11,10 +11,11 @@ use std::rc::Rc;
 use crate::support::descriptors::{
     assert_no_waiters, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
 };
-use greenhub::{
-    GreenThread, Interest, LoopError, Readiness, TrampolineError, get_hub, hub_exceptions, spawn, trampoline,
-    trampoline_raw, use_hub, yield_now,
-};
+use greenhub::debug::hub_exceptions;
+use greenhub::hub::{LoopError, Readiness};
+use greenhub::park::trampoline_raw;
+use greenhub::thread::yield_now;
+use greenhub::{GreenThread, Interest, TrampolineError, get_hub, spawn, trampoline, use_hub};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

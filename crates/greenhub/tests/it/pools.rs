@@ -13,11 +13,11 @@ use std::time::Duration;
 use crate::support::green;
 use crate::support::green::{LONG, Log, SHORT, held, keep_reports, quiet_panic, reports};
 use crate::support::run;
-use greenhub::greenpool::WaitallError;
+use greenhub::greenpool::{GreenPile, WaitallError};
+use greenhub::greenthread::{KillOutcome, current_id};
 use greenhub::pools::Pool;
-use greenhub::{
-    GreenError, GreenPile, GreenPool, KillOutcome, current_id, sleep, spawn, spawn_after_local, with_timeout, yield_now,
-};
+use greenhub::thread::yield_now;
+use greenhub::{GreenError, GreenPool, sleep, spawn, spawn_after_local, with_timeout};
 
 /// Counts the workers that run at present, and the highest count so far.
 #[derive(Clone, Default)]

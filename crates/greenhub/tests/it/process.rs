@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use crate::support::green::{LONG, SHORT, held, quiet_panic};
 use crate::support::random::Random;
 use crate::support::{in_child, is_child, open_descriptors, run};
+use greenhub::greenthread::KillOutcome;
 use greenhub::os::unix::process::CommandExt;
 use greenhub::process::{Child, ChildStdin, Command};
-use greenhub::{KillOutcome, sleep, spawn, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{sleep, spawn, with_timeout};
 
 /// Spawns a child that outlives any test.
 fn sleeper() -> Child {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::support::green::{Drops, LONG, Log, OnDrop, SHORT, comes_to_hold, held, keep_reports, quiet_panic, reports};
 use crate::support::run;
-use greenhub::{
-    Builder, GreenThread, KillOutcome, get_hub, green_local, is_exit, shield, sleep, spawn, spawn_after, spawn_n,
-    yield_now,
-};
+use greenhub::greenthread::KillOutcome;
+use greenhub::local::green_local;
+use greenhub::thread::yield_now;
+use greenhub::{Builder, GreenThread, get_hub, is_exit, shield, sleep, spawn, spawn_after, spawn_n};
 
 /// Returns a value that panics in its destructor and counts its drops.
 fn panics_at_drop(drops: &Drops) -> impl Sized + use<> {

@@ -10,10 +10,13 @@ use crate::support::green;
 use crate::support::green::{LONG, SHORT, held};
 use crate::support::random::Random;
 use crate::support::run;
+use greenhub::greenthread::KillOutcome;
+use greenhub::hub::Readiness;
 use greenhub::io::{PipeReader, pipe};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::select::{PollFd, poll, select};
-use greenhub::{Interest, KillOutcome, Readiness, get_hub, sleep, spawn, trampoline, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{Interest, get_hub, sleep, spawn, trampoline, with_timeout};
 
 const NOBODY: &[BorrowedFd<'static>] = &[];
 

@@ -87,7 +87,7 @@ fn each_connection_is_handled_in_a_green_thread_of_its_own() {
         let clients: Vec<_> = (0..MANY).map(|_| greenhub::spawn(move || ask(address).unwrap())).collect();
         let served = serve_until(&stop, &*listener, &pool, move |mut stream: TcpStream, peer| {
             assert_eq!(stream.peer_addr()?, peer);
-            handlers.borrow_mut().push(greenhub::current_id());
+            handlers.borrow_mut().push(greenhub::greenthread::current_id());
             // All handlers have begun before the first one continues.
             until(|| handlers.borrow().len() == MANY);
             last.stop();

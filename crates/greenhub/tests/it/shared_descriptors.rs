@@ -16,10 +16,12 @@ use std::time::{Duration, Instant};
 use crate::support::green::{LONG, SHORT};
 use crate::support::run;
 use greenhub::fs::File;
+use greenhub::greenthread::KillOutcome;
 use greenhub::io::{PipeReader, PipeWriter, pipe};
 use greenhub::net::{TcpListener, TcpStream};
 use greenhub::os::unix::net::{UnixListener, UnixStream};
-use greenhub::{KillOutcome, sleep, spawn, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{sleep, spawn, with_timeout};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{OFlags, fcntl_getfl};
 

@@ -9,10 +9,12 @@ use crate::support::counting;
 use crate::support::green;
 use crate::support::green::{LONG, Log, OnDrop, PARK_POINTS, SHORT};
 use crate::support::{alone, run};
+use greenhub::greenlet::{Greenlet, Payload};
+use greenhub::greenthread::KillOutcome;
+use greenhub::hub::has_hub;
 use greenhub::sync::{Event, mpsc};
-use greenhub::{
-    GreenError, Greenlet, KillOutcome, Payload, get_hub, has_hub, scope, shield, sleep, spawn, with_timeout, yield_now,
-};
+use greenhub::thread::yield_now;
+use greenhub::{GreenError, get_hub, scope, shield, sleep, spawn, with_timeout};
 
 /// Longer than any exit of these tests takes to arrive.
 const LATER: Duration = Duration::from_millis(20);

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::descriptors as support;
 use crate::support::descriptors::{assert_no_waiters, in_child, ms, pair, read, read_within, source, stats, write};
-use greenhub::{LoopError, get_hub, interrupt_on, sleep, spawn, yield_now};
+use greenhub::hub::{LoopError, interrupt_on};
+use greenhub::thread::yield_now;
+use greenhub::{get_hub, sleep, spawn};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
 
@@ -209,7 +211,7 @@ fn an_interrupt_does_not_hide_a_loop_with_nothing_left() {
     });
 }
 
-static REMOTE: std::sync::OnceLock<greenhub::Remote> = std::sync::OnceLock::new();
+static REMOTE: std::sync::OnceLock<greenhub::hub::Remote> = std::sync::OnceLock::new();
 static TOLD: AtomicBool = AtomicBool::new(false);
 
 #[test]
@@ -262,7 +264,7 @@ fn a_green_thread_notified_of_a_signal_may_block() {
 
 #[test]
 fn a_signal_does_not_end_the_wait_of_a_destructor() {
-    struct Reads<'a>(&'a greenhub::Source, &'a std::cell::RefCell<Option<io::Result<Vec<u8>>>>);
+    struct Reads<'a>(&'a greenhub::park::Source, &'a std::cell::RefCell<Option<io::Result<Vec<u8>>>>);
     impl Drop for Reads<'_> {
         fn drop(&mut self) {
             self.1.replace(Some(read(self.0, 8)));
@@ -277,7 +279,7 @@ fn a_signal_does_not_end_the_wait_of_a_destructor() {
         );
         // SAFETY: The handler does nothing.
         unsafe { nix::sys::signal::sigaction(Signal::SIGUSR1, &action) }.expect("a handler");
-        greenhub::set_panicking_grace(support::HANG);
+        greenhub::greenthread::set_panicking_grace(support::HANG);
         // The signal must go to this OS thread, which waits.
         // SAFETY: `pthread_self` has no preconditions.
         let this = unsafe { libc::pthread_self() };

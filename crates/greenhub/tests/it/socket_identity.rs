@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use crate::support::descriptors::{in_child, ms, pair, read, read_within, source, stats, write};
 use crate::support::noting::{Lent, use_noting_hub};
-use greenhub::{GreenThread, Interest, Source, get_hub, sleep, spawn, use_hub_with, yield_now};
+use greenhub::park::Source;
+use greenhub::thread::yield_now;
+use greenhub::{GreenThread, Interest, get_hub, sleep, spawn, use_hub_with};
 
 /// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -299,7 +301,7 @@ fn rule_05_a_socket_closed_while_its_hub_is_built_is_not_waited_for() {
         use_hub_with(move || {
             // The wait has begun, and no hub has registered the socket yet.
             closes.close();
-            let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+            let default = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
             (default().map_err(io::Error::other)?.build)()
         })
         .expect("not in the main loop");

@@ -294,7 +294,7 @@ fn an_operation_that_is_ready_does_not_switch() {
         let stats = greenhub::get_hub().stats();
         assert!(!others());
         assert_eq!((stats.watches, stats.waits), (before.watches, before.waits), "the hub was not asked");
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         assert!(others());
     });
 }
@@ -383,8 +383,8 @@ fn the_timeout_of_a_write_all_is_for_each_wait() {
         const TIMEOUT: Duration = Duration::from_millis(700);
         // The clock advances only while every green thread waits.
         greenhub::use_hub_with(|| {
-            let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
-            Ok(hub_core::ManualClock::new().drive((choose()?.build)()?))
+            let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
+            Ok(hub_core::hub::ManualClock::new().drive((choose()?.build)()?))
         })
         .unwrap();
         let (mut one, mut other) = UnixStream::pair().unwrap();

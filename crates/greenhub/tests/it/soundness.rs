@@ -18,14 +18,17 @@ use crate::support::green::{
     Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, pipe, quiet_panic, reports,
 };
 use crate::support::{alone, in_child, is_child, run};
-use greenhub::group::Group;
+use greenhub::greenlet::{Greenlet, GreenletError, Payload};
+use greenhub::greenpool::Group;
+use greenhub::greenthread::{KillOutcome, ScopedGreenThread};
+use greenhub::hub::{Hub, Key, Lease, LoopError, Readiness, Ready, Rearm, Time, Watched};
+use greenhub::park::{Deadline, Parker, ReadHint, Source, Unparker, WaitReason};
 use greenhub::pools::Pool;
 use greenhub::sync::{Event, Queue, Semaphore};
+use greenhub::thread::yield_now;
 use greenhub::{
-    Builder, Deadline, GreenError, GreenPool, GreenThread, Greenlet, GreenletError, Hub, HubError, Interest, Key,
-    KillOutcome, Lease, LoopError, Parker, Payload, ReadHint, Readiness, Ready, Rearm, ScopedGreenThread, Source, Time,
-    TrampolineError, Unparker, WaitReason, Watched, get_default_hub, get_hub, offload, scope, sleep, spawn,
-    spawn_after, spawn_n, tpool, trampoline, use_hub, use_hub_with, with_timeout, yield_now,
+    Builder, GreenError, GreenPool, GreenThread, HubError, Interest, TrampolineError, get_default_hub, get_hub, scope,
+    sleep, spawn, spawn_after, spawn_n, tpool, trampoline, use_hub, use_hub_with, with_timeout,
 };
 
 /// Like `Drops`, for use across OS threads.
@@ -454,7 +457,7 @@ fn rule_02_a_stale_unparker_ends_no_park_of_the_next_greenlet() {
 fn rule_02_a_stack_abandoned_by_a_shutdown_is_not_reused() {
     alone("rule_02_a_stack_abandoned_by_a_shutdown_is_not_reused", || {
         // All 200 green threads begin in one turn, however slow the machine is.
-        greenhub::set_turn_time(Duration::MAX);
+        greenhub::hub::set_turn_time(Duration::MAX);
         let (said, at) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         let (frame_at, ran) = (at.clone(), said.clone());
         keep_reports();
@@ -677,7 +680,7 @@ fn rule_03_destructors_in_a_shutdown_may_block_and_spawn() {
             yield_now,
             || drop(spawn(|| panic!("begun in a shutdown")).join()),
             || _ = spawn_after(LONG, || ()).kill(),
-            || drop(offload(|| 1)),
+            || drop(tpool::execute(|| 1)),
         ];
         for end in ends {
             // The destructors run in a parked, an unstarted and a linked green thread, and after a swallowed exit.
@@ -1131,7 +1134,7 @@ fn rule_06_a_hostile_hub_cannot_break_the_loop() {
             hub.log.add(matches!(use_hub(None), Err(HubError::InMainloop)).to_string());
             hub.log.add(catch_unwind(|| sleep(SHORT)).is_err().to_string());
             hub.log.add(catch_unwind(|| scope(|_| ())).is_err().to_string());
-            greenhub::notify_close(0);
+            greenhub::park::notify_close(0);
             get_hub().schedule(Duration::ZERO, || ());
             spawn_n(|| ());
             let _ = get_hub().stats();
@@ -1286,7 +1289,7 @@ fn rule_08_a_swallowed_exit_comes_back_and_a_spent_timeout_does_not() {
             }
             // A scope, an offload and a trampoline are parks too.
             assert!(catch_unwind(|| scope(|_| ())).is_err());
-            assert!(catch_unwind(|| offload(|| ())).is_err());
+            assert!(catch_unwind(|| tpool::execute(|| ())).is_err());
             let (reader, _writer) = pipe();
             assert!(catch_unwind(AssertUnwindSafe(|| trampoline(&reader, Interest::READ, None))).is_err());
             to.add("ends");
@@ -1345,7 +1348,7 @@ fn rule_09_nothing_switches_while_panicking() {
                 writer.write_all(b"x").unwrap();
                 assert_eq!(read().unwrap(), 1);
                 assert!(matches!(spawn(|| ()).join(), Err(GreenError::Loop(LoopError::Panicking))));
-                assert_eq!(offload(|| 3).unwrap(), 3);
+                assert_eq!(tpool::execute(|| 3).unwrap(), 3);
                 assert_eq!(bystander.kill(), KillOutcome::Scheduled);
                 assert_eq!(log.len(), runs);
                 checked.set(true);
@@ -1375,7 +1378,7 @@ fn rule_10_a_body_run_in_place_starts_from_nothing() {
                 let here = 0_u8;
                 places.borrow_mut().push(std::ptr::from_ref(&here).addr());
                 assert!(!std::thread::panicking());
-                assert_eq!(greenhub::current_name(), None);
+                assert_eq!(greenhub::greenthread::current_name(), None);
                 // No exit of the previous body is pending, and no mask is in force.
                 yield_once_if(round % 2 == 0);
                 match round % 4 {
@@ -1682,20 +1685,20 @@ fn rule_12_the_default_size_of_stacks_can_be_set() {
         if depth == 0 { frame[0] } else { dig(depth - 1) + frame[depth % 128] }
     }
     run(test, || {
-        assert_eq!(greenhub::default_stack_size(), 256 << 10);
+        assert_eq!(greenhub::greenthread::default_stack_size(), 256 << 10);
         spawn(|| ()).join().unwrap();
-        greenhub::set_default_stack_size(5 << 20).unwrap();
-        assert_eq!(greenhub::default_stack_size(), 8 << 20);
+        greenhub::greenthread::set_default_stack_size(5 << 20).unwrap();
+        assert_eq!(greenhub::greenthread::default_stack_size(), 8 << 20);
         // Needs more than the former default, also in place of a body with a smaller stack.
         for _ in 0..3 {
             spawn_n(|| ());
             assert!(spawn(|| dig(2000)).join().unwrap() > 0);
         }
-        greenhub::set_default_stack_size(1).unwrap();
-        assert_eq!(greenhub::default_stack_size(), 64 << 10);
-        let error = greenhub::set_default_stack_size(usize::MAX).unwrap_err();
+        greenhub::greenthread::set_default_stack_size(1).unwrap();
+        assert_eq!(greenhub::greenthread::default_stack_size(), 64 << 10);
+        let error = greenhub::greenthread::set_default_stack_size(usize::MAX).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert_eq!(greenhub::default_stack_size(), 64 << 10);
+        assert_eq!(greenhub::greenthread::default_stack_size(), 64 << 10);
         assert_eq!(Builder::new().stack_size(usize::MAX).spawn(|| ()).unwrap_err().kind(), ErrorKind::InvalidInput);
     });
 }
@@ -1723,7 +1726,7 @@ fn rule_12_unguarded_stacks_need_the_unsafe_setter() {
         let error = all.iter().find(|one| one.is_finished()).unwrap().wait().unwrap_err();
         assert!(matches!(error, GreenError::Loop(LoopError::Stack(_))), "{error:?}");
         // SAFETY: The bodies only sleep, so they do not overflow their stacks.
-        unsafe { greenhub::set_stack_policy(greenhub::StackPolicy::Unguarded) };
+        unsafe { greenhub::greenthread::set_stack_policy(greenhub::greenthread::StackPolicy::Unguarded) };
         let more = parked(100);
         assert!(more.iter().all(|one| !one.is_finished()));
     });
@@ -1790,7 +1793,7 @@ fn rule_14_loop_exit_distinguishes_local_from_remote_waits() {
         assert_eq!(io::Error::from(LoopError::LoopExit(exit)).kind(), ErrorKind::Deadlock);
 
         // A running job counts as a possible wake-up, and so does a remote on another OS thread.
-        assert_eq!(offload(|| std::thread::sleep(Duration::from_millis(20))).ok(), Some(()));
+        assert_eq!(tpool::execute(|| std::thread::sleep(Duration::from_millis(20))).ok(), Some(()));
         let remote = get_hub().remote();
         let never = Never::new();
         let thread = std::thread::spawn(move || {

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::descriptors::{deadline, fill, in_child, ms, pair, read, read_within, source, write};
-use greenhub::{
-    Interest, ManualClock, ReadHint, Source, get_hub, hub_prevent_multiple_readers, set_panicking_grace, sleep, spawn,
-    use_hub_with, yield_now,
-};
+use greenhub::debug::hub_prevent_multiple_readers;
+use greenhub::greenthread::set_panicking_grace;
+use greenhub::hub::ManualClock;
+use greenhub::park::{ReadHint, Source};
+use greenhub::thread::yield_now;
+use greenhub::{Interest, get_hub, sleep, spawn, use_hub_with};
 
 /// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -41,7 +43,7 @@ fn ended_pair() -> (Source, Source) {
 /// Selects a clock that advances only while every green thread waits. A wait that a report ends takes no time.
 fn use_manual_clock() {
     use_hub_with(|| {
-        let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
         Ok(ManualClock::new().drive((choose().map_err(io::Error::other)?.build)()?))
     })
     .expect("no hub yet");
@@ -306,7 +308,7 @@ fn a_wait_on_a_source_ends_a_stale_wait_under_its_number() {
         let (old, _old_peer) = UnixStream::pair().expect("a pair");
         let number = old.as_raw_fd();
         // SAFETY: The wait ends with an error when the number changes hands, which is the case under test.
-        let stale = spawn(move || unsafe { greenhub::trampoline_raw(number, Interest::READ, Some(PATIENT)) });
+        let stale = spawn(move || unsafe { greenhub::park::trampoline_raw(number, Interest::READ, Some(PATIENT)) });
         yield_now();
         let (new, peer) = UnixStream::pair().expect("a pair");
         // The library is not notified of the close.

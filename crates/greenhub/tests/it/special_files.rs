@@ -11,7 +11,9 @@ use std::thread;
 use crate::support::green::{LONG, SHORT, held};
 use crate::support::run;
 use greenhub::fs::{File, OpenOptions};
-use greenhub::{KillOutcome, sleep, spawn, with_timeout, yield_now};
+use greenhub::greenthread::KillOutcome;
+use greenhub::thread::yield_now;
+use greenhub::{sleep, spawn, with_timeout};
 
 /// More than the number of OS threads in any pool of the library.
 const MANY: usize = 70;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::support::green::{LONG, SHORT};
 use crate::support::run;
+use greenhub::hub::Stats;
 use greenhub::sync::Event;
-use greenhub::{Stats, get_hub, sleep, spawn, spawn_after, spawn_n, tpool, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{get_hub, sleep, spawn, spawn_after, spawn_n, tpool, with_timeout};
 
 fn stats() -> Stats {
     get_hub().stats()
@@ -138,7 +140,7 @@ fn allocated_stacks_stay_counted() {
         assert_eq!(during.stacks_in_use, before.stacks_in_use + 40);
         assert!(during.stacks_most >= during.stacks_in_use);
         assert!(during.stack_bytes_resident > before.stack_bytes_resident);
-        assert!(during.stack_bytes_mapped >= during.stacks_most * greenhub::default_stack_size());
+        assert!(during.stack_bytes_mapped >= during.stacks_most * greenhub::greenthread::default_stack_size());
         for one in waiting {
             one.kill();
         }
@@ -168,7 +170,7 @@ fn a_replaced_hub_counts_nothing() {
         let old = get_hub();
         sleep(SHORT);
         greenhub::use_hub(None).unwrap();
-        assert_eq!(old.stats(), greenhub::Stats::default());
+        assert_eq!(old.stats(), greenhub::hub::Stats::default());
         assert!(stats().turns > 0, "the OS thread counts on");
     });
 }

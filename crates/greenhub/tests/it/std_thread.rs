@@ -159,7 +159,7 @@ fn a_green_thread_is_unparked_from_other_os_threads() {
 fn a_park_is_left_by_a_kill_and_the_thread_outlives_it() {
     support::run("a_park_is_left_by_a_kill_and_the_thread_outlives_it", || {
         let parked = greenhub::spawn(greenhub::thread::park);
-        greenhub::yield_now();
+        greenhub::thread::yield_now();
         let thread = parked.thread().clone();
         parked.kill();
         assert!(parked.join().unwrap_err().is_exit());
@@ -245,7 +245,7 @@ fn parks_match_their_model_under_kills_and_timeouts() {
                                     let struck = park(how);
                                     ended.borrow_mut().push(struck);
                                 }
-                                None => greenhub::yield_now(),
+                                None => greenhub::thread::yield_now(),
                             }
                         }
                     });

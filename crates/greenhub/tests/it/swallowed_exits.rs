@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 use crate::support::green;
 use crate::support::green::{LONG, Log, SHORT, keep_reports, reports};
 use crate::support::{alone, run};
+use greenhub::greenlet::{Greenlet, Payload};
+use greenhub::greenpool::Group;
+use greenhub::greenthread::{ExitKind, KillOutcome, exit_kind};
 use greenhub::net::{Cluster, StopServe, TcpListener, TcpStream, serve_until};
+use greenhub::thread::yield_now;
 use greenhub::{
-    ExitKind, GreenError, GreenPool, GreenThread, Greenlet, Group, KillOutcome, Payload, exit_kind, get_hub, is_exit,
-    scope, shield, sleep, spawn, spawn_n, with_timeout, yield_now,
+    GreenError, GreenPool, GreenThread, get_hub, is_exit, scope, shield, sleep, spawn, spawn_n, with_timeout,
 };
 
 /// The number of times the same exit is thrown.
@@ -255,7 +258,7 @@ fn a_self_kill_after_a_swallowed_kill_ends_with_the_newer_error() {
         })));
         yield_now();
         let green = me.borrow().as_ref().map(|green| green.id().unwrap()).unwrap();
-        assert!(hub_core::interrupt_with(green, GreenError::custom("older")));
+        assert!(hub_core::internal::interrupt_with(green, GreenError::custom("older")));
         me.borrow().as_ref().unwrap().wait_for_end().unwrap();
         assert_eq!(me.take().unwrap().join().unwrap_err().to_string(), "newer");
     });
@@ -274,7 +277,7 @@ fn an_exit_passes_through_any_number_of_spawns_in_place() {
     }
     alone("an_exit_passes_through_any_number_of_spawns_in_place", || {
         keep_reports();
-        greenhub::set_default_stack_size(4 << 20).unwrap();
+        greenhub::greenthread::set_default_stack_size(4 << 20).unwrap();
         let (pool, log) = (GreenPool::new(1), Log::new());
         let (own, passed) = (pool.clone(), log.clone());
         let green = pool
@@ -287,7 +290,7 @@ fn an_exit_passes_through_any_number_of_spawns_in_place() {
         assert_eq!(green.kill(), KillOutcome::Ended);
         log.is(&[]);
         assert!(reports().is_empty());
-        greenhub::set_default_stack_size(256 << 10).unwrap();
+        greenhub::greenthread::set_default_stack_size(256 << 10).unwrap();
     });
 }
 

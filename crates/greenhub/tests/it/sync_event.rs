@@ -9,8 +9,10 @@ use crate::support::green;
 use crate::support::green::{LONG, Log, SHORT, held, quiet_panic};
 use crate::support::random::Random;
 use crate::support::run;
+use greenhub::hub::LoopError;
 use greenhub::sync::{Event, EventError};
-use greenhub::{GreenError, LoopError, get_hub, sleep, spawn, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{GreenError, get_hub, sleep, spawn, with_timeout};
 
 const ZERO: Duration = Duration::ZERO;
 
@@ -369,7 +371,7 @@ fn one_send_reaches_two_hubs_and_a_plain_thread() {
                 std::thread::spawn(move || {
                     if number == 0 {
                         let sum = event.wait().unwrap() + event.wait_timeout(LONG).unwrap().unwrap();
-                        assert!(!greenhub::has_hub());
+                        assert!(!greenhub::hub::has_hub());
                         return sum;
                     }
                     let all: Vec<_> =

@@ -12,8 +12,10 @@ use crate::support::green;
 use crate::support::green::{Log, SHORT, held, quiet_panic};
 use crate::support::random::Random;
 use crate::support::run;
+use greenhub::hub::LoopError;
 use greenhub::sync::{Channel, GetError, LifoQueue, LightQueue, PriorityQueue, PutError, Queue, TooManyTasksDone};
-use greenhub::{GreenError, GreenThread, LoopError, get_hub, sleep, spawn, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{GreenError, GreenThread, get_hub, sleep, spawn, with_timeout};
 
 const ZERO: Duration = Duration::ZERO;
 
@@ -200,7 +202,7 @@ fn the_try_forms_return_full_or_empty() {
         (0..capacity).for_each(|item| queue.try_put(item).unwrap());
         assert!(matches!(queue.try_put(99), Err(PutError::Full(99))));
     }
-    assert!(!greenhub::has_hub());
+    assert!(!greenhub::hub::has_hub());
 }
 
 #[test]
@@ -1015,7 +1017,7 @@ fn items_cross_hubs_and_plain_threads_and_none_is_lost() {
                         let other = std::thread::spawn(get);
                         put(0);
                         put(1);
-                        assert!(!greenhub::has_hub());
+                        assert!(!greenhub::hub::has_hub());
                         return other.join().unwrap();
                     }
                     let one = put.clone();

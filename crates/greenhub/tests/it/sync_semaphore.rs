@@ -10,8 +10,11 @@ use crate::support::green;
 use crate::support::green::{LONG, Log, SHORT, held, keep_reports, quiet_panic};
 use crate::support::random::Random;
 use crate::support::run;
+use greenhub::greenthread::KillOutcome;
+use greenhub::hub::LoopError;
 use greenhub::sync::{BoundedSemaphore, CappedSemaphore, Semaphore, TooManyReleases};
-use greenhub::{GreenThread, KillOutcome, LoopError, get_hub, sleep, spawn, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{GreenThread, get_hub, sleep, spawn, with_timeout};
 
 fn tokens(count: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(count))
@@ -68,7 +71,7 @@ fn try_acquire_fails_without_a_token() {
     assert!(semaphore.try_access().is_none());
     semaphore.release();
     assert!(semaphore.try_access().is_some());
-    assert!(!greenhub::has_hub());
+    assert!(!greenhub::hub::has_hub());
 }
 
 #[test]
@@ -668,7 +671,7 @@ fn each_hub_and_plain_thread_resumes_its_own_waiters() {
                 let Some(_guard) = guard else { continue };
                 HERE.set(HERE.get() + usize::from(round % 3 != 0));
                 assert!(HOLDING.fetch_add(1, Ordering::SeqCst) < 2);
-                if greenhub::has_hub() {
+                if greenhub::hub::has_hub() {
                     yield_now();
                 }
                 HOLDING.fetch_sub(1, Ordering::SeqCst);
@@ -683,7 +686,7 @@ fn each_hub_and_plain_thread_resumes_its_own_waiters() {
                     if number < 2 {
                         work(&semaphore);
                         assert_eq!(HERE.get(), 133);
-                        return assert!(!greenhub::has_hub());
+                        return assert!(!greenhub::hub::has_hub());
                     }
                     let greens = [(); 3].map(|()| semaphore.clone()).map(|one| spawn(move || work(&one)));
                     greens.into_iter().for_each(|green| green.join().unwrap());

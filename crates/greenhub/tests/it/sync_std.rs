@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use crate::support;
 use crate::support::green::{LONG, Log, OnDrop, SHORT, held, quiet_panic};
 use crate::support::{alone, run};
+use greenhub::greenthread::{KillOutcome, set_panicking_grace};
 use greenhub::sync::{
     Arc, Barrier, Condvar, LazyLock, Mutex, Once, OnceLock, Queue, RwLock, RwLockWriteGuard, Semaphore, TryLockError,
     mpsc,
 };
-use greenhub::{
-    GreenThread, KillOutcome, get_hub, set_panicking_grace, sleep, spawn, use_hub_with, with_timeout, yield_now,
-};
+use greenhub::thread::yield_now;
+use greenhub::{GreenThread, get_hub, sleep, spawn, use_hub_with, with_timeout};
 
 same_as_std! {
     fn a_mutex_excludes() {
@@ -536,7 +536,7 @@ fn one_mutex_serves_two_hubs_and_plain_threads() {
             let total = total.clone();
             std::thread::spawn(move || {
                 add(&total, std::thread::yield_now);
-                assert!(!greenhub::has_hub());
+                assert!(!greenhub::hub::has_hub());
             })
         });
         let all: Vec<_> = hubs.chain(plain).collect();
@@ -744,7 +744,7 @@ fn a_killed_writer_admits_the_readers() {
             let other = lock.clone();
             let reader = spawn(move || drop(other.read().unwrap()));
             yield_now();
-            greenhub::set_lock_patience(SHORT);
+            greenhub::greenthread::set_lock_patience(SHORT);
             let [first, second] = writers;
             let [killed, last] = if which == 0 { [first, second] } else { [second, first] };
             assert_eq!(killed.kill(), KillOutcome::Scheduled);
@@ -809,7 +809,7 @@ fn an_arrival_that_builds_its_hub_is_not_released_by_an_earlier_opening() {
             let pair = [(); 2].map(|()| others.clone()).map(|own| std::thread::spawn(move || own.wait().is_leader()));
             assert_eq!(pair.map(|one| one.join().unwrap()).iter().filter(|leads| **leads).count(), 1);
             built.send(()).unwrap();
-            let choose = hub_core::DEFAULT_HUB.first().expect("the facade puts its choice in");
+            let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade puts its choice in");
             (choose().map_err(io::Error::other)?.build)()
         })
         .unwrap();

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use crate::support::green;
 use crate::support::green::{LONG, OnDrop, SHORT};
 use crate::support::{in_child, is_child, open_descriptors, run};
+use greenhub::greenlet::{Greenlet, Payload};
+use greenhub::hub::{Ended, LoopError};
 use greenhub::sync::{Mutex, Semaphore};
-use greenhub::thread::os;
+use greenhub::thread::{os, yield_now};
 use greenhub::tpool::execute_scoped;
-use greenhub::{
-    Ended, GreenError, Greenlet, LoopError, Payload, get_hub, scope, sleep, spawn, spawn_after, spawn_n, yield_now,
-};
+use greenhub::{GreenError, get_hub, scope, sleep, spawn, spawn_after, spawn_n};
 
 /// Longer than a shutdown takes on a busy machine, and shorter than the watchdogs.
 const LIMIT: Option<Duration> = Some(Duration::from_secs(60));
@@ -96,7 +96,7 @@ fn implicit_end_without_green_threads_reports_nothing() {
         on_std_thread(|| {
             spawn(|| sleep(SHORT)).join().unwrap();
             get_hub().schedule(LONG, || ());
-            assert!(spawn(|| 1).kill() == greenhub::KillOutcome::Cancelled);
+            assert!(spawn(|| 1).kill() == greenhub::greenthread::KillOutcome::Cancelled);
         });
         return;
     };
@@ -178,7 +178,7 @@ fn os_thread_unwinds_a_green_thread_while_its_thread_local_lives() {
 fn implicit_end_closes_the_hub_and_frees_unused_stacks() {
     let test = "implicit_end_closes_the_hub_and_frees_unused_stacks";
     let Some(output) = in_own_process(test, "") else {
-        greenhub::hub_exceptions(false);
+        greenhub::debug::hub_exceptions(false);
         let once = || {
             on_std_thread(|| {
                 // A slab full of stacks of another size, all unused when the OS thread ends.
@@ -241,12 +241,12 @@ fn exit_does_not_wait_for_a_lock_that_the_caller_holds() {
                     "remote" => get_hub().remote().spawn(move || drop(locks)).unwrap(),
                     "detector" => {
                         // The detector's watchdog reports the sleep below, and waits for the lock in the report stream.
-                        greenhub::set_report_stream(move |_| drop(locks.0.lock()));
+                        greenhub::debug::set_report_stream(move |_| drop(locks.0.lock()));
                         greenhub::debug::hub_blocking_detection(SHORT).unwrap();
                         sleep(SHORT);
                     }
                     _ => {
-                        greenhub::set_report_stream(move |_| drop(locks.0.lock()));
+                        greenhub::debug::set_report_stream(move |_| drop(locks.0.lock()));
                         park_for_long();
                     }
                 }
@@ -294,10 +294,10 @@ impl Drop for Blocks {
     }
 }
 
-fn source() -> greenhub::Source {
+fn source() -> greenhub::park::Source {
     let (reader, writer) = std::io::pipe().unwrap();
     std::mem::forget(writer);
-    greenhub::Source::new(reader.into()).unwrap()
+    greenhub::park::Source::new(reader.into()).unwrap()
 }
 
 #[track_caller]
@@ -309,7 +309,7 @@ fn timed_out(error: std::io::Error) {
 const BLOCKING: &[(&str, fn())] = &[
     ("sleep", || sleep(Duration::from_millis(1))),
     ("yield_now", yield_now),
-    ("offload", || assert_eq!(greenhub::offload(|| 1).unwrap(), 1)),
+    ("offload", || assert_eq!(greenhub::tpool::execute(|| 1).unwrap(), 1)),
     ("execute_scoped", || assert_eq!(execute_scoped(|| 1).unwrap(), 1)),
     ("tpool", || assert_eq!(greenhub::tpool::execute(|| 1).unwrap(), 1)),
     ("fs::read", || assert!(!greenhub::fs::read("/proc/self/stat").unwrap().is_empty())),
@@ -345,7 +345,7 @@ const BLOCKING: &[(&str, fn())] = &[
         assert!(hub.run_once(None).is_err() && hub.shutdown(None).is_err() && hub.abort_wait().is_ok());
         assert!(hub.remote().is_gone() && hub.remote().spawn(|| ()).is_err());
         assert!(hub.listen(std::io::pipe().unwrap().0, greenhub::Interest::READ, |_| ()).is_err());
-        let _ = (hub.stats(), hub.now(), hub.next_deadline(), hub.pollable(), hub.name(), greenhub::has_hub());
+        let _ = (hub.stats(), hub.now(), hub.next_deadline(), hub.pollable(), hub.name(), greenhub::hub::has_hub());
     }),
     ("try_get_hub", || assert!(greenhub::try_get_hub().is_err())),
     ("GreenPool", || {
@@ -357,7 +357,7 @@ const BLOCKING: &[(&str, fn())] = &[
         pool.kill_all();
     }),
     ("Group", || {
-        let group = greenhub::Group::new();
+        let group = greenhub::greenpool::Group::new();
         drop(group.spawn(|| 1));
         let _ = group.wait_all();
         group.kill_all();
@@ -372,12 +372,13 @@ const BLOCKING: &[(&str, fn())] = &[
         let (reader, _writer) = std::io::pipe().unwrap();
         assert!(greenhub::trampoline(&reader, greenhub::Interest::READ, Some(SHORT)).is_err());
         let many = [(std::os::fd::AsFd::as_fd(&reader), greenhub::Interest::READ)];
-        assert!(greenhub::trampoline_any(&many, &mut greenhub::Deadline::from(Some(SHORT))).is_err());
+        assert!(greenhub::park::trampoline_any(&many, &mut greenhub::park::Deadline::from(Some(SHORT))).is_err());
     }),
     ("Source", || {
         let source = source();
         assert!(source.wait(greenhub::Interest::READ, Some(SHORT)).is_err());
-        let read = source.read(Some(SHORT), |fd| Ok((rustix::io::read(fd, &mut [0; 8])?, greenhub::ReadHint::Nothing)));
+        let read =
+            source.read(Some(SHORT), |fd| Ok((rustix::io::read(fd, &mut [0; 8])?, greenhub::park::ReadHint::Nothing)));
         assert!(read.is_err());
     }),
     ("TcpStream", || {
@@ -452,13 +453,14 @@ const BLOCKING: &[(&str, fn())] = &[
         assert!(served.is_err());
     }),
     ("green_local", || {
-        greenhub::green_local!(static VALUE: u32 = 1);
+        greenhub::local::green_local!(static VALUE: u32 = 1);
         assert!(VALUE.try_with(|_| ()).is_err());
     }),
     ("lists", || {
-        let _ = (greenhub::debug::greenlets(), greenhub::current_id(), greenhub::current_name());
+        let _ =
+            (greenhub::debug::greenlets(), greenhub::greenthread::current_id(), greenhub::greenthread::current_name());
         let _ = greenhub::thread::current().id();
-        greenhub::notify_close(1_000);
+        greenhub::park::notify_close(1_000);
     }),
     ("hub_blocking_detection", || {
         assert!(greenhub::debug::hub_blocking_detection(Some(LONG)).is_err());
@@ -486,7 +488,7 @@ fn blocking_operations_in_thread_local_destructors_do_not_abort() {
     let test = "blocking_operations_in_thread_local_destructors_do_not_abort";
     if is_child() {
         assert!(in_own_process(test, "").is_none());
-        greenhub::hub_exceptions(false);
+        greenhub::debug::hub_exceptions(false);
         on_std_thread(block_at_the_end);
         os::spawn(block_at_the_end).join().unwrap();
         let exit = || std::process::exit(7);
@@ -534,7 +536,7 @@ fn a_late_destructor_waits_for_another_os_thread_without_a_limit() {
         let ((tell, told), (sender, receiver)) = (mpsc::channel(), greenhub::sync::mpsc::channel());
         let serves = std::thread::spawn(move || {
             // Longer than the grace period that limits other waits of such a destructor.
-            let pause = || std::thread::sleep(3 * greenhub::panicking_grace());
+            let pause = || std::thread::sleep(3 * greenhub::greenthread::panicking_grace());
             let held = LOCK.lock().unwrap();
             told.recv().unwrap();
             pause();
@@ -610,9 +612,9 @@ fn shutdown_unwinds_started_and_cancels_unstarted_green_threads() {
         let delayed = spawn_after(LONG, move || drop(other));
         let one = drops();
         get_hub().schedule(LONG, move || _ = &one);
-        let descriptors = greenhub::has_hub();
+        let descriptors = greenhub::hub::has_hub();
         let ended = get_hub().shutdown(LIMIT).unwrap();
-        assert!(descriptors && !greenhub::has_hub());
+        assert!(descriptors && !greenhub::hub::has_hub());
         assert_eq!((ended.unwound, ended.cancelled, ended.abandoned), (2, 2, 0));
         assert!(ended.is_complete());
         assert_eq!(DROPPED.load(Ordering::SeqCst), 5);

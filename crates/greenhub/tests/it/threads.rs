@@ -13,7 +13,9 @@ use crate::support::descriptors::{
     assert_no_waiters, assert_other_end_closed, deadline, fill, in_child, ms, open_descriptors, pair, read,
     read_within, stats, until, write,
 };
-use greenhub::{Interest, Source, get_hub, sleep, spawn, yield_now};
+use greenhub::park::Source;
+use greenhub::thread::yield_now;
+use greenhub::{Interest, get_hub, sleep, spawn};
 
 #[test]
 fn two_threads_sleep_independently() {
@@ -48,7 +50,7 @@ fn two_threads_sleep_independently() {
 const SOON: Duration = Duration::from_secs(30);
 
 /// Calls `wake` on another OS thread while this hub sleeps for a minute; returns the time from the call to the wake-up.
-fn sleeping_until(wake: impl FnOnce(greenhub::Remote) + Send + 'static) -> Duration {
+fn sleeping_until(wake: impl FnOnce(greenhub::hub::Remote) + Send + 'static) -> Duration {
     let remote = get_hub().remote();
     let thread = thread::spawn(move || {
         thread::sleep(ms(30));

@@ -11,9 +11,10 @@ use crate::support::green::{
     Drops, KillOnDrop, LONG, Log, PARK_POINTS, SHORT, comes_to_hold, held, keep_reports, pipe, reports,
 };
 use crate::support::{alone, run};
+use greenhub::park::Source;
+use greenhub::thread::yield_now;
 use greenhub::{
-    GreenError, Interest, Source, Timeout, Trampoline, TrampolineError, scope, sleep, spawn, spawn_n, trampoline,
-    with_timeout, yield_now,
+    GreenError, Interest, Timeout, Trampoline, TrampolineError, scope, sleep, spawn, spawn_n, trampoline, with_timeout,
 };
 
 #[test]
@@ -246,7 +247,8 @@ fn every_timeout_becomes_an_io_error_of_kind_timed_out() {
         assert_eq!(io::Error::from(custom).kind(), ErrorKind::TimedOut);
         let source = Source::new(reader.into()).unwrap();
         let mut buffer = [0; 4];
-        let read = source.read(Some(SHORT), |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::ReadHint::Nothing)));
+        let read =
+            source.read(Some(SHORT), |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::park::ReadHint::Nothing)));
         assert_eq!(read.unwrap_err().kind(), ErrorKind::TimedOut);
         // A timeout whose payload ends another green thread.
         let payload = Rc::new(RefCell::new(None));
@@ -299,8 +301,9 @@ fn a_socket_is_usable_after_a_timed_out_operation() {
             let (reader, mut writer) = pipe();
             let source = Source::new(reader.into()).unwrap();
             let mut buffer = [0; 16];
-            let mut read =
-                |limit| source.read(limit, |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::ReadHint::Nothing)));
+            let mut read = |limit| {
+                source.read(limit, |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::park::ReadHint::Nothing)))
+            };
             for _ in 0..3 {
                 assert!(with_timeout(SHORT, || read(None)).is_err());
                 assert_eq!(read(Some(SHORT)).unwrap_err().kind(), ErrorKind::TimedOut);

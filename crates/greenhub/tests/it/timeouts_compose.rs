@@ -9,16 +9,15 @@ use std::time::Duration;
 
 use crate::support::green::{LONG, SHORT, comes_to_hold, held, pipe};
 use crate::support::run;
+use greenhub::greenpool::{GreenPile, Group};
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::{
     Barrier, CappedSemaphore, Channel, Condvar, Event, LazyLock, LightQueue, Mutex, Once, OnceLock, Queue, RwLock,
     Semaphore, mpsc,
 };
-use greenhub::thread::{self, park};
-use greenhub::{
-    GreenPile, GreenPool, Group, Interest, pools, sleep, spawn, spawn_after, tpool, trampoline, with_timeout, yield_now,
-};
+use greenhub::thread::{park, yield_now};
+use greenhub::{GreenPool, Interest, pools, sleep, spawn, spawn_after, thread, tpool, trampoline, with_timeout};
 
 /// A blocking call.
 struct Primitive {

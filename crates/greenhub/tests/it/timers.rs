@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::green::{keep_reports, reports};
 use crate::support::loops::{default_hub, limited};
+use greenhub::hub::{Readiness, Timer, TimerHandle};
+use greenhub::thread::yield_now;
 use greenhub::{
-    GreenError, HubRef, Interest, Readiness, Timer, TimerHandle, get_hub, sleep, spawn, spawn_after, spawn_after_local,
-    trampoline, use_hub_with, with_timeout, yield_now,
+    GreenError, HubRef, Interest, get_hub, sleep, spawn, spawn_after, spawn_after_local, trampoline, use_hub_with,
+    with_timeout,
 };
-use hub_core::{ManualClock, Time};
+use hub_core::hub::{ManualClock, Time};
 
 const SHORT: Duration = Duration::from_millis(5);
 
@@ -542,7 +544,7 @@ fn green_threads_are_listed_with_their_age() {
         assert_eq!(again.id(), number);
         sleep(Duration::from_secs(1));
         assert_eq!(age_of(number), Some(Duration::from_secs(1)));
-        assert_eq!(age_of(Some(greenhub::current_id())), None, "the main greenlet has none");
+        assert_eq!(age_of(Some(greenhub::greenthread::current_id())), None, "the main greenlet has none");
     });
 }
 

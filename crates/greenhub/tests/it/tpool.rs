@@ -15,9 +15,12 @@ use crate::support::green::{LONG, Log, SHORT, held};
 use crate::support::open_descriptors;
 use crate::support::random::Random;
 use crate::support::{in_child, is_child, run};
+use greenhub::debug::set_report_stream;
+use greenhub::greenthread::KillOutcome;
 use greenhub::net::{Resolver, SystemResolver};
+use greenhub::thread::yield_now;
 use greenhub::tpool::{JobError, Pool, execute, execute_scoped, kill_all, set_num_threads};
-use greenhub::{GreenThread, KillOutcome, set_report_stream, sleep, spawn, with_timeout, yield_now};
+use greenhub::{GreenThread, sleep, spawn, with_timeout};
 
 #[test]
 fn a_job_runs_on_another_os_thread_and_only_its_caller_waits() {
@@ -719,11 +722,11 @@ fn a_pool_thread_ends_with_the_hub_that_a_job_created() {
         assert!(output.status.success(), "{output:?}");
         return;
     }
-    assert!(!execute(greenhub::has_hub).unwrap());
+    assert!(!execute(greenhub::hub::has_hub).unwrap());
     let before = open_descriptors();
     let with_hub = || {
         sleep(SHORT);
-        (greenhub::has_hub(), open_descriptors())
+        (greenhub::hub::has_hub(), open_descriptors())
     };
     let (has_hub, meanwhile) = execute(with_hub).unwrap();
     assert!(has_hub && meanwhile > before);

@@ -9,10 +9,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::support::descriptors::{in_child, ms};
-use greenhub::{
-    Deadline, Interest, ManualClock, Parked, Parker, WaitReason, set_turn_time, sleep, spawn, trampoline, use_hub_with,
-    yield_now,
-};
+use greenhub::hub::{ManualClock, set_turn_time};
+use greenhub::park::{Deadline, Parked, Parker, WaitReason};
+use greenhub::thread::yield_now;
+use greenhub::{Interest, sleep, spawn, trampoline, use_hub_with};
 
 /// Selects the green threads that yield once after they have run.
 #[derive(Copy, Clone)]
@@ -27,7 +27,7 @@ fn cut_turns() -> ManualClock {
     let clock = ManualClock::new();
     let drives = clock.clone();
     use_hub_with(move || {
-        let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
         Ok(drives.drive((choose().map_err(io::Error::other)?.build)()?))
     })
     .expect("no hub yet");

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use crate::support;
 use crate::support::green::{OnDrop, SHORT, keep_reports, quiet_panic, reports, reports_naming};
 use crate::support::run;
+use greenhub::debug::set_error_message;
+use greenhub::greenpool::{GreenPile, Group};
 use greenhub::net::{Cluster, Resolver, StopServe, SystemResolver, TcpListener, TcpStream, serve, serve_until};
-use greenhub::{
-    Builder, GreenPile, GreenPool, Group, get_hub, scope, set_error_message, sleep, spawn, spawn_after,
-    spawn_after_local, spawn_n, yield_now,
-};
+use greenhub::thread::yield_now;
+use greenhub::{Builder, GreenPool, get_hub, scope, sleep, spawn, spawn_after, spawn_after_local, spawn_n};
 
 /// An error with neither `Debug` nor `Display`.
 struct Opaque;
@@ -296,7 +296,7 @@ fn an_err_of_a_job_whose_caller_was_killed_is_reported() {
     run("an_err_of_a_job_whose_caller_was_killed_is_reported", || {
         keep_reports();
         let calls: [(&str, Call); 3] = [
-            ("offload", |fail| greenhub::offload(fail)),
+            ("offload", |fail| greenhub::tpool::execute(fail)),
             ("tpool", |fail| greenhub::tpool::execute(fail)),
             ("an own pool", |fail| OWN.execute(fail)),
         ];
@@ -314,7 +314,7 @@ fn a_panic_of_a_job_whose_caller_was_killed_is_reported() {
     run("a_panic_of_a_job_whose_caller_was_killed_is_reported", || {
         keep_reports();
         let report = reports_killed_call("a panic", |fail| {
-            greenhub::offload(move || {
+            greenhub::tpool::execute(move || {
                 drop(fail());
                 if true {
                     quiet_panic("of the job")
@@ -334,7 +334,7 @@ fn an_ok_of_a_job_whose_caller_was_killed_is_not_reported() {
         let (dropped, is_dropped) = mpsc::channel();
         let place = format!("tests/it/unhandled.rs:{}:", line!() + 2);
         let caller = spawn(move || {
-            greenhub::offload(move || {
+            greenhub::tpool::execute(move || {
                 begun.send(()).unwrap();
                 may_go_on.recv().unwrap();
                 Ok::<_, Opaque>(OnDrop(move || dropped.send(()).unwrap()))
@@ -454,8 +454,8 @@ fn the_report_carries_the_type_of_the_result() {
         return assert!(output.status.success(), "{output:?}");
     }
     let (tell, told) = std::sync::mpsc::channel();
-    greenhub::set_report_stream(move |report| {
-        if let greenhub::Report::Unhandled { error, result, .. } = report {
+    greenhub::debug::set_report_stream(move |report| {
+        if let greenhub::debug::Report::Unhandled { error, result, .. } = report {
             tell.send((error.clone(), *result)).unwrap();
         }
     });

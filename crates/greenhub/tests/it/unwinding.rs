@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use crate::support::green::{LONG, Log, OnDrop, SHORT, held, keep_reports, pipe, quiet_panic};
 use crate::support::run;
+use greenhub::greenlet::{Greenlet, Payload};
+use greenhub::greenthread::KillOutcome;
+use greenhub::hub::LoopError;
+use greenhub::park::{Source, consume_budget};
 use greenhub::sync::{Event, Mutex, Queue, Semaphore};
-use greenhub::{
-    GreenError, GreenThread, Greenlet, Interest, KillOutcome, LoopError, Payload, Source, consume_budget, get_hub,
-    kill, sleep, spawn, trampoline, with_timeout, yield_now,
-};
+use greenhub::thread::yield_now;
+use greenhub::{GreenError, GreenThread, Interest, get_hub, kill, sleep, spawn, trampoline, with_timeout};
 
 /// A reason to unwind; runs a closure in a destructor meanwhile.
 struct Cause {

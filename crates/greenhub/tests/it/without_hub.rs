@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::support::{in_child, is_child, run};
+use greenhub::hub::{Hub, HubDescriptor};
 use greenhub::net::Cluster;
 use greenhub::process::Command;
 use greenhub::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use greenhub::sync::{
     Arc, Barrier, CappedSemaphore, Channel, Condvar, Event, LazyLock, LightQueue, Mutex, Once, OnceLock, Queue, RwLock,
     Semaphore,
 };
-use greenhub::{Hub, HubDescriptor, HubError, pools, spawn, thread, try_get_hub, use_hub_with, with_timeout};
+use greenhub::{HubError, pools, spawn, thread, try_get_hub, use_hub_with, with_timeout};
 
 /// Longer than any wait of these tests.
 const LONG: Duration = Duration::from_secs(100);
@@ -195,16 +196,21 @@ fn a_wait_uses_a_hub_that_can_be_built_later() {
             if REFUSES.load(Ordering::SeqCst) {
                 return Err(io::Error::from_raw_os_error(libc::EMFILE));
             }
-            let choose = hub_core::DEFAULT_HUB.first().expect("the facade puts its choice in");
+            let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade puts its choice in");
             (choose().map_err(io::Error::other)?.build)()
         }
-        hub_core::use_hub_descriptor(Some(HubDescriptor { name: "later", aliases: &[], available: || true, build }))
-            .unwrap();
+        hub_core::internal::use_hub_descriptor(Some(HubDescriptor {
+            name: "later",
+            aliases: &[],
+            available: || true,
+            build,
+        }))
+        .unwrap();
         let semaphore = Arc::new(Semaphore::new(0));
-        assert!(!semaphore.acquire_timeout(SHORT).unwrap() && !greenhub::has_hub());
+        assert!(!semaphore.acquire_timeout(SHORT).unwrap() && !greenhub::hub::has_hub());
         REFUSES.store(false, Ordering::SeqCst);
         assert!(!semaphore.acquire_timeout(SHORT).unwrap());
-        assert!(greenhub::has_hub());
+        assert!(greenhub::hub::has_hub());
         // Green threads run during the next wait.
         let other = Arc::clone(&semaphore);
         let green = spawn(move || other.release());

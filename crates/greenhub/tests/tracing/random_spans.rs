@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenhub::debug::in_span;
+use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::sync::{Mutex, Queue};
-use greenhub::{Builder, GreenThread, Greenlet, Payload, get_hub, sleep, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{Builder, GreenThread, get_hub, sleep, with_timeout};
 use tracing::{Span, info_span};
 
 use crate::notes::Notes;

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use greenhub::debug::in_span;
+use greenhub::greenlet::{Greenlet, Payload};
+use greenhub::greenthread::{KillOutcome, current_id, current_name};
+use greenhub::hub::Hub;
+use greenhub::park::{Deadline, Parker, WaitReason};
 use greenhub::sync::{Event, Queue};
+use greenhub::thread::yield_now;
 use greenhub::{
-    Builder, Deadline, GreenError, GreenThread, Greenlet, Hub, Interest, KillOutcome, Parker, Payload, WaitReason,
-    current_id, current_name, get_hub, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub, use_hub_with,
-    with_timeout, yield_now,
+    Builder, GreenError, GreenThread, Interest, get_hub, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub,
+    use_hub_with, with_timeout,
 };
 use tracing::{Span, info_span};
 
@@ -143,7 +147,7 @@ fn callbacks_of_the_loop_are_in_no_span() {
 #[test]
 fn destructors_links_and_green_locals_are_in_the_span_of_their_green_thread() {
     test("destructors_links_and_green_locals_are_in_the_span_of_their_green_thread", |notes| {
-        greenhub::green_local! {
+        greenhub::local::green_local! {
             static OWN: RefCell<Option<Box<dyn std::any::Any>>> = RefCell::new(None);
         }
         let (places, all) = seen::<Vec<Vec<String>>>();
@@ -185,7 +189,7 @@ fn the_span_is_closed_once_however_the_green_thread_ends() {
             let green = named(name, body);
             yield_now();
             if name != "times out" {
-                green.id().map(hub_core::interrupt);
+                green.id().map(hub_core::internal::interrupt);
             }
             let _ = green.join();
             let span = notes.of(name);
@@ -279,7 +283,7 @@ fn a_span_lasts_across_waits() {
                     here();
                     other.join().unwrap();
                     here();
-                    assert_eq!(greenhub::offload(|| 3).unwrap(), 3);
+                    assert_eq!(greenhub::tpool::execute(|| 3).unwrap(), 3);
                     here();
                 });
                 assert_eq!(notes.here(), ["waits"]);
@@ -538,7 +542,7 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
             nothing_meanwhile();
             parked
         });
-        assert_eq!(woken.join().unwrap(), greenhub::Parked::Unparked);
+        assert_eq!(woken.join().unwrap(), greenhub::park::Parked::Unparked);
         // By a kill, without which the last wait would never end.
         let to_one_that_sleeps = || {
             let one = Greenlet::new(|_| {
@@ -552,7 +556,7 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
                 meanwhile(|what, _| {
                     if what == "exit" {
                         nothing_meanwhile();
-                        assert!(hub_core::interrupt(current_id()));
+                        assert!(hub_core::internal::interrupt(current_id()));
                     }
                 });
                 wait();
@@ -565,7 +569,7 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
             meanwhile(|what, _| {
                 if what == "enter" {
                     nothing_meanwhile();
-                    assert!(hub_core::interrupt(current_id()));
+                    assert!(hub_core::internal::interrupt(current_id()));
                 }
             });
             yield_now();
@@ -623,7 +627,10 @@ fn a_subscriber_may_wake_the_target_of_a_switch() {
                 }
             });
             let switched = target.switch(Payload::unit());
-            assert!(matches!(switched, Err(GreenError::Switch(greenhub::GreenletError::Parked))), "{switched:?}");
+            assert!(
+                matches!(switched, Err(GreenError::Switch(greenhub::greenlet::GreenletError::Parked))),
+                "{switched:?}"
+            );
             assert_eq!(notes.here(), ["main's"]);
             assert!(green.wait().unwrap_err().is_exit());
         });
@@ -639,7 +646,7 @@ fn a_pending_exit_is_not_thrown_in_a_subscriber() {
         meanwhile(move |what, label| {
             if (what, label) == ("enter", "killed") {
                 // `run_in_place` checks for a pending exit at its end.
-                drop(hub_core::run_in_place(|| ()));
+                drop(hub_core::internal::run_in_place(|| ()));
                 *went.borrow_mut() = true;
             }
         });
@@ -700,10 +707,10 @@ fn a_switch_without_a_stack_reenters_its_spans() {
         sleep(SHORT);
         const MUCH: usize = 512 << 20;
         nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_AS, MUCH as _, MUCH as _).unwrap();
-        greenhub::set_default_stack_size(MUCH).unwrap();
+        greenhub::greenthread::set_default_stack_size(MUCH).unwrap();
         in_span(part("main's"), || {
             let switched = Greenlet::new(Ok).switch(Payload::unit());
-            assert!(matches!(switched, Err(GreenError::Loop(greenhub::LoopError::Stack(_)))), "{switched:?}");
+            assert!(matches!(switched, Err(GreenError::Loop(greenhub::hub::LoopError::Stack(_)))), "{switched:?}");
             assert_eq!(notes.here(), ["main's"]);
         });
     });
@@ -727,7 +734,7 @@ fn the_error_of_a_second_kill_is_dropped_in_the_span_of_the_killer() {
         }
         let green = named("target", || sleep(LONG));
         yield_now();
-        assert!(hub_core::interrupt(green.id().unwrap()));
+        assert!(hub_core::internal::interrupt(green.id().unwrap()));
         let (tell, told) = std::sync::mpsc::channel();
         in_span(part("killer"), || {
             assert_eq!(green.kill_with(GreenError::custom(Noisy(notes, tell))), KillOutcome::Ended);

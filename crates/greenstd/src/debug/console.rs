@@ -11,7 +11,8 @@ use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
-use hub_core::{Builder, GreenThread, get_hub, interrupt};
+use hub_core::internal::interrupt;
+use hub_core::{Builder, GreenThread, get_hub};
 use socket2::{Domain, SockAddr, Type};
 
 use super::{format_green_threads, format_hub_listeners, format_hub_timers};
@@ -44,12 +45,10 @@ const LONGEST: u64 = 1024;
 /// connection does not end it, as it does not end a [server](crate::net::serve).
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::os::unix::net::UnixStream;
+/// use greenhub::os::unix::net::UnixStream;
 /// use std::io::{Read, Write};
 /// let path = std::env::temp_dir().join(format!("greenstd-console-{}", std::process::id()));
-/// let console = greenstd::debug::console(&path)?;
+/// let console = greenhub::debug::console(&path)?;
 /// let mut client = UnixStream::connect(&path)?;
 /// client.write_all(b"threads\nquit\n")?;
 /// let mut answer = String::new();
@@ -57,7 +56,7 @@ const LONGEST: u64 = 1024;
 /// assert!(answer.contains("main greenlet"), "{answer}");
 /// console.stop();
 /// assert!(!path.exists());
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
@@ -189,7 +188,7 @@ impl ConsoleState {
                         None => Err(error),
                     };
                     if let Err(error) = goes_on {
-                        hub_core::warn(format!("the console at {} ends: {error}", self.path.display()));
+                        hub_core::internal::warn(format!("the console at {} ends: {error}", self.path.display()));
                         break;
                     }
                 }

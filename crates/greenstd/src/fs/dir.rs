@@ -21,12 +21,10 @@ const BATCH: usize = 256;
 /// The iterator switches each time it reads more entries.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// for entry in greenstd::fs::read_dir(".")? {
+/// for entry in greenhub::fs::read_dir(".")? {
 ///     println!("{}", entry?.path().display());
 /// }
-/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// # Ok::<(), std::io::Error>(())
 /// ```
 ///
 /// # Errors

@@ -20,7 +20,9 @@ mod system {
     use std::path::Path;
     use std::time::Duration;
 
-    use hub_core::{HubError, Interest, PiecewiseWait, TrampolineError, trampoline};
+    use hub_core::hub::Interest;
+    use hub_core::internal::PiecewiseWait;
+    use hub_core::{HubError, TrampolineError, trampoline};
     use rustix::event::{PollFd, PollFlags, Timespec};
     use rustix::fs::{FileType, Mode, OFlags};
     use rustix::io::Errno;

@@ -19,9 +19,7 @@ use crate::stream;
 /// several green threads may use it at the same time.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::fs::{File, remove_file};
+/// use greenhub::fs::{File, remove_file};
 /// use std::io::{Read, Write};
 /// # let path = std::env::temp_dir().join(format!("greenstd-file-{}", std::process::id()));
 /// File::create(&path)?.write_all(b"hello")?;
@@ -29,7 +27,7 @@ use crate::stream;
 /// File::open(&path)?.read_to_string(&mut text)?;
 /// assert_eq!(text, "hello");
 /// remove_file(&path)?;
-/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct File(pub(super) Handle);
 

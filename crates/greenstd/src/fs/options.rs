@@ -10,18 +10,16 @@ use crate::handle::{FileKind, Handle, kind};
 /// Options and flags which can be used to configure how a file is opened, std's `OpenOptions`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::fs::OpenOptions;
+/// use greenhub::fs::OpenOptions;
 /// use std::io::Write;
 /// # let path = std::env::temp_dir().join(format!("greenstd-options-{}", std::process::id()));
 /// for line in ["one\n", "two\n"] {
 ///     let mut log = OpenOptions::new().append(true).create(true).open(&path)?;
 ///     log.write_all(line.as_bytes())?;
 /// }
-/// assert_eq!(greenstd::fs::read_to_string(&path)?, "one\ntwo\n");
-/// # greenstd::fs::remove_file(&path)?;
-/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// assert_eq!(greenhub::fs::read_to_string(&path)?, "one\ntwo\n");
+/// # greenhub::fs::remove_file(&path)?;
+/// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct OpenOptions {

@@ -15,19 +15,17 @@ use super::pool::GreenPool;
 /// the other results, and their green threads run on.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::greenpool::GreenPile;
+/// use greenhub::greenpool::GreenPile;
 /// use std::time::Duration;
 /// let mut pile = GreenPile::new(10);
 /// for millis in [3, 1, 2] {
 ///     pile.spawn(move || {
-///         greenstd::thread::sleep(Duration::from_millis(millis));
+///         greenhub::thread::sleep(Duration::from_millis(millis));
 ///         millis
 ///     })?;
 /// }
 /// assert_eq!(pile.collect::<Result<Vec<_>, _>>()?, [3, 1, 2]);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct GreenPile<T> {
     pool: GreenPool,

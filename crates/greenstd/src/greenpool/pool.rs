@@ -20,12 +20,10 @@ use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 /// Clones are handles of the same pool, which belongs to its OS thread. Dropping them ends no green thread.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::greenpool::GreenPool;
+/// use greenhub::GreenPool;
 /// use std::time::Duration;
 /// let pool = GreenPool::new(2);
-/// let slow = pool.spawn(|| greenstd::thread::sleep(Duration::from_millis(5)))?;
+/// let slow = pool.spawn(|| greenhub::thread::sleep(Duration::from_millis(5)))?;
 /// let quick = pool.spawn(|| 6 * 7)?;
 /// assert_eq!(pool.free(), 0);
 /// pool.spawn_n(|| ())?; // waits until one of them has ended
@@ -33,7 +31,7 @@ use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 /// assert_eq!((pool.running(), pool.free()), (0, 2));
 /// slow.join()?;
 /// assert_eq!(quick.join()?, 42);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct GreenPool {
@@ -168,10 +166,10 @@ impl Admission {
         f: impl FnOnce() -> T + 'static,
     ) -> GreenThread<T> {
         match self {
-            Admission::InPlace => hub_core::run_in_place_at(spawned_at, f),
+            Admission::InPlace => hub_core::internal::run_in_place_at(spawned_at, f),
             Admission::Permit(mut permit) => {
                 let (pool, slot, serial) = permit.take_slot();
-                let green = hub_core::spawn_at(spawned_at, move || {
+                let green = hub_core::internal::spawn_at(spawned_at, move || {
                     // Released after the captures of `f` are dropped.
                     let _permit = permit;
                     f()
@@ -233,12 +231,10 @@ impl GreenPool {
     /// times out in the wait takes no permit.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let pool = greenstd::greenpool::GreenPool::new(10);
+    /// let pool = greenhub::GreenPool::new(10);
     /// let green = pool.spawn(|| "result")?;
     /// assert_eq!(green.join()?, "result");
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -254,12 +250,10 @@ impl GreenPool {
     /// Like [`spawn`](GreenPool::spawn), without a handle: a failure is reported. Switches if the pool is full.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let pool = greenstd::greenpool::GreenPool::new(10);
+    /// let pool = greenhub::GreenPool::new(10);
     /// pool.spawn_n(|| ())?;
     /// pool.wait_all()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -273,15 +267,14 @@ impl GreenPool {
     /// Waits until no green thread of the pool runs, Eventlet's `waitall`. Switches, unless none runs.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use greenstd::greenpool::{GreenPool, WaitallError};
+    /// use greenhub::GreenPool;
+    /// use greenhub::greenpool::WaitallError;
     /// let pool = GreenPool::new(2);
     /// let own = pool.clone();
     /// let inside = pool.spawn(move || own.wait_all())?;
     /// pool.wait_all()?;
     /// assert!(matches!(inside.join()?, Err(WaitallError::Inside)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -318,15 +311,13 @@ impl GreenPool {
     /// calls this exits too, at its next wait.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
     /// use std::time::Duration;
-    /// let pool = greenstd::greenpool::GreenPool::new(10);
-    /// let green = pool.spawn(|| greenstd::thread::sleep(Duration::from_secs(3600)))?;
+    /// let pool = greenhub::GreenPool::new(10);
+    /// let green = pool.spawn(|| greenhub::thread::sleep(Duration::from_secs(3600)))?;
     /// pool.kill_all();
     /// pool.wait_all()?;
     /// assert!(green.join().unwrap_err().is_exit());
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[doc(alias = "killall")]
     pub fn kill_all(&self) {
@@ -335,7 +326,7 @@ impl GreenPool {
             // The values that an earlier kill dropped may have run other green threads, so this worker may be gone.
             let still = self.lock().workers[slot];
             if let Some(worker) = worker.filter(|worker| still == Some(*worker)) {
-                hub_core::interrupt(worker.greenlet);
+                hub_core::internal::interrupt(worker.greenlet);
             }
         }
     }
@@ -347,13 +338,11 @@ impl GreenPool {
     /// that are left end later: they are in a [`shield`](hub_core::shield()), or in a wait that must not be left early.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
     /// use std::time::Duration;
-    /// let pool = greenstd::greenpool::GreenPool::new(10);
-    /// pool.spawn_n(|| greenstd::thread::sleep(Duration::from_secs(3600)))?;
+    /// let pool = greenhub::GreenPool::new(10);
+    /// pool.spawn_n(|| greenhub::thread::sleep(Duration::from_secs(3600)))?;
     /// assert_eq!(pool.kill_all_within(Duration::from_secs(1))?, 0);
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -371,7 +360,7 @@ impl GreenPool {
     /// waiting spawners.
     ///
     /// ```
-    /// let pool = greenstd::greenpool::GreenPool::new(1);
+    /// let pool = greenhub::GreenPool::new(1);
     /// pool.resize(3);
     /// assert_eq!((pool.size(), pool.free()), (3, 3));
     /// ```
@@ -398,14 +387,12 @@ impl GreenPool {
     /// It is negative while too many run after a [`resize`](GreenPool::resize).
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let pool = greenstd::greenpool::GreenPool::new(2);
+    /// let pool = greenhub::GreenPool::new(2);
     /// pool.spawn_n(|| ())?;
     /// pool.spawn_n(|| ())?;
     /// pool.resize(1);
     /// assert_eq!(pool.free(), -1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
     pub fn free(&self) -> isize {
@@ -436,12 +423,10 @@ impl GreenPool {
     /// green threads alone.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let pool = greenstd::greenpool::GreenPool::new(3);
+    /// let pool = greenhub::GreenPool::new(3);
     /// let sums = pool.imap((1..).zip([10, 20, 30]), |(a, b)| a + b);
     /// assert_eq!(sums.collect::<Result<Vec<_>, _>>()?, [11, 22, 33]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[doc(alias = "starmap")]
     #[track_caller]

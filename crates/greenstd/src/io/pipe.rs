@@ -11,15 +11,13 @@ use crate::stream::Stream;
 /// Data that is written to one end is read from the other.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// use std::io::{Read, Write};
-/// let (mut reader, mut writer) = greenstd::io::pipe()?;
-/// hub_core::spawn_n(move || writer.write_all(b"hello").unwrap());
+/// let (mut reader, mut writer) = greenhub::io::pipe()?;
+/// greenhub::spawn_n(move || writer.write_all(b"hello").unwrap());
 /// let mut text = String::new();
 /// reader.read_to_string(&mut text)?; // parks until the other end is dropped
 /// assert_eq!(text, "hello");
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors

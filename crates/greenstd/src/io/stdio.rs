@@ -84,7 +84,7 @@ impl Read for Input {
 ///
 /// ```no_run
 /// let mut line = String::new();
-/// while greenstd::io::stdin().read_line(&mut line)? > 0 { // others run meanwhile
+/// while greenhub::io::stdin().read_line(&mut line)? > 0 { // others run meanwhile
 ///     print!("{line}");
 ///     line.clear();
 /// }
@@ -379,11 +379,9 @@ macro_rules! output {
 /// fills the pipe at the moment in which that part is written.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// use std::io::Write;
-/// writeln!(greenstd::io::stdout(), "{} green bottles", 10)?;
-/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// writeln!(greenhub::io::stdout(), "{} green bottles", 10)?;
+/// # Ok::<(), std::io::Error>(())
 /// ```
 #[must_use]
 pub fn stdout() -> Stdout {

@@ -13,7 +13,7 @@ use super::resolver::look_up;
 /// process, which parks only the calling green thread.
 ///
 /// ```
-/// use greenstd::net::ToSocketAddrs;
+/// use greenhub::net::ToSocketAddrs;
 /// let mut addresses = ("127.0.0.1", 7000).to_socket_addrs()?;
 /// assert_eq!(addresses.next(), Some(([127, 0, 0, 1], 7000).into()));
 /// # Ok::<(), std::io::Error>(())

@@ -23,14 +23,9 @@ use crate::thread::os;
 /// thread that accepted its connection.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::net::{Cluster, TcpStream};
+/// use greenhub::net::{Cluster, TcpStream};
 /// use std::io::{Read, Write};
-/// # let cluster = Cluster::new(2).setup(|_| Ok(doctest::run(|| ())));
-/// # let _ = stringify! {
 /// let cluster = Cluster::new(2);
-/// # };
 /// let server = cluster.serve("127.0.0.1:0", |mut stream, _peer| stream.write_all(b"hello"))?;
 /// let mut greeting = String::new();
 /// TcpStream::connect(server.local_addr())?.read_to_string(&mut greeting)?;
@@ -38,7 +33,7 @@ use crate::thread::os;
 /// server.stop().stop();
 /// let accepted: u64 = server.join()?.into_iter().map(|thread| thread.unwrap().accepted).sum();
 /// assert_eq!(accepted, 1);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct Cluster {
@@ -162,7 +157,7 @@ fn serve_one<R: 'static>(
     let pool = GreenPool::new(connections);
     let served = serve_at(called_at, stop, listener, &pool, move |stream, peer| handler(stream, peer));
     if let Err(error) = &served {
-        hub_core::warn(format!("thread {number} of a server ends, the others go on: {error}"));
+        hub_core::internal::warn(format!("thread {number} of a server ends, the others go on: {error}"));
     }
     served
 }
@@ -247,6 +242,6 @@ impl ClusterServer {
         let threads = self.threads;
         let join = move || threads.into_iter().map(thread::JoinHandle::join).collect();
         // Without a hub there are no green threads that a blocking join would delay.
-        if hub_core::try_get_hub().is_ok() { Ok(hub_core::offload(join)?) } else { Ok(join()) }
+        if hub_core::try_get_hub().is_ok() { Ok(hub_core::internal::offload(join)?) } else { Ok(join()) }
     }
 }

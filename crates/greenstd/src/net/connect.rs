@@ -13,15 +13,13 @@ use crate::socket::Socket;
 /// Settings for a connection beyond those of [`TcpStream::connect`]. Eventlet's `connect` with its arguments.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::net::{ConnectOptions, TcpListener};
+/// use greenhub::net::{ConnectOptions, TcpListener};
 /// use std::time::Duration;
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let options = ConnectOptions::new().source(([127, 0, 0, 1], 0).into()).timeout(Duration::from_secs(10));
 /// let client = options.connect(listener.local_addr()?)?;
 /// assert!(client.local_addr()?.ip().is_loopback());
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 pub struct ConnectOptions {

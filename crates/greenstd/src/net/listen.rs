@@ -12,7 +12,7 @@ use crate::socket::{BACKLOG, Socket};
 /// Settings for a listener beyond those of [`TcpListener::bind`]. Eventlet's `listen` with its arguments.
 ///
 /// ```
-/// use greenstd::net::ListenOptions;
+/// use greenhub::net::ListenOptions;
 /// let listener = ListenOptions::new().backlog(50).listen("127.0.0.1:0")?;
 /// assert_ne!(listener.local_addr()?.port(), 0);
 /// # Ok::<(), std::io::Error>(())
@@ -55,7 +55,7 @@ impl ListenOptions {
     /// Linux spreads the connections over the listeners: one for each OS thread with a hub. Off by default, unlike in
     /// Eventlet: a second server that is started by mistake would take half of the connections.
     ///
-    /// With port 0 a listener that shares is [reported](hub_core::warn), because the system may choose the port of
+    /// With port 0 a listener that shares is [reported](hub_core::internal::warn), because the system may choose the port of
     /// another sharing listener of the same user. [`Cluster`](super::Cluster) shares a port that the system has chosen.
     #[must_use]
     pub const fn reuse_port(self, reuse: bool) -> ListenOptions {
@@ -78,7 +78,7 @@ impl ListenOptions {
     pub fn listen<A: ToSocketAddrs>(&self, address: A) -> io::Result<TcpListener> {
         each_address(address, |address| {
             if self.reuse_port && address.port() == 0 {
-                hub_core::warn(format!(
+                hub_core::internal::warn(format!(
                     "a listener at {address} shares its port: the system may choose one that another listener has"
                 ));
             }

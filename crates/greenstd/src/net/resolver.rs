@@ -17,7 +17,7 @@ pub use cache::CachedResolver;
 /// [`tpool::execute`](crate::tpool::execute): it would block all green threads of the OS thread.
 ///
 /// ```
-/// use greenstd::net::{Resolver, SystemResolver};
+/// use greenhub::net::{Resolver, SystemResolver};
 /// use std::io;
 /// use std::net::{Ipv4Addr, SocketAddr};
 /// /// Knows the machines of a test.
@@ -30,8 +30,8 @@ pub use cache::CachedResolver;
 ///         }
 ///     }
 /// }
-/// greenstd::net::set_resolver(Hosts);
-/// # use greenstd::net::ToSocketAddrs;
+/// greenhub::net::set_resolver(Hosts);
+/// # use greenhub::net::ToSocketAddrs;
 /// assert_eq!("database.test:80".to_socket_addrs()?.next(), Some(([127, 0, 0, 1], 80).into()));
 /// # Ok::<(), io::Error>(())
 /// ```
@@ -72,7 +72,7 @@ static RESOLVER: RwLock<Option<Arc<dyn Resolver>>> = RwLock::new(None);
 /// default is a [`CachedResolver`] over the [`SystemResolver`]. To keep names longer, or not at all:
 ///
 /// ```
-/// use greenstd::net::{CachedResolver, SystemResolver, set_resolver};
+/// use greenhub::net::{CachedResolver, SystemResolver, set_resolver};
 /// use std::time::Duration;
 /// set_resolver(CachedResolver::new(SystemResolver).ttl(Duration::from_secs(60)).capacity(10_000));
 /// set_resolver(SystemResolver);

@@ -9,13 +9,14 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{GreenError, GreenThread, LoopError, PiecewiseWait, TrampolineError};
+use hub_core::internal::PiecewiseWait;
+use hub_core::{GreenError, GreenThread, LoopError, TrampolineError};
 use rustix::io::Errno;
 
 pub use stop::StopServe;
 
 use crate::greenpool::{Admission, GreenPool};
-use crate::group::{Group, GroupError};
+use crate::greenpool::{Group, GroupError};
 
 /// A source of connections, such as [`TcpListener`](super::TcpListener).
 ///
@@ -23,9 +24,7 @@ use crate::group::{Group, GroupError};
 /// wraps one of them.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::net::{Accept, Accepted, SocketAddr, TcpListener, TcpStream};
+/// use greenhub::net::{Accept, Accepted, SocketAddr, TcpListener, TcpStream};
 /// use std::io;
 /// /// Sends small messages at once.
 /// #[derive(Debug)]
@@ -49,7 +48,7 @@ use crate::group::{Group, GroupError};
 /// # let _client = TcpStream::connect(prompt.0.local_addr()?)?;
 /// # assert!(prompt.accept_if(|| Some(()))?.unwrap().0.nodelay()?);
 /// # assert!(!prompt.is_closed() && prompt.accept_if(|| None::<()>)?.is_none());
-/// # Ok::<(), io::Error>(()) }).unwrap();
+/// # Ok::<(), io::Error>(())
 /// ```
 pub trait Accept: fmt::Debug {
     /// The type of a connection.
@@ -134,15 +133,13 @@ impl From<ServeError> for io::Error {
 /// Eventlet's `serve`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::greenpool::GreenPool;
-/// use greenstd::net::{TcpListener, TcpStream, serve};
+/// use greenhub::GreenPool;
+/// use greenhub::net::{TcpListener, TcpStream, serve};
 /// use std::io::{Read, Write};
 /// use std::rc::Rc;
 /// let listener = Rc::new(TcpListener::bind("127.0.0.1:0")?);
 /// let (address, closer) = (listener.local_addr()?, Rc::clone(&listener));
-/// hub_core::spawn(move || {
+/// greenhub::spawn(move || {
 ///     let mut greeting = String::new();
 ///     TcpStream::connect(address)?.read_to_string(&mut greeting)?;
 ///     assert_eq!(greeting, "hello");
@@ -152,7 +149,7 @@ impl From<ServeError> for io::Error {
 /// let pool = GreenPool::new(1000);
 /// let served = serve(&*listener, &pool, |mut stream, _peer| stream.write_all(b"hello"))?;
 /// assert_eq!(served.accepted, 1);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// This is [`serve_until`] with a handle that is never stopped.
@@ -192,10 +189,8 @@ pub fn serve<L: Accept, R: 'static>(
 /// server waits for its handlers without a limit.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::greenpool::GreenPool;
-/// use greenstd::net::{ServeEnd, StopServe, TcpListener, TcpStream, serve_until};
+/// use greenhub::GreenPool;
+/// use greenhub::net::{ServeEnd, StopServe, TcpListener, TcpStream, serve_until};
 /// use std::io::Read;
 /// use std::time::Duration;
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -208,7 +203,7 @@ pub fn serve<L: Accept, R: 'static>(
 /// })?;
 /// assert_eq!((served.end, served.accepted, served.killed), (ServeEnd::Stopped, 1, 1));
 /// # drop(client);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
@@ -328,7 +323,7 @@ impl<'a> Watch<'a> {
     fn new(called_at: &'static Location<'static>, stop: &'a StopServe, wait: fn(&StopServe, &Cell<bool>)) -> Watch<'a> {
         let over = Rc::new(Cell::new(false));
         let (own, seen) = (stop.clone(), Rc::clone(&over));
-        Watch { stop, over, green: hub_core::spawn_at(called_at, move || wait(&own, &seen)) }
+        Watch { stop, over, green: hub_core::internal::spawn_at(called_at, move || wait(&own, &seen)) }
     }
 
     /// Runs `f`. Returns `None` if the watched event comes first.
@@ -381,7 +376,7 @@ impl Pauses {
         self.failures += 1;
         if self.failures == 1 {
             let longest = Pauses::LONGEST;
-            hub_core::warn(format!(
+            hub_core::internal::warn(format!(
                 "{listener:?} cannot accept connections: {error}; tries again, with pauses of up to {longest:?}"
             ));
         }

@@ -20,18 +20,16 @@ use crate::socket::{Direction, Socket};
 /// fail with [`BrokenPipe`](io::ErrorKind::BrokenPipe). Eventlet returns an empty string for either.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::net::{TcpListener, TcpStream};
+/// use greenhub::net::{TcpListener, TcpStream};
 /// use std::io::{Read, Write};
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let address = listener.local_addr()?;
-/// let server = hub_core::spawn(move || listener.accept()?.0.write_all(b"hello"));
+/// let server = greenhub::spawn(move || listener.accept()?.0.write_all(b"hello"));
 /// let mut text = String::new();
 /// TcpStream::connect(address)?.read_to_string(&mut text)?;
 /// assert_eq!(text, "hello");
 /// server.join()??;
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct TcpStream(Socket);
 
@@ -173,15 +171,13 @@ impl fmt::Debug for TcpStream {
 /// the same time need a [clone](TcpListener::try_clone) each.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::net::{TcpListener, TcpStream};
+/// use greenhub::net::{TcpListener, TcpStream};
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
 /// let address = listener.local_addr()?;
-/// hub_core::spawn(move || TcpStream::connect(address));
+/// greenhub::spawn(move || TcpStream::connect(address));
 /// let (stream, peer) = listener.accept()?;
 /// assert_eq!(stream.peer_addr()?, peer);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct TcpListener(Socket);
 

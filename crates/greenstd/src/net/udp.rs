@@ -18,16 +18,14 @@ use crate::socket::{Direction, Socket};
 /// another sends. A second receiver needs a [clone](UdpSocket::try_clone).
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::net::UdpSocket;
+/// use greenhub::net::UdpSocket;
 /// let receiver = UdpSocket::bind("127.0.0.1:0")?;
 /// let address = receiver.local_addr()?;
-/// hub_core::spawn(move || UdpSocket::bind("127.0.0.1:0")?.send_to(b"hello", address));
+/// greenhub::spawn(move || UdpSocket::bind("127.0.0.1:0")?.send_to(b"hello", address));
 /// let mut buffer = [0; 16];
 /// let (n, _sender) = receiver.recv_from(&mut buffer)?;
 /// assert_eq!(&buffer[..n], b"hello");
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct UdpSocket(Socket);
 

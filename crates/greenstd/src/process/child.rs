@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::process::{ExitStatus, Output};
 use std::time::Duration;
 
-use hub_core::Interest;
+use hub_core::hub::Interest;
 
 use super::{ending, orphans};
 use crate::select::{PollFd, poll};
@@ -81,13 +81,11 @@ impl Child {
     /// It closes the child's standard input first.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let mut child = greenstd::process::Command::new("sleep").arg("0.01").spawn()?;
-    /// let other = hub_core::spawn(|| "goes on meanwhile");
+    /// let mut child = greenhub::process::Command::new("sleep").arg("0.01").spawn()?;
+    /// let other = greenhub::spawn(|| "goes on meanwhile");
     /// assert!(child.wait()?.success());
     /// assert!(other.is_finished());
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -101,14 +99,12 @@ impl Child {
     /// Like [`wait`](Child::wait), for at most `timeout`; returns `None` if the child runs on. Switches.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
     /// use std::time::Duration;
-    /// let mut child = greenstd::process::Command::new("sleep").arg("1000").spawn()?;
+    /// let mut child = greenhub::process::Command::new("sleep").arg("1000").spawn()?;
     /// assert_eq!(child.wait_timeout(Duration::from_millis(10))?, None);
     /// child.kill()?;
     /// assert!(!child.wait()?.success());
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors

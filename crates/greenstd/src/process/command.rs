@@ -11,15 +11,13 @@ use super::{Child, orphans};
 /// A process builder, std's `Command`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::process::{Command, Stdio};
+/// use greenhub::process::{Command, Stdio};
 /// use std::io::Write;
 /// let mut child = Command::new("tr").args(["a-z", "A-Z"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
 /// let mut stdin = child.stdin.take().expect("it was asked for");
-/// hub_core::spawn_n(move || stdin.write_all(b"hello").unwrap());
+/// greenhub::spawn_n(move || stdin.write_all(b"hello").unwrap());
 /// assert_eq!(child.wait_with_output()?.stdout, b"HELLO");
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Command {
     command: std::process::Command,

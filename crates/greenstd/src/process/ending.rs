@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-use hub_core::{HubError, Interest, LoopError, PiecewiseWait, TrampolineError, trampoline};
+use hub_core::hub::Interest;
+use hub_core::internal::PiecewiseWait;
+use hub_core::{HubError, LoopError, TrampolineError, trampoline};
 use signal_hook::SigId;
 use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level;

@@ -8,7 +8,7 @@ use std::process::Child;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hub_core::{PerProcess, start_thread, while_idle};
+use hub_core::internal::{PerProcess, start_thread, while_idle};
 
 static ORPHANS: PerProcess<Orphans> = PerProcess::new();
 

@@ -13,15 +13,14 @@ use super::wait_queue::{Wait, WaitQueue};
 /// back: the others wait for one more.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::{sync::{Arc, Barrier}, thread};
+/// use greenhub::thread;
+/// use greenhub::sync::{Arc, Barrier};
 /// let barrier = Arc::new(Barrier::new(2));
 /// let other = Arc::clone(&barrier);
 /// let other = thread::spawn(move || other.wait().is_leader());
 /// let leads = barrier.wait().is_leader();
 /// assert_ne!(other.join()?, leads);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Barrier {
     /// All arrivals but the last.

@@ -11,20 +11,18 @@ use super::queue::{GetError, LightQueue, PutError};
 /// may be errors, which a wait returns as its own, and keeps that queue's promises under kill and timeout.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::sync::Channel;
-/// use hub_core::GreenError;
+/// use greenhub::sync::Channel;
+/// use greenhub::GreenError;
 /// use std::sync::Arc;
 /// let channel = Arc::new(Channel::new());
 /// let sender = channel.clone();
-/// greenstd::thread::spawn(move || {
+/// greenhub::thread::spawn(move || {
 ///     sender.send("hello").unwrap();
 ///     sender.send_error(GreenError::custom("no more")).unwrap();
 /// });
 /// assert_eq!(channel.wait()?, "hello");
 /// assert_eq!(channel.wait().unwrap_err().to_string(), "no more");
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Channel<T> {
     queue: LightQueue<Result<T, GreenError>>,

@@ -18,9 +18,8 @@ use super::wait_queue::{Wait, WaitQueue};
 /// kill or a timeout that strikes during the wait does not poison the mutex: the waiter does not hold it then.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::{sync::{Arc, Condvar, Mutex}, thread};
+/// use greenhub::thread;
+/// use greenhub::sync::{Arc, Condvar, Mutex};
 /// let pair = Arc::new((Mutex::new(false), Condvar::new()));
 /// let other = Arc::clone(&pair);
 /// thread::spawn(move || {
@@ -29,7 +28,7 @@ use super::wait_queue::{Wait, WaitQueue};
 /// });
 /// let ready = pair.1.wait_while(pair.0.lock().unwrap(), |ready| !*ready).unwrap();
 /// assert!(*ready);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Condvar(BiasedMutex<Condition>);
 

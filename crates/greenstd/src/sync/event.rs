@@ -17,16 +17,14 @@ use super::wait_queue::{Wait, WaitError, WaitQueue};
 /// makes its own clone of the value.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::sync::Event;
+/// use greenhub::sync::Event;
 /// use std::sync::Arc;
 /// let event = Arc::new(Event::new());
 /// let sender = event.clone();
-/// greenstd::thread::spawn(move || sender.send(42));
+/// greenhub::thread::spawn(move || sender.send(42));
 /// assert_eq!(event.wait()?, 42);
 /// assert_eq!(event.wait()?, 42);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Event<T> {
     state: BiasedMutex<State<T>>,

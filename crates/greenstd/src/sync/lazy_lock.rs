@@ -13,9 +13,8 @@ use super::once_lock::OnceLock;
 /// timeout, poisons it for good: there is no other closure.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::{sync::LazyLock, thread};
+/// use greenhub::thread;
+/// use greenhub::sync::LazyLock;
 /// static ANSWER: LazyLock<i32> = LazyLock::new(|| {
 ///     thread::yield_now();
 ///     42
@@ -23,7 +22,7 @@ use super::once_lock::OnceLock;
 /// let other = thread::spawn(|| *ANSWER);
 /// assert_eq!(*ANSWER, 42);
 /// assert_eq!(other.join()?, 42);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct LazyLock<T, F = fn() -> T> {
     value: OnceLock<T>,

@@ -22,9 +22,8 @@ use super::wait_queue::{Wait, WaitError, WaitQueue};
 /// It has no bound: a send never waits.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::{sync::mpsc, thread};
+/// use greenhub::thread;
+/// use greenhub::sync::mpsc;
 /// let (sender, receiver) = mpsc::channel();
 /// for name in ["epoll", "poll"] {
 ///     let sender = sender.clone();
@@ -32,7 +31,7 @@ use super::wait_queue::{Wait, WaitError, WaitQueue};
 /// }
 /// drop(sender);
 /// assert_eq!(receiver.iter().collect::<Vec<_>>(), ["epoll", "poll"]);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
@@ -46,16 +45,15 @@ pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
 /// is received.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::{sync::mpsc, thread};
+/// use greenhub::thread;
+/// use greenhub::sync::mpsc;
 /// let (sender, receiver) = mpsc::sync_channel(1);
 /// sender.send(1)?;
 /// assert_eq!(sender.try_send(2), Err(mpsc::TrySendError::Full(2)));
 /// let other = thread::spawn(move || sender.send(3)); // waits for room
 /// assert_eq!((receiver.recv()?, receiver.recv()?), (1, 3));
 /// other.join()??;
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
 pub fn sync_channel<T>(bound: usize) -> (SyncSender<T>, Receiver<T>) {

@@ -6,7 +6,8 @@ use std::fmt;
 use std::sync::{self, LockResult, TryLockError, TryLockResult};
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Grace, Holder, WaitReason};
+use hub_core::internal::Holder;
+use hub_core::{BiasedMutex, Grace, WaitReason};
 
 use super::poison;
 use super::wait_infallible::within_grace;
@@ -25,9 +26,8 @@ use super::wait_queue::{Wait, WaitQueue};
 /// does not poison it.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::{sync::{Arc, Mutex}, thread};
+/// use greenhub::thread;
+/// use greenhub::sync::{Arc, Mutex};
 /// let total = Arc::new(Mutex::new(0));
 /// let adders: Vec<_> = (0..10)
 ///     .map(|n| {
@@ -43,7 +43,7 @@ use super::wait_queue::{Wait, WaitQueue};
 ///     adder.join()?;
 /// }
 /// assert_eq!(*total.lock().unwrap(), 45);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Mutex<T: ?Sized> {
     lock: RawMutex,
@@ -110,16 +110,13 @@ impl<T: ?Sized> Mutex<T> {
     /// Attempts to acquire the mutex for at most `timeout`, parking_lot's. Switches if it has to wait.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use greenstd::sync::Mutex;
+    /// use greenhub::sync::Mutex;
     /// use std::time::Duration;
     /// let mutex = Mutex::new(1);
     /// let guard = mutex.lock().unwrap();
     /// assert!(mutex.try_lock_for(Duration::from_millis(1)).is_err());
     /// drop(guard);
     /// assert_eq!(*mutex.try_lock_for(Duration::from_millis(1)).unwrap(), 1);
-    /// # });
     /// ```
     ///
     /// # Errors

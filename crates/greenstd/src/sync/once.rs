@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hub_core::{BiasedMutex, Holder, WaitReason};
+use hub_core::internal::Holder;
+use hub_core::{BiasedMutex, WaitReason};
 
 use super::wait_infallible::until;
 use super::wait_queue::{Wait, WaitQueue};
@@ -14,15 +15,14 @@ use super::wait_queue::{Wait, WaitQueue};
 /// green thread was killed or timed out.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::{sync::Once, thread};
+/// use greenhub::thread;
+/// use greenhub::sync::Once;
 /// static START: Once = Once::new();
 /// let other = thread::spawn(|| START.call_once(thread::yield_now));
 /// START.call_once(thread::yield_now);
 /// assert!(START.is_completed());
 /// other.join()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Once {
     /// Read without the lock.

@@ -11,14 +11,13 @@ use super::once::Once;
 /// timeout, leaves it empty: the next closure runs.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::{sync::OnceLock, thread};
+/// use greenhub::thread;
+/// use greenhub::sync::OnceLock;
 /// static ANSWER: OnceLock<i32> = OnceLock::new();
 /// let other = thread::spawn(|| *ANSWER.wait());
 /// assert_eq!(*ANSWER.get_or_init(|| 42), 42);
 /// assert_eq!(other.join()?, 42);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct OnceLock<T> {
     once: Once,

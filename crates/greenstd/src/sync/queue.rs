@@ -117,7 +117,7 @@ impl<T, O: Order<T>> State<T, O> {
             return Some(call(&mut self.items));
         }
         ORDERING.set(true);
-        let result = hub_core::without_switching(|| call(&mut self.items));
+        let result = hub_core::internal::without_switching(|| call(&mut self.items));
         ORDERING.set(false);
         match result {
             Ok(result) => Some(result),
@@ -498,17 +498,15 @@ pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
 /// Green threads of any hub and plain OS threads may share a queue: it is `Send + Sync` if `T` is `Send`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::sync::LightQueue;
+/// use greenhub::sync::LightQueue;
 /// use std::sync::Arc;
 /// let queue = Arc::new(LightQueue::bounded(1));
 /// let putter = queue.clone();
-/// let green = greenstd::thread::spawn(move || (1..=3).try_for_each(|n| putter.put(n)));
+/// let green = greenhub::thread::spawn(move || (1..=3).try_for_each(|n| putter.put(n)));
 /// let got = (queue.get()?, queue.get()?, queue.get()?);
 /// assert_eq!(got, (1, 2, 3));
 /// green.join()??;
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub type LightQueue<T> = OrderedLightQueue<T, Fifo<T>>;
 
@@ -517,21 +515,19 @@ pub type LightQueue<T> = OrderedLightQueue<T, Fifo<T>>;
 /// Callers can wait until all items are reported done.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::sync::Queue;
+/// use greenhub::sync::Queue;
 /// use std::sync::Arc;
 /// let jobs: Arc<Queue<u32>> = Arc::default();
 /// (1..=3).try_for_each(|n| jobs.put(n))?;
 /// let worker = jobs.clone();
-/// greenstd::thread::spawn(move || {
+/// greenhub::thread::spawn(move || {
 ///     while let Ok(_job) = worker.get() {
 ///         worker.task_done().unwrap();
 ///     }
 /// });
 /// jobs.join()?;
 /// assert!(jobs.is_empty());
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub type Queue<T> = OrderedQueue<T, Fifo<T>>;
 
@@ -543,7 +539,7 @@ pub type Queue<T> = OrderedQueue<T, Fifo<T>>;
 /// an order. A panic of a comparison reaches the operation and loses no item: see [`Order`].
 ///
 /// ```
-/// use greenstd::sync::PriorityQueue;
+/// use greenhub::sync::PriorityQueue;
 /// let queue = PriorityQueue::new();
 /// for (priority, job) in [(2, "later"), (1, "first"), (2, "last")] {
 ///     queue.try_put((priority, job))?;
@@ -556,7 +552,7 @@ pub type PriorityQueue<T> = OrderedQueue<T, Priority<T>>;
 /// A [`Queue`] that returns the item first that was put last.
 ///
 /// ```
-/// use greenstd::sync::LifoQueue;
+/// use greenhub::sync::LifoQueue;
 /// let queue = LifoQueue::new();
 /// queue.try_put("old")?;
 /// queue.try_put("new")?;

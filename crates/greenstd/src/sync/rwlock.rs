@@ -8,7 +8,8 @@ use std::fmt;
 use std::sync::{self, LockResult, PoisonError, TryLockError, TryLockResult};
 use std::time::{Duration, Instant};
 
-use hub_core::{BiasedMutex, Grace, Holder, WaitReason};
+use hub_core::internal::Holder;
+use hub_core::{BiasedMutex, Grace, WaitReason};
 
 use super::poison;
 use super::wait_infallible::within_grace;
@@ -26,9 +27,8 @@ use super::wait_queue::{Wait, WaitQueue};
 /// read guard does not poison it.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::{sync::{Arc, RwLock}, thread};
+/// use greenhub::thread;
+/// use greenhub::sync::{Arc, RwLock};
 /// let names = Arc::new(RwLock::new(vec!["epoll"]));
 /// let (first, second) = (names.read().unwrap(), names.read().unwrap());
 /// assert_eq!(first.len(), second.len());
@@ -37,7 +37,7 @@ use super::wait_queue::{Wait, WaitQueue};
 /// drop((first, second));
 /// writer.join()?;
 /// assert_eq!(*names.read().unwrap(), ["epoll", "poll"]);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct RwLock<T: ?Sized> {
     lock: RawRwLock,
@@ -108,16 +108,13 @@ impl<T: ?Sized> RwLock<T> {
     /// Attempts to acquire shared read access for at most `timeout`, parking_lot's. Switches if it has to wait.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use greenstd::sync::RwLock;
+    /// use greenhub::sync::RwLock;
     /// use std::time::Duration;
     /// let lock = RwLock::new(1);
     /// let writer = lock.write().unwrap();
     /// assert!(lock.try_read_for(Duration::from_millis(1)).is_err());
     /// drop(writer);
     /// assert_eq!(*lock.try_read_for(Duration::from_millis(1)).unwrap(), 1);
-    /// # });
     /// ```
     ///
     /// # Errors
@@ -161,16 +158,13 @@ impl<T: ?Sized> RwLock<T> {
     /// Attempts to acquire exclusive write access for at most `timeout`, parking_lot's. Switches if it has to wait.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use greenstd::sync::RwLock;
+    /// use greenhub::sync::RwLock;
     /// use std::time::Duration;
     /// let lock = RwLock::new(1);
     /// let reader = lock.read().unwrap();
     /// assert!(lock.try_write_for(Duration::from_millis(1)).is_err());
     /// drop(reader);
     /// *lock.try_write_for(Duration::from_millis(1)).unwrap() += 1;
-    /// # });
     /// ```
     ///
     /// # Errors
@@ -221,15 +215,12 @@ impl<'a, T: ?Sized> RwLockWriteGuard<'a, T> {
     /// Downgrades the write guard to a read guard. No writer gets in between. Does not switch.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use greenstd::sync::{RwLock, RwLockWriteGuard};
+    /// use greenhub::sync::{RwLock, RwLockWriteGuard};
     /// let lock = RwLock::new(1);
     /// let mut writer = lock.write().unwrap();
     /// *writer += 1;
     /// let reader = RwLockWriteGuard::downgrade(writer);
     /// assert_eq!(*reader + *lock.read().unwrap(), 4);
-    /// # });
     /// ```
     pub fn downgrade(s: Self) -> RwLockReadGuard<'a, T> {
         let RwLockWriteGuard { data, mut held, rwlock } = s;

@@ -10,7 +10,7 @@
 use std::io;
 use std::time::Duration;
 
-pub use hub_core::run_and_shutdown;
+pub use hub_core::internal::run_and_shutdown;
 pub use std::thread::JoinHandle;
 
 /// How long an OS thread waits for its green threads at its end by default.
@@ -24,14 +24,12 @@ pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 /// Joining blocks the calling OS thread, like std's.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// use greenstd::thread::{self, os};
+/// use greenhub::thread;
+/// use greenhub::thread::os;
 /// use std::time::Duration;
 /// let thread = os::spawn(|| {
-///     # doctest::run(|| {
 ///     thread::spawn(|| thread::sleep(Duration::from_secs(3600))); // unwound at the end
 ///     thread::yield_now();
-///     # });
 ///     "done"
 /// });
 /// assert_eq!(thread.join().unwrap(), "done");
@@ -54,7 +52,7 @@ where
 /// OS thread factory, std's `Builder`: the OS threads unwind their green threads at their end.
 ///
 /// ```
-/// use greenstd::thread::os;
+/// use greenhub::thread::os;
 /// let thread = os::Builder::new().name("worker".to_owned()).shutdown_limit(None).spawn(|| 1)?;
 /// assert_eq!(thread.thread().name(), Some("worker"));
 /// assert_eq!(thread.join().unwrap(), 1);

@@ -11,12 +11,10 @@ use crate::greenlet::task::Task;
 /// A factory for green threads with a name or a stack size. std's `thread::Builder`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let green = hub_core::Builder::new().name("worker").stack_size(64 * 1024).spawn(|| 1)?;
+/// let green = greenhub::Builder::new().name("worker").stack_size(64 * 1024).spawn(|| 1)?;
 /// assert_eq!(green.name().as_deref(), Some("worker"));
 /// # green.join().unwrap();
-/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
@@ -48,7 +46,7 @@ impl Builder {
         self
     }
 
-    /// Sets the location of the spawn that reports and listings show, like [`spawn_at`](crate::spawn_at).
+    /// Sets the location of the spawn that reports and listings show.
     #[must_use]
     pub fn spawned_at(mut self, place: &'static Location<'static>) -> Builder {
         self.spawned_at = Some(place);

@@ -29,9 +29,7 @@ use crate::main_loop::blocking::Detector;
 /// has no detector.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{Report, hub_blocking_detection, set_report_stream};
+/// use greenhub::debug::{Report, hub_blocking_detection, set_report_stream};
 /// use std::time::Duration;
 /// let (sender, blocked) = std::sync::mpsc::channel();
 /// set_report_stream(move |report| {
@@ -40,10 +38,10 @@ use crate::main_loop::blocking::Detector;
 ///     }
 /// });
 /// hub_blocking_detection(Duration::from_millis(20))?;
-/// let selfish = hub_core::Builder::new().name("selfish").spawn(move || blocked.recv())?; // blocks the OS thread
+/// let selfish = greenhub::Builder::new().name("selfish").spawn(move || blocked.recv())?; // blocks the OS thread
 /// assert!(selfish.join()??.contains("selfish"));
 /// hub_blocking_detection(None)?;
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors

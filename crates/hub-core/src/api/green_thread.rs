@@ -19,14 +19,12 @@ use crate::greenlet::task::{Task, TaskRef};
 /// [`ignore_result`](GreenThread::ignore_result) detaches it without a report.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let green = hub_core::spawn(|| 6 * 7);
+/// let green = greenhub::spawn(|| 6 * 7);
 /// assert!(!green.is_finished());
 /// assert_eq!(green.wait()?, 42); // as often as you like
 /// assert!(green.is_finished());
 /// assert_eq!(green.join()?, 42); // once, and takes the result
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct GreenThread<T> {
     pub(crate) task: Task<T>,
@@ -35,11 +33,8 @@ pub struct GreenThread<T> {
 /// Kills `green`, like [`GreenThread::kill`]. Eventlet's `kill`. Switches, except in the main loop.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let green = hub_core::spawn(|| "never");
-/// assert_eq!(hub_core::kill(&green), hub_core::KillOutcome::Cancelled);
-/// # });
+/// let green = greenhub::spawn(|| "never");
+/// assert_eq!(greenhub::kill(&green), greenhub::greenthread::KillOutcome::Cancelled);
 /// ```
 pub fn kill<T>(green: &GreenThread<T>) -> KillOutcome {
     green.kill()
@@ -55,14 +50,12 @@ impl<T> GreenThread<T> {
     /// Waits for the green thread to finish and returns its result. Switches, unless it has ended.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let fine = hub_core::spawn(|| "fine");
+    /// let fine = greenhub::spawn(|| "fine");
     /// assert_eq!(fine.join()?, "fine");
-    /// let killed = hub_core::spawn(|| "never");
+    /// let killed = greenhub::spawn(|| "never");
     /// killed.kill();
     /// assert!(killed.join().unwrap_err().is_exit());
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -79,12 +72,10 @@ impl<T> GreenThread<T> {
     /// May be called any number of times. Eventlet's `wait`.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let green = hub_core::spawn(|| String::from("result"));
+    /// let green = greenhub::spawn(|| String::from("result"));
     /// assert_eq!(green.wait()?, "result");
     /// assert_eq!(green.wait()?, "result");
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -102,13 +93,11 @@ impl<T> GreenThread<T> {
     /// Waits for the green thread to finish and leaves the result in place. Switches, unless it has ended.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let green = hub_core::spawn(|| panic!("not seen here"));
+    /// let green = greenhub::spawn(|| panic!("not seen here"));
     /// green.wait_for_end()?;
     /// assert!(green.is_finished());
     /// assert!(green.join().is_err());
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -124,15 +113,13 @@ impl<T> GreenThread<T> {
     /// The program's panic hook still runs for a panic.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// # hub_core::set_report_stream(|report| panic!("{report}"));
+    /// # greenhub::debug::set_report_stream(|report| panic!("{report}"));
     /// use std::io::{self, Write};
     /// let (reader, mut writer) = io::pipe()?;
     /// drop(reader);
-    /// hub_core::spawn(move || writer.write_all(b"the peer may have left")).ignore_result();
-    /// hub_core::yield_now();
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// greenhub::spawn(move || writer.write_all(b"the peer may have left")).ignore_result();
+    /// greenhub::thread::yield_now();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn ignore_result(self) {
         self.task.see();
@@ -156,16 +143,13 @@ impl<T> GreenThread<T> {
     /// exit from a panic by [`is_exit`](crate::is_exit); the example there is a worker that does so.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use hub_core::KillOutcome;
+    /// use greenhub::greenthread::KillOutcome;
     /// use std::time::Duration;
-    /// let green = hub_core::spawn(|| hub_core::sleep(Duration::from_secs(3600)));
-    /// hub_core::yield_now();
+    /// let green = greenhub::spawn(|| greenhub::sleep(Duration::from_secs(3600)));
+    /// greenhub::thread::yield_now();
     /// assert_eq!(green.kill(), KillOutcome::Ended);
     /// assert_eq!(green.kill(), KillOutcome::Dead);
     /// assert!(green.join().unwrap_err().is_exit());
-    /// # });
     /// ```
     ///
     /// # Panics
@@ -180,13 +164,10 @@ impl<T> GreenThread<T> {
     /// Otherwise like [`kill`](GreenThread::kill).
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use hub_core::GreenError;
-    /// let green = hub_core::spawn(|| 1);
+    /// use greenhub::GreenError;
+    /// let green = greenhub::spawn(|| 1);
     /// green.kill_with(GreenError::custom("shutting down"));
     /// assert_eq!(green.join().unwrap_err().to_string(), "shutting down");
-    /// # });
     /// ```
     pub fn kill_with(&self, error: GreenError) -> KillOutcome {
         end(*self.task, error)
@@ -198,15 +179,12 @@ impl<T> GreenThread<T> {
     /// if it has begun.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
     /// use std::time::Duration;
-    /// let later = hub_core::spawn_after(Duration::from_secs(3600), || "never");
+    /// let later = greenhub::spawn_after(Duration::from_secs(3600), || "never");
     /// assert!(later.cancel());
-    /// let running = hub_core::spawn(|| hub_core::sleep(Duration::from_millis(1)));
-    /// hub_core::yield_now();
+    /// let running = greenhub::spawn(|| greenhub::sleep(Duration::from_millis(1)));
+    /// greenhub::thread::yield_now();
     /// assert!(!running.cancel());
-    /// # });
     /// ```
     pub fn cancel(&self) -> bool {
         if self.task.has_started() {
@@ -306,12 +284,10 @@ impl Drop for JoinEntry {
 /// Returns the name of the running green thread, if it has one.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let green = hub_core::Builder::new().name("worker").spawn(hub_core::current_name)?;
+/// let green = greenhub::Builder::new().name("worker").spawn(greenhub::greenthread::current_name)?;
 /// assert_eq!(green.join()?.as_deref(), Some("worker"));
-/// assert_eq!(hub_core::current_name(), None); // the main greenlet
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// assert_eq!(greenhub::greenthread::current_name(), None); // the main greenlet
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
 pub fn current_name() -> Option<Rc<str>> {
@@ -323,11 +299,9 @@ pub fn current_name() -> Option<Rc<str>> {
 /// No other living greenlet of this OS thread has the same number.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let here = hub_core::current_id();
-/// assert_ne!(hub_core::spawn(hub_core::current_id).join()?, here);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// let here = greenhub::greenthread::current_id();
+/// assert_ne!(greenhub::spawn(greenhub::greenthread::current_id).join()?, here);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
 pub fn current_id() -> u32 {

@@ -23,12 +23,9 @@ use crate::wait::shutdown::{self, Ended};
 /// Returns this thread's hub, built now on first use. Eventlet's `get_hub`. Does not switch.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let hub = hub_core::get_hub();
-/// assert_eq!(hub.id(), hub_core::get_hub().id());
+/// let hub = greenhub::get_hub();
+/// assert_eq!(hub.id(), greenhub::get_hub().id());
 /// assert!(!hub.is_running()); // nothing has blocked yet
-/// # });
 /// ```
 ///
 /// In a destructor of a thread-local that runs after the thread's green threads have ended, the returned hub does
@@ -50,13 +47,10 @@ pub fn get_hub() -> HubRef {
 /// Returns this thread's hub, built now on first use, or an error. Does not switch.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// match hub_core::try_get_hub() {
+/// match greenhub::try_get_hub() {
 ///     Ok(hub) => println!("this thread waits by {}", hub.name()),
 ///     Err(error) => println!("no hub: {error}"),
 /// }
-/// # });
 /// ```
 ///
 /// # Errors
@@ -81,12 +75,9 @@ pub fn try_get_hub() -> Result<HubRef, HubError> {
 /// Returns whether this thread has a hub. Never builds one.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// assert!(!hub_core::has_hub());
-/// hub_core::get_hub();
-/// assert!(hub_core::has_hub());
-/// # });
+/// assert!(!greenhub::hub::has_hub());
+/// greenhub::get_hub();
+/// assert!(greenhub::hub::has_hub());
 /// ```
 #[must_use]
 pub fn has_hub() -> bool {
@@ -100,13 +91,11 @@ pub fn has_hub() -> bool {
 /// go to the thread's present hub.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let hub = hub_core::get_hub();
-/// hub_core::spawn(|| ()).join()?;
+/// let hub = greenhub::get_hub();
+/// greenhub::spawn(|| ()).join()?;
 /// assert!(hub.is_current());
 /// assert!(hub.stats().turns > 0);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
 pub struct HubRef {
@@ -158,16 +147,14 @@ impl HubRef {
     /// thread, whichever hub it uses, for as long as the thread lives.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use hub_core::{Interest, get_hub, trampoline};
+    /// use greenhub::{Interest, get_hub, trampoline};
     /// use std::io::Write;
     /// let remote = get_hub().remote();
     /// let (reader, mut writer) = std::io::pipe()?;
     /// // Another thread has this one run something in a green thread.
     /// std::thread::spawn(move || remote.spawn(move || writer.write_all(b"!").unwrap()));
     /// trampoline(&reader, Interest::READ, None)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Panics
@@ -198,9 +185,7 @@ impl HubRef {
     /// callback runs in a later turn, after the loop has polled the descriptors.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use hub_core::{get_hub, sleep};
+    /// use greenhub::{get_hub, sleep};
     /// use std::cell::Cell;
     /// use std::rc::Rc;
     /// use std::time::Duration;
@@ -211,7 +196,6 @@ impl HubRef {
     /// assert!(never.cancel());
     /// sleep(Duration::from_millis(5));
     /// assert_eq!(rung.get(), 1);
-    /// # });
     /// ```
     #[track_caller]
     pub fn schedule(&self, delay: Duration, timer: impl Timer + 'static) -> TimerHandle {
@@ -230,9 +214,8 @@ impl HubRef {
     /// them.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use hub_core::{Interest, Readiness, get_hub, sleep};
+    /// use greenhub::{Interest, get_hub, sleep};
+    /// use greenhub::hub::Readiness;
     /// use std::cell::Cell;
     /// use std::io::Write;
     /// use std::rc::Rc;
@@ -245,7 +228,7 @@ impl HubRef {
     /// sleep(Duration::from_millis(5));
     /// assert!(readiness.get().contains(Readiness::READ));
     /// drop(registration); // closes the reader, too
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -276,15 +259,13 @@ impl HubRef {
     /// Like [`abort`](HubRef::abort), but waits until the loop has ended. Switches.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
     /// use std::time::Duration;
-    /// let hub = hub_core::get_hub();
-    /// hub_core::sleep(Duration::from_millis(1));
+    /// let hub = greenhub::get_hub();
+    /// greenhub::sleep(Duration::from_millis(1));
     /// assert!(hub.is_running());
     /// hub.abort_wait()?;
     /// assert!(!hub.is_running());
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -311,15 +292,14 @@ impl HubRef {
     /// launches a new loop.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use hub_core::{Interest, LoopError, TrampolineError, get_hub, trampoline};
+    /// use greenhub::{Interest, TrampolineError, get_hub, trampoline};
+    /// use greenhub::hub::LoopError;
     /// let (reader, _writer) = std::io::pipe()?;
     /// let hub = get_hub();
-    /// hub_core::spawn_n(move || hub.interrupt());
+    /// greenhub::spawn_n(move || hub.interrupt());
     /// let waited = trampoline(&reader, Interest::READ, None);
     /// assert!(matches!(waited, Err(TrampolineError::Loop(LoopError::Interrupted))));
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn interrupt(&self) {
         if self.is_current() {
@@ -343,18 +323,16 @@ impl HubRef {
     /// builds a new hub.
     ///
     /// An OS thread that ends without a shutdown abandons all its green threads, because its thread-locals are
-    /// destroyed first. [`run_and_shutdown`](crate::run_and_shutdown) calls this at the right moment. The counterpart
+    /// destroyed first. `run_and_shutdown` calls this at the right moment. The counterpart
     /// in gevent is `Hub.destroy`.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
     /// use std::time::Duration;
-    /// hub_core::spawn_n(|| hub_core::sleep(Duration::from_secs(3600)));
-    /// hub_core::yield_now();
-    /// let ended = hub_core::get_hub().shutdown(Some(Duration::from_secs(10)))?;
+    /// greenhub::spawn_n(|| greenhub::sleep(Duration::from_secs(3600)));
+    /// greenhub::thread::yield_now();
+    /// let ended = greenhub::get_hub().shutdown(Some(Duration::from_secs(10)))?;
     /// assert_eq!((ended.unwound, ended.cancelled, ended.abandoned), (1, 0, 0));
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -371,15 +349,13 @@ impl HubRef {
     /// The turn sleeps for at most `limit` (`None`: until an event). gevent's `loop.run(once=True)`.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
     /// use std::time::Duration;
-    /// let hub = hub_core::get_hub();
-    /// let green = hub_core::spawn(|| 7);
+    /// let hub = greenhub::get_hub();
+    /// let green = greenhub::spawn(|| 7);
     /// while !green.is_finished() {
     ///     hub.run_once(Some(Duration::from_millis(10)))?; // a turn of ours in a loop of the program's
     /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors

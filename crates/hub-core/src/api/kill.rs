@@ -91,16 +91,15 @@ pub fn interrupt_with(number: u32, error: GreenError) -> bool {
 /// The result is [`KillProgress::None`] if no living greenlet has the number.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{KillProgress, interrupt, kill_progress, sleep, spawn, yield_now};
+/// use greenhub::{sleep, spawn};
+/// use hub_core::internal::{KillProgress, interrupt, kill_progress};
+/// use greenhub::thread::yield_now;
 /// let green = spawn(|| sleep(std::time::Duration::from_secs(3600)));
 /// yield_now();
 /// let number = green.id().unwrap();
 /// assert_eq!(kill_progress(number), KillProgress::None);
 /// interrupt(number);
 /// assert_eq!(kill_progress(number), KillProgress::Striking);
-/// # });
 /// ```
 #[must_use]
 pub fn kill_progress(number: u32) -> KillProgress {

@@ -24,17 +24,15 @@ impl<T: 'static> GreenThread<T> {
     /// [`wait`](GreenThread::wait) takes it.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
     /// use std::cell::Cell;
     /// use std::rc::Rc;
     /// let seen = Rc::new(Cell::new(0));
-    /// let green = hub_core::spawn(|| 7);
+    /// let green = greenhub::spawn(|| 7);
     /// let sink = Rc::clone(&seen);
     /// green.link(move |result| sink.set(*result.as_ref().unwrap()));
     /// green.wait()?;
     /// assert_eq!(seen.get(), 7);
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn link(&self, f: impl FnOnce(&Result<T, GreenError>) + 'static) -> LinkId {
         let task = self.task;
@@ -53,13 +51,11 @@ impl<T: 'static> GreenThread<T> {
     /// Eventlet's `link_value`.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let green = hub_core::spawn(|| 7);
+    /// let green = greenhub::spawn(|| 7);
     /// green.link_value(|value| assert_eq!(*value, 7));
     /// green.link_error(|_| unreachable!());
     /// assert_eq!(green.join()?, 7);
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn link_value(&self, f: impl FnOnce(&T) + 'static) -> LinkId {
         self.link(|result| {
@@ -74,13 +70,10 @@ impl<T: 'static> GreenThread<T> {
     /// The error is a panic, a kill or a timeout. Eventlet's `link_exception`.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let green = hub_core::spawn(|| 7);
+    /// let green = greenhub::spawn(|| 7);
     /// green.link_error(|error| assert!(error.is_exit()));
     /// green.link_value(|_| unreachable!());
     /// green.kill();
-    /// # });
     /// ```
     #[doc(alias = "link_exception")]
     pub fn link_error(&self, f: impl FnOnce(&GreenError) + 'static) -> LinkId {
@@ -96,13 +89,10 @@ impl<T: 'static> GreenThread<T> {
     /// A link can be removed while the links before it are called.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let green = hub_core::spawn(|| 7);
+    /// let green = greenhub::spawn(|| 7);
     /// let link = green.link(|_| panic!("removed before it was called"));
     /// assert!(green.unlink(link));
     /// assert!(!green.unlink(link));
-    /// # });
     /// ```
     pub fn unlink(&self, link: LinkId) -> bool {
         self.task.remove_link(link.0)
@@ -119,14 +109,11 @@ impl<T: 'static> GreenThread<T> {
     /// ends.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
     /// use std::time::Duration;
-    /// let peer = hub_core::spawn(|| hub_core::sleep(Duration::from_millis(1)));
-    /// let linked = peer.with_link(|| hub_core::sleep(Duration::from_secs(3600))).unwrap_err();
+    /// let peer = greenhub::spawn(|| greenhub::sleep(Duration::from_millis(1)));
+    /// let linked = peer.with_link(|| greenhub::sleep(Duration::from_secs(3600))).unwrap_err();
     /// assert!(linked.error().is_none());
     /// assert!(peer.is_finished());
-    /// # });
     /// ```
     ///
     /// # Errors
@@ -144,12 +131,10 @@ impl<T: 'static> GreenThread<T> {
     /// Like [`with_link`](GreenThread::with_link), but unwinds `f` only for a value. Switches if `f` does.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let quick = hub_core::spawn(|| "value");
-    /// assert!(quick.with_link_value(|| hub_core::sleep(std::time::Duration::from_secs(3600))).is_err());
+    /// let quick = greenhub::spawn(|| "value");
+    /// assert!(quick.with_link_value(|| greenhub::sleep(std::time::Duration::from_secs(3600))).is_err());
     /// assert_eq!(quick.join()?, "value");
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -168,14 +153,11 @@ impl<T: 'static> GreenThread<T> {
     /// It is for work that is useless once the green thread has failed, but not once it has succeeded.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let helper = hub_core::spawn(|| ());
-    /// assert!(helper.with_link_error(hub_core::yield_now).is_ok());
-    /// let helper = hub_core::spawn(|| ());
+    /// let helper = greenhub::spawn(|| ());
+    /// assert!(helper.with_link_error(greenhub::thread::yield_now).is_ok());
+    /// let helper = greenhub::spawn(|| ());
     /// helper.kill();
-    /// assert!(helper.with_link_error(hub_core::yield_now).is_err());
-    /// # });
+    /// assert!(helper.with_link_error(greenhub::thread::yield_now).is_err());
     /// ```
     ///
     /// # Errors

@@ -21,18 +21,17 @@ pub use self::info::{GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Ti
 /// They are in the order of their numbers. Builds no hub.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{Builder, GreenletState, sleep};
+/// use greenhub::{Builder, sleep};
+/// use greenhub::debug::GreenletState;
 /// use std::time::Duration;
 /// let sleeper = Builder::new().name("sleeper").spawn(|| sleep(Duration::from_secs(60)))?;
 /// sleep(Duration::from_millis(1));
-/// let all = hub_core::greenlets();
+/// let all = greenhub::debug::greenlets();
 /// let found = all.iter().find(|one| Some(one.number) == sleeper.id()).unwrap();
 /// assert_eq!(found.name.as_deref(), Some("sleeper"));
 /// assert!(matches!(found.state, GreenletState::Waiting { due_in: Some(_), .. }));
 /// assert!(found.to_string().contains("sleeping"));
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
 pub fn greenlets() -> Vec<GreenletInfo> {
@@ -44,15 +43,13 @@ pub fn greenlets() -> Vec<GreenletInfo> {
 /// Readers come first, then writers, each in the order of the descriptors' numbers. Builds no hub.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{Interest, get_hub};
+/// use greenhub::{Interest, get_hub};
 /// let (reader, _writer) = std::io::pipe()?;
 /// let _registration = get_hub().listen(reader, Interest::READ, |_| ())?;
-/// let listeners = hub_core::listeners();
+/// let listeners = greenhub::debug::listeners();
 /// assert_eq!(listeners.len(), 1);
 /// assert_eq!(listeners[0].interest, Interest::READ);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
 pub fn listeners() -> Vec<ListenerInfo> {
@@ -64,15 +61,13 @@ pub fn listeners() -> Vec<ListenerInfo> {
 /// Timers that only begin to count with the next turn are last. Builds no hub.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{TimerPurpose, get_hub};
+/// use greenhub::get_hub;
+/// use greenhub::debug::TimerPurpose;
 /// use std::time::Duration;
 /// get_hub().schedule(Duration::from_secs(5), || println!("late"));
-/// let timers = hub_core::timers();
+/// let timers = greenhub::debug::timers();
 /// assert_eq!(timers[0].purpose, TimerPurpose::Call);
 /// assert!(timers[0].to_string().contains(file!()));
-/// # });
 /// ```
 #[must_use]
 pub fn timers() -> Vec<TimerInfo> {

@@ -13,13 +13,10 @@ use crate::greenlet::task::Task;
 /// spawns. An exit that reaches the caller within `f` continues once `f` is unwound.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let here = hub_core::current_id();
-/// let green = hub_core::run_in_place(hub_core::current_id);
+/// let here = greenhub::greenthread::current_id();
+/// let green = hub_core::internal::run_in_place(greenhub::greenthread::current_id);
 /// assert!(green.is_finished());
 /// assert_eq!(green.join().unwrap(), here);
-/// # });
 /// ```
 #[track_caller]
 pub fn run_in_place<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
@@ -29,12 +26,9 @@ pub fn run_in_place<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<
 /// Like [`run_in_place`], but reports show `place` as the location of the spawn. Switches only if `f` does.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// let here = std::panic::Location::caller();
-/// let green = hub_core::run_in_place_at(here, || ());
+/// let green = hub_core::internal::run_in_place_at(here, || ());
 /// assert_eq!(green.spawned_at(), here);
-/// # });
 /// ```
 pub fn run_in_place_at<T: 'static>(
     place: &'static Location<'static>,

@@ -26,17 +26,14 @@ use crate::greenlet::unwind::Exit;
 /// A scope to spawn scoped green threads in, see [`scope()`]. std's `thread::Scope`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// let total = std::cell::Cell::new(0);
-/// hub_core::scope(|s| {
+/// greenhub::scope(|s| {
 ///     for n in 1..=3 {
 ///         let total = &total;
 ///         s.spawn(move || total.set(total.get() + n));
 ///     }
 /// });
 /// assert_eq!(total.get(), 6);
-/// # });
 /// ```
 pub struct Scope<'scope, 'env: 'scope> {
     children: RefCell<Vec<TaskRef>>,
@@ -64,16 +61,13 @@ pub struct ScopedGreenThread<'scope, T> {
 /// until it is over.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// let mut words = vec!["green", "threads"];
-/// let lengths: Vec<usize> = hub_core::scope(|s| {
+/// let lengths: Vec<usize> = greenhub::scope(|s| {
 ///     let handles: Vec<_> = words.iter().map(|word| s.spawn(|| word.len())).collect();
 ///     handles.into_iter().map(|handle| handle.join().unwrap()).collect()
 /// });
 /// words.push("done");
 /// assert_eq!(lengths, [5, 7]);
-/// # });
 /// ```
 ///
 /// # Panics
@@ -272,7 +266,7 @@ impl<T> fmt::Debug for ScopedGreenThread<'_, T> {
 /// A scoped green thread cannot borrow a value of the closure:
 ///
 /// ```compile_fail,E0597
-/// hub_core::scope(|s| {
+/// greenhub::scope(|s| {
 ///     let text = String::new();
 ///     let short = text.as_str();
 ///     s.spawn(move || short.len());
@@ -282,22 +276,22 @@ impl<T> fmt::Debug for ScopedGreenThread<'_, T> {
 /// Neither a handle nor a result that holds one can leave the scope:
 ///
 /// ```compile_fail
-/// let handle = hub_core::scope(|s| s.spawn(|| 1));
+/// let handle = greenhub::scope(|s| s.spawn(|| 1));
 /// ```
 ///
 /// ```compile_fail,E0521
 /// let mut kept = None;
-/// hub_core::scope(|s| kept = Some(s.spawn(|| 1)));
+/// greenhub::scope(|s| kept = Some(s.spawn(|| 1)));
 /// ```
 ///
 /// Neither the scope nor a handle can go to another OS thread:
 ///
 /// ```compile_fail,E0277
-/// hub_core::scope(|s| std::thread::scope(|threads| drop(threads.spawn(|| drop(s.spawn(|| 1))))));
+/// greenhub::scope(|s| std::thread::scope(|threads| drop(threads.spawn(|| drop(s.spawn(|| 1))))));
 /// ```
 ///
 /// ```compile_fail,E0277
-/// hub_core::scope(|s| {
+/// greenhub::scope(|s| {
 ///     let handle = s.spawn(|| 1);
 ///     std::thread::scope(|threads| drop(threads.spawn(|| handle.join())));
 /// });
@@ -307,7 +301,7 @@ impl<T> fmt::Debug for ScopedGreenThread<'_, T> {
 ///
 /// ```compile_fail,E0499
 /// let mut count = 0;
-/// hub_core::scope(|s| {
+/// greenhub::scope(|s| {
 ///     s.spawn(|| count += 1);
 ///     s.spawn(|| count += 1);
 /// });
@@ -317,7 +311,7 @@ impl<T> fmt::Debug for ScopedGreenThread<'_, T> {
 ///
 /// ```compile_fail,E0373
 /// let text = String::new();
-/// hub_core::spawn(|| text.len());
+/// greenhub::spawn(|| text.len());
 /// ```
 #[cfg(doctest)]
 struct CompileErrors;

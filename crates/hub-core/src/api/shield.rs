@@ -36,7 +36,7 @@ use crate::greenlet::run;
 /// | sleeps, yields, yields before an operation that can be served at once, waits for a descriptor, a socket, a child, a [`join`](crate::GreenThread::join), a queue, a channel, a semaphore, an event, a barrier, a notification, a free slot of a pool, the closure of a `Once`, `OnceLock` or `LazyLock` in another green thread | strikes at once |
 /// | waits for a lock (a mutex, a reader-writer lock, the mutex after a notification) | strikes at the first wait after it, or when the wait has lasted for the [patience](crate::set_lock_patience), one second by default |
 /// | waits for the green threads of a [`scope`](crate::scope()) | kills them, and strikes when they have ended |
-/// | waits for a job that borrows ([`offload_scoped`](crate::offload_scoped); files) | strikes at the first wait after the job |
+/// | waits for a job that borrows (`tpool::execute_scoped`; files) | strikes at the first wait after the job |
 /// | is inside a shield | strikes at the first wait after it |
 /// | unwinds already (a destructor runs because of a panic or an exit) | is not thrown again; the wait blocks the OS thread for at most the [time of grace](crate::set_panicking_grace) |
 ///
@@ -52,9 +52,8 @@ use crate::greenlet::run;
 /// should leave long work to a green thread of its own.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{shield, sleep, spawn, spawn_n, yield_now};
+/// use greenhub::{shield, sleep, spawn, spawn_n};
+/// use greenhub::thread::yield_now;
 /// use std::cell::Cell;
 /// use std::rc::Rc;
 /// use std::time::Duration;
@@ -87,7 +86,6 @@ use crate::greenlet::run;
 /// green.kill();
 /// let _ = green.join();
 /// assert_eq!(ended.get(), 1);
-/// # });
 /// ```
 ///
 /// # Panics
@@ -97,9 +95,7 @@ use crate::greenlet::run;
 /// # Examples
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{shield, sleep, with_timeout};
+/// use greenhub::{shield, sleep, with_timeout};
 /// use std::time::Duration;
 /// let short = Duration::from_millis(1);
 /// let mut records = Vec::new();
@@ -113,7 +109,6 @@ use crate::greenlet::run;
 /// });
 /// assert!(late.is_err());
 /// assert_eq!(records, ["debit", "credit"]);
-/// # });
 /// ```
 pub fn shield<R>(f: impl FnOnce() -> R) -> R {
     // Without greenlets no scope is open, so no exit can come.
@@ -129,13 +124,10 @@ pub fn shield<R>(f: impl FnOnce() -> R) -> R {
 /// loop. An OS thread that has not used this library yet blocks in a wait as with std.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// hub_core::spawn(|| ());
-/// let slept = hub_core::without_switching(|| hub_core::sleep(std::time::Duration::ZERO));
+/// greenhub::spawn(|| ());
+/// let slept = hub_core::internal::without_switching(|| greenhub::sleep(std::time::Duration::ZERO));
 /// assert!(slept.is_err());
-/// assert_eq!(hub_core::without_switching(|| 1).unwrap(), 1);
-/// # });
+/// assert_eq!(hub_core::internal::without_switching(|| 1).unwrap(), 1);
 /// ```
 ///
 /// # Errors

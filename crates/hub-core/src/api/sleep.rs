@@ -21,15 +21,13 @@ use crate::wait::grace::Grace;
 /// nothing.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// use std::time::{Duration, Instant};
 /// let start = Instant::now();
-/// let other = hub_core::spawn(|| hub_core::sleep(Duration::from_millis(10)));
-/// hub_core::sleep(Duration::from_millis(10)); // both sleep at the same time
+/// let other = greenhub::spawn(|| greenhub::sleep(Duration::from_millis(10)));
+/// greenhub::sleep(Duration::from_millis(10)); // both sleep at the same time
 /// other.join()?;
 /// assert!(start.elapsed() >= Duration::from_millis(10));
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Panics
@@ -92,12 +90,9 @@ impl Drop for ArmedTimer {
 /// The same as a [`sleep`] of zero.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let other = hub_core::spawn(|| ());
-/// hub_core::yield_now();
+/// let other = greenhub::spawn(|| ());
+/// greenhub::thread::yield_now();
 /// assert!(other.is_finished());
-/// # });
 /// ```
 ///
 /// # Panics
@@ -121,13 +116,11 @@ pub fn yield_now() {
 /// that was already done would be lost.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let other = hub_core::spawn(|| ());
+/// let other = greenhub::spawn(|| ());
 /// while !other.is_finished() {
-///     hub_core::consume_budget()?;
+///     greenhub::park::consume_budget()?;
 /// }
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors

@@ -74,13 +74,13 @@ use crate::greenlet::trace;
 ///   cases the end is mostly noticed, but without a guarantee. Instead: start OS threads with that function, and
 ///   release by an explicit call whatever takes a wait to release.
 /// - *A call that switches while another OS thread borrows a thread-local of this one*, as with `std::thread::scope` or
-///   [`offload_scoped`](crate::offload_scoped()) within `with`. If this OS thread ends meanwhile, the green thread is
+///   `tpool::execute_scoped` within `with`. If this OS thread ends meanwhile, the green thread is
 ///   abandoned and the value is destroyed, while the other OS thread still uses it:
 ///
 ///   ```no_run
-///   # use hub_core::{offload_scoped, spawn};
+///   # use greenhub::{spawn, tpool};
 ///   thread_local!(static V: Vec<u64> = vec![7]);
-///   spawn(|| V.with(|v| offload_scoped(|| v.iter().sum::<u64>()).ok())); // undefined behaviour if this thread ends
+///   spawn(|| V.with(|v| tpool::execute_scoped(|| v.iter().sum::<u64>()).ok())); // undefined behaviour if this thread ends
 ///   ```
 ///
 ///   Instead: lend a clone; or keep an `Arc` in the thread-local and send a clone of it; or end the OS thread by a
@@ -101,11 +101,8 @@ use crate::greenlet::trace;
 /// # Examples
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let green = hub_core::spawn(|| 6 * 7);
+/// let green = greenhub::spawn(|| 6 * 7);
 /// assert_eq!(green.join().unwrap(), 42);
-/// # });
 /// ```
 #[track_caller]
 #[inline]
@@ -120,12 +117,9 @@ pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
 /// It is for libraries that spawn on behalf of a caller whose location `#[track_caller]` cannot give, such as a server.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// let here = std::panic::Location::caller();
-/// let green = hub_core::spawn_at(here, || ());
+/// let green = hub_core::internal::spawn_at(here, || ());
 /// assert_eq!(green.spawned_at(), here);
-/// # });
 /// ```
 #[inline]
 pub fn spawn_at<T: 'static>(place: &'static Location<'static>, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
@@ -138,17 +132,14 @@ pub fn spawn_at<T: 'static>(place: &'static Location<'static>, f: impl FnOnce() 
 /// Spawns a green thread without a handle. Eventlet's `spawn_n`. Otherwise like [`spawn`].
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// use std::cell::Cell;
 /// use std::rc::Rc;
 /// let ran = Rc::new(Cell::new(false));
 /// let seen = Rc::clone(&ran);
-/// hub_core::spawn_n(move || seen.set(true));
+/// greenhub::spawn_n(move || seen.set(true));
 /// assert!(!ran.get());
-/// hub_core::yield_now();
+/// greenhub::thread::yield_now();
 /// assert!(ran.get());
-/// # });
 /// ```
 #[track_caller]
 #[inline]
@@ -163,13 +154,11 @@ pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
 /// It begins even if the spawner has ended. Before it begins, [`cancel`](GreenThread::cancel) cancels it.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// use std::time::Duration;
-/// let green = hub_core::spawn_after(Duration::from_millis(5), || "later");
+/// let green = greenhub::spawn_after(Duration::from_millis(5), || "later");
 /// assert!(!green.is_started());
 /// assert_eq!(green.join()?, "later");
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
 pub fn spawn_after<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
@@ -197,13 +186,11 @@ fn begin_after<T>(delay: Duration, task: Task<T>) -> GreenThread<T> {
 /// available as soon as the spawner has ended. Eventlet's `spawn_after_local`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// use std::time::Duration;
-/// let spawner = hub_core::spawn(|| hub_core::spawn_after_local(Duration::from_secs(3600), || "never"));
+/// let spawner = greenhub::spawn(|| greenhub::spawn_after_local(Duration::from_secs(3600), || "never"));
 /// let green = spawner.join()?;
 /// assert_eq!(green.join()?, None);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
 pub fn spawn_after_local<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static) -> GreenThread<Option<T>> {

@@ -26,8 +26,8 @@ pub fn default_stack_size() -> usize {
 /// backtrace.
 ///
 /// ```
-/// hub_core::set_default_stack_size(100_000)?;
-/// assert_eq!(hub_core::default_stack_size(), 128 * 1024);
+/// greenhub::greenthread::set_default_stack_size(100_000)?;
+/// assert_eq!(greenhub::greenthread::default_stack_size(), 128 * 1024);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
@@ -47,9 +47,9 @@ pub fn set_default_stack_size(size: usize) -> io::Result<()> {
 /// green threads.
 ///
 /// ```
-/// use hub_core::StackPolicy;
+/// use greenhub::greenthread::StackPolicy;
 /// // SAFETY: asks for guards, as without the call.
-/// unsafe { hub_core::set_stack_policy(StackPolicy::Guarded) };
+/// unsafe { greenhub::greenthread::set_stack_policy(StackPolicy::Guarded) };
 /// ```
 ///
 /// # Safety

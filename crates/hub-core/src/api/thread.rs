@@ -50,15 +50,13 @@ thread_local! {
 /// In a plain greenlet it is the handle of the main greenlet of its OS thread.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let main = hub_core::current().id();
-/// let green = hub_core::Builder::new().name("worker").spawn(hub_core::current)?;
+/// let main = greenhub::thread::current().id();
+/// let green = greenhub::Builder::new().name("worker").spawn(greenhub::thread::current)?;
 /// assert_eq!(green.thread().name(), Some("worker"));
 /// let worker = green.join()?;
 /// assert_eq!(worker.name(), Some("worker"));
 /// assert_ne!(worker.id(), main);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
 pub fn current() -> Thread {
@@ -85,14 +83,12 @@ fn main_thread(main: &Cell<Option<Thread>>) -> Thread {
 /// [`Thread::unpark`] makes the token available. Returns at once if that happened before. May return early.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let green = hub_core::spawn(hub_core::park);
+/// let green = greenhub::spawn(greenhub::thread::park);
 /// let thread = green.thread().clone();
 /// let other = std::thread::spawn(move || thread.unpark());
 /// green.join()?;
 /// other.join().unwrap();
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Panics

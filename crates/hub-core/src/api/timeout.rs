@@ -37,14 +37,12 @@ use crate::timer_queue::TimerId;
 /// hundred times.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{sleep, with_timeout};
+/// use greenhub::{sleep, with_timeout};
 /// use std::time::Duration;
 /// assert_eq!(with_timeout(Duration::from_secs(3600), || "in time")?, "in time");
 /// let late = with_timeout(Duration::from_millis(1), || sleep(Duration::from_secs(3600)));
 /// assert_eq!(late.unwrap_err().to_string(), "timed out after 0.001 seconds");
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors

@@ -4,8 +4,8 @@ use std::io;
 
 use crate::error::HubError;
 use crate::greenlet::local;
-use crate::hub::{Hub, HubDescriptor};
-use crate::main_loop::HubBuilder;
+use crate::hub::{Hub, HubDescriptor, ManualClock};
+use crate::main_loop::{HubBuilder, default_builder};
 
 /// Sets the hub of the calling thread to one of your own, built on first use. Does not switch.
 ///
@@ -14,15 +14,14 @@ use crate::main_loop::HubBuilder;
 /// [`LoopError::HubReplaced`](crate::LoopError::HubReplaced). Green threads that are ready or wait for events live on.
 ///
 /// `build` is called once. A hub that panics or whose wait fails is dropped, and blocking calls fail until another hub
-/// is chosen. [`use_hub_descriptor`] sets a hub that is rebuilt instead.
+/// is chosen. A hub that `use_hub` chose by name is rebuilt instead.
 ///
 /// ```
-/// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs")); }
-/// # use poll_hub::PollHub;
-/// hub_core::use_hub_with(PollHub::new)?;
-/// assert!(!hub_core::has_hub());
-/// assert_eq!(hub_core::get_hub().name(), "poll");
-/// # Ok::<(), hub_core::HubError>(())
+/// let default = greenhub::get_default_hub()?;
+/// greenhub::use_hub_with(default.build)?;
+/// assert!(!greenhub::hub::has_hub());
+/// assert_eq!(greenhub::get_hub().name(), default.name);
+/// # Ok::<(), greenhub::HubError>(())
 /// ```
 ///
 /// # Errors
@@ -45,19 +44,10 @@ pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 's
 /// blocking call, and its waiters stay.
 ///
 /// ```
-/// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs")); }
-/// # use poll_hub::PollHub;
-/// use hub_core::HubDescriptor;
-///
-/// const POLL: HubDescriptor = HubDescriptor {
-///     name: "poll",
-///     aliases: &[],
-///     available: || true,
-///     build: || Ok(Box::new(PollHub::new()?)),
-/// };
-/// hub_core::use_hub_descriptor(Some(POLL))?;
-/// assert_eq!(hub_core::get_hub().name(), "poll");
-/// # Ok::<(), hub_core::HubError>(())
+/// let default = greenhub::get_default_hub()?;
+/// hub_core::internal::use_hub_descriptor(Some(*default))?;
+/// assert_eq!(greenhub::get_hub().name(), default.name);
+/// # Ok::<(), greenhub::HubError>(())
 /// ```
 ///
 /// # Errors
@@ -65,4 +55,33 @@ pub fn use_hub_with<H: Hub + 'static>(build: impl FnOnce() -> io::Result<H> + 's
 /// Returns [`HubError::InMainloop`] from a callback; then nothing changes.
 pub fn use_hub_descriptor(descriptor: Option<HubDescriptor>) -> Result<(), HubError> {
     local::get().main_loop.replace_hub(descriptor.map(HubBuilder::from))
+}
+
+impl ManualClock {
+    /// Chooses the default hub for the calling OS thread, on this clock. Does not switch.
+    ///
+    /// The rules are those of [`use_hub_with`](crate::use_hub_with).
+    ///
+    /// ```
+    /// use greenhub::hub::ManualClock;
+    /// use std::time::Duration;
+    ///
+    /// let clock = ManualClock::new();
+    /// clock.use_default_hub()?;
+    /// let late = greenhub::with_timeout(Duration::from_secs(60), || greenhub::sleep(Duration::from_secs(3600)));
+    /// assert!(late.is_err());
+    /// assert!(clock.now().as_nanos() >= 60 * 1_000_000_000);
+    /// # Ok::<(), greenhub::HubError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns [`HubError::InMainloop`] from a callback, and the error of the default choice, such as
+    /// [`HubError::NoneAvailable`]. Nothing changes then.
+    pub fn use_default_hub(&self) -> Result<(), HubError> {
+        let HubBuilder { name, mut build } = default_builder()?;
+        let clock = self.clone();
+        let clocked = move || Ok(Box::new(clock.drive(build()?)) as Box<dyn Hub>);
+        local::get().main_loop.replace_hub(Some(HubBuilder { name, build: Box::new(clocked) }))
+    }
 }

@@ -30,13 +30,10 @@ impl Linked {
     /// Returns the error of the linked green thread, or `None` if it returned a value.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let green = hub_core::spawn(|| ());
+    /// let green = greenhub::spawn(|| ());
     /// green.kill();
     /// let linked = green.with_link(|| ()).unwrap_err();
     /// assert!(linked.error().unwrap().is_exit());
-    /// # });
     /// ```
     #[must_use]
     pub fn error(&self) -> Option<&GreenError> {

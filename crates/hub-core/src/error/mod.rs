@@ -229,7 +229,7 @@ impl GreenError {
     /// Creates an error of your own, for [`kill_with`](crate::GreenThread::kill_with).
     ///
     /// ```
-    /// let error = hub_core::GreenError::custom("shutting down");
+    /// let error = greenhub::GreenError::custom("shutting down");
     /// assert_eq!(error.to_string(), "shutting down");
     /// assert!(!error.is_exit());
     /// ```

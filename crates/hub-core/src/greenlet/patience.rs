@@ -28,12 +28,9 @@ static LOCK_PATIENCE: AtomicU64 = AtomicU64::new(1_000_000_000);
 /// second. [`with_timeout`] describes where exits strike.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// use std::time::Duration;
-/// assert_eq!(hub_core::lock_patience(), Some(Duration::from_secs(1)));
-/// hub_core::set_lock_patience(None);
-/// # });
+/// assert_eq!(greenhub::greenthread::lock_patience(), Some(Duration::from_secs(1)));
+/// greenhub::greenthread::set_lock_patience(None);
 /// ```
 ///
 /// [`with_timeout`]: crate::with_timeout

@@ -6,7 +6,7 @@ use std::fmt;
 /// A value of any type, passed between [`Greenlet`](crate::Greenlet)s.
 ///
 /// ```
-/// let payload = hub_core::Payload::new(7);
+/// let payload = greenhub::greenlet::Payload::new(7);
 /// assert!(payload.is::<i32>());
 /// let payload = payload.downcast::<String>().unwrap_err();
 /// assert_eq!(payload.downcast::<i32>().unwrap(), 7);

@@ -54,9 +54,7 @@ pub(super) use self::node::{Switching, release_dropper, run_raw};
 /// unwound them before. See [`spawn`](crate::spawn).
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// use hub_core::{Greenlet, Payload};
-/// # doctest::run(|| {
+/// use greenhub::greenlet::{Greenlet, Payload};
 /// let main = Greenlet::current();
 /// let squares = Greenlet::new(move |_| {
 ///     for n in 1..=3 {
@@ -69,8 +67,7 @@ pub(super) use self::node::{Switching, release_dropper, run_raw};
 /// }
 /// assert_eq!(squares.switch(Payload::unit())?.downcast::<&str>().unwrap(), "done");
 /// assert!(squares.is_dead());
-/// # Ok::<(), hub_core::GreenError>(())
-/// # }).unwrap();
+/// # Ok::<(), greenhub::GreenError>(())
 /// ```
 pub struct Greenlet {
     node: Rc<Node>,
@@ -91,14 +88,12 @@ impl Greenlet {
     /// Creates a greenlet like [`new`](Greenlet::new), with the given parent. Never switches.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use hub_core::{Greenlet, Payload};
+    /// use greenhub::greenlet::{Greenlet, Payload};
     /// let parent = Greenlet::new(|value| Ok(value)); // ends with what its child returns
     /// let child = Greenlet::with_parent(&parent, |_| Ok(Payload::new("from the child")));
     /// assert_eq!(child.switch(Payload::unit())?.downcast::<&str>().unwrap(), "from the child");
     /// assert!(parent.is_dead());
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]
     #[must_use]
@@ -144,15 +139,13 @@ impl Greenlet {
     /// The greenlet drops its handle of the former parent, which can make that parent exit.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use hub_core::{Greenlet, Payload, GreenletError};
+    /// use greenhub::greenlet::{Greenlet, GreenletError, Payload};
     /// let one = Greenlet::new(|value| Ok(value));
     /// let other = Greenlet::new(|_| Ok(Payload::new(7)));
     /// other.set_parent(&one)?;
     /// assert_eq!(one.set_parent(&other), Err(GreenletError::Cycle));
     /// assert_eq!(other.switch(Payload::unit())?.downcast::<i32>().unwrap(), 7);
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -206,9 +199,8 @@ impl Greenlet {
     /// the error goes to its parent. [`GreenError::Exit`] makes the target exit, see [`kill`](Greenlet::kill).
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use hub_core::{GreenError, Greenlet, Payload};
+    /// use greenhub::GreenError;
+    /// use greenhub::greenlet::{Greenlet, Payload};
     /// let main = Greenlet::current();
     /// let other = Greenlet::new(move |_| {
     ///     let thrown = main.switch(Payload::unit()).unwrap_err();
@@ -217,7 +209,7 @@ impl Greenlet {
     /// other.switch(Payload::unit())?;
     /// let answer = other.throw(GreenError::custom("no"))?;
     /// assert_eq!(answer.downcast::<String>().unwrap(), "no");
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -236,15 +228,13 @@ impl Greenlet {
     /// greenlet unwinds at once when it kills itself. The main greenlet receives [`GreenError::Exit`] instead.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use hub_core::{Greenlet, Payload};
+    /// use greenhub::greenlet::{Greenlet, Payload};
     /// let main = Greenlet::current();
     /// let other = Greenlet::new(move |_| main.switch(Payload::unit()));
     /// other.switch(Payload::unit())?;
     /// assert!(other.kill()?.is_exit());
     /// assert!(other.is_dead());
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors

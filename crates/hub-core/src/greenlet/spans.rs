@@ -177,9 +177,8 @@ impl Drop for Unentered {
 /// have spans of their own, as children of this one.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{in_span, sleep, spawn};
+/// use greenhub::{sleep, spawn};
+/// use greenhub::debug::in_span;
 /// use std::time::Duration;
 /// let serve = |id: u32| {
 ///     in_span(tracing::info_span!("request", id), || {
@@ -191,7 +190,7 @@ impl Drop for Unentered {
 /// };
 /// let (one, other) = (spawn(move || serve(1)), spawn(move || serve(2)));
 /// assert_eq!((one.join()?, other.join()?), (1, 2));
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Panics

@@ -123,23 +123,20 @@ static MESSAGES: RwLock<BTreeMap<TypeId, Arc<Message>>> = RwLock::new(BTreeMap::
 /// not block a green thread.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
 /// enum Failure {
 ///     Refused(u16),
 ///     PeerLeft,
 /// }
-/// hub_core::set_error_message::<(), Failure>(|failure| match failure {
+/// greenhub::debug::set_error_message::<(), Failure>(|failure| match failure {
 ///     Failure::Refused(port) => Some(format!("port {port} is refused")),
 ///     Failure::PeerLeft => None, // expected, not reported
 /// });
 /// let (sender, receiver) = std::sync::mpsc::channel();
-/// hub_core::set_report_stream(move |report| sender.send(report.to_string()).unwrap());
-/// hub_core::spawn_n(|| Err::<(), _>(Failure::PeerLeft));
-/// hub_core::spawn_n(|| Err::<(), _>(Failure::Refused(80)));
-/// hub_core::yield_now();
+/// greenhub::debug::set_report_stream(move |report| sender.send(report.to_string()).unwrap());
+/// greenhub::spawn_n(|| Err::<(), _>(Failure::PeerLeft));
+/// greenhub::spawn_n(|| Err::<(), _>(Failure::Refused(80)));
+/// greenhub::thread::yield_now();
 /// assert!(receiver.try_recv().unwrap().contains("port 80 is refused"));
-/// # });
 /// ```
 pub fn set_error_message<T: 'static, E: 'static>(message: impl Fn(&E) -> Option<String> + Send + Sync + 'static) {
     let message = move |result: &dyn Any| message(result.downcast_ref::<Result<T, E>>()?.as_ref().err()?);

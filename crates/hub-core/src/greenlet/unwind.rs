@@ -362,9 +362,9 @@ impl Pending {
 /// A worker that survives the panics of its jobs, and can be killed:
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{KillOutcome, is_exit, sleep, spawn, yield_now};
+/// use greenhub::{is_exit, sleep, spawn};
+/// use greenhub::greenthread::KillOutcome;
+/// use greenhub::thread::yield_now;
 /// use std::panic::{catch_unwind, resume_unwind};
 /// use std::time::Duration;
 /// let worker = spawn(|| {
@@ -380,7 +380,6 @@ impl Pending {
 /// });
 /// yield_now();
 /// assert_eq!(worker.kill(), KillOutcome::Ended);
-/// # });
 /// ```
 #[must_use]
 pub fn is_exit(payload: &(dyn Any + Send)) -> bool {
@@ -392,9 +391,8 @@ pub fn is_exit(payload: &(dyn Any + Send)) -> bool {
 /// See [`is_exit`].
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{ExitKind, exit_kind, sleep, with_timeout};
+/// use greenhub::{sleep, with_timeout};
+/// use greenhub::greenthread::{ExitKind, exit_kind};
 /// use std::panic::{catch_unwind, resume_unwind};
 /// use std::time::Duration;
 /// let late = with_timeout(Duration::from_millis(1), || {
@@ -403,7 +401,6 @@ pub fn is_exit(payload: &(dyn Any + Send)) -> bool {
 ///     resume_unwind(payload)
 /// });
 /// assert!(late.is_err());
-/// # });
 /// ```
 #[must_use]
 pub fn exit_kind(payload: &(dyn Any + Send)) -> Option<ExitKind> {

@@ -16,20 +16,19 @@ use super::watched::{Key, Watched};
 
 /// A clock that stands still until the program moves it.
 ///
-/// Clones share one clock. A hub gets the clock by [`drive`](ManualClock::drive). Sleeps and timeouts then take no real
-/// time, and end in the same order in each run.
+/// Clones share one clock. [`use_default_hub`](ManualClock::use_default_hub) chooses a hub with this clock, and
+/// [`drive`](ManualClock::drive) gives the clock to any hub. Sleeps and timeouts then take no real time, and end in the
+/// same order in each run.
 ///
 /// ```
-/// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs")); }
-/// use hub_core::{ManualClock, sleep, use_hub_with};
+/// use greenhub::hub::ManualClock;
 /// use std::time::Duration;
 ///
 /// let clock = ManualClock::new();
-/// let driven = clock.clone();
-/// use_hub_with(move || Ok(driven.drive(poll_hub::PollHub::new()?)))?;
-/// sleep(Duration::from_secs(3600));
+/// clock.use_default_hub()?;
+/// greenhub::sleep(Duration::from_secs(3600));
 /// assert!(clock.now().as_nanos() >= 3600 * 1_000_000_000);
-/// # Ok::<(), hub_core::HubError>(())
+/// # Ok::<(), greenhub::HubError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock {

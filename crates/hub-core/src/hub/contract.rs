@@ -50,13 +50,13 @@ use super::watched::{Key, Watched};
 /// 14. Everything that is ready MUST be reported within a bounded number of waits; a batch may be partial.
 /// 15. `wait` MUST NOT run foreign code, panic, or allocate once `ready` has its size.
 /// 16. `after_fork` is the first call in a child: it MUST leave an empty, working hub and MUST NOT touch what the
-///     parent still uses. It MUST NOT close a number that may be another file's by now. [`ForkAware`](crate::ForkAware)
+///     parent still uses. It MUST NOT close a number that may be another file's by now. [`ForkAware`](crate::hub::ForkAware)
 ///     keeps the last rule.
 /// 17. [`pollable`](Hub::pollable) MUST be readable when `wait` with a zero timeout would report something.
 /// 18. A hang-up that nobody waits for MUST NOT make `wait` return for ever.
 ///
-/// [`HANGUP`]: crate::Readiness::HANGUP
-/// [`INVALID`]: crate::Readiness::INVALID
+/// [`HANGUP`]: crate::hub::Readiness::HANGUP
+/// [`INVALID`]: crate::hub::Readiness::INVALID
 /// [`InvalidInput`]: io::ErrorKind::InvalidInput
 /// [`Unsupported`]: io::ErrorKind::Unsupported
 pub trait Hub {
@@ -128,7 +128,7 @@ pub trait Hub {
 /// The loop never calls it in a signal handler, so it may lock, allocate and run any code.
 ///
 /// ```
-/// use hub_core::Notify;
+/// use greenhub::hub::Notify;
 /// use std::sync::{Condvar, Mutex};
 ///
 /// /// The hub waits until `rung` is true.

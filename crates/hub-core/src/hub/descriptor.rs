@@ -9,17 +9,23 @@ use super::contract::Hub;
 /// Corresponds to Eventlet's hub module with `is_available` and `Hub`.
 ///
 /// ```
-/// # mod poll_hub { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/poll_hub.rs")); }
-/// # use poll_hub::PollHub;
-/// use hub_core::HubDescriptor;
+/// use greenhub::hub::{HubDescriptor, ManualClock};
 ///
-/// pub const DESCRIPTOR: HubDescriptor = HubDescriptor {
-///     name: "example.org:poll",
-///     aliases: &["my-poll"],
-///     available: || true,
-///     build: || Ok(Box::new(PollHub::new()?)),
+/// /// The default hub, on a clock that only the hub moves.
+/// const DESCRIPTOR: HubDescriptor = HubDescriptor {
+///     name: "example.org:virtual",
+///     aliases: &["virtual"],
+///     available: || greenhub::get_default_hub().is_ok(),
+///     build: || {
+///         let default = greenhub::get_default_hub().map_err(std::io::Error::other)?;
+///         Ok(Box::new(ManualClock::new().drive((default.build)()?)))
+///     },
 /// };
-/// assert!(DESCRIPTOR.answers_to("my-poll"));
+/// assert!(DESCRIPTOR.answers_to("virtual"));
+/// greenhub::register_hub(DESCRIPTOR)?;
+/// greenhub::use_hub("virtual")?;
+/// greenhub::sleep(std::time::Duration::from_secs(3600));
+/// # Ok::<(), greenhub::HubError>(())
 /// ```
 #[derive(Copy, Clone, Debug)]
 pub struct HubDescriptor {

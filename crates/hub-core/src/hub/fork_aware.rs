@@ -16,7 +16,7 @@ use crate::base::fork;
 /// the object, the drop closes it as usual.
 ///
 /// ```
-/// use hub_core::ForkAware;
+/// use greenhub::hub::ForkAware;
 /// use std::os::fd::{AsFd, OwnedFd};
 /// let (reader, _writer) = std::io::pipe()?;
 /// let reader = ForkAware::new(OwnedFd::from(reader))?;

@@ -6,7 +6,7 @@ use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
 /// The directions in which a descriptor is to be used. Eventlet's `READ` and `WRITE`.
 ///
 /// ```
-/// use hub_core::Interest;
+/// use greenhub::Interest;
 /// let both = Interest::READ | Interest::WRITE;
 /// assert!(both.contains(Interest::READ));
 /// assert_eq!(both.without(Interest::READ), Interest::WRITE);
@@ -17,7 +17,8 @@ pub struct Interest(u8);
 /// The readiness that a hub reports of a descriptor.
 ///
 /// ```
-/// use hub_core::{Interest, Readiness};
+/// use greenhub::Interest;
+/// use greenhub::hub::Readiness;
 /// let half_close = Readiness::READ | Readiness::END;
 /// assert_eq!(half_close.directions(), Interest::READ);
 /// assert!(Readiness::HANGUP.contains(half_close));
@@ -31,7 +32,7 @@ const END: u8 = 4;
 const INVALID: u8 = 8;
 
 impl Interest {
-    /// No direction. Never passed to [`Hub::watch`](crate::Hub::watch).
+    /// No direction. Never passed to [`Hub::watch`](crate::hub::Hub::watch).
     pub const NONE: Interest = Interest(0);
     /// Data, a connection to accept, or the end of the stream.
     pub const READ: Interest = Interest(READ);

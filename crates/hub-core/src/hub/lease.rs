@@ -6,10 +6,10 @@ pub enum Rearm {
     /// Each new arrival is reported; an earlier one is not repeated (edge-triggered epoll, kqueue with `EV_CLEAR`,
     /// multishot polls).
     Automatic,
-    /// A reported direction is silent until the next [`Hub::watch`](crate::Hub::watch) (poll, select).
+    /// A reported direction is silent until the next [`Hub::watch`](crate::hub::Hub::watch) (poll, select).
     Explicit,
     /// A direction that is still ready is reported again, as long as it is armed. A direction that is reported while it
-    /// is not armed is silent until the next [`Hub::watch`](crate::Hub::watch) (level-triggered epoll, libevent).
+    /// is not armed is silent until the next [`Hub::watch`](crate::hub::Hub::watch) (level-triggered epoll, libevent).
     Level,
 }
 
@@ -19,6 +19,6 @@ pub enum Lease {
     /// Until the requested directions are no longer armed. The number may then be closed and reused without notice, so
     /// a report without a waiter must never come twice.
     Wait,
-    /// Until [`Hub::forget`](crate::Hub::forget). The loop closes no such descriptor without that call.
+    /// Until [`Hub::forget`](crate::hub::Hub::forget). The loop closes no such descriptor without that call.
     Life,
 }

@@ -3,13 +3,13 @@
 use super::interest::Readiness;
 use super::watched::Key;
 
-/// The reports of one [`Hub::wait`](crate::Hub::wait).
+/// The reports of one [`Hub::wait`](crate::hub::Hub::wait).
 ///
 /// Each loop has one buffer. It grows to the largest batch and keeps that capacity, so a wait allocates nothing in the
 /// long run.
 ///
 /// ```
-/// use hub_core::{Key, Readiness, Ready};
+/// use greenhub::hub::{Key, Readiness, Ready};
 /// let mut ready = Ready::new();
 /// ready.push(Key::new(3, 1), Readiness::READ);
 /// assert_eq!(ready.reports(), [(Key::new(3, 1), Readiness::READ)]);

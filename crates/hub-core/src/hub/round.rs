@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Converts to milliseconds for calls such as `poll` and `epoll_wait`; -1 means no limit.
 ///
 /// ```
-/// use hub_core::round::millis;
+/// use greenhub::hub::round::millis;
 /// use std::time::Duration;
 /// assert_eq!(millis(Some(Duration::from_micros(1))), 1);
 /// assert_eq!(millis(None), -1);
@@ -21,7 +21,7 @@ pub fn millis(timeout: Option<Duration>) -> i32 {
 /// Converts to seconds and microseconds, for calls that take a `timeval`.
 ///
 /// ```
-/// use hub_core::round::micros;
+/// use greenhub::hub::round::micros;
 /// use std::time::Duration;
 /// assert_eq!(micros(Duration::from_nanos(1_500)), (0, 2));
 /// ```
@@ -35,7 +35,7 @@ pub fn micros(timeout: Duration) -> (i64, i32) {
 /// Converts to seconds and nanoseconds, for calls that take a `timespec`.
 ///
 /// ```
-/// use hub_core::round::nanos;
+/// use greenhub::hub::round::nanos;
 /// use std::time::Duration;
 /// assert_eq!(nanos(Duration::from_millis(1_500)), (1, 500_000_000));
 /// ```

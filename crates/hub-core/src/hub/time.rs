@@ -6,7 +6,7 @@ use std::time::Duration;
 /// A point in time of a hub's clock, in nanoseconds. Arithmetic saturates.
 ///
 /// ```
-/// use hub_core::Time;
+/// use greenhub::hub::Time;
 /// use std::time::Duration;
 /// let start = Time::monotonic();
 /// let deadline = start + Duration::from_millis(5);

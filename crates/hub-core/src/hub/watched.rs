@@ -20,7 +20,7 @@ use super::lease::Lease;
 /// dropped.
 ///
 /// ```
-/// use hub_core::Key;
+/// use greenhub::hub::Key;
 /// let key = Key::new(5, 2);
 /// assert_eq!(Key::from_u64(key.to_u64()), key);
 /// assert_eq!((key.fd(), key.generation()), (5, 2));
@@ -72,10 +72,11 @@ struct Entry {
     lent: bool,
 }
 
-/// The table of armed descriptors. The loop keeps it, and lends it to [`Hub::wait`](crate::Hub::wait).
+/// The table of armed descriptors. The loop keeps it, and lends it to [`Hub::wait`](crate::hub::Hub::wait).
 ///
 /// ```
-/// use hub_core::{Interest, Watched};
+/// use greenhub::Interest;
+/// use greenhub::hub::Watched;
 /// use std::os::fd::AsRawFd;
 /// let (reader, _writer) = std::io::pipe()?;
 /// let mut watched = Watched::new();

@@ -61,7 +61,7 @@ use self::hub_slot::HubSlot;
 use self::standstill::{Standstill, WakeSource};
 
 pub use self::builder::DEFAULT_HUB;
-pub(crate) use self::builder::HubBuilder;
+pub(crate) use self::builder::{HubBuilder, default_builder};
 pub(crate) use self::callback_table::CallbackId;
 pub(crate) use self::inventory::DescriptorWait;
 pub(crate) use self::origin::Origin;
@@ -108,15 +108,14 @@ static PREVENT_MULTIPLE_READERS: AtomicBool = AtomicBool::new(true);
 /// Eventlet's `hub_prevent_multiple_readers`. Off, the waiters queue in order.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{Interest, TrampolineError, hub_prevent_multiple_readers, trampoline};
+/// use greenhub::{Interest, TrampolineError, trampoline};
+/// use greenhub::debug::hub_prevent_multiple_readers;
 /// use std::rc::Rc;
 /// let (reader, writer) = std::io::pipe()?;
 /// let (reader, other) = (Rc::new(reader), writer);
 /// let wait = |reader: &Rc<std::io::PipeReader>| {
 ///     let reader = Rc::clone(reader);
-///     hub_core::spawn(move || trampoline(&*reader, Interest::READ, None))
+///     greenhub::spawn(move || trampoline(&*reader, Interest::READ, None))
 /// };
 /// let (first, second) = (wait(&reader), wait(&reader));
 /// assert!(matches!(second.join()?, Err(TrampolineError::SecondSimultaneous(..))));
@@ -124,7 +123,7 @@ static PREVENT_MULTIPLE_READERS: AtomicBool = AtomicBool::new(true);
 /// let third = wait(&reader);
 /// drop(other);
 /// assert!(first.join()?.is_ok() && third.join()?.is_ok());
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn hub_prevent_multiple_readers(prevent: bool) {
     PREVENT_MULTIPLE_READERS.store(prevent, Ordering::Relaxed);

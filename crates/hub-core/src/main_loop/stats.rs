@@ -23,9 +23,9 @@ pub struct Stats {
     ///
     /// Switches by hand, and switches to the main loop, do not count.
     pub switches: u64,
-    /// Calls of [`Hub::wait`](crate::Hub::wait).
+    /// Calls of [`Hub::wait`](crate::hub::Hub::wait).
     pub waits: u64,
-    /// Calls of [`Hub::watch`](crate::Hub::watch).
+    /// Calls of [`Hub::watch`](crate::hub::Hub::watch).
     pub watches: u64,
     /// Operations on owned descriptors that were tried.
     ///

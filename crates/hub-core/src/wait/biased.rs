@@ -48,7 +48,7 @@ use crate::base::sync::{AtomicBool, AtomicU64, nap, yield_now};
 /// nothing may switch.
 ///
 /// ```
-/// use hub_core::BiasedMutex;
+/// use greenhub::park::BiasedMutex;
 /// static COUNT: BiasedMutex<u32> = BiasedMutex::new(0);
 /// *COUNT.lock() += 1;
 /// std::thread::spawn(|| *COUNT.lock() += 1).join().unwrap();

@@ -21,7 +21,7 @@ static GRACE: AtomicU64 = AtomicU64::new(100_000_000);
 ///
 /// ```
 /// use std::time::Duration;
-/// hub_core::set_panicking_grace(Duration::from_millis(20));
+/// greenhub::greenthread::set_panicking_grace(Duration::from_millis(20));
 /// ```
 pub fn set_panicking_grace(grace: Duration) {
     GRACE.store(u64::try_from(grace.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -43,12 +43,10 @@ thread_local! {
 /// Until it is dropped, the time counts against the grace of the turn: see [`set_panicking_grace`].
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{Grace, panicking_grace};
+/// use greenhub::greenthread::panicking_grace;
+/// use greenhub::park::Grace;
 /// let grace = Grace::begin();
 /// assert!(grace.left() <= panicking_grace());
-/// # });
 /// ```
 #[derive(Debug)]
 #[must_use = "the time counts until this is dropped"]
@@ -96,9 +94,8 @@ impl Drop for Grace {
 /// each part returns at once, so the loop has to end. Elsewhere there is no limit.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{PiecewiseWait, sleep};
+/// use greenhub::sleep;
+/// use hub_core::internal::PiecewiseWait;
 /// use std::time::Duration;
 /// fn wait_until(mut is_done: impl FnMut() -> bool) -> std::io::Result<()> {
 ///     let wait = PiecewiseWait::begin();
@@ -113,7 +110,7 @@ impl Drop for Grace {
 ///     looks += 1;
 ///     looks == 3
 /// })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 #[must_use = "the time counts until this is dropped"]

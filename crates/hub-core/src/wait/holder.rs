@@ -8,18 +8,16 @@ use crate::greenlet::{describe, local, run};
 /// Recording the holder is cheap, and releasing costs nothing.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::Holder;
+/// use hub_core::internal::Holder;
 /// use std::time::Duration;
-/// let sleeper = hub_core::spawn(|| {
+/// let sleeper = greenhub::spawn(|| {
 ///     let holder = Holder::current();
-///     hub_core::spawn(move || holder.describe()).join()
+///     greenhub::spawn(move || holder.describe()).join()
 /// });
 /// let described = sleeper.join()??;
 /// assert!(described.starts_with("green thread spawned at"), "{described}");
 /// assert!(described.ends_with("waiting for a green thread"), "{described}");
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Holder(

@@ -35,13 +35,11 @@ use crate::report::{self, Report};
 /// takes its next job only when they have ended. If nothing can wake them, they are reported and killed.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// let green = hub_core::spawn(|| "goes on meanwhile");
-/// let sum = hub_core::offload(|| (1..=1000_u64).sum::<u64>())?; // on another OS thread
+/// let green = greenhub::spawn(|| "goes on meanwhile");
+/// let sum = greenhub::tpool::execute(|| (1..=1000_u64).sum::<u64>())?; // on another OS thread
 /// assert_eq!(sum, 500_500);
 /// assert!(green.is_finished());
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
@@ -161,19 +159,18 @@ fn failure_in<T>(outcome: &Outcome<T>, find: fn(&T) -> Option<LostError>) -> Opt
 /// thread-local: see [`spawn`](crate::spawn).
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
+/// # use greenhub as _;
 /// let mut numbers = vec![3, 1, 2];
-/// hub_core::offload_scoped(|| numbers.sort())?;
+/// hub_core::internal::offload_scoped(|| numbers.sort())?;
 /// assert_eq!(numbers, [1, 2, 3]);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// The borrowed values have to outlive the call, and be usable by other threads:
 ///
 /// ```compile_fail,E0277
 /// let here = std::rc::Rc::new(1);
-/// hub_core::offload_scoped(|| *here);
+/// hub_core::internal::offload_scoped(|| *here);
 /// ```
 ///
 /// # Errors
@@ -213,13 +210,13 @@ fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) ->
 impl ThreadPool {
     /// Runs `job` on an OS thread of this pool, and waits for it. Switches.
     ///
-    /// Like [`offload`](crate::offload()), which uses the default pool: a caller that is killed or times out leaves at
+    /// Like `tpool::execute`, which uses the default pool: a caller that is killed or times out leaves at
     /// once, the job goes on, and its failure is reported. The job runs on the calling thread while panicking, after
     /// the end of the thread's green threads, and within a job of any pool.
     ///
     /// # Errors
     ///
-    /// The same as [`offload`](crate::offload()).
+    /// The same as `tpool::execute`.
     #[track_caller]
     pub fn execute<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
         execute(self, job, unhandled::error_with_message_in)
@@ -230,12 +227,10 @@ impl ThreadPool {
     /// If the caller has left, the report of the job's error has its message, whatever `T` is.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let pool = hub_core::ThreadPool::new(1);
+    /// let pool = greenhub::tpool::Pool::new(1);
     /// let metadata = pool.execute_io(|| std::fs::metadata("."))?;
     /// assert!(metadata.is_dir());
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -251,18 +246,16 @@ impl ThreadPool {
     /// The wait is not left early: a kill or a timeout takes effect when the job has ended.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let pool = hub_core::ThreadPool::new(1);
+    /// let pool = greenhub::tpool::Pool::new(1);
     /// let mut numbers = vec![3, 1, 2];
     /// pool.execute_scoped(|| numbers.sort())?;
     /// assert_eq!(numbers, [1, 2, 3]);
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// The same as [`offload_scoped`](crate::offload_scoped).
+    /// The same as `tpool::execute_scoped`.
     pub fn execute_scoped<T: Send>(&self, job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
         execute_scoped(self, job)
     }
@@ -272,7 +265,7 @@ impl ThreadPool {
     /// A panic of `job` ends only the job. With a pool of size 0 the job runs before this returns.
     ///
     /// ```
-    /// let pool = hub_core::ThreadPool::new(1);
+    /// let pool = greenhub::tpool::Pool::new(1);
     /// let (done, is_done) = std::sync::mpsc::channel();
     /// pool.start(move || done.send(()).unwrap())?;
     /// is_done.recv().unwrap();

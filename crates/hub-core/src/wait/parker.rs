@@ -34,15 +34,13 @@ use crate::report::{self, Report};
 /// A parker is for one wait at a time: between `new` and `park` the caller waits for nothing else.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{WaitReason, Deadline, Parked, Parker};
+/// use greenhub::park::{Deadline, Parked, Parker, WaitReason};
 /// let parker = Parker::new(WaitReason::Event)?;
 /// let unparker = parker.unparker();
 /// let other = std::thread::spawn(move || unparker.unpark());
 /// assert_eq!(parker.park(&mut Deadline::none())?, Parked::Unparked);
 /// other.join().unwrap();
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct Parker {

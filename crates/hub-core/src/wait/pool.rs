@@ -38,7 +38,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The value of [`ThreadPool::size`] until the first job reads the environment.
 const UNSET: usize = usize::MAX;
 
-/// The pool of [`offload`](crate::offload()).
+/// The pool of `tpool::execute`.
 pub(crate) static JOBS: ThreadPool = ThreadPool::named("greenhub-pool", UNSET);
 
 /// The number of threads and jobs of all pools.
@@ -55,7 +55,7 @@ pub(crate) fn usage() -> (usize, usize) {
     USAGE.get().map_or((0, 0), |usage| (usage.threads.load(Ordering::Relaxed), usage.jobs.load(Ordering::Relaxed)))
 }
 
-/// Sets the maximum number of OS threads for [`offload`](crate::offload()). Does not switch.
+/// Sets the maximum number of OS threads for `tpool::execute`. Does not switch.
 ///
 /// The default is `EVENTLET_THREADPOOL_SIZE`, or else 20. The setting applies from the next job on: surplus threads end
 /// after their job.
@@ -63,7 +63,7 @@ pub fn set_threads(size: NonZeroUsize) {
     JOBS.size.store(size.get().min(UNSET - 1), Ordering::Relaxed);
 }
 
-/// Ends the OS threads of [`offload`](crate::offload()). Does not switch.
+/// Ends the OS threads of `tpool::execute`. Does not switch.
 ///
 /// Idle threads end at once, the others after their job and the queued jobs. The call does not wait for them. A later
 /// job starts new threads.
@@ -90,13 +90,11 @@ thread_local! {
 /// does not wait for them. A forked child starts with an empty pool.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::ThreadPool;
-/// let images = ThreadPool::new(4); // slow work that must not keep other jobs waiting
+/// use greenhub::tpool::Pool;
+/// let images = Pool::new(4); // slow work that must not keep other jobs waiting
 /// let sum = images.execute(|| (1..=1000_u64).sum::<u64>())?;
 /// assert_eq!(sum, 500_500);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct ThreadPool {
     name: &'static str,

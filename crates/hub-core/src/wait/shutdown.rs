@@ -55,7 +55,7 @@ impl Ended {
 /// ```
 /// use std::time::Duration;
 /// let thread = std::thread::spawn(|| {
-///     hub_core::run_and_shutdown(Some(Duration::from_secs(10)), || 6 * 7)
+///     hub_core::internal::run_and_shutdown(Some(Duration::from_secs(10)), || 6 * 7)
 /// });
 /// assert_eq!(thread.join().unwrap(), 42);
 /// ```

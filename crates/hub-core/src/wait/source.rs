@@ -39,16 +39,14 @@ pub use crate::main_loop::descriptors::ReadHint;
 /// thread that waited before. Two hubs cannot wait for one source at the same time.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{ReadHint, Source};
+/// use greenhub::park::{ReadHint, Source};
 /// let (reader, mut writer) = std::io::pipe()?;
 /// let reader = Source::new(reader.into())?;
-/// hub_core::spawn_n(move || std::io::Write::write_all(&mut writer, b"hello").unwrap());
+/// greenhub::spawn_n(move || std::io::Write::write_all(&mut writer, b"hello").unwrap());
 /// let mut buffer = [0; 16];
 /// let n = reader.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, ReadHint::Nothing)))?;
 /// assert_eq!(&buffer[..n], b"hello");
-/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Source {
     inner: Arc<Inner>,
@@ -263,15 +261,14 @@ impl Source {
     /// such wait has to bound its attempts. [`read`](Source::read) and [`write`](Source::write) do.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use hub_core::{Interest, Source};
+    /// use greenhub::Interest;
+    /// use greenhub::park::Source;
     /// use std::time::Duration;
     /// let (reader, _writer) = std::io::pipe()?;
     /// let reader = Source::new(reader.into())?;
     /// let waited = reader.wait(Interest::READ, Some(Duration::from_millis(1)));
     /// assert_eq!(waited.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -456,18 +453,17 @@ impl Source {
     /// report, such as a `shutdown(Write)` of this side of a Unix socket.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use hub_core::{Interest, Source};
+    /// use greenhub::Interest;
+    /// use greenhub::park::Source;
     /// use std::rc::Rc;
     /// let (reader, _writer) = std::io::pipe()?;
     /// let source = Rc::new(Source::new(reader.into())?);
     /// let waiting = source.clone();
-    /// let waiter = hub_core::spawn(move || waiting.wait(Interest::READ, None));
-    /// hub_core::yield_now();
+    /// let waiter = greenhub::spawn(move || waiting.wait(Interest::READ, None));
+    /// greenhub::thread::yield_now();
     /// source.wake(Interest::READ);
     /// waiter.join()??;
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn wake(&self, directions: Interest) {
         self.inner.wake(directions);
@@ -496,14 +492,13 @@ impl Source {
     /// runs on the OS thread that waits for the source. On another OS thread it is not woken.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use hub_core::{Interest, Source};
+    /// use greenhub::Interest;
+    /// use greenhub::park::Source;
     /// let (reader, _writer) = std::io::pipe()?;
     /// let reader = Source::new(reader.into())?;
     /// reader.close();
     /// assert_eq!(reader.wait(Interest::READ, None).unwrap_err().kind(), std::io::ErrorKind::NotConnected);
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn close(&self) {
         self.inner.state.fetch_add(ENTERED, Acquire);

@@ -38,13 +38,11 @@ use crate::main_loop::descriptors::Owner;
 ///   `shutdown(Write)`, nor of a `shutdown(Read)` of its peer. The sockets of greenstd notify it.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{Interest, trampoline};
+/// use greenhub::{Interest, trampoline};
 /// let (reader, writer) = std::io::pipe()?;
 /// std::io::Write::write_all(&mut &writer, b"x")?;
 /// trampoline(&reader, Interest::READ, None)?;
-/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// # Ok::<(), std::io::Error>(())
 /// ```
 ///
 /// # Errors
@@ -64,16 +62,15 @@ pub fn trampoline(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) 
 /// only.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{Interest, Deadline, trampoline_any};
+/// use greenhub::Interest;
+/// use greenhub::park::{Deadline, trampoline_any};
 /// use std::os::fd::AsFd;
 /// let (silent, _kept) = std::io::pipe()?;
 /// let (reader, mut writer) = std::io::pipe()?;
-/// hub_core::spawn_n(move || std::io::Write::write_all(&mut writer, b"x").unwrap());
+/// greenhub::spawn_n(move || std::io::Write::write_all(&mut writer, b"x").unwrap());
 /// let both = [(silent.as_fd(), Interest::READ), (reader.as_fd(), Interest::READ)];
 /// trampoline_any(&both, &mut Deadline::none())?;
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
@@ -103,9 +100,8 @@ pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Deadline) 
 /// Like [`trampoline`], for a bare number, as in Eventlet. Switches.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{Interest, trampoline_raw};
+/// use greenhub::Interest;
+/// use greenhub::park::trampoline_raw;
 /// use std::io::Write;
 /// use std::os::fd::AsRawFd;
 /// let (reader, mut writer) = std::io::pipe()?;
@@ -113,7 +109,7 @@ pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Deadline) 
 /// // SAFETY: `reader` keeps the number open until after the wait.
 /// unsafe { trampoline_raw(reader.as_raw_fd(), Interest::READ, None)? };
 /// drop(reader);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors
@@ -164,14 +160,12 @@ unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Resu
 /// A builder for a wait with all options of Eventlet's `trampoline`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::Trampoline;
+/// use greenhub::Trampoline;
 /// use std::time::Duration;
 /// let (reader, _writer) = std::io::pipe()?;
 /// let waited = Trampoline::new(&reader).read().timeout(Duration::from_millis(1)).timeout_error(|| "too late").wait();
 /// assert_eq!(waited.unwrap_err().to_string(), "too late");
-/// # Ok::<(), std::io::Error>(()) }).unwrap();
+/// # Ok::<(), std::io::Error>(())
 /// ```
 #[must_use = "nothing is waited for before `wait`"]
 pub struct Trampoline<'a, F> {
@@ -272,19 +266,18 @@ impl<F: std::fmt::Debug> std::fmt::Debug for Trampoline<'_, F> {
 /// and a live [`Source`](crate::Source) keeps its registration.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{Interest, TrampolineError, notify_close, trampoline};
+/// use greenhub::{Interest, TrampolineError, trampoline};
+/// use greenhub::park::notify_close;
 /// use std::os::fd::AsRawFd;
 /// use std::rc::Rc;
 /// let (reader, _writer) = std::io::pipe()?;
 /// let reader = Rc::new(reader);
 /// let waiting = Rc::clone(&reader);
-/// let green = hub_core::spawn(move || trampoline(&*waiting, Interest::READ, None));
-/// hub_core::yield_now();
+/// let green = greenhub::spawn(move || trampoline(&*waiting, Interest::READ, None));
+/// greenhub::thread::yield_now();
 /// notify_close(reader.as_raw_fd());
 /// assert!(matches!(green.join()?, Err(TrampolineError::Closed(_))));
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn notify_close(fd: RawFd) {
     number_changed(fd);

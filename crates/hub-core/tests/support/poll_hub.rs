@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use hub_core::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, round};
+use hub_core::hub::{Hub, Interest, Key, Lease, Readiness, Ready, Rearm, Watched, round};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 

@@ -1,4 +1,4 @@
-//! The cases: each checks one property, and quotes the clause of [`hub_core::Hub`] that demands it.
+//! The cases: each checks one property, and quotes the clause of [`hub_core::hub::Hub`] that demands it.
 
 pub mod lifecycle;
 pub mod readiness;
@@ -16,7 +16,7 @@ const LEASES: [Lease; 2] = [Lease::Wait, Lease::Life];
 /// A case over a hub that is chosen at run time.
 ///
 /// ```
-/// use hub_core::Hub;
+/// use hub_core::hub::Hub;
 /// use hub_testkit::cases;
 ///
 /// let case = cases::ALL.iter().find(|case| case.name == "data_is_reported").unwrap();

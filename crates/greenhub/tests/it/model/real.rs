@@ -8,9 +8,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
+use greenhub::greenthread::LinkId;
+use greenhub::hub::{Timer, TimerHandle};
+use greenhub::park::{ReadHint, Source, notify_opened};
+use greenhub::thread::yield_now;
 use greenhub::{
-    Builder, GreenError, GreenThread, Interest, LinkId, ReadHint, Source, Timer, TimerHandle, TrampolineError, get_hub,
-    notify_opened, scope, sleep, spawn, spawn_after, spawn_n, trampoline, use_hub_with, with_timeout, yield_now,
+    Builder, GreenError, GreenThread, Interest, TrampolineError, get_hub, scope, sleep, spawn, spawn_after, spawn_n,
+    trampoline, use_hub_with, with_timeout,
 };
 
 use super::program::{CAPACITY, Millis, NUMBERS, Op, PIPES, Program, Thread};
@@ -124,10 +128,10 @@ thread_local! {
 
 /// Sends reports to the trace of the reporting OS thread's world.
 pub(crate) fn take_reports() {
-    greenhub::set_report_stream(|report| {
+    greenhub::debug::set_report_stream(|report| {
         let error = match report {
-            greenhub::Report::Unhandled { error, .. } => error.clone(),
-            greenhub::Report::CallbackFailed { error, .. } => error.to_string(),
+            greenhub::debug::Report::Unhandled { error, .. } => error.clone(),
+            greenhub::debug::Report::CallbackFailed { error, .. } => error.to_string(),
             other => other.to_string(),
         };
         REPORTS.with(|world| {

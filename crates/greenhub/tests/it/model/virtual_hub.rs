@@ -6,7 +6,8 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{DEFAULT_HUB, Hub, Interest, Key, Lease, Ready, Rearm, Time, Watched};
+use hub_core::hub::{Hub, Interest, Key, Lease, Ready, Rearm, Time, Watched};
+use hub_core::internal::DEFAULT_HUB;
 
 /// More turns than any program needs: a spinning loop ends with an error.
 const TURNS: u32 = 100_000;

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use greenhub::greenpool::GreenPile;
 use greenhub::pools::Pool;
-use greenhub::{GreenPile, GreenPool, sleep, spawn, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{GreenPool, sleep, spawn, with_timeout};
 
 use crate::support::green::{OnDrop, held, quiet_panic};
 use crate::support::random::Random;

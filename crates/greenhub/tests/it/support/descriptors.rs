@@ -10,7 +10,9 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use greenhub::{ReadHint, Source, Stats, get_hub};
+use greenhub::get_hub;
+use greenhub::hub::Stats;
+use greenhub::park::{ReadHint, Source};
 
 /// The time after which a test counts as hung. Ample even on a busy machine.
 pub(crate) const HANG: Duration = Duration::from_secs(120);

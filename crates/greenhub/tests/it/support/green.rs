@@ -9,8 +9,10 @@ use std::sync::{Mutex, Once, mpsc};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
+use greenhub::hub::Stats;
 use greenhub::net::Resolver;
-use greenhub::{GreenThread, Interest, Source, Stats};
+use greenhub::park::Source;
+use greenhub::{GreenThread, Interest};
 
 /// A time longer than any test runs.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
@@ -152,7 +154,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         name: "yield",
         park: || {
             loop {
-                greenhub::yield_now();
+                greenhub::thread::yield_now();
             }
         },
         masked: false,
@@ -196,7 +198,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
             let (reader, _writer) = pipe();
             let source = Source::new(reader.into()).expect("a source");
             let mut buffer = [0; 16];
-            let _ = source.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::ReadHint::Nothing)));
+            let _ = source.read(None, |fd| Ok((rustix::io::read(fd, &mut buffer)?, greenhub::park::ReadHint::Nothing)));
         },
         masked: false,
     },
@@ -215,7 +217,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         name: "offload",
         park: || {
             let (_hold, held) = mpsc::channel::<()>();
-            let _ = greenhub::offload(move || _ = held.recv());
+            let _ = greenhub::tpool::execute(move || _ = held.recv());
         },
         masked: false,
     },
@@ -262,7 +264,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
             let cached = Rc::new(greenhub::net::CachedResolver::new(Silent));
             let own = Rc::clone(&cached);
             let _other = KillOnDrop(greenhub::spawn(move || own.resolve("host.test")));
-            greenhub::yield_now();
+            greenhub::thread::yield_now();
             let _ = cached.resolve("host.test");
         },
         masked: false,
@@ -279,7 +281,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
     ParkPoint {
         name: "a wait for a group",
         park: || {
-            let group = greenhub::Group::new();
+            let group = greenhub::greenpool::Group::new();
             let _other = KillOnDrop(group.spawn(|| greenhub::sleep(LONG)));
             let _ = group.wait_all();
         },
@@ -288,7 +290,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
     ParkPoint {
         name: "a wait for a group or its first failure",
         park: || {
-            let group = greenhub::Group::new();
+            let group = greenhub::greenpool::Group::new();
             let _other = KillOnDrop(group.spawn(|| greenhub::sleep(LONG)));
             let _ = group.try_wait_all();
         },
@@ -365,7 +367,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
     ParkPoint {
         name: "a locked mutex",
         park: || {
-            greenhub::set_lock_patience(SHORT);
+            greenhub::greenthread::set_lock_patience(SHORT);
             let mutex = greenhub::sync::Mutex::new(());
             let _held = mutex.lock();
             drop(mutex.lock());
@@ -375,7 +377,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
     ParkPoint {
         name: "a writer behind a reader",
         park: || {
-            greenhub::set_lock_patience(SHORT);
+            greenhub::greenthread::set_lock_patience(SHORT);
             let lock = greenhub::sync::RwLock::new(());
             let _held = lock.read();
             drop(lock.write());
@@ -385,11 +387,11 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
     ParkPoint {
         name: "a reader behind a waiting writer",
         park: || {
-            greenhub::set_lock_patience(SHORT);
+            greenhub::greenthread::set_lock_patience(SHORT);
             let lock = std::sync::Arc::new(greenhub::sync::RwLock::new(()));
             let (_held, own) = (lock.read(), lock.clone());
             let _writer = KillOnDrop(greenhub::spawn(move || drop(own.write())));
-            greenhub::yield_now();
+            greenhub::thread::yield_now();
             drop(lock.read());
         },
         masked: true,
@@ -496,7 +498,7 @@ static REPORTS: Mutex<Vec<(ThreadId, String)>> = Mutex::new(Vec::new());
 pub(crate) fn keep_reports() {
     static KEEP: Once = Once::new();
     KEEP.call_once(|| {
-        greenhub::set_report_stream(|report| {
+        greenhub::debug::set_report_stream(|report| {
             REPORTS.lock().unwrap().push((std::thread::current().id(), report.to_string()));
         });
     });

@@ -11,7 +11,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use hub_core::{Hub, Interest, Key, Lease, Notify, Ready, Rearm, Time, Watched};
+use hub_core::hub::{Hub, Interest, Key, Lease, Notify, Ready, Rearm, Time, Watched};
 
 /// The time after which a test counts as hung.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -44,7 +44,7 @@ pub(crate) fn in_child(name: &str, test: impl FnOnce()) {
 
 /// A new hub of the kind under test.
 pub(crate) fn default_hub() -> io::Result<Box<dyn Hub>> {
-    let choose = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+    let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
     (choose()?.build)()
 }
 

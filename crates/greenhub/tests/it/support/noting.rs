@@ -6,7 +6,8 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use greenhub::{Hub, Interest, Key, Lease, Ready, Rearm, Time, Watched, use_hub_with};
+use greenhub::hub::{Hub, Key, Lease, Ready, Rearm, Time, Watched};
+use greenhub::{Interest, use_hub_with};
 
 /// The descriptor that a `forget` call passes beside the number.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -60,7 +61,7 @@ pub(crate) fn use_noting_hub() -> Forgotten {
     let forgotten = Forgotten::default();
     let noted = Rc::clone(&forgotten);
     use_hub_with(move || {
-        let default = hub_core::DEFAULT_HUB.first().expect("the facade brings a hub");
+        let default = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
         let hub = (default().map_err(io::Error::other)?.build)()?;
         Ok(Noting { hub, forgotten: noted })
     })

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, mpsc as plain};
 
-use greenhub::sync::{self, Channel, Condvar, Event, Queue, Semaphore, mpsc};
-use greenhub::{get_hub, spawn, use_hub};
+use greenhub::sync::{Channel, Condvar, Event, Queue, Semaphore, mpsc};
+use greenhub::{get_hub, spawn, sync, use_hub};
 
 use super::storm::pairs;
 use crate::support::run;

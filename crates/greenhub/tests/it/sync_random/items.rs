@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
+use greenhub::sleep;
 use greenhub::sync::{BoundedSemaphore, CappedSemaphore, GetError, PutError, Queue, mpsc};
-use greenhub::{sleep, yield_now};
+use greenhub::thread::yield_now;
 
 use super::storm::{Count, MOMENT, job, on_hub, patiently, pause, storms, until};
 use crate::support::green::OnDrop;

@@ -7,8 +7,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use greenhub::sync::{Fifo, GetError, Lifo, Order, OrderedQueue, Priority, PutError};
-use greenhub::{get_hub, sleep, spawn, use_hub_with, with_timeout, yield_now};
-use hub_core::ManualClock;
+use greenhub::thread::yield_now;
+use greenhub::{get_hub, sleep, spawn, use_hub_with, with_timeout};
+use hub_core::hub::ManualClock;
 
 use crate::support::green::held;
 use crate::support::loops::default_hub;

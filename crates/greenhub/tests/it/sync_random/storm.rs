@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use greenhub::{get_hub, sleep, spawn, use_hub, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{get_hub, sleep, spawn, use_hub, with_timeout};
 
 use crate::support::green::OnDrop;
 use crate::support::random::Random;

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use greenhub::sync::{Barrier, Event};
-use greenhub::{GreenError, GreenThread, spawn, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{GreenError, GreenThread, spawn};
 
 use crate::support::green::held;
 use crate::support::random::Random;

@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
-use greenhub::sync::{self, Barrier, Condvar, Event, LazyLock, Once, OnceLock};
-use greenhub::{sleep, spawn, yield_now};
+use greenhub::sync::{Barrier, Condvar, Event, LazyLock, Once, OnceLock};
+use greenhub::thread::yield_now;
+use greenhub::{sleep, spawn, sync};
 
 use super::storm::{Count, MOMENT, job, on_hub, patiently, pause, storms, until};
 use crate::support::random::Random;

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use greenhub::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, TryLockError, mpsc};
-use greenhub::{GreenThread, sleep, spawn, with_timeout, yield_now};
+use greenhub::thread::yield_now;
+use greenhub::{GreenThread, sleep, spawn, with_timeout};
 
 use crate::support::run;
 

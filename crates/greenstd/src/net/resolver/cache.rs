@@ -19,7 +19,7 @@ use crate::sync::Event;
 /// If it is killed or times out meanwhile, the next waiter starts a new one.
 ///
 /// ```
-/// use greenstd::net::{CachedResolver, Resolver};
+/// use greenhub::net::{CachedResolver, Resolver};
 /// use std::io;
 /// use std::net::{Ipv4Addr, SocketAddr};
 /// struct Once(std::sync::Once);

@@ -12,7 +12,7 @@ use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 /// A stop is permanent: a server that is started with a stopped handle ends at once.
 ///
 /// ```
-/// use greenstd::net::StopServe;
+/// use greenhub::net::StopServe;
 /// let stop = StopServe::new();
 /// let elsewhere = stop.clone();
 /// std::thread::spawn(move || elsewhere.stop()).join().unwrap();

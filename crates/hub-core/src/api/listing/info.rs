@@ -15,7 +15,7 @@ use crate::main_loop::Origin;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GreenletInfo {
-    /// Its [number](crate::current_id), for [`interrupt`](crate::interrupt).
+    /// Its [number](crate::current_id).
     ///
     /// Once it has ended, another greenlet may get the same number.
     pub number: u32,

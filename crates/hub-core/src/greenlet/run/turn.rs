@@ -6,7 +6,7 @@
 //! are charged to the slice as well.
 //!
 //! The system's clock proposes and the hub's clock decides: the main loop continues a turn in which no time has passed
-//! for its timers. A program on a [`ManualClock`](crate::ManualClock) therefore runs in the same order each time.
+//! for its timers. A program on a [`ManualClock`](crate::hub::ManualClock) therefore runs in the same order each time.
 //!
 //! Ground rules:
 //! - A turn that is cut leaves ready greenlets behind. Two groups of timers run before these greenlets: those that had
@@ -52,7 +52,7 @@ pub(super) const OPERATIONS: u32 = 16;
 ///
 /// ```
 /// use std::time::Duration;
-/// hub_core::set_turn_time(Duration::from_millis(5));
+/// greenhub::hub::set_turn_time(Duration::from_millis(5));
 /// ```
 pub fn set_turn_time(time: Duration) {
     TURN_TIME.store(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);

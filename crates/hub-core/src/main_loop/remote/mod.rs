@@ -24,9 +24,7 @@ pub(crate) use self::mailbox::{Bell, Inbox, Mailbox, Message};
 /// in a forked child: only the hub of the thread that called `fork` exists there.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use hub_core::{Interest, get_hub, trampoline};
+/// use greenhub::{Interest, get_hub, trampoline};
 /// use std::io::Write;
 /// let remote = get_hub().remote();
 /// let (reader, mut writer) = std::io::pipe()?;
@@ -36,7 +34,7 @@ pub(crate) use self::mailbox::{Bell, Inbox, Mailbox, Message};
 /// });
 /// let _ = trampoline(&reader, Interest::READ, None); // readable, or the loop was stopped
 /// other.join().unwrap()?;
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Remote {
     mailbox: Arc<Mailbox>,
@@ -73,7 +71,7 @@ impl Remote {
 
     /// Ends the hub's sleep, or shortens its next one.
     ///
-    /// Async-signal-safe, except for a hub that watches no descriptors: its own [`Notify`](crate::Notify) is called,
+    /// Async-signal-safe, except for a hub that watches no descriptors: its own [`Notify`](crate::hub::Notify) is called,
     /// which may be any code. [`interrupt_on`](crate::interrupt_on) is safe for every hub.
     pub fn notify(&self) {
         self.mailbox.notify();

@@ -19,15 +19,13 @@ use crate::socket::{Direction, Socket};
 /// another sends. A second receiver needs a [clone](UnixDatagram::try_clone).
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::os::unix::net::UnixDatagram;
+/// use greenhub::os::unix::net::UnixDatagram;
 /// let (one, other) = UnixDatagram::pair()?;
-/// hub_core::spawn(move || other.send(b"hello"));
+/// greenhub::spawn(move || other.send(b"hello"));
 /// let mut buffer = [0; 16];
 /// let n = one.recv(&mut buffer)?;
 /// assert_eq!(&buffer[..n], b"hello");
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct UnixDatagram(Socket);
 

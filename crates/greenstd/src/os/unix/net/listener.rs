@@ -16,17 +16,15 @@ use crate::socket::{BACKLOG, Socket};
 /// Accepting parks only the calling green thread. It is `Send + Sync`.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::os::unix::net::{UnixListener, UnixStream};
+/// use greenhub::os::unix::net::{UnixListener, UnixStream};
 /// let path = std::env::temp_dir().join(format!("greenstd-example-{}", std::process::id()));
 /// let listener = UnixListener::bind(&path)?;
 /// let client = path.clone();
-/// hub_core::spawn(move || UnixStream::connect(client));
+/// greenhub::spawn(move || UnixStream::connect(client));
 /// let (stream, _peer) = listener.accept()?;
 /// assert_eq!(stream.local_addr()?.as_pathname(), Some(&*path));
 /// std::fs::remove_file(path)?;
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct UnixListener(Socket);
 

@@ -19,17 +19,15 @@ use crate::socket::{Direction, Socket};
 /// writes. A second reader or writer needs a [clone](UnixStream::try_clone).
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::os::unix::net::UnixStream;
+/// use greenhub::os::unix::net::UnixStream;
 /// use std::io::{Read, Write};
 /// let (mut one, mut other) = UnixStream::pair()?;
-/// let green = hub_core::spawn(move || other.write_all(b"hello"));
+/// let green = greenhub::spawn(move || other.write_all(b"hello"));
 /// let mut text = String::new();
 /// one.read_to_string(&mut text)?;
 /// assert_eq!(text, "hello");
 /// green.join()??;
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct UnixStream(pub(super) Socket);
 

@@ -17,20 +17,18 @@ use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 /// Dropping them ends no green thread.
 ///
 /// ```
-/// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-/// # doctest::run(|| {
-/// use greenstd::group::Group;
+/// use greenhub::greenpool::Group;
 /// use std::time::Duration;
 /// let group = Group::new();
 /// let quick = group.spawn(|| 6 * 7);
-/// let slow = greenstd::thread::spawn(|| greenstd::thread::sleep(Duration::from_secs(3600)));
+/// let slow = greenhub::thread::spawn(|| greenhub::thread::sleep(Duration::from_secs(3600)));
 /// group.add(&slow);
 /// assert_eq!(quick.join()?, 42);
 /// assert_eq!(group.len(), 1);
 /// group.kill_all();
 /// group.wait_all()?;
 /// assert!(slow.is_finished() && group.is_empty());
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Default)]
 pub struct Group {
@@ -170,14 +168,12 @@ impl Group {
     /// Removes a member, which runs on. Returns false if it is no member. Never switches.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let group = greenstd::group::Group::new();
+    /// let group = greenhub::greenpool::Group::new();
     /// let green = group.spawn(|| "runs on");
     /// assert!(group.discard(&green) && !group.contains(&green));
     /// group.kill_all();
     /// assert_eq!(green.join()?, "runs on");
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn discard<T: 'static>(&self, green: &GreenThread<T>) -> bool {
         let Some(greenlet) = green.id() else { return false };
@@ -209,17 +205,15 @@ impl Group {
     /// is still reported, unless the member is [joined](GreenThread::join).
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let group = greenstd::group::Group::new();
+    /// let group = greenhub::greenpool::Group::new();
     /// let failing = group.spawn(|| -> () { panic!("on purpose") });
-    /// group.spawn(|| greenstd::thread::sleep(std::time::Duration::from_secs(3600)));
+    /// group.spawn(|| greenhub::thread::sleep(std::time::Duration::from_secs(3600)));
     /// let error = group.try_wait_all().unwrap_err();
     /// assert_eq!(error.to_string(), "the green thread panicked: on purpose");
     /// assert!(failing.join().is_err());
     /// group.kill_all();
     /// group.wait_all()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -259,13 +253,10 @@ impl Group {
     /// Like [`kill_all`](Group::kill_all), with a custom error for the joiners of a member. Never switches by itself.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// let group = greenstd::group::Group::new();
+    /// let group = greenhub::greenpool::Group::new();
     /// let green = group.spawn(|| ());
-    /// group.kill_all_with(hub_core::GreenError::custom("shutting down"));
+    /// group.kill_all_with(greenhub::GreenError::custom("shutting down"));
     /// assert_eq!(green.join().unwrap_err().to_string(), "shutting down");
-    /// # });
     /// ```
     pub fn kill_all_with(&self, error: GreenError) {
         let mut members: Vec<_> =
@@ -276,7 +267,7 @@ impl Group {
             let still = self.lock().members.get(&greenlet).is_some_and(|member| member.serial == serial);
             if still {
                 // The first kill stands. After the end of the body a kill has no effect.
-                hub_core::interrupt_with(greenlet, error.clone());
+                hub_core::internal::interrupt_with(greenlet, error.clone());
             }
         }
     }
@@ -289,16 +280,14 @@ impl Group {
     /// that must not be left early.
     ///
     /// ```
-    /// # mod doctest { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/doctest.rs")); }
-    /// # doctest::run(|| {
-    /// use greenstd::group::Group;
+    /// use greenhub::greenpool::Group;
     /// use std::time::Duration;
     /// let (group, hour) = (Group::new(), Duration::from_secs(3600));
-    /// group.spawn(move || greenstd::thread::sleep(hour));
-    /// group.spawn(move || hub_core::shield(|| greenstd::thread::sleep(hour)));
-    /// hub_core::yield_now();
+    /// group.spawn(move || greenhub::thread::sleep(hour));
+    /// group.spawn(move || greenhub::shield(|| greenhub::thread::sleep(hour)));
+    /// greenhub::thread::yield_now();
     /// assert_eq!(group.kill_all_within(Duration::from_millis(5))?, 1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors

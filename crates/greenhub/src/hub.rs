@@ -1,0 +1,17 @@
+//! The hub of an OS thread, and the contract for hubs of your own.
+//!
+//! A program meets a hub through [`HubRef`](crate::HubRef), the handle that [`get_hub`](crate::get_hub) returns. An
+//! author of a hub implements [`Hub`], whose documentation lists the clauses of the contract; the crate `hub-testkit`
+//! checks them.
+
+/// Also at the root, for the calls of [`trampoline`](crate::trampoline).
+#[doc(inline)]
+pub use hub_core::hub::Interest;
+pub use hub_core::hub::{
+    Clocked, ForkAware, Hub, HubDescriptor, Key, Lease, ManualClock, Notify, Readiness, Ready, Rearm, Time, Watched,
+    round,
+};
+pub use hub_core::{
+    Ended, HubGone, InterruptOn, Listener, LoopError, LoopExit, Registration, Remote, Stats, Timer, TimerHandle,
+    has_hub, interrupt_on, set_turn_time,
+};
