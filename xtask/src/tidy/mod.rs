@@ -4,6 +4,7 @@ mod arrows;
 mod backends;
 mod conformance;
 mod contract;
+mod facade;
 mod floors;
 mod modules;
 mod packages;
@@ -25,10 +26,11 @@ type Check = (&'static str, fn(&Workspace) -> Faults);
 
 /// Runs every check.
 pub fn run(workspace: &Workspace, report: &mut Report) {
-    let checks: [Check; 6] = [
+    let checks: [Check; 7] = [
         ("tidy: direction of crates", arrows::check),
         ("tidy: floors inside a crate", floors::check),
         ("tidy: shape of a backend", backends::check),
+        ("tidy: root of the facade", facade::check),
         ("tidy: conformance map", conformance::check),
         ("tidy: packages", packages::check),
         ("tidy: sources", sources::check),
