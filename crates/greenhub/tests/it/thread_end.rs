@@ -189,14 +189,19 @@ fn implicit_end_closes_the_hub_and_frees_unused_stacks() {
             });
         };
         once();
-        let (descriptors, before) = (open_descriptors(), mapped());
-        for _ in 0..8 {
-            once();
-        }
+        let descriptors = open_descriptors();
+        let mut growths: Vec<_> = (0..9)
+            .map(|_| {
+                let before = mapped();
+                once();
+                mapped().saturating_sub(before)
+            })
+            .collect();
         assert_eq!(open_descriptors(), descriptors);
-        // Each abandoned green thread keeps a slab of 16 small stacks mapped, and none of 16 MiB or more.
-        let grown = mapped() - before;
-        assert!(grown < 8 * (8 << 20), "{grown} bytes more are mapped");
+        // Each abandoned green thread keeps a slab of 16 small stacks mapped, and none of 16 MiB or more. The median
+        // leaves out an arena that the allocator maps for an OS thread.
+        growths.sort_unstable();
+        assert!(growths[4] < 8 << 20, "{growths:?} bytes more are mapped");
         return;
     };
     ended_with(&output, 0);

@@ -8,7 +8,7 @@ use crate::support::{in_child, is_child, run};
 use greenhub::hub::{Hub, HubDescriptor};
 use greenhub::net::Cluster;
 use greenhub::process::Command;
-use greenhub::sync::atomic::{AtomicBool, Ordering};
+use greenhub::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use greenhub::sync::mpsc::{channel, sync_channel};
 use greenhub::sync::{
     Arc, Barrier, CappedSemaphore, Channel, Condvar, Event, LazyLock, LightQueue, Mutex, Once, OnceLock, Queue, RwLock,
@@ -57,8 +57,13 @@ fn served<T>(wait: impl FnOnce() -> T, serve: impl FnOnce() + Send + 'static) ->
 fn a_barrier_opens_for_an_os_thread_without_a_hub() {
     hubless("a_barrier_opens_for_an_os_thread_without_a_hub", || {
         let barrier = Arc::new(Barrier::new(2));
-        let other = Arc::clone(&barrier);
-        assert!(!served(|| barrier.wait().is_leader(), move || assert!(other.wait().is_leader())));
+        let (other, leaders) = (Arc::clone(&barrier), Arc::new(AtomicUsize::new(0)));
+        let led = Arc::clone(&leaders);
+        let is_leader = served(
+            || barrier.wait().is_leader(),
+            move || _ = led.fetch_add(usize::from(other.wait().is_leader()), Ordering::SeqCst),
+        );
+        assert_eq!(leaders.load(Ordering::SeqCst) + usize::from(is_leader), 1);
     });
 }
 
