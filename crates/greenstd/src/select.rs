@@ -133,11 +133,11 @@ fn flags(interest: Interest) -> PollFlags {
 fn readiness(flags: PollFlags, interest: Interest) -> Readiness {
     let mut readiness = Readiness::NONE;
     let both = flags.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
-    for (flag, direction, told) in
+    for (flag, direction, ready) in
         [(PollFlags::IN, Interest::READ, Readiness::READ), (PollFlags::OUT, Interest::WRITE, Readiness::WRITE)]
     {
         if interest.contains(direction) && (both || flags.contains(flag)) {
-            readiness |= told;
+            readiness |= ready;
         }
     }
     if both {

@@ -153,8 +153,8 @@ impl Parker {
         drop(present);
         match by {
             Strike::Unpark => Ok(Parked::Unparked),
-            Strike::Late => Ok(Parked::Late),
-            Strike::Early | Strike::Kill => Ok(Parked::Early),
+            Strike::Late => Ok(Parked::TimedOut),
+            Strike::Early | Strike::Kill => Ok(Parked::Interrupted),
             Strike::Abort => Err(Box::new(LoopError::Aborted)),
         }
     }

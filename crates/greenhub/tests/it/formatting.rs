@@ -420,7 +420,7 @@ fn plain_values_are_formatted_into_a_writer_that_switches() {
     plain(&[
         &greenhub::hub::Rearm::Level,
         &greenhub::park::WaitReason::Lock,
-        &greenhub::park::Parked::Late,
+        &greenhub::park::Parked::TimedOut,
         &greenhub::park::ReadHint::Nothing,
     ]);
     plain(&[&greenhub::greenthread::StackPolicy::Guarded, &greenhub::greenthread::KillOutcome::Cancelled]);

@@ -44,7 +44,7 @@ fn a_green_thread_is_unparked_by_another() {
         // A stale unparker does not affect a later wait.
         let parker = Parker::new(WaitReason::Event).unwrap();
         unparker.unpark();
-        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
+        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::TimedOut);
     });
 }
 
@@ -70,7 +70,7 @@ fn an_unparker_of_an_unstarted_wait_ends_no_later_wait() {
         let unparker = left_behind();
         let parker = Parker::new(WaitReason::Event).unwrap();
         unparker.unpark();
-        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
+        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::TimedOut);
         let unparker = left_behind();
         spawn(move || unparker.unpark());
         let begin = Instant::now();
@@ -81,7 +81,7 @@ fn an_unparker_of_an_unstarted_wait_ends_no_later_wait() {
         let unparker = left_behind();
         let parker = Parker::new(WaitReason::Event).unwrap();
         unparker.unpark();
-        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
+        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::TimedOut);
     });
     plain.join().unwrap();
 }
@@ -89,7 +89,8 @@ fn an_unparker_of_an_unstarted_wait_ends_no_later_wait() {
 #[test]
 fn a_stale_unparker_ends_no_later_wait_of_an_os_thread() {
     let plain = std::thread::spawn(move || {
-        let is_late = |parker: Parker| assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
+        let is_late =
+            |parker: Parker| assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::TimedOut);
         let late = Parker::new(WaitReason::Event).unwrap();
         let stale = late.unparker();
         is_late(late);
@@ -160,7 +161,7 @@ fn a_new_wait_supersedes_an_earlier_wait() {
         let first = Parker::new(WaitReason::Event).unwrap();
         let second = Parker::new(WaitReason::Event).unwrap();
         first.unparker().unpark();
-        assert_eq!(second.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
+        assert_eq!(second.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::TimedOut);
     });
 }
 
@@ -170,7 +171,7 @@ fn a_run_once_that_timed_out_ends_no_later_wait() {
         let given_up = with_timeout(SHORT, || get_hub().run_once(None));
         assert!(given_up.is_err());
         let parker = Parker::new(WaitReason::Event).unwrap();
-        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
+        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::TimedOut);
     });
 }
 
@@ -250,7 +251,7 @@ fn an_os_thread_without_green_threads_blocks_itself() {
         assert!(!greenhub::hub::has_hub());
         let parker = Parker::new(WaitReason::Event).unwrap();
         let begin = Instant::now();
-        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::Late);
+        assert_eq!(parker.park(&mut Deadline::from(Some(SHORT))).unwrap(), Parked::TimedOut);
         assert!(begin.elapsed() >= SHORT);
     });
     run("an_os_thread_without_green_threads_blocks_itself", move || {
@@ -286,7 +287,7 @@ fn a_limit_counts_over_several_parks() {
             let parker = Parker::new(WaitReason::Event).unwrap();
             slot.set(Some(parker.unparker()));
             parks += 1;
-            if parker.park(&mut limit).unwrap() == Parked::Late {
+            if parker.park(&mut limit).unwrap() == Parked::TimedOut {
                 break;
             }
         }

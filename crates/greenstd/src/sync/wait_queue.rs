@@ -288,7 +288,7 @@ pub(crate) trait Wait {
                 && let Some(back) = Self::queue(&mut guard).remove(stay.number)
             {
                 std::mem::forget(stay);
-                if parked == Parked::Late {
+                if parked == Parked::TimedOut {
                     return Err(WaitError::TimedOut(back));
                 }
                 kept = Some(back);

@@ -60,8 +60,9 @@ pub fn hub_blocking_detection(resolution: impl Into<Option<Duration>>) -> io::Re
         return Err(LoopError::ThreadEnding.into());
     }
     let detector = &local.main_loop.detector;
-    let new =
-        resolution.map(|resolution| Detector::start(&local.main_loop.pulse, resolution).map(Box::new)).transpose()?;
+    let new = resolution
+        .map(|resolution| Detector::start(&local.main_loop.heartbeat, resolution).map(Box::new))
+        .transpose()?;
     // The drop waits for the old detector's watchdog.
     drop(detector.replace(new));
     Ok(())

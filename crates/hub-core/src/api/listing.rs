@@ -147,7 +147,7 @@ fn list_timers(local: &Local) -> Vec<TimerInfo> {
     let mut timers: Vec<TimerInfo> = armed
         .filter_map(|(due_in, target)| {
             let purpose = match target {
-                Target::Nobody => return None,
+                Target::Vacant => return None,
                 Target::Parked { .. } => TimerPurpose::Wake,
                 Target::Start { .. } => TimerPurpose::Begin,
                 Target::Timeout { .. } | Target::Patience { .. } => TimerPurpose::Timeout,
@@ -162,7 +162,7 @@ fn list_timers(local: &Local) -> Vec<TimerInfo> {
 
 fn target_of(local: &Local, target: Target) -> Option<Who> {
     match target {
-        Target::Nobody => None,
+        Target::Vacant => None,
         Target::Parked { greenlet, .. }
         | Target::Start { greenlet, .. }
         | Target::Timeout { greenlet, .. }

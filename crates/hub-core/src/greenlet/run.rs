@@ -10,9 +10,9 @@
 //! - No borrow of a `RefCell` or of a hub is held when a greenlet is left.
 
 mod exits;
+mod fairness;
 mod interrupt;
 mod mask;
-mod turn;
 mod waiter;
 
 use std::cell::Cell;
@@ -31,11 +31,11 @@ use crate::hub::Stamp;
 use crate::report::{self, Report};
 
 pub(crate) use self::exits::{check_exit, exit_again, exit_is_pending, exit_now, has_to_exit};
+pub use self::fairness::set_turn_time;
+pub(crate) use self::fairness::{charge, fire, operations_used_up, run_ready};
 use self::interrupt::cancel;
 pub(crate) use self::interrupt::{Interrupted, end_abandoned, interrupt};
 pub(crate) use self::mask::{Mask, Shield, lift_shields};
-pub use self::turn::set_turn_time;
-pub(crate) use self::turn::{charge, fire, operations_used_up, run_ready};
 pub(super) use self::waiter::arrive;
 pub(crate) use self::waiter::{Waiter, may_leave, yield_now};
 
@@ -67,7 +67,7 @@ pub(crate) struct RunQueue {
     pub(super) late: Cell<Option<NonNull<Local>>>,
     /// The OS thread has ended or is ending: nothing is switched to any more.
     pub(super) ended: Cell<bool>,
-    turn: turn::Turn,
+    turn: fairness::Turn,
 }
 
 thread_local! {
@@ -79,12 +79,12 @@ thread_local! {
             tail: Cell::new(None),
             budget: Cell::new(0),
             granted: Cell::new(0),
-            operations: Cell::new(turn::OPERATIONS),
+            operations: Cell::new(fairness::OPERATIONS),
             switches: Cell::new(0),
             local: Cell::new(None),
             late: Cell::new(None),
             ended: Cell::new(false),
-            turn: turn::Turn::new(),
+            turn: fairness::Turn::new(),
         }
     };
 }

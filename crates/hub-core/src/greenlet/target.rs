@@ -5,8 +5,9 @@ use super::run::Waiter;
 /// The target of a descriptor's slot or of a timer's entry.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Target {
+    /// No target: a slot without a waiter.
     #[default]
-    Nobody,
+    Vacant,
     /// The park with this ticket, of the greenlet with this number.
     Parked { greenlet: u32, ticket: u64 },
     /// A delayed green thread that begins at the deadline.

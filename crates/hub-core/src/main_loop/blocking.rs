@@ -40,15 +40,15 @@ struct Stop {
 }
 
 impl Detector {
-    /// Starts to watch the calling OS thread by its `pulse`.
+    /// Starts to watch the calling OS thread by its `heartbeat`.
     ///
     /// The loop keeps the detector, and it is stopped when the OS thread ends.
-    pub(crate) fn start(pulse: &'static Heartbeat, resolution: Duration) -> io::Result<Detector> {
+    pub(crate) fn start(heartbeat: &'static Heartbeat, resolution: Duration) -> io::Result<Detector> {
         fork::install()?;
         let sampling = Sampling::prepare()?;
         let stop = Arc::<Stop>::default();
         let watchdog = {
-            let (watched, stop) = (sampling.watched(pulse)?, Arc::clone(&stop));
+            let (watched, stop) = (sampling.watched(heartbeat)?, Arc::clone(&stop));
             let watch = move || watch(&watched, resolution, &stop);
             std::thread::Builder::new().name("greenhub-watchdog".into()).spawn(watch)?
         };

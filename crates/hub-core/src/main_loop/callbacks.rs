@@ -28,7 +28,7 @@ impl MainLoop {
         if interest != Interest::READ && interest != Interest::WRITE {
             return Err(TrampolineError::Interest(interest, number));
         }
-        if self.pulse.is_in_hub() {
+        if self.heartbeat.is_in_hub() {
             return Err(LoopError::InMainloop { doing: "registering a listener inside a hub" }.into());
         }
         let callback =
@@ -86,7 +86,7 @@ impl MainLoop {
     pub(crate) fn schedule(&self, delay: Duration, timer: Rc<dyn Timer>) -> CallbackId {
         let id = self.callbacks.borrow_mut().insert(Callback::Timer { timer, origin: Origin::of_timer(), armed: None });
         if delay.is_zero() {
-            self.immediate.borrow_mut().push_back((self.pulse.turn(), id));
+            self.immediate.borrow_mut().push_back((self.heartbeat.turn(), id));
             let stand_in = local::get().controls.take(Kind::Thread, Stamp::NONE);
             run::queue_callback(stand_in);
         } else {
@@ -161,7 +161,7 @@ impl MainLoop {
 
     /// Queues a callback as if from the turn before: descriptors were polled since.
     fn queue_due(&self, id: CallbackId) {
-        self.immediate.borrow_mut().push_back((self.pulse.turn().wrapping_sub(1), id));
+        self.immediate.borrow_mut().push_back((self.heartbeat.turn().wrapping_sub(1), id));
         run::queue_callback(local::get().controls.take(Kind::Thread, Stamp::NONE));
     }
 }

@@ -57,7 +57,7 @@ impl Default for Slot {
     fn default() -> Slot {
         Slot {
             owner: Owner::Raw,
-            target: [Target::Nobody; 2],
+            target: [Target::Vacant; 2],
             ready: Interest::NONE,
             ended: false,
             known: Interest::NONE,
@@ -71,13 +71,13 @@ impl Slot {
     /// Returns all waiters, queued ones last.
     fn waiters(self) -> Vec<Target> {
         let queued = self.queued.into_iter().map(|(_, target)| target);
-        self.target.into_iter().filter(|target| *target != Target::Nobody).chain(queued).collect()
+        self.target.into_iter().filter(|target| *target != Target::Vacant).chain(queued).collect()
     }
 }
 
 /// The result of [`Descriptors::prepare`].
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Prepared {
+pub(super) enum Prepared {
     /// The hub watches already: arm this key.
     Watched(Key),
     /// The hub has to watch this interest first: then arm this key.
@@ -89,7 +89,7 @@ pub(crate) enum Prepared {
 /// The table of descriptors.
 #[derive(Debug, Default)]
 pub(crate) struct Descriptors {
-    pub(crate) watched: Watched,
+    pub(super) watched: Watched,
     slots: Vec<Slot>,
 }
 
@@ -99,17 +99,17 @@ fn side(direction: Interest) -> usize {
 }
 
 /// Both directions, for loops.
-pub(crate) const SIDES: [Interest; 2] = [Interest::READ, Interest::WRITE];
+pub(super) const SIDES: [Interest; 2] = [Interest::READ, Interest::WRITE];
 
 impl Descriptors {
     /// Prepares a wait for one direction of `fd`. Changes no waiter.
-    pub(crate) fn prepare(&mut self, fd: RawFd, owner: Owner, direction: Interest, rearm: Rearm) -> Prepared {
+    pub(super) fn prepare(&mut self, fd: RawFd, owner: Owner, direction: Interest, rearm: Rearm) -> Prepared {
         if fd as usize >= self.slots.len() {
             self.slots.resize_with(fd as usize + 1, Slot::default);
         }
         let known = self.watched.key(fd);
         let slot = &mut self.slots[fd as usize];
-        let waits = slot.target.map(|target| target != Target::Nobody);
+        let waits = slot.target.map(|target| target != Target::Vacant);
         let key = match (owner, known) {
             // A raw wait on a number of a socket shares the socket's registration, and a second raw wait shares that of
             // the first.
@@ -123,7 +123,7 @@ impl Descriptors {
                 key
             }
         };
-        if slot.target[side(direction)] != Target::Nobody || slot.queued.iter().any(|(other, _)| *other == direction) {
+        if slot.target[side(direction)] != Target::Vacant || slot.queued.iter().any(|(other, _)| *other == direction) {
             return Prepared::Taken;
         }
         let lasting = slot.owner != Owner::Raw && owner == slot.owner && rearm != Rearm::Explicit;
@@ -142,7 +142,7 @@ impl Descriptors {
     ///
     /// The same as for [`arm`](Descriptors::arm).
     #[inline]
-    pub(crate) unsafe fn arm_again(
+    pub(super) unsafe fn arm_again(
         &mut self,
         fd: RawFd,
         owner: Owner,
@@ -152,7 +152,7 @@ impl Descriptors {
         let slot = self.slots.get_mut(fd as usize)?;
         let first = &mut slot.target[side(direction)];
         // Only a number that a socket owns is watched for longer than a wait.
-        if owner == Owner::Raw || slot.owner != owner || !slot.watched.contains(direction) || *first != Target::Nobody {
+        if owner == Owner::Raw || slot.owner != owner || !slot.watched.contains(direction) || *first != Target::Vacant {
             return None;
         }
         let key = self.watched.key(fd)?;
@@ -165,12 +165,12 @@ impl Descriptors {
     }
 
     /// Returns whether the hub may forget `key`: it has no waiter, and no socket relies on the registration.
-    pub(crate) fn may_be_forgotten(&self, key: Key) -> bool {
+    pub(super) fn may_be_forgotten(&self, key: Key) -> bool {
         self.watched.is_current(key) && self.watched.armed(key).is_empty() && self.lease(key) == Lease::Wait
     }
 
     /// Returns how the descriptor of `key` is lent to the hub.
-    pub(crate) fn lease(&self, key: Key) -> Lease {
+    pub(super) fn lease(&self, key: Key) -> Lease {
         match self.slots.get(key.fd() as usize) {
             Some(Slot { owner: Owner::Socket(_), .. }) if self.watched.is_current(key) => Lease::Life,
             _ => Lease::Wait,
@@ -178,9 +178,9 @@ impl Descriptors {
     }
 
     /// Returns whether another socket, or a raw waiter, still waits under a number that `owner` wants to use.
-    pub(crate) fn is_stale_for(&self, fd: RawFd, owner: Owner) -> bool {
+    pub(super) fn is_stale_for(&self, fd: RawFd, owner: Owner) -> bool {
         let Some(slot) = self.slots.get(fd as usize) else { return false };
-        matches!(owner, Owner::Socket(_)) && slot.owner != owner && slot.target != [Target::Nobody; 2]
+        matches!(owner, Owner::Socket(_)) && slot.owner != owner && slot.target != [Target::Vacant; 2]
     }
 
     /// Adds a waiter for `direction` of `key`.
@@ -188,7 +188,7 @@ impl Descriptors {
     /// # Safety
     ///
     /// The descriptor stays open until the wait ends or the number is entered anew.
-    pub(crate) unsafe fn arm(&mut self, key: Key, direction: Interest, target: Target) {
+    pub(super) unsafe fn arm(&mut self, key: Key, direction: Interest, target: Target) {
         let slot = &mut self.slots[key.fd() as usize];
         slot.target[side(direction)] = target;
         slot.ready = slot.ready.without(direction);
@@ -202,7 +202,7 @@ impl Descriptors {
     /// # Safety
     ///
     /// The socket's descriptor stays open until its number is entered anew.
-    pub(crate) unsafe fn lend(&mut self, key: Key, interest: Interest) {
+    pub(super) unsafe fn lend(&mut self, key: Key, interest: Interest) {
         if self.watched.is_current(key) {
             self.slots[key.fd() as usize].watched = interest;
         }
@@ -211,12 +211,12 @@ impl Descriptors {
     }
 
     /// Queues a waiter behind the first one.
-    pub(crate) fn queue(&mut self, fd: RawFd, direction: Interest, target: Target) {
+    pub(super) fn queue(&mut self, fd: RawFd, direction: Interest, target: Target) {
         self.slots[fd as usize].queued.push_back((direction, target));
     }
 
     /// Queues a waiter that pauses: nothing is armed for it. Later waiters still find the direction taken.
-    pub(crate) fn queue_paused(&mut self, fd: RawFd, direction: Interest, target: Target) {
+    pub(super) fn queue_paused(&mut self, fd: RawFd, direction: Interest, target: Target) {
         let slot = &mut self.slots[fd as usize];
         // `arm_again` does not check the queue.
         slot.watched = slot.watched.without(direction);
@@ -224,23 +224,23 @@ impl Descriptors {
     }
 
     /// Removes a waiter. Returns true if the direction has no first waiter now, so that the next one moves up.
-    pub(crate) fn leave(&mut self, key: Key, direction: Interest, target: Target) -> bool {
+    pub(super) fn leave(&mut self, key: Key, direction: Interest, target: Target) -> bool {
         if !self.watched.is_current(key) {
             return false;
         }
         let slot = &mut self.slots[key.fd() as usize];
         if slot.target[side(direction)] == target {
-            slot.target[side(direction)] = Target::Nobody;
+            slot.target[side(direction)] = Target::Vacant;
             self.watched.disarm(key, direction);
             return true;
         }
         let count = slot.queued.len();
         slot.queued.retain(|(_, other)| *other != target);
-        slot.queued.len() != count && slot.target[side(direction)] == Target::Nobody
+        slot.queued.len() != count && slot.target[side(direction)] == Target::Vacant
     }
 
     /// Removes the greenlets that wait for a socket in `directions`, and returns each with its direction.
-    pub(crate) fn take_parked(&mut self, fd: RawFd, socket: u64, directions: Interest) -> Vec<(Target, Interest)> {
+    pub(super) fn take_parked(&mut self, fd: RawFd, socket: u64, directions: Interest) -> Vec<(Target, Interest)> {
         let Some(key) = self.key_of(fd, socket) else { return Vec::new() };
         let slot = &mut self.slots[fd as usize];
         let is_parked = |target: Target| matches!(target, Target::Parked { .. });
@@ -266,10 +266,10 @@ impl Descriptors {
     /// Removes and returns the next queued waiter once the first one has gone. `None` if there is a new first waiter,
     /// or if the number has a new owner.
     #[inline]
-    pub(crate) fn next_queued(&mut self, key: Key, direction: Interest) -> Option<Target> {
+    pub(super) fn next_queued(&mut self, key: Key, direction: Interest) -> Option<Target> {
         let slot = self.slots.get_mut(key.fd() as usize)?;
         // The common case.
-        if slot.queued.is_empty() || slot.target[side(direction)] != Target::Nobody || !self.watched.is_current(key) {
+        if slot.queued.is_empty() || slot.target[side(direction)] != Target::Vacant || !self.watched.is_current(key) {
             return None;
         }
         let index = slot.queued.iter().position(|(other, _)| *other == direction)?;
@@ -280,7 +280,7 @@ impl Descriptors {
     pub(crate) fn adopt(&mut self, fd: RawFd, socket: u64) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
             && slot.owner == Owner::Raw
-            && slot.target != [Target::Nobody; 2]
+            && slot.target != [Target::Vacant; 2]
         {
             slot.owner = Owner::Socket(socket);
         }
@@ -288,7 +288,7 @@ impl Descriptors {
 
     /// Records a report of the hub. Appends the waiters to notify to `reported`, each with its readiness.
     #[inline]
-    pub(crate) fn report(
+    pub(super) fn report(
         &mut self,
         key: Key,
         what: Readiness,
@@ -306,7 +306,7 @@ impl Descriptors {
             }
             slot.ready |= direction;
             match std::mem::take(&mut slot.target[side(direction)]) {
-                Target::Nobody => {
+                Target::Vacant => {
                     if rearm == Rearm::Level {
                         slot.watched = slot.watched.without(direction);
                     }
@@ -326,7 +326,7 @@ impl Descriptors {
     }
 
     /// Retires a number: all its keys become stale, and it has no waiter. Returns the old key and the former waiters.
-    pub(crate) fn retire(&mut self, fd: RawFd) -> Option<(Key, Vec<Target>)> {
+    pub(super) fn retire(&mut self, fd: RawFd) -> Option<(Key, Vec<Target>)> {
         let key = self.watched.key(fd)?;
         let retired = std::mem::take(self.slots.get_mut(fd as usize)?);
         self.watched.enter(fd);
@@ -335,7 +335,7 @@ impl Descriptors {
 
     /// Removes the waiters of a number that a socket owns, and keeps the registration. The hub is asked again for the
     /// next waiter, and the next operation is tried. Returns `None`, and changes nothing, if no socket owns the number.
-    pub(crate) fn evict(&mut self, fd: RawFd) -> Option<Vec<Target>> {
+    pub(super) fn evict(&mut self, fd: RawFd) -> Option<Vec<Target>> {
         let key = self.watched.key(fd)?;
         let slot = self.slots.get_mut(fd as usize).filter(|slot| slot.owner != Owner::Raw)?;
         let evicted = std::mem::replace(slot, Slot { owner: slot.owner, ..Slot::default() });
@@ -345,9 +345,14 @@ impl Descriptors {
 
     /// Returns the key under which a socket is registered.
     #[inline]
-    pub(crate) fn key_of(&self, fd: RawFd, socket: u64) -> Option<Key> {
+    pub(super) fn key_of(&self, fd: RawFd, socket: u64) -> Option<Key> {
         let slot = self.slots.get(fd as usize)?;
         if slot.owner == Owner::Socket(socket) { self.watched.key(fd) } else { None }
+    }
+
+    /// Returns whether a socket is registered here.
+    pub(crate) fn knows(&self, fd: RawFd, socket: u64) -> bool {
+        self.key_of(fd, socket).is_some()
     }
 
     /// Returns whether an operation on a socket may succeed at once. It may on a socket that is not registered.
@@ -363,7 +368,7 @@ impl Descriptors {
 
     /// Records that a direction is exhausted: the next operation parks at once.
     #[inline]
-    pub(crate) fn used_up(&mut self, fd: RawFd, socket: u64, direction: Interest, blocked: bool) {
+    pub(super) fn used_up(&mut self, fd: RawFd, socket: u64, direction: Interest, blocked: bool) {
         if let Some(slot) = self.slots.get_mut(fd as usize)
             && slot.owner == Owner::Socket(socket)
             && (blocked || !slot.ended)
@@ -396,7 +401,7 @@ impl Descriptors {
     }
 
     /// Clears what the hub watches, for a new hub or in a forked child. Returns the armed directions.
-    pub(crate) fn unwatch_all(&mut self) -> Vec<(Key, Interest)> {
+    pub(super) fn unwatch_all(&mut self) -> Vec<(Key, Interest)> {
         for slot in &mut self.slots {
             slot.watched = Interest::NONE;
         }
@@ -404,12 +409,12 @@ impl Descriptors {
     }
 
     /// Returns all waiters, each with number and direction.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
         self.first_in_line().chain(self.queued())
     }
 
     /// Returns the waiters that are queued behind another.
-    pub(crate) fn queued(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
+    pub(super) fn queued(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
         self.slots
             .iter()
             .enumerate()
@@ -417,12 +422,12 @@ impl Descriptors {
     }
 
     /// Returns the waiters that are not queued behind another.
-    pub(crate) fn first_in_line(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
+    pub(super) fn first_in_line(&self) -> impl Iterator<Item = (RawFd, Interest, Target)> {
         self.slots.iter().enumerate().flat_map(|(fd, slot)| {
             SIDES
                 .into_iter()
                 .map(move |direction| (fd as RawFd, direction, slot.target[side(direction)]))
-                .filter(|(_, _, target)| *target != Target::Nobody)
+                .filter(|(_, _, target)| *target != Target::Vacant)
         })
     }
 }

@@ -29,7 +29,7 @@ impl Driver for MainLoop {
     fn new() -> MainLoop {
         MainLoop {
             slot: HubSlot::default(),
-            pulse: Heartbeat::default(),
+            heartbeat: Heartbeat::default(),
             calling: Cell::new(None),
             detector: Cell::default(),
             descriptors: RefCell::default(),
@@ -40,7 +40,7 @@ impl Driver for MainLoop {
             ready: RefCell::default(),
             reports: RefCell::default(),
             inbox: OnceCell::new(),
-            letters: RefCell::default(),
+            messages: RefCell::default(),
             clock: Clock::new(),
             counters: Counters::default(),
             ending: Ending::default(),
@@ -91,14 +91,14 @@ impl Driver for MainLoop {
     fn close(&self) -> usize {
         self.ending.close();
         let mut leaked = 0;
-        for letter in self.inbox.get().map(Inbox::close).into_iter().flatten() {
-            match letter {
+        for message in self.inbox.get().map(Inbox::close).into_iter().flatten() {
+            match message {
                 Message::Spawn(_, body) => {
                     std::mem::forget(body);
                     leaked += 1;
                 }
                 // A request of another OS thread may hold a descriptor, which is closed here.
-                letter => drop_contained(letter),
+                message => drop_contained(message),
             }
         }
         drop_contained(self.slot.take_choice());
@@ -110,7 +110,7 @@ impl Driver for MainLoop {
     }
 
     fn in_hub(&self) -> bool {
-        self.pulse.is_in_hub()
+        self.heartbeat.is_in_hub()
     }
 
     fn close_hub(&self) {
@@ -121,7 +121,7 @@ impl Driver for MainLoop {
     }
 
     fn callback_is_due(&self) -> bool {
-        self.immediate.borrow().front().is_none_or(|(turn, _)| *turn != self.pulse.turn())
+        self.immediate.borrow().front().is_none_or(|(turn, _)| *turn != self.heartbeat.turn())
     }
 
     fn calling(&self) -> Option<&'static Location<'static>> {

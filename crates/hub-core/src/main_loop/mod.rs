@@ -33,6 +33,8 @@ use crate::greenlet::target::Target;
 use crate::hub::{Interest, Key, Readiness, Ready, Time};
 use crate::timer_queue::{TimerId, TimerQueue};
 
+mod after_fork;
+mod bell;
 pub(crate) mod blocking;
 mod builder;
 mod callback_table;
@@ -45,9 +47,11 @@ mod ending;
 mod hub_slot;
 mod inventory;
 pub(crate) mod listener;
+mod mail;
 mod origin;
 pub(crate) mod reach;
 pub(crate) mod remote;
+mod replace;
 mod standstill;
 mod stats;
 mod turn;
@@ -76,7 +80,7 @@ type Mark = (u32, Box<dyn FnOnce()>);
 /// The state of the loop of one OS thread.
 pub(crate) struct MainLoop {
     slot: HubSlot,
-    pub(crate) pulse: Heartbeat,
+    pub(crate) heartbeat: Heartbeat,
     /// The location at which the running callback was made.
     calling: Cell<Option<&'static Location<'static>>>,
     pub(crate) detector: Cell<Option<Box<Detector>>>,
@@ -91,9 +95,9 @@ pub(crate) struct MainLoop {
     ready: RefCell<Ready>,
     reports: RefCell<Vec<(Target, Readiness, Key, Interest)>>,
     inbox: OnceCell<Inbox>,
-    letters: RefCell<Vec<Message>>,
+    messages: RefCell<Vec<Message>>,
     clock: Clock,
-    counters: Counters,
+    pub(crate) counters: Counters,
     ending: Ending,
     /// The request of [`run_once`](MainLoop::run_once): the longest wait of the turn, and the park to end after it.
     once: Cell<Option<(Option<Duration>, Waiter)>>,
@@ -180,7 +184,7 @@ impl MainLoop {
 
     /// The number of the present turn.
     pub(crate) fn turn(&self) -> u64 {
-        self.pulse.turn()
+        self.heartbeat.turn()
     }
 
     /// The source of a wake-up of the main greenlet, for which no timer is armed.

@@ -29,9 +29,9 @@ pub enum Parked {
     /// Its [`Unparker`] ended it.
     Unparked,
     /// Its limit was reached.
-    Late,
+    TimedOut,
     /// A kill or a timeout ended it. A mask holds the exit back, or the caller has to throw it.
-    Early,
+    Interrupted,
 }
 
 /// A handle that ends the wait of one [`Parker`](crate::Parker), once.
@@ -231,7 +231,7 @@ impl Plain {
                 None => self.ended.wait(present).unwrap_or_else(PoisonError::into_inner),
                 Some(left) if left.is_zero() => {
                     *present += 1;
-                    return Parked::Late;
+                    return Parked::TimedOut;
                 }
                 Some(left) => self.ended.wait_timeout(present, left).unwrap_or_else(PoisonError::into_inner).0,
             };

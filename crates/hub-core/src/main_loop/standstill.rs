@@ -211,8 +211,8 @@ impl MainLoop {
         }
         Ok(match wake {
             Wake::Event => Parked::Unparked,
-            Wake::Deadline => Parked::Late,
-            _ => Parked::Early,
+            Wake::Deadline => Parked::TimedOut,
+            _ => Parked::Interrupted,
         })
     }
 

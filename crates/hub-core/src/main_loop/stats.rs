@@ -116,7 +116,7 @@ impl fmt::Display for Stats {
 
 /// How often a loop has called its hub.
 #[derive(Default)]
-pub(super) struct Counters {
+pub(crate) struct Counters {
     waits: Cell<u64>,
     watches: Cell<u64>,
     operations: Cell<u64>,
@@ -133,7 +133,7 @@ impl Counters {
     }
 
     #[inline]
-    pub(super) fn count_operation(&self) {
+    pub(crate) fn count_operation(&self) {
         self.operations.set(self.operations.get() + 1);
     }
 }
@@ -149,7 +149,7 @@ impl MainLoop {
         let timers = self.timers.borrow();
         let (pool_threads, pool_jobs) = pool;
         Stats {
-            turns: self.pulse.turn(),
+            turns: self.heartbeat.turn(),
             switches: run::switches(),
             waits: self.counters.waits.get(),
             watches: self.counters.watches.get(),

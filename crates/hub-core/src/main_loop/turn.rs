@@ -33,11 +33,11 @@ impl MainLoop {
     /// The body of the main loop's greenlet. Returns when the loop ends. Never unwinds.
     pub(super) fn take_turns(&self, local: &Local) {
         trace::loop_began(self.slot.name());
-        let (mut was_told, mut cuts) = (false, 0);
+        let (mut had_mail, mut cuts) = (false, 0);
         loop {
-            self.pulse.begin_turn();
+            self.heartbeat.begin_turn();
             local.watch_for_end();
-            was_told |= self.read_mail();
+            had_mail |= self.read_mail();
             self.fire();
             let cut = run::run_ready(local);
             if self.ending.is_closing() {
@@ -52,7 +52,7 @@ impl MainLoop {
                 continue;
             }
             cuts = 0;
-            self.wait(local, std::mem::take(&mut was_told));
+            self.wait(local, std::mem::take(&mut had_mail));
             self.dispatch();
             if let Some((_, waiter)) = self.once.take() {
                 self.read_mail();
@@ -86,14 +86,14 @@ impl MainLoop {
         timers.next_deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// Waits on the hub, and takes a sample of the clock. `was_told`: the turn has found mail.
-    fn wait(&self, local: &Local, was_told: bool) {
+    /// Waits on the hub, and takes a sample of the clock. `had_mail`: the turn has found mail.
+    fn wait(&self, local: &Local, had_mail: bool) {
         // In a child it wakes the greenlets that wait for the parent's pool jobs, which never finish here.
         if let Err(error) = self.notice_fork() {
             return self.stop_with(error);
         }
         let timeout = match self.time_to_sleep() {
-            Ok(timeout) => self.limited(timeout, was_told),
+            Ok(timeout) => self.limited(timeout, had_mail),
             Err(error) => return self.stop_with(error),
         };
         let Some(sleep) = self.plan_sleep(local, timeout) else { return };
@@ -136,11 +136,11 @@ impl MainLoop {
 
     /// The timeout of a turn, which is shorter if [`run_once`](MainLoop::run_once) asks for it.
     #[inline(always)]
-    fn limited(&self, timeout: Option<Duration>, was_told: bool) -> Option<Duration> {
+    fn limited(&self, timeout: Option<Duration>, had_mail: bool) -> Option<Duration> {
         let Some((limit, _)) = self.once.get() else { return timeout };
         // The caller checks its own state between turns. A notice that arrived just before this turn must not be slept
         // over.
-        let limit = if was_told { Some(Duration::ZERO) } else { limit };
+        let limit = if had_mail { Some(Duration::ZERO) } else { limit };
         match (timeout, limit) {
             (Some(timeout), Some(limit)) => Some(timeout.min(limit)),
             (timeout, limit) => timeout.or(limit),
@@ -244,7 +244,7 @@ impl MainLoop {
     #[inline]
     pub(super) fn tell(&self, target: Target, why: Wake) {
         match target {
-            Target::Nobody => {}
+            Target::Vacant => {}
             Target::Parked { greenlet, ticket } => {
                 if let Some(control) = local::get().controls.get(greenlet) {
                     Waiter::new(control, ticket).wake_with(why);

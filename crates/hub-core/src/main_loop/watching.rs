@@ -6,7 +6,7 @@
 //!   the table, however the park ends.
 //! - No cell is borrowed while the hub or a callback is called, nor across a switch.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefMut};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::callback_table::{Callback, CallbackId};
 use super::deadline::Deadline;
-use super::descriptors::{Owner, Prepared, ReadHint};
+use super::descriptors::{Descriptors, Owner, Prepared, ReadHint};
 use super::{MainLoop, PREVENT_MULTIPLE_READERS};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, TrampolineError};
@@ -43,7 +43,7 @@ impl MainLoop {
         limit: &mut Deadline,
     ) -> Result<Wake, TrampolineError> {
         let waiter = Waiter::current(WaitReason::Descriptor)?;
-        if self.pulse.is_in_hub() {
+        if self.heartbeat.is_in_hub() {
             return Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into());
         }
         self.ensure_hub()?;
@@ -85,7 +85,7 @@ impl MainLoop {
         pause: Duration,
     ) -> Result<(), TrampolineError> {
         let waiter = Waiter::current(WaitReason::Descriptor)?;
-        if self.pulse.is_in_hub() {
+        if self.heartbeat.is_in_hub() {
             return Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into());
         }
         self.ensure_hub()?;
@@ -450,10 +450,10 @@ impl MainLoop {
         Some(marks.swap_remove(index).1)
     }
 
-    /// See [`Descriptors::may_succeed`](super::descriptors::Descriptors::may_succeed).
+    /// The table of descriptors. To be read and written at once: no call of a hub, and no switch, while it is borrowed.
     #[inline]
-    pub(crate) fn may_succeed(&self, fd: RawFd, socket: u64, direction: Interest) -> bool {
-        self.descriptors.borrow().may_succeed(fd, socket, direction)
+    pub(crate) fn table(&self) -> RefMut<'_, Descriptors> {
+        self.descriptors.borrow_mut()
     }
 
     /// Records an operation on a socket that has succeeded, or would block (`None`).
@@ -469,37 +469,6 @@ impl MainLoop {
         if !keep {
             self.descriptors.borrow_mut().used_up(fd, socket, direction, left.is_none());
         }
-    }
-
-    /// See [`Descriptors::has_ended`](super::descriptors::Descriptors::has_ended).
-    pub(crate) fn has_ended(&self, fd: RawFd, socket: u64) -> bool {
-        self.descriptors.borrow().has_ended(fd, socket)
-    }
-
-    /// See [`Descriptors::has_not_ended`](super::descriptors::Descriptors::has_not_ended).
-    pub(crate) fn has_not_ended(&self, fd: RawFd, socket: u64) {
-        self.descriptors.borrow_mut().has_not_ended(fd, socket);
-    }
-
-    /// Counts an operation on an owned descriptor.
-    #[inline]
-    pub(crate) fn count_operation(&self) {
-        self.counters.count_operation();
-    }
-
-    /// Records that a socket is ready, as found by other means.
-    pub(crate) fn make_ready(&self, fd: RawFd, socket: u64, direction: Interest) {
-        self.descriptors.borrow_mut().make_ready(fd, socket, direction);
-    }
-
-    /// See [`Descriptors::adopt`](super::descriptors::Descriptors::adopt).
-    pub(crate) fn adopt(&self, fd: RawFd, socket: u64) {
-        self.descriptors.borrow_mut().adopt(fd, socket);
-    }
-
-    /// Returns whether a socket is registered here.
-    pub(crate) fn knows(&self, fd: RawFd, socket: u64) -> bool {
-        self.descriptors.borrow().key_of(fd, socket).is_some()
     }
 }
 

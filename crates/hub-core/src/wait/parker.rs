@@ -149,13 +149,13 @@ impl Parker {
     #[inline]
     pub fn park(self, limit: &mut Deadline) -> Result<Parked, Box<LoopError>> {
         let parked = self.park_deferring_exit(limit)?;
-        if parked == Parked::Early {
+        if parked == Parked::Interrupted {
             throw_exit();
         }
         Ok(parked)
     }
 
-    /// Like [`park`](Parker::park), but returns [`Parked::Early`] for a kill or a timeout. Switches.
+    /// Like [`park`](Parker::park), but returns [`Parked::Interrupted`] for a kill or a timeout. Switches.
     ///
     /// It is for primitives whose other side may be another OS thread. The other side may have granted the operation
     /// before its wake-up has arrived here. So the caller checks that under its lock. If nothing was granted, it gives

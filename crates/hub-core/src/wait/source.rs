@@ -156,14 +156,14 @@ impl Source {
     /// Returns whether the hub has reported an end; true without a hub.
     #[inline(never)]
     fn may_have_ended(&self) -> bool {
-        local::get_if_any().is_none_or(|local| local.main_loop.has_ended(self.inner.fd, self.inner.id))
+        local::get_if_any().is_none_or(|local| local.main_loop.table().has_ended(self.inner.fd, self.inner.id))
     }
 
     /// Clears a reported end that was an error, which is over.
     #[cold]
     fn has_not_ended(&self) {
         if let Some(local) = local::get_if_any() {
-            local.main_loop.has_not_ended(self.inner.fd, self.inner.id);
+            local.main_loop.table().has_not_ended(self.inner.fd, self.inner.id);
         }
     }
 
@@ -232,10 +232,10 @@ impl Source {
         // Even where the operation is known to block, a non-blocking caller tries it, and a panicking caller cannot
         // park.
         let mut attempt =
-            main_loop.may_succeed(inner.fd, inner.id, direction) || nonblocking || std::thread::panicking();
+            main_loop.table().may_succeed(inner.fd, inner.id, direction) || nonblocking || std::thread::panicking();
         loop {
             if attempt {
-                main_loop.count_operation();
+                main_loop.counters.count_operation();
                 match op(fd) {
                     Ok((value, left)) => {
                         main_loop.operated(inner.fd, inner.id, direction, Some(left));
@@ -320,7 +320,7 @@ impl Source {
                 // SAFETY: the number is open as long as `entered` lives.
                 let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
                 block_on(fd, direction, limit.duration())?;
-                main_loop.make_ready(inner.fd, inner.id, direction);
+                main_loop.table().make_ready(inner.fd, inner.id, direction);
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -403,7 +403,7 @@ impl Source {
         }
         if state & LENT != 0 {
             // A waiter by number has borrowed the number, and stays.
-            main_loop.adopt(inner.fd, inner.id);
+            main_loop.table().adopt(inner.fd, inner.id);
         }
         Ok(waiting)
     }

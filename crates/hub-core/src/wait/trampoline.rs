@@ -81,7 +81,7 @@ pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Deadline) 
     if fds.is_empty() {
         // There is no number for the error.
         let parked = Parker::new(WaitReason::Descriptor)?.park(limit)?;
-        return if parked == Parked::Late { Err(TrampolineError::TimedOut(-1)) } else { Ok(()) };
+        return if parked == Parked::TimedOut { Err(TrampolineError::TimedOut(-1)) } else { Ok(()) };
     }
     if let Some(&(fd, interest)) =
         fds.iter().find(|(_, interest)| *interest != Interest::READ && *interest != Interest::WRITE)

@@ -18,7 +18,7 @@
 //! - The handler alone writes a slot, between `ASKED` and `FILLED`. The watchdog alone reads it, from `FILLED` on. The
 //!   state passes it from one to the other.
 //! - `SLOT` points to a slot that lives: [`Sampling`] sets it, and clears it before it drops its share of the slot.
-//! - The watchdog uses the pulse of the watched OS thread and sends signals to it. It may do both until it is joined,
+//! - The watchdog uses the heartbeat of the watched OS thread and sends signals to it. It may do both until it is joined,
 //!   which is the first thing that happens at the end of that OS thread ([`local`](crate::greenlet)).
 
 use std::cell::{Cell, UnsafeCell};
@@ -147,7 +147,7 @@ pub(super) struct Sampling {
 /// An OS thread and its loop, as the watchdog sees them.
 pub(super) struct WatchedThread {
     slot: Arc<SampleSlot>,
-    pulse: &'static Heartbeat,
+    heartbeat: &'static Heartbeat,
     thread: Recipient,
 }
 
@@ -165,8 +165,8 @@ impl Sampling {
     }
 
     /// Returns this OS thread for a watchdog.
-    pub(super) fn watched(&self, pulse: &'static Heartbeat) -> io::Result<WatchedThread> {
-        Ok(WatchedThread { slot: Arc::clone(&self.slot), pulse, thread: Recipient::this()? })
+    pub(super) fn watched(&self, heartbeat: &'static Heartbeat) -> io::Result<WatchedThread> {
+        Ok(WatchedThread { slot: Arc::clone(&self.slot), heartbeat, thread: Recipient::this()? })
     }
 
     /// Makes this thread answer from now on, in place of an earlier sampling.
@@ -192,7 +192,7 @@ impl Drop for Sampling {
 impl WatchedThread {
     /// Returns the number of the loop's turn; `None` while it is in its hub.
     pub(super) fn turn(&self) -> Option<u64> {
-        (!self.pulse.is_in_hub()).then(|| self.pulse.turn())
+        (!self.heartbeat.is_in_hub()).then(|| self.heartbeat.turn())
     }
 
     /// Returns a sample, if the OS thread answers within `patience`.

@@ -130,7 +130,7 @@ impl Inner {
         if let Some(local) = local::try_get() {
             // A waiter by number borrows the number from this source, even if no hub has the source registered.
             if self.state.load(Relaxed) & LENT != 0 {
-                local.main_loop.adopt(self.fd, self.id);
+                local.main_loop.table().adopt(self.fd, self.id);
             }
             self.forget_here(&local.main_loop);
         }
@@ -162,7 +162,7 @@ impl Inner {
     }
 
     pub(super) fn forget_here(&self, main_loop: &MainLoop) {
-        if main_loop.knows(self.fd, self.id) {
+        if main_loop.table().knows(self.fd, self.id) {
             // SAFETY: the number is open, since the callers are entered.
             let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
             main_loop.closed(self.fd, Some(fd));

@@ -1,0 +1,70 @@
+//! The messages of other OS threads, carried out by the loop.
+
+use std::sync::Arc;
+
+use super::MainLoop;
+use super::remote::{Inbox, Mailbox, Message};
+use crate::greenlet::control::Wake;
+use crate::greenlet::local;
+use crate::greenlet::target::Target;
+use crate::greenlet::task::Task;
+use crate::greenlet::unwind::drop_contained;
+
+impl MainLoop {
+    /// The mailbox of this loop, once a hub was built.
+    pub(crate) fn mailbox(&self) -> Option<Arc<Mailbox>> {
+        self.inbox.get().map(|inbox| Arc::clone(inbox.mailbox()))
+    }
+
+    /// Carries out the messages of other OS threads. Returns false if there was no mail, not even a notice.
+    #[inline]
+    pub(super) fn read_mail(&self) -> bool {
+        match self.inbox.get() {
+            Some(inbox) if inbox.has_mail() => {
+                self.carry_out_mail(inbox);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    #[inline(never)]
+    fn carry_out_mail(&self, inbox: &Inbox) {
+        // A callback may have forked: the child must not carry out the parent's messages as well.
+        if let Err(error) = self.notice_fork() {
+            self.stop_with(error);
+        }
+        self.standstill.stir();
+        let mut messages = self.messages.take();
+        inbox.take(&mut messages);
+        if inbox.take_interrupt() {
+            self.interrupt();
+        }
+        for message in messages.drain(..) {
+            match message {
+                Message::Spawn(place, run) => Task::new(local::get(), run, false, place).begin(),
+                Message::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
+                Message::Run(request) => request(),
+                Message::Stop => self.abort(),
+            }
+        }
+        *self.messages.borrow_mut() = messages;
+    }
+
+    /// Sorts the mail from before a fork: wake-ups hold in both processes, all other messages are the parent's.
+    pub(super) fn retain_mail_after_fork(&self) {
+        let Some(inbox) = self.inbox.get() else { return };
+        let mut messages = Vec::new();
+        inbox.take(&mut messages);
+        if inbox.take_interrupt() {
+            self.interrupt();
+        }
+        for message in messages {
+            match message {
+                Message::Wake { greenlet, ticket } => self.tell(Target::Parked { greenlet, ticket }, Wake::Event),
+                Message::Run(request) => request(),
+                message @ (Message::Spawn(..) | Message::Stop) => drop_contained(message),
+            }
+        }
+    }
+}
