@@ -82,7 +82,7 @@ pub fn format_hub_timers() -> String {
 /// Each line has the number, name, spawn location and wait reason.
 ///
 /// ```
-/// let sleeper = greenhub::Builder::new().name("sleeper").spawn(|| greenhub::sleep(std::time::Duration::MAX))?;
+/// let sleeper = greenhub::Builder::new().name("sleeper".into()).spawn(|| greenhub::sleep(std::time::Duration::MAX))?;
 /// greenhub::thread::yield_now();
 /// println!("{}", greenhub::debug::format_green_threads());
 /// assert!(greenhub::debug::format_green_threads().contains("green thread \"sleeper\" (spawned at "));

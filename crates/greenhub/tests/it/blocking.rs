@@ -59,7 +59,8 @@ fn a_green_thread_that_never_yields_is_reported_while_it_runs() {
         let blocked = blockers();
         hub_blocking_detection(RESOLUTION).unwrap();
         sleep(SHORT);
-        let selfish = Builder::new().name("selfish").spawn(move || block_until_reported(&blocked, "selfish")).unwrap();
+        let selfish =
+            Builder::new().name("selfish".into()).spawn(move || block_until_reported(&blocked, "selfish")).unwrap();
         let (name, held) = selfish.join().unwrap();
         assert!(name.contains("green thread \"selfish\" (spawned at ") && name.contains(file!()), "{name}");
         assert!(held >= RESOLUTION, "{held:?}");
@@ -85,7 +86,7 @@ fn each_blocking_period_is_reported_once() {
     alone("each_blocking_period_is_reported_once", || {
         let blocked = Rc::new(blockers());
         hub_blocking_detection(RESOLUTION).unwrap();
-        let twice = Builder::new().name("twice").spawn({
+        let twice = Builder::new().name("twice".into()).spawn({
             let blocked = Rc::clone(&blocked);
             move || {
                 let first = block_until_reported(&blocked, "twice").0;

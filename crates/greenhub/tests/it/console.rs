@@ -81,9 +81,10 @@ fn a_client_is_greeted_and_each_command_answered() {
         for command in ["help", "threads", "listeners", "timers", "stats", "kill", "quit"] {
             assert!(help.contains(command), "{help}");
         }
-        let _sleeper = Builder::new().name("sleeper").spawn(|| sleep(LONG)).unwrap();
+        let _sleeper = Builder::new().name("sleeper".into()).spawn(|| sleep(LONG)).unwrap();
         let (reader, _writer) = pipe();
-        let _reading = Builder::new().name("reading").spawn(move || drop(trampoline(&reader, Interest::READ, None)));
+        let _reading =
+            Builder::new().name("reading".into()).spawn(move || drop(trampoline(&reader, Interest::READ, None)));
         sleep(SHORT);
         let threads = client.ask("threads");
         assert!(threads.contains("\"sleeper\"") && threads.contains("sleeping"), "{threads}");

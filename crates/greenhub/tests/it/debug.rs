@@ -34,7 +34,7 @@ fn each_green_thread_is_listed_with_what_it_waits_for() {
         let (reader, _writer) = pipe();
         let fd = std::os::fd::AsRawFd::as_raw_fd(&reader);
         let reading = Builder::new()
-            .name("reading")
+            .name("reading".into())
             .spawn(move || trampoline(&reader, Interest::READ, Some(LONG)).map(drop))
             .unwrap();
         let sleeping = spawn(|| sleep(LONG));
@@ -113,8 +113,10 @@ fn listeners_are_listed_with_readers_first() {
         let (first, full) = std::os::unix::net::UnixStream::pair().unwrap();
         full.set_nonblocking(true).unwrap();
         while std::io::Write::write(&mut &full, &[0; 4096]).is_ok() {}
-        let writing =
-            Builder::new().name("writer").spawn(move || trampoline(&full, Interest::WRITE, None).map(drop)).unwrap();
+        let writing = Builder::new()
+            .name("writer".into())
+            .spawn(move || trampoline(&full, Interest::WRITE, None).map(drop))
+            .unwrap();
         let (reader, _writer) = pipe();
         let registration = get_hub().listen(reader, Interest::READ, |_| ()).unwrap();
         yield_now();
@@ -145,7 +147,7 @@ fn queued_waiters_of_a_descriptor_are_listed_in_order() {
     let names = ["first", "second", "third"];
     let waiting = names.map(|name| {
         let reader = Rc::clone(&reader);
-        Builder::new().name(name).spawn(move || trampoline(&*reader, Interest::READ, None).map(drop)).unwrap()
+        Builder::new().name(name.into()).spawn(move || trampoline(&*reader, Interest::READ, None).map(drop)).unwrap()
     });
     yield_now();
     let found: Vec<ListenerInfo> = listeners();

@@ -125,7 +125,7 @@ fn green_threads_are_used_while_they_are_formatted() {
     shown(green.thread(), |thread| thread.unpark());
     shown(&green.thread().id(), nothing);
     shown(&green.kill(), nothing);
-    shown(&Builder::new().name("a name"), |builder| builder.clone().spawn(|| ()));
+    shown(&Builder::new().name("a name".into()), |builder| builder.clone().spawn(|| ()));
     shown(&Greenlet::current(), |greenlet| greenlet.parent());
     let greenlet = Greenlet::new(|_| Ok(Payload::unit()));
     shown(&greenlet, |greenlet| greenlet.parent());

@@ -346,7 +346,7 @@ fn unwind_into(lock_again: impl FnOnce() + 'static, hold: impl FnOnce() + 'stati
             }
         }
     }
-    let _holder = greenhub::Builder::new().name("librarian").spawn(hold).unwrap();
+    let _holder = greenhub::Builder::new().name("librarian".into()).spawn(hold).unwrap();
     yield_now();
     let _unwound = with_timeout(SHORT, || {
         let _locks = Locks(Some(lock_again));

@@ -491,7 +491,7 @@ fn deadlock() -> [Rc<GreenThread<()>>; 2] {
     let other: [Rc<OnceCell<Rc<GreenThread<()>>>>; 2] = Default::default();
     let spawn_one = |name: &str, other: &Rc<OnceCell<Rc<GreenThread<()>>>>| {
         let other = other.clone();
-        Rc::new(Builder::new().name(name).spawn(move || drop(other.get().unwrap().clone().wait())).unwrap())
+        Rc::new(Builder::new().name(name.into()).spawn(move || drop(other.get().unwrap().clone().wait())).unwrap())
     };
     let left = spawn_one("left", &other[1]);
     let right = spawn_one("right", &other[0]);

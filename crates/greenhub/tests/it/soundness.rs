@@ -1608,7 +1608,7 @@ fn rule_12_an_overflow_hits_the_guard_page() {
         for _ in 0..20 {
             spawn_n(|| sleep(LONG));
         }
-        let digs = Builder::new().name("digger").stack_size(100_000).spawn(|| dig_for_ever(0)).unwrap();
+        let digs = Builder::new().name("digger".into()).stack_size(100_000).spawn(|| dig_for_ever(0)).unwrap();
         println!("{:?}", digs.join());
         return;
     }
@@ -1700,6 +1700,10 @@ fn rule_12_the_default_size_of_stacks_can_be_set() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert_eq!(greenhub::greenthread::default_stack_size(), 64 << 10);
         assert_eq!(Builder::new().stack_size(usize::MAX).spawn(|| ()).unwrap_err().kind(), ErrorKind::InvalidInput);
+        greenhub::scope(|scope| {
+            let refused = Builder::new().stack_size(usize::MAX).spawn_scoped(scope, || ());
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
+        });
     });
 }
 

@@ -30,6 +30,34 @@ same_as_std! {
         assert_eq!(handle.join().unwrap().as_deref(), Some("worker"));
     }
 
+    fn a_builder_names_a_thread_of_a_scope() {
+        let words = ["green", "threads"];
+        let names = thread::scope(|scope| {
+            let named = thread::Builder::new().name("worker".into()).stack_size(256 * 1024);
+            let named = named.spawn_scoped(scope, || (thread::current().name().map(str::to_owned), words.len()));
+            let unnamed = thread::Builder::new().spawn_scoped(scope, || thread::current().name().map(str::to_owned));
+            let named = named.unwrap();
+            assert_eq!(named.thread().name(), Some("worker"));
+            (named.join().unwrap(), unnamed.unwrap().join().unwrap())
+        });
+        assert_eq!(names, ((Some("worker".to_owned()), 2), None));
+    }
+
+    fn a_scope_joins_what_a_builder_has_spawned() {
+        let ended = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                let builder = thread::Builder::new();
+                let begun = builder.spawn_scoped(scope, || {
+                    thread::yield_now();
+                    ended.fetch_add(1, Ordering::SeqCst);
+                });
+                begun.unwrap();
+            }
+        });
+        assert_eq!(ended.into_inner(), 3);
+    }
+
     fn live_threads_have_different_ids() {
         let here = thread::current().id();
         let there = thread::spawn(|| thread::current().id()).join().unwrap();

@@ -71,7 +71,7 @@ fn with(parts: &[&str]) -> Vec<String> {
 fn a_green_thread_emits_events_at_its_spawn_and_its_end() {
     run("a_green_thread_emits_events_at_its_spawn_and_its_end", || {
         let _ear = listen();
-        let green = Builder::new().name("worker").spawn(|| ()).unwrap();
+        let green = Builder::new().name("worker".into()).spawn(|| ()).unwrap();
         let spawned = with(&["DEBUG", "green thread spawned", "worker", file!()]);
         assert_eq!(spawned.len(), 1);
         green.join().unwrap();
@@ -177,7 +177,7 @@ fn the_blocking_detector_reaches_the_global_subscriber() {
         let (bell, rung) = std::sync::mpsc::channel();
         tracing::subscriber::set_global_default(Bell(bell)).unwrap();
         hub_blocking_detection(Duration::from_millis(40)).unwrap();
-        let selfish = Builder::new().name("selfish").spawn(move || {
+        let selfish = Builder::new().name("selfish".into()).spawn(move || {
             loop {
                 let line = rung.recv_timeout(Duration::from_secs(60)).unwrap();
                 if line.starts_with("WARN") && line.contains("selfish") {

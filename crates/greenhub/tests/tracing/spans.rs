@@ -37,7 +37,7 @@ fn test(name: &str, body: impl FnOnce(Notes) + Send + 'static) {
 }
 
 fn named<T: 'static>(name: &str, body: impl FnOnce() -> T + 'static) -> GreenThread<T> {
-    Builder::new().name(name).spawn(body).unwrap()
+    Builder::new().name(name.into()).spawn(body).unwrap()
 }
 
 fn part(label: &str) -> Span {

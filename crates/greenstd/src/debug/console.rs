@@ -68,7 +68,7 @@ pub fn console(path: impl AsRef<Path>) -> io::Result<Console> {
     let served = Rc::new(ConsoleState::open(path.as_ref(), Location::caller())?);
     let server = {
         let guard = CloseOnDrop(Rc::clone(&served));
-        Builder::new().name("console").spawned_at(served.opened_at).spawn(move || guard.0.accept())?
+        Builder::new().name("console".into()).spawned_at(served.opened_at).spawn(move || guard.0.accept())?
     };
     Ok(Console { served, server: Some(server) })
 }

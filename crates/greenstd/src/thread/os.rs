@@ -11,7 +11,7 @@ use std::io;
 use std::time::Duration;
 
 pub use hub_core::internal::run_and_shutdown;
-pub use std::thread::JoinHandle;
+pub use std::thread::{JoinHandle, ScopedJoinHandle};
 
 /// How long an OS thread waits for its green threads at its end by default.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
@@ -106,5 +106,36 @@ impl Builder {
     {
         let limit = self.limit;
         self.builder.spawn(move || run_and_shutdown(limit, f))
+    }
+
+    /// Spawns a new OS thread in a scope of std, like std's `Builder::spawn_scoped`. Does not switch.
+    ///
+    /// The end of the scope blocks the OS thread of the caller until the new one has ended.
+    ///
+    /// ```
+    /// use greenhub::thread::os;
+    /// let words = ["green", "threads"];
+    /// std::thread::scope(|scope| {
+    ///     let thread = os::Builder::new().spawn_scoped(scope, || words.len())?;
+    ///     assert_eq!(thread.join().unwrap(), 2);
+    ///     Ok::<(), std::io::Error>(())
+    /// })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses an OS thread.
+    pub fn spawn_scoped<'scope, 'env, F, T>(
+        self,
+        scope: &'scope std::thread::Scope<'scope, 'env>,
+        f: F,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        F: FnOnce() -> T + Send + 'scope,
+        T: Send + 'scope,
+    {
+        let limit = self.limit;
+        self.builder.spawn_scoped(scope, move || run_and_shutdown(limit, f))
     }
 }

@@ -38,7 +38,7 @@ use crate::main_loop::blocking::Detector;
 ///     }
 /// });
 /// hub_blocking_detection(Duration::from_millis(20))?;
-/// let selfish = greenhub::Builder::new().name("selfish").spawn(move || blocked.recv())?; // blocks the OS thread
+/// let selfish = greenhub::Builder::new().name("selfish".into()).spawn(move || blocked.recv())?; // blocks the OS thread
 /// assert!(selfish.join()??.contains("selfish"));
 /// hub_blocking_detection(None)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

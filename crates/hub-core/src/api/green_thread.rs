@@ -284,7 +284,7 @@ impl Drop for JoinEntry {
 /// Returns the name of the running green thread, if it has one.
 ///
 /// ```
-/// let green = greenhub::Builder::new().name("worker").spawn(greenhub::greenthread::current_name)?;
+/// let green = greenhub::Builder::new().name("worker".into()).spawn(greenhub::greenthread::current_name)?;
 /// assert_eq!(green.join()?.as_deref(), Some("worker"));
 /// assert_eq!(greenhub::greenthread::current_name(), None); // the main greenlet
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -24,7 +24,7 @@ pub use self::info::{GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Ti
 /// use greenhub::{Builder, sleep};
 /// use greenhub::debug::GreenletState;
 /// use std::time::Duration;
-/// let sleeper = Builder::new().name("sleeper").spawn(|| sleep(Duration::from_secs(60)))?;
+/// let sleeper = Builder::new().name("sleeper".into()).spawn(|| sleep(Duration::from_secs(60)))?;
 /// sleep(Duration::from_millis(1));
 /// let all = greenhub::debug::greenlets();
 /// let found = all.iter().find(|one| Some(one.number) == sleeper.id()).unwrap();

@@ -152,10 +152,24 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         F: FnOnce() -> T + 'scope,
         T: 'scope,
     {
-        let local = local::get();
+        self.spawn_with(Location::caller(), f, |_| ())
+    }
+
+    /// Spawns a child whose cell `prepare` has set up.
+    pub(super) fn spawn_with<F, T>(
+        &'scope self,
+        place: &'static Location<'static>,
+        f: F,
+        prepare: impl FnOnce(TaskRef),
+    ) -> ScopedGreenThread<'scope, T>
+    where
+        F: FnOnce() -> T + 'scope,
+        T: 'scope,
+    {
         // SAFETY: `scope` joins every child under a mask and releases it before it returns or unwinds. The values that
         // the children borrow live at least as long.
-        let task = unsafe { Task::borrowing(local, f, Location::caller()) };
+        let task = unsafe { Task::borrowing(local::get(), f, place) };
+        prepare(*task);
         self.children.borrow_mut().push(*task);
         match task.control() {
             // The child runs in place when it is joined.

@@ -106,7 +106,11 @@ use crate::greenlet::trace;
 /// ```
 #[track_caller]
 #[inline]
-pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+pub fn spawn<F, T>(f: F) -> GreenThread<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
     spawn_at(Location::caller(), f)
 }
 
@@ -143,7 +147,11 @@ pub fn spawn_at<T: 'static>(place: &'static Location<'static>, f: impl FnOnce() 
 /// ```
 #[track_caller]
 #[inline]
-pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
+pub fn spawn_n<F, T>(f: F)
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
     let local = local::get();
     let task = Task::new(local, f, false, Location::caller());
     task.begin();
@@ -161,7 +169,11 @@ pub fn spawn_n<T: 'static>(f: impl FnOnce() -> T + 'static) {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
-pub fn spawn_after<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+pub fn spawn_after<F, T>(delay: Duration, f: F) -> GreenThread<T>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
     let task = Task::new(local::get(), f, true, Location::caller());
     begin_after(delay, task)
 }
@@ -193,7 +205,11 @@ fn begin_after<T>(delay: Duration, task: Task<T>) -> GreenThread<T> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[track_caller]
-pub fn spawn_after_local<T: 'static>(delay: Duration, f: impl FnOnce() -> T + 'static) -> GreenThread<Option<T>> {
+pub fn spawn_after_local<F, T>(delay: Duration, f: F) -> GreenThread<Option<T>>
+where
+    F: FnOnce() -> T + 'static,
+    T: 'static,
+{
     let me = run::current();
     let spawner: Weak<()> = me.life();
     let link = Rc::new(Cell::new(None));

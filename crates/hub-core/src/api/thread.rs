@@ -51,7 +51,7 @@ thread_local! {
 ///
 /// ```
 /// let main = greenhub::thread::current().id();
-/// let green = greenhub::Builder::new().name("worker").spawn(greenhub::thread::current)?;
+/// let green = greenhub::Builder::new().name("worker".into()).spawn(greenhub::thread::current)?;
 /// assert_eq!(green.thread().name(), Some("worker"));
 /// let worker = green.join()?;
 /// assert_eq!(worker.name(), Some("worker"));

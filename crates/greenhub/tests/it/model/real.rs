@@ -254,7 +254,7 @@ fn step(world: &Rc<World>, me: Thread, op: &Op) {
         Op::Spawn(child) => {
             let green = match child % 2 {
                 0 => spawn(body(world, *child)),
-                _ => Builder::new().name("odd").spawn(body(world, *child)).expect("a stack of the usual size"),
+                _ => Builder::new().name("odd".into()).spawn(body(world, *child)).expect("a stack of the usual size"),
             };
             world.handles.borrow_mut().insert(*child, Rc::new(green));
         }
