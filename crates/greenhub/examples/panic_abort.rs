@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::Parser;
 use greenhub::greenlet::{Greenlet, GreenletError, Payload};
 use greenhub::greenthread::KillOutcome;
-use greenhub::hub::LoopError;
+use greenhub::hub::LoopErrorKind;
 use greenhub::net::{StopServe, TcpListener, TcpStream, serve_until};
 use greenhub::park::{ReadHint, Source};
 use greenhub::thread::os;
@@ -204,7 +204,8 @@ fn replacing_the_hub_ends_no_green_thread() -> io::Result<bool> {
     let (reader, _writer) = io::pipe()?;
     let waited = greenhub::trampoline(&reader, Interest::READ, Some(LONG));
     greenhub::sleep(SHORT);
-    Ok(matches!(waited, Err(TrampolineError::Loop(LoopError::HubReplaced))) && !parked.is_finished())
+    Ok(matches!(&waited, Err(TrampolineError::Loop(error)) if error.kind() == LoopErrorKind::HubReplaced)
+        && !parked.is_finished())
 }
 
 fn an_os_thread_ends() -> io::Result<bool> {

@@ -109,7 +109,7 @@ impl Known {
 ///
 /// The call drops the current hub of the OS thread. Its timers and registrations are discarded and its system objects
 /// are closed. Green threads parked on it are unwound. If the main greenlet waits on it, the wait fails with
-/// [`LoopError::HubReplaced`](hub_core::LoopError::HubReplaced). Other OS threads keep their hubs.
+/// [`LoopErrorKind::HubReplaced`](hub_core::LoopErrorKind::HubReplaced). Other OS threads keep their hubs.
 ///
 /// ```
 /// # #[cfg(feature = "epoll")] {

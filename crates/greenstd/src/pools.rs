@@ -192,7 +192,7 @@ impl<T> Pool<T> {
             Ok(item)
         });
         let item = match got {
-            Err(WaitError::Failed(error, _)) => return Err((*error).into()),
+            Err(WaitError::Failed(error, _)) => return Err(error.into()),
             // Does not occur without a timeout.
             Err(WaitError::TimedOut(())) => None,
             Ok(item) => item,

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use hub_core::hub::{Interest, Readiness};
-use hub_core::{Deadline, Grace, LoopError, TrampolineError, trampoline_any};
+use hub_core::{Deadline, Grace, LoopErrorKind, TrampolineError, trampoline_any};
 use rustix::event::{PollFlags, Timespec};
 use rustix::io::Errno;
 
@@ -96,7 +96,9 @@ pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usi
         match trampoline_any(&each, &mut limit) {
             Ok(()) => {}
             Err(TrampolineError::TimedOut(_)) => return poll_now(fds, Duration::ZERO),
-            Err(TrampolineError::Loop(LoopError::Panicking | LoopError::ThreadEnding)) => {
+            Err(TrampolineError::Loop(error))
+                if matches!(error.kind(), LoopErrorKind::Panicking | LoopErrorKind::ThreadEnding) =>
+            {
                 let grace = Grace::begin();
                 return poll_now(fds, timeout.unwrap_or(Duration::MAX).min(grace.left()));
             }

@@ -115,7 +115,7 @@ pub(crate) struct Unparker {
 }
 
 impl Parker {
-    pub(crate) fn new(_: WaitReason) -> Result<Parker, Box<LoopError>> {
+    pub(crate) fn new(_: WaitReason) -> Result<Parker, LoopError> {
         let place = HERE.with(Arc::clone);
         let mut present = place.present.lock().unwrap();
         present.0 += 1;
@@ -127,14 +127,14 @@ impl Parker {
         Ok(Parker { place, wait })
     }
 
-    pub(crate) fn if_prepared(doing: WaitReason) -> Result<Option<Parker>, Box<LoopError>> {
+    pub(crate) fn if_prepared(doing: WaitReason) -> Result<Option<Parker>, LoopError> {
         if HERE.with(|place| *place.killed.lock().unwrap()) {
-            return Err(Box::new(LoopError::Killed));
+            return Err(LoopError::Killed);
         }
         Parker::new(doing).map(Some)
     }
 
-    pub(crate) fn prepare(_: WaitReason) -> Result<(), Box<LoopError>> {
+    pub(crate) fn prepare(_: WaitReason) -> Result<(), LoopError> {
         Ok(())
     }
 
@@ -142,7 +142,7 @@ impl Parker {
         Unparker { place: Arc::clone(&self.place), wait: self.wait }
     }
 
-    pub(crate) fn park_deferring_exit(self, _: &mut Deadline) -> Result<Parked, Box<LoopError>> {
+    pub(crate) fn park_deferring_exit(self, _: &mut Deadline) -> Result<Parked, LoopError> {
         let mut present = self.place.present.lock().unwrap();
         let by = loop {
             match present.1 {
@@ -155,13 +155,13 @@ impl Parker {
             Strike::Unpark => Ok(Parked::Unparked),
             Strike::Late => Ok(Parked::TimedOut),
             Strike::Early | Strike::Kill => Ok(Parked::Interrupted),
-            Strike::Abort => Err(Box::new(LoopError::Aborted)),
+            Strike::Abort => Err(LoopError::Aborted),
         }
     }
 }
 
 /// A thread of the model has an unlimited budget.
-pub(crate) fn consume_budget() -> Result<(), Box<LoopError>> {
+pub(crate) fn consume_budget() -> Result<(), LoopError> {
     Ok(())
 }
 

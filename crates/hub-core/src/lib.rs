@@ -1,8 +1,9 @@
 //! The hub trait, greenlets and the main loop of greenhub.
 //!
-//! Hubs are written against this crate. Programs use `greenhub`, which re-exports it; the examples of this documentation
-//! are for such programs. The crate names no backend: a thread uses the hub given to [`use_hub_with`], or the default
-//! hub of the facade. A program that names only items of this crate gets the facade's hubs by `use greenhub as _;`.
+//! Hubs are written against this crate. Programs use `greenhub`, which re-exports it; the examples of this
+//! documentation are for such programs. The crate names no backend: a thread uses the hub given to [`use_hub_with`], or
+//! the default hub of the facade. A program that names only items of this crate gets the facade's hubs by `use greenhub
+//! as _;`.
 //!
 //! A function that may let other green threads run says "Switches" in its documentation. The other functions do not
 //! switch, with one exception: the drop of a [`Greenlet`]'s last handle.
@@ -79,8 +80,8 @@ pub use api::timeout::with_timeout;
 pub use api::use_hub::use_hub_with;
 pub use base::wait_reason::WaitReason;
 pub use error::{
-    ExitKind, GreenError, GreenletError, HubError, HubGone, JobError, Linked, LoopError, LoopExit, Timeout,
-    TrampolineError,
+    ExitKind, GreenError, GreenletError, HubError, HubGone, JobError, Linked, LoopError, LoopErrorKind, LoopExit,
+    Timeout, TrampolineError,
 };
 pub use greenlet::patience::{lock_patience, set_lock_patience};
 pub use greenlet::payload::Payload;

@@ -361,7 +361,7 @@ fn a_panic_of_the_resolver_reaches_only_its_caller() {
 #[test]
 fn a_caller_that_cannot_wait_does_not_fail_other_waiters() {
     support::run("a_caller_that_cannot_wait_does_not_fail_other_waiters", || {
-        let callers: Lookup = || Err(greenhub::hub::LoopError::Aborted.into());
+        let callers: Lookup = || Err(greenhub::hub::LoopError::from(greenhub::hub::LoopErrorKind::Aborted).into());
         let fake = Fake::first(&[callers]);
         let cached = Arc::new(CachedResolver::new(fake.clone()));
         let [first, second] = [(), ()].map(|()| {

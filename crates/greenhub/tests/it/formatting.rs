@@ -431,7 +431,7 @@ fn plain_values_are_formatted_into_a_writer_that_switches() {
     plain(&[&linked, &greenhub::fs::DirBuilder::new()]);
     errors_printed(&[
         &greenhub::HubError::NoneAvailable,
-        &greenhub::hub::LoopError::Aborted,
+        &greenhub::hub::LoopError::from(greenhub::hub::LoopErrorKind::Aborted),
         &greenhub::TrampolineError::TimedOut(3),
         &greenhub::net::ServeError::Inside,
         &greenhub::sync::mpsc::RecvError,

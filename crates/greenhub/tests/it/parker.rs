@@ -10,7 +10,7 @@ use crate::support;
 use crate::support::descriptors;
 use crate::support::green::{LONG, SHORT, held, keep_reports};
 use crate::support::run;
-use greenhub::hub::LoopError;
+use greenhub::hub::{LoopError, LoopErrorKind};
 use greenhub::park::{Deadline, Parked, Parker, Unparker, WaitReason};
 use greenhub::thread::yield_now;
 use greenhub::{get_hub, sleep, spawn, use_hub, use_hub_with, with_timeout};
@@ -136,7 +136,7 @@ fn a_wait_is_refused_while_a_green_thread_panics() {
     impl Drop for Waits {
         fn drop(&mut self) {
             let refused = Parker::new(WaitReason::Event).map(drop).unwrap_err();
-            assert!(matches!(*refused, LoopError::Panicking), "{refused:?}");
+            assert!(refused.kind() == LoopErrorKind::Panicking, "{refused:?}");
         }
     }
     run("a_wait_is_refused_while_a_green_thread_panics", || {
@@ -214,7 +214,7 @@ fn a_wait_may_outlive_its_hub_in_an_ending_thread() {
         unparker
     });
     let unparker = ending.join().unwrap();
-    let ending = LoopError::ThreadEnding.to_string();
+    let ending = LoopErrorKind::ThreadEnding.to_string();
     assert_eq!(told.recv().unwrap(), (unparker, Err(ending)));
 }
 
@@ -323,7 +323,7 @@ fn a_wait_in_the_main_loop_is_refused() {
             greenhub::get_hub().schedule(Duration::ZERO, move || told.set(Parker::new(WaitReason::Lock).err()));
         sleep(SHORT);
         let error = refused.take().expect("refused");
-        assert!(matches!(*error, LoopError::InMainloop { .. }), "{error}");
+        assert!(error.kind() == LoopErrorKind::InMainloop, "{error}");
     });
 }
 

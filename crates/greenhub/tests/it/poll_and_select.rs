@@ -12,7 +12,7 @@ use crate::support::descriptors::{
     assert_no_waiters, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
 };
 use greenhub::debug::hub_exceptions;
-use greenhub::hub::{LoopError, Readiness};
+use greenhub::hub::{LoopErrorKind, Readiness};
 use greenhub::park::trampoline_raw;
 use greenhub::thread::yield_now;
 use greenhub::{GreenThread, Interest, TrampolineError, get_hub, spawn, trampoline, use_hub};
@@ -191,7 +191,8 @@ fn exceeding_the_descriptor_limit_in_poll_names_the_limit() {
         let hard = getrlimit(Resource::Nofile).maximum;
         setrlimit(Resource::Nofile, Rlimit { current: Some(5), maximum: hard }).expect("lowered");
         let error = trampoline(&idle, Interest::READ, Some(ms(2_000)));
-        let Err(TrampolineError::Loop(error @ LoopError::Wait { .. })) = error else { panic!("{error:?}") };
+        let Err(TrampolineError::Loop(error)) = error else { panic!("{error:?}") };
+        assert_eq!(error.kind(), LoopErrorKind::Wait);
         assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
         raise_limit();
         // The hub is rebuilt, and the parked waiters are still served.

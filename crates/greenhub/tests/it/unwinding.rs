@@ -9,7 +9,7 @@ use crate::support::green::{LONG, Log, OnDrop, SHORT, held, keep_reports, pipe, 
 use crate::support::run;
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::greenthread::KillOutcome;
-use greenhub::hub::LoopError;
+use greenhub::hub::LoopErrorKind;
 use greenhub::park::{Source, consume_budget};
 use greenhub::sync::{Event, Mutex, Queue, Semaphore};
 use greenhub::thread::yield_now;
@@ -194,7 +194,7 @@ fn test(name: &str, body: impl FnOnce() + Send + 'static) {
 }
 
 fn is_refused<T>(outcome: Result<T, GreenError>) -> bool {
-    matches!(outcome, Err(GreenError::Loop(LoopError::Panicking)))
+    matches!(&outcome, Err(GreenError::Loop(error)) if error.kind() == LoopErrorKind::Panicking)
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn waits_are_refused_or_hold_the_os_thread_while_a_greenlet_unwinds() {
                 let (reader, _writer) = pipe();
                 Source::new(reader.into()).is_ok_and(|source| source.wait(Interest::READ, Some(SHORT)).is_err())
             },
-            |_| matches!(Semaphore::new(0).acquire(), Err(LoopError::Panicking)),
+            |_| matches!(Semaphore::new(0).acquire(), Err(error) if error.kind() == LoopErrorKind::Panicking),
             |_| is_refused(Event::<()>::new().wait()),
             |_| Queue::<()>::new().get_timeout(SHORT).is_err(),
             // The budget is used up several times.

@@ -236,7 +236,7 @@ impl Group {
         match waited {
             Ok(waited) => waited.map(|()| true),
             Err(WaitError::TimedOut(_)) => Ok(false),
-            Err(WaitError::Failed(error, _)) => Err((*error).into()),
+            Err(WaitError::Failed(error, _)) => Err(error.into()),
         }
     }
 

@@ -300,7 +300,7 @@ impl GreenPool {
         match ended {
             Ok(ended) => ended.map(|()| true),
             Err(WaitError::TimedOut(())) => Ok(false),
-            Err(WaitError::Failed(error, _)) => Err((*error).into()),
+            Err(WaitError::Failed(error, _)) => Err(error.into()),
         }
     }
 
@@ -456,7 +456,7 @@ impl GreenPool {
         match admitted {
             Ok(true) => Ok(self.permit()),
             Ok(false) | Err(WaitError::TimedOut(())) => Ok(Admission::InPlace),
-            Err(WaitError::Failed(error, _)) => Err(*error),
+            Err(WaitError::Failed(error, _)) => Err(error),
         }
     }
 

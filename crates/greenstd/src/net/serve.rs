@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hub_core::internal::PiecewiseWait;
-use hub_core::{GreenError, GreenThread, LoopError, TrampolineError};
+use hub_core::{GreenError, GreenThread, LoopError, LoopErrorKind, TrampolineError};
 use rustix::io::Errno;
 
 pub use stop::StopServe;
@@ -335,7 +335,7 @@ impl<'a> Watch<'a> {
                 None => Ok(None),
                 // For example, the green thread had no stack.
                 Some(GreenError::Loop(error)) => Err(error.clone()),
-                Some(_) => Err(LoopError::Aborted),
+                Some(_) => Err(LoopErrorKind::Aborted.into()),
             },
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hub_core::hub::Interest;
 use hub_core::internal::PiecewiseWait;
-use hub_core::{HubError, LoopError, TrampolineError, trampoline};
+use hub_core::{HubError, TrampolineError, trampoline};
 use signal_hook::SigId;
 use signal_hook::consts::SIGCHLD;
 use signal_hook::low_level;
@@ -104,7 +104,7 @@ fn by_signal(child: &mut Child, wait: &PiecewiseWait, left: impl Fn() -> Option<
 fn is_unavailable(error: &TrampolineError) -> bool {
     match error {
         TrampolineError::Register(..) => true,
-        TrampolineError::Loop(LoopError::Hub(error)) => !matches!(error, HubError::InMainloop),
+        TrampolineError::Loop(error) => error.hub_error().is_some_and(|error| !matches!(error, HubError::InMainloop)),
         _ => false,
     }
 }

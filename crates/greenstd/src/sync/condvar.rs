@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::LockResult;
 use std::time::{Duration, Instant};
 
-use hub_core::{BiasedMutex, Grace, LoopError, WaitReason};
+use hub_core::{BiasedMutex, Grace, LoopErrorKind, WaitReason};
 
 use super::mutex::MutexGuard;
 use super::poison;
@@ -84,7 +84,7 @@ impl Condvar {
     #[track_caller]
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
         let (result, waited) = self.wait_within(None, guard);
-        assert!(waited.is_ok(), "{}", LoopError::Panicking);
+        assert!(waited.is_ok(), "{}", LoopErrorKind::Panicking);
         result
     }
 

@@ -181,7 +181,7 @@ impl<T: Clone> Event<T> {
         });
         match sent {
             Ok(()) | Err(WaitError::TimedOut(())) => round.and_then(|round| round.get().cloned()).transpose(),
-            Err(WaitError::Failed(error, _)) => Err((*error).into()),
+            Err(WaitError::Failed(error, _)) => Err(error.into()),
         }
     }
 

@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, Deadline, Grace, LoopError, WaitReason};
+use hub_core::{BiasedMutex, Deadline, Grace, LoopErrorKind, WaitReason};
 
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
@@ -535,12 +535,12 @@ impl<T> RawSender<T> {
                 }
             };
             offered = left;
-            match (*error, offered.take()) {
+            match (error.kind(), offered.take()) {
                 // A grant came before the error.
                 (_, None) => return self.0.lock().take_back(number).map_or(Ok(()), |item| Err(SendError(item))),
-                (LoopError::Aborted | LoopError::HubReplaced, left) => offered = left,
-                (LoopError::Panicking, Some(offer)) => return self.hand_over_with_grace(offer.item),
-                (error, _) => panic!("{error}"),
+                (LoopErrorKind::Aborted | LoopErrorKind::HubReplaced, left) => offered = left,
+                (LoopErrorKind::Panicking, Some(offer)) => return self.hand_over_with_grace(offer.item),
+                _ => panic!("{error}"),
             }
         }
         Ok(())

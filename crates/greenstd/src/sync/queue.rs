@@ -76,7 +76,7 @@ impl<T> From<WaitError<T>> for PutError<T> {
     fn from(ended: WaitError<T>) -> PutError<T> {
         match ended {
             WaitError::TimedOut(item) => PutError::Full(item),
-            WaitError::Failed(error, item) => PutError::Loop(*error, item),
+            WaitError::Failed(error, item) => PutError::Loop(error, item),
         }
     }
 }
@@ -85,7 +85,7 @@ impl From<WaitError> for GetError {
     fn from(ended: WaitError) -> GetError {
         match ended {
             WaitError::TimedOut(()) => GetError::Empty,
-            WaitError::Failed(error, _) => GetError::Loop(*error),
+            WaitError::Failed(error, _) => GetError::Loop(error),
         }
     }
 }
@@ -608,7 +608,7 @@ impl<T, O: Order<T>> OrderedQueue<T, O> {
         });
         match joined {
             Ok(()) | Err(WaitError::TimedOut(())) => Ok(()),
-            Err(WaitError::Failed(error, _)) => Err(*error),
+            Err(WaitError::Failed(error, _)) => Err(error),
         }
     }
 

@@ -115,7 +115,7 @@ impl Semaphore {
         match acquired {
             Ok(()) => Ok(true),
             Err(WaitError::TimedOut(())) => Ok(false),
-            Err(WaitError::Failed(error, _)) => Err(*error),
+            Err(WaitError::Failed(error, _)) => Err(error),
         }
     }
 

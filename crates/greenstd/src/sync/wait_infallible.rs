@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hub_core::{BiasedMutex, Deadline, Grace, LoopError};
+use hub_core::{BiasedMutex, Deadline, Grace, LoopErrorKind};
 
 use super::wait_queue::{Wait, WaitError};
 
@@ -56,10 +56,10 @@ pub(super) fn within_grace<W: Wait<Payload = ()>, R>(
                 error
             }
         };
-        match *error {
-            LoopError::Aborted | LoopError::HubReplaced => {}
-            LoopError::Panicking => return block(&begin(), timeout, || attempt(&mut state.lock(), false)),
-            error => panic!("{error}"),
+        match error.kind() {
+            LoopErrorKind::Aborted | LoopErrorKind::HubReplaced => {}
+            LoopErrorKind::Panicking => return block(&begin(), timeout, || attempt(&mut state.lock(), false)),
+            _ => panic!("{error}"),
         }
     }
 }

@@ -170,7 +170,7 @@ pub(crate) enum WaitError<P = ()> {
     /// The deadline has passed. Holds the payload.
     TimedOut(P),
     /// The wait cannot begin or go on. Holds the payload, unless the granting side took it before.
-    Failed(Box<LoopError>, Option<P>),
+    Failed(LoopError, Option<P>),
 }
 
 /// A kind of wait of a primitive.

@@ -5,10 +5,11 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::wait_reason::WaitReason;
-use crate::error::{HubError, LoopError, TrampolineError};
+use crate::error::{HubError, LoopError, LoopErrorKind, TrampolineError};
 use crate::greenlet::control::Kind;
 use crate::greenlet::local;
 use crate::greenlet::run;
@@ -63,11 +64,12 @@ pub fn try_get_hub() -> Result<HubRef, HubError> {
     }
     match main_loop.ensure_hub() {
         Ok(()) => Ok(HubRef::present()),
-        Err(LoopError::Hub(error)) => Err(error),
-        Err(LoopError::InMainloop { .. }) => Err(HubError::InMainloop),
-        Err(error) => Err(HubError::Build {
-            name: main_loop.name().to_owned(),
-            error: std::sync::Arc::new(io::Error::other(error)),
+        Err(error) => Err(match (error.hub_error(), error.kind()) {
+            (Some(error), _) => error.clone(),
+            (None, LoopErrorKind::InMainloop) => HubError::InMainloop,
+            (None, _) => {
+                HubError::Build { name: main_loop.name().to_owned(), error: Arc::new(io::Error::other(error)) }
+            }
         }),
     }
 }
@@ -248,7 +250,7 @@ impl HubRef {
 
     /// Ends the main loop with its present turn. Eventlet's `abort`. Does not switch.
     ///
-    /// The loop's timers are discarded. Sleeping green threads exit with [`LoopError::Aborted`], and the main
+    /// The loop's timers are discarded. Sleeping green threads exit with [`LoopErrorKind::Aborted`], and the main
     /// greenlet's wait returns that error. The next blocking call launches a new loop. Does nothing if no loop runs.
     pub fn abort(&self) {
         if self.is_running() {
@@ -270,16 +272,17 @@ impl HubRef {
     ///
     /// # Errors
     ///
-    /// Returns [`LoopError::InMainloop`] from a callback, and for any greenlet but the main one.
+    /// Returns [`LoopErrorKind::InMainloop`] from a callback, and for any greenlet but the main one.
     pub fn abort_wait(&self) -> Result<(), LoopError> {
         if run::current().kind() != Kind::Main {
-            return Err(LoopError::InMainloop { doing: WaitReason::Abort.as_str() });
+            return Err(LoopError::in_mainloop(WaitReason::Abort.as_str()));
         }
         while self.is_running() {
             local::get().main_loop.abort();
             let parked = run::Waiter::current(WaitReason::Abort).and_then(run::Waiter::park);
-            match parked.map_err(|error| *error) {
-                Ok(_) | Err(LoopError::Aborted) => {}
+            match parked {
+                Ok(_) => {}
+                Err(error) if error.kind() == LoopErrorKind::Aborted => {}
                 Err(error) => return Err(error),
             }
         }
@@ -288,17 +291,18 @@ impl HubRef {
 
     /// Ends the main loop with an error for the main greenlet. Does not switch.
     ///
-    /// The main greenlet's wait returns [`LoopError::Interrupted`]. Timers and descriptors stay. The next blocking call
-    /// launches a new loop.
+    /// The main greenlet's wait returns [`LoopErrorKind::Interrupted`]. Timers and descriptors stay. The next blocking
+    /// call launches a new loop.
     ///
     /// ```
     /// use greenhub::{Interest, TrampolineError, get_hub, trampoline};
-    /// use greenhub::hub::LoopError;
+    /// use greenhub::hub::LoopErrorKind;
     /// let (reader, _writer) = std::io::pipe()?;
     /// let hub = get_hub();
     /// greenhub::spawn_n(move || hub.interrupt());
     /// let waited = trampoline(&reader, Interest::READ, None);
-    /// assert!(matches!(waited, Err(TrampolineError::Loop(LoopError::Interrupted))));
+    /// let Err(TrampolineError::Loop(error)) = waited else { panic!("{waited:?}") };
+    /// assert_eq!(error.kind(), LoopErrorKind::Interrupted);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn interrupt(&self) {
@@ -309,15 +313,15 @@ impl HubRef {
 
     /// Ends all green threads and plain greenlets of this OS thread, then closes the hub. Switches.
     ///
-    /// Each greenlet exits as by [`kill`](crate::GreenThread::kill), with [`LoopError::ThreadEnding`]; a green thread
-    /// that has not begun never runs. Their destructors may block, since the loop runs on and the thread-locals are
-    /// still alive. The call waits for them for at most `limit` (`None`: without a limit), but not for greenlets that
-    /// [refuse](crate::KillOutcome::Refused) to exit. Then [shields](crate::shield()) are lifted.
+    /// Each greenlet exits as by [`kill`](crate::GreenThread::kill), with [`LoopErrorKind::ThreadEnding`]; a green
+    /// thread that has not begun never runs. Their destructors may block, since the loop runs on and the thread-locals
+    /// are still alive. The call waits for them for at most `limit` (`None`: without a limit), but not for greenlets
+    /// that [refuse](crate::KillOutcome::Refused) to exit. Then [shields](crate::shield()) are lifted.
     ///
     /// A greenlet that lives on after that, because its wait must not be left early or because it catches its exit, is
-    /// abandoned. It never runs again, its memory stays allocated, its handle returns [`LoopError::ThreadEnding`], and
-    /// it is [reported](crate::set_report_stream) once. During the shutdown no green thread begins: the closure of a
-    /// new one is dropped.
+    /// abandoned. It never runs again, its memory stays allocated, its handle returns [`LoopErrorKind::ThreadEnding`],
+    /// and it is [reported](crate::set_report_stream) once. During the shutdown no green thread begins: the closure of
+    /// a new one is dropped.
     ///
     /// Timers and listeners are dropped, the hub's descriptors are closed, and unused stacks are unmapped. The next use
     /// builds a new hub.
@@ -337,9 +341,9 @@ impl HubRef {
     ///
     /// # Errors
     ///
-    /// Returns [`LoopError::InMainloop`] from a callback, [`LoopError::ShutdownRefused`] for any greenlet but the main
-    /// one and within a [`scope`](crate::scope()) of the main one, [`LoopError::Panicking`] while panicking, and
-    /// [`LoopError::ThreadEnding`] when the thread has ended. In all these cases nothing happens.
+    /// Returns [`LoopErrorKind::InMainloop`] from a callback, [`LoopErrorKind::ShutdownRefused`] for any greenlet but
+    /// the main one and within a [`scope`](crate::scope()) of the main one, [`LoopErrorKind::Panicking`] while
+    /// panicking, and [`LoopErrorKind::ThreadEnding`] when the thread has ended. In all these cases nothing happens.
     pub fn shutdown(&self, limit: Option<Duration>) -> Result<Ended, LoopError> {
         shutdown::shut_down(limit)
     }
@@ -360,7 +364,7 @@ impl HubRef {
     ///
     /// # Errors
     ///
-    /// Returns the error that the main loop has for the main greenlet, and [`LoopError::InMainloop`] for any other
+    /// Returns the error that the main loop has for the main greenlet, and [`LoopErrorKind::InMainloop`] for any other
     /// greenlet.
     pub fn run_once(&self, limit: Option<Duration>) -> Result<(), LoopError> {
         local::get().main_loop.run_once(limit)

@@ -16,7 +16,7 @@ use super::green_thread::{wait_for, wait_once};
 use super::kill::{KillOutcome, end};
 use super::thread::{self, Thread};
 use crate::base::wait_reason::WaitReason;
-use crate::error::{GreenError, LoopError};
+use crate::error::{GreenError, LoopErrorKind};
 use crate::greenlet::control::Kind;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Waiter};
@@ -83,7 +83,7 @@ where
 {
     // Refused before any child exists, since nothing could join it. In an ended thread the children run in place.
     if let Err(error) = Waiter::current(WaitReason::Scope)
-        && !matches!(*error, LoopError::ThreadEnding)
+        && error.kind() != LoopErrorKind::ThreadEnding
     {
         panic!("scope: {error}");
     }

@@ -18,8 +18,8 @@ use crate::main_loop::remote::Mailbox;
 /// A signal that interrupts the main loop while this value exists. Made by [`interrupt_on`].
 ///
 /// The loop is that of the thread that called [`interrupt_on`]. The main greenlet's wait returns
-/// [`LoopError::Interrupted`](crate::LoopError::Interrupted), timers and descriptors stay, and its next blocking call
-/// launches a new loop.
+/// [`LoopErrorKind::Interrupted`](crate::LoopErrorKind::Interrupted), timers and descriptors stay, and its next
+/// blocking call launches a new loop.
 ///
 /// No code of the program runs inside the signal handler. Several signals before the loop's next check count as one.
 /// After the drop the signal does nothing: the disposition that it had before [`interrupt_on`] does not come back.
@@ -42,13 +42,14 @@ pub struct InterruptOn {
 ///
 /// ```
 /// use greenhub::{Interest, TrampolineError, trampoline};
-/// use greenhub::hub::{LoopError, interrupt_on};
+/// use greenhub::hub::{LoopErrorKind, interrupt_on};
 /// const SIGINT: i32 = 2;
 /// let _interrupt = interrupt_on(SIGINT)?;
 /// # signal_hook::low_level::raise(SIGINT)?;
 /// let (reader, _writer) = std::io::pipe()?;
 /// let waited = trampoline(&reader, Interest::READ, None); // Ctrl-C is typed now
-/// assert!(matches!(waited, Err(TrampolineError::Loop(LoopError::Interrupted))));
+/// let Err(TrampolineError::Loop(error)) = waited else { panic!("{waited:?}") };
+/// assert_eq!(error.kind(), LoopErrorKind::Interrupted);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///

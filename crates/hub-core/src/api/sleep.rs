@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::base::wait_reason::WaitReason;
-use crate::error::LoopError;
+use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::control::Kind;
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local;
-use crate::greenlet::run::{self, Refused, Waiter};
+use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::target::Target;
 use crate::wait::grace::Grace;
 
@@ -40,18 +40,18 @@ pub fn sleep(duration: Duration) {
     }
     let slept = if duration.is_zero() { run::yield_now() } else { sleep_for(duration) };
     let Err(error) = slept else { return };
-    match *error {
-        LoopError::Aborted => {}
-        LoopError::ThreadEnding => std::thread::sleep(duration),
-        LoopError::Panicking => {
+    match error.kind() {
+        LoopErrorKind::Aborted => {}
+        LoopErrorKind::ThreadEnding => std::thread::sleep(duration),
+        LoopErrorKind::Panicking => {
             let grace = Grace::begin();
             std::thread::sleep(duration.min(grace.left()));
         }
-        error => panic!("sleep: {error}"),
+        _ => panic!("sleep: {error}"),
     }
 }
 
-fn sleep_for(duration: Duration) -> Result<(), Refused> {
+fn sleep_for(duration: Duration) -> Result<(), LoopError> {
     let main_loop = &local::get().main_loop;
     let mut left = duration;
     let mut until = None;
@@ -65,7 +65,7 @@ fn sleep_for(duration: Duration) -> Result<(), Refused> {
         drop(timer);
         match woken {
             // The hub's timers are gone, but the main greenlet's sleep is not over.
-            Err(error) if matches!(*error, LoopError::HubReplaced) => {
+            Err(error) if error.kind() == LoopErrorKind::HubReplaced => {
                 left = until.unwrap_or_default() - main_loop.now();
                 if left.is_zero() {
                     return Ok(());
@@ -127,12 +127,12 @@ pub fn yield_now() {
 ///
 /// For the main greenlet: the error that the main loop has for it.
 #[inline]
-pub fn consume_budget() -> Result<(), Box<LoopError>> {
+pub fn consume_budget() -> Result<(), LoopError> {
     if run::charge() { Ok(()) } else { run::operations_used_up() }
 }
 
 #[cold]
-fn yield_refused(refused: Refused) {
+fn yield_refused(refused: LoopError) {
     drop(refused);
     sleep(Duration::ZERO);
 }

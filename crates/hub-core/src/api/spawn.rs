@@ -32,7 +32,7 @@ use crate::greenlet::trace;
 /// process nothing is unwound or reported, as in std.
 ///
 /// In a destructor of a thread-local that runs after the thread's green threads have ended, no green thread begins: `f`
-/// is dropped, and the handle returns [`LoopError::ThreadEnding`](crate::LoopError::ThreadEnding).
+/// is dropped, and the handle returns [`LoopErrorKind::ThreadEnding`](crate::LoopErrorKind::ThreadEnding).
 ///
 /// # Thread-locals: undefined behaviour
 ///

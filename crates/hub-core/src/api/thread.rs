@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::sleep::consume_budget;
 use crate::base::wait_reason::WaitReason;
-use crate::error::LoopError;
+use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::local;
 use crate::greenlet::run;
 use crate::greenlet::task::TaskRef;
@@ -115,8 +115,9 @@ pub fn park_timeout(timeout: Duration) {
 #[track_caller]
 fn park_within(timeout: Option<Duration>) {
     match current().wait(&mut Deadline::from(timeout)) {
-        Ok(()) | Err(LoopError::Aborted | LoopError::HubReplaced) => {}
-        Err(LoopError::Panicking) => {
+        Ok(()) => {}
+        Err(error) if error.is_restart() => {}
+        Err(error) if error.kind() == LoopErrorKind::Panicking => {
             let grace = Grace::begin();
             std::thread::sleep(timeout.unwrap_or(Duration::MAX).min(grace.left()));
         }
@@ -155,7 +156,7 @@ impl Thread {
     /// Takes the token. Waits once if it is not available.
     fn wait(&self, limit: &mut Deadline) -> Result<(), LoopError> {
         // Another OS thread may make the token available each time, so the loop needs a budget.
-        consume_budget().map_err(|refused| *refused)?;
+        consume_budget()?;
         let mut token = self.0.token.lock();
         while !token.available {
             let Some(parker) = Parker::if_prepared(WaitReason::Park)? else {

@@ -11,7 +11,8 @@ use crate::main_loop::{HubBuilder, default_builder};
 ///
 /// The present hub is dropped: its timers and descriptors are forgotten, and its system objects are closed. Green
 /// threads that sleep or wait for a descriptor on it are unwound. The main greenlet's wait returns
-/// [`LoopError::HubReplaced`](crate::LoopError::HubReplaced). Green threads that are ready or wait for events live on.
+/// [`LoopErrorKind::HubReplaced`](crate::LoopErrorKind::HubReplaced). Green threads that are ready or wait for events
+/// live on.
 ///
 /// `build` is called once. A hub that panics or whose wait fails is dropped, and blocking calls fail until another hub
 /// is chosen. A hub that `use_hub` chose by name is rebuilt instead.

@@ -10,11 +10,13 @@ use crate::hub::Interest;
 
 mod exit;
 mod linked;
+mod loop_error;
 mod timeout;
 
 pub use self::exit::ExitKind;
 pub(crate) use self::exit::MOST_THROWS;
 pub use self::linked::Linked;
+pub use self::loop_error::{LoopError, LoopErrorKind, LoopExit};
 pub use self::timeout::Timeout;
 
 /// The error of choosing or building a hub.
@@ -84,83 +86,6 @@ pub enum HubError {
 
 fn origin(from_environment: &bool) -> &'static str {
     if *from_environment { " (from EVENTLET_HUB)" } else { "" }
-}
-
-/// The reason why a blocking call could not wait.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoopError {
-    /// Code that runs inside the main loop tried to block.
-    ///
-    /// Such code is the loop itself, its callbacks, a hub, the order of a queue, and a `tracing` subscriber during an
-    /// event of this crate.
-    #[error("do not call blocking functions from the main loop: {doing} needs a green thread")]
-    InMainloop {
-        /// The operation that the call tried.
-        doing: &'static str,
-    },
-    /// Nothing is left that could ever wake the main greenlet. gevent's `LoopExit`.
-    #[error("{0}")]
-    LoopExit(Arc<LoopExit>),
-    /// The hub was replaced while the main greenlet was parked on it.
-    #[error("the hub was replaced by use_hub while the main greenlet waited on it")]
-    HubReplaced,
-    /// The loop was asked to end.
-    #[error("the main loop was aborted")]
-    Aborted,
-    /// The loop was interrupted: by Ctrl-C, another chosen signal, or a request from another OS thread.
-    #[error("the main loop was interrupted")]
-    Interrupted,
-    /// The hub could not be built.
-    #[error(transparent)]
-    Hub(#[from] HubError),
-    /// The hub has failed for good.
-    #[error("waiting on the hub {hub:?} failed: {error}")]
-    Wait {
-        /// The name of the hub.
-        hub: &'static str,
-        /// The error of the system.
-        error: Arc<io::Error>,
-    },
-    /// The hub panicked.
-    #[error("the hub {hub:?} panicked while {doing}: {message}")]
-    Panicked {
-        /// The name of the hub.
-        hub: &'static str,
-        /// The operation of the hub.
-        doing: &'static str,
-        /// The message of the panic.
-        message: Arc<str>,
-    },
-    /// There is no stack for another greenlet.
-    #[error("no stack for another greenlet: {0}")]
-    Stack(Arc<str>),
-    /// The OS thread is ending.
-    #[error("this thread is ending: green threads cannot block any more")]
-    ThreadEnding,
-    /// The shutdown was requested outside the main greenlet, or within one of its scopes.
-    #[error("cannot shut down from here: call it in the main greenlet of the OS thread, outside of any scope")]
-    ShutdownRefused,
-    /// A destructor that runs during a panic tried to wait, and the wake-up cannot come.
-    #[error("cannot wait while panicking: switching away would confuse the panic of this thread")]
-    Panicking,
-}
-
-/// The report of a loop that has nothing left to wait for.
-#[derive(Clone, Debug)]
-pub struct LoopExit {
-    /// Each parked green thread: its name, the place where it was spawned, and its reason to wait.
-    pub parked: Vec<String>,
-}
-
-impl std::fmt::Display for LoopExit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "this call would block for ever: no timer, descriptor or other thread can wake the main greenlet")?;
-        match self.parked.len() {
-            0 => write!(f, "; no other green thread is parked"),
-            count => write!(f, "; {count} parked: {}", self.parked.join(", ")),
-        }
-    }
 }
 
 /// The reason why a plain greenlet could not be switched to, or be given a parent.
@@ -282,18 +207,6 @@ pub enum TrampolineError {
     Loop(#[from] LoopError),
 }
 
-impl From<Box<LoopError>> for TrampolineError {
-    fn from(error: Box<LoopError>) -> TrampolineError {
-        (*error).into()
-    }
-}
-
-impl From<Box<LoopError>> for GreenError {
-    fn from(error: Box<LoopError>) -> GreenError {
-        (*error).into()
-    }
-}
-
 fn if_file(error: &io::Error) -> &'static str {
     if error.raw_os_error() == Some(libc::EPERM) { "; a file is read and written without waiting" } else { "" }
 }
@@ -306,31 +219,6 @@ impl From<HubError> for io::Error {
     fn from(error: HubError) -> io::Error {
         match error {
             HubError::Build { error: ref cause, .. } => io::Error::new(cause.kind(), error),
-            _ => io::Error::other(error),
-        }
-    }
-}
-
-impl From<Box<LoopError>> for LoopError {
-    fn from(error: Box<LoopError>) -> LoopError {
-        *error
-    }
-}
-
-impl From<Box<LoopError>> for io::Error {
-    fn from(error: Box<LoopError>) -> io::Error {
-        (*error).into()
-    }
-}
-
-impl From<LoopError> for io::Error {
-    fn from(error: LoopError) -> io::Error {
-        match error {
-            LoopError::Hub(error) => error.into(),
-            LoopError::LoopExit(_) => io::Error::new(io::ErrorKind::Deadlock, error),
-            LoopError::Stack(_) => io::Error::new(io::ErrorKind::OutOfMemory, error),
-            LoopError::Panicking => io::Error::new(io::ErrorKind::TimedOut, error),
-            LoopError::Wait { error: ref cause, .. } => io::Error::new(cause.kind(), error),
             _ => io::Error::other(error),
         }
     }
@@ -405,9 +293,9 @@ impl From<JobError> for io::Error {
     }
 }
 
-impl From<Box<LoopError>> for JobError {
-    fn from(error: Box<LoopError>) -> JobError {
-        JobError::Io((*error).into())
+impl From<LoopError> for JobError {
+    fn from(error: LoopError) -> JobError {
+        JobError::Io(error.into())
     }
 }
 

@@ -17,7 +17,6 @@
 use std::alloc::Layout;
 use std::cell::Cell;
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 use super::control::{ControlRef, Controls, Kind, State};
 use super::describe;
@@ -27,7 +26,7 @@ use super::stack::{StackRef, Stacks};
 use super::switch;
 use super::task::TaskPool;
 use super::unwind::drop_contained;
-use crate::error::LoopError;
+use crate::error::{LoopError, LoopErrorKind};
 use crate::hub::Stamp;
 use crate::report;
 
@@ -116,10 +115,10 @@ pub(crate) fn try_get() -> Option<&'static Local> {
 ///
 /// # Errors
 ///
-/// Returns [`LoopError::ThreadEnding`] after the end of the thread.
+/// Returns [`LoopErrorKind::ThreadEnding`] after the end of the thread.
 #[inline]
 pub(crate) fn get_unless_ended() -> Result<&'static Local, LoopError> {
-    get_if_any().ok_or(LoopError::ThreadEnding)
+    get_if_any().ok_or_else(|| LoopErrorKind::ThreadEnding.into())
 }
 
 /// Like [`get`], but returns `None` after the end of the OS thread.
@@ -244,7 +243,7 @@ impl Local {
     #[inline]
     pub(super) fn take_stack(&self, size: Option<usize>) -> Result<StackRef, LoopError> {
         let size = size.unwrap_or_else(super::stack::default_size);
-        self.stacks.take(size).map_err(|error| LoopError::Stack(Arc::from(error.to_string())))
+        self.stacks.take(size).map_err(|error| LoopError::no_stack(&error))
     }
 }
 

@@ -24,7 +24,7 @@ use super::run::{self, thread};
 use super::spans;
 use super::unwind::Exit;
 use crate::base::wait_reason::WaitReason;
-use crate::error::{GreenError, GreenletError, LoopError};
+use crate::error::{GreenError, GreenletError, LoopError, LoopErrorKind};
 
 pub(super) use self::node::{Switching, release_dropper, run_raw};
 
@@ -267,11 +267,11 @@ impl Greenlet {
             return Err(GreenletError::Unsupported.into());
         }
         // A handle can outlive the state of its thread.
-        let Some(local) = local::try_get() else { return Err(LoopError::ThreadEnding.into()) };
+        let Some(local) = local::try_get() else { return Err(LoopError::from(LoopErrorKind::ThreadEnding).into()) };
         let me = run::current();
-        run::may_leave(me, WaitReason::Switch).map_err(|error| *error)?;
+        run::may_leave(me, WaitReason::Switch)?;
         if local.main_loop.in_hub() {
-            return Err(LoopError::InMainloop { doing: WaitReason::Switch.as_str() }.into());
+            return Err(LoopError::in_mainloop(WaitReason::Switch.as_str()).into());
         }
         let target = match self.leave_spans(route(Rc::clone(&self.node), message, me), me) {
             Route::Here(message) => return accept_exit(me, message),
@@ -304,12 +304,12 @@ impl Greenlet {
         // greenlet that hands it a message or makes it exit.
         unsafe { thread().switch(me, target) };
         let message = me.switching().inbox.take();
-        run::arrive(me).map_err(|error| *error)?;
+        run::arrive(me)?;
         message.unwrap_or_else(|| Err(me.held_exit().map_or(GreenletError::Interrupted.into(), GreenError::from)))
     }
 
-    /// Exits the spans of the running greenlet if `destination` leads to another one. A subscriber that runs here may change
-    /// the route.
+    /// Exits the spans of the running greenlet if `destination` leads to another one. A subscriber that runs here may
+    /// change the route.
     #[cfg(feature = "tracing")]
     fn leave_spans(&self, mut destination: Route, me: ControlRef) -> Route {
         loop {

@@ -26,7 +26,7 @@ use super::spans;
 use super::switch;
 use super::task::TaskRef;
 use super::trace;
-use crate::error::{GreenError, LoopError};
+use crate::error::{GreenError, LoopError, LoopErrorKind};
 use crate::hub::Stamp;
 use crate::report::{self, Report};
 
@@ -38,9 +38,6 @@ pub(crate) use self::interrupt::{Interrupted, end_abandoned, interrupt};
 pub(crate) use self::mask::{Mask, Shield, lift_shields};
 pub(super) use self::waiter::arrive;
 pub(crate) use self::waiter::{Waiter, may_leave, yield_now};
-
-/// The reason why a greenlet cannot park. Boxed, so that the results of the hot paths fit into registers.
-pub(crate) type Refused = Box<LoopError>;
 
 /// The part of an OS thread's state that every switch touches: plain cells, no destructor, no lazy initialization.
 ///
@@ -181,7 +178,7 @@ pub(crate) fn resume_hand_off(budget: usize) {
 
 #[cold]
 fn refuse(control: ControlRef) {
-    cancel(control, LoopError::ThreadEnding.into());
+    cancel(control, LoopError::from(LoopErrorKind::ThreadEnding).into());
     local::get().controls.give(control);
 }
 
@@ -235,7 +232,7 @@ impl RunQueue {
 
     /// Queues the running greenlet behind the ready ones, and leaves it.
     #[inline]
-    fn give_way(&self, me: ControlRef) -> Result<(), Refused> {
+    fn give_way(&self, me: ControlRef) -> Result<(), LoopError> {
         if self.budget.get() == 0 && !self.renew() {
             self.mainloop()?;
         }
@@ -247,7 +244,7 @@ impl RunQueue {
 
     /// Leaves the running greenlet, which is parked or queued, for the next one.
     #[inline]
-    pub(super) fn leave(&self, me: ControlRef) -> Result<(), Refused> {
+    pub(super) fn leave(&self, me: ControlRef) -> Result<(), LoopError> {
         if let Some(next) = self.head.get()
             && next.state.get() == State::Ready
             && (self.budget.get() != 0 || self.renew())
@@ -267,7 +264,7 @@ impl RunQueue {
 
     #[cold]
     #[inline(never)]
-    fn leave_slowly(&self, me: ControlRef) -> Result<(), Refused> {
+    fn leave_slowly(&self, me: ControlRef) -> Result<(), LoopError> {
         let local = local::get();
         let mainloop = match self.mainloop() {
             Ok(mainloop) => mainloop,
@@ -330,10 +327,10 @@ impl RunQueue {
     }
 
     /// Returns the main loop, and launches it if needed.
-    fn mainloop(&self) -> Result<ControlRef, Refused> {
+    fn mainloop(&self) -> Result<ControlRef, LoopError> {
         let local = local::get();
         if local.main_loop.in_hub() {
-            return Err(LoopError::InMainloop { doing: "a wait in a hub or in the order of a queue" }.into());
+            return Err(LoopError::in_mainloop("a wait in a hub or in the order of a queue"));
         }
         if let Some(mainloop) = local.mainloop.get() {
             return Ok(mainloop);

@@ -1,7 +1,6 @@
 //! The loop in a forked child: the kernel objects of its hub are the parent's, and so are most messages.
 
 use std::io;
-use std::sync::Arc;
 
 use super::MainLoop;
 use super::callback_table::Callback;
@@ -46,7 +45,7 @@ impl MainLoop {
         let reachable = reach::register_again(|| self.mailbox());
         // Also after a failure: the registrations are the parent's.
         let waiting = self.descriptors.borrow_mut().unwatch_all();
-        afresh.and(reachable).map_err(|error| LoopError::Wait { hub, error: Arc::new(error) })?;
+        afresh.and(reachable).map_err(|error| LoopError::wait_failed(hub, error))?;
         waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
     }
 

@@ -29,7 +29,7 @@ impl MainLoop {
             return Err(TrampolineError::Interest(interest, number));
         }
         if self.heartbeat.is_in_hub() {
-            return Err(LoopError::InMainloop { doing: "registering a listener inside a hub" }.into());
+            return Err(LoopError::in_mainloop("registering a listener inside a hub").into());
         }
         let callback =
             Callback::Listener { key: Key::new(number, 0), interest, listener, origin: Origin::of_listener(), fd };

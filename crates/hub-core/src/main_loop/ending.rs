@@ -1,11 +1,10 @@
 //! The end of a loop: the requests for it, and the error that the main greenlet gets.
 
 use std::cell::{Cell, RefCell};
-use std::sync::Arc;
 
 use super::MainLoop;
 use super::callback_table::CallbackId;
-use crate::error::{LoopError, LoopExit};
+use crate::error::{LoopError, LoopErrorKind, LoopExit};
 use crate::greenlet::control::{State, Wake};
 use crate::greenlet::local::{self, Local};
 use crate::greenlet::run::Waiter;
@@ -63,7 +62,7 @@ impl MainLoop {
 
     /// Ends the loop with the system error.
     pub(crate) fn interrupt(&self) {
-        drop_contained(self.ending.stop.replace(Some(Stop::Error(LoopError::Interrupted))));
+        drop_contained(self.ending.stop.replace(Some(Stop::Error(LoopErrorKind::Interrupted.into()))));
     }
 
     /// Carries out a request to end. Returns whether the loop ends now.
@@ -72,7 +71,7 @@ impl MainLoop {
         let error = match stop {
             Stop::Abort => {
                 self.forget_timers();
-                LoopError::Aborted
+                LoopErrorKind::Aborted.into()
             }
             Stop::Error(error) => error,
         };
@@ -97,7 +96,7 @@ impl MainLoop {
                 target => {
                     self.timers.borrow_mut().cancel(timer);
                     if !matches!(target, Target::Parked { greenlet, .. } if greenlet == local::get().main.number()) {
-                        self.end_waiter(target, &LoopError::Aborted);
+                        self.end_waiter(target, &LoopErrorKind::Aborted.into());
                     }
                 }
             }
@@ -110,7 +109,7 @@ impl MainLoop {
 
     /// Reports a wait that nothing can end to the main greenlet: its park, its switch or its next park fails.
     pub(super) fn report_deadlock(&self, local: &Local) {
-        self.tell_main(LoopError::LoopExit(Arc::new(LoopExit { parked: describe::parked(local) })));
+        self.tell_main(LoopError::nothing_left(LoopExit { parked: describe::parked(local) }));
     }
 
     pub(super) fn tell_main(&self, error: LoopError) {

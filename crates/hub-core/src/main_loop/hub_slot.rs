@@ -122,7 +122,7 @@ impl MainLoop {
             return Err(HubError::ThreadEnding.into());
         }
         if self.heartbeat.is_in_hub() {
-            return Err(LoopError::InMainloop { doing: "building a hub" });
+            return Err(LoopError::in_mainloop("building a hub"));
         }
         let (name, rearm, built) = {
             let choice = self.slot.take_choice();
@@ -198,7 +198,7 @@ impl MainLoop {
         doing: &'static str,
         call: impl FnOnce(&mut dyn Hub) -> R,
     ) -> Result<R, LoopError> {
-        let Some(mut hub) = self.slot.take() else { return Err(LoopError::InMainloop { doing }) };
+        let Some(mut hub) = self.slot.take() else { return Err(LoopError::in_mainloop(doing)) };
         match self.call_guarded(|| call(&mut *hub)) {
             Ok(result) => {
                 self.slot.put_back(hub);
@@ -212,7 +212,7 @@ impl MainLoop {
                 let name = self.slot.name();
                 self.slot.put_back(hub);
                 self.drop_failed_hub();
-                Err(LoopError::Panicked { hub: name, doing, message })
+                Err(LoopError::hub_panicked(name, doing, &message))
             }
         }
     }

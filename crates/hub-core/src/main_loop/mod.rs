@@ -24,7 +24,7 @@ use std::time::Duration;
 use self::blocking::{Detector, Heartbeat};
 use self::descriptors::Descriptors;
 use self::remote::{Inbox, Message};
-use crate::error::LoopError;
+use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::control::{State, Wake};
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local::Local;
@@ -160,7 +160,7 @@ impl MainLoop {
     /// does.
     pub(crate) fn now(&self) -> Time {
         self.sample_clock().unwrap_or_else(|error| {
-            if matches!(error, LoopError::Panicked { .. }) {
+            if error.kind() == LoopErrorKind::Panicked {
                 self.stop_with(error);
             }
             Time::monotonic()
@@ -170,7 +170,7 @@ impl MainLoop {
     /// A fresh sample of the hub's clock. The last one if the hub itself asks.
     fn sample_clock(&self) -> Result<Time, LoopError> {
         match self.with_hub("telling the time", |hub| hub.now()) {
-            Err(LoopError::InMainloop { .. }) => Ok(self.clock.take(self.clock.last())),
+            Err(error) if error.kind() == LoopErrorKind::InMainloop => Ok(self.clock.take(self.clock.last())),
             sample => Ok(self.clock.take(sample?)),
         }
     }

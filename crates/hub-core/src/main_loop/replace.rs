@@ -5,7 +5,7 @@ use super::builder::HubBuilder;
 use super::callback_table::Callback;
 use super::descriptors::Descriptors;
 use crate::base::fork;
-use crate::error::{GreenError, HubError, LoopError};
+use crate::error::{GreenError, HubError, LoopError, LoopErrorKind};
 use crate::greenlet::control::Wake;
 use crate::greenlet::local;
 use crate::greenlet::run::{self, Waiter};
@@ -34,7 +34,7 @@ impl MainLoop {
         self.slot.forget_id();
         // From here on foreign code runs. Its waits belong to the next hub.
         for waiter in waiters {
-            self.end_waiter(waiter, &LoopError::HubReplaced);
+            self.end_waiter(waiter, &LoopErrorKind::HubReplaced.into());
         }
         callbacks.for_each(drop_contained);
         drop_contained(choice);

@@ -15,7 +15,7 @@ use crate::error::{HubError, LoopError};
 use crate::greenlet::control::{ControlRef, Kind, Wake};
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local::Local;
-use crate::greenlet::run::{self, Refused, Waiter};
+use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::target::Target;
 use crate::greenlet::{describe, patience};
 use crate::report::{self, Report};
@@ -30,10 +30,10 @@ static QUIET_TIME: AtomicU64 = AtomicU64::new(u64::MAX);
 /// serve. `None`, the default, switches it off. The setting applies to the whole process.
 ///
 /// Two other cases do not depend on this setting. If there is no other OS thread, except idle threads of this library,
-/// the main greenlet gets [`LoopError::LoopExit`] instead. If all other OS threads wait for each other in this way, or
-/// in a pool job, that is reported once as a [`Report::Deadlock`]; the library does not choose which of the waits
-/// should fail. Both are found where the system lists its threads (Linux): after a second or, if an OS thread has ended
-/// in the meantime, at the loop's next check, at most 16 seconds later.
+/// the main greenlet gets [`LoopErrorKind::LoopExit`](crate::LoopErrorKind::LoopExit) instead. If all other OS threads
+/// wait for each other in this way, or in a pool job, that is reported once as a [`Report::Deadlock`]; the library does
+/// not choose which of the waits should fail. Both are found where the system lists its threads (Linux): after a second
+/// or, if an OS thread has ended in the meantime, at the loop's next check, at most 16 seconds later.
 pub fn set_quiet_time(quiet: Option<Duration>) {
     let nanos = quiet.map_or(u64::MAX, |quiet| u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX));
     QUIET_TIME.store(nanos, Ordering::Relaxed);
@@ -165,8 +165,7 @@ impl MainLoop {
     #[cold]
     pub(crate) fn be_reachable(&self) -> Result<(), LoopError> {
         self.ensure_hub()?;
-        reach::register(|| self.mailbox())
-            .map_err(|error| LoopError::Wait { hub: self.slot.name(), error: Arc::new(error) })?;
+        reach::register(|| self.mailbox()).map_err(|error| LoopError::wait_failed(self.slot.name(), error))?;
         self.standstill.reachable.set(fork::generation() + 1);
         Ok(())
     }
@@ -176,7 +175,7 @@ impl MainLoop {
     #[cold]
     pub(crate) fn prepare_wait(&self, local: &Local) -> Result<(), LoopError> {
         match self.be_reachable() {
-            Err(LoopError::Hub(error)) if !matches!(error, HubError::ThreadEnding) && self.waits_alone(local) => {
+            Err(error) if may_block_without_hub(&error) && self.waits_alone(local) => {
                 self.standstill.blocks.set(true);
                 Ok(())
             }
@@ -202,7 +201,7 @@ impl MainLoop {
 
     /// Parks until a wake-up, the limit, or an exit, which is not thrown. Switches.
     #[inline(always)]
-    pub(crate) fn park_until(&self, waiter: Waiter, limit: &mut Deadline) -> Result<Parked, Refused> {
+    pub(crate) fn park_until(&self, waiter: Waiter, limit: &mut Deadline) -> Result<Parked, LoopError> {
         let waiting = CountedPark::begin(&self.standstill);
         let wake = if limit.is_none() { waiter.park_deferring_exit()? } else { self.park_limited(waiter, limit)? };
         drop(waiting);
@@ -216,7 +215,7 @@ impl MainLoop {
         })
     }
 
-    fn park_limited(&self, waiter: Waiter, limit: &mut Deadline) -> Result<Wake, Refused> {
+    fn park_limited(&self, waiter: Waiter, limit: &mut Deadline) -> Result<Wake, LoopError> {
         let timer = limit.arm(&mut self.timers.borrow_mut(), Target::park(waiter));
         let armed = timer.map(|timer| ParkTimer { main_loop: self, timer });
         let wake = waiter.park_deferring_exit()?;
@@ -225,6 +224,11 @@ impl MainLoop {
         }
         Ok(wake)
     }
+}
+
+/// Returns whether the error is that of a hub that could not be built, in an OS thread that goes on.
+fn may_block_without_hub(error: &LoopError) -> bool {
+    error.hub_error().is_some_and(|error| !matches!(error, HubError::ThreadEnding))
 }
 
 /// Counts a wait. `Drop` ends it, however the park ends.

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::MainLoop;
@@ -186,7 +185,7 @@ impl MainLoop {
     fn wait_failed(&self, error: io::Error) {
         let hub = self.slot.name();
         self.drop_failed_hub();
-        self.stop_with(LoopError::Wait { hub, error: Arc::new(error) });
+        self.stop_with(LoopError::wait_failed(hub, error));
     }
 
     /// How long the loop may sleep for its ready greenlets and its timers.
@@ -275,9 +274,9 @@ impl MainLoop {
 
     /// Runs one turn, which sleeps at most `limit`, then returns to the main greenlet. Switches.
     pub(crate) fn run_once(&self, limit: Option<Duration>) -> Result<(), LoopError> {
-        let waiter = Waiter::current(WaitReason::RunOnce).map_err(|error| *error)?;
+        let waiter = Waiter::current(WaitReason::RunOnce)?;
         if waiter.control() != local::get().main {
-            return Err(LoopError::InMainloop { doing: WaitReason::RunOnce.as_str() });
+            return Err(LoopError::in_mainloop(WaitReason::RunOnce.as_str()));
         }
         self.ensure_hub()?;
         self.once.set(Some((limit, waiter)));
@@ -290,7 +289,7 @@ impl MainLoop {
         {
             inbox.ring();
         }
-        parked.map(drop).map_err(|error| *error)
+        parked.map(drop)
     }
 }
 

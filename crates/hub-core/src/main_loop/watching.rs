@@ -44,7 +44,7 @@ impl MainLoop {
     ) -> Result<Wake, TrampolineError> {
         let waiter = Waiter::current(WaitReason::Descriptor)?;
         if self.heartbeat.is_in_hub() {
-            return Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into());
+            return Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into());
         }
         self.ensure_hub()?;
         let target = Target::park(waiter);
@@ -62,7 +62,7 @@ impl MainLoop {
         }
         match wake {
             // Only a wake-up without a reason ends the wait so: code that was called on the way tried to wait itself.
-            Wake::Event => Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into()),
+            Wake::Event => Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into()),
             Wake::Deadline => Err(TrampolineError::TimedOut(fd)),
             Wake::Closed => Err(TrampolineError::Closed(fd)),
             Wake::Ready(what) if what.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
@@ -86,7 +86,7 @@ impl MainLoop {
     ) -> Result<(), TrampolineError> {
         let waiter = Waiter::current(WaitReason::Descriptor)?;
         if self.heartbeat.is_in_hub() {
-            return Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into());
+            return Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into());
         }
         self.ensure_hub()?;
         if self.descriptors.borrow().is_stale_for(fd, owner) {
@@ -104,7 +104,7 @@ impl MainLoop {
         let wake = waiter.park()?;
         drop(entry);
         match wake {
-            Wake::Event => Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into()),
+            Wake::Event => Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into()),
             Wake::Closed => Err(TrampolineError::Closed(fd)),
             Wake::Ready(what) if what.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
             _ => Ok(()),
@@ -125,7 +125,7 @@ impl MainLoop {
     ) -> Result<(), TrampolineError> {
         let waiter = Waiter::current(WaitReason::Descriptor)?;
         if self.in_hub() {
-            return Err(LoopError::InMainloop { doing: WaitReason::Descriptor.as_str() }.into());
+            return Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into());
         }
         self.ensure_hub()?;
         let target = Target::park(waiter);

@@ -8,11 +8,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::base::wait_reason::WaitReason;
-use crate::error::{GreenError, LoopError};
+use crate::error::{GreenError, LoopError, LoopErrorKind};
 use crate::greenlet::control::{ControlRef, Kind, State};
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local::{self, Local};
-use crate::greenlet::run::{self, Refused, Waiter};
+use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::target::Target;
 use crate::greenlet::task::TaskRef;
 use crate::greenlet::unwind::Exit;
@@ -44,7 +44,7 @@ pub(crate) fn finish() -> bool {
     }
 }
 
-fn run_to_end(local: &Local) -> Result<(), Refused> {
+fn run_to_end(local: &Local) -> Result<(), LoopError> {
     loop {
         let left: Vec<ControlRef> = green_threads(local).collect();
         if left.is_empty() {
@@ -58,7 +58,7 @@ fn run_to_end(local: &Local) -> Result<(), Refused> {
     }
 }
 
-fn wait_for_ends(tasks: &[TaskRef]) -> Result<(), Refused> {
+fn wait_for_ends(tasks: &[TaskRef]) -> Result<(), LoopError> {
     let waiter = Waiter::current(WaitReason::Join)?;
     let left = Rc::new(Cell::new(tasks.len()));
     for task in tasks {
@@ -73,7 +73,7 @@ fn wait_for_ends(tasks: &[TaskRef]) -> Result<(), Refused> {
     waiter.park().map(drop)
 }
 
-fn wait_briefly(local: &Local) -> Result<(), Refused> {
+fn wait_briefly(local: &Local) -> Result<(), LoopError> {
     let waiter = Waiter::current(WaitReason::Join)?;
     let timer = local.main_loop.arm(Duration::from_millis(1), Target::park(waiter));
     let woken = waiter.park();
@@ -87,9 +87,9 @@ fn green_threads(local: &Local) -> impl Iterator<Item = ControlRef> {
 
 /// Returns the report of green threads that cannot run to their end, one a line.
 fn cannot_end(local: &Local, error: &LoopError) -> String {
-    let why = match error {
-        LoopError::LoopExit(_) => "nothing can wake them".to_owned(),
-        error => error.to_string(),
+    let why = match error.kind() {
+        LoopErrorKind::LoopExit => "nothing can wake them".to_owned(),
+        _ => error.to_string(),
     };
     let mut text = format!("green threads that a job of the thread pool has left are killed: {why}");
     for green in green_threads(local) {

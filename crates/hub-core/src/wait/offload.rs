@@ -15,7 +15,7 @@ use super::leftover;
 use super::pool::{self, JOBS, Job, ThreadPool};
 use crate::base::fork;
 use crate::base::wait_reason::WaitReason;
-use crate::error::{JobError, LoopError, payload_text};
+use crate::error::{JobError, payload_text};
 use crate::greenlet::local;
 use crate::greenlet::run::{Mask, Waiter};
 use crate::greenlet::task::TaskRef;
@@ -305,7 +305,7 @@ fn begin(pool: &ThreadPool) -> Result<Option<(Waiter, Arc<Mailbox>)>, JobError> 
     }
     let waiter = match Waiter::current(WaitReason::Offload) {
         Ok(waiter) => waiter,
-        Err(error) if matches!(*error, LoopError::Panicking | LoopError::ThreadEnding) => return Ok(None),
+        Err(error) if error.forbids_waits() => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let main_loop = &local::get().main_loop;

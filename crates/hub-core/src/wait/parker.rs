@@ -16,7 +16,7 @@ use crate::base::dormant::{Dormant, FIRST_LOOK, LONGEST_LOOK, Sleep, Waits};
 use crate::base::fork;
 use crate::base::os_thread::start_thread;
 use crate::base::wait_reason::WaitReason;
-use crate::error::LoopError;
+use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::local;
 use crate::greenlet::patience;
 use crate::greenlet::run::{self, Waiter};
@@ -65,7 +65,7 @@ impl Parker {
     ///
     /// Returns an error if no hub can be built and the OS thread has green threads, timers or listeners, which only a
     /// hub can serve. Without them the wait blocks the OS thread.
-    pub fn new(doing: WaitReason) -> Result<Parker, Box<LoopError>> {
+    pub fn new(doing: WaitReason) -> Result<Parker, LoopError> {
         match Parker::if_prepared(doing)? {
             Some(parker) => Ok(parker),
             None => {
@@ -84,7 +84,7 @@ impl Parker {
     ///
     /// The same as [`new`](Parker::new).
     #[inline(always)]
-    pub fn if_prepared(doing: WaitReason) -> Result<Option<Parker>, Box<LoopError>> {
+    pub fn if_prepared(doing: WaitReason) -> Result<Option<Parker>, LoopError> {
         let Some(local) = local::try_get() else { return Parker::plain(doing).map(Some) };
         if !local.main_loop.is_reachable() {
             let blocks = local.main_loop.takes_blocking(local);
@@ -97,7 +97,7 @@ impl Parker {
 
     /// Begins a wait of this OS thread as a whole.
     #[cold]
-    fn plain(doing: WaitReason) -> Result<Parker, Box<LoopError>> {
+    fn plain(doing: WaitReason) -> Result<Parker, LoopError> {
         reach::note_reason(doing);
         Ok(Parker::begun(PLAIN, plain()?.begin()))
     }
@@ -115,7 +115,7 @@ impl Parker {
     ///
     /// Returns an error if no hub can be built, like [`new`](Parker::new).
     #[cold]
-    pub fn prepare(doing: WaitReason) -> Result<(), Box<LoopError>> {
+    pub fn prepare(doing: WaitReason) -> Result<(), LoopError> {
         let Some(local) = local::try_get() else { return Ok(()) };
         if !local.main_loop.is_reachable() {
             local.main_loop.prepare_wait(local)?;
@@ -147,7 +147,7 @@ impl Parker {
     ///
     /// Panics if another green thread, or a callback of the main loop, has made the parker.
     #[inline]
-    pub fn park(self, limit: &mut Deadline) -> Result<Parked, Box<LoopError>> {
+    pub fn park(self, limit: &mut Deadline) -> Result<Parked, LoopError> {
         let parked = self.park_deferring_exit(limit)?;
         if parked == Parked::Interrupted {
             throw_exit();
@@ -169,14 +169,14 @@ impl Parker {
     ///
     /// The same as [`park`](Parker::park).
     #[inline(always)]
-    pub fn park_deferring_exit(self, limit: &mut Deadline) -> Result<Parked, Box<LoopError>> {
+    pub fn park_deferring_exit(self, limit: &mut Deadline) -> Result<Parked, LoopError> {
         let unparker = self.unparker;
         // The end of the park retires the ticket, so `Drop` must not run.
         std::mem::forget(self);
         let Some(number) = unparker.number() else { return park_plain(unparker.ticket, limit) };
-        let Some(local) = local::try_get() else { return Err(LoopError::ThreadEnding.into()) };
+        let Some(local) = local::try_get() else { return Err(LoopErrorKind::ThreadEnding.into()) };
         if std::thread::panicking() {
-            return Err(LoopError::Panicking.into());
+            return Err(LoopErrorKind::Panicking.into());
         }
         let me = run::current();
         assert_eq!(me.number(), number, "a green thread parks in a wait that another one has made");
@@ -211,8 +211,8 @@ fn take_back(thread: u64, greenlet: NonZeroU64, ticket: u64) {
 }
 
 /// Returns the state by which this OS thread waits as a whole.
-fn plain() -> Result<Arc<Plain>, Box<LoopError>> {
-    reach::plain().map_err(|error| Box::new(LoopError::Wait { hub: "none", error: Arc::new(error) }))
+fn plain() -> Result<Arc<Plain>, LoopError> {
+    reach::plain().map_err(|error| LoopError::wait_failed("none", error))
 }
 
 /// Waits without a limit, and checks for a deadlock at intervals: there may be no loop that finds one.
@@ -239,7 +239,7 @@ fn tell_elsewhere(report: Report) {
 const BRIEF: Duration = Duration::from_millis(100);
 
 #[cold]
-fn park_plain(ticket: u64, limit: &mut Deadline) -> Result<Parked, Box<LoopError>> {
+fn park_plain(ticket: u64, limit: &mut Deadline) -> Result<Parked, LoopError> {
     let plain = plain()?;
     if limit.is_none() && !plain.ends_within(ticket, BRIEF) {
         park_dormant(&plain, ticket);

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use crate::base::wait_reason::WaitReason;
-use crate::error::{GreenError, LoopError};
+use crate::error::{GreenError, LoopError, LoopErrorKind};
 use crate::greenlet::control::{ControlRef, Kind};
 use crate::greenlet::describe;
 use crate::greenlet::driver::Driver;
@@ -93,10 +93,10 @@ pub(crate) fn shut_down(limit: Option<Duration>) -> Result<Ended, LoopError> {
 
 fn may_shut_down(local: &Local) -> Result<(), LoopError> {
     let main = run::current();
-    run::may_leave(main, WaitReason::Abort).map_err(|error| *error)?;
+    run::may_leave(main, WaitReason::Abort)?;
     let elsewhere = main.kind() != Kind::Main || main.is_masked() || local.main_scopes.get() != 0;
     if elsewhere || local.main_loop.in_hub() {
-        return Err(LoopError::ShutdownRefused);
+        return Err(LoopErrorKind::ShutdownRefused.into());
     }
     Ok(())
 }
@@ -140,7 +140,8 @@ fn wait_for_all(local: &Local, limit: Option<Duration>) {
         let limit = if run::ready() == 0 { left } else { Some(Duration::ZERO) };
         match main_loop.run_once(limit) {
             // The next loop goes on.
-            Ok(()) | Err(LoopError::Aborted | LoopError::HubReplaced) => {}
+            Ok(()) => {}
+            Err(error) if error.is_restart() => {}
             Err(_) => return,
         }
     }
@@ -156,7 +157,7 @@ fn strike_shielded(local: &Local) {
 }
 
 fn ending() -> Exit {
-    Exit::Kill(GreenError::Loop(LoopError::ThreadEnding))
+    Exit::Kill(GreenError::Loop(LoopErrorKind::ThreadEnding.into()))
 }
 
 /// Abandons the remaining greenlets, and reports them. Returns their number.
@@ -171,7 +172,7 @@ fn abandon_rest(local: &Local) -> usize {
     rest.iter().for_each(|control| control.abandon());
     reach::abandon(rest.iter().map(|control| control.number()));
     for &control in &rest {
-        run::end_abandoned(control, GreenError::Loop(LoopError::ThreadEnding));
+        run::end_abandoned(control, GreenError::Loop(LoopErrorKind::ThreadEnding.into()));
     }
     report::abandoned(described);
     rest.len()
@@ -182,7 +183,7 @@ fn end_loop(local: &Local) {
     while local.mainloop.get().is_some() {
         local.main_loop.abort();
         let parked = Waiter::current(WaitReason::Abort).and_then(Waiter::park);
-        if !matches!(parked.map_err(|error| *error), Ok(_) | Err(LoopError::Aborted | LoopError::HubReplaced)) {
+        if parked.is_err_and(|error| !error.is_restart()) {
             return;
         }
     }

@@ -20,7 +20,7 @@ use self::state::{CLOSED, CountedWaiter, ENTERED, Entered, GONE, Inner, LENT, NO
 use super::doubt::{Doubts, Pauses};
 use super::trampoline::block_on;
 use crate::base::fork;
-use crate::error::{LoopError, TrampolineError};
+use crate::error::{LoopErrorKind, TrampolineError};
 use crate::greenlet::{local, run};
 use crate::hub::Interest;
 use crate::hub::Time;
@@ -204,7 +204,7 @@ impl Source {
         op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, ReadHint)>,
     ) -> io::Result<R> {
         if !self.is_nonblocking() {
-            run::operations_used_up().map_err(|refused| *refused)?;
+            run::operations_used_up()?;
         }
         self.perform::<_, WRITES>(timeout, op)
     }
@@ -316,7 +316,7 @@ impl Source {
         drop(waiting);
         match waited {
             Ok(_) => Ok(()),
-            Err(TrampolineError::Loop(LoopError::Panicking | LoopError::ThreadEnding)) => {
+            Err(TrampolineError::Loop(error)) if error.forbids_waits() => {
                 // SAFETY: the number is open as long as `entered` lives.
                 let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
                 block_on(fd, direction, limit.duration())?;
@@ -378,7 +378,9 @@ impl Source {
         drop(waiting);
         waited.map_err(|error| match error {
             // While the greenlet unwinds, a destructor cannot park, and must not spin.
-            TrampolineError::Loop(LoopError::Panicking) => TrampolineError::TimedOut(inner.fd).into(),
+            TrampolineError::Loop(error) if error.kind() == LoopErrorKind::Panicking => {
+                TrampolineError::TimedOut(inner.fd).into()
+            }
             error => error.into(),
         })
     }
@@ -581,9 +583,9 @@ fn give_way_if_exhausted(error: io::Error) -> io::Error {
     if !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
         return error;
     }
-    match run::yield_now().map_err(|refused| *refused) {
-        Ok(()) | Err(LoopError::InMainloop { .. } | LoopError::Panicking | LoopError::ThreadEnding) => error,
-        Err(refused) => refused.into(),
+    match run::yield_now() {
+        Err(refused) if !refused.forbids_waits() && refused.kind() != LoopErrorKind::InMainloop => refused.into(),
+        _ => error,
     }
 }
 

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::grace::Grace;
 use super::parker::{Parked, Parker};
 use crate::base::wait_reason::WaitReason;
-use crate::error::{LoopError, TrampolineError};
+use crate::error::TrampolineError;
 use crate::greenlet::control::Wake;
 use crate::greenlet::local;
 use crate::greenlet::run;
@@ -76,7 +76,7 @@ pub fn trampoline(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) 
 /// # Errors
 ///
 /// The same as [`trampoline`]; a timeout names one of the descriptors. Nothing stays registered. While panicking it
-/// returns [`LoopError::Panicking`] without waiting.
+/// returns [`LoopErrorKind::Panicking`](crate::LoopErrorKind::Panicking) without waiting.
 pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Deadline) -> Result<(), TrampolineError> {
     if fds.is_empty() {
         // There is no number for the error.
@@ -149,7 +149,7 @@ unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Resu
     match waited {
         Ok(Wake::Ready(what)) => Ok(what),
         Ok(_) => Ok(interest.into()),
-        Err(TrampolineError::Loop(LoopError::Panicking | LoopError::ThreadEnding)) => {
+        Err(TrampolineError::Loop(error)) if error.forbids_waits() => {
             // SAFETY: the number is open by the contract.
             block_on(unsafe { BorrowedFd::borrow_raw(fd) }, interest, timeout)
         }

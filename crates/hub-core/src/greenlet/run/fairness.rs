@@ -23,8 +23,8 @@ use std::time::Duration;
 use super::super::control::{ControlRef, Kind};
 use super::super::driver::Driver;
 use super::super::local::{self, Local};
-use super::{Refused, RunQueue, current, thread, yield_now};
-use crate::error::LoopError;
+use super::{RunQueue, current, thread, yield_now};
+use crate::error::{LoopError, LoopErrorKind};
 use crate::hub::Time;
 
 /// The least number of hand-offs granted to a turn.
@@ -202,7 +202,7 @@ pub(crate) fn charge() -> bool {
 /// In the main greenlet, returns the error that the main loop has for it.
 #[cold]
 #[inline(never)]
-pub(crate) fn operations_used_up() -> Result<(), Refused> {
+pub(crate) fn operations_used_up() -> Result<(), LoopError> {
     let thread = thread();
     let turn = &thread.turn;
     thread.operations.set(OPERATIONS - 1);
@@ -273,7 +273,7 @@ impl RunQueue {
     }
 
     /// Yields where that is possible. Elsewhere the operation is performed anyway.
-    fn let_others_run(&self) -> Result<(), Refused> {
+    fn let_others_run(&self) -> Result<(), LoopError> {
         let Some(local) = local::try_get() else { return Ok(()) };
         // A program that never waits needs no loop.
         let needless = self.ready.get() == 0 && local.mainloop.get().is_none() && local.main_loop.is_untouched();
@@ -281,8 +281,8 @@ impl RunQueue {
             return Ok(());
         }
         let Err(refused) = yield_now() else { return Ok(()) };
-        let for_main = current().kind() == Kind::Main
-            && !matches!(*refused, LoopError::InMainloop { .. } | LoopError::Panicking | LoopError::ThreadEnding);
+        let for_main =
+            current().kind() == Kind::Main && !refused.forbids_waits() && refused.kind() != LoopErrorKind::InMainloop;
         if for_main { Err(refused) } else { Ok(()) }
     }
 

@@ -7,9 +7,9 @@ use super::super::patience;
 use super::super::spans;
 use super::super::trace;
 use super::exits::{has_to_exit, take_turn, throw_pending};
-use super::{Refused, current, in_mainloop, thread};
+use super::{current, in_mainloop, thread};
 use crate::base::wait_reason::WaitReason;
-use crate::error::LoopError;
+use crate::error::{LoopError, LoopErrorKind};
 
 /// One park of one greenlet. A holder may end that park and no other.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -28,7 +28,7 @@ impl Waiter {
     /// Returns an error where parking is not possible: in the main loop, in a subscriber during an event of this crate,
     /// while panicking, at the end of the OS thread.
     #[inline]
-    pub(crate) fn current(doing: WaitReason) -> Result<Waiter, Refused> {
+    pub(crate) fn current(doing: WaitReason) -> Result<Waiter, LoopError> {
         let control = current();
         if control.kind() != Kind::Thread || control.exit.get() || trace::in_subscriber() || std::thread::panicking() {
             may_park(control, doing)?;
@@ -43,7 +43,7 @@ impl Waiter {
     /// Returns `None` if an exit must be thrown first, by [`check_exit`](super::check_exit): the caller may hold a
     /// lock, and others may run before a swallowed exit is thrown again.
     #[inline]
-    pub(crate) fn begin(doing: WaitReason) -> Result<Option<Waiter>, Refused> {
+    pub(crate) fn begin(doing: WaitReason) -> Result<Option<Waiter>, LoopError> {
         let control = current();
         if (control.kind() != Kind::Thread || control.exit.get() || trace::in_subscriber() || std::thread::panicking())
             && !may_begin(control, doing)?
@@ -103,7 +103,7 @@ impl Waiter {
     ///
     /// In the main greenlet, returns the error that the main loop has for it.
     #[inline(always)]
-    pub(crate) fn park(self) -> Result<Wake, Refused> {
+    pub(crate) fn park(self) -> Result<Wake, LoopError> {
         self.park_until_entered()?;
         let wake = self.control.wake.get();
         if matches!(wake, Wake::Exit | Wake::Failed) {
@@ -120,7 +120,7 @@ impl Waiter {
     ///
     /// As [`park`](Waiter::park).
     #[inline]
-    pub(crate) fn park_deferring_exit(self) -> Result<Wake, Refused> {
+    pub(crate) fn park_deferring_exit(self) -> Result<Wake, LoopError> {
         self.park_until_entered()?;
         let wake = self.control.wake.get();
         if wake == Wake::Failed {
@@ -130,7 +130,7 @@ impl Waiter {
     }
 
     #[inline(always)]
-    pub(super) fn park_until_entered(self) -> Result<(), Refused> {
+    pub(super) fn park_until_entered(self) -> Result<(), LoopError> {
         let me = self.control;
         debug_assert_eq!(current(), me, "only the running greenlet parks");
         if trace::in_subscriber() {
@@ -151,7 +151,7 @@ impl Waiter {
 ///
 /// Throws the pending exit unless a mask is in force.
 #[inline]
-pub(in super::super) fn arrive(me: ControlRef) -> Result<Wake, Refused> {
+pub(in super::super) fn arrive(me: ControlRef) -> Result<Wake, LoopError> {
     spans::entered(me);
     let wake = me.wake.get();
     if me.exit.get() || wake == Wake::Failed {
@@ -161,7 +161,7 @@ pub(in super::super) fn arrive(me: ControlRef) -> Result<Wake, Refused> {
 }
 
 #[cold]
-pub(super) fn arrive_interrupted(me: ControlRef) -> Result<(), Refused> {
+pub(super) fn arrive_interrupted(me: ControlRef) -> Result<(), LoopError> {
     // The park is not taken down yet, so nothing else runs before this throw.
     throw_pending(me, None, |_| {});
     take_main_error(me)
@@ -169,7 +169,7 @@ pub(super) fn arrive_interrupted(me: ControlRef) -> Result<(), Refused> {
 
 /// Takes the error that the main loop left for `me`, if it is the main greenlet.
 #[cold]
-pub(super) fn take_main_error(me: ControlRef) -> Result<(), Refused> {
+pub(super) fn take_main_error(me: ControlRef) -> Result<(), LoopError> {
     match me.kind() {
         Kind::Main if !me.is_masked() => Ok(local::get().main_loop.take_main_error()?),
         _ => Ok(()),
@@ -177,7 +177,7 @@ pub(super) fn take_main_error(me: ControlRef) -> Result<(), Refused> {
 }
 
 #[cold]
-pub(super) fn may_park(me: ControlRef, doing: WaitReason) -> Result<(), Refused> {
+pub(super) fn may_park(me: ControlRef, doing: WaitReason) -> Result<(), LoopError> {
     may_leave(me, doing)?;
     if me.kind() == Kind::Main {
         local::get().watch_for_end();
@@ -187,7 +187,7 @@ pub(super) fn may_park(me: ControlRef, doing: WaitReason) -> Result<(), Refused>
 
 /// Returns false if an exit must be thrown first.
 #[cold]
-pub(super) fn may_begin(me: ControlRef, doing: WaitReason) -> Result<bool, Refused> {
+pub(super) fn may_begin(me: ControlRef, doing: WaitReason) -> Result<bool, LoopError> {
     let may_throw = !in_mainloop() && !std::thread::panicking() && !local::has_ended();
     if has_to_exit(me) && may_throw && !patience::holds_exits(doing) {
         return Ok(false);
@@ -200,19 +200,19 @@ pub(super) fn may_begin(me: ControlRef, doing: WaitReason) -> Result<bool, Refus
 }
 
 /// Checks whether the running greenlet may be left. Throws the pending exit, if there is one.
-pub(crate) fn may_leave(me: ControlRef, doing: WaitReason) -> Result<(), Refused> {
+pub(crate) fn may_leave(me: ControlRef, doing: WaitReason) -> Result<(), LoopError> {
     // Must be first: an exit must not unwind a destructor of a thread-local.
     if thread().ended.get() {
-        return Err(LoopError::ThreadEnding.into());
+        return Err(LoopErrorKind::ThreadEnding.into());
     }
     if me.kind() == Kind::Mainloop {
-        return Err(LoopError::InMainloop { doing: doing.as_str() }.into());
+        return Err(LoopError::in_mainloop(doing.as_str()));
     }
     if trace::in_subscriber() {
-        return Err(LoopError::InMainloop { doing: "a wait in a subscriber of `tracing`" }.into());
+        return Err(LoopError::in_mainloop("a wait in a subscriber of `tracing`"));
     }
     if std::thread::panicking() {
-        return Err(LoopError::Panicking.into());
+        return Err(LoopErrorKind::Panicking.into());
     }
     if !patience::holds_exits(doing) {
         throw_pending(me, None, take_turn);
@@ -222,7 +222,7 @@ pub(crate) fn may_leave(me: ControlRef, doing: WaitReason) -> Result<(), Refused
 
 /// Lets every other ready greenlet run once, then continues. Switches.
 #[inline]
-pub(crate) fn yield_now() -> Result<(), Refused> {
+pub(crate) fn yield_now() -> Result<(), LoopError> {
     let me = Waiter::current(WaitReason::Yield)?.control;
     spans::exited(me);
     thread().give_way(me).inspect_err(|_| spans::entered(me))?;

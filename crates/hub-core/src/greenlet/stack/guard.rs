@@ -53,7 +53,7 @@ impl GuardKind {
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub enum StackPolicy {
-    /// No guard, no stack: the green thread ends with [`LoopError::Stack`](crate::LoopError::Stack).
+    /// No guard, no stack: the green thread ends with [`LoopErrorKind::Stack`](crate::LoopErrorKind::Stack).
     #[default]
     Guarded,
     /// Stacks without a guard.

@@ -1,0 +1,303 @@
+//! The error of a call that could not wait.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use super::HubError;
+
+/// The reason why a blocking call could not wait.
+///
+/// A shared pointer to its data, so that results of the paths that wait fit into registers. [`kind`](LoopError::kind)
+/// tells the reasons apart. As with [`io::Error`], an error without data is made from its kind.
+///
+/// ```
+/// use greenhub::{Interest, TrampolineError, get_hub, trampoline};
+/// use greenhub::hub::LoopErrorKind;
+/// let (reader, _writer) = std::io::pipe()?;
+/// let hub = get_hub();
+/// greenhub::spawn_n(move || hub.interrupt());
+/// match trampoline(&reader, Interest::READ, None) {
+///     Err(TrampolineError::Loop(error)) => assert_eq!(error.kind(), LoopErrorKind::Interrupted),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct LoopError(Arc<Cause>);
+
+/// The kinds of a [`LoopError`].
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum LoopErrorKind {
+    /// Code that runs inside the main loop tried to block.
+    ///
+    /// Such code is the loop itself, its callbacks, a hub, the order of a queue, and a `tracing` subscriber during an
+    /// event of this crate.
+    InMainloop,
+    /// Nothing is left that could ever wake the main greenlet. gevent's `LoopExit`.
+    ///
+    /// [`LoopError::loop_exit`] tells which green threads are parked.
+    LoopExit,
+    /// The hub was replaced while the main greenlet was parked on it.
+    HubReplaced,
+    /// The loop was asked to end.
+    Aborted,
+    /// The loop was interrupted: by Ctrl-C, another chosen signal, or a request from another OS thread.
+    Interrupted,
+    /// The hub could not be built. [`LoopError::hub_error`] returns the reason.
+    Hub,
+    /// The hub has failed for good. [`LoopError::io_error`] returns the error of the system.
+    Wait,
+    /// The hub panicked.
+    Panicked,
+    /// There is no stack for another greenlet.
+    Stack,
+    /// The OS thread is ending.
+    ThreadEnding,
+    /// The shutdown was requested outside the main greenlet, or within one of its scopes.
+    ShutdownRefused,
+    /// A destructor that runs during a panic tried to wait, and the wake-up cannot come.
+    Panicking,
+}
+
+/// The data of an error.
+#[derive(Debug, thiserror::Error)]
+enum Cause {
+    #[error("{0}")]
+    Plain(LoopErrorKind),
+    #[error("do not call blocking functions from the main loop: {doing} needs a green thread")]
+    InMainloop { doing: &'static str },
+    #[error("{0}")]
+    LoopExit(LoopExit),
+    #[error(transparent)]
+    Hub(HubError),
+    #[error("waiting on the hub {hub:?} failed: {error}")]
+    Wait { hub: &'static str, error: io::Error },
+    #[error("the hub {hub:?} panicked while {doing}: {message}")]
+    Panicked { hub: &'static str, doing: &'static str, message: Box<str> },
+    #[error("no stack for another greenlet: {0}")]
+    Stack(Box<str>),
+}
+
+impl LoopError {
+    /// Returns the kind of the error.
+    #[must_use]
+    pub fn kind(&self) -> LoopErrorKind {
+        match &*self.0 {
+            Cause::Plain(kind) => *kind,
+            Cause::InMainloop { .. } => LoopErrorKind::InMainloop,
+            Cause::LoopExit(_) => LoopErrorKind::LoopExit,
+            Cause::Hub(_) => LoopErrorKind::Hub,
+            Cause::Wait { .. } => LoopErrorKind::Wait,
+            Cause::Panicked { .. } => LoopErrorKind::Panicked,
+            Cause::Stack(_) => LoopErrorKind::Stack,
+        }
+    }
+
+    /// Returns the report of a loop that has nothing left to wait for, for [`LoopErrorKind::LoopExit`].
+    ///
+    /// ```
+    /// greenhub::spawn_n(|| greenhub::thread::park());
+    /// let (reader, _writer) = std::io::pipe()?;
+    /// let error = greenhub::get_hub().run_once(None).unwrap_err();
+    /// assert_eq!(error.loop_exit().unwrap().parked.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn loop_exit(&self) -> Option<&LoopExit> {
+        match &*self.0 {
+            Cause::LoopExit(exit) => Some(exit),
+            _ => None,
+        }
+    }
+
+    /// Returns the reason why the hub could not be built, for [`LoopErrorKind::Hub`].
+    #[must_use]
+    pub fn hub_error(&self) -> Option<&HubError> {
+        match &*self.0 {
+            Cause::Hub(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Returns the error of the system with which the hub has failed, for [`LoopErrorKind::Wait`].
+    #[must_use]
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match &*self.0 {
+            Cause::Wait { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    #[cold]
+    fn new(cause: Cause) -> LoopError {
+        LoopError(Arc::new(cause))
+    }
+
+    /// Creates the error of an attempt to block inside the main loop. `doing` names the operation.
+    pub(crate) fn in_mainloop(doing: &'static str) -> LoopError {
+        LoopError::new(Cause::InMainloop { doing })
+    }
+
+    /// Creates the error of a loop that has nothing left to wait for.
+    pub(crate) fn nothing_left(exit: LoopExit) -> LoopError {
+        LoopError::new(Cause::LoopExit(exit))
+    }
+
+    /// Creates the error of a hub that has failed for good.
+    pub(crate) fn wait_failed(hub: &'static str, error: io::Error) -> LoopError {
+        LoopError::new(Cause::Wait { hub, error })
+    }
+
+    /// Creates the error of a hub that panicked during `doing`.
+    pub(crate) fn hub_panicked(hub: &'static str, doing: &'static str, message: &str) -> LoopError {
+        LoopError::new(Cause::Panicked { hub, doing, message: message.into() })
+    }
+
+    /// Creates the error of a greenlet without a stack.
+    pub(crate) fn no_stack(reason: &dyn fmt::Display) -> LoopError {
+        LoopError::new(Cause::Stack(reason.to_string().into()))
+    }
+
+    /// Returns whether the caller must go on without a wait, since none is possible here: while panicking, and at the
+    /// end of the OS thread.
+    pub(crate) fn forbids_waits(&self) -> bool {
+        matches!(self.kind(), LoopErrorKind::Panicking | LoopErrorKind::ThreadEnding)
+    }
+
+    /// Returns whether a wait that has no error to return may begin anew: the loop has ended, and the next one goes on.
+    pub(crate) fn is_restart(&self) -> bool {
+        matches!(self.kind(), LoopErrorKind::Aborted | LoopErrorKind::HubReplaced)
+    }
+}
+
+impl LoopErrorKind {
+    const COUNT: usize = LoopErrorKind::Panicking as usize + 1;
+}
+
+/// Does not allocate, except for the first error of each kind in the process.
+impl From<LoopErrorKind> for LoopError {
+    #[cold]
+    fn from(kind: LoopErrorKind) -> LoopError {
+        static SHARED: [OnceLock<Arc<Cause>>; LoopErrorKind::COUNT] = [const { OnceLock::new() }; LoopErrorKind::COUNT];
+        LoopError(Arc::clone(SHARED[kind as usize].get_or_init(|| Arc::new(Cause::Plain(kind)))))
+    }
+}
+
+impl From<HubError> for LoopError {
+    fn from(error: HubError) -> LoopError {
+        LoopError::new(Cause::Hub(error))
+    }
+}
+
+impl fmt::Display for LoopErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LoopErrorKind::InMainloop => "do not call blocking functions from the main loop",
+            LoopErrorKind::LoopExit => "this call would block for ever",
+            LoopErrorKind::HubReplaced => "the hub was replaced by use_hub while the main greenlet waited on it",
+            LoopErrorKind::Aborted => "the main loop was aborted",
+            LoopErrorKind::Interrupted => "the main loop was interrupted",
+            LoopErrorKind::Hub => "the hub could not be built",
+            LoopErrorKind::Wait => "waiting on the hub failed",
+            LoopErrorKind::Panicked => "the hub panicked",
+            LoopErrorKind::Stack => "no stack for another greenlet",
+            LoopErrorKind::ThreadEnding => "this thread is ending: green threads cannot block any more",
+            LoopErrorKind::ShutdownRefused => {
+                "cannot shut down from here: call it in the main greenlet of the OS thread, outside of any scope"
+            }
+            LoopErrorKind::Panicking => {
+                "cannot wait while panicking: switching away would confuse the panic of this thread"
+            }
+        })
+    }
+}
+
+impl fmt::Debug for LoopError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Cause::Plain(kind) => fmt::Debug::fmt(kind, f),
+            cause => fmt::Debug::fmt(cause, f),
+        }
+    }
+}
+
+impl fmt::Display for LoopError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&*self.0, f)
+    }
+}
+
+impl Error for LoopError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+impl From<LoopError> for io::Error {
+    fn from(error: LoopError) -> io::Error {
+        let kind = match &*error.0 {
+            Cause::Hub(error) => return error.clone().into(),
+            Cause::LoopExit(_) => io::ErrorKind::Deadlock,
+            Cause::Stack(_) => io::ErrorKind::OutOfMemory,
+            Cause::Plain(LoopErrorKind::Panicking) => io::ErrorKind::TimedOut,
+            Cause::Wait { error, .. } => error.kind(),
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// The report of a loop that has nothing left to wait for.
+#[derive(Clone, Debug)]
+pub struct LoopExit {
+    /// Each parked green thread: its name, the place where it was spawned, and its reason to wait.
+    pub parked: Vec<String>,
+}
+
+impl fmt::Display for LoopExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "this call would block for ever: no timer, descriptor or other thread can wake the main greenlet")?;
+        match self.parked.len() {
+            0 => write!(f, "; no other green thread is parked"),
+            count => write!(f, "; {count} parked: {}", self.parked.join(", ")),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// The results of all paths that park. A word is a register.
+    #[test]
+    fn a_result_without_a_value_is_one_word() {
+        assert_eq!(size_of::<LoopError>(), size_of::<usize>());
+        assert_eq!(size_of::<Result<(), LoopError>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn an_error_made_of_a_kind_is_shared() {
+        let [first, second] = [LoopErrorKind::Aborted; 2].map(LoopError::from);
+        assert!(Arc::ptr_eq(&first.0, &second.0));
+        assert_eq!((first.kind(), first.to_string()), (LoopErrorKind::Aborted, "the main loop was aborted".to_owned()));
+        assert_eq!(format!("{first:?}"), "Aborted");
+    }
+
+    #[test]
+    fn each_accessor_returns_the_data_of_its_kind_alone() {
+        let all = [
+            LoopError::nothing_left(LoopExit { parked: vec![] }),
+            HubError::NoneAvailable.into(),
+            LoopError::wait_failed("poll", io::Error::from_raw_os_error(libc::ENOMEM)),
+            LoopErrorKind::Hub.into(),
+        ];
+        let data = all.each_ref().map(|error| {
+            (error.loop_exit().is_some(), error.hub_error().is_some(), error.io_error().map(io::Error::kind))
+        });
+        let oom = Some(io::ErrorKind::OutOfMemory);
+        assert_eq!(data, [(true, false, None), (false, true, None), (false, false, oom), (false, false, None)]);
+    }
+}
