@@ -81,7 +81,7 @@ pub use api::use_hub::use_hub_with;
 pub use base::wait_reason::WaitReason;
 pub use error::{
     ExitKind, GreenError, GreenletError, HubError, HubGone, JobError, Linked, LoopError, LoopErrorKind, LoopExit,
-    Timeout, TrampolineError,
+    Panic, Timeout, TrampolineError,
 };
 pub use greenlet::patience::{lock_patience, set_lock_patience};
 pub use greenlet::payload::Payload;

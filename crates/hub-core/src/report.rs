@@ -179,7 +179,7 @@ fn by_text(texts: &[String]) -> Vec<(&str, usize)> {
 /// Describes a failure. The text of an error names a green thread, which is wrong for a callback.
 fn outcome(error: &GreenError) -> String {
     match error {
-        GreenError::Panic(message) => format!("panicked: {message}"),
+        GreenError::Panic(panic) => format!("panicked: {panic}"),
         error => format!("failed: {error}"),
     }
 }

@@ -30,6 +30,7 @@ const HUB_CORE: Floors = Floors {
                 &["base/wait_reason"],
                 &["base/os_thread"],
                 &["base/fork"],
+                &["base/contain"],
                 &["base/dormant"],
                 &["base"],
             ],

@@ -42,7 +42,7 @@ fn error(words: &'static str) -> GreenError {
 fn words(outcome: Outcome) -> String {
     match outcome {
         Err(GreenError::Custom(error)) => error.to_string(),
-        Err(GreenError::Panic(message)) => message.to_string(),
+        Err(GreenError::Panic(panic)) => panic.to_string(),
         other => panic!("not an error in words: {other:?}"),
     }
 }
@@ -1485,7 +1485,7 @@ mod random {
                 Ok(payload) => Message::Value(payload.downcast::<Counted>().expect("a counted value").0),
                 Err(GreenError::Exit) => Message::Exit,
                 Err(GreenError::Custom(error)) => Message::Error(error.to_string().parse().expect("a number")),
-                Err(GreenError::Panic(message)) => Message::Panic(message.parse().expect("a number")),
+                Err(GreenError::Panic(panic)) => Message::Panic(panic.message().parse().expect("a number")),
                 Err(other) => panic!("seed {}: {me} got {other}", self.seed),
             };
             assert_eq!((me, what), *self.expected.borrow(), "seed {}", self.seed);

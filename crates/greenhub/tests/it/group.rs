@@ -336,7 +336,7 @@ fn try_wait_all_returns_the_first_failure() {
             spawn(move || group.wait_all())
         };
         let error = group.try_wait_all().unwrap_err();
-        assert!(matches!(&error, GroupError::Member(GreenError::Panic(message)) if &**message == "meanwhile"));
+        assert!(matches!(&error, GroupError::Member(GreenError::Panic(panic)) if panic.message() == "meanwhile"));
         assert!(!other.is_finished() && !plain.is_finished(), "the others run on");
         assert_eq!(group.len(), 1);
         other.kill_with(GreenError::custom("shut down"));
@@ -367,7 +367,7 @@ fn a_failed_member_leaves_even_if_its_report_fails() {
         keep_reports();
         let group = Group::new();
         let error = group.spawn(|| -> () { quiet_panic("applied") }).join().unwrap_err();
-        assert!(matches!(error, GreenError::Panic(message) if &*message == "applied"));
+        assert!(matches!(error, GreenError::Panic(panic) if panic.message() == "applied"));
         assert!(group.is_empty());
         drop(group.spawn(|| -> Result<(), Box<dyn std::error::Error>> { Err(Box::new(Hostile)) }));
         drop(group.spawn(|| -> () { quiet_panic("no waiter") }));

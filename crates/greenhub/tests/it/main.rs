@@ -53,6 +53,7 @@ mod model;
 mod net;
 mod notifiers;
 mod offload;
+mod panic_payloads;
 mod parker;
 mod peers;
 mod pipes;

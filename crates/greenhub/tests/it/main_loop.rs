@@ -567,7 +567,7 @@ fn a_panic_in_one_green_thread_is_not_seen_by_another() {
             sleep(SHORT);
             caught.unwrap_err().downcast_ref::<&str>().copied()
         });
-        assert!(matches!(failing.join(), Err(GreenError::Panic(message)) if &*message == "of one"));
+        assert!(matches!(failing.join(), Err(GreenError::Panic(panic)) if panic.message() == "of one"));
         assert_eq!(caught.join().unwrap(), Some("of another"));
         observer.join().unwrap();
         assert!(!seen.get());

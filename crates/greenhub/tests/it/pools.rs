@@ -120,7 +120,7 @@ fn a_worker_of_a_full_pool_runs_its_spawns_in_place() {
             assert!(inner.is_finished());
             // A panic in place ends up in the handle.
             let failed = own.spawn(|| -> () { quiet_panic("inner") }).unwrap();
-            assert!(matches!(failed.join(), Err(GreenError::Panic(message)) if &*message == "inner"));
+            assert!(matches!(failed.join(), Err(GreenError::Panic(panic)) if panic.message() == "inner"));
             own.spawn_n(|| -> () { quiet_panic("unjoined") }).unwrap();
             (inner.join().unwrap(), current_id())
         });
@@ -450,7 +450,7 @@ fn a_linked_worker_ends_with_its_partner_until_unlinked() {
             if unlinked {
                 partner.kill();
             } else {
-                assert!(matches!(partner.wait(), Err(GreenError::Panic(message)) if &*message == "fate"));
+                assert!(matches!(partner.wait(), Err(GreenError::Panic(panic)) if panic.message() == "fate"));
             }
         }
         pool.wait_all().unwrap();
@@ -508,7 +508,7 @@ fn a_panic_of_the_source_reaches_the_caller_of_next() {
             let pool = pool.clone();
             move || pool.imap(source, |n| n).map(Result::unwrap).collect::<Vec<_>>()
         });
-        assert!(matches!(asking.join(), Err(GreenError::Panic(message)) if &*message == "source"));
+        assert!(matches!(asking.join(), Err(GreenError::Panic(panic)) if panic.message() == "source"));
         pool.wait_all().unwrap();
         assert_eq!(pool.free(), 2);
     });
@@ -839,7 +839,7 @@ fn a_failed_maker_passes_its_slot_to_the_next_waiter() {
         users[2].kill();
         let results: Vec<_> = users.into_iter().map(|user| user.join()).collect();
         assert_eq!(results[0].as_ref().unwrap().as_ref().unwrap_err(), "refused");
-        assert!(matches!(&results[1], Err(GreenError::Panic(message)) if &**message == "broken"));
+        assert!(matches!(&results[1], Err(GreenError::Panic(panic)) if panic.message() == "broken"));
         assert!(results[2].as_ref().unwrap_err().is_exit());
         assert_eq!(results[3].as_ref().unwrap().as_ref().unwrap(), &3);
         assert_eq!((pool.free(), pool.len()), (1, 1));

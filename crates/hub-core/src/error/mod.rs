@@ -11,12 +11,15 @@ use crate::hub::Interest;
 mod exit;
 mod linked;
 mod loop_error;
+mod panic;
 mod timeout;
 
 pub use self::exit::ExitKind;
 pub(crate) use self::exit::MOST_THROWS;
 pub use self::linked::Linked;
 pub use self::loop_error::{LoopError, LoopErrorKind, LoopExit};
+pub use self::panic::Panic;
+pub(crate) use self::panic::payload_text;
 pub use self::timeout::Timeout;
 
 /// The error of choosing or building a hub.
@@ -126,7 +129,7 @@ pub enum GreenError {
     Exit,
     /// The green thread panicked.
     #[error("the green thread panicked: {0}")]
-    Panic(Arc<str>),
+    Panic(Panic),
     /// A timeout unwound the green thread beyond its scope.
     #[error("the green thread timed out: {0}")]
     Timeout(Timeout),
@@ -166,6 +169,57 @@ impl GreenError {
     #[must_use]
     pub fn is_exit(&self) -> bool {
         matches!(self, GreenError::Exit)
+    }
+
+    /// Returns whether the green thread panicked.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        matches!(self, GreenError::Panic(_))
+    }
+
+    /// Returns the payload of the panic, for [`resume_unwind`](std::panic::resume_unwind).
+    ///
+    /// If a clone of this error has returned the payload already, this is the message as a `String`. Tokio's
+    /// `JoinError::into_panic`.
+    ///
+    /// ```should_panic
+    /// let green = greenhub::spawn(|| panic!("inner"));
+    /// match green.join() {
+    ///     Ok(()) => {}
+    ///     Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+    ///     Err(error) => eprintln!("{error}"),
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Panics if the green thread did not panic: if [`is_panic`](GreenError::is_panic) is false.
+    #[must_use]
+    #[track_caller]
+    pub fn into_panic(self) -> Box<dyn Any + Send> {
+        match self.try_into_panic() {
+            Ok(payload) => payload,
+            Err(error) => panic!("into_panic for a green thread that did not panic: {error}"),
+        }
+    }
+
+    /// Like [`into_panic`](GreenError::into_panic), but returns any other error as it is.
+    ///
+    /// ```
+    /// let error = greenhub::spawn(|| panic!("inner")).join().unwrap_err();
+    /// let payload = error.try_into_panic()?;
+    /// assert_eq!(payload.downcast_ref(), Some(&"inner"));
+    /// # Ok::<(), greenhub::GreenError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the error if the green thread did not panic.
+    pub fn try_into_panic(self) -> Result<Box<dyn Any + Send>, GreenError> {
+        match self {
+            GreenError::Panic(panic) => Ok(panic.into_payload()),
+            error => Err(error),
+        }
     }
 
     /// Returns whether this is a timeout.
@@ -296,16 +350,5 @@ impl From<JobError> for io::Error {
 impl From<LoopError> for JobError {
     fn from(error: LoopError) -> JobError {
         JobError::Io(error.into())
-    }
-}
-
-/// Returns the message of a panic payload.
-pub(crate) fn payload_text(payload: &(dyn Any + Send)) -> &str {
-    if let Some(text) = payload.downcast_ref::<&'static str>() {
-        text
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text
-    } else {
-        "a payload that is not text"
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn contained_in<T>(result: &T, find: fn(&T) -> Option<LostError>) -> 
 /// Returns the text in place of a message that could not be made.
 pub(crate) fn no_text(failed: GreenError) -> String {
     match failed {
-        GreenError::Panic(message) => format!("an error whose text cannot be had: {message}"),
+        GreenError::Panic(panic) => format!("an error whose text cannot be had: {panic}"),
         // An exit ended the making of the text. Its error may be foreign too.
         failed => {
             drop_contained(failed);

@@ -15,13 +15,13 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 use super::control::{ControlRef, State};
 use super::locals::Locals;
 use super::raw::Switching;
 use super::spans;
-use crate::error::{ExitKind, GreenError, Linked, Timeout, payload_text};
+pub(crate) use crate::base::contain::drop_contained;
+use crate::error::{ExitKind, GreenError, Linked, Panic, Timeout};
 use crate::timer_queue::TimerId;
 
 /// The reason why a greenlet has to end.
@@ -435,29 +435,14 @@ pub(crate) fn throw(exit: Exit) -> ! {
 }
 
 /// Converts a caught payload to the result for the waiters of the greenlet.
-///
-/// Drops the payload, whose destructor is foreign code.
 pub(crate) fn error_of(payload: Box<dyn Any + Send>) -> GreenError {
-    let payload = match payload.downcast::<Payload>() {
-        Ok(payload) => {
-            return payload.0.into();
-        }
-        Err(payload) => payload,
-    };
-    let message = Arc::from(payload_text(payload.as_ref()));
-    drop_contained(payload);
-    GreenError::Panic(message)
+    match payload.downcast::<Payload>() {
+        Ok(exit) => exit.0.into(),
+        Err(payload) => GreenError::Panic(Panic::new(payload)),
+    }
 }
 
-/// Runs foreign code in a place where nothing may unwind. Returns the message of a panic as an error.
+/// Runs foreign code in a place where nothing may unwind. Returns a panic as an error.
 pub(crate) fn contained<R>(foreign: impl FnOnce() -> R) -> Result<R, GreenError> {
     catch_unwind(AssertUnwindSafe(foreign)).map_err(error_of)
-}
-
-/// Drops a value whose destructor may panic. The panic hook has printed the panic, and no caller can receive it.
-pub(crate) fn drop_contained<T>(value: T) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
-        // A payload whose own destructor panics again is leaked.
-        std::mem::forget(payload);
-    }
 }

@@ -206,8 +206,8 @@ impl MainLoop {
             }
             Err(payload) => {
                 let message = match error_of(payload) {
-                    GreenError::Panic(message) => message,
-                    error => Arc::from(error.to_string()),
+                    GreenError::Panic(panic) => panic.message().to_owned(),
+                    error => error.to_string(),
                 };
                 let name = self.slot.name();
                 self.slot.put_back(hub);
