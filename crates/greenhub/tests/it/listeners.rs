@@ -73,7 +73,7 @@ fn a_wait_for_both_directions_or_none_is_an_error() {
     let turns = stats().turns;
     for wrong in [Interest::BOTH, Interest::NONE] {
         let error = trampoline(&*here, wrong, None).expect_err("not one direction");
-        assert!(matches!(error, TrampolineError::Interest(what, _) if what == wrong));
+        assert!(matches!(error, TrampolineError::Interest { interest, .. } if interest == wrong));
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
         assert!(get_hub().listen(Rc::clone(&here), wrong, |_| {}).is_err());
         let (owned, _other) = pair();
@@ -90,7 +90,7 @@ fn a_second_reader_is_refused_and_the_first_is_served() {
     let first = waiting_reader(&here);
     let error = trampoline(&*here, Interest::READ, None).expect_err("a reader waits");
     let number = here.as_raw_fd();
-    assert!(matches!(error, TrampolineError::SecondSimultaneous(Interest::READ, fd) if fd == number));
+    assert!(matches!(error, TrampolineError::SecondSimultaneous { direction: Interest::READ, fd } if fd == number));
     let text = error.to_string();
     assert!(text.contains("read") && text.contains(&number.to_string()), "{text}");
     send(&there, b"x");
@@ -103,7 +103,7 @@ fn a_second_reader_is_refused_and_the_first_is_served() {
     });
     yield_now();
     let error = trampoline(&*here, Interest::WRITE, None).expect_err("a writer waits");
-    assert!(matches!(error, TrampolineError::SecondSimultaneous(Interest::WRITE, fd) if fd == number));
+    assert!(matches!(error, TrampolineError::SecondSimultaneous { direction: Interest::WRITE, fd } if fd == number));
     assert!(error.to_string().contains("write"), "{error}");
     while left > 0 {
         left -= receive(&there, 64 * 1024).len();

@@ -115,7 +115,7 @@ fn a_number_too_large_for_select_is_refused_when_it_is_registered() {
         let high = fcntl_dupfd_cloexec(&here, HIGH).expect("a high number");
         let number = high.as_raw_fd();
         let error = trampoline(&high, Interest::READ, None).expect_err("too large");
-        assert!(matches!(&error, TrampolineError::Register(fd, _) if *fd == number), "{error}");
+        assert!(matches!(&error, TrampolineError::Register { fd, .. } if *fd == number), "{error}");
         let text = error.to_string();
         assert!(text.contains(&number.to_string()) && text.contains("1024") && text.contains("poll"), "{text}");
         let high = source(high);
@@ -150,7 +150,7 @@ fn a_waiter_on_a_large_number_fails_when_select_takes_over() {
         use_hub("select").expect("available");
         assert!(parked.join().is_err(), "it was parked on the hub that is gone");
         let error = trampoline(&*high, Interest::READ, None).expect_err("too large");
-        assert!(matches!(error, TrampolineError::Register(..)), "{error}");
+        assert!(matches!(error, TrampolineError::Register { .. }), "{error}");
     });
 }
 

@@ -606,7 +606,7 @@ fn transient_accept_errors_are_survived() {
         for errno in passing {
             let lack = || io::Error::from_raw_os_error(errno);
             // Returned by accept, and by the hub at the registration of the next wait.
-            let errors = vec![TrampolineError::Register(3, Arc::new(lack())).into(), lack()];
+            let errors = vec![TrampolineError::Register { fd: 3, error: Arc::new(lack()) }.into(), lack()];
             let failing = Failing { listener: TcpListener::bind(ANY).unwrap(), errors: RefCell::new(errors) };
             let address = failing.listener.local_addr().unwrap();
             let client = greenhub::spawn(move || ask(address).unwrap());

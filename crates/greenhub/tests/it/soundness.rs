@@ -1003,14 +1003,14 @@ fn rule_04_a_failed_registration_drops_its_descriptor() {
         let (reader, _writer) = pipe();
         // A listener needs exactly one direction.
         let refused = get_hub().listen(owned(reader.into()), Interest::BOTH, |_| ());
-        assert!(matches!(refused, Err(TrampolineError::Interest(..))));
+        assert!(matches!(refused, Err(TrampolineError::Interest { .. })));
         log.is(&["closed"]);
         // A second listener for the same descriptor and direction.
         let (reader, _writer) = pipe();
         let shared = Rc::new(owned(reader.into()));
         let first = get_hub().listen(shared.clone(), Interest::READ, |_| ()).unwrap();
         let second = get_hub().listen(shared.clone(), Interest::READ, |_| ());
-        assert!(matches!(second, Err(TrampolineError::SecondSimultaneous(..))));
+        assert!(matches!(second, Err(TrampolineError::SecondSimultaneous { .. })));
         assert_eq!(Rc::strong_count(&shared), 2, "the failed registration holds no reference");
         sleep(SHORT);
         drop(shared);

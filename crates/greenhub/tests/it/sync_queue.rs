@@ -236,7 +236,7 @@ fn on_the_main_loop_and_while_panicking_a_wait_is_refused() {
             let mut told = told.borrow_mut();
             told.push(queue.get().err().unwrap().to_string());
             match queue.put(7) {
-                Err(PutError::Loop(error, Some(7))) => told.push(error.to_string()),
+                Err(PutError::Loop { error, item: Some(7) }) => told.push(error.to_string()),
                 other => panic!("{other:?}"),
             }
         };

@@ -428,7 +428,7 @@ impl Failure {
         ];
         // A lack inside the hub passes, too.
         let refused = match error.get_ref().and_then(|error| error.downcast_ref()) {
-            Some(TrampolineError::Register(_, cause)) => cause,
+            Some(TrampolineError::Register { error, .. }) => error,
             Some(TrampolineError::TimedOut(_)) => return Some(Failure::Connection),
             _ => error,
         };

@@ -103,7 +103,7 @@ fn by_signal(child: &mut Child, wait: &PiecewiseWait, left: impl Fn() -> Option<
 /// Returns true if no hub can wait for the descriptor: its number may be too large for the hub, or no hub can be built.
 fn is_unavailable(error: &TrampolineError) -> bool {
     match error {
-        TrampolineError::Register(..) => true,
+        TrampolineError::Register { .. } => true,
         TrampolineError::Loop(error) => error.hub_error().is_some_and(|error| !matches!(error, HubError::InMainloop)),
         _ => false,
     }

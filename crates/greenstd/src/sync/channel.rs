@@ -66,7 +66,7 @@ impl<T> Channel<T> {
         loop {
             match self.queue.put(item) {
                 Ok(()) => return Ok(()),
-                Err(PutError::Loop(error, _)) => return Err(error),
+                Err(PutError::Loop { error, .. }) => return Err(error),
                 // Does not occur: without a timeout a put never returns `Full`.
                 Err(PutError::Full(back)) => item = back,
             }

@@ -47,8 +47,13 @@ pub enum PutError<T> {
     #[error("the queue is full")]
     Full(T),
     /// The caller cannot wait. Holds the item, unless a getter took it before the error came.
-    #[error("{0}")]
-    Loop(LoopError, Option<T>),
+    #[error("{error}")]
+    Loop {
+        /// The reason.
+        error: LoopError,
+        /// The item, unless a getter took it.
+        item: Option<T>,
+    },
 }
 
 /// Why no item was returned.
@@ -67,7 +72,7 @@ impl<T> fmt::Debug for PutError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PutError::Full(_) => f.write_str("Full(..)"),
-            PutError::Loop(error, _) => f.debug_tuple("Loop").field(error).finish_non_exhaustive(),
+            PutError::Loop { error, .. } => f.debug_struct("Loop").field("error", error).finish_non_exhaustive(),
         }
     }
 }
@@ -76,7 +81,7 @@ impl<T> From<WaitError<T>> for PutError<T> {
     fn from(ended: WaitError<T>) -> PutError<T> {
         match ended {
             WaitError::TimedOut(item) => PutError::Full(item),
-            WaitError::Failed(error, item) => PutError::Loop(error, item),
+            WaitError::Failed(error, item) => PutError::Loop { error, item },
         }
     }
 }

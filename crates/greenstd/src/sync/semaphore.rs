@@ -429,7 +429,7 @@ impl From<PutError<()>> for FailedWait {
     fn from(error: PutError<()>) -> FailedWait {
         match error {
             PutError::Full(()) => FailedWait(None),
-            PutError::Loop(error, _) => FailedWait(Some(error)),
+            PutError::Loop { error, .. } => FailedWait(Some(error)),
         }
     }
 }

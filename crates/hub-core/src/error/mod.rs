@@ -235,15 +235,25 @@ impl GreenError {
 pub enum TrampolineError {
     /// Neither or both directions were asked for.
     #[error(
-        "not allowed to wait for {0:?} on descriptor {1}: a trampoline waits for reading or for writing, use two green threads for both"
+        "not allowed to wait for {interest:?} on descriptor {fd}: a trampoline waits for reading or for writing, use two green threads for both"
     )]
-    Interest(Interest, RawFd),
+    Interest {
+        /// The requested directions.
+        interest: Interest,
+        /// The number of the descriptor.
+        fd: RawFd,
+    },
     /// The number is negative or not an open descriptor.
     #[error("cannot wait on descriptor {0}: the number is negative or not open")]
     InvalidFd(RawFd),
     /// Another green thread waits for the same direction.
-    #[error("second simultaneous {what}: another green thread waits on descriptor {1}; give each its own connection, or allow it with hub_prevent_multiple_readers(false)", what = direction(.0))]
-    SecondSimultaneous(Interest, RawFd),
+    #[error("second simultaneous {what}: another green thread waits on descriptor {fd}; give each its own connection, or allow it with hub_prevent_multiple_readers(false)", what = direction_text(.direction))]
+    SecondSimultaneous {
+        /// The direction in which both wait.
+        direction: Interest,
+        /// The number of the descriptor.
+        fd: RawFd,
+    },
     /// The descriptor was not ready in time.
     #[error("timed out waiting on descriptor {0}")]
     TimedOut(RawFd),
@@ -254,8 +264,13 @@ pub enum TrampolineError {
     #[error("operation on closed file: descriptor {0} was closed, or its number given to another file")]
     Closed(RawFd),
     /// The hub refused the descriptor.
-    #[error("the hub cannot wait on descriptor {0}: {1}{hint}", hint = if_file(.1))]
-    Register(RawFd, Arc<io::Error>),
+    #[error("the hub cannot wait on descriptor {fd}: {error}{hint}", hint = if_file(.error))]
+    Register {
+        /// The number of the descriptor.
+        fd: RawFd,
+        /// The error of the system.
+        error: Arc<io::Error>,
+    },
     /// The loop cannot wait.
     #[error(transparent)]
     Loop(#[from] LoopError),
@@ -265,7 +280,7 @@ fn if_file(error: &io::Error) -> &'static str {
     if error.raw_os_error() == Some(libc::EPERM) { "; a file is read and written without waiting" } else { "" }
 }
 
-fn direction(interest: &Interest) -> &'static str {
+fn direction_text(interest: &Interest) -> &'static str {
     if *interest == Interest::READ { "read" } else { "write" }
 }
 
@@ -281,14 +296,14 @@ impl From<HubError> for io::Error {
 impl From<TrampolineError> for io::Error {
     fn from(error: TrampolineError) -> io::Error {
         let kind = match &error {
-            TrampolineError::Interest(..) => io::ErrorKind::InvalidInput,
+            TrampolineError::Interest { .. } => io::ErrorKind::InvalidInput,
             // std has no stable kind for EBADF, and callers check the number itself.
             TrampolineError::InvalidFd(_) => return io::Error::from_raw_os_error(libc::EBADF),
-            TrampolineError::SecondSimultaneous(..) => io::ErrorKind::ResourceBusy,
+            TrampolineError::SecondSimultaneous { .. } => io::ErrorKind::ResourceBusy,
             TrampolineError::TimedOut(_) => io::ErrorKind::TimedOut,
             TrampolineError::Custom(_) => io::ErrorKind::TimedOut,
             TrampolineError::Closed(_) => io::ErrorKind::NotConnected,
-            TrampolineError::Register(_, cause) => match cause.raw_os_error() {
+            TrampolineError::Register { error: cause, .. } => match cause.raw_os_error() {
                 Some(code) => return io::Error::from_raw_os_error(code),
                 None => cause.kind(),
             },
@@ -304,6 +319,7 @@ impl From<GreenError> for io::Error {
             GreenError::Loop(error) => error.into(),
             GreenError::Timeout(_) => io::Error::new(io::ErrorKind::TimedOut, error),
             GreenError::Linked(linked) => linked.into(),
+            GreenError::Deadlock => io::Error::new(io::ErrorKind::Deadlock, error),
             _ => io::Error::other(error),
         }
     }

@@ -26,7 +26,7 @@ impl MainLoop {
     ) -> Result<CallbackId, TrampolineError> {
         let number = fd.as_fd().as_raw_fd();
         if interest != Interest::READ && interest != Interest::WRITE {
-            return Err(TrampolineError::Interest(interest, number));
+            return Err(TrampolineError::Interest { interest, fd: number });
         }
         if self.heartbeat.is_in_hub() {
             return Err(LoopError::in_mainloop("registering a listener inside a hub").into());

@@ -122,7 +122,7 @@ static PREVENT_MULTIPLE_READERS: AtomicBool = AtomicBool::new(true);
 ///     greenhub::spawn(move || trampoline(&*reader, Interest::READ, None))
 /// };
 /// let (first, second) = (wait(&reader), wait(&reader));
-/// assert!(matches!(second.join()?, Err(TrampolineError::SecondSimultaneous(..))));
+/// assert!(matches!(second.join()?, Err(TrampolineError::SecondSimultaneous { .. })));
 /// hub_prevent_multiple_readers(false);
 /// let third = wait(&reader);
 /// drop(other);

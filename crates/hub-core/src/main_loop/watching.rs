@@ -192,7 +192,7 @@ impl MainLoop {
         let prepared = self.descriptors.borrow_mut().prepare(fd, owner, direction, self.slot.rearm());
         match prepared {
             Prepared::Taken if PREVENT_MULTIPLE_READERS.load(Ordering::Relaxed) => {
-                Err(TrampolineError::SecondSimultaneous(direction, fd))
+                Err(TrampolineError::SecondSimultaneous { direction, fd })
             }
             Prepared::Taken => {
                 let mut descriptors = self.descriptors.borrow_mut();
@@ -233,7 +233,7 @@ impl MainLoop {
             Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
                 return Err(TrampolineError::InvalidFd(key.fd()));
             }
-            Err(error) => return Err(TrampolineError::Register(key.fd(), Arc::new(error))),
+            Err(error) => return Err(TrampolineError::Register { fd: key.fd(), error: Arc::new(error) }),
         }
         let mut descriptors = self.descriptors.borrow_mut();
         // The hub is foreign code: it may have given up the number.
@@ -261,7 +261,7 @@ impl MainLoop {
         self.ensure_hub()?;
         let prepared = self.descriptors.borrow_mut().prepare(fd, Owner::Raw, direction, self.slot.rearm());
         let (key, interest) = match prepared {
-            Prepared::Taken => return Err(TrampolineError::SecondSimultaneous(direction, fd)),
+            Prepared::Taken => return Err(TrampolineError::SecondSimultaneous { direction, fd }),
             Prepared::Watch(key, interest) => (key, interest),
             Prepared::Watched(key) => (key, direction),
         };

@@ -395,7 +395,7 @@ impl Source {
     ) -> io::Result<CountedWaiter<'a>> {
         let inner = entered.0;
         if direction != Interest::READ && direction != Interest::WRITE {
-            return Err(TrampolineError::Interest(direction, inner.fd).into());
+            return Err(TrampolineError::Interest { interest: direction, fd: inner.fd }.into());
         }
         let waiting = CountedWaiter::count(inner);
         self.settle(main_loop)?;

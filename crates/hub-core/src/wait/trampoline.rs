@@ -86,7 +86,7 @@ pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Deadline) 
     if let Some(&(fd, interest)) =
         fds.iter().find(|(_, interest)| *interest != Interest::READ && *interest != Interest::WRITE)
     {
-        return Err(TrampolineError::Interest(interest, fd.as_raw_fd()));
+        return Err(TrampolineError::Interest { interest, fd: fd.as_raw_fd() });
     }
     let mut each: Vec<_> = fds.iter().map(|(fd, interest)| (fd.as_raw_fd(), *interest == Interest::WRITE)).collect();
     each.sort_unstable();
@@ -138,7 +138,7 @@ pub unsafe fn trampoline_raw(
 /// `fd` must be open, and stay so until this returns or unwinds or the number is given up.
 unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Result<Readiness, TrampolineError> {
     if interest != Interest::READ && interest != Interest::WRITE {
-        return Err(TrampolineError::Interest(interest, fd));
+        return Err(TrampolineError::Interest { interest, fd });
     }
     let Some(local) = local::get_if_any() else {
         // SAFETY: the number is open by the contract.
@@ -316,7 +316,7 @@ pub(crate) fn block_on(
             Ok(0) => return Err(TrampolineError::TimedOut(number)),
             Ok(_) => return Ok(interest.into()),
             Err(Errno::INTR) => {}
-            Err(error) => return Err(TrampolineError::Register(number, Arc::new(error.into()))),
+            Err(error) => return Err(TrampolineError::Register { fd: number, error: Arc::new(error.into()) }),
         }
     }
 }

@@ -359,7 +359,7 @@ fn step(world: &Rc<World>, me: Thread, op: &Op) {
             let fd = world.numbers[*number].clone();
             let how = match trampoline(&*fd, Interest::READ, limit.map(millis)) {
                 Ok(_) => "ready".to_owned(),
-                Err(TrampolineError::SecondSimultaneous(..)) => "taken".to_owned(),
+                Err(TrampolineError::SecondSimultaneous { .. }) => "taken".to_owned(),
                 Err(TrampolineError::TimedOut(_)) => "timed out".to_owned(),
                 Err(TrampolineError::Closed(_)) => "closed".to_owned(),
                 Err(error) => error.to_string(),
