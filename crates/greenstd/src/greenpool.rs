@@ -4,7 +4,7 @@ mod group;
 mod in_order;
 mod pool;
 
-pub use group::{Group, GroupError};
+pub use group::Group;
 pub use in_order::{GreenPile, Imap};
 pub(crate) use pool::Admission;
-pub use pool::{GreenPool, WaitallError};
+pub use pool::GreenPool;

@@ -12,7 +12,7 @@ mod udp;
 pub use std::net::{AddrParseError, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 pub use addr::ToSocketAddrs;
-pub use cluster::{Cluster, ClusterServer, ThreadError};
+pub use cluster::{Cluster, ClusterServer};
 pub use connect::ConnectOptions;
 pub use listen::ListenOptions;
 pub use resolver::{CachedResolver, Resolver, SystemResolver, set_resolver};

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Parser;
-use greenhub::net::{Cluster, Served, ThreadError};
+use greenhub::net::{Cluster, ServeError, Served};
 
 use crate::cli::Failure;
 use crate::cli::signals::Signals;
@@ -109,7 +109,7 @@ fn answer<'a>(site: &'a Site, path: &str) -> Answer<'a> {
     }
 }
 
-fn report(ends: &[Result<Served, ThreadError>], answers: u64) -> io::Result<()> {
+fn report(ends: &[Result<Served, ServeError>], answers: u64) -> io::Result<()> {
     let each: Vec<String> = ends
         .iter()
         .map(|end| match end {

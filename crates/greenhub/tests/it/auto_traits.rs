@@ -109,8 +109,6 @@ const _: () = {
     shared::<greenhub::pools::Pool<TcpStream>>();
     shared::<greenhub::local::LocalKey<std::rc::Rc<()>>>();
     shared::<greenhub::local::AccessError>();
-    shared::<greenhub::greenpool::WaitallError>();
-    shared::<greenhub::greenpool::GroupError>();
 };
 
 // Primitives are shared by OS threads even if their items are not `Sync`. All waiters of an event share one value.

@@ -11,7 +11,7 @@ use crate::support::descriptors::{deadline, in_child, ms, pair};
 use greenhub::debug::Report;
 use greenhub::fs::{File, OpenOptions};
 use greenhub::greenlet::{Greenlet, GreenletError, Payload};
-use greenhub::greenpool::{GreenPile, Group, GroupError, WaitallError};
+use greenhub::greenpool::{GreenPile, Group};
 use greenhub::greenthread::ExitKind;
 use greenhub::hub::{
     Ended, ForkAware, Hub, HubDescriptor, Key, Lease, LoopExit, ManualClock, Readiness, Ready, Rearm, Stats, Watched,
@@ -19,8 +19,8 @@ use greenhub::hub::{
 };
 use greenhub::local::{AccessError, green_local};
 use greenhub::net::{
-    CachedResolver, Cluster, ConnectOptions, ListenOptions, StopServe, SystemResolver, TcpListener, TcpStream,
-    ThreadError, UdpSocket, serve_until,
+    CachedResolver, Cluster, ConnectOptions, ListenOptions, ServeError, StopServe, SystemResolver, TcpListener,
+    TcpStream, UdpSocket, serve_until,
 };
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use greenhub::park::{BiasedMutex, Deadline, Grace, Parker, Source, notify_close};
@@ -301,7 +301,7 @@ fn pools_and_groups_are_used_while_they_are_formatted() {
     });
     shown(&items.item().expect("made"), |_| items.resize(3));
     shown(&tpool::Pool::new(1), |pool| pool.execute(|| ()).expect("it is done"));
-    errors_printed(&[&GroupError::Inside, &WaitallError::Inside, &JobError::Panicked(Box::new("a payload"))]);
+    errors_printed(&[&GreenError::Deadlock, &JobError::Panicked(Box::new("a payload"))]);
 }
 
 #[test]
@@ -345,7 +345,7 @@ fn sockets_are_used_while_they_are_formatted() {
     shown(&server, |server| server.local_addr());
     server.stop().stop();
     server.join().expect("it has ended");
-    errors_printed(&[&ThreadError::Panicked(Box::new("a payload"))]);
+    errors_printed(&[&ServeError::Panicked(greenhub::greenthread::Panic::new(Box::new("a payload")))]);
     shown(&Cluster::new(1), nothing);
     shown(&ConnectOptions::new(), nothing);
     shown(&ListenOptions::new(), nothing);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::green::{LONG, Log, OnDrop, SHORT, held, keep_reports, quiet_panic, reports};
 use crate::support::random::Random;
 use crate::support::run;
-use greenhub::greenpool::{Group, GroupError};
+use greenhub::greenpool::Group;
 use greenhub::greenthread::{KillOutcome, LinkId};
 use greenhub::hub::LoopErrorKind;
 use greenhub::local::green_local;
@@ -128,7 +128,7 @@ fn a_member_cannot_wait_for_its_own_group() {
                 wait(&own)
             });
             let error = inside.join().unwrap().unwrap_err();
-            assert!(matches!(error, GroupError::Inside));
+            assert!(matches!(error, GreenError::Deadlock));
             assert_eq!(std::io::Error::from(error).kind(), ErrorKind::Deadlock);
         }
         assert!(!group.contains_current());
@@ -155,7 +155,7 @@ fn waiting_on_the_main_loop_is_refused() {
         });
         group.wait_all().unwrap();
         let is_refusal =
-            |result: &_| matches!(&result, Err(GroupError::Loop(error)) if error.kind() == LoopErrorKind::InMainloop);
+            |result: &_| matches!(&result, Err(GreenError::Loop(error)) if error.kind() == LoopErrorKind::InMainloop);
         assert_eq!(refused.borrow().len(), 2);
         assert!(refused.borrow().iter().all(is_refusal));
     });
@@ -336,7 +336,7 @@ fn try_wait_all_returns_the_first_failure() {
             spawn(move || group.wait_all())
         };
         let error = group.try_wait_all().unwrap_err();
-        assert!(matches!(&error, GroupError::Member(GreenError::Panic(panic)) if panic.message() == "meanwhile"));
+        assert!(matches!(&error, GreenError::Panic(panic) if panic.message() == "meanwhile"));
         assert!(!other.is_finished() && !plain.is_finished(), "the others run on");
         assert_eq!(group.len(), 1);
         other.kill_with(GreenError::custom("shut down"));

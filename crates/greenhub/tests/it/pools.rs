@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::support::green;
 use crate::support::green::{LONG, Log, SHORT, held, keep_reports, quiet_panic, reports};
 use crate::support::run;
-use greenhub::greenpool::{GreenPile, WaitallError};
+use greenhub::greenpool::GreenPile;
 use greenhub::greenthread::{KillOutcome, current_id};
 use greenhub::pools::Pool;
 use greenhub::thread::yield_now;
@@ -255,7 +255,7 @@ fn a_worker_cannot_wait_for_all_of_its_pool() {
             own.wait_all()
         });
         let error = inside.unwrap().join().unwrap().unwrap_err();
-        assert!(matches!(error, WaitallError::Inside));
+        assert!(matches!(error, GreenError::Deadlock));
         assert!(error.to_string().contains("will never terminate"));
         assert!(!pool.contains_current());
     });

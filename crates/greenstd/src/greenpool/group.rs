@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread, LinkId, LoopError, WaitReason};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread, LinkId, WaitReason};
 
 use crate::killed::wait_for_killed;
 use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
@@ -33,31 +33,6 @@ use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 #[derive(Clone, Default)]
 pub struct Group {
     shared: Rc<BiasedMutex<State>>,
-}
-
-/// Why waiting for a [`Group`] failed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GroupError {
-    /// A member would wait for its own end.
-    #[error("a green thread cannot wait for the end of a group to which it belongs")]
-    Inside,
-    /// A member failed.
-    #[error(transparent)]
-    Member(GreenError),
-    /// The caller cannot wait.
-    #[error(transparent)]
-    Loop(#[from] LoopError),
-}
-
-impl From<GroupError> for std::io::Error {
-    fn from(error: GroupError) -> std::io::Error {
-        match error {
-            GroupError::Inside => std::io::Error::new(std::io::ErrorKind::Deadlock, error),
-            GroupError::Member(error) => error.into(),
-            GroupError::Loop(error) => error.into(),
-        }
-    }
 }
 
 #[derive(Default)]
@@ -191,9 +166,10 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// [`Inside`](GroupError::Inside) from a member; if the caller cannot wait.
+    /// Returns [`GreenError::Deadlock`] in a member, which would wait for its own end. Returns [`GreenError::Loop`] if
+    /// the caller cannot wait.
     #[doc(alias = "waitall")]
-    pub fn wait_all(&self) -> Result<(), GroupError> {
+    pub fn wait_all(&self) -> Result<(), GreenError> {
         self.wait_for::<GroupJoinWait>((), &mut Deadline::none()).map(drop)
     }
 
@@ -218,18 +194,18 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// [`Member`](GroupError::Member) with the error of that member; else like [`wait_all`](Group::wait_all).
-    pub fn try_wait_all(&self) -> Result<(), GroupError> {
+    /// Returns the error of that member, or an error of [`wait_all`](Group::wait_all).
+    pub fn try_wait_all(&self) -> Result<(), GreenError> {
         let failure = FailureSlot::default();
         self.wait_for::<JoinOrFailureWait>(failure.clone(), &mut Deadline::none())?;
-        failure.take().map_or(Ok(()), |error| Err(GroupError::Member(error)))
+        failure.take().map_or(Ok(()), Err)
     }
 
     /// Waits. Returns false at the deadline.
-    fn wait_for<W: Wait<State = State>>(&self, payload: W::Payload, limit: &mut Deadline) -> Result<bool, GroupError> {
+    fn wait_for<W: Wait<State = State>>(&self, payload: W::Payload, limit: &mut Deadline) -> Result<bool, GreenError> {
         let me = hub_core::current_id();
         let waited = W::wait(&self.shared, limit, payload, |state, ungranted| match ungranted {
-            Some(_) if state.members.contains_key(&me) => Ok(Err(GroupError::Inside)),
+            Some(_) if state.members.contains_key(&me) => Ok(Err(GreenError::Deadlock)),
             Some(payload) if !state.members.is_empty() => Err(payload),
             _ => Ok(Ok(())),
         });
@@ -293,7 +269,7 @@ impl Group {
     /// # Errors
     ///
     /// Like [`wait_all`](Group::wait_all).
-    pub fn kill_all_within(&self, limit: Duration) -> Result<usize, GroupError> {
+    pub fn kill_all_within(&self, limit: Duration) -> Result<usize, GreenError> {
         self.kill_all();
         let left = || self.lock().members.keys().copied().collect();
         wait_for_killed(limit, left, |limit| self.wait_for::<GroupJoinWait>((), limit))

@@ -8,7 +8,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenThread, LoopError, WaitReason};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread, LoopError, WaitReason};
 
 use super::in_order::Imap;
 use crate::killed::wait_for_killed;
@@ -36,27 +36,6 @@ use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
 #[derive(Clone)]
 pub struct GreenPool {
     shared: Rc<BiasedMutex<State>>,
-}
-
-/// Why [`wait_all`](GreenPool::wait_all) did not wait.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WaitallError {
-    /// A green thread of the pool would wait for its own end.
-    #[error("calling wait_all from within one of the pool's own green threads will never terminate")]
-    Inside,
-    /// The caller cannot wait.
-    #[error(transparent)]
-    Loop(#[from] LoopError),
-}
-
-impl From<WaitallError> for std::io::Error {
-    fn from(error: WaitallError) -> std::io::Error {
-        match error {
-            WaitallError::Inside => std::io::Error::new(std::io::ErrorKind::Deadlock, error),
-            WaitallError::Loop(error) => error.into(),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -267,30 +246,30 @@ impl GreenPool {
     /// Waits until no green thread of the pool runs, Eventlet's `waitall`. Switches, unless none runs.
     ///
     /// ```
-    /// use greenhub::GreenPool;
-    /// use greenhub::greenpool::WaitallError;
+    /// use greenhub::{GreenError, GreenPool};
     /// let pool = GreenPool::new(2);
     /// let own = pool.clone();
     /// let inside = pool.spawn(move || own.wait_all())?;
     /// pool.wait_all()?;
-    /// assert!(matches!(inside.join()?, Err(WaitallError::Inside)));
+    /// assert!(matches!(inside.join()?, Err(GreenError::Deadlock)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Inside`](WaitallError::Inside) from a green thread of the pool; if the caller cannot wait.
+    /// Returns [`GreenError::Deadlock`] in a green thread of the pool, which would wait for its own end. Returns
+    /// [`GreenError::Loop`] if the caller cannot wait.
     #[doc(alias = "waitall")]
-    pub fn wait_all(&self) -> Result<(), WaitallError> {
+    pub fn wait_all(&self) -> Result<(), GreenError> {
         self.wait_within(&mut Deadline::none()).map(drop)
     }
 
     /// Waits for the ends of all. Returns false at the deadline.
-    fn wait_within(&self, limit: &mut Deadline) -> Result<bool, WaitallError> {
+    fn wait_within(&self, limit: &mut Deadline) -> Result<bool, GreenError> {
         let me = hub_core::current_id();
         let ended = PoolJoinWait::wait(&self.shared, limit, (), |state, _| {
             if state.is_worker(me) {
-                Ok(Err(WaitallError::Inside))
+                Ok(Err(GreenError::Deadlock))
             } else if state.taken == 0 {
                 Ok(Ok(()))
             } else {
@@ -348,7 +327,7 @@ impl GreenPool {
     /// # Errors
     ///
     /// Like [`wait_all`](GreenPool::wait_all).
-    pub fn kill_all_within(&self, limit: Duration) -> Result<usize, WaitallError> {
+    pub fn kill_all_within(&self, limit: Duration) -> Result<usize, GreenError> {
         self.kill_all();
         let left = || self.lock().workers.iter().flatten().map(|worker| worker.greenlet).collect();
         wait_for_killed(limit, left, |limit| self.wait_within(limit))

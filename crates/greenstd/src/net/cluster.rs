@@ -1,6 +1,5 @@
 //! A server on several OS threads, each with its own hub and listener.
 
-use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -8,6 +7,8 @@ use std::num::NonZeroUsize;
 use std::panic::Location;
 use std::sync::Arc;
 use std::thread;
+
+use hub_core::Panic;
 
 use super::addr::each_address;
 use super::serve::serve_at;
@@ -185,18 +186,6 @@ pub struct ClusterServer {
 /// The end of an OS thread; `None` if its setup failed.
 type ThreadEnd = Option<Result<Served, ServeError>>;
 
-/// Why an OS thread of a server failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ThreadError {
-    /// It could not go on serving.
-    #[error(transparent)]
-    Serve(#[from] ServeError),
-    /// It panicked outside of a handler, with this payload.
-    #[error("a thread of the server panicked")]
-    Panicked(Box<dyn Any + Send>),
-}
-
 impl ClusterServer {
     /// Returns the address at which it listens, with the port that the system chose.
     #[must_use]
@@ -221,10 +210,10 @@ impl ClusterServer {
     /// # Errors
     ///
     /// If the caller cannot wait.
-    pub fn join(self) -> io::Result<Vec<Result<Served, ThreadError>>> {
+    pub fn join(self) -> io::Result<Vec<Result<Served, ServeError>>> {
         let ended = self.join_all()?.into_iter().filter_map(|thread| match thread {
-            Ok(ended) => ended.map(|served| served.map_err(ThreadError::Serve)),
-            Err(payload) => Some(Err(ThreadError::Panicked(payload))),
+            Ok(ended) => ended,
+            Err(payload) => Some(Err(ServeError::Panicked(Panic::new(payload)))),
         });
         Ok(ended.collect())
     }

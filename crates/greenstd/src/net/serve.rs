@@ -10,13 +10,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hub_core::internal::PiecewiseWait;
-use hub_core::{GreenError, GreenThread, LoopError, LoopErrorKind, TrampolineError};
+use hub_core::{GreenError, GreenThread, LoopError, LoopErrorKind, Panic, TrampolineError};
 use rustix::io::Errno;
 
 pub use stop::StopServe;
 
+use crate::greenpool::Group;
 use crate::greenpool::{Admission, GreenPool};
-use crate::greenpool::{Group, GroupError};
 
 /// A source of connections, such as [`TcpListener`](super::TcpListener).
 ///
@@ -110,6 +110,9 @@ pub enum ServeError {
     /// The listener cannot accept any more.
     #[error("cannot accept connections: {0}")]
     Accept(#[source] io::Error),
+    /// An OS thread of a [`Cluster`](super::Cluster) panicked outside of a handler.
+    #[error("a thread of the server panicked: {0}")]
+    Panicked(Panic),
     /// The caller cannot wait.
     #[error(transparent)]
     Loop(#[from] LoopError),
@@ -120,6 +123,7 @@ impl From<ServeError> for io::Error {
         let kind = match error {
             ServeError::Inside => io::ErrorKind::Deadlock,
             ServeError::Accept(ref cause) => cause.kind(),
+            ServeError::Panicked(_) => io::ErrorKind::Other,
             ServeError::Loop(error) => return error.into(),
         };
         io::Error::new(kind, error)
@@ -299,7 +303,7 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
     fn drain(&self, stop: &StopServe) -> Result<(usize, usize), ServeError> {
         // Only handlers are members of the group, and the caller is none.
         let failed = |error| match error {
-            GroupError::Loop(error) => ServeError::from(error),
+            GreenError::Loop(error) => ServeError::from(error),
             error => unreachable!("a server waits for its handlers: {error}"),
         };
         let late = Watch::new(self.called_at, stop, StopServe::wait_for_deadline);

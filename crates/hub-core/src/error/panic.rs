@@ -27,7 +27,21 @@ struct Caught {
 }
 
 impl Panic {
-    pub(crate) fn new(payload: Box<dyn Any + Send>) -> Panic {
+    /// Creates the panic of a caught payload.
+    ///
+    /// ```
+    /// use greenhub::GreenError;
+    /// use greenhub::greenthread::Panic;
+    /// use greenhub::sync::Event;
+    /// let event: Event<()> = Event::new();
+    /// if let Err(payload) = std::panic::catch_unwind(|| panic!("the work")) {
+    ///     event.send_error(GreenError::Panic(Panic::new(payload)))?;
+    /// }
+    /// assert!(event.wait().unwrap_err().is_panic());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn new(payload: Box<dyn Any + Send>) -> Panic {
         let message = payload_text(payload.as_ref()).into();
         Panic(Arc::new(Caught { message, payload: Mutex::new(Some(payload)) }))
     }
