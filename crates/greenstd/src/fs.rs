@@ -35,6 +35,7 @@ pub use file::File;
 pub use options::OpenOptions;
 
 use crate::handle::{FileKind, job};
+use crate::os::unix::fs::OpenOptionsExt;
 use options::Opened;
 
 /// Runs a function of std for one path as a job.

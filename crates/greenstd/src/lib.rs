@@ -23,7 +23,7 @@
 //! | `io::IsTerminal` | `is_terminal` of each | a method, because the trait is sealed |
 //! | `fs`: its functions, `File`, `OpenOptions`, `DirBuilder`, `ReadDir`, `DirEntry` | [`fs`] | run on other OS threads, which costs some 10 to 30 µs each |
 //! | `fs::Metadata`, `Permissions`, `FileType`, `FileTimes` | [`fs`] | none: std's own |
-//! | `os::unix::fs` | [`os::unix::fs`] | `OpenOptionsExt`, `DirBuilderExt` and `DirEntryExt` are methods of the types |
+//! | `os::unix::fs`, `os::unix::prelude` | [`os::unix`] | `OpenOptionsExt`, `DirBuilderExt` and `DirEntryExt` are traits of their own, implemented for the green types; the prelude has no `JoinHandleExt` |
 //! | `process::Command`, `Child`, `ChildStdin`, … | [`process`] | `wait_timeout` and `close(&self)` are new; `as_std_mut` for the rest; a child whose last waiter was killed is reaped later |
 //! | `process::Stdio`, `ExitStatus`, `Output`, `exit`, … | [`process`] | none: std's own; green pipes, files and standard outputs become `Stdio` |
 //! | `os::unix::process::CommandExt`, `ExitStatusExt` | [`os::unix::process`] | `pre_exec` and `groups` by way of `as_std_mut`; `ExitStatusExt` is std's own |
@@ -40,7 +40,7 @@
 //! | `thread::available_parallelism`, `panicking` | [`thread`] | none: std's own |
 //! | `sync::Mutex`, `MutexGuard` | [`sync::Mutex`] | see below |
 //! | `sync::RwLock` and its guards | [`sync::RwLock`] | see below; a reader waits behind a waiting writer |
-//! | `sync::Condvar` | [`sync::Condvar`] | see below; `WaitTimeoutResult` is a type of its own; no `wait_timeout_ms`, which is deprecated |
+//! | `sync::Condvar` | [`sync::Condvar`] | see below; `WaitTimeoutResult` is a type of its own |
 //! | `sync::Barrier` | [`sync::Barrier`] | see below; a killed waiter takes its arrival back |
 //! | `sync::Once`, `OnceLock`, `LazyLock` | [`sync::Once`], [`sync::OnceLock`], [`sync::LazyLock`] | see below; `OnceState` is a type of its own |
 //! | `sync::mpsc` | [`sync::mpsc`] | see below; std's own errors |
@@ -54,6 +54,8 @@
 //! | `thread::LocalKey`, `thread_local!` | [`green_local!`]; std's own, which all green threads of an OS thread share |
 //! | `thread::Result` | `Result<T, GreenError>` |
 //! | `TcpListener::set_only_v6`, `only_v6` | deprecated in std |
+//! | `thread::Builder::spawn_unchecked` | `spawn_scoped`, which is safe; a green thread that borrows without a scope may be abandoned when its OS thread ends |
+//! | `sync::ONCE_INIT`, `Condvar::wait_timeout_ms` | deprecated in std |
 //! | `FromRawFd` of sockets, files and pipes | `From<OwnedFd>`, which transfers the ownership of the descriptor |
 //! | `Read`, `Write` and `Seek` for `Arc<fs::File>` | implemented for `&File`, hence for `&*file`; the orphan rule allows only std to implement them for an `Arc` |
 //! | `os::linux::net::TcpStreamExt` | the option is set on `as_fd()`, by a crate such as `socket2` |

@@ -15,4 +15,12 @@ pub mod unix {
     }
     pub mod net;
     pub mod process;
+
+    /// std's `os::unix::prelude`: the extension traits of this module, and those of std.
+    pub mod prelude {
+        pub use super::fs::{DirEntryExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+        pub use super::io::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+        pub use super::process::{CommandExt, ExitStatusExt};
+        pub use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    }
 }

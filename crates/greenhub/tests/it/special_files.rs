@@ -12,6 +12,7 @@ use crate::support::green::{LONG, SHORT, held};
 use crate::support::run;
 use greenhub::fs::{File, OpenOptions};
 use greenhub::greenthread::KillOutcome;
+use greenhub::os::unix::fs::OpenOptionsExt;
 use greenhub::thread::yield_now;
 use greenhub::{sleep, spawn, with_timeout};
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::at;
 use crate::handle::job;
+use crate::os::unix::fs::{DirBuilderExt, DirEntryExt};
 
 /// The number of entries that one job reads.
 const BATCH: usize = 256;
@@ -98,12 +99,6 @@ impl DirEntry {
         self.entry.file_name()
     }
 
-    /// Returns the underlying inode number, std's `DirEntryExt::ino`. Does not switch.
-    #[must_use]
-    pub fn ino(&self) -> u64 {
-        self.entry.ino()
-    }
-
     /// Returns the metadata for the file, without following a symbolic link. Switches.
     ///
     /// # Errors
@@ -127,6 +122,12 @@ impl DirEntry {
                 job(move || entry.file_type())
             }
         }
+    }
+}
+
+impl DirEntryExt for DirEntry {
+    fn ino(&self) -> u64 {
+        self.entry.ino()
     }
 }
 
@@ -157,12 +158,6 @@ impl DirBuilder {
         self
     }
 
-    /// Sets the mode to create new directories with, std's `DirBuilderExt::mode`.
-    pub fn mode(&mut self, mode: u32) -> &mut DirBuilder {
-        self.mode = Some(mode);
-        self
-    }
-
     /// Creates the specified directory with the options configured in this builder. Switches.
     ///
     /// # Errors
@@ -175,5 +170,12 @@ impl DirBuilder {
             builder.mode(mode);
         }
         at(path, move |path| builder.create(path))
+    }
+}
+
+impl DirBuilderExt for DirBuilder {
+    fn mode(&mut self, mode: u32) -> &mut DirBuilder {
+        self.mode = Some(mode);
+        self
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::{File, at, fifo};
 use crate::handle::{FileKind, Handle, kind};
+use crate::os::unix::fs::OpenOptionsExt;
 
 /// Options and flags which can be used to configure how a file is opened, std's `OpenOptions`.
 ///
@@ -85,19 +86,6 @@ impl OpenOptions {
         self
     }
 
-    /// Sets the mode bits that a new file will be created with, std's `OpenOptionsExt::mode`.
-    pub fn mode(&mut self, mode: u32) -> &mut OpenOptions {
-        self.options.mode(mode);
-        self
-    }
-
-    /// Passes custom flags to the system, std's `OpenOptionsExt::custom_flags`.
-    pub fn custom_flags(&mut self, flags: i32) -> &mut OpenOptions {
-        self.options.custom_flags(flags);
-        self.flags = flags;
-        self
-    }
-
     /// Opens a file at `path` with the options specified by `self`. Switches.
     ///
     /// A green thread that still waits for an earlier descriptor of the same number is woken with an error. For a named
@@ -140,5 +128,18 @@ impl OpenOptions {
     /// Returns true if the options ask for writing, at the end or elsewhere.
     pub(super) fn writes(&self) -> bool {
         self.write || self.append
+    }
+}
+
+impl OpenOptionsExt for OpenOptions {
+    fn mode(&mut self, mode: u32) -> &mut OpenOptions {
+        self.options.mode(mode);
+        self
+    }
+
+    fn custom_flags(&mut self, flags: i32) -> &mut OpenOptions {
+        self.options.custom_flags(flags);
+        self.flags = flags;
+        self
     }
 }
