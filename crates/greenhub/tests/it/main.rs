@@ -78,6 +78,7 @@ mod soundness;
 mod sources;
 mod special_files;
 mod stats;
+mod std_examples;
 mod std_thread;
 mod swallowed_exits;
 mod sync_event;
