@@ -4,7 +4,7 @@
 //! [`is_exit`](crate::is_exit) with an example of a supervisor.
 
 pub use hub_core::{
-    ExitKind, KillOutcome, LinkId, Linked, Panic, ScopedGreenThread, StackPolicy, current_id, current_name,
+    ExitKind, GreenletId, KillOutcome, LinkId, Linked, Panic, ScopedGreenThread, StackPolicy, current_id, current_name,
     default_stack_size, exit_kind, lock_patience, panicking_grace, set_default_stack_size, set_lock_patience,
     set_panicking_grace, set_stack_policy,
 };

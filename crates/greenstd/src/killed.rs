@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hub_core::Deadline;
 use hub_core::internal::{KillProgress, kill_progress};
+use hub_core::{Deadline, GreenletId};
 
 /// Waits until all of them have ended, all that are left refuse their kill, or `limit` is reached. Switches.
 ///
@@ -15,7 +15,7 @@ use hub_core::internal::{KillProgress, kill_progress};
 /// The errors of `wait`.
 pub(crate) fn wait_for_killed<E>(
     limit: Duration,
-    left: impl Fn() -> Vec<u32>,
+    left: impl Fn() -> Vec<GreenletId>,
     mut wait: impl FnMut(&mut Deadline) -> Result<bool, E>,
 ) -> Result<usize, E> {
     let mut limit = Deadline::from(Some(limit));

@@ -78,6 +78,7 @@ pub use api::stacks::{StackPolicy, default_stack_size, set_default_stack_size, s
 pub use api::thread::{Thread, ThreadId, current, park, park_timeout};
 pub use api::timeout::with_timeout;
 pub use api::use_hub::use_hub_with;
+pub use base::id::{GreenletId, HubId};
 pub use base::wait_reason::WaitReason;
 pub use error::{
     ExitKind, GreenError, GreenletError, HubError, HubGone, JobError, Linked, LoopError, LoopErrorKind, LoopExit,

@@ -10,6 +10,7 @@ use crate::support::green;
 use crate::support::green::{LONG, OnDrop, SHORT, held, pipe};
 use crate::support::{in_child, is_child, open_descriptors, run};
 use greenhub::debug::{Console, console};
+use greenhub::greenthread::GreenletId;
 use greenhub::net::Shutdown;
 use greenhub::os::unix::net::UnixStream;
 use greenhub::thread::yield_now;
@@ -289,10 +290,10 @@ fn a_client_that_kills_itself_is_gone() {
     });
 }
 
-/// The number of the console's green thread.
-fn server() -> u32 {
+/// The id of the console's green thread.
+fn server() -> GreenletId {
     let server = greenhub::debug::greenlets().into_iter().find(|info| info.name.as_deref() == Some("console"));
-    server.expect("the console has a green thread").number
+    server.expect("the console has a green thread").id
 }
 
 #[test]

@@ -11,14 +11,15 @@ use greenhub::debug::{
     hub_prevent_multiple_readers, hub_timer_stacks, listeners, timers,
 };
 use greenhub::greenlet::{Greenlet, Payload};
+use greenhub::greenthread::{GreenletId, current_id};
 use greenhub::park::WaitReason;
 use greenhub::sync::{Mutex, Semaphore};
 use greenhub::thread::yield_now;
 use greenhub::{Builder, Interest, get_hub, sleep, spawn, spawn_after, trampoline, with_timeout};
 
-fn one(number: Option<u32>) -> GreenletInfo {
+fn one(id: Option<GreenletId>) -> GreenletInfo {
     let all = greenlets();
-    all.into_iter().find(|one| Some(one.number) == number).expect("it has not ended")
+    all.into_iter().find(|one| Some(one.id) == id).expect("it has not ended")
 }
 
 fn description(who: &Who) -> String {
@@ -69,7 +70,7 @@ fn each_green_thread_is_listed_with_what_it_waits_for() {
         assert_eq!(one(yielding.id()).state, GreenletState::Ready);
         assert_eq!(one(new.id()).state, GreenletState::Unstarted);
         assert!(matches!(one(later.id()).state, GreenletState::Delayed { .. }));
-        assert_eq!(one(Some(greenhub::greenthread::current_id())).state, GreenletState::Running);
+        assert_eq!(one(Some(current_id())).state, GreenletState::Running);
         drop(guard);
         joining.join().unwrap().unwrap();
         sleeping.kill();

@@ -201,7 +201,7 @@ fn a_zero_sleep_goes_round_robin() {
 fn links_run_after_the_result_and_before_the_waiters() {
     run("links_run_after_the_result_and_before_the_waiters", || {
         let log = Log::new();
-        let its_id = Rc::new(Cell::new(0));
+        let its_id = Rc::new(Cell::new(current_id()));
         let one = Rc::new(spawn({
             let (log, its_id) = (log.clone(), its_id.clone());
             move || {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::green;
 use crate::support::green::{Drops, LONG, Log, SHORT, held, keep_reports, quiet_panic, reports};
 use crate::support::run;
-use greenhub::greenthread::{KillOutcome, LinkId, Linked, current_id};
+use greenhub::greenthread::{GreenletId, KillOutcome, LinkId, Linked, current_id};
 use greenhub::hub::LoopErrorKind;
 use greenhub::sync::{Event, Queue, Semaphore};
 use greenhub::thread::yield_now;
@@ -569,7 +569,7 @@ fn a_link_is_called_in_the_green_thread_that_causes_the_end() {
         // The first unwinds on its own stack. The second is cancelled before its start.
         let running = parked();
         let unstarted = spawn_after(LONG, || ());
-        let seen: Rc<RefCell<Vec<u32>>> = Rc::default();
+        let seen: Rc<RefCell<Vec<GreenletId>>> = Rc::default();
         for number in [0, 1] {
             let to = seen.clone();
             let add = move || to.borrow_mut().push(current_id());

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::green::{keep_reports, reports};
 use crate::support::loops::{default_hub, limited};
+use greenhub::greenthread::{GreenletId, current_id};
 use greenhub::hub::{Readiness, Timer, TimerHandle};
 use greenhub::thread::yield_now;
 use greenhub::{
@@ -517,9 +518,9 @@ fn no_sleep_ends_early() {
 }
 
 /// Returns the age of a green thread, rounded to seconds.
-fn age_of(number: Option<u32>) -> Option<Duration> {
+fn age_of(id: Option<GreenletId>) -> Option<Duration> {
     let all = greenhub::debug::greenlets();
-    let one = all.iter().find(|one| Some(one.number) == number).expect("it has not ended");
+    let one = all.iter().find(|one| Some(one.id) == id).expect("it has not ended");
     assert_eq!(one.to_string().contains(" old: "), one.age.is_some());
     one.age.map(|age| Duration::from_secs((age + Duration::from_millis(100)).as_secs()))
 }
@@ -538,13 +539,13 @@ fn green_threads_are_listed_with_their_age() {
         let ages = [&before_the_first_turn, &first, &second].map(|one| age_of(one.id()).unwrap().as_secs());
         assert_eq!(ages, [3615, 3605, 5]);
         // A green thread that reuses a control block starts with age zero.
-        let number = first.id();
+        let id = first.id();
         first.kill();
         let again = forever();
-        assert_eq!(again.id(), number);
+        assert_eq!(again.id(), id);
         sleep(Duration::from_secs(1));
-        assert_eq!(age_of(number), Some(Duration::from_secs(1)));
-        assert_eq!(age_of(Some(greenhub::greenthread::current_id())), None, "the main greenlet has none");
+        assert_eq!(age_of(id), Some(Duration::from_secs(1)));
+        assert_eq!(age_of(Some(current_id())), None, "the main greenlet has none");
     });
 }
 

@@ -307,7 +307,7 @@ fn answer(line: &str) -> Option<String> {
 
 fn kill(number: &str) -> String {
     match number.parse() {
-        Ok(found) if interrupt(found) => format!("green thread {number} ends when it runs next\n"),
+        Ok(id) if interrupt(id) => format!("green thread {number} ends when it runs next\n"),
         Ok(_) => format!("there is no green thread {number}; `threads` lists the green threads\n"),
         Err(_) => format!("{number:?} is not the number of a green thread; `threads` lists the numbers\n"),
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread, LinkId, WaitReason};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread, GreenletId, LinkId, WaitReason};
 
 use crate::killed::wait_for_killed;
 use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
@@ -37,8 +37,8 @@ pub struct Group {
 
 #[derive(Default)]
 struct State {
-    /// By the number of the greenlet, which stays unique until the member has ended.
-    members: HashMap<u32, Member>,
+    /// By the id of the greenlet, which stays unique until the member has ended.
+    members: HashMap<GreenletId, Member>,
     next_serial: u64,
     all: WaitQueue,
     /// Waiters that also end at the first failure.
@@ -57,7 +57,7 @@ type FailureSlot = Rc<Cell<Option<GreenError>>>;
 
 impl State {
     /// Removes a member, and wakes the waiters if it was the last one.
-    fn remove(&mut self, greenlet: u32) -> Option<Member> {
+    fn remove(&mut self, greenlet: GreenletId) -> Option<Member> {
         let member = self.members.remove(&greenlet)?;
         if self.members.is_empty() {
             self.all.grant_all();
@@ -300,7 +300,7 @@ impl Group {
     }
 
     /// Removes a member that has ended, and reports its failure to the waiters.
-    fn member_ended(&self, greenlet: u32, error: Option<&GreenError>) {
+    fn member_ended(&self, greenlet: GreenletId, error: Option<&GreenError>) {
         let mut state = self.lock();
         if let Some(error) = error.filter(|error| !error.is_exit()) {
             while let Some(failure) = state.all_or_failed.grant_payload() {

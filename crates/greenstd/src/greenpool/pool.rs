@@ -8,7 +8,7 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread, LoopError, WaitReason};
+use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread, GreenletId, LoopError, WaitReason};
 
 use super::in_order::Imap;
 use crate::killed::wait_for_killed;
@@ -53,7 +53,7 @@ struct State {
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 struct Worker {
-    greenlet: u32,
+    greenlet: GreenletId,
     serial: u64,
 }
 
@@ -73,7 +73,7 @@ impl State {
         self.settle();
     }
 
-    fn is_worker(&self, greenlet: u32) -> bool {
+    fn is_worker(&self, greenlet: GreenletId) -> bool {
         self.workers.iter().flatten().any(|worker| worker.greenlet == greenlet)
     }
 }

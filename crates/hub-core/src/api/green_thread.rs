@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::kill::{KillOutcome, end};
 use super::thread::{self, Thread};
+use crate::base::id::GreenletId;
 use crate::base::wait_reason::WaitReason;
 use crate::error::GreenError;
 use crate::greenlet::control::State;
@@ -125,10 +126,10 @@ impl<T> GreenThread<T> {
         self.task.see();
     }
 
-    /// Returns a number that no other living greenlet of its OS thread has. `None` if it has ended.
+    /// Returns the id of the green thread. `None` if it has ended.
     #[must_use]
-    pub fn id(&self) -> Option<u32> {
-        self.task.control().map(|control| control.number())
+    pub fn id(&self) -> Option<GreenletId> {
+        self.task.control().map(|control| control.id())
     }
 
     /// Ends the green thread. Eventlet's `kill`. Switches, except in the main loop.
@@ -294,9 +295,7 @@ pub fn current_name() -> Option<Rc<str>> {
     run::current().task()?.name()
 }
 
-/// Returns the number of the running greenlet. Does not switch.
-///
-/// No other living greenlet of this OS thread has the same number.
+/// Returns the id of the running greenlet. Does not switch.
 ///
 /// ```
 /// let here = greenhub::greenthread::current_id();
@@ -304,6 +303,6 @@ pub fn current_name() -> Option<Rc<str>> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
-pub fn current_id() -> u32 {
-    run::current().number()
+pub fn current_id() -> GreenletId {
+    run::current().id()
 }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::id::HubId;
 use crate::base::wait_reason::WaitReason;
 use crate::error::{HubError, LoopError, LoopErrorKind, TrampolineError};
 use crate::greenlet::control::Kind;
@@ -88,7 +89,7 @@ pub fn has_hub() -> bool {
 
 /// A reference to a hub of this thread. Eventlet's hub object.
 ///
-/// A reference to a replaced hub stays valid. It keeps the name and the number of the old hub, which is no longer
+/// A reference to a replaced hub stays valid. It keeps the name and the id of the old hub, which is no longer
 /// [current](HubRef::is_current), does not run and counts nothing. Requests through it, such as a callback or a turn,
 /// go to the thread's present hub.
 ///
@@ -101,7 +102,7 @@ pub fn has_hub() -> bool {
 /// ```
 #[derive(Clone)]
 pub struct HubRef {
-    id: u64,
+    id: HubId,
     name: &'static str,
     here: PhantomData<*const ()>,
 }
@@ -125,9 +126,9 @@ impl HubRef {
         self.name
     }
 
-    /// Returns a number that no other hub of this process has or had.
+    /// Returns the id of the hub.
     #[must_use]
-    pub fn id(&self) -> u64 {
+    pub fn id(&self) -> HubId {
         self.id
     }
 

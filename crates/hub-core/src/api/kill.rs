@@ -1,5 +1,6 @@
 //! Kills of green threads.
 
+use crate::base::id::GreenletId;
 use crate::error::GreenError;
 use crate::greenlet::control::{ControlRef, Kind};
 use crate::greenlet::driver::Driver;
@@ -67,18 +68,18 @@ pub(crate) fn end(task: TaskRef, error: GreenError) -> KillOutcome {
     }
 }
 
-/// Makes the green thread with this [number](crate::current_id) exit when it runs next. Never switches by itself.
+/// Makes the green thread with this id exit when it runs next. Never switches by itself.
 ///
-/// A green thread that has not begun never runs. Returns false if no living green thread has the number.
+/// A green thread that has not begun never runs. Returns false if no living green thread has the id.
 ///
-/// The number of an ended greenlet may be given to another one.
-pub fn interrupt(number: u32) -> bool {
-    interrupt_with(number, GreenError::Exit)
+/// The id of an ended greenlet may be given to another one.
+pub fn interrupt(id: GreenletId) -> bool {
+    interrupt_with(id, GreenError::Exit)
 }
 
 /// Like [`interrupt`], with an error of your choice, which the waiters get. Never switches by itself.
-pub fn interrupt_with(number: u32, error: GreenError) -> bool {
-    let target = local::try_get().and_then(|local| local.controls.get(number));
+pub fn interrupt_with(id: GreenletId, error: GreenError) -> bool {
+    let target = local::try_get().and_then(|local| local.controls.get(id.number()));
     let Some(target) = target.filter(|target| target.kind() == Kind::Thread && target.task().is_some()) else {
         return false;
     };
@@ -86,9 +87,9 @@ pub fn interrupt_with(number: u32, error: GreenError) -> bool {
     true
 }
 
-/// Returns how far the kill of the greenlet with this number has come. Never switches.
+/// Returns how far the kill of the greenlet with this id has come. Never switches.
 ///
-/// The result is [`KillProgress::None`] if no living greenlet has the number.
+/// The result is [`KillProgress::None`] if no living greenlet has the id.
 ///
 /// ```
 /// use greenhub::{sleep, spawn};
@@ -96,13 +97,13 @@ pub fn interrupt_with(number: u32, error: GreenError) -> bool {
 /// use greenhub::thread::yield_now;
 /// let green = spawn(|| sleep(std::time::Duration::from_secs(3600)));
 /// yield_now();
-/// let number = green.id().unwrap();
-/// assert_eq!(kill_progress(number), KillProgress::None);
-/// interrupt(number);
-/// assert_eq!(kill_progress(number), KillProgress::Striking);
+/// let id = green.id().unwrap();
+/// assert_eq!(kill_progress(id), KillProgress::None);
+/// interrupt(id);
+/// assert_eq!(kill_progress(id), KillProgress::Striking);
 /// ```
 #[must_use]
-pub fn kill_progress(number: u32) -> KillProgress {
-    let target = local::try_get().and_then(|local| local.controls.get(number));
+pub fn kill_progress(id: GreenletId) -> KillProgress {
+    let target = local::try_get().and_then(|local| local.controls.get(id.number()));
     target.map_or(KillProgress::None, ControlRef::kill_progress)
 }

@@ -18,7 +18,7 @@ pub use self::info::{GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Ti
 
 /// Returns all greenlets of this OS thread that have not ended. Does not switch.
 ///
-/// They are in the order of their numbers. Builds no hub.
+/// They are in the order of their ids. Builds no hub.
 ///
 /// ```
 /// use greenhub::{Builder, sleep};
@@ -27,7 +27,7 @@ pub use self::info::{GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Ti
 /// let sleeper = Builder::new().name("sleeper".into()).spawn(|| sleep(Duration::from_secs(60)))?;
 /// sleep(Duration::from_millis(1));
 /// let all = greenhub::debug::greenlets();
-/// let found = all.iter().find(|one| Some(one.number) == sleeper.id()).unwrap();
+/// let found = all.iter().find(|one| Some(one.id) == sleeper.id()).unwrap();
 /// assert_eq!(found.name.as_deref(), Some("sleeper"));
 /// assert!(matches!(found.state, GreenletState::Waiting { due_in: Some(_), .. }));
 /// assert!(found.to_string().contains("sleeping"));
@@ -103,7 +103,7 @@ fn list_greenlets(local: &Local) -> Vec<GreenletInfo> {
     all.filter_map(|control| {
         let task = control.task();
         Some(GreenletInfo {
-            number: control.number(),
+            id: control.id(),
             kind: match control.kind() {
                 Kind::Main => GreenletKind::Main,
                 Kind::Mainloop => GreenletKind::MainLoop,
@@ -168,7 +168,7 @@ fn target_of(local: &Local, target: Target) -> Option<Who> {
         | Target::Timeout { greenlet, .. }
         | Target::Patience { greenlet, .. } => {
             let control = local.controls.get(greenlet)?;
-            Some(Who::Greenlet { number: greenlet, description: describe::greenlet(control) })
+            Some(Who::Greenlet { id: control.id(), description: describe::greenlet(control) })
         }
         Target::Call(number) => local.main_loop.origin_of(number).map(Who::from),
     }

@@ -36,7 +36,8 @@ struct Token {
 
 /// A unique identifier of a green thread. std's `ThreadId`.
 ///
-/// No two green threads of a process have the same, even after one has ended.
+/// No two green threads of a process have the same, even after one has ended. It is made when it is first asked for.
+/// [`GreenletId`](crate::GreenletId) is the number by which reports and listings name a green thread while it lives.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ThreadId(u64);
 

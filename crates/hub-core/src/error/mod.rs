@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use crate::base::id::HubId;
 use crate::hub::Interest;
 
 mod exit;
@@ -330,13 +331,13 @@ impl From<GreenError> for io::Error {
 #[error("cannot {doing} hub {hub}: its thread has ended, or was left behind by a fork")]
 pub struct HubGone {
     pub(crate) doing: &'static str,
-    pub(crate) hub: u64,
+    pub(crate) hub: HubId,
 }
 
 impl HubGone {
-    /// Returns the number of the hub, as from [`Remote::hub_id`](crate::Remote::hub_id).
+    /// Returns the id of the hub, as [`Remote::hub_id`](crate::Remote::hub_id) does.
     #[must_use]
-    pub fn hub_id(&self) -> u64 {
+    pub fn hub_id(&self) -> HubId {
         self.hub
     }
 }

@@ -13,6 +13,7 @@ use std::ptr::{self, NonNull};
 use super::stack::StackRef;
 use super::task::TaskRef;
 use super::unwind::ColdState;
+use crate::base::id::GreenletId;
 use crate::base::wait_reason::WaitReason;
 use crate::hub::Readiness;
 use crate::hub::Stamp;
@@ -136,6 +137,12 @@ impl Control {
     #[inline]
     pub(crate) fn number(&self) -> u32 {
         self.number.get()
+    }
+
+    /// Returns the public form of the number.
+    #[inline]
+    pub(crate) fn id(&self) -> GreenletId {
+        GreenletId::new(self.number())
     }
 
     #[inline]

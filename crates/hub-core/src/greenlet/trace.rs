@@ -11,6 +11,7 @@ pub(crate) use self::subscriber::*;
 
 use super::spans;
 use super::task::TaskRef;
+use crate::base::id::HubId;
 use crate::error::LoopError;
 use crate::report::{Observe, Observer, Report};
 
@@ -55,8 +56,8 @@ impl Observe for Observer {
 
 /// Records that a hub was built.
 #[inline]
-pub(crate) fn hub_built(name: &'static str, id: u64) {
-    event!(INFO, hub = name, id, "hub built");
+pub(crate) fn hub_built(name: &'static str, id: HubId) {
+    event!(INFO, hub = name, id = id.number(), "hub built");
     let _ = (name, id);
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::MainLoop;
 use super::builder::{HubBuilder, default_builder};
+use crate::base::id::HubId;
 use crate::error::{GreenError, HubError, LoopError};
 use crate::greenlet::run::{self};
 use crate::greenlet::trace;
@@ -38,13 +39,13 @@ impl Default for HubSlot {
 }
 
 impl HubSlot {
-    /// The number of this hub, different for every hub of the process.
-    fn id(&self) -> u64 {
+    /// Returns the id of this hub, different for every hub of the process.
+    fn id(&self) -> HubId {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         if self.id.get() == 0 {
             self.id.set(NEXT.fetch_add(1, Ordering::Relaxed));
         }
-        self.id.get()
+        HubId::new(self.id.get())
     }
 
     /// The next hub gets another number.
@@ -100,8 +101,8 @@ impl HubSlot {
 }
 
 impl MainLoop {
-    /// The number of this hub, different for every hub of the process.
-    pub(crate) fn id(&self) -> u64 {
+    /// Returns the id of this hub, different for every hub of the process.
+    pub(crate) fn id(&self) -> HubId {
         self.slot.id()
     }
 

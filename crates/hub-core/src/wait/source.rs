@@ -413,7 +413,7 @@ impl Source {
     /// Makes this thread's hub the home of the source.
     #[inline]
     fn settle(&self, main_loop: &MainLoop) -> io::Result<()> {
-        if self.inner.home.load(SeqCst) == main_loop.id() { Ok(()) } else { self.move_here(main_loop) }
+        if self.inner.home.load(SeqCst) == main_loop.id().number() { Ok(()) } else { self.move_here(main_loop) }
     }
 
     #[cold]
@@ -422,7 +422,7 @@ impl Source {
         main_loop.ensure_hub().map_err(io::Error::from)?;
         let Some(here) = main_loop.mailbox() else { return Err(TrampolineError::Closed(inner.fd).into()) };
         let mut mailbox = inner.lock();
-        let before = inner.home.swap(main_loop.id(), SeqCst);
+        let before = inner.home.swap(main_loop.id().number(), SeqCst);
         // An earlier hub of this thread is gone, with all its registrations.
         let elsewhere = mailbox.as_ref().is_some_and(|mailbox| !Arc::ptr_eq(mailbox, &here) && !mailbox.is_gone());
         // This greenlet is counted too.

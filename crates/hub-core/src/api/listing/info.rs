@@ -7,6 +7,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::base::id::GreenletId;
 use crate::base::wait_reason::WaitReason;
 use crate::hub::Interest;
 use crate::main_loop::Origin;
@@ -15,10 +16,8 @@ use crate::main_loop::Origin;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct GreenletInfo {
-    /// Its [number](crate::current_id).
-    ///
-    /// Once it has ended, another greenlet may get the same number.
-    pub number: u32,
+    /// Its id.
+    pub id: GreenletId,
     /// The kind of greenlet.
     pub kind: GreenletKind,
     /// The name, if it has one.
@@ -82,8 +81,8 @@ pub enum GreenletState {
 pub enum Who {
     /// A greenlet.
     Greenlet {
-        /// The number of the greenlet.
-        number: u32,
+        /// The id of the greenlet.
+        id: GreenletId,
         /// Its name and the location of its spawn, if it has not ended.
         description: String,
     },
@@ -149,7 +148,7 @@ impl From<Origin> for Who {
 
 impl fmt::Display for GreenletInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.number, self.kind)?;
+        write!(f, "{} {}", self.id, self.kind)?;
         if let Some(name) = &self.name {
             write!(f, " {name:?}")?;
         }
@@ -214,7 +213,7 @@ impl fmt::Display for End {
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Who::Greenlet { number, description } => write!(f, "{number} {description}"),
+            Who::Greenlet { id, description } => write!(f, "{id} {description}"),
             Who::Callback { made_at, stack } => {
                 write!(f, "callback made at {made_at}")?;
                 stack.as_ref().map_or(Ok(()), |stack| write!(f, "\n{stack}"))

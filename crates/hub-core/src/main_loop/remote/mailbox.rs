@@ -42,6 +42,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use crate::base::dormant::Sleep;
 use crate::base::fork;
+use crate::base::id::HubId;
 use crate::base::sync::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, UnsafeCell, yield_now};
 use crate::hub::Notify;
 use crate::main_loop::wakeup::Wakeup;
@@ -130,9 +131,9 @@ unsafe impl Send for Mailbox {}
 unsafe impl Sync for Mailbox {}
 
 impl Mailbox {
-    /// Returns the number of the loop's hub.
-    pub(crate) fn hub_id(&self) -> u64 {
-        self.hub.load(Relaxed)
+    /// Returns the id of the loop's hub.
+    pub(crate) fn hub_id(&self) -> HubId {
+        HubId::new(self.hub.load(Relaxed))
     }
 
     /// Posts a message, and wakes the loop if it sleeps. Returns the message if it will never be read.
@@ -347,9 +348,9 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Creates an open mailbox for hub number `hub` of the calling thread. Nothing rings until
+    /// Creates an open mailbox for the hub `hub` of the calling thread. Nothing rings until
     /// [`replace_bell`](Inbox::replace_bell).
-    pub(crate) fn new(hub: u64) -> Inbox {
+    pub(crate) fn new(hub: HubId) -> Inbox {
         let mailbox = Mailbox {
             head: AtomicPtr::new(EMPTY),
             interrupted: AtomicBool::new(false),
@@ -360,14 +361,14 @@ impl Inbox {
             bell: UnsafeCell::new(None),
             generation: AtomicU32::new(fork::generation()),
             thread: fork::this_thread(),
-            hub: AtomicU64::new(hub),
+            hub: AtomicU64::new(hub.number()),
         };
         Inbox { mailbox: Arc::new(mailbox), here: PhantomData }
     }
 
     /// Assigns the mailbox to another hub of the same thread.
-    pub(crate) fn renumber(&self, hub: u64) {
-        self.mailbox.hub.store(hub, Relaxed);
+    pub(crate) fn renumber(&self, hub: HubId) {
+        self.mailbox.hub.store(hub.number(), Relaxed);
     }
 
     /// Returns the posters' side, which does not count as a user's handle.

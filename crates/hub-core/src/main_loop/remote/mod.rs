@@ -6,6 +6,7 @@ use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
 
+use crate::base::id::HubId;
 use crate::error::HubGone;
 
 pub(crate) use self::mailbox::{Bell, Inbox, Mailbox, Message};
@@ -48,7 +49,7 @@ impl Remote {
     }
 
     /// Returns a handle of a hub whose thread has ended.
-    pub(crate) fn gone(hub: u64) -> Remote {
+    pub(crate) fn gone(hub: HubId) -> Remote {
         let inbox = Inbox::new(hub);
         inbox.close();
         Remote::new(inbox.mailbox())
@@ -103,9 +104,9 @@ impl Remote {
         self.mailbox.is_gone()
     }
 
-    /// Returns the number of the hub. No other hub of this process has it.
+    /// Returns the id of the hub.
     #[must_use]
-    pub fn hub_id(&self) -> u64 {
+    pub fn hub_id(&self) -> HubId {
         self.mailbox.hub_id()
     }
 

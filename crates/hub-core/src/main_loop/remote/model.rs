@@ -8,6 +8,7 @@ use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
 use super::{Bell, Inbox, Message};
+use crate::base::id::HubId;
 use crate::hub::Notify;
 
 /// A bell whose sleeper really blocks, so that loom finds a lost wake-up as a deadlock.
@@ -47,7 +48,7 @@ fn three_threads(model: impl Fn() + Send + Sync + 'static) {
 
 fn inbox() -> (Inbox, Arc<Notices>) {
     let bell = Arc::new(Notices::default());
-    let inbox = Inbox::new(1);
+    let inbox = Inbox::new(HubId::new(1));
     inbox.replace_bell(Bell::Notifier(bell.clone())).unwrap();
     (inbox, bell)
 }

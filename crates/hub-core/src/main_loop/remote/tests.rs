@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::{Bell, Inbox, Message, Remote};
+use crate::base::id::HubId;
 use crate::hub::Notify;
 
 #[derive(Default)]
@@ -23,7 +24,7 @@ impl Notices {
 
 fn inbox() -> (Inbox, Arc<Notices>) {
     let bell = Arc::new(Notices::default());
-    let inbox = Inbox::new(7);
+    let inbox = Inbox::new(HubId::new(7));
     inbox.replace_bell(Bell::Notifier(bell.clone())).unwrap();
     (inbox, bell)
 }
@@ -190,7 +191,7 @@ fn a_bell_that_panics_does_not_keep_the_inbox_from_closing() {
             std::panic::resume_unwind(Box::new("broken"));
         }
     }
-    let inbox = Inbox::new(7);
+    let inbox = Inbox::new(HubId::new(7));
     inbox.replace_bell(Bell::Notifier(Arc::new(Broken))).unwrap();
     assert!(inbox.prepare_sleep());
     catch_unwind(AssertUnwindSafe(|| inbox.mailbox().notify())).unwrap_err();
@@ -252,7 +253,7 @@ fn a_remote_of_a_gone_hub_returns_an_error_and_drops_the_closure() {
         error.to_string(),
         "cannot spawn a green thread on hub 7: its thread has ended, or was left behind by a fork"
     );
-    assert_eq!(error.hub_id(), 7);
+    assert_eq!(error.hub_id(), HubId::new(7));
     assert!(remote.stop().is_err());
 }
 
@@ -260,8 +261,8 @@ fn a_remote_of_a_gone_hub_returns_an_error_and_drops_the_closure() {
 fn a_renumbered_hub_is_named_by_its_new_number() {
     let (inbox, _) = inbox();
     let remote = Remote::new(inbox.mailbox());
-    inbox.renumber(8);
-    assert_eq!(remote.hub_id(), 8);
+    inbox.renumber(HubId::new(8));
+    assert_eq!(remote.hub_id(), HubId::new(8));
 }
 
 #[test]

@@ -223,7 +223,7 @@ impl ReleaseRequest {
         }
         // The source may have come back meanwhile. Only this thread can bring it back, so the answer stays true.
         let mailbox = source.lock();
-        let is_here = source.home.load(SeqCst) == main_loop.id();
+        let is_here = source.home.load(SeqCst) == main_loop.id().number();
         drop(mailbox);
         if !is_here || source.state.load(Acquire) & CLOSED != 0 {
             source.forget_here(main_loop);
