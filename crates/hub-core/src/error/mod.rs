@@ -146,8 +146,10 @@ pub enum GreenError {
     /// A plain greenlet could not be switched to.
     #[error(transparent)]
     Switch(#[from] GreenletError),
-    /// A green thread waited for itself.
-    #[error("a green thread cannot wait for its own end")]
+    /// A green thread waited for itself, or for all of a pool or group to which it belongs.
+    #[error(
+        "a green thread cannot wait for its own end, or for that of its pool or group: the wait will never terminate"
+    )]
     Deadlock,
     /// The result was taken before.
     #[error("the result of the green thread was taken before")]
