@@ -297,6 +297,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/wait/biased/raw_mutex.rs",
     "crates/hub-core/src/wait/offload.rs",
     "crates/hub-core/src/wait/source.rs",
+    "crates/hub-core/src/wait/source/model.rs",
     "crates/hub-core/src/wait/source/state.rs",
     "crates/hub-core/src/wait/trampoline.rs",
     "crates/hub-kqueue/src/sys.rs",

@@ -221,7 +221,8 @@ fn guarded_pool(workspace: &Workspace, report: &mut Report) {
     }
 }
 
-/// Runs the models of loom: the remote handle, the parker, the biased lock, and the wait queue of all primitives.
+/// Runs the models of loom: the remote handle, the parker, the biased lock, the source, and the wait queue of all
+/// primitives.
 fn loom(workspace: &Workspace, report: &mut Report) {
     let models: [(_, &[&str]); 2] = [
         ("loom, threads", &["-p", "hub-core", "--release", "--lib", "model"]),

@@ -14,11 +14,22 @@ pub(crate) use loom::{
 #[cfg(loom)]
 pub(crate) use loom::thread::yield_now as nap;
 
+/// Stands before a sequentially consistent load that follows such a write: loom takes both for acquire and release, and
+/// orders only fences.
+#[cfg(loom)]
+pub(crate) fn order_for_model() {
+    loom::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+}
+
 #[cfg(not(loom))]
 mod std_sync {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::thread::yield_now;
+
+    /// The system orders the accesses themselves.
+    #[inline(always)]
+    pub(crate) fn order_for_model() {}
 
     /// Sleeps for a moment.
     pub(crate) fn nap() {

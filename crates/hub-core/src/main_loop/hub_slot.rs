@@ -173,6 +173,7 @@ impl MainLoop {
     }
 
     /// Runs code of a hub, or other code that must not switch. Meanwhile no hub can be called and no greenlet left.
+    #[inline(always)]
     pub(crate) fn call_guarded<R>(&self, call: impl FnOnce() -> R) -> std::thread::Result<R> {
         let outer = self.heartbeat.enter_hub();
         let budget = run::stop_hand_off();

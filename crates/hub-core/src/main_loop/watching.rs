@@ -357,7 +357,7 @@ impl MainLoop {
     }
 
     /// Promotes the next queued waiter once the first one has gone.
-    #[inline]
+    #[inline(always)]
     pub(super) fn promote_next_waiter(&self, key: Key, direction: Interest) {
         loop {
             let target = self.descriptors.borrow_mut().next_queued(key, direction);
@@ -367,6 +367,8 @@ impl MainLoop {
     }
 
     /// Arms a queued waiter. If the hub does not watch for it, the caller promotes the one after it.
+    #[cold]
+    #[inline(never)]
     fn rearm_waiter(&self, key: Key, direction: Interest, target: Target) {
         let interest = self.descriptors.borrow().watched.armed(key) | direction;
         // SAFETY: a queued waiter keeps the descriptor open like the one before it.

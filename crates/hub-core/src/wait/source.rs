@@ -1,22 +1,28 @@
 //! Owned descriptors: sockets and other files that are registered once for their life.
 //!
-//! The operations are here; [`state`] decides when the number is closed and which hub has it registered.
+//! The operations are here. [`word`] decides when the number is closed, [`home`] which hub has it registered; [`state`]
+//! carries that out.
 //!
 //! Ground rules: those of [`state`], and
 //! - A number is borrowed only by an operation that is [`Entered`], or for as long as the source itself is borrowed.
 
+mod home;
+#[cfg(all(test, loom))]
+mod model;
 mod state;
+mod word;
 
 use std::fmt;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use self::state::{CLOSED, CountedWaiter, ENTERED, Entered, GONE, Inner, LENT, NONBLOCKING, RETRYING, Request};
+use self::home::{Busy, CountedWaiter, Home};
+use self::state::{Entered, Inner, Request};
+use self::word::{GONE, LENT, NONBLOCKING, RETRYING, Word};
 use super::doubt::{Doubts, Pauses};
 use super::trampoline::block_on;
 use crate::base::fork;
@@ -88,14 +94,11 @@ impl Source {
     pub fn from_nonblocking(fd: OwnedFd) -> Source {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let inner = Inner {
-            id: NEXT.fetch_add(1, Relaxed),
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             fd: fd.into_raw_fd(),
-            state: AtomicU32::new(0),
-            home: AtomicU64::new(0),
             generation: fork::generation(),
-            waiting: AtomicU32::new(0),
-            left_behind: AtomicU32::new(0),
-            mailbox: Mutex::new(None),
+            word: Word::new(),
+            home: Home::new(),
         };
         Source { inner: Arc::new(inner) }
     }
@@ -221,10 +224,10 @@ impl Source {
         let entered = inner.enter()?;
         // SAFETY: the number is open as long as `entered` lives.
         let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
-        let state = inner.state.load(Relaxed);
-        let nonblocking = state & NONBLOCKING != 0;
+        let flags = inner.word.flags();
+        let nonblocking = flags & NONBLOCKING != 0;
         let direction = if WRITES { Interest::WRITE } else { Interest::READ };
-        let mut wait = Wait::new(timeout, WRITES && state & RETRYING != 0);
+        let mut wait = Wait::new(timeout, WRITES && flags & RETRYING != 0);
         let Some(local) = local::get_if_any() else {
             return perform_alone(fd, direction, nonblocking, wait, op);
         };
@@ -397,13 +400,12 @@ impl Source {
         if direction != Interest::READ && direction != Interest::WRITE {
             return Err(TrampolineError::Interest { interest: direction, fd: inner.fd }.into());
         }
-        let waiting = CountedWaiter::count(inner);
+        let waiting = inner.home.count();
         self.settle(main_loop)?;
-        let state = inner.state.load(SeqCst);
-        if state & CLOSED != 0 {
+        if inner.word.is_closed() {
             return Err(TrampolineError::Closed(inner.fd).into());
         }
-        if state & LENT != 0 {
+        if inner.word.has(LENT) {
             // A waiter by number has borrowed the number, and stays.
             main_loop.table().adopt(inner.fd, inner.id);
         }
@@ -413,7 +415,7 @@ impl Source {
     /// Makes this thread's hub the home of the source.
     #[inline]
     fn settle(&self, main_loop: &MainLoop) -> io::Result<()> {
-        if self.inner.home.load(SeqCst) == main_loop.id().number() { Ok(()) } else { self.move_here(main_loop) }
+        if self.inner.home.hub() == main_loop.id().number() { Ok(()) } else { self.move_here(main_loop) }
     }
 
     #[cold]
@@ -421,24 +423,14 @@ impl Source {
         let inner = &self.inner;
         main_loop.ensure_hub().map_err(io::Error::from)?;
         let Some(here) = main_loop.mailbox() else { return Err(TrampolineError::Closed(inner.fd).into()) };
-        let mut mailbox = inner.lock();
-        let before = inner.home.swap(main_loop.id().number(), SeqCst);
-        // An earlier hub of this thread is gone, with all its registrations.
-        let elsewhere = mailbox.as_ref().is_some_and(|mailbox| !Arc::ptr_eq(mailbox, &here) && !mailbox.is_gone());
-        // This greenlet is counted too.
-        let others = inner.waiting.load(SeqCst) - 1;
-        if mailbox.as_ref().is_some_and(|mailbox| mailbox.is_left_behind()) {
-            inner.left_behind.store(others, Relaxed);
-        }
-        if elsewhere && others > inner.left_behind.load(Relaxed) {
-            inner.home.store(before, SeqCst);
-            let text = format!("descriptor {} is waited for on another thread; use try_clone for one each", inner.fd);
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
-        }
-        let before = mailbox.replace(here);
-        drop(mailbox);
-        if elsewhere && let Some(before) = before {
-            inner.post(&before, Request::Forget);
+        match inner.home.move_to(main_loop.id().number(), here) {
+            Ok(Some(before)) => inner.post(&before, Request::Forget),
+            Ok(None) => {}
+            Err(Busy) => {
+                let fd = inner.fd;
+                let text = format!("descriptor {fd} is waited for on another thread; use try_clone for one each");
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+            }
         }
         Ok(())
     }
@@ -503,9 +495,9 @@ impl Source {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn close(&self) {
-        self.inner.state.fetch_add(ENTERED, Acquire);
+        self.inner.word.enter();
         let entered = Entered(&self.inner);
-        if self.inner.state.fetch_or(CLOSED, SeqCst) & CLOSED == 0 {
+        if self.inner.word.close() {
             self.inner.forget();
         }
         self.inner.close_if_left_behind();
@@ -515,18 +507,14 @@ impl Source {
     /// Returns whether the source was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.inner.state.load(Acquire) & CLOSED != 0
+        self.inner.word.is_closed()
     }
 
     /// Sets whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting. Does not switch.
     ///
     /// It is off by default. The descriptor itself is non-blocking in either case.
     pub fn set_nonblocking(&self, nonblocking: bool) {
-        if nonblocking {
-            self.inner.state.fetch_or(NONBLOCKING, Relaxed);
-        } else {
-            self.inner.state.fetch_and(!NONBLOCKING, Relaxed);
-        }
+        self.inner.word.set(NONBLOCKING, nonblocking);
     }
 
     /// Sets whether waiting writes also try again after pauses. Does not switch.
@@ -534,24 +522,20 @@ impl Source {
     /// The pauses grow from 1 ms to 64 ms, whatever the hub reports. It is for sockets for which the system does not
     /// report every end of a wait. It is off by default.
     pub fn set_retrying(&self, retrying: bool) {
-        if retrying {
-            self.inner.state.fetch_or(RETRYING, Relaxed);
-        } else {
-            self.inner.state.fetch_and(!RETRYING, Relaxed);
-        }
+        self.inner.word.set(RETRYING, retrying);
     }
 
     /// Returns whether waiting writes also try again after pauses.
     #[must_use]
     pub fn is_retrying(&self) -> bool {
-        self.inner.state.load(Relaxed) & RETRYING != 0
+        self.inner.word.has(RETRYING)
     }
 
     /// Returns whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
     #[inline]
     #[must_use]
     pub fn is_nonblocking(&self) -> bool {
-        self.inner.state.load(Relaxed) & NONBLOCKING != 0
+        self.inner.word.has(NONBLOCKING)
     }
 
     /// Returns the descriptor, deregistered from every hub. It is still non-blocking.
@@ -565,9 +549,8 @@ impl Source {
         let _entered = inner.enter()?;
         inner.forget();
         // Only this call is in progress, so no request waits for another hub.
-        let alone = |state| (state < 2 * ENTERED).then_some(state | CLOSED | GONE);
-        if inner.state.fetch_update(AcqRel, Acquire, alone).is_ok() {
-            // SAFETY: the number was open until now, and GONE says that nothing else closes it.
+        if inner.word.claim_alone() {
+            // SAFETY: the number was open until now, and the word says that nothing else closes it.
             return Ok(unsafe { OwnedFd::from_raw_fd(inner.fd) });
         }
         // The number itself stays open until that hub has deregistered it.
@@ -616,7 +599,7 @@ fn perform_alone<R>(
 
 impl Drop for Source {
     fn drop(&mut self) {
-        self.inner.state.fetch_and(!LENT, AcqRel);
+        self.inner.word.take_back();
         self.close();
     }
 }
@@ -630,10 +613,10 @@ impl AsFd for Source {
     ///
     /// Panics if the source was closed.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.state.fetch_add(ENTERED, Acquire);
+        self.inner.word.enter();
         let entered = Entered(&self.inner);
-        let state = self.inner.state.fetch_or(LENT, AcqRel);
-        assert!(state & GONE == 0, "descriptor {} was closed before it was lent", self.inner.fd);
+        let flags = self.inner.word.lend();
+        assert!(flags & GONE == 0, "descriptor {} was closed before it was lent", self.inner.fd);
         drop(entered);
         // SAFETY: the number was not GONE while it was entered. With LENT set, nothing closes it before the drop.
         unsafe { BorrowedFd::borrow_raw(self.inner.fd) }

@@ -1,30 +1,22 @@
-//! The state of a source: operations in progress, the hub that has it registered, the close of the number.
+//! The parts of a source that its operations, its handles and the requests of other OS threads share.
 //!
-//! Ground rules:
-//! - The number is open from `new` on. It is closed by the operation that finds all of this: the source is marked
-//!   closed, no operation is [`Entered`], and `as_fd` has not lent it. Otherwise the drop of the last `Inner` closes
-//!   it. The closer sets `GONE`, once.
-//! - A greenlet that a fork or the end of its OS thread has left behind stays `Entered` for ever. So the close of such
+//! Ground rules, and those of [`word`](super::word) and [`home`](super::home):
+//! - The number is open from `new` on. It is closed by the caller to which the [`Word`] says so. Otherwise the drop of
+//!   the last `Inner` closes it.
+//! - A greenlet that a fork or the end of its OS thread has left behind stays [`Entered`] for ever. So the close of such
 //!   a source redirects its number to a dead file, which releases the source's own file; the number stays open.
 //! - Before the close, the hub that has the number registered is asked to deregister it. If that hub belongs to another
 //!   thread, a request is sent there. The request is itself `Entered`, and so keeps the number open until it was
 //!   carried out.
-//! - `home` says which hub has the number registered. It changes under the lock only, and then `mailbox` is that of the
-//!   hub's thread. A waiter counts itself in `waiting` before it reads `home`. The thread that moves `home` reads
-//!   `waiting` afterwards. Both are sequentially consistent, so at least one of the two sees the other. A thread that
-//!   finds a waiter puts `home` back; a reader without the lock may see the value in between.
-//! - A waiter reads `CLOSED` after it has settled `home`. A closer reads `home` after it has set `CLOSED`. Both are
-//!   sequentially consistent: either the waiter leaves, or its hub is notified of the close after the waiter has
-//!   parked.
 
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use super::home::{Home, Resident};
+use super::word::{CLOSED, GONE, LENT, Word};
 use crate::base::fork;
 use crate::error::TrampolineError;
 use crate::greenlet::local;
@@ -37,28 +29,19 @@ pub(super) struct Inner {
     pub(super) fd: RawFd,
     /// The generation of forks in which the source was made.
     pub(super) generation: u32,
-    pub(super) state: AtomicU32,
-    /// The id of the hub that has the number registered; 0 if none has.
-    pub(super) home: AtomicU64,
-    /// The number of greenlets that are parked on the source.
-    pub(super) waiting: AtomicU32,
-    /// The number of them that a fork has left behind. It changes under the lock only.
-    pub(super) left_behind: AtomicU32,
-    pub(super) mailbox: Mutex<Option<Arc<Mailbox>>>,
+    pub(super) word: Word,
+    pub(super) home: Home<Mailbox>,
 }
 
-pub(super) const CLOSED: u32 = 1;
+impl Resident for Mailbox {
+    fn is_gone(&self) -> bool {
+        Mailbox::is_gone(self)
+    }
 
-pub(super) const LENT: u32 = 2;
-
-pub(super) const NONBLOCKING: u32 = 4;
-
-pub(super) const GONE: u32 = 8;
-
-pub(super) const RETRYING: u32 = 16;
-
-/// One operation in progress; the upper bits of the word count them.
-pub(super) const ENTERED: u32 = 32;
+    fn is_left_behind(&self) -> bool {
+        Mailbox::is_left_behind(self)
+    }
+}
 
 /// An operation in progress. It keeps the number open.
 pub(super) struct Entered<'a>(pub(super) &'a Inner);
@@ -66,9 +49,9 @@ pub(super) struct Entered<'a>(pub(super) &'a Inner);
 impl Inner {
     #[inline]
     pub(super) fn enter(&self) -> io::Result<Entered<'_>> {
-        let state = self.state.fetch_add(ENTERED, Acquire);
+        let flags = self.word.enter();
         let entered = Entered(self);
-        if state & CLOSED != 0 { Err(self.is_closed()) } else { Ok(entered) }
+        if flags & CLOSED != 0 { Err(self.is_closed()) } else { Ok(entered) }
     }
 
     #[cold]
@@ -76,16 +59,13 @@ impl Inner {
         TrampolineError::Closed(self.fd).into()
     }
 
-    /// Closes the number if the source is closed and nothing uses the number any more.
+    /// # Safety
+    ///
+    /// The word says that the caller has to close the number.
     #[cold]
-    pub(super) fn close_if_idle(&self, mut state: u32) {
-        while state & (CLOSED | LENT | GONE) == CLOSED && state < ENTERED {
-            match self.state.compare_exchange_weak(state, state | GONE, AcqRel, Acquire) {
-                // SAFETY: the number was open until now, and nothing else closes it: GONE was set just here.
-                Ok(_) => return drop(unsafe { OwnedFd::from_raw_fd(self.fd) }),
-                Err(now) => state = now,
-            }
-        }
+    unsafe fn close_number(&self) {
+        // SAFETY: the number was open until now, and nothing else closes it, by the contract.
+        drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
     }
 
     /// Releases the open file of a closed source if greenlets that were left behind keep the number open for ever.
@@ -94,11 +74,10 @@ impl Inner {
     /// the number registered, that thread does this once its hub has deregistered it: a hub cannot deregister a file
     /// that the number no longer names.
     pub(super) fn close_if_left_behind(&self) {
-        let state = self.state.load(Acquire);
-        if state & (LENT | GONE) != 0 || state < 2 * ENTERED {
+        if !self.word.is_kept_by_others() {
             return;
         }
-        let is_left_behind = match &*self.lock() {
+        let is_left_behind = match &self.home.resident() {
             Some(mailbox) if mailbox.is_gone() => true,
             Some(mailbox) if !is_own_mailbox(mailbox) => false,
             _ => self.generation != fork::generation(),
@@ -129,16 +108,15 @@ impl Inner {
     pub(super) fn forget(self: &Arc<Self>) {
         if let Some(local) = local::try_get() {
             // A waiter by number borrows the number from this source, even if no hub has the source registered.
-            if self.state.load(Relaxed) & LENT != 0 {
+            if self.word.has(LENT) {
                 local.main_loop.table().adopt(self.fd, self.id);
             }
             self.forget_here(&local.main_loop);
         }
-        if self.home.load(SeqCst) == 0 {
+        if self.home.hub() == 0 {
             return;
         }
-        let mailbox = self.lock().clone();
-        if let Some(mailbox) = mailbox
+        if let Some(mailbox) = self.home.resident()
             && !is_own_mailbox(&mailbox)
         {
             self.post(&mailbox, Request::Forget);
@@ -147,14 +125,13 @@ impl Inner {
 
     /// Wakes the waiters in `directions` on every thread, so that their operations are tried again.
     pub(super) fn wake(self: &Arc<Self>, directions: Interest) {
-        if self.waiting.load(SeqCst) == 0 {
+        if !self.home.has_waiters() {
             return;
         }
         if let Some(local) = local::try_get() {
             local.main_loop.wake_waiters(self.fd, self.id, directions);
         }
-        let mailbox = self.lock().clone();
-        if let Some(mailbox) = mailbox
+        if let Some(mailbox) = self.home.resident()
             && !is_own_mailbox(&mailbox)
         {
             self.post(&mailbox, Request::Wake(directions));
@@ -171,30 +148,26 @@ impl Inner {
 
     /// Sends a request to the hub of another thread.
     pub(super) fn post(self: &Arc<Self>, mailbox: &Mailbox, request: Request) {
-        self.state.fetch_add(ENTERED, Acquire);
+        self.word.enter();
         // A hub that is gone has no registration and no waiter: the message comes back and is dropped.
         let request = ReleaseRequest { source: Arc::clone(self), request };
         drop(mailbox.post(Message::Run(Box::new(move || request.carry_out(&local::get().main_loop)))));
-    }
-
-    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Arc<Mailbox>>> {
-        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Entered<'_> {
     #[inline]
     fn drop(&mut self) {
-        let state = self.0.state.fetch_sub(ENTERED, AcqRel) - ENTERED;
-        if state & CLOSED != 0 {
-            self.0.close_if_idle(state);
+        if self.0.word.leave() {
+            // SAFETY: the word says so.
+            unsafe { self.0.close_number() };
         }
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if *self.state.get_mut() & GONE == 0 {
+        if !self.word.has(GONE) {
             // SAFETY: the number was open until now, and this is the last reference.
             drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
         }
@@ -222,13 +195,11 @@ impl ReleaseRequest {
             return main_loop.wake_waiters(source.fd, source.id, directions);
         }
         // The source may have come back meanwhile. Only this thread can bring it back, so the answer stays true.
-        let mailbox = source.lock();
-        let is_here = source.home.load(SeqCst) == main_loop.id().number();
-        drop(mailbox);
-        if !is_here || source.state.load(Acquire) & CLOSED != 0 {
+        let is_here = source.home.settled_hub() == main_loop.id().number();
+        if !is_here || source.word.is_closed() {
             source.forget_here(main_loop);
         }
-        if source.state.load(Acquire) & CLOSED != 0 {
+        if source.word.is_closed() {
             source.close_if_left_behind();
         }
     }
@@ -267,20 +238,4 @@ impl SourceWaker {
 pub(super) fn is_own_mailbox(mailbox: &Arc<Mailbox>) -> bool {
     let here = local::try_get().and_then(|local| local.main_loop.mailbox());
     here.is_some_and(|here| Arc::ptr_eq(&here, mailbox))
-}
-
-/// Counts a greenlet that is parked on a source, or is about to park.
-pub(super) struct CountedWaiter<'a>(pub(super) &'a Inner);
-
-impl CountedWaiter<'_> {
-    pub(super) fn count(inner: &Inner) -> CountedWaiter<'_> {
-        inner.waiting.fetch_add(1, SeqCst);
-        CountedWaiter(inner)
-    }
-}
-
-impl Drop for CountedWaiter<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, SeqCst);
-    }
 }

@@ -1,0 +1,118 @@
+//! The home of a source: the hub that has its number registered, and the greenlets that wait there.
+//!
+//! Ground rules:
+//! - `hub` changes under the lock only, and then `mailbox` is that of the hub's OS thread.
+//! - A waiter counts itself before it reads `hub`. A thread that moves the source reads the count afterwards. Both are
+//!   sequentially consistent, so at least one of the two sees the other. A thread that finds a waiter puts `hub` back; a
+//!   reader without the lock may see the value in between.
+//! - A waiter checks whether the source is closed after it has settled `hub`. A closer reads `hub` after it has marked
+//!   the source. Both are sequentially consistent: either the waiter leaves, or its hub is notified of the close after
+//!   the waiter has parked.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{Arc, PoisonError};
+
+use crate::base::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, order_for_model};
+
+/// The OS thread of a hub.
+pub(super) trait Resident {
+    /// Returns whether the OS thread has ended, or a fork has left it behind.
+    fn is_gone(&self) -> bool;
+
+    /// Returns whether a fork has left the OS thread behind.
+    fn is_left_behind(&self) -> bool;
+}
+
+/// The source waits at the hub of another OS thread.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Busy;
+
+pub(super) struct Home<M> {
+    /// The id of the hub that has the number registered; 0 if none has.
+    hub: AtomicU64,
+    /// The number of greenlets that are parked on the source, or about to park.
+    waiting: AtomicU32,
+    /// The number of them that a fork has left behind. It changes under the lock only.
+    left_behind: AtomicU32,
+    mailbox: Mutex<Option<Arc<M>>>,
+}
+
+impl<M: Resident> Home<M> {
+    pub(super) fn new() -> Home<M> {
+        Home {
+            hub: AtomicU64::new(0),
+            waiting: AtomicU32::new(0),
+            left_behind: AtomicU32::new(0),
+            mailbox: Mutex::new(None),
+        }
+    }
+
+    /// Returns the id of the hub that has the number registered; 0 if none has.
+    #[inline]
+    pub(super) fn hub(&self) -> u64 {
+        order_for_model();
+        self.hub.load(SeqCst)
+    }
+
+    /// Counts a greenlet that is about to park.
+    #[inline]
+    pub(super) fn count(&self) -> CountedWaiter<'_> {
+        self.waiting.fetch_add(1, SeqCst);
+        CountedWaiter(&self.waiting)
+    }
+
+    pub(super) fn has_waiters(&self) -> bool {
+        order_for_model();
+        self.waiting.load(SeqCst) != 0
+    }
+
+    /// Makes `hub` of the OS thread `here` the home, for a caller that is counted.
+    ///
+    /// Returns the OS thread that has to release the number, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Greenlets of another OS thread wait; then nothing changes.
+    pub(super) fn move_to(&self, hub: u64, here: Arc<M>) -> Result<Option<Arc<M>>, Busy> {
+        let mut mailbox = self.lock();
+        let before = self.hub.swap(hub, SeqCst);
+        // An earlier hub of this thread is gone, with all its registrations.
+        let elsewhere = mailbox.as_ref().is_some_and(|mailbox| !Arc::ptr_eq(mailbox, &here) && !mailbox.is_gone());
+        // The caller is counted too.
+        order_for_model();
+        let others = self.waiting.load(SeqCst) - 1;
+        if mailbox.as_ref().is_some_and(|mailbox| mailbox.is_left_behind()) {
+            self.left_behind.store(others, Relaxed);
+        }
+        if elsewhere && others > self.left_behind.load(Relaxed) {
+            self.hub.store(before, SeqCst);
+            return Err(Busy);
+        }
+        Ok(mailbox.replace(here).filter(|_| elsewhere))
+    }
+
+    /// Returns the OS thread of the hub that has, or had, the number registered.
+    pub(super) fn resident(&self) -> Option<Arc<M>> {
+        self.lock().clone()
+    }
+
+    /// Returns the id of the hub, when no thread is moving the source.
+    pub(super) fn settled_hub(&self) -> u64 {
+        let _settled = self.lock();
+        self.hub()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<M>>> {
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A greenlet that is parked on a source, or about to park.
+pub(super) struct CountedWaiter<'a>(&'a AtomicU32);
+
+impl Drop for CountedWaiter<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}

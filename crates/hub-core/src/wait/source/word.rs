@@ -1,0 +1,116 @@
+//! The word of a source: its operations in progress, and the end of its number.
+//!
+//! Ground rules:
+//! - [`enter`](Word::enter) counts an operation. The number is open while it is counted, if it was not marked closed
+//!   before.
+//! - Exactly one of the calls that return whether the caller [has to close](Word::leave) the number returns true, once
+//!   the source is marked closed, no operation is counted, and the number is not lent. That call sets `GONE`.
+
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+
+use crate::base::sync::{AtomicU32, order_for_model};
+
+/// The source was closed.
+pub(super) const CLOSED: u32 = 1;
+
+/// `as_fd` has lent the number for the life of the source.
+pub(super) const LENT: u32 = 2;
+
+/// Operations return `WouldBlock` instead of waiting.
+pub(super) const NONBLOCKING: u32 = 4;
+
+/// The number is closed, or about to be closed by the caller that has set this.
+pub(super) const GONE: u32 = 8;
+
+/// Waiting writes also try again after pauses.
+pub(super) const RETRYING: u32 = 16;
+
+/// One operation in progress; the upper bits of the word count them.
+const ENTERED: u32 = 32;
+
+/// Flags, and the number of operations in progress.
+pub(super) struct Word(AtomicU32);
+
+impl Word {
+    pub(super) fn new() -> Word {
+        Word(AtomicU32::new(0))
+    }
+
+    /// Counts an operation in progress. Returns the flags from before.
+    #[inline]
+    pub(super) fn enter(&self) -> u32 {
+        self.0.fetch_add(ENTERED, Acquire)
+    }
+
+    /// Ends an operation. Returns true if the caller has to close the number.
+    #[inline]
+    #[must_use]
+    pub(super) fn leave(&self) -> bool {
+        let left = self.0.fetch_sub(ENTERED, AcqRel) - ENTERED;
+        left & CLOSED != 0 && self.claim(left)
+    }
+
+    #[cold]
+    fn claim(&self, mut word: u32) -> bool {
+        while word & (CLOSED | LENT | GONE) == CLOSED && word < ENTERED {
+            match self.0.compare_exchange_weak(word, word | GONE, AcqRel, Acquire) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    /// Takes the number for its only operation in progress: nothing else closes it. Returns false if there is another.
+    pub(super) fn claim_alone(&self) -> bool {
+        let alone = |word| (word < 2 * ENTERED).then_some(word | CLOSED | GONE);
+        self.0.fetch_update(AcqRel, Acquire, alone).is_ok()
+    }
+
+    /// Marks the source as closed. Returns false if it was closed before.
+    ///
+    /// The order among this, [`is_closed`](Word::is_closed) and the accesses of a [`Home`](super::home::Home) is the
+    /// same for all threads.
+    pub(super) fn close(&self) -> bool {
+        self.0.fetch_or(CLOSED, SeqCst) & CLOSED == 0
+    }
+
+    /// Returns whether the source is marked as closed.
+    pub(super) fn is_closed(&self) -> bool {
+        order_for_model();
+        self.0.load(SeqCst) & CLOSED != 0
+    }
+
+    /// Lends the number until [`take_back`](Word::take_back). Returns the flags from before.
+    pub(super) fn lend(&self) -> u32 {
+        self.0.fetch_or(LENT, AcqRel)
+    }
+
+    pub(super) fn take_back(&self) {
+        self.0.fetch_and(!LENT, AcqRel);
+    }
+
+    /// Returns whether the operations other than the caller's are all that keeps the number open.
+    pub(super) fn is_kept_by_others(&self) -> bool {
+        let word = self.0.load(Acquire);
+        word & (LENT | GONE) == 0 && word >= 2 * ENTERED
+    }
+
+    #[inline]
+    pub(super) fn has(&self, flag: u32) -> bool {
+        self.flags() & flag != 0
+    }
+
+    #[inline]
+    pub(super) fn flags(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+
+    pub(super) fn set(&self, flag: u32, on: bool) {
+        if on {
+            self.0.fetch_or(flag, Relaxed);
+        } else {
+            self.0.fetch_and(!flag, Relaxed);
+        }
+    }
+}
