@@ -5,7 +5,7 @@ use crate::error::GreenError;
 use crate::greenlet::control::{ControlRef, Kind};
 use crate::greenlet::driver::Driver;
 use crate::greenlet::local;
-use crate::greenlet::run::{self, Interrupted};
+use crate::greenlet::run;
 use crate::greenlet::task::TaskRef;
 use crate::greenlet::unwind::{Exit, KillProgress};
 
@@ -51,7 +51,7 @@ pub(crate) fn end(task: TaskRef, error: GreenError) -> KillOutcome {
         local::get().main_loop.disarm(timer);
     }
     // The caller's handle keeps the cell alive.
-    if run::interrupt(target, exit, at_once) == Interrupted::Cancelled {
+    if !run::interrupt(target, exit, at_once) {
         return KillOutcome::Cancelled;
     }
     loop {

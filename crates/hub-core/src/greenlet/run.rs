@@ -34,7 +34,7 @@ pub(crate) use self::exits::{check_exit, exit_again, exit_is_pending, exit_now, 
 pub use self::fairness::set_turn_time;
 pub(crate) use self::fairness::{charge, fire, operations_used_up, run_ready};
 use self::interrupt::cancel;
-pub(crate) use self::interrupt::{Interrupted, end_abandoned, interrupt};
+pub(crate) use self::interrupt::{end_abandoned, interrupt};
 pub(crate) use self::mask::{Mask, Shield, lift_shields};
 pub(super) use self::waiter::arrive;
 pub(crate) use self::waiter::{Waiter, may_leave, yield_now};

@@ -13,25 +13,14 @@ use super::waiter::Waiter;
 use super::{current, thread};
 use crate::error::GreenError;
 
-/// The outcome of [`interrupt`].
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Interrupted {
-    /// The target had not begun, and never will.
-    Cancelled,
-    /// The target was switched to and has run until its end or its next park.
-    Ran,
-    /// The target will find the exit when it runs next.
-    Later,
-    /// A mask or a shield is in force, or the target waits for a lock. It finds the exit when that is over.
-    HeldBack,
-}
-
 /// Makes a greenlet other than the running one exit.
 ///
 /// If `at_once`, the running greenlet is queued and the target runs until its end or its next park. Otherwise the
 /// target is only woken. An exit that is pending for the running greenlet itself is then thrown, after the target was
 /// woken. An error of the main loop for the main greenlet waits for its next park.
-pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interrupted {
+///
+/// Returns false if there is nothing to unwind: the target has ended, or had not begun and never will.
+pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> bool {
     // Dropped last, because its destructor may switch.
     let _unneeded;
     // Must be first, because it may change the state of the target.
@@ -41,37 +30,31 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             if let Exit::Kill(error) = exit {
                 cancel(target, error);
             }
-            Interrupted::Cancelled
+            return false;
         }
         State::Delayed => {
             if let Exit::Kill(error) = exit {
                 cancel(target, error);
                 local::get().controls.give(target);
             }
-            Interrupted::Cancelled
+            return false;
         }
-        State::Free | State::Cancelled | State::Callback | State::Abandoned => Interrupted::Cancelled,
+        State::Free | State::Cancelled | State::Callback | State::Abandoned => return false,
         // A begun greenlet cannot be unwound.
-        _ if cfg!(panic = "abort") => Interrupted::Later,
-        State::Running => {
-            target.set_exit(exit);
-            Interrupted::Later
-        }
+        _ if cfg!(panic = "abort") => {}
+        State::Running => drop(target.set_exit(exit)),
         State::Ready => {
             let shielded = target.is_shielded_from(&exit);
             _unneeded = target.set_exit(exit);
-            if !at_once {
-                return Interrupted::Later;
-            }
-            if shielded {
+            if at_once {
                 check_exit();
-                return Interrupted::HeldBack;
+                if !shielded {
+                    // Without a main loop this fails, and the target runs later.
+                    let _ = thread().give_way(current());
+                    spans::back();
+                    check_exit();
+                }
             }
-            check_exit();
-            let left = thread().give_way(current());
-            spans::back();
-            check_exit();
-            if left.is_ok() { Interrupted::Ran } else { Interrupted::Later }
         }
         State::Parked
             if !target.is_masked() && !target.is_shielded_from(&exit) && patience::holds_back(target, &exit) =>
@@ -83,13 +66,13 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             if at_once {
                 check_exit();
             }
-            Interrupted::HeldBack
         }
         State::Parked | State::Switched => {
-            let (masked, shielded) = (target.is_masked(), target.is_shielded_from(&exit));
+            let shielded = target.is_shielded_from(&exit);
+            let later = !at_once || target.is_masked() || shielded;
             _unneeded = target.set_exit(exit);
             let me = current();
-            if !at_once || masked || shielded || has_to_exit(me) {
+            if later || has_to_exit(me) {
                 // A masked wait passes the exit on to the greenlets it waits for. A shielded wait continues unchanged.
                 if !shielded {
                     target.state.set(State::Parked);
@@ -98,7 +81,7 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
                 if at_once {
                     check_exit();
                 }
-                return if masked || shielded { Interrupted::HeldBack } else { Interrupted::Later };
+                return true;
             }
             let thread = thread();
             target.ticket.set(target.ticket() + 1);
@@ -110,9 +93,9 @@ pub(crate) fn interrupt(target: ControlRef, exit: Exit, at_once: bool) -> Interr
             // queued.
             unsafe { thread.switch(me, target) };
             check_exit();
-            Interrupted::Ran
         }
     }
+    true
 }
 
 /// Ends a green thread whose body has not begun: it stays queued with nothing to run.
