@@ -78,13 +78,10 @@ pub(crate) fn exit_now(exit: Exit) {
     }
 }
 
-/// Continues the pending exit, which code of this library caught.
+/// Continues the pending exit, which code of this library caught. The running greenlet [has to exit](has_to_exit).
 pub(crate) fn exit_again() {
-    let me = current();
-    if !me.is_masked()
-        && !std::thread::panicking()
-        && me.throws().is_some()
-        && let Some(exit) = me.next_again()
+    if !std::thread::panicking()
+        && let Some(exit) = current().next_again()
     {
         throw(exit);
     }
