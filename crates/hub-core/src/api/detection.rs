@@ -3,7 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use crate::error::{LoopError, LoopErrorKind};
 use crate::greenlet::local;
 use crate::main_loop::blocking::Detector;
 
@@ -46,9 +45,9 @@ use crate::main_loop::blocking::Detector;
 ///
 /// # Errors
 ///
-/// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) if `resolution` is zero, [`LoopErrorKind::ThreadEnding`] in an
-/// OS thread that ends, and the system's error if it refuses the OS thread or the signal. In these cases a detector
-/// that was on stays on.
+/// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) if `resolution` is zero,
+/// [`ThreadEnding`](crate::LoopErrorKind::ThreadEnding) in an OS thread that ends, and the system's error if it refuses
+/// the OS thread or the signal. In these cases a detector that was on stays on.
 pub fn hub_blocking_detection(resolution: impl Into<Option<Duration>>) -> io::Result<()> {
     let resolution = resolution.into();
     if resolution == Some(Duration::ZERO) {
@@ -56,9 +55,6 @@ pub fn hub_blocking_detection(resolution: impl Into<Option<Duration>>) -> io::Re
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
     let local = local::get_unless_ended()?;
-    if !local::will_end_in_order() {
-        return Err(LoopError::from(LoopErrorKind::ThreadEnding).into());
-    }
     let detector = &local.main_loop.detector;
     let new = resolution
         .map(|resolution| Detector::start(&local.main_loop.heartbeat, resolution).map(Box::new))

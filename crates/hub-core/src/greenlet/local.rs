@@ -80,8 +80,8 @@ macro_rules! guards {
         thread_local! {
             $(static $name: Guard = const { Guard };)*
         }
-        /// Functions that each register one guard. They return false if its destructor has run.
-        static GUARDS: [fn() -> bool; [$(stringify!($name)),*].len()] = [$(|| $name.try_with(|_| ()).is_ok()),*];
+        /// Functions that each register one guard.
+        static GUARDS: [fn(); [$(stringify!($name)),*].len()] = [$(|| _ = $name.try_with(|_| ())),*];
     };
 }
 
@@ -168,7 +168,7 @@ fn create(ended: bool) -> &'static Local {
         let _ = LATE_GUARD.try_with(|_| ());
     } else {
         thread().local.set(Some(local));
-        let _ = GUARDS[0]();
+        GUARDS[0]();
     }
     thread().set_current(main);
     super::overflow::set_describe(describe::write_owner);
@@ -183,11 +183,6 @@ pub(crate) fn running_stack() -> Option<std::ops::Range<usize>> {
     // SAFETY: a stack that is lent to a greenlet is mapped, and so is its header.
     let stack = unsafe { stack.as_ref() };
     Some(stack.bottom().addr()..stack.top().addr())
-}
-
-/// Returns whether the end of this OS thread will be noticed.
-pub(crate) fn will_end_in_order() -> bool {
-    GUARDS[0]()
 }
 
 impl Local {
