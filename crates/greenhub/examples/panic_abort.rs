@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::ExitCode;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use greenhub::greenlet::{Greenlet, GreenletError, Payload};
@@ -45,6 +45,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a server is stopped after the next connection", a_server_is_stopped_after_the_next_connection),
     ("replacing the hub ends no green thread", replacing_the_hub_ends_no_green_thread),
     ("an OS thread ends while green threads are parked", an_os_thread_ends),
+    ("a shutdown does not wait for parked green threads", a_shutdown_does_not_wait),
 ];
 
 /// Checks the behaviour without unwinding.
@@ -219,4 +220,16 @@ fn an_os_thread_ends() -> io::Result<bool> {
         greenhub::sleep(SHORT);
     };
     Ok([std::thread::spawn(ends), os::spawn(ends)].into_iter().all(|thread| thread.join().is_ok()))
+}
+
+fn a_shutdown_does_not_wait() -> io::Result<bool> {
+    const LIMIT: Duration = Duration::from_secs(30);
+    let (reader, _writer) = io::pipe()?;
+    let begin = Instant::now();
+    let ended = std::thread::spawn(move || {
+        greenhub::spawn_n(move || drop(greenhub::trampoline(&reader, Interest::READ, None)));
+        greenhub::sleep(SHORT);
+        greenhub::get_hub().shutdown(Some(LIMIT))
+    });
+    Ok(ended.join().is_ok_and(|ended| ended.is_ok_and(|ended| ended.abandoned == 1)) && begin.elapsed() < LIMIT)
 }

@@ -293,9 +293,9 @@ impl Greenlet {
         me.state.set(State::Switched);
         if let Some(node) = me.raw_node()
             && node.handles.get() == 0
-            && !cfg!(panic = "abort")
         {
-            // No handle is left, so no greenlet can switch back: it exits when the run queue gets to it.
+            // No handle is left, so no greenlet can switch back: it exits when the run queue gets to it. With
+            // `panic = "abort"` it stays suspended.
             node.successor.set(Successor::Hub);
             let _ = run::interrupt(me, Exit::Kill(GreenError::Exit), false);
         }

@@ -113,7 +113,7 @@ fn make_all_exit(local: &Local) -> Ended {
     }
     let unwound = local.alive().count();
     // A plain greenlet whose child ends first is resumed by that, and has to exit as well.
-    for target in local.alive().filter(|target| !cfg!(panic = "abort") && target.is_suspended()) {
+    for target in local.alive().filter(|target| target.is_suspended()) {
         drop_contained(target.set_exit(ending()));
     }
     for target in local.alive() {
