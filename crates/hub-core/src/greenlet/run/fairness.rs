@@ -306,12 +306,12 @@ impl RunQueue {
         {}
     }
 
-    /// Handles a turn that is over by the system's clock.
+    /// Handles a turn that is over by the system's clock. Its last slice is used up.
     #[cold]
     fn end_in_time(&self, local: &Local, granted: usize) {
         let turn = &self.turn;
         while turn.over.get() {
-            let left = turn.left.get() + self.budget.get();
+            let left = turn.left.get();
             if turn.is_cut(local) {
                 return self.set_due_aside(granted - left);
             }
