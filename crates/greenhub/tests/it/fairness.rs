@@ -352,12 +352,49 @@ fn no_budget_switch_while_panicking_or_in_the_main_loop() {
 #[test]
 fn a_program_without_green_threads_builds_no_hub_by_its_budget() {
     limited(|| {
+        // Makes the state of the OS thread.
+        let _ = greenhub::greenthread::current_id();
         let (sender, receiver) = mpsc::channel();
         for number in 0..MANY {
             sender.send(number).unwrap();
             receiver.recv().unwrap();
         }
         assert!(!greenhub::hub::has_hub());
+        assert_eq!(get_hub().stats().stacks_most, 0, "no loop has begun");
+    });
+}
+
+#[test]
+fn main_gets_its_error_when_its_budget_is_used_up() {
+    limited(|| {
+        spawn_n(|| get_hub().interrupt());
+        // Main gets the error when the loop has taken a turn.
+        let error = (0..1000 * MANY).find_map(|_| consume_budget().err());
+        assert!(error.as_ref().is_some_and(|error| error.kind() == LoopErrorKind::Interrupted), "{error:?}");
+        assert!((0..MANY).all(|_| consume_budget().is_ok()), "it comes once");
+    });
+}
+
+#[test]
+fn green_threads_alternate_after_one_budget_each() {
+    limited(|| {
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let green: Vec<_> = (0..3)
+            .map(|number| {
+                let order = order.clone();
+                spawn(move || {
+                    for _ in 0..MANY {
+                        consume_budget().unwrap();
+                        order.borrow_mut().push(number);
+                    }
+                })
+            })
+            .collect();
+        green.into_iter().for_each(|one| one.join().unwrap());
+        let order = order.take();
+        let rows: Vec<usize> = order.chunk_by(|one, next| one == next).map(<[i32]>::len).collect();
+        // Only the first green thread finds that others have run before it.
+        assert!(rows[1..].iter().all(|&row| row <= LONGEST / 2), "{rows:?}");
     });
 }
 
@@ -476,6 +513,39 @@ fn a_turn_does_not_end_early_while_the_hubs_clock_stands_still() {
         }
         sleep(Duration::from_nanos(2));
         assert_eq!(*log.borrow(), (0..100).chain([usize::MAX]).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_turn_ends_after_half_its_time_by_the_hubs_clock() {
+    limited(|| {
+        let clock = ManualClock::new();
+        let driven = clock.clone();
+        use_hub_with(move || Ok(driven.drive(default_hub()?))).unwrap();
+        get_hub().set_timer_slack(0, Duration::ZERO);
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let says = log.clone();
+        spawn_n(move || {
+            sleep(Duration::from_millis(1));
+            says.borrow_mut().push(usize::MAX);
+        });
+        yield_now();
+        // The sleep begins with the next turn.
+        get_hub().run_once(Some(Duration::ZERO)).unwrap();
+        for number in 0..100 {
+            let (log, clock) = (log.clone(), clock.clone());
+            spawn_n(move || {
+                if number == 0 {
+                    // More than half of the default turn time, and less than all of it.
+                    clock.advance(Duration::from_micros(1500));
+                }
+                compute();
+                log.borrow_mut().push(number);
+            });
+        }
+        sleep(Duration::from_millis(2));
+        let place = log.borrow().iter().position(|&one| one == usize::MAX);
+        assert!(place.is_some_and(|place| place < 100), "{place:?}");
     });
 }
 

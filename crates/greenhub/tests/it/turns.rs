@@ -1,6 +1,6 @@
 //! The order of green threads when every turn of the loop is cut as early as possible.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::iter;
@@ -8,11 +8,12 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::support::descriptors::{in_child, ms};
+use crate::support::descriptors::{in_child, ms, stats};
 use greenhub::hub::{ManualClock, set_turn_time};
 use greenhub::park::{Deadline, Parked, Parker, WaitReason};
+use greenhub::sync::Event;
 use greenhub::thread::yield_now;
-use greenhub::{Interest, sleep, spawn, trampoline, use_hub_with};
+use greenhub::{Interest, get_hub, sleep, spawn, trampoline, use_hub_with};
 
 /// Selects the green threads that yield once after they have run.
 #[derive(Copy, Clone)]
@@ -21,9 +22,18 @@ struct Yields {
     sleepers: bool,
 }
 
-/// Cuts every turn at its second reading of the clock, with the shortest slices. The hub's clock advances by hand, and
-/// while every green thread waits.
+/// Cuts every turn at its second reading of the clock, with the shortest slices.
 fn cut_turns() -> ManualClock {
+    let clock = manual_clock();
+    set_turn_time(Duration::ZERO);
+    let other = spawn(|| (0..100).for_each(|_| yield_now()));
+    (0..100).for_each(|_| yield_now());
+    other.join().expect("no panic");
+    clock
+}
+
+/// Makes the hub's clock advance by hand, and while every green thread waits.
+fn manual_clock() -> ManualClock {
     let clock = ManualClock::new();
     let drives = clock.clone();
     use_hub_with(move || {
@@ -31,10 +41,6 @@ fn cut_turns() -> ManualClock {
         Ok(drives.drive((choose().map_err(io::Error::other)?.build)()?))
     })
     .expect("no hub yet");
-    set_turn_time(Duration::ZERO);
-    let other = spawn(|| (0..100).for_each(|_| yield_now()));
-    (0..100).for_each(|_| yield_now());
-    other.join().expect("no panic");
     clock
 }
 
@@ -126,6 +132,126 @@ fn a_cut_turn_alternates_due_sleepers_with_the_other_green_threads() {
                 }
             }
         }
+    });
+}
+
+#[test]
+fn the_hub_waits_after_five_cut_turns() {
+    in_child(|| {
+        let _clock = cut_turns();
+        // A timer that is not due changes nothing.
+        spawn(|| sleep(Duration::from_secs(3600)));
+        spawn(|| (0..1000).for_each(|_| yield_now()));
+        yield_now();
+        let before = stats();
+        (0..200).for_each(|_| yield_now());
+        let (turns, waits) = (stats().turns - before.turns, stats().waits - before.waits);
+        assert!(turns >= 100, "{turns} turns");
+        assert!(waits.abs_diff(turns / 5) <= 1, "{waits} waits in {turns} turns");
+    });
+}
+
+#[test]
+fn a_sleeper_left_by_a_cut_turn_runs_before_later_ones() {
+    in_child(|| {
+        let clock = cut_turns();
+        let order = Rc::new(RefCell::new(String::new()));
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        for (number, time) in [(0, ms(1)), (1, ms(2)), (2, ms(10))] {
+            let order = Rc::clone(&order);
+            spawn(move || {
+                sleep(time);
+                order.borrow_mut().push_str(&number.to_string());
+            });
+        }
+        let (advances, reads) = (clock.clone(), Rc::clone(&order));
+        spawn(move || {
+            trampoline(&reader, Interest::READ, None).expect("data");
+            reads.borrow_mut().push('r');
+            // The last sleeper is due when the turn is cut, between the other two.
+            advances.advance(ms(20));
+        });
+        (0..4).for_each(|_| yield_now());
+        writer.write_all(b"x").expect("room");
+        clock.advance(ms(5));
+        sleep(ms(50));
+        assert_eq!(*order.borrow(), "r012");
+    });
+}
+
+#[test]
+fn a_turn_cut_after_its_sleepers_keeps_the_other_green_threads() {
+    const EACH: usize = 10;
+    in_child(|| {
+        let clock = manual_clock();
+        // The time of the turn is up at the end of a slice of many hand-offs, which no clock has shortened.
+        set_turn_time(Duration::from_secs(3600));
+        let ended = Rc::new(Cell::new(0));
+        let mut writers = Vec::new();
+        for _ in 0..EACH {
+            let (reader, writer) = io::pipe().expect("a pipe");
+            writers.push(writer);
+            let ended = Rc::clone(&ended);
+            spawn(move || {
+                trampoline(&reader, Interest::READ, None).expect("data");
+                set_turn_time(Duration::ZERO);
+                (0..20).for_each(|_| yield_now());
+                ended.set(ended.get() + 1);
+            });
+        }
+        for _ in 0..EACH {
+            let ended = Rc::clone(&ended);
+            spawn(move || {
+                sleep(ms(1));
+                ended.set(ended.get() + 1);
+            });
+        }
+        // Every green thread reaches its wait, and the sleeps begin.
+        get_hub().run_once(Some(Duration::ZERO)).expect("a turn");
+        writers.iter_mut().for_each(|writer| writer.write_all(b"x").expect("room"));
+        clock.advance(ms(5));
+        sleep(ms(50));
+        assert_eq!(ended.get(), 2 * EACH);
+    });
+}
+
+#[test]
+fn cancelled_green_threads_count_in_a_cut_turn() {
+    in_child(|| {
+        let clock = cut_turns();
+        let order = Rc::new(RefCell::new(String::new()));
+        let events = [(); 2].map(|()| Rc::new(Event::new()));
+        for (name, event) in ['a', 'b'].into_iter().zip(&events) {
+            let (order, event) = (Rc::clone(&order), Rc::clone(event));
+            spawn(move || {
+                event.wait().expect("sent");
+                order.borrow_mut().push(name);
+            });
+        }
+        for number in 0..2 {
+            let order = Rc::clone(&order);
+            spawn(move || {
+                sleep(ms(1) + Duration::from_micros(number));
+                order.borrow_mut().push_str(&number.to_string());
+            });
+        }
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        let reader = Rc::new(reader);
+        let [first, second] = events;
+        let reads = Rc::clone(&reader);
+        // Queues the first green thread, a cancelled one and the second one, before the sleepers are due.
+        let listens = move |_| {
+            assert_eq!(rustix::io::read(&reads, &mut [0; 8]), Ok(1));
+            first.send(()).expect("not sent yet");
+            spawn(|| ()).kill();
+            second.send(()).expect("not sent yet");
+        };
+        let _listens = get_hub().listen(reader, Interest::READ, listens).expect("registered");
+        (0..4).for_each(|_| yield_now());
+        writer.write_all(b"x").expect("room");
+        clock.advance(ms(5));
+        sleep(ms(50));
+        assert_eq!(*order.borrow(), "a0b1");
     });
 }
 

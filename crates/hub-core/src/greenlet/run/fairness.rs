@@ -390,3 +390,41 @@ impl RunQueue {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::fork::tests::in_own_process;
+
+    /// Longer than an OS thread is held up, and shorter than any system has been running.
+    const TURN: Duration = Duration::from_secs(20);
+
+    /// Returns a turn that has begun so long ago, and whose clock was last read after the rest of the time.
+    fn turn(slice: usize, began: Duration, looked: Duration) -> Turn {
+        let (turn, now) = (Turn::new(), Time::monotonic().as_nanos());
+        let ago = |time: Duration| now.saturating_sub(time.as_nanos() as u64);
+        turn.since.set(Since::Look);
+        turn.slice.set(slice);
+        turn.began.set(ago(began));
+        turn.looked.set(ago(looked));
+        turn
+    }
+
+    #[test]
+    fn slices_follow_the_speed_of_hand_offs_and_a_turn_ends_in_time() {
+        in_own_process(
+            "greenlet::run::fairness::tests::slices_follow_the_speed_of_hand_offs_and_a_turn_ends_in_time",
+            || {
+                set_turn_time(TURN);
+                for (slice, looked, next) in
+                    [(16, Duration::ZERO, 32), (64, Duration::ZERO, 64), (16, TURN / 2, 4), (2, TURN / 2, 1)]
+                {
+                    let turn = turn(slice, looked, looked);
+                    assert!(!turn.look(), "{looked:?}");
+                    assert_eq!(turn.slice.get(), next, "{slice} hand-offs in {looked:?}");
+                }
+                assert!(turn(16, TURN, Duration::ZERO).look());
+            },
+        );
+    }
+}
