@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::green::{LONG, Log, OnDrop, SHORT, keep_reports, pipe, quiet_panic};
 use crate::support::run;
@@ -292,6 +292,29 @@ fn rule_06_a_hub_that_panics_is_dropped_and_rebuilt() {
             assert_eq!((BUILT.get(), DROPPED.get()), (2, 1), "{method:?}");
         });
     }
+}
+
+#[test]
+fn rule_06_a_listener_outlives_a_hub_that_panics_in_its_rearm() {
+    with_hooked("rule_06_a_listener_outlives_a_hub_that_panics_in_its_rearm", || {
+        let (reader, mut writer) = pipe();
+        let called = Rc::new(Cell::new(0));
+        let calls = Rc::clone(&called);
+        let _registration = get_hub().listen(reader, Interest::READ, move |_| calls.set(calls.get() + 1)).unwrap();
+        sleep(SHORT);
+        on_next(Method::Watch, || quiet_panic("on purpose"));
+        writer.write_all(b"x").unwrap();
+        // Main gets the error from the main loop.
+        assert!(catch_unwind(|| sleep(PATIENT)).is_err());
+        HOOK.take();
+        assert_eq!((called.get(), DROPPED.get()), (1, 1));
+        // The next hub watches the listener, and the byte is still there.
+        let begin = Instant::now();
+        while called.get() < 3 && begin.elapsed() < PATIENT {
+            sleep(SHORT);
+        }
+        assert!(called.get() >= 3, "called {} times", called.get());
+    });
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io::{self, PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Once;
 use std::time::Duration;
 
 use crate::support::poll_hub::PollHub;
@@ -12,7 +13,7 @@ use crate::support::{alone, run};
 use greenhub::debug::hub_prevent_multiple_readers;
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::hub::{Hub, HubDescriptor, Key, Lease, LoopErrorKind, Ready, Rearm, Time, Watched};
-use greenhub::park::Source;
+use greenhub::park::{ReadHint, Source};
 use greenhub::{
     GreenThread, Interest, TrampolineError, get_hub, register_hub, sleep, spawn, trampoline, use_hub, use_hub_with,
 };
@@ -33,6 +34,9 @@ struct Script {
     fail_wait: Cell<bool>,
     /// The descriptors passed to `watch`, oldest first.
     watched: RefCell<Vec<RawFd>>,
+    /// The keys passed to `watch`, and those of them that were lent to the last `wait`.
+    keys: RefCell<Vec<Key>>,
+    lent: RefCell<Vec<Key>>,
     /// A closed descriptor that was lent to `wait`.
     dead: Cell<Option<RawFd>>,
 }
@@ -76,6 +80,7 @@ impl Hub for Meddling {
     fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
         let refused = SCRIPT.with(|script| {
             script.watched.borrow_mut().push(key.fd());
+            script.keys.borrow_mut().push(key);
             script.refuse_watch.take_if_it_is(key.fd())
         });
         if SCRIPT.with(|script| script.only.get().is_none_or(|only| only == key.fd())) {
@@ -94,6 +99,10 @@ impl Hub for Meddling {
     fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
         let dead = watched.iter().find(|(_, fd, _)| rustix::io::fcntl_getfd(fd).is_err());
         SCRIPT.with(|script| script.dead.set(script.dead.get().or(dead.map(|(key, ..)| key.fd()))));
+        SCRIPT.with(|script| {
+            let keys = script.keys.borrow();
+            script.lent.replace(keys.iter().copied().filter(|&key| watched.fd(key).is_some()).collect());
+        });
         if SCRIPT.with(|script| script.fail_wait.replace(false)) {
             return Err(io::Error::other("lost"));
         }
@@ -261,12 +270,85 @@ fn waiters_queued_behind_a_refused_watch_are_served() {
     });
 }
 
+/// Makes this OS thread use a hub that is rebuilt when it is lost.
+fn use_rebuilt_hub(rearm: Rearm) {
+    static REGISTERED: Once = Once::new();
+    fn build(rearm: Rearm) -> io::Result<Box<dyn Hub>> {
+        Ok(Box::new(Meddling::new(rearm)?))
+    }
+    REGISTERED.call_once(|| {
+        let register = |name, build| register_hub(HubDescriptor { name, aliases: &[], available: || true, build });
+        register("tests.meddling", || build(Rearm::Level)).unwrap();
+        register("tests.explicit", || build(Rearm::Explicit)).unwrap();
+    });
+    use_hub(if rearm == Rearm::Level { "tests.meddling" } else { "tests.explicit" }).unwrap();
+}
+
+/// Makes the hub fail, and builds the next one.
+fn lose_the_hub() {
+    SCRIPT.with(|script| script.fail_wait.set(true));
+    // A sleep that ends before the hub's `wait` is called does not see the failure.
+    while catch_unwind(AssertUnwindSafe(|| sleep(SHORT))).is_ok() {}
+    sleep(SHORT);
+}
+
+/// Returns how often a source is watched that waits when its hub is lost, and twice after that.
+fn watches_after_a_loss(rearm: Rearm) -> usize {
+    use_rebuilt_hub(rearm);
+    let (reader, mut writer) = pipe().unwrap();
+    let number = reader.as_raw_fd();
+    let source = Source::new(reader.into()).unwrap();
+    let reads = spawn(move || {
+        let read = |_| source.read(None, |fd| Ok((rustix::io::read(fd, &mut [0; 8])?, ReadHint::Nothing)));
+        (0..3).map(read).collect::<io::Result<Vec<usize>>>()
+    });
+    sleep(SHORT);
+    SCRIPT.with(|script| script.watched.take());
+    lose_the_hub();
+    for _ in 0..3 {
+        writer.write_all(b"x").unwrap();
+        sleep(SHORT);
+    }
+    assert_eq!(reads.join().unwrap().unwrap(), [1; 3]);
+    SCRIPT.with(|script| script.watched.borrow().iter().filter(|&&watched| watched == number).count())
+}
+
+#[test]
+fn a_new_level_triggered_hub_watches_a_waiting_source_once() {
+    run("a_new_level_triggered_hub_watches_a_waiting_source_once", || {
+        assert_eq!(watches_after_a_loss(Rearm::Level), 1);
+    });
+}
+
+#[test]
+fn a_new_explicit_hub_watches_a_source_for_each_wait() {
+    run("a_new_explicit_hub_watches_a_source_for_each_wait", || {
+        assert_eq!(watches_after_a_loss(Rearm::Explicit), 3);
+    });
+}
+
+#[test]
+fn a_new_hub_is_lent_a_borrowed_descriptor_for_its_wait_only() {
+    run("a_new_hub_is_lent_a_borrowed_descriptor_for_its_wait_only", || {
+        use_rebuilt_hub(Rearm::Level);
+        let (reader, mut writer) = pipe().unwrap();
+        let (number, reader) = (reader.as_raw_fd(), Rc::new(reader));
+        let waits = wait_for(&reader);
+        sleep(SHORT);
+        let is_lent = || SCRIPT.with(|script| script.lent.borrow().iter().any(|key| key.fd() == number));
+        lose_the_hub();
+        assert!(is_lent());
+        writer.write_all(b"x").unwrap();
+        assert!(waits.join().unwrap());
+        sleep(SHORT);
+        assert!(!is_lent());
+    });
+}
+
 #[test]
 fn a_number_released_inside_the_watch_of_a_new_hub_is_watched_again() {
     run("a_number_released_inside_the_watch_of_a_new_hub_is_watched_again", || {
-        let build = || Ok(Box::new(Meddling::new(Rearm::Level)?) as Box<dyn Hub>);
-        register_hub(HubDescriptor { name: "tests.meddling", aliases: &[], available: || true, build }).unwrap();
-        use_hub("tests.meddling").unwrap();
+        use_rebuilt_hub(Rearm::Level);
         let (reader, writer) = pipe().unwrap();
         let number = reader.as_raw_fd();
         let source = Rc::new(Source::new(reader.into()).unwrap());

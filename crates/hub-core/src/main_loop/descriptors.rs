@@ -506,6 +506,37 @@ mod tests {
     }
 
     #[test]
+    fn a_raw_wait_under_a_sockets_number_asks_the_hub_again() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+        table.report(key, Readiness::READ, Rearm::Automatic, &mut Vec::new());
+        // Unlike an operation of the socket, a raw wait does not try first, and the hub repeats no report by itself.
+        assert_eq!(
+            table.prepare(7, Owner::Raw, Interest::READ, Rearm::Automatic),
+            Prepared::Watch(key, Interest::READ)
+        );
+    }
+
+    #[test]
+    fn a_watch_keeps_the_directions_that_the_hub_reports_already() {
+        let mut table = Descriptors::default();
+        let key = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+        table.report(key, Readiness::READ, Rearm::Automatic, &mut Vec::new());
+        assert_eq!(
+            table.prepare(7, Owner::Socket(3), Interest::WRITE, Rearm::Automatic),
+            Prepared::Watch(key, Interest::BOTH)
+        );
+    }
+
+    #[test]
+    fn a_stale_key_has_no_lease_for_life() {
+        let mut table = Descriptors::default();
+        let old = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
+        let new = armed(&mut table, 7, Owner::Socket(4), Interest::READ, TWO);
+        assert_eq!((table.lease(old), table.lease(new)), (Lease::Wait, Lease::Life));
+    }
+
+    #[test]
     fn a_number_of_a_new_owner_has_a_new_key_and_no_old_readiness() {
         let mut table = Descriptors::default();
         let old = armed(&mut table, 7, Owner::Socket(3), Interest::READ, ONE);
