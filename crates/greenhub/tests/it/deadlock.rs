@@ -68,6 +68,13 @@ fn os_threads() -> usize {
     std::fs::read_dir("/proc/self/task").expect("proc").count()
 }
 
+/// Counts the OS threads of the pool for jobs of all threads.
+fn idle_pool_threads() -> usize {
+    let name = |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+    let tasks = std::fs::read_dir("/proc/self/task").expect("proc");
+    tasks.filter_map(name).filter(|name| name.trim_end() == "greenhub-pool").count()
+}
+
 /// Waits for an item that can never arrive, and returns the panic message that ends the wait.
 fn wait_in_vain() -> String {
     let (_sender, receiver) = mpsc::channel::<u8>();
@@ -299,15 +306,17 @@ fn a_deadlock_of_main_and_a_green_thread_that_waits_for_a_job_is_reported_once()
 fn a_job_queued_behind_a_deadlocked_job_does_not_hide_the_deadlock() {
     static LOCK: Mutex<()> = Mutex::new(());
     in_fork(|| {
+        // The idle threads belong to another pool, and take no job of the pool below.
+        fill_pool();
+        assert_eq!(idle_pool_threads(), 2);
         set_report_stream(|report| match report {
-            // The report lists main, the first job, and the green thread that waits for that job.
-            Report::Deadlock { threads } => exit(i32::from(threads.len() != 3)),
+            // The report lists main, the first job, and the green thread that waits for that job. It does not wait for
+            // the end of the idle threads.
+            Report::Deadlock { threads } => exit(i32::from(threads.len() != 3 || idle_pool_threads() != 2)),
             // The warning concerns the queued job, which starts late.
             Report::Warning(_) => {}
             _ => exit(1),
         });
-        // The idle thread belongs to another pool, and takes no job of the pool below.
-        fill_pool();
         let pool = std::rc::Rc::new(tpool::Pool::new(1));
         let first = std::rc::Rc::clone(&pool);
         let _held = LOCK.lock().unwrap();

@@ -521,6 +521,19 @@ fn main_gets_loop_exit_when_nothing_can_wake_it() {
 }
 
 #[test]
+fn a_wait_that_has_ended_does_not_prevent_loop_exit() {
+    limited(|| {
+        // The OS thread of the harness could have ended this wait. It cannot end those below.
+        let (sender, receiver) = greenhub::sync::mpsc::channel();
+        let sends = spawn(move || sender.send(1).is_ok());
+        assert_eq!(receiver.recv(), Ok(1));
+        assert!(sends.join().unwrap());
+        let [left, _right] = deadlock();
+        assert!(matches!(left.wait(), Err(GreenError::Loop(error)) if error.kind() == LoopErrorKind::LoopExit));
+    });
+}
+
+#[test]
 fn a_remote_handle_keeps_main_waiting() {
     limited(|| {
         let remote = get_hub().remote();

@@ -4,6 +4,8 @@
 
 #[cfg(all(test, loom))]
 mod model;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use std::cell::{Cell, OnceCell};
 use std::collections::{HashMap, HashSet};

@@ -260,3 +260,63 @@ impl Drop for ParkTimer<'_> {
         self.main_loop.disarm(self.timer);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::base::fork::tests::in_own_process;
+    use crate::base::id::HubId;
+    use crate::greenlet::local;
+    use crate::main_loop::remote::Inbox;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A loop that has stood still for `silent`, and looks for other OS threads after `next_look`.
+    fn standstill(silent: Duration, next_look: Duration) -> Standstill {
+        let standstill = Standstill::default();
+        standstill.ran.set(run::switches());
+        standstill.silent.set(silent);
+        standstill.next_look.set(next_look);
+        standstill
+    }
+
+    #[test]
+    fn a_loop_sleeps_until_its_next_look_or_its_quiet_report() {
+        in_own_process("main_loop::standstill::tests::a_loop_sleeps_until_its_next_look_or_its_quiet_report", || {
+            let standstill = standstill(SECOND, 4 * SECOND);
+            assert_eq!(standstill.idle_timeout(WakeSource::Elsewhere), 3 * SECOND);
+            set_quiet_time(Some(2 * SECOND));
+            assert_eq!(standstill.idle_timeout(WakeSource::Elsewhere), SECOND);
+            assert_eq!(standstill.idle_timeout(WakeSource::Job), 3 * SECOND);
+        });
+    }
+
+    #[test]
+    fn the_time_between_two_looks_doubles() {
+        // The harness has another OS thread, which is awake.
+        let (standstill, inbox) = (standstill(Duration::ZERO, Duration::ZERO), Inbox::new(HubId::new(1)));
+        for next in [1, 2, 4, 8, 16, 16] {
+            let idle = standstill.idle_timeout(WakeSource::Job);
+            assert!(!standstill.is_hopeless(local::get(), inbox.mailbox(), idle, WakeSource::Job));
+            assert_eq!(standstill.idle_timeout(WakeSource::Job), next * SECOND);
+        }
+    }
+
+    #[test]
+    fn the_quiet_report_comes_once() {
+        static REPORTS: AtomicU64 = AtomicU64::new(0);
+        in_own_process("main_loop::standstill::tests::the_quiet_report_comes_once", || {
+            report::set_report_stream(|report| {
+                assert!(matches!(report, Report::Quiet { .. }), "{report}");
+                REPORTS.fetch_add(1, Ordering::Relaxed);
+            });
+            set_quiet_time(Some(2 * SECOND));
+            let (standstill, inbox) = (standstill(Duration::ZERO, Duration::ZERO), Inbox::new(HubId::new(1)));
+            // The report is due at the end of the second of these waits.
+            for reports in [0, 1, 1, 1] {
+                assert!(!standstill.is_hopeless(local::get(), inbox.mailbox(), SECOND, WakeSource::Elsewhere));
+                assert_eq!(REPORTS.load(Ordering::Relaxed), reports);
+            }
+        });
+    }
+}

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::{Bell, Inbox, Message, Remote};
+use crate::base::dormant::Sleep;
 use crate::base::id::HubId;
 use crate::hub::Notify;
 
@@ -44,6 +45,37 @@ fn post_to_an_awake_hub_does_not_ring() {
     inbox.mailbox().notify();
     assert!(inbox.has_mail());
     assert_eq!(bell.rung(), 0);
+}
+
+#[test]
+fn a_sleep_lasts_until_a_message_or_a_notice() {
+    let (inbox, _bell) = inbox();
+    let lasts = || inbox.mailbox().lasts(0);
+    let messages: [fn(&Inbox); 2] = [|inbox| inbox.mailbox().notify(), |inbox| inbox.mailbox().post(wake(1)).unwrap()];
+    for post in messages {
+        assert!(lasts());
+        assert!(inbox.prepare_sleep());
+        assert!(lasts());
+        post(&inbox);
+        assert!(!lasts());
+        inbox.woke();
+        assert!(!lasts());
+        inbox.take(&mut Vec::new());
+    }
+}
+
+#[test]
+fn a_handle_of_the_program_is_told_from_handles_of_jobs() {
+    let (inbox, _bell) = inbox();
+    let mailbox = inbox.mailbox();
+    mailbox.hold_for_job();
+    assert!(mailbox.only_jobs_hold());
+    mailbox.hold();
+    assert!(!mailbox.only_jobs_hold());
+    mailbox.release_for_job();
+    assert!(!mailbox.only_jobs_hold());
+    mailbox.release();
+    assert!(mailbox.only_jobs_hold());
 }
 
 #[test]
