@@ -138,6 +138,33 @@ fn a_thread_of_the_system_gets_an_alternate_stack_and_gives_it_back() {
 }
 
 #[test]
+fn an_alternate_stack_has_room_for_a_signal_frame_and_the_handler() {
+    std::thread::spawn(|| {
+        let of_std = AlternateStack::current().unwrap();
+        let ours = AlternateStack { memory: Some(AlternateStack::make().unwrap()) };
+        let size = AlternateStack::current().unwrap().ss_size;
+        let least = signal_frame().max(libc::SIGSTKSZ) + (16 << 10);
+        assert!((least..least + page_size()).contains(&size), "{size}");
+        drop(ours);
+        // SAFETY: this is the stack that std has made for this thread, and takes back at its end.
+        assert_eq!(unsafe { libc::sigaltstack(&raw const of_std, ptr::null_mut()) }, 0);
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_signal_frame_is_the_one_that_the_system_names() {
+    const AT_MINSIGSTKSZ: usize = 51;
+    let vector = std::fs::read("/proc/self/auxv").unwrap();
+    let words: Vec<usize> =
+        vector.chunks_exact(size_of::<usize>()).map(|word| usize::from_ne_bytes(word.try_into().unwrap())).collect();
+    let named = words.chunks_exact(2).find(|entry| entry[0] == AT_MINSIGSTKSZ);
+    assert_eq!(signal_frame(), named.map_or(0, |entry| entry[1]));
+}
+
+#[test]
 fn an_alternate_stack_is_out_of_use_before_its_memory_is_given_back() {
     std::thread::spawn(|| {
         let of_std = AlternateStack::current().unwrap();
@@ -226,6 +253,21 @@ fn the_previous_handler_gets_the_faults_that_are_not_ours() {
     for (role, code) in [("plain", 41), ("with info", 42)] {
         assert_eq!(in_child(test, role, &[]).status.code(), Some(code), "{role}");
     }
+}
+
+#[test]
+fn the_default_action_of_a_signal_ends_the_process_as_before() {
+    let test = "greenlet::overflow::tests::the_default_action_of_a_signal_ends_the_process_as_before";
+    if role().is_some() {
+        // SAFETY: plain system calls.
+        unsafe {
+            libc::signal(libc::SIGBUS, libc::SIG_DFL);
+            Stacks::new().take(SIZE).unwrap();
+            libc::raise(libc::SIGBUS);
+        }
+        return;
+    }
+    assert_eq!(in_child(test, "default", &[]).status.signal(), Some(libc::SIGBUS));
 }
 
 #[test]

@@ -289,3 +289,54 @@ fn never_huge(base: *mut u8, len: usize) {
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let _ = (base, len);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slab_has_twice_the_stacks_of_the_one_before_within_its_bounds() {
+        let geometry = Geometry { stride: SLAB_BYTES / 100, guard: GUARD };
+        let counts = [0, 16, 40, 99, usize::MAX / 2].map(|before| geometry.count_after(before));
+        assert_eq!(counts, [16, 32, 80, 100, 100]);
+        assert_eq!(Geometry { stride: 2 * SLAB_BYTES, ..geometry }.count_after(16), 1);
+        assert_eq!(Geometry { stride: 1, ..geometry }.count_after(LARGEST), LARGEST);
+    }
+
+    #[test]
+    fn a_slab_takes_its_headers_and_its_stacks() {
+        let slab = Slab::map(0, 0, ptr::null()).expect("address space");
+        // SAFETY: just mapped by this OS thread.
+        let (front, len) = unsafe { (slab.as_ref().first.addr() - slab.addr().get(), slab.as_ref().len) };
+        let headers = size_of::<Slab>() + FIRST * size_of::<Stack>();
+        assert_eq!(front, headers.next_multiple_of(page_size()));
+        assert_eq!(len, front + FIRST * Geometry::of_class(0).stride);
+        // SAFETY: no stack was cut.
+        unsafe { Slab::unmap(slab.as_ptr()) };
+    }
+
+    /// Returns the flags of the mapping that contains `address`, as the system lists them.
+    #[cfg(target_os = "linux")]
+    fn flags_of(address: usize) -> Option<String> {
+        let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
+        let range = |line: &str| {
+            let (low, high) = line.split_once(' ')?.0.split_once('-')?;
+            Some(usize::from_str_radix(low, 16).ok()?..usize::from_str_radix(high, 16).ok()?)
+        };
+        let mut lines = maps.lines().skip_while(|line| !range(line).is_some_and(|range| range.contains(&address)));
+        lines.find_map(|line| line.strip_prefix("VmFlags:").map(str::to_owned))
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_slab_has_no_huge_pages() {
+        if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+            return eprintln!("this system has no huge pages");
+        }
+        let slab = Slab::map(0, 0, ptr::null()).expect("address space");
+        let flags = flags_of(slab.addr().get()).expect("the system lists its mappings");
+        // SAFETY: just mapped by this OS thread, and no stack was cut.
+        unsafe { Slab::unmap(slab.as_ptr()) };
+        assert!(flags.split(' ').any(|flag| flag == "nh"), "{flags}");
+    }
+}

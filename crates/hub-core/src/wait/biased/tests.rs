@@ -4,6 +4,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 use std::thread;
 
+#[cfg(target_os = "linux")]
+use rustix::thread::{MembarrierCommand, membarrier, membarrier_query};
+
 use super::*;
 
 fn own<T>(mutex: &BiasedMutex<T>) {
@@ -148,24 +151,48 @@ fn a_lock_held_by_a_left_behind_thread_panics_in_a_forked_child() {
     );
 }
 
-/// Makes the system refuse membarrier to the calling thread from now on, as in a sandbox.
+/// Makes the system refuse these commands of membarrier to the calling thread from now on, as in a sandbox.
 #[cfg(target_os = "linux")]
-fn refuse_barriers() {
-    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const SKIP_UNLESS: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+fn refuse(commands: &[u32]) {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const COMPARE: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    let step = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
-    let mut steps = [
-        step(LOAD_NUMBER, 0, 0),
-        step(SKIP_UNLESS, 1, libc::SYS_membarrier as u32),
-        step(RETURN, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-        step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
-    ];
+    /// The place of the first argument's lower half.
+    const COMMAND: u32 = if cfg!(target_endian = "big") { 20 } else { 16 };
+    let count = commands.len() as u8;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut steps =
+        vec![step(LOAD, 0, 0, 0), step(COMPARE, 0, count + 1, libc::SYS_membarrier as u32), step(LOAD, 0, 0, COMMAND)];
+    steps.extend((0..count).zip(commands).map(|(index, &command)| step(COMPARE, count - index, 0, command)));
+    steps.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
+    steps.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
     let filter = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
     // SAFETY: the call takes numbers only.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
     // SAFETY: the system copies the filter before this returns.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) }, 0);
+}
+
+#[cfg(target_os = "linux")]
+const BARRIER: u32 = MembarrierCommand::PrivateExpedited as u32;
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_barrier_is_available_where_the_system_has_it() {
+    let has = membarrier_query().contains_command(MembarrierCommand::PrivateExpedited)
+        && membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok();
+    assert_eq!(barrier::available(), has);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_system_is_asked_for_the_barrier_once() {
+    assert!(fork::tests::holds_in_child(|| {
+        let has = barrier::available();
+        const QUERY: u32 = 0;
+        refuse(&[QUERY, MembarrierCommand::RegisterPrivateExpedited as u32, BARRIER]);
+        barrier::available() == has
+    }));
 }
 
 static BEFORE_THE_SANDBOX: BiasedMutex<u32> = BiasedMutex::new(0);
@@ -181,7 +208,8 @@ fn a_barrier_refused_later_keeps_the_bias_and_makes_new_locks_ordinary() {
                 std::panic::set_hook(Box::new(|_| ()));
                 own(&BEFORE_THE_SANDBOX);
                 let had_one = barrier::available();
-                refuse_barriers();
+                // Everything else succeeds, so that a second request for the barrier would be granted.
+                refuse(&[BARRIER]);
                 let other = |mutex: &'static BiasedMutex<u32>| thread::spawn(|| *mutex.lock() += 1).join();
                 let refused = other(&BEFORE_THE_SANDBOX).is_err() && other(&BEFORE_THE_SANDBOX).is_err();
                 *BEFORE_THE_SANDBOX.lock() += 1;
