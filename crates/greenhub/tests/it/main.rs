@@ -41,6 +41,7 @@ mod growth;
 mod hostile_hubs;
 mod hubs;
 mod job_leftovers;
+mod late_operations;
 mod leaks;
 mod links;
 mod listen;

@@ -174,6 +174,43 @@ fn os_thread_unwinds_a_green_thread_while_its_thread_local_lives() {
     assert!(out.contains("[\"begin, long enough to be on the heap\", \"end\"]"), "{output:?}");
 }
 
+/// Destructors of thread-locals run in the reverse order of their initialization there.
+#[test]
+#[cfg(target_os = "linux")]
+fn implicit_end_comes_before_the_end_of_thread_locals_older_than_a_wait() {
+    struct Looks(mpsc::Sender<bool>);
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            let _ = self.0.send(greenhub::try_get_hub().is_err());
+        }
+    }
+    thread_local!(static LOOKS: RefCell<Option<Looks>> = const { RefCell::new(None) });
+    let (sender, receiver) = mpsc::channel();
+    on_std_thread(|| {
+        // The state of the thread is older than the thread-local, and the wait is younger.
+        sleep(SHORT);
+        LOOKS.set(Some(Looks(sender)));
+        sleep(SHORT);
+    });
+    assert_eq!(receiver.recv(), Ok(true));
+}
+
+#[test]
+fn implicit_end_of_an_idle_thread_frees_all_stacks() {
+    let test = "implicit_end_of_an_idle_thread_frees_all_stacks";
+    let Some(output) = in_own_process(test, "") else {
+        let once = || on_std_thread(|| spawn(|| sleep(SHORT)).join().unwrap());
+        once();
+        let before = mapped();
+        (0..8).for_each(|_| once());
+        // The stack of a main loop would keep a slab of 16 stacks mapped each time.
+        let grown = mapped().saturating_sub(before);
+        assert!(grown < 2 << 20, "{grown} bytes more are mapped");
+        return;
+    };
+    ended_with(&output, 0);
+}
+
 #[test]
 fn implicit_end_closes_the_hub_and_frees_unused_stacks() {
     let test = "implicit_end_closes_the_hub_and_frees_unused_stacks";
