@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::support::green::{LONG, SHORT, pipe};
 use crate::support::{in_child, is_child, run};
 use greenhub::debug::{Report, hub_blocking_detection, set_report_stream};
+use greenhub::hub::set_turn_time;
 use greenhub::thread::yield_now;
 use greenhub::{Builder, Interest, get_hub, sleep, spawn, tpool};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
@@ -183,6 +184,7 @@ fn nothing_is_reported(work: fn(&Rc<Paces>)) {
 #[test]
 fn many_short_runs_in_one_turn_are_not_reported() {
     alone("many_short_runs_in_one_turn_are_not_reported", || {
+        set_turn_time(LONG);
         nothing_is_reported(|paces| {
             let run = || {
                 let paces = Rc::clone(paces);

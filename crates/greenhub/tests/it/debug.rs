@@ -95,6 +95,21 @@ fn main_the_loop_and_plain_greenlets_are_listed() {
 }
 
 #[test]
+fn a_plain_greenlet_is_as_old_as_its_begin() {
+    run("a_plain_greenlet_is_as_old_as_its_begin", || {
+        let older = spawn(|| sleep(LONG));
+        sleep(4 * SHORT);
+        let plain = Greenlet::new(|_| {
+            let plain = greenlets().into_iter().find(|one| one.kind == GreenletKind::Plain);
+            Ok(Payload::new(plain.and_then(|plain| plain.age)))
+        });
+        let age = plain.switch(Payload::unit()).unwrap().downcast::<Option<Duration>>().unwrap();
+        let older = one(older.id()).age;
+        assert!(age.is_some() && age < older, "{age:?}, {older:?}");
+    });
+}
+
+#[test]
 fn an_ended_greenlet_is_not_listed() {
     run("an_ended_greenlet_is_not_listed", || {
         sleep(SHORT);

@@ -6,6 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::support::counting::allocated;
+use crate::support::descriptors::in_child;
 use crate::support::green::{
     Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, comes_to_hold, held, keep_reports, quiet_panic, reports,
 };
@@ -14,7 +16,9 @@ use greenhub::greenthread::{KillOutcome, current_id};
 use greenhub::hub::{LoopError, LoopErrorKind};
 use greenhub::sync::Event;
 use greenhub::thread::yield_now;
-use greenhub::{GreenError, GreenThread, shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout};
+use greenhub::{
+    Builder, GreenError, GreenThread, shield, sleep, spawn, spawn_after, spawn_after_local, spawn_n, with_timeout,
+};
 use hub_core::internal::{KillProgress, kill_progress};
 
 #[test]
@@ -113,6 +117,70 @@ fn a_shielded_timeout_is_not_a_pending_kill() {
         assert_eq!(kill_progress(number), KillProgress::HeldBack);
         event.send(()).unwrap();
         let _ = green.join();
+    });
+}
+
+#[test]
+fn a_shielded_timeout_does_not_hide_a_refused_kill() {
+    run("a_shielded_timeout_does_not_hide_a_refused_kill", || {
+        keep_reports();
+        let (refused, event) = (Rc::new(Event::new()), Rc::new(Event::new()));
+        let (ends, waits) = (refused.clone(), event.clone());
+        let green = spawn(move || {
+            while catch_unwind(AssertUnwindSafe(|| ends.wait())).is_err() {}
+            with_timeout(SHORT, || shield(|| waits.wait())).is_err()
+        });
+        yield_now();
+        assert_eq!(green.kill(), KillOutcome::Refused);
+        refused.send(()).unwrap();
+        sleep(4 * SHORT);
+        assert_eq!(kill_progress(green.id().unwrap()), KillProgress::Refused);
+        event.send(()).unwrap();
+        let _ = green.join();
+    });
+}
+
+#[test]
+fn waits_that_are_left_early_take_no_memory() {
+    in_child(|| {
+        let one = Rc::new(spawn(|| sleep(LONG)));
+        let round = || {
+            let waiters = [(); 100].map(|()| one.clone()).map(|one| spawn(move || one.wait_for_end().is_ok()));
+            yield_now();
+            waiters.iter().for_each(|waiter| _ = waiter.kill());
+        };
+        // Fills the pools.
+        (0..4).for_each(|_| round());
+        let before = allocated();
+        (0..10).for_each(|_| round());
+        let grown = allocated().1 - before.1;
+        assert!(grown < 4096, "{grown} bytes for 1000 waits");
+    });
+}
+
+#[test]
+fn the_high_water_mark_is_what_was_touched_of_the_stack() {
+    const TOUCHED: usize = 100_000;
+    #[inline(never)]
+    fn touch() {
+        std::hint::black_box([1_u8; TOUCHED]);
+    }
+    run("the_high_water_mark_is_what_was_touched_of_the_stack", || {
+        let size = 256 << 10;
+        let green = Builder::new().stack_size(size).spawn(|| {
+            yield_now();
+            touch();
+            yield_now();
+        });
+        let green = green.unwrap();
+        assert_eq!(green.stack_high_water(), None, "it has not begun");
+        yield_now();
+        let before = green.stack_high_water().expect("it has begun");
+        yield_now();
+        let after = green.stack_high_water().expect("it has not ended");
+        assert!(0 < before && before < TOUCHED && TOUCHED < after && after <= 2 * size, "{before}, then {after}");
+        green.wait().unwrap();
+        assert_eq!(green.stack_high_water(), None, "it has ended");
     });
 }
 

@@ -1001,6 +1001,22 @@ fn the_main_loop_and_its_callbacks_cannot_switch() {
 }
 
 #[test]
+fn a_switch_to_the_main_loop_is_an_error() {
+    test("a_switch_to_the_main_loop_is_an_error", || {
+        let found = Rc::new(RefCell::new(None));
+        let finds = found.clone();
+        get_hub().schedule(Duration::ZERO, move || *finds.borrow_mut() = Some(Greenlet::current()));
+        while found.borrow().is_none() {
+            sleep(SHORT);
+        }
+        let main_loop = found.take().expect("found above");
+        let refused = main_loop.switch(Payload::unit());
+        assert!(matches!(refused, Err(GreenError::Switch(GreenletError::Hub))), "{refused:?}");
+        sleep(SHORT);
+    });
+}
+
+#[test]
 fn a_greenlet_dropped_in_a_callback_is_unwound_later() {
     test("a_greenlet_dropped_in_a_callback_is_unwound_later", || {
         struct Drops(RefCell<Option<Greenlet>>, Log);
@@ -1035,6 +1051,43 @@ fn a_greenlet_dropped_while_panicking_is_unwound_later() {
         note(&log, "caught");
         greenhub::thread::yield_now();
         assert_eq!(*log.borrow(), ["panicking", "caught", "unwound"]);
+    });
+}
+
+#[test]
+fn a_greenlet_dropped_while_panicking_lives_on_with_a_new_handle() {
+    test("a_greenlet_dropped_while_panicking_lives_on_with_a_new_handle", || {
+        struct Resumes(Rc<Event<()>>, Rc<RefCell<Option<Greenlet>>>);
+        impl Drop for Resumes {
+            fn drop(&mut self) {
+                let _ = self.0.send(());
+                while self.1.borrow().is_none() {
+                    sleep(SHORT);
+                }
+            }
+        }
+        green_local!(static RESUMES: RefCell<Option<Resumes>> = RefCell::new(None));
+        let (resume, made) = (Rc::new(Event::new()), Rc::new(RefCell::new(None)));
+        let (resumed, makes) = (resume.clone(), made.clone());
+        // Parks on the hub, and makes a handle of itself when it is resumed.
+        let parked = Greenlet::new(move |_| {
+            let _ = resumed.wait();
+            *makes.borrow_mut() = Some(Greenlet::current());
+            sleep(Duration::from_secs(3600));
+            Ok(Payload::unit())
+        });
+        // The timeout ends the switch, but not the park.
+        assert!(with_timeout(SHORT, || drop(parked.switch(Payload::unit()))).is_err());
+        let resumes = Resumes(resume, made.clone());
+        let panics = Greenlet::new(move |_| {
+            let _parked = parked;
+            // Its destructor runs when this body has been unwound.
+            RESUMES.with(|place| *place.borrow_mut() = Some(resumes));
+            quiet_panic("drops the last handle")
+        });
+        assert_eq!(words(panics.switch(Payload::unit())), "drops the last handle");
+        let handle: Greenlet = made.take().expect("made before the end");
+        assert!(!handle.is_dead());
     });
 }
 

@@ -1,6 +1,7 @@
 //! Waits that any thread can end.
 
 use std::cell::{Cell, RefCell};
+use std::panic::catch_unwind;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -127,6 +128,29 @@ fn unparking_a_waiter_abandoned_by_a_shutdown_returns_false() {
             assert!(!std::thread::spawn(move || unparker.try_unpark()).join().unwrap());
             assert!(!unparker.try_unpark());
         }
+    });
+}
+
+#[test]
+fn unparking_an_earlier_wait_of_an_abandoned_waiter_returns_false() {
+    run("unparking_an_earlier_wait_of_an_abandoned_waiter_returns_false", || {
+        keep_reports();
+        let unparker: Rc<Cell<Option<Unparker>>> = Rc::default();
+        let told = unparker.clone();
+        let _refusing = spawn(move || {
+            let parker = Parker::new(WaitReason::Event).unwrap();
+            told.set(Some(parker.unparker()));
+            // The shutdown ends this wait. The next one goes on when the green thread has refused to exit.
+            parker.park_deferring_exit(&mut Deadline::none()).unwrap();
+            loop {
+                let _ = catch_unwind(|| sleep(LONG));
+            }
+        });
+        sleep(SHORT);
+        assert_eq!(get_hub().shutdown(None).unwrap().abandoned, 1);
+        let unparker = unparker.take().unwrap();
+        assert!(!std::thread::spawn(move || unparker.try_unpark()).join().unwrap());
+        assert!(!unparker.try_unpark());
     });
 }
 

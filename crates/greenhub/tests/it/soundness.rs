@@ -1646,6 +1646,26 @@ fn rule_12_an_overflow_of_an_unnamed_green_thread_reports_the_spawn_location() {
 }
 
 #[test]
+fn rule_12_an_overflow_in_a_destructor_of_a_green_local_is_reported() {
+    struct Digs;
+    impl Drop for Digs {
+        fn drop(&mut self) {
+            println!("{}", dig_for_ever(0));
+        }
+    }
+    greenhub::local::green_local!(static DIGS: Digs = Digs);
+    let test = "rule_12_an_overflow_in_a_destructor_of_a_green_local_is_reported";
+    if is_child() {
+        println!("{:?}", spawn(|| DIGS.with(|_| ())).join());
+        return;
+    }
+    let output = in_child(test, |_| ());
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{err}");
+    assert!(err.contains("\na green thread that is ending has overflowed its stack of 256 KiB\n"), "{err}");
+}
+
+#[test]
 fn rule_12_an_overflow_of_the_loop_is_reported_as_such() {
     let test = "rule_12_an_overflow_of_the_loop_is_reported_as_such";
     if is_child() {

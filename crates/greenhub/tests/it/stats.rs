@@ -54,6 +54,15 @@ fn each_wait_that_ends_is_a_wake_up() {
 }
 
 #[test]
+fn a_thread_that_has_not_waited_has_no_wake_ups() {
+    run("a_thread_that_has_not_waited_has_no_wake_ups", || {
+        let green = spawn(|| ());
+        assert_eq!(stats().wakeups, 0);
+        drop(green);
+    });
+}
+
+#[test]
 fn an_idle_hub_is_in_one_wait_until_another_thread_ends_it() {
     run("an_idle_hub_is_in_one_wait_until_another_thread_ends_it", || {
         let sleeper = spawn(|| sleep(LONG));
