@@ -1,4 +1,5 @@
-//! `docs/conformance.md`: each row of the catalogues has a test that exists, a decision or an area that it waits for.
+//! `docs/conformance.md`: each row has an existing test, a decision or a later area, and an origin in
+//! `docs/origins.md`.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -15,13 +16,14 @@ use crate::step::Report;
 use crate::workspace::Workspace;
 
 const MAP: &str = "docs/conformance.md";
+const ORIGINS: &str = "docs/origins.md";
 
 /// Checks the form of the rows. [`check_tests`] finds their tests, which have to be built for it.
 pub fn check(workspace: &Workspace) -> Faults {
     let mut seen = HashSet::new();
     let mut faults = each_row(workspace, |row| {
         if !seen.insert(row.id.to_owned()) {
-            return vec!["is there twice".to_owned()];
+            return vec!["the row appears twice".to_owned()];
         }
         let package = |path: &str| path.split("::").next().unwrap_or_default().to_owned();
         let unknown = row.tests().map(package).filter(|package| workspace.package(package).is_none());
@@ -30,7 +32,34 @@ pub fn check(workspace: &Workspace) -> Faults {
     if seen.is_empty() {
         faults.push(format!("{MAP}: no row was found"));
     }
+    let origins = fs::read_to_string(workspace.root.join(ORIGINS)).context(ORIGINS)?;
+    faults.extend(faults_of_origins(&origins, &seen));
     Ok(faults)
+}
+
+/// Compares the rows that have an origin with the rows of the map.
+fn faults_of_origins(text: &str, rows: &HashSet<String>) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut found = HashSet::new();
+    for (number, line) in text.lines().enumerate() {
+        let Some(id) = origin(line) else { continue };
+        if !rows.contains(id) {
+            faults.push(format!("{ORIGINS}:{}: {id}: no such row in {MAP}", number + 1));
+        }
+        if !found.insert(id) {
+            faults.push(format!("{ORIGINS}:{}: {id}: the row appears twice", number + 1));
+        }
+    }
+    let mut missing: Vec<&String> = rows.iter().filter(|id| !found.contains(id.as_str())).collect();
+    missing.sort();
+    faults.extend(missing.into_iter().map(|id| format!("{ORIGINS}: {id}: the origin is missing")));
+    faults
+}
+
+/// Reads the row of `` | `ID` | origin | ``.
+fn origin(line: &str) -> Option<&str> {
+    let (id, origin) = line.strip_prefix("| `")?.split_once("` | ")?;
+    (is_id(id) && !origin.trim_matches([' ', '|']).is_empty()).then_some(id)
 }
 
 /// Checks that the tests of the map are among those that the test programs list, which `commands` build and name.
@@ -49,7 +78,7 @@ pub fn check_tests(workspace: &Workspace, commands: Vec<Command>, report: &mut R
     report.check(NAME, &faults.unwrap_or_else(|error| vec![format!("{error:#}")]), start);
 }
 
-/// Returns the faults of the map: a line that is no row, and what `judge` finds.
+/// Returns the faults of the map: malformed rows, and the faults that `judge` finds.
 fn each_row(workspace: &Workspace, mut judge: impl FnMut(&Row<'_>) -> Vec<String>) -> Faults {
     let text = fs::read_to_string(workspace.root.join(MAP)).context(MAP)?;
     let mut faults = Vec::new();
@@ -64,12 +93,12 @@ fn each_row(workspace: &Workspace, mut judge: impl FnMut(&Row<'_>) -> Vec<String
     Ok(faults)
 }
 
-/// The tests of each crate, as its programs list them. Those of a program other than the crate's own begin with its name.
+/// The tests of each crate, as its programs list them, with and without the name of the program.
 #[derive(Default)]
 struct Tests(HashMap<String, Vec<String>>);
 
 impl Tests {
-    /// Whether there is a test `crate::module::name`. Modules inside that one may come between.
+    /// Returns whether there is a test `crate::module::name`, or one of that name in a module inside `module`.
     fn has(&self, path: &str) -> bool {
         let Some((package, path)) = path.split_once("::") else { return false };
         let Some((modules, name)) = path.rsplit_once("::") else { return false };
@@ -123,13 +152,13 @@ impl Row<'_> {
 
 #[derive(PartialEq, Eq, Debug)]
 enum Disposition<'a> {
-    /// One, or several with commas between.
+    /// The paths of the tests, separated by commas.
     Tests(&'a str),
     Decision,
     Later,
 }
 
-/// Reads `| ID | behaviour | test: … / decision: … / later: … |`; none if the line is no row of a map.
+/// Reads `| ID | behaviour | test: … / decision: … / later: … |`. Returns `None` for a line that is not a row.
 fn row(line: &str) -> Option<Result<Row<'_>, String>> {
     let inner = line.strip_prefix("| ")?;
     let id = inner.split(" |").next()?.trim();
@@ -152,7 +181,7 @@ fn row(line: &str) -> Option<Result<Row<'_>, String>> {
     Some(Ok(Row { id, disposition }))
 }
 
-/// Such as `EV-HUB-03`, `EV-GT-11a` or `GL-01`.
+/// Returns whether `word` is the name of a row, such as `EV-HUB-03`, `EV-GT-11a` or `GL-01`.
 fn is_id(word: &str) -> bool {
     let parts: Vec<&str> = word.split('-').collect();
     let [letters @ .., number] = parts.as_slice() else { return false };
@@ -181,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn headings_and_other_tables_are_no_rows() {
+    fn headings_and_other_tables_are_not_rows() {
         assert_eq!(row("| Row | Behaviour | Where |"), None);
         assert_eq!(row("|---|---|---|"), None);
         assert_eq!(row("EV-HUB-03 is a row."), None);
@@ -207,5 +236,22 @@ mod tests {
         {
             assert!(!tests.has(path), "{path}");
         }
+    }
+
+    #[test]
+    fn each_row_has_one_origin_and_each_origin_a_row() {
+        let rows = ["EV-HUB-03", "GL-01"].map(str::to_owned).into_iter().collect();
+        assert_eq!(faults_of_origins("| `EV-HUB-03` | `a.py` |\n| `GL-01` | measured |", &rows), [""; 0]);
+        assert_eq!(
+            faults_of_origins(
+                "| `EV-HUB-03` | `a.py` |\n| `EV-HUB-03` | `a.py` |\n| `GV-02` | `b.py` |\n| `GL-01` | |",
+                &rows
+            ),
+            [
+                "docs/origins.md:2: EV-HUB-03: the row appears twice",
+                "docs/origins.md:3: GV-02: no such row in docs/conformance.md",
+                "docs/origins.md: GL-01: the origin is missing",
+            ]
+        );
     }
 }
