@@ -68,6 +68,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
             let commands = suite(workspace, |command| long_seeds(command, hub));
             report.run_all_tests(format!("long seeds, {}", hub.name), commands);
         }
+        bundled_libevent(workspace, report);
         guarded_pool(workspace, report);
         loom(workspace, report);
         faults::check(workspace, report)?;
@@ -200,6 +201,32 @@ fn long_seeds(command: &mut Command, hub: &Hub) {
     green(command, hub);
     in_release(command);
     command.args(["-p", "hub-core"]).env(variable, value).env("NEXTEST_PROFILE", "long");
+}
+
+/// Runs the tests of the choice of a hub with a libevent that is built from its source.
+fn bundled_libevent(workspace: &Workspace, report: &mut Report) {
+    const NAME: &str = "libevent-bundled";
+    const PACKAGES: &[&str] = &["cmake", "libclang-dev"];
+    let has_tools = || is_there("cmake") && has_library("libclang");
+    if !has_tools() {
+        install("cmake and libclang", PACKAGES);
+    }
+    if !has_tools() {
+        report.skip(NAME, format!("no cmake or no libclang: apt-get install {}", PACKAGES.join(" ")));
+        return;
+    }
+    let mut command = workspace.cargo();
+    command.args(["test", "-p", "greenhub", "--features", NAME, "--test", "it", "hubs::"]);
+    command.env("EVENTLET_HUB", "libevent").env("CARGO_TARGET_DIR", workspace.root.join("target/bundled"));
+    report.run_tests(NAME, command);
+}
+
+/// Whether the system's linker knows a library whose name begins so.
+fn has_library(name: &str) -> bool {
+    Command::new("ldconfig")
+        .arg("-p")
+        .output()
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(name))
 }
 
 /// Runs a pool many times whose guards return their connections while they unwind, in each kind of build that changes
