@@ -53,7 +53,8 @@ impl<'fd> PollFd<'fd> {
 
 /// Waits until one of many descriptors is ready, and returns how many are. Switches, unless the timeout is zero.
 ///
-/// It sets the readiness of each entry. It returns 0 after the timeout; `None` waits for ever, and zero checks once.
+/// It sets the readiness of each entry. As poll(2), it returns 0 after the timeout; `None` waits for ever, and zero
+/// checks once.
 ///
 /// ```
 /// use greenhub::select::{PollFd, poll};
@@ -73,7 +74,11 @@ impl<'fd> PollFd<'fd> {
 ///
 /// The errors of [`trampoline`](hub_core::trampoline()), for example if another green thread waits for the same; if the
 /// caller cannot wait.
-pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usize> {
+pub fn poll(fds: &mut [PollFd<'_>], timeout: impl Into<Option<Duration>>) -> io::Result<usize> {
+    poll_within(fds, timeout.into())
+}
+
+fn poll_within(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<usize> {
     let mut limit = Deadline::from(timeout);
     let mut parked = false;
     loop {
@@ -152,14 +157,13 @@ fn readiness(flags: PollFlags, interest: Interest) -> Readiness {
 }
 
 /// Waits until a reader or a writer is ready, and returns all that are. Switches, unless the timeout is zero.
-/// zero.
 ///
 /// The results keep the given order. They are empty after the timeout; `None` waits for ever, and zero checks once.
 ///
 /// ```
 /// use std::time::Duration;
 /// let (reader, writer) = greenhub::io::pipe()?;
-/// let (readable, writable) = greenhub::select::select(&[&reader], &[&writer], Some(Duration::from_secs(10)))?;
+/// let (readable, writable) = greenhub::select::select(&[&reader], &[&writer], Duration::from_secs(10))?;
 /// assert_eq!((readable.len(), writable.len()), (0, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -170,11 +174,11 @@ fn readiness(flags: PollFlags, interest: Interest) -> Readiness {
 pub fn select<R: AsFd + Copy, W: AsFd + Copy>(
     readers: &[R],
     writers: &[W],
-    timeout: Option<Duration>,
+    timeout: impl Into<Option<Duration>>,
 ) -> io::Result<(Vec<R>, Vec<W>)> {
     let mut fds: Vec<_> = readers.iter().map(|fd| PollFd::new(fd, Interest::READ)).collect();
     fds.extend(writers.iter().map(|fd| PollFd::new(fd, Interest::WRITE)));
-    poll(&mut fds, timeout)?;
+    poll_within(&mut fds, timeout.into())?;
     if fds.iter().any(|fd| fd.readiness.contains(Readiness::INVALID)) {
         return Err(Errno::BADF.into());
     }

@@ -90,8 +90,8 @@ impl Builder {
     }
 
     /// Sets how long the OS thread waits for its green threads at its end. `None`: for ever.
-    pub fn shutdown_limit(self, limit: Option<Duration>) -> Builder {
-        Builder { limit, ..self }
+    pub fn shutdown_limit(self, limit: impl Into<Option<Duration>>) -> Builder {
+        Builder { limit: limit.into(), ..self }
     }
 
     /// Spawns a new OS thread, like [`spawn`]. Does not switch.

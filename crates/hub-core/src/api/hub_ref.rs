@@ -335,7 +335,7 @@ impl HubRef {
     /// use std::time::Duration;
     /// greenhub::spawn_n(|| greenhub::sleep(Duration::from_secs(3600)));
     /// greenhub::thread::yield_now();
-    /// let ended = greenhub::get_hub().shutdown(Some(Duration::from_secs(10)))?;
+    /// let ended = greenhub::get_hub().shutdown(Duration::from_secs(10))?;
     /// assert_eq!((ended.unwound, ended.cancelled, ended.abandoned), (1, 0, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -345,8 +345,8 @@ impl HubRef {
     /// Returns [`LoopErrorKind::InMainloop`] from a callback, [`LoopErrorKind::ShutdownRefused`] for any greenlet but
     /// the main one and within a [`scope`](crate::scope()) of the main one, [`LoopErrorKind::Panicking`] while
     /// panicking, and [`LoopErrorKind::ThreadEnding`] when the thread has ended. In all these cases nothing happens.
-    pub fn shutdown(&self, limit: Option<Duration>) -> Result<Ended, LoopError> {
-        shutdown::shut_down(limit)
+    pub fn shutdown(&self, limit: impl Into<Option<Duration>>) -> Result<Ended, LoopError> {
+        shutdown::shut_down(limit.into())
     }
 
     /// Runs one turn of the loop, for programs with a loop of their own. Switches.
@@ -358,7 +358,7 @@ impl HubRef {
     /// let hub = greenhub::get_hub();
     /// let green = greenhub::spawn(|| 7);
     /// while !green.is_finished() {
-    ///     hub.run_once(Some(Duration::from_millis(10)))?; // a turn of ours in a loop of the program's
+    ///     hub.run_once(Duration::from_millis(10))?; // a turn of ours in a loop of the program's
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -367,8 +367,8 @@ impl HubRef {
     ///
     /// Returns the error that the main loop has for the main greenlet, and [`LoopErrorKind::InMainloop`] for any other
     /// greenlet.
-    pub fn run_once(&self, limit: Option<Duration>) -> Result<(), LoopError> {
-        local::get().main_loop.run_once(limit)
+    pub fn run_once(&self, limit: impl Into<Option<Duration>>) -> Result<(), LoopError> {
+        local::get().main_loop.run_once(limit.into())
     }
 
     /// Returns when [`run_once`](HubRef::run_once) next has work, apart from descriptors.

@@ -28,6 +28,13 @@ impl From<Option<Duration>> for Deadline {
     }
 }
 
+impl From<Duration> for Deadline {
+    #[inline]
+    fn from(timeout: Duration) -> Deadline {
+        Deadline(Kind::After(timeout))
+    }
+}
+
 impl Deadline {
     /// Returns a limit that is never reached.
     #[inline]

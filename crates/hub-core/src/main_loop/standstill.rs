@@ -34,8 +34,8 @@ static QUIET_TIME: AtomicU64 = AtomicU64::new(u64::MAX);
 /// wait for each other in this way, or in a pool job, that is reported once as a [`Report::Deadlock`]; the library does
 /// not choose which of the waits should fail. Both are found where the system lists its threads (Linux): after a second
 /// or, if an OS thread has ended in the meantime, at the loop's next check, at most 16 seconds later.
-pub fn set_quiet_time(quiet: Option<Duration>) {
-    let nanos = quiet.map_or(u64::MAX, |quiet| u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX));
+pub fn set_quiet_time(quiet: impl Into<Option<Duration>>) {
+    let nanos = quiet.into().map_or(u64::MAX, |quiet| u64::try_from(quiet.as_nanos()).unwrap_or(u64::MAX));
     QUIET_TIME.store(nanos, Ordering::Relaxed);
 }
 

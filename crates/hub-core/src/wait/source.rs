@@ -115,10 +115,10 @@ impl Source {
     #[inline]
     pub fn read<R>(
         &self,
-        timeout: Option<Duration>,
+        timeout: impl Into<Option<Duration>>,
         op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, ReadHint)>,
     ) -> io::Result<R> {
-        self.charge::<_, false>(timeout, op)
+        self.charge::<_, false>(timeout.into(), op)
     }
 
     /// Like [`read`](Source::read), for an end of file that non-blocking calls do not report. Switches.
@@ -132,7 +132,7 @@ impl Source {
     #[inline]
     pub fn read_or_end<R>(
         &self,
-        timeout: Option<Duration>,
+        timeout: impl Into<Option<Duration>>,
         mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<(R, ReadHint)>,
         mut end: impl FnMut(BorrowedFd<'_>) -> Option<io::Result<R>>,
     ) -> io::Result<R> {
@@ -153,7 +153,7 @@ impl Source {
             // No further report may come for this end, so the next operation tries at once.
             if would_block(&result) { end.map(|value| (value, ReadHint::Likely)) } else { result }
         };
-        self.charge::<_, false>(timeout, op)
+        self.charge::<_, false>(timeout.into(), op)
     }
 
     /// Returns whether the hub has reported an end; true without a hub.
@@ -178,11 +178,11 @@ impl Source {
     #[inline]
     pub fn write<R>(
         &self,
-        timeout: Option<Duration>,
+        timeout: impl Into<Option<Duration>>,
         mut op: impl FnMut(BorrowedFd<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
         let op = |fd: BorrowedFd<'_>| op(fd).map(|value| (value, ReadHint::Likely));
-        self.charge::<_, true>(timeout, op)
+        self.charge::<_, true>(timeout.into(), op)
     }
 
     /// Performs `op` at once, or yields first: an exit that strikes there loses nothing.
@@ -269,7 +269,7 @@ impl Source {
     /// use std::time::Duration;
     /// let (reader, _writer) = std::io::pipe()?;
     /// let reader = Source::new(reader.into())?;
-    /// let waited = reader.wait(Interest::READ, Some(Duration::from_millis(1)));
+    /// let waited = reader.wait(Interest::READ, Duration::from_millis(1));
     /// assert_eq!(waited.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -277,7 +277,8 @@ impl Source {
     /// # Errors
     ///
     /// The same as [`read`](Source::read).
-    pub fn wait(&self, direction: Interest, timeout: Option<Duration>) -> io::Result<()> {
+    pub fn wait(&self, direction: Interest, timeout: impl Into<Option<Duration>>) -> io::Result<()> {
+        let timeout = timeout.into();
         let entered = self.inner.enter()?;
         let Some(local) = local::get_if_any() else {
             // SAFETY: the number is open as long as `entered` lives.

@@ -28,7 +28,8 @@ use crate::main_loop::descriptors::Owner;
 
 /// Parks the running green thread until `fd` is ready. Eventlet's `trampoline`. Switches.
 ///
-/// `interest` is reading or writing. The wait is level-triggered: a descriptor that is ready already ends it in the
+/// `interest` is reading or writing. `timeout` limits the wait: a `Duration`, or `None` for no limit. A timeout of zero
+/// lets others run once. The wait is level-triggered: a descriptor that is ready already ends it in the
 /// next turn. Readiness is a hint, as with poll(2):
 ///
 /// - The operation may still return that it would block. Some files are reported as ready for as long as their state
@@ -42,17 +43,23 @@ use crate::main_loop::descriptors::Owner;
 /// let (reader, writer) = std::io::pipe()?;
 /// std::io::Write::write_all(&mut &writer, b"x")?;
 /// trampoline(&reader, Interest::READ, None)?;
+/// trampoline(&reader, Interest::READ, std::time::Duration::from_secs(1))?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 ///
 /// # Errors
 ///
-/// Returns an error if the timeout passes, if another green thread waits for the same direction, if [`notify_close`]
-/// closes the descriptor, if the hub refuses it, or if the loop cannot wait. Nothing stays registered.
-pub fn trampoline(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) -> Result<Readiness, TrampolineError> {
+/// Returns [`TrampolineError::TimedOut`] if the limit is reached. Returns an error if another green thread waits for
+/// the same direction, if [`notify_close`] closes the descriptor, if the hub refuses it, or if the loop cannot wait.
+/// Nothing stays registered.
+pub fn trampoline(
+    fd: impl AsFd,
+    interest: Interest,
+    timeout: impl Into<Option<Duration>>,
+) -> Result<Readiness, TrampolineError> {
     let fd = fd.as_fd();
     // SAFETY: the borrow keeps the descriptor open until this returns or unwinds.
-    unsafe { wait(fd.as_raw_fd(), interest, timeout) }
+    unsafe { wait(fd.as_raw_fd(), interest, timeout.into()) }
 }
 
 /// Parks the running green thread until one of several descriptors is ready. Switches.
@@ -123,14 +130,14 @@ pub fn trampoline_any(fds: &[(BorrowedFd<'_>, Interest)], limit: &mut Deadline) 
 pub unsafe fn trampoline_raw(
     fd: RawFd,
     interest: Interest,
-    timeout: Option<Duration>,
+    timeout: impl Into<Option<Duration>>,
 ) -> Result<Readiness, TrampolineError> {
     // SAFETY: the call only asks whether the number is open.
     if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
         return Err(TrampolineError::InvalidFd(fd));
     }
     // SAFETY: the number is open now, and by the contract until the wait ends.
-    unsafe { wait(fd, interest, timeout) }
+    unsafe { wait(fd, interest, timeout.into()) }
 }
 
 /// # Safety
@@ -194,7 +201,7 @@ impl<'a, F: AsFd> Trampoline<'a, F> {
         self
     }
 
-    /// Waits for at most `timeout`.
+    /// Waits for at most `timeout`; `None` sets no limit.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = timeout.into();
         self
