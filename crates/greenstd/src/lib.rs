@@ -29,7 +29,7 @@
 //! | `os::unix::process::CommandExt`, `ExitStatusExt` | [`os::unix::process`] | `pre_exec` and `groups` by way of `as_std_mut`; `ExitStatusExt` is std's own |
 //! | `time` | [`time`] | none: std's own |
 //! | `thread::spawn` | [`thread::spawn`] | a green thread of this OS thread: requires no `Send`, begins when the caller switches; [`thread::os::spawn`] starts an OS thread that unwinds its green threads at its end |
-//! | `thread::JoinHandle` | [`thread::JoinHandle`] | is `GreenThread`: `join` returns a `GreenError` instead of the payload of a panic |
+//! | `thread::JoinHandle` | [`thread::JoinHandle`] | is `GreenThread`: `join` returns a `GreenError`, whose `into_panic` returns the payload of a panic |
 //! | `thread::Builder` | [`thread::Builder`] | stacks are smaller (256 KiB), and their size is a power of two; `spawned_at` is new |
 //! | `thread::scope`, `Scope` | [`thread::scope`] | a panic of the scope's closure kills the children before they are joined |
 //! | `thread::ScopedJoinHandle` | [`thread::ScopedJoinHandle`] | is `ScopedGreenThread`: `join` returns a `GreenError` |
