@@ -39,6 +39,29 @@
 //!
 //! Blocking calls of std (its own `net`, `fs`, `process`, `Mutex`, `sleep`) block the whole OS thread.
 //!
+//! # Limits of waits
+//!
+//! A call that mirrors one of std has std's signature and results. Of the others, a call that always has a limit ends
+//! with `_timeout` and takes a `Duration`. A limit that may be absent is an `impl Into<Option<Duration>>`: `None`,
+//! `Some(limit)` and `limit` are all accepted. A call whose name begins with `try_` does not wait, and says "not now"
+//! by `None`, `false`, `Empty` or `Full`. A limit that was reached is an error, always of the variant `TimedOut`,
+//! beside the variants for what is closed and for a caller that cannot wait. Each of these errors converts to an
+//! `io::Error` of the kind [`TimedOut`](std::io::ErrorKind::TimedOut). [`select`](mod@select) and
+//! [`Child::wait_timeout`](process::Child::wait_timeout) answer as their models do: none is ready, no status yet.
+//!
+//! ```
+//! use greenhub::sync::{GetError, Queue};
+//! use greenhub::{Interest, TrampolineError, trampoline};
+//! use std::time::Duration;
+//! let queue: Queue<()> = Queue::new();
+//! assert!(matches!(queue.try_get(), Err(GetError::Empty)));
+//! assert!(matches!(queue.get_timeout(Duration::from_millis(1)), Err(GetError::TimedOut)));
+//! let (reader, _writer) = std::io::pipe()?;
+//! let waited = trampoline(&reader, Interest::READ, Duration::from_millis(1));
+//! assert!(matches!(waited, Err(TrampolineError::TimedOut(_))));
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
 //! # Where to read on
 //!
 //! | to | see |

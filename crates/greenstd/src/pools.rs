@@ -9,7 +9,7 @@ use std::ops::{Deref, DerefMut};
 use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, WaitReason};
 
 use crate::sync::difference;
-use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
+use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
 
 /// A bounded number of resources, such as connections, Eventlet's `pools.Pool`.
 ///
@@ -192,9 +192,9 @@ impl<T> Pool<T> {
             Ok(item)
         });
         let item = match got {
-            Err(WaitError::Failed(error, _)) => return Err(error.into()),
+            Err(Unserved::Failed(error, _)) => return Err(error.into()),
             // Does not occur without a timeout.
-            Err(WaitError::TimedOut(())) => None,
+            Err(Unserved::TimedOut(())) => None,
             Ok(item) => item,
         };
         std::mem::forget(surplus_guard);

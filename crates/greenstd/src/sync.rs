@@ -31,6 +31,7 @@ mod poison;
 mod queue;
 mod rwlock;
 mod semaphore;
+mod wait_error;
 mod wait_infallible;
 pub(crate) mod wait_queue;
 
@@ -51,3 +52,4 @@ pub use queue::{
 pub use rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub(crate) use semaphore::difference;
 pub use semaphore::{AboveLimit, BoundedSemaphore, CappedSemaphore, Semaphore, SemaphoreGuard, TooManyReleases};
+pub use wait_error::WaitError;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use loom::sync::{Condvar, Mutex, MutexGuard};
 use loom::thread;
 
-use wait_queue::{Wait, WaitError, WaitQueue};
+use wait_queue::{Unserved, Wait, WaitQueue};
 
 pub(crate) struct BiasedMutex<T>(Mutex<T>);
 
@@ -388,8 +388,8 @@ fn a_payload_is_taken_or_returned_and_dropped_once() {
                 // Whether the payload was certainly taken, and the returned payload.
                 match waited {
                     Ok(()) => (true, None),
-                    Err(WaitError::TimedOut(back)) => (false, Some(back)),
-                    Err(WaitError::Failed(_, back)) => (false, back),
+                    Err(Unserved::TimedOut(back)) => (false, Some(back)),
+                    Err(Unserved::Failed(_, back)) => (false, back),
                 }
             });
             let other = Arc::clone(&offers);

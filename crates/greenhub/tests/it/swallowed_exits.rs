@@ -397,10 +397,10 @@ fn a_group_counts_refusing_members() {
         }
         yield_now();
         // Returns long before the limit.
-        assert_eq!(group.kill_all_within(LONG).unwrap(), 3);
+        assert_eq!(group.kill_all_timeout(LONG).unwrap(), 3);
         stop.set(true);
         group.wait_all().unwrap();
-        assert_eq!(group.kill_all_within(LONG).unwrap(), 0);
+        assert_eq!(group.kill_all_timeout(LONG).unwrap(), 0);
     });
 }
 
@@ -413,7 +413,7 @@ fn a_group_counts_members_left_at_the_limit() {
         group.spawn(|| sleep(LONG));
         yield_now();
         let begin = Instant::now();
-        assert_eq!(group.kill_all_within(4 * SHORT).unwrap(), 1);
+        assert_eq!(group.kill_all_timeout(4 * SHORT).unwrap(), 1);
         assert!(begin.elapsed() >= 4 * SHORT);
         go.send(()).unwrap();
         group.wait_all().unwrap();
@@ -430,7 +430,7 @@ fn a_pool_counts_refusing_workers() {
             pool.spawn_n(|| sleep(LONG)).unwrap();
         }
         yield_now();
-        assert_eq!(pool.kill_all_within(LONG).unwrap(), 2);
+        assert_eq!(pool.kill_all_timeout(LONG).unwrap(), 2);
         stop.set(true);
         pool.wait_all().unwrap();
     });

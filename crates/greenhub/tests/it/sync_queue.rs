@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::green;
-use crate::support::green::{Log, SHORT, held, quiet_panic};
+use crate::support::green::{Log, SHORT, held, in_time, quiet_panic};
 use crate::support::random::Random;
 use crate::support::run;
 use greenhub::hub::LoopErrorKind;
@@ -164,11 +164,11 @@ fn a_timed_out_wait_leaves_nothing_behind() {
         for capacity in 0..3 {
             let (queue, before) = (bounded(capacity), held());
             let begin = Instant::now();
-            assert!(matches!(queue.get_timeout(SHORT), Err(GetError::Empty)));
+            assert!(matches!(queue.get_timeout(SHORT), Err(GetError::TimedOut)));
             assert!(begin.elapsed() >= SHORT);
             (0..capacity).for_each(|item| queue.try_put(item).unwrap());
             let begin = Instant::now();
-            assert!(matches!(queue.put_timeout(99, SHORT), Err(PutError::Full(99))));
+            assert!(matches!(queue.put_timeout(99, SHORT), Err(PutError::TimedOut(99))));
             assert!(begin.elapsed() >= SHORT);
             assert!(with_timeout(SHORT, || queue.put(98)).is_err());
             assert_eq!((queue.len(), queue.getting(), queue.putting()), (capacity, 0, 0));
@@ -184,12 +184,12 @@ fn a_zero_timeout_expires_in_the_next_turn() {
         let (queue, log) = (bounded(1), Log::new());
         let logs = log.clone();
         spawn(move || logs.add("ran"));
-        assert!(matches!(queue.get_timeout(ZERO), Err(GetError::Empty)));
+        assert!(matches!(queue.get_timeout(ZERO), Err(GetError::TimedOut)));
         log.is(&["ran"]);
         queue.put_timeout(1, ZERO).unwrap();
         let logs = log.clone();
         spawn(move || logs.add("ran"));
-        assert!(matches!(queue.put_timeout(2, ZERO), Err(PutError::Full(2))));
+        assert!(matches!(queue.put_timeout(2, ZERO), Err(PutError::TimedOut(2))));
         log.is(&["ran", "ran"]);
     });
 }
@@ -322,7 +322,7 @@ fn a_newcomer_takes_neither_a_granted_item_nor_granted_room() {
         // The item is granted to the getter, which has not run yet.
         queue.put(1).unwrap();
         assert!(matches!(queue.try_get(), Err(GetError::Empty)));
-        assert!(matches!(queue.get_timeout(ZERO), Err(GetError::Empty)));
+        assert!(matches!(queue.get_timeout(ZERO), Err(GetError::TimedOut)));
         assert_eq!(green.join().unwrap(), 1);
         let green = getter(&queue);
         queue.put(2).unwrap();
@@ -770,8 +770,8 @@ fn a_channel_gives_values_and_errors_in_order() {
         channel.send(3).unwrap();
         assert_eq!(channel.wait().unwrap(), 1);
         assert_eq!(channel.wait().unwrap_err().to_string(), "two");
-        assert_eq!(channel.wait_timeout(SHORT).unwrap(), Some(3));
-        assert_eq!(channel.wait_timeout(SHORT).unwrap(), None);
+        assert_eq!(in_time(channel.wait_timeout(SHORT)), Some(3));
+        assert_eq!(in_time(channel.wait_timeout(SHORT)), None);
     });
 }
 
@@ -809,7 +809,7 @@ fn put_some(queue: &LightQueue<usize>, number: usize, random: &mut Random, fate:
         };
         match done {
             Ok(Ok(())) => _ = fate.borrow_mut().put.insert(item),
-            Ok(Err(PutError::Full(back))) => _ = fate.borrow_mut().refused.insert(back),
+            Ok(Err(PutError::Full(back) | PutError::TimedOut(back))) => _ = fate.borrow_mut().refused.insert(back),
             Ok(Err(error)) => panic!("{error:?}"),
             Err(_) => {}
         }
@@ -909,7 +909,10 @@ fn receive_some(channel: &Channel<usize>, random: &mut Random, fate: &RefCell<Fa
     for _ in 0..8 {
         let received = match random.below(3) {
             0 => channel.wait().map(Some),
-            1 => channel.wait_timeout(random.moment()),
+            1 => match channel.wait_timeout(random.moment()) {
+                Err(GreenError::TimedOut) => Ok(None),
+                received => received.map(Some),
+            },
             _ => with_timeout(random.moment(), || channel.wait().map(Some)).unwrap_or(Ok(None)),
         };
         let item = match received {
@@ -958,8 +961,8 @@ fn random_channel_ends_under_kills_and_timeouts_lose_and_duplicate_no_item() {
             let mut fate = fate.take();
             loop {
                 match channel.wait_timeout(ZERO) {
-                    Ok(None) => break,
-                    Ok(Some(item)) => fate.got.push(item),
+                    Err(GreenError::TimedOut) => break,
+                    Ok(item) => fate.got.push(item),
                     Err(error) => fate.got.push(error.to_string().parse().expect("one that was sent")),
                 }
             }
@@ -997,7 +1000,7 @@ fn items_cross_hubs_and_plain_threads_and_none_is_lost() {
                             while let Some(again) = item.take() {
                                 match puts.put_timeout(again, Duration::from_micros(300)) {
                                     Ok(()) => {}
-                                    Err(PutError::Full(back)) => item = Some(back),
+                                    Err(PutError::TimedOut(back)) => item = Some(back),
                                     Err(error) => panic!("{error}"),
                                 }
                             }

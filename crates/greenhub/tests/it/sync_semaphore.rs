@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::green;
-use crate::support::green::{LONG, Log, SHORT, held, keep_reports, quiet_panic};
+use crate::support::green::{LONG, Log, SHORT, held, in_time, keep_reports, quiet_panic};
 use crate::support::random::Random;
 use crate::support::run;
 use greenhub::greenthread::KillOutcome;
@@ -102,7 +102,7 @@ fn a_guard_releases_its_token_however_it_is_dropped() {
         keep_reports();
         let semaphore = tokens(1);
         drop(semaphore.access().unwrap());
-        drop(semaphore.access_timeout(SHORT).unwrap().expect("free"));
+        drop(in_time(semaphore.access_timeout(SHORT)).expect("free"));
         let holds = semaphore.clone();
         let panics = spawn(move || {
             let _guard = holds.access().unwrap();
@@ -115,7 +115,7 @@ fn a_guard_releases_its_token_however_it_is_dropped() {
             sleep(LONG);
         });
         yield_now();
-        assert!(semaphore.access_timeout(SHORT).unwrap().is_none());
+        assert!(in_time(semaphore.access_timeout(SHORT)).is_none());
         killed.kill();
         assert!(killed.join().is_err());
         assert_eq!(semaphore.balance(), 1);
@@ -156,7 +156,7 @@ fn waiters_are_served_in_order_of_arrival() {
                 // Both forms wait in the same queue.
                 match number % 2 {
                     0 => semaphore.acquire().unwrap(),
-                    _ => assert!(semaphore.acquire_timeout(LONG).unwrap()),
+                    _ => assert!(in_time(semaphore.acquire_timeout(LONG)).is_some()),
                 }
                 order.borrow_mut().push(number);
             });
@@ -184,11 +184,11 @@ fn a_blocking_newcomer_is_served_after_all_waiters() {
                 semaphore.release();
             },
             |semaphore| {
-                assert!(semaphore.acquire_timeout(LONG).unwrap());
+                assert!(in_time(semaphore.acquire_timeout(LONG)).is_some());
                 semaphore.release();
             },
             |semaphore| drop(semaphore.access().unwrap()),
-            |semaphore| drop(semaphore.access_timeout(LONG).unwrap().unwrap()),
+            |semaphore| drop(in_time(semaphore.access_timeout(LONG)).unwrap()),
         ];
         for waiting in forms {
             for newcomer in forms {
@@ -219,8 +219,8 @@ fn a_granted_token_is_not_free_for_a_newcomer() {
         let newcomers: [fn(&Semaphore) -> bool; 4] = [
             Semaphore::try_acquire,
             |semaphore| semaphore.try_access().is_some(),
-            |semaphore| semaphore.acquire_timeout(Duration::ZERO).unwrap(),
-            |semaphore| semaphore.access_timeout(Duration::ZERO).unwrap().is_some(),
+            |semaphore| in_time(semaphore.acquire_timeout(Duration::ZERO)).is_some(),
+            |semaphore| in_time(semaphore.access_timeout(Duration::ZERO)).is_some(),
         ];
         for newcomer in newcomers {
             for release in RELEASES {
@@ -261,7 +261,8 @@ fn a_granted_token_is_not_free_for_another_os_thread() {
         semaphore.release();
         // No green thread of this OS thread runs before the other OS thread has ended.
         let shared = semaphore.clone();
-        let newcomer = std::thread::spawn(move || (shared.try_acquire(), shared.acquire_timeout(SHORT).unwrap()));
+        let newcomer =
+            std::thread::spawn(move || (shared.try_acquire(), in_time(shared.acquire_timeout(SHORT)).is_some()));
         assert_eq!(newcomer.join().unwrap(), (false, false));
         assert!(!waiter.is_finished());
         waiter.join().unwrap();
@@ -273,10 +274,14 @@ fn a_granted_token_is_not_free_for_another_os_thread() {
 fn a_newcomer_at_either_end_of_a_capped_semaphore_is_served_after_all_waiters() {
     run("a_newcomer_at_either_end_of_a_capped_semaphore_is_served_after_all_waiters", || {
         type End = fn(&CappedSemaphore);
-        let acquires: [End; 2] =
-            [|semaphore| semaphore.acquire().unwrap(), |semaphore| assert!(semaphore.acquire_timeout(LONG).unwrap())];
-        let releases: [End; 2] =
-            [|semaphore| semaphore.release().unwrap(), |semaphore| assert!(semaphore.release_timeout(LONG).unwrap())];
+        let acquires: [End; 2] = [
+            |semaphore| semaphore.acquire().unwrap(),
+            |semaphore| assert!(in_time(semaphore.acquire_timeout(LONG)).is_some()),
+        ];
+        let releases: [End; 2] = [
+            |semaphore| semaphore.release().unwrap(),
+            |semaphore| assert!(in_time(semaphore.release_timeout(LONG)).is_some()),
+        ];
         for (ends, others, start) in [(acquires, releases, 0), (releases, acquires, 1)] {
             for newcomer in ends {
                 for grant in others {
@@ -305,7 +310,7 @@ fn a_newcomer_at_either_end_of_a_capped_semaphore_is_served_after_all_waiters() 
 fn a_granted_token_of_a_capped_semaphore_is_not_free_for_a_newcomer() {
     run("a_granted_token_of_a_capped_semaphore_is_not_free_for_a_newcomer", || {
         let newcomers: [fn(&CappedSemaphore) -> bool; 2] =
-            [CappedSemaphore::try_acquire, |semaphore| semaphore.acquire_timeout(Duration::ZERO).unwrap()];
+            [CappedSemaphore::try_acquire, |semaphore| in_time(semaphore.acquire_timeout(Duration::ZERO)).is_some()];
         let releases: [fn(&CappedSemaphore); 2] =
             [|semaphore| semaphore.release().unwrap(), |semaphore| assert!(semaphore.try_release())];
         for newcomer in newcomers {
@@ -374,13 +379,13 @@ fn acquire_times_out_and_leaves_the_queue() {
     run("acquire_times_out_and_leaves_the_queue", || {
         let (semaphore, before) = (tokens(0), held());
         let begin = Instant::now();
-        assert!(!semaphore.acquire_timeout(SHORT).unwrap());
+        assert!(in_time(semaphore.acquire_timeout(SHORT)).is_none());
         assert!(begin.elapsed() >= SHORT);
         assert!(with_timeout(SHORT, || semaphore.acquire()).is_err());
         assert_eq!(semaphore.balance(), 0);
         semaphore.release();
         assert_eq!(semaphore.balance(), 1);
-        assert!(semaphore.acquire_timeout(SHORT).unwrap());
+        assert!(in_time(semaphore.acquire_timeout(SHORT)).is_some());
         assert_eq!(held(), before);
     });
 }
@@ -391,7 +396,7 @@ fn many_timed_out_waiters_leave_no_gaps_in_the_queue() {
         let semaphore = tokens(0);
         let first = taker(&semaphore);
         for _ in 0..500 {
-            assert!(!semaphore.acquire_timeout(Duration::ZERO).unwrap());
+            assert!(in_time(semaphore.acquire_timeout(Duration::ZERO)).is_none());
         }
         let last = taker(&semaphore);
         assert_eq!(semaphore.balance(), -2);
@@ -484,14 +489,14 @@ fn with_a_limit_of_zero_both_ends_meet() {
 fn both_ends_of_a_capped_semaphore_time_out() {
     run("both_ends_of_a_capped_semaphore_time_out", || {
         let semaphore = capped(1, 1);
-        assert!(!semaphore.release_timeout(SHORT).unwrap());
+        assert!(in_time(semaphore.release_timeout(SHORT)).is_none());
         assert!(with_timeout(SHORT, || semaphore.release()).is_err());
         assert_eq!(semaphore.balance(), 1);
-        assert!(semaphore.acquire_timeout(SHORT).unwrap());
-        assert!(!semaphore.acquire_timeout(SHORT).unwrap());
+        assert!(in_time(semaphore.acquire_timeout(SHORT)).is_some());
+        assert!(in_time(semaphore.acquire_timeout(SHORT)).is_none());
         assert!(with_timeout(SHORT, || semaphore.acquire()).is_err());
         assert_eq!(semaphore.balance(), 0);
-        assert!(semaphore.release_timeout(SHORT).unwrap());
+        assert!(in_time(semaphore.release_timeout(SHORT)).is_some());
     });
 }
 
@@ -568,7 +573,7 @@ fn random_waits_kills_and_timeouts_lose_and_create_no_token() {
                     for _ in 0..8 {
                         let guard = match random.below(4) {
                             0 => Some(semaphore.access().unwrap()),
-                            1 => semaphore.access_timeout(random.moment()).unwrap(),
+                            1 => in_time(semaphore.access_timeout(random.moment())),
                             2 => semaphore.try_access(),
                             _ => with_timeout(random.moment(), || semaphore.access().unwrap()).ok(),
                         };
@@ -620,8 +625,8 @@ fn random_ends_of_a_capped_semaphore_keep_its_tokens() {
                         for _ in 0..10 {
                             let timeout = random.moment();
                             let (done, change) = match number % 2 {
-                                0 => (semaphore.acquire_timeout(timeout).unwrap(), -1),
-                                _ => (semaphore.release_timeout(timeout).unwrap(), 1),
+                                0 => (in_time(semaphore.acquire_timeout(timeout)).is_some(), -1),
+                                _ => (in_time(semaphore.release_timeout(timeout)).is_some(), 1),
                             };
                             balance.set(balance.get() + if done { change } else { 0 });
                         }
@@ -644,7 +649,7 @@ fn a_wait_for_another_os_thread_times_out_and_leaves_nothing_behind() {
             let shared = semaphore.clone();
             let wait = move || {
                 let begin = Instant::now();
-                (shared.acquire_timeout(SHORT).unwrap(), begin.elapsed() >= SHORT)
+                (in_time(shared.acquire_timeout(SHORT)).is_some(), begin.elapsed() >= SHORT)
             };
             let other = std::thread::spawn(move || if green { spawn(wait).join().unwrap() } else { wait() });
             assert_eq!(other.join().unwrap(), (false, true));
@@ -666,7 +671,7 @@ fn each_hub_and_plain_thread_resumes_its_own_waiters() {
         let work = move |semaphore: &Semaphore| {
             for round in 0..200 {
                 let guard = match round % 3 {
-                    0 => semaphore.access_timeout(Duration::from_micros(100)).unwrap(),
+                    0 => in_time(semaphore.access_timeout(Duration::from_micros(100))),
                     _ => Some(semaphore.access().unwrap()),
                 };
                 let Some(_guard) = guard else { continue };

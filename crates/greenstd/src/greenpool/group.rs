@@ -9,7 +9,7 @@ use std::time::Duration;
 use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread, GreenletId, LinkId, WaitReason};
 
 use crate::killed::wait_for_killed;
-use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
+use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
 
 /// A set of running green threads, to be waited for or killed together. gevent's `Group`, Eventlet's `RunningProcSet`.
 ///
@@ -211,8 +211,8 @@ impl Group {
         });
         match waited {
             Ok(waited) => waited.map(|()| true),
-            Err(WaitError::TimedOut(_)) => Ok(false),
-            Err(WaitError::Failed(error, _)) => Err(error.into()),
+            Err(Unserved::TimedOut(_)) => Ok(false),
+            Err(Unserved::Failed(error, _)) => Err(error.into()),
         }
     }
 
@@ -248,7 +248,7 @@ impl Group {
         }
     }
 
-    /// Kills all like [`kill_all`](Group::kill_all), and waits for at most `limit`. Returns how many are left.
+    /// Kills all like [`kill_all`](Group::kill_all), and waits for at most `timeout`. Returns how many are left.
     /// Switches, unless there are no members.
     ///
     /// gevent's `kill(timeout=…)`. It returns early if all that are left [refuse](hub_core::KillOutcome::Refused) the
@@ -262,17 +262,17 @@ impl Group {
     /// group.spawn(move || greenhub::thread::sleep(hour));
     /// group.spawn(move || greenhub::shield(|| greenhub::thread::sleep(hour)));
     /// greenhub::thread::yield_now();
-    /// assert_eq!(group.kill_all_within(Duration::from_millis(5))?, 1);
+    /// assert_eq!(group.kill_all_timeout(Duration::from_millis(5))?, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     ///
     /// Like [`wait_all`](Group::wait_all).
-    pub fn kill_all_within(&self, limit: Duration) -> Result<usize, GreenError> {
+    pub fn kill_all_timeout(&self, timeout: Duration) -> Result<usize, GreenError> {
         self.kill_all();
         let left = || self.lock().members.keys().copied().collect();
-        wait_for_killed(limit, left, |limit| self.wait_for::<GroupJoinWait>((), limit))
+        wait_for_killed(timeout, left, |limit| self.wait_for::<GroupJoinWait>((), limit))
     }
 
     /// Returns true if that green thread is a member.

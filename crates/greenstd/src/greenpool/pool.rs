@@ -13,7 +13,7 @@ use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread,
 use super::in_order::Imap;
 use crate::killed::wait_for_killed;
 use crate::sync::difference;
-use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
+use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
 
 /// A pool of which at most a given number of green threads runs at once. Eventlet's `GreenPool`.
 ///
@@ -278,8 +278,8 @@ impl GreenPool {
         });
         match ended {
             Ok(ended) => ended.map(|()| true),
-            Err(WaitError::TimedOut(())) => Ok(false),
-            Err(WaitError::Failed(error, _)) => Err(error.into()),
+            Err(Unserved::TimedOut(())) => Ok(false),
+            Err(Unserved::Failed(error, _)) => Err(error.into()),
         }
     }
 
@@ -310,7 +310,7 @@ impl GreenPool {
         }
     }
 
-    /// Kills all like [`kill_all`](GreenPool::kill_all), and waits for at most `limit`. Returns how many are left.
+    /// Kills all like [`kill_all`](GreenPool::kill_all), and waits for at most `timeout`. Returns how many are left.
     /// Switches, unless none runs.
     ///
     /// It returns early if all that are left [refuse](hub_core::KillOutcome::Refused) the kill: those live on. Others
@@ -320,17 +320,17 @@ impl GreenPool {
     /// use std::time::Duration;
     /// let pool = greenhub::GreenPool::new(10);
     /// pool.spawn_n(|| greenhub::thread::sleep(Duration::from_secs(3600)))?;
-    /// assert_eq!(pool.kill_all_within(Duration::from_secs(1))?, 0);
+    /// assert_eq!(pool.kill_all_timeout(Duration::from_secs(1))?, 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
     ///
     /// Like [`wait_all`](GreenPool::wait_all).
-    pub fn kill_all_within(&self, limit: Duration) -> Result<usize, GreenError> {
+    pub fn kill_all_timeout(&self, timeout: Duration) -> Result<usize, GreenError> {
         self.kill_all();
         let left = || self.lock().workers.iter().flatten().map(|worker| worker.greenlet).collect();
-        wait_for_killed(limit, left, |limit| self.wait_within(limit))
+        wait_for_killed(timeout, left, |limit| self.wait_within(limit))
     }
 
     /// Changes how many green threads may run at once, Eventlet's `resize`. Never switches.
@@ -434,8 +434,8 @@ impl GreenPool {
         });
         match admitted {
             Ok(true) => Ok(self.permit()),
-            Ok(false) | Err(WaitError::TimedOut(())) => Ok(Admission::InPlace),
-            Err(WaitError::Failed(error, _)) => Err(error),
+            Ok(false) | Err(Unserved::TimedOut(())) => Ok(Admission::InPlace),
+            Err(Unserved::Failed(error, _)) => Err(error),
         }
     }
 

@@ -100,7 +100,7 @@ pub enum ServeEnd {
     Closed,
 }
 
-/// Why a server failed.
+/// The reason why a server failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
@@ -311,7 +311,7 @@ impl<L: Accept, F: Fn(L::Stream, L::Address) -> R + 'static, R: 'static> Server<
             return waited.map(|()| (0, 0)).map_err(failed);
         }
         let killed = self.handlers.len();
-        let left = self.handlers.kill_all_within(UNWINDING).map_err(failed)?;
+        let left = self.handlers.kill_all_timeout(UNWINDING).map_err(failed)?;
         Ok((killed, left))
     }
 }

@@ -67,8 +67,8 @@ impl<T> Channel<T> {
             match self.queue.put(item) {
                 Ok(()) => return Ok(()),
                 Err(PutError::Loop { error, .. }) => return Err(error),
-                // Does not occur: without a timeout a put never returns `Full`.
-                Err(PutError::Full(back)) => item = back,
+                // Does not occur: a put without a limit returns neither.
+                Err(PutError::Full(back) | PutError::TimedOut(back)) => item = back,
             }
         }
     }
@@ -83,22 +83,24 @@ impl<T> Channel<T> {
             match self.queue.get() {
                 Ok(item) => return item,
                 Err(GetError::Loop(error)) => return Err(error.into()),
-                // Does not occur: without a timeout a get never returns `Empty`.
-                Err(GetError::Empty) => {}
+                // Does not occur: a get without a limit returns neither.
+                Err(GetError::Empty | GetError::TimedOut) => {}
             }
         }
     }
 
-    /// Like [`wait`](Channel::wait), for at most `timeout`; returns `None` then.
+    /// Like [`wait`](Channel::wait), for at most `timeout`. Switches.
+    ///
+    /// A timeout of zero lets others run once.
     ///
     /// # Errors
     ///
-    /// Like [`wait`](Channel::wait).
-    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<T>, GreenError> {
+    /// Returns [`GreenError::TimedOut`] if there was no item in time, or an error of [`wait`](Channel::wait).
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<T, GreenError> {
         match self.queue.get_timeout(timeout) {
-            Ok(item) => item.map(Some),
+            Ok(item) => item,
             Err(GetError::Loop(error)) => Err(error.into()),
-            Err(GetError::Empty) => Ok(None),
+            Err(GetError::Empty | GetError::TimedOut) => Err(GreenError::TimedOut),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hub_core::{BiasedMutex, Deadline, GreenError, WaitReason};
 
-use super::wait_queue::{Wait, WaitError, WaitQueue};
+use super::wait_queue::{Unserved, Wait, WaitQueue};
 
 /// A result that is sent once and given to every waiter, now or later. Eventlet's `Event`.
 ///
@@ -38,7 +38,7 @@ struct State<T> {
 /// The time from one reset to the next. A waiter holds its round, so that a reset takes nothing from granted waiters.
 type Round<T> = OnceLock<Result<T, GreenError>>;
 
-/// Why a call of [`Event`] was refused.
+/// The reason why a call of [`Event`] was refused.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EventError {
@@ -155,33 +155,41 @@ impl<T: Clone> Event<T> {
     ///
     /// The error that was sent. [`GreenError::Loop`] where the caller may not wait: in the main loop, while panicking.
     pub fn wait(&self) -> Result<T, GreenError> {
-        loop {
-            if let Some(value) = self.wait_within(Deadline::none())? {
-                return Ok(value);
-            }
-        }
+        self.wait_within(Deadline::none())
     }
 
-    /// Like [`wait`](Event::wait), for at most `timeout`; returns `None` then. Switches if it waits.
+    /// Like [`wait`](Event::wait), for at most `timeout`. Switches if it waits.
     ///
     /// A timeout does not change the event. A timeout of zero lets others run once.
     ///
+    /// ```
+    /// use greenhub::GreenError;
+    /// use greenhub::sync::Event;
+    /// use std::time::Duration;
+    /// let event: Event<()> = Event::new();
+    /// assert!(event.poll().is_none(), "not now");
+    /// assert!(matches!(event.wait_timeout(Duration::from_millis(1)), Err(GreenError::TimedOut)));
+    /// ```
+    ///
     /// # Errors
     ///
-    /// Like [`wait`](Event::wait).
-    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<T>, GreenError> {
-        self.wait_within(Deadline::from(Some(timeout)))
+    /// Returns [`GreenError::TimedOut`] if the event was not sent in time, or an error of [`wait`](Event::wait).
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<T, GreenError> {
+        self.wait_within(Deadline::from(timeout))
     }
 
-    fn wait_within(&self, mut limit: Deadline) -> Result<Option<T>, GreenError> {
+    fn wait_within(&self, mut limit: Deadline) -> Result<T, GreenError> {
         let mut round = None;
         let sent = EventWait::wait(&self.state, &mut limit, (), |state, ungranted| {
             let round = round.get_or_insert_with(|| Arc::clone(&state.round));
             if ungranted.is_none() || round.get().is_some() { Ok(()) } else { Err(()) }
         });
         match sent {
-            Ok(()) | Err(WaitError::TimedOut(())) => round.and_then(|round| round.get().cloned()).transpose(),
-            Err(WaitError::Failed(error, _)) => Err(error.into()),
+            // A result that was sent at the limit counts.
+            Ok(()) | Err(Unserved::TimedOut(())) => {
+                round.and_then(|round| round.get().cloned()).unwrap_or(Err(GreenError::TimedOut))
+            }
+            Err(Unserved::Failed(error, _)) => Err(error.into()),
         }
     }
 

@@ -15,7 +15,7 @@ use hub_core::{BiasedMutex, Deadline, Grace, LoopErrorKind, WaitReason};
 pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 
 use super::wait_infallible::{block, within};
-use super::wait_queue::{Wait, WaitError, WaitQueue};
+use super::wait_queue::{Unserved, Wait, WaitQueue};
 
 /// Creates a new asynchronous channel, returning the sender and receiver halves.
 ///
@@ -527,9 +527,9 @@ impl<T> RawSender<T> {
             });
             let (error, left) = match sent {
                 Ok(result) => return result,
-                Err(WaitError::Failed(error, left)) => (error, left),
+                Err(Unserved::Failed(error, left)) => (error, left),
                 // Does not occur without a timeout.
-                Err(WaitError::TimedOut(left)) => {
+                Err(Unserved::TimedOut(left)) => {
                     offered = Some(left);
                     continue;
                 }

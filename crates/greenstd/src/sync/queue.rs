@@ -1,6 +1,7 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::panic::resume_unwind;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, LoopError, WaitReason};
 
 use super::order::{Fifo, Lifo, Order, Priority};
-use super::wait_queue::{Wait, WaitError, WaitQueue};
+use super::wait_queue::{Unserved, Wait, WaitQueue};
 
 /// A [`LightQueue`] whose items leave in the order `O`, with the same promises.
 pub struct OrderedLightQueue<T, O> {
@@ -39,13 +40,16 @@ thread_local! {
     static ORDERING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Why an item was not put.
+/// The reason why an item was not put.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum PutError<T> {
-    /// There was no room, or none in time. Holds the item.
+    /// There is no room now. Holds the item.
     #[error("the queue is full")]
     Full(T),
+    /// There was no room in time. Holds the item.
+    #[error("timed out: the queue is full")]
+    TimedOut(T),
     /// The caller cannot wait. Holds the item, unless a getter took it before the error came.
     #[error("{error}")]
     Loop {
@@ -56,13 +60,16 @@ pub enum PutError<T> {
     },
 }
 
-/// Why no item was returned.
+/// The reason why no item was returned.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GetError {
-    /// There was no item, or none in time.
+    /// There is no item now.
     #[error("the queue is empty")]
     Empty,
+    /// There was no item in time.
+    #[error("timed out: the queue is empty")]
+    TimedOut,
     /// The caller cannot wait.
     #[error(transparent)]
     Loop(#[from] LoopError),
@@ -72,25 +79,47 @@ impl<T> fmt::Debug for PutError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PutError::Full(_) => f.write_str("Full(..)"),
+            PutError::TimedOut(_) => f.write_str("TimedOut(..)"),
             PutError::Loop { error, .. } => f.debug_struct("Loop").field("error", error).finish_non_exhaustive(),
         }
     }
 }
 
-impl<T> From<WaitError<T>> for PutError<T> {
-    fn from(ended: WaitError<T>) -> PutError<T> {
+impl<T> From<Unserved<T>> for PutError<T> {
+    fn from(ended: Unserved<T>) -> PutError<T> {
         match ended {
-            WaitError::TimedOut(item) => PutError::Full(item),
-            WaitError::Failed(error, item) => PutError::Loop { error, item },
+            Unserved::TimedOut(item) => PutError::TimedOut(item),
+            Unserved::Failed(error, item) => PutError::Loop { error, item },
         }
     }
 }
 
-impl From<WaitError> for GetError {
-    fn from(ended: WaitError) -> GetError {
+impl From<Unserved> for GetError {
+    fn from(ended: Unserved) -> GetError {
         match ended {
-            WaitError::TimedOut(()) => GetError::Empty,
-            WaitError::Failed(error, _) => GetError::Loop(error),
+            Unserved::TimedOut(()) => GetError::TimedOut,
+            Unserved::Failed(error, _) => GetError::Loop(error),
+        }
+    }
+}
+
+impl<T> From<PutError<T>> for io::Error {
+    /// Drops the item.
+    fn from(error: PutError<T>) -> io::Error {
+        match error {
+            PutError::Full(_) => io::Error::new(io::ErrorKind::WouldBlock, error.to_string()),
+            PutError::TimedOut(_) => io::Error::new(io::ErrorKind::TimedOut, error.to_string()),
+            PutError::Loop { error, .. } => error.into(),
+        }
+    }
+}
+
+impl From<GetError> for io::Error {
+    fn from(error: GetError) -> io::Error {
+        match error {
+            GetError::Empty => io::Error::new(io::ErrorKind::WouldBlock, error),
+            GetError::TimedOut => io::Error::new(io::ErrorKind::TimedOut, error),
+            GetError::Loop(error) => error.into(),
         }
     }
 }
@@ -288,7 +317,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// [`PutError::Full`] if there was no room in time; else like [`put`](OrderedLightQueue::put).
+    /// Returns [`PutError::TimedOut`] if there was no room in time, or an error of [`put`](OrderedLightQueue::put).
     pub fn put_timeout(&self, item: T, timeout: Duration) -> Result<(), PutError<T>> {
         self.put_within(item, Deadline::from(Some(timeout)))
     }
@@ -355,7 +384,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// [`GetError::Empty`] if there was no item in time; else like [`get`](OrderedLightQueue::get).
+    /// Returns [`GetError::TimedOut`] if there was no item in time, or an error of [`get`](OrderedLightQueue::get).
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
         self.get_within(Deadline::from(Some(timeout)))
     }
@@ -612,8 +641,8 @@ impl<T, O: Order<T>> OrderedQueue<T, O> {
             _ => Ok(()),
         });
         match joined {
-            Ok(()) | Err(WaitError::TimedOut(())) => Ok(()),
-            Err(WaitError::Failed(error, _)) => Err(error),
+            Ok(()) | Err(Unserved::TimedOut(())) => Ok(()),
+            Err(Unserved::Failed(error, _)) => Err(error),
         }
     }
 

@@ -6,7 +6,8 @@ use hub_core::{BiasedMutex, Deadline, LoopError, WaitReason};
 
 use super::order::Order;
 use super::queue::{GetError, OrderedLightQueue, PutError};
-use super::wait_queue::{Wait, WaitError, WaitQueue};
+use super::wait_error::WaitError;
+use super::wait_queue::{Unserved, Wait, WaitQueue};
 
 /// A counter of tokens, which any thread acquires and releases. Eventlet's `Semaphore`.
 ///
@@ -92,31 +93,30 @@ impl Semaphore {
     ///
     /// If the caller may not wait: in the main loop, while panicking.
     pub fn acquire(&self) -> Result<(), LoopError> {
-        self.acquire_within(Deadline::none()).map(drop)
+        self.acquire_within(Deadline::none()).map_err(WaitError::without_limit)
     }
 
-    /// Like [`acquire`](Semaphore::acquire), for at most `timeout`; returns false then.
+    /// Like [`acquire`](Semaphore::acquire), for at most `timeout`. Switches only if it waits.
     ///
     /// A timeout of zero lets others run once.
     ///
     /// # Errors
     ///
-    /// Like [`acquire`](Semaphore::acquire).
-    pub fn acquire_timeout(&self, timeout: Duration) -> Result<bool, LoopError> {
-        self.acquire_within(Deadline::from(Some(timeout)))
+    /// Returns [`WaitError::TimedOut`] if no token was free in time, or an error of [`acquire`](Semaphore::acquire).
+    pub fn acquire_timeout(&self, timeout: Duration) -> Result<(), WaitError> {
+        self.acquire_within(Deadline::from(timeout))
     }
 
-    fn acquire_within(&self, mut limit: Deadline) -> Result<bool, LoopError> {
+    fn acquire_within(&self, mut limit: Deadline) -> Result<(), WaitError> {
         let acquired = TokenWait::wait(&self.state, &mut limit, (), |state, ungranted| match ungranted {
             // A granted waiter has its token.
             Some(()) if !state.take() => Err(()),
             _ => Ok(()),
         });
-        match acquired {
-            Ok(()) => Ok(true),
-            Err(WaitError::TimedOut(())) => Ok(false),
-            Err(WaitError::Failed(error, _)) => Err(error),
-        }
+        acquired.map_err(|unserved| match unserved {
+            Unserved::TimedOut(()) => WaitError::TimedOut,
+            Unserved::Failed(error, _) => error.into(),
+        })
     }
 
     /// Takes a token if one is free. Does not switch.
@@ -151,13 +151,13 @@ impl Semaphore {
         self.acquire().map(|()| SemaphoreGuard { semaphore: self })
     }
 
-    /// Like [`access`](Semaphore::access), for at most `timeout`; returns `None` then.
+    /// Like [`access`](Semaphore::access), for at most `timeout`. Switches if no token is free.
     ///
     /// # Errors
     ///
-    /// Like [`acquire`](Semaphore::acquire).
-    pub fn access_timeout(&self, timeout: Duration) -> Result<Option<SemaphoreGuard<'_>>, LoopError> {
-        Ok(self.acquire_timeout(timeout)?.then(|| SemaphoreGuard { semaphore: self }))
+    /// The same as [`acquire_timeout`](Semaphore::acquire_timeout).
+    pub fn access_timeout(&self, timeout: Duration) -> Result<SemaphoreGuard<'_>, WaitError> {
+        self.acquire_timeout(timeout).map(|()| SemaphoreGuard { semaphore: self })
     }
 
     /// Like [`access`](Semaphore::access), but only if a token is free. Does not switch.
@@ -340,16 +340,17 @@ impl CappedSemaphore {
     ///
     /// If the caller may not wait: in the main loop, while panicking.
     pub fn acquire(&self) -> Result<(), LoopError> {
-        acquired_in_time(self.tokens.get()).map(drop)
+        self.tokens.get().map_err(|error| WaitError::from(error).without_limit())
     }
 
-    /// Like [`acquire`](CappedSemaphore::acquire), for at most `timeout`; returns false then.
+    /// Like [`acquire`](CappedSemaphore::acquire), for at most `timeout`. Switches.
     ///
     /// # Errors
     ///
-    /// Like [`acquire`](CappedSemaphore::acquire).
-    pub fn acquire_timeout(&self, timeout: Duration) -> Result<bool, LoopError> {
-        acquired_in_time(self.tokens.get_timeout(timeout))
+    /// Returns [`WaitError::TimedOut`] if there was no token in time, or an error of
+    /// [`acquire`](CappedSemaphore::acquire).
+    pub fn acquire_timeout(&self, timeout: Duration) -> Result<(), WaitError> {
+        Ok(self.tokens.get_timeout(timeout)?)
     }
 
     /// Takes a token if there is one. Does not switch.
@@ -364,16 +365,17 @@ impl CappedSemaphore {
     ///
     /// If the caller may not wait: in the main loop, while panicking.
     pub fn release(&self) -> Result<(), LoopError> {
-        acquired_in_time(self.tokens.put(())).map(drop)
+        self.tokens.put(()).map_err(|error| WaitError::from(error).without_limit())
     }
 
-    /// Like [`release`](CappedSemaphore::release), for at most `timeout`; returns false then.
+    /// Like [`release`](CappedSemaphore::release), for at most `timeout`. Switches.
     ///
     /// # Errors
     ///
-    /// Like [`release`](CappedSemaphore::release).
-    pub fn release_timeout(&self, timeout: Duration) -> Result<bool, LoopError> {
-        acquired_in_time(self.tokens.put_timeout((), timeout))
+    /// Returns [`WaitError::TimedOut`] if there was no room in time, or an error of
+    /// [`release`](CappedSemaphore::release).
+    pub fn release_timeout(&self, timeout: Duration) -> Result<(), WaitError> {
+        Ok(self.tokens.put_timeout((), timeout)?)
     }
 
     /// Adds a token if there is room for it, or a waiter. Does not switch.
@@ -405,31 +407,20 @@ impl CappedSemaphore {
 }
 
 /// Translates the result of a queue operation: false for a timeout.
-fn acquired_in_time(done: Result<(), impl Into<FailedWait>>) -> Result<bool, LoopError> {
-    match done.map_err(Into::into) {
-        Ok(()) => Ok(true),
-        Err(FailedWait(None)) => Ok(false),
-        Err(FailedWait(Some(error))) => Err(error),
-    }
-}
-
-/// A wait without a result: `None` for a timeout, else the error.
-struct FailedWait(Option<LoopError>);
-
-impl From<GetError> for FailedWait {
-    fn from(error: GetError) -> FailedWait {
+impl From<GetError> for WaitError {
+    fn from(error: GetError) -> WaitError {
         match error {
-            GetError::Empty => FailedWait(None),
-            GetError::Loop(error) => FailedWait(Some(error)),
+            GetError::Empty | GetError::TimedOut => WaitError::TimedOut,
+            GetError::Loop(error) => WaitError::Loop(error),
         }
     }
 }
 
-impl From<PutError<()>> for FailedWait {
-    fn from(error: PutError<()>) -> FailedWait {
+impl From<PutError<()>> for WaitError {
+    fn from(error: PutError<()>) -> WaitError {
         match error {
-            PutError::Full(()) => FailedWait(None),
-            PutError::Loop { error, .. } => FailedWait(Some(error)),
+            PutError::Full(()) | PutError::TimedOut(()) => WaitError::TimedOut,
+            PutError::Loop { error, .. } => WaitError::Loop(error),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hub_core::{BiasedMutex, Deadline, Grace, LoopErrorKind};
 
-use super::wait_queue::{Wait, WaitError};
+use super::wait_queue::{Unserved, Wait};
 
 /// Why a wait was given up.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -50,8 +50,8 @@ pub(super) fn within_grace<W: Wait<Payload = ()>, R>(
             W::wait(state, &mut limit, (), |state, ungranted| attempt(state, ungranted.is_none() || granted).ok_or(()));
         let error = match waited {
             Ok(result) => return Ok(result),
-            Err(WaitError::TimedOut(())) => return Err(GraceError::TimedOut),
-            Err(WaitError::Failed(error, ungranted)) => {
+            Err(Unserved::TimedOut(())) => return Err(GraceError::TimedOut),
+            Err(Unserved::Failed(error, ungranted)) => {
                 granted = W::GRANTS_ALL && ungranted.is_none();
                 error
             }

@@ -165,8 +165,8 @@ impl<P> WaitQueue<P> {
     }
 }
 
-/// Why a wait has no result.
-pub(crate) enum WaitError<P = ()> {
+/// The end of a wait without a grant, with the payload. Each primitive makes its own error of it.
+pub(crate) enum Unserved<P = ()> {
     /// The deadline has passed. Holds the payload.
     TimedOut(P),
     /// The wait cannot begin or go on. Holds the payload, unless the granting side took it before.
@@ -215,7 +215,7 @@ pub(crate) trait Wait {
     ///
     /// # Errors
     ///
-    /// [`WaitError::Failed`] where the caller may not wait, and with the errors that the main loop sends to the main
+    /// [`Unserved::Failed`] where the caller may not wait, and with the errors that the main loop sends to the main
     /// greenlet. The caller is not in the queue then.
     #[inline]
     fn wait<R>(
@@ -223,11 +223,11 @@ pub(crate) trait Wait {
         limit: &mut Deadline,
         payload: Self::Payload,
         mut attempt: impl FnMut(&mut Self::State, Option<Self::Payload>) -> Result<R, Self::Payload>,
-    ) -> Result<R, WaitError<Self::Payload>> {
+    ) -> Result<R, Unserved<Self::Payload>> {
         if Self::CHARGED
             && let Err(error) = hub_core::consume_budget()
         {
-            return Err(WaitError::Failed(error, Some(payload)));
+            return Err(Unserved::Failed(error, Some(payload)));
         }
         let mut guard = state.lock();
         match attempt(&mut guard, Some(payload)) {
@@ -244,7 +244,7 @@ pub(crate) trait Wait {
         limit: &mut Deadline,
         back: Self::Payload,
         mut attempt: impl FnMut(&mut Self::State, Option<Self::Payload>) -> Result<R, Self::Payload>,
-    ) -> Result<R, WaitError<Self::Payload>> {
+    ) -> Result<R, Unserved<Self::Payload>> {
         // Outlives the guard: the payload's destructor is user code and must run without the lock.
         let mut kept = Some(back);
         let mut guard = guard;
@@ -255,7 +255,7 @@ pub(crate) trait Wait {
                 Ok(None) => {
                     drop(guard);
                     if let Err(error) = Parker::prepare(Self::REASON) {
-                        return Err(WaitError::Failed(error, kept));
+                        return Err(Unserved::Failed(error, kept));
                     }
                     guard = state.lock();
                     match attempt(&mut guard, kept.take()) {
@@ -264,7 +264,7 @@ pub(crate) trait Wait {
                     }
                     continue;
                 }
-                Err(error) => return Err(WaitError::Failed(error, kept)),
+                Err(error) => return Err(Unserved::Failed(error, kept)),
             };
             let Some(payload) = kept.take() else { unreachable!("an attempt gives back what it got") };
             let queue = Self::queue(&mut guard);
@@ -280,7 +280,7 @@ pub(crate) trait Wait {
             drop(guard);
             let parked = match parker.park_deferring_exit(limit) {
                 Ok(parked) => parked,
-                Err(error) => return Err(WaitError::Failed(error, stay.cancel())),
+                Err(error) => return Err(Unserved::Failed(error, stay.cancel())),
             };
             guard = state.lock();
             // Only a grant unparks. For any other end of the park, the queue tells whether a grant came first.
@@ -289,7 +289,7 @@ pub(crate) trait Wait {
             {
                 std::mem::forget(stay);
                 if parked == Parked::TimedOut {
-                    return Err(WaitError::TimedOut(back));
+                    return Err(Unserved::TimedOut(back));
                 }
                 kept = Some(back);
                 if Self::DEFERS_EXITS {

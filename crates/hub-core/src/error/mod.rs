@@ -146,6 +146,9 @@ pub enum GreenError {
     /// A plain greenlet could not be switched to.
     #[error(transparent)]
     Switch(#[from] GreenletError),
+    /// The wait has reached its limit. What it waited for is unchanged.
+    #[error("timed out")]
+    TimedOut,
     /// A green thread waited for itself, or for all of a pool or group to which it belongs.
     #[error(
         "a green thread cannot wait for its own end, or for that of its pool or group: the wait will never terminate"
@@ -225,10 +228,10 @@ impl GreenError {
         }
     }
 
-    /// Returns whether this is a timeout.
+    /// Returns whether this is a timeout: that of a scope in the green thread, or of the wait itself.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        matches!(self, GreenError::Timeout(_))
+        matches!(self, GreenError::Timeout(_) | GreenError::TimedOut)
     }
 }
 
@@ -320,7 +323,7 @@ impl From<GreenError> for io::Error {
     fn from(error: GreenError) -> io::Error {
         match error {
             GreenError::Loop(error) => error.into(),
-            GreenError::Timeout(_) => io::Error::new(io::ErrorKind::TimedOut, error),
+            GreenError::Timeout(_) | GreenError::TimedOut => io::Error::new(io::ErrorKind::TimedOut, error),
             GreenError::Linked(linked) => linked.into(),
             GreenError::Deadlock => io::Error::new(io::ErrorKind::Deadlock, error),
             _ => io::Error::other(error),

@@ -69,6 +69,15 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
+/// Returns the result of a wait with a limit, `None` if the limit was reached. Any other error is a failure.
+pub(crate) fn in_time<T, E: std::fmt::Display>(waited: Result<T, E>) -> Option<T> {
+    match waited {
+        Ok(value) => Some(value),
+        Err(error) if error.to_string() == "timed out" => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
 /// Counts the drops of the values that it made.
 #[derive(Clone, Default)]
 pub(crate) struct Drops(Rc<Cell<usize>>);

@@ -12,6 +12,7 @@ use greenhub::thread::yield_now;
 
 use super::storm::{Count, MOMENT, job, on_hub, patiently, pause, storms, until};
 use crate::support::green::OnDrop;
+use crate::support::green::in_time;
 use crate::support::random::Random;
 
 /// The outcome of the items. An item whose putter was unwound may or may not have arrived.
@@ -60,7 +61,9 @@ fn put_some(queue: &Items, fate: &Fate, putter: usize, random: &mut Random) {
         };
         match done {
             Some(Ok(())) => fate.put(item),
-            Some(Err(PutError::Full(back))) => _ = fate.refused.lock().unwrap().insert(back.unwrap()),
+            Some(Err(PutError::Full(back) | PutError::TimedOut(back))) => {
+                _ = fate.refused.lock().unwrap().insert(back.unwrap())
+            }
             Some(Err(error)) => panic!("{error}"),
             None => {}
         }
@@ -85,7 +88,7 @@ fn get_all(queue: &Items, fate: &Fate, getter: usize, random: &mut Random) {
                     return;
                 }
             }
-            Err(GetError::Empty) => yield_now(),
+            Err(GetError::Empty | GetError::TimedOut) => yield_now(),
             Err(error) => panic!("{error}"),
         }
     }
@@ -265,7 +268,7 @@ fn a_bounded_semaphore_gets_its_tokens_back() {
                     job(move |random| {
                         for _ in 0..10 {
                             let got = match random.below(4) {
-                                0 => semaphore.acquire_timeout(random.moment()).unwrap(),
+                                0 => in_time(semaphore.acquire_timeout(random.moment())).is_some(),
                                 1 => semaphore.try_acquire(),
                                 _ => patiently(random, || semaphore.acquire().unwrap()).is_some(),
                             };
@@ -309,7 +312,7 @@ fn a_capped_semaphore_loses_and_creates_no_token() {
                         for _ in 0..8 {
                             if n < 4 {
                                 let took = match random.below(4) {
-                                    0 => semaphore.acquire_timeout(random.moment()).unwrap(),
+                                    0 => in_time(semaphore.acquire_timeout(random.moment())).is_some(),
                                     1 => semaphore.try_acquire(),
                                     _ => patiently(random, || semaphore.acquire().unwrap()).is_some(),
                                 };
@@ -318,7 +321,7 @@ fn a_capped_semaphore_loses_and_creates_no_token() {
                             }
                             counts[1].fetch_add(1, SeqCst);
                             let gave = match random.below(4) {
-                                0 => Some(semaphore.release_timeout(random.moment()).unwrap()),
+                                0 => Some(in_time(semaphore.release_timeout(random.moment())).is_some()),
                                 1 => Some(semaphore.try_release()),
                                 2 if struck_giving => patiently(random, || semaphore.release().unwrap()).map(|()| true),
                                 _ => Some(semaphore.release().is_ok()),
@@ -335,8 +338,8 @@ fn a_capped_semaphore_loses_and_creates_no_token() {
         });
         // Serves a job whose counterparts have ended, at both ends.
         while working.get() > 0 {
-            counts[0].fetch_add(semaphore.release_timeout(MOMENT).unwrap().into(), SeqCst);
-            counts[2].fetch_add(semaphore.acquire_timeout(MOMENT).unwrap().into(), SeqCst);
+            counts[0].fetch_add(in_time(semaphore.release_timeout(MOMENT)).is_some().into(), SeqCst);
+            counts[2].fetch_add(in_time(semaphore.acquire_timeout(MOMENT)).is_some().into(), SeqCst);
         }
         hubs.into_iter().for_each(|hub| hub.join().unwrap());
         let [given, perhaps, taken, missed] = [0, 1, 2, 3].map(|index| counts[index].load(SeqCst) as isize);

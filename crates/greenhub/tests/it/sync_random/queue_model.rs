@@ -297,7 +297,7 @@ fn act<O: Order<Item>>(queue: &OrderedQueue<Item, O>, wish: Wish, patience: Pati
     let wait = || match (wish, limit) {
         (Wish::Get, None) => Outcome::Got(queue.get().unwrap().number),
         (Wish::Get, Some(limit)) => match queue.get_timeout(limit) {
-            Err(GetError::Empty) => Outcome::Late,
+            Err(GetError::TimedOut) => Outcome::Late,
             got => Outcome::Got(got.unwrap().number),
         },
         (Wish::Put(item), None) => {
@@ -305,7 +305,7 @@ fn act<O: Order<Item>>(queue: &OrderedQueue<Item, O>, wish: Wish, patience: Pati
             Outcome::Done
         }
         (Wish::Put(item), Some(limit)) => match queue.put_timeout(item, limit) {
-            Err(PutError::Full(back)) => {
+            Err(PutError::TimedOut(back)) => {
                 assert_eq!(back.number, item.number);
                 Outcome::Late
             }

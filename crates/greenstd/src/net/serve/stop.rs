@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hub_core::{BiasedMutex, Deadline, WaitReason};
 
-use crate::sync::wait_queue::{Wait, WaitError, WaitQueue};
+use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
 
 /// A handle that stops servers from any thread, Eventlet's `StopServe`. Clones stop the same servers.
 ///
@@ -109,7 +109,7 @@ impl StopServe {
         match change {
             Ok(()) => true,
             // A green thread that cannot wait any more does not wait for a deadline either.
-            Err(WaitError::TimedOut(()) | WaitError::Failed(..)) => false,
+            Err(Unserved::TimedOut(()) | Unserved::Failed(..)) => false,
         }
     }
 }
