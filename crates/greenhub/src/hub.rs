@@ -13,5 +13,5 @@ pub use hub_core::hub::{
 };
 pub use hub_core::{
     Ended, HubGone, HubId, InterruptOn, Listener, LoopError, LoopErrorKind, LoopExit, Registration, Remote, Stats,
-    Timer, TimerHandle, has_hub, interrupt_on, set_turn_time,
+    Timer, TimerHandle, has_hub, interrupt_on, set_turn_time, turn_time,
 };

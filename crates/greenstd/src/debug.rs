@@ -15,6 +15,9 @@
 //!
 //! With the feature `tracing`, `in_span` runs a function in a span of that crate across calls that switch.
 //!
+//! The switches `hub_…` set a value of the process and have no getters, as in Eventlet: only a developer reads their
+//! effect.
+//!
 //! All of it concerns the calling OS thread. To inspect the hub of another OS thread, run the call there with
 //! [`Remote::spawn`](hub_core::Remote::spawn).
 
@@ -27,7 +30,7 @@ pub use self::console::{Console, console};
 pub use hub_core::{
     GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Report, TimerInfo, TimerPurpose, Who, greenlets,
     hub_blocking_detection, hub_exceptions, hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks,
-    listeners, set_error_message, set_quiet_time, set_report_stream, timers,
+    listeners, quiet_time, set_error_message, set_quiet_time, set_report_stream, timers,
 };
 
 #[cfg(feature = "tracing")]

@@ -9,6 +9,7 @@
 //! Jobs that must not wait for other jobs need their own [`Pool`]. The files of [`fs`](crate::fs) and the name look-ups
 //! of [`net`](crate::net) have pools of their own, of at most 64 OS threads each.
 
+use std::io;
 use std::num::NonZeroUsize;
 
 pub use hub_core::{JobError, ThreadPool as Pool};
@@ -71,9 +72,22 @@ pub fn execute_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobE
 ///
 /// ```
 /// greenhub::tpool::set_num_threads(std::num::NonZeroUsize::new(4).unwrap());
+/// assert_eq!(greenhub::tpool::num_threads()?, 4);
+/// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn set_num_threads(threads: NonZeroUsize) {
-    hub_core::internal::set_threads(threads);
+    hub_core::internal::set_num_threads(threads);
+}
+
+/// Returns the size of the default pool. Does not switch.
+///
+/// It is 0 if `EVENTLET_THREADPOOL_SIZE` says so: jobs then run on the OS thread of their caller.
+///
+/// # Errors
+///
+/// Returns an error if `EVENTLET_THREADPOOL_SIZE` is not a number.
+pub fn num_threads() -> io::Result<usize> {
+    hub_core::internal::num_threads()
 }
 
 /// Ends the OS threads of the default pool, Eventlet's `killall`. Does not switch.

@@ -74,7 +74,7 @@ pub use api::shield::shield;
 pub use api::signal::{InterruptOn, interrupt_on};
 pub use api::sleep::{consume_budget, sleep, yield_now};
 pub use api::spawn::{spawn, spawn_after, spawn_after_local, spawn_n};
-pub use api::stacks::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy};
+pub use api::stacks::{StackPolicy, default_stack_size, set_default_stack_size, set_stack_policy, stack_policy};
 pub use api::thread::{Thread, ThreadId, current, park, park_timeout};
 pub use api::timeout::with_timeout;
 pub use api::use_hub::use_hub_with;
@@ -87,7 +87,7 @@ pub use error::{
 pub use greenlet::patience::{lock_patience, set_lock_patience};
 pub use greenlet::payload::Payload;
 pub use greenlet::raw::Greenlet;
-pub use greenlet::run::set_turn_time;
+pub use greenlet::run::{set_turn_time, turn_time};
 #[cfg(feature = "tracing")]
 pub use greenlet::spans::in_span;
 pub use greenlet::unhandled::set_error_message;
@@ -95,7 +95,9 @@ pub use greenlet::unwind::{exit_kind, is_exit};
 pub use main_loop::deadline::Deadline;
 pub use main_loop::listener::{Listener, Timer};
 pub use main_loop::remote::Remote;
-pub use main_loop::{Stats, hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks, set_quiet_time};
+pub use main_loop::{
+    Stats, hub_listener_stacks, hub_prevent_multiple_readers, hub_timer_stacks, quiet_time, set_quiet_time,
+};
 pub use report::{Report, hub_exceptions, set_report_stream};
 pub use wait::biased::{BiasedMutex, BiasedMutexGuard};
 pub use wait::grace::{Grace, panicking_grace, set_panicking_grace};
@@ -125,7 +127,7 @@ pub mod internal {
     pub use crate::wait::grace::PiecewiseWait;
     pub use crate::wait::holder::Holder;
     pub use crate::wait::offload::{offload, offload_scoped};
-    pub use crate::wait::pool::{end_threads, set_threads};
+    pub use crate::wait::pool::{end_threads, num_threads, set_num_threads};
     pub use crate::wait::shutdown::run_and_shutdown;
 }
 

@@ -201,7 +201,7 @@ static ENABLED: AtomicBool = AtomicBool::new(true);
 ///
 /// The stream must not block: it is called in the middle of the main loop and at the end of OS threads. The default, a
 /// write to standard error, blocks the OS thread if standard error is a full pipe. If the stream panics, the panic is
-/// ignored and that report is lost.
+/// ignored and that report is lost. The present stream cannot be read back, because another OS thread may replace it.
 ///
 /// ```
 /// greenhub::debug::set_report_stream(|report| eprintln!("greenhub: {report}"));

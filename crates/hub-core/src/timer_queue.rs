@@ -54,19 +54,19 @@ impl TimerId {
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Slack {
     /// The divisor of the delay; zero for timers without slack.
-    pub(crate) fraction: u32,
+    pub(crate) divisor: u32,
     /// The upper limit, for long delays; at most the 4 s that 32 bits of nanoseconds hold.
     pub(crate) at_most: Duration,
 }
 
 impl Slack {
-    const DEFAULT: Slack = Slack { fraction: 16, at_most: Duration::from_millis(1) };
+    const DEFAULT: Slack = Slack { divisor: 16, at_most: Duration::from_millis(1) };
 
     /// A wake-up costs about as much, so a smaller slack saves nothing.
     const LEAST: u64 = 8_000;
 
     fn of(self, delay: Duration) -> u32 {
-        let part = nanos(delay).checked_div(u64::from(self.fraction)).unwrap_or(0);
+        let part = nanos(delay).checked_div(u64::from(self.divisor)).unwrap_or(0);
         if part < Slack::LEAST { 0 } else { u32::try_from(part.min(nanos(self.at_most))).unwrap_or(u32::MAX) }
     }
 }
@@ -143,6 +143,10 @@ impl<T: Copy> TimerQueue<T> {
             wake: Time::NEVER,
             stale: false,
         }
+    }
+
+    pub(crate) fn slack(&self) -> Slack {
+        self.slack
     }
 
     pub(crate) fn set_slack(&mut self, slack: Slack) {

@@ -49,6 +49,16 @@ fn push<T: Clone + 'static>(log: &Log<T>, entry: T) -> impl Fn() + use<T> {
 }
 
 #[test]
+fn the_slack_of_timers_can_be_read_back() {
+    limited(|| {
+        let hub = get_hub();
+        assert_eq!(hub.timer_slack(), (16, Duration::from_millis(1)));
+        hub.set_timer_slack(3, SHORT);
+        assert_eq!(hub.timer_slack(), (3, SHORT));
+    });
+}
+
+#[test]
 fn a_timer_fires_once_and_never_early() {
     limited(|| {
         let hub = get_hub();

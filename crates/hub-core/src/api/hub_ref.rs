@@ -397,13 +397,27 @@ impl HubRef {
         local::get().main_loop.pollable()
     }
 
-    /// Lets timers be late by `delay / fraction`, but by no more than `at_most`. Does not switch.
+    /// Lets timers be late by `delay / divisor`, but by no more than `at_most`. Does not switch.
     ///
-    /// Several timers can then share one wait. The default is a sixteenth, and 1 ms. A `fraction` of 0 switches the
+    /// Several timers can then share one wait. The default is a sixteenth, and 1 ms. A `divisor` of 0 switches the
     /// slack off. A slack of less than 8 µs counts as none, so short delays are exact by default. The setting applies
     /// to timers that are armed from now on.
-    pub fn set_timer_slack(&self, fraction: u32, at_most: Duration) {
-        local::get().main_loop.set_slack(fraction, at_most);
+    pub fn set_timer_slack(&self, divisor: u32, at_most: Duration) {
+        local::get().main_loop.set_slack(divisor, at_most);
+    }
+
+    /// Returns the divisor and the limit that [`set_timer_slack`](HubRef::set_timer_slack) has set. Does not switch.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// let hub = greenhub::get_hub();
+    /// assert_eq!(hub.timer_slack(), (16, Duration::from_millis(1)));
+    /// hub.set_timer_slack(0, Duration::ZERO);
+    /// assert_eq!(hub.timer_slack(), (0, Duration::ZERO));
+    /// ```
+    #[must_use]
+    pub fn timer_slack(&self) -> (u32, Duration) {
+        local::get().main_loop.slack()
     }
 
     /// Releases the memory of unused stacks to the system. Does not switch.

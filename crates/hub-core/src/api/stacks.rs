@@ -60,3 +60,14 @@ pub unsafe fn set_stack_policy(policy: StackPolicy) {
     // SAFETY: the caller upholds the same contract.
     unsafe { stack::set_policy(policy) };
 }
+
+/// Returns the policy that [`set_stack_policy`] has set. Does not switch.
+///
+/// ```
+/// use greenhub::greenthread::{StackPolicy, stack_policy};
+/// assert_eq!(stack_policy(), StackPolicy::Guarded);
+/// ```
+#[must_use]
+pub fn stack_policy() -> StackPolicy {
+    stack::policy()
+}

@@ -31,8 +31,8 @@ use crate::hub::Stamp;
 use crate::report::{self, Report};
 
 pub(crate) use self::exits::{check_exit, exit_again, exit_is_pending, exit_now, has_to_exit};
-pub use self::fairness::set_turn_time;
 pub(crate) use self::fairness::{charge, fire, operations_used_up, run_ready};
+pub use self::fairness::{set_turn_time, turn_time};
 use self::interrupt::cancel;
 pub(crate) use self::interrupt::{end_abandoned, interrupt};
 pub(crate) use self::mask::{Mask, Shield, lift_shields};

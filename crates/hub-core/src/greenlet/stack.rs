@@ -29,7 +29,7 @@ use rustix::param::page_size;
 
 pub(crate) use self::error::StackError;
 pub use self::guard::StackPolicy;
-pub(crate) use self::guard::{GuardKind, set_policy};
+pub(crate) use self::guard::{GuardKind, policy, set_policy};
 use self::slab::Slab;
 pub(super) use self::slab::stack_guarded_at;
 #[cfg(test)]

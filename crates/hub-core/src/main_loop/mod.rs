@@ -31,7 +31,7 @@ use crate::greenlet::local::Local;
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::target::Target;
 use crate::hub::{Interest, Key, Readiness, Ready, Time};
-use crate::timer_queue::{TimerId, TimerQueue};
+use crate::timer_queue::{Slack, TimerId, TimerQueue};
 
 mod after_fork;
 mod bell;
@@ -70,7 +70,7 @@ pub(crate) use self::callback_table::CallbackId;
 pub(crate) use self::inventory::DescriptorWait;
 pub(crate) use self::origin::Origin;
 pub use self::origin::{hub_listener_stacks, hub_timer_stacks};
-pub use self::standstill::set_quiet_time;
+pub use self::standstill::{quiet_time, set_quiet_time};
 use self::stats::Counters;
 pub use self::stats::Stats;
 
@@ -134,8 +134,13 @@ pub fn hub_prevent_multiple_readers(prevent: bool) {
 }
 
 impl MainLoop {
-    pub(crate) fn set_slack(&self, fraction: u32, at_most: Duration) {
-        self.timers.borrow_mut().set_slack(crate::timer_queue::Slack { fraction, at_most });
+    pub(crate) fn slack(&self) -> (u32, Duration) {
+        let Slack { divisor, at_most } = self.timers.borrow().slack();
+        (divisor, at_most)
+    }
+
+    pub(crate) fn set_slack(&self, divisor: u32, at_most: Duration) {
+        self.timers.borrow_mut().set_slack(Slack { divisor, at_most });
     }
 
     /// Fires a timer now, unless it has fired.

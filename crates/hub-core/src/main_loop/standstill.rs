@@ -39,7 +39,11 @@ pub fn set_quiet_time(quiet: impl Into<Option<Duration>>) {
     QUIET_TIME.store(nanos, Ordering::Relaxed);
 }
 
-fn quiet_time() -> Option<Duration> {
+/// Returns the time without work after which a loop reports its green threads. Does not switch.
+///
+/// See [`set_quiet_time`].
+#[must_use]
+pub fn quiet_time() -> Option<Duration> {
     match QUIET_TIME.load(Ordering::Relaxed) {
         u64::MAX => None,
         nanos => Some(Duration::from_nanos(nanos)),

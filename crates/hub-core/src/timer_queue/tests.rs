@@ -206,7 +206,7 @@ fn the_wake_time_moves_on_when_nothing_is_due_by_it() {
 #[test]
 fn slack_can_be_turned_off() {
     let mut queue = TimerQueue::new();
-    queue.set_slack(Slack { fraction: 0, at_most: MS });
+    queue.set_slack(Slack { divisor: 0, at_most: MS });
     queue.arm(100 * MS, 1);
     queue.absorb(at(0));
     assert_eq!(queue.next_wake(), Some(at(100)));

@@ -59,8 +59,13 @@ pub(crate) fn usage() -> (usize, usize) {
 ///
 /// The default is `EVENTLET_THREADPOOL_SIZE`, or else 20. The setting applies from the next job on: surplus threads end
 /// after their job.
-pub fn set_threads(size: NonZeroUsize) {
+pub fn set_num_threads(size: NonZeroUsize) {
     JOBS.size.store(size.get().min(UNSET - 1), Ordering::Relaxed);
+}
+
+/// Returns the maximum number of OS threads for `tpool::execute`. Does not switch.
+pub fn num_threads() -> io::Result<usize> {
+    JOBS.size()
 }
 
 /// Ends the OS threads of `tpool::execute`. Does not switch.

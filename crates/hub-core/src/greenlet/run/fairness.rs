@@ -52,10 +52,17 @@ pub(super) const OPERATIONS: u32 = 16;
 ///
 /// ```
 /// use std::time::Duration;
+/// assert_eq!(greenhub::hub::turn_time(), Duration::from_millis(2));
 /// greenhub::hub::set_turn_time(Duration::from_millis(5));
 /// ```
 pub fn set_turn_time(time: Duration) {
     TURN_TIME.store(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
+/// Returns the longest time of a turn of the main loop, see [`set_turn_time`]. Does not switch.
+#[must_use]
+pub fn turn_time() -> Duration {
+    Duration::from_nanos(TURN_TIME.load(Ordering::Relaxed))
 }
 
 /// The part of an OS thread's state that only the ends of slices and turns touch.

@@ -72,6 +72,11 @@ pub(crate) unsafe fn set_policy(policy: StackPolicy) {
     UNGUARDED.store(policy == StackPolicy::Unguarded, Relaxed);
 }
 
+/// Returns the policy of the process.
+pub(crate) fn policy() -> StackPolicy {
+    if UNGUARDED.load(Relaxed) { StackPolicy::Unguarded } else { StackPolicy::Guarded }
+}
+
 /// The number of stacks of the process whose guard takes mappings.
 static PROTECTED: AtomicUsize = AtomicUsize::new(0);
 
