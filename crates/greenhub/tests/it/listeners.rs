@@ -620,3 +620,20 @@ fn deregistering_a_listener_keeps_the_socket_registered() {
     });
     assert_eq!(read(&here, 8).expect("data"), b"x");
 }
+
+#[test]
+fn a_closure_in_a_cell_listens_and_counts() {
+    let _deadline = deadline();
+    let (here, there) = UnixStream::pair().expect("a pair");
+    let seen = Rc::new(Cell::new(0));
+    let to = seen.clone();
+    let mut calls = 0;
+    let count = RefCell::new(move |what: Readiness| {
+        assert!(what.contains(Readiness::READ));
+        calls += 1;
+        to.set(calls);
+    });
+    let _registration = get_hub().listen(here, Interest::READ, count).expect("a free direction");
+    send(&there, b"x");
+    until(|| seen.get() >= 2);
+}

@@ -527,6 +527,47 @@ fn no_sleep_ends_early() {
     });
 }
 
+#[test]
+fn a_closure_that_is_called_once_may_give_its_captures_away() {
+    limited(|| {
+        let (given, seen) = (String::from("given away"), Rc::new(Cell::new(None)));
+        let to = seen.clone();
+        get_hub().schedule_once(SHORT, move || to.set(Some(given)));
+        sleep(2 * SHORT);
+        assert_eq!(seen.take().as_deref(), Some("given away"));
+    });
+}
+
+#[test]
+fn a_cancelled_closure_is_dropped_without_a_call() {
+    limited(|| {
+        let held = Rc::new(());
+        let captured = held.clone();
+        let handle = get_hub().schedule_once(SHORT, move || drop(captured));
+        assert!(handle.cancel());
+        assert_eq!(Rc::strong_count(&held), 1);
+        assert!(!handle.cancel());
+    });
+}
+
+#[test]
+fn a_closure_in_a_cell_counts_how_often_its_timer_has_fired() {
+    limited(|| {
+        let seen = Rc::new(Cell::new(0));
+        let to = seen.clone();
+        let mut count = 0;
+        let timer = Rc::new(RefCell::new(move || {
+            count += 1;
+            to.set(count);
+        }));
+        for _ in 0..3 {
+            get_hub().schedule(Duration::ZERO, timer.clone());
+        }
+        sleep(SHORT);
+        assert_eq!(seen.get(), 3);
+    });
+}
+
 /// Returns the age of a green thread, rounded to seconds.
 fn age_of(id: Option<GreenletId>) -> Option<Duration> {
     let all = greenhub::debug::greenlets();

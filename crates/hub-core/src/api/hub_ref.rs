@@ -1,5 +1,6 @@
 //! The hub of the calling thread: `get_hub` and the handles that it gives out.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -181,7 +182,31 @@ impl HubRef {
         if self.is_current() { local::get().main_loop.stats(local::get(), pool::usage()) } else { Stats::default() }
     }
 
+    /// Calls `f` from the main loop after `delay`. Eventlet's `schedule_call_global`. Does not switch.
+    ///
+    /// It is [`schedule`](HubRef::schedule) for a closure that can be called only once.
+    ///
+    /// ```
+    /// use greenhub::{get_hub, sleep};
+    /// use std::time::Duration;
+    /// let (sender, receiver) = greenhub::sync::mpsc::channel();
+    /// let answer = String::from("moved into the callback, and out of it");
+    /// get_hub().schedule_once(Duration::from_millis(1), move || drop(sender.send(answer)));
+    /// assert!(receiver.recv()?.starts_with("moved"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "call_later")]
+    #[doc(alias = "schedule_call_local")]
+    #[doc(alias = "call_soon")]
+    #[doc(alias = "schedule_call_global")]
+    #[track_caller]
+    pub fn schedule_once(&self, delay: Duration, f: impl FnOnce() + 'static) -> TimerHandle {
+        self.schedule(delay, OnceTimer(Cell::new(Some(f))))
+    }
+
     /// Calls `timer` from the main loop after `delay`. Eventlet's `schedule_call_global`. Does not switch.
+    ///
+    /// A [`Timer`] can be scheduled again. [`schedule_once`](HubRef::schedule_once) takes a closure that is called once.
     ///
     /// The callback runs even if the greenlet that scheduled it has ended. Callbacks without a delay, ready green
     /// threads and woken green threads run in the order in which they became due. A callback that is scheduled by a
@@ -200,6 +225,9 @@ impl HubRef {
     /// sleep(Duration::from_millis(5));
     /// assert_eq!(rung.get(), 1);
     /// ```
+    #[doc(alias = "call_later")]
+    #[doc(alias = "schedule_call_global")]
+    #[doc(alias = "schedule_call_local")]
     #[track_caller]
     pub fn schedule(&self, delay: Duration, timer: impl Timer + 'static) -> TimerHandle {
         let main_loop = &local::get().main_loop;
@@ -429,7 +457,20 @@ impl HubRef {
     }
 }
 
-/// A callback scheduled by [`HubRef::schedule`], Eventlet's `Timer`. Dropping it changes nothing.
+/// The timer of a closure that is called once.
+struct OnceTimer<F>(Cell<Option<F>>);
+
+impl<F: FnOnce()> Timer for OnceTimer<F> {
+    fn expired(&self) {
+        if let Some(f) = self.0.take() {
+            f();
+        }
+    }
+}
+
+/// A callback scheduled by [`HubRef::schedule`] or [`schedule_once`](HubRef::schedule_once), Eventlet's `Timer`.
+///
+/// Dropping it changes nothing: the callback runs all the same.
 #[derive(Debug)]
 pub struct TimerHandle {
     id: CallbackId,

@@ -1,5 +1,6 @@
 //! Callbacks of the main loop, for descriptors and for timers.
 
+use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
@@ -16,7 +17,8 @@ use crate::hub::Readiness;
 /// that no operation makes unready, such as a socket with an entry in its error queue, a listener should drop its
 /// registration and register again from a timer.
 ///
-/// Closures that take a [`Readiness`] are listeners, and so are `Rc`s of listeners.
+/// Closures that take a [`Readiness`] are listeners, and so are `Rc`s of listeners. A closure that changes its captures
+/// is a listener within a [`RefCell`].
 ///
 /// ```
 /// use greenhub::{Interest, get_hub, sleep};
@@ -56,6 +58,13 @@ impl<F: Fn(Readiness)> Listener for F {
     }
 }
 
+/// Borrows the closure while it runs.
+impl<F: FnMut(Readiness)> Listener for RefCell<F> {
+    fn ready(&self, _fd: RawFd, what: Readiness) {
+        (self.borrow_mut())(what);
+    }
+}
+
 impl<L: Listener + ?Sized> Listener for Rc<L> {
     fn ready(&self, fd: RawFd, what: Readiness) {
         (**self).ready(fd, what);
@@ -70,7 +79,9 @@ impl<L: Listener + ?Sized> Listener for Rc<L> {
 ///
 /// [`HubRef::schedule`](crate::HubRef::schedule) arms it. It runs in the main loop, so it must not block: a blocking
 /// call in it is an error. A panic is reported, and the loop goes on. It is called once each time that it is scheduled.
-/// An `Rc` of a timer may be scheduled several times, also by itself. Closures are timers.
+/// An `Rc` of a timer may be scheduled several times, also by itself. Closures are timers. A closure that changes its
+/// captures is a timer within a [`RefCell`]; [`HubRef::schedule_once`](crate::HubRef::schedule_once) takes one that can
+/// be called only once.
 ///
 /// ```
 /// use greenhub::{get_hub, sleep};
@@ -102,6 +113,13 @@ pub trait Timer {
 impl<T: Timer + ?Sized> Timer for Rc<T> {
     fn expired(&self) {
         (**self).expired();
+    }
+}
+
+/// Borrows the closure while it runs.
+impl<F: FnMut()> Timer for RefCell<F> {
+    fn expired(&self) {
+        (self.borrow_mut())();
     }
 }
 
