@@ -290,7 +290,7 @@ fn pools_and_groups_are_used_while_they_are_formatted() {
     let pool = GreenPool::new(2);
     shown(&pool.imap(0..3, |n| n), |_| pool.spawn(|| ()));
     shown(&Group::new(), |group| {
-        group.spawn(|| ());
+        group.spawn(|| ()).unwrap();
         group.kill_all();
     });
     let items = Pool::new(2, || Ok(1));

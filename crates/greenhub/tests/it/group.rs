@@ -27,13 +27,15 @@ fn a_group_holds_its_members_until_they_end() {
     run("a_group_holds_its_members_until_they_end", || {
         let (group, before) = (Group::new(), held());
         assert!(group.is_empty());
-        let value = group.spawn(|| {
-            sleep(SHORT);
-            7
-        });
-        let failing = group.spawn(|| -> () { quiet_panic("fails") });
-        let killed = group.spawn(|| sleep(LONG));
-        let unstarted = group.spawn(|| unreachable!());
+        let value = group
+            .spawn(|| {
+                sleep(SHORT);
+                7
+            })
+            .unwrap();
+        let failing = group.spawn(|| -> () { quiet_panic("fails") }).unwrap();
+        let killed = group.spawn(|| sleep(LONG)).unwrap();
+        let unstarted = group.spawn(|| unreachable!()).unwrap();
         let later = spawn_after(LONG, || ());
         assert!(group.add(&later));
         assert_eq!(group.len(), 5);
@@ -72,10 +74,12 @@ fn all_waiters_are_woken_by_the_end_of_the_last_member() {
         let (group, log) = (Group::new(), Log::new());
         for number in 0..3 {
             let log = log.clone();
-            group.spawn(move || {
-                yields(3 - number);
-                log.add("member");
-            });
+            group
+                .spawn(move || {
+                    yields(3 - number);
+                    log.add("member");
+                })
+                .unwrap();
         }
         let waiting: Vec<_> = (0..2)
             .map(|_| {
@@ -123,10 +127,12 @@ fn a_member_cannot_wait_for_its_own_group() {
         let group = Group::new();
         for wait in [Group::wait_all, Group::try_wait_all] {
             let own = group.clone();
-            let inside = group.spawn(move || {
-                assert!(own.contains_current());
-                wait(&own)
-            });
+            let inside = group
+                .spawn(move || {
+                    assert!(own.contains_current());
+                    wait(&own)
+                })
+                .unwrap();
             let error = inside.join().unwrap().unwrap_err();
             assert!(matches!(error, GreenError::Deadlock));
             assert_eq!(std::io::Error::from(error).kind(), ErrorKind::Deadlock);
@@ -134,10 +140,12 @@ fn a_member_cannot_wait_for_its_own_group() {
         assert!(!group.contains_current());
         // A former member may wait for the group.
         let own = group.clone();
-        let outside = group.spawn(move || {
-            yield_now();
-            own.wait_all()
-        });
+        let outside = group
+            .spawn(move || {
+                yield_now();
+                own.wait_all()
+            })
+            .unwrap();
         assert!(group.discard(&outside));
         outside.join().unwrap().unwrap();
     });
@@ -147,7 +155,7 @@ fn a_member_cannot_wait_for_its_own_group() {
 fn waiting_on_the_main_loop_is_refused() {
     run("waiting_on_the_main_loop_is_refused", || {
         let group = Group::new();
-        group.spawn(|| sleep(SHORT));
+        group.spawn(|| sleep(SHORT)).unwrap();
         let (own, refused) = (group.clone(), Rc::new(RefCell::new(Vec::new())));
         let results = refused.clone();
         let _timer = get_hub().schedule(Duration::ZERO, move || {
@@ -180,10 +188,12 @@ fn a_member_counts_once_and_an_ended_green_thread_cannot_be_added() {
 fn a_discarded_member_runs_on_and_ends_the_wait() {
     run("a_discarded_member_runs_on_and_ends_the_wait", || {
         let group = Group::new();
-        let green = group.spawn(|| {
-            sleep(SHORT);
-            7
-        });
+        let green = group
+            .spawn(|| {
+                sleep(SHORT);
+                7
+            })
+            .unwrap();
         let own = group.clone();
         let waiting = spawn(move || own.wait_all());
         yield_now();
@@ -207,17 +217,19 @@ fn kill_all_strikes_each_member_once() {
         green_local!(static AT_END: RefCell<Vec<AtEnd>> = RefCell::default());
         let (group, log) = (Group::new(), Log::new());
         let to = log.clone();
-        let green = group.spawn(move || {
-            AT_END.with(|at_end| {
-                let blocks = move || {
-                    to.add("destructor blocks");
-                    sleep(SHORT);
-                    to.add("destructor ends");
-                };
-                at_end.borrow_mut().push(OnDrop(Box::new(blocks)));
-            });
-            sleep(LONG);
-        });
+        let green = group
+            .spawn(move || {
+                AT_END.with(|at_end| {
+                    let blocks = move || {
+                        to.add("destructor blocks");
+                        sleep(SHORT);
+                        to.add("destructor ends");
+                    };
+                    at_end.borrow_mut().push(OnDrop(Box::new(blocks)));
+                });
+                sleep(LONG);
+            })
+            .unwrap();
         yield_now();
         group.kill_all();
         group.kill_all_with(GreenError::custom("too late"));
@@ -238,13 +250,15 @@ fn kill_all_does_not_switch_and_keeps_members_until_they_have_run() {
         let (group, log) = (Group::new(), Log::new());
         for name in ["first", "second"] {
             let end = log.on_drop(name);
-            group.spawn(move || {
-                let _end = end;
-                sleep(LONG);
-            });
+            group
+                .spawn(move || {
+                    let _end = end;
+                    sleep(LONG);
+                })
+                .unwrap();
         }
         yield_now();
-        let unstarted = group.spawn(|| unreachable!());
+        let unstarted = group.spawn(|| unreachable!()).unwrap();
         group.kill_all();
         log.is(&[]);
         assert!(unstarted.is_finished());
@@ -253,7 +267,7 @@ fn kill_all_does_not_switch_and_keeps_members_until_they_have_run() {
         log.is(&["first", "second"]);
         assert!(group.is_empty());
         // The same holds for a kill from the main loop.
-        let member = group.spawn(|| sleep(LONG));
+        let member = group.spawn(|| sleep(LONG)).unwrap();
         yield_now();
         let own = group.clone();
         let _timer = get_hub().schedule(Duration::ZERO, move || own.kill_all());
@@ -266,14 +280,16 @@ fn kill_all_does_not_switch_and_keeps_members_until_they_have_run() {
 fn kill_all_ends_a_calling_member_too() {
     run("kill_all_ends_a_calling_member_too", || {
         let (group, log) = (Group::new(), Log::new());
-        let others = [group.spawn(|| sleep(LONG)), group.spawn(|| sleep(LONG))];
+        let others = [group.spawn(|| sleep(LONG)).unwrap(), group.spawn(|| sleep(LONG)).unwrap()];
         let (own, to) = (group.clone(), log.clone());
-        let killer = group.spawn(move || {
-            own.kill_all_with(GreenError::custom("all together"));
-            to.add("goes on");
-            yield_now();
-            to.add("never");
-        });
+        let killer = group
+            .spawn(move || {
+                own.kill_all_with(GreenError::custom("all together"));
+                to.add("goes on");
+                yield_now();
+                to.add("never");
+            })
+            .unwrap();
         group.wait_all().unwrap();
         log.is(&["goes on"]);
         for green in others.into_iter().chain([killer]) {
@@ -295,15 +311,15 @@ fn kill_all_strikes_only_its_members_while_others_come_and_go() {
             assert!(own.discard(saved.as_ref().unwrap()));
             yield_now();
             // The new member may reuse the number of an ended member that `kill_all` has still to visit.
-            own.spawn(|| sleep(LONG));
+            own.spawn(|| sleep(LONG)).unwrap();
         });
-        group.spawn(move || drop(on_drop));
+        group.spawn(move || drop(on_drop)).unwrap();
         let body = || {
             sleep(SHORT);
             "saved"
         };
-        *saved.borrow_mut() = Some(group.spawn(body));
-        let last = group.spawn(|| "quick");
+        *saved.borrow_mut() = Some(group.spawn(body).unwrap());
+        let last = group.spawn(|| "quick").unwrap();
         group.kill_all();
         assert_eq!(group.len(), 1, "the later member is not killed");
         assert_eq!(saved.take().unwrap().join().unwrap(), "saved");
@@ -320,17 +336,19 @@ fn try_wait_all_returns_the_first_failure() {
         keep_reports();
         let group = Group::new();
         // A failure before the wait does not count, and neither does a kill.
-        let failed = group.spawn(|| -> () { quiet_panic("before") });
+        let failed = group.spawn(|| -> () { quiet_panic("before") }).unwrap();
         yield_now();
-        let killed = group.spawn(|| sleep(LONG));
-        let other = group.spawn(|| sleep(LONG));
-        let discarded = group.spawn(|| -> () { quiet_panic("discarded") });
+        let killed = group.spawn(|| sleep(LONG)).unwrap();
+        let other = group.spawn(|| sleep(LONG)).unwrap();
+        let discarded = group.spawn(|| -> () { quiet_panic("discarded") }).unwrap();
         assert!(group.discard(&discarded));
-        group.spawn(move || killed.kill());
-        let failing = group.spawn(|| -> () {
-            yields(3);
-            quiet_panic("meanwhile")
-        });
+        group.spawn(move || killed.kill()).unwrap();
+        let failing = group
+            .spawn(|| -> () {
+                yields(3);
+                quiet_panic("meanwhile")
+            })
+            .unwrap();
         let plain = {
             let group = group.clone();
             spawn(move || group.wait_all())
@@ -366,11 +384,11 @@ fn a_failed_member_leaves_even_if_its_report_fails() {
     run("a_failed_member_leaves_even_if_its_report_fails", || {
         keep_reports();
         let group = Group::new();
-        let error = group.spawn(|| -> () { quiet_panic("applied") }).join().unwrap_err();
+        let error = group.spawn(|| -> () { quiet_panic("applied") }).unwrap().join().unwrap_err();
         assert!(matches!(error, GreenError::Panic(panic) if panic.message() == "applied"));
         assert!(group.is_empty());
-        drop(group.spawn(|| -> Result<(), Box<dyn std::error::Error>> { Err(Box::new(Hostile)) }));
-        drop(group.spawn(|| -> () { quiet_panic("no waiter") }));
+        drop(group.spawn(|| -> Result<(), Box<dyn std::error::Error>> { Err(Box::new(Hostile)) }).unwrap());
+        drop(group.spawn(|| -> () { quiet_panic("no waiter") }).unwrap());
         group.wait_all().unwrap();
         assert!(group.is_empty());
         assert_eq!(reports().len(), 2);
@@ -383,7 +401,7 @@ fn a_wait_that_ends_early_leaves_nothing_behind() {
     run("a_wait_that_ends_early_leaves_nothing_behind", || {
         let (group, before) = (Group::new(), held());
         for wait in [Group::wait_all, Group::try_wait_all] {
-            let member = group.spawn(|| sleep(LONG));
+            let member = group.spawn(|| sleep(LONG)).unwrap();
             assert!(with_timeout(SHORT, || wait(&group)).is_err());
             let own = group.clone();
             let waiting = spawn(move || {
@@ -522,7 +540,7 @@ fn groups_and_links_match_their_model() {
                             number
                         };
                         let member = random.below(2) == 0;
-                        greens.push(Rc::new(if member { group.spawn(body) } else { spawn(body) }));
+                        greens.push(Rc::new(if member { group.spawn(body).unwrap() } else { spawn(body) }));
                         model.greens.push(Model { member, ..Model::default() });
                     }
                     2 => {

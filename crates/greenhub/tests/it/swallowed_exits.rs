@@ -392,8 +392,8 @@ fn a_group_counts_refusing_members() {
         let (group, stop) = (Group::new(), Rc::new(Cell::new(false)));
         for _ in 0..3 {
             let own = Rc::clone(&stop);
-            group.spawn(move || supervise(&own, &Cell::new(0)));
-            group.spawn(|| sleep(LONG));
+            group.spawn(move || supervise(&own, &Cell::new(0))).unwrap();
+            group.spawn(|| sleep(LONG)).unwrap();
         }
         yield_now();
         // Returns long before the limit.
@@ -409,8 +409,8 @@ fn a_group_counts_members_left_at_the_limit() {
     run("a_group_counts_members_left_at_the_limit", || {
         let (group, go) = (Group::new(), Rc::new(greenhub::sync::Event::new()));
         let own = Rc::clone(&go);
-        group.spawn(move || shield(|| drop(own.wait())));
-        group.spawn(|| sleep(LONG));
+        group.spawn(move || shield(|| drop(own.wait()))).unwrap();
+        group.spawn(|| sleep(LONG)).unwrap();
         yield_now();
         let begin = Instant::now();
         assert_eq!(group.kill_all_timeout(4 * SHORT).unwrap(), 1);

@@ -400,7 +400,7 @@ const BLOCKING: &[(&str, fn())] = &[
     }),
     ("Group", || {
         let group = greenhub::greenpool::Group::new();
-        drop(group.spawn(|| 1));
+        drop(group.spawn(|| 1).unwrap());
         let _ = group.wait_all();
         group.kill_all();
     }),

@@ -402,7 +402,7 @@ const PRIMITIVES: &[Primitive] = &[
         make: || {
             let (group, gate) = (Group::new(), Gate::default());
             let worker = gate.clone();
-            group.spawn(move || worker.wait());
+            group.spawn(move || worker.wait()).unwrap();
             waits(move || group.wait_all().unwrap(), move || gate.open())
         },
     },
@@ -411,7 +411,7 @@ const PRIMITIVES: &[Primitive] = &[
         make: || {
             let (group, gate) = (Group::new(), Gate::default());
             let worker = gate.clone();
-            group.spawn(move || worker.wait());
+            group.spawn(move || worker.wait()).unwrap();
             waits(move || group.try_wait_all().unwrap(), move || gate.open())
         },
     },

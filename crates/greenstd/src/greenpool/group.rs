@@ -6,7 +6,9 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hub_core::{BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread, GreenletId, LinkId, WaitReason};
+use hub_core::{
+    BiasedMutex, BiasedMutexGuard, Deadline, GreenError, GreenThread, GreenletId, LinkId, LoopError, WaitReason,
+};
 
 use crate::killed::wait_for_killed;
 use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
@@ -20,7 +22,7 @@ use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
 /// use greenhub::greenpool::Group;
 /// use std::time::Duration;
 /// let group = Group::new();
-/// let quick = group.spawn(|| 6 * 7);
+/// let quick = group.spawn(|| 6 * 7)?;
 /// let slow = greenhub::thread::spawn(|| greenhub::thread::sleep(Duration::from_secs(3600)));
 /// group.add(&slow);
 /// assert_eq!(quick.join()?, 42);
@@ -108,14 +110,40 @@ impl Group {
 
     /// Runs `f` in a new green thread, which is a member. Never switches.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// Like [`thread::spawn`](crate::thread::spawn).
+    /// None so far: a group is a pool without a bound. The type is that of
+    /// [`GreenPool::spawn`](super::GreenPool::spawn), so that one can take the place of the other.
     #[track_caller]
-    pub fn spawn<T: 'static>(&self, f: impl FnOnce() -> T + 'static) -> GreenThread<T> {
+    pub fn spawn<F, T>(&self, f: F) -> Result<GreenThread<T>, LoopError>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
         let green = hub_core::spawn(f);
         self.add(&green);
-        green
+        Ok(green)
+    }
+
+    /// Like [`spawn`](Group::spawn), without a handle: a failure is reported. Never switches.
+    ///
+    /// ```
+    /// let group = greenhub::greenpool::Group::new();
+    /// group.spawn_n(|| ())?;
+    /// group.wait_all()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Like [`spawn`](Group::spawn).
+    #[track_caller]
+    pub fn spawn_n<F, T>(&self, f: F) -> Result<(), LoopError>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        self.spawn(f).map(drop)
     }
 
     /// Adds a green thread, which stays a member until it ends. Never switches.
@@ -144,7 +172,7 @@ impl Group {
     ///
     /// ```
     /// let group = greenhub::greenpool::Group::new();
-    /// let green = group.spawn(|| "runs on");
+    /// let green = group.spawn(|| "runs on")?;
     /// assert!(group.discard(&green) && !group.contains(&green));
     /// group.kill_all();
     /// assert_eq!(green.join()?, "runs on");
@@ -182,8 +210,8 @@ impl Group {
     ///
     /// ```
     /// let group = greenhub::greenpool::Group::new();
-    /// let failing = group.spawn(|| -> () { panic!("on purpose") });
-    /// group.spawn(|| greenhub::thread::sleep(std::time::Duration::from_secs(3600)));
+    /// let failing = group.spawn(|| -> () { panic!("on purpose") })?;
+    /// group.spawn(|| greenhub::thread::sleep(std::time::Duration::from_secs(3600)))?;
     /// let error = group.try_wait_all().unwrap_err();
     /// assert_eq!(error.to_string(), "the green thread panicked: on purpose");
     /// assert!(failing.join().is_err());
@@ -230,9 +258,10 @@ impl Group {
     ///
     /// ```
     /// let group = greenhub::greenpool::Group::new();
-    /// let green = group.spawn(|| ());
+    /// let green = group.spawn(|| ())?;
     /// group.kill_all_with(greenhub::GreenError::custom("shutting down"));
     /// assert_eq!(green.join().unwrap_err().to_string(), "shutting down");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn kill_all_with(&self, error: GreenError) {
         let mut members: Vec<_> =
@@ -259,8 +288,8 @@ impl Group {
     /// use greenhub::greenpool::Group;
     /// use std::time::Duration;
     /// let (group, hour) = (Group::new(), Duration::from_secs(3600));
-    /// group.spawn(move || greenhub::thread::sleep(hour));
-    /// group.spawn(move || greenhub::shield(|| greenhub::thread::sleep(hour)));
+    /// group.spawn(move || greenhub::thread::sleep(hour))?;
+    /// group.spawn(move || greenhub::shield(|| greenhub::thread::sleep(hour)))?;
     /// greenhub::thread::yield_now();
     /// assert_eq!(group.kill_all_timeout(Duration::from_millis(5))?, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

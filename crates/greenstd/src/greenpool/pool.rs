@@ -221,7 +221,11 @@ impl GreenPool {
     /// If the pool is full and the caller cannot wait: in the main loop, while panicking, after the end of its thread;
     /// the errors that the main loop sends to the main greenlet.
     #[track_caller]
-    pub fn spawn<T: 'static>(&self, f: impl FnOnce() -> T + 'static) -> Result<GreenThread<T>, LoopError> {
+    pub fn spawn<F, T>(&self, f: F) -> Result<GreenThread<T>, LoopError>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
         let spawned_at = Location::caller();
         Ok(self.admit()?.spawn(spawned_at, f))
     }
@@ -239,7 +243,11 @@ impl GreenPool {
     ///
     /// Like [`spawn`](GreenPool::spawn).
     #[track_caller]
-    pub fn spawn_n<T: 'static>(&self, f: impl FnOnce() -> T + 'static) -> Result<(), LoopError> {
+    pub fn spawn_n<F, T>(&self, f: F) -> Result<(), LoopError>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
         self.spawn(f).map(drop)
     }
 

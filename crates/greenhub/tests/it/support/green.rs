@@ -291,7 +291,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         name: "a wait for a group",
         park: || {
             let group = greenhub::greenpool::Group::new();
-            let _other = KillOnDrop(group.spawn(|| greenhub::sleep(LONG)));
+            let _other = KillOnDrop(group.spawn(|| greenhub::sleep(LONG)).unwrap());
             let _ = group.wait_all();
         },
         masked: false,
@@ -300,7 +300,7 @@ pub(crate) const PARK_POINTS: &[ParkPoint] = &[
         name: "a wait for a group or its first failure",
         park: || {
             let group = greenhub::greenpool::Group::new();
-            let _other = KillOnDrop(group.spawn(|| greenhub::sleep(LONG)));
+            let _other = KillOnDrop(group.spawn(|| greenhub::sleep(LONG)).unwrap());
             let _ = group.try_wait_all();
         },
         masked: false,
