@@ -304,6 +304,7 @@ impl<T> fmt::Debug for Pool<T> {
 }
 
 /// An item of a [`Pool`], put back when dropped.
+#[must_use = "the item goes back at once if it is not kept"]
 pub struct Item<'a, T> {
     pool: &'a Pool<T>,
     /// `Some` until it is dropped.

@@ -37,6 +37,7 @@ pub fn read_dir<P: AsRef<Path>>(path: P) -> io::Result<ReadDir> {
 }
 
 /// An iterator over the entries in a directory, std's `ReadDir`. It reads 256 entries at a time.
+#[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct ReadDir {
     batch: Batch,
 }
@@ -139,6 +140,7 @@ impl fmt::Debug for DirEntry {
 
 /// A builder used to create directories in various manners, std's `DirBuilder`.
 #[derive(Debug)]
+#[must_use = "nothing is created before `create`"]
 pub struct DirBuilder {
     recursive: bool,
     mode: Option<u32>,
@@ -147,7 +149,6 @@ pub struct DirBuilder {
 impl DirBuilder {
     /// Creates a new set of options: one directory at a time, default permissions.
     #[expect(clippy::new_without_default, reason = "as std's")]
-    #[must_use]
     pub fn new() -> DirBuilder {
         DirBuilder { recursive: false, mode: None }
     }

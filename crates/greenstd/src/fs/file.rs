@@ -63,7 +63,6 @@ impl File {
     }
 
     /// Returns a new [`OpenOptions`] object.
-    #[must_use]
     pub fn options() -> OpenOptions {
         OpenOptions::new()
     }

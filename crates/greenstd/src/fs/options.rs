@@ -23,6 +23,7 @@ use crate::os::unix::fs::OpenOptionsExt;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "nothing is opened before `open`"]
 pub struct OpenOptions {
     options: std::fs::OpenOptions,
     /// The directions and the custom flags, which std does not return.
@@ -42,7 +43,6 @@ pub(super) enum Opened {
 impl OpenOptions {
     /// Creates a blank new set of options ready for configuration.
     #[expect(clippy::new_without_default, reason = "as std's")]
-    #[must_use]
     pub fn new() -> OpenOptions {
         OpenOptions { options: std::fs::OpenOptions::new(), read: false, write: false, append: false, flags: 0 }
     }

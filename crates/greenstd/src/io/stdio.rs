@@ -105,7 +105,6 @@ impl Stdin {
     /// # Panics
     ///
     /// If the caller may not wait, as in [`sync::Mutex`](crate::sync::Mutex#method.lock).
-    #[must_use]
     pub fn lock(&self) -> StdinLock<'static> {
         StdinLock { buffer: BUFFER.lock().unwrap_or_else(PoisonError::into_inner) }
     }
@@ -168,6 +167,7 @@ impl Read for &Stdin {
 }
 
 /// A locked reference to the standard input, from [`Stdin::lock`]. Its holder must not lock it again.
+#[must_use = "the standard input is unlocked at once if the lock is not kept"]
 pub struct StdinLock<'a> {
     buffer: MutexGuard<'a, Option<BufReader<Input>>>,
 }

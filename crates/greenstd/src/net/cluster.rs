@@ -37,6 +37,7 @@ use crate::thread::os;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
+#[must_use = "nothing is served before `serve`"]
 pub struct Cluster {
     threads: usize,
     connections: usize,
@@ -51,20 +52,17 @@ impl Cluster {
     ///
     /// Each handles up to 1,000 connections at a time, as Eventlet's servers do. With 0 there is one OS thread for each
     /// processor available to the process.
-    #[must_use]
     pub fn new(threads: usize) -> Cluster {
         let setup = Arc::new(|_| Ok(()));
         Cluster { threads, connections: 1000, options: ListenOptions::new(), setup }
     }
 
     /// Limits the connections that each OS thread handles at a time; further ones wait.
-    #[must_use]
     pub fn connections(self, each: usize) -> Cluster {
         Cluster { connections: each, ..self }
     }
 
     /// Sets the options of the listeners. They share the address whatever `reuse_port` is.
-    #[must_use]
     pub fn listen_options(self, options: ListenOptions) -> Cluster {
         Cluster { options, ..self }
     }
@@ -72,7 +70,6 @@ impl Cluster {
     /// Sets the closure that each OS thread runs first, for example to choose its hub.
     ///
     /// Its argument is the number of the OS thread, from 0.
-    #[must_use]
     pub fn setup(self, setup: impl Fn(usize) -> io::Result<()> + Send + Sync + 'static) -> Cluster {
         Cluster { setup: Arc::new(setup), ..self }
     }

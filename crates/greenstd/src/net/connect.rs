@@ -22,6 +22,7 @@ use crate::socket::Socket;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
+#[must_use = "nothing is connected before `connect`"]
 pub struct ConnectOptions {
     source: Option<SocketAddr>,
     timeout: Option<Duration>,
@@ -29,7 +30,6 @@ pub struct ConnectOptions {
 
 impl ConnectOptions {
     /// Creates the settings of [`TcpStream::connect`].
-    #[must_use]
     pub const fn new() -> ConnectOptions {
         ConnectOptions { source: None, timeout: None }
     }
@@ -38,13 +38,11 @@ impl ConnectOptions {
     ///
     /// An address whose connections have just ended may be used again (`SO_REUSEADDR`), as in
     /// [`TcpListener::bind`](super::TcpListener::bind).
-    #[must_use]
     pub const fn source(self, address: SocketAddr) -> ConnectOptions {
         ConnectOptions { source: Some(address), ..self }
     }
 
     /// Limits the time for all addresses together. The look-up of a name is not counted.
-    #[must_use]
     pub const fn timeout(self, timeout: Duration) -> ConnectOptions {
         ConnectOptions { timeout: Some(timeout), ..self }
     }

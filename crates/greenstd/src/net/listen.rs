@@ -18,6 +18,7 @@ use crate::socket::{BACKLOG, Socket};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[must_use = "nothing listens before `listen`"]
 pub struct ListenOptions {
     backlog: i32,
     reuse_address: bool,
@@ -30,20 +31,17 @@ impl ListenOptions {
     ///
     /// The backlog is as large as the system allows, up to 4096. An address whose connections have just ended may be
     /// bound again.
-    #[must_use]
     pub const fn new() -> ListenOptions {
         ListenOptions { backlog: BACKLOG, reuse_address: true, reuse_port: false, only_v6: None }
     }
 
     /// Sets the number of connections that may wait to be accepted. The system may lower or round it.
-    #[must_use]
     pub const fn backlog(self, connections: u32) -> ListenOptions {
         let backlog = if connections > i32::MAX as u32 { i32::MAX } else { connections as i32 };
         ListenOptions { backlog, ..self }
     }
 
     /// Sets whether an address whose connections have just ended may be bound (`SO_REUSEADDR`). On by default.
-    #[must_use]
     pub const fn reuse_address(self, reuse: bool) -> ListenOptions {
         ListenOptions { reuse_address: reuse, ..self }
     }
@@ -57,7 +55,6 @@ impl ListenOptions {
     ///
     /// With port 0 a listener that shares is [reported](hub_core::internal::warn), because the system may choose the port of
     /// another sharing listener of the same user. [`Cluster`](super::Cluster) shares a port that the system has chosen.
-    #[must_use]
     pub const fn reuse_port(self, reuse: bool) -> ListenOptions {
         ListenOptions { reuse_port: reuse, ..self }
     }
@@ -65,7 +62,6 @@ impl ListenOptions {
     /// Sets whether an IPv6 address is for IPv6 only, or for IPv4 too (`IPV6_V6ONLY`).
     ///
     /// By default the system decides. The setting has no effect on IPv4 addresses.
-    #[must_use]
     pub const fn only_v6(self, only: bool) -> ListenOptions {
         ListenOptions { only_v6: Some(only), ..self }
     }

@@ -19,6 +19,9 @@ use super::{Child, orphans};
 /// assert_eq!(child.wait_with_output()?.stdout, b"HELLO");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "Popen")]
+#[doc(alias = "subprocess")]
+#[must_use = "nothing is started before `spawn`, `status` or `output`"]
 pub struct Command {
     command: std::process::Command,
     /// Which of the three standard streams were set. The defaults of the others differ between `spawn` and `output`.

@@ -240,14 +240,17 @@ impl<T> fmt::Debug for Receiver<T> {
 
 /// An iterator over messages on a [`Receiver`], created by [`Receiver::iter`].
 #[derive(Debug)]
+#[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct Iter<'a, T>(&'a Receiver<T>);
 
 /// An iterator over pending messages on a [`Receiver`], created by [`Receiver::try_iter`].
 #[derive(Debug)]
+#[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct TryIter<'a, T>(&'a Receiver<T>);
 
 /// An owning iterator over messages on a [`Receiver`], created by `into_iter`.
 #[derive(Debug)]
+#[must_use = "iterators are lazy and do nothing unless consumed"]
 pub struct IntoIter<T>(Receiver<T>);
 
 impl<T> Iterator for Iter<'_, T> {

@@ -486,8 +486,22 @@ impl TimerHandle {
 
 /// A listener registered by [`HubRef::listen`].
 ///
-/// Dropping it deregisters the listener, and drops the listener and the descriptor. Eventlet's `hub.remove`.
+/// Dropping it deregisters the listener, and drops the listener and the descriptor. Eventlet's `hub.remove`. A call whose
+/// registration is not kept registers nothing, and is warned about:
+///
+/// ```compile_fail
+/// #![deny(unused_must_use)]
+/// use greenhub::Interest;
+/// let (reader, _writer) = std::io::pipe()?;
+/// greenhub::get_hub().listen(reader, Interest::READ, |_| println!("never printed"))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[doc(alias = "hub.remove")]
+#[doc(alias = "remove_descriptor")]
+#[doc(alias = "FdListener")]
+#[doc(alias = "watcher")]
 #[derive(Debug)]
+#[must_use = "the listener is deregistered when this is dropped"]
 pub struct Registration {
     id: CallbackId,
     hub: HubRef,

@@ -9,7 +9,7 @@ use crate::greenlet::task::TaskRef;
 use crate::greenlet::unwind::{Exit, contained, in_scope};
 use crate::report::{self, Report};
 
-/// Identifies a link of a green thread, for [`unlink`](GreenThread::unlink).
+/// Identifies a link of a green thread, for [`unlink`](GreenThread::unlink). Dropping it changes nothing.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct LinkId(u64);
 

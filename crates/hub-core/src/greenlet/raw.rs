@@ -69,6 +69,8 @@ pub(super) use self::node::{Switching, release_dropper, run_raw};
 /// assert!(squares.is_dead());
 /// # Ok::<(), greenhub::GreenError>(())
 /// ```
+#[doc(alias = "greenlet")]
+#[must_use = "the greenlet ends when its last handle is dropped"]
 pub struct Greenlet {
     node: Rc<Node>,
 }
@@ -78,7 +80,6 @@ impl Greenlet {
     ///
     /// Its parent is the running greenlet.
     #[track_caller]
-    #[must_use]
     pub fn new(body: impl FnOnce(Payload) -> Result<Payload, GreenError> + 'static) -> Greenlet {
         let me = run::current();
         let parent = if me.kind() == Kind::Mainloop { None } else { Some(Node::of(me)) };
@@ -96,7 +97,6 @@ impl Greenlet {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]
-    #[must_use]
     pub fn with_parent(
         parent: &Greenlet,
         body: impl FnOnce(Payload) -> Result<Payload, GreenError> + 'static,
@@ -114,14 +114,12 @@ impl Greenlet {
 
     /// Returns the running greenlet: a plain one, a green thread's, or the main one.
     #[track_caller]
-    #[must_use]
     pub fn current() -> Greenlet {
         Greenlet::from(Node::of(run::current()))
     }
 
     /// Returns the main greenlet of this OS thread.
     #[track_caller]
-    #[must_use]
     pub fn main() -> Greenlet {
         Greenlet::from(Node::of(local::get().main))
     }

@@ -43,6 +43,7 @@ use crate::report::{self, Report};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "nothing is waited for before `park`"]
 pub struct Parker {
     /// Numbers only: a parker may outlive the memory of the thread's greenlets, and is kept in registers.
     unparker: Unparker,

@@ -9,7 +9,7 @@ use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
 
 /// A handle that stops servers from any thread, Eventlet's `StopServe`. Clones stop the same servers.
 ///
-/// A stop is permanent: a server that is started with a stopped handle ends at once.
+/// Dropping it stops nothing. A stop is permanent: a server that is started with a stopped handle ends at once.
 ///
 /// ```
 /// use greenhub::net::StopServe;

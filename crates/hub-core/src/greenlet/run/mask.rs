@@ -4,6 +4,7 @@ use super::super::control::ControlRef;
 use super::current;
 
 /// Defers exits of the running greenlet while it exists.
+#[must_use = "the mask is lifted when this is dropped"]
 pub(crate) struct Mask {
     pub(super) me: ControlRef,
 }
