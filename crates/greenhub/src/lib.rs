@@ -120,15 +120,16 @@
 //! # Ok::<(), greenhub::HubError>(())
 //! ```
 //!
-//! | name | alias | feature | system | |
+//! | name | alias | feature | system | how to reach it |
 //! |---|---|---|---|---|
-//! | `epoll` | `epolls` | `epoll` (default) | Linux, Android | by default |
-//! | `kqueue` | | `kqueue` (default) | FreeBSD, OpenBSD, DragonFly, macOS, iOS | by default |
-//! | `poll` | | `poll` (default) | Unix | by default, without the above |
-//! | `select` | `selects` | `select` (default) | Unix; descriptors below `FD_SETSIZE` | by default, last |
-//! | `libevent` | `pyevent` | `libevent` | Unix with libevent | only by name |
-//! | `tokio` | | – | – | reserved; there is no such hub yet |
-//! | any other | | – | – | only by name, after [`register_hub`] |
+//! | `epoll` | `epolls` | `epoll` (default) | Linux, Android | no choice, `use_hub("epoll")`, `EVENTLET_HUB=epoll` |
+//! | `kqueue` | | `kqueue` (default) | FreeBSD, OpenBSD, DragonFly, macOS, iOS | no choice, or by name |
+//! | `poll` | | `poll` (default) | Unix | by name; no choice, if neither of the above is compiled in and available |
+//! | `select` | `selects` | `select` (default) | Unix; descriptors below `FD_SETSIZE` | by name; no choice, if none of the above is |
+//! | `libevent` | `pyevent` | `libevent` | Unix with libevent | by name |
+//! | `tokio` | | – | – | not at all: the name is reserved, and there is no such hub yet |
+//! | any other | | – | – | by name, after [`register_hub`] |
+//! | of your own | | – | – | [`use_hub_with`]`(MyHub::new)`, which needs no name |
 //!
 //! # Features
 //!

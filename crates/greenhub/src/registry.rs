@@ -65,16 +65,16 @@ static PREFERENCE: [Known; 4] = [
 ];
 
 /// The hubs that are chosen by name only.
-static ON_DEMAND: [Known; 2] = [
-    Known {
-        name: "libevent",
-        aliases: &["pyevent"],
-        feature: "libevent",
-        exists_here: cfg!(unix),
-        descriptor: LIBEVENT,
-    },
-    Known { name: "tokio", aliases: &[], feature: "tokio", exists_here: cfg!(unix), descriptor: None },
-];
+static ON_DEMAND: [Known; 1] = [Known {
+    name: "libevent",
+    aliases: &["pyevent"],
+    feature: "libevent",
+    exists_here: cfg!(unix),
+    descriptor: LIBEVENT,
+}];
+
+/// The names of hubs that do not exist yet. `register_hub` refuses them.
+const RESERVED: [&str; 1] = ["tokio"];
 
 /// The hubs that [`register_hub`] has added.
 static REGISTERED: RwLock<Vec<HubDescriptor>> = RwLock::new(Vec::new());
@@ -105,7 +105,7 @@ impl Known {
 ///
 /// The names are `epoll`, `kqueue`, `poll`, `select`, `libevent`, Eventlet's spellings `epolls`, `selects` and
 /// `pyevent`, and the names and aliases of hubs added by [`register_hub`]. `libevent` needs the feature of that name.
-/// The name `tokio` is reserved: it is always an error. The hub is built when it is first needed.
+/// The hub is built when it is first needed.
 ///
 /// The call drops the current hub of the OS thread. Its timers and registrations are discarded and its system objects
 /// are closed. Green threads parked on it are unwound. If the main greenlet waits on it, the wait fails with
@@ -124,7 +124,8 @@ impl Known {
 /// - [`HubError::EmptyName`] if the name is empty or blank.
 /// - [`HubError::Unknown`] if no hub has the name.
 /// - [`HubError::NotCompiled`] if the feature of the hub is not enabled.
-/// - [`HubError::Unavailable`] if this system cannot run the hub.
+/// - [`HubError::Unavailable`] if this system cannot run the hub, such as `kqueue` on Linux.
+/// - [`HubError::Reserved`] if the hub does not exist yet: `tokio`.
 /// - [`HubError::NoneAvailable`] if the default is asked for and there is none.
 /// - [`HubError::InMainloop`] in a callback of the main loop.
 /// - [`HubError::ThreadEnding`] if the OS thread is ending.
@@ -163,7 +164,7 @@ pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubErro
 ///
 /// # Errors
 ///
-/// - [`HubError::Duplicate`] if the name or an alias is taken.
+/// - [`HubError::Duplicate`] if the name or an alias is taken, or reserved.
 /// - [`HubError::EmptyName`] if the name or an alias is empty or blank.
 pub fn register_hub(descriptor: HubDescriptor) -> Result<(), HubError> {
     let mut registered = REGISTERED.write().unwrap_or_else(PoisonError::into_inner);
@@ -173,7 +174,8 @@ pub fn register_hub(descriptor: HubDescriptor) -> Result<(), HubError> {
         if name.trim().is_empty() {
             return Err(HubError::EmptyName { from_environment: false });
         }
-        let is_taken = known().any(|known| known.answers_to(name))
+        let is_taken = RESERVED.contains(&name)
+            || known().any(|known| known.answers_to(name))
             || registered.iter().any(|other| other.answers_to(name))
             || names[..i].contains(&name);
         if is_taken {
@@ -222,6 +224,9 @@ fn find(name: &str, from_environment: bool) -> Result<HubDescriptor, HubError> {
     }
     if let Some(known) = known().find(|known| known.answers_to(name)) {
         return known.find();
+    }
+    if RESERVED.contains(&name) {
+        return Err(HubError::Reserved { name: name.to_owned() });
     }
     let registered = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
     if let Some(&descriptor) = registered.iter().find(|descriptor| descriptor.answers_to(name)) {

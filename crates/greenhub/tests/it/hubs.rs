@@ -487,6 +487,20 @@ fn libevent_is_found_by_its_names_and_never_by_default() {
 }
 
 #[test]
+fn a_reserved_name_is_an_error_that_names_no_feature() {
+    support::run("a_reserved_name_is_an_error_that_names_no_feature", || {
+        let error = use_hub("tokio").unwrap_err();
+        assert!(matches!(&error, HubError::Reserved { name } if name == "tokio"), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("no hub \"tokio\" yet") && !text.contains("feature"), "{text}");
+        let taken = register_hub(HubDescriptor { name: "tokio", ..*get_default_hub().unwrap() }).unwrap_err();
+        assert!(matches!(&taken, HubError::Duplicate { name } if name == "tokio"), "{taken:?}");
+        let unknown = use_hub("nope").unwrap_err().to_string();
+        assert!(!unknown.contains("tokio"), "{unknown}");
+    });
+}
+
+#[test]
 #[cfg_attr(feature = "libevent", ignore = "libevent is compiled in")]
 fn a_hub_that_is_not_compiled_in_is_an_error_that_names_its_feature() {
     support::run("a_hub_that_is_not_compiled_in_is_an_error_that_names_its_feature", || {
