@@ -131,6 +131,8 @@ impl Known {
 /// - [`HubError::ThreadEnding`] if the OS thread is ending.
 ///
 /// After an error the current hub stays.
+#[doc(alias = "EVENTLET_HUB")]
+#[doc(alias = "GEVENT_LOOP")]
 pub fn use_hub<'name>(name: impl Into<Option<&'name str>>) -> Result<(), HubError> {
     let descriptor = match name.into() {
         Some(name) => find(name, false)?,

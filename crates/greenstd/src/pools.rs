@@ -154,6 +154,7 @@ impl<T> Pool<T> {
     /// # Panics
     ///
     /// If the creation of an item panics.
+    #[doc(alias = "acquire")]
     pub fn item(&self) -> io::Result<Item<'_, T>> {
         Ok(Item { pool: self, value: Some(self.get()?) })
     }

@@ -37,6 +37,9 @@ pub use hub_core::{JobError, ThreadPool as Pool};
 ///
 /// [`JobError::Panicked`] if `job` panics. [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a number, no OS thread
 /// can be started, or the caller cannot wait. A job that was queued before the error runs all the same.
+#[doc(alias = "apply")]
+#[doc(alias = "run_in_executor")]
+#[doc(alias = "spawn_blocking")]
 #[track_caller]
 pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, JobError> {
     hub_core::internal::offload(job)
@@ -98,6 +101,7 @@ pub fn num_threads() -> io::Result<usize> {
 /// ```
 /// greenhub::tpool::kill_all();
 /// ```
+#[doc(alias = "killall")]
 pub fn kill_all() {
     hub_core::internal::end_threads();
 }

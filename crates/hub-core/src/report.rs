@@ -206,6 +206,9 @@ static ENABLED: AtomicBool = AtomicBool::new(true);
 /// ```
 /// greenhub::debug::set_report_stream(|report| eprintln!("greenhub: {report}"));
 /// ```
+#[doc(alias = "exception_stream")]
+#[doc(alias = "handle_error")]
+#[doc(alias = "print_exception")]
 pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
     let former = STREAM.write().unwrap_or_else(|poisoned| poisoned.into_inner()).replace(Arc::new(stream));
     // The destructor of the former stream may report something, so no lock is held here.

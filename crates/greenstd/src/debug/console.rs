@@ -62,6 +62,8 @@ const LONGEST: u64 = 1024;
 /// # Errors
 ///
 /// The system's error, for example if the path exists; if this OS thread can have no hub.
+#[doc(alias = "backdoor")]
+#[doc(alias = "backdoor_server")]
 #[track_caller]
 pub fn console(path: impl AsRef<Path>) -> io::Result<Console> {
     hub_core::try_get_hub()?;

@@ -29,6 +29,8 @@ use crate::stream;
 /// remove_file(&path)?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
+#[doc(alias = "GreenPipe")]
+#[doc(alias = "FileObject")]
 pub struct File(pub(super) Handle);
 
 // Opening, handing over.

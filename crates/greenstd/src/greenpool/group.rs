@@ -196,6 +196,8 @@ impl Group {
     ///
     /// Returns [`GreenError::Deadlock`] in a member, which would wait for its own end. Returns [`GreenError::Loop`] if
     /// the caller cannot wait.
+    #[doc(alias = "join")]
+    #[doc(alias = "joinall")]
     #[doc(alias = "waitall")]
     pub fn wait_all(&self) -> Result<(), GreenError> {
         self.wait_for::<GroupJoinWait>((), &mut Deadline::none()).map(drop)
@@ -223,6 +225,8 @@ impl Group {
     /// # Errors
     ///
     /// Returns the error of that member, or an error of [`wait_all`](Group::wait_all).
+    #[doc(alias = "joinall")]
+    #[doc(alias = "raise_error")]
     pub fn try_wait_all(&self) -> Result<(), GreenError> {
         let failure = FailureSlot::default();
         self.wait_for::<JoinOrFailureWait>(failure.clone(), &mut Deadline::none())?;

@@ -33,6 +33,7 @@ use crate::sync::wait_queue::{Unserved, Wait, WaitQueue};
 /// assert_eq!(quick.join()?, 42);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "Pool")]
 #[derive(Clone)]
 pub struct GreenPool {
     shared: Rc<BiasedMutex<State>>,
@@ -267,6 +268,8 @@ impl GreenPool {
     ///
     /// Returns [`GreenError::Deadlock`] in a green thread of the pool, which would wait for its own end. Returns
     /// [`GreenError::Loop`] if the caller cannot wait.
+    #[doc(alias = "join")]
+    #[doc(alias = "joinall")]
     #[doc(alias = "waitall")]
     pub fn wait_all(&self) -> Result<(), GreenError> {
         self.wait_within(&mut Deadline::none()).map(drop)
@@ -415,6 +418,7 @@ impl GreenPool {
     /// assert_eq!(sums.collect::<Result<Vec<_>, _>>()?, [11, 22, 33]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "map")]
     #[doc(alias = "starmap")]
     #[track_caller]
     pub fn imap<I, F, T>(&self, source: I, f: F) -> Imap<I::IntoIter, F, T>

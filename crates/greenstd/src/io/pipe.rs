@@ -23,6 +23,7 @@ use crate::stream::Stream;
 /// # Errors
 ///
 /// If no descriptors are free.
+#[doc(alias = "GreenPipe")]
 pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
     let (reader, writer) = io::pipe()?;
     Ok((PipeReader(Stream::own(reader.into())?), PipeWriter(Stream::own(writer.into())?)))

@@ -21,6 +21,8 @@ use crate::socket::Socket;
 /// assert!(client.local_addr()?.ip().is_loopback());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "create_connection")]
+#[doc(alias = "connect_timeout")]
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
 #[must_use = "nothing is connected before `connect`"]
 pub struct ConnectOptions {

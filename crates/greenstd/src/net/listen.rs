@@ -17,6 +17,7 @@ use crate::socket::{BACKLOG, Socket};
 /// assert_ne!(listener.local_addr()?.port(), 0);
 /// # Ok::<(), std::io::Error>(())
 /// ```
+#[doc(alias = "create_server")]
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[must_use = "nothing listens before `listen`"]
 pub struct ListenOptions {

@@ -35,6 +35,8 @@ pub use cache::CachedResolver;
 /// assert_eq!("database.test:80".to_socket_addrs()?.next(), Some(([127, 0, 0, 1], 80).into()));
 /// # Ok::<(), io::Error>(())
 /// ```
+#[doc(alias = "greendns")]
+#[doc(alias = "getaddrinfo")]
 pub trait Resolver: Send + Sync {
     /// Returns the addresses of `host`, the preferred one first. The caller replaces their ports.
     ///

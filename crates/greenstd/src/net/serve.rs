@@ -161,6 +161,7 @@ impl From<ServeError> for io::Error {
 /// # Errors
 ///
 /// Like [`serve_until`].
+#[doc(alias = "StreamServer")]
 #[track_caller]
 pub fn serve<L: Accept, R: 'static>(
     listener: &L,

@@ -21,6 +21,7 @@ use crate::stream::Stream;
 /// has no reader. Such a child is an orphan, and so is a child whose handle is dropped by unwinding, as a kill does. An
 /// orphan is reaped within a second of its end. A child whose handle is dropped otherwise stays a zombie until this
 /// process ends, as in std; the program may wait for it by its process ID.
+#[doc(alias = "Popen")]
 pub struct Child {
     /// The handle for writing to the child's standard input, if it was captured.
     pub stdin: Option<ChildStdin>,

@@ -58,6 +58,7 @@ impl<T> Channel<T> {
     /// # Errors
     ///
     /// Like [`send`](Channel::send).
+    #[doc(alias = "send_exception")]
     pub fn send_error(&self, error: GreenError) -> Result<(), LoopError> {
         self.put(Err(error))
     }

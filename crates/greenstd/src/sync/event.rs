@@ -26,6 +26,7 @@ use super::wait_queue::{Unserved, Wait, WaitQueue};
 /// assert_eq!(event.wait()?, 42);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "AsyncResult")]
 pub struct Event<T> {
     state: BiasedMutex<State<T>>,
 }
@@ -78,6 +79,7 @@ impl<T> Event<T> {
     /// # Errors
     ///
     /// [`EventError::Sent`] if something was sent before; `value` is dropped.
+    #[doc(alias = "set")]
     pub fn send(&self, value: T) -> Result<(), EventError> {
         self.finish(Ok(value))
     }
@@ -89,6 +91,8 @@ impl<T> Event<T> {
     /// # Errors
     ///
     /// [`EventError::Sent`] if something was sent before.
+    #[doc(alias = "send_exception")]
+    #[doc(alias = "set_exception")]
     pub fn send_error(&self, error: GreenError) -> Result<(), EventError> {
         self.finish(Err(error))
     }
@@ -132,6 +136,7 @@ impl<T> Event<T> {
     }
 
     /// Returns true if an error was sent, Eventlet's `has_exception`. Does not switch.
+    #[doc(alias = "has_exception")]
     #[must_use]
     pub fn has_error(&self) -> bool {
         matches!(self.round().get(), Some(Err(_)))
@@ -154,6 +159,7 @@ impl<T: Clone> Event<T> {
     /// # Errors
     ///
     /// The error that was sent. [`GreenError::Loop`] where the caller may not wait: in the main loop, while panicking.
+    #[doc(alias = "get")]
     pub fn wait(&self) -> Result<T, GreenError> {
         self.wait_within(Deadline::none())
     }
@@ -206,6 +212,7 @@ impl<T: Clone> Event<T> {
     }
 
     /// Returns the error, if one was sent. Eventlet's `poll_exception`. Does not switch.
+    #[doc(alias = "poll_exception")]
     #[must_use]
     pub fn poll_error(&self) -> Option<GreenError> {
         match self.round().get() {

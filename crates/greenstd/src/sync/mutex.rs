@@ -45,6 +45,8 @@ use super::wait_queue::{Wait, WaitQueue};
 /// assert_eq!(*total.lock().unwrap(), 45);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "Lock")]
+#[doc(alias = "RLock")]
 pub struct Mutex<T: ?Sized> {
     lock: RawMutex,
     data: sync::Mutex<T>,

@@ -354,6 +354,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     /// # Errors
     ///
     /// [`PutError::Full`] if the queue is full.
+    #[doc(alias = "put_nowait")]
     pub fn try_put(&self, item: T) -> Result<(), PutError<T>> {
         let mut state = self.lock();
         if !state.has_room() {
@@ -411,6 +412,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     /// # Errors
     ///
     /// [`GetError::Empty`] if there is none.
+    #[doc(alias = "get_nowait")]
     pub fn try_get(&self) -> Result<T, GetError> {
         let mut state = self.lock();
         let item = if state.has_more() { state.take() } else { None };
@@ -421,6 +423,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     }
 
     /// Returns the number of items for newcomers, Eventlet's `qsize`. Does not switch.
+    #[doc(alias = "qsize")]
     #[must_use]
     pub fn len(&self) -> usize {
         self.lock().unpromised()
@@ -429,12 +432,14 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     /// Returns true if there are no items for newcomers. Does not switch.
     ///
     /// A get then waits, unless a putter waits.
+    #[doc(alias = "empty")]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Returns true if the limit is reached; always with a limit of zero. Does not switch.
+    #[doc(alias = "full")]
     #[must_use]
     pub fn is_full(&self) -> bool {
         let state = self.lock();
@@ -442,6 +447,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     }
 
     /// Returns the limit, or `None` if there is none. Eventlet's `maxsize`. Does not switch.
+    #[doc(alias = "maxsize")]
     #[must_use]
     pub fn capacity(&self) -> Option<usize> {
         Some(self.lock().capacity).filter(|&capacity| capacity != usize::MAX)
@@ -647,6 +653,7 @@ impl<T, O: Order<T>> OrderedQueue<T, O> {
     }
 
     /// Returns the number of items that are not reported done. Does not switch.
+    #[doc(alias = "unfinished_tasks")]
     #[must_use]
     pub fn unfinished(&self) -> usize {
         self.lock().unfinished

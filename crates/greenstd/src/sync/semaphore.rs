@@ -147,6 +147,7 @@ impl Semaphore {
     /// # Errors
     ///
     /// Like [`acquire`](Semaphore::acquire).
+    #[doc(alias = "with")]
     pub fn access(&self) -> Result<SemaphoreGuard<'_>, LoopError> {
         self.acquire().map(|()| SemaphoreGuard { semaphore: self })
     }

@@ -48,6 +48,8 @@ use crate::main_loop::blocking::Detector;
 /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) if `resolution` is zero,
 /// [`ThreadEnding`](crate::LoopErrorKind::ThreadEnding) in an OS thread that ends, and the system's error if it refuses
 /// the OS thread or the signal. In these cases a detector that was on stays on.
+#[doc(alias = "monitor_thread")]
+#[doc(alias = "max_blocking_time")]
 pub fn hub_blocking_detection(resolution: impl Into<Option<Duration>>) -> io::Result<()> {
     let resolution = resolution.into();
     if resolution == Some(Duration::ZERO) {

@@ -17,6 +17,8 @@ use crate::greenlet::run;
 /// The value is made on a green thread's first use. It is dropped when the green thread ends in any way, in the context
 /// of that green thread and before its waiters resume. The destructor may block. The main greenlet of an OS thread has
 /// a value too, which is dropped with the OS thread. So has an OS thread without green threads.
+#[doc(alias = "corolocal")]
+#[doc(alias = "threadlocal")]
 pub struct LocalKey<T: 'static> {
     init: fn() -> T,
 }

@@ -27,6 +27,8 @@ use crate::greenlet::task::{Task, TaskRef};
 /// assert_eq!(green.join()?, 42); // once, and takes the result
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "JoinHandle")]
+#[doc(alias = "AsyncResult")]
 pub struct GreenThread<T> {
     pub(crate) task: Task<T>,
 }
@@ -82,6 +84,7 @@ impl<T> GreenThread<T> {
     /// # Errors
     ///
     /// The same as [`join`](GreenThread::join), on each call.
+    #[doc(alias = "get")]
     pub fn wait(&self) -> Result<T, GreenError>
     where
         T: Clone,
@@ -170,6 +173,7 @@ impl<T> GreenThread<T> {
     /// green.kill_with(GreenError::custom("shutting down"));
     /// assert_eq!(green.join().unwrap_err().to_string(), "shutting down");
     /// ```
+    #[doc(alias = "throw")]
     pub fn kill_with(&self, error: GreenError) -> KillOutcome {
         end(*self.task, error)
     }
@@ -195,6 +199,9 @@ impl<T> GreenThread<T> {
     }
 
     /// Returns whether the green thread has ended. Eventlet's `dead`.
+    #[doc(alias = "dead")]
+    #[doc(alias = "ready")]
+    #[doc(alias = "successful")]
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.is_done()
@@ -302,6 +309,7 @@ pub fn current_name() -> Option<Rc<str>> {
 /// assert_ne!(greenhub::spawn(greenhub::greenthread::current_id).join()?, here);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "get_ident")]
 #[must_use]
 pub fn current_id() -> GreenletId {
     run::current().id()

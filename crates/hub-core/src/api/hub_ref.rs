@@ -37,6 +37,8 @@ use crate::wait::shutdown::{self, Ended};
 /// # Panics
 ///
 /// Panics if the hub cannot be built, with the message of the error that [`try_get_hub`] returns.
+#[doc(alias = "get_hub_noargs")]
+#[doc(alias = "get_event_loop")]
 #[must_use]
 pub fn get_hub() -> HubRef {
     match try_get_hub() {
@@ -83,6 +85,7 @@ pub fn try_get_hub() -> Result<HubRef, HubError> {
 /// greenhub::get_hub();
 /// assert!(greenhub::hub::has_hub());
 /// ```
+#[doc(alias = "get_hub_if_exists")]
 #[must_use]
 pub fn has_hub() -> bool {
     local::try_get().is_some_and(|local| !local.main_loop.name().is_empty())
@@ -101,6 +104,7 @@ pub fn has_hub() -> bool {
 /// assert!(hub.stats().turns > 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "BaseHub")]
 #[derive(Clone)]
 pub struct HubRef {
     id: HubId,
@@ -164,6 +168,8 @@ impl HubRef {
     /// # Panics
     ///
     /// Panics if the hub was replaced and the next one cannot be built.
+    #[doc(alias = "run_callback_threadsafe")]
+    #[doc(alias = "call_soon_threadsafe")]
     #[must_use]
     pub fn remote(&self) -> Remote {
         match local::get().main_loop.mailbox() {
@@ -266,6 +272,9 @@ impl HubRef {
     ///
     /// Returns an error, and registers nothing, if `interest` is both directions or none, if the descriptor already has
     /// a waiter in that direction, or if the hub refuses the descriptor.
+    #[doc(alias = "hub.add")]
+    #[doc(alias = "add_reader")]
+    #[doc(alias = "add_writer")]
     #[track_caller]
     pub fn listen<F: AsFd + 'static>(
         &self,
@@ -373,6 +382,7 @@ impl HubRef {
     /// Returns [`LoopErrorKind::InMainloop`] from a callback, [`LoopErrorKind::ShutdownRefused`] for any greenlet but
     /// the main one and within a [`scope`](crate::scope()) of the main one, [`LoopErrorKind::Panicking`] while
     /// panicking, and [`LoopErrorKind::ThreadEnding`] when the thread has ended. In all these cases nothing happens.
+    #[doc(alias = "destroy")]
     pub fn shutdown(&self, limit: impl Into<Option<Duration>>) -> Result<Ended, LoopError> {
         shutdown::shut_down(limit.into())
     }
@@ -395,6 +405,7 @@ impl HubRef {
     ///
     /// Returns the error that the main loop has for the main greenlet, and [`LoopErrorKind::InMainloop`] for any other
     /// greenlet.
+    #[doc(alias = "run_forever")]
     pub fn run_once(&self, limit: impl Into<Option<Duration>>) -> Result<(), LoopError> {
         local::get().main_loop.run_once(limit.into())
     }

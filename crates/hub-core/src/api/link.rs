@@ -20,6 +20,8 @@ impl<T: 'static> GreenThread<T> {
     /// Links are called in the order in which they were added. A link that panics is reported, and the others are still
     /// called.
     ///
+    /// Links to one channel, each of which sends its result, give the results in the order of the ends: gevent's `iwait`.
+    ///
     /// A link only borrows the result: a failure is still reported, unless [`join`](GreenThread::join) or
     /// [`wait`](GreenThread::wait) takes it.
     ///
@@ -34,6 +36,8 @@ impl<T: 'static> GreenThread<T> {
     /// assert_eq!(seen.get(), 7);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "iwait")]
+    #[doc(alias = "rawlink")]
     pub fn link(&self, f: impl FnOnce(&Result<T, GreenError>) + 'static) -> LinkId {
         let task = self.task;
         let call = move || task.look(f).unwrap_or_default();

@@ -33,6 +33,8 @@ pub use self::info::{GreenletInfo, GreenletKind, GreenletState, ListenerInfo, Ti
 /// assert!(found.to_string().contains("sleeping"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "print_run_info")]
+#[doc(alias = "dump_stacks")]
 #[must_use]
 pub fn greenlets() -> Vec<GreenletInfo> {
     local::try_get().map(list_greenlets).unwrap_or_default()

@@ -58,6 +58,8 @@ pub struct InterruptOn {
 /// Returns an error if the hub cannot be built or the system refuses the signal, and
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a signal that cannot or must not be caught (`SIGKILL`, `SIGSTOP`,
 /// `SIGILL`, `SIGFPE`, `SIGSEGV`).
+#[doc(alias = "signal_handler")]
+#[doc(alias = "KeyboardInterrupt")]
 pub fn interrupt_on(signal: c_int) -> io::Result<InterruptOn> {
     if signal_hook::consts::FORBIDDEN.contains(&signal) {
         let text = format!("signal {signal} cannot interrupt a loop: it cannot or must not be caught");

@@ -98,6 +98,7 @@ impl Drop for ArmedTimer {
 /// # Panics
 ///
 /// The same as [`sleep`].
+#[doc(alias = "idle")]
 #[inline]
 pub fn yield_now() {
     if let Err(refused) = run::yield_now() {

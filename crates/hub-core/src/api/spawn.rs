@@ -104,6 +104,7 @@ use crate::greenlet::trace;
 /// let green = greenhub::spawn(|| 6 * 7);
 /// assert_eq!(green.join().unwrap(), 42);
 /// ```
+#[doc(alias = "start_soon")]
 #[track_caller]
 #[inline]
 pub fn spawn<F, T>(f: F) -> GreenThread<T>
@@ -145,6 +146,7 @@ pub fn spawn_at<T: 'static>(place: &'static Location<'static>, f: impl FnOnce() 
 /// greenhub::thread::yield_now();
 /// assert!(ran.get());
 /// ```
+#[doc(alias = "spawn_raw")]
 #[track_caller]
 #[inline]
 pub fn spawn_n<F, T>(f: F)
@@ -168,6 +170,10 @@ where
 /// assert_eq!(green.join()?, "later");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "spawn_later")]
+#[doc(alias = "call_after")]
+#[doc(alias = "call_after_global")]
+#[doc(alias = "start_later")]
 #[track_caller]
 pub fn spawn_after<F, T>(delay: Duration, f: F) -> GreenThread<T>
 where
@@ -204,6 +210,7 @@ fn begin_after<T>(delay: Duration, task: Task<T>) -> GreenThread<T> {
 /// assert_eq!(green.join()?, None);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "call_after_local")]
 #[track_caller]
 pub fn spawn_after_local<F, T>(delay: Duration, f: F) -> GreenThread<Option<T>>
 where

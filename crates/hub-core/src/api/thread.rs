@@ -59,6 +59,7 @@ thread_local! {
 /// assert_ne!(worker.id(), main);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "getcurrent")]
 #[must_use]
 pub fn current() -> Thread {
     match local::try_get().and_then(|_| run::current().task()) {

@@ -53,6 +53,9 @@ use crate::timer_queue::TimerId;
 /// # Panics
 ///
 /// Panics if `f` does.
+#[doc(alias = "start_new")]
+#[doc(alias = "fail_after")]
+#[doc(alias = "move_on_after")]
 pub fn with_timeout<R>(limit: impl Into<Option<Duration>>, f: impl FnOnce() -> R) -> Result<R, Timeout> {
     let Some(limit) = limit.into() else { return Ok(f()) };
     let number = next_number();

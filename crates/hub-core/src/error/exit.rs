@@ -6,6 +6,7 @@ use std::fmt;
 pub(crate) const MOST_THROWS: u32 = 100;
 
 /// The reason why a green thread unwinds, other than a panic.
+#[doc(alias = "GreenletExit")]
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ExitKind {

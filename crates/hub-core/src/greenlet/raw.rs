@@ -113,6 +113,7 @@ impl Greenlet {
     }
 
     /// Returns the running greenlet: a plain one, a green thread's, or the main one.
+    #[doc(alias = "getcurrent")]
     #[track_caller]
     pub fn current() -> Greenlet {
         Greenlet::from(Node::of(run::current()))

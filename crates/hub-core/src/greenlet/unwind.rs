@@ -381,6 +381,7 @@ impl Pending {
 /// yield_now();
 /// assert_eq!(worker.kill(), KillOutcome::Ended);
 /// ```
+#[doc(alias = "GreenletExit")]
 #[must_use]
 pub fn is_exit(payload: &(dyn Any + Send)) -> bool {
     exit_kind(payload).is_some()
@@ -402,6 +403,7 @@ pub fn is_exit(payload: &(dyn Any + Send)) -> bool {
 /// });
 /// assert!(late.is_err());
 /// ```
+#[doc(alias = "GreenletExit")]
 #[must_use]
 pub fn exit_kind(payload: &(dyn Any + Send)) -> Option<ExitKind> {
     if let Some(Payload(exit)) = payload.downcast_ref() {

@@ -59,6 +59,8 @@ use super::watched::{Key, Watched};
 /// [`INVALID`]: crate::hub::Readiness::INVALID
 /// [`InvalidInput`]: io::ErrorKind::InvalidInput
 /// [`Unsupported`]: io::ErrorKind::Unsupported
+#[doc(alias = "BaseHub")]
+#[doc(alias = "reactor")]
 pub trait Hub {
     /// Returns the canonical name, as in `EVENTLET_HUB`.
     fn name(&self) -> &'static str;

@@ -40,6 +40,8 @@ use crate::hub::Readiness;
 /// sleep(Duration::from_millis(1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "FdListener")]
+#[doc(alias = "watcher")]
 pub trait Listener {
     /// Called when the descriptor is ready; `what` says for what.
     fn ready(&self, fd: RawFd, what: Readiness);

@@ -37,6 +37,7 @@ pub enum Parked {
 }
 
 /// A handle that ends the wait of one [`Parker`](crate::Parker), once.
+#[doc(alias = "Waker")]
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Unparker {
     // Whole words, one of which is never zero: an `Option` of it has the same size, and is copied without stalls.

@@ -42,6 +42,7 @@ use crate::report::{self, Report};
 /// other.join().unwrap();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "Waiter")]
 #[derive(Debug)]
 #[must_use = "nothing is waited for before `park`"]
 pub struct Parker {

@@ -101,6 +101,8 @@ thread_local! {
 /// assert_eq!(sum, 500_500);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "threadpool")]
+#[doc(alias = "ThreadPoolExecutor")]
 pub struct ThreadPool {
     name: &'static str,
     size: AtomicUsize,

@@ -54,6 +54,8 @@ pub use crate::main_loop::descriptors::ReadHint;
 /// assert_eq!(&buffer[..n], b"hello");
 /// # Ok::<(), std::io::Error>(())
 /// ```
+#[doc(alias = "AsyncFd")]
+#[doc(alias = "watcher")]
 pub struct Source {
     inner: Arc<Inner>,
 }

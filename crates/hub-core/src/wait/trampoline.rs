@@ -52,6 +52,9 @@ use crate::main_loop::descriptors::Owner;
 /// Returns [`TrampolineError::TimedOut`] if the limit is reached. Returns an error if another green thread waits for
 /// the same direction, if [`notify_close`] closes the descriptor, if the hub refuses it, or if the loop cannot wait.
 /// Nothing stays registered.
+#[doc(alias = "wait_read")]
+#[doc(alias = "wait_write")]
+#[doc(alias = "hubs.trampoline")]
 pub fn trampoline(
     fd: impl AsFd,
     interest: Interest,
@@ -286,6 +289,8 @@ impl<F: std::fmt::Debug> std::fmt::Debug for Trampoline<'_, F> {
 /// assert!(matches!(green.join()?, Err(TrampolineError::Closed(_))));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "cancel_wait")]
+#[doc(alias = "closing_fd")]
 pub fn notify_close(fd: RawFd) {
     number_changed(fd);
 }

@@ -34,6 +34,7 @@ use crate::sync::Event;
 /// assert_eq!(cached.resolve("host.test")?, cached.resolve("host.test")?);
 /// # Ok::<(), io::Error>(())
 /// ```
+#[doc(alias = "greendns")]
 pub struct CachedResolver<R> {
     resolver: R,
     ttl: Duration,

@@ -37,6 +37,8 @@ pub(crate) use self::mailbox::{Bell, Inbox, Mailbox, Message};
 /// other.join().unwrap()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "async_")]
+#[doc(alias = "run_callback_threadsafe")]
 pub struct Remote {
     mailbox: Arc<Mailbox>,
 }
