@@ -24,21 +24,21 @@ pub type File = Arc<OwnedFd>;
 
 /// Returns the time within which an expected event must happen, even on a busy machine.
 ///
-/// The value is 20 seconds, unless [`set_soon`] has changed it.
-pub fn soon() -> Duration {
-    Duration::from_millis(SOON.load(Ordering::Relaxed))
+/// The value is 20 seconds, unless [`set_time_limit`] has changed it.
+pub fn time_limit() -> Duration {
+    Duration::from_millis(TIME_LIMIT.load(Ordering::Relaxed))
 }
 
-/// Sets the value of [`soon`] in this process, for tests that expect a case to fail and should not wait for long.
-pub fn set_soon(late: Duration) {
-    SOON.store(late.as_millis() as u64, Ordering::Relaxed);
+/// Sets the value of [`time_limit`] in this process, for tests that expect a case to fail and should not wait for long.
+pub fn set_time_limit(late: Duration) {
+    TIME_LIMIT.store(late.as_millis() as u64, Ordering::Relaxed);
 }
 
-/// The value of [`soon`] in milliseconds.
-static SOON: AtomicU64 = AtomicU64::new(20_000);
+/// The value of [`time_limit`] in milliseconds.
+static TIME_LIMIT: AtomicU64 = AtomicU64::new(20_000);
 
 /// How long to wait for a report that must not come.
-pub const WHILE: Duration = Duration::from_millis(30);
+pub const NO_REPORT_TIME: Duration = Duration::from_millis(30);
 
 /// How often a wait may return without a report for its caller.
 const FEW: usize = 4;
@@ -47,13 +47,13 @@ const FEW: usize = 4;
 ///
 /// ```
 /// use hub_core::hub::{Interest, Lease, Readiness};
-/// use hub_testkit::fixture::{Driver, pair, send, soon};
+/// use hub_testkit::fixture::{Driver, pair, send, time_limit};
 ///
 /// let mut driver = Driver::new(&hub_epoll::EpollHub::new);
 /// let (one, other) = pair();
 /// let key = driver.add(&one, Interest::READ, Lease::Life);
 /// send(&other, b"x");
-/// assert!(driver.hear(key, soon()).contains(Readiness::READ));
+/// assert!(driver.wait_for(key, time_limit()).contains(Readiness::READ));
 /// ```
 #[derive(Debug)]
 pub struct Driver<H: Hub> {
@@ -172,14 +172,14 @@ impl<H: Hub> Driver<H> {
     }
 
     /// Forgets the registration of a number that may belong to another file by now.
-    pub fn give_up(&mut self, key: Key) {
+    pub fn forget_number(&mut self, key: Key) {
         self.watched.enter(key.fd());
         self.lent[key.fd() as usize] = None;
         self.hub.forget(key, None);
     }
 
     /// Releases the file without a call to the hub, which is allowed for a file that was lent for one wait.
-    pub fn lose(&mut self, key: Key) {
+    pub fn release(&mut self, key: Key) {
         self.watched.enter(key.fd());
         self.lent[key.fd() as usize] = None;
     }
@@ -205,7 +205,7 @@ impl<H: Hub> Driver<H> {
     /// Panics if the hub fails.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Vec<(Key, Readiness)> {
         self.wait_alone(timeout);
-        let mut heard = Vec::new();
+        let mut reports = Vec::new();
         for &(key, found) in self.ready.reports() {
             if !self.watched.is_current(key) {
                 continue;
@@ -217,9 +217,9 @@ impl<H: Hub> Driver<H> {
                 lent.silent |= unarmed;
             }
             self.watched.disarm(key, found.directions());
-            heard.push((key, found));
+            reports.push((key, found));
         }
-        heard
+        reports
     }
 
     /// Waits until there is a report or `limit` is over, and returns the reports.
@@ -229,9 +229,9 @@ impl<H: Hub> Driver<H> {
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let heard = self.wait(Some(left));
-            if !heard.is_empty() || left.is_zero() {
-                return heard;
+            let reports = self.wait(Some(left));
+            if !reports.is_empty() || left.is_zero() {
+                return reports;
             }
         }
     }
@@ -252,12 +252,12 @@ impl<H: Hub> Driver<H> {
     }
 
     /// Waits for the first report about `key`, and returns it, or [`Readiness::NONE`] after `limit`.
-    pub fn hear(&mut self, key: Key, limit: Duration) -> Readiness {
+    pub fn wait_for(&mut self, key: Key, limit: Duration) -> Readiness {
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let heard = self.wait(Some(left));
-            if let Some(&(_, found)) = heard.iter().find(|(whose, _)| *whose == key) {
+            let reports = self.wait(Some(left));
+            if let Some(&(_, found)) = reports.iter().find(|(whose, _)| *whose == key) {
                 return found;
             }
             if left.is_zero() {
@@ -266,17 +266,17 @@ impl<H: Hub> Driver<H> {
         }
     }
 
-    /// Waits for the time [`WHILE`] and expects no report.
+    /// Waits for the time [`NO_REPORT_TIME`] and expects no report.
     ///
     /// # Panics
     ///
     /// Panics if there is a report under a current key, or if `wait` returns again and again.
-    pub fn expect_silence(&mut self) {
-        let end = Instant::now() + WHILE;
+    pub fn expect_no_report(&mut self) {
+        let end = Instant::now() + NO_REPORT_TIME;
         let mut returns = 0;
         while Instant::now() < end {
-            let heard = self.wait(Some(end.saturating_duration_since(Instant::now())));
-            assert!(heard.is_empty(), "no report expected, but got {heard:?}");
+            let reports = self.wait(Some(end.saturating_duration_since(Instant::now())));
+            assert!(reports.is_empty(), "no report expected, but got {reports:?}");
             returns += 1;
             assert!(returns <= FEW, "wait returns again and again without a report");
         }
@@ -287,7 +287,7 @@ impl<H: Hub> Driver<H> {
     /// # Panics
     ///
     /// Panics if that takes more than a few waits.
-    pub fn settle(&mut self) {
+    pub fn drain_reports(&mut self) {
         // One wait without a report is not enough: a signal may have interrupted it.
         let mut silent = 0;
         for _ in 0..2 * FEW {
@@ -310,8 +310,8 @@ impl<H: Hub> Driver<H> {
     }
 
     /// Empties the pipe of a notifier after its reports, and parks on it again.
-    pub fn heed(&mut self, heard: &[(Key, Readiness)]) {
-        for &(key, _) in heard {
+    pub fn acknowledge(&mut self, reports: &[(Key, Readiness)]) {
+        for &(key, _) in reports {
             if let Some(lent) = &self.lent[key.fd() as usize] {
                 drain(&lent.file.clone());
             }
@@ -368,12 +368,12 @@ pub fn receive(file: &File, limit: usize) -> usize {
     rustix::io::read(&**file, &mut vec![0; limit][..]).expect("data or the end")
 }
 
-/// Returns whether the end of the stream arrives within [`soon`].
+/// Returns whether the end of the stream arrives within [`time_limit`].
 ///
 /// It may be delayed: a process that another test starts holds copies of all files for a moment.
-pub fn ends(file: &File) -> bool {
+pub fn reaches_end(file: &File) -> bool {
     let begin = Instant::now();
-    while begin.elapsed() < soon() {
+    while begin.elapsed() < time_limit() {
         match rustix::io::read(&**file, &mut [0; 1][..]) {
             Ok(count) => return count == 0,
             Err(_) => std::thread::sleep(Duration::from_millis(1)),

@@ -43,44 +43,44 @@ macro_rules! __table {
 macro_rules! __each_case {
     ($then:ident $argument:tt) => {
         $crate::$then! { $argument
-            Shared registration data_is_reported
-            Shared registration room_is_reported
-            Shared registration watching_again_looks_again
-            Shared registration a_later_watch_widens
-            Shared registration a_later_watch_narrows
+            Shared registration readable_descriptors_are_reported
+            Shared registration writable_descriptors_are_reported
+            Shared registration watching_again_reports_what_is_ready
+            Shared registration a_later_watch_adds_directions
+            Shared registration a_later_watch_removes_directions
             Own registration a_later_watch_replaces_the_lease
-            Shared registration forget_lets_go_of_the_open_file
-            Shared registration a_forgotten_descriptor_is_silent
-            Shared registration a_number_that_is_given_up_falls_silent
+            Shared registration forget_releases_the_open_file
+            Shared registration a_forgotten_descriptor_is_not_reported
+            Shared registration a_released_number_is_no_longer_reported
             Own registration a_reused_number_is_reported_under_its_new_key
-            Own registration an_old_file_that_lives_on_neither_spins_nor_deafens
+            Own registration a_leaked_file_of_a_reused_number_does_not_disturb
             Own registration an_error_of_watch_leaves_no_trace
             Own registration a_dead_number_is_refused_or_invalid
             Own registration a_high_number_is_watched_or_refused
-            Shared readiness nothing_is_reported_unasked
-            Shared readiness every_arrival_is_reported_for_life
-            Shared readiness what_was_reported_is_silent_without_level
-            Shared readiness what_is_left_unread_is_reported_again_at_level
-            Shared readiness an_unarmed_report_falls_silent_at_level
-            Shared readiness a_report_of_one_direction_leaves_the_other
+            Shared readiness only_requested_directions_are_reported
+            Shared readiness a_life_lease_reports_every_arrival
+            Shared readiness ready_descriptors_are_reported_once_without_level
+            Shared readiness unread_data_is_reported_again_at_level
+            Shared readiness an_unarmed_direction_is_reported_once_at_level
+            Shared readiness a_report_of_one_direction_keeps_the_other_armed
             Shared readiness a_hang_up_concerns_both_directions
             Shared readiness an_error_concerns_both_directions
-            Shared readiness a_writer_alone_hears_of_a_hang_up
-            Shared readiness unread_data_does_not_hide_a_hang_up_from_a_writer
-            Shared readiness a_half_close_ends_reading_alone
-            Shared readiness the_end_comes_with_the_last_data
-            Shared readiness a_hang_up_nobody_waits_for_does_not_spin
+            Shared readiness a_hang_up_is_reported_to_a_lone_writer
+            Shared readiness a_hang_up_is_reported_to_a_writer_despite_unread_data
+            Shared readiness a_half_close_ends_only_reading
+            Shared readiness the_end_is_reported_with_the_last_data
+            Shared readiness a_hang_up_without_a_waiter_does_not_spin
             Shared readiness everything_ready_is_reported_in_few_waits
-            Shared traffic whoever_waits_is_told_in_random_traffic
+            Shared traffic every_waiter_is_served_in_random_traffic
             Own readiness a_dead_descriptor_does_not_spin
-            Own readiness a_dead_descriptor_costs_no_other_its_report
+            Own readiness a_dead_descriptor_hides_no_other_report
             Shared waiting a_timeout_is_not_early
             Shared waiting a_short_timeout_rounds_up
             Shared waiting a_timeout_is_not_late
-            Shared waiting zero_never_sleeps
+            Shared waiting a_zero_timeout_never_sleeps
             Shared waiting the_longest_timeout_does_not_overflow
             Shared waiting no_timeout_sleeps_until_a_report
-            Shared waiting a_report_ends_a_wait_at_once
+            Shared waiting a_report_ends_the_wait_at_once
             Shared waiting a_notice_before_the_wait_ends_it
             Shared waiting a_notice_during_the_wait_ends_it
             Shared waiting many_notices_end_few_waits

@@ -19,91 +19,91 @@ pub enum Fault {
     /// No fault: the control.
     None,
     /// Drops READ from every report.
-    LoseRead,
+    DropRead,
     /// Drops WRITE from every report.
-    LoseWrite,
+    DropWrite,
     /// Ignores a second `watch` of the same key.
-    OnlyNew,
+    IgnoreSecondWatch,
     /// Ignores the directions that a second `watch` adds.
-    IgnoreWiden,
+    IgnoreAddedDirections,
     /// Keeps the directions that a second `watch` removes.
-    NeverNarrow,
+    KeepRemovedDirections,
     /// Keeps a copy of the open file.
-    HoldFile,
+    KeepFileOpen,
     /// Ignores `forget`.
-    ForgetNothing,
+    IgnoreForget,
     /// Reports under the first key of a number.
-    KeyForEver,
+    KeepFirstKey,
     /// Returns at once forever after it has reported a key that is no longer current.
     SpinOnStale,
     /// Uses the first lease of a number for every later one.
-    FirstLease,
+    KeepFirstLease,
     /// Ignores `watch` for a number that the system has refused before, and returns `Ok`.
-    TraceAfterError,
+    IgnoreWatchAfterError,
     /// Returns `Ok` from `watch` if the call failed.
     SwallowErrors,
     /// Accepts numbers from 1024 on and never reports them.
-    HighSilent,
+    IgnoreHighNumbers,
     /// Drops every fiftieth report.
-    LoseSome,
+    DropSome,
     /// Adds READ to every report.
-    PhantomRead,
+    AddRead,
     /// Drops the second and later reports of a key until `watch`.
-    OneReport,
+    ReportOnce,
     /// Reports each key again at the next wait.
     ReportAgain,
     /// Reports a direction again only after it was watched again.
     EdgeOnly,
     /// After a report about one direction drops reports about the other one.
-    SilenceOther,
+    DropOtherDirection,
     /// Reports a hang-up as READ and END only.
-    HangupReads,
+    HangupAsEnd,
     /// Drops a hang-up if only WRITE was asked for.
-    DeafWriter,
+    DropHangupForWriter,
     /// Drops a hang-up if only WRITE was asked for and there is unread data.
-    DeafBesideData,
+    DropHangupBesideData,
     /// Reports every end as a hang-up.
-    EndWrites,
+    EndAsHangup,
     /// Never reports END.
-    LoseEnd,
+    DropEnd,
     /// Returns at once forever after it has reported a hang-up.
     SpinOnHangup,
     /// Reports the lowest number only.
-    LowestOnly,
+    ReportLowestOnly,
     /// Reports a dead number forever.
     SpinOnDead,
     /// Drops all other reports after it has reported a dead number.
-    LoseNeighbours,
+    DropOthers,
     /// Waits for half of the timeout.
-    Early,
+    WaitHalf,
     /// Rounds the timeout down to milliseconds.
-    Truncate,
+    RoundDown,
     /// Sleeps three seconds more after a wait without a report.
-    Late,
+    OversleepTimeout,
     /// Sleeps for two milliseconds if the timeout is zero.
     SleepOnZero,
     /// Adds the timeout to an `Instant`, which overflows.
-    Overflow,
+    OverflowTimeout,
     /// Returns at once if there is no timeout.
-    NoneIsZero,
+    ReturnWithoutTimeout,
     /// Reports three seconds late.
-    LateReport,
+    DelayReport,
     /// Returns a notifier that ends no wait.
-    DeafNotifier,
+    IdleNotifier,
     /// Returns a notifier that only ends waits that begin after the notice.
-    NoticeBeforeOnly,
+    NotifyLaterWaitsOnly,
     /// Returns once for each notice.
-    NoticeEach,
+    ReturnPerNotice,
     /// Allocates in each wait.
     Allocate,
     /// Returns an error if a wait ends early without a report.
     ErrorOnSignal,
     /// Keeps the parent's system objects in a forked child.
-    ForkKeep,
+    KeepObjectsAfterFork,
     /// Closes the numbers of the parent's system objects in a forked child, even if they belong to other files.
-    ForkClose,
+    CloseNumbersAfterFork,
     /// Returns a pollable descriptor that is never readable.
-    DeadPollable,
+    UnreadablePollable,
 }
 
 /// The kind of the sound hub under a saboteur.
@@ -119,79 +119,79 @@ pub enum Over {
 
 /// The faults, the kind of hub over which each shows, and the case that catches it.
 pub const TABLE: &[(Fault, Over, &str)] = &[
-    (Fault::LoseRead, Over::Level, "data_is_reported"),
-    (Fault::LoseWrite, Over::Explicit, "room_is_reported"),
-    (Fault::OnlyNew, Over::Level, "watching_again_looks_again"),
-    (Fault::IgnoreWiden, Over::Level, "a_later_watch_widens"),
-    (Fault::NeverNarrow, Over::Automatic, "a_later_watch_narrows"),
-    (Fault::FirstLease, Over::Level, "a_later_watch_replaces_the_lease"),
-    (Fault::HoldFile, Over::Explicit, "forget_lets_go_of_the_open_file"),
-    (Fault::ForgetNothing, Over::Level, "a_forgotten_descriptor_is_silent"),
-    (Fault::KeyForEver, Over::Level, "a_reused_number_is_reported_under_its_new_key"),
-    (Fault::SpinOnStale, Over::Level, "an_old_file_that_lives_on_neither_spins_nor_deafens"),
-    (Fault::TraceAfterError, Over::Level, "an_error_of_watch_leaves_no_trace"),
+    (Fault::DropRead, Over::Level, "readable_descriptors_are_reported"),
+    (Fault::DropWrite, Over::Explicit, "writable_descriptors_are_reported"),
+    (Fault::IgnoreSecondWatch, Over::Level, "watching_again_reports_what_is_ready"),
+    (Fault::IgnoreAddedDirections, Over::Level, "a_later_watch_adds_directions"),
+    (Fault::KeepRemovedDirections, Over::Automatic, "a_later_watch_removes_directions"),
+    (Fault::KeepFirstLease, Over::Level, "a_later_watch_replaces_the_lease"),
+    (Fault::KeepFileOpen, Over::Explicit, "forget_releases_the_open_file"),
+    (Fault::IgnoreForget, Over::Level, "a_forgotten_descriptor_is_not_reported"),
+    (Fault::KeepFirstKey, Over::Level, "a_reused_number_is_reported_under_its_new_key"),
+    (Fault::SpinOnStale, Over::Level, "a_leaked_file_of_a_reused_number_does_not_disturb"),
+    (Fault::IgnoreWatchAfterError, Over::Level, "an_error_of_watch_leaves_no_trace"),
     (Fault::SwallowErrors, Over::Level, "an_error_of_watch_leaves_no_trace"),
     (Fault::SwallowErrors, Over::Level, "a_dead_number_is_refused_or_invalid"),
-    (Fault::HighSilent, Over::Level, "a_high_number_is_watched_or_refused"),
-    (Fault::PhantomRead, Over::Explicit, "nothing_is_reported_unasked"),
-    (Fault::OneReport, Over::Automatic, "every_arrival_is_reported_for_life"),
-    (Fault::OneReport, Over::Level, "every_arrival_is_reported_for_life"),
-    (Fault::ReportAgain, Over::Automatic, "what_was_reported_is_silent_without_level"),
-    (Fault::ReportAgain, Over::Explicit, "what_was_reported_is_silent_without_level"),
-    (Fault::EdgeOnly, Over::Level, "what_is_left_unread_is_reported_again_at_level"),
-    (Fault::ReportAgain, Over::Level, "an_unarmed_report_falls_silent_at_level"),
-    (Fault::OnlyNew, Over::Level, "an_unarmed_report_falls_silent_at_level"),
-    (Fault::SilenceOther, Over::Automatic, "a_report_of_one_direction_leaves_the_other"),
-    (Fault::SilenceOther, Over::Level, "a_report_of_one_direction_leaves_the_other"),
-    (Fault::HangupReads, Over::Explicit, "a_hang_up_concerns_both_directions"),
-    (Fault::HangupReads, Over::Level, "an_error_concerns_both_directions"),
-    (Fault::DeafWriter, Over::Explicit, "a_writer_alone_hears_of_a_hang_up"),
-    (Fault::DeafWriter, Over::Level, "a_writer_alone_hears_of_a_hang_up"),
-    (Fault::DeafBesideData, Over::Explicit, "unread_data_does_not_hide_a_hang_up_from_a_writer"),
-    (Fault::DeafBesideData, Over::Automatic, "unread_data_does_not_hide_a_hang_up_from_a_writer"),
-    (Fault::EndWrites, Over::Explicit, "a_half_close_ends_reading_alone"),
-    (Fault::LoseEnd, Over::Level, "the_end_comes_with_the_last_data"),
-    (Fault::LoseEnd, Over::Automatic, "the_end_comes_with_the_last_data"),
-    (Fault::SpinOnHangup, Over::Level, "a_hang_up_nobody_waits_for_does_not_spin"),
-    (Fault::LowestOnly, Over::Explicit, "everything_ready_is_reported_in_few_waits"),
+    (Fault::IgnoreHighNumbers, Over::Level, "a_high_number_is_watched_or_refused"),
+    (Fault::AddRead, Over::Explicit, "only_requested_directions_are_reported"),
+    (Fault::ReportOnce, Over::Automatic, "a_life_lease_reports_every_arrival"),
+    (Fault::ReportOnce, Over::Level, "a_life_lease_reports_every_arrival"),
+    (Fault::ReportAgain, Over::Automatic, "ready_descriptors_are_reported_once_without_level"),
+    (Fault::ReportAgain, Over::Explicit, "ready_descriptors_are_reported_once_without_level"),
+    (Fault::EdgeOnly, Over::Level, "unread_data_is_reported_again_at_level"),
+    (Fault::ReportAgain, Over::Level, "an_unarmed_direction_is_reported_once_at_level"),
+    (Fault::IgnoreSecondWatch, Over::Level, "an_unarmed_direction_is_reported_once_at_level"),
+    (Fault::DropOtherDirection, Over::Automatic, "a_report_of_one_direction_keeps_the_other_armed"),
+    (Fault::DropOtherDirection, Over::Level, "a_report_of_one_direction_keeps_the_other_armed"),
+    (Fault::HangupAsEnd, Over::Explicit, "a_hang_up_concerns_both_directions"),
+    (Fault::HangupAsEnd, Over::Level, "an_error_concerns_both_directions"),
+    (Fault::DropHangupForWriter, Over::Explicit, "a_hang_up_is_reported_to_a_lone_writer"),
+    (Fault::DropHangupForWriter, Over::Level, "a_hang_up_is_reported_to_a_lone_writer"),
+    (Fault::DropHangupBesideData, Over::Explicit, "a_hang_up_is_reported_to_a_writer_despite_unread_data"),
+    (Fault::DropHangupBesideData, Over::Automatic, "a_hang_up_is_reported_to_a_writer_despite_unread_data"),
+    (Fault::EndAsHangup, Over::Explicit, "a_half_close_ends_only_reading"),
+    (Fault::DropEnd, Over::Level, "the_end_is_reported_with_the_last_data"),
+    (Fault::DropEnd, Over::Automatic, "the_end_is_reported_with_the_last_data"),
+    (Fault::SpinOnHangup, Over::Level, "a_hang_up_without_a_waiter_does_not_spin"),
+    (Fault::ReportLowestOnly, Over::Explicit, "everything_ready_is_reported_in_few_waits"),
     (Fault::SpinOnDead, Over::Explicit, "a_dead_descriptor_does_not_spin"),
-    (Fault::LoseNeighbours, Over::Explicit, "a_dead_descriptor_costs_no_other_its_report"),
-    (Fault::LoseSome, Over::Automatic, "whoever_waits_is_told_in_random_traffic"),
-    (Fault::OneReport, Over::Level, "whoever_waits_is_told_in_random_traffic"),
-    (Fault::SilenceOther, Over::Explicit, "whoever_waits_is_told_in_random_traffic"),
-    (Fault::Early, Over::Level, "a_timeout_is_not_early"),
-    (Fault::Truncate, Over::Level, "a_short_timeout_rounds_up"),
-    (Fault::Late, Over::Explicit, "a_timeout_is_not_late"),
-    (Fault::SleepOnZero, Over::Explicit, "zero_never_sleeps"),
-    (Fault::Overflow, Over::Level, "the_longest_timeout_does_not_overflow"),
-    (Fault::NoneIsZero, Over::Level, "no_timeout_sleeps_until_a_report"),
-    (Fault::LateReport, Over::Level, "a_report_ends_a_wait_at_once"),
-    (Fault::DeafNotifier, Over::Explicit, "a_notice_before_the_wait_ends_it"),
-    (Fault::NoticeBeforeOnly, Over::Level, "a_notice_during_the_wait_ends_it"),
-    (Fault::NoticeEach, Over::Level, "many_notices_end_few_waits"),
+    (Fault::DropOthers, Over::Explicit, "a_dead_descriptor_hides_no_other_report"),
+    (Fault::DropSome, Over::Automatic, "every_waiter_is_served_in_random_traffic"),
+    (Fault::ReportOnce, Over::Level, "every_waiter_is_served_in_random_traffic"),
+    (Fault::DropOtherDirection, Over::Explicit, "every_waiter_is_served_in_random_traffic"),
+    (Fault::WaitHalf, Over::Level, "a_timeout_is_not_early"),
+    (Fault::RoundDown, Over::Level, "a_short_timeout_rounds_up"),
+    (Fault::OversleepTimeout, Over::Explicit, "a_timeout_is_not_late"),
+    (Fault::SleepOnZero, Over::Explicit, "a_zero_timeout_never_sleeps"),
+    (Fault::OverflowTimeout, Over::Level, "the_longest_timeout_does_not_overflow"),
+    (Fault::ReturnWithoutTimeout, Over::Level, "no_timeout_sleeps_until_a_report"),
+    (Fault::DelayReport, Over::Level, "a_report_ends_the_wait_at_once"),
+    (Fault::IdleNotifier, Over::Explicit, "a_notice_before_the_wait_ends_it"),
+    (Fault::NotifyLaterWaitsOnly, Over::Level, "a_notice_during_the_wait_ends_it"),
+    (Fault::ReturnPerNotice, Over::Level, "many_notices_end_few_waits"),
     (Fault::Allocate, Over::Explicit, "a_wait_allocates_nothing"),
     (Fault::ErrorOnSignal, Over::Level, "a_signal_is_no_error"),
-    (Fault::ForkKeep, Over::Level, "a_forked_child_has_a_working_hub"),
-    (Fault::ForkKeep, Over::Level, "a_forked_child_leaves_the_parent_alone"),
-    (Fault::ForkClose, Over::Level, "a_forked_child_keeps_the_files_that_it_has_opened"),
-    (Fault::ForkClose, Over::Explicit, "a_forked_child_keeps_the_files_that_it_has_opened"),
-    (Fault::SpinOnStale, Over::Level, "a_number_that_is_given_up_falls_silent"),
-    (Fault::DeadPollable, Over::Level, "pollable_is_readable_with_a_report"),
+    (Fault::KeepObjectsAfterFork, Over::Level, "a_forked_child_has_a_working_hub"),
+    (Fault::KeepObjectsAfterFork, Over::Level, "a_forked_child_leaves_the_parent_alone"),
+    (Fault::CloseNumbersAfterFork, Over::Level, "a_forked_child_keeps_the_files_that_it_has_opened"),
+    (Fault::CloseNumbersAfterFork, Over::Explicit, "a_forked_child_keeps_the_files_that_it_has_opened"),
+    (Fault::SpinOnStale, Over::Level, "a_released_number_is_no_longer_reported"),
+    (Fault::UnreadablePollable, Over::Level, "pollable_is_readable_with_a_report"),
 ];
 
 /// A sound hub with one [`Fault`].
 ///
 /// ```
 /// use hub_core::hub::{Interest, Lease, Readiness};
-/// use hub_testkit::fixture::{Driver, WHILE, pair, send};
+/// use hub_testkit::fixture::{Driver, NO_REPORT_TIME, pair, send};
 /// use hub_testkit::saboteurs::{Fault, Saboteur};
 ///
-/// let make = || Saboteur::new(Box::new(hub_epoll::EpollHub::new()?), Fault::LoseRead);
+/// let make = || Saboteur::new(Box::new(hub_epoll::EpollHub::new()?), Fault::DropRead);
 /// let mut driver = Driver::new(&make);
 /// let (one, other) = pair();
 /// let key = driver.add(&one, Interest::READ, Lease::Life);
 /// send(&other, b"x");
-/// assert_eq!(driver.hear(key, WHILE), Readiness::NONE);
+/// assert_eq!(driver.wait_for(key, NO_REPORT_TIME), Readiness::NONE);
 /// ```
 pub struct Saboteur {
     inner: Box<dyn Hub>,
@@ -253,23 +253,23 @@ impl Saboteur {
         let hangup = found.contains(Readiness::HANGUP);
         let to_writer = hangup && self.asked(key) == Some(Interest::WRITE);
         let found = match self.fault {
-            Fault::LoseRead => found & !Readiness::READ,
-            Fault::LoseWrite => found & !Readiness::WRITE,
-            Fault::HighSilent if key.fd() >= 1024 => Readiness::NONE,
-            Fault::LoseSome if self.count.is_multiple_of(50) => Readiness::NONE,
-            Fault::PhantomRead => found | Readiness::READ,
-            Fault::OneReport if !before.is_empty() => Readiness::NONE,
+            Fault::DropRead => found & !Readiness::READ,
+            Fault::DropWrite => found & !Readiness::WRITE,
+            Fault::IgnoreHighNumbers if key.fd() >= 1024 => Readiness::NONE,
+            Fault::DropSome if self.count.is_multiple_of(50) => Readiness::NONE,
+            Fault::AddRead => found | Readiness::READ,
+            Fault::ReportOnce if !before.is_empty() => Readiness::NONE,
             Fault::EdgeOnly if before.contains(found) => Readiness::NONE,
-            Fault::SilenceOther if !before.is_empty() => found & before,
-            Fault::HangupReads if hangup => Readiness::READ | Readiness::END,
-            Fault::DeafWriter if to_writer => Readiness::NONE,
-            Fault::DeafBesideData if to_writer && has_unread(watched, key) => Readiness::NONE,
-            Fault::EndWrites if found.contains(Readiness::END) => found | Readiness::HANGUP,
-            Fault::LoseEnd => found & !Readiness::END,
+            Fault::DropOtherDirection if !before.is_empty() => found & before,
+            Fault::HangupAsEnd if hangup => Readiness::READ | Readiness::END,
+            Fault::DropHangupForWriter if to_writer => Readiness::NONE,
+            Fault::DropHangupBesideData if to_writer && has_unread(watched, key) => Readiness::NONE,
+            Fault::EndAsHangup if found.contains(Readiness::END) => found | Readiness::HANGUP,
+            Fault::DropEnd => found & !Readiness::END,
             _ => found,
         };
         let key = match self.fault {
-            Fault::KeyForEver => self.first(key).map_or(key, |call| call.0),
+            Fault::KeepFirstKey => self.first(key).map_or(key, |call| call.0),
             _ => key,
         };
         (!found.is_empty()).then_some((key, found))
@@ -288,19 +288,19 @@ impl Hub for Saboteur {
     fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
         let known = self.asked(key);
         let asked = match (self.fault, known) {
-            (Fault::OnlyNew, Some(_)) => return Ok(()),
-            (Fault::IgnoreWiden, Some(known)) => known & interest,
-            (Fault::NeverNarrow, Some(known)) => known | interest,
+            (Fault::IgnoreSecondWatch, Some(_)) => return Ok(()),
+            (Fault::IgnoreAddedDirections, Some(known)) => known & interest,
+            (Fault::KeepRemovedDirections, Some(known)) => known | interest,
             _ => interest,
         };
-        if self.fault == Fault::TraceAfterError && self.refused.contains(&key.fd()) {
+        if self.fault == Fault::IgnoreWatchAfterError && self.refused.contains(&key.fd()) {
             return Ok(());
         }
-        if self.fault == Fault::HoldFile {
+        if self.fault == Fault::KeepFileOpen {
             self.copies.push(fd.try_clone_to_owned()?);
         }
         let lease = match self.first(key) {
-            Some(call) if self.fault == Fault::FirstLease => call.2,
+            Some(call) if self.fault == Fault::KeepFirstLease => call.2,
             _ => lease,
         };
         self.calls.push((key, interest, lease));
@@ -315,7 +315,7 @@ impl Hub for Saboteur {
     }
 
     fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
-        if self.fault != Fault::ForgetNothing {
+        if self.fault != Fault::IgnoreForget {
             self.inner.forget(key, fd);
         }
     }
@@ -323,16 +323,16 @@ impl Hub for Saboteur {
     fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
         let start = Instant::now();
         let mut limit = match (self.fault, timeout) {
-            (Fault::Early, Some(timeout)) => Some(timeout / 2),
-            (Fault::Truncate, Some(timeout)) => Some(Duration::from_millis(timeout.as_millis() as u64)),
-            (Fault::NoneIsZero, None) => Some(Duration::ZERO),
+            (Fault::WaitHalf, Some(timeout)) => Some(timeout / 2),
+            (Fault::RoundDown, Some(timeout)) => Some(Duration::from_millis(timeout.as_millis() as u64)),
+            (Fault::ReturnWithoutTimeout, None) => Some(Duration::ZERO),
             (_, timeout) => timeout,
         };
         match self.fault {
             Fault::SleepOnZero if timeout == Some(Duration::ZERO) => thread::sleep(Duration::from_millis(2)),
-            Fault::Overflow => limit = timeout.map(|timeout| (start + timeout).saturating_duration_since(start)),
+            Fault::OverflowTimeout => limit = timeout.map(|timeout| (start + timeout).saturating_duration_since(start)),
             Fault::Allocate => drop(std::hint::black_box(Box::new(0_u64))),
-            Fault::NoticeBeforeOnly | Fault::NoticeEach if self.notices.take(self.fault) => return Ok(()),
+            Fault::NotifyLaterWaitsOnly | Fault::ReturnPerNotice if self.notices.take(self.fault) => return Ok(()),
             Fault::SpinOnHangup if self.reported.iter().any(|(_, found)| found.contains(Readiness::HANGUP)) => {
                 limit = Some(Duration::ZERO);
             }
@@ -350,8 +350,8 @@ impl Hub for Saboteur {
         let nothing = found.reports().is_empty();
         match self.fault {
             Fault::ErrorOnSignal if nothing && early => return Err(io::ErrorKind::Interrupted.into()),
-            Fault::Late if nothing => thread::sleep(Duration::from_secs(3)),
-            Fault::LateReport if !nothing => thread::sleep(Duration::from_secs(3)),
+            Fault::OversleepTimeout if nothing => thread::sleep(Duration::from_secs(3)),
+            Fault::DelayReport if !nothing => thread::sleep(Duration::from_secs(3)),
             _ => {}
         }
         let again = std::mem::take(&mut self.reported);
@@ -363,10 +363,10 @@ impl Hub for Saboteur {
                 reports.extend(again.iter().copied().filter(|(_, what)| what.contains(Readiness::HANGUP)));
             }
             Fault::SpinOnDead => reports.extend(again.iter().copied().filter(|&(_, what)| dead(what))),
-            Fault::LoseNeighbours if reports.iter().chain(&again).any(|&(_, what)| dead(what)) => {
+            Fault::DropOthers if reports.iter().chain(&again).any(|&(_, what)| dead(what)) => {
                 reports.retain(|&(_, what)| dead(what));
             }
-            Fault::LowestOnly => {
+            Fault::ReportLowestOnly => {
                 reports.sort_by_key(|(key, _)| key.fd());
                 reports.truncate(1);
             }
@@ -385,8 +385,8 @@ impl Hub for Saboteur {
 
     fn after_fork(&mut self) -> io::Result<()> {
         match self.fault {
-            Fault::ForkKeep => return Ok(()),
-            Fault::ForkClose => self.copies.clear(),
+            Fault::KeepObjectsAfterFork => return Ok(()),
+            Fault::CloseNumbersAfterFork => self.copies.clear(),
             _ => {}
         }
         self.inner.after_fork()
@@ -394,13 +394,13 @@ impl Hub for Saboteur {
 
     fn notifier(&mut self) -> Option<Arc<dyn Notify>> {
         match self.fault {
-            Fault::DeafNotifier | Fault::NoticeBeforeOnly | Fault::NoticeEach => Some(self.notices.clone()),
+            Fault::IdleNotifier | Fault::NotifyLaterWaitsOnly | Fault::ReturnPerNotice => Some(self.notices.clone()),
             _ => self.inner.notifier(),
         }
     }
 
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
-        if self.fault == Fault::DeadPollable { Some(self.spare.as_fd()) } else { self.inner.pollable() }
+        if self.fault == Fault::UnreadablePollable { Some(self.spare.as_fd()) } else { self.inner.pollable() }
     }
 }
 
@@ -422,7 +422,7 @@ impl Notices {
     /// Takes one notice or all of them, as `fault` demands, and returns whether there was one.
     fn take(&self, fault: Fault) -> bool {
         let count = self.0.load(Ordering::Acquire);
-        let left = if fault == Fault::NoticeEach { count.saturating_sub(1) } else { 0 };
+        let left = if fault == Fault::ReturnPerNotice { count.saturating_sub(1) } else { 0 };
         self.0.store(left, Ordering::Release);
         count > 0
     }

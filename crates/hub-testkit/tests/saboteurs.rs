@@ -13,7 +13,7 @@ use std::time::Duration;
 use hub_core::hub::Hub;
 use hub_epoll::{EpollHub, Paths, Trigger};
 use hub_testkit::cases::{ALL, Case};
-use hub_testkit::fixture::set_soon;
+use hub_testkit::fixture::set_time_limit;
 use hub_testkit::process::{alone, watchdog};
 use hub_testkit::saboteurs::{Fault, Over, Saboteur, TABLE};
 
@@ -59,7 +59,7 @@ fn row() {
     let mut limit = Duration::from_secs(120);
     if fault != Fault::None {
         // The case is expected to fail or hang: do not wait for long.
-        set_soon(Duration::from_secs(2));
+        set_time_limit(Duration::from_secs(2));
         limit = Duration::from_secs(8);
     }
     watchdog(name, limit, || (case.run)(&|| Ok(Box::new(Saboteur::new(sound()?, fault)?))));

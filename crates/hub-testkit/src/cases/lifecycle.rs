@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hub_core::hub::{Hub, Interest, Key, Lease, Readiness};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::fixture::{self, Driver, Make, soon};
+use crate::fixture::{self, Driver, Make, time_limit};
 use crate::process::{identity_of, in_child, replace_all_descriptors, skip};
 
 /// Clause 16: `after_fork` *MUST leave an empty, working hub*.
@@ -21,7 +21,7 @@ pub fn a_forked_child_has_a_working_hub<H: Hub>(make: Make<'_, H>) {
         driver.wait(Some(Duration::ZERO));
         assert_eq!(driver.reports(), 0, "the hub of a child is empty");
         driver.watch(key, Interest::READ, Lease::Life).expect("watched in the child");
-        assert_eq!(driver.hear(key, soon()), Readiness::READ);
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ);
     });
 }
 
@@ -39,8 +39,8 @@ pub fn a_forked_child_leaves_the_parent_alone<H: Hub>(make: Make<'_, H>) {
     });
     fixture::send(&far, b"x");
     let start = Instant::now();
-    assert_eq!(driver.hear(key, soon() * 2), Readiness::READ, "the parent gets no report");
-    assert!(start.elapsed() < soon(), "the parent got the report after {:?}", start.elapsed());
+    assert_eq!(driver.wait_for(key, time_limit() * 2), Readiness::READ, "the parent gets no report");
+    assert!(start.elapsed() < time_limit(), "the parent got the report after {:?}", start.elapsed());
 }
 
 /// Clause 16: *it MUST NOT close a number that may be another file's by now*. A daemon closes all inherited
@@ -58,7 +58,7 @@ pub fn a_forked_child_keeps_the_files_that_it_has_opened<H: Hub>(make: Make<'_, 
         let (near, far) = fixture::pair();
         let key = driver.add(&near, Interest::READ, Lease::Life);
         fixture::send(&far, b"x");
-        assert_eq!(driver.hear(key, soon()), Readiness::READ, "the hub of the child works");
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ, "the hub of the child works");
     });
 }
 
@@ -72,8 +72,8 @@ pub fn pollable_is_readable_with_a_report<H: Hub>(make: Make<'_, H>) {
     let key = driver.add(&near, Interest::READ, Lease::Life);
     fixture::send(&far, b"x");
     let fd = driver.hub.pollable().expect("a descriptor for outer loops");
-    let limit = Timespec { tv_sec: soon().as_secs() as i64, tv_nsec: 0 };
+    let limit = Timespec { tv_sec: time_limit().as_secs() as i64, tv_nsec: 0 };
     let ready = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&limit));
     assert_eq!(ready, Ok(1), "an outer loop sees the report");
-    assert_eq!(driver.hear(key, Duration::ZERO), Readiness::READ);
+    assert_eq!(driver.wait_for(key, Duration::ZERO), Readiness::READ);
 }

@@ -19,7 +19,7 @@ const LEASES: [Lease; 2] = [Lease::Wait, Lease::Life];
 /// use hub_core::hub::Hub;
 /// use hub_testkit::cases;
 ///
-/// let case = cases::ALL.iter().find(|case| case.name == "data_is_reported").unwrap();
+/// let case = cases::ALL.iter().find(|case| case.name == "readable_descriptors_are_reported").unwrap();
 /// (case.run)(&|| Ok(Box::new(hub_epoll::EpollHub::new()?) as Box<dyn Hub>));
 /// ```
 #[derive(Copy, Clone, Debug)]

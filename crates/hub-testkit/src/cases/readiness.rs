@@ -7,32 +7,32 @@ use std::time::Duration;
 use hub_core::hub::{Hub, Interest, Lease, Readiness, Rearm};
 
 use super::LEASES;
-use crate::fixture::{self, Driver, Make, soon};
+use crate::fixture::{self, Driver, Make, time_limit};
 use crate::process::skip;
 
 /// Clause 4: *nothing MUST be reported that was not asked for*.
-pub fn nothing_is_reported_unasked<H: Hub>(make: Make<'_, H>) {
+pub fn only_requested_directions_are_reported<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
         fixture::fill(&near);
         fixture::send(&far, b"x");
         let key = driver.add(&near, Interest::WRITE, lease);
-        driver.expect_silence();
+        driver.expect_no_report();
         fixture::drain(&far);
-        assert_eq!(driver.hear(key, soon()), Readiness::WRITE, "{lease:?}");
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::WRITE, "{lease:?}");
     }
 }
 
 /// Clause 3: *what `rearm` promises MUST hold for descriptors lent for life*. A waiter that parks as `rearm` demands
 /// gets a report for every arrival.
-pub fn every_arrival_is_reported_for_life<H: Hub>(make: Make<'_, H>) {
+pub fn a_life_lease_reports_every_arrival<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (near, far) = fixture::pair();
     let key = driver.add(&near, Interest::READ, Lease::Life);
     for arrival in 0..200 {
         fixture::send(&far, b"x");
-        assert_eq!(driver.hear(key, soon()), Readiness::READ, "arrival {arrival}");
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ, "arrival {arrival}");
         fixture::drain(&near);
         driver.park(key, Interest::READ);
     }
@@ -40,7 +40,7 @@ pub fn every_arrival_is_reported_for_life<H: Hub>(make: Make<'_, H>) {
 
 /// Clause 3, `Automatic` and `Explicit`: an arrival is not reported again, even if (`Automatic`) a waiter parks without
 /// a new arrival.
-pub fn what_was_reported_is_silent_without_level<H: Hub>(make: Make<'_, H>) {
+pub fn ready_descriptors_are_reported_once_without_level<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     if driver.hub.rearm() == Rearm::Level {
         return skip(driver.hub.name(), "the hub reports ready descriptors again");
@@ -48,15 +48,15 @@ pub fn what_was_reported_is_silent_without_level<H: Hub>(make: Make<'_, H>) {
     let (near, far) = fixture::pair();
     let key = driver.add(&near, Interest::READ, Lease::Life);
     fixture::send(&far, b"x");
-    assert_eq!(driver.hear(key, soon()), Readiness::READ);
+    assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ);
     if driver.hub.rearm() == Rearm::Automatic {
         driver.park(key, Interest::READ);
     }
-    driver.expect_silence();
+    driver.expect_no_report();
 }
 
 /// Clause 3, `Level`: *a direction that is still ready is reported again, as long as it is armed*.
-pub fn what_is_left_unread_is_reported_again_at_level<H: Hub>(make: Make<'_, H>) {
+pub fn unread_data_is_reported_again_at_level<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     if driver.hub.rearm() != Rearm::Level {
         return skip(driver.hub.name(), "the hub does not report ready descriptors again");
@@ -65,15 +65,15 @@ pub fn what_is_left_unread_is_reported_again_at_level<H: Hub>(make: Make<'_, H>)
     let key = driver.add(&near, Interest::READ, Lease::Life);
     fixture::send(&far, b"abc");
     for left in [2, 1, 0] {
-        assert_eq!(driver.hear(key, soon()), Readiness::READ);
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ);
         assert_eq!(fixture::receive(&near, 1), 1, "{left} left");
         driver.park(key, Interest::READ);
     }
-    driver.expect_silence();
+    driver.expect_no_report();
 }
 
 /// Clause 3, `Level`: *a direction that is reported while it is not armed is silent until the next `watch`*.
-pub fn an_unarmed_report_falls_silent_at_level<H: Hub>(make: Make<'_, H>) {
+pub fn an_unarmed_direction_is_reported_once_at_level<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     if driver.hub.rearm() != Rearm::Level {
         return skip(driver.hub.name(), "the hub does not report ready descriptors again");
@@ -82,21 +82,21 @@ pub fn an_unarmed_report_falls_silent_at_level<H: Hub>(make: Make<'_, H>) {
     let key = driver.add(&near, Interest::READ, Lease::Life);
     driver.disarm(key, Interest::READ);
     fixture::send(&far, b"x");
-    assert_eq!(driver.reported(soon()), [(key, Readiness::READ)], "reported although it is not armed");
-    driver.expect_silence();
+    assert_eq!(driver.reported(time_limit()), [(key, Readiness::READ)], "reported although it is not armed");
+    driver.expect_no_report();
     fixture::send(&far, b"more");
-    driver.expect_silence();
+    driver.expect_no_report();
     driver.watch(key, Interest::READ, Lease::Life).expect("watched again");
-    assert_eq!(driver.hear(key, soon()), Readiness::READ, "`watch` enables the direction again");
-    assert_eq!(driver.reported(soon()), [(key, Readiness::READ)], "the direction has no waiter any more");
+    assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ, "`watch` enables the direction again");
+    assert_eq!(driver.reported(time_limit()), [(key, Readiness::READ)], "the direction has no waiter any more");
     drop(far);
-    driver.expect_silence();
+    driver.expect_no_report();
     driver.watch(key, Interest::READ, Lease::Life).expect("watched again");
-    assert_eq!(driver.hear(key, soon()), Readiness::HANGUP);
+    assert_eq!(driver.wait_for(key, time_limit()), Readiness::HANGUP);
 }
 
 /// Clause 3: *reporting one direction MUST NOT silence the other*, with or without a waiter for the first.
-pub fn a_report_of_one_direction_leaves_the_other<H: Hub>(make: Make<'_, H>) {
+pub fn a_report_of_one_direction_keeps_the_other_armed<H: Hub>(make: Make<'_, H>) {
     for waited_for in [true, false] {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
@@ -106,13 +106,16 @@ pub fn a_report_of_one_direction_leaves_the_other<H: Hub>(make: Make<'_, H>) {
             driver.disarm(key, Interest::BOTH);
         }
         fixture::send(&far, b"x");
-        driver.wait(Some(if waited_for { soon() } else { fixture::WHILE }));
-        driver.settle();
+        driver.wait(Some(if waited_for { time_limit() } else { fixture::NO_REPORT_TIME }));
+        driver.drain_reports();
         driver.park(key, Interest::WRITE);
-        driver.expect_silence();
+        driver.expect_no_report();
         fixture::drain(&far);
         // Unread data may be reported together with the room.
-        assert!(driver.hear(key, soon()).contains(Readiness::WRITE), "with a waiter for the first: {waited_for}");
+        assert!(
+            driver.wait_for(key, time_limit()).contains(Readiness::WRITE),
+            "with a waiter for the first: {waited_for}"
+        );
     }
 }
 
@@ -123,9 +126,9 @@ pub fn a_hang_up_concerns_both_directions<H: Hub>(make: Make<'_, H>) {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
         let key = driver.add(&near, Interest::READ, lease);
-        driver.expect_silence();
+        driver.expect_no_report();
         drop(far);
-        assert_eq!(driver.hear(key, soon()), Readiness::HANGUP, "{lease:?}");
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::HANGUP, "{lease:?}");
     }
 }
 
@@ -136,80 +139,80 @@ pub fn an_error_concerns_both_directions<H: Hub>(make: Make<'_, H>) {
         let (reader, writer) = fixture::pipe();
         fixture::fill(&writer);
         let key = driver.add(&writer, Interest::WRITE, lease);
-        driver.expect_silence();
+        driver.expect_no_report();
         drop(reader);
-        assert_eq!(driver.hear(key, soon()), Readiness::HANGUP, "{lease:?}");
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::HANGUP, "{lease:?}");
     }
 }
 
 /// Clause 5, for a hang-up without an error: a writer gets the report, even if no reader waits.
-pub fn a_writer_alone_hears_of_a_hang_up<H: Hub>(make: Make<'_, H>) {
+pub fn a_hang_up_is_reported_to_a_lone_writer<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
         fixture::fill(&near);
         let key = driver.add(&near, Interest::WRITE, lease);
-        driver.expect_silence();
+        driver.expect_no_report();
         let _ended = hang_up(far);
-        assert_eq!(driver.hear(key, soon()), Readiness::HANGUP, "{lease:?}");
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::HANGUP, "{lease:?}");
     }
 }
 
 /// Clauses 4 and 5: unread data, which the writer has not asked for, does not hide a hang-up from the writer.
-pub fn unread_data_does_not_hide_a_hang_up_from_a_writer<H: Hub>(make: Make<'_, H>) {
+pub fn a_hang_up_is_reported_to_a_writer_despite_unread_data<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
         fixture::fill(&near);
         fixture::send(&far, b"unread");
         let key = driver.add(&near, Interest::WRITE, lease);
-        driver.expect_silence();
+        driver.expect_no_report();
         let _ended = hang_up(far);
-        assert_eq!(driver.hear(key, soon()), Readiness::HANGUP, "{lease:?}");
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::HANGUP, "{lease:?}");
     }
 }
 
 /// Clause 5: *a half close by the peer as READ and END, not as WRITE*.
-pub fn a_half_close_ends_reading_alone<H: Hub>(make: Make<'_, H>) {
+pub fn a_half_close_ends_only_reading<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
         fixture::fill(&near);
         let key = driver.add(&near, Interest::BOTH, lease);
-        driver.expect_silence();
+        driver.expect_no_report();
         shut_down_writing(&far);
-        assert_eq!(driver.hear(key, soon()), Readiness::READ | Readiness::END, "{lease:?}");
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ | Readiness::END, "{lease:?}");
     }
 }
 
 /// Clause 6: *a hub that is not `Explicit` MUST report END together with the last data, or report again*. After a short
 /// read a reader may park without another read.
-pub fn the_end_comes_with_the_last_data<H: Hub>(make: Make<'_, H>) {
+pub fn the_end_is_reported_with_the_last_data<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (near, far) = fixture::pair();
     let key = driver.add(&near, Interest::READ, Lease::Life);
     fixture::send(&far, b"last");
     shut_down_writing(&far);
-    let mut found = driver.hear(key, soon());
+    let mut found = driver.wait_for(key, time_limit());
     assert_eq!(fixture::receive(&near, 64), 4);
     if !found.contains(Readiness::END) {
         driver.park(key, Interest::READ);
-        found = driver.hear(key, soon());
+        found = driver.wait_for(key, time_limit());
     }
     assert!(found.contains(Readiness::END), "the end is announced");
 }
 
 /// Clause 18: *a hang-up that nobody waits for MUST NOT make `wait` return for ever*.
-pub fn a_hang_up_nobody_waits_for_does_not_spin<H: Hub>(make: Make<'_, H>) {
+pub fn a_hang_up_without_a_waiter_does_not_spin<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
         let key = driver.add(&near, Interest::READ, lease);
         driver.disarm(key, Interest::READ);
         drop(far);
-        assert!(fixture::ends(&near), "the hang-up is there ({lease:?})");
-        driver.settle();
-        driver.expect_silence();
+        assert!(fixture::reaches_end(&near), "the hang-up is there ({lease:?})");
+        driver.drain_reports();
+        driver.expect_no_report();
     }
 }
 
@@ -239,16 +242,16 @@ pub fn a_dead_descriptor_does_not_spin<H: Hub>(make: Make<'_, H>) {
     let key = driver.add(&near, Interest::READ, Lease::Wait);
     drop(near);
     let _dead = driver.close_while_armed(key);
-    let found = driver.hear(key, fixture::WHILE);
+    let found = driver.wait_for(key, fixture::NO_REPORT_TIME);
     assert!(found.is_empty() || found.contains(Readiness::INVALID), "{found:?}");
     if found.is_empty() {
         driver.disarm(key, Interest::READ);
     }
-    driver.expect_silence();
+    driver.expect_no_report();
 }
 
 /// Clause 9: *nor cost another its report*.
-pub fn a_dead_descriptor_costs_no_other_its_report<H: Hub>(make: Make<'_, H>) {
+pub fn a_dead_descriptor_hides_no_other_report<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (dying, _far) = fixture::pair();
     let (near, far) = fixture::pair();
@@ -257,7 +260,7 @@ pub fn a_dead_descriptor_costs_no_other_its_report<H: Hub>(make: Make<'_, H>) {
     fixture::send(&far, b"x");
     drop(dying);
     let _dead = driver.close_while_armed(dead);
-    assert_eq!(driver.hear(key, soon()), Readiness::READ);
+    assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ);
 }
 
 fn shut_down_writing(file: &fixture::File) {

@@ -8,7 +8,7 @@ use hub_core::hub::{Hub, Interest, Lease, Readiness};
 use rustix::io::Errno;
 
 use super::LEASES;
-use crate::fixture::{self, Driver, File, Make, soon};
+use crate::fixture::{self, Driver, File, Make, time_limit};
 use crate::process::skip;
 
 /// A number that no test program reaches by itself.
@@ -17,70 +17,70 @@ const SPARE: i32 = 200;
 const HIGH: i32 = 1500;
 
 /// Clause 1: *a direction of `interest` that is ready or becomes ready MUST be reported*.
-pub fn data_is_reported<H: Hub>(make: Make<'_, H>) {
+pub fn readable_descriptors_are_reported<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
         let key = driver.add(&near, Interest::READ, lease);
-        driver.expect_silence();
+        driver.expect_no_report();
         fixture::send(&far, b"x");
-        assert_eq!(driver.hear(key, soon()), Readiness::READ, "{lease:?}");
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ, "{lease:?}");
     }
 }
 
 /// Clause 1, for the other direction.
-pub fn room_is_reported<H: Hub>(make: Make<'_, H>) {
+pub fn writable_descriptors_are_reported<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
         fixture::fill(&near);
         let key = driver.add(&near, Interest::WRITE, lease);
-        driver.expect_silence();
+        driver.expect_no_report();
         fixture::drain(&far);
-        assert_eq!(driver.hear(key, soon()), Readiness::WRITE, "{lease:?}");
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::WRITE, "{lease:?}");
     }
 }
 
 /// Clause 1: *even if `fd` was watched before and nothing new arrived: `watch` looks again*.
-pub fn watching_again_looks_again<H: Hub>(make: Make<'_, H>) {
+pub fn watching_again_reports_what_is_ready<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
         fixture::send(&far, b"x");
         let key = driver.add(&near, Interest::READ, lease);
         for _ in 0..3 {
-            assert_eq!(driver.hear(key, soon()), Readiness::READ, "{lease:?}");
-            driver.settle();
+            assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ, "{lease:?}");
+            driver.drain_reports();
             driver.watch(key, Interest::READ, lease).expect("watched again");
         }
     }
 }
 
 /// Clause 2: *a later `watch` MUST replace key, interest and lease, wider*.
-pub fn a_later_watch_widens<H: Hub>(make: Make<'_, H>) {
+pub fn a_later_watch_adds_directions<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
         let (near, _far) = fixture::pair();
         let key = driver.add(&near, Interest::READ, lease);
-        driver.expect_silence();
+        driver.expect_no_report();
         driver.watch(key, Interest::BOTH, lease).expect("watched again");
-        assert_eq!(driver.hear(key, soon()), Readiness::WRITE, "{lease:?}");
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::WRITE, "{lease:?}");
     }
 }
 
 /// Clause 2: *or narrower*. The removed direction becomes ready only after the second `watch`.
-pub fn a_later_watch_narrows<H: Hub>(make: Make<'_, H>) {
+pub fn a_later_watch_removes_directions<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
         fixture::fill(&near);
         let key = driver.add(&near, Interest::BOTH, lease);
-        driver.expect_silence();
+        driver.expect_no_report();
         driver.watch(key, Interest::READ, lease).expect("watched again");
         fixture::drain(&far);
-        driver.expect_silence();
+        driver.expect_no_report();
         fixture::send(&far, b"x");
-        assert_eq!(driver.hear(key, soon()), Readiness::READ, "{lease:?}");
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ, "{lease:?}");
     }
 }
 
@@ -92,15 +92,15 @@ pub fn a_later_watch_replaces_the_lease<H: Hub>(make: Make<'_, H>) {
     let file = fixture::under(SPARE, &near);
     driver.add(&file, Interest::READ, Lease::Life);
     let key = driver.add(&file, Interest::READ, Lease::Wait);
-    driver.lose(key);
+    driver.release(key);
     drop(file);
     fixture::send(&far, b"never read");
-    driver.expect_silence();
+    driver.expect_no_report();
 }
 
 /// Clause 10: *`forget` MUST release the open file before it returns*. The peer sees the end of the stream when the
 /// loop closes its number.
-pub fn forget_lets_go_of_the_open_file<H: Hub>(make: Make<'_, H>) {
+pub fn forget_releases_the_open_file<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
@@ -108,34 +108,34 @@ pub fn forget_lets_go_of_the_open_file<H: Hub>(make: Make<'_, H>) {
         driver.wait(Some(Duration::ZERO));
         driver.forget(key);
         drop(near);
-        assert!(fixture::ends(&far), "the peer sees the end ({lease:?})");
+        assert!(fixture::reaches_end(&far), "the peer sees the end ({lease:?})");
     }
 }
 
 /// Clauses 4 and 10: there is no report about a forgotten descriptor, even if a copy of the file is open.
-pub fn a_forgotten_descriptor_is_silent<H: Hub>(make: Make<'_, H>) {
+pub fn a_forgotten_descriptor_is_not_reported<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();
         let key = driver.add(&near, Interest::READ, lease);
         driver.forget(key);
         fixture::send(&far, b"x");
-        driver.wait(Some(fixture::WHILE));
+        driver.wait(Some(fixture::NO_REPORT_TIME));
         assert_eq!(driver.reports(), 0, "{lease:?}");
     }
 }
 
 /// Clauses 9 and 10: a number is given up while its file is open, and `forget` gets no descriptor. Late reports about
 /// the file come to an end.
-pub fn a_number_that_is_given_up_falls_silent<H: Hub>(make: Make<'_, H>) {
+pub fn a_released_number_is_no_longer_reported<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (near, far) = fixture::pair();
     let key = driver.add(&near, Interest::READ, Lease::Wait);
-    driver.give_up(key);
+    driver.forget_number(key);
     fixture::send(&far, b"never read");
-    driver.expect_silence();
+    driver.expect_no_report();
     let key = driver.add(&near, Interest::READ, Lease::Wait);
-    assert_eq!(driver.hear(key, soon()), Readiness::READ);
+    assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ);
 }
 
 /// Clauses 2 and 7: *whatever file was there before*, *the key that is reported MUST be that of the
@@ -150,29 +150,29 @@ pub fn a_reused_number_is_reported_under_its_new_key<H: Hub>(make: Make<'_, H>) 
             // A descriptor that is lent for life is always forgotten.
             let key = driver.add(&file, Interest::READ, lease);
             fixture::send(&far, b"x");
-            assert_eq!(driver.hear(key, soon()), Readiness::READ, "{lease:?}, forgotten: {forgotten}");
+            assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ, "{lease:?}, forgotten: {forgotten}");
             drop(file);
-            if forgotten || lease == Lease::Life { driver.forget(key) } else { driver.lose(key) }
+            if forgotten || lease == Lease::Life { driver.forget(key) } else { driver.release(key) }
         }
     }
 }
 
 /// Clauses 2 and 9: a number lent for one wait is closed and reused while a copy keeps the old file open. Reports about
 /// the old file come to an end, and the new file is reported.
-pub fn an_old_file_that_lives_on_neither_spins_nor_deafens<H: Hub>(make: Make<'_, H>) {
+pub fn a_leaked_file_of_a_reused_number_does_not_disturb<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (old, old_far) = fixture::pair();
     let file = fixture::under(SPARE, &old);
     let key = driver.add(&file, Interest::READ, Lease::Wait);
     drop(file);
-    driver.lose(key);
+    driver.release(key);
     fixture::send(&old_far, b"never read");
     let (near, far) = fixture::pair();
     let file = fixture::under(SPARE, &near);
     let key = driver.add(&file, Interest::READ, Lease::Wait);
-    driver.expect_silence();
+    driver.expect_no_report();
     fixture::send(&far, b"x");
-    assert_eq!(driver.hear(key, soon()), Readiness::READ);
+    assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ);
 }
 
 /// Clause 8: *`watch` that returns an error MUST leave no trace*, *a regular file is EPERM or ready,
@@ -184,17 +184,17 @@ pub fn an_error_of_watch_leaves_no_trace<H: Hub>(make: Make<'_, H>) {
     let file = fixture::under(SPARE, &plain);
     let key = driver.enter(&file);
     match driver.watch(key, Interest::READ, Lease::Wait) {
-        Ok(()) => assert!(driver.hear(key, soon()).contains(Readiness::READ), "a regular file is ready"),
+        Ok(()) => assert!(driver.wait_for(key, time_limit()).contains(Readiness::READ), "a regular file is ready"),
         Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::PERM)),
     }
     drop(file);
-    driver.lose(key);
+    driver.release(key);
     let (near, far) = fixture::pair();
     let file = fixture::under(SPARE, &near);
     let key = driver.add(&file, Interest::READ, Lease::Wait);
-    driver.expect_silence();
+    driver.expect_no_report();
     fixture::send(&far, b"x");
-    assert_eq!(driver.hear(key, soon()), Readiness::READ);
+    assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ);
 }
 
 /// Clause 8: *EBADF for a number that is no descriptor*, or *INVALID at the next `wait`*.
@@ -207,7 +207,10 @@ pub fn a_dead_number_is_refused_or_invalid<H: Hub>(make: Make<'_, H>) {
     let dead = driver.close_while_armed(key);
     match driver.hub.watch(key, dead.as_fd(), Interest::READ, Lease::Wait) {
         Ok(()) => {
-            assert!(driver.hear(key, soon()).contains(Readiness::INVALID), "a dead number must be reported as INVALID")
+            assert!(
+                driver.wait_for(key, time_limit()).contains(Readiness::INVALID),
+                "a dead number must be reported as INVALID"
+            )
         }
         Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::BADF)),
     }
@@ -232,7 +235,7 @@ pub fn a_high_number_is_watched_or_refused<H: Hub>(make: Make<'_, H>) {
         }
         Ok(()) => {
             fixture::send(&far, b"x");
-            assert_eq!(driver.hear(key, soon()), Readiness::READ);
+            assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ);
         }
     }
 }

@@ -18,7 +18,7 @@ struct Socket {
 
 /// Clauses 1 and 3: readers and writers park, leave and park again in random order, always after a call that would have
 /// blocked. Each waiter gets a report once its direction is ready.
-pub fn whoever_waits_is_told_in_random_traffic<H: Hub>(make: Make<'_, H>) {
+pub fn every_waiter_is_served_in_random_traffic<H: Hub>(make: Make<'_, H>) {
     for seed in 1..=4 {
         let mut random = Random(seed);
         let mut driver = Driver::new(make);

@@ -8,7 +8,7 @@ use nix::sys::pthread::{pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
 
 use crate::allocations;
-use crate::fixture::{self, Driver, Make, soon};
+use crate::fixture::{self, Driver, Make, time_limit};
 use crate::process::let_interrupt;
 
 /// A timeout far beyond the duration of any case. A wait that lasts so long was not ended by its report or notice.
@@ -52,11 +52,11 @@ pub fn a_short_timeout_rounds_up<H: Hub>(make: Make<'_, H>) {
 pub fn a_timeout_is_not_late<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (took, _) = sleep(&mut driver, Duration::from_millis(5));
-    assert!(took < soon(), "5 ms took {took:?}");
+    assert!(took < time_limit(), "5 ms took {took:?}");
 }
 
 /// Clause 11: *zero never sleeps*.
-pub fn zero_never_sleeps<H: Hub>(make: Make<'_, H>) {
+pub fn a_zero_timeout_never_sleeps<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     // The shortest of many: load delays some waits, but a hub that sleeps for zero delays all of them.
     let one = || {
@@ -79,7 +79,7 @@ pub fn no_timeout_sleeps_until_a_report<H: Hub>(make: Make<'_, H>) {
 }
 
 /// Clause 11: *except for a report*. A report ends the wait when it comes.
-pub fn a_report_ends_a_wait_at_once<H: Hub>(make: Make<'_, H>) {
+pub fn a_report_ends_the_wait_at_once<H: Hub>(make: Make<'_, H>) {
     report_ends(make, Some(LONG));
 }
 
@@ -89,7 +89,7 @@ fn report_ends<H: Hub>(make: Make<'_, H>, timeout: Option<Duration>) {
     let (near, far) = fixture::pair();
     let key = driver.add(&near, Interest::READ, Lease::Life);
     let sender = thread::spawn(move || {
-        thread::sleep(fixture::WHILE);
+        thread::sleep(fixture::NO_REPORT_TIME);
         fixture::send(&far, b"x");
         (Instant::now(), far)
     });
@@ -105,7 +105,7 @@ fn report_ends<H: Hub>(make: Make<'_, H>, timeout: Option<Duration>) {
     let now = Instant::now();
     let (sent, _far) = sender.join().expect("a byte was sent");
     assert_eq!(heard, [(key, Readiness::READ)]);
-    assert!(now.saturating_duration_since(sent) < soon(), "reported {:?} after it was sent", now - sent);
+    assert!(now.saturating_duration_since(sent) < time_limit(), "reported {:?} after it was sent", now - sent);
 }
 
 /// Clause 13: *a notice before `wait` MUST end it*.
@@ -115,7 +115,7 @@ pub fn a_notice_before_the_wait_ends_it<H: Hub>(make: Make<'_, H>) {
     notifier.notify();
     let start = Instant::now();
     driver.wait(Some(LONG));
-    assert!(start.elapsed() < soon(), "took {:?}", start.elapsed());
+    assert!(start.elapsed() < time_limit(), "took {:?}", start.elapsed());
 }
 
 /// Clause 13: *or during `wait`*, each time.
@@ -125,14 +125,14 @@ pub fn a_notice_during_the_wait_ends_it<H: Hub>(make: Make<'_, H>) {
     for round in 0..3 {
         let notifier = notifier.clone();
         let other = thread::spawn(move || {
-            thread::sleep(fixture::WHILE);
+            thread::sleep(fixture::NO_REPORT_TIME);
             notifier.notify();
         });
         let start = Instant::now();
         let heard = driver.wait(Some(LONG));
-        assert!(start.elapsed() < soon(), "notice {round} took {:?}", start.elapsed());
+        assert!(start.elapsed() < time_limit(), "notice {round} took {:?}", start.elapsed());
         other.join().expect("a notice was given");
-        driver.heed(&heard);
+        driver.acknowledge(&heard);
     }
 }
 
@@ -145,9 +145,9 @@ pub fn many_notices_end_few_waits<H: Hub>(make: Make<'_, H>) {
     }
     for _ in 0..2 {
         let heard = driver.wait(Some(Duration::ZERO));
-        driver.heed(&heard);
+        driver.acknowledge(&heard);
     }
-    driver.expect_silence();
+    driver.expect_no_report();
 }
 
 /// Clause 15: *`wait` MUST NOT allocate once `ready` has its size*.
@@ -160,9 +160,9 @@ pub fn a_wait_allocates_nothing<H: Hub>(make: Make<'_, H>) {
             driver.add(near, Interest::WRITE, Lease::Life);
         }
         let (start, before) = (Instant::now(), allocations::count());
-        driver.wait_alone(Some(soon()));
-        while driver.reports() == 0 && start.elapsed() < soon() {
-            driver.wait_alone(Some(soon()));
+        driver.wait_alone(Some(time_limit()));
+        while driver.reports() == 0 && start.elapsed() < time_limit() {
+            driver.wait_alone(Some(time_limit()));
         }
         fewest = fewest.min(allocations::count() - before);
         assert!(driver.reports() > 0);
@@ -177,12 +177,12 @@ pub fn a_signal_is_no_error<H: Hub>(make: Make<'_, H>) {
     let waiter = pthread_self();
     let other = thread::spawn(move || {
         for _ in 0..5 {
-            thread::sleep(fixture::WHILE);
+            thread::sleep(fixture::NO_REPORT_TIME);
             pthread_kill(waiter, Signal::SIGUSR1).expect("a signal is sent");
         }
     });
     while !other.is_finished() {
-        assert_eq!(driver.wait(Some(fixture::WHILE * 2)), []);
+        assert_eq!(driver.wait(Some(fixture::NO_REPORT_TIME * 2)), []);
     }
     other.join().expect("signals were sent");
 }
