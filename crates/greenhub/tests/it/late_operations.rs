@@ -11,9 +11,12 @@ use greenhub::{sleep, try_get_hub};
 /// The results of the first tries of an operation. Each further try succeeds.
 type Tries = &'static [ErrorKind];
 
+/// An operation that runs when the OS thread has ended.
+type Late = RefCell<Option<OnDrop<Box<dyn FnMut()>>>>;
+
 /// Reads from a pipe that holds a byte, after the end of an OS thread. Returns the result and the number of tries.
 fn read_late(nonblocking: bool, tries: Tries) -> (io::Result<()>, usize) {
-    thread_local!(static LATE: RefCell<Option<OnDrop<Box<dyn FnMut()>>>> = const { RefCell::new(None) });
+    thread_local!(static LATE: Late = const { RefCell::new(None) });
     let (sender, receiver) = mpsc::channel();
     let read = move || {
         assert!(try_get_hub().is_err(), "the thread has not ended");
