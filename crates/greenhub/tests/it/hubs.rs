@@ -314,6 +314,18 @@ fn an_unknown_name_in_the_environment_is_an_error_that_quotes_it() {
 }
 
 #[test]
+fn a_reserved_name_in_the_environment_is_an_error_that_names_no_feature() {
+    const TEST: &str = "a_reserved_name_in_the_environment_is_an_error_that_names_no_feature";
+    if with_environment(TEST, Some("tokio")) {
+        return;
+    }
+    support::run(TEST, || {
+        let text = try_get_hub().unwrap_err().to_string();
+        assert!(text.contains("no hub \"tokio\" yet") && !text.contains("feature"), "{text}");
+    });
+}
+
+#[test]
 fn a_hub_foreign_to_this_system_is_an_error_that_names_it() {
     support::run("a_hub_foreign_to_this_system_is_an_error_that_names_it", || {
         let foreign = if cfg!(target_os = "linux") { "kqueue" } else { "epoll" };
