@@ -24,6 +24,8 @@ pub use crate::green_local;
 /// assert_eq!(other.join().unwrap(), (0, 0));
 /// assert_eq!(REQUEST.get(), 7);
 /// ```
+#[doc(alias = "corolocal")]
+#[doc(alias = "thread_local")]
 #[macro_export]
 macro_rules! green_local {
     () => {};

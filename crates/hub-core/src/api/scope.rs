@@ -47,6 +47,7 @@ pub struct Scope<'scope, 'env: 'scope> {
 /// A handle to a scoped green thread. std's `ScopedJoinHandle`.
 ///
 /// Dropping it changes nothing: the scope still waits for the green thread.
+#[doc(alias = "ScopedJoinHandle")]
 pub struct ScopedGreenThread<'scope, T> {
     task: Task<T>,
     scope: PhantomData<&'scope ()>,

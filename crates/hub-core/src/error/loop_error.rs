@@ -35,6 +35,7 @@ pub enum LoopErrorKind {
     ///
     /// Such code is the loop itself, its callbacks, a hub, the order of a queue, and a `tracing` subscriber during an
     /// event of this crate.
+    #[doc(alias = "BlockingSwitchOut")]
     InMainloop,
     /// Nothing is left that could ever wake the main greenlet. gevent's `LoopExit`.
     ///
@@ -55,6 +56,7 @@ pub enum LoopErrorKind {
     /// There is no stack for another greenlet.
     Stack,
     /// The OS thread is ending.
+    #[doc(alias = "HubDestroyed")]
     ThreadEnding,
     /// The shutdown was requested outside the main greenlet, or within one of its scopes.
     ShutdownRefused,

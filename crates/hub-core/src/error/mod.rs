@@ -99,6 +99,7 @@ fn origin(from_environment: &bool) -> &'static str {
 }
 
 /// The reason why a plain greenlet could not be switched to, or be given a parent.
+#[doc(alias = "InvalidSwitchError")]
 #[derive(Copy, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GreenletError {
@@ -132,6 +133,7 @@ pub enum GreenletError {
 #[non_exhaustive]
 pub enum GreenError {
     /// The green thread was killed. Eventlet's `GreenletExit`.
+    #[doc(alias = "GreenletExit")]
     #[error("the green thread was killed")]
     Exit,
     /// The green thread panicked.
@@ -259,6 +261,7 @@ pub enum TrampolineError {
     #[error("cannot wait on descriptor {0}: the number is negative or not open")]
     InvalidFd(RawFd),
     /// Another green thread waits for the same direction.
+    #[doc(alias = "ConcurrentObjectUse")]
     #[error("second simultaneous {what}: another green thread waits on descriptor {fd}; give each its own connection, or allow it with hub_prevent_multiple_readers(false)", what = direction_text(.direction))]
     SecondSimultaneous {
         /// The direction in which both wait.
@@ -273,6 +276,7 @@ pub enum TrampolineError {
     #[error("{0}")]
     Custom(Arc<dyn Error + Send + Sync>),
     /// The descriptor was closed during the wait.
+    #[doc(alias = "IOClosed")]
     #[error("operation on closed file: descriptor {0} was closed, or its number given to another file")]
     Closed(RawFd),
     /// The hub refused the descriptor.
