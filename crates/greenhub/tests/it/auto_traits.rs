@@ -69,6 +69,9 @@ const fn sent<T: Send>() {}
 const _: () = {
     shared::<GreenError>();
     shared::<LoopError>();
+    shared::<greenhub::hub::LoopErrorKind>();
+    shared::<greenhub::greenthread::Panic>();
+    shared::<greenhub::sync::WaitError>();
     shared::<HubError>();
     shared::<GreenletError>();
     shared::<TrampolineError>();

@@ -12,7 +12,7 @@ use greenhub::debug::Report;
 use greenhub::fs::{File, OpenOptions};
 use greenhub::greenlet::{Greenlet, GreenletError, Payload};
 use greenhub::greenpool::{GreenPile, Group};
-use greenhub::greenthread::ExitKind;
+use greenhub::greenthread::{ExitKind, Panic};
 use greenhub::hub::{
     Ended, ForkAware, Hub, HubDescriptor, Key, Lease, LoopExit, ManualClock, Readiness, Ready, Rearm, Stats, Watched,
     interrupt_on,
@@ -29,7 +29,7 @@ use greenhub::process::{Command, Stdio};
 use greenhub::select::PollFd;
 use greenhub::sync::{
     Barrier, BoundedSemaphore, CappedSemaphore, Channel, Condvar, Event, LazyLock, LifoQueue, LightQueue, Mutex, Once,
-    OnceLock, PriorityQueue, Queue, RwLock, Semaphore, mpsc,
+    OnceLock, PriorityQueue, Queue, RwLock, Semaphore, WaitError, mpsc,
 };
 use greenhub::thread::{Scope, yield_now};
 use greenhub::tpool::JobError;
@@ -301,7 +301,8 @@ fn pools_and_groups_are_used_while_they_are_formatted() {
     });
     shown(&items.item().expect("made"), |_| items.resize(3));
     shown(&tpool::Pool::new(1), |pool| pool.execute(|| ()).expect("it is done"));
-    errors_printed(&[&GreenError::Deadlock, &JobError::Panicked(Box::new("a payload"))]);
+    errors_printed(&[&GreenError::Deadlock, &JobError::Panicked(Box::new("a payload")), &WaitError::TimedOut]);
+    printed(&Panic::new(Box::new("a payload")), nothing);
 }
 
 #[test]
@@ -345,7 +346,7 @@ fn sockets_are_used_while_they_are_formatted() {
     shown(&server, |server| server.local_addr());
     server.stop().stop();
     server.join().expect("it has ended");
-    errors_printed(&[&ServeError::Panicked(greenhub::greenthread::Panic::new(Box::new("a payload")))]);
+    errors_printed(&[&ServeError::Panicked(Panic::new(Box::new("a payload")))]);
     shown(&Cluster::new(1), nothing);
     shown(&ConnectOptions::new(), nothing);
     shown(&ListenOptions::new(), nothing);
