@@ -50,8 +50,8 @@ pub(crate) enum LoopError {
 #[derive(PartialEq, Eq)]
 pub(crate) enum Parked {
     Unparked,
-    Late,
-    Early,
+    TimedOut,
+    Interrupted,
 }
 
 /// The cause that ends a wait.
