@@ -6,7 +6,7 @@
 //!    event of its own. It is created at its first use and reused for the next file under that number.
 //! b) The library registers numbers and has no generations. A descriptor that is lent for life is deregistered before
 //!    it is closed, so the hub registers it level-triggered, once, as with epoll. A descriptor that is lent for one
-//!    wait may be closed and its number reused without notice. If a copy of the old file lives on, its registration can
+//!    wait may be closed and its number reused without a call of `forget`. If a copy of the old file lives on, its registration can
 //!    no longer be removed. A level-triggered one would keep the library busy inside one call. So the hub registers
 //!    such a descriptor edge-triggered, anew for each wait.
 //! c) The library reports that a number is ready, not why: a hang-up looks like data, and the old file of a reused

@@ -14,7 +14,7 @@ use super::watched::{Key, Watched};
 /// An event multiplexer of the system: epoll, kqueue, poll, select, libevent, or your own.
 ///
 /// Corresponds to the methods that a hub of Eventlet adds to its `BaseHub`. The main loop owns everything else:
-/// waiters, generations, timers, the wake-up descriptor, closing.
+/// waiters, generations, timers, the wake-up descriptor, and closing.
 ///
 /// A hub belongs to one OS thread. The main loop calls it, or a green thread that is about to park. Calls never overlap
 /// and are never nested. The [documentation of the crate](crate#implementing-a-hub) contains a complete hub.
@@ -28,9 +28,9 @@ use super::watched::{Key, Watched};
 ///    once by a later `wait`, even if `fd` was watched before and nothing new arrived: `watch` looks again.
 /// 2. A later `watch` under the same number MUST replace key, interest and lease, wider or narrower, whatever file was
 ///    there before.
-/// 3. What [`rearm`](Hub::rearm) promises MUST hold for descriptors lent for life. Reporting one direction MUST NOT
-///    silence the other.
-/// 4. Nothing MUST be reported that was not asked for, except [`HANGUP`] and [`INVALID`].
+/// 3. A hub MUST keep the promise of its [`rearm`](Hub::rearm) for descriptors lent for life. A report of one direction
+///    MUST NOT silence the other.
+/// 4. A direction that was not asked for MUST NOT be reported, except as [`HANGUP`] or [`INVALID`].
 /// 5. A hang-up or an error MUST be reported as READ, WRITE and END; a half close by the peer as READ and END, not as
 ///    WRITE.
 /// 6. A hub that is not `Explicit` MUST report END together with the last data, or report again.
@@ -44,16 +44,17 @@ use super::watched::{Key, Watched};
 ///    once, or stays silent.
 /// 10. `forget` cannot fail, and MUST release the open file before it returns.
 /// 11. `wait` MUST NOT return before `timeout` is over, except for a report, a notice, a signal or a limit of the
-///     system; it rounds up; zero never sleeps; `None` and [`Duration::MAX`] do not overflow.
-/// 12. An interrupted `wait` MUST return `Ok` with nothing.
-/// 13. A notice before or during `wait` MUST end it; many notices end few waits.
+///     system. It rounds `timeout` up. A `timeout` of zero MUST NOT sleep. `None` and [`Duration::MAX`] MUST NOT
+///     overflow.
+/// 12. An interrupted `wait` MUST return `Ok` without a report.
+/// 13. A notice before or during `wait` MUST end it. Many notices MUST end only a few waits.
 /// 14. Everything that is ready MUST be reported within a bounded number of waits; a batch may be partial.
 /// 15. `wait` MUST NOT run foreign code, panic, or allocate once `ready` has its size.
-/// 16. `after_fork` is the first call in a child: it MUST leave an empty, working hub and MUST NOT touch what the
-///     parent still uses. It MUST NOT close a number that may be another file's by now. [`ForkAware`](crate::hub::ForkAware)
-///     keeps the last rule.
-/// 17. [`pollable`](Hub::pollable) MUST be readable when `wait` with a zero timeout would report something.
-/// 18. A hang-up that nobody waits for MUST NOT make `wait` return for ever.
+/// 16. `after_fork` is the first call in a child: it MUST leave an empty, working hub and MUST NOT touch system
+///     objects that the parent still uses. It MUST NOT close a number that may be another file's by now.
+///     [`ForkAware`](crate::hub::ForkAware) keeps the last rule.
+/// 17. [`pollable`](Hub::pollable) MUST be readable when `wait` with a zero timeout would make a report.
+/// 18. A hang-up without a waiter MUST NOT make `wait` return forever.
 ///
 /// [`HANGUP`]: crate::hub::Readiness::HANGUP
 /// [`INVALID`]: crate::hub::Readiness::INVALID
@@ -74,7 +75,7 @@ pub trait Hub {
     ///
     /// # Errors
     ///
-    /// Returns the error of the system. Nothing is registered then.
+    /// Returns the error of the system, or one of the errors in clause 8. Nothing is registered then.
     fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()>;
 
     /// Removes the registration and releases the open file.
@@ -83,7 +84,7 @@ pub trait Hub {
     /// record.
     fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>);
 
-    /// Sleeps until a descriptor is ready, a notice arrives or `timeout` ends.
+    /// Sleeps until a descriptor is ready, a notice arrives or `timeout` elapses.
     ///
     /// The reports go to `ready`. A `timeout` of `None` sets no limit. The call may return early with no report:
     /// the loop checks its clock and calls again.
@@ -102,7 +103,7 @@ pub trait Hub {
     /// Returns the error of the system. The loop of the child ends with that error.
     fn after_fork(&mut self) -> io::Result<()>;
 
-    /// Returns a wake-up of the hub's own, for a hub that cannot watch descriptors.
+    /// Returns the notifier of a hub that cannot watch descriptors.
     ///
     /// By default the loop watches an eventfd or a pipe. It asks for a notifier only if [`watch`](Hub::watch) refuses
     /// that descriptor. A signal cannot end the wait of a hub with a notifier: while a signal is set to
@@ -111,7 +112,9 @@ pub trait Hub {
         None
     }
 
-    /// Returns a descriptor that is readable whenever `wait` would return at once, for outer loops.
+    /// Returns a descriptor for outer loops.
+    ///
+    /// The descriptor is readable whenever `wait` would return at once.
     fn pollable(&self) -> Option<BorrowedFd<'_>> {
         None
     }

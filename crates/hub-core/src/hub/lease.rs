@@ -16,8 +16,8 @@ pub enum Rearm {
 /// How long the loop lends a descriptor to a hub.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Lease {
-    /// Until the requested directions are no longer armed. The number may then be closed and reused without notice, so
-    /// a report without a waiter must never come twice.
+    /// Until the requested directions are no longer armed. The number may then be closed and reused without
+    /// a call of [`Hub::forget`](crate::hub::Hub::forget), so a report without a waiter must never come twice.
     Wait,
     /// Until [`Hub::forget`](crate::hub::Hub::forget). The loop closes no such descriptor without that call.
     Life,

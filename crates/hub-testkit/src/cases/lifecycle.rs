@@ -1,4 +1,4 @@
-//! Cases about forks and outer loops.
+//! Cases for forks and outer loops.
 
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -19,13 +19,13 @@ pub fn a_forked_child_has_a_working_hub<H: Hub>(make: Make<'_, H>) {
         driver.disarm(key, Interest::BOTH);
         driver.hub.after_fork().expect("a hub for the child");
         driver.wait(Some(Duration::ZERO));
-        assert_eq!(driver.reports(), 0, "the hub of a child is empty");
+        assert_eq!(driver.reports(), 0, "the hub of the child has reports of the parent");
         driver.watch(key, Interest::READ, Lease::Life).expect("watched in the child");
         assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ);
     });
 }
 
-/// Clause 16: *and MUST NOT touch what the parent still uses*. The case checks the latency, too, because a damaged hub
+/// Clause 16: *and MUST NOT touch system objects that the parent still uses*. The case checks the latency, too, because a damaged hub
 /// may recover at its timeout.
 pub fn a_forked_child_leaves_the_parent_alone<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
@@ -58,11 +58,11 @@ pub fn a_forked_child_keeps_the_files_that_it_has_opened<H: Hub>(make: Make<'_, 
         let (near, far) = fixture::pair();
         let key = driver.add(&near, Interest::READ, Lease::Life);
         fixture::send(&far, b"x");
-        assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ, "the hub of the child works");
+        assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ, "the hub of the child gets no report");
     });
 }
 
-/// Clause 17: *`pollable` MUST be readable when `wait` with a zero timeout would report something*.
+/// Clause 17: *`pollable` MUST be readable when `wait` with a zero timeout would make a report*.
 pub fn pollable_is_readable_with_a_report<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     if driver.hub.pollable().is_none() {
@@ -74,6 +74,6 @@ pub fn pollable_is_readable_with_a_report<H: Hub>(make: Make<'_, H>) {
     let fd = driver.hub.pollable().expect("a descriptor for outer loops");
     let limit = Timespec { tv_sec: time_limit().as_secs() as i64, tv_nsec: 0 };
     let ready = poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&limit));
-    assert_eq!(ready, Ok(1), "an outer loop sees the report");
+    assert_eq!(ready, Ok(1), "an outer loop does not see the report");
     assert_eq!(driver.wait_for(key, Duration::ZERO), Readiness::READ);
 }

@@ -10,7 +10,7 @@ use super::LEASES;
 use crate::fixture::{self, Driver, Make, time_limit};
 use crate::process::skip;
 
-/// Clause 4: *nothing MUST be reported that was not asked for*.
+/// Clause 4: *a direction that was not asked for MUST NOT be reported*.
 pub fn only_requested_directions_are_reported<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
@@ -24,8 +24,8 @@ pub fn only_requested_directions_are_reported<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clause 3: *what `rearm` promises MUST hold for descriptors lent for life*. A waiter that parks as `rearm` demands
-/// gets a report for every arrival.
+/// Clause 3: *a hub MUST keep the promise of its `rearm` for descriptors lent for life*. A waiter that parks as `rearm`
+/// demands gets a report for every arrival.
 pub fn a_life_lease_reports_every_arrival<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let (near, far) = fixture::pair();
@@ -202,7 +202,7 @@ pub fn the_end_is_reported_with_the_last_data<H: Hub>(make: Make<'_, H>) {
     assert!(found.contains(Readiness::END), "the end is announced");
 }
 
-/// Clause 18: *a hang-up that nobody waits for MUST NOT make `wait` return for ever*.
+/// Clause 18: *a hang-up without a waiter MUST NOT make `wait` return forever*.
 pub fn a_hang_up_without_a_waiter_does_not_spin<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);

@@ -55,7 +55,7 @@ pub fn a_timeout_is_not_late<H: Hub>(make: Make<'_, H>) {
     assert!(took < time_limit(), "5 ms took {took:?}");
 }
 
-/// Clause 11: *zero never sleeps*.
+/// Clause 11: *a `timeout` of zero MUST NOT sleep*.
 pub fn a_zero_timeout_never_sleeps<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     // The shortest of many: load delays some waits, but a hub that sleeps for zero delays all of them.
@@ -136,7 +136,7 @@ pub fn a_notice_during_the_wait_ends_it<H: Hub>(make: Make<'_, H>) {
     }
 }
 
-/// Clause 13: *many notices end few waits*. A thousand notices end two waits at most.
+/// Clause 13: *many notices MUST end only a few waits*. A thousand notices end two waits at most.
 pub fn many_notices_end_few_waits<H: Hub>(make: Make<'_, H>) {
     let mut driver = Driver::new(make);
     let notifier = driver.notifier();
@@ -170,7 +170,7 @@ pub fn a_wait_allocates_nothing<H: Hub>(make: Make<'_, H>) {
     assert_eq!(fewest, 0, "allocations in a wait");
 }
 
-/// Clause 12: *an interrupted `wait` MUST return `Ok` with nothing*.
+/// Clause 12: *an interrupted `wait` MUST return `Ok` without a report*.
 pub fn a_signal_is_no_error<H: Hub>(make: Make<'_, H>) {
     let_interrupt(Signal::SIGUSR1);
     let mut driver = Driver::new(make);
