@@ -53,7 +53,7 @@ impl<'fd> PollFd<'fd> {
 
 /// Waits until one of many descriptors is ready, and returns how many are. Switches, unless the timeout is zero.
 ///
-/// It sets the readiness of each entry. As poll(2), it returns 0 after the timeout; `None` waits for ever, and zero
+/// It sets the readiness of each entry. As poll(2), it returns 0 after the timeout; `None` waits forever, and zero
 /// checks once.
 ///
 /// ```
@@ -158,7 +158,7 @@ fn readiness(flags: PollFlags, interest: Interest) -> Readiness {
 
 /// Waits until a reader or a writer is ready, and returns all that are. Switches, unless the timeout is zero.
 ///
-/// The results keep the given order. They are empty after the timeout; `None` waits for ever, and zero checks once.
+/// The results keep the given order. They are empty after the timeout; `None` waits forever, and zero checks once.
 ///
 /// ```
 /// use std::time::Duration;

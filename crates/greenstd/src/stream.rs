@@ -40,7 +40,7 @@ const AT_ONCE: usize = PIPE_BUF - PIPE_BUF / 4;
 /// Like [`AT_ONCE`], for all other kinds, whose records must not be split.
 const RECORD: usize = 1 << 20;
 
-/// A pool of its own, so that files are not delayed: each job may wait for ever.
+/// A pool of its own, so that files are not delayed: each job may wait forever.
 static STREAMS: ThreadPool = ThreadPool::named("greenhub-streams", 64);
 
 /// Runs a job in the pool of streams. Its caller waits for it in any case.

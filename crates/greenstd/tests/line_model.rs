@@ -127,11 +127,11 @@ impl Parker {
         Ok(Parker { place, wait })
     }
 
-    pub(crate) fn if_prepared(doing: WaitReason) -> Result<Option<Parker>, LoopError> {
+    pub(crate) fn if_prepared(reason: WaitReason) -> Result<Option<Parker>, LoopError> {
         if HERE.with(|place| *place.killed.lock().unwrap()) {
             return Err(LoopError::Killed);
         }
-        Parker::new(doing).map(Some)
+        Parker::new(reason).map(Some)
     }
 
     pub(crate) fn prepare(_: WaitReason) -> Result<(), LoopError> {
@@ -280,7 +280,7 @@ fn a_grant_to_a_struck_waiter_is_freed() {
             let other = Arc::clone(&tokens);
             let giver = thread::spawn(move || other.lock().give());
             place.strike(strike);
-            // A thread struck before its wait would wait for ever without a grant.
+            // A thread struck before its wait would wait forever without a grant.
             let got = struck.join().unwrap();
             giver.join().unwrap();
             let tokens = tokens.lock();

@@ -49,7 +49,7 @@ pub enum Report {
     /// A callback of the main loop panicked.
     CallbackFailed {
         /// The purpose of the callback.
-        doing: &'static str,
+        operation: &'static str,
         /// The failure.
         error: GreenError,
     },
@@ -125,7 +125,7 @@ impl fmt::Display for Report {
                 write!(f, "a greenlet made at {made_at} {}; no parent waited for it", outcome(error))
             }
             Report::LinkFailed { name, error } => write!(f, "a link of green thread {name} {}", outcome(error)),
-            Report::CallbackFailed { doing, error } => write!(f, "a callback for {doing} {}", outcome(error)),
+            Report::CallbackFailed { operation, error } => write!(f, "a callback for {operation} {}", outcome(error)),
             Report::Refused { greenlet, exit } => {
                 write!(f, "{greenlet} has caught the same {exit} {MOST_THROWS} times and lives on")?;
                 f.write_str("; a caught payload of which `is_exit` is true belongs to `resume_unwind`")
@@ -139,7 +139,7 @@ impl fmt::Display for Report {
                 threads.iter().try_for_each(|one| write!(f, "\n  {one}"))
             }
             Report::Blocked { name, held, backtrace } => {
-                write!(f, "{name} has run for {held:?} without giving way, so that all others wait")?;
+                write!(f, "{name} has run for {held:?} without yielding, so that all others wait")?;
                 backtrace.as_ref().map_or(Ok(()), |backtrace| write!(f, "\n{}", backtrace.trim_end()))
             }
             Report::Abandoned { thread, left } => {
@@ -246,7 +246,7 @@ pub fn warn(text: impl Into<String>) {
 /// Another OS thread makes the report. The thread-locals that a stream needs may be gone here, and after a call of
 /// `std::process::exit` the caller may hold the locks of the stream.
 pub(crate) fn abandoned(left: Vec<String>) {
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const TIMEOUT: Duration = Duration::from_secs(1);
     if !ENABLED.load(Ordering::Relaxed) {
         return;
     }
@@ -258,7 +258,7 @@ pub(crate) fn abandoned(left: Vec<String>) {
     };
     // If no OS thread can be started, the report is lost.
     if std::thread::Builder::new().name("greenhub-report".into()).spawn(report).is_ok() {
-        let _ = done.recv_timeout(PATIENCE);
+        let _ = done.recv_timeout(TIMEOUT);
     }
 }
 

@@ -87,7 +87,7 @@ fn wait_in_vain() -> String {
 fn own_threads_do_not_count() {
     assert!(os_threads() > 1);
     let error = wait_in_vain();
-    assert!(error.contains("block for ever"), "{error}");
+    assert!(error.contains("block forever"), "{error}");
     assert!(os_threads() > 1, "the threads had to end first");
 }
 
@@ -156,7 +156,7 @@ fn a_short_quiet_time_brings_a_report_and_no_earlier_loop_exit() {
     });
 }
 
-/// Parks main and a green thread of a new hub for ever.
+/// Parks main and a green thread of a new hub forever.
 fn park_with_hub() {
     let green = spawn(|| {
         let (_sender, receiver) = mpsc::channel::<u8>();
@@ -165,7 +165,7 @@ fn park_with_hub() {
     let _ = green.join();
 }
 
-/// Parks an OS thread without a hub for ever.
+/// Parks an OS thread without a hub forever.
 fn park_without_hub() {
     let (_sender, receiver) = mpsc::channel::<u8>();
     let _ = receiver.recv();
@@ -388,7 +388,7 @@ fn the_end_of_the_last_other_thread_is_noticed() {
         let other = std::thread::spawn(move || ended.recv().is_ok());
         end_on_quiet_report(end);
         let error = wait_in_vain();
-        assert!(error.contains("block for ever"), "{error}");
+        assert!(error.contains("block forever"), "{error}");
         assert!(other.is_finished());
     });
 }

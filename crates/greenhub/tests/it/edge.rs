@@ -1,4 +1,4 @@
-//! Sockets over an edge-triggered hub, which reports each arrival once: no data may stay unread for ever.
+//! Sockets over an edge-triggered hub, which reports each arrival once: no data may stay unread forever.
 
 #![cfg(all(feature = "epoll", target_os = "linux"))]
 

@@ -357,9 +357,9 @@ fn a_wait_that_only_a_lost_thread_could_end_is_a_loop_exit() {
             });
             yield_now();
             let error = queue.get().expect_err("no putter").to_string();
-            assert!(error.contains("block for ever") && error.contains("waiting to be unparked"), "{error}");
+            assert!(error.contains("block forever") && error.contains("waiting to be unparked"), "{error}");
             let locked = catch_unwind(AssertUnwindSafe(|| drop(mutex.lock()))).expect_err("never unlocked");
-            assert!(locked.downcast::<String>().expect("text").contains("block for ever"));
+            assert!(locked.downcast::<String>().expect("text").contains("block forever"));
             // The error ends only that wait: the lock works afterwards.
             holder.thread().unpark();
             drop(mutex.lock());

@@ -642,7 +642,7 @@ fn rule_06_a_deadline_beyond_the_end_of_the_clock_is_that_end() {
         let other = spawn(|| use_hooked_hub().unwrap());
         let slept = catch_unwind(|| sleep(LONG)).expect_err("the deadline has passed before the clock has reached it");
         let text = slept.downcast_ref::<String>().expect("a text");
-        assert!(text.contains("block for ever"), "{text}");
+        assert!(text.contains("block forever"), "{text}");
         other.join().unwrap();
         HOOK.take();
         // The clock stays at its end, so the test needs a new hub.

@@ -114,7 +114,7 @@ fn a_timeout_leaks_nothing() {
         let (inside, park) = (drops.one(), point.park);
         let one = spawn(move || {
             let _inside = inside;
-            with_timeout(SHORT / 5, park).expect_err("parked for ever");
+            with_timeout(SHORT / 5, park).expect_err("parked forever");
         });
         if point.masked {
             // A timeout alone does not end a masked wait.

@@ -507,7 +507,7 @@ fn deadlock() -> [Rc<GreenThread<()>>; 2] {
 fn main_gets_loop_exit_when_nothing_can_wake_it() {
     limited(|| {
         let [left, _right] = deadlock();
-        let Err(GreenError::Loop(error)) = left.wait() else { panic!("main waits for ever") };
+        let Err(GreenError::Loop(error)) = left.wait() else { panic!("main waits forever") };
         let LoopExit { parked, .. } = error.loop_exit().expect("nothing is left");
         assert_eq!(parked.len(), 2, "{parked:?}");
         for (line, name) in parked.iter().zip(["left", "right"]) {

@@ -1608,9 +1608,9 @@ fn rule_11_a_raw_switch_into_a_parked_greenlet_is_an_error() {
 // ---- 12 -----------------------------------------------------------------------------------------
 
 #[inline(never)]
-fn dig_for_ever(depth: usize) -> usize {
+fn dig_forever(depth: usize) -> usize {
     let frame = std::hint::black_box([depth; 64]);
-    if depth == usize::MAX { 0 } else { dig_for_ever(depth + 1) + frame[depth % 64] }
+    if depth == usize::MAX { 0 } else { dig_forever(depth + 1) + frame[depth % 64] }
 }
 
 #[test]
@@ -1620,7 +1620,7 @@ fn rule_12_an_overflow_hits_the_guard_page() {
         for _ in 0..20 {
             spawn_n(|| sleep(LONG));
         }
-        let digs = Builder::new().name("digger".into()).stack_size(100_000).spawn(|| dig_for_ever(0)).unwrap();
+        let digs = Builder::new().name("digger".into()).stack_size(100_000).spawn(|| dig_forever(0)).unwrap();
         println!("{:?}", digs.join());
         return;
     }
@@ -1636,7 +1636,7 @@ fn rule_12_an_overflow_hits_the_guard_page() {
 fn rule_12_an_overflow_of_an_unnamed_green_thread_reports_the_spawn_location() {
     let test = "rule_12_an_overflow_of_an_unnamed_green_thread_reports_the_spawn_location";
     if is_child() {
-        println!("{:?}", spawn(|| dig_for_ever(0)).join());
+        println!("{:?}", spawn(|| dig_forever(0)).join());
         return;
     }
     let output = in_child(test, |_| ());
@@ -1650,7 +1650,7 @@ fn rule_12_an_overflow_in_a_destructor_of_a_green_local_is_reported() {
     struct Digs;
     impl Drop for Digs {
         fn drop(&mut self) {
-            println!("{}", dig_for_ever(0));
+            println!("{}", dig_forever(0));
         }
     }
     greenhub::local::green_local!(static DIGS: Digs = Digs);
@@ -1669,7 +1669,7 @@ fn rule_12_an_overflow_in_a_destructor_of_a_green_local_is_reported() {
 fn rule_12_an_overflow_of_the_loop_is_reported_as_such() {
     let test = "rule_12_an_overflow_of_the_loop_is_reported_as_such";
     if is_child() {
-        get_hub().schedule(Duration::ZERO, || println!("{}", dig_for_ever(0)));
+        get_hub().schedule(Duration::ZERO, || println!("{}", dig_forever(0)));
         sleep(LONG);
     }
     let output = in_child(test, |_| ());

@@ -40,7 +40,7 @@ fn each_wait_that_ends_is_a_wake_up() {
         (0..5).for_each(|_| sleep(Duration::from_micros(10)));
         assert_eq!(stats().wakeups, before + 5);
         (0..5).for_each(|_| yield_now());
-        assert_eq!(stats().wakeups, before + 5, "giving way is no wait");
+        assert_eq!(stats().wakeups, before + 5, "a yield was counted as a wait");
         let killed = spawn(|| sleep(LONG));
         yield_now();
         killed.kill();

@@ -200,7 +200,7 @@ fn a_park_is_left_by_a_kill_and_the_thread_outlives_it() {
 /// The way in which a green thread of a random program parks.
 #[derive(Copy, Clone, Debug)]
 enum Park {
-    ForEver,
+    Forever,
     /// With a timeout that does not expire.
     Long,
     /// With a timeout that expires at once.
@@ -236,7 +236,7 @@ impl Parker {
                 continue;
             }
             match park {
-                Park::ForEver | Park::Long => self.parked = true,
+                Park::Forever | Park::Long => self.parked = true,
                 Park::AtOnce => self.over.push(false),
                 Park::Struck => self.over.push(true),
             }
@@ -246,7 +246,7 @@ impl Parker {
 
 fn park(how: Park) -> bool {
     match how {
-        Park::ForEver => greenhub::thread::park(),
+        Park::Forever => greenhub::thread::park(),
         Park::Long => greenhub::thread::park_timeout(LONG),
         Park::AtOnce => greenhub::thread::park_timeout(Duration::ZERO),
         Park::Struck => return with_timeout(Duration::ZERO, greenhub::thread::park).is_err(),
@@ -301,7 +301,7 @@ fn parks_match_their_model_under_kills_and_timeouts() {
                         continue;
                     }
                     8..=15 => {
-                        let how = [Park::ForEver, Park::Long, Park::AtOnce, Park::Struck][random.below(4)];
+                        let how = [Park::Forever, Park::Long, Park::AtOnce, Park::Struck][random.below(4)];
                         to_do.borrow_mut().push_back(how);
                         model.to_do.push_back(how);
                         continue;

@@ -133,7 +133,7 @@ mod system {
 
     use super::super::OpenOptions;
 
-    /// A pool of its own, because each open may wait for ever.
+    /// A pool of its own, because each open may wait forever.
     static OPENS: ThreadPool = ThreadPool::named("greenhub-fifos", 64);
 
     pub(in super::super) struct Unopened {

@@ -204,7 +204,7 @@ pub fn serve<L: Accept, R: 'static>(
 /// let last_orders = stop.clone();
 /// let served = serve_until(&stop, &listener, &pool, move |mut stream, _peer| {
 ///     last_orders.stop_within(Duration::from_millis(5));
-///     stream.read(&mut [0]) // for ever: the client says nothing
+///     stream.read(&mut [0]) // forever: the client says nothing
 /// })?;
 /// assert_eq!((served.end, served.accepted, served.killed), (ServeEnd::Stopped, 1, 1));
 /// # drop(client);

@@ -22,7 +22,7 @@ use rustix::net::SocketAddrAny;
 use super::create;
 use crate::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 
-/// A pool of its own, because each job may wait for ever.
+/// A pool of its own, because each job may wait forever.
 static ACCEPTS: ThreadPool = ThreadPool::named("greenhub-accept", 64);
 
 /// The interval at which a waiting green thread checks for a closed socket and for abandoned attempts that have

@@ -231,7 +231,7 @@ impl RawMutex {
     const fn new() -> RawMutex {
         RawMutex(BiasedMutex::new(MutexState {
             hold: LockState::Free,
-            holder: Holder::NOBODY,
+            holder: Holder::NONE,
             waiting: WaitQueue::new(),
         }))
     }

@@ -78,7 +78,7 @@ impl Once {
     #[must_use]
     #[allow(clippy::new_without_default, reason = "std's has none")]
     pub const fn new() -> Once {
-        let progress = Progress { stage: Stage::New, runner: Holder::NOBODY, waiting: WaitQueue::new() };
+        let progress = Progress { stage: Stage::New, runner: Holder::NONE, waiting: WaitQueue::new() };
         Once { completed: AtomicBool::new(false), progress: BiasedMutex::new(progress) }
     }
 

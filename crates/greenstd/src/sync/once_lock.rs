@@ -71,7 +71,7 @@ impl<T> OnceLock<T> {
     /// Gets the contents of the cell, initializing it to `f()` if the cell is uninitialized.
     ///
     /// Switches if `f` does, or if another initialization is under way, and waits for it. An `f` that initializes the
-    /// same cell waits for ever.
+    /// same cell waits forever.
     ///
     /// # Panics
     ///

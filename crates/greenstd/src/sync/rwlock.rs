@@ -18,7 +18,7 @@ use super::wait_queue::{Wait, WaitQueue};
 /// A reader-writer lock, std's `RwLock`.
 ///
 /// It serves green threads of one or more hubs and plain OS threads. Readers and writers are served in FIFO order. So a
-/// green thread that holds a read guard and calls `read` again waits for ever if a writer came in between.
+/// green thread that holds a read guard and calls `read` again waits forever if a writer came in between.
 ///
 /// A kill or a timeout does not strike at once during a wait: see [`Mutex`](super::Mutex). A destructor that runs while
 /// panicking goes before the waiters.
@@ -319,7 +319,7 @@ impl RawRwLock {
         RawRwLock(BiasedMutex::new(RwState {
             readers: 0,
             writer: false,
-            holder: Holder::NOBODY,
+            holder: Holder::NONE,
             turnstile_taken: false,
             turnstile_queue: WaitQueue::new(),
             access_queue: WaitQueue::new(),

@@ -197,7 +197,7 @@ impl Entry {
         let Role::Waiter { waits, .. } = &self.role else { return Vec::new() };
         let thread = system::describe(self.thread);
         match waits {
-            Waits::Thread(doing) => vec![format!("{thread}: {}", doing.as_str())],
+            Waits::Thread(reason) => vec![format!("{thread}: {}", reason.as_str())],
             Waits::Greenlets(waits) => waits.iter().map(|wait| format!("{thread}: {wait}")).collect(),
         }
     }

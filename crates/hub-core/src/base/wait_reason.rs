@@ -1,6 +1,6 @@
 //! The reasons for which green threads and OS threads wait.
 
-/// The reason why a green thread waits, as reports of an idle loop name it.
+/// The reason why a green thread waits, as shown in reports of an idle loop.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum WaitReason {
@@ -42,7 +42,7 @@ pub enum WaitReason {
 impl WaitReason {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            WaitReason::Yield => "giving way",
+            WaitReason::Yield => "yielding",
             WaitReason::Sleep => "sleeping",
             WaitReason::Descriptor => "waiting for a descriptor",
             WaitReason::Join => "waiting for a green thread",

@@ -33,8 +33,8 @@ pub struct LoopError(Arc<Cause>);
 pub enum LoopErrorKind {
     /// Code that runs inside the main loop tried to block.
     ///
-    /// Such code is the loop itself, its callbacks, a hub, the order of a queue, and a `tracing` subscriber during an
-    /// event of this crate.
+    /// Such code is the loop itself, its callbacks, a hub, the ordering of a queue's items, and a `tracing` subscriber
+    /// during an event of this crate.
     #[doc(alias = "BlockingSwitchOut")]
     InMainloop,
     /// Nothing is left that could ever wake the main greenlet. gevent's `LoopExit`.
@@ -69,16 +69,16 @@ pub enum LoopErrorKind {
 enum Cause {
     #[error("{0}")]
     Plain(LoopErrorKind),
-    #[error("do not call blocking functions from the main loop: {doing} needs a green thread")]
-    InMainloop { doing: &'static str },
+    #[error("do not call blocking functions from the main loop: {operation} needs a green thread")]
+    InMainloop { operation: &'static str },
     #[error("{0}")]
     LoopExit(LoopExit),
     #[error(transparent)]
     Hub(HubError),
     #[error("waiting on the hub {hub:?} failed: {error}")]
     Wait { hub: &'static str, error: io::Error },
-    #[error("the hub {hub:?} panicked while {doing}: {message}")]
-    Panicked { hub: &'static str, doing: &'static str, message: Box<str> },
+    #[error("the hub {hub:?} panicked while {operation}: {message}")]
+    Panicked { hub: &'static str, operation: &'static str, message: Box<str> },
     #[error("no stack for another greenlet: {0}")]
     Stack(Box<str>),
 }
@@ -138,9 +138,9 @@ impl LoopError {
         LoopError(Arc::new(cause))
     }
 
-    /// Creates the error of an attempt to block inside the main loop. `doing` names the operation.
-    pub(crate) fn in_mainloop(doing: &'static str) -> LoopError {
-        LoopError::new(Cause::InMainloop { doing })
+    /// Creates the error of an operation that tried to block inside the main loop.
+    pub(crate) fn in_mainloop(operation: &'static str) -> LoopError {
+        LoopError::new(Cause::InMainloop { operation })
     }
 
     /// Creates the error of a loop that has nothing left to wait for.
@@ -153,9 +153,9 @@ impl LoopError {
         LoopError::new(Cause::Wait { hub, error })
     }
 
-    /// Creates the error of a hub that panicked during `doing`.
-    pub(crate) fn hub_panicked(hub: &'static str, doing: &'static str, message: &str) -> LoopError {
-        LoopError::new(Cause::Panicked { hub, doing, message: message.into() })
+    /// Creates the error of a hub that panicked during `operation`.
+    pub(crate) fn hub_panicked(hub: &'static str, operation: &'static str, message: &str) -> LoopError {
+        LoopError::new(Cause::Panicked { hub, operation, message: message.into() })
     }
 
     /// Creates the error of a greenlet without a stack.
@@ -198,7 +198,7 @@ impl fmt::Display for LoopErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             LoopErrorKind::InMainloop => "do not call blocking functions from the main loop",
-            LoopErrorKind::LoopExit => "this call would block for ever",
+            LoopErrorKind::LoopExit => "this call would block forever",
             LoopErrorKind::HubReplaced => "the hub was replaced by use_hub while the main greenlet waited on it",
             LoopErrorKind::Aborted => "the main loop was aborted",
             LoopErrorKind::Interrupted => "the main loop was interrupted",
@@ -261,7 +261,7 @@ pub struct LoopExit {
 
 impl fmt::Display for LoopExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "this call would block for ever: no timer, descriptor or other thread can wake the main greenlet")?;
+        write!(f, "this call would block forever: no timer, descriptor or other thread can wake the main greenlet")?;
         match self.parked.len() {
             0 => write!(f, "; no other green thread is parked"),
             count => write!(f, "; {count} parked: {}", self.parked.join(", ")),

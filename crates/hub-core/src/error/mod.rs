@@ -343,9 +343,9 @@ impl From<GreenError> for io::Error {
 
 /// The error of a handle whose hub is gone, because its OS thread has ended.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("cannot {doing} hub {hub}: its thread has ended, or was left behind by a fork")]
+#[error("cannot {operation} hub {hub}: its thread has ended, or was left behind by a fork")]
 pub struct HubGone {
-    pub(crate) doing: &'static str,
+    pub(crate) operation: &'static str,
     pub(crate) hub: HubId,
 }
 

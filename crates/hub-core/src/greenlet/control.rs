@@ -88,7 +88,7 @@ pub(crate) struct Control {
     pub(super) exit: Cell<bool>,
     pub(super) wake: Cell<Wake>,
     /// The reason of the last park.
-    pub(super) doing: Cell<WaitReason>,
+    pub(super) reason: Cell<WaitReason>,
     pub(super) kind: Cell<Kind>,
 }
 
@@ -212,8 +212,8 @@ impl Control {
         matches!(self.state.get(), State::Ready | State::Parked | State::Switched)
     }
 
-    pub(crate) fn doing(&self) -> WaitReason {
-        self.doing.get()
+    pub(crate) fn reason(&self) -> WaitReason {
+        self.reason.get()
     }
 
     /// Returns whether an exit is pending, thrown soon or held back.

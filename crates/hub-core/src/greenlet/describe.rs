@@ -22,7 +22,7 @@ pub(crate) fn greenlet(control: ControlRef) -> String {
 pub(crate) fn abandoned(control: ControlRef) -> String {
     let who = control.task().map(TaskRef::describe).or_else(|| control.describe_raw());
     let who = who.unwrap_or_else(|| "a green thread that is ending".to_owned());
-    if control.has_begun() { format!("{who}, {}", control.doing().as_str()) } else { format!("{who}, not begun") }
+    if control.has_begun() { format!("{who}, {}", control.reason().as_str()) } else { format!("{who}, not begun") }
 }
 
 /// Describes the parked greenlets and their reasons to wait, for the report of a loop that nothing can wake.
@@ -34,7 +34,7 @@ pub(crate) fn parked(local: &Local) -> Vec<String> {
         .filter(|control| control.state() == State::Parked)
         .filter_map(|control| {
             let who = control.task().map(TaskRef::describe).or_else(|| control.describe_raw())?;
-            Some(format!("{who}, {}", control.doing().as_str()))
+            Some(format!("{who}, {}", control.reason().as_str()))
         })
         .collect()
 }

@@ -1,15 +1,17 @@
 //! Greenlets: stacks, switches, exits, and the run queue.
 //!
-//! In reading order:
+//! The main modules, in reading order:
 //!
 //! - [`control`]: the control block of a greenlet;
 //! - [`run`]: parking, waking, and the hand-off to the next greenlet;
-//! - [`switch`]: all calls into `context`;
+//! - [`switch`]: all calls into the crate `context`;
 //! - [`unwind`]: exits and panics;
 //! - [`task`]: the cell of a green thread, with its body and its result;
 //! - [`raw`]: greenlets that are switched by hand, with a [`payload`];
 //! - [`stack`] and [`overflow`]: the memory of stacks;
-//! - [`local`]: the state of an OS thread, which contains all of this;
+//! - [`target`] and [`patience`]: the targets of timers, and the limit up to which a wait for a lock holds exits back;
+//! - [`local`]: the state of an OS thread: its control blocks, stacks and main loop;
+//! - [`driver`]: the main loop as greenlets see it;
 //! - [`spans`]: the spans of each greenlet, for the crate `tracing`.
 
 pub(crate) mod control;

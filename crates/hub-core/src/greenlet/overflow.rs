@@ -153,7 +153,7 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
         return;
     }
     if action == libc::SIG_DFL || action == libc::SIG_IGN {
-        // A fault cannot be ignored: the access would be repeated for ever.
+        // A fault cannot be ignored: the access would be repeated forever.
         // SAFETY: plain system calls, both allowed in a signal handler. The signal is blocked while
         // its handler runs, so it is taken with the default action where the fault was.
         unsafe {

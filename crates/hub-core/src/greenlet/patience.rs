@@ -1,12 +1,12 @@
 //! Waits for locks hold exits back, up to a limit.
 //!
-//! A destructor that returns a resource does so under a lock. A kill or a timeout that struck in that wait would lose
-//! the resource. Most locks are free again soon, so an exit waits until its target has the lock, and strikes at the
-//! next wait that is not for a lock. If the lock is not free after the *patience*, the exit strikes anyway. Otherwise a
-//! wait for a lock that is never unlocked could not be ended.
+//! A destructor that returns a resource does so under a lock. A kill or a timeout that struck in the wait for that lock
+//! would lose the resource. Most locks are free again soon, so an exit waits until its target has the lock, and strikes
+//! at the next wait that is not for a lock. If the lock is not free after the *patience*, the exit strikes anyway.
+//! Otherwise a wait for a lock that is never unlocked could not be ended.
 //!
-//! The patience is a timer that ends the park with the exit. It is armed when an exit meets a park for a lock, or when
-//! such a park begins with an exit pending. It is disarmed when that park ends.
+//! The *patience timer* ends the park with the exit. It is armed when an exit meets a park for a lock, or when such a
+//! park begins with an exit pending. It is disarmed when that park ends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,13 +19,13 @@ use super::unwind::Exit;
 use crate::base::wait_reason::WaitReason;
 use crate::error::GreenError;
 
-/// In nanoseconds; the largest value means no limit.
+/// The lock patience in nanoseconds. `u64::MAX` means no limit.
 static LOCK_PATIENCE: AtomicU64 = AtomicU64::new(1_000_000_000);
 
-/// Sets how long a kill or a timeout waits for a target that waits for a lock.
+/// Sets how long a kill or a timeout waits for a target that waits for a lock. Does not switch.
 ///
-/// Applies to the whole process. `None` means until the target has the lock. Zero means not at all. The default is one
-/// second. [`with_timeout`] describes where exits strike.
+/// Applies to the whole process. With `None`, an exit waits until the target has the lock. With zero, it does not wait.
+/// The default is one second. [`with_timeout`] describes where exits strike.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,7 +39,7 @@ pub fn set_lock_patience(patience: impl Into<Option<Duration>>) {
     LOCK_PATIENCE.store(nanos, Ordering::Relaxed);
 }
 
-/// Returns how long a kill or a timeout waits for a target that waits for a lock.
+/// Returns how long a kill or a timeout waits for a target that waits for a lock. Does not switch.
 ///
 /// See [`set_lock_patience`].
 #[must_use]
@@ -50,19 +50,19 @@ pub fn lock_patience() -> Option<Duration> {
     }
 }
 
-/// Returns whether a wait of that kind holds exits back.
-pub(crate) fn holds_exits(doing: WaitReason) -> bool {
-    doing == WaitReason::Lock && lock_patience() != Some(Duration::ZERO)
+/// Returns whether a wait for this reason holds exits back.
+pub(crate) fn holds_exits(reason: WaitReason) -> bool {
+    reason == WaitReason::Lock && lock_patience() != Some(Duration::ZERO)
 }
 
-/// Returns whether the wait in which `target` is parked holds that exit back.
+/// Returns whether the wait in which `target` is parked holds `exit` back.
 ///
-/// An error of the loop strikes at once, because the timer of the wait itself may be gone.
+/// An error of the loop strikes at once, because the loop's timers may be gone.
 pub(super) fn holds_back(target: ControlRef, exit: &Exit) -> bool {
-    !matches!(exit, Exit::Kill(GreenError::Loop(_))) && holds_exits(target.doing())
+    !matches!(exit, Exit::Kill(GreenError::Loop(_))) && holds_exits(target.reason())
 }
 
-/// Arms a timer that ends the park with that ticket by the pending exit, when the patience is over.
+/// Arms the timer that ends the park `ticket` of `target` with the pending exit after the patience.
 pub(super) fn begin(target: ControlRef, ticket: u64) {
     let Some(patience) = lock_patience() else { return };
     let entry = Target::Patience { greenlet: target.number(), ticket };
@@ -71,7 +71,7 @@ pub(super) fn begin(target: ControlRef, ticket: u64) {
     }
 }
 
-/// Disarms the patience, because the park of `me` is over.
+/// Disarms the patience timer, because the park of `me` is over.
 #[cold]
 pub(crate) fn end(me: ControlRef) {
     if let Some(timer) = me.replace_patience(None) {

@@ -1,11 +1,11 @@
 //! The run queue, parking, waking, and the hand-off from one greenlet to the next.
 //!
 //! A greenlet that parks switches straight to the next ready one. The switch goes to the main loop only when no
-//! greenlet is ready, or the budget of the turn is used up. A wake-up only queues.
+//! greenlet is ready, or the turn is over. A wake-up only queues its target.
 //!
 //! Ground rules:
 //! - `current` is set before the jump, by the greenlet that switches. So a greenlet that arrives is current.
-//! - A block is in the run queue exactly in the states Unstarted, Ready, Cancelled and Callback, once.
+//! - A block is in the run queue, once, if and only if its state is Unstarted, Ready, Cancelled or Callback.
 //! - A ticket is woken at most once: a wake-up advances it, and so does every other end of a park.
 //! - No borrow of a `RefCell` or of a hub is held when a greenlet is left.
 
@@ -41,8 +41,8 @@ pub(crate) use self::waiter::{Waiter, may_leave, yield_now};
 
 /// The part of an OS thread's state that every switch touches: plain cells, no destructor, no lazy initialization.
 ///
-/// The two counters are kept apart. Side by side, one wide operation would change both, which stalls on the narrow one
-/// before.
+/// `ready` and `budget` are kept apart. If they were adjacent, the compiler would update both with one wide operation,
+/// which stalls on the narrow store before it.
 #[repr(C)]
 pub(crate) struct RunQueue {
     ready: Cell<usize>,
@@ -56,13 +56,13 @@ pub(crate) struct RunQueue {
     granted: Cell<usize>,
     /// How many more operations may complete without a switch before [`charge`] checks whether others have run.
     operations: Cell<u32>,
-    /// How many greenlets ran by the earlier budgets.
+    /// How many greenlets ran under the earlier budgets.
     switches: Cell<u64>,
     /// The state of this OS thread, until it ends.
     pub(super) local: Cell<Option<NonNull<Local>>>,
     /// The state of this OS thread after its end, while some of it is still needed.
     pub(super) late: Cell<Option<NonNull<Local>>>,
-    /// The OS thread has ended or is ending: nothing is switched to any more.
+    /// Whether the OS thread has ended or is ending. No greenlet is entered then.
     pub(super) ended: Cell<bool>,
     turn: fairness::Turn,
 }
@@ -86,7 +86,7 @@ thread_local! {
     };
 }
 
-/// Returns this OS thread's part. Small enough to be inlined wherever it is used.
+/// Returns the run queue of this OS thread. The function is small enough to be inlined everywhere.
 #[inline(always)]
 pub(super) fn thread() -> &'static RunQueue {
     // SAFETY: a thread-local without destructor lives as long as its thread. The reference cannot leave the thread: it
@@ -111,7 +111,7 @@ pub(crate) fn running_address() -> usize {
 
 /// Returns whether the running code must not block.
 ///
-/// It is the main loop, or a subscriber during an event of this crate.
+/// True in the main loop, and in a subscriber during an event of this crate.
 #[inline]
 pub(crate) fn in_mainloop() -> bool {
     trace::in_subscriber() || thread().current.get().is_some_and(|control| control.kind() == Kind::Mainloop)
@@ -159,7 +159,7 @@ pub(crate) fn ready() -> usize {
     thread().ready.get()
 }
 
-/// Stops hand-offs: the running greenlet cannot give way from now on. Returns the value that resumes them.
+/// Stops hand-offs: the running greenlet cannot yield from now on. Returns the value that resumes them.
 #[inline]
 pub(crate) fn stop_hand_off() -> usize {
     let thread = thread();
@@ -190,8 +190,7 @@ pub(crate) fn switches() -> u64 {
 }
 
 impl RunQueue {
-    /// Grants a new budget. The used part of the former budget is added to the count of switches, which saves a
-    /// counter.
+    /// Grants a new budget, and adds the used part of the former one to the count of switches.
     #[inline]
     fn grant(&self, budget: usize) {
         let ran = self.granted.get() - self.budget.get();
@@ -221,7 +220,7 @@ impl RunQueue {
         self.ready.set(self.ready.get() - 1);
     }
 
-    /// Removes `head`, which is the head of the queue and does not run. It is charged to the turn, but not counted.
+    /// Removes `head`, the head of the queue, which does not run. The removal is charged to the turn, but is no switch.
     fn pop_unrun(&self, head: ControlRef) {
         self.pop(head);
         if self.budget.get() != 0 {
@@ -232,7 +231,7 @@ impl RunQueue {
 
     /// Queues the running greenlet behind the ready ones, and leaves it.
     #[inline]
-    fn give_way(&self, me: ControlRef) -> Result<(), LoopError> {
+    fn yield_running(&self, me: ControlRef) -> Result<(), LoopError> {
         if self.budget.get() == 0 && !self.renew() {
             self.mainloop()?;
         }
@@ -286,7 +285,7 @@ impl RunQueue {
                     continue;
                 }
                 State::Unstarted => {
-                    // Without a stack the main loop tries again, and cancels the greenlet if there still is none.
+                    // The main loop tries again to take a stack. If that fails too, it cancels the greenlet.
                     if give_stack(local, next).is_err() {
                         break;
                     }
@@ -330,7 +329,7 @@ impl RunQueue {
     fn mainloop(&self) -> Result<ControlRef, LoopError> {
         let local = local::get();
         if local.main_loop.in_hub() {
-            return Err(LoopError::in_mainloop("a wait in a hub or in the order of a queue"));
+            return Err(LoopError::in_mainloop("a wait in a hub or while a queue orders its items"));
         }
         if let Some(mainloop) = local.mainloop.get() {
             return Ok(mainloop);
@@ -354,7 +353,7 @@ fn give_stack(local: &Local, control: ControlRef) -> Result<(), LoopError> {
     Ok(())
 }
 
-/// For `root`: runs the current greenlet, and then as many as may run on the same stack. Never unwinds.
+/// For `root`: runs the current greenlet, and then each next one that may run on the same stack. Never unwinds.
 ///
 /// Returns the context to enter next, and the cell for the context of this stack.
 pub(super) fn run_current() -> (usize, *const Cell<usize>) {
@@ -407,7 +406,9 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
 }
 
 impl RunQueue {
-    /// Returns the main loop, to run after an ended greenlet. If there is none, it begins on the same stack.
+    /// Returns the main loop, to run after an ended greenlet.
+    ///
+    /// A new main loop begins on the same stack if that has the default size, or if there is no other stack.
     fn mainloop_after(&self, local: &Local, size: Option<usize>) -> ControlRef {
         if let Some(mainloop) = local.mainloop.get() {
             return mainloop;
@@ -431,8 +432,8 @@ impl RunQueue {
     fn successor(&self, local: &Local, size: Option<usize>) -> Option<ControlRef> {
         while let Some(next) = self.head.get() {
             match next.state() {
-                // The main greenlet must get the error of an ended loop, even if the budget is used up and there is no
-                // loop.
+                // Without a main loop, the queue is served even if the budget is used up: the main greenlet must get
+                // the error of the ended loop.
                 _ if self.budget.get() == 0 && local.mainloop.get().is_some() && !self.renew() => return None,
                 State::Cancelled => {
                     self.pop_unrun(next);
@@ -472,7 +473,7 @@ fn run_task(me: ControlRef) {
     spans::entered(me);
     task.run();
     me.task.set(None);
-    // A signal handler that reads a cell here reads a live one.
+    // A signal handler that reads `task` here finds `None` or a live task.
     compiler_fence(Ordering::SeqCst);
     // Pending exits concerned the body. Links and destructors may block again.
     me.clear_exits();
@@ -481,14 +482,14 @@ fn run_task(me: ControlRef) {
 }
 
 /// Reports a callback that panicked. The loop continues.
-pub(crate) fn report_callback(doing: &'static str, error: GreenError) {
-    report::tell(Report::CallbackFailed { doing, error });
+pub(crate) fn report_callback(operation: &'static str, error: GreenError) {
+    report::tell(Report::CallbackFailed { operation, error });
 }
 
 impl RunQueue {
-    /// For the main loop: runs the head of the queue, and the greenlets to which it hands on.
+    /// For the main loop: runs the head of the queue, and the greenlets that follow by hand-off.
     ///
-    /// Returns false if the head is a callback that is for the next turn.
+    /// Returns false if the head is a callback that is due only in the next turn.
     #[inline(always)]
     fn run_head(&self, local: &Local, head: ControlRef) -> bool {
         match head.state() {
@@ -563,9 +564,9 @@ pub(super) fn end_mainloop(local: &Local) {
     }
 }
 
-/// Marks `me` as a main greenlet, because the OS thread ends on its stack, which is never left again.
+/// Marks `me` as a main greenlet, because the OS thread ends on the stack of `me`.
 ///
-/// Each park of a main greenlet is checked first.
+/// Every park of a main greenlet takes the checked path, which refuses parks on an ended OS thread.
 pub(super) fn end_here(me: ControlRef) {
     me.kind.set(Kind::Main);
 }

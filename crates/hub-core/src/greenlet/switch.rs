@@ -1,4 +1,4 @@
-//! All calls into `context`: leaving one greenlet and entering another.
+//! All calls into the crate `context`: leaving one greenlet and entering another.
 //!
 //! ```text
 //! fresh                     running                   suspended
@@ -22,7 +22,8 @@
 //! - Nothing unwinds across a switch. `root` never returns and never unwinds: every piece of foreign code below it is
 //!   under `catch_unwind`. A greenlet is made to exit by a flag that it reads after it has landed.
 //! - Between the choice of a successor and the jump no foreign code runs.
-//! - Greenlets never leave their OS thread: `Context` is `Send`, but our numbers are in cells of blocks that are not.
+//! - Greenlets never leave their OS thread: `Context` is `Send`, but its number is in a cell of a block that is not
+//!   `Send`.
 
 use std::cell::Cell;
 use std::mem::transmute;
@@ -48,7 +49,7 @@ pub(super) unsafe fn jump(context: usize, save: *const Cell<usize>) {
     land(transfer);
 }
 
-/// Stores the context of the greenlet that was just left in the cell that it passed.
+/// Stores the context of the previous greenlet in the cell that came with the jump.
 #[inline]
 fn land(transfer: Transfer) {
     let save = transfer.data as *const Cell<usize>;

@@ -70,10 +70,10 @@ impl MainLoop {
     }
 }
 
-/// Wakes all greenlets that wait for `doing`, so that they check again.
-fn wake_all(doing: WaitReason) {
+/// Wakes all greenlets that wait for `reason`, so that they check again.
+fn wake_all(reason: WaitReason) {
     for control in local::get().controls.in_use() {
-        if control.state() == State::Parked && control.doing() == doing {
+        if control.state() == State::Parked && control.reason() == reason {
             Waiter::new(control, control.ticket()).wake();
         }
     }

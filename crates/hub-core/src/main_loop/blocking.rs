@@ -60,13 +60,13 @@ impl Detector {
 impl Detector {
     /// Stops the watchdog like the drop, but waits for at most a second. Returns false if the watchdog still runs.
     pub(crate) fn end(self: Box<Self>) -> bool {
-        const PATIENCE: Duration = Duration::from_secs(1);
+        const TIMEOUT: Duration = Duration::from_secs(1);
         self.stop.ask();
         let begun = Instant::now();
         while self.generation == fork::generation()
             && self.watchdog.as_ref().is_some_and(|watchdog| !watchdog.is_finished())
         {
-            if begun.elapsed() >= PATIENCE {
+            if begun.elapsed() >= TIMEOUT {
                 std::mem::forget(self);
                 return false;
             }

@@ -1,7 +1,7 @@
 //! The callbacks of one loop, by number.
 //!
 //! Timers and descriptor slots know a callback by its number alone, and drop the number before it is given to another
-//! callback. Handles outlive their callbacks, so they know the serial number too.
+//! callback. A handle may outlive its callback, so the handle knows the serial number too.
 
 use std::os::fd::{AsFd, RawFd};
 use std::rc::Rc;
@@ -18,20 +18,20 @@ pub(crate) enum Callback {
         interest: Interest,
         listener: Rc<dyn Listener>,
         origin: Origin,
-        /// Keeps the descriptor open; its number is not read again.
+        /// Keeps the descriptor open. The number is not read from it again.
         fd: Rc<dyn AsFd>,
     },
     Timer {
         timer: Rc<dyn Timer>,
         origin: Origin,
-        /// `None` without a delay.
+        /// The armed timer, or `None` for a callback without a delay.
         armed: Option<TimerId>,
     },
     /// The descriptor of this listener was closed; the main loop has to notify the listener.
     Closed { listener: CallbackId, fd: RawFd },
 }
 
-/// Identifies one registration for ever.
+/// Identifies one registration forever.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct CallbackId {
     number: u32,
@@ -63,7 +63,7 @@ impl Callbacks {
         CallbackId { number, serial: self.serial }
     }
 
-    /// Returns the registration that has the number now.
+    /// Returns the id of the callback that has the number now.
     pub(crate) fn id(&self, number: u32) -> Option<CallbackId> {
         self.entries.get(number as usize).map(|&(serial, _)| CallbackId { number, serial })
     }
@@ -82,7 +82,7 @@ impl Callbacks {
         Some(self.entries.remove(id.number as usize).1)
     }
 
-    /// Returns the callbacks without a delay that have not run.
+    /// Returns the ids of the callbacks without a delay that have not run.
     pub(crate) fn immediate(&self) -> impl Iterator<Item = CallbackId> {
         self.entries.iter().filter_map(|(number, (serial, callback))| {
             matches!(callback, Callback::Timer { armed: None, .. })

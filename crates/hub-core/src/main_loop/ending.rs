@@ -118,7 +118,7 @@ impl MainLoop {
         drop_contained(self.ending.main_error.replace(Some(error)));
         let main = local::get().main;
         match main.state() {
-            // The greenlet that it has switched to may be parked for ever.
+            // The greenlet that it has switched to may be parked forever.
             State::Switched => main.set_parked(),
             State::Parked => {}
             _ => return,

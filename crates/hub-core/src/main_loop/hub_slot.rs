@@ -186,21 +186,21 @@ impl MainLoop {
     /// Calls the hub. A nested call is an error.
     pub(super) fn with_hub<R>(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         call: impl FnOnce(&mut dyn Hub) -> R,
     ) -> Result<R, LoopError> {
         self.ensure_hub()?;
-        self.call_hub(doing, call)
+        self.call_hub(operation, call)
     }
 
     /// Calls the hub that [`ensure_hub`](MainLoop::ensure_hub) has found.
     #[inline]
     pub(super) fn call_hub<R>(
         &self,
-        doing: &'static str,
+        operation: &'static str,
         call: impl FnOnce(&mut dyn Hub) -> R,
     ) -> Result<R, LoopError> {
-        let Some(mut hub) = self.slot.take() else { return Err(LoopError::in_mainloop(doing)) };
+        let Some(mut hub) = self.slot.take() else { return Err(LoopError::in_mainloop(operation)) };
         match self.call_guarded(|| call(&mut *hub)) {
             Ok(result) => {
                 self.slot.put_back(hub);
@@ -214,7 +214,7 @@ impl MainLoop {
                 let name = self.slot.name();
                 self.slot.put_back(hub);
                 self.drop_failed_hub();
-                Err(LoopError::hub_panicked(name, doing, &message))
+                Err(LoopError::hub_panicked(name, operation, &message))
             }
         }
     }

@@ -112,7 +112,7 @@ struct Registered {
     /// The same for the entry of the thread itself.
     plain: Cell<u32>,
     /// The reason of the thread's present wait as a whole.
-    doing: Cell<WaitReason>,
+    reason: Cell<WaitReason>,
     itself: OnceCell<Arc<Plain>>,
 }
 
@@ -122,7 +122,7 @@ thread_local! {
             Registered {
                 mailbox: Cell::new(0),
                 plain: Cell::new(0),
-                doing: Cell::new(WaitReason::Park),
+                reason: Cell::new(WaitReason::Park),
                 itself: OnceCell::new(),
             }
         };
@@ -189,13 +189,13 @@ pub(crate) fn plain() -> io::Result<Arc<Plain>> {
 }
 
 /// Sets the reason of this OS thread's next wait as a whole.
-pub(crate) fn note_reason(doing: WaitReason) {
-    let _ = REGISTERED.try_with(|registered| registered.doing.set(doing));
+pub(crate) fn note_reason(reason: WaitReason) {
+    let _ = REGISTERED.try_with(|registered| registered.reason.set(reason));
 }
 
 /// Returns the reason of this OS thread's wait as a whole.
 pub(crate) fn reason() -> WaitReason {
-    REGISTERED.try_with(|registered| registered.doing.get()).unwrap_or(WaitReason::Park)
+    REGISTERED.try_with(|registered| registered.reason.get()).unwrap_or(WaitReason::Park)
 }
 
 /// Removes a thread from the table if its destructors have run: nothing else does so after its wait.

@@ -154,7 +154,7 @@ impl Standstill {
 
 /// Returns a description of each wait on this thread.
 fn waits(local: &Local) -> Vec<String> {
-    let main = format!("the main greenlet, {}", local.main.doing().as_str());
+    let main = format!("the main greenlet, {}", local.main.reason().as_str());
     std::iter::once(main).chain(describe::parked(local)).collect()
 }
 

@@ -34,7 +34,7 @@ impl Tick {
 const BUCKETS: usize = 1024;
 const WORDS: usize = BUCKETS / 64;
 
-/// The capacity that an emptied bucket keeps. The limit prevents a burst from holding memory for ever.
+/// The capacity that an emptied bucket keeps. The limit prevents a burst from holding memory forever.
 const ROOM: usize = 256;
 
 /// A ring of buckets. The tick of each node follows the present tick by less than the number of buckets, so no bucket

@@ -3,33 +3,33 @@
 use crate::greenlet::control::State;
 use crate::greenlet::{describe, local, run};
 
-/// The greenlet that holds something, for a message.
+/// The greenlet that holds a lock or runs an initializer, for error messages.
 ///
-/// Recording the holder is cheap, and releasing costs nothing.
+/// A lock records its holder when it is locked. The record is not erased when the lock is unlocked.
 ///
 /// ```
 /// use hub_core::internal::Holder;
 /// use std::time::Duration;
-/// let sleeper = greenhub::spawn(|| {
+/// let joiner = greenhub::spawn(|| {
 ///     let holder = Holder::current();
 ///     greenhub::spawn(move || holder.describe()).join()
 /// });
-/// let described = sleeper.join()??;
+/// let described = joiner.join()??;
 /// assert!(described.starts_with("green thread spawned at"), "{described}");
 /// assert!(described.ends_with("waiting for a green thread"), "{described}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Holder(
-    /// The address of the greenlet's control block, which is only compared; 0 on an OS thread without greenlets.
+    /// The address of the greenlet's control block, for comparisons only. It is 0 on an OS thread without greenlets.
     usize,
 );
 
 impl Holder {
     /// No greenlet.
-    pub const NOBODY: Holder = Holder(0);
+    pub const NONE: Holder = Holder(0);
 
-    /// Returns the running greenlet.
+    /// Returns the running greenlet. Does not switch.
     #[inline]
     #[must_use]
     pub fn current() -> Holder {
@@ -38,8 +38,8 @@ impl Holder {
 
     /// Describes the greenlet: its name, where it was spawned and what it waits for.
     ///
-    /// That is known only for a living greenlet of the calling OS thread. The control block of an ended greenlet may
-    /// belong to another one by now.
+    /// Returns "another OS thread" if no greenlet of the calling OS thread has this control block. The control block of
+    /// an ended greenlet may belong to another greenlet by now. Does not switch.
     #[must_use]
     pub fn describe(self) -> String {
         let found = local::try_get()
@@ -49,7 +49,7 @@ impl Holder {
             Some(control) if control.state() == State::Ready => {
                 format!("{}, ready to run", describe::greenlet(control))
             }
-            Some(control) => format!("{}, {}", describe::greenlet(control), control.doing().as_str()),
+            Some(control) => format!("{}, {}", describe::greenlet(control), control.reason().as_str()),
             None => "another OS thread".to_owned(),
         }
     }

@@ -94,7 +94,7 @@ fn cannot_end(local: &Local, error: &LoopError) -> String {
     let mut text = format!("green threads that a job of the thread pool has left are killed: {why}");
     for green in green_threads(local) {
         if let Some(task) = green.task() {
-            text.push_str(&format!("\n  {}, {}", task.describe(), green.doing().as_str()));
+            text.push_str(&format!("\n  {}, {}", task.describe(), green.reason().as_str()));
         }
     }
     text

@@ -53,9 +53,9 @@ pub struct Parker {
 }
 
 impl Parker {
-    /// Begins a wait for the reason `doing`, which reports show. Does not switch.
+    /// Begins a wait for the reason `reason`, which reports show. Does not switch.
     ///
-    /// A pending kill or timeout is thrown, unless `doing` is [`WaitReason::Lock`]: see
+    /// A pending kill or timeout is thrown, unless `reason` is [`WaitReason::Lock`]: see
     /// [`set_lock_patience`](crate::set_lock_patience). If it was swallowed before, other green threads may run before
     /// it is thrown again. The first wait of an OS thread with green threads builds its hub, which is foreign code. So
     /// use [`if_prepared`](Parker::if_prepared) under a lock.
@@ -67,12 +67,12 @@ impl Parker {
     ///
     /// Returns an error if no hub can be built and the OS thread has green threads, timers or listeners, which only a
     /// hub can serve. Without them the wait blocks the OS thread.
-    pub fn new(doing: WaitReason) -> Result<Parker, LoopError> {
-        match Parker::if_prepared(doing)? {
+    pub fn new(reason: WaitReason) -> Result<Parker, LoopError> {
+        match Parker::if_prepared(reason)? {
             Some(parker) => Ok(parker),
             None => {
-                Parker::prepare(doing)?;
-                Parker::new(doing)
+                Parker::prepare(reason)?;
+                Parker::new(reason)
             }
         }
     }
@@ -86,21 +86,21 @@ impl Parker {
     ///
     /// The same as [`new`](Parker::new).
     #[inline(always)]
-    pub fn if_prepared(doing: WaitReason) -> Result<Option<Parker>, LoopError> {
-        let Some(local) = local::try_get() else { return Parker::plain(doing).map(Some) };
+    pub fn if_prepared(reason: WaitReason) -> Result<Option<Parker>, LoopError> {
+        let Some(local) = local::try_get() else { return Parker::plain(reason).map(Some) };
         if !local.main_loop.is_reachable() {
             let blocks = local.main_loop.takes_blocking(local);
-            return if blocks { Parker::plain(doing).map(Some) } else { Ok(None) };
+            return if blocks { Parker::plain(reason).map(Some) } else { Ok(None) };
         }
-        let Some(waiter) = Waiter::begin(doing)? else { return Ok(None) };
+        let Some(waiter) = Waiter::begin(reason)? else { return Ok(None) };
         let greenlet = NonZeroU64::MIN.saturating_add(waiter.control().number().into());
         Ok(Some(Parker::begun(greenlet, waiter.ticket())))
     }
 
     /// Begins a wait of this OS thread as a whole.
     #[cold]
-    fn plain(doing: WaitReason) -> Result<Parker, LoopError> {
-        reach::note_reason(doing);
+    fn plain(reason: WaitReason) -> Result<Parker, LoopError> {
+        reach::note_reason(reason);
         Ok(Parker::begun(PLAIN, plain()?.begin()))
     }
 
@@ -117,12 +117,12 @@ impl Parker {
     ///
     /// Returns an error if no hub can be built, like [`new`](Parker::new).
     #[cold]
-    pub fn prepare(doing: WaitReason) -> Result<(), LoopError> {
+    pub fn prepare(reason: WaitReason) -> Result<(), LoopError> {
         let Some(local) = local::try_get() else { return Ok(()) };
         if !local.main_loop.is_reachable() {
             local.main_loop.prepare_wait(local)?;
         }
-        if !patience::holds_exits(doing) {
+        if !patience::holds_exits(reason) {
             run::check_exit();
         }
         Ok(())

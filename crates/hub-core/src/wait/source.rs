@@ -251,7 +251,7 @@ impl Source {
                         main_loop.operated(inner.fd, inner.id, direction, None);
                     }
                     Err(error) if nonblocking => return Err(error),
-                    Err(error) => return Err(give_way_if_exhausted(error)),
+                    Err(error) => return Err(yield_if_exhausted(error)),
                 }
             }
             self.park(&entered, main_loop, direction, &mut wait)?;
@@ -565,7 +565,7 @@ impl Source {
 /// Yields if descriptors have run out, so that green threads that hold some can run: the caller is likely to try again
 /// at once. Returns the error, or that of the main loop for the main greenlet.
 #[cold]
-fn give_way_if_exhausted(error: io::Error) -> io::Error {
+fn yield_if_exhausted(error: io::Error) -> io::Error {
     if !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
         return error;
     }

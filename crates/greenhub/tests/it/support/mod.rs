@@ -28,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs a test on a new OS thread, which has no hub yet.
 ///
-/// If the test hangs, aborts the process with the test's name: a main loop that waits for ever prints nothing.
+/// If the test hangs, aborts the process with the test's name: a main loop that waits forever prints nothing.
 pub(crate) fn run<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, ended) = mpsc::channel::<()>();
     let name = test_name(name);

@@ -49,7 +49,7 @@ impl World {
         self.tokens.1.notify_one();
     }
 
-    /// Adds a token if one is wanted and none is there. A waiter beside an available token would wait for ever.
+    /// Adds a token if one is wanted and none is there. A waiter beside an available token would wait forever.
     fn feed(&self) {
         let tokens = locked(&self.tokens.0);
         if self.hungry.load(Ordering::SeqCst) > 0 && *tokens == 0 {

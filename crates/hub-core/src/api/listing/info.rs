@@ -67,7 +67,7 @@ pub enum GreenletState {
     /// It is parked until a wake-up.
     Waiting {
         /// The reason of the wait.
-        doing: WaitReason,
+        reason: WaitReason,
         /// The descriptor and the direction, if it waits for a descriptor.
         descriptor: Option<(RawFd, Interest)>,
         /// The time until a timer ends the wait, if it has one and that time is known.
@@ -183,8 +183,8 @@ impl fmt::Display for GreenletState {
             GreenletState::Delayed { due_in: Some(due_in) } => write!(f, "begins in {due_in:?}"),
             GreenletState::Delayed { due_in: None } => f.write_str("begins later"),
             GreenletState::Switched => f.write_str("switched to another"),
-            GreenletState::Waiting { doing, descriptor, due_in } => {
-                f.write_str(doing.as_str())?;
+            GreenletState::Waiting { reason, descriptor, due_in } => {
+                f.write_str(reason.as_str())?;
                 if let Some((fd, interest)) = descriptor {
                     write!(f, " ({})", End { fd, interest })?;
                 }

@@ -18,7 +18,7 @@ fn dig(depth: usize) -> usize {
     if depth == 0 { frame[0] } else { dig(depth - 1) + frame[depth % 64] }
 }
 
-extern "C" fn dig_for_ever(_: Transfer) -> ! {
+extern "C" fn dig_forever(_: Transfer) -> ! {
     let deep = dig(usize::MAX);
     unreachable!("reached {deep}");
 }
@@ -35,7 +35,7 @@ fn overflow(guard: GuardKind, others: usize) {
     unsafe {
         let stack = stack.as_ref();
         let stack = context::stack::Stack::new(stack.top().cast(), stack.bottom().cast());
-        Context::new(&stack, dig_for_ever).resume(0);
+        Context::new(&stack, dig_forever).resume(0);
     }
 }
 

@@ -15,14 +15,14 @@ use crate::report::{self, Report};
 /// Throws `own` instead of an earlier kill. A swallowed exit is thrown again after `between`, and given up after
 /// [`MOST_THROWS`] throws.
 pub(super) fn throw_pending(me: ControlRef, mut own: Option<Exit>, between: impl Fn(ControlRef)) {
-    let mut gave_way = false;
+    let mut yielded = false;
     while !me.is_masked()
         && let Some(throws) = me.throws()
     {
         if throws >= MOST_THROWS {
             give_up_exit(me);
-        } else if throws != 0 && !gave_way {
-            gave_way = true;
+        } else if throws != 0 && !yielded {
+            yielded = true;
             between(me);
         } else if let Some(exit) = me.next_throw() {
             throw(own.take().filter(|_| exit.scope().is_none()).unwrap_or(exit));
@@ -40,7 +40,7 @@ pub(super) fn take_turn(me: ControlRef) {
     // Without a budget the switch goes to the main loop, past the ready greenlets. They run in its next turn.
     thread.end_turn();
     // Where no loop can be launched this fails, and the exit is thrown at once.
-    let _ = thread.give_way(me);
+    let _ = thread.yield_running(me);
     spans::entered(me);
 }
 

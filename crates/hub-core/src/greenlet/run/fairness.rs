@@ -11,7 +11,7 @@
 //! Ground rules:
 //! - A turn that is cut leaves ready greenlets behind. Two groups of timers run before these greenlets: those that had
 //!   expired in the cut turn and were not reached, and those that expire until no turn is cut. One of the greenlets
-//!   left behind runs in each turn, too, so that neither group keeps the other waiting for ever.
+//!   left behind runs in each turn, too, so that neither group keeps the other waiting forever.
 //! - While a turn lasts, greenlets leave the queue only at its head, and each one is charged to the turn. The number
 //!   that have left tells which of the others are still in their places.
 //! - `RunQueue::ready` counts the due ones too.

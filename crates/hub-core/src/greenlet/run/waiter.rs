@@ -28,12 +28,12 @@ impl Waiter {
     /// Returns an error where parking is not possible: in the main loop, in a subscriber during an event of this crate,
     /// while panicking, at the end of the OS thread.
     #[inline]
-    pub(crate) fn current(doing: WaitReason) -> Result<Waiter, LoopError> {
+    pub(crate) fn current(reason: WaitReason) -> Result<Waiter, LoopError> {
         let control = current();
         if control.kind() != Kind::Thread || control.exit.get() || trace::in_subscriber() || std::thread::panicking() {
-            may_park(control, doing)?;
+            may_park(control, reason)?;
         }
-        control.doing.set(doing);
+        control.reason.set(reason);
         Ok(Waiter { control, ticket: control.ticket.get() })
     }
 
@@ -43,14 +43,14 @@ impl Waiter {
     /// Returns `None` if an exit must be thrown first, by [`check_exit`](super::check_exit): the caller may hold a
     /// lock, and others may run before a swallowed exit is thrown again.
     #[inline]
-    pub(crate) fn begin(doing: WaitReason) -> Result<Option<Waiter>, LoopError> {
+    pub(crate) fn begin(reason: WaitReason) -> Result<Option<Waiter>, LoopError> {
         let control = current();
         if (control.kind() != Kind::Thread || control.exit.get() || trace::in_subscriber() || std::thread::panicking())
-            && !may_begin(control, doing)?
+            && !may_begin(control, reason)?
         {
             return Ok(None);
         }
-        control.doing.set(doing);
+        control.reason.set(reason);
         let ticket = control.ticket.get() + 1;
         control.ticket.set(ticket);
         Ok(Some(Waiter { control, ticket }))
@@ -134,7 +134,7 @@ impl Waiter {
         let me = self.control;
         debug_assert_eq!(current(), me, "only the running greenlet parks");
         if trace::in_subscriber() {
-            may_leave(me, me.doing())?;
+            may_leave(me, me.reason())?;
         }
         if me.ticket.get() == self.ticket && spans::exited_for(self) {
             me.state.set(State::Parked);
@@ -147,7 +147,7 @@ impl Waiter {
     }
 }
 
-/// Handles the arrival of a greenlet that was entered again after it gave way.
+/// Handles the arrival of a greenlet that was entered again after it yielded.
 ///
 /// Throws the pending exit unless a mask is in force.
 #[inline]
@@ -177,8 +177,8 @@ pub(super) fn take_main_error(me: ControlRef) -> Result<(), LoopError> {
 }
 
 #[cold]
-pub(super) fn may_park(me: ControlRef, doing: WaitReason) -> Result<(), LoopError> {
-    may_leave(me, doing)?;
+pub(super) fn may_park(me: ControlRef, reason: WaitReason) -> Result<(), LoopError> {
+    may_leave(me, reason)?;
     if me.kind() == Kind::Main {
         local::get().watch_for_end();
     }
@@ -187,12 +187,12 @@ pub(super) fn may_park(me: ControlRef, doing: WaitReason) -> Result<(), LoopErro
 
 /// Returns false if an exit must be thrown first.
 #[cold]
-pub(super) fn may_begin(me: ControlRef, doing: WaitReason) -> Result<bool, LoopError> {
+pub(super) fn may_begin(me: ControlRef, reason: WaitReason) -> Result<bool, LoopError> {
     let may_throw = !in_mainloop() && !std::thread::panicking() && !local::has_ended();
-    if has_to_exit(me) && may_throw && !patience::holds_exits(doing) {
+    if has_to_exit(me) && may_throw && !patience::holds_exits(reason) {
         return Ok(false);
     }
-    may_park(me, doing)?;
+    may_park(me, reason)?;
     if has_to_exit(me) {
         patience::begin(me, me.ticket.get() + 1);
     }
@@ -200,13 +200,13 @@ pub(super) fn may_begin(me: ControlRef, doing: WaitReason) -> Result<bool, LoopE
 }
 
 /// Checks whether the running greenlet may be left. Throws the pending exit, if there is one.
-pub(crate) fn may_leave(me: ControlRef, doing: WaitReason) -> Result<(), LoopError> {
+pub(crate) fn may_leave(me: ControlRef, reason: WaitReason) -> Result<(), LoopError> {
     // Must be first: an exit must not unwind a destructor of a thread-local.
     if thread().ended.get() {
         return Err(LoopErrorKind::ThreadEnding.into());
     }
     if me.kind() == Kind::Mainloop {
-        return Err(LoopError::in_mainloop(doing.as_str()));
+        return Err(LoopError::in_mainloop(reason.as_str()));
     }
     if trace::in_subscriber() {
         return Err(LoopError::in_mainloop("a wait in a subscriber of `tracing`"));
@@ -214,7 +214,7 @@ pub(crate) fn may_leave(me: ControlRef, doing: WaitReason) -> Result<(), LoopErr
     if std::thread::panicking() {
         return Err(LoopErrorKind::Panicking.into());
     }
-    if !patience::holds_exits(doing) {
+    if !patience::holds_exits(reason) {
         throw_pending(me, None, take_turn);
     }
     Ok(())
@@ -225,6 +225,6 @@ pub(crate) fn may_leave(me: ControlRef, doing: WaitReason) -> Result<(), LoopErr
 pub(crate) fn yield_now() -> Result<(), LoopError> {
     let me = Waiter::current(WaitReason::Yield)?.control;
     spans::exited(me);
-    thread().give_way(me).inspect_err(|_| spans::entered(me))?;
+    thread().yield_running(me).inspect_err(|_| spans::entered(me))?;
     arrive(me).map(drop)
 }

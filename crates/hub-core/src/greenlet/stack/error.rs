@@ -16,8 +16,8 @@ pub(crate) enum StackError {
 
     /// The system has no address space left, not even for one stack.
     #[error(
-        "cannot reserve {bytes} bytes of address space for a stack of {size} bytes: {source}; smaller stacks help, \
-         or a higher limit where address space is limited (`ulimit -v`, `vm.overcommit_memory=2`)"
+        "cannot reserve {bytes} bytes of address space for a stack of {size} bytes: {source}; use smaller \
+         stacks, or raise the limit of address space (`ulimit -v`, `vm.overcommit_memory=2`)"
     )]
     Map {
         /// The size of a stack, in bytes.
@@ -28,7 +28,7 @@ pub(crate) enum StackError {
         source: io::Error,
     },
 
-    /// Every guard would take memory mappings beyond the limit of the process.
+    /// Another guard would exceed the limit of memory mappings of the process.
     #[error(
         "cannot guard another stack: {stacks} stacks take two memory mappings each, and the process may have {limit} \
          in all; raise `vm.max_map_count`, or use Linux 6.13 or later, where a guard takes no mapping"
@@ -48,7 +48,7 @@ pub(crate) enum StackError {
     },
 
     /// The environment names an unknown kind of guard.
-    #[error("GREENHUB_GUARD is {value:?}; it may be \"advice\" or \"mprotect\"")]
+    #[error("GREENHUB_GUARD is {value:?}; it must be \"advice\" or \"mprotect\"")]
     UnknownGuard {
         /// The value of the variable.
         value: OsString,

@@ -493,7 +493,7 @@ fn the_environment_chooses_the_guard() {
         match role.as_str() {
             "error" => assert_eq!(
                 taken.unwrap_err().to_string(),
-                "GREENHUB_GUARD is \"mprotekt\"; it may be \"advice\" or \"mprotect\""
+                "GREENHUB_GUARD is \"mprotekt\"; it must be \"advice\" or \"mprotect\""
             ),
             role => assert_eq!(format!("{:?}", GuardKind::preferred().unwrap()), role),
         }

@@ -195,8 +195,8 @@ impl WatchedThread {
         (!self.heartbeat.is_in_hub()).then(|| self.heartbeat.turn())
     }
 
-    /// Returns a sample, if the OS thread answers within `patience`.
-    pub(super) fn sample(&self, patience: Duration) -> Option<Sample> {
+    /// Returns a sample, if the OS thread answers within `timeout`.
+    pub(super) fn sample(&self, timeout: Duration) -> Option<Sample> {
         const LOOK: Duration = Duration::from_micros(200);
 
         let state = &self.slot.state;
@@ -210,7 +210,7 @@ impl WatchedThread {
         if is_new || signal::MARKED {
             self.thread.send(SIGNAL).ok()?;
         }
-        let looks = patience.as_micros().div_ceil(LOOK.as_micros());
+        let looks = timeout.as_micros().div_ceil(LOOK.as_micros());
         for _ in 0..looks {
             if state.load(Ordering::Acquire) == FILLED {
                 // SAFETY: the slot is filled, and the handler does not touch it until it is asked again.

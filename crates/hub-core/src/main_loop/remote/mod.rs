@@ -112,8 +112,8 @@ impl Remote {
         self.mailbox.hub_id()
     }
 
-    fn post(&self, message: Message, doing: &'static str) -> Result<(), HubGone> {
-        self.mailbox.post(message).map_err(|_| HubGone { doing, hub: self.mailbox.hub_id() })
+    fn post(&self, message: Message, operation: &'static str) -> Result<(), HubGone> {
+        self.mailbox.post(message).map_err(|_| HubGone { operation, hub: self.mailbox.hub_id() })
     }
 }
 

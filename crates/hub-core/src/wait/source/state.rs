@@ -3,7 +3,7 @@
 //! Ground rules, and those of [`word`](super::word) and [`home`](super::home):
 //! - The number is open from `new` on. It is closed by the caller to which the [`Word`] says so. Otherwise the drop of
 //!   the last `Inner` closes it.
-//! - A greenlet that a fork or the end of its OS thread has left behind stays [`Entered`] for ever. So the close of such
+//! - A greenlet that a fork or the end of its OS thread has left behind stays [`Entered`] forever. So the close of such
 //!   a source redirects its number to a dead file, which releases the source's own file; the number stays open.
 //! - Before the close, the hub that has the number registered is asked to deregister it. If that hub belongs to another
 //!   thread, a request is sent there. The request is itself `Entered`, and so keeps the number open until it was
@@ -68,7 +68,7 @@ impl Inner {
         drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
     }
 
-    /// Releases the open file of a closed source if greenlets that were left behind keep the number open for ever.
+    /// Releases the open file of a closed source if greenlets that were left behind keep the number open forever.
     ///
     /// The caller is entered, and the hub of this thread has deregistered the number. If the hub of another thread has
     /// the number registered, that thread does this once its hub has deregistered it: a hub cannot deregister a file
