@@ -1,7 +1,8 @@
 //! The delay of a green thread that sleeps for 1 ms among others that never wait: `worst_gap [SECONDS]`.
 //!
-//! The other green threads perform one kind of operation in a loop, each followed by 50 µs of work. For each kind and
-//! number of them, the program prints how often the sleeper woke and the longest time between two wake-ups.
+//! The other green threads perform one kind of operation in a loop. Each operation is followed by 50 µs of work. For each
+//! kind of operation and number of green threads, the program prints how often the sleeper woke and the longest time
+//! between two wake-ups.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -25,7 +26,7 @@ fn main() {
         for greedy in [1, 10, 100, 500] {
             // Use a new OS thread for each measurement, and so a new hub.
             let measured = std::thread::spawn(move || measure(make, greedy, Duration::from_secs_f64(seconds)));
-            let (wake_ups, gap) = measured.join().expect("measures only");
+            let (wake_ups, gap) = measured.join().expect("no panic");
             println!("{name:<10} {greedy:>6} {wake_ups:>10} {:>8.2} ms", gap.as_secs_f64() * 1e3);
         }
     }
@@ -54,16 +55,16 @@ fn measure(make: fn() -> Operation, greedy: usize, time: Duration) -> (usize, Du
         wake_ups += 1;
     }
     stop.set(true);
-    all.into_iter().for_each(|one| one.join().expect("works only"));
+    all.into_iter().for_each(|one| one.join().expect("no panic"));
     (wake_ups, worst)
 }
 
-/// Sends a byte over a pair of sockets, so that the read need not wait.
+/// Returns an operation that sends a byte over a pair of sockets and reads it, so that the read need not wait.
 fn socket() -> Operation {
     let (mut near, mut far) = UnixStream::pair().expect("a pair");
     Box::new(move || {
         near.write_all(&[7]).expect("there is room");
-        far.read_exact(&mut [0]).expect("it is there");
+        far.read_exact(&mut [0]).expect("the byte was sent");
     })
 }
 
@@ -71,11 +72,11 @@ fn queue() -> Operation {
     let queue = Queue::new();
     Box::new(move || {
         queue.put(7).expect("there is room");
-        queue.get().expect("it is there");
+        queue.get().expect("the item was put");
     })
 }
 
-/// Opens a connection before it is accepted, so that the accept need not wait.
+/// Returns an operation that opens a connection before it accepts it, so that the accept need not wait.
 fn accept() -> Operation {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -83,8 +84,8 @@ fn accept() -> Operation {
     let path = std::env::temp_dir().join(name);
     let listener = greenhub::os::unix::net::UnixListener::bind(&path).expect("a listener");
     Box::new(move || {
-        let connection = std::os::unix::net::UnixStream::connect(&path).expect("it is listened to");
-        listener.accept().expect("it is there");
+        let connection = std::os::unix::net::UnixStream::connect(&path).expect("the listener is bound");
+        listener.accept().expect("a pending connection");
         drop(connection);
     })
 }

@@ -1,4 +1,4 @@
-//! A million green threads, parked at the same time, each on a stack of its own with a guard page.
+//! A million green threads, parked at the same time, each on a stack of its own with a guard.
 //!
 //! `cargo run --release --example million -- [COUNT]` prints the time, the resident memory per green thread and the
 //! number of memory mappings of the process. Then it wakes all green threads and joins each of them.
@@ -31,14 +31,14 @@ struct Options {
 
 fn main() -> ExitCode {
     cli::main(|options: Options| {
-        run(options.count as usize).map_err(Failure::doing("the green threads"))?;
+        run(options.count as usize).map_err(Failure::doing("cannot run the green threads"))?;
         Ok(ExitCode::SUCCESS)
     })
 }
 
 fn run(count: usize) -> io::Result<()> {
     let parked = Rc::new(Cell::new(0));
-    // All green threads wait for the end of this one.
+    // Every other green thread waits for the end of the gate.
     let gate = Rc::new(spawn(|| sleep(Duration::MAX)));
     let mut threads = Vec::with_capacity(count);
     let resident_before = resident_bytes()?;
@@ -62,21 +62,21 @@ fn run(count: usize) -> io::Result<()> {
     println!("parked                {:>12}", parked.get());
     println!("stacks in use         {:>12}", stats.stacks_in_use);
     println!("time                  {:>12.2} s", time.as_secs_f64());
-    println!("resident for each     {:>12} bytes", resident / count as u64);
-    println!("lines in maps         {:>12}", mappings()?);
+    println!("resident per thread   {:>12} bytes", resident / count as u64);
+    println!("memory mappings       {:>12}", mappings()?);
 
     let start = Instant::now();
     gate.kill();
     for (number, thread) in threads.into_iter().enumerate() {
         if thread.join().map_err(io::Error::from)? != number {
-            return Err(io::Error::other(format!("green thread {number} returned something else")));
+            return Err(io::Error::other(format!("green thread {number} returned a wrong number")));
         }
     }
     println!("woken and joined      {:>12.2} s", start.elapsed().as_secs_f64());
     Ok(())
 }
 
-/// Returns the resident memory of this process.
+/// Returns the resident memory of this process, in bytes.
 fn resident_bytes() -> io::Result<u64> {
     let statm = fs::read_to_string("/proc/self/statm")?;
     let pages: Option<u64> = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok());

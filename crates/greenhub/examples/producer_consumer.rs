@@ -47,7 +47,7 @@ struct Options {
 
     /// Maximum number of links to check; others are counted
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
-    most: u32,
+    max_links: u32,
 
     /// Time limit for one response, in seconds
     #[arg(long, value_name = "S", default_value = "10", value_parser = cli::seconds, allow_negative_numbers = true)]
@@ -62,7 +62,7 @@ struct Options {
 struct Check {
     fetch: Fetch,
     starts: Vec<Url>,
-    most: usize,
+    max_links: usize,
     /// The links to fetch.
     queue: Queue<Url>,
     /// All links that were ever put into the queue.
@@ -71,7 +71,7 @@ struct Check {
     bytes: Cell<u64>,
     /// The number of unchecked links to other servers.
     elsewhere: Cell<u64>,
-    /// The number of unchecked links beyond `most`.
+    /// The number of unchecked links beyond `max_links`.
     beyond: Cell<u64>,
 }
 
@@ -93,7 +93,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let check = Rc::new(Check {
         fetch: Fetch { timeout: options.timeout, only_html: true },
         starts: options.starts.clone(),
-        most: options.most as usize,
+        max_links: options.max_links as usize,
         queue: Queue::bounded(options.queue as usize),
         links: RefCell::default(),
         bytes: Cell::new(0),
@@ -150,7 +150,7 @@ impl Check {
     fn is_new(&self, url: &Url, page: Option<&Rc<Url>>) -> bool {
         let mut links = self.links.borrow_mut();
         let is_new = !links.contains_key(url);
-        if is_new && links.len() >= self.most {
+        if is_new && links.len() >= self.max_links {
             add(&self.beyond, 1);
             return false;
         }
@@ -180,7 +180,7 @@ impl Check {
         let (bytes, took) = (self.bytes.get(), took.as_secs_f64());
         writeln!(out, "{} links checked, {bytes} bytes read in {took:.2} s: {count} broken", links.len())?;
         let (elsewhere, beyond) = (self.elsewhere.get(), self.beyond.get());
-        writeln!(out, "not checked: {elsewhere} links to other servers, {beyond} links beyond --most")?;
+        writeln!(out, "not checked: {elsewhere} links to other servers, {beyond} links beyond --max-links")?;
         Ok(count == 0)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock, mpsc};
 use std::time::Duration;
 
-use crate::error::{ExitKind, GreenError, MOST_THROWS};
+use crate::error::{ExitKind, GreenError, MAX_THROWS};
 
 /// A failure that no caller receives as a result.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl fmt::Display for Report {
             Report::LinkFailed { name, error } => write!(f, "a link of green thread {name} {}", outcome(error)),
             Report::CallbackFailed { operation, error } => write!(f, "a callback for {operation} {}", outcome(error)),
             Report::Refused { greenlet, exit } => {
-                write!(f, "{greenlet} has caught the same {exit} {MOST_THROWS} times and lives on")?;
+                write!(f, "{greenlet} has caught the same {exit} {MAX_THROWS} times and lives on")?;
                 f.write_str("; a caught payload of which `is_exit` is true belongs to `resume_unwind`")
             }
             Report::Quiet { parked } => {

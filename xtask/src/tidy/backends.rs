@@ -143,7 +143,7 @@ mod tests {
     const GOOD: &str = "\
 //! Mine.
 
-const MOST: usize = 64;
+const MAX: usize = 64;
 
 /// State.
 pub struct MyHub {}

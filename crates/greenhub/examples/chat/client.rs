@@ -14,11 +14,11 @@ use crate::room::{Line, Room, Seat};
 const LONGEST: usize = 1000;
 
 /// Serves a client until it leaves or is removed. Switches.
-pub(crate) fn serve(room: &Rc<Room>, stream: TcpStream, patience: Duration) -> io::Result<()> {
+pub(crate) fn serve(room: &Rc<Room>, stream: TcpStream, timeout: Duration) -> io::Result<()> {
     let stream = Rc::new(stream);
     let mut lines = Lines { stream: BufReader::new(&stream) };
-    stream.set_write_timeout(Some(patience))?;
-    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(timeout))?;
+    stream.set_read_timeout(Some(timeout))?;
     let Some((seat, others)) = introduce(room, &stream, &mut lines)? else { return Ok(()) };
     stream.set_read_timeout(None)?;
     greenhub::scope(|scope| {
@@ -35,7 +35,7 @@ pub(crate) fn serve(room: &Rc<Room>, stream: TcpStream, patience: Duration) -> i
     })
 }
 
-/// Asks for a name until it is valid and free. `None` if the client leaves.
+/// Asks for a name until it is valid and free. Returns `None` if the client leaves.
 fn introduce(
     room: &Rc<Room>,
     stream: &Rc<TcpStream>,
@@ -63,7 +63,7 @@ fn listen(seat: &Seat, lines: &mut Lines<'_>) -> io::Result<()> {
             "" => {}
             "/quit" => break,
             "/who" => seat.send(&format!("* {}", seat.room().who())),
-            command if command.starts_with('/') => seat.send("* there are /who and /quit"),
+            command if command.starts_with('/') => seat.send("* unknown command; use /who or /quit"),
             text => seat.say(text),
         }
     }
@@ -86,7 +86,7 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// Reads the next line, without control characters, which could confuse a terminal. `None` at the end.
+    /// Reads the next line, without control characters, which could confuse a terminal. Returns `None` at the end.
     fn next(&mut self) -> io::Result<Option<String>> {
         let mut line = Vec::new();
         let length = (&mut self.stream).take(LONGEST as u64 + 1).read_until(b'\n', &mut line)?;

@@ -38,15 +38,15 @@ struct Options {
 
     /// Number of clients served at the same time; others wait
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
-    most: u32,
+    max_clients: u32,
 
     /// Capacity of the queue of lines for each client; a client whose queue is full is disconnected
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
-    behind: u32,
+    queue: u32,
 
     /// Time limit for a client to send its name and to accept a line, in seconds
     #[arg(long, value_name = "S", default_value = "60", value_parser = cli::seconds, allow_negative_numbers = true)]
-    patience: Duration,
+    client_timeout: Duration,
 
     /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
@@ -69,7 +69,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let address = listener.local_addr().map_err(Failure::doing("cannot listen"))?;
     eprintln!("listening on {address}; Ctrl-C ends it");
 
-    let room = Rc::new(Room::new(options.behind as usize));
+    let room = Rc::new(Room::new(options.queue as usize));
     let stop = StopServe::new();
     let (closing, last) = (Rc::clone(&room), stop.clone());
     greenhub::spawn(move || {
@@ -78,11 +78,11 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
         last.stop_within(FAREWELL);
         closing.close();
     });
-    let (pool, patience) = (GreenPool::new(options.most as usize), options.patience);
+    let (pool, timeout) = (GreenPool::new(options.max_clients as usize), options.client_timeout);
     let own = Rc::clone(&room);
     let served = serve_until(&stop, &listener, &pool, move |stream: TcpStream, _| {
         // Ignore an error: the client has closed the connection, or was too slow.
-        let _ = client::serve(&own, stream, patience);
+        let _ = client::serve(&own, stream, timeout);
     });
     report(&room, served.map_err(Failure::doing("serving"))?).map_err(Failure::doing("cannot write the report"))?;
     Ok(ExitCode::SUCCESS)
@@ -90,5 +90,5 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
 
 fn report(room: &Room, served: Served) -> io::Result<()> {
     let (clients, lines, slow) = (served.accepted, room.lines(), room.slow());
-    writeln!(io::stdout(), "{clients} clients, {lines} lines, {slow} clients were too slow")
+    writeln!(io::stdout(), "{clients} clients, {lines} lines, {slow} removed as too slow")
 }

@@ -16,7 +16,7 @@ pub(crate) type Line = Rc<str>;
 /// No method waits, so all members receive the lines in the same order.
 pub(crate) struct Room {
     /// The capacity of a member's queue.
-    behind: usize,
+    capacity: usize,
     members: RefCell<BTreeMap<String, Member>>,
     next: Cell<u64>,
     lines: Cell<u64>,
@@ -29,7 +29,7 @@ struct Member {
     stream: Rc<TcpStream>,
 }
 
-/// The membership of a client. Dropping it leaves the room.
+/// The membership of a client. Dropping it removes the client from the room.
 pub(crate) struct Seat {
     room: Rc<Room>,
     name: String,
@@ -37,8 +37,8 @@ pub(crate) struct Seat {
 }
 
 impl Room {
-    pub(crate) fn new(behind: usize) -> Room {
-        Room { behind, members: RefCell::default(), next: Cell::new(0), lines: Cell::new(0), slow: Cell::new(0) }
+    pub(crate) fn new(capacity: usize) -> Room {
+        Room { capacity, members: RefCell::default(), next: Cell::new(0), lines: Cell::new(0), slow: Cell::new(0) }
     }
 
     /// Returns the number of lines that clients have sent.
@@ -51,13 +51,13 @@ impl Room {
         self.slow.get()
     }
 
-    /// Adds a member, and returns its seat and the receiver of its lines. `None` if the name is taken.
+    /// Adds a member, and returns its seat and the receiver of its lines. Returns `None` if the name is taken.
     pub(crate) fn enter(self: &Rc<Room>, name: &str, stream: &Rc<TcpStream>) -> Option<(Seat, Receiver<Line>)> {
         if self.members.borrow().contains_key(name) {
             return None;
         }
-        self.send_to_all(&format!("* {name} has come"), None);
-        let (sender, lines) = sync_channel(self.behind);
+        self.send_to_all(&format!("* {name} has joined"), None);
+        let (sender, lines) = sync_channel(self.capacity);
         let number = self.next.replace(self.next.get() + 1);
         let member = Member { number, lines: sender, stream: Rc::clone(stream) };
         self.members.borrow_mut().insert(name.to_owned(), member);
@@ -80,11 +80,11 @@ impl Room {
         self.members.take();
     }
 
-    /// Sends a line to all members except `but`.
-    fn send_to_all(&self, text: &str, but: Option<&str>) {
+    /// Sends a line to all members except `except`.
+    fn send_to_all(&self, text: &str, except: Option<&str>) {
         let line = line(text);
         let members = self.members.borrow();
-        let others = members.iter().filter(|(name, _)| but != Some(name.as_str()));
+        let others = members.iter().filter(|(name, _)| except != Some(name.as_str()));
         let slow: Vec<String> = others
             .filter(|(_, member)| member.lines.try_send(Rc::clone(&line)).is_err())
             .map(|(name, _)| name.clone())
@@ -101,7 +101,7 @@ impl Room {
         self.slow.set(self.slow.get() + 1);
         // Wake its reader and its writer.
         let _ = member.stream.shutdown(Shutdown::Both);
-        self.send_to_all(&format!("* {name} was too slow and is gone"), None);
+        self.send_to_all(&format!("* {name} was removed: too slow"), None);
     }
 }
 

@@ -51,7 +51,7 @@ struct Options {
 
     /// Time limit for a client to send its next request and to accept a response, in seconds
     #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds, allow_negative_numbers = true)]
-    patience: Duration,
+    client_timeout: Duration,
 
     /// Seconds that requests in progress may take after Ctrl-C
     #[arg(long, value_name = "S", default_value = "1", value_parser = cli::seconds, allow_negative_numbers = true)]
@@ -76,7 +76,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let site = Site::read(&options.directory, u64::from(options.memory) << 20)
         .map_err(|error| Failure::Run(format!("cannot read {}: {error}", options.directory.display())))?;
     let (site, answers) = (Arc::new(site), Arc::new(AtomicU64::new(0)));
-    let rules = Rules { methods: &["GET", "HEAD"], body: 0, keep: true, patience: options.patience };
+    let rules = Rules { methods: &["GET", "HEAD"], body: 0, keep: true, timeout: options.client_timeout };
     let cluster = Cluster::new(options.threads.map_or(0, usize::from)).connections(options.connections as usize);
     let cluster = match options.hub {
         Some(hub) => cluster.setup(move |_| greenhub::use_hub(hub.as_str()).map_err(io::Error::other)),

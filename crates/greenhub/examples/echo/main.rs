@@ -143,7 +143,7 @@ fn run(options: &mut Options) -> Result<Report, Failure> {
     let started = Instant::now();
     let clients = client::start(&run, connected, options.bytes);
     if connections > 0 || addresses.is_empty() {
-        signals.wait(options.limit()).map_err(Failure::doing("waiting for the end"))?;
+        signals.wait(options.duration()).map_err(Failure::doing("waiting for the end"))?;
     }
 
     // Measure memory now: every connection is open, and its green threads are parked.

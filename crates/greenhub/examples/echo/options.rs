@@ -63,8 +63,8 @@ impl Options {
         }
     }
 
-    /// Returns the duration of the run. `None` is unlimited.
-    pub(crate) fn limit(&self) -> Option<Duration> {
+    /// Returns the duration of the run, or `None` for an unlimited run.
+    pub(crate) fn duration(&self) -> Option<Duration> {
         match self.mode() {
             Mode::Server(_) => self.seconds,
             _ => Some(self.seconds.unwrap_or(Duration::from_secs(5))),
@@ -74,15 +74,15 @@ impl Options {
 
 fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(0) | Err(_) => Err("not a number of connections, 1 at least".to_owned()),
+        Ok(0) | Err(_) => Err("not a number of connections; the smallest is 1".to_owned()),
         Ok(count) => Ok(count),
     }
 }
 
 fn size(text: &str) -> Result<usize, String> {
-    const MOST: usize = 1 << 30;
+    const MAX: usize = 1 << 30;
     match text.parse() {
-        Ok(size @ 1..=MOST) => Ok(size),
-        _ => Err(format!("not a size from 1 to {MOST} bytes")),
+        Ok(size @ 1..=MAX) => Ok(size),
+        _ => Err(format!("not a size from 1 to {MAX} bytes")),
     }
 }

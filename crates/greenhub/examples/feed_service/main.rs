@@ -55,7 +55,7 @@ struct Options {
 
     /// Time limit for a client to send its request and to accept the response, in seconds
     #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds, allow_negative_numbers = true)]
-    patience: Duration,
+    client_timeout: Duration,
 
     /// Hub to use [default: the one in EVENTLET_HUB, or the best available]
     #[arg(long, value_name = "NAME")]
@@ -105,7 +105,7 @@ fn run(options: Options) -> Result<ExitCode, Failure> {
     let service = Service { feeds, timeout: options.timeout, asked: Cell::new(0), found: Cell::new(0) };
     let service = Rc::new(service);
     // An idle kept-alive connection would delay the end of the service.
-    let rules = Rules { methods: &["POST"], body: LONGEST, keep: false, patience: options.patience };
+    let rules = Rules { methods: &["POST"], body: LONGEST, keep: false, timeout: options.client_timeout };
     let own = Rc::clone(&service);
     let served = serve_until(&stop, &listener, &GreenPool::new(CLIENTS), move |stream: TcpStream, _| {
         http::serve(stream, rules, |request| own.answer(&request.body))

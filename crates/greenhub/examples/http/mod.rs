@@ -24,7 +24,7 @@ pub(crate) struct Rules {
     /// Whether a connection may carry several requests.
     pub(crate) keep: bool,
     /// The time limit for each read of a request, and for each write of an answer.
-    pub(crate) patience: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// A request of a client.
@@ -87,8 +87,8 @@ struct Refusal {
 
 impl Connection {
     fn answer_all<'a>(&mut self, mut answer: impl FnMut(&Request) -> Answer<'a>) -> io::Result<()> {
-        self.stream.set_read_timeout(Some(self.rules.patience))?;
-        self.stream.set_write_timeout(Some(self.rules.patience))?;
+        self.stream.set_read_timeout(Some(self.rules.timeout))?;
+        self.stream.set_write_timeout(Some(self.rules.timeout))?;
         loop {
             let request = match self.next()? {
                 Some(Ok(request)) => request,
@@ -103,7 +103,7 @@ impl Connection {
         }
     }
 
-    /// Reads the next request. `None` if the client has left.
+    /// Reads the next request. Returns `None` if the client has left.
     fn next(&mut self) -> io::Result<Option<Result<Request, Refusal>>> {
         let head = loop {
             match parse(&self.input, &self.rules) {

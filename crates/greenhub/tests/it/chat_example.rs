@@ -31,13 +31,13 @@ impl Server {
     fn connect(&self) -> Client {
         let stream = TcpStream::connect(&self.address).expect("a server");
         // Turns a server that hangs into a failure.
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
         let mut client = Client { lines: BufReader::new(stream.try_clone().expect("a clone")), stream };
         client.expect_line("* your name?");
         client
     }
 
-    /// Connects a client with this name. `here` lists the names of all clients then.
+    /// Connects a client with this name, and expects `here` as the list of all clients.
     fn enter(&self, name: &str, here: &str) -> Client {
         let mut client = self.connect();
         client.send_line(name);
@@ -96,10 +96,10 @@ fn each_line_reaches_all_other_clients_in_order() {
     let server = Server::start(&[]);
     let mut alice = server.enter("alice", "alice");
     let mut bob = server.enter("bob", "alice, bob");
-    alice.expect_line("* bob has come");
+    alice.expect_line("* bob has joined");
     let mut carol = server.enter("carol", "alice, bob, carol");
     for client in [&mut alice, &mut bob] {
-        client.expect_line("* carol has come");
+        client.expect_line("* carol has joined");
     }
     for number in 0..100 {
         alice.send_line(&format!("line {number}"));
@@ -115,7 +115,7 @@ fn each_line_reaches_all_other_clients_in_order() {
     carol.expect_line("bob: thanks");
     let output = server.interrupt();
     ends(&output, 0);
-    assert_eq!(text(&output), "3 clients, 101 lines, 0 clients were too slow\n");
+    assert_eq!(text(&output), "3 clients, 101 lines, 0 removed as too slow\n");
 }
 
 #[test]
@@ -136,12 +136,12 @@ fn the_server_asks_again_after_an_invalid_name() {
 }
 
 #[test]
-fn a_leave_is_announced_and_frees_the_name() {
+fn a_departure_is_announced_and_frees_the_name() {
     let server = Server::start(&[]);
     let mut alice = server.enter("alice", "alice");
     for way in 0..3 {
         let bob = server.enter("bob", "alice, bob");
-        alice.expect_line("* bob has come");
+        alice.expect_line("* bob has joined");
         match way {
             0 => bob.send_line("/quit"),
             1 => bob.stream.shutdown(Shutdown::Write).expect("connected"),
@@ -158,7 +158,7 @@ fn a_leave_is_announced_and_frees_the_name() {
     alice.send_line("/who");
     alice.expect_line("* here: alice");
     alice.send_line("/dance");
-    alice.expect_line("* there are /who and /quit");
+    alice.expect_line("* unknown command; use /who or /quit");
 }
 
 #[test]
@@ -177,10 +177,10 @@ fn a_line_over_the_limit_ends_the_connection() {
     let server = Server::start(&[]);
     let mut alice = server.enter("alice", "alice");
     let bob = server.enter("bob", "alice, bob");
-    alice.expect_line("* bob has come");
+    alice.expect_line("* bob has joined");
     bob.send_line(&"x".repeat(900));
     alice.expect_line(&format!("bob: {}", "x".repeat(900)));
-    // Without a line end.
+    // The line has no newline, so only the limit ends it.
     let _ = (&bob.stream).write_all(&[b'y'; 1001]);
     alice.expect_line("* bob has left");
     let mut bob = bob;
@@ -190,15 +190,15 @@ fn a_line_over_the_limit_ends_the_connection() {
 
 #[test]
 fn a_client_that_does_not_read_is_disconnected_without_delaying_others() {
-    let server = Server::start(&["--behind", "20"]);
+    let server = Server::start(&["--queue", "20"]);
     let mut alice = server.enter("alice", "alice");
     let sleeper = server.enter("sleeper", "alice, sleeper");
-    alice.expect_line("* sleeper has come");
+    alice.expect_line("* sleeper has joined");
     let mut bob = server.enter("bob", "alice, bob, sleeper");
-    alice.expect_line("* bob has come");
+    alice.expect_line("* bob has joined");
     let zs = "z".repeat(900);
     let mut sent = 0;
-    let out = "* sleeper was too slow and is gone";
+    let out = "* sleeper was removed: too slow";
     // Bob receives each line before the next is sent, so that only the sleeper falls behind.
     loop {
         alice.send_line(&zs);
@@ -215,27 +215,27 @@ fn a_client_that_does_not_read_is_disconnected_without_delaying_others() {
     drop(sleeper);
     let output = server.interrupt();
     ends(&output, 0);
-    assert!(text(&output).ends_with(", 1 clients were too slow\n"), "{}", text(&output));
+    assert!(text(&output).ends_with(", 1 removed as too slow\n"), "{}", text(&output));
 }
 
 #[test]
 fn connections_over_the_limit_wait() {
-    let server = Server::start(&["--most", "1"]);
+    let server = Server::start(&["--max-clients", "1"]);
     let alice = server.enter("alice", "alice");
     let waiting = TcpStream::connect(&server.address).expect("a server");
-    waiting.set_read_timeout(Some(Duration::from_millis(50))).expect("a time");
-    assert!((&waiting).read(&mut [0]).is_err(), "it waits");
+    waiting.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+    assert!((&waiting).read(&mut [0]).is_err(), "the second connection was served beyond the limit");
     alice.send_line("/quit");
     alice.expect_end();
-    waiting.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
+    waiting.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
     let mut line = String::new();
     BufReader::new(waiting).read_line(&mut line).expect("a line");
     assert_eq!(line, "* your name?\n");
 }
 
 #[test]
-fn a_client_without_a_name_is_disconnected_in_time() {
-    let server = Server::start(&["--patience", "0.05"]);
+fn a_client_without_a_name_is_disconnected_after_the_timeout() {
+    let server = Server::start(&["--client-timeout", "0.05"]);
     server.connect().expect_end();
     // A client that has sent its name may stay silent.
     let mut alice = std::iter::repeat_with(|| server.enter_in_time("alice")).flatten().next().expect("many attempts");
@@ -249,7 +249,7 @@ fn ctrl_c_notifies_all_clients() {
     let server = Server::start(&[]);
     let mut alice = server.enter("alice", "alice");
     let mut bob = server.enter("bob", "alice, bob");
-    alice.expect_line("* bob has come");
+    alice.expect_line("* bob has joined");
     // This client has not sent its name.
     let unnamed = server.connect();
     let output = server.interrupt();
@@ -260,7 +260,7 @@ fn ctrl_c_notifies_all_clients() {
     alice.expect_end();
     bob.expect_end();
     unnamed.expect_end();
-    assert_eq!(text(&output), "3 clients, 0 lines, 0 clients were too slow\n");
+    assert_eq!(text(&output), "3 clients, 0 lines, 0 removed as too slow\n");
 }
 
 #[test]
@@ -274,9 +274,9 @@ fn help_is_no_error() {
 fn wrong_arguments_are_refused_with_status_2() {
     refuses(&run(&["--listen", "nonsense"]), 2, &["nonsense", "HOST:PORT"]);
     refuses(&run(&["--listen", "127.0.0.1:http"]), 2, &["127.0.0.1:http", "port"]);
-    refuses(&run(&["--most", "0"]), 2, &["--most"]);
-    refuses(&run(&["--behind", "many"]), 2, &["--behind", "many"]);
-    refuses(&run(&["--patience", "0"]), 2, &["--patience"]);
+    refuses(&run(&["--max-clients", "0"]), 2, &["--max-clients"]);
+    refuses(&run(&["--queue", "many"]), 2, &["--queue", "many"]);
+    refuses(&run(&["--client-timeout", "0"]), 2, &["--client-timeout"]);
     refuses(&run(&["--colour"]), 2, &["--colour"]);
 }
 
@@ -287,7 +287,7 @@ fn an_unknown_hub_is_refused_with_status_2() {
 }
 
 #[test]
-fn a_port_in_use_ends_with_status_1() {
+fn a_port_in_use_is_refused_with_status_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     refuses(&run(&["--listen", &address]), 1, &[&address, "in use"]);
@@ -295,7 +295,7 @@ fn a_port_in_use_ends_with_status_1() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_report_that_cannot_be_written_fails_the_run() {
+fn an_unwritable_report_fails_the_run() {
     let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
     let output = example::Server::start(chat(&["--listen", "127.0.0.1:0"]).stdout(full)).interrupt();
     assert_eq!(output.status.code(), Some(1), "{}", errors(&output));

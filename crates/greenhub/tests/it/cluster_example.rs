@@ -61,7 +61,7 @@ fn malformed_and_oversized_requests_are_refused() {
 #[test]
 fn a_silent_client_is_disconnected_in_time() {
     let directory = Directory::new();
-    let server = WebServer::start(directory.path(), &["--patience", "0.05"]);
+    let server = WebServer::start(directory.path(), &["--client-timeout", "0.05"]);
     let mut silent = server.connect();
     assert_eq!(silent.read(&mut [0]).expect("the end"), 0);
     ends(&server.interrupt(), 0);
@@ -96,7 +96,7 @@ fn a_directory_over_the_memory_limit_is_refused() {
 fn help_is_no_error() {
     let output = refused(&["--help"]);
     ends(&output, 0);
-    assert!(text(&output).contains("--patience"));
+    assert!(text(&output).contains("--client-timeout"));
 }
 
 #[test]

@@ -16,11 +16,11 @@ use greenhub::park::{Source, notify_close, notify_opened, trampoline_raw};
 use greenhub::thread::yield_now;
 use greenhub::{GreenThread, Interest, Trampoline, TrampolineError, get_hub, sleep, spawn, trampoline, use_hub_with};
 
-type Waited = GreenThread<Result<Readiness, TrampolineError>>;
+type Waiter = GreenThread<Result<Readiness, TrampolineError>>;
 
 /// Parks a green thread in a read of the raw number `fd`.
-fn raw_reader(fd: RawFd) -> Waited {
-    // SAFETY: each test closes the number after the wait, or announces the close.
+fn raw_reader(fd: RawFd) -> Waiter {
+    // SAFETY: each test closes the number after the wait, or notifies the hub of the close.
     let reader = spawn(move || unsafe { trampoline_raw(fd, Interest::READ, None) });
     yield_now();
     reader
@@ -46,13 +46,13 @@ fn send(stream: &UnixStream, bytes: &[u8]) {
     io::Write::write_all(&mut &*stream, bytes).expect("room");
 }
 
-fn assert_closed(waited: Waited, fd: RawFd) {
+fn assert_closed(waited: Waiter, fd: RawFd) {
     let error = waited.join().expect("woken").expect_err("closed");
     assert!(matches!(error, TrampolineError::Closed(number) if number == fd), "{error}");
 }
 
 #[test]
-fn stale_waiters_are_marked_closed_before_the_number_is_used_again() {
+fn stale_waiters_are_marked_closed_before_the_number_is_reused() {
     let _deadline = deadline();
     let (here, _there) = UnixStream::pair().expect("a pair");
     let fd = here.as_raw_fd();
@@ -97,7 +97,7 @@ fn a_stale_waiter_gets_the_closed_error() {
 }
 
 #[test]
-fn announcing_an_unknown_number_does_nothing() {
+fn a_notification_of_an_unknown_number_does_nothing() {
     let _deadline = deadline();
     let (here, there) = UnixStream::pair().expect("a pair");
     let reader = raw_reader(here.as_raw_fd());
@@ -110,12 +110,12 @@ fn announcing_an_unknown_number_does_nothing() {
 }
 
 /// Records registrations, and forwards to the default hub.
-struct Counting {
+struct Recording {
     hub: Box<dyn Hub>,
     watched: Rc<RefCell<Vec<(RawFd, u32)>>>,
 }
 
-impl Hub for Counting {
+impl Hub for Recording {
     fn name(&self) -> &'static str {
         self.hub.name()
     }
@@ -150,7 +150,7 @@ fn every_new_socket_is_registered_separately() {
     let seen = Rc::clone(&watched);
     use_hub_with(move || {
         let descriptor = greenhub::get_default_hub()?;
-        Ok(Counting { hub: (descriptor.build)()?, watched: seen })
+        Ok(Recording { hub: (descriptor.build)()?, watched: seen })
     })
     .expect("outside the loop");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -176,13 +176,13 @@ fn every_new_socket_is_registered_separately() {
 }
 
 #[test]
-fn a_closed_socket_never_closes_a_number_used_again() {
+fn a_closed_socket_never_closes_a_reused_number() {
     in_child(|| {
         let (here, _there) = pair();
         here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
         let number = here.as_raw_fd();
         here.close();
-        assert!(!is_open(number), "unused");
+        assert!(!is_open(number), "the number is still open");
         let (other, other_peer) = UnixStream::pair().expect("a pair");
         let other = if other.as_raw_fd() == number { other.into() } else { reopen(number, other.into()) };
         assert_eq!(here.wait(Interest::READ, None).expect_err("closed").kind(), io::ErrorKind::NotConnected);
@@ -196,7 +196,7 @@ fn a_closed_socket_never_closes_a_number_used_again() {
 }
 
 #[test]
-fn a_number_used_again_serves_its_new_owner_only() {
+fn a_reused_number_serves_only_its_new_owner() {
     in_child(|| {
         let (old, old_peer) = UnixStream::pair().expect("a pair");
         let number = old.as_raw_fd();
@@ -209,7 +209,7 @@ fn a_number_used_again_serves_its_new_owner_only() {
         let owner = raw_reader(number);
         send(&old_peer, b"for the old one");
         sleep(ms(5));
-        assert!(!owner.is_finished(), "the old file has no waiter any more");
+        assert!(!owner.is_finished(), "data of the old file has woken the new waiter");
         send(&new_peer, b"x");
         assert!(owner.join().expect("served").is_ok());
         assert_closed(stale, number);
@@ -234,7 +234,7 @@ fn closing_a_socket_wakes_its_waiters() {
     });
     let borrower = spawn({
         let here = Rc::clone(&here);
-        // The source lends out its descriptor, so that the number outlives `close`, but not the source.
+        // The source lends its descriptor, so the number stays open after `close`, until the source is dropped.
         move || trampoline(&*here, Interest::READ, None).map_err(io::Error::from).map(drop)
     });
     yield_now();
@@ -244,7 +244,7 @@ fn closing_a_socket_wakes_its_waiters() {
         assert_eq!(error.kind(), io::ErrorKind::NotConnected);
         assert!(error.to_string().contains(&number.to_string()), "{error}");
     }
-    // This second reader was refused at its start.
+    // The trampoline was refused at its start, because the socket had a reader.
     assert_eq!(borrower.join().expect("woken").expect_err("taken").kind(), io::ErrorKind::ResourceBusy);
     assert_no_waiters();
     drop(here);
@@ -301,25 +301,25 @@ fn notify_close_wakes_the_waiters_of_a_raw_number() {
 }
 
 #[test]
-fn a_waiter_that_ended_before_its_notice_is_skipped() {
+fn an_ended_waiter_is_skipped_at_a_close() {
     let _deadline = deadline();
     let (here, there) = UnixStream::pair().expect("a pair");
     let number = here.as_raw_fd();
     let killed = raw_reader(number);
     killed.kill();
     notify_close(number);
-    let noticed = raw_reader(number);
+    let woken = raw_reader(number);
     notify_close(number);
-    // The waiter has its notice, but ends before it runs.
-    noticed.kill();
-    assert!(noticed.is_finished());
+    // The close has woken the waiter, but the waiter is killed before it runs.
+    woken.kill();
+    assert!(woken.is_finished());
     let next = raw_reader(number);
     send(&there, b"x");
     assert!(next.join().expect("served").is_ok());
 }
 
 #[test]
-fn closed_notices_come_in_order_and_before_timers() {
+fn waiters_of_closed_numbers_wake_in_order_and_before_timers() {
     let _deadline = deadline();
     let order: Rc<RefCell<Vec<String>>> = Rc::default();
     let pairs: Vec<_> = (0..3).map(|_| UnixStream::pair().expect("a pair")).collect();
@@ -343,7 +343,7 @@ fn closed_notices_come_in_order_and_before_timers() {
 }
 
 #[test]
-fn a_raw_number_reopened_without_notice_serves_the_next_wait() {
+fn a_raw_number_reused_without_notification_serves_the_next_wait() {
     in_child(|| {
         let (old, old_peer) = UnixStream::pair().expect("a pair");
         let number = old.as_raw_fd();
@@ -367,7 +367,7 @@ fn deregistering_a_closed_number_is_no_error() {
         let (here, there) = UnixStream::pair().expect("a pair");
         let number = here.as_raw_fd();
         let reader = raw_reader(number);
-        // SAFETY: the test owns the number, and announces the close before anything else happens.
+        // SAFETY: the test owns the number, and notifies the hub of the close before anything else happens.
         drop(unsafe { OwnedFd::from_raw_fd(here.into_raw_fd()) });
         notify_close(number);
         assert_closed(reader, number);
@@ -381,7 +381,7 @@ fn deregistering_a_closed_number_is_no_error() {
 }
 
 #[test]
-fn a_number_reopened_between_two_waits_works() {
+fn a_number_reused_between_two_waits_works() {
     in_child(|| {
         let mut number = None;
         for _ in 0..3 {

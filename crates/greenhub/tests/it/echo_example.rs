@@ -118,7 +118,7 @@ fn an_unknown_hub_is_refused_with_status_2() {
 }
 
 #[test]
-fn a_port_in_use_ends_with_status_1() {
+fn a_port_in_use_is_refused_with_status_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     refuses(&run(&["--server", &address]), 1, &[&address, "in use"]);
@@ -134,7 +134,7 @@ fn arguments_out_of_bounds_are_refused_before_anything_is_sent() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_report_that_cannot_be_written_fails_the_run() {
+fn an_unwritable_report_fails_the_run() {
     let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
     let output = example::run(echo(&["--connections", "1", "--seconds", "0.1"]).stdout(full));
     refuses(&output, 1, &["report", "space"]);

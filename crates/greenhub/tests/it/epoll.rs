@@ -1,6 +1,6 @@
 //! Reports of sockets that are registered once for their life.
 //!
-//! Most of these tests hold on every hub, but guard against faults of the level-triggered epoll hub.
+//! The tests hold on every hub. They guard against faults of the level-triggered epoll hub.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -38,7 +38,7 @@ fn a_report_without_a_waiter_comes_once_and_is_not_lost() {
         sleep(ms(20));
         let waits = stats().waits - waits;
         assert!(waits <= 6, "{waits} waits for one sleep in round {round}");
-        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("heard of again"), b"x");
+        assert_eq!(read_within(&here, 8, Some(Duration::from_secs(60))).expect("reported again"), b"x");
     }
 }
 
@@ -67,7 +67,6 @@ fn a_read_after_the_end_returns_the_end_each_time() {
     client.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
     io::Write::write_all(&mut &peer, b"last words").expect("room");
     peer.shutdown(Shutdown::Write).expect("a half close");
-    // A short read returns the data. Every later read returns the end.
     assert_eq!(read(&client, 64).expect("data"), b"last words");
     for _ in 0..3 {
         assert_eq!(read_within(&client, 64, Some(Duration::from_secs(60))).expect("the end"), b"");
@@ -112,7 +111,7 @@ fn a_full_socket_blocks_its_writer_until_there_is_room() {
 }
 
 #[test]
-fn a_stream_goes_through_in_both_directions_at_once() {
+fn data_flows_in_both_directions_at_once() {
     let _deadline = deadline();
     const TOTAL: usize = 1 << 20;
     let (here, there) = pair();
@@ -144,7 +143,7 @@ fn a_stream_goes_through_in_both_directions_at_once() {
 }
 
 #[test]
-fn a_waiter_that_is_killed_or_timed_out_leaves_a_socket_usable() {
+fn a_killed_or_timed_out_waiter_leaves_its_socket_usable() {
     let _deadline = deadline();
     let (here, there) = pair();
     let here = Rc::new(here);
@@ -171,7 +170,7 @@ fn a_waiter_that_is_killed_or_timed_out_leaves_a_socket_usable() {
 }
 
 #[test]
-fn a_timeout_counts_over_all_the_parks_of_an_operation() {
+fn a_timeout_covers_all_parks_of_an_operation() {
     let _deadline = deadline();
     let (here, there) = pair();
     let teaser = spawn(move || {
@@ -180,13 +179,13 @@ fn a_timeout_counts_over_all_the_parks_of_an_operation() {
             sleep(ms(5));
         }
     });
-    // The operation is woken again and again, and never succeeds.
+    // Each byte wakes the waiter, but the operation reports `WouldBlock` every time.
     let error = here
         .read(Some(ms(60)), |fd| -> io::Result<((), greenhub::park::ReadHint)> {
             rustix::io::read(fd, &mut [0; 8])?;
             Err(io::ErrorKind::WouldBlock.into())
         })
-        .expect_err("not enough");
+        .expect_err("timed out");
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     teaser.kill();
 }
@@ -230,7 +229,7 @@ fn connections_of_one_arrival_are_all_accepted() {
 }
 
 #[test]
-fn a_number_used_again_at_once_never_wakes_the_old_reader() {
+fn a_number_reused_at_once_never_wakes_the_old_reader() {
     in_child(|| {
         for _ in 0..200 {
             let (old, _old_peer) = pair();

@@ -264,7 +264,7 @@ fn a_client_that_expects_100_gets_it() {
 
 #[test]
 fn an_unfinished_request_times_out() {
-    let service = start(&["--patience", "0.2"]);
+    let service = start(&["--client-timeout", "0.2"]);
     let mut slow = service.connect();
     slow.write_all(b"POST / HTTP/1.1\r\nContent-Length: 8\r\n\r\nnon").expect("it reads");
     assert_eq!(slow.read(&mut [0]).expect("the end"), 0);
@@ -315,7 +315,7 @@ fn a_silent_client_does_not_delay_the_end_of_the_service() {
 fn help_is_no_error() {
     let output = run(&["--help"]);
     ends(&output, 0);
-    assert!(text(&output).contains("--patience"));
+    assert!(text(&output).contains("--client-timeout"));
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn wrong_arguments_are_a_one_line_error() {
     refuses(&run(&["nonsense"]), 2, &["nonsense", "--help"]);
     refuses(&run(&["--pool", "0"]), 2, &["--pool", "1..=10000"]);
     refuses(&run(&["--timeout", "0"]), 2, &["--timeout"]);
-    refuses(&run(&["--patience", "soon"]), 2, &["--patience", "soon"]);
+    refuses(&run(&["--client-timeout", "soon"]), 2, &["--client-timeout", "soon"]);
     for address in ["nowhere", ":80", "127.0.0.1:http"] {
         refuses(&run(&["--listen", address]), 2, &[address, "HOST:PORT"]);
     }
@@ -331,7 +331,7 @@ fn wrong_arguments_are_a_one_line_error() {
 }
 
 #[test]
-fn a_port_in_use_ends_with_status_1() {
+fn a_port_in_use_is_refused_with_status_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     refuses(&run(&["--listen", &address]), 1, &["cannot listen on", &address, "in use"]);

@@ -1,4 +1,4 @@
-//! The grace: how long the waits of unwinding destructors may block the OS thread, each and all together.
+//! The grace: how long the waits of unwinding destructors may block the OS thread, singly and in total.
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
@@ -32,7 +32,7 @@ fn while_unwinding(f: impl FnMut() + 'static) {
     assert!(green.join().unwrap_err().is_exit());
 }
 
-/// A TCP connection with a full send buffer, and its peer, which does not read.
+/// Returns a TCP connection with a full send buffer, and its peer, which does not read.
 fn full_connection(listener: &TcpListener) -> (TcpStream, std::net::TcpStream) {
     let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (mut stream, _) = listener.accept().unwrap();
@@ -65,19 +65,19 @@ impl Drop for Fifo {
     }
 }
 
-/// A child process that ends when the writer of its input is dropped.
+/// Spawns a child process that ends when the writer of its input is dropped.
 fn child_of(input: std::io::PipeReader) -> Child {
     Command::new("cat").stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits that only the end of the grace ends.
+/// Returns the waits that only the end of the grace ends.
 fn waits() -> Vec<Wait> {
     let mut waits = single_waits();
     waits.extend(waits_in_pieces());
     waits
 }
 
-/// Waits that consist of several shorter waits.
+/// Returns the waits that consist of several shorter waits.
 fn waits_in_pieces() -> Vec<Wait> {
     let late = |kind: ErrorKind| assert_eq!(kind, ErrorKind::TimedOut);
     let (to_read, to_write) = (Fifo::new("read"), Fifo::new("write"));
@@ -122,7 +122,7 @@ fn waits_in_pieces() -> Vec<Wait> {
     ]
 }
 
-/// Waits that block once.
+/// Returns the waits that block once.
 fn single_waits() -> Vec<Wait> {
     let late = |kind: ErrorKind| assert_eq!(kind, ErrorKind::TimedOut);
     let (reader, writer) = pipe();
@@ -138,7 +138,7 @@ fn single_waits() -> Vec<Wait> {
     vec![
         ("sleep", Box::new(|| sleep(LONG))),
         ("park", Box::new(greenhub::thread::park)),
-        ("park with a limit", Box::new(|| greenhub::thread::park_timeout(LONG))),
+        ("park with a timeout", Box::new(|| greenhub::thread::park_timeout(LONG))),
         (
             "trampoline",
             Box::new(move || {
@@ -186,7 +186,7 @@ fn single_waits() -> Vec<Wait> {
             }),
         ),
         (
-            "a condition with a limit",
+            "a condition with a timeout",
             Box::new(move || {
                 let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
                 let waited = condvar.wait_timeout(guard, LONG);
@@ -245,7 +245,7 @@ fn destructors_of_many_green_threads_share_the_grace() {
         pool.wait_all().unwrap();
         let took = begin.elapsed();
         assert_eq!(ended.get(), CONNECTIONS);
-        assert!(took < CONNECTIONS * grace * 3 / 4, "the OS thread stood still for {took:?}");
+        assert!(took < CONNECTIONS * grace * 3 / 4, "the OS thread was blocked for {took:?}");
     });
 }
 
@@ -325,8 +325,8 @@ fn the_destructors_of_an_ending_thread_share_one_grace() {
 }
 
 #[test]
-fn a_lock_has_the_whole_grace() {
-    alone("a_lock_has_the_whole_grace", || {
+fn a_wait_for_a_lock_has_the_whole_grace() {
+    alone("a_wait_for_a_lock_has_the_whole_grace", || {
         let grace = Duration::from_millis(2500);
         set_panicking_grace(grace);
         let mutex = Arc::new(Mutex::new(0));

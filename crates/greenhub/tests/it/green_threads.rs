@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::counting::allocated;
 use crate::support::descriptors::in_child;
 use crate::support::green::{
-    Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, comes_to_hold, held, keep_reports, quiet_panic, reports,
+    Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, quiet_panic, reports, wait_until_held,
 };
 use crate::support::{alone, run};
 use greenhub::greenthread::{KillOutcome, current_id};
@@ -789,7 +789,7 @@ fn a_kill_at_every_park_point_leaks_nothing() {
             );
             assert!(one.join().unwrap_err().is_exit(), "{}", point.name);
             assert_eq!(drops.count(), 1, "{}", point.name);
-            comes_to_hold(&before, point.name);
+            wait_until_held(&before, point.name);
         });
     }
 }

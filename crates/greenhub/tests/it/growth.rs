@@ -14,17 +14,18 @@ use greenhub::{get_hub, spawn};
 
 const ROUNDS: usize = 10;
 
-/// The resources after a round that must not grow.
+/// The resources in use after a round, which must not grow.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-struct Left {
+struct Resources {
     mappings: usize,
     stack_bytes_mapped: usize,
     greenlets: usize,
     green_threads: usize,
 }
 
-/// Runs `count` green threads, which have all begun before the first ends.
-fn round(count: usize) -> (Left, usize) {
+/// Runs `count` green threads, which all begin before the first ends. Returns the resources in use and the resident bytes
+/// afterwards.
+fn round(count: usize) -> (Resources, usize) {
     let begun = Rc::new(Cell::new(0));
     let threads: Vec<_> = (0..count)
         .map(|number| {
@@ -41,13 +42,13 @@ fn round(count: usize) -> (Left, usize) {
         assert_eq!(thread.join().unwrap(), number);
     }
     let stats = get_hub().stats();
-    let left = Left {
+    let resources = Resources {
         mappings: fs::read_to_string("/proc/self/maps").unwrap().lines().count(),
         stack_bytes_mapped: stats.stack_bytes_mapped,
         greenlets: stats.greenlets,
         green_threads: stats.green_threads,
     };
-    (left, resident_bytes())
+    (resources, resident_bytes())
 }
 
 fn resident_bytes() -> usize {
@@ -55,7 +56,7 @@ fn resident_bytes() -> usize {
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
 }
 
-/// Whether each stack guard is a separate mapping: before Linux 6.13, or if the environment asks for it.
+/// Returns whether each stack guard is a separate mapping: before Linux 6.13, or if the environment asks for it.
 fn guards_are_mappings() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let version: Vec<u32> = release.split('.').map_while(|part| part.parse().ok()).take(2).collect();
@@ -70,7 +71,7 @@ fn ten_rounds_of_a_hundred_thousand_green_threads_leak_nothing() {
         let rounds: Vec<_> = (0..ROUNDS).map(|_| round(count)).collect();
         let (second, last) = (rounds[1], rounds[ROUNDS - 1]);
         assert_eq!(second.0, last.0);
-        // Allows a byte for each green thread of a round. A leak of a page for each would be 4,096 bytes.
+        // The limit is one byte per green thread of a round. A leaked page per green thread would be 4,096.
         assert!(last.1 <= second.1 + count, "{} bytes resident, then {}", second.1, last.1);
     });
 }

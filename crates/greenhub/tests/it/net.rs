@@ -231,7 +231,7 @@ same_as_std! {
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
     }
 
-    fn an_address_can_be_used_again_at_once() {
+    fn an_address_can_be_reused_at_once() {
         let again = |_| {
             let listener = net::TcpListener::bind(ANY).unwrap();
             let address = listener.local_addr().unwrap();

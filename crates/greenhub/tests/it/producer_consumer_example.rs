@@ -109,11 +109,11 @@ fn links_to_other_servers_are_counted_and_not_followed() {
 #[test]
 fn no_more_links_are_checked_than_requested() {
     let site = wide(60);
-    let output = run(&["--most", "10", &site.url("/")]);
+    let output = run(&["--max-links", "10", &site.url("/")]);
     ends(&output, 0);
     assert_eq!(site.requested().len(), 10);
     // 51 links of the first page, and the neighbour link of the last checked page.
-    assert!(text(&output).contains(", 52 links beyond --most"), "{}", text(&output));
+    assert!(text(&output).contains(", 52 links beyond --max-links"), "{}", text(&output));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn wrong_arguments_are_refused_with_status_2() {
     refuses(&run(&["--consumers", "0", url]), 2, &["--consumers", "1..=500"]);
     refuses(&run(&["--consumers", "501", url]), 2, &["--consumers", "1..=500"]);
     refuses(&run(&["--queue", "0", url]), 2, &["--queue"]);
-    refuses(&run(&["--most", "0", url]), 2, &["--most"]);
+    refuses(&run(&["--max-links", "0", url]), 2, &["--max-links"]);
     refuses(&run(&["--timeout", "-1", url]), 2, &["--timeout"]);
     refuses(&run(&["--colour", url]), 2, &["--colour"]);
 }
@@ -207,7 +207,7 @@ fn an_unknown_hub_is_refused_with_status_2() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_report_that_cannot_be_written_fails_the_run() {
+fn an_unwritable_report_fails_the_run() {
     let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
     let site = Site::serve([("/", links(&[]))]);
     let output = example::run(checker(&[&site.url("/")]).stdout(full));

@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::support::green::{Drops, LONG, Log, OnDrop, SHORT, comes_to_hold, held, keep_reports, quiet_panic, reports};
+use crate::support::green::{
+    Drops, LONG, Log, OnDrop, SHORT, held, keep_reports, quiet_panic, reports, wait_until_held,
+};
 use crate::support::run;
 use greenhub::greenthread::KillOutcome;
 use greenhub::local::green_local;
@@ -25,11 +27,11 @@ fn panics_at_drop(drops: &Drops) -> impl Sized + use<> {
 #[test]
 fn rule_10_a_chain_of_bodies_lets_timers_fire() {
     /// The chain ends by itself after this many bodies.
-    const MOST: u64 = 3_000_000;
+    const MAX: u64 = 3_000_000;
 
     fn chain(stop: Rc<Cell<bool>>, ran: Rc<Cell<u64>>) {
         ran.set(ran.get() + 1);
-        if !stop.get() && ran.get() < MOST {
+        if !stop.get() && ran.get() < MAX {
             spawn_n(move || chain(stop, ran));
         }
     }
@@ -39,7 +41,7 @@ fn rule_10_a_chain_of_bodies_lets_timers_fire() {
         spawn_n(move || chain(stops, counts));
         sleep(SHORT);
         stop.set(true);
-        assert!(ran.get() < MOST, "the chain has ended by itself");
+        assert!(ran.get() < MAX, "the chain has ended by itself");
         yield_now();
     });
 }
@@ -79,12 +81,12 @@ fn rule_10_callbacks_keep_their_place_among_bodies() {
 }
 
 #[test]
-fn rule_10_a_small_stack_runs_no_body_that_needs_a_larger_one() {
+fn rule_10_a_body_never_runs_on_too_small_a_stack() {
     fn dig(depth: usize) -> usize {
         let frame = std::hint::black_box([depth; 128]);
         if depth == 0 { frame[0] } else { dig(depth - 1) + frame[depth % 128] }
     }
-    run("rule_10_a_small_stack_runs_no_body_that_needs_a_larger_one", || {
+    run("rule_10_a_body_never_runs_on_too_small_a_stack", || {
         for _ in 0..4 {
             Builder::new().stack_size(1).spawn(|| ()).unwrap();
             // Needs more than 64 KiB, and less than the default stack size.
@@ -97,11 +99,11 @@ fn rule_10_a_small_stack_runs_no_body_that_needs_a_larger_one() {
 }
 
 #[test]
-fn rule_10_a_pending_exit_does_not_strike_links_and_destructors() {
+fn rule_10_a_pending_exit_does_not_strike_links_or_destructors() {
     green_local! {
         static KEPT: RefCell<Vec<Box<dyn std::any::Any>>> = RefCell::default()
     }
-    run("rule_10_a_pending_exit_does_not_strike_links_and_destructors", || {
+    run("rule_10_a_pending_exit_does_not_strike_links_or_destructors", || {
         let (log, before) = (Log::new(), held());
         let (local, result, link) = (log.clone(), log.clone(), log.clone());
         let body = spawn(move || {
@@ -124,7 +126,7 @@ fn rule_10_a_pending_exit_does_not_strike_links_and_destructors() {
         // The body swallows the exit, which stays pending until the body ends.
         body.kill();
         drop(body);
-        comes_to_hold(&before, "every destructor has run");
+        wait_until_held(&before, "every destructor has run");
         log.is(&["local", "link", "result"]);
     });
 }
@@ -152,7 +154,7 @@ fn rule_10_an_exit_in_a_destructor_does_not_strike_later_links() {
         log.is(&[]);
         body.kill();
         drop(body);
-        comes_to_hold(&before, "every destructor has run");
+        wait_until_held(&before, "every destructor has run");
         log.is(&["local", "link"]);
     });
 }
@@ -256,7 +258,7 @@ const CANCELS: [fn(&GreenThread<()>); 3] = [
 
 type Spawn = fn(Box<dyn FnOnce()>) -> GreenThread<()>;
 
-/// Spawns a body into the ready queue, and one with a delay.
+/// The ways to spawn a body: into the run queue, and with a delay.
 const UNSTARTED: [Spawn; 2] = [|body| spawn(body), |body| spawn_after(LONG, body)];
 
 #[test]
@@ -267,10 +269,10 @@ fn rule_10_a_body_killed_before_its_start_fires_its_links() {
             for (index, cancel) in CANCELS.into_iter().enumerate() {
                 let log = Log::new();
                 let (never, links, errors, waits) = (log.clone(), log.clone(), log.clone(), log.clone());
-                // Runs first, and kills the unstarted body if a killer is set.
-                let killer = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
-                let kills = killer.clone();
-                let first = spawn(move || kills.take().into_iter().for_each(|unstarted| cancel(&unstarted)));
+                // Runs first, and cancels the body in `victim`, if there is one.
+                let victim = Rc::new(RefCell::new(None::<Rc<GreenThread<()>>>));
+                let taken = victim.clone();
+                let first = spawn(move || taken.take().into_iter().for_each(|unstarted| cancel(&unstarted)));
                 let unstarted = Rc::new(make(Box::new(move || never.add("never"))));
                 unstarted.link(move |result| {
                     assert!(result.as_ref().is_err_and(|error| error.is_exit()));
@@ -278,7 +280,7 @@ fn rule_10_a_body_killed_before_its_start_fires_its_links() {
                 });
                 unstarted.link_error(move |_| errors.add("link of errors"));
                 if index == 2 {
-                    killer.replace(Some(unstarted.clone()));
+                    victim.replace(Some(unstarted.clone()));
                     first.join().unwrap();
                 } else {
                     cancel(&unstarted);

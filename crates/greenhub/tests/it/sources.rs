@@ -25,15 +25,16 @@ fn would_block<T>() -> io::Result<T> {
 }
 
 /// Returns a connection whose first end the hub has registered and found empty.
-fn known_pair() -> (Source, Source) {
+fn registered_pair() -> (Source, Source) {
     let (here, there) = pair();
     read_within(&here, 1, Some(ms(1))).expect_err("nothing yet");
     (here, there)
 }
 
-/// Returns a connection whose second end is shut down for writing; the hub has reported the end to the first.
+/// Returns a connection whose second end is shut down for writing. The hub has reported the end of the stream to the
+/// first.
 fn ended_pair() -> (Source, Source) {
-    let (here, there) = known_pair();
+    let (here, there) = registered_pair();
     there.with(|fd| Ok(rustix::net::shutdown(fd, rustix::net::Shutdown::Write)?)).expect("connected");
     here.wait(Interest::READ, Some(PATIENT)).expect("the end is reported");
     here.set_nonblocking(true);
@@ -50,9 +51,9 @@ fn use_manual_clock() {
 }
 
 #[test]
-fn read_or_end_does_not_ask_for_the_end_before_one_is_reported() {
+fn read_or_end_does_not_ask_for_an_unreported_end() {
     let _deadline = deadline();
-    let (here, _there) = known_pair();
+    let (here, _there) = registered_pair();
     here.set_nonblocking(true);
     let result = here.read_or_end::<()>(None, |_| would_block(), |_| panic!("no end was reported"));
     assert_eq!(result.expect_err("nothing there").kind(), ErrorKind::WouldBlock);
@@ -81,15 +82,15 @@ fn read_or_end_asks_for_a_reported_end_once() {
         asked.get()
     };
     let first = read();
-    assert_eq!(read(), first, "the end that was asked for is over");
+    assert_eq!(read(), first, "a reported end was asked for twice");
     // select(2) does not report the end of a stream.
     assert!(first == 1 || get_hub().name() == "select");
 }
 
 #[test]
-fn a_nonblocking_read_of_a_source_known_to_be_empty_returns() {
+fn a_nonblocking_read_of_an_empty_source_returns_would_block() {
     let _deadline = deadline();
-    let (here, _there) = known_pair();
+    let (here, _there) = registered_pair();
     here.set_nonblocking(true);
     let result = read_within(&here, 1, Some(PATIENT));
     assert_eq!(result.expect_err("nothing there").kind(), ErrorKind::WouldBlock);
@@ -112,7 +113,7 @@ fn an_interrupted_operation_is_tried_again() {
 }
 
 #[test]
-fn an_operation_out_of_descriptors_lets_others_run_unless_nonblocking() {
+fn an_operation_out_of_descriptors_yields_unless_nonblocking() {
     let _deadline = deadline();
     let (here, _there) = pair();
     for nonblocking in [false, true] {
@@ -193,7 +194,7 @@ fn only_writes_of_a_retrying_source_are_tried_without_a_report() {
 }
 
 #[test]
-fn an_operation_that_does_not_confirm_a_report_waits_for_the_next_one() {
+fn an_operation_waits_again_after_a_spurious_report() {
     in_child(|| {
         use_manual_clock();
         let (here, there) = pair();
@@ -250,7 +251,7 @@ fn a_wait_while_unwinding_leaves_the_readiness_for_the_next_read() {
     }
     in_child(|| {
         set_panicking_grace(PATIENT);
-        let (here, there) = known_pair();
+        let (here, there) = registered_pair();
         let writer = std::thread::spawn(move || {
             std::thread::sleep(ms(20));
             there.with(|fd| Ok(rustix::io::write(fd, b"xy")?)).expect("room");
@@ -265,14 +266,14 @@ fn a_wait_while_unwinding_leaves_the_readiness_for_the_next_read() {
         let runs = Rc::clone(&ran);
         let other = spawn(move || runs.set(true));
         assert_eq!(read_one(&here), b'y');
-        assert!(!ran.get(), "the read has not waited");
+        assert!(!ran.get(), "the read has waited");
         other.join().expect("no panic");
         drop(writer.join().expect("no panic"));
     });
 }
 
 #[test]
-fn wake_leaves_the_waiters_of_the_other_direction() {
+fn wake_does_not_wake_waiters_of_the_other_direction() {
     in_child(|| {
         hub_prevent_multiple_readers(false);
         let (here, _there) = pair();
@@ -307,7 +308,7 @@ fn a_wait_on_a_source_ends_a_stale_wait_under_its_number() {
     in_child(|| {
         let (old, _old_peer) = UnixStream::pair().expect("a pair");
         let number = old.as_raw_fd();
-        // SAFETY: The wait ends with an error when the number changes hands, which is the case under test.
+        // SAFETY: the wait ends with an error when the number is reused, which is the case under test.
         let stale = spawn(move || unsafe { greenhub::park::trampoline_raw(number, Interest::READ, Some(PATIENT)) });
         yield_now();
         let (new, peer) = UnixStream::pair().expect("a pair");

@@ -20,7 +20,7 @@ use greenhub::{
 };
 
 /// The number of times the same exit is thrown.
-const MOST: usize = 100;
+const MAX: usize = 100;
 
 /// Sleeps in a loop and catches every exit, until `stop` is set.
 fn supervise(stop: &Cell<bool>, caught: &Cell<usize>) {
@@ -57,10 +57,10 @@ fn kill_returns_refused_for_a_target_that_swallows_its_exits() {
         let one = Supervisor::new();
         yield_now();
         assert_eq!(one.green.kill(), KillOutcome::Refused);
-        assert_eq!(one.caught.get(), MOST);
+        assert_eq!(one.caught.get(), MAX);
         // The supervisor lives on, and its waits work as before.
         sleep(SHORT);
-        assert_eq!(one.caught.get(), MOST);
+        assert_eq!(one.caught.get(), MAX);
         one.end();
     });
 }
@@ -73,7 +73,7 @@ fn a_refused_kill_is_reported_once_with_the_spawn_location() {
         yield_now();
         for round in 1..=3 {
             assert_eq!(one.green.kill(), KillOutcome::Refused);
-            assert_eq!(one.caught.get(), round * MOST);
+            assert_eq!(one.caught.get(), round * MAX);
         }
         let place = one.green.spawned_at().to_string();
         let told = reports();
@@ -105,8 +105,8 @@ fn others_run_between_two_throws() {
         let before = (ticks.get(), timers.get());
         assert_eq!(one.green.kill(), KillOutcome::Refused);
         // Ready green threads run, and so do those that the loop wakes.
-        assert!(ticks.get() - before.0 >= MOST - 2, "{} ticks", ticks.get() - before.0);
-        assert!(timers.get() - before.1 >= MOST / 4, "{} timers", timers.get() - before.1);
+        assert!(ticks.get() - before.0 >= MAX - 2, "{} ticks", ticks.get() - before.0);
+        assert!(timers.get() - before.1 >= MAX / 4, "{} timers", timers.get() - before.1);
         one.end();
     });
 }
@@ -114,7 +114,7 @@ fn others_run_between_two_throws() {
 #[test]
 fn a_target_that_ends_after_some_throws_has_ended_when_kill_returns() {
     run("a_target_that_ends_after_some_throws_has_ended_when_kill_returns", || {
-        for swallows in [1, 2, 10, MOST - 1] {
+        for swallows in [1, 2, 10, MAX - 1] {
             let green = spawn(move || {
                 for _ in 0..swallows {
                     assert!(catch_unwind(|| sleep(LONG)).is_err());
@@ -153,7 +153,7 @@ fn a_swallowed_timeout_gives_up_and_is_reported() {
         for round in 1..=2 {
             let value = with_timeout(SHORT, || {
                 let before = caught.get();
-                while caught.get() < before + MOST {
+                while caught.get() < before + MAX {
                     if catch_unwind(|| sleep(SHORT)).is_err() {
                         caught.set(caught.get() + 1);
                     }
@@ -164,7 +164,7 @@ fn a_swallowed_timeout_gives_up_and_is_reported() {
                 "lives on"
             });
             assert_eq!(value.unwrap(), "lives on");
-            assert_eq!(caught.get(), round * MOST);
+            assert_eq!(caught.get(), round * MAX);
         }
         let told = reports();
         assert_eq!(told.len(), 1, "{told:?}");
@@ -177,7 +177,7 @@ fn an_outer_timeout_strikes_after_an_inner_one_gave_up() {
     run("an_outer_timeout_strikes_after_an_inner_one_gave_up", || {
         let late = with_timeout(20 * SHORT, || {
             with_timeout(SHORT, || {
-                for _ in 0..MOST {
+                for _ in 0..MAX {
                     while catch_unwind(|| sleep(SHORT)).is_ok() {}
                 }
                 sleep(LONG);
@@ -195,7 +195,7 @@ fn others_run_while_a_timeout_is_swallowed() {
         let stop = Rc::new(Cell::new(false));
         let over = Rc::clone(&stop);
         spawn_n(move || {
-            for _ in 0..MOST / 2 {
+            for _ in 0..MAX / 2 {
                 yield_now();
                 tick.set(tick.get() + 1);
             }
@@ -208,7 +208,7 @@ fn others_run_while_a_timeout_is_swallowed() {
             }
         })
         .unwrap();
-        assert_eq!(ticks.get(), MOST / 2);
+        assert_eq!(ticks.get(), MAX / 2);
     });
 }
 
@@ -218,7 +218,7 @@ fn a_swallowed_link_exit_gives_up() {
         let caught = Cell::new(0);
         let peer = spawn(|| ());
         let linked = peer.with_link(|| {
-            while caught.get() < MOST {
+            while caught.get() < MAX {
                 if catch_unwind(|| sleep(SHORT)).is_err() {
                     caught.set(caught.get() + 1);
                 }
@@ -282,7 +282,7 @@ fn an_exit_passes_through_any_number_of_spawns_in_place() {
         let (own, passed) = (pool.clone(), log.clone());
         let green = pool
             .spawn(move || {
-                nest(&own, 2 * MOST);
+                nest(&own, 2 * MAX);
                 passed.add("lives on");
             })
             .unwrap();
@@ -302,7 +302,7 @@ fn a_kill_from_the_main_loop_is_scheduled() {
         let seen = Rc::clone(&killed);
         yield_now();
         get_hub().schedule(Duration::ZERO, move || seen.set(Some(target.green.kill())));
-        while one.caught.get() < MOST {
+        while one.caught.get() < MAX {
             sleep(SHORT);
         }
         assert_eq!(killed.get(), Some(KillOutcome::Scheduled));
@@ -321,7 +321,7 @@ fn a_killer_that_is_killed_during_its_kill_unwinds() {
         yield_now();
         assert_eq!(killer.kill(), KillOutcome::Ended);
         assert!(killer.join().unwrap_err().is_exit());
-        while one.caught.get() < MOST {
+        while one.caught.get() < MAX {
             yield_now();
         }
         one.stop.set(true);
@@ -382,7 +382,7 @@ fn a_scope_waits_for_a_refusing_child_without_spinning() {
         });
         assert!(late.is_err());
         assert!(stop.get());
-        assert_eq!(caught.get(), MOST);
+        assert_eq!(caught.get(), MAX);
     });
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::green;
 use crate::support::green::{
-    Drops, KillOnDrop, LONG, Log, PARK_POINTS, SHORT, comes_to_hold, held, keep_reports, pipe, reports,
+    Drops, KillOnDrop, LONG, Log, PARK_POINTS, SHORT, held, keep_reports, pipe, reports, wait_until_held,
 };
 use crate::support::{alone, run};
 use greenhub::park::Source;
@@ -334,7 +334,7 @@ fn a_timeout_at_every_park_point_leaks_nothing() {
                 assert_eq!(struck.unwrap_err().after(), Some(Duration::from_millis(10)), "{}", point.name);
             }
             assert_eq!(drops.count(), 2, "{}", point.name);
-            comes_to_hold(&before, point.name);
+            wait_until_held(&before, point.name);
         });
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::support::green::{LONG, SHORT, comes_to_hold, held, pipe};
+use crate::support::green::{LONG, SHORT, held, pipe, wait_until_held};
 use crate::support::run;
 use greenhub::greenpool::{GreenPile, Group};
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
@@ -514,7 +514,7 @@ fn on_each(test_name: &'static str, test: fn(&Waits, &str)) {
             released.join().unwrap();
             then();
             drop(wait);
-            comes_to_hold(&before, primitive.name);
+            wait_until_held(&before, primitive.name);
         });
     }
 }

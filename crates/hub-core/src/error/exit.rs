@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The limit of throws of one exit. Code that catches it each time does not intend to end.
-pub(crate) const MOST_THROWS: u32 = 100;
+pub(crate) const MAX_THROWS: u32 = 100;
 
 /// The reason why a green thread unwinds, other than a panic.
 #[doc(alias = "GreenletExit")]

@@ -16,7 +16,7 @@ mod panic;
 mod timeout;
 
 pub use self::exit::ExitKind;
-pub(crate) use self::exit::MOST_THROWS;
+pub(crate) use self::exit::MAX_THROWS;
 pub use self::linked::Linked;
 pub use self::loop_error::{LoopError, LoopErrorKind, LoopExit};
 pub use self::panic::Panic;

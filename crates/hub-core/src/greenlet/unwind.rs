@@ -4,7 +4,7 @@
 //! arrives from a park, and starts to unwind its own frames. The payload prints nothing. If a `catch_unwind` on the way
 //! swallows the exit, it is thrown again at the next park: a kill as long as the greenlet lives, the exit of a scope as
 //! long as the scope is open. Between two throws the main loop takes a turn. After
-//! [`MOST_THROWS`](crate::error::MOST_THROWS) throws the exit is given up.
+//! [`MAX_THROWS`](crate::error::MAX_THROWS) throws the exit is given up.
 //!
 //! Ground rules:
 //! - [`ColdState`] belongs to one use of a control block. It is made when it is first needed. Only `drop_cold` frees

@@ -18,7 +18,7 @@ use crate::greenlet::unwind::Exit;
 /// The number of cut turns that may follow each other without a look at the descriptors, unless a timer is due. A look
 /// costs more than itself: a descriptor whose greenlet has not run yet is reported once more, and is then taken out and
 /// put back by calls of the hub.
-const MOST_CUTS: usize = 4;
+const MAX_CUTS: usize = 4;
 
 /// The next wait of the hub.
 struct Sleep {
@@ -46,7 +46,7 @@ impl MainLoop {
                 trace::loop_ended(self.slot.name());
                 return;
             }
-            if cut && cuts < MOST_CUTS && !self.timer_is_due() {
+            if cut && cuts < MAX_CUTS && !self.timer_is_due() {
                 cuts += 1;
                 continue;
             }

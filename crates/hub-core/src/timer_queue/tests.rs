@@ -115,7 +115,7 @@ fn a_timer_is_cancelled_wherever_it_is_kept() {
 }
 
 #[test]
-fn a_stale_id_is_recognised_after_its_slot_is_used_again() {
+fn a_stale_id_is_recognised_after_its_slot_is_reused() {
     let mut queue = TimerQueue::new();
     let first = queue.arm(MS, 1);
     queue.absorb(at(0));

@@ -501,12 +501,12 @@ mod tests {
     fn jobs_run_on_no_more_threads_than_the_bound() {
         let pool = pool(LONG);
         static RUNNING: AtomicUsize = AtomicUsize::new(0);
-        static MOST: AtomicUsize = AtomicUsize::new(0);
+        static MAX: AtomicUsize = AtomicUsize::new(0);
         let (done, results) = mpsc::channel();
         for _ in 0..30 {
             let done = done.clone();
             let job = move || {
-                MOST.fetch_max(RUNNING.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                MAX.fetch_max(RUNNING.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 thread::sleep(Duration::from_millis(2));
                 RUNNING.fetch_sub(1, Ordering::SeqCst);
                 done.send(()).unwrap();
@@ -516,7 +516,7 @@ mod tests {
         for _ in 0..30 {
             results.recv_timeout(LONG).unwrap();
         }
-        assert!(MOST.load(Ordering::SeqCst) <= 3);
+        assert!(MAX.load(Ordering::SeqCst) <= 3);
         assert_eq!(pool.lock().workers, 3);
     }
 
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_thread_is_used_again() {
+    fn an_idle_thread_is_reused() {
         let pool = pool(LONG);
         for _ in 0..5 {
             let (done, result) = mpsc::channel();

@@ -49,7 +49,7 @@ impl Performer {
         self.finished.load(Ordering::Acquire)
     }
 
-    /// Whether the thread sleeps, according to the system, in an operation without a timeout.
+    /// Returns whether the system reports the thread as sleeping, in an operation without a timeout.
     fn is_blocked(&self) -> bool {
         let thread = self.thread.load(Ordering::Acquire);
         if thread == 0 || self.case.mode != Mode::Blocking {
@@ -64,11 +64,11 @@ impl Performer {
 ///
 /// After a shutdown, `recvfrom(2)` returns without an address. std then reads an unwritten address family: for two
 /// values it panics, for all others it returns `InvalidInput`.
-fn call_of_std(call: &dyn Fn() -> io::Result<usize>) -> io::Result<usize> {
+fn call_std(call: &dyn Fn() -> io::Result<usize>) -> io::Result<usize> {
     panic::catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(io::ErrorKind::InvalidInput.into()))
 }
 
-/// Waits until every operation has finished or blocks. Waits for `at_least` if an operation blocks.
+/// Waits until every operation has finished or blocks. Waits for at least `at_least` if an operation blocks.
 fn settle(performers: &[Performer], at_least: Duration) {
     let begun = Instant::now();
     let mut quiet = 0;
@@ -95,7 +95,7 @@ pub(crate) fn answer(kind: Kind) {
         let mut scenes: Vec<_> = cases.iter().map(|&case| os::scene(case)).collect();
         let start = |scene: &super::sockets::Scene| {
             let results = Results::default();
-            Performer::start(scene.case, results.clone(), scene.operation(results, call_of_std))
+            Performer::start(scene.case, results.clone(), scene.operation(results, call_std))
         };
         let mut performers: Vec<_> = scenes.iter().filter(|scene| scene.case.begun).map(start).collect();
         settle(&performers, Duration::ZERO);

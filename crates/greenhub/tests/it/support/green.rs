@@ -116,7 +116,7 @@ pub(crate) fn held() -> Held {
 
 /// Waits until this thread's hub holds exactly `expected`: a job without a waiter ends by itself.
 #[track_caller]
-pub(crate) fn comes_to_hold(expected: &Held, after: &str) {
+pub(crate) fn wait_until_held(expected: &Held, after: &str) {
     let begin = Instant::now();
     let mut now = held();
     while now != *expected && begin.elapsed() < Duration::from_secs(60) {

@@ -7,19 +7,19 @@ use super::super::spans;
 use super::super::trace;
 use super::super::unwind::{Exit, throw};
 use super::{current, thread};
-use crate::error::MOST_THROWS;
+use crate::error::MAX_THROWS;
 use crate::report::{self, Report};
 
 /// Throws the exit that comes next, if there is one and nothing holds it back.
 ///
 /// Throws `own` instead of an earlier kill. A swallowed exit is thrown again after `between`, and given up after
-/// [`MOST_THROWS`] throws.
+/// [`MAX_THROWS`] throws.
 pub(super) fn throw_pending(me: ControlRef, mut own: Option<Exit>, between: impl Fn(ControlRef)) {
     let mut yielded = false;
     while !me.is_masked()
         && let Some(throws) = me.throws()
     {
-        if throws >= MOST_THROWS {
+        if throws >= MAX_THROWS {
             give_up_exit(me);
         } else if throws != 0 && !yielded {
             yielded = true;
