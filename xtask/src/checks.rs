@@ -80,7 +80,7 @@ fn features(workspace: &Workspace, report: &mut Report) {
     report.run("features: the default", command);
 }
 
-/// The lists that can be built here: no feature, each hub alone, and [`FEATURE_LISTS`].
+/// Returns the lists that can be built here: no feature, each hub alone, and [`FEATURE_LISTS`].
 fn feature_lists() -> Vec<String> {
     let none = std::iter::once(String::new());
     let alone = buildable().map(|hub| hub.name.to_owned());

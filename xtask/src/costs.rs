@@ -61,7 +61,7 @@ pub fn check(workspace: &Workspace, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Whether a tool is installed and may do its work.
+/// Returns whether a tool is installed and may do its work.
 fn works(tool: &str, arguments: &[&str]) -> bool {
     Command::new(tool).args(arguments).output().is_ok_and(|output| output.status.success())
 }

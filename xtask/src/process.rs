@@ -112,7 +112,8 @@ fn children(parent: u32) -> Vec<u32> {
     .collect()
 }
 
-/// The parent in a line of `/proc/<pid>/stat`. The name before it may hold any letter, so its last bracket counts.
+/// Returns the parent in a line of `/proc/<pid>/stat`. The name before it may hold any letter, so its last bracket
+/// counts.
 fn parent_in_stat(stat: &str) -> Option<u32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }

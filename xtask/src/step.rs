@@ -38,7 +38,7 @@ impl Report {
         Report { steps: Vec::new(), only }
     }
 
-    /// Whether the report takes a step of this name.
+    /// Returns whether the report takes a step of this name.
     pub fn asks_for(&self, name: &str) -> bool {
         self.only.as_deref().is_none_or(|only| name.contains(only))
     }
@@ -109,7 +109,7 @@ impl Report {
         self.push(Step { name, verdict, tally: Tally::default(), time: since.elapsed() });
     }
 
-    /// Whether a step ran and none failed.
+    /// Returns whether a step ran and none failed.
     pub fn is_well(&self) -> bool {
         !self.steps.is_empty() && self.steps.iter().all(|step| !matches!(step.verdict, Verdict::Failed(_)))
     }

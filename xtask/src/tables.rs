@@ -76,7 +76,7 @@ const KQUEUE: bool = cfg!(any(
     target_os = "dragonfly"
 ));
 
-/// The hubs that this system has, on which the tests run.
+/// Returns the hubs that this system has, on which the tests run.
 pub fn hubs_here() -> impl Iterator<Item = &'static Hub> {
     HUBS.iter().filter(|hub| hub.runs_here)
 }

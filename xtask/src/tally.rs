@@ -66,7 +66,7 @@ impl Tally {
     }
 }
 
-/// The test in a line of a list of failures.
+/// Returns the test in a line of a list of failures.
 fn failed_in_list(part: Part, line: &str) -> Option<&str> {
     let entry = line.strip_prefix("    ")?.trim_start();
     match part {
@@ -80,7 +80,7 @@ fn failed_in_list(part: Part, line: &str) -> Option<&str> {
     }
 }
 
-/// The program of a line in which cargo says that it did not end as libtest ends.
+/// Returns the program of a line in which cargo says that it did not end as libtest ends.
 fn dead_program(line: &str) -> Option<String> {
     let (command, end) = line.strip_prefix("  process didn't exit successfully: `")?.rsplit_once("` (")?;
     let file = Path::new(command.split(' ').next()?).file_stem()?.to_str()?;
@@ -89,13 +89,14 @@ fn dead_program(line: &str) -> Option<String> {
     (end != "exit status: 101").then(|| format!("{program} ({end})"))
 }
 
-/// The test of `test a::b has been running for over 60 seconds`, which may stand behind the dots of a short report.
+/// Returns the test of `test a::b has been running for over 60 seconds`, which may stand behind the dots of a short
+/// report.
 fn overdue(line: &str) -> Option<&str> {
     let (before, _) = line.split_once(" has been running for over ")?;
     Some(before.rsplit_once("test ")?.1)
 }
 
-/// Whether a line is more than progress or success.
+/// Returns whether a line is more than progress or success.
 fn tells_something(line: &str) -> bool {
     const PROGRESS: &[&str] = &[
         "Adding",
@@ -134,7 +135,7 @@ fn tells_something(line: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The tally of a report on one pipe, and the lines that it shows.
+    /// Returns the tally of a report on one pipe, and the lines that it shows.
     fn read(report: &str) -> (Tally, Vec<&str>) {
         let (mut tally, mut part) = (Tally::default(), Part::default());
         let shown = report.lines().filter(|line| tally.read(&mut part, line)).collect();

@@ -80,7 +80,8 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
     Ok(())
 }
 
-/// The commands that run every test `select` asks for: nextest and the examples in the documentation, or cargo alone.
+/// Returns the commands that run every test `select` asks for: nextest and the examples in the documentation, or cargo
+/// alone.
 fn suite(workspace: &Workspace, select: impl Fn(&mut Command)) -> Vec<Command> {
     let kinds: &[&[&str]] = if has_nextest(workspace) {
         &[
@@ -221,7 +222,7 @@ fn bundled_libevent(workspace: &Workspace, report: &mut Report) {
     report.run_tests(NAME, command);
 }
 
-/// Whether the system's linker knows a library whose name begins so.
+/// Returns whether the system's linker knows a library whose name begins so.
 fn has_library(name: &str) -> bool {
     Command::new("ldconfig")
         .arg("-p")
@@ -325,17 +326,17 @@ fn require_compilers(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// The hubs on which the tests can run here.
+/// Returns the hubs on which the tests can run here.
 pub fn runnable() -> impl Iterator<Item = &'static Hub> {
     hubs_here().filter(|hub| missing(hub).is_none())
 }
 
-/// The hubs that can be built here.
+/// Returns the hubs that can be built here.
 pub fn buildable() -> impl Iterator<Item = &'static Hub> {
     HUBS.iter().filter(|hub| missing(hub).is_none())
 }
 
-/// The crates of the hubs that cannot be built here.
+/// Returns the crates of the hubs that cannot be built here.
 pub fn lacking() -> impl Iterator<Item = &'static str> {
     HUBS.iter().filter(|hub| missing(hub).is_some()).map(|hub| hub.package)
 }
@@ -366,12 +367,12 @@ fn install(what: &str, packages: &[&str]) {
     }
 }
 
-/// Whether `program` can be started.
+/// Returns whether `program` can be started.
 pub fn is_there(program: &str) -> bool {
     which::which(program).is_ok()
 }
 
-/// The variable that makes cargo run each test program under another one.
+/// Returns the variable that makes cargo run each test program under another one.
 pub fn runner() -> Result<String> {
     let host = rustc_version::version_meta().context("rustc does not name its host")?.host;
     Ok(format!("CARGO_TARGET_{}_RUNNER", host.to_uppercase().replace(['-', '.'], "_")))

@@ -52,7 +52,7 @@ impl Workspace {
         self.packages.iter().find(|package| package.name == name)
     }
 
-    /// A cargo command in the root of the workspace, without the variables that would change a test run.
+    /// Returns a cargo command in the root of the workspace, without the variables that would change a test run.
     pub fn cargo(&self) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(&self.root);
@@ -82,7 +82,7 @@ impl From<cargo_metadata::Package> for Package {
     }
 }
 
-/// The files below `folder` that git does not ignore, in order.
+/// Returns the files below `folder` that git does not ignore, in order.
 ///
 /// # Errors
 ///

@@ -60,7 +60,7 @@ fn lib_faults(hub: &Hub, text: &str) -> Vec<String> {
     faults
 }
 
-/// Whether `line` begins the list of quirks, such as `//! (a) It is slow.`
+/// Returns whether `line` begins the list of quirks, such as `//! (a) It is slow.`
 fn is_first_quirk(line: &str) -> bool {
     let text = line.trim_start_matches("//!").trim_start_matches([' ', '-', '*', '(']);
     ["a) ", "a. ", "A) ", "A. "].iter().any(|letter| text.replace("**", "").starts_with(letter))

@@ -38,7 +38,7 @@ pub fn print(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// The folder of a crate's sources, and their text.
+/// Returns the folder of a crate's sources, and their text.
 fn sources(workspace: &Workspace, floors: &Floors) -> Result<(String, Sources)> {
     let package = workspace.package(floors.package);
     let folder = package.with_context(|| format!("there is no crate `{}`", floors.package))?.folder.join("src");
@@ -58,7 +58,7 @@ struct Place {
 }
 
 impl Floors {
-    /// The place of `file`: that of the longest entry which is the file or a folder around it.
+    /// Returns the place of `file`: that of the longest entry which is the file or a folder around it.
     fn place(&self, file: &str) -> Option<Place> {
         let entries = self.entries().filter(|(_, module)| covers(module, file));
         entries.max_by_key(|(_, module)| module.len()).map(|(place, _)| place)
@@ -77,7 +77,7 @@ impl Floors {
         self.place(file).map_or("none", |place| self.floors[place.floor].name)
     }
 
-    /// The arrows that point up, with one path for each pair of files.
+    /// Returns the arrows that point up, with one path for each pair of files.
     fn upward<'a>(&self, arrows: &'a [Arrow]) -> BTreeMap<(&'a str, &'a str), &'a Arrow> {
         let mut upward = BTreeMap::new();
         for arrow in arrows {
@@ -91,7 +91,7 @@ impl Floors {
     }
 }
 
-/// Whether `file` is the file of `module` or lies in its folder.
+/// Returns whether `file` is the file of `module` or lies in its folder.
 fn covers(module: &str, file: &str) -> bool {
     file.strip_prefix(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
@@ -150,7 +150,8 @@ fn cycles<'a>(pairs: &BTreeSet<(&'a str, &'a str)>) -> Vec<BTreeSet<&'a str>> {
     cycles
 }
 
-/// The paths from one file to another, with their lines. What comes in by `use` is not named again where it is used.
+/// Returns the paths from one file to another, with their lines. What comes in by `use` is not named again where it is
+/// used.
 fn paths(arrows: &[Arrow], from: &str, to: &str) -> String {
     let all = || arrows.iter().filter(|arrow| arrow.from == from && arrow.to == to);
     let is_whole = |arrow: &&Arrow| ["crate::", "self::", "super::"].iter().any(|start| arrow.path.starts_with(start));
@@ -173,7 +174,7 @@ mod tests {
         known: &[],
     };
 
-    /// A crate of the modules in the table, with this line in this file.
+    /// Returns a crate of the modules in the table, with this line in this file.
     fn house(file: &str, line: &str) -> Sources {
         let files = [
             ("lib.rs", "mod attic; mod nails; mod stone; mod wood; pub use attic::Chest; pub use stone::Stone;"),

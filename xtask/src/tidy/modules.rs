@@ -216,7 +216,7 @@ enum Found {
     Item(usize),
 }
 
-/// The values of `path = "…"`, also those in `cfg_attr`.
+/// Returns the values of `path = "…"`, also those in `cfg_attr`.
 fn explicit_paths(attributes: &[Attribute]) -> impl Iterator<Item = String> {
     attributes.iter().flat_map(|attribute| match &attribute.meta {
         Meta::List(list) if list.path.is_ident("cfg_attr") => {
@@ -274,7 +274,7 @@ fn attributes(item: &Item) -> &[Attribute] {
 mod tests {
     use super::*;
 
-    /// The arrows of `a.rs` in a small crate, as (file, path).
+    /// Returns the arrows of `a.rs` in a small crate, as (file, path).
     fn arrows(text: &str) -> Vec<(String, String)> {
         let files = [
             ("lib.rs", "mod a; mod b; mod folder; mod chosen; pub use b::{B, c::C as Renamed}; pub use folder::*;"),
@@ -292,7 +292,7 @@ mod tests {
         arrows.into_iter().filter(|arrow| arrow.from == "a.rs").map(|arrow| (arrow.to, arrow.path)).collect()
     }
 
-    /// The files that `a.rs` names.
+    /// Returns the files that `a.rs` names.
     fn named(text: &str) -> Vec<String> {
         let files: BTreeSet<String> = arrows(text).into_iter().map(|(to, _)| to).collect();
         files.into_iter().collect()

@@ -61,7 +61,7 @@ fn outside_files<'a>(file: &'a Path, text: &'a str) -> impl Iterator<Item = &'a 
     })
 }
 
-/// Whether `path` leaves the folder that it is relative to.
+/// Returns whether `path` leaves the folder that it is relative to.
 fn climbs_out(path: &Path) -> bool {
     let mut depth = 0;
     path.components().any(|part| {

@@ -166,7 +166,7 @@ impl<'ast, F: FnMut(&[String], &[String], &Ident)> Visit<'ast> for Paths<F> {
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 }
 
-/// Whether an item with these attributes is compiled for tests only.
+/// Returns whether an item with these attributes is compiled for tests only.
 pub fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")
@@ -174,7 +174,7 @@ pub fn is_for_tests(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// Whether a condition holds in tests only.
+/// Returns whether a condition holds in tests only.
 fn needs_tests(condition: &Meta) -> bool {
     let parts = || match condition {
         Meta::List(list) => list.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).unwrap_or_default(),

@@ -43,7 +43,7 @@ pub fn check(workspace: &Workspace) -> Faults {
     Ok(faults)
 }
 
-/// Whether `file` is part of a library. A file of unit tests is not.
+/// Returns whether `file` is part of a library. A file of unit tests is not.
 fn is_library_source(file: &Path) -> bool {
     let in_src = file.components().any(|part| part.as_os_str() == "src");
     let is_rust = file.extension().is_some_and(|extension| extension == "rs");
@@ -76,7 +76,7 @@ fn printing_faults(name: &str, text: &str) -> Vec<String> {
     lines.map(|(number, _)| format!("{name}:{number}: a library prints nothing")).collect()
 }
 
-/// Whether `line` has `call` as a whole word.
+/// Returns whether `line` has `call` as a whole word.
 fn calls(line: &str, call: &str) -> bool {
     line.match_indices(call)
         .any(|(at, _)| !line[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_'))
