@@ -15,7 +15,7 @@
 //! d) EPOLLHUP and EPOLLERR cannot be masked. A registration without directions becomes edge-triggered with an empty
 //!    mask. Both are then reported once more, and the hub drops that report.
 //! e) Data and the end of the stream may arrive as one edge. EPOLLRDHUP is always requested together with EPOLLIN, so
-//!    that a reader does not park after a short read although the end was announced.
+//!    that a reader does not park after a short read although the end was reported.
 //! f) A regular file or a directory fails with EPERM. A closed number fails with EBADF and is never reported.
 //! g) `epoll_wait` counts milliseconds. `epoll_pwait2` (Linux 5.11) takes nanoseconds, but may be missing (ENOSYS) or
 //!    forbidden by an older sandbox (EPERM). The hub remembers the first such error.

@@ -97,7 +97,7 @@ impl Hub for KqueueHub {
         convert::must_be_waitable(fd)?;
         let result = match self.change(key, asked, interest) {
             // A pipe without a reader (quirk g).
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.announce_hang_up(key),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.report_hang_up(key),
             other => other,
         };
         match &result {
@@ -164,7 +164,7 @@ impl KqueueHub {
     }
 
     /// Makes a timer of the queue report a hang-up (quirk g).
-    fn announce_hang_up(&mut self, key: Key) -> io::Result<()> {
+    fn report_hang_up(&mut self, key: Key) -> io::Result<()> {
         self.changes.clear();
         self.changes.push(Event::hang_up(key));
         self.submit()

@@ -90,7 +90,7 @@ impl Recorder {
     fn changes(&self) -> Vec<Vec<(u16, Filter)>> {
         let calls = std::mem::take(&mut self.0.borrow_mut().calls);
         let short = |change: &Event| {
-            assert_ne!(change.flags & Event::RECEIPT, 0, "every change requests a receipt");
+            assert_ne!(change.flags & Event::RECEIPT, 0, "a change requests no receipt");
             (change.flags & !Event::RECEIPT, change.filter)
         };
         calls.iter().map(|call| call.changes.iter().map(short).collect()).collect()
@@ -186,9 +186,9 @@ fn a_refused_direction_removes_the_other_direction() {
     let error = watch(&mut hub, &reader, Interest::BOTH).unwrap_err();
     assert_eq!(Errno::from_io_error(&error), Some(Errno::NOMEM));
     let undone = vec![(Event::DELETE, Filter::Read), (Event::DELETE, Filter::Write)];
-    assert_eq!(recorder.changes()[1..], [undone], "no trace is left");
+    assert_eq!(recorder.changes()[1..], [undone], "the failed change was not undone");
     hub.forget(key(&reader), Some(reader.as_fd()));
-    assert!(recorder.changes().is_empty(), "nothing is left to forget");
+    assert!(recorder.changes().is_empty(), "the hub has changed a number that it does not watch");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn watching_an_unsupported_file_returns_eperm() {
         recorder.changes();
         let error = watch(&mut hub, &file, Interest::READ).unwrap_err();
         assert_eq!(Errno::from_io_error(&error), Some(Errno::PERM));
-        assert!(recorder.changes().is_empty(), "no system call is made");
+        assert!(recorder.changes().is_empty(), "a system call was made");
     }
 }
 
@@ -269,7 +269,7 @@ fn forget_deletes_the_filters_of_open_numbers_only() {
     watch(&mut hub, &reader, Interest::READ).unwrap();
     recorder.changes();
     hub.forget(key(&reader), None);
-    assert!(recorder.changes().is_empty(), "the number may be another file by now");
+    assert!(recorder.changes().is_empty(), "the hub has changed a number that may be another file by now");
 }
 
 #[test]
@@ -336,7 +336,7 @@ fn a_forked_child_creates_a_queue_and_does_not_close_the_old_number() {
     watch(&mut hub, &reader, Interest::READ).unwrap();
     assert_ne!(recorder.last().queue, old);
     assert_eq!(hub.pollable().unwrap().as_raw_fd(), recorder.last().queue);
-    assert_eq!(recorder.changes(), [[(ADD, Filter::Read)]], "the new queue is empty");
+    assert_eq!(recorder.changes(), [[(ADD, Filter::Read)]], "the new queue has other changes");
     let _still_open = rustix::io::fcntl_getfd(recorded(old)).unwrap();
 }
 

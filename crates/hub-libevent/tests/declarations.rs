@@ -25,7 +25,7 @@ fn a_wrong_declaration_does_not_compile() {
         ("fn event_get_version", "fn event_get_edition"),
     ];
     for (right, wrong) in wrongs {
-        assert!(SYS.contains(right), "`{right}` is declared");
+        assert!(SYS.contains(right), "`{right}` is not declared");
         assert!(!compile(&checks(&SYS.replace(right, wrong))).status.success(), "`{wrong}` passes");
     }
 }

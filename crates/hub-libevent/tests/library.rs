@@ -120,7 +120,7 @@ fn a_failed_allocation_in_the_library_is_an_error() {
             refused += 1;
             assert!(refused < 1000, "the library never has enough");
         }
-        assert!(refused > 3, "the library asks for memory");
+        assert!(refused > 3, "the library has asked for memory {refused} times");
     });
 }
 
@@ -175,7 +175,7 @@ fn timers_armed_before_the_first_turn_fire() {
             let log = Rc::clone(&log);
             hub_core::get_hub().schedule(Duration::from_millis(millis), move || log.borrow_mut().push(millis));
         }
-        assert!(log.borrow().is_empty(), "nothing runs before main waits");
+        assert!(log.borrow().is_empty(), "a callback has run before main waits");
         hub_core::sleep(Duration::from_millis(10));
         assert_eq!(*log.borrow(), [1, 2, 3]);
     });

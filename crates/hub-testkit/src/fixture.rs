@@ -257,7 +257,7 @@ impl<H: Hub> Driver<H> {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let reports = self.wait(Some(left));
-            if let Some(&(_, found)) = reports.iter().find(|(whose, _)| *whose == key) {
+            if let Some(&(_, found)) = reports.iter().find(|(reported, _)| *reported == key) {
                 return found;
             }
             if left.is_zero() {
@@ -353,7 +353,7 @@ fn file(fd: OwnedFd) -> File {
 /// Duplicates `file` to the number `number`, which must be free.
 pub fn under(number: RawFd, file: &File) -> File {
     let copy = rustix::io::fcntl_dupfd_cloexec(&**file, number).expect("a copy of a descriptor");
-    assert_eq!(copy.as_raw_fd(), number, "the number is free");
+    assert_eq!(copy.as_raw_fd(), number, "the number is in use");
     Arc::new(copy)
 }
 

@@ -34,13 +34,13 @@ pub enum Fault {
     IgnoreForget,
     /// Reports under the first key of a number.
     KeepFirstKey,
-    /// Returns at once forever after it has reported a key that is no longer current.
+    /// Returns at once from every wait after a report under a stale key.
     SpinOnStale,
     /// Uses the first lease of a number for every later one.
     KeepFirstLease,
-    /// Ignores `watch` for a number that the system has refused before, and returns `Ok`.
+    /// Returns `Ok`, without a `watch`, for a number that the system has refused.
     IgnoreWatchAfterError,
-    /// Returns `Ok` from `watch` if the call failed.
+    /// Returns `Ok` from `watch` even if the call failed.
     SwallowErrors,
     /// Accepts numbers from 1024 on and never reports them.
     IgnoreHighNumbers,
@@ -54,7 +54,7 @@ pub enum Fault {
     ReportAgain,
     /// Reports a direction again only after it was watched again.
     EdgeOnly,
-    /// After a report about one direction drops reports about the other one.
+    /// Drops reports about one direction after a report about the other.
     DropOtherDirection,
     /// Reports a hang-up as READ and END only.
     HangupAsEnd,
@@ -66,7 +66,7 @@ pub enum Fault {
     EndAsHangup,
     /// Never reports END.
     DropEnd,
-    /// Returns at once forever after it has reported a hang-up.
+    /// Returns at once from every wait after a report of a hang-up.
     SpinOnHangup,
     /// Reports the lowest number only.
     ReportLowestOnly,
@@ -100,7 +100,9 @@ pub enum Fault {
     ErrorOnSignal,
     /// Keeps the parent's system objects in a forked child.
     KeepObjectsAfterFork,
-    /// Closes the numbers of the parent's system objects in a forked child, even if they belong to other files.
+    /// Closes the numbers of the parent's system objects in a forked child.
+    ///
+    /// The numbers may belong to other files by then.
     CloseNumbersAfterFork,
     /// Returns a pollable descriptor that is never readable.
     UnreadablePollable,
@@ -117,7 +119,7 @@ pub enum Over {
     Explicit,
 }
 
-/// The faults, the kind of hub over which each shows, and the case that catches it.
+/// Each fault, the kind of hub over which it shows, and the case that catches it.
 pub const TABLE: &[(Fault, Over, &str)] = &[
     (Fault::DropRead, Over::Level, "readable_descriptors_are_reported"),
     (Fault::DropWrite, Over::Explicit, "writable_descriptors_are_reported"),
@@ -243,11 +245,11 @@ impl Saboteur {
 
     /// Returns the reported readiness of `key` since its last `watch`.
     fn before(&self, key: Key) -> Readiness {
-        let reports = self.reported.iter().filter(|(whose, _)| *whose == key);
+        let reports = self.reported.iter().filter(|(reported, _)| *reported == key);
         reports.fold(Readiness::NONE, |all, &(_, found)| all | found)
     }
 
-    /// Applies the fault to one report. `None` drops the report.
+    /// Applies the fault to one report. Returns `None` to drop the report.
     fn spoil(&self, watched: &Watched, key: Key, found: Readiness) -> Option<(Key, Readiness)> {
         let before = self.before(key);
         let hangup = found.contains(Readiness::HANGUP);
@@ -304,7 +306,7 @@ impl Hub for Saboteur {
             _ => lease,
         };
         self.calls.push((key, interest, lease));
-        self.reported.retain(|(whose, _)| *whose != key);
+        self.reported.retain(|(reported, _)| *reported != key);
         match self.inner.watch(key, fd, asked, lease) {
             Err(error) => {
                 self.refused.push(key.fd());
@@ -356,15 +358,15 @@ impl Hub for Saboteur {
         }
         let again = std::mem::take(&mut self.reported);
         let mut reports: Vec<_> = found.reports().to_vec();
-        let dead = |what: Readiness| what.contains(Readiness::INVALID);
+        let dead = |found: Readiness| found.contains(Readiness::INVALID);
         match self.fault {
             Fault::ReportAgain if nothing => reports.extend(again.iter().copied()),
             Fault::SpinOnHangup => {
-                reports.extend(again.iter().copied().filter(|(_, what)| what.contains(Readiness::HANGUP)));
+                reports.extend(again.iter().copied().filter(|(_, found)| found.contains(Readiness::HANGUP)));
             }
-            Fault::SpinOnDead => reports.extend(again.iter().copied().filter(|&(_, what)| dead(what))),
-            Fault::DropOthers if reports.iter().chain(&again).any(|&(_, what)| dead(what)) => {
-                reports.retain(|&(_, what)| dead(what));
+            Fault::SpinOnDead => reports.extend(again.iter().copied().filter(|&(_, found)| dead(found))),
+            Fault::DropOthers if reports.iter().chain(&again).any(|&(_, found)| dead(found)) => {
+                reports.retain(|&(_, found)| dead(found));
             }
             Fault::ReportLowestOnly => {
                 reports.sort_by_key(|(key, _)| key.fd());
@@ -373,11 +375,11 @@ impl Hub for Saboteur {
             _ => {}
         }
         self.reported = again;
-        for (key, what) in reports {
+        for (key, found) in reports {
             self.count += 1;
-            if let Some((key, what)) = self.spoil(watched, key, what) {
-                self.reported.push((key, what));
-                ready.push(key, what);
+            if let Some((key, found)) = self.spoil(watched, key, found) {
+                self.reported.push((key, found));
+                ready.push(key, found);
             }
         }
         Ok(())

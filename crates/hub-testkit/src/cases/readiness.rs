@@ -82,13 +82,21 @@ pub fn an_unarmed_direction_is_reported_once_at_level<H: Hub>(make: Make<'_, H>)
     let key = driver.add(&near, Interest::READ, Lease::Life);
     driver.disarm(key, Interest::READ);
     fixture::send(&far, b"x");
-    assert_eq!(driver.reported(time_limit()), [(key, Readiness::READ)], "reported although it is not armed");
+    assert_eq!(
+        driver.reported(time_limit()),
+        [(key, Readiness::READ)],
+        "a direction that is not armed was not reported once"
+    );
     driver.expect_no_report();
     fixture::send(&far, b"more");
     driver.expect_no_report();
     driver.watch(key, Interest::READ, Lease::Life).expect("watched again");
-    assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ, "`watch` enables the direction again");
-    assert_eq!(driver.reported(time_limit()), [(key, Readiness::READ)], "the direction has no waiter any more");
+    assert_eq!(driver.wait_for(key, time_limit()), Readiness::READ, "`watch` has not enabled the direction again");
+    assert_eq!(
+        driver.reported(time_limit()),
+        [(key, Readiness::READ)],
+        "a direction without a waiter was not reported once"
+    );
     drop(far);
     driver.expect_no_report();
     driver.watch(key, Interest::READ, Lease::Life).expect("watched again");
@@ -199,7 +207,7 @@ pub fn the_end_is_reported_with_the_last_data<H: Hub>(make: Make<'_, H>) {
         driver.park(key, Interest::READ);
         found = driver.wait_for(key, time_limit());
     }
-    assert!(found.contains(Readiness::END), "the end is announced");
+    assert!(found.contains(Readiness::END), "the end was not reported");
 }
 
 /// Clause 18: *a hang-up without a waiter MUST NOT make `wait` return forever*.
@@ -210,7 +218,7 @@ pub fn a_hang_up_without_a_waiter_does_not_spin<H: Hub>(make: Make<'_, H>) {
         let key = driver.add(&near, Interest::READ, lease);
         driver.disarm(key, Interest::READ);
         drop(far);
-        assert!(fixture::reaches_end(&near), "the hang-up is there ({lease:?})");
+        assert!(fixture::reaches_end(&near), "there is no hang-up ({lease:?})");
         driver.drain_reports();
         driver.expect_no_report();
     }
@@ -225,13 +233,13 @@ pub fn everything_ready_is_reported_in_few_waits<H: Hub>(make: Make<'_, H>) {
     let mut seen = vec![false; keys.len()];
     for _ in 0..32 {
         for (key, _) in driver.wait(Some(Duration::ZERO)) {
-            let whose = keys.iter().position(|&other| other == key).expect("a key that was made here");
-            seen[whose] = true;
+            let found = keys.iter().position(|&other| other == key).expect("a key that was made here");
+            seen[found] = true;
             driver.park(key, Interest::WRITE);
         }
     }
     let missing = seen.iter().filter(|&&seen| !seen).count();
-    assert_eq!(missing, 0, "missing reports about 300 ready descriptors");
+    assert_eq!(missing, 0, "reports about 300 ready descriptors are missing");
 }
 
 /// Clause 9: *a dead descriptor MUST NOT make `wait` spin or fail. It is reported INVALID at most once, or stays

@@ -108,7 +108,7 @@ pub fn forget_releases_the_open_file<H: Hub>(make: Make<'_, H>) {
         driver.wait(Some(Duration::ZERO));
         driver.forget(key);
         drop(near);
-        assert!(fixture::reaches_end(&far), "the peer sees the end ({lease:?})");
+        assert!(fixture::reaches_end(&far), "the open file was not released ({lease:?})");
     }
 }
 
@@ -184,7 +184,9 @@ pub fn an_error_of_watch_leaves_no_trace<H: Hub>(make: Make<'_, H>) {
     let file = fixture::under(SPARE, &plain);
     let key = driver.enter(&file);
     match driver.watch(key, Interest::READ, Lease::Wait) {
-        Ok(()) => assert!(driver.wait_for(key, time_limit()).contains(Readiness::READ), "a regular file is ready"),
+        Ok(()) => {
+            assert!(driver.wait_for(key, time_limit()).contains(Readiness::READ), "the regular file was not reported")
+        }
         Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::PERM)),
     }
     drop(file);
@@ -209,7 +211,7 @@ pub fn a_dead_number_is_refused_or_invalid<H: Hub>(make: Make<'_, H>) {
         Ok(()) => {
             assert!(
                 driver.wait_for(key, time_limit()).contains(Readiness::INVALID),
-                "a dead number must be reported as INVALID"
+                "the dead number was not reported as INVALID"
             )
         }
         Err(error) => assert_eq!(Errno::from_io_error(&error), Some(Errno::BADF)),

@@ -33,7 +33,7 @@ pub fn every_waiter_is_served_in_random_traffic<H: Hub>(make: Make<'_, H>) {
                     reports.extend(driver.wait(Some(Duration::ZERO)));
                 }
                 for (key, due) in due {
-                    let found = reports.iter().filter(|(whose, _)| *whose == key);
+                    let found = reports.iter().filter(|(reported, _)| *reported == key);
                     let reported = found.fold(Interest::NONE, |all, (_, found)| all | found.directions());
                     assert!(
                         reported.contains(due),

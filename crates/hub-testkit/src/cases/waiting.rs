@@ -167,7 +167,7 @@ pub fn a_wait_allocates_nothing<H: Hub>(make: Make<'_, H>) {
         fewest = fewest.min(allocations::count() - before);
         assert!(driver.reports() > 0);
     }
-    assert_eq!(fewest, 0, "allocations in a wait");
+    assert_eq!(fewest, 0, "a wait allocates");
 }
 
 /// Clause 12: *an interrupted `wait` MUST return `Ok` without a report*.
