@@ -20,7 +20,7 @@ fn alone(name: &str, test: fn()) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The backtraces that are reported from now on.
+/// Returns the backtraces that are reported from now on.
 ///
 /// If the system does not schedule this process for long, the detector reports other places than the tested one too.
 fn backtraces() -> Receiver<String> {

@@ -9,7 +9,7 @@ use greenhub::GreenThread;
 use greenhub::net::TcpStream;
 
 use crate::options::Options;
-use crate::{PATIENCE, Run, add};
+use crate::{Run, TIMEOUT, add};
 
 /// The largest message that fits into the buffers of the sockets. A larger one needs a concurrent sender and receiver.
 const FITS: usize = 16 * 1024;
@@ -42,10 +42,10 @@ pub(crate) fn connect(run: &Run, options: &Options, addresses: &[SocketAddr]) ->
 }
 
 fn connect_one(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     Ok(stream)
 }
 

@@ -196,4 +196,4 @@ fn resolve(address: &str) -> Result<SocketAddr, Failure> {
 }
 
 /// The time limit for connecting and for each read and write of a client.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);

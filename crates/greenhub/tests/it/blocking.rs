@@ -17,7 +17,7 @@ use greenhub::{Builder, Interest, get_hub, sleep, spawn, tpool};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 
 /// Much longer than the detector's resolution.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const RESOLUTION: Duration = Duration::from_millis(40);
 
 /// Runs `test`, the body of the test `name`, in its own process.
@@ -29,7 +29,7 @@ fn alone(name: &str, test: fn()) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The greenlets that are reported as blocking from now on, with the time for which each held the loop.
+/// Returns the greenlets that are reported as blocking from now on, with the time for which each held the loop.
 fn blockers() -> mpsc::Receiver<(String, Duration)> {
     let (reports, blocked) = mpsc::channel();
     set_report_stream(move |report| {
@@ -45,7 +45,7 @@ fn blockers() -> mpsc::Receiver<(String, Duration)> {
 /// If the system does not schedule this process for long, the detector reports other greenlets too.
 fn block_until_reported(blocked: &mpsc::Receiver<(String, Duration)>, name: &str) -> (String, Duration) {
     let begin = Instant::now();
-    while begin.elapsed() < PATIENCE {
+    while begin.elapsed() < TIMEOUT {
         match blocked.try_recv() {
             Ok(report) if report.0.contains(name) => return report,
             _ => {}
@@ -75,7 +75,7 @@ fn a_call_that_blocks_the_os_thread_is_reported() {
         hub_blocking_detection(RESOLUTION).unwrap();
         let reported = spawn(move || {
             // Each wait blocks the OS thread; the main greenlet may have been reported before.
-            std::iter::from_fn(|| blocked.recv_timeout(PATIENCE).ok())
+            std::iter::from_fn(|| blocked.recv_timeout(TIMEOUT).ok())
                 .any(|(name, _)| name.starts_with("green thread (spawned at "))
         });
         assert!(reported.join().unwrap());
@@ -266,11 +266,11 @@ fn os_threads() -> usize {
     std::fs::read_dir("/proc/self/task").expect("proc").count()
 }
 
-/// Whether the process soon has this number of OS threads. A joined OS thread may stay listed for a moment.
+/// Returns whether the process soon has this number of OS threads. A joined OS thread may stay listed for a moment.
 fn comes_to(threads: usize) -> bool {
     let begin = Instant::now();
     while os_threads() != threads {
-        if begin.elapsed() > PATIENCE {
+        if begin.elapsed() > TIMEOUT {
             return false;
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -284,7 +284,7 @@ extern "C" fn on_urgent(_: i32) {
     RAISED.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The disposition of `SIGURG`.
+/// Returns the disposition of `SIGURG`.
 fn disposition() -> libc::sighandler_t {
     // SAFETY: all-zero bytes are a valid `sigaction`. With a null pointer for the new action the call only reads.
     unsafe {
@@ -329,7 +329,7 @@ fn the_programs_own_signal_handler_is_chained_and_restored() {
         // With a long resolution the detector sends no signal in the rest of the test. A pending signal would absorb
         // the program's own.
         hub_blocking_detection(LONG).unwrap();
-        assert_eq!(RAISED.load(Ordering::Relaxed), 0, "the program's handler does not run for the detector's signals");
+        assert_eq!(RAISED.load(Ordering::Relaxed), 0, "the program's handler has run for a signal of the detector");
         raise(Signal::SIGURG).unwrap();
         assert_eq!(RAISED.load(Ordering::Relaxed), 1);
         hub_blocking_detection(None).unwrap();
@@ -381,13 +381,13 @@ fn several_hubs_use_the_detector_at_once() {
             })
             .collect();
         while reported.iter().any(|reported| reported.load(Ordering::Relaxed) == 0) {
-            let (name, _) = blocked.recv_timeout(PATIENCE).unwrap();
+            let (name, _) = blocked.recv_timeout(TIMEOUT).unwrap();
             if let Some(number) = (0..3).find(|number| name.contains(&format!("\"on {number}\""))) {
                 reported[number].fetch_add(1, Ordering::Relaxed);
             }
         }
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert_eq!(disposition(), libc::SIG_DFL, "a thread that ends switches its detector off");
+        assert_eq!(disposition(), libc::SIG_DFL, "a thread that has ended has left its detector on");
     });
 }
 

@@ -18,7 +18,7 @@ use greenhub::{Builder, Interest, get_hub, sleep, spawn, spawn_after, trampoline
 
 const PROMPT: &str = "> ";
 
-/// A path for one test at which no file exists.
+/// Returns a path for one test at which no file exists.
 fn free_path(test: &str) -> PathBuf {
     std::env::temp_dir().join(format!("greenhub-{}-{test}", std::process::id()))
 }
@@ -64,7 +64,7 @@ impl Client {
         self.answer().unwrap()
     }
 
-    /// Whether the peer has closed the connection without further output.
+    /// Returns whether the peer has closed the connection without further output.
     fn is_at_end(&mut self) -> bool {
         matches!(self.0.read(&mut [0]), Ok(0))
     }
@@ -108,7 +108,7 @@ fn an_unknown_command_is_answered_as_such() {
         assert_eq!(client.ask("threads please"), "`threads` takes no arguments\n");
         assert!(client.ask("kill").contains("needs the number"));
         assert!(client.ask("kill nobody").contains("is not the number"));
-        assert!(client.ask("\u{1b}[31m").contains("unknown command"), "what is no text does no harm");
+        assert!(client.ask("\u{1b}[31m").contains("unknown command"), "a control sequence was accepted as a command");
         writeln!(client.0, "{}", "x".repeat(5000)).unwrap();
         let mut rest = String::new();
         client.0.read_to_string(&mut rest).unwrap();
@@ -131,7 +131,10 @@ fn kill_ends_a_green_thread_and_no_other() {
         assert_eq!(client.ask(&format!("kill {number}")), format!("green thread {number} ends when it runs next\n"));
         assert!(target.join().unwrap_err().is_exit());
         assert!(dropped.get() && !other.is_finished());
-        assert!(client.ask("kill 0").contains("there is no green thread 0"), "the main greenlet is none");
+        assert!(
+            client.ask("kill 0").contains("there is no green thread 0"),
+            "the main greenlet was killed as a green thread"
+        );
         assert!(client.ask("kill 4000000000").contains("there is no green thread"));
         let later = spawn_after(LONG, || ());
         client.ask(&format!("kill {}", later.id().unwrap()));
@@ -290,7 +293,7 @@ fn a_client_that_kills_itself_is_gone() {
     });
 }
 
-/// The id of the console's green thread.
+/// Returns the id of the console's green thread.
 fn server() -> GreenletId {
     let server = greenhub::debug::greenlets().into_iter().find(|info| info.name.as_deref() == Some("console"));
     server.expect("the console has a green thread").id

@@ -104,7 +104,7 @@ fn a_timer_that_fires_and_one_that_is_cancelled_allocate_nothing() {
     });
 }
 
-/// The two ends of a connection.
+/// Returns the two ends of a connection.
 fn pair() -> (Source, Source) {
     let (left, right) = UnixStream::pair().unwrap();
     (Source::new(left.into()).unwrap(), Source::new(right.into()).unwrap())

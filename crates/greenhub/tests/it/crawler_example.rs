@@ -24,7 +24,7 @@ fn run_with_input(arguments: &[&str], input: &[u8]) -> Output {
     example::run(crawler(arguments).stdin(Stdio::from(reader)))
 }
 
-/// The printed lines without their times, which must parse.
+/// Returns the printed lines without their times, which must parse.
 #[track_caller]
 fn lines(output: &Output) -> Vec<String> {
     let line = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
@@ -35,7 +35,7 @@ fn lines(output: &Output) -> Vec<String> {
     text(output).lines().map(line).collect()
 }
 
-/// A site of `count` pages. The page `/n` has `n` bytes.
+/// Returns a site of `count` pages. The page `/n` has `n` bytes.
 fn pages(count: usize) -> Site {
     Site::serve((0..count).map(|size| (format!("/{size}"), html(&"x".repeat(size)))))
 }

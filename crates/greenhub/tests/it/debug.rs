@@ -237,10 +237,10 @@ fn listeners_record_their_creation_stack_on_request() {
     let asked = listen_here();
     assert!(format_hub_listeners().contains("listen_here"), "{}", format_hub_listeners());
     hub_listener_stacks(false);
-    assert!(format_hub_listeners().contains("listen_here"), "a registration keeps its stack");
+    assert!(format_hub_listeners().contains("listen_here"), "the registration has lost its stack");
     drop((asked, listen_here()));
     let _timer = schedule_here();
-    assert!(!format_hub_timers().contains("schedule_here"), "timers have their own switch");
+    assert!(!format_hub_timers().contains("schedule_here"), "the switch for listeners has recorded a timer");
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn silenced_reports_leave_the_error_to_the_waiter() {
 fn an_os_thread_without_a_hub_has_empty_listings() {
     std::thread::spawn(|| {
         assert!(greenlets().is_empty() && listeners().is_empty() && timers().is_empty());
-        assert!(!greenhub::hub::has_hub(), "listing starts no hub");
+        assert!(!greenhub::hub::has_hub(), "listing has started a hub");
     })
     .join()
     .unwrap();

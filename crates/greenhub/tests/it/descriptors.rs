@@ -387,7 +387,11 @@ fn a_number_reused_between_two_waits_works() {
         for _ in 0..3 {
             let (here, there) = pair();
             let there = Rc::new(there);
-            assert_eq!(*number.get_or_insert(here.as_raw_fd()), here.as_raw_fd(), "the same number each time");
+            assert_eq!(
+                *number.get_or_insert(here.as_raw_fd()),
+                here.as_raw_fd(),
+                "the system has chosen another number"
+            );
             here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
             fill(&here);
             let peer = Rc::clone(&there);

@@ -31,14 +31,14 @@ struct Script {
 }
 
 impl Fake {
-    /// A fake with these answers to its first lookups.
+    /// Returns a fake with these answers to its first lookups.
     fn first(does: &[Lookup]) -> Fake {
         let fake = Fake::slow();
         *fake.0.first.lock().unwrap() = does.iter().rev().copied().collect();
         fake
     }
 
-    /// A fake that pauses before each answer.
+    /// Returns a fake that pauses before each answer.
     fn slow() -> Fake {
         let fake = Fake::default();
         fake.0.pause.store(10, Ordering::Relaxed);
@@ -71,7 +71,7 @@ impl Resolver for Fake {
     }
 }
 
-/// The address with which a fake answers the lookup of that number.
+/// Returns the address with which a fake answers the lookup of that number.
 fn address(number: u8) -> SocketAddr {
     (Ipv4Addr::new(127, 0, 0, number), 0).into()
 }
@@ -104,7 +104,7 @@ fn numeric_addresses_need_no_resolver() {
             assert_eq!(wrong.to_socket_addrs().unwrap_err().kind(), ErrorKind::InvalidInput, "{wrong:?}");
         }
         assert_eq!(fake.asked(), Vec::<String>::new());
-        assert!(!ran.get(), "no reason to switch");
+        assert!(!ran.get(), "the lookup has switched");
     });
 }
 

@@ -29,7 +29,7 @@ struct Noting {
     known: Known,
 }
 
-/// The open file behind a number.
+/// Returns the open file behind a number.
 fn file(fd: RawFd) -> PathBuf {
     fs::read_link(format!("/proc/self/fd/{fd}")).expect("an open descriptor")
 }
@@ -80,7 +80,7 @@ fn use_noting_hub() -> Known {
     known
 }
 
-/// Whether a descriptor of this process refers to the file.
+/// Returns whether a descriptor of this process refers to the file.
 fn is_open(file: &PathBuf) -> bool {
     let listing = fs::read_dir("/proc/self/fd").expect("proc");
     listing.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|link| link == *file)

@@ -17,7 +17,7 @@ fn run(arguments: &[&str]) -> Output {
     example::run(&mut echo(arguments))
 }
 
-/// The standard output, which must be one JSON object on one line.
+/// Returns the standard output, which must be one JSON object on one line.
 fn object(output: &Output) -> Value {
     let text = String::from_utf8(output.stdout.clone()).expect("JSON is text");
     assert_eq!(text.lines().count(), 1, "one line: {text:?}, and on standard error: {}", errors(output));

@@ -21,7 +21,7 @@ fn run(name: &str, test: impl FnOnce() + Send + 'static) {
     });
 }
 
-/// A pair whose first end is registered already, by a read that had to wait. Then `data` arrives all at once.
+/// Returns a pair whose first end is registered already, by a read that had to wait. Then `data` arrives all at once.
 fn pair_with(data: &'static [u8]) -> (UnixStream, UnixStream) {
     let (mut here, mut there) = UnixStream::pair().unwrap();
     let writer = greenhub::spawn(move || {

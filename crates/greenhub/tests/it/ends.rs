@@ -27,7 +27,7 @@ fn until_it_waits<T>(green: &GreenThread<T>) {
     for _ in 0..20 {
         greenhub::sleep(Duration::from_millis(1));
     }
-    assert!(!green.is_finished(), "it should wait");
+    assert!(!green.is_finished(), "the operation does not wait");
 }
 
 /// Makes this thread use a hub with a manual clock, so that a wait for a report takes no time.
@@ -45,7 +45,7 @@ fn on_a_manual_clock() -> HubRef {
 fn at_once<T>(hub: &HubRef, green: GreenThread<T>) -> T {
     let before = hub.now();
     let result = green.join().unwrap();
-    assert_eq!(hub.now(), before, "a report must end the wait, not a timer");
+    assert_eq!(hub.now(), before, "a timer has ended the wait, not a report");
     result
 }
 
@@ -70,7 +70,7 @@ impl Drop for SocketPath {
     }
 }
 
-/// A socket with an entry in its error queue. It is always ready, and has nothing to receive.
+/// Returns a socket with an entry in its error queue. It is always ready, and has nothing to receive.
 fn with_an_error_in_its_queue() -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let on: libc::c_int = 1;
@@ -85,7 +85,7 @@ fn with_an_error_in_its_queue() -> UdpSocket {
     socket
 }
 
-/// A terminal in raw mode: the non-blocking controlling end, and the terminal itself.
+/// Returns a terminal in raw mode: the non-blocking controlling end, and the terminal itself.
 fn terminal() -> (std::fs::File, OwnedFd) {
     let (mut near, mut far) = (0, 0);
     // SAFETY: `openpty` gets two valid pointers to write to and null for its options. On success both numbers are open
@@ -198,7 +198,7 @@ fn a_waiter_on_another_thread_is_woken_by_the_source() {
         // The green thread may not wait yet, so the waker is called repeatedly.
         while is_done.recv_timeout(Duration::from_millis(10)).is_err() {
             waker.wake(Interest::WRITE);
-            assert!(is_done.try_recv().is_err(), "it does not wait to write");
+            assert!(is_done.try_recv().is_err(), "a wake-up of writers has ended the wait of a reader");
             source.wake(Interest::READ);
         }
         waiter.join().unwrap();

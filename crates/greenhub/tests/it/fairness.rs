@@ -360,7 +360,7 @@ fn a_program_without_green_threads_builds_no_hub_by_its_budget() {
             receiver.recv().unwrap();
         }
         assert!(!greenhub::hub::has_hub());
-        assert_eq!(get_hub().stats().stacks_most, 0, "no loop has begun");
+        assert_eq!(get_hub().stats().stacks_most, 0, "a loop has begun");
     });
 }
 

@@ -33,7 +33,7 @@ fn post(service: &WebServer, urls: &str) -> (String, String) {
     (status.to_owned(), body.to_owned())
 }
 
-/// The answer of the service for a feed with this content.
+/// Returns the answer of the service for a feed with this content.
 fn title_of(content: &str) -> String {
     let site = Site::serve([("/feed", feed(content))]);
     let service = start(&[]);

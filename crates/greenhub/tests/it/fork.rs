@@ -452,7 +452,7 @@ fn a_child_whose_hub_fails_to_restart_leaves_the_parents_hub() {
     });
 }
 
-/// The open file under a number.
+/// Returns the open file under a number.
 fn file_at(number: RawFd) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{number}")).ok()
 }

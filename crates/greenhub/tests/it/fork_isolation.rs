@@ -24,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::FdFlags;
 
 /// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.
-const PATIENT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Forks. The child runs `body` and exits.
 fn forked(body: impl FnOnce()) -> Pid {
@@ -116,14 +116,15 @@ fn use_hooked_hub() {
     assert!(BELL.load(Ordering::SeqCst) >= 0);
 }
 
-/// A duplicate of this process's bell.
+/// Returns a duplicate of this process's bell.
 fn bell() -> OwnedFd {
     // SAFETY: the main loop keeps the bell open.
     let bell = unsafe { BorrowedFd::borrow_raw(BELL.load(Ordering::SeqCst)) };
     bell.try_clone_to_owned().expect("a copy")
 }
 
-/// Whether the bell is readable, so that it would wake a loop. The caller must ensure that no loop drains it meanwhile.
+/// Returns whether the bell is readable, so that it would wake a loop. The caller must ensure that no loop drains it
+/// meanwhile.
 fn is_rung(bell: &OwnedFd) -> bool {
     let mut bells = [PollFd::new(bell, PollFlags::IN)];
     poll(&mut bells, Some(&rustix::event::Timespec::default())).expect("poll") == 1
@@ -152,7 +153,7 @@ fn rule_13_a_child_does_not_ring_the_bell_of_a_lost_thread() {
         use_hooked_hub();
         let (bell, remote, queue) = (bell(), get_hub().remote(), Arc::new(Queue::<u32>::new()));
         let gets = Arc::clone(&queue);
-        let waiter = spawn(move || with_timeout(PATIENT, || gets.get()).is_ok());
+        let waiter = spawn(move || with_timeout(TIMEOUT, || gets.get()).is_ok());
         let hub = get_hub().remote();
         // Remote calls ring the bell only while the loop is inside the hub's wait.
         let (asks, asked) = std::sync::mpsc::channel::<()>();
@@ -219,9 +220,9 @@ fn rule_13_a_child_is_woken_by_a_bell_of_its_own() {
                 remote.spawn(move || puts.try_put(7).expect("room")).expect("alive");
             });
             let begin = Instant::now();
-            assert_eq!(with_timeout(PATIENT, || queue.get()).expect("in time").expect("an item"), 7);
+            assert_eq!(with_timeout(TIMEOUT, || queue.get()).expect("in time").expect("an item"), 7);
             // The loop reads its mail before it fires timers. So without a wake-up, the item comes only with the timer.
-            assert!(begin.elapsed() < PATIENT);
+            assert!(begin.elapsed() < TIMEOUT);
             other.join().expect("no panic");
         });
         ends_well(child);
@@ -311,7 +312,7 @@ fn rule_13_a_hub_that_fails_to_restart_is_not_dropped_in_the_child() {
     });
 }
 
-/// The descriptors that a program executed now would inherit.
+/// Returns the descriptors that a program executed now would inherit.
 fn inherited() -> Vec<RawFd> {
     let listed = std::fs::read_dir("/proc/self/fd").expect("procfs");
     let numbers: Vec<RawFd> =

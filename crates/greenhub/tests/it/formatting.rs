@@ -99,7 +99,7 @@ fn a_scope_takes_children_while_it_is_formatted() {
     });
 }
 
-/// The error of an access to a green local while it is dropped.
+/// Returns the error of an access to a green local while it is dropped.
 fn access_error() -> AccessError {
     struct UsedInDrop(Rc<Cell<Option<AccessError>>>);
     impl Drop for UsedInDrop {

@@ -34,7 +34,7 @@ impl Place {
         self.0.join(name)
     }
 
-    /// A named pipe.
+    /// Returns a named pipe.
     fn fifo(&self) -> PathBuf {
         let path = self.at("fifo");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -61,7 +61,7 @@ fn ticker() -> Rc<Cell<usize>> {
     ticks
 }
 
-/// A file of std with these contents, open for reading and writing.
+/// Returns a file of std with these contents, open for reading and writing.
 fn file_of(path: &Path, contents: &[u8]) -> std::fs::File {
     std::fs::write(path, contents).unwrap();
     std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap()

@@ -134,7 +134,7 @@ const WAITS: &[Wait] = &[
     },
 ];
 
-/// A hub with a manual clock, so that a grant is in time even on a busy machine.
+/// Returns a hub with a manual clock, so that a grant is in time even on a busy machine.
 fn manual_clock() -> ManualClock {
     let clock = ManualClock::new();
     let driven = clock.clone();
@@ -290,7 +290,7 @@ fn an_answer_during_a_long_listener_call_comes_before_the_timeout() {
 /// The number of operations of a counting test.
 const OPERATIONS: usize = if cfg!(debug_assertions) { 3_000 } else { 100_000 };
 
-/// A random time limit near the time of the other side. Every eighth limit expires at once, every eighth never.
+/// Returns a random time limit near the time of the other side. Every eighth limit expires at once, every eighth never.
 fn limit(number: usize, random: &mut Random) -> Duration {
     match number % 8 {
         0 => Duration::ZERO,

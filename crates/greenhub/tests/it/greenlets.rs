@@ -38,7 +38,7 @@ fn error(words: &'static str) -> GreenError {
     GreenError::custom(words)
 }
 
-/// The message of a custom error or of a panic.
+/// Returns the message of a custom error or of a panic.
 fn words(outcome: Outcome) -> String {
     match outcome {
         Err(GreenError::Custom(error)) => error.to_string(),
@@ -71,7 +71,7 @@ impl Drop for Noted {
     }
 }
 
-/// A greenlet that has switched to main, and logs when it is unwound or ends.
+/// Returns a greenlet that has switched to main, and logs when it is unwound or ends.
 fn suspended(log: &Log, name: &'static str) -> Greenlet {
     let main = Greenlet::main();
     let noted = Noted(log.clone(), name);
@@ -625,7 +625,7 @@ fn a_hundred_thousand_greenlets_leak_nothing() {
         let after = get_hub().stats();
         assert_eq!(after.greenlets, before.greenlets);
         assert_eq!(after.stacks_in_use, before.stacks_in_use);
-        assert!(after.stacks_idle <= before.stacks_idle + 64, "stacks were not used again: {after:?}");
+        assert!(after.stacks_idle <= before.stacks_idle + 64, "stacks were not reused: {after:?}");
         assert_eq!(Rc::strong_count(&values), 1);
     });
 }
@@ -1117,7 +1117,7 @@ fn a_greenlet_that_drops_its_own_last_handle_runs_on() {
         note(&log, "back");
         greenhub::thread::yield_now();
         assert_eq!(*log.borrow(), ["runs on", "slept", "back", "unwound"]);
-        assert_eq!(get_hub().stats().greenlets, 2, "main and its loop");
+        assert_eq!(get_hub().stats().greenlets, 2, "a greenlet other than main and its loop is left");
     });
 }
 
@@ -1190,7 +1190,7 @@ fn a_killed_green_thread_unwinds_from_its_switch() {
         assert_eq!(green.kill(), greenhub::greenthread::KillOutcome::Ended);
         assert_eq!(*log.borrow(), ["unwound"]);
         greenhub::thread::yield_now();
-        assert_eq!(get_hub().stats().greenlets, 2, "main and its loop");
+        assert_eq!(get_hub().stats().greenlets, 2, "a greenlet other than main and its loop is left");
     });
 }
 
@@ -1262,7 +1262,7 @@ fn forgotten_wait() -> Unparker {
     unparker
 }
 
-/// Whether a sleep lasts although another green thread calls all of `stale` meanwhile.
+/// Returns whether a sleep lasts although another green thread calls all of `stale` meanwhile.
 fn sleeps_on_despite(stale: &[Unparker]) -> bool {
     let stale = stale.to_vec();
     spawn(move || stale.into_iter().for_each(Unparker::unpark));
@@ -1665,7 +1665,7 @@ mod random {
         world.check();
         let left = world.model.borrow().all.iter().skip(1).filter(|one| one.status != Status::Dead).count();
         if left == 0 {
-            assert!(get_hub().stats().greenlets <= 2, "main and its loop");
+            assert!(get_hub().stats().greenlets <= 2, "a greenlet other than main and its loop is left");
         }
     }
 

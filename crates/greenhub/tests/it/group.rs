@@ -233,7 +233,7 @@ fn kill_all_strikes_each_member_once() {
         yield_now();
         group.kill_all();
         group.kill_all_with(GreenError::custom("too late"));
-        assert_eq!(group.len(), 1, "a killed green thread is a member until it has run");
+        assert_eq!(group.len(), 1, "a killed green thread has left the group before it has run");
         yield_now();
         log.is(&["destructor blocks"]);
         // The kill that ended the body does not interrupt a destructor.
@@ -321,7 +321,7 @@ fn kill_all_strikes_only_its_members_while_others_come_and_go() {
         *saved.borrow_mut() = Some(group.spawn(body).unwrap());
         let last = group.spawn(|| "quick").unwrap();
         group.kill_all();
-        assert_eq!(group.len(), 1, "the later member is not killed");
+        assert_eq!(group.len(), 1, "the later member was killed");
         assert_eq!(saved.take().unwrap().join().unwrap(), "saved");
         assert!(last.is_finished() && last.join().is_ok(), "ended before the kill reached it");
         group.kill_all();
@@ -355,7 +355,7 @@ fn try_wait_all_returns_the_first_failure() {
         };
         let error = group.try_wait_all().unwrap_err();
         assert!(matches!(&error, GreenError::Panic(panic) if panic.message() == "meanwhile"));
-        assert!(!other.is_finished() && !plain.is_finished(), "the others run on");
+        assert!(!other.is_finished() && !plain.is_finished(), "a green thread that was not killed has ended");
         assert_eq!(group.len(), 1);
         other.kill_with(GreenError::custom("shut down"));
         plain.join().unwrap().unwrap();

@@ -21,7 +21,7 @@ use greenhub::{
 };
 
 /// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.
-const PATIENT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A call of a hub.
 enum Call<'a> {
@@ -305,12 +305,12 @@ fn rule_06_a_listener_outlives_a_hub_that_panics_in_its_rearm() {
         on_next(Method::Watch, || quiet_panic("on purpose"));
         writer.write_all(b"x").unwrap();
         // Main gets the error from the main loop.
-        assert!(catch_unwind(|| sleep(PATIENT)).is_err());
+        assert!(catch_unwind(|| sleep(TIMEOUT)).is_err());
         HOOK.take();
         assert_eq!((called.get(), DROPPED.get()), (1, 1));
         // The next hub watches the listener, and the byte is still there.
         let begin = Instant::now();
-        while called.get() < 3 && begin.elapsed() < PATIENT {
+        while called.get() < 3 && begin.elapsed() < TIMEOUT {
             sleep(SHORT);
         }
         assert!(called.get() >= 3, "called {} times", called.get());
@@ -321,7 +321,7 @@ fn rule_06_a_listener_outlives_a_hub_that_panics_in_its_rearm() {
 fn rule_06_a_hub_whose_wait_fails_is_dropped_and_rebuilt() {
     with_hooked("rule_06_a_hub_whose_wait_fails_is_dropped_and_rebuilt", || {
         let (reader, mut writer) = pipe();
-        let waiter = spawn(move || trampoline(&reader, Interest::READ, Some(PATIENT)));
+        let waiter = spawn(move || trampoline(&reader, Interest::READ, Some(TIMEOUT)));
         on_calls(|call| {
             if let Call::Wait(_, result) = call {
                 *result = Err(io::Error::other("on purpose"));
@@ -502,7 +502,7 @@ fn rule_06_the_drop_of_a_lost_hub_may_not_build_another() {
         let _ = get_hub().now();
         HOOK.take();
         assert_eq!(said.get(), Some((true, true)));
-        assert!(catch_unwind(|| sleep(SHORT)).is_err(), "the hub has panicked");
+        assert!(catch_unwind(|| sleep(SHORT)).is_err(), "a sleep has succeeded after the panic of the hub");
     });
 }
 
@@ -554,7 +554,7 @@ fn rule_06_a_duplicate_report_wakes_once() {
         });
         let (reader, _writer) = pipe();
         let waits = spawn(move || {
-            trampoline(&reader, Interest::READ, Some(PATIENT)).unwrap();
+            trampoline(&reader, Interest::READ, Some(TIMEOUT)).unwrap();
             // A report must not end a park of another kind.
             let begin = std::time::Instant::now();
             sleep(Duration::from_millis(20));
@@ -575,7 +575,7 @@ fn rule_06_a_number_given_up_inside_watch_is_an_error() {
         });
         let (reader, _writer) = pipe();
         let number = reader.as_raw_fd();
-        let error = waiting_reader(reader, PATIENT).join().unwrap().unwrap_err();
+        let error = waiting_reader(reader, TIMEOUT).join().unwrap().unwrap_err();
         assert!(matches!(error, TrampolineError::Closed(fd) if fd == number), "{error:?}");
         assert_eq!(get_hub().stats().readers, 0);
     });
@@ -670,8 +670,8 @@ fn rule_06_no_builder_of_a_hub_switches_or_replaces_it() {
         // The loop, which would refuse by itself, does not exist yet.
         let (reader, mut writer) = pipe();
         writer.write_all(b"x").unwrap();
-        assert_refused(trampoline(&reader, Interest::READ, Some(PATIENT)));
-        trampoline(&reader, Interest::READ, Some(PATIENT)).unwrap();
+        assert_refused(trampoline(&reader, Interest::READ, Some(TIMEOUT)));
+        trampoline(&reader, Interest::READ, Some(TIMEOUT)).unwrap();
         assert_eq!(refused.get(), Some((true, true, true)));
         assert_eq!(BUILT.get(), 1);
         bystander.join().unwrap();

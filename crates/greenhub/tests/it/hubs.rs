@@ -92,7 +92,7 @@ fn no_hub_exists_before_its_first_use() {
     support::run("no_hub_exists_before_its_first_use", || {
         assert!(!has_hub());
         let green = greenhub::spawn(|| 1);
-        assert!(!has_hub(), "spawning does not use the hub");
+        assert!(!has_hub(), "spawning has built the hub");
         greenhub::sleep(Duration::from_millis(1));
         assert!(has_hub());
         green.join().unwrap();
@@ -170,7 +170,7 @@ fn timers_and_listeners_of_a_replaced_hub_never_fire() {
         use_hub(old.name()).unwrap();
         greenhub::sleep(SHORT);
         assert_eq!(fired.get(), 0);
-        assert!(!timer.cancel(), "nothing is left to cancel");
+        assert!(!timer.cancel(), "the timer of the former hub can be cancelled");
         drop(registration);
         assert_eq!(get_hub().stats().timers, 0);
     });
@@ -404,7 +404,7 @@ fn a_registered_hub_is_found_by_its_dotted_name() {
             assert_eq!(get_hub().name(), Mine::NAME);
         }
         let there = std::thread::spawn(|| use_hub(NAMED.name));
-        assert!(there.join().unwrap().is_ok(), "it is known to every thread");
+        assert!(there.join().unwrap().is_ok(), "another thread does not know the hub");
     });
 }
 
@@ -427,7 +427,7 @@ fn a_name_is_registered_once() {
         }
         let error = register_hub(named("tests::blank", &[" "])).unwrap_err();
         assert!(matches!(error, HubError::EmptyName { .. }), "{error:?}");
-        assert!(matches!(use_hub("tests::other"), Err(HubError::Unknown { .. })), "nothing of it was kept");
+        assert!(matches!(use_hub("tests::other"), Err(HubError::Unknown { .. })), "the refused registration was kept");
     });
 }
 

@@ -13,7 +13,7 @@ use greenhub::sync::{
 };
 use greenhub::{GreenError, Trampoline, TrampolineError, get_hub, select, spawn, trampoline, with_timeout};
 
-/// A pipe of which nothing can be read.
+/// Returns a pipe of which nothing can be read.
 fn silent() -> (io::PipeReader, io::PipeWriter) {
     io::pipe().expect("a pipe")
 }

@@ -181,7 +181,7 @@ fn links_unlinked_while_others_run_are_not_called() {
 }
 
 impl Drops {
-    /// A link that must not be called.
+    /// Returns a link that must not be called.
     fn one_that_panics<A>(&self) -> impl FnOnce(&A) + use<A> {
         let one = self.one();
         move |_: &A| {

@@ -367,7 +367,7 @@ fn a_listener_is_called_once_per_batch() {
     let calls = turns.borrow().clone();
     let mut once = calls.clone();
     once.dedup();
-    assert_eq!(calls, once, "data, end and hang-up are one report");
+    assert_eq!(calls, once, "data, end and hang-up came as several reports");
 }
 
 #[test]
@@ -427,7 +427,7 @@ fn removing_a_spent_listener_does_nothing() {
     assert_eq!(notes.closed.get(), 1);
     let reader = waiting_reader(&here);
     drop(spent);
-    assert_eq!(stats().readers, 1, "the current waiter stays registered");
+    assert_eq!(stats().readers, 1, "the current waiter was deregistered");
     send(&there, b"x");
     assert!(reader.join().expect("served").is_ok());
     assert_eq!(notes.ready.get(), 0);
@@ -451,7 +451,7 @@ fn closed_is_called_in_the_main_loop() {
         let listener = Waits(Rc::clone(&waited));
         let _registration = get_hub().listen(Rc::clone(&here), Interest::READ, listener).expect("registered");
         notify_close(here.as_raw_fd());
-        assert!(waited.borrow().is_none(), "the caller does not call the listener");
+        assert!(waited.borrow().is_none(), "the caller has called the listener");
         sleep(ms(1));
         let error = waited.take().expect("it was called").expect_err("nothing may wait there");
         assert!(

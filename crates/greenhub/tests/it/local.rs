@@ -300,7 +300,7 @@ fn a_destructor_gets_an_access_error_and_may_panic() {
     });
 }
 
-/// The error of an access to a destroyed value.
+/// Returns the error of an access to a destroyed value.
 fn error() -> AccessError {
     let result = Rc::new(Cell::new(None));
     let to = result.clone();

@@ -229,7 +229,7 @@ fn a_listener_deregistered_inside_watch_is_not_called_again() {
 fn queued_waiters_survive_a_listener_added_in_the_same_batch() {
     meddled_with_and_queueing("queued_waiters_survive_a_listener_added_in_the_same_batch", || {
         let ((first, mut wake_first), (second, mut wake_second)) = (pipe().unwrap(), pipe().unwrap());
-        assert!(first.as_raw_fd() < second.as_raw_fd(), "poll(2) reports them in this order");
+        assert!(first.as_raw_fd() < second.as_raw_fd(), "poll(2) would report them in another order");
         let second = Rc::new(second);
         let waiting = [wait_for(&second), wait_for(&second)];
         let kept = Rc::new(RefCell::new(None));
@@ -371,7 +371,7 @@ fn a_number_released_inside_the_watch_of_a_new_hub_is_watched_again() {
         drop((source, writer));
         let pipes: Vec<_> = (0..4).map(|_| full_pipe()).collect();
         let again = pipes.iter().map(|(reader, _)| reader).find(|reader| reader.as_raw_fd() == number);
-        let Some(again) = again else { return eprintln!("the number is not used again") };
+        let Some(again) = again else { return eprintln!("the number is not reused") };
         SCRIPT.with(|script| script.watched.take());
         trampoline(again, Interest::READ, Some(Duration::from_secs(60))).unwrap();
         assert!(SCRIPT.with(|script| script.watched.borrow().contains(&number)));

@@ -622,7 +622,7 @@ fn others_run_while_a_name_is_looked_up() {
         let literal = ("127.0.0.1", 7).to_socket_addrs().unwrap();
         assert_eq!(literal.collect::<Vec<_>>(), [SocketAddr::from((Ipv4Addr::LOCALHOST, 7))]);
         assert_eq!("[::1]:7".to_socket_addrs().unwrap().count(), 1);
-        assert!(!ran.get(), "a literal address is no reason to switch");
+        assert!(!ran.get(), "a literal address has caused a switch");
         // The result may be cached by another test.
         let addresses = SystemResolver.resolve("localhost").unwrap();
         assert!(addresses.into_iter().all(|address| address.ip().is_loopback()));
@@ -688,7 +688,7 @@ fn accept_returns_emfile_and_keeps_the_connection() {
         assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
         plugs.pop();
         drop(client);
-        assert!(listener.accept().is_ok(), "the connection still waits");
+        assert!(listener.accept().is_ok(), "the connection was lost");
     });
 }
 

@@ -93,7 +93,7 @@ fn clones_share_one_payload() {
         let (error, number) = (failed(7), failed(7));
         assert_eq!(describe(number.into_panic()), "i32 7");
         drop(error.clone());
-        assert_eq!(describe(error.into_panic()), "i32 7", "the drop of a clone takes nothing");
+        assert_eq!(describe(error.into_panic()), "i32 7", "the drop of a clone has taken the payload");
     });
 }
 

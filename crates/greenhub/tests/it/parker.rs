@@ -40,7 +40,7 @@ fn a_green_thread_is_unparked_by_another() {
         yield_now();
         let unparker = slot.take().unwrap();
         unparker.unpark();
-        assert!(!waiting.is_finished(), "a wake-up never switches");
+        assert!(!waiting.is_finished(), "a wake-up has switched");
         assert_eq!(waiting.join().unwrap(), Parked::Unparked);
         // A stale unparker does not affect a later wait.
         let parker = Parker::new(WaitReason::Event).unwrap();

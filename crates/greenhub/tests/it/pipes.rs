@@ -159,7 +159,7 @@ fn a_reused_number_is_not_closed_by_its_previous_owner() {
         let (reader, writer) = pipe().unwrap();
         reader.close();
         let other = next();
-        assert_eq!(other.as_raw_fd(), number, "it is free");
+        assert_eq!(other.as_raw_fd(), number, "`close` has not freed the number");
         reader.close();
         drop(reader);
         assert!(rustix::io::fcntl_getfd(&other).is_ok());

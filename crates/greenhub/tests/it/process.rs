@@ -673,7 +673,7 @@ impl EndsInDrop {
 
 impl Drop for EndsInDrop {
     fn drop(&mut self) {
-        assert!(std::thread::panicking() || greenhub::try_get_hub().is_err(), "a switch would be possible");
+        assert!(std::thread::panicking() || greenhub::try_get_hub().is_err(), "the wait could have switched");
         let _prepared = (self.prepare)();
         // The child still runs, so the wait times out after the grace period.
         assert_eq!(self.child.wait().unwrap_err().kind(), ErrorKind::TimedOut);

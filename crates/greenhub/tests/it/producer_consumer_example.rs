@@ -23,7 +23,7 @@ fn broken(output: &Output) -> Vec<String> {
     lines
 }
 
-/// A site whose first page links to `count` pages, each with links back and to a neighbour.
+/// Returns a site whose first page links to `count` pages, each with links back and to a neighbour.
 fn wide(count: usize) -> Site {
     let targets: Vec<String> = (0..count).map(|number| format!("/{number}")).collect();
     let start = links(&targets.iter().map(String::as_str).collect::<Vec<_>>());

@@ -35,7 +35,7 @@ fn paths(output: &Output, site: &Site) -> Vec<String> {
     pages(output, site).into_keys().collect()
 }
 
-/// A tree of pages: each page but the leaves links to `width` others, and to the root.
+/// Returns a tree of pages: each page but the leaves links to `width` others, and to the root.
 fn tree(width: usize, depth: usize) -> Site {
     let mut pages = Vec::new();
     let mut level = vec!["/".to_owned()];
@@ -54,7 +54,7 @@ fn tree(width: usize, depth: usize) -> Site {
     Site::serve(pages)
 }
 
-/// A chain of pages.
+/// Returns a chain of pages.
 fn chain(length: usize) -> Site {
     Site::serve((0..length).map(|it| (format!("/{it}"), links(&[&format!("/{}", it + 1)]))))
 }

@@ -87,7 +87,7 @@ fn a_timeout_of_zero_polls_once() {
         assert!(select(&[&reader], NOBODY, Some(Duration::ZERO)).unwrap().0.is_empty());
         writer.write_all(b"x").unwrap();
         assert_eq!(select(&[&reader], NOBODY, Some(Duration::ZERO)).unwrap().0.len(), 1);
-        assert!(!other.is_finished(), "it does not switch");
+        assert!(!other.is_finished(), "the call has switched");
     });
 }
 

@@ -434,7 +434,7 @@ fn closing_the_listener_ends_the_server() {
         until(|| pool.running() == 1);
         listener.close();
         greenhub::sleep(SHORT);
-        assert!(!server.is_finished(), "it waits for its handlers");
+        assert!(!server.is_finished(), "the server does not wait for its handlers");
         gate.open();
         let served = server.join().unwrap().unwrap();
         assert_eq!((served.end, served.accepted, served.killed), (ServeEnd::Closed, 1, 0));

@@ -139,7 +139,11 @@ fn no_exit_strikes_an_operation_served_at_once_in_a_shield() {
             (0..50).for_each(|_| receive());
         });
         yield_now();
-        assert!(received.get() > 0 && received.get() < ITEMS - 50, "it lets others run: {}", received.get());
+        assert!(
+            received.get() > 0 && received.get() < ITEMS - 50,
+            "the receiver has not run, or has not yielded: {} items",
+            received.get()
+        );
         assert_eq!(green.kill(), KillOutcome::Scheduled);
         assert!(green.join().unwrap_err().is_exit());
         assert!((ITEMS - 50..ITEMS).contains(&received.get()), "{}", received.get());

@@ -18,7 +18,7 @@ use greenhub::thread::yield_now;
 use greenhub::{GreenThread, Interest, get_hub, sleep, spawn, use_hub_with};
 
 /// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.
-const PATIENT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn is_open(number: RawFd) -> bool {
     // SAFETY: `F_GETFD` only queries the number.
@@ -26,7 +26,7 @@ fn is_open(number: RawFd) -> bool {
 }
 
 /// Puts another file under the number `fd`.
-fn reopen(fd: RawFd, file: OwnedFd) -> OwnedFd {
+fn reuse(fd: RawFd, file: OwnedFd) -> OwnedFd {
     // SAFETY: `dup2` replaces the file under the number in one step, and the callers no longer use the former owner.
     let got = unsafe { libc::dup2(file.as_raw_fd(), fd) };
     assert_eq!(got, fd);
@@ -54,15 +54,15 @@ fn assert_closed(mut writer: PipeWriter) {
 
 fn reading(source: &Rc<Source>) -> GreenThread<io::Result<Vec<u8>>> {
     let source = Rc::clone(source);
-    let reader = spawn(move || read_within(&source, 8, Some(PATIENT)));
+    let reader = spawn(move || read_within(&source, 8, Some(TIMEOUT)));
     yield_now();
     // Lets the wait reach the hub.
     sleep(ms(1));
     reader
 }
 
-/// A socket whose number was reopened for another socket without notifying the library.
-struct Reopened {
+/// A socket whose number was reused for another socket without notifying the library.
+struct Reused {
     /// Never closes the number.
     old: ManuallyDrop<Rc<Source>>,
     new: Rc<Source>,
@@ -70,8 +70,8 @@ struct Reopened {
     _old_peer: Source,
 }
 
-/// Opens a socket, applies `before` to it, which registers it with the hub, and reopens its number.
-fn reopened<T>(before: impl FnOnce(&Rc<Source>) -> T) -> (Reopened, T) {
+/// Opens a socket, applies `before` to it, which registers it with the hub, and reuses its number.
+fn reused<T>(before: impl FnOnce(&Rc<Source>) -> T) -> (Reused, T) {
     let (old, old_peer) = pair();
     read_within(&old, 8, Some(ms(1))).expect_err("nothing yet");
     let old = ManuallyDrop::new(Rc::new(old));
@@ -79,25 +79,25 @@ fn reopened<T>(before: impl FnOnce(&Rc<Source>) -> T) -> (Reopened, T) {
     // Marks the descriptor as lent, so that `close` does not close the number.
     let _ = old.as_fd();
     let (new, peer) = UnixStream::pair().expect("a pair");
-    let new = Rc::new(source(reopen(old.as_raw_fd(), new.into())));
-    (Reopened { old, new, peer: source(peer), _old_peer: old_peer }, used)
+    let new = Rc::new(source(reuse(old.as_raw_fd(), new.into())));
+    (Reused { old, new, peer: source(peer), _old_peer: old_peer }, used)
 }
 
 #[test]
 fn rule_05_readiness_of_a_former_socket_does_not_apply_to_the_new_one() {
     in_child(|| {
-        let (Reopened { new, peer, old: _old, _old_peer }, ()) = reopened(|_| ());
+        let (Reused { new, peer, old: _old, _old_peer }, ()) = reused(|_| ());
         write(&peer, b"x").expect("room");
         let watches = stats().watches;
         assert_eq!(read(&new, 8).expect("data"), b"x");
-        assert_eq!(stats().watches, watches, "the old socket had no data, which says nothing of the new one");
+        assert_eq!(stats().watches, watches, "the readiness of the old socket was applied to the new one");
     });
 }
 
 #[test]
 fn rule_05_a_registration_of_a_former_socket_does_not_serve_the_new_one() {
     in_child(|| {
-        let (Reopened { new, peer, old: _old, _old_peer }, ()) = reopened(|_| ());
+        let (Reused { new, peer, old: _old, _old_peer }, ()) = reused(|_| ());
         let reader = reading(&new);
         write(&peer, b"x").expect("room");
         assert_eq!(reader.join().expect("no panic").expect("data"), b"x");
@@ -107,7 +107,7 @@ fn rule_05_a_registration_of_a_former_socket_does_not_serve_the_new_one() {
 #[test]
 fn rule_05_closing_a_former_socket_leaves_the_waiter_of_the_new_one() {
     in_child(|| {
-        let (Reopened { old, new, peer, _old_peer }, ()) = reopened(|_| ());
+        let (Reused { old, new, peer, _old_peer }, ()) = reused(|_| ());
         let reader = reading(&new);
         old.close();
         sleep(ms(1));
@@ -119,7 +119,7 @@ fn rule_05_closing_a_former_socket_leaves_the_waiter_of_the_new_one() {
 #[test]
 fn rule_05_closing_a_socket_under_a_used_number_wakes_its_waiter() {
     in_child(|| {
-        let (Reopened { new, peer: _peer, old: _old, _old_peer }, ()) = reopened(|_| ());
+        let (Reused { new, peer: _peer, old: _old, _old_peer }, ()) = reused(|_| ());
         let reader = reading(&new);
         new.close();
         assert_kind(reader.join().expect("no panic"), ErrorKind::NotConnected);
@@ -129,7 +129,7 @@ fn rule_05_closing_a_socket_under_a_used_number_wakes_its_waiter() {
 #[test]
 fn rule_05_the_waiter_of_a_former_socket_is_woken_with_an_error() {
     in_child(|| {
-        let (Reopened { new, peer, old: _old, _old_peer }, stale) = reopened(reading);
+        let (Reused { new, peer, old: _old, _old_peer }, stale) = reused(reading);
         let reader = reading(&new);
         assert_kind(stale.join().expect("no panic"), ErrorKind::NotConnected);
         write(&peer, b"x").expect("room");
@@ -144,7 +144,7 @@ fn rule_05_a_closed_socket_does_not_operate_on_its_former_number() {
         let number = old.as_raw_fd();
         old.close();
         let (reader, mut writer) = io::pipe().expect("a pipe");
-        let new = source(if reader.as_raw_fd() == number { reader.into() } else { reopen(number, reader.into()) });
+        let new = source(if reader.as_raw_fd() == number { reader.into() } else { reuse(number, reader.into()) });
         writer.write_all(b"x").expect("room");
         assert_kind(read(&old, 8), ErrorKind::NotConnected);
         assert_kind(old.wait(Interest::READ, None), ErrorKind::NotConnected);
@@ -160,7 +160,7 @@ fn rule_05_closing_a_socket_on_another_thread_wakes_its_waiter() {
         let (reader, _writer) = known_pipe();
         let reader = Arc::new(reader);
         let closes = Arc::clone(&reader);
-        let waiter = spawn(move || read_within(&reader, 8, Some(PATIENT)));
+        let waiter = spawn(move || read_within(&reader, 8, Some(TIMEOUT)));
         yield_now();
         sleep(ms(1));
         std::thread::spawn(move || closes.close()).join().expect("no panic");
@@ -174,7 +174,7 @@ fn rule_05_a_socket_closed_on_another_thread_is_deregistered_before_the_close() 
         let (reader, writer) = known_pipe();
         let number = reader.as_raw_fd();
         std::thread::scope(|scope| scope.spawn(|| reader.close()).join()).expect("no panic");
-        assert!(is_open(number), "its hub has not forgotten it yet");
+        assert!(is_open(number), "the number was closed before its hub forgot it");
         sleep(ms(1));
         assert!(!is_open(number));
         assert_closed(writer);
@@ -226,7 +226,7 @@ fn rule_05_a_socket_is_closed_when_its_hub_ends_with_the_request_pending() {
         let (reader, writer) = given.recv().expect("a pipe");
         let number = reader.as_raw_fd();
         drop(reader);
-        assert!(is_open(number), "its hub has not forgotten it yet");
+        assert!(is_open(number), "the number was closed before its hub forgot it");
         drop(end);
         thread.join().expect("no panic");
         assert!(!is_open(number));
@@ -240,7 +240,7 @@ fn rule_05_a_wait_on_a_second_hub_is_refused_each_time() {
         let (here, there) = pair();
         let here = Arc::new(here);
         let waits = Arc::clone(&here);
-        let waiter = spawn(move || read_within(&waits, 8, Some(PATIENT)));
+        let waiter = spawn(move || read_within(&waits, 8, Some(TIMEOUT)));
         yield_now();
         let refused = std::thread::spawn(move || {
             for _ in 0..3 {
@@ -262,9 +262,9 @@ fn rule_05_a_moved_socket_is_deregistered_by_its_former_hub() {
         let forgotten = use_noting_hub();
         let (reader, mut writer) = known_pipe();
         let number = reader.as_raw_fd();
-        let thread = std::thread::spawn(move || read_within(&reader, 8, Some(PATIENT)));
+        let thread = std::thread::spawn(move || read_within(&reader, 8, Some(TIMEOUT)));
         let begin = std::time::Instant::now();
-        while forgotten.borrow().is_empty() && begin.elapsed() < PATIENT {
+        while forgotten.borrow().is_empty() && begin.elapsed() < TIMEOUT {
             sleep(ms(1));
         }
         assert_eq!(*forgotten.borrow(), [(number, Lent::Open)]);
@@ -287,7 +287,7 @@ fn rule_05_a_late_release_request_keeps_a_socket_that_came_back() {
             sleep(ms(5));
             writer.write_all(b"x").expect("room");
         });
-        assert_eq!(read_within(&reader, 8, Some(PATIENT)).expect("data"), b"x");
+        assert_eq!(read_within(&reader, 8, Some(TIMEOUT)).expect("data"), b"x");
         other.join().expect("no panic");
     });
 }
@@ -305,7 +305,7 @@ fn rule_05_a_socket_closed_while_its_hub_is_built_is_not_waited_for() {
             (default().map_err(io::Error::other)?.build)()
         })
         .expect("not in the main loop");
-        assert_kind(reader.wait(Interest::READ, Some(PATIENT)), ErrorKind::NotConnected);
+        assert_kind(reader.wait(Interest::READ, Some(TIMEOUT)), ErrorKind::NotConnected);
     });
 }
 

@@ -293,7 +293,7 @@ fn an_operation_that_is_ready_does_not_switch() {
         }
         let stats = greenhub::get_hub().stats();
         assert!(!others());
-        assert_eq!((stats.watches, stats.waits), (before.watches, before.waits), "the hub was not asked");
+        assert_eq!((stats.watches, stats.waits), (before.watches, before.waits), "the hub was asked");
         greenhub::thread::yield_now();
         assert!(others());
     });

@@ -394,7 +394,7 @@ fn rule_02_a_stack_is_reused_only_after_its_root_returned() {
             for one in &dead {
                 assert_eq!(one.kill(), KillOutcome::Ended);
             }
-            assert_eq!(unwound.get(), 100 * (round + 1), "each is unwound before its stack is used again");
+            assert_eq!(unwound.get(), 100 * (round + 1), "a stack was reused before its green thread was unwound");
             all.extend((0..100).map(|index| guarded(round * 1000 + index)));
             yield_now();
             get_hub().trim_stacks();
@@ -486,7 +486,7 @@ fn rule_02_a_stack_abandoned_by_a_shutdown_is_not_reused() {
             })
             .collect();
         yield_now();
-        assert!(get_hub().stats().stacks_in_use >= used + 199, "the stack that was given up counts as used");
+        assert!(get_hub().stats().stacks_in_use >= used + 199, "the stack that was given up does not count as used");
         let smallest_stack = 64 << 10;
         for other in others {
             assert!(other.join().unwrap().abs_diff(at.get()) > smallest_stack / 2, "on the stack that was given up");
@@ -710,7 +710,7 @@ fn rule_03_destructors_in_a_shutdown_may_block_and_spawn() {
         drop(spawn(move || drop(one)));
     });
     assert_eq!(drops.count(), 12);
-    assert!(begin.elapsed() < Duration::from_secs(60), "a destructor blocks for the grace at most");
+    assert!(begin.elapsed() < Duration::from_secs(60), "a destructor has blocked for longer than the grace");
 }
 
 #[test]
@@ -1011,7 +1011,7 @@ fn rule_04_a_failed_registration_drops_its_descriptor() {
         let first = get_hub().listen(shared.clone(), Interest::READ, |_| ()).unwrap();
         let second = get_hub().listen(shared.clone(), Interest::READ, |_| ());
         assert!(matches!(second, Err(TrampolineError::SecondSimultaneous { .. })));
-        assert_eq!(Rc::strong_count(&shared), 2, "the failed registration holds no reference");
+        assert_eq!(Rc::strong_count(&shared), 2, "the failed registration holds a reference");
         sleep(SHORT);
         drop(shared);
         log.is(&["closed"]);
@@ -1068,7 +1068,7 @@ fn at_number(fd: OwnedFd, number: RawFd) -> OwnedFd {
     // SAFETY: The calls take plain numbers. The test is alone in its process and has found the number closed, so no
     // other object owns the new descriptor.
     unsafe {
-        assert_eq!(libc::fcntl(number, libc::F_GETFD), -1, "the number is free");
+        assert_eq!(libc::fcntl(number, libc::F_GETFD), -1, "the number is open");
         assert_eq!(libc::dup2(from, number), number);
         libc::close(from);
         OwnedFd::from_raw_fd(number)
@@ -1266,7 +1266,7 @@ fn rule_07_replacing_a_hub_never_unwinds_main() {
         });
         let (reader, _writer) = pipe();
         spawn_n(|| use_hub(None).unwrap());
-        let _frame = OnDrop(|| assert!(!std::thread::panicking(), "main is not unwound"));
+        let _frame = OnDrop(|| assert!(!std::thread::panicking(), "main is unwound"));
         let error = trampoline(&reader, Interest::READ, None).unwrap_err();
         assert!(
             matches!(&error, TrampolineError::Loop(error) if error.kind() == LoopErrorKind::HubReplaced),
@@ -1758,7 +1758,7 @@ fn rule_12_unguarded_stacks_need_the_unsafe_setter() {
         };
         let all = parked(limit);
         let refused = all.iter().filter(|one| one.is_finished()).count();
-        assert!(refused > 0, "the limit of mappings was met");
+        assert!(refused > 0, "the limit of mappings was not met");
         let error = all.iter().find(|one| one.is_finished()).unwrap().wait().unwrap_err();
         assert!(matches!(&error, GreenError::Loop(error) if error.kind() == LoopErrorKind::Stack), "{error:?}");
         // SAFETY: The bodies only sleep, so they do not overflow their stacks.

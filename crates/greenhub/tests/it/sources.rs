@@ -18,7 +18,7 @@ use greenhub::thread::yield_now;
 use greenhub::{Interest, get_hub, sleep, spawn, use_hub_with};
 
 /// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.
-const PATIENT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn would_block<T>() -> io::Result<T> {
     Err(ErrorKind::WouldBlock.into())
@@ -36,7 +36,7 @@ fn registered_pair() -> (Source, Source) {
 fn ended_pair() -> (Source, Source) {
     let (here, there) = registered_pair();
     there.with(|fd| Ok(rustix::net::shutdown(fd, rustix::net::Shutdown::Write)?)).expect("connected");
-    here.wait(Interest::READ, Some(PATIENT)).expect("the end is reported");
+    here.wait(Interest::READ, Some(TIMEOUT)).expect("the end is reported");
     here.set_nonblocking(true);
     (here, there)
 }
@@ -92,7 +92,7 @@ fn a_nonblocking_read_of_an_empty_source_returns_would_block() {
     let _deadline = deadline();
     let (here, _there) = registered_pair();
     here.set_nonblocking(true);
-    let result = read_within(&here, 1, Some(PATIENT));
+    let result = read_within(&here, 1, Some(TIMEOUT));
     assert_eq!(result.expect_err("nothing there").kind(), ErrorKind::WouldBlock);
 }
 
@@ -223,12 +223,12 @@ fn a_retrying_write_is_refused_while_another_thread_waits() {
     let (here, there) = pair();
     let here = Arc::new(here);
     let waits = Arc::clone(&here);
-    let waiter = spawn(move || read_within(&waits, 8, Some(PATIENT)));
+    let waiter = spawn(move || read_within(&waits, 8, Some(TIMEOUT)));
     yield_now();
     let refused = std::thread::spawn(move || {
         here.set_retrying(true);
         fill(&here);
-        here.write(Some(PATIENT), |fd| Ok(rustix::io::write(fd, b"x")?))
+        here.write(Some(TIMEOUT), |fd| Ok(rustix::io::write(fd, b"x")?))
     });
     assert_eq!(refused.join().expect("no panic").expect_err("refused").kind(), ErrorKind::ResourceBusy);
     write(&there, b"x").expect("room");
@@ -245,12 +245,12 @@ fn a_wait_while_unwinding_leaves_the_readiness_for_the_next_read() {
     }
     fn read_one(source: &Source) -> u8 {
         let mut byte = [0];
-        let read = source.read(Some(PATIENT), |fd| Ok((rustix::io::read(fd, &mut byte)?, ReadHint::Likely)));
+        let read = source.read(Some(TIMEOUT), |fd| Ok((rustix::io::read(fd, &mut byte)?, ReadHint::Likely)));
         assert_eq!(read.expect("data"), 1);
         byte[0]
     }
     in_child(|| {
-        set_panicking_grace(PATIENT);
+        set_panicking_grace(TIMEOUT);
         let (here, there) = registered_pair();
         let writer = std::thread::spawn(move || {
             std::thread::sleep(ms(20));
@@ -309,7 +309,7 @@ fn a_wait_on_a_source_ends_a_stale_wait_under_its_number() {
         let (old, _old_peer) = UnixStream::pair().expect("a pair");
         let number = old.as_raw_fd();
         // SAFETY: the wait ends with an error when the number is reused, which is the case under test.
-        let stale = spawn(move || unsafe { greenhub::park::trampoline_raw(number, Interest::READ, Some(PATIENT)) });
+        let stale = spawn(move || unsafe { greenhub::park::trampoline_raw(number, Interest::READ, Some(TIMEOUT)) });
         yield_now();
         let (new, peer) = UnixStream::pair().expect("a pair");
         // The library is not notified of the close.

@@ -88,7 +88,7 @@ fn each_turn_of_a_greenlet_is_a_switch() {
         let since = |before: u64| stats().switches - before;
         let before = stats().switches;
         (0..5).for_each(|_| yield_now());
-        assert_eq!(since(before), 5, "a yield counts, even without another greenlet");
+        assert_eq!(since(before), 5, "a yield without another greenlet does not count");
         let other = spawn(|| (0..1000).for_each(|_| yield_now()));
         (0..10).for_each(|_| yield_now());
         assert_eq!(since(before), 5 + 10 + 10, "the other has begun, and gone on nine times");
@@ -98,7 +98,7 @@ fn each_turn_of_a_greenlet_is_a_switch() {
         get_hub().schedule(Duration::ZERO, || ());
         sleep(Duration::ZERO);
         sleep(SHORT);
-        assert_eq!(since(before), 2, "a callback is no greenlet");
+        assert_eq!(since(before), 2, "a callback counts as a greenlet");
     });
 }
 
@@ -128,7 +128,7 @@ fn timers_that_outlive_their_turn_are_counted() {
         assert_eq!(stats().timers_armed, before + 4);
         (0..4).for_each(|_| with_timeout(LONG, || ()).unwrap());
         sleep(Duration::from_micros(10));
-        assert_eq!(stats().timers_armed, before + 5, "a timeout that ends at once is not counted");
+        assert_eq!(stats().timers_armed, before + 5, "a timeout that ends at once is counted");
     });
 }
 

@@ -369,7 +369,7 @@ fn a_token_refused_by_its_waiter_is_regranted() {
         assert!(error.kind() == LoopErrorKind::Aborted, "{error}");
         assert!(!next.is_finished());
         assert!(!semaphore.try_acquire(), "the token was freed, not granted");
-        assert_eq!(semaphore.balance(), 0, "the next waiter is still in the line");
+        assert_eq!(semaphore.balance(), 0, "the next waiter has left the line");
         next.join().unwrap();
     });
 }
@@ -656,7 +656,7 @@ fn a_wait_for_another_os_thread_times_out_and_leaves_nothing_behind() {
             assert_eq!(semaphore.balance(), 0);
         }
         semaphore.release();
-        assert!(semaphore.try_acquire(), "no waiter that left has taken the token");
+        assert!(semaphore.try_acquire(), "a waiter that left has taken the token");
     });
 }
 

@@ -445,7 +445,7 @@ fn a_mutex_is_handed_off_in_order_of_arrival() {
         let guard = lock.lock().unwrap();
         let waiting = in_line(&log, &lock, 1..=3);
         drop(guard);
-        assert!(lock.try_lock().is_err(), "it is granted to the first waiter");
+        assert!(lock.try_lock().is_err(), "the first waiter has no grant");
         drop(lock.lock().unwrap());
         log.is(&["1", "2", "3"]);
         waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
@@ -681,7 +681,7 @@ fn a_writer_is_not_overtaken_by_readers() {
         };
         let all: Vec<_> = ["write 1", "read 2", "read 3", "write 4"].map(access).into();
         yield_now();
-        assert!(lock.try_read().is_err(), "a writer waits");
+        assert!(lock.try_read().is_err(), "the waiting writer does not block readers");
         drop(reading);
         all.into_iter().for_each(|one| one.join().unwrap());
         log.is(&[
@@ -753,7 +753,7 @@ fn a_killed_writer_admits_the_readers() {
             last.kill();
             assert!(last.join().unwrap_err().is_exit());
             yield_now();
-            assert!(reader.is_finished(), "a reader is not in the way");
+            assert!(reader.is_finished(), "the reader still waits");
             drop(reading);
             assert!(lock.try_write().is_ok() && !lock.is_poisoned());
         }
@@ -898,7 +898,7 @@ fn a_receiver_killed_after_its_grant_receives() {
         let waiting = [receive(), receive()];
         yield_now();
         sender.send(1).unwrap();
-        assert!(receiver.try_recv().is_err(), "it is granted to the first waiter");
+        assert!(receiver.try_recv().is_err(), "the first waiter has no grant");
         waiting[0].kill();
         let [first, second] = waiting;
         assert_eq!(first.join().unwrap(), Ok(1));
@@ -950,7 +950,7 @@ fn a_sender_killed_after_its_grant_sends() {
         yield_now();
         waiting[1].kill();
         assert_eq!(receiver.recv(), Ok(0));
-        assert!(sender.try_send(9).is_err(), "the room is granted to the first waiter");
+        assert!(sender.try_send(9).is_err(), "the first waiter has no grant of the room");
         // The room is already granted to it.
         waiting[0].kill();
         assert_eq!((receiver.recv_timeout(LONG), receiver.recv_timeout(LONG)), (Ok(1), Ok(3)));

@@ -430,7 +430,7 @@ const BLOCKING: &[(&str, fn())] = &[
         let (mut other, _) = listener.accept().unwrap();
         other.write_all(b"x").unwrap();
         one.read_exact(&mut [0]).unwrap();
-        assert!(one.read(&mut [0]).is_err(), "no data arrives within the grace period");
+        assert!(one.read(&mut [0]).is_err(), "data has arrived within the grace period");
     }),
     ("select", || {
         let (reader, _writer) = std::io::pipe().unwrap();

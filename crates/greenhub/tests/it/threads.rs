@@ -291,7 +291,7 @@ fn into_fd_on_another_os_thread_deregisters_the_descriptor() {
         let before = open_descriptors();
         let fd = thread::spawn(move || here.into_fd().expect("open")).join().expect("no panic");
         sleep(ms(1));
-        assert_eq!(open_descriptors(), before, "the old number is closed");
+        assert_eq!(open_descriptors(), before, "the old number is still open");
         write(&there, b"x").expect("room");
         let again = support::source(fd);
         assert_eq!(read(&again, 8).expect("data"), b"x");

@@ -184,7 +184,7 @@ fn the_requested_number_of_files_is_read_at_once() {
             });
             std::thread::sleep(Duration::from_millis(2));
         }
-        assert_eq!(writers.len(), 2, "readers at once");
+        assert_eq!(writers.len(), 2, "the readers did not read at the same time");
     }
     let output = running.join().expect("it ends");
     ends(&output, 0);

@@ -201,7 +201,11 @@ fn a_local_timer_fires_while_its_green_thread_lives() {
         assert_eq!(local.unwrap(), Some(7));
         assert!(matches!(cancelled, Err(GreenError::Exit)));
         assert_eq!(hub.stats().timers, 0);
-        assert_eq!(spawn_after_local(SHORT, || 9).join().unwrap(), Some(9), "the main greenlet lives on");
+        assert_eq!(
+            spawn_after_local(SHORT, || 9).join().unwrap(),
+            Some(9),
+            "the timer of the main greenlet did not fire"
+        );
     });
 }
 
@@ -596,7 +600,7 @@ fn green_threads_are_listed_with_their_age() {
         assert_eq!(again.id(), id);
         sleep(Duration::from_secs(1));
         assert_eq!(age_of(id), Some(Duration::from_secs(1)));
-        assert_eq!(age_of(Some(current_id())), None, "the main greenlet has none");
+        assert_eq!(age_of(Some(current_id())), None, "the main greenlet has an age");
     });
 }
 

@@ -233,7 +233,7 @@ fn a_timeout_waits_for_a_borrowing_job() {
                 let _ = gone.recv();
                 over.store(true, Ordering::SeqCst);
             });
-            assert!(result.is_ok(), "the result of the job is known");
+            assert!(result.is_ok(), "the result of the job was lost");
             sleep(LONG);
         });
         assert!(timed.is_err());

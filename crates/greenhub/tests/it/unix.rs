@@ -264,7 +264,7 @@ fn connecting_waits_for_room_in_a_full_listener() {
             move || UnixStream::connect(path).map(drop)
         });
         greenhub::sleep(SHORT);
-        assert!(!second.is_finished(), "the queue is full");
+        assert!(!second.is_finished(), "the send did not wait for room in the queue");
         listener.accept().unwrap();
         second.join().unwrap().unwrap();
     });
@@ -292,7 +292,7 @@ fn sending_waits_for_room_at_the_receiver() {
             }
         });
         greenhub::sleep(SHORT);
-        assert!(!addressed.is_finished() && !connected.is_finished(), "the queue is full");
+        assert!(!addressed.is_finished() && !connected.is_finished(), "the send did not wait for room in the queue");
         for _ in 0..sent {
             assert_eq!(receiver.recv(&mut [0; 8]).unwrap(), 1);
         }

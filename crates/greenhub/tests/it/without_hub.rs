@@ -263,7 +263,7 @@ fn a_cluster_with_one_thread_without_a_hub_serves_nothing() {
             .serve(address, |_, _| ());
         let error = refused.map(drop).unwrap_err().to_string();
         assert!(error.contains("could not be built"), "{error}");
-        assert!(std::net::TcpStream::connect(address).is_err(), "no thread listens");
+        assert!(std::net::TcpStream::connect(address).is_err(), "a thread listens");
     });
 }
 
@@ -276,7 +276,7 @@ fn a_child_is_waited_for_without_a_hub() {
         child.kill().unwrap();
         assert!(!child.wait_timeout(LONG).unwrap().unwrap().success());
         let mut reader = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        assert!(reader.wait().unwrap().success(), "its input is closed");
+        assert!(reader.wait().unwrap().success(), "the input of the child is open");
     });
 }
 

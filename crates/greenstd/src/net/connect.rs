@@ -38,7 +38,7 @@ impl ConnectOptions {
 
     /// Sets the local address. Port 0 lets the system choose the port.
     ///
-    /// An address whose connections have just ended may be used again (`SO_REUSEADDR`), as in
+    /// An address whose connections have just ended may be reused (`SO_REUSEADDR`), as in
     /// [`TcpListener::bind`](super::TcpListener::bind).
     pub const fn source(self, address: SocketAddr) -> ConnectOptions {
         ConnectOptions { source: Some(address), ..self }

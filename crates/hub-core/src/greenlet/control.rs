@@ -440,7 +440,7 @@ mod tests {
         // SAFETY: only the reference to `kept` is used afterwards, and that block is in use.
         unsafe { controls.release() };
         assert_eq!((kept.number() as usize, kept.state()), (CHUNK + 7, State::Parked));
-        assert_eq!(controls.get(kept.number()), None, "nothing is found by its number any more");
+        assert_eq!(controls.get(kept.number()), None, "a former number still finds a block");
         // SAFETY: only one chunk is left.
         assert_eq!(unsafe { (*controls.kept.get()).len() }, 1);
         let new = controls.take(Kind::Thread, Stamp::NONE);

@@ -132,14 +132,14 @@ impl Kind {
         }
     }
 
-    /// Whether the operation always blocks until an event.
+    /// Returns whether the operation always blocks until an event.
     fn blocks(self, op: Op) -> bool {
         !matches!(op, Op::Write | Op::WriteVectored | Op::WaitToWrite | Op::Connect)
     }
 }
 
 impl Case {
-    /// All cases of a kind.
+    /// Returns all cases of a kind.
     pub(crate) fn all(kind: Kind) -> Vec<Case> {
         let mut all = Vec::new();
         for end in kind.ends() {
@@ -170,12 +170,12 @@ impl Case {
         format!("{kind:?}/{end:?}/{op:?}/{mode:?}/{}", if *begun { "begun" } else { "fresh" })
     }
 
-    /// Whether the results of std and of greenhub agree.
+    /// Returns whether the results of std and of greenhub agree.
     pub(crate) fn agree(&self, std: &str, green: &str) -> bool {
         std == green || std == "blocked" && self.result_of_another_try() == Some(green)
     }
 
-    /// The result of a new call where the system never wakes a call that already blocks.
+    /// Returns the result of a new call where the system never wakes a call that already blocks.
     ///
     /// Greenhub retries the operation there, and so returns this result.
     fn result_of_another_try(&self) -> Option<&'static str> {

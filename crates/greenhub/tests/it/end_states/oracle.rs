@@ -20,7 +20,7 @@ const ANSWER: &str = "answer ";
 const AT_ONCE: usize = 100;
 
 /// The time for operations to finish or to block.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An OS thread that performs one operation.
 struct Performer {
@@ -80,7 +80,7 @@ fn settle(performers: &[Performer], at_least: Duration) {
         let is_quiet = begun.elapsed() >= at_least && unfinished.iter().all(|performer| performer.is_blocked());
         quiet = if is_quiet { quiet + 1 } else { 0 };
         let names = || unfinished.iter().map(|performer| performer.case.name()).collect::<Vec<_>>().join(", ");
-        assert!(begun.elapsed() < PATIENCE, "std neither ends nor blocks in {}", names());
+        assert!(begun.elapsed() < TIMEOUT, "std neither ends nor blocks in {}", names());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -43,7 +43,7 @@ fn steps(kind: Kind, random: &mut Random) -> Vec<(usize, Step)> {
     (0..4 + random.below(12)).map(|_| (random.below(2), step(random))).collect()
 }
 
-/// The outcome of each step.
+/// Returns the outcome of each step.
 fn play((one, other): (Box<dyn Socket>, Box<dyn Socket>), steps: &[(usize, Step)]) -> Vec<String> {
     let mut sides = [Some(one), Some(other)];
     sides.iter().flatten().for_each(|side| side.set(Mode::Timeout).unwrap());

@@ -59,7 +59,7 @@ impl Results {
     }
 }
 
-/// A result as a word that is the same for both families.
+/// Returns a result as a word that is the same for both families.
 pub(crate) fn word(result: io::Result<usize>) -> String {
     match result {
         Ok(n) => format!("{n}"),
@@ -103,7 +103,7 @@ fn trampoline_for(fd: impl AsFd, interest: greenhub::Interest) -> io::Result<usi
 }
 
 impl Scene {
-    /// The operation as a closure for a separate thread. `make` makes the call.
+    /// Returns the operation as a closure for a separate thread. `make` makes the call.
     pub(crate) fn operation(&self, results: Results, make: MakeCall) -> impl FnOnce() + Send + use<> {
         let (near, op) = (self.near.copy(), self.case.op);
         move || {
@@ -360,7 +360,7 @@ macro_rules! family {
                 (Box::new(near), Box::new(far))
             }
 
-            /// A kind of socket and its other side.
+            /// Returns a kind of socket and its other side.
             pub(crate) fn pair(kind: Kind, path: &Arc<SocketPath>) -> (Box<dyn Socket>, Box<dyn Socket>) {
                 const ANY: &str = "127.0.0.1:0";
                 match kind {

@@ -19,12 +19,12 @@ thread_local! {
 static BLOCKS: AtomicIsize = AtomicIsize::new(0);
 static BYTES: AtomicIsize = AtomicIsize::new(0);
 
-/// The number of allocations and reallocations of this thread so far.
+/// Returns the number of allocations and reallocations of this thread so far.
 pub(crate) fn allocations() -> usize {
     CALLS.get()
 }
 
-/// The number of blocks that the process holds, and their total size in bytes.
+/// Returns the number of blocks that the process holds, and their total size in bytes.
 pub(crate) fn allocated() -> (isize, isize) {
     (BLOCKS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed))
 }

@@ -63,7 +63,7 @@ pub(crate) fn in_child(body: impl FnOnce()) {
     assert!(output.status.success() && printed.contains("1 passed"), "{}: {printed}{errors}", output.status);
 }
 
-/// The two ends of a connection.
+/// Returns the two ends of a connection.
 pub(crate) fn pair() -> (Source, Source) {
     let (left, right) = UnixStream::pair().expect("a pair");
     (source(left), source(right))
@@ -111,7 +111,7 @@ pub(crate) fn fill(source: &Source) -> usize {
     total
 }
 
-/// Whether the hub is edge-triggered: it reports each arrival once, even without a waiter.
+/// Returns whether the hub is edge-triggered: it reports each arrival once, even without a waiter.
 pub(crate) fn reports_arrivals() -> bool {
     match get_hub().name() {
         "epoll" => std::env::var("GREENHUB_EPOLL").is_ok_and(|ways| ways.contains("edge")),
@@ -144,7 +144,7 @@ pub(crate) fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-/// The number of open descriptors of this process.
+/// Returns the number of open descriptors of this process.
 pub(crate) fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("procfs").count()
 }

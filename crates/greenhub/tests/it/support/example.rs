@@ -45,7 +45,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
     program.clone()
 }
 
-/// A command that runs the example with these arguments, and with pipes for its output.
+/// Returns a command that runs the example with these arguments, and with pipes for its output.
 pub(crate) fn command<A: AsRef<OsStr>>(name: &str, arguments: &[A]) -> Command {
     let mut command = Command::new(program(name));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -66,7 +66,7 @@ pub(crate) fn with_time<T>(attempt: impl Fn(&str) -> T, in_time: impl Fn(&T) -> 
     ("30", attempt("30"))
 }
 
-/// Whether no URL but `url` timed out, according to the printed lines.
+/// Returns whether no URL but `url` timed out, according to the printed lines.
 pub(crate) fn only_timed_out(printed: &str, url: &str) -> bool {
     printed.lines().filter(|line| line.contains(": timed out")).all(|line| line.contains(url))
 }

@@ -44,7 +44,7 @@ impl Log {
         self.0.borrow().iter().any(|entry| entry == what)
     }
 
-    /// The index of the first such entry.
+    /// Returns the index of the first such entry.
     pub(crate) fn position(&self, what: &str) -> Option<usize> {
         self.0.borrow().iter().position(|entry| entry == what)
     }
@@ -104,7 +104,7 @@ pub(crate) struct Held {
     stacks_in_use: usize,
 }
 
-/// The resources of this thread's hub, counted after the ready greenlets have run.
+/// Returns the resources of this thread's hub, counted after the ready greenlets have run.
 pub(crate) fn held() -> Held {
     // Starts the main loop, and lets it run a few turns.
     for _ in 0..3 {
@@ -513,13 +513,13 @@ pub(crate) fn keep_reports() {
     });
 }
 
-/// The reports of this thread.
+/// Returns the reports of this thread.
 pub(crate) fn reports() -> Vec<String> {
     let here = std::thread::current().id();
     REPORTS.lock().unwrap().iter().filter(|(thread, _)| *thread == here).map(|(_, text)| text.clone()).collect()
 }
 
-/// The reports of all threads whose text contains `place`.
+/// Returns the reports of all threads whose text contains `place`.
 pub(crate) fn reports_naming(place: &str) -> Vec<String> {
     REPORTS.lock().unwrap().iter().filter(|(_, text)| text.contains(place)).map(|(_, text)| text.clone()).collect()
 }

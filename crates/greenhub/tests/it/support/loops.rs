@@ -42,7 +42,7 @@ pub(crate) fn in_child(name: &str, test: impl FnOnce()) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A new hub of the kind under test.
+/// Returns a new hub of the kind under test.
 pub(crate) fn default_hub() -> io::Result<Box<dyn Hub>> {
     let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
     (choose()?.build)()
@@ -62,7 +62,7 @@ pub(crate) struct Calls {
 pub(crate) type Trick = Box<dyn FnOnce() -> io::Result<()>>;
 
 impl Calls {
-    /// The default hub, with counted calls.
+    /// Returns the default hub, with counted calls.
     pub(crate) fn hub(&self) -> io::Result<Counted> {
         Ok(Counted { hub: default_hub()?, calls: self.clone() })
     }

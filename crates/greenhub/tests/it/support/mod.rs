@@ -48,7 +48,7 @@ pub(crate) fn run<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send
     }
 }
 
-/// The number of open descriptors of this process.
+/// Returns the number of open descriptors of this process.
 pub(crate) fn open_descriptors() -> usize {
     // The listing itself holds one descriptor.
     std::fs::read_dir("/proc/self/fd").expect("proc").count() - 1
@@ -78,7 +78,7 @@ pub(crate) fn alone(name: &str, test: impl FnOnce() + Send + 'static) {
     assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
 }
 
-/// The name of the running test with its modules, taken from the harness thread. On other threads, `test`.
+/// Returns the name of the running test with its modules, taken from the harness thread. On other threads, returns `test`.
 fn test_name(test: &str) -> String {
     let thread = std::thread::current();
     let path = thread.name().filter(|path| path.rsplit("::").next() == test.rsplit("::").next());
@@ -87,7 +87,7 @@ fn test_name(test: &str) -> String {
 
 const CHILD: &str = "GREENHUB_TEST_CHILD";
 
-/// Whether this process was started by [`in_child`].
+/// Returns whether this process was started by [`in_child`].
 pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }

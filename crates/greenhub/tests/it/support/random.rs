@@ -26,7 +26,7 @@ impl Random {
         Random(self.below(usize::MAX) as u64)
     }
 
-    /// A random time of less than 200 µs.
+    /// Returns a random time of less than 200 µs.
     pub(crate) fn moment(&mut self) -> Duration {
         Duration::from_micros(self.below(200) as u64)
     }

@@ -24,7 +24,7 @@ pub(crate) enum Answer {
     Silence,
 }
 
-/// An HTML page with these links.
+/// Returns an HTML page with these links.
 pub(crate) fn links(targets: &[&str]) -> Answer {
     let body: String = targets.iter().map(|target| format!("<a href=\"{target}\">there</a>\n")).collect();
     html(&body)
@@ -34,7 +34,7 @@ pub(crate) fn html(body: &str) -> Answer {
     answer(&format!("200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {}", body.len()), body)
 }
 
-/// A status line with further headers, and a body that ends with the connection.
+/// Returns a status line with further headers, and a body that ends with the connection.
 pub(crate) fn answer(head: &str, body: &str) -> Answer {
     Answer::Bytes(format!("HTTP/1.1 {head}\r\n\r\n{body}").into_bytes())
 }
@@ -80,14 +80,14 @@ impl Site {
         format!("http://{}{path}", self.address)
     }
 
-    /// The requested paths, sorted.
+    /// Returns the requested paths, sorted.
     pub(crate) fn requested(&self) -> Vec<String> {
         let mut paths = self.seen.lock().expect("noted").paths.clone();
         paths.sort_unstable();
         paths
     }
 
-    /// The largest number of requests served at the same time.
+    /// Returns the largest number of requests served at the same time.
     pub(crate) fn most_at_once(&self) -> usize {
         self.seen.lock().expect("noted").most_at_once
     }

@@ -211,7 +211,11 @@ fn items_of_an_unbounded_channel_are_neither_lost_nor_duplicated() {
         drop(sender);
         far.join().unwrap();
         near.join().unwrap();
-        assert_eq!(fate.got.lock().unwrap().len(), fate.put.lock().unwrap().len(), "a send never waits");
+        assert_eq!(
+            fate.got.lock().unwrap().len(),
+            fate.put.lock().unwrap().len(),
+            "the counts of sent and received items differ"
+        );
         fate.check();
     });
 }
@@ -287,7 +291,7 @@ fn a_bounded_semaphore_gets_its_tokens_back() {
         });
         hubs.into_iter().for_each(|hub| hub.join().unwrap());
         assert_eq!((semaphore.balance(), holding.get()), (tokens as isize, 0));
-        assert!(semaphore.release().is_err(), "all are there");
+        assert!(semaphore.release().is_err(), "a permit was lost");
     });
 }
 
