@@ -1,6 +1,5 @@
 //! Files and directories: the same results as std, and no wait blocks other green threads.
 
-use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -9,7 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::green::{SHORT, held};
+use crate::support::green::{SHORT, held, ticker};
 use crate::support::random::Random;
 use crate::support::{in_child, is_child, open_descriptors, run};
 use greenhub::fs::{File, OpenOptions, read_dir};
@@ -46,19 +45,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-/// Spawns a green thread that counts its runs.
-fn ticker() -> Rc<Cell<usize>> {
-    let ticks = Rc::new(Cell::new(0));
-    let counted = Rc::clone(&ticks);
-    spawn(move || {
-        loop {
-            counted.set(counted.get() + 1);
-            yield_now();
-        }
-    });
-    ticks
 }
 
 /// Returns a file of std with these contents, open for reading and writing.

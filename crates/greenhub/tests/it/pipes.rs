@@ -1,12 +1,11 @@
 //! Pipes and standard streams: std's behaviour, and which callers wait.
 
-use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::support::green::{SHORT, held};
+use crate::support::green::{SHORT, held, ticker};
 use crate::support::{in_child, is_child, run};
 use greenhub::greenthread::KillOutcome;
 use greenhub::io::{PipeReader, PipeWriter, pipe, stderr, stdin, stdout};
@@ -23,19 +22,6 @@ fn much() -> Vec<u8> {
 
 fn is_nonblocking(fd: impl AsFd) -> bool {
     fcntl_getfl(fd).unwrap().contains(OFlags::NONBLOCK)
-}
-
-/// Spawns a green thread that counts its turns.
-fn ticker() -> Rc<Cell<usize>> {
-    let ticks = Rc::new(Cell::new(0));
-    let counted = Rc::clone(&ticks);
-    spawn(move || {
-        loop {
-            counted.set(counted.get() + 1);
-            sleep(Duration::from_micros(100));
-        }
-    });
-    ticks
 }
 
 #[track_caller]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::green::{LONG, SHORT, held, quiet_panic};
+use crate::support::green::{LONG, SHORT, held, quiet_panic, ticker};
 use crate::support::random::Random;
 use crate::support::{in_child, is_child, open_descriptors, run};
 use greenhub::greenthread::KillOutcome;
@@ -45,19 +45,6 @@ fn child_until(when: impl FnOnce() + 'static) -> Child {
 fn end(mut child: Child) {
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
-}
-
-/// Spawns a green thread that counts its turns.
-fn ticker() -> Rc<Cell<usize>> {
-    let ticks = Rc::new(Cell::new(0));
-    let counted = Rc::clone(&ticks);
-    spawn(move || {
-        loop {
-            counted.set(counted.get() + 1);
-            sleep(Duration::from_micros(100));
-        }
-    });
-    ticks
 }
 
 /// Returns a closure that returns after several turns of the ticker.

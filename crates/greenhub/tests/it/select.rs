@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::support::green;
-use crate::support::green::{LONG, SHORT, held};
+use crate::support::green::{LONG, SHORT, held, ticker};
 use crate::support::random::Random;
 use crate::support::run;
 use greenhub::greenthread::KillOutcome;
@@ -31,19 +31,6 @@ fn full() -> (UnixStream, UnixStream) {
     while (&one).write(&[0; 4096]).is_ok() {}
     one.set_nonblocking(false).unwrap();
     (one, other)
-}
-
-/// Spawns a green thread that counts its turns.
-fn ticker() -> Rc<Cell<usize>> {
-    let ticks = Rc::new(Cell::new(0));
-    let counted = Rc::clone(&ticks);
-    spawn(move || {
-        loop {
-            counted.set(counted.get() + 1);
-            sleep(Duration::from_micros(100));
-        }
-    });
-    ticks
 }
 
 #[test]

@@ -134,6 +134,19 @@ impl<T> Drop for KillOnDrop<T> {
     }
 }
 
+/// Spawns a green thread that counts its turns.
+pub(crate) fn ticker() -> Rc<Cell<usize>> {
+    let ticks = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&ticks);
+    greenhub::spawn(move || {
+        loop {
+            counted.set(counted.get() + 1);
+            greenhub::sleep(Duration::from_micros(100));
+        }
+    });
+    ticks
+}
+
 pub(crate) fn pipe() -> (PipeReader, PipeWriter) {
     io::pipe().expect("a pipe")
 }
