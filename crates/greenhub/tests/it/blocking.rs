@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use crate::support::fork::{exits_with, forked};
 use crate::support::green::{LONG, SHORT, pipe};
 use crate::support::{in_child, is_child, run};
 use greenhub::debug::{Report, hub_blocking_detection, set_report_stream};
@@ -413,22 +414,14 @@ fn a_forked_child_starts_without_a_detector_and_may_start_one() {
         let blocked = blockers();
         hub_blocking_detection(RESOLUTION).unwrap();
         sleep(SHORT);
-        // SAFETY: the only other thread is the watchdog, which nearly always waits and then holds no lock of the
-        // allocator. The child ends by `_exit`.
-        match unsafe { nix::unistd::fork() }.unwrap() {
-            nix::unistd::ForkResult::Child => {
-                let alone = os_threads() == 1;
-                let own =
-                    hub_blocking_detection(RESOLUTION).is_ok() && !block_until_reported(&blocked, "main").0.is_empty();
-                let off = hub_blocking_detection(None).is_ok() && comes_to(1);
-                // SAFETY: `_exit` has no preconditions.
-                unsafe { libc::_exit(if alone && own && off { 0 } else { 1 }) }
-            }
-            nix::unistd::ForkResult::Parent { child } => {
-                let status = nix::sys::wait::waitpid(child, None).unwrap();
-                assert!(matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)), "{status:?}");
-            }
-        }
+        let child = forked(|| {
+            assert_eq!(os_threads(), 1);
+            hub_blocking_detection(RESOLUTION).unwrap();
+            assert!(!block_until_reported(&blocked, "main").0.is_empty());
+            hub_blocking_detection(None).unwrap();
+            assert!(comes_to(1));
+        });
+        exits_with(child, 0);
         block_until_reported(&blocked, "main");
     });
 }

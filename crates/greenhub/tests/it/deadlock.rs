@@ -7,22 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::support::descriptors::{in_child, until};
+use crate::support::descriptors::in_child;
+use crate::support::fork::{ends_well, exit, forked};
 use greenhub::debug::{Report, set_report_stream};
 use greenhub::sync::{Mutex, mpsc};
 use greenhub::thread::yield_now;
 use greenhub::{debug, fs, spawn, tpool};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
-
-/// The number of seconds after which an alarm ends a hung child.
-const LIMIT: u32 = 100;
-
-/// Ends the forked child without running the destructors that it inherited from its parent.
-fn exit(status: i32) -> ! {
-    // SAFETY: the call has no preconditions.
-    unsafe { libc::_exit(status) }
-}
 
 /// Runs `body` in a forked child that has a hub, and asserts that the child succeeds.
 #[track_caller]
@@ -40,28 +30,6 @@ fn in_fork_without_hub(body: fn()) {
         assert!(!greenhub::hub::has_hub());
         ends_well(forked(body));
     });
-}
-
-fn ends_well(child: Pid) {
-    let mut status = WaitStatus::StillAlive;
-    until(|| {
-        status = waitpid(child, Some(WaitPidFlag::WNOHANG)).expect("our child");
-        status != WaitStatus::StillAlive
-    });
-    assert_eq!(status, WaitStatus::Exited(child, 0));
-}
-
-fn forked(body: fn()) -> Pid {
-    // SAFETY: the only other thread is the watchdog of `in_child`, which sleeps and holds no lock.
-    match unsafe { fork() }.expect("a child") {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => {
-            // SAFETY: the call has no preconditions.
-            unsafe { libc::alarm(LIMIT) };
-            let done = catch_unwind(AssertUnwindSafe(body));
-            exit(i32::from(done.is_err()))
-        }
-    }
 }
 
 fn os_threads() -> usize {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use crate::support;
+use crate::support::fork::{exits_with, forked};
 use crate::support::green::{LONG, quiet_panic};
 use crate::support::random;
 use greenhub::net::{
@@ -376,8 +377,6 @@ fn a_caller_that_cannot_wait_does_not_fail_other_waiters() {
 #[test]
 fn a_forked_child_repeats_a_pending_lookup() {
     alone("a_forked_child_repeats_a_pending_lookup", || {
-        use nix::sys::wait::{WaitStatus, waitpid};
-        use nix::unistd::{ForkResult, fork};
         let fake = Fake::slow();
         fake.0.pause.store(LONG.as_millis() as usize, Ordering::Relaxed);
         let cached = Arc::new(CachedResolver::new(fake.clone()));
@@ -397,19 +396,8 @@ fn a_forked_child_repeats_a_pending_lookup() {
         is_parked.recv().unwrap();
         assert_eq!(fake.count(), 1);
         fake.0.pause.store(0, Ordering::Relaxed);
-        // SAFETY: the child only calls the library, which stays usable after a fork, and `_exit`.
-        match unsafe { fork() }.unwrap() {
-            ForkResult::Child => {
-                // An alarm ends a child that hangs.
-                nix::unistd::alarm::set(100);
-                let found = cached.resolve("one").is_ok_and(|found| found == [address(2)]);
-                // SAFETY: `_exit` has no preconditions.
-                unsafe { libc::_exit(if found { 0 } else { 1 }) }
-            }
-            ForkResult::Parent { child } => {
-                assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
-            }
-        }
+        let child = forked(|| assert_eq!(cached.resolve("one").unwrap(), [address(2)]));
+        exits_with(child, 0);
         drop(over);
         assert!(asker.join().unwrap());
     });

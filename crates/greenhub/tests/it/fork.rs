@@ -15,6 +15,7 @@ use crate::support::descriptors as support;
 use crate::support::descriptors::{
     assert_no_waiters, in_child, ms, pair, read, read_within, reports_arrivals, source, stats, until, write,
 };
+use crate::support::fork::{ends_well, exits_with, forked};
 use greenhub::hub::{Hub, Key, Lease, Readiness, Ready, Rearm, Watched, has_hub};
 use greenhub::park::{Deadline, Parker, Source, WaitReason};
 use greenhub::sync::{Mutex, Queue};
@@ -22,32 +23,6 @@ use greenhub::thread::yield_now;
 use greenhub::tpool::{execute, execute_scoped};
 use greenhub::{Interest, get_hub, sleep, spawn, trampoline, use_hub, use_hub_with, with_timeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
-
-/// Forks. The child runs `body` and exits.
-fn forked(body: impl FnOnce()) -> Pid {
-    // SAFETY: the only other thread is the watchdog of `in_child`, which sleeps and holds no lock.
-    match unsafe { fork() }.expect("a child") {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => {
-            let done = catch_unwind(AssertUnwindSafe(body));
-            // SAFETY: `_exit` has no preconditions. It skips the destructors that the child inherited.
-            unsafe { libc::_exit(i32::from(done.is_err())) }
-        }
-    }
-}
-
-/// Waits for a child without blocking the OS thread, and asserts that it succeeded.
-#[track_caller]
-fn ends_well(child: Pid) {
-    let mut status = WaitStatus::StillAlive;
-    until(|| {
-        status = waitpid(child, Some(WaitPidFlag::WNOHANG)).expect("our child");
-        status != WaitStatus::StillAlive
-    });
-    assert_eq!(status, WaitStatus::Exited(child, 0));
-}
 
 #[test]
 fn both_processes_work_when_forked_before_first_use() {
@@ -194,7 +169,7 @@ fn green_threads_and_their_timers_live_on_in_the_child() {
             assert_no_waiters();
         });
         // Blocks the OS thread, because the parent would read the data through its copies of the descriptors.
-        waitpid(child, None).map(|status| assert_eq!(status, WaitStatus::Exited(child, 0))).expect("our child");
+        exits_with(child, 0);
     });
 }
 
@@ -527,7 +502,7 @@ fn a_grandchild_that_closes_all_descriptors_closes_no_file() {
                 uses_everything();
                 assert_still_open(files);
             });
-            assert_eq!(waitpid(grandchild, None).expect("our child"), WaitStatus::Exited(grandchild, 0));
+            exits_with(grandchild, 0);
         });
         ends_well(child);
     });
@@ -544,7 +519,7 @@ fn a_grandchild_closes_no_file_that_its_parent_has_opened() {
                 uses_everything();
                 assert_still_open(files);
             });
-            assert_eq!(waitpid(grandchild, None).expect("our child"), WaitStatus::Exited(grandchild, 0));
+            exits_with(grandchild, 0);
         });
         ends_well(child);
     });

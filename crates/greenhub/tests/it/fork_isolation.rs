@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::process::Stdio;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,37 +13,18 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::descriptors::{in_child, ms, open_descriptors};
+use crate::support::fork::{exit, exits_with, forked};
 use crate::support::{self, descriptors};
 use greenhub::hub::{Hub, Key, Lease, Readiness, Ready, Rearm, Time, Watched};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use greenhub::sync::Queue;
 use greenhub::{Interest, get_hub, net, process, sleep, spawn, use_hub_with, with_timeout};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{ForkResult, fork};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::FdFlags;
 
 /// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.
 const TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Forks. The child runs `body` and exits.
-fn forked(body: impl FnOnce()) -> Pid {
-    // SAFETY: each caller ensures that no other OS thread holds a lock that the child needs.
-    match unsafe { fork() }.expect("a child") {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => {
-            let done = catch_unwind(AssertUnwindSafe(body));
-            // SAFETY: `_exit` has no preconditions. It skips the destructors that the child inherited.
-            unsafe { libc::_exit(i32::from(done.is_err())) }
-        }
-    }
-}
-
-/// Waits for a child without a turn of the loop, and asserts that it succeeded.
-#[track_caller]
-fn ends_well(child: Pid) {
-    assert_eq!(waitpid(child, None).expect("our child"), WaitStatus::Exited(child, 0));
-}
 
 type Hook = RefCell<Option<Box<dyn FnOnce()>>>;
 
@@ -167,7 +148,7 @@ fn rule_13_a_child_does_not_ring_the_bell_of_a_lost_thread() {
                 drop(queue.try_put(1));
                 assert!(!is_rung(&bell));
             });
-            ends_well(child);
+            exits_with(child, 0);
             sender.send(is_rung(&bell)).expect("it waits");
             queue.try_put(2).expect("room");
         });
@@ -203,7 +184,7 @@ fn rule_13_a_child_rings_the_bell_of_its_own_loop_only() {
             sleep(ms(1));
             assert!(!rung.get());
         });
-        ends_well(child);
+        exits_with(child, 0);
         assert!(!is_rung(&parents));
     });
 }
@@ -225,7 +206,7 @@ fn rule_13_a_child_is_woken_by_a_bell_of_its_own() {
             assert!(begin.elapsed() < TIMEOUT);
             other.join().expect("no panic");
         });
-        ends_well(child);
+        exits_with(child, 0);
     });
 }
 
@@ -252,9 +233,8 @@ fn rule_13_a_child_forked_in_a_listener_does_not_read_the_parents_mail() {
         // Long enough for the loop to read all mail.
         sleep(ms(20));
         match process.get().expect("it forked") {
-            // SAFETY: `_exit` has no preconditions. It skips the destructors that the child inherited.
-            ForkResult::Child => unsafe { libc::_exit(i32::from(queue.try_get().is_ok())) },
-            ForkResult::Parent { child } => ends_well(child),
+            ForkResult::Child => exit(i32::from(queue.try_get().is_ok())),
+            ForkResult::Parent { child } => exits_with(child, 0),
         }
         assert!(queue.try_get().is_ok(), "the parent reads its mail");
     });
@@ -273,7 +253,7 @@ fn rule_13_a_childs_bell_exists_before_its_hub_restarts() {
             // The new bell may be a pipe with two ends.
             assert!(open.get() > before, "{} descriptors, and {before} in the parent", open.get());
         });
-        ends_well(child);
+        exits_with(child, 0);
     });
 }
 
@@ -292,7 +272,7 @@ fn rule_13_a_child_does_not_watch_the_bell_of_its_parent() {
             let watched = WATCHED.take();
             assert!(watched.contains(&number) && !watched.contains(&BELL.load(Ordering::SeqCst)), "{watched:?}");
         });
-        ends_well(child);
+        exits_with(child, 0);
         here.close();
         waiter.join().expect("no panic").expect_err("closed");
     });
@@ -307,7 +287,7 @@ fn rule_13_a_hub_that_fails_to_restart_is_not_dropped_in_the_child() {
             assert!(catch_unwind(|| sleep(ms(1))).is_err(), "the hub has failed");
             assert!(!DROPPED.get(), "it is the parent's, and its destructor may disturb that");
         });
-        ends_well(child);
+        exits_with(child, 0);
         sleep(ms(1));
     });
 }
@@ -408,6 +388,6 @@ fn rule_13_the_dead_socket_of_a_child_is_not_inherited() {
             assert!(std::fs::read_link(format!("/proc/self/fd/{}", here.as_raw_fd())).is_ok(), "its number stays open");
             assert_eq!(inherited(), before);
         });
-        ends_well(child);
+        exits_with(child, 0);
     });
 }

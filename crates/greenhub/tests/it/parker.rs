@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::descriptors;
+use crate::support::fork::{exits_with, forked};
 use crate::support::green::{LONG, SHORT, held, keep_reports};
 use crate::support::run;
 use greenhub::hub::{LoopError, LoopErrorKind};
@@ -461,27 +462,21 @@ fn unparks_from_other_threads_of_a_forked_child_reach_its_loop() {
             told.set(Some(parker.unparker()));
             parker.park(&mut Deadline::none()).unwrap()
         });
+        let waiting = Cell::new(Some(waiting));
         sleep(SHORT);
         let unparker = slot.take().unwrap();
-        // SAFETY: The other threads of this process sleep and hold no lock; the child leaves through `_exit`.
-        match unsafe { nix::unistd::fork() }.unwrap() {
-            nix::unistd::ForkResult::Child => {
-                // The loop has not noticed the fork yet, and no other thread of the child has used the library.
-                std::thread::spawn(move || unparker.unpark()).join().unwrap();
-                let other = || Parker::new(WaitReason::Event).unwrap().park(&mut Deadline::from(Some(SHORT)));
-                std::thread::spawn(other).join().unwrap().unwrap();
-                let woken = with_timeout(Duration::from_secs(60), || waiting.join());
-                let status = if matches!(woken, Ok(Ok(Parked::Unparked))) { 0 } else { 1 };
-                // SAFETY: `_exit` ends the child without running any other code.
-                unsafe { libc::_exit(status) }
-            }
-            nix::unistd::ForkResult::Parent { child } => {
-                let status = nix::sys::wait::waitpid(child, None).unwrap();
-                assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
-                unparker.unpark();
-                assert_eq!(waiting.join().unwrap(), Parked::Unparked);
-            }
-        }
+        let child = forked(|| {
+            // The loop has not noticed the fork yet, and no other thread of the child has used the library.
+            let from = unparker.clone();
+            std::thread::spawn(move || from.unpark()).join().unwrap();
+            let other = || Parker::new(WaitReason::Event).unwrap().park(&mut Deadline::from(Some(SHORT)));
+            std::thread::spawn(other).join().unwrap().unwrap();
+            let woken = with_timeout(Duration::from_secs(60), || waiting.take().unwrap().join());
+            assert_eq!(woken.unwrap().unwrap(), Parked::Unparked);
+        });
+        exits_with(child, 0);
+        unparker.unpark();
+        assert_eq!(waiting.take().unwrap().join().unwrap(), Parked::Unparked);
     });
 }
 

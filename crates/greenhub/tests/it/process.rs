@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::fork::{ends_well, forked};
 use crate::support::green::{LONG, SHORT, held, quiet_panic, ticker};
 use crate::support::random::Random;
 use crate::support::{in_child, is_child, open_descriptors, run};
@@ -537,40 +538,26 @@ fn children_are_reaped_without_pidfd() {
 
 /// Forks while a green thread waits for a child, and checks that both processes continue.
 fn fork_during_a_child_wait<T>(prepare: impl FnOnce() -> T) {
-    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-    use nix::unistd::{ForkResult, Pid, fork};
+    use nix::unistd::Pid;
     let mut child = sleeper();
     let number = Pid::from_raw(child.id().try_into().unwrap());
-    let prepared = prepare();
-    let waiting = spawn(move || child.wait());
+    let prepared = Cell::new(Some(prepare()));
+    let waiting = Cell::new(Some(spawn(move || child.wait())));
     // Lets the wait begin.
     (0..20).for_each(|_| sleep(Duration::from_millis(1)));
-    // SAFETY: The other thread of this process waits for this one, and holds no lock.
-    let forked = match unsafe { fork() }.unwrap() {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => {
-            let ends_well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-                drop(prepared);
-                // The child that is waited for belongs to the parent, so the wait fails.
-                assert_eq!(waiting.join().unwrap().unwrap_err().raw_os_error(), Some(libc::ECHILD));
-                assert!(Command::new("sleep").arg("0.05").status().unwrap().success());
-                end(sleeper());
-            }));
-            // SAFETY: `_exit` ends the process without running the parent's destructors.
-            unsafe { libc::_exit(i32::from(ends_well.is_err())) }
-        }
-    };
-    let mut status = WaitStatus::StillAlive;
-    while status == WaitStatus::StillAlive {
-        sleep(SHORT);
-        status = waitpid(forked, Some(WaitPidFlag::WNOHANG)).unwrap();
-    }
-    assert_eq!(status, WaitStatus::Exited(forked, 0));
+    ends_well(forked(|| {
+        drop(prepared.take());
+        // The child that is waited for belongs to the parent, so the wait fails.
+        assert_eq!(waiting.take().unwrap().join().unwrap().unwrap_err().raw_os_error(), Some(libc::ECHILD));
+        assert!(Command::new("sleep").arg("0.05").status().unwrap().success());
+        end(sleeper());
+    }));
+    let waiting = waiting.take().unwrap();
     assert!(!waiting.is_finished());
     nix::sys::signal::kill(number, nix::sys::signal::SIGKILL).unwrap();
     assert_eq!(waiting.join().unwrap().unwrap().signal(), Some(9));
     assert!(!has_children());
-    drop(prepared);
+    drop(prepared.take());
 }
 
 #[cfg(target_os = "linux")]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::fork::{exits_with, forked};
 use crate::support::green;
 use crate::support::green::{
     Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, pipe, quiet_panic, reports,
@@ -1785,12 +1786,10 @@ fn rule_13_a_child_never_wakes_its_parent() {
     spawn_n(|| sleep(LONG));
     let remote = get_hub().remote();
     sleep(SHORT);
-    // SAFETY: The child runs only this program's own code, and no other thread of this process holds a lock.
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0);
-    if child == 0 {
+    let child = forked(|| {
         sleep(SHORT);
         // Another thread of the child wakes it repeatedly.
+        let remote = remote.clone();
         let spawned = std::thread::spawn(move || {
             for _ in 0..20 {
                 remote.spawn(|| ()).unwrap();
@@ -1802,16 +1801,11 @@ fn rule_13_a_child_never_wakes_its_parent() {
         }
         writer.write_all(b"x").unwrap();
         sleep(Duration::from_millis(20));
-        // SAFETY: `_exit` ends the process without running any other code.
-        unsafe { libc::_exit(5) };
-    }
+    });
     let waits = get_hub().stats().waits;
     sleep(Duration::from_millis(200));
     let waits = get_hub().stats().waits - waits;
-    let mut status = 0;
-    // SAFETY: `status` is valid for a write, and `child` is this process's child.
-    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 5, "{status}");
+    exits_with(child, 0);
     // The parent's own sleep, the child's write to the pipe, and the timer slack.
     assert!(waits < 10, "the parent's loop has waited {waits} times");
 }

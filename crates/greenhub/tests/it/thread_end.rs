@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use crate::support::fork::{exits_with, forked};
 use crate::support::green;
 use crate::support::green::{LONG, OnDrop, SHORT};
 use crate::support::{in_child, is_child, open_descriptors, run};
@@ -109,21 +110,15 @@ fn implicit_end_without_green_threads_reports_nothing() {
 fn end_of_the_main_thread_reports_nothing_and_unwinds_nothing() {
     let test = "end_of_the_main_thread_reports_nothing_and_unwinds_nothing";
     let Some(output) = in_own_process(test, "") else {
-        // SAFETY: The child only does what `exit` does, and takes no lock that another thread of the parent may hold.
-        match unsafe { nix::unistd::fork() }.unwrap() {
-            nix::unistd::ForkResult::Child => {
-                spawn_n(|| {
-                    let _end = OnDrop(|| eprintln!("unwound"));
-                    sleep(LONG);
-                });
-                yield_now();
-                std::process::exit(7);
-            }
-            nix::unistd::ForkResult::Parent { child } => {
-                let status = nix::sys::wait::waitpid(child, None).unwrap();
-                assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 7));
-            }
-        }
+        let child = forked(|| {
+            spawn_n(|| {
+                let _end = OnDrop(|| eprintln!("unwound"));
+                sleep(LONG);
+            });
+            yield_now();
+            std::process::exit(7);
+        });
+        exits_with(child, 7);
         return;
     };
     ended_with(&output, 0);

@@ -6,6 +6,7 @@ pub(crate) mod closed_port;
 pub(crate) mod counting;
 pub(crate) mod descriptors;
 pub(crate) mod example;
+pub(crate) mod fork;
 pub(crate) mod green;
 pub(crate) mod greenlet_model;
 pub(crate) mod loops;
