@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,10 +11,11 @@ use std::time::Duration;
 use crate::support::descriptors::{
     assert_no_waiters, assert_other_end_closed, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
 };
-use greenhub::hub::{Hub, Key, Lease, Notify, Readiness, Ready, Rearm, Time, Watched};
+use crate::support::hubs::{Tap, Watch, use_tapped_hub};
+use greenhub::hub::{Hub, Readiness};
 use greenhub::park::{Source, notify_close, notify_opened, trampoline_raw};
 use greenhub::thread::yield_now;
-use greenhub::{GreenThread, Interest, Trampoline, TrampolineError, get_hub, sleep, spawn, trampoline, use_hub_with};
+use greenhub::{GreenThread, Interest, Trampoline, TrampolineError, get_hub, sleep, spawn, trampoline};
 
 type Waiter = GreenThread<Result<Readiness, TrampolineError>>;
 
@@ -109,37 +110,13 @@ fn a_notification_of_an_unknown_number_does_nothing() {
     assert!(reader.join().expect("served").is_ok());
 }
 
-/// Records registrations, and forwards to the default hub.
-struct Recording {
-    hub: Box<dyn Hub>,
-    watched: Rc<RefCell<Vec<(RawFd, u32)>>>,
-}
+/// Records registrations.
+struct Recording(Rc<RefCell<Vec<(RawFd, u32)>>>);
 
-impl Hub for Recording {
-    fn name(&self) -> &'static str {
-        self.hub.name()
-    }
-    fn rearm(&self) -> Rearm {
-        self.hub.rearm()
-    }
-    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
-        self.watched.borrow_mut().push((key.fd(), key.generation()));
-        self.hub.watch(key, fd, interest, lease)
-    }
-    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
-        self.hub.forget(key, fd);
-    }
-    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
-        self.hub.wait(watched, timeout, ready)
-    }
-    fn after_fork(&mut self) -> io::Result<()> {
-        self.hub.after_fork()
-    }
-    fn notifier(&mut self) -> Option<std::sync::Arc<dyn Notify>> {
-        self.hub.notifier()
-    }
-    fn now(&self) -> Time {
-        self.hub.now()
+impl Tap for Recording {
+    fn watch(&mut self, hub: &mut dyn Hub, call: Watch<'_>) -> io::Result<()> {
+        self.0.borrow_mut().push((call.key.fd(), call.key.generation()));
+        call.forward(hub)
     }
 }
 
@@ -147,12 +124,7 @@ impl Hub for Recording {
 fn every_new_socket_is_registered_separately() {
     let _deadline = deadline();
     let watched: Rc<RefCell<Vec<(RawFd, u32)>>> = Rc::default();
-    let seen = Rc::clone(&watched);
-    use_hub_with(move || {
-        let descriptor = greenhub::get_default_hub()?;
-        Ok(Recording { hub: (descriptor.build)()?, watched: seen })
-    })
-    .expect("outside the loop");
+    use_tapped_hub(Recording(Rc::clone(&watched)));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let listener = source(listener);

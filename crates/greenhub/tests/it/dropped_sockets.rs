@@ -10,71 +10,49 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::support::green::{LONG, SHORT};
+use crate::support::hubs::{Tap, Watch, use_tapped_hub};
 use crate::support::run;
-use greenhub::hub::{Hub, Key, Lease, Ready, Rearm, Time, Watched};
+use greenhub::hub::{Hub, Key};
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use greenhub::park::Source;
 use greenhub::thread::yield_now;
-use greenhub::{Interest, get_hub, sleep, spawn, use_hub_with, with_timeout};
+use greenhub::{Interest, get_hub, sleep, spawn, with_timeout};
 
 const ANY: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
 /// The numbers that a hub watches, and the files that they named at their registration.
 type Known = Rc<RefCell<Vec<(RawFd, PathBuf)>>>;
 
-/// The default hub, which records its registrations.
-struct Noting {
-    hub: Box<dyn Hub>,
-    known: Known,
-}
+/// Records registrations.
+struct Noting(Known);
 
 /// Returns the open file behind a number.
 fn file(fd: RawFd) -> PathBuf {
     fs::read_link(format!("/proc/self/fd/{fd}")).expect("an open descriptor")
 }
 
-impl Hub for Noting {
-    fn name(&self) -> &'static str {
-        "noting"
-    }
-    fn rearm(&self) -> Rearm {
-        self.hub.rearm()
-    }
-    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
-        self.hub.watch(key, fd, interest, lease)?;
-        let mut known = self.known.borrow_mut();
-        known.retain(|(number, _)| *number != key.fd());
-        known.push((key.fd(), file(key.fd())));
+impl Tap for Noting {
+    fn watch(&mut self, hub: &mut dyn Hub, call: Watch<'_>) -> io::Result<()> {
+        let number = call.key.fd();
+        call.forward(hub)?;
+        let mut known = self.0.borrow_mut();
+        known.retain(|(other, _)| *other != number);
+        known.push((number, file(number)));
         Ok(())
     }
-    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+    fn forget(&mut self, hub: &mut dyn Hub, key: Key, fd: Option<BorrowedFd<'_>>) {
         let named = fd.map(|fd| file(fd.as_raw_fd()));
         // Every hub needs the open descriptor to deregister the file.
-        self.known.borrow_mut().retain(|(number, file)| *number != key.fd() || named.as_ref() != Some(file));
-        self.hub.forget(key, fd);
-    }
-    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
-        self.hub.wait(watched, timeout, ready)
-    }
-    fn after_fork(&mut self) -> io::Result<()> {
-        self.hub.after_fork()
-    }
-    fn now(&self) -> Time {
-        self.hub.now()
+        self.0.borrow_mut().retain(|(number, file)| *number != key.fd() || named.as_ref() != Some(file));
+        hub.forget(key, fd);
     }
 }
 
 /// Makes this OS thread use such a hub. Its own wake-up descriptor is not among the registrations.
 fn use_noting_hub() -> Known {
     let known = Known::default();
-    let noted = known.clone();
-    use_hub_with(move || {
-        let default = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
-        let hub = (default().map_err(io::Error::other)?.build)()?;
-        Ok(Noting { hub, known: noted })
-    })
-    .expect("not in the main loop");
+    use_tapped_hub(Noting(known.clone()));
     sleep(SHORT);
     known.borrow_mut().clear();
     known

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::support::{self, alone};
-use greenhub::hub::{ManualClock, Readiness};
+use crate::support::{self, alone, hubs};
+use greenhub::hub::Readiness;
 use greenhub::net::{TcpListener, UdpSocket};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use greenhub::park::Source;
@@ -30,13 +30,9 @@ fn until_it_waits<T>(green: &GreenThread<T>) {
     assert!(!green.is_finished(), "the operation does not wait");
 }
 
-/// Makes this thread use a hub with a manual clock, so that a wait for a report takes no time.
+/// Makes this OS thread use a hub with a manual clock, so that a wait for a report takes no time.
 fn on_a_manual_clock() -> HubRef {
-    greenhub::use_hub_with(|| {
-        let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
-        Ok(ManualClock::new().drive((choose()?.build)()?))
-    })
-    .unwrap();
+    hubs::use_manual_clock();
     greenhub::get_hub()
 }
 

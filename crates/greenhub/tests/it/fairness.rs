@@ -8,15 +8,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::loops::{default_hub, limited};
+use crate::support::hubs::use_manual_clock;
+use crate::support::loops::limited;
 use greenhub::hub::LoopErrorKind;
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use greenhub::park::consume_budget;
 use greenhub::sync::{CappedSemaphore, Channel, Event, LightQueue, Mutex, Queue, RwLock, Semaphore, mpsc};
 use greenhub::thread::yield_now;
-use greenhub::{GreenError, get_hub, io, sleep, spawn, spawn_n, use_hub_with, with_timeout};
-use hub_core::hub::ManualClock;
+use greenhub::{GreenError, get_hub, io, sleep, spawn, spawn_n, with_timeout};
 
 /// More consecutive operations than any budget allows.
 const MANY: usize = 200;
@@ -492,9 +492,7 @@ fn long_timer_callbacks_starve_no_ready_green_thread() {
 #[test]
 fn a_turn_does_not_end_early_while_the_hubs_clock_stands_still() {
     limited(|| {
-        let clock = ManualClock::new();
-        let driven = clock.clone();
-        use_hub_with(move || Ok(driven.drive(default_hub()?))).unwrap();
+        let clock = use_manual_clock();
         get_hub().set_timer_slack(0, Duration::ZERO);
         let log = Rc::new(RefCell::new(Vec::new()));
         let (says, moves) = (log.clone(), clock.clone());
@@ -519,9 +517,7 @@ fn a_turn_does_not_end_early_while_the_hubs_clock_stands_still() {
 #[test]
 fn a_turn_ends_after_half_its_time_by_the_hubs_clock() {
     limited(|| {
-        let clock = ManualClock::new();
-        let driven = clock.clone();
-        use_hub_with(move || Ok(driven.drive(default_hub()?))).unwrap();
+        let clock = use_manual_clock();
         get_hub().set_timer_slack(0, Duration::ZERO);
         let log = Rc::new(RefCell::new(Vec::new()));
         let says = log.clone();

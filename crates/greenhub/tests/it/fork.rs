@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -16,12 +16,13 @@ use crate::support::descriptors::{
     assert_no_waiters, in_child, ms, pair, read, read_within, reports_arrivals, source, stats, until, write,
 };
 use crate::support::fork::{ends_well, exits_with, forked};
-use greenhub::hub::{Hub, Key, Lease, Readiness, Ready, Rearm, Watched, has_hub};
+use crate::support::hubs::{Tap, use_tapped_hub};
+use greenhub::hub::{Hub, Readiness, has_hub};
 use greenhub::park::{Deadline, Parker, Source, WaitReason};
 use greenhub::sync::{Mutex, Queue};
 use greenhub::thread::yield_now;
 use greenhub::tpool::{execute, execute_scoped};
-use greenhub::{Interest, get_hub, sleep, spawn, trampoline, use_hub, use_hub_with, with_timeout};
+use greenhub::{Interest, get_hub, sleep, spawn, trampoline, use_hub, with_timeout};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 #[test]
@@ -694,9 +695,8 @@ fn a_child_that_drops_a_console_leaves_the_path_to_its_parent() {
     });
 }
 
-/// A hub that records its drop, and whether `after_fork` was called before.
+/// Records the drop of the hub, and whether `after_fork` was called before.
 struct Mortal {
-    hub: Box<dyn Hub>,
     afresh: bool,
     dropped: Rc<Cell<Option<bool>>>,
 }
@@ -707,25 +707,10 @@ impl Drop for Mortal {
     }
 }
 
-impl Hub for Mortal {
-    fn name(&self) -> &'static str {
-        "mortal"
-    }
-    fn rearm(&self) -> Rearm {
-        self.hub.rearm()
-    }
-    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
-        self.hub.watch(key, fd, interest, lease)
-    }
-    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
-        self.hub.forget(key, fd);
-    }
-    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
-        self.hub.wait(watched, timeout, ready)
-    }
-    fn after_fork(&mut self) -> io::Result<()> {
+impl Tap for Mortal {
+    fn after_fork(&mut self, hub: &mut dyn Hub) -> io::Result<()> {
         self.afresh = true;
-        self.hub.after_fork()
+        hub.after_fork()
     }
 }
 
@@ -733,13 +718,7 @@ impl Hub for Mortal {
 fn use_hub_in_a_child_does_not_drop_the_parents_hub_in_the_parent() {
     in_child(|| {
         let dropped = Rc::new(Cell::new(None));
-        let note = Rc::clone(&dropped);
-        use_hub_with(move || {
-            let default = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
-            let hub = (default().map_err(io::Error::other)?.build)()?;
-            Ok(Mortal { hub, afresh: false, dropped: note })
-        })
-        .expect("not in the main loop");
+        use_tapped_hub(Mortal { afresh: false, dropped: Rc::clone(&dropped) });
         sleep(ms(1));
         let child = forked(|| {
             use_hub(None).expect("not in the main loop");

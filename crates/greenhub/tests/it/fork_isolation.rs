@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use crate::support::descriptors::{in_child, ms, open_descriptors};
 use crate::support::fork::{exit, exits_with, forked};
+use crate::support::hubs::{Tap, Wait, Watch, use_tapped_hub};
 use crate::support::{self, descriptors};
-use greenhub::hub::{Hub, Key, Lease, Readiness, Ready, Rearm, Time, Watched};
+use greenhub::hub::{Hub, Readiness};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use greenhub::sync::Queue;
-use greenhub::{Interest, get_hub, net, process, sleep, spawn, use_hub_with, with_timeout};
+use greenhub::{Interest, get_hub, net, process, sleep, spawn, with_timeout};
 use nix::unistd::{ForkResult, fork};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::FdFlags;
@@ -49,8 +50,7 @@ fn call(hook: &'static std::thread::LocalKey<Hook>) {
     }
 }
 
-/// The default hub, with hooks.
-struct Hooked(Box<dyn Hub>);
+struct Hooked;
 
 impl Drop for Hooked {
     fn drop(&mut self) {
@@ -58,41 +58,26 @@ impl Drop for Hooked {
     }
 }
 
-impl Hub for Hooked {
-    fn name(&self) -> &'static str {
-        "hooked"
+impl Tap for Hooked {
+    fn watch(&mut self, hub: &mut dyn Hub, call: Watch<'_>) -> io::Result<()> {
+        let number = call.key.fd();
+        WATCHED.with_borrow_mut(|watched| watched.push(number));
+        let _ = BELL.compare_exchange(-1, number, Ordering::SeqCst, Ordering::SeqCst);
+        call.forward(hub)
     }
-    fn rearm(&self) -> Rearm {
-        self.0.rearm()
+    fn wait(&mut self, hub: &mut dyn Hub, call: Wait<'_>) -> io::Result<()> {
+        self::call(&ON_WAIT);
+        call.forward(hub)
     }
-    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
-        WATCHED.with_borrow_mut(|watched| watched.push(key.fd()));
-        let _ = BELL.compare_exchange(-1, key.fd(), Ordering::SeqCst, Ordering::SeqCst);
-        self.0.watch(key, fd, interest, lease)
-    }
-    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
-        self.0.forget(key, fd);
-    }
-    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
-        call(&ON_WAIT);
-        self.0.wait(watched, timeout, ready)
-    }
-    fn after_fork(&mut self) -> io::Result<()> {
+    fn after_fork(&mut self, hub: &mut dyn Hub) -> io::Result<()> {
         call(&AFTER_FORK);
-        if FAILS.get() { Err(io::Error::other("on purpose")) } else { self.0.after_fork() }
-    }
-    fn now(&self) -> Time {
-        self.0.now()
+        if FAILS.get() { Err(io::Error::other("on purpose")) } else { hub.after_fork() }
     }
 }
 
 /// Makes this OS thread use such a hub, and builds it.
 fn use_hooked_hub() {
-    use_hub_with(|| {
-        let default = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
-        Ok(Hooked((default().map_err(io::Error::other)?.build)()?))
-    })
-    .expect("not in the main loop");
+    use_tapped_hub(Hooked);
     sleep(ms(1));
     assert!(BELL.load(Ordering::SeqCst) >= 0);
 }

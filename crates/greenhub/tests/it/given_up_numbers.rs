@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use crate::support::descriptors::{in_child, ms, pair, read, stats, write};
-use crate::support::noting::{Lent, use_noting_hub};
+use crate::support::hubs::{Lent, use_noting_hub};
 use greenhub::park::{notify_close, notify_opened};
 use greenhub::thread::yield_now;
 use greenhub::{Interest, TrampolineError, get_hub, sleep, spawn, trampoline};

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::green::{LONG, SHORT};
-use crate::support::loops;
+use crate::support::hubs::use_manual_clock;
 use crate::support::random::Random;
 use crate::support::{alone, run};
 use greenhub::greenthread::KillOutcome;
@@ -17,7 +17,7 @@ use greenhub::hub::{Listener, ManualClock, Readiness};
 use greenhub::os::unix::net::UnixStream;
 use greenhub::sync::{Channel, Condvar, Event, Mutex, Queue, RwLock, Semaphore, mpsc};
 use greenhub::thread::yield_now;
-use greenhub::{get_hub, pools, sleep, spawn, tpool, use_hub_with, with_timeout};
+use greenhub::{get_hub, pools, sleep, spawn, tpool, with_timeout};
 
 /// A wait that returns whether it was granted, and the grant, which may come from any OS thread.
 type Pair = (Box<dyn FnOnce() -> bool>, Box<dyn FnOnce() + Send>);
@@ -134,14 +134,6 @@ const WAITS: &[Wait] = &[
     },
 ];
 
-/// Returns a hub with a manual clock, so that a grant is in time even on a busy machine.
-fn manual_clock() -> ManualClock {
-    let clock = ManualClock::new();
-    let driven = clock.clone();
-    use_hub_with(move || Ok(driven.drive(loops::default_hub()?))).unwrap();
-    clock
-}
-
 /// Lets the loop arm the new timers, whose time begins then.
 fn let_the_loop_arm_timers() {
     sleep(Duration::from_nanos(1));
@@ -178,7 +170,7 @@ fn a_grant_from_another_os_thread_comes_before_a_later_kill() {
 fn a_grant_from_another_os_thread_comes_before_a_later_timeout() {
     for Wait { name, make } in WAITS {
         run(name, move || {
-            let clock = manual_clock();
+            let clock = use_manual_clock();
             let (wait, grant) = make();
             let green = spawn(move || with_timeout(SHORT, wait));
             let_the_loop_arm_timers();
@@ -193,7 +185,7 @@ fn a_grant_from_another_os_thread_comes_before_a_later_timeout() {
 #[test]
 fn a_late_timeout_strikes_at_the_next_wait_of_its_scope() {
     run("a_late_timeout_strikes_at_the_next_wait_of_its_scope", || {
-        let clock = manual_clock();
+        let clock = use_manual_clock();
         let (sender, receiver) = mpsc::channel();
         let got = Rc::new(Cell::new(0));
         let gets = got.clone();
@@ -273,7 +265,7 @@ fn an_answer_during_a_long_listener_call_comes_before_the_timeout() {
         let (near, peer) = std::os::unix::net::UnixStream::pair().unwrap();
         let mut near = UnixStream::from_std(near).unwrap();
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let clock = manual_clock();
+        let clock = use_manual_clock();
         let listener = Rc::new(AnswersSlowly { peer, answered: AtomicBool::new(false), clock });
         let registration = get_hub().listen(reader, greenhub::Interest::READ, listener).unwrap();
         let green = spawn(move || {

@@ -9,10 +9,11 @@ use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use crate::support::green::{LONG, Log, OnDrop, SHORT, keep_reports, pipe, quiet_panic};
+use crate::support::hubs::{Tap, Tapped, Wait, Watch};
 use crate::support::run;
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::greenthread::KillOutcome;
-use greenhub::hub::{Hub, HubDescriptor, Key, Lease, LoopError, LoopErrorKind, Readiness, Ready, Rearm, Time, Watched};
+use greenhub::hub::{Hub, HubDescriptor, Key, LoopError, LoopErrorKind, Readiness, Ready, Time};
 use greenhub::park::Source;
 use greenhub::thread::yield_now;
 use greenhub::{
@@ -103,15 +104,14 @@ fn called(call: Call<'_>) {
     }
 }
 
-/// The default hub, which calls the hook first in each method.
-struct Hooked(Box<dyn Hub>);
+/// Calls the hook first in each method of the hub.
+struct Hooked;
 
 impl Hooked {
-    fn build() -> io::Result<Hooked> {
+    fn build() -> io::Result<Tapped<Hooked>> {
         BUILT.set(BUILT.get() + 1);
         called(Call::Build);
-        let default = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
-        Ok(Hooked((default().map_err(io::Error::other)?.build)()?))
+        Tapped::new(Hooked)
     }
 }
 
@@ -122,44 +122,38 @@ impl Drop for Hooked {
     }
 }
 
-impl Hub for Hooked {
-    fn name(&self) -> &'static str {
+impl Tap for Hooked {
+    fn name(&self, _: &dyn Hub) -> &'static str {
         "hooked"
     }
 
-    fn rearm(&self) -> Rearm {
-        self.0.rearm()
+    fn watch(&mut self, hub: &mut dyn Hub, call: Watch<'_>) -> io::Result<()> {
+        called(Call::Watch(call.key));
+        call.forward(hub)
     }
 
-    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
-        called(Call::Watch(key));
-        self.0.watch(key, fd, interest, lease)
-    }
-
-    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+    fn forget(&mut self, hub: &mut dyn Hub, key: Key, fd: Option<BorrowedFd<'_>>) {
         called(Call::Forget);
-        self.0.forget(key, fd);
+        hub.forget(key, fd);
     }
 
-    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+    fn wait(&mut self, hub: &mut dyn Hub, mut call: Wait<'_>) -> io::Result<()> {
         let mut result = Ok(());
-        called(Call::Wait(ready, &mut result));
+        called(Call::Wait(call.ready, &mut result));
         result?;
         // Limits the wait, so that the hook is called again without an event.
-        let hooked = HOOK.with_borrow(Option::is_some);
-        self.0.wait(watched, if hooked { Some(timeout.map_or(SHORT, |time| time.min(SHORT))) } else { timeout }, ready)
+        if HOOK.with_borrow(Option::is_some) {
+            call.timeout = Some(call.timeout.map_or(SHORT, |time| time.min(SHORT)));
+        }
+        call.forward(hub)
     }
 
-    fn after_fork(&mut self) -> io::Result<()> {
-        self.0.after_fork()
-    }
-
-    fn pollable(&self) -> Option<BorrowedFd<'_>> {
+    fn pollable<'hub>(&self, hub: &'hub dyn Hub) -> Option<BorrowedFd<'hub>> {
         called(Call::Pollable);
-        self.0.pollable()
+        hub.pollable()
     }
 
-    fn now(&self) -> Time {
+    fn now(&self, _: &dyn Hub) -> Time {
         let mut now = Time::monotonic();
         called(Call::Now(&mut now));
         now

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::green::{keep_reports, reports};
-use crate::support::loops::{Calls, default_hub, in_child, limited};
+use crate::support::hubs;
+use crate::support::hubs::Calls;
+use crate::support::loops::{in_child, limited};
 use greenhub::debug::hub_exceptions;
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::hub::{Listener, LoopError, LoopErrorKind, LoopExit, Readiness};
@@ -20,7 +22,7 @@ use greenhub::{
     Builder, GreenError, GreenThread, HubRef, Interest, TrampolineError, get_hub, sleep, spawn, spawn_n, trampoline,
     use_hub_with,
 };
-use hub_core::hub::{HubDescriptor, ManualClock};
+use hub_core::hub::HubDescriptor;
 use hub_core::internal::use_hub_descriptor;
 
 const SHORT: Duration = Duration::from_millis(5);
@@ -28,7 +30,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// Selects the hub under test with a clock that advances only while every green thread waits.
 fn use_manual_clock() -> HubRef {
-    use_hub_with(|| Ok(ManualClock::new().drive(default_hub()?))).unwrap();
+    hubs::use_manual_clock();
     get_hub()
 }
 

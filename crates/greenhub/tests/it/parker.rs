@@ -11,12 +11,12 @@ use crate::support;
 use crate::support::descriptors;
 use crate::support::fork::{exits_with, forked};
 use crate::support::green::{LONG, SHORT, held, keep_reports};
+use crate::support::hubs::use_manual_clock;
 use crate::support::run;
 use greenhub::hub::{LoopError, LoopErrorKind};
 use greenhub::park::{Deadline, Parked, Parker, Unparker, WaitReason};
 use greenhub::thread::yield_now;
-use greenhub::{get_hub, sleep, spawn, use_hub, use_hub_with, with_timeout};
-use hub_core::hub::ManualClock;
+use greenhub::{get_hub, sleep, spawn, use_hub, with_timeout};
 
 /// Parks until `done` returns true; passes the unparker of each park to `tell`.
 fn park_until(done: impl Fn() -> bool, tell: impl Fn(Unparker)) -> Result<(), LoopError> {
@@ -290,12 +290,7 @@ fn an_os_thread_without_green_threads_blocks_itself() {
 #[test]
 fn a_limit_counts_over_several_parks() {
     run("a_limit_counts_over_several_parks", || {
-        // The clock advances only while every green thread waits.
-        use_hub_with(|| {
-            let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
-            Ok(ManualClock::new().drive((choose()?.build)()?))
-        })
-        .unwrap();
+        use_manual_clock();
         let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
         let told = slot.clone();
         let waking = spawn(move || {

@@ -12,7 +12,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::support::descriptors::{in_child, ms, pair, read, read_within, source, stats, write};
-use crate::support::noting::{Lent, use_noting_hub};
+use crate::support::hubs::{Lent, default_hub, use_noting_hub};
 use greenhub::park::Source;
 use greenhub::thread::yield_now;
 use greenhub::{GreenThread, Interest, get_hub, sleep, spawn, use_hub_with};
@@ -301,8 +301,7 @@ fn rule_05_a_socket_closed_while_its_hub_is_built_is_not_waited_for() {
         use_hub_with(move || {
             // The wait has begun, and no hub has registered the socket yet.
             closes.close();
-            let default = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
-            (default().map_err(io::Error::other)?.build)()
+            default_hub()
         })
         .expect("not in the main loop");
         assert_kind(reader.wait(Interest::READ, Some(TIMEOUT)), ErrorKind::NotConnected);

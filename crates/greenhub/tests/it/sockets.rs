@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::support;
+use crate::support::hubs::use_manual_clock;
 use greenhub::Interest;
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -381,12 +382,7 @@ fn a_write_fills_the_free_buffer_space() {
 fn the_timeout_of_a_write_all_is_for_each_wait() {
     support::run("the_timeout_of_a_write_all_is_for_each_wait", || {
         const TIMEOUT: Duration = Duration::from_millis(700);
-        // The clock advances only while every green thread waits.
-        greenhub::use_hub_with(|| {
-            let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
-            Ok(hub_core::hub::ManualClock::new().drive((choose()?.build)()?))
-        })
-        .unwrap();
+        use_manual_clock();
         let (mut one, mut other) = UnixStream::pair().unwrap();
         rustix::net::sockopt::set_socket_send_buffer_size(&one, 8192).unwrap();
         one.set_write_timeout(Some(TIMEOUT)).unwrap();

@@ -18,6 +18,7 @@ use crate::support::green;
 use crate::support::green::{
     Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, pipe, quiet_panic, reports,
 };
+use crate::support::hubs::{Tap, Wait, Watch, use_tapped_hub};
 use crate::support::{alone, in_child, is_child, run};
 use greenhub::greenlet::{Greenlet, GreenletError, Payload};
 use greenhub::greenpool::Group;
@@ -28,8 +29,8 @@ use greenhub::pools::Pool;
 use greenhub::sync::{Event, Queue, Semaphore};
 use greenhub::thread::yield_now;
 use greenhub::{
-    Builder, GreenError, GreenPool, GreenThread, HubError, Interest, TrampolineError, get_default_hub, get_hub, scope,
-    sleep, spawn, spawn_after, spawn_n, tpool, trampoline, use_hub, use_hub_with, with_timeout,
+    Builder, GreenError, GreenPool, GreenThread, HubError, Interest, TrampolineError, get_hub, scope, sleep, spawn,
+    spawn_after, spawn_n, tpool, trampoline, use_hub, use_hub_with, with_timeout,
 };
 
 /// Like `Drops`, for use across OS threads.
@@ -837,12 +838,7 @@ fn rule_04_a_registration_keeps_its_descriptor_open() {
     });
 }
 
-/// The default hub, with a record of the numbers it watches.
-struct Noting {
-    hub: Box<dyn Hub>,
-    notes: Notes,
-}
-
+/// A record of the numbers that the hub watches.
 #[derive(Clone, Default)]
 struct Notes {
     /// The numbers that were watched and not forgotten since.
@@ -852,12 +848,10 @@ struct Notes {
 }
 
 impl Notes {
-    /// Selects a noting hub for this OS thread.
+    /// Makes this OS thread use a hub with such a record.
     fn of_this_thread() -> Notes {
         let notes = Notes::default();
-        let to = notes.clone();
-        let build = move || Ok(Noting { hub: (get_default_hub().map_err(io::Error::from)?.build)()?, notes: to });
-        use_hub_with(build).unwrap();
+        use_tapped_hub(notes.clone());
         sleep(SHORT);
         notes
     }
@@ -867,39 +861,28 @@ impl Notes {
     }
 }
 
-impl Hub for Noting {
-    fn name(&self) -> &'static str {
-        "noting"
-    }
-
-    fn rearm(&self) -> Rearm {
-        self.hub.rearm()
-    }
-
-    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
-        self.notes.lent(fd);
-        self.hub.watch(key, fd, interest, lease)?;
-        self.notes.known.borrow_mut().push(key.fd());
+impl Tap for Notes {
+    fn watch(&mut self, hub: &mut dyn Hub, call: Watch<'_>) -> io::Result<()> {
+        let number = call.key.fd();
+        self.lent(call.fd);
+        call.forward(hub)?;
+        self.known.borrow_mut().push(number);
         Ok(())
     }
 
-    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
+    fn forget(&mut self, hub: &mut dyn Hub, key: Key, fd: Option<BorrowedFd<'_>>) {
         // Without the descriptor, some hubs cannot deregister the open file.
         match fd {
-            Some(fd) => self.notes.lent(fd),
-            None => self.notes.broken.set(true),
+            Some(fd) => self.lent(fd),
+            None => self.broken.set(true),
         }
-        self.notes.known.borrow_mut().retain(|number| *number != key.fd());
-        self.hub.forget(key, fd);
+        self.known.borrow_mut().retain(|number| *number != key.fd());
+        hub.forget(key, fd);
     }
 
-    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
-        watched.iter().for_each(|(_, fd, _)| self.notes.lent(fd));
-        self.hub.wait(watched, timeout, ready)
-    }
-
-    fn after_fork(&mut self) -> io::Result<()> {
-        self.hub.after_fork()
+    fn wait(&mut self, hub: &mut dyn Hub, call: Wait<'_>) -> io::Result<()> {
+        call.watched.iter().for_each(|(_, fd, _)| self.lent(fd));
+        call.forward(hub)
     }
 }
 
@@ -1179,32 +1162,12 @@ fn rule_06_a_hostile_hub_cannot_break_the_loop() {
     }
 }
 
-/// A hub whose `name` panics or switches.
-struct Nameless(Box<dyn Hub>, fn() -> &'static str);
+/// Makes the `name` of a hub panic or switch.
+struct Nameless(fn() -> &'static str);
 
-impl Hub for Nameless {
-    fn name(&self) -> &'static str {
-        (self.1)()
-    }
-
-    fn rearm(&self) -> Rearm {
-        self.0.rearm()
-    }
-
-    fn watch(&mut self, key: Key, fd: BorrowedFd<'_>, interest: Interest, lease: Lease) -> io::Result<()> {
-        self.0.watch(key, fd, interest, lease)
-    }
-
-    fn forget(&mut self, key: Key, fd: Option<BorrowedFd<'_>>) {
-        self.0.forget(key, fd);
-    }
-
-    fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
-        self.0.wait(watched, timeout, ready)
-    }
-
-    fn after_fork(&mut self) -> io::Result<()> {
-        self.0.after_fork()
+impl Tap for Nameless {
+    fn name(&self, _: &dyn Hub) -> &'static str {
+        (self.0)()
     }
 }
 
@@ -1219,8 +1182,7 @@ fn rule_06_a_hub_whose_name_panics_or_switches_is_a_build_error() {
             },
         ];
         for name in names {
-            let build = move || Ok(Nameless((get_default_hub().map_err(io::Error::from)?.build)()?, name));
-            use_hub_with(build).unwrap();
+            use_tapped_hub(Nameless(name));
             // The loop itself is the first to need the hub.
             let error = spawn(|| sleep(SHORT)).join().unwrap_err();
             let GreenError::Loop(error) = error else { panic!("{error}") };

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::descriptors::{deadline, fill, in_child, ms, pair, read, read_within, source, write};
+use crate::support::hubs::use_manual_clock;
 use greenhub::debug::hub_prevent_multiple_readers;
 use greenhub::greenthread::set_panicking_grace;
-use greenhub::hub::ManualClock;
 use greenhub::park::{ReadHint, Source};
 use greenhub::thread::yield_now;
-use greenhub::{Interest, get_hub, sleep, spawn, use_hub_with};
+use greenhub::{Interest, get_hub, sleep, spawn};
 
 /// Longer than any wait that a wake-up ends, so that a lost wake-up is a failure and not a hang.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -39,15 +39,6 @@ fn ended_pair() -> (Source, Source) {
     here.wait(Interest::READ, Some(TIMEOUT)).expect("the end is reported");
     here.set_nonblocking(true);
     (here, there)
-}
-
-/// Selects a clock that advances only while every green thread waits. A wait that a report ends takes no time.
-fn use_manual_clock() {
-    use_hub_with(|| {
-        let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
-        Ok(ManualClock::new().drive((choose().map_err(io::Error::other)?.build)()?))
-    })
-    .expect("no hub yet");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::green::{LONG, Log, OnDrop, SHORT, held, quiet_panic};
+use crate::support::hubs::default_hub;
 use crate::support::{alone, run};
 use greenhub::greenthread::{KillOutcome, set_panicking_grace};
 use greenhub::sync::{
@@ -809,8 +810,7 @@ fn an_arrival_that_builds_its_hub_is_not_released_by_an_earlier_opening() {
             let pair = [(); 2].map(|()| others.clone()).map(|own| std::thread::spawn(move || own.wait().is_leader()));
             assert_eq!(pair.map(|one| one.join().unwrap()).iter().filter(|leads| **leads).count(), 1);
             built.send(()).unwrap();
-            let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade puts its choice in");
-            (choose().map_err(io::Error::other)?.build)()
+            default_hub()
         })
         .unwrap();
         let (own, tells) = (barrier.clone(), came.clone());

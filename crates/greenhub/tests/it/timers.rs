@@ -6,13 +6,13 @@ use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::support::green::{keep_reports, reports};
-use crate::support::loops::{default_hub, limited};
+use crate::support::hubs;
+use crate::support::loops::limited;
 use greenhub::greenthread::{GreenletId, current_id};
 use greenhub::hub::{Readiness, Timer, TimerHandle};
 use greenhub::thread::yield_now;
 use greenhub::{
-    GreenError, HubRef, Interest, get_hub, sleep, spawn, spawn_after, spawn_after_local, trampoline, use_hub_with,
-    with_timeout,
+    GreenError, HubRef, Interest, get_hub, sleep, spawn, spawn_after, spawn_after_local, trampoline, with_timeout,
 };
 use hub_core::hub::{ManualClock, Time};
 
@@ -20,9 +20,7 @@ const SHORT: Duration = Duration::from_millis(5);
 
 /// Selects the default hub with a clock that only the test advances.
 fn use_manual_clock() -> (HubRef, ManualClock) {
-    let clock = ManualClock::new();
-    let driven = clock.clone();
-    use_hub_with(move || Ok(driven.drive(default_hub()?))).unwrap();
+    let clock = hubs::use_manual_clock();
     let hub = get_hub();
     hub.set_timer_slack(0, Duration::ZERO);
     (hub, clock)

@@ -9,11 +9,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::support::descriptors::{in_child, ms, stats};
+use crate::support::hubs::use_manual_clock;
 use greenhub::hub::{ManualClock, set_turn_time};
 use greenhub::park::{Deadline, Parked, Parker, WaitReason};
 use greenhub::sync::Event;
 use greenhub::thread::yield_now;
-use greenhub::{Interest, get_hub, sleep, spawn, trampoline, use_hub_with};
+use greenhub::{Interest, get_hub, sleep, spawn, trampoline};
 
 /// Selects the green threads that yield once after they have run.
 #[derive(Copy, Clone)]
@@ -24,23 +25,11 @@ struct Yields {
 
 /// Cuts every turn at its second reading of the clock, with the shortest slices.
 fn cut_turns() -> ManualClock {
-    let clock = manual_clock();
+    let clock = use_manual_clock();
     set_turn_time(Duration::ZERO);
     let other = spawn(|| (0..100).for_each(|_| yield_now()));
     (0..100).for_each(|_| yield_now());
     other.join().expect("no panic");
-    clock
-}
-
-/// Makes the hub's clock advance by hand, and while every green thread waits.
-fn manual_clock() -> ManualClock {
-    let clock = ManualClock::new();
-    let drives = clock.clone();
-    use_hub_with(move || {
-        let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade brings a hub");
-        Ok(drives.drive((choose().map_err(io::Error::other)?.build)()?))
-    })
-    .expect("no hub yet");
     clock
 }
 
@@ -183,7 +172,7 @@ fn a_sleeper_left_by_a_cut_turn_runs_before_later_ones() {
 fn a_turn_cut_after_its_sleepers_keeps_the_other_green_threads() {
     const EACH: usize = 10;
     in_child(|| {
-        let clock = manual_clock();
+        let clock = use_manual_clock();
         // The time of the turn is up at the end of a slice of many hand-offs, which no clock has shortened.
         set_turn_time(Duration::from_secs(3600));
         let ended = Rc::new(Cell::new(0));

@@ -4,6 +4,7 @@ use std::io;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::support::hubs::default_hub;
 use crate::support::{in_child, is_child, run};
 use greenhub::hub::{Hub, HubDescriptor};
 use greenhub::net::Cluster;
@@ -201,8 +202,7 @@ fn a_wait_uses_a_hub_that_can_be_built_later() {
             if REFUSES.load(Ordering::SeqCst) {
                 return Err(io::Error::from_raw_os_error(libc::EMFILE));
             }
-            let choose = hub_core::internal::DEFAULT_HUB.first().expect("the facade puts its choice in");
-            (choose().map_err(io::Error::other)?.build)()
+            default_hub()
         }
         hub_core::internal::use_hub_descriptor(Some(HubDescriptor {
             name: "later",

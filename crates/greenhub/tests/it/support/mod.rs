@@ -9,8 +9,8 @@ pub(crate) mod example;
 pub(crate) mod fork;
 pub(crate) mod green;
 pub(crate) mod greenlet_model;
+pub(crate) mod hubs;
 pub(crate) mod loops;
-pub(crate) mod noting;
 #[allow(unreachable_pub, reason = "hub-core shows it as a third party would write it")]
 #[path = "../../../../hub-core/tests/support/poll_hub.rs"]
 pub(crate) mod poll_hub;

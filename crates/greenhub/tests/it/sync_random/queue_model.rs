@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use greenhub::sync::{Fifo, GetError, Lifo, Order, OrderedQueue, Priority, PutError};
 use greenhub::thread::yield_now;
-use greenhub::{get_hub, sleep, spawn, use_hub_with, with_timeout};
-use hub_core::hub::ManualClock;
+use greenhub::{get_hub, sleep, spawn, with_timeout};
 
 use crate::support::green::held;
-use crate::support::loops::default_hub;
+use crate::support::hubs::use_manual_clock;
 use crate::support::random::Random;
 use crate::support::run;
 
@@ -326,8 +325,7 @@ fn act<O: Order<Item>>(queue: &OrderedQueue<Item, O>, wish: Wish, patience: Pati
 }
 
 fn compare<O: Order<Item> + 'static>(seeds: u64, next: fn(&[Item]) -> usize) {
-    let clock = ManualClock::new();
-    use_hub_with(move || Ok(clock.drive(default_hub()?))).unwrap();
+    use_manual_clock();
     get_hub().set_timer_slack(0, Duration::ZERO);
     for seed in 0..seeds {
         let (mut random, before) = (Random::new(seed), held());
