@@ -91,20 +91,20 @@ fn tokio<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
                 let mut message = [0; BYTES];
                 for _ in 0..rounds {
                     far.read_exact(&mut message).await.expect("a message comes");
-                    far.write_all(&message).await.expect("it is sent back");
+                    far.write_all(&message).await.expect("the peer reads");
                 }
             });
             tokio::spawn(async move {
                 let mut message = [7; BYTES];
                 for _ in 0..rounds {
                     near.write_all(&message).await.expect("a message is sent");
-                    near.read_exact(&mut message).await.expect("it comes back");
+                    near.read_exact(&mut message).await.expect("the message comes back");
                 }
             })
         };
         let players: Vec<_> = pairs.into_iter().map(player).collect();
         for player in players {
-            player.await.expect("it plays to the end");
+            player.await.expect("no panic");
         }
         watch.elapsed()
     })
@@ -119,20 +119,20 @@ fn may<K: Kind>(pairs: Vec<Pair>, rounds: u64) -> Duration {
             let mut message = [0; BYTES];
             for _ in 0..rounds {
                 far.read_exact(&mut message).expect("a message comes");
-                far.write_all(&message).expect("it is sent back");
+                far.write_all(&message).expect("the peer reads");
             }
         });
         may::go!(move || {
             let mut message = [7; BYTES];
             for _ in 0..rounds {
                 near.write_all(&message).expect("a message is sent");
-                near.read_exact(&mut message).expect("it comes back");
+                near.read_exact(&mut message).expect("the message comes back");
             }
         })
     };
     let players: Vec<_> = pairs.into_iter().map(player).collect();
     for player in players {
-        player.join().expect("it plays to the end");
+        player.join().expect("no panic");
     }
     watch.elapsed()
 }

@@ -18,9 +18,9 @@ fn greenhub_pool(count: u64) -> Duration {
     let pool = greenhub::GreenPool::new(SIZE);
     let watch = Stopwatch::start();
     for number in 0..count {
-        pool.spawn_n(move || number).expect("it may wait");
+        pool.spawn_n(move || number).expect("the main greenlet can wait");
     }
-    pool.wait_all().expect("it may wait");
+    pool.wait_all().expect("the main greenlet can wait");
     watch.elapsed()
 }
 
@@ -30,7 +30,7 @@ fn tokio_pool(count: u64) -> Duration {
         let (permits, mut tasks) = (Arc::new(tokio::sync::Semaphore::new(SIZE)), tokio::task::JoinSet::new());
         let watch = Stopwatch::start();
         for number in 0..count {
-            let permit = Arc::clone(&permits).acquire_owned().await.expect("it is open");
+            let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is open");
             tasks.spawn(async move {
                 let _permit = permit;
                 number
@@ -45,7 +45,7 @@ fn tokio_pool(count: u64) -> Duration {
 fn greenhub_blocking(count: u64) -> Duration {
     let watch = Stopwatch::start();
     for number in 0..count {
-        let result = greenhub::tpool::execute(move || number).expect("it does not panic");
+        let result = greenhub::tpool::execute(move || number).expect("no panic");
         assert_eq!(result, number);
     }
     watch.elapsed()
@@ -55,7 +55,7 @@ fn tokio_blocking(count: u64) -> Duration {
     tokio_runtime().block_on(async move {
         let watch = Stopwatch::start();
         for number in 0..count {
-            let result = tokio::task::spawn_blocking(move || number).await.expect("it does not panic");
+            let result = tokio::task::spawn_blocking(move || number).await.expect("no panic");
             assert_eq!(result, number);
         }
         watch.elapsed()
@@ -63,12 +63,12 @@ fn tokio_blocking(count: u64) -> Duration {
 }
 
 fn pools(criterion: &mut Criterion) {
-    let mut bench = |what: &str, least: u64, ways: [Way; 2]| {
-        let mut group = criterion.benchmark_group(what);
+    let mut bench = |group: &str, least: u64, ways: [Way; 2]| {
+        let mut group = criterion.benchmark_group(group);
         for (name, run) in ways {
             group.bench_function(name, |bencher| {
                 bencher.iter_custom(|iterations| {
-                    // Enough operations that the start costs little.
+                    // Run enough operations that the start costs little.
                     let count = iterations.max(least);
                     scaled(run(count), count, iterations)
                 });

@@ -12,21 +12,21 @@ const BATCH: u64 = 1000;
 fn greenhub_batch() {
     let all: Vec<_> = (0..BATCH).map(|number| greenhub::spawn(move || number)).collect();
     for (number, one) in (0..).zip(all) {
-        assert_eq!(one.join().expect("it only returns"), number);
+        assert_eq!(one.join().expect("no panic"), number);
     }
 }
 
 fn may_batch() {
     let all: Vec<_> = (0..BATCH).map(|number| may::go!(move || number)).collect();
     for (number, one) in (0..).zip(all) {
-        assert_eq!(one.join().expect("it only returns"), number);
+        assert_eq!(one.join().expect("no panic"), number);
     }
 }
 
 async fn tokio_batch() {
     let all: Vec<_> = (0..BATCH).map(|number| tokio::spawn(async move { number })).collect();
     for (number, one) in (0..).zip(all) {
-        assert_eq!(one.await.expect("it only returns"), number);
+        assert_eq!(one.await.expect("no panic"), number);
     }
 }
 
@@ -64,7 +64,7 @@ fn spawns(criterion: &mut Criterion) {
     });
     group.bench_function("may", |bencher| {
         // Join on a coroutine, as the others do. The system would have to wake a joining OS thread.
-        bencher.iter_custom(|count| may::go!(move || batches(count, may_batch)).join().expect("it only counts"));
+        bencher.iter_custom(|count| may::go!(move || batches(count, may_batch)).join().expect("no panic"));
     });
 }
 

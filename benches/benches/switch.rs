@@ -36,7 +36,7 @@ fn greenlet(criterion: &mut Criterion) {
         }
     });
     criterion.bench_function("switch there and back/greenhub", |bencher| {
-        let there_and_back = || bounce.switch(Payload::unit()).expect("it only bounces");
+        let there_and_back = || bounce.switch(Payload::unit()).expect("the greenlet is alive");
         bencher.iter_custom(|count| timed(count, there_and_back));
     });
 }

@@ -24,8 +24,8 @@ fn greenhub_channel(rounds: u64) -> Duration {
             assert_eq!(returned.recv(), Ok(number));
         }
     });
-    send.join().expect("it only sends and receives");
-    bounce.join().expect("it only bounces").expect("the other receives");
+    send.join().expect("no panic");
+    bounce.join().expect("no panic").expect("the other receives");
     watch.elapsed()
 }
 
@@ -40,8 +40,8 @@ fn may_channel(rounds: u64) -> Duration {
             assert_eq!(returned.recv(), Ok(number));
         }
     });
-    send.join().expect("it only sends and receives");
-    bounce.join().expect("it only bounces").expect("the other receives");
+    send.join().expect("no panic");
+    bounce.join().expect("no panic").expect("the other receives");
     watch.elapsed()
 }
 
@@ -62,8 +62,8 @@ fn tokio_channel(rounds: u64) -> Duration {
                 assert_eq!(returned.recv().await, Some(number));
             }
         });
-        send.await.expect("it only sends and receives");
-        bounce.await.expect("it only bounces");
+        send.await.expect("no panic");
+        bounce.await.expect("no panic");
         watch.elapsed()
     })
 }
@@ -79,7 +79,7 @@ fn std_channel(rounds: u64) -> Duration {
         assert_eq!(returned.recv(), Ok(number));
     }
     drop(there);
-    bounce.join().expect("it only bounces").expect("the other receives");
+    bounce.join().expect("no panic").expect("the other receives");
     watch.elapsed()
 }
 
@@ -87,7 +87,7 @@ fn std_channel(rounds: u64) -> Duration {
 fn both_green(one: impl FnOnce() + 'static, other: impl FnOnce() + 'static) -> Duration {
     let watch = Stopwatch::start();
     let both = [greenhub::spawn(one), greenhub::spawn(other)];
-    both.into_iter().for_each(|green| green.join().expect("it does not panic"));
+    both.into_iter().for_each(|green| green.join().expect("no panic"));
     watch.elapsed()
 }
 
@@ -100,7 +100,7 @@ fn both_tasks(
         let watch = Stopwatch::start();
         let both = [tokio::spawn(one), tokio::spawn(other)];
         for task in both {
-            task.await.expect("it does not panic");
+            task.await.expect("no panic");
         }
         watch.elapsed()
     })
@@ -114,7 +114,7 @@ fn tokio_runtime() -> tokio::runtime::Runtime {
 fn both_threads(one: impl FnOnce() + Send + 'static, other: impl FnOnce() + Send + 'static) -> Duration {
     let watch = Stopwatch::start();
     let both = [std::thread::spawn(one), std::thread::spawn(other)];
-    both.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
+    both.into_iter().for_each(|thread| thread.join().expect("no panic"));
     watch.elapsed()
 }
 
@@ -137,7 +137,7 @@ fn greenhub_queue(rounds: u64) -> Duration {
 fn greenhub_across(rounds: u64) -> Duration {
     use greenhub::sync::mpsc::channel;
     let ((there, arrived), (back, returned)) = (channel(), channel());
-    let in_green = |body: Box<dyn FnOnce() + Send>| move || greenhub::spawn(body).join().expect("it does not panic");
+    let in_green = |body: Box<dyn FnOnce() + Send>| move || greenhub::spawn(body).join().expect("no panic");
     let bounce = move || arrived.iter().try_for_each(|number: u64| back.send(number)).expect("the other receives");
     let send = move || {
         for number in 0..rounds {
@@ -171,16 +171,16 @@ fn greenhub_event(rounds: u64) -> Duration {
     let other = Arc::clone(&events);
     let answer = move || {
         for _ in 0..rounds {
-            let number = other.0.wait().expect("it is sent");
-            other.0.reset().expect("it was sent");
-            other.1.send(number).expect("it was reset");
+            let number = other.0.wait().expect("the event is sent");
+            other.0.reset().expect("the event was sent");
+            other.1.send(number).expect("the event was reset");
         }
     };
     let ask = move || {
         for number in 0..rounds {
-            events.0.send(number).expect("it was reset");
+            events.0.send(number).expect("the event was reset");
             assert_eq!(events.1.wait().ok(), Some(number));
-            events.1.reset().expect("it was sent");
+            events.1.reset().expect("the event was sent");
         }
     };
     both_green(ask, answer)
@@ -307,7 +307,7 @@ fn messages(criterion: &mut Criterion) {
         bencher.iter_custom(|count| {
             timed(count, || {
                 queue.put(1_u64).expect("there is room");
-                queue.get().expect("it is there")
+                queue.get().expect("an item")
             })
         });
     });
@@ -321,7 +321,7 @@ fn locks(criterion: &mut Criterion) {
     });
     group.bench_function("greenhub, Mutex that two OS threads have used", |bencher| {
         let mutex = greenhub::sync::Mutex::new(0_u64);
-        std::thread::scope(|scope| scope.spawn(|| drop(mutex.lock())).join().expect("it only locks"));
+        std::thread::scope(|scope| scope.spawn(|| drop(mutex.lock())).join().expect("no panic"));
         bencher.iter_custom(|count| timed(count, || *mutex.lock().expect("nobody panics") += 1));
     });
     group.bench_function("std, Mutex", |bencher| {

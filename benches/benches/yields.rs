@@ -16,7 +16,7 @@ fn greenhub_yields(threads: u64, rounds: u64) -> Duration {
     let watch = Stopwatch::start();
     let yielding = move || (0..rounds).for_each(|_| greenhub::thread::yield_now());
     let all: Vec<_> = (0..threads).map(|_| greenhub::spawn(yielding)).collect();
-    all.into_iter().for_each(|one| one.join().expect("it only yields"));
+    all.into_iter().for_each(|one| one.join().expect("no panic"));
     watch.elapsed()
 }
 
@@ -24,7 +24,7 @@ fn may_yields(threads: u64, rounds: u64) -> Duration {
     let watch = Stopwatch::start();
     let yielding = move || (0..rounds).for_each(|_| may::coroutine::yield_now());
     let all: Vec<_> = (0..threads).map(|_| may::go!(yielding)).collect();
-    all.into_iter().for_each(|one| one.join().expect("it only yields"));
+    all.into_iter().for_each(|one| one.join().expect("no panic"));
     watch.elapsed()
 }
 
@@ -43,7 +43,7 @@ where
         };
         let all: Vec<_> = (0..threads).map(yielding).collect();
         for one in all {
-            one.await.expect("it only yields");
+            one.await.expect("no panic");
         }
         watch.elapsed()
     })

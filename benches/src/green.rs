@@ -17,19 +17,19 @@ pub fn ping_pong<S: Read + Write + 'static>(pairs: Vec<(S, S)>, rounds: u64, byt
             let mut message = vec![0; bytes];
             for _ in 0..rounds {
                 far.read_exact(&mut message).expect("a message comes");
-                far.write_all(&message).expect("it is sent back");
+                far.write_all(&message).expect("the peer reads");
             }
         });
         spawn(move || {
             let mut message = vec![7; bytes];
             for _ in 0..rounds {
                 near.write_all(&message).expect("a message is sent");
-                near.read_exact(&mut message).expect("it comes back");
+                near.read_exact(&mut message).expect("the message comes back");
             }
         })
     };
     let players: Vec<_> = pairs.into_iter().map(player).collect();
     for player in players {
-        player.join().expect("it plays to the end");
+        player.join().expect("no panic");
     }
 }

@@ -221,7 +221,7 @@ fn round<P: 'static>(
     start(load, |index| send(&ring.places, index))?;
     ring.watch.set(Stopwatch::start());
     ring.over.wait(Interest::READ, None)?;
-    ring.outcome.take().expect("it is over")
+    ring.outcome.take().expect("the ring has ended")
 }
 
 fn places(load: Load) -> io::Result<Vec<OwnedFd>> {

@@ -29,10 +29,10 @@ fn answers_a_second(threads: usize) -> f64 {
         .map(|_| {
             let (answers, over) = (Arc::clone(&answers), Arc::clone(&over));
             greenhub::spawn(move || {
-                let mut stream = TcpStream::connect(address).expect("it listens");
+                let mut stream = TcpStream::connect(address).expect("the server listens");
                 while !over.load(Ordering::Relaxed) {
-                    stream.write_all(b"?").expect("it reads");
-                    stream.read_exact(&mut [0]).expect("it answers");
+                    stream.write_all(b"?").expect("the peer reads");
+                    stream.read_exact(&mut [0]).expect("the server answers");
                     answers.fetch_add(1, Ordering::Relaxed);
                 }
             })

@@ -52,7 +52,7 @@ fn switch(count: usize) {
         }
     });
     for _ in 0..count {
-        bounce.switch(Payload::unit()).expect("it only bounces");
+        bounce.switch(Payload::unit()).expect("the greenlet is alive");
     }
 }
 

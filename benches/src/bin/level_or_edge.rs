@@ -127,7 +127,7 @@ fn run(case: &Case, trigger: Trigger) -> Cost {
         }
         (watch.elapsed(), hub.stats())
     };
-    let (time, stats) = std::thread::spawn(measure).join().expect("it runs to the end");
+    let (time, stats) = std::thread::spawn(measure).join().expect("no panic");
     let units = (each * case.connections) as f64;
     let calls = (stats.waits + stats.watches + stats.operations) as f64;
     Cost { time: time.div_f64(units), calls: calls / units }
@@ -153,5 +153,5 @@ fn one_way(pairs: Vec<(TcpStream, TcpStream)>, count: usize, bytes: usize) {
         })
     };
     let readers: Vec<_> = pairs.into_iter().map(reader).collect();
-    readers.into_iter().for_each(|reader| reader.join().expect("it reads to the end"));
+    readers.into_iter().for_each(|reader| reader.join().expect("no panic"));
 }

@@ -38,7 +38,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// Measures the cost of a wait for one end of each pair. `None` if a hub cannot hold the descriptors.
+/// Measures the cost of a wait for one end of each pair. Returns `None` if a hub cannot hold the descriptors.
 fn measure(pairs: &[(UnixStream, UnixStream)]) -> io::Result<Vec<Option<f64>>> {
     let waits = (40_000 / (pairs.len() + 4)).clamp(20, 4_000);
     let mut watched = Watched::new();

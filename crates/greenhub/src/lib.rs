@@ -45,9 +45,9 @@
 //! with `_timeout` and takes a `Duration`. A limit that may be absent is an `impl Into<Option<Duration>>`: `None`,
 //! `Some(limit)` and `limit` are all accepted. A call whose name begins with `try_` does not wait, and says "not now"
 //! by `None`, `false`, `Empty` or `Full`. A limit that was reached is an error, always of the variant `TimedOut`,
-//! beside the variants for what is closed and for a caller that cannot wait. Each of these errors converts to an
+//! beside the variants for a closed object and for a caller that cannot wait. Each of these errors converts to an
 //! `io::Error` of the kind [`TimedOut`](std::io::ErrorKind::TimedOut). [`select`](mod@select) and
-//! [`Child::wait_timeout`](process::Child::wait_timeout) answer as their models do: none is ready, no status yet.
+//! [`Child::wait_timeout`](process::Child::wait_timeout) return what their models return: no ready entry, and `None`.
 //!
 //! ```
 //! use greenhub::sync::{GetError, Queue};

@@ -92,7 +92,7 @@ impl Description {
         Arc::new(Description { kind, exclusive, read_nowait: nowait(), write_nowait: nowait() })
     }
 
-    /// Performs an operation without waiting. `None` if only another OS thread can perform it.
+    /// Performs an operation without waiting. Returns `None` if only another OS thread can perform it.
     fn perform<R>(
         &self,
         fd: BorrowedFd<'_>,
@@ -196,7 +196,7 @@ impl Stream {
         if all { ReadHint::Nothing } else { ReadHint::Perhaps }
     }
 
-    /// Reads without waiting. `None` if there is nothing to read.
+    /// Reads without waiting. Returns `None` if there is nothing to read.
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let buffers = &mut [IoSliceMut::new(buffer)];
         let read = self.source.with(|fd| {

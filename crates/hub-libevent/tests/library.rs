@@ -71,7 +71,7 @@ fn creating_a_hub_fails_without_enough_descriptors() {
 
 #[test]
 fn a_failed_allocation_in_the_library_is_an_error() {
-    /// How many more allocations of the library succeed.
+    /// The number of further allocations of the library that succeed.
     static LEFT: AtomicUsize = AtomicUsize::new(0);
 
     fn may_have() -> bool {
@@ -115,10 +115,12 @@ fn a_failed_allocation_in_the_library_is_an_error() {
             LEFT.store(refused, Ordering::Relaxed);
             match use_hub() {
                 Ok(()) => break,
-                Err(error) => assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "after {refused}: {error}"),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "after {refused} allocations: {error}")
+                }
             }
             refused += 1;
-            assert!(refused < 1000, "the library never has enough");
+            assert!(refused < 1000, "the library still fails after {refused} allocations");
         }
         assert!(refused > 3, "the library has asked for memory {refused} times");
     });

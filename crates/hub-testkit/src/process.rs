@@ -88,7 +88,7 @@ pub(crate) fn in_child(child: impl FnOnce()) {
     }
 }
 
-/// The identity of an open file: device and inode. `None` if the descriptor is closed.
+/// The identity of an open file: device and inode. It is `None` if the descriptor is closed.
 pub(crate) type Identity = Option<(u64, u64)>;
 
 #[allow(clippy::unnecessary_cast, reason = "the types are narrower on other systems")]

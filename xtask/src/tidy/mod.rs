@@ -20,7 +20,7 @@ use crate::workspace::Workspace;
 pub use conformance::check_tests as check_tests_of_conformance;
 pub use floors::print as print_arrows;
 
-/// One line for each fault. An error means that the check could not read something.
+/// The faults, one line each. An error means that the check could not read a file.
 type Faults = anyhow::Result<Vec<String>>;
 type Check = (&'static str, fn(&Workspace) -> Faults);
 

@@ -120,7 +120,7 @@ fn rows() -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
-/// Measures a row, and returns nanoseconds per message. `None` if the hub cannot hold the descriptors.
+/// Measures a row, and returns nanoseconds per message. Returns `None` if the hub cannot hold the descriptors.
 fn run(row: &Row, places: usize, step: usize) -> Result<Option<f64>, Failure> {
     let numbers = [places, BUSY, MESSAGES, step].map(|number| number.to_string());
     let output = Command::new(&row.program).args(&row.words).args(numbers).output()?;

@@ -168,7 +168,7 @@ impl Connection {
     }
 }
 
-/// Parses the head of a request. `None` if `input` does not hold all of it.
+/// Parses the head of a request. Returns `None` if `input` does not hold all of it.
 fn parse(input: &[u8], rules: &Rules) -> Result<Option<Head>, Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
@@ -192,7 +192,7 @@ fn parse(input: &[u8], rules: &Rules) -> Result<Option<Head>, Refusal> {
         Some(text) if text.bytes().all(|digit| digit.is_ascii_digit()) && !text.is_empty() => {
             text.parse().unwrap_or(usize::MAX)
         }
-        Some(text) => return Err(bad(format!("a Content-Length of {text:?}"))),
+        Some(text) => return Err(bad(format!("invalid Content-Length {text:?}"))),
         None => 0,
     };
     if body > rules.body {

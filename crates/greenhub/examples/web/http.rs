@@ -34,7 +34,7 @@ pub(super) fn get(url: &Url) -> io::Result<(Head, impl Read)> {
 
 /// Reads the head, and returns it with the beginning of the body that arrived with it.
 fn read_head(stream: &mut TcpStream) -> io::Result<(Head, Vec<u8>)> {
-    const LONGEST: usize = 64 << 10;
+    const MAX_HEAD: usize = 64 << 10;
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     loop {
@@ -46,28 +46,28 @@ fn read_head(stream: &mut TcpStream) -> io::Result<(Head, Vec<u8>)> {
         if count == 0 {
             return Err(io::Error::new(ErrorKind::UnexpectedEof, "the answer ended within its head"));
         }
-        if bytes.len() > LONGEST {
-            return Err(io::Error::other(format!("the head of the answer has more than {LONGEST} bytes")));
+        if bytes.len() > MAX_HEAD {
+            return Err(io::Error::other(format!("the head of the answer has more than {MAX_HEAD} bytes")));
         }
     }
 }
 
-/// Parses a head, and returns it with its length. `None` if `bytes` does not hold all of it.
+/// Parses a head, and returns it with its length. Returns `None` if `bytes` does not hold all of it.
 fn parse(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 100];
     let mut response = httparse::Response::new(&mut headers);
     let invalid = |what: String| io::Error::new(ErrorKind::InvalidData, what);
-    let parsed = response.parse(bytes).map_err(|error| invalid(format!("no answer in HTTP: {error}")))?;
+    let parsed = response.parse(bytes).map_err(|error| invalid(format!("invalid HTTP response: {error}")))?;
     let httparse::Status::Complete(end) = parsed else { return Ok(None) };
     let header = |name: &str| {
         let found = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
         Some(String::from_utf8_lossy(found.value).trim().to_owned())
     };
     if let Some(coding) = header("Transfer-Encoding") {
-        return Err(invalid(format!("an answer to HTTP/1.0 in the transfer coding {coding}")));
+        return Err(invalid(format!("unsupported transfer coding {coding} in a response to HTTP/1.0")));
     }
     let length = match header("Content-Length") {
-        Some(text) => Some(text.parse().map_err(|_| invalid(format!("a Content-Length of {text:?}")))?),
+        Some(text) => Some(text.parse().map_err(|_| invalid(format!("invalid Content-Length {text:?}")))?),
         None => None,
     };
     let status = response.code.unwrap_or_default();

@@ -43,7 +43,7 @@ pub(super) fn of(html: &[u8], page: &Url) -> Vec<Url> {
     links
 }
 
-/// Resolves `text` against `base`. `None` if the result is not an HTTP URL.
+/// Resolves `text` against `base`. Returns `None` if the result is not an HTTP URL.
 pub(super) fn resolve(base: &Url, text: &str) -> Option<Url> {
     let mut url = base.join(text).ok()?;
     // A fragment names a part of the same page.

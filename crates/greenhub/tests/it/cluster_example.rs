@@ -73,8 +73,8 @@ fn a_started_answer_is_completed_when_the_server_ends() {
     directory.write("large", &"x".repeat(8 << 20));
     let server = WebServer::start(directory.path(), &["--farewell", "20"]);
     let mut stream = server.connect();
-    stream.write_all(b"GET /large HTTP/1.0\r\n\r\n").expect("it reads");
-    stream.read_exact(&mut [0; 100]).expect("it has begun");
+    stream.write_all(b"GET /large HTTP/1.0\r\n\r\n").expect("the peer reads");
+    stream.read_exact(&mut [0; 100]).expect("the green thread has begun");
     let ended = std::thread::spawn(move || server.interrupt());
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).expect("the rest");

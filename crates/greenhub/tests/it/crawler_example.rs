@@ -106,7 +106,7 @@ fn errors_are_printed_in_the_order_given() {
     assert_eq!(lines[0], format!("error {early}: the page ended 91 bytes early"));
     assert!(lines[1].starts_with(&format!("error http://{unused}/: cannot connect: ")), "{lines:?}");
     assert_eq!(lines[2], format!("200 5 {well}"));
-    assert!(lines[3].starts_with(&format!("error {nonsense}: no answer in HTTP: ")), "{lines:?}");
+    assert!(lines[3].starts_with(&format!("error {nonsense}: invalid HTTP response: ")), "{lines:?}");
     assert_eq!(lines.len(), 4);
 }
 

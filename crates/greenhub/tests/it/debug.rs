@@ -19,7 +19,7 @@ use greenhub::{Builder, Interest, get_hub, sleep, spawn, spawn_after, trampoline
 
 fn one(id: Option<GreenletId>) -> GreenletInfo {
     let all = greenlets();
-    all.into_iter().find(|one| Some(one.id) == id).expect("it has not ended")
+    all.into_iter().find(|one| Some(one.id) == id).expect("the green thread has not ended")
 }
 
 fn description(who: &Who) -> String {

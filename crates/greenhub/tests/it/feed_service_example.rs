@@ -207,7 +207,7 @@ fn a_malformed_request_is_refused_with_400() {
 fn a_body_that_is_not_utf_8_is_refused_with_400() {
     let service = start(&[]);
     let mut stream = service.connect();
-    stream.write_all(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n\xff\n").expect("it reads");
+    stream.write_all(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n\xff\n").expect("the peer reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("text");
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("UTF-8"), "{answer}");
@@ -239,7 +239,7 @@ fn a_body_over_the_limit_is_refused_with_413() {
     assert_eq!(status, "413 Content Too Large");
     assert!(reply.contains(&LONGEST.to_string()), "{reply}");
     let mut stream = service.connect();
-    stream.write_all(b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n").expect("it reads");
+    stream.write_all(b"POST / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n").expect("the peer reads");
     let mut answer = String::new();
     // The answer comes before any part of the body.
     stream.read_to_string(&mut answer).expect("text");
@@ -252,11 +252,11 @@ fn a_client_that_expects_100_gets_it() {
     let mut stream = service.connect();
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
     let head = b"POST / HTTP/1.1\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n";
-    stream.write_all(head).expect("it reads");
+    stream.write_all(head).expect("the peer reads");
     let mut go = [0; 25];
     stream.read_exact(&mut go).expect("a word");
     assert_eq!(&go, b"HTTP/1.1 100 Continue\r\n\r\n");
-    stream.write_all(b"nonsense").expect("it reads");
+    stream.write_all(b"nonsense").expect("the peer reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("text");
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("nonsense\terror: "), "{answer}");
@@ -266,7 +266,7 @@ fn a_client_that_expects_100_gets_it() {
 fn an_unfinished_request_times_out() {
     let service = start(&["--client-timeout", "0.2"]);
     let mut slow = service.connect();
-    slow.write_all(b"POST / HTTP/1.1\r\nContent-Length: 8\r\n\r\nnon").expect("it reads");
+    slow.write_all(b"POST / HTTP/1.1\r\nContent-Length: 8\r\n\r\nnon").expect("the peer reads");
     assert_eq!(slow.read(&mut [0]).expect("the end"), 0);
     ends(&service.interrupt(), 0);
 }
@@ -280,7 +280,7 @@ fn a_started_request_is_answered_when_the_service_ends() {
     let ask = |limit: &str| {
         let (service, before) = (start(&["--timeout", limit]), site.requested().len());
         let mut client = service.connect();
-        write!(client, "POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("it reads");
+        write!(client, "POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("the peer reads");
         let mut answer = String::new();
         let output = std::thread::scope(|scope| {
             let reading = scope.spawn(|| client.read_to_string(&mut answer).expect("text"));

@@ -206,7 +206,7 @@ fn a_lock_keeps_its_holder_and_waiters_in_the_child() {
 fn tracked<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> (PathBuf, std::thread::JoinHandle<T>) {
     let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
-        sender.send(std::fs::read_link("/proc/thread-self").unwrap_or_default()).expect("it is waited for");
+        sender.send(std::fs::read_link("/proc/thread-self").unwrap_or_default()).expect("a receiver waits");
         work()
     });
     (PathBuf::from("/proc").join(receiver.recv().expect("a place")).join("status"), thread)
@@ -287,14 +287,14 @@ fn a_waiter_for_a_parents_job_is_woken_with_an_error_in_the_child() {
         let begin_too = begin.clone();
         let own = spawn(move || {
             execute(move || {
-                begin.send(()).expect("it is waited for");
+                begin.send(()).expect("a receiver waits");
                 ends.recv().is_ok()
             })
         });
         let borrowing = spawn(move || {
             let (ends_too, mut ended) = (std::sync::Mutex::new(ends_too), false);
             execute_scoped(|| {
-                begin_too.send(()).expect("it is waited for");
+                begin_too.send(()).expect("a receiver waits");
                 let _ = ends_too.lock().map(|ends| ends.recv().is_ok());
                 ended = true;
             })
@@ -440,7 +440,7 @@ fn close_all_and_open_others() -> Vec<(RawFd, PathBuf, std::os::fd::OwnedFd)> {
         // its descriptors: that is the subject of the test.
         unsafe { libc::close(number) };
     }
-    let files = (0..20).map(|_| std::fs::File::open("/dev/null").expect("it is there"));
+    let files = (0..20).map(|_| std::fs::File::open("/dev/null").expect("the file exists"));
     files
         .map(|file| {
             let number = file.as_raw_fd();
@@ -574,10 +574,10 @@ fn an_unparker_of_a_lost_thread_is_left_behind_in_the_child() {
         let (sender, receiver) = std::sync::mpsc::channel();
         let other = std::thread::spawn(move || {
             let parker = Parker::new(WaitReason::Event).expect("no loop");
-            sender.send(parker.unparker()).expect("it is waited for");
+            sender.send(parker.unparker()).expect("a receiver waits");
             parker.park(&mut Deadline::none())
         });
-        let unparker = receiver.recv().expect("it waits");
+        let unparker = receiver.recv().expect("the other side waits");
         sleep(ms(1));
         assert!(!unparker.is_left_behind());
         let child = forked(|| {
@@ -689,7 +689,7 @@ fn a_child_that_drops_a_console_leaves_the_path_to_its_parent() {
         let child = forked(|| drop(console.take()));
         ends_well(child);
         assert!(path.exists());
-        greenhub::os::unix::net::UnixStream::connect(&path).expect("it is still served");
+        greenhub::os::unix::net::UnixStream::connect(&path).expect("the server still listens");
         console.take().expect("mine").stop();
         assert!(!path.exists());
     });
@@ -750,7 +750,7 @@ fn closing_a_socket_of_another_thread_in_a_child_does_not_spin_its_hub() {
                 is_closed.recv().expect("a sender");
                 green.join().expect("no panic").expect_err("closed");
                 // The listener is still open in the parent, so this connection stays in its queue.
-                drop(std::net::TcpStream::connect(address).expect("it listens"));
+                drop(std::net::TcpStream::connect(address).expect("the server listens"));
                 let before = stats().turns;
                 sleep(ms(200));
                 stats().turns - before

@@ -125,7 +125,7 @@ fn rule_13_a_child_does_not_ring_the_bell_of_a_lost_thread() {
         let (asks, asked) = std::sync::mpsc::channel::<()>();
         let (sender, receiver) = std::sync::mpsc::channel();
         let forks = std::thread::spawn(move || {
-            asked.recv().expect("it waits");
+            asked.recv().expect("the other side waits");
             let child = forked(|| {
                 hub.notify();
                 hub.interrupt();
@@ -134,13 +134,13 @@ fn rule_13_a_child_does_not_ring_the_bell_of_a_lost_thread() {
                 assert!(!is_rung(&bell));
             });
             exits_with(child, 0);
-            sender.send(is_rung(&bell)).expect("it waits");
+            sender.send(is_rung(&bell)).expect("the other side waits");
             queue.try_put(2).expect("room");
         });
         let rung = Rc::new(Cell::new(true));
         let to = rung.clone();
         ON_WAIT.set(Some(Box::new(move || {
-            asks.send(()).expect("it waits");
+            asks.send(()).expect("the other side waits");
             to.set(receiver.recv().expect("a child was forked"));
         })));
         assert!(waiter.join().expect("no panic"));
@@ -217,7 +217,7 @@ fn rule_13_a_child_forked_in_a_listener_does_not_read_the_parents_mail() {
         }
         // Long enough for the loop to read all mail.
         sleep(ms(20));
-        match process.get().expect("it forked") {
+        match process.get().expect("the process has forked") {
             ForkResult::Child => exit(i32::from(queue.try_get().is_ok())),
             ForkResult::Parent { child } => exits_with(child, 0),
         }
@@ -311,7 +311,7 @@ fn open_all_kinds_of_descriptors() {
     let listener = net::TcpListener::bind("127.0.0.1:0").expect("a port");
     look("bind");
     let address = listener.local_addr().expect("an address");
-    let client = spawn(move || net::TcpStream::connect(address).expect("it listens"));
+    let client = spawn(move || net::TcpStream::connect(address).expect("the server listens"));
     let (accepted, _) = listener.accept().expect("a client");
     let client = client.join().expect("no panic");
     look("accept and connect");
@@ -324,14 +324,14 @@ fn open_all_kinds_of_descriptors() {
     let path = std::env::temp_dir().join(format!("greenhub-fork-isolation-{}", std::process::id()));
     let local = UnixListener::bind(&path).expect("a name");
     let connects = path.clone();
-    let to_local = spawn(move || UnixStream::connect(connects).expect("it listens"));
+    let to_local = spawn(move || UnixStream::connect(connects).expect("the server listens"));
     let from_local = local.accept().expect("a client");
     let to_local = to_local.join().expect("no panic");
-    std::fs::remove_file(&path).expect("it is there");
+    std::fs::remove_file(&path).expect("the file exists");
     look("Unix sockets");
     let pipe = greenhub::io::pipe().expect("a pipe");
     look("pipe");
-    let file = greenhub::fs::File::open("/dev/null").expect("it is there");
+    let file = greenhub::fs::File::open("/dev/null").expect("the file exists");
     look("open");
     let mut child = process::Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
     look("spawn");

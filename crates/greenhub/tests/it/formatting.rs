@@ -110,7 +110,7 @@ fn access_error() -> AccessError {
     green_local!(static USED: RefCell<Option<UsedInDrop>> = RefCell::new(None));
     let error = Rc::new(Cell::new(None));
     let seen = UsedInDrop(Rc::clone(&error));
-    spawn(move || USED.set(Some(seen))).join().expect("it ends");
+    spawn(move || USED.set(Some(seen))).join().expect("no panic");
     error.get().expect("the value is gone")
 }
 
@@ -131,7 +131,7 @@ fn green_threads_are_used_while_they_are_formatted() {
     shown(&greenlet, |greenlet| greenlet.parent());
     shown(&Payload::unit(), nothing);
     shown(&Deadline::none(), nothing);
-    let parker = Parker::new(greenhub::park::WaitReason::Lock).expect("it may park");
+    let parker = Parker::new(greenhub::park::WaitReason::Lock).expect("the caller can park");
     shown(&parker, |parker| parker.unparker());
     shown(&parker.unparker(), |unparker| unparker.unpark());
     printed(&GreenError::Exit, nothing);
@@ -221,11 +221,11 @@ fn locks_are_used_while_they_are_formatted() {
     let _deadline = deadline();
     let mutex = Mutex::new(1);
     shown(&mutex, |mutex| *mutex.lock().expect("no poison") += 1);
-    printed(&mutex.lock().expect("no poison"), |_| mutex.try_lock().expect_err("it is locked"));
+    printed(&mutex.lock().expect("no poison"), |_| mutex.try_lock().expect_err("the lock is held"));
     let rw_lock = RwLock::new(1);
     shown(&rw_lock, |lock| *lock.write().expect("no poison") += 1);
     printed(&rw_lock.read().expect("no poison"), |_| rw_lock.read().expect("no poison"));
-    printed(&rw_lock.write().expect("no poison"), |_| rw_lock.try_read().expect_err("it is locked"));
+    printed(&rw_lock.write().expect("no poison"), |_| rw_lock.try_read().expect_err("the lock is held"));
     shown(&Condvar::new(), Condvar::notify_all);
     shown(&Barrier::new(1), |barrier| barrier.wait());
     shown(&Barrier::new(1).wait(), nothing);
@@ -265,7 +265,7 @@ fn queues_are_used_while_they_are_formatted() {
     shown(&channel, |channel: &Channel<u8>| (channel.send(1), channel.wait()));
     shown(&Event::new(), |event: &Event<u8>| {
         let _ = event.send(1);
-        event.reset().expect("it was sent");
+        event.reset().expect("the event was sent");
     });
     let (sender, receiver) = mpsc::channel();
     shown(&sender, |sender: &mpsc::Sender<u8>| sender.send(1).expect("a receiver"));
@@ -311,11 +311,11 @@ fn sockets_are_used_while_they_are_formatted() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let address = listener.local_addr().expect("an address");
     shown(&listener, |listener| {
-        let client = TcpStream::connect(address).expect("it listens");
+        let client = TcpStream::connect(address).expect("the server listens");
         drop(listener.accept().expect("a connection"));
         drop(client);
     });
-    let stream = TcpStream::connect(address).expect("it listens");
+    let stream = TcpStream::connect(address).expect("the server listens");
     shown(&stream, |stream| io::Write::write(&mut &*stream, b"x"));
     shown(&UdpSocket::bind("127.0.0.1:0").expect("a socket"), |socket| {
         let _ = socket.send_to(b"x", socket.local_addr().expect("an address"));
@@ -330,7 +330,7 @@ fn sockets_are_used_while_they_are_formatted() {
     let path = std::env::temp_dir().join(format!("greenhub-formatting-{}", std::process::id()));
     let listener = UnixListener::bind(&path).expect("a listener");
     shown(&listener, |listener| listener.local_addr());
-    std::fs::remove_file(&path).expect("it is there");
+    std::fs::remove_file(&path).expect("the file exists");
     let (source, _peer) = pair();
     shown(&source.waker(), |waker| waker.wake(Interest::READ));
     shown(&PollFd::new(&source, Interest::READ), |waited| waited.readiness());
@@ -342,7 +342,7 @@ fn sockets_are_used_while_they_are_formatted() {
     let served = serve_until(&stop, &listener, &GreenPool::new(1), |_, _| ()).expect("it was stopped");
     shown(&served, nothing);
     shown(&served.end, nothing);
-    let server = Cluster::new(1).serve("127.0.0.1:0", |_, _| ()).expect("it listens");
+    let server = Cluster::new(1).serve("127.0.0.1:0", |_, _| ()).expect("the server listens");
     shown(&server, |server| server.local_addr());
     server.stop().stop();
     server.join().expect("it has ended");
@@ -355,10 +355,10 @@ fn sockets_are_used_while_they_are_formatted() {
 #[test]
 fn files_and_processes_are_used_while_they_are_formatted() {
     in_child(|| {
-        let file = OpenOptions::new().read(true).open("/dev/null").expect("it is there");
+        let file = OpenOptions::new().read(true).open("/dev/null").expect("the file exists");
         shown(&file, |file: &File| io::Read::read(&mut &*file, &mut [0]));
         shown(&OpenOptions::new(), nothing);
-        let mut entries = greenhub::fs::read_dir("/").expect("it is there");
+        let mut entries = greenhub::fs::read_dir("/").expect("the file exists");
         shown(&entries, |_| yield_now());
         let entry = entries.next().expect("it has entries").expect("it can be read");
         shown(&entry, |entry| entry.file_type());
@@ -441,6 +441,6 @@ fn plain_values_are_formatted_into_a_writer_that_switches() {
     printed(&full, nothing);
     printed(&LightQueue::<u8>::new().try_get().expect_err("no putter"), nothing);
     printed(&Event::<u8>::new().reset().expect_err("nothing was sent"), nothing);
-    printed(&BoundedSemaphore::new(1).release().expect_err("it is full"), nothing);
+    printed(&BoundedSemaphore::new(1).release().expect_err("the semaphore is full"), nothing);
     printed(&CappedSemaphore::new(3, 2).expect_err("above the limit"), nothing);
 }

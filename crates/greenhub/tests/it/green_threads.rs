@@ -175,9 +175,9 @@ fn the_high_water_mark_is_what_was_touched_of_the_stack() {
         let green = green.unwrap();
         assert_eq!(green.stack_high_water(), None, "it has not begun");
         yield_now();
-        let before = green.stack_high_water().expect("it has begun");
+        let before = green.stack_high_water().expect("the green thread has begun");
         yield_now();
-        let after = green.stack_high_water().expect("it has not ended");
+        let after = green.stack_high_water().expect("the green thread has not ended");
         assert!(0 < before && before < TOUCHED && TOUCHED < after && after <= 2 * size, "{before}, then {after}");
         green.wait().unwrap();
         assert_eq!(green.stack_high_water(), None, "it has ended");

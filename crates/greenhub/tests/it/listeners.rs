@@ -453,7 +453,7 @@ fn closed_is_called_in_the_main_loop() {
         notify_close(here.as_raw_fd());
         assert!(waited.borrow().is_none(), "the caller has called the listener");
         sleep(ms(1));
-        let error = waited.take().expect("it was called").expect_err("nothing may wait there");
+        let error = waited.take().expect("the listener was called").expect_err("nothing may wait there");
         assert!(
             matches!(&error, TrampolineError::Loop(error) if error.kind() == greenhub::hub::LoopErrorKind::InMainloop),
             "{error}"

@@ -853,7 +853,7 @@ fn a_ready_greenlet_is_due_at_once_for_an_outer_loop() {
 fn outer_wait(hub: &HubRef, limit: Duration) -> bool {
     let number = hub.pollable().expect("asked only of hubs that have one");
     let mut poll = libc::pollfd { fd: number, events: libc::POLLIN, revents: 0 };
-    // SAFETY: The pointer is to one entry on this stack, and the length is 1.
+    // SAFETY: the pointer is to one entry on this stack, and the length is 1.
     let found = unsafe { libc::poll(&mut poll, 1, limit.as_millis() as i32) };
     assert!(found >= 0);
     found == 1

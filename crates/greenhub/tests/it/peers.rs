@@ -22,7 +22,7 @@ impl Peer {
             let port = free_port();
             let mut command = command(port);
             let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            let mut peer = Peer(quiet.spawn().expect("it is installed"));
+            let mut peer = Peer(quiet.spawn().expect("the program is installed"));
             while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
                 if peer.0.try_wait().expect("a child").is_some() {
                     return None;
@@ -48,11 +48,11 @@ fn free_port() -> u16 {
 }
 
 fn connect(port: u16) -> TcpStream {
-    TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).expect("it serves")
+    TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).expect("the server listens")
 }
 
 fn output(command: &mut Command) -> String {
-    let output = command.output().expect("it is installed");
+    let output = command.output().expect("the program is installed");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
@@ -228,7 +228,7 @@ mod redis {
             for word in words {
                 command += &format!("${}\r\n{word}\r\n", word.len());
             }
-            self.0.get_mut().write_all(command.as_bytes()).expect("it reads");
+            self.0.get_mut().write_all(command.as_bytes()).expect("the peer reads");
         }
 
         /// Reads a response: a list in brackets, a null as `-`.

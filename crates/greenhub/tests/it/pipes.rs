@@ -155,7 +155,7 @@ fn a_reused_number_is_not_closed_by_its_previous_owner() {
         {
             let _writer = writer;
         }
-        // SAFETY: The number is only used to ask the system whether it is open.
+        // SAFETY: the number is only used to ask the system whether it is open.
         let gone = rustix::io::fcntl_getfd(unsafe { std::os::fd::BorrowedFd::borrow_raw(number) });
         assert_eq!(gone.unwrap_err(), rustix::io::Errno::BADF);
     });

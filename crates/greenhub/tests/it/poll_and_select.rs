@@ -26,7 +26,7 @@ const HIGH: RawFd = 1100;
 
 /// Spawns a green thread that waits for `direction` of the bare number `fd`; returns when it is parked.
 fn waiter(fd: RawFd, direction: Interest) -> GreenThread<Result<Readiness, TrampolineError>> {
-    // SAFETY: The loop is not notified of the close, which is the case under test, in a process of its own.
+    // SAFETY: the loop is not notified of the close, which is the case under test, in a process of its own.
     let waiter = spawn(move || unsafe { trampoline_raw(fd, direction, None) });
     yield_now();
     waiter
@@ -34,7 +34,7 @@ fn waiter(fd: RawFd, direction: Interest) -> GreenThread<Result<Readiness, Tramp
 
 /// Closes `fd` without notifying the loop.
 fn close_behind_the_back(fd: RawFd) {
-    // SAFETY: The test owns the number, and no other thread opens a descriptor meanwhile.
+    // SAFETY: the test owns the number, and no other thread opens a descriptor meanwhile.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }
 
@@ -99,7 +99,7 @@ fn a_large_number_that_is_no_descriptor_gives_the_same_error_each_time() {
     for hub in BOTH {
         use_hub(hub).expect("available");
         for _ in 0..2 {
-            // SAFETY: No test opens this many descriptors, so the number is closed.
+            // SAFETY: no test opens this many descriptors, so the number is closed.
             let error = unsafe { trampoline_raw(100_000, Interest::READ, None) }.expect_err("not open");
             assert!(matches!(error, TrampolineError::InvalidFd(100_000)), "{hub}: {error}");
         }

@@ -24,7 +24,7 @@ impl Forwarder {
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).expect("it listens");
+        let stream = TcpStream::connect(self.address).expect("the server listens");
         // A read timeout turns a hang into a failure.
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
         stream
@@ -48,11 +48,11 @@ fn data_is_forwarded_in_both_directions() {
     let shouting = server(1, |mut stream| {
         let mut said = String::new();
         stream.read_to_string(&mut said).expect("text");
-        stream.write_all(said.to_uppercase().as_bytes()).expect("it reads");
+        stream.write_all(said.to_uppercase().as_bytes()).expect("the peer reads");
     });
     let forwarder = Forwarder::start(&shouting, &["--verbose"]);
     let mut stream = forwarder.connect();
-    stream.write_all(b"is anybody there?").expect("it reads");
+    stream.write_all(b"is anybody there?").expect("the peer reads");
     // The server answers after the end of the request.
     stream.shutdown(Shutdown::Write).expect("open");
     let mut answer = String::new();
@@ -79,7 +79,7 @@ fn large_data_is_forwarded_on_many_connections_at_once() {
             thread::spawn(move || {
                 let mut writer = stream.try_clone().expect("a clone");
                 let writing = thread::spawn(move || {
-                    writer.write_all(&vec![byte; EACH]).expect("it reads");
+                    writer.write_all(&vec![byte; EACH]).expect("the peer reads");
                     writer.shutdown(Shutdown::Write).expect("open");
                 });
                 let mut back = Vec::new();

@@ -145,7 +145,7 @@ same_as_std! {
         assert!(echo.wait().unwrap().success());
     }
 
-    fn pipes_and_files_are_for_children_too() {
+    fn a_child_uses_pipes_and_files_as_its_streams() {
         let path = std::env::temp_dir().join(format!("greenhub-child-{}-{}", std::process::id(), module_path!().len()));
         let mut command = process::Command::new("sh");
         command.args(["-c", "echo told >&2; cat"]);
@@ -165,8 +165,8 @@ same_as_std! {
 }
 
 #[test]
-fn standard_outputs_are_for_children_too() {
-    let name = "standard_outputs_are_for_children_too";
+fn a_child_uses_the_standard_outputs_of_its_parent() {
+    let name = "a_child_uses_the_standard_outputs_of_its_parent";
     if !is_child() {
         let output = in_child(name, |_| {});
         let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
@@ -256,8 +256,8 @@ fn a_killed_waiter_leaves_the_child_usable() {
 }
 
 #[test]
-fn closing_the_input_of_a_child_twice_is_fine() {
-    run("closing_the_input_of_a_child_twice_is_fine", || {
+fn the_input_of_a_child_can_be_closed_twice() {
+    run("the_input_of_a_child_can_be_closed_twice", || {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let stdin = child.stdin.as_ref().unwrap();
         stdin.close();
@@ -702,8 +702,8 @@ fn a_child_is_reaped_in_destructors_without_free_descriptors() {
 }
 
 #[test]
-fn a_child_of_std_becomes_green() {
-    run("a_child_of_std_becomes_green", || {
+fn a_child_of_std_is_waited_for_by_a_green_thread() {
+    run("a_child_of_std_is_waited_for_by_a_green_thread", || {
         let mut command = shell("read line; echo $line");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = Child::from_std(command.as_std_mut().spawn().unwrap()).unwrap();

@@ -156,11 +156,11 @@ fn servers_that_fail_make_broken_links() {
     let told = broken(&output);
     let reasons: Vec<&str> = told.iter().filter_map(|line| line.strip_prefix(&site.url(""))).collect();
     let expected = [
-        "/coded: an answer to HTTP/1.0 in the transfer coding chunked",
+        "/coded: unsupported transfer coding chunked in a response to HTTP/1.0",
         "/early: the page ended 91 bytes early",
         "/endless: the head of the answer has more than 65536 bytes",
         "/nothing: the answer ended within its head",
-        "/other: no answer in HTTP: invalid HTTP version",
+        "/other: invalid HTTP response: invalid HTTP version",
         &format!("/silent: timed out after {limit} seconds"),
     ];
     assert_eq!(reasons, expected);

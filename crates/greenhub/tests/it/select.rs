@@ -127,7 +127,7 @@ fn one_descriptor_is_waited_for_in_both_directions() {
 fn a_bad_descriptor_is_an_error_each_time() {
     run("a_bad_descriptor_is_an_error_each_time", || {
         let (reader, mut writer) = pipe().unwrap();
-        // SAFETY: The number is only polled, and no test of this program opens that many descriptors.
+        // SAFETY: the number is only polled, and no test of this program opens that many descriptors.
         let bad = unsafe { BorrowedFd::borrow_raw(1_000_000) };
         for timeout in [None, Some(SHORT), Some(Duration::ZERO)] {
             for _ in 0..3 {

@@ -94,7 +94,7 @@ fn terminal() -> (fs::File, fs::File) {
     let open = fs::OpenOptions::new().read(true).write(true).to_owned();
     let master = open.open("/dev/ptmx").unwrap();
     let mut name = [0; 64];
-    // SAFETY: The descriptor is open, and the length is that of the buffer.
+    // SAFETY: the descriptor is open, and the length is that of the buffer.
     let failed = unsafe {
         libc::grantpt(master.as_raw_fd()) != 0
             || libc::unlockpt(master.as_raw_fd()) != 0
@@ -105,7 +105,7 @@ fn terminal() -> (fs::File, fs::File) {
     let name = unsafe { std::ffi::CStr::from_ptr(name.as_ptr()) }.to_str().unwrap();
     use std::os::unix::fs::OpenOptionsExt;
     let slave = open.clone().custom_flags(libc::O_NOCTTY).open(name).unwrap();
-    // SAFETY: The descriptor is open, and `tcgetattr` fills in the settings before they are changed.
+    // SAFETY: the descriptor is open, and `tcgetattr` fills in the settings before they are changed.
     unsafe {
         let mut settings = std::mem::zeroed();
         assert_eq!(libc::tcgetattr(slave.as_raw_fd(), &mut settings), 0);
@@ -282,7 +282,7 @@ fn a_stopped_terminal_blocks_only_its_writer() {
     run("a_stopped_terminal_blocks_only_its_writer", || {
         let (slave, master) = terminal();
         let flow = |action| {
-            // SAFETY: The descriptor is open.
+            // SAFETY: the descriptor is open.
             assert_eq!(unsafe { libc::tcflow(slave.as_raw_fd(), action) }, 0);
         };
         flow(libc::TCOOFF);

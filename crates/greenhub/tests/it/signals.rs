@@ -40,7 +40,7 @@ fn an_interrupted_wait_is_not_an_error() {
             nix::sys::signal::SaFlags::empty(),
             nix::sys::signal::SigSet::empty(),
         );
-        // SAFETY: The handler does nothing.
+        // SAFETY: the handler does nothing.
         unsafe { nix::sys::signal::sigaction(Signal::SIGUSR1, &action) }.expect("a handler");
         // The signal must go to this OS thread, which waits.
         // SAFETY: `pthread_self` has no preconditions.
@@ -48,7 +48,7 @@ fn an_interrupted_wait_is_not_an_error() {
         let sender = std::thread::spawn(move || {
             for _ in 0..5 {
                 std::thread::sleep(ms(10));
-                // SAFETY: The OS thread lives until it has joined this one.
+                // SAFETY: the OS thread lives until it has joined this one.
                 unsafe { libc::pthread_kill(thread as libc::pthread_t, libc::SIGUSR1) };
             }
         });
@@ -78,7 +78,7 @@ fn a_stopped_and_continued_process_keeps_its_timers() {
         let handler = nix::sys::signal::SigHandler::Handler(on_continued);
         let (flags, mask) = (nix::sys::signal::SaFlags::empty(), nix::sys::signal::SigSet::empty());
         let action = nix::sys::signal::SigAction::new(handler, flags, mask);
-        // SAFETY: The handler only uses atomics.
+        // SAFETY: the handler only uses atomics.
         unsafe { nix::sys::signal::sigaction(Signal::SIGCONT, &action) }.expect("a handler");
         // A slow shell may stop the process too late, but not in 20 attempts.
         let was_stopped_meanwhile = (0..20).any(|_| {
@@ -227,7 +227,7 @@ static TOLD: AtomicBool = AtomicBool::new(false);
 fn a_signal_wakes_an_idle_hub() {
     in_child(|| {
         REMOTE.set(get_hub().remote()).expect("once");
-        // SAFETY: The handler uses an atomic and `notify`, which is async-signal-safe.
+        // SAFETY: the handler uses an atomic and `notify`, which is async-signal-safe.
         let handler = unsafe {
             signal_hook::low_level::register(libc::SIGUSR1, || {
                 TOLD.store(true, Ordering::SeqCst);
@@ -286,7 +286,7 @@ fn a_signal_does_not_end_the_wait_of_a_destructor() {
             nix::sys::signal::SaFlags::empty(),
             nix::sys::signal::SigSet::empty(),
         );
-        // SAFETY: The handler does nothing.
+        // SAFETY: the handler does nothing.
         unsafe { nix::sys::signal::sigaction(Signal::SIGUSR1, &action) }.expect("a handler");
         greenhub::greenthread::set_panicking_grace(support::HANG);
         // The signal must go to this OS thread, which waits.
@@ -296,7 +296,7 @@ fn a_signal_does_not_end_the_wait_of_a_destructor() {
         let sender = std::thread::spawn(move || {
             for _ in 0..20 {
                 std::thread::sleep(ms(1));
-                // SAFETY: The OS thread lives, since it waits for the byte sent below.
+                // SAFETY: the OS thread lives, since it waits for the byte sent below.
                 unsafe { libc::pthread_kill(this, libc::SIGUSR1) };
             }
             write(&there, b"x").expect("room");

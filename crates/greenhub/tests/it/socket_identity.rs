@@ -30,7 +30,7 @@ fn reuse(fd: RawFd, file: OwnedFd) -> OwnedFd {
     // SAFETY: `dup2` replaces the file under the number in one step, and the callers no longer use the former owner.
     let got = unsafe { libc::dup2(file.as_raw_fd(), fd) };
     assert_eq!(got, fd);
-    // SAFETY: The number was made just now, and no other object owns it.
+    // SAFETY: the number was made just now, and no other object owns it.
     unsafe { OwnedFd::from_raw_fd(got) }
 }
 
@@ -219,7 +219,7 @@ fn rule_05_a_socket_is_closed_when_its_hub_ends_with_the_request_pending() {
         let (give, given) = mpsc::channel();
         let (end, ends) = mpsc::channel::<()>();
         let thread = std::thread::spawn(move || {
-            give.send(known_pipe()).expect("it is waited for");
+            give.send(known_pipe()).expect("a receiver waits");
             // The hub's loop runs no further turn.
             let _ = ends.recv();
         });
@@ -316,7 +316,7 @@ fn rule_05_a_number_stays_open_while_an_operation_uses_it() {
             reader.close();
             Ok(is_open(fd.as_raw_fd()))
         });
-        assert!(still_open.expect("it was not closed before"));
+        assert!(still_open.expect("the source is open"));
         assert_closed(writer);
     });
 }
@@ -327,7 +327,7 @@ fn rule_05_into_fd_deregisters_the_socket() {
         let forgotten = use_noting_hub();
         let (reader, _writer) = known_pipe();
         let number = reader.as_raw_fd();
-        let fd = reader.into_fd().expect("it was not closed before");
+        let fd = reader.into_fd().expect("the source is open");
         assert_eq!((get_hub().name(), fd.as_raw_fd()), ("noting", number));
         assert_eq!(*forgotten.borrow(), [(number, Lent::Open)]);
     });

@@ -30,7 +30,7 @@ fn waiting_connections(listener: &impl AsFd) -> Option<u32> {
     let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
     let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
     let fd = listener.as_fd().as_raw_fd();
-    // SAFETY: The call writes at most `len` bytes, and all zeros are a valid `tcp_info`.
+    // SAFETY: the call writes at most `len` bytes, and all zeros are a valid `tcp_info`.
     let info = unsafe {
         let asked = libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &mut len);
         assert_eq!(asked, 0);
@@ -403,8 +403,8 @@ fn the_timeout_of_a_write_all_is_for_each_wait() {
 }
 
 #[test]
-fn operations_fail_after_close_and_closing_twice_is_fine() {
-    support::run("operations_fail_after_close_and_closing_twice_is_fine", || {
+fn operations_fail_after_close_and_a_second_close_has_no_effect() {
+    support::run("operations_fail_after_close_and_a_second_close_has_no_effect", || {
         let (mut one, mut other) = pair();
         one.close();
         one.close();

@@ -1049,7 +1049,7 @@ fn at_number(fd: OwnedFd, number: RawFd) -> OwnedFd {
         return fd;
     }
     let from = fd.into_raw_fd();
-    // SAFETY: The calls take plain numbers. The test is alone in its process and has found the number closed, so no
+    // SAFETY: the calls take plain numbers. The test is alone in its process and has found the number closed, so no
     // other object owns the new descriptor.
     unsafe {
         assert_eq!(libc::fcntl(number, libc::F_GETFD), -1, "the number is open");
@@ -1724,7 +1724,7 @@ fn rule_12_unguarded_stacks_need_the_unsafe_setter() {
         assert!(refused > 0, "the limit of mappings was not met");
         let error = all.iter().find(|one| one.is_finished()).unwrap().wait().unwrap_err();
         assert!(matches!(&error, GreenError::Loop(error) if error.kind() == LoopErrorKind::Stack), "{error:?}");
-        // SAFETY: The bodies only sleep, so they do not overflow their stacks.
+        // SAFETY: the bodies only sleep, so they do not overflow their stacks.
         unsafe { greenhub::greenthread::set_stack_policy(greenhub::greenthread::StackPolicy::Unguarded) };
         let more = parked(100);
         assert!(more.iter().all(|one| !one.is_finished()));

@@ -221,7 +221,7 @@ mod linux {
 
     fn owned(fd: libc::c_int) -> OwnedFd {
         assert!(fd >= 0, "{}", io::Error::last_os_error());
-        // SAFETY: The callers have just received the descriptor from the system.
+        // SAFETY: the callers have just received the descriptor from the system.
         unsafe { OwnedFd::from_raw_fd(fd) }
     }
 
@@ -326,7 +326,7 @@ mod linux {
                 it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
                 it_value: libc::timespec { tv_sec: 0, tv_nsec: 1_000_000 },
             };
-            // SAFETY: The descriptor is open, the new setting is valid, and a null pointer asks for no old setting.
+            // SAFETY: the descriptor is open, the new setting is valid, and a null pointer asks for no old setting.
             assert_eq!(unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &once, std::ptr::null_mut()) }, 0);
             File::from(timer).read_exact(&mut number).unwrap();
             assert_eq!(u64::from_ne_bytes(number), 1);
@@ -334,7 +334,7 @@ mod linux {
             let place = Place::new("watched");
             let watch = inotify();
             let path = std::ffi::CString::new(place.0.to_str().unwrap()).unwrap();
-            // SAFETY: The descriptor is open, and the path ends with a zero.
+            // SAFETY: the descriptor is open, and the path ends with a zero.
             assert!(unsafe { libc::inotify_add_watch(watch.as_raw_fd(), path.as_ptr(), libc::IN_CREATE) } >= 0);
             let mut watch = File::from(watch);
             let reading = spawn(move || watch.read(&mut [0; 512]).unwrap());

@@ -186,7 +186,7 @@ fn the_requested_number_of_files_is_read_at_once() {
         }
         assert_eq!(writers.len(), 2, "the readers did not read at the same time");
     }
-    let output = running.join().expect("it ends");
+    let output = running.join().expect("no panic");
     ends(&output, 0);
     assert_eq!(text(&output).matches("e3b0c44298fc1c149afbf4c8996fb924").count(), 4);
 }

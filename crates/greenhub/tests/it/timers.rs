@@ -573,7 +573,7 @@ fn a_closure_in_a_cell_counts_how_often_its_timer_has_fired() {
 /// Returns the age of a green thread, rounded to seconds.
 fn age_of(id: Option<GreenletId>) -> Option<Duration> {
     let all = greenhub::debug::greenlets();
-    let one = all.iter().find(|one| Some(one.id) == id).expect("it has not ended");
+    let one = all.iter().find(|one| Some(one.id) == id).expect("the green thread has not ended");
     assert_eq!(one.to_string().contains(" old: "), one.age.is_some());
     one.age.map(|age| Duration::from_secs((age + Duration::from_millis(100)).as_secs()))
 }

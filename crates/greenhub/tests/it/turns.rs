@@ -265,7 +265,7 @@ fn a_green_thread_woken_by_mail_after_a_cut_turn_runs() {
                     trampoline(&reader, Interest::READ, None).expect("data");
                     // The turn is cut after the second reader, and the next one begins with the mail.
                     if number == 1 {
-                        let unparker = unparker.recv().expect("it is parked");
+                        let unparker = unparker.recv().expect("the waiter is parked");
                         std::thread::spawn(move || unparker.unpark()).join().expect("no panic");
                     }
                 });

@@ -228,7 +228,7 @@ fn a_datagram_from_a_sender_with_the_longest_path_is_received() {
         let there = Place(path.into());
         let receiver = UnixDatagram::bind(&here).unwrap();
         let unbound = UnixDatagram::unbound().unwrap();
-        // SAFETY: The address is valid for the given length, and the socket is open.
+        // SAFETY: the address is valid for the given length, and the socket is open.
         let bound = unsafe {
             let mut address: libc::sockaddr_un = std::mem::zeroed();
             address.sun_family = libc::AF_UNIX as libc::sa_family_t;

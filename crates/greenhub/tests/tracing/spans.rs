@@ -812,7 +812,7 @@ fn a_forked_child_stays_in_its_spans() {
         let green = named("green", move || {
             in_span(part("a part"), || {
                 sleep(SHORT);
-                // SAFETY: No other thread of this process runs, and the child ends without any cleanup.
+                // SAFETY: no other thread of this process runs, and the child ends without any cleanup.
                 let forked = unsafe { nix::unistd::fork() }.unwrap();
                 sleep(SHORT);
                 let here = notes.here() == ["green", "a part"];

@@ -180,7 +180,7 @@ pub struct ClusterServer {
     ends: mpsc::Receiver<()>,
 }
 
-/// The end of an OS thread; `None` if its setup failed.
+/// The end of an OS thread, or `None` if its setup failed.
 type ThreadEnd = Option<Result<Served, ServeError>>;
 
 impl ClusterServer {

@@ -408,7 +408,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Classifies an error. `None` if the listener cannot accept any more.
+    /// Classifies an error. Returns `None` if the listener cannot accept any more.
     pub(crate) fn of(error: &io::Error) -> Option<Failure> {
         const LACKS: &[Errno] = &[Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::NOSPC];
         const CONNECTIONS: &[Errno] = &[

@@ -14,7 +14,7 @@ use super::{Child, orphans};
 /// use greenhub::process::{Command, Stdio};
 /// use std::io::Write;
 /// let mut child = Command::new("tr").args(["a-z", "A-Z"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-/// let mut stdin = child.stdin.take().expect("it was asked for");
+/// let mut stdin = child.stdin.take().expect("a piped standard input");
 /// greenhub::spawn_n(move || stdin.write_all(b"hello").unwrap());
 /// assert_eq!(child.wait_with_output()?.stdout, b"HELLO");
 /// # Ok::<(), Box<dyn std::error::Error>>(())

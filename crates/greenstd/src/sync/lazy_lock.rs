@@ -62,7 +62,7 @@ impl<T, F: FnOnce() -> T> LazyLock<T, F> {
     #[track_caller]
     pub fn force_mut(this: &mut LazyLock<T, F>) -> &mut T {
         LazyLock::force(this);
-        this.value.get_mut().expect("it was forced")
+        this.value.get_mut().expect("the value was forced")
     }
 }
 

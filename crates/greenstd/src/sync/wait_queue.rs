@@ -146,7 +146,7 @@ impl<P> WaitQueue<P> {
         number
     }
 
-    /// Removes a waiter and returns its payload. `None` if the waiter was granted before.
+    /// Removes a waiter and returns its payload. Returns `None` if the waiter was granted before.
     #[cold]
     fn remove(&mut self, number: u64) -> Option<P> {
         if let Some(first) = self.first.take_if(|first| first.number == number) {

@@ -89,7 +89,7 @@ impl Builder {
         Builder { builder: self.builder.stack_size(size), ..self }
     }
 
-    /// Sets how long the OS thread waits for its green threads at its end. `None`: forever.
+    /// Sets how long the OS thread waits for its green threads at its end. With `None`, it waits forever.
     pub fn shutdown_limit(self, limit: impl Into<Option<Duration>>) -> Builder {
         Builder { limit: limit.into(), ..self }
     }

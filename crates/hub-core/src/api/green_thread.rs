@@ -129,7 +129,7 @@ impl<T> GreenThread<T> {
         self.task.see();
     }
 
-    /// Returns the id of the green thread. `None` if it has ended.
+    /// Returns the id of the green thread, or `None` if it has ended.
     #[must_use]
     pub fn id(&self) -> Option<GreenletId> {
         self.task.control().map(|control| control.id())

@@ -66,7 +66,7 @@ pub(super) fn holds_back(target: ControlRef, exit: &Exit) -> bool {
 pub(super) fn begin(target: ControlRef, ticket: u64) {
     let Some(patience) = lock_patience() else { return };
     let entry = Target::Patience { greenlet: target.number(), ticket };
-    if let Some(before) = target.replace_patience(Some(local::get().main_loop.arm(patience, entry))) {
+    if let Some(before) = target.replace_patience_timer(Some(local::get().main_loop.arm(patience, entry))) {
         local::get().main_loop.disarm(before);
     }
 }
@@ -74,7 +74,7 @@ pub(super) fn begin(target: ControlRef, ticket: u64) {
 /// Disarms the patience timer, because the park of `me` is over.
 #[cold]
 pub(crate) fn end(me: ControlRef) {
-    if let Some(timer) = me.replace_patience(None) {
+    if let Some(timer) = me.replace_patience_timer(None) {
         local::get().main_loop.disarm(timer);
     }
 }

@@ -35,7 +35,7 @@ impl LostError {
     }
 }
 
-/// Like `find`, which may panic. In case of a panic, returns an error without its message.
+/// Calls `find`, which may panic. After a panic, returns an error without its message.
 #[inline]
 pub(crate) fn contained_in<T>(result: &T, find: fn(&T) -> Option<LostError>) -> Option<LostError> {
     let found = contained(|| find(result));
@@ -45,11 +45,11 @@ pub(crate) fn contained_in<T>(result: &T, find: fn(&T) -> Option<LostError>) -> 
 /// Returns the text in place of a message that could not be made.
 pub(crate) fn no_text(failed: GreenError) -> String {
     match failed {
-        GreenError::Panic(panic) => format!("an error whose text cannot be had: {panic}"),
+        GreenError::Panic(panic) => format!("an error whose text cannot be made: {panic}"),
         // An exit ended the making of the text. Its error may be foreign too.
         failed => {
             drop_contained(failed);
-            "an error whose text cannot be had".to_owned()
+            "an error whose text cannot be made".to_owned()
         }
     }
 }

@@ -74,7 +74,7 @@ struct Pending {
 /// The part of a control block that most greenlets never need.
 #[derive(Default)]
 pub(crate) struct ColdState {
-    /// In the order in which they are thrown.
+    /// The pending exits, in the order in which they are thrown.
     pending: RefCell<Vec<Pending>>,
     /// The number of throws of exits so far.
     thrown: Cell<u64>,
@@ -82,8 +82,8 @@ pub(crate) struct ColdState {
     refused_kills: Cell<u32>,
     /// Whether it was reported that an exit was given up.
     reported: Cell<bool>,
-    /// The timer that ends a wait for a lock by the exit that the wait holds back.
-    patience: Cell<Option<TimerId>>,
+    /// The patience timer, which ends a wait for a lock with the exit that the wait holds back.
+    patience_timer: Cell<Option<TimerId>>,
     switching: Switching,
     locals: Locals,
     #[cfg(feature = "tracing")]
@@ -221,14 +221,14 @@ impl ControlRef {
         !self.is_shielded_from(&pending.exit)
     }
 
-    /// Returns whether a shield holds that exit back.
+    /// Returns whether a shield holds `exit` back.
     pub(crate) fn is_shielded_from(self, exit: &Exit) -> bool {
         exit.shields() < self.shields()
     }
 
-    /// Replaces the timer of a wait that holds an exit back, and returns the former one.
-    pub(super) fn replace_patience(self, timer: Option<TimerId>) -> Option<TimerId> {
-        self.cold().patience.replace(timer)
+    /// Replaces the patience timer, and returns the former one.
+    pub(super) fn replace_patience_timer(self, timer: Option<TimerId>) -> Option<TimerId> {
+        self.cold().patience_timer.replace(timer)
     }
 
     /// Removes all pending exits.
@@ -329,7 +329,7 @@ impl ControlRef {
 
 /// The progress of the kill of a green thread that has not ended.
 ///
-/// For code that waits for the ends of many green threads.
+/// It is for code that waits for the ends of many green threads.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum KillProgress {
@@ -413,7 +413,7 @@ pub fn exit_kind(payload: &(dyn Any + Send)) -> Option<ExitKind> {
     payload.downcast_ref::<Box<dyn Any + Send>>().and_then(|payload| exit_kind(payload.as_ref()))
 }
 
-/// Runs `f` within the scope with that number, which `open` keeps open.
+/// Runs `f` within the scope `number`, which `open` keeps open.
 ///
 /// Returns an exit of that scope as the error. All other unwinding goes through.
 #[inline]

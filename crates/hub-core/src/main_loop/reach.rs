@@ -86,7 +86,7 @@ impl Unparker {
         fork::is_left_behind(self.thread)
     }
 
-    /// Returns the number of the greenlet. `None` for an OS thread.
+    /// Returns the number of the greenlet, or `None` for an OS thread.
     #[inline]
     pub(crate) fn number(self) -> Option<u32> {
         (self.greenlet != PLAIN).then_some((self.greenlet.get() - 1) as u32)

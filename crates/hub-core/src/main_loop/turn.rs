@@ -99,7 +99,9 @@ impl MainLoop {
         self.sleep(local, sleep);
     }
 
-    /// Decides how long the hub waits. `None`: not at all, as the main greenlet has become ready or the loop ends.
+    /// Decides how long the hub waits.
+    ///
+    /// Returns `None` for no wait, because the main greenlet has become ready or the loop ends.
     #[inline(always)]
     fn plan_sleep(&self, local: &Local, mut timeout: Option<Duration>) -> Option<Sleep> {
         let mut idle = None;

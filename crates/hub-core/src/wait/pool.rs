@@ -372,7 +372,7 @@ impl Threads {
         true
     }
 
-    /// Returns the next job. `None` if the thread is surplus, which is then removed.
+    /// Returns the next job. Returns `None` if the thread is surplus, which is then removed.
     fn next_job(self: &Arc<Self>, born: u64) -> Option<Job> {
         let mut state = self.lock();
         if state.workers <= state.size {

@@ -68,8 +68,8 @@ pub fn trampoline(
 /// Parks the running green thread until one of several descriptors is ready. Switches.
 ///
 /// Each descriptor has a direction of its own. The caller finds the ready descriptors by checking them. Waits for many
-/// descriptors, such as poll(2), are built on this. Duplicates count once. Without descriptors it waits for the limit
-/// only.
+/// descriptors, such as poll(2), are built on this. Duplicates count once. Without descriptors, only the limit ends the
+/// wait.
 ///
 /// ```
 /// use greenhub::Interest;
@@ -157,7 +157,7 @@ unsafe fn wait(fd: RawFd, interest: Interest, timeout: Option<Duration>) -> Resu
     // SAFETY: the number is open by the contract.
     let waited = unsafe { local.main_loop.wait_for(fd, Owner::Raw, interest, &mut Deadline::from(timeout)) };
     match waited {
-        Ok(Wake::Ready(what)) => Ok(what),
+        Ok(Wake::Ready(readiness)) => Ok(readiness),
         Ok(_) => Ok(interest.into()),
         Err(TrampolineError::Loop(error)) if error.forbids_waits() => {
             // SAFETY: the number is open by the contract.

@@ -138,14 +138,14 @@ impl Server {
 
     /// Interrupts the server as Ctrl-C does, and returns its remaining output.
     pub(crate) fn interrupt(self) -> Output {
-        let process = self.process.as_ref().expect("it runs");
-        kill_process(Pid::from_child(process), Signal::INT).expect("it runs");
+        let process = self.process.as_ref().expect("the process runs");
+        kill_process(Pid::from_child(process), Signal::INT).expect("the process runs");
         self.wait()
     }
 
     /// Waits until the server ends by itself.
     pub(crate) fn wait(mut self) -> Output {
-        let process = self.process.take().expect("it runs");
+        let process = self.process.take().expect("the process runs");
         let mut stderr = Vec::new();
         self.rest.read_to_end(&mut stderr).expect("a pipe");
         let output = process.wait_with_output().expect("a child");

@@ -60,7 +60,7 @@ impl Site {
         let noted = Arc::clone(&seen);
         std::thread::spawn(move || {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-            sender.send(listener.local_addr().expect("bound")).expect("it is waited for");
+            sender.send(listener.local_addr().expect("bound")).expect("a receiver waits");
             let served = Rc::new((pages, Cell::new(0), RefCell::new(Vec::new())));
             for stream in listener.incoming() {
                 let (stream, served, seen) = (stream.expect("a client"), Rc::clone(&served), Arc::clone(&noted));

@@ -65,7 +65,7 @@ impl WebServer {
     /// Sends `requests` on one connection, and returns everything that comes back.
     pub(crate) fn request(&self, requests: &str) -> String {
         let mut stream = self.connect();
-        stream.write_all(requests.as_bytes()).expect("it reads");
+        stream.write_all(requests.as_bytes()).expect("the peer reads");
         let mut answers = String::new();
         stream.read_to_string(&mut answers).expect("text");
         answers

@@ -279,7 +279,7 @@ fn a_bounded_semaphore_gets_its_tokens_back() {
                             if !got {
                                 continue;
                             }
-                            let _back = OnDrop(|| semaphore.release().expect("it is below its limit"));
+                            let _back = OnDrop(|| semaphore.release().expect("the semaphore is below its limit"));
                             let _holds = holding.one();
                             assert!(holding.get() <= tokens);
                             pause(random);

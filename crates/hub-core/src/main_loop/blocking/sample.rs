@@ -190,7 +190,7 @@ impl Drop for Sampling {
 }
 
 impl WatchedThread {
-    /// Returns the number of the loop's turn; `None` while it is in its hub.
+    /// Returns the number of the loop's turn, or `None` while it is in its hub.
     pub(super) fn turn(&self) -> Option<u64> {
         (!self.heartbeat.is_in_hub()).then(|| self.heartbeat.turn())
     }
