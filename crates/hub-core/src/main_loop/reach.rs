@@ -308,15 +308,17 @@ impl Threads {
     /// Ends a wait. Returns false if the waiter does not exist any more.
     pub(crate) fn unpark(&self, unparker: Unparker) -> bool {
         let mut state = self.lock();
-        match state.reach.get(&unparker.thread) {
-            Some(reach) => reach.unpark(unparker),
+        let route = match state.reach.get(&unparker.thread) {
+            Some(reach) => reach.route(unparker),
             None if unparker.thread == fork::survivor() && unparker.number().is_some() => {
                 state.early.push(unparker);
-                true
+                return true;
             }
             // The thread of the waiter has ended.
-            None => false,
-        }
+            None => Route::None,
+        };
+        drop(state);
+        route.unpark(unparker)
     }
 
     pub(crate) fn register(&self, thread: u64, change: impl FnOnce(&mut Reach)) {
@@ -326,7 +328,9 @@ impl Threads {
         change(reach);
         // All early wake-ups are for the child's first thread, even if another one registers before it.
         if thread == fork::survivor() && reach.mailbox.is_some() {
-            early.drain(..).for_each(|unparker| _ = reach.unpark(unparker));
+            let early: Vec<_> = early.drain(..).map(|unparker| (reach.route(unparker), unparker)).collect();
+            drop(state);
+            early.into_iter().for_each(|(route, unparker)| _ = route.unpark(unparker));
         }
     }
 
@@ -342,15 +346,33 @@ impl Threads {
     }
 }
 
+/// The way to one waiter. It is followed without the lock of the table: a hub's notifier is foreign code, which may
+/// unpark others.
+enum Route {
+    Mailbox(Arc<Mailbox>),
+    Plain(Arc<Plain>),
+    None,
+}
+
 impl Reach {
-    fn unpark(&self, unparker: Unparker) -> bool {
+    fn route(&self, unparker: Unparker) -> Route {
         match (unparker.number(), &self.mailbox, &self.plain) {
-            (Some(greenlet), ..) if self.abandoned.contains(&greenlet) => false,
+            (Some(greenlet), ..) if self.abandoned.contains(&greenlet) => Route::None,
+            (Some(_), Some(mailbox), _) => Route::Mailbox(Arc::clone(mailbox)),
+            (None, _, Some(plain)) => Route::Plain(Arc::clone(plain)),
+            _ => Route::None,
+        }
+    }
+}
+
+impl Route {
+    fn unpark(self, unparker: Unparker) -> bool {
+        match (self, unparker.number()) {
             // A mailbox that refuses the message belongs to an ending thread.
-            (Some(greenlet), Some(mailbox), _) => {
+            (Route::Mailbox(mailbox), Some(greenlet)) => {
                 mailbox.post(Message::Wake { greenlet, ticket: unparker.ticket }).is_ok()
             }
-            (None, _, Some(plain)) => {
+            (Route::Plain(plain), _) => {
                 plain.unpark(unparker.ticket);
                 true
             }
