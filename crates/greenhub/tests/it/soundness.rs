@@ -1172,14 +1172,15 @@ impl Tap for Nameless {
 }
 
 #[test]
-fn rule_06_a_hub_whose_name_panics_or_switches_is_a_build_error() {
-    run("rule_06_a_hub_whose_name_panics_or_switches_is_a_build_error", || {
-        let names: [fn() -> &'static str; 2] = [
+fn rule_06_a_hub_whose_name_panics_switches_or_is_empty_is_a_build_error() {
+    run("rule_06_a_hub_whose_name_panics_switches_or_is_empty_is_a_build_error", || {
+        let names: [fn() -> &'static str; 3] = [
             || quiet_panic("no name"),
             || {
                 sleep(SHORT);
                 "late"
             },
+            || "",
         ];
         for name in names {
             use_tapped_hub(Nameless(name));

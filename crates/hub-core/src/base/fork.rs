@@ -70,6 +70,12 @@ pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
 
+/// Returns whether the calling thread came through a fork since the last call of [`take_forked`].
+#[inline]
+pub(crate) fn is_forked() -> bool {
+    FORKED.get()
+}
+
 /// Returns whether the calling thread came through a fork since the last call.
 #[inline]
 pub(crate) fn take_forked() -> bool {

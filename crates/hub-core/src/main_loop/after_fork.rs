@@ -18,14 +18,15 @@ impl MainLoop {
     /// parent's.
     #[inline]
     pub(super) fn notice_fork(&self) -> Result<(), LoopError> {
-        if fork::take_forked() { self.after_fork() } else { Ok(()) }
+        if fork::is_forked() { self.after_fork() } else { Ok(()) }
     }
 
     /// In a child, replaces the wake-up descriptor and resets the hub, then registers all waiters again. Pool jobs are
     /// the parent's.
     #[cold]
     fn after_fork(&self) -> Result<(), LoopError> {
-        if self.slot.is_empty() {
+        // The fork happened inside the hub. Its caller resets it afterwards.
+        if self.heartbeat.is_in_hub() || !fork::take_forked() || self.slot.is_empty() {
             return Ok(());
         }
         let hub = self.slot.name();

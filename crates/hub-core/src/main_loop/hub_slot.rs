@@ -131,7 +131,12 @@ impl MainLoop {
                 Some(builder) => builder,
                 None => default_builder()?,
             };
-            let build = || (builder.build)().map(|hub| (hub.name(), hub.rearm(), hub));
+            // An empty name stands for an empty slot.
+            let check = |hub: Box<dyn Hub>| match hub.name() {
+                "" => Err(io::Error::other("a hub needs a name")),
+                name => Ok((name, hub.rearm(), hub)),
+            };
+            let build = || (builder.build)().and_then(check);
             let built = self.call_guarded(build).map_err(error_of);
             let name = builder.name.clone();
             self.slot.set_choice(Some(builder));
