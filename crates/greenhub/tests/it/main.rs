@@ -43,6 +43,7 @@ mod hubs;
 mod job_leftovers;
 mod late_operations;
 mod leaks;
+mod lent_numbers;
 mod limits;
 mod links;
 mod listen;

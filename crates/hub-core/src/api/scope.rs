@@ -88,6 +88,8 @@ where
     {
         panic!("scope: {error}");
     }
+    // The wait for the children is masked. It must not panic, since they borrow from the caller's frame.
+    assert!(run::Mask::fits(), "scope: scopes are nested 255 deep in destructors of their own green threads");
     let _open = OpenScope::of_main();
     let scope = Scope {
         children: RefCell::default(),

@@ -169,6 +169,11 @@ impl Descriptors {
         self.watched.is_current(key) && self.watched.armed(key).is_empty() && self.lease(key) == Lease::Wait
     }
 
+    /// Returns the first waiters of `key`.
+    pub(super) fn targets(&self, key: Key) -> [Target; 2] {
+        self.slots.get(key.fd() as usize).map_or([Target::Vacant; 2], |slot| slot.target)
+    }
+
     /// Returns how the descriptor of `key` is lent to the hub.
     pub(super) fn lease(&self, key: Key) -> Lease {
         match self.slots.get(key.fd() as usize) {

@@ -4,10 +4,14 @@
 //! - A descriptor is armed only under a promise that it stays open: a trampoline borrows it, a callback's registration
 //!   owns it, a socket is deregistered before it is closed. [`DescriptorWaiter`]'s destructor removes the waiter from
 //!   the table, however the park ends.
-//! - No cell is borrowed while the hub or a callback is called, nor across a switch.
+//! - No cell is borrowed while the hub or a callback is called, nor across a switch; except the table, which the hub's
+//!   `wait` reads. Changes of the table from inside `wait` are posted to the loop's own mailbox. Until they are carried
+//!   out, the descriptor stays open.
 
-use std::cell::{Cell, RefMut};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::cell::Cell;
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,11 +19,14 @@ use std::time::Duration;
 use super::callback_table::{Callback, CallbackId};
 use super::deadline::Deadline;
 use super::descriptors::{Descriptors, Owner, Prepared, ReadHint};
+use super::listener::Listener;
+use super::remote::Message;
 use super::{MainLoop, PREVENT_MULTIPLE_READERS};
 use crate::base::wait_reason::WaitReason;
 use crate::error::{LoopError, TrampolineError};
 use crate::greenlet::control::Wake;
 use crate::greenlet::driver::Driver;
+use crate::greenlet::local;
 use crate::greenlet::run::{self, Waiter};
 use crate::greenlet::target::Target;
 use crate::greenlet::unwind::{contained, drop_contained};
@@ -99,8 +106,8 @@ impl MainLoop {
             descriptors.queue_paused(fd, direction, target);
             descriptors.watched.key(fd).expect("a prepared descriptor has a key")
         };
-        let timer = Cell::new(Some(self.arm(pause, target)));
-        let entry = DescriptorWaiter { main_loop: self, key, direction, target, timer };
+        let entry = DescriptorWaiter { main_loop: self, key, direction, target, timer: Cell::new(None) };
+        entry.timer.set(Some(self.arm(pause, target)));
         let wake = waiter.park()?;
         drop(entry);
         match wake {
@@ -272,6 +279,9 @@ impl MainLoop {
 
     /// Deregisters a listener, and releases its descriptor.
     pub(crate) fn unlisten(&self, id: CallbackId) {
+        if self.with_table(|_| ()).is_none() {
+            return self.unlisten_after_wait(id);
+        }
         let (key, interest) = match self.callbacks.borrow().get(id) {
             Some(&Callback::Listener { key, interest, .. }) => (key, interest),
             _ => return,
@@ -279,6 +289,20 @@ impl MainLoop {
         let callback = self.callbacks.borrow_mut().remove(id);
         self.release(key, interest, Target::Call(id.number()));
         drop_contained(callback);
+    }
+
+    /// Silences a listener that is dropped inside the hub's `wait`. The table lends its descriptor, so it stays
+    /// registered until the loop reads its mail.
+    #[cold]
+    fn unlisten_after_wait(&self, id: CallbackId) {
+        let listener = match self.callbacks.borrow_mut().get_mut(id) {
+            Some(Callback::Listener { listener, .. }) => mem::replace(listener, Rc::new(Silent)),
+            _ => return,
+        };
+        if let Some(mailbox) = self.mailbox() {
+            drop(mailbox.post(Message::Run(Box::new(move || local::get().main_loop.unlisten(id)))));
+        }
+        drop_contained(listener);
     }
 
     /// Removes the waiter of a listener, whose descriptor is still open.
@@ -338,22 +362,38 @@ impl MainLoop {
 
     /// Makes a new hub watch an armed key. An error is that of the hub, which is lost.
     pub(super) fn watch_again(&self, key: Key, interest: Interest) -> Result<(), LoopError> {
-        let lease = {
+        let (lease, targets) = {
             let descriptors = self.descriptors.borrow();
             if descriptors.watched.armed(key).is_empty() {
                 return Ok(());
             }
-            descriptors.lease(key)
+            (descriptors.lease(key), descriptors.targets(key))
         };
-        // SAFETY: the key is armed, so its waiter keeps the number open.
+        // The hub is foreign code: it may deregister the listeners.
+        let kept = targets.map(|target| self.descriptor_of(target));
+        // SAFETY: the key is armed. `kept` holds the descriptor of a listener. That of a parked greenlet stays open, since
+        // no greenlet is left inside a hub.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
-        if self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease))?.is_err() {
+        let watched = self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease));
+        kept.into_iter().for_each(drop_contained);
+        if watched?.is_err() {
             self.closed(key.fd(), None);
         } else if lease == Lease::Life && self.slot.rearm() != Rearm::Explicit {
-            // SAFETY: the number was lent for life before, under the same promise.
+            // SAFETY: the number is a source's, which makes this loop give it up before it is closed. A key that was given
+            // up meanwhile lends nothing.
             unsafe { self.descriptors.borrow_mut().lend(key, interest) };
         }
         Ok(())
+    }
+
+    /// Returns the descriptor of a listener, `None` for other targets.
+    fn descriptor_of(&self, target: Target) -> Option<Rc<dyn AsFd>> {
+        let Target::Call(number) = target else { return None };
+        let callbacks = self.callbacks.borrow();
+        match callbacks.get(callbacks.id(number)?) {
+            Some(Callback::Listener { fd, .. }) => Some(Rc::clone(fd)),
+            _ => None,
+        }
     }
 
     /// Promotes the next queued waiter once the first one has gone.
@@ -387,7 +427,8 @@ impl MainLoop {
     /// Retires the number `fd`, which is closed, about to be closed, or given to another file. Wakes its waiters with
     /// an error, and makes the hub forget it. `open` is the descriptor, from a caller that keeps it open.
     pub(crate) fn closed(&self, fd: RawFd, open: Option<BorrowedFd<'_>>) {
-        let Some((key, waited)) = self.descriptors.borrow_mut().retire(fd) else { return };
+        let retired = self.with_table(|table| table.retire(fd)).expect("a hub gives up no descriptor while it waits");
+        let Some((key, waited)) = retired else { return };
         if !self.slot.is_empty() {
             // A hub that fails here has nothing left to forget.
             let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, open));
@@ -401,8 +442,8 @@ impl MainLoop {
         if self.is_wakeup(fd) {
             return;
         }
-        let evicted = self.descriptors.borrow_mut().evict(fd);
-        match evicted {
+        let evicted = self.with_table(|table| table.evict(fd));
+        match evicted.expect("a hub gives up no descriptor while it waits") {
             Some(waited) => self.notify_closed(fd, waited),
             None => self.closed(fd, None),
         }
@@ -432,11 +473,14 @@ impl MainLoop {
     }
 
     /// Wakes the greenlets that wait for a socket in `directions`. Does not switch.
-    pub(crate) fn wake_waiters(&self, fd: RawFd, socket: u64, directions: Interest) {
-        let taken = self.descriptors.borrow_mut().take_parked(fd, socket, directions);
+    ///
+    /// Returns false, and wakes nothing, inside the hub's `wait`.
+    pub(crate) fn wake_waiters(&self, fd: RawFd, socket: u64, directions: Interest) -> bool {
+        let Some(taken) = self.with_table(|table| table.take_parked(fd, socket, directions)) else { return false };
         for (target, direction) in taken {
             self.tell(target, Wake::Ready(direction.into()));
         }
+        true
     }
 
     /// Sets the callback for a close of the descriptor that the running greenlet waits for, until
@@ -452,10 +496,10 @@ impl MainLoop {
         Some(marks.swap_remove(index).1)
     }
 
-    /// The table of descriptors. To be read and written at once: no call of a hub, and no switch, while it is borrowed.
+    /// Calls `access` with the table of descriptors. Returns `None` inside the hub's `wait`, which reads the table.
     #[inline]
-    pub(crate) fn table(&self) -> RefMut<'_, Descriptors> {
-        self.descriptors.borrow_mut()
+    pub(crate) fn with_table<R>(&self, access: impl FnOnce(&mut Descriptors) -> R) -> Option<R> {
+        self.descriptors.try_borrow_mut().ok().map(|mut table| access(&mut table))
     }
 
     /// Records an operation on a socket that has succeeded, or would block (`None`).
@@ -469,9 +513,16 @@ impl MainLoop {
             Some(ReadHint::Likely) => true,
         };
         if !keep {
-            self.descriptors.borrow_mut().used_up(fd, socket, direction, left.is_none());
+            self.with_table(|table| table.used_up(fd, socket, direction, left.is_none()));
         }
     }
+}
+
+/// The listener of a registration that was dropped inside the hub's `wait`.
+struct Silent;
+
+impl Listener for Silent {
+    fn ready(&self, _: RawFd, _: Readiness) {}
 }
 
 /// A waiter in the table. `Drop` removes it, however the park ends.

@@ -161,14 +161,17 @@ impl Source {
     /// Returns whether the hub has reported an end; true without a hub.
     #[inline(never)]
     fn may_have_ended(&self) -> bool {
-        local::get_if_any().is_none_or(|local| local.main_loop.table().has_ended(self.inner.fd, self.inner.id))
+        local::get_if_any().is_none_or(|local| {
+            let has_ended = local.main_loop.with_table(|table| table.has_ended(self.inner.fd, self.inner.id));
+            has_ended.unwrap_or(true)
+        })
     }
 
     /// Clears a reported end that was an error, which is over.
     #[cold]
     fn has_not_ended(&self) {
         if let Some(local) = local::get_if_any() {
-            local.main_loop.table().has_not_ended(self.inner.fd, self.inner.id);
+            local.main_loop.with_table(|table| table.has_not_ended(self.inner.fd, self.inner.id));
         }
     }
 
@@ -236,8 +239,8 @@ impl Source {
         let main_loop = &local.main_loop;
         // Even where the operation is known to block, a non-blocking caller tries it, and a panicking caller cannot
         // park.
-        let mut attempt =
-            main_loop.table().may_succeed(inner.fd, inner.id, direction) || nonblocking || std::thread::panicking();
+        let may_succeed = main_loop.with_table(|table| table.may_succeed(inner.fd, inner.id, direction));
+        let mut attempt = may_succeed.unwrap_or(true) || nonblocking || std::thread::panicking();
         loop {
             if attempt {
                 main_loop.counters.count_operation();
@@ -326,7 +329,7 @@ impl Source {
                 // SAFETY: the number is open as long as `entered` lives.
                 let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
                 block_on(fd, direction, limit.duration())?;
-                main_loop.table().make_ready(inner.fd, inner.id, direction);
+                main_loop.with_table(|table| table.make_ready(inner.fd, inner.id, direction));
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -408,9 +411,10 @@ impl Source {
         if inner.word.is_closed() {
             return Err(TrampolineError::Closed(inner.fd).into());
         }
+        // Never older than what `is_closed` has seen: both read one word.
         if inner.word.has(LENT) {
             // A waiter by number has borrowed the number, and stays.
-            main_loop.table().adopt(inner.fd, inner.id);
+            main_loop.with_table(|table| table.adopt(inner.fd, inner.id));
         }
         Ok(waiting)
     }
@@ -550,10 +554,12 @@ impl Source {
     pub fn into_fd(self) -> io::Result<OwnedFd> {
         let inner = &self.inner;
         let _entered = inner.enter()?;
+        // Before the request: a hub that finds an open source at home keeps it registered.
+        inner.word.close();
         inner.forget();
-        // Only this call is in progress, so no request waits for another hub.
+        // If only this call is in progress, every hub has carried out its request.
         if inner.word.claim_alone() {
-            // SAFETY: the number was open until now, and the word says that nothing else closes it.
+            // SAFETY: the number was open until now, no hub has it registered, and nothing else closes it.
             return Ok(unsafe { OwnedFd::from_raw_fd(inner.fd) });
         }
         // The number itself stays open until that hub has deregistered it.

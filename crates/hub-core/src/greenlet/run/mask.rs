@@ -6,10 +6,15 @@ use super::current;
 /// Defers exits of the running greenlet while it exists.
 #[must_use = "the mask is lifted when this is dropped"]
 pub(crate) struct Mask {
-    pub(super) me: ControlRef,
+    me: ControlRef,
 }
 
 impl Mask {
+    /// Returns whether another mask fits. Masks end in reverse order, so one fits as well after a call that began here.
+    pub(crate) fn fits() -> bool {
+        current().masks.get() < u8::MAX
+    }
+
     pub(crate) fn new() -> Mask {
         let me = current();
         let masks = me.masks.get().checked_add(1).expect("masks are nested 255 deep");
@@ -28,7 +33,7 @@ impl Drop for Mask {
 ///
 /// Unlike under a mask, a deferred exit does not end a park.
 pub(crate) struct Shield {
-    pub(super) me: ControlRef,
+    me: ControlRef,
 }
 
 impl Shield {

@@ -61,9 +61,9 @@ impl<M: Resident> Home<M> {
         CountedWaiter(&self.waiting)
     }
 
-    pub(super) fn has_waiters(&self) -> bool {
+    pub(super) fn waiters(&self) -> u32 {
         order_for_model();
-        self.waiting.load(SeqCst) != 0
+        self.waiting.load(SeqCst)
     }
 
     /// Makes `hub` of the OS thread `here` the home, for a caller that is counted.

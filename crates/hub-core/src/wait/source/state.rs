@@ -3,11 +3,12 @@
 //! Ground rules, and those of [`word`](super::word) and [`home`](super::home):
 //! - The number is open from `new` on. It is closed by the caller to which the [`Word`] says so. Otherwise the drop of
 //!   the last `Inner` closes it.
-//! - A greenlet that a fork or the end of its OS thread has left behind stays [`Entered`] forever. So the close of such
-//!   a source redirects its number to a dead file, which releases the source's own file; the number stays open.
-//! - Before the close, the hub that has the number registered is asked to deregister it. If that hub belongs to another
-//!   thread, a request is sent there. The request is itself `Entered`, and so keeps the number open until it was
-//!   carried out.
+//! - A greenlet that a fork or the end of its OS thread has left behind stays [`Entered`] and counted as a waiter for
+//!   ever. So the close of such a source redirects its number to a dead file, which releases the source's own file; the
+//!   number stays open. It does so only if all other operations are such waiters: a live one may use the file.
+//! - After the source was marked closed, the hub that has the number registered is asked to deregister it. (A hub that
+//!   finds an open source at home keeps it.) If that hub belongs to another thread, a request is sent there. The request
+//!   is itself `Entered`, and so keeps the number open until it was carried out.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -74,7 +75,8 @@ impl Inner {
     /// the number registered, that thread does this once its hub has deregistered it: a hub cannot deregister a file
     /// that the number no longer names.
     pub(super) fn close_if_left_behind(&self) {
-        if !self.word.is_kept_by_others() {
+        // A greenlet that was left behind is counted as a waiter for ever. Any other operation may be using the file.
+        if self.word.others().is_none_or(|others| others == 0 || others != self.home.waiters().into()) {
             return;
         }
         let is_left_behind = match &self.home.resident() {
@@ -106,12 +108,11 @@ impl Inner {
 
     /// Makes the hub that has the number registered deregister it, and wakes the waiters. The caller is entered.
     pub(super) fn forget(self: &Arc<Self>) {
-        if let Some(local) = local::try_get() {
-            // A waiter by number borrows the number from this source, even if no hub has the source registered.
-            if self.word.has(LENT) {
-                local.main_loop.table().adopt(self.fd, self.id);
-            }
-            self.forget_here(&local.main_loop);
+        if let Some(local) = local::try_get()
+            && !self.forget_here(&local.main_loop)
+            && let Some(mailbox) = local.main_loop.mailbox()
+        {
+            self.post(&mailbox, Request::Forget);
         }
         if self.home.hub() == 0 {
             return;
@@ -125,11 +126,14 @@ impl Inner {
 
     /// Wakes the waiters in `directions` on every thread, so that their operations are tried again.
     pub(super) fn wake(self: &Arc<Self>, directions: Interest) {
-        if !self.home.has_waiters() {
+        if self.home.waiters() == 0 {
             return;
         }
-        if let Some(local) = local::try_get() {
-            local.main_loop.wake_waiters(self.fd, self.id, directions);
+        if let Some(local) = local::try_get()
+            && !local.main_loop.wake_waiters(self.fd, self.id, directions)
+            && let Some(mailbox) = local.main_loop.mailbox()
+        {
+            self.post(&mailbox, Request::Wake(directions));
         }
         if let Some(mailbox) = self.home.resident()
             && !is_own_mailbox(&mailbox)
@@ -138,12 +142,23 @@ impl Inner {
         }
     }
 
-    pub(super) fn forget_here(&self, main_loop: &MainLoop) {
-        if main_loop.table().knows(self.fd, self.id) {
+    /// Makes the hub of this thread deregister the number, and wakes the waiters. The caller is entered.
+    ///
+    /// Returns false, and changes nothing, inside the hub's `wait`.
+    fn forget_here(&self, main_loop: &MainLoop) -> bool {
+        let is_known = main_loop.with_table(|table| {
+            // A waiter by number borrows the number from this source, even if no hub has the source registered.
+            if self.word.is_closed() && self.word.has(LENT) {
+                table.adopt(self.fd, self.id);
+            }
+            table.knows(self.fd, self.id)
+        });
+        if is_known == Some(true) {
             // SAFETY: the number is open, since the callers are entered.
             let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
             main_loop.closed(self.fd, Some(fd));
         }
+        is_known.is_some()
     }
 
     /// Sends a request to the hub of another thread.
@@ -192,7 +207,8 @@ impl ReleaseRequest {
     pub(crate) fn carry_out(self, main_loop: &MainLoop) {
         let source = &*self.source;
         if let Request::Wake(directions) = self.request {
-            return main_loop.wake_waiters(source.fd, source.id, directions);
+            main_loop.wake_waiters(source.fd, source.id, directions);
+            return;
         }
         // The source may have come back meanwhile. Only this thread can bring it back, so the answer stays true.
         let is_here = source.home.settled_hub() == main_loop.id().number();

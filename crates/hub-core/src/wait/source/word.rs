@@ -1,44 +1,44 @@
 //! The word of a source: its operations in progress, and the end of its number.
 //!
 //! Ground rules:
-//! - [`enter`](Word::enter) counts an operation. The number is open while it is counted, if it was not marked closed
-//!   before.
+//! - [`enter`](Word::enter) counts an operation. The number is open while it is counted, if it was not `GONE` before.
 //! - Exactly one of the calls that return whether the caller [has to close](Word::leave) the number returns true, once
-//!   the source is marked closed, no operation is counted, and the number is not lent. That call sets `GONE`.
+//!   the source is marked closed, no operation is counted, and the number is not lent. That call sets `GONE`, and so
+//!   does [`claim_alone`](Word::claim_alone), for the owner of a source that nothing has borrowed.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
-use crate::base::sync::{AtomicU32, order_for_model};
+use crate::base::sync::{AtomicU64, order_for_model};
 
 /// The source was closed.
-pub(super) const CLOSED: u32 = 1;
+pub(super) const CLOSED: u64 = 1;
 
 /// `as_fd` has lent the number for the life of the source.
-pub(super) const LENT: u32 = 2;
+pub(super) const LENT: u64 = 2;
 
 /// Operations return `WouldBlock` instead of waiting.
-pub(super) const NONBLOCKING: u32 = 4;
+pub(super) const NONBLOCKING: u64 = 4;
 
 /// The number is closed, or about to be closed by the caller that has set this.
-pub(super) const GONE: u32 = 8;
+pub(super) const GONE: u64 = 8;
 
 /// Waiting writes also try again after pauses.
-pub(super) const RETRYING: u32 = 16;
+pub(super) const RETRYING: u64 = 16;
 
-/// One operation in progress; the upper bits of the word count them.
-const ENTERED: u32 = 32;
+/// One operation in progress. The upper bits of the word count them: 59 bits, which no program can use up.
+const ENTERED: u64 = 32;
 
 /// Flags, and the number of operations in progress.
-pub(super) struct Word(AtomicU32);
+pub(super) struct Word(AtomicU64);
 
 impl Word {
     pub(super) fn new() -> Word {
-        Word(AtomicU32::new(0))
+        Word(AtomicU64::new(0))
     }
 
     /// Counts an operation in progress. Returns the flags from before.
     #[inline]
-    pub(super) fn enter(&self) -> u32 {
+    pub(super) fn enter(&self) -> u64 {
         self.0.fetch_add(ENTERED, Acquire)
     }
 
@@ -51,7 +51,7 @@ impl Word {
     }
 
     #[cold]
-    fn claim(&self, mut word: u32) -> bool {
+    fn claim(&self, mut word: u64) -> bool {
         while word & (CLOSED | LENT | GONE) == CLOSED && word < ENTERED {
             match self.0.compare_exchange_weak(word, word | GONE, AcqRel, Acquire) {
                 Ok(_) => return true,
@@ -82,7 +82,7 @@ impl Word {
     }
 
     /// Lends the number until [`take_back`](Word::take_back). Returns the flags from before.
-    pub(super) fn lend(&self) -> u32 {
+    pub(super) fn lend(&self) -> u64 {
         self.0.fetch_or(LENT, AcqRel)
     }
 
@@ -90,23 +90,23 @@ impl Word {
         self.0.fetch_and(!LENT, AcqRel);
     }
 
-    /// Returns whether the operations other than the caller's are all that keeps the number open.
-    pub(super) fn is_kept_by_others(&self) -> bool {
+    /// Returns the number of operations other than the caller's, if they are all that keeps the number open.
+    pub(super) fn others(&self) -> Option<u64> {
         let word = self.0.load(Acquire);
-        word & (LENT | GONE) == 0 && word >= 2 * ENTERED
+        (word & (LENT | GONE) == 0).then(|| word / ENTERED - 1)
     }
 
     #[inline]
-    pub(super) fn has(&self, flag: u32) -> bool {
+    pub(super) fn has(&self, flag: u64) -> bool {
         self.flags() & flag != 0
     }
 
     #[inline]
-    pub(super) fn flags(&self) -> u32 {
+    pub(super) fn flags(&self) -> u64 {
         self.0.load(Relaxed)
     }
 
-    pub(super) fn set(&self, flag: u32, on: bool) {
+    pub(super) fn set(&self, flag: u64, on: bool) {
         if on {
             self.0.fetch_or(flag, Relaxed);
         } else {
