@@ -256,13 +256,13 @@ fn the_cache_evicts_the_oldest_name_beyond_its_capacity() {
     support::run("the_cache_evicts_the_oldest_name_beyond_its_capacity", || {
         // The oldest entry is evicted first, as a plain list does.
         for capacity in 0..4 {
-            let mut random = random::Random::new(capacity as u64 + 1);
+            let mut random = random::Rng::with_seed(capacity as u64 + 1);
             let fake = Fake::default();
             let cached = CachedResolver::new(fake.clone()).ttl(LONG).capacity(capacity);
             let mut expected: Vec<String> = Vec::new();
             let mut known: Vec<String> = Vec::new();
             for _ in 0..200 {
-                let host = format!("host-{}", random.below(5));
+                let host = format!("host-{}", random.usize(..5));
                 cached.resolve(&host).unwrap();
                 if !known.contains(&host) {
                     expected.push(host.clone());

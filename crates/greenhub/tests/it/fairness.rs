@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::support::hubs::use_manual_clock;
 use crate::support::loops::limited;
+use crate::support::random::Rng;
 use greenhub::hub::LoopErrorKind;
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -590,18 +591,12 @@ fn a_thread_ends_in_the_middle_of_overload() {
 fn no_ready_greenlet_is_lost_when_turns_end_early() {
     limited(|| {
         let ends = Rc::new(Cell::new(0));
-        let mut random = 7_u64;
-        let mut below = move |limit: u64| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            random % limit
-        };
+        let mut random = Rng::with_seed(7);
         for _ in 0..10 {
             let all: Vec<_> = (0..60)
                 .map(|_| {
-                    let (ends, busy) = (ends.clone(), Duration::from_micros(below(300)));
-                    let steps: Vec<_> = (0..below(5)).map(|_| below(4)).collect();
+                    let (ends, busy) = (ends.clone(), Duration::from_micros(random.u64(..300)));
+                    let steps: Vec<_> = (0..random.u64(..5)).map(|_| random.u64(..4)).collect();
                     let body = move || {
                         for step in steps {
                             std::thread::sleep(busy);
@@ -614,8 +609,8 @@ fn no_ready_greenlet_is_lost_when_turns_end_early() {
                         }
                         ends.set(ends.get() + 1);
                     };
-                    match below(3) {
-                        0 => greenhub::spawn_after(Duration::from_micros(below(2000)), body),
+                    match random.u64(..3) {
+                        0 => greenhub::spawn_after(Duration::from_micros(random.u64(..2000)), body),
                         _ => spawn(body),
                     }
                 })
@@ -623,7 +618,7 @@ fn no_ready_greenlet_is_lost_when_turns_end_early() {
             let callbacks = Rc::new(Cell::new(0));
             for _ in 0..20 {
                 let called = callbacks.clone();
-                let delay = Duration::from_micros(below(2000));
+                let delay = Duration::from_micros(random.u64(..2000));
                 get_hub().schedule(delay, move || called.set(called.get() + 1));
             }
             for (number, one) in all.iter().enumerate() {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::green::{SHORT, held, ticker};
-use crate::support::random::Random;
+use crate::support::random::Rng;
 use crate::support::{in_child, is_child, open_descriptors, run};
 use greenhub::fs::{File, OpenOptions, read_dir};
 use greenhub::greenthread::KillOutcome;
@@ -440,7 +440,7 @@ fn a_listing_ends_after_a_timeout() {
 fn random_operations_do_what_std_does() {
     run("random_operations_do_what_std_does", || {
         for seed in 0..20 {
-            let mut random = Random::new(seed);
+            let mut random = Rng::with_seed(seed);
             let place = Place::new();
             let append = seed % 3 == 0;
             let open = |name: &str| {
@@ -450,16 +450,16 @@ fn random_operations_do_what_std_does() {
             };
             let (mut expected, mut file) = (open("std"), File::from(open("ours")));
             for _ in 0..60 {
-                let size = random.below(20_000);
-                let offset = random.below(40_000) as u64;
-                match random.below(8) {
+                let size = random.usize(..20_000);
+                let offset = random.usize(..40_000) as u64;
+                match random.usize(..8) {
                     0 => {
                         let (mut one, mut other) = (vec![0; size], vec![0; size]);
                         assert_eq!(expected.read(&mut one).unwrap(), file.read(&mut other).unwrap());
                         assert!(one == other);
                     }
                     1 => {
-                        let data: Vec<u8> = (0..size).map(|_| random.below(256) as u8).collect();
+                        let data: Vec<u8> = (0..size).map(|_| random.usize(..256) as u8).collect();
                         assert_eq!(expected.write(&data).unwrap(), file.write(&data).unwrap());
                     }
                     2 => {
@@ -467,7 +467,7 @@ fn random_operations_do_what_std_does() {
                             SeekFrom::Start(offset),
                             SeekFrom::Current(offset as i64 - 20_000),
                             SeekFrom::End(-(offset as i64) / 4),
-                        ][random.below(3)];
+                        ][random.usize(..3)];
                         let sought = expected.seek(position).map_err(|error| error.kind());
                         assert_eq!(sought, file.seek(position).map_err(|error| error.kind()));
                     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::support::green::{LONG, SHORT};
 use crate::support::hubs::use_manual_clock;
-use crate::support::random::Random;
+use crate::support::random::Rng;
 use crate::support::{alone, run};
 use greenhub::greenthread::KillOutcome;
 use greenhub::hub::{Listener, ManualClock, Readiness};
@@ -283,11 +283,11 @@ fn an_answer_during_a_long_listener_call_comes_before_the_timeout() {
 const OPERATIONS: usize = if cfg!(debug_assertions) { 3_000 } else { 100_000 };
 
 /// Returns a random time limit near the time of the other side. Every eighth limit expires at once, every eighth never.
-fn limit(number: usize, random: &mut Random) -> Duration {
+fn limit(number: usize, random: &mut Rng) -> Duration {
     match number % 8 {
         0 => Duration::ZERO,
         1 => LONG,
-        _ => Duration::from_micros(random.below(200) as u64),
+        _ => Duration::from_micros(random.usize(..200) as u64),
     }
 }
 
@@ -299,7 +299,7 @@ fn count_done(operation: impl Fn(usize) -> bool + 'static) -> usize {
         .map(|green| {
             let operation = operation.clone();
             spawn(move || {
-                let mut random = Random::new(green as u64);
+                let mut random = Rng::with_seed(green as u64);
                 let numbers = (0..OPERATIONS / GREENS).map(|turn| turn * GREENS + green);
                 numbers
                     .filter(|&number| {
@@ -314,11 +314,11 @@ fn count_done(operation: impl Fn(usize) -> bool + 'static) -> usize {
 }
 
 /// Spins for a short random time.
-fn dawdle(random: &mut Random) {
-    for _ in 0..random.below(400) {
+fn dawdle(random: &mut Rng) {
+    for _ in 0..random.usize(..400) {
         std::hint::spin_loop();
     }
-    if random.below(8) == 0 {
+    if random.usize(..8) == 0 {
         std::thread::yield_now();
     }
 }
@@ -329,7 +329,7 @@ fn sends_under_timeouts_count_exactly() {
         run("sends_under_timeouts_count_exactly", move || {
             let (sender, receiver) = mpsc::sync_channel(capacity);
             let receiving = std::thread::spawn(move || {
-                let mut random = Random::new(1);
+                let mut random = Rng::with_seed(1);
                 receiver.iter().inspect(|_| dawdle(&mut random)).count()
             });
             let sent = count_done(move |number| sender.send(number).is_ok());
@@ -346,7 +346,7 @@ fn puts_under_timeouts_count_exactly() {
             let (queue, done) = (Arc::new(Queue::bounded(capacity)), Arc::new(AtomicBool::new(false)));
             let (getting, ends) = (queue.clone(), done.clone());
             let getter = std::thread::spawn(move || {
-                let (mut random, mut got) = (Random::new(2), 0);
+                let (mut random, mut got) = (Rng::with_seed(2), 0);
                 loop {
                     // Loaded before the get: no item is put after the flag is set.
                     let last = ends.load(Ordering::Acquire);
@@ -374,7 +374,7 @@ fn gets_under_timeouts_count_exactly() {
         let (putting, stop) = (queue.clone(), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();
         let putter = std::thread::spawn(move || {
-            let (mut random, mut put) = (Random::new(3), 0);
+            let (mut random, mut put) = (Rng::with_seed(3), 0);
             while !stopped.load(Ordering::Relaxed) {
                 putting.put(put).unwrap();
                 put += 1;
@@ -401,7 +401,7 @@ fn acquires_under_timeouts_count_exactly() {
         let (releasing, stop) = (semaphore.clone(), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();
         let releaser = std::thread::spawn(move || {
-            let (mut random, mut released) = (Random::new(4), 0);
+            let (mut random, mut released) = (Rng::with_seed(4), 0);
             while !stopped.load(Ordering::Relaxed) {
                 releasing.release();
                 released += 1;
@@ -427,7 +427,7 @@ fn locks_under_timeouts_are_neither_lost_nor_held_twice() {
         let shared = Arc::new((Mutex::new(0), RwLock::new(0), AtomicUsize::new(0), AtomicBool::new(false)));
         let theirs = shared.clone();
         let other = std::thread::spawn(move || {
-            let mut random = Random::new(5);
+            let mut random = Rng::with_seed(5);
             while !theirs.3.load(Ordering::Relaxed) {
                 let (mutex, rwlock) = (theirs.0.lock().unwrap(), theirs.1.write().unwrap());
                 dawdle(&mut random);
@@ -461,7 +461,7 @@ fn resources_of_a_pool_are_not_lost_under_timeouts() {
         let (theirs, stop) = (pool.clone(), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();
         let other = std::thread::spawn(move || {
-            let mut random = Random::new(6);
+            let mut random = Rng::with_seed(6);
             while !stopped.load(Ordering::Relaxed) {
                 let item = theirs.item().unwrap();
                 dawdle(&mut random);

@@ -11,6 +11,7 @@ use crate::support::descriptors::in_child;
 use crate::support::green::{
     Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, quiet_panic, reports, wait_until_held,
 };
+use crate::support::random::Rng;
 use crate::support::{alone, run};
 use greenhub::greenthread::{KillOutcome, current_id};
 use greenhub::hub::{LoopError, LoopErrorKind};
@@ -1071,24 +1072,18 @@ fn an_error_whose_text_or_destructor_panics_does_no_harm() {
 fn no_body_runs_twice_under_random_kills() {
     run("no_body_runs_twice_under_random_kills", || {
         let before = held();
-        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut random = move |below: u64| {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            seed % below
-        };
+        let mut random = Rng::with_seed(1);
         let drops = Drops::default();
         let runs: Rc<RefCell<Vec<u32>>> = Rc::default();
         let mut made = 0;
         let mut all: Vec<GreenThread<usize>> = Vec::new();
         for _ in 0..3000 {
-            match random(6) {
+            match random.u64(..6) {
                 0..3 => {
                     let (runs, inside, index) = (runs.clone(), drops.one(), made);
                     runs.borrow_mut().push(0);
                     made += 1;
-                    let naps = random(4);
+                    let naps = random.u64(..4);
                     let body = move || {
                         let _inside = inside;
                         runs.borrow_mut()[index] += 1;
@@ -1097,14 +1092,14 @@ fn no_body_runs_twice_under_random_kills() {
                         }
                         index
                     };
-                    all.push(spawn_after(Duration::from_micros(random(3) * 100), body));
+                    all.push(spawn_after(Duration::from_micros(random.u64(..3) * 100), body));
                 }
                 3 if !all.is_empty() => {
-                    let index = random(all.len() as u64) as usize;
+                    let index = random.usize(..all.len());
                     all[index].kill();
                 }
                 4 if !all.is_empty() => {
-                    let index = random(all.len() as u64) as usize;
+                    let index = random.usize(..all.len());
                     drop(all.swap_remove(index));
                 }
                 _ => yield_now(),

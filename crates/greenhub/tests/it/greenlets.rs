@@ -1437,6 +1437,7 @@ mod random {
 
     use super::*;
     use crate::support::greenlet_model::{Message, Model, Status};
+    use crate::support::random::{Rng, seeds};
 
     const LIVING: usize = 10;
 
@@ -1465,7 +1466,7 @@ mod random {
         /// Whether the body of each greenlet was dropped.
         gone: RefCell<Vec<bool>>,
         expected: RefCell<(usize, Message)>,
-        random: Cell<u64>,
+        random: RefCell<Rng>,
         steps: Cell<usize>,
         numbers: Cell<u64>,
         values: Count,
@@ -1490,12 +1491,7 @@ mod random {
 
     impl World {
         fn below(&self, limit: usize) -> usize {
-            let mut x = self.random.get();
-            x ^= x << 13;
-            x ^= x >> 7;
-            x ^= x << 17;
-            self.random.set(x);
-            (x >> 11) as usize % limit
+            self.random.borrow_mut().usize(..limit)
         }
 
         fn number(&self) -> u64 {
@@ -1640,7 +1636,7 @@ mod random {
             table: RefCell::new(vec![Some(Greenlet::main())]),
             gone: RefCell::new(vec![false]),
             expected: RefCell::new((0, Message::Exited)),
-            random: Cell::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
+            random: RefCell::new(Rng::with_seed(seed)),
             steps: Cell::new(400),
             numbers: Cell::new(0),
             values: values.clone(),
@@ -1671,11 +1667,7 @@ mod random {
 
     #[test]
     fn random_switches_match_the_model() {
-        let seeds = match std::env::var("GREENHUB_SEED") {
-            Ok(seed) => vec![seed.parse().expect("a number")],
-            Err(_) => (1..=300).collect(),
-        };
-        for seed in seeds {
+        for seed in seeds(300, 50) {
             let values = Count::default();
             let inside = values.clone();
             // A greenlet in a reference cycle is unwound at the end of the OS thread.

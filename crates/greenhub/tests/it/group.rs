@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::green::{LONG, Log, OnDrop, SHORT, held, keep_reports, quiet_panic, reports};
-use crate::support::random::Random;
+use crate::support::random::Rng;
 use crate::support::run;
 use greenhub::greenpool::Group;
 use greenhub::greenthread::{KillOutcome, LinkId};
@@ -516,7 +516,7 @@ impl World {
 fn groups_and_links_match_their_model() {
     run("groups_and_links_match_their_model", || {
         for seed in 0..200 {
-            let (mut random, before) = (Random::new(seed), held());
+            let (mut random, before) = (Rng::with_seed(seed), held());
             let (group, mut model) = (Group::new(), World::default());
             let gates: Rc<RefCell<Vec<bool>>> = Rc::default();
             let called: Rc<RefCell<Vec<Vec<usize>>>> = Rc::default();
@@ -526,8 +526,8 @@ fn groups_and_links_match_their_model() {
             let mut waiters: Vec<GreenThread<()>> = Vec::new();
             for step in 0..80 {
                 let at = format!("seed {seed}, step {step}");
-                let some = random.below(greens.len().max(1));
-                match random.below(12) {
+                let some = random.usize(..greens.len().max(1));
+                match random.usize(..12) {
                     0 | 1 => {
                         let number = greens.len();
                         gates.borrow_mut().push(false);
@@ -539,7 +539,7 @@ fn groups_and_links_match_their_model() {
                             }
                             number
                         };
-                        let member = random.below(2) == 0;
+                        let member = random.usize(..2) == 0;
                         greens.push(Rc::new(if member { group.spawn(body).unwrap() } else { spawn(body) }));
                         model.greens.push(Model { member, ..Model::default() });
                     }
@@ -567,7 +567,7 @@ fn groups_and_links_match_their_model() {
                     5 | 6 => {
                         let (number, called) = (links.len(), called.clone());
                         let call = move || called.borrow_mut()[some].push(number);
-                        let (kind, link) = match random.below(3) {
+                        let (kind, link) = match random.usize(..3) {
                             0 => (Kind::Any, greens[some].link(move |_| call())),
                             1 => (Kind::Value, greens[some].link_value(move |_| call())),
                             _ => (Kind::Error, greens[some].link_error(move |_| call())),
@@ -581,7 +581,7 @@ fn groups_and_links_match_their_model() {
                         }
                     }
                     7 if !links.is_empty() => {
-                        let (of, number, link) = links[random.below(links.len())];
+                        let (of, number, link) = links[random.usize(..links.len())];
                         let known = &mut model.greens[of].links;
                         let place = known.iter().position(|(other, _)| *other == number);
                         assert_eq!(greens[of].unlink(link), place.is_some(), "{at}");
@@ -595,13 +595,13 @@ fn groups_and_links_match_their_model() {
                         gates.borrow_mut()[some] = true;
                         model.greens[some].gate = true;
                     }
-                    10 => match random.below(3) {
+                    10 => match random.usize(..3) {
                         0 => {
                             group.kill_all();
                             model.kill_all();
                         }
                         1 if !scopes.is_empty() => {
-                            let (_, scope) = scopes.swap_remove(random.below(scopes.len()));
+                            let (_, scope) = scopes.swap_remove(random.usize(..scopes.len()));
                             // A kill of a parked green thread switches. All others are ready, and run before the
                             // killer continues.
                             if scope.kill() == KillOutcome::Ended {
@@ -623,7 +623,7 @@ fn groups_and_links_match_their_model() {
                 }
                 assert_eq!(group.len(), model.members(), "{at}");
                 // Not after each step, so that several steps affect green threads that have not run in between.
-                if random.below(2) == 0 {
+                if random.usize(..2) == 0 {
                     continue;
                 }
                 for _ in 0..3 {

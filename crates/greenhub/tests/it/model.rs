@@ -12,15 +12,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::support::random::seeds;
 use crate::support::{descriptors, in_child, is_child};
 use program::{Layer, Op, Program};
 
 /// The number of programs that run in sequence on one OS thread, so that state left behind by a program meets the next.
 const BATCH: usize = 16;
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().map_or(default, |text| text.parse().expect("a number"))
-}
 
 /// Runs the programs on an OS thread of their own; returns the index and the error of the first failure.
 fn check(programs: Vec<Program>) -> Result<(), (usize, String)> {
@@ -89,9 +86,7 @@ fn random_programs(layer: Layer) {
 fn compare_random_programs(layer: Layer) {
     real::take_reports();
     std::panic::set_hook(Box::new(|_| {}));
-    let first = number("GREENHUB_SEED", 0);
-    let seeds = number("GREENHUB_SEEDS", 8000);
-    let all: Vec<u64> = (first..first + seeds).collect();
+    let all: Vec<u64> = seeds(8000, 1).collect();
     for batch in all.chunks(BATCH) {
         let programs: Vec<Program> = batch.iter().map(|&seed| Program::random(seed, layer)).collect();
         let Err((index, error)) = check(programs.clone()) else { continue };

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::support::green;
 use crate::support::green::{LONG, Log, SHORT, held, keep_reports, quiet_panic, reports};
+use crate::support::random::Rng;
 use crate::support::run;
 use greenhub::greenpool::GreenPile;
 use greenhub::greenthread::{KillOutcome, current_id};
@@ -666,13 +667,7 @@ impl Model {
 fn a_pool_matches_its_model() {
     run("a_pool_matches_its_model", || {
         for seed in 1..100_u64 {
-            let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            let mut next = |below: usize| {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                (random % below as u64) as usize
-            };
+            let mut random = Rng::with_seed(seed);
             let before = held();
             let pool = GreenPool::new(2);
             let mut model = Model { size: 2, running: Vec::new(), waiting: Vec::new() };
@@ -680,7 +675,7 @@ fn a_pool_matches_its_model() {
             let ends: Rc<RefCell<HashSet<usize>>> = Rc::default();
             let mut spawners = Vec::new();
             for step in 0..80 {
-                match next(6) {
+                match random.usize(..6) {
                     0 | 1 => {
                         let number = spawners.len();
                         let (own, began, ends) = (pool.clone(), began.clone(), ends.clone());
@@ -699,25 +694,25 @@ fn a_pool_matches_its_model() {
                     }
                     // Kills a spawner and, through its `KillOnDrop`, the worker it has spawned.
                     2 if !spawners.is_empty() => {
-                        let number = next(spawners.len());
+                        let number = random.usize(..spawners.len());
                         spawners[number].kill();
                         model.running.retain(|running| *running != number);
                         model.waiting.retain(|waiting| *waiting != number);
                     }
                     3 if !model.running.is_empty() => {
-                        let number = model.running.remove(next(model.running.len()));
+                        let number = model.running.remove(random.usize(..model.running.len()));
                         ends.borrow_mut().insert(number);
                     }
                     4 => {
                         yields(40);
-                        model.size = next(5);
+                        model.size = random.usize(..5);
                         pool.resize(model.size);
                     }
                     _ => yield_now(),
                 }
                 model.settle();
                 // Not at every step, so that kills and ends also strike between a grant and the resumption.
-                if next(3) != 0 {
+                if random.usize(..3) != 0 {
                     continue;
                 }
                 yields(40);

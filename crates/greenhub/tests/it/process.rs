@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::fork::{ends_well, forked};
 use crate::support::green::{LONG, SHORT, held, quiet_panic, ticker};
-use crate::support::random::Random;
+use crate::support::random::{Moment, Rng};
 use crate::support::{in_child, is_child, open_descriptors, run};
 use greenhub::greenthread::KillOutcome;
 use greenhub::os::unix::process::CommandExt;
@@ -407,7 +407,7 @@ fn kills_at_random_points_leave_no_zombie() {
         return assert!(output.status.success(), "{output:?}");
     }
     run(name, || {
-        let mut random = Random::new(9);
+        let mut random = Rng::with_seed(9);
         for round in 0..150 {
             let waiting: Vec<_> = (0..2)
                 .map(|n| {
@@ -420,7 +420,7 @@ fn kills_at_random_points_leave_no_zombie() {
                     })
                 })
                 .collect();
-            match random.below(3) {
+            match random.usize(..3) {
                 0 => yield_now(),
                 1 => sleep(random.moment() * 20),
                 _ => {}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::green;
 use crate::support::green::{LONG, SHORT, held, ticker};
-use crate::support::random::Random;
+use crate::support::random::{Moment, Rng};
 use crate::support::run;
 use greenhub::greenthread::KillOutcome;
 use greenhub::hub::Readiness;
@@ -267,13 +267,13 @@ fn a_select_while_panicking_waits_for_the_grace_period() {
 #[test]
 fn random_sets_match_the_system() {
     run("random_sets_match_the_system", || {
-        let mut random = Random::new(7);
+        let mut random = Rng::with_seed(7);
         let pipes: Vec<_> = (0..12).map(|_| pipe().unwrap()).collect();
         let pipes = Rc::new(pipes);
         let mut full = [0; 12];
         for _ in 0..300 {
-            let asked: Vec<_> = (0..random.below(12) + 1).map(|_| random.below(12)).collect();
-            let later = random.below(12);
+            let asked: Vec<_> = (0..random.usize(..12) + 1).map(|_| random.usize(..12)).collect();
+            let later = random.usize(..12);
             let lent = Rc::clone(&pipes);
             let pause = random.moment();
             let writing = spawn(move || {
@@ -297,7 +297,7 @@ fn random_sets_match_the_system() {
                 assert!(!found.is_empty());
             }
             for (n, full) in full.iter_mut().enumerate() {
-                if *full > 0 && random.below(3) > 0 {
+                if *full > 0 && random.usize(..3) > 0 {
                     trampoline(&pipes[n].0, Interest::READ, None).unwrap();
                     (&pipes[n].0).read_exact(&mut [0]).unwrap();
                     *full -= 1;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::support;
 use crate::support::green;
 use crate::support::green::{Drops, LONG, SHORT, keep_reports, quiet_panic, reports};
-use crate::support::random::Random;
+use crate::support::random::{Moment, Rng};
 use greenhub::net::{
     Accept, Accepted, ServeEnd, ServeError, Served, StopServe, TcpListener, TcpStream, serve, serve_until,
 };
@@ -732,9 +732,9 @@ fn servers_are_right_under_random_kills_and_stops() {
     support::run("servers_are_right_under_random_kills_and_stops", || {
         keep_reports();
         for seed in 0..60 {
-            let mut random = Random::new(seed);
+            let mut random = Rng::with_seed(seed);
             let (listener, address) = listener();
-            let (stop, pool) = (StopServe::new(), GreenPool::new(1 + random.below(4)));
+            let (stop, pool) = (StopServe::new(), GreenPool::new(1 + random.usize(..4)));
             let before = green::held();
             let (begun, ended) = (Rc::new(Cell::new(0)), Drops::default());
             let (count, drops) = (Rc::clone(&begun), ended.clone());
@@ -755,12 +755,12 @@ fn servers_are_right_under_random_kills_and_stops() {
                     })
                 })
                 .collect();
-            for _ in 0..random.below(4) {
+            for _ in 0..random.usize(..4) {
                 greenhub::sleep(random.moment());
                 pool.kill_all();
             }
             greenhub::sleep(random.moment());
-            match random.below(3) {
+            match random.usize(..3) {
                 0 => stop.stop(),
                 1 => stop.stop_within(random.moment()),
                 _ => listener.close(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::green::{LONG, held};
-use crate::support::random::Random;
+use crate::support::random::Rng;
 use greenhub::{sleep, with_timeout};
 
 same_as_std! {
@@ -258,7 +258,7 @@ fn park(how: Park) -> bool {
 fn parks_match_their_model_under_kills_and_timeouts() {
     support::run("parks_match_their_model_under_kills_and_timeouts", || {
         for seed in 0..25 {
-            let (mut random, before) = (Random::new(seed), held());
+            let (mut random, before) = (Rng::with_seed(seed), held());
             let mut models: Vec<_> = (0..4).map(|_| Parker::default()).collect();
             let real: Vec<_> = models
                 .iter()
@@ -281,9 +281,9 @@ fn parks_match_their_model_under_kills_and_timeouts() {
                 })
                 .collect();
             for step in 0..80 {
-                let number = random.below(4);
+                let number = random.usize(..4);
                 let (model, (green, to_do, _)) = (&mut models[number], &real[number]);
-                match random.below(20) {
+                match random.usize(..20) {
                     0 => {
                         // Lets the other green threads run.
                         green.kill();
@@ -301,7 +301,7 @@ fn parks_match_their_model_under_kills_and_timeouts() {
                         continue;
                     }
                     8..=15 => {
-                        let how = [Park::Forever, Park::Long, Park::AtOnce, Park::Struck][random.below(4)];
+                        let how = [Park::Forever, Park::Long, Park::AtOnce, Park::Struck][random.usize(..4)];
                         to_do.borrow_mut().push_back(how);
                         model.to_do.push_back(how);
                         continue;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::green;
 use crate::support::green::{LONG, Log, SHORT, held, in_time, quiet_panic};
-use crate::support::random::Random;
+use crate::support::random::{Moment, Rng};
 use crate::support::run;
 use greenhub::hub::LoopErrorKind;
 use greenhub::sync::{Event, EventError};
@@ -392,13 +392,13 @@ fn one_send_reaches_two_hubs_and_a_plain_thread() {
 fn random_waits_kills_and_timeouts_leave_no_waiter_behind() {
     run("random_waits_kills_and_timeouts_leave_no_waiter_behind", || {
         for seed in 0..60 {
-            let mut random = Random::new(seed);
+            let mut random = Rng::with_seed(seed);
             let (event, before) = (shared(), held());
             let greens: Vec<_> = (0..12)
                 .map(|_| {
                     let (event, mut random) = (event.clone(), random.fork());
                     // `Some(value)` for a received value, `None` for an expired timeout.
-                    spawn(move || match random.below(3) {
+                    spawn(move || match random.usize(..3) {
                         0 => Some(event.wait().unwrap()),
                         1 => in_time(event.wait_timeout(random.moment())),
                         _ => with_timeout(random.moment(), || event.wait().unwrap()).ok(),
@@ -407,7 +407,7 @@ fn random_waits_kills_and_timeouts_leave_no_waiter_behind() {
                 .collect();
             let mut killed = 0;
             for green in &greens {
-                if random.below(3) == 0 {
+                if random.usize(..3) == 0 {
                     sleep(random.moment());
                     green.kill();
                     killed += 1;

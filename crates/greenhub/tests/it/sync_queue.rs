@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::green;
 use crate::support::green::{Log, SHORT, held, in_time, quiet_panic};
-use crate::support::random::Random;
+use crate::support::random::{Moment, Rng};
 use crate::support::run;
 use greenhub::hub::LoopErrorKind;
 use greenhub::sync::{Channel, GetError, LifoQueue, LightQueue, PriorityQueue, PutError, Queue, TooManyTasksDone};
@@ -799,9 +799,9 @@ struct Fate {
 }
 
 /// Puts eight increasing items through every form of `put`.
-fn put_some(queue: &LightQueue<usize>, number: usize, random: &mut Random, fate: &RefCell<Fate>) {
+fn put_some(queue: &LightQueue<usize>, number: usize, random: &mut Rng, fate: &RefCell<Fate>) {
     for item in (0..8).map(|item| number * 100 + item) {
-        let done = match random.below(4) {
+        let done = match random.usize(..4) {
             0 => Ok(queue.put(item)),
             1 => Ok(queue.put_timeout(item, random.moment())),
             2 => Ok(queue.try_put(item)),
@@ -817,9 +817,9 @@ fn put_some(queue: &LightQueue<usize>, number: usize, random: &mut Random, fate:
 }
 
 /// Gets up to eight items through every form of `get`.
-fn get_some(queue: &LightQueue<usize>, random: &mut Random, fate: &RefCell<Fate>) {
+fn get_some(queue: &LightQueue<usize>, random: &mut Rng, fate: &RefCell<Fate>) {
     for _ in 0..8 {
-        let got = match random.below(4) {
+        let got = match random.usize(..4) {
             0 => Ok(queue.get()),
             1 => Ok(queue.get_timeout(random.moment())),
             2 => Ok(queue.try_get()),
@@ -828,7 +828,7 @@ fn get_some(queue: &LightQueue<usize>, random: &mut Random, fate: &RefCell<Fate>
         if let Ok(Ok(item)) = got {
             fate.borrow_mut().got.push(item);
         }
-        if random.below(4) == 0 {
+        if random.usize(..4) == 0 {
             yield_now();
         }
     }
@@ -839,8 +839,8 @@ fn random_puts_gets_kills_and_timeouts_lose_and_duplicate_no_item() {
     run("random_puts_gets_kills_and_timeouts_lose_and_duplicate_no_item", || {
         let mut arrived = 0;
         for seed in 0..120 {
-            let mut random = Random::new(seed);
-            let (queue, before) = (Arc::new(LightQueue::bounded(random.below(4))), held());
+            let mut random = Rng::with_seed(seed);
+            let (queue, before) = (Arc::new(LightQueue::bounded(random.usize(..4))), held());
             let fate = Rc::new(RefCell::new(Fate::default()));
             let mut greens = Vec::new();
             for number in 0..12 {
@@ -852,7 +852,7 @@ fn random_puts_gets_kills_and_timeouts_lose_and_duplicate_no_item() {
             }
             for _ in 0..6 {
                 sleep(random.moment());
-                greens[random.below(12)].kill();
+                greens[random.usize(..12)].kill();
             }
             // Gives waiters whose counterpart was killed time to proceed.
             sleep(Duration::from_millis(1));
@@ -887,13 +887,13 @@ fn random_puts_gets_kills_and_timeouts_lose_and_duplicate_no_item() {
 }
 
 /// Sends eight increasing values and errors through every form of `send`.
-fn send_some(channel: &Channel<usize>, number: usize, random: &mut Random, fate: &RefCell<Fate>) {
+fn send_some(channel: &Channel<usize>, number: usize, random: &mut Rng, fate: &RefCell<Fate>) {
     for item in (0..8).map(|item| number * 100 + item) {
         let send = || match item % 3 {
             0 => channel.send_error(GreenError::custom(item.to_string())),
             _ => channel.send(item),
         };
-        match random.below(2) {
+        match random.usize(..2) {
             0 => send().unwrap(),
             _ => match with_timeout(random.moment(), send) {
                 Ok(sent) => sent.unwrap(),
@@ -905,9 +905,9 @@ fn send_some(channel: &Channel<usize>, number: usize, random: &mut Random, fate:
 }
 
 /// Receives up to eight values or errors through every form of `wait`.
-fn receive_some(channel: &Channel<usize>, random: &mut Random, fate: &RefCell<Fate>) {
+fn receive_some(channel: &Channel<usize>, random: &mut Rng, fate: &RefCell<Fate>) {
     for _ in 0..8 {
-        let received = match random.below(3) {
+        let received = match random.usize(..3) {
             0 => channel.wait().map(Some),
             1 => match channel.wait_timeout(random.moment()) {
                 Err(GreenError::TimedOut) => Ok(None),
@@ -932,8 +932,8 @@ fn random_channel_ends_under_kills_and_timeouts_lose_and_duplicate_no_item() {
     run("random_channel_ends_under_kills_and_timeouts_lose_and_duplicate_no_item", || {
         let mut arrived = 0;
         for seed in 0..80 {
-            let mut random = Random::new(seed);
-            let (channel, before) = (Rc::new(Channel::bounded(random.below(3))), held());
+            let mut random = Rng::with_seed(seed);
+            let (channel, before) = (Rc::new(Channel::bounded(random.usize(..3))), held());
             let fate = Rc::new(RefCell::new(Fate::default()));
             let greens: Vec<_> = (0..12)
                 .map(|number| {
@@ -946,7 +946,7 @@ fn random_channel_ends_under_kills_and_timeouts_lose_and_duplicate_no_item() {
                 .collect();
             for _ in 0..6 {
                 sleep(random.moment());
-                greens[random.below(12)].kill();
+                greens[random.usize(..12)].kill();
             }
             sleep(Duration::from_millis(1));
             assert!(channel.waiting() == 0 || channel.sending() == 0, "seed {seed}: both wait: {channel:?}");

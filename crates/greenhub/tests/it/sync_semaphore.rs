@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::green;
 use crate::support::green::{LONG, Log, SHORT, held, in_time, keep_reports, quiet_panic};
-use crate::support::random::Random;
+use crate::support::random::{Moment, Rng};
 use crate::support::run;
 use greenhub::greenthread::KillOutcome;
 use greenhub::hub::{LoopError, LoopErrorKind};
@@ -560,8 +560,8 @@ fn random_waits_kills_and_timeouts_lose_and_create_no_token() {
     run("random_waits_kills_and_timeouts_lose_and_create_no_token", || {
         let mut served = 0;
         for seed in 0..120 {
-            let mut random = Random::new(seed);
-            let start = 1 + random.below(3);
+            let mut random = Rng::with_seed(seed);
+            let start = 1 + random.usize(..3);
             let (semaphore, before) = (tokens(start), held());
             // The number of token holders, which never exceeds the initial number of tokens.
             let (holding, count) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
@@ -571,7 +571,7 @@ fn random_waits_kills_and_timeouts_lose_and_create_no_token() {
                 let (holding, count) = (holding.clone(), count.clone());
                 greens.push(spawn(move || {
                     for _ in 0..8 {
-                        let guard = match random.below(4) {
+                        let guard = match random.usize(..4) {
                             0 => Some(semaphore.access().unwrap()),
                             1 => in_time(semaphore.access_timeout(random.moment())),
                             2 => semaphore.try_access(),
@@ -583,7 +583,7 @@ fn random_waits_kills_and_timeouts_lose_and_create_no_token() {
                         let _holds = green::OnDrop(move || leaves.set(leaves.get() - 1));
                         assert!(holding.get() <= start, "{holding:?} of {start}");
                         count.set(count.get() + 1);
-                        match random.below(3) {
+                        match random.usize(..3) {
                             0 => sleep(random.moment()),
                             1 => yield_now(),
                             _ => {}
@@ -593,7 +593,7 @@ fn random_waits_kills_and_timeouts_lose_and_create_no_token() {
             }
             for _ in 0..5 {
                 sleep(random.moment());
-                greens[random.below(10)].kill();
+                greens[random.usize(..10)].kill();
             }
             for green in greens {
                 // No wait is endless, since every holder releases its token.
@@ -613,9 +613,9 @@ fn random_waits_kills_and_timeouts_lose_and_create_no_token() {
 fn random_ends_of_a_capped_semaphore_keep_its_tokens() {
     run("random_ends_of_a_capped_semaphore_keep_its_tokens", || {
         for seed in 0..60 {
-            let mut random = Random::new(seed);
-            let limit = random.below(3);
-            let start = random.below(limit + 1);
+            let mut random = Rng::with_seed(seed);
+            let limit = random.usize(..3);
+            let start = random.usize(..limit + 1);
             let semaphore = capped(start, limit);
             let balance = Rc::new(Cell::new(start as isize));
             let greens: Vec<_> = (0..10)

@@ -13,6 +13,7 @@ use crate::support::descriptors::{
     assert_no_waiters, assert_other_end_closed, deadline, fill, in_child, ms, open_descriptors, pair, read,
     read_within, stats, until, write,
 };
+use crate::support::random::Rng;
 use greenhub::park::Source;
 use greenhub::thread::yield_now;
 use greenhub::{Interest, get_hub, sleep, spawn};
@@ -348,18 +349,6 @@ fn every_waiter_is_woken_by_a_close_that_races_with_its_park() {
     assert_no_waiters();
 }
 
-/// A small seeded random number generator for the choice of operations.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, count: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % count
-    }
-}
-
 #[test]
 fn concurrent_reads_writes_closes_and_moves_leave_nothing_behind() {
     in_child(|| {
@@ -378,10 +367,10 @@ fn concurrent_reads_writes_closes_and_moves_leave_nothing_behind() {
                     let workers: Vec<_> = (0..3)
                         .map(|worker| {
                             let (places, stop, done) = (Arc::clone(&places), Arc::clone(&stop), Arc::clone(&done));
-                            let mut dice = Dice((seed * 3 + worker).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                            let mut random = Rng::with_seed(seed * 3 + worker);
                             spawn(move || {
                                 while !stop.load(Ordering::Relaxed) {
-                                    work(&places, &mut dice);
+                                    work(&places, &mut random);
                                     done.fetch_add(1, Ordering::Relaxed);
                                     yield_now();
                                 }
@@ -404,11 +393,11 @@ fn concurrent_reads_writes_closes_and_moves_leave_nothing_behind() {
     });
 }
 
-fn work(places: &[RwLock<Arc<Source>>], dice: &mut Dice) {
-    let index = dice.below(places.len() as u64) as usize;
+fn work(places: &[RwLock<Arc<Source>>], random: &mut Rng) {
+    let index = random.usize(..places.len());
     let source = Arc::clone(&places[index].read().expect("no panic"));
-    let result = match dice.below(12) {
-        0..=3 => read_within(&source, 8, Some(ms(dice.below(3)))).map(drop),
+    let result = match random.u64(..12) {
+        0..=3 => read_within(&source, 8, Some(ms(random.u64(..3)))).map(drop),
         4..=6 => source.write(Some(ms(1)), |fd| Ok(rustix::io::write(fd, b"abcdefgh")?)).map(drop),
         7 => source.wait(Interest::WRITE, Some(ms(1))),
         8 => {

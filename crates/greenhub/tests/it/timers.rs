@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::green::{keep_reports, reports};
 use crate::support::hubs;
 use crate::support::loops::limited;
+use crate::support::random::Rng;
 use greenhub::greenthread::{GreenletId, current_id};
 use greenhub::hub::{Readiness, Timer, TimerHandle};
 use greenhub::thread::yield_now;
@@ -24,18 +25,6 @@ fn use_manual_clock() -> (HubRef, ManualClock) {
     let hub = get_hub();
     hub.set_timer_slack(0, Duration::ZERO);
     (hub, clock)
-}
-
-/// A random number generator with the same numbers in each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
 }
 
 /// A log shared with the callbacks that write to it.
@@ -60,11 +49,11 @@ fn the_slack_of_timers_can_be_read_back() {
 fn a_timer_fires_once_and_never_early() {
     limited(|| {
         let hub = get_hub();
-        let mut random = Random(11);
+        let mut random = Rng::with_seed(11);
         let early = Rc::new(RefCell::new(Vec::new()));
         let fired = Rc::new(RefCell::new(vec![0; 200]));
         for number in 0..200 {
-            let delay = Duration::from_micros(random.below(30_000));
+            let delay = Duration::from_micros(random.u64(..30_000));
             let (early, fired) = (early.clone(), fired.clone());
             let start = Instant::now();
             hub.schedule(delay, move || {
@@ -101,11 +90,11 @@ fn equal_deadlines_fire_in_the_order_of_arming() {
 fn deadlines_decide_whatever_the_order_of_arming() {
     limited(|| {
         let (hub, _clock) = use_manual_clock();
-        let mut random = Random(12);
+        let mut random = Rng::with_seed(12);
         let log = Log::default();
         let mut expected = Vec::new();
         for number in 0..500 {
-            let delay = random.below(5_000_000_000) / 1000 * 1000;
+            let delay = random.u64(..5_000_000_000) / 1000 * 1000;
             expected.push((delay, number));
             hub.schedule(Duration::from_nanos(delay), push(&log, (delay, number)));
         }
@@ -249,25 +238,25 @@ fn a_handle_of_a_timer_that_fired_cancels_no_other() {
 fn the_armed_count_follows_a_model_under_random_use() {
     limited(|| {
         let (hub, clock) = use_manual_clock();
-        let mut random = Random(13);
+        let mut random = Rng::with_seed(13);
         // The armed timers: deadline, order of arming, handle. A deadline counts from the loop's next reading of the
         // clock.
         let mut model: Vec<(Time, usize, TimerHandle)> = Vec::new();
         let log = Log::default();
         for number in 0..3000 {
-            match random.below(10) {
+            match random.u64(..10) {
                 0..6 => {
-                    let delay = Duration::from_micros(1 + random.below(3_000_000));
+                    let delay = Duration::from_micros(1 + random.u64(..3_000_000));
                     let handle = hub.schedule(delay, push(&log, number));
                     let _ = hub.next_deadline();
                     model.push((clock.now() + delay, number, handle));
                 }
                 6..8 if !model.is_empty() => {
-                    let (_, _, handle) = model.swap_remove(random.below(model.len() as u64) as usize);
+                    let (_, _, handle) = model.swap_remove(random.usize(..model.len()));
                     assert!(handle.cancel());
                 }
                 _ => {
-                    clock.advance(Duration::from_micros(random.below(300_000)));
+                    clock.advance(Duration::from_micros(random.u64(..300_000)));
                     hub.run_once(Some(Duration::ZERO)).unwrap();
                     let mut due: Vec<(Time, usize)> = model
                         .extract_if(.., |(deadline, ..)| *deadline <= clock.now())
@@ -440,10 +429,10 @@ fn a_failing_timer_is_spent_and_freed() {
 fn a_hundred_thousand_timers_fire_in_order() {
     limited(|| {
         let (hub, clock) = use_manual_clock();
-        let mut random = Random(14);
+        let mut random = Rng::with_seed(14);
         let last = Rc::new(Cell::new((Time::default(), 0)));
         for _ in 0..100_000 {
-            let delay = Duration::from_nanos(1 + random.below(10_000_000_000));
+            let delay = Duration::from_nanos(1 + random.u64(..10_000_000_000));
             let (last, deadline) = (last.clone(), clock.now() + delay);
             hub.schedule(delay, move || {
                 let (before, count) = last.get();
@@ -510,11 +499,11 @@ fn a_short_sleep_takes_few_waits() {
 #[test]
 fn no_sleep_ends_early() {
     limited(|| {
-        let mut random = Random(15);
+        let mut random = Rng::with_seed(15);
         let early = Rc::new(Cell::new(0));
         let sleepers: Vec<_> = (0..100)
             .map(|_| {
-                let (early, micros) = (early.clone(), random.below(20_000));
+                let (early, micros) = (early.clone(), random.u64(..20_000));
                 spawn(move || {
                     for part in 1..=3 {
                         let (start, delay) = (Instant::now(), Duration::from_micros(micros / part));

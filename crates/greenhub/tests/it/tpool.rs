@@ -13,7 +13,7 @@ use crate::support::green;
 use crate::support::green::{LONG, Log, SHORT, held};
 #[cfg(target_os = "linux")]
 use crate::support::open_descriptors;
-use crate::support::random::Random;
+use crate::support::random::{Moment, Rng};
 use crate::support::{in_child, is_child, run};
 use greenhub::debug::set_report_stream;
 use greenhub::greenthread::KillOutcome;
@@ -254,7 +254,7 @@ fn a_timeout_waits_for_a_borrowing_job() {
 fn scoped_jobs_are_right_under_random_kills_and_timeouts() {
     run("scoped_jobs_are_right_under_random_kills_and_timeouts", || {
         for seed in 0..4 {
-            let (mut random, before) = (Random::new(seed), held());
+            let (mut random, before) = (Rng::with_seed(seed), held());
             let callers: Vec<_> = (0..60)
                 .map(|n| {
                     let mut random = random.fork();
@@ -282,7 +282,7 @@ fn scoped_jobs_are_right_under_random_kills_and_timeouts() {
                 .collect();
             for _ in 0..20 {
                 sleep(random.moment());
-                callers[random.below(60)].kill();
+                callers[random.usize(..60)].kill();
             }
             for caller in callers {
                 if let Err(error) = caller.join() {
@@ -312,8 +312,8 @@ impl Drop for Outcome {
 }
 
 /// Runs a job under kills and timeouts, and checks its result. Returns false if the job panicked.
-fn one_job(job: &Arc<Job>, random: &mut Random) -> bool {
-    let (panics, delay) = (random.below(4) == 0, random.moment());
+fn one_job(job: &Arc<Job>, random: &mut Rng) -> bool {
+    let (panics, delay) = (random.usize(..4) == 0, random.moment());
     let own = job.clone();
     let work = move || {
         own.began.fetch_add(1, Ordering::SeqCst);
@@ -338,7 +338,7 @@ fn one_job(job: &Arc<Job>, random: &mut Random) -> bool {
 fn jobs_run_once_and_results_are_dropped_once_under_random_kills_and_timeouts() {
     run("jobs_run_once_and_results_are_dropped_once_under_random_kills_and_timeouts", || {
         for seed in 0..6 {
-            let (mut random, before) = (Random::new(seed), held());
+            let (mut random, before) = (Rng::with_seed(seed), held());
             let jobs: Vec<_> = (0..100).map(|_| Arc::new(Job::default())).collect();
             let done = Rc::new(Cell::new(0));
             let callers: Vec<_> = jobs
@@ -347,7 +347,7 @@ fn jobs_run_once_and_results_are_dropped_once_under_random_kills_and_timeouts() 
                     let (jobs, mut random, done) = (jobs.to_vec(), random.fork(), done.clone());
                     spawn(move || {
                         for job in &jobs {
-                            let limit = Some(random.moment() * 2).filter(|_| random.below(2) == 0);
+                            let limit = Some(random.moment() * 2).filter(|_| random.usize(..2) == 0);
                             if with_timeout(limit, || one_job(job, &mut random)).is_ok() {
                                 done.set(done.get() + 1);
                             }
@@ -357,7 +357,7 @@ fn jobs_run_once_and_results_are_dropped_once_under_random_kills_and_timeouts() 
                 .collect();
             for _ in 0..8 {
                 sleep(random.moment());
-                callers[random.below(20)].kill();
+                callers[random.usize(..20)].kill();
             }
             for caller in callers {
                 if let Err(error) = caller.join() {

@@ -15,7 +15,7 @@ use tracing::{Span, info_span};
 
 use crate::notes::Notes;
 use crate::support::green::{OnDrop, keep_reports, quiet_panic};
-use crate::support::random::Random;
+use crate::support::random::{Moment, Rng, seeds};
 use crate::support::run;
 
 /// The state shared by the greenlets of a program.
@@ -77,9 +77,9 @@ impl World {
         self.check(model, "after a span");
     }
 
-    fn some_green_thread(&self, random: &mut Random) -> Option<Rc<GreenThread<()>>> {
+    fn some_green_thread(&self, random: &mut Rng) -> Option<Rc<GreenThread<()>>> {
         let all = self.green_threads.borrow();
-        if all.is_empty() { None } else { Some(all[random.below(all.len())].clone()) }
+        if all.is_empty() { None } else { Some(all[random.usize(..all.len())].clone()) }
     }
 
     fn take_one(&self) -> bool {
@@ -93,7 +93,7 @@ fn part(label: &str) -> Span {
     info_span!(target: "test", "part", label)
 }
 
-fn spawn_one(world: &Rc<World>, model: &Model, random: &mut Random, depth: usize) {
+fn spawn_one(world: &Rc<World>, model: &Model, random: &mut Rng, depth: usize) {
     if !world.take_one() {
         return;
     }
@@ -109,8 +109,8 @@ fn spawn_one(world: &Rc<World>, model: &Model, random: &mut Random, depth: usize
 }
 
 /// Makes a greenlet and switches to it and back by hand; it may also wait, or be dropped while it is suspended.
-fn switch_by_hand(world: &Rc<World>, model: &Model, random: &mut Random) {
-    let (maker, its_world, waits) = (Greenlet::current(), world.clone(), random.below(3) == 0);
+fn switch_by_hand(world: &Rc<World>, model: &Model, random: &mut Rng) {
+    let (maker, its_world, waits) = (Greenlet::current(), world.clone(), random.usize(..3) == 0);
     let plain = Greenlet::new(move |_| {
         let its = Model::new(None);
         its_world.check(&its, "in a plain greenlet");
@@ -123,7 +123,7 @@ fn switch_by_hand(world: &Rc<World>, model: &Model, random: &mut Random) {
         });
         Ok(Payload::unit())
     });
-    for _ in 0..random.below(3) {
+    for _ in 0..random.usize(..3) {
         drop(plain.switch(Payload::unit()));
         world.check(model, "switched back to");
     }
@@ -131,10 +131,10 @@ fn switch_by_hand(world: &Rc<World>, model: &Model, random: &mut Random) {
     world.check(model, "after a plain greenlet");
 }
 
-fn act(world: &Rc<World>, model: &Model, random: &mut Random, depth: usize) {
-    let steps = if depth == 0 { 1 } else { 1 + random.below(5) };
+fn act(world: &Rc<World>, model: &Model, random: &mut Rng, depth: usize) {
+    let steps = if depth == 0 { 1 } else { 1 + random.usize(..5) };
     for _ in 0..steps {
-        let (kind, moment, below) = (random.below(15), random.moment(), depth.saturating_sub(1));
+        let (kind, moment, below) = (random.usize(..15), random.moment(), depth.saturating_sub(1));
         match kind {
             0 | 1 => yield_now(),
             2 => sleep(moment),
@@ -143,7 +143,7 @@ fn act(world: &Rc<World>, model: &Model, random: &mut Random, depth: usize) {
                 let _ = with_timeout(moment, || world.in_part(model, || act(world, model, random, below)));
             }
             6 if depth > 0 => {
-                let panics = random.below(2) == 0;
+                let panics = random.usize(..2) == 0;
                 // May swallow a kill as well, which strikes again at the next wait.
                 let _ = catch_unwind(AssertUnwindSafe(|| {
                     world.in_part(model, || {
@@ -165,7 +165,7 @@ fn act(world: &Rc<World>, model: &Model, random: &mut Random, depth: usize) {
                     let _ = with_timeout(moment, || green.wait());
                 }
             }
-            11 if random.below(2) == 0 => drop(world.queue.put(kind)),
+            11 if random.usize(..2) == 0 => drop(world.queue.put(kind)),
             11 => drop(world.queue.get_timeout(moment)),
             12 => {
                 let _ = with_timeout(moment * 2, || {
@@ -191,7 +191,7 @@ fn act(world: &Rc<World>, model: &Model, random: &mut Random, depth: usize) {
                 world.check(model, "with a guard");
                 model.0.borrow_mut().pop();
             }
-            14 if random.below(2) == 0 => {
+            14 if random.usize(..2) == 0 => {
                 let its_world = world.clone();
                 get_hub().schedule(moment / 2, move || its_world.check(&Model::new(None), "in a callback"));
             }
@@ -203,12 +203,11 @@ fn act(world: &Rc<World>, model: &Model, random: &mut Random, depth: usize) {
 
 #[test]
 fn events_are_in_the_spans_of_the_model() {
-    let seeds = std::env::var("GREENHUB_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(300);
-    for seed in 0..seeds {
+    for seed in seeds(300, 1) {
         let (notes, wrong) = run("events_are_in_the_spans_of_the_model", move || {
             keep_reports();
             let (notes, _listening) = Notes::listen();
-            let mut random = Random::new(seed);
+            let mut random = Rng::with_seed(seed);
             let world = Rc::new(World {
                 notes: notes.clone(),
                 wrong: RefCell::default(),
@@ -223,7 +222,7 @@ fn events_are_in_the_spans_of_the_model() {
                 world.in_part(&main, || spawn_one(&world, &main, &mut random, 3));
                 act(&world, &main, &mut random, 2);
             }
-            let left_behind = random.below(4) == 0;
+            let left_behind = random.usize(..4) == 0;
             loop {
                 let next = world.green_threads.borrow_mut().pop();
                 match next {

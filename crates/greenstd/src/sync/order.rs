@@ -205,8 +205,8 @@ mod tests {
 
     /// Pseudo-random numbers with repetitions.
     fn numbers(seed: u32) -> impl Iterator<Item = u32> {
-        std::iter::successors(Some(seed), |n| Some(n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)))
-            .map(|n| (n >> 16) % 50)
+        let mut random = fastrand::Rng::with_seed(seed.into());
+        std::iter::repeat_with(move || random.u32(..50))
     }
 
     #[test]

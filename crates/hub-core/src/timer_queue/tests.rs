@@ -228,38 +228,24 @@ mod model {
 
     use std::collections::BTreeMap;
 
+    use fastrand::Rng;
+
     use super::*;
 
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0
-        }
-
-        fn below(&mut self, bound: u64) -> u64 {
-            self.next() % bound
-        }
-
-        /// Returns a value of any magnitude, with equal values and the limits of the clock among them.
-        fn nanos(&mut self) -> u64 {
-            match self.below(8) {
-                0 => 0,
-                1 => u64::MAX - self.below(3),
-                2 => self.below(4) << 20,
-                3 => self.below(3) * 1_000_000_000,
-                4 => (1 << 30) - (1 << 21) + self.below(1 << 22),
-                _ => {
-                    let bits = self.below(40);
-                    self.below(1 << bits)
-                }
+    /// Returns a value of any magnitude, with equal values and the limits of the clock among them.
+    fn nanos(random: &mut Rng) -> u64 {
+        match random.u64(..8) {
+            0 => 0,
+            1 => u64::MAX - random.u64(..3),
+            2 => random.u64(..4) << 20,
+            3 => random.u64(..3) * 1_000_000_000,
+            4 => (1 << 30) - (1 << 21) + random.u64(..1 << 22),
+            _ => {
+                let bits = random.u64(..40);
+                random.u64(..1 << bits)
             }
         }
     }
-
     #[derive(Copy, Clone)]
     enum Due {
         After(u64),
@@ -310,25 +296,25 @@ mod model {
     }
 
     fn run(seed: u64) {
-        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut random = Rng::with_seed(seed);
         let mut queue = TimerQueue::new();
-        let mut model = Model { now: random.nanos() >> 1, ..Model::default() };
+        let mut model = Model { now: nanos(&mut random) >> 1, ..Model::default() };
         for what in 0..300 {
-            match random.below(16) {
+            match random.u64(..16) {
                 0..=6 => {
-                    let nanos = random.nanos();
-                    let (id, due) = if random.below(3) > 0 {
+                    let nanos = nanos(&mut random);
+                    let (id, due) = if random.u64(..3) > 0 {
                         let delay = if nanos == u64::MAX { Duration::MAX } else { Duration::from_nanos(nanos) };
                         (queue.arm(delay, what), Due::After(nanos))
                     } else {
-                        let deadline = if random.below(2) == 0 { nanos } else { model.now.saturating_add(nanos) };
+                        let deadline = if random.u64(..2) == 0 { nanos } else { model.now.saturating_add(nanos) };
                         (queue.arm_at(Time::from_nanos(deadline), what), Due::At(deadline))
                     };
                     model.fresh.push((what, due));
                     model.armed.push((what, id));
                 }
                 7..=8 if !model.armed.is_empty() => {
-                    let (what, id) = model.armed[random.below(model.armed.len() as u64) as usize];
+                    let (what, id) = model.armed[random.usize(..model.armed.len())];
                     assert_eq!(queue.get(id), Some(&what));
                     assert_eq!(queue.cancel(id), Some(what));
                     model.leave(what);
@@ -336,7 +322,7 @@ mod model {
                     model.absorbed.retain(|_, &mut (absorbed, _)| absorbed != what);
                 }
                 9 if !model.gone.is_empty() => {
-                    let id = model.gone[random.below(model.gone.len() as u64) as usize];
+                    let id = model.gone[random.usize(..model.gone.len())];
                     assert!(queue.cancel(id).is_none() && !queue.is_armed(id));
                 }
                 10..=12 => {
@@ -344,9 +330,9 @@ mod model {
                     model.absorb();
                 }
                 13..=14 => {
-                    let step = random.nanos();
+                    let step = nanos(&mut random);
                     model.now = model.now.saturating_add(if step > 1 << 60 { 0 } else { step });
-                    for _ in 0..random.below(30) {
+                    for _ in 0..random.u64(..30) {
                         let popped = queue.pop_due(Time::from_nanos(model.now));
                         let expected = model.pop(model.now);
                         assert_eq!(popped.map(|(_, at, what)| (what, at.as_nanos())), expected);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fastrand::Rng;
 use hub_core::hub::{Hub, Interest, Key};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
@@ -20,14 +21,14 @@ struct Socket {
 /// blocked. Each waiter gets a report once its direction is ready.
 pub fn every_waiter_is_served_in_random_traffic<H: Hub>(make: Make<'_, H>) {
     for seed in 1..=4 {
-        let mut random = Random(seed);
+        let mut random = Rng::with_seed(seed);
         let mut driver = Driver::new(make);
         let mut sockets: Vec<Socket> = (0..4).map(|_| socket(&mut driver)).collect();
         for step in 0..1000 {
-            let index = random.below(sockets.len());
-            act(&mut driver, &mut sockets[index], random.below(16));
+            let index = random.usize(..sockets.len());
+            act(&mut driver, &mut sockets[index], random.usize(..16));
             let due: Vec<(Key, Interest)> = sockets.iter().map(|socket| (socket.key, due(socket))).collect();
-            if random.below(3) == 0 {
+            if random.usize(..3) == 0 {
                 let mut reports = Vec::new();
                 for _ in 0..3 {
                     reports.extend(driver.wait(Some(Duration::ZERO)));
@@ -95,16 +96,4 @@ fn due(socket: &Socket) -> Interest {
     let ready = fds[0].revents();
     let of = |flag, interest| if ready.contains(flag) { interest } else { Interest::NONE };
     (of(PollFlags::IN, Interest::READ) | of(PollFlags::OUT, Interest::WRITE)) & socket.parked
-}
-
-/// Marsaglia's xorshift.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % limit
-    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::case::{Kind, Mode, Op};
 use super::sockets::{Socket, SocketPath, green, os, word};
-use crate::support::random::Random;
+use crate::support::random::{Rng, seeds};
 
 const KINDS: [Kind; 4] = [Kind::Tcp, Kind::Unix, Kind::Udp, Kind::DatagramPair];
 
@@ -23,14 +23,14 @@ enum Step {
     Close,
 }
 
-fn steps(kind: Kind, random: &mut Random) -> Vec<(usize, Step)> {
+fn steps(kind: Kind, random: &mut Rng) -> Vec<(usize, Step)> {
     let reads: &[Op] = match kind {
         Kind::Tcp => &[Op::Read, Op::Peek, Op::ReadVectored],
         Kind::Unix => &[Op::Read, Op::ReadVectored],
         Kind::Udp => &[Op::Read, Op::Peek],
         _ => &[Op::Read],
     };
-    let step = |random: &mut Random| match random.below(20) {
+    let step = |random: &mut Rng| match random.usize(..20) {
         0 => Step::Shut(Shutdown::Read),
         1 => Step::Shut(Shutdown::Write),
         2 => Step::Shut(Shutdown::Both),
@@ -38,9 +38,9 @@ fn steps(kind: Kind, random: &mut Random) -> Vec<(usize, Step)> {
         4 => Step::Clone,
         5 if kind == Kind::Unix || kind == Kind::DatagramPair => Step::Call(Op::Fill),
         5..=11 => Step::Call(Op::Write),
-        _ => Step::Call(reads[random.below(reads.len())]),
+        _ => Step::Call(reads[random.usize(..reads.len())]),
     };
-    (0..4 + random.below(12)).map(|_| (random.below(2), step(random))).collect()
+    (0..4 + random.usize(..12)).map(|_| (random.usize(..2), step(random))).collect()
 }
 
 /// Returns the outcome of each step.
@@ -68,11 +68,11 @@ fn play((one, other): (Box<dyn Socket>, Box<dyn Socket>), steps: &[(usize, Step)
 
 /// Compares random sequences of calls with std.
 pub(crate) fn compare() {
-    let seeds = std::env::var("GREENHUB_SEEDS").ok().map_or(60, |text| text.parse::<u64>().expect("a number") / 100);
+    let seeds = seeds(60, 100);
     let mut differences = Vec::new();
     for kind in KINDS {
-        for seed in 0..seeds {
-            let steps = steps(kind, &mut Random::new(seed));
+        for seed in seeds.clone() {
+            let steps = steps(kind, &mut Rng::with_seed(seed));
             let difference = |_| {
                 let path = Arc::new(SocketPath::new());
                 let std = play(os::pair(kind, &path), &steps);

@@ -1,5 +1,7 @@
 //! Generates and shrinks random programs.
 
+use crate::support::random::Rng;
+
 /// A green thread, by its index in the program; 0 is the main greenlet.
 pub(crate) type Thread = usize;
 /// Milliseconds of the virtual clock.
@@ -65,26 +67,9 @@ pub(crate) enum Layer {
     Everything,
 }
 
-/// A small random number generator (splitmix64).
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit as u64) as usize
-    }
-}
-
 /// The state of the generator: the green threads, callbacks and operations still to be written.
 struct Writer {
-    random: Random,
+    random: Rng,
     layer: Layer,
     threads: usize,
     spawned: usize,
@@ -94,15 +79,15 @@ struct Writer {
 
 impl Program {
     pub(crate) fn random(seed: u64, layer: Layer) -> Program {
-        let mut random = Random::new(seed);
-        let threads = 2 + random.below(8);
-        let left = 10 + random.below(50);
+        let mut random = Rng::with_seed(seed);
+        let threads = 2 + random.usize(..8);
+        let left = 10 + random.usize(..50);
         let mut writer = Writer { random, layer, threads, spawned: 0, callbacks: 0, left };
         let mut bodies = vec![Vec::new()];
         // A body is written after the body of its spawner, so each green thread has an earlier spawner.
         let mut next = 0;
         while next <= writer.spawned {
-            let length = 3 + writer.random.below(8);
+            let length = 3 + writer.random.usize(..8);
             let body = writer.body(next, length, 0);
             bodies[next] = body;
             bodies.resize(writer.spawned + 1, Vec::new());
@@ -177,26 +162,26 @@ impl Writer {
     }
 
     fn millis(&mut self) -> Millis {
-        [0, 1, 1, 2, 2, 3, 5, 8][self.random.below(8)]
+        [0, 1, 1, 2, 2, 3, 5, 8][self.random.usize(..8)]
     }
 
     fn limit(&mut self) -> Option<Millis> {
-        (self.random.below(3) == 0).then(|| 1 + self.millis())
+        (self.random.usize(..3) == 0).then(|| 1 + self.millis())
     }
 
     fn any_thread(&mut self) -> Thread {
-        1 + self.random.below(self.threads)
+        1 + self.random.usize(..self.threads)
     }
 
     /// Returns a green thread to wait for. It is always a later one, so waits form no cycle.
     fn later_thread(&mut self, me: Thread) -> Thread {
-        me + 1 + self.random.below(self.threads)
+        me + 1 + self.random.usize(..self.threads)
     }
 
     fn spawn(&mut self) -> Op {
         self.spawned += 1;
         let child = self.spawned;
-        match self.random.below(8) {
+        match self.random.usize(..8) {
             0 => Op::SpawnN(child),
             1 | 2 => Op::SpawnAfter(self.millis(), child),
             _ => Op::Spawn(child),
@@ -204,12 +189,12 @@ impl Writer {
     }
 
     fn quiet_ops(&mut self) -> Vec<Op> {
-        (0..1 + self.random.below(3)).map(|_| self.quiet()).collect()
+        (0..1 + self.random.usize(..3)).map(|_| self.quiet()).collect()
     }
 
     /// Generates an operation that never blocks.
     fn quiet(&mut self) -> Op {
-        match self.random.below(11) {
+        match self.random.usize(..11) {
             0 | 1 if self.spawned < self.threads => self.spawn(),
             0..=2 => Op::Kill(self.any_thread()),
             3 => Op::KillWith(self.any_thread()),
@@ -218,7 +203,7 @@ impl Writer {
             6 => Op::Unlink(self.any_thread()),
             7 => Op::DropHandle(self.any_thread()),
             8 => self.schedule(),
-            9 if self.callbacks > 0 => Op::Unschedule(self.random.below(self.callbacks)),
+            9 if self.callbacks > 0 => Op::Unschedule(self.random.usize(..self.callbacks)),
             9 => Op::Burn(1 + self.millis()),
             _ => Op::Panic,
         }
@@ -235,12 +220,12 @@ impl Writer {
     }
 
     fn nested(&mut self, me: Thread, depth: usize) -> Vec<Op> {
-        let length = 1 + self.random.below(4);
+        let length = 1 + self.random.usize(..4);
         self.body(me, length, depth + 1)
     }
 
     fn op(&mut self, me: Thread, depth: usize) -> Op {
-        let pick = self.random.below(100);
+        let pick = self.random.usize(..100);
         if pick < 25 && self.layer >= Layer::Pipes {
             return self.pipe_op();
         }
@@ -253,13 +238,13 @@ impl Writer {
             while self.spawned < self.threads && children.len() < 3 {
                 self.spawned += 1;
                 children.push(self.spawned);
-                if self.random.below(2) == 0 {
+                if self.random.usize(..2) == 0 {
                     break;
                 }
             }
             return Op::Scope(children, self.nested(me, depth));
         }
-        match self.random.below(32) {
+        match self.random.usize(..32) {
             0..=4 if self.spawned < self.threads => self.spawn(),
             0..=7 => Op::Sleep(self.millis()),
             8..=11 => Op::Yield,
@@ -284,16 +269,16 @@ impl Writer {
     }
 
     fn pipe_op(&mut self) -> Op {
-        let pipe = self.random.below(PIPES);
+        let pipe = self.random.usize(..PIPES);
         let closing = self.layer >= Layer::Everything;
-        match self.random.below(14) {
+        match self.random.usize(..14) {
             0..=3 => Op::Send(pipe, self.limit()),
             4..=8 => Op::Receive(pipe, self.limit()),
             9 if closing => Op::CloseReader(pipe),
             10 if closing => Op::CloseWriter(pipe),
-            11 => Op::Fill(self.random.below(NUMBERS)),
-            12 if closing => Op::Reuse(self.random.below(NUMBERS)),
-            _ => Op::Trampoline(self.random.below(NUMBERS), self.limit()),
+            11 => Op::Fill(self.random.usize(..NUMBERS)),
+            12 if closing => Op::Reuse(self.random.usize(..NUMBERS)),
+            _ => Op::Trampoline(self.random.usize(..NUMBERS), self.limit()),
         }
     }
 }

@@ -14,11 +14,11 @@ use greenhub::thread::yield_now;
 use greenhub::{GreenPool, sleep, spawn, with_timeout};
 
 use crate::support::green::{OnDrop, held, quiet_panic};
-use crate::support::random::Random;
+use crate::support::random::{Moment, Rng};
 use crate::support::run;
 
 /// Maps through a pool, and checks that each item comes once, in order, with its failure at its place.
-fn map_all(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work: &Rc<Cell<usize>>) {
+fn map_all(pool: &GreenPool, random: &mut Rng, strikes: &Cell<usize>, at_work: &Rc<Cell<usize>>) {
     const ITEMS: usize = 20;
     let read = Rc::new(Cell::new(0));
     let (source_read, work, delays) = (read.clone(), at_work.clone(), RefCell::new(random.fork()));
@@ -29,7 +29,7 @@ fn map_all(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work
         let _leaves = OnDrop(move || work.set(work.get() - 1));
         let (sleeps, delay) = {
             let mut random = delays.borrow_mut();
-            (random.below(4) > 0, random.moment())
+            (random.usize(..4) > 0, random.moment())
         };
         if sleeps {
             sleep(delay)
@@ -44,7 +44,7 @@ fn map_all(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work
     let mut taken = 0;
     loop {
         let struck = strikes.get();
-        let next = match random.below(3) {
+        let next = match random.usize(..3) {
             0 => with_timeout(random.moment(), || results.next()),
             _ => Ok(results.next()),
         };
@@ -67,8 +67,8 @@ fn random_mapping_kills_and_timeouts_keep_order_and_permits() {
     run("random_mapping_kills_and_timeouts_keep_order_and_permits", || {
         crate::support::green::keep_reports();
         for seed in 0..25 {
-            let mut random = Random::new(seed);
-            let (pool, before) = (GreenPool::new(1 + random.below(3)), held());
+            let mut random = Rng::with_seed(seed);
+            let (pool, before) = (GreenPool::new(1 + random.usize(..3)), held());
             let (strikes, at_work) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
             let mappers: Vec<_> = (0..4)
                 .map(|_| {
@@ -80,13 +80,13 @@ fn random_mapping_kills_and_timeouts_keep_order_and_permits() {
             for _ in 0..8 {
                 sleep(random.moment());
                 assert!(at_work.get() <= 3);
-                match random.below(4) {
+                match random.usize(..4) {
                     0 => {
                         strikes.set(strikes.get() + 1);
                         pool.kill_all();
                     }
-                    1 => _ = mappers[random.below(4)].kill(),
-                    2 => pool.resize(random.below(4)),
+                    1 => _ = mappers[random.usize(..4)].kill(),
+                    2 => pool.resize(random.usize(..4)),
                     _ => {}
                 }
             }
@@ -105,13 +105,13 @@ fn random_mapping_kills_and_timeouts_keep_order_and_permits() {
 }
 
 /// Uses a pile, and checks that each spawn's result or failure comes once, in order.
-fn pile_up(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work: &Rc<Cell<usize>>) {
+fn pile_up(pool: &GreenPool, random: &mut Rng, strikes: &Cell<usize>, at_work: &Rc<Cell<usize>>) {
     let mut pile = GreenPile::with_pool(pool);
     let (mut spawned, mut expected) = (0, VecDeque::new());
     while spawned < 20 || !expected.is_empty() {
         assert_eq!((pile.len(), pile.is_empty()), (expected.len(), expected.is_empty()));
-        if spawned < 20 && random.below(2) == 0 {
-            let (item, work, moment) = (spawned, at_work.clone(), (random.below(3) > 0).then(|| random.moment()));
+        if spawned < 20 && random.usize(..2) == 0 {
+            let (item, work, moment) = (spawned, at_work.clone(), (random.usize(..3) > 0).then(|| random.moment()));
             let spawn_one = || {
                 pile.spawn(move || {
                     work.set(work.get() + 1);
@@ -123,7 +123,7 @@ fn pile_up(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work
                     item
                 })
             };
-            let done = match random.below(3) {
+            let done = match random.usize(..3) {
                 0 => with_timeout(random.moment(), spawn_one),
                 _ => Ok(spawn_one()),
             };
@@ -135,7 +135,7 @@ fn pile_up(pool: &GreenPool, random: &mut Random, strikes: &Cell<usize>, at_work
             }
             continue;
         }
-        let next = match random.below(3) {
+        let next = match random.usize(..3) {
             0 => with_timeout(random.moment(), || pile.next()),
             _ => Ok(pile.next()),
         };
@@ -157,8 +157,8 @@ fn random_piles_kills_and_timeouts_keep_order_and_permits() {
     run("random_piles_kills_and_timeouts_keep_order_and_permits", || {
         crate::support::green::keep_reports();
         for seed in 0..25 {
-            let mut random = Random::new(seed);
-            let (pool, before) = (GreenPool::new(1 + random.below(3)), held());
+            let mut random = Rng::with_seed(seed);
+            let (pool, before) = (GreenPool::new(1 + random.usize(..3)), held());
             let (strikes, at_work) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
             let piles: Vec<_> = (0..4)
                 .map(|_| {
@@ -170,12 +170,12 @@ fn random_piles_kills_and_timeouts_keep_order_and_permits() {
             for _ in 0..8 {
                 sleep(random.moment());
                 assert!(at_work.get() <= 3);
-                match random.below(3) {
+                match random.usize(..3) {
                     0 => {
                         strikes.set(strikes.get() + 1);
                         pool.kill_all();
                     }
-                    1 => _ = piles[random.below(4)].kill(),
+                    1 => _ = piles[random.usize(..4)].kill(),
                     _ => {}
                 }
             }
@@ -225,7 +225,7 @@ enum End {
 fn a_pool_of_resources_matches_its_model() {
     run("a_pool_of_resources_matches_its_model", || {
         for seed in 0..100 {
-            let (mut random, before) = (Random::new(seed), held());
+            let (mut random, before) = (Rng::with_seed(seed), held());
             let living = Arc::new(());
             let pool = {
                 let living = living.clone();
@@ -238,7 +238,7 @@ fn a_pool_of_resources_matches_its_model() {
             let has_one: Rc<RefCell<HashSet<usize>>> = Rc::default();
             let mut users = Vec::new();
             for step in 0..60 {
-                match random.below(6) {
+                match random.usize(..6) {
                     0 | 1 => {
                         let (number, end) = (users.len(), Rc::new(Cell::new(None)));
                         let (pool, has_one, told) = (pool.clone(), has_one.clone(), end.clone());
@@ -258,27 +258,27 @@ fn a_pool_of_resources_matches_its_model() {
                         model.waiting.push_back(number);
                     }
                     2 if !users.is_empty() => {
-                        let number = random.below(users.len());
+                        let number = random.usize(..users.len());
                         users[number].0.kill();
                         model.remove(number);
                     }
                     3 if !model.using.is_empty() => {
-                        let number = model.using[random.below(model.using.len())];
-                        let end = if random.below(2) == 0 { End::PutBack } else { End::Lost };
+                        let number = model.using[random.usize(..model.using.len())];
+                        let end = if random.usize(..2) == 0 { End::PutBack } else { End::Lost };
                         users[number].1.set(Some(end));
                         model.remove(number);
                     }
                     4 => {
                         // Lets users enter under the old size before the resize.
                         (0..40).for_each(|_| yield_now());
-                        model.size = random.below(4);
+                        model.size = random.usize(..4);
                         pool.resize(model.size);
                     }
                     _ => yield_now(),
                 }
                 model.settle();
                 // Not at every step, so that kills and ends also strike between a grant and the resumption.
-                if random.below(3) != 0 {
+                if random.usize(..3) != 0 {
                     continue;
                 }
                 (0..40).for_each(|_| yield_now());
@@ -314,7 +314,7 @@ impl Drop for Resource {
 }
 
 /// Uses a resource for a moment, and checks that no other user has it.
-fn use_one(pool: &Pool<Resource>, in_use: &Mutex<HashSet<usize>>, random: &mut Random) {
+fn use_one(pool: &Pool<Resource>, in_use: &Mutex<HashSet<usize>>, random: &mut Rng) {
     let item = match pool.item() {
         Ok(item) => item,
         Err(error) => return assert_eq!(error.kind(), io::ErrorKind::Other, "{error}"),
@@ -324,7 +324,7 @@ fn use_one(pool: &Pool<Resource>, in_use: &Mutex<HashSet<usize>>, random: &mut R
     let back = OnDrop(|| assert!(in_use.lock().unwrap().remove(&number)));
     sleep(random.moment());
     drop(back);
-    if random.below(5) == 0 {
+    if random.usize(..5) == 0 {
         drop(item.into_inner());
     }
 }
@@ -353,13 +353,13 @@ fn resources_are_neither_lost_nor_shared_under_kills_and_timeouts() {
             let hubs = (0..2).map(|hub| {
                 let (pool, in_use) = (pool.clone(), in_use.clone());
                 std::thread::spawn(move || {
-                    let mut random = Random::new((2 * seed + hub) as u64);
+                    let mut random = Rng::with_seed((2 * seed + hub) as u64);
                     let users: Vec<_> = (0..6)
                         .map(|_| {
                             let (pool, in_use, mut random) = (pool.clone(), in_use.clone(), random.fork());
                             spawn(move || {
                                 for _ in 0..10 {
-                                    match random.below(3) {
+                                    match random.usize(..3) {
                                         0 => {
                                             let limit = random.moment();
                                             drop(with_timeout(limit, || use_one(&pool, &in_use, &mut random)));
@@ -372,7 +372,7 @@ fn resources_are_neither_lost_nor_shared_under_kills_and_timeouts() {
                         .collect();
                     for _ in 0..3 {
                         sleep(random.moment() * 2);
-                        users[random.below(6)].kill();
+                        users[random.usize(..6)].kill();
                     }
                     for user in users {
                         if let Err(error) = user.join() {

@@ -1,33 +1,34 @@
-//! Random numbers for randomized tests.
+//! Random numbers for randomized tests, and the seeds of these.
+//!
+//! `GREENHUB_SEEDS` sets the number of programs that a randomized test runs, and `GREENHUB_SEED` the first seed.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::ops::Range;
 use std::time::Duration;
 
-/// A small generator of random numbers (splitmix64).
-#[derive(Clone)]
-pub(crate) struct Random(u64);
+pub(crate) use fastrand::Rng;
 
-impl Random {
-    pub(crate) fn new(seed: u64) -> Random {
-        Random(seed)
-    }
+/// The seeds of a randomized test: `usual` of them, unless `GREENHUB_SEEDS` sets another number.
+///
+/// A program of the test takes as long as `weight` programs of `model.rs`, the scale of the variable.
+pub(crate) fn seeds(usual: u64, weight: u64) -> Range<u64> {
+    let first = number("GREENHUB_SEED").unwrap_or(0);
+    let count = number("GREENHUB_SEEDS").map_or(usual, |seeds| (seeds / weight).max(1));
+    first..first + count
+}
 
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((bits ^ (bits >> 31)) % end as u64) as usize
-    }
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
 
-    /// Returns an independent generator, for a user that draws at nondeterministic times.
-    pub(crate) fn fork(&mut self) -> Random {
-        Random(self.below(usize::MAX) as u64)
-    }
+pub(crate) trait Moment {
+    /// A random time of less than 200 µs.
+    fn moment(&mut self) -> Duration;
+}
 
-    /// Returns a random time of less than 200 µs.
-    pub(crate) fn moment(&mut self) -> Duration {
-        Duration::from_micros(self.below(200) as u64)
+impl Moment for Rng {
+    fn moment(&mut self) -> Duration {
+        Duration::from_micros(self.u64(..200))
     }
 }

@@ -13,7 +13,7 @@ use greenhub::thread::yield_now;
 use super::storm::{Count, MOMENT, job, on_hub, patiently, pause, storms, until};
 use crate::support::green::OnDrop;
 use crate::support::green::in_time;
-use crate::support::random::Random;
+use crate::support::random::{Moment, Rng};
 
 /// The outcome of the items. An item whose putter was unwound may or may not have arrived.
 #[derive(Default)]
@@ -52,9 +52,9 @@ impl Fate {
 /// `None` ends a getter.
 type Items = Queue<Option<usize>>;
 
-fn put_some(queue: &Items, fate: &Fate, putter: usize, random: &mut Random) {
+fn put_some(queue: &Items, fate: &Fate, putter: usize, random: &mut Rng) {
     for item in (0..8).map(|n| 100 * putter + n) {
-        let done = match random.below(4) {
+        let done = match random.usize(..4) {
             0 => Some(queue.put_timeout(Some(item), random.moment())),
             1 => Some(queue.try_put(Some(item))),
             _ => patiently(random, || queue.put(Some(item))),
@@ -70,9 +70,9 @@ fn put_some(queue: &Items, fate: &Fate, putter: usize, random: &mut Random) {
     }
 }
 
-fn get_all(queue: &Items, fate: &Fate, getter: usize, random: &mut Random) {
+fn get_all(queue: &Items, fate: &Fate, getter: usize, random: &mut Rng) {
     loop {
-        let got = match random.below(4) {
+        let got = match random.usize(..4) {
             0 => queue.get_timeout(random.moment()),
             1 => queue.try_get(),
             _ => patiently(random, || queue.get()).unwrap_or(Err(GetError::Empty)),
@@ -183,7 +183,7 @@ fn items_of_an_unbounded_channel_are_neither_lost_nor_duplicated() {
                 let (receiver, fate) = (receiver.clone(), receiving.clone());
                 job(move |random| {
                     loop {
-                        let received = match (n, random.below(3)) {
+                        let received = match (n, random.usize(..3)) {
                             // An immortal receiver, which has to be woken.
                             (3, _) => receiver.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
                             (_, 0) => receiver.recv_timeout(random.moment()),
@@ -271,7 +271,7 @@ fn a_bounded_semaphore_gets_its_tokens_back() {
                     let (semaphore, holding) = (semaphore.clone(), holding.clone());
                     job(move |random| {
                         for _ in 0..10 {
-                            let got = match random.below(4) {
+                            let got = match random.usize(..4) {
                                 0 => in_time(semaphore.acquire_timeout(random.moment())).is_some(),
                                 1 => semaphore.try_acquire(),
                                 _ => patiently(random, || semaphore.acquire().unwrap()).is_some(),
@@ -315,7 +315,7 @@ fn a_capped_semaphore_loses_and_creates_no_token() {
                         let _works = works;
                         for _ in 0..8 {
                             if n < 4 {
-                                let took = match random.below(4) {
+                                let took = match random.usize(..4) {
                                     0 => in_time(semaphore.acquire_timeout(random.moment())).is_some(),
                                     1 => semaphore.try_acquire(),
                                     _ => patiently(random, || semaphore.acquire().unwrap()).is_some(),
@@ -324,7 +324,7 @@ fn a_capped_semaphore_loses_and_creates_no_token() {
                                 continue;
                             }
                             counts[1].fetch_add(1, SeqCst);
-                            let gave = match random.below(4) {
+                            let gave = match random.usize(..4) {
                                 0 => Some(in_time(semaphore.release_timeout(random.moment())).is_some()),
                                 1 => Some(semaphore.try_release()),
                                 2 if struck_giving => patiently(random, || semaphore.release().unwrap()).map(|()| true),

@@ -12,7 +12,7 @@ use greenhub::{get_hub, sleep, spawn, with_timeout};
 
 use crate::support::green::held;
 use crate::support::hubs::use_manual_clock;
-use crate::support::random::Random;
+use crate::support::random::Rng;
 use crate::support::run;
 
 const TICK: Duration = Duration::from_millis(1);
@@ -328,9 +328,9 @@ fn compare<O: Order<Item> + 'static>(seeds: u64, next: fn(&[Item]) -> usize) {
     use_manual_clock();
     get_hub().set_timer_slack(0, Duration::ZERO);
     for seed in 0..seeds {
-        let (mut random, before) = (Random::new(seed), held());
+        let (mut random, before) = (Rng::with_seed(seed), held());
         let sizes = [0, 1, 2, 3, usize::MAX];
-        let capacity = sizes[random.below(sizes.len())];
+        let capacity = sizes[random.usize(..sizes.len())];
         let queue = Rc::new(OrderedQueue::<Item, O>::bounded(capacity));
         let mut model = Model {
             next,
@@ -349,16 +349,16 @@ fn compare<O: Order<Item> + 'static>(seeds: u64, next: fn(&[Item]) -> usize) {
         let mut greens = Vec::new();
         for step in 0..80 {
             let at = format!("seed {seed}, step {step}");
-            let item = Item { priority: random.below(3), number: step };
-            match random.below(16) {
+            let item = Item { priority: random.usize(..3), number: step };
+            match random.usize(..16) {
                 choice @ 0..=6 => {
                     let wish = match choice {
                         0..=2 => Wish::Get,
                         3..=5 => Wish::Put(item),
                         _ => Wish::Join,
                     };
-                    let ticks = 1 + random.below(3) as u32;
-                    let patience = match (random.below(4), wish) {
+                    let ticks = 1 + random.usize(..3) as u32;
+                    let patience = match (random.usize(..4), wish) {
                         (0, Wish::Get | Wish::Put(_)) => Patience::Limit(ticks),
                         (1, _) => Patience::Scope(ticks),
                         _ => Patience::Endless,
@@ -380,12 +380,12 @@ fn compare<O: Order<Item> + 'static>(seeds: u64, next: fn(&[Item]) -> usize) {
                 }
                 9 => assert_eq!(queue.task_done().is_ok(), model.task_done(), "{at}"),
                 10 => {
-                    let capacity = sizes[random.below(sizes.len())];
+                    let capacity = sizes[random.usize(..sizes.len())];
                     queue.resize(capacity);
                     model.resize(capacity);
                 }
                 11 | 12 if !greens.is_empty() => {
-                    let victim = random.below(greens.len());
+                    let victim = random.usize(..greens.len());
                     greens[victim].kill();
                     model.kill(victim);
                 }

@@ -10,7 +10,7 @@ use greenhub::thread::yield_now;
 use greenhub::{get_hub, sleep, spawn, use_hub, with_timeout};
 
 use crate::support::green::OnDrop;
-use crate::support::random::Random;
+use crate::support::random::{Moment, Rng};
 use crate::support::run;
 
 pub(crate) const MOMENT: Duration = Duration::from_micros(100);
@@ -44,9 +44,9 @@ pub(crate) fn storms(name: &str, storm: impl Fn([&'static str; 2], u64) + Copy +
     }
 }
 
-pub(crate) type Job = Box<dyn FnOnce(&mut Random)>;
+pub(crate) type Job = Box<dyn FnOnce(&mut Rng)>;
 
-pub(crate) fn job(job: impl FnOnce(&mut Random) + 'static) -> Job {
+pub(crate) fn job(job: impl FnOnce(&mut Rng) + 'static) -> Job {
     Box::new(job)
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn on_hub(
     std::thread::spawn(move || {
         use_hub(name).unwrap();
         assert_eq!(get_hub().name(), name);
-        let mut random = Random::new(seed);
+        let mut random = Rng::with_seed(seed);
         let spawn_one = |job: Job| {
             let mut random = random.fork();
             spawn(move || job(&mut random))
@@ -69,7 +69,7 @@ pub(crate) fn on_hub(
         for _ in 0..4 {
             sleep(random.moment());
             if mortal > 0 {
-                greens[random.below(mortal)].kill();
+                greens[random.usize(..mortal)].kill();
             }
         }
         for green in greens {
@@ -81,15 +81,15 @@ pub(crate) fn on_hub(
 }
 
 /// Waits without a limit, or with a short timeout.
-pub(crate) fn patiently<R>(random: &mut Random, wait: impl FnOnce() -> R) -> Option<R> {
-    match random.below(3) {
+pub(crate) fn patiently<R>(random: &mut Rng, wait: impl FnOnce() -> R) -> Option<R> {
+    match random.usize(..3) {
         0 => with_timeout(random.moment(), wait).ok(),
         _ => Some(wait()),
     }
 }
 
-pub(crate) fn pause(random: &mut Random) {
-    match random.below(3) {
+pub(crate) fn pause(random: &mut Rng) {
+    match random.usize(..3) {
         0 => sleep(random.moment()),
         1 => yield_now(),
         _ => {}

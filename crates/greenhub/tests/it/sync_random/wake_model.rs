@@ -8,7 +8,7 @@ use greenhub::thread::yield_now;
 use greenhub::{GreenError, GreenThread, spawn};
 
 use crate::support::green::held;
-use crate::support::random::Random;
+use crate::support::random::Rng;
 use crate::support::run;
 
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -103,14 +103,14 @@ impl<R: Copy + PartialEq + std::fmt::Debug + 'static> Waiters<R> {
 fn an_event_matches_its_model() {
     run("an_event_matches_its_model", || {
         for seed in 0..300 {
-            let (mut random, before) = (Random::new(seed), held());
+            let (mut random, before) = (Rng::with_seed(seed), held());
             let event = std::sync::Arc::new(Event::new());
             // The sent value or error.
             let mut sent: Option<Result<usize, usize>> = None;
             let mut waiters = Waiters::new();
             for step in 0..80 {
                 let at = format!("seed {seed}, step {step}");
-                match random.below(9) {
+                match random.usize(..9) {
                     0..=2 => {
                         let event = event.clone();
                         waiters.spawn(move || event.wait().map_err(|error| error.to_string().parse().unwrap()));
@@ -128,7 +128,7 @@ fn an_event_matches_its_model() {
                     }
                     5 => assert_eq!(event.reset().is_ok(), sent.take().is_some(), "{at}"),
                     6 if !waiters.greens.is_empty() => {
-                        let victim = random.below(waiters.greens.len());
+                        let victim = random.usize(..waiters.greens.len());
                         waiters.kill(victim, |_| sent);
                     }
                     _ => {
@@ -151,8 +151,8 @@ fn an_event_matches_its_model() {
 fn a_barrier_matches_its_model_under_kills() {
     run("a_barrier_matches_its_model_under_kills", || {
         for seed in 0..300 {
-            let (mut random, before) = (Random::new(seed), held());
-            let count = 1 + random.below(4);
+            let (mut random, before) = (Rng::with_seed(seed), held());
+            let count = 1 + random.usize(..4);
             let barrier = Rc::new(Barrier::new(count));
             let mut waiters = Waiters::new();
             // The last missing arrival leads and releases the others.
@@ -164,13 +164,13 @@ fn a_barrier_matches_its_model_under_kills() {
                 opens.then_some(true)
             };
             for step in 0..80 {
-                match random.below(6) {
+                match random.usize(..6) {
                     0..=2 => {
                         let barrier = barrier.clone();
                         waiters.spawn(move || barrier.wait().is_leader());
                     }
                     3 if !waiters.greens.is_empty() => {
-                        let victim = random.below(waiters.greens.len());
+                        let victim = random.usize(..waiters.greens.len());
                         waiters.kill(victim, arrive);
                     }
                     _ => {

@@ -10,7 +10,7 @@ use greenhub::{sleep, spawn, sync};
 
 use super::storm::{Count, MOMENT, job, on_hub, patiently, pause, storms, until};
 use crate::support::green::in_time;
-use crate::support::random::Random;
+use crate::support::random::{Moment, Rng};
 
 #[test]
 fn a_notification_for_a_killed_waiter_reaches_another() {
@@ -36,7 +36,7 @@ fn a_notification_for_a_killed_waiter_reaches_another() {
                 })
             });
             // The next notification waits until the last token was taken, so a lost one is not made up for.
-            let mut random = Random::new(seed);
+            let mut random = Rng::with_seed(seed);
             while waiting.get() > 0 {
                 let mut there = tokens.0.lock().unwrap();
                 if *there == 0 {
@@ -67,7 +67,7 @@ fn an_event_reaches_all_waiters_in_every_round() {
                         let mut seen = 0;
                         while seen < LAST {
                             let before = sent.load(SeqCst);
-                            let got = match random.below(3) {
+                            let got = match random.usize(..3) {
                                 0 => in_time(event.wait_timeout(random.moment())),
                                 _ => patiently(random, || event.wait().unwrap()),
                             };
@@ -82,7 +82,7 @@ fn an_event_reaches_all_waiters_in_every_round() {
                 (0..6).map(wait).collect()
             })
         });
-        let mut random = Random::new(seed);
+        let mut random = Rng::with_seed(seed);
         for round in 1..=LAST {
             // One waiter of each hub stays. Current waiters receive this round's value, whatever is sent later.
             until(|| event.waiting() >= 2);
@@ -218,7 +218,7 @@ fn a_lazy_value_is_initialized_for_all_or_for_none() {
     storms("a_lazy_value_is_initialized_for_all_or_for_none", |pair, seed| {
         let (ran, made) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let make: Box<dyn FnOnce() -> u32 + Send> = {
-            let (ran, made, mut random) = (ran.clone(), made.clone(), Random::new(seed));
+            let (ran, made, mut random) = (ran.clone(), made.clone(), Rng::with_seed(seed));
             Box::new(move || {
                 ran.fetch_add(1, SeqCst);
                 sleep(random.moment());

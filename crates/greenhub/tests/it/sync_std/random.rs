@@ -10,19 +10,8 @@ use greenhub::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLoc
 use greenhub::thread::yield_now;
 use greenhub::{GreenThread, sleep, spawn, with_timeout};
 
+use crate::support::random::{Rng, seeds};
 use crate::support::run;
-
-/// A small random number generator; a seed always gives the same numbers.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
 
 /// The shared primitives, each with the counters that check it.
 struct World {
@@ -63,16 +52,16 @@ fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn pause(random: &mut Random) {
-    match random.below(3) {
+fn pause(random: &mut Rng) {
+    match random.u64(..3) {
         0 => yield_now(),
-        1 => sleep(Duration::from_micros(random.below(300))),
+        1 => sleep(Duration::from_micros(random.u64(..300))),
         _ => {}
     }
 }
 
-fn step(world: &World, random: &mut Random) {
-    match random.below(6) {
+fn step(world: &World, random: &mut Rng) {
+    match random.u64(..6) {
         0 => {
             let mut total = locked(&world.total);
             let before = *total;
@@ -95,7 +84,7 @@ fn step(world: &World, random: &mut Random) {
             pause(random);
             *pair = (pair.0 + 1, pair.1 + 1);
             drop(leave);
-            if random.below(2) == 0 {
+            if random.u64(..2) == 0 {
                 // Still exclusive, so it counts as a reader before others can enter.
                 let written = *pair;
                 world.inside.fetch_add(1, Ordering::SeqCst);
@@ -107,29 +96,29 @@ fn step(world: &World, random: &mut Random) {
             }
         }
         3 => {
-            let item = random.below(1000);
+            let item = random.u64(..1000);
             if world.items.0.send(item).is_ok() {
                 world.sent.fetch_add(item, Ordering::SeqCst);
             }
         }
         4 => {
             let receiver = locked(&world.items.1);
-            if let Ok(item) = receiver.recv_timeout(Duration::from_micros(random.below(500))) {
+            if let Ok(item) = receiver.recv_timeout(Duration::from_micros(random.u64(..500))) {
                 world.received.fetch_add(item, Ordering::SeqCst);
             }
         }
         _ => {
             // One token a notification: a lost notification leaves a token beside a waiter.
-            if random.below(3) == 0 {
+            if random.u64(..3) == 0 {
                 return world.give(locked(&world.tokens.0));
             }
             world.hungry.fetch_add(1, Ordering::SeqCst);
             let _leave = Leave(&world.hungry, -1);
             let tokens = locked(&world.tokens.0);
-            let mut tokens = if random.below(2) == 0 {
+            let mut tokens = if random.u64(..2) == 0 {
                 world.tokens.1.wait_while(tokens, |tokens| *tokens == 0).unwrap_or_else(PoisonError::into_inner)
             } else {
-                let limit = Duration::from_micros(random.below(1000));
+                let limit = Duration::from_micros(random.u64(..1000));
                 let waited = world.tokens.1.wait_timeout_while(tokens, limit, |tokens| *tokens == 0);
                 let (tokens, waited) = waited.unwrap_or_else(PoisonError::into_inner);
                 assert_eq!(waited.timed_out(), *tokens == 0);
@@ -155,11 +144,11 @@ impl Drop for Leave<'_> {
 fn hub(world: &Arc<World>, seed: u64) {
     let threads: Rc<RefCell<Vec<GreenThread<()>>>> = Rc::default();
     for n in 0..12 {
-        let (world, mut random) = (world.clone(), Random(seed * 31 + n + 1));
+        let (world, mut random) = (world.clone(), Rng::with_seed(seed * 31 + n + 1));
         threads.borrow_mut().push(spawn(move || {
             for _ in 0..30 {
-                if random.below(4) == 0 {
-                    let limit = Duration::from_micros(random.below(400));
+                if random.u64(..4) == 0 {
+                    let limit = Duration::from_micros(random.u64(..400));
                     let _ = with_timeout(limit, || step(&world, &mut random));
                 } else {
                     step(&world, &mut random);
@@ -167,10 +156,10 @@ fn hub(world: &Arc<World>, seed: u64) {
             }
         }));
     }
-    let mut random = Random(seed * 77 + 5);
+    let mut random = Rng::with_seed(seed * 77 + 5);
     for _ in 0..6 {
-        sleep(Duration::from_micros(random.below(800)));
-        let victim = random.below(12) as usize;
+        sleep(Duration::from_micros(random.u64(..800)));
+        let victim = random.usize(..12);
         threads.borrow()[victim].kill();
     }
     for thread in threads.take() {
@@ -238,9 +227,7 @@ fn check(seed: u64, bound: usize) {
 
 #[test]
 fn nothing_is_lost_under_kills_and_timeouts() {
-    // One of these programs takes as long as a thousand of `model.rs`, the scale of the variable.
-    let seeds = std::env::var("GREENHUB_SEEDS").ok().map_or(6, |text| text.parse::<u64>().expect("a number") / 200);
-    for seed in 0..seeds {
+    for seed in seeds(6, 200) {
         for bound in [0, 1, 3] {
             run(&format!("seed {seed}, bound {bound}"), move || {
                 let checked = catch_unwind(AssertUnwindSafe(|| check(seed + 1, bound)));

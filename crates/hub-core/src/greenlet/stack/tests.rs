@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use rustix::param::page_size;
 
 use super::slab::Geometry;
@@ -163,12 +164,10 @@ fn taking_and_giving_agrees_with_a_model() {
     let mut used: Vec<(usize, StackRef)> = Vec::new();
     let mut idle: [Vec<StackRef>; 3] = Default::default();
     let mut seen = HashSet::new();
-    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut random = Rng::with_seed(1);
     for step in 0..20_000 {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let random = (seed >> 33) as usize;
-        if random.is_multiple_of(2) || used.is_empty() {
-            let which = random / 2 % 3;
+        if random.bool() || used.is_empty() {
+            let which = random.usize(..3);
             let stack = stacks.take(sizes[which]).unwrap();
             match idle[which].pop() {
                 Some(expected) => assert_eq!(stack, expected, "step {step}"),
@@ -176,7 +175,7 @@ fn taking_and_giving_agrees_with_a_model() {
             }
             used.push((which, stack));
         } else {
-            let (which, stack) = used.swap_remove(random / 2 % used.len());
+            let (which, stack) = used.swap_remove(random.usize(..used.len()));
             give(&stacks, stack);
             idle[which].push(stack);
         }
