@@ -62,7 +62,7 @@ impl CountingHub {
     ///
     /// # Errors
     ///
-    /// None at present: the hub needs no system object.
+    /// Returns no error at present: the hub needs no system object.
     pub fn new() -> io::Result<CountingHub> {
         Ok(CountingHub::default())
     }

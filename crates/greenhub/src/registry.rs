@@ -202,7 +202,7 @@ pub fn register_hub(descriptor: HubDescriptor) -> Result<(), HubError> {
 ///
 /// # Errors
 ///
-/// [`HubError::NoneAvailable`] if no hub is compiled in and available.
+/// Returns [`HubError::NoneAvailable`] if no hub is compiled in and available.
 pub fn get_default_hub() -> Result<&'static HubDescriptor, HubError> {
     let compiled = PREFERENCE.iter().filter_map(|known| known.descriptor.as_ref());
     compiled.into_iter().find(|descriptor| (descriptor.available)()).ok_or(HubError::NoneAvailable)

@@ -12,7 +12,7 @@ use hub_core::{Deadline, GreenletId};
 ///
 /// # Errors
 ///
-/// The errors of `wait`.
+/// Returns the errors of `wait`.
 pub(crate) fn wait_for_killed<E>(
     limit: Duration,
     left: impl Fn() -> Vec<GreenletId>,

@@ -11,7 +11,7 @@ macro_rules! socket_common {
             ///
             /// # Errors
             ///
-            /// If no descriptor is free, or the socket was closed.
+            /// Returns an error if no descriptor is free, or the socket was closed.
             pub fn try_clone(&self) -> io::Result<$name> {
                 Ok($name(self.0.try_clone()?))
             }
@@ -20,7 +20,7 @@ macro_rules! socket_common {
             ///
             /// # Errors
             ///
-            /// If the socket was closed.
+            /// Returns an error if the socket was closed.
             pub fn take_error(&self) -> io::Result<Option<io::Error>> {
                 self.0.configure(|socket| socket.take_error())
             }
@@ -32,7 +32,7 @@ macro_rules! socket_common {
             ///
             /// # Errors
             ///
-            /// If the socket was closed.
+            /// Returns an error if the socket was closed.
             pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
                 self.0.set_nonblocking(nonblocking)
             }
@@ -51,7 +51,7 @@ macro_rules! socket_common {
             ///
             /// # Errors
             ///
-            /// If the system refuses the change of the mode.
+            /// Returns an error if the system refuses the change of the mode.
             pub fn from_std(socket: $std) -> io::Result<$name> {
                 Ok($name(Socket::from_fd(socket.into())?))
             }
@@ -63,7 +63,7 @@ macro_rules! socket_common {
             ///
             /// # Errors
             ///
-            /// If the socket was closed.
+            /// Returns an error if the socket was closed.
             pub fn into_std(self) -> io::Result<$std> {
                 Ok(self.0.into_fd()?.into())
             }
@@ -142,7 +142,8 @@ macro_rules! socket_timeouts {
             ///
             /// # Errors
             ///
-            /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout of zero; if the socket was closed.
+            /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout of zero, or an error if the socket
+            /// was closed.
             pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
                 self.0.set_timeout(Direction::Read, timeout)
             }
@@ -155,7 +156,8 @@ macro_rules! socket_timeouts {
             ///
             /// # Errors
             ///
-            /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout of zero; if the socket was closed.
+            /// Returns [`InvalidInput`](io::ErrorKind::InvalidInput) for a timeout of zero, or an error if the socket
+            /// was closed.
             pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
                 self.0.set_timeout(Direction::Write, timeout)
             }
@@ -164,7 +166,7 @@ macro_rules! socket_timeouts {
             ///
             /// # Errors
             ///
-            /// If the socket was closed.
+            /// Returns an error if the socket was closed.
             pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
                 self.0.timeout(Direction::Read)
             }
@@ -173,7 +175,7 @@ macro_rules! socket_timeouts {
             ///
             /// # Errors
             ///
-            /// If the socket was closed.
+            /// Returns an error if the socket was closed.
             pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
                 self.0.timeout(Direction::Write)
             }

@@ -174,7 +174,8 @@ impl<T> Pool<T> {
     ///
     /// # Errors
     ///
-    /// The error of the creation; the permit goes to the next waiter. If the caller cannot wait.
+    /// Returns the error of the creation; the permit goes to the next waiter. Returns an error if the caller cannot
+    /// wait.
     ///
     /// # Panics
     ///

@@ -72,8 +72,8 @@ impl<'fd> PollFd<'fd> {
 ///
 /// # Errors
 ///
-/// The errors of [`trampoline`](hub_core::trampoline()), for example if another green thread waits for the same; if the
-/// caller cannot wait.
+/// Returns the errors of [`trampoline`](hub_core::trampoline()), for example if another green thread waits for the
+/// same, or an error if the caller cannot wait.
 pub fn poll(fds: &mut [PollFd<'_>], timeout: impl Into<Option<Duration>>) -> io::Result<usize> {
     poll_within(fds, timeout.into())
 }

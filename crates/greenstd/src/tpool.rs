@@ -35,8 +35,9 @@ pub use hub_core::{JobError, ThreadPool as Pool};
 ///
 /// # Errors
 ///
-/// [`JobError::Panicked`] if `job` panics. [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a number, no OS thread
-/// can be started, or the caller cannot wait. A job that was queued before the error runs all the same.
+/// Returns [`JobError::Panicked`] if `job` panics. Returns [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a
+/// number, no OS thread can be started, or the caller cannot wait. A job that was queued before the error runs all the
+/// same.
 #[doc(alias = "apply")]
 #[doc(alias = "run_in_executor")]
 #[doc(alias = "spawn_blocking")]
@@ -62,8 +63,8 @@ pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
 ///
 /// # Errors
 ///
-/// [`JobError::Panicked`] if `job` panics. [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a number, no OS thread
-/// can be started, or there is no loop that could wait; the job has not run then.
+/// Returns [`JobError::Panicked`] if `job` panics. Returns [`JobError::Io`] if `EVENTLET_THREADPOOL_SIZE` is not a
+/// number, no OS thread can be started, or there is no loop that could wait; the job has not run then.
 pub fn execute_scoped<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, JobError> {
     hub_core::internal::offload_scoped(job)
 }

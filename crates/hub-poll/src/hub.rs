@@ -35,7 +35,7 @@ impl PollHub {
     ///
     /// # Errors
     ///
-    /// None at present: the hub needs no system object.
+    /// Returns no error at present: the hub needs no system object.
     pub fn new() -> io::Result<PollHub> {
         Ok(PollHub::default())
     }

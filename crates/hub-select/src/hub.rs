@@ -40,7 +40,7 @@ impl SelectHub {
     ///
     /// # Errors
     ///
-    /// None at present: the hub needs no system object.
+    /// Returns no error at present: the hub needs no system object.
     pub fn new() -> io::Result<SelectHub> {
         Ok(SelectHub::default())
     }

@@ -61,7 +61,7 @@ const LONGEST: u64 = 1024;
 ///
 /// # Errors
 ///
-/// The system's error, for example if the path exists; if this OS thread can have no hub.
+/// Returns the system's error, for example if the path exists, or an error if this OS thread can have no hub.
 #[doc(alias = "backdoor")]
 #[doc(alias = "backdoor_server")]
 #[track_caller]

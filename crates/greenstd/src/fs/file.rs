@@ -79,7 +79,7 @@ impl File {
     ///
     /// # Errors
     ///
-    /// If an abandoned job still holds the file, and no descriptor is free for another one.
+    /// Returns an error if an abandoned job still holds the file, and no descriptor is free for another one.
     pub fn into_std(self) -> io::Result<std::fs::File> {
         match self.0 {
             Handle::Stream(stream) => Ok(stream.into_fd()?.into()),
@@ -97,7 +97,7 @@ impl File {
     ///
     /// # Errors
     ///
-    /// If no descriptor is free.
+    /// Returns an error if no descriptor is free.
     pub fn try_clone(&self) -> io::Result<File> {
         Ok(File(match &self.0 {
             Handle::Stream(stream) => Handle::Stream(stream.try_clone()?),

@@ -112,7 +112,7 @@ impl Group {
     ///
     /// # Errors
     ///
-    /// None so far: a group is a pool without a bound. The type is that of
+    /// Returns no error so far: a group is a pool without a bound. The type is that of
     /// [`GreenPool::spawn`](super::GreenPool::spawn), so that one can take the place of the other.
     #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> Result<GreenThread<T>, LoopError>

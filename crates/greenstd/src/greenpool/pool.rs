@@ -219,8 +219,8 @@ impl GreenPool {
     ///
     /// # Errors
     ///
-    /// If the pool is full and the caller cannot wait: in the main loop, while panicking, after the end of its thread;
-    /// the errors that the main loop sends to the main greenlet.
+    /// Returns an error if the pool is full and the caller cannot wait: in the main loop, while panicking, after the
+    /// end of its thread; the errors that the main loop sends to the main greenlet.
     #[track_caller]
     pub fn spawn<F, T>(&self, f: F) -> Result<GreenThread<T>, LoopError>
     where

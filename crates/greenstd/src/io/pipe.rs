@@ -22,7 +22,7 @@ use crate::stream::Stream;
 ///
 /// # Errors
 ///
-/// If no descriptors are free.
+/// Returns an error if no descriptors are free.
 #[doc(alias = "GreenPipe")]
 pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
     let (reader, writer) = io::pipe()?;
@@ -49,7 +49,7 @@ impl PipeReader {
     ///
     /// # Errors
     ///
-    /// If no descriptor is free, or it was closed.
+    /// Returns an error if no descriptor is free, or it was closed.
     pub fn try_clone(&self) -> io::Result<PipeReader> {
         Ok(PipeReader(self.0.try_clone()?))
     }
@@ -60,7 +60,7 @@ impl PipeWriter {
     ///
     /// # Errors
     ///
-    /// If no descriptor is free, or it was closed.
+    /// Returns an error if no descriptor is free, or it was closed.
     pub fn try_clone(&self) -> io::Result<PipeWriter> {
         Ok(PipeWriter(self.0.try_clone()?))
     }

@@ -26,7 +26,7 @@ pub trait ToSocketAddrs {
     ///
     /// # Errors
     ///
-    /// If there is no such name, or no port where one is required.
+    /// Returns an error if there is no such name, or no port where one is required.
     fn to_socket_addrs(&self) -> io::Result<Self::Iter>;
 }
 

@@ -82,8 +82,8 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// If the address cannot be bound or shared; if an OS thread cannot be started, or its setup fails. Nothing runs
-    /// then.
+    /// Returns an error if the address cannot be bound or shared, or if an OS thread cannot be started, or its setup
+    /// fails. Nothing runs then.
     #[track_caller]
     pub fn serve<R: 'static>(
         &self,
@@ -206,7 +206,7 @@ impl ClusterServer {
     ///
     /// # Errors
     ///
-    /// If the caller cannot wait.
+    /// Returns an error if the caller cannot wait.
     pub fn join(self) -> io::Result<Vec<Result<Served, ServeError>>> {
         let ended = self.join_all()?.into_iter().filter_map(|thread| match thread {
             Ok(ended) => ended,

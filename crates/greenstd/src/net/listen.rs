@@ -71,7 +71,8 @@ impl ListenOptions {
     ///
     /// # Errors
     ///
-    /// The error of the last address, or of the name look-up; if the system does not support an option.
+    /// Returns the error of the last address, or of the name look-up, or an error if the system does not support an
+    /// option.
     pub fn listen<A: ToSocketAddrs>(&self, address: A) -> io::Result<TcpListener> {
         each_address(address, |address| {
             if self.reuse_port && address.port() == 0 {

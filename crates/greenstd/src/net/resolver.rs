@@ -42,7 +42,7 @@ pub trait Resolver: Send + Sync {
     ///
     /// # Errors
     ///
-    /// If there is no such host, or the look-up fails.
+    /// Returns an error if there is no such host, or the look-up fails.
     fn resolve(&self, host: &str) -> io::Result<Vec<SocketAddr>>;
 }
 

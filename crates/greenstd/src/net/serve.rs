@@ -63,8 +63,8 @@ pub trait Accept: fmt::Debug {
     ///
     /// # Errors
     ///
-    /// The system's error. An error of the kind [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) concerns one
-    /// connection, and ends no server.
+    /// Returns the system's error. An error of the kind [`ConnectionAborted`](io::ErrorKind::ConnectionAborted)
+    /// concerns one connection, and ends no server.
     fn accept_if<T>(&self, admit: impl FnMut() -> Option<T>) -> io::Result<Option<Accepted<Self, T>>>;
 
     /// Returns true if the listener was closed, which explains an error.
@@ -213,8 +213,8 @@ pub fn serve<L: Accept, R: 'static>(
 ///
 /// # Errors
 ///
-/// [`ServeError::Accept`] if accepting fails permanently; [`ServeError::Inside`] from a green thread of the pool; if
-/// the caller cannot wait. The handlers run on.
+/// Returns [`ServeError::Accept`] if accepting fails permanently; [`ServeError::Inside`] from a green thread of the
+/// pool, or an error if the caller cannot wait. The handlers run on.
 #[track_caller]
 pub fn serve_until<L: Accept, R: 'static>(
     stop: &StopServe,

@@ -44,7 +44,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// The error of the last address, or of the name look-up.
+    /// Returns the error of the last address, or of the name look-up.
     pub fn connect<A: ToSocketAddrs>(address: A) -> io::Result<TcpStream> {
         ConnectOptions::new().connect(address)
     }
@@ -53,8 +53,8 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](io::ErrorKind::TimedOut) after `timeout`; [`InvalidInput`](io::ErrorKind::InvalidInput) for a
-    /// timeout of zero; the error of the connection.
+    /// Returns [`TimedOut`](io::ErrorKind::TimedOut) after `timeout`; [`InvalidInput`](io::ErrorKind::InvalidInput) for
+    /// a timeout of zero; the error of the connection.
     pub fn connect_timeout(address: &SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         ConnectOptions::new().timeout(timeout).connect(address)
     }
@@ -67,7 +67,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// If the connection is gone, or was closed.
+    /// Returns an error if the connection is gone, or was closed.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         peer_addr(&self.0)
     }
@@ -76,7 +76,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// If the stream was closed.
+    /// Returns an error if the stream was closed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         local_addr(&self.0)
     }
@@ -87,7 +87,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// If it is not connected.
+    /// Returns an error if it is not connected.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.shutdown(how)
     }
@@ -105,7 +105,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// If the stream was closed.
+    /// Returns an error if the stream was closed.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         self.0.configure(|socket| socket.set_tcp_nodelay(nodelay))
     }
@@ -114,7 +114,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// If the stream was closed.
+    /// Returns an error if the stream was closed.
     pub fn nodelay(&self) -> io::Result<bool> {
         self.0.configure(|socket| socket.tcp_nodelay())
     }
@@ -126,7 +126,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// If the stream was closed.
+    /// Returns an error if the stream was closed.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
         self.0.configure(|socket| socket.set_linger(linger))
     }
@@ -135,7 +135,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// If the stream was closed.
+    /// Returns an error if the stream was closed.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
         self.0.configure(|socket| socket.linger())
     }
@@ -144,7 +144,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// If the system refuses the value, or the stream was closed.
+    /// Returns an error if the system refuses the value, or the stream was closed.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.0.configure(|socket| socket.set_ttl_v4(ttl))
     }
@@ -153,7 +153,7 @@ impl TcpStream {
     ///
     /// # Errors
     ///
-    /// If the stream was closed.
+    /// Returns an error if the stream was closed.
     pub fn ttl(&self) -> io::Result<u32> {
         self.0.configure(|socket| socket.ttl_v4())
     }
@@ -192,7 +192,7 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// The error of the last address, or of the name look-up.
+    /// Returns the error of the last address, or of the name look-up.
     pub fn bind<A: ToSocketAddrs>(address: A) -> io::Result<TcpListener> {
         ListenOptions::new().listen(address)
     }
@@ -207,7 +207,7 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// If the listener was closed.
+    /// Returns an error if the listener was closed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         local_addr(&self.0)
     }
@@ -216,8 +216,8 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// The system's error, for example that no descriptor is free, or that the peer has aborted the connection.
-    /// [`NotConnected`](io::ErrorKind::NotConnected) if the listener is closed.
+    /// Returns the system's error, for example that no descriptor is free, or that the peer has aborted the connection.
+    /// Returns [`NotConnected`](io::ErrorKind::NotConnected) if the listener is closed.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (socket, address) = self.0.accept()?;
         Ok((TcpStream(socket), client(address)?))
@@ -232,7 +232,7 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// If the system refuses the value, or the listener was closed.
+    /// Returns an error if the system refuses the value, or the listener was closed.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
         self.0.configure(|socket| socket.set_ttl_v4(ttl))
     }
@@ -241,7 +241,7 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// If the listener was closed.
+    /// Returns an error if the listener was closed.
     pub fn ttl(&self) -> io::Result<u32> {
         self.0.configure(|socket| socket.ttl_v4())
     }

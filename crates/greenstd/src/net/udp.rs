@@ -40,7 +40,7 @@ macro_rules! options {
             ///
             /// # Errors
             ///
-            /// If the socket was closed, or does not have the option.
+            /// Returns an error if the socket was closed, or does not have the option.
             pub fn $get(&self) -> io::Result<$kind> {
                 self.0.configure(|socket| socket.$ask())
             }
@@ -49,7 +49,7 @@ macro_rules! options {
             ///
             /// # Errors
             ///
-            /// If the socket was closed, or does not have the option.
+            /// Returns an error if the socket was closed, or does not have the option.
             pub fn $set(&self, value: $kind) -> io::Result<()> {
                 self.0.configure(|socket| socket.$tell(value))
             }
@@ -77,7 +77,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// The error of the last address, or of the name look-up.
+    /// Returns the error of the last address, or of the name look-up.
     pub fn bind<A: ToSocketAddrs>(address: A) -> io::Result<UdpSocket> {
         each_address(address, |address| {
             let socket = Socket::new(Domain::for_address(address), Type::DGRAM)?;
@@ -93,7 +93,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// If the name look-up fails, or no address is of the socket's family.
+    /// Returns an error if the name look-up fails, or no address is of the socket's family.
     pub fn connect<A: ToSocketAddrs>(&self, address: A) -> io::Result<()> {
         each_address(address, |address| self.0.configure(|socket| socket.connect(&address.into())))
     }
@@ -102,7 +102,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// If it is not connected, or was closed.
+    /// Returns an error if it is not connected, or was closed.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         peer_addr(&self.0)
     }
@@ -111,7 +111,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// If the socket was closed.
+    /// Returns an error if the socket was closed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         local_addr(&self.0)
     }
@@ -122,7 +122,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// The system's error; [`TimedOut`](io::ErrorKind::TimedOut) after the read timeout.
+    /// Returns the system's error, or [`TimedOut`](io::ErrorKind::TimedOut) after the read timeout.
     pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let (n, address) = self.0.recv_from(buffer, false)?;
         Ok((n, sender(address)?))
@@ -142,7 +142,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// The system's error; [`TimedOut`](io::ErrorKind::TimedOut) after the write timeout.
+    /// Returns the system's error, or [`TimedOut`](io::ErrorKind::TimedOut) after the write timeout.
     pub fn send_to<A: ToSocketAddrs>(&self, data: &[u8], address: A) -> io::Result<usize> {
         match address.to_socket_addrs()?.next() {
             Some(address) => self.0.send_to(data, &address),
@@ -181,7 +181,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// The system's error.
+    /// Returns the system's error.
     pub fn join_multicast_v4(&self, group: &Ipv4Addr, interface: &Ipv4Addr) -> io::Result<()> {
         self.0.configure(|socket| socket.join_multicast_v4(group, interface))
     }
@@ -190,7 +190,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// The system's error.
+    /// Returns the system's error.
     pub fn leave_multicast_v4(&self, group: &Ipv4Addr, interface: &Ipv4Addr) -> io::Result<()> {
         self.0.configure(|socket| socket.leave_multicast_v4(group, interface))
     }
@@ -199,7 +199,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// The system's error.
+    /// Returns the system's error.
     pub fn join_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.0.configure(|socket: SockRef<'_>| socket.join_multicast_v6(group, interface))
     }
@@ -208,7 +208,7 @@ impl UdpSocket {
     ///
     /// # Errors
     ///
-    /// The system's error.
+    /// Returns the system's error.
     pub fn leave_multicast_v6(&self, group: &Ipv6Addr, interface: u32) -> io::Result<()> {
         self.0.configure(|socket: SockRef<'_>| socket.leave_multicast_v6(group, interface))
     }

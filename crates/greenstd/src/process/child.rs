@@ -39,7 +39,7 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// If the system refuses the change of the mode.
+    /// Returns an error if the system refuses the change of the mode.
     pub fn from_std(mut child: std::process::Child) -> io::Result<Child> {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         // An orphan if the conversion fails.
@@ -63,7 +63,7 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// If the system refuses the signal.
+    /// Returns an error if the system refuses the signal.
     pub fn kill(&mut self) -> io::Result<()> {
         self.child.get_mut().kill()
     }
@@ -72,7 +72,7 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// If other code has reaped the child.
+    /// Returns an error if other code has reaped the child.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.get_mut().try_wait()
     }
@@ -91,7 +91,7 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// If other code has reaped the child, or the caller cannot wait.
+    /// Returns an error if other code has reaped the child, or the caller cannot wait.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         drop(self.stdin.take());
         self.child.wait()

@@ -47,8 +47,8 @@ impl<T> Channel<T> {
     ///
     /// # Errors
     ///
-    /// If the caller may not wait: in the main loop, while panicking. The value is dropped then, unless it was
-    /// received.
+    /// Returns an error if the caller may not wait: in the main loop, while panicking. The value is dropped then,
+    /// unless it was received.
     pub fn send(&self, value: T) -> Result<(), LoopError> {
         self.put(Ok(value))
     }
@@ -78,7 +78,8 @@ impl<T> Channel<T> {
     ///
     /// # Errors
     ///
-    /// The error that was sent. [`GreenError::Loop`] where the caller may not wait: in the main loop, while panicking.
+    /// Returns the error that was sent. Returns [`GreenError::Loop`] where the caller may not wait: in the main loop,
+    /// while panicking.
     pub fn wait(&self) -> Result<T, GreenError> {
         loop {
             match self.queue.get() {

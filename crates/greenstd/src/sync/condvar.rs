@@ -76,7 +76,7 @@ impl Condvar {
     ///
     /// # Errors
     ///
-    /// If the mutex is poisoned; the error holds the guard.
+    /// Returns an error if the mutex is poisoned; the error holds the guard.
     ///
     /// # Panics
     ///

@@ -78,7 +78,7 @@ impl<T> Event<T> {
     ///
     /// # Errors
     ///
-    /// [`EventError::Sent`] if something was sent before; `value` is dropped.
+    /// Returns [`EventError::Sent`] if something was sent before; `value` is dropped.
     #[doc(alias = "set")]
     pub fn send(&self, value: T) -> Result<(), EventError> {
         self.finish(Ok(value))
@@ -90,7 +90,7 @@ impl<T> Event<T> {
     ///
     /// # Errors
     ///
-    /// [`EventError::Sent`] if something was sent before.
+    /// Returns [`EventError::Sent`] if something was sent before.
     #[doc(alias = "send_exception")]
     #[doc(alias = "set_exception")]
     pub fn send_error(&self, error: GreenError) -> Result<(), EventError> {
@@ -111,7 +111,7 @@ impl<T> Event<T> {
     ///
     /// # Errors
     ///
-    /// [`EventError::Fresh`] if nothing was sent.
+    /// Returns [`EventError::Fresh`] if nothing was sent.
     pub fn reset(&self) -> Result<(), EventError> {
         let mut state = self.state.lock();
         if state.round.get().is_none() {
@@ -158,7 +158,8 @@ impl<T: Clone> Event<T> {
     ///
     /// # Errors
     ///
-    /// The error that was sent. [`GreenError::Loop`] where the caller may not wait: in the main loop, while panicking.
+    /// Returns the error that was sent. Returns [`GreenError::Loop`] where the caller may not wait: in the main loop,
+    /// while panicking.
     #[doc(alias = "get")]
     pub fn wait(&self) -> Result<T, GreenError> {
         self.wait_within(Deadline::none())

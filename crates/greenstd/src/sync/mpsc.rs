@@ -97,7 +97,7 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     ///
-    /// If the receiver is gone; the error holds the item.
+    /// Returns an error if the receiver is gone; the error holds the item.
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
         self.0.try_send(item).map_err(|error| match error {
             TrySendError::Full(item) | TrySendError::Disconnected(item) => SendError(item),
@@ -113,8 +113,8 @@ impl<T> SyncSender<T> {
     ///
     /// # Errors
     ///
-    /// If the receiver is gone; the error holds the item. Also in a destructor that runs while panicking, if there is
-    /// no room within the time of [`set_panicking_grace`](hub_core::set_panicking_grace).
+    /// Returns an error if the receiver is gone; the error holds the item. The same holds in a destructor that runs
+    /// while panicking, if there is no room within the time of [`set_panicking_grace`](hub_core::set_panicking_grace).
     ///
     /// # Panics
     ///
@@ -130,7 +130,7 @@ impl<T> SyncSender<T> {
     ///
     /// # Errors
     ///
-    /// If there is no room, or the receiver is gone; the error holds the item.
+    /// Returns an error if there is no room, or the receiver is gone; the error holds the item.
     pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
         self.0.try_send(item)
     }
@@ -141,8 +141,8 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// If there is no item and all senders are gone. Also in a destructor that runs while panicking, if no item comes
-    /// within the time of [`set_panicking_grace`](hub_core::set_panicking_grace).
+    /// Returns an error if there is no item and all senders are gone. The same holds in a destructor that runs while
+    /// panicking, if no item comes within the time of [`set_panicking_grace`](hub_core::set_panicking_grace).
     ///
     /// # Panics
     ///
@@ -156,8 +156,8 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// If no item came in time, or there is none and all senders are gone. While panicking, the panicking grace limits
-    /// the timeout.
+    /// Returns an error if no item came in time, or there is none and all senders are gone. While panicking, the
+    /// panicking grace limits the timeout.
     ///
     /// # Panics
     ///
@@ -171,7 +171,7 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     ///
-    /// If there is no item; the error tells whether there is still a sender.
+    /// Returns an error if there is no item; the error tells whether there is still a sender.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         match self.shared.lock().take(false) {
             Some(Ok(item)) => Ok(item),

@@ -72,7 +72,7 @@ impl<T> Mutex<T> {
     ///
     /// # Errors
     ///
-    /// If the mutex is poisoned; the error holds the value.
+    /// Returns an error if the mutex is poisoned; the error holds the value.
     pub fn into_inner(self) -> LockResult<T> {
         self.data.into_inner()
     }
@@ -83,7 +83,7 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Errors
     ///
-    /// If the mutex is poisoned; the error holds the guard.
+    /// Returns an error if the mutex is poisoned; the error holds the guard.
     ///
     /// # Panics
     ///
@@ -103,7 +103,7 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if the mutex is locked, `Poisoned` if it is poisoned.
+    /// Returns `WouldBlock` if the mutex is locked, `Poisoned` if it is poisoned.
     pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
         let held = self.lock.try_acquire().ok_or(TryLockError::WouldBlock)?;
         Ok(self.guard(held)?)
@@ -123,7 +123,7 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if the mutex was not unlocked in time, `Poisoned` if it is poisoned.
+    /// Returns `WouldBlock` if the mutex was not unlocked in time, `Poisoned` if it is poisoned.
     ///
     /// # Panics
     ///
@@ -153,7 +153,7 @@ impl<T: ?Sized> Mutex<T> {
     ///
     /// # Errors
     ///
-    /// If the mutex is poisoned; the error holds the reference.
+    /// Returns an error if the mutex is poisoned; the error holds the reference.
     pub fn get_mut(&mut self) -> LockResult<&mut T> {
         self.data.get_mut()
     }

@@ -56,7 +56,7 @@ impl<T> OnceLock<T> {
     ///
     /// # Errors
     ///
-    /// The value, if the cell was initialized before.
+    /// Returns the value, if the cell was initialized before.
     ///
     /// # Panics
     ///

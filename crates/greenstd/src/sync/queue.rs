@@ -306,7 +306,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// [`PutError::Loop`] where the caller may not wait: in the main loop, while panicking.
+    /// Returns [`PutError::Loop`] where the caller may not wait: in the main loop, while panicking.
     pub fn put(&self, item: T) -> Result<(), PutError<T>> {
         self.put_within(item, Deadline::none())
     }
@@ -353,7 +353,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// [`PutError::Full`] if the queue is full.
+    /// Returns [`PutError::Full`] if the queue is full.
     #[doc(alias = "put_nowait")]
     pub fn try_put(&self, item: T) -> Result<(), PutError<T>> {
         let mut state = self.lock();
@@ -374,7 +374,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// [`GetError::Loop`] where the caller may not wait: in the main loop, while panicking.
+    /// Returns [`GetError::Loop`] where the caller may not wait: in the main loop, while panicking.
     pub fn get(&self) -> Result<T, GetError> {
         self.get_within(Deadline::none())
     }
@@ -411,7 +411,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// [`GetError::Empty`] if there is none.
+    /// Returns [`GetError::Empty`] if there is none.
     #[doc(alias = "get_nowait")]
     pub fn try_get(&self) -> Result<T, GetError> {
         let mut state = self.lock();
@@ -623,7 +623,7 @@ impl<T, O: Order<T>> OrderedQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// [`TooManyTasksDone`] if all items were reported done before.
+    /// Returns [`TooManyTasksDone`] if all items were reported done before.
     pub fn task_done(&self) -> Result<(), TooManyTasksDone> {
         let mut state = self.lock();
         state.unfinished = state.unfinished.checked_sub(1).ok_or(TooManyTasksDone)?;
@@ -639,7 +639,7 @@ impl<T, O: Order<T>> OrderedQueue<T, O> {
     ///
     /// # Errors
     ///
-    /// If the caller may not wait: in the main loop, while panicking.
+    /// Returns an error if the caller may not wait: in the main loop, while panicking.
     pub fn join(&self) -> Result<(), LoopError> {
         self.refuse_use_by_order();
         let joined = JoinWait::wait(&self.state, &mut Deadline::none(), (), |state, ungranted| match ungranted {

@@ -72,7 +72,7 @@ impl<T> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// If the lock is poisoned; the error holds the value.
+    /// Returns an error if the lock is poisoned; the error holds the value.
     pub fn into_inner(self) -> LockResult<T> {
         self.data.into_inner()
     }
@@ -83,7 +83,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// If the lock is poisoned; the error holds the guard.
+    /// Returns an error if the lock is poisoned; the error holds the guard.
     ///
     /// # Panics
     ///
@@ -99,7 +99,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if the access could not be granted, `Poisoned` if the lock is poisoned.
+    /// Returns `WouldBlock` if the access could not be granted, `Poisoned` if the lock is poisoned.
     pub fn try_read(&self) -> TryLockResult<RwLockReadGuard<'_, T>> {
         let held = self.lock.try_acquire(Access::Shared).ok_or(TryLockError::WouldBlock)?;
         Ok(self.read_guard(held)?)
@@ -119,7 +119,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if the access was not granted in time, `Poisoned` if the lock is poisoned.
+    /// Returns `WouldBlock` if the access was not granted in time, `Poisoned` if the lock is poisoned.
     ///
     /// # Panics
     ///
@@ -135,7 +135,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// If the lock is poisoned; the error holds the guard.
+    /// Returns an error if the lock is poisoned; the error holds the guard.
     ///
     /// # Panics
     ///
@@ -149,7 +149,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if the access could not be granted, `Poisoned` if the lock is poisoned.
+    /// Returns `WouldBlock` if the access could not be granted, `Poisoned` if the lock is poisoned.
     pub fn try_write(&self) -> TryLockResult<RwLockWriteGuard<'_, T>> {
         let held = self.lock.try_acquire(Access::Exclusive).ok_or(TryLockError::WouldBlock)?;
         Ok(self.write_guard(held)?)
@@ -169,7 +169,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` if the access was not granted in time, `Poisoned` if the lock is poisoned.
+    /// Returns `WouldBlock` if the access was not granted in time, `Poisoned` if the lock is poisoned.
     ///
     /// # Panics
     ///
@@ -205,7 +205,7 @@ impl<T: ?Sized> RwLock<T> {
     ///
     /// # Errors
     ///
-    /// If the lock is poisoned; the error holds the reference.
+    /// Returns an error if the lock is poisoned; the error holds the reference.
     pub fn get_mut(&mut self) -> LockResult<&mut T> {
         self.data.get_mut()
     }

@@ -91,7 +91,7 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// If the caller may not wait: in the main loop, while panicking.
+    /// Returns an error if the caller may not wait: in the main loop, while panicking.
     pub fn acquire(&self) -> Result<(), LoopError> {
         self.acquire_within(Deadline::none()).map_err(WaitError::without_limit)
     }
@@ -243,7 +243,7 @@ impl BoundedSemaphore {
     ///
     /// # Errors
     ///
-    /// [`TooManyReleases`] if all tokens are free. Nothing changes then.
+    /// Returns [`TooManyReleases`] if all tokens are free. Nothing changes then.
     pub fn release(&self) -> Result<(), TooManyReleases> {
         if self.0.give() { Ok(()) } else { Err(TooManyReleases) }
     }
@@ -327,7 +327,7 @@ impl CappedSemaphore {
     ///
     /// # Errors
     ///
-    /// [`AboveLimit`] if `tokens` is above `limit`.
+    /// Returns [`AboveLimit`] if `tokens` is above `limit`.
     pub fn new(tokens: usize, limit: usize) -> Result<CappedSemaphore, AboveLimit> {
         if tokens > limit {
             return Err(AboveLimit { tokens, limit });
@@ -339,7 +339,7 @@ impl CappedSemaphore {
     ///
     /// # Errors
     ///
-    /// If the caller may not wait: in the main loop, while panicking.
+    /// Returns an error if the caller may not wait: in the main loop, while panicking.
     pub fn acquire(&self) -> Result<(), LoopError> {
         self.tokens.get().map_err(|error| WaitError::from(error).without_limit())
     }
@@ -364,7 +364,7 @@ impl CappedSemaphore {
     ///
     /// # Errors
     ///
-    /// If the caller may not wait: in the main loop, while panicking.
+    /// Returns an error if the caller may not wait: in the main loop, while panicking.
     pub fn release(&self) -> Result<(), LoopError> {
         self.tokens.put(()).map_err(|error| WaitError::from(error).without_limit())
     }

@@ -215,8 +215,8 @@ pub(crate) trait Wait {
     ///
     /// # Errors
     ///
-    /// [`Unserved::Failed`] where the caller may not wait, and with the errors that the main loop sends to the main
-    /// greenlet. The caller is not in the queue then.
+    /// Returns [`Unserved::Failed`] where the caller may not wait, and with the errors that the main loop sends to the
+    /// main greenlet. The caller is not in the queue then.
     #[inline]
     fn wait<R>(
         state: &BiasedMutex<Self::State>,

@@ -98,7 +98,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// If the system refuses an OS thread.
+    /// Returns an error if the system refuses an OS thread.
     pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -125,7 +125,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// If the system refuses an OS thread.
+    /// Returns an error if the system refuses an OS thread.
     pub fn spawn_scoped<'scope, 'env, F, T>(
         self,
         scope: &'scope std::thread::Scope<'scope, 'env>,

@@ -39,7 +39,7 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// The system's error, for example if the path exists or is too long.
+    /// Returns the system's error, for example if the path exists or is too long.
     pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixDatagram> {
         UnixDatagram::open(&at_path(path.as_ref())?)
     }
@@ -48,7 +48,7 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// The system's error.
+    /// Returns the system's error.
     pub fn bind_addr(address: &SocketAddr) -> io::Result<UnixDatagram> {
         UnixDatagram::open(&at(address)?)
     }
@@ -63,7 +63,7 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// If no descriptor is free.
+    /// Returns an error if no descriptor is free.
     pub fn unbound() -> io::Result<UnixDatagram> {
         Ok(UnixDatagram(Socket::new(Domain::UNIX, Type::DGRAM)?))
     }
@@ -72,7 +72,7 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// If no descriptors are free.
+    /// Returns an error if no descriptors are free.
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
         let (one, other) = Socket::pair(Type::DGRAM)?;
         Ok((UnixDatagram(one), UnixDatagram(other)))
@@ -85,7 +85,7 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// If there is no such socket.
+    /// Returns an error if there is no such socket.
     pub fn connect<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         let address = at_path(path.as_ref())?;
         self.0.configure(|socket| socket.connect(&address))
@@ -95,7 +95,7 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// If there is no such socket.
+    /// Returns an error if there is no such socket.
     pub fn connect_addr(&self, address: &SocketAddr) -> io::Result<()> {
         let address = at(address)?;
         self.0.configure(|socket| socket.connect(&address))
@@ -105,7 +105,7 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// If the socket was closed.
+    /// Returns an error if the socket was closed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         local_addr(&self.0)
     }
@@ -114,7 +114,7 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// If it is not connected, or was closed.
+    /// Returns an error if it is not connected, or was closed.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         peer_addr(&self.0)
     }
@@ -125,7 +125,7 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// The system's error; [`TimedOut`](io::ErrorKind::TimedOut) after the read timeout.
+    /// Returns the system's error, or [`TimedOut`](io::ErrorKind::TimedOut) after the read timeout.
     pub fn recv_from(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let (n, address) = self.0.recv_from(buffer, false)?;
         Ok((n, peer_name(address)))
@@ -148,7 +148,7 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// The system's error; [`TimedOut`](io::ErrorKind::TimedOut) after the write timeout.
+    /// Returns the system's error, or [`TimedOut`](io::ErrorKind::TimedOut) after the write timeout.
     pub fn send_to<P: AsRef<Path>>(&self, data: &[u8], path: P) -> io::Result<usize> {
         self.0.send_to_local(data, &at_path(path.as_ref())?)
     }
@@ -178,7 +178,7 @@ impl UnixDatagram {
     ///
     /// # Errors
     ///
-    /// If it is not connected.
+    /// Returns an error if it is not connected.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.shutdown(how)
     }

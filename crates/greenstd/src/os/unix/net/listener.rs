@@ -38,7 +38,7 @@ impl UnixListener {
     ///
     /// # Errors
     ///
-    /// The system's error, for example if the path exists or is too long.
+    /// Returns the system's error, for example if the path exists or is too long.
     pub fn bind<P: AsRef<Path>>(path: P) -> io::Result<UnixListener> {
         UnixListener::open(&at_path(path.as_ref())?)
     }
@@ -47,7 +47,7 @@ impl UnixListener {
     ///
     /// # Errors
     ///
-    /// The system's error.
+    /// Returns the system's error.
     pub fn bind_addr(address: &SocketAddr) -> io::Result<UnixListener> {
         UnixListener::open(&at(address)?)
     }
@@ -65,8 +65,8 @@ impl UnixListener {
     ///
     /// # Errors
     ///
-    /// The system's error, for example that no descriptor is free. [`NotConnected`](io::ErrorKind::NotConnected) if the
-    /// listener is closed.
+    /// Returns the system's error, for example that no descriptor is free. Returns
+    /// [`NotConnected`](io::ErrorKind::NotConnected) if the listener is closed.
     pub fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let (socket, address) = self.0.accept()?;
         Ok((UnixStream(socket), peer_name(address)))
@@ -76,7 +76,7 @@ impl UnixListener {
     ///
     /// # Errors
     ///
-    /// If the listener was closed.
+    /// Returns an error if the listener was closed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         local_addr(&self.0)
     }

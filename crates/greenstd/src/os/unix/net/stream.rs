@@ -42,7 +42,7 @@ impl UnixStream {
     ///
     /// # Errors
     ///
-    /// The error of the connection.
+    /// Returns the error of the connection.
     pub fn connect<P: AsRef<Path>>(path: P) -> io::Result<UnixStream> {
         UnixStream::open(&at_path(path.as_ref())?)
     }
@@ -51,7 +51,7 @@ impl UnixStream {
     ///
     /// # Errors
     ///
-    /// The error of the connection.
+    /// Returns the error of the connection.
     pub fn connect_addr(address: &SocketAddr) -> io::Result<UnixStream> {
         UnixStream::open(&at(address)?)
     }
@@ -66,7 +66,7 @@ impl UnixStream {
     ///
     /// # Errors
     ///
-    /// If no descriptors are free.
+    /// Returns an error if no descriptors are free.
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
         let (one, other) = Socket::pair(Type::STREAM)?;
         Ok((UnixStream(one), UnixStream(other)))
@@ -76,7 +76,7 @@ impl UnixStream {
     ///
     /// # Errors
     ///
-    /// If the stream was closed.
+    /// Returns an error if the stream was closed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         local_addr(&self.0)
     }
@@ -85,7 +85,7 @@ impl UnixStream {
     ///
     /// # Errors
     ///
-    /// If the stream is not connected, or was closed.
+    /// Returns an error if the stream is not connected, or was closed.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         peer_addr(&self.0)
     }
@@ -97,7 +97,7 @@ impl UnixStream {
     ///
     /// # Errors
     ///
-    /// If it is not connected.
+    /// Returns an error if it is not connected.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.0.shutdown(how)
     }
