@@ -26,7 +26,7 @@ pub struct Load {
     pub places: usize,
     /// The number of messages in the ring.
     pub busy: usize,
-    /// The total number of messages that are passed on.
+    /// The total number of messages to forward.
     pub messages: u64,
     /// The number of places that a message moves at a time. With 1 it visits each place in turn, with 0 the same places
     /// stay busy.
@@ -39,7 +39,7 @@ impl Load {
     }
 }
 
-/// How the green threads wait. Each place has one.
+/// The way in which the green threads wait. Each place has a green thread.
 #[derive(Copy, Clone, Debug)]
 pub enum By {
     /// By a [`Source`], which is registered once.
@@ -66,7 +66,7 @@ pub fn alone(load: Load) -> io::Result<Duration> {
     loop {
         for message in 0..load.busy {
             let index = (message * (load.places / load.busy) + round * load.step) % load.places;
-            assert!(take(places[index].as_fd())?, "a message");
+            assert!(take(places[index].as_fd())?, "a message is lost");
             left -= 1;
             if left == 0 {
                 return Ok(watch.elapsed());
@@ -115,7 +115,7 @@ pub fn bare(mut hub: impl Hub, lease: Lease, load: Load) -> io::Result<Duration>
             watched.disarm(key, found.directions());
             let index = index_of[key.fd() as usize];
             let fd = places[index].as_fd();
-            assert!(take(fd)?, "a message");
+            assert!(take(fd)?, "a message is lost");
             left -= 1;
             if left == 0 {
                 return Ok(watch.elapsed());
@@ -183,7 +183,7 @@ struct Ring<P> {
     over: Source,
 }
 
-/// Runs one green thread for each place, which passes the messages of the place on.
+/// Runs a green thread for each place, which forwards the messages of the place.
 fn round<P: 'static>(
     load: Load,
     over: Source,
@@ -201,7 +201,7 @@ fn round<P: 'static>(
     for index in 0..load.places {
         let ring = Rc::clone(&ring);
         spawn_n(move || {
-            let hand_on = || {
+            let forward = || {
                 let next = load.next(index);
                 loop {
                     receive(&ring.places, index)?;
@@ -212,7 +212,7 @@ fn round<P: 'static>(
                     send(&ring.places, next)?;
                 }
             };
-            ring.outcome.set(Some(hand_on()));
+            ring.outcome.set(Some(forward()));
             ring.over.with(give).expect("there is room");
         });
     }

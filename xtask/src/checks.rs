@@ -1,4 +1,4 @@
-//! What CI checks beside the tests.
+//! The checks of CI beside the tests.
 
 use std::process::Command;
 
@@ -18,7 +18,7 @@ const ABORT_EXAMPLE: &str = "panic_abort";
 ///
 /// # Errors
 ///
-/// The program whose costs are counted cannot be built, or a tool does not say what it counted.
+/// Returns an error if the program whose costs are counted cannot be built, or a tool does not print its count.
 pub fn run(workspace: &Workspace, report: &mut Report) -> Result<()> {
     fmt(workspace, report);
     clippy(workspace, report);

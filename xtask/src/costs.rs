@@ -15,11 +15,11 @@ use crate::workspace::Workspace;
 /// A kind of cost.
 struct Measure {
     name: &'static str,
-    /// How many operations each of the two runs has, in whole batches of a thousand.
+    /// The numbers of operations of the two runs, in whole batches of a thousand.
     counts: (u64, u64),
     count: fn(&Path, &Cost, u64) -> Result<u64>,
     /// The limit in the table, which is for this many operations.
-    most: fn(&Cost) -> u64,
+    max: fn(&Cost) -> u64,
     per: u64,
 }
 
@@ -27,7 +27,7 @@ const INSTRUCTIONS: Measure = Measure {
     name: "instructions of the hot paths",
     counts: (5_000, 25_000),
     count: instructions,
-    most: |cost| cost.instructions,
+    max: |cost| cost.instructions,
     per: 1,
 };
 
@@ -36,7 +36,7 @@ const CALLS: Measure = Measure {
     name: "system calls of the hot paths",
     counts: (2_000, 6_000),
     count: calls,
-    most: |cost| cost.calls,
+    max: |cost| cost.calls,
     per: 1000,
 };
 
@@ -44,7 +44,7 @@ const CALLS: Measure = Measure {
 ///
 /// # Errors
 ///
-/// The program cannot be built, or a tool prints no count.
+/// Returns an error if the program cannot be built, or a tool prints no count.
 pub fn check(workspace: &Workspace, report: &mut Report) -> Result<()> {
     if !cfg!(target_arch = "x86_64") {
         report.skip(INSTRUCTIONS.name, "the table is for x86-64");
@@ -80,10 +80,10 @@ fn compare(workspace: &Workspace, report: &mut Report, measure: &Measure) -> Res
         let count = |operations| (measure.count)(&program, cost, operations);
         let difference = count(many)?.saturating_sub(count(few)?);
         let each = (difference * measure.per).div_ceil(many - few);
-        let most = (measure.most)(cost);
-        println!("       {:<12} {each:>6} of {most}", cost.operation);
-        if each > most {
-            faults.push(format!("{name}: {} takes {each}, more than {most}", cost.operation));
+        let max = (measure.max)(cost);
+        println!("       {:<12} {each:>6} of {max}", cost.operation);
+        if each > max {
+            faults.push(format!("{name}: {} takes {each}, more than {max}", cost.operation));
         }
     }
     report.check(name, &faults, start);

@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 ///
-/// rustc does not name its host, or strace leaves no log.
+/// Returns an error if rustc does not name its host, or strace leaves no log.
 pub fn check(workspace: &Workspace, report: &mut Report) -> Result<()> {
     let injector = is_there("strace").then(|| Injector::new(workspace)).transpose()?;
     for hub in runnable() {

@@ -25,7 +25,7 @@ pub enum Pipe {
 ///
 /// # Errors
 ///
-/// The command cannot be started.
+/// Returns an error if the command cannot be started.
 pub fn watch(command: &mut Command, limit: Duration, each: impl Fn(Pipe, &str) + Sync) -> io::Result<End> {
     let mut child = piped(command).spawn()?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -47,7 +47,7 @@ pub fn watch(command: &mut Command, limit: Duration, each: impl Fn(Pipe, &str) +
 ///
 /// # Errors
 ///
-/// The command cannot be started, or it is killed since `limit` is over.
+/// Returns an error if the command cannot be started, or is killed because `limit` is over.
 pub fn collect(command: &mut Command, limit: Duration) -> io::Result<Output> {
     let child = piped(command).spawn()?;
     match within(child.id(), limit, || child.wait_with_output())? {

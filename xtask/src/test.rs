@@ -20,7 +20,7 @@ use crate::workspace::Workspace;
 ///
 /// # Errors
 ///
-/// A compiler is missing, or a program that `full` needs cannot be built.
+/// Returns an error if a compiler is missing, or a program that `full` needs cannot be built.
 pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()> {
     require_compilers(workspace)?;
     for hub in HUBS {

@@ -37,7 +37,7 @@ impl Workspace {
     ///
     /// # Errors
     ///
-    /// cargo cannot read a manifest.
+    /// Returns an error if cargo cannot read a manifest.
     pub fn load() -> Result<Workspace> {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
         let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec()?;
@@ -86,7 +86,7 @@ impl From<cargo_metadata::Package> for Package {
 ///
 /// # Errors
 ///
-/// A folder cannot be listed.
+/// Returns an error if a folder cannot be listed.
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     // In a linked worktree `.git` is a file.
     let walk = WalkBuilder::new(folder).hidden(false).filter_entry(|entry| entry.file_name() != ".git").build();

@@ -1,4 +1,4 @@
-//! What belongs to green threads beside the names of the root: exits, links, stacks.
+//! Items for green threads beside the names of the root: exits, links, stacks.
 //!
 //! An *exit* is a kill or a timeout. It unwinds the stack of its green thread as a panic does: see [`exit_kind`], and
 //! [`is_exit`](crate::is_exit) with an example of a supervisor.

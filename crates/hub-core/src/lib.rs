@@ -107,8 +107,9 @@ pub use wait::shutdown::Ended;
 pub use wait::source::{ReadHint, Source, SourceWaker};
 pub use wait::trampoline::{Trampoline, notify_close, notify_opened, trampoline, trampoline_any, trampoline_raw};
 
-/// What `greenstd` and the facade need beside the public names. It is for these crates alone, and may change at any
-/// time.
+/// The items that `greenstd` and the facade need beside the public names.
+///
+/// They are for these crates alone, and may change at any time.
 #[doc(hidden)]
 pub mod internal {
     pub use linkme;

@@ -28,7 +28,7 @@ pub fn check(workspace: &Workspace) -> Faults {
 ///
 /// # Errors
 ///
-/// A file cannot be read.
+/// Returns an error if a file cannot be read.
 pub fn print(workspace: &Workspace) -> Result<()> {
     for floors in FLOORS {
         let (folder, sources) = sources(workspace, floors)?;
@@ -150,7 +150,7 @@ fn cycles<'a>(pairs: &BTreeSet<(&'a str, &'a str)>) -> Vec<BTreeSet<&'a str>> {
     cycles
 }
 
-/// Returns the paths from one file to another, with their lines. What comes in by `use` is not named again where it is
+/// Returns the paths from one file to another, with their lines. An import by `use` is not named again where it is
 /// used.
 fn paths(arrows: &[Arrow], from: &str, to: &str) -> String {
     let all = || arrows.iter().filter(|arrow| arrow.from == from && arrow.to == to);

@@ -28,7 +28,7 @@ pub struct Arrow {
 /// The root of a library.
 const ROOT: &str = "lib.rs";
 
-/// How many imports may lead from a name to its item.
+/// The number of imports that may lead from a name to its item.
 const LONGEST_CHAIN: usize = 16;
 
 /// Reads a library. Returns its files except for the root, and the arrows between them.
@@ -38,7 +38,7 @@ const LONGEST_CHAIN: usize = 16;
 ///
 /// # Errors
 ///
-/// A file is missing or is not Rust.
+/// Returns an error if a file is missing or is not Rust.
 pub fn read(sources: &Sources) -> Result<(Vec<String>, Vec<Arrow>)> {
     let mut tree = Tree { sources, parsed: Vec::new(), modules: vec![Module::default()] };
     tree.read(0, ROOT)?;
@@ -132,7 +132,7 @@ impl Tree<'_> {
         files.iter().try_for_each(|file| self.read(number, file))
     }
 
-    /// The arrows of a path in `file`, which is a file of `module`; the path stands in the module `inline` within it.
+    /// Returns the arrows of a path in `file`, a file of `module`. The path stands in the module `inline` of that file.
     fn arrows<'a>(
         &'a self,
         module: usize,

@@ -174,7 +174,7 @@ fn run(options: &mut Options) -> Result<Report, Failure> {
         calls: (round_trips > 0).then(|| calls.count() as f64 / round_trips as f64),
         errors: failures.count,
         first_error: failures.first.take(),
-        idle_is_well: addresses.is_empty(),
+        idle_is_success: addresses.is_empty(),
     })
 }
 

@@ -20,12 +20,12 @@ pub(crate) struct Report {
     pub(crate) errors: u64,
     pub(crate) first_error: Option<String>,
     /// Whether a run without round trips is a success, as for a server without clients.
-    pub(crate) idle_is_well: bool,
+    pub(crate) idle_is_success: bool,
 }
 
 impl Report {
     pub(crate) fn exit_code(&self) -> ExitCode {
-        if self.errors == 0 && (self.round_trips > 0 || self.idle_is_well) {
+        if self.errors == 0 && (self.round_trips > 0 || self.idle_is_success) {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -36,7 +36,7 @@ impl Report {
     pub(crate) fn print(&self, as_json: bool) -> io::Result<()> {
         if let Some(first) = &self.first_error {
             eprintln!("echo: {} errors, the first: {first}", self.errors);
-        } else if self.round_trips == 0 && !self.idle_is_well {
+        } else if self.round_trips == 0 && !self.idle_is_success {
             eprintln!("echo: no message came back in time");
         }
         let text = if as_json { self.json().to_string() } else { self.table() };

@@ -6,20 +6,20 @@ use html5gum::emitters::default::DefaultEmitter;
 use html5gum::{Emitter, ForwardingEmitter, IoReader, Token, Tokenizer};
 
 /// The number of bytes in which to look for the title.
-const FAR: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The maximum nesting of elements before the title.
-const DEEP: usize = 100;
+const MAX_DEPTH: usize = 100;
 
 /// The maximum number of characters of a title.
-const LONGEST: usize = 300;
+const MAX_TITLE: usize = 300;
 
 /// Returns the title of an RSS or Atom feed, in one line.
 ///
 /// Reads little beyond the title, and tolerates malformed XML. The title must be a child of the `channel` of RSS or of
 /// the `feed` of Atom, because items and images have titles, too.
 pub(crate) fn of(feed: impl Read) -> io::Result<String> {
-    let input = IoReader::new_with_buffer_size::<4096>(feed.take(FAR));
+    let input = IoReader::new_with_buffer_size::<4096>(feed.take(MAX_BYTES));
     // The names of the open elements, from the root.
     let mut elements: Vec<Vec<u8>> = Vec::new();
     // The depth of the title element while it is open, and its text.
@@ -43,7 +43,7 @@ pub(crate) fn of(feed: impl Read) -> io::Result<String> {
             Token::String(piece) if title.is_some() => text.extend_from_slice(&piece),
             _ => {}
         }
-        if elements.len() > DEEP {
+        if elements.len() > MAX_DEPTH {
             break;
         }
     }
@@ -53,7 +53,7 @@ pub(crate) fn of(feed: impl Read) -> io::Result<String> {
 fn in_one_line(text: &[u8]) -> io::Result<String> {
     let text = String::from_utf8_lossy(text).replace(char::is_control, " ");
     let words: Vec<&str> = text.split_whitespace().collect();
-    if words.is_empty() { Err(no_title()) } else { Ok(words.join(" ").chars().take(LONGEST).collect()) }
+    if words.is_empty() { Err(no_title()) } else { Ok(words.join(" ").chars().take(MAX_TITLE).collect()) }
 }
 
 fn no_title() -> io::Error {

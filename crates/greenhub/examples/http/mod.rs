@@ -178,7 +178,7 @@ fn parse(input: &[u8], rules: &Rules) -> Result<Option<Head>, Refusal> {
     let method = request.method.unwrap_or_default();
     if !rules.methods.contains(&method) {
         let methods = rules.methods.join(" and ");
-        return Err(refusal("405 Method Not Allowed", format!("{method} is not spoken here, only {methods}")));
+        return Err(refusal("405 Method Not Allowed", format!("{method} is not supported, only {methods}")));
     }
     let header = |name: &str| {
         let found = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));

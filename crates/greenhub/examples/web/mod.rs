@@ -64,10 +64,10 @@ pub(crate) fn get<T>(
 }
 
 fn read_text(body: impl Read) -> io::Result<Vec<u8>> {
-    const LONGEST: u64 = 16 << 20;
+    const MAX_TEXT: u64 = 16 << 20;
     let mut text = Vec::new();
-    if body.take(LONGEST + 1).read_to_end(&mut text)? as u64 > LONGEST {
-        return Err(io::Error::other(format!("a text of more than {LONGEST} bytes")));
+    if body.take(MAX_TEXT + 1).read_to_end(&mut text)? as u64 > MAX_TEXT {
+        return Err(io::Error::other(format!("the text has more than {MAX_TEXT} bytes")));
     }
     Ok(text)
 }
@@ -79,7 +79,7 @@ pub(crate) fn url(text: &str) -> Result<Url, String> {
             url.set_fragment(None);
             Ok(url)
         }
-        Ok(url) if url.scheme() == "https" => Err("https is not spoken here, only http".to_owned()),
+        Ok(url) if url.scheme() == "https" => Err("https is not supported, only http".to_owned()),
         Ok(_) => Err("not of the form http://host:port/path".to_owned()),
         Err(error) => Err(format!("not of the form http://host:port/path: {error}")),
     }

@@ -137,7 +137,7 @@ fn an_invalid_url_on_standard_input_is_an_error_in_order() {
     let (first, last) = (site.url("/0"), site.url("/1"));
     let output = run_with_input(&["-"], format!("{first}\nhttps://127.0.0.1/\n{last}\n").as_bytes());
     ends(&output, 1);
-    let https = "error https://127.0.0.1/: https is not spoken here, only http".to_owned();
+    let https = "error https://127.0.0.1/: https is not supported, only http".to_owned();
     assert_eq!(lines(&output), [format!("200 0 {first}"), https, format!("200 1 {last}")]);
 }
 
@@ -165,7 +165,7 @@ fn wrong_arguments_are_a_one_line_error() {
     let url = "http://127.0.0.1:1/";
     refuses(&run(&[]), 2, &["<URL>", "--help"]);
     refuses(&run(&[url, "nonsense"]), 2, &["nonsense", "http://host"]);
-    refuses(&run(&["https://127.0.0.1/"]), 2, &["https is not spoken here"]);
+    refuses(&run(&["https://127.0.0.1/"]), 2, &["https is not supported"]);
     refuses(&run(&["--pool", "0", url]), 2, &["--pool", "1..=10000"]);
     refuses(&run(&["--pool", "10001", url]), 2, &["--pool", "1..=10000"]);
     refuses(&run(&["--timeout", "0", url]), 2, &["--timeout"]);

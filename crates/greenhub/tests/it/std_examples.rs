@@ -38,7 +38,7 @@ macro_rules! examples {
 }
 use examples;
 
-/// What an example may return.
+/// The results that an example may return.
 trait Ended {
     /// Panics if the example has failed.
     fn check(self);

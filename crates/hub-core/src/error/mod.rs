@@ -154,7 +154,7 @@ pub enum GreenError {
     /// A plain greenlet could not be switched to.
     #[error(transparent)]
     Switch(#[from] GreenletError),
-    /// The wait has reached its limit. What it waited for is unchanged.
+    /// The wait has reached its limit. Nothing else has changed.
     #[error("timed out")]
     TimedOut,
     /// A green thread waited for itself, or for all of a pool or group to which it belongs.

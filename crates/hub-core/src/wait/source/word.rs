@@ -69,8 +69,8 @@ impl Word {
 
     /// Marks the source as closed. Returns false if it was closed before.
     ///
-    /// The order among this, [`is_closed`](Word::is_closed) and the accesses of a [`Home`](super::home::Home) is the
-    /// same for all threads.
+    /// All threads see the same order of this call, of [`is_closed`](Word::is_closed) and of the accesses of a
+    /// [`Home`](super::home::Home).
     pub(super) fn close(&self) -> bool {
         self.0.fetch_or(CLOSED, SeqCst) & CLOSED == 0
     }
@@ -90,7 +90,7 @@ impl Word {
         self.0.fetch_and(!LENT, AcqRel);
     }
 
-    /// Returns the number of operations other than the caller's, if they are all that keeps the number open.
+    /// Returns the number of operations other than the caller's, or `None` if the number is lent or gone.
     pub(super) fn others(&self) -> Option<u64> {
         let word = self.0.load(Acquire);
         (word & (LENT | GONE) == 0).then(|| word / ENTERED - 1)
