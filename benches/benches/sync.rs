@@ -213,9 +213,9 @@ macro_rules! turns {
         let player = |side: u64| {
             let shared = Arc::clone(&shared);
             move || {
-                let mut turn = shared.0.lock().expect("nobody panics");
+                let mut turn = shared.0.lock().expect("no poison");
                 for _ in 0..rounds {
-                    turn = shared.1.wait_while(turn, |turn| *turn % 2 != side).expect("nobody panics");
+                    turn = shared.1.wait_while(turn, |turn| *turn % 2 != side).expect("no poison");
                     *turn += 1;
                     shared.1.notify_one();
                 }
@@ -317,49 +317,49 @@ fn locks(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("locked and unlocked, free");
     group.bench_function("greenhub, Mutex", |bencher| {
         let mutex = greenhub::sync::Mutex::new(0_u64);
-        bencher.iter_custom(|count| timed(count, || *mutex.lock().expect("nobody panics") += 1));
+        bencher.iter_custom(|count| timed(count, || *mutex.lock().expect("no poison") += 1));
     });
     group.bench_function("greenhub, Mutex that two OS threads have used", |bencher| {
         let mutex = greenhub::sync::Mutex::new(0_u64);
         std::thread::scope(|scope| scope.spawn(|| drop(mutex.lock())).join().expect("no panic"));
-        bencher.iter_custom(|count| timed(count, || *mutex.lock().expect("nobody panics") += 1));
+        bencher.iter_custom(|count| timed(count, || *mutex.lock().expect("no poison") += 1));
     });
     group.bench_function("std, Mutex", |bencher| {
         let mutex = sync::Mutex::new(0_u64);
-        bencher.iter_custom(|count| timed(count, || *mutex.lock().expect("nobody panics") += 1));
+        bencher.iter_custom(|count| timed(count, || *mutex.lock().expect("no poison") += 1));
     });
     group.bench_function("greenhub, RwLock, to read", |bencher| {
         let lock = greenhub::sync::RwLock::new(1_u64);
-        bencher.iter_custom(|count| timed(count, || *lock.read().expect("nobody panics")));
+        bencher.iter_custom(|count| timed(count, || *lock.read().expect("no poison")));
     });
     group.bench_function("std, RwLock, to read", |bencher| {
         let lock = sync::RwLock::new(1_u64);
-        bencher.iter_custom(|count| timed(count, || *lock.read().expect("nobody panics")));
+        bencher.iter_custom(|count| timed(count, || *lock.read().expect("no poison")));
     });
     group.bench_function("tokio, RwLock, to read", |bencher| {
         let lock = tokio::sync::RwLock::new(1_u64);
-        bencher.iter_custom(|count| timed(count, || *lock.try_read().expect("nobody writes")));
+        bencher.iter_custom(|count| timed(count, || *lock.try_read().expect("no writer")));
     });
     group.bench_function("greenhub, RwLock, to write", |bencher| {
         let lock = greenhub::sync::RwLock::new(1_u64);
-        bencher.iter_custom(|count| timed(count, || *lock.write().expect("nobody panics") += 1));
+        bencher.iter_custom(|count| timed(count, || *lock.write().expect("no poison") += 1));
     });
     group.bench_function("std, RwLock, to write", |bencher| {
         let lock = sync::RwLock::new(1_u64);
-        bencher.iter_custom(|count| timed(count, || *lock.write().expect("nobody panics") += 1));
+        bencher.iter_custom(|count| timed(count, || *lock.write().expect("no poison") += 1));
     });
     group.bench_function("greenhub, Semaphore", |bencher| {
         let semaphore = greenhub::sync::Semaphore::new(1);
         bencher.iter_custom(|count| {
             timed(count, || {
-                semaphore.acquire().expect("nobody has it");
+                semaphore.acquire().expect("a free permit");
                 semaphore.release();
             })
         });
     });
     group.bench_function("tokio, Semaphore", |bencher| {
         let semaphore = tokio::sync::Semaphore::new(1);
-        bencher.iter_custom(|count| timed(count, || drop(semaphore.try_acquire().expect("nobody has it"))));
+        bencher.iter_custom(|count| timed(count, || drop(semaphore.try_acquire().expect("a free permit"))));
     });
 }
 

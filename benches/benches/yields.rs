@@ -7,7 +7,9 @@ use std::time::Duration;
 use benches::{Stopwatch, scaled};
 use criterion::{Criterion, criterion_group, criterion_main};
 
-/// Returns how often each green thread yields in a sample of `iterations` yields: enough that the start costs little.
+/// Returns how often each green thread yields in a sample of `iterations` yields.
+///
+/// The count is so large that the start costs little.
 fn rounds(iterations: u64, threads: u64) -> u64 {
     (iterations / threads).max(200)
 }

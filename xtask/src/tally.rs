@@ -49,7 +49,7 @@ impl Tally {
         } else if let Some((name, _)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
             self.slow.retain(|slow| slow != name);
         }
-        tells_something(line)
+        is_informative(line)
     }
 
     /// Adds phrases such as `5 passed`.
@@ -97,7 +97,7 @@ fn overdue(line: &str) -> Option<&str> {
 }
 
 /// Returns whether a line is more than progress or success.
-fn tells_something(line: &str) -> bool {
+fn is_informative(line: &str) -> bool {
     const PROGRESS: &[&str] = &[
         "Adding",
         "Blocking",

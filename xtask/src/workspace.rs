@@ -33,7 +33,7 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Loads the workspace from the metadata of cargo.
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl Workspace {
         command
     }
 
-    /// `path` as seen from the root.
+    /// Returns `path` relative to the root.
     pub fn relative<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.root).unwrap_or(path)
     }
@@ -76,7 +76,7 @@ impl From<cargo_metadata::Package> for Package {
             folder: package.manifest_path.parent().map(PathBuf::from).unwrap_or_default(),
             features: package.features.into_keys().collect(),
             dependencies: dependencies
-                .map(|it| Dependency { name: it.name, dev: it.kind == DependencyKind::Development })
+                .map(|found| Dependency { name: found.name, dev: found.kind == DependencyKind::Development })
                 .collect(),
         }
     }
@@ -112,8 +112,8 @@ mod tests {
         let core = workspace.package("hub-core").unwrap();
         assert_eq!(workspace.relative(&core.folder), Path::new("crates/hub-core"));
         assert!(core.features.contains(&"tracing".to_owned()));
-        assert!(core.dependencies.iter().any(|it| it.name == "libc" && !it.dev));
-        assert!(core.dependencies.iter().any(|it| it.name == "hub-testkit" && it.dev));
+        assert!(core.dependencies.iter().any(|found| found.name == "libc" && !found.dev));
+        assert!(core.dependencies.iter().any(|found| found.name == "hub-testkit" && found.dev));
     }
 
     #[test]

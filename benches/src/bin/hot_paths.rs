@@ -124,8 +124,8 @@ fn channel(count: usize) {
 /// Locks and unlocks a free mutex `count` times.
 fn mutex(count: usize) {
     let counter = Mutex::new(0);
-    (0..count).for_each(|_| *counter.lock().expect("nobody panics") += 1);
-    assert_eq!(counter.into_inner().expect("nobody panics"), count);
+    (0..count).for_each(|_| *counter.lock().expect("no poison") += 1);
+    assert_eq!(counter.into_inner().expect("no poison"), count);
 }
 
 /// Sends `count` messages of a byte in all over the given number of socket pairs and back.

@@ -18,7 +18,7 @@ use hub_epoll::{EpollHub, Paths, Trigger};
 enum Work {
     /// Messages go there and back. The unit is a round trip.
     PingPong,
-    /// One end sends and the other one reads. The unit is a message.
+    /// One end sends and the other end reads. The unit is a message.
     OneWay,
 }
 
@@ -148,7 +148,7 @@ fn one_way(pairs: Vec<(TcpStream, TcpStream)>, count: usize, bytes: usize) {
             let mut buffer = vec![0; 64 * 1024];
             let mut left = bytes * count;
             while left > 0 {
-                left -= far.read(&mut buffer).expect("some of it comes");
+                left -= far.read(&mut buffer).expect("data of a message");
             }
         })
     };

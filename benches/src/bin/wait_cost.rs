@@ -1,7 +1,7 @@
 //! The cost of one wait of each hub, compared with poll(2) on an array that is filled once.
 //!
 //! Prints the processor time in nanoseconds of a wait that does not sleep, for several numbers of descriptors and of
-//! ready ones. Each figure is the median over turns in which the hubs alternate.
+//! ready descriptors. Each figure is the median over turns in which the hubs alternate.
 
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -15,14 +15,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The number of descriptors, and how many of them are ready.
+/// The number of descriptors, and the number of ready descriptors among them.
 const CASES: [(usize, usize); 7] = [(1, 0), (1, 1), (10, 0), (100, 0), (100, 100), (450, 0), (5000, 0)];
 
 const TURNS: usize = 31;
 
 fn main() -> io::Result<()> {
-    let most = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
+    let max = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: max, maximum: max })?;
     println!("descriptors  ready    poll(2)       poll     select      epoll");
     for (count, ready) in CASES {
         let pairs = (0..count).map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>()?;

@@ -332,7 +332,7 @@ impl<T> Item<'_, T> {
     }
 }
 
-const THERE: &str = "an item is there until it is dropped";
+const THERE: &str = "a guard has its item until the guard is dropped";
 
 impl<T> Deref for Item<'_, T> {
     type Target = T;

@@ -88,7 +88,8 @@ fn poll_within(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<
         }
         if ready > 0 {
             if !parked && !std::thread::panicking() {
-                // A caller that finds something ready each time must let others run all the same.
+                // A caller that finds a ready descriptor at each call must let the other green threads run all the
+                // same.
                 hub_core::yield_now();
             }
             return Ok(ready);

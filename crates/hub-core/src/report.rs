@@ -100,7 +100,7 @@ pub enum Report {
         /// Each green thread: its name, the place where it was spawned, and its last state.
         left: Vec<String>,
     },
-    /// A warning: something works less well than it could.
+    /// A warning: a part of the library works less well than it could.
     Warning(String),
 }
 
@@ -211,7 +211,7 @@ static ENABLED: AtomicBool = AtomicBool::new(true);
 #[doc(alias = "print_exception")]
 pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
     let former = STREAM.write().unwrap_or_else(|poisoned| poisoned.into_inner()).replace(Arc::new(stream));
-    // The destructor of the former stream may report something, so no lock is held here.
+    // The destructor of the former stream may make a report, so no lock is held here.
     drop(former);
 }
 

@@ -295,7 +295,7 @@ fn events_beyond_a_batch_come_with_the_next_wait() {
 }
 
 #[test]
-fn an_interrupted_wait_returns_nothing() {
+fn an_interrupted_wait_returns_no_report() {
     let recorder = Recorder::default();
     let mut hub = recorder.hub();
     recorder.will_answer(Answer::Fails(Errno::INTR));

@@ -89,7 +89,7 @@ impl fmt::Debug for PollHub {
 /// Clears `fds` and keeps its allocation under another lifetime: std collects an iterator over a `Vec` in place.
 fn emptied(mut fds: Vec<PollFd<'_>>) -> Vec<PollFd<'static>> {
     fds.clear();
-    fds.into_iter().map(|_| unreachable!("it is empty")).collect()
+    fds.into_iter().map(|_| unreachable!("the vector is empty")).collect()
 }
 
 /// Creates the error for EINVAL (quirk h).

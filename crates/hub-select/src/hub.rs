@@ -207,7 +207,7 @@ fn too_large(fd: RawFd) -> io::Error {
 /// Clears `fds` and keeps its allocation under another lifetime: std collects an iterator over a `Vec` in place.
 fn emptied(mut fds: Vec<PollFd<'_>>) -> Vec<PollFd<'static>> {
     fds.clear();
-    fds.into_iter().map(|_| unreachable!("it is empty")).collect()
+    fds.into_iter().map(|_| unreachable!("the vector is empty")).collect()
 }
 
 #[cfg(test)]

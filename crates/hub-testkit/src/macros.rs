@@ -45,7 +45,7 @@ macro_rules! __each_case {
         $crate::$then! { $argument
             Shared registration readable_descriptors_are_reported
             Shared registration writable_descriptors_are_reported
-            Shared registration watching_again_reports_what_is_ready
+            Shared registration watching_again_reports_ready_directions
             Shared registration a_later_watch_adds_directions
             Shared registration a_later_watch_removes_directions
             Own registration a_later_watch_replaces_the_lease

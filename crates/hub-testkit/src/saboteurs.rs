@@ -123,7 +123,7 @@ pub enum Over {
 pub const TABLE: &[(Fault, Over, &str)] = &[
     (Fault::DropRead, Over::Level, "readable_descriptors_are_reported"),
     (Fault::DropWrite, Over::Explicit, "writable_descriptors_are_reported"),
-    (Fault::IgnoreSecondWatch, Over::Level, "watching_again_reports_what_is_ready"),
+    (Fault::IgnoreSecondWatch, Over::Level, "watching_again_reports_ready_directions"),
     (Fault::IgnoreAddedDirections, Over::Level, "a_later_watch_adds_directions"),
     (Fault::KeepRemovedDirections, Over::Automatic, "a_later_watch_removes_directions"),
     (Fault::KeepFirstLease, Over::Level, "a_later_watch_replaces_the_lease"),

@@ -16,7 +16,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// All peers. The first one is the base of the ratios.
+    /// All peers. The first peer is the base of the ratios.
     pub(crate) const ALL: [Peer; 4] = [
         Peer {
             name: "libevent",
@@ -42,7 +42,7 @@ impl Peer {
         Peer { name: "libev", source: "libev.c", header: "ev.h", package: "libev-dev", arguments: &["-lev"] },
     ];
 
-    /// Compiles the peer into `folder`, and returns the program, or a message about what has to be installed first.
+    /// Compiles the peer into `folder`, and returns the program, or a message that names the missing package.
     ///
     /// # Errors
     ///

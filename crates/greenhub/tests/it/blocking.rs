@@ -268,7 +268,7 @@ fn os_threads() -> usize {
 }
 
 /// Returns whether the process soon has this number of OS threads. A joined OS thread may stay listed for a moment.
-fn comes_to(threads: usize) -> bool {
+fn wait_for_os_threads(threads: usize) -> bool {
     let begin = Instant::now();
     while os_threads() != threads {
         if begin.elapsed() > TIMEOUT {
@@ -305,12 +305,12 @@ fn switching_the_detector_off_restores_threads_and_signal_handler() {
         hub_blocking_detection(RESOLUTION).unwrap();
         // A second call changes the resolution, and starts no second detector.
         hub_blocking_detection(2 * RESOLUTION).unwrap();
-        assert!(comes_to(threads + 1));
+        assert!(wait_for_os_threads(threads + 1));
         assert_ne!(disposition(), libc::SIG_DFL);
         hub_blocking_detection(None).unwrap();
         hub_blocking_detection(None).unwrap();
         assert_eq!(disposition(), libc::SIG_DFL);
-        assert!(comes_to(threads));
+        assert!(wait_for_os_threads(threads));
         // Discards the earlier reports.
         blocked.try_iter().for_each(drop);
         std::thread::sleep(5 * RESOLUTION);
@@ -404,7 +404,7 @@ fn the_detector_ends_with_its_os_thread() {
         })
         .join()
         .unwrap();
-        assert!(comes_to(threads));
+        assert!(wait_for_os_threads(threads));
     });
 }
 
@@ -419,7 +419,7 @@ fn a_forked_child_starts_without_a_detector_and_may_start_one() {
             hub_blocking_detection(RESOLUTION).unwrap();
             assert!(!block_until_reported(&blocked, "main").0.is_empty());
             hub_blocking_detection(None).unwrap();
-            assert!(comes_to(1));
+            assert!(wait_for_os_threads(1));
         });
         exits_with(child, 0);
         block_until_reported(&blocked, "main");

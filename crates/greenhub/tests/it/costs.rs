@@ -97,7 +97,7 @@ fn a_wait_of_an_os_thread_without_green_threads_allocates_nothing() {
 }
 
 #[test]
-fn a_timer_that_fires_and_one_that_is_cancelled_allocate_nothing() {
+fn fired_and_cancelled_timers_allocate_nothing() {
     limited(|| {
         assert_eq!(allocations(|| with_timeout(Duration::from_secs(60), || ()).unwrap()), 0);
         assert_eq!(allocations(|| with_timeout(Duration::from_secs(60), yield_now).unwrap()), 0);

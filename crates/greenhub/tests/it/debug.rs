@@ -30,8 +30,8 @@ fn description(who: &Who) -> String {
 }
 
 #[test]
-fn each_green_thread_is_listed_with_what_it_waits_for() {
-    run("each_green_thread_is_listed_with_what_it_waits_for", || {
+fn each_green_thread_is_listed_with_its_wait_reason() {
+    run("each_green_thread_is_listed_with_its_wait_reason", || {
         let (reader, _writer) = pipe();
         let fd = std::os::fd::AsRawFd::as_raw_fd(&reader);
         let reading = Builder::new()

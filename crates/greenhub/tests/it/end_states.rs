@@ -77,6 +77,6 @@ compared! {
 }
 
 #[test]
-fn random_ends_of_sockets_are_those_of_std() {
-    support::run("random_ends_of_sockets_are_those_of_std", random::compare);
+fn random_ends_of_sockets_have_the_results_of_std() {
+    support::run("random_ends_of_sockets_have_the_results_of_std", random::compare);
 }

@@ -132,7 +132,7 @@ fn titles_of_items_and_images_are_ignored() {
 }
 
 #[test]
-fn atom_has_titles_too() {
+fn the_title_of_an_atom_feed_is_found() {
     let content = "<feed xmlns='http://www.w3.org/2005/Atom'><entry><title>Entry</title></entry>\
                    <title type='xhtml'><div>An <b>Atom</b> feed</div></title></feed>";
     assert_eq!(title_of(content), "An Atom feed");

@@ -437,8 +437,8 @@ fn a_listing_ends_after_a_timeout() {
 
 /// Runs the same random operations on a file of std and on a file of greenhub.
 #[test]
-fn random_operations_do_what_std_does() {
-    run("random_operations_do_what_std_does", || {
+fn random_operations_have_the_results_of_std() {
+    run("random_operations_have_the_results_of_std", || {
         for seed in 0..20 {
             let mut random = Rng::with_seed(seed);
             let place = Place::new();

@@ -160,13 +160,13 @@ fn waits_that_are_left_early_take_no_memory() {
 }
 
 #[test]
-fn the_high_water_mark_is_what_was_touched_of_the_stack() {
+fn the_high_water_mark_counts_the_touched_pages_of_the_stack() {
     const TOUCHED: usize = 100_000;
     #[inline(never)]
     fn touch() {
         std::hint::black_box([1_u8; TOUCHED]);
     }
-    run("the_high_water_mark_is_what_was_touched_of_the_stack", || {
+    run("the_high_water_mark_counts_the_touched_pages_of_the_stack", || {
         let size = 256 << 10;
         let green = Builder::new().stack_size(size).spawn(|| {
             yield_now();

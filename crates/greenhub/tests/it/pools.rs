@@ -542,8 +542,8 @@ fn mapping_uses_the_permits_of_its_pool() {
 }
 
 #[test]
-fn waiting_for_all_of_a_pool_waits_for_the_items_of_a_mapping_too() {
-    run("waiting_for_all_of_a_pool_waits_for_the_items_of_a_mapping_too", || {
+fn wait_all_of_a_pool_includes_the_items_of_a_mapping() {
+    run("wait_all_of_a_pool_includes_the_items_of_a_mapping", || {
         let (pool, begun, done) = (GreenPool::new(3), Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         let (begins, ends) = (begun.clone(), done.clone());
         let mut results = pool.imap(0..9, move |n| {

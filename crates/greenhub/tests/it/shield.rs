@@ -20,8 +20,8 @@ use greenhub::{GreenError, get_hub, scope, shield, sleep, spawn, with_timeout};
 const LATER: Duration = Duration::from_millis(20);
 
 #[test]
-fn a_shield_returns_what_its_closure_returns() {
-    run("a_shield_returns_what_its_closure_returns", || {
+fn a_shield_returns_the_result_of_its_closure() {
+    run("a_shield_returns_the_result_of_its_closure", || {
         assert_eq!(shield(|| 7), 7);
         assert_eq!(shield(|| spawn(|| 8).join()).unwrap(), 8);
     });

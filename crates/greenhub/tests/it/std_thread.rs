@@ -43,7 +43,7 @@ same_as_std! {
         assert_eq!(names, ((Some("worker".to_owned()), 2), None));
     }
 
-    fn a_scope_joins_what_a_builder_has_spawned() {
+    fn a_scope_joins_the_green_threads_of_a_builder() {
         let ended = AtomicUsize::new(0);
         thread::scope(|scope| {
             for _ in 0..3 {

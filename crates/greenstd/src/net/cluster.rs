@@ -224,7 +224,7 @@ impl ClusterServer {
 
     fn join_all(self) -> io::Result<Vec<thread::Result<ThreadEnd>>> {
         // Dropping the sender is the last action of each OS thread.
-        let Err(mpsc::RecvError) = self.ends.recv() else { unreachable!("nobody sends") };
+        let Err(mpsc::RecvError) = self.ends.recv() else { unreachable!("no item is ever sent") };
         let threads = self.threads;
         let join = move || threads.into_iter().map(thread::JoinHandle::join).collect();
         // Without a hub there are no green threads that a blocking join would delay.

@@ -167,7 +167,7 @@ impl ChildHolder {
     }
 }
 
-const THERE: &str = "a child is there until it is dropped";
+const THERE: &str = "a child exists until its handle is dropped";
 
 impl Drop for ChildHolder {
     /// A green thread that unwinds, as after a kill, has not chosen to abandon its child.

@@ -62,7 +62,7 @@ pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<O
 enum WaitOutcome {
     Ended(ExitStatus),
     TimedOut,
-    /// This way is not available, or the report was about something else.
+    /// This way is not available, or the report did not concern the child.
     Unknown,
 }
 

@@ -74,11 +74,11 @@ impl<T> Event<T> {
         Event { state: BiasedMutex::new(State { round: Arc::default(), waiting: WaitQueue::default() }) }
     }
 
-    /// Sends `value` to all present and future waiters. Does not switch: they run later.
+    /// Sends `value` to all present and future waiters, which run later. Does not switch.
     ///
     /// # Errors
     ///
-    /// Returns [`EventError::Sent`] if something was sent before; `value` is dropped.
+    /// Returns [`EventError::Sent`] if the event was sent before; `value` is dropped.
     #[doc(alias = "set")]
     pub fn send(&self, value: T) -> Result<(), EventError> {
         self.finish(Ok(value))
@@ -90,7 +90,7 @@ impl<T> Event<T> {
     ///
     /// # Errors
     ///
-    /// Returns [`EventError::Sent`] if something was sent before.
+    /// Returns [`EventError::Sent`] if the event was sent before.
     #[doc(alias = "send_exception")]
     #[doc(alias = "set_exception")]
     pub fn send_error(&self, error: GreenError) -> Result<(), EventError> {
@@ -107,7 +107,7 @@ impl<T> Event<T> {
         sent.map_err(|_| EventError::Sent)
     }
 
-    /// Discards the result, so that the next wait waits. Does not switch.
+    /// Discards the result, so that the next call of `wait` waits. Does not switch.
     ///
     /// # Errors
     ///

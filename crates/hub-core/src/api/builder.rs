@@ -101,7 +101,7 @@ impl Builder {
         Ok(scope.spawn_with(place, f, |task| settings.apply(task)))
     }
 
-    /// Returns what a new cell is told, with the stack size rounded up.
+    /// Returns the settings of a new cell, with the stack size rounded up.
     fn checked(&self) -> io::Result<Settings<'_>> {
         let stack_size = self.stack_size.map(stack::round_up).transpose()?;
         Ok(Settings { name: self.name.as_deref(), stack_size })

@@ -159,7 +159,7 @@ impl HubRef {
     /// use std::io::Write;
     /// let remote = get_hub().remote();
     /// let (reader, mut writer) = std::io::pipe()?;
-    /// // Another thread has this one run something in a green thread.
+    /// // Another OS thread runs a closure in a green thread of this one.
     /// std::thread::spawn(move || remote.spawn(move || writer.write_all(b"!").unwrap()));
     /// trampoline(&reader, Interest::READ, None)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -44,7 +44,7 @@ use crate::greenlet::run;
 /// strikes at the next wait, or not at all if its scope has ended. So a send that timed out was not received, and an
 /// item that was taken out of a queue is not lost.
 ///
-/// # A destructor that releases something
+/// # A destructor that releases a resource
 ///
 /// A destructor runs in two situations. At the end of a block it runs like any other code: an exit would strike a wait
 /// in it, and skip the steps after that wait. So it needs a shield. While the green thread unwinds, nothing can switch:

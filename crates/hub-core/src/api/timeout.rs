@@ -30,7 +30,7 @@ use crate::timer_queue::TimerId;
 /// wait. Data that had arrived by the deadline counts, however long other green threads computed meanwhile. In a part
 /// of `f` that must not be left early (a [`scope`](crate::scope) that joins its green threads, a
 /// [`shield`](crate::shield())) the timeout is held back until that part is over. [`shield`](crate::shield()) lists the
-/// waits that a timeout interrupts, and shows a destructor that releases something.
+/// waits that a timeout interrupts, and shows a destructor that releases a resource.
 ///
 /// Code inside `f` that calls [`catch_unwind`](std::panic::catch_unwind) has to let the timeout pass, see
 /// [`is_exit`](crate::is_exit). A timeout that is swallowed is thrown again at the next wait, and given up after a

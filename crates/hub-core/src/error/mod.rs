@@ -116,7 +116,7 @@ pub enum GreenletError {
     #[error("cannot switch to a greenlet that is parked on the hub: the hub wakes it")]
     Parked,
     /// The greenlet is the main loop, or has ended and its next living ancestor is the main loop.
-    #[error("cannot switch to the main loop: call something that blocks instead")]
+    #[error("cannot switch to the main loop: call a blocking function instead")]
     Hub,
     /// A pending exit ended the switch. The exit is deferred.
     #[error("the switch was given up: this greenlet has to exit")]

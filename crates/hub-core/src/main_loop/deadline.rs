@@ -65,7 +65,7 @@ impl Deadline {
         }
     }
 
-    /// Returns the time left at `now` by the hub's clock, `None` without a limit. It counts down from now on.
+    /// Returns the time left at `now` by the hub's clock, or `None` without a limit. The time counts down from now on.
     pub(crate) fn left_at(&mut self, now: Time) -> Option<Duration> {
         if let Kind::After(delay) = self.0 {
             self.0 = Kind::Until(now + delay);
@@ -76,7 +76,7 @@ impl Deadline {
         }
     }
 
-    /// Returns the time left by the system's clock, for waits without a loop. It counts down from now on.
+    /// Returns the time left by the system's clock, for waits without a loop. The time counts down from now on.
     pub(crate) fn begin(&mut self) -> Option<Duration> {
         if let Kind::After(delay) = self.0 {
             self.0 = Kind::Until(Time::monotonic() + delay);

@@ -212,7 +212,7 @@ impl MainLoop {
         if self.standstill.is_empty() { WakeSource::Lost } else { WakeSource::Elsewhere }
     }
 
-    /// A descriptor that is readable when a turn would find something.
+    /// A descriptor that is readable when a turn would have work.
     pub(crate) fn pollable(&self) -> Option<RawFd> {
         self.with_hub("asking for its descriptor", |hub| hub.pollable().map(|fd| fd.as_raw_fd())).ok()?
     }

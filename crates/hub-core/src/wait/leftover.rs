@@ -20,7 +20,7 @@ use crate::report;
 
 /// Runs the green threads that a job has left on this OS thread until they have ended. Switches.
 ///
-/// Returns false if the OS thread has to end, since something is left that only its hub could serve. Never unwinds.
+/// Returns false if the OS thread has to end, because only its hub could serve the rest. Never unwinds.
 ///
 /// Green threads that nothing can wake are reported and killed. Callbacks that are still registered are reported, and
 /// dropped with the hub when the OS thread ends.

@@ -42,7 +42,7 @@ pub fn writable_descriptors_are_reported<H: Hub>(make: Make<'_, H>) {
 }
 
 /// Clause 1: *even if `fd` was watched before and nothing new arrived: `watch` looks again*.
-pub fn watching_again_reports_what_is_ready<H: Hub>(make: Make<'_, H>) {
+pub fn watching_again_reports_ready_directions<H: Hub>(make: Make<'_, H>) {
     for lease in LEASES {
         let mut driver = Driver::new(make);
         let (near, far) = fixture::pair();

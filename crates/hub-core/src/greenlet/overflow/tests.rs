@@ -47,8 +47,8 @@ fn text_of_abort(output: &Output) -> String {
 }
 
 #[test]
-fn an_overflow_names_the_greenlet_and_what_helps() {
-    let test = "greenlet::overflow::tests::an_overflow_names_the_greenlet_and_what_helps";
+fn an_overflow_names_the_greenlet_and_the_remedy() {
+    let test = "greenlet::overflow::tests::an_overflow_names_the_greenlet_and_the_remedy";
     if let Some(role) = role() {
         let guard = if role == "advice" { GuardKind::Advice } else { GuardKind::Protect };
         set_describe(|stack, out| {
@@ -155,7 +155,7 @@ fn an_alternate_stack_has_room_for_a_signal_frame_and_the_handler() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn the_signal_frame_is_the_one_that_the_system_names() {
+fn the_signal_frame_is_the_frame_that_the_system_names() {
     const AT_MINSIGSTKSZ: usize = 51;
     let vector = std::fs::read("/proc/self/auxv").unwrap();
     let words: Vec<usize> =

@@ -10,7 +10,7 @@ use super::{current, thread};
 use crate::error::MAX_THROWS;
 use crate::report::{self, Report};
 
-/// Throws the exit that comes next, if there is one and nothing holds it back.
+/// Throws the exit that comes next, if there is one that neither a mask nor a shield holds back.
 ///
 /// Throws `own` instead of an earlier kill. A swallowed exit is thrown again after `between`, and given up after
 /// [`MAX_THROWS`] throws.
@@ -69,7 +69,7 @@ pub(crate) fn has_to_exit(me: ControlRef) -> bool {
     !me.is_masked() && me.has_pending_exit()
 }
 
-/// Makes the running greenlet exit: throws `exit`, unless something holds it back.
+/// Makes the running greenlet exit: throws `exit`, unless a mask or a shield holds it back.
 pub(crate) fn exit_now(exit: Exit) {
     let me = current();
     drop(me.set_exit(exit.clone()));
@@ -87,7 +87,7 @@ pub(crate) fn exit_again() {
     }
 }
 
-/// Throws the pending exit, if there is one and nothing holds it back.
+/// Throws the pending exit, if there is one that neither a mask nor a shield holds back.
 pub(crate) fn check_exit() {
     let me = current();
     if !std::thread::panicking() && !thread().ended.get() {

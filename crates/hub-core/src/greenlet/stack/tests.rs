@@ -57,7 +57,7 @@ fn maps_lines() -> usize {
 }
 
 #[test]
-fn a_stack_holds_at_least_what_was_asked_for() {
+fn a_stack_has_at_least_the_requested_size() {
     let stacks = Stacks::new();
     for size in [0, 1, SMALLEST, SMALLEST + 1, 100_000, SIZE, 5 << 20] {
         for _ in 0..40 {
@@ -282,7 +282,7 @@ fn a_guard_is_found_by_address_until_its_slab_is_gone() {
 }
 
 #[test]
-fn stats_count_what_there_is() {
+fn stats_count_slabs_and_stacks() {
     let stacks = Stacks::new();
     assert_eq!(stacks.stats(), StackStats::default());
     let [a, _b, _c] = [(); 3].map(|()| stacks.take(SIZE).unwrap());
