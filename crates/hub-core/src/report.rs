@@ -215,9 +215,9 @@ pub fn set_report_stream(stream: impl Fn(&Report) + Send + Sync + 'static) {
     drop(former);
 }
 
-/// Enables or disables reports of failed callbacks and green threads, for the whole process.
+/// Enables or disables reports of failed callbacks and green threads.
 ///
-/// Eventlet's `hub_exceptions`. The results of `wait` and `join` do not change.
+/// Applies to the whole process. Eventlet's `hub_exceptions`. The results of `wait` and `join` do not change.
 /// [`ignore_result`](crate::GreenThread::ignore_result) skips the report of a single result.
 ///
 /// ```

@@ -31,7 +31,7 @@ pub enum Trigger {
     Edge,
 }
 
-/// The system calls and flags that a hub uses, for tests and measurements that force one.
+/// The system calls and flags of a hub, for tests and measurements.
 ///
 /// ```
 /// use hub_epoll::{EpollHub, Paths, Trigger};

@@ -18,7 +18,7 @@ pub enum Filter {
     Timer,
 }
 
-/// A change or an event: the fields of `struct kevent` with the same types on every system.
+/// The fields of `struct kevent`, with the same types on every system.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Event {
     /// `ident`: the number of a descriptor, or of a timer.

@@ -22,14 +22,16 @@ pub type Make<'a, H> = &'a dyn Fn() -> io::Result<H>;
 /// An open file that cases and drivers share.
 pub type File = Arc<OwnedFd>;
 
-/// Returns the time within which an expected event must happen, even on a busy machine.
+/// Returns the time limit for an expected event, even on a busy machine.
 ///
 /// The value is 20 seconds, unless [`set_time_limit`] has changed it.
 pub fn time_limit() -> Duration {
     Duration::from_millis(TIME_LIMIT.load(Ordering::Relaxed))
 }
 
-/// Sets the value of [`time_limit`] in this process, for tests that expect a case to fail and should not wait for long.
+/// Sets the value of [`time_limit`] in this process.
+///
+/// It is for tests that expect a case to fail and should not wait for long.
 pub fn set_time_limit(late: Duration) {
     TIME_LIMIT.store(late.as_millis() as u64, Ordering::Relaxed);
 }
@@ -95,7 +97,7 @@ impl<H: Hub> Driver<H> {
         key
     }
 
-    /// Watches the file of `key`, lends it to the hub under `lease`, and arms exactly `interest`.
+    /// Watches the file of `key` under `lease`, and arms exactly `interest`.
     ///
     /// # Errors
     ///
@@ -178,7 +180,9 @@ impl<H: Hub> Driver<H> {
         self.hub.forget(key, None);
     }
 
-    /// Releases the file without a call to the hub, which is allowed for a file that was lent for one wait.
+    /// Releases the file without a call to the hub.
+    ///
+    /// That is allowed for a file that was lent for one wait.
     pub fn release(&mut self, key: Key) {
         self.watched.enter(key.fd());
         self.lent[key.fd() as usize] = None;
@@ -198,7 +202,9 @@ impl<H: Hub> Driver<H> {
         unsafe { BorrowedFd::borrow_raw(key.fd()) }
     }
 
-    /// Calls `wait` once, returns the reports under current keys, and disarms the reported directions.
+    /// Calls `wait` once, and returns the reports under current keys.
+    ///
+    /// Disarms the reported directions.
     ///
     /// # Panics
     ///
@@ -246,12 +252,12 @@ impl<H: Hub> Driver<H> {
         self.hub.wait(&self.watched, timeout, &mut self.ready).expect("wait succeeds");
     }
 
-    /// Returns the number of reports of the last wait, including those under stale keys.
+    /// Returns the number of reports of the last wait, stale keys included.
     pub fn reports(&self) -> usize {
         self.ready.reports().len()
     }
 
-    /// Waits for the first report about `key`, and returns it, or [`Readiness::NONE`] after `limit`.
+    /// Returns the first report about `key`, or [`Readiness::NONE`] after `limit`.
     pub fn wait_for(&mut self, key: Key, limit: Duration) -> Readiness {
         let end = Instant::now() + limit;
         loop {
@@ -282,7 +288,9 @@ impl<H: Hub> Driver<H> {
         }
     }
 
-    /// Waits with a zero timeout until the hub has no more reports, such as those about directions without a waiter.
+    /// Waits with a timeout of zero until the hub has no more reports.
+    ///
+    /// Such reports may concern directions without a waiter.
     ///
     /// # Panics
     ///
@@ -300,7 +308,9 @@ impl<H: Hub> Driver<H> {
         panic!("wait reports directions without a waiter again and again");
     }
 
-    /// Returns the notifier that the main loop would use: the hub's own, or a pipe that the hub watches.
+    /// Returns the notifier that the main loop would use.
+    ///
+    /// It is the hub's own, or a pipe that the hub watches.
     pub fn notifier(&mut self) -> Arc<dyn Notify> {
         self.hub.notifier().unwrap_or_else(|| {
             let (reader, writer) = pipe();

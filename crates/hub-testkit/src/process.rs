@@ -51,7 +51,7 @@ pub fn run(test: &str, home: Home, case: impl FnOnce()) {
     }
 }
 
-/// Runs the test `test` of this program in a new process, with `variable` set to `value`.
+/// Runs `test` of this program in a new process, with `variable` set to `value`.
 ///
 /// # Panics
 ///

@@ -42,7 +42,9 @@ impl ListenOptions {
         ListenOptions { backlog, ..self }
     }
 
-    /// Sets whether an address whose connections have just ended may be bound (`SO_REUSEADDR`). On by default.
+    /// Sets whether a recently used address may be bound (`SO_REUSEADDR`).
+    ///
+    /// The connections of such an address have just ended. On by default.
     pub const fn reuse_address(self, reuse: bool) -> ListenOptions {
         ListenOptions { reuse_address: reuse, ..self }
     }

@@ -163,7 +163,7 @@ impl<T> GreenThread<T> {
         self.kill_with(GreenError::Exit)
     }
 
-    /// Ends the green thread with an error of the caller's choice, which its waiters get.
+    /// Ends the green thread with an error of the caller, which its waiters get.
     ///
     /// Otherwise like [`kill`](GreenThread::kill).
     ///

@@ -40,7 +40,9 @@ impl Linked {
         self.0.as_ref()?.error.as_ref()
     }
 
-    /// Returns whether the function did not run at all: with `panic = "abort"` nothing can be interrupted.
+    /// Returns whether the function did not run at all.
+    ///
+    /// With `panic = "abort"` nothing can be interrupted.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         self.0.is_none()

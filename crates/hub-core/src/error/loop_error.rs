@@ -98,7 +98,9 @@ impl LoopError {
         }
     }
 
-    /// Returns the report of a loop that has nothing left to wait for, for [`LoopErrorKind::LoopExit`].
+    /// Returns the report of a loop that has nothing left to wait for.
+    ///
+    /// Returns `None` for other kinds than [`LoopErrorKind::LoopExit`].
     ///
     /// ```
     /// greenhub::spawn_n(|| greenhub::thread::park());
@@ -124,7 +126,9 @@ impl LoopError {
         }
     }
 
-    /// Returns the error of the system with which the hub has failed, for [`LoopErrorKind::Wait`].
+    /// Returns the error of the system with which the hub has failed.
+    ///
+    /// Returns `None` for other kinds than [`LoopErrorKind::Wait`].
     #[must_use]
     pub fn io_error(&self) -> Option<&io::Error> {
         match &*self.0 {

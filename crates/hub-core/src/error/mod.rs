@@ -236,7 +236,7 @@ impl GreenError {
         }
     }
 
-    /// Returns whether this is a timeout: that of a scope in the green thread, or of the wait itself.
+    /// Returns whether this is the timeout of a scope or of the wait itself.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self, GreenError::Timeout(_) | GreenError::TimedOut)

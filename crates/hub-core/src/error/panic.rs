@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::contain::drop_contained;
 
-/// The panic of a green thread: its message, and its payload for the first that takes it.
+/// The panic of a green thread: its message, and its payload for the first taker.
 ///
 /// Clones share the payload. It is dropped with the last clone, or earlier by the code that has taken it.
 ///
@@ -54,7 +54,9 @@ impl Panic {
         &self.0.message
     }
 
-    /// Returns the payload of the panic, or the message as a `String` if a clone has taken the payload.
+    /// Returns the payload of the panic.
+    ///
+    /// Returns the message as a `String` if a clone has taken the payload.
     #[must_use]
     pub fn into_payload(self) -> Box<dyn Any + Send> {
         let taken = self.0.payload.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -22,7 +22,9 @@ impl Timeout {
         self.after
     }
 
-    /// Returns whether the function did not run at all: with `panic = "abort"` nothing can be interrupted.
+    /// Returns whether the function did not run at all.
+    ///
+    /// With `panic = "abort"` nothing can be interrupted.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         self.unsupported

@@ -11,7 +11,7 @@ use super::ready::Ready;
 use super::time::Time;
 use super::watched::{Key, Watched};
 
-/// An event multiplexer of the system: epoll, kqueue, poll, select, libevent, or your own.
+/// An event multiplexer: epoll, kqueue, poll, select, libevent, or your own.
 ///
 /// Corresponds to the methods that a hub of Eventlet adds to its `BaseHub`. The main loop owns everything else:
 /// waiters, generations, timers, the wake-up descriptor, and closing.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Converts to milliseconds for calls such as `poll` and `epoll_wait`; -1 means no limit.
+/// Converts to milliseconds for calls such as `poll`; -1 means no limit.
 ///
 /// ```
 /// use greenhub::hub::round::millis;

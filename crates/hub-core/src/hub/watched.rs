@@ -14,7 +14,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use super::interest::Interest;
 use super::lease::Lease;
 
-/// Identifies one registration: the number of the descriptor and the generation of its entry.
+/// Identifies one registration: the number of a descriptor and a generation.
 ///
 /// A number that is closed and reused gets a new generation. A late report for the old file is thereby recognized and
 /// dropped.
@@ -103,7 +103,9 @@ impl Watched {
         Watched::default()
     }
 
-    /// Iterates over the armed descriptors and their armed directions, in ascending order of the numbers.
+    /// Iterates over the armed descriptors with their armed directions.
+    ///
+    /// The order is ascending by number.
     pub fn iter(&self) -> impl Iterator<Item = (Key, BorrowedFd<'_>, Interest)> {
         self.armed.iter().enumerate().flat_map(move |(index, &word)| Bits(word).map(move |bit| index * 64 + bit)).map(
             move |number| {
@@ -171,9 +173,10 @@ impl Watched {
         if self.entry(key).is_some_and(|entry| entry.lent) { Lease::Life } else { Lease::Wait }
     }
 
-    /// Gives the number `fd` to a new file: nothing is armed or lent, and every older key is stale.
+    /// Gives the number `fd` to a new file, and returns its key.
     ///
-    /// For callers that drive a hub: the main loop, and test suites.
+    /// Nothing is armed or lent under that key, and every older key is stale. For callers that drive a hub: the main
+    /// loop, and test suites.
     pub fn enter(&mut self, fd: RawFd) -> Key {
         let number = fd as usize;
         if number >= self.entries.len() {

@@ -108,8 +108,10 @@ pub(crate) struct MainLoop {
 
 static PREVENT_MULTIPLE_READERS: AtomicBool = AtomicBool::new(true);
 
-/// Whether a second simultaneous reader (or writer) of a descriptor is an error, for the whole process.
-/// Eventlet's `hub_prevent_multiple_readers`. Off, the waiters queue in order.
+/// Sets whether a second simultaneous waiter of a direction is an error.
+///
+/// Applies to the whole process. Eventlet's `hub_prevent_multiple_readers`. If it is off, the waiters of a direction
+/// queue in order.
 ///
 /// ```
 /// use greenhub::{Interest, TrampolineError, trampoline};

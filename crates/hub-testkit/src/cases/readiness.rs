@@ -103,7 +103,7 @@ pub fn an_unarmed_direction_is_reported_once_at_level<H: Hub>(make: Make<'_, H>)
     assert_eq!(driver.wait_for(key, time_limit()), Readiness::HANGUP);
 }
 
-/// Clause 3: *reporting one direction MUST NOT silence the other*, with or without a waiter for the first.
+/// Clause 3: *a report of one direction MUST NOT silence the other*, with or without a waiter for the first.
 pub fn a_report_of_one_direction_keeps_the_other_armed<H: Hub>(make: Make<'_, H>) {
     for waited_for in [true, false] {
         let mut driver = Driver::new(make);

@@ -54,7 +54,7 @@ impl StopServe {
         StopServe::default()
     }
 
-    /// Makes the servers accept no more connections, wait for their handlers, and return. Never switches.
+    /// Makes the servers stop accepting, wait for their handlers, and return. Never switches.
     pub fn stop(&self) {
         self.stop_at(None);
     }
