@@ -38,7 +38,7 @@ pub fn set_default_stack_size(size: usize) -> io::Result<()> {
     stack::set_default_size(size).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
 }
 
-/// Sets the policy for stacks when the system allows no more guard pages. Does not switch.
+/// Sets the policy for stacks when the system allows no more guards. Does not switch.
 ///
 /// It applies to stacks that are mapped from now on, in the whole process. By default every stack has a guard: an
 /// access beyond the end of the stack ends the process with a message.
