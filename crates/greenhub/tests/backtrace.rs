@@ -7,18 +7,9 @@ use std::hint::black_box;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
-use crate::support::{in_child, is_child, run};
+use crate::support::alone;
 use greenhub::debug::{Report, hub_blocking_detection, set_report_stream};
 use greenhub::{get_hub, sleep, spawn};
-
-/// Runs `test`, the body of the test `name`, in its own process.
-fn alone(name: &str, test: fn()) {
-    if is_child() {
-        return run("alone", test);
-    }
-    let output = in_child(name, |_| ());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// Returns the backtraces that are reported from now on.
 ///

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::fork::{exits_with, forked};
 use crate::support::green::{LONG, SHORT, pipe};
-use crate::support::{in_child, is_child, run};
+use crate::support::{alone, run};
 use greenhub::debug::{Report, hub_blocking_detection, set_report_stream};
 use greenhub::hub::set_turn_time;
 use greenhub::thread::yield_now;
@@ -20,15 +20,6 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, si
 /// Much longer than the detector's resolution.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const RESOLUTION: Duration = Duration::from_millis(40);
-
-/// Runs `test`, the body of the test `name`, in its own process.
-fn alone(name: &str, test: fn()) {
-    if is_child() {
-        return run("alone", test);
-    }
-    let output = in_child(name, |_| ());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// Returns the greenlets that are reported as blocking from now on, with the time for which each held the loop.
 fn blockers() -> mpsc::Receiver<(String, Duration)> {

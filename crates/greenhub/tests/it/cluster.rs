@@ -9,7 +9,7 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use crate::support::green::quiet_panic;
-use crate::support::{in_child, is_child, run};
+use crate::support::{is_child, rerun, run};
 use greenhub::net::{Cluster, ServeEnd, TcpListener, TcpStream};
 
 const ANY: &str = "127.0.0.1:0";
@@ -78,7 +78,7 @@ fn a_stop_waits_for_handlers_and_kills_those_that_take_too_long() {
 fn a_panic_in_a_handler_ends_only_its_connection() {
     let test = "a_panic_in_a_handler_ends_only_its_connection";
     if !is_child() {
-        let output = in_child(test, |_| ());
+        let output = rerun(test, |_| ());
         return assert!(output.status.success(), "{output:?}");
     }
     let reported = Arc::new(AtomicUsize::new(0));

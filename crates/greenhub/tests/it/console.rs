@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::green;
 use crate::support::green::{LONG, OnDrop, SHORT, held, pipe};
-use crate::support::{in_child, is_child, open_descriptors, run};
+use crate::support::{is_child, open_descriptors, rerun, run};
 use greenhub::debug::{Console, console};
 use greenhub::greenthread::GreenletId;
 use greenhub::net::Shutdown;
@@ -232,7 +232,7 @@ fn a_path_that_exists_is_an_error_and_is_left_alone() {
 fn a_stopped_console_leaves_nothing_behind() {
     if !is_child() {
         // Tests of the same process open descriptors too.
-        let output = in_child("a_stopped_console_leaves_nothing_behind", |_| ());
+        let output = rerun("a_stopped_console_leaves_nothing_behind", |_| ());
         return assert!(output.status.success(), "{output:?}");
     }
     run("a_stopped_console_leaves_nothing_behind", || {
@@ -327,7 +327,7 @@ fn a_console_that_is_killed_before_it_begins_leaves_nothing_behind() {
 fn a_console_with_a_broken_listener_ends_with_a_report() {
     const NAME: &str = "a_console_with_a_broken_listener_ends_with_a_report";
     if !is_child() {
-        let output = in_child(NAME, |_| ());
+        let output = rerun(NAME, |_| ());
         return assert!(output.status.success(), "{output:?}");
     }
     with_console(NAME, |console, path| {

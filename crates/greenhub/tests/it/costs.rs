@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::counting::allocations as allocations_so_far;
-use crate::support::descriptors::in_child;
 use crate::support::hubs::{Calls, default_hub};
-use crate::support::loops::limited;
+use crate::support::{in_child, limited};
 use greenhub::hub::{Readiness, set_turn_time};
 use greenhub::park::{ReadHint, Source};
 use greenhub::sync::Semaphore;

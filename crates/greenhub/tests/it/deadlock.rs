@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::support::descriptors::in_child;
 use crate::support::fork::{ends_well, exit, forked};
+use crate::support::in_child;
 use greenhub::debug::{Report, set_report_stream};
 use greenhub::sync::{Mutex, mpsc};
 use greenhub::thread::yield_now;

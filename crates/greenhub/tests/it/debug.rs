@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::green::{LONG, SHORT, pipe, quiet_panic};
-use crate::support::{in_child, is_child, run};
+use crate::support::{is_child, rerun, run};
 use greenhub::debug::{
     GreenletInfo, GreenletKind, GreenletState, ListenerInfo, TimerPurpose, Who, format_green_threads,
     format_hub_listeners, format_hub_timers, greenlets, hub_exceptions, hub_listener_stacks,
@@ -154,7 +154,7 @@ fn listeners_are_listed_with_readers_first() {
 fn queued_waiters_of_a_descriptor_are_listed_in_order() {
     if !is_child() {
         let test = "queued_waiters_of_a_descriptor_are_listed_in_order";
-        return assert!(in_child(test, |_| ()).status.success());
+        return assert!(rerun(test, |_| ()).status.success());
     }
     // This setting is process-wide.
     hub_prevent_multiple_readers(false);
@@ -228,7 +228,7 @@ fn schedule_here() -> greenhub::hub::TimerHandle {
 #[test]
 fn listeners_record_their_creation_stack_on_request() {
     if !is_child() {
-        return assert!(in_child("listeners_record_their_creation_stack_on_request", |_| ()).status.success());
+        return assert!(rerun("listeners_record_their_creation_stack_on_request", |_| ()).status.success());
     }
     let plain = listen_here();
     assert!(!format_hub_listeners().contains("listen_here"));
@@ -246,7 +246,7 @@ fn listeners_record_their_creation_stack_on_request() {
 #[test]
 fn timers_record_their_creation_stack_on_request() {
     if !is_child() {
-        return assert!(in_child("timers_record_their_creation_stack_on_request", |_| ()).status.success());
+        return assert!(rerun("timers_record_their_creation_stack_on_request", |_| ()).status.success());
     }
     let plain = schedule_here();
     assert!(!format_hub_timers().contains("schedule_here"));
@@ -267,7 +267,7 @@ fn timers_record_their_creation_stack_on_request() {
 #[test]
 fn silenced_reports_leave_the_error_to_the_waiter() {
     if !is_child() {
-        let output = in_child("silenced_reports_leave_the_error_to_the_waiter", |_| ());
+        let output = rerun("silenced_reports_leave_the_error_to_the_waiter", |_| ());
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(text.contains("is reported") && !text.contains("is silenced"), "{text}");

@@ -9,9 +9,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::descriptors::{
-    assert_no_waiters, assert_other_end_closed, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
+    assert_no_waiters, assert_other_end_closed, fill, ms, pair, read, source, stats, until, write,
 };
 use crate::support::hubs::{Tap, Watch, use_tapped_hub};
+use crate::support::{deadline, in_child};
 use greenhub::hub::{Hub, Readiness};
 use greenhub::park::{Source, notify_close, notify_opened, trampoline_raw};
 use greenhub::thread::yield_now;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use crate::support;
+use crate::support::alone;
 use crate::support::fork::{exits_with, forked};
 use crate::support::green::{LONG, quiet_panic};
 use crate::support::random;
@@ -75,15 +76,6 @@ impl Resolver for Fake {
 /// Returns the address with which a fake answers the lookup of that number.
 fn address(number: u8) -> SocketAddr {
     (Ipv4Addr::new(127, 0, 0, number), 0).into()
-}
-
-/// Runs the test in its own process, because the resolver is a process-wide setting.
-fn alone(name: &str, test: impl FnOnce() + Send + 'static) {
-    if support::is_child() {
-        return support::run(name, test);
-    }
-    let output = support::in_child(name, |_| {});
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -9,9 +9,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::descriptors::{
-    assert_no_waiters, assert_other_end_closed, deadline, fill, in_child, ms, pair, read, read_within, source, stats,
-    until, write,
+    assert_no_waiters, assert_other_end_closed, fill, ms, pair, read, read_within, source, stats, until, write,
 };
+use crate::support::{deadline, in_child};
 use greenhub::thread::yield_now;
 use greenhub::{Interest, get_hub, sleep, spawn, trampoline, with_timeout};
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::hubs::use_manual_clock;
-use crate::support::loops::limited;
+use crate::support::limited;
 use crate::support::random::Rng;
 use greenhub::hub::LoopErrorKind;
 use greenhub::net::{TcpListener, TcpStream, UdpSocket};

@@ -7,7 +7,7 @@ use std::env;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use crate::support::loops::limited;
+use crate::support::limited;
 use greenhub::hub::LoopErrorKind;
 use greenhub::{Interest, TrampolineError, get_hub, sleep, spawn, trampoline};
 

@@ -11,12 +11,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::descriptors as support;
 use crate::support::descriptors::{
-    assert_no_waiters, in_child, ms, pair, read, read_within, reports_arrivals, source, stats, until, write,
+    assert_no_waiters, ms, pair, read, read_within, reports_arrivals, source, stats, until, write,
 };
 use crate::support::fork::{ends_well, exits_with, forked};
 use crate::support::hubs::{Tap, use_tapped_hub};
+use crate::support::{in_child, open_descriptors};
 use greenhub::hub::{Hub, Readiness, has_hub};
 use greenhub::park::{Deadline, Parker, Source, WaitReason};
 use greenhub::sync::{Mutex, Queue};
@@ -371,15 +371,15 @@ fn a_child_has_as_many_descriptors_as_its_parent() {
     in_child(|| {
         let (here, there) = pair();
         here.wait(Interest::READ, Some(ms(1))).expect_err("nothing yet");
-        let before = support::open_descriptors();
+        let before = open_descriptors();
         let child = forked(|| {
             sleep(ms(1));
             // The child leaks the inherited event base of libevent.
             let before = before + if get_hub().name() == "libevent" { 4 } else { 0 };
-            assert_eq!(support::open_descriptors(), before);
+            assert_eq!(open_descriptors(), before);
             here.close();
             there.close();
-            assert_eq!(support::open_descriptors(), before - 2);
+            assert_eq!(open_descriptors(), before - 2);
         });
         ends_well(child);
     });

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::descriptors::{in_child, ms, open_descriptors};
+use crate::support::descriptors::ms;
 use crate::support::fork::{exit, exits_with, forked};
 use crate::support::hubs::{Tap, Wait, Watch, use_tapped_hub};
-use crate::support::{self, descriptors};
+use crate::support::{self, descriptors, in_child, open_descriptors};
 use greenhub::hub::{Hub, Readiness};
 use greenhub::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use greenhub::sync::Queue;
@@ -353,7 +353,7 @@ fn rule_13_an_executed_program_inherits_no_pipe_bell() {
     if support::is_child() {
         return in_child(open_all_kinds_of_descriptors);
     }
-    let output = support::in_child(test, |command| _ = command.env("GREENHUB_WAKEUP", "pipe"));
+    let output = support::rerun(test, |command| _ = command.env("GREENHUB_WAKEUP", "pipe"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

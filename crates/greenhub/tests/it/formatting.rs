@@ -7,7 +7,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::support::descriptors::{deadline, in_child, ms, pair};
+use crate::support::descriptors::{ms, pair};
+use crate::support::{deadline, in_child};
 use greenhub::debug::Report;
 use greenhub::fs::{File, OpenOptions};
 use greenhub::greenlet::{Greenlet, GreenletError, Payload};

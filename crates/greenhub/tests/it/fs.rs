@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::green::{SHORT, held, ticker};
 use crate::support::random::Rng;
-use crate::support::{in_child, is_child, open_descriptors, run};
+use crate::support::{alone, open_descriptors, run};
 use greenhub::fs::{File, OpenOptions, read_dir};
 use greenhub::greenthread::KillOutcome;
 use greenhub::park::trampoline_raw;
@@ -352,11 +352,7 @@ fn a_kill_leaves_a_file_usable() {
 #[test]
 fn a_file_made_from_std_owns_its_descriptor() {
     let name = "a_file_made_from_std_owns_its_descriptor";
-    if !is_child() {
-        let output = in_child(name, |_| {});
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(name, || {
+    alone(name, || {
         let place = Place::new();
         let path = place.at("file");
         // Starts the hub and the pool.
@@ -393,11 +389,7 @@ fn a_file_knows_whether_it_is_a_terminal() {
 #[test]
 fn opening_a_file_wakes_stale_waiters_of_its_number() {
     let name = "opening_a_file_wakes_stale_waiters_of_its_number";
-    if !is_child() {
-        let output = in_child(name, |_| {});
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(name, || {
+    alone(name, || {
         // Starts the pool and opens its descriptors.
         assert!(File::open("/dev/null").is_ok());
         sleep(SHORT);

@@ -4,8 +4,9 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
-use crate::support::descriptors::{in_child, ms, pair, read, stats, write};
+use crate::support::descriptors::{ms, pair, read, stats, write};
 use crate::support::hubs::{Lent, use_noting_hub};
+use crate::support::in_child;
 use greenhub::park::{notify_close, notify_opened};
 use greenhub::thread::yield_now;
 use greenhub::{Interest, TrampolineError, get_hub, sleep, spawn, trampoline};

@@ -7,12 +7,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::support::counting::allocated;
-use crate::support::descriptors::in_child;
 use crate::support::green::{
     Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, quiet_panic, reports, wait_until_held,
 };
 use crate::support::random::Rng;
-use crate::support::{alone, run};
+use crate::support::{alone, in_child, run};
 use greenhub::greenthread::{KillOutcome, current_id};
 use greenhub::hub::{LoopError, LoopErrorKind};
 use greenhub::sync::Event;

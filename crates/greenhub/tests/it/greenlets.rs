@@ -572,7 +572,7 @@ fn a_process_ends_cleanly_with_parked_greenlets() {
         std::mem::forget(nest(3));
         return;
     }
-    let output = support::in_child(NAME, |_| {});
+    let output = support::rerun(NAME, |_| {});
     assert!(output.status.success(), "{output:?}");
 }
 

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::fs;
 use std::rc::Rc;
 
-use crate::support::descriptors::in_child;
+use crate::support::in_child;
 use greenhub::thread::yield_now;
 use greenhub::{get_hub, spawn};
 

@@ -75,7 +75,7 @@ fn with_environment(test: &str, hub: Option<&str>) -> bool {
     if support::is_child() {
         return false;
     }
-    let output = support::in_child(test, |command: &mut Command| {
+    let output = support::rerun(test, |command: &mut Command| {
         match hub {
             Some(hub) => command.env("EVENTLET_HUB", hub),
             None => command.env_remove("EVENTLET_HUB"),

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use crate::support;
 use crate::support::green::{LONG, OnDrop, SHORT};
-use crate::support::run;
+use crate::support::{alone, run};
 use greenhub::hub::Remote;
 use greenhub::thread::yield_now;
 use greenhub::tpool::{execute, execute_scoped, set_num_threads};
@@ -84,7 +83,7 @@ fn the_result_of_a_job_does_not_wait_for_its_leftovers() {
 #[test]
 fn a_pool_thread_takes_the_next_job_after_the_leftovers_have_ended() {
     const TEST: &str = "a_pool_thread_takes_the_next_job_after_the_leftovers_have_ended";
-    in_own_process(TEST, || {
+    alone(TEST, || {
         set_num_threads(NonZeroUsize::MIN);
         let (sender, receiver) = channel();
         let also = sender.clone();
@@ -103,7 +102,7 @@ fn a_pool_thread_takes_the_next_job_after_the_leftovers_have_ended() {
 #[test]
 fn deadlocked_leftovers_are_reported_and_killed() {
     const TEST: &str = "deadlocked_leftovers_are_reported_and_killed";
-    in_own_process(TEST, || {
+    alone(TEST, || {
         let (report, reported) = channel();
         greenhub::debug::set_report_stream(move |one| report.send(one.to_string()).unwrap());
         let (sender, receiver) = channel();
@@ -155,7 +154,7 @@ fn a_remote_of_a_jobs_hub_is_gone_after_the_job() {
 #[test]
 fn a_leftover_timer_is_dropped_and_reported() {
     const TEST: &str = "a_leftover_timer_is_dropped_and_reported";
-    in_own_process(TEST, || {
+    alone(TEST, || {
         let (report, reported) = channel();
         greenhub::debug::set_report_stream(move |one| report.send(one.to_string()).unwrap());
         let held = Arc::new(());
@@ -171,13 +170,4 @@ fn a_leftover_timer_is_dropped_and_reported() {
             sleep(SHORT);
         }
     });
-}
-
-/// Runs the test in its own process, because it changes the pool or the report stream.
-fn in_own_process(test: &str, body: fn()) {
-    if support::is_child() {
-        return run(test, body);
-    }
-    let output = support::in_child(test, |_| ());
-    assert!(output.status.success(), "{output:?}");
 }

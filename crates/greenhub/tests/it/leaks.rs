@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::counting::allocated;
-use crate::support::descriptors::{in_child, open_descriptors};
 use crate::support::green::{Drops, Held, OnDrop, PARK_POINTS, ParkPoint, SHORT, held, quiet_panic};
+use crate::support::{in_child, open_descriptors};
 use greenhub::thread::yield_now;
 use greenhub::{GreenError, GreenThread, sleep, spawn, spawn_after, spawn_n, with_timeout};
 

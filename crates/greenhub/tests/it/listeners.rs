@@ -8,9 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::support::descriptors::{
-    assert_no_waiters, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
-};
+use crate::support::descriptors::{assert_no_waiters, fill, ms, pair, read, source, stats, until, write};
+use crate::support::{deadline, in_child};
 use greenhub::debug::hub_prevent_multiple_readers;
 use greenhub::hub::{Listener, Readiness, Registration};
 use greenhub::park::{notify_close, trampoline_raw};

@@ -6,20 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::green::{LONG, Log, SHORT, quiet_panic};
-use crate::support::{in_child, is_child, run};
+use crate::support::{alone, is_child, rerun, run};
 use greenhub::greenthread::{KillOutcome, lock_patience, set_lock_patience};
 use greenhub::sync::{Arc, Condvar, Mutex, Once, OnceLock, RwLock, TryLockError};
 use greenhub::thread::yield_now;
 use greenhub::{sleep, spawn, with_timeout};
-
-/// Runs a test in its own process, so that it may change process-wide settings.
-fn alone(name: &'static str, test: impl FnOnce() + Send + 'static) {
-    if is_child() {
-        return run(name, test);
-    }
-    let output = in_child(name, |_| ());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// Lets a green thread hold the lock, and returns a function that releases it.
 fn held_until(lock: &Rc<Mutex<Vec<u32>>>) -> impl FnOnce() + use<> {
@@ -370,7 +361,7 @@ fn the_abort_of_a_destructor_names_the_holder_of_its_mutex() {
             );
         });
     }
-    let output = in_child(name, |_| ());
+    let output = rerun(name, |_| ());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(said.contains("cannot wait for a mutex while panicking"), "{said}");
@@ -394,7 +385,7 @@ fn the_abort_of_a_destructor_names_the_holder_of_its_reader_writer_lock() {
             );
         });
     }
-    let output = in_child(name, |_| ());
+    let output = rerun(name, |_| ());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(said.contains("cannot wait for a reader-writer lock while panicking"), "{said}");
@@ -412,7 +403,7 @@ fn the_abort_of_a_destructor_names_the_runner_of_its_once() {
             unwind_into(move || once.call_once(|| ()), move || own.call_once(|| sleep(LONG)));
         });
     }
-    let output = in_child(name, |_| ());
+    let output = rerun(name, |_| ());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(said.contains("cannot wait for a `Once` while panicking"), "{said}");
@@ -430,7 +421,7 @@ fn the_abort_of_a_destructor_names_the_runner_of_its_once_lock() {
             unwind_into(move || _ = lock.wait(), move || _ = own.get_or_init(|| sleep(LONG)));
         });
     }
-    let output = in_child(name, |_| ());
+    let output = rerun(name, |_| ());
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(said.contains("\"librarian\" (spawned at crates/greenhub/tests/it/lock_exits.rs:"), "{said}");

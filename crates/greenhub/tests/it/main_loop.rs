@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::support::green::{keep_reports, reports};
 use crate::support::hubs;
 use crate::support::hubs::Calls;
-use crate::support::loops::{in_child, limited};
+use crate::support::{in_child, limited};
 use greenhub::debug::hub_exceptions;
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::hub::{Listener, LoopError, LoopErrorKind, LoopExit, Readiness};
@@ -308,29 +308,27 @@ fn a_failing_reader_does_not_wake_the_writer_of_its_descriptor() {
 
 #[test]
 fn silenced_reports_stay_silent_on_every_path() {
-    in_child("silenced_reports_stay_silent_on_every_path", || {
-        limited(|| {
-            keep_reports();
-            let fail_everywhere = || {
-                let (reader, mut writer) = io::pipe().unwrap();
-                writer.write_all(b"x").unwrap();
-                let listen = |_: Readiness| panic!("a listener");
-                let _listener = get_hub().listen(reader, Interest::READ, listen).unwrap();
-                get_hub().schedule(Duration::ZERO, || panic!("a callback"));
-                get_hub().schedule(SHORT, || panic!("a timer"));
-                spawn_n(|| panic!("a green thread"));
-                drop(spawn(|| Err::<(), _>("an error")));
-                let linked = spawn(|| ());
-                linked.link(|_| panic!("a link"));
-                sleep(4 * SHORT);
-            };
-            hub_exceptions(false);
-            fail_everywhere();
-            assert_eq!(reports(), [""; 0]);
-            hub_exceptions(true);
-            fail_everywhere();
-            assert_eq!(reports().len(), 6, "{:?}", reports());
-        });
+    in_child(|| {
+        keep_reports();
+        let fail_everywhere = || {
+            let (reader, mut writer) = io::pipe().unwrap();
+            writer.write_all(b"x").unwrap();
+            let listen = |_: Readiness| panic!("a listener");
+            let _listener = get_hub().listen(reader, Interest::READ, listen).unwrap();
+            get_hub().schedule(Duration::ZERO, || panic!("a callback"));
+            get_hub().schedule(SHORT, || panic!("a timer"));
+            spawn_n(|| panic!("a green thread"));
+            drop(spawn(|| Err::<(), _>("an error")));
+            let linked = spawn(|| ());
+            linked.link(|_| panic!("a link"));
+            sleep(4 * SHORT);
+        };
+        hub_exceptions(false);
+        fail_everywhere();
+        assert_eq!(reports(), [""; 0]);
+        hub_exceptions(true);
+        fail_everywhere();
+        assert_eq!(reports().len(), 6, "{:?}", reports());
     });
 }
 

@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::support::random::seeds;
-use crate::support::{descriptors, in_child, is_child};
+use crate::support::{in_child, is_child, rerun};
 use program::{Layer, Op, Program};
 
 /// The number of programs that run in sequence on one OS thread, so that state left behind by a program meets the next.
@@ -79,7 +79,7 @@ fn random_programs(layer: Layer) {
         return compare_random_programs(layer);
     }
     let test = std::thread::current().name().expect("tests are named").to_owned();
-    let output = in_child(&test, |_| {});
+    let output = rerun(&test, |_| {});
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -128,7 +128,7 @@ fn random_closing_reuse_and_scopes_match_the_model() {
 
 /// Compares a program that once differed from the model.
 fn matches_the_model(bodies: Vec<Vec<Op>>) {
-    descriptors::in_child(|| {
+    in_child(|| {
         real::take_reports();
         let program = Program { bodies };
         if let Err((_, error)) = check(vec![program.clone()]) {

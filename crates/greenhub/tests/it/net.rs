@@ -666,7 +666,7 @@ fn a_socket_goes_to_std_and_back_with_its_settings() {
 fn accept_returns_emfile_and_keeps_the_connection() {
     const NAME: &str = "accept_returns_emfile_and_keeps_the_connection";
     if !support::is_child() {
-        let output = support::in_child(NAME, |_| {});
+        let output = support::rerun(NAME, |_| {});
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         return;
     }
@@ -696,7 +696,7 @@ fn accept_returns_emfile_and_keeps_the_connection() {
 fn a_missing_hub_is_an_error_of_the_call() {
     const NAME: &str = "a_missing_hub_is_an_error_of_the_call";
     if !support::is_child() {
-        let output = support::in_child(NAME, |command| {
+        let output = support::rerun(NAME, |command| {
             command.env("EVENTLET_HUB", "no-such-hub");
         });
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -713,7 +713,7 @@ fn a_missing_hub_is_an_error_of_the_call() {
 fn a_server_out_of_descriptors_serves_accepted_connections() {
     const TEST: &str = "a_server_out_of_descriptors_serves_accepted_connections";
     if !support::is_child() {
-        let output = support::in_child(TEST, |_| ());
+        let output = support::rerun(TEST, |_| ());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         return;
     }

@@ -8,11 +8,10 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::support;
-use crate::support::descriptors;
 use crate::support::fork::{exits_with, forked};
 use crate::support::green::{LONG, SHORT, held, keep_reports};
 use crate::support::hubs::use_manual_clock;
-use crate::support::run;
+use crate::support::{in_child, run};
 use greenhub::hub::{LoopError, LoopErrorKind};
 use greenhub::park::{Deadline, Parked, Parker, Unparker, WaitReason};
 use greenhub::thread::yield_now;
@@ -384,7 +383,7 @@ fn a_wait_outlives_the_hub() {
 fn a_loop_with_remote_wakers_keeps_waiting_and_reports_once() {
     let test = "a_loop_with_remote_wakers_keeps_waiting_and_reports_once";
     if !support::is_child() {
-        let output = support::in_child(test, |_| ());
+        let output = support::rerun(test, |_| ());
         return assert!(output.status.success(), "{output:?}");
     }
     let (tell, told) = mpsc::channel();
@@ -449,7 +448,7 @@ fn waits_and_wake_ups_of_many_threads_lose_nothing() {
 
 #[test]
 fn unparks_from_other_threads_of_a_forked_child_reach_its_loop() {
-    descriptors::in_child(|| {
+    in_child(|| {
         let slot: Rc<Cell<Option<Unparker>>> = Rc::default();
         let told = slot.clone();
         let waiting = spawn(move || {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::support::green::{SHORT, held, ticker};
-use crate::support::{in_child, is_child, run};
+use crate::support::{alone, is_child, rerun, run};
 use greenhub::greenthread::KillOutcome;
 use greenhub::io::{PipeReader, PipeWriter, pipe, stderr, stdin, stdout};
 use greenhub::thread::yield_now;
@@ -236,15 +236,6 @@ fn a_pipe_converted_to_std_blocks_and_its_clone_stays_green() {
     });
 }
 
-/// Runs a test in a process of its own, which may replace its standard streams.
-fn alone(name: &str, test: impl FnOnce() + Send + 'static) {
-    if is_child() {
-        return run(name, test);
-    }
-    let output = in_child(name, |_| {});
-    assert!(output.status.success(), "{output:?}");
-}
-
 /// Replaces standard input by a pipe. Returns a duplicate of its reader, and its writer.
 fn input() -> (std::io::PipeReader, std::io::PipeWriter) {
     let (reader, writer) = std::io::pipe().unwrap();
@@ -318,7 +309,7 @@ fn standard_input_may_be_a_file() {
     let name = "standard_input_may_be_a_file";
     if !is_child() {
         let input = std::fs::File::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/pipes.rs")).unwrap();
-        let output = in_child(name, |command| {
+        let output = rerun(name, |command| {
             command.stdin(input);
         });
         assert!(output.status.success(), "{output:?}");
@@ -358,11 +349,11 @@ fn output_keeps_its_order_with_print() {
     // Standard output is a pipe in the first run and a file in the second.
     if !is_child() {
         let path = std::env::temp_dir().join(format!("greenhub-order-{}", std::process::id()));
-        let output = in_child(name, |_| {});
+        let output = rerun(name, |_| {});
         assert!(output.status.success(), "{output:?}");
         let file = std::fs::File::create(&path).unwrap();
         assert!(
-            in_child(name, |command| {
+            rerun(name, |command| {
                 command.stdout(file);
             })
             .status

@@ -8,9 +8,8 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
-use crate::support::descriptors::{
-    assert_no_waiters, deadline, fill, in_child, ms, pair, read, source, stats, until, write,
-};
+use crate::support::descriptors::{assert_no_waiters, fill, ms, pair, read, source, stats, until, write};
+use crate::support::{deadline, in_child};
 use greenhub::debug::hub_exceptions;
 use greenhub::hub::{LoopErrorKind, Readiness};
 use greenhub::park::trampoline_raw;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::support::fork::{ends_well, forked};
 use crate::support::green::{LONG, SHORT, held, quiet_panic, ticker};
 use crate::support::random::{Moment, Rng};
-use crate::support::{in_child, is_child, open_descriptors, run};
+use crate::support::{alone, is_child, open_descriptors, rerun, run};
 use greenhub::greenthread::KillOutcome;
 use greenhub::os::unix::process::CommandExt;
 use greenhub::process::{Child, ChildStdin, Command};
@@ -168,7 +168,7 @@ same_as_std! {
 fn a_child_uses_the_standard_outputs_of_its_parent() {
     let name = "a_child_uses_the_standard_outputs_of_its_parent";
     if !is_child() {
-        let output = in_child(name, |_| {});
+        let output = rerun(name, |_| {});
         let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
         assert!(output.status.success() && out.contains("to err\n") && err.contains("to out\n"), "{out}{err}");
         return;
@@ -334,11 +334,7 @@ fn children_are_reaped() {
 #[test]
 fn children_leave_nothing_behind() {
     let name = "children_leave_nothing_behind";
-    if !is_child() {
-        let output = in_child(name, |_| {});
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(name, children_are_reaped);
+    alone(name, children_are_reaped);
 }
 
 /// Returns whether this process has a child, running or a zombie.
@@ -356,11 +352,7 @@ fn until_no_child_is_left() {
 #[test]
 fn an_orphan_that_ends_leaves_no_zombie() {
     let name = "an_orphan_that_ends_leaves_no_zombie";
-    if !is_child() {
-        let output = in_child(name, |_| {});
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(name, || {
+    alone(name, || {
         for _ in 0..3 {
             let (reader, writer) = std::io::pipe().unwrap();
             let other = reader.try_clone().unwrap();
@@ -402,11 +394,7 @@ fn a_dropped_child_can_be_waited_for_by_its_pid() {
 #[test]
 fn kills_at_random_points_leave_no_zombie() {
     let name = "kills_at_random_points_leave_no_zombie";
-    if !is_child() {
-        let output = in_child(name, |_| {});
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(name, || {
+    alone(name, || {
         let mut random = Rng::with_seed(9);
         for round in 0..150 {
             let waiting: Vec<_> = (0..2)
@@ -443,11 +431,7 @@ fn exhaust_descriptors() -> Vec<std::fs::File> {
 #[test]
 fn children_are_waited_for_without_free_descriptors() {
     let name = "children_are_waited_for_without_free_descriptors";
-    if !is_child() {
-        let output = in_child(name, |_| {});
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(name, || {
+    alone(name, || {
         // Creates the hub.
         sleep(SHORT);
         let ticks = ticker();
@@ -473,11 +457,7 @@ fn children_are_waited_for_without_free_descriptors() {
 #[test]
 fn children_are_waited_for_with_large_descriptor_numbers() {
     let name = "children_are_waited_for_with_large_descriptor_numbers";
-    if !is_child() {
-        let output = in_child(name, |_| {});
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(name, || {
+    alone(name, || {
         use nix::sys::resource::{Resource, getrlimit, setrlimit};
         sleep(SHORT);
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
@@ -514,11 +494,7 @@ fn forget_call(number: libc::c_long) {
 #[test]
 fn children_are_reaped_without_pidfd() {
     let name = "children_are_reaped_without_pidfd";
-    if !is_child() {
-        let output = in_child(name, |_| {});
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(name, || {
+    alone(name, || {
         forget_call(libc::SYS_pidfd_open);
         children_are_reaped();
         let time = || {
@@ -564,21 +540,13 @@ fn fork_during_a_child_wait<T>(prepare: impl FnOnce() -> T) {
 #[test]
 fn a_fork_during_a_child_wait_by_signal_disturbs_neither_process() {
     let name = "a_fork_during_a_child_wait_by_signal_disturbs_neither_process";
-    if !is_child() {
-        let output = in_child(name, |_| {});
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(name, || fork_during_a_child_wait(|| forget_call(libc::SYS_pidfd_open)));
+    alone(name, || fork_during_a_child_wait(|| forget_call(libc::SYS_pidfd_open)));
 }
 
 #[test]
 fn a_fork_during_a_child_wait_without_descriptors_disturbs_neither_process() {
     let name = "a_fork_during_a_child_wait_without_descriptors_disturbs_neither_process";
-    if !is_child() {
-        let output = in_child(name, |_| {});
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(name, || {
+    alone(name, || {
         // Creates the hub.
         sleep(SHORT);
         fork_during_a_child_wait(exhaust_descriptors);
@@ -588,11 +556,7 @@ fn a_fork_during_a_child_wait_without_descriptors_disturbs_neither_process() {
 #[test]
 fn waiting_for_a_child_reaped_elsewhere_is_an_error() {
     let name = "waiting_for_a_child_reaped_elsewhere_is_an_error";
-    if !is_child() {
-        let output = in_child(name, |_| {});
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(name, || {
+    alone(name, || {
         // SAFETY: `SIG_IGN` installs no handler function.
         unsafe { nix::sys::signal::signal(nix::sys::signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
         let error = Command::new("sleep").arg("0.02").status().unwrap_err();
@@ -661,11 +625,7 @@ impl Drop for EndsInDrop {
 #[track_caller]
 fn a_child_is_reaped_in_destructors(name: &str, prepare: fn() -> Vec<std::fs::File>) {
     thread_local!(static ENDS: RefCell<Option<EndsInDrop>> = const { RefCell::new(None) });
-    if !is_child() {
-        let output = in_child(name, |_| {});
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(name, move || {
+    alone(name, move || {
         let signal = Arc::new(AtomicI32::new(0));
         let to = signal.clone();
         let at_end = std::thread::spawn(move || {
@@ -732,7 +692,7 @@ fn a_command_sets_its_process_group_and_arg0() {
 fn exec_replaces_this_program() {
     let name = "exec_replaces_this_program";
     if !is_child() {
-        let output = in_child(name, |_| {});
+        let output = rerun(name, |_| {});
         assert_eq!(output.status.code(), Some(7));
         return;
     }

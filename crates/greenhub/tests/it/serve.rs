@@ -514,7 +514,7 @@ fn serving_from_the_pool_of_the_handlers_is_an_error() {
 fn exhausted_descriptors_are_survived_and_reported_once() {
     const NAME: &str = "exhausted_descriptors_are_survived_and_reported_once";
     if !support::is_child() {
-        let output = support::in_child(NAME, |_| {});
+        let output = support::rerun(NAME, |_| {});
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         return;
     }

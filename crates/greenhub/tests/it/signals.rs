@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::descriptors as support;
-use crate::support::descriptors::{assert_no_waiters, in_child, ms, pair, read, read_within, source, stats, write};
+use crate::support::descriptors::{assert_no_waiters, ms, pair, read, read_within, source, stats, write};
+use crate::support::{HANG, in_child};
 use greenhub::hub::{LoopErrorKind, interrupt_on};
 use greenhub::thread::yield_now;
 use greenhub::{get_hub, sleep, spawn};
@@ -288,7 +288,7 @@ fn a_signal_does_not_end_the_wait_of_a_destructor() {
         );
         // SAFETY: the handler does nothing.
         unsafe { nix::sys::signal::sigaction(Signal::SIGUSR1, &action) }.expect("a handler");
-        greenhub::greenthread::set_panicking_grace(support::HANG);
+        greenhub::greenthread::set_panicking_grace(HANG);
         // The signal must go to this OS thread, which waits.
         // SAFETY: `pthread_self` has no preconditions.
         let this = unsafe { libc::pthread_self() };

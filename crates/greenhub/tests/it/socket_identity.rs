@@ -11,8 +11,9 @@ use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::support::descriptors::{in_child, ms, pair, read, read_within, source, stats, write};
+use crate::support::descriptors::{ms, pair, read, read_within, source, stats, write};
 use crate::support::hubs::{Lent, default_hub, use_noting_hub};
+use crate::support::in_child;
 use greenhub::park::Source;
 use greenhub::thread::yield_now;
 use greenhub::{GreenThread, Interest, get_hub, sleep, spawn, use_hub_with};

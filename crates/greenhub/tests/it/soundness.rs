@@ -7,7 +7,6 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Output;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +18,7 @@ use crate::support::green::{
     Drops, LONG, Log, OnDrop, PARK_POINTS, SHORT, held, keep_reports, pipe, quiet_panic, reports,
 };
 use crate::support::hubs::{Tap, Wait, Watch, use_tapped_hub};
-use crate::support::{alone, in_child, is_child, run};
+use crate::support::{alone, assert_succeeded, is_child, rerun, run};
 use greenhub::greenlet::{Greenlet, GreenletError, Payload};
 use greenhub::greenpool::Group;
 use greenhub::greenthread::{KillOutcome, ScopedGreenThread};
@@ -46,12 +45,6 @@ impl SharedDrops {
     fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
-}
-
-#[track_caller]
-fn succeeded(output: &Output) {
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{:?}\n{out}\n{err}", output.status);
 }
 
 /// A green thread that is in a deadlock with another one.
@@ -363,7 +356,7 @@ fn rule_01_a_scope_is_refused_while_panicking() {
         });
         quiet_panic(());
     }
-    let output = in_child(test, |_| ());
+    let output = rerun(test, |_| ());
     let out = String::from_utf8_lossy(&output.stdout);
     assert!(!out.contains("a child ran") && out.contains("refused: true"), "{out}");
 }
@@ -612,7 +605,7 @@ fn rule_03_a_shutdown_unwinds_every_park_and_a_thread_end_unwinds_none() {
     let test = "rule_03_a_shutdown_unwinds_every_park_and_a_thread_end_unwinds_none";
     if !is_child() {
         // Some park points set the lock patience, which is process-wide.
-        return succeeded(&in_child(test, |_| ()));
+        return assert_succeeded(&rerun(test, |_| ()));
     }
     green::keep_reports();
     for point in PARK_POINTS {
@@ -798,7 +791,7 @@ fn rule_03_the_end_of_the_process_unwinds_nothing() {
         });
         let _ = ends_here.join();
     }
-    let output = in_child(test, |_| ());
+    let output = rerun(test, |_| ());
     assert_eq!(output.status.code(), Some(7), "{output:?}");
     assert!(!String::from_utf8_lossy(&output.stdout).contains("unwound"), "{output:?}");
 }
@@ -809,10 +802,7 @@ fn rule_03_the_end_of_the_process_unwinds_nothing() {
 fn rule_04_a_registration_keeps_its_descriptor_open() {
     let test = "rule_04_a_registration_keeps_its_descriptor_open";
     // A child process of another test may hold copies of the descriptors for a while.
-    if !is_child() {
-        return succeeded(&in_child(test, |_| ()));
-    }
-    run(test, || {
+    alone(test, || {
         let (reader, mut writer) = pipe();
         let heard = Rc::new(Cell::new(0));
         let to = heard.clone();
@@ -913,10 +903,7 @@ type End = fn(Owned, &mut dyn FnMut());
 fn rule_04_a_registration_is_forgotten_before_its_descriptor_is_closed() {
     let test = "rule_04_a_registration_is_forgotten_before_its_descriptor_is_closed";
     // A number closed too early must not belong to another test.
-    if !is_child() {
-        return succeeded(&in_child(test, |_| ()));
-    }
-    run(test, || {
+    alone(test, || {
         keep_reports();
         let ends: [End; 6] = [
             // Dropped without any event.
@@ -1010,10 +997,7 @@ fn rule_04_a_failed_registration_drops_its_descriptor() {
 #[test]
 fn rule_05_a_reused_number_is_another_socket() {
     let test = "rule_05_a_reused_number_is_another_socket";
-    if !is_child() {
-        return succeeded(&in_child(test, |_| ()));
-    }
-    run(test, || {
+    alone(test, || {
         let read = |source: &Source, limit| {
             let mut buffer = [0; 16];
             source.read(Some(limit), |fd| Ok((rustix::io::read(fd, &mut buffer)?, ReadHint::Perhaps)))
@@ -1588,7 +1572,7 @@ fn rule_12_an_overflow_hits_the_guard_page() {
         println!("{:?}", digs.join());
         return;
     }
-    let output = in_child(test, |_| ());
+    let output = rerun(test, |_| ());
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{err}");
     assert!(err.contains("\ngreen thread \"digger\" (spawned at "), "{err}");
@@ -1603,7 +1587,7 @@ fn rule_12_an_overflow_of_an_unnamed_green_thread_reports_the_spawn_location() {
         println!("{:?}", spawn(|| dig_forever(0)).join());
         return;
     }
-    let output = in_child(test, |_| ());
+    let output = rerun(test, |_| ());
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{err}");
     assert!(err.contains("\ngreen thread (spawned at ") && err.contains("its stack of 256 KiB"), "{err}");
@@ -1623,7 +1607,7 @@ fn rule_12_an_overflow_in_a_destructor_of_a_green_local_is_reported() {
         println!("{:?}", spawn(|| DIGS.with(|_| ())).join());
         return;
     }
-    let output = in_child(test, |_| ());
+    let output = rerun(test, |_| ());
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{err}");
     assert!(err.contains("\na green thread that is ending has overflowed its stack of 256 KiB\n"), "{err}");
@@ -1636,7 +1620,7 @@ fn rule_12_an_overflow_of_the_loop_is_reported_as_such() {
         get_hub().schedule(Duration::ZERO, || println!("{}", dig_forever(0)));
         sleep(LONG);
     }
-    let output = in_child(test, |_| ());
+    let output = rerun(test, |_| ());
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{err}");
     assert!(err.contains("\nthe main loop has overflowed its stack of "), "{err}");
@@ -1663,10 +1647,10 @@ fn rule_12_the_smallest_stack_has_room_for_a_panic_with_a_backtrace() {
         return;
     }
     for backtrace in ["1", "full"] {
-        let output = in_child(test, |command| _ = command.env("RUST_BACKTRACE", backtrace));
+        let output = rerun(test, |command| _ = command.env("RUST_BACKTRACE", backtrace));
         let err = String::from_utf8_lossy(&output.stderr);
         assert!(err.contains("dig_and_panic"), "{err}");
-        succeeded(&output);
+        assert_succeeded(&output);
     }
 }
 
@@ -1674,7 +1658,7 @@ fn rule_12_the_smallest_stack_has_room_for_a_panic_with_a_backtrace() {
 fn rule_12_the_default_size_of_stacks_can_be_set() {
     let test = "rule_12_the_default_size_of_stacks_can_be_set";
     if !is_child() {
-        return succeeded(&in_child(test, |_| ()));
+        return assert_succeeded(&rerun(test, |_| ()));
     }
     fn dig(depth: usize) -> usize {
         let frame = std::hint::black_box([depth; 128]);
@@ -1707,7 +1691,7 @@ fn rule_12_the_default_size_of_stacks_can_be_set() {
 fn rule_12_unguarded_stacks_need_the_unsafe_setter() {
     let test = "rule_12_unguarded_stacks_need_the_unsafe_setter";
     if !is_child() {
-        return succeeded(&in_child(test, |command| _ = command.env("GREENHUB_GUARD", "mprotect")));
+        return assert_succeeded(&rerun(test, |command| _ = command.env("GREENHUB_GUARD", "mprotect")));
     }
     let limit: usize = match std::fs::read_to_string("/proc/sys/vm/max_map_count") {
         Ok(limit) if limit.trim().len() <= 6 => limit.trim().parse().unwrap(),
@@ -1738,7 +1722,7 @@ fn rule_12_unguarded_stacks_need_the_unsafe_setter() {
 fn rule_13_a_child_never_wakes_its_parent() {
     let test = "rule_13_a_child_never_wakes_its_parent";
     if !is_child() {
-        return succeeded(&in_child(test, |_| ()));
+        return assert_succeeded(&rerun(test, |_| ()));
     }
     // Parked before the fork: a sleeper, and a waiter on a descriptor.
     let (reader, mut writer) = pipe();

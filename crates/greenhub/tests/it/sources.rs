@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::descriptors::{deadline, fill, in_child, ms, pair, read, read_within, source, write};
+use crate::support::descriptors::{fill, ms, pair, read, read_within, source, write};
 use crate::support::hubs::use_manual_clock;
+use crate::support::{deadline, in_child};
 use greenhub::debug::hub_prevent_multiple_readers;
 use greenhub::greenthread::set_panicking_grace;
 use greenhub::park::{ReadHint, Source};

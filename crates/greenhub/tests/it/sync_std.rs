@@ -561,7 +561,7 @@ fn a_held_lock_panics_in_an_unwinding_destructor() {
         unwinding.kill();
         return;
     }
-    let output = support::in_child(NAME, |_| {});
+    let output = support::rerun(NAME, |_| {});
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("cannot wait for a mutex while panicking"), "{said}");
 }

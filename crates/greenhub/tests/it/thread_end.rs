@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::fork::{exits_with, forked};
 use crate::support::green;
 use crate::support::green::{LONG, OnDrop, SHORT};
-use crate::support::{in_child, is_child, open_descriptors, run};
+use crate::support::{is_child, open_descriptors, rerun, run};
 use greenhub::greenlet::{Greenlet, Payload};
 use greenhub::hub::{Ended, LoopError, LoopErrorKind};
 use greenhub::sync::{Mutex, Semaphore};
@@ -31,7 +31,7 @@ fn in_own_process(test: &str, variant: &str) -> Option<Output> {
         });
         return None;
     }
-    Some(in_child(test, |command| _ = command.env("GREENHUB_TEST_VARIANT", variant)))
+    Some(rerun(test, |command| _ = command.env("GREENHUB_TEST_VARIANT", variant)))
 }
 
 fn variant() -> String {

@@ -8,12 +8,11 @@ use std::sync::{Arc, Barrier, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::descriptors as support;
 use crate::support::descriptors::{
-    assert_no_waiters, assert_other_end_closed, deadline, fill, in_child, ms, open_descriptors, pair, read,
-    read_within, stats, until, write,
+    assert_no_waiters, assert_other_end_closed, fill, ms, pair, read, read_within, source, stats, until, write,
 };
 use crate::support::random::Rng;
+use crate::support::{deadline, in_child, open_descriptors};
 use greenhub::park::Source;
 use greenhub::thread::yield_now;
 use greenhub::{Interest, get_hub, sleep, spawn};
@@ -294,7 +293,7 @@ fn into_fd_on_another_os_thread_deregisters_the_descriptor() {
         sleep(ms(1));
         assert_eq!(open_descriptors(), before, "the old number is still open");
         write(&there, b"x").expect("room");
-        let again = support::source(fd);
+        let again = source(fd);
         assert_eq!(read(&again, 8).expect("data"), b"x");
     });
 }

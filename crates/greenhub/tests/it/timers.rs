@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::green::{keep_reports, reports};
 use crate::support::hubs;
-use crate::support::loops::limited;
+use crate::support::limited;
 use crate::support::random::Rng;
 use greenhub::greenthread::{GreenletId, current_id};
 use greenhub::hub::{Readiness, Timer, TimerHandle};

@@ -14,7 +14,7 @@ use crate::support::green::{LONG, Log, SHORT, held};
 #[cfg(target_os = "linux")]
 use crate::support::open_descriptors;
 use crate::support::random::{Moment, Rng};
-use crate::support::{in_child, is_child, run};
+use crate::support::{is_child, rerun, run};
 use greenhub::debug::set_report_stream;
 use greenhub::greenthread::KillOutcome;
 use greenhub::net::{Resolver, SystemResolver};
@@ -412,7 +412,7 @@ fn a_shutdown_waits_for_borrowing_jobs() {
 
 /// Runs a test of this program in a new process, with the pool size in the environment.
 fn with_size(test: &str, size: &str) -> Output {
-    in_child(test, |command| {
+    rerun(test, |command| {
         command.env("EVENTLET_THREADPOOL_SIZE", size);
     })
 }
@@ -440,7 +440,7 @@ fn most_at_once(jobs: usize) -> usize {
 fn the_pool_has_twenty_threads_or_the_size_in_the_environment() {
     const NAME: &str = "the_pool_has_twenty_threads_or_the_size_in_the_environment";
     if !is_child() {
-        let output = in_child(NAME, |command| {
+        let output = rerun(NAME, |command| {
             command.env_remove("EVENTLET_THREADPOOL_SIZE");
         });
         assert!(output.status.success(), "{output:?}");
@@ -544,7 +544,7 @@ fn fill_the_default_pool() -> (Vec<mpsc::Sender<()>>, Vec<GreenThread<()>>) {
 fn jobs_do_not_block_files_names_and_other_pools() {
     const NAME: &str = "jobs_do_not_block_files_names_and_other_pools";
     if !is_child() {
-        let output = in_child(NAME, |command| {
+        let output = rerun(NAME, |command| {
             command.env_remove("EVENTLET_THREADPOOL_SIZE");
         });
         assert!(output.status.success(), "{output:?}");
@@ -563,7 +563,7 @@ fn jobs_do_not_block_files_names_and_other_pools() {
 fn jobs_queued_for_a_second_are_reported_once() {
     const NAME: &str = "jobs_queued_for_a_second_are_reported_once";
     if !is_child() {
-        let output = in_child(NAME, |_| ());
+        let output = rerun(NAME, |_| ());
         assert!(output.status.success(), "{output:?}");
         return;
     }
@@ -601,7 +601,7 @@ fn jobs_queued_for_a_second_are_reported_once() {
 fn an_own_pool_respects_its_size_and_ends_its_threads_on_drop() {
     const NAME: &str = "an_own_pool_respects_its_size_and_ends_its_threads_on_drop";
     if !is_child() {
-        let output = in_child(NAME, |_| ());
+        let output = rerun(NAME, |_| ());
         assert!(output.status.success(), "{output:?}");
         return;
     }
@@ -648,7 +648,7 @@ fn an_own_pool_respects_its_size_and_ends_its_threads_on_drop() {
 fn a_new_number_of_threads_applies_to_the_next_job() {
     const NAME: &str = "a_new_number_of_threads_applies_to_the_next_job";
     if !is_child() {
-        let output = in_child(NAME, |_| ());
+        let output = rerun(NAME, |_| ());
         assert!(output.status.success(), "{output:?}");
         return;
     }
@@ -685,7 +685,7 @@ fn threads_named(begin: &str) -> usize {
 fn kill_all_ends_the_threads_and_the_next_job_restarts_them() {
     const NAME: &str = "kill_all_ends_the_threads_and_the_next_job_restarts_them";
     if !is_child() {
-        let output = in_child(NAME, |_| ());
+        let output = rerun(NAME, |_| ());
         assert!(output.status.success(), "{output:?}");
         return;
     }
@@ -718,7 +718,7 @@ fn kill_all_ends_the_threads_and_the_next_job_restarts_them() {
 fn a_pool_thread_ends_with_the_hub_that_a_job_created() {
     const NAME: &str = "a_pool_thread_ends_with_the_hub_that_a_job_created";
     if !is_child() {
-        let output = in_child(NAME, |_| ());
+        let output = rerun(NAME, |_| ());
         assert!(output.status.success(), "{output:?}");
         return;
     }
@@ -742,7 +742,7 @@ fn the_end_of_the_program_does_not_wait_for_jobs() {
     const NAME: &str = "the_end_of_the_program_does_not_wait_for_jobs";
     if !is_child() {
         let begin = Instant::now();
-        let output = in_child(NAME, |_| ());
+        let output = rerun(NAME, |_| ());
         assert!(output.status.success(), "{output:?}");
         assert!(begin.elapsed() < LONG);
         return;

@@ -8,8 +8,9 @@ use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::support::descriptors::{in_child, ms, stats};
+use crate::support::descriptors::{ms, stats};
 use crate::support::hubs::use_manual_clock;
+use crate::support::in_child;
 use greenhub::hub::{ManualClock, set_turn_time};
 use greenhub::park::{Deadline, Parked, Parker, WaitReason};
 use greenhub::sync::Event;

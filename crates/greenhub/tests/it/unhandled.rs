@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::green::{OnDrop, SHORT, keep_reports, quiet_panic, reports, reports_naming};
-use crate::support::run;
+use crate::support::{alone, run};
 use greenhub::debug::set_error_message;
 use greenhub::greenpool::{GreenPile, Group};
 use greenhub::net::{Cluster, Resolver, StopServe, SystemResolver, TcpListener, TcpStream, serve, serve_until};
@@ -29,11 +29,7 @@ fn reported(seen: &mut usize) -> Vec<String> {
 
 /// Runs a test in a process of its own, without reports of other tests.
 fn in_own_process(test: &'static str, body: fn()) {
-    if !support::is_child() {
-        let output = support::in_child(test, |_| ());
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(test, move || {
+    alone(test, move || {
         keep_reports();
         body();
     });
@@ -450,7 +446,7 @@ fn a_message_that_panics_does_not_hide_the_error() {
 fn the_report_carries_the_type_of_the_result() {
     const TEST: &str = "the_report_carries_the_type_of_the_result";
     if !support::is_child() {
-        let output = support::in_child(TEST, |_| ());
+        let output = support::rerun(TEST, |_| ());
         return assert!(output.status.success(), "{output:?}");
     }
     let (tell, told) = std::sync::mpsc::channel();

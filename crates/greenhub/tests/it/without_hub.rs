@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::support::hubs::default_hub;
-use crate::support::{in_child, is_child, run};
+use crate::support::{alone, run};
 use greenhub::hub::{Hub, HubDescriptor};
 use greenhub::net::Cluster;
 use greenhub::process::Command;
@@ -284,11 +284,7 @@ fn a_child_is_waited_for_without_a_hub() {
 fn a_child_is_waited_for_without_a_hub_and_without_descriptors() {
     use nix::sys::resource::{Resource, setrlimit};
     const TEST: &str = "a_child_is_waited_for_without_a_hub_and_without_descriptors";
-    if !is_child() {
-        let output = in_child(TEST, |_| {});
-        return assert!(output.status.success(), "{output:?}");
-    }
-    run(TEST, || {
+    alone(TEST, || {
         let mut child = Command::new("sleep").arg("0.05").spawn().unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, 64, 64).unwrap();
         let taken: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::support::green;
 use crate::support::green::{LONG, SHORT, quiet_panic};
-use crate::support::{in_child, is_child, run};
+use crate::support::{is_child, rerun, run};
 use greenhub::debug::{hub_blocking_detection, hub_exceptions};
 use greenhub::thread::yield_now;
 use greenhub::{Builder, get_hub, sleep, spawn, spawn_after, spawn_n, use_hub};
@@ -128,7 +128,7 @@ fn the_end_of_the_wait_of_main_emits_an_event() {
 #[test]
 fn reports_emit_events_unless_switched_off() {
     if !is_child() {
-        return assert!(in_child("reports_emit_events_unless_switched_off", |_| ()).status.success());
+        return assert!(rerun("reports_emit_events_unless_switched_off", |_| ()).status.success());
     }
     run("reports", || {
         let _ear = listen();
@@ -171,7 +171,7 @@ impl Subscriber for Bell {
 #[test]
 fn the_blocking_detector_reaches_the_global_subscriber() {
     if !is_child() {
-        return assert!(in_child("the_blocking_detector_reaches_the_global_subscriber", |_| ()).status.success());
+        return assert!(rerun("the_blocking_detector_reaches_the_global_subscriber", |_| ()).status.success());
     }
     run("blocking", || {
         let (bell, rung) = std::sync::mpsc::channel();

@@ -21,7 +21,7 @@ use tracing::{Span, info_span};
 
 use crate::notes::{Notes, meanwhile, nothing_meanwhile};
 use crate::support::green::{LONG, OnDrop, SHORT, keep_reports, pipe, quiet_panic};
-use crate::support::{in_child, is_child, run};
+use crate::support::{is_child, rerun, run};
 
 /// Runs a test with a recording subscriber, on an OS thread of its own.
 fn test(name: &str, body: impl FnOnce(Notes) + Send + 'static) {
@@ -448,7 +448,7 @@ fn a_blocking_subscriber_gets_an_error_and_loses_no_wait() {
     if !is_child() {
         // The test writes about its panics to standard error, so it runs in a process of its own.
         let name = "spans::a_blocking_subscriber_gets_an_error_and_loses_no_wait";
-        return assert!(in_child(name, |_| ()).status.success());
+        return assert!(rerun(name, |_| ()).status.success());
     }
     test("a_blocking_subscriber_gets_an_error_and_loses_no_wait", |_| {
         sleep(SHORT);
@@ -680,7 +680,7 @@ fn a_wait_refused_late_reenters_its_spans() {
     if !is_child() {
         // The test writes about its panics to standard error, so it runs in a process of its own.
         let name = "spans::a_wait_refused_late_reenters_its_spans";
-        return assert!(in_child(name, |_| ()).status.success());
+        return assert!(rerun(name, |_| ()).status.success());
     }
     test("a_wait_refused_late_reenters_its_spans", |notes| {
         let (places, all) = seen::<Vec<Vec<String>>>();
@@ -701,7 +701,7 @@ fn a_wait_refused_late_reenters_its_spans() {
 #[test]
 fn a_switch_without_a_stack_reenters_its_spans() {
     if !is_child() {
-        return assert!(in_child("spans::a_switch_without_a_stack_reenters_its_spans", |_| ()).status.success());
+        return assert!(rerun("spans::a_switch_without_a_stack_reenters_its_spans", |_| ()).status.success());
     }
     test("a_switch_without_a_stack_reenters_its_spans", |notes| {
         sleep(SHORT);
@@ -778,7 +778,7 @@ fn a_subscriber_that_panics_in_span_calls_does_no_harm() {
 #[test]
 fn a_subscriber_may_spawn_without_spans() {
     if !is_child() {
-        return assert!(in_child("spans::a_subscriber_may_spawn_without_spans", |_| ()).status.success());
+        return assert!(rerun("spans::a_subscriber_may_spawn_without_spans", |_| ()).status.success());
     }
     // A global subscriber, since a scoped one is not called for spans made inside its own methods.
     let notes = Notes::default();
@@ -806,7 +806,7 @@ fn a_subscriber_may_spawn_without_spans() {
 #[test]
 fn a_forked_child_stays_in_its_spans() {
     if !is_child() {
-        return assert!(in_child("spans::a_forked_child_stays_in_its_spans", |_| ()).status.success());
+        return assert!(rerun("spans::a_forked_child_stays_in_its_spans", |_| ()).status.success());
     }
     test("a_forked_child_stays_in_its_spans", |notes| {
         let green = named("green", move || {

@@ -112,7 +112,7 @@ pub(crate) fn answer(kind: Kind) {
 /// Performs the cases in a child process. `test` is the test that calls [`answer`] there.
 pub(crate) fn ask(test: &str, cases: &[Case], blocked_after: Duration) -> HashMap<String, String> {
     let names: Vec<String> = cases.iter().map(Case::name).collect();
-    let output = support::in_child(test, |command| {
+    let output = support::rerun(test, |command| {
         command.env(CASES, names.join("\n")).env(BLOCKED_AFTER, blocked_after.as_millis().to_string());
     });
     let text = String::from_utf8_lossy(&output.stdout);

@@ -10,7 +10,6 @@ pub(crate) mod fork;
 pub(crate) mod green;
 pub(crate) mod greenlet_model;
 pub(crate) mod hubs;
-pub(crate) mod loops;
 #[allow(unreachable_pub, reason = "hub-core shows it as a third party would write it")]
 #[path = "../../../../hub-core/tests/support/poll_hub.rs"]
 pub(crate) mod poll_hub;
@@ -21,11 +20,14 @@ pub(crate) mod site;
 pub(crate) mod web_server;
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::panic::Location;
+use std::process::{Command, Output};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// The time after which a test counts as hung.
-const LIMIT: Duration = Duration::from_secs(120);
+/// The time after which a test counts as hung. Ample even on a busy machine.
+pub(crate) const HANG: Duration = Duration::from_secs(120);
 
 /// Runs a test on a new OS thread, which has no hub yet.
 ///
@@ -36,16 +38,41 @@ pub(crate) fn run<T: Send + 'static>(name: &str, test: impl FnOnce() -> T + Send
     let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
         // Dropped at the end, by a panic too.
         let _done = done;
-        greenhub::thread::os::run_and_shutdown(Some(LIMIT / 4), test)
+        greenhub::thread::os::run_and_shutdown(Some(HANG / 4), test)
     });
     let thread = thread.expect("an OS thread");
-    if ended.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-        let _ = writeln!(std::io::stderr(), "test {name} hangs: it has run for {LIMIT:?}");
-        std::process::abort();
-    }
+    abort_unless_dropped(&ended, &name);
     match thread.join() {
         Ok(value) => value,
         Err(payload) => std::panic::resume_unwind(payload),
+    }
+}
+
+/// Runs a test on this OS thread, and aborts the process with the test's name if the test hangs.
+#[track_caller]
+pub(crate) fn limited<T>(test: impl FnOnce() -> T) -> T {
+    let _deadline = deadline();
+    test()
+}
+
+/// Aborts the process with the name and location of the test if the test hangs. Dropping the value disarms it.
+pub(crate) struct Deadline(#[allow(dead_code, reason = "the thread waits for its drop")] mpsc::Sender<()>);
+
+#[track_caller]
+pub(crate) fn deadline() -> Deadline {
+    let place = Location::caller();
+    let name = format!("{} ({place})", std::thread::current().name().unwrap_or_default());
+    let (done, ended) = mpsc::channel();
+    std::thread::spawn(move || abort_unless_dropped(&ended, &name));
+    Deadline(done)
+}
+
+/// Waits until the sender is dropped, and aborts the process if that takes too long.
+fn abort_unless_dropped(sender: &mpsc::Receiver<()>, name: &str) {
+    if sender.recv_timeout(HANG) == Err(mpsc::RecvTimeoutError::Timeout) {
+        // The harness captures `eprintln!` until the end of the test, which never comes.
+        let _ = writeln!(std::io::stderr(), "test {name} hangs: it has run for {HANG:?}");
+        std::process::abort();
     }
 }
 
@@ -58,8 +85,8 @@ pub(crate) fn open_descriptors() -> usize {
 /// Runs one test of this program in a new process, and returns its output.
 ///
 /// `configure` may change the command. In the new process the test sees [`is_child`] return true.
-pub(crate) fn in_child(test: &str, configure: impl FnOnce(&mut std::process::Command)) -> std::process::Output {
-    let mut command = std::process::Command::new(std::env::current_exe().expect("a test program"));
+pub(crate) fn rerun(test: &str, configure: impl FnOnce(&mut Command)) -> Output {
+    let mut command = Command::new(std::env::current_exe().expect("a test program"));
     let name = test_name(test);
     command.args([&name, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
     configure(&mut command);
@@ -71,12 +98,31 @@ pub(crate) fn in_child(test: &str, configure: impl FnOnce(&mut std::process::Com
 }
 
 /// Runs a test like [`run`], but in its own process: for a test that changes or counts process-wide state.
+#[track_caller]
 pub(crate) fn alone(name: &str, test: impl FnOnce() + Send + 'static) {
     if is_child() {
         return run(name, test);
     }
-    let output = in_child(name, |_| ());
-    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert_succeeded(&rerun(name, |_| ()));
+}
+
+/// Runs a test like [`limited`], but in its own process: for a test that needs the OS thread of the harness.
+#[track_caller]
+pub(crate) fn in_child(test: impl FnOnce()) {
+    if is_child() {
+        return limited(test);
+    }
+    let name = std::thread::current().name().expect("tests are named").to_owned();
+    // In its own process group, so that a signal to the group does not reach the other tests.
+    let output = rerun(&name, |command| _ = command.process_group(0));
+    assert_succeeded(&output);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+}
+
+#[track_caller]
+pub(crate) fn assert_succeeded(output: &Output) {
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success(), "{}: {out}{err}", output.status);
 }
 
 /// Returns the name of the running test with its modules, taken from the harness thread. On other threads, returns `test`.
@@ -88,7 +134,7 @@ fn test_name(test: &str) -> String {
 
 const CHILD: &str = "GREENHUB_TEST_CHILD";
 
-/// Returns whether this process was started by [`in_child`].
+/// Returns whether this process was started by [`rerun`].
 pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
