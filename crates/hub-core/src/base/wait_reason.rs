@@ -3,10 +3,11 @@
 /// The reason why a green thread waits, as shown in reports of an idle loop.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
+#[repr(u8)]
 pub enum WaitReason {
     /// Yields to the other green threads.
     #[default]
-    Yield,
+    Yield = 0,
     /// Sleeps.
     Sleep,
     /// Waits for a descriptor.

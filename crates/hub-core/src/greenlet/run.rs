@@ -268,7 +268,9 @@ impl RunQueue {
         let mainloop = match self.mainloop() {
             Ok(mainloop) => mainloop,
             Err(error) => {
-                // No wake-up can reach this park any more, so the park is undone.
+                // A yield has checked for a main loop before it queued `me`, so `me` is parked here. No wake-up can reach
+                // this park any more, so it is undone.
+                debug_assert_eq!(me.state(), State::Parked, "a queued greenlet leaves without a main loop");
                 me.ticket.set(me.ticket.get() + 1);
                 me.wake.set(Wake::Event);
                 me.state.set(State::Running);
@@ -377,6 +379,9 @@ pub(super) fn run_current() -> (usize, *const Cell<usize>) {
             Kind::Raw => super::raw::run_raw(me),
             Kind::Main => unreachable!("the main greenlet has the thread's own stack"),
         };
+        // After a plain greenlet the successor is chosen already, and foreign code must not run before the jump. None does
+        // here: `run_raw` has dropped the locals and cleared the exits, its spans have ended with its body, and a kill that
+        // has come since contains no value of the program.
         me.drop_cold();
         let stack = me.stack.take().expect("a greenlet that runs here was lent this stack");
         local.controls.give(me);

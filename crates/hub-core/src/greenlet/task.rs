@@ -5,11 +5,11 @@
 //!
 //! Ground rules:
 //! - `bits` describes the content of the body: the closure until [`STARTED`], nothing while it runs, the result from
-//!   [`DONE`] until [`TAKEN`]. Only this module reads or writes the body.
+//!   [`DONE`] until [`TAKEN`]. Only this module and its vtable read or write the body.
 //! - A cell is freed by the code that clears the last of [`HANDLE`] and [`ALIVE`].
 //! - Foreign code (closures, destructors, links, the text of errors) runs while [`HANDLE`] or [`ALIVE`] keeps the cell,
 //!   or when nothing else refers to it any more. The value it works on was moved out of the body, or is lent and stays:
-//!   `looks` or [`TAKEN`] prevents it from being taken.
+//!   `looks` or [`TAKEN`] prevents it from being taken. `discard` is for cells at whose result no code looks.
 
 mod cell;
 mod pool;
@@ -40,6 +40,7 @@ pub(crate) use self::pool::TaskPool;
 
 /// Refers to a cell that is not freed yet.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[repr(transparent)]
 pub(crate) struct TaskRef(NonNull<Header>);
 
 impl TaskRef {
@@ -47,7 +48,7 @@ impl TaskRef {
     ///
     /// # Safety
     ///
-    /// Everything that `F` and `T` borrow must outlive the cell.
+    /// Everything that `F` and `T` borrow must outlive the closure and the result. The cell itself may live longer.
     #[inline]
     unsafe fn new<F, T, U>(local: &Local, closure: F, handle: bool, spawned_at: &'static Location<'static>) -> TaskRef
     where
@@ -96,9 +97,11 @@ impl TaskRef {
     #[inline]
     pub(crate) fn run(self) {
         let header = self.header();
-        header.bits.set(header.bits.get() | STARTED);
-        // SAFETY: the closure is still in the body, because STARTED was not set before: a cell is started once, when it
-        // is popped from the run queue.
+        let bits = header.bits.get();
+        debug_assert!(bits & STARTED == 0, "a cell is started once");
+        header.bits.set(bits | STARTED);
+        // SAFETY: the closure is still in the body, because STARTED was not set before. It is set once: by the greenlet that
+        // the run queue enters, or by a caller that has taken the control block away first.
         unsafe { (header.vtable.run)(self) };
     }
 
@@ -226,6 +229,7 @@ impl TaskRef {
         let header = self.header();
         let bits = header.bits.get();
         debug_assert!(bits & DONE != 0);
+        debug_assert_eq!(header.looks.get(), 0, "a result is discarded during a look");
         if bits & TAKEN != 0 {
             return false;
         }
@@ -464,7 +468,8 @@ impl<T> Task<T> {
     ///
     /// # Safety
     ///
-    /// Everything that `F` and `T` borrow must outlive the cell: the cell must end and its handle be released before.
+    /// The closure and the result must be dropped before anything that `F` or `T` borrows goes away. The cell itself may
+    /// live longer.
     pub(crate) unsafe fn borrowing<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> Task<T>
     where
         F: FnOnce() -> T,

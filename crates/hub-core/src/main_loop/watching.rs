@@ -247,7 +247,8 @@ impl MainLoop {
         if !descriptors.watched.is_current(key) {
             return Err(TrampolineError::Closed(key.fd()));
         }
-        // SAFETY: the caller upholds the same contract.
+        // SAFETY: the caller upholds the contract of `arm`. With `Lease::Life` the owner of the slot is a source. It makes
+        // this loop give the number up before it is closed, which is the contract of `lend`, whatever waiter comes here.
         unsafe {
             descriptors.arm(key, direction, target);
             if lease == Lease::Life {
@@ -371,8 +372,8 @@ impl MainLoop {
         };
         // The hub is foreign code: it may deregister the listeners.
         let kept = targets.map(|target| self.descriptor_of(target));
-        // SAFETY: the key is armed. `kept` holds the descriptor of a listener. That of a parked greenlet stays open, since
-        // no greenlet is left inside a hub.
+        // SAFETY: the key is armed. `kept` holds the descriptor of a listener. A parked greenlet keeps its descriptor open
+        // during this call, since no greenlet is left inside a hub.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
         let watched = self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease));
         kept.into_iter().for_each(drop_contained);
@@ -411,7 +412,8 @@ impl MainLoop {
     #[inline(never)]
     fn rearm_waiter(&self, key: Key, direction: Interest, target: Target) {
         let interest = self.descriptors.borrow().watched.armed(key) | direction;
-        // SAFETY: a queued waiter keeps the descriptor open like the one before it.
+        // SAFETY: a queued target has a `DescriptorWaiter`, which removes it from the queue when the wait ends. So its
+        // descriptor is open.
         match unsafe { self.watch(key, interest, direction, target) } {
             Ok(()) => {}
             Err(error) => {
@@ -536,6 +538,9 @@ struct DescriptorWaiter<'a> {
 
 impl DescriptorWaiter<'_> {
     /// Forgets the waiter, which the report has removed already.
+    ///
+    /// An entry that stays in the table would name a descriptor that its owner may close. `Wake::Ready` is told for a
+    /// ticket only after its target was taken out of the table: by a report, by `take_parked`, or by `next_queued`.
     #[inline]
     fn was_removed(self) {
         debug_assert!(!self.main_loop.descriptors.borrow_mut().leave(self.key, self.direction, self.target));

@@ -320,7 +320,8 @@ impl Source {
         let inner = entered.0;
         let waiting = self.prepare(entered, main_loop, direction)?;
         // SAFETY: the number is open as long as `entered` lives, which is longer than the wait. It is open for the life
-        // of the registration, which ends before the number is closed.
+        // of the registration: `close`, `into_fd` and a move make the hub end it, by a call of an operation that is
+        // entered or by a request that is.
         let waited = unsafe { main_loop.wait_for(inner.fd, Owner::Socket(inner.id), direction, limit) };
         drop(waiting);
         match waited {
@@ -411,7 +412,8 @@ impl Source {
         if inner.word.is_closed() {
             return Err(TrampolineError::Closed(inner.fd).into());
         }
-        // Never older than what `is_closed` has seen: both read one word.
+        // Both loads are of one word, so this one sees no older value than that of `is_closed`. A waiter by number on
+        // this thread has got the number from an `as_fd` that happened before, so it is seen as well.
         if inner.word.has(LENT) {
             // A waiter by number has borrowed the number, and stays.
             main_loop.with_table(|table| table.adopt(inner.fd, inner.id));

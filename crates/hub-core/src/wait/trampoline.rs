@@ -135,12 +135,14 @@ pub unsafe fn trampoline_raw(
     interest: Interest,
     timeout: impl Into<Option<Duration>>,
 ) -> Result<Readiness, TrampolineError> {
+    // The conversion is code of the caller, which may close the number, so it comes before the check.
+    let timeout = timeout.into();
     // SAFETY: the call only asks whether the number is open.
     if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
         return Err(TrampolineError::InvalidFd(fd));
     }
     // SAFETY: the number is open now, and by the contract until the wait ends.
-    unsafe { wait(fd, interest, timeout.into()) }
+    unsafe { wait(fd, interest, timeout) }
 }
 
 /// # Safety

@@ -5,8 +5,9 @@
 //! of them is first needed.
 //!
 //! Ground rules:
-//! - `status` is `Live` exactly as long as the control block belongs to this greenlet: [`begin`] sets it; [`run_raw`]
-//!   and [`Switching::end`] reset it before the block is recycled. So the block of a live node may always be read.
+//! - `status` is `Live` only while the control block belongs to this greenlet. [`begin`] sets it, and [`Node::of`] does
+//!   for greenlets of other kinds. [`run_raw`] and [`Switching::end`] reset it before the block is recycled; `drop_cold`
+//!   calls the latter at the end of every greenlet. So the block of a live node may always be read.
 //! - A greenlet in the state `Switched` is suspended in [`Greenlet::deliver`](crate::Greenlet::deliver), in no queue,
 //!   with an empty inbox. The code that fills the inbox enters the greenlet at once.
 //! - `handles` counts handles and children, not the greenlet itself. A node without any is unreachable from outside; if
@@ -360,8 +361,10 @@ impl Node {
         } else {
             target.ticket.set(target.ticket() + 1);
             target.wake.set(Wake::Exit);
-            // SAFETY: the target is suspended, in no queue, and is not `me`, which runs. The target enters `me` when it
-            // has ended; until then `me` may be woken by its ticket.
+            // SAFETY: the target was suspended before `Away::new`, which calls subscribers. They cannot switch, so it still
+            // is. If one has woken it, it is Ready and waits in the queue, which is the branch above; here it is in no
+            // queue. It is not `me`, which runs. The target enters `me` when it has ended; until then `me` may be woken by
+            // its ticket.
             unsafe { thread().switch(me, target) };
         }
         in_drop(false);

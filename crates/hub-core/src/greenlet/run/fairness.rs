@@ -13,7 +13,8 @@
 //!   expired in the cut turn and were not reached, and those that expire until no turn is cut. One of the greenlets
 //!   left behind runs in each turn, too, so that neither group keeps the other waiting forever.
 //! - While a turn lasts, greenlets leave the queue only at its head, and each one is charged to the turn. The number
-//!   that have left tells which of the others are still in their places.
+//!   that have left tells which of the others are still in their places. `clear_queue` charges nothing: it ends the turn,
+//!   and with it the places of the greenlets that timers have queued.
 //! - `RunQueue::ready` counts the due ones too.
 
 use std::cell::Cell;
@@ -274,6 +275,7 @@ impl RunQueue {
         let turn = &self.turn;
         self.end_turn();
         turn.cut.set(false);
+        turn.fired.set(0);
         if let (Some(head), Some(tail)) = (turn.due_head.take(), turn.due_tail.take()) {
             self.push_front(head, tail);
         }
@@ -316,6 +318,7 @@ impl RunQueue {
     /// Handles a turn that is over by the system's clock. Its last slice is used up.
     #[cold]
     fn end_in_time(&self, local: &Local, granted: usize) {
+        debug_assert_eq!(self.budget.get(), 0);
         let turn = &self.turn;
         while turn.over.get() {
             let left = turn.left.get();

@@ -114,6 +114,7 @@ impl Inner {
         {
             self.post(&mailbox, Request::Forget);
         }
+        // A caller that moves the source after this look is entered, and leaves when it finds the source closed.
         if self.home.hub() == 0 {
             return;
         }
@@ -164,7 +165,8 @@ impl Inner {
     /// Sends a request to the hub of another thread.
     pub(super) fn post(self: &Arc<Self>, mailbox: &Mailbox, request: Request) {
         self.word.enter();
-        // A hub that is gone has no registration and no waiter: the message comes back and is dropped.
+        // A mailbox that is gone never runs its hub again, so no call is lent that hub's table any more. The message
+        // comes back and is dropped.
         let request = ReleaseRequest { source: Arc::clone(self), request };
         drop(mailbox.post(Message::Run(Box::new(move || request.carry_out(&local::get().main_loop)))));
     }
@@ -183,7 +185,8 @@ impl Drop for Entered<'_> {
 impl Drop for Inner {
     fn drop(&mut self) {
         if !self.word.has(GONE) {
-            // SAFETY: the number was open until now, and this is the last reference.
+            // SAFETY: the number was open until now, and this is the last reference. A thread that sets `GONE` holds a
+            // reference, so its store happens before this load.
             drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
         }
     }

@@ -3,8 +3,9 @@
 //! Ground rules:
 //! - [`enter`](Word::enter) counts an operation. The number is open while it is counted, if it was not `GONE` before.
 //! - Exactly one of the calls that return whether the caller [has to close](Word::leave) the number returns true, once
-//!   the source is marked closed, no operation is counted, and the number is not lent. That call sets `GONE`, and so
-//!   does [`claim_alone`](Word::claim_alone), for the owner of a source that nothing has borrowed.
+//!   the source is marked closed, no operation is counted, and the number is not lent. That call sets `GONE`.
+//! - [`claim_alone`](Word::claim_alone) sets `GONE` as well. It is for the owner of a source that was open and that
+//!   nothing has borrowed: it checks neither `LENT` nor an earlier close.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
