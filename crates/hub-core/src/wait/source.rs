@@ -4,7 +4,7 @@
 //! carries that out.
 //!
 //! Ground rules: those of [`state`], and
-//! - A number is borrowed only by an operation that is [`Entered`], or for as long as the source itself is borrowed.
+//! - A number is borrowed only from an operation that is [`Entered`], or for as long as the source itself is borrowed.
 
 mod home;
 #[cfg(all(test, loom))]
@@ -15,17 +15,14 @@ mod word;
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use self::home::{Busy, CountedWaiter, Home};
+use self::home::{Busy, CountedWaiter};
 use self::state::{Entered, Inner, Request};
-use self::word::{GONE, LENT, NONBLOCKING, RETRYING, Word};
 use super::doubt::{Doubts, Pauses};
 use super::trampoline::block_on;
-use crate::base::fork;
 use crate::error::{LoopErrorKind, TrampolineError};
 use crate::greenlet::{local, run};
 use crate::hub::Interest;
@@ -94,15 +91,7 @@ impl Source {
     /// That saves a system call. A descriptor that is not non-blocking blocks the OS thread.
     #[must_use]
     pub fn from_nonblocking(fd: OwnedFd) -> Source {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let inner = Inner {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            fd: fd.into_raw_fd(),
-            generation: fork::generation(),
-            word: Word::new(),
-            home: Home::new(),
-        };
-        Source { inner: Arc::new(inner) }
+        Source { inner: Arc::new(Inner::new(fd)) }
     }
 
     /// Reads by `op`; while it would block, parks and tries again. Switches.
@@ -162,7 +151,7 @@ impl Source {
     #[inline(never)]
     fn may_have_ended(&self) -> bool {
         local::get_if_any().is_none_or(|local| {
-            let has_ended = local.main_loop.with_table(|table| table.has_ended(self.inner.fd, self.inner.id));
+            let has_ended = local.main_loop.with_table(|table| table.has_ended(self.inner.fd(), self.inner.id));
             has_ended.unwrap_or(true)
         })
     }
@@ -171,7 +160,7 @@ impl Source {
     #[cold]
     fn has_not_ended(&self) {
         if let Some(local) = local::get_if_any() {
-            local.main_loop.with_table(|table| table.has_not_ended(self.inner.fd, self.inner.id));
+            local.main_loop.with_table(|table| table.has_not_ended(self.inner.fd(), self.inner.id));
         }
     }
 
@@ -227,31 +216,30 @@ impl Source {
     ) -> io::Result<R> {
         let inner = &*self.inner;
         let entered = inner.enter()?;
-        // SAFETY: the number is open as long as `entered` lives.
-        let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
-        let flags = inner.word.flags();
-        let nonblocking = flags & NONBLOCKING != 0;
+        let fd = entered.fd();
+        let flags = inner.flags();
+        let nonblocking = flags.is_nonblocking();
         let direction = if WRITES { Interest::WRITE } else { Interest::READ };
-        let mut wait = Wait::new(timeout, WRITES && flags & RETRYING != 0);
+        let mut wait = Wait::new(timeout, WRITES && flags.is_retrying());
         let Some(local) = local::get_if_any() else {
             return perform_alone(fd, direction, nonblocking, wait, op);
         };
         let main_loop = &local.main_loop;
         // Even where the operation is known to block, a non-blocking caller tries it, and a panicking caller cannot
         // park.
-        let may_succeed = main_loop.with_table(|table| table.may_succeed(inner.fd, inner.id, direction));
+        let may_succeed = main_loop.with_table(|table| table.may_succeed(inner.fd(), inner.id, direction));
         let mut attempt = may_succeed.unwrap_or(true) || nonblocking || std::thread::panicking();
         loop {
             if attempt {
                 main_loop.counters.count_operation();
                 match op(fd) {
                     Ok((value, left)) => {
-                        main_loop.operated(inner.fd, inner.id, direction, Some(left));
+                        main_loop.operated(inner.fd(), inner.id, direction, Some(left));
                         return Ok(value);
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nonblocking => {
-                        main_loop.operated(inner.fd, inner.id, direction, None);
+                        main_loop.operated(inner.fd(), inner.id, direction, None);
                     }
                     Err(error) if nonblocking => return Err(error),
                     Err(error) => return Err(yield_if_exhausted(error)),
@@ -286,9 +274,7 @@ impl Source {
         let timeout = timeout.into();
         let entered = self.inner.enter()?;
         let Some(local) = local::get_if_any() else {
-            // SAFETY: the number is open as long as `entered` lives.
-            let fd = unsafe { BorrowedFd::borrow_raw(self.inner.fd) };
-            return Ok(block_on(fd, direction, timeout).map(drop)?);
+            return Ok(block_on(entered.fd(), direction, timeout).map(drop)?);
         };
         self.park(&entered, &local.main_loop, direction, &mut Wait::new(timeout, false))
     }
@@ -296,7 +282,7 @@ impl Source {
     /// Parks until the operation should be tried. A second call means that the operation did not confirm the report.
     fn park(
         &self,
-        entered: &Entered<'_>,
+        entered: &Entered<&Inner>,
         main_loop: &MainLoop,
         direction: Interest,
         wait: &mut Wait,
@@ -312,25 +298,23 @@ impl Source {
     #[inline(always)]
     fn park_on_hub(
         &self,
-        entered: &Entered<'_>,
+        entered: &Entered<&Inner>,
         main_loop: &MainLoop,
         direction: Interest,
         limit: &mut Deadline,
     ) -> io::Result<()> {
-        let inner = entered.0;
+        let inner = entered.source();
         let waiting = self.prepare(entered, main_loop, direction)?;
         // SAFETY: the number is open as long as `entered` lives, which is longer than the wait. It is open for the life
         // of the registration: `close`, `into_fd` and a move make the hub end it, by a call of an operation that is
         // entered or by a request that is.
-        let waited = unsafe { main_loop.wait_for(inner.fd, Owner::Socket(inner.id), direction, limit) };
+        let waited = unsafe { main_loop.wait_for(inner.fd(), Owner::Socket(inner.id), direction, limit) };
         drop(waiting);
         match waited {
             Ok(_) => Ok(()),
             Err(TrampolineError::Loop(error)) if error.forbids_waits() => {
-                // SAFETY: the number is open as long as `entered` lives.
-                let fd = unsafe { BorrowedFd::borrow_raw(inner.fd) };
-                block_on(fd, direction, limit.duration())?;
-                main_loop.with_table(|table| table.make_ready(inner.fd, inner.id, direction));
+                block_on(entered.fd(), direction, limit.duration())?;
+                main_loop.with_table(|table| table.make_ready(inner.fd(), inner.id, direction));
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -341,12 +325,12 @@ impl Source {
     #[cold]
     fn park_in_doubt(
         &self,
-        entered: &Entered<'_>,
+        entered: &Entered<&Inner>,
         main_loop: &MainLoop,
         direction: Interest,
         wait: &mut Wait,
     ) -> io::Result<()> {
-        let inner = entered.0;
+        let inner = entered.source();
         let now = main_loop.now();
         if mem::take(&mut wait.reported)
             && let Some(pause) = wait.doubts.add(now)
@@ -354,7 +338,7 @@ impl Source {
             // Reports that keep coming win over the timer of the deadline, so the deadline is checked here.
             let left = wait.limit.left_at(now).unwrap_or(Duration::MAX);
             if left.is_zero() {
-                return Err(TrampolineError::TimedOut(inner.fd).into());
+                return Err(TrampolineError::TimedOut(inner.fd()).into());
             }
             return self.pause(entered, main_loop, direction, pause.min(left));
         }
@@ -376,20 +360,20 @@ impl Source {
     /// Parks for `pause` without a registration at the hub.
     fn pause(
         &self,
-        entered: &Entered<'_>,
+        entered: &Entered<&Inner>,
         main_loop: &MainLoop,
         direction: Interest,
         pause: Duration,
     ) -> io::Result<()> {
-        let inner = entered.0;
+        let inner = entered.source();
         let waiting = self.prepare(entered, main_loop, direction)?;
         // SAFETY: as in `park_on_hub`.
-        let waited = unsafe { main_loop.pause(inner.fd, Owner::Socket(inner.id), direction, pause) };
+        let waited = unsafe { main_loop.pause(inner.fd(), Owner::Socket(inner.id), direction, pause) };
         drop(waiting);
         waited.map_err(|error| match error {
             // While the greenlet unwinds, a destructor cannot park, and must not spin.
             TrampolineError::Loop(error) if error.kind() == LoopErrorKind::Panicking => {
-                TrampolineError::TimedOut(inner.fd).into()
+                TrampolineError::TimedOut(inner.fd()).into()
             }
             error => error.into(),
         })
@@ -399,24 +383,24 @@ impl Source {
     #[inline(always)]
     fn prepare<'a>(
         &self,
-        entered: &Entered<'a>,
+        entered: &Entered<&'a Inner>,
         main_loop: &MainLoop,
         direction: Interest,
     ) -> io::Result<CountedWaiter<'a>> {
-        let inner = entered.0;
+        let inner = entered.source();
         if direction != Interest::READ && direction != Interest::WRITE {
-            return Err(TrampolineError::Interest { interest: direction, fd: inner.fd }.into());
+            return Err(TrampolineError::Interest { interest: direction, fd: inner.fd() }.into());
         }
         let waiting = inner.home.count();
         self.settle(main_loop)?;
-        if inner.word.is_closed() {
-            return Err(TrampolineError::Closed(inner.fd).into());
+        if inner.is_closed() {
+            return Err(inner.closed_error());
         }
         // Both loads are of one word, so this one sees no older value than that of `is_closed`. A waiter by number on
         // this thread has got the number from an `as_fd` that happened before, so it is seen as well.
-        if inner.word.has(LENT) {
+        if inner.flags().is_lent() {
             // A waiter by number has borrowed the number, and stays.
-            main_loop.with_table(|table| table.adopt(inner.fd, inner.id));
+            main_loop.with_table(|table| table.adopt(inner.fd(), inner.id));
         }
         Ok(waiting)
     }
@@ -431,12 +415,12 @@ impl Source {
     fn move_here(&self, main_loop: &MainLoop) -> io::Result<()> {
         let inner = &self.inner;
         main_loop.ensure_hub().map_err(io::Error::from)?;
-        let Some(here) = main_loop.mailbox() else { return Err(TrampolineError::Closed(inner.fd).into()) };
+        let Some(here) = main_loop.mailbox() else { return Err(inner.closed_error()) };
         match inner.home.move_to(main_loop.id().number(), here) {
             Ok(Some(before)) => inner.post(&before, Request::Forget),
             Ok(None) => {}
             Err(Busy) => {
-                let fd = inner.fd;
+                let fd = inner.fd();
                 let text = format!("descriptor {fd} is waited for on another thread; use try_clone for one each");
                 return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
             }
@@ -478,9 +462,7 @@ impl Source {
     ///
     /// Returns the error of `op`, and [`NotConnected`](io::ErrorKind::NotConnected) if the source is closed.
     pub fn with<R>(&self, op: impl FnOnce(BorrowedFd<'_>) -> io::Result<R>) -> io::Result<R> {
-        let _entered = self.inner.enter()?;
-        // SAFETY: the number is open as long as `_entered` lives.
-        op(unsafe { BorrowedFd::borrow_raw(self.inner.fd) })
+        op(self.inner.enter()?.fd())
     }
 
     /// Closes the source, and wakes its waiters with an error. Does not switch.
@@ -504,26 +486,23 @@ impl Source {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn close(&self) {
-        self.inner.word.enter();
-        let entered = Entered(&self.inner);
-        if self.inner.word.close() {
-            self.inner.forget();
+        if let Some(entered) = Inner::enter_unless_gone(&self.inner) {
+            entered.close();
+            entered.close_if_left_behind();
         }
-        self.inner.close_if_left_behind();
-        drop(entered);
     }
 
     /// Returns whether the source was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.inner.word.is_closed()
+        self.inner.is_closed()
     }
 
     /// Sets whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting. Does not switch.
     ///
     /// It is off by default. The descriptor itself is non-blocking in either case.
     pub fn set_nonblocking(&self, nonblocking: bool) {
-        self.inner.word.set(NONBLOCKING, nonblocking);
+        self.inner.set_nonblocking(nonblocking);
     }
 
     /// Sets whether waiting writes also try again after pauses. Does not switch.
@@ -531,20 +510,20 @@ impl Source {
     /// The pauses grow from 1 ms to 64 ms, whatever the hub reports. It is for sockets for which the system does not
     /// report every end of a wait. It is off by default.
     pub fn set_retrying(&self, retrying: bool) {
-        self.inner.word.set(RETRYING, retrying);
+        self.inner.set_retrying(retrying);
     }
 
     /// Returns whether waiting writes also try again after pauses.
     #[must_use]
     pub fn is_retrying(&self) -> bool {
-        self.inner.word.has(RETRYING)
+        self.inner.flags().is_retrying()
     }
 
     /// Returns whether operations return [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
     #[inline]
     #[must_use]
     pub fn is_nonblocking(&self) -> bool {
-        self.inner.word.has(NONBLOCKING)
+        self.inner.flags().is_nonblocking()
     }
 
     /// Returns the descriptor, deregistered from every hub. It is still non-blocking.
@@ -554,19 +533,17 @@ impl Source {
     /// Returns an error if the source was closed, or if the number is still registered at the hub of another thread and
     /// cannot be duplicated.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
-        let inner = &self.inner;
-        let _entered = inner.enter()?;
-        // Before the request: a hub that finds an open source at home keeps it registered.
-        inner.word.close();
-        inner.forget();
-        // If only this call is in progress, every hub has carried out its request.
-        if inner.word.claim_alone() {
-            // SAFETY: the number was open until now, no hub has it registered, and nothing else closes it.
-            return Ok(unsafe { OwnedFd::from_raw_fd(inner.fd) });
+        let Some(entered) = Inner::enter_unless_gone(&self.inner).filter(|_| !self.is_closed()) else {
+            return Err(self.inner.closed_error());
+        };
+        entered.close();
+        // SAFETY: the source was open, and only this call has closed it: a close needs a reference to the source. Borrows of
+        // the number end before the source is moved.
+        match unsafe { entered.into_fd() } {
+            Ok(fd) => Ok(fd),
+            // The number itself stays open until that hub has deregistered it.
+            Err(entered) => Ok(rustix::io::fcntl_dupfd_cloexec(entered.fd(), 0)?),
         }
-        // The number itself stays open until that hub has deregistered it.
-        // SAFETY: the number is open as long as `_entered` lives.
-        Ok(rustix::io::fcntl_dupfd_cloexec(unsafe { BorrowedFd::borrow_raw(inner.fd) }, 0)?)
     }
 }
 
@@ -610,7 +587,8 @@ fn perform_alone<R>(
 
 impl Drop for Source {
     fn drop(&mut self) {
-        self.inner.word.take_back();
+        // SAFETY: a borrow of the number borrows the source, which is dropped.
+        unsafe { self.inner.take_back() };
         self.close();
     }
 }
@@ -624,25 +602,25 @@ impl AsFd for Source {
     ///
     /// Panics if the source was closed.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inner.word.enter();
-        let entered = Entered(&self.inner);
-        let flags = self.inner.word.lend();
-        assert!(flags & GONE == 0, "descriptor {} was closed before it was lent", self.inner.fd);
+        let Some(entered) = Inner::enter_unless_gone(&*self.inner) else {
+            panic!("descriptor {} was closed before it was lent", self.inner.fd());
+        };
+        entered.lend();
         drop(entered);
-        // SAFETY: the number was not GONE while it was entered. With LENT set, nothing closes it before the drop.
-        unsafe { BorrowedFd::borrow_raw(self.inner.fd) }
+        // SAFETY: the number was not gone while it was entered. Since it is lent, nothing closes it before the drop.
+        unsafe { BorrowedFd::borrow_raw(self.inner.fd()) }
     }
 }
 
 impl AsRawFd for Source {
     fn as_raw_fd(&self) -> RawFd {
-        self.inner.fd
+        self.inner.fd()
     }
 }
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Source").field("fd", &self.inner.fd).field("closed", &self.is_closed()).finish()
+        f.debug_struct("Source").field("fd", &self.inner.fd()).field("closed", &self.is_closed()).finish()
     }
 }
 

@@ -9,7 +9,7 @@ use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 
 use super::home::{Home, Resident};
-use super::word::{CLOSED, GONE, Word};
+use super::word::Word;
 
 /// A number by which loom finds a close during a use. It counts its closes.
 struct Number {
@@ -29,7 +29,7 @@ impl Number {
 
     /// An operation, which needs the open number.
     fn operate(&self) {
-        if self.word.enter() & CLOSED == 0 {
+        if !self.word.enter().is_closed() {
             self.check_open();
         }
         self.leave();
@@ -86,8 +86,10 @@ fn a_lent_number_is_closed_after_it_is_taken_back() {
     loom::model(|| {
         let number = Number::new();
         let other = spawn(&number, Number::close);
-        number.word.enter();
-        let is_lent = number.word.lend() & GONE == 0;
+        let is_lent = !number.word.enter().is_gone();
+        if is_lent {
+            number.word.lend();
+        }
         number.leave();
         if is_lent {
             number.check_open();

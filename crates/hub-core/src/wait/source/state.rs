@@ -12,12 +12,13 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::home::{Home, Resident};
-use super::word::{CLOSED, GONE, LENT, Word};
+use super::word::{Flags, Word};
 use crate::base::fork;
 use crate::error::TrampolineError;
 use crate::greenlet::local;
@@ -27,10 +28,10 @@ use crate::main_loop::remote::{Mailbox, Message};
 
 pub(super) struct Inner {
     pub(super) id: u64,
-    pub(super) fd: RawFd,
+    fd: RawFd,
     /// The generation of forks in which the source was made.
-    pub(super) generation: u32,
-    pub(super) word: Word,
+    generation: u32,
+    word: Word,
     pub(super) home: Home<Mailbox>,
 }
 
@@ -44,20 +45,79 @@ impl Resident for Mailbox {
     }
 }
 
-/// An operation in progress. It keeps the number open.
-pub(super) struct Entered<'a>(pub(super) &'a Inner);
+/// An operation in progress on the source of `R`. It keeps the number open.
+///
+/// Only the methods of [`Inner`] make it, after they have found that the number was not gone when it was counted.
+pub(super) struct Entered<R: AsRef<Inner>>(R);
 
 impl Inner {
+    pub(super) fn new(fd: OwnedFd) -> Inner {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Inner {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            fd: fd.into_raw_fd(),
+            generation: fork::generation(),
+            word: Word::new(),
+            home: Home::new(),
+        }
+    }
+
+    /// Returns the number, which may be closed.
     #[inline]
-    pub(super) fn enter(&self) -> io::Result<Entered<'_>> {
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd
+    }
+
+    #[inline]
+    pub(super) fn flags(&self) -> Flags {
+        self.word.flags()
+    }
+
+    /// Returns whether the source is marked as closed, see [`Word::is_closed`].
+    #[inline]
+    pub(super) fn is_closed(&self) -> bool {
+        self.word.is_closed()
+    }
+
+    pub(super) fn set_nonblocking(&self, on: bool) {
+        self.word.set_nonblocking(on);
+    }
+
+    pub(super) fn set_retrying(&self, on: bool) {
+        self.word.set_retrying(on);
+    }
+
+    /// Begins an operation.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the source was closed.
+    #[inline]
+    pub(super) fn enter(&self) -> io::Result<Entered<&Inner>> {
         let flags = self.word.enter();
         let entered = Entered(self);
-        if flags & CLOSED != 0 { Err(self.is_closed()) } else { Ok(entered) }
+        if flags.is_closed() { Err(self.closed_error()) } else { Ok(entered) }
+    }
+
+    /// Begins an operation that a closed source allows. Returns `None` if the number is gone.
+    pub(super) fn enter_unless_gone<R: AsRef<Inner>>(source: R) -> Option<Entered<R>> {
+        let flags = source.as_ref().word.enter();
+        let entered = Entered(source);
+        (!flags.is_gone()).then_some(entered)
     }
 
     #[cold]
-    pub(super) fn is_closed(&self) -> io::Error {
+    pub(super) fn closed_error(&self) -> io::Error {
         TrampolineError::Closed(self.fd).into()
+    }
+
+    /// Ends the loan of the number by [`Entered::lend`].
+    ///
+    /// # Safety
+    ///
+    /// No borrow of the lent number is left, and none is made afterwards.
+    pub(super) unsafe fn take_back(&self) {
+        self.word.take_back();
     }
 
     /// # Safety
@@ -67,62 +127,6 @@ impl Inner {
     unsafe fn close_number(&self) {
         // SAFETY: the number was open until now, and nothing else closes it, by the contract.
         drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
-    }
-
-    /// Releases the open file of a closed source if greenlets that were left behind keep the number open forever.
-    ///
-    /// The caller is entered, and the hub of this thread has deregistered the number. If the hub of another thread has
-    /// the number registered, that thread does this once its hub has deregistered it: a hub cannot deregister a file
-    /// that the number no longer names.
-    pub(super) fn close_if_left_behind(&self) {
-        // A greenlet that was left behind is counted as a waiter for ever. Any other operation may be using the file.
-        if self.word.others().is_none_or(|others| others == 0 || others != self.home.waiters().into()) {
-            return;
-        }
-        let is_left_behind = match &self.home.resident() {
-            Some(mailbox) if mailbox.is_gone() => true,
-            Some(mailbox) if !is_own_mailbox(mailbox) => false,
-            _ => self.generation != fork::generation(),
-        };
-        if is_left_behind {
-            // Without a spare descriptor the file stays open.
-            let _ = self.lead_to_dead_file();
-        }
-    }
-
-    /// Makes the number name a socket that is at its end in both directions.
-    #[cold]
-    pub(super) fn lead_to_dead_file(&self) -> io::Result<()> {
-        let (dead, _) = UnixStream::pair()?;
-        // SAFETY: the number is open, since the caller is entered; `ManuallyDrop` leaves it to the source.
-        let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.fd) });
-        #[cfg(not(target_vendor = "apple"))]
-        rustix::io::dup3(&dead, &mut number, rustix::io::DupFlags::CLOEXEC)?;
-        #[cfg(target_vendor = "apple")]
-        {
-            rustix::io::dup2(&dead, &mut number)?;
-            rustix::io::fcntl_setfd(&*number, rustix::io::FdFlags::CLOEXEC)?;
-        }
-        Ok(())
-    }
-
-    /// Makes the hub that has the number registered deregister it, and wakes the waiters. The caller is entered.
-    pub(super) fn forget(self: &Arc<Self>) {
-        if let Some(local) = local::try_get()
-            && !self.forget_here(&local.main_loop)
-            && let Some(mailbox) = local.main_loop.mailbox()
-        {
-            self.post(&mailbox, Request::Forget);
-        }
-        // A caller that moves the source after this look is entered, and leaves when it finds the source closed.
-        if self.home.hub() == 0 {
-            return;
-        }
-        if let Some(mailbox) = self.home.resident()
-            && !is_own_mailbox(&mailbox)
-        {
-            self.post(&mailbox, Request::Forget);
-        }
     }
 
     /// Wakes the waiters in `directions` on every thread, so that their operations are tried again.
@@ -143,48 +147,159 @@ impl Inner {
         }
     }
 
-    /// Makes the hub of this thread deregister the number, and wakes the waiters. The caller is entered.
-    ///
-    /// Returns false, and changes nothing, inside the hub's `wait`.
-    fn forget_here(&self, main_loop: &MainLoop) -> bool {
-        let is_known = main_loop.with_table(|table| {
-            // A waiter by number borrows the number from this source, even if no hub has the source registered.
-            if self.word.is_closed() && self.word.has(LENT) {
-                table.adopt(self.fd, self.id);
-            }
-            table.knows(self.fd, self.id)
-        });
-        if is_known == Some(true) {
-            // SAFETY: the number is open, since the callers are entered.
-            let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
-            main_loop.closed(self.fd, Some(fd));
-        }
-        is_known.is_some()
-    }
-
-    /// Sends a request to the hub of another thread.
+    /// Sends a request to the hub of another thread. A source whose number is gone has no registration and no waiter.
     pub(super) fn post(self: &Arc<Self>, mailbox: &Mailbox, request: Request) {
-        self.word.enter();
+        let Some(source) = Inner::enter_unless_gone(Arc::clone(self)) else { return };
+        let request = ReleaseRequest { source, request };
         // A mailbox that is gone never runs its hub again, so no call is lent that hub's table any more. The message
         // comes back and is dropped.
-        let request = ReleaseRequest { source: Arc::clone(self), request };
         drop(mailbox.post(Message::Run(Box::new(move || request.carry_out(&local::get().main_loop)))));
     }
 }
 
-impl Drop for Entered<'_> {
+impl AsRef<Inner> for Inner {
+    #[inline]
+    fn as_ref(&self) -> &Inner {
+        self
+    }
+}
+
+impl<'a> Entered<&'a Inner> {
+    #[inline]
+    pub(super) fn source(&self) -> &'a Inner {
+        self.0
+    }
+}
+
+impl<R: AsRef<Inner>> Entered<R> {
+    #[inline]
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the number is open as long as `self` lives.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_ref().fd) }
+    }
+
+    /// Keeps the number open after this operation, until [`Inner::take_back`].
+    pub(super) fn lend(&self) {
+        self.0.as_ref().word.lend();
+    }
+
+    /// Releases the open file of a closed source if greenlets that were left behind keep the number open forever.
+    ///
+    /// The hub of this thread has deregistered the number. If the hub of another thread has the number registered, that
+    /// thread does this once its hub has deregistered it: a hub cannot deregister a file that the number no longer
+    /// names.
+    pub(super) fn close_if_left_behind(&self) {
+        let source = self.0.as_ref();
+        // A greenlet that was left behind is counted as a waiter for ever. Any other operation may be using the file.
+        if source.word.others().is_none_or(|others| others == 0 || others != source.home.waiters().into()) {
+            return;
+        }
+        let is_left_behind = match &source.home.resident() {
+            Some(mailbox) if mailbox.is_gone() => true,
+            Some(mailbox) if !is_own_mailbox(mailbox) => false,
+            _ => source.generation != fork::generation(),
+        };
+        if is_left_behind {
+            // Without a spare descriptor the file stays open.
+            let _ = self.lead_to_dead_file();
+        }
+    }
+
+    /// Makes the number name a socket that is at its end in both directions.
+    #[cold]
+    fn lead_to_dead_file(&self) -> io::Result<()> {
+        let (dead, _) = UnixStream::pair()?;
+        // SAFETY: the number is open as long as `self` lives; `ManuallyDrop` leaves it to the source.
+        let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.0.as_ref().fd) });
+        #[cfg(not(target_vendor = "apple"))]
+        rustix::io::dup3(&dead, &mut number, rustix::io::DupFlags::CLOEXEC)?;
+        #[cfg(target_vendor = "apple")]
+        {
+            rustix::io::dup2(&dead, &mut number)?;
+            rustix::io::fcntl_setfd(&*number, rustix::io::FdFlags::CLOEXEC)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the hub of this thread deregister the number, and wakes the waiters.
+    ///
+    /// Returns false, and changes nothing, inside the hub's `wait`.
+    fn forget_here(&self, main_loop: &MainLoop) -> bool {
+        let source = self.0.as_ref();
+        let is_known = main_loop.with_table(|table| {
+            // A waiter by number borrows the number from this source, even if no hub has the source registered.
+            if source.word.is_closed() && source.word.flags().is_lent() {
+                table.adopt(source.fd, source.id);
+            }
+            table.knows(source.fd, source.id)
+        });
+        if is_known == Some(true) {
+            main_loop.closed(source.fd, Some(self.fd()));
+        }
+        is_known.is_some()
+    }
+}
+
+impl Entered<&Arc<Inner>> {
+    /// Marks the source as closed. Makes the hub that has the number registered deregister it, and wakes the waiters.
+    ///
+    /// A second call does nothing.
+    pub(super) fn close(&self) {
+        // Before the requests: a hub that finds an open source at home keeps it registered.
+        if self.0.word.close() {
+            self.forget();
+        }
+    }
+
+    fn forget(&self) {
+        let source = self.0;
+        if let Some(local) = local::try_get()
+            && !self.forget_here(&local.main_loop)
+            && let Some(mailbox) = local.main_loop.mailbox()
+        {
+            source.post(&mailbox, Request::Forget);
+        }
+        // A caller that moves the source after this look is entered, and leaves when it finds the source closed.
+        if source.home.hub() == 0 {
+            return;
+        }
+        if let Some(mailbox) = source.home.resident()
+            && !is_own_mailbox(&mailbox)
+        {
+            source.post(&mailbox, Request::Forget);
+        }
+    }
+
+    /// Takes the number if this operation is the only one in progress. Otherwise returns the operation.
+    ///
+    /// # Safety
+    ///
+    /// This operation began on an open source and has closed it. Nothing borrows the number from the source.
+    pub(super) unsafe fn into_fd(self) -> Result<OwnedFd, Self> {
+        // If only this operation is in progress, every hub has carried out its request.
+        if !self.0.word.claim_alone() {
+            return Err(self);
+        }
+        // SAFETY: the number was open until now, and no hub has it registered. The word says that nothing else closes it,
+        // by the contract.
+        Ok(unsafe { OwnedFd::from_raw_fd(self.0.fd) })
+    }
+}
+
+impl<R: AsRef<Inner>> Drop for Entered<R> {
     #[inline]
     fn drop(&mut self) {
-        if self.0.word.leave() {
+        let source = self.0.as_ref();
+        if source.word.leave() {
             // SAFETY: the word says so.
-            unsafe { self.0.close_number() };
+            unsafe { source.close_number() };
         }
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if !self.word.has(GONE) {
+        if !self.word.flags().is_gone() {
             // SAFETY: the number was open until now, and this is the last reference. A thread that sets `GONE` holds a
             // reference, so its store happens before this load.
             drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
@@ -193,9 +308,9 @@ impl Drop for Inner {
 }
 
 /// A request of another thread to a hub that has a source registered. It counts as an operation in progress.
-pub(crate) struct ReleaseRequest {
-    pub(super) source: Arc<Inner>,
-    pub(super) request: Request,
+struct ReleaseRequest {
+    source: Entered<Arc<Inner>>,
+    request: Request,
 }
 
 /// The kind of a request to the hub of another thread.
@@ -207,8 +322,8 @@ pub(super) enum Request {
 }
 
 impl ReleaseRequest {
-    pub(crate) fn carry_out(self, main_loop: &MainLoop) {
-        let source = &*self.source;
+    fn carry_out(self, main_loop: &MainLoop) {
+        let source = &*self.source.0;
         if let Request::Wake(directions) = self.request {
             main_loop.wake_waiters(source.fd, source.id, directions);
             return;
@@ -216,17 +331,11 @@ impl ReleaseRequest {
         // The source may have come back meanwhile. Only this thread can bring it back, so the answer stays true.
         let is_here = source.home.settled_hub() == main_loop.id().number();
         if !is_here || source.word.is_closed() {
-            source.forget_here(main_loop);
+            self.source.forget_here(main_loop);
         }
         if source.word.is_closed() {
-            source.close_if_left_behind();
+            self.source.close_if_left_behind();
         }
-    }
-}
-
-impl Drop for ReleaseRequest {
-    fn drop(&mut self) {
-        drop(Entered(&self.source));
     }
 }
 
@@ -254,7 +363,7 @@ impl SourceWaker {
 }
 
 /// Returns whether a mailbox is that of the calling thread.
-pub(super) fn is_own_mailbox(mailbox: &Arc<Mailbox>) -> bool {
+fn is_own_mailbox(mailbox: &Arc<Mailbox>) -> bool {
     let here = local::try_get().and_then(|local| local.main_loop.mailbox());
     here.is_some_and(|here| Arc::ptr_eq(&here, mailbox))
 }

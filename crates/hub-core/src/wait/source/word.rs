@@ -12,22 +12,58 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use crate::base::sync::{AtomicU64, order_for_model};
 
 /// The source was closed.
-pub(super) const CLOSED: u64 = 1;
+const CLOSED: u64 = 1;
 
 /// `as_fd` has lent the number for the life of the source.
-pub(super) const LENT: u64 = 2;
+const LENT: u64 = 2;
 
 /// Operations return `WouldBlock` instead of waiting.
-pub(super) const NONBLOCKING: u64 = 4;
+const NONBLOCKING: u64 = 4;
 
 /// The number is closed, or about to be closed by the caller that has set this.
-pub(super) const GONE: u64 = 8;
+const GONE: u64 = 8;
 
 /// Waiting writes also try again after pauses.
-pub(super) const RETRYING: u64 = 16;
+const RETRYING: u64 = 16;
 
 /// One operation in progress. The upper bits of the word count them: 59 bits, which no program can use up.
 const ENTERED: u64 = 32;
+
+/// The flags of a source at one moment.
+#[derive(Copy, Clone)]
+pub(super) struct Flags(u64);
+
+impl Flags {
+    /// Returns whether the source was closed.
+    #[inline]
+    pub(super) fn is_closed(self) -> bool {
+        self.0 & CLOSED != 0
+    }
+
+    /// Returns whether the number was closed, or was about to be.
+    #[inline]
+    pub(super) fn is_gone(self) -> bool {
+        self.0 & GONE != 0
+    }
+
+    /// Returns whether `as_fd` has lent the number.
+    #[inline]
+    pub(super) fn is_lent(self) -> bool {
+        self.0 & LENT != 0
+    }
+
+    /// Returns whether operations return `WouldBlock` instead of waiting.
+    #[inline]
+    pub(super) fn is_nonblocking(self) -> bool {
+        self.0 & NONBLOCKING != 0
+    }
+
+    /// Returns whether waiting writes also try again after pauses.
+    #[inline]
+    pub(super) fn is_retrying(self) -> bool {
+        self.0 & RETRYING != 0
+    }
+}
 
 /// Flags, and the number of operations in progress.
 pub(super) struct Word(AtomicU64);
@@ -39,8 +75,8 @@ impl Word {
 
     /// Counts an operation in progress. Returns the flags from before.
     #[inline]
-    pub(super) fn enter(&self) -> u64 {
-        self.0.fetch_add(ENTERED, Acquire)
+    pub(super) fn enter(&self) -> Flags {
+        Flags(self.0.fetch_add(ENTERED, Acquire))
     }
 
     /// Ends an operation. Returns true if the caller has to close the number.
@@ -82,9 +118,9 @@ impl Word {
         self.0.load(SeqCst) & CLOSED != 0
     }
 
-    /// Lends the number until [`take_back`](Word::take_back). Returns the flags from before.
-    pub(super) fn lend(&self) -> u64 {
-        self.0.fetch_or(LENT, AcqRel)
+    /// Lends the number until [`take_back`](Word::take_back). The caller is counted, and the number was not gone before.
+    pub(super) fn lend(&self) {
+        self.0.fetch_or(LENT, AcqRel);
     }
 
     pub(super) fn take_back(&self) {
@@ -98,16 +134,19 @@ impl Word {
     }
 
     #[inline]
-    pub(super) fn has(&self, flag: u64) -> bool {
-        self.flags() & flag != 0
+    pub(super) fn flags(&self) -> Flags {
+        Flags(self.0.load(Relaxed))
     }
 
-    #[inline]
-    pub(super) fn flags(&self) -> u64 {
-        self.0.load(Relaxed)
+    pub(super) fn set_nonblocking(&self, on: bool) {
+        self.set(NONBLOCKING, on);
     }
 
-    pub(super) fn set(&self, flag: u64, on: bool) {
+    pub(super) fn set_retrying(&self, on: bool) {
+        self.set(RETRYING, on);
+    }
+
+    fn set(&self, flag: u64, on: bool) {
         if on {
             self.0.fetch_or(flag, Relaxed);
         } else {
