@@ -1055,6 +1055,31 @@ fn a_greenlet_dropped_while_panicking_is_unwound_later() {
 }
 
 #[test]
+fn a_greenlet_dropped_by_a_panicking_result_is_unwound() {
+    test("a_greenlet_dropped_by_a_panicking_result_is_unwound", || {
+        struct Panics(#[expect(dead_code, reason = "dropped while the destructor unwinds")] Greenlet);
+        impl Drop for Panics {
+            fn drop(&mut self) {
+                quiet_panic("the destructor of a result");
+            }
+        }
+        let log = Log::default();
+        let (end, panics) = (Rc::new(Event::new()), Panics(suspended(&log, "unwound")));
+        let ends = end.clone();
+        let greenlet = Greenlet::new(move |_| {
+            let _ = ends.wait();
+            Ok(Payload::new(panics))
+        });
+        // The timeout ends the switch of main, which takes no result any more.
+        assert!(with_timeout(SHORT, || drop(greenlet.switch(Payload::unit()))).is_err());
+        end.send(()).unwrap();
+        greenhub::thread::yield_now();
+        assert!(greenlet.is_dead());
+        assert_eq!(*log.borrow(), ["unwound"]);
+    });
+}
+
+#[test]
 fn a_greenlet_dropped_while_panicking_lives_on_with_a_new_handle() {
     test("a_greenlet_dropped_while_panicking_lives_on_with_a_new_handle", || {
         struct Resumes(Rc<Event<()>>, Rc<RefCell<Option<Greenlet>>>);

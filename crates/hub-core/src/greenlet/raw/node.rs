@@ -39,15 +39,15 @@ pub(super) struct Node {
     pub(super) status: Cell<Status>,
     pub(super) handles: Cell<usize>,
     /// `None` stands for the hub. For the main greenlet it means that there is no parent.
-    pub(super) parent: RefCell<Option<Rc<Node>>>,
+    parent: RefCell<Option<Rc<Node>>>,
     /// The body, until it begins.
     pub(super) body: Cell<Option<Body>>,
     pub(super) successor: Cell<Successor>,
     /// This greenlet waits in the drop of the last handle of another one.
-    pub(super) in_drop: Cell<bool>,
+    in_drop: Cell<bool>,
     /// Greenlets that lost their last handle while this one was panicking. They exit when this one ends.
-    pub(super) orphans: RefCell<Vec<Rc<Node>>>,
-    pub(super) made_at: &'static Location<'static>,
+    orphans: RefCell<Vec<Rc<Node>>>,
+    made_at: &'static Location<'static>,
 }
 
 #[derive(Copy, Clone)]
@@ -165,13 +165,7 @@ pub(in super::super) fn run_raw(me: ControlRef) -> Option<ControlRef> {
     // Pending exits concerned the body. Destructors may switch and block again.
     me.clear_exits();
     me.drop_locals();
-    loop {
-        let orphan = node.orphans.borrow_mut().pop();
-        match orphan {
-            Some(orphan) => orphan.end_unless_held(),
-            None => break,
-        }
-    }
+    node.end_orphans();
 
     let destination = match (node.successor.get(), node.parent()) {
         (Successor::Parent, Some(parent)) => route(parent, returned(message), me),
@@ -194,6 +188,10 @@ pub(in super::super) fn run_raw(me: ControlRef) -> Option<ControlRef> {
         && let Some(parent) = node.parent.take()
     {
         release(parent);
+    }
+    if next.is_none() {
+        // The destructors of the result and of the parent's body may have panicked and left greenlets behind.
+        node.end_orphans();
     }
     node.status.set(Status::Dead);
     me.switching().end();
@@ -295,6 +293,15 @@ impl Node {
             && let Err(error) = contained(|| drop(body))
         {
             self.report(error);
+        }
+    }
+
+    /// Makes the greenlets exit that have lost their last handle while this one was panicking.
+    fn end_orphans(&self) {
+        loop {
+            let orphan = self.orphans.borrow_mut().pop();
+            let Some(orphan) = orphan else { return };
+            orphan.end_unless_held();
         }
     }
 
