@@ -88,7 +88,7 @@ pub(crate) struct Stack {
     /// The next idle stack, while this one is idle.
     next: Cell<*mut Stack>,
     /// The context of the root loop that is suspended on this stack; zero if there is none.
-    pub(crate) context: Cell<usize>,
+    pub(super) context: Cell<usize>,
     top: *mut u8,
     bottom: *mut u8,
     /// The length of the guard below `bottom`.

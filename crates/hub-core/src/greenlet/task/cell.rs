@@ -40,7 +40,7 @@ pub(super) const SEEN: u8 = 32;
 
 /// The part of a cell that does not depend on the body's type.
 #[repr(C)]
-pub(crate) struct Header {
+pub(super) struct Header {
     pub(super) vtable: &'static Vtable,
     pub(super) spawned_at: &'static Location<'static>,
     pub(super) control: Cell<Option<ControlRef>>,
@@ -148,7 +148,7 @@ where
     }
 }
 
-pub(super) fn body<F, T>(task: TaskRef) -> *mut Body<F, T> {
+fn body<F, T>(task: TaskRef) -> *mut Body<F, T> {
     let cell = task.0.cast::<TaskCell<F, T>>();
     // SAFETY: this computes an address within the allocation, and reads nothing.
     unsafe { UnsafeCell::raw_get(&raw const (*cell.as_ptr()).body) }

@@ -10,25 +10,25 @@ use std::cell::{Cell, RefCell};
 use std::iter;
 use std::ptr::NonNull;
 
-pub(super) const STEP: usize = 64;
+const STEP: usize = 64;
 
-pub(super) const CLASSES: usize = 8;
+const CLASSES: usize = 8;
 
-pub(super) const BATCH: usize = 64;
+const BATCH: usize = 64;
 
-pub(super) const UNPOOLED: u8 = u8::MAX;
+const UNPOOLED: u8 = u8::MAX;
 
 /// The free cells of an OS thread, in size classes of whole cache lines. Larger cells come from the allocator.
 pub(crate) struct TaskPool {
-    pub(super) free: [Cell<Option<NonNull<FreeCell>>>; CLASSES],
-    pub(super) batches: RefCell<Vec<(NonNull<u8>, Layout)>>,
+    free: [Cell<Option<NonNull<FreeCell>>>; CLASSES],
+    batches: RefCell<Vec<(NonNull<u8>, Layout)>>,
     /// The numbers of cells taken and freed so far.
-    pub(super) taken: Cell<u64>,
-    pub(super) given: Cell<u64>,
+    taken: Cell<u64>,
+    given: Cell<u64>,
 }
 
-pub(super) struct FreeCell {
-    pub(super) next: Option<NonNull<FreeCell>>,
+struct FreeCell {
+    next: Option<NonNull<FreeCell>>,
 }
 
 impl TaskPool {
@@ -86,7 +86,7 @@ impl TaskPool {
 
     #[cold]
     #[inline(never)]
-    pub(super) fn grow(&self, class: usize) -> NonNull<FreeCell> {
+    fn grow(&self, class: usize) -> NonNull<FreeCell> {
         let size = (class + 1) * STEP;
         let layout = Layout::from_size_align(size * BATCH, STEP).expect("a batch of cells has a size that fits");
         let batch = allocate(layout);
@@ -153,7 +153,7 @@ impl TaskPool {
     }
 }
 
-pub(super) fn allocate(layout: Layout) -> NonNull<u8> {
+fn allocate(layout: Layout) -> NonNull<u8> {
     // SAFETY: a cell has a header, so the layout is not empty.
     let memory = unsafe { alloc(layout) };
     NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
