@@ -243,11 +243,17 @@ impl Local {
 }
 
 /// Returns the context that enters a stack: that of the root loop at rest on it, or a fresh one.
+///
+/// # Safety
+///
+/// The stack was just taken from the pool of this OS thread, so its root is at rest or it has none. This is called once
+/// for it until it is given back.
 #[inline]
-pub(super) fn enter_stack(stack: StackRef) -> usize {
+pub(super) unsafe fn enter_stack(stack: StackRef) -> usize {
     // SAFETY: stack headers are never freed while their thread's state exists.
     match unsafe { stack.as_ref() }.context.replace(0) {
-        0 => switch::fresh(stack),
+        // SAFETY: without a root at rest nothing is on the stack, by the contract.
+        0 => unsafe { switch::fresh(stack) },
         context => context,
     }
 }

@@ -284,7 +284,8 @@ impl Greenlet {
                 let stack = local.take_stack(None).inspect_err(|_| spans::entered(me))?;
                 let target = begin(local, &node, value);
                 target.stack.set(Some(stack));
-                target.context.set(local::enter_stack(stack));
+                // SAFETY: the stack was just taken, and is entered by this context only.
+                target.context.set(unsafe { local::enter_stack(stack) });
                 target
             }
         };

@@ -339,7 +339,8 @@ impl RunQueue {
         let stack = local.take_stack(None)?;
         let mainloop = local.controls.take(Kind::Mainloop, Stamp::NONE);
         mainloop.stack.set(Some(stack));
-        mainloop.context.set(local::enter_stack(stack));
+        // SAFETY: the stack was just taken, and is entered by this context only.
+        mainloop.context.set(unsafe { local::enter_stack(stack) });
         mainloop.state.set(State::Switched);
         local.mainloop.set(Some(mainloop));
         Ok(mainloop)
@@ -351,7 +352,8 @@ impl RunQueue {
 fn give_stack(local: &Local, control: ControlRef) -> Result<(), LoopError> {
     let stack = local.take_stack(requested_size(control))?;
     control.stack.set(Some(stack));
-    control.context.set(local::enter_stack(stack));
+    // SAFETY: the stack was just taken, and is entered by this context only.
+    control.context.set(unsafe { local::enter_stack(stack) });
     Ok(())
 }
 

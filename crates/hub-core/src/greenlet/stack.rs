@@ -272,7 +272,8 @@ impl Stacks {
         // SAFETY: the slabs of `self` are mapped until it is dropped.
         let mut slab = unsafe { class.slab.get().as_ref() };
         if slab.is_none_or(Slab::is_used_up) {
-            let new = Slab::map(number, slab.map_or(0, Slab::count), self.slabs.get())?;
+            // SAFETY: `slabs` leads to the newest slab of `self`. `release` removes the links to a slab that it unmaps.
+            let new = unsafe { Slab::map(number, slab.map_or(0, Slab::count), self.slabs.get()) }?;
             self.slabs.set(new.as_ptr());
             class.slab.set(new.as_ptr());
             super::overflow::watch();

@@ -59,11 +59,16 @@ fn land(transfer: Transfer) {
 }
 
 /// Creates a context that will run `root` from the top of an unused stack.
-pub(super) fn fresh(stack: StackRef) -> usize {
-    // SAFETY: a stack that was just taken belongs to the caller until it is given back.
+///
+/// # Safety
+///
+/// The stack was taken from its pool, and no frame is on it. It is entered only by the returned context, and given back
+/// only by `root`.
+pub(super) unsafe fn fresh(stack: StackRef) -> usize {
+    // SAFETY: a stack that was taken is mapped, and so is its header.
     let stack = unsafe { stack.as_ref() };
     // SAFETY: top and bottom delimit mapped, writable memory that is not in use. It stays mapped until the stack is
-    // given back, which only `root` does, and `context` copies nothing but the entry.
+    // given back, which only `root` does, by the contract, and `context` copies nothing but the entry.
     let context = unsafe { Context::new(&context::stack::Stack::new(stack.top().cast(), stack.bottom().cast()), root) };
     // SAFETY: `Context` is one pointer.
     unsafe { transmute::<Context, usize>(context) }

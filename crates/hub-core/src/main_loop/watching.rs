@@ -288,7 +288,8 @@ impl MainLoop {
             _ => return,
         };
         let callback = self.callbacks.borrow_mut().remove(id);
-        self.release(key, interest, Target::Call(id.number()));
+        // SAFETY: `callback` owns the descriptor, and is dropped after the call.
+        unsafe { self.release(key, interest, Target::Call(id.number())) };
         drop_contained(callback);
     }
 
@@ -306,13 +307,17 @@ impl MainLoop {
         drop_contained(listener);
     }
 
-    /// Removes the waiter of a listener, whose descriptor is still open.
-    fn release(&self, key: Key, interest: Interest, target: Target) {
+    /// Removes the waiter of a listener.
+    ///
+    /// # Safety
+    ///
+    /// The descriptor of the listener stays open until this returns.
+    unsafe fn release(&self, key: Key, interest: Interest, target: Target) {
         if self.descriptors.borrow_mut().leave(key, interest, target) {
             self.promote_next_waiter(key, interest);
         }
         if self.descriptors.borrow().may_be_forgotten(key) && !self.slot.is_empty() {
-            // SAFETY: the number is open, since the caller keeps it so.
+            // SAFETY: the number is open, by the contract.
             let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
             // A hub that fails here has nothing left to forget.
             let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, Some(fd)));
@@ -337,7 +342,8 @@ impl MainLoop {
         // SAFETY: `kept` holds the descriptor during the call. After it the registration does, or nothing stays armed.
         let watched = unsafe { self.watch(key, armed | interest, interest, target) };
         if self.callbacks.borrow().get(id).is_none() {
-            self.release(key, interest, target);
+            // SAFETY: `kept` holds the descriptor during the call.
+            unsafe { self.release(key, interest, target) };
             if let Err(TrampolineError::Loop(error)) = watched {
                 // The error is the hub's, not the listener's.
                 self.stop_with(error);

@@ -105,7 +105,11 @@ impl Slab {
     /// Maps a slab, and links it into the OS thread's list and in front of `next`.
     ///
     /// The former slab of the class has `before` stacks. The new one has fewer than planned if address space is short.
-    pub(super) fn map(class: usize, before: usize, next: *const Slab) -> Result<NonNull<Slab>, StackError> {
+    ///
+    /// # Safety
+    ///
+    /// `next` is null or leads to a slab of the same owner, which follows the link only while that slab is mapped.
+    pub(super) unsafe fn map(class: usize, before: usize, next: *const Slab) -> Result<NonNull<Slab>, StackError> {
         let geometry = Geometry::of_class(class);
         let mut count = geometry.count_after(before);
         let (base, front, len) = loop {
@@ -305,7 +309,8 @@ mod tests {
 
     #[test]
     fn a_slab_takes_its_headers_and_its_stacks() {
-        let slab = Slab::map(0, 0, ptr::null()).expect("address space");
+        // SAFETY: there is no next slab.
+        let slab = unsafe { Slab::map(0, 0, ptr::null()) }.expect("address space");
         // SAFETY: just mapped by this OS thread.
         let (front, len) = unsafe { (slab.as_ref().first.addr() - slab.addr().get(), slab.as_ref().len) };
         let headers = size_of::<Slab>() + FIRST * size_of::<Stack>();
@@ -333,7 +338,8 @@ mod tests {
         if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
             return eprintln!("this system has no huge pages");
         }
-        let slab = Slab::map(0, 0, ptr::null()).expect("address space");
+        // SAFETY: there is no next slab.
+        let slab = unsafe { Slab::map(0, 0, ptr::null()) }.expect("address space");
         let flags = flags_of(slab.addr().get()).expect("the system lists its mappings");
         // SAFETY: just mapped by this OS thread, and no stack was cut.
         unsafe { Slab::unmap(slab.as_ptr()) };
