@@ -461,7 +461,7 @@ fn unparks_from_other_threads_of_a_forked_child_reach_its_loop() {
         let unparker = slot.take().unwrap();
         let child = forked(|| {
             // The loop has not noticed the fork yet, and no other thread of the child has used the library.
-            let from = unparker.clone();
+            let from = unparker;
             std::thread::spawn(move || from.unpark()).join().unwrap();
             let other = || Parker::new(WaitReason::Event).unwrap().park(&mut Deadline::from(Some(SHORT)));
             std::thread::spawn(other).join().unwrap().unwrap();
