@@ -47,7 +47,7 @@ impl<T> GreenThread<T> {
     /// Returns the [`Thread`] of this green thread. std's `thread`.
     #[must_use]
     pub fn thread(&self) -> &Thread {
-        thread::of(*self.task)
+        thread::of(&self.task)
     }
 
     /// Waits for the green thread to finish and returns its result. Switches, unless it has ended.

@@ -35,15 +35,9 @@ pub fn run_in_place_at<T: 'static>(
     f: impl FnOnce() -> T + 'static,
 ) -> GreenThread<T> {
     let local = local::get();
-    let task = Task::new(local, f, true, place);
-    if let Some(control) = task.control() {
-        task.forget_control();
-        local.controls.give(control);
-    }
     let me = run::current();
     let thrown = me.thrown();
-    task.run();
-    task.finish();
+    let task = Task::run_here(local, f, place);
     let green = GreenThread { task };
     if run::has_to_exit(me) {
         // The caller exits, so it cannot use the handle.

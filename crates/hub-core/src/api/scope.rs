@@ -142,8 +142,11 @@ fn run_here(child: TaskRef) {
         child.forget_control();
         local::get().controls.give(control);
     }
-    child.run();
-    child.finish();
+    // SAFETY: the child has not started, and its greenlet was taken away. The handle of the scope keeps the cell.
+    unsafe {
+        child.run();
+        child.finish();
+    }
 }
 
 impl<'scope, 'env> Scope<'scope, 'env> {
@@ -237,7 +240,7 @@ impl<T> ScopedGreenThread<'_, T> {
     /// Returns the [`Thread`] of this green thread. std's `thread`.
     #[must_use]
     pub fn thread(&self) -> &Thread {
-        thread::of(*self.task)
+        thread::of(&self.task)
     }
 
     /// Waits for the green thread to finish and returns its result. Switches, unless it has ended.

@@ -63,13 +63,13 @@ thread_local! {
 #[must_use]
 pub fn current() -> Thread {
     match local::try_get().and_then(|_| run::current().task()) {
-        Some(task) => of(task).clone(),
+        Some(task) => of(&task).clone(),
         None => MAIN.try_with(main_thread).unwrap_or_else(|_| Thread::new(None)),
     }
 }
 
 /// Returns the handle of a green thread, made on first use.
-pub(crate) fn of<'a>(task: TaskRef) -> &'a Thread {
+pub(crate) fn of(task: &TaskRef) -> &Thread {
     let made = task.companion(|| Box::new(Thread::new(task.name().as_deref())));
     made.downcast_ref().expect("a green thread has no other companion")
 }

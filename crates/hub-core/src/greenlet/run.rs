@@ -478,14 +478,17 @@ fn requested_size(control: ControlRef) -> Option<usize> {
 fn run_task(me: ControlRef) {
     let Some(task) = me.task.get() else { return };
     spans::entered(me);
-    task.run();
+    // SAFETY: the cell belongs to the running greenlet, which the queue has entered once. A cell that is cancelled loses
+    // its greenlet.
+    unsafe { task.run() };
     me.task.set(None);
     // A signal handler that reads `task` here finds `None` or a live task.
     compiler_fence(Ordering::SeqCst);
     // Pending exits concerned the body. Links and destructors may block again.
     me.clear_exits();
     me.drop_locals();
-    task.finish();
+    // SAFETY: `run` has stored the result. The greenlet refers to the cell no more, so nothing else finishes it.
+    unsafe { task.finish() };
 }
 
 /// Reports a callback that panicked. The loop continues.

@@ -94,19 +94,26 @@ impl TaskRef {
     }
 
     /// Runs the closure and stores its result. Never unwinds.
+    ///
+    /// # Safety
+    ///
+    /// The cell has not started, and nothing else starts it: the caller is its greenlet, or has taken the greenlet away.
     #[inline]
-    pub(crate) fn run(self) {
+    pub(crate) unsafe fn run(self) {
         let header = self.header();
         let bits = header.bits.get();
         debug_assert!(bits & STARTED == 0, "a cell is started once");
         header.bits.set(bits | STARTED);
-        // SAFETY: the closure is still in the body, because STARTED was not set before. It is set once: by the greenlet that
-        // the run queue enters, or by a caller that has taken the control block away first.
+        // SAFETY: the closure is still in the body, because STARTED was not set before, by the contract.
         unsafe { (header.vtable.run)(self) };
     }
 
     /// Ends a cell that never started. The closure is dropped, and `error` becomes the result.
-    pub(super) fn fail(self, error: GreenError) {
+    ///
+    /// # Safety
+    ///
+    /// The same as for [`run`](TaskRef::run).
+    pub(super) unsafe fn fail(self, error: GreenError) {
         let header = self.header();
         debug_assert!(!self.has_started());
         header.bits.set(header.bits.get() | STARTED);
@@ -120,18 +127,28 @@ impl TaskRef {
     /// Ends a cell whose body has begun and never continues. `error` becomes the result. Never unwinds.
     ///
     /// The stack of the body may still refer to the cell, but nothing runs there any more.
-    pub(super) fn abandon(self, error: GreenError) {
+    ///
+    /// # Safety
+    ///
+    /// The body has begun, has stored no result, and is never entered again. Without a handle the cell is not used after
+    /// this.
+    pub(super) unsafe fn abandon(self, error: GreenError) {
         let header = self.header();
         debug_assert!(self.has_started() && !self.is_done());
         // SAFETY: the body of the cell is empty. The closure was moved out when it began. Its root would write the
         // result, but the stack of the root is never entered again.
         unsafe { (header.vtable.fail)(self, error) };
-        self.finish();
+        // SAFETY: the result was just stored, for the first time.
+        unsafe { self.finish() };
     }
 
     /// Runs the links, wakes all waiters, and frees the cell unless a handle exists. Never unwinds.
+    ///
+    /// # Safety
+    ///
+    /// The body contains the result, and this is called once. Without a handle the cell is not used after this.
     #[inline]
-    pub(crate) fn finish(self) {
+    pub(crate) unsafe fn finish(self) {
         let header = self.header();
         header.bits.set(header.bits.get() | DONE);
         trace::ended(self);
@@ -390,7 +407,7 @@ impl TaskRef {
     }
 
     /// Returns the value that a higher floor keeps with the green thread, made at first use.
-    pub(crate) fn companion<'a>(self, make: impl FnOnce() -> Box<dyn Any>) -> &'a dyn Any {
+    pub(crate) fn companion(&self, make: impl FnOnce() -> Box<dyn Any>) -> &dyn Any {
         &**self.extra_or_new().companion.get_or_init(make)
     }
 
@@ -462,6 +479,25 @@ impl<T> Task<T> {
         // SAFETY: neither type borrows anything.
         let cell = unsafe { TaskRef::new::<F, T, Owned>(local, closure, handle, spawned_at) };
         Task { cell, result: PhantomData }
+    }
+
+    /// Creates a cell with a handle, and runs `closure` at once in the running greenlet. Never unwinds.
+    pub(crate) fn run_here<F>(local: &Local, closure: F, spawned_at: &'static Location<'static>) -> Task<T>
+    where
+        F: FnOnce() -> T + 'static,
+        T: 'static,
+    {
+        let task = Task::new(local, closure, true, spawned_at);
+        if let Some(control) = task.control() {
+            task.forget_control();
+            local.controls.give(control);
+        }
+        // SAFETY: the new cell has not started, and its greenlet was taken away. Its handle keeps it.
+        unsafe {
+            task.run();
+            task.finish();
+        }
+        task
     }
 
     /// Creates a greenlet with a handle and a cell that will run a `closure` which may borrow.

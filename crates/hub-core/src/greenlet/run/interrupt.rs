@@ -105,8 +105,11 @@ pub(super) fn cancel(target: ControlRef, error: GreenError) {
     if let Some(task) = target.task.take() {
         // The dropped values may block, and the block may be given to another greenlet meanwhile.
         task.forget_control();
-        task.fail(error);
-        task.finish();
+        // SAFETY: the body has not begun, and was taken from its greenlet, so nothing starts or finishes it.
+        unsafe {
+            task.fail(error);
+            task.finish();
+        }
     }
 }
 
@@ -114,6 +117,8 @@ pub(super) fn cancel(target: ControlRef, error: GreenError) {
 pub(crate) fn end_abandoned(target: ControlRef, error: GreenError) {
     debug_assert_eq!(target.state(), State::Abandoned);
     if let Some(task) = target.task.take() {
-        task.abandon(error);
+        // SAFETY: an abandoned greenlet is suspended in the body of its cell, and is never entered again. A greenlet gives
+        // up its cell when the result is stored.
+        unsafe { task.abandon(error) };
     }
 }
