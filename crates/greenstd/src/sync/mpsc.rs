@@ -99,9 +99,7 @@ impl<T> Sender<T> {
     ///
     /// Returns an error if the receiver is gone; the error holds the item.
     pub fn send(&self, item: T) -> Result<(), SendError<T>> {
-        self.0.try_send(item).map_err(|error| match error {
-            TrySendError::Full(item) | TrySendError::Disconnected(item) => SendError(item),
-        })
+        self.0.send_unbounded(item)
     }
 }
 
@@ -481,6 +479,16 @@ impl<T> State<T> {
 struct RawSender<T>(Arc<BiasedMutex<State<T>>>);
 
 impl<T> RawSender<T> {
+    /// Sends on a channel without a bound, which always has room.
+    fn send_unbounded(&self, item: T) -> Result<(), SendError<T>> {
+        let mut state = self.0.lock();
+        if !state.has_receiver {
+            return Err(SendError(item));
+        }
+        state.push(item);
+        Ok(())
+    }
+
     fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
         let mut state = self.0.lock();
         if !state.has_receiver {
