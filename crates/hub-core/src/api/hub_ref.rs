@@ -497,8 +497,9 @@ impl TimerHandle {
 
 /// A listener registered by [`HubRef::listen`].
 ///
-/// Dropping it deregisters the listener, and drops the listener and the descriptor. Eventlet's `hub.remove`. A call whose
-/// registration is not kept registers nothing, and is warned about:
+/// Dropping it deregisters the listener, and drops the listener and the descriptor. Eventlet's `hub.remove`. Inside a
+/// hub's `wait` the descriptor is dropped later, when the loop reads its mail. A call whose registration is not kept
+/// registers nothing, and is warned about:
 ///
 /// ```compile_fail
 /// #![deny(unused_must_use)]
