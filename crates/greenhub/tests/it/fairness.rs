@@ -494,6 +494,8 @@ fn long_timer_callbacks_starve_no_ready_green_thread() {
 fn a_turn_does_not_end_early_while_the_hubs_clock_stands_still() {
     limited(|| {
         let clock = use_manual_clock();
+        // The clock's time is long compared with a turn.
+        clock.advance(Duration::from_secs(3600));
         get_hub().set_timer_slack(0, Duration::ZERO);
         let log = Rc::new(RefCell::new(Vec::new()));
         let (says, moves) = (log.clone(), clock.clone());
@@ -502,6 +504,8 @@ fn a_turn_does_not_end_early_while_the_hubs_clock_stands_still() {
             says.borrow_mut().push(usize::MAX);
         });
         yield_now();
+        // The sleep begins with the next turn.
+        get_hub().run_once(Duration::ZERO).unwrap();
         for number in 0..100 {
             let (log, clock) = (log.clone(), moves.clone());
             spawn_n(move || {
