@@ -128,7 +128,7 @@ pub fn green(command: &mut Command, hub: &Hub) {
 
 /// Runs two tests for each processor at once, since most of them sleep or wait for a process of their own.
 fn run_side_by_side(command: &mut Command) {
-    // That of cargo's own programs and that of nextest.
+    // libtest reads the first variable, and nextest the second.
     for threads in ["RUST_TEST_THREADS", "NEXTEST_TEST_THREADS"] {
         if std::env::var_os(threads).is_none()
             && let Ok(processors) = std::thread::available_parallelism()
@@ -222,7 +222,7 @@ fn bundled_libevent(workspace: &Workspace, report: &mut Report) {
     report.run_tests(NAME, command);
 }
 
-/// Returns whether the system's linker knows a library whose name begins so.
+/// Returns whether the system's linker knows a library with `name` in its name or path.
 fn has_library(name: &str) -> bool {
     Command::new("ldconfig")
         .arg("-p")
@@ -230,8 +230,8 @@ fn has_library(name: &str) -> bool {
         .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(name))
 }
 
-/// Runs a pool many times whose guards return their connections while they unwind, in each kind of build that changes
-/// how unwinding is compiled.
+/// Runs the test of a pool whose guards return connections during an unwinding. Runs it many times, in each kind of
+/// build that changes how unwinding is compiled.
 fn guarded_pool(workspace: &Workspace, report: &mut Report) {
     const TEST: &str = "a_pool_with_returning_guards_loses_no_connection_under_timeouts";
     let (variable, runs) = MANY_RUNS;
@@ -277,7 +277,7 @@ fn leaks(workspace: &Workspace, report: &mut Report) -> Result<()> {
     command.args(["test", "-p", "hub-core", "--lib", "--", "--skip", "child", "--skip", "fork"]);
     let known = workspace.root.join("xtask/leaks.supp");
     command.env(runner()?, format!("{VALGRIND} --suppressions={}", known.display()));
-    // valgrind takes the vDSO away, in which rustix's own system calls look for the clock; libc's do without.
+    // valgrind removes the vDSO. rustix's own system calls look for the clock there. libc needs no vDSO.
     command.env("RUSTFLAGS", "--cfg rustix_use_libc").env("CARGO_TARGET_DIR", workspace.root.join("target/valgrind"));
     report.run_tests(NAME, command);
     Ok(())
@@ -289,7 +289,7 @@ fn mutants(workspace: &Workspace, report: &mut Report) {
     /// One mutant of 300 is tried. All of them take days.
     const SAMPLE: &str = "0/300";
     const LIMIT: Duration = Duration::from_secs(90 * 60);
-    /// Ends a run that hangs, in seconds. The tests themselves take about two minutes.
+    /// The time limit of a run, in seconds, for a test that hangs. The tests themselves take about two minutes.
     const HANGS_AFTER: &str = "600";
     const TIMED_OUT: i32 = 3;
     let mut asked = workspace.cargo();
@@ -360,7 +360,7 @@ pub fn missing(hub: &Hub) -> Option<String> {
     (!has()).then(|| format!("no {}: apt-get install {}", library.name, library.packages.join(" ")))
 }
 
-/// Tries to install packages. The caller looks whether it worked.
+/// Tries to install packages. The caller checks whether that has worked.
 fn install(what: &str, packages: &[&str]) {
     if is_there("apt-get") {
         println!("  ..   installing {what}");

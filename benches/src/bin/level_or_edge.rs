@@ -1,7 +1,8 @@
-//! Compares level-triggered and edge-triggered registration of owned sockets with epoll, alternately on the same work.
+//! Compares epoll's level-triggered and edge-triggered registration of owned sockets, alternately on the same work.
 //!
-//! `level_or_edge [REPETITIONS]` prints a table with the least and the median processor time over the repetitions, and
-//! the system calls that the main loop counts.
+//! `level_or_edge [REPETITIONS]` prints a table. The numbers are per round trip or message. The times are the least and
+//! the median processor time of the repetitions. The calls are the system calls that the main loop counts in the
+//! repetition with the median time.
 
 use std::fmt;
 use std::io::{Read, Write};

@@ -13,7 +13,7 @@ use greenhub::{get_hub, sleep, spawn};
 
 /// Returns the backtraces that are reported from now on.
 ///
-/// If the system does not schedule this process for long, the detector reports other places than the tested one too.
+/// If the system suspends this process for a while, the detector also reports other places than the tested one.
 fn backtraces() -> Receiver<String> {
     let (reports, blocked) = channel();
     set_report_stream(move |report| {

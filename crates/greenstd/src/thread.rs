@@ -1,6 +1,6 @@
-//! std's `thread` with green threads of the calling OS thread in the place of OS threads.
+//! std's `thread`, with green threads of the calling OS thread in place of OS threads.
 //!
-//! To use other cores, start OS threads: those of [`os`] unwind their green threads at their end.
+//! To use other cores, start OS threads with [`os`]. Such an OS thread unwinds its green threads when it ends.
 
 pub mod os;
 

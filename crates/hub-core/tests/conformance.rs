@@ -1,6 +1,6 @@
 //! The conformance suite, over a minimal hub.
 
-#[allow(unreachable_pub)] // a crate's root in all but name
+#[allow(unreachable_pub)] // the file is also included as the root of a doctest
 #[path = "support/poll_hub.rs"]
 mod poll_hub;
 

@@ -13,12 +13,12 @@ use crate::sys;
 /// The canonical name of the hub.
 pub(crate) const NAME: &str = "kqueue";
 
-/// How many events one system call returns at most. Further events are not lost: the next call returns them.
+/// The maximum number of events that one system call returns. The next call returns further events.
 const BATCH: usize = 256;
 
 /// The two system calls of the hub. Tests provide other implementations.
 pub trait Kevent {
-    /// Creates a queue by `kqueue`. It is closed when another program is executed.
+    /// Creates a queue by `kqueue`. Its descriptor is close-on-exec.
     ///
     /// # Errors
     ///

@@ -25,7 +25,7 @@ pub(crate) const NAME: &str = "poll";
 /// ```
 #[derive(Default)]
 pub struct PollHub {
-    /// The argument of the system call. Between calls it is empty, so it borrows no descriptor, and only keeps its
+    /// The argument of the system call. Between calls the vector is empty: it borrows no descriptor, and keeps only its
     /// allocation.
     fds: Vec<PollFd<'static>>,
 }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_allocation_of_the_array_is_reused() {
+    fn the_allocation_of_the_vector_is_reused() {
         let fds = Vec::with_capacity(100);
         let allocation = fds.as_ptr();
         let kept = emptied(fds);

@@ -30,8 +30,8 @@ const HANG_UP_INTERVAL: Duration = Duration::from_millis(50);
 /// ```
 #[derive(Default)]
 pub struct SelectHub {
-    /// The descriptors that select has reported, for poll(2). Between calls it is empty, so it borrows no descriptor,
-    /// and only keeps its allocation.
+    /// The descriptors that poll(2) has to look at. Between calls the vector is empty: it borrows no descriptor, and
+    /// keeps only its allocation.
     fds: Vec<PollFd<'static>>,
 }
 
@@ -150,7 +150,8 @@ struct Sets<'fd> {
     above: RawFd,
     /// Whether `readers` holds a descriptor that has only a writer.
     borrows_readers: bool,
-    /// The descriptors that have only a writer, and unread data or its end, which hides a hang-up from select.
+    /// The descriptors that have only a writer, and unread data or an unread end of data. Either hides a hang-up from
+    /// select.
     unread: FdSet<'fd>,
 }
 
@@ -215,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_allocation_of_the_array_is_reused() {
+    fn the_allocation_of_the_vector_is_reused() {
         let fds = Vec::with_capacity(100);
         let allocation = fds.as_ptr();
         let kept = emptied(fds);

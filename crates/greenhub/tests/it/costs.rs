@@ -19,7 +19,7 @@ use hub_core::hub::Rearm;
 
 const ROUNDS: usize = 1000;
 
-/// Counts the allocations of a thousand calls of `operation`, after a thousand calls that fill the pools.
+/// Returns the number of allocations of a thousand calls of `operation`, after a thousand calls that fill the pools.
 fn allocations(mut operation: impl FnMut()) -> usize {
     for _ in 0..ROUNDS {
         operation();
@@ -71,7 +71,7 @@ fn spawn_and_join_allocate_nothing() {
 #[test]
 fn a_park_and_a_wake_up_allocate_nothing() {
     limited(|| {
-        // The green thread parks in `yield_now`, so that the joiner parks too.
+        // The green thread yields before it ends, so that the joiner has to park.
         let operation = || spawn(yield_now).join().unwrap();
         assert_eq!(allocations(operation), 0);
     });
@@ -165,7 +165,7 @@ fn a_call_of_a_listener_allocates_nothing() {
     });
 }
 
-/// Counts the hub's `watch` and `wait` calls while each of `pairs` connections echoes a thousand times.
+/// Returns the numbers of `watch` and `wait` calls while each of `pairs` connections echoes a thousand times.
 fn calls_of_echoes(pairs: usize) -> (usize, usize) {
     // A turn that ends early polls the descriptors once more.
     set_turn_time(Duration::MAX);
@@ -189,15 +189,15 @@ fn calls_of_echoes(pairs: usize) -> (usize, usize) {
 }
 
 #[test]
-fn an_echo_costs_its_share_of_two_waits_and_no_watch() {
+fn a_round_of_echoes_makes_few_hub_calls() {
     in_child(|| {
         let explicit = default_hub().unwrap().rearm() == Rearm::Explicit;
         for pairs in [1, 50] {
             let (watches, waits) = calls_of_echoes(pairs);
             // One wait per direction serves all pairs. The beginning and the end need a few more.
             assert!(waits <= 2 * ROUNDS + 20, "{pairs} pairs: {waits} waits");
-            // Each source is registered once, at its first park, and so is the wake-up descriptor. An explicit hub
-            // needs a call at each park.
+            // Each source is registered once, when a waiter first parks on it. So is the wake-up descriptor. An
+            // explicit hub needs a call at each park.
             let most = if explicit { 2 * pairs * (ROUNDS + 1) } else { 2 * pairs } + 20;
             assert!(watches <= most, "{pairs} pairs: {watches} watches");
         }

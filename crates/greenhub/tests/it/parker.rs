@@ -207,7 +207,7 @@ fn parking_for_another_green_thread_is_refused() {
         let parker = Parker::new(WaitReason::Event).unwrap();
         let other = spawn(move || parker.park(&mut Deadline::from(Some(SHORT))));
         let error = other.join().unwrap_err();
-        assert!(error.to_string().contains("a wait that another one has made"), "{error}");
+        assert!(error.to_string().contains("a wait that another greenlet has made"), "{error}");
         sleep(SHORT);
     });
 }

@@ -9,8 +9,9 @@ use super::HubError;
 
 /// The reason why a blocking call could not wait.
 ///
-/// A shared pointer to its data, so that results of the paths that wait fit into registers. [`kind`](LoopError::kind)
-/// tells the reasons apart. As with [`io::Error`], an error without data is made from its kind.
+/// The error is a shared pointer to its data, so that the result of a blocking call fits into registers.
+/// [`kind`](LoopError::kind) tells the reasons apart. As with [`io::Error`], an error without data is made from its
+/// kind.
 ///
 /// ```
 /// use greenhub::{Interest, TrampolineError, get_hub, trampoline};
@@ -37,7 +38,7 @@ pub enum LoopErrorKind {
     /// during an event of this crate.
     #[doc(alias = "BlockingSwitchOut")]
     InMainloop,
-    /// Nothing is left that could ever wake the main greenlet. gevent's `LoopExit`.
+    /// Nothing is left that could ever wake the main greenlet. This is gevent's `LoopExit`.
     ///
     /// [`LoopError::loop_exit`] tells which green threads are parked.
     LoopExit,
@@ -45,7 +46,8 @@ pub enum LoopErrorKind {
     HubReplaced,
     /// The loop was asked to end.
     Aborted,
-    /// The loop was interrupted: by Ctrl-C, another chosen signal, or a request from another OS thread.
+    /// The loop was interrupted: by Ctrl-C, by another chosen signal, or by a call such as
+    /// [`HubRef::interrupt`](crate::HubRef::interrupt).
     Interrupted,
     /// The hub could not be built. [`LoopError::hub_error`] returns the reason.
     Hub,
@@ -100,7 +102,7 @@ impl LoopError {
 
     /// Returns the report of a loop that has nothing left to wait for.
     ///
-    /// Returns `None` for other kinds than [`LoopErrorKind::LoopExit`].
+    /// Returns `None` for other kinds than [`LoopErrorKind::LoopExit`], and for an error that was made from its kind.
     ///
     /// ```
     /// greenhub::spawn_n(|| greenhub::thread::park());
@@ -117,7 +119,9 @@ impl LoopError {
         }
     }
 
-    /// Returns the reason why the hub could not be built, for [`LoopErrorKind::Hub`].
+    /// Returns the reason why the hub could not be built.
+    ///
+    /// Returns `None` for other kinds than [`LoopErrorKind::Hub`], and for an error that was made from its kind.
     #[must_use]
     pub fn hub_error(&self) -> Option<&HubError> {
         match &*self.0 {
@@ -128,7 +132,7 @@ impl LoopError {
 
     /// Returns the error of the system with which the hub has failed.
     ///
-    /// Returns `None` for other kinds than [`LoopErrorKind::Wait`].
+    /// Returns `None` for other kinds than [`LoopErrorKind::Wait`], and for an error that was made from its kind.
     #[must_use]
     pub fn io_error(&self) -> Option<&io::Error> {
         match &*self.0 {
@@ -277,7 +281,7 @@ impl fmt::Display for LoopExit {
 mod tests {
     use super::*;
 
-    /// The results of all paths that park. A word is a register.
+    /// Every path that parks returns such a result. One word fits into a register.
     #[test]
     fn a_result_without_a_value_is_one_word() {
         assert_eq!(size_of::<LoopError>(), size_of::<usize>());

@@ -1,7 +1,7 @@
 //! The values of `green_local!` that one greenlet has.
 //!
-//! They are part of the cold state of a control block, which most greenlets never need. A user holds a count on a
-//! value, so the value outlives its removal.
+//! They are part of the cold state of a control block. Most greenlets never need that state. Code that uses a value
+//! holds an `Rc` of it, so the value outlives its removal.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};

@@ -8,9 +8,9 @@
 //!   lives as long as the slab. It is shared by [`StackRef`]; its mutable fields are cells.
 //! - `Stacks` and all its headers belong to one OS thread: they are `!Send` and `!Sync` by their pointers.
 //! - A stack is in at most one list, and only while it is not in use. A stack that was taken has one user.
-//! - A stack is recycled, trimmed or unmapped only when its root is at rest: it has returned, or it is suspended where
-//!   it owns nothing and is never resumed if `context` is zero. That is the promise of [`Stacks::give`]. A stack that
-//!   was never given back is never unmapped, nor is its slab.
+//! - A stack is recycled, trimmed or unmapped only when its root loop is at rest: it has returned, or it is suspended
+//!   where it owns nothing. A suspended root loop is never resumed once `context` is zero. That is the promise of
+//!   [`Stacks::give`]. A stack that was never given back is never unmapped, nor is its slab.
 
 mod error;
 mod guard;
@@ -144,7 +144,7 @@ impl Stack {
     }
 }
 
-/// Writes for each page from `start` whether it is in memory.
+/// Fills `pages` with one byte for each page from `start`. Its lowest bit tells whether the page is in memory.
 #[cfg(not(target_os = "openbsd"))]
 fn resident(start: *mut u8, pages: &mut [u8]) -> io::Result<()> {
     // SAFETY: the system checks the range, touches nothing of it, and writes a byte for each page.
@@ -267,9 +267,9 @@ impl Stacks {
         if let Some(stack) = class.trimmed.pop() {
             return Ok(stack);
         }
-        // Before the first slab too, so that a wrong setting fails before anything is mapped.
+        // The setting is read before the first slab is mapped, so that a wrong setting fails before anything is mapped.
         let guard = self.guard.map_or_else(GuardKind::preferred, Ok)?;
-        // SAFETY: the slabs of `self` are mapped until it is dropped.
+        // SAFETY: the class refers to a mapped slab, because `release` clears the reference to a slab that it unmaps.
         let mut slab = unsafe { class.slab.get().as_ref() };
         if slab.is_none_or(Slab::is_used_up) {
             // SAFETY: `slabs` leads to the newest slab of `self`. `release` removes the links to a slab that it unmaps.
@@ -277,7 +277,7 @@ impl Stacks {
             self.slabs.set(new.as_ptr());
             class.slab.set(new.as_ptr());
             super::overflow::watch();
-            // SAFETY: as above.
+            // SAFETY: the slab was mapped just now.
             slab = Some(unsafe { new.as_ref() });
         }
         match slab {
@@ -292,21 +292,22 @@ impl Stacks {
     /// # Safety
     ///
     /// The stack must have been taken from this pool and not given back since. Its root loop must have returned, or be
-    /// suspended where it owns nothing: it may be resumed by way of `context`, and it may as well vanish, after which
-    /// `context` is zero. Code may run on the stack up to its next switch, if nothing takes or trims stacks on this OS
-    /// thread before that.
+    /// suspended where it owns nothing. A suspended root loop may be resumed through `context`, or it may vanish. After
+    /// it has vanished, `context` is zero. Code may run on the stack up to its next switch, if nothing takes or trims
+    /// stacks on this OS thread before that.
     #[inline]
     pub(crate) unsafe fn give(&self, stack: StackRef) {
         // SAFETY: stacks in use are mapped.
         let class = unsafe { stack.as_ref() }.class;
-        // SAFETY: the stack is in no list, because it was in use. Its slab is unmapped only with `self`.
+        // SAFETY: the stack is in no list, because it was in use. `release` removes it from the list before it unmaps
+        // its slab.
         unsafe { self.classes[class].idle.push(stack) };
     }
 
     /// Returns the memory of idle stacks to the system, except for the hottest few of each class.
     ///
-    /// Returns how many stacks that were. A root loop that was suspended on one is gone: `context` is zero. If the
-    /// system refuses, as it does for locked memory, the stacks stay idle and are not counted.
+    /// Returns the number of these stacks. A root loop that was suspended on such a stack is gone, and its `context` is
+    /// zero. If the system refuses, as it does for locked memory, the stacks stay idle and are not counted.
     pub(crate) fn trim(&self) -> usize {
         /// The number of stacks that a batch of greenlets may use at once when it wakes and finishes together.
         const HOT: usize = 64;
@@ -353,7 +354,7 @@ impl Stacks {
             let stays = |stack: &Stack| !unsafe { &*stack.slab }.is_unused();
             class.idle.retain(stays);
             class.trimmed.retain(stays);
-            // SAFETY: the slabs of `self` are mapped, except those that are unmapped below.
+            // SAFETY: the class refers to a mapped slab. The slabs are unmapped only below.
             if unsafe { class.slab.get().as_ref() }.is_some_and(Slab::is_unused) {
                 class.slab.set(ptr::null());
             }
@@ -403,7 +404,8 @@ impl Stacks {
     }
 
     fn slabs(&self) -> impl Iterator<Item = &Slab> {
-        // SAFETY: the slabs of `self` are mapped until it is dropped.
+        // SAFETY: the links lead to mapped slabs only, because `release` removes the link to a slab that it unmaps. No
+        // caller releases during the walk.
         iter::successors(unsafe { self.slabs.get().as_ref() }, |slab| unsafe { slab.next.get().as_ref() })
     }
 }
@@ -442,7 +444,7 @@ pub(crate) struct StackStats {
     pub(crate) reserved: usize,
     /// Stacks that have address space.
     pub(crate) mapped: usize,
-    /// The largest number of stacks that were in use at the same time.
+    /// The stacks that were cut. All stacks of one size were once in use at the same time.
     pub(crate) most: usize,
     /// Stacks in use.
     pub(crate) in_use: usize,
@@ -452,6 +454,6 @@ pub(crate) struct StackStats {
     pub(crate) trimmed: usize,
     /// Stacks without a guard.
     pub(crate) unguarded: usize,
-    /// The least memory of all stacks, in bytes, with one touched page each.
+    /// The least memory of the stacks in use and idle, in bytes: one touched page each.
     pub(crate) resident: usize,
 }

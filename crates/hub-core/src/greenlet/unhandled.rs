@@ -46,7 +46,7 @@ pub(crate) fn contained_in<T>(result: &T, find: fn(&T) -> Option<LostError>) -> 
 pub(crate) fn no_text(failed: GreenError) -> String {
     match failed {
         GreenError::Panic(panic) => format!("an error whose text cannot be made: {panic}"),
-        // An exit ended the making of the text. Its error may be foreign too.
+        // An exit unwound the code that makes the text. The error of the exit may be foreign too.
         failed => {
             drop_contained(failed);
             "an error whose text cannot be made".to_owned()
@@ -116,11 +116,11 @@ static MESSAGES: RwLock<BTreeMap<TypeId, Arc<Message>>> = RwLock::new(BTreeMap::
 
 /// Sets the report's message for the unhandled `Err` of a `Result<T, E>`. Does not switch.
 ///
-/// Applies to the whole process. An `Err` that a green thread returns and that is never taken is reported, see
+/// Applies to the whole process. An `Err` that a green thread returns and that is never taken is reported: see
 /// [`spawn`](crate::spawn). The report has a message for the common errors of std and of this crate, combined with the
 /// common values. For every other pair of types it only names the type, unless a message is set. An error for which
 /// `message` returns `None` is not reported. A later call for the same types replaces the earlier one. `message` must
-/// not block a green thread, and cannot be read back.
+/// not block. There is no way to read it back.
 ///
 /// ```
 /// enum Failure {
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn only_results_are_errors() {
+    fn a_value_of_another_type_is_not_an_err() {
         enum Result {
             Second,
         }
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_the_type_begins_as_expected() {
+    fn the_type_name_of_a_result_begins_with_its_path_in_core() {
         assert!(type_name::<std::result::Result<u8, Own>>().starts_with(RESULT));
     }
 }

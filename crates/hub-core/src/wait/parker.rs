@@ -31,7 +31,7 @@ use crate::report::{self, Report};
 /// [`unparker`](Parker::unparker) where others find it, release the lock, [`park`](Parker::park), check again. An
 /// unparker that is left over does nothing.
 ///
-/// A parker is for one wait at a time: between `new` and `park` the caller waits for nothing else.
+/// A caller has one parker at a time: between `new` and `park` it must wait for nothing else.
 ///
 /// ```
 /// use greenhub::park::{Deadline, Parked, Parker, WaitReason};
@@ -53,17 +53,17 @@ pub struct Parker {
 }
 
 impl Parker {
-    /// Begins a wait for the reason `reason`, which reports show. Does not switch.
+    /// Begins a wait for the reason `reason`, which reports show. Switches only before an exit that was swallowed.
     ///
-    /// A pending kill or timeout is thrown, unless `reason` is [`WaitReason::Lock`]: see
-    /// [`set_lock_patience`](crate::set_lock_patience). If it was swallowed before, other green threads may run before
-    /// it is thrown again. The first wait of an OS thread with green threads builds its hub, which is foreign code. So
-    /// use [`if_prepared`](Parker::if_prepared) under a lock.
+    /// A pending exit is thrown, unless `reason` is [`WaitReason::Lock`]: see
+    /// [`set_lock_patience`](crate::set_lock_patience). If the exit was swallowed before, other green threads may run
+    /// before it is thrown again. The first wait of an OS thread with green threads builds its hub, which is foreign
+    /// code. So use [`if_prepared`](Parker::if_prepared) under a lock.
     ///
     /// # Errors
     ///
-    /// Returns an error where the caller cannot wait: in the main loop, and while panicking. For the main greenlet also
-    /// the error that the main loop has for it.
+    /// Returns an error where the caller cannot wait: in the main loop, and while panicking. In the main greenlet, also
+    /// returns the error that the main loop has left for it.
     ///
     /// Returns an error if no hub can be built and the OS thread has green threads, timers or listeners, which only a
     /// hub can serve. Without them the wait blocks the OS thread.
@@ -135,10 +135,10 @@ impl Parker {
         self.unparker
     }
 
-    /// Waits until it is unparked, or `limit` is reached. Switches.
+    /// Waits until the parker is unparked, or `limit` is reached. Switches.
     ///
-    /// Returns at once if it was unparked before. A kill or a timeout that comes first unwinds. An exit that comes
-    /// after the wait was unparked is left for the next wait.
+    /// Returns at once if the parker was unparked before. An exit that comes first unwinds. An exit that comes after
+    /// the unpark is left for the next wait.
     ///
     /// # Errors
     ///
@@ -147,7 +147,7 @@ impl Parker {
     ///
     /// # Panics
     ///
-    /// Panics if another green thread, or a callback of the main loop, has made the parker.
+    /// Panics if the caller is not the greenlet that made the parker.
     #[inline]
     pub fn park(self, limit: &mut Deadline) -> Result<Parked, LoopError> {
         let parked = self.park_deferring_exit(limit)?;
@@ -157,11 +157,11 @@ impl Parker {
         Ok(parked)
     }
 
-    /// Like [`park`](Parker::park), but returns [`Parked::Interrupted`] for a kill or a timeout. Switches.
+    /// Like [`park`](Parker::park), but returns [`Parked::Interrupted`] for an exit. Switches.
     ///
-    /// It is for primitives whose other side may be another OS thread. The other side may have granted the operation
-    /// before its wake-up has arrived here. So the caller checks that under its lock. If nothing was granted, it gives
-    /// up and calls [`throw_exit`].
+    /// Use this in a primitive whose other side may be another OS thread. The other side may have granted the operation
+    /// before its wake-up has arrived here. So the caller checks for a grant under the lock of the primitive. Without a
+    /// grant, the caller gives up and calls [`throw_exit`].
     ///
     /// # Errors
     ///
@@ -181,7 +181,7 @@ impl Parker {
             return Err(LoopErrorKind::Panicking.into());
         }
         let me = run::current();
-        assert_eq!(me.number(), number, "a green thread parks in a wait that another one has made");
+        assert_eq!(me.number(), number, "a greenlet parks in a wait that another greenlet has made");
         local.main_loop.park_until(Waiter::new(me, unparker.ticket), limit)
     }
 }
@@ -197,7 +197,7 @@ impl Drop for Parker {
 
 /// Throws the pending exit of the running green thread. Switches only before an exit that was swallowed.
 ///
-/// Does nothing if no kill or timeout is pending, if a mask holds it back, and while panicking.
+/// Does nothing if no exit is pending, if a mask or a shield holds it back, and while panicking.
 #[cold]
 pub fn throw_exit() {
     if local::try_get().is_some() {

@@ -198,7 +198,8 @@ pub(in super::super) fn run_raw(me: ControlRef) -> Option<ControlRef> {
     match node.successor.get() {
         Successor::Dropper(waiter) if next.is_none() => take_waiter(waiter),
         Successor::Dropper(waiter) => {
-            // `me` was entered while a body above was being dropped. The result of `me` has gone to its parent.
+            // The last handle of `me` was dropped while `route` dropped the body of an unstarted ancestor. By then the
+            // result of `me` was on its way to an ancestor, so the dropper gets a plain wake-up.
             waiter.wake();
             next
         }
@@ -309,7 +310,7 @@ impl Node {
     pub(super) fn discard(&self, message: Message) {
         match message {
             Ok(value) => drop_contained(value),
-            // The greenlet was ended from outside, so the caller knows.
+            // An exit and a loop error come from outside the greenlet, so the code that caused them knows of them.
             Err(GreenError::Exit | GreenError::Loop(_)) => {}
             Err(error) => self.report(error),
         }
@@ -368,10 +369,10 @@ impl Node {
         } else {
             target.ticket.set(target.ticket() + 1);
             target.wake.set(Wake::Exit);
-            // SAFETY: the target was suspended before `Away::new`, which calls subscribers. They cannot switch, so it still
-            // is. If one has woken it, it is Ready and waits in the queue, which is the branch above; here it is in no
-            // queue. It is not `me`, which runs. The target enters `me` when it has ended; until then `me` may be woken by
-            // its ticket.
+            // SAFETY: the target was suspended before `Away::new`, which calls subscribers. A subscriber cannot switch,
+            // so the target is still suspended. If a subscriber has woken the target, it is `Ready` and in the run
+            // queue: that is the branch above. Here the target is in no queue. It is not `me`, because `me` runs. The
+            // target enters `me` when it has ended. Until then a wake-up with the ticket of `me` may end the park.
             unsafe { thread().switch(me, target) };
         }
         in_drop(false);

@@ -23,7 +23,7 @@ pub(super) trait Resident {
     fn is_left_behind(&self) -> bool;
 }
 
-/// The source waits at the hub of another OS thread.
+/// Greenlets of another OS thread wait for the source.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Busy;
 
@@ -32,7 +32,7 @@ pub(super) struct Home<M> {
     hub: AtomicU64,
     /// The number of greenlets that are parked on the source, or about to park.
     waiting: AtomicU32,
-    /// The number of them that a fork has left behind. It changes under the lock only.
+    /// The number of the greenlets in `waiting` that a fork has left behind. It changes under the lock only.
     left_behind: AtomicU32,
     mailbox: Mutex<Option<Arc<M>>>,
 }
@@ -72,7 +72,7 @@ impl<M: Resident> Home<M> {
     ///
     /// # Errors
     ///
-    /// Greenlets of another OS thread wait; then nothing changes.
+    /// Returns [`Busy`] and changes nothing if greenlets of another OS thread wait.
     pub(super) fn move_to(&self, hub: u64, here: Arc<M>) -> Result<Option<Arc<M>>, Busy> {
         let mut mailbox = self.lock();
         let before = self.hub.swap(hub, SeqCst);
