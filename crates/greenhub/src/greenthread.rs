@@ -1,7 +1,7 @@
 //! Items for green threads beside the names of the root: exits, links, stacks.
 //!
-//! An *exit* is a kill or a timeout. It unwinds the stack of its green thread as a panic does: see [`exit_kind`], and
-//! [`is_exit`](crate::is_exit) with an example of a supervisor.
+//! An *exit* is a kill, a timeout or a link. It unwinds the stack of its green thread as a panic does: see
+//! [`exit_kind`], and [`is_exit`](crate::is_exit) with an example of a supervisor.
 
 pub use hub_core::{
     ExitKind, GreenletId, KillOutcome, LinkId, Linked, Panic, ScopedGreenThread, StackPolicy, current_id, current_name,

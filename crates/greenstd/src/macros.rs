@@ -74,7 +74,7 @@ macro_rules! socket_common {
             ///
             /// # Panics
             ///
-            /// If the system refuses to make the socket non-blocking, which it does for no open socket.
+            /// Panics if the system refuses to make the socket non-blocking, which it does for no open socket.
             fn from(socket: $std) -> $name {
                 $name::from(OwnedFd::from(socket))
             }
@@ -85,7 +85,7 @@ macro_rules! socket_common {
             ///
             /// # Panics
             ///
-            /// If the system refuses to make it non-blocking, which it does for no open socket.
+            /// Panics if the system refuses to make it non-blocking, which it does for no open socket.
             fn from(fd: OwnedFd) -> $name {
                 match Socket::from_fd(fd) {
                     Ok(socket) => $name(socket),

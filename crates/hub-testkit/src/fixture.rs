@@ -39,10 +39,10 @@ pub fn set_time_limit(late: Duration) {
 /// The value of [`time_limit`] in milliseconds.
 static TIME_LIMIT: AtomicU64 = AtomicU64::new(20_000);
 
-/// How long to wait for a report that must not come.
+/// The time to wait for a report that must not come.
 pub const NO_REPORT_TIME: Duration = Duration::from_millis(30);
 
-/// How often a wait may return without a report for its caller.
+/// The number of waits that may return without a report for their caller.
 const FEW: usize = 4;
 
 /// A hub, and the part of the main loop that it needs.

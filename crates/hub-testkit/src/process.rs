@@ -16,7 +16,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, alarm, fork};
 
-/// Where a case runs.
+/// The process in which a case runs.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Home {
     /// Beside other tests.

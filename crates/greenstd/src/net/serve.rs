@@ -373,7 +373,7 @@ impl Pauses {
     ///
     /// # Errors
     ///
-    /// `error`, where nothing may switch and the panicking grace is used up.
+    /// Returns `error` where nothing may switch and the panicking grace is used up.
     pub(crate) fn next<L: Accept>(&mut self, listener: &L, failure: Failure, error: io::Error) -> io::Result<()> {
         if self.wait.is_over() {
             return Err(error);

@@ -15,7 +15,7 @@ static ORPHANS: PerProcess<Orphans> = PerProcess::new();
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// The longest time that an orphan stays a zombie.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How long the OS thread stays without orphans.
+/// The time for which the OS thread stays without orphans.
 const IDLE: Duration = Duration::from_secs(2);
 
 #[derive(Default)]

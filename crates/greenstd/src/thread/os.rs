@@ -13,7 +13,7 @@ use std::time::Duration;
 pub use hub_core::internal::run_and_shutdown;
 pub use std::thread::{JoinHandle, ScopedJoinHandle};
 
-/// How long an OS thread waits for its green threads at its end by default.
+/// The default time for which an ending OS thread waits for its green threads.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Spawns an OS thread that unwinds its green threads after `f` has returned, std's `spawn`. Does not switch.
@@ -37,7 +37,7 @@ pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// # Panics
 ///
-/// If the system refuses an OS thread; [`Builder::spawn`] returns the error.
+/// Panics if the system refuses an OS thread. [`Builder::spawn`] returns the error instead.
 pub fn spawn<F, T>(f: F) -> JoinHandle<T>
 where
     F: FnOnce() -> T + Send + 'static,

@@ -71,7 +71,7 @@ impl<T: 'static> GreenThread<T> {
 
     /// Like [`link`](GreenThread::link), but called with an error only. Never switches by itself.
     ///
-    /// The error is a panic, a kill or a timeout. Eventlet's `link_exception`.
+    /// Such an error is, for example, a panic or an exit. Eventlet's `link_exception`.
     ///
     /// ```
     /// let green = greenhub::spawn(|| 7);

@@ -126,7 +126,7 @@ pub fn yield_now() {
 ///
 /// # Errors
 ///
-/// For the main greenlet: the error that the main loop has for it.
+/// In the main greenlet, returns the error that the main loop has for it.
 #[inline]
 pub fn consume_budget() -> Result<(), LoopError> {
     if run::charge() { Ok(()) } else { run::operations_used_up() }

@@ -22,7 +22,7 @@ use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
-/// How often this process and its ancestors were forked since the hook was installed.
+/// The number of forks of this process and its ancestors since the hook was installed.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 /// The token of the thread that survived the last fork; 0 if it never had one.
 static SURVIVOR: AtomicU64 = AtomicU64::new(0);
@@ -170,7 +170,7 @@ impl<T: Send + Sync> PerProcess<T> {
     ///
     /// # Errors
     ///
-    /// Fails if the hook that detects forks cannot be installed.
+    /// Returns an error if the hook that detects forks cannot be installed.
     pub fn get_or_make(&self, make: impl Fn() -> T) -> io::Result<&T> {
         install()?;
         let mut current = self.current.load(Ordering::Acquire);

@@ -12,7 +12,7 @@ const STACK: usize = 1 << 20;
 ///
 /// # Errors
 ///
-/// Fails if the system cannot start a thread.
+/// Returns an error if the system cannot start a thread.
 pub fn start_thread(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     // A thread inherits the mask of the thread that starts it, so it never has a moment in which a signal could be
     // delivered to it.

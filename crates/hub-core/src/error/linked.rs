@@ -22,7 +22,7 @@ impl Linked {
         Linked(Some(Arc::new(LinkedEnd { name, error: error.cloned() })))
     }
 
-    /// The error of a scope that could not be opened, because nothing can be unwound.
+    /// Creates the error of a scope that could not be opened, because nothing can be unwound.
     pub(crate) fn unsupported() -> Linked {
         Linked(None)
     }

@@ -61,7 +61,7 @@ pub(crate) enum Wake {
     Closed,
     /// The main loop has an error for the main greenlet.
     Failed,
-    /// A kill or a timeout is pending.
+    /// An exit is pending.
     Exit,
 }
 

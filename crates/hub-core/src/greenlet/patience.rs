@@ -1,9 +1,9 @@
 //! Waits for locks hold exits back, up to a limit.
 //!
-//! A destructor that returns a resource does so under a lock. A kill or a timeout that struck in the wait for that lock
-//! would lose the resource. Most locks are free again soon, so an exit waits until its target has the lock, and strikes
-//! at the next wait that is not for a lock. If the lock is not free after the *patience*, the exit strikes anyway.
-//! Otherwise a wait for a lock that is never unlocked could not be ended.
+//! A destructor that returns a resource does so under a lock. An exit that struck in the wait for that lock would lose
+//! the resource. Most locks are free again soon, so an exit waits until its target has the lock, and strikes at the
+//! next wait that is not for a lock. If the lock is not free after the *patience*, the exit strikes anyway. Otherwise a
+//! wait for a lock that is never unlocked could not be ended.
 //!
 //! The *patience timer* ends the park with the exit. It is armed when an exit meets a park for a lock, or when such a
 //! park begins with an exit pending. It is disarmed when that park ends.
@@ -22,7 +22,7 @@ use crate::error::GreenError;
 /// The lock patience in nanoseconds. `u64::MAX` means no limit.
 static LOCK_PATIENCE: AtomicU64 = AtomicU64::new(1_000_000_000);
 
-/// Sets how long a kill or a timeout waits for a target that waits for a lock. Does not switch.
+/// Sets how long an exit waits for a target that waits for a lock. Does not switch.
 ///
 /// Applies to the whole process. With `None`, an exit waits until the target has the lock. With zero, it does not wait.
 /// The default is one second. [`with_timeout`] describes where exits strike.
@@ -39,7 +39,7 @@ pub fn set_lock_patience(patience: impl Into<Option<Duration>>) {
     LOCK_PATIENCE.store(nanos, Ordering::Relaxed);
 }
 
-/// Returns how long a kill or a timeout waits for a target that waits for a lock. Does not switch.
+/// Returns how long an exit waits for a target that waits for a lock. Does not switch.
 ///
 /// See [`set_lock_patience`].
 #[must_use]

@@ -149,7 +149,7 @@ impl Greenlet {
     ///
     /// # Errors
     ///
-    /// Nothing changes in case of an error.
+    /// Returns one of these errors, and changes nothing then:
     ///
     /// - [`GreenletError::Cycle`] if `parent` is this greenlet or one of its descendants.
     /// - [`GreenletError::Main`] for the main greenlet.

@@ -49,14 +49,15 @@ pub(crate) struct RunQueue {
     current: Cell<Option<ControlRef>>,
     head: Cell<Option<ControlRef>>,
     tail: Cell<Option<ControlRef>>,
-    /// How many more greenlets may run in this slice before the main loop polls descriptors and timers again. Zero
-    /// while there is no main loop.
+    /// The number of greenlets that may still run in this slice before the main loop polls descriptors and timers
+    /// again. Zero while there is no main loop.
     budget: Cell<usize>,
     /// The budget at the beginning of the slice.
     granted: Cell<usize>,
-    /// How many more operations may complete without a switch before [`charge`] checks whether others have run.
+    /// The number of operations that may still complete without a switch before [`charge`] checks whether others have
+    /// run.
     operations: Cell<u32>,
-    /// How many greenlets ran under the earlier budgets.
+    /// The number of greenlets that ran under the earlier budgets.
     switches: Cell<u64>,
     /// The state of this OS thread, until it ends.
     pub(super) local: Cell<Option<NonNull<Local>>>,

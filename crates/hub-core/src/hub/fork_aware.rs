@@ -35,7 +35,7 @@ impl<T: AsFd> ForkAware<T> {
     ///
     /// # Errors
     ///
-    /// Fails if the hook that detects forks cannot be installed.
+    /// Returns an error if the hook that detects forks cannot be installed.
     pub fn new(object: T) -> io::Result<ForkAware<T>> {
         fork::install()?;
         Ok(ForkAware { object: Some(object), generation: fork::generation(), process: std::process::id() })

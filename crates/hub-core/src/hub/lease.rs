@@ -13,7 +13,7 @@ pub enum Rearm {
     Level,
 }
 
-/// How long the loop lends a descriptor to a hub.
+/// The time for which the loop lends a descriptor to a hub.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Lease {
     /// Until the requested directions are no longer armed. The number may then be closed and reused without

@@ -40,7 +40,7 @@ impl MainLoop {
         all
     }
 
-    /// Where the callback with that number was made. Returns `None` for callbacks of the loop itself.
+    /// Returns where the callback with that number was made. Returns `None` for callbacks of the loop itself.
     pub(crate) fn origin_of(&self, number: u32) -> Option<Origin> {
         let callbacks = self.callbacks.borrow();
         match callbacks.get(callbacks.id(number)?)? {

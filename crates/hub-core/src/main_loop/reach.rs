@@ -32,7 +32,7 @@ pub enum Parked {
     Unparked,
     /// Its limit was reached.
     TimedOut,
-    /// A kill or a timeout ended it. A mask holds the exit back, or the caller has to throw it.
+    /// An exit ended it. A mask holds the exit back, or the caller has to throw it.
     Interrupted,
 }
 

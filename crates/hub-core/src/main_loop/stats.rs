@@ -73,7 +73,7 @@ pub struct Stats {
     pub stacks_in_use: usize,
     /// Idle stacks, which wait for reuse.
     pub stacks_idle: usize,
-    /// Stacks that were ever mapped.
+    /// Stacks that were ever in use.
     ///
     /// For each size these are the most that were in use at the same time.
     pub stacks_most: usize,
@@ -114,7 +114,7 @@ impl fmt::Display for Stats {
     }
 }
 
-/// How often a loop has called its hub.
+/// The numbers of calls that a loop has made.
 #[derive(Default)]
 pub(crate) struct Counters {
     waits: Cell<u64>,

@@ -23,7 +23,7 @@ const MAX_CUTS: usize = 4;
 /// The next wait of the hub.
 struct Sleep {
     timeout: Option<Duration>,
-    /// How long to sleep when only `source`, outside of this thread, could wake the main greenlet.
+    /// The time to sleep when only `source`, outside of this thread, could wake the main greenlet.
     idle: Option<Duration>,
     source: WakeSource,
 }
@@ -190,7 +190,7 @@ impl MainLoop {
         self.stop_with(LoopError::wait_failed(hub, error));
     }
 
-    /// How long the loop may sleep for its ready greenlets and its timers.
+    /// Returns how long the loop may sleep for its ready greenlets and its timers.
     #[inline(always)]
     fn time_to_sleep(&self) -> Result<Option<Duration>, LoopError> {
         if run::ready() != 0 {

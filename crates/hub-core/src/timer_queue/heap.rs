@@ -9,7 +9,7 @@ pub(super) struct Node {
     /// Orders timers of equal deadlines: a timer armed later fires later.
     pub(super) sequence: u64,
     pub(super) slot: u32,
-    /// How many nanoseconds late the timer may fire.
+    /// The number of nanoseconds by which the timer may fire late.
     pub(super) slack: u32,
 }
 

@@ -40,7 +40,8 @@ const SLICE: usize = 64;
 /// The longest second slice after the loop may have slept: the time of the first one is not known then.
 const SLICE_AFTER_SLEEP: usize = 16;
 
-/// How many operations may complete without a switch before the next one checks whether others have run meanwhile.
+/// The number of operations that may complete without a switch before the next one checks whether other greenlets have
+/// run meanwhile.
 pub(super) const OPERATIONS: u32 = 16;
 
 /// Sets the longest time of a turn of the main loop. Does not switch.
@@ -81,8 +82,9 @@ pub(super) struct Turn {
     cut: Cell<bool>,
     /// The number of hand-offs at the last check of the budget of operations.
     charged_at: Cell<u64>,
-    /// How many greenlets the timers have queued in this turn, and their place in the queue.
+    /// The number of greenlets that the timers have queued in this turn.
     fired: Cell<usize>,
+    /// The place of these greenlets in the queue.
     place: Cell<Fired>,
     due_head: Cell<Option<ControlRef>>,
     due_tail: Cell<Option<ControlRef>>,
