@@ -1,6 +1,7 @@
-//! The delay of a green thread that sleeps for 1 ms among others that never wait: `worst_gap [SECONDS]`.
+//! The longest gap between wake-ups of a main greenlet that sleeps for 1 ms, among green threads that never wait:
+//! `worst_gap [SECONDS]`.
 //!
-//! The other green threads perform one kind of operation in a loop. Each operation is followed by 50 µs of work. For each
+//! The green threads perform one kind of operation in a loop. Each operation is followed by 50 µs of work. For each
 //! kind of operation and number of green threads, the program prints how often the sleeper woke and the longest time
 //! between two wake-ups.
 

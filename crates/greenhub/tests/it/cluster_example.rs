@@ -8,7 +8,7 @@ use crate::support::example;
 use crate::support::example::{ends, refuses, text};
 use crate::support::web_server::{Directory, WebServer};
 
-fn refused(arguments: &[&str]) -> std::process::Output {
+fn cluster(arguments: &[&str]) -> std::process::Output {
     example::run(&mut example::command("cluster", arguments))
 }
 
@@ -87,27 +87,27 @@ fn a_directory_over_the_memory_limit_is_refused() {
     let directory = Directory::new();
     directory.write("large", &"x".repeat(3 << 19));
     let path = directory.path().to_str().expect("text");
-    refuses(&refused(&["--memory", "1", path]), 1, &["cannot read", "--memory"]);
+    refuses(&cluster(&["--memory", "1", path]), 1, &["cannot read", "--memory"]);
     let server = WebServer::start(directory.path(), &["--memory", "2"]);
     ends(&server.interrupt(), 0);
 }
 
 #[test]
 fn help_is_no_error() {
-    let output = refused(&["--help"]);
+    let output = cluster(&["--help"]);
     ends(&output, 0);
     assert!(text(&output).contains("--client-timeout"));
 }
 
 #[test]
 fn wrong_arguments_are_a_one_line_error() {
-    refuses(&refused(&[]), 2, &["<DIR>", "--help"]);
-    refuses(&refused(&["--threads", "0", "."]), 2, &["--threads", "0"]);
-    refuses(&refused(&["--hub", "carrier pigeon", "."]), 2, &["carrier pigeon"]);
-    refuses(&refused(&["/no such directory"]), 1, &["/no such directory", "No such file"]);
+    refuses(&cluster(&[]), 2, &["<DIR>", "--help"]);
+    refuses(&cluster(&["--threads", "0", "."]), 2, &["--threads", "0"]);
+    refuses(&cluster(&["--hub", "carrier pigeon", "."]), 2, &["carrier pigeon"]);
+    refuses(&cluster(&["/no such directory"]), 1, &["/no such directory", "No such file"]);
     // The address is checked before the directory is read.
-    refuses(&refused(&["--listen", "nowhere", "/no such directory"]), 2, &["'nowhere'", "HOST:PORT"]);
+    refuses(&cluster(&["--listen", "nowhere", "/no such directory"]), 2, &["'nowhere'", "HOST:PORT"]);
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();
-    refuses(&refused(&["--listen", &address, env!("CARGO_MANIFEST_DIR")]), 1, &["cannot serve at", "in use"]);
+    refuses(&cluster(&["--listen", &address, env!("CARGO_MANIFEST_DIR")]), 1, &["cannot serve at", "in use"]);
 }

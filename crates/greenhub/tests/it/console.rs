@@ -334,7 +334,8 @@ fn a_console_with_a_broken_listener_ends_with_a_report() {
         green::keep_reports();
         sleep(SHORT);
         let listeners = greenhub::debug::listeners();
-        let waits = listeners.iter().find(|info| info.to_string().contains("console")).expect("it accepts");
+        let waits = listeners.iter().find(|info| info.to_string().contains("console"));
+        let waits = waits.expect("the console waits for a connection");
         let (reader, _writer) = io::pipe().unwrap();
         // SAFETY: the number stays open. The library only calls `accept` on the pipe that replaces the listener.
         let replaced = unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&reader), waits.fd) };

@@ -167,8 +167,8 @@ fn nested_timeouts_keep_their_identity() {
 }
 
 #[test]
-fn the_first_of_two_timeouts_to_expire_strikes() {
-    run("the_first_of_two_timeouts_to_expire_strikes", || {
+fn the_first_timeout_to_expire_strikes() {
+    run("the_first_timeout_to_expire_strikes", || {
         let outer = with_timeout(LONG, || with_timeout(SHORT, || with_timeout(LONG, || sleep(LONG)))).unwrap();
         assert_eq!(outer.unwrap_err().after(), Some(SHORT));
     });
@@ -189,8 +189,8 @@ fn a_timeout_can_return_a_custom_error() {
 }
 
 #[test]
-fn the_custom_error_of_a_timeout_is_dropped_with_its_scope() {
-    run("the_custom_error_of_a_timeout_is_dropped_with_its_scope", || {
+fn the_error_closure_of_a_timeout_is_dropped_with_its_wait() {
+    run("the_error_closure_of_a_timeout_is_dropped_with_its_wait", || {
         let held = Rc::new(());
         let weak = Rc::downgrade(&held);
         let (reader, mut writer) = pipe();
@@ -227,7 +227,7 @@ fn with_timeout_lets_an_outer_timeout_through() {
                 let _two = drops.one();
                 sleep(LONG);
             });
-            unreachable!("the outer one goes on");
+            unreachable!("the inner scope caught the outer timeout");
         });
         let outer: Timeout = Result::<(), _>::unwrap_err(outer);
         assert_eq!(outer.after(), Some(SHORT));
@@ -284,9 +284,9 @@ fn a_timeout_of_an_ended_green_thread_is_silent() {
         drop(killed);
         spawn(|| with_timeout(SHORT, yield_now)).join().unwrap().unwrap();
         // The green threads that reuse their control blocks are not struck.
-        let heirs: Vec<_> = (0..4).map(|_| spawn(|| sleep(Duration::from_millis(20)))).collect();
-        for heir in heirs {
-            heir.join().unwrap();
+        let successors: Vec<_> = (0..4).map(|_| spawn(|| sleep(Duration::from_millis(20)))).collect();
+        for successor in successors {
+            successor.join().unwrap();
         }
         assert_eq!(reports(), [] as [String; 0]);
         assert_eq!(held(), before);
@@ -294,8 +294,8 @@ fn a_timeout_of_an_ended_green_thread_is_silent() {
 }
 
 #[test]
-fn a_socket_is_usable_after_a_timed_out_operation() {
-    run("a_socket_is_usable_after_a_timed_out_operation", || {
+fn a_source_is_usable_after_a_timed_out_operation() {
+    run("a_source_is_usable_after_a_timed_out_operation", || {
         let before = held();
         {
             let (reader, mut writer) = pipe();
@@ -327,7 +327,7 @@ fn a_timeout_at_every_park_point_leaks_nothing() {
                     with_timeout(Duration::from_millis(10), move || {
                         let _inside = inside;
                         (point.park)();
-                        panic!("went on");
+                        panic!("the closure continued after its park");
                     })
                 };
                 let struck: Result<(), Timeout> = if in_main { body() } else { spawn(body).join().unwrap() };
@@ -359,8 +359,8 @@ fn a_caught_timeout_is_rethrown_while_its_scope_is_open() {
 }
 
 #[test]
-fn a_timeout_within_a_scope_ends_its_children_first() {
-    run("a_timeout_within_a_scope_ends_its_children_first", || {
+fn a_timeout_around_a_scope_ends_its_children_first() {
+    run("a_timeout_around_a_scope_ends_its_children_first", || {
         let before = held();
         let log = Log::new();
         // The timeout strikes while the scope joins, and while its closure blocks.
@@ -405,7 +405,7 @@ fn a_timeout_and_a_kill_at_once_end_as_killed() {
             let _ = with_timeout(SHORT, || {
                 sleep(LONG);
             });
-            panic!("went on");
+            panic!("the green thread continued after its kill");
         });
         yield_now();
         std::thread::sleep(Duration::from_millis(20));
@@ -415,7 +415,7 @@ fn a_timeout_and_a_kill_at_once_end_as_killed() {
         let one = spawn(|| {
             let _ = catch_unwind(AssertUnwindSafe(|| sleep(LONG)));
             let _ = with_timeout(Duration::ZERO, yield_now);
-            panic!("went on");
+            panic!("the green thread continued after its kill");
         });
         yield_now();
         one.kill();

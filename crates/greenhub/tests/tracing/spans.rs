@@ -353,13 +353,14 @@ fn greenlets_switched_by_hand_have_their_own_spans() {
                 plain.switch(Payload::unit()).unwrap();
                 assert_eq!(notes.here(), ["main's"]);
             }
-            // The drop makes it exit: a switch to it and back.
+            // Dropping the greenlet makes it exit: the drop switches to the greenlet and back.
             drop(plain);
             assert_eq!(notes.here(), ["main's"]);
             let gone = Greenlet::new(Ok);
             gone.kill().unwrap();
             assert_eq!(notes.here(), ["main's"]);
-            assert!(gone.switch(Payload::unit()).is_ok(), "it stands for its parent, which is here");
+            let switched = gone.switch(Payload::unit());
+            assert!(switched.is_ok(), "a switch to a killed greenlet did not return to its parent: {switched:?}");
             assert_eq!(notes.here(), ["main's"]);
         });
         assert_eq!(all.take(), [vec![], vec!["plain"], vec!["plain"], vec!["plain"]]);
@@ -529,7 +530,7 @@ fn a_blocking_subscriber_gets_an_error_and_loses_no_wait() {
 #[test]
 fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
     test("a_subscriber_may_end_the_wait_that_is_about_to_begin", |_| {
-        // By the event that is waited for.
+        // The subscriber unparks the green thread.
         let woken = spawn(|| {
             let parker = Parker::new(WaitReason::Event).unwrap();
             let unparker = parker.unparker();
@@ -543,15 +544,15 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
             parked
         });
         assert_eq!(woken.join().unwrap(), greenhub::park::Parked::Unparked);
-        // By a kill, without which the last wait would never end.
-        let to_one_that_sleeps = || {
+        // The subscriber kills the green thread. Without the kill, the last wait would take an hour.
+        let switch_to_a_sleeper = || {
             let one = Greenlet::new(|_| {
                 sleep(LONG);
                 Ok(Payload::unit())
             });
             drop(one.switch(Payload::unit()));
         };
-        for wait in [|| sleep(LONG), yield_now, to_one_that_sleeps] {
+        for wait in [|| sleep(LONG), yield_now, switch_to_a_sleeper] {
             let killed = spawn(move || {
                 meanwhile(|what, _| {
                     if what == "exit" {
@@ -564,7 +565,7 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
             });
             assert!(killed.join().unwrap_err().is_exit());
         }
-        // When the greenlet resumes.
+        // The subscriber kills the green thread when it resumes.
         let killed = spawn(|| {
             meanwhile(|what, _| {
                 if what == "enter" {
@@ -573,7 +574,7 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
                 }
             });
             yield_now();
-            unreachable!("it has to exit");
+            unreachable!("the green thread continued after its kill");
         });
         assert!(killed.join().unwrap_err().is_exit());
     });
@@ -585,19 +586,19 @@ fn a_subscriber_may_kill_the_target_of_a_kill() {
         let target = Rc::new(named("target", || sleep(LONG)));
         yield_now();
         let same = target.clone();
-        let (meant, killed) = seen::<Option<KillOutcome>>();
+        let (result, killed) = seen::<Option<KillOutcome>>();
         let killer = named("killer", move || {
             let again = same.clone();
             meanwhile(move |what, label| {
                 if (what, label) == ("exit", "killer") {
                     nothing_meanwhile();
-                    *meant.borrow_mut() = Some(again.kill());
+                    *result.borrow_mut() = Some(again.kill());
                 }
             });
             same.kill()
         });
         assert_eq!(killer.join().unwrap(), KillOutcome::Ended);
-        // The hook does not switch, so its kill is scheduled.
+        // The subscriber cannot switch, so its kill is scheduled.
         assert_eq!(killed.take(), Some(KillOutcome::Scheduled));
         assert!(target.is_finished());
     });
@@ -640,18 +641,18 @@ fn a_subscriber_may_wake_the_target_of_a_switch() {
 #[test]
 fn a_pending_exit_is_not_thrown_in_a_subscriber() {
     test("a_pending_exit_is_not_thrown_in_a_subscriber", |_| {
-        let (went, on) = seen::<bool>();
+        let (set_continued, continued) = seen::<bool>();
         let killed = named("killed", || sleep(LONG));
         yield_now();
         meanwhile(move |what, label| {
             if (what, label) == ("enter", "killed") {
                 // `run_in_place` checks for a pending exit at its end.
                 drop(hub_core::internal::run_in_place(|| ()));
-                *went.borrow_mut() = true;
+                *set_continued.borrow_mut() = true;
             }
         });
         assert_eq!(killed.kill(), KillOutcome::Ended);
-        assert!(on.take());
+        assert!(continued.take());
     });
 }
 
@@ -760,7 +761,7 @@ fn a_subscriber_that_panics_in_span_calls_does_no_harm() {
             let green = spawn(|| {
                 yield_now();
                 let child = spawn(|| sleep(SHORT));
-                // No span of the program's own: a panic of the subscriber at its creation would be the program's.
+                // The program creates no span: the subscriber's panic in the creation would unwind the program.
                 let span = if current_name().is_none() { Span::none() } else { part("never") };
                 in_span(span, || child.join().unwrap());
                 7
@@ -812,7 +813,8 @@ fn a_forked_child_stays_in_its_spans() {
         let green = named("green", move || {
             in_span(part("a part"), || {
                 sleep(SHORT);
-                // SAFETY: no other thread of this process runs, and the child ends without any cleanup.
+                // SAFETY: the other OS threads of this process only wait for this one. The child ends without any
+                // cleanup.
                 let forked = unsafe { nix::unistd::fork() }.unwrap();
                 sleep(SHORT);
                 let here = notes.here() == ["green", "a part"];

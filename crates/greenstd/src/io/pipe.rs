@@ -49,7 +49,7 @@ impl PipeReader {
     ///
     /// # Errors
     ///
-    /// Returns an error if no descriptor is free, or it was closed.
+    /// Returns an error if no descriptor is free, or if the descriptor of this handle was closed.
     pub fn try_clone(&self) -> io::Result<PipeReader> {
         Ok(PipeReader(self.0.try_clone()?))
     }
@@ -60,7 +60,7 @@ impl PipeWriter {
     ///
     /// # Errors
     ///
-    /// Returns an error if no descriptor is free, or it was closed.
+    /// Returns an error if no descriptor is free, or if the descriptor of this handle was closed.
     pub fn try_clone(&self) -> io::Result<PipeWriter> {
         Ok(PipeWriter(self.0.try_clone()?))
     }

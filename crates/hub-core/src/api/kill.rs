@@ -17,10 +17,10 @@ pub enum KillOutcome {
     Ended,
     /// The target had not begun, and never will; its closure was dropped.
     Cancelled,
-    /// The target will end when it runs next.
+    /// The kill is pending. The target ends when it next runs outside shields and waits that must not be left early.
     ///
-    /// Either the caller is the main loop or is panicking, or the target is in a [`shield`](crate::shield()) or in a
-    /// wait that must not be left early.
+    /// Either the call does not switch, as in the main loop, in a hub, in a panic or on an ending OS thread, or the
+    /// target is in a [`shield`](crate::shield()) or in such a wait.
     Scheduled,
     /// The target has caught the exit a hundred times and lives on, which is reported once: see
     /// [`is_exit`](crate::is_exit).
@@ -61,7 +61,8 @@ pub(crate) fn end(task: TaskRef, error: GreenError) -> KillOutcome {
         if target.refused_kills() != refused {
             return KillOutcome::Refused;
         }
-        // The target has swallowed the exit, which is thrown again: the outcome is known in a few turns.
+        // The target has swallowed the exit, which is thrown again in the next turn. `MAX_THROWS` limits the number of
+        // throws.
         if !at_once || target.kill_progress() != KillProgress::Striking || run::yield_now().is_err() {
             return KillOutcome::Scheduled;
         }
@@ -70,7 +71,7 @@ pub(crate) fn end(task: TaskRef, error: GreenError) -> KillOutcome {
 
 /// Makes the green thread with this id exit when it runs next. Never switches by itself.
 ///
-/// A green thread that has not begun never runs. Returns false if no living green thread has the id.
+/// A green thread that has not begun is cancelled. Returns false if no living green thread has the id.
 ///
 /// The id of an ended greenlet may be given to another one.
 pub fn interrupt(id: GreenletId) -> bool {

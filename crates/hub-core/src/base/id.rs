@@ -7,8 +7,8 @@ use std::str::FromStr;
 /// Identifies a greenlet among the living ones of its OS thread.
 ///
 /// The text is a number, as reports, listings and the console show it. After the greenlet has ended, another one of
-/// the OS thread may get the same id, so an id may be kept only while its greenlet lives. It takes no memory and no
-/// time to make. [`ThreadId`](crate::ThreadId) is for a longer use: it is unique in the process forever.
+/// the OS thread may get the same id, so an id may be kept only while its greenlet lives. Making an id allocates
+/// nothing. [`ThreadId`](crate::ThreadId) is for a longer use: it is unique in the process forever.
 ///
 /// ```
 /// use greenhub::greenthread::{GreenletId, current_id};

@@ -160,7 +160,9 @@ pub(crate) fn ready() -> usize {
     thread().ready.get()
 }
 
-/// Stops hand-offs: the running greenlet cannot yield from now on. Returns the value that resumes them.
+/// Sets the budget to zero, so that each hand-off takes the checked path. Returns the budget for [`resume_hand_off`].
+///
+/// The caller has entered a hub before: the checked path refuses to leave a greenlet in a hub.
 #[inline]
 pub(crate) fn stop_hand_off() -> usize {
     let thread = thread();

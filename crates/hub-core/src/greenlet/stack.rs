@@ -306,8 +306,8 @@ impl Stacks {
 
     /// Returns the memory of idle stacks to the system, except for the hottest few of each class.
     ///
-    /// Returns the number of these stacks. A root loop that was suspended on such a stack is gone, and its `context` is
-    /// zero. If the system refuses, as it does for locked memory, the stacks stay idle and are not counted.
+    /// Returns the number of trimmed stacks. A root loop that was suspended on a trimmed stack is gone, and the
+    /// `context` is zero. If the system refuses, as it does for locked memory, the stacks stay idle and do not count.
     pub(crate) fn trim(&self) -> usize {
         /// The number of stacks that a batch of greenlets may use at once when it wakes and finishes together.
         const HOT: usize = 64;

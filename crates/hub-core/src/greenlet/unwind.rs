@@ -1,14 +1,14 @@
 //! Exits, which end a greenlet from outside, and the handling of panics.
 //!
 //! An exit is a flag on the control block and a reason in the cold state. The target reads the flag when it next
-//! arrives from a park, and starts to unwind its own frames. The payload prints nothing. If a `catch_unwind` on the way
+//! arrives from a park, and starts to unwind its own frames. No panic hook runs. If a `catch_unwind` on the way
 //! swallows the exit, it is thrown again at the next park: a kill as long as the greenlet lives, the exit of a scope as
 //! long as the scope is open. Between two throws the main loop takes a turn. After
 //! [`MAX_THROWS`](crate::error::MAX_THROWS) throws the exit is given up.
 //!
 //! Ground rules:
 //! - [`ColdState`] belongs to one use of a control block. It is made when it is first needed. Only `drop_cold` frees
-//!   it, when the greenlet has ended. No borrow of it is held while foreign code runs.
+//!   it, when the greenlet has ended. No `RefCell` in it is borrowed while foreign code runs.
 //! - Payloads of panics are foreign: dropping one may panic again, and is contained.
 
 use std::any::Any;
@@ -117,7 +117,7 @@ impl ControlRef {
         None
     }
 
-    /// Removes the exits of a scope that has ended or has caught them.
+    /// Removes the pending exit of a scope that has ended or has caught the exit.
     pub(crate) fn clear_scope(self, number: u64) {
         let Some(cold) = self.cold.get() else { return };
         // SAFETY: see `cold`.
@@ -335,7 +335,7 @@ impl ControlRef {
 pub enum KillProgress {
     /// The green thread was not killed.
     None,
-    /// A mask or a shield holds the kill back.
+    /// A mask, a shield or a wait for a lock holds the kill back.
     HeldBack,
     /// The kill is thrown in the next turn, for the first time or again.
     Striking,

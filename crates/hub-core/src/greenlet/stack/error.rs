@@ -17,7 +17,8 @@ pub(crate) enum StackError {
     /// The system has no address space left, not even for one stack.
     #[error(
         "cannot reserve {bytes} bytes of address space for a stack of {size} bytes: {source}; use smaller \
-         stacks, or raise the limit of address space (`ulimit -v`, `vm.overcommit_memory=2`)"
+         stacks, or raise the limit of address space (`ulimit -v`, or `vm.overcommit_ratio` if \
+         `vm.overcommit_memory` is 2)"
     )]
     Map {
         /// The size of a stack, in bytes.

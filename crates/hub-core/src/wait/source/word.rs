@@ -1,7 +1,8 @@
 //! The word of a source: its operations in progress, and the end of its number.
 //!
 //! Ground rules:
-//! - [`enter`](Word::enter) counts an operation. The number is open while it is counted, if it was not `GONE` before.
+//! - [`enter`](Word::enter) counts an operation. The number stays open while the operation is counted, if the number
+//!   was not `GONE` before.
 //! - Exactly one of the calls that return whether the caller [has to close](Word::leave) the number returns true, once
 //!   the source is marked closed, no operation is counted, and the number is not lent. That call sets `GONE`.
 //! - [`claim_alone`](Word::claim_alone) sets `GONE` as well. It is for the owner of a source that was open and that
@@ -26,7 +27,7 @@ const GONE: u64 = 8;
 /// Waiting writes also try again after pauses.
 const RETRYING: u64 = 16;
 
-/// One operation in progress. The upper bits of the word count them: 59 bits, which no program can use up.
+/// One operation in progress. The upper 59 bits of the word count the operations. No program can use up 59 bits.
 const ENTERED: u64 = 32;
 
 /// The flags of a source at one moment.
