@@ -129,6 +129,22 @@ fn a_source_is_read_inside_wait_without_a_panic() {
 }
 
 #[test]
+fn notify_close_is_refused_inside_wait() {
+    run("notify_close_is_refused_inside_wait", || {
+        use_hub_with(|| Ok(Hooked)).unwrap();
+        let (reader, _writer) = io::pipe().unwrap();
+        let number = reader.as_raw_fd();
+        let _registration = get_hub().listen(reader, Interest::READ, |_| ()).unwrap();
+        in_next_wait(move |watched| {
+            let refused = catch_unwind(|| greenhub::park::notify_close(number)).unwrap_err();
+            let text = refused.downcast_ref::<String>().expect("a message");
+            assert!(text.contains(&format!("descriptor {number} cannot be given up")), "{text}");
+            assert!(watched.iter().any(|(key, ..)| key.fd() == number), "the number was given up");
+        });
+    });
+}
+
+#[test]
 fn a_registration_dropped_inside_the_watch_of_a_new_hub_keeps_the_borrowed_descriptor_open() {
     run("a_registration_dropped_inside_the_watch_of_a_new_hub_keeps_the_borrowed_descriptor_open", || {
         register_hub(HubDescriptor {

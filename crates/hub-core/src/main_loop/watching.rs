@@ -435,8 +435,7 @@ impl MainLoop {
     /// Retires the number `fd`, which is closed, about to be closed, or given to another file. Wakes its waiters with
     /// an error, and makes the hub forget it. `open` is the descriptor, from a caller that keeps it open.
     pub(crate) fn closed(&self, fd: RawFd, open: Option<BorrowedFd<'_>>) {
-        let retired = self.with_table(|table| table.retire(fd)).expect("a hub gives up no descriptor while it waits");
-        let Some((key, waited)) = retired else { return };
+        let Some((key, waited)) = self.give_up(fd, Descriptors::retire) else { return };
         if !self.slot.is_empty() {
             // A hub that fails here has nothing left to forget.
             let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, open));
@@ -450,10 +449,21 @@ impl MainLoop {
         if self.is_wakeup(fd) {
             return;
         }
-        let evicted = self.with_table(|table| table.evict(fd));
-        match evicted.expect("a hub gives up no descriptor while it waits") {
+        match self.give_up(fd, Descriptors::evict) {
             Some(waited) => self.notify_closed(fd, waited),
             None => self.closed(fd, None),
+        }
+    }
+
+    /// Changes the table for a number that is given up.
+    ///
+    /// # Panics
+    ///
+    /// Panics inside the hub's `wait`, which may be using the number: the caller must not close it there.
+    fn give_up<R>(&self, fd: RawFd, change: fn(&mut Descriptors, RawFd) -> R) -> R {
+        match self.with_table(|table| change(table, fd)) {
+            Some(changed) => changed,
+            None => panic!("descriptor {fd} cannot be given up inside a hub's `wait`: give it up after the wait"),
         }
     }
 

@@ -291,6 +291,10 @@ impl<F: std::fmt::Debug> std::fmt::Debug for Trampoline<'_, F> {
 /// assert!(matches!(green.join()?, Err(TrampolineError::Closed(_))));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Panics
+///
+/// Panics inside the `wait` of a hub, which may be using the number.
 #[doc(alias = "cancel_wait")]
 #[doc(alias = "closing_fd")]
 pub fn notify_close(fd: RawFd) {
@@ -300,6 +304,10 @@ pub fn notify_close(fd: RawFd) {
 /// Notifies this thread's hub that the number `fd` names a new file. Never switches.
 ///
 /// Waiters for the old file are woken with an error, and the new owner may wait at once. Eventlet's `notify_opened`.
+///
+/// # Panics
+///
+/// The same as [`notify_close`].
 pub fn notify_opened(fd: RawFd) {
     number_changed(fd);
 }
