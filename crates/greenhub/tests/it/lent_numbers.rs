@@ -23,6 +23,7 @@ thread_local! {
     static IN_WAIT: RefCell<Option<InWait>> = const { RefCell::new(None) };
     static IN_WATCH: RefCell<Option<InWatch>> = const { RefCell::new(None) };
     static WATCHED: Cell<Option<Key>> = const { Cell::new(None) };
+    static FORGOTTEN: Cell<Option<Key>> = const { Cell::new(None) };
 }
 
 /// A hub without reports, which runs code of the test in its methods.
@@ -45,7 +46,9 @@ impl Hub for Hooked {
         Ok(())
     }
 
-    fn forget(&mut self, _: Key, _: Option<BorrowedFd<'_>>) {}
+    fn forget(&mut self, key: Key, _: Option<BorrowedFd<'_>>) {
+        FORGOTTEN.set(Some(key));
+    }
 
     fn wait(&mut self, watched: &Watched, timeout: Option<Duration>, _: &mut Ready) -> io::Result<()> {
         if FAIL.take() {
@@ -170,6 +173,7 @@ fn a_registration_dropped_inside_the_watch_of_a_new_hub_keeps_the_borrowed_descr
             let _ = catch_unwind(|| sleep(SHORT));
         }
         assert_eq!(OPEN.get(), Some(true));
+        assert_eq!(FORGOTTEN.get().map(Key::fd), Some(number), "the hub still watches the number");
     });
 }
 

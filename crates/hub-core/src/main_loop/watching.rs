@@ -382,6 +382,11 @@ impl MainLoop {
         // during this call, since no greenlet is left inside a hub.
         let fd = unsafe { BorrowedFd::borrow_raw(key.fd()) };
         let watched = self.with_hub("watching a descriptor", |hub| hub.watch(key, fd, interest, lease));
+        // A listener that the hub has deregistered left the table, but could not make the busy hub forget the number.
+        if matches!(watched, Ok(Ok(()))) && self.descriptors.borrow().may_be_forgotten(key) {
+            // A hub that fails here has nothing left to forget.
+            let _ = self.with_hub("forgetting a descriptor", |hub| hub.forget(key, Some(fd)));
+        }
         kept.into_iter().for_each(drop_contained);
         if watched?.is_err() {
             self.closed(key.fd(), None);
