@@ -77,7 +77,7 @@
 //! | start child processes and talk to them | [`process`] |
 //! | limit how long an operation takes | [`with_timeout`], the timeouts of sockets |
 //! | supervise jobs that panic | [`is_exit`], whose example is a supervisor; [`exit_kind`](greenthread::exit_kind) |
-//! | clean up despite a kill or a timeout | [`shield`], which also lists where exits are delivered |
+//! | clean up despite a kill, a timeout or a link | [`shield`], which also lists where exits are delivered |
 //! | bound concurrency | [`GreenPool`], [`GreenPile`](greenpool::GreenPile) |
 //! | observe the end of a green thread, or share it | [`GreenThread::link`], [`with_link`](GreenThread::with_link) |
 //! | join or kill several green threads | [`Group`](greenpool::Group) |

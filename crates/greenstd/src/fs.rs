@@ -11,14 +11,15 @@
 //! [`BufWriter`](std::io::BufWriter) with a capacity of at least 64 KiB. Reading and writing copy nothing. For small
 //! files that are certainly cached, std's own calls are cheaper.
 //!
-//! # Kills and timeouts
+//! # Exits
 //!
-//! A kill or a timeout during a read or write of a [`File`] takes effect when the call has ended, which covers at most
-//! 1 MiB. During all other calls it takes effect at once, and the call to the system is completed all the same.
+//! An [exit](hub_core::is_exit) during a read or write of a [`File`] does not end the call, which covers at most 1 MiB:
+//! it strikes at the next wait. During all other calls it strikes at once, and the call to the system is completed all
+//! the same.
 //!
 //! The hub waits for every file whose readiness the system can report, whatever its type: a named pipe, a terminal,
-//! another device, or a descriptor such as an eventfd. Opening a named pipe waits for the other side as in std, and a
-//! kill or a timeout ends that wait at once.
+//! another device, or a descriptor such as an eventfd. Opening a named pipe waits for the other side as in std, and an
+//! exit ends that wait at once.
 
 mod dir;
 mod fifo;

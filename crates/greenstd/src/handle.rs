@@ -9,7 +9,7 @@ use hub_core::ThreadPool;
 
 use crate::stream::Stream;
 
-/// The largest part of a file that one job reads or writes. A kill of the caller has to wait for the end of the job.
+/// The largest part of a file that one job reads or writes. An exit of the caller has to wait for the end of the job.
 const AT_ONCE: usize = 1 << 20;
 
 pub(crate) enum Handle {

@@ -24,7 +24,7 @@
 //! | `fs`: its functions, `File`, `OpenOptions`, `DirBuilder`, `ReadDir`, `DirEntry` | [`fs`] | run on other OS threads, which costs some 10 to 30 µs each |
 //! | `fs::Metadata`, `Permissions`, `FileType`, `FileTimes` | [`fs`] | none: std's own |
 //! | `os::unix::fs`, `os::unix::prelude` | [`os::unix`] | `OpenOptionsExt`, `DirBuilderExt` and `DirEntryExt` are traits of their own, implemented for the green types; the prelude has no `JoinHandleExt` |
-//! | `process::Command`, `Child`, `ChildStdin`, … | [`process`] | `wait_timeout` and `close(&self)` are new; `as_std_mut` for the rest; a child whose last waiter was killed is reaped later |
+//! | `process::Command`, `Child`, `ChildStdin`, … | [`process`] | `wait_timeout` and `close(&self)` are new; `as_std_mut` for the rest; a child whose last waiter was unwound is reaped later |
 //! | `process::Stdio`, `ExitStatus`, `Output`, `exit`, … | [`process`] | none: std's own; green pipes, files and standard outputs become `Stdio` |
 //! | `os::unix::process::CommandExt`, `ExitStatusExt` | [`os::unix::process`] | `pre_exec` and `groups` by way of `as_std_mut`; `ExitStatusExt` is std's own |
 //! | `time` | [`time`] | none: std's own |
@@ -36,12 +36,12 @@
 //! | `thread::sleep`, `yield_now` | [`thread`] | let other green threads run |
 //! | `thread::current`, `Thread`, `ThreadId` | [`thread::current`] | main has no name; no `ThreadId` of std |
 //! | `thread::park`, `park_timeout`, `Thread::unpark` | [`thread::park`] | none |
-//! | `panic::catch_unwind` | std's own | catches kills and timeouts, too, which must be resumed: see [`is_exit`](hub_core::is_exit) |
+//! | `panic::catch_unwind` | std's own | catches exits, too, which must be resumed: see [`is_exit`](hub_core::is_exit) |
 //! | `thread::available_parallelism`, `panicking` | [`thread`] | none: std's own |
 //! | `sync::Mutex`, `MutexGuard` | [`sync::Mutex`] | see below |
 //! | `sync::RwLock` and its guards | [`sync::RwLock`] | see below; a reader waits behind a waiting writer |
 //! | `sync::Condvar` | [`sync::Condvar`] | see below; `WaitTimeoutResult` is a type of its own |
-//! | `sync::Barrier` | [`sync::Barrier`] | see below; a killed waiter takes its arrival back |
+//! | `sync::Barrier` | [`sync::Barrier`] | see below; a waiter that an exit unwinds takes its arrival back |
 //! | `sync::Once`, `OnceLock`, `LazyLock` | [`sync::Once`], [`sync::OnceLock`], [`sync::LazyLock`] | see below; `OnceState` is a type of its own |
 //! | `sync::mpsc` | [`sync::mpsc`] | see below; std's own errors |
 //! | `sync::Arc`, `Weak`, `atomic`, `PoisonError`, … | [`sync`] | none: std's own |
@@ -75,8 +75,9 @@
 //! - Waiters are granted in FIFO order, and a newcomer never gets what was granted to a waiter. Waiters on different OS
 //!   threads may run in another order. Items of queues and channels leave in their own order, so a granted waiter is
 //!   sure of one item, not of a particular one.
-//! - A kill or a timeout that unwinds out of a guard or a closure poisons as a panic does. A kill or a timeout that
-//!   strikes in a wait does not poison, and what was granted to the waiter goes to the next one.
+//! - An [exit](hub_core::is_exit) that unwinds out of a guard or a closure poisons as a panic does. An exit that
+//!   strikes in a wait does not poison. A wait that was granted something returns it, and a later exit strikes at the
+//!   next wait.
 //! - Where no green thread may wait (in the main loop, while panicking, when nothing can ever wake main) a wait panics
 //!   if its signature has no error. Destructors that run while unwinding should use the `try_` forms: a lock that does
 //!   not become free within [`set_panicking_grace`](hub_core::set_panicking_grace) aborts the process.

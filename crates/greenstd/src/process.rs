@@ -12,8 +12,7 @@
 //! is reaped. Code that waits for any child, such as `waitpid(-1)`, takes the status of a child away from this module,
 //! as from std.
 //!
-//! A child whose last waiter was killed or has timed out is reaped by an OS thread, which exists as long as there are
-//! such children.
+//! A child whose last waiter was unwound is reaped by an OS thread, which exists as long as there are such children.
 
 mod child;
 mod command;

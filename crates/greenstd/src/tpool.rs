@@ -16,10 +16,10 @@ pub use hub_core::{JobError, ThreadPool as Pool};
 
 /// Runs `job` on an OS thread of the default pool, Eventlet's `execute`. Switches.
 ///
-/// Only the calling green thread waits. A caller that is killed or times out goes on at once; the job runs to its end
-/// and its result is dropped. A dropped result that is an `Err` or a panic is [reported](hub_core::set_report_stream).
-/// While panicking, after the end of the OS thread's green threads, and in a job of any pool, `job` runs on the calling
-/// OS thread.
+/// Only the calling green thread waits. An [exit](hub_core::is_exit) strikes at once; the job runs to its end and its
+/// result is dropped. A dropped result that is an `Err` or a panic is [reported](hub_core::set_report_stream). While
+/// panicking, after the end of the OS thread's green threads, and in a job of any pool, `job` runs on the calling OS
+/// thread.
 ///
 /// A job may spawn green threads, which run on its pool thread. They may outlive the job, whose result is sent at once.
 /// The pool thread takes another job only after they have ended. Green threads that nothing can wake are
@@ -48,7 +48,7 @@ pub fn execute<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> R
 
 /// Like [`execute`], for a job that borrows. Switches.
 ///
-/// The wait is not left early. A kill or a timeout of the caller takes effect when the job has ended, and a
+/// The wait is not left early: it returns the job's result, and an exit strikes at the next wait. A
 /// [shutdown](hub_core::HubRef::shutdown) waits for it up to its limit.
 ///
 /// If the OS thread of the caller ends before the job, the job goes on. A job must therefore not borrow the value of a

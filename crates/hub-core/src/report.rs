@@ -23,7 +23,7 @@ pub enum Report {
         /// The type of its result, if it returned an `Err`.
         result: Option<&'static str>,
     },
-    /// A job of a thread pool failed after its caller had left, because of a kill or a timeout.
+    /// A job of a thread pool failed after its caller had left the wait, by an exit for example.
     JobFailed {
         /// The pool, the place of the call, and the place where the calling green thread was spawned.
         job: String,

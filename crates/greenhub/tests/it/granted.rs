@@ -1,4 +1,4 @@
-//! A granted wait returns its grant: a later kill or timeout takes effect at the next wait.
+//! A granted wait returns its grant: a later exit strikes at the next wait.
 
 use std::cell::Cell;
 use std::io::{Read, Write};

@@ -61,7 +61,7 @@ impl Batch {
 impl Iterator for ReadDir {
     type Item = io::Result<DirEntry>;
 
-    /// Switches if it reads more entries. After a kill during that the iterator is at its end.
+    /// Switches if it reads more entries. After an exit during that read the iterator is at its end.
     fn next(&mut self) -> Option<io::Result<DirEntry>> {
         if self.batch.entries.is_empty() {
             let rest = self.batch.rest.take()?;

@@ -1,6 +1,6 @@
 //! Opening named pipes, which waits for the other side.
 //!
-//! open(2) waits inside the system, where no timeout and no kill ends it. So on Linux the pipe is opened in
+//! open(2) waits inside the system, where no exit ends it. So on Linux the pipe is opened in
 //! non-blocking mode, and the green thread waits:
 //!
 //! - A reader is open at once, and counts as a reader for writers, like a reader that waits in open(2). It then waits

@@ -108,7 +108,7 @@ impl File {
 
 // Attributes that the system keeps.
 impl File {
-    /// Runs a job that goes on if its caller is killed, which leaves the wait at once.
+    /// Runs a job that goes on if an exit unwinds its caller, which leaves the wait at once.
     fn job<T: Send + 'static>(
         &self,
         op: impl FnOnce(&std::fs::File) -> io::Result<T> + Send + 'static,

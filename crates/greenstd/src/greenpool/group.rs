@@ -206,9 +206,10 @@ impl Group {
     /// Like [`wait_all`](Group::wait_all), but returns at the first failure of a member. Switches, unless there are no
     /// members.
     ///
-    /// gevent's `join(raise_error=True)`. A failure is a panic, a timeout, or a kill with a custom error. The other
-    /// members run on. Earlier failures do not count. An `Err` that a member returns is an ordinary result. The failure
-    /// is still reported, unless the member is [joined](GreenThread::join).
+    /// gevent's `join(raise_error=True)`. A failure is any end without a result except a plain kill: a panic, for
+    /// example, or a kill with a custom error. The other members run on. Earlier failures do not count. An `Err` that a
+    /// member returns is an ordinary result. The failure is still reported, unless the member is
+    /// [joined](GreenThread::join).
     ///
     /// ```
     /// let group = greenhub::greenpool::Group::new();

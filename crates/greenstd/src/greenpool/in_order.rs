@@ -47,7 +47,7 @@ impl<T: 'static> GreenPile<T> {
 
     /// Runs `f` in a green thread of the pool, and queues its result. Switches if the pool is full.
     ///
-    /// A call that fails, is killed or times out queues nothing.
+    /// A call that fails, or that an exit unwinds, queues nothing.
     ///
     /// # Errors
     ///

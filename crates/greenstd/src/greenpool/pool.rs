@@ -207,8 +207,8 @@ impl GreenPool {
     /// panic of `f` goes to the handle as usual. It runs on the stack of the caller: for deeply nested spawns set a
     /// [larger stack](hub_core::set_default_stack_size), or bound the depth.
     ///
-    /// The permit is released when `f` has returned, panicked or was killed, begun or not. A caller that is killed or
-    /// times out in the wait takes no permit.
+    /// The permit is released when `f` has returned or was unwound, or was dropped before it began. A caller that an
+    /// exit unwinds from the wait takes no permit.
     ///
     /// ```
     /// let pool = greenhub::GreenPool::new(10);

@@ -187,8 +187,8 @@ pub fn serve<L: Accept, R: 'static>(
 /// A stopped server accepts no more and waits for the handlers: without a limit, or until a
 /// [deadline](StopServe::stop_within) at which the remaining ones are killed. Then it returns when all have ended, or
 /// only handlers that [refuse](hub_core::KillOutcome::Refused) the kill are left, and at the latest two seconds after
-/// the deadline; [`Served::left`] counts the rest. The listener stays open and can be served again. If the caller is
-/// killed or times out, the handlers run on.
+/// the deadline; [`Served::left`] counts the rest. The listener stays open and can be served again. If an
+/// [exit](hub_core::is_exit) unwinds the caller, the handlers run on.
 ///
 /// With `panic = "abort"` nothing can be interrupted. There a stop takes effect after the next connection, and the
 /// server waits for its handlers without a limit.

@@ -15,12 +15,12 @@ use crate::stream::Stream;
 /// Representation of a running or exited child process, std's `Child`. Dropping it neither kills the child nor waits
 /// for it.
 ///
-/// A kill or a timeout during one of its waits leaves the child running, and the handle can wait again.
+/// An [exit](hub_core::is_exit) during one of its waits leaves the child running, and the handle can wait again.
 /// [`wait_with_output`](Child::wait_with_output), and the methods of [`Command`](super::Command) that wait, own the
-/// last handle. After a kill or a timeout in them the child runs on as if the handle had been dropped, and its output
-/// has no reader. Such a child is an orphan, and so is a child whose handle is dropped by unwinding, as a kill does. An
-/// orphan is reaped within a second of its end. A child whose handle is dropped otherwise stays a zombie until this
-/// process ends, as in std; the program may wait for it by its process ID.
+/// last handle. After an exit in them the child runs on as if the handle had been dropped, and its output has no
+/// reader. Such a child is an orphan, and so is a child whose handle is dropped while unwinding. An orphan is reaped
+/// within a second of its end. A child whose handle is dropped otherwise stays a zombie until this process ends, as in
+/// std; the program may wait for it by its process ID.
 #[doc(alias = "Popen")]
 pub struct Child {
     /// The handle for writing to the child's standard input, if it was captured.
@@ -118,9 +118,9 @@ impl Child {
 
     /// Waits for the child to exit and collects all remaining output on both streams. Switches.
     ///
-    /// It closes the child's standard input first, and reads both streams at the same time. If the calling green thread
-    /// is killed or times out meanwhile, the output is lost and the child runs on. Eventlet's `communicate` with a
-    /// timeout keeps the child. A program that needs this takes the outputs and reads them itself, and then calls
+    /// It closes the child's standard input first, and reads both streams at the same time. If an exit unwinds the
+    /// caller meanwhile, the output is lost and the child runs on. Eventlet's `communicate` with a timeout keeps the
+    /// child. A program that needs this takes the outputs and reads them itself, and then calls
     /// [`wait_timeout`](Child::wait_timeout) and [`kill`](Child::kill).
     ///
     /// # Errors
@@ -170,7 +170,7 @@ impl ChildHolder {
 const THERE: &str = "a child exists until its handle is dropped";
 
 impl Drop for ChildHolder {
-    /// A green thread that unwinds, as after a kill, has not chosen to abandon its child.
+    /// A green thread that unwinds, as by an exit, has not chosen to abandon its child.
     fn drop(&mut self) {
         if let Some(child) = self.child.take()
             && (self.is_last || std::thread::panicking())

@@ -120,7 +120,7 @@ impl Command {
 
     /// Executes the command as a child process, waiting for it and collecting all of its output. Switches.
     ///
-    /// If the calling green thread is killed or times out meanwhile, the child runs on. [`spawn`](Command::spawn)
+    /// If an [exit](hub_core::is_exit) unwinds the caller meanwhile, the child runs on. [`spawn`](Command::spawn)
     /// returns a handle that can kill the child.
     ///
     /// # Errors
@@ -153,8 +153,7 @@ impl Command {
 
     /// Executes a command as a child process, waiting for it and returning its status. Switches.
     ///
-    /// If the calling green thread is killed or times out meanwhile, the child runs on, as for
-    /// [`output`](Command::output).
+    /// If an exit unwinds the caller meanwhile, the child runs on, as for [`output`](Command::output).
     ///
     /// # Errors
     ///

@@ -21,8 +21,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(32);
 
-/// Waits until the child has ended, and reaps it. `None` after `timeout`. A kill of the caller leaves the child as it
-/// is.
+/// Waits until the child has ended, and reaps it. Returns `None` after `timeout`. An exit of the caller leaves the
+/// child as it is.
 pub(super) fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<Option<ExitStatus>> {
     if let Some(status) = child.try_wait()? {
         return Ok(Some(status));

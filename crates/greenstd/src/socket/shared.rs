@@ -32,7 +32,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 pub(super) type AcceptedSocket = (OwnedFd, Option<SocketAddrAny>);
 type Attempt = Receiver<io::Result<AcceptedSocket>>;
 
-/// Attempts whose callers were killed or timed out; shared by the clones of a socket.
+/// Attempts whose callers have left the wait, by an exit, a deadline or an error; shared by the clones of a socket.
 #[derive(Default)]
 pub(super) struct Abandoned(Mutex<Vec<Attempt>>);
 

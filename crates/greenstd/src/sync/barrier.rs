@@ -9,7 +9,7 @@ use super::wait_queue::{Wait, WaitQueue};
 
 /// A barrier enables multiple threads to synchronize the beginning of some computation, std's `Barrier`.
 ///
-/// It serves green threads of one or more hubs and plain OS threads. A kill or a timeout of a waiter takes its arrival
+/// It serves green threads of one or more hubs and plain OS threads. A waiter that an exit unwinds takes its arrival
 /// back: the others wait for one more.
 ///
 /// ```

@@ -8,7 +8,7 @@ use super::queue::{GetError, LightQueue, PutError};
 /// A channel of values and errors in FIFO order. The `Channel` of Eventlet's `coros`.
 ///
 /// A new channel holds nothing: a sender waits until a receiver has taken its item. It is a [`LightQueue`] whose items
-/// may be errors, which a wait returns as its own, and keeps that queue's promises under kill and timeout.
+/// may be errors, which a wait returns as its own, and keeps that queue's promises under exits.
 ///
 /// ```
 /// use greenhub::sync::Channel;

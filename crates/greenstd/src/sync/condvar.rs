@@ -14,8 +14,8 @@ use super::wait_queue::{Wait, WaitQueue};
 /// A condition variable, std's `Condvar`, for use with a [`Mutex`](super::Mutex).
 ///
 /// It serves green threads of one or more hubs and plain OS threads. Waiters are notified in FIFO order. A waiter that
-/// is killed after its notification, but before it has the mutex again, passes the notification to the next waiter. A
-/// kill or a timeout that strikes during the wait does not poison the mutex: the waiter does not hold it then.
+/// an exit unwinds after its notification, but before it has the mutex again, passes the notification to the next
+/// waiter. An exit that strikes during the wait does not poison the mutex: the waiter does not hold it then.
 ///
 /// ```
 /// use greenhub::thread;

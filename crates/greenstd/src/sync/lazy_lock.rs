@@ -9,8 +9,8 @@ use super::once_lock::OnceLock;
 
 /// A value which is initialized on the first access, std's `LazyLock`.
 ///
-/// It serves green threads of one or more hubs and plain OS threads. A closure that unwinds, also by a kill or a
-/// timeout, poisons it for good: there is no other closure.
+/// It serves green threads of one or more hubs and plain OS threads. A closure that unwinds, also by an
+/// [exit](hub_core::is_exit), poisons it for good: there is no other closure.
 ///
 /// ```
 /// use greenhub::thread;

@@ -106,8 +106,8 @@ impl<T> Sender<T> {
 impl<T> SyncSender<T> {
     /// Sends a value on this synchronous channel. Switches.
     ///
-    /// It waits for room; without a buffer it waits until the item is received. Senders are served in FIFO order. If
-    /// the green thread is killed while it waits, the item is dropped.
+    /// It waits for room; without a buffer it waits until the item is received. Senders are served in FIFO order. If an
+    /// exit ends the wait, the item is dropped.
     ///
     /// # Errors
     ///

@@ -18,12 +18,12 @@ use super::wait_queue::{Wait, WaitQueue};
 /// It serves green threads of one or more hubs and plain OS threads. Waiters get the lock in FIFO order: an unlock
 /// hands it to the first of them. A guard may be held while its green thread parks.
 ///
-/// A kill or a timeout does not strike at once in a wait for the lock, so a destructor that needs the lock can do its
-/// work. It strikes at the next wait, or after the time of [`set_lock_patience`](hub_core::set_lock_patience).
+/// An [exit](hub_core::is_exit) does not strike at once in a wait for the lock, so a destructor that needs the lock can
+/// do its work. It strikes at the next wait, or after the time of
+/// [`set_lock_patience`](hub_core::set_lock_patience).
 ///
-/// Dropping a guard while its green thread unwinds poisons the mutex. That includes the unwinding of a kill or of a
-/// [`with_timeout`](hub_core::with_timeout), which leaves the value half changed. A wait for the lock that is unwound
-/// does not poison it.
+/// Dropping a guard while its green thread unwinds poisons the mutex. That includes the unwinding by an exit, which may
+/// leave the value half changed. A wait for the lock that is unwound does not poison it.
 ///
 /// ```
 /// use greenhub::thread;

@@ -11,8 +11,8 @@ use super::wait_queue::{Wait, WaitQueue};
 
 /// A primitive which can be used to run a one-time global initialization, std's `Once`.
 ///
-/// It serves green threads of one or more hubs and plain OS threads. A closure that unwinds poisons it, also if its
-/// green thread was killed or timed out.
+/// It serves green threads of one or more hubs and plain OS threads. A closure that unwinds poisons it, also if it
+/// unwinds by an [exit](hub_core::is_exit).
 ///
 /// ```
 /// use greenhub::thread;

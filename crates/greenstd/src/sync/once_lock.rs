@@ -7,8 +7,8 @@ use super::once::Once;
 
 /// A synchronization primitive which can nominally be written to only once, std's `OnceLock`.
 ///
-/// It serves green threads of one or more hubs and plain OS threads. A closure that unwinds, also by a kill or a
-/// timeout, leaves it empty: the next closure runs.
+/// It serves green threads of one or more hubs and plain OS threads. A closure that unwinds, also by an
+/// [exit](hub_core::is_exit), leaves it empty: the next closure runs.
 ///
 /// ```
 /// use greenhub::thread;

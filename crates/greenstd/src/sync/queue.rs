@@ -302,7 +302,7 @@ impl<T, O: Order<T>> OrderedLightQueue<T, O> {
 
     /// Puts an item, and waits for room if the queue is full. Switches.
     ///
-    /// If a timeout or a kill ends the wait, the item is dropped, and no getter gets it.
+    /// If an exit ends the wait, the item is dropped, and no getter gets it.
     ///
     /// # Errors
     ///
@@ -527,10 +527,11 @@ pub struct OrderedQueue<T, O>(OrderedLightQueue<T, O>);
 ///
 /// Getters and putters are granted in FIFO order, and a newcomer takes nothing that was granted to a waiter. A granted
 /// getter is sure of one item, not of a particular one. It takes the next item of the queue's order when it runs. Of
-/// getters that were granted from or on several OS threads, a later one may run earlier. If a granted getter is killed
-/// before it runs, another getter is granted. A granted item takes no room. If its getter never comes for it, the item
-/// is kept, even beyond the limit. The item of a waiting putter stays with it until there is room. It does not enter
-/// the queue if the putter is killed or gives up.
+/// getters that were granted from or on several OS threads, a later one may run earlier. An exit that comes after the
+/// grant strikes at the getter's next wait. If the main loop ends the wait of a granted getter by an error, another
+/// getter is granted. A granted item takes no room. If its getter never comes for it, the item is kept, even beyond the
+/// limit. The item of a waiting putter stays with it until there is room. It does not enter the queue if an exit, a
+/// deadline or an error ends the wait of the putter.
 ///
 /// A queue [`bounded`](OrderedLightQueue::bounded) to zero holds nothing: a putter waits until a getter has taken its
 /// item.

@@ -20,11 +20,11 @@ use super::wait_queue::{Wait, WaitQueue};
 /// It serves green threads of one or more hubs and plain OS threads. Readers and writers are served in FIFO order. So a
 /// green thread that holds a read guard and calls `read` again waits forever if a writer came in between.
 ///
-/// A kill or a timeout does not strike at once during a wait: see [`Mutex`](super::Mutex). A destructor that runs while
-/// panicking goes before the waiters.
+/// An [exit](hub_core::is_exit) does not strike at once during a wait: see [`Mutex`](super::Mutex). A destructor that
+/// runs while panicking goes before the waiters.
 ///
-/// Dropping a write guard while its green thread unwinds poisons the lock, also if it unwinds by a kill or a timeout. A
-/// read guard does not poison it.
+/// Dropping a write guard while its green thread unwinds poisons the lock, also if it unwinds by an exit. A read guard
+/// does not poison it.
 ///
 /// ```
 /// use greenhub::thread;

@@ -12,8 +12,9 @@ use super::wait_queue::{Unserved, Wait, WaitQueue};
 /// A counter of tokens, which any thread acquires and releases. Eventlet's `Semaphore`.
 ///
 /// Waiters are served in FIFO order, and no form of acquiring overtakes them. Waits with a timeout queue like the
-/// others, and [`try_acquire`](Semaphore::try_acquire) fails while there are waiters. A green thread that is killed in
-/// its wait, or after its token was granted, leaves the token to the next waiter.
+/// others, and [`try_acquire`](Semaphore::try_acquire) fails while there are waiters. A waiter that an exit unwinds
+/// leaves the queue without a token. A wait that was granted a token returns it, and a later exit strikes at the next
+/// wait.
 ///
 /// Green threads of any hub and plain OS threads may share a semaphore: it is `Send + Sync`.
 ///
@@ -276,9 +277,9 @@ impl fmt::Debug for BoundedSemaphore {
 /// Acquiring waits for a token, releasing waits for room below a limit.
 ///
 /// It is a queue whose items are all alike, and keeps the promises of queues. With a limit of zero, a release meets an
-/// acquisition. A token whose releaser is killed while it waits for room is not added. A token that was granted to a
-/// waiter takes no room. If that waiter is killed or times out before it runs, the token is kept, even beyond the
-/// limit. There is no guard, because a release may wait.
+/// acquisition. A token is not added if an exit unwinds its releaser from the wait for room. A token that was granted
+/// to a waiter takes no room. If that waiter never comes for it, the token is kept, even beyond the limit. There is no
+/// guard, because a release may wait.
 ///
 /// ```
 /// use greenhub::sync::CappedSemaphore;

@@ -2,8 +2,8 @@
 //!
 //! A primitive keeps its state under one lock, with one [`WaitQueue`] for each thing that is waited for. Only `unpark`
 //! and the order of a queue's items run under that lock. A *grant* removes the first waiter and wakes it. The granted
-//! thing belongs to that waiter from then on, so no newcomer gets it. A granted waiter that cannot take it, because it
-//! was killed or timed out at that very moment, *regrants* it.
+//! thing belongs to that waiter from then on, so no newcomer gets it. An exit or a deadline that comes after the grant
+//! does not undo it. A granted waiter whose wait fails, because the main loop sends it an error, *regrants* the thing.
 //!
 //! A waiter may carry a *payload*. The payload goes to the granting side, or leaves the queue with the waiter.
 
@@ -209,9 +209,9 @@ pub(crate) trait Wait {
     /// The attempt gets the payload, and returns it if there is no result. After a grant it gets `None`: the granting
     /// side has taken the payload.
     ///
-    /// A green thread that is killed or times out leaves the queue, and its payload is dropped without the lock. If it
-    /// was granted before, it goes on, and the exit strikes at its next wait. Only the lock tells which came first,
-    /// because a wake-up of another OS thread may be under way.
+    /// A waiter that an exit unwinds leaves the queue, and its payload is dropped without the lock. If it was granted
+    /// before, it goes on, and the exit strikes at its next wait. Only the lock tells which came first, because a
+    /// wake-up of another OS thread may be under way.
     ///
     /// # Errors
     ///

@@ -58,9 +58,8 @@ pub struct ScopedGreenThread<'scope, T> {
 ///
 /// All green threads spawned within the scope are joined before this function returns.
 ///
-/// If `f` panics, or the caller is killed or times out, the children are killed and joined. The unwinding goes on when
-/// the last child has ended. That wait is not left early: kills, timeouts and errors of the main loop are held back
-/// until it is over.
+/// If `f` panics or an exit strikes the caller, the children are killed and joined. The unwinding goes on when the last
+/// child has ended. That wait is not left early: exits and errors of the main loop are held back until it is over.
 ///
 /// ```
 /// let mut words = vec!["green", "threads"];

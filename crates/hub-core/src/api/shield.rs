@@ -14,9 +14,9 @@ use crate::greenlet::run;
 ///
 /// A shield is for steps that belong together although there is a wait between them: releasing a resource, notifying
 /// the peer, writing the second of two records. **A wait without a limit inside a shield ends only by the event that it
-/// waits for**: no kill and no timeout around the shield can end it. Give it a limit: a
+/// waits for**: no kill, and no timeout or link around the shield, can end it. Give it a limit: a
 /// [`with_timeout`](crate::with_timeout) or [`with_link`](crate::GreenThread::with_link) that is opened inside the
-/// shield strikes there, as with Trio's shields. Only the exits of scopes around a shield are held back.
+/// shield strikes there, as with Trio's shields. Only kills and the exits of scopes around a shield are held back.
 ///
 /// A shield holds back no error that a call returns: that of a main loop that ends, or of a socket's time limit. A
 /// [shutdown](crate::HubRef::shutdown) waits for the end of shields up to its limit, and then lifts them.

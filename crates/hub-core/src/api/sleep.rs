@@ -113,8 +113,8 @@ pub fn yield_now() {
 /// thread that waits or yields gets a new budget, of at least 16 operations. Where nothing may switch, as in the main
 /// loop and while panicking, this returns at once. Tokio's `consume_budget`.
 ///
-/// Call it before the operation and without a lock: a kill or a timeout may strike here, and the result of an operation
-/// that was already done would be lost.
+/// Call it before the operation and without a lock: an exit may strike here, and the result of an operation that was
+/// already done would be lost.
 ///
 /// ```
 /// let other = greenhub::spawn(|| ());

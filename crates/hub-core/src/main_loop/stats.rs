@@ -49,7 +49,7 @@ pub struct Stats {
     pub parked: usize,
     /// Waits of greenlets that have ended so far.
     ///
-    /// They ended by the awaited event, a timeout or a kill.
+    /// They ended by the awaited event, a deadline or an exit.
     ///
     /// A yield is no wait.
     pub wakeups: u64,

@@ -13,11 +13,11 @@ static GRACE: AtomicU64 = AtomicU64::new(100_000_000);
 
 /// Sets how long waits may block the OS thread while it is panicking. Does not switch.
 ///
-/// A destructor that runs because of a panic, a kill or a timeout cannot switch. A wait in it blocks the whole OS
-/// thread, with all its green threads, and fails with [`TimedOut`](std::io::ErrorKind::TimedOut) when the grace is
-/// over. All such waits in one turn of the main loop share the grace. Once it is used up, they fail at once until the
-/// next turn. Waits whose failure would abort the process, such as a wait for a lock, have the whole grace each. The
-/// default is 100 ms; the setting is that of the process.
+/// A destructor that runs because of a panic or an exit cannot switch. A wait in it blocks the whole OS thread, with
+/// all its green threads, and fails with [`TimedOut`](std::io::ErrorKind::TimedOut) when the grace is over. All such
+/// waits in one turn of the main loop share the grace. Once it is used up, they fail at once until the next turn. Waits
+/// whose failure would abort the process, such as a wait for a lock, have the whole grace each. The default is 100 ms;
+/// the setting is that of the process.
 ///
 /// ```
 /// use std::time::Duration;

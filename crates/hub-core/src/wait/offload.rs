@@ -26,10 +26,10 @@ use crate::report::{self, Report};
 
 /// Runs `job` on an OS thread of the default pool, and waits for it. Eventlet's `tpool.execute`. Switches.
 ///
-/// Only the calling green thread waits. A caller that is killed or times out leaves at once; the job goes on, and its
-/// result is dropped. An `Err` or a panic that is dropped this way is [reported](crate::set_report_stream), as that of
-/// a green thread is: see [`spawn`](crate::spawn). The job runs on the calling thread while panicking, after the end of
-/// the thread's green threads, within another job, and with `EVENTLET_THREADPOOL_SIZE=0`.
+/// Only the calling green thread waits. An exit strikes at once: the job goes on, and its result is dropped. An `Err`
+/// or a panic that is dropped this way is [reported](crate::set_report_stream), as that of a green thread is: see
+/// [`spawn`](crate::spawn). The job runs on the calling thread while panicking, after the end of the thread's green
+/// threads, within another job, and with `EVENTLET_THREADPOOL_SIZE=0`.
 ///
 /// The job may block, wait like a main greenlet, and spawn green threads, which run on its OS thread. The OS thread
 /// takes its next job only when they have ended. If nothing can wake them, they are reported and killed.
@@ -152,7 +152,7 @@ fn failure_in<T>(outcome: &Outcome<T>, find: fn(&T) -> Option<LostError>) -> Opt
 
 /// Like [`offload`], for a job that borrows. Switches.
 ///
-/// The wait is not left early: it returns the job's result, and a kill or a timeout strikes at the next wait. A
+/// The wait is not left early: it returns the job's result, and an exit strikes at the next wait. A
 /// [shutdown](crate::HubRef::shutdown) waits for it up to its limit.
 ///
 /// If the OS thread of the caller ends before the job, the job goes on. So a job must not borrow the value of a
@@ -211,9 +211,9 @@ fn execute_scoped<T: Send>(pool: &ThreadPool, job: impl FnOnce() -> T + Send) ->
 impl ThreadPool {
     /// Runs `job` on an OS thread of this pool, and waits for it. Switches.
     ///
-    /// Like `tpool::execute`, which uses the default pool: a caller that is killed or times out leaves at
-    /// once, the job goes on, and its failure is reported. The job runs on the calling thread while panicking, after
-    /// the end of the thread's green threads, and within a job of any pool.
+    /// Like `tpool::execute`, which uses the default pool: an exit strikes at once, the job goes on, and its failure is
+    /// reported. The job runs on the calling thread while panicking, after the end of the thread's green threads, and
+    /// within a job of any pool.
     ///
     /// # Errors
     ///
@@ -244,7 +244,7 @@ impl ThreadPool {
 
     /// Like [`execute`](ThreadPool::execute), for a job that borrows. Switches.
     ///
-    /// The wait is not left early: a kill or a timeout takes effect when the job has ended.
+    /// The wait is not left early: it returns the job's result, and an exit strikes at the next wait.
     ///
     /// ```
     /// let pool = greenhub::tpool::Pool::new(1);

@@ -76,7 +76,7 @@ fn act<H: Hub>(driver: &mut Driver<H>, socket: &mut Socket, what: usize) {
     }
 }
 
-/// Removes a waiter, as a kill or a timeout does.
+/// Removes a waiter, as an exit does.
 fn leave<H: Hub>(driver: &mut Driver<H>, socket: &mut Socket, interest: Interest) {
     driver.disarm(socket.key, interest);
     socket.parked = socket.parked.without(interest);
