@@ -45,7 +45,7 @@ enum Task {
     Costs,
     /// Run clippy for FreeBSD, OpenBSD and macOS.
     CheckBsd,
-    /// Check what no compiler checks: directions of crates and modules, the shape of a backend, the conformance map.
+    /// Check what no compiler checks: dependencies of crates and modules, the shape of a backend, the conformance map.
     Tidy {
         /// Print the cycles between the files of a crate and the paths that point up.
         #[arg(long)]

@@ -1,12 +1,12 @@
-//! The tables of all commands: hubs, features, forced paths, faults, costs, arrows between crates, files with unsafe code.
+//! The tables of all commands: hubs, features, forced paths, faults, costs, dependencies, files with unsafe code.
 //!
 //! A new hub is one line in [`HUBS`]. Everything else about it follows from that.
 
-mod floors;
+mod layers;
 
 #[cfg(test)]
-pub use floors::Floor;
-pub use floors::{FLOORS, Floors};
+pub use layers::Layer;
+pub use layers::{LAYERS, Layers};
 
 /// A backend of this workspace.
 pub struct Hub {
@@ -233,29 +233,29 @@ pub const OTHER_TARGETS: &[&str] =
     &["x86_64-unknown-freebsd", "x86_64-unknown-openbsd", "x86_64-apple-darwin", "aarch64-apple-darwin"];
 
 /// The crates of this workspace on which a crate may depend.
-pub struct Arrows {
+pub struct Dependencies {
     pub package: &'static str,
-    pub to: &'static [&'static str],
+    pub normal: &'static [&'static str],
     /// Dependencies of tests and examples.
     pub dev: &'static [&'static str],
 }
 
-/// Every crate but the backends, whose arrows are [`BACKEND_ARROWS`]. `*` stands for every backend.
-pub const ARROWS: &[Arrows] = &[
-    Arrows { package: "hub-core", to: &[], dev: &["greenhub", "hub-testkit"] },
-    Arrows { package: "hub-testkit", to: &["hub-core"], dev: &["*"] },
-    Arrows { package: "greenstd", to: &["hub-core"], dev: &["greenhub", "hub-poll"] },
-    Arrows { package: "greenhub", to: &["hub-core", "greenstd", "*"], dev: &["hub-testkit"] },
-    Arrows {
+/// The allowed dependencies of every crate but the backends. `*` stands for every backend.
+pub const DEPENDENCIES: &[Dependencies] = &[
+    Dependencies { package: "hub-core", normal: &[], dev: &["greenhub", "hub-testkit"] },
+    Dependencies { package: "hub-testkit", normal: &["hub-core"], dev: &["*"] },
+    Dependencies { package: "greenstd", normal: &["hub-core"], dev: &["greenhub", "hub-poll"] },
+    Dependencies { package: "greenhub", normal: &["hub-core", "greenstd", "*"], dev: &["hub-testkit"] },
+    Dependencies {
         package: "benches",
-        to: &["greenhub", "greenstd", "hub-core", "*"],
+        normal: &["greenhub", "greenstd", "hub-core", "*"],
         dev: &["greenhub", "greenstd", "hub-core", "*"],
     },
-    Arrows { package: "xtask", to: &[], dev: &[] },
+    Dependencies { package: "xtask", normal: &[], dev: &[] },
 ];
 
-/// The arrows of each backend.
-pub const BACKEND_ARROWS: (&[&str], &[&str]) = (&["hub-core"], &["hub-testkit"]);
+/// The allowed dependencies of each backend: those of the library, and those of its tests.
+pub const BACKEND_DEPENDENCIES: (&[&str], &[&str]) = (&["hub-core"], &["hub-testkit"]);
 
 /// The module of hub-core from which backends and the testkit import.
 pub const CONTRACT: Option<&str> = Some("hub");

@@ -10,14 +10,14 @@
 //!
 //! # Where to read
 //!
-//! The modules of `src` are floors. A module uses only the floors below it; `cargo xtask tidy` checks this. From the
-//! bottom up:
+//! The modules of `src` are in layers. A module uses only its own layer and the layers below; `cargo xtask tidy` checks
+//! this. From the bottom up:
 //!
-//! | floor | contents | public |
+//! | layer | contents | public |
 //! |---|---|---|
 //! | `base` | forks, OS threads of the library's own, reasons of waits | [`WaitReason`] |
 //! | [`hub`] | the contract between a hub and the loop, with its own front page | [`Hub`](hub::Hub), [`HubDescriptor`](hub::HubDescriptor), [`Interest`](hub::Interest), [`Watched`](hub::Watched) |
-//! | `error`, `report`, `timer_queue` | errors, the reporting stream, the queue of timers | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
+//! | `error`, `report`, `timer_queue` | errors, the report stream, the queue of timers | [`GreenError`], [`HubError`], [`LoopError`], [`Report`] |
 //! | `greenlet` | stacks, switches, exits, the run queue, the cells of green threads | [`Greenlet`], [`Payload`], [`is_exit`] |
 //! | `main_loop` | one turn after another; the table of descriptors, callbacks, mail from other threads, the blocking detector | [`Stats`], [`Listener`], [`Remote`] |
 //! | `wait` | waits for descriptors, for other threads, for jobs | [`trampoline()`], [`Source`], [`Parker`] |

@@ -1,4 +1,4 @@
-//! The reporting stream, for failures that no caller receives as a result.
+//! The report stream, for failures that no caller receives as a result.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -184,7 +184,7 @@ fn outcome(error: &GreenError) -> String {
     }
 }
 
-/// Receives each report before the stream does. A higher floor implements it for [`Observer`].
+/// Receives each report before the stream does. A higher layer implements it for [`Observer`].
 pub(crate) trait Observe {
     fn reported(report: &Report);
 }

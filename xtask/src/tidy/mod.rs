@@ -1,11 +1,11 @@
 //! Checks of rules that no compiler checks.
 
-mod arrows;
 mod backends;
 mod conformance;
 mod contract;
+mod dependencies;
 mod facade;
-mod floors;
+mod layers;
 mod modules;
 mod packages;
 mod paths;
@@ -18,7 +18,7 @@ use crate::tables::CONTRACT;
 use crate::workspace::Workspace;
 
 pub use conformance::check_tests as check_tests_of_conformance;
-pub use floors::print as print_arrows;
+pub use layers::print as print_arrows;
 
 /// The faults, one line each. An error means that the check could not read a file.
 type Faults = anyhow::Result<Vec<String>>;
@@ -27,8 +27,8 @@ type Check = (&'static str, fn(&Workspace) -> Faults);
 /// Runs every check.
 pub fn run(workspace: &Workspace, report: &mut Report) {
     let checks: [Check; 7] = [
-        ("tidy: direction of crates", arrows::check),
-        ("tidy: floors inside a crate", floors::check),
+        ("tidy: dependencies between crates", dependencies::check),
+        ("tidy: layers inside a crate", layers::check),
         ("tidy: shape of a backend", backends::check),
         ("tidy: root of the facade", facade::check),
         ("tidy: conformance map", conformance::check),

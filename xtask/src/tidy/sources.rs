@@ -11,7 +11,7 @@ use crate::workspace::{Workspace, files};
 const FORBIDDEN: &[&str] =
     &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("TO", "DO"), concat!("FIX", "ME")];
 
-/// The macros that print. A library reports through the reporting stream instead.
+/// The macros that print. A library reports through the report stream instead.
 const PRINTING: &[&str] = &["println!(", "print!(", "eprintln!(", "eprint!(", "dbg!("];
 
 pub fn check(workspace: &Workspace) -> Faults {

@@ -1,6 +1,6 @@
 //! The main loop as greenlets see it: the methods that a switch, an exit and the end of an OS thread need.
 //!
-//! The loop is built of greenlets, so its type belongs to a higher floor. That floor names the type by implementing
+//! The loop is built of greenlets, so its type belongs to a higher layer. That layer names the type by implementing
 //! [`Install`]. Calls stay direct, and the loop stays part of its OS thread's state.
 
 use std::panic::Location;
@@ -71,7 +71,7 @@ pub(crate) trait Driver {
     fn run_callback(&self);
 }
 
-/// Names the type of the main loop. A higher floor implements it for [`Installed`].
+/// Names the type of the main loop. A higher layer implements it for [`Installed`].
 pub(crate) trait Install {
     type MainLoop: Driver;
 }

@@ -406,7 +406,7 @@ impl TaskRef {
         Rc::downgrade(self.extra_or_new().life.borrow_mut().get_or_insert_default())
     }
 
-    /// Returns the value that a higher floor keeps with the green thread, made at first use.
+    /// Returns the value that a higher layer keeps with the green thread, made at first use.
     pub(crate) fn companion(&self, make: impl FnOnce() -> Box<dyn Any>) -> &dyn Any {
         &**self.extra_or_new().companion.get_or_init(make)
     }

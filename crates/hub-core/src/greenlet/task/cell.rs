@@ -66,7 +66,7 @@ pub(super) struct Extra {
     pub(super) timer: Cell<Option<TimerId>>,
     /// Alive until the green thread has ended.
     pub(super) life: RefCell<Option<Rc<()>>>,
-    /// Made and used by a higher floor.
+    /// A value that a higher layer makes and uses.
     pub(super) companion: OnceCell<Box<dyn Any>>,
 }
 

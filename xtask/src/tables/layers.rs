@@ -1,31 +1,31 @@
-//! The floors inside a crate, from the bottom up.
+//! The layers inside a crate, from the bottom up.
 
-/// The modules of one crate.
-pub struct Floors {
+/// The layers of one crate.
+pub struct Layers {
     pub package: &'static str,
-    pub floors: &'static [Floor],
-    /// Arrows that point up and have to go: (file, file). Each that is gone has to leave the list.
+    pub layers: &'static [Layer],
+    /// Upward paths that are tolerated for now, as (file, file). An entry without such a path is a fault.
     pub known: &'static [(&'static str, &'static str)],
 }
 
-/// One floor.
-pub struct Floor {
+/// One layer.
+pub struct Layer {
     pub name: &'static str,
-    /// From the bottom up. The modules of one room may name each other; a room may name the rooms before it, on its own
-    /// floor and on those below. A module is a file or a folder below `src`, without its ending; what is in a folder may
-    /// have a place of its own.
-    pub rooms: &'static [&'static [&'static str]],
+    /// The groups of modules, from the bottom up. The modules of one group may name each other. They may also name the
+    /// groups before theirs, in the same layer and in those below. A module is a file or a folder below `src`, without
+    /// its ending. An item of a folder may have an entry of its own.
+    pub groups: &'static [&'static [&'static str]],
 }
 
-/// The crates that have floors.
-pub const FLOORS: &[Floors] = &[HUB_CORE];
+/// The crates that have layers.
+pub const LAYERS: &[Layers] = &[HUB_CORE];
 
-const HUB_CORE: Floors = Floors {
+const HUB_CORE: Layers = Layers {
     package: "hub-core",
-    floors: &[
-        Floor {
+    layers: &[
+        Layer {
             name: "base",
-            rooms: &[
+            groups: &[
                 &["base/sync"],
                 &["base/wait_reason"],
                 &["base/os_thread"],
@@ -35,9 +35,9 @@ const HUB_CORE: Floors = Floors {
                 &["base"],
             ],
         },
-        Floor {
+        Layer {
             name: "contract",
-            rooms: &[
+            groups: &[
                 &["hub/time"],
                 &["hub/round"],
                 &["hub/interest"],
@@ -54,10 +54,10 @@ const HUB_CORE: Floors = Floors {
                 &["timer_queue"],
             ],
         },
-        Floor { name: "greenlet", rooms: &[&["greenlet"]] },
-        Floor {
+        Layer { name: "greenlet", groups: &[&["greenlet"]] },
+        Layer {
             name: "main_loop",
-            rooms: &[
+            groups: &[
                 &["main_loop/descriptors"],
                 &["main_loop/deadline"],
                 &["main_loop/listener"],
@@ -68,9 +68,9 @@ const HUB_CORE: Floors = Floors {
                 &["main_loop"],
             ],
         },
-        Floor {
+        Layer {
             name: "wait",
-            rooms: &[
+            groups: &[
                 &["wait/biased"],
                 &["wait/grace"],
                 &["wait/doubt"],
@@ -85,9 +85,9 @@ const HUB_CORE: Floors = Floors {
                 &["wait"],
             ],
         },
-        Floor {
+        Layer {
             name: "api",
-            rooms: &[
+            groups: &[
                 &["api/hub_ref"],
                 &["api/use_hub"],
                 &["api/signal"],

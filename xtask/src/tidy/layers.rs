@@ -1,4 +1,4 @@
-//! The floors inside a crate: no path names an item of a module above its own.
+//! The layers inside a crate: no path names an item of a module above its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,17 +9,17 @@ use petgraph::graphmap::DiGraphMap;
 
 use super::Faults;
 use super::modules::{self, Arrow, Sources};
-use crate::tables::{FLOORS, Floors};
+use crate::tables::{LAYERS, Layers};
 use crate::workspace::{Workspace, files};
 
-const TABLE: &str = "xtask/src/tables/floors.rs";
+const TABLE: &str = "xtask/src/tables/layers.rs";
 
 pub fn check(workspace: &Workspace) -> Faults {
     let mut faults = Vec::new();
-    for floors in FLOORS {
-        let (folder, sources) = sources(workspace, floors)?;
+    for layers in LAYERS {
+        let (folder, sources) = sources(workspace, layers)?;
         let (files, arrows) = modules::read(&sources).context(folder.clone())?;
-        faults.extend(faults_of(floors, &folder, &files, &arrows));
+        faults.extend(faults_of(layers, &folder, &files, &arrows));
     }
     Ok(faults)
 }
@@ -30,18 +30,18 @@ pub fn check(workspace: &Workspace) -> Faults {
 ///
 /// Returns an error if a file cannot be read.
 pub fn print(workspace: &Workspace) -> Result<()> {
-    for floors in FLOORS {
-        let (folder, sources) = sources(workspace, floors)?;
+    for layers in LAYERS {
+        let (folder, sources) = sources(workspace, layers)?;
         let (files, arrows) = modules::read(&sources).context(folder)?;
-        print!("{}", described(floors, &files, &arrows));
+        print!("{}", described(layers, &files, &arrows));
     }
     Ok(())
 }
 
 /// Returns the folder of a crate's sources, and their text.
-fn sources(workspace: &Workspace, floors: &Floors) -> Result<(String, Sources)> {
-    let package = workspace.package(floors.package);
-    let folder = package.with_context(|| format!("there is no crate `{}`", floors.package))?.folder.join("src");
+fn sources(workspace: &Workspace, layers: &Layers) -> Result<(String, Sources)> {
+    let package = workspace.package(layers.package);
+    let folder = package.with_context(|| format!("there is no crate `{}`", layers.package))?.folder.join("src");
     let mut sources = Sources::new();
     for file in files(&folder)?.iter().filter(|file| file.extension().is_some_and(|it| it == "rs")) {
         let name = file.strip_prefix(&folder)?.to_string_lossy().into_owned();
@@ -50,14 +50,14 @@ fn sources(workspace: &Workspace, floors: &Floors) -> Result<(String, Sources)> 
     Ok((workspace.relative(&folder).display().to_string(), sources))
 }
 
-/// Where a file stands, counted from the bottom.
+/// The place of a file, counted from the bottom.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Place {
-    floor: usize,
-    room: usize,
+    layer: usize,
+    group: usize,
 }
 
-impl Floors {
+impl Layers {
     /// Returns the place of `file`: that of the longest entry which is the file or a folder around it.
     fn place(&self, file: &str) -> Option<Place> {
         let entries = self.entries().filter(|(_, module)| covers(module, file));
@@ -65,16 +65,16 @@ impl Floors {
     }
 
     fn entries(&self) -> impl Iterator<Item = (Place, &'static str)> {
-        self.floors.iter().enumerate().flat_map(|(floor, it)| {
-            it.rooms
+        self.layers.iter().enumerate().flat_map(|(layer, it)| {
+            it.groups
                 .iter()
                 .enumerate()
-                .flat_map(move |(room, modules)| modules.iter().map(move |&module| (Place { floor, room }, module)))
+                .flat_map(move |(group, modules)| modules.iter().map(move |&module| (Place { layer, group }, module)))
         })
     }
 
-    fn floor_of(&self, file: &str) -> &'static str {
-        self.place(file).map_or("none", |place| self.floors[place.floor].name)
+    fn layer_of(&self, file: &str) -> &'static str {
+        self.place(file).map_or("none", |place| self.layers[place.layer].name)
     }
 
     /// Returns the arrows that point up, with one path for each pair of files.
@@ -96,25 +96,25 @@ fn covers(module: &str, file: &str) -> bool {
     file.strip_prefix(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
 
-fn faults_of(floors: &Floors, folder: &str, files: &[String], arrows: &[Arrow]) -> Vec<String> {
+fn faults_of(layers: &Layers, folder: &str, files: &[String], arrows: &[Arrow]) -> Vec<String> {
     let mut faults = Vec::new();
-    for file in files.iter().filter(|file| floors.place(file).is_none()) {
-        faults.push(format!("{folder}/{file}: has no floor in {TABLE}"));
+    for file in files.iter().filter(|file| layers.place(file).is_none()) {
+        faults.push(format!("{folder}/{file}: has no layer in {TABLE}"));
     }
-    for (_, module) in floors.entries().filter(|(_, module)| !files.iter().any(|file| covers(module, file))) {
-        faults.push(format!("{TABLE}: `{module}` is no module of {}", floors.package));
+    for (_, module) in layers.entries().filter(|(_, module)| !files.iter().any(|file| covers(module, file))) {
+        faults.push(format!("{TABLE}: `{module}` is no module of {}", layers.package));
     }
-    let upward = floors.upward(arrows);
+    let upward = layers.upward(arrows);
     for ((from, to), arrow) in &upward {
-        if !floors.known.contains(&(from, to)) {
+        if !layers.known.contains(&(from, to)) {
             let Arrow { line, path, .. } = arrow;
-            let (low, high) = (floors.floor_of(from), floors.floor_of(to));
+            let (low, high) = (layers.layer_of(from), layers.layer_of(to));
             faults.push(format!(
                 "{folder}/{from}:{line}: `{path}` points up to {to}, from `{low}` to `{high}` in {TABLE}"
             ));
         }
     }
-    for known @ (from, to) in floors.known {
+    for known @ (from, to) in layers.known {
         if !upward.contains_key(known) {
             faults.push(format!("{TABLE}: no path in {from} points up to {to}: remove it from the list"));
         }
@@ -122,9 +122,9 @@ fn faults_of(floors: &Floors, folder: &str, files: &[String], arrows: &[Arrow]) 
     faults
 }
 
-fn described(floors: &Floors, files: &[String], arrows: &[Arrow]) -> String {
+fn described(layers: &Layers, files: &[String], arrows: &[Arrow]) -> String {
     let pairs: BTreeSet<(&str, &str)> = arrows.iter().map(|arrow| (&*arrow.from, &*arrow.to)).collect();
-    let mut text = format!("{}: {} files, {} arrows between them\n", floors.package, files.len(), pairs.len());
+    let mut text = format!("{}: {} files, {} arrows between them\n", layers.package, files.len(), pairs.len());
     for cycle in cycles(&pairs) {
         let inner = |(from, to): &(&str, &str)| cycle.contains(from) && cycle.contains(to);
         let count = pairs.iter().filter(|pair| inner(pair)).count();
@@ -133,7 +133,7 @@ fn described(floors: &Floors, files: &[String], arrows: &[Arrow]) -> String {
             text += &format!("    {from} -> {to}: {}\n", paths(arrows, from, to));
         }
     }
-    let upward = floors.upward(arrows);
+    let upward = layers.upward(arrows);
     text += &format!("\n{} arrows point up\n", upward.len());
     for (from, to) in upward.keys() {
         text += &format!("    ({from:?}, {to:?}), // {}\n", paths(arrows, from, to));
@@ -163,19 +163,19 @@ fn paths(arrows: &[Arrow], from: &str, to: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tables::Floor;
+    use crate::tables::Layer;
 
-    const FLOORS: Floors = Floors {
-        package: "house",
-        floors: &[
-            Floor { name: "ground", rooms: &[&["stone"], &["wood", "nails"]] },
-            Floor { name: "attic", rooms: &[&["attic"], &["attic/roof"]] },
+    const LAYERS: Layers = Layers {
+        package: "sample",
+        layers: &[
+            Layer { name: "ground", groups: &[&["stone"], &["wood", "nails"]] },
+            Layer { name: "attic", groups: &[&["attic"], &["attic/roof"]] },
         ],
         known: &[],
     };
 
     /// Returns a crate of the modules in the table, with this line in this file.
-    fn house(file: &str, line: &str) -> Sources {
+    fn sample(file: &str, line: &str) -> Sources {
         let files = [
             ("lib.rs", "mod attic; mod nails; mod stone; mod wood; pub use attic::Chest; pub use stone::Stone;"),
             ("attic/mod.rs", "pub(crate) mod roof; pub struct Chest;"),
@@ -189,56 +189,56 @@ mod tests {
         sources
     }
 
-    fn faults(floors: &Floors, file: &str, line: &str) -> Vec<String> {
-        let (files, arrows) = modules::read(&house(file, line)).unwrap();
-        faults_of(floors, "src", &files, &arrows)
+    fn faults(layers: &Layers, file: &str, line: &str) -> Vec<String> {
+        let (files, arrows) = modules::read(&sample(file, line)).unwrap();
+        faults_of(layers, "src", &files, &arrows)
     }
 
     #[test]
-    fn arrows_down_and_within_a_room_are_allowed() {
+    fn arrows_down_and_within_a_group_are_allowed() {
         for (file, line) in [
             ("attic/roof.rs", "use crate::attic::Chest;"),
             ("attic/mod.rs", "use crate::wood::Wood;"),
             ("wood.rs", "use crate::{Stone, nails::Nail};"),
             ("nails.rs", "use crate::wood::Wood;"),
         ] {
-            assert_eq!(faults(&FLOORS, file, line), Vec::<String>::new(), "{line}");
+            assert_eq!(faults(&LAYERS, file, line), Vec::<String>::new(), "{line}");
         }
     }
 
     #[test]
-    fn an_arrow_to_a_higher_floor_or_a_later_room_is_a_fault() {
+    fn an_arrow_to_a_higher_layer_or_a_later_group_is_a_fault() {
         assert_eq!(
-            faults(&FLOORS, "wood.rs", "use crate::Chest;"),
+            faults(&LAYERS, "wood.rs", "use crate::Chest;"),
             [format!("src/wood.rs:2: `crate::Chest` points up to attic/mod.rs, from `ground` to `attic` in {TABLE}")]
         );
-        assert_eq!(faults(&FLOORS, "stone.rs", "use crate::nails::Nail;").len(), 1);
-        assert_eq!(faults(&FLOORS, "attic/mod.rs", "use self::roof::tile;").len(), 1);
+        assert_eq!(faults(&LAYERS, "stone.rs", "use crate::nails::Nail;").len(), 1);
+        assert_eq!(faults(&LAYERS, "attic/mod.rs", "use self::roof::tile;").len(), 1);
     }
 
     #[test]
     fn a_known_arrow_is_allowed_and_has_to_exist() {
-        let floors = Floors { known: &[("wood.rs", "attic/mod.rs")], ..FLOORS };
-        assert_eq!(faults(&floors, "wood.rs", "use crate::Chest;"), Vec::<String>::new());
-        let gone = faults(&floors, "wood.rs", "use crate::Stone;");
+        let layers = Layers { known: &[("wood.rs", "attic/mod.rs")], ..LAYERS };
+        assert_eq!(faults(&layers, "wood.rs", "use crate::Chest;"), Vec::<String>::new());
+        let gone = faults(&layers, "wood.rs", "use crate::Stone;");
         assert!(gone[0].ends_with("remove it from the list"), "{gone:?}");
     }
 
     #[test]
     fn every_file_has_a_place_and_every_place_a_file() {
-        let floors = Floors { floors: &FLOORS.floors[..1], ..FLOORS };
-        assert_eq!(faults(&floors, "wood.rs", "").len(), 2);
-        let cellar = Floor { name: "cellar", rooms: &[&["cellar"]] };
-        let floors: &'static [Floor] = Box::leak(Box::new([cellar]));
-        assert_eq!(faults(&Floors { floors, ..FLOORS }, "wood.rs", "").len(), 1 + 5);
+        let layers = Layers { layers: &LAYERS.layers[..1], ..LAYERS };
+        assert_eq!(faults(&layers, "wood.rs", "").len(), 2);
+        let cellar = Layer { name: "cellar", groups: &[&["cellar"]] };
+        let layers: &'static [Layer] = Box::leak(Box::new([cellar]));
+        assert_eq!(faults(&Layers { layers, ..LAYERS }, "wood.rs", "").len(), 1 + 5);
     }
 
     #[test]
     fn the_description_names_cycles_and_upward_arrows_for_the_table() {
-        let sources = house("wood.rs", "use crate::nails::Nail;\nuse crate::Chest;\nfn a() { Chest; crate::Chest; }");
+        let sources = sample("wood.rs", "use crate::nails::Nail;\nuse crate::Chest;\nfn a() { Chest; crate::Chest; }");
         let (files, mut arrows) = modules::read(&sources).unwrap();
         arrows.push(Arrow { from: "nails.rs".into(), to: "wood.rs".into(), line: 7, path: "super::wood::Wood".into() });
-        let text = described(&FLOORS, &files, &arrows);
+        let text = described(&LAYERS, &files, &arrows);
         assert!(
             text.contains("a cycle of 2 files with 2 arrows\n    nails.rs -> wood.rs: 7 super::wood::Wood\n"),
             "{text}"

@@ -1,7 +1,7 @@
-//! The dependencies between crates: none points up or sideways.
+//! The dependencies between crates: each crate depends only on those that the table allows.
 
 use super::Faults;
-use crate::tables::{ARROWS, BACKEND_ARROWS, HUBS};
+use crate::tables::{BACKEND_DEPENDENCIES, DEPENDENCIES, HUBS};
 use crate::workspace::{Package, Workspace};
 
 pub fn check(workspace: &Workspace) -> Faults {
@@ -20,23 +20,23 @@ pub fn check(workspace: &Workspace) -> Faults {
 }
 
 fn faults_of(package: &Package, ours: &[&str]) -> Vec<String> {
-    let Some((to, dev)) = allowed(&package.name) else {
-        return vec![format!("{}: no arrows are named for this crate in xtask/src/tables.rs", package.name)];
+    let Some((normal, dev)) = allowed(&package.name) else {
+        return vec![format!("{}: xtask/src/tables.rs lists no allowed dependencies of this crate", package.name)];
     };
     let wrong = package.dependencies.iter().filter(|dependency| {
         let named = |list: &[&str]| {
             list.contains(&dependency.name.as_str()) || (list.contains(&"*") && is_backend(&dependency.name))
         };
-        ours.contains(&dependency.name.as_str()) && !named(to) && !(dependency.dev && named(dev))
+        ours.contains(&dependency.name.as_str()) && !named(normal) && !(dependency.dev && named(dev))
     });
     wrong.map(|dependency| format!("{} must not depend on {}", package.name, dependency.name)).collect()
 }
 
 fn allowed(package: &str) -> Option<(&'static [&'static str], &'static [&'static str])> {
     if is_backend(package) {
-        return Some(BACKEND_ARROWS);
+        return Some(BACKEND_DEPENDENCIES);
     }
-    ARROWS.iter().find(|arrows| arrows.package == package).map(|arrows| (arrows.to, arrows.dev))
+    DEPENDENCIES.iter().find(|allowed| allowed.package == package).map(|allowed| (allowed.normal, allowed.dev))
 }
 
 fn is_backend(package: &str) -> bool {
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn arrows_down_are_allowed() {
+    fn a_listed_dependency_is_allowed() {
         assert!(
             faults_of(&package("greenhub", &[("hub-epoll", false), ("greenstd", false), ("libc", false)]), OURS)
                 .is_empty()
@@ -65,14 +65,14 @@ mod tests {
     }
 
     #[test]
-    fn arrows_up_and_sideways_are_faults() {
+    fn a_dependency_on_a_higher_crate_or_a_sibling_is_a_fault() {
         assert_eq!(faults_of(&package("hub-core", &[("greenstd", false)]), OURS).len(), 1);
         assert_eq!(faults_of(&package("hub-epoll", &[("greenhub", true)]), OURS).len(), 1);
         assert_eq!(faults_of(&package("greenstd", &[("hub-epoll", true)]), OURS).len(), 1);
     }
 
     #[test]
-    fn a_dependency_of_tests_is_not_allowed_elsewhere() {
+    fn a_dev_dependency_is_not_allowed_as_a_normal_one() {
         assert_eq!(faults_of(&package("hub-epoll", &[("hub-testkit", false)]), OURS).len(), 1);
     }
 
