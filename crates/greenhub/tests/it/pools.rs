@@ -205,7 +205,7 @@ fn a_spawner_that_times_out_or_is_killed_takes_no_permit() {
         killed.kill();
         let own = pool.clone();
         let next = spawn(move || own.spawn(|| "let in").unwrap().join().unwrap());
-        // Granted the permit and killed in the same turn: the permit goes to the next spawner.
+        // Granted and killed in the same turn: the spawner keeps its permit, and the next one gets it after the job.
         let own = pool.clone();
         let chosen = spawn(move || own.spawn_n(|| ()));
         let own = pool.clone();
@@ -224,12 +224,13 @@ fn a_spawner_that_times_out_or_is_killed_takes_no_permit() {
 }
 
 #[test]
-fn a_spawner_killed_after_its_grant_regrants_the_permit() {
-    run("a_spawner_killed_after_its_grant_regrants_the_permit", || {
+fn a_spawner_killed_after_its_grant_keeps_its_permit() {
+    run("a_spawner_killed_after_its_grant_keeps_its_permit", || {
         let pool = GreenPool::new(0);
+        let spawned = Rc::new(Cell::new(false));
         let first = {
-            let own = pool.clone();
-            spawn(move || own.spawn_n(|| unreachable!()))
+            let (own, spawned) = (pool.clone(), spawned.clone());
+            spawn(move || own.spawn_n(move || spawned.set(true)))
         };
         let second = {
             let own = pool.clone();
@@ -241,6 +242,7 @@ fn a_spawner_killed_after_its_grant_regrants_the_permit() {
         assert_eq!((pool.running(), pool.waiting()), (1, 1));
         first.kill();
         assert_eq!(second.join().unwrap(), 2);
+        assert!(spawned.get());
         pool.wait_all().unwrap();
         assert_eq!((pool.free(), pool.waiting()), (1, 0));
     });
