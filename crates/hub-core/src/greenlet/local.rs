@@ -41,13 +41,13 @@ pub(crate) struct Local {
     pub(crate) mainloop: Cell<Option<ControlRef>>,
     /// The number of open scopes of the main greenlet.
     pub(crate) main_scopes: Cell<usize>,
-    /// No body begins, because the OS thread has ended or its hub is being shut down.
+    /// Whether no body may begin: the OS thread has ended, or its hub is being shut down.
     refuses_bodies: Cell<bool>,
-    /// The number of registered guards, and the number of calls of [`Local::watch_for_end`] until the next
-    /// registration.
+    /// The number of guards registered after the first.
     guards: Cell<u32>,
+    /// The number of calls of [`Local::watch_for_end`] until the next registration.
     until_guard: Cell<u64>,
-    /// The state is never freed, because another OS thread refers to it, or the process ends.
+    /// Whether the state is never freed, because another OS thread refers to it or the process ends.
     pinned: Cell<bool>,
 }
 
@@ -227,7 +227,7 @@ impl Local {
         }
     }
 
-    /// Iterates over the greenlets that are alive when their turn comes, except the main greenlet and the main loop.
+    /// Iterates over the green threads and plain greenlets that are alive when the iterator reaches them.
     ///
     /// Greenlets made during the iteration are left out.
     pub(crate) fn alive(&self) -> impl Iterator<Item = ControlRef> + use<> {

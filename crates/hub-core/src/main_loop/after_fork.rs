@@ -25,28 +25,29 @@ impl MainLoop {
     /// the parent's.
     #[cold]
     fn after_fork(&self) -> Result<(), LoopError> {
-        // The fork happened inside the hub. Its caller resets it afterwards.
+        // After a fork inside the hub, the caller of the hub resets it later.
         if self.heartbeat.is_in_hub() || !fork::take_forked() || self.slot.is_empty() {
             return Ok(());
         }
         let hub = self.slot.name();
-        let parents = self.take_parents_wakeup();
-        let afresh = self.reset_after_fork(parents.is_some());
-        if afresh.is_err() {
-            // Its kernel objects are the parent's, all or some of them. The next call that blocks builds another hub.
+        let parents_wakeup = self.take_parents_wakeup();
+        let reset = self.reset_after_fork(parents_wakeup.is_some());
+        if reset.is_err() {
+            // The hub is leaked: its kernel objects, or some of them, are the parent's. The next call that blocks
+            // builds another hub.
             std::mem::forget(self.slot.remove());
             self.clock.reset();
             if let Some(wakeup) = self.wakeup.take() {
                 self.unlisten(wakeup);
             }
         }
-        drop_contained(parents);
+        drop_contained(parents_wakeup);
         self.retain_mail_after_fork();
         wake_all(WaitReason::Offload);
         let reachable = reach::register_again(|| self.mailbox());
         // Also after a failure: the registrations are the parent's.
         let waiting = self.descriptors.borrow_mut().unwatch_all();
-        afresh.and(reachable).map_err(|error| LoopError::wait_failed(hub, error))?;
+        reset.and(reachable).map_err(|error| LoopError::wait_failed(hub, error))?;
         waiting.into_iter().try_for_each(|(key, interest)| self.watch_again(key, interest))
     }
 
@@ -66,7 +67,7 @@ impl MainLoop {
     fn reset_after_fork(&self, had_wakeup: bool) -> io::Result<()> {
         // Before the hub is called: a shared wake-up descriptor would wake the parent.
         let own = if had_wakeup { Some(self.make_wakeup()?) } else { None };
-        self.with_hub("starting afresh in a child process", |hub| hub.after_fork()).map_err(io::Error::from)??;
+        self.with_hub("resetting it in a child process", |hub| hub.after_fork()).map_err(io::Error::from)??;
         own.map_or_else(|| self.make_bell(), |wakeup| self.watch_wakeup(wakeup))
     }
 }

@@ -1,6 +1,7 @@
-//! A table of the process by which an OS thread ends waits on another one.
+//! The process-wide table through which an OS thread ends waits on another OS thread.
 //!
-//! It leads from the number of an OS thread to its mailbox, or to the thread itself if it has no green threads.
+//! It maps the number of an OS thread to the mailbox of its main loop, and to the state of the waits that it makes as a
+//! whole, without greenlets.
 
 #[cfg(all(test, loom))]
 mod model;
@@ -25,12 +26,12 @@ use crate::greenlet::control::State;
 use crate::greenlet::local;
 use crate::greenlet::run::Waiter;
 
-/// The reason for which a wait has ended.
+/// The reason why a wait ended.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Parked {
     /// Its [`Unparker`] ended it.
     Unparked,
-    /// Its limit was reached.
+    /// Its deadline has passed.
     TimedOut,
     /// An exit ended it. A mask holds the exit back, or the caller has to throw it.
     Interrupted,
@@ -107,7 +108,7 @@ fn threads() -> io::Result<&'static Threads> {
 
 /// The entries of this thread in the table. They are removed when it ends.
 struct Registered {
-    /// The generation of forks in which the mailbox was entered, plus one; 0 if it was not.
+    /// The fork generation in which the mailbox was entered, plus one; 0 if it was not.
     mailbox: Cell<u32>,
     /// The same for the entry of the thread itself.
     plain: Cell<u32>,
@@ -130,7 +131,7 @@ thread_local! {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        // From here on waiters of this thread could not be found any more.
+        // After the removal below, no waiter of this thread can be found.
         local::end_with_thread_locals();
         if let Some(threads) = THREADS.get() {
             threads.forget(fork::this_thread());
@@ -173,7 +174,7 @@ pub(crate) fn register_again(mailbox: impl FnOnce() -> Option<Arc<Mailbox>>) -> 
     if before == 0 { Ok(()) } else { register(mailbox) }
 }
 
-/// Returns the state by which this OS thread waits as a whole, entered in the table.
+/// Returns the state of the waits that this OS thread makes as a whole, and enters it in the table.
 pub(crate) fn plain() -> io::Result<Arc<Plain>> {
     let now = fork::generation() + 1;
     let entered = REGISTERED.try_with(|registered| {
@@ -184,7 +185,7 @@ pub(crate) fn plain() -> io::Result<Arc<Plain>> {
         }
         Ok(Arc::clone(plain))
     });
-    // For an ending thread, only the table keeps it.
+    // When the thread-local is destroyed, only the table holds the state.
     entered.unwrap_or_else(|_| Ok(threads()?.plain(fork::this_thread())))
 }
 
@@ -198,7 +199,9 @@ pub(crate) fn reason() -> WaitReason {
     REGISTERED.try_with(|registered| registered.reason.get()).unwrap_or(WaitReason::Park)
 }
 
-/// Removes a thread from the table if its destructors have run: nothing else does so after its wait.
+/// Removes the calling thread from the table if its thread-local is destroyed.
+///
+/// A wait in a later destructor enters the thread again, and no destructor is left that would remove it.
 pub(crate) fn forget_if_ending() {
     if REGISTERED.try_with(|_| ()).is_err()
         && let Some(threads) = THREADS.get()
@@ -207,7 +210,9 @@ pub(crate) fn forget_if_ending() {
     }
 }
 
-/// The wait of an OS thread without green threads. It does not use std's `park`, whose token belongs to the program.
+/// The state of the waits that an OS thread makes as a whole, without a hub.
+///
+/// It does not use std's `park`, whose token belongs to the program.
 #[derive(Default)]
 pub(crate) struct Plain {
     /// The ticket of the present wait.
@@ -216,7 +221,7 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
-    /// Returns the ticket of a new wait, which no other wait had.
+    /// Begins a wait. Returns its ticket, which no other wait has.
     pub(crate) fn begin(&self) -> u64 {
         let mut ticket = self.lock();
         *ticket += 1;
@@ -278,7 +283,7 @@ impl fmt::Debug for Plain {
     }
 }
 
-/// The ways by which an OS thread is reached.
+/// The entry of an OS thread in the table.
 #[derive(Default)]
 pub(crate) struct Reach {
     pub(crate) mailbox: Option<Arc<Mailbox>>,
@@ -334,7 +339,7 @@ impl Threads {
         }
     }
 
-    /// Returns the state by which a thread waits as a whole.
+    /// Returns the state of the waits that a thread makes as a whole.
     pub(crate) fn plain(&self, thread: u64) -> Arc<Plain> {
         Arc::clone(self.lock().reach.entry(thread).or_default().plain.get_or_insert_default())
     }
@@ -346,8 +351,8 @@ impl Threads {
     }
 }
 
-/// The way to one waiter. It is followed without the lock of the table: a hub's notifier is foreign code, which may
-/// unpark others.
+/// The target of one wake-up. The wake-up is delivered without the lock of the table: a hub's notifier is foreign code,
+/// which may unpark other waiters.
 enum Route {
     Mailbox(Arc<Mailbox>),
     Plain(Arc<Plain>),

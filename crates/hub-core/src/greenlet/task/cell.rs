@@ -46,7 +46,7 @@ pub(super) struct Header {
     pub(super) control: Cell<Option<ControlRef>>,
     pub(super) waiter: Cell<Option<Waiter>>,
     pub(super) extra: Cell<Option<NonNull<Extra>>>,
-    /// The number of running looks at the result in place.
+    /// The number of calls that borrow the result in place at present.
     pub(super) looks: Cell<u32>,
     pub(super) bits: Cell<u8>,
     pub(super) class: u8,
@@ -64,7 +64,7 @@ pub(super) struct Extra {
     pub(super) stack_size: Cell<Option<usize>>,
     /// The timer of a delayed start.
     pub(super) timer: Cell<Option<TimerId>>,
-    /// Alive until the green thread has ended.
+    /// Dropped when the green thread ends.
     pub(super) life: RefCell<Option<Rc<()>>>,
     /// A value that a higher layer makes and uses.
     pub(super) companion: OnceCell<Box<dyn Any>>,
@@ -131,7 +131,7 @@ where
     unsafe fn unhandled<F, T, U: Unhandled<T>>(task: TaskRef) -> Option<Failure> {
         // SAFETY: by the contract.
         match unsafe { &*(*body::<F, T>(task)).result } {
-            // The code that ended the green thread knows.
+            // Not reported: the code that ended the green thread knows of it.
             Err(GreenError::Exit | GreenError::Loop(_)) => None,
             Err(error) => Some(Failure::Ended(text_of(error))),
             Ok(value) => unhandled::contained_in(value, U::error_in).map(Failure::Returned),
