@@ -13,7 +13,7 @@ fn tokio_runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
 }
 
-/// Spawns into a `GreenPool`, which waits for room, and waits for all at the end.
+/// Spawns in a `GreenPool`. Each spawn waits for a free slot, and the end waits for all green threads.
 fn greenhub_pool(count: u64) -> Duration {
     let pool = greenhub::GreenPool::new(SIZE);
     let watch = Stopwatch::start();
@@ -68,7 +68,7 @@ fn pools(criterion: &mut Criterion) {
         for (name, run) in ways {
             group.bench_function(name, |bencher| {
                 bencher.iter_custom(|iterations| {
-                    // Run enough operations that the start costs little.
+                    // With many operations, the cost of the set-up does not count.
                     let count = iterations.max(least);
                     scaled(run(count), count, iterations)
                 });

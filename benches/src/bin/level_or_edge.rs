@@ -1,8 +1,8 @@
 //! Compares epoll's level-triggered and edge-triggered registration of owned sockets, alternately on the same work.
 //!
 //! `level_or_edge [REPETITIONS]` prints a table. The numbers are per round trip or message. The times are the least and
-//! the median processor time of the repetitions. The calls are the system calls that the main loop counts in the
-//! repetition with the median time.
+//! the median processor time of the repetitions. The calls are those of `Hub::wait` and `Hub::watch` and the operations
+//! on sockets, in the repetition with the median time.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -14,10 +14,10 @@ use greenhub::net::TcpStream;
 use greenhub::{get_hub, spawn, use_hub_with};
 use hub_epoll::{EpollHub, Paths, Trigger};
 
-/// The use of the sockets.
+/// The traffic over the sockets.
 #[derive(Copy, Clone)]
 enum Work {
-    /// Messages go there and back. The unit is a round trip.
+    /// A message goes back and forth. The unit is a round trip.
     PingPong,
     /// One end sends and the other end reads. The unit is a message.
     OneWay,

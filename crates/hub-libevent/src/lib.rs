@@ -1,4 +1,4 @@
-//! The libevent hub: the event loop of a C library, for programs that have to share its choice of system call.
+//! The libevent hub: the event loop of a C library, for programs that have to wait by the system call that it chooses.
 //!
 //! The quirks of the library, and their consequences for this hub:
 //!

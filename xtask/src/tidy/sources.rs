@@ -7,7 +7,7 @@ use super::Faults;
 use crate::tables::{FORCED, LONG_SEEDS, PRINTING_FILES, UNSAFE_FILES};
 use crate::workspace::{Workspace, files};
 
-/// Words of a developer's machine or of unfinished work, in two parts so that this file does not contain them.
+/// Words of a developer's machine or of unfinished work. Each is in two parts, so that this file does not contain it.
 const FORBIDDEN: &[&str] =
     &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("TO", "DO"), concat!("FIX", "ME")];
 
@@ -19,7 +19,7 @@ pub fn check(workspace: &Workspace) -> Faults {
     let mut unread: Vec<&str> = FORCED.iter().map(|forced| forced.variable).chain([LONG_SEEDS.0]).collect();
     unread.dedup();
     for file in files(&workspace.root)? {
-        // A file that is not text has no words.
+        // A binary file is not searched.
         let Ok(text) = fs::read_to_string(&file) else { continue };
         let name = workspace.relative(&file).to_string_lossy().into_owned();
         faults.extend(word_faults(&name, &text));
@@ -33,11 +33,11 @@ pub fn check(workspace: &Workspace) -> Faults {
             }
         }
     }
-    // A forced path is tested in name only if no crate reads its variable.
+    // If no crate reads the variable, a step that sets it tests the usual path under the name of the forced one.
     faults.extend(unread.iter().map(|variable| format!("{variable}: set by xtask, read by no crate")));
     for &name in UNSAFE_FILES {
         if !workspace.root.join(name).exists() {
-            faults.push(format!("{name}: may hold unsafe code, but is not there"));
+            faults.push(format!("{name}: is on the list of files with unsafe code and does not exist"));
         }
     }
     Ok(faults)

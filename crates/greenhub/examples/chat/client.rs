@@ -10,7 +10,7 @@ use greenhub::sync::mpsc::Receiver;
 
 use crate::room::{Line, Room, Seat};
 
-/// The maximum length of a line, in bytes.
+/// The maximum length of a line with its end, in bytes.
 const LONGEST: usize = 1000;
 
 /// Serves a client until it leaves or is removed. Switches.
@@ -47,7 +47,7 @@ fn introduce(
         let Some(name) = lines.next()? else { return Ok(None) };
         let known = |letter: char| letter.is_alphanumeric() || letter == '-' || letter == '_';
         if !(1..=20).contains(&name.chars().count()) || !name.chars().all(known) {
-            peer.write_all(b"* a name has up to 20 letters and digits\n")?;
+            peer.write_all(b"* a name has 1 to 20 letters, digits, - or _\n")?;
         } else if let Some(place) = room.enter(&name, stream) {
             return Ok(Some(place));
         } else {

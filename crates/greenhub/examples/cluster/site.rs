@@ -15,15 +15,17 @@ pub(crate) struct Site {
 
 pub(crate) struct File {
     pub(crate) content: Vec<u8>,
+    /// The value of the header `Content-Type`.
     pub(crate) kind: &'static str,
 }
 
 impl Site {
-    /// Reads the plain files of a directory and its subdirectories. Symbolic links are not followed.
+    /// Reads the plain files of a directory and its subdirectories.
     ///
-    /// Returns an error if the files and their paths have more than `most` bytes.
-    pub(crate) fn read(directory: &Path, most: u64) -> io::Result<Site> {
-        let mut site = Site { files: HashMap::new(), room: most };
+    /// Symbolic links are not followed. Names that are not UTF-8 are skipped. Returns an error if the files and their
+    /// paths have more than `limit` bytes.
+    pub(crate) fn read(directory: &Path, limit: u64) -> io::Result<Site> {
+        let mut site = Site { files: HashMap::new(), room: limit };
         site.add(directory, "/")?;
         Ok(site)
     }
@@ -31,19 +33,21 @@ impl Site {
     fn add(&mut self, directory: &Path, at: &str) -> io::Result<()> {
         let mut names = Vec::new();
         for entry in fs::read_dir(directory)? {
-            let (entry, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+            let (entry, file_type) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
             let Some(name) = entry.file_name().and_then(|name| name.to_str()) else { continue };
             let path = format!("{at}{name}");
-            if kind.is_dir() {
+            if file_type.is_dir() {
                 names.push(format!("{name}/"));
                 self.add(&entry, &format!("{path}/"))?;
-            } else if kind.is_file() {
+            } else if file_type.is_file() {
                 names.push(name.to_owned());
                 let mut content = Vec::new();
                 fs::File::open(&entry)?.take(self.room.saturating_add(1)).read_to_end(&mut content)?;
                 let taken = (content.len() + path.len()) as u64;
-                self.room =
-                    self.room.checked_sub(taken).ok_or_else(|| io::Error::other("it has more than --memory"))?;
+                self.room = self
+                    .room
+                    .checked_sub(taken)
+                    .ok_or_else(|| io::Error::other("the files need more than --memory"))?;
                 self.files.insert(path, File { content, kind: kind_of(&entry) });
             }
         }

@@ -27,7 +27,7 @@ impl Progress {
 
     pub(crate) fn stop(self) {
         self.stopped.set(true);
-        // The ticker only prints: it has no result and no error.
+        // The ticker only prints, so its failure does not matter.
         let _ = self.ticker.join();
     }
 }

@@ -125,7 +125,7 @@ fn the_server_asks_again_after_an_invalid_name() {
     let mut client = server.connect();
     for wrong in ["", "two words", "x\u{1b}[2J", "abcdefghijklmnopqrstuvwxyz"] {
         client.send_line(wrong);
-        client.expect_line("* a name has up to 20 letters and digits");
+        client.expect_line("* a name has 1 to 20 letters, digits, - or _");
         client.expect_line("* your name?");
     }
     client.send_line("alice");

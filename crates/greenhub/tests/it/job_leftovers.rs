@@ -125,7 +125,7 @@ fn deadlocked_leftovers_are_reported_and_killed() {
 }
 
 /// Waits until the hub is gone.
-fn goes(remote: &Remote) {
+fn wait_until_gone(remote: &Remote) {
     let begin = Instant::now();
     while !remote.is_gone() {
         assert!(begin.elapsed() < LIMIT, "the hub of the job is still there");
@@ -146,7 +146,7 @@ fn a_remote_of_a_jobs_hub_is_gone_after_the_job() {
         };
         let remote = execute(job).unwrap();
         receiver.recv_timeout(LIMIT).expect("the leftovers run first");
-        goes(&remote);
+        wait_until_gone(&remote);
         assert!(remote.spawn(|| ()).is_err());
     });
 }

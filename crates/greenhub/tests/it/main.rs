@@ -1,4 +1,4 @@
-//! The tests of the facade, built as one program: linking one program a file takes most of the time of a test run.
+//! The tests of the facade, built as one program: linking one program for each file would take most of a test run.
 //!
 //! Tests run in parallel in one process. A test of process-wide state (a setting, a signal, a fork, a count of
 //! descriptors) runs in its own process, through `support::alone` or `support::in_child`.

@@ -31,7 +31,7 @@ impl Peer {
             }
             peer.0.try_wait().expect("a child").is_none().then_some((peer, port))
         });
-        serving.expect("it serves at none of 20 ports")
+        serving.expect("the server starts on one of 20 ports")
     }
 }
 
@@ -66,7 +66,7 @@ mod curl {
 
     #[test]
     #[ignore = "needs curl: cargo xtask test"]
-    fn gets_the_files_of_our_server() {
+    fn gets_the_files_of_the_web_server() {
         let directory = Directory::new();
         let large = "0123456789".repeat(300_000);
         directory.write("large.txt", &large);
@@ -298,10 +298,10 @@ mod redis {
             greenhub::sleep(Duration::from_millis(20));
             assert_eq!(client.ask(&["RPUSH", "list", "item"]), "1");
             assert_eq!(waiting.join().expect("no panic"), "[list item]");
-            let mut hearing = Client::new(port);
-            assert_eq!(hearing.ask(&["SUBSCRIBE", "news"]), "[subscribe news 1]");
+            let mut subscriber = Client::new(port);
+            assert_eq!(subscriber.ask(&["SUBSCRIBE", "news"]), "[subscribe news 1]");
             assert_eq!(client.ask(&["PUBLISH", "news", "hello"]), "1");
-            assert_eq!(hearing.answer(), "[message news hello]");
+            assert_eq!(subscriber.answer(), "[message news hello]");
         });
         drop(redis);
     }

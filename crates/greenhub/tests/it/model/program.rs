@@ -257,7 +257,7 @@ impl Writer {
             24 => Op::DropHandle(self.any_thread()),
             25..=27 if depth < 4 => Op::Catch(self.nested(me, depth)),
             28 => self.schedule(),
-            // Nothing catches an exit of the main greenlet.
+            // A panic here would skip the remaining operations of the main greenlet.
             29 if me == 0 && depth == 0 => Op::Yield,
             29 => Op::Panic,
             30 => Op::Burn(1 + self.millis()),
@@ -293,7 +293,7 @@ impl Program {
         let mut ops = vec![Op::Catch(vec![body]), Op::Sleep(LONG)];
         ops.extend(others.clone().map(Op::Kill));
         ops.extend((0..PIPES).flat_map(|pipe| [Op::CloseReader(pipe), Op::CloseWriter(pipe)]));
-        // Green threads that still wait may reassign numbers themselves.
+        // A green thread that still waits may wake up and run `Reuse`, so one fill of each number is not enough.
         for _ in 0..20 {
             ops.extend((0..NUMBERS).map(Op::Fill));
             ops.push(Op::Sleep(10));
