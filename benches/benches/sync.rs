@@ -233,8 +233,8 @@ fn std_turns(rounds: u64) -> Duration {
     turns!(sync, both_threads, rounds)
 }
 
-fn there_and_back(criterion: &mut Criterion, what: &str, ways: &[Way]) {
-    let mut group = criterion.benchmark_group(what);
+fn there_and_back(criterion: &mut Criterion, group: &str, ways: &[Way]) {
+    let mut group = criterion.benchmark_group(group);
     for (name, run) in ways {
         group.bench_function(*name, |bencher| {
             bencher.iter_custom(|iterations| {

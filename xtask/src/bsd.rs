@@ -23,8 +23,8 @@ pub fn check(workspace: &Workspace, report: &mut Report) {
     let all: Vec<&str> = LIBRARIES.iter().copied().chain(default().map(|hub| hub.package)).collect();
     let foreign: Vec<&str> = default().filter(|hub| !hub.runs_here).map(|hub| hub.package).collect();
     for target in OTHER_TARGETS {
-        for (what, packages, option) in [("libraries", &all, "--lib"), ("tests", &foreign, "--tests")] {
-            let name = format!("clippy for {target}, {what}");
+        for (part, packages, option) in [("libraries", &all, "--lib"), ("tests", &foreign, "--tests")] {
+            let name = format!("clippy for {target}, {part}");
             if there {
                 report.run(name, clippy(workspace, target, packages, option));
             } else {

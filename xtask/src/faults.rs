@@ -33,7 +33,7 @@ pub fn check(workspace: &Workspace, report: &mut Report) -> Result<()> {
             report.run(format!("faults: echo is built, {}", hub.name), echo(workspace, hub, "build"));
         }
         for fault in FAULTS.iter().filter(|fault| fault.hub.is_none_or(|only| only == hub.name)) {
-            let name = format!("faults: {}, {}", fault.what, hub.name);
+            let name = format!("faults: {}, {}", fault.name, hub.name);
             match &injector {
                 _ if !report.asks_for(&name) => {}
                 Some(injector) => run(workspace, report, injector, hub, fault, name)?,

@@ -94,7 +94,7 @@ pub const FEATURE_EXAMPLES: &[(&str, &str, &str)] = &[("hub-core", "tracing", "i
 
 /// A fallback for a system that lacks something. A variable forces it, so that it is tested everywhere.
 pub struct Forced {
-    pub what: &'static str,
+    pub name: &'static str,
     pub variable: &'static str,
     pub value: &'static str,
     /// The only hub that has it. None: every hub.
@@ -103,15 +103,15 @@ pub struct Forced {
 
 /// The fallback paths of the core and of the backends.
 pub const FORCED: &[Forced] = &[
-    Forced { what: "pipe instead of eventfd", variable: "GREENHUB_WAKEUP", value: "pipe", hub: None },
-    Forced { what: "mprotect instead of guard advice", variable: "GREENHUB_GUARD", value: "mprotect", hub: None },
-    Forced { what: "waits in milliseconds", variable: "GREENHUB_EPOLL", value: "millis", hub: Some("epoll") },
-    Forced { what: "edge-triggered", variable: "GREENHUB_EPOLL", value: "edge", hub: Some("epoll") },
+    Forced { name: "pipe instead of eventfd", variable: "GREENHUB_WAKEUP", value: "pipe", hub: None },
+    Forced { name: "mprotect instead of guard advice", variable: "GREENHUB_GUARD", value: "mprotect", hub: None },
+    Forced { name: "waits in milliseconds", variable: "GREENHUB_EPOLL", value: "millis", hub: Some("epoll") },
+    Forced { name: "edge-triggered", variable: "GREENHUB_EPOLL", value: "edge", hub: Some("epoll") },
 ];
 
 /// Injected faults: system calls that fail or come late. A fault that hits no call is a failure, since it proves nothing.
 pub struct Fault {
-    pub what: &'static str,
+    pub name: &'static str,
     /// Names for strace, with `?` before a call that not every architecture has.
     pub calls: &'static str,
     /// The fault in the syntax of strace's `inject`. strace counts the calls of each thread.
@@ -144,8 +144,8 @@ const ACCEPT: &str = "?accept,accept4";
 /// Stands in [`Fault::how`] for the number of the first call that maps stacks.
 pub const STACKS: &str = "STACKS";
 
-const fn fault(what: &'static str, calls: &'static str, how: &'static str, must: Must) -> Fault {
-    Fault { what, calls, how, hub: None, must }
+const fn fault(name: &'static str, calls: &'static str, how: &'static str, must: Must) -> Fault {
+    Fault { name, calls, how, hub: None, must }
 }
 
 pub const FAULTS: &[Fault] = &[

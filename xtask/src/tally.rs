@@ -54,9 +54,9 @@ impl Tally {
 
     /// Adds phrases such as `5 passed`.
     fn add<'a>(&mut self, phrases: impl Iterator<Item = &'a str>) {
-        for (number, what) in phrases.filter_map(|phrase| phrase.trim().split_once(' ')) {
+        for (number, outcome) in phrases.filter_map(|phrase| phrase.trim().split_once(' ')) {
             let Ok(number) = number.parse::<u64>() else { continue };
-            match what {
+            match outcome {
                 "passed" => self.passed += number,
                 "failed" | "timed out" | "exec failed" => self.failed += number,
                 "ignored" | "skipped" => self.skipped += number,

@@ -65,7 +65,7 @@ pub fn run(workspace: &Workspace, full: bool, report: &mut Report) -> Result<()>
         for hub in runnable() {
             for forced in FORCED.iter().filter(|forced| forced.hub.is_none_or(|only| only == hub.name)) {
                 let commands = suite(workspace, |command| forced_run(command, hub, forced));
-                report.run_all_tests(format!("{}, {}", forced.what, hub.name), commands);
+                report.run_all_tests(format!("{}, {}", forced.name, hub.name), commands);
             }
             let commands = suite(workspace, |command| long_seeds(command, hub));
             report.run_all_tests(format!("long seeds, {}", hub.name), commands);
@@ -363,9 +363,9 @@ pub fn missing(hub: &Hub) -> Option<String> {
 }
 
 /// Tries to install packages. The caller checks whether that has worked.
-fn install(what: &str, packages: &[&str]) {
+fn install(name: &str, packages: &[&str]) {
     if is_there("apt-get") {
-        println!("  ..   installing {what}");
+        println!("  ..   installing {name}");
         let install = ["install", "-y", "-qq", "--no-install-recommends"];
         let mut command = Command::new("apt-get");
         // A package may come with a service, which must not start.

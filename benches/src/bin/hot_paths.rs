@@ -1,4 +1,4 @@
-//! Performs an operation a number of times, for tools that count: `hot_paths WHAT COUNT`.
+//! Performs an operation a number of times, for tools that count: `hot_paths PATH COUNT`.
 //!
 //! `cargo xtask test --full` runs this program with two counts under valgrind and under strace. The step divides the
 //! differences by the difference of the counts, and compares the instructions and system calls per operation with a
@@ -15,9 +15,9 @@ const USAGE: &str = "usage: hot_paths (switch | yield1 | yield2 | yield1000 | sp
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [what, count] = &arguments[..] else { return wrong() };
+    let [path, count] = &arguments[..] else { return wrong() };
     let Ok(count) = count.parse() else { return wrong() };
-    let run: fn(usize) = match what.as_str() {
+    let run: fn(usize) = match path.as_str() {
         "switch" => switch,
         "yield1" => |count| yields(1, count),
         "yield2" => |count| yields(2, count),

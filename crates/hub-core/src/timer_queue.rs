@@ -98,7 +98,7 @@ struct Slot<T> {
     /// Odd while the slot holds a timer.
     generation: u32,
     place: u32,
-    what: T,
+    payload: T,
 }
 
 /// A timer that is armed and not yet absorbed.
@@ -155,18 +155,18 @@ impl<T: Copy> TimerQueue<T> {
 
     /// Arms a timer that is due `delay` after the time of the next [`absorb`](TimerQueue::absorb).
     #[inline]
-    pub(crate) fn arm(&mut self, delay: Duration, what: T) -> TimerId {
-        self.arm_from(Start::Absorption, nanos(delay), what)
+    pub(crate) fn arm(&mut self, delay: Duration, payload: T) -> TimerId {
+        self.arm_from(Start::Absorption, nanos(delay), payload)
     }
 
     /// Arms a timer that is due at `deadline`, after the next [`absorb`](TimerQueue::absorb).
     #[inline]
-    pub(crate) fn arm_at(&mut self, deadline: Time, what: T) -> TimerId {
-        self.arm_from(Start::ClockZero, deadline.as_nanos(), what)
+    pub(crate) fn arm_at(&mut self, deadline: Time, payload: T) -> TimerId {
+        self.arm_from(Start::ClockZero, deadline.as_nanos(), payload)
     }
 
     #[inline]
-    fn arm_from(&mut self, start: Start, nanos: u64, what: T) -> TimerId {
+    fn arm_from(&mut self, start: Start, nanos: u64, payload: T) -> TimerId {
         let place = FRESH | self.fresh.len() as u32;
         let slot = self.free;
         let id = match self.slots.get_mut(slot as usize) {
@@ -174,30 +174,30 @@ impl<T: Copy> TimerQueue<T> {
                 self.free = entry.place;
                 entry.generation = entry.generation.wrapping_add(1);
                 entry.place = place;
-                entry.what = what;
+                entry.payload = payload;
                 TimerId::new(slot, entry.generation)
             }
-            None => self.grow(place, what),
+            None => self.grow(place, payload),
         };
         self.fresh.push(Fresh { nanos, slot: id.slot(), start });
         self.len += 1;
         id
     }
 
-    /// Inlined, so that `what` goes from registers to its slot. Through memory, written in parts and read as a whole,
-    /// the value would cost more than everything else.
+    /// Inlined, so that `payload` goes from registers to its slot. Through memory, written in parts and read as a
+    /// whole, the value would cost more than everything else.
     #[inline(always)]
-    fn grow(&mut self, place: u32, what: T) -> TimerId {
+    fn grow(&mut self, place: u32, payload: T) -> TimerId {
         let slot = self.slots.len() as u32;
         assert!(slot & LIST == 0, "more than 2^30 timers at once");
-        self.slots.push(Slot { deadline: Time::NEVER, generation: 1, place, what });
+        self.slots.push(Slot { deadline: Time::NEVER, generation: 1, place, payload });
         TimerId::new(slot, 1)
     }
 
     /// Disarms a timer. Returns `None` if it has fired or was cancelled already.
     #[inline]
     pub(crate) fn cancel(&mut self, id: TimerId) -> Option<T> {
-        let &Slot { place, what, .. } = self.slot(id)?;
+        let &Slot { place, payload, .. } = self.slot(id)?;
         let index = (place & !LIST) as usize;
         if place & LIST == FRESH {
             self.fresh[index].start = Start::Cancelled;
@@ -208,7 +208,7 @@ impl<T: Copy> TimerQueue<T> {
             self.remove_absorbed(id.slot(), place & LIST, index);
         }
         self.release(id.slot());
-        Some(what)
+        Some(payload)
     }
 
     #[inline(never)]
@@ -242,7 +242,7 @@ impl<T: Copy> TimerQueue<T> {
     /// Returns the value of an armed timer.
     #[cfg(test)]
     fn get(&self, id: TimerId) -> Option<&T> {
-        self.slot(id).map(|entry| &entry.what)
+        self.slot(id).map(|entry| &entry.payload)
     }
 
     /// Returns the deadline of an armed timer, once it is absorbed.
@@ -335,9 +335,9 @@ impl<T: Copy> TimerQueue<T> {
         }
         self.near.remove(0, place_in(&mut self.slots, NEAR));
         self.stale |= deadline <= self.wake;
-        let &Slot { generation, what, .. } = &self.slots[slot as usize];
+        let &Slot { generation, payload, .. } = &self.slots[slot as usize];
         self.release(slot);
-        Some((TimerId::new(slot, generation), deadline, what))
+        Some((TimerId::new(slot, generation), deadline, payload))
     }
 
     /// Returns the time until which the loop may sleep.
@@ -397,7 +397,7 @@ impl<T: Copy> TimerQueue<T> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (TimerId, Option<Time>, T)> {
         self.slots.iter().zip(0..).filter(|(entry, _)| entry.generation % 2 == 1).map(|(entry, slot)| {
             let deadline = (entry.place & LIST != FRESH).then_some(entry.deadline);
-            (TimerId::new(slot, entry.generation), deadline, entry.what)
+            (TimerId::new(slot, entry.generation), deadline, entry.payload)
         })
     }
 }

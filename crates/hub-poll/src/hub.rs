@@ -94,8 +94,9 @@ fn emptied(mut fds: Vec<PollFd<'_>>) -> Vec<PollFd<'static>> {
 
 /// Creates the error for EINVAL (quirk h).
 fn too_many(count: usize) -> io::Error {
-    let what = format!("poll(2) refuses {count} descriptors: RLIMIT_NOFILE was lowered below the number that is open");
-    io::Error::new(io::ErrorKind::InvalidInput, what)
+    let message =
+        format!("poll(2) refuses {count} descriptors: RLIMIT_NOFILE was lowered below the number that is open");
+    io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
 #[cfg(test)]

@@ -128,16 +128,16 @@ pub(crate) fn let_interrupt(signal: Signal) {
 
 /// Runs `work` under a time limit.
 ///
-/// If `work` takes longer than `limit`, the process prints a line with `what` and aborts.
+/// If `work` takes longer than `limit`, the process prints a line with `name` and aborts.
 ///
 /// ```
 /// use std::time::Duration;
 /// let sum = hub_testkit::process::watchdog("an addition", Duration::from_secs(30), || 1 + 1);
 /// assert_eq!(sum, 2);
 /// ```
-pub fn watchdog<T>(what: &str, limit: Duration, work: impl FnOnce() -> T) -> T {
+pub fn watchdog<T>(name: &str, limit: Duration, work: impl FnOnce() -> T) -> T {
     let (done, is_done) = mpsc::channel::<()>();
-    let name = what.to_owned();
+    let name = name.to_owned();
     thread::spawn(move || {
         if is_done.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
             eprintln!("{name} hangs: not done after {limit:?}");

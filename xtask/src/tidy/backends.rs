@@ -48,9 +48,9 @@ fn file_faults(hub: &Hub, there: &[&Path]) -> Vec<String> {
 
 fn lib_faults(hub: &Hub, text: &str) -> Vec<String> {
     let mut faults = Vec::new();
-    let mut need = |holds: bool, what: &str| {
+    let mut need = |holds: bool, fault: &str| {
         if !holds {
-            faults.push(format!("{}: src/lib.rs {what}", hub.package));
+            faults.push(format!("{}: src/lib.rs {fault}", hub.package));
         }
     };
     let mut head = text.lines().take_while(|line| line.starts_with("//!") || line.is_empty());

@@ -85,10 +85,10 @@ fn each_row(workspace: &Workspace, mut judge: impl FnMut(&Row<'_>) -> Vec<String
     for (number, line) in text.lines().enumerate() {
         let found = match row(line) {
             None => continue,
-            Some(Err(what)) => vec![what],
-            Some(Ok(row)) => judge(&row).into_iter().map(|what| format!("{}: {what}", row.id)).collect(),
+            Some(Err(fault)) => vec![fault],
+            Some(Ok(row)) => judge(&row).into_iter().map(|fault| format!("{}: {fault}", row.id)).collect(),
         };
-        faults.extend(found.into_iter().map(|what| format!("{MAP}:{}: {what}", number + 1)));
+        faults.extend(found.into_iter().map(|fault| format!("{MAP}:{}: {fault}", number + 1)));
     }
     Ok(faults)
 }

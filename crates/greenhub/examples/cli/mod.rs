@@ -21,9 +21,9 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// Returns a function for `map_err` that prefixes an error with the failed action.
-    pub(crate) fn doing<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> Failure {
-        let what = what.into();
-        move |error| Failure::Run(format!("{what}: {error}"))
+    pub(crate) fn doing<E: std::fmt::Display>(operation: impl Into<String>) -> impl FnOnce(E) -> Failure {
+        let operation = operation.into();
+        move |error| Failure::Run(format!("{operation}: {error}"))
     }
 }
 

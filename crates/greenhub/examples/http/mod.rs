@@ -200,7 +200,7 @@ fn parse(input: &[u8], rules: &Rules) -> Result<Option<Head>, Refusal> {
     }
     let asked = header("connection").unwrap_or_default();
     let keep = if request.version == Some(1) { asked != "close" } else { asked == "keep-alive" };
-    let expects_continue = header("expect").is_some_and(|what| what == "100-continue");
+    let expects_continue = header("expect").is_some_and(|value| value == "100-continue");
     let path = request.path.unwrap_or("/").to_owned();
     let request = Request { path, body: Vec::new(), head_only: method == "HEAD", keep };
     Ok(Some(Head { request, length, body, expects_continue }))

@@ -56,7 +56,7 @@ fn read_head(stream: &mut TcpStream) -> io::Result<(Head, Vec<u8>)> {
 fn parse(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; 100];
     let mut response = httparse::Response::new(&mut headers);
-    let invalid = |what: String| io::Error::new(ErrorKind::InvalidData, what);
+    let invalid = |message: String| io::Error::new(ErrorKind::InvalidData, message);
     let parsed = response.parse(bytes).map_err(|error| invalid(format!("invalid HTTP response: {error}")))?;
     let httparse::Status::Complete(end) = parsed else { return Ok(None) };
     let header = |name: &str| {
@@ -96,6 +96,6 @@ impl<R: Read> Read for Body<R> {
     }
 }
 
-fn doing(what: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what}: {error}"))
+fn doing(operation: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{operation}: {error}"))
 }

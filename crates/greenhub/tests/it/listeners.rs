@@ -627,8 +627,8 @@ fn a_closure_in_a_cell_listens_and_counts() {
     let seen = Rc::new(Cell::new(0));
     let to = seen.clone();
     let mut calls = 0;
-    let count = RefCell::new(move |what: Readiness| {
-        assert!(what.contains(Readiness::READ));
+    let count = RefCell::new(move |readiness: Readiness| {
+        assert!(readiness.contains(Readiness::READ));
         calls += 1;
         to.set(calls);
     });

@@ -278,10 +278,10 @@ type Job = Box<dyn FnOnce() -> Result<(), Opaque> + Send>;
 type Call = fn(Job) -> Result<Result<(), Opaque>, greenhub::tpool::JobError>;
 
 #[track_caller]
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+fn wait_until(expectation: &str, is_so: impl Fn() -> bool) {
     let begin = Instant::now();
     while !is_so() {
-        assert!(begin.elapsed() < Duration::from_secs(30), "{what}: never");
+        assert!(begin.elapsed() < Duration::from_secs(30), "{expectation}: never");
         sleep(SHORT);
     }
 }

@@ -64,8 +64,8 @@ thread_local! {
 }
 
 /// Sets the hook that the subscriber of this OS thread calls for every span.
-pub(crate) fn meanwhile(what: impl Fn(&str, &str) + 'static) {
-    MEANWHILE.set(Some(Rc::new(what)));
+pub(crate) fn meanwhile(callback: impl Fn(&str, &str) + 'static) {
+    MEANWHILE.set(Some(Rc::new(callback)));
 }
 
 /// Removes the hook.
@@ -120,19 +120,19 @@ impl Notes {
         }
     }
 
-    fn tell(&self, what: &str, id: &Id, note: impl FnOnce(&mut State, usize)) {
+    fn tell(&self, event: &str, id: &Id, note: impl FnOnce(&mut State, usize)) {
         let index = id.into_u64() as usize - 1;
         let label = {
             let mut state = self.state();
             if state.spans[index].closed > 0 {
-                let wrong = format!("{what} of {}, which is closed", state.spans[index].label);
+                let wrong = format!("{event} of {}, which is closed", state.spans[index].label);
                 state.wrong.push(wrong);
             }
             note(&mut state, index);
             state.spans[index].label.clone()
         };
         if let Some(does) = MEANWHILE.try_with(|does| does.borrow().clone()).ok().flatten() {
-            does(what, &label);
+            does(event, &label);
         }
     }
 }

@@ -471,8 +471,8 @@ fn a_blocking_subscriber_gets_an_error_and_loses_no_wait() {
         }
         let (tries, refusals) = (tried.clone(), refused.clone());
         let held = lock.clone();
-        meanwhile(move |what, label| {
-            if (what, label) == ("new", "main's") {
+        meanwhile(move |event, label| {
+            if (event, label) == ("new", "main's") {
                 // The program itself makes that span.
                 return;
             }
@@ -534,8 +534,8 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
         let woken = spawn(|| {
             let parker = Parker::new(WaitReason::Event).unwrap();
             let unparker = parker.unparker();
-            meanwhile(move |what, _| {
-                if what == "exit" {
+            meanwhile(move |event, _| {
+                if event == "exit" {
                     unparker.unpark();
                 }
             });
@@ -554,8 +554,8 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
         };
         for wait in [|| sleep(LONG), yield_now, switch_to_a_sleeper] {
             let killed = spawn(move || {
-                meanwhile(|what, _| {
-                    if what == "exit" {
+                meanwhile(|event, _| {
+                    if event == "exit" {
                         nothing_meanwhile();
                         assert!(hub_core::internal::interrupt(current_id()));
                     }
@@ -567,8 +567,8 @@ fn a_subscriber_may_end_the_wait_that_is_about_to_begin() {
         }
         // The subscriber kills the green thread when it resumes.
         let killed = spawn(|| {
-            meanwhile(|what, _| {
-                if what == "enter" {
+            meanwhile(|event, _| {
+                if event == "enter" {
                     nothing_meanwhile();
                     assert!(hub_core::internal::interrupt(current_id()));
                 }
@@ -589,8 +589,8 @@ fn a_subscriber_may_kill_the_target_of_a_kill() {
         let (result, killed) = seen::<Option<KillOutcome>>();
         let killer = named("killer", move || {
             let again = same.clone();
-            meanwhile(move |what, label| {
-                if (what, label) == ("exit", "killer") {
+            meanwhile(move |event, label| {
+                if (event, label) == ("exit", "killer") {
                     nothing_meanwhile();
                     *result.borrow_mut() = Some(again.kill());
                 }
@@ -621,8 +621,8 @@ fn a_subscriber_may_wake_the_target_of_a_switch() {
             let target = target.take().unwrap();
             let green = Rc::new(green);
             let same = green.clone();
-            meanwhile(move |what, _| {
-                if what == "exit" {
+            meanwhile(move |event, _| {
+                if event == "exit" {
                     nothing_meanwhile();
                     same.kill();
                 }
@@ -644,8 +644,8 @@ fn a_pending_exit_is_not_thrown_in_a_subscriber() {
         let (set_continued, continued) = seen::<bool>();
         let killed = named("killed", || sleep(LONG));
         yield_now();
-        meanwhile(move |what, label| {
-            if (what, label) == ("enter", "killed") {
+        meanwhile(move |event, label| {
+            if (event, label) == ("enter", "killed") {
                 // `run_in_place` checks for a pending exit at its end.
                 drop(hub_core::internal::run_in_place(|| ()));
                 *set_continued.borrow_mut() = true;
@@ -663,8 +663,8 @@ fn an_earlier_wait_is_refused_in_a_subscriber() {
         let (result, refused) = seen::<Option<bool>>();
         in_span(part("main's"), || {
             let parker = Cell::new(Some(Parker::new(WaitReason::Event).unwrap()));
-            meanwhile(move |what, _| {
-                if what == "exit"
+            meanwhile(move |event, _| {
+                if event == "exit"
                     && let Some(parker) = parker.take()
                 {
                     *result.borrow_mut() = Some(parker.park(&mut Deadline::from(Some(SHORT))).is_err());
@@ -753,8 +753,8 @@ fn a_subscriber_that_panics_in_span_calls_does_no_harm() {
         run("a_subscriber_that_panics_in_span_calls_does_no_harm", move || {
             keep_reports();
             let (_, _listening) = Notes::listen();
-            meanwhile(move |what, _| {
-                if what == at {
+            meanwhile(move |event, _| {
+                if event == at {
                     quiet_panic("a subscriber that panics");
                 }
             });
@@ -786,9 +786,9 @@ fn a_subscriber_may_spawn_without_spans() {
     tracing::subscriber::set_global_default(notes.clone()).unwrap();
     run("a_subscriber_may_spawn_without_spans", move || {
         let (ran, count) = seen::<usize>();
-        meanwhile(move |what, label| {
+        meanwhile(move |event, label| {
             let ran = ran.clone();
-            assert!(label == "named" && (what == "enter") <= current_name().is_some());
+            assert!(label == "named" && (event == "enter") <= current_name().is_some());
             spawn_n(move || {
                 assert_eq!(current_name(), None);
                 *ran.borrow_mut() += 1;

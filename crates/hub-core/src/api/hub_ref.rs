@@ -260,7 +260,7 @@ impl HubRef {
     /// let (reader, mut writer) = std::io::pipe()?;
     /// let readiness = Rc::new(Cell::new(Readiness::NONE));
     /// let seen = Rc::clone(&readiness);
-    /// let registration = get_hub().listen(reader, Interest::READ, move |what| seen.set(what))?;
+    /// let registration = get_hub().listen(reader, Interest::READ, move |readiness| seen.set(readiness))?;
     /// writer.write_all(b"x")?;
     /// sleep(Duration::from_millis(5));
     /// assert!(readiness.get().contains(Readiness::READ));

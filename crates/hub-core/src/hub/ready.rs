@@ -28,10 +28,10 @@ impl Ready {
         Ready::default()
     }
 
-    /// Adds the report `what` for the registration `key`.
+    /// Adds a report: the registration `key` has this `readiness`.
     #[inline]
-    pub fn push(&mut self, key: Key, what: Readiness) {
-        self.reports.push((key, what));
+    pub fn push(&mut self, key: Key, readiness: Readiness) {
+        self.reports.push((key, readiness));
     }
 
     /// Returns the reports in the order in which they were pushed.

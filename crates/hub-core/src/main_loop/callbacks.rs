@@ -55,7 +55,7 @@ impl MainLoop {
     }
 
     /// Calls a listener, and rearms its descriptor if it is still registered.
-    pub(super) fn call_listener(&self, number: u32, key: Key, direction: Interest, what: Readiness) {
+    pub(super) fn call_listener(&self, number: u32, key: Key, direction: Interest, readiness: Readiness) {
         let (id, listener, at) = {
             let callbacks = self.callbacks.borrow();
             let Some(id) = callbacks.id(number) else { return };
@@ -70,7 +70,7 @@ impl MainLoop {
             }
         };
         self.calling.set(Some(at));
-        let called = contained(|| listener.ready(key.fd(), what));
+        let called = contained(|| listener.ready(key.fd(), readiness));
         self.calling.set(None);
         drop_contained(listener);
         if let Err(error) = called {

@@ -296,7 +296,7 @@ impl Descriptors {
     pub(super) fn report(
         &mut self,
         key: Key,
-        what: Readiness,
+        readiness: Readiness,
         rearm: Rearm,
         reported: &mut Vec<(Target, Readiness, Key, Interest)>,
     ) -> bool {
@@ -304,9 +304,9 @@ impl Descriptors {
             return false;
         }
         let slot = &mut self.slots[key.fd() as usize];
-        slot.ended |= what.contains(Readiness::END);
+        slot.ended |= readiness.contains(Readiness::END);
         for direction in SIDES {
-            if !what.directions().contains(direction) {
+            if !readiness.directions().contains(direction) {
                 continue;
             }
             slot.ready |= direction;
@@ -318,11 +318,11 @@ impl Descriptors {
                 }
                 waiter => {
                     self.watched.disarm(key, direction);
-                    reported.push((waiter, what, key, direction));
+                    reported.push((waiter, readiness, key, direction));
                 }
             }
         }
-        if what.contains(Readiness::INVALID)
+        if readiness.contains(Readiness::INVALID)
             && let Some((_, waited)) = self.retire(key.fd())
         {
             reported.extend(waited.into_iter().map(|one| (one, Readiness::GONE, key, Interest::NONE)));

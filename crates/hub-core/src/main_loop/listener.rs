@@ -29,8 +29,8 @@ use crate::hub::Readiness;
 /// struct Announce;
 ///
 /// impl Listener for Announce {
-///     fn ready(&self, fd: RawFd, what: Readiness) {
-///         println!("descriptor {fd}: {what:?}");
+///     fn ready(&self, fd: RawFd, readiness: Readiness) {
+///         println!("descriptor {fd}: {readiness:?}");
 ///     }
 /// }
 ///
@@ -43,8 +43,8 @@ use crate::hub::Readiness;
 #[doc(alias = "FdListener")]
 #[doc(alias = "watcher")]
 pub trait Listener {
-    /// Called when the descriptor is ready; `what` says for what.
-    fn ready(&self, fd: RawFd, what: Readiness);
+    /// Called when the descriptor is ready. `readiness` has the ready directions.
+    fn ready(&self, fd: RawFd, readiness: Readiness);
 
     /// Called when the descriptor was closed, or its number was given to another file. No further call follows.
     ///
@@ -55,21 +55,21 @@ pub trait Listener {
 }
 
 impl<F: Fn(Readiness)> Listener for F {
-    fn ready(&self, _fd: RawFd, what: Readiness) {
-        self(what);
+    fn ready(&self, _fd: RawFd, readiness: Readiness) {
+        self(readiness);
     }
 }
 
 /// Borrows the closure while it runs.
 impl<F: FnMut(Readiness)> Listener for RefCell<F> {
-    fn ready(&self, _fd: RawFd, what: Readiness) {
-        (self.borrow_mut())(what);
+    fn ready(&self, _fd: RawFd, readiness: Readiness) {
+        (self.borrow_mut())(readiness);
     }
 }
 
 impl<L: Listener + ?Sized> Listener for Rc<L> {
-    fn ready(&self, fd: RawFd, what: Readiness) {
-        (**self).ready(fd, what);
+    fn ready(&self, fd: RawFd, readiness: Readiness) {
+        (**self).ready(fd, readiness);
     }
 
     fn closed(&self, fd: RawFd) {

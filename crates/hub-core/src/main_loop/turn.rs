@@ -226,15 +226,15 @@ impl MainLoop {
         {
             let mut ready = self.ready.borrow_mut();
             let mut descriptors = self.descriptors.borrow_mut();
-            for &(key, what) in ready.reports() {
-                descriptors.report(key, what, self.slot.rearm(), &mut reports);
+            for &(key, readiness) in ready.reports() {
+                descriptors.report(key, readiness, self.slot.rearm(), &mut reports);
             }
             ready.clear();
         }
-        for &(one, what, key, direction) in &reports {
+        for &(one, readiness, key, direction) in &reports {
             match one {
-                Target::Call(number) => self.call_listener(number, key, direction, what),
-                _ => self.tell(one, Wake::Ready(what)),
+                Target::Call(number) => self.call_listener(number, key, direction, readiness),
+                _ => self.tell(one, Wake::Ready(readiness)),
             }
             self.promote_next_waiter(key, direction);
         }

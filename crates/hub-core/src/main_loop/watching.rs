@@ -72,7 +72,7 @@ impl MainLoop {
             Wake::Event => Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into()),
             Wake::Deadline => Err(TrampolineError::TimedOut(fd)),
             Wake::Closed => Err(TrampolineError::Closed(fd)),
-            Wake::Ready(what) if what.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
+            Wake::Ready(readiness) if readiness.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
             wake => Ok(wake),
         }
     }
@@ -113,7 +113,7 @@ impl MainLoop {
         match wake {
             Wake::Event => Err(LoopError::in_mainloop(WaitReason::Descriptor.as_str()).into()),
             Wake::Closed => Err(TrampolineError::Closed(fd)),
-            Wake::Ready(what) if what.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
+            Wake::Ready(readiness) if readiness.contains(Readiness::INVALID) => Err(TrampolineError::InvalidFd(fd)),
             _ => Ok(()),
         }
     }

@@ -7,7 +7,7 @@ fn at(millis: u64) -> Time {
 }
 
 fn fired(queue: &mut TimerQueue<u32>, now: Time) -> Vec<u32> {
-    std::iter::from_fn(|| queue.pop_due(now)).map(|(_, _, what)| what).collect()
+    std::iter::from_fn(|| queue.pop_due(now)).map(|(_, _, payload)| payload).collect()
 }
 
 #[test]
@@ -55,13 +55,13 @@ fn timers_fire_in_order_of_deadline_across_all_distances() {
 #[test]
 fn equal_deadlines_fire_in_order_of_arming() {
     let mut queue = TimerQueue::new();
-    for what in 0..2000 {
-        if what % 2 == 0 {
-            queue.arm(30 * MS, what)
+    for payload in 0..2000 {
+        if payload % 2 == 0 {
+            queue.arm(30 * MS, payload)
         } else {
-            queue.arm_at(at(30), what)
+            queue.arm_at(at(30), payload)
         };
-        if what % 100 == 50 {
+        if payload % 100 == 50 {
             queue.absorb(at(0));
         }
     }
@@ -72,8 +72,8 @@ fn equal_deadlines_fire_in_order_of_arming() {
 #[test]
 fn zero_delays_are_due_at_the_absorption_in_order_of_arming() {
     let mut queue = TimerQueue::new();
-    for what in 0..2000 {
-        queue.arm(Duration::ZERO, what);
+    for payload in 0..2000 {
+        queue.arm(Duration::ZERO, payload);
     }
     queue.absorb(at(3));
     assert!(fired(&mut queue, at(3)).into_iter().eq(0..2000));
@@ -145,7 +145,7 @@ fn cancelled_timers_leave_nothing_behind() {
 #[test]
 fn cancelling_the_newest_fresh_timer_also_drops_the_cancelled_ones_before_it() {
     let mut queue = TimerQueue::new();
-    let ids = [1, 2, 3].map(|what| queue.arm(MS, what));
+    let ids = [1, 2, 3].map(|payload| queue.arm(MS, payload));
     queue.cancel(ids[1]);
     assert_eq!(queue.fresh.len(), 3);
     queue.cancel(ids[2]);
@@ -219,7 +219,7 @@ fn fresh_timers_are_listed_without_a_deadline() {
     queue.absorb(at(4));
     let second = queue.arm(MS, 2);
     let mut listed: Vec<_> = queue.iter().collect();
-    listed.sort_by_key(|&(_, _, what)| what);
+    listed.sort_by_key(|&(_, _, payload)| payload);
     assert_eq!(listed, [(first, Some(at(5)), 1), (second, None, 2)]);
 }
 
@@ -265,14 +265,14 @@ mod model {
 
     impl Model {
         fn absorb(&mut self) {
-            for (what, due) in std::mem::take(&mut self.fresh) {
+            for (payload, due) in std::mem::take(&mut self.fresh) {
                 let deadline = match due {
                     Due::After(delay) => self.now.saturating_add(delay),
                     Due::At(deadline) => deadline,
                 };
                 let slack = deadline.saturating_sub(self.now) / 16;
                 let slack = if slack < 8_000 { 0 } else { slack.min(1_000_000) };
-                self.absorbed.insert((deadline, self.sequence), (what, deadline.saturating_add(slack)));
+                self.absorbed.insert((deadline, self.sequence), (payload, deadline.saturating_add(slack)));
                 self.sequence += 1;
             }
         }
@@ -283,12 +283,12 @@ mod model {
             if deadline > now || deadline == u64::MAX {
                 return None;
             }
-            let what = entry.remove().0;
-            Some((what, deadline))
+            let payload = entry.remove().0;
+            Some((payload, deadline))
         }
 
-        fn leave(&mut self, what: u32) -> TimerId {
-            let index = self.armed.iter().position(|&(armed, _)| armed == what).expect("it was armed");
+        fn leave(&mut self, payload: u32) -> TimerId {
+            let index = self.armed.iter().position(|&(armed, _)| armed == payload).expect("it was armed");
             let (_, id) = self.armed.swap_remove(index);
             self.gone.push(id);
             id
@@ -299,27 +299,27 @@ mod model {
         let mut random = Rng::with_seed(seed);
         let mut queue = TimerQueue::new();
         let mut model = Model { now: nanos(&mut random) >> 1, ..Model::default() };
-        for what in 0..300 {
+        for payload in 0..300 {
             match random.u64(..16) {
                 0..=6 => {
                     let nanos = nanos(&mut random);
                     let (id, due) = if random.u64(..3) > 0 {
                         let delay = if nanos == u64::MAX { Duration::MAX } else { Duration::from_nanos(nanos) };
-                        (queue.arm(delay, what), Due::After(nanos))
+                        (queue.arm(delay, payload), Due::After(nanos))
                     } else {
                         let deadline = if random.u64(..2) == 0 { nanos } else { model.now.saturating_add(nanos) };
-                        (queue.arm_at(Time::from_nanos(deadline), what), Due::At(deadline))
+                        (queue.arm_at(Time::from_nanos(deadline), payload), Due::At(deadline))
                     };
-                    model.fresh.push((what, due));
-                    model.armed.push((what, id));
+                    model.fresh.push((payload, due));
+                    model.armed.push((payload, id));
                 }
                 7..=8 if !model.armed.is_empty() => {
-                    let (what, id) = model.armed[random.usize(..model.armed.len())];
-                    assert_eq!(queue.get(id), Some(&what));
-                    assert_eq!(queue.cancel(id), Some(what));
-                    model.leave(what);
-                    model.fresh.retain(|&(fresh, _)| fresh != what);
-                    model.absorbed.retain(|_, &mut (absorbed, _)| absorbed != what);
+                    let (payload, id) = model.armed[random.usize(..model.armed.len())];
+                    assert_eq!(queue.get(id), Some(&payload));
+                    assert_eq!(queue.cancel(id), Some(payload));
+                    model.leave(payload);
+                    model.fresh.retain(|&(fresh, _)| fresh != payload);
+                    model.absorbed.retain(|_, &mut (absorbed, _)| absorbed != payload);
                 }
                 9 if !model.gone.is_empty() => {
                     let id = model.gone[random.usize(..model.gone.len())];
@@ -335,9 +335,9 @@ mod model {
                     for _ in 0..random.u64(..30) {
                         let popped = queue.pop_due(Time::from_nanos(model.now));
                         let expected = model.pop(model.now);
-                        assert_eq!(popped.map(|(_, at, what)| (what, at.as_nanos())), expected);
-                        let Some((id, _, what)) = popped else { break };
-                        assert_eq!(model.leave(what), id);
+                        assert_eq!(popped.map(|(_, at, payload)| (payload, at.as_nanos())), expected);
+                        let Some((id, _, payload)) = popped else { break };
+                        assert_eq!(model.leave(payload), id);
                     }
                 }
                 _ => {}
@@ -360,9 +360,9 @@ mod model {
         if !model.sequence.is_multiple_of(8) {
             return;
         }
-        let mut listed: Vec<_> = queue.iter().map(|(_, at, what)| (what, at.map(Time::as_nanos))).collect();
-        let fresh = model.fresh.iter().map(|&(what, _)| (what, None));
-        let absorbed = model.absorbed.iter().map(|(&(deadline, _), &(what, _))| (what, Some(deadline)));
+        let mut listed: Vec<_> = queue.iter().map(|(_, at, payload)| (payload, at.map(Time::as_nanos))).collect();
+        let fresh = model.fresh.iter().map(|&(payload, _)| (payload, None));
+        let absorbed = model.absorbed.iter().map(|(&(deadline, _), &(payload, _))| (payload, Some(deadline)));
         let mut expected: Vec<_> = fresh.chain(absorbed).collect();
         listed.sort();
         expected.sort();

@@ -489,10 +489,10 @@ mod tests {
     }
 
     /// Waits until other threads have made `holds` true; a hang fails.
-    fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    fn until(expectation: &str, mut holds: impl FnMut() -> bool) {
         let begin = Instant::now();
         while !holds() {
-            assert!(begin.elapsed() < LONG, "{what}");
+            assert!(begin.elapsed() < LONG, "{expectation}");
             thread::sleep(Duration::from_millis(1));
         }
     }

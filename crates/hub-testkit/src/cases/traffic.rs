@@ -50,8 +50,8 @@ pub fn every_waiter_is_served_in_random_traffic<H: Hub>(make: Make<'_, H>) {
 }
 
 /// Performs one random action on a socket.
-fn act<H: Hub>(driver: &mut Driver<H>, socket: &mut Socket, what: usize) {
-    match what {
+fn act<H: Hub>(driver: &mut Driver<H>, socket: &mut Socket, action: usize) {
+    match action {
         0..4 => {
             fixture::drain(&socket.near);
             driver.park(socket.key, Interest::READ);

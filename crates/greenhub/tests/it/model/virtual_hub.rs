@@ -53,7 +53,9 @@ impl Tap for VirtualHub {
         reports.sort_by_key(|(key, _)| key.fd());
         self.found.clear();
         match call.timeout {
-            _ if !reports.is_empty() => reports.into_iter().for_each(|(key, what)| call.ready.push(key, what)),
+            _ if !reports.is_empty() => {
+                reports.into_iter().for_each(|(key, readiness)| call.ready.push(key, readiness))
+            }
             Some(timeout) => self.clock.advance(timeout),
             None => return Err(io::Error::other("nothing will ever happen")),
         }

@@ -126,13 +126,13 @@ impl Server {
         Server { process: Some(process), greeting, rest, _watchdog: watchdog }
     }
 
-    /// Waits until the server prints a line that contains `what`.
+    /// Waits until the server prints a line that contains `text`.
     #[track_caller]
-    pub(crate) fn wait_for_line(&mut self, what: &str) {
+    pub(crate) fn wait_for_line(&mut self, text: &str) {
         let mut line = self.greeting.clone();
-        while !line.contains(what) {
+        while !line.contains(text) {
             line.clear();
-            assert_ne!(self.rest.read_line(&mut line).expect("text"), 0, "{what:?} was not printed");
+            assert_ne!(self.rest.read_line(&mut line).expect("text"), 0, "{text:?} was not printed");
         }
     }
 

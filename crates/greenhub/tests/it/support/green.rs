@@ -27,8 +27,8 @@ impl Log {
         Log::default()
     }
 
-    pub(crate) fn add(&self, what: impl Into<String>) {
-        self.0.borrow_mut().push(what.into());
+    pub(crate) fn add(&self, text: impl Into<String>) {
+        self.0.borrow_mut().push(text.into());
     }
 
     #[track_caller]
@@ -40,23 +40,23 @@ impl Log {
         self.0.borrow().len()
     }
 
-    pub(crate) fn any(&self, what: &str) -> bool {
-        self.0.borrow().iter().any(|entry| entry == what)
+    pub(crate) fn any(&self, text: &str) -> bool {
+        self.0.borrow().iter().any(|entry| entry == text)
     }
 
     /// Returns the index of the first such entry.
-    pub(crate) fn position(&self, what: &str) -> Option<usize> {
-        self.0.borrow().iter().position(|entry| entry == what)
+    pub(crate) fn position(&self, text: &str) -> Option<usize> {
+        self.0.borrow().iter().position(|entry| entry == text)
     }
 
-    pub(crate) fn all(&self, what: &str) -> bool {
-        self.0.borrow().iter().all(|entry| entry == what)
+    pub(crate) fn all(&self, text: &str) -> bool {
+        self.0.borrow().iter().all(|entry| entry == text)
     }
 
     /// Returns a value that adds an entry when it is dropped.
-    pub(crate) fn on_drop(&self, what: &'static str) -> OnDrop<impl FnMut() + use<>> {
+    pub(crate) fn on_drop(&self, text: &'static str) -> OnDrop<impl FnMut() + use<>> {
         let log = self.clone();
-        OnDrop(move || log.add(what))
+        OnDrop(move || log.add(text))
     }
 }
 
