@@ -299,6 +299,7 @@ pub const UNSAFE_FILES: &[&str] = &[
     "crates/hub-core/src/wait/source.rs",
     "crates/hub-core/src/wait/source/model.rs",
     "crates/hub-core/src/wait/source/state.rs",
+    "crates/hub-core/src/wait/source/word.rs",
     "crates/hub-core/src/wait/trampoline.rs",
     "crates/hub-kqueue/src/sys.rs",
     "crates/hub-libevent/src/base.rs",

@@ -20,7 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::home::{Busy, CountedWaiter};
-use self::state::{Entered, Inner, Request};
+use self::state::{Inner, Request};
+use self::word::Entered;
 use super::doubt::{Doubts, Pauses};
 use super::trampoline::block_on;
 use crate::error::{LoopErrorKind, TrampolineError};
@@ -486,7 +487,7 @@ impl Source {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn close(&self) {
-        if let Some(entered) = Inner::enter_unless_gone(&self.inner) {
+        if let Some(entered) = Entered::unless_gone(&self.inner) {
             entered.close();
             entered.close_if_left_behind();
         }
@@ -533,7 +534,7 @@ impl Source {
     /// Returns an error if the source was closed, or if the number is still registered at the hub of another thread and
     /// cannot be duplicated.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
-        let Some(entered) = Inner::enter_unless_gone(&self.inner).filter(|_| !self.is_closed()) else {
+        let Some(entered) = Entered::unless_gone(&self.inner).filter(|_| !self.is_closed()) else {
             return Err(self.inner.closed_error());
         };
         entered.close();
@@ -602,7 +603,7 @@ impl AsFd for Source {
     ///
     /// Panics if the source was closed.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let Some(entered) = Inner::enter_unless_gone(&*self.inner) else {
+        let Some(entered) = Entered::unless_gone(&*self.inner) else {
             panic!("descriptor {} was closed before it was lent", self.inner.fd());
         };
         entered.lend();

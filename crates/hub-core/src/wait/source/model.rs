@@ -1,7 +1,7 @@
 //! The interleavings of operations, closes and moves of a source, by loom: `RUSTFLAGS="--cfg loom" cargo test -p
 //! hub-core --release --lib model`.
 //!
-//! Ground rule: the number is used between `enter` and `leave` of the word only, and closed where the word says so.
+//! Ground rule: the number is used during an [`Entered`] only, or while it is lent, and closed where the word says so.
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
@@ -9,7 +9,7 @@ use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 
 use super::home::{Home, Resident};
-use super::word::Word;
+use super::word::{Entered, Numbered, Word};
 
 /// A number by which loom finds a close during a use. It counts its closes.
 struct Number {
@@ -22,6 +22,28 @@ unsafe impl Sync for Number {}
 // SAFETY: as above.
 unsafe impl Send for Number {}
 
+// SAFETY: a number has one word, and counts a close instead of closing anything.
+unsafe impl Numbered for Number {
+    fn word(&self) -> &Word {
+        &self.word
+    }
+
+    unsafe fn close_number(&self) {
+        self.count_close();
+    }
+}
+
+// SAFETY: both methods are those of the shared number.
+unsafe impl Numbered for Arc<Number> {
+    fn word(&self) -> &Word {
+        &self.word
+    }
+
+    unsafe fn close_number(&self) {
+        self.count_close();
+    }
+}
+
 impl Number {
     fn new() -> Arc<Number> {
         Arc::new(Number { word: Word::new(), closes: UnsafeCell::new(0) })
@@ -29,21 +51,14 @@ impl Number {
 
     /// An operation, which needs the open number.
     fn operate(&self) {
-        if !self.word.enter().is_closed() {
+        if let Ok(_entered) = Entered::open(self) {
             self.check_open();
         }
-        self.leave();
     }
 
     fn check_open(&self) {
         // SAFETY: loom reports a close at the same time.
         self.closes.with(|closes| assert_eq!(unsafe { *closes }, 0, "used after its close"));
-    }
-
-    fn leave(&self) {
-        if self.word.leave() {
-            self.count_close();
-        }
     }
 
     fn count_close(&self) {
@@ -52,9 +67,9 @@ impl Number {
     }
 
     fn close(&self) {
-        self.word.enter();
-        self.word.close();
-        self.leave();
+        if let Some(_entered) = Entered::unless_gone(self) {
+            self.word.close();
+        }
     }
 
     /// The number of closes, once no thread uses the number.
@@ -86,15 +101,13 @@ fn a_lent_number_is_closed_after_it_is_taken_back() {
     loom::model(|| {
         let number = Number::new();
         let other = spawn(&number, Number::close);
-        let is_lent = !number.word.enter().is_gone();
-        if is_lent {
-            number.word.lend();
-        }
-        number.leave();
-        if is_lent {
+        if let Some(entered) = Entered::unless_gone(&*number) {
+            entered.lend();
+            drop(entered);
             number.check_open();
         }
-        number.word.take_back();
+        // SAFETY: nothing uses the lent number after this.
+        unsafe { number.word.take_back() };
         number.close();
         other.join().unwrap();
         assert_eq!(number.closes(), 1);
@@ -106,19 +119,20 @@ fn a_number_is_taken_during_no_other_operation() {
     loom::model(|| {
         let number = Number::new();
         // A request for another thread, in progress.
-        number.word.enter();
-        let other = spawn(&number, |number| {
-            number.check_open();
-            number.leave();
+        let request = Entered::unless_gone(Arc::clone(&number)).expect("open");
+        let other = thread::spawn(move || {
+            request.source().check_open();
+            drop(request);
         });
-        number.word.enter();
-        if number.word.claim_alone() {
+        let entered = Entered::unless_gone(&*number).expect("open");
+        // SAFETY: the source was open until now, and nothing has borrowed the number.
+        if unsafe { entered.claim_alone() } {
             // The caller may close what it has taken.
             number.count_close();
         } else {
             number.word.close();
         }
-        number.leave();
+        drop(entered);
         other.join().unwrap();
         assert_eq!(number.closes(), 1);
     });

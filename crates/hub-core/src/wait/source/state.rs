@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::home::{Home, Resident};
-use super::word::{Flags, Word};
+use super::word::{Closed, Entered, Flags, Numbered, Word};
 use crate::base::fork;
 use crate::error::TrampolineError;
 use crate::greenlet::local;
@@ -44,11 +44,6 @@ impl Resident for Mailbox {
         Mailbox::is_left_behind(self)
     }
 }
-
-/// An operation in progress on the source of `R`. It keeps the number open.
-///
-/// Only the methods of [`Inner`] make it, after they have found that the number was not gone when it was counted.
-pub(super) struct Entered<R: AsRef<Inner>>(R);
 
 impl Inner {
     pub(super) fn new(fd: OwnedFd) -> Inner {
@@ -94,16 +89,7 @@ impl Inner {
     /// Returns an error if the source was closed.
     #[inline]
     pub(super) fn enter(&self) -> io::Result<Entered<&Inner>> {
-        let flags = self.word.enter();
-        let entered = Entered(self);
-        if flags.is_closed() { Err(self.closed_error()) } else { Ok(entered) }
-    }
-
-    /// Begins an operation that a closed source allows. Returns `None` if the number is gone.
-    pub(super) fn enter_unless_gone<R: AsRef<Inner>>(source: R) -> Option<Entered<R>> {
-        let flags = source.as_ref().word.enter();
-        let entered = Entered(source);
-        (!flags.is_gone()).then_some(entered)
+        Entered::open(self).map_err(|Closed| self.closed_error())
     }
 
     #[cold]
@@ -117,16 +103,8 @@ impl Inner {
     ///
     /// No borrow of the lent number is left, and none is made afterwards.
     pub(super) unsafe fn take_back(&self) {
-        self.word.take_back();
-    }
-
-    /// # Safety
-    ///
-    /// The word says that the caller has to close the number.
-    #[cold]
-    unsafe fn close_number(&self) {
-        // SAFETY: the number was open until now, and nothing else closes it, by the contract.
-        drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
+        // SAFETY: by the contract.
+        unsafe { self.word.take_back() };
     }
 
     /// Wakes the waiters in `directions` on every thread, so that their operations are tried again.
@@ -149,7 +127,7 @@ impl Inner {
 
     /// Sends a request to the hub of another thread. A source whose number is gone has no registration and no waiter.
     pub(super) fn post(self: &Arc<Self>, mailbox: &Mailbox, request: Request) {
-        let Some(source) = Inner::enter_unless_gone(Arc::clone(self)) else { return };
+        let Some(source) = Entered::unless_gone(Arc::clone(self)) else { return };
         let request = ReleaseRequest { source, request };
         // A mailbox that is gone never runs its hub again, so no call is lent that hub's table any more. The message
         // comes back and is dropped.
@@ -164,23 +142,30 @@ impl AsRef<Inner> for Inner {
     }
 }
 
-impl<'a> Entered<&'a Inner> {
+// SAFETY: a source has one word. The drop of `Inner` and `Entered::into_fd` close the number only as the word allows.
+unsafe impl Numbered for Inner {
     #[inline]
-    pub(super) fn source(&self) -> &'a Inner {
-        self.0
+    fn word(&self) -> &Word {
+        &self.word
+    }
+
+    #[cold]
+    unsafe fn close_number(&self) {
+        // SAFETY: the number was open until now, and nothing else closes it, by the contract.
+        drop(unsafe { OwnedFd::from_raw_fd(self.fd) });
     }
 }
 
-impl<R: AsRef<Inner>> Entered<R> {
+impl<R: Numbered + AsRef<Inner>> Entered<R> {
     #[inline]
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the number is open as long as `self` lives.
-        unsafe { BorrowedFd::borrow_raw(self.0.as_ref().fd) }
+        unsafe { BorrowedFd::borrow_raw(self.inner().fd) }
     }
 
-    /// Keeps the number open after this operation, until [`Inner::take_back`].
-    pub(super) fn lend(&self) {
-        self.0.as_ref().word.lend();
+    #[inline]
+    fn inner(&self) -> &Inner {
+        self.source().as_ref()
     }
 
     /// Releases the open file of a closed source if greenlets that were left behind keep the number open forever.
@@ -189,9 +174,9 @@ impl<R: AsRef<Inner>> Entered<R> {
     /// thread does this once its hub has deregistered it: a hub cannot deregister a file that the number no longer
     /// names.
     pub(super) fn close_if_left_behind(&self) {
-        let source = self.0.as_ref();
+        let source = self.inner();
         // A greenlet that was left behind is counted as a waiter for ever. Any other operation may be using the file.
-        if source.word.others().is_none_or(|others| others == 0 || others != source.home.waiters().into()) {
+        if self.others().is_none_or(|others| others == 0 || others != source.home.waiters().into()) {
             return;
         }
         let is_left_behind = match &source.home.resident() {
@@ -210,7 +195,7 @@ impl<R: AsRef<Inner>> Entered<R> {
     fn lead_to_dead_file(&self) -> io::Result<()> {
         let (dead, _) = UnixStream::pair()?;
         // SAFETY: the number is open as long as `self` lives; `ManuallyDrop` leaves it to the source.
-        let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.0.as_ref().fd) });
+        let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.inner().fd) });
         #[cfg(not(target_vendor = "apple"))]
         rustix::io::dup3(&dead, &mut number, rustix::io::DupFlags::CLOEXEC)?;
         #[cfg(target_vendor = "apple")]
@@ -225,7 +210,7 @@ impl<R: AsRef<Inner>> Entered<R> {
     ///
     /// Returns false, and changes nothing, inside the hub's `wait`.
     fn forget_here(&self, main_loop: &MainLoop) -> bool {
-        let source = self.0.as_ref();
+        let source = self.inner();
         let is_known = main_loop.with_table(|table| {
             // A waiter by number borrows the number from this source, even if no hub has the source registered.
             if source.word.is_closed() && source.word.flags().is_lent() {
@@ -246,13 +231,13 @@ impl Entered<&Arc<Inner>> {
     /// A second call does nothing.
     pub(super) fn close(&self) {
         // Before the requests: a hub that finds an open source at home keeps it registered.
-        if self.0.word.close() {
+        if self.source().word.close() {
             self.forget();
         }
     }
 
     fn forget(&self) {
-        let source = self.0;
+        let source = *self.source();
         if let Some(local) = local::try_get()
             && !self.forget_here(&local.main_loop)
             && let Some(mailbox) = local.main_loop.mailbox()
@@ -277,23 +262,12 @@ impl Entered<&Arc<Inner>> {
     /// This operation began on an open source and has closed it. Nothing borrows the number from the source.
     pub(super) unsafe fn into_fd(self) -> Result<OwnedFd, Self> {
         // If only this operation is in progress, every hub has carried out its request.
-        if !self.0.word.claim_alone() {
+        // SAFETY: by the contract.
+        if !unsafe { self.claim_alone() } {
             return Err(self);
         }
-        // SAFETY: the number was open until now, and no hub has it registered. The word says that nothing else closes it,
-        // by the contract.
-        Ok(unsafe { OwnedFd::from_raw_fd(self.0.fd) })
-    }
-}
-
-impl<R: AsRef<Inner>> Drop for Entered<R> {
-    #[inline]
-    fn drop(&mut self) {
-        let source = self.0.as_ref();
-        if source.word.leave() {
-            // SAFETY: the word says so.
-            unsafe { source.close_number() };
-        }
+        // SAFETY: the number was open until now, and no hub has it registered. The word says that nothing else closes it.
+        Ok(unsafe { OwnedFd::from_raw_fd(self.source().fd) })
     }
 }
 
@@ -323,7 +297,7 @@ pub(super) enum Request {
 
 impl ReleaseRequest {
     fn carry_out(self, main_loop: &MainLoop) {
-        let source = &*self.source.0;
+        let source = self.source.inner();
         if let Request::Wake(directions) = self.request {
             main_loop.wake_waiters(source.fd, source.id, directions);
             return;

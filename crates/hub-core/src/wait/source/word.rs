@@ -1,13 +1,14 @@
 //! The word of a source: its operations in progress, and the end of its number.
 //!
 //! Ground rules:
-//! - [`enter`](Word::enter) counts an operation. The number stays open while the operation is counted, if the number
-//!   was not `GONE` before.
-//! - Exactly one of the calls that return whether the caller [has to close](Word::leave) the number returns true, once
-//!   the source is marked closed, no operation is counted, and the number is not lent. That call sets `GONE`.
-//! - [`claim_alone`](Word::claim_alone) sets `GONE` as well. It is for the owner of a source that was open and that
+//! - An [`Entered`] counts one operation, from its making to its drop. The number stays open meanwhile, if it was not
+//!   `GONE` when the operation was counted.
+//! - The drop of exactly one `Entered` closes the number, once the source is marked closed, no operation is counted, and
+//!   the number is not lent. It sets `GONE` first.
+//! - [`claim_alone`](Entered::claim_alone) sets `GONE` as well. It is for the owner of a source that was open and that
 //!   nothing has borrowed: it checks neither `LENT` nor an earlier close.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 
 use crate::base::sync::{AtomicU64, order_for_model};
@@ -76,14 +77,14 @@ impl Word {
 
     /// Counts an operation in progress. Returns the flags from before.
     #[inline]
-    pub(super) fn enter(&self) -> Flags {
+    fn enter(&self) -> Flags {
         Flags(self.0.fetch_add(ENTERED, Acquire))
     }
 
     /// Ends an operation. Returns true if the caller has to close the number.
     #[inline]
     #[must_use]
-    pub(super) fn leave(&self) -> bool {
+    fn leave(&self) -> bool {
         let left = self.0.fetch_sub(ENTERED, AcqRel) - ENTERED;
         left & CLOSED != 0 && self.claim(left)
     }
@@ -97,12 +98,6 @@ impl Word {
             }
         }
         false
-    }
-
-    /// Takes the number for its only operation in progress: nothing else closes it. Returns false if there is another.
-    pub(super) fn claim_alone(&self) -> bool {
-        let alone = |word| (word < 2 * ENTERED).then_some(word | CLOSED | GONE);
-        self.0.fetch_update(AcqRel, Acquire, alone).is_ok()
     }
 
     /// Marks the source as closed. Returns false if it was closed before.
@@ -119,19 +114,13 @@ impl Word {
         self.0.load(SeqCst) & CLOSED != 0
     }
 
-    /// Lends the number until [`take_back`](Word::take_back). The caller is counted, and the number was not gone before.
-    pub(super) fn lend(&self) {
-        self.0.fetch_or(LENT, AcqRel);
-    }
-
-    pub(super) fn take_back(&self) {
+    /// Ends the loan of the number by [`Entered::lend`].
+    ///
+    /// # Safety
+    ///
+    /// No borrow of the lent number is left, and none is made afterwards.
+    pub(super) unsafe fn take_back(&self) {
         self.0.fetch_and(!LENT, AcqRel);
-    }
-
-    /// Returns the number of operations other than the caller's, or `None` if the number is lent or gone.
-    pub(super) fn others(&self) -> Option<u64> {
-        let word = self.0.load(Acquire);
-        (word & (LENT | GONE) == 0).then(|| word / ENTERED - 1)
     }
 
     #[inline]
@@ -155,3 +144,114 @@ impl Word {
         }
     }
 }
+
+/// The owner of a number, whose operations a [`Word`] counts.
+///
+/// # Safety
+///
+/// `word` always returns the same word, for all references to the same owner. Nothing but the code that the word has
+/// chosen, and the drop of the owner, closes the number.
+pub(super) unsafe trait Numbered {
+    fn word(&self) -> &Word;
+
+    /// Closes the number.
+    ///
+    /// # Safety
+    ///
+    /// The word has chosen the caller: the number is `GONE`, and was open until now.
+    unsafe fn close_number(&self);
+}
+
+// SAFETY: both methods are those of the same owner.
+unsafe impl<T: Numbered> Numbered for &T {
+    #[inline]
+    fn word(&self) -> &Word {
+        T::word(self)
+    }
+
+    unsafe fn close_number(&self) {
+        // SAFETY: by the contract.
+        unsafe { T::close_number(self) }
+    }
+}
+
+// SAFETY: both methods are those of the same owner.
+unsafe impl<T: Numbered> Numbered for Arc<T> {
+    #[inline]
+    fn word(&self) -> &Word {
+        T::word(self)
+    }
+
+    unsafe fn close_number(&self) {
+        // SAFETY: by the contract.
+        unsafe { T::close_number(self) }
+    }
+}
+
+/// An operation in progress on the source that `R` owns or refers to. It keeps the number open.
+pub(super) struct Entered<R: Numbered>(R);
+
+impl<R: Numbered> Entered<R> {
+    /// Begins an operation.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the source was closed.
+    #[inline]
+    pub(super) fn open(source: R) -> Result<Entered<R>, Closed> {
+        let flags = source.word().enter();
+        let entered = Entered(source);
+        if flags.is_closed() { Err(Closed) } else { Ok(entered) }
+    }
+
+    /// Begins an operation that a closed source allows. Returns `None` if the number is gone.
+    pub(super) fn unless_gone(source: R) -> Option<Entered<R>> {
+        let flags = source.word().enter();
+        let entered = Entered(source);
+        (!flags.is_gone()).then_some(entered)
+    }
+
+    /// Returns the owner of the number.
+    #[inline]
+    pub(super) fn source(&self) -> &R {
+        &self.0
+    }
+
+    /// Keeps the number open after this operation, until [`Word::take_back`].
+    pub(super) fn lend(&self) {
+        self.0.word().0.fetch_or(LENT, AcqRel);
+    }
+
+    /// Returns the number of other operations, or `None` if the number is lent or gone.
+    pub(super) fn others(&self) -> Option<u64> {
+        let word = self.0.word().0.load(Acquire);
+        (word & (LENT | GONE) == 0).then(|| word / ENTERED - 1)
+    }
+
+    /// Takes the number for the caller if this operation is the only one. Nothing else closes the number then.
+    ///
+    /// Returns false if there is another operation.
+    ///
+    /// # Safety
+    ///
+    /// This operation began on an open source, and no other code has closed the source. Nothing borrows the number from
+    /// the source.
+    pub(super) unsafe fn claim_alone(&self) -> bool {
+        let alone = |word| (word < 2 * ENTERED).then_some(word | CLOSED | GONE);
+        self.0.word().0.fetch_update(AcqRel, Acquire, alone).is_ok()
+    }
+}
+
+impl<R: Numbered> Drop for Entered<R> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.word().leave() {
+            // SAFETY: the word has just chosen this call, and the number was open until now, by the ground rules.
+            unsafe { self.0.close_number() };
+        }
+    }
+}
+
+/// The source was closed before.
+#[derive(Debug)]
+pub(super) struct Closed;
